@@ -1,0 +1,1 @@
+//! Process shell: configuration layers, tracing, admin port, signals, drain, network.

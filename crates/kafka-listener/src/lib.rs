@@ -1,0 +1,1 @@
+//! Kafka protocol over the embedded bus, for ordinary consumers and producers.

@@ -1,0 +1,1 @@
+//! The rule language: parse, compile, evaluate; without I/O.

@@ -1,0 +1,1 @@
+//! Deterministic simulation: seeded random, virtual clock, faulty bus; tests only.

@@ -1,0 +1,193 @@
+//! Ids of tenants, devices, clients and records; each is checked once, when it is made.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::ID_BYTES_MAX;
+
+/// The tenant of whoever names none.
+pub const DEFAULT_TENANT: &str = "default";
+
+/// Longest tenant name, in bytes: a Kubernetes namespace (RFC 1123 label).
+const TENANT_BYTES_MAX: usize = 63;
+/// Longest MQTT client id, in bytes: a UTF-8 string's length field is 16 bits wide (MQTT section 1.5.4).
+const CLIENT_BYTES_MAX: usize = 65_535;
+
+/// Why a text is not an id.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidId {
+    #[error("{kind} is empty")]
+    Empty { kind: &'static str },
+    #[error("{kind} has {bytes} bytes, limit is {limit}")]
+    TooLong { kind: &'static str, bytes: usize, limit: usize },
+    #[error("{kind} contains {found:?}, allowed are {allowed}")]
+    Character { kind: &'static str, found: char, allowed: &'static str },
+}
+
+fn check(
+    kind: &'static str,
+    text: &str,
+    limit: usize,
+    allowed: &'static str,
+    ok: fn(char) -> bool,
+) -> Result<(), InvalidId> {
+    if text.is_empty() {
+        return Err(InvalidId::Empty { kind });
+    }
+    if text.len() > limit {
+        return Err(InvalidId::TooLong { kind, bytes: text.len(), limit });
+    }
+    match text.chars().find(|c| !ok(*c)) {
+        Some(found) => Err(InvalidId::Character { kind, found, allowed }),
+        None => Ok(()),
+    }
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $limit:expr, $allowed:literal, $ok:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Box<str>);
+
+        impl $name {
+            #[doc = concat!("Checks `text`; allowed are ", $allowed, ".")]
+            pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidId> {
+                let text = text.as_ref();
+                check($kind, text, $limit, $allowed, $ok)?;
+                Ok(Self(text.into()))
+            }
+
+            /// The id as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidId;
+            fn try_from(text: String) -> Result<Self, InvalidId> {
+                Self::new(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.0.into()
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = InvalidId;
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                Self::new(text)
+            }
+        }
+    };
+}
+
+id!(
+    /// A tenant: a Kubernetes namespace, or `default`.
+    TenantId, "tenant", TENANT_BYTES_MAX, "a-z, 0-9 and -",
+    |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'
+);
+id!(
+    /// A device of one tenant.
+    DeviceId, "device", ID_BYTES_MAX, "A-Z, a-z, 0-9 and . _ : @ -",
+    |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '@' | '-')
+);
+id!(
+    /// An MQTT client id; equals the device id unless the device's policy allows more.
+    ClientId, "client id", CLIENT_BYTES_MAX, "any text without U+0000",
+    |c| c != '\0'
+);
+
+impl TenantId {
+    /// The tenant of whoever names none.
+    pub fn default_tenant() -> Self {
+        Self(DEFAULT_TENANT.into())
+    }
+}
+
+/// Who a record is about: `tenant/device`, the key of every device topic in the log.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DeviceKey {
+    pub tenant: TenantId,
+    pub device: DeviceId,
+}
+
+impl fmt::Display for DeviceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.tenant, self.device)
+    }
+}
+
+/// Unique per receipt of a message: the `id` header, 16 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordId(pub [u8; 16]);
+
+impl RecordId {
+    /// Time-ordered id in the layout of a version 7 UUID (RFC 9562 section 5.7) from 10 random bytes.
+    pub fn at(now_ms: u64, random: [u8; 10]) -> Self {
+        let mut id = [0; 16];
+        id[..6].copy_from_slice(&now_ms.to_be_bytes()[2..]);
+        id[6..].copy_from_slice(&random);
+        id[6] = (id[6] & 0x0f) | 0x70;
+        id[8] = (id[8] & 0x3f) | 0x80;
+        Self(id)
+    }
+
+    /// The id of what `rule`'s action number `action` made of the record `self`: the same whenever it is computed
+    /// again.
+    pub fn derived(self, rule: &str, action: u32) -> Self {
+        let mut input = Vec::with_capacity(20 + rule.len());
+        input.extend_from_slice(&self.0);
+        input.extend_from_slice(&action.to_be_bytes());
+        input.extend_from_slice(rule.as_bytes());
+        Self(xxhash_rust::xxh3::xxh3_128(&input).to_be_bytes())
+    }
+}
+
+impl fmt::Display for RecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for RecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RecordId({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_ids_are_checked_at_their_limit() {
+        assert!(DeviceId::new("a".repeat(128)).is_ok());
+        assert_eq!(DeviceId::new("a".repeat(129)), Err(InvalidId::TooLong { kind: "device", bytes: 129, limit: 128 }));
+        assert_eq!(DeviceId::new(""), Err(InvalidId::Empty { kind: "device" }));
+        assert!(DeviceId::new("A.z_0:9@-").is_ok());
+        for bad in ["a/b", "a b", "é", "a+", "a#", "a\0"] {
+            assert!(matches!(DeviceId::new(bad), Err(InvalidId::Character { .. })), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn record_ids_sort_by_time_and_derive_the_same_each_time() {
+        let (old, new) = (RecordId::at(1, [255; 10]), RecordId::at(2, [0; 10]));
+        assert!(old < new);
+        assert_eq!(old.derived("r", 0), old.derived("r", 0));
+        assert_ne!(old.derived("r", 0), old.derived("r", 1));
+        assert_ne!(old.derived("r", 0), new.derived("r", 0));
+    }
+}

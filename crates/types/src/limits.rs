@@ -1,0 +1,30 @@
+//! Default limits of the public contract; each is configurable where it is enforced, and tested at and over.
+
+/// Largest payload of one message, in bytes; leaves headroom below Kafka's default 1 MiB message limit.
+pub const PAYLOAD_BYTES_MAX: usize = 256 * 1024;
+/// Longest topic name or filter, in bytes.
+pub const TOPIC_BYTES_MAX: usize = 4_096;
+/// Most levels of a topic name or filter; a publisher tests each prefix against every peer's summary.
+pub const TOPIC_LEVELS_MAX: usize = 32;
+/// Most subscriptions of one client.
+pub const FILTERS_PER_CLIENT_MAX: usize = 100;
+/// Receive maximum: unacknowledged QoS 1 and 2 messages per client and direction; also the length of the repeat window.
+pub const RECEIVE_MAXIMUM: u16 = 100;
+/// Most messages waiting for one client.
+pub const INBOX_MESSAGES_MAX: usize = 1_000;
+/// Most bytes waiting for one client.
+pub const INBOX_BYTES_MAX: usize = 10 * 1024 * 1024;
+/// Longest a persistent session outlives its connection, in seconds.
+pub const SESSION_EXPIRY_SECONDS_MAX: u32 = 7 * 24 * 3600;
+/// Longest device or client id, in bytes.
+pub const ID_BYTES_MAX: usize = 128;
+/// Longest SQL text of a rule, in bytes.
+pub const SQL_BYTES_MAX: usize = 64 * 1024;
+/// Most actions of one rule.
+pub const ACTIONS_PER_RULE_MAX: usize = 10;
+/// Most rules of one tenant.
+pub const RULES_PER_TENANT_MAX: usize = 1_000;
+/// Most `republish` hops of one message.
+pub const REPUBLISH_HOPS_MAX: u32 = 5;
+/// How long a fingerprint counts as "just seen", in milliseconds.
+pub const REPEAT_WINDOW_MS: u64 = 5 * 60 * 1000;

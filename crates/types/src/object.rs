@@ -1,0 +1,213 @@
+//! Declared objects: the one shape that REST, files and custom resources share.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{ACTIONS_PER_RULE_MAX, SQL_BYTES_MAX};
+use crate::{ApiError, Qos};
+
+/// `spec` of a Device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct DeviceSpec {
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub device_type: Option<String>,
+    /// A disabled device is refused and disconnected.
+    pub enabled: bool,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
+    /// Names of policies; what none allows is denied.
+    pub policies: Vec<String>,
+}
+
+impl Default for DeviceSpec {
+    fn default() -> Self {
+        Self {
+            device_type: None,
+            enabled: true,
+            attributes: BTreeMap::new(),
+            policies: vec![DEFAULT_POLICY.to_owned()],
+        }
+    }
+}
+
+/// Name of the built-in policy.
+pub const DEFAULT_POLICY: &str = "default";
+
+/// `spec` of a Policy: what its devices may do. Deny wins over allow; what no statement allows is denied.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicySpec {
+    pub statements: Vec<Statement>,
+}
+
+/// One line of a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Statement {
+    pub effect: Effect,
+    pub actions: Vec<PolicyAction>,
+    /// For `connect`: client ids, where `*` stands for any text. For all else: topic filters. `${device}` and
+    /// `${client}` stand for the ids of who asks.
+    pub resources: Vec<String>,
+}
+
+/// Whether a statement allows or denies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Effect {
+    Allow,
+    Deny,
+}
+
+/// What a policy speaks about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PolicyAction {
+    Connect,
+    Publish,
+    Subscribe,
+}
+
+/// `spec` of a Rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RuleSpec {
+    pub sql: String,
+    pub actions: Vec<Action>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_action: Option<Action>,
+}
+
+/// What a rule does with a row: exactly one of its fields is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Action {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<KafkaAction>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub republish: Option<RepublishAction>,
+}
+
+/// Writes the row to a Kafka topic, exactly once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KafkaAction {
+    pub topic: String,
+    /// Template of the record key; the device where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub create_topic: Option<CreateTopic>,
+}
+
+/// How a missing output topic is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateTopic {
+    pub partitions: u32,
+}
+
+/// Publishes the row to an MQTT topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RepublishAction {
+    /// Template of the topic.
+    pub topic: String,
+    #[serde(default = "at_most_once")]
+    pub qos: Qos,
+}
+
+fn at_most_once() -> Qos {
+    Qos::AtMostOnce
+}
+
+impl RuleSpec {
+    /// Checks sizes and that each action is exactly one; the SQL is the language's own to check.
+    pub fn check(&self) -> Result<(), ApiError> {
+        if self.sql.len() > SQL_BYTES_MAX {
+            return Err(ApiError::invalid("spec.sql", "sql is too long").over(SQL_BYTES_MAX, self.sql.len()));
+        }
+        if self.actions.is_empty() {
+            return Err(ApiError::invalid("spec.actions", "a rule has at least one action"));
+        }
+        if self.actions.len() > ACTIONS_PER_RULE_MAX {
+            return Err(
+                ApiError::invalid("spec.actions", "too many actions").over(ACTIONS_PER_RULE_MAX, self.actions.len())
+            );
+        }
+        for (i, action) in self.actions.iter().enumerate() {
+            action.check(&format!("spec.actions[{i}]"))?;
+        }
+        self.error_action.as_ref().map_or(Ok(()), |action| action.check("spec.errorAction"))
+    }
+}
+
+impl Action {
+    fn check(&self, field: &str) -> Result<(), ApiError> {
+        match (&self.kafka, &self.republish) {
+            (Some(kafka), None) => kafka.check(field),
+            (None, Some(republish)) if republish.qos == Qos::ExactlyOnce => {
+                Err(ApiError::invalid(format!("{field}.republish.qos"), "republish has qos 0 or 1"))
+            }
+            (None, Some(_)) => Ok(()),
+            (None, None) | (Some(_), Some(_)) => {
+                Err(ApiError::invalid(field, "an action has exactly one of kafka, republish"))
+            }
+        }
+    }
+}
+
+impl KafkaAction {
+    fn check(&self, field: &str) -> Result<(), ApiError> {
+        let topic = &self.topic;
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let field = format!("{field}.kafka.topic");
+        if topic.is_empty() || topic.len() > 249 || topic == "." || topic == ".." || !topic.chars().all(legal) {
+            return Err(ApiError::invalid(field, "a topic has 1 to 249 of A-Z, a-z, 0-9 and . _ -").over(249, topic));
+        }
+        if topic.starts_with("drover.") {
+            return Err(ApiError::invalid(field, "topics under drover. are internal").over("not drover.*", topic));
+        }
+        match &self.create_topic {
+            Some(create) if create.partitions == 0 || create.partitions > PARTITIONS_MAX => {
+                Err(ApiError::invalid("createTopic.partitions", "partitions out of range")
+                    .over(PARTITIONS_MAX, create.partitions))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// Most partitions a rule may ask for.
+const PARTITIONS_MAX: u32 = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(json: serde_json::Value) -> Result<(), ApiError> {
+        let spec: RuleSpec = serde_json::from_value(json).expect("shape");
+        spec.check()
+    }
+
+    #[test]
+    fn a_rule_has_actions_of_exactly_one_kind() {
+        let sql = "SELECT * FROM 'a'";
+        let kafka = serde_json::json!({"kafka": {"topic": "t"}});
+        assert_eq!(rule(serde_json::json!({"sql": sql, "actions": [kafka]})), Ok(()));
+        let both = serde_json::json!({"kafka": {"topic": "t"}, "republish": {"topic": "t"}});
+        for (actions, field) in [
+            (serde_json::json!([]), "spec.actions"),
+            (serde_json::json!([{}]), "spec.actions[0]"),
+            (serde_json::json!([kafka, both]), "spec.actions[1]"),
+            (serde_json::json!([{"kafka": {"topic": "drover.x"}}]), "spec.actions[0].kafka.topic"),
+            (serde_json::json!([{"kafka": {"topic": "a b"}}]), "spec.actions[0].kafka.topic"),
+            (serde_json::json!([{"republish": {"topic": "a", "qos": 2}}]), "spec.actions[0].republish.qos"),
+        ] {
+            let refused = rule(serde_json::json!({"sql": sql, "actions": actions})).expect_err("refused");
+            assert_eq!(refused.field.as_deref(), Some(field));
+        }
+    }
+}

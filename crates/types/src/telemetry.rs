@@ -1,0 +1,333 @@
+//! One device publish as the log keeps it: the payload exactly as sent, everything else in headers.
+//!
+//! Header values are text, so that any Kafka tool can print them; `id` and `fingerprint` are 16 raw bytes.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use crate::{ClientId, DeviceId, DeviceKey, Qos, RecordId, TenantId, TopicName};
+
+/// Topic of raw telemetry: key = `tenant/device`, value = payload.
+pub const TELEMETRY_TOPIC: &str = "drover.telemetry";
+
+/// Names of the headers of a telemetry record.
+pub mod header {
+    pub const ID: &str = "id";
+    pub const TOPIC: &str = "topic";
+    pub const TENANT: &str = "tenant";
+    pub const DEVICE: &str = "device";
+    pub const CLIENT: &str = "client";
+    pub const QOS: &str = "qos";
+    pub const RETAIN: &str = "retain";
+    pub const DUP: &str = "dup";
+    pub const PACKET_ID: &str = "packet-id";
+    pub const EPOCH: &str = "epoch";
+    pub const FINGERPRINT: &str = "fingerprint";
+    pub const TIME: &str = "time";
+    pub const CONTENT_TYPE: &str = "content-type";
+    pub const PROPERTIES: &str = "properties";
+    pub const TRACEPARENT: &str = "traceparent";
+    pub const HOPS: &str = "hops";
+    /// On rule outputs: the rule's name.
+    pub const RULE: &str = "rule";
+}
+
+/// Recognises a message sent again: see [`fingerprint`].
+pub type Fingerprint = [u8; 16];
+
+/// Hash of client, packet id, QoS, topic and payload (no epoch): equal for every redelivery of one message.
+/// `packet_id` is 0 where there is none.
+pub fn fingerprint(client: &str, packet_id: u16, qos: Qos, topic: &str, payload: &[u8]) -> Fingerprint {
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    hash.update(&(client.len() as u64).to_le_bytes());
+    hash.update(client.as_bytes());
+    hash.update(&packet_id.to_le_bytes());
+    hash.update(&[qos as u8]);
+    hash.update(&(topic.len() as u64).to_le_bytes());
+    hash.update(topic.as_bytes());
+    hash.update(payload);
+    hash.digest128().to_be_bytes()
+}
+
+/// A W3C `traceparent` header value (Trace Context section 3.2), checked for its form only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceParent(Box<str>);
+
+impl TraceParent {
+    /// `None` unless `text` is `00-<32 hex>-<16 hex>-<2 hex>`, lower case.
+    pub fn parse(text: &str) -> Option<Self> {
+        let parts: Vec<&str> = text.split('-').collect();
+        let hex =
+            |part: &str, len: usize| part.len() == len && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        match parts.as_slice() {
+            ["00", trace, span, flags] if hex(trace, 32) && hex(span, 16) && hex(flags, 2) => Some(Self(text.into())),
+            _ => None,
+        }
+    }
+
+    /// The header value.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Why a record of the telemetry topic cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidTelemetry {
+    #[error("header {name} is missing")]
+    Missing { name: &'static str },
+    #[error("header {name} is malformed: {reason}")]
+    Malformed { name: &'static str, reason: String },
+}
+
+/// One device publish.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Telemetry {
+    /// Unique per receipt.
+    pub id: RecordId,
+    pub tenant: TenantId,
+    pub device: DeviceId,
+    pub client: ClientId,
+    pub topic: TopicName,
+    /// Exactly as the device sent it.
+    pub payload: Bytes,
+    pub qos: Qos,
+    pub retain: bool,
+    /// The DUP flag of the PUBLISH.
+    pub dup: bool,
+    /// Absent at QoS 0.
+    pub packet_id: Option<u16>,
+    /// Epoch of the session it came in by; grows with each CONNECT of a client.
+    pub epoch: u64,
+    pub fingerprint: Fingerprint,
+    /// When the ingress received it, milliseconds since the Unix epoch.
+    pub time_ms: u64,
+    pub content_type: Option<String>,
+    /// MQTT 5 user properties, in the order sent.
+    pub properties: Vec<(String, String)>,
+    pub traceparent: Option<TraceParent>,
+    /// How many rules republished it on its way; 0 for a device's own.
+    pub hops: u32,
+}
+
+impl Telemetry {
+    /// Whose message it is.
+    pub fn key(&self) -> DeviceKey {
+        DeviceKey { tenant: self.tenant.clone(), device: self.device.clone() }
+    }
+
+    /// The headers of its record, in a fixed order.
+    pub fn headers(&self) -> Vec<(Cow<'static, str>, Bytes)> {
+        let text = |s: &str| Bytes::copy_from_slice(s.as_bytes());
+        let flag = |on: bool| Bytes::from_static(if on { b"1" } else { b"0" });
+        let mut headers: Vec<(Cow<'static, str>, Bytes)> = vec![
+            (header::ID.into(), Bytes::copy_from_slice(&self.id.0)),
+            (header::TOPIC.into(), text(self.topic.as_str())),
+            (header::TENANT.into(), text(self.tenant.as_str())),
+            (header::DEVICE.into(), text(self.device.as_str())),
+            (header::CLIENT.into(), text(self.client.as_str())),
+            (header::QOS.into(), Bytes::from_static([b"0", b"1", b"2"][self.qos as usize])),
+            (header::RETAIN.into(), flag(self.retain)),
+            (header::DUP.into(), flag(self.dup)),
+            (header::EPOCH.into(), text(&self.epoch.to_string())),
+            (header::FINGERPRINT.into(), Bytes::copy_from_slice(&self.fingerprint)),
+            (header::TIME.into(), text(&self.time_ms.to_string())),
+        ];
+        if let Some(packet_id) = self.packet_id {
+            headers.push((header::PACKET_ID.into(), text(&packet_id.to_string())));
+        }
+        if let Some(content_type) = &self.content_type {
+            headers.push((header::CONTENT_TYPE.into(), text(content_type)));
+        }
+        if !self.properties.is_empty() {
+            headers.push((header::PROPERTIES.into(), encode_properties(&self.properties)));
+        }
+        if let Some(traceparent) = &self.traceparent {
+            headers.push((header::TRACEPARENT.into(), text(traceparent.as_str())));
+        }
+        if self.hops > 0 {
+            headers.push((header::HOPS.into(), text(&self.hops.to_string())));
+        }
+        headers
+    }
+
+    /// Reads a record of the telemetry topic; unknown headers are skipped, the last of a repeated one counts.
+    pub fn from_parts<'a>(
+        payload: Bytes,
+        headers: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+    ) -> Result<Self, InvalidTelemetry> {
+        let mut found = Found::default();
+        for (name, value) in headers {
+            found.take(name, value);
+        }
+        let text = |name: &'static str, value: Option<&'a [u8]>| {
+            let value = value.ok_or(InvalidTelemetry::Missing { name })?;
+            std::str::from_utf8(value).map_err(|e| malformed(name, e))
+        };
+        let sixteen = |name: &'static str, value: Option<&'a [u8]>| {
+            let value = value.ok_or(InvalidTelemetry::Missing { name })?;
+            <[u8; 16]>::try_from(value).map_err(|_| malformed(name, format!("{} bytes, not 16", value.len())))
+        };
+        fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
+            name: &'static str,
+            text: &str,
+        ) -> Result<T, InvalidTelemetry> {
+            text.parse().map_err(|e| malformed(name, e))
+        }
+        let id = RecordId(sixteen(header::ID, found.id)?);
+        let qos: u8 = parse(header::QOS, text(header::QOS, found.qos)?)?;
+        Ok(Self {
+            id,
+            tenant: parse(header::TENANT, text(header::TENANT, found.tenant)?)?,
+            device: parse(header::DEVICE, text(header::DEVICE, found.device)?)?,
+            client: parse(header::CLIENT, text(header::CLIENT, found.client)?)?,
+            topic: TopicName::new(text(header::TOPIC, found.topic)?).map_err(|e| malformed(header::TOPIC, e))?,
+            payload,
+            qos: Qos::try_from(qos).map_err(|e| malformed(header::QOS, e))?,
+            retain: found.retain == Some(b"1"),
+            dup: found.dup == Some(b"1"),
+            packet_id: match found.packet_id {
+                None => None,
+                some => Some(parse(header::PACKET_ID, text(header::PACKET_ID, some)?)?),
+            },
+            epoch: parse(header::EPOCH, text(header::EPOCH, found.epoch)?)?,
+            fingerprint: sixteen(header::FINGERPRINT, found.fingerprint)?,
+            time_ms: parse(header::TIME, text(header::TIME, found.time)?)?,
+            content_type: found.content_type.map(|v| String::from_utf8_lossy(v).into_owned()),
+            properties: found.properties.map_or_else(|| Ok(Vec::new()), decode_properties)?,
+            traceparent: found.traceparent.and_then(|v| std::str::from_utf8(v).ok()).and_then(TraceParent::parse),
+            hops: match found.hops {
+                None => 0,
+                some => parse(header::HOPS, text(header::HOPS, some)?)?,
+            },
+        })
+    }
+}
+
+fn malformed(name: &'static str, reason: impl ToString) -> InvalidTelemetry {
+    InvalidTelemetry::Malformed { name, reason: reason.to_string() }
+}
+
+#[derive(Default)]
+struct Found<'a> {
+    id: Option<&'a [u8]>,
+    topic: Option<&'a [u8]>,
+    tenant: Option<&'a [u8]>,
+    device: Option<&'a [u8]>,
+    client: Option<&'a [u8]>,
+    qos: Option<&'a [u8]>,
+    retain: Option<&'a [u8]>,
+    dup: Option<&'a [u8]>,
+    packet_id: Option<&'a [u8]>,
+    epoch: Option<&'a [u8]>,
+    fingerprint: Option<&'a [u8]>,
+    time: Option<&'a [u8]>,
+    content_type: Option<&'a [u8]>,
+    properties: Option<&'a [u8]>,
+    traceparent: Option<&'a [u8]>,
+    hops: Option<&'a [u8]>,
+}
+
+impl<'a> Found<'a> {
+    fn take(&mut self, name: &str, value: &'a [u8]) {
+        let slot = match name {
+            header::ID => &mut self.id,
+            header::TOPIC => &mut self.topic,
+            header::TENANT => &mut self.tenant,
+            header::DEVICE => &mut self.device,
+            header::CLIENT => &mut self.client,
+            header::QOS => &mut self.qos,
+            header::RETAIN => &mut self.retain,
+            header::DUP => &mut self.dup,
+            header::PACKET_ID => &mut self.packet_id,
+            header::EPOCH => &mut self.epoch,
+            header::FINGERPRINT => &mut self.fingerprint,
+            header::TIME => &mut self.time,
+            header::CONTENT_TYPE => &mut self.content_type,
+            header::PROPERTIES => &mut self.properties,
+            header::TRACEPARENT => &mut self.traceparent,
+            header::HOPS => &mut self.hops,
+            _ => return,
+        };
+        *slot = Some(value);
+    }
+}
+
+/// User properties as a JSON array of `[name, value]` pairs: order and repeats are kept.
+fn encode_properties(properties: &[(String, String)]) -> Bytes {
+    serde_json::to_vec(properties).expect("pairs of strings are JSON").into()
+}
+
+fn decode_properties(value: &[u8]) -> Result<Vec<(String, String)>, InvalidTelemetry> {
+    serde_json::from_slice(value).map_err(|e| malformed(header::PROPERTIES, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Telemetry {
+        Telemetry {
+            id: RecordId::at(5, [7; 10]),
+            tenant: TenantId::default_tenant(),
+            device: DeviceId::new("d-1").expect("valid"),
+            client: ClientId::new("d-1").expect("valid"),
+            topic: TopicName::new("a/b").expect("valid"),
+            payload: Bytes::from_static(b"\0\xff"),
+            qos: Qos::AtLeastOnce,
+            retain: true,
+            dup: false,
+            packet_id: Some(65_535),
+            epoch: u64::MAX,
+            fingerprint: fingerprint("d-1", 65_535, Qos::AtLeastOnce, "a/b", b"\0\xff"),
+            time_ms: 1_700_000_000_000,
+            content_type: Some("application/json".into()),
+            properties: vec![("k".into(), "v".into()), ("k".into(), "é\"".into())],
+            traceparent: TraceParent::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            hops: 2,
+        }
+    }
+
+    fn read(headers: &[(Cow<'static, str>, Bytes)]) -> Result<Telemetry, InvalidTelemetry> {
+        Telemetry::from_parts(sample().payload, headers.iter().map(|(n, v)| (n.as_ref(), v.as_ref())))
+    }
+
+    #[test]
+    fn a_record_reads_back_as_it_was_written() {
+        assert_eq!(read(&sample().headers()), Ok(sample()));
+        let bare = Telemetry {
+            packet_id: None,
+            content_type: None,
+            properties: vec![],
+            traceparent: None,
+            hops: 0,
+            ..sample()
+        };
+        assert_eq!(read(&bare.headers()), Ok(bare));
+    }
+
+    #[test]
+    fn a_missing_or_malformed_header_is_named() {
+        let mut headers = sample().headers();
+        headers.retain(|(name, _)| name != header::EPOCH);
+        assert_eq!(read(&headers), Err(InvalidTelemetry::Missing { name: "epoch" }));
+        headers.push((header::EPOCH.into(), Bytes::from_static(b"x")));
+        assert!(matches!(read(&headers), Err(InvalidTelemetry::Malformed { name: "epoch", .. })));
+    }
+
+    #[test]
+    fn a_fingerprint_tells_apart_what_differs_in_any_part() {
+        let base = fingerprint("c", 1, Qos::AtLeastOnce, "t", b"p");
+        assert_eq!(base, fingerprint("c", 1, Qos::AtLeastOnce, "t", b"p"));
+        for other in [
+            fingerprint("d", 1, Qos::AtLeastOnce, "t", b"p"),
+            fingerprint("c", 2, Qos::AtLeastOnce, "t", b"p"),
+            fingerprint("c", 1, Qos::ExactlyOnce, "t", b"p"),
+            fingerprint("c", 1, Qos::AtLeastOnce, "tp", b""),
+            fingerprint("c", 1, Qos::AtLeastOnce, "t", b"q"),
+        ] {
+            assert_ne!(base, other);
+        }
+    }
+}

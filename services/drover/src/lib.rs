@@ -1,0 +1,1 @@
+//! The one executable: services, up, and the command line.

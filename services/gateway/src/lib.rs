@@ -1,0 +1,1 @@
+//! REST and live streams over the services.

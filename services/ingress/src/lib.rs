@@ -1,0 +1,1 @@
+//! MQTT in, log out; and back to the subscribers.

@@ -1,0 +1,1 @@
+//! CRD types of Device and Rule.

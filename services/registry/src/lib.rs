@@ -1,0 +1,1 @@
+//! Devices, credentials, policies, rules and presence.
