@@ -1,1 +1,65 @@
-//! Process shell: configuration layers, tracing, admin port, signals, drain, network.
+//! The process shell: what every service is given when it starts, and how it is stopped.
+//!
+//! Knows no service. Opens what configuration names, binds sockets before any work, and hands both in as [`Ports`].
+
+mod clock;
+mod metrics;
+mod network;
+mod ready;
+mod sockets;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use drover_bus::Bus;
+use drover_types::{Clock, Random};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use clock::{SystemClock, SystemRandom};
+pub use metrics::Metrics;
+pub use network::{Incoming, Network};
+pub use ready::{Health, Ready};
+pub use sockets::{Bound, ListenSpec, Sockets, Transport};
+/// Cancelled when the process is asked to stop; a service then finishes its work in hand and returns.
+pub use tokio_util::sync::CancellationToken as Shutdown;
+
+/// What a service works with. Cheap to clone.
+#[derive(Clone)]
+pub struct Ports {
+    pub bus: Arc<dyn Bus>,
+    pub clock: Arc<dyn Clock>,
+    pub random: Arc<dyn Random>,
+    pub network: Network,
+    /// Sockets bound for this service, by [`ListenSpec::name`].
+    pub sockets: Sockets,
+    /// The service's own directory for embedded stores and key files.
+    pub data: PathBuf,
+    pub metrics: Metrics,
+    /// Whether this service can do its work; told to `/readyz`.
+    pub ready: Ready,
+}
+
+/// One service: a name, a configuration section of that name, and a body.
+#[async_trait]
+pub trait Service: 'static {
+    /// Name of its subcommand, configuration section and gRPC endpoint.
+    const NAME: &'static str;
+    /// Its section of the configuration; unknown keys are refused, every key has a default.
+    type Config: ServiceConfig;
+
+    /// Works until `shutdown`, then drains and returns. An error ends the process.
+    async fn run(config: Self::Config, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()>;
+}
+
+/// A service's configuration section.
+pub trait ServiceConfig: Serialize + DeserializeOwned + Default + Send + 'static {
+    /// The sockets to bind before [`Service::run`].
+    fn listeners(&self) -> Vec<ListenSpec>;
+
+    /// Rules across fields; the error names the key, the limit and the value.
+    fn check(&self) -> Result<(), drover_types::ApiError> {
+        Ok(())
+    }
+}

@@ -1,1 +1,37 @@
-//! gRPC services and bus messages, generated from proto/, with conversions to drover-types.
+//! gRPC services and bus messages, generated from `proto/`, and their conversions to `drover-types`.
+//!
+//! Wire layer: no decisions; a conversion checks shape only and names the field it refuses.
+
+mod convert;
+mod status;
+
+pub use convert::Field;
+pub use status::{from_status, to_status};
+
+/// Declared objects and identities.
+pub mod types {
+    pub mod v1 {
+        tonic::include_proto!("drover.types.v1");
+    }
+}
+
+/// The registry's service and its change feed.
+pub mod registry {
+    pub mod v1 {
+        tonic::include_proto!("drover.registry.v1");
+    }
+}
+
+/// The rules service and its outbox.
+pub mod rules {
+    pub mod v1 {
+        tonic::include_proto!("drover.rules.v1");
+    }
+}
+
+/// The ingress service and presence reports.
+pub mod ingress {
+    pub mod v1 {
+        tonic::include_proto!("drover.ingress.v1");
+    }
+}

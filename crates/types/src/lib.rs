@@ -8,6 +8,7 @@ mod ids;
 pub mod limits;
 pub mod object;
 mod qos;
+mod random;
 mod telemetry;
 mod topic;
 
@@ -15,5 +16,6 @@ pub use clock::{Clock, FixedClock};
 pub use error::{ApiError, ErrorCode};
 pub use ids::{ClientId, DEFAULT_TENANT, DeviceId, DeviceKey, InvalidId, RecordId, TenantId};
 pub use qos::Qos;
+pub use random::Random;
 pub use telemetry::{Fingerprint, InvalidTelemetry, TELEMETRY_TOPIC, Telemetry, TraceParent, fingerprint, header};
 pub use topic::{InvalidTopic, TopicFilter, TopicName, matches};

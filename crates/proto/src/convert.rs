@@ -1,0 +1,214 @@
+//! Conversions between wire messages and the types of the domain.
+
+use drover_types::object::{
+    Action, CreateTopic, DeviceSpec, Effect, KafkaAction, PolicyAction, PolicySpec, RepublishAction, RuleSpec,
+    Statement,
+};
+use drover_types::{ApiError, Qos};
+
+use crate::types::v1 as wire;
+
+/// A field that a message must have.
+pub trait Field<T> {
+    /// The value, or `invalid_argument` naming the field.
+    fn required(self, field: &str) -> Result<T, ApiError>;
+}
+
+impl<T> Field<T> for Option<T> {
+    fn required(self, field: &str) -> Result<T, ApiError> {
+        self.ok_or_else(|| ApiError::invalid(field, "is missing"))
+    }
+}
+
+impl From<&wire::Device> for DeviceSpec {
+    fn from(device: &wire::Device) -> Self {
+        Self {
+            device_type: Some(device.r#type.clone()).filter(|t| !t.is_empty()),
+            enabled: device.enabled,
+            attributes: device.attributes.clone().into_iter().collect(),
+            policies: device.policies.clone(),
+        }
+    }
+}
+
+impl wire::Device {
+    /// The wire form of a spec.
+    pub fn of(meta: wire::Meta, spec: DeviceSpec) -> Self {
+        Self {
+            meta: Some(meta),
+            r#type: spec.device_type.unwrap_or_default(),
+            enabled: spec.enabled,
+            attributes: spec.attributes.into_iter().collect(),
+            policies: spec.policies,
+        }
+    }
+}
+
+impl TryFrom<&wire::Statement> for Statement {
+    type Error = ApiError;
+
+    fn try_from(statement: &wire::Statement) -> Result<Self, ApiError> {
+        let effect = match statement.effect() {
+            wire::Effect::Allow => Effect::Allow,
+            wire::Effect::Deny => Effect::Deny,
+            wire::Effect::Unspecified => return Err(ApiError::invalid("effect", "is neither allow nor deny")),
+        };
+        let action = |action| match action {
+            wire::PolicyAction::Connect => Ok(PolicyAction::Connect),
+            wire::PolicyAction::Publish => Ok(PolicyAction::Publish),
+            wire::PolicyAction::Subscribe => Ok(PolicyAction::Subscribe),
+            wire::PolicyAction::Unspecified => Err(ApiError::invalid("actions", "is not a known action")),
+        };
+        let actions = statement.actions().map(action).collect::<Result<_, _>>()?;
+        Ok(Self { effect, actions, resources: statement.resources.clone() })
+    }
+}
+
+impl From<Statement> for wire::Statement {
+    fn from(statement: Statement) -> Self {
+        let effect = match statement.effect {
+            Effect::Allow => wire::Effect::Allow,
+            Effect::Deny => wire::Effect::Deny,
+        };
+        let action = |action| match action {
+            PolicyAction::Connect => wire::PolicyAction::Connect,
+            PolicyAction::Publish => wire::PolicyAction::Publish,
+            PolicyAction::Subscribe => wire::PolicyAction::Subscribe,
+        };
+        Self {
+            effect: effect.into(),
+            actions: statement.actions.into_iter().map(|a| action(a).into()).collect(),
+            resources: statement.resources,
+        }
+    }
+}
+
+impl TryFrom<&wire::Policy> for PolicySpec {
+    type Error = ApiError;
+
+    fn try_from(policy: &wire::Policy) -> Result<Self, ApiError> {
+        Ok(Self { statements: policy.statements.iter().map(Statement::try_from).collect::<Result<_, _>>()? })
+    }
+}
+
+impl wire::Policy {
+    /// The wire form of a spec.
+    pub fn of(meta: wire::Meta, spec: PolicySpec) -> Self {
+        Self { meta: Some(meta), statements: spec.statements.into_iter().map(Into::into).collect() }
+    }
+}
+
+impl TryFrom<&wire::Action> for Action {
+    type Error = ApiError;
+
+    fn try_from(action: &wire::Action) -> Result<Self, ApiError> {
+        match action.action.as_ref().required("action")? {
+            wire::action::Action::Kafka(kafka) => Ok(Self {
+                kafka: Some(KafkaAction {
+                    topic: kafka.topic.clone(),
+                    key: kafka.key.clone(),
+                    create_topic: kafka.create_partitions.map(|partitions| CreateTopic { partitions }),
+                }),
+                ..Self::default()
+            }),
+            wire::action::Action::Republish(republish) => Ok(Self {
+                republish: Some(RepublishAction {
+                    topic: republish.topic.clone(),
+                    qos: u8::try_from(republish.qos)
+                        .ok()
+                        .and_then(|qos| Qos::try_from(qos).ok())
+                        .ok_or_else(|| ApiError::invalid("republish.qos", "is 0 or 1").over(1, republish.qos))?,
+                }),
+                ..Self::default()
+            }),
+        }
+    }
+}
+
+impl From<Action> for wire::Action {
+    fn from(action: Action) -> Self {
+        let kafka = action.kafka.map(|kafka| {
+            wire::action::Action::Kafka(wire::KafkaAction {
+                topic: kafka.topic,
+                key: kafka.key,
+                create_partitions: kafka.create_topic.map(|create| create.partitions),
+            })
+        });
+        let republish = action.republish.map(|republish| {
+            wire::action::Action::Republish(wire::RepublishAction { topic: republish.topic, qos: republish.qos as u32 })
+        });
+        Self { action: kafka.or(republish) }
+    }
+}
+
+impl TryFrom<&wire::Rule> for RuleSpec {
+    type Error = ApiError;
+
+    fn try_from(rule: &wire::Rule) -> Result<Self, ApiError> {
+        Ok(Self {
+            sql: rule.sql.clone(),
+            actions: rule.actions.iter().map(Action::try_from).collect::<Result<_, _>>()?,
+            error_action: rule.error_action.as_ref().map(Action::try_from).transpose()?,
+        })
+    }
+}
+
+impl wire::Rule {
+    /// The wire form of a spec.
+    pub fn of(meta: wire::Meta, spec: RuleSpec) -> Self {
+        Self {
+            meta: Some(meta),
+            sql: spec.sql,
+            actions: spec.actions.into_iter().map(Into::into).collect(),
+            error_action: spec.error_action.map(Into::into),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn specs_survive_the_wire() {
+        let spec = RuleSpec {
+            sql: "SELECT * FROM 'a'".into(),
+            actions: vec![
+                Action {
+                    kafka: Some(KafkaAction {
+                        topic: "t".into(),
+                        key: Some("${device}".into()),
+                        create_topic: Some(CreateTopic { partitions: 3 }),
+                    }),
+                    republish: None,
+                },
+                Action { kafka: None, republish: Some(RepublishAction { topic: "b".into(), qos: Qos::AtLeastOnce }) },
+            ],
+            error_action: None,
+        };
+        let wire = wire::Rule::of(wire::Meta::default(), spec.clone());
+        assert_eq!(RuleSpec::try_from(&wire), Ok(spec));
+
+        let device = DeviceSpec { device_type: Some("t".into()), enabled: false, ..DeviceSpec::default() };
+        assert_eq!(DeviceSpec::from(&wire::Device::of(wire::Meta::default(), device.clone())), device);
+
+        let policy = PolicySpec {
+            statements: vec![Statement {
+                effect: Effect::Deny,
+                actions: vec![PolicyAction::Publish, PolicyAction::Connect],
+                resources: vec!["a/#".into()],
+            }],
+        };
+        assert_eq!(PolicySpec::try_from(&wire::Policy::of(wire::Meta::default(), policy.clone())), Ok(policy));
+    }
+
+    #[test]
+    fn what_is_unspecified_is_refused_by_name() {
+        assert_eq!(
+            Action::try_from(&wire::Action { action: None }).expect_err("refused").field.as_deref(),
+            Some("action")
+        );
+        let statement = wire::Statement::default();
+        assert_eq!(Statement::try_from(&statement).expect_err("refused").field.as_deref(), Some("effect"));
+    }
+}
