@@ -275,12 +275,7 @@ impl Client {
     }
 
     /// Unsubscribes; the answer is [`Event::Unsubscribed`] with the identifier returned.
-    pub fn unsubscribe(
-        &mut self,
-        filters: Filters<'_>,
-        now_ms: u64,
-        out: &mut Vec<u8>,
-    ) -> Result<PacketId, SendError> {
+    pub fn unsubscribe(&mut self, filters: Filters<'_>, now_ms: u64, out: &mut Vec<u8>) -> Result<PacketId, SendError> {
         let packet_id = self.next_packet_id();
         let packet = Unsubscribe { packet_id, properties: Properties::default(), filters };
         self.send(&Packet::Unsubscribe(packet), now_ms, out)?;
@@ -336,8 +331,7 @@ impl Client {
             let silent_ms = now_ms.saturating_sub(ping_sent_ms);
             return if silent_ms >= keep_alive_ms { Err(ClientError::Silent { silent_ms }) } else { Ok(()) };
         }
-        if now_ms.saturating_sub(self.last_sent_ms) >= keep_alive_ms
-            && self.send(&Packet::PingReq, now_ms, out).is_ok()
+        if now_ms.saturating_sub(self.last_sent_ms) >= keep_alive_ms && self.send(&Packet::PingReq, now_ms, out).is_ok()
         {
             self.ping_sent_ms = Some(now_ms);
         }
