@@ -19,6 +19,11 @@ use crate::{
 /// Bit of the first byte of a PUBLISH that says it is delivered again (section 3.3.1.1).
 const DUP: u8 = 0b1000;
 
+/// Most SUBSCRIBE and UNSUBSCRIBE packets without an answer; with the window they must leave packet identifiers free.
+const REQUESTS_MAX: usize = 100;
+/// Largest window that does.
+const WINDOW_MAX: u16 = u16::MAX - REQUESTS_MAX as u16 - 1;
+
 /// What a client says about itself on every connection.
 #[derive(Clone)]
 pub struct ClientOptions {
@@ -106,6 +111,8 @@ pub enum SendError {
     NotConnected,
     #[error("{in_flight} messages are not acknowledged, limit is {window}")]
     WindowFull { in_flight: usize, window: u16 },
+    #[error("{REQUESTS_MAX} subscribe and unsubscribe packets have no answer yet")]
+    TooManyRequests,
     #[error("client publishes at qos 0 and 1 only")]
     ExactlyOnce,
     #[error(transparent)]
@@ -139,6 +146,8 @@ pub struct Client {
     window: u16,
     last_packet_id: u16,
     in_flight: VecDeque<InFlight>,
+    /// Identifiers of SUBSCRIBE and UNSUBSCRIBE packets sent on this connection and not answered; at most `REQUESTS_MAX`.
+    requests: Vec<PacketId>,
     /// Buffers of acknowledged messages, to be used again; at most `window`.
     spare: Vec<Vec<u8>>,
     /// QoS 2 messages handed over whose PUBREL has not come; at most one for each packet identifier.
@@ -150,13 +159,14 @@ pub struct Client {
 impl Client {
     /// A client without a connection.
     pub fn new(options: ClientOptions) -> Self {
-        let window = options.window.get();
+        let window = options.window.get().min(WINDOW_MAX);
         Self {
             options,
             phase: Phase::Closed,
             window,
             last_packet_id: 0,
             in_flight: VecDeque::new(),
+            requests: Vec::new(),
             spare: Vec::new(),
             received: Vec::new(),
             last_sent_ms: 0,
@@ -212,6 +222,7 @@ impl Client {
     /// The connection has ended. Unacknowledged QoS 1 messages stay, to be sent again on the next one.
     pub fn lost(&mut self) {
         self.phase = Phase::Closed;
+        self.requests.clear();
         for message in self.in_flight.iter_mut().filter(|message| message.sent) {
             message.frame[0] |= DUP; // [MQTT-3.3.1-1]
             message.sent = false;
@@ -268,18 +279,27 @@ impl Client {
         now_ms: u64,
         out: &mut Vec<u8>,
     ) -> Result<PacketId, SendError> {
-        let packet_id = self.next_packet_id();
+        let packet_id = self.next_request_id()?;
         let packet = Subscribe { packet_id, properties: Properties::default(), subscriptions };
         self.send(&Packet::Subscribe(packet), now_ms, out)?;
+        self.requests.push(packet_id);
         Ok(packet_id)
     }
 
     /// Unsubscribes; the answer is [`Event::Unsubscribed`] with the identifier returned.
     pub fn unsubscribe(&mut self, filters: Filters<'_>, now_ms: u64, out: &mut Vec<u8>) -> Result<PacketId, SendError> {
-        let packet_id = self.next_packet_id();
+        let packet_id = self.next_request_id()?;
         let packet = Unsubscribe { packet_id, properties: Properties::default(), filters };
         self.send(&Packet::Unsubscribe(packet), now_ms, out)?;
+        self.requests.push(packet_id);
         Ok(packet_id)
+    }
+
+    /// Asks for an [`Event::Pong`], which comes when the server has read everything sent before.
+    pub fn ping(&mut self, now_ms: u64, out: &mut Vec<u8>) -> Result<(), SendError> {
+        self.send(&Packet::PingReq, now_ms, out)?;
+        self.ping_sent_ms = Some(now_ms);
+        Ok(())
     }
 
     /// Says goodbye: the server will not publish the will. Close the connection after sending.
@@ -353,12 +373,20 @@ impl Client {
         Ok(())
     }
 
-    /// The next identifier no message in flight has [MQTT-2.2.1-3]; the window leaves some free.
+    fn next_request_id(&mut self) -> Result<PacketId, SendError> {
+        if self.requests.len() == REQUESTS_MAX {
+            return Err(SendError::TooManyRequests);
+        }
+        Ok(self.next_packet_id())
+    }
+
+    /// The next identifier nothing in flight has [MQTT-2.2.1-3]; the bounds of what is in flight leave some free.
     fn next_packet_id(&mut self) -> PacketId {
         loop {
             self.last_packet_id = self.last_packet_id.wrapping_add(1);
             if let Some(packet_id) = PacketId::new(self.last_packet_id)
                 && !self.in_flight.iter().any(|message| message.packet_id == packet_id)
+                && !self.requests.contains(&packet_id)
             {
                 return packet_id;
             }
@@ -378,9 +406,11 @@ impl Client {
                 Ok(None)
             }
             (Phase::Connected, Packet::SubAck(ack)) => {
+                self.requests.retain(|packet_id| *packet_id != ack.packet_id);
                 Ok(Some(Event::Subscribed { packet_id: ack.packet_id, reasons: ack.reasons }))
             }
             (Phase::Connected, Packet::UnsubAck(ack)) => {
+                self.requests.retain(|packet_id| *packet_id != ack.packet_id);
                 Ok(Some(Event::Unsubscribed { packet_id: ack.packet_id, reasons: ack.reasons }))
             }
             (Phase::Connected, Packet::PingResp) => {
@@ -414,7 +444,7 @@ impl Client {
         }
         self.phase = Phase::Connected;
         let server_window = ack.properties.receive_maximum().unwrap_or(NonZeroU16::MAX);
-        self.window = self.options.window.min(server_window).get();
+        self.window = self.options.window.min(server_window).get().min(WINDOW_MAX);
         self.send_waiting(out);
         Ok(Event::Connected { session_present: ack.session_present, properties: ack.properties })
     }
