@@ -6,6 +6,7 @@ use bytes::Bytes;
 use kafka_protocol::ResponseError::{self, *};
 use proptest::prelude::*;
 
+use super::exchange::*;
 use super::member::Protocol;
 use super::state::*;
 

@@ -48,7 +48,8 @@ async fn the_java_console_tools_write_read_in_a_group_and_describe_it() {
     tool(&broker, producer, &[&keyed[..], &["--compression-codec", "zstd"]].concat(), &input).await.expect("it ran");
 
     let consumer = "org.apache.kafka.tools.consumer.ConsoleConsumer";
-    let reading = ["--topic", "java", "--group", "readers", "--from-beginning", "--max-messages", "300", "--timeout-ms", "60000"];
+    let reading =
+        ["--topic", "java", "--group", "readers", "--from-beginning", "--max-messages", "300", "--timeout-ms", "60000"];
     let committed = [&reading[..], &["--isolation-level", "read_committed"]].concat();
     let read = tool(&broker, consumer, &committed, "").await.expect("it ran");
     let mut read: Vec<&str> = read.lines().collect();
@@ -65,6 +66,7 @@ async fn the_java_console_tools_write_read_in_a_group_and_describe_it() {
     assert_eq!(lags, ["0", "0", "0"], "{described}");
 
     let ends = tool(&broker, "org.apache.kafka.tools.GetOffsetShell", &["--topic", "java"], "").await.expect("it ran");
-    let total: u32 = ends.lines().map(|line| line.rsplit(':').next().expect("a field").parse::<u32>().expect("a number")).sum();
+    let total: u32 =
+        ends.lines().map(|line| line.rsplit(':').next().expect("a field").parse::<u32>().expect("a number")).sum();
     assert_eq!(total, 300, "{ends}");
 }

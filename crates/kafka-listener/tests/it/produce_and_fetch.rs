@@ -144,7 +144,7 @@ async fn a_transaction_of_the_platform_is_seen_once_it_is_committed() {
 async fn a_waiting_consumer_gets_a_record_as_soon_as_it_is_written() {
     let broker = Broker::start().await;
     broker.topic("live", 3).await;
-    let consumer = assigned(&broker, "live", 2, Offset::End);
+    let consumer = assigned(&broker, "live", 2, Offset::Offset(0));
     let early = tokio::time::timeout(Duration::from_millis(300), consumer.recv()).await;
     assert!(early.is_err(), "nothing is there yet");
     let record = Record { value: Some(Bytes::from_static(b"now")), ..Record::default() };
