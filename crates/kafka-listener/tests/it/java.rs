@@ -1,11 +1,7 @@
 //! The Java client, by the console tools of Kafka's own jars (`tests/scripts/kafka-tools.sh`).
 
-use std::process::Stdio;
-
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
-
 use crate::broker::Broker;
+use crate::console::{owned, run};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scripts/kafka-tools.sh");
 /// What the script exits with where the tools cannot be had.
@@ -13,22 +9,16 @@ const NOT_RUN: i32 = 3;
 
 /// Runs a tool; its standard output, or `None` where there is no Java or Maven.
 async fn tool(broker: &Broker, class: &str, arguments: &[&str], input: &str) -> Option<String> {
-    let mut command = Command::new(SCRIPT);
-    command.arg(class).args(["--bootstrap-server", &broker.address.to_string()]).args(arguments).kill_on_drop(true);
-    let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut child = spawned.expect("the script is there");
-    let mut stdin = child.stdin.take().expect("piped");
-    // A tool that ends early, as the script does where Java is missing, breaks the pipe.
-    drop(stdin.write_all(input.as_bytes()).await);
-    drop(stdin);
-    let output = child.wait_with_output().await.expect("the tool ran");
+    let address = broker.address.to_string();
+    let arguments = [&[class, "--bootstrap-server", address.as_str()], arguments].concat();
+    let output = run(SCRIPT, owned(&arguments), input.to_owned()).await;
     let text = String::from_utf8(output.stdout).expect("text");
     if output.status.code() == Some(NOT_RUN) {
         println!("{}", text.trim_end());
         return None;
     }
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{class} {arguments:?}: {text}{errors}");
+    assert!(output.status.success(), "{arguments:?}: {text}{errors}");
     Some(text)
 }
 

@@ -1,26 +1,20 @@
 //! kcat, as a person at a shell uses it.
 
-use std::process::Stdio;
+use crate::broker::Broker;
+use crate::console::{owned, run};
 
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
-
-use crate::broker::{Broker, PATIENCE};
+/// What a shell says where there is no such program.
+const NOT_FOUND: i32 = 127;
 
 /// Runs kcat against the broker; its standard output, or `None` where it is not installed.
 async fn kcat(broker: &Broker, arguments: &[&str], input: &str) -> Option<String> {
-    let mut command = Command::new("kcat");
-    command.arg("-b").arg(broker.address.to_string()).args(arguments).kill_on_drop(true);
-    let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let Ok(mut child) = spawned else {
+    let address = broker.address.to_string();
+    let arguments = [&["-b", address.as_str()], arguments].concat();
+    let output = run("kcat", owned(&arguments), input.to_owned()).await;
+    if output.status.code() == Some(NOT_FOUND) {
         println!("NOT RUN: kcat is not installed");
         return None;
-    };
-    let mut stdin = child.stdin.take().expect("piped");
-    stdin.write_all(input.as_bytes()).await.expect("kcat reads");
-    drop(stdin);
-    let ended = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.expect("kcat ends in time");
-    let output = ended.expect("kcat ran");
+    }
     assert!(output.status.success(), "kcat {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     Some(String::from_utf8(output.stdout).expect("text"))
 }

@@ -1,6 +1,7 @@
 //! The listener through its public interface, with clients nobody here wrote.
 
 mod broker;
+mod console;
 mod groups;
 mod java;
 mod kcat;
