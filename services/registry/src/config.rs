@@ -3,13 +3,17 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-use drover_host::{ListenSpec, ServiceConfig, Transport};
+use drover_host::{ByteSize, Duration, ListenSpec, ServiceConfig, Transport};
 use drover_types::limits::RULES_PER_TENANT_MAX;
 use drover_types::{ApiError, ErrorCode};
 use serde::{Deserialize, Serialize};
 
-/// Name of the gRPC socket.
-pub const GRPC_SOCKET: &str = "registry";
+/// Least memory that a buffer of the store works with.
+const KIB_64: ByteSize = ByteSize::from_bytes(64 << 10);
+
+const fn days(days: u64) -> Duration {
+    Duration::from_secs(days * 24 * 3600)
+}
 
 /// `[registry]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,13 +32,13 @@ pub struct RegistryConfig {
     pub member: String,
     /// Services that hold device connections and hear of revocations.
     pub ingress_nodes: Vec<String>,
-    /// How long an ingress node may take to confirm a revocation, in milliseconds.
-    pub revoke_timeout_ms: u64,
+    /// How long an ingress node may take to confirm a revocation, `1s` for example.
+    pub revoke_timeout: Duration,
     /// Whether clients without credentials may be devices of the tenant `default`. Listeners decide who may try.
     pub anonymous: bool,
     pub rules_per_tenant_max: usize,
-    /// How long a device that is away stays in the presence view, in days; also the retention of `drover.events`.
-    pub presence_days: u32,
+    /// How long lifecycle events are kept, and how long a device that is away is remembered; `30d` for example.
+    pub events_retention: Duration,
 }
 
 /// `[registry.store]`.
@@ -49,15 +53,15 @@ pub enum StoreConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EmbeddedLimits {
-    /// Cached blocks of tables, in bytes.
-    pub cache_bytes: u64,
-    /// Rows kept in memory before they become a table, in bytes.
-    pub write_buffer_bytes: u64,
+    /// Cached blocks of tables.
+    pub cache: ByteSize,
+    /// Rows kept in memory before they become a table.
+    pub write_buffer: ByteSize,
 }
 
 impl Default for EmbeddedLimits {
     fn default() -> Self {
-        Self { cache_bytes: 8 * 1024 * 1024, write_buffer_bytes: 4 * 1024 * 1024 }
+        Self { cache: ByteSize::from_bytes(8 << 20), write_buffer: ByteSize::from_bytes(4 << 20) }
     }
 }
 
@@ -72,10 +76,10 @@ impl Default for RegistryConfig {
             partitions: 8,
             member: "registry-0".to_owned(),
             ingress_nodes: vec!["ingress".to_owned()],
-            revoke_timeout_ms: 1_000,
+            revoke_timeout: Duration::from_secs(1),
             anonymous: true,
             rules_per_tenant_max: RULES_PER_TENANT_MAX,
-            presence_days: 30,
+            events_retention: days(30),
         }
     }
 }
@@ -83,7 +87,7 @@ impl Default for RegistryConfig {
 impl ServiceConfig for RegistryConfig {
     fn listeners(&self) -> Vec<ListenSpec> {
         vec![ListenSpec {
-            name: GRPC_SOCKET,
+            name: drover_host::grpc::SOCKET,
             key: "registry.listen",
             transport: Transport::Tcp,
             addresses: self.listen.clone(),
@@ -92,11 +96,11 @@ impl ServiceConfig for RegistryConfig {
 
     fn check(&self) -> Result<(), ApiError> {
         let StoreConfig::Embedded(limits) = self.store;
-        in_range("registry.partitions", self.partitions.into(), 1, 1_024)?;
-        in_range("registry.revoke_timeout_ms", self.revoke_timeout_ms, 1, 60_000)?;
-        in_range("registry.presence_days", self.presence_days.into(), 1, 3_650)?;
-        in_range("registry.store.cache_bytes", limits.cache_bytes, 64 * 1024, 1 << 40)?;
-        in_range("registry.store.write_buffer_bytes", limits.write_buffer_bytes, 64 * 1024, 1 << 30)?;
+        in_range("registry.partitions", self.partitions, 1, 1_024)?;
+        in_range("registry.revoke_timeout", self.revoke_timeout, Duration::from_millis(1), Duration::from_secs(60))?;
+        in_range("registry.events_retention", self.events_retention, days(1), days(3_650))?;
+        in_range("registry.store.cache", limits.cache, KIB_64, ByteSize::from_bytes(1 << 40))?;
+        in_range("registry.store.write_buffer", limits.write_buffer, KIB_64, ByteSize::from_bytes(1 << 30))?;
         if self.member.is_empty() {
             return Err(ApiError::invalid("registry.member", "is empty"));
         }
@@ -104,7 +108,7 @@ impl ServiceConfig for RegistryConfig {
     }
 }
 
-fn in_range(key: &str, value: u64, low: u64, high: u64) -> Result<(), ApiError> {
+fn in_range<T: Copy + PartialOrd + std::fmt::Display>(key: &str, value: T, low: T, high: T) -> Result<(), ApiError> {
     if (low..=high).contains(&value) {
         return Ok(());
     }
@@ -122,8 +126,8 @@ mod tests {
         let config: RegistryConfig = serde_json::from_str("{}").expect("all keys have defaults");
         assert_eq!((config.check(), &config), (Ok(()), &RegistryConfig::default()));
         assert!(serde_json::from_str::<RegistryConfig>(r#"{"listne": []}"#).is_err());
-        assert!(serde_json::from_str::<RegistryConfig>(r#"{"store": {"kind": "embedded", "cash": 1}}"#).is_err());
-        let sized = r#"{"store": {"kind": "embedded", "cache_bytes": 65536}}"#;
+        assert!(serde_json::from_str::<RegistryConfig>(r#"{"store": {"kind": "embedded", "cash": "1MiB"}}"#).is_err());
+        let sized = r#"{"store": {"kind": "embedded", "cache": "64KiB"}}"#;
         assert!(serde_json::from_str::<RegistryConfig>(sized).is_ok());
     }
 

@@ -3,25 +3,24 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use drover_host::Network;
+use drover_host::{Network, grpc};
 use drover_proto::ingress::v1::RevokeRequest;
 use drover_proto::ingress::v1::ingress_client::IngressClient;
 use drover_types::DeviceKey;
 use tokio::task::JoinSet;
-use tonic::transport::Channel;
 
 use crate::ports::IngressNodes;
 
 /// The ingress nodes a configuration names.
 pub struct GrpcNodes {
-    nodes: Vec<(String, IngressClient<Channel>)>,
+    nodes: Vec<(String, IngressClient<grpc::Client>)>,
     deadline: Duration,
 }
 
 impl GrpcNodes {
     /// Connects to each node when it is first needed.
     pub fn new(network: &Network, nodes: &[String], deadline: Duration) -> Self {
-        let client = |node: &String| (node.clone(), IngressClient::new(network.channel(node)));
+        let client = |node: &String| (node.clone(), IngressClient::new(network.client(node)));
         Self { nodes: nodes.iter().map(client).collect(), deadline }
     }
 }

@@ -31,9 +31,9 @@ pub fn digest(secret: &[u8]) -> Digest {
 }
 
 impl Domain {
-    /// Makes a token; it is in the answer and nowhere else. `ttl_s` 0: it does not end.
-    pub async fn issue_token(&self, device: &DeviceKey, ttl_s: u64) -> Result<(Object, String), ApiError> {
-        let expires_ms = match in_validity("ttl_s", ttl_s)? {
+    /// Makes a token; it is in the answer and nowhere else. `duration_s` 0: it does not end.
+    pub async fn issue_token(&self, device: &DeviceKey, duration_s: u64) -> Result<(Object, String), ApiError> {
+        let expires_ms = match in_validity("duration_s", duration_s)? {
             0 => None,
             seconds => Some(self.clock.now_ms() + seconds * 1000),
         };

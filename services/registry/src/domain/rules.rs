@@ -1,5 +1,6 @@
 //! Rules: what is done with messages. A rule that does not compile is refused when it is written.
 
+use drover_rule_sql::{Rule, Template};
 use drover_types::limits::TOPIC_BYTES_MAX;
 use drover_types::object::{Action, RuleSpec};
 use drover_types::{ApiError, ErrorCode, TenantId};
@@ -61,6 +62,7 @@ impl Domain {
 
 fn check(spec: &RuleSpec) -> Result<(), ApiError> {
     spec.check()?;
+    Rule::compile(&spec.sql)?;
     for (i, action) in spec.actions.iter().enumerate() {
         check_templates(&format!("spec.actions[{i}]"), action)?;
     }
@@ -82,7 +84,7 @@ fn check_template(field: &str, text: &str) -> Result<(), ApiError> {
         return Err(ApiError::invalid(field, format!("a template has 1 to {TOPIC_BYTES_MAX} bytes"))
             .over(TOPIC_BYTES_MAX, text.len()));
     }
-    Ok(())
+    Template::compile(text).map(drop).map_err(|e| e.in_field(field))
 }
 
 fn spec(spec: &Spec) -> &RuleSpec {

@@ -15,7 +15,7 @@ const PRESENCE_RETENTION_MS: u64 = 6 * HOUR_MS;
 
 /// Makes the topics that are missing. One that is there with another number of partitions is an error: events are
 /// found by the partition of their device.
-pub async fn create(bus: &dyn Bus, partitions: u32, events_days: u32) -> Result<(), AdminError> {
+pub async fn create(bus: &dyn Bus, partitions: u32, events_retention_ms: u64) -> Result<(), AdminError> {
     let topic = |topic: &str, retention_ms: Option<u64>| TopicConfig {
         topic: topic.into(),
         partitions,
@@ -23,11 +23,10 @@ pub async fn create(bus: &dyn Bus, partitions: u32, events_days: u32) -> Result<
         retention_ms,
         retention_bytes: None,
     };
-    let events_ms = u64::from(events_days) * 24 * HOUR_MS;
     for config in [
         topic(CHANGES_TOPIC, None),
         topic(PRESENCE_TOPIC, Some(PRESENCE_RETENTION_MS)),
-        topic(EVENTS_TOPIC, Some(events_ms)),
+        topic(EVENTS_TOPIC, Some(events_retention_ms)),
     ] {
         bus.create_topic(config).await?;
     }

@@ -154,7 +154,7 @@ impl Open {
         std::fs::create_dir_all(directory).map_err(io)?;
         refuse_foreign_files(directory)?;
         let database = Database::builder(directory)
-            .cache_size(limits.cache_bytes)
+            .cache_size(limits.cache.bytes())
             .max_cached_files(Some(OPEN_FILES_MAX))
             .max_journaling_size(JOURNAL_BYTES_MAX)
             .worker_threads(1)
@@ -165,7 +165,7 @@ impl Open {
             return Err(foreign("another program's database"));
         }
         let rows = database
-            .keyspace(KEYSPACE, || KeyspaceCreateOptions::default().max_memtable_size(limits.write_buffer_bytes))
+            .keyspace(KEYSPACE, || KeyspaceCreateOptions::default().max_memtable_size(limits.write_buffer.bytes()))
             .map_err(|e| open_error(directory, e))?;
         let open = Self { rows, database };
         match open.rows.get(keys::FORMAT).map_err(|e| open_error(directory, e))? {
