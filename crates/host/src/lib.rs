@@ -2,11 +2,15 @@
 //!
 //! Knows no service. Opens what configuration names, binds sockets before any work, and hands both in as [`Ports`].
 
+mod admin_token;
 mod clock;
+pub mod grpc;
 mod metrics;
 mod network;
 mod ready;
 mod sockets;
+pub mod trace;
+mod units;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +21,7 @@ use drover_types::{Clock, Random};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use admin_token::AdminToken;
 pub use clock::{SystemClock, SystemRandom};
 pub use metrics::Metrics;
 pub use network::{Incoming, Network};
@@ -24,6 +29,7 @@ pub use ready::{Health, Ready};
 pub use sockets::{Bound, ListenSpec, Sockets, Transport};
 /// Cancelled when the process is asked to stop; a service then finishes its work in hand and returns.
 pub use tokio_util::sync::CancellationToken as Shutdown;
+pub use units::{ByteSize, Duration, InvalidQuantity};
 
 /// What a service works with. Cheap to clone.
 #[derive(Clone)]

@@ -65,6 +65,13 @@ impl Sockets {
         if conflicts.is_empty() { Ok(Self(Arc::new(Mutex::new(bound)))) } else { Err(conflicts) }
     }
 
+    /// Where the sockets bound under `name` really listen (a port 0 has become a number by then).
+    pub fn addresses(&self, name: &str) -> Vec<SocketAddr> {
+        let bound = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sockets = bound.get(name).map(Vec::as_slice).unwrap_or_default();
+        sockets.iter().filter_map(|socket| socket.address().ok()).collect()
+    }
+
     /// The TCP listeners bound under `name`, once, non-blocking; empty if there are none.
     pub fn take_tcp(&self, name: &str) -> io::Result<Vec<tokio::net::TcpListener>> {
         let bound = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name).unwrap_or_default();
@@ -75,6 +82,15 @@ impl Sockets {
                 Bound::Udp(_) => None,
             })
             .collect()
+    }
+}
+
+impl Bound {
+    fn address(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr(),
+            Self::Udp(socket) => socket.local_addr(),
+        }
     }
 }
 
