@@ -4,6 +4,7 @@
 
 pub mod admin;
 mod admin_token;
+pub mod bus;
 mod clock;
 pub mod config;
 mod entry;
