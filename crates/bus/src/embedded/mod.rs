@@ -39,7 +39,7 @@ mod writer;
 
 pub use kept::GroupOffset;
 pub use log_file::FileError;
-pub use recovery::{Cut, OpenError, Recovery};
+pub use recovery::{Cut, FORMAT, OpenError, Recovery};
 pub use section::ProducerSequence;
 
 use batch::Batch;

@@ -20,7 +20,7 @@ use super::topic_writer::{TopicWriter, active_view};
 use crate::{Offset, TopicConfig};
 
 /// Format of the whole directory; raised whenever an older program could not read it.
-pub(super) const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 1;
 /// Characters of a topic's name in the name of its directory; its number makes that unique.
 const DIRECTORY_NAME_MAX: usize = 200;
 
