@@ -73,7 +73,8 @@ pub fn ensure(dir: &Path, hostnames: &[String], clock: &dyn Clock) -> Result<Pki
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
         let now_ms = clock.now_ms();
-        let certificate = sign(params, &key, &authority.issuer, now_ms.saturating_sub(CLOCK_SKEW_MS), now_ms + SERVER_MS)?;
+        let certificate =
+            sign(params, &key, &authority.issuer, now_ms.saturating_sub(CLOCK_SKEW_MS), now_ms + SERVER_MS)?;
         write_file(&paths.server_key, &key.serialize_pem(), 0o600)?;
         write_file(&paths.server_cert, &certificate.pem(), 0o644)?;
         tracing::info!(path = %paths.server_cert.display(), ?names, "server certificate made");
@@ -132,7 +133,8 @@ impl Authority {
         let (Ok(der), Ok(key)) = (pem_to_der(&paths.server_cert, &cert), KeyPair::from_pem(&key)) else {
             return Ok(false);
         };
-        let (Ok((_, cert)), Ok((_, authority))) = (X509Certificate::from_der(&der), X509Certificate::from_der(&self.der))
+        let (Ok((_, cert)), Ok((_, authority))) =
+            (X509Certificate::from_der(&der), X509Certificate::from_der(&self.der))
         else {
             return Ok(false);
         };
@@ -204,8 +206,9 @@ fn ends_ms(cert: &X509Certificate<'_>) -> u64 {
 fn server_names(hostnames: &[String]) -> Vec<String> {
     let mut names: Vec<String> = LOCAL_NAMES.map(str::to_owned).to_vec();
     for name in hostnames {
-        if !names.contains(name) {
-            names.push(name.clone());
+        let name = name.parse().map_or_else(|_| name.clone(), |ip: IpAddr| ip.to_string());
+        if !names.contains(&name) {
+            names.push(name);
         }
     }
     names
@@ -257,4 +260,65 @@ fn write_file(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
         fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
     };
     write().map_err(|source| PkiError::Io { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use drover_types::FixedClock;
+
+    use super::*;
+
+    /// Late 2026, in milliseconds since the Unix epoch.
+    const NOW_MS: u64 = 1_795_000_000_000;
+
+    fn read(path: &Path) -> String {
+        fs::read_to_string(path).expect("readable")
+    }
+
+    #[test]
+    fn files_are_made_once_and_keys_are_private() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let clock = FixedClock::at(NOW_MS);
+        let paths = ensure(dir.path(), &["gate.example".into(), "10.1.2.3".into()], &clock).expect("made");
+        for key in [dir.path().join("ca.key"), paths.server_key.clone()] {
+            let mode = fs::metadata(&key).expect("there").permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "{}", key.display());
+        }
+        let before = [&paths.ca, &paths.server_cert, &paths.server_key].map(|path| read(path));
+        assert_eq!(ensure(dir.path(), &["gate.example".into(), "10.1.2.3".into()], &clock).expect("there"), paths);
+        assert_eq!([&paths.ca, &paths.server_cert, &paths.server_key].map(|path| read(path)), before);
+        let der = pem_to_der(&paths.server_cert, &before[1]).expect("PEM");
+        let (_, cert) = X509Certificate::from_der(&der).expect("a certificate");
+        assert_eq!(names_of(&cert), ["localhost", "127.0.0.1", "::1", "gate.example", "10.1.2.3"]);
+    }
+
+    #[test]
+    fn the_server_certificate_is_renewed_when_names_change_it_ends_or_its_key_is_another() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let clock = FixedClock::at(NOW_MS);
+        let paths = ensure(dir.path(), &[], &clock).expect("made");
+        let (ca, first) = (read(&paths.ca), read(&paths.server_cert));
+        ensure(dir.path(), &["new.example".into()], &clock).expect("made");
+        let second = read(&paths.server_cert);
+        assert_ne!(first, second);
+        clock.advance(SERVER_MS - RENEW_BEFORE_MS + 1_000);
+        ensure(dir.path(), &["new.example".into()], &clock).expect("made");
+        let third = read(&paths.server_cert);
+        assert_ne!(second, third);
+        fs::write(&paths.server_key, KeyPair::generate().expect("a key").serialize_pem()).expect("written");
+        ensure(dir.path(), &["new.example".into()], &clock).expect("made");
+        assert_ne!(third, read(&paths.server_cert));
+        assert_eq!(ca, read(&paths.ca));
+    }
+
+    #[test]
+    fn an_authority_without_its_key_is_never_replaced() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let clock = FixedClock::at(NOW_MS);
+        ensure(dir.path(), &[], &clock).expect("made");
+        fs::remove_file(dir.path().join("ca.key")).expect("removed");
+        assert!(matches!(ensure(dir.path(), &[], &clock), Err(PkiError::KeyMissing { .. })));
+    }
 }

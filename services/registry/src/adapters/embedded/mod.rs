@@ -132,7 +132,8 @@ impl Shared {
         if let Some(open) = slot.as_ref() {
             return Ok(Arc::clone(open));
         }
-        let open = Open::at(&self.directory, self.limits).map_err(|e| StoreError::Unavailable { reason: e.to_string() })?;
+        let open =
+            Open::at(&self.directory, self.limits).map_err(|e| StoreError::Unavailable { reason: e.to_string() })?;
         tracing::info!(directory = %self.directory.display(), "registry store opened again");
         Ok(Arc::clone(slot.insert(Arc::new(open))))
     }
@@ -341,3 +342,6 @@ fn store_error(error: fjall::Error) -> StoreError {
         other => StoreError::Corrupt { reason: other.to_string() },
     }
 }
+
+#[cfg(test)]
+mod tests;
