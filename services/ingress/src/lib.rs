@@ -1,1 +1,3 @@
 //! MQTT in, log out; and back to the subscribers.
+
+pub mod domain;
