@@ -7,6 +7,7 @@
 //!
 //! Normative statements are cited as `[MQTT-x.y.z-n]`, by their number in MQTT 5 unless `3.1.1` is added.
 
+pub mod client;
 mod decode;
 mod encode;
 mod error;
