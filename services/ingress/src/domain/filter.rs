@@ -211,7 +211,8 @@ mod tests {
         }
     }
 
-    /// Filters over two words, `$x` and both wildcards, up to three levels.
+    /// Filters over two words, `$x` and both wildcards, up to three levels. None starts with an empty level: `+` and
+    /// `/#` would share the empty topic, which is none.
     fn filters() -> impl Strategy<Value = String> {
         let level = prop_oneof![Just("a"), Just("b"), Just(""), Just("$x"), Just("+")];
         (proptest::collection::vec(level, 0..3), any::<bool>()).prop_filter_map("empty", |(mut levels, rest)| {
@@ -219,7 +220,7 @@ mod tests {
                 levels.push("#");
             }
             let text = levels.join("/");
-            (!text.is_empty()).then_some(text)
+            (!text.is_empty() && !text.starts_with('/')).then_some(text)
         })
     }
 
@@ -241,7 +242,6 @@ mod tests {
             let topics = topics();
             let all = topics.iter().filter(|t| matches(&filter, t)).all(|t| matches(&pattern, t));
             let any = topics.iter().any(|t| matches(&filter, t) && matches(&pattern, t));
-            // A filter that starts with a wildcard and has `$x` nowhere else matches some topic, so both are exact.
             prop_assert_eq!(covers(&pattern, &filter), all, "{} covers {}", pattern, filter);
             prop_assert_eq!(overlaps(&pattern, &filter), any, "{} overlaps {}", pattern, filter);
         }

@@ -88,7 +88,7 @@ pub struct Stamp {
 }
 
 /// A message with its receipt, shared by all who get it.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Message {
     pub telemetry: Telemetry,
     pub properties: Option<Box<Forwarded>>,

@@ -8,6 +8,8 @@ pub mod filter;
 pub mod identity;
 pub mod link;
 pub mod message;
+pub mod node;
+pub mod presence;
 pub mod router;
 pub mod session;
 pub mod sessions;

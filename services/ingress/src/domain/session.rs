@@ -74,6 +74,8 @@ struct State {
     last_packet_id: u16,
     /// The connection that holds the session.
     holder: Option<Holder>,
+    /// Nobody will ever hold it again.
+    ended: bool,
 }
 
 #[derive(Debug)]
@@ -127,9 +129,16 @@ impl Session {
         self.state().filters.remove(filter)
     }
 
-    /// All filters.
-    pub fn filters(&self) -> Vec<Box<str>> {
-        self.state().filters.iter().cloned().collect()
+    /// The session is over; its filters, to be removed from routing.
+    pub fn end(&self) -> Vec<Box<str>> {
+        let mut state = self.state();
+        state.ended = true;
+        std::mem::take(&mut state.filters).into_iter().collect()
+    }
+
+    /// Whether the session is over.
+    pub fn has_ended(&self) -> bool {
+        self.state().ended
     }
 
     /// Puts a message in and wakes the connection; or says why not.

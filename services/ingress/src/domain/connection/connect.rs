@@ -31,7 +31,7 @@ pub(super) struct Connecting {
     expiry_s: u32,
     will: Option<Will>,
     receive_maximum: u16,
-    packet_bytes_max: usize,
+    pub(super) packet_bytes_max: usize,
     /// Set by authentication.
     identity: Option<Arc<Identity>>,
 }
