@@ -7,6 +7,14 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub mod cli;
+mod crd;
+mod data;
+mod doctor;
+mod kafka;
+mod services;
+mod start;
+mod up;
+mod welcome;
 
 /// The command line of `drover`.
 #[derive(Debug, Parser)]
@@ -20,6 +28,16 @@ pub struct Cli {
 /// What `drover` can be told to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Runs the whole platform in one process.
+    Up(up::UpArgs),
+    /// Runs the registry as a process of its own.
+    Registry(services::ServiceArgs),
+    /// Runs the gateway as a process of its own.
+    Gateway(services::ServiceArgs),
+    /// Prints the custom resource definitions for Kubernetes.
+    Crd,
+    /// Says what is wrong with this machine and this installation, and what to do.
+    Doctor(doctor::DoctorArgs),
     /// Prints the completions of a shell.
     Completions { shell: clap_complete::Shell },
     #[command(flatten)]
@@ -37,6 +55,14 @@ pub fn main() -> ExitCode {
 impl Command {
     fn run(self) -> anyhow::Result<()> {
         match self {
+            Self::Up(up) => up.run(),
+            Self::Registry(service) => service.run("registry"),
+            Self::Gateway(service) => service.run("gateway"),
+            Self::Crd => {
+                crd::run();
+                Ok(())
+            }
+            Self::Doctor(doctor) => doctor.run(),
             Self::Completions { shell } => {
                 clap_complete::generate(shell, &mut Cli::command(), "drover", &mut std::io::stdout());
                 Ok(())

@@ -1,0 +1,111 @@
+//! What can be wrong with a rule's text, and with one message under a good rule.
+
+use std::fmt;
+
+use drover_types::limits::SQL_BYTES_MAX;
+use drover_types::{ApiError, InvalidTopic};
+
+use crate::json::JsonError;
+use crate::parser::EXPRESSION_DEPTH_MAX;
+
+/// A place in a text; both from 1, columns in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub line: usize,
+    pub column: usize,
+}
+
+/// Why a text is not a rule or a template, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {problem}")]
+pub struct SqlError {
+    pub place: Place,
+    pub problem: Problem,
+}
+
+/// What is wrong at a place.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    #[error("expected {expected}, found {found}")]
+    Expected { expected: &'static str, found: String },
+    #[error("{found:?} has no meaning here")]
+    Character { found: char },
+    #[error("text has no closing {quote}")]
+    Unclosed { quote: char },
+    #[error("number {number} is out of range")]
+    Number { number: String },
+    #[error("unknown function {name}")]
+    UnknownFunction { name: String },
+    #[error("function {name} takes {least} to {most} arguments, found {found}")]
+    Arguments { name: &'static str, least: usize, most: usize, found: usize },
+    #[error("this expression needs a name: add AS name")]
+    NoName,
+    #[error("FROM {filter:?}: {reason}")]
+    Filter { filter: String, reason: InvalidTopic },
+    #[error("FROM {filter:?}: a rule cannot share a subscription")]
+    SharedFilter { filter: String },
+    #[error("expression is nested too deep, limit is {EXPRESSION_DEPTH_MAX}")]
+    TooDeep,
+    #[error("text has {bytes} bytes, limit is {SQL_BYTES_MAX}")]
+    TooLong { bytes: usize },
+}
+
+/// Why a rule has no answer for a message. The rule itself is sound; the next message may do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EvalError {
+    #[error("payload is not JSON: {0}")]
+    Payload(#[from] JsonError),
+    #[error("SELECT * with further items needs a JSON object as payload")]
+    NotAnObject,
+    #[error("SELECT VALUE of an undefined value")]
+    UndefinedValue,
+    #[error("text grows to {bytes} bytes, limit is {limit}")]
+    TextTooLong { bytes: usize, limit: usize },
+    #[error("${{{expression}}} is undefined for this message")]
+    UndefinedTemplate { expression: String },
+}
+
+impl Place {
+    /// Line and column of the byte `offset` of `text`.
+    pub(crate) fn of(text: &str, offset: usize) -> Self {
+        let before = &text[..offset];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        Self { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}", self.line, self.column)
+    }
+}
+
+impl SqlError {
+    pub(crate) fn at(text: &str, offset: usize, problem: Problem) -> Self {
+        Self { place: Place::of(text, offset), problem }
+    }
+
+    /// The error as the API tells it, about the field that holds the text.
+    pub fn in_field(&self, field: impl Into<String>) -> ApiError {
+        let error = ApiError::invalid(field, self.to_string());
+        match &self.problem {
+            Problem::TooLong { bytes } => error.over(SQL_BYTES_MAX, bytes),
+            Problem::TooDeep => error.over(EXPRESSION_DEPTH_MAX, "more"),
+            Problem::Expected { .. }
+            | Problem::Character { .. }
+            | Problem::Unclosed { .. }
+            | Problem::Number { .. }
+            | Problem::UnknownFunction { .. }
+            | Problem::Arguments { .. }
+            | Problem::NoName
+            | Problem::Filter { .. }
+            | Problem::SharedFilter { .. } => error,
+        }
+    }
+}
+
+impl From<SqlError> for ApiError {
+    fn from(error: SqlError) -> Self {
+        error.in_field("spec.sql")
+    }
+}

@@ -1,0 +1,132 @@
+//! Numbers: integers of 34 digits, and decimals for everything else.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+use crate::decimal::{DIGITS, Decimal};
+
+/// Largest integer, 34 digits; what an operation carries beyond becomes a decimal.
+const INT_MAX: i128 = 10i128.pow(DIGITS) - 1;
+
+/// A number. The kind matters for division only: `7 / 2` is 3, `7.0 / 2` is 3.5. Equal numbers of different kinds are
+/// equal, and a whole decimal prints as an integer.
+#[derive(Clone, Copy, Debug)]
+pub enum Number {
+    Int(i128),
+    Decimal(Decimal),
+}
+
+impl Number {
+    /// Reads a number as JSON writes it; an integer if there is neither point nor exponent. The caller has checked
+    /// the form. `None`: out of range.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        if text.contains(['.', 'e', 'E']) {
+            return Decimal::parse(text).map(Number::Decimal);
+        }
+        match text.parse().ok().filter(|int: &i128| int.abs() <= INT_MAX) {
+            Some(int) => Some(Number::Int(int)),
+            None => Decimal::parse(text).map(Number::Decimal),
+        }
+    }
+
+    /// Reads a text of the form `-?\d+(\.\d+)?(E-?\d+)?`, in any case; `None` for all others.
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
+        let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+        let unsigned = mantissa.strip_prefix('-').unwrap_or(mantissa);
+        let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, "0"));
+        let exponent = exponent.strip_prefix('-').unwrap_or(exponent);
+        let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        if all_digits(whole) && all_digits(fraction) && all_digits(exponent) {
+            Decimal::parse(text).map(Number::Decimal)
+        } else {
+            None
+        }
+    }
+
+    /// The number as a decimal.
+    pub fn decimal(self) -> Decimal {
+        match self {
+            Number::Int(int) => int.into(),
+            Number::Decimal(decimal) => decimal,
+        }
+    }
+
+    /// The integer part, towards zero; `None` beyond 34 digits.
+    pub fn truncated(self) -> Option<i128> {
+        match self {
+            Number::Int(int) => Some(int),
+            Number::Decimal(decimal) => decimal.truncated(),
+        }
+    }
+
+    /// Sum; `None` on overflow, as below.
+    pub fn add(self, other: Self) -> Option<Self> {
+        self.apply(other, i128::checked_add, Decimal::add)
+    }
+
+    /// Difference.
+    pub fn subtract(self, other: Self) -> Option<Self> {
+        self.apply(other, i128::checked_sub, Decimal::subtract)
+    }
+
+    /// Product.
+    pub fn multiply(self, other: Self) -> Option<Self> {
+        self.apply(other, i128::checked_mul, Decimal::multiply)
+    }
+
+    /// Quotient, of two integers truncated; `None` also by 0.
+    pub fn divide(self, other: Self) -> Option<Self> {
+        self.apply(other, i128::checked_div, Decimal::divide)
+    }
+
+    /// What truncating division leaves, with the sign of `self`; `None` by 0.
+    pub fn remainder(self, other: Self) -> Option<Self> {
+        self.apply(other, i128::checked_rem, Decimal::remainder)
+    }
+
+    fn apply(
+        self,
+        other: Self,
+        ints: fn(i128, i128) -> Option<i128>,
+        decimals: fn(Decimal, Decimal) -> Option<Decimal>,
+    ) -> Option<Self> {
+        if let (Number::Int(a), Number::Int(b)) = (self, other)
+            && let Some(int) = ints(a, b).filter(|int| int.abs() <= INT_MAX)
+        {
+            return Some(Number::Int(int));
+        }
+        decimals(self.decimal(), other.decimal()).map(Number::Decimal)
+    }
+}
+
+impl PartialEq for Number {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Number {}
+
+impl PartialOrd for Number {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Number {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Number::Int(a), Number::Int(b)) => a.cmp(b),
+            (Number::Int(_) | Number::Decimal(_), _) => self.decimal().cmp(&other.decimal()),
+        }
+    }
+}
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Number::Int(int) => int.fmt(f),
+            Number::Decimal(decimal) => decimal.fmt(f),
+        }
+    }
+}

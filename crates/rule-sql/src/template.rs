@@ -1,0 +1,55 @@
+//! Texts of action fields with `${expr}` in them. Names are looked up in the row first, then in the payload.
+
+use std::fmt::Write;
+
+use crate::ast::Expr;
+use crate::error::{EvalError, SqlError};
+use crate::evaluate::{self, Message, Row, Scope};
+use crate::parser::Parser;
+
+/// A compiled template.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Template {
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Part {
+    Text(String),
+    Expr(Expr),
+}
+
+impl Template {
+    /// Compiles a text; `${` begins an expression, `}` ends it, all else stands for itself.
+    pub fn compile(text: &str) -> Result<Self, SqlError> {
+        let (mut parts, mut at) = (Vec::new(), 0);
+        while let Some(open) = text[at..].find("${").map(|found| at + found) {
+            if open > at {
+                parts.push(Part::Text(text[at..open].to_owned()));
+            }
+            let mut parser = Parser::new(text, open + 2)?;
+            parts.push(Part::Expr(parser.expression()?));
+            at = parser.closing_brace()?;
+        }
+        if at < text.len() {
+            parts.push(Part::Text(text[at..].to_owned()));
+        }
+        Ok(Self { parts })
+    }
+
+    /// The text for one message and its row. Null and undefined values have no text and are errors.
+    pub fn render(&self, message: &Message<'_>, row: &Row<'_>) -> Result<String, EvalError> {
+        let mut text = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(plain) => text.push_str(plain),
+                Part::Expr(expr) => {
+                    let value = evaluate::evaluate(expr, Scope { message, row: Some(row) })?;
+                    let missing = || EvalError::UndefinedTemplate { expression: expr.to_string() };
+                    write!(text, "{}", value.to_text().ok_or_else(missing)?).expect("writing to a String does not fail");
+                }
+            }
+        }
+        Ok(text)
+    }
+}
