@@ -1,1 +1,14 @@
-//! Deterministic simulation: seeded random, virtual clock, faulty bus; tests only.
+//! Deterministic simulation: seeded randomness, a virtual clock and a bus that fails by seed; for tests only.
+//!
+//! Everything here runs on one thread under tokio's paused clock and uses neither OS time nor hash-map order, so a
+//! seed replays exactly.
+
+mod bus;
+mod clock;
+mod faults;
+mod groups;
+mod log;
+
+pub use bus::SimBus;
+pub use clock::{SeededRandom, VirtualClock};
+pub use faults::{BusFaults, Fate};

@@ -1,0 +1,147 @@
+//! The Rule resource.
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Condition;
+
+/// A rule: SQL over every message of the tenant, and what is done with each row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, CustomResource)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "drover.dev",
+    version = "v1alpha1",
+    kind = "Rule",
+    namespaced,
+    doc = "A rule: SQL over every message of the tenant, and what is done with each row.",
+    status = "RuleStatus",
+    category = "drover",
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name":"Matched","type":"string","jsonPath":".status.matched"}"#,
+    printcolumn = r#"{"name":"Failed","type":"string","jsonPath":".status.failed"}"#,
+    printcolumn = r#"{"name":"Lag","type":"string","jsonPath":".status.lag"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+pub struct RuleSpec {
+    /// `SELECT … FROM 'topic/filter' WHERE …`; bare names are fields of the payload.
+    #[schemars(length(min = 1, max = 65536))]
+    pub sql: String,
+    /// What is done with each row, in this order.
+    #[schemars(length(min = 1, max = 10))]
+    pub actions: Vec<RuleAction>,
+    /// What is done with a message whose row or action failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_action: Option<RuleAction>,
+}
+
+/// One action: exactly one of its fields.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "[has(self.kafka), has(self.republish)].filter(x, x).size() == 1",
+    "message": "an action has exactly one of kafka, republish",
+}]))]
+pub struct RuleAction {
+    /// Write the row to a Kafka topic, exactly once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<KafkaAction>,
+    /// Publish the row to an MQTT topic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub republish: Option<RepublishAction>,
+}
+
+/// A Kafka topic as the target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KafkaAction {
+    /// Name of the Kafka topic; names under `drover.` are internal.
+    #[schemars(length(min = 1, max = 249), regex(pattern = r"^[A-Za-z0-9._-]+$"))]
+    pub topic: String,
+    /// Record key, a template such as `${device}`; the device id where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// How the topic is made when it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub create_topic: Option<CreateTopic>,
+}
+
+/// How a missing topic is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CreateTopic {
+    /// Number of partitions, set once.
+    #[schemars(range(min = 1, max = 1024))]
+    pub partitions: u32,
+}
+
+/// An MQTT topic as the target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RepublishAction {
+    /// MQTT topic, a template such as `alerts/${device}`.
+    #[schemars(length(min = 1, max = 4096))]
+    pub topic: String,
+    /// Quality of service of the new message.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1))]
+    pub qos: u8,
+}
+
+/// How the rule is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleStatus {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// The generation of the spec this status speaks about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Messages whose row was emitted, a decimal number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matched: Option<String>,
+    /// Messages whose row or action failed, a decimal number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
+    /// Messages not yet evaluated, a decimal number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<RuleLastError>,
+}
+
+/// The last message that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleLastError {
+    /// RFC 3339 time.
+    #[schemars(extend("format" = "date-time"))]
+    pub time: String,
+    pub message: String,
+    /// MQTT topic of the message.
+    pub topic: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One shape for files, REST and kubectl: what a CRD holds, the platform's own type reads, and back.
+    #[test]
+    fn the_resource_has_the_shape_of_the_declared_object() {
+        let json = serde_json::json!({
+            "sql": "SELECT * FROM 'a'",
+            "actions": [
+                {"kafka": {"topic": "t", "key": "${device}", "createTopic": {"partitions": 2}}},
+                {"republish": {"topic": "b", "qos": 1}},
+            ],
+            "errorAction": {"kafka": {"topic": "e"}},
+        });
+        let resource: RuleSpec = serde_json::from_value(json.clone()).expect("resource");
+        let object: drover_types::object::RuleSpec = serde_json::from_value(json.clone()).expect("object");
+        assert_eq!(serde_json::to_value(resource).expect("json"), json);
+        assert_eq!(serde_json::to_value(object).expect("json"), json);
+    }
+}
