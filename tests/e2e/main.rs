@@ -1,0 +1,4 @@
+//! End to end: the real executable, real clients, an ordinary Kafka consumer.
+
+mod first_path;
+mod killed;

@@ -1,0 +1,57 @@
+//! An ordinary Kafka consumer, read-committed, to the end of a topic.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Headers, Message};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+/// For metadata and watermarks.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A record as a consumer sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    pub partition: i32,
+    pub offset: i64,
+    pub key: String,
+    pub value: String,
+    /// Names of its headers.
+    pub headers: Vec<String>,
+}
+
+/// All records of a topic from its start to its present end, by partition and offset.
+pub fn read_committed(brokers: &str, topic: &str) -> anyhow::Result<Vec<Output>> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "drover-tests")
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", "read_committed")
+        .create()?;
+    let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT)?;
+    let partitions = metadata.topics().first().context("topic in metadata")?.partitions().len();
+    let mut wanted = TopicPartitionList::new();
+    let mut missing = 0;
+    for partition in 0..i32::try_from(partitions)? {
+        let (low, high) = consumer.fetch_watermarks(topic, partition, TIMEOUT)?;
+        missing += high - low;
+        wanted.add_partition_offset(topic, partition, Offset::Beginning)?;
+    }
+    consumer.assign(&wanted)?;
+    let mut outputs = Vec::new();
+    while i64::try_from(outputs.len())? < missing {
+        let message = consumer.poll(TIMEOUT).context("no record within the timeout")??;
+        let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+        let headers = message.headers().map(|headers| headers.iter().map(|h| h.key.to_owned()).collect());
+        outputs.push(Output {
+            partition: message.partition(),
+            offset: message.offset(),
+            key: text(message.key()),
+            value: text(message.payload()),
+            headers: headers.unwrap_or_default(),
+        });
+    }
+    outputs.sort_by_key(|output| (output.partition, output.offset));
+    Ok(outputs)
+}

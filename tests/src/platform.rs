@@ -1,0 +1,193 @@
+//! `drover up` as a child process on free ports: started, killed, started again.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+
+/// Ports that `up` binds; a test moves them all by one offset.
+const PORTS: [u16; 8] = [1883, 8883, 8080, 9092, 7071, 7073, 7075, 9464];
+/// How long a start or a drain may take before the test gives up; generous, since machines are shared.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at a state.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A data directory and a port offset, and the process on them while it runs.
+pub struct Platform {
+    child: Option<Child>,
+    directory: tempfile::TempDir,
+    offset: u16,
+    arguments: Vec<String>,
+}
+
+/// What a start printed and how long it took until ready.
+#[derive(Debug)]
+pub struct Started {
+    pub until_ready: Duration,
+}
+
+impl Platform {
+    /// Starts the platform on an empty data directory and free ports.
+    pub fn start() -> anyhow::Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// Starts with further arguments of `drover up`.
+    pub fn start_with(arguments: &[&str]) -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
+        let mut platform = Self { child: None, directory, offset: free_offset()?, arguments };
+        platform.resume()?;
+        Ok(platform)
+    }
+
+    /// Starts the process again on the same data and ports, and waits until it is ready.
+    pub fn resume(&mut self) -> anyhow::Result<Started> {
+        let started = std::time::Duration::ZERO;
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log())?;
+        let mut command = Command::new(executable()?);
+        command.arg("up").arg("--data").arg(self.data()).arg("--port-offset").arg(self.offset.to_string());
+        command.args(&self.arguments).env("DROVER_LOG__LEVEL", "info");
+        self.child = Some(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?);
+        let waited = self.until("ready", |platform| Ok(platform.admin("/readyz").is_ok()))?;
+        Ok(Started { until_ready: started + waited })
+    }
+
+    /// Kills the process as `kill -9` does.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Asks the process to stop (SIGTERM) and waits for its end.
+    pub fn stop(&mut self) -> anyhow::Result<ExitStatus> {
+        let mut child = self.child.take().context("it does not run")?;
+        let status = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status()?;
+        ensure!(status.success(), "kill -TERM failed");
+        let mut waited = Duration::ZERO;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(status);
+            }
+            ensure!(waited < PATIENCE, "it did not stop within {PATIENCE:?}");
+            waited += pause();
+        }
+    }
+
+    /// Waits until `state` holds; fails when the process ends or patience does, with the end of its log.
+    pub fn until(&mut self, what: &str, state: impl Fn(&Self) -> anyhow::Result<bool>) -> anyhow::Result<Duration> {
+        let mut waited = Duration::ZERO;
+        while !state(self)? {
+            if let Some(status) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
+                bail!("drover ended with {status} before it was {what}:\n{}", self.log_end());
+            }
+            ensure!(waited < PATIENCE, "not {what} within {PATIENCE:?}:\n{}", self.log_end());
+            waited += pause();
+        }
+        Ok(waited)
+    }
+
+    /// A port of the contract, moved by this platform's offset.
+    pub fn port(&self, contract: u16) -> u16 {
+        contract + self.offset
+    }
+
+    /// Process id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// A file of this test's own.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn brokers(&self) -> String {
+        format!("127.0.0.1:{}", self.port(9092))
+    }
+
+    /// Runs the command line against this platform; its output on success, its complaint as the error.
+    pub fn cli(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let server = format!("http://127.0.0.1:{}", self.port(8080));
+        let mut command = Command::new(executable()?);
+        command.args(arguments).env("DROVER_SERVER", server).env("DROVER_TOKEN", self.admin_token()?);
+        let output = command.current_dir(self.directory.path()).stdin(Stdio::null()).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "drover {} ended with {}: {said}", arguments.join(" "), output.status);
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Applies a rule given as JSON.
+    pub fn apply_rule(&self, name: &str, spec: Value) -> anyhow::Result<()> {
+        let rule = serde_json::json!({
+            "apiVersion": "drover.dev/v1alpha1", "kind": "Rule", "metadata": {"name": name}, "spec": spec,
+        });
+        let file = self.file(&format!("{name}.json"));
+        std::fs::write(&file, rule.to_string())?;
+        self.cli(&["rule", "apply", "-f", &file.display().to_string()])?;
+        Ok(())
+    }
+
+    /// Body of a page of the admin port, if its status is a success.
+    pub fn admin(&self, path: &str) -> anyhow::Result<String> {
+        let url = format!("http://127.0.0.1:{}{path}", self.port(9464));
+        Ok(ureq::get(&url).call()?.body_mut().read_to_string()?)
+    }
+
+    fn admin_token(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(self.data().join("admin.token"))?.trim().to_owned())
+    }
+
+    /// Where the process writes what it says.
+    pub fn log(&self) -> PathBuf {
+        self.file("drover.log")
+    }
+
+    fn log_end(&self) -> String {
+        let text = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+}
+
+impl Drop for Platform {
+    fn drop(&mut self) {
+        self.kill().expect("our own child can be killed");
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "no runtime here: this waits for another process")]
+fn pause() -> Duration {
+    std::thread::sleep(LOOK);
+    LOOK
+}
+
+/// The executable beside this test's own; `cargo test --workspace` builds both.
+pub fn executable() -> anyhow::Result<PathBuf> {
+    if let Some(named) = std::env::var_os("DROVER_BIN") {
+        return Ok(named.into());
+    }
+    let test = std::env::current_exe()?;
+    let folder = test.parent().and_then(Path::parent).context("a test lies in target/PROFILE/deps")?;
+    let executable = folder.join("drover");
+    ensure!(executable.exists(), "{} is missing: run `cargo build --package drover`", executable.display());
+    Ok(executable)
+}
+
+/// An offset at which every port is free now.
+fn free_offset() -> anyhow::Result<u16> {
+    let seed = u16::try_from(std::process::id() % 20_000)?;
+    let candidates = (0..200).map(|i| 10_000 + (seed + i * 97) % 40_000);
+    let free = |offset: u16| PORTS.iter().all(|port| TcpListener::bind(("127.0.0.1", port + offset)).is_ok());
+    candidates.into_iter().find(|offset| free(*offset)).context("no free ports")
+}

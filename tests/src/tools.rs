@@ -1,0 +1,51 @@
+//! Outside programs: looked for, run, and named in one line where they are missing.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, ensure};
+
+/// How a test says that it could not run; what follows names the missing part.
+pub const NOT_RUN: &str = "NOT RUN:";
+
+/// The program, or `None` after saying what is not run without it.
+pub fn tool(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());
+    if found.is_none() {
+        println!("{NOT_RUN} {name} is missing");
+    }
+    found
+}
+
+/// A Python that has paho-mqtt, or `None` after saying so.
+pub fn python() -> Option<PathBuf> {
+    let named = std::env::var_os("DROVER_TEST_PYTHON").map(PathBuf::from);
+    let python = named.unwrap_or_else(|| "python3".into());
+    let has_paho = Command::new(&python).args(["-c", "import paho.mqtt.client"]).stderr(Stdio::null()).status();
+    if has_paho.is_ok_and(|status| status.success()) {
+        return Some(python);
+    }
+    println!("{NOT_RUN} python3 with paho-mqtt is missing");
+    None
+}
+
+/// A file of `tests/e2e`.
+pub fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e").join(name)
+}
+
+/// Output lines of a program that must succeed; `input` is its standard input.
+pub fn lines_of(command: &mut Command, input: &[u8]) -> anyhow::Result<Vec<String>> {
+    let shown = format!("{command:?}");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut stdin = child.stdin.take().context("stdin is piped")?;
+    let input = input.to_vec();
+    // A program that ends without reading all of its input says so by its exit status.
+    let feeder = std::thread::spawn(move || drop(std::io::Write::write_all(&mut stdin, &input)));
+    let output = child.wait_with_output()?;
+    feeder.join().expect("the feeder does not panic");
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{shown} ended with {}: {said}", output.status);
+    Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
+}
