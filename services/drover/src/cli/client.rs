@@ -26,7 +26,9 @@ pub enum ClientError {
     Token { file: PathBuf, source: io::Error },
     #[error("no platform answers at {server}: {reason}; start one with `drover up`, or name another with --server")]
     Unreachable { server: String, reason: String },
-    #[error("{server} refuses the admin token: {message}; is it the token of this platform? (--token-file, DROVER_TOKEN)")]
+    #[error(
+        "{server} refuses the admin token: {message}; is it the token of this platform? (--token-file, DROVER_TOKEN)"
+    )]
     Unauthenticated { server: String, message: String },
     #[error("{}", told(.0))]
     Refused(ApiError),
@@ -198,7 +200,10 @@ mod tests {
     fn names_cannot_leave_their_place_in_the_path() {
         let client = Client::new("http://h:1/", "t", "home").expect("valid");
         assert_eq!(client.url(&["devices", "a/b?c"], &[]), "http://h:1/api/v1/tenants/home/devices/a%2Fb%3Fc");
-        assert_eq!(client.url(&["stream"], &[("filter", "a/+/#")]), "http://h:1/api/v1/tenants/home/stream?filter=a%2F%2B%2F%23");
+        assert_eq!(
+            client.url(&["stream"], &[("filter", "a/+/#")]),
+            "http://h:1/api/v1/tenants/home/stream?filter=a%2F%2B%2F%23"
+        );
     }
 
     #[test]

@@ -55,9 +55,7 @@ fn objects<S: Kind>(file: &str, text: &str) -> Result<Vec<Declared<S>>, Manifest
 
 fn json(file: &str, text: &str) -> Result<Vec<Value>, ManifestError> {
     let documents = serde_json::Deserializer::from_str(text).into_iter();
-    documents
-        .collect::<Result<_, _>>()
-        .map_err(|error| syntax(file, error.line(), error.column(), &error.to_string()))
+    documents.collect::<Result<_, _>>().map_err(|error| syntax(file, error.line(), error.column(), &error.to_string()))
 }
 
 fn yaml(file: &str, text: &str) -> Result<Vec<Value>, ManifestError> {
@@ -126,7 +124,10 @@ mod tests {
 
     #[test]
     fn a_syntax_error_is_told_with_file_line_and_column() {
-        assert_eq!(refused("kind: Rule\nspec: [1,\n"), "r.yaml:3:1: did not find expected node content while parsing a flow node");
+        assert_eq!(
+            refused("kind: Rule\nspec: [1,\n"),
+            "r.yaml:3:1: did not find expected node content while parsing a flow node"
+        );
         assert_eq!(refused("{\"kind\": \"Rule\""), "r.yaml:1:15: EOF while parsing an object");
     }
 
@@ -136,11 +137,18 @@ mod tests {
             refused(&RULE.replace("kafka", "kafak")),
             "r.yaml: document 1: spec.actions[0].kafak: unknown field `kafak`, expected `kafka` or `republish`"
         );
-        assert_eq!(refused(&RULE.replace("Rule", "Device")), r#"r.yaml: document 1: kind: is "Device", expected "Rule""#);
+        assert_eq!(
+            refused(&RULE.replace("Rule", "Device")),
+            r#"r.yaml: document 1: kind: is "Device", expected "Rule""#
+        );
         assert_eq!(refused(&RULE.replace("kind: Rule\n", "")), "r.yaml: document 1: kind: is missing, expected Rule");
         assert_eq!(refused(&RULE.replace("name: hot", "")), "r.yaml: document 1: metadata.name: is missing");
         assert_eq!(refused("# nothing\n"), "r.yaml declares nothing");
-        assert!(refused("just text").starts_with("r.yaml: document 1: the whole document: "), "{}", refused("just text"));
+        assert!(
+            refused("just text").starts_with("r.yaml: document 1: the whole document: "),
+            "{}",
+            refused("just text")
+        );
     }
 
     #[test]

@@ -91,7 +91,8 @@ mod tests {
     fn a_question_is_answered_by_a_row_by_no_or_by_an_error() {
         let sql = "SELECT t, topic(2) AS d, clientid() AS c, timestamp() AS at FROM 'a/+' WHERE t > 3";
         let ctx = json!({"clientId": "me", "timestamp": 5});
-        let ask = |payload: Value, topic: &str| answered(json!({"sql": sql, "topic": topic, "payload": payload, "ctx": ctx}));
+        let ask =
+            |payload: Value, topic: &str| answered(json!({"sql": sql, "topic": topic, "payload": payload, "ctx": ctx}));
         assert_eq!(ask(json!({"t": 4}), "a/b"), json!({"out": {"t": 4, "d": "b", "c": "me", "at": 5}}));
         assert_eq!(ask(json!("{\"t\": 4}"), "a/b")["out"]["t"], 4);
         assert_eq!(ask(json!({"t": 3}), "a/b"), json!({"no": true}));
@@ -107,8 +108,11 @@ mod tests {
         let bad = r#"{"sql": "SELECT FROM", "topic": "a", "payload": "{}"}"#;
         lines(&mut format!("nonsense\n{bad}\n{{\"sql\": \"\", \"topic\": \"a\"}}\n{good}\n").as_bytes(), &mut out)
             .expect("answers");
-        let answers: Vec<Value> =
-            out.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).expect("JSON")).collect();
+        let answers: Vec<Value> = out
+            .split(|b| *b == b'\n')
+            .filter(|l| !l.is_empty())
+            .map(|l| serde_json::from_slice(l).expect("JSON"))
+            .collect();
         assert!(answers[0]["error"].as_str().is_some_and(|e| e.starts_with("question: ")), "{}", answers[0]);
         assert!(answers[1]["error"].as_str().is_some_and(|e| e.contains("line 1")), "{}", answers[1]);
         assert!(answers[2]["error"].as_str().is_some_and(|e| e.contains("exactly one of")), "{}", answers[2]);

@@ -33,7 +33,10 @@ fn line(lines: &mut impl BufRead) -> io::Result<Option<String>> {
     let mut line = String::new();
     let bytes = io::Read::take(&mut *lines, LINE_BYTES_MAX).read_line(&mut line)?;
     if bytes as u64 == LINE_BYTES_MAX && !line.ends_with('\n') {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a line is longer than {LINE_BYTES_MAX} bytes")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a line is longer than {LINE_BYTES_MAX} bytes"),
+        ));
     }
     Ok((bytes > 0).then(|| line.trim_end_matches(['\n', '\r']).to_owned()))
 }
@@ -44,7 +47,8 @@ mod tests {
 
     #[test]
     fn events_come_one_by_one_and_comments_are_none() {
-        let mut text = ":\n\nevent: message\ndata: {\"a\":1}\n\n: keep\n\ndata: x\r\ndata:y\r\n\r\ndata: cut".as_bytes();
+        let mut text =
+            ":\n\nevent: message\ndata: {\"a\":1}\n\n: keep\n\ndata: x\r\ndata:y\r\n\r\ndata: cut".as_bytes();
         let event = |name: &str, data: &str| Some(SentEvent { name: name.into(), data: data.into() });
         assert_eq!(next(&mut text).expect("reads"), event("message", "{\"a\":1}"));
         assert_eq!(next(&mut text).expect("reads"), event("", "x\ny"));

@@ -93,12 +93,14 @@ mod tests {
         (String::from_utf8(out).expect("text"), done)
     }
 
-    const MESSAGE: &str = "event: message\ndata: {\"time\":\"T\",\"topic\":\"a/b\",\"device\":\"d\",\"payload\":\"{\\n}\"}\n\n";
+    const MESSAGE: &str =
+        "event: message\ndata: {\"time\":\"T\",\"topic\":\"a/b\",\"device\":\"d\",\"payload\":\"{\\n}\"}\n\n";
 
     #[test]
     fn a_message_is_one_line_whatever_its_payload_holds() {
         assert_eq!(printed(Format::Table, MESSAGE).0, "T  d  a/b  {\\n}\n");
-        let binary = "event: message\ndata: {\"time\":\"T\",\"topic\":\"t\",\"key\":\"k\",\"payloadBase64\":\"/w==\"}\n\n";
+        let binary =
+            "event: message\ndata: {\"time\":\"T\",\"topic\":\"t\",\"key\":\"k\",\"payloadBase64\":\"/w==\"}\n\n";
         assert_eq!(printed(Format::Table, binary).0, "T  k  t  base64:/w==\n");
         assert_eq!(printed(Format::Json, MESSAGE).0.lines().count(), 1);
     }
