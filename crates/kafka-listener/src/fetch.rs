@@ -29,7 +29,8 @@ struct Pass {
     responses: Vec<FetchableTopicResponse>,
     /// Encoded records of all partitions together.
     bytes: usize,
-    has_errors: bool,
+    /// Waiting would bring nothing: a partition failed, or has more than it was allowed to give.
+    is_due: bool,
     /// Where the next record of each partition will stand.
     ends: Vec<(TopicPartition, Offset)>,
 }
@@ -45,7 +46,7 @@ pub async fn fetch(listener: &Listener, request: FetchRequest) -> FetchResponse 
     loop {
         let pass = read_all(listener, &request).await;
         let left = deadline.saturating_duration_since(Instant::now());
-        if pass.bytes >= wanted || pass.has_errors || left.is_zero() {
+        if pass.bytes >= wanted || pass.is_due || left.is_zero() {
             return FetchResponse::default().with_responses(pass.responses);
         }
         listener.bus.wait_for(&pass.ends, left).await;
@@ -81,6 +82,7 @@ async fn read_one(
     match records(listener, topic, asked, (!is_full).then_some(bytes_max)).await {
         Ok(Read { at, bounds, records, next }) => {
             pass.bytes += records.len();
+            pass.is_due |= next < bounds.end;
             pass.ends.push((at, next));
             let end = bounds.end as i64;
             answer
@@ -90,7 +92,7 @@ async fn read_one(
                 .with_records(Some(records))
         }
         Err(error) => {
-            pass.has_errors = true;
+            pass.is_due = true;
             answer.with_error_code(error.code()).with_high_watermark(-1).with_records(Some(Bytes::new()))
         }
     }

@@ -51,6 +51,7 @@ fn check_loopback(listeners: &[TcpListener]) -> Result<(), ListenerError> {
         if !address.ip().to_canonical().is_loopback() {
             return Err(ListenerError::NotLoopback { address });
         }
+        tracing::info!(%address, "kafka listener bound");
     }
     Ok(())
 }

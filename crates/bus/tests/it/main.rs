@@ -1,5 +1,8 @@
 //! The embedded log through its public interface: the conformance suite, crashes, damaged files, full disks.
 
+mod crash;
+mod damage;
+
 use std::sync::Arc;
 
 use drover_bus::conformance::Fixture;

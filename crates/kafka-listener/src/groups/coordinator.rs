@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::state::{Answer, Group, Join, Sync, Ticket};
+use super::exchange::{Answer, Join, Sync, Ticket};
+use super::state::Group;
 
 /// Most groups with members at a time.
 pub const GROUPS_MAX: usize = 1_000;

@@ -4,7 +4,8 @@
 
 use bytes::Bytes;
 
-use super::state::{Identity, Join, REBALANCE_TIMEOUT_MS_MAX, Ticket};
+use super::exchange::{Identity, Join, Ticket};
+use super::state::REBALANCE_TIMEOUT_MS_MAX;
 
 /// A way to share the work, with what the member has to say for it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,8 +13,8 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::check_name;
+use super::exchange::{Answer, Identity, Join, Joined, Refused, Sync, Synced};
 use super::member::Protocol;
-use super::state::{Answer, Identity, Join, Joined, Refused, Sync, Synced};
 use crate::dispatch::{Listener, Peer};
 use crate::metadata::BROKER;
 use crate::refusal;
@@ -49,22 +49,26 @@ pub fn find_coordinator(peer: &Peer, version: i16, request: FindCoordinatorReque
 
 /// Joins, and waits for the next generation.
 pub async fn join(listener: &Listener, peer: &Peer, head: &Head, request: JoinGroupRequest) -> JoinGroupResponse {
-    let group = request.group_id.to_string();
+    joined(head.version, try_join(listener, peer, head, &request).await)
+}
+
+async fn try_join(
+    listener: &Listener,
+    peer: &Peer,
+    head: &Head,
+    request: &JoinGroupRequest,
+) -> Result<Joined, Refused> {
+    let group = request.group_id.as_str();
     let refused = |error| Refused { error, member: request.member_id.to_string() };
-    let answer = match check_name(&group, peer) {
-        Err(error) => Err(refused(error)),
-        Ok(()) => match listener.coordinator.join(&group, join_of(listener, peer, head, &request)) {
-            Ok(answer) => match answer.await {
-                Ok(Answer::Join(_, answer)) => answer,
-                Ok(Answer::Sync(..)) | Err(_) => Err(refused(ResponseError::CoordinatorNotAvailable)),
-            },
-            Err(error) => {
-                tracing::warn!(%error, group, remote = %peer.remote, "kafka client could not join");
-                Err(refused(ResponseError::CoordinatorNotAvailable))
-            }
-        },
-    };
-    joined(head.version, answer)
+    check_name(group, peer).map_err(refused)?;
+    let waiting = listener.coordinator.join(group, join_of(listener, peer, head, request)).map_err(|error| {
+        tracing::warn!(%error, group, remote = %peer.remote, "kafka client could not join");
+        refused(ResponseError::CoordinatorNotAvailable)
+    })?;
+    match waiting.await {
+        Ok(Answer::Join(_, answer)) => answer,
+        Ok(Answer::Sync(..)) | Err(_) => Err(refused(ResponseError::CoordinatorNotAvailable)),
+    }
 }
 
 fn join_of(listener: &Listener, peer: &Peer, head: &Head, request: &JoinGroupRequest) -> Join {
@@ -111,8 +115,8 @@ fn joined(version: i16, answer: Result<Joined, Refused>) -> JoinGroupResponse {
                 member.with_group_instance_id(who.instance.filter(|_| version >= 5).map(text))
             });
             // Clients older than KIP-814 would assign anew if they heard that they lead.
-            let leader = if joined.skip_assignment && version < 9 { String::new() } else { joined.leader };
             let is_spared = joined.skip_assignment && version < 9;
+            let leader = if is_spared { String::new() } else { joined.leader };
             response
                 .with_generation_id(joined.generation)
                 .with_protocol_type((version >= 7).then(|| text(joined.protocol_type)))

@@ -1,7 +1,8 @@
-//! Consumer groups: the state machine ([`state`], [`member`]), its shell ([`coordinator`]), and the APIs over it:
+//! Consumer groups: the state machine ([`state`], [`member`], [`exchange`]), its shell ([`coordinator`]), and the APIs over it:
 //! [`membership`], [`progress`] (offsets) and [`inspection`].
 
 mod coordinator;
+mod exchange;
 mod inspection;
 mod member;
 mod membership;

@@ -18,7 +18,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::check_name;
-use super::state::Identity;
+use super::exchange::Identity;
 use crate::dispatch::{Listener, Peer};
 use crate::offsets::place;
 use crate::refusal;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use kafka_protocol::ResponseError::{self, *};
 use proptest::prelude::*;
 
+use super::exchange::*;
 use super::member::Protocol;
 use super::state::*;
 
@@ -84,14 +85,12 @@ fn the_first_member_leads_and_everyone_gets_the_share_it_assigns() {
     assert!(follower.members.is_empty(), "only the leader learns the others");
     group.sync(200, syncing(3, "b", 1, &[]));
     let answers = group.sync(200, syncing(4, "a", 1, &["a", "b"]));
-    let shares: Vec<_> = answers.iter().filter_map(|a| match a {
+    let share = |answer: &Answer| match answer {
         Answer::Sync(ticket, Ok(synced)) => Some((*ticket, synced.assignment.clone())),
         Answer::Sync(_, Err(_)) | Answer::Join(..) => None,
-    });
-    assert_eq!(
-        BTreeMap::from_iter(shares.collect::<Vec<_>>()),
-        BTreeMap::from([(3, "share of b".into()), (4, "share of a".into())])
-    );
+    };
+    let shares: BTreeMap<_, _> = answers.iter().filter_map(share).collect();
+    assert_eq!(shares, BTreeMap::from([(3, "share of b".into()), (4, "share of a".into())]));
 }
 
 #[test]
