@@ -1,1 +1,192 @@
 //! The suite that every store adapter must pass.
+//!
+//! An adapter's test gives a [`Factory`]; each function here is one promise of [`RegistryStore`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use drover_types::object::{DeviceSpec, PolicySpec};
+use drover_types::{ClientId, DeviceId, DeviceKey, TenantId};
+use tokio::task::JoinSet;
+
+use crate::object::{Credential, CredentialKind, Kind, Meta, Object, ObjectKey, Spec};
+use crate::ports::{Mutation, PresenceView, RegistryStore, Session, SessionKey, StoreError};
+
+/// Makes stores for the suite.
+#[async_trait]
+pub trait Factory: Send + Sync {
+    /// A store with nothing in it.
+    async fn empty(&self) -> Arc<dyn RegistryStore>;
+    /// The same store after its process has died and come back; nobody else holds `store`.
+    async fn reopened(&self, store: Arc<dyn RegistryStore>) -> Arc<dyn RegistryStore>;
+}
+
+/// Runs every promise.
+pub async fn suite(factory: &dyn Factory) {
+    a_write_reads_back_and_takes_the_expected_revision_only(factory).await;
+    revisions_grow_across_deletion(factory).await;
+    of_many_concurrent_creations_one_wins(factory).await;
+    pages_are_ordered_and_keep_to_their_kind_and_tenant(factory).await;
+    credentials_are_found_by_digest_and_by_device_until_deleted(factory).await;
+    every_write_leaves_one_outbox_row_in_order_until_forgotten(factory).await;
+    writes_and_outbox_survive_reopening(factory).await;
+    presence_is_kept_by_partition_and_device(factory).await;
+}
+
+/// A device object of the tenant `default`.
+pub fn device(name: &str) -> Object {
+    object(&TenantId::default_tenant(), name, Spec::Device(DeviceSpec::default()))
+}
+
+/// The creation of an object.
+pub fn creation(object: Object) -> Mutation {
+    Mutation { key: object.key(), expected: None, after: Some(object), time_ms: 7 }
+}
+
+fn object(tenant: &TenantId, name: &str, spec: Spec) -> Object {
+    let meta = Meta {
+        tenant: tenant.clone(),
+        name: name.to_owned(),
+        labels: BTreeMap::new(),
+        generation: 1,
+        revision: 0,
+        created_ms: 7,
+        updated_ms: 7,
+    };
+    Object { meta, spec }
+}
+
+async fn create(store: &dyn RegistryStore, object: Object) -> Object {
+    store.write(creation(object)).await.expect("nothing is in its way").expect("something was written")
+}
+
+async fn delete(store: &dyn RegistryStore, object: &Object) {
+    let mutation =
+        Mutation { key: object.key(), expected: Some(object.meta.revision), after: None, time_ms: 8 };
+    assert_eq!(store.write(mutation).await, Ok(None));
+}
+
+async fn a_write_reads_back_and_takes_the_expected_revision_only(factory: &dyn Factory) {
+    let store = factory.empty().await;
+    let first = create(&*store, device("a")).await;
+    assert_eq!(store.get(&first.key()).await, Ok(Some(first.clone())));
+    let found = Some(first.meta.revision);
+    for expected in [None, Some(first.meta.revision + 1)] {
+        let refused = store.write(Mutation { expected, ..creation(device("a")) }).await;
+        assert_eq!(refused, Err(StoreError::Conflict { expected, found }));
+    }
+    let second = store.write(Mutation { expected: found, ..creation(device("a")) }).await.expect("expected");
+    assert!(second.as_ref().is_some_and(|second| second.meta.revision > first.meta.revision));
+    assert_eq!(store.get(&first.key()).await, Ok(second));
+}
+
+async fn revisions_grow_across_deletion(factory: &dyn Factory) {
+    let store = factory.empty().await;
+    let first = create(&*store, device("a")).await;
+    delete(&*store, &first).await;
+    assert_eq!(store.get(&first.key()).await, Ok(None));
+    let again = create(&*store, device("a")).await;
+    assert!(again.meta.revision > first.meta.revision);
+}
+
+async fn of_many_concurrent_creations_one_wins(factory: &dyn Factory) {
+    let store = factory.empty().await;
+    let mut writes = JoinSet::new();
+    for _ in 0..50 {
+        let store = Arc::clone(&store);
+        writes.spawn(async move { store.write(creation(device("one"))).await });
+    }
+    let outcomes = writes.join_all().await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
+    assert_eq!(store.outbox(100).await.expect("readable").len(), 1);
+}
+
+async fn pages_are_ordered_and_keep_to_their_kind_and_tenant(factory: &dyn Factory) {
+    let store = factory.empty().await;
+    let (tenant, other) = (TenantId::default_tenant(), TenantId::new("default-2").expect("valid"));
+    for name in ["b", "a", "a.b", "B", "c"] {
+        create(&*store, device(name)).await;
+    }
+    create(&*store, object(&other, "z", Spec::Device(DeviceSpec::default()))).await;
+    create(&*store, object(&tenant, "p", Spec::Policy(PolicySpec::default()))).await;
+    let names = |page: Vec<Object>| page.into_iter().map(|object| object.meta.name).collect::<Vec<_>>();
+    let page = |after: &'static str, limit| store.page(Kind::Device, &tenant, after, limit);
+    assert_eq!(names(page("", 3).await.expect("readable")), ["B", "a", "a.b"]);
+    assert_eq!(names(page("a.b", 3).await.expect("readable")), ["b", "c"]);
+    assert_eq!(names(page("c", 3).await.expect("readable")), Vec::<String>::new());
+    assert_eq!(names(store.page(Kind::Policy, &tenant, "", 9).await.expect("readable")), ["p"]);
+}
+
+async fn credentials_are_found_by_digest_and_by_device_until_deleted(factory: &dyn Factory) {
+    let store = factory.empty().await;
+    let tenant = TenantId::default_tenant();
+    let credential = |id: &str, device: &str, byte: u8| {
+        let device = DeviceId::new(device).expect("valid");
+        let kind = CredentialKind::Token;
+        object(&tenant, id, Spec::Credential(Credential { device, kind, expires_ms: Some(9), digest: [byte; 32] }))
+    };
+    let first = create(&*store, credential("1", "d", 1)).await;
+    let second = create(&*store, credential("2", "d", 2)).await;
+    create(&*store, credential("3", "d2", 3)).await;
+    let d = DeviceKey { tenant: tenant.clone(), device: DeviceId::new("d").expect("valid") };
+    assert_eq!(store.credential_by_digest(&[1; 32]).await, Ok(Some(first.clone())));
+    assert_eq!(store.credential_by_digest(&[9; 32]).await, Ok(None));
+    assert_eq!(store.credentials_of(&d).await, Ok(vec![first.clone(), second.clone()]));
+    delete(&*store, &first).await;
+    assert_eq!(store.credential_by_digest(&[1; 32]).await, Ok(None));
+    assert_eq!(store.credentials_of(&d).await, Ok(vec![second]));
+}
+
+async fn every_write_leaves_one_outbox_row_in_order_until_forgotten(factory: &dyn Factory) {
+    let store = factory.empty().await;
+    let a = create(&*store, device("a")).await;
+    let b = create(&*store, device("b")).await;
+    delete(&*store, &a).await;
+    let rows = store.outbox(10).await.expect("readable");
+    let seen: Vec<_> = rows.iter().map(|row| (row.change.before.clone(), row.change.after.clone())).collect();
+    assert_eq!(seen, [(None, Some(a.clone())), (None, Some(b)), (Some(a.clone()), None)]);
+    assert_eq!(rows[2].change.key, a.key());
+    assert!(rows.is_sorted_by_key(|row| row.sequence));
+    assert_eq!(store.outbox(2).await.expect("readable"), rows[..2]);
+    store.forget(&[rows[0].sequence, rows[1].sequence]).await.expect("writable");
+    assert_eq!(store.outbox(10).await.expect("readable"), rows[2..]);
+    store.forget(&[rows[0].sequence]).await.expect("forgetting twice is nothing");
+}
+
+async fn writes_and_outbox_survive_reopening(factory: &dyn Factory) {
+    let store = factory.empty().await;
+    let a = create(&*store, device("a")).await;
+    let rows = store.outbox(10).await.expect("readable");
+    let store = factory.reopened(store).await;
+    assert_eq!(store.get(&a.key()).await, Ok(Some(a.clone())));
+    assert_eq!(store.outbox(10).await.expect("readable"), rows);
+    store.forget(&[rows[0].sequence]).await.expect("writable");
+    delete(&*store, &a).await;
+    let store = factory.reopened(store).await;
+    assert_eq!(store.get(&ObjectKey::new(Kind::Device, &a.meta.tenant, "a")).await, Ok(None));
+    assert!(create(&*store, device("a")).await.meta.revision > a.meta.revision);
+}
+
+async fn presence_is_kept_by_partition_and_device(factory: &dyn Factory) {
+    let store = factory.empty().await;
+    let device = |device: &str| DeviceKey {
+        tenant: TenantId::default_tenant(),
+        device: DeviceId::new(device).expect("valid"),
+    };
+    let key = |name: &str, client: &str| SessionKey {
+        device: device(name),
+        client: ClientId::new(client).expect("valid"),
+    };
+    let session = Session { connected: true, epoch: 3, changed_ms: 5, node: "n".into() };
+    assert_eq!(store.presence(1).await, Ok(PresenceView::default()));
+    let sessions = [key("a", "x"), key("a", "y/z"), key("ab", "x")].map(|key| (key, Some(session.clone())));
+    store.put_presence(1, 11, sessions.to_vec()).await.expect("writable");
+    let of_a = store.presence_of(1, &device("a")).await.expect("readable");
+    assert_eq!(of_a, [(key("a", "x"), session.clone()), (key("a", "y/z"), session.clone())]);
+    assert_eq!(store.presence_of(2, &device("a")).await, Ok(vec![]));
+    store.put_presence(1, 12, vec![(key("a", "x"), None)]).await.expect("writable");
+    let view = store.presence(1).await.expect("readable");
+    assert_eq!((view.next, view.sessions.len()), (Some(12), 2));
+    assert_eq!(store.presence(2).await, Ok(PresenceView::default()));
+}

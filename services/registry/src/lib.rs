@@ -8,9 +8,9 @@ mod config;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod domain;
-mod object;
+pub mod object;
 pub mod pki;
-mod ports;
+pub mod ports;
 mod server;
 mod telemetry;
 mod wire;

@@ -258,3 +258,64 @@ fn write_file(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
     };
     write().map_err(|source| PkiError::Io { path: path.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use drover_types::FixedClock;
+
+    use super::*;
+
+    /// Late 2026, in milliseconds since the Unix epoch.
+    const NOW_MS: u64 = 1_795_000_000_000;
+
+    fn read(path: &Path) -> String {
+        fs::read_to_string(path).expect("readable")
+    }
+
+    #[test]
+    fn files_are_made_once_and_keys_are_private() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let clock = FixedClock::at(NOW_MS);
+        let paths = ensure(dir.path(), &["gate.example".into(), "10.1.2.3".into()], &clock).expect("made");
+        for key in [dir.path().join("ca.key"), paths.server_key.clone()] {
+            let mode = fs::metadata(&key).expect("there").permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "{}", key.display());
+        }
+        let before = [&paths.ca, &paths.server_cert, &paths.server_key].map(|path| read(path));
+        assert_eq!(ensure(dir.path(), &["gate.example".into(), "10.1.2.3".into()], &clock).expect("there"), paths);
+        assert_eq!([&paths.ca, &paths.server_cert, &paths.server_key].map(|path| read(path)), before);
+        let der = pem_to_der(&paths.server_cert, &before[1]).expect("PEM");
+        let (_, cert) = X509Certificate::from_der(&der).expect("a certificate");
+        assert_eq!(names_of(&cert), ["localhost", "127.0.0.1", "::1", "gate.example", "10.1.2.3"]);
+    }
+
+    #[test]
+    fn the_server_certificate_is_renewed_when_names_change_it_ends_or_its_key_is_another() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let clock = FixedClock::at(NOW_MS);
+        let paths = ensure(dir.path(), &[], &clock).expect("made");
+        let (ca, first) = (read(&paths.ca), read(&paths.server_cert));
+        ensure(dir.path(), &["new.example".into()], &clock).expect("made");
+        let second = read(&paths.server_cert);
+        assert_ne!(first, second);
+        clock.advance(SERVER_MS - RENEW_BEFORE_MS + 1_000);
+        ensure(dir.path(), &["new.example".into()], &clock).expect("made");
+        let third = read(&paths.server_cert);
+        assert_ne!(second, third);
+        fs::write(&paths.server_key, KeyPair::generate().expect("a key").serialize_pem()).expect("written");
+        ensure(dir.path(), &["new.example".into()], &clock).expect("made");
+        assert_ne!(third, read(&paths.server_cert));
+        assert_eq!(ca, read(&paths.ca));
+    }
+
+    #[test]
+    fn an_authority_without_its_key_is_never_replaced() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let clock = FixedClock::at(NOW_MS);
+        ensure(dir.path(), &[], &clock).expect("made");
+        fs::remove_file(dir.path().join("ca.key")).expect("removed");
+        assert!(matches!(ensure(dir.path(), &[], &clock), Err(PkiError::KeyMissing { .. })));
+    }
+}

@@ -341,3 +341,6 @@ fn store_error(error: fjall::Error) -> StoreError {
         other => StoreError::Corrupt { reason: other.to_string() },
     }
 }
+
+#[cfg(test)]
+mod tests;
