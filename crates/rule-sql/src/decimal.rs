@@ -83,7 +83,7 @@ impl Decimal {
     }
 
     /// Sum.
-    pub fn add(self, other: Self) -> Option<Self> {
+    pub fn sum(self, other: Self) -> Option<Self> {
         if self.is_zero() || other.is_zero() {
             return Some(if self.is_zero() { other } else { self });
         }
@@ -97,12 +97,12 @@ impl Decimal {
     }
 
     /// Difference.
-    pub fn subtract(self, other: Self) -> Option<Self> {
-        self.add(other.negated())
+    pub fn difference(self, other: Self) -> Option<Self> {
+        self.sum(other.negated())
     }
 
     /// Product.
-    pub fn multiply(self, other: Self) -> Option<Self> {
+    pub fn product(self, other: Self) -> Option<Self> {
         let exponent = self.exponent.checked_add(other.exponent)?;
         match self.coefficient.checked_mul(other.coefficient) {
             Some(product) if digits(product) <= WORK_DIGITS => Self::new(product, exponent),
@@ -114,7 +114,7 @@ impl Decimal {
     }
 
     /// Quotient; `None` also by 0.
-    pub fn divide(self, other: Self) -> Option<Self> {
+    pub fn quotient(self, other: Self) -> Option<Self> {
         if other.is_zero() {
             return None;
         }
@@ -280,9 +280,11 @@ fn wide_product(a: i128, b: i128) -> (i128, i32) {
 /// An exponent; what is beyond all bounds becomes a number that is beyond them as well.
 fn parse_exponent(text: &str) -> i32 {
     let beyond = 100_000_000;
-    text.parse::<i64>()
-        .map(|exponent| exponent.clamp(-beyond, beyond) as i32)
-        .unwrap_or(if text.starts_with('-') { -beyond as i32 } else { beyond as i32 })
+    text.parse::<i64>().map(|exponent| exponent.clamp(-beyond, beyond) as i32).unwrap_or(if text.starts_with('-') {
+        -beyond as i32
+    } else {
+        beyond as i32
+    })
 }
 
 #[cfg(test)]
@@ -296,27 +298,27 @@ mod tests {
 
     #[test]
     fn results_are_exact_to_34_digits_and_rounded_half_to_even_beyond() {
-        assert_eq!(d("0.1").add(d("0.2")), Some(d("0.3")));
-        assert_eq!(d("1").divide(d("3")).expect("quotient").to_string(), format!("0.{}", "3".repeat(34)));
-        assert_eq!(d("2").divide(d("3")).expect("quotient").to_string(), format!("0.{}7", "6".repeat(33)));
+        assert_eq!(d("0.1").sum(d("0.2")), Some(d("0.3")));
+        assert_eq!(d("1").quotient(d("3")).expect("quotient").to_string(), format!("0.{}", "3".repeat(34)));
+        assert_eq!(d("2").quotient(d("3")).expect("quotient").to_string(), format!("0.{}7", "6".repeat(33)));
         let nines = "9".repeat(34);
-        assert_eq!(d(&nines).add(d("1")), Some(d("1e34")));
-        assert_eq!(d(&nines).add(d("0.4")), Some(d(&nines)));
-        assert_eq!(d(&nines).multiply(d(&nines)).expect("product").to_string(), format!("9.{}8E67", "9".repeat(32)));
+        assert_eq!(d(&nines).sum(d("1")), Some(d("1e34")));
+        assert_eq!(d(&nines).sum(d("0.4")), Some(d(&nines)));
+        assert_eq!(d(&nines).product(d(&nines)).expect("product").to_string(), format!("9.{}8E67", "9".repeat(32)));
         let tie = format!("1{}0", "0".repeat(32));
-        assert_eq!(d(&tie).add(d("0.5")), Some(d(&tie)));
-        assert_eq!(d(&tie).add(d("0.5000000000000000000001")), Some(d(&tie).add(d("1")).expect("sum")));
-        assert_eq!(d(&tie).subtract(d("1e-6000")), Some(d(&tie)));
+        assert_eq!(d(&tie).sum(d("0.5")), Some(d(&tie)));
+        assert_eq!(d(&tie).sum(d("0.5000000000000000000001")), Some(d(&tie).sum(d("1")).expect("sum")));
+        assert_eq!(d(&tie).difference(d("1e-6000")), Some(d(&tie)));
     }
 
     #[test]
     fn what_overflows_is_no_number_and_what_underflows_is_zero() {
         assert_eq!(Decimal::parse("1e6145"), None);
         assert_eq!(Decimal::parse("1e99999999999999999999"), None);
-        assert_eq!(d("9e6144").multiply(d("10")), None);
+        assert_eq!(d("9e6144").product(d("10")), None);
         assert_eq!(d("1e-6145"), Decimal::ZERO);
         assert_eq!(d("0e99999"), Decimal::ZERO);
-        assert_eq!(d("1").divide(Decimal::ZERO), None);
+        assert_eq!(d("1").quotient(Decimal::ZERO), None);
         assert_eq!(d("1").remainder(Decimal::ZERO), None);
     }
 
@@ -350,9 +352,9 @@ mod tests {
             a in -1_000_000_000i128..1_000_000_000, b in -1_000_000_000i128..1_000_000_000, e in 0i32..6
         ) {
             let (x, y) = (Decimal::new(a, -e).expect("small"), Decimal::new(b, -e).expect("small"));
-            prop_assert_eq!(x.add(y), Decimal::new(a + b, -e));
-            prop_assert_eq!(x.subtract(y), Decimal::new(a - b, -e));
-            prop_assert_eq!(x.multiply(y), Decimal::new(a * b, -2 * e));
+            prop_assert_eq!(x.sum(y), Decimal::new(a + b, -e));
+            prop_assert_eq!(x.difference(y), Decimal::new(a - b, -e));
+            prop_assert_eq!(x.product(y), Decimal::new(a * b, -2 * e));
             prop_assert_eq!(x.cmp(&y), a.cmp(&b));
             prop_assert_eq!(Decimal::parse(&x.to_string()), Some(x));
             if b != 0 {
@@ -363,9 +365,9 @@ mod tests {
         #[test]
         fn long_products_agree_with_division(a in 1i128..10i128.pow(34), b in 1i128..10i128.pow(34)) {
             let (x, y) = (Decimal::from(a), Decimal::from(b));
-            let back = x.multiply(y).and_then(|product| product.divide(y)).expect("in range");
-            let error = back.subtract(x).expect("in range");
-            let bound = x.multiply(d("1e-32")).expect("in range");
+            let back = x.product(y).and_then(|product| product.quotient(y)).expect("in range");
+            let error = back.difference(x).expect("in range");
+            let bound = x.product(d("1e-32")).expect("in range");
             prop_assert!(error <= bound && error.negated() <= bound, "{} {}", back, x);
         }
 

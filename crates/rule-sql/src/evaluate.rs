@@ -112,11 +112,7 @@ pub(crate) fn row<'m>(select: &'m Select, message: &'m Message<'_>) -> Result<Ro
     }
 }
 
-fn add<'m>(
-    item: &'m Item,
-    scope: Scope<'m, '_>,
-    members: &mut Vec<(&'m str, Held<'m>)>,
-) -> Result<(), EvalError> {
+fn add<'m>(item: &'m Item, scope: Scope<'m, '_>, members: &mut Vec<(&'m str, Held<'m>)>) -> Result<(), EvalError> {
     let mut put = |name: &'m str, value| match members.iter_mut().find(|(member, _)| *member == name) {
         Some((_, earlier)) => *earlier = value,
         None => members.push((name, value)),
@@ -145,7 +141,8 @@ pub(crate) fn evaluate<'m>(expr: &'m Expr, scope: Scope<'m, '_>) -> Answer<'m> {
             binary(*operator, &*evaluate(left, scope)?, &*evaluate(right, scope)?).map(Held::Made)
         }
         Expr::Call { function, arguments } => {
-            let arguments = arguments.iter().map(|argument| evaluate(argument, scope)).collect::<Result<Vec<_>, _>>()?;
+            let arguments =
+                arguments.iter().map(|argument| evaluate(argument, scope)).collect::<Result<Vec<_>, _>>()?;
             function.call(scope.message, &arguments)
         }
     }
@@ -170,7 +167,7 @@ fn member<'m>(of: Held<'m>, name: &str) -> Held<'m> {
 fn unary(operator: UnaryOperator, operand: &Value<'_>) -> Value<'static> {
     match operator {
         UnaryOperator::Not => operand.to_bool().map(|truth| !truth).into(),
-        UnaryOperator::Negate => operand.to_number().and_then(|n| Number::Int(0).subtract(n)).into(),
+        UnaryOperator::Negate => operand.to_number().and_then(|n| Number::Int(0).difference(n)).into(),
     }
 }
 
@@ -191,10 +188,10 @@ fn binary(operator: BinaryOperator, left: &Value<'_>, right: &Value<'_>) -> Resu
         BinaryOperator::Add if matches!(left, Value::Text(_)) || matches!(right, Value::Text(_)) => {
             return concatenated(left, right);
         }
-        BinaryOperator::Add => arithmetic(Number::add),
-        BinaryOperator::Subtract => arithmetic(Number::subtract),
-        BinaryOperator::Multiply => arithmetic(Number::multiply),
-        BinaryOperator::Divide => arithmetic(Number::divide),
+        BinaryOperator::Add => arithmetic(Number::sum),
+        BinaryOperator::Subtract => arithmetic(Number::difference),
+        BinaryOperator::Multiply => arithmetic(Number::product),
+        BinaryOperator::Divide => arithmetic(Number::quotient),
         BinaryOperator::Remainder => arithmetic(Number::remainder),
     })
 }

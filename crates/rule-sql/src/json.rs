@@ -194,7 +194,8 @@ impl<'a> Reader<'a> {
 
     fn code_unit(&mut self) -> Result<u16, JsonError> {
         let hex = self.text.get(self.at + 1..self.at + 5).filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
-        let unit = hex.and_then(|hex| u16::from_str_radix(hex, 16).ok()).ok_or_else(|| self.expected("4 hex digits"))?;
+        let unit =
+            hex.and_then(|hex| u16::from_str_radix(hex, 16).ok()).ok_or_else(|| self.expected("4 hex digits"))?;
         self.at += 5;
         Ok(unit)
     }

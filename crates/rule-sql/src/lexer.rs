@@ -140,13 +140,16 @@ mod tests {
 
     #[test]
     fn numbers_end_where_they_stop_being_numbers() {
-        assert_eq!(kinds("1.5e-3 2.x 3e"), [
-            Kind::Number("1.5e-3"),
-            Kind::Number("2"),
-            Kind::Symbol("."),
-            Kind::Word("x"),
-            Kind::Number("3"),
-            Kind::Word("e"),
-        ]);
+        assert_eq!(
+            kinds("1.5e-3 2.x 3e"),
+            [
+                Kind::Number("1.5e-3"),
+                Kind::Number("2"),
+                Kind::Symbol("."),
+                Kind::Word("x"),
+                Kind::Number("3"),
+                Kind::Word("e"),
+            ]
+        );
     }
 }

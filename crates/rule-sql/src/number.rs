@@ -60,23 +60,23 @@ impl Number {
     }
 
     /// Sum; `None` on overflow, as below.
-    pub fn add(self, other: Self) -> Option<Self> {
-        self.apply(other, i128::checked_add, Decimal::add)
+    pub fn sum(self, other: Self) -> Option<Self> {
+        self.apply(other, i128::checked_add, Decimal::sum)
     }
 
     /// Difference.
-    pub fn subtract(self, other: Self) -> Option<Self> {
-        self.apply(other, i128::checked_sub, Decimal::subtract)
+    pub fn difference(self, other: Self) -> Option<Self> {
+        self.apply(other, i128::checked_sub, Decimal::difference)
     }
 
     /// Product.
-    pub fn multiply(self, other: Self) -> Option<Self> {
-        self.apply(other, i128::checked_mul, Decimal::multiply)
+    pub fn product(self, other: Self) -> Option<Self> {
+        self.apply(other, i128::checked_mul, Decimal::product)
     }
 
     /// Quotient, of two integers truncated; `None` also by 0.
-    pub fn divide(self, other: Self) -> Option<Self> {
-        self.apply(other, i128::checked_div, Decimal::divide)
+    pub fn quotient(self, other: Self) -> Option<Self> {
+        self.apply(other, i128::checked_div, Decimal::quotient)
     }
 
     /// What truncating division leaves, with the sign of `self`; `None` by 0.

@@ -46,7 +46,8 @@ impl Template {
                 Part::Expr(expr) => {
                     let value = evaluate::evaluate(expr, Scope { message, row: Some(row) })?;
                     let missing = || EvalError::UndefinedTemplate { expression: expr.to_string() };
-                    write!(text, "{}", value.to_text().ok_or_else(missing)?).expect("writing to a String does not fail");
+                    write!(text, "{}", value.to_text().ok_or_else(missing)?)
+                        .expect("writing to a String does not fail");
                 }
             }
         }

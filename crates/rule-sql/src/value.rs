@@ -43,12 +43,9 @@ impl<'a> Value<'a> {
     pub fn member(&self, name: &str) -> Option<&Value<'a>> {
         match self {
             Value::Object(members) => members.iter().find(|(member, _)| member == name).map(|(_, value)| value),
-            Value::Undefined
-            | Value::Null
-            | Value::Bool(_)
-            | Value::Number(_)
-            | Value::Text(_)
-            | Value::Array(_) => None,
+            Value::Undefined | Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) | Value::Array(_) => {
+                None
+            }
         }
     }
 
@@ -58,12 +55,9 @@ impl<'a> Value<'a> {
             Value::Bool(truth) => Some(*truth),
             Value::Text(text) if text.eq_ignore_ascii_case("true") => Some(true),
             Value::Text(text) if text.eq_ignore_ascii_case("false") => Some(false),
-            Value::Text(_)
-            | Value::Undefined
-            | Value::Null
-            | Value::Number(_)
-            | Value::Array(_)
-            | Value::Object(_) => None,
+            Value::Text(_) | Value::Undefined | Value::Null | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                None
+            }
         }
     }
 

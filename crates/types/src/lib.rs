@@ -9,6 +9,7 @@ pub mod limits;
 pub mod object;
 mod qos;
 mod random;
+pub mod repeat;
 mod telemetry;
 mod topic;
 

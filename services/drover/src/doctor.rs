@@ -96,7 +96,7 @@ impl Finding {
 impl DoctorArgs {
     /// Prints every finding; an error if one of them is a failure.
     pub fn run(self) -> anyhow::Result<()> {
-        let layers = start::defaults_in(self.config.layers()?, &self.data);
+        let layers = start::with_surroundings(self.config.layers()?, &self.data)?;
         let mut plan = Plan::new(services::ALL.to_vec(), layers)?;
         plan.kafka = Some(KafkaConfig::load(&plan.layers)?);
         if plan.shift_ports(self.port_offset).is_err() {

@@ -49,7 +49,7 @@ impl ServiceArgs {
     /// Runs the service of this name as a process of its own.
     pub fn run(self, name: &str) -> anyhow::Result<()> {
         let services = ALL.into_iter().filter(|service| service.name == name).collect();
-        let layers = start::defaults_in(self.config.layers()?, &self.data);
+        let layers = start::with_surroundings(self.config.layers()?, &self.data)?;
         start::run(Plan::new(services, layers)?, &self.config, self.data)
     }
 }

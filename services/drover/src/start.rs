@@ -8,15 +8,20 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use drover_host::bus::OpenBus;
-use drover_host::config::{BusKind, ConfigError, Layers, Shared};
+use drover_host::config::{Anonymous, BusKind, ConfigError, Layers, SecurityConfig, Shared};
 use drover_host::{
-    Conflict, Entry, Health, ListenSpec, Metrics, Network, Ports, Prepared, ServiceConfig, Shutdown, Sockets,
+    Conflict, Entry, Health, ListenSpec, Metrics, Network, Ports, Prepared, Service, ServiceConfig, Shutdown, Sockets,
     SystemClock, SystemRandom, Task, Transport, admin, bus, process, run_all, shutdown_on_signal, telemetry,
 };
+use drover_registry::{Registry, RegistryConfig};
 
 use crate::kafka::{self, KafkaConfig};
 use crate::services::{self, ConfigArgs};
 use crate::{data, welcome};
+
+/// Listeners of devices, and the keys under which the gateway tells of them.
+const ENDPOINTS: [(&str, &str); 2] =
+    [("ingress.mqtt.listen", "gateway.mqtt_endpoint"), ("ingress.mqtts.listen", "gateway.mqtts_endpoint")];
 
 /// What is to run, its configuration checked.
 pub struct Plan {
@@ -24,18 +29,39 @@ pub struct Plan {
     /// Whether the services of this process are the whole platform.
     pub one_process: bool,
     pub kafka: Option<KafkaConfig>,
-    /// Names of this machine in the server certificate.
-    pub hostnames: Vec<String>,
+    /// Where the certificates are, and the names of this machine in them.
+    certificates: RegistryConfig,
     shared: Shared,
     services: Vec<Prepared>,
     port_offset: u16,
 }
 
-/// Adds the defaults that depend on the data directory.
-pub fn defaults_in(layers: Layers, data: &Path) -> Layers {
-    layers
-        .with_default("registry.pki", data::pki_path(data))
-        .with_default("gateway.admin_token_file", data::token_path(data))
+/// Adds the defaults that services take from their surroundings: the data directory and `[security]`.
+pub fn with_surroundings(layers: Layers, data: &Path) -> Result<Layers, ConfigError> {
+    let registry: RegistryConfig = layers.section(Registry::NAME)?;
+    let pki = registry.pki.unwrap_or_else(|| data::pki_path(data));
+    let security: SecurityConfig = layers.section("security")?;
+    Ok(layers
+        .with_default("registry.pki", &pki)
+        .with_default("registry.anonymous", security.anonymous != Anonymous::Off)
+        .with_default("ingress.anonymous", security.anonymous)
+        .with_default("ingress.tls.certificate", pki.join("server.pem"))
+        .with_default("ingress.tls.key", pki.join("server.key"))
+        .with_default("ingress.tls.client_ca", pki.join("ca.pem"))
+        .with_default("gateway.admin_token_file", data::token_path(data)))
+}
+
+/// Adds the addresses that the gateway tells to devices: those of the MQTT listeners, as they will be bound.
+pub fn with_endpoints(mut layers: Layers, name: Option<&str>, port_offset: u16) -> Result<Layers, ConfigError> {
+    for service in services::ALL {
+        for spec in service.prepare(&layers)?.listeners {
+            let Some((_, key)) = ENDPOINTS.iter().find(|(listener, _)| *listener == spec.key) else { continue };
+            let Some(address) = spec.addresses.first() else { continue };
+            let (host, port) = (address.ip().to_string(), address.port().saturating_add(port_offset));
+            layers = layers.with_default(key, format!("{}:{port}", name.unwrap_or(&host)));
+        }
+    }
+    Ok(layers)
 }
 
 impl Plan {
@@ -46,7 +72,8 @@ impl Plan {
         layers.refuse_unknown_sections(&known)?;
         let shared = Shared::load(&layers)?;
         let services = services.iter().map(|service| service.prepare(&layers)).collect::<Result<_, _>>()?;
-        Ok(Self { layers, one_process: false, kafka: None, hostnames: Vec::new(), shared, services, port_offset: 0 })
+        let certificates = layers.service(Registry::NAME)?;
+        Ok(Self { layers, one_process: false, kafka: None, certificates, shared, services, port_offset: 0 })
     }
 
     /// Moves every port by `offset`; the port that would leave the range is the error.
@@ -144,11 +171,13 @@ async fn serve(plan: Plan, data: PathBuf) -> anyhow::Result<()> {
     let clock = Arc::new(SystemClock);
     // Taking the log's lock first keeps a second process from touching anything else in the directory.
     let log = bus::open(&plan.shared.bus, &data::bus_path(&data), clock.clone()).await?;
-    drover_registry::pki::ensure(&data::pki_path(&data), &plan.hostnames, &*clock).context("certificates")?;
+    let RegistryConfig { pki, hostnames, .. } = &plan.certificates;
+    let pki = pki.clone().unwrap_or_else(|| data::pki_path(&data));
+    drover_registry::pki::ensure(&pki, hostnames, &*clock).context("certificates")?;
     let network = Network::with_admin_token(plan.shared.network.services.clone(), data::admin_token(&data)?);
     let process = Process { log, network, data, clock, metrics: Metrics::default(), health: Health::default() };
     process::register(&process.metrics, &*process.clock);
-    let (drain, text) = (plan.shared.process.drain, welcome::text(&parts, &process.data));
+    let (drain, text) = (plan.shared.process.drain, welcome::text(&parts, &process.data, &pki));
     let tasks = process.tasks(plan, parts, &shutdown)?;
     let greeting = process.health.clone();
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(async move {

@@ -6,6 +6,7 @@ use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory};
 use drover_host::SystemRandom;
+use drover_host::config::Setting;
 use drover_types::Random;
 
 use crate::Cli;
@@ -51,20 +52,21 @@ impl UpArgs {
         let data = if self.ephemeral { temporary() } else { self.data.clone() };
         let _removal = self.ephemeral.then(|| Removal(data.clone()));
         let chosen = services::ALL.into_iter().filter(|service| self.runs(service.name)).collect();
-        let layers = self
-            .config
-            .layers()?
-            .with_default("registry.hostnames", &self.hostname)
-            .with_default("gateway.allowed_hosts", &self.hostname);
-        let mut plan = Plan::new(chosen, start::defaults_in(layers, &data))?;
+        let mut config = self.config.clone();
+        if !self.hostname.is_empty() {
+            config.set.push(Setting::new("registry.hostnames", &self.hostname));
+            config.set.push(Setting::new("gateway.allowed_hosts", &self.hostname));
+        }
+        let layers = start::with_surroundings(config.layers()?, &data)?;
+        let layers = start::with_endpoints(layers, self.hostname.first().map(String::as_str), self.port_offset)?;
+        let mut plan = Plan::new(chosen, layers)?;
         plan.one_process = true;
         plan.kafka = if self.runs(KAFKA) { Some(KafkaConfig::load(&plan.layers)?) } else { None };
-        plan.hostnames = self.hostname;
         plan.shift_ports(self.port_offset).map_err(|port| {
             let message = format!("--port-offset {} moves port {port} beyond 65535", self.port_offset);
             Cli::command().error(ErrorKind::ValueValidation, message)
         })?;
-        start::run(plan, &self.config, data)
+        start::run(plan, &config, data)
     }
 
     fn runs(&self, part: &str) -> bool {

@@ -11,17 +11,18 @@ use crate::start::Part;
 const NAME_WIDTH: usize = 16;
 
 /// The whole text; only commands whose listener is bound are in it.
-pub fn text(parts: &[Part], data: &Path) -> String {
+pub fn text(parts: &[Part], data: &Path, pki: &Path) -> String {
+    let ca = pki.join("ca.pem");
     let sockets = addresses(parts);
     let mut text = format!("\ndrover is ready\n  {:NAME_WIDTH$}{}\n", "data", data.display());
     line(&mut text, "admin token", &data::token_path(data).display().to_string());
-    line(&mut text, "platform CA", &data::pki_path(data).join("ca.pem").display().to_string());
+    line(&mut text, "platform CA", &ca.display().to_string());
     for (key, addresses) in &sockets {
         let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
         line(&mut text, key.strip_suffix(".listen").unwrap_or(key), &addresses.join("  "));
     }
     text.push_str("\nto try in a second terminal\n");
-    for (key, command) in commands(data) {
+    for (key, command) in commands(data, &ca) {
         if let Some((_, addresses)) = sockets.iter().find(|(name, _)| *name == key)
             && let Some(address) = addresses.first()
         {
@@ -45,8 +46,8 @@ fn addresses(parts: &[Part]) -> Vec<(&'static str, Vec<SocketAddr>)> {
 }
 
 /// What to try, by the key of the listener it needs.
-fn commands(data: &Path) -> [(&'static str, String); 5] {
-    let (ca, token) = (data::pki_path(data).join("ca.pem"), data::token_path(data));
+fn commands(data: &Path, ca: &Path) -> [(&'static str, String); 5] {
+    let token = data::token_path(data);
     let publish = "-i kitchen -q 1 -t sensors/kitchen/climate -m '{\"temperature\": 31.5}'";
     [
         ("ingress.mqtt.listen", format!("mosquitto_pub -h HOST -p PORT {publish}")),

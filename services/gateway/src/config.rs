@@ -1,9 +1,8 @@
 //! The configuration section `gateway`: every key with its default, unit and range.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
-use drover_host::{ListenSpec, ServiceConfig, Transport};
+use drover_host::{ByteSize, ListenSpec, ServiceConfig, Transport};
 use drover_types::ApiError;
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +17,6 @@ pub const HTTP: &str = "gateway.http";
 pub struct GatewayConfig {
     /// Addresses of the REST interface.
     pub listen: Vec<SocketAddr>,
-    /// File with the administrator's token, read at start; relative to the working directory.
-    pub admin_token_file: PathBuf,
     /// Host names besides `localhost` and loopback addresses by which a loopback listener may be called.
     pub allowed_hosts: Vec<String>,
     /// Where devices connect, told to whoever creates one: `host:port` of MQTT.
@@ -34,8 +31,8 @@ pub struct GatewayConfig {
     pub stream_queue_messages: usize,
     /// Records of one partition a live stream may be behind before it jumps to the end. At least 1.
     pub stream_lag_records_max: u64,
-    /// Largest request body in bytes, 1 KiB to 16 MiB. The default holds a rule with the longest SQL, escaped.
-    pub body_bytes_max: usize,
+    /// Largest request body, 1 KiB to 16 MiB. The default holds a rule with the longest SQL, escaped.
+    pub body_max: ByteSize,
     /// Most objects on one page of a list, 1 to 1,000.
     pub page_items_max: u32,
 }
@@ -44,7 +41,6 @@ impl Default for GatewayConfig {
     fn default() -> Self {
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 8080))],
-            admin_token_file: "drover-data/admin.token".into(),
             allowed_hosts: Vec::new(),
             mqtt_endpoint: "127.0.0.1:1883".into(),
             mqtts_endpoint: "127.0.0.1:8883".into(),
@@ -52,7 +48,7 @@ impl Default for GatewayConfig {
             streams_max: 64,
             stream_queue_messages: 256,
             stream_lag_records_max: 100_000,
-            body_bytes_max: 256 * 1024,
+            body_max: ByteSize::from_bytes(256 * 1024),
             page_items_max: 1_000,
         }
     }
@@ -78,7 +74,7 @@ impl ServiceConfig for GatewayConfig {
             ("streams_max", as_u64(self.streams_max), 1, 10_000),
             ("stream_queue_messages", as_u64(self.stream_queue_messages), 1, 100_000),
             ("stream_lag_records_max", self.stream_lag_records_max, 1, u64::MAX),
-            ("body_bytes_max", as_u64(self.body_bytes_max), 1024, 16 * 1024 * 1024),
+            ("body_max", self.body_max.bytes(), 1024, 16 * 1024 * 1024),
             ("page_items_max", self.page_items_max.into(), 1, 1_000),
         ] {
             if !(least..=most).contains(&value) {

@@ -8,7 +8,6 @@ pub mod domain;
 mod server;
 mod telemetry;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -29,7 +28,8 @@ impl Service for Gateway {
 
     async fn run(config: GatewayConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
         let listeners = ports.sockets.take_tcp(config::HTTP)?;
-        let token = read_token(&config.admin_token_file)?;
+        let token = ports.network.admin_token().context("the gateway needs the administrator's token")?;
+        anyhow::ensure!(!token.matches(""), "the administrator's token is empty");
         let api = Arc::new(server::Api::new(config, &ports, token, shutdown.clone()));
         let mut servers = JoinSet::new();
         for listener in listeners {
@@ -43,13 +43,4 @@ impl Service for Gateway {
         }
         Ok(())
     }
-}
-
-/// The administrator's token: the file's text without the white space around it.
-fn read_token(file: &Path) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("the administrator's token {} (gateway.admin_token_file)", file.display()))?;
-    let token = text.trim();
-    anyhow::ensure!(!token.is_empty(), "the administrator's token {} is empty", file.display());
-    Ok(token.to_owned())
 }

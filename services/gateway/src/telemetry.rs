@@ -1,7 +1,6 @@
 //! What the gateway tells about itself: one call writes the log line and moves the metric.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use drover_host::Metrics;
@@ -13,9 +12,12 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use crate::domain::tail::DropReason;
 
+/// Methods with a label of their own.
+const METHODS: [&str; 4] = ["GET", "POST", "PUT", "DELETE"];
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
-    method: String,
+    method: &'static str,
     /// The route's pattern, never the path: ids do not belong in labels.
     route: String,
     status: u16,
@@ -35,7 +37,7 @@ struct Inner {
     request_seconds: Histogram,
     streams: Gauge,
     stream_messages: Counter,
-    stream_dropped_records: Family<DropLabels, Counter<u64, AtomicU64>>,
+    stream_dropped_records: Family<DropLabels, Counter>,
 }
 
 /// Counts a live stream as long as it lives.
@@ -52,18 +54,13 @@ impl Telemetry {
             stream_dropped_records: Family::default(),
         };
         metrics.register(|registry| {
-            let mut add = |name: &str, help: &str, metric: Box<dyn prometheus_client::registry::Metric>| {
-                registry.register(format!("drover_gateway_{name}"), help, metric);
-            };
-            add("requests", "Requests answered, by method, route and HTTP status", Box::new(inner.requests.clone()));
-            add("request_seconds", "Time until the head of the answer", Box::new(inner.request_seconds.clone()));
-            add("streams", "Live streams open now", Box::new(inner.streams.clone()));
-            add("stream_messages", "Messages sent on live streams", Box::new(inner.stream_messages.clone()));
-            add(
-                "stream_dropped_records",
-                "Records left out of live streams, by reason",
-                Box::new(inner.stream_dropped_records.clone()),
-            );
+            let own = registry.sub_registry_with_prefix("drover_gateway");
+            own.register("requests", "Requests answered, by method, route and HTTP status", inner.requests.clone());
+            own.register("request_seconds", "Time until the head of the answer", inner.request_seconds.clone());
+            own.register("streams", "Live streams open now", inner.streams.clone());
+            own.register("stream_messages", "Messages sent on live streams", inner.stream_messages.clone());
+            let dropped = inner.stream_dropped_records.clone();
+            own.register("stream_dropped_records", "Records left out of live streams, by reason", dropped);
         });
         Self(Arc::new(inner))
     }
@@ -71,7 +68,9 @@ impl Telemetry {
     /// A request was answered.
     pub fn answered(&self, method: &str, route: &str, status: u16, took: Duration) {
         tracing::debug!(method, route, status, seconds = took.as_secs_f64(), "answered");
-        let labels = RequestLabels { method: method.to_owned(), route: route.to_owned(), status };
+        // Clients may invent methods; labels are a closed list.
+        let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
+        let labels = RequestLabels { method, route: route.to_owned(), status };
         self.0.requests.get_or_create(&labels).inc();
         self.0.request_seconds.observe(took.as_secs_f64());
     }

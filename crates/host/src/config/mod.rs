@@ -19,7 +19,8 @@ use crate::ServiceConfig;
 
 pub use error::ConfigError;
 pub use shared::{
-    AdminConfig, BusConfig, BusKind, LogConfig, LogFormat, NetworkConfig, OtlpConfig, ProcessConfig, Secret, Shared,
+    AdminConfig, Anonymous, BusConfig, BusKind, LogConfig, LogFormat, NetworkConfig, OtlpConfig, ProcessConfig, Secret,
+    SecurityConfig, Shared,
 };
 
 /// Variables that begin so and name a section and a key configure; others (`DROVER_SERVER`) belong to the client.
@@ -36,6 +37,13 @@ pub struct Layers(Figment);
 pub struct Setting {
     key: String,
     value: toml::Value,
+}
+
+impl Setting {
+    /// What a flag of its own sets.
+    pub fn new(key: &str, value: impl Serialize) -> Self {
+        Self { key: key.to_owned(), value: toml::Value::try_from(value).expect("a flag's value is plain data") }
+    }
 }
 
 impl std::str::FromStr for Setting {

@@ -20,11 +20,12 @@ pub struct Shared {
     pub admin: AdminConfig,
     pub network: NetworkConfig,
     pub process: ProcessConfig,
+    pub security: SecurityConfig,
 }
 
 impl Shared {
     /// Names of the sections.
-    pub const SECTIONS: [&'static str; 6] = ["bus", "log", "otlp", "admin", "network", "process"];
+    pub const SECTIONS: [&'static str; 7] = ["bus", "log", "otlp", "admin", "network", "process", "security"];
 
     /// Takes the sections out of `layers` and checks them.
     pub fn load(layers: &Layers) -> Result<Self, ConfigError> {
@@ -35,6 +36,7 @@ impl Shared {
             admin: layers.section("admin")?,
             network: layers.section("network")?,
             process: layers.section("process")?,
+            security: layers.section("security")?,
         };
         shared.check().map_err(|(key, reason)| ConfigError::Value {
             origin: layers.origin(key),
@@ -54,6 +56,7 @@ impl Shared {
             ("admin", section(serde_json::to_value(&self.admin))),
             ("network", section(serde_json::to_value(&self.network))),
             ("process", section(serde_json::to_value(&self.process))),
+            ("security", section(serde_json::to_value(&self.security))),
         ]
     }
 
@@ -208,6 +211,26 @@ impl Default for ProcessConfig {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self { threads: u16::try_from(cores).unwrap_or(u16::MAX).min(1_024), drain: Duration::from_secs(10) }
     }
+}
+
+/// `[security]`: what holds for every way in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SecurityConfig {
+    pub anonymous: Anonymous,
+}
+
+/// Where clients without credentials are admitted; decided by the address a listener is bound to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Anonymous {
+    /// By listeners bound to a loopback address.
+    #[default]
+    Loopback,
+    /// Nowhere.
+    Off,
+    /// By all listeners: whoever reaches them is a device.
+    Everywhere,
 }
 
 /// A configured secret: shown as `(hidden)` wherever it is printed.

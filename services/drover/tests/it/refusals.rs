@@ -19,7 +19,8 @@ fn one_line(said: &str) -> &str {
 
 #[test]
 fn wrong_flags_are_wrong_usage() {
-    for arguments in [["up", "--prot-offset=1"], ["up", "--only=mqtt"], ["up", "--disable=nothing"], ["up", "--set=x"]] {
+    for arguments in [["up", "--prot-offset=1"], ["up", "--only=mqtt"], ["up", "--disable=nothing"], ["up", "--set=x"]]
+    {
         refused(&mut drover(&arguments), 2);
     }
     let said = refused(&mut drover(&["up", "--port-offset", "60000"]), 2);
@@ -46,12 +47,18 @@ fn a_wrong_value_is_named_with_its_layer_and_what_is_allowed() {
     for (setting, expected) in [
         ("bus.kind=kafka", "bus.kind: kafka is not supported yet; use embedded"),
         ("registry.partitions=0", "registry.partitions: is 0, allowed are 1 to 1024"),
-        ("kafka.listen=[\"0.0.0.0:9092\"]", "kafka.listen: 0.0.0.0:9092 is not a loopback address; the listener has no authentication, so only 127.0.0.1 and ::1 are allowed"),
+        (
+            "kafka.listen=[\"0.0.0.0:9092\"]",
+            "kafka.listen: 0.0.0.0:9092 is not a loopback address; the listener has no authentication, so only 127.0.0.1 and ::1 are allowed",
+        ),
     ] {
         assert_eq!(one_line(&refused(&mut checked(&["--set", setting]), 1)), format!("drover: --set: {expected}"));
     }
     let missing = refused(&mut checked(&["--config", "/nonexistent/drover.toml"]), 1);
-    assert!(one_line(&missing).starts_with("drover: /nonexistent/drover.toml: cannot be read: No such file"), "{missing}");
+    assert!(
+        one_line(&missing).starts_with("drover: /nonexistent/drover.toml: cannot be read: No such file"),
+        "{missing}"
+    );
 }
 
 #[test]

@@ -160,8 +160,7 @@ mod tests {
             name: name.into(),
             value: Bytes::from_static(value.as_bytes()),
         };
-        let headers =
-            vec![header(header::TENANT, tenant), header(header::TOPIC, topic), header(header::DEVICE, "d-1")];
+        let headers = vec![header(header::TENANT, tenant), header(header::TOPIC, topic), header(header::DEVICE, "d-1")];
         let record = Record { key: Some("k".into()), value: Some(value.into()), headers, timestamp_ms: 1_000 };
         Stored { position: Position { at: TopicPartition::new("t", 3), offset: 9 }, record }
     }

@@ -33,7 +33,10 @@ pub struct TailLimits {
 pub enum Event {
     Message(Message),
     /// This many records of the log were left out without a look at whether they are selected.
-    Dropped { records: u64, reason: DropReason },
+    Dropped {
+        records: u64,
+        reason: DropReason,
+    },
     /// The stream ends with this error.
     Failed(ApiError),
 }

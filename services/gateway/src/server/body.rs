@@ -20,7 +20,7 @@ impl FromRequest<Arc<Api>> for Body {
     type Rejection = Failure;
 
     async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, Failure> {
-        let bytes = read(request, api.config.body_bytes_max).await?;
+        let bytes = read(request, api.config.body_max.as_len()).await?;
         serde_json::from_slice(&bytes)
             .map(Self)
             .map_err(|error| ApiError::invalid("body", format!("is not JSON: {error}")).into())

@@ -16,7 +16,7 @@ mod registry;
 mod rules;
 mod stream;
 
-use std::future::Future;
+use std::future::IntoFuture;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ use axum::extract::Request;
 use axum::response::Html;
 use axum::routing::get;
 use drover_bus::Bus;
-use drover_host::{Ports, Shutdown};
+use drover_host::{AdminToken, Ports, Shutdown};
 use drover_types::{ApiError, ErrorCode};
 use tokio::sync::Semaphore;
 
@@ -42,7 +42,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// What handlers work with.
 pub struct Api {
     config: GatewayConfig,
-    token: String,
+    token: AdminToken,
     registry: Registry,
     statuses: RuleStatuses,
     bus: Arc<dyn Bus>,
@@ -53,7 +53,7 @@ pub struct Api {
 
 impl Api {
     /// Handlers' view of the configuration and the ports.
-    pub fn new(config: GatewayConfig, ports: &Ports, token: String, shutdown: Shutdown) -> Self {
+    pub fn new(config: GatewayConfig, ports: &Ports, token: AdminToken, shutdown: Shutdown) -> Self {
         Self {
             registry: Registry::new(&ports.network),
             statuses: RuleStatuses::new(&ports.network),
@@ -68,23 +68,18 @@ impl Api {
 }
 
 /// Serves one listener until `shutdown`, then lets open requests end, at most for [`DRAIN`].
-pub fn serve(
-    listener: tokio::net::TcpListener,
-    api: Arc<Api>,
-    shutdown: Shutdown,
-) -> impl Future<Output = io::Result<()>> {
-    async move {
-        let loopback = listener.local_addr()?.ip().is_loopback();
-        let listener = listener::Bounded::new(listener, api.config.connections_max);
-        let server = axum::serve(listener, router(api, loopback)).with_graceful_shutdown(shutdown.clone().cancelled_owned());
-        let deadline = async {
-            shutdown.cancelled().await;
-            tokio::time::sleep(DRAIN).await;
-        };
-        tokio::select! {
-            served = server.into_future() => served,
-            () = deadline => Ok(()),
-        }
+pub async fn serve(listener: tokio::net::TcpListener, api: Arc<Api>, shutdown: Shutdown) -> io::Result<()> {
+    let loopback = listener.local_addr()?.ip().is_loopback();
+    let listener = listener::Bounded::new(listener, api.config.connections_max);
+    let server =
+        axum::serve(listener, router(api, loopback)).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let deadline = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        served = server.into_future() => served,
+        () = deadline => Ok(()),
     }
 }
 

@@ -1,0 +1,66 @@
+//! `apply -f`, `get`, `list` and `delete`, which policies and rules have in common.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Subcommand;
+use drover_gateway::declared::Kind;
+
+use super::connection::Connection;
+use super::manifest;
+use super::output::Column;
+
+/// What can be done with declared objects.
+#[derive(Debug, Subcommand)]
+pub enum ObjectCommand {
+    /// Creates or replaces what files declare
+    Apply {
+        /// YAML or JSON, several documents in one; `-` is standard input
+        #[arg(short, long = "file", required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Shows one
+    Get { name: String },
+    /// Shows all
+    List,
+    /// Deletes one
+    Delete { name: String },
+}
+
+impl ObjectCommand {
+    /// Does it for objects with the spec `S`, shown in `columns`.
+    pub fn run<S: Kind>(self, to: &Connection, columns: &[Column], out: &mut dyn Write) -> anyhow::Result<()> {
+        match self {
+            Self::Apply { files } => apply::<S>(&files, to, out),
+            Self::Get { name } => to.output.list(out, &to.open()?.get(&[S::COLLECTION, &name])?, columns),
+            Self::List => to.output.list(out, &to.open()?.list(&[S::COLLECTION], true)?, columns),
+            Self::Delete { name } => {
+                to.open()?.delete(&[S::COLLECTION, &name])?;
+                writeln!(out, "{} {name} is deleted", noun::<S>())?;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Reads everything before anything is sent: a mistake in the last file changes nothing.
+fn apply<S: Kind>(files: &[PathBuf], to: &Connection, out: &mut dyn Write) -> anyhow::Result<()> {
+    let mut objects = Vec::new();
+    for file in files {
+        objects.extend(manifest::read::<S>(file)?.into_iter().map(|object| (file, object)));
+    }
+    let client = to.open()?;
+    for (file, object) in objects {
+        let name = object.metadata.name.clone();
+        let kept = client
+            .put(&[S::COLLECTION, &name], &serde_json::to_value(&object)?)
+            .with_context(|| format!("{}: {} {name}", file.display(), noun::<S>()))?;
+        to.output.object(out, &kept, |out| writeln!(out, "{} {name} is applied", noun::<S>()))?;
+    }
+    Ok(())
+}
+
+fn noun<S: Kind>() -> String {
+    S::KIND.to_lowercase()
+}

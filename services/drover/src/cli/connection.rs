@@ -1,0 +1,41 @@
+//! Which platform a command talks to, as whom, about which tenant; the same flags everywhere.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::client::{Client, ClientError};
+use super::output::Format;
+
+/// The environment variable with the administrator's token itself.
+const TOKEN_VARIABLE: &str = "DROVER_TOKEN";
+
+/// Flags that every command of the client takes.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Connection")]
+pub struct Connection {
+    /// Address of the platform
+    #[arg(long, global = true, env = "DROVER_SERVER", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    pub server: String,
+    /// File with the administrator's token; DROVER_TOKEN, the token itself, goes first
+    #[arg(long, global = true, default_value = "drover-data/admin.token", value_name = "FILE")]
+    pub token_file: PathBuf,
+    /// The tenant
+    #[arg(short = 'n', long, global = true, default_value = drover_types::DEFAULT_TENANT)]
+    pub tenant: String,
+    /// How to print
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+}
+
+impl Connection {
+    /// A client with the token found.
+    pub fn open(&self) -> Result<Client, ClientError> {
+        let token = match std::env::var(TOKEN_VARIABLE) {
+            Ok(token) => token,
+            Err(_) => std::fs::read_to_string(&self.token_file)
+                .map_err(|source| ClientError::Token { file: self.token_file.clone(), source })?,
+        };
+        Client::new(&self.server, token.trim(), &self.tenant)
+    }
+}

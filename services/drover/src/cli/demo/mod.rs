@@ -1,0 +1,124 @@
+//! `drover demo`: a small simulated fleet and two rules, to see the platform work.
+//!
+//! Made again on each run: devices that are there get a new token in place of their old ones, rules are replaced.
+
+mod fleet;
+mod thermostat;
+
+use std::io::Write;
+
+use clap::{Args, value_parser};
+use drover_types::ErrorCode;
+use serde_json::{Value, json};
+
+use super::client::Client;
+use super::connection::Connection;
+use super::snippet::Access;
+use fleet::Fleet;
+
+/// Most devices of a demo: each has a connection of its own.
+const DEVICES_MAX: u64 = 1_000;
+
+/// Runs a small simulated fleet with two rules.
+#[derive(Debug, Args)]
+pub struct Demo {
+    #[command(flatten)]
+    connection: Connection,
+    /// How many thermostats
+    #[arg(long, default_value_t = 10, value_parser = value_parser!(u64).range(1..=DEVICES_MAX))]
+    devices: u64,
+    /// For how long they publish, one message a second each
+    #[arg(long, default_value_t = 30, value_parser = value_parser!(u64).range(1..))]
+    seconds: u64,
+}
+
+impl Demo {
+    pub fn run(self, out: &mut dyn Write) -> anyhow::Result<()> {
+        let client = self.connection.open()?;
+        let rules = rules(client.tenant.as_str());
+        for rule in &rules {
+            let name = rule["metadata"]["name"].as_str().unwrap_or_default();
+            client.put(&["rules", name], rule)?;
+            writeln!(out, "rule {name}: {}", rule["spec"]["sql"].as_str().unwrap_or_default())?;
+        }
+        let fleet: Vec<Access> = (1..=self.devices).map(|n| device(&client, n)).collect::<anyhow::Result<_>>()?;
+        writeln!(out, "{} thermostats publish to demo/NAME/climate for {} s, at QoS 1", self.devices, self.seconds)?;
+        writeln!(out, "watch them in another terminal:")?;
+        writeln!(out, "  drover tail 'demo/#'")?;
+        for topic in rules.iter().filter_map(|rule| rule["spec"]["actions"][0]["kafka"]["topic"].as_str()) {
+            writeln!(out, "  drover tail --topic {topic}")?;
+        }
+        out.flush()?;
+        let told = Fleet { devices: fleet, seconds: self.seconds }.run()?;
+        writeln!(out, "published {}, acknowledged {}", told.published, told.acknowledged)?;
+        for rule in &rules {
+            let name = rule["metadata"]["name"].as_str().unwrap_or_default();
+            let shown = client.get(&["rules", name])?;
+            let matched = shown["status"]["matched"].as_str().unwrap_or("not known yet");
+            writeln!(out, "rule {name} matched: {matched} since the platform started")?;
+        }
+        Ok(())
+    }
+}
+
+/// Two rules: one filters and answers, one looks into nested fields.
+fn rules(tenant: &str) -> [Value; 2] {
+    let topic = |name: &str| match tenant {
+        drover_types::DEFAULT_TENANT => format!("demo.{name}"),
+        tenant => format!("{tenant}.demo.{name}"),
+    };
+    let hot = json!({
+        "metadata": {"name": "demo-hot"},
+        "spec": {
+            "sql": "SELECT temperature, topic(2) AS device, timestamp() AS at FROM 'demo/+/climate' WHERE temperature > 24",
+            "actions": [
+                {"kafka": {"topic": topic("hot"), "key": "${device}"}},
+                {"republish": {"topic": "demo/alerts/${device}", "qos": 1}},
+            ],
+        },
+    });
+    let low_battery = json!({
+        "metadata": {"name": "demo-low-battery"},
+        "spec": {
+            "sql": "SELECT battery.percent AS percent, topic(2) AS device FROM 'demo/+/climate' WHERE battery.percent < 20",
+            "actions": [{"kafka": {"topic": topic("low-battery"), "key": "${device}"}}],
+        },
+    });
+    [hot, low_battery]
+}
+
+/// Thermostat number `n` with a token: a new device, or the one that is there with its credentials replaced.
+fn device(client: &Client, n: u64) -> anyhow::Result<Access> {
+    let name = format!("demo-thermostat-{n}");
+    let body = json!({"metadata": {"name": name, "labels": {"demo": "true"}}, "spec": {"type": "thermostat"}});
+    match client.post(&["devices"], &body) {
+        Ok(created) => Access::read(&created),
+        Err(error) if error.is(ErrorCode::AlreadyExists) => {
+            let former = client.get(&["devices", &name, "credentials"])?;
+            for id in former["items"].as_array().into_iter().flatten().filter_map(|item| item["id"].as_str()) {
+                client.delete(&["devices", &name, "credentials", id])?;
+            }
+            Access::read(&client.post(&["devices", &name, "credentials"], &json!({"kind": "token"}))?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drover_gateway::declared::Declared;
+    use drover_rule_sql::Rule;
+    use drover_types::object::RuleSpec;
+
+    #[test]
+    fn the_rules_compile_and_write_to_the_tenants_topics() {
+        for rule in rules("home") {
+            let rule = Declared::<RuleSpec>::read(rule).expect("a rule");
+            rule.spec.check().expect("sound");
+            Rule::compile(&rule.spec.sql).expect("compiles");
+            let kafka = rule.spec.actions[0].kafka.as_ref().expect("writes to Kafka");
+            assert!(kafka.topic.starts_with("home.demo."), "{}", kafka.topic);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! `drover device`.
+
+use std::io::{self, Write};
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+
+use super::connection::Connection;
+use super::output::{Column, Format};
+use super::snippet::{Access, Language};
+
+const COLUMNS: [Column; 4] =
+    [("NAME", "/metadata/name"), ("TYPE", "/spec/type"), ("STATE", "/status/phase"), ("LAST-SEEN", "/status/lastSeen")];
+
+/// Devices: make them, look at them, print programs for them.
+#[derive(Debug, Args)]
+pub struct Device {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    command: DeviceCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum DeviceCommand {
+    /// Makes a device and prints what it needs to connect; its token is shown this once
+    Create(Create),
+    /// Shows a device
+    Get { name: String },
+    /// Shows the first 100 devices, or all
+    List {
+        /// Show every device
+        #[arg(long)]
+        all: bool,
+    },
+    /// Deletes a device; its connections are closed
+    Delete { name: String },
+    /// Prints a program with the device's credentials in place; issues a new token for it
+    Snippet {
+        name: String,
+        #[arg(long, value_enum)]
+        lang: Language,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Create {
+    name: String,
+    /// Its type
+    #[arg(long = "type", value_name = "TYPE")]
+    device_type: Option<String>,
+    /// A label; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+    labels: Vec<(String, String)>,
+    /// An attribute; may be repeated
+    #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = pair)]
+    attributes: Vec<(String, String)>,
+    /// A policy; may be repeated; without one: the built-in policy `default`
+    #[arg(long = "policy", value_name = "POLICY")]
+    policies: Vec<String>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        Some(_) | None => Err(format!("{text:?} is not KEY=VALUE")),
+    }
+}
+
+impl Create {
+    /// The body of the request.
+    fn object(&self) -> Value {
+        let text = |pairs: &[(String, String)]| -> Map<String, Value> {
+            pairs.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect()
+        };
+        let mut spec = json!({"attributes": text(&self.attributes)});
+        if let Some(device_type) = &self.device_type {
+            spec["type"] = device_type.as_str().into();
+        }
+        if !self.policies.is_empty() {
+            spec["policies"] = self.policies.clone().into();
+        }
+        json!({"metadata": {"name": self.name, "labels": text(&self.labels)}, "spec": spec})
+    }
+}
+
+impl Device {
+    pub fn run(self, out: &mut dyn Write) -> anyhow::Result<()> {
+        let client = self.connection.open()?;
+        let format = self.connection.output;
+        match self.command {
+            DeviceCommand::Create(create) => {
+                let created = client.post(&["devices"], &create.object())?;
+                let access = Access::read(&created)?;
+                format.object(out, &created, |out| connects(out, &access))
+            }
+            DeviceCommand::Get { name } => format.list(out, &client.get(&["devices", &name])?, &COLUMNS),
+            DeviceCommand::List { all } => {
+                let devices = client.list(&["devices"], all)?;
+                format.list(out, &devices, &COLUMNS)?;
+                if devices.get("nextPageToken").is_some() && format == Format::Table {
+                    eprintln!("there are more: --all shows every device");
+                }
+                Ok(())
+            }
+            DeviceCommand::Delete { name } => {
+                let deleted = client.delete(&["devices", &name])?;
+                writeln!(out, "device {name} is deleted")?;
+                warn_unconfirmed(&deleted);
+                Ok(())
+            }
+            DeviceCommand::Snippet { name, lang } => {
+                let issued = client.post(&["devices", &name, "credentials"], &json!({"kind": "token"}))?;
+                eprintln!("a new token was issued to {name} for this program; its other credentials stay valid");
+                Ok(out.write_all(lang.program(&Access::read(&issued)?).as_bytes())?)
+            }
+        }
+    }
+}
+
+/// What a person enters into a device.
+fn connects(out: &mut dyn Write, access: &Access) -> io::Result<()> {
+    writeln!(out, "device {} of tenant {} may connect now:", access.device, access.tenant)?;
+    writeln!(out, "  MQTT       {} (over TLS: {})", access.endpoints.mqtt, access.endpoints.mqtts)?;
+    writeln!(out, "  client id  {}", access.device)?;
+    writeln!(out, "  user name  {}", access.user_name())?;
+    writeln!(out, "  password   {} (its token; not shown again)", access.token)?;
+    writeln!(out, "a program for it: drover device snippet {} --lang python", access.device)
+}
+
+/// Says which nodes may still hold a connection of what was revoked.
+pub fn warn_unconfirmed(answer: &Value) {
+    let nodes = answer["unconfirmedNodes"].as_array().map_or(&[][..], Vec::as_slice);
+    if !nodes.is_empty() {
+        let nodes: Vec<&str> = nodes.iter().filter_map(Value::as_str).collect();
+        eprintln!("drover: not confirmed by {}: connections may live there until it answers", nodes.join(", "));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_become_the_declared_device() {
+        let create = Create {
+            name: "d".into(),
+            device_type: Some("thermostat".into()),
+            labels: vec![pair("room=kitchen").expect("a pair")],
+            attributes: vec![pair("serial=A=17").expect("a pair")],
+            policies: vec![],
+        };
+        let expected = json!({
+            "metadata": {"name": "d", "labels": {"room": "kitchen"}},
+            "spec": {"attributes": {"serial": "A=17"}, "type": "thermostat"},
+        });
+        assert_eq!(create.object(), expected);
+        assert_eq!(pair("novalue").expect_err("refused"), "\"novalue\" is not KEY=VALUE");
+        assert!(pair("=x").is_err());
+    }
+}

@@ -1,0 +1,50 @@
+//! `drover rule`.
+
+use std::io::{self, Write};
+
+use clap::{Args, Subcommand};
+use drover_types::object::RuleSpec;
+
+use super::apply::ObjectCommand;
+use super::connection::Connection;
+use super::output::Column;
+use super::rule_eval;
+
+const COLUMNS: [Column; 6] = [
+    ("NAME", "/metadata/name"),
+    ("MATCHED", "/status/matched"),
+    ("FAILED", "/status/failed"),
+    ("LAG", "/status/lag"),
+    ("CONDITION", "/status/conditions/0/reason"),
+    ("LAST ERROR", "/status/lastError/message"),
+];
+
+/// Rules: SQL over messages and what happens with its rows.
+#[derive(Debug, Args)]
+pub struct Rule {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    command: RuleCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum RuleCommand {
+    #[command(flatten)]
+    Object(ObjectCommand),
+    /// Evaluates SQL over messages without a platform: a JSON line in, a JSON line out
+    Eval {
+        /// Reads lines `{"sql", "topic", "payload" | "raw_b64", "ctx": {"clientId", "timestamp"}}`
+        #[arg(long, required = true)]
+        stdin: bool,
+    },
+}
+
+impl Rule {
+    pub fn run(self, out: &mut dyn Write) -> anyhow::Result<()> {
+        match self.command {
+            RuleCommand::Object(command) => command.run::<RuleSpec>(&self.connection, &COLUMNS, out),
+            RuleCommand::Eval { stdin: _ } => rule_eval::lines(&mut io::stdin().lock(), out),
+        }
+    }
+}

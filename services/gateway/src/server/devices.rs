@@ -1,0 +1,102 @@
+//! `devices` and `devices/{device}`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use drover_proto::Field;
+use drover_proto::registry::v1::{
+    CreateDeviceRequest, DeleteDeviceRequest, GetDeviceRequest, GetDeviceResponse, ListDevicesRequest, Presence,
+    UpdateDeviceRequest,
+};
+use drover_proto::types::v1 as wire;
+use drover_types::object::DeviceSpec;
+use drover_types::{ApiError, DeviceId};
+use serde::Serialize;
+
+use super::Api;
+use super::body::{Body, Params};
+use super::credentials::{self, Access};
+use super::error::Failure;
+use super::objects::{Answer, List, Page, Revoked};
+use super::path::At;
+use crate::domain::declared::{Declared, Metadata};
+use crate::domain::status;
+
+type Device = Declared<DeviceSpec>;
+
+/// A new device with all it needs to connect.
+#[derive(Serialize)]
+pub struct Created {
+    #[serde(flatten)]
+    object: Device,
+    #[serde(flatten)]
+    access: Access,
+}
+
+pub async fn list(State(api): State<Arc<Api>>, at: At, Params(page): Params<Page>) -> Answer<List<Device>> {
+    let request = ListDevicesRequest {
+        tenant: at.tenant.into(),
+        page_size: page.size(api.config.page_items_max)?,
+        page_token: page.page_token,
+    };
+    let listed = api.registry.call(async |mut client| client.list_devices(request).await).await?;
+    let items = listed.devices.into_iter().map(known).collect::<Result<_, _>>()?;
+    Ok(Json(List { items, next_page_token: listed.next_page_token }))
+}
+
+pub async fn create(
+    State(api): State<Arc<Api>>,
+    at: At,
+    Body(body): Body,
+) -> Result<(StatusCode, Json<Created>), Failure> {
+    let object = Device::read(body)?;
+    let meta = object.metadata.to_wire(&at.tenant, None)?;
+    let name = checked(&meta.name)?;
+    let request = CreateDeviceRequest { device: Some(wire::Device::of(meta, object.spec)) };
+    let created = api.registry.call(async |mut client| client.create_device(request).await).await?;
+    let object = shown(created.device.required("device")?, &Presence::default())?;
+    let access = credentials::token(&api, &at.tenant, &name, 0).await?;
+    Ok((StatusCode::CREATED, Json(Created { object, access })))
+}
+
+pub async fn get(State(api): State<Arc<Api>>, at: At) -> Answer<Device> {
+    Ok(Json(find(&api, &at).await?))
+}
+
+pub async fn put(State(api): State<Arc<Api>>, at: At, Body(body): Body) -> Answer<Device> {
+    let object = Device::read(body)?;
+    let meta = object.metadata.to_wire(&at.tenant, Some(at.device()?.as_str()))?;
+    let request = UpdateDeviceRequest { device: Some(wire::Device::of(meta, object.spec)) };
+    let updated = api.registry.call(async |mut client| client.update_device(request).await).await?;
+    if !updated.unconfirmed_nodes.is_empty() {
+        tracing::warn!(nodes = ?updated.unconfirmed_nodes, "nodes did not confirm the change of a device");
+    }
+    Ok(Json(find(&api, &at).await?))
+}
+
+pub async fn delete(State(api): State<Arc<Api>>, at: At) -> Answer<Revoked> {
+    let request = DeleteDeviceRequest { name: at.device()?.into(), tenant: at.tenant.into() };
+    let deleted = api.registry.call(async |mut client| client.delete_device(request).await).await?;
+    Ok(Json(Revoked { unconfirmed_nodes: deleted.unconfirmed_nodes }))
+}
+
+async fn find(api: &Api, at: &At) -> Result<Device, ApiError> {
+    let request = GetDeviceRequest { tenant: at.tenant.to_string(), name: at.device()?.into() };
+    known(api.registry.call(async |mut client| client.get_device(request).await).await?)
+}
+
+fn known(known: GetDeviceResponse) -> Result<Device, ApiError> {
+    shown(known.device.required("device")?, &known.presence.unwrap_or_default())
+}
+
+fn shown(device: wire::Device, presence: &Presence) -> Result<Device, ApiError> {
+    let metadata = Metadata::from(device.meta.as_ref().required("device.meta")?);
+    let status = status::device(device.enabled, presence);
+    Ok(Declared::new(metadata, DeviceSpec::from(&device), Some(status)))
+}
+
+fn checked(name: &str) -> Result<DeviceId, ApiError> {
+    DeviceId::new(name).map_err(|error| ApiError::invalid("metadata.name", error.to_string()))
+}

@@ -1,0 +1,79 @@
+//! Calls to the registry: a deadline on each, and its errors as ours.
+
+use std::future::Future;
+use std::time::Duration;
+
+use drover_host::{Network, grpc};
+use drover_proto::from_status;
+use drover_proto::registry::v1::registry_client::RegistryClient;
+use drover_types::{ApiError, ErrorCode};
+use tonic::{Code, Response, Status};
+
+/// How long the registry may take; a revocation waits for every ingress node in it.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// The way to the registry. Cheap to clone.
+#[derive(Clone)]
+pub struct Registry(RegistryClient<grpc::Client>);
+
+impl Registry {
+    /// Connects when first used.
+    pub fn new(network: &Network) -> Self {
+        Self(RegistryClient::new(network.client("registry")))
+    }
+
+    /// Makes one call: `registry.call(async |mut client| client.get_rule(request).await)`.
+    pub async fn call<T, F>(&self, make: impl FnOnce(RegistryClient<grpc::Client>) -> F) -> Result<T, ApiError>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        within("registry", DEADLINE, make(self.0.clone())).await
+    }
+}
+
+/// Waits for `answer` of `service`, at most for `deadline`.
+pub async fn within<T>(
+    service: &str,
+    deadline: Duration,
+    answer: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, ApiError> {
+    match tokio::time::timeout(deadline, answer).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(refused(service, &status)),
+        Err(_) => {
+            let message = format!("the {service} did not answer in time; whether it did its work is unknown");
+            Err(ApiError::new(ErrorCode::DeadlineExceeded, message).over(format!("{} s", deadline.as_secs()), "more"))
+        }
+    }
+}
+
+/// A refusal of the service itself is handed on; one of the transport says that there was no answer.
+fn refused(service: &str, status: &Status) -> ApiError {
+    if status.code() == Code::Unavailable && status.details().is_empty() {
+        tracing::warn!(service, %status, "no answer");
+        return ApiError::new(ErrorCode::Unavailable, format!("the {service} cannot be reached; try again"));
+    }
+    from_status(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_hangs_is_given_up_at_the_deadline() {
+        let hang = std::future::pending::<Result<Response<()>, Status>>();
+        let error = within("registry", Duration::from_secs(1), hang).await.expect_err("given up");
+        assert_eq!(error.code, ErrorCode::DeadlineExceeded);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_handed_on_whole_and_a_broken_transport_is_unavailable() {
+        let refusal = ApiError::invalid("spec.sql", "expected FROM");
+        let answer = std::future::ready(Err::<Response<()>, _>(drover_proto::to_status(&refusal)));
+        assert_eq!(within("registry", DEADLINE, answer).await, Err(refusal));
+        let answer = std::future::ready(Err::<Response<()>, _>(Status::unavailable("tcp connect error")));
+        let error = within("registry", DEADLINE, answer).await.expect_err("unavailable");
+        assert_eq!((error.code, error.message.contains("tcp")), (ErrorCode::Unavailable, false));
+    }
+}

@@ -1,0 +1,109 @@
+//! `stream`: live messages as server-sent events (`message`, `dropped`, `error`).
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::sse::{Event as Sent, KeepAlive, Sse};
+use drover_types::{ApiError, ErrorCode, TenantId};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_stream::Stream;
+
+use super::Api;
+use super::body::Params;
+use super::error::Failure;
+use super::path::At;
+use super::rules;
+use crate::domain::live::{Selection, Start};
+use crate::domain::tail::{Event, Tail};
+use crate::telemetry::OpenStream;
+
+/// A comment goes out after this much silence, so that proxies keep the connection and dead clients are found.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// The query: exactly one of `filter` and `topic`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Query {
+    filter: Option<String>,
+    topic: Option<String>,
+    from: Option<String>,
+}
+
+pub async fn open(
+    State(api): State<Arc<Api>>,
+    at: At,
+    Params(query): Params<Query>,
+) -> Result<Sse<impl Stream<Item = Result<Sent, Infallible>>>, Failure> {
+    let start = Start::parse(query.from.as_deref())?;
+    let selection = select(&api, at.tenant, &query).await?;
+    let place = api.streams.clone().try_acquire_owned().map_err(|_| {
+        ApiError::new(ErrorCode::ResourceExhausted, "too many live streams").over(api.config.streams_max, "one more")
+    })?;
+    let tail = Tail::open(&api.bus, selection, start, api.config.tail_limits()).await?;
+    let stop = Box::pin(api.shutdown.clone().cancelled_owned());
+    let live = Live { tail, stop, counted: api.telemetry.stream_opened(), ended: false, _place: place };
+    Ok(Sse::new(live).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+async fn select(api: &Api, tenant: TenantId, query: &Query) -> Result<Selection, ApiError> {
+    match (&query.filter, &query.topic) {
+        (Some(filter), None) => Selection::messages(tenant, filter),
+        (None, Some(topic)) => {
+            let selection = Selection::outputs(topic)?;
+            match rules::writes_to(api, &tenant, topic).await? {
+                true => Ok(selection),
+                false => {
+                    let message = format!("no rule of tenant {tenant} writes to topic {topic:?}");
+                    Err(ApiError { field: Some("topic".into()), ..ApiError::new(ErrorCode::NotFound, message) })
+                }
+            }
+        }
+        (Some(_), Some(_)) | (None, None) => {
+            Err(ApiError::invalid("filter", "a stream has exactly one of filter and topic"))
+        }
+    }
+}
+
+/// A tail on its way to one client. Ends with its first error, and when the process stops.
+struct Live {
+    tail: Tail,
+    stop: Pin<Box<dyn Future<Output = ()> + Send>>,
+    counted: OpenStream,
+    ended: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Stream for Live {
+    type Item = Result<Sent, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended || self.stop.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        let Some(event) = ready!(self.tail.events.poll_recv(cx)) else { return Poll::Ready(None) };
+        match &event {
+            Event::Message(_) => self.counted.sent(),
+            Event::Dropped { records, reason } => self.counted.dropped(*records, *reason),
+            Event::Failed(_) => self.ended = true,
+        }
+        Poll::Ready(Some(Ok(sent(&event))))
+    }
+}
+
+fn sent(event: &Event) -> Sent {
+    match event {
+        Event::Message(message) => named("message", message),
+        Event::Dropped { records, reason } => named("dropped", &json!({"records": records, "reason": reason.as_str()})),
+        Event::Failed(error) => named("error", &json!({"error": error})),
+    }
+}
+
+fn named(name: &str, data: &impl Serialize) -> Sent {
+    Sent::default().event(name).data(serde_json::to_string(data).expect("plain data is JSON"))
+}

@@ -1,0 +1,226 @@
+//! Devices, credentials, policies and rules over REST, and what is refused.
+
+use drover_gateway::GatewayConfig;
+use drover_host::ByteSize;
+use serde_json::{Value, json};
+
+use crate::running::{Running, TOKEN};
+
+fn device(name: &str) -> Value {
+    json!({"metadata": {"name": name, "labels": {"room": "kitchen"}}, "spec": {"type": "thermostat"}})
+}
+
+fn rule(topic: &str) -> Value {
+    json!({"spec": {"sql": "SELECT * FROM 'a'", "actions": [{"kafka": {"topic": topic}}]}})
+}
+
+fn code(answer: &Value) -> &str {
+    answer["error"]["code"].as_str().unwrap_or("none")
+}
+
+#[test]
+fn a_device_is_created_shown_changed_and_deleted() {
+    let gateway = Running::start();
+    let (status, created) = gateway.ask("POST", "/api/v1/devices", Some(device("t-1")));
+    assert_eq!(status, 201, "{created}");
+    assert_eq!((&created["device"], &created["token"]), (&json!("t-1"), &json!("once")));
+    assert_eq!(created["endpoints"]["mqtt"], "127.0.0.1:1883");
+    assert_eq!((&created["kind"], &created["spec"]["enabled"]), (&json!("Device"), &json!(true)));
+
+    let (status, mut shown) = gateway.ask("GET", "/api/v1/devices/t-1", None);
+    assert_eq!((status, &shown["metadata"]["namespace"]), (200, &json!("default")));
+    assert_eq!((&shown["status"]["phase"], shown.get("token")), (&json!("NeverSeen"), None));
+
+    shown["spec"]["enabled"] = false.into();
+    let (status, changed) = gateway.ask("PUT", "/api/v1/devices/t-1", Some(shown));
+    assert_eq!((status, &changed["status"]["phase"]), (200, &json!("Disabled")), "{changed}");
+    assert_eq!(changed["metadata"]["generation"], 2);
+
+    assert_eq!(gateway.ask("POST", "/api/v1/devices", Some(device("t-1"))).0, 409);
+    let deleted = gateway.ask("DELETE", "/api/v1/devices/t-1", None);
+    assert_eq!(deleted, (200, json!({"unconfirmedNodes": ["node-2"]})));
+    assert_eq!(gateway.ask("GET", "/api/v1/devices/t-1", None).0, 404);
+    assert_eq!(gateway.ask("PUT", "/api/v1/devices/t-1", Some(device("t-1"))).0, 404);
+}
+
+#[test]
+fn a_list_comes_in_pages_of_one_tenant() {
+    let gateway = Running::start();
+    for (tenant, name) in [("home", "a"), ("home", "b"), ("home", "c"), ("away", "d")] {
+        assert_eq!(gateway.ask("POST", &format!("/api/v1/tenants/{tenant}/devices"), Some(device(name))).0, 201);
+    }
+    let names = |list: &Value| -> Vec<String> {
+        let items = list["items"].as_array().expect("items");
+        items.iter().map(|item| item["metadata"]["name"].as_str().expect("name").to_owned()).collect()
+    };
+    let (_, first) = gateway.ask("GET", "/api/v1/tenants/home/devices?pageSize=2", None);
+    assert_eq!((names(&first), &first["nextPageToken"]), (vec!["a".into(), "b".into()], &json!("b")));
+    let (_, second) = gateway.ask("GET", "/api/v1/tenants/home/devices?pageSize=2&pageToken=b", None);
+    assert_eq!((names(&second), second.get("nextPageToken")), (vec!["c".to_owned()], None));
+    let (_, default) = gateway.ask("GET", "/api/v1/devices", None);
+    assert_eq!(default, json!({"items": []}));
+    for query in ["pageSize=0", "pageSize=1001", "pageSize=x", "page=2"] {
+        let (status, refused) = gateway.ask("GET", &format!("/api/v1/devices?{query}"), None);
+        assert_eq!((status, code(&refused)), (400, "invalid_argument"), "{query}: {refused}");
+    }
+}
+
+#[test]
+fn secrets_are_shown_once_and_revoked_by_their_devices_path_only() {
+    let gateway = Running::start();
+    for name in ["t-1", "t-2"] {
+        assert_eq!(gateway.ask("POST", "/api/v1/devices", Some(device(name))).0, 201);
+    }
+    let path = "/api/v1/devices/t-1/credentials";
+    let (status, issued) = gateway.ask("POST", path, Some(json!({"kind": "certificate"})));
+    assert_eq!(
+        (status, &issued["certificatePem"], &issued["privateKeyPem"]),
+        (201, &json!("CERTIFICATE"), &json!("KEY"))
+    );
+    assert_eq!((&issued["caPem"], &issued["credential"]), (&json!("CA"), &json!("c2")));
+
+    let (_, listed) = gateway.ask("GET", path, None);
+    let expected = json!({"items": [
+        {"id": "c0", "device": "t-1", "kind": "token", "creationTimestamp": "1970-01-01T00:00:01Z"},
+        {"id": "c2", "device": "t-1", "kind": "certificate", "creationTimestamp": "1970-01-01T00:00:01Z"},
+    ]});
+    assert_eq!(listed, expected);
+
+    assert_eq!(gateway.ask("DELETE", "/api/v1/devices/t-2/credentials/c0", None).0, 404);
+    assert_eq!(
+        gateway.ask("DELETE", "/api/v1/devices/t-1/credentials/c0", None),
+        (200, json!({"unconfirmedNodes": []}))
+    );
+    assert_eq!(gateway.ask("DELETE", "/api/v1/devices/t-1/credentials/c0", None).0, 404);
+    let (status, refused) = gateway.ask("POST", path, Some(json!({"kind": "password"})));
+    assert_eq!((status, &refused["error"]["field"]), (400, &json!("kind")), "{refused}");
+    assert_eq!(gateway.ask("GET", "/api/v1/devices/none/credentials", None).0, 404);
+}
+
+#[test]
+fn a_policy_is_put_shown_and_deleted() {
+    let gateway = Running::start();
+    let statement = json!({"effect": "allow", "actions": ["publish"], "resources": ["a/#"]});
+    let policy = json!({"spec": {"statements": [statement]}});
+    let (status, put) = gateway.ask("PUT", "/api/v1/policies/p", Some(policy));
+    assert_eq!((status, &put["metadata"]["name"], put.get("status")), (200, &json!("p"), None), "{put}");
+    assert_eq!(gateway.ask("GET", "/api/v1/policies/p", None), (200, put.clone()));
+    assert_eq!(gateway.ask("GET", "/api/v1/policies", None), (200, json!({"items": [put]})));
+    assert_eq!(gateway.ask("DELETE", "/api/v1/policies/p", None), (204, Value::Null));
+    assert_eq!(gateway.ask("GET", "/api/v1/policies/p", None).0, 404);
+}
+
+#[test]
+fn a_rule_is_shown_with_what_the_rules_service_says_of_it() {
+    let gateway = Running::start();
+    let (status, put) = gateway.ask("PUT", "/api/v1/rules/seen", Some(rule("home.hot")));
+    assert_eq!((status, &put["status"]["matched"]), (200, &json!("7")), "{put}");
+    assert_eq!(gateway.ask("PUT", "/api/v1/rules/other", Some(rule("home.hot"))).0, 200);
+    let (_, other) = gateway.ask("GET", "/api/v1/rules/other", None);
+    assert_eq!(other["status"]["conditions"][0]["reason"], "NotObserved");
+    let (_, list) = gateway.ask("GET", "/api/v1/rules", None);
+    assert_eq!(list["items"][1]["status"]["matched"], "7");
+    assert_eq!(gateway.ask("DELETE", "/api/v1/rules/other", None).0, 204);
+
+    for (spec, field) in [
+        (json!({"sql": "SELECT", "actions": [{"kafka": {"topic": "t"}}]}), "spec.sql"),
+        (json!({"sql": "", "actions": []}), "spec.actions"),
+        (json!({"sql": "", "actions": [{"kafak": {"topic": "t"}}]}), "spec.actions[0].kafak"),
+        (json!({"sql": "", "actions": [{"kafka": {"topic": "drover.x"}}]}), "spec.actions[0].kafka.topic"),
+    ] {
+        let (status, refused) = gateway.ask("PUT", "/api/v1/rules/r", Some(json!({"spec": spec})));
+        assert_eq!((status, &refused["error"]["field"]), (400, &json!(field)), "{refused}");
+    }
+}
+
+#[test]
+fn a_definition_is_shown_while_the_rules_service_is_away() {
+    let gateway = Running::with(GatewayConfig::default(), &["registry"]);
+    assert_eq!(gateway.ask("PUT", "/api/v1/rules/seen", Some(rule("t"))).0, 200);
+    let (status, list) = gateway.ask("GET", "/api/v1/rules", None);
+    assert_eq!((status, &list["items"][0]["status"]["conditions"][0]["reason"]), (200, &json!("StatusUnavailable")));
+    let (status, health) = gateway.ask("GET", "/api/v1/health", None);
+    assert_eq!((status, &health["registry"]), (200, &json!("ok")));
+    assert_ne!(health["rules"], "ok");
+}
+
+#[test]
+fn without_the_registry_answers_say_unavailable() {
+    let gateway = Running::with(GatewayConfig::default(), &["rules"]);
+    for path in ["/api/v1/health", "/api/v1/devices", "/api/v1/rules/r"] {
+        let (status, refused) = gateway.ask("GET", path, None);
+        assert_eq!((status, code(&refused)), (503, "unavailable"), "{path}: {refused}");
+    }
+}
+
+#[test]
+fn everything_but_the_root_page_and_healthz_demands_the_token() {
+    let gateway = Running::start();
+    assert_eq!(gateway.send("GET", "/healthz", &[], "").0, 200);
+    assert_eq!(gateway.send("GET", "/", &[], "").0, 200);
+    for path in ["/api/v1/devices", "/api/v1/health", "/api/v1/stream?filter=a", "/nowhere", "/api/v1/tenants/x/rules"]
+    {
+        for headers in [&[][..], &[("authorization", "Bearer wrong")], &[("authorization", TOKEN)]] {
+            let (status, refused) = gateway.send("GET", path, headers, "");
+            assert_eq!((status, code(&refused)), (401, "unauthenticated"), "{path}: {refused}");
+        }
+    }
+}
+
+#[test]
+fn foreign_pages_are_refused_on_loopback() {
+    let gateway = Running::start();
+    let token = format!("Bearer {TOKEN}");
+    for foreign in [("origin", "http://example.org"), ("host", "example.org"), ("origin", "null")] {
+        let (status, refused) = gateway.send("GET", "/api/v1/devices", &[("authorization", &token), foreign], "");
+        assert_eq!((status, code(&refused)), (403, "permission_denied"), "{foreign:?}: {refused}");
+    }
+    let own = ("origin", "http://localhost:8080");
+    assert_eq!(gateway.send("GET", "/api/v1/devices", &[("authorization", &token), own], "").0, 200);
+}
+
+#[test]
+fn what_is_no_request_of_ours_is_refused_in_the_one_shape() {
+    let gateway = Running::start();
+    let token = format!("Bearer {TOKEN}");
+    for (method, path, body, status, expected) in [
+        ("GET", "/nowhere", "", 404, "not_found"),
+        ("GET", "/api/v1/nowhere", "", 404, "not_found"),
+        ("DELETE", "/api/v1/devices", "", 501, "unimplemented"),
+        ("POST", "/api/v1/tenants/home/rules", "{}", 501, "unimplemented"),
+        ("POST", "/api/v1/devices", "{\"metadata\":", 400, "invalid_argument"),
+        ("POST", "/api/v1/devices", "", 400, "invalid_argument"),
+        ("POST", "/api/v1/devices", "[]", 400, "invalid_argument"),
+        ("POST", "/api/v1/devices", "{\"metadata\": {\"name\": \"a/b\"}}", 400, "invalid_argument"),
+        ("GET", "/api/v1/devices/a%2Fb", "", 400, "invalid_argument"),
+        ("GET", "/api/v1/devices/%FF", "", 400, "invalid_argument"),
+        ("GET", "/api/v1/tenants/A%20B/devices", "", 400, "invalid_argument"),
+    ] {
+        let (found, refused) = gateway.send(method, path, &[("authorization", &token)], body);
+        assert_eq!((found, code(&refused)), (status, expected), "{method} {path} {body}: {refused}");
+        assert!(refused["error"]["message"].as_str().is_some_and(|message| !message.is_empty()));
+    }
+}
+
+#[test]
+fn a_body_is_taken_at_its_limit_and_refused_one_byte_over() {
+    let config = GatewayConfig { body_max: ByteSize::from_bytes(1_024), ..GatewayConfig::default() };
+    let gateway = Running::with(config, &["registry", "rules"]);
+    let token = format!("Bearer {TOKEN}");
+    let body = |bytes: usize| format!("{:<bytes$}", device("t-1").to_string());
+    let (status, refused) = gateway.send("POST", "/api/v1/devices", &[("authorization", &token)], &body(1_025));
+    assert_eq!((status, &refused["error"]["limit"], &refused["error"]["value"]), (400, &json!("1024"), &json!("1025")));
+    assert_eq!(gateway.send("POST", "/api/v1/devices", &[("authorization", &token)], &body(1_024)).0, 201);
+}
+
+#[test]
+fn requests_are_counted_by_route_and_never_by_id() {
+    let gateway = Running::start();
+    gateway.ask("GET", "/api/v1/tenants/home/devices/secret-name", None);
+    gateway.ask("PATCH", "/api/v1/devices", None);
+    let metrics = gateway.metrics.encode();
+    let route = r#"drover_gateway_requests_total{method="GET",route="/api/v1/tenants/{tenant}/devices/{device}",status="404"} 1"#;
+    assert!(metrics.contains(route), "{metrics}");
+    assert!(metrics.contains(r#"method="other""#) && !metrics.contains("PATCH"), "{metrics}");
+    assert!(!metrics.contains("secret-name"), "{metrics}");
+}

@@ -1,0 +1,106 @@
+//! A gateway that runs, and a client of it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use drover_gateway::{Gateway, GatewayConfig};
+use drover_host::{
+    AdminToken, Health, Metrics, Network, Ports, Service, ServiceConfig, Shutdown, Sockets, SystemClock, SystemRandom,
+    grpc,
+};
+use drover_proto::registry::v1::registry_server::RegistryServer;
+use drover_proto::rules::v1::rules_server::RulesServer;
+use serde_json::Value;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+use tonic::service::Routes;
+
+use crate::fake_bus::FakeBus;
+use crate::fakes::{FakeRegistry, FakeRules};
+
+pub const TOKEN: &str = "the-admin-token";
+
+/// Runs until dropped or stopped.
+pub struct Running {
+    pub address: SocketAddr,
+    pub bus: Arc<FakeBus>,
+    pub metrics: Metrics,
+    agent: ureq::Agent,
+    shutdown: Shutdown,
+    gateway: JoinHandle<anyhow::Result<()>>,
+    runtime: Runtime,
+}
+
+impl Running {
+    pub fn start() -> Self {
+        Self::with(GatewayConfig::default(), &["registry", "rules"])
+    }
+
+    /// Starts with `services` behind the gateway; others are not there.
+    pub fn with(config: GatewayConfig, services: &[&'static str]) -> Self {
+        let config = GatewayConfig { listen: vec!["127.0.0.1:0".parse().unwrap()], ..config };
+        let runtime = Runtime::new().expect("a runtime");
+        let _entered = runtime.enter();
+        // A service of another process that nobody serves: port 9 (discard) of this machine.
+        let gone = |name: &&str| (name.to_string(), "http://127.0.0.1:9".parse().unwrap());
+        let absent: HashMap<_, _> = ["registry", "rules"].iter().filter(|s| !services.contains(s)).map(gone).collect();
+        let network = Network::with_admin_token(absent, AdminToken::new(TOKEN));
+        let shutdown = Shutdown::new();
+        for &service in services {
+            let routes = match service {
+                "registry" => Routes::new(RegistryServer::new(FakeRegistry::default())),
+                _ => Routes::new(RulesServer::new(FakeRules)),
+            };
+            let (network, shutdown) = (network.clone(), shutdown.clone());
+            tokio::spawn(async move {
+                grpc::serve(routes, service, &Sockets::default(), &network, shutdown).await.expect("serves");
+            });
+        }
+        let bus = Arc::new(FakeBus::with_topics(&["drover.telemetry", "home.hot", "away.hot"]));
+        let sockets = Sockets::bind(&config.listeners()).expect("port 0 is free");
+        let address = sockets.addresses("gateway.http")[0];
+        let ports = Ports {
+            bus: bus.clone(),
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+            network,
+            sockets,
+            data: std::env::temp_dir(),
+            metrics: Metrics::default(),
+            ready: Health::default().service("gateway"),
+        };
+        let metrics = ports.metrics.clone();
+        let gateway = tokio::spawn(Gateway::run(config, ports, shutdown.clone()));
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        drop(_entered);
+        Self { address, bus, metrics, agent, shutdown, gateway, runtime }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// A request with the token; the answer's status and body (`null` if it has none).
+    pub fn ask(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        let text = body.map_or(String::new(), |body| body.to_string());
+        self.send(method, path, &[("authorization", &format!("Bearer {TOKEN}"))], &text)
+    }
+
+    /// A request as given.
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, Value) {
+        let mut request = ureq::http::Request::builder().method(method).uri(self.url(path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut response = self.agent.run(request.body(body.to_owned()).expect("a request")).expect("an answer");
+        let text = response.body_mut().read_to_string().expect("text");
+        (response.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::Null))
+    }
+
+    /// Stops the gateway and waits for its end.
+    pub fn stop(self) -> anyhow::Result<()> {
+        self.shutdown.cancel();
+        self.runtime.block_on(self.gateway)?
+    }
+}

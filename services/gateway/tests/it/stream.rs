@@ -1,0 +1,190 @@
+//! Live messages over server-sent events.
+
+use std::io::{BufRead, BufReader, Read};
+
+use drover_bus::{Header, Record};
+use drover_gateway::GatewayConfig;
+use serde_json::{Value, json};
+
+use crate::running::{Running, TOKEN};
+
+/// A client of a stream that reads event by event.
+struct Events(BufReader<Box<dyn Read + Send>>);
+
+impl Events {
+    fn open(gateway: &Running, query: &str) -> Self {
+        let mut response = ureq::get(gateway.url(&format!("/api/v1/tenants/home/stream?{query}")))
+            .header("authorization", format!("Bearer {TOKEN}"))
+            .call()
+            .expect("a stream");
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        let body = std::mem::replace(response.body_mut(), ureq::Body::builder().data(""));
+        Self(BufReader::new(Box::new(body.into_reader())))
+    }
+
+    /// Name and data of the next event; `None` at the end.
+    fn next(&mut self) -> Option<(String, Value)> {
+        let (mut name, mut data) = (String::new(), Value::Null);
+        loop {
+            let mut line = String::new();
+            if self.0.read_line(&mut line).expect("a line") == 0 {
+                return None;
+            }
+            if let Some(text) = line.strip_prefix("event: ") {
+                name = text.trim().to_owned();
+            } else if let Some(text) = line.strip_prefix("data: ") {
+                data = serde_json::from_str(text).expect("JSON");
+            } else if line.trim().is_empty() && !name.is_empty() {
+                return Some((name, data));
+            }
+        }
+    }
+
+    fn payload(&mut self) -> String {
+        let (name, data) = self.next().expect("an event");
+        assert_eq!(name, "message", "{data}");
+        data["payload"].as_str().expect("text").to_owned()
+    }
+}
+
+fn publish(gateway: &Running, tenant: &str, topic: &str, payload: &str, time_ms: i64) {
+    let header = |name: &'static str, value: &str| Header { name: name.into(), value: value.to_owned().into() };
+    let headers = vec![header("tenant", tenant), header("topic", topic), header("device", "d-1")];
+    let record = Record {
+        key: Some(format!("{tenant}/d-1").into()),
+        value: Some(payload.to_owned().into()),
+        headers,
+        timestamp_ms: time_ms,
+    };
+    gateway.bus.put("drover.telemetry", record);
+}
+
+#[test]
+fn a_stream_shows_what_matches_and_comes_after_it_began() {
+    let gateway = Running::start();
+    publish(&gateway, "home", "a/1", "before", 1);
+    let mut events = Events::open(&gateway, "filter=a/%2B");
+    publish(&gateway, "away", "a/1", "of another tenant", 2);
+    publish(&gateway, "home", "b/1", "of another topic", 2);
+    publish(&gateway, "home", "a/1", "{\"n\": 1.10}\r\n", 2_000);
+    let (name, message) = events.next().expect("an event");
+    assert_eq!(name, "message");
+    assert_eq!((&message["payload"], &message["topic"]), (&json!("{\"n\": 1.10}\r\n"), &json!("a/1")));
+    assert_eq!((&message["device"], &message["time"]), (&json!("d-1"), &json!("1970-01-01T00:00:02Z")));
+}
+
+#[test]
+fn a_stream_may_begin_in_the_past() {
+    let gateway = Running::start();
+    for (payload, time_ms) in [("one", 1_000), ("two", 2_000), ("three", 3_000)] {
+        publish(&gateway, "home", "a", payload, time_ms);
+    }
+    let mut all = Events::open(&gateway, "filter=%23&from=earliest");
+    assert_eq!([all.payload(), all.payload(), all.payload()], ["one", "two", "three"]);
+    let mut since = Events::open(&gateway, "filter=%23&from=1970-01-01T00:00:02Z");
+    assert_eq!([since.payload(), since.payload()], ["two", "three"]);
+}
+
+#[test]
+fn an_output_topic_is_shown_to_the_tenant_whose_rule_writes_to_it() {
+    let gateway = Running::start();
+    let rule = json!({"spec": {"sql": "SELECT * FROM 'a'", "actions": [{"kafka": {"topic": "home.hot"}}]}});
+    assert_eq!(gateway.ask("PUT", "/api/v1/tenants/home/rules/r", Some(rule)).0, 200);
+    gateway.bus.put("home.hot", Record { key: Some("k".into()), value: Some("{}".into()), ..Record::default() });
+
+    let mut events = Events::open(&gateway, "topic=home.hot&from=earliest");
+    let (_, message) = events.next().expect("an event");
+    assert_eq!(
+        (&message["topic"], &message["key"], &message["payload"]),
+        (&json!("home.hot"), &json!("k"), &json!("{}"))
+    );
+
+    for (tenant, topic) in [("away", "home.hot"), ("home", "away.hot"), ("home", "none")] {
+        let path = format!("/api/v1/tenants/{tenant}/stream?topic={topic}");
+        assert_eq!(gateway.ask("GET", &path, None).0, 404, "{path}");
+    }
+}
+
+#[test]
+fn queries_that_make_no_sense_are_refused() {
+    let gateway = Running::start();
+    for (query, field) in [
+        ("", "filter"),
+        ("filter=a&topic=b", "filter"),
+        ("filter=a%23", "filter"),
+        ("filter=$share/g/a", "filter"),
+        ("topic=drover.telemetry", "topic"),
+        ("filter=a&from=tomorrow", "from"),
+        ("filter=a&form=now", "query"),
+    ] {
+        let (status, refused) = gateway.ask("GET", &format!("/api/v1/stream?{query}"), None);
+        assert_eq!((status, &refused["error"]["field"]), (400, &json!(field)), "{query}: {refused}");
+    }
+}
+
+#[test]
+fn streams_are_bounded_and_their_places_are_given_back() {
+    let config = GatewayConfig { streams_max: 1, ..GatewayConfig::default() };
+    let gateway = Running::with(config, &["registry", "rules"]);
+    let mut first = Events::open(&gateway, "filter=a");
+    let (status, refused) = gateway.ask("GET", "/api/v1/tenants/home/stream?filter=a", None);
+    assert_eq!((status, &refused["error"]["limit"]), (429, &json!("1")), "{refused}");
+    publish(&gateway, "home", "a", "x", 1);
+    assert_eq!(first.payload(), "x");
+    drop(first);
+    while gateway.metrics.encode().contains("drover_gateway_streams 1") {
+        publish(&gateway, "home", "a", "makes the server notice that nobody reads", 1);
+        std::thread::yield_now();
+    }
+    Events::open(&gateway, "filter=a");
+}
+
+#[test]
+fn a_slow_client_is_told_how_much_was_left_out() {
+    let limits = GatewayConfig { stream_queue_messages: 1, stream_lag_records_max: 10, ..GatewayConfig::default() };
+    let gateway = Running::with(limits, &["registry", "rules"]);
+    let mut events = Events::open(&gateway, "filter=%23");
+    // Far more than sockets and queues hold, so that the reader has to wait for the client.
+    let payload = "x".repeat(64 * 1024);
+    let sent = 1_000;
+    for _ in 0..sent {
+        publish(&gateway, "home", "a", &payload, 1);
+    }
+    publish(&gateway, "home", "a", "first after the burst", 1);
+    let (mut shown, mut dropped) = (0, 0);
+    while shown + dropped < sent + 1 {
+        match events.next().expect("an event") {
+            (name, data) if name == "dropped" => {
+                assert_eq!(data["reason"], "slow");
+                dropped += data["records"].as_u64().expect("a count");
+            }
+            (_, _) => shown += 1,
+        }
+    }
+    assert!(dropped > 0, "everything fitted in between");
+    let counted = format!("drover_gateway_stream_dropped_records_total{{reason=\"slow\"}} {dropped}");
+    assert!(gateway.metrics.encode().contains(&counted), "{}", gateway.metrics.encode());
+    publish(&gateway, "home", "a", "live again", 1);
+    assert_eq!(events.payload(), "live again");
+}
+
+#[test]
+fn a_replay_is_never_shortened_but_by_retention_which_it_says() {
+    let limits = GatewayConfig { stream_queue_messages: 1, stream_lag_records_max: 1, ..GatewayConfig::default() };
+    let gateway = Running::with(limits, &["registry", "rules"]);
+    for i in 0..100 {
+        publish(&gateway, "home", "a", &i.to_string(), i);
+    }
+    let mut events = Events::open(&gateway, "filter=a&from=earliest");
+    for i in 0..100 {
+        assert_eq!(events.payload(), i.to_string());
+    }
+}
+
+#[test]
+fn open_streams_end_when_the_gateway_stops() {
+    let gateway = Running::start();
+    let mut events = Events::open(&gateway, "filter=a");
+    gateway.stop().expect("a clean end");
+    assert_eq!(events.next(), None);
+}
