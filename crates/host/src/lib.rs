@@ -2,11 +2,23 @@
 //!
 //! Knows no service. Opens what configuration names, binds sockets before any work, and hands both in as [`Ports`].
 
+pub mod admin;
+mod admin_token;
+pub mod bus;
 mod clock;
+pub mod config;
+mod entry;
+pub mod grpc;
 mod metrics;
 mod network;
+pub mod process;
 mod ready;
+mod signals;
 mod sockets;
+mod supervise;
+pub mod telemetry;
+pub mod trace;
+mod units;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,13 +29,18 @@ use drover_types::{Clock, Random};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use admin_token::AdminToken;
 pub use clock::{SystemClock, SystemRandom};
+pub use entry::{Entry, Prepared};
 pub use metrics::Metrics;
 pub use network::{Incoming, Network};
 pub use ready::{Health, Ready};
-pub use sockets::{Bound, ListenSpec, Sockets, Transport};
+pub use signals::shutdown_on_signal;
+pub use sockets::{Bound, Conflict, ListenSpec, Sockets, Transport};
+pub use supervise::{RunError, Task, run_all};
 /// Cancelled when the process is asked to stop; a service then finishes its work in hand and returns.
 pub use tokio_util::sync::CancellationToken as Shutdown;
+pub use units::{ByteSize, Duration, InvalidQuantity};
 
 /// What a service works with. Cheap to clone.
 #[derive(Clone)]

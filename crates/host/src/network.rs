@@ -12,6 +12,9 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use crate::AdminToken;
+use crate::grpc::{self, Outgoing};
+
 /// Bytes buffered in each direction of an in-memory pipe.
 const PIPE_BYTES: usize = 256 * 1024;
 /// Connections waiting to be accepted by an in-process server.
@@ -30,6 +33,8 @@ struct Inner {
     remote: HashMap<String, Uri>,
     /// Services in this process, by name; made when first asked for from either side.
     local: Mutex<HashMap<String, Pipe>>,
+    /// Proves this process to services in others, and others to this one.
+    admin_token: Option<AdminToken>,
 }
 
 struct Pipe {
@@ -41,7 +46,23 @@ struct Pipe {
 impl Network {
     /// A network whose services live in this process, but for those in `remote`.
     pub fn new(remote: HashMap<String, Uri>) -> Self {
-        Self(Arc::new(Inner { remote, local: Mutex::default() }))
+        Self(Arc::new(Inner { remote, local: Mutex::default(), admin_token: None }))
+    }
+
+    /// As [`Network::new`], for a process that knows the administrator's token.
+    pub fn with_admin_token(remote: HashMap<String, Uri>, admin_token: AdminToken) -> Self {
+        Self(Arc::new(Inner { remote, local: Mutex::default(), admin_token: Some(admin_token) }))
+    }
+
+    /// The administrator's token, if this process knows it.
+    pub fn admin_token(&self) -> Option<AdminToken> {
+        self.0.admin_token.clone()
+    }
+
+    /// [`Network::channel`] with trace context, and with the admin token when `service` is in another process.
+    pub fn client(&self, service: &str) -> grpc::Client {
+        let token = self.0.admin_token.clone().filter(|_| self.0.remote.contains_key(service));
+        grpc::Client::new(self.channel(service), Outgoing { token })
     }
 
     /// Connections made to `service` from within this process. Asked for again after a restart of the service, it

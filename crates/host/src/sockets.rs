@@ -33,7 +33,7 @@ pub enum Bound {
 
 /// An address that could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("{address} ({name}) cannot be bound: {source}; move it with {key}")]
+#[error("{address} ({name}): {source}; move it with --set {key}=[\"ADDRESS:PORT\"]")]
 pub struct Conflict {
     pub name: &'static str,
     pub key: &'static str,
@@ -42,7 +42,7 @@ pub struct Conflict {
 }
 
 /// Bound sockets waiting to be taken by their service. Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Sockets(Arc<Mutex<HashMap<&'static str, Vec<Bound>>>>);
 
 impl Sockets {
@@ -65,6 +65,13 @@ impl Sockets {
         if conflicts.is_empty() { Ok(Self(Arc::new(Mutex::new(bound)))) } else { Err(conflicts) }
     }
 
+    /// Where the sockets bound under `name` really listen (a port 0 has become a number by then).
+    pub fn addresses(&self, name: &str) -> Vec<SocketAddr> {
+        let bound = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sockets = bound.get(name).map(Vec::as_slice).unwrap_or_default();
+        sockets.iter().filter_map(|socket| socket.address().ok()).collect()
+    }
+
     /// The TCP listeners bound under `name`, once, non-blocking; empty if there are none.
     pub fn take_tcp(&self, name: &str) -> io::Result<Vec<tokio::net::TcpListener>> {
         let bound = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name).unwrap_or_default();
@@ -75,6 +82,15 @@ impl Sockets {
                 Bound::Udp(_) => None,
             })
             .collect()
+    }
+}
+
+impl Bound {
+    fn address(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr(),
+            Self::Udp(socket) => socket.local_addr(),
+        }
     }
 }
 
@@ -97,4 +113,56 @@ fn bind(transport: Transport, address: SocketAddr) -> io::Result<Bound> {
 fn is_missing_ipv6(address: SocketAddr, error: &io::Error) -> bool {
     let unavailable = [io::ErrorKind::AddrNotAvailable, io::ErrorKind::Unsupported];
     address.is_ipv6() && unavailable.contains(&error.kind())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(name: &'static str, key: &'static str, addresses: &[SocketAddr]) -> ListenSpec {
+        ListenSpec { name, key, transport: Transport::Tcp, addresses: addresses.to_vec() }
+    }
+
+    fn any() -> SocketAddr {
+        "127.0.0.1:0".parse().expect("an address")
+    }
+
+    fn taken() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind(any()).expect("port 0 is free");
+        let address = listener.local_addr().expect("bound");
+        (listener, address)
+    }
+
+    #[test]
+    fn all_conflicts_are_listed_at_once_with_what_moves_each() {
+        let ((_one, first), (_two, second)) = (taken(), taken());
+        let specs = [
+            spec("mqtt", "a.listen", &[first]),
+            spec("free", "f.listen", &[any()]),
+            spec("web", "b.listen", &[second]),
+        ];
+        let conflicts = Sockets::bind(&specs).expect_err("both are taken");
+        let told: Vec<String> = conflicts.iter().map(Conflict::to_string).collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].starts_with(&format!("{first} (mqtt): Address already in use")), "{told:?}");
+        assert!(told[1].ends_with("move it with --set b.listen=[\"ADDRESS:PORT\"]"), "{told:?}");
+    }
+
+    #[test]
+    fn after_a_conflict_nothing_stays_bound() {
+        let ((_taken, address), (free, free_address)) = (taken(), taken());
+        drop(free);
+        let both = [spec("free", "f", &[free_address]), spec("mqtt", "m", &[address])];
+        assert_eq!(Sockets::bind(&both).expect_err("one is taken").len(), 1);
+        assert!(TcpListener::bind(free_address).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_taken_once_by_its_name() {
+        let sockets = Sockets::bind(&[spec("mqtt", "m", &[any(), any()])]).expect("port 0 is free");
+        assert_eq!(sockets.addresses("mqtt").len(), 2);
+        assert_eq!(sockets.take_tcp("mqtt").expect("usable").len(), 2);
+        assert!(sockets.take_tcp("mqtt").expect("usable").is_empty());
+        assert!(sockets.take_tcp("other").expect("usable").is_empty());
+    }
 }

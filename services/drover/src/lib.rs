@@ -1,1 +1,83 @@
-//! The one executable: services, up, and the command line.
+//! The one executable: services, `up`, and the command line.
+//!
+//! Outermost layer: parses the command line and calls what does the work. Exit codes: 0 done, 1 failed, 2 wrong usage.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+pub mod cli;
+mod crd;
+mod data;
+mod doctor;
+mod kafka;
+mod services;
+mod start;
+mod up;
+mod welcome;
+
+/// The command line of `drover`.
+#[derive(Debug, Parser)]
+#[command(name = "drover", version, about = "An open IoT platform: MQTT in, an ordered log, rules, Kafka out")]
+#[command(arg_required_else_help = true, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What `drover` can be told to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs the whole platform in one process.
+    Up(up::UpArgs),
+    /// Runs the registry as a process of its own.
+    Registry(services::ServiceArgs),
+    /// Runs the gateway as a process of its own.
+    Gateway(services::ServiceArgs),
+    /// Prints the custom resource definitions for Kubernetes.
+    Crd,
+    /// Says what is wrong with this machine and this installation, and what to do.
+    Doctor(doctor::DoctorArgs),
+    /// Prints the completions of a shell.
+    Completions { shell: clap_complete::Shell },
+    #[command(flatten)]
+    Client(cli::ClientCommand),
+}
+
+/// Runs the command line; every failure is one clear line on stderr.
+pub fn main() -> ExitCode {
+    match Cli::parse().command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error),
+    }
+}
+
+impl Command {
+    fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Up(up) => up.run(),
+            Self::Registry(service) => service.run("registry"),
+            Self::Gateway(service) => service.run("gateway"),
+            Self::Crd => {
+                crd::run();
+                Ok(())
+            }
+            Self::Doctor(doctor) => doctor.run(),
+            Self::Completions { shell } => {
+                clap_complete::generate(shell, &mut Cli::command(), "drover", &mut std::io::stdout());
+                Ok(())
+            }
+            Self::Client(client) => client.run(),
+        }
+    }
+}
+
+/// A [`clap::Error`] is wrong usage (2); everything else is a failure (1).
+fn report(error: &anyhow::Error) -> ExitCode {
+    if let Some(usage) = error.downcast_ref::<clap::Error>() {
+        eprintln!("{usage}");
+        return ExitCode::from(2);
+    }
+    eprintln!("drover: {error:#}");
+    ExitCode::FAILURE
+}

@@ -1,2 +1,5 @@
-//! Entry.
-fn main() {}
+//! Entry of the executable.
+
+fn main() -> std::process::ExitCode {
+    drover::main()
+}

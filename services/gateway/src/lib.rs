@@ -1,1 +1,55 @@
 //! REST and live streams over the services.
+//!
+//! Service crate: no state of its own. `server` decodes, asks the registry, the rules service or the log, and encodes;
+//! `domain` knows the declared shape of objects and what a live stream shows.
+
+mod config;
+pub mod domain;
+mod server;
+mod telemetry;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use async_trait::async_trait;
+use drover_host::{Ports, Service, Shutdown};
+use tokio::task::JoinSet;
+
+pub use config::GatewayConfig;
+pub use domain::declared;
+
+/// The service.
+pub struct Gateway;
+
+#[async_trait]
+impl Service for Gateway {
+    const NAME: &'static str = "gateway";
+    type Config = GatewayConfig;
+
+    async fn run(config: GatewayConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
+        let listeners = ports.sockets.take_tcp(config::HTTP)?;
+        let token = read_token(&config.admin_token_file)?;
+        let api = Arc::new(server::Api::new(config, &ports, token, shutdown.clone()));
+        let mut servers = JoinSet::new();
+        for listener in listeners {
+            servers.spawn(server::serve(listener, api.clone(), shutdown.clone()));
+        }
+        ports.ready.ready();
+        shutdown.cancelled().await;
+        ports.ready.waiting("draining");
+        while let Some(served) = servers.join_next().await {
+            served.context("an HTTP server panicked")??;
+        }
+        Ok(())
+    }
+}
+
+/// The administrator's token: the file's text without the white space around it.
+fn read_token(file: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("the administrator's token {} (gateway.admin_token_file)", file.display()))?;
+    let token = text.trim();
+    anyhow::ensure!(!token.is_empty(), "the administrator's token {} is empty", file.display());
+    Ok(token.to_owned())
+}

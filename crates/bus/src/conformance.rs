@@ -1,1 +1,0 @@
-//! The suite every Bus adapter must pass.

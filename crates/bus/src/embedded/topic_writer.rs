@@ -1,0 +1,179 @@
+//! A topic as the writer sees it: the segment being written, the next offsets, and what still has to be synced.
+//!
+//! Frames of plain appends are durable when `append` returns. Frames of transactions are durable in the journal already;
+//! here they may stay unsynced (`lazy`) until the journal is trimmed, and are written again after a failure.
+
+use std::sync::Arc;
+
+use super::log_file::{FileError, LogFile};
+use super::producers::Producers;
+use super::section::{Section, SectionFrame};
+use super::segment::{self, Index, SegmentHeader};
+use super::topic::{SegmentView, TopicLog};
+use crate::Offset;
+
+/// Frames and the places they stand at in the last segment.
+pub(super) type Placed = Vec<(u64, SectionFrame)>;
+
+/// The write side of one topic.
+#[derive(Debug)]
+pub(super) struct TopicWriter {
+    pub log: Arc<TopicLog>,
+    pub producers: Producers,
+    next: Vec<Offset>,
+    file: LogFile,
+    lazy: Vec<Vec<Section>>,
+    segment_bytes: u64,
+}
+
+impl TopicWriter {
+    /// Takes over a topic whose last segment is `file`.
+    pub fn new(log: Arc<TopicLog>, file: LogFile, producers: Producers, segment_bytes: u64) -> Self {
+        let next = log.view().ends.clone();
+        let segment_bytes = match log.config.retention_bytes {
+            // Retention goes by whole segments: four of them make the limit worth its name.
+            Some(limit) => segment_bytes.min((limit / 4).max(SEGMENT_BYTES_MIN)),
+            None => segment_bytes,
+        };
+        Self { log, producers, next, file, lazy: Vec::new(), segment_bytes }
+    }
+
+    /// Next offset of each partition, counting what is written and not yet published.
+    pub fn next(&self) -> &[Offset] {
+        &self.next
+    }
+
+    /// Gives sections their offsets, in order; they count only once the sections are written.
+    pub fn place(&self, sections: &mut [Section], next: &mut [Offset]) {
+        for section in sections {
+            let next = &mut next[section.head.partition as usize];
+            section.place(*next);
+            *next = section.head.next;
+        }
+    }
+
+    /// Writes placed sections durably and publishes them. On failure none of them will be readable. Answers whether a new
+    /// segment was begun.
+    pub fn append(&mut self, sections: Vec<Section>) -> Result<bool, FileError> {
+        let rolled = self.roll_when_full()?;
+        self.repair()?;
+        let placed = self.write(sections)?;
+        self.file.sync()?;
+        self.lazy.clear();
+        self.publish(placed);
+        Ok(rolled)
+    }
+
+    /// Writes and publishes sections that are durable in the journal. A failure is made good by the next [`Self::sync`].
+    pub fn append_lazily(&mut self, sections: Vec<Section>) -> Result<(), FileError> {
+        let ready = self.repair();
+        self.lazy.push(sections.clone());
+        let written = ready.and_then(|()| self.write(sections.clone()));
+        let (placed, result) = match written {
+            Ok(placed) => (placed, Ok(())),
+            Err(error) => (self.places_after_repair(sections), Err(error)),
+        };
+        self.publish(placed);
+        result
+    }
+
+    /// Makes everything of this topic durable.
+    pub fn sync(&mut self) -> Result<(), FileError> {
+        self.repair()?;
+        self.file.sync()?;
+        self.lazy.clear();
+        Ok(())
+    }
+
+    /// Makes everything of this topic durable, and begins a new segment if only transactions have filled this one.
+    pub fn settle(&mut self) -> Result<(), FileError> {
+        self.sync()?;
+        self.roll_when_full().map(drop)
+    }
+
+    /// Seals the last segment and begins a new one if it is full.
+    fn roll_when_full(&mut self) -> Result<bool, FileError> {
+        let full = self.file.written() >= self.segment_bytes;
+        if full { self.roll().map(|()| true) } else { Ok(false) }
+    }
+
+    /// Seals the last segment and begins a new one.
+    pub fn roll(&mut self) -> Result<(), FileError> {
+        self.sync()?;
+        let (index, last_sequence) = self.log.view().active().unsealed();
+        index.write(self.file.path(), self.file.written(), &self.producers.encode())?;
+        let sequence = last_sequence + 1;
+        let header = SegmentHeader { sequence, last_sequence: sequence, bases: self.next.clone() };
+        self.file = segment::create(&self.log.directory, &header, 0)?;
+        let fresh = active_view(&self.file, header, 0);
+        let mut view = self.log.view();
+        let sealed = view.active();
+        sealed.newest_ms = index.partitions.iter().map(|p| p.newest_ms).collect();
+        sealed.index = None;
+        view.segments.push(fresh);
+        Ok(())
+    }
+
+    /// After a failure: cuts the file back to what is durable and writes again what only the journal has.
+    fn repair(&mut self) -> Result<(), FileError> {
+        if !self.file.is_suspect() {
+            return Ok(());
+        }
+        self.file.cut()?;
+        for sections in self.lazy.clone() {
+            self.write(sections)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, sections: Vec<Section>) -> Result<Placed, FileError> {
+        let mut placed = Vec::new();
+        for mut frame in SectionFrame::gather(sections) {
+            let at = self.file.written();
+            frame.seal(self.file.durable());
+            self.file.append(&frame.bytes)?;
+            placed.push((at, frame));
+        }
+        Ok(placed)
+    }
+
+    /// Where sections will stand that could not be written yet: behind the durable bytes and the earlier lazy ones.
+    fn places_after_repair(&self, sections: Vec<Section>) -> Placed {
+        let bytes = |sections: &Vec<Section>| -> u64 {
+            SectionFrame::gather(sections.clone()).iter().map(|frame| frame.bytes.len() as u64).sum()
+        };
+        let earlier: u64 = self.lazy[..self.lazy.len() - 1].iter().map(bytes).sum();
+        let place = |at: &mut u64, frame: SectionFrame| {
+            let here = *at;
+            *at += frame.bytes.len() as u64;
+            Some((here, frame))
+        };
+        SectionFrame::gather(sections).into_iter().scan(self.file.durable() + earlier, place).collect()
+    }
+
+    fn publish(&mut self, placed: Placed) {
+        for section in placed.iter().flat_map(|(_, frame)| &frame.sections) {
+            self.next[section.head.partition as usize] = section.head.next;
+            self.producers.record(&section.head);
+        }
+        self.log.view().publish(placed);
+        self.log.changed.notify_waiters();
+    }
+}
+
+/// Smallest segment, in bytes, however small the retention: each costs two files.
+const SEGMENT_BYTES_MIN: u64 = 256 * 1024;
+
+/// The view of a segment without records.
+pub(super) fn active_view(file: &LogFile, header: SegmentHeader, generation: u64) -> SegmentView {
+    SegmentView {
+        path: file.path().to_owned(),
+        sequence: header.sequence,
+        last_sequence: header.last_sequence,
+        generation,
+        index: Some(Index::new(header.bases.len())),
+        newest_ms: Vec::new(),
+        bases: header.bases,
+        length: file.durable(),
+    }
+}

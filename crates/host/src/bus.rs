@@ -1,0 +1,113 @@
+//! Opens the log that configuration names: the one match on `bus.kind`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions, OpenError, Recovery};
+use drover_bus::{AdminError, Bus, TopicConfig};
+use drover_types::{Clock, TELEMETRY_TOPIC};
+
+use crate::config::{BusConfig, BusKind};
+
+/// Why there is no log; each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    #[error("{0}; {advice}", advice = advice(.0))]
+    Open(#[from] OpenError),
+    #[error("bus.partitions = {wanted}: {source}")]
+    Telemetry { wanted: u32, source: AdminError },
+    #[error("bus.kind = kafka is not supported yet; use embedded")]
+    Kafka,
+}
+
+fn advice(error: &OpenError) -> &'static str {
+    match error {
+        OpenError::Locked { .. } => "stop that process, or choose another directory with --data DIR",
+        OpenError::Format { .. } => {
+            "use the version of drover that wrote it, or choose another directory with --data DIR"
+        }
+        OpenError::Foreign { .. } => "choose another directory with --data DIR",
+        OpenError::Corrupt { .. } => {
+            "restore it from a backup, or move it away and choose another directory with --data DIR"
+        }
+        OpenError::File(_) => "make room or give permission, or choose another directory with --data DIR",
+    }
+}
+
+/// The log, and the embedded adapter itself where it is that one: the Kafka listener needs more than the port tells.
+#[derive(Clone)]
+pub struct OpenBus {
+    pub bus: Arc<dyn Bus>,
+    pub embedded: EmbeddedBus,
+}
+
+/// Opens the log, in `directory` if it is embedded, reports what a crash had left, and makes the telemetry topic.
+/// May take as long as the disk needs to check the end of every file.
+pub async fn open(config: &BusConfig, directory: &Path, clock: Arc<dyn Clock>) -> Result<OpenBus, BusError> {
+    let opened = match config.kind {
+        BusKind::Embedded => {
+            let options = EmbeddedOptions { clock: Some(clock), ..EmbeddedOptions::default() };
+            let (embedded, recovery) = EmbeddedBus::open(directory, options)?;
+            report(&recovery);
+            OpenBus { bus: Arc::new(embedded.clone()), embedded }
+        }
+        BusKind::Kafka => return Err(BusError::Kafka),
+    };
+    let telemetry = TopicConfig {
+        topic: TELEMETRY_TOPIC.into(),
+        partitions: config.partitions,
+        compact: false,
+        retention_ms: Some(config.retention.as_millis()),
+        retention_bytes: Some(config.retention_size.bytes()),
+    };
+    let wanted = config.partitions;
+    opened.bus.create_topic(telemetry).await.map_err(|source| BusError::Telemetry { wanted, source })?;
+    Ok(opened)
+}
+
+fn report(recovery: &Recovery) {
+    for cut in &recovery.cut {
+        let (file, at, bytes) = (cut.file.display(), cut.at, cut.bytes);
+        tracing::warn!(%file, at, bytes, reason = cut.reason, "end of a file cut: it was never completed");
+    }
+    for path in &recovery.removed {
+        tracing::info!(path = %path.display(), "remains removed");
+    }
+    if recovery.redone_records > 0 {
+        tracing::info!(records = recovery.redone_records, "committed transactions redone");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SystemClock;
+
+    async fn opened(directory: &Path, config: &BusConfig) -> Result<OpenBus, BusError> {
+        open(config, directory, Arc::new(SystemClock)).await
+    }
+
+    #[tokio::test]
+    async fn the_telemetry_topic_is_made_once_with_the_configured_partitions() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = BusConfig { partitions: 3, ..BusConfig::default() };
+        for _ in 0..2 {
+            let log = opened(directory.path(), &config).await.expect("opens");
+            let topics = log.bus.topics().await.expect("lists");
+            assert_eq!(topics.iter().map(|t| (&*t.topic, t.partitions)).collect::<Vec<_>>(), [(TELEMETRY_TOPIC, 3)]);
+            log.embedded.close().await;
+        }
+        let other = BusConfig { partitions: 4, ..BusConfig::default() };
+        let refused = opened(directory.path(), &other).await.err().expect("partitions are set once").to_string();
+        assert!(refused.starts_with("bus.partitions = 4: "), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_directory_in_use_is_named_with_what_to_do() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let _log = opened(directory.path(), &BusConfig::default()).await.expect("opens");
+        let refused = opened(directory.path(), &BusConfig::default()).await.err().expect("in use").to_string();
+        assert!(refused.starts_with(&format!("{} is in use", directory.path().display())), "{refused}");
+        assert!(refused.ends_with("or choose another directory with --data DIR"), "{refused}");
+    }
+}

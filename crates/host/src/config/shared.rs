@@ -1,0 +1,235 @@
+//! Sections that belong to the process rather than to one service.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+use tonic::transport::Uri;
+
+use super::{ConfigError, Layers};
+use crate::{ByteSize, Duration};
+
+/// All of them.
+#[derive(Clone, Debug, Default)]
+pub struct Shared {
+    pub bus: BusConfig,
+    pub log: LogConfig,
+    pub otlp: OtlpConfig,
+    pub admin: AdminConfig,
+    pub network: NetworkConfig,
+    pub process: ProcessConfig,
+}
+
+impl Shared {
+    /// Names of the sections.
+    pub const SECTIONS: [&'static str; 6] = ["bus", "log", "otlp", "admin", "network", "process"];
+
+    /// Takes the sections out of `layers` and checks them.
+    pub fn load(layers: &Layers) -> Result<Self, ConfigError> {
+        let shared = Self {
+            bus: layers.section("bus")?,
+            log: layers.section("log")?,
+            otlp: layers.section("otlp")?,
+            admin: layers.section("admin")?,
+            network: layers.section("network")?,
+            process: layers.section("process")?,
+        };
+        shared.check().map_err(|(key, reason)| ConfigError::Value {
+            origin: layers.origin(key),
+            key: key.into(),
+            reason,
+        })?;
+        Ok(shared)
+    }
+
+    /// The sections as `--print-config` shows them.
+    pub fn sections(&self) -> Vec<(&'static str, Value)> {
+        let section = |value: Result<Value, serde_json::Error>| value.expect("a configuration is plain data");
+        vec![
+            ("bus", section(serde_json::to_value(&self.bus))),
+            ("log", section(serde_json::to_value(&self.log))),
+            ("otlp", section(serde_json::to_value(&self.otlp))),
+            ("admin", section(serde_json::to_value(&self.admin))),
+            ("network", section(serde_json::to_value(&self.network))),
+            ("process", section(serde_json::to_value(&self.process))),
+        ]
+    }
+
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let in_range = |key, value: u64, least: u64, most: u64| {
+            let reason = format!("is {value}, allowed are {least} to {most}");
+            if (least..=most).contains(&value) { Ok(()) } else { Err((key, reason)) }
+        };
+        in_range("bus.partitions", self.bus.partitions.into(), 1, 1_024)?;
+        in_range("process.threads", self.process.threads.into(), 1, 1_024)?;
+        if self.bus.kind == BusKind::Kafka {
+            return Err(("bus.kind", "kafka is not supported yet; use embedded".to_owned()));
+        }
+        if !(0.0..=1.0).contains(&self.otlp.sample_ratio) {
+            return Err(("otlp.sample_ratio", format!("is {}, allowed are 0.0 to 1.0", self.otlp.sample_ratio)));
+        }
+        if self.log.level.parse::<tracing_subscriber::EnvFilter>().is_err() {
+            return Err(("log.level", format!("{:?} is not a level or a list of TARGET=LEVEL", self.log.level)));
+        }
+        Ok(())
+    }
+}
+
+/// `[bus]`: the log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BusConfig {
+    pub kind: BusKind,
+    /// Partitions of `drover.telemetry`, 1 to 1,024; set once, when the topic is made.
+    pub partitions: u32,
+    /// How long a device's message is kept in the log.
+    pub retention: Duration,
+    /// How much of the devices' messages is kept in the log.
+    pub retention_size: ByteSize,
+}
+
+/// Where the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BusKind {
+    /// In this process, in the data directory.
+    Embedded,
+    /// In a Kafka cluster.
+    Kafka,
+}
+
+impl Default for BusConfig {
+    fn default() -> Self {
+        Self {
+            kind: BusKind::Embedded,
+            partitions: 8,
+            retention: Duration::from_secs(7 * 24 * 3600),
+            retention_size: ByteSize::from_bytes(10 << 30),
+        }
+    }
+}
+
+/// `[log]`: what the process says on stderr.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or `TARGET=LEVEL` separated by commas.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+/// Shape of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+/// `[otlp]`: where traces go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OtlpConfig {
+    /// `http://HOST:4317` of an OpenTelemetry collector (OTLP over gRPC); absent: nothing is traced.
+    pub endpoint: Option<String>,
+    /// Value of the `authorization` header, where the collector demands one.
+    pub authorization: Option<Secret>,
+    /// Part of the traces that begin here and are kept, 0.0 to 1.0.
+    pub sample_ratio: f64,
+}
+
+impl Default for OtlpConfig {
+    fn default() -> Self {
+        Self { endpoint: None, authorization: None, sample_ratio: 1.0 }
+    }
+}
+
+/// `[admin]`: health and metrics of the process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminConfig {
+    /// Addresses of `/healthz`, `/readyz` and `/metrics`.
+    pub listen: Vec<SocketAddr>,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: vec![(Ipv4Addr::LOCALHOST, 9464).into(), (Ipv6Addr::LOCALHOST, 9464).into()] }
+    }
+}
+
+/// `[network]`: services in other processes, `registry = "http://registry:7071"`; others are in this process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NetworkConfig {
+    #[serde(with = "uris")]
+    pub services: HashMap<String, Uri>,
+}
+
+/// URIs as text.
+mod uris {
+    use super::{BTreeMap, Deserialize, Deserializer, HashMap, Serialize, Serializer, Uri};
+
+    pub fn serialize<S: Serializer>(uris: &HashMap<String, Uri>, serializer: S) -> Result<S::Ok, S::Error> {
+        let sorted: BTreeMap<&String, String> = uris.iter().map(|(name, uri)| (name, uri.to_string())).collect();
+        sorted.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HashMap<String, Uri>, D::Error> {
+        let texts = HashMap::<String, String>::deserialize(deserializer)?;
+        let uri = |(name, text): (String, String)| match text.parse::<Uri>() {
+            Ok(uri) if uri.scheme().is_some() && uri.authority().is_some() => Ok((name, uri)),
+            Ok(_) | Err(_) => Err(serde::de::Error::custom(format!("{name}: {text:?} is not http://HOST:PORT"))),
+        };
+        texts.into_iter().map(uri).collect()
+    }
+}
+
+/// `[process]`: the process as such.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProcessConfig {
+    /// Worker threads, 1 to 1,024. More than two cost memory and help only a machine that does nothing else.
+    pub threads: u16,
+    /// How long services may take to finish their work after SIGTERM; then the process ends with an error.
+    pub drain: Duration,
+}
+
+impl Default for ProcessConfig {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self { threads: u16::try_from(cores).unwrap_or(u16::MAX).min(1_024), drain: Duration::from_secs(10) }
+    }
+}
+
+/// A configured secret: shown as `(hidden)` wherever it is printed.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The secret itself, for the one place that sends it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(hidden)")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("(hidden)")
+    }
+}

@@ -1,0 +1,53 @@
+//! Services as entries of a list, so that one process can run any of them without knowing what they are.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use serde_json::Value;
+
+use crate::config::{ConfigError, Layers};
+use crate::{ListenSpec, Ports, Service, ServiceConfig, Shutdown};
+
+/// One service of the list.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    /// [`Service::NAME`].
+    pub name: &'static str,
+    prepare: fn(&Layers) -> Result<Prepared, ConfigError>,
+}
+
+/// The body of a service that has its configuration.
+type Body = Box<dyn FnOnce(Ports, Shutdown) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>> + Send>;
+
+/// A service whose configuration is valid, before its sockets are bound.
+pub struct Prepared {
+    pub name: &'static str,
+    /// Sockets it wants.
+    pub listeners: Vec<ListenSpec>,
+    /// Its whole section, as `--print-config` shows it.
+    pub section: Value,
+    /// Starts it.
+    pub body: Body,
+}
+
+impl Entry {
+    /// The entry of `S`.
+    pub const fn of<S: Service>() -> Self {
+        Self { name: S::NAME, prepare: prepare::<S> }
+    }
+
+    /// Reads and checks the service's section.
+    pub fn prepare(&self, layers: &Layers) -> Result<Prepared, ConfigError> {
+        (self.prepare)(layers)
+    }
+}
+
+fn prepare<S: Service>(layers: &Layers) -> Result<Prepared, ConfigError> {
+    let config: S::Config = layers.service(S::NAME)?;
+    Ok(Prepared {
+        name: S::NAME,
+        listeners: config.listeners(),
+        section: serde_json::to_value(&config).expect("a configuration is plain data"),
+        body: Box::new(move |ports, shutdown| Box::pin(S::run(config, ports, shutdown))),
+    })
+}

@@ -1,0 +1,34 @@
+//! Consumer groups: the state machine ([`state`], [`member`], [`exchange`]), its shell ([`coordinator`]), and the APIs over it:
+//! [`membership`], [`progress`] (offsets) and [`inspection`].
+
+mod coordinator;
+mod exchange;
+mod inspection;
+mod member;
+mod membership;
+mod progress;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use coordinator::Coordinator;
+pub use inspection::{delete, describe, list};
+pub use membership::{find_coordinator, heartbeat, join, leave, sync};
+pub use progress::{commit, committed};
+
+use kafka_protocol::ResponseError;
+
+use crate::dispatch::Peer;
+use crate::refusal;
+
+/// Groups of the platform are moved by the platform alone: a foreign offset would break exactly-once.
+fn check_name(group: &str, peer: &Peer) -> Result<(), ResponseError> {
+    if group.is_empty() {
+        return Err(ResponseError::InvalidGroupId);
+    }
+    if refusal::is_reserved(group) {
+        tracing::warn!(group, remote = %peer.remote, "kafka client refused: the group belongs to the platform");
+        return Err(ResponseError::GroupAuthorizationFailed);
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! The data directory: who may read it, and the files in it that belong to no service.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use drover_host::{AdminToken, SystemRandom};
+use drover_types::Random;
+
+/// Random bytes of the administrator's token.
+const TOKEN_BYTES: usize = 32;
+
+/// Where the administrator's token is.
+pub fn token_path(data: &Path) -> PathBuf {
+    data.join("admin.token")
+}
+
+/// Where the platform's certificates are.
+pub fn pki_path(data: &Path) -> PathBuf {
+    data.join("pki")
+}
+
+/// Where the log is.
+pub fn bus_path(data: &Path) -> PathBuf {
+    data.join("bus")
+}
+
+/// Makes `directory`, for its owner only, if it is missing.
+pub fn create(directory: &Path) -> anyhow::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(|| {
+        format!(
+            "data directory {} cannot be made; give permission, or choose another with --data DIR",
+            directory.display()
+        )
+    })
+}
+
+/// The administrator's token; made at the first start, readable by its owner only.
+pub fn admin_token(data: &Path) -> anyhow::Result<AdminToken> {
+    let path = token_path(data);
+    let failed = || format!("admin token {}", path.display());
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+        Ok(mut file) => {
+            let mut bytes = [0; TOKEN_BYTES];
+            SystemRandom.fill(&mut bytes);
+            let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            writeln!(file, "{text}").and_then(|()| file.sync_all()).with_context(failed)?;
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error).with_context(failed),
+    }
+    let text = std::fs::read_to_string(&path).with_context(failed)?;
+    anyhow::ensure!(!text.trim().is_empty(), "admin token {} is empty; remove it and start again", path.display());
+    Ok(AdminToken::new(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_token_is_made_once_and_is_its_owners_only() {
+        let data = tempfile::tempdir().expect("a directory");
+        let token = admin_token(data.path()).expect("made");
+        let text = std::fs::read_to_string(token_path(data.path())).expect("there");
+        assert_eq!(text.trim().len(), 2 * TOKEN_BYTES);
+        assert!(token.matches(text.trim()));
+        assert!(admin_token(data.path()).expect("kept").matches(text.trim()));
+        let mode = std::fs::metadata(token_path(data.path())).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        std::fs::write(token_path(data.path()), "\n").expect("written");
+        assert!(admin_token(data.path()).expect_err("refused").to_string().contains("is empty"));
+    }
+
+    #[test]
+    fn a_new_directory_is_its_owners_only() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let directory = parent.path().join("a/b");
+        create(&directory).expect("made");
+        create(&directory).expect("there already");
+        assert_eq!(std::fs::metadata(&directory).expect("there").permissions().mode() & 0o777, 0o700);
+    }
+}

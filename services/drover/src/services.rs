@@ -1,0 +1,55 @@
+//! The list of services. To add one is to add a line.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use drover_host::Entry;
+use drover_host::config::{ConfigError, Layers, Setting};
+
+use crate::start::{self, Plan};
+
+/// Every service this executable can run, in the order in which they start.
+pub const ALL: [Entry; 2] = [Entry::of::<drover_registry::Registry>(), Entry::of::<drover_gateway::Gateway>()];
+
+/// Where the configuration comes from; the same for every service and for `up`.
+#[derive(Clone, Debug, Args)]
+pub struct ConfigArgs {
+    /// Configuration file (TOML); one file may hold the sections of all services.
+    #[arg(long, value_name = "FILE", env = "DROVER_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Sets one key, before the file and the environment; may be given several times.
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    pub set: Vec<Setting>,
+    /// Prints the configuration in force, secrets hidden, and exits.
+    #[arg(long)]
+    pub print_config: bool,
+    /// Checks the configuration and exits.
+    #[arg(long, conflicts_with = "print_config")]
+    pub check_config: bool,
+}
+
+impl ConfigArgs {
+    /// Reads every layer.
+    pub fn layers(&self) -> Result<Layers, ConfigError> {
+        Layers::load(self.config.as_deref(), &self.set)
+    }
+}
+
+/// `drover SERVICE`.
+#[derive(Debug, Args)]
+pub struct ServiceArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Directory of the service's files.
+    #[arg(long, value_name = "DIR", default_value = "./drover-data")]
+    data: PathBuf,
+}
+
+impl ServiceArgs {
+    /// Runs the service of this name as a process of its own.
+    pub fn run(self, name: &str) -> anyhow::Result<()> {
+        let services = ALL.into_iter().filter(|service| service.name == name).collect();
+        let layers = start::defaults_in(self.config.layers()?, &self.data);
+        start::run(Plan::new(services, layers)?, &self.config, self.data)
+    }
+}

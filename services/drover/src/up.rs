@@ -1,0 +1,94 @@
+//! `drover up`: all services in one process, on one data directory, with everything they need.
+
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory};
+use drover_host::SystemRandom;
+use drover_types::Random;
+
+use crate::Cli;
+use crate::kafka::KafkaConfig;
+use crate::services::{self, ConfigArgs};
+use crate::start::{self, Plan};
+
+/// The Kafka listener among the parts that `--disable` and `--only` name.
+const KAFKA: &str = "kafka";
+
+/// `drover up`.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Directory of everything that is kept; made if missing.
+    #[arg(long, value_name = "DIR", default_value = "./drover-data", conflicts_with = "ephemeral")]
+    data: PathBuf,
+    /// Keeps everything in a temporary directory, which is removed at the end.
+    #[arg(long)]
+    ephemeral: bool,
+    /// Runs only these parts.
+    #[arg(long, value_name = "PARTS", value_delimiter = ',', value_parser = parts(), conflicts_with = "disable")]
+    only: Vec<String>,
+    /// Leaves these parts out.
+    #[arg(long, value_name = "PARTS", value_delimiter = ',', value_parser = parts())]
+    disable: Vec<String>,
+    /// Adds N to every port.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    port_offset: u16,
+    /// A further name by which this machine is called, for the server certificate; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    hostname: Vec<String>,
+}
+
+fn parts() -> PossibleValuesParser {
+    PossibleValuesParser::new(services::ALL.map(|service| service.name).into_iter().chain([KAFKA]))
+}
+
+impl UpArgs {
+    /// Runs until a signal.
+    pub fn run(self) -> anyhow::Result<()> {
+        let data = if self.ephemeral { temporary() } else { self.data.clone() };
+        let _removal = self.ephemeral.then(|| Removal(data.clone()));
+        let chosen = services::ALL.into_iter().filter(|service| self.runs(service.name)).collect();
+        let layers = self
+            .config
+            .layers()?
+            .with_default("registry.hostnames", &self.hostname)
+            .with_default("gateway.allowed_hosts", &self.hostname);
+        let mut plan = Plan::new(chosen, start::defaults_in(layers, &data))?;
+        plan.one_process = true;
+        plan.kafka = if self.runs(KAFKA) { Some(KafkaConfig::load(&plan.layers)?) } else { None };
+        plan.hostnames = self.hostname;
+        plan.shift_ports(self.port_offset).map_err(|port| {
+            let message = format!("--port-offset {} moves port {port} beyond 65535", self.port_offset);
+            Cli::command().error(ErrorKind::ValueValidation, message)
+        })?;
+        start::run(plan, &self.config, data)
+    }
+
+    fn runs(&self, part: &str) -> bool {
+        let named = |parts: &[String]| parts.iter().any(|name| name == part);
+        (self.only.is_empty() || named(&self.only)) && !named(&self.disable)
+    }
+}
+
+/// A directory nobody else uses.
+fn temporary() -> PathBuf {
+    let mut name = [0; 8];
+    SystemRandom.fill(&mut name);
+    std::env::temp_dir().join(format!("drover-{:016x}", u64::from_be_bytes(name)))
+}
+
+/// Removes a directory at the end.
+struct Removal(PathBuf);
+
+impl Drop for Removal {
+    fn drop(&mut self) {
+        match std::fs::remove_dir_all(&self.0) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => eprintln!("drover: {} cannot be removed: {error}", self.0.display()),
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! The real executable: how it starts, refuses, stops and starts again.
+
+mod process;
+mod refusals;
+mod tools;
+mod up;

@@ -1,0 +1,120 @@
+//! `drover` as a child process: its output, its exit code, and a port offset of its own.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Ports that `up` binds.
+const PORTS: [u16; 8] = [1883, 8883, 8080, 9092, 7071, 7073, 7075, 9464];
+/// Distance of the offsets of two tests: more than the distance of neighbouring ports.
+const STEP: u16 = 20;
+
+/// The executable, without the caller's own settings.
+pub fn drover(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_drover"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DROVER_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// What it printed and how it ended.
+pub fn run(arguments: &[&str]) -> Output {
+    drover(arguments).output().expect("the executable runs")
+}
+
+/// What it complained about: one text on stderr, and a failure.
+pub fn refused(command: &mut Command, code: i32) -> String {
+    let output = command.output().expect("the executable runs");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    said
+}
+
+/// An offset at which every port is free, and that no other test of this process uses.
+pub fn free_offset() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 10_000 + u16::try_from(std::process::id() % 30_000).expect("below 30,000");
+    loop {
+        let offset = base + NEXT.fetch_add(STEP, Ordering::Relaxed) % 10_000;
+        if PORTS.iter().all(|port| TcpListener::bind(("127.0.0.1", port + offset)).is_ok()) {
+            return offset;
+        }
+    }
+}
+
+/// A running `drover up`; killed when dropped.
+pub struct Up {
+    child: Child,
+    pub offset: u16,
+    /// What it printed until it was ready.
+    pub printed: String,
+}
+
+impl Up {
+    /// Starts with these arguments besides a port offset, and waits until it says that it is ready.
+    pub fn start(arguments: &[&str]) -> Self {
+        Self::start_at(free_offset(), drover(&["up"]).args(arguments))
+    }
+
+    /// As [`Up::start`], on the data directory `data`.
+    pub fn on(data: &Path) -> Self {
+        Self::start_at(free_offset(), drover(&["up", "--data"]).arg(data))
+    }
+
+    pub fn start_at(offset: u16, command: &mut Command) -> Self {
+        let command = command.arg("--port-offset").arg(offset.to_string());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the executable runs");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let mut printed = String::new();
+        // The text ends with an empty line; one more comes first.
+        while !printed.ends_with("/metrics\n") {
+            let Some(line) = lines.next() else {
+                let mut said = String::new();
+                child.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
+                panic!("it ended before it was ready: {printed}{said}");
+            };
+            printed += &(line.expect("text") + "\n");
+        }
+        // Nobody reads its log from here on; a full pipe must not stop it.
+        let mut log = child.stderr.take().expect("piped");
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        Self { child, offset, printed }
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn stop(mut self) -> ExitStatus {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a process id")).expect("not zero");
+        kill_process(pid, Signal::TERM).expect("our own child");
+        self.child.wait().expect("our own child")
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().expect("our own child");
+        self.child.wait().expect("our own child");
+    }
+
+    /// Status and body of a page of the admin port.
+    pub fn admin(&self, path: &str) -> (u16, String) {
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let url = format!("http://127.0.0.1:{}{path}", 9464 + self.offset);
+        let mut answer = agent.get(url).call().expect("it answers");
+        (answer.status().as_u16(), answer.body_mut().read_to_string().expect("text"))
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        // After `stop` and `kill` there is nothing left to end.
+        if let Ok(None) = self.child.try_wait() {
+            self.child.kill().expect("our own child");
+            self.child.wait().expect("our own child");
+        }
+    }
+}

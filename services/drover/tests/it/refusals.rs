@@ -1,0 +1,154 @@
+//! Bad input: one clear text that says what, where and what to do; and an exit code that is not 0.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+
+use crate::process::{Up, drover, free_offset, refused, run};
+
+/// A command that never gets as far as to bind anything.
+fn checked(arguments: &[&str]) -> Command {
+    drover(&[&["up", "--check-config"], arguments].concat())
+}
+
+fn one_line(said: &str) -> &str {
+    let line = said.trim_end();
+    assert!(!line.contains('\n'), "more than one line: {said}");
+    line
+}
+
+#[test]
+fn wrong_flags_are_wrong_usage() {
+    for arguments in [["up", "--prot-offset=1"], ["up", "--only=mqtt"], ["up", "--disable=nothing"], ["up", "--set=x"]] {
+        refused(&mut drover(&arguments), 2);
+    }
+    let said = refused(&mut drover(&["up", "--port-offset", "60000"]), 2);
+    assert!(said.contains("--port-offset 60000 moves port") && said.contains("beyond 65535"), "{said}");
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_layer_and_the_nearest_known_key() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("drover.toml");
+    std::fs::write(&file, "[bus]\nkind = \"embedded\"\npartition = 4\n").expect("written");
+    let path = file.display().to_string();
+    let said = refused(&mut checked(&["--config", &path]), 1);
+    assert_eq!(one_line(&said), format!("drover: {path}: unknown key bus.partition; did you mean partitions?"));
+    let said = refused(checked(&[]).env("DROVER_BUS__PARTITION", "4"), 1);
+    let expected = "drover: environment DROVER_BUS__PARTITION: unknown key bus.partition; did you mean partitions?";
+    assert_eq!(one_line(&said), expected);
+    let said = refused(&mut checked(&["--set", "registri.partitions=4"]), 1);
+    assert_eq!(one_line(&said), "drover: --set: unknown key registri; did you mean registry?");
+}
+
+#[test]
+fn a_wrong_value_is_named_with_its_layer_and_what_is_allowed() {
+    for (setting, expected) in [
+        ("bus.kind=kafka", "bus.kind: kafka is not supported yet; use embedded"),
+        ("registry.partitions=0", "registry.partitions: is 0, allowed are 1 to 1024"),
+        ("kafka.listen=[\"0.0.0.0:9092\"]", "kafka.listen: 0.0.0.0:9092 is not a loopback address; the listener has no authentication, so only 127.0.0.1 and ::1 are allowed"),
+    ] {
+        assert_eq!(one_line(&refused(&mut checked(&["--set", setting]), 1)), format!("drover: --set: {expected}"));
+    }
+    let missing = refused(&mut checked(&["--config", "/nonexistent/drover.toml"]), 1);
+    assert!(one_line(&missing).starts_with("drover: /nonexistent/drover.toml: cannot be read: No such file"), "{missing}");
+}
+
+#[test]
+fn the_layers_win_in_their_order_and_the_result_can_be_printed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("drover.toml");
+    std::fs::write(&file, "[bus]\npartitions = 2\nretention = \"1d\"\n[log]\nlevel = \"warn\"\n").expect("written");
+    let mut command = drover(&["up", "--print-config", "--set", "log.level=debug", "--config"]);
+    let output = command.arg(&file).env("DROVER_BUS__PARTITIONS", "3").env("DROVER_LOG__LEVEL", "error").output();
+    let printed = String::from_utf8(output.expect("runs").stdout).expect("text");
+    for line in ["partitions = 3", "retention = \"1d\"", "level = \"debug\"", "retention_size = \"10GiB\""] {
+        assert!(printed.lines().any(|printed| printed == line), "{line} in {printed}");
+    }
+    let again = directory.path().join("printed.toml");
+    std::fs::write(&again, &printed).expect("written");
+    assert!(run(&["up", "--check-config", "--config", &again.display().to_string()]).status.success());
+}
+
+#[test]
+fn a_single_service_says_that_the_embedded_log_serves_one_process() {
+    let said = refused(&mut drover(&["registry"]), 1);
+    assert!(one_line(&said).contains("bus.kind = embedded serves one process: use `drover up`"), "{said}");
+    assert!(run(&["registry", "--check-config"]).status.success());
+}
+
+#[test]
+fn all_ports_in_use_are_listed_at_once_with_what_moves_them() {
+    let offset = free_offset();
+    let _held = [7071, 9092].map(|port| TcpListener::bind(("127.0.0.1", port + offset)).expect("was free"));
+    let data = tempfile::tempdir().expect("a directory");
+    let mut command = drover(&["up", "--port-offset", &offset.to_string(), "--data"]);
+    let said = refused(command.arg(data.path().join("data")), 1);
+    for (port, key) in [(7071, "registry.listen"), (9092, "kafka.listen")] {
+        let line = said.lines().find(|line| line.contains(&format!("127.0.0.1:{}", port + offset)));
+        assert!(line.is_some_and(|line| line.contains("in use") && line.contains(key)), "{said}");
+    }
+    assert!(said.contains("2 addresses cannot be bound; --port-offset N moves all ports"), "{said}");
+    assert!(!data.path().join("data").exists(), "nothing was made");
+}
+
+fn refused_on(data: &Path) -> String {
+    let offset = free_offset().to_string();
+    let said = refused(drover(&["up", "--port-offset", &offset, "--set", "log.level=error", "--data"]).arg(data), 1);
+    one_line(&said).to_owned()
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_named() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let data = file.path().join("data");
+    let said = refused_on(&data);
+    assert!(said.contains(&format!("data directory {} cannot be made", data.display())), "{said}");
+    assert!(said.contains("choose another with --data DIR"), "{said}");
+}
+
+#[test]
+fn a_second_start_on_the_same_directory_is_refused_and_harms_nobody() {
+    let data = tempfile::tempdir().expect("a directory");
+    let first = Up::on(data.path());
+    let said = refused_on(data.path());
+    assert!(said.contains(&data.path().display().to_string()) && said.contains("in use by another process"), "{said}");
+    assert_eq!(first.admin("/readyz").0, 200);
+    assert!(first.stop().success());
+}
+
+#[test]
+fn data_of_another_version_or_damaged_data_is_refused_and_left_alone() {
+    let data = tempfile::tempdir().expect("a directory");
+    assert!(Up::on(data.path()).stop().success());
+    let format = data.path().join("bus/FORMAT");
+    let kept = std::fs::read_to_string(&format).expect("there");
+    for (found, shown) in [("0\n", "format 0"), ("999\n", "format 999")] {
+        std::fs::write(&format, found).expect("written");
+        let said = refused_on(data.path());
+        assert!(said.contains(shown) && said.contains("use the version of drover that wrote it"), "{said}");
+    }
+    std::fs::write(&format, kept).expect("written");
+    let ca = data.path().join("pki/ca.pem");
+    std::fs::write(&ca, "no certificate").expect("written");
+    let said = refused_on(data.path());
+    assert!(said.contains(&ca.display().to_string()) && said.contains("malformed"), "{said}");
+}
+
+#[test]
+fn a_full_disk_at_the_start_is_named() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let offset = free_offset().to_string();
+    let script = "mount -t tmpfs -o size=16k tmpfs \"$1\" || exit 77; exec \"$2\" up --port-offset \"$3\" --data \"$1/data\" --set log.level=error";
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]);
+    let command = command.arg(directory.path()).args([env!("CARGO_BIN_EXE_drover"), &offset]);
+    let Ok(output) = command.output() else { return eprintln!("left out: there is no `unshare` here") };
+    let said = String::from_utf8(output.stderr).expect("text");
+    if output.status.code() == Some(77) || said.starts_with("unshare:") {
+        return eprintln!("left out: mounting is not allowed here: {said}");
+    }
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(one_line(&said).contains("No space left on device"), "{said}");
+    assert!(said.contains(&directory.path().display().to_string()), "{said}");
+}

@@ -1,0 +1,60 @@
+//! Commands that need no running platform.
+
+use serde_json::Value;
+
+use crate::process::{Up, drover, free_offset, run};
+
+fn doctor(data: &std::path::Path, offset: u16) -> (bool, Vec<Value>) {
+    let mut command = drover(&["doctor", "-o", "json", "--port-offset", &offset.to_string(), "--data"]);
+    let output = command.arg(data).output().expect("runs");
+    let mut answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    (output.status.success(), answer["items"].as_array_mut().expect("items").drain(..).collect())
+}
+
+fn verdicts(findings: &[Value], check: &str) -> Vec<String> {
+    let of_check = findings.iter().filter(|finding| finding["check"] == check);
+    of_check.map(|finding| finding["verdict"].as_str().expect("a verdict").to_owned()).collect()
+}
+
+#[test]
+fn the_doctor_finds_nothing_to_fail_on_an_empty_machine_and_on_a_running_platform() {
+    let data = tempfile::tempdir().expect("a directory");
+    let (healthy, findings) = doctor(data.path(), free_offset());
+    assert!(healthy, "{findings:?}");
+    assert_eq!(verdicts(&findings, "server"), ["warn"], "nothing runs yet");
+    let up = Up::on(data.path());
+    let (healthy, findings) = doctor(data.path(), up.offset);
+    assert!(healthy, "{findings:?}");
+    for check in ["server", "ports", "data", "ca.pem", "server.pem"] {
+        assert_eq!(verdicts(&findings, check), ["ok"], "{check}: {findings:?}");
+    }
+    assert!(up.stop().success());
+}
+
+#[test]
+fn the_doctor_fails_on_taken_ports_and_damage_and_says_what_to_do() {
+    let data = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir_all(data.path().join("pki")).expect("made");
+    std::fs::create_dir_all(data.path().join("bus")).expect("made");
+    std::fs::write(data.path().join("pki/ca.pem"), "damaged").expect("written");
+    std::fs::write(data.path().join("bus/FORMAT"), "999\n").expect("written");
+    let offset = free_offset();
+    let _held = std::net::TcpListener::bind(("127.0.0.1", 9092 + offset)).expect("was free");
+    let (healthy, findings) = doctor(data.path(), offset);
+    assert!(!healthy);
+    for check in ["ports", "data", "ca.pem"] {
+        assert_eq!(verdicts(&findings, check), ["fail"], "{check}: {findings:?}");
+    }
+    let unhealthy = findings.iter().filter(|finding| finding["verdict"] != "ok");
+    assert!(unhealthy.clone().all(|finding| finding["advice"].is_string()), "{findings:?}");
+}
+
+#[test]
+fn crds_and_completions_are_printed() {
+    let crds = String::from_utf8(run(&["crd"]).stdout).expect("text");
+    assert_eq!(crds.matches("kind: CustomResourceDefinition").count(), 2);
+    for shell in ["bash", "zsh", "fish"] {
+        let completions = String::from_utf8(run(&["completions", shell]).stdout).expect("text");
+        assert!(completions.contains("drover") && completions.contains("port-offset"), "{shell}");
+    }
+}

@@ -1,0 +1,57 @@
+//! `drover up` from start to stop, and once more.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::process::{Up, drover};
+
+#[test]
+fn it_says_where_things_are_and_ends_well_on_sigterm() {
+    let data = tempfile::tempdir().expect("a directory");
+    let data = data.path().join("data");
+    let up = Up::on(&data);
+    let token = data.join("admin.token");
+    let secret = std::fs::read_to_string(&token).expect("made at the first start");
+    assert!(up.printed.contains(&token.display().to_string()), "{}", up.printed);
+    assert!(!up.printed.contains(secret.trim()), "the token itself is never printed");
+    for port in [7071, 8080, 9092, 9464] {
+        assert!(up.printed.contains(&format!("127.0.0.1:{}", port + up.offset)), "{port} in {}", up.printed);
+    }
+    assert_eq!(std::fs::metadata(&data).expect("there").permissions().mode() & 0o777, 0o700);
+    assert_eq!(up.admin("/readyz"), (200, r#"{"ready":true}"#.to_owned()));
+    assert_eq!(up.admin("/healthz").0, 200);
+    let (_, metrics) = up.admin("/metrics");
+    assert!(metrics.contains("process_resident_memory_bytes") && metrics.contains("drover_registry"), "{metrics}");
+    assert_eq!(up.stop().code(), Some(0));
+}
+
+#[test]
+fn after_a_kill_it_resumes_with_the_same_token_and_authority() {
+    let data = tempfile::tempdir().expect("a directory");
+    let read = |name: &str| std::fs::read_to_string(data.path().join(name)).expect("there");
+    let up = Up::on(data.path());
+    let before = ["admin.token", "pki/ca.pem", "pki/server.pem"].map(read);
+    up.kill();
+    let again = Up::on(data.path());
+    assert_eq!(["admin.token", "pki/ca.pem", "pki/server.pem"].map(read), before);
+    assert!(again.stop().success());
+}
+
+#[test]
+fn ephemeral_data_is_gone_at_the_end() {
+    let parent = tempfile::tempdir().expect("a directory");
+    let offset = crate::process::free_offset();
+    let up = Up::start_at(offset, drover(&["up", "--ephemeral"]).env("TMPDIR", parent.path()));
+    assert_eq!(std::fs::read_dir(parent.path()).expect("there").count(), 1);
+    assert!(up.stop().success());
+    assert_eq!(std::fs::read_dir(parent.path()).expect("there").count(), 0);
+}
+
+#[test]
+fn parts_can_be_left_out() {
+    let up = Up::start(&["--ephemeral", "--disable", "kafka,gateway"]);
+    assert!(!up.printed.contains("kafka") && !up.printed.contains("gateway"), "{}", up.printed);
+    assert!(up.stop().success());
+    let up = Up::start(&["--ephemeral", "--only", "registry"]);
+    assert!(up.printed.contains("registry") && !up.printed.contains("kafka"), "{}", up.printed);
+    assert!(up.stop().success());
+}

@@ -1,0 +1,112 @@
+//! The configuration section `gateway`: every key with its default, unit and range.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use drover_host::{ListenSpec, ServiceConfig, Transport};
+use drover_types::ApiError;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::tail::TailLimits;
+
+/// Name of the HTTP listener.
+pub const HTTP: &str = "gateway.http";
+
+/// Section `gateway`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// Addresses of the REST interface.
+    pub listen: Vec<SocketAddr>,
+    /// File with the administrator's token, read at start; relative to the working directory.
+    pub admin_token_file: PathBuf,
+    /// Host names besides `localhost` and loopback addresses by which a loopback listener may be called.
+    pub allowed_hosts: Vec<String>,
+    /// Where devices connect, told to whoever creates one: `host:port` of MQTT.
+    pub mqtt_endpoint: String,
+    /// The same for MQTT over TLS.
+    pub mqtts_endpoint: String,
+    /// Connections at once; more wait to be accepted. 1 to 100,000.
+    pub connections_max: usize,
+    /// Live streams at once. 1 to 10,000.
+    pub streams_max: usize,
+    /// Messages waiting for the client of one live stream. 1 to 100,000.
+    pub stream_queue_messages: usize,
+    /// Records of one partition a live stream may be behind before it jumps to the end. At least 1.
+    pub stream_lag_records_max: u64,
+    /// Largest request body in bytes, 1 KiB to 16 MiB. The default holds a rule with the longest SQL, escaped.
+    pub body_bytes_max: usize,
+    /// Most objects on one page of a list, 1 to 1,000.
+    pub page_items_max: u32,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 8080))],
+            admin_token_file: "drover-data/admin.token".into(),
+            allowed_hosts: Vec::new(),
+            mqtt_endpoint: "127.0.0.1:1883".into(),
+            mqtts_endpoint: "127.0.0.1:8883".into(),
+            connections_max: 1_024,
+            streams_max: 64,
+            stream_queue_messages: 256,
+            stream_lag_records_max: 100_000,
+            body_bytes_max: 256 * 1024,
+            page_items_max: 1_000,
+        }
+    }
+}
+
+impl GatewayConfig {
+    /// Bounds of each live stream.
+    pub fn tail_limits(&self) -> TailLimits {
+        TailLimits { queue_messages: self.stream_queue_messages, lag_records_max: self.stream_lag_records_max }
+    }
+}
+
+impl ServiceConfig for GatewayConfig {
+    fn listeners(&self) -> Vec<ListenSpec> {
+        let addresses = self.listen.clone();
+        vec![ListenSpec { name: HTTP, key: "gateway.listen", transport: Transport::Tcp, addresses }]
+    }
+
+    fn check(&self) -> Result<(), ApiError> {
+        let as_u64 = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        for (key, value, least, most) in [
+            ("connections_max", as_u64(self.connections_max), 1, 100_000),
+            ("streams_max", as_u64(self.streams_max), 1, 10_000),
+            ("stream_queue_messages", as_u64(self.stream_queue_messages), 1, 100_000),
+            ("stream_lag_records_max", self.stream_lag_records_max, 1, u64::MAX),
+            ("body_bytes_max", as_u64(self.body_bytes_max), 1024, 16 * 1024 * 1024),
+            ("page_items_max", self.page_items_max.into(), 1, 1_000),
+        ] {
+            if !(least..=most).contains(&value) {
+                let message = format!("is out of range {least} to {most}");
+                return Err(ApiError::invalid(format!("gateway.{key}"), message).over(most, value));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_valid_and_unknown_keys_are_refused() {
+        assert_eq!(GatewayConfig::default().check(), Ok(()));
+        let unknown = serde_json::from_str::<GatewayConfig>(r#"{"listn": []}"#);
+        assert!(unknown.expect_err("refused").to_string().contains("unknown field `listn`"));
+    }
+
+    #[test]
+    fn values_out_of_range_are_named() {
+        let none = GatewayConfig { streams_max: 0, ..GatewayConfig::default() };
+        let refused = none.check().expect_err("refused");
+        assert_eq!(refused.field.as_deref(), Some("gateway.streams_max"));
+        let large = GatewayConfig { page_items_max: 1_001, ..GatewayConfig::default() };
+        assert_eq!(large.check().expect_err("refused").limit.as_deref(), Some("1000"));
+    }
+}

@@ -1,0 +1,211 @@
+//! Which records a live stream shows, and how one is shown.
+//!
+//! Domain layer, no I/O. The wall between tenants stands here: a record of another tenant is never shown.
+
+use drover_bus::{Record, Stored};
+use drover_types::{ApiError, TELEMETRY_TOPIC, TenantId, TopicFilter, header};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::declared::iso;
+
+/// Topics that only the platform reads.
+const INTERNAL_PREFIX: &str = "drover.";
+
+/// What a stream is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// Device messages of a tenant whose MQTT topic matches.
+    Messages { tenant: TenantId, filter: TopicFilter },
+    /// Records of an output topic of the tenant.
+    Outputs { topic: String },
+}
+
+/// Where a stream begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At the oldest record kept.
+    Earliest,
+    /// With what comes from now on.
+    Now,
+    /// At the first record of that time or later, milliseconds since the Unix epoch.
+    At(i64),
+}
+
+/// One shown record. `payload` is the text exactly as sent; what is no UTF-8 is in `payloadBase64` instead.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Message {
+    /// ISO 8601.
+    pub time: String,
+    /// MQTT topic of a device message, else the output topic.
+    pub topic: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Key of an output record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The rule that made an output record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload_base64: Option<String>,
+    pub partition: u32,
+    pub offset: u64,
+}
+
+impl Start {
+    /// `earliest`, `now` or an ISO 8601 time with its offset; absent: now.
+    pub fn parse(text: Option<&str>) -> Result<Self, ApiError> {
+        match text {
+            None | Some("now") => Ok(Self::Now),
+            Some("earliest") => Ok(Self::Earliest),
+            Some(text) => text.parse::<Timestamp>().map(|time| Self::At(time.as_millisecond())).map_err(|error| {
+                ApiError::invalid("from", format!("is none of earliest, now and an ISO 8601 time: {error}"))
+            }),
+        }
+    }
+}
+
+impl Selection {
+    /// Messages of `tenant` by MQTT filter; shared subscriptions have no meaning here.
+    pub fn messages(tenant: TenantId, filter: &str) -> Result<Self, ApiError> {
+        let filter = TopicFilter::new(filter).map_err(|error| ApiError::invalid("filter", error.to_string()))?;
+        if filter.share().is_some() {
+            return Err(ApiError::invalid("filter", "a stream cannot join a shared subscription"));
+        }
+        Ok(Self::Messages { tenant, filter })
+    }
+
+    /// Records of an output topic; whether it is the tenant's is for the caller to find out.
+    pub fn outputs(topic: &str) -> Result<Self, ApiError> {
+        if topic.starts_with(INTERNAL_PREFIX) {
+            return Err(ApiError::invalid("topic", "topics under drover. are internal"));
+        }
+        Ok(Self::Outputs { topic: topic.to_owned() })
+    }
+
+    /// The topic of the log to read.
+    pub fn log_topic(&self) -> &str {
+        match self {
+            Self::Messages { .. } => TELEMETRY_TOPIC,
+            Self::Outputs { topic } => topic,
+        }
+    }
+
+    /// The record as it is shown; `None` if it is not selected.
+    pub fn show(&self, stored: &Stored) -> Option<Message> {
+        let record = &stored.record;
+        let shown = match self {
+            Self::Messages { tenant, filter } => {
+                let topic = text(record, header::TOPIC)?;
+                if text(record, header::TENANT)? != tenant.as_str() || !filter.matches(topic) {
+                    return None;
+                }
+                Message { topic: topic.to_owned(), device: owned(record, header::DEVICE), ..Message::bare(stored) }
+            }
+            Self::Outputs { topic } => Message {
+                topic: topic.clone(),
+                key: record.key.as_ref().map(|key| String::from_utf8_lossy(key).into_owned()),
+                rule: owned(record, header::RULE),
+                ..Message::bare(stored)
+            },
+        };
+        Some(shown)
+    }
+}
+
+impl Message {
+    /// What every record shows.
+    fn bare(stored: &Stored) -> Self {
+        let value = stored.record.value.as_deref();
+        let payload = value.and_then(|value| std::str::from_utf8(value).ok()).map(str::to_owned);
+        Self {
+            time: iso(u64::try_from(stored.record.timestamp_ms).unwrap_or(0)),
+            topic: String::new(),
+            device: None,
+            key: None,
+            rule: None,
+            payload_base64: value.filter(|_| payload.is_none()).map(base64),
+            payload,
+            partition: stored.position.at.partition,
+            offset: stored.position.offset,
+        }
+    }
+}
+
+fn text<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
+    record.header(name).and_then(|value| std::str::from_utf8(value).ok())
+}
+
+fn owned(record: &Record, name: &str) -> Option<String> {
+    text(record, name).map(str::to_owned)
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use drover_bus::{Header, Position, TopicPartition};
+
+    fn stored(tenant: &'static str, topic: &'static str, value: &'static [u8]) -> Stored {
+        let header = |name: &'static str, value: &'static str| Header {
+            name: name.into(),
+            value: Bytes::from_static(value.as_bytes()),
+        };
+        let headers =
+            vec![header(header::TENANT, tenant), header(header::TOPIC, topic), header(header::DEVICE, "d-1")];
+        let record = Record { key: Some("k".into()), value: Some(value.into()), headers, timestamp_ms: 1_000 };
+        Stored { position: Position { at: TopicPartition::new("t", 3), offset: 9 }, record }
+    }
+
+    fn messages(tenant: &str, filter: &str) -> Selection {
+        Selection::messages(TenantId::new(tenant).expect("valid"), filter).expect("valid")
+    }
+
+    #[test]
+    fn a_message_of_another_tenant_or_topic_is_not_shown() {
+        let record = stored("home", "sensors/1", b"{}");
+        assert!(messages("home", "sensors/+").show(&record).is_some());
+        assert!(messages("away", "sensors/+").show(&record).is_none());
+        assert!(messages("home", "other/#").show(&record).is_none());
+        let bare = Stored { record: Record::default(), ..record };
+        assert!(messages("home", "#").show(&bare).is_none());
+    }
+
+    #[test]
+    fn a_payload_is_shown_exactly_as_sent() {
+        let shown = messages("home", "#").show(&stored("home", "a", b"{\"n\": 1.10}\r\n")).expect("shown");
+        assert_eq!(shown.payload.as_deref(), Some("{\"n\": 1.10}\r\n"));
+        assert_eq!((shown.time.as_str(), shown.partition, shown.offset), ("1970-01-01T00:00:01Z", 3, 9));
+        assert_eq!((shown.device.as_deref(), shown.key), (Some("d-1"), None));
+        let binary = messages("home", "#").show(&stored("home", "a", b"\xff\x00")).expect("shown");
+        assert_eq!((binary.payload, binary.payload_base64.as_deref()), (None, Some("/wA=")));
+    }
+
+    #[test]
+    fn internal_topics_and_shared_filters_are_refused() {
+        assert_eq!(Selection::outputs("drover.telemetry").expect_err("refused").field.as_deref(), Some("topic"));
+        assert!(Selection::outputs("home.hot").is_ok());
+        let tenant = TenantId::default_tenant();
+        for bad in ["$share/g/a", "a/#/b", ""] {
+            let refused = Selection::messages(tenant.clone(), bad).expect_err("refused");
+            assert_eq!(refused.field.as_deref(), Some("filter"));
+        }
+    }
+
+    #[test]
+    fn a_start_is_a_word_or_a_time() {
+        assert_eq!(Start::parse(None), Ok(Start::Now));
+        assert_eq!(Start::parse(Some("earliest")), Ok(Start::Earliest));
+        assert_eq!(Start::parse(Some("1970-01-01T00:00:01Z")), Ok(Start::At(1_000)));
+        assert_eq!(Start::parse(Some("yesterday")).expect_err("refused").field.as_deref(), Some("from"));
+    }
+}

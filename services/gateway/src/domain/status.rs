@@ -1,0 +1,116 @@
+//! `status` of objects: what the registry and the rules service observed, as people and programs read it.
+//!
+//! Domain layer, no I/O.
+
+use drover_proto::registry::v1::Presence;
+use drover_proto::rules::v1 as wire;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::declared::iso;
+
+/// In which state a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Phase {
+    Connected,
+    Disconnected,
+    NeverSeen,
+    Disabled,
+}
+
+impl Phase {
+    /// The phase of a device that is `enabled` and was last heard of as `presence` says.
+    pub fn of(enabled: bool, presence: &Presence) -> Self {
+        match (enabled, presence.ever_seen, presence.connected) {
+            (false, _, _) => Self::Disabled,
+            (true, false, _) => Self::NeverSeen,
+            (true, true, true) => Self::Connected,
+            (true, true, false) => Self::Disconnected,
+        }
+    }
+}
+
+/// `status` of a device.
+pub fn device(enabled: bool, presence: &Presence) -> Value {
+    let mut status = json!({"phase": Phase::of(enabled, presence)});
+    if presence.ever_seen {
+        status["lastSeen"] = iso(presence.changed_ms).into();
+    }
+    status
+}
+
+/// `status` of a rule. Counts are text, because they may pass what JSON readers keep exactly.
+pub fn rule(status: wire::RuleStatus) -> Value {
+    let conditions: Vec<Value> = status.conditions.iter().map(condition).collect();
+    let mut json = json!({
+        "conditions": conditions,
+        "observedGeneration": status.observed_generation,
+        "matched": status.matched.to_string(),
+        "failed": status.failed.to_string(),
+        "lag": status.lag.to_string(),
+    });
+    if let Some(error) = status.last_error {
+        json["lastError"] = json!({"time": iso(error.time_ms), "message": error.message, "topic": error.topic});
+    }
+    json
+}
+
+/// `status` of a rule about which the rules service says nothing, and why.
+pub fn unknown_rule(reason: &str, message: &str) -> Value {
+    json!({"conditions": [{"type": "Ready", "status": "Unknown", "reason": reason, "message": message}]})
+}
+
+fn condition(condition: &wire::Condition) -> Value {
+    let mut json = json!({"type": condition.r#type, "status": condition.status});
+    for (name, text) in [("reason", &condition.reason), ("message", &condition.message)] {
+        if !text.is_empty() {
+            json[name] = text.as_str().into();
+        }
+    }
+    if condition.last_transition_ms > 0 {
+        json["lastTransitionTime"] = iso(condition.last_transition_ms).into();
+    }
+    json
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_devices_phase_follows_from_what_is_known() {
+        let seen = Presence { ever_seen: true, connected: true, changed_ms: 1_000, epoch: 1 };
+        assert_eq!(device(true, &seen), json!({"phase": "Connected", "lastSeen": "1970-01-01T00:00:01Z"}));
+        assert_eq!(device(false, &seen)["phase"], "Disabled");
+        assert_eq!(device(true, &Presence { connected: false, ..seen })["phase"], "Disconnected");
+        assert_eq!(device(true, &Presence::default()), json!({"phase": "NeverSeen"}));
+    }
+
+    #[test]
+    fn a_rules_counts_are_exact_text() {
+        let status = wire::RuleStatus {
+            observed_generation: 3,
+            conditions: vec![wire::Condition {
+                r#type: "Ready".into(),
+                status: "True".into(),
+                last_transition_ms: 1_000,
+                ..wire::Condition::default()
+            }],
+            matched: u64::MAX,
+            failed: 1,
+            lag: 0,
+            last_error: Some(wire::LastError { time_ms: 2_000, message: "no number".into(), topic: "a/b".into() }),
+        };
+        assert_eq!(
+            rule(status),
+            json!({
+                "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "1970-01-01T00:00:01Z"}],
+                "observedGeneration": 3,
+                "matched": "18446744073709551615",
+                "failed": "1",
+                "lag": "0",
+                "lastError": {"time": "1970-01-01T00:00:02Z", "message": "no number", "topic": "a/b"},
+            })
+        );
+    }
+}

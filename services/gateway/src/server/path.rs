@@ -1,0 +1,45 @@
+//! What a path says: the tenant, and the names of objects.
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::request::Parts;
+use drover_types::{ApiError, DeviceId, ErrorCode, TenantId};
+
+use super::error::Failure;
+
+/// The parameters of a path; the short form of a path is about the default tenant.
+pub struct At {
+    pub tenant: TenantId,
+    params: Vec<(String, String)>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for At {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let raw = RawPathParams::from_request_parts(parts, state)
+            .await
+            .map_err(|refused| ApiError::invalid("path", refused.body_text()))?;
+        let params: Vec<_> = raw.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let tenant = match find(&params, "tenant") {
+            Some(name) => TenantId::new(name).map_err(|error| ApiError::invalid("tenant", error.to_string()))?,
+            None => TenantId::default_tenant(),
+        };
+        Ok(Self { tenant, params })
+    }
+}
+
+impl At {
+    /// The parameter `name`, which the route has.
+    pub fn name(&self, name: &str) -> Result<&str, ApiError> {
+        find(&self.params, name).ok_or_else(|| ApiError::new(ErrorCode::Internal, format!("path has no {name}")))
+    }
+
+    /// The parameter `device`, checked.
+    pub fn device(&self) -> Result<DeviceId, ApiError> {
+        DeviceId::new(self.name("device")?).map_err(|error| ApiError::invalid("device", error.to_string()))
+    }
+}
+
+fn find<'a>(params: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    params.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+}

@@ -1,0 +1,343 @@
+//! The embedded store: one fjall keyspace in a directory of its own.
+//!
+//! Adapter layer. Reads go to the keyspace at once; writes of objects pass one thread ([`writer`]), which makes
+//! compare-and-set simple and one fsync serve many writers. After a failed write the database is dropped and opened
+//! again by the next call, which cuts what was half-written.
+
+mod keys;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+use async_trait::async_trait;
+use drover_bus::{Offset, Partition};
+use drover_types::{DeviceKey, TenantId};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::EmbeddedLimits;
+use crate::object::{Digest, Kind, Object, ObjectKey};
+use crate::ports::{Mutation, OutboxRow, PresenceView, RegistryStore, Session, SessionKey, StoreError};
+use writer::Request;
+
+/// Name of the one keyspace; a database without it is somebody else's.
+const KEYSPACE: &str = "registry";
+/// What this code reads and writes; grows when old code could not read the rows any more.
+const FORMAT: &[u8] = b"drover-registry 1";
+/// Bytes of journal before old ones are flushed and removed: the least fjall allows.
+const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Table files held open; a registry has few.
+const OPEN_FILES_MAX: usize = 64;
+/// Writes waiting for the writer; more wait in their callers.
+const QUEUE_MAX: usize = 256;
+
+/// The store did not open; nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("{} cannot be used: {source}", directory.display())]
+    Io { directory: PathBuf, source: std::io::Error },
+    #[error("{} is in use by another process", directory.display())]
+    Locked { directory: PathBuf },
+    #[error("{} holds {found}, which is not a registry store", directory.display())]
+    Foreign { directory: PathBuf, found: String },
+    #[error("{} holds format {found:?}, this version reads {:?}", directory.display(), String::from_utf8_lossy(FORMAT))]
+    Format { directory: PathBuf, found: String },
+    #[error("{} is damaged: {reason}", directory.display())]
+    Damaged { directory: PathBuf, reason: String },
+}
+
+/// The embedded store. Dropping it finishes the writes in hand and releases the directory.
+pub struct Embedded {
+    shared: Arc<Shared>,
+    /// Taken when dropped, which ends the writer.
+    requests: Option<mpsc::Sender<Request>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+/// What readers and the writer share.
+struct Shared {
+    directory: PathBuf,
+    limits: EmbeddedLimits,
+    /// `None` after a failed write, until the next call opens it again.
+    open: RwLock<Option<Arc<Open>>>,
+}
+
+/// An open database.
+struct Open {
+    rows: Keyspace,
+    database: Database,
+}
+
+impl Embedded {
+    /// Opens the store in `directory`, or makes it.
+    pub fn open(directory: &Path, limits: EmbeddedLimits) -> Result<Self, OpenError> {
+        let open = Arc::new(Open::at(directory, limits)?);
+        let shared = Arc::new(Shared { directory: directory.to_owned(), limits, open: RwLock::new(Some(open)) });
+        let (requests, queue) = mpsc::channel(QUEUE_MAX);
+        let (of_writer, name) = (Arc::clone(&shared), "registry-store".to_owned());
+        let writer = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || writer::run(&of_writer, queue))
+            .map_err(|source| OpenError::Io { directory: directory.to_owned(), source })?;
+        Ok(Self { shared, requests: Some(requests), writer: Some(writer) })
+    }
+
+    /// Runs a read where blocking is allowed.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Open) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let task = tokio::task::spawn_blocking(move || read(&*shared.opened()?));
+        task.await.unwrap_or_else(|e| Err(StoreError::Unavailable { reason: e.to_string() }))
+    }
+
+    /// Commits a batch that needs no compare-and-set, where blocking is allowed.
+    async fn commit(
+        &self,
+        durability: Option<PersistMode>,
+        fill: impl FnOnce(&Open, &mut OwnedWriteBatch) + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let task = tokio::task::spawn_blocking(move || {
+            let open = shared.opened()?;
+            let mut batch = open.database.batch().durability(durability);
+            fill(&open, &mut batch);
+            shared.commit(&open, batch)
+        });
+        task.await.unwrap_or_else(|e| Err(StoreError::Unavailable { reason: e.to_string() }))
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the registry store's writer panicked");
+        }
+    }
+}
+
+impl Shared {
+    /// The open database; opens it again after a failure.
+    fn opened(&self) -> Result<Arc<Open>, StoreError> {
+        if let Some(open) = self.open.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            return Ok(Arc::clone(open));
+        }
+        let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = slot.as_ref() {
+            return Ok(Arc::clone(open));
+        }
+        let open = Open::at(&self.directory, self.limits).map_err(|e| StoreError::Unavailable { reason: e.to_string() })?;
+        tracing::info!(directory = %self.directory.display(), "registry store opened again");
+        Ok(Arc::clone(slot.insert(Arc::new(open))))
+    }
+
+    /// Commits; a database that failed takes no more writes and is given up.
+    fn commit(&self, open: &Arc<Open>, batch: OwnedWriteBatch) -> Result<(), StoreError> {
+        batch.commit().map_err(|error| {
+            tracing::error!(%error, directory = %self.directory.display(), "registry store failed to write");
+            let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
+            slot.take_if(|current| Arc::ptr_eq(current, open));
+            store_error(error)
+        })
+    }
+}
+
+impl Open {
+    fn at(directory: &Path, limits: EmbeddedLimits) -> Result<Self, OpenError> {
+        let io = |source| OpenError::Io { directory: directory.to_owned(), source };
+        std::fs::create_dir_all(directory).map_err(io)?;
+        refuse_foreign_files(directory)?;
+        let database = Database::builder(directory)
+            .cache_size(limits.cache.bytes())
+            .max_cached_files(Some(OPEN_FILES_MAX))
+            .max_journaling_size(JOURNAL_BYTES_MAX)
+            .worker_threads(1)
+            .open()
+            .map_err(|e| open_error(directory, e))?;
+        let foreign = |found: &str| OpenError::Foreign { directory: directory.to_owned(), found: found.to_owned() };
+        if database.keyspace_count() > 0 && !database.keyspace_exists(KEYSPACE) {
+            return Err(foreign("another program's database"));
+        }
+        let rows = database
+            .keyspace(KEYSPACE, || KeyspaceCreateOptions::default().max_memtable_size(limits.write_buffer.bytes()))
+            .map_err(|e| open_error(directory, e))?;
+        let open = Self { rows, database };
+        match open.rows.get(keys::FORMAT).map_err(|e| open_error(directory, e))? {
+            Some(found) if *found == *FORMAT => Ok(open),
+            Some(found) => Err(OpenError::Format {
+                directory: directory.to_owned(),
+                found: String::from_utf8_lossy(&found).into_owned(),
+            }),
+            None if open.rows.is_empty().map_err(|e| open_error(directory, e))? => {
+                let mut batch = open.database.batch().durability(Some(PersistMode::SyncAll));
+                batch.insert(&open.rows, keys::FORMAT, FORMAT);
+                batch.commit().map_err(|e| open_error(directory, e))?;
+                Ok(open)
+            }
+            None => Err(foreign("rows without a format")),
+        }
+    }
+
+    fn object(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
+        self.rows.get(keys::object(key)).map_err(store_error)?.map(|row| keys::read_object(&row)).transpose()
+    }
+
+    /// Keys and values of the rows under `prefix`, after the row `after` if there is one.
+    fn scan<T>(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+        read: impl Fn(&[u8], &[u8]) -> Result<T, StoreError>,
+    ) -> Result<Vec<T>, StoreError> {
+        let from = match after {
+            Some(after) => std::ops::Bound::Excluded(after.to_vec()),
+            None => std::ops::Bound::Included(prefix.to_vec()),
+        };
+        let mut found = Vec::new();
+        for row in self.rows.range((from, std::ops::Bound::Unbounded)).take(limit) {
+            let (key, value) = row.into_inner().map_err(store_error)?;
+            if !key.starts_with(prefix) {
+                break;
+            }
+            found.push(read(&key, &value)?);
+        }
+        Ok(found)
+    }
+}
+
+#[async_trait]
+impl RegistryStore for Embedded {
+    async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
+        let key = key.clone();
+        self.read(move |open| open.object(&key)).await
+    }
+
+    async fn page(&self, kind: Kind, tenant: &TenantId, after: &str, limit: usize) -> Result<Vec<Object>, StoreError> {
+        let prefix = keys::objects_of(kind, tenant);
+        let after = (!after.is_empty()).then(|| [prefix.as_slice(), after.as_bytes()].concat());
+        self.read(move |open| open.scan(&prefix, after.as_deref(), limit, |_, row| keys::read_object(row))).await
+    }
+
+    async fn credential_by_digest(&self, digest: &Digest) -> Result<Option<Object>, StoreError> {
+        let index = keys::digest(digest);
+        self.read(move |open| {
+            let Some(key) = open.rows.get(index).map_err(store_error)? else { return Ok(None) };
+            open.rows.get(&key).map_err(store_error)?.map(|row| keys::read_object(&row)).transpose()
+        })
+        .await
+    }
+
+    async fn credentials_of(&self, device: &DeviceKey) -> Result<Vec<Object>, StoreError> {
+        let prefix = keys::credentials_of(device);
+        self.read(move |open| {
+            let keys = open.scan(&prefix, None, usize::MAX, |_, key| Ok(key.to_vec()))?;
+            let rows = keys.into_iter().filter_map(|key| open.rows.get(key).map_err(store_error).transpose());
+            rows.map(|row| keys::read_object(&row?)).collect()
+        })
+        .await
+    }
+
+    async fn write(&self, mutation: Mutation) -> Result<Option<Object>, StoreError> {
+        let ended = || StoreError::Unavailable { reason: "the store's writer has ended".to_owned() };
+        let (answer, answered) = oneshot::channel();
+        let requests = self.requests.as_ref().ok_or_else(ended)?;
+        requests.send(Request { mutation, answer }).await.map_err(|_| ended())?;
+        answered.await.map_err(|_| ended())?
+    }
+
+    async fn outbox(&self, limit: usize) -> Result<Vec<OutboxRow>, StoreError> {
+        self.read(move |open| open.scan(keys::OUTBOX, None, limit, keys::read_outbox)).await
+    }
+
+    async fn forget(&self, sequences: &[u64]) -> Result<(), StoreError> {
+        let sequences = sequences.to_vec();
+        self.commit(Some(PersistMode::SyncAll), move |open, batch| {
+            sequences.iter().for_each(|sequence| batch.remove(&open.rows, keys::outbox(*sequence)));
+        })
+        .await
+    }
+
+    async fn presence_of(
+        &self,
+        partition: Partition,
+        device: &DeviceKey,
+    ) -> Result<Vec<(SessionKey, Session)>, StoreError> {
+        let prefix = keys::sessions_of(partition, device);
+        self.read(move |open| open.scan(&prefix, None, usize::MAX, keys::read_session)).await
+    }
+
+    async fn presence(&self, partition: Partition) -> Result<PresenceView, StoreError> {
+        self.read(move |open| {
+            let next = open.rows.get(keys::next_event(partition)).map_err(store_error)?;
+            let next = next.map(|row| keys::read_number(&row)).transpose()?;
+            let sessions = open.scan(&keys::sessions(partition), None, usize::MAX, keys::read_session)?;
+            Ok(PresenceView { next, sessions })
+        })
+        .await
+    }
+
+    async fn put_presence(
+        &self,
+        partition: Partition,
+        next: Offset,
+        sessions: Vec<(SessionKey, Option<Session>)>,
+    ) -> Result<(), StoreError> {
+        self.commit(None, move |open, batch| {
+            for (key, session) in sessions {
+                let key = keys::session(partition, &key);
+                match session {
+                    Some(session) => batch.insert(&open.rows, key, keys::write_session(&session)),
+                    None => batch.remove(&open.rows, key),
+                }
+            }
+            batch.insert(&open.rows, keys::next_event(partition), next.to_be_bytes());
+        })
+        .await
+    }
+}
+
+/// A directory that has files but none of fjall's is not ours to write into.
+fn refuse_foreign_files(directory: &Path) -> Result<(), OpenError> {
+    let io = |source| OpenError::Io { directory: directory.to_owned(), source };
+    for entry in std::fs::read_dir(directory).map_err(io)? {
+        let name = entry.map_err(io)?.file_name().to_string_lossy().into_owned();
+        if !matches!(name.as_str(), "version" | "lock" | "keyspaces") && !name.ends_with(".jnl") {
+            return Err(OpenError::Foreign { directory: directory.to_owned(), found: name });
+        }
+    }
+    Ok(())
+}
+
+fn open_error(directory: &Path, error: fjall::Error) -> OpenError {
+    let directory = directory.to_owned();
+    match error {
+        fjall::Error::Io(source) | fjall::Error::Storage(fjall::LsmError::Io(source)) => {
+            OpenError::Io { directory, source }
+        }
+        fjall::Error::Locked => OpenError::Locked { directory },
+        fjall::Error::InvalidVersion(found) => OpenError::Format { directory, found: format!("{found:?}") },
+        other => OpenError::Damaged { directory, reason: other.to_string() },
+    }
+}
+
+fn store_error(error: fjall::Error) -> StoreError {
+    match error {
+        fjall::Error::Io(e) | fjall::Error::Storage(fjall::LsmError::Io(e)) => match e.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                StoreError::Full { reason: e.to_string() }
+            }
+            other => StoreError::Unavailable { reason: format!("{other}: {e}") },
+        },
+        fjall::Error::Poisoned | fjall::Error::Locked | fjall::Error::KeyspaceDeleted => {
+            StoreError::Unavailable { reason: error.to_string() }
+        }
+        other => StoreError::Corrupt { reason: other.to_string() },
+    }
+}

@@ -1,0 +1,140 @@
+//! The registry's section of the configuration.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use drover_host::{ByteSize, Duration, ListenSpec, ServiceConfig, Transport};
+use drover_types::limits::RULES_PER_TENANT_MAX;
+use drover_types::{ApiError, ErrorCode};
+use serde::{Deserialize, Serialize};
+
+/// Least memory that a buffer of the store works with.
+const KIB_64: ByteSize = ByteSize::from_bytes(64 << 10);
+
+const fn days(days: u64) -> Duration {
+    Duration::from_secs(days * 24 * 3600)
+}
+
+/// `[registry]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RegistryConfig {
+    /// Addresses of the gRPC server.
+    pub listen: Vec<SocketAddr>,
+    pub store: StoreConfig,
+    /// Directory of the platform's certificate authority; absent: `pki` in the service's own directory.
+    pub pki: Option<PathBuf>,
+    /// Host names in the server certificate, besides localhost, 127.0.0.1 and ::1.
+    pub hostnames: Vec<String>,
+    /// Partitions of the topics this service makes. Set once: a topic that exists with another number is refused.
+    pub partitions: u32,
+    /// Name of this process in its consumer group; unique among replicas, the same after a restart.
+    pub member: String,
+    /// Services that hold device connections and hear of revocations.
+    pub ingress_nodes: Vec<String>,
+    /// How long an ingress node may take to confirm a revocation, `1s` for example.
+    pub revoke_timeout: Duration,
+    /// Whether clients without credentials may be devices of the tenant `default`. Listeners decide who may try.
+    pub anonymous: bool,
+    pub rules_per_tenant_max: usize,
+    /// How long lifecycle events are kept, and how long a device that is away is remembered; `30d` for example.
+    pub events_retention: Duration,
+}
+
+/// `[registry.store]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum StoreConfig {
+    /// In the service's own directory, by one process.
+    Embedded(EmbeddedLimits),
+}
+
+/// Memory of the embedded store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EmbeddedLimits {
+    /// Cached blocks of tables.
+    pub cache: ByteSize,
+    /// Rows kept in memory before they become a table.
+    pub write_buffer: ByteSize,
+}
+
+impl Default for EmbeddedLimits {
+    fn default() -> Self {
+        Self { cache: ByteSize::from_bytes(8 << 20), write_buffer: ByteSize::from_bytes(4 << 20) }
+    }
+}
+
+impl Default for RegistryConfig {
+    fn default() -> Self {
+        let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+        Self {
+            listen: loopback.map(|ip| SocketAddr::new(ip, 7071)).to_vec(),
+            store: StoreConfig::Embedded(EmbeddedLimits::default()),
+            pki: None,
+            hostnames: Vec::new(),
+            partitions: 8,
+            member: "registry-0".to_owned(),
+            ingress_nodes: vec!["ingress".to_owned()],
+            revoke_timeout: Duration::from_secs(1),
+            anonymous: true,
+            rules_per_tenant_max: RULES_PER_TENANT_MAX,
+            events_retention: days(30),
+        }
+    }
+}
+
+impl ServiceConfig for RegistryConfig {
+    fn listeners(&self) -> Vec<ListenSpec> {
+        vec![ListenSpec {
+            name: drover_host::grpc::SOCKET,
+            key: "registry.listen",
+            transport: Transport::Tcp,
+            addresses: self.listen.clone(),
+        }]
+    }
+
+    fn check(&self) -> Result<(), ApiError> {
+        let StoreConfig::Embedded(limits) = self.store;
+        in_range("registry.partitions", self.partitions, 1, 1_024)?;
+        in_range("registry.revoke_timeout", self.revoke_timeout, Duration::from_millis(1), Duration::from_secs(60))?;
+        in_range("registry.events_retention", self.events_retention, days(1), days(3_650))?;
+        in_range("registry.store.cache", limits.cache, KIB_64, ByteSize::from_bytes(1 << 40))?;
+        in_range("registry.store.write_buffer", limits.write_buffer, KIB_64, ByteSize::from_bytes(1 << 30))?;
+        if self.member.is_empty() {
+            return Err(ApiError::invalid("registry.member", "is empty"));
+        }
+        Ok(())
+    }
+}
+
+fn in_range<T: Copy + PartialOrd + std::fmt::Display>(key: &str, value: T, low: T, high: T) -> Result<(), ApiError> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    let message = format!("is {value}, allowed are {low} to {high}");
+    Err(ApiError { field: Some(key.to_owned()), ..ApiError::new(ErrorCode::OutOfRange, message) }
+        .over(if value < low { low } else { high }, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_valid_and_unknown_keys_are_refused() {
+        let config: RegistryConfig = serde_json::from_str("{}").expect("all keys have defaults");
+        assert_eq!((config.check(), &config), (Ok(()), &RegistryConfig::default()));
+        assert!(serde_json::from_str::<RegistryConfig>(r#"{"listne": []}"#).is_err());
+        assert!(serde_json::from_str::<RegistryConfig>(r#"{"store": {"kind": "embedded", "cash": "1MiB"}}"#).is_err());
+        let sized = r#"{"store": {"kind": "embedded", "cache": "64KiB"}}"#;
+        assert!(serde_json::from_str::<RegistryConfig>(sized).is_ok());
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_named_with_its_limit() {
+        let refused = RegistryConfig { partitions: 1_025, ..Default::default() }.check().expect_err("refused");
+        assert_eq!(refused.field.as_deref(), Some("registry.partitions"));
+        assert_eq!((refused.limit.as_deref(), refused.value.as_deref()), (Some("1024"), Some("1025")));
+    }
+}

@@ -1,0 +1,129 @@
+//! Who is it? Every wrong proof gets one and the same answer, so that nobody learns which devices there are.
+
+use drover_types::object::{DEFAULT_POLICY, Statement};
+use drover_types::{ApiError, DEFAULT_TENANT, DeviceId, DeviceKey, ErrorCode, TenantId};
+use subtle::ConstantTimeEq;
+
+use super::credentials::digest;
+use super::devices::{disabled, is_enabled, spec};
+use super::{Domain, checks};
+use crate::object::{CredentialKind, Digest, Object, ObjectKey};
+
+/// How somebody says who they are.
+#[derive(Clone)]
+pub enum Proof {
+    /// A user name, `TENANT/DEVICE` or `DEVICE`, and a token.
+    Token { user_name: String, token: String },
+    /// SHA-256 of a client certificate whose chain was verified in the handshake.
+    Certificate { fingerprint: Vec<u8> },
+    /// Nothing but a client id.
+    Anonymous { client_id: String },
+    /// A token alone.
+    ApiKey { token: String },
+}
+
+/// Who it is, and what they may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub device: DeviceKey,
+    /// `None`: anonymous.
+    pub credential_id: Option<String>,
+    pub statements: Vec<Statement>,
+    /// When the credential ends, milliseconds since the Unix epoch; `None`: never.
+    pub expires_ms: Option<u64>,
+}
+
+impl Domain {
+    /// `unauthenticated` if the proof does not hold, `permission_denied` if it does and the device is disabled.
+    pub async fn authenticate(&self, proof: Proof) -> Result<Identity, ApiError> {
+        let kind = proof.name();
+        let outcome = match proof {
+            Proof::Token { user_name, token } => match named(&user_name) {
+                Some(named) => self.by_secret(CredentialKind::Token, digest(token.as_bytes()), Some(named)).await,
+                None => Err(refused()),
+            },
+            Proof::ApiKey { token } => self.by_secret(CredentialKind::Token, digest(token.as_bytes()), None).await,
+            Proof::Certificate { fingerprint } => match Digest::try_from(fingerprint) {
+                Ok(fingerprint) => self.by_secret(CredentialKind::Certificate, fingerprint, None).await,
+                Err(_) => Err(refused()),
+            },
+            Proof::Anonymous { client_id } => self.anonymous(&client_id).await,
+        };
+        self.telemetry.authenticated(kind, outcome.as_ref().map(drop).map_err(|e| e.code));
+        outcome
+    }
+
+    async fn by_secret(
+        &self,
+        kind: CredentialKind,
+        digest: Digest,
+        named: Option<DeviceKey>,
+    ) -> Result<Identity, ApiError> {
+        let found = self.store.credential_by_digest(&digest).await?.ok_or_else(refused)?;
+        let (credential, device) = found.credential().ok_or_else(refused)?;
+        let same = bool::from(credential.digest.ct_eq(&digest)) && credential.kind == kind;
+        let live = credential.expires_ms.is_none_or(|ends| ends > self.clock.now_ms());
+        if !same || !live || named.is_some_and(|named| named != device) {
+            return Err(refused());
+        }
+        let object = self.store.get(&ObjectKey::device(&device)).await?.ok_or_else(refused)?;
+        if !is_enabled(&object) {
+            return Err(disabled());
+        }
+        let (expires_ms, id) = (credential.expires_ms, Some(found.meta.name.clone()));
+        self.identity(device, &object, id, expires_ms).await
+    }
+
+    /// A device of the tenant `default` under its client id, never one that has credentials of its own. One that is
+    /// not registered has the built-in policy, and no row is made for it.
+    async fn anonymous(&self, client_id: &str) -> Result<Identity, ApiError> {
+        if !self.settings.anonymous {
+            return Err(refused());
+        }
+        let device = checks::device_name(client_id).map_err(|_| refused())?;
+        let device = DeviceKey { tenant: TenantId::default_tenant(), device };
+        if !self.store.credentials_of(&device).await?.is_empty() {
+            return Err(refused());
+        }
+        match self.store.get(&ObjectKey::device(&device)).await? {
+            Some(object) if !is_enabled(&object) => Err(refused()),
+            Some(object) => self.identity(device, &object, None, None).await,
+            None => {
+                let statements = self.statements(&device.tenant, &[DEFAULT_POLICY.to_owned()]).await?;
+                Ok(Identity { device, credential_id: None, statements, expires_ms: None })
+            }
+        }
+    }
+
+    async fn identity(
+        &self,
+        device: DeviceKey,
+        object: &Object,
+        credential_id: Option<String>,
+        expires_ms: Option<u64>,
+    ) -> Result<Identity, ApiError> {
+        let statements = self.statements(&device.tenant, &spec(&object.spec).policies).await?;
+        Ok(Identity { device, credential_id, statements, expires_ms })
+    }
+}
+
+impl Proof {
+    /// The name in metrics.
+    fn name(&self) -> &'static str {
+        match self {
+            Proof::Token { .. } => "token",
+            Proof::Certificate { .. } => "certificate",
+            Proof::Anonymous { .. } => "anonymous",
+            Proof::ApiKey { .. } => "api_key",
+        }
+    }
+}
+
+fn named(user_name: &str) -> Option<DeviceKey> {
+    let (tenant, device) = user_name.split_once('/').unwrap_or((DEFAULT_TENANT, user_name));
+    Some(DeviceKey { tenant: TenantId::new(tenant).ok()?, device: DeviceId::new(device).ok()? })
+}
+
+fn refused() -> ApiError {
+    ApiError::new(ErrorCode::Unauthenticated, "credentials are not valid")
+}

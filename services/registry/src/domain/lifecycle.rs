@@ -1,0 +1,240 @@
+//! From reports to events: consumes `drover.presence`, writes `drover.events` exactly once, keeps the view behind.
+//!
+//! Events and consumer offsets are one transaction. The truth is the event log; sessions in memory and the view in
+//! the store are restored from it, so after any failure this starts over from there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use drover_bus::{
+    Bus, ConsumeError, GroupConfig, Header, Offset, Outgoing, Partition, Polled, Position, ReadError, Record, Start,
+    Stored, TopicPartition, TransactError, Transaction, Transactor,
+};
+use drover_host::Shutdown;
+use drover_proto::ingress::v1::{PresenceReport, presence_report};
+use drover_types::{ApiError, Clock, ClientId, DeviceKey, Random, RecordId, header};
+use prost::Message;
+
+use super::presence::{self, Event, Report, Sessions, What};
+use super::topics::{EVENTS_TOPIC, PRESENCE_TOPIC};
+use crate::ports::{RegistryStore, SessionKey, StoreError};
+use crate::telemetry::Telemetry;
+use crate::wire;
+
+/// The consumer group of the reports.
+pub const GROUP: &str = "drover.registry.presence";
+/// Reports in one transaction; bounds its events with a node's start, which may end every session of a partition.
+const REPORTS_MAX: usize = 500;
+/// How long a poll waits for a report.
+const POLL_WAIT: Duration = Duration::from_secs(1);
+/// A member that is silent this long loses its partitions.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of events read at once when a partition is restored.
+const RESTORE_BYTES: usize = 1024 * 1024;
+/// Pause before starting over.
+const RETRY: Duration = Duration::from_millis(200);
+/// How often clients long gone are looked for, in milliseconds.
+const FORGET_EVERY_MS: u64 = 3600 * 1000;
+/// Name of this part in `/readyz`.
+const PART: &str = "presence";
+
+/// Turns reports into events.
+pub struct Lifecycle {
+    pub bus: Arc<dyn Bus>,
+    pub store: Arc<dyn RegistryStore>,
+    pub clock: Arc<dyn Clock>,
+    pub random: Arc<dyn Random>,
+    pub telemetry: Arc<Telemetry>,
+    /// Name of this process in its group.
+    pub member: String,
+    /// How long a client that is away is remembered, in milliseconds.
+    pub keep_ms: u64,
+}
+
+/// One partition of ours.
+struct Owned {
+    sessions: Sessions,
+    /// Offset after the last event that is in `sessions`.
+    next: Offset,
+    /// When clients long gone were last looked for.
+    swept_ms: u64,
+}
+
+/// Why it starts over.
+#[derive(Debug, thiserror::Error)]
+enum LifecycleError {
+    #[error(transparent)]
+    Consume(#[from] ConsumeError),
+    #[error(transparent)]
+    Transact(#[from] TransactError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Lifecycle {
+    /// Works until `shutdown`, which may interrupt it anywhere: a transaction happens wholly or not, and the rest is
+    /// restored.
+    pub async fn run(&self, shutdown: Shutdown) {
+        shutdown.run_until_cancelled(self.work_for_ever()).await;
+    }
+
+    async fn work_for_ever(&self) {
+        loop {
+            let Err(error) = self.work().await;
+            self.telemetry.obstacle(PART, &error);
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn work(&self) -> Result<std::convert::Infallible, LifecycleError> {
+        let mut transactor = self.bus.transactor(&format!("{GROUP}.{}", self.member)).await?;
+        let config = GroupConfig {
+            group: GROUP.to_owned(),
+            member: self.member.clone(),
+            topics: vec![PRESENCE_TOPIC.into()],
+            start: Start::Earliest,
+            session_timeout: SESSION_TIMEOUT,
+        };
+        let mut consumer = self.bus.join(config).await?;
+        let mut owned: HashMap<Partition, Owned> = HashMap::new();
+        loop {
+            match consumer.poll(REPORTS_MAX, POLL_WAIT).await? {
+                Polled::Assigned(positions) => {
+                    for Position { at, .. } in positions {
+                        owned.insert(at.partition, self.restore(at.partition).await?);
+                    }
+                }
+                Polled::Revoked(partitions) => partitions.iter().for_each(|at| drop(owned.remove(&at.partition))),
+                Polled::Records(reports) => {
+                    let membership = consumer.membership();
+                    let (records, offsets) = self.advance(&mut owned, reports);
+                    let transaction = Transaction { records, offsets: Some((membership, offsets)) };
+                    self.commit(&mut *transactor, transaction, &mut owned).await?;
+                }
+                Polled::Idle => {}
+            }
+            self.telemetry.working(PART);
+        }
+    }
+
+    /// The view, and the events it has not seen.
+    async fn restore(&self, partition: Partition) -> Result<Owned, LifecycleError> {
+        let view = self.store.presence(partition).await?;
+        let at = TopicPartition::new(EVENTS_TOPIC, partition);
+        let bounds = self.bus.bounds(&at).await?;
+        let mut next = view.next.unwrap_or(bounds.earliest).clamp(bounds.earliest, bounds.end);
+        let mut sessions = Sessions::restored(view.sessions);
+        while next < bounds.end {
+            let events = self.bus.read(&at, next, RESTORE_BYTES, Duration::ZERO).await?;
+            let Some(last) = events.last() else { break };
+            next = last.position.offset + 1;
+            for Stored { position, record } in events {
+                match presence::from_json(record.value.as_deref().unwrap_or_default()) {
+                    Ok(event) => sessions.replay(&event),
+                    Err(error) => self.telemetry.malformed(EVENTS_TOPIC, &position, &error),
+                }
+            }
+        }
+        let mut owned = Owned { sessions, next, swept_ms: 0 };
+        self.write_view(partition, &mut owned).await?;
+        Ok(owned)
+    }
+
+    /// The events of some reports, and the offsets after them.
+    fn advance(&self, owned: &mut HashMap<Partition, Owned>, reports: Vec<Stored>) -> (Vec<Outgoing>, Vec<Position>) {
+        let mut records = Vec::new();
+        let mut offsets: HashMap<Partition, Position> = HashMap::new();
+        for Stored { position, record } in reports {
+            let partition = position.at.partition;
+            let sessions = &mut owned.get_mut(&partition).expect("records follow their partition's assignment").sessions;
+            match events(sessions, record.value.as_deref().unwrap_or_default()) {
+                Ok(events) => records.extend(events.iter().map(|event| self.record(partition, event))),
+                Err(error) => self.telemetry.malformed(PRESENCE_TOPIC, &position, &error),
+            }
+            offsets.insert(partition, Position { offset: position.offset + 1, at: position.at });
+        }
+        (records, offsets.into_values().collect())
+    }
+
+    async fn commit(
+        &self,
+        transactor: &mut dyn Transactor,
+        transaction: Transaction,
+        owned: &mut HashMap<Partition, Owned>,
+    ) -> Result<(), LifecycleError> {
+        let reported: Vec<Partition> =
+            transaction.offsets.iter().flat_map(|(_, offsets)| offsets).map(|p| p.at.partition).collect();
+        let events = transactor.commit(transaction).await?;
+        self.telemetry.events(events.len());
+        for Position { at, offset } in events {
+            if let Some(owned) = owned.get_mut(&at.partition) {
+                owned.next = owned.next.max(offset + 1);
+            }
+        }
+        for partition in reported {
+            if let Some(owned) = owned.get_mut(&partition) {
+                self.write_view(partition, owned).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_view(&self, partition: Partition, owned: &mut Owned) -> Result<(), LifecycleError> {
+        let now_ms = self.clock.now_ms();
+        if now_ms.saturating_sub(owned.swept_ms) >= FORGET_EVERY_MS {
+            owned.sessions.forget_before(now_ms.saturating_sub(self.keep_ms));
+            owned.swept_ms = now_ms;
+        }
+        let changes = owned.sessions.take_changes();
+        if !changes.is_empty() {
+            self.store.put_presence(partition, owned.next, changes).await?;
+        }
+        Ok(())
+    }
+
+    fn record(&self, partition: Partition, event: &Event) -> Outgoing {
+        let mut random = [0; 10];
+        self.random.fill(&mut random);
+        let id = RecordId::at(event.time_ms, random);
+        let header = |name, value| Header { name: std::borrow::Cow::Borrowed(name), value };
+        let record = Record {
+            key: Some(event.key.device.to_string().into()),
+            value: Some(presence::to_json(event).into()),
+            headers: vec![
+                header(header::ID, Bytes::copy_from_slice(&id.0)),
+                header(header::TIME, event.time_ms.to_string().into()),
+            ],
+            timestamp_ms: i64::try_from(event.time_ms).unwrap_or(i64::MAX),
+        };
+        Outgoing { topic: EVENTS_TOPIC.into(), partition: Some(partition), record }
+    }
+}
+
+/// The events a report's record amounts to.
+fn events(sessions: &mut Sessions, value: &[u8]) -> Result<Vec<Event>, ApiError> {
+    let malformed = |e: prost::DecodeError| ApiError::invalid("value", e.to_string());
+    let report = PresenceReport::decode(value).map_err(malformed)?;
+    let what = match report.what.as_ref() {
+        Some(presence_report::What::Connected(connected)) => {
+            What::Connected { ip: presence::ip_of(&connected.peer) }
+        }
+        Some(presence_report::What::Disconnected(disconnected)) => {
+            What::Disconnected { reason: disconnected.reason.clone() }
+        }
+        Some(presence_report::What::NodeStarted(_)) => {
+            return Ok(sessions.node_started(&report.node, report.epoch, report.time_ms));
+        }
+        None => return Err(ApiError::invalid("what", "is missing")),
+    };
+    let device = DeviceKey {
+        tenant: wire::tenant("tenant", &report.tenant)?,
+        device: wire::device("device", &report.device)?,
+    };
+    let client = ClientId::new(&report.client).map_err(|e| ApiError::invalid("client", e.to_string()))?;
+    let key = SessionKey { device, client };
+    Ok(sessions.report(Report { key, node: report.node, epoch: report.epoch, time_ms: report.time_ms, what }))
+}

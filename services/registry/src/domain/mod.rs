@@ -1,0 +1,211 @@
+//! All decisions of the registry.
+//!
+//! Domain layer: knows its ports, never gRPC, files or the system's clock. Each file adds to [`Domain`] what it is
+//! named for; the change feed and the presence log are loops of their own.
+
+pub mod authenticate;
+pub mod changes;
+mod checks;
+pub mod credentials;
+pub mod devices;
+pub mod lifecycle;
+pub mod policies;
+pub mod presence;
+pub mod rules;
+pub mod topics;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use drover_types::{ApiError, Clock, ErrorCode, Random, TenantId};
+use tokio::sync::{Mutex, Notify};
+
+use crate::object::{Kind, Meta, Object, ObjectKey, Spec};
+use crate::ports::{CertificateAuthority, IngressNodes, Mutation, RegistryStore, StoreError};
+use crate::telemetry::Telemetry;
+
+/// Objects on a page when nobody says how many.
+const PAGE_SIZE_DEFAULT: usize = 100;
+/// Most objects on a page; bounds the memory of one answer.
+const PAGE_SIZE_MAX: usize = 1_000;
+/// How often an unconditional update starts over because somebody else was faster.
+const UPDATE_TRIES_MAX: usize = 16;
+
+/// What the registry decides with, and about.
+pub struct Domain {
+    pub store: Arc<dyn RegistryStore>,
+    pub nodes: Arc<dyn IngressNodes>,
+    pub authority: Arc<dyn CertificateAuthority>,
+    pub clock: Arc<dyn Clock>,
+    pub random: Arc<dyn Random>,
+    pub telemetry: Arc<Telemetry>,
+    /// Woken after every write; the change feed listens.
+    pub written: Arc<Notify>,
+    /// Held while a rule is counted and created, so that two creations cannot both be the last.
+    pub creating_rule: Mutex<()>,
+    pub settings: Settings,
+}
+
+/// What an operator may choose.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whether clients without credentials may be devices of the tenant `default`.
+    pub anonymous: bool,
+    pub rules_per_tenant_max: usize,
+    /// Partitions of the event log, to find a device's presence.
+    pub partitions: u32,
+}
+
+/// An object as somebody wants it.
+#[derive(Clone, Debug)]
+pub struct Declared {
+    pub tenant: TenantId,
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    /// The revision it is meant to replace; 0: any.
+    pub revision: u64,
+    pub spec: Spec,
+}
+
+/// Which page of a list is wanted.
+#[derive(Clone, Debug)]
+pub struct PageRequest {
+    pub tenant: TenantId,
+    /// 1 to 1,000; 0: 100.
+    pub size: u32,
+    /// Name after which to go on; empty: from the start.
+    pub after: String,
+}
+
+/// Some objects in the order of their names.
+#[derive(Debug)]
+pub struct Page<T = Object> {
+    pub items: Vec<T>,
+    /// Name after which the next page goes on; empty: there is none.
+    pub next: String,
+}
+
+impl PageRequest {
+    fn limit(&self) -> Result<usize, ApiError> {
+        match self.size as usize {
+            0 => Ok(PAGE_SIZE_DEFAULT),
+            size if size <= PAGE_SIZE_MAX => Ok(size),
+            size => Err(ApiError::invalid("page_size", "page is too large").over(PAGE_SIZE_MAX, size)),
+        }
+    }
+}
+
+impl Page {
+    /// A page of `limit` out of up to `limit + 1` objects.
+    fn cut(mut items: Vec<Object>, limit: usize) -> Self {
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let last = items.last().filter(|_| more);
+        Self { next: last.map(|object| object.meta.name.clone()).unwrap_or_default(), items }
+    }
+}
+
+impl Domain {
+    /// Writes through, wakes the change feed, and keeps readiness true to what the store says.
+    async fn write(&self, mutation: Mutation) -> Result<Option<Object>, StoreError> {
+        let outcome = self.store.write(mutation).await;
+        match &outcome {
+            Ok(_) => {
+                self.telemetry.working("store");
+                self.written.notify_one();
+            }
+            Err(StoreError::Conflict { .. }) => {}
+            Err(failure) => self.telemetry.obstacle("store", failure),
+        }
+        outcome
+    }
+
+    async fn get(&self, key: ObjectKey) -> Result<Object, ApiError> {
+        self.store.get(&key).await?.ok_or_else(|| not_found(&key))
+    }
+
+    async fn page(&self, kind: Kind, request: &PageRequest) -> Result<Page, ApiError> {
+        let limit = request.limit()?;
+        Ok(Page::cut(self.store.page(kind, &request.tenant, &request.after, limit + 1).await?, limit))
+    }
+
+    /// Writes a new object; `already_exists` if there is one of its name.
+    async fn create(&self, declared: Declared) -> Result<Object, ApiError> {
+        let now_ms = self.clock.now_ms();
+        let object = declared.onto(None, now_ms);
+        let key = object.key();
+        match self.write(Mutation { key: key.clone(), expected: None, after: Some(object), time_ms: now_ms }).await {
+            Ok(written) => Ok(written.expect("what was written is answered")),
+            Err(StoreError::Conflict { .. }) => {
+                Err(ApiError::new(ErrorCode::AlreadyExists, format!("{key} exists already")))
+            }
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Replaces `current`, or whatever takes its place meanwhile if the declaration names no revision. Writes nothing
+    /// if nothing changes.
+    async fn replace(&self, declared: Declared, mut current: Object) -> Result<Object, ApiError> {
+        let key = current.key();
+        for _ in 0..UPDATE_TRIES_MAX {
+            let found = current.meta.revision;
+            if declared.revision != 0 && declared.revision != found {
+                return Err(stale(&key, declared.revision, found));
+            }
+            if declared.spec == current.spec && declared.labels == current.meta.labels {
+                return Ok(current);
+            }
+            let now_ms = self.clock.now_ms();
+            let after = Some(declared.clone().onto(Some(&current.meta), now_ms)).map(|mut object| {
+                object.meta.generation += u64::from(declared.spec != current.spec);
+                object
+            });
+            match self.write(Mutation { key: key.clone(), expected: Some(found), after, time_ms: now_ms }).await {
+                Ok(written) => return Ok(written.expect("what was written is answered")),
+                Err(StoreError::Conflict { .. }) => current = self.get(key.clone()).await?,
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+        Err(ApiError::new(ErrorCode::Aborted, format!("{key} keeps changing")).over(UPDATE_TRIES_MAX, UPDATE_TRIES_MAX))
+    }
+
+    /// Deletes an object whatever its revision; `not_found` if there is none.
+    async fn delete(&self, key: ObjectKey) -> Result<Object, ApiError> {
+        for _ in 0..UPDATE_TRIES_MAX {
+            let current = self.get(key.clone()).await?;
+            let expected = Some(current.meta.revision);
+            let time_ms = self.clock.now_ms();
+            match self.write(Mutation { key: key.clone(), expected, after: None, time_ms }).await {
+                Ok(_) => return Ok(current),
+                Err(StoreError::Conflict { .. }) => {}
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+        Err(ApiError::new(ErrorCode::Aborted, format!("{key} keeps changing")).over(UPDATE_TRIES_MAX, UPDATE_TRIES_MAX))
+    }
+}
+
+impl Declared {
+    /// The object that takes the place of the one with `former` metadata, its generation not yet raised.
+    fn onto(self, former: Option<&Meta>, now_ms: u64) -> Object {
+        let meta = Meta {
+            tenant: self.tenant,
+            name: self.name,
+            labels: self.labels,
+            generation: former.map_or(1, |meta| meta.generation),
+            revision: 0,
+            created_ms: former.map_or(now_ms, |meta| meta.created_ms),
+            updated_ms: now_ms,
+        };
+        Object { meta, spec: self.spec }
+    }
+}
+
+fn not_found(key: &ObjectKey) -> ApiError {
+    ApiError::new(ErrorCode::NotFound, format!("{key} does not exist"))
+}
+
+fn stale(key: &ObjectKey, wanted: u64, found: u64) -> ApiError {
+    let message = format!("{key} has revision {found}, not {wanted}: somebody else changed it");
+    ApiError { field: Some("meta.revision".into()), ..ApiError::new(ErrorCode::Aborted, message) }.over(found, wanted)
+}

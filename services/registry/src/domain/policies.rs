@@ -1,0 +1,94 @@
+//! Policies: what devices may do.
+
+use drover_types::object::{DEFAULT_POLICY, Effect, PolicyAction, PolicySpec, Statement};
+use drover_types::{ApiError, TenantId};
+
+use super::{Declared, Domain, Page, PageRequest, checks};
+use crate::object::{Kind, Meta, Object, ObjectKey, Spec};
+
+impl Domain {
+    /// Creates or replaces a policy.
+    pub async fn put_policy(&self, policy: Declared) -> Result<Object, ApiError> {
+        checks::policy(&policy.name, spec(&policy.spec))?;
+        checks::labels(&policy.labels)?;
+        self.put(policy).await
+    }
+
+    /// A policy of the tenant, or the built-in one.
+    pub async fn get_policy(&self, tenant: &TenantId, name: &str) -> Result<Object, ApiError> {
+        if name == DEFAULT_POLICY {
+            return Ok(built_in(tenant));
+        }
+        self.get(ObjectKey::new(Kind::Policy, tenant, name)).await
+    }
+
+    /// Policies in the order of their names, the built-in one in its place.
+    pub async fn list_policies(&self, request: &PageRequest) -> Result<Page, ApiError> {
+        let limit = request.limit()?;
+        let mut found = self.store.page(Kind::Policy, &request.tenant, &request.after, limit + 1).await?;
+        if request.after.as_str() < DEFAULT_POLICY {
+            let place = found.partition_point(|policy| policy.meta.name.as_str() < DEFAULT_POLICY);
+            found.insert(place, built_in(&request.tenant));
+        }
+        Ok(Page::cut(found, limit))
+    }
+
+    /// Deletes a policy. Devices that still name it lose what it allowed and what it denied.
+    pub async fn delete_policy(&self, tenant: &TenantId, name: &str) -> Result<(), ApiError> {
+        if name == DEFAULT_POLICY {
+            return Err(checks::built_in());
+        }
+        self.delete(ObjectKey::new(Kind::Policy, tenant, name)).await.map(drop)
+    }
+
+    /// All statements of the named policies; a policy that is gone has none.
+    pub(super) async fn statements(&self, tenant: &TenantId, names: &[String]) -> Result<Vec<Statement>, ApiError> {
+        let mut statements = Vec::new();
+        for name in names {
+            if name == DEFAULT_POLICY {
+                statements.extend(default_statements());
+            } else if let Some(policy) = self.store.get(&ObjectKey::new(Kind::Policy, tenant, name)).await? {
+                statements.extend(spec(&policy.spec).statements.iter().cloned());
+            }
+        }
+        Ok(statements)
+    }
+}
+
+/// The policy `default`, which every tenant has: connect as itself; publish and subscribe any topic that does not
+/// start with `$` (a filter that starts with a wildcard matches none that does, MQTT section 4.7.2); its own shadow
+/// and commands.
+fn built_in(tenant: &TenantId) -> Object {
+    let meta = Meta {
+        tenant: tenant.clone(),
+        name: DEFAULT_POLICY.to_owned(),
+        labels: Default::default(),
+        generation: 1,
+        revision: 0,
+        created_ms: 0,
+        updated_ms: 0,
+    };
+    Object { meta, spec: Spec::Policy(PolicySpec { statements: default_statements() }) }
+}
+
+fn default_statements() -> Vec<Statement> {
+    let allow = |actions: &[PolicyAction], resources: &[&str]| Statement {
+        effect: Effect::Allow,
+        actions: actions.to_vec(),
+        resources: resources.iter().map(|r| (*r).to_owned()).collect(),
+    };
+    vec![
+        allow(&[PolicyAction::Connect], &["${device}"]),
+        allow(
+            &[PolicyAction::Publish, PolicyAction::Subscribe],
+            &["#", "$aws/things/${device}/#", "$drover/commands/${device}/#"],
+        ),
+    ]
+}
+
+fn spec(spec: &Spec) -> &PolicySpec {
+    match spec {
+        Spec::Policy(spec) => spec,
+        Spec::Device(_) | Spec::Credential(_) | Spec::Rule(_) => unreachable!("a policy's key holds a policy"),
+    }
+}

@@ -1,0 +1,95 @@
+//! Rules: what is done with messages. A rule that does not compile is refused when it is written.
+
+use drover_rule_sql::{Rule, Template};
+use drover_types::limits::TOPIC_BYTES_MAX;
+use drover_types::object::{Action, RuleSpec};
+use drover_types::{ApiError, ErrorCode, TenantId};
+
+use super::{Declared, Domain, Page, PageRequest, checks};
+use crate::object::{Kind, Object, ObjectKey, Spec};
+
+impl Domain {
+    /// Creates or replaces a rule.
+    pub async fn put_rule(&self, rule: Declared) -> Result<Object, ApiError> {
+        checks::subdomain("meta.name", &rule.name)?;
+        checks::labels(&rule.labels)?;
+        check(spec(&rule.spec))?;
+        let key = ObjectKey::new(Kind::Rule, &rule.tenant, &rule.name);
+        if self.store.get(&key).await?.is_some() {
+            return self.put(rule).await;
+        }
+        let _alone = self.creating_rule.lock().await;
+        let limit = self.settings.rules_per_tenant_max;
+        if self.store.page(Kind::Rule, &rule.tenant, "", limit).await?.len() >= limit {
+            let error = ApiError::new(ErrorCode::ResourceExhausted, "the tenant has too many rules");
+            return Err(error.over(limit, limit + 1));
+        }
+        self.put(rule).await
+    }
+
+    /// A rule.
+    pub async fn get_rule(&self, tenant: &TenantId, name: &str) -> Result<Object, ApiError> {
+        self.get(ObjectKey::new(Kind::Rule, tenant, name)).await
+    }
+
+    /// Rules in the order of their names.
+    pub async fn list_rules(&self, request: &PageRequest) -> Result<Page, ApiError> {
+        self.page(Kind::Rule, request).await
+    }
+
+    /// Deletes a rule.
+    pub async fn delete_rule(&self, tenant: &TenantId, name: &str) -> Result<(), ApiError> {
+        self.delete(ObjectKey::new(Kind::Rule, tenant, name)).await.map(drop)
+    }
+
+    /// Creates, or replaces what is there.
+    pub(super) async fn put(&self, declared: Declared) -> Result<Object, ApiError> {
+        let key = ObjectKey::new(declared.spec.kind(), &declared.tenant, &declared.name);
+        match self.store.get(&key).await? {
+            Some(current) => self.replace(declared, current).await,
+            None if declared.revision != 0 => Err(super::stale(&key, declared.revision, 0)),
+            None => match self.create(declared.clone()).await {
+                // Somebody else was faster: theirs is replaced.
+                Err(error) if error.code == ErrorCode::AlreadyExists => {
+                    let current = self.get(key).await?;
+                    self.replace(declared, current).await
+                }
+                created => created,
+            },
+        }
+    }
+}
+
+fn check(spec: &RuleSpec) -> Result<(), ApiError> {
+    spec.check()?;
+    Rule::compile(&spec.sql)?;
+    for (i, action) in spec.actions.iter().enumerate() {
+        check_templates(&format!("spec.actions[{i}]"), action)?;
+    }
+    spec.error_action.as_ref().map_or(Ok(()), |action| check_templates("spec.errorAction", action))
+}
+
+fn check_templates(field: &str, action: &Action) -> Result<(), ApiError> {
+    if let Some(key) = action.kafka.as_ref().and_then(|kafka| kafka.key.as_ref()) {
+        check_template(&format!("{field}.kafka.key"), key)?;
+    }
+    if let Some(republish) = &action.republish {
+        check_template(&format!("{field}.republish.topic"), &republish.topic)?;
+    }
+    Ok(())
+}
+
+fn check_template(field: &str, text: &str) -> Result<(), ApiError> {
+    if text.is_empty() || text.len() > TOPIC_BYTES_MAX {
+        return Err(ApiError::invalid(field, format!("a template has 1 to {TOPIC_BYTES_MAX} bytes"))
+            .over(TOPIC_BYTES_MAX, text.len()));
+    }
+    Template::compile(text).map(drop).map_err(|e| e.in_field(field))
+}
+
+fn spec(spec: &Spec) -> &RuleSpec {
+    match spec {
+        Spec::Rule(spec) => spec,
+        Spec::Device(_) | Spec::Credential(_) | Spec::Policy(_) => unreachable!("a rule's key holds a rule"),
+    }
+}

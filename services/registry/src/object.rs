@@ -1,0 +1,137 @@
+//! The registry's objects: what every object has, and what each kind says of itself.
+//!
+//! Innermost layer: plain data without I/O; [`crate::wire`] gives it its stored and sent form.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use drover_types::object::{DeviceSpec, PolicySpec, RuleSpec};
+use drover_types::{DeviceId, DeviceKey, TenantId};
+
+/// SHA-256 of a token, or of a certificate's DER form.
+pub type Digest = [u8; 32];
+
+/// The kinds of objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    Device,
+    Credential,
+    Policy,
+    Rule,
+}
+
+impl Kind {
+    /// The name in keys of the change feed and in messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Device => "device",
+            Kind::Credential => "credential",
+            Kind::Policy => "policy",
+            Kind::Rule => "rule",
+        }
+    }
+}
+
+/// Where an object stands: `kind/tenant/name`, the key of the change feed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    pub kind: Kind,
+    pub tenant: TenantId,
+    /// Of a credential: its id.
+    pub name: String,
+}
+
+impl ObjectKey {
+    /// The key of `name` among the tenant's objects of `kind`.
+    pub fn new(kind: Kind, tenant: &TenantId, name: impl Into<String>) -> Self {
+        Self { kind, tenant: tenant.clone(), name: name.into() }
+    }
+
+    /// The key of a device.
+    pub fn device(device: &DeviceKey) -> Self {
+        Self::new(Kind::Device, &device.tenant, device.device.as_str())
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.kind.as_str(), self.tenant, self.name)
+    }
+}
+
+/// What every object has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    pub tenant: TenantId,
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    /// Grows by one with every change of the spec, from 1.
+    pub generation: u64,
+    /// Given by the store: grows with every write of this name, also across deletion.
+    pub revision: u64,
+    /// Milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    pub updated_ms: u64,
+}
+
+/// An object: what every one has, and what its kind says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    pub meta: Meta,
+    pub spec: Spec,
+}
+
+/// What each kind says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Spec {
+    Device(DeviceSpec),
+    Credential(Credential),
+    Policy(PolicySpec),
+    Rule(RuleSpec),
+}
+
+/// What is known of a credential; never the secret itself. Its id is the object's name; it never changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    pub device: DeviceId,
+    pub kind: CredentialKind,
+    /// Milliseconds since the Unix epoch; `None`: it does not end.
+    pub expires_ms: Option<u64>,
+    pub digest: Digest,
+}
+
+/// How a credential is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CredentialKind {
+    Token,
+    Certificate,
+}
+
+impl Object {
+    /// Kind, tenant and name.
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey::new(self.spec.kind(), &self.meta.tenant, self.meta.name.clone())
+    }
+
+    /// The credential and the device it belongs to, if this is one.
+    pub fn credential(&self) -> Option<(&Credential, DeviceKey)> {
+        match &self.spec {
+            Spec::Credential(credential) => {
+                Some((credential, DeviceKey { tenant: self.meta.tenant.clone(), device: credential.device.clone() }))
+            }
+            Spec::Device(_) | Spec::Policy(_) | Spec::Rule(_) => None,
+        }
+    }
+}
+
+impl Spec {
+    /// Which kind this is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Spec::Device(_) => Kind::Device,
+            Spec::Credential(_) => Kind::Credential,
+            Spec::Policy(_) => Kind::Policy,
+            Spec::Rule(_) => Kind::Rule,
+        }
+    }
+}

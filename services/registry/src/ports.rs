@@ -1,0 +1,156 @@
+//! What the domain needs from outside, with the promises it relies on.
+
+use async_trait::async_trait;
+use drover_bus::{Offset, Partition};
+use drover_types::{ApiError, ClientId, DeviceKey, ErrorCode, TenantId};
+use serde::{Deserialize, Serialize};
+
+use crate::object::{Digest, Kind, Object, ObjectKey};
+
+/// One write of one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mutation {
+    pub key: ObjectKey,
+    /// The revision that must be there; `None`: there must be no object of this key.
+    pub expected: Option<u64>,
+    /// What will be there; the store sets its revision. `None`: nothing.
+    pub after: Option<Object>,
+    /// Of the change, milliseconds since the Unix epoch.
+    pub time_ms: u64,
+}
+
+/// A change that is not yet in the change feed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxRow {
+    /// Grows with every write.
+    pub sequence: u64,
+    pub change: Change,
+}
+
+/// What happened to an object: made (no `before`), changed, or deleted (no `after`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub key: ObjectKey,
+    pub before: Option<Object>,
+    pub after: Option<Object>,
+    pub time_ms: u64,
+}
+
+/// Whose session it is: clients of one device are told apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionKey {
+    pub device: DeviceKey,
+    pub client: ClientId,
+}
+
+/// The last that was said of a client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Session {
+    pub connected: bool,
+    /// Of the last session heard of; lower ones are over.
+    pub epoch: u64,
+    /// Of the last event, milliseconds since the Unix epoch.
+    pub changed_ms: u64,
+    /// The ingress node that holds or held it.
+    pub node: String,
+}
+
+/// Sessions as of an offset of the event log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PresenceView {
+    /// Next event to read; `None`: none was read yet.
+    pub next: Option<Offset>,
+    pub sessions: Vec<(SessionKey, Session)>,
+}
+
+/// Why the store did not do it. After any of these but `Conflict` the write may or may not have happened, but never
+/// a part of it; a later call works when the cause is gone.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    #[error("expected revision {expected:?}, found {found:?}")]
+    Conflict { expected: Option<u64>, found: Option<u64> },
+    #[error("the registry's store has no space left: {reason}")]
+    Full { reason: String },
+    #[error("the registry's store is unavailable: {reason}")]
+    Unavailable { reason: String },
+    #[error("the registry's store is damaged: {reason}")]
+    Corrupt { reason: String },
+}
+
+/// The objects, their outbox, and the view of presence.
+///
+/// A write is durable when its call returns, together with its outbox row. Reads see every write that returned before
+/// they began. Every call may be made concurrently and dropped at any point; a dropped write happens wholly or not.
+#[async_trait]
+pub trait RegistryStore: Send + Sync + 'static {
+    /// The object of this key.
+    async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError>;
+    /// Up to `limit` objects of a kind, ordered by the bytes of their names, those after `after`.
+    async fn page(&self, kind: Kind, tenant: &TenantId, after: &str, limit: usize) -> Result<Vec<Object>, StoreError>;
+    /// The credential with this digest, of any tenant.
+    async fn credential_by_digest(&self, digest: &Digest) -> Result<Option<Object>, StoreError>;
+    /// All credentials of a device, ordered by id.
+    async fn credentials_of(&self, device: &DeviceKey) -> Result<Vec<Object>, StoreError>;
+
+    /// Compare-and-set: writes and answers the object as written, with its new revision, which is greater than every
+    /// earlier one of this key; [`StoreError::Conflict`] if the expectation does not hold (nothing is written then).
+    async fn write(&self, mutation: Mutation) -> Result<Option<Object>, StoreError>;
+
+    /// The oldest rows of the outbox in the order of their writes.
+    async fn outbox(&self, limit: usize) -> Result<Vec<OutboxRow>, StoreError>;
+    /// Removes rows that are in the change feed.
+    async fn forget(&self, sequences: &[u64]) -> Result<(), StoreError>;
+
+    /// The sessions of a device in a partition of the event log.
+    async fn presence_of(
+        &self,
+        partition: Partition,
+        device: &DeviceKey,
+    ) -> Result<Vec<(SessionKey, Session)>, StoreError>;
+    /// The whole view of a partition.
+    async fn presence(&self, partition: Partition) -> Result<PresenceView, StoreError>;
+    /// Writes sessions (`None`: forget it) and the offset of the next event in one step. Need not be durable: what is
+    /// lost is found again in the event log, from the offset that is left.
+    async fn put_presence(
+        &self,
+        partition: Partition,
+        next: Offset,
+        sessions: Vec<(SessionKey, Option<Session>)>,
+    ) -> Result<(), StoreError>;
+}
+
+/// The live ingress nodes, which hold connections of devices.
+#[async_trait]
+pub trait IngressNodes: Send + Sync + 'static {
+    /// Tells every node to close the connections of a device (of one credential, or of all) and to forget what it
+    /// knows of it. Answers the names of the nodes that did not confirm in time.
+    async fn revoke(&self, device: &DeviceKey, credential: Option<&str>) -> Vec<String>;
+}
+
+/// A certificate made for a device, its key, and who signed it.
+#[derive(Clone)]
+pub struct IssuedCertificate {
+    pub certificate_pem: String,
+    pub certificate_der: Vec<u8>,
+    pub private_key_pem: String,
+    pub ca_pem: String,
+}
+
+/// The platform's certificate authority.
+pub trait CertificateAuthority: Send + Sync + 'static {
+    /// Makes a key pair and a client certificate for `device`, valid for the given milliseconds since the Unix epoch.
+    fn issue(&self, device: &DeviceKey, from_ms: u64, until_ms: u64) -> Result<IssuedCertificate, ApiError>;
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        let code = match &error {
+            StoreError::Conflict { .. } => ErrorCode::Aborted,
+            StoreError::Full { .. } => ErrorCode::ResourceExhausted,
+            StoreError::Unavailable { .. } => ErrorCode::Unavailable,
+            StoreError::Corrupt { .. } => ErrorCode::DataLoss,
+        };
+        ApiError::new(code, error.to_string())
+    }
+}

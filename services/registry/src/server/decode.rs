@@ -1,0 +1,61 @@
+//! From requests to what the domain takes; checks shape only.
+
+use drover_proto::Field;
+use drover_proto::registry::v1::authenticate_request;
+use drover_proto::types::v1 as types;
+use drover_types::object::{DeviceSpec, PolicySpec, RuleSpec};
+use drover_types::{ApiError, DeviceKey, TenantId};
+
+use crate::domain::authenticate::Proof;
+use crate::domain::{Declared, PageRequest};
+use crate::object::Spec;
+use crate::wire;
+
+pub fn tenant(text: &str) -> Result<TenantId, ApiError> {
+    wire::tenant("tenant", text)
+}
+
+/// `field` names the part of the request that holds the device.
+pub fn device_key(field: &str, tenant: &str, device: &str) -> Result<DeviceKey, ApiError> {
+    Ok(DeviceKey { tenant: wire::tenant("tenant", tenant)?, device: wire::device(field, device)? })
+}
+
+pub fn page(tenant: &str, size: u32, token: String) -> Result<PageRequest, ApiError> {
+    Ok(PageRequest { tenant: wire::tenant("tenant", tenant)?, size, after: token })
+}
+
+pub fn device(device: Option<&types::Device>) -> Result<Declared, ApiError> {
+    let device = device.required("device")?;
+    declared(&device.meta, Spec::Device(DeviceSpec::from(device)))
+}
+
+pub fn policy(policy: Option<&types::Policy>) -> Result<Declared, ApiError> {
+    let policy = policy.required("policy")?;
+    declared(&policy.meta, Spec::Policy(PolicySpec::try_from(policy)?))
+}
+
+pub fn rule(rule: Option<&types::Rule>) -> Result<Declared, ApiError> {
+    let rule = rule.required("rule")?;
+    declared(&rule.meta, Spec::Rule(RuleSpec::try_from(rule)?))
+}
+
+fn declared(meta: &Option<types::Meta>, spec: Spec) -> Result<Declared, ApiError> {
+    let meta = meta.as_ref().required("meta")?;
+    Ok(Declared {
+        tenant: wire::tenant("meta.tenant", &meta.tenant)?,
+        name: meta.name.clone(),
+        labels: meta.labels.clone().into_iter().collect(),
+        revision: meta.revision,
+        spec,
+    })
+}
+
+pub fn proof(proof: Option<authenticate_request::Proof>) -> Result<Proof, ApiError> {
+    use authenticate_request::Proof as Wire;
+    Ok(match proof.required("proof")? {
+        Wire::Token(token) => Proof::Token { user_name: token.user_name, token: token.token },
+        Wire::Certificate(certificate) => Proof::Certificate { fingerprint: certificate.fingerprint },
+        Wire::Anonymous(anonymous) => Proof::Anonymous { client_id: anonymous.client_id },
+        Wire::ApiKey(key) => Proof::ApiKey { token: key.token },
+    })
+}

@@ -1,0 +1,165 @@
+//! The gRPC service: decodes, calls the domain, encodes. No decisions.
+
+mod decode;
+mod encode;
+
+use std::sync::Arc;
+
+use drover_proto::registry::v1::registry_server::Registry;
+use drover_proto::registry::v1::*;
+use drover_proto::to_status;
+use drover_types::ApiError;
+use tonic::{Request, Response, Status};
+
+use crate::domain::Domain;
+use crate::domain::devices::Revoked;
+
+/// Serves one domain.
+pub struct Server {
+    pub domain: Arc<Domain>,
+}
+
+fn answer<T>(outcome: Result<T, ApiError>) -> Result<Response<T>, Status> {
+    outcome.map(Response::new).map_err(|error| to_status(&error))
+}
+
+impl Server {
+    async fn created(&self, request: CreateDeviceRequest) -> Result<CreateDeviceResponse, ApiError> {
+        let device = self.domain.create_device(decode::device(request.device.as_ref())?).await?;
+        Ok(CreateDeviceResponse { device: Some(encode::device(device)) })
+    }
+
+    async fn updated(&self, request: UpdateDeviceRequest) -> Result<UpdateDeviceResponse, ApiError> {
+        let device = decode::device(request.device.as_ref())?;
+        let Revoked { object, unconfirmed_nodes } = self.domain.update_device(device).await?;
+        Ok(UpdateDeviceResponse { device: Some(encode::device(object)), unconfirmed_nodes })
+    }
+
+    async fn device(&self, request: GetDeviceRequest) -> Result<GetDeviceResponse, ApiError> {
+        let key = decode::device_key("name", &request.tenant, &request.name)?;
+        Ok(encode::seen(self.domain.get_device(&key).await?))
+    }
+
+    async fn devices(&self, request: ListDevicesRequest) -> Result<ListDevicesResponse, ApiError> {
+        let page = decode::page(&request.tenant, request.page_size, request.page_token)?;
+        let page = self.domain.list_devices(&page).await?;
+        let devices = page.items.into_iter().map(encode::seen).collect();
+        Ok(ListDevicesResponse { devices, next_page_token: page.next })
+    }
+
+    async fn deleted(&self, request: DeleteDeviceRequest) -> Result<DeleteDeviceResponse, ApiError> {
+        let key = decode::device_key("name", &request.tenant, &request.name)?;
+        Ok(DeleteDeviceResponse { unconfirmed_nodes: self.domain.delete_device(&key).await? })
+    }
+
+    async fn token(&self, request: IssueTokenRequest) -> Result<IssueTokenResponse, ApiError> {
+        let key = decode::device_key("device", &request.tenant, &request.device)?;
+        let (credential, token) = self.domain.issue_token(&key, request.duration_s).await?;
+        Ok(IssueTokenResponse { credential: encode::credential(&credential), token })
+    }
+
+    async fn certificate(&self, request: IssueCertificateRequest) -> Result<IssueCertificateResponse, ApiError> {
+        let key = decode::device_key("device", &request.tenant, &request.device)?;
+        let (credential, issued) = self.domain.issue_certificate(&key, request.duration_s).await?;
+        Ok(IssueCertificateResponse {
+            credential: encode::credential(&credential),
+            certificate_pem: issued.certificate_pem,
+            private_key_pem: issued.private_key_pem,
+            ca_pem: issued.ca_pem,
+        })
+    }
+
+    async fn credentials(&self, request: ListCredentialsRequest) -> Result<ListCredentialsResponse, ApiError> {
+        let key = decode::device_key("device", &request.tenant, &request.device)?;
+        let credentials = self.domain.list_credentials(&key).await?;
+        Ok(ListCredentialsResponse { credentials: credentials.iter().filter_map(encode::credential).collect() })
+    }
+
+    async fn revoked(&self, request: RevokeCredentialRequest) -> Result<RevokeCredentialResponse, ApiError> {
+        let tenant = decode::tenant(&request.tenant)?;
+        let unconfirmed_nodes = self.domain.revoke_credential(&tenant, &request.id).await?;
+        Ok(RevokeCredentialResponse { unconfirmed_nodes })
+    }
+
+    async fn policy_put(&self, request: PutPolicyRequest) -> Result<PutPolicyResponse, ApiError> {
+        let policy = self.domain.put_policy(decode::policy(request.policy.as_ref())?).await?;
+        Ok(PutPolicyResponse { policy: Some(encode::policy(policy)) })
+    }
+
+    async fn policy(&self, request: GetPolicyRequest) -> Result<GetPolicyResponse, ApiError> {
+        let policy = self.domain.get_policy(&decode::tenant(&request.tenant)?, &request.name).await?;
+        Ok(GetPolicyResponse { policy: Some(encode::policy(policy)) })
+    }
+
+    async fn policies(&self, request: ListPoliciesRequest) -> Result<ListPoliciesResponse, ApiError> {
+        let page = decode::page(&request.tenant, request.page_size, request.page_token)?;
+        let page = self.domain.list_policies(&page).await?;
+        let policies = page.items.into_iter().map(encode::policy).collect();
+        Ok(ListPoliciesResponse { policies, next_page_token: page.next })
+    }
+
+    async fn policy_deleted(&self, request: DeletePolicyRequest) -> Result<DeletePolicyResponse, ApiError> {
+        self.domain.delete_policy(&decode::tenant(&request.tenant)?, &request.name).await?;
+        Ok(DeletePolicyResponse {})
+    }
+
+    async fn rule_put(&self, request: PutRuleRequest) -> Result<PutRuleResponse, ApiError> {
+        let rule = self.domain.put_rule(decode::rule(request.rule.as_ref())?).await?;
+        Ok(PutRuleResponse { rule: Some(encode::rule(rule)) })
+    }
+
+    async fn rule(&self, request: GetRuleRequest) -> Result<GetRuleResponse, ApiError> {
+        let rule = self.domain.get_rule(&decode::tenant(&request.tenant)?, &request.name).await?;
+        Ok(GetRuleResponse { rule: Some(encode::rule(rule)) })
+    }
+
+    async fn rules(&self, request: ListRulesRequest) -> Result<ListRulesResponse, ApiError> {
+        let page = decode::page(&request.tenant, request.page_size, request.page_token)?;
+        let page = self.domain.list_rules(&page).await?;
+        let rules = page.items.into_iter().map(encode::rule).collect();
+        Ok(ListRulesResponse { rules, next_page_token: page.next })
+    }
+
+    async fn rule_deleted(&self, request: DeleteRuleRequest) -> Result<DeleteRuleResponse, ApiError> {
+        self.domain.delete_rule(&decode::tenant(&request.tenant)?, &request.name).await?;
+        Ok(DeleteRuleResponse {})
+    }
+
+    async fn identity(&self, request: AuthenticateRequest) -> Result<AuthenticateResponse, ApiError> {
+        let identity = self.domain.authenticate(decode::proof(request.proof)?).await?;
+        Ok(AuthenticateResponse { identity: Some(encode::identity(identity)) })
+    }
+}
+
+/// The methods of the service; each is one line, for each is one of the functions above.
+macro_rules! serve {
+    ($($method:ident($request:ty) -> $response:ty = $function:ident;)*) => {
+        #[tonic::async_trait]
+        impl Registry for Server {
+            $(async fn $method(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
+                answer(self.$function(request.into_inner()).await)
+            })*
+        }
+    };
+}
+
+serve! {
+    create_device(CreateDeviceRequest) -> CreateDeviceResponse = created;
+    update_device(UpdateDeviceRequest) -> UpdateDeviceResponse = updated;
+    get_device(GetDeviceRequest) -> GetDeviceResponse = device;
+    list_devices(ListDevicesRequest) -> ListDevicesResponse = devices;
+    delete_device(DeleteDeviceRequest) -> DeleteDeviceResponse = deleted;
+    issue_token(IssueTokenRequest) -> IssueTokenResponse = token;
+    issue_certificate(IssueCertificateRequest) -> IssueCertificateResponse = certificate;
+    list_credentials(ListCredentialsRequest) -> ListCredentialsResponse = credentials;
+    revoke_credential(RevokeCredentialRequest) -> RevokeCredentialResponse = revoked;
+    put_policy(PutPolicyRequest) -> PutPolicyResponse = policy_put;
+    get_policy(GetPolicyRequest) -> GetPolicyResponse = policy;
+    list_policies(ListPoliciesRequest) -> ListPoliciesResponse = policies;
+    delete_policy(DeletePolicyRequest) -> DeletePolicyResponse = policy_deleted;
+    put_rule(PutRuleRequest) -> PutRuleResponse = rule_put;
+    get_rule(GetRuleRequest) -> GetRuleResponse = rule;
+    list_rules(ListRulesRequest) -> ListRulesResponse = rules;
+    delete_rule(DeleteRuleRequest) -> DeleteRuleResponse = rule_deleted;
+    authenticate(AuthenticateRequest) -> AuthenticateResponse = identity;
+}

@@ -1,0 +1,141 @@
+//! Objects in the form in which they are stored and sent: the messages of `drover.registry.v1`.
+//!
+//! Wire layer: checks shape only; what an object may say is the domain's to decide.
+
+use drover_proto::Field;
+use drover_proto::registry::v1 as registry;
+use drover_proto::types::v1 as types;
+use drover_types::object::{DeviceSpec, PolicySpec, RuleSpec};
+use drover_types::{ApiError, DeviceId, TenantId};
+
+use crate::object::{Credential, CredentialKind, Meta, Object, Spec};
+use crate::ports::Change;
+
+impl TryFrom<&types::Meta> for Meta {
+    type Error = ApiError;
+
+    fn try_from(meta: &types::Meta) -> Result<Self, ApiError> {
+        Ok(Self {
+            tenant: tenant("meta.tenant", &meta.tenant)?,
+            name: meta.name.clone(),
+            labels: meta.labels.clone().into_iter().collect(),
+            generation: meta.generation,
+            revision: meta.revision,
+            created_ms: meta.created_ms,
+            updated_ms: meta.updated_ms,
+        })
+    }
+}
+
+impl From<Meta> for types::Meta {
+    fn from(meta: Meta) -> Self {
+        Self {
+            tenant: meta.tenant.into(),
+            name: meta.name,
+            labels: meta.labels.into_iter().collect(),
+            generation: meta.generation,
+            revision: meta.revision,
+            created_ms: meta.created_ms,
+            updated_ms: meta.updated_ms,
+        }
+    }
+}
+
+/// The tenant a field names; an empty field means the tenant `default`.
+pub fn tenant(field: &str, text: &str) -> Result<TenantId, ApiError> {
+    if text.is_empty() {
+        return Ok(TenantId::default_tenant());
+    }
+    TenantId::new(text).map_err(|e| ApiError::invalid(field, e.to_string()))
+}
+
+/// The device id a field holds.
+pub fn device(field: &str, text: &str) -> Result<DeviceId, ApiError> {
+    DeviceId::new(text).map_err(|e| ApiError::invalid(field, e.to_string()))
+}
+
+/// A credential object as sent.
+pub fn credential(meta: &Meta, credential: &Credential) -> types::Credential {
+    let kind = match credential.kind {
+        CredentialKind::Token => types::CredentialKind::Token,
+        CredentialKind::Certificate => types::CredentialKind::Certificate,
+    };
+    types::Credential {
+        id: meta.name.clone(),
+        tenant: meta.tenant.to_string(),
+        device: credential.device.to_string(),
+        kind: kind.into(),
+        created_ms: meta.created_ms,
+        expires_ms: credential.expires_ms.unwrap_or(0),
+        digest: credential.digest.to_vec(),
+    }
+}
+
+/// An object as stored and sent.
+pub fn encode(object: &Object) -> registry::Object {
+    use registry::object::Object as Wire;
+    let meta = || object.meta.clone().into();
+    let wire = match &object.spec {
+        Spec::Device(spec) => Wire::Device(types::Device::of(meta(), spec.clone())),
+        Spec::Credential(spec) => Wire::Credential(credential(&object.meta, spec)),
+        Spec::Policy(spec) => Wire::Policy(types::Policy::of(meta(), spec.clone())),
+        Spec::Rule(spec) => Wire::Rule(types::Rule::of(meta(), spec.clone())),
+    };
+    registry::Object { object: Some(wire) }
+}
+
+/// The object of a stored message. A credential's message has no revision; its row has.
+pub fn decode(object: &registry::Object) -> Result<Object, ApiError> {
+    use registry::object::Object as Wire;
+    let meta = |meta: &Option<types::Meta>| Meta::try_from(meta.as_ref().required("meta")?);
+    Ok(match object.object.as_ref().required("object")? {
+        Wire::Device(device) => Object { meta: meta(&device.meta)?, spec: Spec::Device(DeviceSpec::from(device)) },
+        Wire::Credential(credential) => decode_credential(credential)?,
+        Wire::Policy(policy) => {
+            Object { meta: meta(&policy.meta)?, spec: Spec::Policy(PolicySpec::try_from(policy)?) }
+        }
+        Wire::Rule(rule) => Object { meta: meta(&rule.meta)?, spec: Spec::Rule(RuleSpec::try_from(rule)?) },
+    })
+}
+
+fn decode_credential(credential: &types::Credential) -> Result<Object, ApiError> {
+    let kind = match credential.kind() {
+        types::CredentialKind::Token => CredentialKind::Token,
+        types::CredentialKind::Certificate => CredentialKind::Certificate,
+        types::CredentialKind::Unspecified => return Err(ApiError::invalid("kind", "is not a known kind")),
+    };
+    let digest = credential.digest.as_slice().try_into();
+    let spec = Credential {
+        device: device("device", &credential.device)?,
+        kind,
+        expires_ms: Some(credential.expires_ms).filter(|ms| *ms > 0),
+        digest: digest.map_err(|_| ApiError::invalid("digest", "has not 32 bytes").over(32, credential.digest.len()))?,
+    };
+    let meta = Meta {
+        tenant: tenant("tenant", &credential.tenant)?,
+        name: credential.id.clone(),
+        labels: Default::default(),
+        generation: 1,
+        revision: 0,
+        created_ms: credential.created_ms,
+        updated_ms: credential.created_ms,
+    };
+    Ok(Object { meta, spec: Spec::Credential(spec) })
+}
+
+/// A change as stored in the outbox and sent on the feed.
+pub fn encode_change(change: &Change) -> registry::Change {
+    registry::Change {
+        before: change.before.as_ref().map(encode),
+        after: change.after.as_ref().map(encode),
+        time_ms: change.time_ms,
+    }
+}
+
+/// The change of a stored message.
+pub fn decode_change(change: &registry::Change) -> Result<Change, ApiError> {
+    let before = change.before.as_ref().map(decode).transpose()?;
+    let after = change.after.as_ref().map(decode).transpose()?;
+    let key = after.as_ref().or(before.as_ref()).required("after")?.key();
+    Ok(Change { key, before, after, time_ms: change.time_ms })
+}
