@@ -2,12 +2,10 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use drover_host::{ListenSpec, ServiceConfig, Transport};
+use drover_host::{ListenSpec, ServiceConfig, Transport, grpc};
 use drover_types::ApiError;
 use serde::{Deserialize, Serialize};
 
-/// Name of the gRPC socket.
-pub const LISTENER: &str = "rules.grpc";
 /// gRPC port of this service.
 const PORT: u16 = 7073;
 /// Most partitions of an internal topic.
@@ -41,7 +39,7 @@ impl Default for RulesConfig {
 impl ServiceConfig for RulesConfig {
     fn listeners(&self) -> Vec<ListenSpec> {
         let addresses = self.listen.clone();
-        vec![ListenSpec { name: LISTENER, key: "rules.listen", transport: Transport::Tcp, addresses }]
+        vec![ListenSpec { name: grpc::SOCKET, key: "rules.listen", transport: Transport::Tcp, addresses }]
     }
 
     fn check(&self) -> Result<(), ApiError> {

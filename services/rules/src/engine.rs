@@ -202,8 +202,8 @@ impl Session<'_> {
             match self.try_commit().await {
                 Ok(()) => {
                     self.engine.telemetry.committed(&self.batch.tally, started.elapsed());
-                    for (key, matched, emitted, errors) in self.batch.by_rule() {
-                        self.engine.board.add(key, matched, emitted, errors);
+                    for (key, matched, errors) in self.batch.by_rule() {
+                        self.engine.board.add(key, matched, errors);
                     }
                     self.batch = Batch::default();
                     self.engine.ready.ready();

@@ -160,7 +160,7 @@ impl Feed {
 
     async fn put(&self, key: RuleKey, rule: &wire::Rule) {
         let generation = rule.meta.as_ref().map_or(0, |meta| meta.generation);
-        let (holds, reason, message) = match self.accept(&key, generation, rule).await {
+        let (holds, reason, message) = match self.accept(&key, rule).await {
             Ok(definition) => {
                 self.set(|rules| rules.put(definition));
                 (true, "Accepted", String::new())
@@ -179,7 +179,6 @@ impl Feed {
     async fn accept(
         &self,
         key: &RuleKey,
-        generation: u64,
         rule: &wire::Rule,
     ) -> Result<Definition, (&'static str, String)> {
         let invalid = |error: ApiError| {
@@ -187,7 +186,7 @@ impl Feed {
             ("Invalid", format!("{field}{}", error.message))
         };
         let spec = RuleSpec::try_from(rule).map_err(invalid)?;
-        let definition = Definition::compile(key.0.clone(), &key.1, generation, &spec).map_err(invalid)?;
+        let definition = Definition::compile(key.0.clone(), &key.1, &spec).map_err(invalid)?;
         for (topic, partitions) in definition.output_topics() {
             if self.set(|rules| rules.other_writer(&key.0, topic).is_some()) {
                 return Err(("TopicTaken", format!("topic {topic} belongs to another tenant")));

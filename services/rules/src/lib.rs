@@ -18,8 +18,9 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
-use drover_host::{Ports, Service, Shutdown};
-use tokio::task::JoinSet;
+use drover_host::{Ports, Service, Shutdown, grpc};
+use drover_proto::rules::v1::rules_server::RulesServer;
+use tonic::service::Routes;
 
 pub use config::RulesConfig;
 pub use domain::{ERRORS_TOPIC, OUTBOX_TOPIC};
@@ -56,23 +57,15 @@ pub async fn run_with(
 ) -> anyhow::Result<()> {
     let board = Arc::new(Board::default());
     let telemetry = ports.metrics.register(Telemetry::register);
-    let mut tasks = JoinSet::new();
     let server = server::Server { bus: ports.bus.clone(), board: board.clone() };
-    let listeners = ports.sockets.take_tcp(config::LISTENER).context("taking the gRPC sockets")?;
-    tasks.spawn(server::serve_network(server.clone(), ports.network.listen(Rules::NAME), shutdown.clone()));
-    for listener in listeners {
-        tasks.spawn(server::serve_tcp(server.clone(), listener, shutdown.clone()));
-    }
-    tasks.spawn(work(config, ports, board, telemetry, faults, shutdown.clone()));
-    let mut outcome = Ok(());
-    while let Some(ended) = tasks.join_next().await {
-        // The first error is told; it stops the others.
-        outcome = outcome.and(ended.context("a task of the rules service panicked").and_then(|result| result));
-        if outcome.is_err() {
-            shutdown.cancel();
-        }
-    }
-    outcome
+    let routes = Routes::new(RulesServer::new(server));
+    let (sockets, network) = (ports.sockets.clone(), ports.network.clone());
+    let serving = async {
+        grpc::serve(routes, Rules::NAME, &sockets, &network, shutdown.clone()).await?;
+        anyhow::Ok(())
+    };
+    tokio::try_join!(serving, work(config, ports, board, telemetry, faults, shutdown.clone()))?;
+    Ok(())
 }
 
 /// The three loops, once the topics they live on are there.
@@ -98,7 +91,7 @@ async fn work(
         member: config.member.clone(),
         faults,
     };
-    let outbox = Outbox::new(ports.bus.clone(), ports.network.channel("ingress"), config.member, telemetry);
+    let outbox = Outbox::new(ports.bus.clone(), ports.network.client("ingress"), config.member, telemetry);
     tails.spawn(engine.run(shutdown.clone()));
     tails.spawn(outbox.run(shutdown.clone()));
     while let Some(ended) = tails.join_next().await {

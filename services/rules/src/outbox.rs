@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use drover_bus::{Bus, ConsumeError, Consumer, GroupConfig, Outgoing, Polled, Position, Start, Stored, TopicPartition};
 use drover_host::Shutdown;
+use drover_host::grpc::Client;
 use drover_proto::from_status;
 use drover_proto::ingress::v1::PublishRequest;
 use drover_proto::ingress::v1::ingress_client::IngressClient;
@@ -16,7 +17,6 @@ use drover_proto::rules::v1::{OutboxEntry, outbox_entry};
 use drover_types::ErrorCode;
 use futures::future::join_all;
 use prost::Message as _;
-use tonic::transport::Channel;
 
 use crate::backoff::Backoff;
 use crate::domain::{OUTBOX_TOPIC, dead_letter};
@@ -38,7 +38,7 @@ const TURN: Duration = Duration::from_secs(10);
 /// The loop over `drover.rules.outbox`.
 pub struct Outbox {
     bus: Arc<dyn Bus>,
-    ingress: IngressClient<Channel>,
+    ingress: IngressClient<Client>,
     member: String,
     telemetry: Telemetry,
 }
@@ -53,7 +53,7 @@ enum Failure {
 
 impl Outbox {
     /// An outbox that publishes through `ingress`.
-    pub fn new(bus: Arc<dyn Bus>, ingress: Channel, member: String, telemetry: Telemetry) -> Self {
+    pub fn new(bus: Arc<dyn Bus>, ingress: Client, member: String, telemetry: Telemetry) -> Self {
         Self { bus, ingress: IngressClient::new(ingress), member, telemetry }
     }
 

@@ -1,45 +1,23 @@
 //! gRPC: decodes, asks the board or the language, encodes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use drover_bus::{Bus, ReadError, TopicPartition};
-use drover_host::{Incoming, Shutdown};
 use drover_proto::rules::v1 as wire;
-use drover_proto::rules::v1::rules_server::{Rules, RulesServer};
+use drover_proto::rules::v1::rules_server::Rules;
 use drover_proto::to_status;
 use drover_rule_sql::{Message, Outcome, Rule};
 use drover_types::{ApiError, ErrorCode, TELEMETRY_TOPIC, TenantId};
-use tokio::net::TcpListener;
-use tonic::transport::server::{Router, TcpIncoming};
 use tonic::{Request, Response, Status};
 
 use crate::domain::{Board, RuleState};
 use crate::engine::GROUP;
-
-/// Longest a request may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The service `drover.rules.v1.Rules`. Cheap to clone.
 #[derive(Clone)]
 pub struct Server {
     pub bus: Arc<dyn Bus>,
     pub board: Arc<Board>,
-}
-
-/// Serves callers of the same process until `shutdown`.
-pub async fn serve_network(server: Server, incoming: Incoming, shutdown: Shutdown) -> anyhow::Result<()> {
-    Ok(router(server).serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned()).await?)
-}
-
-/// Serves callers of other processes until `shutdown`.
-pub async fn serve_tcp(server: Server, listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<()> {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    Ok(router(server).serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned()).await?)
-}
-
-fn router(server: Server) -> Router {
-    tonic::transport::Server::builder().timeout(REQUEST_TIMEOUT).add_service(RulesServer::new(server))
 }
 
 #[tonic::async_trait]

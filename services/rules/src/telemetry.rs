@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
+use drover_host::trace;
 use drover_types::{Telemetry as Message, TraceParent};
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
-use opentelemetry::Context;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::domain::{Definition, Tally};
 
@@ -67,24 +65,8 @@ impl Telemetry {
 /// A span of `rule` below the message's; its place in the trace, or the message's own where nobody records traces.
 pub fn continue_trace(message: &Message, rule: &Definition) -> Option<TraceParent> {
     let span = tracing::info_span!("rule", tenant = %message.tenant, device = %message.device, rule = rule.name);
-    let parent = message.traceparent.as_ref().and_then(remote);
-    if let Some(parent) = parent
-        && let Err(error) = span.set_parent(parent)
-    {
-        tracing::trace!(%error, "trace not continued");
+    if let Some(parent) = &message.traceparent {
+        trace::continue_from(&span, parent.as_str());
     }
-    let context = span.context();
-    let here = context.span().span_context().clone();
-    if !here.is_valid() {
-        return message.traceparent.clone();
-    }
-    TraceParent::parse(&format!("00-{}-{}-{:02x}", here.trace_id(), here.span_id(), here.trace_flags().to_u8()))
-}
-
-fn remote(traceparent: &TraceParent) -> Option<Context> {
-    let mut parts = traceparent.as_str().split('-').skip(1);
-    let trace = TraceId::from_hex(parts.next()?).ok()?;
-    let span = SpanId::from_hex(parts.next()?).ok()?;
-    let flags = TraceFlags::new(u8::from_str_radix(parts.next()?, 16).ok()?);
-    Some(Context::new().with_remote_span_context(SpanContext::new(trace, span, flags, true, TraceState::default())))
+    trace::traceparent_of(&span).or_else(|| message.traceparent.clone())
 }

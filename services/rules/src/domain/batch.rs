@@ -42,7 +42,6 @@ pub struct Tally {
 #[derive(Debug, Default)]
 struct RuleTally {
     matched: u64,
-    emitted: u64,
     errors: Vec<LastError>,
 }
 
@@ -93,8 +92,8 @@ impl Batch {
     }
 
     /// What each rule did, for the board.
-    pub fn by_rule(&self) -> impl Iterator<Item = (&RuleKey, u64, u64, &[LastError])> {
-        self.tally.rules.iter().map(|(key, t)| (key, t.matched, t.emitted, t.errors.as_slice()))
+    pub fn by_rule(&self) -> impl Iterator<Item = (&RuleKey, u64, &[LastError])> {
+        self.tally.rules.iter().map(|(key, t)| (key, t.matched, t.errors.as_slice()))
     }
 
     /// Takes one record: whatever becomes of it, its partition moves on.
@@ -165,7 +164,6 @@ impl Batch {
     }
 
     fn put(&mut self, source: Arc<Stored>, rule: &Arc<Definition>, outgoing: Outgoing) {
-        self.rule_tally(rule).emitted += 1;
         if &*outgoing.topic == OUTBOX_TOPIC {
             self.tally.outbox += 1;
         } else {
@@ -199,9 +197,7 @@ impl Batch {
             let outgoing = dead_letter(&source, Some(&rule.name), &cause);
             self.outputs[i] = Output { outgoing, source, rule: None };
             self.tally.dead_letters += 1;
-            let tally = self.rule_tally(&rule);
-            tally.emitted -= 1;
-            tally.errors.push(LastError { time_ms, message: cause, topic: String::new() });
+            self.rule_tally(&rule).errors.push(LastError { time_ms, message: cause, topic: String::new() });
         }
         diverted
     }

@@ -13,7 +13,6 @@ pub const OUTPUT_PARTITIONS: u32 = 8;
 pub struct Definition {
     pub tenant: TenantId,
     pub name: String,
-    pub generation: u64,
     pub rule: CompiledRule,
     pub actions: Vec<CompiledAction>,
     pub error_action: Option<CompiledAction>,
@@ -29,7 +28,7 @@ pub enum CompiledAction {
 
 impl Definition {
     /// Compiles a declared rule; the error names the field and the place in it.
-    pub fn compile(tenant: TenantId, name: &str, generation: u64, spec: &RuleSpec) -> Result<Self, ApiError> {
+    pub fn compile(tenant: TenantId, name: &str, spec: &RuleSpec) -> Result<Self, ApiError> {
         spec.check()?;
         let actions = spec.actions.iter().enumerate();
         Ok(Self {
@@ -38,7 +37,6 @@ impl Definition {
             error_action: spec.error_action.as_ref().map(|action| compile(action, "spec.errorAction")).transpose()?,
             tenant,
             name: name.to_owned(),
-            generation,
         })
     }
 

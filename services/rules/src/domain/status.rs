@@ -19,8 +19,6 @@ pub struct RuleState {
     pub accepted: Condition,
     /// Messages whose row was emitted.
     pub matched: u64,
-    /// Records written for it, outbox entries included.
-    pub emitted: u64,
     pub failed: u64,
     pub last_error: Option<LastError>,
 }
@@ -65,10 +63,9 @@ impl Board {
     }
 
     /// Adds what a committed batch did; rules deleted meanwhile are left out.
-    pub fn add(&self, key: &RuleKey, matched: u64, emitted: u64, errors: &[LastError]) {
+    pub fn add(&self, key: &RuleKey, matched: u64, errors: &[LastError]) {
         if let Some(state) = self.states().get_mut(key) {
             state.matched += matched;
-            state.emitted += emitted;
             state.failed += errors.len() as u64;
             state.last_error = errors.last().cloned().or(state.last_error.take());
         }
