@@ -31,8 +31,8 @@ use crate::domain::sessions::{Will, WillFate};
 pub use close::{Close, CloseReason, Fault};
 use connect::Connecting;
 use publish::Inbound;
-pub use subscribe::Granted;
 use subscribe::Answers;
+pub use subscribe::Granted;
 
 /// Bytes of packets behind a CONNECT that wait for its authentication; more stay in the socket.
 const BEHIND_CONNECT_BYTES_MAX: usize = 64 * 1024;

@@ -176,7 +176,9 @@ mod tests {
 
     fn router(filters: &[(&str, Subscriber, Options)]) -> Router<Subscriber> {
         let mut router = Router::default();
-        filters.iter().for_each(|(filter, number, options)| router.subscribe(&home(), filter, *number, *number, *options));
+        filters
+            .iter()
+            .for_each(|(filter, number, options)| router.subscribe(&home(), filter, *number, *number, *options));
         router
     }
 
@@ -233,7 +235,9 @@ mod tests {
     }
 
     fn topics() -> impl Strategy<Value = String> {
-        proptest::collection::vec(level(), 1..4).prop_map(|levels| levels.join("/")).prop_filter("empty", |t| !t.is_empty())
+        proptest::collection::vec(level(), 1..4)
+            .prop_map(|levels| levels.join("/"))
+            .prop_filter("empty", |t| !t.is_empty())
     }
 
     fn filters() -> impl Strategy<Value = String> {

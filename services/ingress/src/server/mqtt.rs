@@ -378,11 +378,7 @@ fn poll_transfer<S: AsyncRead + AsyncWrite + Unpin>(
     poll_read(stream, input, cx).map(|read| read.map_or(Event::Lost, Event::Read))
 }
 
-fn poll_read(
-    stream: Pin<&mut impl AsyncRead>,
-    input: &mut BytesMut,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
+fn poll_read(stream: Pin<&mut impl AsyncRead>, input: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
     READ.with_borrow_mut(|buffer| {
         let mut read = ReadBuf::new(buffer);
         stream.poll_read(cx, &mut read).map_ok(|()| {
