@@ -99,7 +99,7 @@ pub enum Effect {
     /// Answer with [`Connection::subscribed`] when the node no longer routes by these.
     Unsubscribe(Vec<Box<str>>),
     /// Count it.
-    Refused { qos0: bool, fault: Fault },
+    Refused(Fault),
     /// Count it.
     Delivered { qos0: bool },
     /// Count it.

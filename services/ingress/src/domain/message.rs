@@ -65,7 +65,6 @@ impl Forwarded {
     }
 }
 
-#[allow(clippy::wildcard_enum_match_arm, reason = "of forty properties, those of a message that travel are named")]
 fn travels(property: &Property<'_>) -> bool {
     matches!(
         property,

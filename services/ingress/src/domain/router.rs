@@ -99,6 +99,7 @@ impl<S: Clone> Router<S> {
     }
 
     /// Whether no subscription is left.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.tenants.is_empty()
     }

@@ -283,6 +283,7 @@ impl Sessions {
     }
 
     /// Live connections and absent sessions.
+    #[cfg(test)]
     pub fn counts(&self) -> (usize, usize) {
         let inner = self.lock();
         let live = inner.entries.values().filter(|entry| matches!(entry.state, State::Live { .. })).count();

@@ -185,7 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.connection.subscribed(now);
             }
             Effect::Publish(_) => {} // collected by the caller
-            Effect::Refused { fault, .. } => {
+            Effect::Refused(fault) => {
                 let client = self.publisher.as_ref().map_or("", |publisher| publisher.client.as_str());
                 node.telemetry.message_refused(client, self.setup.peer.address, &fault);
             }
