@@ -107,13 +107,7 @@ impl Listeners {
         });
     }
 
-    async fn serve(
-        &self,
-        stream: TcpStream,
-        tls: Option<TlsAcceptor>,
-        mut peer: Peer,
-        link: Arc<Link>,
-    ) {
+    async fn serve(&self, stream: TcpStream, tls: Option<TlsAcceptor>, mut peer: Peer, link: Arc<Link>) {
         let address = peer.address;
         // Without it the acknowledgement of a lone message may wait for the peer's delayed TCP acknowledgement.
         let nodelay = stream.set_nodelay(true);
