@@ -97,7 +97,8 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "connected      {} of {} publishing and {} idle clients", self.connected, self.clients, self.idle)?;
+        let Self { clients, idle, connected, .. } = self;
+        writeln!(f, "connected      {connected} of {} clients: {clients} publishing, {idle} idle", clients + idle)?;
         writeln!(f, "sent           {} in {:.1} s", self.sent, self.seconds)?;
         writeln!(
             f,
