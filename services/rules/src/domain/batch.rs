@@ -146,11 +146,8 @@ impl Batch {
     /// A dead letter, and the rule's error action if it has one.
     fn fail(&mut self, inbound: &Inbound<'_>, rule: &Arc<Definition>, cause: &str) {
         let telemetry = inbound.telemetry;
-        let error = LastError {
-            time_ms: telemetry.time_ms,
-            message: cause.to_owned(),
-            topic: telemetry.topic.to_string(),
-        };
+        let error =
+            LastError { time_ms: telemetry.time_ms, message: cause.to_owned(), topic: telemetry.topic.to_string() };
         self.rule_tally(rule).errors.push(error);
         self.bury(inbound.source.clone(), Some(&rule.name), cause);
         let Some(action) = &rule.error_action else { return };
