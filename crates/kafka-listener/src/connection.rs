@@ -133,7 +133,7 @@ async fn take_request(frame: Bytes, peer: &Arc<Peer>, listener: &Arc<Listener>) 
             listener.metrics.count_request(api);
             let client = head.client_id.as_deref().unwrap_or_default();
             let span = tracing::debug_span!("kafka_request", api = api.name(), version, client, remote = %peer.remote);
-            let reply = dispatch(listener, peer, head, request).instrument(span.clone()).await;
+            let reply = dispatch(listener, peer, head, *request).instrument(span.clone()).await;
             Ok(Owed { correlation_id, version, reply: reply.instrument(span).boxed() })
         }
     }

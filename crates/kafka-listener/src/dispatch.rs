@@ -146,7 +146,7 @@ mod tests {
     async fn answer(fixture: &Fixture, frame: Bytes) -> Option<Bytes> {
         let Ok(Decoded::Request(head, request)) = decode(frame) else { return None };
         let (version, correlation_id) = (head.version, head.correlation_id);
-        let reply = dispatch(&fixture.listener, &fixture.peer, head, request).await;
+        let reply = dispatch(&fixture.listener, &fixture.peer, head, *request).await;
         let patience = std::time::Duration::from_secs(3_600);
         tokio::select! {
             outcome = reply => match outcome {

@@ -369,7 +369,7 @@ pub enum RetainHandling {
 pub struct SubAck<'a> {
     pub packet_id: PacketId,
     pub properties: Properties<'a>,
-    /// One for each subscription, in their order [MQTT-3.8.4-6].
+    /// One for each subscription, in their order [MQTT-3.8.4-6, MQTT-3.9.3-1].
     pub reasons: ReasonCodes<'a>,
 }
 

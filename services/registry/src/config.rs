@@ -24,8 +24,6 @@ pub struct RegistryConfig {
     pub store: StoreConfig,
     /// Directory of the platform's certificate authority; absent: `pki` in the service's own directory.
     pub pki: Option<PathBuf>,
-    /// Host names in the server certificate, besides localhost, 127.0.0.1 and ::1.
-    pub hostnames: Vec<String>,
     /// Partitions of the topics this service makes. Set once: a topic that exists with another number is refused.
     pub partitions: u32,
     /// Name of this process in its consumer group; unique among replicas, the same after a restart.
@@ -72,7 +70,6 @@ impl Default for RegistryConfig {
             listen: loopback.map(|ip| SocketAddr::new(ip, 7071)).to_vec(),
             store: StoreConfig::Embedded(EmbeddedLimits::default()),
             pki: None,
-            hostnames: Vec::new(),
             partitions: 8,
             member: "registry-0".to_owned(),
             ingress_nodes: vec!["ingress".to_owned()],

@@ -62,8 +62,7 @@ async fn create(store: &dyn RegistryStore, object: Object) -> Object {
 }
 
 async fn delete(store: &dyn RegistryStore, object: &Object) {
-    let mutation =
-        Mutation { key: object.key(), expected: Some(object.meta.revision), after: None, time_ms: 8 };
+    let mutation = Mutation { key: object.key(), expected: Some(object.meta.revision), after: None, time_ms: 8 };
     assert_eq!(store.write(mutation).await, Ok(None));
 }
 
@@ -170,14 +169,10 @@ async fn writes_and_outbox_survive_reopening(factory: &dyn Factory) {
 
 async fn presence_is_kept_by_partition_and_device(factory: &dyn Factory) {
     let store = factory.empty().await;
-    let device = |device: &str| DeviceKey {
-        tenant: TenantId::default_tenant(),
-        device: DeviceId::new(device).expect("valid"),
-    };
-    let key = |name: &str, client: &str| SessionKey {
-        device: device(name),
-        client: ClientId::new(client).expect("valid"),
-    };
+    let device =
+        |device: &str| DeviceKey { tenant: TenantId::default_tenant(), device: DeviceId::new(device).expect("valid") };
+    let key =
+        |name: &str, client: &str| SessionKey { device: device(name), client: ClientId::new(client).expect("valid") };
     let session = Session { connected: true, epoch: 3, changed_ms: 5, node: "n".into() };
     assert_eq!(store.presence(1).await, Ok(PresenceView::default()));
     let sessions = [key("a", "x"), key("a", "y/z"), key("ab", "x")].map(|key| (key, Some(session.clone())));

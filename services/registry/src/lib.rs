@@ -58,11 +58,7 @@ impl Service for Registry {
         let written = Arc::new(Notify::new());
         let domain = Arc::new(Domain {
             store: Arc::clone(&store),
-            nodes: Arc::new(GrpcNodes::new(
-                &ports.network,
-                &config.ingress_nodes,
-                config.revoke_timeout.as_std(),
-            )),
+            nodes: Arc::new(GrpcNodes::new(&ports.network, &config.ingress_nodes, config.revoke_timeout.as_std())),
             authority: Arc::new(authority),
             clock: Arc::clone(&ports.clock),
             random: Arc::clone(&ports.random),
@@ -76,7 +72,8 @@ impl Service for Registry {
             },
         });
         let bus = Arc::clone(&ports.bus);
-        let feed = ChangeFeed { bus: Arc::clone(&bus), store: Arc::clone(&store), telemetry: telemetry.clone(), written };
+        let feed =
+            ChangeFeed { bus: Arc::clone(&bus), store: Arc::clone(&store), telemetry: telemetry.clone(), written };
         let lifecycle = Lifecycle {
             bus: Arc::clone(&bus),
             store,

@@ -73,7 +73,8 @@ pub fn ensure(dir: &Path, hostnames: &[String], clock: &dyn Clock) -> Result<Pki
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
         let now_ms = clock.now_ms();
-        let certificate = sign(params, &key, &authority.issuer, now_ms.saturating_sub(CLOCK_SKEW_MS), now_ms + SERVER_MS)?;
+        let certificate =
+            sign(params, &key, &authority.issuer, now_ms.saturating_sub(CLOCK_SKEW_MS), now_ms + SERVER_MS)?;
         write_file(&paths.server_key, &key.serialize_pem(), 0o600)?;
         write_file(&paths.server_cert, &certificate.pem(), 0o644)?;
         tracing::info!(path = %paths.server_cert.display(), ?names, "server certificate made");
@@ -132,7 +133,8 @@ impl Authority {
         let (Ok(der), Ok(key)) = (pem_to_der(&paths.server_cert, &cert), KeyPair::from_pem(&key)) else {
             return Ok(false);
         };
-        let (Ok((_, cert)), Ok((_, authority))) = (X509Certificate::from_der(&der), X509Certificate::from_der(&self.der))
+        let (Ok((_, cert)), Ok((_, authority))) =
+            (X509Certificate::from_der(&der), X509Certificate::from_der(&self.der))
         else {
             return Ok(false);
         };
@@ -204,8 +206,9 @@ fn ends_ms(cert: &X509Certificate<'_>) -> u64 {
 fn server_names(hostnames: &[String]) -> Vec<String> {
     let mut names: Vec<String> = LOCAL_NAMES.map(str::to_owned).to_vec();
     for name in hostnames {
-        if !names.contains(name) {
-            names.push(name.clone());
+        let name = name.parse().map_or_else(|_| name.clone(), |ip: IpAddr| ip.to_string());
+        if !names.contains(&name) {
+            names.push(name);
         }
     }
     names

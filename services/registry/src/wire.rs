@@ -91,9 +91,7 @@ pub fn decode(object: &registry::Object) -> Result<Object, ApiError> {
     Ok(match object.object.as_ref().required("object")? {
         Wire::Device(device) => Object { meta: meta(&device.meta)?, spec: Spec::Device(DeviceSpec::from(device)) },
         Wire::Credential(credential) => decode_credential(credential)?,
-        Wire::Policy(policy) => {
-            Object { meta: meta(&policy.meta)?, spec: Spec::Policy(PolicySpec::try_from(policy)?) }
-        }
+        Wire::Policy(policy) => Object { meta: meta(&policy.meta)?, spec: Spec::Policy(PolicySpec::try_from(policy)?) },
         Wire::Rule(rule) => Object { meta: meta(&rule.meta)?, spec: Spec::Rule(RuleSpec::try_from(rule)?) },
     })
 }
@@ -109,7 +107,8 @@ fn decode_credential(credential: &types::Credential) -> Result<Object, ApiError>
         device: device("device", &credential.device)?,
         kind,
         expires_ms: Some(credential.expires_ms).filter(|ms| *ms > 0),
-        digest: digest.map_err(|_| ApiError::invalid("digest", "has not 32 bytes").over(32, credential.digest.len()))?,
+        digest: digest
+            .map_err(|_| ApiError::invalid("digest", "has not 32 bytes").over(32, credential.digest.len()))?,
     };
     let meta = Meta {
         tenant: tenant("tenant", &credential.tenant)?,

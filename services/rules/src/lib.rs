@@ -1,1 +1,101 @@
 //! SQL over the log, exactly once into topics.
+//!
+//! [`Rules`] runs three loops over the Bus port: the feed of rule definitions, the engine (telemetry in, outputs and
+//! offsets out in one transaction) and the outbox (actions that are not Kafka outputs, at least once). What rules make
+//! of a record is decided in `domain`, synchronously; the loops only read, commit and wait.
+
+mod backoff;
+mod config;
+mod domain;
+mod engine;
+mod feed;
+mod outbox;
+mod server;
+mod telemetry;
+mod topics;
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use drover_host::{Ports, Service, Shutdown, grpc};
+use drover_proto::rules::v1::rules_server::RulesServer;
+use tonic::service::Routes;
+
+pub use config::RulesConfig;
+pub use domain::{ERRORS_TOPIC, OUTBOX_TOPIC};
+pub use engine::{EngineFaults, GROUP};
+pub use feed::CHANGES_TOPIC;
+pub use outbox::OUTBOX_GROUP;
+
+use crate::domain::Board;
+use crate::engine::Engine;
+use crate::feed::Feed;
+use crate::outbox::Outbox;
+use crate::telemetry::Telemetry;
+
+/// The rules service.
+pub struct Rules;
+
+#[async_trait]
+impl Service for Rules {
+    const NAME: &'static str = "rules";
+    type Config = RulesConfig;
+
+    async fn run(config: RulesConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
+        run_with(config, ports, shutdown, EngineFaults::default()).await
+    }
+}
+
+/// [`Rules::run`] with parts of its promises broken on purpose, for the tests that must notice.
+#[doc(hidden)]
+pub async fn run_with(
+    config: RulesConfig,
+    ports: Ports,
+    shutdown: Shutdown,
+    faults: EngineFaults,
+) -> anyhow::Result<()> {
+    let board = Arc::new(Board::default());
+    let telemetry = ports.metrics.register(Telemetry::register);
+    let server = server::Server { bus: ports.bus.clone(), board: board.clone() };
+    let routes = Routes::new(RulesServer::new(server));
+    let (sockets, network) = (ports.sockets.clone(), ports.network.clone());
+    let serving = async {
+        grpc::serve(routes, Rules::NAME, &sockets, &network, shutdown.clone()).await?;
+        anyhow::Ok(())
+    };
+    tokio::try_join!(serving, work(config, ports, board, telemetry, faults, shutdown.clone()))?;
+    Ok(())
+}
+
+/// The three loops, once the topics they live on are there.
+async fn work(
+    config: RulesConfig,
+    ports: Ports,
+    board: Arc<Board>,
+    telemetry: Telemetry,
+    faults: EngineFaults,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    if topics::prepare(&ports, &config, &shutdown).await.is_none() {
+        return Ok(());
+    }
+    let feed = Feed::new(ports.bus.clone(), ports.clock.clone(), board.clone(), config.create_topics);
+    let Some(mut tails) = feed.start(&ports.ready, &shutdown).await else { return Ok(()) };
+    let engine = Engine {
+        bus: ports.bus.clone(),
+        rules: feed.rules(),
+        board,
+        telemetry: telemetry.clone(),
+        ready: ports.ready.clone(),
+        member: config.member.clone(),
+        faults,
+    };
+    let outbox = Outbox::new(ports.bus.clone(), ports.network.client("ingress"), config.member, telemetry);
+    tails.spawn(engine.run(shutdown.clone()));
+    tails.spawn(outbox.run(shutdown.clone()));
+    while let Some(ended) = tails.join_next().await {
+        ended.context("a loop of the rules service panicked")??;
+    }
+    Ok(())
+}

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 mod batch;
 mod codec;
 mod command;
+mod compaction;
 mod consumer;
 mod frame;
 mod groups;

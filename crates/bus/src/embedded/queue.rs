@@ -78,6 +78,10 @@ impl Queue {
         self.arrived.notify_one();
     }
 
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Waits up to `patience` for commands and takes them all. `None`: closed and empty.
     pub fn take(&self, patience: Duration) -> Option<VecDeque<Queued>> {
         let mut waiting = self.lock();

@@ -117,7 +117,7 @@ fn corrupt(topic: &TopicLog) -> ReadError {
 fn read_error(error: &ScanError) -> ReadError {
     let reason = error.to_string();
     match error {
-        ScanError::Corrupt { .. } => ReadError::Corrupt { reason },
+        ScanError::Corrupt { .. } | ScanError::Undecodable { .. } => ReadError::Corrupt { reason },
         ScanError::File(_) => ReadError::Unavailable { reason },
     }
 }

@@ -261,9 +261,15 @@ pub(super) enum ScanError {
     File(#[from] FileError),
     #[error("{} at byte {at}: {reason}", path.display())]
     Corrupt { path: PathBuf, at: u64, reason: Broken },
+    #[error("{}: a record with a sound checksum cannot be decoded", path.display())]
+    Undecodable { path: PathBuf },
 }
 
 impl ScanError {
+    pub fn undecodable(path: &Path) -> Self {
+        Self::Undecodable { path: path.to_owned() }
+    }
+
     /// Whether the file is gone: retention or compaction replaced it meanwhile.
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::File(error) if error.source.kind() == io::ErrorKind::NotFound)
@@ -394,4 +400,13 @@ impl<'a> Walk<'a> {
 /// Creates an empty segment.
 pub(super) fn create(directory: &Path, header: &SegmentHeader, generation: u64) -> Result<LogFile, FileError> {
     LogFile::create(&segment_path(directory, header.sequence, generation), &header.frame())
+}
+
+/// Removes a segment that nobody looks up any more, and its index.
+pub(super) fn remove(path: &Path) -> Result<(), FileError> {
+    std::fs::remove_file(path).map_err(FileError::at("remove", path))?;
+    match std::fs::remove_file(path.with_extension("index")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FileError::at("remove the index of", path)(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }

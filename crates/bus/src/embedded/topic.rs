@@ -27,7 +27,7 @@ pub(super) fn listen<'a>(changes: impl Iterator<Item = &'a Notify>) -> Vec<Pin<B
 }
 
 /// One segment as readers need it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct SegmentView {
     pub path: PathBuf,
     pub sequence: u64,
@@ -130,6 +130,35 @@ impl View {
     /// The segment being written.
     pub fn active(&mut self) -> &mut SegmentView {
         self.segments.last_mut().expect("a topic has at least the segment being written")
+    }
+
+    /// The segments that are not written any more, oldest first.
+    pub fn sealed(&self) -> Vec<SegmentView> {
+        self.segments[..self.segments.len() - 1].to_vec()
+    }
+
+    /// Puts a rewritten segment in the place of those it stands for.
+    pub fn replace(&mut self, rewritten: SegmentView) {
+        let replaced = |s: &SegmentView| (rewritten.sequence..=rewritten.last_sequence).contains(&s.sequence);
+        let at = self.segments.partition_point(|s| s.sequence < rewritten.sequence);
+        self.segments.retain(|s| !replaced(s));
+        self.segments.insert(at, rewritten);
+    }
+
+    /// Takes away the oldest sealed segments that expired: whose records are all older than `before_ms`, or that are too
+    /// many for `bytes_max`.
+    pub fn expire(&mut self, before_ms: Option<i64>, bytes_max: Option<u64>) -> Vec<SegmentView> {
+        let mut bytes: u64 = self.segments.iter().map(|s| s.length).sum();
+        let mut count = 0;
+        for segment in &self.segments[..self.segments.len() - 1] {
+            let newest_ms = segment.newest_ms.iter().max().copied().unwrap_or(i64::MIN);
+            if before_ms.is_none_or(|before| newest_ms >= before) && bytes_max.is_none_or(|max| bytes <= max) {
+                break;
+            }
+            bytes -= segment.length;
+            count += 1;
+        }
+        self.segments.drain(..count).collect()
     }
 
     /// Makes frames readable that stand at these places of the last segment.

@@ -24,6 +24,8 @@ pub(super) struct TopicWriter {
     file: LogFile,
     lazy: Vec<Vec<Section>>,
     segment_bytes: u64,
+    /// Timestamp of the first record this process wrote to the last segment.
+    began_ms: Option<i64>,
 }
 
 impl TopicWriter {
@@ -35,7 +37,7 @@ impl TopicWriter {
             Some(limit) => segment_bytes.min((limit / 4).max(SEGMENT_BYTES_MIN)),
             None => segment_bytes,
         };
-        Self { log, producers, next, file, lazy: Vec::new(), segment_bytes }
+        Self { log, producers, next, file, lazy: Vec::new(), segment_bytes, began_ms: None }
     }
 
     /// Next offset of each partition, counting what is written and not yet published.
@@ -91,6 +93,24 @@ impl TopicWriter {
         self.roll_when_full().map(drop)
     }
 
+    /// Removes whole segments that retention lets go; `now_ms` is known if there is a clock.
+    pub fn retain(&mut self, now_ms: Option<i64>) -> Result<(), FileError> {
+        let config = &self.log.config;
+        if config.compact {
+            return Ok(());
+        }
+        let retention_ms = config.retention_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
+        let age = now_ms.zip(retention_ms);
+        // A slow topic would never fill its segment: seal it after a quarter of the retention.
+        let due = age.zip(self.began_ms).is_some_and(|((now, kept), began)| began < now.saturating_sub(kept / 4));
+        if due {
+            self.roll()?;
+        }
+        let before_ms = age.map(|(now, kept)| now.saturating_sub(kept));
+        let expired = self.log.view().expire(before_ms, self.log.config.retention_bytes);
+        expired.iter().try_for_each(|segment| segment::remove(&segment.path))
+    }
+
     /// Seals the last segment and begins a new one if it is full.
     fn roll_when_full(&mut self) -> Result<bool, FileError> {
         let full = self.file.written() >= self.segment_bytes;
@@ -105,6 +125,7 @@ impl TopicWriter {
         let sequence = last_sequence + 1;
         let header = SegmentHeader { sequence, last_sequence: sequence, bases: self.next.clone() };
         self.file = segment::create(&self.log.directory, &header, 0)?;
+        self.began_ms = None;
         let fresh = active_view(&self.file, header, 0);
         let mut view = self.log.view();
         let sealed = view.active();
@@ -154,6 +175,7 @@ impl TopicWriter {
     fn publish(&mut self, placed: Placed) {
         for section in placed.iter().flat_map(|(_, frame)| &frame.sections) {
             self.next[section.head.partition as usize] = section.head.next;
+            self.began_ms.get_or_insert(section.head.newest_ms);
             self.producers.record(&section.head);
         }
         self.log.view().publish(placed);

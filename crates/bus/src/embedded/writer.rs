@@ -5,10 +5,13 @@
 //! done. Nothing is answered or readable before it is durable.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::command::{Append, AppendSequenced, Command, Commit, CommitError, Committer, Sequenced, TopicSections};
+use super::compaction::{self, Rules};
 use super::journal::{Journal, JournalError};
 use super::kept::{Entry, GroupOffset, TopicId};
 use super::log_file::FileError;
@@ -38,7 +41,11 @@ pub(super) struct Writer {
     /// Sections in memory, oldest first, with their bytes.
     tail: VecDeque<(Arc<TopicLog>, Partition, usize)>,
     tail_bytes: usize,
-    directory: std::path::PathBuf,
+    directory: PathBuf,
+    /// The compaction under way, if any.
+    compaction: Option<JoinHandle<()>>,
+    /// Last sequence number each compacted topic had when it was compacted.
+    compacted: BTreeMap<TopicId, u64>,
     /// Held as long as anything may be written.
     _lock: DirectoryLock,
 }
@@ -55,10 +62,20 @@ impl Writer {
         shared: Arc<Shared>,
         journal: Journal,
         topics: BTreeMap<TopicId, TopicWriter>,
-        directory: std::path::PathBuf,
+        directory: PathBuf,
         lock: DirectoryLock,
     ) -> Self {
-        Self { shared, journal, topics, tail: VecDeque::new(), tail_bytes: 0, directory, _lock: lock }
+        Self {
+            shared,
+            journal,
+            topics,
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            directory,
+            compaction: None,
+            compacted: BTreeMap::new(),
+            _lock: lock,
+        }
     }
 
     /// Works until the queue is closed and empty, then leaves everything synced.
@@ -69,6 +86,9 @@ impl Writer {
             } else {
                 self.round(queued);
             }
+        }
+        if let Some(running) = self.compaction.take() {
+            drop(running.join());
         }
         if let Err(error) = self.checkpoint() {
             tracing::warn!(%error, "the log was not synced at its end; the journal has what is missing");
@@ -335,7 +355,47 @@ impl Writer {
         }
     }
 
-    fn retain(&mut self, _id: TopicId) {}
+    /// Lets go what retention and compaction of a topic allow.
+    fn retain(&mut self, id: TopicId) {
+        let now_ms = self.shared.options.clock.as_ref().map(|clock| i64::try_from(clock.now_ms()).unwrap_or(i64::MAX));
+        let Some(writer) = self.topics.get_mut(&id) else { return };
+        let log = writer.log.clone();
+        if let Err(error) = writer.retain(now_ms) {
+            tracing::warn!(topic = &*log.config.topic, %error, "expired records stay for now");
+        }
+        if log.config.compact {
+            self.compact(log, now_ms);
+        }
+    }
+
+    /// Compacts a topic beside the writer, one topic at a time; one that has to wait is taken up by a later tick.
+    fn compact(&mut self, log: Arc<TopicLog>, now_ms: Option<i64>) {
+        let sealed = log.view().segments.last().map_or(0, |last| last.sequence);
+        let done = self.compacted.get(&log.id).copied().unwrap_or(0);
+        if sealed <= done || self.compaction.as_ref().is_some_and(|running| !running.is_finished()) {
+            return;
+        }
+        let before = |kept_ms: u64| now_ms.map(|now| now.saturating_sub(i64::try_from(kept_ms).unwrap_or(i64::MAX)));
+        let retention_ms = log.config.retention_ms;
+        let rules = Rules {
+            superseded_before_ms: retention_ms.map_or(i64::MAX, |kept| before(kept).unwrap_or(i64::MIN)),
+            tombstones_before_ms: before(self.shared.options.tombstone_ms.max(retention_ms.unwrap_or(0)))
+                .unwrap_or(i64::MIN),
+            segment_bytes: self.shared.options.segment_bytes,
+        };
+        let (shared, id) = (self.shared.clone(), log.id);
+        let run = move || match compaction::compact(&log, rules, &|| !shared.queue.is_closed()) {
+            Ok(records) => tracing::debug!(topic = &*log.config.topic, records, "compacted"),
+            Err(error) => tracing::warn!(topic = &*log.config.topic, %error, "a topic could not be compacted"),
+        };
+        match std::thread::Builder::new().name("drover-compact".into()).spawn(run) {
+            Ok(running) => {
+                self.compaction = Some(running);
+                self.compacted.insert(id, sealed);
+            }
+            Err(error) => tracing::warn!(%error, "no thread for compaction"),
+        }
+    }
 
     fn checkpoint_or_warn(&mut self) {
         if let Err(error) = self.checkpoint() {

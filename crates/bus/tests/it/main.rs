@@ -2,6 +2,8 @@
 
 mod crash;
 mod damage;
+mod full_disk;
+mod keeping;
 
 use std::sync::Arc;
 

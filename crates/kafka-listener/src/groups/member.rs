@@ -25,6 +25,7 @@ pub enum Waiting {
 }
 
 /// A member of a group.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub struct Member {
     pub identity: Identity,

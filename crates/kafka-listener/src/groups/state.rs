@@ -39,6 +39,7 @@ enum Phase {
 }
 
 /// The state of one group.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub struct Group {
     phase: Phase,

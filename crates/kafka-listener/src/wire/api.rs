@@ -11,6 +11,7 @@ use super::{Malformed, frame, shape};
 macro_rules! apis {
     ($($api:ident $min:literal to $max:literal, $request:ident -> $response:ident;)+) => {
         /// An API this listener speaks.
+        #[expect(clippy::enum_variant_names, reason = "the names are those of Kafka's protocol guide")]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Api { $($api),+ }
 
@@ -104,7 +105,7 @@ pub struct Head {
 /// What a frame turned out to be.
 #[derive(Clone, Debug)]
 pub enum Decoded {
-    Request(Head, Request),
+    Request(Head, Box<Request>),
     /// ApiVersions in a version nobody here speaks: the answer is version 0 with UNSUPPORTED_VERSION, so that the
     /// client learns what to ask for (KIP-511).
     UnsupportedApiVersions {
@@ -156,7 +157,7 @@ pub fn decode(mut frame: Bytes) -> Result<Decoded, Malformed> {
     shape::check(api, version, &frame).map_err(|e| schema(e.to_string()))?;
     let request = api.decode(frame, version).map_err(schema)?;
     let head = Head { api, version, correlation_id: header.correlation_id, client_id: header.client_id };
-    Ok(Decoded::Request(head, request))
+    Ok(Decoded::Request(head, Box::new(request)))
 }
 
 /// A whole response frame, length included.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions};
+use drover_bus::{Bus, Outgoing, Record};
 use drover_kafka_listener::{ListenerConfig, ListenerError, Metrics, serve};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::{
@@ -198,4 +199,25 @@ async fn a_fetch_out_of_range_in_a_session_or_of_an_unknown_topic_says_so() {
     }
     let response: FetchResponse = client.call(12, &fetch("known", 0).with_session_id(5).with_session_epoch(1)).await;
     assert_eq!(response.error_code, 70);
+}
+
+#[tokio::test]
+async fn a_fetch_that_has_taken_all_it_may_is_answered_although_it_wants_more() {
+    let broker = Broker::start().await;
+    broker.topic("deep", 1).await;
+    let record = Record { value: Some(vec![7; 1_000].into()), ..Record::default() };
+    let outgoing = Outgoing { topic: "deep".into(), partition: Some(0), record };
+    broker.bus.append(vec![outgoing; 10]).await.expect("taken").await.expect("durable");
+    let partition = FetchPartition::default().with_partition_max_bytes(1);
+    let topic = FetchTopic::default().with_topic(TopicName("deep".into())).with_partitions(vec![partition]);
+    let request = FetchRequest::default()
+        .with_max_bytes(1_000_000)
+        .with_min_bytes(1_000_000)
+        .with_max_wait_ms(i32::MAX)
+        .with_topics(vec![topic]);
+    let mut client = RawClient::connect(broker.address).await;
+    let answered =
+        tokio::time::timeout(PATIENCE / 2, client.call(12, &request)).await.expect("long before its wait ends");
+    let records = answered.responses[0].partitions[0].records.clone().expect("records");
+    assert!((1_000..2_000).contains(&records.len()), "one record, however small the limit: {}", records.len());
 }

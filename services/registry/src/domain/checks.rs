@@ -57,8 +57,9 @@ pub fn device(spec: &DeviceSpec) -> Result<(), ApiError> {
         key("spec.type", name)?;
     }
     if spec.policies.len() > POLICIES_PER_DEVICE_MAX {
-        return Err(ApiError::invalid("spec.policies", "too many policies")
-            .over(POLICIES_PER_DEVICE_MAX, spec.policies.len()));
+        return Err(
+            ApiError::invalid("spec.policies", "too many policies").over(POLICIES_PER_DEVICE_MAX, spec.policies.len())
+        );
     }
     spec.policies.iter().try_for_each(|name| subdomain("spec.policies", name))
 }
@@ -70,8 +71,9 @@ fn entries(field: &str, entries: &BTreeMap<String, String>, value_bytes_max: usi
     for (name, value) in entries {
         key(field, name)?;
         if value.len() > value_bytes_max {
-            return Err(ApiError::invalid(format!("{field}.{name}"), "value is too long")
-                .over(value_bytes_max, value.len()));
+            return Err(
+                ApiError::invalid(format!("{field}.{name}"), "value is too long").over(value_bytes_max, value.len())
+            );
         }
         if value.contains(char::is_control) {
             return Err(ApiError::invalid(format!("{field}.{name}"), "value contains a control character"));
@@ -82,8 +84,9 @@ fn entries(field: &str, entries: &BTreeMap<String, String>, value_bytes_max: usi
 
 fn key(field: &str, key: &str) -> Result<(), ApiError> {
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
-        return Err(ApiError::invalid(field, format!("a key has 1 to {KEY_BYTES_MAX} bytes"))
-            .over(KEY_BYTES_MAX, key.len()));
+        return Err(
+            ApiError::invalid(field, format!("a key has 1 to {KEY_BYTES_MAX} bytes")).over(KEY_BYTES_MAX, key.len())
+        );
     }
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '/' | '-');
     if key.chars().all(legal) {
@@ -99,8 +102,9 @@ pub fn policy(name: &str, spec: &PolicySpec) -> Result<(), ApiError> {
         return Err(built_in());
     }
     if spec.statements.len() > STATEMENTS_MAX {
-        return Err(ApiError::invalid("spec.statements", "too many statements")
-            .over(STATEMENTS_MAX, spec.statements.len()));
+        return Err(
+            ApiError::invalid("spec.statements", "too many statements").over(STATEMENTS_MAX, spec.statements.len())
+        );
     }
     let bytes = spec.statements.iter().flat_map(|s| &s.resources).map(String::len).sum::<usize>();
     if bytes > RESOURCES_BYTES_MAX {

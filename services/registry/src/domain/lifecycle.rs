@@ -14,7 +14,7 @@ use drover_bus::{
 };
 use drover_host::Shutdown;
 use drover_proto::ingress::v1::{PresenceReport, presence_report};
-use drover_types::{ApiError, Clock, ClientId, DeviceKey, Random, RecordId, header};
+use drover_types::{ApiError, ClientId, Clock, DeviceKey, Random, RecordId, header};
 use prost::Message;
 
 use super::presence::{self, Event, Report, Sessions, What};
@@ -150,7 +150,8 @@ impl Lifecycle {
         let mut offsets: HashMap<Partition, Position> = HashMap::new();
         for Stored { position, record } in reports {
             let partition = position.at.partition;
-            let sessions = &mut owned.get_mut(&partition).expect("records follow their partition's assignment").sessions;
+            let sessions =
+                &mut owned.get_mut(&partition).expect("records follow their partition's assignment").sessions;
             match events(sessions, record.value.as_deref().unwrap_or_default()) {
                 Ok(events) => records.extend(events.iter().map(|event| self.record(partition, event))),
                 Err(error) => self.telemetry.malformed(PRESENCE_TOPIC, &position, &error),
@@ -219,9 +220,7 @@ fn events(sessions: &mut Sessions, value: &[u8]) -> Result<Vec<Event>, ApiError>
     let malformed = |e: prost::DecodeError| ApiError::invalid("value", e.to_string());
     let report = PresenceReport::decode(value).map_err(malformed)?;
     let what = match report.what.as_ref() {
-        Some(presence_report::What::Connected(connected)) => {
-            What::Connected { ip: presence::ip_of(&connected.peer) }
-        }
+        Some(presence_report::What::Connected(connected)) => What::Connected { ip: presence::ip_of(&connected.peer) },
         Some(presence_report::What::Disconnected(disconnected)) => {
             What::Disconnected { reason: disconnected.reason.clone() }
         }
@@ -230,10 +229,8 @@ fn events(sessions: &mut Sessions, value: &[u8]) -> Result<Vec<Event>, ApiError>
         }
         None => return Err(ApiError::invalid("what", "is missing")),
     };
-    let device = DeviceKey {
-        tenant: wire::tenant("tenant", &report.tenant)?,
-        device: wire::device("device", &report.device)?,
-    };
+    let device =
+        DeviceKey { tenant: wire::tenant("tenant", &report.tenant)?, device: wire::device("device", &report.device)? };
     let client = ClientId::new(&report.client).map_err(|e| ApiError::invalid("client", e.to_string()))?;
     let key = SessionKey { device, client };
     Ok(sessions.report(Report { key, node: report.node, epoch: report.epoch, time_ms: report.time_ms, what }))

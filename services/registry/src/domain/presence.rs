@@ -80,15 +80,10 @@ impl Sessions {
 
     /// The ends of what `node` held with a lower epoch: it has started anew.
     pub fn node_started(&mut self, node: &str, epoch: u64, time_ms: u64) -> Vec<Event> {
-        let lost = |(_, session): &(&SessionKey, &Session)| {
-            session.connected && session.node == node && session.epoch < epoch
-        };
-        let events: Vec<Event> = self
-            .known
-            .iter()
-            .filter(lost)
-            .map(|(key, session)| ended(key, session, NODE_LOST, time_ms))
-            .collect();
+        let lost =
+            |(_, session): &(&SessionKey, &Session)| session.connected && session.node == node && session.epoch < epoch;
+        let events: Vec<Event> =
+            self.known.iter().filter(lost).map(|(key, session)| ended(key, session, NODE_LOST, time_ms)).collect();
         events.iter().for_each(|event| self.remember(event, false));
         events
     }

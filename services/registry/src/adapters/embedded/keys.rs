@@ -101,10 +101,8 @@ pub fn read_session(key: &[u8], row: &[u8]) -> Result<(SessionKey, Session), Sto
     let (Some(tenant), Some(device), Some(client)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(corrupt("session key has too few parts"));
     };
-    let device = DeviceKey {
-        tenant: TenantId::new(tenant).map_err(corrupt)?,
-        device: DeviceId::new(device).map_err(corrupt)?,
-    };
+    let device =
+        DeviceKey { tenant: TenantId::new(tenant).map_err(corrupt)?, device: DeviceId::new(device).map_err(corrupt)? };
     let client = ClientId::new(client).map_err(corrupt)?;
     Ok((SessionKey { device, client }, serde_json::from_slice(row).map_err(corrupt)?))
 }

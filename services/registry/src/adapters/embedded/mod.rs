@@ -132,7 +132,8 @@ impl Shared {
         if let Some(open) = slot.as_ref() {
             return Ok(Arc::clone(open));
         }
-        let open = Open::at(&self.directory, self.limits).map_err(|e| StoreError::Unavailable { reason: e.to_string() })?;
+        let open =
+            Open::at(&self.directory, self.limits).map_err(|e| StoreError::Unavailable { reason: e.to_string() })?;
         tracing::info!(directory = %self.directory.display(), "registry store opened again");
         Ok(Arc::clone(slot.insert(Arc::new(open))))
     }

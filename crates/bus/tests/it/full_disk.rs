@@ -1,0 +1,95 @@
+//! A disk that is full: nothing is acknowledged, nothing acknowledged is lost, and appends work again when there is room.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions};
+use drover_bus::{Bus, Outgoing, Record, TopicConfig, TopicPartition, TransactError, Transaction};
+
+/// A small file system of its own, unmounted when dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None` where mounting is not allowed.
+    fn mount() -> Option<Self> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(directory.path());
+        mount.output().ok()?.status.success().then_some(Self(directory))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _status = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
+
+fn outgoing(bytes: usize) -> Outgoing {
+    let record = Record { value: Some(vec![7; bytes].into()), ..Record::default() };
+    Outgoing { topic: "t".into(), partition: Some(0), record }
+}
+
+/// Why an append did not succeed, by either error.
+async fn append(bus: &EmbeddedBus, bytes: usize) -> Result<u64, String> {
+    let receipt = bus.append(vec![outgoing(bytes)]).await.map_err(|error| error.to_string())?;
+    receipt.await.map(|positions| positions[0].offset).map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn a_full_disk_loses_nothing_and_writing_resumes_by_itself() {
+    let Some(disk) = SmallDisk::mount() else {
+        println!("NOT RUN: a_full_disk_loses_nothing_and_writing_resumes_by_itself: cannot mount a tmpfs");
+        return;
+    };
+    let (bus, _) = EmbeddedBus::open(disk.path(), EmbeddedOptions::default()).expect("opens");
+    let config =
+        TopicConfig { topic: "t".into(), partitions: 1, compact: false, retention_ms: None, retention_bytes: None };
+    bus.create_topic(config).await.expect("creates");
+    let ballast = disk.path().join("ballast");
+    std::fs::write(&ballast, vec![0; 512 * 1024]).expect("writes");
+
+    let mut acknowledged = Vec::new();
+    let failure = loop {
+        match append(&bus, 50_000).await {
+            Ok(offset) => acknowledged.push(offset),
+            Err(failure) => break failure,
+        }
+    };
+    assert!(failure.contains("no space left on device"), "{failure}");
+    let refused = append(&bus, 50_000).await.expect_err("is full");
+    assert!(refused.contains("no space left on device"), "{refused}");
+    let mut transactor = bus.transactor("t").await.expect("opens");
+    let aborted = transactor.commit(Transaction { records: vec![outgoing(200_000)], offsets: None }).await;
+    assert!(matches!(aborted, Err(TransactError::Aborted { .. })), "{aborted:?}");
+
+    std::fs::remove_file(ballast).expect("removes");
+    let resumed = async {
+        loop {
+            match append(&bus, 1_000).await {
+                Ok(offset) => return offset,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    acknowledged.push(tokio::time::timeout(Duration::from_secs(30), resumed).await.expect("writing resumes"));
+    drop((bus, transactor));
+
+    let (bus, recovery) = EmbeddedBus::open(disk.path(), EmbeddedOptions::default()).expect("opens");
+    assert_eq!(recovery.cut, []);
+    let at = TopicPartition::new("t", 0);
+    let mut kept = Vec::new();
+    while let Some(last) = {
+        let read = bus.read(&at, kept.last().map_or(0, |last| last + 1), 1 << 20, Duration::ZERO).await.expect("reads");
+        kept.extend(read.iter().map(|stored| stored.position.offset));
+        read.last().map(|stored| stored.position.offset)
+    } {
+        assert!(last <= *acknowledged.last().expect("some"));
+    }
+    assert_eq!(kept, acknowledged);
+}

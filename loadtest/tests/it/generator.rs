@@ -1,0 +1,54 @@
+//! The load generator's counts.
+
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use drover_load::bench::{Plan, run};
+use drover_mqtt::Version;
+use drover_types::Qos;
+
+use crate::server::{Faults, Server};
+
+fn plan(server: &Server, qos: Qos) -> Plan {
+    Plan {
+        target: server.target(),
+        version: Version::V5,
+        clients: 3,
+        idle: 2,
+        window: NonZeroU16::new(4).expect("not zero"),
+        qos,
+        payload_bytes: 10,
+        duration: Duration::from_millis(100),
+        topic: "load/{i}".to_owned(),
+        client_id: "load-{i}".to_owned(),
+        user_name: None,
+        password: None,
+    }
+}
+
+#[tokio::test]
+async fn every_message_sent_is_counted_when_it_is_acknowledged() {
+    for qos in [Qos::AtMostOnce, Qos::AtLeastOnce] {
+        let server = Server::start(Faults::default()).await;
+        let report = run(&plan(&server, qos)).await;
+        assert!(report.errors.is_empty(), "{report}");
+        assert_eq!((report.connected, server.connections()), (5, 5));
+        assert!(report.sent > 0);
+        assert_eq!((report.sent, report.refused), (report.acknowledged, 0));
+        assert_eq!(report.acknowledged, server.seen().len() as u64);
+        assert!(serde_json::to_string(&report).is_ok_and(|json| json.contains("\"ack_p99_us\"")));
+    }
+}
+
+#[tokio::test]
+async fn refusals_and_cut_connections_are_reported() {
+    let server = Server::start(Faults { refuse: true, ..Faults::default() }).await;
+    let report = run(&plan(&server, Qos::AtLeastOnce)).await;
+    assert_eq!((report.acknowledged, report.refused), (0, report.sent));
+
+    let server = Server::start(Faults { cut_at_publish: Some(1), ..Faults::default() }).await;
+    let one = Plan { clients: 1, idle: 0, ..plan(&server, Qos::AtLeastOnce) };
+    let report = run(&one).await;
+    assert_eq!(report.errors.values().sum::<u64>(), 1, "{report}");
+    assert!(report.to_string().contains("errors         1"));
+}

@@ -1,0 +1,5 @@
+//! The ports of the ingress, as others provide them.
+
+pub mod boot;
+pub mod changes;
+pub mod registry;

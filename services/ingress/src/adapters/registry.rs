@@ -1,0 +1,181 @@
+//! Who somebody is, asked of the registry over gRPC, and kept for a short time.
+//!
+//! Adapter of [`Authenticator`]. An answer is kept only if nothing was revoked while it was on its way, and used only
+//! while the change feed is heard: a node that may have missed a revocation asks again each time (P5).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use drover_host::{Network, grpc};
+use drover_proto::registry::v1::authenticate_request::Proof as WireProof;
+use drover_proto::registry::v1::registry_client::RegistryClient;
+use drover_proto::registry::v1::{AnonymousProof, AuthenticateRequest, CertificateProof, TokenProof};
+use drover_proto::types::v1 as wire;
+use drover_types::object::Statement;
+use drover_types::{ApiError, DeviceId, ErrorCode, TenantId};
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::changes::Freshness;
+use crate::domain::authorize::Policy;
+use crate::domain::identity::{AuthenticateError, Identity, Proof};
+use crate::ports::Authenticator;
+
+/// Questions on their way at the same time; more wait within their deadline.
+const QUESTIONS_MAX: usize = 256;
+/// Identities kept; when there are more, all are forgotten and asked for again.
+const KEPT_MAX: usize = 50_000;
+
+/// The registry, asked over gRPC.
+pub struct Registry {
+    client: RegistryClient<grpc::Client>,
+    questions: Semaphore,
+    deadline: Duration,
+    keep: Duration,
+    feed: Arc<Freshness>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// By the digest of the proof: no secret stays in memory.
+    identities: HashMap<[u8; 32], (Instant, Arc<Identity>)>,
+    /// How often something was forgotten.
+    forgotten: u64,
+}
+
+impl Registry {
+    /// Connects when first asked. Answers come within `deadline` and are kept for `keep`.
+    pub fn new(network: &Network, deadline: Duration, keep: Duration, feed: Arc<Freshness>) -> Self {
+        Self {
+            client: RegistryClient::new(network.client("registry")),
+            questions: Semaphore::new(QUESTIONS_MAX),
+            deadline,
+            keep,
+            feed,
+            kept: Mutex::default(),
+        }
+    }
+
+    fn kept(&self, digest: &[u8; 32]) -> Option<Arc<Identity>> {
+        if !self.feed.is_fresh() {
+            return None;
+        }
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, identity) = kept.identities.get(digest)?;
+        (since.elapsed() < self.keep).then(|| identity.clone())
+    }
+
+    fn keep(&self, digest: [u8; 32], identity: &Arc<Identity>, forgotten: u64) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.forgotten != forgotten {
+            return; // it may be one of those
+        }
+        if kept.identities.len() >= KEPT_MAX {
+            kept.identities.clear();
+        }
+        kept.identities.insert(digest, (Instant::now(), identity.clone()));
+    }
+
+    async fn ask(&self, proof: Proof) -> Result<wire::Identity, AuthenticateError> {
+        let unavailable = |reason: String| AuthenticateError::Unavailable { reason };
+        let question = async {
+            let _turn = self.questions.acquire().await.expect("the semaphore is never closed");
+            self.client.clone().authenticate(AuthenticateRequest { proof: Some(to_wire(proof)) }).await
+        };
+        let answer = tokio::time::timeout(self.deadline, question)
+            .await
+            .map_err(|_| unavailable(format!("no answer within {:?}", self.deadline)))?
+            .map_err(|status| refusal(drover_proto::from_status(&status)))?;
+        answer.into_inner().identity.ok_or_else(|| unavailable("the answer names nobody".to_owned()))
+    }
+}
+
+#[async_trait]
+impl Authenticator for Registry {
+    async fn authenticate(&self, proof: Proof, generation: u64) -> Result<Arc<Identity>, AuthenticateError> {
+        let digest = digest(&proof);
+        if let Some(identity) = self.kept(&digest) {
+            return Ok(identity);
+        }
+        let forgotten = self.kept.lock().unwrap_or_else(PoisonError::into_inner).forgotten;
+        let answer = self.ask(proof).await?;
+        let identity = from_wire(&answer, generation).map_err(|error| AuthenticateError::Unavailable {
+            reason: format!("the answer is not an identity: {error}"),
+        })?;
+        let identity = Arc::new(identity);
+        self.keep(digest, &identity, forgotten);
+        Ok(identity)
+    }
+
+    fn forget(&self, tenant: &str, device: &str, credential: &str) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.forgotten += 1;
+        kept.identities.retain(|_, (_, identity)| {
+            let same_device = device.is_empty() || identity.device.as_str() == device;
+            let same_credential = credential.is_empty() || identity.credential == credential;
+            !(identity.tenant.as_str() == tenant && same_device && same_credential)
+        });
+    }
+}
+
+fn refusal(error: ApiError) -> AuthenticateError {
+    let reason = error.message;
+    match error.code {
+        ErrorCode::Unauthenticated | ErrorCode::NotFound | ErrorCode::InvalidArgument => {
+            AuthenticateError::Wrong { reason }
+        }
+        ErrorCode::PermissionDenied | ErrorCode::FailedPrecondition => AuthenticateError::Refused { reason },
+        ErrorCode::Cancelled
+        | ErrorCode::Unknown
+        | ErrorCode::DeadlineExceeded
+        | ErrorCode::AlreadyExists
+        | ErrorCode::ResourceExhausted
+        | ErrorCode::Aborted
+        | ErrorCode::OutOfRange
+        | ErrorCode::Unimplemented
+        | ErrorCode::Internal
+        | ErrorCode::Unavailable
+        | ErrorCode::DataLoss => AuthenticateError::Unavailable { reason },
+    }
+}
+
+fn to_wire(proof: Proof) -> WireProof {
+    match proof {
+        Proof::Token { user_name, token } => WireProof::Token(TokenProof { user_name, token }),
+        Proof::Certificate { fingerprint } => {
+            WireProof::Certificate(CertificateProof { fingerprint: fingerprint.to_vec() })
+        }
+        Proof::Anonymous { client } => WireProof::Anonymous(AnonymousProof { client_id: client.to_string() }),
+    }
+}
+
+fn from_wire(identity: &wire::Identity, generation: u64) -> Result<Identity, ApiError> {
+    let invalid = |field: &'static str| move |e: drover_types::InvalidId| ApiError::invalid(field, e.to_string());
+    let statements = identity.statements.iter().map(Statement::try_from).collect::<Result<Vec<_>, _>>()?;
+    Ok(Identity {
+        tenant: TenantId::new(&identity.tenant).map_err(invalid("tenant"))?,
+        device: DeviceId::new(&identity.device).map_err(invalid("device"))?,
+        credential: identity.credential_id.clone(),
+        policy: Policy::compile(&statements, &identity.device),
+        expires_ms: identity.expires_ms,
+        generation,
+    })
+}
+
+fn digest(proof: &Proof) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    match proof {
+        Proof::Token { user_name, token } => [b"token", user_name.as_bytes(), token.as_bytes()].map(&mut part),
+        Proof::Certificate { fingerprint } => [b"certificate".as_slice(), fingerprint, b""].map(&mut part),
+        Proof::Anonymous { client } => [b"anonymous", client.as_str().as_bytes(), b""].map(&mut part),
+    };
+    hash.finalize().into()
+}

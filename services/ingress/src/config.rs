@@ -1,0 +1,269 @@
+//! The ingress's section of the configuration.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use drover_host::{ByteSize, Duration, ListenSpec, ServiceConfig, Transport};
+use drover_types::ApiError;
+use drover_types::limits::{
+    FILTERS_PER_CLIENT_MAX, PAYLOAD_BYTES_MAX, RECEIVE_MAXIMUM, SESSION_EXPIRY_SECONDS_MAX, TOPIC_BYTES_MAX,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::domain::connection::Limits;
+
+/// Name of the socket for MQTT over TCP.
+pub const MQTT: &str = "mqtt";
+/// Name of the socket for MQTT over TLS.
+pub const MQTTS: &str = "mqtts";
+/// Room in a packet beside topic and payload: properties, among them those of the user.
+const PROPERTIES_BYTES_MAX: usize = 32 * 1024;
+/// Topic aliases a client may set; each keeps a topic in memory while it is connected.
+const TOPIC_ALIAS_MAX: u16 = 16;
+
+/// `[ingress]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IngressConfig {
+    /// Addresses of the gRPC server.
+    pub listen: Vec<SocketAddr>,
+    pub mqtt: Listener,
+    pub mqtts: Listener,
+    pub tls: TlsConfig,
+    /// Where clients without credentials are admitted.
+    pub anonymous: AnonymousAccess,
+    /// Name of this node in presence reports; unique among replicas, the same after a restart.
+    pub node: String,
+    pub limits: LimitsConfig,
+    pub timeouts: Timeouts,
+}
+
+/// Addresses of one protocol.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    pub listen: Vec<SocketAddr>,
+}
+
+/// `[ingress.tls]`: PEM files. Without a certificate there is no TLS listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsConfig {
+    /// The server's certificate and those between it and its root.
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    /// Authorities whose client certificates are accepted; none is asked for without.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Where clients without credentials are admitted; decided by the address a listener is bound to, never by the peer's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnonymousAccess {
+    /// By listeners bound to a loopback address.
+    #[default]
+    Loopback,
+    Off,
+    /// By all listeners.
+    Everywhere,
+}
+
+impl AnonymousAccess {
+    /// Whether a listener bound to `address` admits clients without credentials.
+    pub fn at(self, address: SocketAddr) -> bool {
+        match self {
+            AnonymousAccess::Loopback => address.ip().to_canonical().is_loopback(),
+            AnonymousAccess::Off => false,
+            AnonymousAccess::Everywhere => true,
+        }
+    }
+}
+
+/// `[ingress.limits]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Connections of this node; 1 to 1,000,000. More are answered with 0x97.
+    pub connections: usize,
+    /// Payload of one message.
+    pub payload: ByteSize,
+    /// Subscriptions of one client.
+    pub filters: usize,
+    /// Unacknowledged QoS 1 messages of a client in each direction; 1 to 65,535.
+    pub receive_maximum: u16,
+    /// Longest a session outlives its connection.
+    pub session_expiry: Duration,
+    /// Sessions of this node that outlive their connection; they and what waits in them are in memory.
+    pub persistent_sessions: usize,
+}
+
+/// `[ingress.timeouts]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// TLS handshake, and then CONNECT with its authentication.
+    pub connect: Duration,
+    /// A peer that takes no byte for this long is gone.
+    pub write: Duration,
+    /// One question to the registry.
+    pub authenticate: Duration,
+    /// How long the registry's answer is kept; a revocation ends it at once.
+    pub identity_cache: Duration,
+    /// From the request to stop until connections are cut.
+    pub drain: Duration,
+}
+
+fn loopback(port: u16) -> Vec<SocketAddr> {
+    [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)].map(|ip| SocketAddr::new(ip, port)).to_vec()
+}
+
+impl Default for IngressConfig {
+    fn default() -> Self {
+        Self {
+            listen: loopback(7075),
+            mqtt: Listener { listen: loopback(1883) },
+            mqtts: Listener { listen: loopback(8883) },
+            tls: TlsConfig::default(),
+            anonymous: AnonymousAccess::default(),
+            node: "ingress-0".to_owned(),
+            limits: LimitsConfig::default(),
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            connections: 15_000,
+            payload: ByteSize::from_bytes(PAYLOAD_BYTES_MAX as u64),
+            filters: FILTERS_PER_CLIENT_MAX,
+            receive_maximum: RECEIVE_MAXIMUM,
+            session_expiry: Duration::from_secs(SESSION_EXPIRY_SECONDS_MAX as u64),
+            persistent_sessions: 10_000,
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            write: Duration::from_secs(30),
+            authenticate: Duration::from_secs(5),
+            identity_cache: Duration::from_secs(5),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+impl IngressConfig {
+    /// The limits of each connection.
+    pub fn connection_limits(&self) -> Limits {
+        let payload_bytes_max = self.limits.payload.as_len();
+        let packet_bytes_max = payload_bytes_max.saturating_add(TOPIC_BYTES_MAX + PROPERTIES_BYTES_MAX);
+        let session_expiry_s = self.limits.session_expiry.as_millis() / 1_000;
+        Limits {
+            connect_ms: self.timeouts.connect.as_millis(),
+            payload_bytes_max,
+            packet_bytes_max: u32::try_from(packet_bytes_max).unwrap_or(u32::MAX),
+            filters_max: self.limits.filters,
+            receive_maximum: self.limits.receive_maximum,
+            session_expiry_s_max: u32::try_from(session_expiry_s).unwrap_or(u32::MAX),
+            topic_alias_max: TOPIC_ALIAS_MAX,
+        }
+    }
+}
+
+impl ServiceConfig for IngressConfig {
+    fn listeners(&self) -> Vec<ListenSpec> {
+        let tcp = |name, key, listener: &[SocketAddr]| ListenSpec {
+            name,
+            key,
+            transport: Transport::Tcp,
+            addresses: listener.to_vec(),
+        };
+        let mut listeners = vec![
+            tcp(drover_host::grpc::SOCKET, "ingress.listen", &self.listen),
+            tcp(MQTT, "ingress.mqtt.listen", &self.mqtt.listen),
+        ];
+        if self.tls.certificate.is_some() {
+            listeners.push(tcp(MQTTS, "ingress.mqtts.listen", &self.mqtts.listen));
+        }
+        listeners
+    }
+
+    fn check(&self) -> Result<(), ApiError> {
+        if self.tls.certificate.is_some() != self.tls.key.is_some() {
+            return Err(ApiError::invalid("ingress.tls", "certificate and key are set together"));
+        }
+        if self.tls.client_ca.is_some() && self.tls.certificate.is_none() {
+            return Err(ApiError::invalid("ingress.tls.client_ca", "is of no use without a certificate"));
+        }
+        let connections = self.limits.connections;
+        if connections == 0 || connections > 1_000_000 {
+            return Err(ApiError::invalid("ingress.limits.connections", "out of range").over("1 to 1000000", connections));
+        }
+        let payload = self.limits.payload.as_len();
+        if payload > PAYLOAD_BYTES_MAX {
+            return Err(ApiError::invalid("ingress.limits.payload", "too large").over(PAYLOAD_BYTES_MAX, payload));
+        }
+        if self.limits.receive_maximum == 0 {
+            return Err(ApiError::invalid("ingress.limits.receive_maximum", "out of range").over("1 to 65535", 0));
+        }
+        if self.limits.session_expiry.as_millis() / 1_000 > u64::from(SESSION_EXPIRY_SECONDS_MAX) {
+            let value = self.limits.session_expiry;
+            return Err(ApiError::invalid("ingress.limits.session_expiry", "too long").over("7d", value));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn anonymous_clients_are_admitted_by_the_bound_address_alone() {
+        let at = |access: AnonymousAccess, address: &str| access.at(address.parse().expect("an address"));
+        for (address, loopback) in [
+            ("127.0.0.1:1", true),
+            ("[::1]:1", true),
+            ("[::ffff:127.0.0.1]:1", true),
+            ("0.0.0.0:1", false),
+            ("[::]:1", false),
+            ("192.168.1.1:1", false),
+        ] {
+            assert_eq!(at(AnonymousAccess::Loopback, address), loopback, "{address}");
+            assert!(!at(AnonymousAccess::Off, address));
+            assert!(at(AnonymousAccess::Everywhere, address));
+        }
+    }
+
+    #[test]
+    fn limits_are_checked_at_their_bounds() {
+        let check = |change: fn(&mut IngressConfig)| {
+            let mut config = IngressConfig::default();
+            change(&mut config);
+            config.check().err().and_then(|e| e.field)
+        };
+        assert_eq!(check(|_| ()), None);
+        assert_eq!(check(|c| c.tls.key = Some("k".into())).as_deref(), Some("ingress.tls"));
+        assert_eq!(check(|c| c.tls.client_ca = Some("k".into())).as_deref(), Some("ingress.tls.client_ca"));
+        assert_eq!(check(|c| c.limits.connections = 0).as_deref(), Some("ingress.limits.connections"));
+        assert_eq!(check(|c| c.limits.receive_maximum = 0).as_deref(), Some("ingress.limits.receive_maximum"));
+        let payload = ByteSize::from_bytes(PAYLOAD_BYTES_MAX as u64 + 1);
+        let mut config = IngressConfig::default();
+        config.limits.payload = payload;
+        assert_eq!(config.check().err().and_then(|e| e.field).as_deref(), Some("ingress.limits.payload"));
+    }
+
+    #[test]
+    fn there_is_no_tls_listener_without_a_certificate() {
+        let names = |config: &IngressConfig| config.listeners().iter().map(|l| l.name).collect::<Vec<_>>();
+        let mut config = IngressConfig::default();
+        assert_eq!(names(&config), ["grpc", MQTT]);
+        config.tls.certificate = Some("c.pem".into());
+        assert_eq!(names(&config), ["grpc", MQTT, MQTTS]);
+    }
+}

@@ -1,0 +1,365 @@
+//! The server's end of one MQTT connection, without I/O: bytes and time in, bytes and effects out.
+//!
+//! Domain layer. One state machine for MQTT 3.1.1 and 5. It never waits: what takes time leaves as an [`Effect`] and
+//! comes back as a call ([`Connection::authenticated`], [`Connection::stored`]…). Every queue in it has a bound; at a
+//! bound it stops taking bytes ([`Connection::wants_bytes`]) instead of dropping any.
+//!
+//! `[MQTT-x.y.z-n]` names a normative statement of MQTT 5; those of MQTT 3.1.1 are marked.
+
+mod close;
+mod connect;
+mod deliver;
+mod publish;
+mod subscribe;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::{Buf, BytesMut};
+use drover_mqtt::{Ack, Decoder, Disconnect, Packet, PacketId, ReasonCode, Side, Version, encode};
+use drover_types::{ClientId, Random};
+
+use crate::domain::identity::{Identity, Proof};
+use crate::domain::link::Stop;
+use crate::domain::message::{Publication, Publisher};
+use crate::domain::session::{Dropped, Session};
+use crate::domain::sessions::{Will, WillFate};
+
+pub use close::{Close, CloseReason, Fault};
+use connect::Connecting;
+use publish::Inbound;
+pub use subscribe::Granted;
+use subscribe::Answers;
+
+/// Bytes of packets behind a CONNECT that wait for its authentication; more stay in the socket.
+const BEHIND_CONNECT_BYTES_MAX: usize = 64 * 1024;
+/// Largest CONNECT, in bytes: a will of 64 KiB and room for credentials. Its sender is not known yet.
+const CONNECT_BYTES_MAX: u32 = 96 * 1024;
+/// Bytes waiting to be written beyond which nothing is read or delivered: the peer does not read either.
+const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// A client is gone after this many tenths of its keep alive [MQTT-3.1.2-22].
+const KEEP_ALIVE_TENTHS: u64 = 15;
+
+/// Limits of every connection.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// From accept to the end of authentication, milliseconds.
+    pub connect_ms: u64,
+    pub payload_bytes_max: usize,
+    pub packet_bytes_max: u32,
+    pub filters_max: usize,
+    /// QoS 1 messages on their way in each direction.
+    pub receive_maximum: u16,
+    pub session_expiry_s_max: u32,
+    pub topic_alias_max: u16,
+}
+
+/// What all connections share.
+pub struct Environment {
+    pub limits: Limits,
+    /// For ids of clients that send none.
+    pub random: Arc<dyn Random>,
+}
+
+/// The two times of one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds since some moment, never backwards: for timeouts.
+    pub monotonic_ms: u64,
+    /// Milliseconds since the Unix epoch: for what others see.
+    pub unix_ms: u64,
+}
+
+/// The other end, as far as the transport knows it.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub address: SocketAddr,
+    /// SHA-256 of the DER form of its client certificate.
+    pub certificate: Option<[u8; 32]>,
+    /// Whether clients without credentials may connect here.
+    pub anonymous: bool,
+    /// Whether the node has no room for it: its CONNECT is answered with 0x97 and nothing else happens.
+    pub over_limit: bool,
+}
+
+/// What the state machine wants done. Effects are to be carried out in order.
+#[derive(Debug)]
+pub enum Effect {
+    /// Answer with [`Connection::authenticated`].
+    Authenticate(Proof),
+    /// Answer with [`Connection::attached`] or [`Connection::refused`].
+    Attach(Box<Admission>),
+    /// Append it to the log, in order; answer with [`Connection::stored`] or [`Connection::not_stored`].
+    Publish(Publication),
+    /// Answer with [`Connection::subscribed`] when the node routes by these.
+    Subscribe(Vec<Granted>),
+    /// Answer with [`Connection::subscribed`] when the node no longer routes by these.
+    Unsubscribe(Vec<Box<str>>),
+    /// Count it.
+    Refused { qos0: bool, fault: Fault },
+    /// Count it.
+    Delivered { qos0: bool },
+    /// Count it.
+    Dropped(Dropped),
+    /// Write what is in the output, then close. Nothing comes after it.
+    Close(Close),
+}
+
+/// An authenticated CONNECT that asks for its session.
+#[derive(Debug)]
+pub struct Admission {
+    pub identity: Arc<Identity>,
+    pub client: ClientId,
+    pub clean_start: bool,
+    pub expiry_s: u32,
+    pub will: Option<Will>,
+    pub version: Version,
+}
+
+/// One connection.
+pub struct Connection {
+    environment: Arc<Environment>,
+    peer: Peer,
+    phase: Phase,
+    decoder: Decoder,
+    output: BytesMut,
+    effects: VecDeque<Effect>,
+    /// When the last packet arrived, or reading went on after a pause of ours; monotonic.
+    heard_ms: u64,
+}
+
+enum Phase {
+    /// Until the CONNECT is there.
+    New,
+    Authenticating(Box<Connecting>),
+    /// Authenticated, waits for its session.
+    Attaching(Box<Connecting>),
+    Live(Box<Live>),
+    Closed,
+}
+
+/// A connection whose CONNECT was accepted.
+struct Live {
+    version: Version,
+    identity: Arc<Identity>,
+    publisher: Publisher,
+    session: Arc<Session>,
+    /// Longest silence, milliseconds; 0: any.
+    keep_alive_ms: u64,
+    expiry_s: u32,
+    inbound: Inbound,
+    answers: Answers,
+    /// Most unacknowledged QoS 1 messages to the client [MQTT-3.3.4-9].
+    window: usize,
+    /// Largest packet to the client [MQTT-3.1.2-24].
+    packet_bytes_max: usize,
+    /// Takes no more packets, and closes when all publishes are acknowledged.
+    draining: bool,
+}
+
+impl Connection {
+    /// A connection just made.
+    pub fn new(environment: Arc<Environment>, peer: Peer, now: Now) -> Self {
+        let decoder = Decoder { packet_bytes_max: CONNECT_BYTES_MAX, ..Decoder::new(Side::Client, Version::V5) };
+        Self {
+            environment,
+            peer,
+            phase: Phase::New,
+            decoder,
+            output: BytesMut::new(),
+            effects: VecDeque::new(),
+            heard_ms: now.monotonic_ms,
+        }
+    }
+
+    /// Takes as many packets from the front of `input` as it may; the rest stays there for the next call.
+    pub fn receive(&mut self, input: &mut BytesMut, now: Now) {
+        while self.takes_packets() {
+            let decoder = self.decoder;
+            match decoder.decode(input) {
+                Ok(None) => break,
+                Ok(Some((packet, bytes))) => {
+                    self.heard_ms = now.monotonic_ms;
+                    self.packet(packet, now);
+                    input.advance(bytes);
+                }
+                Err(error) => self.fail(Fault::Malformed(error)),
+            }
+        }
+    }
+
+    /// Whether more bytes are of use while `buffered` are there.
+    pub fn wants_bytes(&self, buffered: usize) -> bool {
+        match self.phase {
+            Phase::New | Phase::Live(_) => self.takes_packets(),
+            Phase::Authenticating(_) | Phase::Attaching(_) => buffered < BEHIND_CONNECT_BYTES_MAX,
+            Phase::Closed => false,
+        }
+    }
+
+    /// Whether the next packet would be taken. Once the peer has closed, a connection that takes packets has had all
+    /// of them.
+    pub fn takes_packets(&self) -> bool {
+        match &self.phase {
+            Phase::New => true,
+            Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed => false,
+            Phase::Live(live) => {
+                let room = live.inbound.has_room(live.version, &self.environment.limits) && live.answers.has_room();
+                !live.draining && room && self.output.len() < OUTPUT_BYTES_MAX
+            }
+        }
+    }
+
+    /// Bytes to write; the writer removes what it has written.
+    pub fn output(&mut self) -> &mut BytesMut {
+        &mut self.output
+    }
+
+    /// The next effect to carry out.
+    pub fn next_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// Who this is, once it is known.
+    pub fn publisher(&self) -> Option<&Publisher> {
+        match &self.phase {
+            Phase::Live(live) => Some(&live.publisher),
+            Phase::New | Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed => None,
+        }
+    }
+
+    /// When [`Connection::tick`] has something to do at the earliest, monotonic.
+    pub fn deadline_ms(&self) -> Option<u64> {
+        match &self.phase {
+            Phase::New | Phase::Authenticating(_) | Phase::Attaching(_) => {
+                Some(self.heard_ms + self.environment.limits.connect_ms)
+            }
+            Phase::Live(live) if live.keep_alive_ms > 0 => Some(self.heard_ms + live.keep_alive_ms),
+            Phase::Live(_) | Phase::Closed => None,
+        }
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Now) {
+        if self.deadline_ms().is_none_or(|deadline_ms| now.monotonic_ms < deadline_ms) {
+            return;
+        }
+        match &self.phase {
+            Phase::New => self.fail(Fault::NoConnectInTime),
+            Phase::Authenticating(_) | Phase::Attaching(_) => self.fail(Fault::NoAnswerInTime),
+            // Silence counts only while somebody listens.
+            Phase::Live(_) if !self.takes_packets() => self.heard_ms = now.monotonic_ms,
+            Phase::Live(_) => self.fail(Fault::KeepAlive),
+            Phase::Closed => {}
+        }
+    }
+
+    /// The peer is gone, or does not read what is written.
+    pub fn lost(&mut self) {
+        self.close(Close::lost());
+    }
+
+    /// Somebody asks the connection to end.
+    pub fn stop(&mut self, why: Stop) {
+        match (why, &mut self.phase) {
+            (Stop::Drain, Phase::Live(live)) if !live.inbound.is_empty() => live.draining = true,
+            (Stop::Drain, _) => self.fail(Fault::Drain),
+            (Stop::TakenOver, _) => self.fail(Fault::TakenOver),
+            (Stop::Revoked, _) => self.fail(Fault::Revoked),
+        }
+    }
+
+    fn packet(&mut self, packet: Packet<'_>, now: Now) {
+        let done = match (&mut self.phase, packet) {
+            (Phase::New, Packet::Connect(connect)) => self.connect(connect),
+            (Phase::New, packet) => Err(Fault::NotConnected { packet: packet.packet_type() }), // [MQTT-3.1.0-1]
+            (Phase::Live(_), packet) => self.live_packet(packet, now),
+            (Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed, _) => Ok(()),
+        };
+        if let Err(fault) = done {
+            self.fail(fault);
+        }
+    }
+
+    fn live_packet(&mut self, packet: Packet<'_>, now: Now) -> Result<(), Fault> {
+        match packet {
+            Packet::Publish(publish) => self.publish(publish),
+            Packet::PubAck(ack) => {
+                self.acknowledged(ack.packet_id, now);
+                Ok(())
+            }
+            // Of a QoS 2 exchange that is not known here (section 4.3.3).
+            Packet::PubRel(ack) => {
+                self.send(&Packet::PubComp(Ack::new(ack.packet_id, ReasonCode::PacketIdNotFound)));
+                Ok(())
+            }
+            Packet::Subscribe(subscribe) => self.subscribe(&subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe),
+            Packet::PingReq => {
+                self.send(&Packet::PingResp); // [MQTT-3.12.4-1]
+                Ok(())
+            }
+            Packet::Disconnect(disconnect) => self.disconnect(&disconnect),
+            Packet::Connect(_) => Err(Fault::SecondConnect), // [MQTT-3.1.0-2]
+            Packet::ConnAck(_)
+            | Packet::PubRec(_)
+            | Packet::PubComp(_)
+            | Packet::SubAck(_)
+            | Packet::UnsubAck(_)
+            | Packet::PingResp
+            | Packet::Auth(_) => Err(Fault::Unexpected { packet: packet.packet_type() }),
+        }
+    }
+
+    /// The client's own goodbye.
+    fn disconnect(&mut self, disconnect: &Disconnect<'_>) -> Result<(), Fault> {
+        let Phase::Live(live) = &mut self.phase else { return Ok(()) };
+        if let Some(expiry_s) = disconnect.properties.session_expiry_s() {
+            if live.expiry_s == 0 && expiry_s > 0 {
+                return Err(Fault::ExpiryFromZero); // section 3.14.2.2.2
+            }
+            live.expiry_s = expiry_s.min(self.environment.limits.session_expiry_s_max);
+        }
+        let clean = disconnect.reason == ReasonCode::Success;
+        let will = if clean { WillFate::Discard } else { WillFate::Publish }; // [MQTT-3.14.4-3]
+        let expiry_s = live.expiry_s;
+        self.close(Close { reason: CloseReason::Client, will, expiry_s, fault: None });
+        Ok(())
+    }
+
+    /// Writes `packet` to the output, unless it is larger than the client takes [MQTT-3.1.2-24].
+    fn send(&mut self, packet: &Packet<'_>) {
+        let before = self.output.len();
+        encode(packet, self.decoder.version, &mut self.output).expect("packets made here keep the protocol's lengths");
+        let limit = match &self.phase {
+            Phase::Live(live) => live.packet_bytes_max,
+            Phase::Authenticating(connecting) | Phase::Attaching(connecting) => connecting.packet_bytes_max,
+            Phase::New | Phase::Closed => usize::MAX,
+        };
+        if self.output.len() - before > limit {
+            self.output.truncate(before);
+        }
+    }
+
+    fn live(&mut self) -> Option<&mut Live> {
+        match &mut self.phase {
+            Phase::Live(live) => Some(live),
+            Phase::New | Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed => None,
+        }
+    }
+
+    /// After a pause of ours: what the client has sent meanwhile is still in the socket.
+    fn resume(&mut self, paused: bool, now: Now) {
+        if paused && self.takes_packets() {
+            self.heard_ms = now.monotonic_ms;
+        }
+    }
+}
+
+/// A packet id that the packet's type always has.
+fn raw(packet_id: Option<PacketId>) -> u16 {
+    packet_id.map_or(0, PacketId::get)
+}

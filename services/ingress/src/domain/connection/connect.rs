@@ -1,0 +1,238 @@
+//! CONNECT: what is checked before anybody is asked, what is asked, and the CONNACK.
+
+use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use drover_mqtt::{ConnAck, Connect, Packet, Property, PropertyList, ReasonCode, Version, Will as WillPacket};
+use drover_types::limits::ID_BYTES_MAX;
+use drover_types::{ClientId, Qos, TopicName};
+
+use super::publish::Inbound;
+use super::subscribe::Answers;
+use super::{Admission, Connection, Effect, Fault, KEEP_ALIVE_TENTHS, Live, Now, Phase};
+use crate::domain::identity::{AuthenticateError, Identity, Proof};
+use crate::domain::message::{Forwarded, Publication};
+use crate::domain::sessions::{AttachError, Attached, Will};
+
+/// A session that never ends by itself, in MQTT 5 (section 3.1.2.11.2); cut to the configured limit.
+const EXPIRY_NEVER: u32 = u32::MAX;
+
+/// A CONNECT that waits for its answer.
+pub(super) struct Connecting {
+    pub(super) version: Version,
+    client: ClientId,
+    /// Whether the server has chosen the client id.
+    assigned: bool,
+    clean_start: bool,
+    keep_alive_s: u16,
+    /// As asked for.
+    expiry_asked_s: u32,
+    expiry_s: u32,
+    will: Option<Will>,
+    receive_maximum: u16,
+    pub(super) packet_bytes_max: usize,
+    /// Set by authentication.
+    identity: Option<Arc<Identity>>,
+}
+
+impl Connection {
+    pub(super) fn connect(&mut self, connect: Connect<'_>) -> Result<(), Fault> {
+        self.decoder.version = connect.version;
+        self.decoder.packet_bytes_max = self.environment.limits.packet_bytes_max;
+        if self.peer.over_limit {
+            return Err(Fault::OverLimit);
+        }
+        if connect.properties.authentication_method().is_some() {
+            return Err(Fault::AuthenticationMethod); // [MQTT-4.12.0-1]
+        }
+        let connecting = self.read_connect(&connect)?;
+        let proof = self.proof(&connect, &connecting.client)?;
+        self.phase = Phase::Authenticating(Box::new(connecting));
+        self.effects.push_back(Effect::Authenticate(proof));
+        Ok(())
+    }
+
+    fn read_connect(&self, connect: &Connect<'_>) -> Result<Connecting, Fault> {
+        let limits = &self.environment.limits;
+        let properties = connect.properties;
+        let expiry_asked_s = match connect.version {
+            Version::V311 if connect.clean_start => 0, // [3.1.1 MQTT-3.1.2-6]
+            Version::V311 => EXPIRY_NEVER,
+            Version::V5 => properties.session_expiry_s().unwrap_or(0),
+        };
+        let packet_bytes_max = properties.maximum_packet_size().map_or(u32::MAX, NonZeroU32::get);
+        Ok(Connecting {
+            version: connect.version,
+            client: self.client_id(connect)?,
+            assigned: connect.client_id.is_empty(),
+            clean_start: connect.clean_start,
+            keep_alive_s: connect.keep_alive_s,
+            expiry_asked_s,
+            expiry_s: expiry_asked_s.min(limits.session_expiry_s_max),
+            will: connect.will.map(|will| read_will(&will, connect.version)).transpose()?,
+            receive_maximum: properties.receive_maximum().map_or(u16::MAX, NonZeroU16::get),
+            packet_bytes_max: packet_bytes_max as usize,
+            identity: None,
+        })
+    }
+
+    fn client_id(&self, connect: &Connect<'_>) -> Result<ClientId, Fault> {
+        if connect.client_id.is_empty() {
+            if connect.version == Version::V311 && !connect.clean_start {
+                return Err(Fault::ClientIdMissing); // [3.1.1 MQTT-3.1.3-8]
+            }
+            return Ok(self.assign_client_id()); // [MQTT-3.1.3-6]
+        }
+        let bytes = connect.client_id.len();
+        if bytes > ID_BYTES_MAX {
+            return Err(Fault::ClientIdTooLong { bytes, limit: ID_BYTES_MAX });
+        }
+        Ok(ClientId::new(connect.client_id).expect("the decoder has refused the null character"))
+    }
+
+    fn assign_client_id(&self) -> ClientId {
+        let mut random = [0; 12];
+        self.environment.random.fill(&mut random);
+        let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        ClientId::new(format!("auto-{hex}")).expect("hexadecimal digits are an id")
+    }
+
+    /// What the client shows. A certificate counts before a user name; a wrong password is never anonymous.
+    fn proof(&self, connect: &Connect<'_>, client: &ClientId) -> Result<Proof, Fault> {
+        if let Some(fingerprint) = self.peer.certificate {
+            return Ok(Proof::Certificate { fingerprint });
+        }
+        match (connect.user_name, connect.password) {
+            (None, None) if self.peer.anonymous => Ok(Proof::Anonymous { client: client.clone() }),
+            (None, None) => Err(Fault::NoCredentials),
+            (user_name, password) => {
+                let token = String::from_utf8_lossy(password.unwrap_or_default()).into_owned();
+                Ok(Proof::Token { user_name: user_name.unwrap_or_default().to_owned(), token })
+            }
+        }
+    }
+
+    /// The answer to [`Effect::Authenticate`].
+    pub fn authenticated(&mut self, answer: Result<Arc<Identity>, AuthenticateError>) {
+        match std::mem::replace(&mut self.phase, Phase::Closed) {
+            Phase::Authenticating(connecting) => {
+                let admitted = answer.map_err(Fault::Authentication).and_then(|identity| admit(&connecting, identity));
+                self.admitted(connecting, admitted);
+            }
+            other @ (Phase::New | Phase::Attaching(_) | Phase::Live(_) | Phase::Closed) => self.phase = other,
+        }
+    }
+
+    fn admitted(&mut self, mut connecting: Box<Connecting>, admitted: Result<Arc<Identity>, Fault>) {
+        match admitted {
+            Ok(identity) => {
+                connecting.identity = Some(identity.clone());
+                let admission = Admission {
+                    identity,
+                    client: connecting.client.clone(),
+                    clean_start: connecting.clean_start,
+                    expiry_s: connecting.expiry_s,
+                    will: connecting.will.take(),
+                    version: connecting.version,
+                };
+                self.phase = Phase::Attaching(connecting);
+                self.effects.push_back(Effect::Attach(Box::new(admission)));
+            }
+            Err(fault) => {
+                self.phase = Phase::Authenticating(connecting);
+                self.fail(fault);
+            }
+        }
+    }
+
+    /// The session was refused: a possible answer to [`Effect::Attach`].
+    pub fn refused(&mut self, error: AttachError) {
+        self.fail(Fault::Session(error));
+    }
+
+    /// The session is there: the answer to [`Effect::Attach`]. Packets behind the CONNECT are taken from now on.
+    pub fn attached(&mut self, attached: Attached, now: Now) {
+        let Phase::Attaching(connecting) = std::mem::replace(&mut self.phase, Phase::Closed) else { return };
+        let Some(identity) = connecting.identity.clone() else { return };
+        self.accept(&connecting, attached.present);
+        let limits = &self.environment.limits;
+        self.heard_ms = now.monotonic_ms;
+        self.phase = Phase::Live(Box::new(Live {
+            version: connecting.version,
+            identity,
+            publisher: attached.publisher,
+            session: attached.session,
+            keep_alive_ms: u64::from(connecting.keep_alive_s) * 1_000 * KEEP_ALIVE_TENTHS / 10,
+            expiry_s: connecting.expiry_s,
+            inbound: Inbound::default(),
+            answers: Answers::default(),
+            window: usize::from(connecting.receive_maximum.min(limits.receive_maximum)),
+            packet_bytes_max: connecting.packet_bytes_max,
+            draining: false,
+        }));
+        self.deliver(now);
+    }
+
+    /// Writes the CONNACK. What this node does not do yet is said here: no QoS 2, no retained messages, no shared
+    /// subscriptions.
+    fn accept(&mut self, connecting: &Connecting, session_present: bool) {
+        let limits = &self.environment.limits;
+        let mut properties = PropertyList::default();
+        let mut say = |property| properties.push(property).expect("a client id is short enough for a string");
+        if connecting.expiry_s != connecting.expiry_asked_s {
+            say(Property::SessionExpiry(connecting.expiry_s));
+        }
+        if let Some(maximum) = NonZeroU16::new(limits.receive_maximum) {
+            say(Property::ReceiveMaximum(maximum));
+        }
+        say(Property::MaximumQos(Qos::AtLeastOnce));
+        say(Property::RetainAvailable(false));
+        if let Some(bytes) = NonZeroU32::new(limits.packet_bytes_max) {
+            say(Property::MaximumPacketSize(bytes));
+        }
+        if connecting.assigned {
+            say(Property::AssignedClientId(connecting.client.as_str())); // [MQTT-3.1.3-7]
+        }
+        say(Property::TopicAliasMaximum(limits.topic_alias_max));
+        say(Property::SharedSubscriptionAvailable(false));
+        let properties = properties.as_properties();
+        self.decoder.version = connecting.version;
+        self.send(&Packet::ConnAck(ConnAck { session_present, reason: ReasonCode::Success, properties }));
+    }
+}
+
+/// What the policy says to the CONNECT and its will.
+fn admit(connecting: &Connecting, identity: Arc<Identity>) -> Result<Arc<Identity>, Fault> {
+    let client = connecting.client.as_str();
+    // An id of the server's choice is fine for whoever may connect as itself.
+    let shown = if connecting.assigned { identity.device.as_str() } else { client };
+    if !identity.policy.may_connect(shown) {
+        return Err(Fault::ConnectDenied { client: shown.to_owned() });
+    }
+    match &connecting.will {
+        Some(will) if !identity.policy.may_publish(will.publication.topic.as_str(), client) => {
+            Err(Fault::PublishDenied { topic: will.publication.topic.to_string() })
+        }
+        Some(_) | None => Ok(identity),
+    }
+}
+
+fn read_will(will: &WillPacket<'_>, version: Version) -> Result<Will, Fault> {
+    if version == Version::V5 && will.qos == Qos::ExactlyOnce {
+        return Err(Fault::Qos2); // [MQTT-3.2.2-12]
+    }
+    if version == Version::V5 && will.retain {
+        return Err(Fault::Retain); // [MQTT-3.2.2-13]
+    }
+    let publication = Publication {
+        topic: TopicName::new(will.topic).map_err(Fault::Topic)?,
+        payload: Bytes::copy_from_slice(will.payload),
+        qos: will.qos,
+        retain: will.retain,
+        dup: false,
+        packet_id: 0,
+        properties: Forwarded::of(will.properties),
+    };
+    Ok(Will { publication, delay_s: will.properties.will_delay_s().unwrap_or(0) })
+}

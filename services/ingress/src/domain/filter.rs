@@ -1,0 +1,249 @@
+//! How topic filters relate to each other: which covers which, and which share a topic.
+//!
+//! Domain layer, pure. A policy's filter is cut into levels before ids are put in their places, so an id can never add
+//! a level or a wildcard.
+
+use std::borrow::Cow;
+
+/// Where a policy names the device that asks.
+const DEVICE: &str = "${device}";
+/// Where a policy names the client that asks.
+const CLIENT: &str = "${client}";
+
+/// One level of a [`Pattern`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Level {
+    /// `+`
+    One,
+    /// `#`, always last: this level's parent and everything below.
+    Rest,
+    Literal(Box<str>),
+    /// Literal but for `${client}`.
+    WithClient(Box<str>),
+}
+
+/// A topic filter of a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(Vec<Level>);
+
+impl Pattern {
+    /// The filter `text` for the device `device`; `${client}` stays open.
+    pub fn new(text: &str, device: &str) -> Self {
+        let mut levels: Vec<Level> = text.split('/').map(|level| Level::new(level, device)).collect();
+        if levels == [Level::One, Level::Rest] {
+            levels.remove(0); // `+/#` matches what `#` matches
+        }
+        Self(levels)
+    }
+
+    /// Whether every topic that `filter` matches is matched by this pattern. A topic name is a filter that matches
+    /// itself.
+    pub fn covers(&self, filter: &str, client: &str) -> bool {
+        if filter.starts_with('$') && self.starts_with_wildcard() {
+            return false; // [MQTT-4.7.2-1]
+        }
+        let mut asked = filter.split('/');
+        for level in &self.0 {
+            let asked = asked.next();
+            let covered = match level {
+                Level::Rest => return true,
+                Level::One => asked.is_some_and(|asked| asked != "#"),
+                Level::Literal(_) | Level::WithClient(_) => {
+                    asked.is_some_and(|asked| !is_wildcard(asked) && asked == level.text(client))
+                }
+            };
+            if !covered {
+                return false;
+            }
+        }
+        asked.next().is_none()
+    }
+
+    /// Whether some topic is matched by both this pattern and `filter`.
+    pub fn overlaps(&self, filter: &str, client: &str) -> bool {
+        let own_dollar = self.0.first().is_some_and(|level| level.text(client).starts_with('$'));
+        if filter.starts_with('$') && self.starts_with_wildcard() || own_dollar && filter.starts_with(['+', '#']) {
+            return false; // [MQTT-4.7.2-1]
+        }
+        let mut asked = filter.split('/');
+        for level in &self.0 {
+            let asked = asked.next();
+            let shared = match (level, asked) {
+                (Level::Rest, _) | (_, Some("#")) => return true,
+                (Level::One, asked) => asked.is_some(),
+                (Level::Literal(_) | Level::WithClient(_), asked) => {
+                    asked.is_some_and(|asked| asked == "+" || asked == level.text(client))
+                }
+            };
+            if !shared {
+                return false;
+            }
+        }
+        matches!(asked.next(), None | Some("#"))
+    }
+
+    fn starts_with_wildcard(&self) -> bool {
+        matches!(self.0.first(), Some(Level::One | Level::Rest))
+    }
+}
+
+impl Level {
+    fn new(level: &str, device: &str) -> Self {
+        match level {
+            "+" => Level::One,
+            "#" => Level::Rest,
+            text if text.contains(CLIENT) => Level::WithClient(text.replace(DEVICE, device).into()),
+            text => Level::Literal(text.replace(DEVICE, device).into()),
+        }
+    }
+
+    /// The text this level stands for; empty for a wildcard.
+    fn text(&self, client: &str) -> Cow<'_, str> {
+        match self {
+            Level::One | Level::Rest => Cow::Borrowed(""),
+            Level::Literal(text) => Cow::Borrowed(text),
+            Level::WithClient(text) => Cow::Owned(text.replace(CLIENT, client)),
+        }
+    }
+}
+
+fn is_wildcard(level: &str) -> bool {
+    matches!(level, "+" | "#")
+}
+
+/// Client ids of a policy: text in which `*` stands for any text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientPattern {
+    /// The text between the stars.
+    parts: Vec<Box<str>>,
+}
+
+impl ClientPattern {
+    /// The pattern `text` for the device `device`. `${client}` matches whoever asks.
+    pub fn new(text: &str, device: &str) -> Self {
+        let text = text.replace(CLIENT, "*");
+        Self { parts: text.split('*').map(|part| part.replace(DEVICE, device).into()).collect() }
+    }
+
+    /// Whether the client id `client` is one of these.
+    pub fn matches(&self, client: &str) -> bool {
+        let [first, between @ .., last] = self.parts.as_slice() else {
+            return self.parts.first().is_some_and(|only| **only == *client);
+        };
+        let Some(mut rest) = client.strip_prefix(&**first).and_then(|rest| rest.strip_suffix(&**last)) else {
+            return false;
+        };
+        between.iter().all(|part| match rest.split_once(&**part) {
+            Some((_, after)) => {
+                rest = after;
+                true
+            }
+            None => false,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_types::matches;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn covers(pattern: &str, filter: &str) -> bool {
+        Pattern::new(pattern, "d").covers(filter, "c")
+    }
+
+    fn overlaps(pattern: &str, filter: &str) -> bool {
+        Pattern::new(pattern, "d").overlaps(filter, "c")
+    }
+
+    #[test]
+    fn a_pattern_covers_what_matches_no_more_than_it_does() {
+        for (pattern, filter, covered) in [
+            ("#", "a/+/#", true),
+            ("#", "$aws/x", false),
+            ("+/x", "$aws/x", false),
+            ("$aws/#", "$aws/+/x", true),
+            ("a/#", "a", true),
+            ("a/#", "a/#", true),
+            ("a/+", "a/#", false),
+            ("a/+", "a/+", true),
+            ("a/+", "a/b", true),
+            ("a/b", "a/+", false),
+            ("+/#", "#", true),
+            ("a/+/#", "a/#", false),
+            ("a", "a/b", false),
+            ("a/b", "a", false),
+            ("${device}/#", "d/x", true),
+            ("${device}/#", "e/x", false),
+            ("x/${client}/y", "x/c/y", true),
+            ("x/${client}/y", "x/+/y", false),
+        ] {
+            assert_eq!(covers(pattern, filter), covered, "{pattern} {filter}");
+        }
+    }
+
+    #[test]
+    fn an_id_in_a_pattern_never_becomes_a_wildcard_or_a_level() {
+        let pattern = Pattern::new("own/${client}", "d");
+        assert!(!pattern.covers("own/x", "+"));
+        assert!(!pattern.covers("own/+", "+"));
+        assert!(!pattern.covers("own/a/b", "a/b"));
+        assert!(!pattern.covers("own/#", "#"));
+    }
+
+    #[test]
+    fn client_patterns_read_a_star_as_any_text() {
+        for (pattern, client, matched) in [
+            ("${device}", "d", true),
+            ("${device}", "d2", false),
+            ("${device}-*", "d-phone", true),
+            ("*", "", true),
+            ("a*b*c", "a-b-c", true),
+            ("a*b*c", "abc", true),
+            ("a*b*c", "acb", false),
+            ("a*a", "a", false),
+            ("*x", "x", true),
+            ("${client}", "anyone", true),
+        ] {
+            assert_eq!(ClientPattern::new(pattern, "d").matches(client), matched, "{pattern} {client}");
+        }
+    }
+
+    /// Filters over two words, `$x` and both wildcards, up to three levels. None starts with an empty level: `+` and
+    /// `/#` would share the empty topic, which is none.
+    fn filters() -> impl Strategy<Value = String> {
+        let level = prop_oneof![Just("a"), Just("b"), Just(""), Just("$x"), Just("+")];
+        (proptest::collection::vec(level, 0..3), any::<bool>()).prop_filter_map("empty", |(mut levels, rest)| {
+            if rest {
+                levels.push("#");
+            }
+            let text = levels.join("/");
+            (!text.is_empty() && !text.starts_with('/')).then_some(text)
+        })
+    }
+
+    /// Every topic up to four levels over words that tell all filters of [`filters`] apart.
+    fn topics() -> Vec<String> {
+        let words = ["a", "b", "", "$x", "other"];
+        let mut all: Vec<String> = Vec::new();
+        let mut longest: Vec<String> = words.map(str::to_owned).to_vec();
+        for _ in 0..4 {
+            all.extend(longest.iter().filter(|topic| !topic.is_empty()).cloned());
+            longest = longest.iter().flat_map(|head| words.map(|word| format!("{head}/{word}"))).collect();
+        }
+        all
+    }
+
+    proptest! {
+        #[test]
+        fn covering_and_overlapping_agree_with_matching_topic_by_topic(pattern in filters(), filter in filters()) {
+            let topics = topics();
+            let all = topics.iter().filter(|t| matches(&filter, t)).all(|t| matches(&pattern, t));
+            let any = topics.iter().any(|t| matches(&filter, t) && matches(&pattern, t));
+            prop_assert_eq!(covers(&pattern, &filter), all, "{} covers {}", pattern, filter);
+            prop_assert_eq!(overlaps(&pattern, &filter), any, "{} overlaps {}", pattern, filter);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Who a connection is, and how it proves it.
+//!
+//! Domain layer, pure. A tenant comes from here and from nowhere else.
+
+use std::fmt;
+
+use drover_types::{ClientId, DeviceId, TenantId};
+
+use crate::domain::authorize::Policy;
+
+/// An authenticated device.
+#[derive(Debug)]
+pub struct Identity {
+    pub tenant: TenantId,
+    pub device: DeviceId,
+    /// Empty for an anonymous device.
+    pub credential: String,
+    pub policy: Policy,
+    /// When the credential ends, milliseconds since the Unix epoch; 0: never.
+    pub expires_ms: u64,
+    /// Number of the newest revocation when this was known to be true.
+    pub generation: u64,
+}
+
+/// What a client shows; `Debug` hides secrets.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum Proof {
+    Token {
+        /// `TENANT/DEVICE` or `DEVICE`.
+        user_name: String,
+        token: String,
+    },
+    /// SHA-256 of the DER form of a client certificate that the handshake has verified.
+    Certificate { fingerprint: [u8; 32] },
+    /// Nothing, where that is allowed.
+    Anonymous { client: ClientId },
+}
+
+impl fmt::Debug for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Proof::Token { user_name, .. } => write!(f, "token of user {user_name:?}"),
+            Proof::Certificate { fingerprint } => {
+                f.write_str("certificate ")?;
+                fingerprint.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+            Proof::Anonymous { .. } => f.write_str("no credentials"),
+        }
+    }
+}
+
+/// Why a client is not who it says, or cannot be known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthenticateError {
+    /// The proof does not hold.
+    #[error("wrong credentials: {reason}")]
+    Wrong { reason: String },
+    /// It holds, but the device may not connect now.
+    #[error("refused: {reason}")]
+    Refused { reason: String },
+    /// Nobody could tell; never admitted.
+    #[error("registry cannot be asked: {reason}")]
+    Unavailable { reason: String },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_is_shown_without_its_secret() {
+        let proof = Proof::Token { user_name: "d".into(), token: "hunter2".into() };
+        assert_eq!(format!("{proof:?}"), "token of user \"d\"");
+    }
+}

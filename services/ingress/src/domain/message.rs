@@ -1,0 +1,247 @@
+//! A message on its way: what a client sent, stamped at its receipt, then logged and routed.
+//!
+//! Domain layer, pure: time, randomness and trace context arrive in a [`Stamp`].
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use drover_bus::{Header, Outgoing, Record, Topic};
+use drover_mqtt::{Properties, Property, PropertyList};
+use drover_types::{
+    ClientId, DeviceId, Qos, RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TopicName, TraceParent, fingerprint,
+};
+
+/// Name of the user property a client sends its W3C trace context in.
+const TRACEPARENT: &str = "traceparent";
+
+/// Who publishes: the key of the record and the client the repeat window knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publisher {
+    pub tenant: TenantId,
+    pub device: DeviceId,
+    pub client: ClientId,
+    pub epoch: u64,
+}
+
+/// A message as its publisher sent it, checked and allowed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publication {
+    pub topic: TopicName,
+    pub payload: Bytes,
+    pub qos: Qos,
+    pub retain: bool,
+    pub dup: bool,
+    /// 0 at QoS 0.
+    pub packet_id: u16,
+    pub properties: Option<Box<Forwarded>>,
+}
+
+/// The properties of a PUBLISH or will that travel with the message.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Forwarded {
+    /// Unaltered and in order [MQTT-3.3.2-4, -15, -16, -17, -18, -20]; without expiry, alias and subscription ids.
+    list: PropertyList,
+    /// Seconds it may wait for delivery.
+    pub expiry_s: Option<u32>,
+}
+
+impl Forwarded {
+    /// Takes what travels from the properties of a PUBLISH or will; `None` if nothing does.
+    pub fn of(properties: Properties<'_>) -> Option<Box<Self>> {
+        if properties.is_empty() {
+            return None;
+        }
+        let mut list = PropertyList::default();
+        for property in properties.iter().filter(travels) {
+            list.push(property).expect("what was decoded fits its length field");
+        }
+        let forwarded = Self { list, expiry_s: properties.message_expiry_s() };
+        (forwarded != Self::default()).then(|| Box::new(forwarded))
+    }
+
+    /// The properties that travel unaltered.
+    pub fn properties(&self) -> Properties<'_> {
+        self.list.as_properties()
+    }
+}
+
+#[allow(clippy::wildcard_enum_match_arm, reason = "of forty properties, those of a message that travel are named")]
+fn travels(property: &Property<'_>) -> bool {
+    matches!(
+        property,
+        Property::PayloadFormat(_)
+            | Property::ContentType(_)
+            | Property::ResponseTopic(_)
+            | Property::CorrelationData(_)
+            | Property::UserProperty(_)
+    )
+}
+
+/// What a message gets at its receipt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stamp {
+    pub id: RecordId,
+    /// Milliseconds since the Unix epoch.
+    pub time_ms: u64,
+    /// The trace this process takes part in; in its absence the client's own is kept.
+    pub traceparent: Option<TraceParent>,
+}
+
+/// A message with its receipt, shared by all who get it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    pub telemetry: Telemetry,
+    pub properties: Option<Box<Forwarded>>,
+}
+
+impl Publication {
+    /// The trace context the client sent, if it is one.
+    pub fn traceparent(&self) -> Option<TraceParent> {
+        let properties = self.properties.as_ref()?.properties();
+        properties.user_properties().find_map(|(name, value)| {
+            if name == TRACEPARENT { TraceParent::parse(value) } else { None }
+        })
+    }
+
+    /// The message this becomes when `publisher` sends it. A DUP keeps its fingerprint: the packet id, not the record
+    /// id, is part of it.
+    pub fn stamp(self, publisher: &Publisher, stamp: Stamp) -> Message {
+        let fingerprint =
+            fingerprint(publisher.client.as_str(), self.packet_id, self.qos, self.topic.as_str(), &self.payload);
+        let traceparent = stamp.traceparent.or_else(|| self.traceparent());
+        let sent = self.properties.as_ref().map(|forwarded| forwarded.properties()).unwrap_or_default();
+        let telemetry = Telemetry {
+            id: stamp.id,
+            tenant: publisher.tenant.clone(),
+            device: publisher.device.clone(),
+            client: publisher.client.clone(),
+            payload: self.payload,
+            qos: self.qos,
+            retain: self.retain,
+            dup: self.dup,
+            packet_id: (self.packet_id > 0).then_some(self.packet_id),
+            epoch: publisher.epoch,
+            fingerprint,
+            time_ms: stamp.time_ms,
+            content_type: sent.content_type().map(str::to_owned),
+            properties: sent.user_properties().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            traceparent,
+            hops: 0,
+            topic: self.topic,
+        };
+        Message { telemetry, properties: self.properties }
+    }
+}
+
+impl Message {
+    /// The record of this message. Keyed `tenant/device`, so that one device's messages keep their order.
+    pub fn outgoing(&self, topic: &Topic) -> Outgoing {
+        let telemetry = &self.telemetry;
+        debug_assert_eq!(&**topic, TELEMETRY_TOPIC);
+        let headers = telemetry.headers().into_iter().map(header).collect();
+        let record = Record {
+            key: Some(telemetry.key().to_string().into()),
+            value: Some(telemetry.payload.clone()),
+            headers,
+            timestamp_ms: i64::try_from(telemetry.time_ms).unwrap_or(i64::MAX),
+        };
+        Outgoing::keyed(topic.clone(), record)
+    }
+
+    /// When the message may no longer be delivered, milliseconds since the Unix epoch.
+    pub fn expires_ms(&self) -> Option<u64> {
+        let expiry_s = self.properties.as_ref()?.expiry_s?;
+        Some(self.telemetry.time_ms.saturating_add(u64::from(expiry_s) * 1_000))
+    }
+
+    /// Bytes the message counts for in a queue.
+    pub fn bytes(&self) -> usize {
+        self.telemetry.payload.len() + self.telemetry.topic.as_str().len()
+    }
+}
+
+fn header((name, value): (Cow<'static, str>, Bytes)) -> Header {
+    Header { name, value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publisher() -> Publisher {
+        Publisher {
+            tenant: TenantId::default_tenant(),
+            device: DeviceId::new("d").expect("valid"),
+            client: ClientId::new("c").expect("valid"),
+            epoch: 9,
+        }
+    }
+
+    fn publication(properties: &[Property<'_>]) -> Publication {
+        let mut list = PropertyList::default();
+        properties.iter().for_each(|p| list.push(*p).expect("short"));
+        Publication {
+            topic: TopicName::new("a/b").expect("valid"),
+            payload: Bytes::from_static(b"21"),
+            qos: Qos::AtLeastOnce,
+            retain: true,
+            dup: false,
+            packet_id: 3,
+            properties: Forwarded::of(list.as_properties()),
+        }
+    }
+
+    fn stamp(traceparent: Option<&str>) -> Stamp {
+        Stamp { id: RecordId([1; 16]), time_ms: 1_000, traceparent: traceparent.and_then(TraceParent::parse) }
+    }
+
+    const OURS: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    const THEIRS: &str = "00-11111111111111111111111111111111-2222222222222222-01";
+
+    #[test]
+    fn the_record_reads_back_as_the_message() {
+        let sent = publication(&[
+            Property::ContentType("text/plain"),
+            Property::UserProperty(("k", "1")),
+            Property::UserProperty(("k", "2")),
+        ]);
+        let message = sent.stamp(&publisher(), stamp(None));
+        let record = message.outgoing(&TELEMETRY_TOPIC.into()).record;
+        assert_eq!(record.key.as_deref(), Some(b"default/d".as_slice()));
+        let headers = record.headers.iter().map(|h| (h.name.as_ref(), h.value.as_ref()));
+        let read = Telemetry::from_parts(record.value.expect("payload"), headers).expect("readable");
+        assert_eq!(read, message.telemetry);
+        assert_eq!(read.content_type.as_deref(), Some("text/plain"));
+        assert_eq!(read.properties, [("k".into(), "1".into()), ("k".into(), "2".into())]);
+        assert_eq!((read.packet_id, read.epoch, read.retain), (Some(3), 9, true));
+    }
+
+    #[test]
+    fn a_redelivery_has_the_fingerprint_of_the_first_delivery() {
+        let first = publication(&[]).stamp(&publisher(), stamp(None));
+        let again = Publication { dup: true, ..publication(&[]) };
+        let again = again.stamp(&Publisher { epoch: 10, ..publisher() }, Stamp { id: RecordId([2; 16]), ..stamp(None) });
+        assert_eq!(first.telemetry.fingerprint, again.telemetry.fingerprint);
+    }
+
+    #[test]
+    fn a_clients_trace_is_kept_unless_this_process_continues_it() {
+        let sent = || publication(&[Property::UserProperty((TRACEPARENT, THEIRS))]);
+        let kept = sent().stamp(&publisher(), stamp(None)).telemetry.traceparent.expect("kept");
+        assert_eq!(kept.as_str(), THEIRS);
+        let continued = sent().stamp(&publisher(), stamp(Some(OURS))).telemetry.traceparent.expect("ours");
+        assert_eq!(continued.as_str(), OURS);
+        let nonsense = publication(&[Property::UserProperty((TRACEPARENT, "x"))]);
+        assert_eq!(nonsense.stamp(&publisher(), stamp(None)).telemetry.traceparent, None);
+    }
+
+    #[test]
+    fn only_what_belongs_to_the_message_travels() {
+        let alias = Property::TopicAlias(std::num::NonZeroU16::MIN);
+        assert_eq!(publication(&[alias]).properties, None);
+        let sent = publication(&[alias, Property::MessageExpiry(2), Property::ResponseTopic("r")]);
+        let forwarded = sent.properties.clone().expect("some travel");
+        assert_eq!(forwarded.properties().iter().collect::<Vec<_>>(), [Property::ResponseTopic("r")]);
+        assert_eq!(sent.stamp(&publisher(), stamp(None)).expires_ms(), Some(3_000));
+    }
+}

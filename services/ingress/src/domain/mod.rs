@@ -1,0 +1,15 @@
+//! All decisions of the ingress: who may do what, what a connection says, who gets a message.
+//!
+//! Domain layer: no sockets, no gRPC, no system time; what takes time leaves as an effect or goes through a port.
+
+pub mod authorize;
+pub mod connection;
+pub mod filter;
+pub mod identity;
+pub mod link;
+pub mod message;
+pub mod node;
+pub mod presence;
+pub mod router;
+pub mod session;
+pub mod sessions;

@@ -1,0 +1,200 @@
+//! This node: its sessions, its router, and the way of a message through both.
+//!
+//! Domain layer over the Bus port. The one rule: a message is routed after it is durable, never before.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use drover_bus::{Bus, Topic, Unacknowledged};
+use drover_types::{Clock, Qos, Random, RecordId, TELEMETRY_TOPIC, TraceParent};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use crate::domain::connection::{CloseReason, Environment, Granted, Now};
+use crate::domain::link::Link;
+use crate::domain::message::{Message, Publisher, Stamp};
+use crate::domain::presence::Reports;
+use crate::domain::router::Router;
+use crate::domain::session::{Delivery, Session};
+use crate::domain::sessions::{Aftermath, Attach, AttachError, Attached, DueWill, Sessions, WillFate};
+use crate::ports::Authenticator;
+use crate::telemetry::Telemetry;
+
+/// Wills that wait for the log at the same time.
+const WILLS_WAITING_MAX: usize = 10_000;
+/// Wait before a will that was not stored is tried again.
+const WILL_RETRY: Duration = Duration::from_millis(500);
+
+/// What all connections of this node share.
+pub struct Node {
+    pub bus: Arc<dyn Bus>,
+    pub clock: Arc<dyn Clock>,
+    pub random: Arc<dyn Random>,
+    pub authenticator: Arc<dyn Authenticator>,
+    pub environment: Arc<Environment>,
+    pub sessions: Sessions,
+    pub reports: Reports,
+    pub telemetry: Telemetry,
+    /// [`TELEMETRY_TOPIC`], made once.
+    pub topic: Topic,
+    router: RwLock<Router<Arc<Session>>>,
+    started: tokio::time::Instant,
+    wills: Arc<Semaphore>,
+    will_tasks: TaskTracker,
+}
+
+/// The ports a node works with.
+pub struct NodePorts {
+    pub bus: Arc<dyn Bus>,
+    pub clock: Arc<dyn Clock>,
+    pub random: Arc<dyn Random>,
+    pub authenticator: Arc<dyn Authenticator>,
+}
+
+impl Node {
+    /// A node without connections.
+    pub fn new(ports: NodePorts, environment: Environment, sessions: Sessions, telemetry: Telemetry) -> Self {
+        let NodePorts { bus, clock, random, authenticator } = ports;
+        Self {
+            bus,
+            clock,
+            random,
+            authenticator,
+            environment: Arc::new(environment),
+            sessions,
+            reports: Reports::default(),
+            telemetry,
+            topic: TELEMETRY_TOPIC.into(),
+            router: RwLock::default(),
+            started: tokio::time::Instant::now(),
+            wills: Arc::new(Semaphore::new(WILLS_WAITING_MAX)),
+            will_tasks: TaskTracker::new(),
+        }
+    }
+
+    /// What time it is.
+    pub fn now(&self) -> Now {
+        let elapsed = self.started.elapsed().as_millis();
+        Now { monotonic_ms: u64::try_from(elapsed).unwrap_or(u64::MAX), unix_ms: self.clock.now_ms() }
+    }
+
+    /// The receipt of a message that came at `unix_ms`.
+    pub fn stamp(&self, unix_ms: u64, traceparent: Option<TraceParent>) -> Stamp {
+        let mut random = [0; 10];
+        self.random.fill(&mut random);
+        Stamp { id: RecordId::at(unix_ms, random), time_ms: unix_ms, traceparent }
+    }
+
+    /// Gives an admitted client its session. Room for its reports is reserved.
+    pub fn attach(self: &Arc<Self>, attach: Attach) -> Result<Attached, AttachError> {
+        let now = self.now();
+        let report = |report| self.reports.push(now.unix_ms, report);
+        match self.sessions.attach(attach, now.monotonic_ms, report) {
+            Ok((attached, aftermath)) => {
+                self.clean_up(aftermath);
+                Ok(attached)
+            }
+            Err(error) => {
+                self.reports.release();
+                Err(error)
+            }
+        }
+    }
+
+    /// A connection is closed.
+    pub fn detach(self: &Arc<Self>, publisher: &Publisher, expiry_s: u32, will: WillFate, reason: CloseReason) {
+        let now = self.now();
+        let report = |report| self.reports.push(now.unix_ms, report);
+        self.clean_up(self.sessions.detach(publisher, expiry_s, will, reason, now.monotonic_ms, report));
+    }
+
+    /// Time has passed: sessions end, wills fall due.
+    pub fn tick(self: &Arc<Self>) {
+        self.clean_up(self.sessions.tick(self.now().monotonic_ms));
+    }
+
+    /// Refuses and closes what a revocation concerns; the connections that are about to close.
+    pub fn revoke(&self, tenant: &drover_types::TenantId, device: &str, credential: &str) -> Vec<Arc<Link>> {
+        // First the table, then the cache: an identity taken from the cache in between is refused by the table.
+        let links = self.sessions.revoke(tenant, device, credential);
+        self.authenticator.forget(tenant.as_str(), device, credential);
+        links
+    }
+
+    /// Routes by these subscriptions from now on.
+    pub fn subscribe(&self, session: &Arc<Session>, granted: Vec<Granted>) {
+        let mut router = self.router.write().unwrap_or_else(PoisonError::into_inner);
+        if session.has_ended() {
+            return; // a newer connection has cleaned it up, and nobody would again
+        }
+        for Granted { filter, options } in granted {
+            router.subscribe(&session.tenant, &filter, session.number, session.clone(), options);
+        }
+    }
+
+    /// Routes by these no longer.
+    pub fn unsubscribe(&self, session: &Session, filters: &[Box<str>]) {
+        let mut router = self.router.write().unwrap_or_else(PoisonError::into_inner);
+        filters.iter().for_each(|filter| router.unsubscribe(&session.tenant, filter, session.number));
+    }
+
+    /// Hands a durable message to the subscribers of this node. `publisher` is the session it came from.
+    pub fn route(&self, message: &Arc<Message>, publisher: Option<u64>) {
+        let telemetry = &message.telemetry;
+        self.telemetry.stored(telemetry.qos.into());
+        let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
+        let matches = router.matches(&telemetry.tenant, telemetry.topic.as_str(), publisher);
+        drop(router);
+        for found in matches {
+            let delivery = Delivery {
+                message: message.clone(),
+                qos: telemetry.qos.min(found.qos).min(Qos::AtLeastOnce),
+                retain: telemetry.retain && found.retain_as_published,
+                ids: found.ids,
+            };
+            if let Err(why) = found.subscriber.offer(delivery) {
+                self.telemetry.dropped(why);
+            }
+        }
+    }
+
+    /// Stores a message, then routes it. After an error its fate is unknown.
+    pub async fn publish(&self, message: Arc<Message>) -> Result<(), Unacknowledged> {
+        let batch = vec![message.outgoing(&self.topic)];
+        let refused = |error: drover_bus::AppendError| Unacknowledged { reason: error.to_string() };
+        self.bus.append(batch).await.map_err(refused)?.await?;
+        self.route(&message, None);
+        Ok(())
+    }
+
+    /// Waits for wills that are on their way.
+    pub async fn finish_wills(&self) {
+        self.will_tasks.close();
+        self.will_tasks.wait().await;
+    }
+
+    fn clean_up(self: &Arc<Self>, aftermath: Aftermath) {
+        for session in aftermath.ended {
+            let mut router = self.router.write().unwrap_or_else(PoisonError::into_inner);
+            let filters = session.end();
+            filters.iter().for_each(|filter| router.unsubscribe(&session.tenant, filter, session.number));
+        }
+        aftermath.wills.into_iter().for_each(|will| self.publish_will(will));
+    }
+
+    fn publish_will(self: &Arc<Self>, will: DueWill) {
+        let Ok(permit) = self.wills.clone().try_acquire_owned() else {
+            return self.telemetry.will_dropped(&will.publisher.client);
+        };
+        let node = self.clone();
+        self.will_tasks.spawn(async move {
+            let mut message = will.publication.stamp(&will.publisher, node.stamp(node.now().unix_ms, None));
+            while let Err(error) = node.publish(Arc::new(message.clone())).await {
+                node.telemetry.not_stored(&error);
+                message.telemetry.dup = true; // it may be in the log already: the repeat window recognises it
+                tokio::time::sleep(WILL_RETRY).await;
+            }
+            drop(permit);
+        });
+    }
+}

@@ -1,0 +1,163 @@
+//! Presence reports on their way to the log, in order, none lost while the process lives.
+//!
+//! Domain layer over the Bus port. A connection reserves the room for both of its reports before it is admitted, so
+//! that reporting never waits and the queue is bounded: while the log hangs and the room is used up, nobody new is
+//! admitted.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use drover_bus::{Bus, Outgoing, Record};
+use drover_mqtt::Version;
+use drover_proto::ingress::v1::{Connected, Disconnected, NodeStarted, PresenceReport, presence_report::What};
+use drover_types::Clock;
+use prost::Message as _;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::sessions::{Presence, Report};
+
+/// Topic of nodes' reports; the registry makes events of them.
+pub const PRESENCE_TOPIC: &str = "drover.presence";
+
+/// Reports waiting or reserved: two for each connection, and many reconnects while the log hangs.
+const REPORTS_MAX: usize = 131_072;
+/// Reports of one connection: connected, disconnected.
+const REPORTS_PER_CONNECTION: u32 = 2;
+/// Reports in one append.
+const BATCH_MAX: usize = 512;
+/// Wait before an append that failed is tried again.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// The reports of this node.
+pub struct Reports {
+    room: Semaphore,
+    /// With the time of each, milliseconds since the Unix epoch.
+    waiting: Mutex<VecDeque<(u64, Report)>>,
+    more: Notify,
+}
+
+impl Default for Reports {
+    fn default() -> Self {
+        Self { room: Semaphore::new(REPORTS_MAX), waiting: Mutex::default(), more: Notify::new() }
+    }
+}
+
+impl Reports {
+    /// Waits for the room that both reports of a connection take.
+    pub async fn reserve(&self) {
+        let permits = self.room.acquire_many(REPORTS_PER_CONNECTION).await;
+        permits.expect("the semaphore is never closed").forget();
+    }
+
+    /// Gives back what [`Reports::reserve`] took, for a connection that was not admitted.
+    pub fn release(&self) {
+        self.room.add_permits(REPORTS_PER_CONNECTION as usize);
+    }
+
+    /// Adds a report, for which there is room.
+    pub fn push(&self, time_ms: u64, report: Report) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back((time_ms, report));
+        self.more.notify_one();
+    }
+
+    fn front(&self) -> Vec<(u64, Report)> {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.iter().take(BATCH_MAX).cloned().collect()
+    }
+
+    fn done(&self, count: usize) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).drain(..count);
+        self.room.add_permits(count);
+    }
+
+    /// Writes reports until `stop`, and then those that wait. First of all the node says that it has started.
+    pub async fn run(&self, bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, node: &str, boot: u32, stop: CancellationToken) {
+        let Some(()) = stop.run_until_cancelled(announce(&*bus, &*clock, node, boot)).await else { return };
+        loop {
+            let batch = self.front();
+            if !batch.is_empty() {
+                let records = batch.iter().map(|(time_ms, report)| outgoing(node, *time_ms, report)).collect();
+                append(&*bus, records).await;
+                self.done(batch.len());
+            } else if stop.run_until_cancelled(self.more.notified()).await.is_none() {
+                return;
+            }
+        }
+    }
+}
+
+/// Says to every partition that whatever this node reported before is over.
+async fn announce(bus: &dyn Bus, clock: &dyn Clock, node: &str, boot: u32) {
+    let partitions = partitions(bus).await;
+    let report = PresenceReport {
+        node: node.to_owned(),
+        epoch: u64::from(boot) << 32,
+        time_ms: clock.now_ms(),
+        what: Some(What::NodeStarted(NodeStarted {})),
+        ..PresenceReport::default()
+    };
+    let record = |partition| Outgoing { partition: Some(partition), ..encode(None, &report) };
+    append(bus, (0..partitions).map(record).collect()).await;
+}
+
+/// The number of partitions, once the registry has made the topic.
+async fn partitions(bus: &dyn Bus) -> u32 {
+    loop {
+        let topics = bus.topics().await.unwrap_or_default();
+        if let Some(topic) = topics.iter().find(|topic| &*topic.topic == PRESENCE_TOPIC) {
+            return topic.partitions;
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Appends until it is durable. A repeat after an unknown fate is harmless: the registry drops epochs it has seen.
+async fn append(bus: &dyn Bus, records: Vec<Outgoing>) {
+    loop {
+        let failure = match bus.append(records.clone()).await {
+            Ok(receipt) => match receipt.await {
+                Ok(_) => return,
+                Err(error) => error.to_string(),
+            },
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(error = failure, "presence is not stored yet, trying again");
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+fn outgoing(node: &str, time_ms: u64, report: &Report) -> Outgoing {
+    let publisher = &report.publisher;
+    let what = match &report.what {
+        Presence::Connected { peer, version } => {
+            let protocol = match version {
+                Version::V311 => "mqtt3.1.1",
+                Version::V5 => "mqtt5",
+            };
+            What::Connected(Connected { peer: peer.to_string(), protocol: protocol.to_owned() })
+        }
+        Presence::Disconnected { reason } => What::Disconnected(Disconnected { reason: reason.name().to_owned() }),
+    };
+    let wire = PresenceReport {
+        tenant: publisher.tenant.to_string(),
+        device: publisher.device.to_string(),
+        client: publisher.client.to_string(),
+        node: node.to_owned(),
+        epoch: publisher.epoch,
+        time_ms,
+        what: Some(what),
+    };
+    encode(Some(format!("{}/{}", publisher.tenant, publisher.device)), &wire)
+}
+
+fn encode(key: Option<String>, report: &PresenceReport) -> Outgoing {
+    let record = Record {
+        key: key.map(Into::into),
+        value: Some(report.encode_to_vec().into()),
+        headers: Vec::new(),
+        timestamp_ms: i64::try_from(report.time_ms).unwrap_or(i64::MAX),
+    };
+    Outgoing::keyed(PRESENCE_TOPIC, record)
+}

@@ -1,0 +1,398 @@
+//! Which client has which session, and which connection holds it: one live connection for each (tenant, client).
+//!
+//! Domain layer, no I/O; time is monotonic milliseconds. Every change of who is connected is made here, under one
+//! lock, together with its presence report, so that reports of one client alternate and carry growing epochs (P4).
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use drover_mqtt::Version;
+use drover_types::{ClientId, TenantId};
+
+use crate::domain::connection::CloseReason;
+use crate::domain::identity::Identity;
+use crate::domain::link::{Link, Stop};
+use crate::domain::message::{Publication, Publisher};
+use crate::domain::session::Session;
+
+/// Revocations remembered, to refuse an identity that was verified before one of them and arrives after it.
+const REVOCATIONS_MAX: usize = 1_024;
+
+/// A message to publish when its client is gone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Will {
+    pub publication: Publication,
+    /// How long it waits for the client's return (MQTT 5 section 3.1.3.2.2).
+    pub delay_s: u32,
+}
+
+/// A will whose time has come.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DueWill {
+    pub publisher: Publisher,
+    pub publication: Publication,
+}
+
+/// Whether a will is to be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WillFate {
+    /// After its delay, or when the session ends [MQTT-3.1.2-8].
+    Publish,
+    /// Never [MQTT-3.1.2-10].
+    Discard,
+}
+
+/// An authenticated CONNECT.
+#[derive(Debug)]
+pub struct Attach {
+    pub identity: Arc<Identity>,
+    pub client: ClientId,
+    pub clean_start: bool,
+    /// How long the session outlives the connection; 0: not at all.
+    pub expiry_s: u32,
+    pub will: Option<Will>,
+    pub version: Version,
+    pub peer: SocketAddr,
+    pub link: Arc<Link>,
+}
+
+/// Why a CONNECT got no session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AttachError {
+    #[error("identity was revoked while it connected")]
+    Revoked,
+    #[error("node keeps {limit} persistent sessions, limit is {limit}")]
+    TooManySessions { limit: usize },
+}
+
+/// What a CONNECT got.
+#[derive(Debug)]
+pub struct Attached {
+    pub session: Arc<Session>,
+    pub publisher: Publisher,
+    /// Whether the session was there before [MQTT-3.2.2-2].
+    pub present: bool,
+}
+
+/// What other parts of the node have to do after a change.
+#[derive(Debug, Default)]
+pub struct Aftermath {
+    /// Sessions that ended: their subscriptions go.
+    pub ended: Vec<Arc<Session>>,
+    pub wills: Vec<DueWill>,
+    /// In the order they happened.
+    pub reports: Vec<Report>,
+}
+
+/// A change of presence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    pub publisher: Publisher,
+    pub what: Presence,
+}
+
+/// What changed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Presence {
+    Connected { peer: SocketAddr, version: Version },
+    Disconnected { reason: CloseReason },
+}
+
+/// A revocation counts for identities verified before it.
+#[derive(Debug)]
+struct Revocation {
+    tenant: TenantId,
+    device: String,
+    /// Empty: every credential of the device.
+    credential: String,
+}
+
+type Key = (TenantId, ClientId);
+
+/// The sessions of this node.
+#[derive(Debug)]
+pub struct Sessions {
+    inner: Mutex<Inner>,
+    /// Most persistent sessions, present or absent.
+    persistent_max: usize,
+}
+
+#[derive(Debug)]
+struct Inner {
+    entries: HashMap<Key, Entry>,
+    /// What becomes due when: ends of absent sessions and delayed wills.
+    due: BTreeSet<(u64, Key)>,
+    persistent: usize,
+    boot: u64,
+    connects: u32,
+    sessions: u64,
+    /// Number of the newest revocation.
+    generation: u64,
+    /// The newest last.
+    revocations: VecDeque<Revocation>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    session: Arc<Session>,
+    publisher: Publisher,
+    expiry_s: u32,
+    will: Option<Will>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Live { link: Arc<Link>, identity: Arc<Identity> },
+    /// Times in monotonic milliseconds.
+    Away { ends_ms: u64, will_ms: u64 },
+}
+
+impl Sessions {
+    /// An empty table. Epochs are `boot << 32 | n`, so those of a later boot are higher.
+    pub fn new(boot: u32, persistent_max: usize) -> Self {
+        let inner = Inner {
+            entries: HashMap::new(),
+            due: BTreeSet::new(),
+            persistent: 0,
+            boot: u64::from(boot),
+            connects: 0,
+            sessions: 0,
+            generation: 0,
+            revocations: VecDeque::new(),
+        };
+        Self { inner: Mutex::new(inner), persistent_max }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Number of the newest revocation; an identity is verified as of the number read before it was asked for.
+    pub fn generation(&self) -> u64 {
+        self.lock().generation
+    }
+
+    /// Gives the client its session, and takes it from the connection that has it. `report` is called for each
+    /// presence report, in order, while nobody else can report.
+    pub fn attach(
+        &self,
+        attach: Attach,
+        now_ms: u64,
+        report: impl FnMut(Report),
+    ) -> Result<(Attached, Aftermath), AttachError> {
+        let mut inner = self.lock();
+        if inner.is_revoked(&attach.identity) {
+            return Err(AttachError::Revoked);
+        }
+        let key = (attach.identity.tenant.clone(), attach.client.clone());
+        let known = inner.entries.get(&key).is_some_and(|entry| entry.expiry_s > 0);
+        if attach.expiry_s > 0 && !known && inner.persistent >= self.persistent_max {
+            return Err(AttachError::TooManySessions { limit: self.persistent_max });
+        }
+        let mut aftermath = Aftermath::default();
+        let session = inner.take_over(&key, attach.clean_start, now_ms, &mut aftermath);
+        let present = session.is_some();
+        let session = session.unwrap_or_else(|| Arc::new(inner.new_session(&key)));
+        let publisher = Publisher {
+            tenant: key.0.clone(),
+            device: attach.identity.device.clone(),
+            client: key.1.clone(),
+            epoch: inner.next_epoch(),
+        };
+        session.hold(publisher.epoch, attach.link.clone());
+        let what = Presence::Connected { peer: attach.peer, version: attach.version };
+        aftermath.reports.push(Report { publisher: publisher.clone(), what });
+        let entry = Entry {
+            session: session.clone(),
+            publisher: publisher.clone(),
+            expiry_s: attach.expiry_s,
+            will: attach.will,
+            state: State::Live { link: attach.link, identity: attach.identity },
+        };
+        inner.insert(key, entry);
+        std::mem::take(&mut aftermath.reports).into_iter().for_each(report);
+        Ok((Attached { session, publisher, present }, aftermath))
+    }
+
+    /// The connection that `publisher` was is closed. Does nothing if another one has taken over.
+    pub fn detach(
+        &self,
+        publisher: &Publisher,
+        expiry_s: u32,
+        will: WillFate,
+        reason: CloseReason,
+        now_ms: u64,
+        report: impl FnMut(Report),
+    ) -> Aftermath {
+        let mut inner = self.lock();
+        let mut aftermath = Aftermath::default();
+        let key = (publisher.tenant.clone(), publisher.client.clone());
+        if inner.entries.get(&key).is_none_or(|entry| entry.publisher.epoch != publisher.epoch) {
+            return aftermath;
+        }
+        let mut entry = inner.remove(&key).expect("it was just found");
+        if will == WillFate::Discard {
+            entry.will = None;
+        }
+        entry.expiry_s = expiry_s;
+        inner.let_go(key, entry, reason, now_ms, &mut aftermath);
+        std::mem::take(&mut aftermath.reports).into_iter().for_each(report);
+        aftermath
+    }
+
+    /// Ends sessions whose time is over and releases wills whose delay has passed.
+    pub fn tick(&self, now_ms: u64) -> Aftermath {
+        let mut inner = self.lock();
+        let mut aftermath = Aftermath::default();
+        while let Some((due_ms, key)) = inner.due.first().filter(|(due_ms, _)| *due_ms <= now_ms).cloned() {
+            inner.due.remove(&(due_ms, key.clone()));
+            inner.fall_due(key, now_ms, &mut aftermath);
+        }
+        aftermath
+    }
+
+    /// Refuses identities of this credential (empty: of the device) verified until now, and tells their connections
+    /// to close. Returns those, to be waited for.
+    pub fn revoke(&self, tenant: &TenantId, device: &str, credential: &str) -> Vec<Arc<Link>> {
+        let mut inner = self.lock();
+        inner.generation += 1;
+        if inner.revocations.len() == REVOCATIONS_MAX {
+            inner.revocations.pop_front();
+        }
+        let revocation =
+            Revocation { tenant: tenant.clone(), device: device.to_owned(), credential: credential.to_owned() };
+        let links: Vec<Arc<Link>> = inner
+            .entries
+            .values()
+            .filter_map(|entry| match &entry.state {
+                State::Live { link, identity } if revocation.concerns(identity) => Some(link.clone()),
+                State::Live { .. } | State::Away { .. } => None,
+            })
+            .collect();
+        inner.revocations.push_back(revocation);
+        links.iter().for_each(|link| link.stop(Stop::Revoked));
+        links
+    }
+
+    /// Live connections and absent sessions.
+    pub fn counts(&self) -> (usize, usize) {
+        let inner = self.lock();
+        let live = inner.entries.values().filter(|entry| matches!(entry.state, State::Live { .. })).count();
+        (live, inner.entries.len() - live)
+    }
+}
+
+impl Revocation {
+    fn concerns(&self, identity: &Identity) -> bool {
+        self.tenant == identity.tenant
+            && self.device == identity.device.as_str()
+            && (self.credential.is_empty() || self.credential == identity.credential)
+    }
+}
+
+impl Inner {
+    /// Whether a revocation after its verification concerns the identity; in doubt it does.
+    fn is_revoked(&self, identity: &Identity) -> bool {
+        let since = usize::try_from(self.generation - identity.generation.min(self.generation)).unwrap_or(usize::MAX);
+        since > self.revocations.len() || self.revocations.iter().rev().take(since).any(|r| r.concerns(identity))
+    }
+
+    fn next_epoch(&mut self) -> u64 {
+        self.connects += 1;
+        self.boot << 32 | u64::from(self.connects)
+    }
+
+    fn new_session(&mut self, (tenant, client): &Key) -> Session {
+        self.sessions += 1;
+        Session::new(self.sessions, tenant.clone(), client.clone())
+    }
+
+    fn insert(&mut self, key: Key, entry: Entry) {
+        self.persistent += usize::from(entry.expiry_s > 0);
+        if let State::Away { ends_ms, will_ms } = entry.state {
+            let first = if entry.will.is_some() { ends_ms.min(will_ms) } else { ends_ms };
+            self.due.insert((first, key.clone()));
+        }
+        self.entries.insert(key, entry);
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Entry> {
+        let entry = self.entries.remove(key)?;
+        self.persistent -= usize::from(entry.expiry_s > 0);
+        if let State::Away { ends_ms, will_ms } = entry.state {
+            self.due.remove(&(ends_ms, key.clone()));
+            self.due.remove(&(will_ms, key.clone()));
+        }
+        Some(entry)
+    }
+
+    /// Ends or hands over what is there under `key`; the session to go on with, if there is one.
+    fn take_over(
+        &mut self,
+        key: &Key,
+        clean_start: bool,
+        now_ms: u64,
+        aftermath: &mut Aftermath,
+    ) -> Option<Arc<Session>> {
+        let mut entry = self.remove(key)?;
+        if let State::Live { link, .. } = &entry.state {
+            link.stop(Stop::TakenOver); // [MQTT-3.1.4-3]
+            let what = Presence::Disconnected { reason: CloseReason::TakenOver };
+            aftermath.reports.push(Report { publisher: entry.publisher.clone(), what });
+        }
+        let over = matches!(entry.state, State::Away { ends_ms, .. } if ends_ms <= now_ms);
+        if clean_start || over || entry.expiry_s == 0 {
+            aftermath.end(entry); // [MQTT-3.1.2-4]
+            return None;
+        }
+        let waits = entry.will.as_ref().is_some_and(|will| will.delay_s > 0);
+        if !waits && matches!(entry.state, State::Live { .. }) {
+            aftermath.release_will(&mut entry);
+        }
+        Some(entry.session) // a will that still waits is gone with its entry [MQTT-3.1.3-9]
+    }
+
+    /// A live entry becomes absent, or ends.
+    fn let_go(&mut self, key: Key, mut entry: Entry, reason: CloseReason, now_ms: u64, aftermath: &mut Aftermath) {
+        entry.session.release(entry.publisher.epoch);
+        let what = Presence::Disconnected { reason };
+        aftermath.reports.push(Report { publisher: entry.publisher.clone(), what });
+        if entry.expiry_s == 0 {
+            aftermath.end(entry);
+            return;
+        }
+        let after = |seconds: u32| now_ms.saturating_add(u64::from(seconds) * 1_000);
+        let delay_s = entry.will.as_ref().map_or(0, |will| will.delay_s);
+        if delay_s == 0 {
+            aftermath.release_will(&mut entry);
+        }
+        entry.state = State::Away { ends_ms: after(entry.expiry_s), will_ms: after(delay_s) };
+        self.insert(key, entry);
+    }
+
+    fn fall_due(&mut self, key: Key, now_ms: u64, aftermath: &mut Aftermath) {
+        let Some(mut entry) = self.remove(&key) else { return };
+        match entry.state {
+            State::Away { ends_ms, .. } if ends_ms <= now_ms => aftermath.end(entry),
+            State::Away { .. } | State::Live { .. } => {
+                aftermath.release_will(&mut entry);
+                self.insert(key, entry);
+            }
+        }
+    }
+}
+
+impl Aftermath {
+    fn release_will(&mut self, entry: &mut Entry) {
+        let publisher = entry.publisher.clone();
+        self.wills.extend(entry.will.take().map(|will| DueWill { publisher, publication: will.publication }));
+    }
+
+    /// The session ends, and a will that still waits is published.
+    fn end(&mut self, mut entry: Entry) {
+        self.release_will(&mut entry);
+        self.ended.push(entry.session);
+    }
+}

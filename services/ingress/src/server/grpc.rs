@@ -1,0 +1,125 @@
+//! The ingress as other services see it: publish on behalf of a rule, revoke.
+
+use std::sync::Arc;
+
+use drover_proto::ingress::v1::ingress_server::{Ingress, IngressServer};
+use drover_proto::ingress::v1::{PublishRequest, PublishResponse, RevokeRequest, RevokeResponse};
+use drover_proto::to_status;
+use drover_types::limits::{PAYLOAD_BYTES_MAX, REPUBLISH_HOPS_MAX};
+use drover_types::{ApiError, ClientId, DeviceId, ErrorCode, Qos, RecordId, Telemetry, TenantId, TopicName, TraceParent};
+use tonic::service::Routes;
+use tonic::{Request, Response, Status};
+
+use crate::domain::message::Message;
+use crate::domain::node::Node;
+
+struct Server {
+    node: Arc<Node>,
+}
+
+/// The service's routes.
+pub fn routes(node: Arc<Node>) -> Routes {
+    Routes::new(IngressServer::new(Server { node }))
+}
+
+#[tonic::async_trait]
+impl Ingress for Server {
+    async fn publish(&self, request: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
+        let message = read(request.into_inner(), self.node.now().unix_ms).map_err(|e| to_status(&e))?;
+        let stored = self.node.publish(Arc::new(message)).await;
+        stored.map_err(|e| to_status(&ApiError::new(ErrorCode::Unavailable, e.to_string())))?;
+        Ok(Response::new(PublishResponse {}))
+    }
+
+    async fn revoke(&self, request: Request<RevokeRequest>) -> Result<Response<RevokeResponse>, Status> {
+        let request = request.into_inner();
+        let tenant = TenantId::new(&request.tenant).map_err(|e| to_status(&ApiError::invalid("tenant", e.to_string())))?;
+        let links = self.node.revoke(&tenant, &request.device, &request.credential_id);
+        for link in &links {
+            link.closed().await;
+        }
+        Ok(Response::new(RevokeResponse { closed: u32::try_from(links.len()).unwrap_or(u32::MAX) }))
+    }
+}
+
+/// The message a request asks for. Its id is its fingerprint, and it says that it may be a repeat: whoever asks again
+/// makes a record that every reader recognises.
+fn read(request: PublishRequest, now_ms: u64) -> Result<Message, ApiError> {
+    let invalid = |field: &'static str, reason: String| ApiError::invalid(field, reason);
+    let id: [u8; 16] = request.id.as_slice().try_into().map_err(|_| {
+        ApiError::invalid("id", "an id has 16 bytes").over(16, request.id.len())
+    })?;
+    if request.payload.len() > PAYLOAD_BYTES_MAX {
+        return Err(ApiError::invalid("payload", "payload is too large").over(PAYLOAD_BYTES_MAX, request.payload.len()));
+    }
+    if request.hops > REPUBLISH_HOPS_MAX {
+        return Err(ApiError::invalid("hops", "too many hops").over(REPUBLISH_HOPS_MAX, request.hops));
+    }
+    let qos = u8::try_from(request.qos).ok().and_then(|qos| Qos::try_from(qos).ok());
+    let qos = qos.filter(|qos| *qos <= Qos::AtLeastOnce);
+    let telemetry = Telemetry {
+        id: RecordId(id),
+        tenant: TenantId::new(&request.tenant).map_err(|e| invalid("tenant", e.to_string()))?,
+        device: DeviceId::new(&request.device).map_err(|e| invalid("device", e.to_string()))?,
+        client: ClientId::new(&request.client).map_err(|e| invalid("client", e.to_string()))?,
+        topic: TopicName::new(&request.topic).map_err(|e| invalid("topic", e.to_string()))?,
+        payload: request.payload.into(),
+        qos: qos.ok_or_else(|| ApiError::invalid("qos", "qos is 0 or 1").over(1, request.qos))?,
+        retain: false,
+        dup: true,
+        packet_id: None,
+        epoch: 0,
+        fingerprint: id,
+        time_ms: now_ms,
+        content_type: None,
+        properties: Vec::new(),
+        traceparent: TraceParent::parse(&request.traceparent),
+        hops: request.hops,
+    };
+    Ok(Message { telemetry, properties: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> PublishRequest {
+        PublishRequest {
+            id: vec![7; 16],
+            tenant: "home".into(),
+            device: "d".into(),
+            client: "rule/r".into(),
+            topic: "a/b".into(),
+            payload: b"1".to_vec(),
+            qos: 1,
+            hops: 5,
+            traceparent: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_republished_message_is_recognised_when_it_comes_again() {
+        let first = read(request(), 1).expect("valid").telemetry;
+        let again = read(request(), 2).expect("valid").telemetry;
+        assert!(first.dup && again.dup);
+        assert_eq!((first.fingerprint, first.id), (again.fingerprint, again.id));
+        assert_eq!((first.client.as_str(), first.hops), ("rule/r", 5));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_request_is_named() {
+        let refused = |change: fn(&mut PublishRequest)| {
+            let mut request = request();
+            change(&mut request);
+            read(request, 0).expect_err("refused").field.expect("a field")
+        };
+        assert_eq!(refused(|r| r.id = vec![0; 15]), "id");
+        assert_eq!(refused(|r| r.tenant = "A".into()), "tenant");
+        assert_eq!(refused(|r| r.device = "a/b".into()), "device");
+        assert_eq!(refused(|r| r.client = String::new()), "client");
+        assert_eq!(refused(|r| r.topic = "a/+".into()), "topic");
+        assert_eq!(refused(|r| r.payload = vec![0; PAYLOAD_BYTES_MAX + 1]), "payload");
+        assert_eq!(refused(|r| r.qos = 2), "qos");
+        assert_eq!(refused(|r| r.hops = 6), "hops");
+    }
+}

@@ -1,0 +1,9 @@
+//! The ingress's ways in: MQTT over TCP and TLS, and gRPC.
+//!
+//! Server layer: moves bytes and carries out effects; decides nothing about a protocol.
+
+mod appends;
+pub mod grpc;
+pub mod listener;
+mod mqtt;
+pub mod tls;

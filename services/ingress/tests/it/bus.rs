@@ -1,0 +1,90 @@
+//! The embedded log behind a gate: appends of telemetry may hang, or fail with an unknown fate.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use drover_bus::embedded::EmbeddedBus;
+use drover_bus::{
+    AdminError, AppendError, Bounds, Bus, ConsumeError, Consumer, GroupConfig, Offset, Outgoing, Position, ReadError,
+    Receipt, Stored, TopicConfig, TopicPartition, TransactError, Transactor, Unacknowledged,
+};
+use drover_types::TELEMETRY_TOPIC;
+use futures::FutureExt;
+use tokio::sync::watch;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    Open,
+    /// Receipts wait.
+    Hanging,
+    /// Receipts say that nobody knows.
+    Failing,
+}
+
+pub struct GatedBus {
+    bus: EmbeddedBus,
+    gate: watch::Sender<Gate>,
+}
+
+impl GatedBus {
+    pub fn new(bus: EmbeddedBus) -> Self {
+        Self { bus, gate: watch::Sender::new(Gate::Open) }
+    }
+
+    pub fn set(&self, gate: Gate) {
+        self.gate.send_replace(gate);
+    }
+}
+
+#[async_trait]
+impl Bus for GatedBus {
+    async fn append(&self, batch: Vec<Outgoing>) -> Result<Receipt, AppendError> {
+        let gated = batch.iter().any(|outgoing| &*outgoing.topic == TELEMETRY_TOPIC);
+        let receipt = self.bus.append(batch).await?;
+        if !gated {
+            return Ok(receipt);
+        }
+        let mut gate = self.gate.subscribe();
+        Ok(async move {
+            let passed = *gate.wait_for(|gate| *gate != Gate::Hanging).await.expect("the bus outlives its receipts");
+            match passed {
+                Gate::Failing => Err(Unacknowledged { reason: "broken by the test".into() }),
+                Gate::Open | Gate::Hanging => receipt.await,
+            }
+        }
+        .boxed())
+    }
+    async fn create_topic(&self, config: TopicConfig) -> Result<bool, AdminError> {
+        self.bus.create_topic(config).await
+    }
+    async fn delete_topic(&self, topic: &str) -> Result<(), AdminError> {
+        self.bus.delete_topic(topic).await
+    }
+    async fn topics(&self) -> Result<Vec<TopicConfig>, AdminError> {
+        self.bus.topics().await
+    }
+    async fn read(
+        &self,
+        at: &TopicPartition,
+        from: Offset,
+        bytes_max: usize,
+        wait: Duration,
+    ) -> Result<Vec<Stored>, ReadError> {
+        self.bus.read(at, from, bytes_max, wait).await
+    }
+    async fn bounds(&self, at: &TopicPartition) -> Result<Bounds, ReadError> {
+        self.bus.bounds(at).await
+    }
+    async fn offset_at(&self, at: &TopicPartition, timestamp_ms: i64) -> Result<Offset, ReadError> {
+        self.bus.offset_at(at, timestamp_ms).await
+    }
+    async fn join(&self, config: GroupConfig) -> Result<Box<dyn Consumer>, ConsumeError> {
+        self.bus.join(config).await
+    }
+    async fn committed(&self, group: &str, topic: &str) -> Result<Vec<Position>, ReadError> {
+        self.bus.committed(group, topic).await
+    }
+    async fn transactor(&self, transactional_id: &str) -> Result<Box<dyn Transactor>, TransactError> {
+        self.bus.transactor(transactional_id).await
+    }
+}

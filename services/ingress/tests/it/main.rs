@@ -1,0 +1,8 @@
+//! The ingress alone, through its public interface: real sockets, the embedded log, a registry of the test's own.
+
+mod bus;
+mod mqtt;
+mod registry;
+mod stage;
+mod tls;
+mod tools;

@@ -1,0 +1,101 @@
+//! A registry that knows what a test tells it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use drover_host::Network;
+use drover_proto::registry::v1::authenticate_request::Proof;
+use drover_proto::registry::v1::registry_server::{Registry, RegistryServer};
+use drover_proto::registry::v1::*;
+use drover_proto::types::v1::{Effect, Identity, PolicyAction, Statement};
+use tonic::{Request, Response, Status};
+
+/// What the registry answers.
+#[derive(Clone, Default)]
+pub struct FakeRegistry {
+    /// Tokens and fingerprints, with the device each proves.
+    pub credentials: Arc<Mutex<HashMap<Vec<u8>, String>>>,
+    pub anonymous: bool,
+}
+
+impl FakeRegistry {
+    /// Makes `secret` (a token, or a certificate's fingerprint) prove to be `device`.
+    pub fn credential(&self, secret: impl Into<Vec<u8>>, device: &str) {
+        self.credentials.lock().expect("not poisoned").insert(secret.into(), device.to_owned());
+    }
+
+    /// Serves until the test ends.
+    pub fn serve(&self, network: &Network) {
+        let server = tonic::transport::Server::builder().add_service(RegistryServer::new(self.clone()));
+        tokio::spawn(server.serve_with_incoming(network.listen("registry")));
+    }
+
+    fn who(&self, proof: Proof) -> Result<String, Status> {
+        let known = self.credentials.lock().expect("not poisoned");
+        let secret = match proof {
+            Proof::Token(token) => token.token.into_bytes(),
+            Proof::Certificate(certificate) => certificate.fingerprint,
+            Proof::Anonymous(anonymous) if self.anonymous => return Ok(anonymous.client_id),
+            Proof::Anonymous(_) | Proof::ApiKey(_) => return Err(Status::unauthenticated("nobody")),
+        };
+        known.get(&secret).cloned().ok_or_else(|| Status::unauthenticated("wrong"))
+    }
+}
+
+fn allow(actions: &[PolicyAction], resources: &[&str]) -> Statement {
+    Statement {
+        effect: Effect::Allow.into(),
+        actions: actions.iter().map(|action| (*action).into()).collect(),
+        resources: resources.iter().map(|resource| (*resource).to_owned()).collect(),
+    }
+}
+
+/// The registry's service, of which the ingress uses one call.
+macro_rules! registry {
+    ($($call:ident: $request:ident -> $response:ident;)*) => {
+        #[tonic::async_trait]
+        impl Registry for FakeRegistry {
+            async fn authenticate(
+                &self,
+                request: Request<AuthenticateRequest>,
+            ) -> Result<Response<AuthenticateResponse>, Status> {
+                let device = self.who(request.into_inner().proof.expect("a proof"))?;
+                let identity = Identity {
+                    tenant: "default".into(),
+                    credential_id: format!("of-{device}"),
+                    device,
+                    statements: vec![
+                        allow(&[PolicyAction::Connect], &["${device}"]),
+                        allow(&[PolicyAction::Publish, PolicyAction::Subscribe], &["#"]),
+                    ],
+                    expires_ms: 0,
+                };
+                Ok(Response::new(AuthenticateResponse { identity: Some(identity) }))
+            }
+
+            $(async fn $call(&self, _: Request<$request>) -> Result<Response<$response>, Status> {
+                Err(Status::unimplemented("not asked by the ingress"))
+            })*
+        }
+    };
+}
+
+registry! {
+    create_device: CreateDeviceRequest -> CreateDeviceResponse;
+    update_device: UpdateDeviceRequest -> UpdateDeviceResponse;
+    get_device: GetDeviceRequest -> GetDeviceResponse;
+    list_devices: ListDevicesRequest -> ListDevicesResponse;
+    delete_device: DeleteDeviceRequest -> DeleteDeviceResponse;
+    issue_token: IssueTokenRequest -> IssueTokenResponse;
+    issue_certificate: IssueCertificateRequest -> IssueCertificateResponse;
+    list_credentials: ListCredentialsRequest -> ListCredentialsResponse;
+    revoke_credential: RevokeCredentialRequest -> RevokeCredentialResponse;
+    put_policy: PutPolicyRequest -> PutPolicyResponse;
+    get_policy: GetPolicyRequest -> GetPolicyResponse;
+    list_policies: ListPoliciesRequest -> ListPoliciesResponse;
+    delete_policy: DeletePolicyRequest -> DeletePolicyResponse;
+    put_rule: PutRuleRequest -> PutRuleResponse;
+    get_rule: GetRuleRequest -> GetRuleResponse;
+    list_rules: ListRulesRequest -> ListRulesResponse;
+    delete_rule: DeleteRuleRequest -> DeleteRuleResponse;
+}

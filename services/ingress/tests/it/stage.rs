@@ -1,0 +1,214 @@
+//! One ingress on free ports over an embedded log, and clients that speak packets to it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions};
+use drover_bus::{Bus, TopicConfig, TopicPartition};
+use drover_host::{Health, Metrics, Network, Ports, Service, ServiceConfig, Shutdown, Sockets, SystemClock, SystemRandom};
+use drover_ingress::config::IngressConfig;
+use drover_ingress::{Ingress, IngressFaults};
+use drover_mqtt::{Connect, Decoder, Packet, PacketId, Publish, Side, Version, encode};
+use drover_proto::ingress::v1::PresenceReport;
+use drover_types::{Qos, TELEMETRY_TOPIC};
+use prost::Message as _;
+use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use crate::bus::GatedBus;
+use crate::registry::FakeRegistry;
+
+pub struct Stage {
+    pub mqtt: SocketAddr,
+    pub mqtts: Option<SocketAddr>,
+    pub bus: Arc<GatedBus>,
+    pub registry: FakeRegistry,
+    pub network: Network,
+    pub metrics: Metrics,
+    pub shutdown: Shutdown,
+    pub running: JoinHandle<anyhow::Result<()>>,
+    _data: TempDir,
+}
+
+impl Stage {
+    pub async fn new() -> Self {
+        Self::with(|_| (), IngressFaults::default()).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut IngressConfig), faults: IngressFaults) -> Self {
+        let free = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+        let mut config = IngressConfig { listen: Vec::new(), ..IngressConfig::default() };
+        config.mqtt.listen = free.clone();
+        config.mqtts.listen = free;
+        change(&mut config);
+        config.check().expect("a valid configuration");
+        let data = tempfile::tempdir().expect("a directory");
+        let bus = open_bus(&data).await;
+        let sockets = Sockets::bind(&config.listeners()).expect("free ports");
+        let address = |name| sockets.addresses(name).first().copied();
+        let (mqtt, mqtts) = (address("mqtt").expect("bound"), address("mqtts"));
+        let (network, metrics, shutdown) = (Network::default(), Metrics::default(), Shutdown::new());
+        let registry = FakeRegistry { anonymous: true, ..FakeRegistry::default() };
+        registry.serve(&network);
+        let ports = Ports {
+            bus: bus.clone(),
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+            network: network.clone(),
+            sockets,
+            data: data.path().join("ingress"),
+            metrics: metrics.clone(),
+            ready: Health::default().service(Ingress::NAME),
+        };
+        let running = tokio::spawn(Ingress::run_with_faults(config, ports, shutdown.clone(), faults));
+        Self { mqtt, mqtts, bus, registry, network, metrics, shutdown, running, _data: data }
+    }
+
+    /// A connection that has said nothing yet.
+    pub async fn open(&self, version: Version) -> Client<TcpStream> {
+        Client::new(TcpStream::connect(self.mqtt).await.expect("listening"), version)
+    }
+
+    /// A connected client without credentials.
+    pub async fn connect(&self, version: Version, id: &str) -> Client<TcpStream> {
+        let mut client = self.open(version).await;
+        client.send(&Packet::Connect(Connect::new(version, id))).await;
+        client.expect(|packet| matches!(packet, Packet::ConnAck(ack) if !ack.reason.is_error())).await;
+        client
+    }
+
+    /// Payloads in the log.
+    pub async fn payloads(&self) -> Vec<String> {
+        let at = TopicPartition::new(TELEMETRY_TOPIC, 0);
+        let stored = self.bus.read(&at, 0, 64 << 20, std::time::Duration::ZERO).await.expect("readable");
+        stored.into_iter().map(|s| String::from_utf8_lossy(&s.record.value.expect("payload")).into_owned()).collect()
+    }
+
+    /// Waits until `count` reports of presence beside the node's own are there.
+    pub async fn reports(&self, count: usize) -> Vec<PresenceReport> {
+        let at = TopicPartition::new("drover.presence", 0);
+        loop {
+            let stored = self.bus.read(&at, 0, 64 << 20, std::time::Duration::from_millis(50)).await.expect("readable");
+            if stored.len() > count {
+                let read = |s: drover_bus::Stored| PresenceReport::decode(s.record.value.expect("report")).expect("valid");
+                return stored.into_iter().map(read).collect();
+            }
+        }
+    }
+
+    /// Waits until a metric's line is there.
+    pub async fn metric(&self, line: &str) {
+        while !self.metrics.encode().lines().any(|l| l == line) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+}
+
+async fn open_bus(data: &TempDir) -> Arc<GatedBus> {
+    let (bus, _) = EmbeddedBus::open(&data.path().join("bus"), EmbeddedOptions::default()).expect("a log");
+    for topic in [TELEMETRY_TOPIC, "drover.presence", "drover.registry.changes"] {
+        let config =
+            TopicConfig { topic: topic.into(), partitions: 1, compact: false, retention_ms: None, retention_bytes: None };
+        bus.create_topic(config).await.expect("created");
+    }
+    Arc::new(GatedBus::new(bus))
+}
+
+/// The other end of a connection.
+pub struct Client<S> {
+    pub stream: S,
+    version: Version,
+    input: BytesMut,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    pub fn new(stream: S, version: Version) -> Self {
+        Self { stream, version, input: BytesMut::new() }
+    }
+
+    pub fn encode(&self, packets: &[Packet<'_>]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        packets.iter().for_each(|packet| encode(packet, self.version, &mut bytes).expect("valid"));
+        bytes
+    }
+
+    pub async fn send(&mut self, packet: &Packet<'_>) {
+        let bytes = self.encode(&[*packet]);
+        self.stream.write_all(&bytes).await.expect("connected");
+    }
+
+    /// Publishes at QoS 1.
+    pub async fn publish(&mut self, id: u16, topic: &str, payload: &str) {
+        self.send(&Packet::Publish(qos1(id, topic, payload))).await;
+    }
+
+    /// Reads one packet and hands it to `see`; `None` at the end of the stream.
+    pub async fn read<T>(&mut self, see: impl FnOnce(Packet<'_>) -> T) -> Option<T> {
+        let decoder = Decoder::new(Side::Server, self.version);
+        let len = loop {
+            if let Some(len) = decoder.packet_len(&self.input).expect("valid").filter(|len| *len <= self.input.len()) {
+                break len;
+            }
+            if self.stream.read_buf(&mut self.input).await.unwrap_or(0) == 0 {
+                return None;
+            }
+        };
+        let bytes = self.input.split_to(len);
+        decoder.decode(&bytes).expect("valid").map(|(packet, _)| see(packet))
+    }
+
+    /// Reads one packet, which has to be as `wanted` says.
+    pub async fn expect(&mut self, wanted: impl FnOnce(&Packet<'_>) -> bool) {
+        let seen = self.read(|packet| (wanted(&packet), format!("{packet:?}"))).await.expect("a packet");
+        assert!(seen.0, "unexpected {}", seen.1);
+    }
+
+    /// Reads PUBACKs with these ids, in this order.
+    pub async fn expect_acks(&mut self, ids: impl IntoIterator<Item = u16>) {
+        for id in ids {
+            self.expect(|p| matches!(p, Packet::PubAck(ack) if ack.packet_id.get() == id && !ack.reason.is_error())).await;
+        }
+    }
+
+    /// Subscribes to one filter at `qos`.
+    pub async fn subscribe(&mut self, filter: &str, qos: Qos) {
+        let mut list = drover_mqtt::SubscriptionList::default();
+        let options = drover_mqtt::SubscriptionOptions::new(qos);
+        list.push(drover_mqtt::Subscription { filter, options }).expect("short");
+        let properties = drover_mqtt::Properties::default();
+        let subscriptions = list.as_subscriptions();
+        let subscribe = drover_mqtt::Subscribe { packet_id: PacketId::MIN, properties, subscriptions };
+        self.send(&Packet::Subscribe(subscribe)).await;
+        self.expect(|p| matches!(p, Packet::SubAck(ack) if ack.reasons.iter().all(|r| !r.is_error()))).await;
+    }
+
+    /// The payload of the next packet, which is a PUBLISH; acknowledged if it asks for it.
+    pub async fn message(&mut self) -> String {
+        let read = |packet: Packet<'_>| match packet {
+            Packet::Publish(publish) => (String::from_utf8_lossy(publish.payload).into_owned(), publish.packet_id),
+            other => panic!("unexpected {other:?}"),
+        };
+        let (payload, packet_id) = self.read(read).await.expect("a message");
+        if let Some(packet_id) = packet_id {
+            self.send(&Packet::PubAck(drover_mqtt::Ack::new(packet_id, drover_mqtt::ReasonCode::Success))).await;
+        }
+        payload
+    }
+
+    /// Reads to the end; whether a PUBACK was among it.
+    pub async fn rest_has_ack(&mut self) -> bool {
+        let mut acked = false;
+        while let Some(ack) = self.read(|packet| matches!(packet, Packet::PubAck(_))).await {
+            acked |= ack;
+        }
+        acked
+    }
+}
+
+/// A message at QoS 1.
+pub fn qos1<'a>(id: u16, topic: &'a str, payload: &'a str) -> Publish<'a> {
+    Publish { qos: Qos::AtLeastOnce, packet_id: PacketId::new(id), ..Publish::new(topic, payload.as_bytes()) }
+}

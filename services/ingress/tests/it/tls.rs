@@ -1,0 +1,125 @@
+//! MQTT over TLS, with and without a client certificate.
+
+use std::sync::Arc;
+
+use drover_ingress::IngressFaults;
+use drover_mqtt::{Connect, Packet, ReasonCode, Version};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::stage::{Client, Stage};
+
+struct Pki {
+    ca: CertifiedIssuer<'static, KeyPair>,
+    dir: tempfile::TempDir,
+}
+
+impl Pki {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let ca = CertifiedIssuer::self_signed(params, key).expect("a certificate");
+        let pki = Self { ca, dir: tempfile::tempdir().expect("a directory") };
+        let (certificate, key) = pki.issue("localhost");
+        pki.write("server.pem", &certificate.pem());
+        pki.write("server.key", &key.serialize_pem());
+        pki.write("ca.pem", &pki.ca.pem());
+        pki
+    }
+
+    fn issue(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        (params.signed_by(&key, &self.ca).expect("a certificate"), key)
+    }
+
+    fn write(&self, name: &str, pem: &str) {
+        std::fs::write(self.dir.path().join(name), pem).expect("written");
+    }
+
+    async fn stage(&self) -> Stage {
+        let file = |name| Some(self.dir.path().join(name));
+        let tls = |config: &mut drover_ingress::config::IngressConfig| {
+            config.tls.certificate = file("server.pem");
+            config.tls.key = file("server.key");
+            config.tls.client_ca = file("ca.pem");
+        };
+        Stage::with(tls, IngressFaults::default()).await
+    }
+
+    async fn connect(
+        &self,
+        stage: &Stage,
+        client: Option<&(rcgen::Certificate, KeyPair)>,
+        version: &'static rustls::SupportedProtocolVersion,
+    ) -> Client<TlsStream<TcpStream>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.ca.der().clone()).expect("a root");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .expect("supported")
+            .with_root_certificates(roots);
+        let config = match client {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+                let chain: Vec<CertificateDer<'static>> = vec![certificate.der().clone()];
+                builder.with_client_auth_cert(chain, key).expect("a pair")
+            }
+        };
+        let stream = TcpStream::connect(stage.mqtts.expect("a TLS listener")).await.expect("listening");
+        let name = "localhost".try_into().expect("a name");
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("handshake");
+        Client::new(stream, Version::V311)
+    }
+}
+
+#[tokio::test]
+async fn a_client_certificate_says_who_a_device_is() {
+    let pki = Pki::new();
+    let stage = pki.stage().await;
+    let device = pki.issue("anything");
+    stage.registry.credential(Sha256::digest(device.0.der()).to_vec(), "lamp");
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let mut client = pki.connect(&stage, Some(&device), version).await;
+        let connect = Connect { user_name: Some("ignored"), ..Connect::new(Version::V311, "lamp") };
+        client.send(&Packet::Connect(connect)).await;
+        client.expect(|p| matches!(p, Packet::ConnAck(ack) if !ack.reason.is_error())).await;
+        client.publish(1, "t", "x").await;
+        client.expect_acks([1]).await;
+    }
+    let unknown = pki.issue("unknown");
+    let mut client = pki.connect(&stage, Some(&unknown), &rustls::version::TLS13).await;
+    client.send(&Packet::Connect(Connect::new(Version::V311, "lamp"))).await;
+    client.expect(|p| matches!(p, Packet::ConnAck(ack) if ack.reason == ReasonCode::BadUserNameOrPassword)).await;
+}
+
+#[tokio::test]
+async fn a_client_without_a_certificate_may_use_a_token() {
+    let pki = Pki::new();
+    let stage = pki.stage().await;
+    stage.registry.credential("secret", "lamp");
+    let mut client = pki.connect(&stage, None, &rustls::version::TLS13).await;
+    let connect = Connect { user_name: Some("lamp"), password: Some(b"secret"), ..Connect::new(Version::V311, "lamp") };
+    client.send(&Packet::Connect(connect)).await;
+    client.expect(|p| matches!(p, Packet::ConnAck(ack) if !ack.reason.is_error())).await;
+}
+
+#[tokio::test]
+async fn a_handshake_that_stops_costs_only_itself() {
+    let pki = Pki::new();
+    let stage = pki.stage().await;
+    let _silent = TcpStream::connect(stage.mqtts.expect("a TLS listener")).await.expect("listening");
+    stage.registry.credential("secret", "lamp");
+    let mut client = pki.connect(&stage, None, &rustls::version::TLS12).await;
+    let connect = Connect { user_name: Some("lamp"), password: Some(b"secret"), ..Connect::new(Version::V311, "lamp") };
+    client.send(&Packet::Connect(connect)).await;
+    client.expect(|p| matches!(p, Packet::ConnAck(ack) if !ack.reason.is_error())).await;
+}

@@ -1,0 +1,182 @@
+//! Credentials: made, presented, ended, revoked.
+
+use std::sync::Arc;
+
+use drover_proto::from_status;
+use drover_proto::ingress::v1::ingress_server::{Ingress, IngressServer};
+use drover_proto::ingress::v1::{PublishRequest, PublishResponse, RevokeRequest, RevokeResponse};
+use drover_proto::registry::v1::authenticate_request::Proof;
+use drover_proto::registry::v1::*;
+use drover_proto::types::v1::{Device, Identity};
+use drover_registry::RegistryConfig;
+use drover_types::{ApiError, ErrorCode};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use tokio::sync::mpsc;
+use tonic::{Request, Response, Status};
+
+use crate::stage::{NOW_MS, Stage, config, device};
+
+async fn authenticate(stage: &Stage, proof: Proof) -> Result<Identity, ApiError> {
+    let answer = stage.client.clone().authenticate(AuthenticateRequest { proof: Some(proof) }).await;
+    answer.map(|answer| answer.into_inner().identity.expect("identity")).map_err(|status| from_status(&status))
+}
+
+fn token(user_name: &str, token: &str) -> Proof {
+    Proof::Token(TokenProof { user_name: user_name.into(), token: token.into() })
+}
+
+fn api_key(token: &str) -> Proof {
+    Proof::ApiKey(ApiKeyProof { token: token.into() })
+}
+
+fn anonymous(client_id: &str) -> Proof {
+    Proof::Anonymous(AnonymousProof { client_id: client_id.into() })
+}
+
+#[tokio::test]
+async fn every_wrong_proof_gets_the_same_answer() {
+    let stage = Stage::new().await;
+    for name in ["a", "b", "open"] {
+        stage.create_device(name).await.expect("created");
+    }
+    let of_a = stage.issue_token("a", 0).await.token;
+    stage.issue_token("b", 0).await;
+    assert!(of_a.starts_with("drv_") && of_a.len() == 47, "{}", of_a.len());
+    for right in [token("a", &of_a), token("default/a", &of_a), api_key(&of_a)] {
+        let identity = authenticate(&stage, right).await.expect("right");
+        assert_eq!((identity.tenant.as_str(), identity.device.as_str()), ("default", "a"));
+        assert!(!identity.credential_id.is_empty() && identity.statements.len() == 2);
+    }
+    for name in ["open", "not-registered"] {
+        let identity = authenticate(&stage, anonymous(name)).await.expect("nothing forbids it");
+        assert_eq!((identity.device.as_str(), identity.credential_id.as_str()), (name, ""));
+    }
+    let wrong = [
+        token("b", &of_a),
+        token("other/a", &of_a),
+        token("nobody", &of_a),
+        token("a", "drv_wrong"),
+        token("a", ""),
+        token("", &of_a),
+        token("a/b/c", &of_a),
+        api_key("drv_wrong"),
+        anonymous("a"),
+        anonymous("a b"),
+        anonymous(""),
+        Proof::Certificate(CertificateProof { fingerprint: vec![0; 32] }),
+        Proof::Certificate(CertificateProof { fingerprint: vec![0; 5] }),
+    ];
+    let refused = ApiError::new(ErrorCode::Unauthenticated, "credentials are not valid");
+    for proof in wrong {
+        assert_eq!(authenticate(&stage, proof.clone()).await, Err(refused.clone()), "{proof:?}");
+    }
+    let request = ListDevicesRequest::default();
+    let listed = stage.client.clone().list_devices(request).await.expect("listed").into_inner();
+    assert_eq!(listed.devices.len(), 3, "no row is made for who is not registered");
+}
+
+#[tokio::test]
+async fn a_token_works_until_it_ends_and_a_device_until_it_is_disabled() {
+    let stage = Stage::new().await;
+    stage.create_device("d").await.expect("created");
+    let (short, long) = (stage.issue_token("d", 60).await, stage.issue_token("d", 0).await);
+    stage.clock.advance(59_999);
+    let identity = authenticate(&stage, api_key(&short.token)).await.expect("not ended");
+    assert_eq!(identity.expires_ms, NOW_MS + 60_000);
+    stage.clock.advance(1);
+    assert_eq!(authenticate(&stage, api_key(&short.token)).await.expect_err("ended").code, ErrorCode::Unauthenticated);
+
+    let mut client = stage.client.clone();
+    let update = |enabled| UpdateDeviceRequest { device: Some(Device { enabled, ..device("d") }) };
+    client.update_device(update(false)).await.expect("disabled");
+    let refused = authenticate(&stage, api_key(&long.token)).await.expect_err("disabled");
+    assert_eq!(refused.code, ErrorCode::PermissionDenied);
+    client.update_device(update(true)).await.expect("enabled");
+    authenticate(&stage, api_key(&long.token)).await.expect("enabled again");
+
+    let list = ListCredentialsRequest { tenant: String::new(), device: "d".into() };
+    assert_eq!(client.list_credentials(list).await.expect("listed").into_inner().credentials.len(), 2);
+    let id = long.credential.expect("credential").id;
+    client.revoke_credential(RevokeCredentialRequest { tenant: String::new(), id: id.clone() }).await.expect("revoked");
+    let refused = authenticate(&stage, api_key(&long.token)).await.expect_err("revoked");
+    assert_eq!(refused.code, ErrorCode::Unauthenticated);
+    let twice = client.revoke_credential(RevokeCredentialRequest { tenant: String::new(), id }).await;
+    assert_eq!(twice.expect_err("gone").code(), tonic::Code::NotFound);
+}
+
+#[tokio::test]
+async fn credentials_go_with_their_device_and_do_not_come_back_with_its_name() {
+    let stage = Stage::new().await;
+    stage.create_device("d").await.expect("created");
+    let token = stage.issue_token("d", 0).await.token;
+    let delete = DeleteDeviceRequest { name: "d".into(), ..Default::default() };
+    stage.client.clone().delete_device(delete).await.expect("deleted");
+    stage.create_device("d").await.expect("created");
+    assert_eq!(authenticate(&stage, api_key(&token)).await.expect_err("gone").code, ErrorCode::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_certificate_is_verified_by_the_platforms_authority_and_known_by_its_fingerprint() {
+    let stage = Stage::new().await;
+    stage.create_device("d").await.expect("created");
+    let request = IssueCertificateRequest { tenant: String::new(), device: "d".into(), duration_s: 0 };
+    let issued = stage.client.clone().issue_certificate(request.clone()).await.expect("issued").into_inner();
+    let certificate = CertificateDer::from_pem_slice(issued.certificate_pem.as_bytes()).expect("PEM");
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(issued.ca_pem.as_bytes()).expect("PEM")).expect("an authority");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().expect("a verifier");
+    let at = |ms: u64| UnixTime::since_unix_epoch(std::time::Duration::from_millis(ms));
+    verifier.verify_client_cert(&certificate, &[], at(NOW_MS)).expect("valid today");
+    let year_ms = 365 * 24 * 3600 * 1000;
+    verifier.verify_client_cert(&certificate, &[], at(NOW_MS + year_ms + 1_000)).expect_err("ended");
+    assert_eq!(issued.credential.as_ref().map(|credential| credential.expires_ms), Some(NOW_MS + year_ms));
+
+    let fingerprint = issued.credential.expect("credential").digest;
+    let proof = Proof::Certificate(CertificateProof { fingerprint });
+    assert_eq!(authenticate(&stage, proof).await.expect("known").device, "d");
+    let forever = IssueCertificateRequest { duration_s: 3_651 * 24 * 3600, ..request };
+    let refused = from_status(&stage.client.clone().issue_certificate(forever).await.expect_err("too long"));
+    assert_eq!(refused.field.as_deref(), Some("duration_s"));
+}
+
+/// An ingress node that confirms what it is told.
+struct Confirming(mpsc::Sender<RevokeRequest>);
+
+#[tonic::async_trait]
+impl Ingress for Confirming {
+    async fn publish(&self, _: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
+        Err(Status::unimplemented("nobody publishes here"))
+    }
+
+    async fn revoke(&self, request: Request<RevokeRequest>) -> Result<Response<RevokeResponse>, Status> {
+        self.0.send(request.into_inner()).await.map_err(|e| Status::internal(e.to_string()))?;
+        Ok(Response::new(RevokeResponse { closed: 1 }))
+    }
+}
+
+#[tokio::test]
+async fn a_revocation_reaches_every_node_and_names_those_that_do_not_confirm() {
+    let nodes = ["near".to_owned(), "away".to_owned()];
+    let config = RegistryConfig { ingress_nodes: nodes.into(), ..config() };
+    let stage = Stage::with(config, tempfile::tempdir().expect("a directory")).await;
+    let (told, mut heard) = mpsc::channel(8);
+    let incoming = stage.network.listen("near");
+    let node = tonic::transport::Server::builder().add_service(IngressServer::new(Confirming(told)));
+    let node = tokio::spawn(node.serve_with_incoming(incoming));
+
+    stage.create_device("d").await.expect("created");
+    let id = stage.issue_token("d", 0).await.credential.expect("credential").id;
+    let revoke = RevokeCredentialRequest { tenant: String::new(), id: id.clone() };
+    let answer = stage.client.clone().revoke_credential(revoke).await.expect("revoked").into_inner();
+    assert_eq!(answer.unconfirmed_nodes, ["away"]);
+    let expected = RevokeRequest { tenant: "default".into(), device: "d".into(), credential_id: id };
+    assert_eq!(heard.recv().await, Some(expected));
+    let delete = DeleteDeviceRequest { name: "d".into(), ..Default::default() };
+    let answer = stage.client.clone().delete_device(delete).await.expect("deleted").into_inner();
+    assert_eq!(answer.unconfirmed_nodes, ["away"]);
+    assert_eq!(heard.recv().await.map(|request| request.credential_id), Some(String::new()));
+    node.abort();
+}

@@ -1,0 +1,8 @@
+//! The registry alone, through gRPC over the in-memory network, on a real embedded log and store.
+
+mod authentication;
+mod crash;
+mod feed;
+mod objects;
+mod presence;
+mod stage;

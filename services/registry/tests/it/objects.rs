@@ -1,0 +1,159 @@
+//! Devices, policies and rules: created, read, changed, listed, deleted, and refused.
+
+use drover_proto::from_status;
+use drover_proto::registry::v1::*;
+use drover_proto::types::v1::{Action, Device, Effect, KafkaAction, Policy, PolicyAction, Rule, Statement, action};
+use drover_registry::RegistryConfig;
+use drover_types::ErrorCode;
+
+use crate::stage::{Stage, config, device, meta};
+
+fn get(name: &str) -> GetDeviceRequest {
+    GetDeviceRequest { tenant: String::new(), name: name.into() }
+}
+
+fn rule(name: &str, sql: &str) -> PutRuleRequest {
+    let kafka = KafkaAction { topic: "out".into(), key: Some("${device}".into()), create_partitions: None };
+    let actions = vec![Action { action: Some(action::Action::Kafka(kafka)) }];
+    PutRuleRequest { rule: Some(Rule { meta: meta(name), sql: sql.into(), actions, error_action: None }) }
+}
+
+#[tokio::test]
+async fn a_device_is_created_read_changed_and_deleted() {
+    let stage = Stage::new().await;
+    let mut client = stage.client.clone();
+    let created = stage.create_device("d").await.expect("created");
+    let created_meta = created.meta.clone().expect("meta");
+    assert_eq!((created_meta.tenant.as_str(), created_meta.generation), ("default", 1));
+    let read = client.get_device(get("d")).await.expect("there").into_inner();
+    assert_eq!(read.device, Some(created.clone()));
+    assert_eq!(read.presence, Some(Presence::default()));
+    assert_eq!(stage.create_device("d").await.expect_err("twice").code, ErrorCode::AlreadyExists);
+
+    let labelled = Device { attributes: [("serial".into(), "A-17".into())].into(), ..created.clone() };
+    let update = UpdateDeviceRequest { device: Some(labelled) };
+    let changed = client.update_device(update.clone()).await.expect("changed").into_inner().device.expect("device");
+    let changed_meta = changed.meta.clone().expect("meta");
+    assert_eq!(changed_meta.generation, 2);
+    assert!(changed_meta.revision > created_meta.revision);
+    let stale = from_status(&client.update_device(update).await.expect_err("the revision is old"));
+    assert_eq!((stale.code, stale.field.as_deref()), (ErrorCode::Aborted, Some("meta.revision")));
+    let any = Device { meta: meta("d"), ..created };
+    let again = client.update_device(UpdateDeviceRequest { device: Some(any) }).await.expect("unconditional");
+    assert_eq!(again.into_inner().device.and_then(|device| device.meta).map(|meta| meta.generation), Some(3));
+
+    client.delete_device(DeleteDeviceRequest { name: "d".into(), ..Default::default() }).await.expect("deleted");
+    let gone = from_status(&client.get_device(get("d")).await.expect_err("deleted"));
+    assert_eq!(gone.code, ErrorCode::NotFound);
+    let recreated = stage.create_device("d").await.expect("created");
+    assert!(recreated.meta.expect("meta").revision > changed_meta.revision);
+}
+
+#[tokio::test]
+async fn pages_follow_each_other_without_gaps_or_repeats() {
+    let stage = Stage::new().await;
+    for i in 0..7 {
+        stage.create_device(&format!("d{i}")).await.expect("created");
+    }
+    let (mut names, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = ListDevicesRequest { tenant: String::new(), page_size: 3, page_token };
+        let page = stage.client.clone().list_devices(request).await.expect("listed").into_inner();
+        names.extend(page.devices.into_iter().filter_map(|d| Some(d.device?.meta?.name)));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(names, (0..7).map(|i| format!("d{i}")).collect::<Vec<_>>());
+    let request = ListDevicesRequest { page_size: 1_001, ..Default::default() };
+    let refused = from_status(&stage.client.clone().list_devices(request).await.expect_err("too large"));
+    assert_eq!((refused.field.as_deref(), refused.limit.as_deref()), (Some("page_size"), Some("1000")));
+}
+
+#[tokio::test]
+async fn of_fifty_creations_of_one_name_one_wins() {
+    let stage = Stage::new().await;
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..50 {
+        let mut client = stage.client.clone();
+        calls.spawn(async move { client.create_device(CreateDeviceRequest { device: Some(device("one")) }).await });
+    }
+    let (won, lost): (Vec<_>, Vec<_>) = calls.join_all().await.into_iter().partition(Result::is_ok);
+    assert_eq!(won.len(), 1);
+    let codes = lost.iter().filter_map(|lost| lost.as_ref().err().map(tonic::Status::code));
+    assert_eq!(codes.filter(|code| *code == tonic::Code::AlreadyExists).count(), 49);
+}
+
+#[tokio::test]
+async fn what_a_device_may_not_be_is_refused_by_field() {
+    let stage = Stage::new().await;
+    let table = [
+        (Device { meta: meta("a b"), ..device("d") }, "meta.name"),
+        (Device { policies: vec!["unknown".into()], ..device("d") }, "spec.policies"),
+        (Device { attributes: [("k".into(), "v".repeat(1_025))].into(), ..device("d") }, "spec.attributes.k"),
+        (Device { r#type: "a b".into(), ..device("d") }, "spec.type"),
+        (Device { meta: None, ..device("d") }, "meta"),
+    ];
+    for (device, field) in table {
+        let request = CreateDeviceRequest { device: Some(device) };
+        let refused = from_status(&stage.client.clone().create_device(request).await.expect_err(field));
+        assert_eq!((refused.code, refused.field.as_deref()), (ErrorCode::InvalidArgument, Some(field)));
+    }
+}
+
+#[tokio::test]
+async fn the_policy_default_is_built_in_and_listed_in_its_place() {
+    let stage = Stage::new().await;
+    let mut client = stage.client.clone();
+    let statements = vec![Statement {
+        effect: Effect::Allow.into(),
+        actions: vec![PolicyAction::Publish.into()],
+        resources: vec!["a/#".into()],
+    }];
+    let put =
+        |name: &str| PutPolicyRequest { policy: Some(Policy { meta: meta(name), statements: statements.clone() }) };
+    for name in ["zeta", "alpha"] {
+        client.put_policy(put(name)).await.expect("written");
+    }
+    let refused = from_status(&client.put_policy(put("default")).await.expect_err("built in"));
+    assert_eq!(refused.code, ErrorCode::FailedPrecondition);
+    let delete = DeletePolicyRequest { name: "default".into(), ..Default::default() };
+    let refused = from_status(&client.delete_policy(delete).await.expect_err("built in"));
+    assert_eq!(refused.code, ErrorCode::FailedPrecondition);
+    for (page_size, page_token, expected, next) in [
+        (0, "", vec!["alpha", "default", "zeta"], ""),
+        (1, "alpha", vec!["default"], "default"),
+        (9, "default", vec!["zeta"], ""),
+    ] {
+        let request = ListPoliciesRequest { tenant: String::new(), page_size, page_token: page_token.into() };
+        let page = client.list_policies(request).await.expect("listed").into_inner();
+        let names: Vec<_> = page.policies.into_iter().filter_map(|policy| Some(policy.meta?.name)).collect();
+        assert_eq!((names, page.next_page_token.as_str()), (expected.into_iter().map(String::from).collect(), next));
+    }
+}
+
+#[tokio::test]
+async fn a_rule_compiles_or_is_refused_and_their_number_is_bounded() {
+    let config = RegistryConfig { rules_per_tenant_max: 2, ..config() };
+    let stage = Stage::with(config, tempfile::tempdir().expect("a directory")).await;
+    let mut client = stage.client.clone();
+    let sql = "SELECT temperature FROM 'sensors/temperature' WHERE temperature > 20";
+    for name in ["a", "b"] {
+        client.put_rule(rule(name, sql)).await.expect("written");
+    }
+    let full = from_status(&client.put_rule(rule("c", sql)).await.expect_err("a third"));
+    assert_eq!((full.code, full.limit.as_deref()), (ErrorCode::ResourceExhausted, Some("2")));
+    let replaced = client.put_rule(rule("a", "SELECT * FROM 'x'")).await.expect("replaced").into_inner();
+    assert_eq!(replaced.rule.and_then(|rule| rule.meta).map(|meta| meta.generation), Some(2));
+    let unchanged = client.put_rule(rule("a", "SELECT * FROM 'x'")).await.expect("the same again").into_inner();
+    assert_eq!(unchanged.rule.and_then(|rule| rule.meta).map(|meta| meta.generation), Some(2));
+    for (request, field) in
+        [(rule("a", "SELEKT"), "spec.sql"), (rule("A", sql), "meta.name"), (rule(&"a".repeat(254), sql), "meta.name")]
+    {
+        let refused = from_status(&client.put_rule(request).await.expect_err(field));
+        assert_eq!((refused.code, refused.field.as_deref()), (ErrorCode::InvalidArgument, Some(field)));
+    }
+    client.delete_rule(DeleteRuleRequest { name: "b".into(), ..Default::default() }).await.expect("deleted");
+    client.put_rule(rule("c", sql)).await.expect("there is room again");
+}

@@ -1,0 +1,71 @@
+//! The `rules` section of the configuration.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use drover_host::{ListenSpec, ServiceConfig, Transport, grpc};
+use drover_types::ApiError;
+use serde::{Deserialize, Serialize};
+
+/// gRPC port of this service.
+const PORT: u16 = 7073;
+/// Most partitions of an internal topic.
+const PARTITIONS_MAX: u32 = 1_024;
+
+/// Every key has a default; unknown keys are refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RulesConfig {
+    /// Addresses of the gRPC server.
+    pub listen: Vec<SocketAddr>,
+    /// Name of this member in its consumer groups; unique among running members, the same after a restart.
+    pub member: String,
+    /// Whether accepting a rule makes its missing output topics.
+    pub create_topics: bool,
+    /// Partitions of the outbox and the dead-letter topic where this service has to make them, 1 to 1,024.
+    pub partitions: u32,
+}
+
+impl Default for RulesConfig {
+    fn default() -> Self {
+        Self {
+            listen: vec![(Ipv4Addr::LOCALHOST, PORT).into(), (Ipv6Addr::LOCALHOST, PORT).into()],
+            member: "rules".to_owned(),
+            create_topics: true,
+            partitions: 8,
+        }
+    }
+}
+
+impl ServiceConfig for RulesConfig {
+    fn listeners(&self) -> Vec<ListenSpec> {
+        let addresses = self.listen.clone();
+        vec![ListenSpec { name: grpc::SOCKET, key: "rules.listen", transport: Transport::Tcp, addresses }]
+    }
+
+    fn check(&self) -> Result<(), ApiError> {
+        if self.member.is_empty() {
+            return Err(ApiError::invalid("rules.member", "member has no name"));
+        }
+        if !(1..=PARTITIONS_MAX).contains(&self.partitions) {
+            return Err(ApiError::invalid("rules.partitions", "partitions out of range")
+                .over(PARTITIONS_MAX, self.partitions));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_keys_and_values_out_of_range_are_refused() {
+        assert!(serde_json::from_str::<RulesConfig>(r#"{"membre": "a"}"#).is_err());
+        let config = |partitions| RulesConfig { partitions, ..RulesConfig::default() };
+        assert_eq!((config(1).check(), config(1_024).check()), (Ok(()), Ok(())));
+        for partitions in [0, 1_025] {
+            let refused = config(partitions).check().expect_err("out of range");
+            assert_eq!(refused.field.as_deref(), Some("rules.partitions"));
+        }
+    }
+}

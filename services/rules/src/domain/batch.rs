@@ -1,0 +1,294 @@
+//! Records through rules into a batch: outputs, next offsets and counts that are committed as one.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use drover_bus::{AppendError, Header, Offset, Outgoing, Position, Record, Stored, TopicPartition};
+use drover_proto::rules::v1::{OutboxEntry, Republish, outbox_entry};
+use drover_rule_sql::{Message, Outcome, Row};
+use drover_types::limits::REPUBLISH_HOPS_MAX;
+use drover_types::repeat::{RepeatWindow, Verdict};
+use drover_types::{InvalidTelemetry, RecordId, Telemetry, TopicName, TraceParent, header};
+use prost::Message as _;
+
+use super::definition::{CompiledAction, Definition};
+use super::letters::{OUTBOX_TOPIC, dead_letter, failure_row, text_header};
+use super::rule_set::RuleSet;
+use super::status::{LastError, RuleKey};
+
+/// Number of the error action in derived ids; ordinary actions count from 0.
+const ERROR_ACTION: u32 = u32::MAX;
+
+/// What is to be committed next.
+#[derive(Debug, Default)]
+pub struct Batch {
+    outputs: Vec<Output>,
+    next: BTreeMap<TopicPartition, Offset>,
+    pub tally: Tally,
+}
+
+/// What the records of a batch came to.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub messages: u64,
+    pub repeats: u64,
+    pub dead_letters: u64,
+    pub outbox: u64,
+    pub kafka: u64,
+    rules: HashMap<RuleKey, RuleTally>,
+}
+
+#[derive(Debug, Default)]
+struct RuleTally {
+    matched: u64,
+    errors: Vec<LastError>,
+}
+
+/// A record to be written, and for whom.
+#[derive(Debug)]
+struct Output {
+    outgoing: Outgoing,
+    source: Arc<Stored>,
+    /// Absent for a dead letter, which cannot become another one.
+    rule: Option<Arc<Definition>>,
+}
+
+/// What evaluation needs besides the record.
+pub struct Evaluation<'e> {
+    pub rules: &'e RuleSet,
+    /// Absent: repeats are not looked for.
+    pub window: Option<&'e mut RepeatWindow>,
+    /// Continues a message's trace with a span of the rule.
+    pub trace: &'e dyn Fn(&Telemetry, &Definition) -> Option<TraceParent>,
+}
+
+/// One readable message on its way.
+struct Inbound<'i> {
+    source: Arc<Stored>,
+    telemetry: &'i Telemetry,
+    message: Message<'i>,
+}
+
+impl Batch {
+    /// Whether there is nothing to commit.
+    pub fn is_empty(&self) -> bool {
+        self.next.is_empty()
+    }
+
+    /// Records to be written.
+    pub fn outputs(&self) -> usize {
+        self.outputs.len()
+    }
+
+    /// The records to write, in order.
+    pub fn records(&self) -> Vec<Outgoing> {
+        self.outputs.iter().map(|output| output.outgoing.clone()).collect()
+    }
+
+    /// The offsets to commit.
+    pub fn offsets(&self) -> Vec<Position> {
+        self.next.iter().map(|(at, offset)| Position { at: at.clone(), offset: *offset }).collect()
+    }
+
+    /// What each rule did, for the board.
+    pub fn by_rule(&self) -> impl Iterator<Item = (&RuleKey, u64, &[LastError])> {
+        self.tally.rules.iter().map(|(key, t)| (key, t.matched, t.errors.as_slice()))
+    }
+
+    /// Takes one record: whatever becomes of it, its partition moves on.
+    pub fn take(&mut self, stored: Stored, evaluation: &mut Evaluation<'_>) {
+        self.next.insert(stored.position.at.clone(), stored.position.offset + 1);
+        self.tally.messages += 1;
+        match read(&stored) {
+            Err(unreadable) => self.bury(Arc::new(stored), None, &unreadable.to_string()),
+            Ok(telemetry) => {
+                let verdict = evaluation.window.as_mut().map_or(Verdict::New, |window| window.observe(&telemetry));
+                match verdict {
+                    Verdict::Repeat => self.tally.repeats += 1,
+                    Verdict::New => self.meet_rules(Arc::new(stored), &telemetry, evaluation),
+                }
+            }
+        }
+    }
+
+    fn meet_rules(&mut self, source: Arc<Stored>, telemetry: &Telemetry, evaluation: &Evaluation<'_>) {
+        let message = Message::new(
+            telemetry.topic.as_str(),
+            Some(telemetry.client.as_str()),
+            telemetry.time_ms,
+            &telemetry.payload,
+        );
+        let inbound = Inbound { source, telemetry, message };
+        for definition in evaluation.rules.matching(&telemetry.tenant, telemetry.topic.as_str()) {
+            match definition.rule.evaluate(&inbound.message) {
+                Outcome::NoMatch => {}
+                Outcome::Error(error) => self.fail(&inbound, definition, &error.to_string()),
+                Outcome::Row(row) => {
+                    let trace = (evaluation.trace)(telemetry, definition);
+                    self.act(&inbound, definition, &row, trace.as_ref());
+                }
+            }
+        }
+    }
+
+    fn act(&mut self, inbound: &Inbound<'_>, rule: &Arc<Definition>, row: &Row<'_>, trace: Option<&TraceParent>) {
+        self.rule_tally(rule).matched += 1;
+        let value = Bytes::from(row.to_bytes());
+        for (number, action) in (0..).zip(&rule.actions) {
+            match output(inbound, rule, number, action, row, &value, trace) {
+                Ok(outgoing) => self.put(inbound.source.clone(), rule, outgoing),
+                Err(cause) => self.fail(inbound, rule, &format!("action {number}: {cause}")),
+            }
+        }
+    }
+
+    /// A dead letter, and the rule's error action if it has one.
+    fn fail(&mut self, inbound: &Inbound<'_>, rule: &Arc<Definition>, cause: &str) {
+        let telemetry = inbound.telemetry;
+        let error = LastError {
+            time_ms: telemetry.time_ms,
+            message: cause.to_owned(),
+            topic: telemetry.topic.to_string(),
+        };
+        self.rule_tally(rule).errors.push(error);
+        self.bury(inbound.source.clone(), Some(&rule.name), cause);
+        let Some(action) = &rule.error_action else { return };
+        let (topic, client) = (telemetry.topic.as_str(), telemetry.client.as_str());
+        let value = Bytes::from(failure_row(&rule.name, topic, client, &telemetry.payload, cause));
+        let trace = telemetry.traceparent.as_ref();
+        match output(inbound, rule, ERROR_ACTION, action, &Row::Object(Vec::new()), &value, trace) {
+            Ok(outgoing) => self.put(inbound.source.clone(), rule, outgoing),
+            Err(cause) => self.bury(inbound.source.clone(), Some(&rule.name), &format!("error action: {cause}")),
+        }
+    }
+
+    fn put(&mut self, source: Arc<Stored>, rule: &Arc<Definition>, outgoing: Outgoing) {
+        if &*outgoing.topic == OUTBOX_TOPIC {
+            self.tally.outbox += 1;
+        } else {
+            self.tally.kafka += 1;
+        }
+        self.outputs.push(Output { outgoing, source, rule: Some(rule.clone()) });
+    }
+
+    fn bury(&mut self, source: Arc<Stored>, rule: Option<&str>, cause: &str) {
+        self.tally.dead_letters += 1;
+        let outgoing = dead_letter(&source, rule, cause);
+        self.outputs.push(Output { outgoing, source, rule: None });
+    }
+
+    /// The log refused the batch: the outputs at fault become dead letters. False if none is at fault.
+    pub fn divert(&mut self, refusal: &AppendError) -> bool {
+        let at_fault = |output: &Output| match refusal {
+            AppendError::UnknownTopic { topic } | AppendError::UnknownPartition { topic, .. } => {
+                *output.outgoing.topic == **topic
+            }
+            AppendError::TooLarge { bytes, limit } => output.outgoing.record.bytes() >= (*bytes).min(*limit),
+            AppendError::Unavailable { .. } => false,
+        };
+        let mut diverted = false;
+        for i in 0..self.outputs.len() {
+            let output = &self.outputs[i];
+            let Some(rule) = output.rule.clone().filter(|_| at_fault(output)) else { continue };
+            diverted = true;
+            let source = output.source.clone();
+            let (cause, time_ms) = (refusal.to_string(), source.record.timestamp_ms.unsigned_abs());
+            let outgoing = dead_letter(&source, Some(&rule.name), &cause);
+            self.outputs[i] = Output { outgoing, source, rule: None };
+            self.tally.dead_letters += 1;
+            self.rule_tally(&rule).errors.push(LastError { time_ms, message: cause, topic: String::new() });
+        }
+        diverted
+    }
+
+    fn rule_tally(&mut self, rule: &Definition) -> &mut RuleTally {
+        self.tally.rules.entry((rule.tenant.clone(), rule.name.clone())).or_default()
+    }
+}
+
+/// Shows a window a record that was evaluated before; one that cannot be read leaves no trace in it.
+pub fn remember(window: &mut RepeatWindow, stored: &Stored) {
+    if let Ok(telemetry) = read(stored) {
+        window.observe(&telemetry);
+    }
+}
+
+fn read(stored: &Stored) -> Result<Telemetry, InvalidTelemetry> {
+    let record = &stored.record;
+    let headers = record.headers.iter().map(|h| (h.name.as_ref(), h.value.as_ref()));
+    Telemetry::from_parts(record.value.clone().unwrap_or_default(), headers)
+}
+
+/// The record that an action makes of a row, or why there is none.
+fn output(
+    inbound: &Inbound<'_>,
+    rule: &Definition,
+    number: u32,
+    action: &CompiledAction,
+    row: &Row<'_>,
+    value: &Bytes,
+    trace: Option<&TraceParent>,
+) -> Result<Outgoing, String> {
+    let telemetry = inbound.telemetry;
+    let id = telemetry.id.derived(&rule.name, number);
+    match action {
+        CompiledAction::Kafka { topic, key, .. } => {
+            let key = match key {
+                Some(key) => key.render(&inbound.message, row).map_err(|error| error.to_string())?,
+                None => telemetry.device.to_string(),
+            };
+            let headers = output_headers(id, rule, telemetry, trace);
+            let timestamp_ms = telemetry.time_ms as i64;
+            let record = Record { key: Some(key.into()), value: Some(value.clone()), headers, timestamp_ms };
+            Ok(Outgoing::keyed(topic.clone(), record))
+        }
+        CompiledAction::Republish { topic, qos } => {
+            let topic = topic.render(&inbound.message, row).map_err(|error| error.to_string())?;
+            TopicName::check(&topic).map_err(|error| format!("topic {topic:?}: {error}"))?;
+            let hops = telemetry.hops + 1;
+            if hops > REPUBLISH_HOPS_MAX {
+                return Err(format!("message was republished {} times, limit is {REPUBLISH_HOPS_MAX}", hops - 1));
+            }
+            let work = Republish { topic, qos: u32::from(u8::from(*qos)), payload: value.to_vec(), hops };
+            Ok(outbox_record(id, rule, number, telemetry, trace, outbox_entry::Work::Republish(work)))
+        }
+    }
+}
+
+fn output_headers(id: RecordId, rule: &Definition, telemetry: &Telemetry, trace: Option<&TraceParent>) -> Vec<Header> {
+    let mut headers = vec![
+        Header { name: header::ID.into(), value: Bytes::copy_from_slice(&id.0) },
+        text_header(header::RULE, &rule.name),
+        text_header(header::TIME, &telemetry.time_ms.to_string()),
+    ];
+    headers.extend(trace.map(|trace| text_header(header::TRACEPARENT, trace.as_str())));
+    headers
+}
+
+fn outbox_record(
+    id: RecordId,
+    rule: &Definition,
+    action: u32,
+    telemetry: &Telemetry,
+    trace: Option<&TraceParent>,
+    work: outbox_entry::Work,
+) -> Outgoing {
+    let entry = OutboxEntry {
+        id: id.0.to_vec(),
+        tenant: telemetry.tenant.to_string(),
+        device: telemetry.device.to_string(),
+        rule: rule.name.clone(),
+        action,
+        time_ms: telemetry.time_ms,
+        traceparent: trace.map(|trace| trace.as_str().to_owned()).unwrap_or_default(),
+        work: Some(work),
+    };
+    let record = Record {
+        key: Some(telemetry.key().to_string().into()),
+        value: Some(entry.encode_to_vec().into()),
+        headers: output_headers(id, rule, telemetry, trace),
+        timestamp_ms: telemetry.time_ms as i64,
+    };
+    Outgoing::keyed(OUTBOX_TOPIC, record)
+}

@@ -1,0 +1,14 @@
+//! What rules are and what they make of a record. Synchronous, without I/O: the engine around it reads and commits.
+
+mod batch;
+mod definition;
+mod filter_trie;
+mod letters;
+mod rule_set;
+mod status;
+
+pub use batch::{Batch, Evaluation, Tally, remember};
+pub use definition::Definition;
+pub use letters::{ERRORS_TOPIC, OUTBOX_TOPIC, dead_letter};
+pub use rule_set::RuleSet;
+pub use status::{Board, Condition, RuleKey, RuleState};

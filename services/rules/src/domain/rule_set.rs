@@ -1,0 +1,65 @@
+//! All accepted rules. A message of a tenant meets that tenant's rules only.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use drover_types::TenantId;
+
+use super::definition::Definition;
+use super::filter_trie::FilterTrie;
+
+/// The rules in force. Cheap to clone: tenants are shared until changed.
+#[derive(Clone, Debug, Default)]
+pub struct RuleSet {
+    tenants: HashMap<TenantId, Arc<TenantRules>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct TenantRules {
+    by_name: BTreeMap<String, Arc<Definition>>,
+    by_filter: FilterTrie<Arc<Definition>>,
+}
+
+impl RuleSet {
+    /// Adds a rule, or replaces the one of its name.
+    pub fn put(&mut self, definition: Definition) {
+        let tenant = Arc::make_mut(self.tenants.entry(definition.tenant.clone()).or_default());
+        tenant.by_name.insert(definition.name.clone(), Arc::new(definition));
+        tenant.index();
+    }
+
+    /// Removes a rule if it is there.
+    pub fn remove(&mut self, tenant: &TenantId, name: &str) {
+        let Some(rules) = self.tenants.get_mut(tenant).filter(|rules| rules.by_name.contains_key(name)) else { return };
+        let rules = Arc::make_mut(rules);
+        rules.by_name.remove(name);
+        rules.index();
+        if rules.by_name.is_empty() {
+            self.tenants.remove(tenant);
+        }
+    }
+
+    /// The tenant's rules whose filter matches, by name.
+    pub fn matching(&self, tenant: &TenantId, topic: &str) -> Vec<&Arc<Definition>> {
+        let mut found = self.tenants.get(tenant).map(|rules| rules.by_filter.matches(topic)).unwrap_or_default();
+        found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        found
+    }
+
+    /// Another tenant that writes to the output topic `topic`: a topic belongs to one tenant.
+    pub fn other_writer(&self, tenant: &TenantId, topic: &str) -> Option<&TenantId> {
+        let writes = |rules: &TenantRules| {
+            rules.by_name.values().any(|rule| rule.output_topics().any(|(output, _)| &**output == topic))
+        };
+        self.tenants.iter().find(|(other, rules)| *other != tenant && writes(rules)).map(|(other, _)| other)
+    }
+}
+
+impl TenantRules {
+    fn index(&mut self) {
+        self.by_filter = FilterTrie::default();
+        for rule in self.by_name.values() {
+            self.by_filter.insert(rule.rule.filter().as_str(), rule.clone());
+        }
+    }
+}

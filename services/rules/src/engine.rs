@@ -1,0 +1,266 @@
+//! The loop that keeps "exactly once": records in, outputs and next offsets out in one transaction.
+//!
+//! Whatever leaves the fate of a batch in doubt ends the session: everything in memory is dropped, and the next session
+//! starts from the committed offsets with windows rebuilt from the log.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use drover_bus::{
+    AppendError, Bus, ConsumeError, Consumer, GroupConfig, Offset, Polled, Position, ReadError, Start, Stored,
+    TopicPartition, TransactError, Transaction, Transactor,
+};
+use drover_host::{Ready, Shutdown};
+use drover_types::TELEMETRY_TOPIC;
+use drover_types::limits::REPEAT_WINDOW_MS;
+use drover_types::repeat::RepeatWindow;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::backoff::Backoff;
+use crate::domain::{Batch, Board, Evaluation, RuleSet, remember};
+use crate::telemetry::{self, Telemetry};
+
+/// Consumer group of the engine.
+pub const GROUP: &str = "drover.rules";
+/// Records of one poll.
+const POLL_RECORDS: usize = 500;
+/// Records written by one transaction, about; bounds its memory and how long others wait for it.
+const BATCH_OUTPUTS: usize = 5_000;
+/// Offsets of records that matched nothing are committed this often.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(50);
+/// A member that hangs for this long loses its partitions.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of one read while a window is rebuilt.
+const READ_BYTES: usize = 1024 * 1024;
+
+/// Promises broken on purpose, so that tests can show that each break is noticed.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EngineFaults {
+    /// Commit offsets first, write outputs after.
+    pub offset_before_output: bool,
+    /// Take every record for new.
+    pub no_repeat_window: bool,
+}
+
+/// Telemetry through rules.
+pub struct Engine {
+    pub bus: Arc<dyn Bus>,
+    pub rules: watch::Receiver<Arc<RuleSet>>,
+    pub board: Arc<Board>,
+    pub telemetry: Telemetry,
+    pub ready: Ready,
+    pub member: String,
+    pub faults: EngineFaults,
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+enum Interrupted {
+    #[error("{0}")]
+    Consume(#[from] ConsumeError),
+    #[error("{0}")]
+    Read(#[from] ReadError),
+    #[error("{0}")]
+    Transact(#[from] TransactError),
+    #[error("process is stopping")]
+    Stopping,
+}
+
+/// One membership, from joining to leaving.
+struct Session<'e> {
+    engine: &'e Engine,
+    consumer: Box<dyn Consumer>,
+    transactor: Box<dyn Transactor>,
+    windows: HashMap<TopicPartition, RepeatWindow>,
+    batch: Batch,
+    committed_at: Instant,
+}
+
+impl Engine {
+    /// Works until `shutdown`. An error: another process has taken this member's name.
+    pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
+        let mut backoff = Backoff::default();
+        loop {
+            let ended = match self.join().await {
+                Ok(mut session) => session.work(&shutdown, &mut backoff).await,
+                Err(error) => Err(error),
+            };
+            match ended {
+                Ok(()) | Err(Interrupted::Stopping) => return Ok(()),
+                Err(Interrupted::Transact(fenced @ TransactError::Fenced { .. })) => return Err(fenced.into()),
+                Err(interrupted) => {
+                    tracing::warn!(%interrupted, "rules begin again from the committed offsets");
+                    self.telemetry.restarts.inc();
+                    self.ready.waiting(interrupted.to_string());
+                }
+            }
+            if !backoff.wait(&shutdown).await {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn join(&self) -> Result<Session<'_>, Interrupted> {
+        let config = GroupConfig {
+            group: GROUP.to_owned(),
+            member: self.member.clone(),
+            topics: vec![TELEMETRY_TOPIC.into()],
+            start: Start::Earliest,
+            session_timeout: SESSION_TIMEOUT,
+        };
+        // The transactor first: it ends what an earlier process of this name left open.
+        let transactor = self.bus.transactor(&format!("{GROUP}.{}", self.member)).await?;
+        let consumer = self.bus.join(config).await?;
+        let (windows, batch) = (HashMap::new(), Batch::default());
+        Ok(Session { engine: self, consumer, transactor, windows, batch, committed_at: Instant::now() })
+    }
+
+    /// The repeat window as the records before `position` leave it.
+    async fn window_before(&self, position: &Position) -> Result<RepeatWindow, Interrupted> {
+        let (bus, at, end) = (&self.bus, &position.at, position.offset);
+        let mut window = RepeatWindow::default();
+        let earliest = bus.bounds(at).await?.earliest;
+        if self.faults.no_repeat_window || end <= earliest {
+            return Ok(window);
+        }
+        let last = bus.read(at, (end - 1).max(earliest), 1, Duration::ZERO).await?;
+        let Some(newest) = last.first() else { return Ok(window) };
+        let since = newest.record.timestamp_ms.saturating_sub_unsigned(REPEAT_WINDOW_MS);
+        let mut next: Offset = bus.offset_at(at, since).await?.max(earliest);
+        while next < end {
+            let records = bus.read(at, next, READ_BYTES, Duration::ZERO).await?;
+            let Some(last) = records.last() else { break };
+            next = last.position.offset + 1;
+            for stored in records.iter().take_while(|stored| stored.position.offset < end) {
+                remember(&mut window, stored);
+            }
+        }
+        Ok(window)
+    }
+}
+
+impl Session<'_> {
+    async fn work(&mut self, shutdown: &Shutdown, backoff: &mut Backoff) -> Result<(), Interrupted> {
+        self.engine.ready.ready();
+        loop {
+            let wait = COMMIT_INTERVAL.saturating_sub(self.committed_at.elapsed()).max(Duration::from_millis(1));
+            let polled = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return self.commit(shutdown, backoff).await.map(|_| ()),
+                polled = self.consumer.poll(POLL_RECORDS, wait) => polled?,
+            };
+            match polled {
+                Polled::Assigned(positions) => self.assigned(&positions).await?,
+                Polled::Revoked(partitions) => {
+                    self.commit(shutdown, backoff).await?;
+                    self.windows.retain(|at, _| !partitions.contains(at));
+                }
+                Polled::Records(records) => self.evaluate(records, shutdown, backoff).await?,
+                Polled::Idle => {}
+            }
+            if self.batch.outputs() > 0 || self.committed_at.elapsed() >= COMMIT_INTERVAL {
+                self.commit(shutdown, backoff).await?;
+            }
+        }
+    }
+
+    async fn assigned(&mut self, positions: &[Position]) -> Result<(), Interrupted> {
+        for position in positions {
+            let window = self.engine.window_before(position).await?;
+            tracing::info!(partition = position.at.partition, offset = position.offset, seen = window.len(), "assigned");
+            self.windows.insert(position.at.clone(), window);
+        }
+        Ok(())
+    }
+
+    async fn evaluate(
+        &mut self,
+        records: Vec<Stored>,
+        shutdown: &Shutdown,
+        backoff: &mut Backoff,
+    ) -> Result<(), Interrupted> {
+        let rules = self.engine.rules.borrow().clone();
+        for stored in records {
+            let window = self.windows.get_mut(&stored.position.at).filter(|_| !self.engine.faults.no_repeat_window);
+            self.batch.take(stored, &mut Evaluation { rules: &rules, window, trace: &telemetry::continue_trace });
+            if self.batch.outputs() >= BATCH_OUTPUTS && !self.commit(shutdown, backoff).await? {
+                // What is left of the poll comes again from the committed offsets.
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits the batch, however long that takes. False: the group moved on; the work in hand was dropped.
+    async fn commit(&mut self, shutdown: &Shutdown, backoff: &mut Backoff) -> Result<bool, Interrupted> {
+        self.committed_at = Instant::now();
+        while !self.batch.is_empty() {
+            let started = Instant::now();
+            match self.try_commit().await {
+                Ok(()) => {
+                    self.engine.telemetry.committed(&self.batch.tally, started.elapsed());
+                    for (key, matched, errors) in self.batch.by_rule() {
+                        self.engine.board.add(key, matched, errors);
+                    }
+                    self.batch = Batch::default();
+                    self.engine.ready.ready();
+                    backoff.reset();
+                }
+                Err(TransactError::Rebalanced { .. }) => {
+                    self.restore().await?;
+                    return Ok(false);
+                }
+                Err(TransactError::Refused(refusal)) if self.batch.divert(&refusal) => {
+                    tracing::warn!(%refusal, "outputs become dead letters");
+                }
+                Err(again @ (TransactError::Aborted { .. } | TransactError::Refused(AppendError::Unavailable { .. }))) => {
+                    tracing::warn!(%again, "a batch of the rules waits");
+                    self.engine.ready.waiting(again.to_string());
+                    if !backoff.wait(shutdown).await {
+                        return Err(Interrupted::Stopping);
+                    }
+                }
+                Err(fatal @ (TransactError::Fenced { .. } | TransactError::Refused(_) | TransactError::Unknown { .. })) => {
+                    return Err(fatal.into());
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    async fn try_commit(&mut self) -> Result<(), TransactError> {
+        let offsets = Some((self.consumer.membership(), self.batch.offsets()));
+        let records = self.batch.records();
+        if self.engine.faults.offset_before_output {
+            self.transactor.commit(Transaction { records: Vec::new(), offsets }).await?;
+            self.transactor.commit(Transaction { records, offsets: None }).await?;
+        } else {
+            self.transactor.commit(Transaction { records, offsets }).await?;
+        }
+        Ok(())
+    }
+
+    /// Drops the work in hand and goes back to the committed offsets of all partitions held.
+    async fn restore(&mut self) -> Result<(), Interrupted> {
+        self.batch = Batch::default();
+        let committed = self.engine.bus.committed(GROUP, TELEMETRY_TOPIC).await?;
+        let held: Vec<TopicPartition> = self.windows.keys().cloned().collect();
+        for at in held {
+            let offset = match committed.iter().find(|position| position.at == at) {
+                Some(position) => position.offset,
+                None => self.engine.bus.bounds(&at).await?.earliest,
+            };
+            let position = Position { at: at.clone(), offset };
+            let window = self.engine.window_before(&position).await?;
+            self.windows.insert(at, window);
+            // A partition that left meanwhile cannot be moved; its loss comes with the next poll.
+            if let Err(error) = self.consumer.seek(position).await {
+                tracing::debug!(%error, "partition not moved");
+            }
+        }
+        Ok(())
+    }
+}

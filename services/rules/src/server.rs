@@ -1,0 +1,92 @@
+//! gRPC: decodes, asks the board or the language, encodes.
+
+use std::sync::Arc;
+
+use drover_bus::{Bus, ReadError, TopicPartition};
+use drover_proto::rules::v1 as wire;
+use drover_proto::rules::v1::rules_server::Rules;
+use drover_proto::to_status;
+use drover_rule_sql::{Message, Outcome, Rule};
+use drover_types::{ApiError, ErrorCode, TELEMETRY_TOPIC, TenantId};
+use tonic::{Request, Response, Status};
+
+use crate::domain::{Board, RuleState};
+use crate::engine::GROUP;
+
+/// The service `drover.rules.v1.Rules`. Cheap to clone.
+#[derive(Clone)]
+pub struct Server {
+    pub bus: Arc<dyn Bus>,
+    pub board: Arc<Board>,
+}
+
+#[tonic::async_trait]
+impl Rules for Server {
+    async fn get_status(
+        &self,
+        request: Request<wire::GetStatusRequest>,
+    ) -> Result<Response<wire::GetStatusResponse>, Status> {
+        let wire::GetStatusRequest { tenant, name } = request.into_inner();
+        let tenant = TenantId::new(&tenant)
+            .map_err(|error| to_status(&ApiError::invalid("tenant", error.to_string())))?;
+        let unknown = || to_status(&ApiError::new(ErrorCode::NotFound, format!("rule {name} was not seen yet")));
+        let state = self.board.get(&(tenant, name.clone())).ok_or_else(unknown)?;
+        let lag = lag(&*self.bus)
+            .await
+            .map_err(|error| to_status(&ApiError::new(ErrorCode::Unavailable, error.to_string())))?;
+        Ok(Response::new(wire::GetStatusResponse { status: Some(status(state, lag)) }))
+    }
+
+    async fn evaluate(
+        &self,
+        request: Request<wire::EvaluateRequest>,
+    ) -> Result<Response<wire::EvaluateResponse>, Status> {
+        let request = request.into_inner();
+        let rule = Rule::compile(&request.sql).map_err(|error| to_status(&error.in_field("sql")))?;
+        let client = Some(request.client_id.as_str()).filter(|client| !client.is_empty());
+        let message = Message::new(&request.topic, client, request.timestamp_ms, &request.payload);
+        let outcome = match rule.evaluate(&message) {
+            Outcome::Row(row) => wire::evaluate_response::Outcome::Row(row.to_string()),
+            Outcome::NoMatch => wire::evaluate_response::Outcome::NoMatch(true),
+            Outcome::Error(error) => wire::evaluate_response::Outcome::Error(error.to_string()),
+        };
+        Ok(Response::new(wire::EvaluateResponse { outcome: Some(outcome) }))
+    }
+}
+
+fn status(state: RuleState, lag: u64) -> wire::RuleStatus {
+    let accepted = wire::Condition {
+        r#type: "Accepted".to_owned(),
+        status: if state.accepted.holds { "True" } else { "False" }.to_owned(),
+        reason: state.accepted.reason,
+        message: state.accepted.message,
+        last_transition_ms: state.accepted.since_ms,
+    };
+    wire::RuleStatus {
+        observed_generation: state.generation,
+        conditions: vec![accepted],
+        matched: state.matched,
+        failed: state.failed,
+        lag,
+        last_error: state.last_error.map(|error| wire::LastError {
+            time_ms: error.time_ms,
+            message: error.message,
+            topic: error.topic,
+        }),
+    }
+}
+
+/// Records of the telemetry topic behind the group's committed offsets.
+async fn lag(bus: &dyn Bus) -> Result<u64, ReadError> {
+    let unavailable = |error: drover_bus::AdminError| ReadError::Unavailable { reason: error.to_string() };
+    let topics = bus.topics().await.map_err(unavailable)?;
+    let partitions = topics.iter().find(|config| &*config.topic == TELEMETRY_TOPIC).map_or(0, |c| c.partitions);
+    let committed = bus.committed(GROUP, TELEMETRY_TOPIC).await?;
+    let mut lag = 0;
+    for partition in 0..partitions {
+        let bounds = bus.bounds(&TopicPartition::new(TELEMETRY_TOPIC, partition)).await?;
+        let next = committed.iter().find(|position| position.at.partition == partition).map_or(0, |p| p.offset);
+        lag += bounds.end.saturating_sub(next.max(bounds.earliest));
+    }
+    Ok(lag)
+}

@@ -1,0 +1,72 @@
+//! Metrics of the rules service, and the spans that continue a message's trace.
+
+use std::time::Duration;
+
+use drover_host::trace;
+use drover_types::{Telemetry as Message, TraceParent};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::domain::{Definition, Tally};
+
+/// What `/metrics` shows of this service. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    messages: Counter,
+    repeats: Counter,
+    dead_letters: Counter,
+    kafka_outputs: Counter,
+    outbox_entries: Counter,
+    commit_seconds: Histogram,
+    pub restarts: Counter,
+    pub republished: Counter,
+    pub republish_retries: Counter,
+    pub republish_refused: Counter,
+}
+
+impl Telemetry {
+    /// Registers the metrics; counters get their `_total` on output.
+    pub fn register(registry: &mut Registry) -> Self {
+        let mut counter = |name: &str, help: &str| {
+            let counter = Counter::default();
+            registry.register(format!("drover_rules_{name}"), help, counter.clone());
+            counter
+        };
+        let telemetry = Self {
+            messages: counter("messages", "Telemetry records evaluated and committed"),
+            repeats: counter("repeats", "Records recognised as sent again and not evaluated"),
+            dead_letters: counter("dead_letters", "Records written to the dead-letter topic by the engine"),
+            kafka_outputs: counter("kafka_outputs", "Records written to output topics"),
+            outbox_entries: counter("outbox_entries", "Actions handed to the outbox"),
+            restarts: counter("restarts", "Sessions begun again from the committed offsets"),
+            republished: counter("republished", "Republish actions that the ingress confirmed"),
+            republish_retries: counter("republish_retries", "Republish actions that have to be tried again"),
+            republish_refused: counter("republish_refused", "Republish actions refused for good, now dead letters"),
+            commit_seconds: Histogram::new(exponential_buckets(0.000_5, 2.0, 14)),
+        };
+        let help = "Time a transaction of outputs and offsets took";
+        registry.register("drover_rules_commit_seconds", help, telemetry.commit_seconds.clone());
+        telemetry
+    }
+
+    /// A batch is durable.
+    pub fn committed(&self, tally: &Tally, took: Duration) {
+        self.messages.inc_by(tally.messages);
+        self.repeats.inc_by(tally.repeats);
+        self.dead_letters.inc_by(tally.dead_letters);
+        self.kafka_outputs.inc_by(tally.kafka);
+        self.outbox_entries.inc_by(tally.outbox);
+        self.commit_seconds.observe(took.as_secs_f64());
+        tracing::debug!(?tally, ?took, "batch committed");
+    }
+}
+
+/// A span of `rule` below the message's; its place in the trace, or the message's own where nobody records traces.
+pub fn continue_trace(message: &Message, rule: &Definition) -> Option<TraceParent> {
+    let span = tracing::info_span!("rule", tenant = %message.tenant, device = %message.device, rule = rule.name);
+    if let Some(parent) = &message.traceparent {
+        trace::continue_from(&span, parent.as_str());
+    }
+    trace::traceparent_of(&span).or_else(|| message.traceparent.clone())
+}

@@ -1,0 +1,6 @@
+//! The rules service alone, through its public interface: records in, records out.
+
+mod faults;
+mod outputs;
+mod republish;
+mod world;

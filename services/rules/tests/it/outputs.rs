@@ -1,0 +1,204 @@
+//! Kafka outputs: exactly once, in order, whatever happens to the engine.
+
+use drover_bus::{Outgoing, Record};
+use drover_rules::{ERRORS_TOPIC, EngineFaults};
+use drover_types::{RecordId, TELEMETRY_TOPIC, TenantId, TraceParent};
+use serde_json::json;
+
+use crate::world::{World, header, message, open, outgoing, redelivered, text, until};
+
+fn hot() -> serde_json::Value {
+    json!({"sql": "SELECT n, topic(2) AS device FROM 'sensors/+' WHERE n % 2 = 0",
+           "actions": [{"kafka": {"topic": "home.even"}}]})
+}
+
+fn numbered(device: &str, numbers: std::ops::Range<u16>) -> Vec<drover_types::Telemetry> {
+    numbers.map(|n| message(device, n, &format!("{{\"n\":{n}}}"))).collect()
+}
+
+#[tokio::test]
+async fn of_a_thousand_messages_exactly_the_matching_half_comes_out_in_order() {
+    let (world, _dir) = World::embedded().await;
+    world.rule("even", 1, Some(hot())).await;
+    let running = world.start("a", EngineFaults::default());
+    world.publish(numbered("d", 0..1_000)).await;
+    world.drained().await;
+    let values: Vec<String> = world.read("home.even").await.iter().map(text).collect();
+    let expected: Vec<String> = (0..1_000).step_by(2).map(|n| format!("{{\"n\":{n},\"device\":\"d\"}}")).collect();
+    assert_eq!(values, expected);
+    until("counted", async || world.status("even").await.is_ok_and(|status| status.matched == 500)).await;
+    let status = world.status("even").await.expect("known");
+    assert_eq!((status.observed_generation, status.failed, status.lag), (1, 0, 0));
+    assert_eq!((status.conditions[0].r#type.as_str(), status.conditions[0].status.as_str()), ("Accepted", "True"));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_output_carries_key_id_rule_time_and_trace_of_its_source() {
+    let (world, _dir) = World::embedded().await;
+    let keyed = json!({"sql": "SELECT room FROM 'sensors/+'", "actions": [
+        {"kafka": {"topic": "home.keyed", "key": "${room}-${n}"}}, {"kafka": {"topic": "home.plain"}}]});
+    world.rule("keyed", 1, Some(keyed)).await;
+    let trace = TraceParent::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    let source = drover_types::Telemetry { traceparent: trace, ..message("d", 1, r#"{"room":"hall","n":1}"#) };
+    world.publish([source.clone()]).await;
+    let running = world.start("a", EngineFaults::default());
+    world.drained().await;
+    let (keyed, plain) = (world.read("home.keyed").await, world.read("home.plain").await);
+    assert_eq!((keyed[0].record.key.as_deref(), plain[0].record.key.as_deref()), (Some(&b"hall-1"[..]), Some(&b"d"[..])));
+    for (stored, action) in [(&keyed[0], 0), (&plain[0], 1)] {
+        let id: RecordId = source.id.derived("keyed", action);
+        assert_eq!(stored.record.header("id"), Some(&id.0[..]));
+        assert_eq!((header(stored, "rule"), header(stored, "time")), ("keyed".into(), source.time_ms.to_string()));
+        assert_eq!(header(stored, "traceparent"), source.traceparent.as_ref().expect("set").as_str());
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_killed_engine_goes_on_where_it_was_and_every_output_is_there_once() {
+    let (mut world, dir) = World::embedded().await;
+    world.rule("even", 1, Some(hot())).await;
+    for round in 0..5u16 {
+        let running = world.start("a", EngineFaults::default());
+        world.publish(numbered("d", round * 200..(round + 1) * 200)).await;
+        let least = usize::from(round) * 80;
+        until("some outputs", async || world.read("home.even").await.len() >= least).await;
+        running.kill().await;
+        let bus = std::mem::replace(&mut world.bus, std::sync::Arc::new(drover_sim::SimBus::new(0, Default::default())));
+        until("the killed engine let go", async || std::sync::Arc::strong_count(&bus) == 1).await;
+        drop(bus);
+        world.bus = open(&dir);
+    }
+    let running = world.start("a", EngineFaults::default());
+    world.drained().await;
+    let values: Vec<String> = world.read("home.even").await.iter().map(text).collect();
+    let expected: Vec<String> = (0..1_000).step_by(2).map(|n| format!("{{\"n\":{n},\"device\":\"d\"}}")).collect();
+    assert_eq!(values, expected);
+    running.stop().await;
+}
+
+/// Messages of a session, all of them again under the next one, and the next number after that.
+async fn redelivery(faults: EngineFaults) -> Vec<String> {
+    let (world, _dir) = World::embedded().await;
+    world.rule("even", 1, Some(hot())).await;
+    let first = numbered("d", 0..10);
+    world.publish(first.clone()).await;
+    let running = world.start("a", faults);
+    world.drained().await;
+    // The window of a restarted engine comes from the log.
+    running.stop().await;
+    let running = world.start("a", faults);
+    world.publish(first.iter().map(redelivered)).await;
+    world.publish(numbered("d", 10..11)).await;
+    world.drained().await;
+    running.stop().await;
+    world.read("home.even").await.iter().map(text).collect()
+}
+
+#[tokio::test]
+async fn redelivered_messages_come_out_once_also_after_a_restart() {
+    let expected: Vec<String> = (0..11).step_by(2).map(|n| format!("{{\"n\":{n},\"device\":\"d\"}}")).collect();
+    assert_eq!(redelivery(EngineFaults::default()).await, expected);
+    let broken = redelivery(EngineFaults { no_repeat_window: true, ..EngineFaults::default() }).await;
+    assert_eq!(broken.len(), 11, "without the window each repeat comes out again");
+}
+
+#[tokio::test]
+async fn what_cannot_be_evaluated_becomes_a_dead_letter_and_the_partition_moves_on() {
+    let (world, _dir) = World::embedded().await;
+    let rule = json!({"sql": "SELECT n FROM 'sensors/+' WHERE n >= 0",
+        "actions": [{"kafka": {"topic": "home.out", "key": "${room}"}}],
+        "errorAction": {"kafka": {"topic": "home.failures"}}});
+    world.rule("picky", 1, Some(rule)).await;
+    let poison = Record { key: Some("home/d".into()), value: Some("poison".into()), ..Record::default() };
+    let mut batch = vec![Outgoing::keyed(TELEMETRY_TOPIC, poison)];
+    batch.extend([
+        outgoing(message("d", 1, "not json")),
+        outgoing(message("d", 2, r#"{"n": 2}"#)),
+        outgoing(message("d", 3, r#"{"n": 3, "room": "hall"}"#)),
+    ]);
+    world.append(batch).await;
+    let running = world.start("a", EngineFaults::default());
+    world.drained().await;
+    assert_eq!(world.values("home.out").await, [r#"{"n":3}"#]);
+    let letters = world.read(ERRORS_TOPIC).await;
+    let told: Vec<_> = letters.iter().map(|l| (text(l), header(l, "rule"), header(l, "error"))).collect();
+    let expected = [
+        ("poison", "", "header id is missing"),
+        ("not json", "picky", "payload is not JSON: line 1, column 1: expected a JSON value"),
+        (r#"{"n": 2}"#, "picky", "action 0: ${room} is undefined for this message"),
+    ];
+    assert_eq!(told, expected.map(|(value, rule, error)| (value.into(), rule.into(), error.into())));
+    assert_eq!(header(&letters[1], "topic"), "sensors/d");
+    let failures = world.read("home.failures").await;
+    let failure: serde_json::Value = serde_json::from_str(&text(&failures[0])).expect("json");
+    assert_eq!((&failure["ruleName"], &failure["base64OriginalPayload"]), (&json!("picky"), &json!("bm90IGpzb24=")));
+    assert_eq!(failures.len(), 2);
+    until("counted", async || world.status("picky").await.is_ok_and(|status| status.failed == 2)).await;
+    let last = world.status("picky").await.expect("known").last_error.expect("an error");
+    assert_eq!(last.message, "action 0: ${room} is undefined for this message");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn two_members_share_the_partitions_and_outputs_stay_single() {
+    let (world, _dir) = World::embedded().await;
+    world.rule("even", 1, Some(hot())).await;
+    let first = world.start("a", EngineFaults::default());
+    world.publish((0..20).flat_map(|d| numbered(&format!("d{d}"), 0..10))).await;
+    let second = world.start("b", EngineFaults::default());
+    world.publish((0..20).flat_map(|d| numbered(&format!("d{d}"), 10..50))).await;
+    world.drained().await;
+    first.stop().await;
+    world.publish((0..20).flat_map(|d| numbered(&format!("d{d}"), 50..60))).await;
+    world.drained().await;
+    let expected: Vec<String> =
+        (0..20).flat_map(|d| (0..60).step_by(2).map(move |n| format!("{{\"n\":{n},\"device\":\"d{d}\"}}"))).collect();
+    let mut expected = expected;
+    expected.sort_unstable();
+    assert_eq!(world.values("home.even").await, expected);
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn rules_change_while_the_engine_runs_and_meet_only_their_own_tenant() {
+    let (world, _dir) = World::embedded().await;
+    let running = world.start("a", EngineFaults::default());
+    let to = |topic: &str| json!({"sql": "SELECT n FROM '#'", "actions": [{"kafka": {"topic": topic}}]});
+    world.rule("r", 1, Some(to("home.one"))).await;
+    until("generation 1", async || world.status("r").await.is_ok_and(|s| s.observed_generation == 1)).await;
+    world.publish(numbered("d", 0..1)).await;
+    let stranger = drover_types::Telemetry { tenant: TenantId::new("away").expect("valid"), ..message("d", 7, "{}") };
+    world.publish([stranger]).await;
+    world.drained().await;
+    world.rule("r", 2, Some(to("home.two"))).await;
+    until("generation 2", async || world.status("r").await.is_ok_and(|s| s.observed_generation == 2)).await;
+    until("in force", async || {
+        world.publish([drover_types::Telemetry { packet_id: None, ..message("probe", 0, r#"{"n":"p"}"#) }]).await;
+        world.drained().await;
+        world.values("home.two").await.iter().any(|value| value.contains('p'))
+    })
+    .await;
+    world.publish(numbered("d", 1..2)).await;
+    world.drained().await;
+    let only_numbers = |values: Vec<String>| values.into_iter().filter(|v| !v.contains('p')).collect::<Vec<_>>();
+    assert_eq!(only_numbers(world.values("home.one").await), [r#"{"n":0}"#]);
+    assert_eq!(only_numbers(world.values("home.two").await), [r#"{"n":1}"#]);
+    world.rule("r", 3, None).await;
+    until("gone", async || world.status("r").await.is_err_and(|s| s.code() == tonic::Code::NotFound)).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_rule_that_does_not_compile_is_not_accepted_and_says_why() {
+    let (world, _dir) = World::embedded().await;
+    let running = world.start("a", EngineFaults::default());
+    let wrong = json!({"sql": "SELECT FROM 'a'", "actions": [{"kafka": {"topic": "home.out"}}]});
+    world.rule("wrong", 1, Some(wrong)).await;
+    until("observed", async || world.status("wrong").await.is_ok()).await;
+    let condition = world.status("wrong").await.expect("known").conditions.remove(0);
+    assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "Invalid"));
+    assert_eq!(condition.message, "spec.sql: line 1, column 8: expected an expression, found FROM");
+    running.stop().await;
+}

@@ -1,0 +1,226 @@
+//! A bus with the topics of the other services, and hands to publish, declare rules and read what came out.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions};
+use drover_bus::{Bus, Header, Outgoing, Record, Stored, TopicConfig, TopicPartition};
+use drover_host::{Health, Metrics, Network, Ports, Shutdown, Sockets, SystemClock, SystemRandom};
+use drover_proto::registry::v1::{Change, Object, object};
+use drover_proto::rules::v1::rules_client::RulesClient;
+use drover_proto::rules::v1::{GetStatusRequest, RuleStatus};
+use drover_proto::types::v1 as wire;
+use drover_rules::{CHANGES_TOPIC, EngineFaults, RulesConfig, run_with};
+use drover_types::object::RuleSpec;
+use drover_types::{
+    ClientId, DeviceId, Qos, RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TopicName, fingerprint,
+};
+use prost::Message as _;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+/// Longest a test waits for a state; only a failing test reaches it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct World {
+    pub bus: Arc<dyn Bus>,
+    pub network: Network,
+    pub metrics: Metrics,
+}
+
+/// A running service.
+pub struct Running {
+    pub shutdown: Shutdown,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl World {
+    /// Over any bus; makes the topics of the other services.
+    pub async fn on(bus: Arc<dyn Bus>) -> Self {
+        for (topic, partitions, compact) in [(TELEMETRY_TOPIC, 4, false), (CHANGES_TOPIC, 2, true)] {
+            let config =
+                TopicConfig { topic: topic.into(), partitions, compact, retention_ms: None, retention_bytes: None };
+            bus.create_topic(config).await.expect("topic");
+        }
+        Self { bus, network: Network::default(), metrics: Metrics::default() }
+    }
+
+    /// Over an embedded log in a directory of its own.
+    pub async fn embedded() -> (Self, TempDir) {
+        let dir = tempfile::tempdir().expect("directory");
+        (Self::on(open(&dir)).await, dir)
+    }
+
+    /// Starts a member.
+    pub fn start(&self, member: &str, faults: EngineFaults) -> Running {
+        let (shutdown, health) = (Shutdown::new(), Health::default());
+        let ports = Ports {
+            bus: self.bus.clone(),
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+            network: self.network.clone(),
+            sockets: Sockets::default(),
+            data: std::path::PathBuf::new(),
+            metrics: self.metrics.clone(),
+            ready: health.service("rules"),
+        };
+        let config = RulesConfig { member: member.to_owned(), partitions: 2, ..RulesConfig::default() };
+        let task = tokio::spawn(run_with(config, ports, shutdown.clone(), faults));
+        Running { shutdown, task }
+    }
+
+    /// Declares `home/NAME`, or deletes it.
+    pub async fn rule(&self, name: &str, generation: u64, spec: Option<serde_json::Value>) {
+        let rule = spec.map(|spec| {
+            let spec: RuleSpec = serde_json::from_value(spec).expect("a rule");
+            let meta = wire::Meta { tenant: "home".into(), name: name.into(), generation, ..wire::Meta::default() };
+            Object { object: Some(object::Object::Rule(wire::Rule::of(meta, spec))) }
+        });
+        let change = Change { before: None, after: rule, time_ms: 1 };
+        let record = Record {
+            key: Some(format!("rule/home/{name}").into()),
+            value: Some(change.encode_to_vec().into()),
+            ..Record::default()
+        };
+        self.append(vec![Outgoing::keyed(CHANGES_TOPIC, record)]).await;
+    }
+
+    pub async fn append(&self, batch: Vec<Outgoing>) {
+        // Lost acknowledgements are the simulation's: the record is there or is sent by the caller again.
+        let receipt = self.bus.append(batch).await.expect("taken");
+        receipt.await.expect("durable");
+    }
+
+    pub async fn publish(&self, messages: impl IntoIterator<Item = Telemetry>) {
+        self.append(messages.into_iter().map(outgoing).collect()).await;
+    }
+
+    /// Everything in a topic, partition by partition; nothing if there is no such topic.
+    pub async fn read(&self, topic: &str) -> Vec<Stored> {
+        let topics = self.bus.topics().await.expect("topics");
+        let partitions = topics.iter().find(|config| &*config.topic == topic).map_or(0, |config| config.partitions);
+        let mut all = Vec::new();
+        for partition in 0..partitions {
+            let at = TopicPartition::new(topic, partition);
+            let mut next = self.bus.bounds(&at).await.expect("bounds").earliest;
+            loop {
+                let records = self.bus.read(&at, next, 1 << 20, Duration::ZERO).await.expect("read");
+                let Some(last) = records.last() else { break };
+                next = last.position.offset + 1;
+                all.extend(records);
+            }
+        }
+        all
+    }
+
+    /// Values of a topic as text, sorted.
+    pub async fn values(&self, topic: &str) -> Vec<String> {
+        let mut values: Vec<String> = self.read(topic).await.iter().map(text).collect();
+        values.sort_unstable();
+        values
+    }
+
+    pub async fn status(&self, name: &str) -> Result<RuleStatus, tonic::Status> {
+        let request = GetStatusRequest { tenant: "home".into(), name: name.into() };
+        let response = RulesClient::new(self.network.client("rules")).get_status(request).await?;
+        Ok(response.into_inner().status.expect("a status"))
+    }
+
+    /// Waits until the engine has evaluated all there is.
+    pub async fn drained(&self) {
+        until("no lag", async || {
+            let mut behind = 0;
+            let committed = self.bus.committed(drover_rules::GROUP, TELEMETRY_TOPIC).await.expect("offsets");
+            for partition in 0..4 {
+                let end = self.bus.bounds(&TopicPartition::new(TELEMETRY_TOPIC, partition)).await.expect("bounds").end;
+                behind += end - committed.iter().find(|p| p.at.partition == partition).map_or(0, |p| p.offset);
+            }
+            behind == 0
+        })
+        .await;
+    }
+}
+
+impl Running {
+    /// Stops it as SIGTERM does.
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.expect("no panic").expect("no error");
+    }
+
+    /// Stops it as SIGKILL does: wherever it waits, it ends there.
+    pub async fn kill(self) {
+        self.task.abort();
+        assert!(self.task.await.is_err());
+    }
+}
+
+/// Opens the log in a directory, as soon as who had it before has let go.
+pub fn open(dir: &TempDir) -> Arc<dyn Bus> {
+    Arc::new(EmbeddedBus::open(dir.path(), EmbeddedOptions::default()).expect("open").0)
+}
+
+/// A QoS 1 publish of a device of tenant `home` to `sensors/DEVICE`, its number as packet id and in its id.
+pub fn message(device: &str, number: u16, payload: &str) -> Telemetry {
+    let topic = format!("sensors/{device}");
+    let mut id = [0; 10];
+    id[..2].copy_from_slice(&number.to_be_bytes());
+    id[2..10.min(2 + device.len())].copy_from_slice(&device.as_bytes()[..device.len().min(8)]);
+    Telemetry {
+        id: RecordId::at(1_700_000_000_000, id),
+        tenant: TenantId::new("home").expect("valid"),
+        device: DeviceId::new(device).expect("valid"),
+        client: ClientId::new(device).expect("valid"),
+        fingerprint: fingerprint(device, number, Qos::AtLeastOnce, &topic, payload.as_bytes()),
+        topic: TopicName::new(topic).expect("valid"),
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        dup: false,
+        packet_id: Some(number),
+        epoch: 1,
+        time_ms: 1_700_000_000_000,
+        content_type: None,
+        properties: vec![],
+        traceparent: None,
+        hops: 0,
+    }
+}
+
+/// The same message under a new id and session, as its device sends it after a reconnect.
+pub fn redelivered(message: &Telemetry) -> Telemetry {
+    let mut id = message.id;
+    id.0[15] ^= 0xff;
+    Telemetry { id, epoch: message.epoch + 1, ..message.clone() }
+}
+
+pub fn outgoing(message: Telemetry) -> Outgoing {
+    let headers = message.headers().into_iter().map(|(name, value)| Header { name, value }).collect();
+    let record = Record {
+        key: Some(message.key().to_string().into()),
+        value: Some(message.payload.clone()),
+        headers,
+        timestamp_ms: message.time_ms as i64,
+    };
+    Outgoing::keyed(TELEMETRY_TOPIC, record)
+}
+
+pub fn text(stored: &Stored) -> String {
+    String::from_utf8_lossy(stored.record.value.as_deref().unwrap_or_default()).into_owned()
+}
+
+pub fn header(stored: &Stored, name: &str) -> String {
+    String::from_utf8_lossy(stored.record.header(name).unwrap_or_default()).into_owned()
+}
+
+/// Waits for a state.
+pub async fn until<F: Future<Output = bool>>(state: &str, mut reached: impl FnMut() -> F) {
+    let waiting = async {
+        while !reached().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("not reached: {state}"));
+}
