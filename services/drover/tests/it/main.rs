@@ -1,5 +1,6 @@
 //! The real executable: how it starts, refuses, stops and starts again.
 
+mod client;
 mod process;
 mod refusals;
 mod tools;

@@ -1,0 +1,206 @@
+//! The client's commands against a platform that runs.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::process::{Up, drover, refused};
+
+/// A platform on a directory of its own, and commands that talk to it.
+struct Platform {
+    up: Up,
+    data: tempfile::TempDir,
+}
+
+impl Platform {
+    fn start() -> Self {
+        let data = tempfile::tempdir().expect("a directory");
+        Self { up: Up::on(data.path()), data }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = drover(arguments);
+        command.env("DROVER_SERVER", format!("http://127.0.0.1:{}", 8080 + self.up.offset));
+        command.arg("--token-file").arg(self.data.path().join("admin.token"));
+        command
+    }
+
+    /// What a command that works prints.
+    fn says(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).output().expect("the executable runs");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.says(&[arguments, &["-o", "json"]].concat())).expect("JSON")
+    }
+
+    /// The one line of a command that fails.
+    fn refuses(&self, arguments: &[&str]) -> String {
+        let said = refused(&mut self.command(arguments), 1);
+        assert_eq!(said.lines().count(), 1, "{said}");
+        said.trim_end().to_owned()
+    }
+
+    /// Writes a file beside the data.
+    fn file(&self, name: &str, text: &str) -> String {
+        let file = self.data.path().join(name);
+        std::fs::write(&file, text).expect("written");
+        file.display().to_string()
+    }
+}
+
+#[test]
+fn a_device_is_made_listed_and_deleted() {
+    let platform = Platform::start();
+    let created = platform.json(&["device", "create", "t-1", "--type", "thermostat", "--label", "room=kitchen"]);
+    assert_eq!((&created["device"], &created["metadata"]["labels"]["room"]), (&"t-1".into(), &"kitchen".into()));
+    assert!(created["token"].as_str().is_some_and(|token| token.len() >= 20), "{created}");
+    assert_eq!(created["endpoints"]["mqtt"], format!("127.0.0.1:{}", 1883 + platform.up.offset));
+
+    let told = platform.says(&["device", "create", "t-2", "-n", "home"]);
+    assert!(told.contains("home/t-2") && told.contains("not shown again"), "{told}");
+    assert_eq!(
+        platform.says(&["device", "list"]),
+        "NAME  TYPE        STATE      LAST-SEEN\nt-1   thermostat  NeverSeen  -\n"
+    );
+    assert_eq!(platform.json(&["device", "list", "--all", "-n", "home"])["items"][0]["metadata"]["name"], "t-2");
+    assert_eq!(platform.refuses(&["device", "create", "t-1"]), "drover: device t-1 already exists");
+    assert_eq!(platform.says(&["device", "delete", "t-1"]), "device t-1 is deleted\n");
+    assert!(platform.refuses(&["device", "get", "t-1"]).contains("t-1"));
+    assert!(platform.refuses(&["device", "create", "a/b"]).starts_with("drover: metadata.name: device contains '/'"));
+}
+
+#[test]
+fn a_snippet_carries_a_new_token() {
+    let platform = Platform::start();
+    platform.says(&["device", "create", "t-1"]);
+    for language in ["python", "arduino", "mosquitto", "node"] {
+        let program = platform.says(&["device", "snippet", "t-1", "--lang", language]);
+        assert!(program.contains(&(1883 + platform.up.offset).to_string()), "{program}");
+    }
+    let listed = platform.json(&["credential", "list", "t-1"]);
+    assert_eq!(listed["items"].as_array().map(Vec::len), Some(5), "{listed}");
+    assert!(platform.refuses(&["device", "snippet", "none", "--lang", "python"]).contains("none"));
+}
+
+#[test]
+fn a_certificate_is_saved_once_and_revoked() {
+    let platform = Platform::start();
+    platform.says(&["device", "create", "t-1"]);
+    let keys = platform.data.path().join("keys");
+    let issue = ["credential", "issue", "t-1", "--certificate", "--out", keys.to_str().expect("text")];
+    platform.says(&issue);
+    let read = |name: &str| std::fs::read_to_string(keys.join(name)).expect("saved");
+    assert!(read("device.cert.pem").starts_with("-----BEGIN CERTIFICATE-----"));
+    assert!(read("ca.pem").starts_with("-----BEGIN CERTIFICATE-----"));
+    assert!(read("device.private.key").contains("PRIVATE KEY"));
+    let mode = std::fs::metadata(keys.join("device.private.key")).expect("saved").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    assert!(platform.refuses(&issue).ends_with("device.cert.pem exists; --force overwrites it"));
+    let listed = platform.json(&["credential", "list", "t-1"]);
+    let certificates: Vec<&Value> =
+        listed["items"].as_array().expect("items").iter().filter(|item| item["kind"] == "certificate").collect();
+    assert_eq!(certificates.len(), 1, "a refused issue leaves nothing: {listed}");
+    let id = certificates[0]["id"].as_str().expect("an id");
+    assert!(platform.says(&["credential", "revoke", "t-1", id]).contains("is revoked"));
+    assert!(platform.refuses(&["credential", "revoke", "t-1", id]).contains(id));
+    refused(&mut platform.command(&["credential", "issue", "t-1"]), 2);
+    refused(&mut platform.command(&["credential", "issue", "t-1", "--certificate"]), 2);
+}
+
+#[test]
+fn rules_and_policies_are_applied_from_files() {
+    let platform = Platform::start();
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/examples");
+    let example = |name: &str| examples.join(name).display().to_string();
+    assert_eq!(platform.says(&["rule", "apply", "-f", &example("hot-rooms.yaml")]), "rule hot-rooms is applied\n");
+    assert!(platform.says(&["policy", "apply", "-f", &example("sensor-policy.yaml")]).ends_with("is applied\n"));
+    assert!(platform.says(&["rule", "list"]).starts_with("NAME"));
+    let rule = platform.json(&["rule", "get", "hot-rooms"]);
+    assert_eq!(rule["spec"]["actions"][0]["kafka"]["topic"], "home.hot-rooms");
+    let again = platform.file("again.json", &rule.to_string());
+    assert_eq!(platform.says(&["rule", "apply", "-f", &again]), "rule hot-rooms is applied\n");
+    assert_eq!(platform.says(&["rule", "delete", "hot-rooms"]), "rule hot-rooms is deleted\n");
+}
+
+#[test]
+fn a_mistake_in_a_file_is_told_by_its_place_and_changes_nothing() {
+    let platform = Platform::start();
+    let head = "apiVersion: drover.dev/v1alpha1\nkind: Rule\n";
+    let body = "spec:\n  sql: SELECT * FROM 'a'\n  actions: [{kafka: {topic: t}}]\n";
+    let good = format!("{head}metadata: {{name: good}}\n{body}");
+    let unknown = format!("{good}---\n{head}metadata: {{name: bad}}\n{}", body.replace("kafka", "kafak"));
+    let unknown = platform.file("unknown.yaml", &unknown);
+    assert_eq!(
+        platform.refuses(&["rule", "apply", "-f", &unknown]),
+        format!(
+            "drover: {unknown}: document 2: spec.actions[0].kafak: unknown field `kafak`, expected `kafka` or `republish`"
+        )
+    );
+    assert_eq!(platform.json(&["rule", "list"]), serde_json::json!({"items": []}));
+
+    let syntax = platform.file("syntax.yaml", "kind: Rule\nmetadata: {name: [x\n");
+    assert!(platform.refuses(&["rule", "apply", "-f", &syntax]).starts_with(&format!("drover: {syntax}:3:1: ")));
+    let sql = platform.file("sql.yaml", &good.replace("SELECT * FROM 'a'", "SELECT FROM 'a'"));
+    let said = platform.refuses(&["rule", "apply", "-f", &sql]);
+    assert!(said.starts_with(&format!("drover: {sql}: rule good: spec.sql: line 1, column ")), "{said}");
+    assert!(said.contains("expected"), "{said}");
+    let said = platform.refuses(&["rule", "apply", "-f", "/nowhere.yaml"]);
+    assert!(said.starts_with("drover: /nowhere.yaml: No such file"), "{said}");
+    let said = platform.refuses(&["policy", "apply", "-f", &sql]);
+    assert!(said.contains(r#"kind: is "Rule", expected "Policy""#), "{said}");
+    refused(&mut platform.command(&["rule", "apply"]), 2);
+}
+
+#[test]
+fn a_platform_that_cannot_be_asked_is_one_line_that_says_what_to_do() {
+    let platform = Platform::start();
+    let nobody = refused(&mut platform.command(&["device", "list", "--server", "http://127.0.0.1:9"]), 1);
+    assert!(nobody.starts_with("drover: no platform answers at http://127.0.0.1:9: "), "{nobody}");
+    let wrong = refused(platform.command(&["device", "list"]).env("DROVER_TOKEN", "wrong"), 1);
+    assert!(wrong.contains("refuses the admin token"), "{wrong}");
+    let missing = refused(&mut drover(&["device", "list", "--token-file", "/nowhere/admin.token"]), 1);
+    assert!(missing.starts_with("drover: cannot read the admin token /nowhere/admin.token: No such file"), "{missing}");
+    let tenant = platform.refuses(&["device", "list", "-n", "A B"]);
+    assert!(tenant.starts_with("drover: --tenant: tenant contains 'A'"), "{tenant}");
+}
+
+#[test]
+fn tail_refuses_nonsense_and_ends_well_on_an_interrupt() {
+    let platform = Platform::start();
+    refused(&mut platform.command(&["tail"]), 2);
+    assert!(platform.refuses(&["tail", "a/#/b"]).starts_with("drover: filter: "));
+    assert!(platform.refuses(&["tail", "--topic", "drover.telemetry"]).starts_with("drover: topic: "));
+    assert!(platform.refuses(&["tail", "--topic", "none"]).contains("no rule of tenant default"));
+
+    let mut tail = platform.command(&["tail", "#"]).spawn().expect("the executable runs");
+    while !platform.up.admin("/metrics").1.contains("drover_gateway_streams 1") {
+        std::thread::yield_now();
+    }
+    let pid = Pid::from_raw(i32::try_from(tail.id()).expect("a process id")).expect("not zero");
+    kill_process(pid, Signal::INT).expect("our own child");
+    assert!(tail.wait().expect("our own child").success());
+}
+
+#[test]
+fn rules_are_evaluated_without_a_platform() {
+    let mut child = drover(&["rule", "eval", "--stdin"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the executable runs");
+    let questions = "{\"sql\": \"SELECT t FROM 'a/+' WHERE t > 1\", \"topic\": \"a/b\", \"payload\": {\"t\": 2}}\nx\n";
+    child.stdin.take().expect("piped").write_all(questions.as_bytes()).expect("written");
+    let output = child.wait_with_output().expect("ends");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!((lines.len(), lines[0]), (2, r#"{"out":{"t":2}}"#));
+    assert!(lines[1].starts_with(r#"{"error":"#) && output.status.success(), "{text}");
+}
