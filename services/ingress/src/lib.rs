@@ -71,6 +71,8 @@ impl Ingress {
         background.spawn(report(node.clone(), config.node.clone(), boot, stop.clone()));
         background.spawn(changes::follow(node.clone(), fresh, stop.clone()));
         background.spawn(tick(node.clone(), stop.clone()));
+        let pipes = ports.network.listen(MQTT);
+        background.spawn(listeners.clone().accept_pipes(pipes, config.anonymous.at(PIPE_PEER), shutdown.clone()));
         for listening in listening {
             background.spawn(listeners.clone().accept(listening, shutdown.clone()));
         }
