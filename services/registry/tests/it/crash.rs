@@ -87,7 +87,8 @@ async fn child_whose_disk_fills_up() {
             Err(failure) => break failure,
         }
     };
-    assert!(matches!(failure, StoreError::Full { .. }), "{failure}");
+    // Unavailable: the background flush met the full disk first, and fjall does not pass its reason on.
+    assert!(matches!(failure, StoreError::Full { .. } | StoreError::Unavailable { .. }), "{failure}");
     std::fs::remove_file(&filler).expect("removed");
     // The failed write may have happened wholly, never by half: then the next name is free.
     let next = if store.get(&conformance::device(&format!("d{answered}")).key()).await.expect("opens again").is_some() {
