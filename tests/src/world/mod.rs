@@ -72,7 +72,8 @@ pub fn run(seed: u64, scale: Scale, broken: Broken) -> anyhow::Result<Verdict> {
     runtime.block_on(local.run_until(async {
         let mut world = World::new(seed, broken).await?;
         let finished = tokio::time::timeout(PATIENCE, world.live(scale)).await;
-        finished.map_err(|_| anyhow::anyhow!("seed {seed}: not at rest after {PATIENCE:?}: {}", world.progress()))??;
+        finished
+            .map_err(|_| anyhow::anyhow!("seed {seed}: not at rest after {PATIENCE:?}: {}", world.progress()))??;
         world.verdict().await
     }))
 }
@@ -247,7 +248,8 @@ impl World {
             let at = TopicPartition::new(OUTPUT, partition);
             for stored in self.bus.read(&at, 0, usize::MAX, Duration::ZERO).await? {
                 let device = String::from_utf8_lossy(stored.record.key.as_deref().unwrap_or_default()).into_owned();
-                let row: serde_json::Value = serde_json::from_slice(stored.record.value.as_deref().unwrap_or_default())?;
+                let row: serde_json::Value =
+                    serde_json::from_slice(stored.record.value.as_deref().unwrap_or_default())?;
                 let number = row["n"].as_u64().ok_or_else(|| anyhow::anyhow!("{row} has no n"))?;
                 self.ledger.borrow_mut().received(&format!("{OUTPUT}/{device}"), &device, number);
             }

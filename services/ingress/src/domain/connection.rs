@@ -257,6 +257,13 @@ impl Connection {
         }
     }
 
+    /// The connection was not read up to now: silence counts from here on.
+    pub fn not_listening(&mut self, now: Now) {
+        if let Phase::Live(_) = self.phase {
+            self.heard_ms = now.monotonic_ms;
+        }
+    }
+
     /// The peer is gone, or does not read what is written.
     pub fn lost(&mut self) {
         self.close(Close::lost());

@@ -1,14 +1,14 @@
-//! One connection's batches on their way into the log, in order.
+//! One connection's batches on their way into the log, one after the other.
 //!
-//! Server layer. At most one batch waits for its place in the log; its connection is not read meanwhile, which bounds
-//! everything behind it.
+//! Server layer. One batch at a time: after a batch that failed nothing of this connection may be in the log, or what
+//! the device then sends again would come out behind it (P2). The connection is not read meanwhile, which bounds
+//! everything behind it, and what arrives while it waits becomes the next batch.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use drover_bus::{AppendError, Bus, Receipt, Topic};
+use drover_bus::{Bus, Outgoing, Topic};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
@@ -24,9 +24,7 @@ pub struct Batch {
 
 /// What became of a batch.
 pub enum Settled {
-    /// It has its place in the log; the next may follow.
-    Placed,
-    /// It is durable, and so are all before it.
+    /// It is durable.
     Stored(Batch),
     /// It is not in the log, or may be.
     Failed(String),
@@ -36,63 +34,47 @@ pub enum Settled {
 pub struct Appends {
     bus: Arc<dyn Bus>,
     topic: Topic,
-    placing: Option<(BoxFuture<'static, Result<Receipt, AppendError>>, Batch)>,
-    placed: VecDeque<(Receipt, Batch)>,
+    under_way: Option<(BoxFuture<'static, Result<(), String>>, Batch)>,
 }
 
 impl Appends {
     /// No batches yet.
     pub fn new(bus: Arc<dyn Bus>, topic: Topic) -> Self {
-        Self { bus, topic, placing: None, placed: VecDeque::new() }
+        Self { bus, topic, under_way: None }
     }
 
-    /// Whether another batch may be pushed.
-    pub fn has_room(&self) -> bool {
-        self.placing.is_none()
-    }
-
-    /// Whether nothing is on its way.
+    /// Whether nothing is on its way, so that a batch may be pushed.
     pub fn is_empty(&self) -> bool {
-        self.placing.is_none() && self.placed.is_empty()
+        self.under_way.is_none()
     }
 
-    /// Starts an append. To be called only while there is room, so that batches keep their order.
+    /// Starts an append. To be called only while nothing is on its way.
     pub fn push(&mut self, messages: Vec<Arc<Message>>) {
-        debug_assert!(self.has_room());
+        debug_assert!(self.is_empty());
         let records = messages.iter().map(|message| message.outgoing(&self.topic)).collect();
-        let bus = self.bus.clone();
-        let append = async move { bus.append(records).await }.boxed();
-        self.placing = Some((append, Batch { messages, since: Instant::now() }));
+        let append = append(self.bus.clone(), records).boxed();
+        self.under_way = Some((append, Batch { messages, since: Instant::now() }));
     }
 
-    /// What happens next; never returns while nothing is on its way. Cancel-safe.
+    /// What becomes of the batch on its way; never returns while there is none. Cancel-safe.
     pub async fn next(&mut self) -> Settled {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Settled> {
-        if let Some((receipt, _)) = self.placed.front_mut()
-            && let Poll::Ready(outcome) = receipt.poll_unpin(cx)
-        {
-            let batch = self.placed.pop_front().map(|(_, batch)| batch);
-            return Poll::Ready(match (outcome, batch) {
-                (Ok(_), Some(batch)) => Settled::Stored(batch),
-                (Err(error), _) => Settled::Failed(error.to_string()),
-                (Ok(_), None) => Settled::Placed,
-            });
+        let Some((mut append, batch)) = self.under_way.take() else { return Poll::Pending };
+        match append.poll_unpin(cx) {
+            Poll::Pending => {
+                self.under_way = Some((append, batch));
+                Poll::Pending
+            }
+            Poll::Ready(Ok(())) => Poll::Ready(Settled::Stored(batch)),
+            Poll::Ready(Err(reason)) => Poll::Ready(Settled::Failed(reason)),
         }
-        if let Some((append, _)) = &mut self.placing
-            && let Poll::Ready(outcome) = append.poll_unpin(cx)
-        {
-            let batch = self.placing.take().map(|(_, batch)| batch);
-            return Poll::Ready(match outcome {
-                Ok(receipt) => {
-                    self.placed.extend(batch.map(|batch| (receipt, batch)));
-                    Settled::Placed
-                }
-                Err(error) => Settled::Failed(error.to_string()),
-            });
-        }
-        Poll::Pending
     }
+}
+
+async fn append(bus: Arc<dyn Bus>, records: Vec<Outgoing>) -> Result<(), String> {
+    let receipt = bus.append(records).await.map_err(|error| error.to_string())?;
+    receipt.await.map(drop).map_err(|error| error.to_string())
 }

@@ -114,7 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Takes packets and carries out effects until there are no more.
     fn advance(&mut self) {
         loop {
-            if self.appends.has_room() {
+            if self.appends.is_empty() {
                 self.connection.receive(&mut self.input, self.setup.node.now());
                 if self.ended && self.connection.takes_packets() {
                     self.connection.lost();
@@ -208,7 +208,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     async fn event(&mut self) -> Event {
-        let wants = !self.ended && self.appends.has_room() && self.connection.wants_bytes(self.input.len());
+        let wants = !self.ended && self.appends.is_empty() && self.connection.wants_bytes(self.input.len());
         let deadline = self.deadline();
         let Self { setup, stream, connection, input, unflushed, authenticating, appends, .. } = self;
         let authenticated = async {
@@ -256,7 +256,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.reserved = answer.is_ok();
                 self.connection.authenticated(answer);
             }
-            Event::Settled(Settled::Placed) => {}
             Event::Settled(Settled::Stored(batch)) => {
                 if !self.setup.faults.ack_before_append {
                     self.connection.stored(batch.messages.len(), now);
@@ -278,6 +277,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 let stalled = !self.connection.output().is_empty();
                 if stalled && self.written.elapsed() >= self.setup.write_timeout {
                     self.connection.lost();
+                }
+                if !self.appends.is_empty() {
+                    self.connection.not_listening(now);
                 }
                 self.connection.tick(now);
             }
@@ -319,7 +321,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.setup.link.set_closed();
         while !self.appends.is_empty() {
             match self.appends.next().await {
-                Settled::Placed => {}
                 Settled::Stored(batch) => {
                     let publisher = self.session.as_ref().map(|session| session.number);
                     batch.messages.iter().for_each(|message| self.setup.node.route(message, publisher));
