@@ -71,10 +71,14 @@ impl Language {
             ("token", access.token.clone()),
             ("topic", format!("sensors/{}/climate", access.device)),
         ];
-        values.iter().fold(self.template().to_owned(), |program, (name, value)| {
-            let quoted = Value::from(value.as_str()).to_string();
-            program.replace(&format!("@{name}_quoted@"), &quoted).replace(&format!("@{name}@"), value)
-        })
+        let value = |place: &str| {
+            let quoted = place.strip_suffix("_quoted");
+            let (_, value) = values.iter().find(|(name, _)| *name == quoted.unwrap_or(place))?;
+            Some(if quoted.is_some() { Value::from(value.as_str()).to_string() } else { value.clone() })
+        };
+        // Templates have no other `@`: text and places take turns.
+        let parts = self.template().split('@').enumerate();
+        parts.map(|(i, part)| if i % 2 == 0 { part.to_owned() } else { value(part).unwrap_or_default() }).collect()
     }
 }
 
@@ -82,6 +86,13 @@ impl Language {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_device_may_be_named_like_a_place() {
+        let endpoints = Endpoints { mqtt: "h:1".into(), mqtts: "h:2".into() };
+        let access = Access { tenant: "default".into(), device: "@token@".into(), token: "s3cret".into(), endpoints };
+        assert!(Language::Mosquitto.program(&access).contains("-i '@token@' -u '@token@' -P 's3cret'"));
+    }
 
     #[test]
     fn every_program_carries_the_credentials_and_no_open_place() {
@@ -96,6 +107,11 @@ mod tests {
                 assert!(program.contains(needed), "{language:?} has no {needed}:\n{program}");
             }
             assert!(!program.contains('@'), "{language:?}:\n{program}");
+            let places = language.template().split('@').skip(1).step_by(2);
+            for place in places {
+                let known = ["device", "host", "port", "url", "user", "token", "topic"];
+                assert!(known.contains(&place.trim_end_matches("_quoted")), "{language:?}: {place}");
+            }
         }
     }
 }

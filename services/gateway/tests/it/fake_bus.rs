@@ -17,7 +17,7 @@ const PARTITIONS: Partition = 2;
 #[derive(Default)]
 pub struct FakeBus {
     records: Mutex<Vec<(TopicPartition, Vec<Record>)>>,
-    /// First kept offset of every partition.
+    /// First kept offset of every partition; one that has not come so far is empty.
     pub earliest: Mutex<Offset>,
     appended: Notify,
 }
@@ -53,6 +53,7 @@ impl FakeBus {
         let earliest = *self.earliest.lock().unwrap();
         self.of(at, |records| {
             let end = records.len() as Offset;
+            let earliest = earliest.min(end);
             if from < earliest || from > end {
                 return Err(ReadError::OutOfRange { from, earliest, end });
             }
@@ -119,7 +120,7 @@ impl Bus for FakeBus {
 
     async fn bounds(&self, at: &TopicPartition) -> Result<Bounds, ReadError> {
         let earliest = *self.earliest.lock().unwrap();
-        self.of(at, |records| Bounds { earliest, end: records.len() as Offset })
+        self.of(at, |records| Bounds { earliest: earliest.min(records.len() as Offset), end: records.len() as Offset })
     }
 
     async fn offset_at(&self, at: &TopicPartition, timestamp_ms: i64) -> Result<Offset, ReadError> {

@@ -169,7 +169,7 @@ fn a_slow_client_is_told_how_much_was_left_out() {
 }
 
 #[test]
-fn a_replay_is_never_shortened_but_by_retention_which_it_says() {
+fn a_replay_is_never_shortened_however_slow_its_client_is() {
     let limits = GatewayConfig { stream_queue_messages: 1, stream_lag_records_max: 1, ..GatewayConfig::default() };
     let gateway = Running::with(limits, &["registry", "rules"]);
     for i in 0..100 {
@@ -179,6 +179,29 @@ fn a_replay_is_never_shortened_but_by_retention_which_it_says() {
     for i in 0..100 {
         assert_eq!(events.payload(), i.to_string());
     }
+}
+
+#[test]
+fn a_client_is_told_what_retention_deleted_before_it_was_read() {
+    let gateway = Running::start();
+    // Far more than sockets and queues hold, so that the reader is still at the front when the front goes.
+    let (payload, sent) = ("x".repeat(64 * 1024), 2_000);
+    for _ in 0..sent {
+        publish(&gateway, "home", "a", &payload, 1);
+    }
+    let mut events = Events::open(&gateway, "filter=a&from=earliest");
+    let (mut shown, mut dropped) = (0, 0);
+    *gateway.bus.earliest.lock().unwrap() = sent - 1;
+    while shown + dropped < sent {
+        match events.next().expect("an event") {
+            (name, data) if name == "dropped" => {
+                assert_eq!(data["reason"], "retention");
+                dropped += data["records"].as_u64().expect("a count");
+            }
+            (_, _) => shown += 1,
+        }
+    }
+    assert!(dropped > 0, "everything was read before it was deleted");
 }
 
 #[test]
