@@ -133,7 +133,8 @@ pub enum LogFormat {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Text }
+        // The store's own lifecycle is of no interest to who runs the platform.
+        Self { level: "info,fjall=warn,lsm_tree=warn".to_owned(), format: LogFormat::Text }
     }
 }
 
@@ -218,6 +219,8 @@ impl Default for ProcessConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct SecurityConfig {
     pub anonymous: Anonymous,
+    /// Names of this machine in the server certificate, besides localhost, 127.0.0.1 and ::1.
+    pub hostnames: Vec<String>,
 }
 
 /// Where clients without credentials are admitted; decided by the address a listener is bound to.
