@@ -30,8 +30,12 @@ pub struct Cli {
 pub enum Command {
     /// Runs the whole platform in one process.
     Up(up::UpArgs),
+    /// Runs the ingress as a process of its own.
+    Ingress(services::ServiceArgs),
     /// Runs the registry as a process of its own.
     Registry(services::ServiceArgs),
+    /// Runs the rules service as a process of its own.
+    Rules(services::ServiceArgs),
     /// Runs the gateway as a process of its own.
     Gateway(services::ServiceArgs),
     /// Prints the custom resource definitions for Kubernetes.
@@ -56,7 +60,9 @@ impl Command {
     fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Up(up) => up.run(),
+            Self::Ingress(service) => service.run("ingress"),
             Self::Registry(service) => service.run("registry"),
+            Self::Rules(service) => service.run("rules"),
             Self::Gateway(service) => service.run("gateway"),
             Self::Crd => {
                 crd::run();

@@ -9,7 +9,12 @@ use drover_host::config::{ConfigError, Layers, Setting};
 use crate::start::{self, Plan};
 
 /// Every service this executable can run, in the order in which they start.
-pub const ALL: [Entry; 2] = [Entry::of::<drover_registry::Registry>(), Entry::of::<drover_gateway::Gateway>()];
+pub const ALL: [Entry; 4] = [
+    Entry::of::<drover_registry::Registry>(),
+    Entry::of::<drover_rules::Rules>(),
+    Entry::of::<drover_ingress::Ingress>(),
+    Entry::of::<drover_gateway::Gateway>(),
+];
 
 /// Where the configuration comes from; the same for every service and for `up`.
 #[derive(Clone, Debug, Args)]

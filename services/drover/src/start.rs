@@ -29,8 +29,8 @@ pub struct Plan {
     /// Whether the services of this process are the whole platform.
     pub one_process: bool,
     pub kafka: Option<KafkaConfig>,
-    /// Where the certificates are, and the names of this machine in them.
-    certificates: RegistryConfig,
+    /// Where the certificates are.
+    pki: Option<PathBuf>,
     shared: Shared,
     services: Vec<Prepared>,
     port_offset: u16,
@@ -48,17 +48,19 @@ pub fn with_surroundings(layers: Layers, data: &Path) -> Result<Layers, ConfigEr
         .with_default("ingress.tls.certificate", pki.join("server.pem"))
         .with_default("ingress.tls.key", pki.join("server.key"))
         .with_default("ingress.tls.client_ca", pki.join("ca.pem"))
+        .with_default("gateway.allowed_hosts", security.hostnames)
         .with_default("gateway.admin_token_file", data::token_path(data)))
 }
 
 /// Adds the addresses that the gateway tells to devices: those of the MQTT listeners, as they will be bound.
-pub fn with_endpoints(mut layers: Layers, name: Option<&str>, port_offset: u16) -> Result<Layers, ConfigError> {
+pub fn with_endpoints(mut layers: Layers, port_offset: u16) -> Result<Layers, ConfigError> {
+    let SecurityConfig { hostnames, .. } = layers.section("security")?;
     for service in services::ALL {
         for spec in service.prepare(&layers)?.listeners {
             let Some((_, key)) = ENDPOINTS.iter().find(|(listener, _)| *listener == spec.key) else { continue };
             let Some(address) = spec.addresses.first() else { continue };
             let (host, port) = (address.ip().to_string(), address.port().saturating_add(port_offset));
-            layers = layers.with_default(key, format!("{}:{port}", name.unwrap_or(&host)));
+            layers = layers.with_default(key, format!("{}:{port}", hostnames.first().unwrap_or(&host)));
         }
     }
     Ok(layers)
@@ -72,8 +74,8 @@ impl Plan {
         layers.refuse_unknown_sections(&known)?;
         let shared = Shared::load(&layers)?;
         let services = services.iter().map(|service| service.prepare(&layers)).collect::<Result<_, _>>()?;
-        let certificates = layers.service(Registry::NAME)?;
-        Ok(Self { layers, one_process: false, kafka: None, certificates, shared, services, port_offset: 0 })
+        let RegistryConfig { pki, .. } = layers.section(Registry::NAME)?;
+        Ok(Self { layers, one_process: false, kafka: None, pki, shared, services, port_offset: 0 })
     }
 
     /// Moves every port by `offset`; the port that would leave the range is the error.
@@ -171,9 +173,8 @@ async fn serve(plan: Plan, data: PathBuf) -> anyhow::Result<()> {
     let clock = Arc::new(SystemClock);
     // Taking the log's lock first keeps a second process from touching anything else in the directory.
     let log = bus::open(&plan.shared.bus, &data::bus_path(&data), clock.clone()).await?;
-    let RegistryConfig { pki, hostnames, .. } = &plan.certificates;
-    let pki = pki.clone().unwrap_or_else(|| data::pki_path(&data));
-    drover_registry::pki::ensure(&pki, hostnames, &*clock).context("certificates")?;
+    let pki = plan.pki.clone().unwrap_or_else(|| data::pki_path(&data));
+    drover_registry::pki::ensure(&pki, &plan.shared.security.hostnames, &*clock).context("certificates")?;
     let network = Network::with_admin_token(plan.shared.network.services.clone(), data::admin_token(&data)?);
     let process = Process { log, network, data, clock, metrics: Metrics::default(), health: Health::default() };
     process::register(&process.metrics, &*process.clock);

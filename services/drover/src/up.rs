@@ -54,11 +54,10 @@ impl UpArgs {
         let chosen = services::ALL.into_iter().filter(|service| self.runs(service.name)).collect();
         let mut config = self.config.clone();
         if !self.hostname.is_empty() {
-            config.set.push(Setting::new("registry.hostnames", &self.hostname));
-            config.set.push(Setting::new("gateway.allowed_hosts", &self.hostname));
+            config.set.push(Setting::new("security.hostnames", &self.hostname));
         }
         let layers = start::with_surroundings(config.layers()?, &data)?;
-        let layers = start::with_endpoints(layers, self.hostname.first().map(String::as_str), self.port_offset)?;
+        let layers = start::with_endpoints(layers, self.port_offset)?;
         let mut plan = Plan::new(chosen, layers)?;
         plan.one_process = true;
         plan.kafka = if self.runs(KAFKA) { Some(KafkaConfig::load(&plan.layers)?) } else { None };

@@ -218,6 +218,8 @@ impl Default for ProcessConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct SecurityConfig {
     pub anonymous: Anonymous,
+    /// Names of this machine in the server certificate, besides localhost, 127.0.0.1 and ::1.
+    pub hostnames: Vec<String>,
 }
 
 /// Where clients without credentials are admitted; decided by the address a listener is bound to.
