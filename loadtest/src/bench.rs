@@ -18,7 +18,7 @@ use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, LocalSet};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::target::{Stream, Target};
 
@@ -97,7 +97,8 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "connected      {} of {} publishing and {} idle clients", self.connected, self.clients, self.idle)?;
+        let Self { clients, idle, connected, .. } = self;
+        writeln!(f, "connected      {connected} of {} clients: {clients} publishing, {idle} idle", clients + idle)?;
         writeln!(f, "sent           {} in {:.1} s", self.sent, self.seconds)?;
         writeln!(
             f,
@@ -180,11 +181,14 @@ async fn run_clients(plan: &Plan, tally: &Rc<RefCell<Tally>>) -> (f64, Option<f6
         let (topic, payload, plan) = (numbered(&plan.topic, index), payload.clone(), plan.clone());
         tasks.spawn_local(async move {
             let tally = session.tally.clone();
+            let message = Publish { qos: plan.qos, ..Publish::new(&topic, &payload) };
             let ended = match (is_publisher, plan.qos) {
                 (false, _) => session.stay(stop_at).await,
-                (true, Qos::AtMostOnce) => session.publish_at_most_once(&topic, &payload, plan.window, stop_at).await,
+                (true, Qos::AtMostOnce) => {
+                    patient(stop_at, session.publish_at_most_once(&message, plan.window, stop_at)).await
+                }
                 (true, Qos::AtLeastOnce | Qos::ExactlyOnce) => {
-                    session.publish_acknowledged(&topic, &payload, plan.qos, stop_at).await
+                    patient(stop_at, session.publish_acknowledged(&message, stop_at)).await
                 }
             };
             tally.borrow_mut().note(ended);
@@ -202,7 +206,7 @@ async fn connect_all(plan: &Plan, tally: &Rc<RefCell<Tally>>) -> Vec<(usize, Ses
         let (plan, tally, permits) = (plan.clone(), tally.clone(), permits.clone());
         tasks.spawn_local(async move {
             let permit = permits.acquire().await;
-            let session = Session::open(&plan, index, &tally).await;
+            let session = patient(Instant::now(), Session::open(&plan, index, &tally)).await;
             drop(permit);
             match session {
                 Ok(session) => {
@@ -217,6 +221,12 @@ async fn connect_all(plan: &Plan, tally: &Rc<RefCell<Tally>>) -> Vec<(usize, Ses
         });
     }
     tasks.join_all().await.into_iter().flatten().collect()
+}
+
+/// Gives `work` some time beyond `stop_at`: one timer a client, not one a message.
+async fn patient<T>(stop_at: Instant, work: impl Future<Output = Result<T, Stopped>>) -> Result<T, Stopped> {
+    let deadline = stop_at + Duration::from_secs(WAIT_SECONDS_MAX);
+    timeout_at(deadline, work).await.unwrap_or(Err(Stopped::Silent))
 }
 
 fn numbered(template: &str, index: usize) -> String {
@@ -238,8 +248,7 @@ impl Session {
         options.window = plan.window;
         options.user_name = plan.user_name.as_ref().map(|name| numbered(name, index));
         options.password = plan.password.as_ref().map(|password| password.clone().into_bytes());
-        let patience = Duration::from_secs(WAIT_SECONDS_MAX);
-        let stream = timeout(patience, plan.target.connect()).await.map_err(|_| Stopped::Silent)??;
+        let stream = plan.target.connect().await?;
         let mut session = Self {
             client: Client::new(options),
             stream,
@@ -250,23 +259,20 @@ impl Session {
             pongs: 0,
         };
         session.client.open(0, &mut session.out)?;
-        let deadline = Instant::now() + patience;
         while session.client.phase() == Phase::Connecting {
-            session.exchange(deadline).await?;
+            session.exchange().await?;
         }
         Ok(session)
     }
 
     /// Writes what is to be sent, and takes what has come; waits for at least one byte.
-    async fn exchange(&mut self, deadline: Instant) -> Result<(), Stopped> {
+    async fn exchange(&mut self) -> Result<(), Stopped> {
         if !self.out.is_empty() {
             self.stream.write_all(&self.out).await?;
             self.out.clear();
         }
         self.unread.reserve(READ_BYTES);
-        let read =
-            timeout_at(deadline, self.stream.read_buf(&mut self.unread)).await.map_err(|_| Stopped::Silent)??;
-        if read == 0 {
+        if self.stream.read_buf(&mut self.unread).await? == 0 {
             return Err(Stopped::Closed);
         }
         self.digest()
@@ -294,44 +300,37 @@ impl Session {
         if self.client.phase() == Phase::Closed { Err(Stopped::Closed) } else { Ok(()) }
     }
 
-    /// Publishes whenever the window has room; after `stop_at` waits for what is in flight.
-    async fn publish_acknowledged(
-        mut self,
-        topic: &str,
-        payload: &[u8],
-        qos: Qos,
-        stop_at: Instant,
-    ) -> Result<(), Stopped> {
-        let message = Publish { qos, ..Publish::new(topic, payload) };
-        let deadline = stop_at + Duration::from_secs(WAIT_SECONDS_MAX);
+    /// Publishes whenever half of the window is free, so that one write carries several messages; after `stop_at` waits
+    /// for what is in flight.
+    async fn publish_acknowledged(mut self, message: &Publish<'_>, stop_at: Instant) -> Result<(), Stopped> {
+        let worth_a_write = usize::from(self.client.window()).div_ceil(2);
         loop {
-            let now = Instant::now();
-            let room = if now < stop_at { self.client.capacity() } else { 0 };
-            for _ in 0..room {
-                let packet_id = self.client.publish(&message, 0, &mut self.out)?;
-                self.published.extend(packet_id.map(|packet_id| (packet_id, now)));
+            let (now, room) = (Instant::now(), self.client.capacity());
+            if room >= worth_a_write && now < stop_at {
+                for _ in 0..room {
+                    let packet_id = self.client.publish(message, 0, &mut self.out)?;
+                    self.published.extend(packet_id.map(|packet_id| (packet_id, now)));
+                }
+                self.tally.borrow_mut().sent += room as u64;
             }
-            self.tally.borrow_mut().sent += room as u64;
             if self.client.in_flight() == 0 {
                 return self.close().await;
             }
-            self.exchange(deadline).await?;
+            self.exchange().await?;
         }
     }
 
     /// Writes `window` messages at a time; they count when a ping behind them has been answered.
     async fn publish_at_most_once(
         mut self,
-        topic: &str,
-        payload: &[u8],
+        message: &Publish<'_>,
         window: NonZeroU16,
         stop_at: Instant,
     ) -> Result<(), Stopped> {
-        let message = Publish::new(topic, payload);
         let mut sent = 0;
         while Instant::now() < stop_at {
             for _ in 0..window.get() {
-                self.client.publish(&message, 0, &mut self.out)?;
+                self.client.publish(message, 0, &mut self.out)?;
             }
             sent += u64::from(window.get());
             self.stream.write_all(&self.out).await?;
@@ -339,9 +338,8 @@ impl Session {
         }
         self.tally.borrow_mut().sent += sent;
         self.client.ping(0, &mut self.out)?;
-        let deadline = stop_at + Duration::from_secs(WAIT_SECONDS_MAX);
         while self.pongs == 0 {
-            self.exchange(deadline).await?;
+            self.exchange().await?;
         }
         self.tally.borrow_mut().acknowledged += sent;
         self.close().await
@@ -350,10 +348,9 @@ impl Session {
     /// Stays connected until `stop_at` without sending anything.
     async fn stay(mut self, stop_at: Instant) -> Result<(), Stopped> {
         loop {
-            match self.exchange(stop_at).await {
-                Ok(()) => {}
-                Err(Stopped::Silent) => return self.close().await,
-                Err(stopped) => return Err(stopped),
+            match timeout_at(stop_at, self.exchange()).await {
+                Ok(exchanged) => exchanged?,
+                Err(_) => return self.close().await,
             }
         }
     }

@@ -1,10 +1,11 @@
 //! What the tests of several services share: the real executable as a child process, and the tools around it.
 //!
-//! Knows the platform only from outside: flags, ports, files.
+//! `platform` knows it only from outside: flags, ports, files; `world` runs services on virtual time.
 
 mod kafka;
 mod platform;
 mod tools;
+pub mod world;
 
 pub use kafka::{Output, read_committed};
 pub use platform::{Platform, Started};

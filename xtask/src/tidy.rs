@@ -13,10 +13,10 @@ const SEVERAL_SERVICES: [&str; 2] = ["drover", "drover-tests"];
 const SERVICES: [&str; 5] = ["drover-ingress", "drover-registry", "drover-rules", "drover-gateway", "drover-operator"];
 /// Dependencies (development ones aside) that one place only may name.
 const RESERVED: [(&str, &[&str]); 4] = [
-    ("rdkafka", &["drover-bus-kafka"]),
+    ("rdkafka", &["drover-bus-kafka", "drover-tests"]),
     ("scylla", &["drover-scylla-kit"]),
     ("kube", &["drover-operator"]),
-    ("drover-sim", &[]),
+    ("drover-sim", &["drover-tests"]),
 ];
 /// Crates that know none of ours, or only those listed.
 const INNER: [(&str, &[&str]); 4] = [

@@ -86,14 +86,18 @@ impl Network {
         }
         let (network, service) = (self.clone(), service.to_owned());
         let connector = tower::service_fn(move |_: Uri| {
-            let connect = network.connector(&service);
-            async move {
-                let (client, server) = tokio::io::duplex(PIPE_BYTES);
-                connect.send(server).await.map_err(|_| std::io::Error::from(std::io::ErrorKind::ConnectionRefused))?;
-                Ok::<_, std::io::Error>(TokioIo::new(client))
-            }
+            let (network, service) = (network.clone(), service.clone());
+            async move { network.open(&service).await.map(TokioIo::new) }
         });
         Endpoint::from_static("http://in-process").connect_with_connector_lazy(connector)
+    }
+
+    /// A pipe to whoever listens, or will listen, under `service` in this process.
+    pub async fn open(&self, service: &str) -> std::io::Result<DuplexStream> {
+        let (client, server) = tokio::io::duplex(PIPE_BYTES);
+        let refused = |_| std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        self.connector(service).send(server).await.map_err(refused)?;
+        Ok(client)
     }
 
     fn connector(&self, service: &str) -> mpsc::Sender<DuplexStream> {

@@ -1,6 +1,6 @@
 //! Logs to stderr and, where a collector is configured, traces to it.
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider;
@@ -38,7 +38,9 @@ pub fn install(log: &LogConfig, otlp: &OtlpConfig) -> Result<Telemetry, Telemetr
     let traces =
         provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("drover")));
     let lines = match log.format {
-        LogFormat::Text => fmt::layer().with_writer(io::stderr).with_target(false).boxed(),
+        LogFormat::Text => {
+            fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).with_target(false).boxed()
+        }
         LogFormat::Json => fmt::layer().with_writer(io::stderr).json().flatten_event(true).boxed(),
     };
     tracing_subscriber::registry().with(EnvFilter::try_new(&log.level)?).with(traces).with(lines).try_init()?;

@@ -184,6 +184,12 @@ impl Client {
         self.in_flight.len()
     }
 
+    /// Most QoS 1 messages in flight on this connection: the smaller of the client's window and the server's receive
+    /// maximum.
+    pub fn window(&self) -> u16 {
+        self.window
+    }
+
     /// How many more QoS 1 messages fit the window now.
     pub fn capacity(&self) -> usize {
         usize::from(self.window).saturating_sub(self.in_flight.len())

@@ -147,7 +147,8 @@ fn publish<'a>(flags: u8, reader: &mut Reader<'a>, decoder: &Decoder) -> Result<
         return Err(DecodeError::DupAtQos0); // [MQTT-3.3.1-2]
     }
     let topic = reader.text()?;
-    if topic.bytes().any(|byte| matches!(byte, b'+' | b'#')) {
+    // Without an early exit the compiler compares many bytes at once.
+    if topic.bytes().fold(false, |found, byte| found | matches!(byte, b'+' | b'#')) {
         return Err(DecodeError::TopicWildcard); // [MQTT-3.3.2-2]
     }
     let packet_id = match qos {

@@ -48,8 +48,7 @@ pub fn with_surroundings(layers: Layers, data: &Path) -> Result<Layers, ConfigEr
         .with_default("ingress.tls.certificate", pki.join("server.pem"))
         .with_default("ingress.tls.key", pki.join("server.key"))
         .with_default("ingress.tls.client_ca", pki.join("ca.pem"))
-        .with_default("gateway.allowed_hosts", security.hostnames)
-        .with_default("gateway.admin_token_file", data::token_path(data)))
+        .with_default("gateway.allowed_hosts", security.hostnames))
 }
 
 /// Adds the addresses that the gateway tells to devices: those of the MQTT listeners, as they will be bound.

@@ -202,7 +202,9 @@ impl ServiceConfig for IngressConfig {
         }
         let connections = self.limits.connections;
         if connections == 0 || connections > 1_000_000 {
-            return Err(ApiError::invalid("ingress.limits.connections", "out of range").over("1 to 1000000", connections));
+            return Err(
+                ApiError::invalid("ingress.limits.connections", "out of range").over("1 to 1000000", connections)
+            );
         }
         let payload = self.limits.payload.as_len();
         if payload > PAYLOAD_BYTES_MAX {

@@ -24,7 +24,7 @@ use config::{IngressConfig, MQTT, MQTTS};
 use domain::connection::Environment;
 use domain::node::{Node, NodePorts};
 use domain::sessions::Sessions;
-use server::listener::{Listeners, Listening};
+use server::listener::{Listeners, Listening, PIPE_PEER};
 use telemetry::Telemetry;
 
 /// How often sessions and wills are looked at.

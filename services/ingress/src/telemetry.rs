@@ -162,7 +162,9 @@ impl Telemetry {
     /// The log did not confirm a batch.
     pub fn not_stored(&self, error: &dyn Display) {
         self.unacknowledged.inc();
-        self.seldom(|left_out| tracing::error!(%error, left_out, "log did not confirm messages; closing their connection"));
+        self.seldom(
+            |left_out| tracing::error!(%error, left_out, "log did not confirm messages; closing their connection"),
+        );
     }
 
     /// One message of a client was refused, its connection goes on.

@@ -47,8 +47,9 @@ impl ServiceConfig for RulesConfig {
             return Err(ApiError::invalid("rules.member", "member has no name"));
         }
         if !(1..=PARTITIONS_MAX).contains(&self.partitions) {
-            return Err(ApiError::invalid("rules.partitions", "partitions out of range")
-                .over(PARTITIONS_MAX, self.partitions));
+            return Err(
+                ApiError::invalid("rules.partitions", "partitions out of range").over(PARTITIONS_MAX, self.partitions)
+            );
         }
         Ok(())
     }

@@ -170,7 +170,12 @@ impl Session<'_> {
     async fn assigned(&mut self, positions: &[Position]) -> Result<(), Interrupted> {
         for position in positions {
             let window = self.engine.window_before(position).await?;
-            tracing::info!(partition = position.at.partition, offset = position.offset, seen = window.len(), "assigned");
+            tracing::info!(
+                partition = position.at.partition,
+                offset = position.offset,
+                seen = window.len(),
+                "assigned"
+            );
             self.windows.insert(position.at.clone(), window);
         }
         Ok(())
@@ -216,14 +221,18 @@ impl Session<'_> {
                 Err(TransactError::Refused(refusal)) if self.batch.divert(&refusal) => {
                     tracing::warn!(%refusal, "outputs become dead letters");
                 }
-                Err(again @ (TransactError::Aborted { .. } | TransactError::Refused(AppendError::Unavailable { .. }))) => {
+                Err(
+                    again @ (TransactError::Aborted { .. } | TransactError::Refused(AppendError::Unavailable { .. })),
+                ) => {
                     tracing::warn!(%again, "a batch of the rules waits");
                     self.engine.ready.waiting(again.to_string());
                     if !backoff.wait(shutdown).await {
                         return Err(Interrupted::Stopping);
                     }
                 }
-                Err(fatal @ (TransactError::Fenced { .. } | TransactError::Refused(_) | TransactError::Unknown { .. })) => {
+                Err(
+                    fatal @ (TransactError::Fenced { .. } | TransactError::Refused(_) | TransactError::Unknown { .. }),
+                ) => {
                     return Err(fatal.into());
                 }
             }

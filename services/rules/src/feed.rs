@@ -176,11 +176,7 @@ impl Feed {
     }
 
     /// Compiles the rule and makes its topics; the error is a condition's reason and message.
-    async fn accept(
-        &self,
-        key: &RuleKey,
-        rule: &wire::Rule,
-    ) -> Result<Definition, (&'static str, String)> {
+    async fn accept(&self, key: &RuleKey, rule: &wire::Rule) -> Result<Definition, (&'static str, String)> {
         let invalid = |error: ApiError| {
             let field = error.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default();
             ("Invalid", format!("{field}{}", error.message))
@@ -229,6 +225,8 @@ fn word(record: &Record) -> Result<Word, prost::DecodeError> {
     let after = Change::decode(value.clone())?.after.and_then(|after| after.object);
     Ok(match after {
         Some(object::Object::Rule(rule)) => Word::Put(Box::new(rule)),
-        Some(object::Object::Device(_) | object::Object::Credential(_) | object::Object::Policy(_)) | None => Word::Gone,
+        Some(object::Object::Device(_) | object::Object::Credential(_) | object::Object::Policy(_)) | None => {
+            Word::Gone
+        }
     })
 }

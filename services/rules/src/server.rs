@@ -27,8 +27,8 @@ impl Rules for Server {
         request: Request<wire::GetStatusRequest>,
     ) -> Result<Response<wire::GetStatusResponse>, Status> {
         let wire::GetStatusRequest { tenant, name } = request.into_inner();
-        let tenant = TenantId::new(&tenant)
-            .map_err(|error| to_status(&ApiError::invalid("tenant", error.to_string())))?;
+        let tenant =
+            TenantId::new(&tenant).map_err(|error| to_status(&ApiError::invalid("tenant", error.to_string())))?;
         let unknown = || to_status(&ApiError::new(ErrorCode::NotFound, format!("rule {name} was not seen yet")));
         let state = self.board.get(&(tenant, name.clone())).ok_or_else(unknown)?;
         let lag = lag(&*self.bus)

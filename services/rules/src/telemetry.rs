@@ -15,6 +15,8 @@ use crate::domain::{Definition, Tally};
 pub struct Telemetry {
     messages: Counter,
     repeats: Counter,
+    repeats_doubtful: Counter,
+    window_crowded_out: Counter,
     dead_letters: Counter,
     kafka_outputs: Counter,
     outbox_entries: Counter,
@@ -36,6 +38,11 @@ impl Telemetry {
         let telemetry = Self {
             messages: counter("messages", "Telemetry records evaluated and committed"),
             repeats: counter("repeats", "Records recognised as sent again and not evaluated"),
+            repeats_doubtful: counter(
+                "repeats_doubtful",
+                "Records with the DUP flag taken for new: no first sending known",
+            ),
+            window_crowded_out: counter("window_crowded_out", "Messages a full repeat window forgot before their time"),
             dead_letters: counter("dead_letters", "Records written to the dead-letter topic by the engine"),
             kafka_outputs: counter("kafka_outputs", "Records written to output topics"),
             outbox_entries: counter("outbox_entries", "Actions handed to the outbox"),
@@ -54,6 +61,8 @@ impl Telemetry {
     pub fn committed(&self, tally: &Tally, took: Duration) {
         self.messages.inc_by(tally.messages);
         self.repeats.inc_by(tally.repeats);
+        self.repeats_doubtful.inc_by(tally.doubtful);
+        self.window_crowded_out.inc_by(tally.crowded_out);
         self.dead_letters.inc_by(tally.dead_letters);
         self.kafka_outputs.inc_by(tally.kafka);
         self.outbox_entries.inc_by(tally.outbox);

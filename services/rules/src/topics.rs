@@ -38,8 +38,7 @@ async fn try_prepare(bus: &dyn Bus, config: &RulesConfig) -> Result<(), String> 
 
 /// Makes a topic that is missing; one that is there stays as it is.
 pub async fn make(bus: &dyn Bus, topic: &str, partitions: u32, retention_ms: Option<u64>) -> Result<(), AdminError> {
-    let config =
-        TopicConfig { topic: topic.into(), partitions, compact: false, retention_ms, retention_bytes: None };
+    let config = TopicConfig { topic: topic.into(), partitions, compact: false, retention_ms, retention_bytes: None };
     match bus.create_topic(config).await {
         Ok(_) | Err(AdminError::Partitions { .. }) => Ok(()),
         Err(

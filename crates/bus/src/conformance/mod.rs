@@ -43,7 +43,7 @@ pub struct Fixture {
 
 /// Defines one test per case. `$fixture` is an expression that makes a [`Fixture`]; it may await.
 ///
-/// ```ignore
+/// ```text
 /// drover_bus::conformance_suite!(Fixture::new(open_my_bus().await, ()));
 /// ```
 #[macro_export]

@@ -115,7 +115,8 @@ impl Section {
         }
         head.bytes = body.len() as u32;
         head.crc = crc32fast::hash(&body);
-        Self { head, body: body.into() }
+        // Sections live on in the tail: without the spare room of a growing vector.
+        Self { head, body: body.into_boxed_slice().into() }
     }
 
     /// Moves the section so that its first record has offset `base`.

@@ -133,7 +133,8 @@ pub enum LogFormat {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Text }
+        // The store's own lifecycle is of no interest to who runs the platform.
+        Self { level: "info,fjall=warn,lsm_tree=warn".to_owned(), format: LogFormat::Text }
     }
 }
 

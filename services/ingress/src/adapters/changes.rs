@@ -3,8 +3,8 @@
 //! Adapter: reads `drover.registry.changes` from its end. A change of a policy ends what is kept of its tenant's
 //! identities; connections that are open keep the policy they were admitted with.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use drover_bus::{Bus, Stored, TopicPartition};
@@ -121,8 +121,7 @@ fn apply_change(node: &Node, change: Change) {
             revoke(node, Some(&meta), &gone.id);
         }
         (Some(object::Object::Policy(before)), _) => forget(node, before.meta.as_ref(), false),
-        (None, _)
-        | (Some(object::Object::Device(_) | object::Object::Credential(_) | object::Object::Rule(_)), _) => {}
+        (None, _) | (Some(object::Object::Device(_) | object::Object::Credential(_) | object::Object::Rule(_)), _) => {}
     }
 }
 

@@ -31,8 +31,8 @@ use crate::domain::sessions::{Will, WillFate};
 pub use close::{Close, CloseReason, Fault};
 use connect::Connecting;
 use publish::Inbound;
-pub use subscribe::Granted;
 use subscribe::Answers;
+pub use subscribe::Granted;
 
 /// Bytes of packets behind a CONNECT that wait for its authentication; more stay in the socket.
 const BEHIND_CONNECT_BYTES_MAX: usize = 64 * 1024;
@@ -99,7 +99,7 @@ pub enum Effect {
     /// Answer with [`Connection::subscribed`] when the node no longer routes by these.
     Unsubscribe(Vec<Box<str>>),
     /// Count it.
-    Refused { qos0: bool, fault: Fault },
+    Refused(Fault),
     /// Count it.
     Delivered { qos0: bool },
     /// Count it.

@@ -65,7 +65,6 @@ impl Forwarded {
     }
 }
 
-#[allow(clippy::wildcard_enum_match_arm, reason = "of forty properties, those of a message that travel are named")]
 fn travels(property: &Property<'_>) -> bool {
     matches!(
         property,
@@ -98,9 +97,11 @@ impl Publication {
     /// The trace context the client sent, if it is one.
     pub fn traceparent(&self) -> Option<TraceParent> {
         let properties = self.properties.as_ref()?.properties();
-        properties.user_properties().find_map(|(name, value)| {
-            if name == TRACEPARENT { TraceParent::parse(value) } else { None }
-        })
+        properties.user_properties().find_map(
+            |(name, value)| {
+                if name == TRACEPARENT { TraceParent::parse(value) } else { None }
+            },
+        )
     }
 
     /// The message this becomes when `publisher` sends it. A DUP keeps its fingerprint: the packet id, not the record
@@ -220,7 +221,8 @@ mod tests {
     fn a_redelivery_has_the_fingerprint_of_the_first_delivery() {
         let first = publication(&[]).stamp(&publisher(), stamp(None));
         let again = Publication { dup: true, ..publication(&[]) };
-        let again = again.stamp(&Publisher { epoch: 10, ..publisher() }, Stamp { id: RecordId([2; 16]), ..stamp(None) });
+        let again =
+            again.stamp(&Publisher { epoch: 10, ..publisher() }, Stamp { id: RecordId([2; 16]), ..stamp(None) });
         assert_eq!(first.telemetry.fingerprint, again.telemetry.fingerprint);
     }
 

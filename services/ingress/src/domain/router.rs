@@ -99,6 +99,7 @@ impl<S: Clone> Router<S> {
     }
 
     /// Whether no subscription is left.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.tenants.is_empty()
     }
@@ -176,7 +177,9 @@ mod tests {
 
     fn router(filters: &[(&str, Subscriber, Options)]) -> Router<Subscriber> {
         let mut router = Router::default();
-        filters.iter().for_each(|(filter, number, options)| router.subscribe(&home(), filter, *number, *number, *options));
+        filters
+            .iter()
+            .for_each(|(filter, number, options)| router.subscribe(&home(), filter, *number, *number, *options));
         router
     }
 
@@ -233,7 +236,9 @@ mod tests {
     }
 
     fn topics() -> impl Strategy<Value = String> {
-        proptest::collection::vec(level(), 1..4).prop_map(|levels| levels.join("/")).prop_filter("empty", |t| !t.is_empty())
+        proptest::collection::vec(level(), 1..4)
+            .prop_map(|levels| levels.join("/"))
+            .prop_filter("empty", |t| !t.is_empty())
     }
 
     fn filters() -> impl Strategy<Value = String> {

@@ -185,6 +185,7 @@ impl Session {
     }
 
     /// Messages that wait and messages in flight.
+    #[cfg(test)]
     pub fn depth(&self) -> (usize, usize) {
         let state = self.state();
         (state.waiting.len(), state.in_flight.len())

@@ -62,7 +62,7 @@ pub struct Attach {
 pub enum AttachError {
     #[error("identity was revoked while it connected")]
     Revoked,
-    #[error("node keeps {limit} persistent sessions, limit is {limit}")]
+    #[error("node keeps {limit} persistent sessions, which is the limit")]
     TooManySessions { limit: usize },
 }
 
@@ -144,9 +144,15 @@ struct Entry {
 
 #[derive(Debug)]
 enum State {
-    Live { link: Arc<Link>, identity: Arc<Identity> },
+    Live {
+        link: Arc<Link>,
+        identity: Arc<Identity>,
+    },
     /// Times in monotonic milliseconds.
-    Away { ends_ms: u64, will_ms: u64 },
+    Away {
+        ends_ms: u64,
+        will_ms: u64,
+    },
 }
 
 impl Sessions {
@@ -277,6 +283,7 @@ impl Sessions {
     }
 
     /// Live connections and absent sessions.
+    #[cfg(test)]
     pub fn counts(&self) -> (usize, usize) {
         let inner = self.lock();
         let live = inner.entries.values().filter(|entry| matches!(entry.state, State::Live { .. })).count();
@@ -394,5 +401,131 @@ impl Aftermath {
     fn end(&mut self, mut entry: Entry) {
         self.release_will(&mut entry);
         self.ended.push(entry.session);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use drover_types::{DeviceId, Qos, TopicName};
+
+    use super::*;
+    use crate::domain::authorize::Policy;
+
+    fn attach(generation: u64, expiry_s: u32, will_delay_s: Option<u32>) -> Attach {
+        let identity = Identity {
+            tenant: TenantId::default_tenant(),
+            device: DeviceId::new("d").expect("valid"),
+            credential: "k".into(),
+            policy: Policy::default(),
+            expires_ms: 0,
+            generation,
+        };
+        let publication = Publication {
+            topic: TopicName::new("w").expect("valid"),
+            payload: Bytes::new(),
+            qos: Qos::AtMostOnce,
+            retain: false,
+            dup: false,
+            packet_id: 0,
+            properties: None,
+        };
+        Attach {
+            identity: Arc::new(identity),
+            client: ClientId::new("c").expect("valid"),
+            clean_start: false,
+            expiry_s,
+            will: will_delay_s.map(|delay_s| Will { publication, delay_s }),
+            version: Version::V5,
+            peer: ([127, 0, 0, 1], 1).into(),
+            link: Arc::default(),
+        }
+    }
+
+    fn detach(sessions: &Sessions, attached: &Attached, expiry_s: u32, now_ms: u64) -> Aftermath {
+        let lost = CloseReason::ConnectionLost;
+        sessions.detach(&attached.publisher, expiry_s, WillFate::Publish, lost, now_ms, |_| ())
+    }
+
+    #[test]
+    fn reports_of_a_client_alternate_and_their_epochs_grow() {
+        let sessions = Sessions::new(7, 10);
+        let mut reports = Vec::new();
+        let (first, _) = sessions.attach(attach(0, 0, None), 0, |r| reports.push(r)).expect("attached");
+        let (second, _) = sessions.attach(attach(0, 0, None), 0, |r| reports.push(r)).expect("attached");
+        for attached in [&first, &second] {
+            let lost = CloseReason::ConnectionLost;
+            sessions.detach(&attached.publisher, 0, WillFate::Publish, lost, 0, |r| reports.push(r));
+        }
+        let seen: Vec<(u64, bool)> = reports
+            .iter()
+            .map(|r| (r.publisher.epoch - (7 << 32), matches!(r.what, Presence::Connected { .. })))
+            .collect();
+        assert_eq!(seen, [(1, true), (1, false), (2, true), (2, false)]);
+        assert_eq!(sessions.counts(), (0, 0));
+    }
+
+    #[test]
+    fn a_session_is_present_until_it_expires() {
+        let sessions = Sessions::new(1, 10);
+        let (first, _) = sessions.attach(attach(0, 10, None), 0, |_| ()).expect("attached");
+        assert!(!first.present);
+        detach(&sessions, &first, 10, 0);
+        let (second, _) = sessions.attach(attach(0, 10, None), 9_999, |_| ()).expect("attached");
+        assert!(second.present && second.session.number == first.session.number);
+        detach(&sessions, &second, 10, 10_000);
+        assert!(sessions.tick(19_999).ended.is_empty());
+        assert_eq!(sessions.tick(20_000).ended.len(), 1);
+        let (third, _) = sessions.attach(attach(0, 10, None), 20_000, |_| ()).expect("attached");
+        assert!(!third.present);
+    }
+
+    #[test]
+    fn a_delayed_will_waits_for_its_client_and_no_longer_than_its_session() {
+        let sessions = Sessions::new(1, 10);
+        let (first, _) = sessions.attach(attach(0, 10, Some(5)), 0, |_| ()).expect("attached");
+        assert!(detach(&sessions, &first, 10, 0).wills.is_empty());
+        let (second, aftermath) = sessions.attach(attach(0, 10, Some(5)), 4_999, |_| ()).expect("attached");
+        assert!(aftermath.wills.is_empty() && sessions.tick(9_000).wills.is_empty(), "[MQTT-3.1.3-9]");
+        detach(&sessions, &second, 10, 10_000);
+        assert!(sessions.tick(14_999).wills.is_empty());
+        assert_eq!(sessions.tick(15_000).wills.len(), 1);
+        assert!(sessions.tick(20_000).wills.is_empty(), "once");
+
+        let (third, _) = sessions.attach(attach(0, 2, Some(5)), 30_000, |_| ()).expect("attached");
+        detach(&sessions, &third, 2, 30_000);
+        assert_eq!(sessions.tick(32_000).wills.len(), 1, "the session has ended");
+        let (fourth, _) = sessions.attach(attach(0, 0, Some(5)), 40_000, |_| ()).expect("attached");
+        assert_eq!(detach(&sessions, &fourth, 0, 40_000).wills.len(), 1);
+    }
+
+    #[test]
+    fn an_identity_verified_before_its_revocation_is_refused_after_it() {
+        let sessions = Sessions::new(1, 10);
+        let before = sessions.generation();
+        let (live, _) = sessions.attach(attach(before, 0, None), 0, |_| ()).expect("attached");
+        let links = sessions.revoke(&live.publisher.tenant, "d", "k");
+        assert_eq!(links.len(), 1);
+        assert_eq!(links[0].stopped(), Some(Stop::Revoked));
+        assert_eq!(sessions.attach(attach(before, 0, None), 0, |_| ()).err(), Some(AttachError::Revoked));
+        let after = sessions.generation();
+        assert!(sessions.attach(attach(after, 0, None), 0, |_| ()).is_ok(), "verified anew");
+        for n in 0..=REVOCATIONS_MAX {
+            sessions.revoke(&live.publisher.tenant, &format!("other-{n}"), "");
+        }
+        let forgotten = sessions.attach(attach(after, 0, None), 0, |_| ()).err();
+        assert_eq!(forgotten, Some(AttachError::Revoked), "in doubt");
+    }
+
+    #[test]
+    fn persistent_sessions_are_bounded() {
+        let sessions = Sessions::new(1, 1);
+        let other = |expiry_s| Attach { client: ClientId::new("e").expect("valid"), ..attach(0, expiry_s, None) };
+        let (first, _) = sessions.attach(attach(0, 10, None), 0, |_| ()).expect("at the limit");
+        let refused = sessions.attach(other(10), 0, |_| ()).err();
+        assert_eq!(refused, Some(AttachError::TooManySessions { limit: 1 }));
+        assert!(sessions.attach(other(0), 0, |_| ()).is_ok(), "it is not persistent");
+        detach(&sessions, &first, 10, 0);
+        assert!(sessions.attach(attach(0, 10, None), 0, |_| ()).is_ok(), "it has its place already");
     }
 }

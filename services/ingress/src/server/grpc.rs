@@ -6,7 +6,9 @@ use drover_proto::ingress::v1::ingress_server::{Ingress, IngressServer};
 use drover_proto::ingress::v1::{PublishRequest, PublishResponse, RevokeRequest, RevokeResponse};
 use drover_proto::to_status;
 use drover_types::limits::{PAYLOAD_BYTES_MAX, REPUBLISH_HOPS_MAX};
-use drover_types::{ApiError, ClientId, DeviceId, ErrorCode, Qos, RecordId, Telemetry, TenantId, TopicName, TraceParent};
+use drover_types::{
+    ApiError, ClientId, DeviceId, ErrorCode, Qos, RecordId, Telemetry, TenantId, TopicName, TraceParent,
+};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
@@ -33,7 +35,8 @@ impl Ingress for Server {
 
     async fn revoke(&self, request: Request<RevokeRequest>) -> Result<Response<RevokeResponse>, Status> {
         let request = request.into_inner();
-        let tenant = TenantId::new(&request.tenant).map_err(|e| to_status(&ApiError::invalid("tenant", e.to_string())))?;
+        let tenant =
+            TenantId::new(&request.tenant).map_err(|e| to_status(&ApiError::invalid("tenant", e.to_string())))?;
         let links = self.node.revoke(&tenant, &request.device, &request.credential_id);
         for link in &links {
             link.closed().await;
@@ -46,9 +49,11 @@ impl Ingress for Server {
 /// makes a record that every reader recognises.
 fn read(request: PublishRequest, now_ms: u64) -> Result<Message, ApiError> {
     let invalid = |field: &'static str, reason: String| ApiError::invalid(field, reason);
-    let id: [u8; 16] = request.id.as_slice().try_into().map_err(|_| {
-        ApiError::invalid("id", "an id has 16 bytes").over(16, request.id.len())
-    })?;
+    let id: [u8; 16] = request
+        .id
+        .as_slice()
+        .try_into()
+        .map_err(|_| ApiError::invalid("id", "an id has 16 bytes").over(16, request.id.len()))?;
     if request.payload.len() > PAYLOAD_BYTES_MAX {
         return Err(ApiError::invalid("payload", "payload is too large").over(PAYLOAD_BYTES_MAX, request.payload.len()));
     }

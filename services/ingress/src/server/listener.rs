@@ -3,11 +3,14 @@
 //! Server layer. A handshake runs in its connection's own task and deadline: a slow one costs only itself.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use drover_host::Incoming;
+use futures::StreamExt;
+use tokio::io::DuplexStream;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -27,6 +30,9 @@ const REFUSALS_MAX: usize = 64;
 /// Wait after an accept that failed, for lack of descriptors for example.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+/// Address told of a peer within this process.
+pub const PIPE_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 /// All listeners and connections of this node.
 pub struct Listeners {
     pub node: Arc<Node>,
@@ -38,6 +44,13 @@ pub struct Listeners {
     open: Mutex<HashMap<u64, Arc<Link>>>,
     accepted: AtomicU64,
     tasks: TaskTracker,
+}
+
+/// What a connection comes in by.
+enum Transport {
+    Tcp(TcpStream),
+    Tls(TcpStream, TlsAcceptor),
+    Pipe(DuplexStream),
 }
 
 /// A bound socket and how it is spoken to.
@@ -67,12 +80,25 @@ impl Listeners {
         let Listening { listener, tls, anonymous } = listening;
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
             match accepted {
-                Ok((stream, address)) => self.clone().start(stream, address, tls.clone(), anonymous),
+                Ok((stream, address)) => {
+                    let transport = match &tls {
+                        Some(tls) => Transport::Tls(stream, tls.clone()),
+                        None => Transport::Tcp(stream),
+                    };
+                    self.clone().start(transport, address, anonymous);
+                }
                 Err(error) => {
                     self.node.telemetry.accept_failed(&error);
                     tokio::time::sleep(ACCEPT_RETRY).await;
                 }
             }
+        }
+    }
+
+    /// Accepts connections made within this process, as a simulation does, until `stop`.
+    pub async fn accept_pipes(self: Arc<Self>, mut incoming: Incoming, anonymous: bool, stop: CancellationToken) {
+        while let Some(Some(Ok(pipe))) = stop.run_until_cancelled(incoming.next()).await {
+            self.clone().start(Transport::Pipe(pipe), PIPE_PEER, anonymous);
         }
     }
 
@@ -84,7 +110,7 @@ impl Listeners {
         self.tasks.wait().await;
     }
 
-    fn start(self: Arc<Self>, stream: TcpStream, address: SocketAddr, tls: Option<TlsAcceptor>, anonymous: bool) {
+    fn start(self: Arc<Self>, transport: Transport, address: SocketAddr, anonymous: bool) {
         let admitted = self.room.clone().try_acquire_owned();
         let over_limit = admitted.is_err();
         let Ok(permit) = admitted.or_else(|_| self.refusals.clone().try_acquire_owned()) else {
@@ -100,23 +126,15 @@ impl Listeners {
         let listeners = self.clone();
         self.tasks.spawn(async move {
             listeners.node.telemetry.opened();
-            listeners.serve(stream, tls, peer, link).await;
+            listeners.serve(transport, peer, link).await;
             listeners.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
             listeners.node.telemetry.closed();
             drop(permit);
         });
     }
 
-    async fn serve(
-        &self,
-        stream: TcpStream,
-        tls: Option<TlsAcceptor>,
-        mut peer: Peer,
-        link: Arc<Link>,
-    ) {
+    async fn serve(&self, transport: Transport, mut peer: Peer, link: Arc<Link>) {
         let address = peer.address;
-        // Without it the acknowledgement of a lone message may wait for the peer's delayed TCP acknowledgement.
-        let nodelay = stream.set_nodelay(true);
         let setup = |peer| Setup {
             node: self.node.clone(),
             peer,
@@ -124,10 +142,16 @@ impl Listeners {
             write_timeout: self.timeouts.write.as_std(),
             faults: self.faults,
         };
-        match (nodelay, tls) {
-            (Err(error), _) => self.node.telemetry.transport_failed(address, &error),
-            (Ok(()), None) => Box::pin(mqtt::serve(stream, setup(peer))).await,
-            (Ok(()), Some(tls)) => {
+        // Without it the acknowledgement of a lone message may wait for the peer's delayed TCP acknowledgement.
+        if let Transport::Tcp(stream) | Transport::Tls(stream, _) = &transport
+            && let Err(error) = stream.set_nodelay(true)
+        {
+            return self.node.telemetry.transport_failed(address, &error);
+        }
+        match transport {
+            Transport::Pipe(stream) => Box::pin(mqtt::serve(stream, setup(peer))).await,
+            Transport::Tcp(stream) => Box::pin(mqtt::serve(stream, setup(peer))).await,
+            Transport::Tls(stream, tls) => {
                 match tokio::time::timeout(self.timeouts.connect.as_std(), tls.accept(stream)).await {
                     Ok(Ok(stream)) => {
                         let certificates = stream.get_ref().1.peer_certificates();

@@ -185,7 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.connection.subscribed(now);
             }
             Effect::Publish(_) => {} // collected by the caller
-            Effect::Refused { fault, .. } => {
+            Effect::Refused(fault) => {
                 let client = self.publisher.as_ref().map_or("", |publisher| publisher.client.as_str());
                 node.telemetry.message_refused(client, self.setup.peer.address, &fault);
             }
@@ -378,11 +378,7 @@ fn poll_transfer<S: AsyncRead + AsyncWrite + Unpin>(
     poll_read(stream, input, cx).map(|read| read.map_or(Event::Lost, Event::Read))
 }
 
-fn poll_read(
-    stream: Pin<&mut impl AsyncRead>,
-    input: &mut BytesMut,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
+fn poll_read(stream: Pin<&mut impl AsyncRead>, input: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
     READ.with_borrow_mut(|buffer| {
         let mut read = ReadBuf::new(buffer);
         stream.poll_read(cx, &mut read).map_ok(|()| {

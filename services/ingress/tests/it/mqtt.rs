@@ -18,7 +18,8 @@ async fn connect_and_publish_in_one_write_are_both_answered() {
         let stage = Stage::new().await;
         let mut client = stage.open(version).await;
         let connect = Packet::Connect(Connect::new(version, "d"));
-        let bytes = client.encode(&[connect, Packet::Publish(qos1(1, "a", "first")), Packet::Publish(qos1(2, "a", "second"))]);
+        let bytes =
+            client.encode(&[connect, Packet::Publish(qos1(1, "a", "first")), Packet::Publish(qos1(2, "a", "second"))]);
         client.stream.write_all(&bytes).await.expect("connected");
         client.expect(|p| matches!(p, Packet::ConnAck(ack) if !ack.session_present)).await;
         client.expect_acks([1, 2]).await;
@@ -109,8 +110,13 @@ async fn a_will_is_published_when_its_client_is_lost_and_not_when_it_says_goodby
     let stage = Stage::new().await;
     for (payload, goodbye) in [("unseen", true), ("lost", false)] {
         let properties = drover_mqtt::Properties::default();
-        let will =
-            drover_mqtt::Will { qos: Qos::AtLeastOnce, retain: false, properties, topic: "w", payload: payload.as_bytes() };
+        let will = drover_mqtt::Will {
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            properties,
+            topic: "w",
+            payload: payload.as_bytes(),
+        };
         let mut client = stage.open(Version::V5).await;
         client.send(&Packet::Connect(Connect { will: Some(will), ..Connect::new(Version::V5, payload) })).await;
         client.expect(|p| matches!(p, Packet::ConnAck(_))).await;
@@ -178,7 +184,8 @@ async fn a_reader_that_stops_costs_only_itself() {
         assert_eq!(quick.message().await.len(), payload.len());
     }
     let metrics = stage.metrics.encode();
-    let dropped = metrics.lines().find(|l| l.starts_with("drover_ingress_messages_dropped_total{reason=\"slow_reader\"}"));
+    let dropped =
+        metrics.lines().find(|l| l.starts_with("drover_ingress_messages_dropped_total{reason=\"slow_reader\"}"));
     assert!(dropped.is_some(), "counted: {metrics}");
 }
 
@@ -187,14 +194,14 @@ async fn malformed_packets_end_only_their_own_connection() {
     let stage = Stage::new().await;
     let mut witness = stage.connect(Version::V5, "witness").await;
     let bad: [&[u8]; 8] = [
-        &[0x00, 0x00],                                     // reserved type
-        &[0x30, 0xff, 0xff, 0xff, 0xff, 0x7f],             // length of five bytes
-        &[0x30, 0x03, 0x00, 0x01, 0xff],                   // topic that is no UTF-8
-        &[0x30, 0x04, 0x00, 0x01, b'#', 0x00],             // topic with a wildcard
-        &[0x36, 0x05, 0x00, 0x01, b'a', 0x00, 0x01],       // QoS 3
-        &[0x82, 0x03, 0x00, 0x01, 0x00],                   // SUBSCRIBE without a filter
-        &[0x80, 0x02, 0x00, 0x01],                         // wrong flags
-        &[0x20, 0x02, 0x00, 0x00],                         // CONNACK from a client
+        &[0x00, 0x00],                               // reserved type
+        &[0x30, 0xff, 0xff, 0xff, 0xff, 0x7f],       // length of five bytes
+        &[0x30, 0x03, 0x00, 0x01, 0xff],             // topic that is no UTF-8
+        &[0x30, 0x04, 0x00, 0x01, b'#', 0x00],       // topic with a wildcard
+        &[0x36, 0x05, 0x00, 0x01, b'a', 0x00, 0x01], // QoS 3
+        &[0x82, 0x03, 0x00, 0x01, 0x00],             // SUBSCRIBE without a filter
+        &[0x80, 0x02, 0x00, 0x01],                   // wrong flags
+        &[0x20, 0x02, 0x00, 0x00],                   // CONNACK from a client
     ];
     for (n, bytes) in bad.iter().enumerate() {
         let mut client = stage.connect(Version::V5, &format!("bad-{n}")).await;
@@ -250,8 +257,7 @@ async fn a_revocation_returns_when_the_connection_is_closed_even_while_the_log_h
     stage.bus.set(Gate::Hanging);
     client.publish(1, "t", "x").await;
     let mut ingress = IngressClient::new(stage.network.client("ingress"));
-    let request =
-        RevokeRequest { tenant: "default".into(), device: "d".into(), credential_id: String::new() };
+    let request = RevokeRequest { tenant: "default".into(), device: "d".into(), credential_id: String::new() };
     let answer = ingress.revoke(request).await.expect("confirmed").into_inner();
     assert_eq!(answer.closed, 1);
     client.expect(|p| matches!(p, Packet::Disconnect(d) if d.reason == ReasonCode::AdministrativeAction)).await;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions};
 use drover_bus::{Bus, TopicConfig, TopicPartition};
-use drover_host::{Health, Metrics, Network, Ports, Service, ServiceConfig, Shutdown, Sockets, SystemClock, SystemRandom};
+use drover_host::{
+    Health, Metrics, Network, Ports, Service, ServiceConfig, Shutdown, Sockets, SystemClock, SystemRandom,
+};
 use drover_ingress::config::IngressConfig;
 use drover_ingress::{Ingress, IngressFaults};
 use drover_mqtt::{Connect, Decoder, Packet, PacketId, Publish, Side, Version, encode};
@@ -93,9 +95,11 @@ impl Stage {
         loop {
             let stored = self.bus.read(&at, 0, 64 << 20, std::time::Duration::from_millis(50)).await.expect("readable");
             if stored.len() > count {
-                let read = |s: drover_bus::Stored| PresenceReport::decode(s.record.value.expect("report")).expect("valid");
+                let read =
+                    |s: drover_bus::Stored| PresenceReport::decode(s.record.value.expect("report")).expect("valid");
                 return stored.into_iter().map(read).collect();
             }
+            tokio::task::yield_now().await;
         }
     }
 
@@ -110,8 +114,13 @@ impl Stage {
 async fn open_bus(data: &TempDir) -> Arc<GatedBus> {
     let (bus, _) = EmbeddedBus::open(&data.path().join("bus"), EmbeddedOptions::default()).expect("a log");
     for topic in [TELEMETRY_TOPIC, "drover.presence", "drover.registry.changes"] {
-        let config =
-            TopicConfig { topic: topic.into(), partitions: 1, compact: false, retention_ms: None, retention_bytes: None };
+        let config = TopicConfig {
+            topic: topic.into(),
+            partitions: 1,
+            compact: false,
+            retention_ms: None,
+            retention_bytes: None,
+        };
         bus.create_topic(config).await.expect("created");
     }
     Arc::new(GatedBus::new(bus))
@@ -169,7 +178,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Reads PUBACKs with these ids, in this order.
     pub async fn expect_acks(&mut self, ids: impl IntoIterator<Item = u16>) {
         for id in ids {
-            self.expect(|p| matches!(p, Packet::PubAck(ack) if ack.packet_id.get() == id && !ack.reason.is_error())).await;
+            self.expect(|p| matches!(p, Packet::PubAck(ack) if ack.packet_id.get() == id && !ack.reason.is_error()))
+                .await;
         }
     }
 

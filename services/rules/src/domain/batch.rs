@@ -33,6 +33,10 @@ pub struct Batch {
 pub struct Tally {
     pub messages: u64,
     pub repeats: u64,
+    /// Messages flagged as sent again whose first sending is not known; taken for new.
+    pub doubtful: u64,
+    /// Messages forgotten before their time because a window was full.
+    pub crowded_out: u64,
     pub dead_letters: u64,
     pub outbox: u64,
     pub kafka: u64,
@@ -103,13 +107,21 @@ impl Batch {
         match read(&stored) {
             Err(unreadable) => self.bury(Arc::new(stored), None, &unreadable.to_string()),
             Ok(telemetry) => {
-                let verdict = evaluation.window.as_mut().map_or(Verdict::New, |window| window.observe(&telemetry));
+                let verdict = evaluation.window.as_mut().map_or(Verdict::New, |window| self.look(window, &telemetry));
                 match verdict {
                     Verdict::Repeat => self.tally.repeats += 1,
                     Verdict::New => self.meet_rules(Arc::new(stored), &telemetry, evaluation),
                 }
             }
         }
+    }
+
+    fn look(&mut self, window: &mut RepeatWindow, telemetry: &Telemetry) -> Verdict {
+        let before = window.counts();
+        let verdict = window.observe(telemetry);
+        self.tally.doubtful += window.counts().doubtful - before.doubtful;
+        self.tally.crowded_out += window.counts().crowded_out - before.crowded_out;
+        verdict
     }
 
     fn meet_rules(&mut self, source: Arc<Stored>, telemetry: &Telemetry, evaluation: &Evaluation<'_>) {
@@ -146,11 +158,8 @@ impl Batch {
     /// A dead letter, and the rule's error action if it has one.
     fn fail(&mut self, inbound: &Inbound<'_>, rule: &Arc<Definition>, cause: &str) {
         let telemetry = inbound.telemetry;
-        let error = LastError {
-            time_ms: telemetry.time_ms,
-            message: cause.to_owned(),
-            topic: telemetry.topic.to_string(),
-        };
+        let error =
+            LastError { time_ms: telemetry.time_ms, message: cause.to_owned(), topic: telemetry.topic.to_string() };
         self.rule_tally(rule).errors.push(error);
         self.bury(inbound.source.clone(), Some(&rule.name), cause);
         let Some(action) = &rule.error_action else { return };

@@ -22,8 +22,15 @@ pub struct Definition {
 #[derive(Debug)]
 pub enum CompiledAction {
     /// `key` absent: the device. `partitions`: of a topic that has to be made.
-    Kafka { topic: Topic, key: Option<Template>, partitions: u32 },
-    Republish { topic: Template, qos: Qos },
+    Kafka {
+        topic: Topic,
+        key: Option<Template>,
+        partitions: u32,
+    },
+    Republish {
+        topic: Template,
+        qos: Qos,
+    },
 }
 
 impl Definition {
@@ -33,7 +40,9 @@ impl Definition {
         let actions = spec.actions.iter().enumerate();
         Ok(Self {
             rule: Rule::compile(&spec.sql)?,
-            actions: actions.map(|(i, action)| compile(action, &format!("spec.actions[{i}]"))).collect::<Result<_, _>>()?,
+            actions: actions
+                .map(|(i, action)| compile(action, &format!("spec.actions[{i}]")))
+                .collect::<Result<_, _>>()?,
             error_action: spec.error_action.as_ref().map(|action| compile(action, "spec.errorAction")).transpose()?,
             tenant,
             name: name.to_owned(),

@@ -45,7 +45,10 @@ async fn an_output_carries_key_id_rule_time_and_trace_of_its_source() {
     let running = world.start("a", EngineFaults::default());
     world.drained().await;
     let (keyed, plain) = (world.read("home.keyed").await, world.read("home.plain").await);
-    assert_eq!((keyed[0].record.key.as_deref(), plain[0].record.key.as_deref()), (Some(&b"hall-1"[..]), Some(&b"d"[..])));
+    assert_eq!(
+        (keyed[0].record.key.as_deref(), plain[0].record.key.as_deref()),
+        (Some(&b"hall-1"[..]), Some(&b"d"[..]))
+    );
     for (stored, action) in [(&keyed[0], 0), (&plain[0], 1)] {
         let id: RecordId = source.id.derived("keyed", action);
         assert_eq!(stored.record.header("id"), Some(&id.0[..]));
@@ -65,7 +68,8 @@ async fn a_killed_engine_goes_on_where_it_was_and_every_output_is_there_once() {
         let least = usize::from(round) * 80;
         until("some outputs", async || world.read("home.even").await.len() >= least).await;
         running.kill().await;
-        let bus = std::mem::replace(&mut world.bus, std::sync::Arc::new(drover_sim::SimBus::new(0, Default::default())));
+        let bus =
+            std::mem::replace(&mut world.bus, std::sync::Arc::new(drover_sim::SimBus::new(0, Default::default())));
         until("the killed engine let go", async || std::sync::Arc::strong_count(&bus) == 1).await;
         drop(bus);
         world.bus = open(&dir);

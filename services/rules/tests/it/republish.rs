@@ -79,22 +79,26 @@ async fn what_the_ingress_refuses_or_has_hopped_too_often_becomes_a_dead_letter(
     let ingress = FakeIngress::default();
     ingress.serve(&world);
     world.rule("alerts", 1, Some(alerts())).await;
-    world.publish([
-        targeted(0, "forbidden"),
-        Telemetry { hops: 5, ..targeted(1, "alerts") },
-        targeted(2, "al+erts"),
-        Telemetry { hops: 4, ..targeted(3, "alerts") },
-    ])
-    .await;
+    world
+        .publish([
+            targeted(0, "forbidden"),
+            Telemetry { hops: 5, ..targeted(1, "alerts") },
+            targeted(2, "al+erts"),
+            Telemetry { hops: 4, ..targeted(3, "alerts") },
+        ])
+        .await;
     let running = world.start("a", EngineFaults::default());
     until("the good one", async || ingress.published().len() == 1).await;
     assert_eq!(ingress.published()[0].hops, 5);
     let mut errors: Vec<String> = world.read(ERRORS_TOPIC).await.iter().map(|l| header(l, "error")).collect();
     errors.sort_unstable();
-    assert_eq!(errors, [
-        "action 0: message was republished 5 times, limit is 5",
-        "action 0: topic \"al+erts/d\": topic name contains the wildcard '+'",
-        "not there",
-    ]);
+    assert_eq!(
+        errors,
+        [
+            "action 0: message was republished 5 times, limit is 5",
+            "action 0: topic \"al+erts/d\": topic name contains the wildcard '+'",
+            "not there",
+        ]
+    );
     running.stop().await;
 }

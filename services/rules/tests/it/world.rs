@@ -14,9 +14,7 @@ use drover_proto::rules::v1::{GetStatusRequest, RuleStatus};
 use drover_proto::types::v1 as wire;
 use drover_rules::{CHANGES_TOPIC, EngineFaults, RulesConfig, run_with};
 use drover_types::object::RuleSpec;
-use drover_types::{
-    ClientId, DeviceId, Qos, RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TopicName, fingerprint,
-};
+use drover_types::{ClientId, DeviceId, Qos, RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TopicName, fingerprint};
 use prost::Message as _;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;

@@ -121,7 +121,7 @@ impl Connection {
         if let (Some(live), Some(packet_id)) = (self.live(), publish.packet_id) {
             live.inbound.push(Some(packet_id), 0, Outcome::Refused(fault.reason_code()));
         }
-        self.effects.push_back(Effect::Refused { qos0: publish.packet_id.is_none(), fault });
+        self.effects.push_back(Effect::Refused(fault));
         self.acknowledge_done();
     }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 use drover_mqtt::{
-    Ack, Connect, Decoder, Disconnect, Packet, PacketId, Properties, Property, PropertyList, Publish, ReasonCode,
-    Side, Subscribe, SubscriptionList, Subscription, SubscriptionOptions, Version, Will as WillPacket, encode,
+    Ack, Connect, Decoder, Disconnect, Packet, PacketId, Properties, Property, PropertyList, Publish, ReasonCode, Side,
+    Subscribe, Subscription, SubscriptionList, SubscriptionOptions, Version, Will as WillPacket, encode,
 };
 use drover_types::object::{Effect as Permission, PolicyAction, Statement};
 use drover_types::{ClientId, DeviceId, Qos, Random, TenantId};
@@ -55,12 +55,8 @@ impl Client {
     }
 
     fn with_peer(version: Version, change: impl FnOnce(&mut Peer)) -> Self {
-        let mut peer = Peer {
-            address: ([127, 0, 0, 1], 1).into(),
-            certificate: None,
-            anonymous: true,
-            over_limit: false,
-        };
+        let mut peer =
+            Peer { address: ([127, 0, 0, 1], 1).into(), certificate: None, anonymous: true, over_limit: false };
         change(&mut peer);
         let environment = Arc::new(Environment { limits: LIMITS, random: Arc::new(Zeros) });
         let client = ClientId::new("c").expect("valid");
@@ -301,10 +297,9 @@ fn a_policy_decides_on_client_id_and_will() {
         topic: "secret",
         payload: b"",
     };
-    for connect in [
-        Connect::new(Version::V5, "somebody-else"),
-        Connect { will: Some(will), ..Connect::new(Version::V5, "c") },
-    ] {
+    for connect in
+        [Connect::new(Version::V5, "somebody-else"), Connect { will: Some(will), ..Connect::new(Version::V5, "c") }]
+    {
         let mut client = Client::new(Version::V5);
         client.send(&Packet::Connect(connect));
         client.connection.authenticated(Ok(Arc::new(identity())));
@@ -475,14 +470,12 @@ fn nobody_is_waited_for_without_end_before_it_is_known() {
 #[test]
 fn each_filter_of_a_subscribe_is_granted_or_refused_by_itself() {
     // [MQTT-3.8.4-6], and QoS 2 is granted as 1
-    for (version, codes) in [
-        (Version::V5, [1, 0x87, 0x8f, 0x9e, 0, 0x97]),
-        (Version::V311, [1, 0x80, 0x80, 0x80, 0, 0x80]),
-    ] {
+    for (version, codes) in
+        [(Version::V5, [1, 0x87, 0x8f, 0x9e, 0, 0x97]), (Version::V311, [1, 0x80, 0x80, 0x80, 0, 0x80])]
+    {
         let mut client = Client::connected(version);
         let mut list = SubscriptionList::default();
-        let filters =
-            [("ok/#", 2), ("secret/#", 1), ("ok/#/x", 1), ("$share/g/ok/a", 1), ("ok/+", 0), ("ok/third", 1)];
+        let filters = [("ok/#", 2), ("secret/#", 1), ("ok/#/x", 1), ("$share/g/ok/a", 1), ("ok/+", 0), ("ok/third", 1)];
         for (filter, qos) in filters {
             let options = SubscriptionOptions::new(Qos::try_from(qos).expect("a qos"));
             list.push(Subscription { filter, options }).expect("short");
@@ -503,7 +496,7 @@ fn a_goodbye_of_the_client_decides_on_will_and_session() {
     let expiry = properties(&[Property::SessionExpiry(30)]);
     let goodbye = Disconnect::new(ReasonCode::Success);
     for (disconnect, will) in [
-        (goodbye, WillFate::Discard),                                           // [MQTT-3.14.4-3]
+        (goodbye, WillFate::Discard), // [MQTT-3.14.4-3]
         (Disconnect::new(ReasonCode::DisconnectWithWill), WillFate::Publish),
     ] {
         let mut client = Client::connected(Version::V5);
@@ -518,8 +511,11 @@ fn a_goodbye_of_the_client_decides_on_will_and_session() {
 
 #[test]
 fn those_who_end_a_connection_are_named_in_its_disconnect() {
-    let table =
-        [(Stop::TakenOver, "0x8e", WillFate::Publish), (Stop::Revoked, "0x98", WillFate::Discard), (Stop::Drain, "0x8b", WillFate::Publish)];
+    let table = [
+        (Stop::TakenOver, "0x8e", WillFate::Publish),
+        (Stop::Revoked, "0x98", WillFate::Discard),
+        (Stop::Drain, "0x8b", WillFate::Publish),
+    ];
     for (stop, reason, will) in table {
         let mut client = Client::connected(Version::V5);
         client.connection.stop(stop);

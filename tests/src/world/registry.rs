@@ -1,0 +1,71 @@
+//! A registry that admits every device of tenant `default`: who is allowed what is not this world's subject.
+
+use drover_host::Network;
+use drover_proto::registry::v1::authenticate_request::Proof;
+use drover_proto::registry::v1::registry_server::{Registry, RegistryServer};
+use drover_proto::registry::v1::*;
+use drover_proto::types::v1::{Effect, Identity, PolicyAction, Statement};
+use tonic::{Request, Response, Status};
+
+struct EverybodyIsWelcome;
+
+/// Serves within this process as long as the runtime lives.
+pub fn serve(network: &Network) {
+    let server = tonic::transport::Server::builder().add_service(RegistryServer::new(EverybodyIsWelcome));
+    tokio::spawn(server.serve_with_incoming(network.listen("registry")));
+}
+
+fn identity(device: String) -> Identity {
+    let actions = [PolicyAction::Connect, PolicyAction::Publish, PolicyAction::Subscribe];
+    let statement = |action: PolicyAction, resource: &str| Statement {
+        effect: Effect::Allow.into(),
+        actions: vec![action.into()],
+        resources: vec![resource.to_owned()],
+    };
+    let statements = actions.map(|a| statement(a, if a == PolicyAction::Connect { "${device}" } else { "#" }));
+    Identity { tenant: "default".into(), device, statements: statements.to_vec(), ..Identity::default() }
+}
+
+/// The registry's service, of which this world uses one call.
+macro_rules! registry {
+    ($($call:ident: $request:ident -> $response:ident;)*) => {
+        #[tonic::async_trait]
+        impl Registry for EverybodyIsWelcome {
+            async fn authenticate(
+                &self,
+                request: Request<AuthenticateRequest>,
+            ) -> Result<Response<AuthenticateResponse>, Status> {
+                match request.into_inner().proof {
+                    Some(Proof::Anonymous(anonymous)) => {
+                        Ok(Response::new(AuthenticateResponse { identity: Some(identity(anonymous.client_id)) }))
+                    }
+                    other => Err(Status::unauthenticated(format!("unexpected proof {}", other.is_some()))),
+                }
+            }
+
+            $(async fn $call(&self, _: Request<$request>) -> Result<Response<$response>, Status> {
+                Err(Status::unimplemented("not asked in this world"))
+            })*
+        }
+    };
+}
+
+registry! {
+    create_device: CreateDeviceRequest -> CreateDeviceResponse;
+    update_device: UpdateDeviceRequest -> UpdateDeviceResponse;
+    get_device: GetDeviceRequest -> GetDeviceResponse;
+    list_devices: ListDevicesRequest -> ListDevicesResponse;
+    delete_device: DeleteDeviceRequest -> DeleteDeviceResponse;
+    issue_token: IssueTokenRequest -> IssueTokenResponse;
+    issue_certificate: IssueCertificateRequest -> IssueCertificateResponse;
+    list_credentials: ListCredentialsRequest -> ListCredentialsResponse;
+    revoke_credential: RevokeCredentialRequest -> RevokeCredentialResponse;
+    put_policy: PutPolicyRequest -> PutPolicyResponse;
+    get_policy: GetPolicyRequest -> GetPolicyResponse;
+    list_policies: ListPoliciesRequest -> ListPoliciesResponse;
+    delete_policy: DeletePolicyRequest -> DeletePolicyResponse;
+    put_rule: PutRuleRequest -> PutRuleResponse;
+    get_rule: GetRuleRequest -> GetRuleResponse;
+    list_rules: ListRulesRequest -> ListRulesResponse;
+    delete_rule: DeleteRuleRequest -> DeleteRuleResponse;
+}
