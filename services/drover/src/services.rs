@@ -11,13 +11,8 @@ use crate::start::{self, Plan};
 /// Every service this executable can run, in the order in which they start.
 pub const ALL: [Entry; 4] = [
     Entry::of::<drover_registry::Registry>(),
-<<<<<<< HEAD
-    Entry::of::<drover_rules::Rules>(),
-    Entry::of::<drover_ingress::Ingress>(),
-=======
     Entry::of::<drover_ingress::Ingress>(),
     Entry::of::<drover_rules::Rules>(),
->>>>>>> main
     Entry::of::<drover_gateway::Gateway>(),
 ];
 
