@@ -13,7 +13,8 @@ pub fn reading(n: usize, step: u64) -> String {
     let phase = std::f64::consts::TAU * (step as f64 / PERIOD + n as f64 / 7.0);
     let temperature = (210.0 + 60.0 * phase.sin()).round() / 10.0;
     let percent = 100 - (n as u64 * 10 + step) % 101;
-    json!({"temperature": temperature, "humidity": 40 + n % 20, "battery": {"percent": percent}, "at": step}).to_string()
+    json!({"temperature": temperature, "humidity": 40 + n % 20, "battery": {"percent": percent}, "at": step})
+        .to_string()
 }
 
 #[cfg(test)]
