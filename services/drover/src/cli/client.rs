@@ -20,10 +20,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     #[error(
-        "cannot read the admin token {}: {source}; run this where `drover up` runs, or use --token-file or DROVER_TOKEN",
+        "cannot read the admin token {}: {reason}; run this where `drover up` runs, or use --token-file or DROVER_TOKEN",
         file.display()
     )]
-    Token { file: PathBuf, source: io::Error },
+    Token { file: PathBuf, reason: io::Error },
     #[error("no platform answers at {server}: {reason}; start one with `drover up`, or name another with --server")]
     Unreachable { server: String, reason: String },
     #[error(
@@ -35,7 +35,7 @@ pub enum ClientError {
     #[error("{server} answered HTTP {status}, which is no answer of a Drover gateway; check --server")]
     Foreign { server: String, status: u16 },
     #[error("--tenant: {0}")]
-    Tenant(#[from] drover_types::InvalidId),
+    Tenant(drover_types::InvalidId),
 }
 
 /// `field: message (limit …, was …)`.
@@ -64,7 +64,7 @@ impl Client {
             agent: config.build().into(),
             server: server.trim_end_matches('/').to_owned(),
             token: token.to_owned(),
-            tenant: TenantId::new(tenant)?,
+            tenant: TenantId::new(tenant).map_err(ClientError::Tenant)?,
         })
     }
 

@@ -34,7 +34,7 @@ impl Connection {
         let token = match std::env::var(TOKEN_VARIABLE) {
             Ok(token) => token,
             Err(_) => std::fs::read_to_string(&self.token_file)
-                .map_err(|source| ClientError::Token { file: self.token_file.clone(), source })?,
+                .map_err(|reason| ClientError::Token { file: self.token_file.clone(), reason })?,
         };
         Client::new(&self.server, token.trim(), &self.tenant)
     }

@@ -13,8 +13,8 @@ const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Why a file is no list of objects.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    #[error("{file}: {source}")]
-    Read { file: String, source: std::io::Error },
+    #[error("{file}: {reason}")]
+    Read { file: String, reason: std::io::Error },
     #[error("{file} has more than {FILE_BYTES_MAX} bytes")]
     TooLarge { file: String },
     #[error("{file}:{line}:{column}: {problem}")]
@@ -38,7 +38,7 @@ fn contents(file: &Path, name: &str) -> Result<String, ManifestError> {
         true => std::io::stdin().take(FILE_BYTES_MAX + 1).read_to_string(&mut text),
         false => std::fs::File::open(file).and_then(|f| f.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)),
     };
-    let bytes = read.map_err(|source| ManifestError::Read { file: name.to_owned(), source })?;
+    let bytes = read.map_err(|reason| ManifestError::Read { file: name.to_owned(), reason })?;
     if bytes as u64 > FILE_BYTES_MAX {
         return Err(ManifestError::TooLarge { file: name.to_owned() });
     }
@@ -126,7 +126,7 @@ mod tests {
     fn a_syntax_error_is_told_with_file_line_and_column() {
         assert_eq!(
             refused("kind: Rule\nspec: [1,\n"),
-            "r.yaml:3:1: did not find expected node content while parsing a flow node"
+            "r.yaml:3:1: did not find expected node content, while parsing a flow node"
         );
         assert_eq!(refused("{\"kind\": \"Rule\""), "r.yaml:1:15: EOF while parsing an object");
     }

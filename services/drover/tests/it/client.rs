@@ -70,7 +70,7 @@ fn a_device_is_made_listed_and_deleted() {
         "NAME  TYPE        STATE      LAST-SEEN\nt-1   thermostat  NeverSeen  -\n"
     );
     assert_eq!(platform.json(&["device", "list", "--all", "-n", "home"])["items"][0]["metadata"]["name"], "t-2");
-    assert_eq!(platform.refuses(&["device", "create", "t-1"]), "drover: device t-1 already exists");
+    assert_eq!(platform.refuses(&["device", "create", "t-1"]), "drover: device/default/t-1 exists already");
     assert_eq!(platform.says(&["device", "delete", "t-1"]), "device t-1 is deleted\n");
     assert!(platform.refuses(&["device", "get", "t-1"]).contains("t-1"));
     assert!(platform.refuses(&["device", "create", "a/b"]).starts_with("drover: metadata.name: device contains '/'"));

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use drover_host::SystemClock;
 use drover_mqtt::client::{Client, ClientOptions, Event};
 use drover_mqtt::{Publish, Version};
-use drover_types::Qos;
+use drover_types::{Clock, Qos};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -64,7 +65,8 @@ async fn publish(n: usize, access: Access, seconds: u64) -> anyhow::Result<Told>
     let topic = format!("demo/{}/climate", access.device);
     let mut connection = Connection::open(&access).await?;
     let mut published = 0;
-    for step in 0..seconds {
+    let first = SystemClock.now_ms() / 1_000;
+    for step in first..first.saturating_add(seconds) {
         let payload = reading(n, step);
         connection.publish(&topic, payload.as_bytes()).await?;
         published += 1;

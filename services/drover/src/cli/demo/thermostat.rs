@@ -1,16 +1,20 @@
-//! What a simulated thermostat says: a function of its number and the time, so that each run looks the same.
+//! What a simulated thermostat says: a function of its number and the time.
+//!
+//! It says the time too: equal readings, sent with equal packet identifiers by a second run, would rightly be taken for
+//! repeats.
 
 use serde_json::json;
 
 /// Readings until the temperature is where it began.
 const PERIOD: f64 = 20.0;
 
-/// Reading number `step` of thermostat `n`, as JSON.
+/// The reading of thermostat `n` in second `step` since the Unix epoch, as JSON.
 pub fn reading(n: usize, step: u64) -> String {
     let phase = std::f64::consts::TAU * (step as f64 / PERIOD + n as f64 / 7.0);
     let temperature = (210.0 + 60.0 * phase.sin()).round() / 10.0;
     let percent = 100 - (n as u64 * 10 + step) % 101;
-    json!({"temperature": temperature, "humidity": 40 + n % 20, "battery": {"percent": percent}}).to_string()
+    json!({"temperature": temperature, "humidity": 40 + n % 20, "battery": {"percent": percent}, "at": step})
+        .to_string()
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ client.on("error", (error) => {
 let sent = 0;
 client.once("connect", () => {
   const timer = setInterval(() => {
-    const reading = JSON.stringify({ temperature: 20 + sent });
+    const reading = JSON.stringify({ temperature: 20 + sent, at: Date.now() });
     client.publish(`sensors/${device}/climate`, reading, { qos: 1 }, () => {
       console.log("published", reading);
       sent += 1;

@@ -15,7 +15,7 @@ client.username_pw_set(USER, TOKEN)
 client.connect(HOST, PORT)
 client.loop_start()
 for n in range(10):
-    reading = json.dumps({"temperature": 20 + n})
+    reading = json.dumps({"temperature": 20 + n, "at": round(time.time() * 1000)})
     message = client.publish(f"sensors/{DEVICE}/climate", reading, qos=1)
     message.wait_for_publish(10)
     if not message.is_published():
