@@ -48,7 +48,7 @@ fn addresses(parts: &[Part]) -> Vec<(&'static str, Vec<SocketAddr>)> {
 /// What to try, by the key of the listener it needs.
 fn commands(data: &Path, ca: &Path) -> [(&'static str, String); 5] {
     let token = data::token_path(data);
-    let publish = "-i kitchen -q 1 -t sensors/kitchen/climate -m '{\"temperature\": 31.5}'";
+    let publish = "-q 1 -t sensors/kitchen/climate -m '{\"temperature\": 31.5}'";
     [
         ("ingress.mqtt.listen", format!("mosquitto_pub -h HOST -p PORT {publish}")),
         ("ingress.mqtts.listen", format!("mosquitto_pub --cafile {} -h HOST -p PORT {publish}", ca.display())),

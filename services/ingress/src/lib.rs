@@ -123,6 +123,7 @@ fn node(config: &IngressConfig, ports: &Ports, boot: u32, fresh: Arc<Freshness>)
         clock: ports.clock.clone(),
         random: ports.random.clone(),
         authenticator: Arc::new(registry),
+        started: tokio::time::Instant::now(),
     };
     let environment = Environment { limits: config.connection_limits(), random: ports.random.clone() };
     let sessions = Sessions::new(boot, config.limits.persistent_sessions);

@@ -49,12 +49,14 @@ pub struct NodePorts {
     pub clock: Arc<dyn Clock>,
     pub random: Arc<dyn Random>,
     pub authenticator: Arc<dyn Authenticator>,
+    /// The zero of monotonic time.
+    pub started: tokio::time::Instant,
 }
 
 impl Node {
     /// A node without connections.
     pub fn new(ports: NodePorts, environment: Environment, sessions: Sessions, telemetry: Telemetry) -> Self {
-        let NodePorts { bus, clock, random, authenticator } = ports;
+        let NodePorts { bus, clock, random, authenticator, started } = ports;
         Self {
             bus,
             clock,
@@ -66,7 +68,7 @@ impl Node {
             telemetry,
             topic: TELEMETRY_TOPIC.into(),
             router: RwLock::default(),
-            started: tokio::time::Instant::now(),
+            started,
             wills: Arc::new(Semaphore::new(WILLS_WAITING_MAX)),
             will_tasks: TaskTracker::new(),
         }
