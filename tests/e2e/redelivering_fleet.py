@@ -26,6 +26,7 @@ class Device:
         self.name = f"dev-{number}"
         self.acknowledged = []
         self.numbers = {}
+        self.early = set()
         self.lock = threading.Lock()
         self.room = threading.Semaphore(WINDOW)
         self.client = new_client(self.name)
@@ -35,8 +36,20 @@ class Device:
 
     def on_publish(self, client, userdata, mid, *rest):
         with self.lock:
-            self.acknowledged.append(self.numbers[mid])
+            self.settle(mid) if mid in self.numbers else self.early.add(mid)
+
+    def settle(self, mid):
+        self.acknowledged.append(self.numbers[mid])
         self.room.release()
+
+    def publish(self, number):
+        # Without the lock: paho calls on_publish with a lock of its own that publish takes as well.
+        sent = self.client.publish("fleet/" + self.name, json.dumps({"device": self.name, "n": number}), qos=1)
+        with self.lock:
+            self.numbers[sent.mid] = number
+            if sent.mid in self.early:
+                self.early.remove(sent.mid)
+                self.settle(sent.mid)
 
     def run(self):
         while True:
@@ -48,9 +61,7 @@ class Device:
         self.client.loop_start()
         for number in range(messages):
             self.room.acquire()
-            with self.lock:
-                sent = self.client.publish("fleet/" + self.name, json.dumps({"device": self.name, "n": number}), qos=1)
-                self.numbers[sent.mid] = number
+            self.publish(number)
             time.sleep(0.005)
         deadline = time.time() + PATIENCE_S
         while len(self.acknowledged) < messages and time.time() < deadline:
