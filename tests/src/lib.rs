@@ -8,5 +8,5 @@ mod tools;
 pub mod world;
 
 pub use kafka::{Output, read_committed};
-pub use platform::{Platform, Started};
-pub use tools::{NOT_RUN, lines_of, python, script, tool};
+pub use platform::Platform;
+pub use tools::{lines_of, python, script, tool};

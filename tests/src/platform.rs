@@ -23,12 +23,6 @@ pub struct Platform {
     arguments: Vec<String>,
 }
 
-/// What a start printed and how long it took until ready.
-#[derive(Debug)]
-pub struct Started {
-    pub until_ready: Duration,
-}
-
 impl Platform {
     /// Starts the platform on an empty data directory and free ports.
     pub fn start() -> anyhow::Result<Self> {
@@ -45,15 +39,13 @@ impl Platform {
     }
 
     /// Starts the process again on the same data and ports, and waits until it is ready.
-    pub fn resume(&mut self) -> anyhow::Result<Started> {
-        let started = std::time::Duration::ZERO;
+    pub fn resume(&mut self) -> anyhow::Result<()> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log())?;
         let mut command = Command::new(executable()?);
         command.arg("up").arg("--data").arg(self.data()).arg("--port-offset").arg(self.offset.to_string());
         command.args(&self.arguments).env("DROVER_LOG__LEVEL", "info");
         self.child = Some(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?);
-        let waited = self.until("ready", |platform| Ok(platform.admin("/readyz").is_ok()))?;
-        Ok(Started { until_ready: started + waited })
+        self.until("ready", |platform| Ok(platform.admin("/readyz").is_ok()))
     }
 
     /// Kills the process as `kill -9` does.
@@ -81,7 +73,7 @@ impl Platform {
     }
 
     /// Waits until `state` holds; fails when the process ends or patience does, with the end of its log.
-    pub fn until(&mut self, what: &str, state: impl Fn(&Self) -> anyhow::Result<bool>) -> anyhow::Result<Duration> {
+    pub fn until(&mut self, what: &str, state: impl Fn(&Self) -> anyhow::Result<bool>) -> anyhow::Result<()> {
         let mut waited = Duration::ZERO;
         while !state(self)? {
             if let Some(status) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
@@ -90,7 +82,7 @@ impl Platform {
             ensure!(waited < PATIENCE, "not {what} within {PATIENCE:?}:\n{}", self.log_end());
             waited += pause();
         }
-        Ok(waited)
+        Ok(())
     }
 
     /// A port of the contract, moved by this platform's offset.
@@ -98,11 +90,7 @@ impl Platform {
         contract + self.offset
     }
 
-    /// Process id, while it runs.
-    pub fn pid(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
-    }
-
+    /// Its data directory.
     pub fn data(&self) -> PathBuf {
         self.directory.path().join("data")
     }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, ensure};
 
 /// How a test says that it could not run; what follows names the missing part.
-pub const NOT_RUN: &str = "NOT RUN:";
+const NOT_RUN: &str = "NOT RUN:";
 
 /// The program, or `None` after saying what is not run without it.
 pub fn tool(name: &str) -> Option<PathBuf> {

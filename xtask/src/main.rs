@@ -1,7 +1,8 @@
-//! House tasks: `cargo xtask gen | tidy | check`.
+//! House tasks: `cargo xtask gen | tidy | check | bench`.
 //!
 //! A task only lists and runs; what it knows lives in its module.
 
+mod bench;
 mod check;
 mod generated;
 mod links;
@@ -26,6 +27,8 @@ enum Task {
     Tidy,
     /// Run all that the gate runs besides the tests: formatting, lints, house rules, generated files.
     Check,
+    /// Measure start, idle memory and durable throughput of the release build, with mosquitto in the same run.
+    Bench(bench::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -33,6 +36,7 @@ fn main() -> anyhow::Result<()> {
         Task::Gen => generated::write(&root()),
         Task::Tidy => tidy::report(&root()),
         Task::Check => check::run(&root()),
+        Task::Bench(options) => bench::run(&root(), &options),
     }
 }
 
