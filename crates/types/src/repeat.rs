@@ -8,6 +8,10 @@
 //! over with the repeat, so that the same packet id with the same payload later in that session is a new message.
 //! A message that names itself (user property `drover-id`, or the id of a republished record) is a repeat exactly if
 //! its name is in the window. In doubt a message is new.
+//!
+//! Two cases are beyond it. A device that sends the same payload under the same packet id in a new session within the
+//! window's time looks like one that sends again, and is taken for that. And an MQTT 3.1.1 client, which knows no receive
+//! maximum, may have more messages in flight than the window holds; what it sends again of those comes out twice.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -85,7 +89,8 @@ impl RepeatWindow {
         let Some(name) = Name::of(message) else {
             return Verdict::New;
         };
-        let client: Arc<str> = format!("{}/{}", message.tenant, message.client).into();
+        // With the device: republished records of all devices have their rule as the client.
+        let client: Arc<str> = format!("{}/{}/{}", message.tenant, message.device, message.client).into();
         let verdict = self.look_up(&client, &name, message);
         if verdict == Verdict::New && message.dup {
             self.counts.doubtful += 1;

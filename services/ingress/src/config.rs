@@ -210,8 +210,13 @@ impl ServiceConfig for IngressConfig {
         if payload > PAYLOAD_BYTES_MAX {
             return Err(ApiError::invalid("ingress.limits.payload", "too large").over(PAYLOAD_BYTES_MAX, payload));
         }
-        if self.limits.receive_maximum == 0 {
-            return Err(ApiError::invalid("ingress.limits.receive_maximum", "out of range").over("1 to 65535", 0));
+        // The window that recognises what is sent again holds as many messages of a client.
+        let receive_maximum = self.limits.receive_maximum;
+        if receive_maximum == 0 || receive_maximum > RECEIVE_MAXIMUM {
+            let limit = format!("1 to {RECEIVE_MAXIMUM}");
+            return Err(
+                ApiError::invalid("ingress.limits.receive_maximum", "out of range").over(limit, receive_maximum)
+            );
         }
         if self.limits.session_expiry.as_millis() / 1_000 > u64::from(SESSION_EXPIRY_SECONDS_MAX) {
             let value = self.limits.session_expiry;

@@ -39,6 +39,8 @@ pub struct Ingress;
 pub struct IngressFaults {
     /// PUBACK before the message is durable (P1).
     pub ack_before_append: bool,
+    /// The messages of one device go to several partitions (P2).
+    pub scatter_devices: bool,
 }
 
 #[async_trait]

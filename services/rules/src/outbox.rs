@@ -15,6 +15,7 @@ use drover_proto::ingress::v1::PublishRequest;
 use drover_proto::ingress::v1::ingress_client::IngressClient;
 use drover_proto::rules::v1::{OutboxEntry, outbox_entry};
 use drover_types::ErrorCode;
+use drover_types::limits::RECEIVE_MAXIMUM;
 use futures::future::join_all;
 use prost::Message as _;
 
@@ -24,8 +25,9 @@ use crate::telemetry::Telemetry;
 
 /// Consumer group of the outbox.
 pub const OUTBOX_GROUP: &str = "drover.rules.outbox";
-/// Entries of one poll; those of one partition run one after the other.
-const POLL_RECORDS: usize = 200;
+/// Entries of one poll; those of one partition run one after the other. After a crash they are sent again, so they must
+/// fit the window that recognises what is sent again.
+const POLL_RECORDS: usize = RECEIVE_MAXIMUM as usize;
 /// Longest wait of one poll.
 const POLL_WAIT: Duration = Duration::from_secs(1);
 /// A member that hangs for this long loses its partitions.

@@ -45,6 +45,7 @@ const LOOK: Duration = Duration::from_millis(50);
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Broken {
     pub ack_before_append: bool,
+    pub scatter_devices: bool,
     pub offset_before_output: bool,
     pub no_repeat_window: bool,
 }
@@ -194,7 +195,8 @@ impl World {
 
     fn start_ingress(&mut self) {
         let bus = SeverableBus::new(self.bus.clone());
-        let faults = IngressFaults { ack_before_append: self.broken.ack_before_append };
+        let Broken { ack_before_append, scatter_devices, .. } = self.broken;
+        let faults = IngressFaults { ack_before_append, scatter_devices };
         let ports = self.ports("ingress", &bus);
         let running = Ingress::run_with_faults(IngressConfig::default(), ports, Shutdown::new(), faults);
         self.ingress = Some(Incarnation { bus, task: tokio::spawn(running) });

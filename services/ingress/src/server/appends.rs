@@ -6,7 +6,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use drover_bus::{Bus, Outgoing, Topic};
 use futures::FutureExt;
@@ -34,13 +34,15 @@ pub enum Settled {
 pub struct Appends {
     bus: Arc<dyn Bus>,
     topic: Topic,
+    /// Whether a device's messages go to two partitions in turn, which breaks P2 on purpose.
+    scatter: bool,
     under_way: Option<(BoxFuture<'static, Result<(), String>>, Batch)>,
 }
 
 impl Appends {
     /// No batches yet.
-    pub fn new(bus: Arc<dyn Bus>, topic: Topic) -> Self {
-        Self { bus, topic, under_way: None }
+    pub fn new(bus: Arc<dyn Bus>, topic: Topic, scatter: bool) -> Self {
+        Self { bus, topic, scatter, under_way: None }
     }
 
     /// Whether nothing is on its way, so that a batch may be pushed.
@@ -51,8 +53,16 @@ impl Appends {
     /// Starts an append. To be called only while nothing is on its way.
     pub fn push(&mut self, messages: Vec<Arc<Message>>) {
         debug_assert!(self.is_empty());
-        let records = messages.iter().map(|message| message.outgoing(&self.topic)).collect();
-        let append = append(self.bus.clone(), records).boxed();
+        let mut records: Vec<_> = messages.iter().map(|message| message.outgoing(&self.topic)).collect();
+        if self.scatter {
+            let turn = |message: &Message| u32::from(message.telemetry.packet_id.unwrap_or_default() % 2);
+            records.iter_mut().zip(&messages).for_each(|(record, message)| record.partition = Some(turn(message)));
+        }
+        let mut append = append(self.bus.clone(), records).boxed();
+        // Polled at once, so that its place is taken before another connection of this client comes to append.
+        if let Poll::Ready(done) = append.poll_unpin(&mut Context::from_waker(Waker::noop())) {
+            append = std::future::ready(done).boxed();
+        }
         self.under_way = Some((append, Batch { messages, since: Instant::now() }));
     }
 

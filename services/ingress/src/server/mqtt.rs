@@ -80,6 +80,7 @@ enum Event {
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, setup: Setup) {
     let node = setup.node.clone();
     let connection = Connection::new(node.environment.clone(), setup.peer.clone(), node.now());
+    let appends = Appends::new(node.bus.clone(), node.topic.clone(), setup.faults.scatter_devices);
     let mut driver = Driver {
         setup,
         stream,
@@ -90,7 +91,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, setup: Setup) {
         written: Instant::now(),
         authenticating: None,
         reserved: false,
-        appends: Appends::new(node.bus.clone(), node.topic.clone()),
+        appends,
         session: None,
         publisher: None,
         close: None,

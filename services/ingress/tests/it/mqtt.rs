@@ -162,7 +162,7 @@ async fn when_the_log_fails_the_connection_closes_without_an_acknowledgement() {
 
 #[tokio::test]
 async fn the_broken_variant_acknowledges_what_is_not_stored() {
-    let stage = Stage::with(|_| (), IngressFaults { ack_before_append: true }).await;
+    let stage = Stage::with(|_| (), IngressFaults { ack_before_append: true, ..IngressFaults::default() }).await;
     let mut client = stage.connect(Version::V5, "d").await;
     stage.bus.set(Gate::Failing);
     client.publish(1, "t", "x").await;
