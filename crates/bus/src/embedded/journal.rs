@@ -53,7 +53,9 @@ impl Journal {
         let path = path(directory, number);
         let (entries, length) = read(&path, cuts)?;
         let mut file = LogFile::open(&path, length)?;
-        file.cut()?;
+        // What was read may be in memory only: the process before may have died before its sync.
+        file.cut_durably()?;
+        sync_directory_of(&path)?;
         for old in numbers {
             remove(directory, old)?;
         }
@@ -62,9 +64,7 @@ impl Journal {
 
     /// Makes entries durable, all of them or none.
     pub fn append(&mut self, entries: &[Entry]) -> Result<(), JournalError> {
-        if self.file.is_suspect() {
-            self.file.cut().map_err(JournalError::Undone)?;
-        }
+        self.settle().map_err(JournalError::Undone)?;
         let mut bytes = Vec::new();
         for entry in entries {
             let mut framed = framed(entry);
@@ -77,6 +77,11 @@ impl Journal {
             Ok(()) => JournalError::Undone(error),
             Err(_) => JournalError::Unknown(error),
         })
+    }
+
+    /// Makes sure that an append that failed will not come back after a crash.
+    pub fn settle(&mut self) -> Result<(), FileError> {
+        if self.file.is_suspect() { self.file.cut_durably() } else { Ok(()) }
     }
 
     /// Bytes of entries since the snapshot.

@@ -42,7 +42,7 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
-    /// Takes over a file whose first `length` bytes are good and durable; what lies behind is cut.
+    /// Takes over a file whose first `length` bytes are good; to be cut durably before any of them is relied upon.
     pub fn open(path: &Path, length: u64) -> Result<Self, FileError> {
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(FileError::at("open", path))?;
         let file =
@@ -51,17 +51,28 @@ impl LogFile {
     }
 
     /// Creates a file with `content`: it is there wholly and durably, or not at all.
+    ///
+    /// # Aborts
+    /// The process, if the file can neither be made durable nor be removed: going on beside a file that the next start
+    /// may or may not find would lose what is acknowledged meanwhile.
     pub fn create(path: &Path, content: &[u8]) -> Result<Self, FileError> {
         let temporary = path.with_extension("tmp");
-        let file = File::create(&temporary).map_err(FileError::at("create", &temporary))?;
+        let folder = path.parent().expect("files of the log lie in a directory");
+        let directory = File::open(folder).map_err(FileError::at("open", folder))?;
+        let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).clone();
+        let file = options.open(&temporary).map_err(FileError::at("create", &temporary))?;
         file.write_all_at(content, 0).map_err(FileError::at("write", &temporary))?;
         file.sync_all().map_err(FileError::at("sync", &temporary))?;
-        drop(file);
         std::fs::rename(&temporary, path).map_err(FileError::at("rename", &temporary))?;
-        sync_directory_of(path)?;
-        let mut file = Self::open(path, content.len() as u64)?;
-        file.suspect = false;
-        Ok(file)
+        if let Err(error) = directory.sync_all() {
+            if let Err(left) = std::fs::remove_file(path).and_then(|()| directory.sync_all()) {
+                tracing::error!(file = %path.display(), %error, %left, "the log cannot go on beside this file");
+                std::process::abort();
+            }
+            return Err(FileError::at("sync", folder)(error));
+        }
+        let length = content.len() as u64;
+        Ok(Self { file: Arc::new(file), path: path.to_owned(), written: length, durable: length, suspect: false })
     }
 
     pub fn path(&self) -> &Path {
@@ -94,7 +105,9 @@ impl LogFile {
     /// Like [`LogFile::cut`], and durably so: what was behind will not come back after a crash.
     pub fn cut_durably(&mut self) -> Result<(), FileError> {
         self.cut()?;
-        self.file.sync_all().map_err(FileError::at("sync", &self.path))
+        let synced = self.file.sync_all().map_err(FileError::at("sync", &self.path));
+        self.suspect = synced.is_err();
+        synced
     }
 
     /// Writes `bytes` at the end, not yet durable. On failure the file is suspect until [`LogFile::cut`].

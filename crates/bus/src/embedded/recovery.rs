@@ -354,7 +354,9 @@ fn scan_last(mut found: Found, producers: &mut Producers, cuts: &mut Vec<Cut>) -
     }
     found.length = at;
     let mut file = LogFile::open(&found.path, at)?;
-    file.cut()?;
+    // What was read may be in memory only: the process before may have died before its sync.
+    file.cut_durably()?;
+    sync_directory_of(&found.path)?;
     Ok(LastSegment { view: view(&found, Vec::new(), Some(index)), file, ends })
 }
 

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::command::{Append, AppendSequenced, Command, Commit, CommitError, Committer, Sequenced, TopicSections};
 use super::compaction::{self, Rules};
 use super::journal::{Journal, JournalError};
@@ -24,7 +26,7 @@ use super::topic::TopicLog;
 use super::topic_writer::TopicWriter;
 use crate::{AdminError, Offset, Partition, TopicConfig};
 
-/// How often an idle writer looks after retention and the journal.
+/// How often the writer looks after retention and the journal.
 const TICK: Duration = Duration::from_secs(15);
 /// Bytes of journal behind its snapshot at which topics are synced and it starts anew; also bounds the lazy frames.
 const JOURNAL_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -80,11 +82,14 @@ impl Writer {
 
     /// Works until the queue is closed and empty, then leaves everything synced.
     pub fn run(mut self) {
+        let mut ticked = Instant::now();
         while let Some(queued) = self.shared.clone().queue.take(TICK) {
-            if queued.is_empty() {
-                self.tick();
-            } else {
+            if !queued.is_empty() {
                 self.round(queued);
+            }
+            if ticked.elapsed() >= TICK {
+                self.tick();
+                ticked = Instant::now();
             }
         }
         if let Some(running) = self.compaction.take() {
@@ -175,7 +180,9 @@ impl Writer {
     fn write(&mut self, id: TopicId, sections: Vec<Section>) -> Result<(), String> {
         let writer = self.topics.get_mut(&id).expect("sections are gathered for topics that exist");
         let (log, sizes) = (writer.log.clone(), sizes(&sections));
-        let rolled = writer.append(sections).map_err(|error| error.to_string());
+        // Offsets of a commit whose fate is unknown are not given away before it is certain that it is not there.
+        let settled = self.journal.settle();
+        let rolled = settled.and_then(|()| writer.append(sections)).map_err(|error| error.to_string());
         self.shared.set_trouble(rolled.as_ref().err().cloned());
         if rolled? {
             self.retain(id);
