@@ -118,8 +118,8 @@ async fn report(node: Arc<Node>, name: String, boot: u32, stop: Shutdown) {
 
 fn node(config: &IngressConfig, ports: &Ports, boot: u32, fresh: Arc<Freshness>) -> Arc<Node> {
     let timeouts = &config.timeouts;
-    let registry =
-        Registry::new(&ports.network, timeouts.authenticate.as_std(), timeouts.identity_cache.as_std(), fresh);
+    let (deadline, keep) = (timeouts.authenticate.as_std(), timeouts.identity_cache.as_std());
+    let registry = Registry::new(&ports.network, deadline, keep, fresh, ports.clock.clone());
     let node_ports = NodePorts {
         bus: ports.bus.clone(),
         clock: ports.clock.clone(),

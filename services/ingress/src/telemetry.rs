@@ -241,6 +241,7 @@ fn authentication_cause(fault: &Fault) -> Option<&'static str> {
         | Fault::KeepAlive
         | Fault::TakenOver
         | Fault::Revoked
+        | Fault::Expired
         | Fault::Drain
         | Fault::NotStored => None,
     }

@@ -29,6 +29,7 @@ pub async fn suite(factory: &dyn Factory) {
     of_many_concurrent_creations_one_wins(factory).await;
     pages_are_ordered_and_keep_to_their_kind_and_tenant(factory).await;
     credentials_are_found_by_digest_and_by_device_until_deleted(factory).await;
+    a_device_that_had_credentials_is_known_after_they_are_gone(factory).await;
     every_write_leaves_one_outbox_row_in_order_until_forgotten(factory).await;
     writes_and_outbox_survive_reopening(factory).await;
     presence_is_kept_by_partition_and_device(factory).await;
@@ -135,6 +136,22 @@ async fn credentials_are_found_by_digest_and_by_device_until_deleted(factory: &d
     delete(&*store, &first).await;
     assert_eq!(store.credential_by_digest(&[1; 32]).await, Ok(None));
     assert_eq!(store.credentials_of(&d).await, Ok(vec![second]));
+}
+
+async fn a_device_that_had_credentials_is_known_after_they_are_gone(factory: &dyn Factory) {
+    let store = factory.empty().await;
+    let key =
+        |name: &str| DeviceKey { tenant: TenantId::default_tenant(), device: DeviceId::new(name).expect("valid") };
+    let (d, dd) = (key("d"), key("dd"));
+    let (kind, device) = (CredentialKind::Token, dd.device.clone());
+    let spec = Spec::Credential(Credential { device, kind, expires_ms: None, digest: [1; 32] });
+    let credential = create(&*store, object(&dd.tenant, "1", spec)).await;
+    assert_eq!(store.has_had_credentials(&dd).await, Ok(true));
+    delete(&*store, &credential).await;
+    let store = factory.reopened(store).await;
+    assert_eq!(store.has_had_credentials(&dd).await, Ok(true));
+    assert_eq!(store.credentials_of(&dd).await, Ok(vec![]));
+    assert_eq!(store.has_had_credentials(&d).await, Ok(false));
 }
 
 async fn every_write_leaves_one_outbox_row_in_order_until_forgotten(factory: &dyn Factory) {

@@ -92,6 +92,8 @@ pub trait RegistryStore: Send + Sync + 'static {
     async fn credential_by_digest(&self, digest: &Digest) -> Result<Option<Object>, StoreError>;
     /// All credentials of a device, ordered by id.
     async fn credentials_of(&self, device: &DeviceKey) -> Result<Vec<Object>, StoreError>;
+    /// Whether a credential of this device was ever written; stays true when it is deleted, and the device with it.
+    async fn has_had_credentials(&self, device: &DeviceKey) -> Result<bool, StoreError>;
 
     /// Compare-and-set: writes and answers the object as written, with its new revision, which is greater than every
     /// earlier one of this key; [`StoreError::Conflict`] if the expectation does not hold (nothing is written then).

@@ -48,7 +48,7 @@ impl Freshness {
         heard > 0 && self.elapsed_ms() + 1 < heard + FRESH.as_millis() as u64
     }
 
-    fn hear(&self) {
+    pub(super) fn hear(&self) {
         self.heard.store(self.elapsed_ms() + 1, Ordering::Relaxed);
     }
 

@@ -14,7 +14,7 @@ use drover_proto::registry::v1::registry_client::RegistryClient;
 use drover_proto::registry::v1::{AnonymousProof, AuthenticateRequest, CertificateProof, TokenProof};
 use drover_proto::types::v1 as wire;
 use drover_types::object::Statement;
-use drover_types::{ApiError, DeviceId, ErrorCode, TenantId};
+use drover_types::{ApiError, Clock, DeviceId, ErrorCode, TenantId};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -36,6 +36,7 @@ pub struct Registry {
     deadline: Duration,
     keep: Duration,
     feed: Arc<Freshness>,
+    clock: Arc<dyn Clock>,
     kept: Mutex<Kept>,
 }
 
@@ -48,14 +49,22 @@ struct Kept {
 }
 
 impl Registry {
-    /// Connects when first asked. Answers come within `deadline` and are kept for `keep`.
-    pub fn new(network: &Network, deadline: Duration, keep: Duration, feed: Arc<Freshness>) -> Self {
+    /// Connects when first asked. Answers come within `deadline` and are kept for `keep`, or until their credential
+    /// ends by `clock`.
+    pub fn new(
+        network: &Network,
+        deadline: Duration,
+        keep: Duration,
+        feed: Arc<Freshness>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self {
             client: RegistryClient::new(network.client("registry")),
             questions: Semaphore::new(QUESTIONS_MAX),
             deadline,
             keep,
             feed,
+            clock,
             kept: Mutex::default(),
         }
     }
@@ -66,7 +75,8 @@ impl Registry {
         }
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let (since, identity) = kept.identities.get(digest)?;
-        (since.elapsed() < self.keep).then(|| identity.clone())
+        let ended = identity.lasts_ms(self.clock.now_ms()) == Some(0);
+        (since.elapsed() < self.keep && !ended).then(|| identity.clone())
     }
 
     fn keep(&self, digest: [u8; 32], identity: &Arc<Identity>, forgotten: u64) {
@@ -178,4 +188,30 @@ fn digest(proof: &Proof) -> [u8; 32] {
         Proof::Anonymous { client } => [b"anonymous", client.as_str().as_bytes(), b""].map(&mut part),
     };
     hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_types::FixedClock;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_identity_is_kept_no_longer_than_its_credential_lasts() {
+        let (clock, feed) = (Arc::new(FixedClock::at(1_000)), Arc::<Freshness>::default());
+        let hour = Duration::from_secs(3_600);
+        let registry = Registry::new(&Network::default(), hour, hour, feed.clone(), clock.clone());
+        feed.hear();
+        let identity = |expires_ms| {
+            let wire = wire::Identity { tenant: "t".into(), device: "d".into(), expires_ms, ..Default::default() };
+            Arc::new(from_wire(&wire, 0).expect("valid"))
+        };
+        registry.keep([1; 32], &identity(2_000), 0);
+        registry.keep([2; 32], &identity(0), 0);
+        let kept = || [[1; 32], [2; 32]].map(|digest| registry.kept(&digest).is_some());
+        clock.advance(999);
+        assert_eq!(kept(), [true, true]);
+        clock.advance(1);
+        assert_eq!(kept(), [false, true], "only the second lasts for ever");
+    }
 }

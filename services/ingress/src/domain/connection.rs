@@ -145,6 +145,8 @@ enum Phase {
 struct Live {
     version: Version,
     identity: Arc<Identity>,
+    /// When the credential ends, monotonic; `None`: never.
+    ends_ms: Option<u64>,
     publisher: Publisher,
     session: Arc<Session>,
     /// Longest silence, milliseconds; 0: any.
@@ -177,6 +179,7 @@ impl Connection {
 
     /// Takes as many packets from the front of `input` as it may; the rest stays there for the next call.
     pub fn receive(&mut self, input: &mut BytesMut, now: Now) {
+        self.end_with_credential(now);
         while self.takes_packets() {
             let decoder = self.decoder;
             match decoder.decode(input) {
@@ -237,13 +240,17 @@ impl Connection {
             Phase::New | Phase::Authenticating(_) | Phase::Attaching(_) => {
                 Some(self.heard_ms + self.environment.limits.connect_ms)
             }
-            Phase::Live(live) if live.keep_alive_ms > 0 => Some(self.heard_ms + live.keep_alive_ms),
-            Phase::Live(_) | Phase::Closed => None,
+            Phase::Live(live) => {
+                let silent_ms = (live.keep_alive_ms > 0).then(|| self.heard_ms + live.keep_alive_ms);
+                silent_ms.into_iter().chain(live.ends_ms).min()
+            }
+            Phase::Closed => None,
         }
     }
 
     /// Time has passed.
     pub fn tick(&mut self, now: Now) {
+        self.end_with_credential(now);
         if self.deadline_ms().is_none_or(|deadline_ms| now.monotonic_ms < deadline_ms) {
             return;
         }
@@ -276,6 +283,13 @@ impl Connection {
             (Stop::Drain, _) => self.fail(Fault::Drain),
             (Stop::TakenOver, _) => self.fail(Fault::TakenOver),
             (Stop::Revoked, _) => self.fail(Fault::Revoked),
+        }
+    }
+
+    /// Also on the way of every packet in or out: a connection that is never idle ends in time as well.
+    fn end_with_credential(&mut self, now: Now) {
+        if self.live().is_some_and(|live| live.ends_ms.is_some_and(|ends_ms| ends_ms <= now.monotonic_ms)) {
+            self.fail(Fault::Expired);
         }
     }
 

@@ -22,6 +22,13 @@ pub struct Identity {
     pub generation: u64,
 }
 
+impl Identity {
+    /// How long the credential lasts from `now_ms` on, milliseconds; `None`: for ever.
+    pub fn lasts_ms(&self, now_ms: u64) -> Option<u64> {
+        (self.expires_ms > 0).then(|| self.expires_ms.saturating_sub(now_ms))
+    }
+}
+
 /// What a client shows; `Debug` hides secrets.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Proof {

@@ -74,15 +74,16 @@ impl Domain {
         self.identity(device, &object, id, expires_ms).await
     }
 
-    /// A device of the tenant `default` under its client id, never one that has credentials of its own. One that is
-    /// not registered has the built-in policy, and no row is made for it.
+    /// A device of the tenant `default` under its client id, never one that has or had credentials of its own: whoever
+    /// lost them must not come back without, not even under a device deleted and made anew. One that is not registered
+    /// has the built-in policy, and no row is made for it.
     async fn anonymous(&self, client_id: &str) -> Result<Identity, ApiError> {
         if !self.settings.anonymous {
             return Err(refused());
         }
         let device = checks::device_name(client_id).map_err(|_| refused())?;
         let device = DeviceKey { tenant: TenantId::default_tenant(), device };
-        if !self.store.credentials_of(&device).await?.is_empty() {
+        if self.store.has_had_credentials(&device).await? {
             return Err(refused());
         }
         match self.store.get(&ObjectKey::device(&device)).await? {

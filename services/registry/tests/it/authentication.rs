@@ -118,6 +118,30 @@ async fn credentials_go_with_their_device_and_do_not_come_back_with_its_name() {
 }
 
 #[tokio::test]
+async fn a_device_that_lost_its_credentials_does_not_come_back_without() {
+    let mut stage = Stage::new().await;
+    for name in ["revoked", "deleted"] {
+        stage.create_device(name).await.expect("created");
+        authenticate(&stage, anonymous(name)).await.expect("has no credentials yet");
+    }
+    let id = stage.issue_token("revoked", 0).await.credential.expect("credential").id;
+    stage.issue_token("deleted", 0).await;
+    let revoke = RevokeCredentialRequest { tenant: String::new(), id };
+    stage.client.clone().revoke_credential(revoke).await.expect("revoked");
+    let delete = DeleteDeviceRequest { name: "deleted".into(), ..Default::default() };
+    stage.client.clone().delete_device(delete).await.expect("deleted");
+    let refused = Err(ApiError::new(ErrorCode::Unauthenticated, "credentials are not valid"));
+    for name in ["revoked", "deleted"] {
+        assert_eq!(authenticate(&stage, anonymous(name)).await, refused, "{name}");
+    }
+    stage.restart().await;
+    stage.create_device("deleted").await.expect("created anew");
+    for name in ["revoked", "deleted"] {
+        assert_eq!(authenticate(&stage, anonymous(name)).await, refused, "{name} after a restart");
+    }
+}
+
+#[tokio::test]
 async fn a_certificate_is_verified_by_the_platforms_authority_and_known_by_its_fingerprint() {
     let stage = Stage::new().await;
     stage.create_device("d").await.expect("created");

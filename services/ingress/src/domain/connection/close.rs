@@ -110,6 +110,8 @@ pub enum Fault {
     TakenOver,
     #[error("identity was revoked")]
     Revoked,
+    #[error("credential has ended")]
+    Expired,
     #[error("node shuts down")]
     Drain,
     #[error("messages were not stored")]
@@ -146,7 +148,7 @@ impl Fault {
             Fault::ReceiveMaximum { .. } => ReasonCode::ReceiveMaximumExceeded,
             Fault::KeepAlive => ReasonCode::KeepAliveTimeout,
             Fault::TakenOver => ReasonCode::SessionTakenOver,
-            Fault::Revoked => ReasonCode::AdministrativeAction,
+            Fault::Revoked | Fault::Expired => ReasonCode::AdministrativeAction,
             Fault::Drain => ReasonCode::ServerShuttingDown,
             Fault::NotStored => ReasonCode::ServerBusy,
         }
@@ -157,7 +159,7 @@ impl Fault {
         match self {
             Fault::KeepAlive => CloseReason::KeepAlive,
             Fault::TakenOver => CloseReason::TakenOver,
-            Fault::Revoked => CloseReason::Revoked,
+            Fault::Revoked | Fault::Expired => CloseReason::Revoked,
             Fault::Drain => CloseReason::Drain,
             Fault::NotStored => CloseReason::NotStored,
             Fault::Malformed(_)
@@ -186,9 +188,9 @@ impl Fault {
         }
     }
 
-    /// A revoked identity may no longer publish, not even its will. All other ends publish it [MQTT-3.1.2-8].
+    /// A revoked or ended identity may no longer publish, not even its will. All other ends publish it [MQTT-3.1.2-8].
     fn will_fate(&self) -> WillFate {
-        if matches!(self, Fault::Revoked) { WillFate::Discard } else { WillFate::Publish }
+        if matches!(self, Fault::Revoked | Fault::Expired) { WillFate::Discard } else { WillFate::Publish }
     }
 }
 

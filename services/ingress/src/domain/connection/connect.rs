@@ -158,9 +158,11 @@ impl Connection {
         self.accept(&connecting, attached.present);
         let limits = &self.environment.limits;
         self.heard_ms = now.monotonic_ms;
+        let lasts_ms = identity.lasts_ms(now.unix_ms);
         self.phase = Phase::Live(Box::new(Live {
             version: connecting.version,
             identity,
+            ends_ms: lasts_ms.map(|lasts_ms| now.monotonic_ms.saturating_add(lasts_ms)),
             publisher: attached.publisher,
             session: attached.session,
             keep_alive_ms: u64::from(connecting.keep_alive_s) * 1_000 * KEEP_ALIVE_TENTHS / 10,

@@ -9,6 +9,7 @@ use crate::domain::session::{Delivery, Dropped, Next};
 impl Connection {
     /// Writes what waits in the session. To be called when messages came, and when output was written.
     pub fn deliver(&mut self, now: Now) {
+        self.end_with_credential(now);
         while self.output.len() < OUTPUT_BYTES_MAX {
             let Some(live) = self.live() else { return };
             match live.session.next(live.publisher.epoch, live.window) {

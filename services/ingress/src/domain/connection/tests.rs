@@ -526,6 +526,42 @@ fn those_who_end_a_connection_are_named_in_its_disconnect() {
 }
 
 #[test]
+fn a_connection_ends_with_its_credential_idle_or_not() {
+    let connected = |version| {
+        let mut client = Client::new(version);
+        client.send(&Packet::Connect(Connect { keep_alive_s: 0, ..Connect::new(version, "c") }));
+        client.connection.authenticated(Ok(Arc::new(Identity { expires_ms: 5_000, ..identity() })));
+        client.go(0);
+        client.attach(false);
+        client.output();
+        client
+    };
+    let events: [fn(&mut Client, u64); 3] = [
+        |client, ms| client.connection.tick(at(ms)),
+        |client, ms| client.go(ms),
+        |client, ms| client.connection.deliver(at(ms)),
+    ];
+    for event in events {
+        let mut client = connected(Version::V5);
+        assert_eq!(client.connection.deadline_ms(), Some(5_000));
+        event(&mut client, 4_999);
+        client.go(4_999);
+        assert!(client.closed().is_none());
+        encode(&Packet::Publish(qos1(1, "ok/a")), Version::V5, &mut client.input).expect("valid");
+        event(&mut client, 5_000);
+        client.go(5_000);
+        assert_eq!(client.output(), ["DISCONNECT 0x98"]);
+        let close = client.closed().expect("closed");
+        assert_eq!((close.reason, close.will), (CloseReason::Revoked, WillFate::Discard));
+        assert!(client.published().is_empty(), "nothing is taken after the end");
+    }
+    let mut client = connected(Version::V311);
+    client.connection.tick(at(5_000));
+    client.go(5_000);
+    assert!(client.closed().is_some() && client.output().is_empty(), "MQTT 3.1.1 knows no DISCONNECT of a server");
+}
+
+#[test]
 fn a_drain_waits_for_messages_that_are_on_their_way() {
     let mut client = Client::connected(Version::V5);
     client.publish(1, "ok/a");

@@ -40,7 +40,8 @@ pub fn digest(digest: &Digest) -> Vec<u8> {
     [b"i".as_slice(), digest].concat()
 }
 
-/// Prefix of the index of credentials by device; value = key of the credential's row.
+/// Prefix of the index of credentials by device; value = key of the credential's row. The row of the prefix alone is
+/// the mark that the device has had credentials: its value is empty, and it is never removed.
 pub fn credentials_of(device: &DeviceKey) -> Vec<u8> {
     [b"b", device.tenant.as_str().as_bytes(), &[0], device.device.as_str().as_bytes(), &[0]].concat()
 }

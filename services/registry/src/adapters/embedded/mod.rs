@@ -235,10 +235,15 @@ impl RegistryStore for Embedded {
         .await
     }
 
+    async fn has_had_credentials(&self, device: &DeviceKey) -> Result<bool, StoreError> {
+        let prefix = keys::credentials_of(device);
+        self.read(move |open| Ok(!open.scan(&prefix, None, 1, |_, _| Ok(()))?.is_empty())).await
+    }
+
     async fn credentials_of(&self, device: &DeviceKey) -> Result<Vec<Object>, StoreError> {
         let prefix = keys::credentials_of(device);
         self.read(move |open| {
-            let keys = open.scan(&prefix, None, usize::MAX, |_, key| Ok(key.to_vec()))?;
+            let keys = open.scan(&prefix, Some(&prefix), usize::MAX, |_, key| Ok(key.to_vec()))?;
             let rows = keys.into_iter().filter_map(|key| open.rows.get(key).map_err(store_error).transpose());
             rows.map(|row| keys::read_object(&row?)).collect()
         })

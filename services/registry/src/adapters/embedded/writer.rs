@@ -88,6 +88,9 @@ fn stage(open: &Open, mutation: Mutation, sequence: u64, batch: &mut OwnedWriteB
         after.meta.revision = sequence;
     }
     let row = keys::object(&key);
+    if let Some((_, device)) = after.as_ref().or(before.as_ref()).and_then(Object::credential) {
+        batch.insert(&open.rows, keys::credentials_of(&device), []);
+    }
     let index = |object: &Object| {
         let (credential, device) = object.credential()?;
         let by_device = [keys::credentials_of(&device), object.meta.name.clone().into_bytes()].concat();
