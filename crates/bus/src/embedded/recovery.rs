@@ -21,6 +21,9 @@ use crate::{Offset, TopicConfig};
 
 /// Format of the whole directory; raised whenever an older program could not read it.
 pub const FORMAT: u32 = 1;
+/// Attempts to take the lock, and the pause between two: half a second together.
+const LOCK_ATTEMPTS: u32 = 50;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 /// Characters of a topic's name in the name of its directory; its number makes that unique.
 const DIRECTORY_NAME_MAX: usize = 200;
 
@@ -109,7 +112,7 @@ fn lock(directory: &Path) -> Result<DirectoryLock, OpenError> {
     let path = directory.join("LOCK");
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
     let file = file.as_mut().map_err(|error| FileError::at("open", &path)(std::io::Error::from(error.kind())))?;
-    match file.try_lock() {
+    match lock_patiently(file) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let holder = std::fs::read_to_string(&path).ok().and_then(|pid| pid.trim().parse().ok());
@@ -122,6 +125,19 @@ fn lock(directory: &Path) -> Result<DirectoryLock, OpenError> {
     writeln!(file, "{}", std::process::id()).map_err(io)?;
     let file = file.try_clone().map_err(io)?;
     Ok(DirectoryLock { _file: file })
+}
+
+/// Takes the lock as soon as it is free: a process that is ending, or a child that a process forks at this moment, holds
+/// it a little longer.
+#[allow(clippy::disallowed_methods, reason = "opening a log blocks anyway and needs no runtime")]
+fn lock_patiently(file: &File) -> Result<(), TryLockError> {
+    for _ in 1..LOCK_ATTEMPTS {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            decided => return decided,
+        }
+    }
+    file.try_lock()
 }
 
 fn check_format(directory: &Path) -> Result<(), OpenError> {
