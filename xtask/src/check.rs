@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 /// Formatting, lints, house rules, generated files; stops at the first that fails.
 pub fn run(root: &Path) -> anyhow::Result<()> {
     cargo(root, &["fmt", "--all", "--check"])?;
-    cargo(root, &["clippy", "--workspace", "--all-targets", "--all-features", "--quiet", "--", "-D", "warnings"])?;
+    cargo(root, &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
     super::tidy::report(root)?;
     super::links::check(root)?;
     super::generated::unchanged(root)?;

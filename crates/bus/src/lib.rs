@@ -96,6 +96,28 @@ pub struct TopicConfig {
     pub retention_bytes: Option<u64>,
 }
 
+/// Most partitions of one topic.
+const PARTITIONS_MAX: u32 = 1_024;
+/// Longest name of a topic, in bytes; Kafka's.
+const TOPIC_BYTES_MAX: usize = 249;
+
+impl TopicConfig {
+    /// Checks name and number of partitions; every adapter refuses by this before it creates anything.
+    pub fn check(&self) -> Result<(), AdminError> {
+        let topic = || self.topic.to_string();
+        let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
+        let name = &*self.topic;
+        let sized = (1..=TOPIC_BYTES_MAX).contains(&name.len());
+        if !sized || matches!(name, "." | "..") || !name.bytes().all(allowed) {
+            return Err(AdminError::Name { topic: topic() });
+        }
+        if !(1..=PARTITIONS_MAX).contains(&self.partitions) {
+            return Err(AdminError::PartitionCount { topic: topic(), wanted: self.partitions, limit: PARTITIONS_MAX });
+        }
+        Ok(())
+    }
+}
+
 /// Resolves when every record of one append is durable (positions in the order given), or their fate is unknown.
 pub type Receipt = BoxFuture<'static, Result<Vec<Position>, Unacknowledged>>;
 

@@ -35,3 +35,17 @@ pub mod ingress {
         tonic::include_proto!("drover.ingress.v1");
     }
 }
+
+/// The shadow service.
+pub mod shadow {
+    pub mod v1 {
+        tonic::include_proto!("drover.shadow.v1");
+    }
+}
+
+/// The storage service.
+pub mod storage {
+    pub mod v1 {
+        tonic::include_proto!("drover.storage.v1");
+    }
+}

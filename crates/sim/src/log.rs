@@ -7,8 +7,6 @@ use drover_bus::{
     partition_of,
 };
 
-/// Most partitions of one topic, as the port says.
-const PARTITIONS_MAX: u32 = 1_024;
 /// Largest record, bytes; Kafka's default.
 pub const RECORD_BYTES_MAX: usize = 1024 * 1024;
 
@@ -21,14 +19,8 @@ pub struct Log {
 
 impl Log {
     pub fn create(&mut self, config: TopicConfig) -> Result<bool, AdminError> {
+        config.check()?;
         let topic = config.topic.to_string();
-        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if topic.is_empty() || topic.len() > 249 || topic == "." || topic == ".." || !topic.chars().all(legal) {
-            return Err(AdminError::Name { topic });
-        }
-        if config.partitions == 0 || config.partitions > PARTITIONS_MAX {
-            return Err(AdminError::PartitionCount { topic, wanted: config.partitions, limit: PARTITIONS_MAX });
-        }
         match self.topics.get(&config.topic) {
             Some((there, _)) if there.partitions == config.partitions => Ok(false),
             Some((there, _)) => {

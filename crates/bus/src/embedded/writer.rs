@@ -32,8 +32,6 @@ const TICK: Duration = Duration::from_secs(15);
 const JOURNAL_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Bytes of journal an idle bus may leave behind.
 const JOURNAL_BYTES_IDLE: u64 = 64 * 1024;
-/// Most partitions of a topic.
-const PARTITIONS_MAX: u32 = 1_024;
 
 /// The writer's own state; it lives on one thread.
 pub(super) struct Writer {
@@ -310,7 +308,7 @@ impl Writer {
     }
 
     fn create_topic(&mut self, config: TopicConfig) -> Result<bool, AdminError> {
-        check_config(&config)?;
+        config.check()?;
         if let Some(existing) = self.shared.topic(&config.topic) {
             let (existing, wanted) = (existing.config.partitions, config.partitions);
             let topic = config.topic.to_string();
@@ -420,17 +418,4 @@ impl Writer {
 
 fn sizes(sections: &[Section]) -> Vec<(Partition, usize)> {
     sections.iter().map(|s| (s.head.partition, s.body.len() + size_of::<Section>())).collect()
-}
-
-fn check_config(config: &TopicConfig) -> Result<(), AdminError> {
-    let topic = || config.topic.to_string();
-    let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
-    let name = &*config.topic;
-    if name.is_empty() || name.len() > 249 || matches!(name, "." | "..") || !name.bytes().all(allowed) {
-        return Err(AdminError::Name { topic: topic() });
-    }
-    if !(1..=PARTITIONS_MAX).contains(&config.partitions) {
-        return Err(AdminError::PartitionCount { topic: topic(), wanted: config.partitions, limit: PARTITIONS_MAX });
-    }
-    Ok(())
 }

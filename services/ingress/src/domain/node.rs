@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use drover_bus::{Bus, Topic, Unacknowledged};
-use drover_types::{Clock, Qos, Random, RecordId, TELEMETRY_TOPIC, TraceParent};
+use drover_types::{ClientId, Clock, Qos, Random, RecordId, TELEMETRY_TOPIC, TraceParent};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
@@ -41,6 +41,15 @@ pub struct Node {
     started: tokio::time::Instant,
     wills: Arc<Semaphore>,
     will_tasks: TaskTracker,
+}
+
+/// Whom a message from another service is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recipient {
+    /// Every session with a matching subscription.
+    Subscribers,
+    /// Only this client, if it has subscribed; with `epoch` only while that connection holds its session.
+    Client { client: ClientId, epoch: Option<u64> },
 }
 
 /// The ports a node works with.
@@ -142,22 +151,39 @@ impl Node {
 
     /// Hands a durable message to the subscribers of this node. `publisher` is the session it came from.
     pub fn route(&self, message: &Arc<Message>, publisher: Option<u64>) {
+        self.telemetry.stored(message.telemetry.qos.into());
+        self.hand_out(message, publisher, |_| true);
+    }
+
+    /// Hands a message that another service has logged to whom it is for; how many sessions took it.
+    pub fn deliver(&self, message: &Arc<Message>, recipient: &Recipient) -> usize {
+        self.hand_out(message, None, |session| match recipient {
+            Recipient::Subscribers => true,
+            Recipient::Client { client, epoch } => {
+                session.client == *client && epoch.is_none_or(|epoch| session.is_held_by(epoch))
+            }
+        })
+    }
+
+    fn hand_out(&self, message: &Arc<Message>, publisher: Option<u64>, concerns: impl Fn(&Session) -> bool) -> usize {
         let telemetry = &message.telemetry;
-        self.telemetry.stored(telemetry.qos.into());
         let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
         let matches = router.matches(&telemetry.tenant, telemetry.topic.as_str(), publisher);
         drop(router);
-        for found in matches {
+        let mut taken = 0;
+        for found in matches.into_iter().filter(|found| concerns(&found.subscriber)) {
             let delivery = Delivery {
                 message: message.clone(),
                 qos: telemetry.qos.min(found.qos).min(Qos::AtLeastOnce),
                 retain: telemetry.retain && found.retain_as_published,
                 ids: found.ids,
             };
-            if let Err(why) = found.subscriber.offer(delivery) {
-                self.telemetry.dropped(why);
+            match found.subscriber.offer(delivery) {
+                Ok(()) => taken += 1,
+                Err(why) => self.telemetry.dropped(why),
             }
         }
+        taken
     }
 
     /// Stores a message, then routes it. After an error its fate is unknown.

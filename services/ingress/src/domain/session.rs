@@ -136,6 +136,11 @@ impl Session {
         std::mem::take(&mut state.filters).into_iter().collect()
     }
 
+    /// Whether the connection of `epoch` holds the session.
+    pub fn is_held_by(&self, epoch: u64) -> bool {
+        self.state().held_by(epoch)
+    }
+
     /// Whether the session is over.
     pub fn has_ended(&self) -> bool {
         self.state().ended

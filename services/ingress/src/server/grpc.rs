@@ -1,9 +1,11 @@
-//! The ingress as other services see it: publish on behalf of a rule, revoke.
+//! The ingress as other services see it: publish on behalf of a rule, deliver what another service has logged, revoke.
 
 use std::sync::Arc;
 
 use drover_proto::ingress::v1::ingress_server::{Ingress, IngressServer};
-use drover_proto::ingress::v1::{PublishRequest, PublishResponse, RevokeRequest, RevokeResponse};
+use drover_proto::ingress::v1::{
+    DeliverRequest, DeliverResponse, PublishRequest, PublishResponse, RevokeRequest, RevokeResponse,
+};
 use drover_proto::to_status;
 use drover_types::limits::{PAYLOAD_BYTES_MAX, REPUBLISH_HOPS_MAX};
 use drover_types::{
@@ -13,7 +15,10 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use crate::domain::message::Message;
-use crate::domain::node::Node;
+use crate::domain::node::{Node, Recipient};
+
+/// Who delivers in the platform's own name.
+const PLATFORM: &str = "drover";
 
 struct Server {
     node: Arc<Node>,
@@ -31,6 +36,13 @@ impl Ingress for Server {
         let stored = self.node.publish(Arc::new(message)).await;
         stored.map_err(|e| to_status(&ApiError::new(ErrorCode::Unavailable, e.to_string())))?;
         Ok(Response::new(PublishResponse {}))
+    }
+
+    async fn deliver(&self, request: Request<DeliverRequest>) -> Result<Response<DeliverResponse>, Status> {
+        let now = self.node.now().unix_ms;
+        let (message, recipient) = read_delivery(request.into_inner(), now).map_err(|e| to_status(&e))?;
+        let delivered = self.node.deliver(&Arc::new(message), &recipient);
+        Ok(Response::new(DeliverResponse { delivered: u32::try_from(delivered).unwrap_or(u32::MAX) }))
     }
 
     async fn revoke(&self, request: Request<RevokeRequest>) -> Result<Response<RevokeResponse>, Status> {
@@ -84,6 +96,33 @@ fn read(request: PublishRequest, now_ms: u64) -> Result<Message, ApiError> {
     Ok(Message { telemetry, properties: None })
 }
 
+/// The message to deliver, and to whom. It has its own log elsewhere: nobody asks for its id or fingerprint here.
+fn read_delivery(request: DeliverRequest, now_ms: u64) -> Result<(Message, Recipient), ApiError> {
+    let recipient = match request.client.as_str() {
+        "" if request.epoch > 0 => return Err(ApiError::invalid("epoch", "an epoch is one of a client")),
+        "" => Recipient::Subscribers,
+        client => Recipient::Client {
+            client: ClientId::new(client).map_err(|e| ApiError::invalid("client", e.to_string()))?,
+            epoch: (request.epoch > 0).then_some(request.epoch),
+        },
+    };
+    let message = read(
+        PublishRequest {
+            id: vec![0; 16],
+            tenant: request.tenant,
+            device: PLATFORM.to_owned(),
+            client: PLATFORM.to_owned(),
+            topic: request.topic,
+            payload: request.payload,
+            qos: request.qos,
+            hops: 0,
+            traceparent: String::new(),
+        },
+        now_ms,
+    )?;
+    Ok((message, recipient))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +148,26 @@ mod tests {
         assert!(first.dup && again.dup);
         assert_eq!((first.fingerprint, first.id), (again.fingerprint, again.id));
         assert_eq!((first.client.as_str(), first.hops), ("rule/r", 5));
+    }
+
+    #[test]
+    fn a_delivery_is_for_all_subscribers_or_for_one_connection_of_a_client() {
+        let delivery = |client: &str, epoch| {
+            let request = DeliverRequest {
+                tenant: "home".into(),
+                topic: "$aws/things/d/shadow/get/accepted".into(),
+                payload: b"{}".to_vec(),
+                qos: 1,
+                client: client.into(),
+                epoch,
+            };
+            read_delivery(request, 0).map(|(_, recipient)| recipient).map_err(|e| e.field)
+        };
+        let client = ClientId::new("d").expect("valid");
+        assert_eq!(delivery("", 0), Ok(Recipient::Subscribers));
+        assert_eq!(delivery("d", 0), Ok(Recipient::Client { client: client.clone(), epoch: None }));
+        assert_eq!(delivery("d", 7), Ok(Recipient::Client { client, epoch: Some(7) }));
+        assert_eq!(delivery("", 7), Err(Some("epoch".into())));
     }
 
     #[test]

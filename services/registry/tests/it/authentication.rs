@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use drover_proto::from_status;
 use drover_proto::ingress::v1::ingress_server::{Ingress, IngressServer};
-use drover_proto::ingress::v1::{PublishRequest, PublishResponse, RevokeRequest, RevokeResponse};
+use drover_proto::ingress::v1::{
+    DeliverRequest, DeliverResponse, PublishRequest, PublishResponse, RevokeRequest, RevokeResponse,
+};
 use drover_proto::registry::v1::authenticate_request::Proof;
 use drover_proto::registry::v1::*;
 use drover_proto::types::v1::{Device, Identity};
@@ -173,6 +175,10 @@ struct Confirming(mpsc::Sender<RevokeRequest>);
 impl Ingress for Confirming {
     async fn publish(&self, _: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
         Err(Status::unimplemented("nobody publishes here"))
+    }
+
+    async fn deliver(&self, _: Request<DeliverRequest>) -> Result<Response<DeliverResponse>, Status> {
+        Err(Status::unimplemented("nobody delivers here"))
     }
 
     async fn revoke(&self, request: Request<RevokeRequest>) -> Result<Response<RevokeResponse>, Status> {

@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use drover_host::{Shutdown, Sockets, grpc};
 use drover_proto::ingress::v1::ingress_server::{Ingress, IngressServer};
-use drover_proto::ingress::v1::{PublishRequest, PublishResponse, RevokeRequest, RevokeResponse};
+use drover_proto::ingress::v1::{
+    DeliverRequest, DeliverResponse, PublishRequest, PublishResponse, RevokeRequest, RevokeResponse,
+};
 use drover_rules::{ERRORS_TOPIC, EngineFaults};
 use drover_types::Telemetry;
 use serde_json::json;
@@ -26,6 +28,10 @@ impl Ingress for FakeIngress {
         }
         self.0.lock().expect("not poisoned").push(request);
         Ok(Response::new(PublishResponse {}))
+    }
+
+    async fn deliver(&self, _: Request<DeliverRequest>) -> Result<Response<DeliverResponse>, Status> {
+        Err(Status::unimplemented("nobody delivers here"))
     }
 
     async fn revoke(&self, _: Request<RevokeRequest>) -> Result<Response<RevokeResponse>, Status> {

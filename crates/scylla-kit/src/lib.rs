@@ -1,0 +1,1 @@
+//! Session, migrations and prepared statements for Scylla and Cassandra.

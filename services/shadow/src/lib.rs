@@ -1,0 +1,1 @@
+//! Shadows: the last and the wanted state of each device.

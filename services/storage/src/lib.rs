@@ -1,0 +1,1 @@
+//! Time series: points and messages of devices.
