@@ -142,6 +142,20 @@ pub enum Start {
     End,
 }
 
+/// A partition of which a member gets nothing at the moment, because it cannot be read where the member stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stalled {
+    pub position: Position,
+    pub error: ReadError,
+}
+
+impl std::fmt::Display for Stalled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Position { at, offset } = &self.position;
+        write!(f, "{}/{} stands still at offset {offset}: {}", at.topic, at.partition, self.error)
+    }
+}
+
 /// What a poll brings.
 #[derive(Debug)]
 pub enum Polled {
@@ -222,6 +236,11 @@ pub trait Consumer: Send {
     async fn seek(&mut self, to: Position) -> Result<(), ConsumeError>;
     /// Proof of membership for [`Transaction::offsets`].
     fn membership(&self) -> Membership;
+    /// Partitions held that cannot be read at the moment, as of the last poll. The others go on meanwhile; these are tried
+    /// again now and then, and after a [`Consumer::seek`]. Empty with an adapter that cannot tell.
+    fn stalled(&self) -> Vec<Stalled> {
+        Vec::new()
+    }
 }
 
 /// The producer of one transactional id.

@@ -70,6 +70,11 @@ fn report(recovery: &Recovery) {
         let (file, at, bytes) = (cut.file.display(), cut.at, cut.bytes);
         tracing::warn!(%file, at, bytes, reason = cut.reason, "end of a file cut: it was never completed");
     }
+    for rewound in &recovery.rewound {
+        let (group, topic, partition) = (&rewound.group, &*rewound.at.topic, rewound.at.partition);
+        let (from, to) = (rewound.from, rewound.to);
+        tracing::warn!(group, topic, partition, from, to, "committed offset moved back to the end of its partition");
+    }
     for path in &recovery.removed {
         tracing::info!(path = %path.display(), "remains removed");
     }

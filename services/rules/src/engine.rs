@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drover_bus::{
-    AppendError, Bus, ConsumeError, Consumer, GroupConfig, Offset, Polled, Position, ReadError, Start, Stored,
+    AppendError, Bus, ConsumeError, Consumer, GroupConfig, Offset, Polled, Position, ReadError, Stalled, Start, Stored,
     TopicPartition, TransactError, Transaction, Transactor,
 };
 use drover_host::{Ready, Shutdown};
@@ -77,6 +77,8 @@ struct Session<'e> {
     windows: HashMap<TopicPartition, RepeatWindow>,
     batch: Batch,
     committed_at: Instant,
+    /// Partitions that cannot be read, as readiness says.
+    stalled: Vec<Stalled>,
 }
 
 impl Engine {
@@ -115,36 +117,56 @@ impl Engine {
         let transactor = self.bus.transactor(&format!("{GROUP}.{}", self.member)).await?;
         let consumer = self.bus.join(config).await?;
         let (windows, batch) = (HashMap::new(), Batch::default());
-        Ok(Session { engine: self, consumer, transactor, windows, batch, committed_at: Instant::now() })
+        let (committed_at, stalled) = (Instant::now(), Vec::new());
+        Ok(Session { engine: self, consumer, transactor, windows, batch, committed_at, stalled })
     }
 
-    /// The repeat window as the records before `position` leave it.
+    /// The repeat window as the records before `position` leave it. Where those are damaged it knows only what lies
+    /// before the damage: in doubt a record is taken for new, and the partition goes on.
     async fn window_before(&self, position: &Position) -> Result<RepeatWindow, Interrupted> {
-        let (bus, at, end) = (&self.bus, &position.at, position.offset);
         let mut window = RepeatWindow::default();
-        let earliest = bus.bounds(at).await?.earliest;
-        if self.faults.no_repeat_window || end <= earliest {
+        if self.faults.no_repeat_window {
             return Ok(window);
         }
-        let last = bus.read(at, (end - 1).max(earliest), 1, Duration::ZERO).await?;
-        let Some(newest) = last.first() else { return Ok(window) };
+        match self.fill_window(position, &mut window).await {
+            Ok(()) => Ok(window),
+            Err(ReadError::Corrupt { reason }) => {
+                let Position { at, offset } = position;
+                tracing::error!(reason, at.partition, offset, "repeats from before the damage may be taken for new");
+                Ok(window)
+            }
+            Err(error @ (ReadError::Unknown { .. } | ReadError::OutOfRange { .. } | ReadError::Unavailable { .. })) => {
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn fill_window(&self, position: &Position, window: &mut RepeatWindow) -> Result<(), ReadError> {
+        let (bus, at) = (&self.bus, &position.at);
+        let bounds = bus.bounds(at).await?;
+        let end = position.offset.min(bounds.end);
+        if end <= bounds.earliest {
+            return Ok(());
+        }
+        let last = bus.read(at, (end - 1).max(bounds.earliest), 1, Duration::ZERO).await?;
+        let Some(newest) = last.first() else { return Ok(()) };
         let since = newest.record.timestamp_ms.saturating_sub_unsigned(REPEAT_WINDOW_MS);
-        let mut next: Offset = bus.offset_at(at, since).await?.max(earliest);
+        let mut next: Offset = bus.offset_at(at, since).await?.max(bounds.earliest);
         while next < end {
             let records = bus.read(at, next, READ_BYTES, Duration::ZERO).await?;
             let Some(last) = records.last() else { break };
             next = last.position.offset + 1;
             for stored in records.iter().take_while(|stored| stored.position.offset < end) {
-                remember(&mut window, stored);
+                remember(window, stored);
             }
         }
-        Ok(window)
+        Ok(())
     }
 }
 
 impl Session<'_> {
     async fn work(&mut self, shutdown: &Shutdown, backoff: &mut Backoff) -> Result<(), Interrupted> {
-        self.engine.ready.ready();
+        self.say_whether_ready();
         loop {
             let wait = COMMIT_INTERVAL.saturating_sub(self.committed_at.elapsed()).max(Duration::from_millis(1));
             let polled = tokio::select! {
@@ -152,6 +174,11 @@ impl Session<'_> {
                 () = shutdown.cancelled() => return self.commit(shutdown, backoff).await.map(|_| ()),
                 polled = self.consumer.poll(POLL_RECORDS, wait) => polled?,
             };
+            let stalled = self.consumer.stalled();
+            if stalled != self.stalled {
+                self.stalled = stalled;
+                self.say_whether_ready();
+            }
             match polled {
                 Polled::Assigned(positions) => self.assigned(&positions).await?,
                 Polled::Revoked(partitions) => {
@@ -164,6 +191,14 @@ impl Session<'_> {
             if self.batch.outputs() > 0 || self.committed_at.elapsed() >= COMMIT_INTERVAL {
                 self.commit(shutdown, backoff).await?;
             }
+        }
+    }
+
+    /// One damaged partition does not stop the others, but the engine is not ready with it.
+    fn say_whether_ready(&self) {
+        match self.stalled.first() {
+            None => self.engine.ready.ready(),
+            Some(stalled) => self.engine.ready.waiting(stalled.to_string()),
         }
     }
 
@@ -211,7 +246,7 @@ impl Session<'_> {
                         self.engine.board.add(key, matched, errors);
                     }
                     self.batch = Batch::default();
-                    self.engine.ready.ready();
+                    self.say_whether_ready();
                     backoff.reset();
                 }
                 Err(TransactError::Rebalanced { .. }) => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use drover_bus::{
     AdminError, AppendError, Bounds, Bus, ConsumeError, Consumer, GroupConfig, Membership, Offset, Outgoing, Polled,
-    Position, ReadError, Receipt, Stored, TopicConfig, TopicPartition, TransactError, Transaction, Transactor,
+    Position, ReadError, Receipt, Stalled, Stored, TopicConfig, TopicPartition, TransactError, Transaction, Transactor,
 };
 use drover_sim::SimBus;
 use tokio_util::sync::CancellationToken;
@@ -109,6 +109,10 @@ impl Consumer for Severable<Box<dyn Consumer>> {
 
     fn membership(&self) -> Membership {
         self.inner.membership()
+    }
+
+    fn stalled(&self) -> Vec<Stalled> {
+        self.inner.stalled()
     }
 }
 

@@ -5,14 +5,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::log_file::{FileError, sync_directory_of};
+use super::disk::{FileError, Files};
+use super::frame::Mark;
+use super::index::{Index, IndexHead};
+use super::log_file::{NotCreated, install};
 use super::section::{FRAME_BYTES, Section, SectionFrame};
-use super::segment::{self, Index, IndexHead, ScanError, SegmentHeader, Walk};
+use super::segment::{self, ScanError, SegmentHeader, Walk};
 use super::topic::{SegmentView, TopicLog};
 use crate::{Offset, Partition, Record};
 
@@ -34,6 +37,7 @@ type Key = (Partition, Bytes);
 
 /// One pass over a topic.
 struct Pass<'a> {
+    files: &'a Files,
     rules: Rules,
     newest: HashMap<Key, Offset>,
     /// Keys with a superseded record that stays: their tombstones must stay too.
@@ -42,9 +46,14 @@ struct Pass<'a> {
 }
 
 /// Compacts the sealed segments of `log` as long as `proceed` says so; how many records went.
-pub(super) fn compact(log: &Arc<TopicLog>, rules: Rules, proceed: &dyn Fn() -> bool) -> Result<u64, ScanError> {
+pub(super) fn compact(
+    files: &Files,
+    log: &Arc<TopicLog>,
+    rules: Rules,
+    proceed: &dyn Fn() -> bool,
+) -> Result<u64, ScanError> {
     let mut sealed = log.view().sealed();
-    let mut pass = Pass { rules, newest: HashMap::new(), pinned: HashSet::new(), proceed };
+    let mut pass = Pass { files, rules, newest: HashMap::new(), pinned: HashSet::new(), proceed };
     sealed.truncate(pass.learn(&sealed)?);
     let mut dropped = 0;
     for group in groups(&sealed, rules.segment_bytes) {
@@ -74,7 +83,7 @@ fn groups(sealed: &[SegmentView], segment_bytes: u64) -> impl Iterator<Item = &[
 /// Hands every section of a segment to `each`.
 fn walk(segment: &SegmentView, mut each: impl FnMut(Section) -> Result<(), ScanError>) -> Result<(), ScanError> {
     let file = File::open(&segment.path).map_err(FileError::at("open", &segment.path))?;
-    let mut walk = Walk::new(file, &segment.path, 0, segment.length);
+    let mut walk = Walk::new(file, segment.indexed(), 0);
     while let Some(frame) = walk.next_frame()? {
         for (head, at) in frame.places() {
             each(walk.section(head, at)?)?;
@@ -122,14 +131,47 @@ impl Pass<'_> {
         !expired || self.pinned.contains(&key)
     }
 
-    /// Rewrites neighbours as one segment; how many records went. Leaves them alone if that gains nothing.
+    /// Rewrites neighbours as one segment; how many records went. Leaves them alone if that gains nothing, or fails.
     fn rewrite(&mut self, log: &Arc<TopicLog>, group: &[SegmentView]) -> Result<u64, ScanError> {
         let (first, last) = (&group[0], &group[group.len() - 1]);
         let generation = group.iter().map(|s| s.generation).max().unwrap_or(0) + 1;
-        let header =
-            SegmentHeader { sequence: first.sequence, last_sequence: last.last_sequence, bases: first.bases.clone() };
+        let header = SegmentHeader {
+            topic: log.id,
+            sequence: first.sequence,
+            last_sequence: last.last_sequence,
+            bases: first.bases.clone(),
+        };
         let path = segment::segment_path(&log.directory, header.sequence, generation);
-        let mut output = Output::create(path.with_extension("tmp"), &header)?;
+        let temporary = path.with_extension("tmp");
+        let written = self.write(group, &temporary, &header);
+        let (output, dropped) = written.inspect_err(|_| self.discard(&temporary))?;
+        if dropped == 0 && group.len() == 1 {
+            self.files.remove(&temporary)?;
+            return Ok(0);
+        }
+        let view = output.view(path, header, generation);
+        let producers = IndexHead::read(&last.indexed()).map(|index| index.producers).unwrap_or_default();
+        let index = output.index.write(self.files, &view.indexed(), &producers);
+        let installed = index.map_err(NotCreated::from).and_then(|()| install(self.files, &temporary, &view.path));
+        // A doubt does no harm here: what the next start may find stands for segments that have not changed.
+        if let Err(NotCreated { error, doubt: _ }) = installed {
+            self.discard(&temporary);
+            self.discard(&view.path.with_extension("index"));
+            return Err(error.into());
+        }
+        log.view().replace(view);
+        group.iter().try_for_each(|old| segment::remove(self.files, &old.path))?;
+        Ok(dropped)
+    }
+
+    /// Writes what is kept of `group`, synced, under a temporary name; with the number of records left out.
+    fn write(
+        &mut self,
+        group: &[SegmentView],
+        temporary: &Path,
+        header: &SegmentHeader,
+    ) -> Result<(Output, u64), ScanError> {
+        let mut output = Output::create(self.files, temporary, header)?;
         let mut dropped = 0;
         for segment in group {
             walk(segment, |section| {
@@ -145,29 +187,23 @@ impl Pass<'_> {
                 Ok(output.add(Section::encode(partition, records))?)
             })?;
         }
-        if dropped == 0 && group.len() == 1 {
-            std::fs::remove_file(&output.path).map_err(FileError::at("remove", &output.path))?;
-            return Ok(0);
+        output.finish()?;
+        Ok((output, dropped))
+    }
+
+    /// Removes what a failure left; what cannot be removed now goes at the next start.
+    fn discard(&self, path: &Path) {
+        if let Err(error) = self.files.remove_if_there(path) {
+            tracing::debug!(%error, "remains of a failed compaction stay until the next start");
         }
-        let producers = IndexHead::read(&last.path, last.length).map(|index| index.producers).unwrap_or_default();
-        let (index, length) = output.finish()?;
-        index.write(&path, length, &producers)?;
-        let temporary = path.with_extension("tmp");
-        std::fs::rename(&temporary, &path).map_err(FileError::at("rename", &temporary))?;
-        sync_directory_of(&path)?;
-        let newest_ms = index.partitions.iter().map(|p| p.newest_ms).collect();
-        let (sequence, last_sequence) = (header.sequence, header.last_sequence);
-        let bases = header.bases;
-        let view = SegmentView { path, sequence, last_sequence, generation, bases, newest_ms, length, index: None };
-        log.view().replace(view);
-        group.iter().try_for_each(|old| segment::remove(&old.path))?;
-        Ok(dropped)
     }
 }
 
 /// A segment being rewritten.
 struct Output {
-    path: std::path::PathBuf,
+    files: Files,
+    path: PathBuf,
+    mark: Mark,
     file: File,
     length: u64,
     index: Index,
@@ -176,12 +212,13 @@ struct Output {
 }
 
 impl Output {
-    fn create(path: std::path::PathBuf, header: &SegmentHeader) -> Result<Self, FileError> {
-        let mut file = File::create(&path).map_err(FileError::at("create", &path))?;
-        let bytes = header.frame();
-        file.write_all(&bytes).map_err(FileError::at("write", &path))?;
-        let index = Index::new(header.bases.len());
-        Ok(Self { path, file, length: bytes.len() as u64, index, gathered: Vec::new(), gathered_bytes: 0 })
+    fn create(files: &Files, path: &Path, header: &SegmentHeader) -> Result<Self, FileError> {
+        let mark = Mark::draw();
+        let file = files.create(path)?;
+        let bytes = header.frame(mark);
+        files.write(&file, path, &bytes, 0)?;
+        let (files, path, index) = (files.clone(), path.to_owned(), Index::new(&header.bases));
+        Ok(Self { files, path, mark, file, length: bytes.len() as u64, index, gathered: Vec::new(), gathered_bytes: 0 })
     }
 
     fn add(&mut self, section: Section) -> Result<(), FileError> {
@@ -193,18 +230,32 @@ impl Output {
     fn flush(&mut self) -> Result<(), FileError> {
         self.gathered_bytes = 0;
         for mut frame in SectionFrame::gather(std::mem::take(&mut self.gathered)) {
-            frame.seal(0);
-            self.file.write_all(&frame.bytes).map_err(FileError::at("write", &self.path))?;
+            frame.seal(self.mark, 0);
+            self.files.write(&self.file, &self.path, &frame.bytes, self.length)?;
             frame.sections.iter().for_each(|section| self.index.note(&section.head, self.length));
             self.length += frame.bytes.len() as u64;
         }
         Ok(())
     }
 
-    /// Makes it durable under its temporary name; its index and length.
-    fn finish(mut self) -> Result<(Index, u64), FileError> {
+    /// Makes it durable under its temporary name.
+    fn finish(&mut self) -> Result<(), FileError> {
         self.flush()?;
-        self.file.sync_all().map_err(FileError::at("sync", &self.path))?;
-        Ok((self.index, self.length))
+        self.files.sync(&self.file, &self.path)
+    }
+
+    /// How readers will see it under its final name.
+    fn view(&self, path: PathBuf, header: SegmentHeader, generation: u64) -> SegmentView {
+        SegmentView {
+            path,
+            mark: self.mark,
+            sequence: header.sequence,
+            last_sequence: header.last_sequence,
+            generation,
+            bases: header.bases,
+            newest_ms: self.index.newest_ms(),
+            length: self.length,
+            index: None,
+        }
     }
 }

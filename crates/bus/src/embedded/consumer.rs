@@ -17,9 +17,12 @@ use super::groups::{Fenced, Step};
 use super::topic::{TopicLog, listen};
 use super::{EmbeddedBus, reader};
 use crate::{
-    ConsumeError, Consumer, GroupConfig, Membership, Offset, Polled, Position, ReadError, Start, Stored, TopicPartition,
+    ConsumeError, Consumer, GroupConfig, Membership, Offset, Polled, Position, ReadError, Stalled, Start, Stored,
+    TopicPartition,
 };
 
+/// A partition that could not be read is tried again after this time.
+const STALL_RETRY: Duration = Duration::from_secs(2);
 /// Bytes of records one poll brings at most, but at least one record.
 const POLL_BYTES_MAX: usize = 1024 * 1024;
 
@@ -36,6 +39,14 @@ pub(super) struct GroupMember {
     positions: BTreeMap<TopicPartition, Offset>,
     /// The partition read last, so that all get their turn.
     turn: Option<TopicPartition>,
+    /// Partitions held that could not be read where they stand.
+    stalls: BTreeMap<TopicPartition, Stall>,
+}
+
+/// A partition that waits because it cannot be read.
+struct Stall {
+    stalled: Stalled,
+    again_at: Instant,
 }
 
 /// Marks the member as polling for as long as it lives.
@@ -64,6 +75,7 @@ impl GroupMember {
             start: config.start,
             positions: BTreeMap::new(),
             turn: None,
+            stalls: BTreeMap::new(),
         })
     }
 
@@ -86,6 +98,7 @@ impl GroupMember {
             Step::Nothing => None,
             Step::Revoked(partitions) => {
                 self.positions.retain(|at, _| !partitions.contains(at));
+                self.stalls.retain(|at, _| !partitions.contains(at));
                 Some(Polled::Revoked(partitions))
             }
             Step::Gained(partitions) => {
@@ -106,8 +119,9 @@ impl GroupMember {
         Position { at, offset }
     }
 
-    /// Records of partitions in turn; empty if there are none.
-    async fn read(&mut self, records_max: usize) -> Result<Vec<Stored>, ReadError> {
+    /// Records of partitions in turn; empty if there are none. A partition that cannot be read is left out for a while, so
+    /// that the others go on.
+    async fn read(&mut self, records_max: usize) -> Vec<Stored> {
         let mut order: Vec<TopicPartition> = self.positions.keys().cloned().collect();
         let first = order.iter().position(|at| Some(at) > self.turn.as_ref()).unwrap_or(0);
         order.rotate_left(first);
@@ -118,26 +132,46 @@ impl GroupMember {
             }
             let from = self.position(&at);
             let Some(topic) = self.bus.shared().partition(&at) else { continue };
-            if from >= topic.view().bounds(at.partition).end {
+            if from >= topic.view().bounds(at.partition).end || self.waits(&at) {
                 continue;
             }
             let limit = reader::Limit { bytes: POLL_BYTES_MAX - bytes, records: records_max.max(1) - records.len() };
-            let read = reader::read(&topic, at.partition, from, limit).await;
-            self.turn = Some(at);
-            match read {
+            match reader::read(&topic, at.partition, from, limit).await {
                 Ok(read) => {
+                    self.goes_on(&at);
                     bytes += read.iter().map(|stored| stored.record.bytes()).sum::<usize>();
                     records.extend(read);
                 }
-                // The next poll begins behind this partition, so the others go on.
-                Err(error) if records.is_empty() => return Err(error),
-                Err(_) => break,
+                // Retention has overtaken it just now: the next poll goes on behind.
+                Err(ReadError::OutOfRange { .. }) => {}
+                Err(error) => self.stall(Position { at: at.clone(), offset: from }, error),
             }
+            self.turn = Some(at);
         }
         for stored in &records {
             self.positions.insert(stored.position.at.clone(), stored.position.offset + 1);
         }
-        Ok(records)
+        records
+    }
+
+    fn waits(&self, at: &TopicPartition) -> bool {
+        self.stalls.get(at).is_some_and(|stall| Instant::now() < stall.again_at)
+    }
+
+    fn stall(&mut self, position: Position, error: ReadError) {
+        let at = position.at.clone();
+        if !self.stalls.contains_key(&at) {
+            let group = &self.membership.group;
+            tracing::error!(group, topic = &*at.topic, at.partition, position.offset, %error, "a partition stands still");
+        }
+        let stalled = Stalled { position, error };
+        self.stalls.insert(at, Stall { stalled, again_at: Instant::now() + STALL_RETRY });
+    }
+
+    fn goes_on(&mut self, at: &TopicPartition) {
+        if self.stalls.remove(at).is_some() {
+            tracing::info!(group = self.membership.group, topic = &*at.topic, at.partition, "a partition goes on");
+        }
     }
 
     /// Where to read on; moved to the first kept record if retention has overtaken it.
@@ -166,7 +200,7 @@ impl Consumer for GroupMember {
             if let Some(polled) = self.step(std::mem::take(&mut again)).map_err(|Fenced| self.fenced())? {
                 return Ok(polled);
             }
-            let records = self.read(records_max).await?;
+            let records = self.read(records_max).await;
             if !records.is_empty() {
                 return Ok(Polled::Records(records));
             }
@@ -175,7 +209,8 @@ impl Consumer for GroupMember {
                 return Ok(Polled::Idle);
             }
             let expiry = self.bus.shared().groups().next_expiry(&self.membership.group);
-            let until = expiry.map_or(deadline, |at| at.clamp(now, deadline));
+            let retry = self.stalls.values().map(|stall| stall.again_at).filter(|at| *at > now).min();
+            let until = expiry.into_iter().chain(retry).min().map_or(deadline, |at| at.clamp(now, deadline));
             drop(tokio::time::timeout_at(until, select_all(waits)).await);
         }
     }
@@ -199,11 +234,16 @@ impl Consumer for GroupMember {
             Some(position) => *position = to.offset,
             None => return Err(self.fenced()),
         }
+        self.stalls.remove(&to.at);
         Ok(())
     }
 
     fn membership(&self) -> Membership {
         self.membership.clone()
+    }
+
+    fn stalled(&self) -> Vec<Stalled> {
+        self.stalls.values().map(|stall| stall.stalled.clone()).collect()
     }
 }
 

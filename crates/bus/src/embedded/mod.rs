@@ -21,8 +21,10 @@ mod codec;
 mod command;
 mod compaction;
 mod consumer;
+mod disk;
 mod frame;
 mod groups;
+mod index;
 mod journal;
 mod kept;
 mod log_file;
@@ -34,18 +36,20 @@ mod section;
 mod segment;
 mod shared;
 mod topic;
+mod topic_files;
 mod topic_writer;
 mod transactor;
 mod writer;
 
+pub use disk::{Disk, FileError, SystemDisk};
 pub use kept::GroupOffset;
-pub use log_file::FileError;
-pub use recovery::{Cut, FORMAT, OpenError, Recovery};
+pub use recovery::{Cut, FORMAT, OpenError, Recovery, Rewound};
 pub use section::ProducerSequence;
 
 use batch::Batch;
 use command::{Append, AppendSequenced, Command, Commit, CommitError, Committer, Sequenced};
 use consumer::GroupMember;
+use disk::Files;
 use producers::Verdict;
 use section::Section;
 use shared::Shared;
@@ -74,8 +78,12 @@ pub struct EmbeddedOptions {
     pub record_bytes_max: usize,
     /// How long a compacted topic keeps tombstones after their timestamp, milliseconds.
     pub tombstone_ms: u64,
+    /// Bytes of journal at which the topics are synced and it starts anew; also bounds what is unsynced of transactions.
+    pub journal_bytes: u64,
     /// Says what time it is for retention; without one nothing expires by age.
     pub clock: Option<Arc<dyn Clock>>,
+    /// How files are changed; tests pass one that fails.
+    pub disk: Arc<dyn Disk>,
 }
 
 impl Default for EmbeddedOptions {
@@ -86,7 +94,9 @@ impl Default for EmbeddedOptions {
             queue_records: 16 * 1024,
             record_bytes_max: 1024 * 1024,
             tombstone_ms: 24 * 3600 * 1000,
+            journal_bytes: 4 * 1024 * 1024,
             clock: None,
+            disk: Arc::new(SystemDisk),
         }
     }
 }
@@ -127,7 +137,7 @@ impl Drop for Inner {
 impl EmbeddedBus {
     /// Opens the log in `dir`, making it if there is none, and takes its lock. Tells what a crash had left to repair.
     pub fn open(dir: &Path, options: EmbeddedOptions) -> Result<(Self, Recovery), OpenError> {
-        let opened = recovery::open(dir, options.segment_bytes)?;
+        let opened = recovery::open(&Files::new(options.disk.clone()), dir, options.segment_bytes)?;
         let logs = opened.topics.values().map(|writer| writer.log.clone()).collect();
         let shared = Arc::new(Shared::new(options, opened.kept, logs));
         let writer = Writer::new(shared.clone(), opened.journal, opened.topics, dir.to_owned(), opened.lock);

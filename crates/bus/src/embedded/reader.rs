@@ -1,7 +1,9 @@
 //! Reading records of one partition: from memory if they are recent, else from segment files.
 //!
 //! Files are read on threads for blocking work; a file that retention or compaction took away meanwhile is looked up anew.
+//! One that is looked up again and is still not there was taken away by somebody else.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::codec::Malformed;
@@ -24,6 +26,7 @@ pub(super) async fn read(
     mut from: Offset,
     limit: Limit,
 ) -> Result<Vec<Stored>, ReadError> {
+    let mut gone: Option<PathBuf> = None;
     loop {
         check_range(topic, partition, from)?;
         let located = topic.view().locate(partition, from, limit.bytes);
@@ -32,10 +35,11 @@ pub(super) async fn read(
             Located::Memory(sections) => return decode(topic, partition, &sections, from, limit),
             Located::File(search, next) => (search, next),
         };
+        let path = search.path.clone();
         match run(search, Sought::Offset(from), limit.bytes).await {
             Ok(sections) if sections.is_empty() => from = next,
             Ok(sections) => return decode(topic, partition, &sections, from, limit),
-            Err(error) if error.is_gone() => {}
+            Err(error) if error.is_gone() && gone.as_ref() != Some(&path) => gone = Some(path),
             Err(error) => return Err(read_error(&error)),
         }
     }
@@ -47,15 +51,17 @@ pub(super) async fn offset_at(
     partition: Partition,
     timestamp_ms: i64,
 ) -> Result<Offset, ReadError> {
+    let mut gone: Option<PathBuf> = None;
     loop {
         let located = topic.view().locate_time(partition, timestamp_ms);
         let Some(search) = located else { return Ok(topic.view().bounds(partition).end) };
+        let path = search.path.clone();
         match run(search, Sought::Time(timestamp_ms), 1).await {
             Ok(sections) => {
                 let bounds = topic.view().bounds(partition);
                 return Ok(first_at(&sections, timestamp_ms).map_err(|_| corrupt(topic))?.unwrap_or(bounds.end));
             }
-            Err(error) if error.is_gone() => {}
+            Err(error) if error.is_gone() && gone.as_ref() != Some(&path) => gone = Some(path),
             Err(error) => return Err(read_error(&error)),
         }
     }

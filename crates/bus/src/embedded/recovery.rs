@@ -6,21 +6,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use super::frame;
-use super::journal::{Journal, cut_or_refuse};
+use super::disk::{FileError, Files};
+use super::journal::Journal;
 use super::kept::{Entry, Kept, TopicId};
-use super::log_file::{FileError, LogFile, sync_directory_of};
-use super::producers::Producers;
-use super::section::{Section, SectionHead};
-use super::segment::{self, Index, IndexHead, SegmentHeader, Walk};
-use super::topic::{SegmentView, TopicLog};
-use super::topic_writer::{TopicWriter, active_view};
-use crate::{Offset, TopicConfig};
+use super::log_file;
+use super::topic_files;
+use super::topic_writer::TopicWriter;
+use crate::{Offset, TopicPartition};
 
 /// Format of the whole directory; raised whenever an older program could not read it.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// Attempts to take the lock, and the pause between two: half a second together.
 const LOCK_ATTEMPTS: u32 = 50;
 const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
@@ -38,10 +34,22 @@ pub struct Cut {
     pub reason: String,
 }
 
+/// A committed offset that lay behind the end of its partition, because a cut took the records before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewound {
+    pub group: String,
+    pub at: TopicPartition,
+    pub from: Offset,
+    /// The partition's end: where the group goes on.
+    pub to: Offset,
+}
+
 /// What opening found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovery {
     pub cut: Vec<Cut>,
+    /// Committed offsets moved back to the ends of their partitions, durably.
+    pub rewound: Vec<Rewound>,
     /// Records of committed transactions written again from the journal.
     pub redone_records: u64,
     /// Remains of deleted topics, of compaction and of files never finished; removed.
@@ -79,31 +87,72 @@ pub(super) struct Opened {
 }
 
 /// Opens or creates the log in `directory`.
-pub(super) fn open(directory: &Path, segment_bytes: u64) -> Result<Opened, OpenError> {
+pub(super) fn open(files: &Files, directory: &Path, segment_bytes: u64) -> Result<Opened, OpenError> {
     std::fs::create_dir_all(topics_directory(directory)).map_err(FileError::at("create", directory))?;
     let lock = lock(directory)?;
-    check_format(directory)?;
+    check_format(files, directory)?;
     let mut recovery = Recovery::default();
-    let (journal, entries) = match Journal::open(directory, &mut recovery.cut)? {
-        Some(found) => found,
-        None => (Journal::create(directory, 0, &Kept::default())?, Vec::new()),
+    let (found, entries) = match Journal::open(files, directory, &mut recovery.cut)? {
+        Some((journal, entries)) => (Some(journal), entries),
+        None => (None, Vec::new()),
     };
     let mut kept = Kept::default();
     entries.iter().for_each(|entry| kept.apply(entry));
     remove_orphans(directory, &kept, &mut recovery.removed)?;
+    let mut journal = match found {
+        Some(journal) => journal,
+        None => Journal::create(files, directory, 0, &kept).map_err(|failed| failed.error)?,
+    };
     let mut topics = BTreeMap::new();
     for (id, config) in &kept.topics {
-        topics.insert(*id, open_topic(directory, *id, config, segment_bytes, &mut recovery)?);
+        let path = topic_directory(directory, *id, &config.topic);
+        let found = topic_files::Found { id: *id, config, directory: path, segment_bytes };
+        topics.insert(*id, topic_files::open(files, found, &mut recovery)?);
     }
     recovery.redone_records = redo(entries, &mut topics)?;
+    recovery.rewound = rewind(&mut journal, &mut kept, &topics)?;
     Ok(Opened { lock, journal, kept, topics, recovery })
+}
+
+/// Moves committed offsets that lie behind the end of their partition back to it: what is written there next would
+/// otherwise be passed over.
+fn rewind(
+    journal: &mut Journal,
+    kept: &mut Kept,
+    topics: &BTreeMap<TopicId, TopicWriter>,
+) -> Result<Vec<Rewound>, FileError> {
+    let mut rewound = Vec::new();
+    let mut offsets = Vec::new();
+    for group in kept.groups() {
+        let mut moved = Vec::new();
+        for mut offset in kept.offsets(&group) {
+            let writer = topics.values().find(|writer| writer.log.config.topic == offset.at.topic);
+            let Some(end) = writer.and_then(|w| w.next().get(offset.at.partition as usize)).copied() else { continue };
+            if offset.next > end {
+                let (group, at, from) = (group.clone(), offset.at.clone(), offset.next);
+                rewound.push(Rewound { group, at, from, to: end });
+                offset.next = end;
+                moved.push(offset);
+            }
+        }
+        if !moved.is_empty() {
+            offsets.push((group, moved));
+        }
+    }
+    if offsets.is_empty() {
+        return Ok(rewound);
+    }
+    let entry = Entry::Committed { sections: Vec::new(), offsets };
+    journal.append(std::slice::from_ref(&entry)).map_err(|error| error.file_error().clone())?;
+    kept.apply(&entry);
+    Ok(rewound)
 }
 
 fn topics_directory(directory: &Path) -> PathBuf {
     directory.join("topics")
 }
 
-fn topic_directory(directory: &Path, id: TopicId, topic: &str) -> PathBuf {
+pub(super) fn topic_directory(directory: &Path, id: TopicId, topic: &str) -> PathBuf {
     let name = &topic[..topic.len().min(DIRECTORY_NAME_MAX)];
     topics_directory(directory).join(format!("{name}.{id}"))
 }
@@ -140,7 +189,7 @@ fn lock_patiently(file: &File) -> Result<(), TryLockError> {
     file.try_lock()
 }
 
-fn check_format(directory: &Path) -> Result<(), OpenError> {
+fn check_format(files: &Files, directory: &Path) -> Result<(), OpenError> {
     let path = directory.join("FORMAT");
     match std::fs::read_to_string(&path) {
         Ok(text) if text.trim() == FORMAT.to_string() => Ok(()),
@@ -154,21 +203,27 @@ fn check_format(directory: &Path) -> Result<(), OpenError> {
             if listed.flatten().any(|entry| foreign(&entry.file_name())) {
                 return Err(OpenError::Foreign { directory: directory.to_owned() });
             }
-            LogFile::create(&path, format!("{FORMAT}\n").as_bytes())?;
-            Ok(())
+            let created = log_file::create(files, &path, format!("{FORMAT}\n").as_bytes());
+            Ok(created.map(drop).map_err(|failed| failed.error)?)
         }
         Err(error) => Err(FileError::at("read", &path)(error).into()),
     }
 }
 
-/// Removes directories of topics that were deleted, or never quite created.
-fn remove_orphans(directory: &Path, kept: &Kept, removed: &mut Vec<PathBuf>) -> Result<(), FileError> {
+/// Removes directories of topics that were deleted, or never quite created; but not one whose creation the journal has
+/// lost.
+fn remove_orphans(directory: &Path, kept: &Kept, removed: &mut Vec<PathBuf>) -> Result<(), OpenError> {
     let topics = topics_directory(directory);
     let known: BTreeSet<PathBuf> =
         kept.topics.iter().map(|(id, config)| topic_directory(directory, *id, &config.topic)).collect();
     for entry in std::fs::read_dir(&topics).map_err(FileError::at("list", &topics))?.flatten() {
         let path = entry.path();
         if !known.contains(&path) {
+            let id = path.extension().and_then(|id| id.to_str()?.parse::<TopicId>().ok());
+            if id.is_some_and(|id| id >= kept.next_topic) && topic_files::has_records(&path)? {
+                let reason = "it holds records of a topic that the journal does not know".to_owned();
+                return Err(OpenError::Corrupt { file: path, at: 0, reason });
+            }
             std::fs::remove_dir_all(&path).map_err(FileError::at("remove", &path))?;
             removed.push(path);
         }
@@ -192,203 +247,4 @@ fn redo(entries: Vec<Entry>, topics: &mut BTreeMap<TopicId, TopicWriter>) -> Res
     }
     topics.values_mut().try_for_each(TopicWriter::sync)?;
     Ok(redone)
-}
-
-/// Creates the files of a new topic; they count once the journal names it.
-pub(super) fn create_topic(
-    directory: &Path,
-    id: TopicId,
-    config: &TopicConfig,
-    segment_bytes: u64,
-) -> Result<TopicWriter, FileError> {
-    let path = topic_directory(directory, id, &config.topic);
-    std::fs::create_dir_all(&path).map_err(FileError::at("create", &path))?;
-    sync_directory_of(&path)?;
-    let ends = vec![0; config.partitions as usize];
-    let header = SegmentHeader { sequence: 0, last_sequence: 0, bases: ends.clone() };
-    let file = segment::create(&path, &header, 0)?;
-    let log = TopicLog::new(id, config.clone(), path, vec![active_view(&file, header, 0)], ends);
-    Ok(TopicWriter::new(Arc::new(log), file, Producers::default(), segment_bytes))
-}
-
-/// A segment file with its header.
-struct Found {
-    path: PathBuf,
-    generation: u64,
-    header: SegmentHeader,
-    first_frame: u64,
-    length: u64,
-}
-
-fn open_topic(
-    directory: &Path,
-    id: TopicId,
-    config: &TopicConfig,
-    segment_bytes: u64,
-    recovery: &mut Recovery,
-) -> Result<TopicWriter, OpenError> {
-    let path = topic_directory(directory, id, &config.topic);
-    let mut found = find_segments(&path, config.partitions, &mut recovery.removed)?;
-    let Some(last) = found.pop() else {
-        return Err(OpenError::Corrupt { file: path, at: 0, reason: "a topic without segments".into() });
-    };
-    let mut segments = Vec::new();
-    let mut producers = Producers::default();
-    for sealed in found {
-        let (view, known) = open_sealed(sealed)?;
-        segments.push(view);
-        producers = known;
-    }
-    let scan = scan_last(last, &mut producers, &mut recovery.cut)?;
-    segments.push(scan.view);
-    let log = TopicLog::new(id, config.clone(), path, segments, scan.ends);
-    Ok(TopicWriter::new(Arc::new(log), scan.file, producers, segment_bytes))
-}
-
-/// The segments that count, oldest first; remains of compaction are removed.
-fn find_segments(directory: &Path, partitions: u32, removed: &mut Vec<PathBuf>) -> Result<Vec<Found>, OpenError> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(FileError::at("list", directory))?.flatten() {
-        let path = entry.path();
-        let name = entry.file_name();
-        match name.to_str().and_then(segment::parse_name) {
-            Some((_, generation)) => found.push(read_header(path, generation, partitions)?),
-            None if path.extension().is_some_and(|extension| extension == "tmp") => {
-                std::fs::remove_file(&path).map_err(FileError::at("remove", &path))?;
-                removed.push(path);
-            }
-            None => {}
-        }
-    }
-    found.sort_by_key(|f| (f.header.sequence, std::cmp::Reverse(f.generation)));
-    let mut kept: Vec<Found> = Vec::new();
-    for candidate in found {
-        let expected = kept.last().map_or(candidate.header.sequence, |last| last.header.last_sequence + 1);
-        if candidate.header.sequence < expected {
-            std::fs::remove_file(&candidate.path).map_err(FileError::at("remove", &candidate.path))?;
-            removed.push(candidate.path);
-        } else if candidate.header.sequence > expected {
-            let reason = format!("segment {expected} is missing before it");
-            return Err(OpenError::Corrupt { file: candidate.path, at: 0, reason });
-        } else {
-            kept.push(candidate);
-        }
-    }
-    Ok(kept)
-}
-
-fn read_header(path: PathBuf, generation: u64, partitions: u32) -> Result<Found, OpenError> {
-    let file = File::open(&path).map_err(FileError::at("open", &path))?;
-    let length = file.metadata().map_err(FileError::at("read", &path))?.len();
-    match SegmentHeader::read(&file, length).map_err(FileError::at("read", &path))? {
-        Some((header, first_frame)) if header.bases.len() == partitions as usize => {
-            Ok(Found { path, generation, header, first_frame, length })
-        }
-        Some(_) | None => {
-            Err(OpenError::Corrupt { file: path, at: 0, reason: "the segment's header is damaged".into() })
-        }
-    }
-}
-
-fn open_sealed(found: Found) -> Result<(SegmentView, Producers), OpenError> {
-    let read = IndexHead::read(&found.path, found.length).filter(|i| i.newest_ms.len() == found.header.bases.len());
-    if let Some(index) = read
-        && let Ok(producers) = Producers::decode(index.producers)
-    {
-        return Ok((view(&found, index.newest_ms, None), producers));
-    }
-    let (index, producers) = rebuild_index(&found)?;
-    index.write(&found.path, found.length, &producers.encode())?;
-    let newest_ms = index.partitions.iter().map(|p| p.newest_ms).collect();
-    Ok((view(&found, newest_ms, None), producers))
-}
-
-/// Scans a sealed segment whose index is unusable. Producers known before it are forgotten: at worst a repeat from then
-/// is not recognised.
-fn rebuild_index(found: &Found) -> Result<(Index, Producers), OpenError> {
-    let file = File::open(&found.path).map_err(FileError::at("open", &found.path))?;
-    let mut walk = Walk::new(file, &found.path, found.first_frame, found.length);
-    let (mut index, mut producers) = (Index::new(found.header.bases.len()), Producers::default());
-    loop {
-        let at = walk.at();
-        let corrupt =
-            |error: segment::ScanError| OpenError::Corrupt { file: found.path.clone(), at, reason: error.to_string() };
-        let Some(frame) = walk.next_frame().map_err(corrupt)? else { return Ok((index, producers)) };
-        for (head, place) in frame.places() {
-            walk.section(head, place).map_err(corrupt)?;
-            index.note(&head, at);
-            producers.record(&head);
-        }
-    }
-}
-
-fn view(found: &Found, newest_ms: Vec<i64>, index: Option<Index>) -> SegmentView {
-    SegmentView {
-        path: found.path.clone(),
-        sequence: found.header.sequence,
-        last_sequence: found.header.last_sequence,
-        generation: found.generation,
-        bases: found.header.bases.clone(),
-        newest_ms,
-        length: found.length,
-        index,
-    }
-}
-
-/// The last segment, scanned.
-struct LastSegment {
-    view: SegmentView,
-    file: LogFile,
-    ends: Vec<Offset>,
-}
-
-fn scan_last(mut found: Found, producers: &mut Producers, cuts: &mut Vec<Cut>) -> Result<LastSegment, OpenError> {
-    let file = File::open(&found.path).map_err(FileError::at("open", &found.path))?;
-    let (mut at, end) = (found.first_frame, found.length);
-    let mut index = Index::new(found.header.bases.len());
-    let mut ends = found.header.bases.clone();
-    loop {
-        let heads = match frame::read(&file, at, end).map_err(FileError::at("read", &found.path))? {
-            Ok(None) => break,
-            Ok(Some(frame)) => sound_sections(&frame, &ends).map(|heads| (heads, frame.fixed.frame_bytes())),
-            Err(broken) => Err(broken),
-        };
-        match heads {
-            Ok((heads, bytes)) => {
-                for head in &heads {
-                    index.note(head, at);
-                    producers.record(head);
-                    ends[head.partition as usize] = head.next;
-                }
-                at += bytes;
-            }
-            Err(broken) => {
-                cut_or_refuse(&file, &found.path, at, end, broken, cuts)?;
-                break;
-            }
-        }
-    }
-    found.length = at;
-    let mut file = LogFile::open(&found.path, at)?;
-    // What was read may be in memory only: the process before may have died before its sync.
-    file.cut_durably()?;
-    sync_directory_of(&found.path)?;
-    Ok(LastSegment { view: view(&found, Vec::new(), Some(index)), file, ends })
-}
-
-/// The frame's section heads if table and records are what was written.
-fn sound_sections(frame: &frame::Frame, ends: &[Offset]) -> Result<Vec<SectionHead>, frame::Broken> {
-    let heads = SectionHead::table(frame.head.clone()).map_err(|_| frame::Broken::NoFrame)?;
-    let mut body = frame.body.clone();
-    for head in &heads {
-        let known = ends.get(head.partition as usize).is_some_and(|end| head.base >= *end);
-        if !known || head.bytes as usize > body.len() {
-            return Err(frame::Broken::NoFrame);
-        }
-        let section = Section { head: *head, body: body.split_to(head.bytes as usize) };
-        if !section.is_sound() {
-            return Err(frame::Broken::Checksum);
-        }
-    }
-    Ok(heads)
 }

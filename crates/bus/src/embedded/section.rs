@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use super::codec::{Malformed, Put, Take, put_record, take_record};
-use super::frame;
+use super::frame::{self, Mark};
 use crate::{Offset, Partition, Record};
 
 /// Bytes of one section head.
@@ -141,7 +141,7 @@ impl Section {
     }
 }
 
-/// Several sections as one frame of a segment, its `synced` still to be filled in.
+/// Several sections as one frame of a segment, its mark and `synced` still to be filled in.
 pub(super) struct SectionFrame {
     pub bytes: Vec<u8>,
     pub sections: Vec<Section>,
@@ -156,9 +156,9 @@ impl SectionFrame {
         Self { bytes, sections }
     }
 
-    /// Fills in up to where the file is durable.
-    pub fn seal(&mut self, synced: u64) {
-        frame::seal(&mut self.bytes, self.sections.len() * HEAD_BYTES, synced);
+    /// Fills in the file's mark and up to where it is durable.
+    pub fn seal(&mut self, mark: Mark, synced: u64) {
+        frame::seal(&mut self.bytes, self.sections.len() * HEAD_BYTES, mark, synced);
     }
 
     /// Cuts a run of sections into frames of about [`FRAME_BYTES`].

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::EmbeddedOptions;
+use super::disk::Files;
 use super::groups::Groups;
 use super::kept::Kept;
 use super::queue::Queue;
@@ -54,6 +55,7 @@ impl Holders {
 /// Shared state of one open bus.
 pub(super) struct Shared {
     pub options: EmbeddedOptions,
+    pub files: Files,
     pub queue: Queue,
     topics: RwLock<BTreeMap<Topic, Arc<TopicLog>>>,
     kept: Mutex<Kept>,
@@ -66,6 +68,7 @@ impl Shared {
     pub fn new(options: EmbeddedOptions, kept: Kept, topics: Vec<Arc<TopicLog>>) -> Self {
         Self {
             queue: Queue::new(options.queue_records),
+            files: Files::new(options.disk.clone()),
             options,
             topics: RwLock::new(topics.into_iter().map(|t| (t.config.topic.clone(), t)).collect()),
             kept: Mutex::new(kept),

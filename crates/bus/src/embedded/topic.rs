@@ -11,9 +11,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+use super::frame::Mark;
+use super::index::{Index, Indexed};
 use super::kept::TopicId;
 use super::section::{Section, SectionFrame};
-use super::segment::{Begin, Index, Search, Sought};
+use super::segment::{Begin, Search, Sought};
 use crate::{Bounds, Offset, Partition, TopicConfig, TopicPartition};
 
 /// Starts listening to all of these at once.
@@ -30,6 +32,7 @@ pub(super) fn listen<'a>(changes: impl Iterator<Item = &'a Notify>) -> Vec<Pin<B
 #[derive(Clone, Debug)]
 pub(super) struct SegmentView {
     pub path: PathBuf,
+    pub mark: Mark,
     pub sequence: u64,
     pub last_sequence: u64,
     pub generation: u64,
@@ -56,12 +59,17 @@ impl SegmentView {
         (self.index.clone().expect("the last segment is indexed in memory"), self.last_sequence)
     }
 
+    /// What its index is known by.
+    pub fn indexed(&self) -> Indexed<'_> {
+        Indexed { path: &self.path, mark: self.mark, length: self.length }
+    }
+
     fn search(&self, partition: Partition, sought: Sought) -> Search {
         let begin = match &self.index {
             Some(index) => Begin::At(sought.begin(&index.partitions[partition as usize].entries)),
             None => Begin::Indexed,
         };
-        Search { path: self.path.clone(), length: self.length, partition, begin }
+        Search { path: self.path.clone(), mark: self.mark, length: self.length, partition, begin }
     }
 }
 

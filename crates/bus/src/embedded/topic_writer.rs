@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 
-use super::log_file::{FileError, LogFile};
+use super::disk::{FileError, Files};
+use super::index::{Index, Indexed};
+use super::log_file::{Doubt, LogFile, NotCreated};
 use super::producers::Producers;
 use super::section::{Section, SectionFrame};
-use super::segment::{self, Index, SegmentHeader};
+use super::segment::{self, SegmentHeader};
 use super::topic::{SegmentView, TopicLog};
 use crate::Offset;
 
@@ -20,8 +22,12 @@ pub(super) type Placed = Vec<(u64, SectionFrame)>;
 pub(super) struct TopicWriter {
     pub log: Arc<TopicLog>,
     pub producers: Producers,
+    files: Files,
     next: Vec<Offset>,
     file: LogFile,
+    /// A next segment that could be neither completed nor withdrawn. The next start may take this one for sealed, so
+    /// nothing is added to it before that is settled.
+    doubt: Option<Doubt>,
     lazy: Vec<Vec<Section>>,
     segment_bytes: u64,
     /// Timestamp of the first record this process wrote to the last segment.
@@ -30,14 +36,15 @@ pub(super) struct TopicWriter {
 
 impl TopicWriter {
     /// Takes over a topic whose last segment is `file`.
-    pub fn new(log: Arc<TopicLog>, file: LogFile, producers: Producers, segment_bytes: u64) -> Self {
+    pub fn new(files: &Files, log: Arc<TopicLog>, file: LogFile, producers: Producers, segment_bytes: u64) -> Self {
         let next = log.view().ends.clone();
         let segment_bytes = match log.config.retention_bytes {
             // Retention goes by whole segments: four of them make the limit worth its name.
             Some(limit) => segment_bytes.min((limit / 4).max(SEGMENT_BYTES_MIN)),
             None => segment_bytes,
         };
-        Self { log, producers, next, file, lazy: Vec::new(), segment_bytes, began_ms: None }
+        let files = files.clone();
+        Self { log, producers, files, next, file, doubt: None, lazy: Vec::new(), segment_bytes, began_ms: None }
     }
 
     /// Next offset of each partition, counting what is written and not yet published.
@@ -79,6 +86,11 @@ impl TopicWriter {
         result
     }
 
+    /// Whether a failure has left something to mend before the file says what readers were told.
+    pub fn is_behind(&self) -> bool {
+        self.doubt.is_some() || self.file.is_suspect()
+    }
+
     /// Makes everything of this topic durable.
     pub fn sync(&mut self) -> Result<(), FileError> {
         self.repair()?;
@@ -108,7 +120,7 @@ impl TopicWriter {
         }
         let before_ms = age.map(|(now, kept)| now.saturating_sub(kept));
         let expired = self.log.view().expire(before_ms, self.log.config.retention_bytes);
-        expired.iter().try_for_each(|segment| segment::remove(&segment.path))
+        expired.iter().try_for_each(|segment| segment::remove(&self.files, &segment.path))
     }
 
     /// Seals the last segment and begins a new one if it is full.
@@ -121,15 +133,24 @@ impl TopicWriter {
     pub fn roll(&mut self) -> Result<(), FileError> {
         self.sync()?;
         let (index, last_sequence) = self.log.view().active().unsealed();
-        index.write(self.file.path(), self.file.written(), &self.producers.encode())?;
-        let sequence = last_sequence + 1;
-        let header = SegmentHeader { sequence, last_sequence: sequence, bases: self.next.clone() };
-        self.file = segment::create(&self.log.directory, &header, 0)?;
+        let sealed = Indexed { path: self.file.path(), mark: self.file.mark(), length: self.file.written() };
+        index.write(&self.files, &sealed, &self.producers.encode())?;
+        let (topic, sequence) = (self.log.id, last_sequence + 1);
+        let header = SegmentHeader { topic, sequence, last_sequence: sequence, bases: self.next.clone() };
+        match segment::create(&self.files, &self.log.directory, &header, 0) {
+            Ok(file) => self.file = file,
+            Err(NotCreated { error, doubt }) => {
+                // Everything is synced; what comes before the doubt is settled is written after it, from memory.
+                self.file.distrust();
+                self.doubt = doubt;
+                return Err(error);
+            }
+        }
         self.began_ms = None;
         let fresh = active_view(&self.file, header, 0);
         let mut view = self.log.view();
         let sealed = view.active();
-        sealed.newest_ms = index.partitions.iter().map(|p| p.newest_ms).collect();
+        sealed.newest_ms = index.newest_ms();
         sealed.index = None;
         view.segments.push(fresh);
         Ok(())
@@ -137,6 +158,10 @@ impl TopicWriter {
 
     /// After a failure: cuts the file back to what is durable and writes again what only the journal has.
     fn repair(&mut self) -> Result<(), FileError> {
+        if let Some(doubt) = &self.doubt {
+            doubt.settle()?;
+            self.doubt = None;
+        }
         if !self.file.is_suspect() {
             return Ok(());
         }
@@ -151,7 +176,7 @@ impl TopicWriter {
         let mut placed = Vec::new();
         for mut frame in SectionFrame::gather(sections) {
             let at = self.file.written();
-            frame.seal(self.file.durable());
+            frame.seal(self.file.mark(), self.file.durable());
             self.file.append(&frame.bytes)?;
             placed.push((at, frame));
         }
@@ -190,10 +215,11 @@ const SEGMENT_BYTES_MIN: u64 = 256 * 1024;
 pub(super) fn active_view(file: &LogFile, header: SegmentHeader, generation: u64) -> SegmentView {
     SegmentView {
         path: file.path().to_owned(),
+        mark: file.mark(),
         sequence: header.sequence,
         last_sequence: header.last_sequence,
         generation,
-        index: Some(Index::new(header.bases.len())),
+        index: Some(Index::new(&header.bases)),
         newest_ms: Vec::new(),
         bases: header.bases,
         length: file.durable(),

@@ -14,22 +14,24 @@ use tokio::time::Instant;
 
 use super::command::{Append, AppendSequenced, Command, Commit, CommitError, Committer, Sequenced, TopicSections};
 use super::compaction::{self, Rules};
+use super::disk::FileError;
 use super::journal::{Journal, JournalError};
 use super::kept::{Entry, GroupOffset, TopicId};
-use super::log_file::FileError;
 use super::producers::Verdict;
 use super::queue::Queued;
 use super::recovery::{self, DirectoryLock};
 use super::section::Section;
+use super::segment::ScanError;
 use super::shared::Shared;
 use super::topic::TopicLog;
+use super::topic_files;
 use super::topic_writer::TopicWriter;
 use crate::{AdminError, Offset, Partition, TopicConfig};
 
 /// How often the writer looks after retention and the journal.
 const TICK: Duration = Duration::from_secs(15);
-/// Bytes of journal behind its snapshot at which topics are synced and it starts anew; also bounds the lazy frames.
-const JOURNAL_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// How often it tries to mend what a failed write has left, if nothing else is to be done.
+const CATCH_UP: Duration = Duration::from_millis(100);
 /// Bytes of journal an idle bus may leave behind.
 const JOURNAL_BYTES_IDLE: u64 = 64 * 1024;
 
@@ -42,8 +44,8 @@ pub(super) struct Writer {
     tail: VecDeque<(Arc<TopicLog>, Partition, usize)>,
     tail_bytes: usize,
     directory: PathBuf,
-    /// The compaction under way, if any.
-    compaction: Option<JoinHandle<()>>,
+    /// The compaction under way, if any; ends with what it has done, unless it is to be tried again.
+    compaction: Option<JoinHandle<Option<(TopicId, u64)>>>,
     /// Last sequence number each compacted topic had when it was compacted.
     compacted: BTreeMap<TopicId, u64>,
     /// Held as long as anything may be written.
@@ -81,10 +83,11 @@ impl Writer {
     /// Works until the queue is closed and empty, then leaves everything synced.
     pub fn run(mut self) {
         let mut ticked = Instant::now();
-        while let Some(queued) = self.shared.clone().queue.take(TICK) {
+        while let Some(queued) = self.shared.clone().queue.take(self.patience()) {
             if !queued.is_empty() {
                 self.round(queued);
             }
+            self.catch_up();
             if ticked.elapsed() >= TICK {
                 self.tick();
                 ticked = Instant::now();
@@ -95,6 +98,19 @@ impl Writer {
         }
         if let Err(error) = self.checkpoint() {
             tracing::warn!(%error, "the log was not synced at its end; the journal has what is missing");
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        if self.topics.values().any(TopicWriter::is_behind) { CATCH_UP } else { TICK }
+    }
+
+    /// Writes to the topics what after a failure only the journal and the memory have.
+    fn catch_up(&mut self) {
+        for writer in self.topics.values_mut().filter(|writer| writer.is_behind()) {
+            if let Err(error) = writer.sync() {
+                tracing::debug!(topic = &*writer.log.config.topic, %error, "a topic is still behind its journal");
+            }
         }
     }
 
@@ -117,7 +133,7 @@ impl Writer {
             self.commit(commits);
         }
         others.into_iter().for_each(|command| self.other(command));
-        if self.journal.entry_bytes() > JOURNAL_BYTES_MAX {
+        if self.journal.entry_bytes() > self.shared.options.journal_bytes {
             self.checkpoint_or_warn();
         }
     }
@@ -321,7 +337,9 @@ impl Writer {
         let unavailable = |reason| AdminError::Unavailable { reason };
         let id = self.shared.kept().next_topic;
         let segment_bytes = self.shared.options.segment_bytes;
-        let writer = recovery::create_topic(&self.directory, id, &config, segment_bytes);
+        let directory = recovery::topic_directory(&self.directory, id, &config.topic);
+        let topic = topic_files::Found { id, config: &config, directory, segment_bytes };
+        let writer = topic_files::create(&self.shared.files, topic);
         let writer = writer.map_err(|error| unavailable(error.to_string()))?;
         self.record(Entry::TopicCreated { id, config }).map_err(unavailable)?;
         self.shared.add_topic(writer.log.clone());
@@ -376,8 +394,11 @@ impl Writer {
     /// Compacts a topic beside the writer, one topic at a time; one that has to wait is taken up by a later tick.
     fn compact(&mut self, log: Arc<TopicLog>, now_ms: Option<i64>) {
         let sealed = log.view().segments.last().map_or(0, |last| last.sequence);
-        let done = self.compacted.get(&log.id).copied().unwrap_or(0);
-        if sealed <= done || self.compaction.as_ref().is_some_and(|running| !running.is_finished()) {
+        if self.compaction.as_ref().is_some_and(|running| !running.is_finished()) {
+            return;
+        }
+        self.compacted.extend(self.compaction.take().and_then(|ended| ended.join().ok().flatten()));
+        if sealed <= self.compacted.get(&log.id).copied().unwrap_or(0) {
             return;
         }
         let before = |kept_ms: u64| now_ms.map(|now| now.saturating_sub(i64::try_from(kept_ms).unwrap_or(i64::MAX)));
@@ -389,15 +410,17 @@ impl Writer {
             segment_bytes: self.shared.options.segment_bytes,
         };
         let (shared, id) = (self.shared.clone(), log.id);
-        let run = move || match compaction::compact(&log, rules, &|| !shared.queue.is_closed()) {
-            Ok(records) => tracing::debug!(topic = &*log.config.topic, records, "compacted"),
-            Err(error) => tracing::warn!(topic = &*log.config.topic, %error, "a topic could not be compacted"),
+        let run = move || {
+            let compacted = compaction::compact(&shared.files, &log, rules, &|| !shared.queue.is_closed());
+            match &compacted {
+                Ok(records) => tracing::debug!(topic = &*log.config.topic, records, "compacted"),
+                Err(error) => tracing::warn!(topic = &*log.config.topic, %error, "a topic could not be compacted"),
+            }
+            // A disk may recover; damage will not.
+            (!matches!(compacted, Err(ScanError::File(_)))).then_some((id, sealed))
         };
         match std::thread::Builder::new().name("drover-compact".into()).spawn(run) {
-            Ok(running) => {
-                self.compaction = Some(running);
-                self.compacted.insert(id, sealed);
-            }
+            Ok(running) => self.compaction = Some(running),
             Err(error) => tracing::warn!(%error, "no thread for compaction"),
         }
     }

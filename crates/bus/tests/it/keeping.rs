@@ -198,6 +198,9 @@ async fn offsets_of_outside_groups_are_kept_with_their_metadata() {
     let directory = tempfile::tempdir().expect("a directory");
     let bus = open(directory.path(), small());
     bus.create_topic(plain()).await.expect("creates");
+    for _ in 0..7 {
+        put(&bus, "k", None, 0).await;
+    }
     let offset = GroupOffset { at: at(), next: 7, metadata: "where I was".into() };
     bus.store_offsets("g", vec![offset.clone()]).await.expect("stores");
     let foreign = TopicPartition::new("t", 1);

@@ -2,8 +2,12 @@
 
 mod crash;
 mod damage;
+mod faults;
+mod faulty_disk;
 mod full_disk;
 mod keeping;
+mod ledger;
+mod repair;
 
 use std::sync::Arc;
 

@@ -117,7 +117,10 @@ impl Lifecycle {
                 }
                 Polled::Idle => {}
             }
-            self.telemetry.working(PART);
+            match consumer.stalled().first() {
+                None => self.telemetry.working(PART),
+                Some(stalled) => self.telemetry.waiting(PART, &stalled.to_string()),
+            }
         }
     }
 

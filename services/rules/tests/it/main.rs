@@ -1,5 +1,6 @@
 //! The rules service alone, through its public interface: records in, records out.
 
+mod damage;
 mod faults;
 mod outputs;
 mod republish;

@@ -31,6 +31,7 @@ pub struct World {
 /// A running service.
 pub struct Running {
     pub shutdown: Shutdown,
+    pub health: Health,
     task: JoinHandle<anyhow::Result<()>>,
 }
 
@@ -66,7 +67,7 @@ impl World {
         };
         let config = RulesConfig { member: member.to_owned(), partitions: 2, ..RulesConfig::default() };
         let task = tokio::spawn(run_with(config, ports, shutdown.clone(), faults));
-        Running { shutdown, task }
+        Running { shutdown, health, task }
     }
 
     /// Declares `home/NAME`, or deletes it.
