@@ -108,8 +108,11 @@ pub(super) fn has_records(directory: &Path) -> Result<bool, FileError> {
     Ok(false)
 }
 
-/// The header of a segment file with its mark and the position of the first frame, if it is sound; and its length.
-fn header_of(path: &Path) -> Result<(Option<(SegmentHeader, Mark, u64)>, u64), FileError> {
+/// The header of a segment file with its mark and the position of the first frame.
+type SoundHeader = (SegmentHeader, Mark, u64);
+
+/// The header of a segment file if it is sound, and the file's length.
+fn header_of(path: &Path) -> Result<(Option<SoundHeader>, u64), FileError> {
     let file = File::open(path).map_err(FileError::at("open", path))?;
     let length = file.metadata().map_err(FileError::at("read", path))?.len();
     Ok((SegmentHeader::read(&file, length).map_err(FileError::at("read", path))?, length))
