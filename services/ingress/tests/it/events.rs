@@ -73,3 +73,28 @@ async fn what_was_there_before_the_start_is_not_told_again() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_short_cut_loses_nothing_and_after_a_long_one_what_is_old_is_counted_and_not_told() {
+    let stage = Stage::simulated().await;
+    stage.registry.allow(&["#"], &["$events/#"]);
+    let mut watcher = stage.pipe(Version::V5, "watcher").await;
+    watcher.subscribe("$events/#", Qos::AtLeastOnce).await;
+    let tell = async |number| stage.append(EVENTS, event("default", "d", "connected", number)).await;
+    tell(1).await;
+    assert_eq!(watcher.message().await, event("default", "d", "connected", 1));
+    stage.bus.cut_reads(true);
+    tell(2).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    stage.bus.cut_reads(false);
+    assert_eq!(watcher.message().await, event("default", "d", "connected", 2));
+    stage.bus.cut_reads(true);
+    for number in 3..6 {
+        tell(number).await;
+    }
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    stage.bus.cut_reads(false);
+    stage.metric("drover_ingress_events_skipped_total 3").await;
+    tell(6).await;
+    assert_eq!(watcher.message().await, event("default", "d", "connected", 6));
+}

@@ -18,10 +18,11 @@ use drover_proto::ingress::v1::PresenceReport;
 use drover_proto::registry::v1::Change;
 use drover_proto::registry::v1::object::Object;
 use drover_proto::types::v1::{Meta, Policy};
+use drover_sim::{BusFaults, SimBus};
 use drover_types::{Qos, TELEMETRY_TOPIC};
 use prost::Message as _;
 use tempfile::TempDir;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
@@ -55,7 +56,22 @@ impl Stage {
         change(&mut config);
         config.check().expect("a valid configuration");
         let data = tempfile::tempdir().expect("a directory");
-        let bus = open_bus(&data).await;
+        let (bus, _) = EmbeddedBus::open(&data.path().join("bus"), EmbeddedOptions::default()).expect("a log");
+        Self::over(Arc::new(bus), config, faults, data).await
+    }
+
+    /// An ingress over a simulated log, for virtual time: only [`Stage::pipe`] reaches it.
+    pub async fn simulated() -> Self {
+        let bus = SimBus::new(1, BusFaults::default());
+        let mut config = IngressConfig { listen: Vec::new(), ..IngressConfig::default() };
+        config.mqtt.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+        let data = tempfile::tempdir().expect("a directory");
+        Self::over(Arc::new(bus), config, IngressFaults::default(), data).await
+    }
+
+    async fn over(bus: Arc<dyn Bus>, config: IngressConfig, faults: IngressFaults, data: TempDir) -> Self {
+        make_topics(&*bus).await;
+        let bus = Arc::new(GatedBus::new(bus));
         let registry = FakeRegistry { anonymous: true, ..FakeRegistry::default() };
         registry.allow(&["#"], &["#"]);
         let mut stage = Self {
@@ -134,6 +150,14 @@ impl Stage {
         Client::new(TcpStream::connect(self.mqtt).await.expect("listening"), version)
     }
 
+    /// A connected client without credentials and without a socket.
+    pub async fn pipe(&self, version: Version, id: &str) -> Client<DuplexStream> {
+        let mut client = Client::new(self.network.open("mqtt").await.expect("listening"), version);
+        client.send(&Packet::Connect(Connect::new(version, id))).await;
+        client.expect(|packet| matches!(packet, Packet::ConnAck(ack) if !ack.reason.is_error())).await;
+        client
+    }
+
     /// A connected client without credentials.
     pub async fn connect(&self, version: Version, id: &str) -> Client<TcpStream> {
         let mut client = self.open(version).await;
@@ -187,8 +211,7 @@ impl Stage {
     }
 }
 
-async fn open_bus(data: &TempDir) -> Arc<GatedBus> {
-    let (bus, _) = EmbeddedBus::open(&data.path().join("bus"), EmbeddedOptions::default()).expect("a log");
+async fn make_topics(bus: &dyn Bus) {
     for topic in [TELEMETRY_TOPIC, "drover.presence", "drover.registry.changes", "drover.events"] {
         let config = TopicConfig {
             topic: topic.into(),
@@ -199,7 +222,6 @@ async fn open_bus(data: &TempDir) -> Arc<GatedBus> {
         };
         bus.create_topic(config).await.expect("created");
     }
-    Arc::new(GatedBus::new(bus))
 }
 
 /// The other end of a connection.
