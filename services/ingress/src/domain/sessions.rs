@@ -3,6 +3,8 @@
 //! Domain layer, no I/O; time is monotonic milliseconds. Every change of who is connected is made here, under one
 //! lock, together with its presence report, so that reports of one client alternate and carry growing epochs (P4).
 
+mod rights;
+
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,8 +16,7 @@ use crate::domain::connection::CloseReason;
 use crate::domain::identity::Identity;
 use crate::domain::link::{Link, Stop};
 use crate::domain::message::{Publication, Publisher};
-use crate::domain::reverify::Affected;
-use crate::domain::revocations::{Revocation, Revocations};
+use crate::domain::revocations::Revocations;
 use crate::domain::session::{Dropped, Session};
 
 /// A message to publish when its client is gone.
@@ -248,66 +249,6 @@ impl Sessions {
         aftermath
     }
 
-    /// Refuses identities that the revocation concerns and that were verified until now, and tells their connections
-    /// to close. Returns those, to be waited for.
-    pub fn revoke(&self, revocation: Revocation) -> Vec<Arc<Link>> {
-        let mut inner = self.lock();
-        let links: Vec<Arc<Link>> = inner
-            .entries
-            .values()
-            .filter_map(|entry| match &entry.state {
-                State::Live { link, identity } if revocation.concerns(identity) => Some(link.clone()),
-                State::Live { .. } | State::Away { .. } => None,
-            })
-            .collect();
-        inner.revocations.add(revocation);
-        links.iter().for_each(|link| link.stop(Stop::Revoked));
-        links
-    }
-
-    /// Clients whose live connections a change may concern.
-    pub fn affected(&self, affected: &Affected) -> Vec<Key> {
-        let inner = self.lock();
-        let concerned = |(key, entry): (&Key, &Entry)| match &entry.state {
-            State::Live { identity, .. } if affected.concerns(identity) => Some(key.clone()),
-            State::Live { .. } | State::Away { .. } => None,
-        };
-        inner.entries.iter().filter_map(concerned).collect()
-    }
-
-    /// Which connection a client has, and who it is; `None` while it has none.
-    pub fn identity(&self, client: &Key) -> Option<(Publisher, Arc<Identity>)> {
-        let inner = self.lock();
-        let entry = inner.entries.get(client)?;
-        match &entry.state {
-            State::Live { identity, .. } => Some((entry.publisher.clone(), identity.clone())),
-            State::Away { .. } => None,
-        }
-    }
-
-    /// Gives the connection that `publisher` is a newer identity, unless another one has taken over or the identity is
-    /// revoked already. Its will goes if it may no longer publish it.
-    pub fn reauthorize(&self, publisher: &Publisher, newer: &Arc<Identity>) {
-        let mut inner = self.lock();
-        if inner.revocations.concern(newer) {
-            return;
-        }
-        let Some(entry) = inner.held_by(publisher) else { return };
-        if let State::Live { link, identity } = &mut entry.state {
-            *identity = newer.clone();
-            link.reauthorize(newer.clone());
-        }
-        let client = publisher.client.as_str();
-        entry.will.take_if(|will| !newer.policy.may_publish(will.publication.topic.as_str(), client));
-    }
-
-    /// Tells the connection that `publisher` is to close: its proof does not hold any more.
-    pub fn expel(&self, publisher: &Publisher) {
-        if let Some(Entry { state: State::Live { link, .. }, .. }) = self.lock().held_by(publisher) {
-            link.stop(Stop::Revoked);
-        }
-    }
-
     /// Every session ends with this process.
     pub fn stop(&self) -> Aftermath {
         let mut inner = self.lock();
@@ -327,12 +268,6 @@ impl Sessions {
 }
 
 impl Inner {
-    /// The entry of the connection that `publisher` is, while it holds its session.
-    fn held_by(&mut self, publisher: &Publisher) -> Option<&mut Entry> {
-        let key = (publisher.tenant.clone(), publisher.client.clone());
-        self.entries.get_mut(&key).filter(|entry| entry.publisher.epoch == publisher.epoch)
-    }
-
     fn next_epoch(&mut self) -> u64 {
         self.connects += 1;
         self.boot << 32 | u64::from(self.connects)
@@ -445,7 +380,7 @@ mod tests {
 
     use super::*;
     use crate::domain::authorize::Policy;
-    use crate::domain::revocations::{REVOCATIONS_MAX, Whose};
+    use crate::domain::revocations::{REVOCATIONS_MAX, Revocation, Whose};
 
     fn attach(generation: u64, expiry_s: u32, will_delay_s: Option<u32>) -> Attach {
         let identity = Identity {
