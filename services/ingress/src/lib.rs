@@ -19,10 +19,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use adapters::changes::{self, Freshness};
+use adapters::events;
 use adapters::registry::Registry;
 use config::{IngressConfig, MQTT, MQTTS};
 use domain::connection::Environment;
 use domain::node::{Node, NodePorts};
+use domain::reverify;
 use domain::sessions::Sessions;
 use server::listener::{Listeners, Listening, PIPE_PEER};
 use telemetry::Telemetry;
@@ -72,6 +74,8 @@ impl Ingress {
         let (background, stop) = (TaskTracker::new(), Shutdown::new());
         background.spawn(report(node.clone(), config.node.clone(), boot, stop.clone()));
         background.spawn(changes::follow(node.clone(), fresh, stop.clone()));
+        background.spawn(events::follow(node.clone(), stop.clone()));
+        background.spawn(reverify::run(node.clone(), stop.clone()));
         background.spawn(tick(node.clone(), stop.clone()));
         let pipes = ports.network.listen(MQTT);
         background.spawn(listeners.clone().accept_pipes(pipes, config.anonymous.at(PIPE_PEER), shutdown.clone()));
@@ -96,6 +100,7 @@ impl Ingress {
             let deadline = config.timeouts.drain;
             tracing::warn!(%deadline, "connections or messages were left when the time to drain was over");
         }
+        node.stop();
         Ok(served?)
     }
 }

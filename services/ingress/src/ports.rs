@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::domain::identity::{AuthenticateError, Identity, Proof};
+use crate::domain::reverify::Affected;
 
 /// Says who somebody is.
 #[async_trait]
@@ -15,6 +16,6 @@ pub trait Authenticator: Send + Sync + 'static {
     /// it asks; an answer is never older than that. [`AuthenticateError::Unavailable`] when nobody could tell.
     async fn authenticate(&self, proof: Proof, generation: u64) -> Result<Arc<Identity>, AuthenticateError>;
 
-    /// Forgets what is known of this device's credential (empty: of all of them).
-    fn forget(&self, tenant: &str, device: &str, credential: &str);
+    /// Forgets what is known of the identities that a change may concern.
+    fn forget(&self, affected: &Affected);
 }

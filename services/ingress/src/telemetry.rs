@@ -2,26 +2,32 @@
 //!
 //! Labels are closed lists of ours; tenants, devices and clients are named in log lines only.
 
+mod lines;
+
 use std::fmt::Display;
 use std::net::SocketAddr;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::Duration;
 
+use drover_bus::Position;
 use drover_host::Metrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use tokio::time::Instant;
 
-use crate::domain::connection::{Close, CloseReason, Fault};
+use crate::domain::connection::{Claims, Close, CloseReason, Fault};
 use crate::domain::identity::AuthenticateError;
 use crate::domain::session::Dropped;
+use crate::domain::sessions::AttachError;
+use lines::Lines;
 
-/// Log lines about the same trouble come at most this often.
-const LOG_INTERVAL: Duration = Duration::from_secs(1);
+/// Lines about the log or the sockets come at most this often.
+const TROUBLE_INTERVAL: Duration = Duration::from_secs(1);
+/// Lines about clients that are refused or closed: what others decide the number of. About 30 MB a day at most.
+const CLIENTS_INTERVAL: Duration = Duration::from_secs(10);
+/// Most of them in that interval, of each kind.
+const CLIENT_LINES_MAX: u32 = 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
@@ -38,7 +44,7 @@ pub struct Telemetry {
     connections: Gauge,
     connects: Counter,
     closes: Family<Reason, Counter>,
-    authentication_failures: Family<Reason, Counter>,
+    connects_refused: Family<Reason, Counter>,
     refused: Counter,
     messages_in: Family<OfQos, Counter>,
     messages_refused: Family<Reason, Counter>,
@@ -47,8 +53,14 @@ pub struct Telemetry {
     unacknowledged: Counter,
     acknowledged_seconds: Histogram,
     wills_dropped: Counter,
-    /// When the last line about the log or the sockets was written, and how many were left out since.
-    quiet: Mutex<Option<(Instant, u64)>>,
+    events_skipped: Counter,
+    events_malformed: Counter,
+    /// About the log or the sockets.
+    trouble: Lines,
+    /// About clients that were not admitted.
+    refusals: Lines,
+    /// About connections closed for a fault.
+    faults: Lines,
 }
 
 impl Telemetry {
@@ -58,7 +70,7 @@ impl Telemetry {
             connections: Gauge::default(),
             connects: Counter::default(),
             closes: Family::default(),
-            authentication_failures: Family::default(),
+            connects_refused: Family::default(),
             refused: Counter::default(),
             messages_in: Family::default(),
             messages_refused: Family::default(),
@@ -67,7 +79,11 @@ impl Telemetry {
             unacknowledged: Counter::default(),
             acknowledged_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 18)),
             wills_dropped: Counter::default(),
-            quiet: Mutex::new(None),
+            events_skipped: Counter::default(),
+            events_malformed: Counter::default(),
+            trouble: Lines::new(1, TROUBLE_INTERVAL),
+            refusals: Lines::new(CLIENT_LINES_MAX, CLIENTS_INTERVAL),
+            faults: Lines::new(CLIENT_LINES_MAX, CLIENTS_INTERVAL),
         };
         telemetry.register(metrics);
         telemetry
@@ -79,8 +95,7 @@ impl Telemetry {
             registry.register("connections", "Open connections", self.connections.clone());
             registry.register("connects", "Accepted CONNECTs", self.connects.clone());
             registry.register("closes", "Ended connections by reason", self.closes.clone());
-            let failures = self.authentication_failures.clone();
-            registry.register("authentication_failures", "CONNECTs refused by cause", failures);
+            registry.register("connects_refused", "CONNECTs refused, by reason", self.connects_refused.clone());
             registry.register("connections_refused", "Connections over the limit", self.refused.clone());
             registry.register("messages_in", "Messages stored, by QoS", self.messages_in.clone());
             registry.register("messages_refused", "Messages refused, by cause", self.messages_refused.clone());
@@ -90,6 +105,10 @@ impl Telemetry {
             let seconds = self.acknowledged_seconds.clone();
             registry.register("stored_seconds", "From reading messages to their being durable", seconds);
             registry.register("wills_dropped", "Wills given up over the limit", self.wills_dropped.clone());
+            let skipped = self.events_skipped.clone();
+            registry.register("events_skipped", "Lifecycle events too old when they could be read", skipped);
+            let malformed = self.events_malformed.clone();
+            registry.register("events_malformed", "Lifecycle events that cannot be read", malformed);
         });
     }
 
@@ -118,18 +137,49 @@ impl Telemetry {
             tracing::debug!(client, %peer, reason, "connection ended");
             return;
         };
-        if let Some(cause) = authentication_cause(fault) {
-            self.authentication_failures.get_or_create(&Reason { reason: cause }).inc();
-        }
         match close.reason {
             CloseReason::Drain | CloseReason::TakenOver | CloseReason::KeepAlive => {
                 tracing::debug!(client, %peer, reason, "connection ended");
             }
             CloseReason::NotStored => {} // said once by `not_stored`
             CloseReason::Client | CloseReason::ConnectionLost | CloseReason::Revoked | CloseReason::ProtocolError => {
-                tracing::warn!(client, %peer, reason, cause = %fault, "connection closed");
+                self.faults.write(|left_out| {
+                    tracing::warn!(client, %peer, reason, cause = %fault, left_out, "connection closed");
+                });
             }
         }
+    }
+
+    /// A client was not admitted. Its names are quoted: they are whatever it has sent.
+    pub fn connect_refused(&self, claims: &Claims, peer: SocketAddr, fault: &Fault) {
+        let reason = refusal(fault);
+        self.connects_refused.get_or_create(&Reason { reason }).inc();
+        let Claims { client, user_name } = claims;
+        let user_name = user_name.as_deref().unwrap_or_default();
+        self.refusals.write(|left_out| {
+            tracing::warn!(?client, ?user_name, %peer, reason, cause = %fault, left_out, "connect refused");
+        });
+    }
+
+    /// Time has passed: what was left out of the log is told, even if no line follows.
+    pub fn tick(&self) {
+        for (lines, what) in [(&self.refusals, "connect refused"), (&self.faults, "connection closed")] {
+            if let Some(left_out) = lines.overdue() {
+                tracing::warn!(left_out, what, "lines were left out");
+            }
+        }
+    }
+
+    /// Lifecycle events will not reach the subscribers of this node: they were old when it could read them.
+    pub fn events_skipped(&self, count: u64) {
+        self.events_skipped.inc_by(count);
+        self.seldom(|left_out| tracing::warn!(count, left_out, "lifecycle events skipped, the log was out of reach"));
+    }
+
+    /// A record of the lifecycle events cannot be read; it is skipped.
+    pub fn event_malformed(&self, position: &Position, error: &dyn Display) {
+        self.events_malformed.inc();
+        self.seldom(|left_out| tracing::warn!(?position, %error, left_out, "lifecycle event skipped"));
     }
 
     /// A connection was closed because there are too many.
@@ -179,16 +229,24 @@ impl Telemetry {
         self.messages_out.get_or_create(&OfQos { qos: u32::from(!qos0) }).inc();
     }
 
-    /// A message will not reach a subscriber.
-    pub fn dropped(&self, why: Dropped) {
+    /// Messages will not reach a subscriber.
+    pub fn dropped(&self, why: Dropped, count: usize) {
+        if count == 0 {
+            return;
+        }
         let reason = match why {
             Dropped::InboxFull => "inbox_full",
             Dropped::SlowReader => "slow_reader",
             Dropped::Away => "away",
             Dropped::Expired => "expired",
             Dropped::TooLarge => "too_large",
+            Dropped::NotAllowed => "not_allowed",
+            Dropped::SessionExpired => "session_expired",
+            Dropped::CleanStart => "clean_start",
+            Dropped::SessionClosed => "session_closed",
+            Dropped::NodeStopped => "node_stopped",
         };
-        self.drops.get_or_create(&Reason { reason }).inc();
+        self.drops.get_or_create(&Reason { reason }).inc_by(count as u64);
     }
 
     /// A will is given up: too many wait for the log already.
@@ -198,51 +256,38 @@ impl Telemetry {
     }
 
     fn seldom(&self, line: impl FnOnce(u64)) {
-        let now = Instant::now();
-        let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *quiet {
-            Some((last, left_out)) if now.duration_since(*last) < LOG_INTERVAL => *left_out += 1,
-            last => {
-                let left_out = last.take().map_or(0, |(_, left_out)| left_out);
-                *last = Some((now, 0));
-                line(left_out);
-            }
-        }
+        self.trouble.write(line);
     }
 }
 
-/// The label of a failed authentication; `None` for other faults.
-fn authentication_cause(fault: &Fault) -> Option<&'static str> {
+/// The label of a refused CONNECT.
+fn refusal(fault: &Fault) -> &'static str {
     match fault {
-        Fault::Authentication(AuthenticateError::Wrong { .. }) => Some("wrong_credentials"),
-        Fault::Authentication(AuthenticateError::Refused { .. }) => Some("refused"),
-        Fault::Authentication(AuthenticateError::Unavailable { .. }) | Fault::NoAnswerInTime => Some("unavailable"),
-        Fault::NoCredentials => Some("no_credentials"),
-        Fault::ConnectDenied { .. } => Some("policy"),
-        Fault::AuthenticationMethod => Some("method"),
+        Fault::Authentication(AuthenticateError::Wrong { .. }) => "wrong_credentials",
+        Fault::Authentication(AuthenticateError::Refused { .. }) => "refused",
+        Fault::Authentication(AuthenticateError::Unavailable { .. }) | Fault::NoAnswerInTime => "unavailable",
+        Fault::NoCredentials => "no_credentials",
+        Fault::ConnectDenied { .. } | Fault::PublishDenied { .. } => "policy",
+        Fault::AuthenticationMethod => "method",
+        Fault::ClientIdMissing | Fault::ClientIdTooLong { .. } => "client_id",
+        Fault::Topic(_) | Fault::Qos2 | Fault::Retain => "will",
+        Fault::OverLimit | Fault::Session(AttachError::TooManySessions { .. }) => "over_limit",
+        Fault::Session(AttachError::Revoked)
+        | Fault::Revoked
+        | Fault::Expired
+        | Fault::ConnectWithdrawn { .. }
+        | Fault::SubscriptionWithdrawn { .. } => "revoked",
+        Fault::Drain => "drain",
+        Fault::TakenOver | Fault::KeepAlive | Fault::NotStored => "node",
         Fault::Malformed(_)
         | Fault::NoConnectInTime
         | Fault::NotConnected { .. }
         | Fault::SecondConnect
         | Fault::Unexpected { .. }
-        | Fault::OverLimit
-        | Fault::ClientIdMissing
-        | Fault::ClientIdTooLong { .. }
-        | Fault::Session(_)
-        | Fault::PublishDenied { .. }
-        | Fault::Topic(_)
         | Fault::AliasOverLimit { .. }
         | Fault::AliasUnknown { .. }
         | Fault::PayloadTooLarge { .. }
-        | Fault::Qos2
-        | Fault::Retain
         | Fault::ReceiveMaximum { .. }
-        | Fault::ExpiryFromZero
-        | Fault::KeepAlive
-        | Fault::TakenOver
-        | Fault::Revoked
-        | Fault::Expired
-        | Fault::Drain
-        | Fault::NotStored => None,
+        | Fault::ExpiryFromZero => "protocol",
     }
 }

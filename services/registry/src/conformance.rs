@@ -11,7 +11,7 @@ use drover_types::{ClientId, DeviceId, DeviceKey, TenantId};
 use tokio::task::JoinSet;
 
 use crate::object::{Credential, CredentialKind, Kind, Meta, Object, ObjectKey, Spec};
-use crate::ports::{Mutation, PresenceView, RegistryStore, Session, SessionKey, StoreError};
+use crate::ports::{Mutation, PresenceView, RegistryStore, Session, SessionKey, StoreError, TopicClaim};
 
 /// Makes stores for the suite.
 #[async_trait]
@@ -33,6 +33,8 @@ pub async fn suite(factory: &dyn Factory) {
     every_write_leaves_one_outbox_row_in_order_until_forgotten(factory).await;
     writes_and_outbox_survive_reopening(factory).await;
     presence_is_kept_by_partition_and_device(factory).await;
+    a_topic_is_its_first_tenants_until_its_last_rule_goes(factory).await;
+    of_many_tenants_that_claim_a_topic_at_once_one_gets_it(factory).await;
 }
 
 /// A device object of the tenant `default`.
@@ -201,4 +203,43 @@ async fn presence_is_kept_by_partition_and_device(factory: &dyn Factory) {
     let view = store.presence(1).await.expect("readable");
     assert_eq!((view.next, view.sessions.len()), (Some(12), 2));
     assert_eq!(store.presence(2).await, Ok(PresenceView::default()));
+}
+
+fn rule_of(tenant: &str, name: &str) -> ObjectKey {
+    ObjectKey::new(Kind::Rule, &TenantId::new(tenant).expect("valid"), name)
+}
+
+async fn a_topic_is_its_first_tenants_until_its_last_rule_goes(factory: &dyn Factory) {
+    let store = factory.empty().await;
+    let (a1, a2, b) = (rule_of("a", "1"), rule_of("a", "2"), rule_of("b", "1"));
+    let of_a = |rules: &[&str], claimed_ms| {
+        let rules = rules.iter().map(|rule| (*rule).to_owned()).collect();
+        Ok(TopicClaim { tenant: a1.tenant.clone(), rules, claimed_ms })
+    };
+    assert_eq!(store.claim_topic("t", &a2, 1).await, of_a(&["2"], 1));
+    assert_eq!(store.claim_topic("t", &a1, 2).await, of_a(&["1", "2"], 2));
+    assert_eq!(store.claim_topic("t", &b, 3).await, of_a(&["1", "2"], 2), "nothing changes");
+    assert_eq!(store.claim_topic("t", &a1, 4).await, of_a(&["1", "2"], 4), "claiming twice is claiming once");
+    store.release_topic("t", &b).await.expect("it was not among them");
+    store.release_topic("t", &a1).await.expect("writable");
+    store.release_topic("t", &a1).await.expect("releasing twice is nothing");
+    let store = factory.reopened(store).await;
+    assert_eq!(store.claim_topic("t", &b, 5).await, of_a(&["2"], 4), "also after a restart");
+    store.release_topic("t", &a2).await.expect("writable");
+    let of_b = TopicClaim { tenant: b.tenant.clone(), rules: vec!["1".to_owned()], claimed_ms: 6 };
+    assert_eq!(store.claim_topic("t", &b, 6).await, Ok(of_b.clone()));
+    let store = factory.reopened(store).await;
+    assert_eq!(store.claim_topic("t", &a1, 7).await, Ok(of_b), "also after a restart");
+    assert_eq!(store.claim_topic("u", &a1, 8).await, of_a(&["1"], 8), "each topic for itself");
+}
+
+async fn of_many_tenants_that_claim_a_topic_at_once_one_gets_it(factory: &dyn Factory) {
+    let store = factory.empty().await;
+    let mut claims = JoinSet::new();
+    for tenant in 0..20 {
+        let (store, rule) = (store.clone(), rule_of(&format!("t{tenant}"), "r"));
+        claims.spawn(async move { store.claim_topic("t", &rule, 1).await.expect("writable") });
+    }
+    let answers = claims.join_all().await;
+    assert!(answers.iter().all(|claim| *claim == answers[0]), "{answers:?}");
 }

@@ -64,7 +64,7 @@ impl Service for Registry {
             random: Arc::clone(&ports.random),
             telemetry: Arc::clone(&telemetry),
             written: Arc::clone(&written),
-            creating_rule: Mutex::new(()),
+            writing_rule: Mutex::new(()),
             settings: Settings {
                 anonymous: config.anonymous,
                 rules_per_tenant_max: config.rules_per_tenant_max,

@@ -64,6 +64,18 @@ pub struct PresenceView {
     pub sessions: Vec<(SessionKey, Session)>,
 }
 
+/// Whose a Kafka topic is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TopicClaim {
+    /// The first whose rule claimed it.
+    pub tenant: TenantId,
+    /// Names of that tenant's rules that have claimed it, sorted.
+    pub rules: Vec<String>,
+    /// When one of them did last, milliseconds since the Unix epoch.
+    pub claimed_ms: u64,
+}
+
 /// Why the store did not do it. After any of these but `Conflict` the write may or may not have happened, but never
 /// a part of it; a later call works when the cause is gone.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,7 +92,7 @@ pub enum StoreError {
 
 /// The objects, their outbox, and the view of presence.
 ///
-/// A write is durable when its call returns, together with its outbox row. Reads see every write that returned before
+/// A write of an object is durable when its call returns, together with its outbox row; so is a claim of a topic. Reads see every write that returned before
 /// they began. Every call may be made concurrently and dropped at any point; a dropped write happens wholly or not.
 #[async_trait]
 pub trait RegistryStore: Send + Sync + 'static {
@@ -98,6 +110,13 @@ pub trait RegistryStore: Send + Sync + 'static {
     /// Compare-and-set: writes and answers the object as written, with its new revision, which is greater than every
     /// earlier one of this key; [`StoreError::Conflict`] if the expectation does not hold (nothing is written then).
     async fn write(&self, mutation: Mutation) -> Result<Option<Object>, StoreError>;
+
+    /// Makes a rule one of those that write to a Kafka topic, unless the topic is another tenant's; answers whose it is
+    /// and who writes to it now. Of many tenants that claim a free topic at once, one gets it, whichever process they
+    /// ask: one compare-and-set on the topic's own row. Claiming again only moves its time.
+    async fn claim_topic(&self, topic: &str, rule: &ObjectKey, now_ms: u64) -> Result<TopicClaim, StoreError>;
+    /// A rule no longer writes to a topic; with the last one the topic is free. Nothing if it is not among them.
+    async fn release_topic(&self, topic: &str, rule: &ObjectKey) -> Result<(), StoreError>;
 
     /// The oldest rows of the outbox in the order of their writes.
     async fn outbox(&self, limit: usize) -> Result<Vec<OutboxRow>, StoreError>;
@@ -125,9 +144,19 @@ pub trait RegistryStore: Send + Sync + 'static {
 /// The live ingress nodes, which hold connections of devices.
 #[async_trait]
 pub trait IngressNodes: Send + Sync + 'static {
-    /// Tells every node to close the connections of a device (of one credential, or of all) and to forget what it
-    /// knows of it. Answers the names of the nodes that did not confirm in time.
-    async fn revoke(&self, device: &DeviceKey, credential: Option<&str>) -> Vec<String>;
+    /// Tells every node to close those connections of a device and to forget what it knows of them. Answers the names
+    /// of the nodes that did not confirm in time.
+    async fn revoke(&self, device: &DeviceKey, whose: Whose<'_>) -> Vec<String>;
+}
+
+/// Which connections of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose<'a> {
+    All,
+    /// Those that have shown this credential.
+    Credential(&'a str),
+    /// Those that have shown none.
+    Anonymous,
 }
 
 /// A certificate made for a device, its key, and who signed it.

@@ -35,12 +35,12 @@ macro_rules! registry {
                 &self,
                 request: Request<AuthenticateRequest>,
             ) -> Result<Response<AuthenticateResponse>, Status> {
-                match request.into_inner().proof {
-                    Some(Proof::Anonymous(anonymous)) => {
-                        Ok(Response::new(AuthenticateResponse { identity: Some(identity(anonymous.client_id)) }))
-                    }
-                    other => Err(Status::unauthenticated(format!("unexpected proof {}", other.is_some()))),
-                }
+                let device = match request.into_inner().proof {
+                    Some(Proof::Anonymous(anonymous)) => anonymous.client_id,
+                    Some(Proof::Known(known)) => known.device,
+                    other => return Err(Status::unauthenticated(format!("unexpected proof {}", other.is_some()))),
+                };
+                Ok(Response::new(AuthenticateResponse { identity: Some(identity(device)) }))
             }
 
             $(async fn $call(&self, _: Request<$request>) -> Result<Response<$response>, Status> {

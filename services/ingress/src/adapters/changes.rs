@@ -1,21 +1,26 @@
-//! The registry's change feed: what is disabled, deleted or revoked is forgotten and closed, whoever else tells it.
+//! The registry's change feed: what is disabled, deleted or revoked is forgotten and closed, whoever else tells it; what
+//! a changed device or policy allows is asked again for the connections it concerns.
 //!
-//! Adapter: reads `drover.registry.changes` from its end. A change of a policy ends what is kept of its tenant's
-//! identities; connections that are open keep the policy they were admitted with.
+//! Adapter: reads `drover.registry.changes` from its end, and after a failure from where it was, so that no change is
+//! missed; where that cannot be, every open connection is asked for again (P5).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use drover_bus::{Bus, Stored, TopicPartition};
-use drover_proto::registry::v1::{Change, object};
+use drover_bus::{Offset, ReadError, Stored, TopicPartition};
+use drover_proto::registry::v1::Change;
+use drover_proto::registry::v1::object::Object;
 use drover_proto::types::v1 as wire;
 use drover_types::TenantId;
 use prost::Message as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::partitions;
 use crate::domain::node::Node;
+use crate::domain::reverify::Affected;
+use crate::domain::revocations::{Revocation, Whose};
 
 /// Topic of the feed.
 const CHANGES_TOPIC: &str = "drover.registry.changes";
@@ -57,47 +62,46 @@ impl Freshness {
     }
 }
 
-/// Follows the feed until `stop`; after a failure from its end again, with nothing kept.
+/// Follows the feed until `stop`; after a failure from where it was.
 pub async fn follow(node: Arc<Node>, fresh: Arc<Freshness>, stop: CancellationToken) {
-    loop {
-        let failure = stop.run_until_cancelled(follow_once(&node, &fresh)).await;
-        let Some(failure) = failure else { return };
-        tracing::debug!(failure, "registry's changes cannot be read");
-        let Some(()) = stop.run_until_cancelled(tokio::time::sleep(RETRY)).await else { return };
-    }
+    let follow = async {
+        let mut feed = Vec::new();
+        loop {
+            let failure = follow_once(&node, &fresh, &mut feed).await;
+            tracing::debug!(failure, "registry's changes cannot be read");
+            tokio::time::sleep(RETRY).await;
+        }
+    };
+    stop.run_until_cancelled(follow).await;
 }
 
 /// Reads all partitions in turn until one fails; why.
-async fn follow_once(node: &Node, fresh: &Freshness) -> String {
-    let mut ends = match ends(&*node.bus).await {
-        Ok(ends) => ends,
-        Err(failure) => return failure,
-    };
+async fn follow_once(node: &Node, fresh: &Freshness, feed: &mut Vec<(TopicPartition, Offset)>) -> String {
+    if feed.is_empty() {
+        match partitions::bounds(&*node.bus, CHANGES_TOPIC).await {
+            Ok(Some(found)) => feed.extend(found.into_iter().map(|(at, bounds)| (at, bounds.end))),
+            Ok(None) => return format!("topic {CHANGES_TOPIC} does not exist"),
+            Err(failure) => return failure,
+        }
+        node.changed(&Affected::All); // who is connected already may have changed before that end
+    }
     loop {
-        let reads = ends.iter().map(|(at, next)| node.bus.read(at, *next, READ_BYTES_MAX, WAIT));
+        let reads = feed.iter().map(|(at, next)| node.bus.read(at, *next, READ_BYTES_MAX, WAIT));
         let heard = match futures::future::try_join_all(reads).await {
             Ok(heard) => heard,
-            Err(error) => return error.to_string(),
+            Err(error) => {
+                if let ReadError::OutOfRange { .. } = error {
+                    feed.clear(); // changes are missed
+                }
+                return error.to_string();
+            }
         };
-        for ((_, next), records) in ends.iter_mut().zip(heard) {
+        for ((_, next), records) in feed.iter_mut().zip(heard) {
             *next = records.last().map_or(*next, |last| last.position.offset + 1);
             records.iter().for_each(|record| apply(node, record));
         }
         fresh.hear();
     }
-}
-
-async fn ends(bus: &dyn Bus) -> Result<Vec<(TopicPartition, u64)>, String> {
-    let topics = bus.topics().await.map_err(|e| e.to_string())?;
-    let topic = topics.iter().find(|topic| &*topic.topic == CHANGES_TOPIC);
-    let partitions = topic.ok_or_else(|| format!("topic {CHANGES_TOPIC} does not exist"))?.partitions;
-    let mut ends = Vec::new();
-    for partition in 0..partitions {
-        let at = TopicPartition::new(CHANGES_TOPIC, partition);
-        let end = bus.bounds(&at).await.map_err(|e| e.to_string())?.end;
-        ends.push((at, end));
-    }
-    Ok(ends)
 }
 
 fn apply(node: &Node, record: &Stored) {
@@ -111,38 +115,58 @@ fn apply(node: &Node, record: &Stored) {
 fn apply_change(node: &Node, change: Change) {
     let before = change.before.and_then(|object| object.object);
     let after = change.after.and_then(|object| object.object);
-    match (before, after) {
-        (Some(object::Object::Device(before)), after) if !still_admits(after.as_ref()) => {
-            revoke(node, before.meta.as_ref(), "");
+    let Some(object) = after.as_ref().or(before.as_ref()) else { return };
+    match object {
+        Object::Device(device) => match (before.as_ref(), after.as_ref()) {
+            (_, Some(Object::Device(after))) if after.enabled => {
+                if !matches!(&before, Some(Object::Device(before)) if before.enabled && before.policies == after.policies)
+                {
+                    changed_device(node, device.meta.as_ref());
+                }
+            }
+            (None, _) => changed_device(node, device.meta.as_ref()), // anonymous connections it had before it was registered
+            (Some(_), _) => revoke(node, device.meta.as_ref(), Whose::All),
+        },
+        Object::Credential(credential) => {
+            let meta = wire::Meta {
+                tenant: credential.tenant.clone(),
+                name: credential.device.clone(),
+                ..wire::Meta::default()
+            };
+            match &after {
+                // Nobody is this device without credentials any more.
+                Some(_) => revoke(node, Some(&meta), Whose::Anonymous),
+                None => revoke(node, Some(&meta), Whose::Credential(credential.id.clone())),
+            }
         }
-        (Some(object::Object::Device(before)), Some(_)) => forget(node, before.meta.as_ref(), true),
-        (Some(object::Object::Credential(gone)), None) => {
-            let meta = wire::Meta { tenant: gone.tenant, name: gone.device, ..wire::Meta::default() };
-            revoke(node, Some(&meta), &gone.id);
+        Object::Policy(policy) => {
+            if let Some((tenant, policy)) = names(policy.meta.as_ref()) {
+                node.changed(&Affected::Policy { tenant, policy });
+            }
         }
-        (Some(object::Object::Policy(before)), _) => forget(node, before.meta.as_ref(), false),
-        (None, _) | (Some(object::Object::Device(_) | object::Object::Credential(_) | object::Object::Rule(_)), _) => {}
+        Object::Rule(_) => {}
     }
 }
 
-fn still_admits(after: Option<&object::Object>) -> bool {
-    match after {
-        Some(object::Object::Device(after)) => after.enabled,
-        Some(object::Object::Credential(_) | object::Object::Policy(_) | object::Object::Rule(_)) | None => false,
+fn changed_device(node: &Node, meta: Option<&wire::Meta>) {
+    if let Some((tenant, device)) = names(meta) {
+        node.changed(&Affected::Device { tenant, device });
     }
 }
 
-fn revoke(node: &Node, meta: Option<&wire::Meta>, credential: &str) {
-    let Some(meta) = meta else { return };
+fn revoke(node: &Node, meta: Option<&wire::Meta>, whose: Whose) {
+    if let Some((tenant, device)) = names(meta) {
+        node.revoke(Revocation { tenant, device, whose }); // whom it closes is nobody's to wait for here
+    }
+}
+
+fn names(meta: Option<&wire::Meta>) -> Option<(TenantId, String)> {
+    let meta = meta?;
     match TenantId::new(&meta.tenant) {
-        Ok(tenant) => drop(node.revoke(&tenant, &meta.name, credential)),
-        Err(error) => tracing::warn!(%error, "a change of the registry names no tenant"),
-    }
-}
-
-/// Nothing is revoked, but what is known may be outdated.
-fn forget(node: &Node, meta: Option<&wire::Meta>, one_device: bool) {
-    if let Some(meta) = meta {
-        node.authenticator.forget(&meta.tenant, if one_device { &meta.name } else { "" }, "");
+        Ok(tenant) => Some((tenant, meta.name.clone())),
+        Err(error) => {
+            tracing::warn!(%error, "a change of the registry names no tenant");
+            None
+        }
     }
 }

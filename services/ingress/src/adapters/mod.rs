@@ -2,4 +2,6 @@
 
 pub mod boot;
 pub mod changes;
+pub mod events;
+mod partitions;
 pub mod registry;

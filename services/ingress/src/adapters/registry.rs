@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use drover_host::{Network, grpc};
 use drover_proto::registry::v1::authenticate_request::Proof as WireProof;
 use drover_proto::registry::v1::registry_client::RegistryClient;
-use drover_proto::registry::v1::{AnonymousProof, AuthenticateRequest, CertificateProof, TokenProof};
+use drover_proto::registry::v1::{AnonymousProof, AuthenticateRequest, CertificateProof, KnownProof, TokenProof};
 use drover_proto::types::v1 as wire;
 use drover_types::object::Statement;
 use drover_types::{ApiError, Clock, DeviceId, ErrorCode, TenantId};
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::changes::Freshness;
 use crate::domain::authorize::Policy;
 use crate::domain::identity::{AuthenticateError, Identity, Proof};
+use crate::domain::reverify::Affected;
 use crate::ports::Authenticator;
 
 /// Questions on their way at the same time; more wait within their deadline.
@@ -108,7 +109,7 @@ impl Registry {
 impl Authenticator for Registry {
     async fn authenticate(&self, proof: Proof, generation: u64) -> Result<Arc<Identity>, AuthenticateError> {
         let digest = digest(&proof);
-        if let Some(identity) = self.kept(&digest) {
+        if let Some(identity) = digest.and_then(|digest| self.kept(&digest)) {
             return Ok(identity);
         }
         let forgotten = self.kept.lock().unwrap_or_else(PoisonError::into_inner).forgotten;
@@ -117,18 +118,16 @@ impl Authenticator for Registry {
             reason: format!("the answer is not an identity: {error}"),
         })?;
         let identity = Arc::new(identity);
-        self.keep(digest, &identity, forgotten);
+        if let Some(digest) = digest {
+            self.keep(digest, &identity, forgotten);
+        }
         Ok(identity)
     }
 
-    fn forget(&self, tenant: &str, device: &str, credential: &str) {
+    fn forget(&self, affected: &Affected) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.forgotten += 1;
-        kept.identities.retain(|_, (_, identity)| {
-            let same_device = device.is_empty() || identity.device.as_str() == device;
-            let same_credential = credential.is_empty() || identity.credential == credential;
-            !(identity.tenant.as_str() == tenant && same_device && same_credential)
-        });
+        kept.identities.retain(|_, (_, identity)| !affected.concerns(identity));
     }
 }
 
@@ -160,6 +159,11 @@ fn to_wire(proof: Proof) -> WireProof {
             WireProof::Certificate(CertificateProof { fingerprint: fingerprint.to_vec() })
         }
         Proof::Anonymous { client } => WireProof::Anonymous(AnonymousProof { client_id: client.to_string() }),
+        Proof::Known { tenant, device, credential } => WireProof::Known(KnownProof {
+            tenant: tenant.to_string(),
+            device: device.to_string(),
+            credential_id: credential,
+        }),
     }
 }
 
@@ -170,13 +174,15 @@ fn from_wire(identity: &wire::Identity, generation: u64) -> Result<Identity, Api
         tenant: TenantId::new(&identity.tenant).map_err(invalid("tenant"))?,
         device: DeviceId::new(&identity.device).map_err(invalid("device"))?,
         credential: identity.credential_id.clone(),
+        policies: identity.policies.iter().map(|name| name.as_str().into()).collect(),
         policy: Policy::compile(&statements, &identity.device),
         expires_ms: identity.expires_ms,
         generation,
     })
 }
 
-fn digest(proof: &Proof) -> [u8; 32] {
+/// What an answer is kept by; `None`: it is not, for who asks about an open connection wants to hear it anew.
+fn digest(proof: &Proof) -> Option<[u8; 32]> {
     let mut hash = Sha256::new();
     let mut part = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
@@ -186,8 +192,9 @@ fn digest(proof: &Proof) -> [u8; 32] {
         Proof::Token { user_name, token } => [b"token", user_name.as_bytes(), token.as_bytes()].map(&mut part),
         Proof::Certificate { fingerprint } => [b"certificate".as_slice(), fingerprint, b""].map(&mut part),
         Proof::Anonymous { client } => [b"anonymous", client.as_str().as_bytes(), b""].map(&mut part),
+        Proof::Known { .. } => return None,
     };
-    hash.finalize().into()
+    Some(hash.finalize().into())
 }
 
 #[cfg(test)]

@@ -7,6 +7,9 @@ use drover_types::object::{Effect, PolicyAction, Statement};
 
 use crate::domain::filter::{ClientPattern, Pattern};
 
+/// First level of the topics of lifecycle events.
+const EVENTS: &str = "$events";
+
 /// The statements of one identity, ready to be asked.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
@@ -62,8 +65,12 @@ impl Policy {
         allow.iter().any(|p| p.matches(client)) && !deny.iter().any(|p| p.matches(client))
     }
 
-    /// Whether `client` may publish to the topic name `topic`.
+    /// Whether `client` may publish to the topic name `topic`. Nobody may publish where the platform tells of events,
+    /// whatever a statement says: a device could tell lies about another.
     pub fn may_publish(&self, topic: &str, client: &str) -> bool {
+        if topic == EVENTS || topic.strip_prefix(EVENTS).is_some_and(|rest| rest.starts_with('/')) {
+            return false;
+        }
         let Rules { allow, deny } = &self.publish;
         allow.iter().any(|p| p.covers(topic, client)) && !deny.iter().any(|p| p.covers(topic, client))
     }
@@ -129,5 +136,14 @@ mod tests {
         assert!(!policy.may_publish("$SYS/x", "lamp"));
         assert!(policy.may_subscribe("#", "lamp"));
         assert!(!policy.may_subscribe("$events/#", "lamp"));
+    }
+
+    #[test]
+    fn events_may_be_subscribed_to_and_never_published() {
+        let filters = ["$events/#", "$eventsful"];
+        let policy = Policy::compile(&[statement(Effect::Allow, &[Publish, Subscribe], &filters)], "d");
+        assert!(policy.may_subscribe("$events/presence/connected/+", "d"));
+        assert!(!policy.may_publish("$events/presence/connected/d", "d") && !policy.may_publish("$events", "d"));
+        assert!(policy.may_publish("$eventsful", "d"));
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! `[MQTT-x.y.z-n]` names a normative statement of MQTT 5; those of MQTT 3.1.1 are marked.
 
+mod claims;
 mod close;
 mod connect;
 mod deliver;
@@ -25,9 +26,10 @@ use drover_types::{ClientId, Random};
 use crate::domain::identity::{Identity, Proof};
 use crate::domain::link::Stop;
 use crate::domain::message::{Publication, Publisher};
-use crate::domain::session::{Dropped, Session};
+use crate::domain::session::{Dropped, Gone, Session};
 use crate::domain::sessions::{Will, WillFate};
 
+pub use claims::Claims;
 pub use close::{Close, CloseReason, Fault};
 use connect::Connecting;
 use publish::Inbound;
@@ -104,6 +106,8 @@ pub enum Effect {
     Delivered { qos0: bool },
     /// Count it.
     Dropped(Dropped),
+    /// Route by these filters no longer, and count the messages that went with them.
+    Withdraw(Gone),
     /// Write what is in the output, then close. Nothing comes after it.
     Close(Close),
 }
@@ -129,6 +133,8 @@ pub struct Connection {
     effects: VecDeque<Effect>,
     /// When the last packet arrived, or reading went on after a pause of ours; monotonic.
     heard_ms: u64,
+    /// From its CONNECT until it is admitted.
+    claims: Option<Box<Claims>>,
 }
 
 enum Phase {
@@ -148,6 +154,8 @@ struct Live {
     /// When the credential ends, monotonic; `None`: never.
     ends_ms: Option<u64>,
     publisher: Publisher,
+    /// Whether the server has chosen the client id.
+    assigned: bool,
     session: Arc<Session>,
     /// Longest silence, milliseconds; 0: any.
     keep_alive_ms: u64,
@@ -174,6 +182,7 @@ impl Connection {
             output: BytesMut::new(),
             effects: VecDeque::new(),
             heard_ms: now.monotonic_ms,
+            claims: None,
         }
     }
 
@@ -234,6 +243,11 @@ impl Connection {
         }
     }
 
+    /// Who a client that was not admitted says it is.
+    pub fn claims(&self) -> Option<&Claims> {
+        self.claims.as_deref()
+    }
+
     /// When [`Connection::tick`] has something to do at the earliest, monotonic.
     pub fn deadline_ms(&self) -> Option<u64> {
         match &self.phase {
@@ -283,6 +297,24 @@ impl Connection {
             (Stop::Drain, _) => self.fail(Fault::Drain),
             (Stop::TakenOver, _) => self.fail(Fault::TakenOver),
             (Stop::Revoked, _) => self.fail(Fault::Revoked),
+        }
+    }
+
+    /// What the connection may do has changed. One that lost its right to be here, or a subscription, is closed: a client
+    /// that goes on believing in a subscription it does not have would miss messages and not know it.
+    pub fn reauthorized(&mut self, identity: Arc<Identity>, now: Now) {
+        let Some(live) = self.live() else { return };
+        live.ends_ms = identity.lasts_ms(now.unix_ms).map(|lasts_ms| now.monotonic_ms.saturating_add(lasts_ms));
+        live.identity = identity.clone();
+        let client = live.publisher.client.clone();
+        if !identity.may_connect_as(client.as_str(), live.assigned) {
+            return self.fail(Fault::ConnectWithdrawn { client: client.to_string() });
+        }
+        let allowed = |filter: &str| identity.policy.may_subscribe(filter, client.as_str());
+        let gone = live.session.withdraw(live.publisher.epoch, allowed);
+        if let Some(filter) = gone.filters.first().map(ToString::to_string) {
+            self.effects.push_back(Effect::Withdraw(gone));
+            self.fail(Fault::SubscriptionWithdrawn { filter });
         }
     }
 

@@ -15,6 +15,8 @@ pub struct Identity {
     pub device: DeviceId,
     /// Empty for an anonymous device.
     pub credential: String,
+    /// Names of the policies that `policy` is made of.
+    pub policies: Box<[Box<str>]>,
     pub policy: Policy,
     /// When the credential ends, milliseconds since the Unix epoch; 0: never.
     pub expires_ms: u64,
@@ -23,6 +25,12 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Whether it may be connected under this client id. An id of the server's choice is fine for whoever may connect as
+    /// itself.
+    pub fn may_connect_as(&self, client: &str, assigned: bool) -> bool {
+        self.policy.may_connect(if assigned { self.device.as_str() } else { client })
+    }
+
     /// How long the credential lasts from `now_ms` on, milliseconds; `None`: for ever.
     pub fn lasts_ms(&self, now_ms: u64) -> Option<u64> {
         (self.expires_ms > 0).then(|| self.expires_ms.saturating_sub(now_ms))
@@ -41,6 +49,13 @@ pub enum Proof {
     Certificate { fingerprint: [u8; 32] },
     /// Nothing, where that is allowed.
     Anonymous { client: ClientId },
+    /// One of these, verified before, of a connection that is open.
+    Known {
+        tenant: TenantId,
+        device: DeviceId,
+        /// Empty for an anonymous device.
+        credential: String,
+    },
 }
 
 impl fmt::Debug for Proof {
@@ -52,6 +67,7 @@ impl fmt::Debug for Proof {
                 fingerprint.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
             }
             Proof::Anonymous { .. } => f.write_str("no credentials"),
+            Proof::Known { credential, .. } => write!(f, "credential {credential:?}, verified before"),
         }
     }
 }

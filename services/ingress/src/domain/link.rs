@@ -3,9 +3,12 @@
 //! Domain layer: tasks, not sockets. Whoever holds a link can only signal; the connection decides what it means.
 
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+use crate::domain::identity::Identity;
 
 /// Why a connection shall end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,10 +23,12 @@ pub enum Stop {
 }
 
 /// What a connection is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Signal {
     /// Messages may wait in its session.
     Deliveries,
+    /// What it may do has changed; messages may wait as well.
+    Identity(Arc<Identity>),
     Stop(Stop),
 }
 
@@ -32,6 +37,8 @@ pub enum Signal {
 pub struct Link {
     /// 0, or the [`Stop`] that came first.
     stop: AtomicU8,
+    /// Its identity as of now, if the connection has not seen it yet.
+    identity: Mutex<Option<Arc<Identity>>>,
     wake: Notify,
     closed: CancellationToken,
 }
@@ -49,10 +56,20 @@ impl Link {
         self.wake.notify_one();
     }
 
+    /// Tells the connection what it may do from now on; the newest counts.
+    pub fn reauthorize(&self, identity: Arc<Identity>) {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = Some(identity);
+        self.wake.notify_one();
+    }
+
     /// The next signal. Cancel-safe.
     pub async fn signal(&self) -> Signal {
         self.wake.notified().await;
-        self.stopped().map_or(Signal::Deliveries, Signal::Stop)
+        if let Some(stop) = self.stopped() {
+            return Signal::Stop(stop);
+        }
+        let identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner).take();
+        identity.map_or(Signal::Deliveries, Signal::Identity)
     }
 
     /// Why the connection shall end, if it shall.

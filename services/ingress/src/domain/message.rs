@@ -11,6 +11,8 @@ use drover_types::{
     ClientId, DeviceId, Qos, RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TopicName, TraceParent, fingerprint,
 };
 
+/// Client id of what the platform itself delivers.
+pub const PLATFORM: &str = "drover";
 /// Name of the user property a client sends its W3C trace context in.
 const TRACEPARENT: &str = "traceparent";
 

@@ -14,8 +14,10 @@ use crate::domain::connection::{CloseReason, Environment, Granted, Now};
 use crate::domain::link::Link;
 use crate::domain::message::{Message, Publisher, Stamp};
 use crate::domain::presence::Reports;
+use crate::domain::reverify::{Affected, Reverify};
+use crate::domain::revocations::Revocation;
 use crate::domain::router::Router;
-use crate::domain::session::{Delivery, Session};
+use crate::domain::session::{Delivery, Dropped, Gone, Session};
 use crate::domain::sessions::{Aftermath, Attach, AttachError, Attached, DueWill, Sessions, WillFate};
 use crate::ports::Authenticator;
 use crate::telemetry::Telemetry;
@@ -34,6 +36,7 @@ pub struct Node {
     pub environment: Arc<Environment>,
     pub sessions: Sessions,
     pub reports: Reports,
+    pub reverify: Reverify,
     pub telemetry: Telemetry,
     /// [`TELEMETRY_TOPIC`], made once.
     pub topic: Topic,
@@ -74,6 +77,7 @@ impl Node {
             environment: Arc::new(environment),
             sessions,
             reports: Reports::default(),
+            reverify: Reverify::default(),
             telemetry,
             topic: TELEMETRY_TOPIC.into(),
             router: RwLock::default(),
@@ -100,9 +104,13 @@ impl Node {
     pub fn attach(self: &Arc<Self>, attach: Attach) -> Result<Attached, AttachError> {
         let now = self.now();
         let report = |report| self.reports.push(now.unix_ms, report);
+        let identity = attach.identity.clone();
         match self.sessions.attach(attach, now.monotonic_ms, report) {
             Ok((attached, aftermath)) => {
                 self.clean_up(aftermath);
+                let Publisher { client, epoch, .. } = &attached.publisher;
+                let allowed = |filter: &str| identity.policy.may_subscribe(filter, client.as_str());
+                self.withdrawn(&attached.session, attached.session.withdraw(*epoch, allowed));
                 Ok(attached)
             }
             Err(error) => {
@@ -122,14 +130,33 @@ impl Node {
     /// Time has passed: sessions end, wills fall due.
     pub fn tick(self: &Arc<Self>) {
         self.clean_up(self.sessions.tick(self.now().monotonic_ms));
+        self.telemetry.tick();
     }
 
     /// Refuses and closes what a revocation concerns; the connections that are about to close.
-    pub fn revoke(&self, tenant: &drover_types::TenantId, device: &str, credential: &str) -> Vec<Arc<Link>> {
+    pub fn revoke(&self, revocation: Revocation) -> Vec<Arc<Link>> {
+        let (tenant, device) = (revocation.tenant.clone(), revocation.device.clone());
         // First the table, then the cache: an identity taken from the cache in between is refused by the table.
-        let links = self.sessions.revoke(tenant, device, credential);
-        self.authenticator.forget(tenant.as_str(), device, credential);
+        let links = self.sessions.revoke(revocation);
+        self.authenticator.forget(&Affected::Device { tenant, device });
         links
+    }
+
+    /// What is known of some identities may be outdated: it is forgotten, and asked again for open connections.
+    pub fn changed(&self, affected: &Affected) {
+        self.authenticator.forget(affected);
+        self.reverify.add(self.sessions.affected(affected));
+    }
+
+    /// A session has given up filters and messages that are not allowed any more.
+    pub fn withdrawn(&self, session: &Session, gone: Gone) {
+        self.unsubscribe(session, &gone.filters);
+        self.telemetry.dropped(Dropped::NotAllowed, gone.dropped);
+    }
+
+    /// Every session ends, and what waits in them is dropped.
+    pub fn stop(self: &Arc<Self>) {
+        self.clean_up(self.sessions.stop());
     }
 
     /// Routes by these subscriptions from now on.
@@ -180,7 +207,7 @@ impl Node {
             };
             match found.subscriber.offer(delivery) {
                 Ok(()) => taken += 1,
-                Err(why) => self.telemetry.dropped(why),
+                Err(why) => self.telemetry.dropped(why, 1),
             }
         }
         taken
@@ -202,10 +229,12 @@ impl Node {
     }
 
     fn clean_up(self: &Arc<Self>, aftermath: Aftermath) {
-        for session in aftermath.ended {
+        self.telemetry.dropped(Dropped::Away, aftermath.away);
+        for (session, why) in aftermath.ended {
             let mut router = self.router.write().unwrap_or_else(PoisonError::into_inner);
-            let filters = session.end();
+            let Gone { filters, dropped } = session.end(why);
             filters.iter().for_each(|filter| router.unsubscribe(&session.tenant, filter, session.number));
+            self.telemetry.dropped(why, dropped);
         }
         aftermath.wills.into_iter().for_each(|will| self.publish_will(will));
     }

@@ -41,6 +41,25 @@ pub enum Dropped {
     Expired,
     /// Larger than its client's maximum packet size [MQTT-3.1.2-25].
     TooLarge,
+    /// Its subscription is no longer allowed.
+    NotAllowed,
+    /// It waited, or was not acknowledged, when its client had been away too long.
+    SessionExpired,
+    /// The same, when its client began anew.
+    CleanStart,
+    /// The same, when a connection closed whose session ends with it.
+    SessionClosed,
+    /// The same, when this node stopped.
+    NodeStopped,
+}
+
+/// What a session has given up.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Gone {
+    /// To be removed from routing.
+    pub filters: Vec<Box<str>>,
+    /// Messages that waited or were not acknowledged.
+    pub dropped: usize,
 }
 
 /// What to send next.
@@ -74,8 +93,8 @@ struct State {
     last_packet_id: u16,
     /// The connection that holds the session.
     holder: Option<Holder>,
-    /// Nobody will ever hold it again.
-    ended: bool,
+    /// Why nobody will ever hold it again.
+    ended: Option<Dropped>,
 }
 
 #[derive(Debug)]
@@ -101,14 +120,14 @@ impl Session {
         state.sent = 0;
     }
 
-    /// The connection of `epoch` lets go; QoS 0 does not wait for its return.
-    pub fn release(&self, epoch: u64) {
+    /// The connection of `epoch` lets go; QoS 0 does not wait for its return. How many messages that were.
+    pub fn release(&self, epoch: u64) -> usize {
         let mut state = self.state();
-        if state.held_by(epoch) {
-            state.holder = None;
-            state.waiting.retain(|delivery| delivery.qos != Qos::AtMostOnce);
-            state.waiting_bytes = state.waiting.iter().map(|delivery| delivery.message.bytes()).sum();
+        if !state.held_by(epoch) {
+            return 0;
         }
+        state.holder = None;
+        state.keep(|delivery| delivery.qos != Qos::AtMostOnce)
     }
 
     /// Adds a filter. `Ok(true)`: it is new. `Err` with the limit: there are too many.
@@ -129,11 +148,29 @@ impl Session {
         self.state().filters.remove(filter)
     }
 
-    /// The session is over; its filters, to be removed from routing.
-    pub fn end(&self) -> Vec<Box<str>> {
+    /// The session is over: nothing is put in any more.
+    pub fn end(&self, why: Dropped) -> Gone {
         let mut state = self.state();
-        state.ended = true;
-        std::mem::take(&mut state.filters).into_iter().collect()
+        state.ended = Some(why);
+        let dropped = state.keep(|_| false);
+        Gone { filters: std::mem::take(&mut state.filters).into_iter().collect(), dropped }
+    }
+
+    /// Gives up the filters that are not `allowed`, and every message that no other filter asks for; nothing if another
+    /// connection than that of `epoch` holds the session.
+    pub fn withdraw(&self, epoch: u64, allowed: impl Fn(&str) -> bool) -> Gone {
+        let mut state = self.state();
+        if !state.held_by(epoch) {
+            return Gone::default();
+        }
+        let filters: Vec<Box<str>> = state.filters.extract_if(.., |filter| !allowed(filter)).collect();
+        if filters.is_empty() {
+            return Gone::default();
+        }
+        let left = state.filters.clone();
+        let wanted = |topic: &str| left.iter().any(|filter| drover_types::matches(filter, topic));
+        let dropped = state.keep(|delivery| wanted(delivery.message.telemetry.topic.as_str()));
+        Gone { filters, dropped }
     }
 
     /// Whether the connection of `epoch` holds the session.
@@ -143,12 +180,15 @@ impl Session {
 
     /// Whether the session is over.
     pub fn has_ended(&self) -> bool {
-        self.state().ended
+        self.state().ended.is_some()
     }
 
     /// Puts a message in and wakes the connection; or says why not.
     pub fn offer(&self, delivery: Delivery) -> Result<(), Dropped> {
         let mut state = self.state();
+        if let Some(why) = state.ended {
+            return Err(why);
+        }
         let bytes = delivery.message.bytes();
         match &state.holder {
             None if delivery.qos == Qos::AtMostOnce => return Err(Dropped::Away),
@@ -200,6 +240,17 @@ impl Session {
 impl State {
     fn held_by(&self, epoch: u64) -> bool {
         self.holder.as_ref().is_some_and(|holder| holder.epoch == epoch)
+    }
+
+    /// Drops what waits and what is in flight, unless `wanted`; how many messages that were.
+    fn keep(&mut self, wanted: impl Fn(&Delivery) -> bool) -> usize {
+        let before = self.waiting.len() + self.in_flight.len();
+        self.waiting.retain(&wanted);
+        self.waiting_bytes = self.waiting.iter().map(|delivery| delivery.message.bytes()).sum();
+        let sent = self.in_flight.iter().take(self.sent).filter(|(_, delivery)| wanted(delivery)).count();
+        self.in_flight.retain(|(_, delivery)| wanted(delivery));
+        self.sent = sent;
+        before - self.waiting.len() - self.in_flight.len()
     }
 
     fn resend(&mut self, window: usize) -> Option<Next> {
@@ -351,6 +402,35 @@ pub(crate) mod tests {
         assert_eq!(session.offer(delivery(0, Qos::AtLeastOnce)), Ok(()));
         session.release(1);
         assert_eq!(session.depth(), (1, 0));
+    }
+
+    #[test]
+    fn with_a_filter_goes_what_no_other_filter_asks_for() {
+        let session = session();
+        session.hold(1, Arc::default());
+        for filter in ["t", "+", "other"] {
+            session.add_filter(filter, 3).expect("room");
+        }
+        for n in 0..3 {
+            session.offer(delivery(n, Qos::AtLeastOnce)).expect("room");
+        }
+        drain(&session, 1, 1);
+        assert_eq!(session.withdraw(2, |_| false), Gone::default(), "somebody else holds it");
+        assert_eq!(session.withdraw(1, |filter| filter != "t"), Gone { filters: vec!["t".into()], dropped: 0 });
+        let gone = session.withdraw(1, |filter| filter != "+");
+        assert_eq!(gone, Gone { filters: vec!["+".into()], dropped: 3 }, "two waited, one was in flight");
+        session.offer(delivery(3, Qos::AtLeastOnce)).expect("room");
+        assert_eq!(drain(&session, 1, 1), [(3, Some(2), false)], "the window is free again");
+    }
+
+    #[test]
+    fn a_session_that_has_ended_takes_nothing_and_says_why() {
+        let session = session();
+        session.add_filter("t", 1).expect("room");
+        session.offer(delivery(0, Qos::AtLeastOnce)).expect("room");
+        let gone = session.end(Dropped::SessionExpired);
+        assert_eq!(gone, Gone { filters: vec!["t".into()], dropped: 1 });
+        assert_eq!(session.offer(delivery(1, Qos::AtLeastOnce)), Err(Dropped::SessionExpired));
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! Domain layer, no I/O; time is monotonic milliseconds. Every change of who is connected is made here, under one
 //! lock, together with its presence report, so that reports of one client alternate and carry growing epochs (P4).
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+mod rights;
+
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,10 +16,8 @@ use crate::domain::connection::CloseReason;
 use crate::domain::identity::Identity;
 use crate::domain::link::{Link, Stop};
 use crate::domain::message::{Publication, Publisher};
-use crate::domain::session::Session;
-
-/// Revocations remembered, to refuse an identity that was verified before one of them and arrives after it.
-const REVOCATIONS_MAX: usize = 1_024;
+use crate::domain::revocations::Revocations;
+use crate::domain::session::{Dropped, Session};
 
 /// A message to publish when its client is gone.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,8 +78,10 @@ pub struct Attached {
 /// What other parts of the node have to do after a change.
 #[derive(Debug, Default)]
 pub struct Aftermath {
-    /// Sessions that ended: their subscriptions go.
-    pub ended: Vec<Arc<Session>>,
+    /// Sessions that ended, and why: their subscriptions go, and what waits in them is dropped.
+    pub ended: Vec<(Arc<Session>, Dropped)>,
+    /// Messages of QoS 0 that waited for a client that is away now.
+    pub away: usize,
     pub wills: Vec<DueWill>,
     /// In the order they happened.
     pub reports: Vec<Report>,
@@ -99,16 +101,8 @@ pub enum Presence {
     Disconnected { reason: CloseReason },
 }
 
-/// A revocation counts for identities verified before it.
-#[derive(Debug)]
-struct Revocation {
-    tenant: TenantId,
-    device: String,
-    /// Empty: every credential of the device.
-    credential: String,
-}
-
-type Key = (TenantId, ClientId);
+/// Whose a session is.
+pub type Key = (TenantId, ClientId);
 
 /// The sessions of this node.
 #[derive(Debug)]
@@ -127,10 +121,7 @@ struct Inner {
     boot: u64,
     connects: u32,
     sessions: u64,
-    /// Number of the newest revocation.
-    generation: u64,
-    /// The newest last.
-    revocations: VecDeque<Revocation>,
+    revocations: Revocations,
 }
 
 #[derive(Debug)]
@@ -165,8 +156,7 @@ impl Sessions {
             boot: u64::from(boot),
             connects: 0,
             sessions: 0,
-            generation: 0,
-            revocations: VecDeque::new(),
+            revocations: Revocations::default(),
         };
         Self { inner: Mutex::new(inner), persistent_max }
     }
@@ -177,7 +167,7 @@ impl Sessions {
 
     /// Number of the newest revocation; an identity is verified as of the number read before it was asked for.
     pub fn generation(&self) -> u64 {
-        self.lock().generation
+        self.lock().revocations.generation()
     }
 
     /// Gives the client its session, and takes it from the connection that has it. `report` is called for each
@@ -189,7 +179,7 @@ impl Sessions {
         report: impl FnMut(Report),
     ) -> Result<(Attached, Aftermath), AttachError> {
         let mut inner = self.lock();
-        if inner.is_revoked(&attach.identity) {
+        if inner.revocations.concern(&attach.identity) {
             return Err(AttachError::Revoked);
         }
         let key = (attach.identity.tenant.clone(), attach.client.clone());
@@ -259,27 +249,13 @@ impl Sessions {
         aftermath
     }
 
-    /// Refuses identities of this credential (empty: of the device) verified until now, and tells their connections
-    /// to close. Returns those, to be waited for.
-    pub fn revoke(&self, tenant: &TenantId, device: &str, credential: &str) -> Vec<Arc<Link>> {
+    /// Every session ends with this process.
+    pub fn stop(&self) -> Aftermath {
         let mut inner = self.lock();
-        inner.generation += 1;
-        if inner.revocations.len() == REVOCATIONS_MAX {
-            inner.revocations.pop_front();
-        }
-        let revocation =
-            Revocation { tenant: tenant.clone(), device: device.to_owned(), credential: credential.to_owned() };
-        let links: Vec<Arc<Link>> = inner
-            .entries
-            .values()
-            .filter_map(|entry| match &entry.state {
-                State::Live { link, identity } if revocation.concerns(identity) => Some(link.clone()),
-                State::Live { .. } | State::Away { .. } => None,
-            })
-            .collect();
-        inner.revocations.push_back(revocation);
-        links.iter().for_each(|link| link.stop(Stop::Revoked));
-        links
+        inner.due.clear();
+        inner.persistent = 0;
+        let ended = inner.entries.drain().map(|(_, entry)| (entry.session, Dropped::NodeStopped)).collect();
+        Aftermath { ended, ..Aftermath::default() }
     }
 
     /// Live connections and absent sessions.
@@ -291,21 +267,7 @@ impl Sessions {
     }
 }
 
-impl Revocation {
-    fn concerns(&self, identity: &Identity) -> bool {
-        self.tenant == identity.tenant
-            && self.device == identity.device.as_str()
-            && (self.credential.is_empty() || self.credential == identity.credential)
-    }
-}
-
 impl Inner {
-    /// Whether a revocation after its verification concerns the identity; in doubt it does.
-    fn is_revoked(&self, identity: &Identity) -> bool {
-        let since = usize::try_from(self.generation - identity.generation.min(self.generation)).unwrap_or(usize::MAX);
-        since > self.revocations.len() || self.revocations.iter().rev().take(since).any(|r| r.concerns(identity))
-    }
-
     fn next_epoch(&mut self) -> u64 {
         self.connects += 1;
         self.boot << 32 | u64::from(self.connects)
@@ -350,8 +312,15 @@ impl Inner {
             aftermath.reports.push(Report { publisher: entry.publisher.clone(), what });
         }
         let over = matches!(entry.state, State::Away { ends_ms, .. } if ends_ms <= now_ms);
-        if clean_start || over || entry.expiry_s == 0 {
-            aftermath.end(entry); // [MQTT-3.1.2-4]
+        let ends = if over {
+            Some(Dropped::SessionExpired)
+        } else if clean_start {
+            Some(Dropped::CleanStart) // [MQTT-3.1.2-4]
+        } else {
+            (entry.expiry_s == 0).then_some(Dropped::SessionClosed)
+        };
+        if let Some(why) = ends {
+            aftermath.end(entry, why);
             return None;
         }
         let waits = entry.will.as_ref().is_some_and(|will| will.delay_s > 0);
@@ -363,11 +332,11 @@ impl Inner {
 
     /// A live entry becomes absent, or ends.
     fn let_go(&mut self, key: Key, mut entry: Entry, reason: CloseReason, now_ms: u64, aftermath: &mut Aftermath) {
-        entry.session.release(entry.publisher.epoch);
+        aftermath.away += entry.session.release(entry.publisher.epoch);
         let what = Presence::Disconnected { reason };
         aftermath.reports.push(Report { publisher: entry.publisher.clone(), what });
         if entry.expiry_s == 0 {
-            aftermath.end(entry);
+            aftermath.end(entry, Dropped::SessionClosed);
             return;
         }
         let after = |seconds: u32| now_ms.saturating_add(u64::from(seconds) * 1_000);
@@ -382,7 +351,7 @@ impl Inner {
     fn fall_due(&mut self, key: Key, now_ms: u64, aftermath: &mut Aftermath) {
         let Some(mut entry) = self.remove(&key) else { return };
         match entry.state {
-            State::Away { ends_ms, .. } if ends_ms <= now_ms => aftermath.end(entry),
+            State::Away { ends_ms, .. } if ends_ms <= now_ms => aftermath.end(entry, Dropped::SessionExpired),
             State::Away { .. } | State::Live { .. } => {
                 aftermath.release_will(&mut entry);
                 self.insert(key, entry);
@@ -398,9 +367,9 @@ impl Aftermath {
     }
 
     /// The session ends, and a will that still waits is published.
-    fn end(&mut self, mut entry: Entry) {
+    fn end(&mut self, mut entry: Entry, why: Dropped) {
         self.release_will(&mut entry);
-        self.ended.push(entry.session);
+        self.ended.push((entry.session, why));
     }
 }
 
@@ -411,12 +380,14 @@ mod tests {
 
     use super::*;
     use crate::domain::authorize::Policy;
+    use crate::domain::revocations::{REVOCATIONS_MAX, Revocation, Whose};
 
     fn attach(generation: u64, expiry_s: u32, will_delay_s: Option<u32>) -> Attach {
         let identity = Identity {
             tenant: TenantId::default_tenant(),
             device: DeviceId::new("d").expect("valid"),
             credential: "k".into(),
+            policies: Box::default(),
             policy: Policy::default(),
             expires_ms: 0,
             generation,
@@ -503,15 +474,22 @@ mod tests {
     fn an_identity_verified_before_its_revocation_is_refused_after_it() {
         let sessions = Sessions::new(1, 10);
         let before = sessions.generation();
-        let (live, _) = sessions.attach(attach(before, 0, None), 0, |_| ()).expect("attached");
-        let links = sessions.revoke(&live.publisher.tenant, "d", "k");
+        sessions.attach(attach(before, 0, None), 0, |_| ()).expect("attached");
+        let revocation =
+            |device: &str, whose| Revocation { tenant: TenantId::default_tenant(), device: device.to_owned(), whose };
+        assert!(sessions.revoke(revocation("d", Whose::Anonymous)).is_empty(), "it has shown a credential");
+        let links = sessions.revoke(revocation("d", Whose::Credential("k".into())));
         assert_eq!(links.len(), 1);
         assert_eq!(links[0].stopped(), Some(Stop::Revoked));
         assert_eq!(sessions.attach(attach(before, 0, None), 0, |_| ()).err(), Some(AttachError::Revoked));
         let after = sessions.generation();
         assert!(sessions.attach(attach(after, 0, None), 0, |_| ()).is_ok(), "verified anew");
         for n in 0..=REVOCATIONS_MAX {
-            sessions.revoke(&live.publisher.tenant, &format!("other-{n}"), "");
+            sessions.revoke(revocation(&format!("new-{n}"), Whose::Anonymous));
+        }
+        assert!(sessions.attach(attach(after, 0, None), 0, |_| ()).is_ok(), "it is none of those");
+        for n in 0..=REVOCATIONS_MAX {
+            sessions.revoke(revocation(&format!("other-{n}"), Whose::All));
         }
         let forgotten = sessions.attach(attach(after, 0, None), 0, |_| ()).err();
         assert_eq!(forgotten, Some(AttachError::Revoked), "in doubt");

@@ -14,11 +14,9 @@ use drover_types::{
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-use crate::domain::message::Message;
+use crate::domain::message::{Message, PLATFORM};
 use crate::domain::node::{Node, Recipient};
-
-/// Who delivers in the platform's own name.
-const PLATFORM: &str = "drover";
+use crate::domain::revocations::{Revocation, Whose};
 
 struct Server {
     node: Arc<Node>,
@@ -49,7 +47,12 @@ impl Ingress for Server {
         let request = request.into_inner();
         let tenant =
             TenantId::new(&request.tenant).map_err(|e| to_status(&ApiError::invalid("tenant", e.to_string())))?;
-        let links = self.node.revoke(&tenant, &request.device, &request.credential_id);
+        let whose = match (request.anonymous, request.credential_id) {
+            (true, _) => Whose::Anonymous,
+            (false, id) if id.is_empty() => Whose::All,
+            (false, id) => Whose::Credential(id),
+        };
+        let links = self.node.revoke(Revocation { tenant, device: request.device, whose });
         for link in &links {
             link.closed().await;
         }

@@ -191,7 +191,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 node.telemetry.message_refused(client, self.setup.peer.address, &fault);
             }
             Effect::Delivered { qos0 } => node.telemetry.delivered(qos0),
-            Effect::Dropped(why) => node.telemetry.dropped(why),
+            Effect::Dropped(why) => node.telemetry.dropped(why, 1),
+            Effect::Withdraw(gone) => {
+                if let Some(session) = &self.session {
+                    node.withdrawn(session, gone);
+                }
+            }
             Effect::Close(close) => self.close = Some(close),
         }
     }
@@ -251,6 +256,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let now = self.setup.node.now();
         match event {
             Event::Signal(Signal::Deliveries) => self.deliver(),
+            Event::Signal(Signal::Identity(identity)) => {
+                self.connection.reauthorized(identity, now);
+                self.deliver();
+            }
             Event::Signal(Signal::Stop(stop)) => self.connection.stop(stop),
             Event::Authenticated(answer) => {
                 self.authenticating = None;
@@ -302,8 +311,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Lets go of the session, writes the last packets, and stays until all messages taken are routed.
     async fn finish(mut self, close: &Close) {
-        let client = self.publisher.as_ref().map(|publisher| publisher.client.as_str());
-        self.setup.node.telemetry.ended(client, self.setup.peer.address, close);
+        let (node, peer) = (&self.setup.node, self.setup.peer.address);
+        match (self.connection.claims(), &close.fault) {
+            (Some(claims), Some(fault)) => node.telemetry.connect_refused(claims, peer, fault),
+            (Some(_), None) | (None, _) => {
+                node.telemetry.ended(self.publisher.as_ref().map(|publisher| publisher.client.as_str()), peer, close);
+            }
+        }
         if let Some(publisher) = &self.publisher {
             self.setup.node.detach(publisher, close.expiry_s, close.will, close.reason);
         }

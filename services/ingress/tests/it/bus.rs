@@ -1,9 +1,10 @@
-//! The embedded log behind a gate: appends of telemetry may hang, or fail with an unknown fate.
+//! A log behind a gate: appends of telemetry may hang, or fail with an unknown fate, and reads may be cut off.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use drover_bus::embedded::EmbeddedBus;
 use drover_bus::{
     AdminError, AppendError, Bounds, Bus, ConsumeError, Consumer, GroupConfig, Offset, Outgoing, Position, ReadError,
     Receipt, Stored, TopicConfig, TopicPartition, TransactError, Transactor, Unacknowledged,
@@ -22,13 +23,19 @@ pub enum Gate {
 }
 
 pub struct GatedBus {
-    bus: EmbeddedBus,
+    bus: Arc<dyn Bus>,
     gate: watch::Sender<Gate>,
+    cut: AtomicBool,
 }
 
 impl GatedBus {
-    pub fn new(bus: EmbeddedBus) -> Self {
-        Self { bus, gate: watch::Sender::new(Gate::Open) }
+    pub fn new(bus: Arc<dyn Bus>) -> Self {
+        Self { bus, gate: watch::Sender::new(Gate::Open), cut: AtomicBool::new(false) }
+    }
+
+    /// Whether reads fail from now on.
+    pub fn cut_reads(&self, cut: bool) {
+        self.cut.store(cut, Ordering::Relaxed);
     }
 
     pub fn set(&self, gate: Gate) {
@@ -70,6 +77,9 @@ impl Bus for GatedBus {
         bytes_max: usize,
         wait: Duration,
     ) -> Result<Vec<Stored>, ReadError> {
+        if self.cut.load(Ordering::Relaxed) {
+            return Err(ReadError::Unavailable { reason: "cut by the test".into() });
+        }
         self.bus.read(at, from, bytes_max, wait).await
     }
     async fn bounds(&self, at: &TopicPartition) -> Result<Bounds, ReadError> {

@@ -1,8 +1,11 @@
 //! The ingress alone, through its public interface: real sockets, the embedded log, a registry of the test's own.
 
 mod bus;
+mod counted;
+mod events;
 mod mqtt;
 mod registry;
+mod rights;
 mod stage;
 mod tls;
 mod tools;

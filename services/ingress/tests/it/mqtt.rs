@@ -257,7 +257,7 @@ async fn a_revocation_returns_when_the_connection_is_closed_even_while_the_log_h
     stage.bus.set(Gate::Hanging);
     client.publish(1, "t", "x").await;
     let mut ingress = IngressClient::new(stage.network.client("ingress"));
-    let request = RevokeRequest { tenant: "default".into(), device: "d".into(), credential_id: String::new() };
+    let request = RevokeRequest { tenant: "default".into(), device: "d".into(), ..RevokeRequest::default() };
     let answer = ingress.revoke(request).await.expect("confirmed").into_inner();
     assert_eq!(answer.closed, 1);
     client.expect(|p| matches!(p, Packet::Disconnect(d) if d.reason == ReasonCode::AdministrativeAction)).await;

@@ -1,6 +1,6 @@
 //! A registry that knows what a test tells it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use drover_host::Network;
@@ -16,7 +16,16 @@ pub struct FakeRegistry {
     /// Tokens and fingerprints, with the device each proves.
     pub credentials: Arc<Mutex<HashMap<Vec<u8>, String>>>,
     pub anonymous: bool,
+    /// What every device may do, by the policy [`POLICY`].
+    pub statements: Arc<Mutex<Vec<Statement>>>,
+    /// Answers to the next questions about open connections; after them all hold.
+    pub verdicts: Arc<Mutex<VecDeque<Status>>>,
+    /// Devices of the open connections asked about.
+    pub asked: Arc<Mutex<Vec<String>>>,
 }
+
+/// The one policy of every device.
+pub const POLICY: &str = "p";
 
 impl FakeRegistry {
     /// Makes `secret` (a token, or a certificate's fingerprint) prove to be `device`.
@@ -30,15 +39,30 @@ impl FakeRegistry {
         tokio::spawn(server.serve_with_incoming(network.listen("registry")));
     }
 
-    fn who(&self, proof: Proof) -> Result<String, Status> {
+    /// Lets every device do this from now on.
+    pub fn allow(&self, publish: &[&str], subscribe: &[&str]) {
+        *self.statements.lock().expect("not poisoned") = vec![
+            allow(&[PolicyAction::Connect], &["${device}"]),
+            allow(&[PolicyAction::Publish], publish),
+            allow(&[PolicyAction::Subscribe], subscribe),
+        ];
+    }
+
+    fn who(&self, proof: Proof) -> Result<(String, String), Status> {
+        if let Proof::Known(known) = proof {
+            self.asked.lock().expect("not poisoned").push(known.device.clone());
+            let verdict = self.verdicts.lock().expect("not poisoned").pop_front();
+            return verdict.map_or(Ok((known.device, known.credential_id)), Err);
+        }
         let known = self.credentials.lock().expect("not poisoned");
         let secret = match proof {
             Proof::Token(token) => token.token.into_bytes(),
             Proof::Certificate(certificate) => certificate.fingerprint,
-            Proof::Anonymous(anonymous) if self.anonymous => return Ok(anonymous.client_id),
-            Proof::Anonymous(_) | Proof::ApiKey(_) => return Err(Status::unauthenticated("nobody")),
+            Proof::Anonymous(anonymous) if self.anonymous => return Ok((anonymous.client_id, String::new())),
+            Proof::Anonymous(_) | Proof::ApiKey(_) | Proof::Known(_) => return Err(Status::unauthenticated("nobody")),
         };
-        known.get(&secret).cloned().ok_or_else(|| Status::unauthenticated("wrong"))
+        let device = known.get(&secret).ok_or_else(|| Status::unauthenticated("wrong"))?;
+        Ok((device.clone(), format!("of-{device}")))
     }
 }
 
@@ -59,16 +83,14 @@ macro_rules! registry {
                 &self,
                 request: Request<AuthenticateRequest>,
             ) -> Result<Response<AuthenticateResponse>, Status> {
-                let device = self.who(request.into_inner().proof.expect("a proof"))?;
+                let (device, credential_id) = self.who(request.into_inner().proof.expect("a proof"))?;
                 let identity = Identity {
                     tenant: "default".into(),
-                    credential_id: format!("of-{device}"),
+                    credential_id,
                     device,
-                    statements: vec![
-                        allow(&[PolicyAction::Connect], &["${device}"]),
-                        allow(&[PolicyAction::Publish, PolicyAction::Subscribe], &["#"]),
-                    ],
+                    statements: self.statements.lock().expect("not poisoned").clone(),
                     expires_ms: 0,
+                    policies: vec![POLICY.into()],
                 };
                 Ok(Response::new(AuthenticateResponse { identity: Some(identity) }))
             }

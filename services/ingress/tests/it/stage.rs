@@ -5,23 +5,29 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions};
-use drover_bus::{Bus, TopicConfig, TopicPartition};
+use drover_bus::{Bus, Outgoing, Record, TopicConfig, TopicPartition};
 use drover_host::{
     Health, Metrics, Network, Ports, Service, ServiceConfig, Shutdown, Sockets, SystemClock, SystemRandom,
 };
 use drover_ingress::config::IngressConfig;
 use drover_ingress::{Ingress, IngressFaults};
-use drover_mqtt::{Connect, Decoder, Packet, PacketId, Publish, Side, Version, encode};
+use drover_mqtt::{
+    Connect, Decoder, Packet, PacketId, Property, PropertyList, Publish, ReasonCode, Side, Version, encode,
+};
 use drover_proto::ingress::v1::PresenceReport;
+use drover_proto::registry::v1::Change;
+use drover_proto::registry::v1::object::Object;
+use drover_proto::types::v1::{Meta, Policy};
+use drover_sim::{BusFaults, SimBus};
 use drover_types::{Qos, TELEMETRY_TOPIC};
 use prost::Message as _;
 use tempfile::TempDir;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::bus::GatedBus;
-use crate::registry::FakeRegistry;
+use crate::registry::{FakeRegistry, POLICY};
 
 pub struct Stage {
     pub mqtt: SocketAddr,
@@ -32,7 +38,9 @@ pub struct Stage {
     pub metrics: Metrics,
     pub shutdown: Shutdown,
     pub running: JoinHandle<anyhow::Result<()>>,
-    _data: TempDir,
+    config: IngressConfig,
+    faults: IngressFaults,
+    data: TempDir,
 }
 
 impl Stage {
@@ -48,30 +56,106 @@ impl Stage {
         change(&mut config);
         config.check().expect("a valid configuration");
         let data = tempfile::tempdir().expect("a directory");
-        let bus = open_bus(&data).await;
-        let sockets = Sockets::bind(&config.listeners()).expect("free ports");
-        let address = |name| sockets.addresses(name).first().copied();
-        let (mqtt, mqtts) = (address("mqtt").expect("bound"), address("mqtts"));
-        let (network, metrics, shutdown) = (Network::default(), Metrics::default(), Shutdown::new());
+        let (bus, _) = EmbeddedBus::open(&data.path().join("bus"), EmbeddedOptions::default()).expect("a log");
+        Self::over(Arc::new(bus), config, faults, data).await
+    }
+
+    /// An ingress over a simulated log, for virtual time: only [`Stage::pipe`] reaches it.
+    pub async fn simulated() -> Self {
+        let bus = SimBus::new(1, BusFaults::default());
+        let mut config = IngressConfig { listen: Vec::new(), ..IngressConfig::default() };
+        config.mqtt.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+        let data = tempfile::tempdir().expect("a directory");
+        Self::over(Arc::new(bus), config, IngressFaults::default(), data).await
+    }
+
+    async fn over(bus: Arc<dyn Bus>, config: IngressConfig, faults: IngressFaults, data: TempDir) -> Self {
+        make_topics(&*bus).await;
+        let bus = Arc::new(GatedBus::new(bus));
         let registry = FakeRegistry { anonymous: true, ..FakeRegistry::default() };
-        registry.serve(&network);
+        registry.allow(&["#"], &["#"]);
+        let mut stage = Self {
+            mqtt: SocketAddr::from(([127, 0, 0, 1], 0)),
+            mqtts: None,
+            bus,
+            registry,
+            network: Network::default(),
+            metrics: Metrics::default(),
+            shutdown: Shutdown::new(),
+            running: tokio::spawn(async { Ok(()) }),
+            config,
+            faults,
+            data,
+        };
+        stage.registry.serve(&stage.network);
+        stage.start();
+        stage
+    }
+
+    /// Starts the ingress, on other ports than before.
+    fn start(&mut self) {
+        let sockets = Sockets::bind(&self.config.listeners()).expect("free ports");
+        let address = |name| sockets.addresses(name).first().copied();
+        (self.mqtt, self.mqtts) = (address("mqtt").expect("bound"), address("mqtts"));
         let ports = Ports {
-            bus: bus.clone(),
+            bus: self.bus.clone(),
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
-            network: network.clone(),
+            network: self.network.clone(),
             sockets,
-            data: data.path().join("ingress"),
-            metrics: metrics.clone(),
+            data: self.data.path().join("ingress"),
+            metrics: self.metrics.clone(),
             ready: Health::default().service(Ingress::NAME),
         };
-        let running = tokio::spawn(Ingress::run_with_faults(config, ports, shutdown.clone(), faults));
-        Self { mqtt, mqtts, bus, registry, network, metrics, shutdown, running, _data: data }
+        let (config, shutdown) = (self.config.clone(), self.shutdown.clone());
+        self.running = tokio::spawn(Ingress::run_with_faults(config, ports, shutdown, self.faults));
+    }
+
+    /// Stops the ingress.
+    pub async fn stop(&mut self) {
+        self.shutdown.cancel();
+        (&mut self.running).await.expect("no panic").expect("drained");
+    }
+
+    /// Stops the ingress and starts it again on the same log, its metrics at zero.
+    pub async fn restart(&mut self) {
+        self.stop().await;
+        (self.shutdown, self.metrics) = (Shutdown::new(), Metrics::default());
+        self.start();
+    }
+
+    /// Appends a record with this value.
+    pub async fn append(&self, topic: &str, value: impl Into<bytes::Bytes>) {
+        let record = Record { value: Some(value.into()), ..Record::default() };
+        let receipt = self.bus.append(vec![Outgoing::keyed(topic, record)]).await.expect("taken");
+        receipt.await.expect("durable");
+    }
+
+    /// Tells of a change in the registry.
+    pub async fn change(&self, before: Option<Object>, after: Option<Object>) {
+        let wire = |object| drover_proto::registry::v1::Object { object: Some(object) };
+        let change = Change { before: before.map(wire), after: after.map(wire), time_ms: 7 };
+        self.append("drover.registry.changes", change.encode_to_vec()).await;
+    }
+
+    /// Tells that the policy of every device is another now.
+    pub async fn policy_changed(&self) {
+        let meta = Some(Meta { tenant: "default".into(), name: POLICY.into(), ..Meta::default() });
+        let policy = Object::Policy(Policy { meta, ..Policy::default() });
+        self.change(Some(policy.clone()), Some(policy)).await;
     }
 
     /// A connection that has said nothing yet.
     pub async fn open(&self, version: Version) -> Client<TcpStream> {
         Client::new(TcpStream::connect(self.mqtt).await.expect("listening"), version)
+    }
+
+    /// A connected client without credentials and without a socket.
+    pub async fn pipe(&self, version: Version, id: &str) -> Client<DuplexStream> {
+        let mut client = Client::new(self.network.open("mqtt").await.expect("listening"), version);
+        client.send(&Packet::Connect(Connect::new(version, id))).await;
+        client.expect(|packet| matches!(packet, Packet::ConnAck(ack) if !ack.reason.is_error())).await;
+        client
     }
 
     /// A connected client without credentials.
@@ -103,6 +187,22 @@ impl Stage {
         }
     }
 
+    /// A client with a session that outlives it; whether the session was there.
+    pub async fn resume(&self, id: &str) -> (Client<TcpStream>, bool) {
+        let mut client = self.open(Version::V5).await;
+        let mut properties = PropertyList::default();
+        properties.push(Property::SessionExpiry(60)).expect("short");
+        let properties = properties.as_properties();
+        let connect = Connect { clean_start: false, properties, ..Connect::new(Version::V5, id) };
+        client.send(&Packet::Connect(connect)).await;
+        let read = |packet: Packet<'_>| match packet {
+            Packet::ConnAck(ack) if !ack.reason.is_error() => ack.session_present,
+            other => panic!("unexpected {other:?}"),
+        };
+        let present = client.read(read).await.expect("a packet");
+        (client, present)
+    }
+
     /// Waits until a metric's line is there.
     pub async fn metric(&self, line: &str) {
         while !self.metrics.encode().lines().any(|l| l == line) {
@@ -111,9 +211,8 @@ impl Stage {
     }
 }
 
-async fn open_bus(data: &TempDir) -> Arc<GatedBus> {
-    let (bus, _) = EmbeddedBus::open(&data.path().join("bus"), EmbeddedOptions::default()).expect("a log");
-    for topic in [TELEMETRY_TOPIC, "drover.presence", "drover.registry.changes"] {
+async fn make_topics(bus: &dyn Bus) {
+    for topic in [TELEMETRY_TOPIC, "drover.presence", "drover.registry.changes", "drover.events"] {
         let config = TopicConfig {
             topic: topic.into(),
             partitions: 1,
@@ -123,7 +222,6 @@ async fn open_bus(data: &TempDir) -> Arc<GatedBus> {
         };
         bus.create_topic(config).await.expect("created");
     }
-    Arc::new(GatedBus::new(bus))
 }
 
 /// The other end of a connection.
@@ -183,8 +281,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    /// Subscribes to one filter at `qos`.
+    /// Subscribes to one filter at `qos`, which is granted.
     pub async fn subscribe(&mut self, filter: &str, qos: Qos) {
+        assert!(!self.try_subscribe(filter, qos).await.is_error(), "{filter} was refused");
+    }
+
+    /// Subscribes to one filter at `qos`; the reason of the answer.
+    pub async fn try_subscribe(&mut self, filter: &str, qos: Qos) -> ReasonCode {
         let mut list = drover_mqtt::SubscriptionList::default();
         let options = drover_mqtt::SubscriptionOptions::new(qos);
         list.push(drover_mqtt::Subscription { filter, options }).expect("short");
@@ -192,7 +295,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let subscriptions = list.as_subscriptions();
         let subscribe = drover_mqtt::Subscribe { packet_id: PacketId::MIN, properties, subscriptions };
         self.send(&Packet::Subscribe(subscribe)).await;
-        self.expect(|p| matches!(p, Packet::SubAck(ack) if ack.reasons.iter().all(|r| !r.is_error()))).await;
+        let read = |packet: Packet<'_>| match packet {
+            Packet::SubAck(ack) => ack.reasons.iter().next().expect("a reason"),
+            other => panic!("unexpected {other:?}"),
+        };
+        self.read(read).await.expect("a packet")
+    }
+
+    /// Publishes until the answer is `wanted`.
+    pub async fn publish_until(&mut self, topic: &str, wanted: ReasonCode) {
+        for id in 1.. {
+            self.publish(id, topic, "x").await;
+            let read = |packet: Packet<'_>| match packet {
+                Packet::PubAck(ack) => ack.reason,
+                other => panic!("unexpected {other:?}"),
+            };
+            if self.read(read).await.expect("a packet") == wanted {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits for the server's goodbye; its reason.
+    pub async fn goodbye(&mut self) -> ReasonCode {
+        let read = |packet: Packet<'_>| match packet {
+            Packet::Disconnect(disconnect) => disconnect.reason,
+            other => panic!("unexpected {other:?}"),
+        };
+        self.read(read).await.expect("a packet")
     }
 
     /// The payload of the next packet, which is a PUBLISH; acknowledged if it asks for it.

@@ -9,7 +9,7 @@ use drover_proto::ingress::v1::ingress_client::IngressClient;
 use drover_types::DeviceKey;
 use tokio::task::JoinSet;
 
-use crate::ports::IngressNodes;
+use crate::ports::{IngressNodes, Whose};
 
 /// The ingress nodes a configuration names.
 pub struct GrpcNodes {
@@ -27,11 +27,17 @@ impl GrpcNodes {
 
 #[async_trait]
 impl IngressNodes for GrpcNodes {
-    async fn revoke(&self, device: &DeviceKey, credential: Option<&str>) -> Vec<String> {
+    async fn revoke(&self, device: &DeviceKey, whose: Whose<'_>) -> Vec<String> {
+        let (credential_id, anonymous) = match whose {
+            Whose::All => ("", false),
+            Whose::Credential(id) => (id, false),
+            Whose::Anonymous => ("", true),
+        };
         let request = RevokeRequest {
             tenant: device.tenant.to_string(),
             device: device.device.to_string(),
-            credential_id: credential.unwrap_or_default().to_owned(),
+            credential_id: credential_id.to_owned(),
+            anonymous,
         };
         let mut calls = JoinSet::new();
         for (node, client) in &self.nodes {

@@ -7,7 +7,7 @@ use subtle::ConstantTimeEq;
 use super::credentials::digest;
 use super::devices::{disabled, is_enabled, spec};
 use super::{Domain, checks};
-use crate::object::{CredentialKind, Digest, Object, ObjectKey};
+use crate::object::{CredentialKind, Digest, Kind, Object, ObjectKey};
 
 /// How somebody says who they are.
 #[derive(Clone)]
@@ -20,6 +20,8 @@ pub enum Proof {
     Anonymous { client_id: String },
     /// A token alone.
     ApiKey { token: String },
+    /// One of the others, verified before: `credential_id` is what it was known by, `None` for an anonymous device.
+    Known { device: DeviceKey, credential_id: Option<String> },
 }
 
 /// Who it is, and what they may do.
@@ -28,6 +30,8 @@ pub struct Identity {
     pub device: DeviceKey,
     /// `None`: anonymous.
     pub credential_id: Option<String>,
+    /// Names of the policies the statements are from.
+    pub policies: Vec<String>,
     pub statements: Vec<Statement>,
     /// When the credential ends, milliseconds since the Unix epoch; `None`: never.
     pub expires_ms: Option<u64>,
@@ -48,6 +52,11 @@ impl Domain {
                 Err(_) => Err(refused()),
             },
             Proof::Anonymous { client_id } => self.anonymous(&client_id).await,
+            Proof::Known { device, credential_id: Some(id) } => self.by_id(device, &id).await,
+            Proof::Known { device, credential_id: None } if device.tenant == TenantId::default_tenant() => {
+                self.anonymous(device.device.as_str()).await
+            }
+            Proof::Known { .. } => Err(refused()),
         };
         self.telemetry.authenticated(kind, outcome.as_ref().map(drop).map_err(|e| e.code));
         outcome
@@ -62,8 +71,25 @@ impl Domain {
         let found = self.store.credential_by_digest(&digest).await?.ok_or_else(refused)?;
         let (credential, device) = found.credential().ok_or_else(refused)?;
         let same = bool::from(credential.digest.ct_eq(&digest)) && credential.kind == kind;
-        let live = credential.expires_ms.is_none_or(|ends| ends > self.clock.now_ms());
-        if !same || !live || named.is_some_and(|named| named != device) {
+        if !same || named.is_some_and(|named| named != device) {
+            return Err(refused());
+        }
+        self.by_credential(&found).await
+    }
+
+    /// A credential that was shown before, if it is still the device's.
+    async fn by_id(&self, known: DeviceKey, id: &str) -> Result<Identity, ApiError> {
+        let key = ObjectKey::new(Kind::Credential, &known.tenant, id);
+        let found = self.store.get(&key).await?.ok_or_else(refused)?;
+        match found.credential() {
+            Some((_, device)) if device == known => self.by_credential(&found).await,
+            Some(_) | None => Err(refused()),
+        }
+    }
+
+    async fn by_credential(&self, found: &Object) -> Result<Identity, ApiError> {
+        let (credential, device) = found.credential().ok_or_else(refused)?;
+        if credential.expires_ms.is_some_and(|ends| ends <= self.clock.now_ms()) {
             return Err(refused());
         }
         let object = self.store.get(&ObjectKey::device(&device)).await?.ok_or_else(refused)?;
@@ -91,7 +117,8 @@ impl Domain {
             Some(object) => self.identity(device, &object, None, None).await,
             None => {
                 let statements = self.statements(&device.tenant, &[DEFAULT_POLICY.to_owned()]).await?;
-                Ok(Identity { device, credential_id: None, statements, expires_ms: None })
+                let policies = vec![DEFAULT_POLICY.to_owned()];
+                Ok(Identity { device, credential_id: None, policies, statements, expires_ms: None })
             }
         }
     }
@@ -103,8 +130,9 @@ impl Domain {
         credential_id: Option<String>,
         expires_ms: Option<u64>,
     ) -> Result<Identity, ApiError> {
-        let statements = self.statements(&device.tenant, &spec(&object.spec).policies).await?;
-        Ok(Identity { device, credential_id, statements, expires_ms })
+        let policies = spec(&object.spec).policies.clone();
+        let statements = self.statements(&device.tenant, &policies).await?;
+        Ok(Identity { device, credential_id, policies, statements, expires_ms })
     }
 }
 
@@ -116,6 +144,7 @@ impl Proof {
             Proof::Certificate { .. } => "certificate",
             Proof::Anonymous { .. } => "anonymous",
             Proof::ApiKey { .. } => "api_key",
+            Proof::Known { .. } => "known",
         }
     }
 }

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Declared, Domain, not_found};
 use crate::object::{Credential, CredentialKind, Digest, Kind, Object, ObjectKey, Spec};
-use crate::ports::IssuedCertificate;
+use crate::ports::{IssuedCertificate, Whose};
 
 /// First characters of every token, so that one is recognised where it leaked.
 pub const TOKEN_PREFIX: &str = "drv_";
@@ -83,7 +83,7 @@ impl Domain {
     pub async fn revoke_credential(&self, tenant: &TenantId, id: &str) -> Result<Vec<String>, ApiError> {
         let revoked = self.delete(ObjectKey::new(Kind::Credential, tenant, id)).await?;
         let (_, device) = revoked.credential().expect("a credential's key holds a credential");
-        Ok(self.revoke(&device, Some(id)).await)
+        Ok(self.revoke(&device, Whose::Credential(id)).await)
     }
 
     pub(super) async fn delete_credentials(&self, device: &DeviceKey) -> Result<(), ApiError> {
@@ -114,6 +114,7 @@ impl Domain {
             revision: 0,
             spec: Spec::Credential(credential),
         };
+        let first = !self.store.has_had_credentials(device).await?;
         let created = self.create(declared).await?;
         if self.store.get(&of_device).await?.is_none() {
             // Deleted meanwhile: its deletion may have passed before this credential was there to be found.
@@ -121,6 +122,11 @@ impl Domain {
             return Err(not_found(&of_device));
         }
         self.telemetry.issued();
+        if first {
+            // From now on nobody is this device without credentials. A node that does not confirm learns it from the
+            // change feed.
+            self.revoke(device, Whose::Anonymous).await;
+        }
         Ok(created)
     }
 }

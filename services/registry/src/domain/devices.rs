@@ -4,6 +4,7 @@ use drover_types::{ApiError, DeviceKey, ErrorCode};
 
 use super::{Declared, Domain, Page, PageRequest, checks};
 use crate::object::{Kind, Object, ObjectKey, Spec};
+use crate::ports::Whose;
 use drover_bus::partition_of;
 use drover_types::object::{DEFAULT_POLICY, DeviceSpec};
 
@@ -36,7 +37,7 @@ impl Domain {
         let key = self.check_device(&device).await?;
         let current = self.get(ObjectKey::device(&key)).await?;
         let object = self.replace(device, current).await?;
-        let unconfirmed_nodes = if is_enabled(&object) { Vec::new() } else { self.revoke(&key, None).await };
+        let unconfirmed_nodes = if is_enabled(&object) { Vec::new() } else { self.revoke(&key, Whose::All).await };
         Ok(Revoked { object, unconfirmed_nodes })
     }
 
@@ -67,12 +68,12 @@ impl Domain {
         self.delete(ObjectKey::device(key)).await?;
         // A credential issued in between belongs to nobody now; a later device of this name must not inherit it.
         self.delete_credentials(key).await?;
-        Ok(self.revoke(key, None).await)
+        Ok(self.revoke(key, Whose::All).await)
     }
 
     /// Tells the ingress nodes; answers those that did not confirm.
-    pub(super) async fn revoke(&self, device: &DeviceKey, credential: Option<&str>) -> Vec<String> {
-        let unconfirmed = self.nodes.revoke(device, credential).await;
+    pub(super) async fn revoke(&self, device: &DeviceKey, whose: Whose<'_>) -> Vec<String> {
+        let unconfirmed = self.nodes.revoke(device, whose).await;
         self.telemetry.revoked(device, unconfirmed.len());
         unconfirmed
     }

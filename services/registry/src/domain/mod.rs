@@ -6,6 +6,7 @@
 pub mod authenticate;
 pub mod changes;
 mod checks;
+mod claims;
 pub mod credentials;
 pub mod devices;
 pub mod lifecycle;
@@ -41,8 +42,8 @@ pub struct Domain {
     pub telemetry: Arc<Telemetry>,
     /// Woken after every write; the change feed listens.
     pub written: Arc<Notify>,
-    /// Held while a rule is counted and created, so that two creations cannot both be the last.
-    pub creating_rule: Mutex<()>,
+    /// Held while a rule is written: two creations cannot both be the last, and a rule's topics follow its writes.
+    pub writing_rule: Mutex<()>,
     pub settings: Settings,
 }
 

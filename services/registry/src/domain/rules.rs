@@ -9,22 +9,27 @@ use super::{Declared, Domain, Page, PageRequest, checks};
 use crate::object::{Kind, Object, ObjectKey, Spec};
 
 impl Domain {
-    /// Creates or replaces a rule.
+    /// Creates or replaces a rule. `already_exists` if it would write to another tenant's Kafka topic.
     pub async fn put_rule(&self, rule: Declared) -> Result<Object, ApiError> {
         checks::subdomain("meta.name", &rule.name)?;
         checks::labels(&rule.labels)?;
         check(spec(&rule.spec))?;
         let key = ObjectKey::new(Kind::Rule, &rule.tenant, &rule.name);
-        if self.store.get(&key).await?.is_some() {
-            return self.put(rule).await;
-        }
-        let _alone = self.creating_rule.lock().await;
+        let _alone = self.writing_rule.lock().await;
+        let current = self.store.get(&key).await?;
         let limit = self.settings.rules_per_tenant_max;
-        if self.store.page(Kind::Rule, &rule.tenant, "", limit).await?.len() >= limit {
+        if current.is_none() && self.store.page(Kind::Rule, &rule.tenant, "", limit).await?.len() >= limit {
             let error = ApiError::new(ErrorCode::ResourceExhausted, "the tenant has too many rules");
             return Err(error.over(limit, limit + 1));
         }
-        self.put(rule).await
+        let wanted = spec(&rule.spec).clone();
+        let outcome = match self.claim_topics(&key, &wanted).await {
+            Ok(()) => self.put(rule).await,
+            Err(error) => Err(error),
+        };
+        let former = current.as_ref().map(|current| spec(&current.spec));
+        self.settle_topics(&key, former.into_iter().chain([&wanted])).await;
+        outcome
     }
 
     /// A rule.
@@ -37,9 +42,13 @@ impl Domain {
         self.page(Kind::Rule, request).await
     }
 
-    /// Deletes a rule.
+    /// Deletes a rule; topics that no other rule of its tenant writes to are free again.
     pub async fn delete_rule(&self, tenant: &TenantId, name: &str) -> Result<(), ApiError> {
-        self.delete(ObjectKey::new(Kind::Rule, tenant, name)).await.map(drop)
+        let _alone = self.writing_rule.lock().await;
+        let key = ObjectKey::new(Kind::Rule, tenant, name);
+        let deleted = self.delete(key.clone()).await?;
+        self.settle_topics(&key, [spec(&deleted.spec)]).await;
+        Ok(())
     }
 
     /// Creates, or replaces what is there.
@@ -87,7 +96,7 @@ fn check_template(field: &str, text: &str) -> Result<(), ApiError> {
     Template::compile(text).map(drop).map_err(|e| e.in_field(field))
 }
 
-fn spec(spec: &Spec) -> &RuleSpec {
+pub(super) fn spec(spec: &Spec) -> &RuleSpec {
     match spec {
         Spec::Rule(spec) => spec,
         Spec::Device(_) | Spec::Credential(_) | Spec::Policy(_) => unreachable!("a rule's key holds a rule"),

@@ -57,5 +57,9 @@ pub fn proof(proof: Option<authenticate_request::Proof>) -> Result<Proof, ApiErr
         Wire::Certificate(certificate) => Proof::Certificate { fingerprint: certificate.fingerprint },
         Wire::Anonymous(anonymous) => Proof::Anonymous { client_id: anonymous.client_id },
         Wire::ApiKey(key) => Proof::ApiKey { token: key.token },
+        Wire::Known(known) => Proof::Known {
+            device: device_key("proof.known.device", &known.tenant, &known.device)?,
+            credential_id: Some(known.credential_id).filter(|id| !id.is_empty()),
+        },
     })
 }

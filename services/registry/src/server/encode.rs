@@ -49,5 +49,6 @@ pub fn identity(identity: Identity) -> types::Identity {
         credential_id: identity.credential_id.unwrap_or_default(),
         statements: identity.statements.into_iter().map(Into::into).collect(),
         expires_ms: identity.expires_ms.unwrap_or(0),
+        policies: identity.policies,
     }
 }

@@ -202,11 +202,47 @@ async fn a_revocation_reaches_every_node_and_names_those_that_do_not_confirm() {
     let revoke = RevokeCredentialRequest { tenant: String::new(), id: id.clone() };
     let answer = stage.client.clone().revoke_credential(revoke).await.expect("revoked").into_inner();
     assert_eq!(answer.unconfirmed_nodes, ["away"]);
-    let expected = RevokeRequest { tenant: "default".into(), device: "d".into(), credential_id: id };
+    let first = heard.recv().await.map(|request| (request.credential_id, request.anonymous));
+    assert_eq!(first, Some((String::new(), true)), "with the first credential nobody is the device without");
+    let (tenant, device) = ("default".into(), "d".into());
+    let expected = RevokeRequest { tenant, device, credential_id: id, anonymous: false };
     assert_eq!(heard.recv().await, Some(expected));
     let delete = DeleteDeviceRequest { name: "d".into(), ..Default::default() };
     let answer = stage.client.clone().delete_device(delete).await.expect("deleted").into_inner();
     assert_eq!(answer.unconfirmed_nodes, ["away"]);
     assert_eq!(heard.recv().await.map(|request| request.credential_id), Some(String::new()));
     node.abort();
+}
+
+#[tokio::test]
+async fn an_open_connection_is_known_as_long_as_its_proof_would_hold() {
+    let stage = Stage::new().await;
+    let mut client = stage.client.clone();
+    let known = |device: &str, credential_id: &str| {
+        let (tenant, device, credential_id) = ("default".into(), device.into(), credential_id.into());
+        Proof::Known(KnownProof { tenant, device, credential_id })
+    };
+    for name in ["d", "open"] {
+        stage.create_device(name).await.expect("created");
+    }
+    let id = stage.issue_token("d", 10).await.credential.expect("credential").id;
+    let identity = authenticate(&stage, known("d", &id)).await.expect("it holds");
+    assert_eq!((identity.device.as_str(), identity.credential_id.as_str()), ("d", id.as_str()));
+    assert_eq!((identity.policies, identity.expires_ms), (vec!["default".to_owned()], NOW_MS + 10_000));
+    authenticate(&stage, known("open", "")).await.expect("it has no credentials");
+    authenticate(&stage, known("not-registered", "")).await.expect("neither has this one");
+
+    let refused = ApiError::new(ErrorCode::Unauthenticated, "credentials are not valid");
+    let foreign = Proof::Known(KnownProof { tenant: "other".into(), device: "open".into(), ..Default::default() });
+    for wrong in [known("d", ""), known("open", &id), known("d", "unknown"), foreign] {
+        assert_eq!(authenticate(&stage, wrong.clone()).await, Err(refused.clone()), "{wrong:?}");
+    }
+    let put = |enabled| UpdateDeviceRequest { device: Some(Device { enabled, ..device("d") }) };
+    client.update_device(put(false)).await.expect("disabled");
+    let disabled = authenticate(&stage, known("d", &id)).await.expect_err("disabled");
+    assert_eq!(disabled.code, ErrorCode::PermissionDenied);
+    client.update_device(put(true)).await.expect("enabled");
+    authenticate(&stage, known("d", &id)).await.expect("it holds again");
+    stage.clock.advance(10_000);
+    assert_eq!(authenticate(&stage, known("d", &id)).await, Err(refused), "it has ended");
 }

@@ -2,11 +2,15 @@
 
 use drover_proto::from_status;
 use drover_proto::registry::v1::*;
-use drover_proto::types::v1::{Action, Device, Effect, KafkaAction, Policy, PolicyAction, Rule, Statement, action};
-use drover_registry::RegistryConfig;
-use drover_types::ErrorCode;
+use drover_proto::types::v1::{
+    Action, Device, Effect, KafkaAction, Meta, Policy, PolicyAction, Rule, Statement, action,
+};
+use drover_registry::object::{Kind, ObjectKey};
+use drover_registry::ports::RegistryStore as _;
+use drover_registry::{Embedded, EmbeddedLimits, RegistryConfig};
+use drover_types::{ErrorCode, TenantId};
 
-use crate::stage::{Stage, config, device, meta};
+use crate::stage::{NOW_MS, Stage, config, device, meta};
 
 fn get(name: &str) -> GetDeviceRequest {
     GetDeviceRequest { tenant: String::new(), name: name.into() }
@@ -156,4 +160,69 @@ async fn a_rule_compiles_or_is_refused_and_their_number_is_bounded() {
     }
     client.delete_rule(DeleteRuleRequest { name: "b".into(), ..Default::default() }).await.expect("deleted");
     client.put_rule(rule("c", sql)).await.expect("there is room again");
+}
+
+fn rule_to(tenant: &str, name: &str, topics: &[&str], error_topic: Option<&str>) -> PutRuleRequest {
+    let action = |topic: &str| {
+        let kafka = KafkaAction { topic: topic.into(), key: None, create_partitions: None };
+        Action { action: Some(action::Action::Kafka(kafka)) }
+    };
+    let meta = Meta { tenant: tenant.into(), ..meta(name).expect("meta") };
+    let actions = topics.iter().copied().map(action).collect();
+    let (sql, error_action) = ("SELECT * FROM 'x'".into(), error_topic.map(action));
+    PutRuleRequest { rule: Some(Rule { meta: Some(meta), sql, actions, error_action }) }
+}
+
+#[tokio::test]
+async fn a_topic_belongs_to_the_first_tenant_that_claims_it_until_its_last_rule_goes() {
+    let mut stage = Stage::new().await;
+    let delete = |tenant: &str, name: &str| DeleteRuleRequest { tenant: tenant.into(), name: name.into() };
+    stage.client.put_rule(rule_to("a", "one", &["own", "shared"], Some("errors"))).await.expect("free");
+    stage.client.put_rule(rule_to("a", "two", &["shared"], None)).await.expect("the tenant's own");
+    for (request, field, topic) in [
+        (rule_to("b", "r", &["free", "shared"], None), "spec.actions[1].kafka.topic", "shared"),
+        (rule_to("b", "r", &["free"], Some("errors")), "spec.errorAction.kafka.topic", "errors"),
+    ] {
+        let refused = from_status(&stage.client.put_rule(request).await.expect_err("taken"));
+        assert_eq!((refused.code, refused.field.as_deref()), (ErrorCode::AlreadyExists, Some(field)));
+        assert_eq!((refused.value.as_deref(), refused.limit), (Some(topic), None));
+        assert_eq!(refused.message, format!("topic {topic} belongs to another tenant"), "which is nobody's business");
+    }
+    stage.client.put_rule(rule_to("c", "r", &["free"], None)).await.expect("a refused rule claims nothing");
+
+    stage.restart().await;
+    stage.client.delete_rule(delete("a", "one")).await.expect("deleted");
+    stage.client.put_rule(rule_to("b", "r", &["own"], Some("errors"))).await.expect("both are free again");
+    stage.client.put_rule(rule_to("b", "s", &["shared"], None)).await.expect_err("rule two still writes to it");
+    stage.client.put_rule(rule_to("a", "two", &["other"], None)).await.expect("moved");
+    stage.client.put_rule(rule_to("b", "s", &["shared"], None)).await.expect("nobody writes to it any more");
+}
+
+#[tokio::test]
+async fn of_many_tenants_that_want_a_topic_at_once_one_gets_it() {
+    let stage = Stage::new().await;
+    let mut calls = tokio::task::JoinSet::new();
+    for tenant in 0..20 {
+        let (mut client, request) = (stage.client.clone(), rule_to(&format!("t{tenant}"), "r", &["wanted"], None));
+        calls.spawn(async move { client.put_rule(request).await });
+    }
+    let codes: Vec<_> =
+        calls.join_all().await.into_iter().map(|answer| answer.map(drop).map_err(|e| e.code())).collect();
+    assert_eq!(codes.iter().filter(|code| code.is_ok()).count(), 1);
+    assert_eq!(codes.iter().filter(|code| **code == Err(tonic::Code::AlreadyExists)).count(), 19);
+}
+
+#[tokio::test]
+async fn a_claim_that_a_crash_has_left_over_does_not_keep_the_topic() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Embedded::open(&directory.path().join("registry/store"), EmbeddedLimits::default()).expect("opens");
+    let left_over = ObjectKey::new(Kind::Rule, &TenantId::new("a").expect("valid"), "never-written");
+    store.claim_topic("wanted", &left_over, NOW_MS).await.expect("written");
+    drop(store);
+    let stage = Stage::with(config(), directory).await;
+    let mut client = stage.client.clone();
+    let refused = client.put_rule(rule_to("b", "r", &["wanted"], None)).await.expect_err("it may be on its way");
+    assert_eq!(refused.code(), tonic::Code::AlreadyExists);
+    stage.clock.advance(60_000);
+    client.put_rule(rule_to("b", "r", &["wanted"], None)).await.expect("nobody writes to it");
 }

@@ -110,6 +110,10 @@ pub enum Fault {
     TakenOver,
     #[error("identity was revoked")]
     Revoked,
+    #[error("policy no longer allows to be connected as {client:?}")]
+    ConnectWithdrawn { client: String },
+    #[error("policy no longer allows the subscription to {filter:?}")]
+    SubscriptionWithdrawn { filter: String },
     #[error("credential has ended")]
     Expired,
     #[error("node shuts down")]
@@ -139,6 +143,8 @@ impl Fault {
             Fault::NoCredentials
             | Fault::Authentication(AuthenticateError::Refused { .. })
             | Fault::ConnectDenied { .. }
+            | Fault::ConnectWithdrawn { .. }
+            | Fault::SubscriptionWithdrawn { .. }
             | Fault::PublishDenied { .. } => ReasonCode::NotAuthorized,
             Fault::Topic(_) => ReasonCode::TopicNameInvalid,
             Fault::AliasOverLimit { .. } => ReasonCode::TopicAliasInvalid,
@@ -159,7 +165,9 @@ impl Fault {
         match self {
             Fault::KeepAlive => CloseReason::KeepAlive,
             Fault::TakenOver => CloseReason::TakenOver,
-            Fault::Revoked | Fault::Expired => CloseReason::Revoked,
+            Fault::Revoked | Fault::Expired | Fault::ConnectWithdrawn { .. } | Fault::SubscriptionWithdrawn { .. } => {
+                CloseReason::Revoked
+            }
             Fault::Drain => CloseReason::Drain,
             Fault::NotStored => CloseReason::NotStored,
             Fault::Malformed(_)
@@ -190,7 +198,8 @@ impl Fault {
 
     /// A revoked or ended identity may no longer publish, not even its will. All other ends publish it [MQTT-3.1.2-8].
     fn will_fate(&self) -> WillFate {
-        if matches!(self, Fault::Revoked | Fault::Expired) { WillFate::Discard } else { WillFate::Publish }
+        let revoked = matches!(self, Fault::Revoked | Fault::Expired | Fault::ConnectWithdrawn { .. });
+        if revoked { WillFate::Discard } else { WillFate::Publish }
     }
 }
 

@@ -10,7 +10,7 @@ use drover_types::{ClientId, Qos, TopicName};
 
 use super::publish::Inbound;
 use super::subscribe::Answers;
-use super::{Admission, Connection, Effect, Fault, KEEP_ALIVE_TENTHS, Live, Now, Phase};
+use super::{Admission, Claims, Connection, Effect, Fault, KEEP_ALIVE_TENTHS, Live, Now, Phase};
 use crate::domain::identity::{AuthenticateError, Identity, Proof};
 use crate::domain::message::{Forwarded, Publication};
 use crate::domain::sessions::{AttachError, Attached, Will};
@@ -38,6 +38,7 @@ pub(super) struct Connecting {
 
 impl Connection {
     pub(super) fn connect(&mut self, connect: Connect<'_>) -> Result<(), Fault> {
+        self.claims = Some(Claims::of(&connect));
         self.decoder.version = connect.version;
         self.decoder.packet_bytes_max = self.environment.limits.packet_bytes_max;
         if self.peer.over_limit {
@@ -156,6 +157,7 @@ impl Connection {
         let Phase::Attaching(connecting) = std::mem::replace(&mut self.phase, Phase::Closed) else { return };
         let Some(identity) = connecting.identity.clone() else { return };
         self.accept(&connecting, attached.present);
+        self.claims = None;
         let limits = &self.environment.limits;
         self.heard_ms = now.monotonic_ms;
         let lasts_ms = identity.lasts_ms(now.unix_ms);
@@ -164,6 +166,7 @@ impl Connection {
             identity,
             ends_ms: lasts_ms.map(|lasts_ms| now.monotonic_ms.saturating_add(lasts_ms)),
             publisher: attached.publisher,
+            assigned: connecting.assigned,
             session: attached.session,
             keep_alive_ms: u64::from(connecting.keep_alive_s) * 1_000 * KEEP_ALIVE_TENTHS / 10,
             expiry_s: connecting.expiry_s,
@@ -207,10 +210,8 @@ impl Connection {
 /// What the policy says to the CONNECT and its will.
 fn admit(connecting: &Connecting, identity: Arc<Identity>) -> Result<Arc<Identity>, Fault> {
     let client = connecting.client.as_str();
-    // An id of the server's choice is fine for whoever may connect as itself.
-    let shown = if connecting.assigned { identity.device.as_str() } else { client };
-    if !identity.policy.may_connect(shown) {
-        return Err(Fault::ConnectDenied { client: shown.to_owned() });
+    if !identity.may_connect_as(client, connecting.assigned) {
+        return Err(Fault::ConnectDenied { client: client.to_owned() });
     }
     match &connecting.will {
         Some(will) if !identity.policy.may_publish(will.publication.topic.as_str(), client) => {

@@ -154,6 +154,7 @@ fn identity() -> Identity {
         tenant: TenantId::default_tenant(),
         device: DeviceId::new("d").expect("valid"),
         credential: String::new(),
+        policies: Box::default(),
         policy: Policy::compile(&statements, "d"),
         expires_ms: 0,
         generation: 0,

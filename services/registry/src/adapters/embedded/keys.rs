@@ -9,7 +9,7 @@ use drover_types::{ClientId, DeviceId, DeviceKey, TenantId};
 use prost::Message;
 
 use crate::object::{Digest, Kind, Object, ObjectKey};
-use crate::ports::{OutboxRow, Session, SessionKey, StoreError};
+use crate::ports::{OutboxRow, Session, SessionKey, StoreError, TopicClaim};
 use crate::wire;
 
 /// Format of all rows.
@@ -44,6 +44,11 @@ pub fn digest(digest: &Digest) -> Vec<u8> {
 /// the mark that the device has had credentials: its value is empty, and it is never removed.
 pub fn credentials_of(device: &DeviceKey) -> Vec<u8> {
     [b"b", device.tenant.as_str().as_bytes(), &[0], device.device.as_str().as_bytes(), &[0]].concat()
+}
+
+/// Whose a Kafka topic is: value = JSON.
+pub fn topic(topic: &str) -> Vec<u8> {
+    [b"t", topic.as_bytes()].concat()
 }
 
 /// A row of the outbox: value = `drover.registry.v1.Change`.
@@ -90,6 +95,14 @@ pub fn read_outbox(key: &[u8], row: &[u8]) -> Result<OutboxRow, StoreError> {
     let change = registry::Change::decode(row).map_err(corrupt)?;
     let sequence = read_number(&key[OUTBOX.len()..])?;
     Ok(OutboxRow { sequence, change: wire::decode_change(&change).map_err(corrupt)? })
+}
+
+pub fn write_claim(claim: &TopicClaim) -> Vec<u8> {
+    serde_json::to_vec(claim).expect("numbers and strings are JSON")
+}
+
+pub fn read_claim(row: &[u8]) -> Result<TopicClaim, StoreError> {
+    serde_json::from_slice(row).map_err(corrupt)
 }
 
 pub fn write_session(session: &Session) -> Vec<u8> {

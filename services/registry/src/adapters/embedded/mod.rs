@@ -4,11 +4,12 @@
 //! compare-and-set simple and one fsync serve many writers. After a failed write the database is dropped and opened
 //! again by the next call, which cuts what was half-written.
 
+mod claims;
 mod keys;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
@@ -19,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::EmbeddedLimits;
 use crate::object::{Digest, Kind, Object, ObjectKey};
-use crate::ports::{Mutation, OutboxRow, PresenceView, RegistryStore, Session, SessionKey, StoreError};
+use crate::ports::{Mutation, OutboxRow, PresenceView, RegistryStore, Session, SessionKey, StoreError, TopicClaim};
 use writer::Request;
 
 /// Name of the one keyspace; a database without it is somebody else's.
@@ -62,6 +63,8 @@ struct Shared {
     limits: EmbeddedLimits,
     /// `None` after a failed write, until the next call opens it again.
     open: RwLock<Option<Arc<Open>>>,
+    /// Held while a topic's claim is read and written: no other process has this directory.
+    claiming: Mutex<()>,
 }
 
 /// An open database.
@@ -74,7 +77,8 @@ impl Embedded {
     /// Opens the store in `directory`, or makes it.
     pub fn open(directory: &Path, limits: EmbeddedLimits) -> Result<Self, OpenError> {
         let open = Arc::new(Open::at(directory, limits)?);
-        let shared = Arc::new(Shared { directory: directory.to_owned(), limits, open: RwLock::new(Some(open)) });
+        let open = RwLock::new(Some(open));
+        let shared = Arc::new(Shared { directory: directory.to_owned(), limits, open, claiming: Mutex::default() });
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
         let (of_writer, name) = (Arc::clone(&shared), "registry-store".to_owned());
         let writer = std::thread::Builder::new()
@@ -256,6 +260,16 @@ impl RegistryStore for Embedded {
         let requests = self.requests.as_ref().ok_or_else(ended)?;
         requests.send(Request { mutation, answer }).await.map_err(|_| ended())?;
         answered.await.map_err(|_| ended())?
+    }
+
+    async fn claim_topic(&self, topic: &str, rule: &ObjectKey, now_ms: u64) -> Result<TopicClaim, StoreError> {
+        let (topic, rule) = (topic.to_owned(), rule.clone());
+        self.change_claim(topic, move |claim| claims::claimed(claim, &rule, now_ms)).await
+    }
+
+    async fn release_topic(&self, topic: &str, rule: &ObjectKey) -> Result<(), StoreError> {
+        let (topic, rule) = (topic.to_owned(), rule.clone());
+        self.change_claim(topic, move |claim| (claims::released(claim, &rule), ())).await
     }
 
     async fn outbox(&self, limit: usize) -> Result<Vec<OutboxRow>, StoreError> {

@@ -1,0 +1,80 @@
+//! What becomes of live connections when an identity ends, or may do something else than before.
+
+use std::sync::Arc;
+
+use super::{Entry, Inner, Key, Sessions, State};
+use crate::domain::identity::Identity;
+use crate::domain::link::{Link, Stop};
+use crate::domain::message::Publisher;
+use crate::domain::reverify::Affected;
+use crate::domain::revocations::Revocation;
+
+impl Sessions {
+    /// Refuses identities that the revocation concerns and that were verified until now, and tells their connections
+    /// to close. Returns those, to be waited for.
+    pub fn revoke(&self, revocation: Revocation) -> Vec<Arc<Link>> {
+        let mut inner = self.lock();
+        let links: Vec<Arc<Link>> = inner
+            .entries
+            .values()
+            .filter_map(|entry| match &entry.state {
+                State::Live { link, identity } if revocation.concerns(identity) => Some(link.clone()),
+                State::Live { .. } | State::Away { .. } => None,
+            })
+            .collect();
+        inner.revocations.add(revocation);
+        links.iter().for_each(|link| link.stop(Stop::Revoked));
+        links
+    }
+
+    /// Clients whose live connections a change may concern.
+    pub fn affected(&self, affected: &Affected) -> Vec<Key> {
+        let inner = self.lock();
+        let concerned = |(key, entry): (&Key, &Entry)| match &entry.state {
+            State::Live { identity, .. } if affected.concerns(identity) => Some(key.clone()),
+            State::Live { .. } | State::Away { .. } => None,
+        };
+        inner.entries.iter().filter_map(concerned).collect()
+    }
+
+    /// Which connection a client has, and who it is; `None` while it has none.
+    pub fn identity(&self, client: &Key) -> Option<(Publisher, Arc<Identity>)> {
+        let inner = self.lock();
+        let entry = inner.entries.get(client)?;
+        match &entry.state {
+            State::Live { identity, .. } => Some((entry.publisher.clone(), identity.clone())),
+            State::Away { .. } => None,
+        }
+    }
+
+    /// Gives the connection that `publisher` is a newer identity, unless another one has taken over or the identity is
+    /// revoked already. Its will goes if it may no longer publish it.
+    pub fn reauthorize(&self, publisher: &Publisher, newer: &Arc<Identity>) {
+        let mut inner = self.lock();
+        if inner.revocations.concern(newer) {
+            return;
+        }
+        let Some(entry) = inner.held_by(publisher) else { return };
+        if let State::Live { link, identity } = &mut entry.state {
+            *identity = newer.clone();
+            link.reauthorize(newer.clone());
+        }
+        let client = publisher.client.as_str();
+        entry.will.take_if(|will| !newer.policy.may_publish(will.publication.topic.as_str(), client));
+    }
+
+    /// Tells the connection that `publisher` is to close: its proof does not hold any more.
+    pub fn expel(&self, publisher: &Publisher) {
+        if let Some(Entry { state: State::Live { link, .. }, .. }) = self.lock().held_by(publisher) {
+            link.stop(Stop::Revoked);
+        }
+    }
+}
+
+impl Inner {
+    /// The entry of the connection that `publisher` is, while it holds its session.
+    fn held_by(&mut self, publisher: &Publisher) -> Option<&mut Entry> {
+        let key = (publisher.tenant.clone(), publisher.client.clone());
+        self.entries.get_mut(&key).filter(|entry| entry.publisher.epoch == publisher.epoch)
+    }
+}
