@@ -15,7 +15,10 @@ use crate::convert::{offset, places, raw_offset, raw_partition};
 use crate::voice::{Plain, Voice};
 
 /// Longest wait for an answer of the cluster.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Pause before it is looked again whether a transaction is visible.
+const VISIBLE: Duration = Duration::from_millis(1);
 
 /// Runs what blocks.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -109,6 +112,46 @@ impl Asker {
         let (low, high) = marks.map_err(|error| self.unreadable(at, &error))?;
         self.voice.all_well();
         Ok(Bounds { earliest: offset(low), end: offset(high) })
+    }
+
+    /// Blocks until records at `positions`, which are committed, can be read: the coordinator answers a commit before
+    /// the partitions have heard of it. A cluster that goes away meanwhile keeps its word later.
+    pub fn wait_visible(&self, positions: &[Position]) {
+        let mut last: HashMap<&TopicPartition, Offset> = HashMap::new();
+        for Position { at, offset } in positions {
+            let known = last.entry(at).or_default();
+            *known = (*known).max(*offset);
+        }
+        let until = std::time::Instant::now() + PATIENCE;
+        while !last.is_empty() && std::time::Instant::now() < until {
+            let partitions: Vec<TopicPartition> = last.keys().map(|at| (*at).clone()).collect();
+            match self.ends(&partitions) {
+                Ok(ends) => {
+                    let visible = |at: &TopicPartition, offset: Offset| ends.get(at).is_some_and(|end| *end > offset);
+                    last.retain(|at, offset| !visible(at, *offset));
+                }
+                Err(error) => tracing::debug!(%error, "kafka: ends of partitions"),
+            }
+            if !last.is_empty() {
+                std::thread::sleep(VISIBLE);
+            }
+        }
+    }
+
+    /// Next offsets of partitions, open transactions left out; one request a broker.
+    fn ends(&self, partitions: &[TopicPartition]) -> Result<HashMap<TopicPartition, Offset>, KafkaError> {
+        let mut list = places(partitions);
+        list.set_all_offsets(rdkafka::Offset::End)?;
+        let found = self.client.offsets_for_times(list, PATIENCE)?;
+        let mut ends = HashMap::new();
+        for element in found.elements() {
+            element.error()?;
+            if let rdkafka::Offset::Offset(end) = element.offset() {
+                let at = TopicPartition::new(element.topic(), crate::convert::partition(element.partition()));
+                ends.insert(at, offset(end));
+            }
+        }
+        Ok(ends)
     }
 
     /// First offset whose record is at or after a time; the end if there is none.

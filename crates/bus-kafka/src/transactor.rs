@@ -155,6 +155,7 @@ impl Line {
             Ok(()) => match outcome.try_recv() {
                 Ok(Ok(positions)) => {
                     asker.voice().all_well();
+                    asker.wait_visible(&positions);
                     Ok(positions)
                 }
                 Ok(Err(_)) | Err(_) => {

@@ -23,6 +23,8 @@ use crate::{data, welcome};
 const ENDPOINTS: [(&str, &str); 2] =
     [("ingress.mqtt.listen", "gateway.mqtt_endpoint"), ("ingress.mqtts.listen", "gateway.mqtts_endpoint")];
 
+/// Longest wait for threads that are busy when everything else has ended.
+const LAST_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 /// The cluster among the parts of the process.
 const BUS: &str = "bus";
 
@@ -172,7 +174,10 @@ pub fn run(plan: Plan, args: &ConfigArgs, data: PathBuf) -> anyhow::Result<()> {
     );
     let threads = plan.shared.process.threads.into();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-    runtime.block_on(serve(plan, data))
+    let ended = runtime.block_on(serve(plan, data));
+    // Questions to a cluster that is away may still be waiting for an answer; nobody wants it any more.
+    runtime.shutdown_timeout(LAST_WAIT);
+    ended
 }
 
 async fn serve(plan: Plan, data: PathBuf) -> anyhow::Result<()> {
