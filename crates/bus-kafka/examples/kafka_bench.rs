@@ -3,7 +3,7 @@
 //! `cargo run --release -p drover-bus-kafka --example kafka_bench [HOST:PORT]`; without an address it starts a broker.
 //! `COMPRESSION` and `LINGER_MS` try other settings of librdkafka.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use drover_backends::kafka::Kafka;
@@ -11,6 +11,7 @@ use drover_bus::{Bus, Header, Outgoing, Record, Topic, TopicConfig, Transaction}
 use drover_bus_kafka::{KafkaBus, KafkaOptions};
 use hdrhistogram::Histogram;
 use rustix::time::{ClockId, clock_gettime};
+use tokio::time::Instant;
 
 /// Records of the throughput run, and of one batch in it, as a busy connection brings them.
 const RECORDS: usize = 200_000;
@@ -92,8 +93,13 @@ async fn main() -> anyhow::Result<()> {
     let client = [setting("COMPRESSION", "compression.type"), setting("LINGER_MS", "linger.ms")];
     let client = client.into_iter().flatten().collect();
     let brokers = vec![brokers];
-    let bus =
-        KafkaBus::open(KafkaOptions { brokers, replication_factor: 1, min_insync_replicas: 1, client, ..Default::default() })?;
+    let bus = KafkaBus::open(KafkaOptions {
+        brokers,
+        replication_factor: 1,
+        min_insync_replicas: 1,
+        client,
+        ..Default::default()
+    })?;
     let topic: Topic = format!("bench-{}", std::process::id()).into();
     let config =
         TopicConfig { topic: topic.clone(), partitions: 8, compact: false, retention_ms: None, retention_bytes: None };

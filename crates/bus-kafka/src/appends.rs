@@ -102,7 +102,7 @@ impl Appends {
     pub async fn append(&self, batch: Vec<Outgoing>) -> Result<Receipt, AppendError> {
         let partitions = self.place(&batch).await?;
         let permits = self.admit(&batch).await?;
-        let (tickets, receipt) = Batch::new(&batch, &partitions, Some(permits));
+        let (tickets, receipt) = Batch::acknowledged(&batch, &partitions, Some(permits));
         let live = self.live()?;
         for ((outgoing, partition), ticket) in batch.iter().zip(&partitions).zip(tickets) {
             if let Err((error, back)) = live.producer.send(to_send(outgoing, *partition, Box::new(ticket))) {

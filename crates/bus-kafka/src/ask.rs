@@ -10,6 +10,7 @@ use drover_bus::{Bounds, Offset, Position, ReadError, Topic, TopicPartition};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{Consumer, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tokio::time::Instant;
 
 use crate::convert::{offset, places, raw_offset, raw_partition};
 use crate::voice::{Plain, Voice};
@@ -116,14 +117,15 @@ impl Asker {
 
     /// Blocks until records at `positions`, which are committed, can be read: the coordinator answers a commit before
     /// the partitions have heard of it. A cluster that goes away meanwhile keeps its word later.
+    #[expect(clippy::disallowed_methods, reason = "runs on a thread that may block")]
     pub fn wait_visible(&self, positions: &[Position]) {
         let mut last: HashMap<&TopicPartition, Offset> = HashMap::new();
         for Position { at, offset } in positions {
             let known = last.entry(at).or_default();
             *known = (*known).max(*offset);
         }
-        let until = std::time::Instant::now() + PATIENCE;
-        while !last.is_empty() && std::time::Instant::now() < until {
+        let until = Instant::now() + PATIENCE;
+        while !last.is_empty() && Instant::now() < until {
             let partitions: Vec<TopicPartition> = last.keys().map(|at| (*at).clone()).collect();
             match self.ends(&partitions) {
                 Ok(ends) => {

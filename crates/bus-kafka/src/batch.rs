@@ -34,7 +34,7 @@ pub(crate) struct Ticket {
 
 impl Batch {
     /// Tickets for the records of `batch`, and the receipt.
-    pub fn new(
+    pub fn acknowledged(
         batch: &[Outgoing],
         partitions: &[Partition],
         permits: Option<Permits>,
@@ -47,7 +47,7 @@ impl Batch {
         (tickets, receipt)
     }
 
-    /// As [`Self::new`], with what exactly failed.
+    /// As [`Self::acknowledged`], with what exactly failed.
     pub fn tracked(
         batch: &[Outgoing],
         partitions: &[Partition],

@@ -58,7 +58,7 @@ pub(crate) fn to_send<D: IntoOpaque>(
     opaque: D,
 ) -> BaseRecord<'_, [u8], [u8], D> {
     let Record { key, value, headers, timestamp_ms } = &outgoing.record;
-    let mut send = BaseRecord::with_opaque_to(&*outgoing.topic, opaque)
+    let mut send = BaseRecord::with_opaque_to(&outgoing.topic, opaque)
         .partition(raw_partition(partition))
         .timestamp(*timestamp_ms);
     send.key = key.as_deref();

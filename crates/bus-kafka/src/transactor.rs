@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use drover_bus::{AppendError, Outgoing, Partition, Position, TransactError, Transaction, Transactor};
@@ -13,6 +13,7 @@ use rdkafka::consumer::{Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{Producer, ThreadedProducer};
 use tokio::sync::{Mutex, OwnedRwLockReadGuard};
+use tokio::time::Instant;
 
 use crate::appends::{Appends, Delivering};
 use crate::ask::{Asker, blocking, is_unknown, words};

@@ -192,9 +192,7 @@ impl Batch {
         let at_fault = |output: &Output| match refusal {
             AppendError::UnknownTopic { topic }
             | AppendError::UnknownPartition { topic, .. }
-            | AppendError::Refused { topic, .. } => {
-                *output.outgoing.topic == **topic
-            }
+            | AppendError::Refused { topic, .. } => *output.outgoing.topic == **topic,
             AppendError::TooLarge { bytes, limit } => output.outgoing.record.bytes() >= (*bytes).min(*limit),
             AppendError::Unavailable { .. } => false,
         };
