@@ -41,7 +41,7 @@ pub struct Record {
     pub key: Option<Bytes>,
     pub value: Option<Bytes>,
     pub headers: Vec<Header>,
-    /// Milliseconds since the Unix epoch, as the producer says.
+    /// Milliseconds since the Unix epoch, as the producer says. Kafka takes 0 for "now".
     pub timestamp_ms: i64,
 }
 
@@ -131,7 +131,8 @@ pub struct GroupConfig {
     pub topics: Vec<Topic>,
     /// Where a partition without a committed offset starts.
     pub start: Start,
-    /// A member that does not poll for this long loses its partitions and is fenced.
+    /// A member that does not poll for this long loses its partitions and is fenced; others get them then, or (Kafka)
+    /// after as long again. Kafka's brokers take 6 s to 30 min: what is outside counts as the nearest.
     pub session_timeout: Duration,
 }
 
@@ -215,7 +216,8 @@ pub trait Bus: Send + Sync + 'static {
     /// First offset whose record is at or after `timestamp_ms`; the end if there is none.
     async fn offset_at(&self, at: &TopicPartition, timestamp_ms: i64) -> Result<Offset, ReadError>;
 
-    /// Joins a group; partitions arrive by [`Polled::Assigned`]. Dropping the consumer leaves at once.
+    /// Joins a group; partitions arrive by [`Polled::Assigned`]. Dropping the consumer leaves: others get its partitions
+    /// at once, or (Kafka keeps them for a member that may come back) when `session_timeout` has passed.
     async fn join(&self, config: GroupConfig) -> Result<Box<dyn Consumer>, ConsumeError>;
     /// Committed next offsets of a group for a topic; partitions without one are left out.
     async fn committed(&self, group: &str, topic: &str) -> Result<Vec<Position>, ReadError>;

@@ -5,9 +5,14 @@ use std::sync::Arc;
 
 use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions, OpenError, Recovery};
 use drover_bus::{AdminError, Bus, TopicConfig};
+use drover_bus_kafka::{KafkaBus, OptionsError};
 use drover_types::{Clock, TELEMETRY_TOPIC};
 
 use crate::config::{BusConfig, BusKind};
+use crate::{Ready, Shutdown};
+
+/// Pause before a cluster that is away is asked again.
+const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Why there is no log; each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -16,8 +21,8 @@ pub enum BusError {
     Open(#[from] OpenError),
     #[error("bus.partitions = {wanted}: {source}")]
     Telemetry { wanted: u32, source: AdminError },
-    #[error("bus.kind = kafka is not supported yet; use embedded")]
-    Kafka,
+    #[error("bus.kafka: {0}")]
+    Kafka(#[from] OptionsError),
 }
 
 fn advice(error: &OpenError) -> &'static str {
@@ -38,21 +43,46 @@ fn advice(error: &OpenError) -> &'static str {
 #[derive(Clone)]
 pub struct OpenBus {
     pub bus: Arc<dyn Bus>,
-    pub embedded: EmbeddedBus,
+    pub embedded: Option<EmbeddedBus>,
 }
 
-/// Opens the log, in `directory` if it is embedded, reports what a crash had left, and makes the telemetry topic.
-/// May take as long as the disk needs to check the end of every file.
+/// Opens the log. In `directory` if it is embedded: reports what a crash had left and makes the telemetry topic, which
+/// may take as long as the disk needs to check the end of every file. A cluster is not asked yet: [`prepare`] does that.
 pub async fn open(config: &BusConfig, directory: &Path, clock: Arc<dyn Clock>) -> Result<OpenBus, BusError> {
     let opened = match config.kind {
         BusKind::Embedded => {
             let options = EmbeddedOptions { clock: Some(clock), ..EmbeddedOptions::default() };
             let (embedded, recovery) = EmbeddedBus::open(directory, options)?;
             report(&recovery);
-            OpenBus { bus: Arc::new(embedded.clone()), embedded }
+            let opened = OpenBus { bus: Arc::new(embedded.clone()), embedded: Some(embedded) };
+            make_telemetry(&*opened.bus, config).await?;
+            opened
         }
-        BusKind::Kafka => return Err(BusError::Kafka),
+        BusKind::Kafka => OpenBus { bus: Arc::new(KafkaBus::open(config.kafka.options())?), embedded: None },
     };
+    Ok(opened)
+}
+
+/// Makes the telemetry topic of a cluster, waiting for one that is away, then stands by until `shutdown`.
+pub async fn prepare(bus: Arc<dyn Bus>, config: BusConfig, ready: Ready, shutdown: Shutdown) -> Result<(), BusError> {
+    let mut said = String::new();
+    while let Err(error) = make_telemetry(&*bus, &config).await {
+        let BusError::Telemetry { source: AdminError::Unavailable { reason }, .. } = &error else { return Err(error) };
+        ready.waiting(reason);
+        if *reason != said {
+            tracing::warn!(brokers = config.kafka.brokers, reason, "the bus waits for the cluster");
+            said.clone_from(reason);
+        }
+        if shutdown.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
+            return Ok(());
+        }
+    }
+    ready.ready();
+    shutdown.cancelled().await;
+    Ok(())
+}
+
+async fn make_telemetry(bus: &dyn Bus, config: &BusConfig) -> Result<(), BusError> {
     let telemetry = TopicConfig {
         topic: TELEMETRY_TOPIC.into(),
         partitions: config.partitions,
@@ -61,8 +91,8 @@ pub async fn open(config: &BusConfig, directory: &Path, clock: Arc<dyn Clock>) -
         retention_bytes: Some(config.retention_size.bytes()),
     };
     let wanted = config.partitions;
-    opened.bus.create_topic(telemetry).await.map_err(|source| BusError::Telemetry { wanted, source })?;
-    Ok(opened)
+    bus.create_topic(telemetry).await.map_err(|source| BusError::Telemetry { wanted, source })?;
+    Ok(())
 }
 
 fn report(recovery: &Recovery) {
@@ -100,7 +130,7 @@ mod tests {
             let log = opened(directory.path(), &config).await.expect("opens");
             let topics = log.bus.topics().await.expect("lists");
             assert_eq!(topics.iter().map(|t| (&*t.topic, t.partitions)).collect::<Vec<_>>(), [(TELEMETRY_TOPIC, 3)]);
-            log.embedded.close().await;
+            log.embedded.expect("is embedded").close().await;
         }
         let other = BusConfig { partitions: 4, ..BusConfig::default() };
         let refused = opened(directory.path(), &other).await.err().expect("partitions are set once").to_string();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use drover_host::bus::OpenBus;
-use drover_host::config::{Anonymous, BusKind, ConfigError, Layers, SecurityConfig, Shared};
+use drover_host::config::{Anonymous, BusConfig, BusKind, ConfigError, Layers, SecurityConfig, Shared};
 use drover_host::{
     Conflict, Entry, Health, ListenSpec, Metrics, Network, Ports, Prepared, Service, ServiceConfig, Shutdown, Sockets,
     SystemClock, SystemRandom, Task, Transport, admin, bus, process, run_all, shutdown_on_signal, telemetry,
@@ -22,6 +22,11 @@ use crate::{data, welcome};
 /// Listeners of devices, and the keys under which the gateway tells of them.
 const ENDPOINTS: [(&str, &str); 2] =
     [("ingress.mqtt.listen", "gateway.mqtt_endpoint"), ("ingress.mqtts.listen", "gateway.mqtts_endpoint")];
+
+/// Longest wait for threads that are busy when everything else has ended.
+const LAST_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+/// The cluster among the parts of the process.
+const BUS: &str = "bus";
 
 /// What is to run, its configuration checked.
 pub struct Plan {
@@ -75,6 +80,14 @@ impl Plan {
         let services = services.iter().map(|service| service.prepare(&layers)).collect::<Result<_, _>>()?;
         let RegistryConfig { pki, .. } = layers.section(Registry::NAME)?;
         Ok(Self { layers, one_process: false, kafka: None, pki, shared, services, port_offset: 0 })
+    }
+
+    /// Whether the log is in this process, where the Kafka listener can serve it.
+    pub fn has_embedded_log(&self) -> bool {
+        match self.shared.bus.kind {
+            BusKind::Embedded => true,
+            BusKind::Kafka => false,
+        }
     }
 
     /// Moves every port by `offset`; the port that would leave the range is the error.
@@ -155,13 +168,16 @@ pub fn run(plan: Plan, args: &ConfigArgs, data: PathBuf) -> anyhow::Result<()> {
     }
     let names: Vec<&str> = plan.services.iter().map(|service| service.name).collect();
     anyhow::ensure!(
-        plan.one_process || plan.shared.bus.kind != BusKind::Embedded,
+        plan.one_process || !plan.has_embedded_log(),
         "bus.kind = embedded serves one process: use `drover up`, or `drover up --only {}`",
         names.join(",")
     );
     let threads = plan.shared.process.threads.into();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-    runtime.block_on(serve(plan, data))
+    let ended = runtime.block_on(serve(plan, data));
+    // Questions to a cluster that is away may still be waiting for an answer; nobody wants it any more.
+    runtime.shutdown_timeout(LAST_WAIT);
+    ended
 }
 
 async fn serve(plan: Plan, data: PathBuf) -> anyhow::Result<()> {
@@ -185,7 +201,9 @@ async fn serve(plan: Plan, data: PathBuf) -> anyhow::Result<()> {
         print!("{text}");
     }));
     let ended = run_all(tasks, shutdown, drain).await;
-    process.log.embedded.close().await;
+    if let Some(embedded) = &process.log.embedded {
+        embedded.close().await;
+    }
     Ok(ended?)
 }
 
@@ -201,8 +219,11 @@ struct Process {
 
 impl Process {
     fn tasks(&self, plan: Plan, parts: Vec<Part>, shutdown: &Shutdown) -> anyhow::Result<Vec<Task>> {
-        let mut services = plan.services;
         let mut tasks = Vec::new();
+        if !plan.has_embedded_log() {
+            tasks.push(self.cluster(plan.shared.bus.clone(), shutdown));
+        }
+        let mut services = plan.services;
         for part in parts {
             let Part { name, sockets, .. } = part;
             let task = match services.iter().position(|service| service.name == name) {
@@ -231,12 +252,19 @@ impl Process {
         Ok(Task { name: service.name, body: (service.body)(ports, shutdown.clone()) })
     }
 
+    /// Waits for the cluster and makes what all services need of it.
+    fn cluster(&self, config: BusConfig, shutdown: &Shutdown) -> Task {
+        let (log, ready, stop) = (self.log.bus.clone(), self.health.service(BUS), shutdown.clone());
+        Task { name: BUS, body: Box::pin(async move { Ok(bus::prepare(log, config, ready, stop).await?) }) }
+    }
+
     fn kafka(&self, config: Option<&KafkaConfig>, sockets: &Sockets, shutdown: &Shutdown) -> anyhow::Result<Task> {
         let listeners = sockets.take_tcp(kafka::SOCKET)?;
         let config = config.map(KafkaConfig::listener).unwrap_or_default();
         let metrics = drover_kafka_listener::Metrics::default();
         self.metrics.register(|registry| metrics.register(registry));
-        let (bus, stop) = (self.log.embedded.clone(), shutdown.clone().cancelled_owned());
+        let bus = self.log.embedded.clone().context("the Kafka listener serves the embedded log only")?;
+        let stop = shutdown.clone().cancelled_owned();
         let body = async move { Ok(drover_kafka_listener::serve(listeners, bus, config, metrics, stop).await?) };
         Ok(Task { name: kafka::SOCKET, body: Box::pin(body) })
     }

@@ -60,7 +60,9 @@ impl UpArgs {
         let layers = start::with_endpoints(layers, self.port_offset)?;
         let mut plan = Plan::new(chosen, layers)?;
         plan.one_process = true;
-        plan.kafka = if self.runs(KAFKA) { Some(KafkaConfig::load(&plan.layers)?) } else { None };
+        if self.runs(KAFKA) && plan.has_embedded_log() {
+            plan.kafka = Some(KafkaConfig::load(&plan.layers)?);
+        }
         plan.shift_ports(self.port_offset).map_err(|port| {
             let message = format!("--port-offset {} moves port {port} beyond 65535", self.port_offset);
             Cli::command().error(ErrorKind::ValueValidation, message)

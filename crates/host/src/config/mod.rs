@@ -3,6 +3,7 @@
 //! Each section is deserialised into the one struct of its owner; a key nobody knows is refused, never skipped.
 
 mod error;
+mod kafka;
 mod shared;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use serde_json::Value;
 use crate::ServiceConfig;
 
 pub use error::ConfigError;
+pub use kafka::KafkaConfig;
 pub use shared::{
     AdminConfig, Anonymous, BusConfig, BusKind, LogConfig, LogFormat, NetworkConfig, OtlpConfig, ProcessConfig, Secret,
     SecurityConfig, Shared,

@@ -50,7 +50,7 @@ pub fn free_offset() -> u16 {
 
 /// A running `drover up`; killed when dropped.
 pub struct Up {
-    child: Child,
+    pub child: Child,
     pub offset: u16,
     /// What it printed until it was ready.
     pub printed: String,

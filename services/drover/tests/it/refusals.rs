@@ -45,7 +45,8 @@ fn an_unknown_key_is_named_with_its_layer_and_the_nearest_known_key() {
 #[test]
 fn a_wrong_value_is_named_with_its_layer_and_what_is_allowed() {
     for (setting, expected) in [
-        ("bus.kind=kafka", "bus.kind: kafka is not supported yet; use embedded"),
+        ("bus.kafka.replication_factor=x", "bus.kafka.replication_factor: found string \"x\", expected u16"),
+        ("bus.kind=\"kafka\"", "bus.kafka.brokers: no brokers are named"),
         ("registry.partitions=0", "registry.partitions: is 0, allowed are 1 to 1024"),
         (
             "kafka.listen=[\"0.0.0.0:9092\"]",

@@ -1,0 +1,12 @@
+//! Real servers for tests: fetched from public registries into a cache, started on free ports, gone with the test.
+//!
+//! For tests only, so it knows nothing of the platform. Where a server cannot be had, one line `NOT RUN:` says why.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "blocking by design: there is no runtime here, and servers live in real time"
+)]
+
+mod guard;
+pub mod kafka;
+mod ports;
