@@ -7,6 +7,7 @@
     reason = "blocking by design: there is no runtime here, and servers live in real time"
 )]
 
+pub mod cassandra;
 mod guard;
 pub mod kafka;
 mod ports;

@@ -105,6 +105,7 @@ impl Stage {
             sockets,
             data: self.data.path().join("ingress"),
             metrics: self.metrics.clone(),
+            cassandra: Default::default(),
             ready: Health::default().service(Ingress::NAME),
         };
         let (config, shutdown) = (self.config.clone(), self.shutdown.clone());

@@ -97,13 +97,6 @@ pub fn read_outbox(key: &[u8], row: &[u8]) -> Result<OutboxRow, StoreError> {
     Ok(OutboxRow { sequence, change: wire::decode_change(&change).map_err(corrupt)? })
 }
 
-pub fn write_claim(claim: &TopicClaim) -> Vec<u8> {
-    serde_json::to_vec(claim).expect("numbers and strings are JSON")
-}
-
-pub fn read_claim(row: &[u8]) -> Result<TopicClaim, StoreError> {
-    serde_json::from_slice(row).map_err(corrupt)
-}
 
 pub fn write_session(session: &Session) -> Vec<u8> {
     serde_json::to_vec(session).expect("numbers and strings are JSON")

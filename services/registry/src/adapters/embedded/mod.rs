@@ -18,9 +18,12 @@ use drover_types::{DeviceKey, TenantId};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::adapters::claims::{claimed, released};
 use crate::config::EmbeddedLimits;
 use crate::object::{Digest, Kind, Object, ObjectKey};
-use crate::ports::{Mutation, OutboxRow, PresenceView, RegistryStore, Session, SessionKey, StoreError, TopicClaim};
+use crate::ports::{
+    Mutation, OutboxRow, PresenceView, RegistryStore, RelayTurn, Session, SessionKey, StoreError, TopicClaim,
+};
 use writer::Request;
 
 /// Name of the one keyspace; a database without it is somebody else's.
@@ -264,12 +267,16 @@ impl RegistryStore for Embedded {
 
     async fn claim_topic(&self, topic: &str, rule: &ObjectKey, now_ms: u64) -> Result<TopicClaim, StoreError> {
         let (topic, rule) = (topic.to_owned(), rule.clone());
-        self.change_claim(topic, move |claim| claims::claimed(claim, &rule, now_ms)).await
+        self.change_claim(topic, move |claim| claimed(claim, &rule, now_ms)).await
     }
 
     async fn release_topic(&self, topic: &str, rule: &ObjectKey) -> Result<(), StoreError> {
         let (topic, rule) = (topic.to_owned(), rule.clone());
-        self.change_claim(topic, move |claim| (claims::released(claim, &rule), ())).await
+        self.change_claim(topic, move |claim| (released(claim, &rule), ())).await
+    }
+
+    async fn relay_turn(&self) -> Result<RelayTurn, StoreError> {
+        Ok(RelayTurn::Alone)
     }
 
     async fn outbox(&self, limit: usize) -> Result<Vec<OutboxRow>, StoreError> {
