@@ -4,6 +4,7 @@
 
 pub mod admin;
 mod admin_token;
+mod backoff;
 pub mod bus;
 mod clock;
 pub mod config;
@@ -30,6 +31,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use admin_token::AdminToken;
+pub use backoff::Backoff;
 pub use clock::{SystemClock, SystemRandom};
 pub use drover_scylla_kit::Cassandra;
 pub use entry::{Entry, Prepared};

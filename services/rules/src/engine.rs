@@ -8,18 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drover_bus::{
-    AppendError, Bus, ConsumeError, Consumer, GroupConfig, Offset, Polled, Position, ReadError, Stalled, Start, Stored,
-    TopicPartition, TransactError, Transaction, Transactor,
+    AppendError, Bus, ConsumeError, Consumer, GroupConfig, Polled, Position, ReadError, Stalled, Start, Stored,
+    TopicPartition, TransactError, Transaction, Transactor, repeats,
 };
-use drover_host::{Ready, Shutdown};
+use drover_host::{Backoff, Ready, Shutdown};
 use drover_types::TELEMETRY_TOPIC;
-use drover_types::limits::REPEAT_WINDOW_MS;
 use drover_types::repeat::RepeatWindow;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::backoff::Backoff;
-use crate::domain::{Batch, Board, Evaluation, RuleSet, remember};
+use crate::domain::{Batch, Board, Evaluation, RuleSet};
 use crate::telemetry::{self, Telemetry};
 
 /// Consumer group of the engine.
@@ -32,8 +30,6 @@ const BATCH_OUTPUTS: usize = 5_000;
 const COMMIT_INTERVAL: Duration = Duration::from_millis(50);
 /// A member that hangs for this long loses its partitions.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of one read while a window is rebuilt.
-const READ_BYTES: usize = 1024 * 1024;
 
 /// Promises broken on purpose, so that tests can show that each break is noticed.
 #[doc(hidden)]
@@ -121,46 +117,12 @@ impl Engine {
         Ok(Session { engine: self, consumer, transactor, windows, batch, committed_at, stalled })
     }
 
-    /// The repeat window as the records before `position` leave it. Where those are damaged it knows only what lies
-    /// before the damage: in doubt a record is taken for new, and the partition goes on.
+    /// The repeat window as the records before `position` leave it.
     async fn window_before(&self, position: &Position) -> Result<RepeatWindow, Interrupted> {
-        let mut window = RepeatWindow::default();
         if self.faults.no_repeat_window {
-            return Ok(window);
+            return Ok(RepeatWindow::default());
         }
-        match self.fill_window(position, &mut window).await {
-            Ok(()) => Ok(window),
-            Err(ReadError::Corrupt { reason }) => {
-                let Position { at, offset } = position;
-                tracing::error!(reason, at.partition, offset, "repeats from before the damage may be taken for new");
-                Ok(window)
-            }
-            Err(error @ (ReadError::Unknown { .. } | ReadError::OutOfRange { .. } | ReadError::Unavailable { .. })) => {
-                Err(error.into())
-            }
-        }
-    }
-
-    async fn fill_window(&self, position: &Position, window: &mut RepeatWindow) -> Result<(), ReadError> {
-        let (bus, at) = (&self.bus, &position.at);
-        let bounds = bus.bounds(at).await?;
-        let end = position.offset.min(bounds.end);
-        if end <= bounds.earliest {
-            return Ok(());
-        }
-        let last = bus.read(at, (end - 1).max(bounds.earliest), 1, Duration::ZERO).await?;
-        let Some(newest) = last.first() else { return Ok(()) };
-        let since = newest.record.timestamp_ms.saturating_sub_unsigned(REPEAT_WINDOW_MS);
-        let mut next: Offset = bus.offset_at(at, since).await?.max(bounds.earliest);
-        while next < end {
-            let records = bus.read(at, next, READ_BYTES, Duration::ZERO).await?;
-            let Some(last) = records.last() else { break };
-            next = last.position.offset + 1;
-            for stored in records.iter().take_while(|stored| stored.position.offset < end) {
-                remember(window, stored);
-            }
-        }
-        Ok(())
+        Ok(repeats::window_before(&*self.bus, position).await?)
     }
 }
 

@@ -9,7 +9,7 @@ use drover_types::{ClientId, DeviceId, DeviceKey, TenantId};
 use prost::Message;
 
 use crate::object::{Digest, Kind, Object, ObjectKey};
-use crate::ports::{OutboxRow, Session, SessionKey, StoreError, TopicClaim};
+use crate::ports::{OutboxRow, Session, SessionKey, StoreError};
 use crate::wire;
 
 /// Format of all rows.
@@ -96,7 +96,6 @@ pub fn read_outbox(key: &[u8], row: &[u8]) -> Result<OutboxRow, StoreError> {
     let sequence = read_number(&key[OUTBOX.len()..])?;
     Ok(OutboxRow { sequence, change: wire::decode_change(&change).map_err(corrupt)? })
 }
-
 
 pub fn write_session(session: &Session) -> Vec<u8> {
     serde_json::to_vec(session).expect("numbers and strings are JSON")
