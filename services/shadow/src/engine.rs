@@ -1,7 +1,7 @@
 //! The loop that keeps P6: requests in; documents, changes, replies and next offsets out in one transaction.
 //!
-//! A partition has one owner, and the owner has no state but the store, which it keeps up to the last document before
-//! it reads on. Whatever leaves the fate of a batch in doubt ends the session; the next one begins from the log.
+//! A partition has one owner, and the owner has no state but the store, which it keeps up to the last document: before
+//! it reads on, and again if it finds the store behind what it has put there. Whatever leaves the fate of a batch in doubt ends the session; the next one begins from the log.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use futures::future::try_join_all;
 use prost::Message as _;
 use tokio::time::Instant;
 
-use crate::domain::{Asked, Batch, Malformed, Repeats, ShadowKey};
+use crate::domain::{Answered, Asked, Batch, Malformed, Repeats, ShadowKey};
 use crate::ports::{ShadowStore, StoreError};
 use crate::restore::{self, RestoreError};
 use crate::telemetry::Telemetry;
@@ -78,7 +78,15 @@ struct Session<'e> {
     engine: &'e Engine,
     consumer: Box<dyn Consumer>,
     transactor: Box<dyn Transactor>,
-    owned: HashMap<Partition, Repeats>,
+    owned: HashMap<Partition, Owned>,
+}
+
+/// One partition of ours.
+#[derive(Default)]
+struct Owned {
+    repeats: Repeats,
+    /// The offset after the last document that the store has.
+    next: Offset,
 }
 
 impl Engine {
@@ -175,20 +183,20 @@ impl Session<'_> {
     async fn assigned(&mut self, position: &Position) -> Result<(), Interrupted> {
         let Engine { bus, store, telemetry, faults, .. } = self.engine;
         let partition = position.at.partition;
-        if !faults.no_restore {
-            restore::view(&**bus, &**store, partition, telemetry).await?;
-        }
+        let next = match faults.no_restore {
+            true => 0,
+            false => restore::view(&**bus, &**store, partition, telemetry).await?,
+        };
         let repeats = restore::repeats(&**bus, position).await?;
         tracing::info!(partition, offset = position.offset, seen = repeats.len(), "assigned");
-        self.owned.insert(partition, repeats);
+        self.owned.insert(partition, Owned { repeats, next });
         Ok(())
     }
 
     async fn carry_out(&mut self, records: Vec<Stored>) -> Result<(), Interrupted> {
         let engine = self.engine;
         let asked: Vec<_> = records.iter().map(|stored| (stored.position.clone(), Asked::read(stored))).collect();
-        let mut batch = Batch::default();
-        engine.learn(&mut batch, &asked).await?;
+        let mut batch = self.learned(&asked).await?;
         for (position, asked) in asked {
             batch.pass(&position);
             match asked {
@@ -202,20 +210,48 @@ impl Session<'_> {
         self.commit(&mut batch).await
     }
 
+    /// A batch that knows the shadows that `asked` are about, as of the last documents.
+    async fn learned(&mut self, asked: &[(Position, Result<Asked, Malformed>)]) -> Result<Batch, Interrupted> {
+        let Engine { bus, store, telemetry, .. } = self.engine;
+        let partitions: BTreeSet<Partition> = asked.iter().map(|(position, _)| position.at.partition).collect();
+        loop {
+            let mut batch = Batch::default();
+            self.engine.learn(&mut batch, asked).await?;
+            let mut sound = true;
+            for partition in &partitions {
+                // After the shadows: a store that has lost them has lost its offset with them.
+                let (kept, owned) = (store.next(*partition).await?.unwrap_or_default(), self.owned(*partition));
+                if kept < owned.next {
+                    tracing::warn!(partition, kept, put = owned.next, "the shadow store has lost documents");
+                    owned.next = restore::view(&**bus, &**store, *partition, telemetry).await?;
+                    sound = false;
+                }
+            }
+            if sound {
+                return Ok(batch);
+            }
+        }
+    }
+
+    fn owned(&mut self, partition: Partition) -> &mut Owned {
+        self.owned.get_mut(&partition).expect("records follow their partition's assignment")
+    }
+
     async fn carry_out_one(
         &mut self,
         partition: Partition,
         asked: &Asked,
         batch: &mut Batch,
     ) -> Result<(), Interrupted> {
-        let repeats = self.owned.get_mut(&partition).expect("records follow their partition's assignment");
-        let repeat = !self.engine.faults.no_repeat_window && repeats.observe(&asked.message) == Verdict::Repeat;
+        let no_window = self.engine.faults.no_repeat_window;
+        let repeats = &mut self.owned(partition).repeats;
+        let repeat = !no_window && repeats.observe(&asked.message) == Verdict::Repeat;
         let Some(identity) = identity(&asked.message).filter(|_| repeat) else {
             batch.take(partition, asked);
             return Ok(());
         };
         let mut first = batch.answer_of(&identity);
-        if let (None, Some(offset)) = (&first, repeats.answer(&identity)) {
+        if let (None, Some(offset)) = (&first, self.owned(partition).repeats.answer(&identity)) {
             first = self.engine.answer_at(partition, offset).await?;
         }
         batch.repeat(partition, asked, first);
@@ -229,14 +265,14 @@ impl Session<'_> {
         let started = Instant::now();
         let positions = self.transact(batch).await?;
         for answered in batch.answered(&positions) {
-            if let Some(repeats) = self.owned.get_mut(&answered.partition) {
-                repeats.answered(answered.identity, answered.time_ms, answered.offset);
-            }
+            let Answered { partition, identity, time_ms, offset } = answered;
+            self.owned(partition).repeats.answered(identity, time_ms, offset);
         }
         let mut changes = batch.changes();
         for (partition, next) in next_documents(&positions) {
             let shadows = changes.remove(&partition).unwrap_or_default();
             self.engine.store.put(partition, next, shadows).await?;
+            self.owned(partition).next = next;
         }
         self.engine.telemetry.committed(&batch.tally, started.elapsed());
         self.engine.ready.ready();

@@ -27,16 +27,20 @@ pub enum RestoreError {
     Store(#[from] StoreError),
 }
 
-/// Brings the store up to the last document of a partition.
+/// Brings the store up to the last document of a partition; the offset after it, which the store then has as well.
 pub async fn view(
     bus: &dyn Bus,
     store: &dyn ShadowStore,
     partition: u32,
     telemetry: &Telemetry,
-) -> Result<(), RestoreError> {
+) -> Result<Offset, RestoreError> {
     let at = TopicPartition::new(DOCUMENTS_TOPIC, partition);
     let bounds = bus.bounds(&at).await?;
-    let mut next = store.next(partition).await?.unwrap_or(bounds.earliest).clamp(bounds.earliest, bounds.end);
+    let kept = store.next(partition).await?;
+    let mut next = kept.unwrap_or(bounds.earliest).clamp(bounds.earliest, bounds.end);
+    if kept.is_none_or(|kept| kept < next) {
+        store.put(partition, next, Vec::new()).await?;
+    }
     while next < bounds.end {
         let documents = bus.read(&at, next, READ_BYTES, Duration::ZERO).await?;
         let Some(last) = documents.last() else { break };
@@ -45,7 +49,7 @@ pub async fn view(
         telemetry.restored.inc_by(shadows.len() as u64);
         store.put(partition, next, shadows).await?;
     }
-    Ok(())
+    Ok(next)
 }
 
 fn document(stored: &Stored, telemetry: &Telemetry) -> Option<(ShadowKey, Shadow)> {

@@ -172,10 +172,13 @@ fn remove(values: &mut Object, metadata: &mut Object, name: &str) {
     metadata.shift_remove(name);
 }
 
-/// The object of this name; where there is none, an empty one.
+/// The object of this name; whatever else is there gives way to an empty one.
 fn object_at<'o>(fields: &'o mut Object, name: &str) -> &'o mut Object {
-    let place = fields.entry(name).or_insert_with(|| Value::Object(Object::new()));
-    place.as_object_mut().expect("values that are no objects were removed, and metadata has their shape")
+    let place = fields.entry(name).or_insert(Value::Null);
+    if !place.is_object() {
+        *place = Value::Object(Object::new());
+    }
+    place.as_object_mut().expect("made an object above")
 }
 
 /// The metadata of a value set at `timestamp`. What a request deletes has none.

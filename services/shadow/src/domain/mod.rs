@@ -13,7 +13,7 @@ mod repeats;
 mod request;
 
 pub use asked::{Asked, Malformed};
-pub use batch::{Batch, Tally};
+pub use batch::{Answered, Batch, Tally};
 pub use document::Shadow;
 pub use key::ShadowKey;
 pub use records::request;
