@@ -271,7 +271,8 @@ impl Session<'_> {
         let mut changes = batch.changes();
         for (partition, next) in next_documents(&positions) {
             let shadows = changes.remove(&partition).unwrap_or_default();
-            self.engine.store.put(partition, next, shadows).await?;
+            let from = self.owned(partition).next;
+            self.engine.store.put(partition, from, next, shadows).await?;
             self.owned(partition).next = next;
         }
         self.engine.telemetry.committed(&batch.tally, started.elapsed());

@@ -19,6 +19,11 @@ pub enum StoreError {
     Unavailable { reason: String },
     #[error("the shadow store is damaged: {reason}")]
     Corrupt { reason: String },
+    /// Nothing was written.
+    #[error(
+        "the shadow store has documents before offset {kept} of partition {partition}, expected were those before {from}"
+    )]
+    Behind { partition: Partition, kept: Offset, from: Offset },
 }
 
 /// A view of the documents in the log: what is lost of it is found there again.
@@ -34,11 +39,13 @@ pub trait ShadowStore: Send + Sync + 'static {
     async fn names(&self, device: &DeviceKey) -> Result<Vec<(ShadowName, bool)>, StoreError>;
     /// Next document to read of a partition of the log; `None`: none was read yet.
     async fn next(&self, partition: Partition) -> Result<Option<Offset>, StoreError>;
-    /// Takes shadows over, and with them the offset of the next document. Of each shadow the highest version stays,
-    /// whatever the order of the calls, and of a partition the highest offset: who was late does no harm.
+    /// Takes over the shadows of the documents from `from` on, and with them the offset of the next document.
+    /// [`StoreError::Behind`] if the store has not got all before `from`: it has lost some. Of each shadow the highest
+    /// version stays, whatever the order of the calls, and of a partition the highest offset: who was late does no harm.
     async fn put(
         &self,
         partition: Partition,
+        from: Offset,
         next: Offset,
         shadows: Vec<(ShadowKey, Shadow)>,
     ) -> Result<(), StoreError>;
@@ -63,7 +70,7 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let code = match &error {
             StoreError::Full { .. } => ErrorCode::ResourceExhausted,
-            StoreError::Unavailable { .. } => ErrorCode::Unavailable,
+            StoreError::Unavailable { .. } | StoreError::Behind { .. } => ErrorCode::Unavailable,
             StoreError::Corrupt { .. } => ErrorCode::DataLoss,
         };
         ApiError::new(code, error.to_string())

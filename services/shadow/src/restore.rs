@@ -38,18 +38,17 @@ pub async fn view(
     let bounds = bus.bounds(&at).await?;
     let kept = store.next(partition).await?;
     let mut next = kept.unwrap_or(bounds.earliest).clamp(bounds.earliest, bounds.end);
-    if kept.is_none_or(|kept| kept < next) {
-        store.put(partition, next, Vec::new()).await?;
-    }
+    let mut from = kept.unwrap_or_default();
     while next < bounds.end {
         let documents = bus.read(&at, next, READ_BYTES, Duration::ZERO).await?;
         let Some(last) = documents.last() else { break };
         next = last.position.offset + 1;
         let shadows: Vec<_> = documents.iter().filter_map(|stored| document(stored, telemetry)).collect();
         telemetry.restored.inc_by(shadows.len() as u64);
-        store.put(partition, next, shadows).await?;
+        store.put(partition, from, next, shadows).await?;
+        from = next;
     }
-    Ok(next)
+    Ok(from)
 }
 
 fn document(stored: &Stored, telemetry: &Telemetry) -> Option<(ShadowKey, Shadow)> {

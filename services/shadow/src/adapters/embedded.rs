@@ -91,10 +91,15 @@ impl Shared {
         &self,
         open: &Open,
         partition: Partition,
+        from: Offset,
         next: Offset,
         shadows: &[(ShadowKey, Shadow)],
     ) -> Result<(), StoreError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = open.next(partition)?.unwrap_or_default();
+        if kept < from {
+            return Err(StoreError::Behind { partition, kept, from });
+        }
         let mut batch = open.database.batch();
         for (key, shadow) in shadows {
             let row_key = shadow_key(key);
@@ -104,7 +109,7 @@ impl Shared {
                 batch.insert(&open.rows, row_key, row_of(shadow));
             }
         }
-        if open.next(partition)?.is_none_or(|kept| kept < next) {
+        if kept < next {
             batch.insert(&open.rows, next_key(partition), next.to_be_bytes());
         }
         batch.commit().map_err(|error| {
@@ -183,10 +188,11 @@ impl ShadowStore for Embedded {
     async fn put(
         &self,
         partition: Partition,
+        from: Offset,
         next: Offset,
         shadows: Vec<(ShadowKey, Shadow)>,
     ) -> Result<(), StoreError> {
-        self.blocking(move |shared, open| shared.put(&open, partition, next, &shadows)).await
+        self.blocking(move |shared, open| shared.put(&open, partition, from, next, &shadows)).await
     }
 }
 
