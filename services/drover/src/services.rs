@@ -12,6 +12,7 @@ use crate::start::{self, Plan};
 pub const ALL: [Entry; 5] = [
     Entry::of::<drover_registry::Registry>(),
     Entry::of::<drover_ingress::Ingress>(),
+    Entry::of::<drover_shadow::Shadow>(),
     Entry::of::<drover_rules::Rules>(),
     Entry::of::<drover_storage::Storage>(),
     Entry::of::<drover_gateway::Gateway>(),

@@ -5,14 +5,14 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use drover_bus::{Bus, Topic, Unacknowledged};
-use drover_types::{ClientId, Clock, Qos, Random, RecordId, TELEMETRY_TOPIC, TraceParent};
+use drover_bus::{Bus, Unacknowledged};
+use drover_types::{ClientId, Clock, Qos, Random, RecordId, TraceParent};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::connection::{CloseReason, Environment, Granted, Now};
 use crate::domain::link::Link;
-use crate::domain::message::{Message, Publisher, Stamp};
+use crate::domain::message::{LogTopics, Message, Publisher, Stamp};
 use crate::domain::presence::Reports;
 use crate::domain::reverify::{Affected, Reverify};
 use crate::domain::revocations::Revocation;
@@ -38,8 +38,7 @@ pub struct Node {
     pub reports: Reports,
     pub reverify: Reverify,
     pub telemetry: Telemetry,
-    /// [`TELEMETRY_TOPIC`], made once.
-    pub topic: Topic,
+    pub topics: LogTopics,
     router: RwLock<Router<Arc<Session>>>,
     started: tokio::time::Instant,
     wills: Arc<Semaphore>,
@@ -79,7 +78,7 @@ impl Node {
             reports: Reports::default(),
             reverify: Reverify::default(),
             telemetry,
-            topic: TELEMETRY_TOPIC.into(),
+            topics: LogTopics::default(),
             router: RwLock::default(),
             started,
             wills: Arc::new(Semaphore::new(WILLS_WAITING_MAX)),
@@ -215,7 +214,7 @@ impl Node {
 
     /// Stores a message, then routes it. After an error its fate is unknown.
     pub async fn publish(&self, message: Arc<Message>) -> Result<(), Unacknowledged> {
-        let batch = vec![message.outgoing(&self.topic)];
+        let batch = vec![message.outgoing(&self.topics)];
         let refused = |error: drover_bus::AppendError| Unacknowledged { reason: error.to_string() };
         self.bus.append(batch).await.map_err(refused)?.await?;
         self.route(&message, None);
