@@ -9,7 +9,7 @@ use drover_host::config::{ConfigError, Layers, Setting};
 use crate::start::{self, Plan};
 
 /// Every service this executable can run, in the order in which they start.
-pub const ALL: [Entry; 5] = [
+pub const ALL: [Entry; 6] = [
     Entry::of::<drover_registry::Registry>(),
     Entry::of::<drover_ingress::Ingress>(),
     Entry::of::<drover_shadow::Shadow>(),
