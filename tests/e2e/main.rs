@@ -2,3 +2,4 @@
 
 mod first_path;
 mod killed;
+mod traces;

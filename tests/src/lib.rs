@@ -2,11 +2,15 @@
 //!
 //! `platform` knows it only from outside: flags, ports, files; `world` runs services on virtual time.
 
+mod collector;
+mod device;
 mod kafka;
 mod platform;
 mod tools;
 pub mod world;
 
+pub use collector::{Collector, Manner};
+pub use device::publish;
 pub use kafka::{Output, read_committed};
 pub use platform::Platform;
 pub use tools::{lines_of, python, script, tool};

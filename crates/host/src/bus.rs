@@ -8,6 +8,10 @@ use drover_bus::{AdminError, Bus, TopicConfig};
 use drover_types::{Clock, TELEMETRY_TOPIC};
 
 use crate::config::{BusConfig, BusKind};
+use crate::{Ready, Shutdown};
+
+/// Pause before a log that is away is asked again.
+const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Why there is no log; each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +24,8 @@ pub enum BusError {
     Kafka,
 }
 
-fn advice(error: &OpenError) -> &'static str {
+/// What to do about a log that cannot be opened.
+pub fn advice(error: &OpenError) -> &'static str {
     match error {
         OpenError::Locked { .. } => "stop that process, or choose another directory with --data DIR",
         OpenError::Format { .. } => {
@@ -41,18 +46,27 @@ pub struct OpenBus {
     pub embedded: EmbeddedBus,
 }
 
-/// Opens the log, in `directory` if it is embedded, reports what a crash had left, and makes the telemetry topic.
-/// May take as long as the disk needs to check the end of every file.
-pub async fn open(config: &BusConfig, directory: &Path, clock: Arc<dyn Clock>) -> Result<OpenBus, BusError> {
-    let opened = match config.kind {
+/// Opens the log, in `directory` if it is embedded, and reports what a crash had left. May take as long as the disk needs
+/// to check the end of every file.
+pub fn open(config: &BusConfig, directory: &Path, clock: Arc<dyn Clock>) -> Result<OpenBus, BusError> {
+    match config.kind {
         BusKind::Embedded => {
             let options = EmbeddedOptions { clock: Some(clock), ..EmbeddedOptions::default() };
             let (embedded, recovery) = EmbeddedBus::open(directory, options)?;
             report(&recovery);
-            OpenBus { bus: Arc::new(embedded.clone()), embedded }
+            Ok(OpenBus { bus: Arc::new(embedded.clone()), embedded })
         }
-        BusKind::Kafka => return Err(BusError::Kafka),
-    };
+        BusKind::Kafka => Err(BusError::Kafka),
+    }
+}
+
+/// Makes the telemetry topic; waits for a log that is away, and says so. `Ok(None)`: the process is stopping.
+pub async fn prepare(
+    bus: &dyn Bus,
+    config: &BusConfig,
+    ready: &Ready,
+    shutdown: &Shutdown,
+) -> Result<Option<()>, BusError> {
     let telemetry = TopicConfig {
         topic: TELEMETRY_TOPIC.into(),
         partitions: config.partitions,
@@ -61,8 +75,21 @@ pub async fn open(config: &BusConfig, directory: &Path, clock: Arc<dyn Clock>) -
         retention_bytes: Some(config.retention_size.bytes()),
     };
     let wanted = config.partitions;
-    opened.bus.create_topic(telemetry).await.map_err(|source| BusError::Telemetry { wanted, source })?;
-    Ok(opened)
+    loop {
+        match bus.create_topic(telemetry.clone()).await {
+            Ok(_) => return Ok(Some(())),
+            Err(AdminError::Unavailable { reason }) => ready.waiting(reason),
+            Err(
+                source @ (AdminError::Name { .. }
+                | AdminError::PartitionCount { .. }
+                | AdminError::Partitions { .. }
+                | AdminError::Unknown { .. }),
+            ) => return Err(BusError::Telemetry { wanted, source }),
+        }
+        if shutdown.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
+            return Ok(None);
+        }
+    }
 }
 
 fn report(recovery: &Recovery) {
@@ -81,10 +108,12 @@ fn report(recovery: &Recovery) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::SystemClock;
+    use crate::{Health, SystemClock};
 
     async fn opened(directory: &Path, config: &BusConfig) -> Result<OpenBus, BusError> {
-        open(config, directory, Arc::new(SystemClock)).await
+        let log = open(config, directory, Arc::new(SystemClock))?;
+        let ready = Health::default().service("log");
+        prepare(&*log.bus, config, &ready, &Shutdown::new()).await.map(|_| log)
     }
 
     #[tokio::test]

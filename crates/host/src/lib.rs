@@ -6,13 +6,17 @@ pub mod admin;
 mod admin_token;
 pub mod bus;
 mod clock;
+mod collector;
 pub mod config;
+pub mod dependency;
 mod entry;
 pub mod grpc;
 mod metrics;
 mod network;
+mod network_tls;
 pub mod process;
 mod ready;
+mod remote;
 mod signals;
 mod sockets;
 mod supervise;
@@ -33,8 +37,10 @@ pub use admin_token::AdminToken;
 pub use clock::{SystemClock, SystemRandom};
 pub use entry::{Entry, Prepared};
 pub use metrics::Metrics;
-pub use network::{Incoming, Network};
+pub use network::{Incoming, Network, NetworkParts};
+pub use network_tls::{NetworkTls, NetworkTlsConfig, NetworkTlsError};
 pub use ready::{Health, Ready};
+pub use remote::Calling;
 pub use signals::shutdown_on_signal;
 pub use sockets::{Bound, Conflict, ListenSpec, Sockets, Transport};
 pub use supervise::{RunError, Task, run_all};
@@ -65,6 +71,9 @@ pub trait Service: 'static {
     const NAME: &'static str;
     /// Its section of the configuration; unknown keys are refused, every key has a default.
     type Config: ServiceConfig;
+
+    /// Services without which it cannot do its work, where they are in other processes.
+    const NEEDS: &'static [&'static str] = &[];
 
     /// Works until `shutdown`, then drains and returns. An error ends the process.
     async fn run(config: Self::Config, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()>;

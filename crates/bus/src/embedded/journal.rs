@@ -62,6 +62,12 @@ impl Journal {
         Ok(Some((Self { file, number, snapshot_bytes: 0 }, entries)))
     }
 
+    /// The entries of the newest journal, read only. `Ok(None)`: there is none.
+    pub fn look(directory: &Path, cuts: &mut Vec<Cut>) -> Result<Option<Vec<Entry>>, OpenError> {
+        let Some(number) = numbers(directory)?.pop() else { return Ok(None) };
+        read(&path(directory, number), cuts).map(|(entries, _)| Some(entries))
+    }
+
     /// Makes entries durable, all of them or none.
     pub fn append(&mut self, entries: &[Entry]) -> Result<(), JournalError> {
         self.settle().map_err(JournalError::Undone)?;
@@ -147,7 +153,7 @@ fn read(path: &Path, cuts: &mut Vec<Cut>) -> Result<(Vec<Entry>, u64), OpenError
     }
 }
 
-/// Reports a broken place as a tail to cut, or refuses if durable frames lie behind it.
+/// Notes a broken place as a tail to cut, or refuses if durable frames lie behind it.
 pub(super) fn cut_or_refuse(
     file: &File,
     path: &Path,
@@ -160,8 +166,6 @@ pub(super) fn cut_or_refuse(
         let reason = format!("{reason}, with sound records behind it");
         return Err(OpenError::Corrupt { file: path.to_owned(), at, reason });
     }
-    let cut = Cut { file: path.to_owned(), at, bytes: end - at, reason: reason.to_string() };
-    tracing::warn!(file = %path.display(), at, bytes = cut.bytes, reason = cut.reason, "cut the torn end of a log file");
-    cuts.push(cut);
+    cuts.push(Cut { file: path.to_owned(), at, bytes: end - at, reason: reason.to_string() });
     Ok(())
 }

@@ -26,6 +26,7 @@ mod groups;
 mod journal;
 mod kept;
 mod log_file;
+mod look;
 mod producers;
 mod queue;
 mod reader;
@@ -40,6 +41,7 @@ mod writer;
 
 pub use kept::GroupOffset;
 pub use log_file::FileError;
+pub use look::{Sight, look};
 pub use recovery::{Cut, FORMAT, OpenError, Recovery};
 pub use section::ProducerSequence;
 

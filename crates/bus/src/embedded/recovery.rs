@@ -82,7 +82,7 @@ pub(super) struct Opened {
 pub(super) fn open(directory: &Path, segment_bytes: u64) -> Result<Opened, OpenError> {
     std::fs::create_dir_all(topics_directory(directory)).map_err(FileError::at("create", directory))?;
     let lock = lock(directory)?;
-    check_format(directory)?;
+    make_format(directory)?;
     let mut recovery = Recovery::default();
     let (journal, entries) = match Journal::open(directory, &mut recovery.cut)? {
         Some(found) => found,
@@ -109,15 +109,12 @@ fn topic_directory(directory: &Path, id: TopicId, topic: &str) -> PathBuf {
 }
 
 fn lock(directory: &Path) -> Result<DirectoryLock, OpenError> {
-    let path = directory.join("LOCK");
+    let path = lock_path(directory);
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
     let file = file.as_mut().map_err(|error| FileError::at("open", &path)(std::io::Error::from(error.kind())))?;
     match lock_patiently(file) {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let holder = std::fs::read_to_string(&path).ok().and_then(|pid| pid.trim().parse().ok());
-            return Err(OpenError::Locked { directory: directory.to_owned(), holder });
-        }
+        Err(TryLockError::WouldBlock) => return Err(in_use(directory)),
         Err(TryLockError::Error(error)) => return Err(FileError::at("lock", &path)(error).into()),
     }
     let io = |error| FileError::at("write", &path)(error);
@@ -125,6 +122,16 @@ fn lock(directory: &Path) -> Result<DirectoryLock, OpenError> {
     writeln!(file, "{}", std::process::id()).map_err(io)?;
     let file = file.try_clone().map_err(io)?;
     Ok(DirectoryLock { _file: file })
+}
+
+/// The refusal that names who holds the lock, as far as the lock file tells.
+pub(super) fn in_use(directory: &Path) -> OpenError {
+    let holder = std::fs::read_to_string(lock_path(directory)).ok().and_then(|pid| pid.trim().parse().ok());
+    OpenError::Locked { directory: directory.to_owned(), holder }
+}
+
+pub(super) fn lock_path(directory: &Path) -> PathBuf {
+    directory.join("LOCK")
 }
 
 /// Takes the lock as soon as it is free: a process that is ending, or a child that a process forks at this moment, holds
@@ -140,10 +147,18 @@ fn lock_patiently(file: &File) -> Result<(), TryLockError> {
     file.try_lock()
 }
 
-fn check_format(directory: &Path) -> Result<(), OpenError> {
+fn make_format(directory: &Path) -> Result<(), OpenError> {
+    if !has_format(directory)? {
+        LogFile::create(&directory.join("FORMAT"), format!("{FORMAT}\n").as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Whether the directory holds a log of this format; `Ok(false)`: nothing yet.
+pub(super) fn has_format(directory: &Path) -> Result<bool, OpenError> {
     let path = directory.join("FORMAT");
     match std::fs::read_to_string(&path) {
-        Ok(text) if text.trim() == FORMAT.to_string() => Ok(()),
+        Ok(text) if text.trim() == FORMAT.to_string() => Ok(true),
         Ok(text) => {
             let found = text.trim().chars().take(20).collect();
             Err(OpenError::Format { directory: directory.to_owned(), found, supported: FORMAT })
@@ -154,8 +169,7 @@ fn check_format(directory: &Path) -> Result<(), OpenError> {
             if listed.flatten().any(|entry| foreign(&entry.file_name())) {
                 return Err(OpenError::Foreign { directory: directory.to_owned() });
             }
-            LogFile::create(&path, format!("{FORMAT}\n").as_bytes())?;
-            Ok(())
+            Ok(false)
         }
         Err(error) => Err(FileError::at("read", &path)(error).into()),
     }
@@ -228,53 +242,77 @@ fn open_topic(
     recovery: &mut Recovery,
 ) -> Result<TopicWriter, OpenError> {
     let path = topic_directory(directory, id, &config.topic);
-    let mut found = find_segments(&path, config.partitions, &mut recovery.removed)?;
-    let Some(last) = found.pop() else {
-        return Err(OpenError::Corrupt { file: path, at: 0, reason: "a topic without segments".into() });
-    };
+    let Segments { sealed, last, remains } = find_segments(&path, config.partitions)?;
+    for path in remains {
+        std::fs::remove_file(&path).map_err(FileError::at("remove", &path))?;
+        recovery.removed.push(path);
+    }
     let mut segments = Vec::new();
     let mut producers = Producers::default();
-    for sealed in found {
+    for sealed in sealed {
         let (view, known) = open_sealed(sealed)?;
         segments.push(view);
         producers = known;
     }
-    let scan = scan_last(last, &mut producers, &mut recovery.cut)?;
+    let scan = open_last(last, &mut producers, &mut recovery.cut)?;
     segments.push(scan.view);
     let log = TopicLog::new(id, config.clone(), path, segments, scan.ends);
     Ok(TopicWriter::new(Arc::new(log), scan.file, producers, segment_bytes))
 }
 
-/// The segments that count, oldest first; remains of compaction are removed.
-fn find_segments(directory: &Path, partitions: u32, removed: &mut Vec<PathBuf>) -> Result<Vec<Found>, OpenError> {
-    let mut found = Vec::new();
+/// The segment files of a topic.
+struct Segments {
+    /// Oldest first.
+    sealed: Vec<Found>,
+    last: Found,
+    /// What compaction and unfinished files have left; nobody needs it.
+    remains: Vec<PathBuf>,
+}
+
+/// The segments that count. Changes nothing.
+fn find_segments(directory: &Path, partitions: u32) -> Result<Segments, OpenError> {
+    let (mut found, mut remains) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(directory).map_err(FileError::at("list", directory))?.flatten() {
         let path = entry.path();
         let name = entry.file_name();
         match name.to_str().and_then(segment::parse_name) {
             Some((_, generation)) => found.push(read_header(path, generation, partitions)?),
-            None if path.extension().is_some_and(|extension| extension == "tmp") => {
-                std::fs::remove_file(&path).map_err(FileError::at("remove", &path))?;
-                removed.push(path);
-            }
+            None if path.extension().is_some_and(|extension| extension == "tmp") => remains.push(path),
             None => {}
         }
     }
     found.sort_by_key(|f| (f.header.sequence, std::cmp::Reverse(f.generation)));
-    let mut kept: Vec<Found> = Vec::new();
+    let mut sealed: Vec<Found> = Vec::new();
     for candidate in found {
-        let expected = kept.last().map_or(candidate.header.sequence, |last| last.header.last_sequence + 1);
+        let expected = sealed.last().map_or(candidate.header.sequence, |last| last.header.last_sequence + 1);
         if candidate.header.sequence < expected {
-            std::fs::remove_file(&candidate.path).map_err(FileError::at("remove", &candidate.path))?;
-            removed.push(candidate.path);
+            remains.push(candidate.path);
         } else if candidate.header.sequence > expected {
             let reason = format!("segment {expected} is missing before it");
             return Err(OpenError::Corrupt { file: candidate.path, at: 0, reason });
         } else {
-            kept.push(candidate);
+            sealed.push(candidate);
         }
     }
-    Ok(kept)
+    let none = || OpenError::Corrupt { file: directory.to_owned(), at: 0, reason: "a topic without segments".into() };
+    let last = sealed.pop().ok_or_else(none)?;
+    Ok(Segments { sealed, last, remains })
+}
+
+/// Looks at a topic as opening it would, and changes nothing; the torn end that opening would cut is added to `cuts`.
+pub(super) fn look_at_topic(
+    directory: &Path,
+    id: TopicId,
+    config: &TopicConfig,
+    cuts: &mut Vec<Cut>,
+) -> Result<(), OpenError> {
+    let Segments { sealed, last, remains: _ } =
+        find_segments(&topic_directory(directory, id, &config.topic), config.partitions)?;
+    for sealed in sealed.iter().filter(|sealed| read_index(sealed).is_none()) {
+        rebuild_index(sealed)?;
+    }
+    scan_last(&last, &mut Producers::default(), cuts)?;
+    Ok(())
 }
 
 fn read_header(path: PathBuf, generation: u64, partitions: u32) -> Result<Found, OpenError> {
@@ -291,16 +329,20 @@ fn read_header(path: PathBuf, generation: u64, partitions: u32) -> Result<Found,
 }
 
 fn open_sealed(found: Found) -> Result<(SegmentView, Producers), OpenError> {
-    let read = IndexHead::read(&found.path, found.length).filter(|i| i.newest_ms.len() == found.header.bases.len());
-    if let Some(index) = read
-        && let Ok(producers) = Producers::decode(index.producers)
-    {
-        return Ok((view(&found, index.newest_ms, None), producers));
+    if let Some((newest_ms, producers)) = read_index(&found) {
+        return Ok((view(&found, newest_ms, None), producers));
     }
     let (index, producers) = rebuild_index(&found)?;
     index.write(&found.path, found.length, &producers.encode())?;
     let newest_ms = index.partitions.iter().map(|p| p.newest_ms).collect();
     Ok((view(&found, newest_ms, None), producers))
+}
+
+/// The newest timestamps and the producers that the index file tells of, if it is usable.
+fn read_index(found: &Found) -> Option<(Vec<i64>, Producers)> {
+    let index = IndexHead::read(&found.path, found.length)?;
+    let producers = Producers::decode(index.producers).ok()?;
+    (index.newest_ms.len() == found.header.bases.len()).then_some((index.newest_ms, producers))
 }
 
 /// Scans a sealed segment whose index is unusable. Producers known before it are forgotten: at worst a repeat from then
@@ -342,7 +384,24 @@ struct LastSegment {
     ends: Vec<Offset>,
 }
 
-fn scan_last(mut found: Found, producers: &mut Producers, cuts: &mut Vec<Cut>) -> Result<LastSegment, OpenError> {
+fn open_last(mut found: Found, producers: &mut Producers, cuts: &mut Vec<Cut>) -> Result<LastSegment, OpenError> {
+    let Scanned { length, index, ends } = scan_last(&found, producers, cuts)?;
+    found.length = length;
+    let mut file = LogFile::open(&found.path, length)?;
+    // What was read may be in memory only: the process before may have died before its sync.
+    file.cut_durably()?;
+    sync_directory_of(&found.path)?;
+    Ok(LastSegment { view: view(&found, Vec::new(), Some(index)), file, ends })
+}
+
+/// What is sound of the last segment.
+struct Scanned {
+    length: u64,
+    index: Index,
+    ends: Vec<Offset>,
+}
+
+fn scan_last(found: &Found, producers: &mut Producers, cuts: &mut Vec<Cut>) -> Result<Scanned, OpenError> {
     let file = File::open(&found.path).map_err(FileError::at("open", &found.path))?;
     let (mut at, end) = (found.first_frame, found.length);
     let mut index = Index::new(found.header.bases.len());
@@ -368,12 +427,7 @@ fn scan_last(mut found: Found, producers: &mut Producers, cuts: &mut Vec<Cut>) -
             }
         }
     }
-    found.length = at;
-    let mut file = LogFile::open(&found.path, at)?;
-    // What was read may be in memory only: the process before may have died before its sync.
-    file.cut_durably()?;
-    sync_directory_of(&found.path)?;
-    Ok(LastSegment { view: view(&found, Vec::new(), Some(index)), file, ends })
+    Ok(Scanned { length: at, index, ends })
 }
 
 /// The frame's section heads if table and records are what was written.

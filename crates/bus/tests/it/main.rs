@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod full_disk;
 mod keeping;
+mod look;
 
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::ports::IngressNodes;
 
-/// The ingress nodes a configuration names.
+/// The ingress nodes a configuration names, every replica of each.
 pub struct GrpcNodes {
     nodes: Vec<(String, IngressClient<grpc::Client>)>,
     deadline: Duration,
@@ -20,8 +20,9 @@ pub struct GrpcNodes {
 impl GrpcNodes {
     /// Connects to each node when it is first needed.
     pub fn new(network: &Network, nodes: &[String], deadline: Duration) -> Self {
-        let client = |node: &String| (node.clone(), IngressClient::new(network.client(node)));
-        Self { nodes: nodes.iter().map(client).collect(), deadline }
+        let replicas = nodes.iter().flat_map(|node| network.replicas(node));
+        let nodes = replicas.map(|(name, client)| (name, IngressClient::new(client))).collect();
+        Self { nodes, deadline }
     }
 }
 

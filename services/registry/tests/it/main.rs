@@ -3,6 +3,7 @@
 mod authentication;
 mod crash;
 mod feed;
+mod nodes;
 mod objects;
 mod presence;
 mod stage;

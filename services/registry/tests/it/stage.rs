@@ -47,9 +47,14 @@ impl Stage {
 
     /// A registry over what is in `directory`.
     pub async fn with(config: RegistryConfig, directory: TempDir) -> Self {
+        Self::on(Network::default(), config, directory).await
+    }
+
+    /// A registry that reaches others by `network`.
+    pub async fn on(network: Network, config: RegistryConfig, directory: TempDir) -> Self {
         let log = directory.path().join("log");
         let (bus, _) = EmbeddedBus::open(&log, EmbeddedOptions::default()).expect("opens");
-        let (bus, network): (Arc<dyn Bus>, _) = (Arc::new(bus), Network::default());
+        let bus: Arc<dyn Bus> = Arc::new(bus);
         let (clock, health, shutdown) = (Arc::new(FixedClock::at(NOW_MS)), Health::default(), Shutdown::new());
         let ports = ports(&bus, &clock, &network, &health, directory.path());
         let running = tokio::spawn(Registry::run(config.clone(), ports, shutdown.clone()));
