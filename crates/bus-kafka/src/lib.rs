@@ -1,1 +1,160 @@
-//! The Kafka adapter of the Bus port.
+//! The Kafka adapter of the Bus port; the only crate that names rdkafka.
+//!
+//! One [`KafkaBus`] a process. Its parts: [`options`] (settings of each kind of client), `appends` (producer), `readers`
+//! (partitions without a group), `member` (groups), `transactor`, `admin` (topics), `ask` (questions to the cluster).
+
+mod admin;
+mod appends;
+mod ask;
+mod batch;
+mod convert;
+mod cursor;
+mod member;
+mod membership;
+pub mod options;
+mod readers;
+mod transactor;
+mod voice;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use drover_bus::{
+    AdminError, AppendError, Bounds, Bus, ConsumeError, Consumer, GroupConfig, Offset, Outgoing, Position, ReadError,
+    Receipt, Stored, TopicConfig, TopicPartition, TransactError, Transactor,
+};
+use rdkafka::ClientConfig;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::KafkaError;
+
+use admin::Admin;
+use appends::Appends;
+use ask::{Asker, blocking};
+use member::Groups;
+use membership::Memberships;
+pub use options::{KafkaOptions, OptionsError};
+use readers::{Lane, Readers};
+use transactor::Transactors;
+use voice::{Plain, Voice};
+
+/// A Kafka cluster as the log. Cheap to clone.
+#[derive(Clone)]
+pub struct KafkaBus(Arc<Parts>);
+
+struct Parts {
+    options: KafkaOptions,
+    asker: Arc<Asker>,
+    admin: Admin,
+    appends: Arc<Appends>,
+    readers: Readers,
+    groups: Groups,
+    transactors: Transactors,
+}
+
+impl KafkaBus {
+    /// Checks the options and opens the clients, which connect by themselves: a cluster that is away is waited for by
+    /// the calls that need it. To be called within a tokio runtime.
+    pub fn open(options: KafkaOptions) -> Result<Self, OptionsError> {
+        options.check()?;
+        let voice = Voice::default();
+        let first = Lane::open(&options, &voice)?;
+        let asker = Arc::new(Asker::new(first.client.clone(), voice));
+        let appends = Arc::new(Appends::new(options.clone(), asker.clone())?);
+        let memberships = Arc::new(Memberships::default());
+        Ok(Self(Arc::new(Parts {
+            admin: Admin::new(&options, asker.clone())?,
+            readers: Readers::new(options.clone(), asker.clone(), first),
+            groups: Groups { options: options.clone(), asker: asker.clone(), memberships: memberships.clone() },
+            transactors: Transactors {
+                options: options.clone(),
+                asker: asker.clone(),
+                appends: appends.clone(),
+                memberships,
+            },
+            options,
+            asker,
+            appends,
+        })))
+    }
+
+    /// Records taken by `append` and not yet acknowledged.
+    pub fn records_waiting(&self) -> usize {
+        self.0.appends.waiting()
+    }
+
+    /// Producers that failed for good and were replaced.
+    pub fn producers_replaced(&self) -> u64 {
+        self.0.appends.replaced()
+    }
+}
+
+/// A client of librdkafka; a setting it does not take is named.
+fn create<C, T: FromClientConfigAndContext<C>>(config: &ClientConfig, context: C) -> Result<T, OptionsError>
+where
+    C: rdkafka::client::ClientContext,
+{
+    config.create_with_context(context).map_err(|error| match error {
+        KafkaError::ClientConfig(_, reason, key, value) => OptionsError::Refused { key, value, reason },
+        error => OptionsError::Client { reason: error.to_string() },
+    })
+}
+
+#[async_trait]
+impl Bus for KafkaBus {
+    async fn create_topic(&self, config: TopicConfig) -> Result<bool, AdminError> {
+        self.0.admin.create(&config).await
+    }
+
+    async fn delete_topic(&self, topic: &str) -> Result<(), AdminError> {
+        self.0.admin.delete(topic).await
+    }
+
+    async fn topics(&self) -> Result<Vec<TopicConfig>, AdminError> {
+        self.0.admin.list().await
+    }
+
+    async fn append(&self, batch: Vec<Outgoing>) -> Result<Receipt, AppendError> {
+        self.0.appends.append(batch).await
+    }
+
+    async fn read(
+        &self,
+        at: &TopicPartition,
+        from: Offset,
+        bytes_max: usize,
+        wait: Duration,
+    ) -> Result<Vec<Stored>, ReadError> {
+        self.0.readers.read(at, from, bytes_max, wait).await
+    }
+
+    async fn bounds(&self, at: &TopicPartition) -> Result<Bounds, ReadError> {
+        self.0.asker.bounds(at).await
+    }
+
+    async fn offset_at(&self, at: &TopicPartition, timestamp_ms: i64) -> Result<Offset, ReadError> {
+        self.0.asker.offset_at(at, timestamp_ms).await
+    }
+
+    async fn join(&self, config: GroupConfig) -> Result<Box<dyn Consumer>, ConsumeError> {
+        Ok(Box::new(self.0.groups.join(config).await?))
+    }
+
+    async fn committed(&self, group: &str, topic: &str) -> Result<Vec<Position>, ReadError> {
+        let unavailable = |reason: String| ReadError::Unavailable { reason };
+        let found = self.0.asker.partitions(topic).await.map_err(unavailable)?;
+        let partitions = found.ok_or_else(|| ReadError::Unknown { at: TopicPartition::new(topic, 0) })?;
+        let of: Vec<_> = (0..partitions).map(|partition| TopicPartition::new(topic, partition)).collect();
+        let (config, voice) = (self.0.options.inspector(group), self.0.asker.voice().clone());
+        let asked = blocking(move || {
+            let client: BaseConsumer<Plain> = create(&config, Plain(voice)).map_err(|error| error.to_string())?;
+            ask::committed(&client, &of).map_err(|error| ask::words(&error))
+        });
+        asked.await.map_err(|reason| unavailable(self.0.asker.voice().explain(reason)))
+    }
+
+    async fn transactor(&self, transactional_id: &str) -> Result<Box<dyn Transactor>, TransactError> {
+        Ok(Box::new(self.0.transactors.open(transactional_id).await?))
+    }
+}

@@ -13,6 +13,9 @@ pub enum AdminError {
     Partitions { topic: String, existing: u32, wanted: u32 },
     #[error("topic {topic} does not exist")]
     Unknown { topic: String },
+    /// Trying again does not help until somebody changes the cluster or its rights.
+    #[error("topic {topic} is refused: {reason}")]
+    Refused { topic: String, reason: String },
     #[error("bus is unavailable: {reason}")]
     Unavailable { reason: String },
 }
@@ -26,6 +29,9 @@ pub enum AppendError {
     UnknownPartition { topic: String, partition: u32 },
     #[error("record has {bytes} bytes, limit is {limit}")]
     TooLarge { bytes: usize, limit: usize },
+    /// Trying again does not help until somebody changes the topic or its rights.
+    #[error("topic {topic} does not take the record: {reason}")]
+    Refused { topic: String, reason: String },
     #[error("bus is unavailable: {reason}")]
     Unavailable { reason: String },
 }

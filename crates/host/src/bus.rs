@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions, OpenError, Recovery};
 use drover_bus::{AdminError, Bus, TopicConfig};
+use drover_bus_kafka::{KafkaBus, OptionsError};
 use drover_types::{Clock, TELEMETRY_TOPIC};
 
 use crate::config::{BusConfig, BusKind};
@@ -20,8 +21,8 @@ pub enum BusError {
     Open(#[from] OpenError),
     #[error("bus.partitions = {wanted}: {source}")]
     Telemetry { wanted: u32, source: AdminError },
-    #[error("bus.kind = kafka is not supported yet; use embedded")]
-    Kafka,
+    #[error("bus.kafka: {0}")]
+    Kafka(#[from] OptionsError),
 }
 
 /// What to do about a log that cannot be opened.
@@ -43,20 +44,20 @@ pub fn advice(error: &OpenError) -> &'static str {
 #[derive(Clone)]
 pub struct OpenBus {
     pub bus: Arc<dyn Bus>,
-    pub embedded: EmbeddedBus,
+    pub embedded: Option<EmbeddedBus>,
 }
 
-/// Opens the log, in `directory` if it is embedded, and reports what a crash had left. May take as long as the disk needs
-/// to check the end of every file.
+/// Opens the log. In `directory` if it is embedded: reports what a crash had left, and may take as long as the disk needs to
+/// check the end of every file. A cluster is not asked yet: [`prepare`] does that. To be called within the runtime.
 pub fn open(config: &BusConfig, directory: &Path, clock: Arc<dyn Clock>) -> Result<OpenBus, BusError> {
     match config.kind {
         BusKind::Embedded => {
             let options = EmbeddedOptions { clock: Some(clock), ..EmbeddedOptions::default() };
             let (embedded, recovery) = EmbeddedBus::open(directory, options)?;
             report(&recovery);
-            Ok(OpenBus { bus: Arc::new(embedded.clone()), embedded })
+            Ok(OpenBus { bus: Arc::new(embedded.clone()), embedded: Some(embedded) })
         }
-        BusKind::Kafka => Err(BusError::Kafka),
+        BusKind::Kafka => Ok(OpenBus { bus: Arc::new(KafkaBus::open(config.kafka.options())?), embedded: None }),
     }
 }
 
@@ -83,6 +84,7 @@ pub async fn prepare(
                 source @ (AdminError::Name { .. }
                 | AdminError::PartitionCount { .. }
                 | AdminError::Partitions { .. }
+                | AdminError::Refused { .. }
                 | AdminError::Unknown { .. }),
             ) => return Err(BusError::Telemetry { wanted, source }),
         }
@@ -124,7 +126,7 @@ mod tests {
             let log = opened(directory.path(), &config).await.expect("opens");
             let topics = log.bus.topics().await.expect("lists");
             assert_eq!(topics.iter().map(|t| (&*t.topic, t.partitions)).collect::<Vec<_>>(), [(TELEMETRY_TOPIC, 3)]);
-            log.embedded.close().await;
+            log.embedded.expect("is embedded").close().await;
         }
         let other = BusConfig { partitions: 4, ..BusConfig::default() };
         let refused = opened(directory.path(), &other).await.err().expect("partitions are set once").to_string();

@@ -15,7 +15,7 @@ use crate::{Health, Ready, Shutdown};
 const LOOK: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// An answer that takes longer is none.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks once; the error says why there is no good answer.
 pub type Probe = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
@@ -123,7 +123,7 @@ mod tests {
         let needed = Dependency::needed(health.service("registry"), &health, hangs);
         let watching = tokio::spawn(needed.watch(shutdown.clone()));
         tokio::time::sleep(PATIENCE + LOOK_AGAIN).await;
-        assert_eq!(health.obstacles(), [("registry", "no answer within 3s".to_owned())]);
+        assert_eq!(health.obstacles(), [("registry", "no answer within 5s".to_owned())]);
         shutdown.cancel();
         watching.await.expect("ends");
     }

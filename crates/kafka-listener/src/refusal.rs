@@ -36,6 +36,7 @@ pub fn of_append(error: &AppendError) -> ResponseError {
             ResponseError::UnknownTopicOrPartition
         }
         AppendError::TooLarge { .. } => ResponseError::MessageTooLarge,
+        AppendError::Refused { .. } => ResponseError::InvalidRecord,
         AppendError::Unavailable { .. } => ResponseError::KafkaStorageError,
     }
 }
@@ -47,6 +48,7 @@ pub fn of_admin(error: &AdminError) -> ResponseError {
         AdminError::PartitionCount { .. } => ResponseError::InvalidPartitions,
         AdminError::Partitions { .. } => ResponseError::TopicAlreadyExists,
         AdminError::Unknown { .. } => ResponseError::UnknownTopicOrPartition,
+        AdminError::Refused { .. } => ResponseError::PolicyViolation,
         AdminError::Unavailable { .. } => ResponseError::KafkaStorageError,
     }
 }

@@ -163,6 +163,14 @@ impl Plan {
         Ok(Self { layers, one_process: false, kafka: None, pki, shared, services })
     }
 
+    /// Whether the log is in this process, where the Kafka listener can serve it.
+    pub fn has_embedded_log(&self) -> bool {
+        match self.shared.bus.kind {
+            BusKind::Embedded => true,
+            BusKind::Kafka => false,
+        }
+    }
+
     /// The sockets of every part, by part.
     fn specs(&self) -> Vec<(&'static str, Vec<ListenSpec>)> {
         let services = self.services.iter().map(|service| (service.name, service.listeners.clone()));
@@ -228,7 +236,7 @@ pub fn run(plan: Plan, args: &ConfigArgs, data: PathBuf) -> anyhow::Result<()> {
     }
     let names: Vec<&str> = plan.services.iter().map(|service| service.name).collect();
     anyhow::ensure!(
-        plan.one_process || plan.shared.bus.kind != BusKind::Embedded,
+        plan.one_process || !plan.has_embedded_log(),
         "bus.kind = embedded serves one process: use `drover up`, or `drover up --only {}`",
         names.join(",")
     );
@@ -270,7 +278,9 @@ async fn serve(plan: Plan, data: PathBuf) -> anyhow::Result<()> {
         }
     }));
     let ended = run_all(tasks, shutdown, drain).await;
-    process.log.embedded.close().await;
+    if let Some(embedded) = &process.log.embedded {
+        embedded.close().await;
+    }
     Ok(ended?)
 }
 
@@ -338,8 +348,7 @@ impl Process {
     }
 
     fn tasks(&self, plan: Plan, parts: Vec<Part>, shutdown: &Shutdown) -> anyhow::Result<Vec<Task>> {
-        let mut services = plan.services;
-        let mut tasks = Vec::new();
+        let (mut services, mut tasks) = (plan.services, Vec::new());
         for Part { name, sockets, .. } in parts {
             match services.iter().position(|service| service.name == name) {
                 Some(place) => tasks.push(self.service(services.swap_remove(place), sockets, shutdown)?),
@@ -371,7 +380,8 @@ impl Process {
         let config = config.map(KafkaConfig::listener).unwrap_or_default();
         let metrics = drover_kafka_listener::Metrics::default();
         self.metrics.register(|registry| metrics.register(registry));
-        let (bus, stop) = (self.log.embedded.clone(), shutdown.clone().cancelled_owned());
+        let bus = self.log.embedded.clone().context("the Kafka listener serves the embedded log only")?;
+        let stop = shutdown.clone().cancelled_owned();
         let body = async move { Ok(drover_kafka_listener::serve(listeners, bus, config, metrics, stop).await?) };
         Ok(Task { name: kafka::SOCKET, body: Box::pin(body) })
     }

@@ -60,7 +60,9 @@ impl UpArgs {
         let layers = start::shift_ports(layers, self.port_offset).map_err(usage)?;
         let mut plan = Plan::new(chosen, start::with_endpoints(layers)?)?;
         plan.one_process = true;
-        plan.kafka = if self.runs(KAFKA) { Some(KafkaConfig::load(&plan.layers)?) } else { None };
+        if self.runs(KAFKA) && plan.has_embedded_log() {
+            plan.kafka = Some(KafkaConfig::load(&plan.layers)?);
+        }
         start::run(plan, &config, data)
     }
 

@@ -117,8 +117,9 @@ async fn create_topics(
                 error @ (AdminError::Name { .. }
                 | AdminError::PartitionCount { .. }
                 | AdminError::Partitions { .. }
-                | AdminError::Unknown { .. }),
-            ) => return Err(error).context("registry.partitions does not fit the topics that exist"),
+                | AdminError::Unknown { .. }
+                | AdminError::Refused { .. }),
+            ) => return Err(error).context("the registry's topics cannot be made"),
         }
         if shutdown.run_until_cancelled(tokio::time::sleep(TOPICS_RETRY)).await.is_none() {
             return Ok(());

@@ -44,6 +44,7 @@ pub async fn make(bus: &dyn Bus, topic: &str, partitions: u32, retention_ms: Opt
             error @ (AdminError::Name { .. }
             | AdminError::PartitionCount { .. }
             | AdminError::Unknown { .. }
+            | AdminError::Refused { .. }
             | AdminError::Unavailable { .. }),
         ) => Err(error),
     }

@@ -3,6 +3,7 @@
 //! Each section is deserialised into the one struct of its owner; a key nobody knows is refused, never skipped.
 
 mod error;
+mod kafka;
 mod network;
 mod shared;
 mod unknown;
@@ -19,6 +20,7 @@ use serde_json::Value;
 use crate::ServiceConfig;
 
 pub use error::ConfigError;
+pub use kafka::KafkaConfig;
 pub use network::NetworkConfig;
 pub use shared::{
     AdminConfig, Anonymous, BusConfig, BusKind, LogConfig, LogFormat, OtlpConfig, ProcessConfig, Secret,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use super::network::NetworkConfig;
-use super::{ConfigError, Layers, UnknownKeys};
+use super::{ConfigError, KafkaConfig, Layers, UnknownKeys};
 use crate::{ByteSize, Duration};
 
 /// The key of the administrator's token itself.
@@ -89,7 +89,7 @@ impl Shared {
         in_range("bus.partitions", self.bus.partitions.into(), 1, 1_024)?;
         in_range("process.threads", self.process.threads.into(), 1, 1_024)?;
         if self.bus.kind == BusKind::Kafka {
-            return Err(("bus.kind", "kafka is not supported yet; use embedded".to_owned()));
+            self.bus.kafka.check()?;
         }
         if !(0.0..=1.0).contains(&self.otlp.sample_ratio) {
             return Err(("otlp.sample_ratio", format!("is {}, allowed are 0.0 to 1.0", self.otlp.sample_ratio)));
@@ -112,6 +112,8 @@ pub struct BusConfig {
     pub retention: Duration,
     /// How much of the devices' messages is kept in the log.
     pub retention_size: ByteSize,
+    /// The cluster, where the log is one.
+    pub kafka: KafkaConfig,
 }
 
 /// Where the log is.
@@ -131,6 +133,7 @@ impl Default for BusConfig {
             partitions: 8,
             retention: Duration::from_secs(7 * 24 * 3600),
             retention_size: ByteSize::from_bytes(10 << 30),
+            kafka: KafkaConfig::default(),
         }
     }
 }

@@ -156,7 +156,7 @@ fn a_wrong_value_is_refused_with_its_place_and_what_would_be_right() {
 #[test]
 fn shared_sections_are_checked() {
     for (setting, expected) in [
-        ("bus.kind=kafka", "--set: bus.kind: kafka is not supported yet; use embedded"),
+        ("bus.kind=kafka", "configuration: bus.kafka.brokers: no brokers are named"),
         ("bus.partitions=0", "--set: bus.partitions: is 0, allowed are 1 to 1024"),
         ("bus.partitions=1025", "--set: bus.partitions: is 1025, allowed are 1 to 1024"),
         ("log.level=a=b=c", "--set: log.level: \"a=b=c\" is not a level or a list of TARGET=LEVEL"),

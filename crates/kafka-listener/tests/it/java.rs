@@ -1,11 +1,9 @@
-//! The Java client, by the console tools of Kafka's own jars (`tests/scripts/kafka-tools.sh`).
+//! The Java client, by the console tools of Kafka's own jars (`crates/backends/scripts/kafka.sh`).
+
+use drover_backends::kafka::{NOT_RUN, SCRIPT};
 
 use crate::broker::Broker;
 use crate::console::{owned, run};
-
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scripts/kafka-tools.sh");
-/// What the script exits with where the tools cannot be had.
-const NOT_RUN: i32 = 3;
 
 /// Runs a tool; its standard output, or `None` where there is no Java or Maven.
 async fn tool(broker: &Broker, class: &str, arguments: &[&str], input: &str) -> Option<String> {

@@ -190,9 +190,9 @@ impl Batch {
     /// The log refused the batch: the outputs at fault become dead letters. False if none is at fault.
     pub fn divert(&mut self, refusal: &AppendError) -> bool {
         let at_fault = |output: &Output| match refusal {
-            AppendError::UnknownTopic { topic } | AppendError::UnknownPartition { topic, .. } => {
-                *output.outgoing.topic == **topic
-            }
+            AppendError::UnknownTopic { topic }
+            | AppendError::UnknownPartition { topic, .. }
+            | AppendError::Refused { topic, .. } => *output.outgoing.topic == **topic,
             AppendError::TooLarge { bytes, limit } => output.outgoing.record.bytes() >= (*bytes).min(*limit),
             AppendError::Unavailable { .. } => false,
         };

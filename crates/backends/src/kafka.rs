@@ -1,0 +1,120 @@
+//! Apache Kafka: one node, broker and controller, from the jars its project publishes.
+//!
+//! All calls block, up to [`PATIENCE`]; an asynchronous test makes them off its runtime. `scripts/kafka.sh` knows how to
+//! fetch and to start, and runs Kafka's own tools for other tests.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use crate::guard::Guard;
+use crate::ports;
+
+/// Fetches the jars, starts brokers, runs Kafka's command line tools; its first lines say how.
+pub const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/kafka.sh");
+/// What the script exits with where Kafka cannot be had; it has said why.
+pub const NOT_RUN: i32 = 3;
+/// Longest start, on a machine that does many other things.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+/// Starts, each on other ports, before a broker is given up: somebody may take a port that was free a moment ago.
+const STARTS: u32 = 3;
+/// What the broker prints when it serves.
+const SERVES: &str = "Kafka Server started";
+
+/// A broker of its own; killed, and its directory removed, when dropped or when the process ends.
+pub struct Kafka {
+    guard: Guard,
+    port: u16,
+}
+
+impl Kafka {
+    /// A new broker that serves. `None`, after one line that says why, where Kafka cannot be had.
+    pub fn start() -> anyhow::Result<Option<Self>> {
+        Self::start_with("")
+    }
+
+    /// As [`Self::start`], with further lines of `server.properties`; `PORT` and `CONTROLLER_AT` in them are its ports.
+    pub fn start_with(properties: &str) -> anyhow::Result<Option<Self>> {
+        for step in ["fetch", "archive"] {
+            let Output { status, stdout, stderr } = Command::new(SCRIPT).arg(step).output().context(SCRIPT)?;
+            let said = String::from_utf8_lossy(&stdout);
+            if status.code() == Some(NOT_RUN) {
+                println!("{}", said.trim_end());
+                return Ok(None);
+            }
+            anyhow::ensure!(status.success(), "{SCRIPT} {step}: {said}{}", String::from_utf8_lossy(&stderr));
+        }
+        let mut failure = anyhow::anyhow!("not started");
+        for _ in 0..STARTS {
+            match Self::try_start(properties) {
+                Ok(kafka) => return Ok(Some(kafka)),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    fn try_start(properties: &str) -> anyhow::Result<Self> {
+        let (port, controller) = (ports::free()?, ports::free()?);
+        let directory = tempfile::Builder::new().prefix("drover-kafka-").tempdir()?.keep();
+        let properties =
+            properties.replace("PORT", &port.to_string()).replace("CONTROLLER_AT", &controller.to_string());
+        std::fs::write(directory.join("extra.properties"), properties)?;
+        let command: [PathBuf; 5] =
+            [SCRIPT.into(), "server".into(), directory.clone(), port.to_string().into(), controller.to_string().into()];
+        let kafka = Self { guard: Guard::new(directory, command)?, port };
+        kafka.serve()?;
+        Ok(kafka)
+    }
+
+    /// `bootstrap.servers`.
+    pub fn brokers(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// SIGKILL.
+    pub fn kill(&self) -> anyhow::Result<()> {
+        self.guard.kill()
+    }
+
+    /// Starts it again after [`Self::kill`], on the same data and port.
+    pub fn restart(&self) -> anyhow::Result<()> {
+        self.serve()
+    }
+
+    /// SIGSTOP: connections stay, answers do not come.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        self.guard.pause()
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        self.guard.resume()
+    }
+
+    fn serve(&self) -> anyhow::Result<()> {
+        let served = |output: &str| output.matches(SERVES).count();
+        let before = served(&self.guard.output());
+        self.guard.start()?;
+        let since = Instant::now();
+        while served(&self.guard.output()) == before {
+            if !self.guard.is_running() {
+                bail!("kafka on port {} ended at its start: {}", self.port, tail(&self.guard.output()));
+            }
+            if since.elapsed() > PATIENCE {
+                bail!("kafka on port {} does not serve after {PATIENCE:?}", self.port);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+/// The last lines, for an error.
+fn tail(output: &str) -> String {
+    const LINES: usize = 10;
+    let lines: Vec<&str> = output.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
+}

@@ -1,0 +1,205 @@
+//! Appends: one idempotent producer, a bounded queue before it, a receipt for each batch.
+//!
+//! A record is never given up by time. Whoever finds the queue full waits in line; nothing else holds an unbounded
+//! number of records. When the producer fails for good, what it had is unacknowledged and a new one takes over.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use drover_bus::{AppendError, Outgoing, Partition, Receipt, partition_of};
+use futures::FutureExt;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{ProducerContext, ThreadedProducer};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::ask::Asker;
+use crate::batch::{Batch, Ticket};
+use crate::convert::to_send;
+use crate::options::{KafkaOptions, OptionsError, RECORD_BYTES_MAX};
+use crate::voice::Voice;
+
+/// What a waiting record costs besides its content: librdkafka's and our own bookkeeping.
+const RECORD_COST: usize = 256;
+/// What a header costs besides its content, in memory and on the wire.
+const HEADER_COST: usize = 16;
+
+/// Takes batches.
+pub(crate) struct Appends {
+    options: KafkaOptions,
+    asker: Arc<Asker>,
+    messages: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    live: RwLock<Arc<Live>>,
+    made: AtomicU64,
+    /// Where the next record without a key goes.
+    turn: AtomicU32,
+}
+
+/// A producer that has not failed yet.
+struct Live {
+    number: u64,
+    producer: ThreadedProducer<Delivering>,
+    failed: Arc<AtomicBool>,
+}
+
+/// Callbacks of a producer: resolves receipts, notices its end.
+pub(crate) struct Delivering {
+    voice: Voice,
+    asker: Option<Arc<Asker>>,
+    failed: Arc<AtomicBool>,
+}
+
+impl Delivering {
+    /// `asker` forgets topics that turn out not to exist any more.
+    pub fn new(voice: Voice, asker: Option<Arc<Asker>>, failed: Arc<AtomicBool>) -> Self {
+        Self { voice, asker, failed }
+    }
+}
+
+impl ClientContext for Delivering {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.voice.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+            self.failed.store(true, Ordering::Release);
+        }
+        self.voice.error(&error, reason);
+    }
+}
+
+impl ProducerContext for Delivering {
+    type DeliveryOpaque = Box<Ticket>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
+        use rdkafka::message::Message;
+        match result {
+            Ok(message) => ticket.delivered(message.offset()),
+            Err((error, message)) => {
+                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+                if let Some(asker) = self.asker.as_ref().filter(|_| crate::ask::is_unknown(code)) {
+                    asker.forget(message.topic());
+                }
+                ticket.failed(code);
+            }
+        }
+    }
+}
+
+impl Appends {
+    pub fn new(options: KafkaOptions, asker: Arc<Asker>) -> Result<Self, OptionsError> {
+        let live = RwLock::new(Arc::new(Live::open(&options, &asker, 0)?));
+        let semaphore = |permits: u32| Arc::new(Semaphore::new(permits.try_into().unwrap_or(Semaphore::MAX_PERMITS)));
+        let (messages, bytes) = (semaphore(options.queue_messages_max), semaphore(options.queue_bytes_max));
+        Ok(Self { options, asker, messages, bytes, live, made: AtomicU64::new(0), turn: AtomicU32::new(0) })
+    }
+
+    /// As the port promises.
+    pub async fn append(&self, batch: Vec<Outgoing>) -> Result<Receipt, AppendError> {
+        let partitions = self.place(&batch).await?;
+        let permits = self.admit(&batch).await?;
+        let (tickets, receipt) = Batch::new(&batch, &partitions, Some(permits));
+        let live = self.live()?;
+        for ((outgoing, partition), ticket) in batch.iter().zip(&partitions).zip(tickets) {
+            if let Err((error, back)) = live.producer.send(to_send(outgoing, *partition, Box::new(ticket))) {
+                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+                if code == RDKafkaErrorCode::Fatal {
+                    live.failed.store(true, Ordering::Release);
+                }
+                back.delivery_opaque.failed(code);
+            }
+        }
+        Ok(receipt.boxed())
+    }
+
+    /// The partition of each record; refuses the batch if one of them cannot be appended.
+    pub async fn place(&self, batch: &[Outgoing]) -> Result<Vec<Partition>, AppendError> {
+        let mut partitions = Vec::with_capacity(batch.len());
+        for outgoing in batch {
+            let topic = &*outgoing.topic;
+            let bytes = outgoing.record.bytes() + HEADER_COST * outgoing.record.headers.len();
+            if bytes > RECORD_BYTES_MAX {
+                return Err(AppendError::TooLarge { bytes, limit: RECORD_BYTES_MAX });
+            }
+            let count = match self.asker.known(topic) {
+                Some(known) => Some(known),
+                None => self.asker.partitions(topic).await.map_err(|reason| AppendError::Unavailable { reason })?,
+            };
+            let count = count.ok_or_else(|| AppendError::UnknownTopic { topic: topic.to_owned() })?;
+            let any = || self.turn.fetch_add(1, Ordering::Relaxed) % count;
+            let by_key = || outgoing.record.key.as_ref().map_or_else(any, |key| partition_of(key, count));
+            let partition = outgoing.partition.unwrap_or_else(by_key);
+            if partition >= count {
+                return Err(AppendError::UnknownPartition { topic: topic.to_owned(), partition });
+            }
+            partitions.push(partition);
+        }
+        Ok(partitions)
+    }
+
+    /// Waits in line for room. A batch larger than the whole queue waits until it is alone.
+    async fn admit(&self, batch: &[Outgoing]) -> Result<Permits, AppendError> {
+        let cost =
+            |outgoing: &Outgoing| outgoing.record.bytes() + HEADER_COST * outgoing.record.headers.len() + RECORD_COST;
+        let bytes = u32::try_from(batch.iter().map(cost).sum::<usize>()).unwrap_or(u32::MAX);
+        let messages = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+        let closed = |_| AppendError::Unavailable { reason: "kafka: the bus is closed".to_owned() };
+        let messages = messages.min(self.options.queue_messages_max);
+        let messages = self.messages.clone().acquire_many_owned(messages).await.map_err(closed)?;
+        let bytes = bytes.min(self.options.queue_bytes_max);
+        let bytes = self.bytes.clone().acquire_many_owned(bytes).await.map_err(closed)?;
+        Ok([messages, bytes])
+    }
+
+    /// The producer of now: a new one if the last has failed.
+    fn live(&self) -> Result<Arc<Live>, AppendError> {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if !live.failed.load(Ordering::Acquire) {
+            return Ok(live);
+        }
+        let mut current = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        if current.number == live.number {
+            let number = self.made.fetch_add(1, Ordering::Relaxed) + 1;
+            let unavailable = |error: OptionsError| AppendError::Unavailable { reason: error.to_string() };
+            let next = Live::open(&self.options, &self.asker, number).map_err(unavailable)?;
+            tracing::error!(number, "kafka: the producer has failed, a new one takes over");
+            retire(std::mem::replace(&mut *current, Arc::new(next)));
+        }
+        Ok(current.clone())
+    }
+
+    /// Records that are taken and not yet acknowledged.
+    pub fn waiting(&self) -> usize {
+        let max = usize::try_from(self.options.queue_messages_max).unwrap_or(usize::MAX);
+        max.saturating_sub(self.messages.available_permits())
+    }
+
+    /// How many producers have been replaced.
+    pub fn replaced(&self) -> u64 {
+        self.made.load(Ordering::Relaxed)
+    }
+}
+
+impl Live {
+    fn open(options: &KafkaOptions, asker: &Arc<Asker>, number: u64) -> Result<Self, OptionsError> {
+        let failed = Arc::new(AtomicBool::new(false));
+        let context = Delivering::new(asker.voice().clone(), Some(asker.clone()), failed.clone());
+        let producer = crate::create(&options.producer(), context)?;
+        Ok(Self { number, producer, failed })
+    }
+}
+
+/// Closing a producer waits for its threads, which no caller should.
+fn retire(live: Arc<Live>) {
+    let closing = std::thread::Builder::new().name("kafka-retire".to_owned()).spawn(move || drop(live));
+    if let Err(error) = closing {
+        tracing::warn!(%error, "no thread to close a producer");
+    }
+}
+
+/// Room in the queue, held by a batch until its receipt is resolved.
+pub(crate) type Permits = [OwnedSemaphorePermit; 2];

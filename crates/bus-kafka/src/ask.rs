@@ -1,0 +1,193 @@
+//! Questions to the cluster: librdkafka answers them in blocking calls, so each takes a thread that may wait.
+//!
+//! Every question has an end: [`PATIENCE`] after which the cluster counts as away.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use drover_bus::{Bounds, Offset, Position, ReadError, Topic, TopicPartition};
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{Consumer, StreamConsumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::convert::{offset, places, raw_offset, raw_partition};
+use crate::voice::{Plain, Voice};
+
+/// Longest wait for an answer of the cluster.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs what blocks.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("blocking work does not panic, and the runtime outlives its callers")
+}
+
+/// The client that asks, and what never changes about a topic.
+pub(crate) struct Asker {
+    client: Arc<StreamConsumer<Plain>>,
+    voice: Voice,
+    /// Numbers of partitions; as many entries as the cluster has topics that were used.
+    counts: RwLock<HashMap<Topic, u32>>,
+}
+
+impl Asker {
+    pub fn new(client: Arc<StreamConsumer<Plain>>, voice: Voice) -> Self {
+        Self { client, voice, counts: RwLock::default() }
+    }
+
+    /// What callers are told when the cluster does not answer.
+    pub fn voice(&self) -> &Voice {
+        &self.voice
+    }
+
+    /// Partitions of a topic, if they are known without asking.
+    pub fn known(&self, topic: &str) -> Option<u32> {
+        self.counts.read().unwrap_or_else(PoisonError::into_inner).get(topic).copied()
+    }
+
+    /// Notes the partitions of a topic.
+    pub fn learn(&self, topic: Topic, partitions: u32) {
+        self.counts.write().unwrap_or_else(PoisonError::into_inner).insert(topic, partitions);
+    }
+
+    /// The topic was deleted, or made anew.
+    pub fn forget(&self, topic: &str) {
+        self.counts.write().unwrap_or_else(PoisonError::into_inner).remove(topic);
+    }
+
+    /// Partitions of a topic; `None` if there is no such topic. The error: why nobody knows.
+    pub async fn partitions(&self, topic: &str) -> Result<Option<u32>, String> {
+        if let Some(known) = self.known(topic) {
+            return Ok(Some(known));
+        }
+        let found = self.look(topic).await?;
+        if let Some(partitions) = found {
+            self.learn(topic.into(), partitions);
+        }
+        Ok(found)
+    }
+
+    /// As [`Self::partitions`], asking in any case; a topic counts as there when every partition has a leader.
+    pub async fn look(&self, topic: &str) -> Result<Option<u32>, String> {
+        let (client, name) = (self.client.clone(), topic.to_owned());
+        let metadata = blocking(move || client.fetch_metadata(Some(&name), PATIENCE)).await;
+        let metadata = metadata.map_err(|error| self.away("metadata", &error))?;
+        self.voice.all_well();
+        let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
+        let partitions = found.map(|found| found.partitions()).filter(|found| !found.is_empty());
+        if partitions.is_some_and(|found| found.iter().any(|partition| partition.leader() < 0)) {
+            return Err(self.voice.explain(format!("a partition of {topic} has no leader")));
+        }
+        Ok(partitions.map(|found| u32::try_from(found.len()).unwrap_or(u32::MAX)))
+    }
+
+    /// Names and partitions of all topics, and the number of brokers.
+    pub async fn all(&self) -> Result<(Vec<(Topic, u32)>, usize), String> {
+        let client = self.client.clone();
+        let metadata = blocking(move || client.fetch_metadata(None, PATIENCE)).await;
+        let metadata = metadata.map_err(|error| self.away("metadata", &error))?;
+        self.voice.all_well();
+        let there = metadata.topics().iter().filter(|topic| topic.error().is_none());
+        let topics = there.map(|t| (t.name().into(), u32::try_from(t.partitions().len()).unwrap_or(u32::MAX)));
+        Ok((topics.collect(), metadata.brokers().len()))
+    }
+
+    /// Refuses a partition that is not there.
+    async fn exists(&self, at: &TopicPartition) -> Result<(), ReadError> {
+        let partitions = self.partitions(&at.topic).await.map_err(|reason| ReadError::Unavailable { reason })?;
+        if partitions.is_some_and(|count| at.partition < count) {
+            return Ok(());
+        }
+        Err(ReadError::Unknown { at: at.clone() })
+    }
+
+    /// First kept and next offset, open transactions left out.
+    pub async fn bounds(&self, at: &TopicPartition) -> Result<Bounds, ReadError> {
+        self.exists(at).await?;
+        let (client, of) = (self.client.clone(), at.clone());
+        let marks = blocking(move || client.fetch_watermarks(&of.topic, raw_partition(of.partition), PATIENCE)).await;
+        let (low, high) = marks.map_err(|error| self.unreadable(at, &error))?;
+        self.voice.all_well();
+        Ok(Bounds { earliest: offset(low), end: offset(high) })
+    }
+
+    /// First offset whose record is at or after a time; the end if there is none.
+    pub async fn offset_at(&self, at: &TopicPartition, timestamp_ms: i64) -> Result<Offset, ReadError> {
+        self.exists(at).await?;
+        let (client, of) = (self.client.clone(), at.clone());
+        let time = u64::try_from(timestamp_ms).unwrap_or(0);
+        let found = blocking(move || {
+            let list = crate::convert::list(&[Position { at: of, offset: time }]);
+            let list = client.offsets_for_times(list, PATIENCE)?;
+            let found = list.elements().first().map(|element| element.error().map(|()| element.offset()));
+            found.unwrap_or(Err(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition)))
+        });
+        match found.await.map_err(|error| self.unreadable(at, &error))? {
+            rdkafka::Offset::Offset(found) => Ok(offset(found)),
+            rdkafka::Offset::End
+            | rdkafka::Offset::Beginning
+            | rdkafka::Offset::Stored
+            | rdkafka::Offset::Invalid
+            | rdkafka::Offset::OffsetTail(_) => Ok(self.bounds(at).await?.end),
+        }
+    }
+
+    /// Error of a question about one partition.
+    pub fn unreadable(&self, at: &TopicPartition, error: &KafkaError) -> ReadError {
+        if error.rdkafka_error_code().is_some_and(is_unknown) {
+            self.forget(&at.topic);
+            return ReadError::Unknown { at: at.clone() };
+        }
+        let reason = self.away(&format!("{}/{}", at.topic, at.partition), error);
+        ReadError::Unavailable { reason }
+    }
+
+    /// Why nobody knows.
+    pub fn away(&self, what: &str, error: &KafkaError) -> String {
+        self.voice.explain(format!("{what}: {}", words(error)))
+    }
+}
+
+/// Committed next offsets of a group, asked by a client of that group; partitions without one are left out.
+pub(crate) fn committed<C: Consumer<X>, X: rdkafka::consumer::ConsumerContext>(
+    client: &C,
+    partitions: &[TopicPartition],
+) -> Result<Vec<Position>, KafkaError> {
+    // The list is gone before this returns: one that outlives its client keeps it from ever being closed.
+    let list: TopicPartitionList = client.committed_offsets(places(partitions), PATIENCE)?;
+    let mut committed = Vec::new();
+    for element in list.elements() {
+        element.error()?;
+        if let rdkafka::Offset::Offset(next) = element.offset() {
+            let at = TopicPartition::new(element.topic(), crate::convert::partition(element.partition()));
+            committed.push(Position { at, offset: offset(next) });
+        }
+    }
+    Ok(committed)
+}
+
+/// Whether a topic or partition does not exist.
+pub(crate) fn is_unknown(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::UnknownTopicId
+    )
+}
+
+/// An error in few words: what librdkafka says of its code, without the layers around it.
+pub(crate) fn words(error: &KafkaError) -> String {
+    match error {
+        KafkaError::Transaction(error) => error.to_string(),
+        other => other.rdkafka_error_code().map_or_else(|| other.to_string(), |code| code.to_string()),
+    }
+}
+
+/// The offset element of a list of one, as librdkafka takes it.
+pub(crate) fn one(at: &TopicPartition, from: Offset) -> Result<TopicPartitionList, KafkaError> {
+    let mut list = TopicPartitionList::with_capacity(1);
+    list.add_partition_offset(&at.topic, raw_partition(at.partition), raw_offset(from))?;
+    Ok(list)
+}

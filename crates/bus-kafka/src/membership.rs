@@ -1,0 +1,194 @@
+//! What a member of a group holds, shared with the transactions that commit for it.
+//!
+//! A partition is given up only while nobody commits for it: [`Membership::moving`] is read by commits and written by
+//! the one who gives up. What Kafka itself takes away, it also fences, by generation and member id.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use drover_bus::{ConsumeError, Position, TopicPartition};
+use rdkafka::TopicPartitionList;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol, StreamConsumer};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaRespErr;
+use tokio::sync::{Notify, RwLock};
+
+use crate::voice::Voice;
+
+/// What the group has decided, until the member is told.
+#[derive(Debug)]
+pub(crate) enum Decision {
+    Assign(Vec<TopicPartition>),
+    Revoke(Vec<TopicPartition>),
+    /// These, all there were, are others' already.
+    Lost(Vec<TopicPartition>),
+}
+
+/// Callbacks of a member: decisions wait for its next poll, and until then nothing moves.
+#[derive(Debug, Default)]
+pub(crate) struct Decisions {
+    voice: Voice,
+    waiting: Mutex<VecDeque<Decision>>,
+    pub decided: Notify,
+    /// Nobody polls any more: decisions are carried out at once.
+    leaving: AtomicBool,
+}
+
+impl Decisions {
+    pub fn new(voice: Voice) -> Self {
+        Self { voice, ..Self::default() }
+    }
+
+    pub fn next(&self) -> Option<Decision> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    /// From now on decisions are carried out at once; those that wait are returned.
+    pub fn leave(&self) -> VecDeque<Decision> {
+        self.leaving.store(true, Ordering::Release);
+        std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl ClientContext for Decisions {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.voice.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.voice.error(&error, reason);
+    }
+}
+
+impl ConsumerContext for Decisions {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, kind: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let assigned = kind == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if self.leaving.load(Ordering::Acquire) {
+            let done = match (consumer.rebalance_protocol(), assigned) {
+                (RebalanceProtocol::Cooperative, true) => consumer.incremental_assign(list),
+                (RebalanceProtocol::Cooperative, false) => consumer.incremental_unassign(list),
+                (RebalanceProtocol::None | RebalanceProtocol::Eager, _) => consumer.unassign(),
+            };
+            if let Err(error) = done {
+                tracing::debug!(%error, "kafka: partitions not given back");
+            }
+            return;
+        }
+        let partitions = crate::convert::partitions(list);
+        let decision = match assigned {
+            true => Decision::Assign(partitions),
+            false if consumer.assignment_lost() => Decision::Lost(partitions),
+            false => Decision::Revoke(partitions),
+        };
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(decision);
+        self.decided.notify_one();
+    }
+}
+
+/// One member's standing.
+pub(crate) struct Membership {
+    pub group: String,
+    pub member: String,
+    pub consumer: Arc<StreamConsumer<Decisions>>,
+    state: Mutex<State>,
+    pub moving: Arc<RwLock<()>>,
+}
+
+struct State {
+    /// Changes when partitions are given up; never the same for two members of one bus.
+    generation: u64,
+    held: BTreeSet<TopicPartition>,
+    fenced: bool,
+}
+
+/// The live members of one bus.
+#[derive(Default)]
+pub(crate) struct Memberships {
+    members: Mutex<HashMap<(String, String), Weak<Membership>>>,
+    generation: AtomicU64,
+}
+
+impl Memberships {
+    /// A generation nobody has had.
+    pub fn next_generation(&self) -> u64 {
+        self.generation.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Adds a member; an earlier one of its name is not found any more.
+    pub fn add(&self, membership: &Arc<Membership>) {
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        members.retain(|_, member| member.strong_count() > 0);
+        members.insert((membership.group.clone(), membership.member.clone()), Arc::downgrade(membership));
+    }
+
+    /// The live member this proof is of.
+    pub fn find(&self, proof: &drover_bus::Membership) -> Option<Arc<Membership>> {
+        let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        members.get(&(proof.group.clone(), proof.member.clone()))?.upgrade()
+    }
+}
+
+impl Membership {
+    pub fn new(group: String, member: String, consumer: StreamConsumer<Decisions>, generation: u64) -> Arc<Self> {
+        let state = Mutex::new(State { generation, held: BTreeSet::new(), fenced: false });
+        Arc::new(Self { group, member, consumer: Arc::new(consumer), state, moving: Arc::default() })
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The proof of now.
+    pub fn proof(&self) -> drover_bus::Membership {
+        let generation = self.state().generation;
+        drover_bus::Membership { group: self.group.clone(), member: self.member.clone(), generation }
+    }
+
+    /// Its partitions are others' now, for good.
+    pub fn fence(&self) {
+        let mut state = self.state();
+        state.fenced = true;
+        state.held.clear();
+    }
+
+    /// Whether everything was lost; librdkafka may know before the member was told.
+    pub fn is_fenced(&self) -> bool {
+        if !self.state().fenced && self.consumer.assignment_lost() {
+            self.fence();
+        }
+        self.state().fenced
+    }
+
+    /// The error of a fenced member.
+    pub fn fenced(&self) -> ConsumeError {
+        ConsumeError::Fenced { group: self.group.clone(), member: self.member.clone() }
+    }
+
+    pub fn gain(&self, partitions: impl IntoIterator<Item = TopicPartition>) {
+        self.state().held.extend(partitions);
+    }
+
+    /// Gives partitions up; proofs of before are no good any more.
+    pub fn give_up(&self, partitions: &[TopicPartition], generation: u64) {
+        let mut state = self.state();
+        state.held.retain(|at| !partitions.contains(at));
+        state.generation = generation;
+    }
+
+    /// Whether all of these are the member's.
+    pub fn holds<'a>(&self, mut positions: impl Iterator<Item = &'a Position>) -> bool {
+        if self.is_fenced() {
+            return false;
+        }
+        let state = self.state();
+        positions.all(|position| state.held.contains(&position.at))
+    }
+
+    /// Whether `proof` is of now.
+    pub fn proves(&self, proof: &drover_bus::Membership) -> bool {
+        self.state().generation == proof.generation
+    }
+}

@@ -1,0 +1,258 @@
+//! How to reach and use a cluster, and the librdkafka settings of each kind of client.
+//!
+//! Settings that promises of the port rest on are set here and cannot be overridden; every other one of librdkafka can.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+
+/// Why options cannot be used; nothing was opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OptionsError {
+    #[error("no brokers are named")]
+    NoBrokers,
+    #[error("{name} is {value}, allowed are {least} to {most}")]
+    Range { name: &'static str, value: u64, least: u64, most: u64 },
+    #[error("min_insync_replicas = {min_insync} is more than replication_factor = {factor}")]
+    Replicas { min_insync: u16, factor: u16 },
+    #[error("option {key} is set by drover itself: what it promises rests on it")]
+    Reserved { key: String },
+    #[error("{key} = {value} needs TLS, which this executable was built without; build it with --features kafka-tls")]
+    NoTls { key: String, value: String },
+    #[error("option {key} = {value}: {reason}")]
+    Refused { key: String, value: String, reason: String },
+    #[error("{reason}")]
+    Client { reason: String },
+}
+
+/// A cluster and how it is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaOptions {
+    /// `HOST:PORT` of some of its brokers.
+    pub brokers: Vec<String>,
+    /// Replicas of each partition of the topics made here.
+    pub replication_factor: u16,
+    /// Replicas that must have a record before it is acknowledged.
+    pub min_insync_replicas: u16,
+    /// Records taken and not yet acknowledged; more make their callers wait.
+    pub queue_messages_max: u32,
+    /// The same in bytes, with what each record costs besides its content.
+    pub queue_bytes_max: u32,
+    /// Settings of librdkafka by their own names: security, compression, addresses.
+    pub client: BTreeMap<String, String>,
+}
+
+impl Default for KafkaOptions {
+    fn default() -> Self {
+        Self {
+            brokers: Vec::new(),
+            replication_factor: 3,
+            min_insync_replicas: 2,
+            queue_messages_max: 100_000,
+            queue_bytes_max: 128 * 1024 * 1024,
+            client: BTreeMap::new(),
+        }
+    }
+}
+
+/// Largest record: leaves room for framing in librdkafka's and Kafka's own limits of about 1 MB a message.
+pub(crate) const RECORD_BYTES_MAX: usize = 990_000;
+/// Largest message of librdkafka, framing included; below a broker's default of 1,048,588 for a whole batch.
+const MESSAGE_BYTES_MAX: usize = 1_000_000;
+/// Bounds of the queue: below, no batch would fit; above, permits of the queue could not be counted.
+const QUEUE_MESSAGES: (u32, u32) = (1_000, 10_000_000);
+const QUEUE_BYTES: (u32, u32) = (4 * 1024 * 1024, 2_000_000_000);
+/// How long records wait for others to share a request with. Most of the wait is spent anyway, on the previous request.
+const LINGER_MS: &str = "1";
+/// Longest transaction; then the coordinator aborts it. Bounds how long a process that died keeps readers waiting.
+pub(crate) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(20);
+/// Bytes that a group's member has fetched before they are polled.
+const FETCHED_KIB_MAX: &str = "16384";
+/// The same of one partition that is followed without a group.
+const FOLLOWED_KIB_MAX: &str = "1024";
+/// The least and the most a broker takes for a session by default.
+const SESSION_TIMEOUT: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(1_800));
+/// Members hear of a rebalance with their heartbeat.
+const HEARTBEAT_MS: &str = "500";
+
+/// What [`KafkaOptions::client`] may not set, with all that begins so.
+const RESERVED: [&str; 21] = [
+    "acks",
+    "request.required.acks",
+    "auto.offset.reset",
+    "bootstrap.servers",
+    "metadata.broker.list",
+    "allow.auto.create.topics",
+    "delivery.timeout.ms",
+    "enable.auto.",
+    "enable.idempotence",
+    "enable.partition.eof",
+    "group.",
+    "heartbeat.interval.ms",
+    "isolation.level",
+    "max.poll.interval.ms",
+    "message.max.bytes",
+    "message.send.max.retries",
+    "message.timeout.ms",
+    "partition.assignment.strategy",
+    "queue.buffering.max.",
+    "session.timeout.ms",
+    "transaction",
+];
+
+impl KafkaOptions {
+    /// Refuses what cannot work, without asking the cluster.
+    pub fn check(&self) -> Result<(), OptionsError> {
+        if self.brokers.iter().all(|broker| broker.trim().is_empty()) {
+            return Err(OptionsError::NoBrokers);
+        }
+        let in_range = |name, value: u32, (least, most): (u32, u32)| {
+            let error = OptionsError::Range { name, value: value.into(), least: least.into(), most: most.into() };
+            if (least..=most).contains(&value) { Ok(()) } else { Err(error) }
+        };
+        in_range("replication_factor", self.replication_factor.into(), (1, 32))?;
+        in_range("min_insync_replicas", self.min_insync_replicas.into(), (1, 32))?;
+        in_range("queue_messages_max", self.queue_messages_max, QUEUE_MESSAGES)?;
+        in_range("queue_bytes_max", self.queue_bytes_max, QUEUE_BYTES)?;
+        let (min_insync, factor) = (self.min_insync_replicas, self.replication_factor);
+        if min_insync > factor {
+            return Err(OptionsError::Replicas { min_insync, factor });
+        }
+        for (key, value) in &self.client {
+            if RESERVED.iter().any(|reserved| key.starts_with(reserved)) {
+                return Err(OptionsError::Reserved { key: key.clone() });
+            }
+            if !cfg!(feature = "tls") && needs_tls(key, value) {
+                return Err(OptionsError::NoTls { key: key.clone(), value: value.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// What all clients have in common.
+    pub(crate) fn common(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("client.id", "drover");
+        // A broker that comes back is found within a second, not within ten.
+        config.set("reconnect.backoff.max.ms", "1000");
+        for (key, value) in &self.client {
+            config.set(key, value);
+        }
+        config.set("bootstrap.servers", self.brokers.join(","));
+        config.set_log_level(RDKafkaLogLevel::Info);
+        config
+    }
+
+    /// The producer behind `append`: idempotent, in order, never giving up on a record by itself.
+    pub(crate) fn producer(&self) -> ClientConfig {
+        let mut config = self.common();
+        if !self.client.contains_key("linger.ms") {
+            config.set("linger.ms", LINGER_MS);
+        }
+        config.set("enable.idempotence", "true").set("acks", "all").set("message.timeout.ms", "0");
+        self.bound(&mut config);
+        config
+    }
+
+    /// The producer of one transactional id. Its records leave at once: a commit waits for them.
+    pub(crate) fn transactor(&self, transactional_id: &str) -> ClientConfig {
+        let mut config = self.common();
+        config.set("transactional.id", transactional_id).set("linger.ms", "0");
+        config.set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());
+        config.set("message.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());
+        self.bound(&mut config);
+        config
+    }
+
+    /// The queue is bounded before librdkafka sees a record, so its own bounds never decide.
+    fn bound(&self, config: &mut ClientConfig) {
+        config.set("message.max.bytes", MESSAGE_BYTES_MAX.to_string());
+        config.set("queue.buffering.max.messages", "0").set("queue.buffering.max.kbytes", "2147483647");
+    }
+
+    /// What all consumers have in common.
+    fn consumer(&self, group: &str, fetched_kib_max: &str) -> ClientConfig {
+        let mut config = self.common();
+        config.set("group.id", group).set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
+        config.set("isolation.level", "read_committed").set("allow.auto.create.topics", "false");
+        config.set("queued.max.messages.kbytes", fetched_kib_max).set("fetch.max.bytes", "8388608");
+        config
+    }
+
+    /// A member of a group: static, so that a restart moves nothing, and cooperative, so that others go on meanwhile.
+    pub(crate) fn member(&self, group: &str, member: &str, session_timeout: Duration) -> ClientConfig {
+        let session = session_timeout.clamp(SESSION_TIMEOUT.0, SESSION_TIMEOUT.1).as_millis().to_string();
+        let mut config = self.consumer(group, FETCHED_KIB_MAX);
+        config.set("group.instance.id", member).set("partition.assignment.strategy", "cooperative-sticky");
+        config.set("session.timeout.ms", &session).set("max.poll.interval.ms", &session);
+        config.set("heartbeat.interval.ms", HEARTBEAT_MS);
+        // Positions are given with each assignment; this is for those that retention has overtaken.
+        config.set("auto.offset.reset", "earliest");
+        config
+    }
+
+    /// A client that reads what it is told to, and asks. Never joins its group.
+    pub(crate) fn reader(&self) -> ClientConfig {
+        let mut config = self.consumer("drover.readers", FOLLOWED_KIB_MAX);
+        config.set("auto.offset.reset", "error").set("enable.partition.eof", "true");
+        config
+    }
+
+    /// A client that asks for the committed offsets of a group it does not join.
+    pub(crate) fn inspector(&self, group: &str) -> ClientConfig {
+        self.consumer(group, FOLLOWED_KIB_MAX)
+    }
+}
+
+fn needs_tls(key: &str, value: &str) -> bool {
+    let value = value.to_ascii_lowercase();
+    let mechanism = matches!(key, "sasl.mechanism" | "sasl.mechanisms") && value.starts_with("scram");
+    key.starts_with("ssl.") || mechanism || (key == "security.protocol" && value.ends_with("ssl"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(client: &[(&str, &str)]) -> KafkaOptions {
+        let client = client.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        KafkaOptions { brokers: vec!["127.0.0.1:9092".to_owned()], client, ..KafkaOptions::default() }
+    }
+
+    #[test]
+    fn what_promises_rest_on_cannot_be_set() {
+        for key in ["acks", "message.timeout.ms", "group.instance.id", "transactional.id", "queue.buffering.max.kbytes"]
+        {
+            assert_eq!(with(&[(key, "1")]).check(), Err(OptionsError::Reserved { key: key.to_owned() }));
+        }
+        assert_eq!(with(&[("compression.type", "zstd")]).check(), Ok(()));
+    }
+
+    #[test]
+    fn bounds_and_replicas_are_checked() {
+        assert_eq!(KafkaOptions::default().check(), Err(OptionsError::NoBrokers));
+        let few = KafkaOptions { replication_factor: 1, ..with(&[]) };
+        assert_eq!(few.check(), Err(OptionsError::Replicas { min_insync: 2, factor: 1 }));
+        for queue_messages_max in [QUEUE_MESSAGES.0, QUEUE_MESSAGES.1] {
+            assert_eq!(KafkaOptions { queue_messages_max, ..with(&[]) }.check(), Ok(()));
+        }
+        for queue_messages_max in [QUEUE_MESSAGES.0 - 1, QUEUE_MESSAGES.1 + 1] {
+            let error = KafkaOptions { queue_messages_max, ..with(&[]) }.check().expect_err("out of range");
+            assert!(error.to_string().starts_with("queue_messages_max is "), "{error}");
+        }
+    }
+
+    #[test]
+    #[cfg(not(feature = "tls"))]
+    fn without_tls_a_setting_that_needs_it_names_the_feature() {
+        for (key, value) in
+            [("security.protocol", "SASL_SSL"), ("sasl.mechanisms", "SCRAM-SHA-512"), ("ssl.ca.location", "ca.pem")]
+        {
+            let error = with(&[(key, value)]).check().expect_err("refused").to_string();
+            assert!(error.starts_with(key) && error.contains("--features kafka-tls"), "{error}");
+        }
+        assert_eq!(with(&[("security.protocol", "sasl_plaintext"), ("sasl.mechanisms", "PLAIN")]).check(), Ok(()));
+    }
+}

@@ -1,0 +1,236 @@
+//! Reading partitions without a group, each from where the caller says.
+//!
+//! Whoever follows a partition asks again and again for what comes next. So a [`Cursor`] stays where its last read
+//! ended, fetching ahead a little, and the next read goes on there; only a read from elsewhere moves one. A lane is one
+//! client: it can hold each partition once, so several who read the same partition at different places need several.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use drover_bus::{Bounds, Offset, ReadError, Stored, TopicPartition};
+use rdkafka::consumer::StreamConsumer;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::ask::{Asker, PATIENCE};
+use crate::cursor::{Cursor, Took};
+use crate::options::{KafkaOptions, OptionsError};
+use crate::voice::{Plain, Voice};
+
+/// Clients for reading, and so cursors on one partition.
+const LANES_MAX: usize = 8;
+/// Cursors of all partitions; each may hold 1 MiB that was fetched ahead.
+const CURSORS_MAX: usize = 512;
+/// A cursor nobody used for this long is moved rather than another client opened.
+const RESTED: Duration = Duration::from_secs(1);
+/// A cursor nobody used for this long is given up.
+const FORGOTTEN: Duration = Duration::from_secs(60);
+/// Wait for a record that is known to be there and should be under way.
+const GRACE: Duration = Duration::from_millis(50);
+
+/// All cursors.
+pub(crate) struct Readers {
+    options: KafkaOptions,
+    asker: Arc<Asker>,
+    state: Mutex<State>,
+    /// A cursor has come back, or was given up.
+    freed: Notify,
+}
+
+struct State {
+    lanes: Vec<Arc<Lane>>,
+    /// Cursors nobody reads by now, the one used longest ago first.
+    idle: Vec<Cursor>,
+}
+
+/// One client and the partitions it holds.
+pub(crate) struct Lane {
+    pub client: Arc<StreamConsumer<Plain>>,
+    taken: Mutex<HashSet<TopicPartition>>,
+    events: JoinHandle<()>,
+}
+
+impl Lane {
+    /// Opens a client; it connects by itself.
+    pub fn open(options: &KafkaOptions, voice: &Voice) -> Result<Arc<Self>, OptionsError> {
+        let client: StreamConsumer<Plain> = crate::create(&options.reader(), Plain(voice.clone()))?;
+        let client = Arc::new(client);
+        let (served, voice) = (client.clone(), voice.clone());
+        // Errors of the client as such come here, and want to be taken.
+        let events = tokio::spawn(async move {
+            loop {
+                if let Err(error) = served.recv().await {
+                    voice.error(&error, &error.to_string());
+                }
+            }
+        });
+        Ok(Arc::new(Self { client, taken: Mutex::default(), events }))
+    }
+
+    fn take(&self, at: &TopicPartition) -> bool {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(at.clone())
+    }
+
+    /// The partition is free again.
+    pub fn release(&self, at: &TopicPartition) {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(at);
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.events.abort();
+    }
+}
+
+impl Readers {
+    /// `first` is there anyway: it is the client that asks.
+    pub fn new(options: KafkaOptions, asker: Arc<Asker>, first: Arc<Lane>) -> Self {
+        let state = State { lanes: vec![first], idle: Vec::new() };
+        Self { options, asker, state: Mutex::new(state), freed: Notify::new() }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As the port promises. No records means: when this was asked, the end was at `from`.
+    pub async fn read(
+        &self,
+        at: &TopicPartition,
+        from: Offset,
+        bytes_max: usize,
+        wait: Duration,
+    ) -> Result<Vec<Stored>, ReadError> {
+        let deadline = Instant::now() + wait;
+        let (mut cursor, until) = match self.resume(at, from) {
+            Some(cursor) => (cursor, deadline),
+            None => {
+                let bounds = self.asker.bounds(at).await?;
+                within(bounds, from)?;
+                if from == bounds.end && wait.is_zero() {
+                    return Ok(Vec::new());
+                }
+                (self.place(at, from).await?, deadline.max(Instant::now() + GRACE))
+            }
+        };
+        match cursor.take(bytes_max, until, false).await? {
+            Took::Records(records) => return Ok(self.keep(cursor, records)),
+            Took::Nothing | Took::End => {}
+            Took::Gone => return self.again(cursor, at, from, bytes_max).await,
+        }
+        let bounds = self.asker.bounds(at).await?;
+        within(bounds, from)?;
+        if cursor.is_clear_to(bounds.end) {
+            return Ok(self.keep(cursor, Vec::new()));
+        }
+        match cursor.take(bytes_max, Instant::now() + GRACE, false).await? {
+            Took::Records(records) => Ok(self.keep(cursor, records)),
+            Took::Nothing | Took::End | Took::Gone => self.again(cursor, at, from, bytes_max).await,
+        }
+    }
+
+    /// Something was there that did not come: a new cursor finds out whether it is a record or a gap up to the end.
+    async fn again(
+        &self,
+        cursor: Cursor,
+        at: &TopicPartition,
+        from: Offset,
+        bytes_max: usize,
+    ) -> Result<Vec<Stored>, ReadError> {
+        self.give_up(cursor);
+        let bounds = self.asker.bounds(at).await?;
+        within(bounds, from)?;
+        let mut cursor = self.place(at, from).await?;
+        match cursor.take(bytes_max, Instant::now() + PATIENCE, true).await? {
+            Took::Records(records) => Ok(self.keep(cursor, records)),
+            Took::End => {
+                cursor.note_clear_to(bounds.end);
+                Ok(self.keep(cursor, Vec::new()))
+            }
+            Took::Nothing | Took::Gone => {
+                let reason = self.asker.voice().explain(format!("no records of {}/{}", at.topic, at.partition));
+                self.give_up(cursor);
+                Err(ReadError::Unavailable { reason })
+            }
+        }
+    }
+
+    /// The cursor that stands there, if nobody else reads by it.
+    fn resume(&self, at: &TopicPartition, from: Offset) -> Option<Cursor> {
+        let mut state = self.state();
+        let place = state.idle.iter().position(|cursor| cursor.stands_at(at, from))?;
+        Some(state.idle.remove(place))
+    }
+
+    fn keep(&self, mut cursor: Cursor, records: Vec<Stored>) -> Vec<Stored> {
+        cursor.rest();
+        self.state().idle.push(cursor);
+        self.freed.notify_waiters();
+        records
+    }
+
+    fn give_up(&self, cursor: Cursor) {
+        drop(cursor);
+        self.freed.notify_waiters();
+    }
+
+    /// A cursor that stands there; waits while too many are in use.
+    async fn place(&self, at: &TopicPartition, from: Offset) -> Result<Cursor, ReadError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut freed = std::pin::pin!(self.freed.notified());
+            // Listening begins before looking.
+            freed.as_mut().enable();
+            if let Some(lane) = self.room(at).map_err(|error| unavailable(error.to_string()))? {
+                return Cursor::open(lane, at, from).map_err(|error| self.asker.unreadable(at, &error));
+            }
+            if tokio::time::timeout_at(deadline, freed).await.is_err() {
+                return Err(unavailable(format!("kafka: more than {LANES_MAX} read {}/{}", at.topic, at.partition)));
+            }
+        }
+    }
+
+    /// A lane on which the partition was free and is now taken.
+    fn room(&self, at: &TopicPartition) -> Result<Option<Arc<Lane>>, OptionsError> {
+        let mut given_up = Vec::new();
+        let mut state = self.state();
+        let now = Instant::now();
+        while state.idle.first().is_some_and(|c| c.rested(now) > FORGOTTEN)
+            || (state.idle.len() >= CURSORS_MAX && !state.idle.is_empty())
+        {
+            given_up.push(state.idle.remove(0));
+        }
+        drop(state);
+        drop(given_up);
+        let mut state = self.state();
+        if let Some(lane) = state.lanes.iter().find(|lane| lane.take(at)) {
+            return Ok(Some(lane.clone()));
+        }
+        let full = state.lanes.len() >= LANES_MAX;
+        let rested = state.idle.iter().position(|c| c.is_on(at) && (full || c.rested(now) > RESTED));
+        if let Some(place) = rested {
+            let cursor = state.idle.remove(place);
+            let lane = cursor.lane();
+            drop(cursor);
+            return Ok(lane.take(at).then_some(lane));
+        }
+        if full {
+            return Ok(None);
+        }
+        let lane = Lane::open(&self.options, self.asker.voice())?;
+        lane.take(at);
+        state.lanes.push(lane.clone());
+        Ok(Some(lane))
+    }
+}
+
+fn within(Bounds { earliest, end }: Bounds, from: Offset) -> Result<(), ReadError> {
+    if (earliest..=end).contains(&from) { Ok(()) } else { Err(ReadError::OutOfRange { from, earliest, end }) }
+}
+
+fn unavailable(reason: String) -> ReadError {
+    ReadError::Unavailable { reason }
+}

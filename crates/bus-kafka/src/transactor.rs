@@ -1,0 +1,276 @@
+//! The producer of one transactional id: each commit is one transaction from begin to end.
+//!
+//! What is certain is told as it is: aborted, refused, fenced, rebalanced. Only when the end of a commit stays unknown
+//! the transactor is closed: its holder opens it anew, which ends what may be open, and reads what was committed.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use drover_bus::{AppendError, Outgoing, Partition, Position, TransactError, Transaction, Transactor};
+use rdkafka::consumer::{Consumer, ConsumerGroupMetadata};
+use rdkafka::error::{KafkaError, RDKafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{Producer, ThreadedProducer};
+use tokio::sync::{Mutex, OwnedRwLockReadGuard};
+
+use crate::appends::{Appends, Delivering};
+use crate::ask::{Asker, blocking, is_unknown, words};
+use crate::batch::Batch;
+use crate::convert::{list, to_send};
+use crate::membership::{Membership, Memberships};
+use crate::options::{KafkaOptions, RECORD_BYTES_MAX, TRANSACTION_TIMEOUT};
+
+/// One call of librdkafka; it is made again until [`DECISION`].
+const CALL: Duration = Duration::from_secs(5);
+/// Longest time to open, to commit or to abort; after that the outcome is unknown.
+const DECISION: Duration = Duration::from_secs(60);
+
+/// What every transactor is made of.
+pub(crate) struct Transactors {
+    pub options: KafkaOptions,
+    pub asker: Arc<Asker>,
+    pub appends: Arc<Appends>,
+    pub memberships: Arc<Memberships>,
+}
+
+/// A transactor over Kafka.
+pub(crate) struct KafkaTransactor {
+    id: String,
+    asker: Arc<Asker>,
+    appends: Arc<Appends>,
+    memberships: Arc<Memberships>,
+    /// Held for as long as a transaction is under way, even if nobody waits for it any more.
+    line: Arc<Mutex<Line>>,
+}
+
+/// The producer, and why it is closed.
+struct Line {
+    producer: ThreadedProducer<Delivering>,
+    closed: Option<TransactError>,
+}
+
+/// A transaction that can be sent.
+struct Work {
+    id: String,
+    records: Vec<Outgoing>,
+    partitions: Vec<Partition>,
+    offsets: Option<Offsets>,
+}
+
+/// Offsets to commit, for a member that gives nothing up meanwhile.
+struct Offsets {
+    next: Vec<Position>,
+    membership: Arc<Membership>,
+    _standing: OwnedRwLockReadGuard<()>,
+}
+
+impl Transactors {
+    /// As the port promises. [`TransactError::Aborted`] if the cluster does not answer.
+    pub async fn open(&self, id: &str) -> Result<KafkaTransactor, TransactError> {
+        let voice = self.asker.voice().clone();
+        let context = Delivering::new(voice.clone(), Some(self.asker.clone()), Arc::new(AtomicBool::new(false)));
+        let aborted = |reason: String| TransactError::Aborted { reason };
+        let producer: ThreadedProducer<Delivering> =
+            crate::create(&self.options.transactor(id), context).map_err(|error| aborted(error.to_string()))?;
+        let opened = blocking(move || persist(|| producer.init_transactions(CALL)).map(|()| producer)).await;
+        let producer = opened.map_err(|error| aborted(voice.explain(words(&error))))?;
+        Ok(KafkaTransactor {
+            id: id.to_owned(),
+            asker: self.asker.clone(),
+            appends: self.appends.clone(),
+            memberships: self.memberships.clone(),
+            line: Arc::new(Mutex::new(Line { producer, closed: None })),
+        })
+    }
+}
+
+impl KafkaTransactor {
+    async fn offsets(
+        &self,
+        offsets: Option<(drover_bus::Membership, Vec<Position>)>,
+    ) -> Result<Option<Offsets>, TransactError> {
+        let Some((proof, next)) = offsets else { return Ok(None) };
+        let rebalanced = || TransactError::Rebalanced { group: proof.group.clone() };
+        let membership = self.memberships.find(&proof).ok_or_else(rebalanced)?;
+        let standing = membership.moving.clone().read_owned().await;
+        if !membership.proves(&proof) || !membership.holds(next.iter()) {
+            return Err(rebalanced());
+        }
+        Ok(Some(Offsets { next, membership, _standing: standing }))
+    }
+}
+
+#[async_trait]
+impl Transactor for KafkaTransactor {
+    async fn commit(&mut self, transaction: Transaction) -> Result<Vec<Position>, TransactError> {
+        let Transaction { records, offsets } = transaction;
+        let partitions = self.appends.place(&records).await?;
+        let mut line = self.line.clone().lock_owned().await;
+        if let Some(closed) = &line.closed {
+            return Err(closed.clone());
+        }
+        let offsets = self.offsets(offsets).await?;
+        let work = Work { id: self.id.clone(), records, partitions, offsets };
+        let asker = self.asker.clone();
+        blocking(move || {
+            let outcome = line.run(&work, &asker);
+            match &outcome {
+                Err(error @ TransactError::Fenced { .. }) => line.closed = Some(error.clone()),
+                Err(TransactError::Unknown { reason }) => {
+                    let reason = format!("an earlier commit stayed undecided: {reason}");
+                    line.closed = Some(TransactError::Unknown { reason });
+                }
+                Ok(_)
+                | Err(TransactError::Rebalanced { .. } | TransactError::Refused(_) | TransactError::Aborted { .. }) => {
+                }
+            }
+            outcome
+        })
+        .await
+    }
+}
+
+impl Line {
+    fn run(&self, work: &Work, asker: &Asker) -> Result<Vec<Position>, TransactError> {
+        let begun = Instant::now();
+        let (tickets, outcome) = Batch::tracked(&work.records, &work.partitions, None);
+        let committed = self.producer.begin_transaction().and_then(|()| {
+            for ((outgoing, partition), ticket) in work.records.iter().zip(&work.partitions).zip(tickets) {
+                if let Err((error, back)) = self.producer.send(to_send(outgoing, *partition, Box::new(ticket))) {
+                    back.delivery_opaque.failed(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail));
+                    return Err(error);
+                }
+            }
+            if let Some(offsets) = &work.offsets {
+                let metadata = offsets.metadata()?;
+                let next = list(&offsets.next);
+                persist(|| self.producer.send_offsets_to_transaction(&next, &metadata, CALL))?;
+            }
+            persist(|| self.producer.commit_transaction(CALL))
+        });
+        let mut outcome = outcome;
+        match committed {
+            // All deliveries were reported before the commit was sent.
+            Ok(()) => match outcome.try_recv() {
+                Ok(Ok(positions)) => {
+                    asker.voice().all_well();
+                    Ok(positions)
+                }
+                Ok(Err(_)) | Err(_) => {
+                    let reason = "committed, but positions are missing".to_owned();
+                    Err(TransactError::Unknown { reason })
+                }
+            },
+            Err(error) => {
+                let undone = self.undo(work, &error, begun, asker)?;
+                let failed = outcome.try_recv().ok().and_then(Result::err);
+                Err(work.verdict(undone, failed))
+            }
+        }
+    }
+
+    /// Aborts; returns why, once it is certain that nothing is visible.
+    fn undo(
+        &self,
+        work: &Work,
+        error: &KafkaError,
+        begun: Instant,
+        asker: &Asker,
+    ) -> Result<(RDKafkaErrorCode, String), TransactError> {
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+        let reason = asker.voice().explain(words(error));
+        let aborted = match fatal(error).or_else(|| self.producer.client().fatal_error().map(|(code, _)| code)) {
+            Some(code) => Err(code),
+            None => persist(|| self.producer.abort_transaction(CALL)).map_err(|error| {
+                fatal(&error)
+                    .or_else(|| self.producer.client().fatal_error().map(|(code, _)| code))
+                    .unwrap_or(RDKafkaErrorCode::Fail)
+            }),
+        };
+        match aborted {
+            Ok(()) => Ok((code, reason)),
+            // The coordinator fences a transaction that took too long just as it fences an older holder.
+            Err(code) if is_fence(code) && begun.elapsed() < TRANSACTION_TIMEOUT => {
+                Err(TransactError::Fenced { transactional_id: work.id.clone() })
+            }
+            Err(_) => Err(TransactError::Unknown { reason }),
+        }
+    }
+}
+
+impl Work {
+    /// What an aborted transaction means for its sender.
+    fn verdict(
+        &self,
+        (code, reason): (RDKafkaErrorCode, String),
+        failed: Option<(usize, RDKafkaErrorCode)>,
+    ) -> TransactError {
+        if let Some((index, code)) = failed
+            && let Some(refusal) = refusal(&self.records[index], code)
+        {
+            return TransactError::Refused(refusal);
+        }
+        let Some(Offsets { next, membership, .. }) = &self.offsets else { return TransactError::Aborted { reason } };
+        if matches!(code, RDKafkaErrorCode::UnknownMemberId | RDKafkaErrorCode::FencedInstanceId) {
+            membership.fence();
+        }
+        if membership.holds(next.iter()) {
+            // A generation that was only outdated: the group has moved on without moving these partitions.
+            return TransactError::Aborted { reason };
+        }
+        TransactError::Rebalanced { group: membership.group.clone() }
+    }
+}
+
+impl Offsets {
+    fn metadata(&self) -> Result<ConsumerGroupMetadata, KafkaError> {
+        self.membership.consumer.group_metadata().ok_or(KafkaError::Canceled)
+    }
+}
+
+/// A record that the cluster will never take; `None`: it may, later.
+fn refusal(outgoing: &Outgoing, code: RDKafkaErrorCode) -> Option<AppendError> {
+    let topic = outgoing.topic.to_string();
+    match code {
+        code if is_unknown(code) => Some(AppendError::UnknownTopic { topic }),
+        RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize => {
+            Some(AppendError::TooLarge { bytes: outgoing.record.bytes(), limit: RECORD_BYTES_MAX })
+        }
+        RDKafkaErrorCode::TopicAuthorizationFailed
+        | RDKafkaErrorCode::InvalidRecord
+        | RDKafkaErrorCode::InvalidTimestamp
+        | RDKafkaErrorCode::PolicyViolation => Some(AppendError::Refused { topic, reason: code.to_string() }),
+        _ => None,
+    }
+}
+
+/// Makes a call again for as long as that may help, up to [`DECISION`].
+fn persist(mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
+    let since = Instant::now();
+    loop {
+        match call() {
+            Err(error) if passing(&error) && since.elapsed() < DECISION => {}
+            decided => return decided,
+        }
+    }
+}
+
+fn passing(error: &KafkaError) -> bool {
+    match error {
+        KafkaError::Transaction(error) => error.is_retriable() && !error.is_fatal() && !error.txn_requires_abort(),
+        KafkaError::Flush(code) => *code == RDKafkaErrorCode::OperationTimedOut,
+        _ => false,
+    }
+}
+
+fn fatal(error: &KafkaError) -> Option<RDKafkaErrorCode> {
+    match error {
+        KafkaError::Transaction(error) => error.is_fatal().then(|| RDKafkaError::code(error)),
+        _ => None,
+    }
+}
+
+fn is_fence(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
+}

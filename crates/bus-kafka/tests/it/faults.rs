@@ -1,0 +1,130 @@
+//! A broker that dies, and one that hangs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use drover_backends::kafka::Kafka;
+use drover_bus::{Bus, Topic};
+use drover_bus_kafka::{KafkaBus, KafkaOptions};
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+use crate::broker::{bus, options, own, record, topic, values, with, within};
+
+/// How long the broker hangs; `DROVER_KAFKA_HANG_SECONDS` makes it longer.
+const HANG: Duration = Duration::from_secs(10);
+
+/// Appends `count` records of one key one after the other, and returns those that were acknowledged, in order.
+async fn append_all(bus: &KafkaBus, topic: &Topic, key: &str, count: usize) -> Vec<String> {
+    let mut acknowledged = Vec::new();
+    for number in 0..count {
+        let value = format!("{key}-{number}");
+        let receipt = bus.append(vec![record(topic, key, &value)]).await.expect("is taken");
+        if receipt.await.is_ok() {
+            acknowledged.push(value);
+        }
+    }
+    acknowledged
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_missing_after_the_broker_was_killed_under_appends() {
+    let Some(kafka) = own("").await else { return };
+    let bus = bus(&kafka);
+    let topic = topic(&bus, "killed", 1).await;
+    let keys = ["a", "b", "c"];
+    let appending = keys.map(|key| {
+        let (bus, topic) = (bus.clone(), topic.clone());
+        tokio::spawn(async move { append_all(&bus, &topic, key, 3_000).await })
+    });
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        with(&kafka, Kafka::kill).await;
+        with(&kafka, Kafka::restart).await;
+    }
+    let mut expected = Vec::new();
+    for task in appending {
+        expected.push(within(task).await.expect("no panic"));
+    }
+    let stored = within(values(&bus, &topic, 0)).await;
+    for (key, acknowledged) in keys.iter().zip(expected) {
+        let of_key: Vec<_> = stored.iter().filter(|value| value.starts_with(key)).cloned().collect();
+        assert_eq!(acknowledged.len(), 3_000, "a broker that comes back is no reason to give a record up");
+        assert_eq!(of_key, acknowledged, "in order, each once");
+    }
+}
+
+fn resident_bytes() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("readable");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+    line.trim().trim_end_matches("kB").trim().parse::<usize>().expect("a number") * 1024
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_broker_hangs_callers_wait_memory_is_bounded_and_afterwards_all_is_there() {
+    const COUNT: usize = 200_000;
+    let Some(kafka) = own("").await else { return };
+    let seconds = std::env::var("DROVER_KAFKA_HANG_SECONDS").ok().and_then(|text| text.parse().ok());
+    let hang = seconds.map_or(HANG, Duration::from_secs);
+    let bus = KafkaBus::open(KafkaOptions { queue_messages_max: 20_000, ..options(&kafka) }).expect("opens");
+    let topic = topic(&bus, "hung", 1).await;
+    let first = bus.append(vec![record(&topic, "k", "first")]).await.expect("is taken");
+    within(first).await.expect("is acknowledged");
+
+    with(&kafka, Kafka::pause).await;
+    let before = resident_bytes();
+    let taken = Arc::new(AtomicUsize::new(0));
+    let appending = tokio::spawn({
+        let (bus, topic, taken) = (bus.clone(), topic.clone(), taken.clone());
+        async move {
+            let mut receipts = Vec::new();
+            for number in 0..COUNT / 100 {
+                let batch = (0..100).map(|n| record(&topic, "k", &(number * 100 + n).to_string())).collect();
+                receipts.push(bus.append(batch).await.expect("is taken"));
+                taken.fetch_add(100, Ordering::Relaxed);
+            }
+            futures::future::try_join_all(receipts).await
+        }
+    });
+    tokio::time::sleep(hang).await;
+    assert!(!appending.is_finished());
+    assert!(bus.records_waiting() <= 20_000, "{} records wait", bus.records_waiting());
+    assert_eq!(taken.load(Ordering::Relaxed), 20_000, "the next caller waits");
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < 64 << 20, "{grown} bytes more for 20,000 records");
+    let read = bus.read(&drover_bus::TopicPartition::new(topic.clone(), 0), 1, 1, Duration::ZERO).await;
+    assert!(read.is_err(), "a hung broker's silence is no answer: {read:?}");
+
+    with(&kafka, Kafka::resume).await;
+    within(appending).await.expect("no panic").expect("all are acknowledged");
+    let stored = within(values(&bus, &topic, 0)).await;
+    assert_eq!(stored.len(), COUNT + 1);
+    assert!(stored[1..].iter().enumerate().all(|(place, value)| *value == place.to_string()), "in order, each once");
+}
+
+/// A stand-in for brokers, because real ones do not make a producer fail for good when asked to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_producer_that_fails_for_good_leaves_its_records_unacknowledged_and_a_new_one_takes_over() {
+    let cluster = MockCluster::new(1).expect("a cluster");
+    cluster.create_topic("t", 1, 1).expect("a topic");
+    let brokers = vec![cluster.bootstrap_servers()];
+    let options = KafkaOptions { brokers, replication_factor: 1, min_insync_replicas: 1, ..KafkaOptions::default() };
+    let bus = KafkaBus::open(options).expect("opens");
+    let topic: Topic = "t".into();
+    let append = async |value: &str| {
+        let receipt = bus.append(vec![record(&topic, "k", value)]).await.expect("is taken");
+        within(receipt).await
+    };
+    append("before").await.expect("is acknowledged");
+    let desynchronised = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[desynchronised]);
+    append("lost").await.expect_err("nobody knows");
+    within(async {
+        while append("after").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert_eq!((bus.producers_replaced(), bus.records_waiting()), (1, 0));
+}

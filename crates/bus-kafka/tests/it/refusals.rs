@@ -1,0 +1,78 @@
+//! What cannot work says so in one line.
+
+use std::time::Duration;
+
+use drover_bus::{AdminError, AppendError, Bus, TopicConfig};
+use drover_bus_kafka::{KafkaBus, KafkaOptions};
+
+use crate::broker::{options, own, record, shared, within};
+
+/// One listener for clients, with passwords; the node itself uses it, too.
+const SASL: &str = r#"
+listeners=SASL_PLAINTEXT://127.0.0.1:PORT,CONTROLLER://127.0.0.1:CONTROLLER_AT
+advertised.listeners=SASL_PLAINTEXT://127.0.0.1:PORT
+inter.broker.listener.name=SASL_PLAINTEXT
+sasl.enabled.mechanisms=PLAIN
+sasl.mechanism.inter.broker.protocol=PLAIN
+listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required username="node" password="n" user_node="n" user_drover="right";
+"#;
+
+fn config(topic: &str) -> TopicConfig {
+    TopicConfig { topic: topic.into(), partitions: 1, compact: false, retention_ms: None, retention_bytes: None }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn too_few_brokers_for_the_replicas_are_named() {
+    let Some(kafka) = shared().await else { return };
+    let bus = KafkaBus::open(KafkaOptions { replication_factor: 3, ..options(kafka) }).expect("opens");
+    let refused = within(bus.create_topic(config("replicas"))).await.expect_err("one broker");
+    assert_eq!(
+        refused.to_string(),
+        "topic replicas is refused: replication factor 3 wants as many brokers, there is 1; see bus.kafka.replication_factor"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_with_another_number_of_partitions_is_named_with_both() {
+    let Some(kafka) = shared().await else { return };
+    let bus = KafkaBus::open(options(kafka)).expect("opens");
+    assert_eq!(bus.create_topic(config("counted")).await, Ok(true));
+    let refused = bus.create_topic(TopicConfig { partitions: 5, ..config("counted") }).await.expect_err("has 1");
+    assert_eq!(refused.to_string(), "topic counted exists with 1 partitions, 5 were asked for");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn brokers_that_cannot_be_reached_are_waited_for_and_named() {
+    let brokers = vec!["127.0.0.1:1".to_owned()];
+    let bus = KafkaBus::open(KafkaOptions { brokers, ..KafkaOptions::default() }).expect("opens");
+    let refused = within(bus.append(vec![record(&"t".into(), "k", "v")])).await.err().expect("nobody is there");
+    assert!(matches!(&refused, AppendError::Unavailable { reason } if reason.contains("127.0.0.1:1")), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_password_is_said_and_the_right_one_works() {
+    let Some(kafka) = own(SASL).await else { return };
+    let with = |password: &str| {
+        let client = [
+            ("security.protocol", "sasl_plaintext"),
+            ("sasl.mechanism", "PLAIN"),
+            ("sasl.username", "drover"),
+            ("sasl.password", password),
+        ];
+        let client = client.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        KafkaBus::open(KafkaOptions { client, ..options(&kafka) }).expect("opens")
+    };
+    let wrong = with("wrong");
+    let refused = within(async {
+        loop {
+            match wrong.create_topic(config("secret")).await {
+                Err(AdminError::Unavailable { reason }) if reason.contains("uthentication") => return reason,
+                other => assert!(matches!(other, Err(AdminError::Unavailable { .. })), "{other:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert!(!refused.contains('\n') && !refused.contains("wrong"), "{refused}");
+    assert_eq!(within(with("right").create_topic(config("secret"))).await, Ok(true));
+}
