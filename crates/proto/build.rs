@@ -1,11 +1,27 @@
 //! Compiles `proto/` without protoc.
 
+use std::fmt::Write;
+use std::path::Path;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = "../../proto";
     let files = ["types", "registry", "rules", "ingress", "shadow", "storage"]
         .map(|name| format!("{root}/drover/{name}/v1/{name}.proto"));
     println!("cargo:rerun-if-changed={root}");
     let descriptors = protox::compile(files, [root])?;
+    // The paths of all methods whose `idempotency_level` is anything but unknown.
+    let mut idempotent = String::new();
+    for file in &descriptors.file {
+        for service in &file.service {
+            for method in &service.method {
+                if method.options.as_ref().and_then(|options| options.idempotency_level).unwrap_or(0) != 0 {
+                    writeln!(idempotent, "\"/{}.{}/{}\",", file.package(), service.name(), method.name())?;
+                }
+            }
+        }
+    }
+    let out = std::env::var("OUT_DIR")?;
+    std::fs::write(Path::new(&out).join("idempotent.rs"), format!("&[\n{idempotent}]\n"))?;
     tonic_prost_build::configure().compile_fds(descriptors)?;
     Ok(())
 }

@@ -3,3 +3,4 @@
 mod first_path;
 mod killed;
 mod shadows;
+mod traces;

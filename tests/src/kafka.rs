@@ -19,6 +19,8 @@ pub struct Output {
     pub value: String,
     /// Names of its headers.
     pub headers: Vec<String>,
+    /// Its trace context, if it carries one.
+    pub traceparent: Option<String>,
 }
 
 /// All records of a topic from its start to its present end, by partition and offset.
@@ -44,12 +46,14 @@ pub fn read_committed(brokers: &str, topic: &str) -> anyhow::Result<Vec<Output>>
         let message = consumer.poll(TIMEOUT).context("no record within the timeout")??;
         let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
         let headers = message.headers().map(|headers| headers.iter().map(|h| h.key.to_owned()).collect());
+        let traceparent = message.headers().and_then(|headers| headers.iter().find(|h| h.key == "traceparent"));
         outputs.push(Output {
             partition: message.partition(),
             offset: message.offset(),
             key: text(message.key()),
             value: text(message.payload()),
             headers: headers.unwrap_or_default(),
+            traceparent: traceparent.map(|header| text(header.value)),
         });
     }
     outputs.sort_by_key(|output| (output.partition, output.offset));

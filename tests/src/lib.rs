@@ -2,12 +2,16 @@
 //!
 //! `platform` knows it only from outside: flags, ports, files; `world` and `shadows` run services on virtual time.
 
+mod collector;
+mod device;
 mod kafka;
 mod platform;
 pub mod shadows;
 mod tools;
 pub mod world;
 
+pub use collector::{Collector, Manner};
+pub use device::publish;
 pub use kafka::{Output, read_committed};
 pub use platform::Platform;
 pub use tools::{lines_of, python, script, tool};

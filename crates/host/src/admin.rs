@@ -41,13 +41,20 @@ fn routes(health: Health, metrics: Metrics) -> Router {
         .route("/metrics", get(exposition).with_state(metrics))
 }
 
-/// 200 `{"ready": true}`, or 503 `{"ready": false, "waiting": {SERVICE: WHY}}`.
+/// 200 `{"ready": true}`, or 503 `{"ready": false, "waiting": {WHO: WHY}}`; in either `"missed": {WHAT: WHY}` is what
+/// the process can do without but does not reach.
 async fn readiness(State(health): State<Health>) -> impl IntoResponse {
     let waiting: BTreeMap<&str, String> = health.obstacles().into_iter().collect();
-    if waiting.is_empty() {
-        return (StatusCode::OK, Json(serde_json::json!({"ready": true})));
+    let missed = health.missed();
+    let mut answer = serde_json::json!({"ready": waiting.is_empty()});
+    let status = if waiting.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if !waiting.is_empty() {
+        answer["waiting"] = serde_json::json!(waiting);
     }
-    (StatusCode::SERVICE_UNAVAILABLE, Json(serde_json::json!({"ready": false, "waiting": waiting})))
+    if !missed.is_empty() {
+        answer["missed"] = serde_json::json!(missed);
+    }
+    (status, Json(answer))
 }
 
 async fn exposition(State(metrics): State<Metrics>) -> impl IntoResponse {
@@ -84,7 +91,10 @@ mod tests {
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(body(response).await, r#"{"ready":false,"waiting":{"two":"catching up"}}"#);
         two.ready();
-        assert_eq!(ask(&health, &metrics, "/readyz").await.status(), StatusCode::OK);
+        health.miss("three", Some("away".to_owned()));
+        let response = ask(&health, &metrics, "/readyz").await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(body(response).await, r#"{"ready":true,"missed":{"three":"away"}}"#);
         one.waiting("draining");
         assert_eq!(ask(&health, &metrics, "/healthz").await.status(), StatusCode::OK, "alive even while not ready");
     }

@@ -11,7 +11,7 @@ use drover_types::{Clock, TELEMETRY_TOPIC};
 use crate::config::{BusConfig, BusKind};
 use crate::{Ready, Shutdown};
 
-/// Pause before a cluster that is away is asked again.
+/// Pause before a log that is away is asked again.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Why there is no log; each says what to do.
@@ -25,7 +25,8 @@ pub enum BusError {
     Kafka(#[from] OptionsError),
 }
 
-fn advice(error: &OpenError) -> &'static str {
+/// What to do about a log that cannot be opened.
+pub fn advice(error: &OpenError) -> &'static str {
     match error {
         OpenError::Locked { .. } => "stop that process, or choose another directory with --data DIR",
         OpenError::Format { .. } => {
@@ -46,43 +47,27 @@ pub struct OpenBus {
     pub embedded: Option<EmbeddedBus>,
 }
 
-/// Opens the log. In `directory` if it is embedded: reports what a crash had left and makes the telemetry topic, which
-/// may take as long as the disk needs to check the end of every file. A cluster is not asked yet: [`prepare`] does that.
-pub async fn open(config: &BusConfig, directory: &Path, clock: Arc<dyn Clock>) -> Result<OpenBus, BusError> {
-    let opened = match config.kind {
+/// Opens the log. In `directory` if it is embedded: reports what a crash had left, and may take as long as the disk needs to
+/// check the end of every file. A cluster is not asked yet: [`prepare`] does that. To be called within the runtime.
+pub fn open(config: &BusConfig, directory: &Path, clock: Arc<dyn Clock>) -> Result<OpenBus, BusError> {
+    match config.kind {
         BusKind::Embedded => {
             let options = EmbeddedOptions { clock: Some(clock), ..EmbeddedOptions::default() };
             let (embedded, recovery) = EmbeddedBus::open(directory, options)?;
             report(&recovery);
-            let opened = OpenBus { bus: Arc::new(embedded.clone()), embedded: Some(embedded) };
-            make_telemetry(&*opened.bus, config).await?;
-            opened
+            Ok(OpenBus { bus: Arc::new(embedded.clone()), embedded: Some(embedded) })
         }
-        BusKind::Kafka => OpenBus { bus: Arc::new(KafkaBus::open(config.kafka.options())?), embedded: None },
-    };
-    Ok(opened)
-}
-
-/// Makes the telemetry topic of a cluster, waiting for one that is away, then stands by until `shutdown`.
-pub async fn prepare(bus: Arc<dyn Bus>, config: BusConfig, ready: Ready, shutdown: Shutdown) -> Result<(), BusError> {
-    let mut said = String::new();
-    while let Err(error) = make_telemetry(&*bus, &config).await {
-        let BusError::Telemetry { source: AdminError::Unavailable { reason }, .. } = &error else { return Err(error) };
-        ready.waiting(reason);
-        if *reason != said {
-            tracing::warn!(brokers = config.kafka.brokers, reason, "the bus waits for the cluster");
-            said.clone_from(reason);
-        }
-        if shutdown.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
-            return Ok(());
-        }
+        BusKind::Kafka => Ok(OpenBus { bus: Arc::new(KafkaBus::open(config.kafka.options())?), embedded: None }),
     }
-    ready.ready();
-    shutdown.cancelled().await;
-    Ok(())
 }
 
-async fn make_telemetry(bus: &dyn Bus, config: &BusConfig) -> Result<(), BusError> {
+/// Makes the telemetry topic; waits for a log that is away, and says so. `Ok(None)`: the process is stopping.
+pub async fn prepare(
+    bus: &dyn Bus,
+    config: &BusConfig,
+    ready: &Ready,
+    shutdown: &Shutdown,
+) -> Result<Option<()>, BusError> {
     let telemetry = TopicConfig {
         topic: TELEMETRY_TOPIC.into(),
         partitions: config.partitions,
@@ -91,8 +76,22 @@ async fn make_telemetry(bus: &dyn Bus, config: &BusConfig) -> Result<(), BusErro
         retention_bytes: Some(config.retention_size.bytes()),
     };
     let wanted = config.partitions;
-    bus.create_topic(telemetry).await.map_err(|source| BusError::Telemetry { wanted, source })?;
-    Ok(())
+    loop {
+        match bus.create_topic(telemetry.clone()).await {
+            Ok(_) => return Ok(Some(())),
+            Err(AdminError::Unavailable { reason }) => ready.waiting(reason),
+            Err(
+                source @ (AdminError::Name { .. }
+                | AdminError::PartitionCount { .. }
+                | AdminError::Partitions { .. }
+                | AdminError::Refused { .. }
+                | AdminError::Unknown { .. }),
+            ) => return Err(BusError::Telemetry { wanted, source }),
+        }
+        if shutdown.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
+            return Ok(None);
+        }
+    }
 }
 
 fn report(recovery: &Recovery) {
@@ -116,10 +115,12 @@ fn report(recovery: &Recovery) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::SystemClock;
+    use crate::{Health, SystemClock};
 
     async fn opened(directory: &Path, config: &BusConfig) -> Result<OpenBus, BusError> {
-        open(config, directory, Arc::new(SystemClock)).await
+        let log = open(config, directory, Arc::new(SystemClock))?;
+        let ready = Health::default().service("log");
+        prepare(&*log.bus, config, &ready, &Shutdown::new()).await.map(|_| log)
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use serde_json::Value;
 
-use crate::config::{ConfigError, Layers};
+use crate::config::{ConfigError, Layers, UnknownKeys};
 use crate::{ListenSpec, Ports, Service, ServiceConfig, Shutdown};
 
 /// One service of the list.
@@ -13,7 +13,10 @@ use crate::{ListenSpec, Ports, Service, ServiceConfig, Shutdown};
 pub struct Entry {
     /// [`Service::NAME`].
     pub name: &'static str,
+    /// [`Service::NEEDS`].
+    pub needs: &'static [&'static str],
     prepare: fn(&Layers) -> Result<Prepared, ConfigError>,
+    unknown_keys: fn(&Layers) -> UnknownKeys,
 }
 
 /// The body of a service that has its configuration.
@@ -22,6 +25,8 @@ type Body = Box<dyn FnOnce(Ports, Shutdown) -> Pin<Box<dyn Future<Output = anyho
 /// A service whose configuration is valid, before its sockets are bound.
 pub struct Prepared {
     pub name: &'static str,
+    /// [`Service::NEEDS`].
+    pub needs: &'static [&'static str],
     /// Sockets it wants.
     pub listeners: Vec<ListenSpec>,
     /// Its whole section, as `--print-config` shows it.
@@ -33,7 +38,12 @@ pub struct Prepared {
 impl Entry {
     /// The entry of `S`.
     pub const fn of<S: Service>() -> Self {
-        Self { name: S::NAME, prepare: prepare::<S> }
+        Self { name: S::NAME, needs: S::NEEDS, prepare: prepare::<S>, unknown_keys: unknown_keys::<S> }
+    }
+
+    /// Keys of the service's section that it does not know.
+    pub fn unknown_keys(&self, layers: &Layers) -> UnknownKeys {
+        (self.unknown_keys)(layers)
     }
 
     /// Reads and checks the service's section.
@@ -42,10 +52,15 @@ impl Entry {
     }
 }
 
+fn unknown_keys<S: Service>(layers: &Layers) -> UnknownKeys {
+    layers.unknown_keys::<S::Config>(S::NAME)
+}
+
 fn prepare<S: Service>(layers: &Layers) -> Result<Prepared, ConfigError> {
     let config: S::Config = layers.service(S::NAME)?;
     Ok(Prepared {
         name: S::NAME,
+        needs: S::NEEDS,
         listeners: config.listeners(),
         section: serde_json::to_value(&config).expect("a configuration is plain data"),
         body: Box::new(move |ports, shutdown| Box::pin(S::run(config, ports, shutdown))),

@@ -1,17 +1,23 @@
 //! Serves gRPC: to this process over the in-memory pipe, to others over TCP with the administrator's token.
 //!
-//! The pipe is trusted because only this process can reach it.
+//! The pipe is trusted because only this process can reach it. Every server also answers the standard question
+//! (`grpc.health.v1`) whether it is there.
 
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
+use axum::http::{HeaderValue, Request as HttpRequest, Response as HttpResponse};
 use tokio::net::TcpListener;
-use tonic::service::interceptor::InterceptedService;
+use tonic::body::Body;
 use tonic::service::{InterceptorLayer, Routes};
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Status};
+use tower::ServiceExt;
 
+use crate::remote::Remote;
 use crate::trace::{TRACEPARENT, continue_from, current_traceparent};
 use crate::{AdminToken, Network, Shutdown, Sockets};
 
@@ -47,30 +53,39 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let socket = |source| ServeError::Socket { service: service.to_owned(), source };
     let listeners = sockets.take_tcp(SOCKET).map_err(socket)?;
+    let (_, health) = tonic_health::server::health_reporter();
+    let routes = routes.add_service(health);
     let server = |source| ServeError::Server { service: service.to_owned(), source };
     let pipe = builder()
         .add_routes(routes.clone())
         .serve_with_incoming_shutdown(network.listen(service), shutdown.clone().cancelled_owned());
     let tcp = listeners
         .into_iter()
-        .map(|listener| serve_tcp(listener, routes.clone(), network.admin_token(), shutdown.clone().cancelled_owned()));
+        .map(|listener| serve_tcp(listener, routes.clone(), network, shutdown.clone().cancelled_owned()));
     let tcp = futures::future::try_join_all(tcp);
     futures::future::try_join(pipe, tcp).await.map_err(server)?;
     Ok(())
 }
 
-async fn serve_tcp(
+fn serve_tcp(
     listener: TcpListener,
     routes: Routes,
-    token: Option<AdminToken>,
+    network: &Network,
     stop: impl Future<Output = ()>,
-) -> Result<(), tonic::transport::Error> {
-    let authorize = move |request: Request<()>| authorize(request, token.as_ref());
-    builder()
-        .layer(InterceptorLayer::new(authorize))
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop)
-        .await
+) -> impl Future<Output = Result<(), tonic::transport::Error>> {
+    let (token, tls) = (network.admin_token(), network.server_tls());
+    async move {
+        let authorize = move |request: Request<()>| authorize(request, token.as_ref());
+        let builder = match tls {
+            Some(tls) => builder().tls_config(tls)?,
+            None => builder(),
+        };
+        builder
+            .layer(InterceptorLayer::new(authorize))
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop)
+            .await
+    }
 }
 
 fn builder() -> Server {
@@ -97,26 +112,62 @@ fn authorize(request: Request<()>, token: Option<&AdminToken>) -> Result<Request
     }
 }
 
-/// A channel that sends the trace context of the calling span, and the admin token to services in other processes.
-pub type Client = InterceptedService<Channel, Outgoing>;
-
-/// What [`Client`] adds to a call.
+/// The way to one service. It sends the trace context of the calling span, and to other processes the admin token;
+/// calls to them have a deadline, and another try where that does no harm. Cheap to clone.
 #[derive(Clone)]
-pub struct Outgoing {
-    pub(crate) token: Option<AdminToken>,
+pub struct Client {
+    way: Way,
+    token: Option<AdminToken>,
 }
 
-impl tonic::service::Interceptor for Outgoing {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+#[derive(Clone)]
+enum Way {
+    Pipe(Channel),
+    Remote(Remote),
+}
+
+impl Client {
+    pub(crate) fn pipe(channel: Channel) -> Self {
+        Self { way: Way::Pipe(channel), token: None }
+    }
+
+    pub(crate) fn remote(remote: Remote, token: Option<AdminToken>) -> Self {
+        Self { way: Way::Remote(remote), token }
+    }
+
+    fn stamp(&self, request: &mut HttpRequest<Body>) -> Result<(), Status> {
         if let Some(context) = current_traceparent() {
-            let value = context.as_str().parse().expect("a trace context is plain ASCII");
-            request.metadata_mut().insert(TRACEPARENT, value);
+            let value = HeaderValue::from_str(context.as_str()).expect("a trace context is plain ASCII");
+            request.headers_mut().insert(TRACEPARENT, value);
         }
         if let Some(token) = &self.token {
-            let value = token.bearer().parse().map_err(|_| Status::internal("the admin token is not plain ASCII"))?;
-            request.metadata_mut().insert("authorization", value);
+            let value = HeaderValue::try_from(token.bearer());
+            let value = value.map_err(|_| Status::internal("the admin token is not plain ASCII"))?;
+            request.headers_mut().insert("authorization", value);
         }
-        Ok(request)
+        Ok(())
+    }
+}
+
+impl tower::Service<HttpRequest<Body>> for Client {
+    type Response = HttpResponse<Body>;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: HttpRequest<Body>) -> Self::Future {
+        let stamped = self.stamp(&mut request);
+        let way = self.way.clone();
+        Box::pin(async move {
+            stamped?;
+            match way {
+                Way::Pipe(channel) => Ok(channel.oneshot(request).await?),
+                Way::Remote(remote) => Ok(remote.call(request).await?),
+            }
+        })
     }
 }
 
@@ -124,8 +175,6 @@ impl tonic::service::Interceptor for Outgoing {
 mod tests {
     use std::collections::HashMap;
     use std::convert::Infallible;
-    use std::pin::Pin;
-    use std::task::{Context, Poll};
 
     use axum::http;
     use tonic::codegen::Service;
@@ -134,7 +183,7 @@ mod tests {
     use tonic_prost::ProstCodec;
 
     use super::*;
-    use crate::{ListenSpec, Transport};
+    use crate::{ListenSpec, NetworkParts, Transport};
 
     type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Infallible>> + Send>>;
 
@@ -207,7 +256,9 @@ mod tests {
         let (address, shutdown, server) = served(&here).await;
         assert_eq!(echo(here.client("echo")).await.expect("the pipe needs no token"), "none");
         assert_eq!(echo(knowing("right", address).client("echo")).await.expect("authorized"), "none");
-        for stranger in [knowing("wrong", address), Network::new(at(address))] {
+        let services = at(address).into_iter().map(|(name, uri)| (name, vec![uri])).collect();
+        let tokenless = Network::new(NetworkParts { services, ..NetworkParts::default() }).expect("no certificates");
+        for stranger in [knowing("wrong", address), tokenless] {
             let refused = echo(stranger.client("echo")).await.expect_err("no token, no service");
             assert_eq!(refused.code(), Code::Unauthenticated);
         }
@@ -217,7 +268,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_token_of_its_own_a_process_serves_nobody_over_tcp() {
-        let (address, shutdown, server) = served(&Network::new(HashMap::new())).await;
+        let (address, shutdown, server) = served(&Network::default()).await;
         let refused = echo(knowing("", address).client("echo")).await.expect_err("no token is no key");
         assert_eq!(refused.code(), Code::Unauthenticated);
         shutdown.cancel();

@@ -7,14 +7,18 @@ mod admin_token;
 mod backoff;
 pub mod bus;
 mod clock;
+mod collector;
 pub mod config;
+pub mod dependency;
 mod entry;
 pub mod grpc;
 mod metrics;
 mod network;
+mod network_tls;
 mod peers;
 pub mod process;
 mod ready;
+mod remote;
 mod signals;
 mod sockets;
 mod supervise;
@@ -37,9 +41,11 @@ pub use clock::{SystemClock, SystemRandom};
 pub use drover_scylla_kit::Cassandra;
 pub use entry::{Entry, Prepared};
 pub use metrics::Metrics;
-pub use network::{Incoming, Network};
+pub use network::{Incoming, Network, NetworkParts};
+pub use network_tls::{NetworkTls, NetworkTlsConfig, NetworkTlsError};
 pub use peers::Peers;
 pub use ready::{Health, Ready};
+pub use remote::Calling;
 pub use signals::shutdown_on_signal;
 pub use sockets::{Bound, Conflict, ListenSpec, Sockets, Transport};
 pub use supervise::{RunError, Task, run_all};
@@ -72,6 +78,9 @@ pub trait Service: 'static {
     const NAME: &'static str;
     /// Its section of the configuration; unknown keys are refused, every key has a default.
     type Config: ServiceConfig;
+
+    /// Services without which it cannot do its work, where they are in other processes.
+    const NEEDS: &'static [&'static str] = &[];
 
     /// Works until `shutdown`, then drains and returns. An error ends the process.
     async fn run(config: Self::Config, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()>;

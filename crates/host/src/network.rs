@@ -10,10 +10,12 @@ use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{Channel, Endpoint, ServerTlsConfig, Uri};
 
-use crate::AdminToken;
-use crate::grpc::{self, Outgoing};
+use crate::grpc;
+use crate::network_tls::NetworkTls;
+use crate::remote::{Calling, Remote, Tally};
+use crate::{AdminToken, Metrics};
 
 /// Bytes buffered in each direction of an in-memory pipe.
 const PIPE_BYTES: usize = 256 * 1024;
@@ -30,11 +32,24 @@ pub struct Network(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     /// Services in other processes, by name.
-    remote: HashMap<String, Uri>,
+    remote: HashMap<String, Remote>,
     /// Services in this process, by name; made when first asked for from either side.
     local: Mutex<HashMap<String, Pipe>>,
     /// Proves this process to services in others, and others to this one.
     admin_token: Option<AdminToken>,
+    /// Proves both ends of a connection to each other before anything is sent.
+    tls: Option<NetworkTls>,
+    tally: Tally,
+}
+
+/// What a network is made of.
+#[derive(Default)]
+pub struct NetworkParts {
+    /// Services in other processes, by name, and where their replicas are; all others are in this process.
+    pub services: HashMap<String, Vec<Uri>>,
+    pub admin_token: Option<AdminToken>,
+    pub tls: Option<NetworkTls>,
+    pub calling: Calling,
 }
 
 struct Pipe {
@@ -44,14 +59,24 @@ struct Pipe {
 }
 
 impl Network {
-    /// A network whose services live in this process, but for those in `remote`.
-    pub fn new(remote: HashMap<String, Uri>) -> Self {
-        Self(Arc::new(Inner { remote, local: Mutex::default(), admin_token: None }))
+    /// A network of these parts. The error: its certificates cannot be used.
+    pub fn new(parts: NetworkParts) -> Result<Self, tonic::transport::Error> {
+        let NetworkParts { services, admin_token, tls, calling } = parts;
+        let (client_tls, tally) = (tls.as_ref().map(NetworkTls::client), Tally::default());
+        let mut remote = HashMap::new();
+        for (name, uris) in services {
+            let service = Remote::new(&name, uris, client_tls.as_ref(), calling.clone(), tally.clone())?;
+            remote.insert(name, service);
+        }
+        Ok(Self(Arc::new(Inner { remote, local: Mutex::default(), admin_token, tls, tally })))
     }
 
-    /// As [`Network::new`], for a process that knows the administrator's token.
+    /// A network whose services live in this process, but for those in `remote`, of a process that knows the
+    /// administrator's token.
     pub fn with_admin_token(remote: HashMap<String, Uri>, admin_token: AdminToken) -> Self {
-        Self(Arc::new(Inner { remote, local: Mutex::default(), admin_token: Some(admin_token) }))
+        let services = remote.into_iter().map(|(name, uri)| (name, vec![uri])).collect();
+        let parts = NetworkParts { services, admin_token: Some(admin_token), ..NetworkParts::default() };
+        Self::new(parts).expect("only certificates can be refused")
     }
 
     /// The administrator's token, if this process knows it.
@@ -59,10 +84,43 @@ impl Network {
         self.0.admin_token.clone()
     }
 
-    /// [`Network::channel`] with trace context, and with the admin token when `service` is in another process.
+    /// TLS of this process's gRPC servers; `None`: they speak plain text.
+    pub fn server_tls(&self) -> Option<ServerTlsConfig> {
+        self.0.tls.as_ref().map(NetworkTls::server)
+    }
+
+    /// Names of the services in other processes, sorted.
+    pub fn remote_services(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.0.remote.keys().cloned().collect();
+        names.sort();
+        names
+    }
+
+    /// Adds the metrics of calls to other processes.
+    pub fn register(&self, metrics: &Metrics) {
+        self.0.tally.register(metrics);
+    }
+
+    /// A client of `service`: of whichever replica answers, where there are several in other processes. It sends the
+    /// trace context of the calling span, and the admin token to other processes.
     pub fn client(&self, service: &str) -> grpc::Client {
-        let token = self.0.admin_token.clone().filter(|_| self.0.remote.contains_key(service));
-        grpc::Client::new(self.channel(service), Outgoing { token })
+        match self.0.remote.get(service) {
+            Some(remote) => grpc::Client::remote(remote.clone(), self.0.admin_token.clone()),
+            None => grpc::Client::pipe(self.pipe(service)),
+        }
+    }
+
+    /// A client of each replica of `service` by itself, with its name: for what all of them have to be told. A service
+    /// with one replica goes by its own name, the replicas of others by their `HOST:PORT`.
+    pub fn replicas(&self, service: &str) -> Vec<(String, grpc::Client)> {
+        let Some(remote) = self.0.remote.get(service) else {
+            return vec![(service.to_owned(), self.client(service))];
+        };
+        let client = |remote| grpc::Client::remote(remote, self.0.admin_token.clone());
+        match remote.replicas().as_slice() {
+            [_] => vec![(service.to_owned(), client(remote.clone()))],
+            many => many.iter().map(|(name, remote)| (name.clone(), client(remote.clone()))).collect(),
+        }
     }
 
     /// Connections made to `service` from within this process. Asked for again after a restart of the service, it
@@ -79,11 +137,8 @@ impl Network {
         Box::pin(ReceiverStream::new(accept).map(Ok))
     }
 
-    /// A channel to `service`, connected when first used and again whenever it breaks.
-    pub fn channel(&self, service: &str) -> Channel {
-        if let Some(uri) = self.0.remote.get(service) {
-            return Endpoint::from(uri.clone()).connect_lazy();
-        }
+    /// A channel to `service` in this process, connected when first used and again whenever it breaks.
+    fn pipe(&self, service: &str) -> Channel {
         let (network, service) = (self.clone(), service.to_owned());
         let connector = tower::service_fn(move |_: Uri| {
             let (network, service) = (network.clone(), service.clone());

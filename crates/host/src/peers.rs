@@ -8,14 +8,15 @@ use tonic::{Response, Status};
 
 use crate::{Network, grpc};
 
-/// Clients of the replicas that a configuration names.
+/// Clients of the services that a configuration names, every replica of each.
 #[derive(Clone)]
 pub struct Peers<C>(Vec<(String, C)>);
 
 impl<C: Clone> Peers<C> {
     /// Connects to each when it is first needed.
     pub fn new(network: &Network, names: &[String], client: impl Fn(grpc::Client) -> C) -> Self {
-        Self(names.iter().map(|name| (name.clone(), client(network.client(name)))).collect())
+        let replicas = names.iter().flat_map(|name| network.replicas(name));
+        Self(replicas.map(|(name, channel)| (name, client(channel))).collect())
     }
 
     /// Calls those that are `wanted`, each within `deadline`; what each answered, in the order of the configuration.

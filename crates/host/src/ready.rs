@@ -1,4 +1,6 @@
 //! Readiness: each service says whether it can work; the process is ready when all are.
+//!
+//! What changes is said in the log once, here and nowhere else; whoever waits may say so as often as it looks.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -13,15 +15,42 @@ pub struct Health(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     services: Mutex<BTreeMap<&'static str, Result<(), String>>>,
+    /// What is missed although the process can do without, and why.
+    missed: Mutex<BTreeMap<String, String>>,
     changed: Notify,
 }
+
+/// What a service waits for before it has said anything.
+const STARTING: &str = "starting";
 
 impl Health {
     /// The handle of one service, which starts as not ready.
     pub fn service(&self, name: &'static str) -> Ready {
         let ready = Ready { name, health: self.clone() };
-        ready.waiting("starting");
+        self.set(name, Err(STARTING.to_owned()));
         ready
+    }
+
+    /// What is missed without keeping the process from being ready.
+    pub fn missed(&self) -> BTreeMap<String, String> {
+        self.0.missed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Something the process can do without is away (`why`) or back.
+    pub fn miss(&self, name: &str, why: Option<String>) {
+        let mut missed = self.0.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        match why {
+            Some(why) if !missed.contains_key(name) => {
+                tracing::warn!(name, why, "missed; all else goes on");
+                missed.insert(name.to_owned(), why);
+            }
+            Some(why) => drop(missed.insert(name.to_owned(), why)),
+            None => {
+                if missed.remove(name).is_some() {
+                    tracing::info!(name, "back");
+                }
+            }
+        }
     }
 
     /// What keeps the process from being ready, by service; empty: ready.
@@ -44,7 +73,16 @@ impl Health {
     }
 
     fn set(&self, name: &'static str, state: Result<(), String>) {
-        self.0.services.lock().unwrap_or_else(PoisonError::into_inner).insert(name, state);
+        let mut services = self.0.services.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = services.insert(name, state.clone());
+        drop(services);
+        match (before, state) {
+            (Some(Ok(())) | None, Ok(())) => return,
+            (Some(Err(waited)), Err(why)) if waited == why => return,
+            (_, Err(why)) if why == STARTING => {}
+            (Some(Err(_)), Ok(())) => tracing::info!(name, "ready"),
+            (_, Err(why)) => tracing::warn!(name, why, "waiting"),
+        }
         self.0.changed.notify_waiters();
     }
 }
@@ -57,12 +95,17 @@ pub struct Ready {
 }
 
 impl Ready {
+    /// The service's name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// The service can do its work.
     pub fn ready(&self) {
         self.health.set(self.name, Ok(()));
     }
 
-    /// The service waits for something; `why` is shown by `/readyz`.
+    /// The service waits for something; `why` is shown by `/readyz`, and in the log when it changes.
     pub fn waiting(&self, why: impl Into<String>) {
         self.health.set(self.name, Err(why.into()));
     }
@@ -86,5 +129,17 @@ mod tests {
         assert!(!waiting.is_finished());
         two.ready();
         waiting.await.expect("ends");
+    }
+
+    #[test]
+    fn what_is_missed_keeps_nobody_waiting() {
+        let health = Health::default();
+        health.service("one").ready();
+        health.miss("ingress", Some("away".to_owned()));
+        health.miss("ingress", Some("still away".to_owned()));
+        assert!(health.obstacles().is_empty());
+        assert_eq!(health.missed()["ingress"], "still away");
+        health.miss("ingress", None);
+        assert!(health.missed().is_empty());
     }
 }

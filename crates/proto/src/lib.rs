@@ -3,9 +3,11 @@
 //! Wire layer: no decisions; a conversion checks shape only and names the field it refuses.
 
 mod convert;
+mod idempotent;
 mod status;
 
 pub use convert::Field;
+pub use idempotent::is_idempotent;
 pub use status::{from_status, to_status};
 
 /// Declared objects and identities.

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
-use drover_host::{Conflict, SystemClock, process};
+use drover_bus::embedded::{OpenError, Sight};
+use drover_host::{Conflict, SystemClock, bus, process};
 use drover_types::Clock;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -97,15 +98,20 @@ impl DoctorArgs {
     /// Prints every finding; an error if one of them is a failure.
     pub fn run(self) -> anyhow::Result<()> {
         let layers = start::with_surroundings(self.config.layers()?, &self.data)?;
-        let mut plan = Plan::new(services::ALL.to_vec(), layers)?;
+        let mut plan = Plan::new(services::ALL.to_vec(), start::shift_ports(layers, self.port_offset)?)?;
         plan.kafka = Some(KafkaConfig::load(&plan.layers)?);
-        if plan.shift_ports(self.port_offset).is_err() {
-            bail!("--port-offset {} moves a port beyond 65535", self.port_offset);
-        }
         let now_s = i64::try_from(SystemClock.now_ms() / 1000).unwrap_or(i64::MAX);
         let running = server(&plan);
-        let mut findings = ports(&plan.conflicts(), running.verdict == Verdict::Ok);
-        findings.extend([running, disk(&self.data), sync(&self.data), descriptors(), clock(), format(&self.data)]);
+        let answers = running.verdict == Verdict::Ok;
+        let mut findings = ports(&plan.conflicts(), answers);
+        findings.extend([
+            running,
+            disk(&self.data),
+            sync(&self.data),
+            descriptors(),
+            clock(),
+            log(&self.data, answers),
+        ]);
         findings.extend(["ca.pem", "server.pem"].map(|name| certificate(&self.data, name, now_s)));
         print(&findings, self.output);
         let failed = findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
@@ -269,17 +275,21 @@ fn judge_clock(began_ms: u64, ended_ms: u64, steady: Duration) -> Finding {
     Finding::ok("clock", "is set and steady")
 }
 
-fn format(data: &Path) -> Finding {
-    let path = data::bus_path(data).join("FORMAT");
-    let supported = drover_bus::embedded::FORMAT;
-    match fs::read_to_string(&path) {
-        Ok(text) if text.trim() == supported.to_string() => Finding::ok("data", format!("log has format {supported}")),
-        Ok(text) => {
-            let message = format!("log has format {:?}, this program reads {supported}", text.trim());
-            Finding::fail("data", message, "use the version of drover that wrote it")
+fn log(data: &Path, running: bool) -> Finding {
+    judge_log(drover_bus::embedded::look(&data::bus_path(data)), running)
+}
+
+fn judge_log(seen: Result<Option<Sight>, OpenError>, running: bool) -> Finding {
+    match seen {
+        Ok(None) => Finding::ok("log", "none yet"),
+        Ok(Some(Sight { topics, torn })) if torn.is_empty() => Finding::ok("log", format!("{topics} topics, sound")),
+        Ok(Some(Sight { torn, .. })) => {
+            let files: Vec<String> = torn.iter().map(|cut| cut.file.display().to_string()).collect();
+            let message = format!("never completed at the end of {}", files.join(", "));
+            Finding::warn("log", message, "the next start cuts it; nothing that was acknowledged is in it")
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Finding::ok("data", "no log yet"),
-        Err(error) => Finding::fail("data", format!("{}: {error}", path.display()), "give permission to read it"),
+        Err(OpenError::Locked { .. }) if running => Finding::ok("log", "in use by the server that answers"),
+        Err(refused) => Finding::fail("log", refused.to_string(), bus::advice(&refused)),
     }
 }
 
@@ -343,6 +353,10 @@ fn shown(name: &GeneralName<'_>) -> Option<String> {
 mod tests {
     use super::*;
 
+    fn torn() -> drover_bus::embedded::Cut {
+        drover_bus::embedded::Cut { file: "f".into(), at: 1, bytes: 2, reason: "torn".into() }
+    }
+
     #[test]
     fn every_verdict_that_is_not_ok_says_what_to_do() {
         let ms = Duration::from_millis;
@@ -359,6 +373,11 @@ mod tests {
             (judge_clock(CLOCK_UNSET_MS + 50, CLOCK_UNSET_MS, ms(100)), Verdict::Warn),
             (judge_clock(CLOCK_UNSET_MS, CLOCK_UNSET_MS + 100, ms(100)), Verdict::Ok),
             (judge_certificate("ca.pem", b"no certificate", 0), Verdict::Fail),
+            (judge_log(Ok(None), false), Verdict::Ok),
+            (judge_log(Ok(Some(Sight { topics: 1, torn: vec![torn()] })), false), Verdict::Warn),
+            (judge_log(Err(OpenError::Locked { directory: "d".into(), holder: Some(7) }), false), Verdict::Fail),
+            (judge_log(Err(OpenError::Locked { directory: "d".into(), holder: Some(7) }), true), Verdict::Ok),
+            (judge_log(Err(OpenError::Foreign { directory: "d".into() }), true), Verdict::Fail),
         ] {
             assert_eq!(finding.verdict, verdict, "{finding:?}");
             assert_eq!(finding.advice.is_some(), verdict != Verdict::Ok, "{finding:?}");

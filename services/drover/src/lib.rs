@@ -10,6 +10,7 @@ pub mod cli;
 mod crd;
 mod data;
 mod doctor;
+mod init;
 mod kafka;
 mod services;
 mod start;
@@ -40,6 +41,8 @@ pub enum Command {
     Rules(services::ServiceArgs),
     /// Runs the gateway as a process of its own.
     Gateway(services::ServiceArgs),
+    /// Makes what separate processes share: certificates and the administrator's token.
+    Init(init::InitArgs),
     /// Prints the custom resource definitions for Kubernetes.
     Crd,
     /// Says what is wrong with this machine and this installation, and what to do.
@@ -67,6 +70,7 @@ impl Command {
             Self::Shadow(service) => service.run("shadow"),
             Self::Rules(service) => service.run("rules"),
             Self::Gateway(service) => service.run("gateway"),
+            Self::Init(init) => init.run(),
             Self::Crd => {
                 crd::run();
                 Ok(())

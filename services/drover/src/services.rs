@@ -36,9 +36,11 @@ pub struct ConfigArgs {
 }
 
 impl ConfigArgs {
-    /// Reads every layer.
+    /// Reads every layer; a key that nobody knows is refused.
     pub fn layers(&self) -> Result<Layers, ConfigError> {
-        Layers::load(self.config.as_deref(), &self.set)
+        let layers = Layers::load(self.config.as_deref(), &self.set)?;
+        start::refuse_unknown_keys(&layers)?;
+        Ok(layers)
     }
 }
 
@@ -50,6 +52,9 @@ pub struct ServiceArgs {
     /// Directory of the service's files.
     #[arg(long, value_name = "DIR", default_value = "./drover-data")]
     data: PathBuf,
+    /// Adds N to every port that the service binds, and to those of `[network]` that it calls.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    port_offset: u16,
 }
 
 impl ServiceArgs {
@@ -57,6 +62,7 @@ impl ServiceArgs {
     pub fn run(self, name: &str) -> anyhow::Result<()> {
         let services = ALL.into_iter().filter(|service| service.name == name).collect();
         let layers = start::with_surroundings(self.config.layers()?, &self.data)?;
+        let layers = start::shift_network(start::shift_ports(layers, self.port_offset)?, self.port_offset)?;
         start::run(Plan::new(services, layers)?, &self.config, self.data)
     }
 }

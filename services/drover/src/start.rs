@@ -8,11 +8,14 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use drover_host::bus::OpenBus;
-use drover_host::config::{Anonymous, BusConfig, BusKind, ConfigError, Layers, SecurityConfig, Shared};
+use drover_host::config::{
+    Anonymous, BusKind, ConfigError, Layers, NetworkConfig, SecurityConfig, Shared, UnknownKeys,
+};
+use drover_host::dependency::{self, Dependency};
 use drover_host::{
-    Cassandra, Conflict, Entry, Health, ListenSpec, Metrics, Network, Ports, Prepared, Service, ServiceConfig,
-    Shutdown, Sockets, SystemClock, SystemRandom, Task, Transport, admin, bus, process, run_all, shutdown_on_signal,
-    telemetry,
+    Calling, Cassandra, Conflict, Entry, Health, ListenSpec, Metrics, Network, NetworkParts, NetworkTls, Ports,
+    Prepared, Ready, Service, ServiceConfig, Shutdown, Sockets, SystemClock, SystemRandom, Task, Transport, admin, bus,
+    process, run_all, shutdown_on_signal, telemetry,
 };
 use drover_registry::{Registry, RegistryConfig};
 
@@ -26,8 +29,8 @@ const ENDPOINTS: [(&str, &str); 2] =
 
 /// Longest wait for threads that are busy when everything else has ended.
 const LAST_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
-/// The cluster among the parts of the process.
-const BUS: &str = "bus";
+/// Under which name `/readyz` tells of the log.
+const LOG: &str = "log";
 
 /// What is to run, its configuration checked.
 pub struct Plan {
@@ -39,14 +42,13 @@ pub struct Plan {
     pki: Option<PathBuf>,
     shared: Shared,
     services: Vec<Prepared>,
-    port_offset: u16,
 }
 
 /// Adds the defaults that services take from their surroundings: the data directory and `[security]`.
 pub fn with_surroundings(layers: Layers, data: &Path) -> Result<Layers, ConfigError> {
     let registry: RegistryConfig = layers.section(Registry::NAME)?;
-    let pki = registry.pki.unwrap_or_else(|| data::pki_path(data));
     let security: SecurityConfig = layers.section("security")?;
+    let pki = registry.pki.or(security.pki).unwrap_or_else(|| data::pki_path(data));
     Ok(layers
         .with_default("registry.pki", &pki)
         .with_default("registry.anonymous", security.anonymous != Anonymous::Off)
@@ -57,14 +59,87 @@ pub fn with_surroundings(layers: Layers, data: &Path) -> Result<Layers, ConfigEr
         .with_default("gateway.allowed_hosts", security.hostnames))
 }
 
+/// Refuses every key that nobody knows, all at once.
+pub fn refuse_unknown_keys(layers: &Layers) -> Result<(), ConfigError> {
+    let sections = services::ALL.iter().map(|service| service.name);
+    let known: Vec<&str> = sections.chain(Shared::SECTIONS).chain([kafka::SOCKET]).collect();
+    let mut unknown = layers.unknown_sections(&known)?;
+    unknown.0.extend(Shared::unknown_keys(layers).0);
+    unknown.0.extend(services::ALL.iter().flat_map(|service| service.unknown_keys(layers).0));
+    unknown.0.extend(layers.unknown_keys::<KafkaConfig>(kafka::SOCKET).0);
+    unknown.refuse()?;
+    refuse_unknown_services(layers)
+}
+
+/// Refuses names in `[network]` that are those of no service.
+fn refuse_unknown_services(layers: &Layers) -> Result<(), ConfigError> {
+    let network: NetworkConfig = layers.section("network")?;
+    let RegistryConfig { ingress_nodes, .. } = layers.section(Registry::NAME)?;
+    let names = services::ALL.iter().map(|service| service.name);
+    let known: Vec<&str> = names.chain(ingress_nodes.iter().map(String::as_str)).collect();
+    let mut given: Vec<&String> = network.services.keys().collect();
+    given.sort();
+    let unknown = given.into_iter().filter(|name| !known.contains(&name.as_str()));
+    UnknownKeys(unknown.map(|name| layers.unknown_key("network", name, &known)).collect()).refuse()
+}
+
+/// Why ports cannot be moved.
+#[derive(Debug, thiserror::Error)]
+pub enum ShiftError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("--port-offset {offset} moves port {port} beyond 65535")]
+    Beyond { port: u16, offset: u16 },
+}
+
+/// Moves every port by `offset`, but for those that the system is to choose (0).
+pub fn shift_ports(mut layers: Layers, offset: u16) -> Result<Layers, ShiftError> {
+    if offset == 0 {
+        return Ok(layers);
+    }
+    let mut specs = vec![admin_spec(&Shared::load(&layers)?)];
+    specs.extend(KafkaConfig::load(&layers)?.listeners());
+    for service in services::ALL {
+        specs.extend(service.prepare(&layers)?.listeners);
+    }
+    for mut spec in specs {
+        for address in spec.addresses.iter_mut().filter(|address| address.port() != 0) {
+            let port = address.port();
+            address.set_port(port.checked_add(offset).ok_or(ShiftError::Beyond { port, offset })?);
+        }
+        layers = layers.with_override(spec.key, spec.addresses);
+    }
+    Ok(layers)
+}
+
+/// Moves the ports at which services in other processes are called.
+pub fn shift_network(mut layers: Layers, offset: u16) -> Result<Layers, ShiftError> {
+    let network: NetworkConfig = layers.section("network")?;
+    for (service, uris) in network.services {
+        let shifted = uris.iter().map(|uri| {
+            let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+            let shifted = port.checked_add(offset).ok_or(ShiftError::Beyond { port, offset })?;
+            Ok(format!("{}://{}:{shifted}", uri.scheme_str().unwrap_or("http"), uri.host().unwrap_or_default()))
+        });
+        let shifted = shifted.collect::<Result<Vec<String>, ShiftError>>()?;
+        layers = layers.with_override(&format!("network.{service}"), shifted);
+    }
+    Ok(layers)
+}
+
+fn admin_spec(shared: &Shared) -> ListenSpec {
+    let addresses = shared.admin.listen.clone();
+    ListenSpec { name: admin::SOCKET, key: "admin.listen", transport: Transport::Tcp, addresses }
+}
+
 /// Adds the addresses that the gateway tells to devices: those of the MQTT listeners, as they will be bound.
-pub fn with_endpoints(mut layers: Layers, port_offset: u16) -> Result<Layers, ConfigError> {
+pub fn with_endpoints(mut layers: Layers) -> Result<Layers, ConfigError> {
     let SecurityConfig { hostnames, .. } = layers.section("security")?;
     for service in services::ALL {
         for spec in service.prepare(&layers)?.listeners {
             let Some((_, key)) = ENDPOINTS.iter().find(|(listener, _)| *listener == spec.key) else { continue };
             let Some(address) = spec.addresses.first() else { continue };
-            let (host, port) = (address.ip().to_string(), address.port().saturating_add(port_offset));
+            let (host, port) = (address.ip().to_string(), address.port());
             layers = layers.with_default(key, format!("{}:{port}", hostnames.first().unwrap_or(&host)));
         }
     }
@@ -74,13 +149,20 @@ pub fn with_endpoints(mut layers: Layers, port_offset: u16) -> Result<Layers, Co
 impl Plan {
     /// Reads and checks the configuration of the process and of `services`.
     pub fn new(services: Vec<Entry>, layers: Layers) -> Result<Self, ConfigError> {
-        let sections = services::ALL.iter().map(|service| service.name);
-        let known: Vec<&str> = sections.chain(Shared::SECTIONS).chain([kafka::SOCKET]).collect();
-        layers.refuse_unknown_sections(&known)?;
         let shared = Shared::load(&layers)?;
         let services = services.iter().map(|service| service.prepare(&layers)).collect::<Result<_, _>>()?;
+        let services: Vec<Prepared> = services;
+        for (service, need) in services.iter().flat_map(|s| s.needs.iter().map(|need| (s.name, *need))) {
+            let here = services.iter().any(|service| service.name == need);
+            if !here && !shared.network.services.contains_key(need) {
+                return Err(layers.missing(
+                    &format!("network.{need}"),
+                    format!("{service} needs the {need}, which is not in this process; set http://HOST:PORT"),
+                ));
+            }
+        }
         let RegistryConfig { pki, .. } = layers.section(Registry::NAME)?;
-        Ok(Self { layers, one_process: false, kafka: None, pki, shared, services, port_offset: 0 })
+        Ok(Self { layers, one_process: false, kafka: None, pki, shared, services })
     }
 
     /// Whether the log is in this process, where the Kafka listener can serve it.
@@ -91,30 +173,18 @@ impl Plan {
         }
     }
 
-    /// Moves every port by `offset`; the port that would leave the range is the error.
-    pub fn shift_ports(&mut self, offset: u16) -> Result<(), u16> {
-        self.port_offset = offset;
-        let ports = self.specs().into_iter().flat_map(|(_, specs)| specs).flat_map(|spec| spec.addresses);
-        ports.map(|address| address.port()).find(|port| port.checked_add(offset).is_none()).map_or(Ok(()), Err)
-    }
-
     /// The sockets of every part, by part.
     fn specs(&self) -> Vec<(&'static str, Vec<ListenSpec>)> {
-        let listen = self.shared.admin.listen.clone();
-        let admin =
-            ListenSpec { name: admin::SOCKET, key: "admin.listen", transport: Transport::Tcp, addresses: listen };
         let services = self.services.iter().map(|service| (service.name, service.listeners.clone()));
         let kafka = self.kafka.iter().map(|kafka| (kafka::SOCKET, kafka.listeners()));
-        services.chain(kafka).chain([(admin::SOCKET, vec![admin])]).collect()
+        services.chain(kafka).chain([(admin::SOCKET, vec![admin_spec(&self.shared)])]).collect()
     }
 
     /// Binds every socket of every part, or names all that cannot be bound.
     fn bind(&self) -> Result<Vec<Part>, Vec<Conflict>> {
         let mut parts = Vec::new();
         let mut conflicts = Vec::new();
-        for (name, mut specs) in self.specs() {
-            let addresses = specs.iter_mut().flat_map(|spec| &mut spec.addresses).filter(|address| address.port() != 0);
-            addresses.for_each(|address| address.set_port(address.port() + self.port_offset));
+        for (name, specs) in self.specs() {
             match Sockets::bind(&specs) {
                 Ok(sockets) => parts.push(Part { name, specs, sockets }),
                 Err(found) => conflicts.extend(found),
@@ -130,8 +200,7 @@ impl Plan {
 
     /// Where the admin port of a process with this configuration is.
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        let address = self.shared.admin.listen.first()?;
-        Some(SocketAddr::new(address.ip(), address.port() + self.port_offset))
+        self.shared.admin.listen.first().copied()
     }
 
     /// The configuration in force.
@@ -182,33 +251,68 @@ pub fn run(plan: Plan, args: &ConfigArgs, data: PathBuf) -> anyhow::Result<()> {
 }
 
 async fn serve(plan: Plan, data: PathBuf) -> anyhow::Result<()> {
-    let _telemetry = telemetry::install(&plan.shared.log, &plan.shared.otlp)?;
+    let (metrics, health, clock) = (Metrics::default(), Health::default(), Arc::new(SystemClock));
+    let _telemetry = telemetry::install(&plan.shared.log, &plan.shared.otlp, &metrics)?;
     let parts = plan.bind().map_err(refusal)?;
     let shutdown = shutdown_on_signal()?;
     data::create(&data)?;
-    let clock = Arc::new(SystemClock);
+    process::register(&metrics, &*clock);
+    let admin = spawn_admin(&parts, &health, &metrics, &shutdown)?;
     // Taking the log's lock first keeps a second process from touching anything else in the directory.
-    let log = bus::open(&plan.shared.bus, &data::bus_path(&data), clock.clone()).await?;
+    let log = bus::open(&plan.shared.bus, &data::bus_path(&data), clock.clone())?;
+    let network = network(&plan, &data)?;
+    network.register(&metrics);
     let pki = plan.pki.clone().unwrap_or_else(|| data::pki_path(&data));
-    drover_registry::pki::ensure(&pki, &plan.shared.security.hostnames, &*clock).context("certificates")?;
-    let network = Network::with_admin_token(plan.shared.network.services.clone(), data::admin_token(&data)?);
+    if plan.one_process {
+        drover_registry::pki::ensure(&pki, &plan.shared.security.hostnames, &*clock).context("certificates")?;
+    }
+    let (ready, text) = (health.service(LOG), welcome::text(&parts, &data, &pki));
+    if bus::prepare(&*log.bus, &plan.shared.bus, &ready, &shutdown).await?.is_none() {
+        return Ok(());
+    }
     let cassandra =
         Cassandra::new(plan.shared.cassandra.options().map_err(|(key, why)| anyhow::anyhow!("{key}: {why}"))?);
-    let (metrics, health) = (Metrics::default(), Health::default());
     let process = Process { log, network, data, clock, metrics, cassandra, health };
-    process::register(&process.metrics, &*process.clock);
-    let (drain, text) = (plan.shared.process.drain, welcome::text(&parts, &process.data, &pki));
-    let tasks = process.tasks(plan, parts, &shutdown)?;
+    let (drain, greets) = (plan.shared.process.drain, plan.one_process);
+    let mut tasks = process.dependencies(&plan, ready, &shutdown);
+    tasks.push(admin);
+    tasks.extend(process.tasks(plan, parts, &shutdown)?);
     let greeting = process.health.clone();
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(async move {
         greeting.all_ready().await;
-        print!("{text}");
+        if greets {
+            print!("{text}");
+        }
     }));
     let ended = run_all(tasks, shutdown, drain).await;
     if let Some(embedded) = &process.log.embedded {
         embedded.close().await;
     }
     Ok(ended?)
+}
+
+/// The admin port answers from the start: what follows may have to wait for others.
+fn spawn_admin(parts: &[Part], health: &Health, metrics: &Metrics, shutdown: &Shutdown) -> anyhow::Result<Task> {
+    let part = parts.iter().find(|part| part.name == admin::SOCKET);
+    let listeners = part.map(|part| part.sockets.take_tcp(admin::SOCKET)).transpose()?.unwrap_or_default();
+    let serving = tokio::spawn(admin::serve(listeners, health.clone(), metrics.clone(), shutdown.clone()));
+    Ok(Task { name: admin::SOCKET, body: Box::pin(async move { Ok(serving.await??) }) })
+}
+
+/// The way to other services, and what proves this process to them.
+fn network(plan: &Plan, data: &Path) -> anyhow::Result<Network> {
+    let config = &plan.shared.network;
+    let admin_token = match plan.one_process {
+        true if plan.shared.security.names_no_token() => data::made_admin_token(data)?,
+        true | false => data::shared_admin_token(data, &plan.shared.security)?,
+    };
+    let parts = NetworkParts {
+        services: config.services.clone(),
+        admin_token: Some(admin_token),
+        tls: config.tls.as_ref().map(NetworkTls::read).transpose()?,
+        calling: Calling { deadline: config.deadline.as_std(), is_idempotent: drover_proto::is_idempotent },
+    };
+    Network::new(parts).context("network.tls")
 }
 
 /// What all parts share.
@@ -223,20 +327,42 @@ struct Process {
 }
 
 impl Process {
-    fn tasks(&self, plan: Plan, parts: Vec<Part>, shutdown: &Shutdown) -> anyhow::Result<Vec<Task>> {
-        let mut tasks = Vec::new();
-        if !plan.has_embedded_log() {
-            tasks.push(self.cluster(plan.shared.bus.clone(), shutdown));
+    /// Looks at what is in other processes, as long as this one runs.
+    fn dependencies(&self, plan: &Plan, log: Ready, shutdown: &Shutdown) -> Vec<Task> {
+        let needs: Vec<&'static str> = plan.services.iter().flat_map(|service| service.needs).copied().collect();
+        let mut watched = Vec::new();
+        for service in self.network.remote_services() {
+            let probe = dependency::service(self.network.client(&service));
+            watched.push(match needs.iter().find(|need| **need == service) {
+                Some(need) => Dependency::needed(self.health.service(need), &self.health, probe),
+                None => Dependency::wanted(&service, &self.health, probe),
+            });
         }
-        let mut services = plan.services;
-        for part in parts {
-            let Part { name, sockets, .. } = part;
-            let task = match services.iter().position(|service| service.name == name) {
-                Some(place) => self.service(services.swap_remove(place), sockets, shutdown)?,
-                None if name == kafka::SOCKET => self.kafka(plan.kafka.as_ref(), &sockets, shutdown)?,
-                None => self.admin(&sockets, shutdown)?,
+        match plan.shared.bus.kind {
+            BusKind::Embedded => log.ready(),
+            BusKind::Kafka => {
+                watched.push(Dependency::needed(log, &self.health, dependency::log(self.log.bus.clone())));
+            }
+        }
+        let task = |dependency: Dependency| {
+            let watching = dependency.watch(shutdown.clone());
+            let body = async {
+                watching.await;
+                Ok(())
             };
-            tasks.push(task);
+            Task { name: "dependencies", body: Box::pin(body) }
+        };
+        watched.into_iter().map(task).collect()
+    }
+
+    fn tasks(&self, plan: Plan, parts: Vec<Part>, shutdown: &Shutdown) -> anyhow::Result<Vec<Task>> {
+        let (mut services, mut tasks) = (plan.services, Vec::new());
+        for Part { name, sockets, .. } in parts {
+            match services.iter().position(|service| service.name == name) {
+                Some(place) => tasks.push(self.service(services.swap_remove(place), sockets, shutdown)?),
+                None if name == kafka::SOCKET => tasks.push(self.kafka(plan.kafka.as_ref(), &sockets, shutdown)?),
+                None => {} // the admin port runs already
+            }
         }
         Ok(tasks)
     }
@@ -258,12 +384,6 @@ impl Process {
         Ok(Task { name: service.name, body: (service.body)(ports, shutdown.clone()) })
     }
 
-    /// Waits for the cluster and makes what all services need of it.
-    fn cluster(&self, config: BusConfig, shutdown: &Shutdown) -> Task {
-        let (log, ready, stop) = (self.log.bus.clone(), self.health.service(BUS), shutdown.clone());
-        Task { name: BUS, body: Box::pin(async move { Ok(bus::prepare(log, config, ready, stop).await?) }) }
-    }
-
     fn kafka(&self, config: Option<&KafkaConfig>, sockets: &Sockets, shutdown: &Shutdown) -> anyhow::Result<Task> {
         let listeners = sockets.take_tcp(kafka::SOCKET)?;
         let config = config.map(KafkaConfig::listener).unwrap_or_default();
@@ -273,12 +393,5 @@ impl Process {
         let stop = shutdown.clone().cancelled_owned();
         let body = async move { Ok(drover_kafka_listener::serve(listeners, bus, config, metrics, stop).await?) };
         Ok(Task { name: kafka::SOCKET, body: Box::pin(body) })
-    }
-
-    fn admin(&self, sockets: &Sockets, shutdown: &Shutdown) -> anyhow::Result<Task> {
-        let listeners = sockets.take_tcp(admin::SOCKET)?;
-        let (health, metrics, stop) = (self.health.clone(), self.metrics.clone(), shutdown.clone());
-        let body = async move { Ok(admin::serve(listeners, health, metrics, stop).await?) };
-        Ok(Task { name: admin::SOCKET, body: Box::pin(body) })
     }
 }

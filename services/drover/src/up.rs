@@ -12,7 +12,7 @@ use drover_types::Random;
 use crate::Cli;
 use crate::kafka::KafkaConfig;
 use crate::services::{self, ConfigArgs};
-use crate::start::{self, Plan};
+use crate::start::{self, Plan, ShiftError};
 
 /// The Kafka listener among the parts that `--disable` and `--only` name.
 const KAFKA: &str = "kafka";
@@ -57,22 +57,26 @@ impl UpArgs {
             config.set.push(Setting::new("security.hostnames", &self.hostname));
         }
         let layers = start::with_surroundings(config.layers()?, &data)?;
-        let layers = start::with_endpoints(layers, self.port_offset)?;
-        let mut plan = Plan::new(chosen, layers)?;
+        let layers = start::shift_ports(layers, self.port_offset).map_err(usage)?;
+        let mut plan = Plan::new(chosen, start::with_endpoints(layers)?)?;
         plan.one_process = true;
         if self.runs(KAFKA) && plan.has_embedded_log() {
             plan.kafka = Some(KafkaConfig::load(&plan.layers)?);
         }
-        plan.shift_ports(self.port_offset).map_err(|port| {
-            let message = format!("--port-offset {} moves port {port} beyond 65535", self.port_offset);
-            Cli::command().error(ErrorKind::ValueValidation, message)
-        })?;
         start::run(plan, &config, data)
     }
 
     fn runs(&self, part: &str) -> bool {
         let named = |parts: &[String]| parts.iter().any(|name| name == part);
         (self.only.is_empty() || named(&self.only)) && !named(&self.disable)
+    }
+}
+
+/// An offset too large is wrong usage; a configuration that cannot be used is not.
+fn usage(error: ShiftError) -> anyhow::Error {
+    match error {
+        ShiftError::Beyond { .. } => Cli::command().error(ErrorKind::ValueValidation, error).into(),
+        ShiftError::Config(error) => error.into(),
     }
 }
 

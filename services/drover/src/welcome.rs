@@ -1,14 +1,22 @@
 //! What `drover up` prints when everything is ready: where things are, and what to try first.
+//!
+//! Every command works as it is printed, in a shell in the same directory: what is not the default is in it.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use crate::cli::connection::{DEFAULT_SERVER, DEFAULT_TOKEN_FILE, SERVER_VARIABLE, TOKEN_FILE_VARIABLE};
 use crate::data;
 use crate::start::Part;
 
 /// Width of the column of names.
 const NAME_WIDTH: usize = 16;
+/// The example of the first rule; where it is not at hand, the rule itself goes in by standard input.
+const RULE_FILE: &str = "deploy/examples/hot-rooms.yaml";
+const RULE: &str = include_str!("../../../deploy/examples/hot-rooms.yaml");
+/// A message that the rule matches.
+const PUBLISH: &str = "-q 1 -t sensors/kitchen/climate -m '{\"temperature\": 31.5}'";
 
 /// The whole text; only commands whose listener is bound are in it.
 pub fn text(parts: &[Part], data: &Path, pki: &Path) -> String {
@@ -22,14 +30,8 @@ pub fn text(parts: &[Part], data: &Path, pki: &Path) -> String {
         line(&mut text, key.strip_suffix(".listen").unwrap_or(key), &addresses.join("  "));
     }
     text.push_str("\nto try in a second terminal\n");
-    for (key, command) in commands(data, &ca) {
-        if let Some((_, addresses)) = sockets.iter().find(|(name, _)| *name == key)
-            && let Some(address) = addresses.first()
-        {
-            let host = if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
-            let command = command.replace("HOST", &host).replace("PORT", &address.port().to_string());
-            writeln!(text, "  {command}").expect("writing to a String does not fail");
-        }
+    for command in client_commands(&sockets, data).into_iter().chain(commands(&sockets, &ca)) {
+        writeln!(text, "  {command}").expect("writing to a String does not fail");
     }
     text.push('\n');
     text
@@ -45,18 +47,87 @@ fn addresses(parts: &[Part]) -> Vec<(&'static str, Vec<SocketAddr>)> {
     specs.filter(|(_, addresses)| !addresses.is_empty()).collect()
 }
 
-/// What to try, by the key of the listener it needs.
-fn commands(data: &Path, ca: &Path) -> [(&'static str, String); 5] {
-    let token = data::token_path(data);
-    let publish = "-q 1 -t sensors/kitchen/climate -m '{\"temperature\": 31.5}'";
-    [
-        ("ingress.mqtt.listen", format!("mosquitto_pub -h HOST -p PORT {publish}")),
-        ("ingress.mqtts.listen", format!("mosquitto_pub --cafile {} -h HOST -p PORT {publish}", ca.display())),
-        ("kafka.listen", "kcat -b HOST:PORT -C -t drover.telemetry -e".to_owned()),
-        (
-            "gateway.listen",
-            format!("curl -H \"authorization: Bearer $(cat {})\" http://HOST:PORT/api/v1/devices", token.display()),
-        ),
-        ("admin.listen", "curl http://HOST:PORT/metrics".to_owned()),
-    ]
+/// Listeners by their keys.
+type Listening = [(&'static str, Vec<SocketAddr>)];
+
+/// Where this machine reaches the listener of this key, if it is bound.
+fn reachable(sockets: &Listening, key: &str) -> Option<SocketAddr> {
+    let (_, addresses) = sockets.iter().find(|(name, _)| *name == key)?;
+    let mut address = *addresses.first()?;
+    if address.ip().is_unspecified() {
+        address.set_ip([127, 0, 0, 1].into());
+    }
+    Some(address)
+}
+
+/// What to try with the tools of others.
+fn commands(sockets: &Listening, ca: &Path) -> Vec<String> {
+    let ca = quoted(&ca.display().to_string());
+    let publish = |address: SocketAddr| format!("-h {} -p {} {PUBLISH}", address.ip(), address.port());
+    let at = |key| reachable(sockets, key);
+    let commands = [
+        at("ingress.mqtt.listen").map(|mqtt| format!("mosquitto_pub {}", publish(mqtt))),
+        at("ingress.mqtts.listen").map(|mqtts| format!("mosquitto_pub --cafile {ca} {}", publish(mqtts))),
+        at("kafka.listen").map(|kafka| format!("kcat -b {kafka} -C -t drover.telemetry -e")),
+        at("admin.listen").map(|admin| format!("curl http://{admin}/metrics")),
+    ];
+    commands.into_iter().flatten().collect()
+}
+
+/// What to try with our own command line; what it cannot guess goes in front.
+fn client_commands(sockets: &Listening, data: &Path) -> Vec<String> {
+    let Some(gateway) = reachable(sockets, "gateway.listen") else { return Vec::new() };
+    let mut commands = Vec::new();
+    let (server, token) = (format!("http://{gateway}"), absolute(&data::token_path(data)));
+    let variables = [
+        (server != DEFAULT_SERVER).then(|| format!("{SERVER_VARIABLE}={}", quoted(&server))),
+        (token != absolute(Path::new(DEFAULT_TOKEN_FILE)))
+            .then(|| format!("{TOKEN_FILE_VARIABLE}={}", quoted(&token.display().to_string()))),
+    ];
+    let variables: Vec<String> = variables.into_iter().flatten().collect();
+    if !variables.is_empty() {
+        commands.push(format!("export {}", variables.join(" ")));
+    }
+    let drover = executable();
+    commands.push(format!("{drover} device create thermo-1"));
+    commands.push(match Path::new(RULE_FILE).exists() {
+        true => format!("{drover} rule apply -f {RULE_FILE}"),
+        false => format!("{drover} rule apply -f - <<'RULE'\n{RULE}RULE"),
+    });
+    commands.push(format!("{drover} tail 'sensors/#'"));
+    commands
+}
+
+/// The executable as it was called, so that it is found again.
+fn executable() -> String {
+    let called = std::env::args().next().unwrap_or_else(|| "drover".to_owned());
+    let path = PathBuf::from(&called);
+    let here = std::env::current_dir().unwrap_or_default();
+    quoted(&path.strip_prefix(&here).map_or(called, |short| short.display().to_string()))
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// The text as one word of a shell.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:[]=@+,".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_shell_would_take_apart_is_quoted() {
+        assert_eq!(quoted("/tmp/a-b.c"), "/tmp/a-b.c");
+        assert_eq!(quoted("my data/it's"), r"'my data/it'\''s'");
+        assert_eq!(quoted(""), "''");
+    }
 }

@@ -25,6 +25,7 @@ pub struct Gateway;
 impl Service for Gateway {
     const NAME: &'static str = "gateway";
     type Config = GatewayConfig;
+    const NEEDS: &'static [&'static str] = &["registry"];
 
     async fn run(config: GatewayConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
         let listeners = ports.sockets.take_tcp(config::HTTP)?;

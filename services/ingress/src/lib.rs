@@ -49,6 +49,7 @@ pub struct IngressFaults {
 impl Service for Ingress {
     const NAME: &'static str = "ingress";
     type Config = IngressConfig;
+    const NEEDS: &'static [&'static str] = &["registry"];
 
     async fn run(config: IngressConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
         Self::run_with_faults(config, ports, shutdown, IngressFaults::default()).await

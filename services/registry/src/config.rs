@@ -28,7 +28,7 @@ pub struct RegistryConfig {
     pub partitions: u32,
     /// Name of this process in its consumer group; unique among replicas, the same after a restart.
     pub member: String,
-    /// Services that hold device connections and hear of revocations.
+    /// Services of the network that hold device connections; every replica of each hears of revocations.
     pub ingress_nodes: Vec<String>,
     /// How long an ingress node may take to confirm a revocation, `1s` for example.
     pub revoke_timeout: Duration,

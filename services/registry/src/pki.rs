@@ -1,4 +1,5 @@
-//! The platform's certificate authority and the listeners' certificate, as files in one directory.
+//! The platform's certificate authority and the listeners' certificate, as files in one directory; and the authority of
+//! the network between its processes, which is another: no certificate of a device is good there.
 //!
 //! The authority is made once and never replaced: every device certificate hangs on it. Keys are readable by their
 //! owner only and never logged. `ring`, below `rcgen`, draws its own randomness.
@@ -58,11 +59,28 @@ pub enum PkiError {
 /// Makes what is missing in `dir`: the authority at first, and a certificate for the listeners whenever there is none
 /// that fits, lasts, and names `hostnames` besides localhost, 127.0.0.1 and ::1.
 pub fn ensure(dir: &Path, hostnames: &[String], clock: &dyn Clock) -> Result<PkiPaths, PkiError> {
+    ensure_certificate(dir, "server", &[ExtendedKeyUsagePurpose::ServerAuth], hostnames, clock)
+}
+
+/// As [`ensure`], in `dir` for the network between the platform's processes: one certificate, `service.pem`, with which
+/// each of them serves and calls.
+pub fn ensure_network(dir: &Path, hostnames: &[String], clock: &dyn Clock) -> Result<PkiPaths, PkiError> {
+    let both = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    ensure_certificate(dir, "service", &both, hostnames, clock)
+}
+
+fn ensure_certificate(
+    dir: &Path,
+    name: &str,
+    purposes: &[ExtendedKeyUsagePurpose],
+    hostnames: &[String],
+    clock: &dyn Clock,
+) -> Result<PkiPaths, PkiError> {
     let authority = Authority::ensure(dir, clock)?;
     let paths = PkiPaths {
         ca: authority.path.clone(),
-        server_cert: dir.join("server.pem"),
-        server_key: dir.join("server.key"),
+        server_cert: dir.join(format!("{name}.pem")),
+        server_key: dir.join(format!("{name}.key")),
     };
     let names = server_names(hostnames);
     if !authority.serves(&paths, &names, clock.now_ms())? {
@@ -70,7 +88,7 @@ pub fn ensure(dir: &Path, hostnames: &[String], clock: &dyn Clock) -> Result<Pki
         let mut params = CertificateParams::new(names.clone())?;
         params.distinguished_name.push(DnType::CommonName, names[0].as_str());
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.extended_key_usages = purposes.to_vec();
         params.use_authority_key_identifier_extension = true;
         let now_ms = clock.now_ms();
         let certificate =

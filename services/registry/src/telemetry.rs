@@ -77,7 +77,6 @@ impl Telemetry {
     pub fn working(&self, part: &'static str) {
         let mut obstacles = self.obstacles.lock().unwrap_or_else(PoisonError::into_inner);
         if obstacles.remove(part).is_some() {
-            tracing::info!(part, "working");
             self.tell(&obstacles);
         }
     }
@@ -92,7 +91,6 @@ impl Telemetry {
     pub fn waiting(&self, part: &'static str, why: &str) {
         let mut obstacles = self.obstacles.lock().unwrap_or_else(PoisonError::into_inner);
         if obstacles.get(part).is_none_or(|known| known != why) {
-            tracing::warn!(part, why, "waiting");
             obstacles.insert(part, why.to_owned());
             self.tell(&obstacles);
         }

@@ -90,7 +90,7 @@ impl Engine {
                 Ok(()) | Err(Interrupted::Stopping) => return Ok(()),
                 Err(Interrupted::Transact(fenced @ TransactError::Fenced { .. })) => return Err(fenced.into()),
                 Err(interrupted) => {
-                    tracing::warn!(%interrupted, "rules begin again from the committed offsets");
+                    tracing::debug!(%interrupted, "rules begin again from the committed offsets");
                     self.telemetry.restarts.inc();
                     self.ready.waiting(interrupted.to_string());
                 }
@@ -221,7 +221,7 @@ impl Session<'_> {
                 Err(
                     again @ (TransactError::Aborted { .. } | TransactError::Refused(AppendError::Unavailable { .. })),
                 ) => {
-                    tracing::warn!(%again, "a batch of the rules waits");
+                    tracing::debug!(%again, "a batch of the rules waits");
                     self.engine.ready.waiting(again.to_string());
                     if !backoff.wait(shutdown).await {
                         return Err(Interrupted::Stopping);

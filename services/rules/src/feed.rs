@@ -63,7 +63,6 @@ impl Feed {
             match self.load().await {
                 Ok(positions) => break positions,
                 Err(error) => {
-                    tracing::warn!(%error, "rule definitions cannot be read");
                     ready.waiting(format!("rule definitions: {error}"));
                     if !backoff.wait(shutdown).await {
                         return None;
@@ -125,7 +124,7 @@ impl Feed {
                 }
                 Err(ReadError::OutOfRange { from, earliest, .. }) if from < earliest => next = earliest,
                 Err(error) => {
-                    tracing::warn!(%error, partition = at.partition, "rule definitions cannot be followed");
+                    tracing::debug!(%error, partition = at.partition, "rule definitions cannot be followed");
                     if !backoff.wait(shutdown).await {
                         return;
                     }

@@ -8,6 +8,7 @@ mod config;
 mod domain;
 mod engine;
 mod feed;
+mod lag;
 mod outbox;
 mod server;
 mod telemetry;
@@ -90,6 +91,7 @@ async fn work(
         member: config.member.clone(),
         faults,
     };
+    tails.spawn(lag::watch(ports.bus.clone(), telemetry.clone(), shutdown.clone()));
     let outbox = Outbox::new(ports.bus.clone(), ports.network.client("ingress"), config.member, telemetry);
     tails.spawn(engine.run(shutdown.clone()));
     tails.spawn(outbox.run(shutdown.clone()));

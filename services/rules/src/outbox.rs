@@ -64,7 +64,7 @@ impl Outbox {
         loop {
             match self.session(&shutdown, &mut backoff).await {
                 Ok(()) => return Ok(()),
-                Err(error) => tracing::warn!(%error, "the outbox begins again from the committed offsets"),
+                Err(error) => tracing::debug!(%error, "the outbox begins again from the committed offsets"),
             }
             if !backoff.wait(&shutdown).await {
                 return Ok(());
@@ -129,7 +129,7 @@ impl Outbox {
             }
             if let Err(reason) = self.run_one(stored).await {
                 self.telemetry.republish_retries.inc();
-                tracing::warn!(reason, partition = next.at.partition, offset = next.offset, "an action waits");
+                tracing::debug!(reason, partition = next.at.partition, offset = next.offset, "an action waits");
                 return (next, false);
             }
             next.offset = stored.position.offset + 1;

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use drover_bus::{Bus, ReadError, TopicPartition};
+use drover_bus::Bus;
 use drover_proto::rules::v1 as wire;
 use drover_proto::rules::v1::rules_server::Rules;
 use drover_proto::to_status;
 use drover_rule_sql::{Message, Outcome, Rule};
-use drover_types::{ApiError, ErrorCode, TELEMETRY_TOPIC, TenantId};
+use drover_types::{ApiError, ErrorCode, TenantId};
 use tonic::{Request, Response, Status};
 
 use crate::domain::{Board, RuleState};
-use crate::engine::GROUP;
+use crate::lag;
 
 /// The service `drover.rules.v1.Rules`. Cheap to clone.
 #[derive(Clone)]
@@ -31,7 +31,7 @@ impl Rules for Server {
             TenantId::new(&tenant).map_err(|error| to_status(&ApiError::invalid("tenant", error.to_string())))?;
         let unknown = || to_status(&ApiError::new(ErrorCode::NotFound, format!("rule {name} was not seen yet")));
         let state = self.board.get(&(tenant, name.clone())).ok_or_else(unknown)?;
-        let lag = lag(&*self.bus)
+        let lag = lag::records(&*self.bus)
             .await
             .map_err(|error| to_status(&ApiError::new(ErrorCode::Unavailable, error.to_string())))?;
         Ok(Response::new(wire::GetStatusResponse { status: Some(status(state, lag)) }))
@@ -74,19 +74,4 @@ fn status(state: RuleState, lag: u64) -> wire::RuleStatus {
             topic: error.topic,
         }),
     }
-}
-
-/// Records of the telemetry topic behind the group's committed offsets.
-async fn lag(bus: &dyn Bus) -> Result<u64, ReadError> {
-    let unavailable = |error: drover_bus::AdminError| ReadError::Unavailable { reason: error.to_string() };
-    let topics = bus.topics().await.map_err(unavailable)?;
-    let partitions = topics.iter().find(|config| &*config.topic == TELEMETRY_TOPIC).map_or(0, |c| c.partitions);
-    let committed = bus.committed(GROUP, TELEMETRY_TOPIC).await?;
-    let mut lag = 0;
-    for partition in 0..partitions {
-        let bounds = bus.bounds(&TopicPartition::new(TELEMETRY_TOPIC, partition)).await?;
-        let next = committed.iter().find(|position| position.at.partition == partition).map_or(0, |p| p.offset);
-        lag += bounds.end.saturating_sub(next.max(bounds.earliest));
-    }
-    Ok(lag)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use drover_host::trace;
 use drover_types::{Telemetry as Message, TraceParent};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
@@ -21,6 +22,7 @@ pub struct Telemetry {
     kafka_outputs: Counter,
     outbox_entries: Counter,
     commit_seconds: Histogram,
+    lag: Gauge,
     pub restarts: Counter,
     pub republished: Counter,
     pub republish_retries: Counter,
@@ -51,10 +53,18 @@ impl Telemetry {
             republish_retries: counter("republish_retries", "Republish actions that have to be tried again"),
             republish_refused: counter("republish_refused", "Republish actions refused for good, now dead letters"),
             commit_seconds: Histogram::new(exponential_buckets(0.000_5, 2.0, 14)),
+            lag: Gauge::default(),
         };
         let help = "Time a transaction of outputs and offsets took";
         registry.register("drover_rules_commit_seconds", help, telemetry.commit_seconds.clone());
+        let help = "Telemetry records behind the committed offsets of all members";
+        registry.register("drover_rules_lag_records", help, telemetry.lag.clone());
         telemetry
+    }
+
+    /// So many records wait for the rules.
+    pub fn lag(&self, records: u64) {
+        self.lag.set(i64::try_from(records).unwrap_or(i64::MAX));
     }
 
     /// A batch is durable.

@@ -16,7 +16,6 @@ pub async fn prepare(ports: &Ports, config: &RulesConfig, shutdown: &Shutdown) -
     let mut backoff = Backoff::default();
     loop {
         let Err(obstacle) = try_prepare(&*ports.bus, config).await else { return Some(()) };
-        tracing::info!(%obstacle, "rules wait");
         ports.ready.waiting(obstacle);
         if !backoff.wait(shutdown).await {
             return None;

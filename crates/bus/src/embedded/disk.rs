@@ -64,6 +64,11 @@ pub trait Disk: Send + Sync + 'static {
         std::fs::remove_file(path)
     }
 
+    /// Removes a directory with all that is in it; not yet durable.
+    fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_dir_all(path)
+    }
+
     /// Makes creation, renaming and removal of files in a directory durable.
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
         File::open(directory)?.sync_all()
@@ -113,6 +118,10 @@ impl Files {
 
     pub fn remove(&self, path: &Path) -> Result<(), FileError> {
         self.0.remove(path).map_err(FileError::at("remove", path))
+    }
+
+    pub fn remove_directory(&self, path: &Path) -> Result<(), FileError> {
+        self.0.remove_directory(path).map_err(FileError::at("remove", path))
     }
 
     /// Removes a file that may be gone already.

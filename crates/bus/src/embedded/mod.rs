@@ -28,6 +28,7 @@ mod index;
 mod journal;
 mod kept;
 mod log_file;
+mod look;
 mod producers;
 mod queue;
 mod reader;
@@ -43,6 +44,7 @@ mod writer;
 
 pub use disk::{Disk, FileError, SystemDisk};
 pub use kept::GroupOffset;
+pub use look::{Sight, look};
 pub use recovery::{Cut, FORMAT, OpenError, Recovery, Rewound};
 pub use section::ProducerSequence;
 

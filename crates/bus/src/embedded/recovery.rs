@@ -90,7 +90,24 @@ pub(super) struct Opened {
 pub(super) fn open(files: &Files, directory: &Path, segment_bytes: u64) -> Result<Opened, OpenError> {
     std::fs::create_dir_all(topics_directory(directory)).map_err(FileError::at("create", directory))?;
     let lock = lock(directory)?;
-    check_format(files, directory)?;
+    if !has_format(directory)? {
+        let created = log_file::create(files, &directory.join("FORMAT"), format!("{FORMAT}\n").as_bytes());
+        created.map_err(|failed| failed.error)?;
+    }
+    let Restored { journal, kept, topics, recovery } = restore(files, directory, segment_bytes)?;
+    Ok(Opened { lock, journal, kept, topics, recovery })
+}
+
+/// A log as its files tell it.
+pub(super) struct Restored {
+    pub journal: Journal,
+    pub kept: Kept,
+    pub topics: BTreeMap<TopicId, TopicWriter>,
+    pub recovery: Recovery,
+}
+
+/// Reads the log in `directory`, which has the right format, and changes on the disk of `files` what has to be.
+pub(super) fn restore(files: &Files, directory: &Path, segment_bytes: u64) -> Result<Restored, OpenError> {
     let mut recovery = Recovery::default();
     let (found, entries) = match Journal::open(files, directory, &mut recovery.cut)? {
         Some((journal, entries)) => (Some(journal), entries),
@@ -98,7 +115,7 @@ pub(super) fn open(files: &Files, directory: &Path, segment_bytes: u64) -> Resul
     };
     let mut kept = Kept::default();
     entries.iter().for_each(|entry| kept.apply(entry));
-    remove_orphans(directory, &kept, &mut recovery.removed)?;
+    remove_orphans(files, directory, &kept, &mut recovery.removed)?;
     let mut journal = match found {
         Some(journal) => journal,
         None => Journal::create(files, directory, 0, &kept).map_err(|failed| failed.error)?,
@@ -111,7 +128,7 @@ pub(super) fn open(files: &Files, directory: &Path, segment_bytes: u64) -> Resul
     }
     recovery.redone_records = redo(entries, &mut topics)?;
     recovery.rewound = rewind(&mut journal, &mut kept, &topics)?;
-    Ok(Opened { lock, journal, kept, topics, recovery })
+    Ok(Restored { journal, kept, topics, recovery })
 }
 
 /// Moves committed offsets that lie behind the end of their partition back to it: what is written there next would
@@ -157,16 +174,24 @@ pub(super) fn topic_directory(directory: &Path, id: TopicId, topic: &str) -> Pat
     topics_directory(directory).join(format!("{name}.{id}"))
 }
 
+/// The file whose lock says that a process works in the directory; its content is that process's number.
+pub(super) fn lock_path(directory: &Path) -> PathBuf {
+    directory.join("LOCK")
+}
+
+/// The error of a directory that another process works in.
+pub(super) fn in_use(directory: &Path) -> OpenError {
+    let holder = std::fs::read_to_string(lock_path(directory)).ok().and_then(|pid| pid.trim().parse().ok());
+    OpenError::Locked { directory: directory.to_owned(), holder }
+}
+
 fn lock(directory: &Path) -> Result<DirectoryLock, OpenError> {
-    let path = directory.join("LOCK");
+    let path = lock_path(directory);
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
     let file = file.as_mut().map_err(|error| FileError::at("open", &path)(std::io::Error::from(error.kind())))?;
     match lock_patiently(file) {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let holder = std::fs::read_to_string(&path).ok().and_then(|pid| pid.trim().parse().ok());
-            return Err(OpenError::Locked { directory: directory.to_owned(), holder });
-        }
+        Err(TryLockError::WouldBlock) => return Err(in_use(directory)),
         Err(TryLockError::Error(error)) => return Err(FileError::at("lock", &path)(error).into()),
     }
     let io = |error| FileError::at("write", &path)(error);
@@ -189,10 +214,11 @@ fn lock_patiently(file: &File) -> Result<(), TryLockError> {
     file.try_lock()
 }
 
-fn check_format(files: &Files, directory: &Path) -> Result<(), OpenError> {
+/// Whether the directory holds a log of this format; `Ok(false)`: nothing yet.
+pub(super) fn has_format(directory: &Path) -> Result<bool, OpenError> {
     let path = directory.join("FORMAT");
     match std::fs::read_to_string(&path) {
-        Ok(text) if text.trim() == FORMAT.to_string() => Ok(()),
+        Ok(text) if text.trim() == FORMAT.to_string() => Ok(true),
         Ok(text) => {
             let found = text.trim().chars().take(20).collect();
             Err(OpenError::Format { directory: directory.to_owned(), found, supported: FORMAT })
@@ -203,8 +229,7 @@ fn check_format(files: &Files, directory: &Path) -> Result<(), OpenError> {
             if listed.flatten().any(|entry| foreign(&entry.file_name())) {
                 return Err(OpenError::Foreign { directory: directory.to_owned() });
             }
-            let created = log_file::create(files, &path, format!("{FORMAT}\n").as_bytes());
-            Ok(created.map(drop).map_err(|failed| failed.error)?)
+            Ok(false)
         }
         Err(error) => Err(FileError::at("read", &path)(error).into()),
     }
@@ -212,7 +237,7 @@ fn check_format(files: &Files, directory: &Path) -> Result<(), OpenError> {
 
 /// Removes directories of topics that were deleted, or never quite created; but not one whose creation the journal has
 /// lost.
-fn remove_orphans(directory: &Path, kept: &Kept, removed: &mut Vec<PathBuf>) -> Result<(), OpenError> {
+fn remove_orphans(files: &Files, directory: &Path, kept: &Kept, removed: &mut Vec<PathBuf>) -> Result<(), OpenError> {
     let topics = topics_directory(directory);
     let known: BTreeSet<PathBuf> =
         kept.topics.iter().map(|(id, config)| topic_directory(directory, *id, &config.topic)).collect();
@@ -224,7 +249,7 @@ fn remove_orphans(directory: &Path, kept: &Kept, removed: &mut Vec<PathBuf>) -> 
                 let reason = "it holds records of a topic that the journal does not know".to_owned();
                 return Err(OpenError::Corrupt { file: path, at: 0, reason });
             }
-            std::fs::remove_dir_all(&path).map_err(FileError::at("remove", &path))?;
+            files.remove_directory(&path)?;
             removed.push(path);
         }
     }

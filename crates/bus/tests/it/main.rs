@@ -7,6 +7,7 @@ mod faulty_disk;
 mod full_disk;
 mod keeping;
 mod ledger;
+mod look;
 mod repair;
 
 use std::sync::Arc;

@@ -5,9 +5,10 @@
 mod cassandra;
 mod error;
 mod kafka;
+mod network;
 mod shared;
+mod unknown;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use figment::providers::{Env, Format, Serialized, Toml};
@@ -22,10 +23,12 @@ use crate::ServiceConfig;
 pub use cassandra::{CassandraConfig, CassandraTls};
 pub use error::ConfigError;
 pub use kafka::KafkaConfig;
+pub use network::NetworkConfig;
 pub use shared::{
-    AdminConfig, Anonymous, BusConfig, BusKind, LogConfig, LogFormat, NetworkConfig, OtlpConfig, ProcessConfig, Secret,
+    AdminConfig, Anonymous, BusConfig, BusKind, LogConfig, LogFormat, OtlpConfig, ProcessConfig, Secret,
     SecurityConfig, Shared,
 };
+pub use unknown::{UnknownKey, UnknownKeys};
 
 /// Variables that begin so and name a section and a key configure; others (`DROVER_SERVER`) belong to the client.
 const ENV_PREFIX: &str = "DROVER_";
@@ -110,14 +113,16 @@ impl Layers {
         Self(self.0.join(Serialized::default(key, value)))
     }
 
+    /// Replaces what the layers say of `key`.
+    pub fn with_override(self, key: &str, value: impl Serialize) -> Self {
+        Self(self.0.merge(Serialized::default(key, value)))
+    }
+
     /// The section `name`; what no layer sets has its default.
     pub fn section<T: Serialize + DeserializeOwned + Default>(&self, name: &str) -> Result<T, ConfigError> {
         let Ok(given) = self.0.find_value(name) else { return Ok(T::default()) };
-        let section: T = self.0.extract_inner(name).map_err(|error| self.refuse(name, error))?;
-        let known = serde_json::to_value(&section).expect("a configuration is plain data");
-        let given = serde_json::to_value(&given).expect("a configuration is plain data");
-        self.refuse_unknown(name, &given, &known)?;
-        Ok(section)
+        self.unknown_keys::<T>(name).refuse()?;
+        given.deserialize().map_err(|error| self.refuse(name, error))
     }
 
     /// A service's section, its rules across fields included.
@@ -130,43 +135,15 @@ impl Layers {
         Ok(section)
     }
 
-    /// Refuses sections that nobody owns.
-    pub fn refuse_unknown_sections(&self, known: &[&str]) -> Result<(), ConfigError> {
-        let given: BTreeMap<String, Value> = self.0.extract().map_err(|error| self.refuse("", error))?;
-        match given.keys().find(|section| !known.contains(&section.as_str())) {
-            None => Ok(()),
-            Some(section) => Err(self.unknown(section.clone(), section, known.iter().copied())),
-        }
+    /// The error of a key that has to be set.
+    pub fn missing(&self, key: &str, reason: String) -> ConfigError {
+        ConfigError::Value { origin: self.origin(key), key: key.to_owned(), reason }
     }
 
-    /// What was given but did not arrive in the struct; so it is caught even where a struct does not refuse by itself.
-    fn refuse_unknown(&self, path: &str, given: &Value, known: &Value) -> Result<(), ConfigError> {
-        let (Value::Object(given), Value::Object(known)) = (given, known) else { return Ok(()) };
-        for (key, value) in given {
-            let path = format!("{path}.{key}");
-            match known.get(key) {
-                Some(known) => self.refuse_unknown(&path, value, known)?,
-                None => return Err(self.unknown(path, key, known.keys().map(String::as_str))),
-            }
-        }
-        Ok(())
-    }
-
-    fn unknown<'a>(&self, path: String, key: &str, known: impl Iterator<Item = &'a str>) -> ConfigError {
-        let nearest = error::nearest(key, known);
-        ConfigError::UnknownKey { origin: self.origin(&path), key: path, nearest }
-    }
-
-    /// Figment names the key from the section on, and the section behind it.
-    fn refuse(&self, section: &str, mut error: figment::Error) -> ConfigError {
-        if error.path.last().is_some_and(|last| last == section) {
-            error.path.pop();
-        }
+    /// The error with the whole key.
+    fn refuse(&self, section: &str, error: figment::Error) -> ConfigError {
         let path = std::iter::once(section.to_owned()).chain(error.path).filter(|part| !part.is_empty());
         let key = path.collect::<Vec<_>>().join(".");
-        if let figment::error::Kind::UnknownField(unknown, known) = &error.kind {
-            return self.unknown(key, unknown, known.iter().copied());
-        }
         ConfigError::Value { origin: self.origin(&key), key, reason: error.kind.to_string() }
     }
 

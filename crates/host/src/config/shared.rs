@@ -1,15 +1,18 @@
 //! Sections that belong to the process rather than to one service.
 
-use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
-use tonic::transport::Uri;
 
-use super::{CassandraConfig, ConfigError, KafkaConfig, Layers};
+use super::network::NetworkConfig;
+use super::{CassandraConfig, ConfigError, KafkaConfig, Layers, UnknownKeys};
 use crate::{ByteSize, Duration};
+
+/// The key of the administrator's token itself.
+const ADMIN_TOKEN: &str = "security.admin_token";
 
 /// All of them.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +32,21 @@ impl Shared {
     pub const SECTIONS: [&'static str; 8] =
         ["bus", "log", "otlp", "admin", "network", "process", "security", "cassandra"];
 
+    /// Keys of the sections that nobody knows.
+    pub fn unknown_keys(layers: &Layers) -> UnknownKeys {
+        let keys = [
+            layers.unknown_keys::<BusConfig>("bus"),
+            layers.unknown_keys::<LogConfig>("log"),
+            layers.unknown_keys::<OtlpConfig>("otlp"),
+            layers.unknown_keys::<AdminConfig>("admin"),
+            layers.unknown_keys::<NetworkConfig>("network"),
+            layers.unknown_keys::<ProcessConfig>("process"),
+            layers.unknown_keys::<SecurityConfig>("security"),
+            layers.unknown_keys::<CassandraConfig>("cassandra"),
+        ];
+        UnknownKeys(keys.into_iter().flat_map(|keys| keys.0).collect())
+    }
+
     /// Takes the sections out of `layers` and checks them.
     pub fn load(layers: &Layers) -> Result<Self, ConfigError> {
         let shared = Self {
@@ -41,11 +59,15 @@ impl Shared {
             security: layers.section("security")?,
             cassandra: layers.section("cassandra")?,
         };
-        shared.check().map_err(|(key, reason)| ConfigError::Value {
-            origin: layers.origin(key),
-            key: key.into(),
-            reason,
-        })?;
+        let refused =
+            |(key, reason): (&str, String)| ConfigError::Value { origin: layers.origin(key), key: key.into(), reason };
+        shared.check().map_err(refused)?;
+        shared.network.check().map_err(refused)?;
+        if shared.security.admin_token.is_some() && layers.origin(ADMIN_TOKEN) == super::FLAG {
+            let reason = "everybody on this machine can read a command line; use security.admin_token_file, or the \
+                environment variable DROVER_SECURITY__ADMIN_TOKEN";
+            return Err(refused((ADMIN_TOKEN, reason.to_owned())));
+        }
         Ok(shared)
     }
 
@@ -178,33 +200,6 @@ impl Default for AdminConfig {
     }
 }
 
-/// `[network]`: services in other processes, `registry = "http://registry:7071"`; others are in this process.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct NetworkConfig {
-    #[serde(with = "uris")]
-    pub services: HashMap<String, Uri>,
-}
-
-/// URIs as text.
-mod uris {
-    use super::{BTreeMap, Deserialize, Deserializer, HashMap, Serialize, Serializer, Uri};
-
-    pub fn serialize<S: Serializer>(uris: &HashMap<String, Uri>, serializer: S) -> Result<S::Ok, S::Error> {
-        let sorted: BTreeMap<&String, String> = uris.iter().map(|(name, uri)| (name, uri.to_string())).collect();
-        sorted.serialize(serializer)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HashMap<String, Uri>, D::Error> {
-        let texts = HashMap::<String, String>::deserialize(deserializer)?;
-        let uri = |(name, text): (String, String)| match text.parse::<Uri>() {
-            Ok(uri) if uri.scheme().is_some() && uri.authority().is_some() => Ok((name, uri)),
-            Ok(_) | Err(_) => Err(serde::de::Error::custom(format!("{name}: {text:?} is not http://HOST:PORT"))),
-        };
-        texts.into_iter().map(uri).collect()
-    }
-}
-
 /// `[process]`: the process as such.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -229,6 +224,19 @@ pub struct SecurityConfig {
     pub anonymous: Anonymous,
     /// Names of this machine in the server certificate, besides localhost, 127.0.0.1 and ::1.
     pub hostnames: Vec<String>,
+    /// Directory of the platform's certificates; absent: `pki` in the data directory.
+    pub pki: Option<PathBuf>,
+    /// File with the administrator's token; absent: `admin.token` in the data directory.
+    pub admin_token_file: Option<PathBuf>,
+    /// The token itself, from a file of configuration or `DROVER_SECURITY__ADMIN_TOKEN`; goes before the file.
+    pub admin_token: Option<Secret>,
+}
+
+impl SecurityConfig {
+    /// Whether it says nothing of where the administrator's token is.
+    pub fn names_no_token(&self) -> bool {
+        self.admin_token.is_none() && self.admin_token_file.is_none()
+    }
 }
 
 /// Where clients without credentials are admitted; decided by the address a listener is bound to.

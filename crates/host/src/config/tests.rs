@@ -54,7 +54,8 @@ fn refusal(text: &str, settings: &[&str]) -> String {
     let (file, layers) = layers(text, settings);
     let error = layers
         .and_then(|layers| {
-            layers.refuse_unknown_sections(&["example"]).and_then(|()| layers.service::<Example>("example"))
+            layers.unknown_sections(&["example"])?.refuse()?;
+            layers.service::<Example>("example")
         })
         .expect_err("refused");
     error.to_string().replace(&file.path().display().to_string(), "FILE")
@@ -91,6 +92,44 @@ fn an_unknown_key_is_refused_with_its_place_and_the_nearest_known_one() {
     }
 }
 
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Stored {
+    store: Store,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+enum Store {
+    Memory(Nested),
+    Disk { path: String },
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self::Memory(Nested::default())
+    }
+}
+
+#[test]
+fn all_unknown_keys_are_told_at_once() {
+    let text = "[example]\nsiez = \"1B\"\n[example.nested]\nretry = 1\nlisen = 2\n";
+    let expected = "3 unknown keys:\n  FILE: unknown key example.nested.lisen; did you mean listen?\n  \
+        FILE: unknown key example.nested.retry; did you mean retries?\n  \
+        FILE: unknown key example.siez; did you mean size?";
+    assert_eq!(refusal(text, &[]), expected);
+    let (_file, tagged) = layers("[stored.store]\nkind = \"memory\"\nretris = 1\nlisten = []\nlist = 1\n", &[]);
+    let told = tagged.expect("read").section::<Stored>("stored").expect_err("refused").to_string();
+    for part in
+        ["2 unknown keys", "stored.store.retris; did you mean retries?", "stored.store.list; did you mean listen?"]
+    {
+        assert!(told.contains(part), "{told}");
+    }
+    let (_file, other) = layers("[stored.store]\nkind = \"disk\"\npath = \"p\"\n", &[]);
+    let stored: Stored = other.expect("read").section("stored").expect("no key of the other kind is missed");
+    assert_eq!(stored, Stored { store: Store::Disk { path: "p".into() } });
+}
+
 #[test]
 fn a_wrong_value_is_refused_with_its_place_and_what_would_be_right() {
     for (text, settings, expected) in [
@@ -117,7 +156,7 @@ fn a_wrong_value_is_refused_with_its_place_and_what_would_be_right() {
 #[test]
 fn shared_sections_are_checked() {
     for (setting, expected) in [
-        ("bus.kind=kafka", "--set: bus.kind: kafka is not supported yet; use embedded"),
+        ("bus.kind=kafka", "configuration: bus.kafka.brokers: no brokers are named"),
         ("bus.partitions=0", "--set: bus.partitions: is 0, allowed are 1 to 1024"),
         ("bus.partitions=1025", "--set: bus.partitions: is 1025, allowed are 1 to 1024"),
         ("log.level=a=b=c", "--set: log.level: \"a=b=c\" is not a level or a list of TARGET=LEVEL"),
@@ -129,7 +168,46 @@ fn shared_sections_are_checked() {
     }
     let layers = Layers::load(None, &["network.registry=http://registry:7071".parse().expect("a setting")]);
     let shared = Shared::load(&layers.expect("read")).expect("valid");
-    assert_eq!(shared.network.services["registry"].port_u16(), Some(7071));
+    assert_eq!(shared.network.services["registry"][0].port_u16(), Some(7071));
+}
+
+#[test]
+fn a_service_in_other_processes_has_one_replica_or_many() {
+    let text = "[network]\ndeadline = \"3s\"\nregistry = \"http://r:7071\"\n\
+        ingress = [\"http://a:7075\", \"http://b:7075\"]\n";
+    let (_file, read) = layers(text, &[]);
+    let shared = Shared::load(&read.expect("read")).expect("valid");
+    let places = |name: &str| shared.network.services[name].iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(places("registry"), ["http://r:7071/"]);
+    assert_eq!(places("ingress"), ["http://a:7075/", "http://b:7075/"]);
+    let (_file, again) = layers(&print(shared.sections()), &[]);
+    assert_eq!(Shared::load(&again.expect("read")).expect("valid").network, shared.network);
+}
+
+#[test]
+fn the_scheme_of_a_service_says_whether_there_is_tls() {
+    let tls = "[network.tls]\ncertificate = \"c\"\nkey = \"k\"\nca = \"a\"\n";
+    for (text, setting, expected) in [
+        ("", "network.rules=https://r:1", "network: rules: https://r:1/ is not http://HOST:PORT, without network.tls"),
+        (tls, "network.rules=http://r:1", "network: rules: http://r:1/ is not https://HOST:PORT, with network.tls"),
+        ("", "network.rules=[]", "network: rules: has no replica; leave it out if it is in this process"),
+        ("", "network.deadline=1ms", "network.deadline: is 1ms, allowed are 100ms to 5m"),
+    ] {
+        let (_file, read) = layers(text, &[setting]);
+        let told = Shared::load(&read.expect("read")).expect_err("refused").to_string();
+        assert!(told.ends_with(expected), "{told}");
+    }
+}
+
+#[test]
+fn the_admin_token_is_never_an_argument() {
+    let (_file, flag) = layers("", &["security.admin_token=s3cret"]);
+    let told = Shared::load(&flag.expect("read")).expect_err("refused").to_string();
+    assert!(told.starts_with("--set: security.admin_token: everybody") && !told.contains("s3cret"), "{told}");
+    let (_file, read) = layers("[security]\nadmin_token = \"s3cret\"\n", &[]);
+    let shared = Shared::load(&read.expect("read")).expect("valid");
+    assert_eq!(shared.security.admin_token.as_ref().map(Secret::expose), Some("s3cret"));
+    assert!(!print(shared.sections()).contains("s3cret"));
 }
 
 #[test]

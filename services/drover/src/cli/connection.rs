@@ -10,15 +10,22 @@ use super::output::Format;
 /// The environment variable with the administrator's token itself.
 const TOKEN_VARIABLE: &str = "DROVER_TOKEN";
 
+/// Where the platform is, and in which file the token.
+pub const SERVER_VARIABLE: &str = "DROVER_SERVER";
+pub const TOKEN_FILE_VARIABLE: &str = "DROVER_TOKEN_FILE";
+/// Without either: `drover up` as it starts without flags, seen from the directory it was started in.
+pub const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";
+pub const DEFAULT_TOKEN_FILE: &str = "drover-data/admin.token";
+
 /// Flags that every command of the client takes.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Connection")]
 pub struct Connection {
     /// Address of the platform
-    #[arg(long, global = true, env = "DROVER_SERVER", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    #[arg(long, global = true, env = SERVER_VARIABLE, default_value = DEFAULT_SERVER, value_name = "URL")]
     pub server: String,
     /// File with the administrator's token; DROVER_TOKEN, the token itself, goes first
-    #[arg(long, global = true, default_value = "drover-data/admin.token", value_name = "FILE")]
+    #[arg(long, global = true, env = TOKEN_FILE_VARIABLE, default_value = DEFAULT_TOKEN_FILE, value_name = "FILE")]
     pub token_file: PathBuf,
     /// The tenant
     #[arg(short = 'n', long, global = true, default_value = drover_types::DEFAULT_TENANT)]

@@ -4,7 +4,7 @@
 
 mod apply;
 mod client;
-mod connection;
+pub mod connection;
 mod credential;
 mod demo;
 mod device;

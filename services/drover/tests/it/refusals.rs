@@ -43,6 +43,26 @@ fn an_unknown_key_is_named_with_its_layer_and_the_nearest_known_key() {
 }
 
 #[test]
+fn all_unknown_keys_are_told_at_once_each_with_its_layer() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("drover.toml");
+    std::fs::write(&file, "[bus]\npartition = 4\nretentoin = \"1d\"\n[ingres]\nx = 1\n").expect("written");
+    let path = file.display().to_string();
+    let mut command = checked(&["--config", &path, "--set", "gateway.listn=[]"]);
+    command.env("DROVER_REGISTRY__STORE__KIND", "embedded").env("DROVER_REGISTRY__STORE__CASH", "1MiB");
+    let said = refused(&mut command, 1);
+    let expected = [
+        "drover: 5 unknown keys:".to_owned(),
+        format!("  {path}: unknown key ingres; did you mean ingress?"),
+        format!("  {path}: unknown key bus.partition; did you mean partitions?"),
+        format!("  {path}: unknown key bus.retentoin; did you mean retention?"),
+        "  environment DROVER_REGISTRY__STORE__CASH: unknown key registry.store.cash; did you mean cache?".to_owned(),
+        "  --set: unknown key gateway.listn; did you mean listen?".to_owned(),
+    ];
+    assert_eq!(said.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn a_wrong_value_is_named_with_its_layer_and_what_is_allowed() {
     for (setting, expected) in [
         ("bus.kafka.replication_factor=x", "bus.kafka.replication_factor: found string \"x\", expected u16"),
@@ -76,6 +96,42 @@ fn the_layers_win_in_their_order_and_the_result_can_be_printed() {
     let again = directory.path().join("printed.toml");
     std::fs::write(&again, &printed).expect("written");
     assert!(run(&["up", "--check-config", "--config", &again.display().to_string()]).status.success());
+}
+
+#[test]
+fn the_printed_ports_are_those_that_would_be_bound() {
+    let printed = |arguments: &[&str]| {
+        let output = run(&[&["up", "--print-config"], arguments].concat());
+        toml(&String::from_utf8(output.stdout).expect("text"))
+    };
+    let (plain, shifted) = (printed(&[]), printed(&["--port-offset", "20000"]));
+    for key in [
+        "registry.listen",
+        "ingress.mqtt.listen",
+        "ingress.mqtts.listen",
+        "gateway.listen",
+        "kafka.listen",
+        "admin.listen",
+    ] {
+        let port = |line: &str| line.split(':').nth(1).and_then(|rest| rest.split('"').next()?.parse::<u16>().ok());
+        let (plain, shifted) = (port(&plain[key]), port(&shifted[key]));
+        assert_eq!(plain.expect("a port") + 20_000, shifted.expect("a port"), "{key}");
+    }
+    assert!(shifted["gateway.mqtt_endpoint"].contains("127.0.0.1:21883"), "{shifted:?}");
+}
+
+/// `section.key` and the value's text of every line of a printed configuration.
+fn toml(text: &str) -> std::collections::HashMap<String, String> {
+    let mut section = String::new();
+    let mut values = std::collections::HashMap::new();
+    for line in text.lines() {
+        if let Some((key, value)) = line.split_once(" = ") {
+            values.insert(format!("{section}.{key}"), value.to_owned());
+        } else if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']').to_owned();
+        }
+    }
+    values
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn the_doctor_finds_nothing_to_fail_on_an_empty_machine_and_on_a_running_platfor
     let up = Up::on(data.path());
     let (healthy, findings) = doctor(data.path(), up.offset);
     assert!(healthy, "{findings:?}");
-    for check in ["server", "ports", "data", "ca.pem", "server.pem"] {
+    for check in ["server", "ports", "log", "ca.pem", "server.pem"] {
         assert_eq!(verdicts(&findings, check), ["ok"], "{check}: {findings:?}");
     }
     assert!(up.stop().success());
@@ -42,11 +42,28 @@ fn the_doctor_fails_on_taken_ports_and_damage_and_says_what_to_do() {
     let _held = std::net::TcpListener::bind(("127.0.0.1", 9092 + offset)).expect("was free");
     let (healthy, findings) = doctor(data.path(), offset);
     assert!(!healthy);
-    for check in ["ports", "data", "ca.pem"] {
+    for check in ["ports", "log", "ca.pem"] {
         assert_eq!(verdicts(&findings, check), ["fail"], "{check}: {findings:?}");
     }
     let unhealthy = findings.iter().filter(|finding| finding["verdict"] != "ok");
     assert!(unhealthy.clone().all(|finding| finding["advice"].is_string()), "{findings:?}");
+}
+
+#[test]
+fn the_doctor_notices_a_log_that_up_would_refuse() {
+    let data = tempfile::tempdir().expect("a directory");
+    let up = Up::on(data.path());
+    let (healthy, findings) = doctor(data.path(), free_offset());
+    let told = findings.iter().find(|finding| finding["check"] == "log").expect("looked at").to_string();
+    assert!(!healthy && told.contains("in use by another process"), "{told}");
+    assert!(up.stop().success());
+    let journal = data.path().join("bus/0000000000.journal");
+    let mut bytes = std::fs::read(&journal).expect("there");
+    bytes[30] ^= 1;
+    std::fs::write(&journal, bytes).expect("written");
+    let (healthy, findings) = doctor(data.path(), free_offset());
+    let told = findings.iter().find(|finding| finding["check"] == "log").expect("looked at").to_string();
+    assert!(!healthy && told.contains("is damaged at byte") && told.contains("--data DIR"), "{told}");
 }
 
 #[test]
@@ -57,4 +74,32 @@ fn crds_and_completions_are_printed() {
         let completions = String::from_utf8(run(&["completions", shell]).stdout).expect("text");
         assert!(completions.contains("drover") && completions.contains("port-offset"), "{shell}");
     }
+}
+
+/// A word of PromQL that looks like the name of one of our metrics, without the suffix that a query adds.
+fn metric(word: &str) -> Option<&str> {
+    let ours = word.starts_with("drover_") || word.starts_with("process_");
+    let suffix = ["_bucket", "_count", "_sum", "_total"].into_iter().find(|suffix| word.ends_with(suffix));
+    ours.then(|| word.trim_end_matches(suffix.unwrap_or_default()))
+}
+
+#[test]
+fn the_dashboard_names_only_metrics_that_exist() {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/dashboards/drover.json");
+    let dashboard: Value = serde_json::from_slice(&std::fs::read(file).expect("there")).expect("JSON");
+    let up = Up::start(&["--ephemeral"]);
+    let (_, text) = up.admin("/metrics");
+    let known: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let expressions = panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let mut named = 0;
+    for expression in expressions.map(|target| target["expr"].as_str().expect("an expression")) {
+        let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for name in words.filter_map(metric) {
+            assert!(known.contains(&name), "{name} in {expression} is not among {known:?}");
+            named += 1;
+        }
+    }
+    assert!(named >= 30, "{named} names found: the panels are not read as they are written");
+    assert!(up.stop().success());
 }

@@ -25,6 +25,26 @@ fn it_says_where_things_are_and_ends_well_on_sigterm() {
 }
 
 #[test]
+fn its_commands_work_as_they_are_printed() {
+    let parent = tempfile::tempdir().expect("a directory");
+    let data = parent.path().join("my data");
+    let up = Up::on(&data);
+    let (_, commands) = up.printed.split_once("to try in a second terminal\n").expect("it says what to try");
+    let (tail, others): (Vec<&str>, Vec<&str>) = commands
+        .lines()
+        .filter(|line| !line.contains("mosquitto_pub") && !line.contains("kcat"))
+        .partition(|line| line.contains(" tail "));
+    let script = format!("set -e\n{}\n", others.join("\n").replace("  curl", "  : curl"));
+    let mut shell = std::process::Command::new("sh");
+    let told = shell.args(["-c", &script]).current_dir(parent.path()).output().expect("sh runs");
+    let said = [told.stdout, told.stderr].map(|text| String::from_utf8(text).expect("text")).concat();
+    assert!(told.status.success(), "{script}{said}");
+    assert!(said.contains("device thermo-1 of tenant default") && said.contains("rule hot-rooms is applied"), "{said}");
+    assert!(tail[0].trim().ends_with("tail 'sensors/#'"), "{tail:?}");
+    assert!(up.stop().success());
+}
+
+#[test]
 fn after_a_kill_it_resumes_with_the_same_token_and_authority() {
     let data = tempfile::tempdir().expect("a directory");
     let read = |name: &str| std::fs::read_to_string(data.path().join(name)).expect("there");

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use drover_host::trace;
 use drover_proto::ingress::v1::ingress_server::{Ingress, IngressServer};
 use drover_proto::ingress::v1::{
     DeliverRequest, DeliverResponse, PublishRequest, PublishResponse, RevokeRequest, RevokeResponse,
@@ -30,8 +31,9 @@ pub fn routes(node: Arc<Node>) -> Routes {
 #[tonic::async_trait]
 impl Ingress for Server {
     async fn publish(&self, request: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
-        let message =
-            read(request.into_inner(), PAYLOAD_BYTES_MAX, self.node.now().unix_ms).map_err(|e| to_status(&e))?;
+        let received = read(request.into_inner(), PAYLOAD_BYTES_MAX, self.node.now().unix_ms);
+        let mut message = received.map_err(|e| to_status(&e))?;
+        continue_trace(&mut message);
         let stored = self.node.publish(Arc::new(message)).await;
         stored.map_err(|e| to_status(&ApiError::new(ErrorCode::Unavailable, e.to_string())))?;
         Ok(Response::new(PublishResponse {}))
@@ -59,6 +61,16 @@ impl Ingress for Server {
         }
         Ok(Response::new(RevokeResponse { closed: u32::try_from(links.len()).unwrap_or(u32::MAX) }))
     }
+}
+
+/// A span of the message below that of the rule that made it, while this process takes part in a trace.
+fn continue_trace(message: &mut Message) {
+    let telemetry = &mut message.telemetry;
+    let span = tracing::debug_span!("publish", device = %telemetry.device, topic = telemetry.topic.as_str());
+    if let Some(parent) = &telemetry.traceparent {
+        trace::continue_from(&span, parent.as_str());
+    }
+    telemetry.traceparent = trace::traceparent_of(&span).or_else(|| telemetry.traceparent.take());
 }
 
 /// The message a request asks for. Its id is its fingerprint, and it says that it may be a repeat: whoever asks again

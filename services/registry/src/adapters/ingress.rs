@@ -10,7 +10,7 @@ use drover_types::DeviceKey;
 
 use crate::ports::{IngressNodes, Whose};
 
-/// The ingress nodes a configuration names.
+/// The ingress nodes a configuration names, every replica of each.
 pub struct GrpcNodes {
     nodes: Peers<IngressClient<grpc::Client>>,
     deadline: Duration,

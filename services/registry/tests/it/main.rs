@@ -4,6 +4,7 @@ mod authentication;
 mod cassandra;
 mod crash;
 mod feed;
+mod nodes;
 mod objects;
 mod presence;
 mod stage;

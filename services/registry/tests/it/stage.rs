@@ -53,21 +53,32 @@ impl Stage {
         Self::with_cassandra(config, directory, &Cassandra::default()).await
     }
 
+    /// A registry that reaches others by `network`.
+    pub async fn on(network: Network, config: RegistryConfig, directory: TempDir) -> Self {
+        let bus = log_in(&directory);
+        Self::over(network, config, directory, &Cassandra::default(), bus).await
+    }
+
     /// A registry with a log of its own in `directory`.
     pub async fn with_cassandra(config: RegistryConfig, directory: TempDir, cassandra: &Cassandra) -> Self {
-        let log = directory.path().join("log");
-        let (bus, _) = EmbeddedBus::open(&log, EmbeddedOptions::default()).expect("opens");
-        Self::over(config, directory, cassandra, Arc::new(bus)).await
+        let bus = log_in(&directory);
+        Self::over(Network::default(), config, directory, cassandra, bus).await
     }
 
     /// Another registry over the same log.
     pub async fn beside(&self, config: RegistryConfig, cassandra: &Cassandra) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        Self::over(config, directory, cassandra, Arc::clone(&self.bus)).await
+        Self::over(Network::default(), config, directory, cassandra, Arc::clone(&self.bus)).await
     }
 
-    async fn over(config: RegistryConfig, directory: TempDir, cassandra: &Cassandra, bus: Arc<dyn Bus>) -> Self {
-        let (clock, network) = (Arc::new(FixedClock::at(NOW_MS)), Network::default());
+    async fn over(
+        network: Network,
+        config: RegistryConfig,
+        directory: TempDir,
+        cassandra: &Cassandra,
+        bus: Arc<dyn Bus>,
+    ) -> Self {
+        let clock = Arc::new(FixedClock::at(NOW_MS));
         let (health, shutdown, client) = (Health::default(), Shutdown::new(), network.client("registry"));
         let (cassandra, client) = (cassandra.clone(), RegistryClient::new(client));
         let running = tokio::spawn(async { anyhow::Ok(()) });
@@ -156,6 +167,11 @@ impl Stage {
         }
         found
     }
+}
+
+fn log_in(directory: &TempDir) -> Arc<dyn Bus> {
+    let (bus, _) = EmbeddedBus::open(&directory.path().join("log"), EmbeddedOptions::default()).expect("opens");
+    Arc::new(bus)
 }
 
 impl Drop for Stage {

@@ -1,0 +1,130 @@
+//! What a process depends on in other processes: looked at all the time, told to `/readyz` and, when it changes, to the log.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use drover_bus::Bus;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::grpc::Client;
+use crate::{Health, Ready, Shutdown};
+
+/// Between two looks at what answers, and at what does not.
+const LOOK: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// An answer that takes longer is none.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Asks once; the error says why there is no good answer.
+pub type Probe = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
+
+/// One thing the process depends on.
+pub struct Dependency {
+    name: String,
+    /// Who is kept from being ready; `None`: the process can do without.
+    ready: Option<Ready>,
+    health: Health,
+    probe: Probe,
+}
+
+impl Dependency {
+    /// Without it the process is not ready; `ready` is its place in `/readyz`.
+    pub fn needed(ready: Ready, health: &Health, probe: Probe) -> Self {
+        Self { name: ready.name().to_owned(), ready: Some(ready), health: health.clone(), probe }
+    }
+
+    /// The process works without it, with less to offer.
+    pub fn wanted(name: &str, health: &Health, probe: Probe) -> Self {
+        Self { name: name.to_owned(), ready: None, health: health.clone(), probe }
+    }
+
+    /// Looks until `shutdown`.
+    pub async fn watch(self, shutdown: Shutdown) {
+        let looking = async {
+            loop {
+                let answer = tokio::time::timeout(PATIENCE, (self.probe)()).await;
+                let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}")));
+                let pause = if answer.is_ok() { LOOK } else { LOOK_AGAIN };
+                self.tell(answer);
+                tokio::time::sleep(pause).await;
+            }
+        };
+        // The look has no end of its own.
+        let _: Option<()> = shutdown.run_until_cancelled(looking).await;
+    }
+
+    fn tell(&self, answer: Result<(), String>) {
+        match (&self.ready, answer) {
+            (Some(ready), Ok(())) => ready.ready(),
+            (Some(ready), Err(why)) => ready.waiting(why),
+            (None, answer) => self.health.miss(&self.name, answer.err()),
+        }
+    }
+}
+
+/// Asks a service in another process whether it is there; whether it is ready is its own to tell.
+pub fn service(client: Client) -> Probe {
+    Box::new(move || {
+        let mut health = HealthClient::new(client.clone());
+        Box::pin(async move {
+            let question = HealthCheckRequest { service: String::new() };
+            health.check(question).await.map(|_| ()).map_err(|status| status.message().to_owned())
+        })
+    })
+}
+
+/// Asks the log for its topics.
+pub fn log(bus: std::sync::Arc<dyn Bus>) -> Probe {
+    Box::new(move || {
+        let bus = bus.clone();
+        Box::pin(async move { bus.topics().await.map(|_| ()).map_err(|error| error.to_string()) })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// A probe that answers while the switch is on.
+    fn switched(there: &Arc<AtomicBool>) -> Probe {
+        let there = there.clone();
+        Box::new(move || {
+            let answer = if there.load(Ordering::Relaxed) { Ok(()) } else { Err("away".to_owned()) };
+            Box::pin(std::future::ready(answer))
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_needed_decides_readiness_and_what_is_wanted_is_told() {
+        let (health, there, shutdown) = (Health::default(), Arc::new(AtomicBool::new(false)), Shutdown::new());
+        let needed = Dependency::needed(health.service("registry"), &health, switched(&there));
+        let wanted = Dependency::wanted("rules", &health, switched(&there));
+        let watching = tokio::spawn(needed.watch(shutdown.clone()));
+        let also = tokio::spawn(wanted.watch(shutdown.clone()));
+        for (now, obstacles) in [(false, 1), (true, 0), (false, 1), (true, 0)] {
+            there.store(now, Ordering::Relaxed);
+            tokio::time::sleep(LOOK + LOOK_AGAIN).await;
+            assert_eq!((health.obstacles().len(), health.missed().len()), (obstacles, obstacles));
+        }
+        shutdown.cancel();
+        watching.await.expect("ends");
+        also.await.expect("ends");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_answer_is_away() {
+        let (health, shutdown) = (Health::default(), Shutdown::new());
+        let hangs: Probe = Box::new(|| Box::pin(std::future::pending()));
+        let needed = Dependency::needed(health.service("registry"), &health, hangs);
+        let watching = tokio::spawn(needed.watch(shutdown.clone()));
+        tokio::time::sleep(PATIENCE + LOOK_AGAIN).await;
+        assert_eq!(health.obstacles(), [("registry", "no answer within 5s".to_owned())]);
+        shutdown.cancel();
+        watching.await.expect("ends");
+    }
+}

@@ -1,0 +1,4 @@
+//! Calls between processes, over real sockets.
+
+mod remote;
+mod service;
