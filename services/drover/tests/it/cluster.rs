@@ -25,6 +25,7 @@ fn it_runs_over_a_cluster_without_a_listener_of_its_own_and_again_on_the_same_to
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "no runtime here: this waits for another process")]
 fn a_cluster_that_is_away_is_waited_for_and_named_by_readyz() {
     let offset = free_offset();
     let mut command = drover(&["up", "--ephemeral", "--port-offset", &offset.to_string()]);
