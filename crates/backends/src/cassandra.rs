@@ -34,6 +34,8 @@ pub struct Options {
 pub struct Cassandra {
     directory: TempDir,
     port: u16,
+    /// The user is made after everything else, at the first start only.
+    makes_user: bool,
     running: Option<Running>,
 }
 
@@ -51,7 +53,7 @@ impl Cassandra {
         let [port, storage_port] = free_ports();
         command::write_config(directory.path(), port, storage_port, options);
         command::write_launcher(directory.path(), &jars);
-        let mut server = Self { directory, port, running: None };
+        let mut server = Self { directory, port, makes_user: options.passwords, running: None };
         server.restart();
         Some(server)
     }
@@ -85,6 +87,7 @@ impl Cassandra {
             assert!(began.elapsed() < START_MAX, "cassandra is not up after {START_MAX:?}:\n{}", self.last_lines());
             std::thread::sleep(LOOK_AGAIN);
         }
+        self.makes_user = false;
         self.running = Some(running);
     }
 
@@ -108,7 +111,8 @@ impl Cassandra {
 
     fn serves(&self) -> bool {
         let log = fs::read_to_string(self.log()).unwrap_or_default();
-        log.contains("Startup complete") && TcpStream::connect(self.address()).is_ok()
+        let has_user = !self.makes_user || log.contains("Created default superuser role");
+        log.contains("Startup complete") && has_user && TcpStream::connect(self.address()).is_ok()
     }
 
     /// The end of what the server said.

@@ -10,6 +10,7 @@ use scylla::policies::load_balancing::DefaultPolicy;
 use tokio::sync::OnceCell;
 
 use crate::error::no_session;
+use crate::settle::settled;
 use crate::{Failure, OpenError, Options, Schema, Store, keyspace, migrate};
 
 /// How long a silent connection is trusted.
@@ -92,8 +93,9 @@ impl Cassandra {
         check_datacenter(&session, options)?;
         keyspace::ensure(&session, options).await?;
         let doing = format!("using keyspace {}", options.keyspace);
-        let used = session.use_keyspace(options.keyspace.as_str(), false).await;
-        used.map_err(Failure::from).map_err(OpenError::while_doing(doing))?;
+        let (keyspace, of) = (options.keyspace.as_str(), &session);
+        let used = settled(move || async move { Ok(of.use_keyspace(keyspace, false).await?) }).await;
+        used.map_err(OpenError::while_doing(doing))?;
         tracing::info!(hosts, keyspace = options.keyspace, "connected to cassandra");
         Ok(Arc::new(session))
     }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use scylla::client::session::Session;
 use tokio::time::Instant;
 
+use crate::OpenError;
 use crate::migrate::SCHEMA_TIMEOUT;
+use crate::settle::settled;
 use crate::store::applied;
-use crate::{Failure, OpenError};
 
 /// Seconds after which a holder that has not renewed has none: longer than one statement may take, with nodes agreeing
 /// before and after it.
@@ -61,8 +62,8 @@ impl<'a> Lease<'a> {
         let cql = format!(
             "UPDATE drover_migration_leases USING TTL {TTL_SECONDS} SET holder = ? WHERE schema_name = ? IF holder = ?"
         );
-        let answer = self.session.query_unpaged(cql, (&self.holder, self.schema, holder)).await;
-        let taken = answer.map_err(Failure::from).and_then(applied);
+        let (session, cql, values) = (self.session, cql.as_str(), (&self.holder, self.schema, holder));
+        let taken = settled(move || async move { applied(session.query_unpaged(cql, values).await?) }).await;
         taken.map_err(OpenError::while_doing(format!("taking the {} schema's migration lease", self.schema)))
     }
 }

@@ -72,6 +72,7 @@ mod lease;
 mod migrate;
 mod options;
 mod schema;
+mod settle;
 mod store;
 #[cfg(feature = "cassandra-tls")]
 mod tls;

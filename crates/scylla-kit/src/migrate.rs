@@ -11,6 +11,7 @@ use scylla::statement::unprepared::Statement;
 use sha2::{Digest, Sha256};
 
 use crate::lease::Lease;
+use crate::settle::settled;
 use crate::store::{all_rows, first_row};
 use crate::{Failure, Migration, OpenError, Options, Schema};
 
@@ -30,7 +31,7 @@ type Applied = BTreeMap<u32, (String, Vec<u8>)>;
 pub async fn up(session: &Session, options: &Options, schema: &Schema) -> Result<(), OpenError> {
     let reading = || OpenError::while_doing(format!("reading the {} schema's version", schema.name));
     make_own_tables(session, &options.keyspace).await?;
-    let applied = applied(session, schema).await.map_err(reading())?;
+    let applied = settled(move || applied(session, schema)).await.map_err(reading())?;
     if missing(&applied, options, schema)?.next().is_none() {
         return Ok(());
     }
