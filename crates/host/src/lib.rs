@@ -33,6 +33,7 @@ use serde::de::DeserializeOwned;
 pub use admin_token::AdminToken;
 pub use backoff::Backoff;
 pub use clock::{SystemClock, SystemRandom};
+pub use drover_scylla_kit::Cassandra;
 pub use entry::{Entry, Prepared};
 pub use metrics::Metrics;
 pub use network::{Incoming, Network};
@@ -56,6 +57,8 @@ pub struct Ports {
     /// The service's own directory for embedded stores and key files.
     pub data: PathBuf,
     pub metrics: Metrics,
+    /// The database of section `[cassandra]`; nothing is dialled before a store of that kind is opened.
+    pub cassandra: Cassandra,
     /// Whether this service can do its work; told to `/readyz`.
     pub ready: Ready,
 }

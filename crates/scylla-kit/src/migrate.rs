@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use scylla::client::session::Session;
 use scylla::statement::unprepared::Statement;
+use sha2::{Digest, Sha256};
 
 use crate::lease::Lease;
 use crate::store::{all_rows, first_row};
@@ -16,18 +17,10 @@ use crate::{Failure, Migration, OpenError, Options, Schema};
 /// How long one change of the schema may take, all nodes included.
 pub const SCHEMA_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The tables of this module. Fixed ids: two nodes that are asked at once to make a table would otherwise make two.
+/// The tables of this module, and what they hold.
 const OWN_TABLES: [(&str, &str); 2] = [
-    (
-        "drover_migrations",
-        "CREATE TABLE IF NOT EXISTS drover_migrations (schema_name text, number int, name text, checksum blob, \
-         PRIMARY KEY (schema_name, number)) WITH ID = '6f1c1de0-5b0a-4d5e-9d5f-5d1f6b1f0001'",
-    ),
-    (
-        "drover_migration_leases",
-        "CREATE TABLE IF NOT EXISTS drover_migration_leases (schema_name text PRIMARY KEY, holder text) \
-         WITH ID = '6f1c1de0-5b0a-4d5e-9d5f-5d1f6b1f0002'",
-    ),
+    ("drover_migrations", "schema_name text, number int, name text, checksum blob, PRIMARY KEY (schema_name, number)"),
+    ("drover_migration_leases", "schema_name text PRIMARY KEY, holder text"),
 ];
 
 /// Steps that were applied: number, name, checksum.
@@ -91,16 +84,26 @@ fn missing<'a>(
 }
 
 async fn make_own_tables(session: &Session, keyspace: &str) -> Result<(), OpenError> {
-    for (table, cql) in OWN_TABLES {
+    for (table, columns) in OWN_TABLES {
         let doing = || OpenError::while_doing(format!("making table {keyspace}.{table}"));
         let find = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ? AND table_name = ?";
         let found = session.query_unpaged(find, (keyspace, table)).await.map_err(Failure::from);
         let found: Option<(String,)> = found.and_then(first_row).map_err(doing())?;
         if found.is_none() {
-            change(session, cql).await.map_err(doing())?;
+            let id = table_id(keyspace, table);
+            let cql = format!("CREATE TABLE IF NOT EXISTS {table} ({columns}) WITH ID = '{id}'");
+            change(session, &cql).await.map_err(doing())?;
         }
     }
     Ok(())
+}
+
+/// The id of a table of ours, a UUID: two nodes that are asked at once to make a table would otherwise make two. No two
+/// tables of a cluster may share one.
+fn table_id(keyspace: &str, table: &str) -> String {
+    let hash = Sha256::digest(format!("{keyspace}.{table}"));
+    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}-{}-4{}-8{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..32])
 }
 
 /// Changes the schema, with all nodes agreeing before and (the driver sees to that) after.
@@ -152,6 +155,14 @@ mod tests {
         assert_eq!(after(&[]), Ok(vec![1, 2]));
         assert_eq!(after(&[1]), Ok(vec![2]));
         assert_eq!(after(&[1, 2]), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_table_of_ours_has_one_id_in_its_keyspace_and_another_elsewhere() {
+        let id = table_id("drover", "drover_migrations");
+        assert_eq!(id, table_id("drover", "drover_migrations"));
+        assert_ne!(id, table_id("other", "drover_migrations"));
+        assert_eq!(id.split('-').map(str::len).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
     }
 
     #[test]

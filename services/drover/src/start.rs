@@ -10,8 +10,9 @@ use anyhow::Context;
 use drover_host::bus::OpenBus;
 use drover_host::config::{Anonymous, BusKind, ConfigError, Layers, SecurityConfig, Shared};
 use drover_host::{
-    Conflict, Entry, Health, ListenSpec, Metrics, Network, Ports, Prepared, Service, ServiceConfig, Shutdown, Sockets,
-    SystemClock, SystemRandom, Task, Transport, admin, bus, process, run_all, shutdown_on_signal, telemetry,
+    Cassandra, Conflict, Entry, Health, ListenSpec, Metrics, Network, Ports, Prepared, Service, ServiceConfig,
+    Shutdown, Sockets, SystemClock, SystemRandom, Task, Transport, admin, bus, process, run_all, shutdown_on_signal,
+    telemetry,
 };
 use drover_registry::{Registry, RegistryConfig};
 
@@ -175,7 +176,10 @@ async fn serve(plan: Plan, data: PathBuf) -> anyhow::Result<()> {
     let pki = plan.pki.clone().unwrap_or_else(|| data::pki_path(&data));
     drover_registry::pki::ensure(&pki, &plan.shared.security.hostnames, &*clock).context("certificates")?;
     let network = Network::with_admin_token(plan.shared.network.services.clone(), data::admin_token(&data)?);
-    let process = Process { log, network, data, clock, metrics: Metrics::default(), health: Health::default() };
+    let cassandra =
+        Cassandra::new(plan.shared.cassandra.options().map_err(|(key, why)| anyhow::anyhow!("{key}: {why}"))?);
+    let (metrics, health) = (Metrics::default(), Health::default());
+    let process = Process { log, network, data, clock, metrics, cassandra, health };
     process::register(&process.metrics, &*process.clock);
     let (drain, text) = (plan.shared.process.drain, welcome::text(&parts, &process.data, &pki));
     let tasks = process.tasks(plan, parts, &shutdown)?;
@@ -196,6 +200,7 @@ struct Process {
     data: PathBuf,
     clock: Arc<SystemClock>,
     metrics: Metrics,
+    cassandra: Cassandra,
     health: Health,
 }
 
@@ -226,6 +231,7 @@ impl Process {
             sockets,
             data: own,
             metrics: self.metrics.clone(),
+            cassandra: self.cassandra.clone(),
             ready: self.health.service(service.name),
         };
         Ok(Task { name: service.name, body: (service.body)(ports, shutdown.clone()) })

@@ -45,6 +45,8 @@ pub struct RegistryConfig {
 pub enum StoreConfig {
     /// In the service's own directory, by one process.
     Embedded(EmbeddedLimits),
+    /// In the database of section `[cassandra]`, shared with other processes.
+    Cassandra,
 }
 
 /// Memory of the embedded store.
@@ -92,12 +94,16 @@ impl ServiceConfig for RegistryConfig {
     }
 
     fn check(&self) -> Result<(), ApiError> {
-        let StoreConfig::Embedded(limits) = self.store;
         in_range("registry.partitions", self.partitions, 1, 1_024)?;
         in_range("registry.revoke_timeout", self.revoke_timeout, Duration::from_millis(1), Duration::from_secs(60))?;
         in_range("registry.events_retention", self.events_retention, days(1), days(3_650))?;
-        in_range("registry.store.cache", limits.cache, KIB_64, ByteSize::from_bytes(1 << 40))?;
-        in_range("registry.store.write_buffer", limits.write_buffer, KIB_64, ByteSize::from_bytes(1 << 30))?;
+        match self.store {
+            StoreConfig::Embedded(limits) => {
+                in_range("registry.store.cache", limits.cache, KIB_64, ByteSize::from_bytes(1 << 40))?;
+                in_range("registry.store.write_buffer", limits.write_buffer, KIB_64, ByteSize::from_bytes(1 << 30))?;
+            }
+            StoreConfig::Cassandra => {}
+        }
         if self.member.is_empty() {
             return Err(ApiError::invalid("registry.member", "is empty"));
         }
@@ -126,6 +132,9 @@ mod tests {
         assert!(serde_json::from_str::<RegistryConfig>(r#"{"store": {"kind": "embedded", "cash": "1MiB"}}"#).is_err());
         let sized = r#"{"store": {"kind": "embedded", "cache": "64KiB"}}"#;
         assert!(serde_json::from_str::<RegistryConfig>(sized).is_ok());
+        let shared: RegistryConfig = serde_json::from_str(r#"{"store": {"kind": "cassandra"}}"#).expect("a kind alone");
+        assert_eq!((shared.store.clone(), shared.check()), (StoreConfig::Cassandra, Ok(())));
+        assert!(serde_json::from_str::<RegistryConfig>(r#"{"store": {"kind": "casandra"}}"#).is_err());
     }
 
     #[test]

@@ -27,6 +27,7 @@ use tokio::sync::{Mutex, Notify};
 use tonic::service::Routes;
 
 pub use adapters::embedded::{Embedded, OpenError};
+pub use adapters::scylla::Scylla;
 pub use config::{EmbeddedLimits, RegistryConfig, StoreConfig};
 pub use domain::topics::{CHANGES_TOPIC, EVENTS_TOPIC, PRESENCE_TOPIC};
 
@@ -50,10 +51,8 @@ impl Service for Registry {
     async fn run(config: RegistryConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
         let telemetry = Arc::new(Telemetry::new(&ports.metrics, ports.ready.clone()));
         let (store_dir, pki_dir) = (ports.data.join("store"), config.pki.clone().unwrap_or(ports.data.join("pki")));
-        let store = {
-            let config = config.store.clone();
-            tokio::task::spawn_blocking(move || adapters::open_store(&config, &store_dir)).await??
-        };
+        let opening = adapters::open_store(&config.store, &store_dir, &ports, &telemetry);
+        let Some(store) = shutdown.run_until_cancelled(opening).await.transpose()? else { return Ok(()) };
         let authority = pki::Authority::ensure(&pki_dir, &*ports.clock).context("certificate authority")?;
         let written = Arc::new(Notify::new());
         let domain = Arc::new(Domain {

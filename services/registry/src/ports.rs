@@ -36,6 +36,17 @@ pub struct Change {
     pub time_ms: u64,
 }
 
+/// Who takes the outbox to the change feed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayTurn {
+    /// This process, which is the only one that writes.
+    Alone,
+    /// This process, until it is told otherwise; others write as well.
+    Ours,
+    /// Another process.
+    Others,
+}
+
 /// Whose session it is: clients of one device are told apart.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionKey {
@@ -99,7 +110,11 @@ pub trait RegistryStore: Send + Sync + 'static {
     /// earlier one of this key; [`StoreError::Conflict`] if the expectation does not hold (nothing is written then).
     async fn write(&self, mutation: Mutation) -> Result<Option<Object>, StoreError>;
 
-    /// The oldest rows of the outbox in the order of their writes.
+    /// Who relays the outbox: one process at a time over the same data, but for one that was stopped and does not know
+    /// yet; that one must be fenced in the log. To be asked before each [`RegistryStore::outbox`].
+    async fn relay_turn(&self) -> Result<RelayTurn, StoreError>;
+    /// The oldest rows of the outbox in the order of their writes: of one object, and of writes that one process made
+    /// one after the other; between others as well as clocks agree.
     async fn outbox(&self, limit: usize) -> Result<Vec<OutboxRow>, StoreError>;
     /// Removes rows that are in the change feed.
     async fn forget(&self, sequences: &[u64]) -> Result<(), StoreError>;

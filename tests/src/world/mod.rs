@@ -189,6 +189,7 @@ impl World {
             sockets: Sockets::default(),
             data: self.data.path().join(name),
             metrics: Metrics::default(),
+            cassandra: Default::default(),
             ready: Health::default().service(name),
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Each section is deserialised into the one struct of its owner; a key nobody knows is refused, never skipped.
 
+mod cassandra;
 mod error;
 mod shared;
 
@@ -17,6 +18,7 @@ use serde_json::Value;
 
 use crate::ServiceConfig;
 
+pub use cassandra::{CassandraConfig, CassandraTls};
 pub use error::ConfigError;
 pub use shared::{
     AdminConfig, Anonymous, BusConfig, BusKind, LogConfig, LogFormat, NetworkConfig, OtlpConfig, ProcessConfig, Secret,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use tonic::transport::Uri;
 
-use super::{ConfigError, Layers};
+use super::{CassandraConfig, ConfigError, Layers};
 use crate::{ByteSize, Duration};
 
 /// All of them.
@@ -21,11 +21,13 @@ pub struct Shared {
     pub network: NetworkConfig,
     pub process: ProcessConfig,
     pub security: SecurityConfig,
+    pub cassandra: CassandraConfig,
 }
 
 impl Shared {
     /// Names of the sections.
-    pub const SECTIONS: [&'static str; 7] = ["bus", "log", "otlp", "admin", "network", "process", "security"];
+    pub const SECTIONS: [&'static str; 8] =
+        ["bus", "log", "otlp", "admin", "network", "process", "security", "cassandra"];
 
     /// Takes the sections out of `layers` and checks them.
     pub fn load(layers: &Layers) -> Result<Self, ConfigError> {
@@ -37,6 +39,7 @@ impl Shared {
             network: layers.section("network")?,
             process: layers.section("process")?,
             security: layers.section("security")?,
+            cassandra: layers.section("cassandra")?,
         };
         shared.check().map_err(|(key, reason)| ConfigError::Value {
             origin: layers.origin(key),
@@ -57,6 +60,7 @@ impl Shared {
             ("network", section(serde_json::to_value(&self.network))),
             ("process", section(serde_json::to_value(&self.process))),
             ("security", section(serde_json::to_value(&self.security))),
+            ("cassandra", section(serde_json::to_value(&self.cassandra))),
         ]
     }
 
@@ -70,6 +74,7 @@ impl Shared {
         if self.bus.kind == BusKind::Kafka {
             return Err(("bus.kind", "kafka is not supported yet; use embedded".to_owned()));
         }
+        self.cassandra.check()?;
         if !(0.0..=1.0).contains(&self.otlp.sample_ratio) {
             return Err(("otlp.sample_ratio", format!("is {}, allowed are 0.0 to 1.0", self.otlp.sample_ratio)));
         }

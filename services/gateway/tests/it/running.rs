@@ -68,6 +68,7 @@ impl Running {
             sockets,
             data: std::env::temp_dir(),
             metrics: Metrics::default(),
+            cassandra: Default::default(),
             ready: Health::default().service("gateway"),
         };
         let metrics = ports.metrics.clone();

@@ -63,6 +63,7 @@ impl Stage {
             sockets,
             data: data.path().join("ingress"),
             metrics: metrics.clone(),
+            cassandra: Default::default(),
             ready: Health::default().service(Ingress::NAME),
         };
         let running = tokio::spawn(Ingress::run_with_faults(config, ports, shutdown.clone(), faults));

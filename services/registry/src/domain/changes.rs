@@ -1,19 +1,21 @@
 //! The change feed: what was written goes to the log, in order, at least once.
 //!
-//! A row of the outbox is written in one step with its object and removed after the log has it. Whatever stops this
-//! process in between, the rows are sent again, in the same order; consumers know a repeat by its revision.
+//! A row of the outbox is written with its object and removed after the log has it. Whatever stops this process in
+//! between, the rows are sent again, in the same order; consumers know a repeat by its revision. Of several registry
+//! processes one relays: the store says which, and the log fences one that does not know yet that it is another's turn,
+//! so that no old change ever comes behind a newer one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use drover_bus::{AppendError, Bus, Outgoing, Record, Unacknowledged};
+use drover_bus::{Bus, Outgoing, Record, TransactError, Transaction, Transactor};
 use drover_host::Shutdown;
 use prost::Message;
 use tokio::sync::Notify;
 
 use super::topics::CHANGES_TOPIC;
-use crate::ports::{Change, OutboxRow, RegistryStore, StoreError};
+use crate::ports::{Change, OutboxRow, RegistryStore, RelayTurn, StoreError};
 use crate::telemetry::Telemetry;
 use crate::wire;
 
@@ -21,6 +23,12 @@ use crate::wire;
 const ROWS_MAX: usize = 128;
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_millis(200);
+/// How long a row of another process may lie in the outbox before it is seen.
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
+/// How often a process that does not relay asks whether it should.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Who relays is who holds this in the log.
+const TRANSACTIONAL_ID: &str = "drover.registry.changes";
 /// Name of this part in `/readyz`.
 const PART: &str = "change feed";
 
@@ -39,9 +47,7 @@ enum RelayError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Append(#[from] AppendError),
-    #[error(transparent)]
-    Unacknowledged(#[from] Unacknowledged),
+    Transact(#[from] TransactError),
 }
 
 impl ChangeFeed {
@@ -52,13 +58,8 @@ impl ChangeFeed {
 
     async fn relay_for_ever(&self) {
         loop {
-            match self.relay().await {
-                Ok(sent) => {
-                    self.telemetry.working(PART);
-                    if sent == 0 {
-                        self.written.notified().await;
-                    }
-                }
+            match self.relay_while_ours().await {
+                Ok(()) => tokio::time::sleep(ASK_AGAIN).await,
                 Err(error) => {
                     self.telemetry.obstacle(PART, &error);
                     tokio::time::sleep(RETRY).await;
@@ -67,13 +68,48 @@ impl ChangeFeed {
         }
     }
 
-    async fn relay(&self) -> Result<usize, RelayError> {
+    /// Returns when it is another process's turn.
+    async fn relay_while_ours(&self) -> Result<(), RelayError> {
+        let mut transactor = None;
+        loop {
+            let turn = self.store.relay_turn().await?;
+            self.telemetry.working("store");
+            if turn == RelayTurn::Others {
+                self.telemetry.working(PART);
+                return Ok(());
+            }
+            // Opened before rows are read: what an earlier relay had under way is in the log or never will be.
+            let transactor = match &mut transactor {
+                Some(open) => open,
+                None => transactor.insert(self.bus.transactor(TRANSACTIONAL_ID).await?),
+            };
+            let sent = self.relay(&mut **transactor).await?;
+            self.telemetry.working(PART);
+            if sent == 0 {
+                self.wait(turn).await;
+            }
+        }
+    }
+
+    /// Waits for what may have been written.
+    async fn wait(&self, turn: RelayTurn) {
+        let written = self.written.notified();
+        match turn {
+            RelayTurn::Alone => written.await,
+            RelayTurn::Ours | RelayTurn::Others => {
+                // Nobody tells of what other processes have written.
+                tokio::time::timeout(LOOK_AGAIN, written).await.unwrap_or_default();
+            }
+        }
+    }
+
+    async fn relay(&self, transactor: &mut dyn Transactor) -> Result<usize, RelayError> {
         let rows = self.store.outbox(ROWS_MAX).await?;
         if rows.is_empty() {
             return Ok(0);
         }
         let records = rows.iter().flat_map(|row| records(&row.change)).collect();
-        self.bus.append(records).await?.await?;
+        transactor.commit(Transaction { records, offsets: None }).await?;
         let sequences: Vec<u64> = rows.iter().map(|OutboxRow { sequence, .. }| *sequence).collect();
         self.store.forget(&sequences).await?;
         self.telemetry.published(rows.len());

@@ -1,16 +1,18 @@
 //! One registry to test: started, stopped and started again over the same directory and log.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions};
 use drover_bus::{Bus, Stored, TopicPartition};
-use drover_host::{Health, Metrics, Network, Ports, Service, Shutdown, Sockets, SystemRandom, grpc};
+use drover_host::{Cassandra, Health, Metrics, Network, Ports, Service, Shutdown, Sockets, SystemRandom, grpc};
 use drover_proto::from_status;
+use drover_proto::registry::v1::authenticate_request::Proof;
 use drover_proto::registry::v1::registry_client::RegistryClient;
-use drover_proto::registry::v1::{CreateDeviceRequest, IssueTokenRequest, IssueTokenResponse};
-use drover_proto::types::v1::{Device, Meta};
+use drover_proto::registry::v1::{
+    AuthenticateRequest, CreateDeviceRequest, IssueTokenRequest, IssueTokenResponse, TokenProof,
+};
+use drover_proto::types::v1::{Device, Identity, Meta};
 use drover_registry::{Registry, RegistryConfig};
 use drover_types::{ApiError, FixedClock};
 use tempfile::TempDir;
@@ -28,6 +30,7 @@ pub struct Stage {
     pub clock: Arc<FixedClock>,
     pub network: Network,
     pub directory: TempDir,
+    cassandra: Cassandra,
     config: RegistryConfig,
     health: Health,
     shutdown: Shutdown,
@@ -47,15 +50,29 @@ impl Stage {
 
     /// A registry over what is in `directory`.
     pub async fn with(config: RegistryConfig, directory: TempDir) -> Self {
+        Self::with_cassandra(config, directory, &Cassandra::default()).await
+    }
+
+    /// A registry with a log of its own in `directory`.
+    pub async fn with_cassandra(config: RegistryConfig, directory: TempDir, cassandra: &Cassandra) -> Self {
         let log = directory.path().join("log");
         let (bus, _) = EmbeddedBus::open(&log, EmbeddedOptions::default()).expect("opens");
-        let (bus, network): (Arc<dyn Bus>, _) = (Arc::new(bus), Network::default());
-        let (clock, health, shutdown) = (Arc::new(FixedClock::at(NOW_MS)), Health::default(), Shutdown::new());
-        let ports = ports(&bus, &clock, &network, &health, directory.path());
-        let running = tokio::spawn(Registry::run(config.clone(), ports, shutdown.clone()));
-        let client = RegistryClient::new(network.client("registry"));
-        let stage = Self { client, bus, clock, network, directory, config, health, shutdown, running };
-        stage.ready().await;
+        Self::over(config, directory, cassandra, Arc::new(bus)).await
+    }
+
+    /// Another registry over the same log.
+    pub async fn beside(&self, config: RegistryConfig, cassandra: &Cassandra) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        Self::over(config, directory, cassandra, Arc::clone(&self.bus)).await
+    }
+
+    async fn over(config: RegistryConfig, directory: TempDir, cassandra: &Cassandra, bus: Arc<dyn Bus>) -> Self {
+        let (clock, network) = (Arc::new(FixedClock::at(NOW_MS)), Network::default());
+        let (health, shutdown, client) = (Health::default(), Shutdown::new(), network.client("registry"));
+        let (cassandra, client) = (cassandra.clone(), RegistryClient::new(client));
+        let running = tokio::spawn(async { anyhow::Ok(()) });
+        let mut stage = Self { client, bus, clock, network, directory, cassandra, config, health, shutdown, running };
+        stage.start().await;
         stage
     }
 
@@ -79,10 +96,23 @@ impl Stage {
 
     async fn start(&mut self) {
         self.shutdown = Shutdown::new();
-        let ports = ports(&self.bus, &self.clock, &self.network, &self.health, self.directory.path());
-        self.running = tokio::spawn(Registry::run(self.config.clone(), ports, self.shutdown.clone()));
+        self.running = tokio::spawn(Registry::run(self.config.clone(), self.ports(), self.shutdown.clone()));
         self.client = RegistryClient::new(self.network.client("registry"));
         self.ready().await;
+    }
+
+    fn ports(&self) -> Ports {
+        Ports {
+            bus: Arc::clone(&self.bus),
+            clock: Arc::clone(&self.clock) as _,
+            random: Arc::new(SystemRandom),
+            network: self.network.clone(),
+            sockets: Sockets::default(),
+            data: self.directory.path().join("registry"),
+            metrics: Metrics::default(),
+            cassandra: self.cassandra.clone(),
+            ready: self.health.service("registry"),
+        }
     }
 
     async fn ready(&self) {
@@ -101,6 +131,13 @@ impl Stage {
     pub async fn issue_token(&self, device: &str, duration_s: u64) -> IssueTokenResponse {
         let request = IssueTokenRequest { tenant: String::new(), device: device.into(), duration_s };
         self.client.clone().issue_token(request).await.expect("issued").into_inner()
+    }
+
+    /// Who a token belongs to, of a device of the tenant `default`.
+    pub async fn authenticate_token(&self, device: &str, token: &str) -> Result<Identity, ApiError> {
+        let proof = Proof::Token(TokenProof { user_name: device.into(), token: token.into() });
+        let answer = self.client.clone().authenticate(AuthenticateRequest { proof: Some(proof) }).await;
+        answer.map(|answer| answer.into_inner().identity.expect("identity")).map_err(|status| from_status(&status))
     }
 
     /// Every record of a topic, partition after partition.
@@ -124,19 +161,6 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         self.shutdown.cancel();
-    }
-}
-
-fn ports(bus: &Arc<dyn Bus>, clock: &Arc<FixedClock>, network: &Network, health: &Health, directory: &Path) -> Ports {
-    Ports {
-        bus: Arc::clone(bus),
-        clock: Arc::clone(clock) as _,
-        random: Arc::new(SystemRandom),
-        network: network.clone(),
-        sockets: Sockets::default(),
-        data: directory.join("registry"),
-        metrics: Metrics::default(),
-        ready: health.service("registry"),
     }
 }
 

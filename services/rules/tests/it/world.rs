@@ -62,6 +62,7 @@ impl World {
             sockets: Sockets::default(),
             data: std::path::PathBuf::new(),
             metrics: self.metrics.clone(),
+            cassandra: Default::default(),
             ready: health.service("rules"),
         };
         let config = RulesConfig { member: member.to_owned(), partitions: 2, ..RulesConfig::default() };

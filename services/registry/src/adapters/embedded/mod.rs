@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::EmbeddedLimits;
 use crate::object::{Digest, Kind, Object, ObjectKey};
-use crate::ports::{Mutation, OutboxRow, PresenceView, RegistryStore, Session, SessionKey, StoreError};
+use crate::ports::{Mutation, OutboxRow, PresenceView, RegistryStore, RelayTurn, Session, SessionKey, StoreError};
 use writer::Request;
 
 /// Name of the one keyspace; a database without it is somebody else's.
@@ -256,6 +256,10 @@ impl RegistryStore for Embedded {
         let requests = self.requests.as_ref().ok_or_else(ended)?;
         requests.send(Request { mutation, answer }).await.map_err(|_| ended())?;
         answered.await.map_err(|_| ended())?
+    }
+
+    async fn relay_turn(&self) -> Result<RelayTurn, StoreError> {
+        Ok(RelayTurn::Alone)
     }
 
     async fn outbox(&self, limit: usize) -> Result<Vec<OutboxRow>, StoreError> {
