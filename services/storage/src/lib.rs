@@ -26,6 +26,7 @@ use drover_types::TELEMETRY_TOPIC;
 use tonic::service::Routes;
 
 pub use adapters::embedded::{Embedded, OpenError};
+pub use adapters::scylla::Scylla;
 pub use config::{EmbeddedLimits, StorageConfig, StoreConfig};
 pub use ingest::GROUP;
 

@@ -1,6 +1,8 @@
 //! What stands behind the ports. The only place that knows which store a configuration names.
 
 pub mod embedded;
+mod rows;
+pub mod scylla;
 
 use std::path::Path;
 use std::sync::Arc;

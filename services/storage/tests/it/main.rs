@@ -1,6 +1,7 @@
 //! The storage service alone: records into the log, questions over gRPC, and processes that are killed.
 
 mod answers;
+mod cassandra;
 mod crash;
 mod keeping;
 mod stage;

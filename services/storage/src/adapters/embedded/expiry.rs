@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use fjall::Keyspace;
 
-use super::keys::{self, PLACE_BYTES};
+use super::keys;
 use super::open::{Open, Shared, store_error};
+use crate::adapters::rows::{self, PLACE_BYTES};
 use crate::ports::{Expired, StoreError};
 use crate::series::Place;
 
@@ -32,7 +33,7 @@ impl Table {
             0 => Ok(Table::Points),
             1 => Ok(Table::Messages),
             2 => Ok(Table::Newest),
-            3.. => Err(keys::corrupt("cursor of an unknown table")),
+            3.. => Err(rows::corrupt("cursor of an unknown table")),
         }
     }
 
@@ -64,7 +65,7 @@ struct Sweep<'o> {
 /// One step from a cursor on.
 pub fn step(shared: &Shared, open: &Arc<Open>, before_ms: u64, cursor: Option<Vec<u8>>) -> Result<Expired, StoreError> {
     let cursor = cursor.unwrap_or_else(|| vec![Table::Points as u8]);
-    let (table, from) = cursor.split_first().ok_or_else(|| keys::corrupt("empty cursor"))?;
+    let (table, from) = cursor.split_first().ok_or_else(|| rows::corrupt("empty cursor"))?;
     let table = Table::of(*table)?;
     let mut sweep = Sweep { rows: table.rows(open), before_ms, old: Vec::new(), looks: 0 };
     let reached = match table {
@@ -120,7 +121,7 @@ impl Sweep<'_> {
                 return Ok(Some(key.to_vec()));
             }
             self.looks += 1;
-            if keys::newest_place(&row)?.time_ms < self.before_ms {
+            if rows::newest_place(&row)?.time_ms < self.before_ms {
                 self.old.push(key);
             }
         }

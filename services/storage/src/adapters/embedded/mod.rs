@@ -19,6 +19,7 @@ use fjall::{Keyspace, OwnedWriteBatch, PersistMode};
 
 pub use open::OpenError;
 
+use super::rows;
 use crate::config::EmbeddedLimits;
 use crate::ports::{Expired, Limit, Page, SeriesStore, StoreError};
 use crate::series::{Entry, Field, Message, Place, Point, Series};
@@ -69,7 +70,7 @@ impl SeriesStore for Embedded {
         self.run(move |_, open| {
             let rows = under(&open.newest, &prefix, Bound::Included(from)).map(|row| {
                 let (key, row) = row?;
-                let point = keys::read_newest(keys::read_field(&key[prefix.len()..])?, &row)?;
+                let point = rows::read_newest(rows::read_field(&key[prefix.len()..])?, &row)?;
                 Ok((point.bytes(), point.field.clone(), point))
             });
             page(rows, limit)
@@ -92,7 +93,7 @@ impl SeriesStore for Embedded {
             let span = keys::at(&prefix, from)..keys::at(&prefix, Place::first_of(to_ms));
             let rows = open.points.range(span).map(|row| {
                 let (key, row) = row.into_inner().map_err(store_error)?;
-                let point = keys::read_point(field.clone(), keys::split(&key)?.1, &row)?;
+                let point = rows::read_point(field.clone(), keys::split(&key)?.1, &row)?;
                 Ok((point.bytes(), point.at, point))
             });
             page(rows, limit)
@@ -115,7 +116,7 @@ impl SeriesStore for Embedded {
             let span = keys::at(&prefix, Place::first_of(from_ms))..=keys::at(&prefix, last);
             let rows = open.messages.range(span).rev().map(|row| {
                 let (key, row) = row.into_inner().map_err(store_error)?;
-                let message = keys::read_message(keys::split(&key)?.1, &row)?;
+                let message = rows::read_message(keys::split(&key)?.1, &row)?;
                 Ok((message.bytes(), message.at, message))
             });
             page(rows, limit)
@@ -137,9 +138,9 @@ fn stage(open: &Open, entries: &[Entry], batch: &mut OwnedWriteBatch) -> Result<
     let mut newest: HashMap<Vec<u8>, (Place, Vec<u8>)> = HashMap::new();
     for Entry { device, message, values } in entries {
         let (of_device, at) = (keys::device(device), message.at);
-        batch.insert(&open.messages, keys::at(&of_device, at), keys::write_message(message));
+        batch.insert(&open.messages, keys::at(&of_device, at), rows::write_message(message));
         for (field, value) in values {
-            let row = keys::write_point(&message.topic, value);
+            let row = rows::write_point(&message.topic, value);
             batch.insert(&open.points, keys::at(&keys::points_of(device, field), at), row.as_slice());
             let key = [of_device.as_slice(), field.as_str().as_bytes()].concat();
             let known = newest.entry(key).or_insert_with(|| (at, Vec::new()));
@@ -150,9 +151,9 @@ fn stage(open: &Open, entries: &[Entry], batch: &mut OwnedWriteBatch) -> Result<
     }
     for (key, (at, row)) in newest {
         let known = open.newest.get(&key).map_err(store_error)?;
-        let known = known.map(|row| keys::newest_place(&row)).transpose()?;
+        let known = known.map(|row| rows::newest_place(&row)).transpose()?;
         if known.is_none_or(|known| known < at) {
-            batch.insert(&open.newest, key, keys::write_newest(at, &row));
+            batch.insert(&open.newest, key, rows::write_newest(at, &row));
         }
     }
     Ok(())

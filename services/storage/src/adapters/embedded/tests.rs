@@ -102,8 +102,8 @@ fn rows_keep_their_bytes() {
     let (entry, field) = (entry("d", 1, 2, "1"), Field::new("t").expect("valid"));
     let key = keys::at(&keys::points_of(&entry.device, &field), entry.message.at);
     assert_eq!(key, [b"home\0d\0t\0".as_slice(), &1u64.to_be_bytes(), &[2; 16]].concat());
-    let row = keys::write_point("a", &Value::Number(1.0));
+    let row = rows::write_point("a", &Value::Number(1.0));
     assert_eq!(row, [0x12, 1, b'a', 0x21, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f]);
-    assert_eq!(keys::write_message(&entry.message), [0x1a, 3, b't', b'/', b'd', 0x20, 1, 0x2a, 1, b'1']);
-    assert_eq!(keys::write_newest(entry.message.at, &[7])[keys::PLACE_BYTES..], [7]);
+    assert_eq!(rows::write_message(&entry.message), [0x1a, 3, b't', b'/', b'd', 0x20, 1, 0x2a, 1, b'1']);
+    assert_eq!(rows::write_newest(entry.message.at, &[7])[rows::PLACE_BYTES..], [7]);
 }
