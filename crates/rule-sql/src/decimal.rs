@@ -315,7 +315,7 @@ mod tests {
     fn a_decimal_becomes_the_f64_that_its_text_reads_as() {
         for text in ["0.1", "21.5", "-1e15", "1e16", "9007199254740993", "1e-400", "1.7976931348623157e308", "123e-15"]
         {
-            assert_eq!(d(text).to_f64(), text.parse().expect("a number"), "{text}");
+            assert_eq!(d(text).to_f64(), text.parse::<f64>().expect("a number"), "{text}");
         }
         assert_eq!(d("-1e309").to_f64(), f64::NEG_INFINITY);
     }

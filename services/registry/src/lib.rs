@@ -51,7 +51,7 @@ impl Service for Registry {
     async fn run(config: RegistryConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
         let telemetry = Arc::new(Telemetry::new(&ports.metrics, ports.ready.clone()));
         let (store_dir, pki_dir) = (ports.data.join("store"), config.pki.clone().unwrap_or(ports.data.join("pki")));
-        let opening = adapters::open_store(&config.store, &store_dir, &ports, &telemetry);
+        let opening = Box::pin(adapters::open_store(&config.store, &store_dir, &ports, &telemetry));
         let Some(store) = shutdown.run_until_cancelled(opening).await.transpose()? else { return Ok(()) };
         let authority = pki::Authority::ensure(&pki_dir, &*ports.clock).context("certificate authority")?;
         let written = Arc::new(Notify::new());

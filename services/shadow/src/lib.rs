@@ -119,8 +119,13 @@ async fn create_topics(config: &ShadowConfig, ports: &Ports, shutdown: &Shutdown
                 error @ (AdminError::Name { .. }
                 | AdminError::PartitionCount { .. }
                 | AdminError::Partitions { .. }
+                | AdminError::Refused { .. }
                 | AdminError::Unknown { .. }),
-            ) => return Err(error).context("shadow.partitions does not fit the topics that exist"),
+            ) => {
+                return Err(error).context(
+                    "the topics of the shadow service cannot be made; does shadow.partitions fit those that exist?",
+                );
+            }
         }
         if !backoff.wait(shutdown).await {
             return Ok(None);

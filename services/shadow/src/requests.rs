@@ -102,6 +102,7 @@ impl Requests {
                 Err(
                     error @ (AppendError::UnknownTopic { .. }
                     | AppendError::UnknownPartition { .. }
+                    | AppendError::Refused { .. }
                     | AppendError::TooLarge { .. }),
                 ) => return Err(unavailable(error)),
             };

@@ -4,6 +4,8 @@
 //! once), what reading brings, how long opening takes, and the memory used. Figures of one machine at one time:
 //! compare, do not quote.
 
+#![allow(clippy::disallowed_methods, reason = "a benchmark measures the time of the machine")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -65,6 +65,7 @@ impl Stage {
             sockets: Sockets::default(),
             data: directory.join("storage"),
             metrics: metrics.clone(),
+            cassandra: Default::default(),
             ready: health.service("storage"),
         };
         let running = tokio::spawn(Storage::run(config, ports, shutdown.clone()));
