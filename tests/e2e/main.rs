@@ -2,4 +2,5 @@
 
 mod first_path;
 mod killed;
+mod separate;
 mod traces;

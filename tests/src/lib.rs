@@ -6,6 +6,7 @@ mod collector;
 mod device;
 mod kafka;
 mod platform;
+mod processes;
 mod tools;
 pub mod world;
 
@@ -13,4 +14,5 @@ pub use collector::{Collector, Manner};
 pub use device::publish;
 pub use kafka::{Output, read_committed};
 pub use platform::Platform;
+pub use processes::Processes;
 pub use tools::{lines_of, python, script, tool};
