@@ -2,5 +2,6 @@
 
 mod first_path;
 mod killed;
+mod separate;
 mod shadows;
 mod traces;

@@ -13,7 +13,7 @@ const PORTS: [u16; 9] = [1883, 8883, 8080, 9092, 7071, 7072, 7073, 7075, 9464];
 /// How long a start or a drain may take before the test gives up; generous, since machines are shared.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a state.
-const LOOK: Duration = Duration::from_millis(20);
+pub const LOOK: Duration = Duration::from_millis(20);
 
 /// A data directory and a port offset, and the process on them while it runs.
 pub struct Platform {
@@ -154,8 +154,9 @@ impl Drop for Platform {
     }
 }
 
+/// Waits a moment; how long.
 #[allow(clippy::disallowed_methods, reason = "no runtime here: this waits for another process")]
-fn pause() -> Duration {
+pub fn pause() -> Duration {
     std::thread::sleep(LOOK);
     LOOK
 }

@@ -17,6 +17,8 @@ use drover_host::{
     Prepared, Ready, Service, ServiceConfig, Shutdown, Sockets, SystemClock, SystemRandom, Task, Transport, admin, bus,
     process, run_all, shutdown_on_signal, telemetry,
 };
+use drover_ingress::Ingress;
+use drover_ingress::config::IngressConfig;
 use drover_registry::{Registry, RegistryConfig};
 
 use crate::kafka::{self, KafkaConfig};
@@ -263,8 +265,11 @@ async fn serve(plan: Plan, data: PathBuf) -> anyhow::Result<()> {
     let network = network(&plan, &data)?;
     network.register(&metrics);
     let pki = plan.pki.clone().unwrap_or_else(|| data::pki_path(&data));
-    if plan.one_process {
-        drover_registry::pki::ensure(&pki, &plan.shared.security.hostnames, &*clock).context("certificates")?;
+    match plan.one_process {
+        true => {
+            drop(drover_registry::pki::ensure(&pki, &plan.shared.security.hostnames, &*clock).context("certificates")?)
+        }
+        false => refuse_missing_certificates(&plan, &pki)?,
     }
     let (ready, text) = (health.service(LOG), welcome::text(&parts, &data, &pki));
     if bus::prepare(&*log.bus, &plan.shared.bus, &ready, &shutdown).await?.is_none() {
@@ -289,6 +294,22 @@ async fn serve(plan: Plan, data: PathBuf) -> anyhow::Result<()> {
         embedded.close().await;
     }
     Ok(ended?)
+}
+
+/// Separate processes share what `drover init` has made: an authority of its own would be known to nobody else.
+fn refuse_missing_certificates(plan: &Plan, pki: &Path) -> anyhow::Result<()> {
+    let runs = |name: &str| plan.services.iter().any(|service| service.name == name);
+    let IngressConfig { tls, .. } = plan.layers.section(Ingress::NAME)?;
+    let authority = runs(Registry::NAME).then(|| pki.join("ca.key"));
+    let listeners = tls.certificate.filter(|_| runs(Ingress::NAME));
+    for file in authority.into_iter().chain(listeners) {
+        anyhow::ensure!(
+            file.exists(),
+            "{} does not exist; `drover init` makes it, security.pki says where it is",
+            file.display()
+        );
+    }
+    Ok(())
 }
 
 /// The admin port answers from the start: what follows may have to wait for others.

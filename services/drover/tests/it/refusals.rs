@@ -142,6 +142,25 @@ fn a_single_service_says_that_the_embedded_log_serves_one_process() {
 }
 
 #[test]
+fn a_single_service_never_makes_what_it_shares_with_others() {
+    let data = tempfile::tempdir().expect("a directory");
+    let at = ["--set", "registry.listen=[\"127.0.0.1:0\"]", "--set", "admin.listen=[\"127.0.0.1:0\"]"];
+    let registry = |data: &Path| {
+        let mut command = drover(&["registry", "--set", "bus.kind=kafka", "--set", "log.level=error", "--data"]);
+        command.arg(data).args(at).args(["--set", "bus.kafka.brokers=127.0.0.1:9"]);
+        one_line(&refused(&mut command, 1)).to_owned()
+    };
+    let said = registry(data.path());
+    assert!(said.contains("admin.token") && said.contains("`drover init` makes it"), "{said}");
+    std::fs::write(data.path().join("admin.token"), "s3cret\n").expect("written");
+    let said = registry(data.path());
+    assert!(said.contains("pki/ca.key does not exist; `drover init` makes it"), "{said}");
+    assert!(!data.path().join("pki").exists(), "nothing was made");
+    let said = refused(&mut drover(&["gateway", "--check-config"]), 1);
+    assert!(one_line(&said).contains("network.registry: gateway needs the registry"), "{said}");
+}
+
+#[test]
 fn all_ports_in_use_are_listed_at_once_with_what_moves_them() {
     let offset = free_offset();
     let _held = [7071, 9092].map(|port| TcpListener::bind(("127.0.0.1", port + offset)).expect("was free"));

@@ -1,0 +1,188 @@
+//! Every service as a process of its own, as `deploy/local` configures them, moved to free ports.
+//!
+//! Knows the executable only from outside, as `platform` does.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+
+use crate::platform::{LOOK, executable, pause};
+
+/// Processes by the names of their configuration files, each with its service and its admin port there.
+const PROCESSES: [(&str, &str, u16); 6] = [
+    ("gateway", "gateway", 9469),
+    ("rules-0", "rules", 9466),
+    ("rules-1", "rules", 9566),
+    ("ingress-0", "ingress", 9468),
+    ("ingress-1", "ingress", 9568),
+    ("registry", "registry", 9464),
+];
+/// Other ports of the configuration files.
+const PORTS: [u16; 10] = [1883, 1884, 8883, 8884, 8080, 7071, 7073, 7173, 7075, 7175];
+/// How long the processes may take for anything before the test gives up; generous, since machines are shared.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// The processes, and the directory they share.
+pub struct Processes {
+    running: BTreeMap<&'static str, Child>,
+    directory: tempfile::TempDir,
+    offset: u16,
+    environment: Vec<(String, String)>,
+}
+
+impl Processes {
+    /// Makes what the processes share; starts none of them. `environment` is that of all.
+    pub fn prepare(environment: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let mut environment: Vec<_> = environment.iter().map(owned).collect();
+        let file = |name: &str| directory.path().join(name).display().to_string();
+        environment.push(("DROVER_SECURITY__PKI".to_owned(), file("pki")));
+        environment.push(("DROVER_SECURITY__ADMIN_TOKEN_FILE".to_owned(), file("admin.token")));
+        let made = Command::new(executable()?).args(["init", "--data"]).arg(directory.path()).output()?;
+        ensure!(made.status.success(), "drover init: {}", String::from_utf8_lossy(&made.stderr));
+        Ok(Self { running: BTreeMap::new(), directory, offset: free_offset()?, environment })
+    }
+
+    /// Names of all processes.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        PROCESSES.iter().map(|(name, ..)| *name)
+    }
+
+    /// Starts one process, on the data it had before.
+    pub fn start(&mut self, name: &str) -> anyhow::Result<()> {
+        let (name, service, _) = process(name)?;
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log(name))?;
+        let configuration = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/local").join(format!("{name}.toml"));
+        let mut command = Command::new(executable()?);
+        command.arg(service).arg("--config").arg(configuration).arg("--data").arg(self.directory.path().join(name));
+        command.arg("--port-offset").arg(self.offset.to_string()).envs(self.environment.iter().cloned());
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
+        self.running.insert(name, child);
+        Ok(())
+    }
+
+    /// Kills one as `kill -9` does.
+    pub fn kill(&mut self, name: &str) -> anyhow::Result<()> {
+        let mut child = self.running.remove(name).context("it does not run")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// Asks all to stop (SIGTERM); how each ended.
+    pub fn stop(&mut self) -> anyhow::Result<Vec<(&'static str, ExitStatus)>> {
+        for child in self.running.values() {
+            let status = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status()?;
+            ensure!(status.success(), "kill -TERM failed");
+        }
+        let mut ended = Vec::new();
+        for (name, mut child) in std::mem::take(&mut self.running) {
+            ended.push((name, child.wait()?));
+        }
+        Ok(ended)
+    }
+
+    /// Waits until `state` holds; fails when a process ends or patience does, with the end of every log.
+    pub fn until(&mut self, what: &str, state: impl Fn(&Self) -> anyhow::Result<bool>) -> anyhow::Result<()> {
+        let mut waited = Duration::ZERO;
+        while !state(self)? {
+            if let Some((name, status)) = self.ended()? {
+                bail!("{name} ended with {status} before it was {what}:\n{}", self.log_ends());
+            }
+            ensure!(waited < PATIENCE, "not {what} within {PATIENCE:?}:\n{}", self.log_ends());
+            waited += pause();
+        }
+        Ok(())
+    }
+
+    /// A process that has ended by itself.
+    fn ended(&mut self) -> anyhow::Result<Option<(&'static str, ExitStatus)>> {
+        for (name, child) in &mut self.running {
+            if let Some(status) = child.try_wait()? {
+                return Ok(Some((*name, status)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits until all running processes are ready.
+    pub fn until_ready(&mut self) -> anyhow::Result<()> {
+        let names: Vec<_> = self.running.keys().copied().collect();
+        self.until("ready", |processes| {
+            Ok(names.iter().all(|name| processes.readiness(name).is_ok_and(|answer| answer["ready"] == true)))
+        })
+    }
+
+    /// What `/readyz` of a process says.
+    pub fn readiness(&self, name: &str) -> anyhow::Result<Value> {
+        let (_, _, admin) = process(name)?;
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(LOOK * 100)).build().into();
+        let text = agent.get(format!("http://127.0.0.1:{}/readyz", self.port(admin))).call()?;
+        Ok(serde_json::from_str(&text.into_body().read_to_string()?)?)
+    }
+
+    /// A port of the configuration files, moved.
+    pub fn port(&self, configured: u16) -> u16 {
+        configured + self.offset
+    }
+
+    /// A file of this test's own.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Where a process writes what it says.
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.file(&format!("{name}.log"))
+    }
+
+    /// Runs the command line against these processes; its output on success, its complaint as the error.
+    pub fn cli(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut command = Command::new(executable()?);
+        command.args(arguments).env("DROVER_SERVER", format!("http://127.0.0.1:{}", self.port(8080)));
+        command.env("DROVER_TOKEN_FILE", self.file("admin.token")).stdin(Stdio::null());
+        let output = command.output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "drover {} ended with {}: {said}", arguments.join(" "), output.status);
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    fn log_ends(&self) -> String {
+        let end = |name: &str| {
+            let text = std::fs::read_to_string(self.log(name)).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let readiness = self.readiness(name).map_or_else(|error| error.to_string(), |answer| answer.to_string());
+            format!("{name}: {readiness}\n{}", lines[lines.len().saturating_sub(10)..].join("\n"))
+        };
+        Self::names().map(end).collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        for child in self.running.values_mut() {
+            child.kill().expect("our own child can be killed");
+            child.wait().expect("our own child ends");
+        }
+    }
+}
+
+fn process(name: &str) -> anyhow::Result<(&'static str, &'static str, u16)> {
+    PROCESSES.into_iter().find(|(known, ..)| *known == name).with_context(|| format!("{name} is no process"))
+}
+
+/// An offset at which every port is free now.
+fn free_offset() -> anyhow::Result<u16> {
+    let seed = u16::try_from(std::process::id() % 20_000)?;
+    let candidates = (0..200).map(|i| 11_000 + (seed + i * 97) % 20_000);
+    let ports = || PORTS.into_iter().chain(PROCESSES.into_iter().map(|(_, _, admin)| admin));
+    let free = |offset: u16| ports().all(|port| TcpListener::bind(("127.0.0.1", port + offset)).is_ok());
+    candidates.into_iter().find(|offset| free(*offset)).context("no free ports")
+}
