@@ -9,6 +9,7 @@ mod clock;
 pub mod config;
 mod entry;
 pub mod grpc;
+pub mod http;
 mod metrics;
 mod network;
 pub mod process;

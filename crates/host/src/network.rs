@@ -14,6 +14,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::AdminToken;
 use crate::grpc::{self, Outgoing};
+use crate::http::SharedRoutes;
 
 /// Bytes buffered in each direction of an in-memory pipe.
 const PIPE_BYTES: usize = 256 * 1024;
@@ -35,6 +36,8 @@ struct Inner {
     local: Mutex<HashMap<String, Pipe>>,
     /// Proves this process to services in others, and others to this one.
     admin_token: Option<AdminToken>,
+    /// Routes that services of this process serve on each other's listeners.
+    http: SharedRoutes,
 }
 
 struct Pipe {
@@ -46,17 +49,22 @@ struct Pipe {
 impl Network {
     /// A network whose services live in this process, but for those in `remote`.
     pub fn new(remote: HashMap<String, Uri>) -> Self {
-        Self(Arc::new(Inner { remote, local: Mutex::default(), admin_token: None }))
+        Self(Arc::new(Inner { remote, ..Inner::default() }))
     }
 
     /// As [`Network::new`], for a process that knows the administrator's token.
     pub fn with_admin_token(remote: HashMap<String, Uri>, admin_token: AdminToken) -> Self {
-        Self(Arc::new(Inner { remote, local: Mutex::default(), admin_token: Some(admin_token) }))
+        Self(Arc::new(Inner { remote, admin_token: Some(admin_token), ..Inner::default() }))
     }
 
     /// The administrator's token, if this process knows it.
     pub fn admin_token(&self) -> Option<AdminToken> {
         self.0.admin_token.clone()
+    }
+
+    /// The HTTP routes that services of this process hand over to each other.
+    pub fn http(&self) -> &SharedRoutes {
+        &self.0.http
     }
 
     /// [`Network::channel`] with trace context, and with the admin token when `service` is in another process.

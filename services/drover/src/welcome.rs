@@ -46,7 +46,7 @@ fn addresses(parts: &[Part]) -> Vec<(&'static str, Vec<SocketAddr>)> {
 }
 
 /// What to try, by the key of the listener it needs.
-fn commands(data: &Path, ca: &Path) -> [(&'static str, String); 5] {
+fn commands(data: &Path, ca: &Path) -> [(&'static str, String); 6] {
     let token = data::token_path(data);
     let publish = "-q 1 -t sensors/kitchen/climate -m '{\"temperature\": 31.5}'";
     [
@@ -57,6 +57,7 @@ fn commands(data: &Path, ca: &Path) -> [(&'static str, String); 5] {
             "gateway.listen",
             format!("curl -H \"authorization: Bearer $(cat {})\" http://HOST:PORT/api/v1/devices", token.display()),
         ),
+        ("gateway.listen", format!("drover open --server http://HOST:PORT --token-file {}", token.display())),
         ("admin.listen", "curl http://HOST:PORT/metrics".to_owned()),
     ]
 }

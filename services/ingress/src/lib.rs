@@ -24,6 +24,7 @@ use config::{IngressConfig, MQTT, MQTTS};
 use domain::connection::Environment;
 use domain::node::{Node, NodePorts};
 use domain::sessions::Sessions;
+use server::http::DeviceHttp;
 use server::listener::{Listeners, Listening, PIPE_PEER};
 use telemetry::Telemetry;
 
@@ -68,6 +69,7 @@ impl Ingress {
         let node = node(&config, &ports, boot, fresh.clone());
         let listeners = Listeners::new(node.clone(), config.timeouts.clone(), config.limits.connections, faults);
         let listening = listening(&config, &ports, tls)?;
+        let device_http = DeviceHttp::new(node.clone(), &config.http, config.timeouts.drain.as_std(), &ports)?;
 
         let (background, stop) = (TaskTracker::new(), Shutdown::new());
         background.spawn(report(node.clone(), config.node.clone(), boot, stop.clone()));
@@ -75,6 +77,7 @@ impl Ingress {
         background.spawn(tick(node.clone(), stop.clone()));
         let pipes = ports.network.listen(MQTT);
         background.spawn(listeners.clone().accept_pipes(pipes, config.anonymous.at(PIPE_PEER), shutdown.clone()));
+        background.spawn(device_http.serve(shutdown.clone()));
         for listening in listening {
             background.spawn(listeners.clone().accept(listening, shutdown.clone()));
         }

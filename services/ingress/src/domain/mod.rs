@@ -13,3 +13,4 @@ pub mod presence;
 pub mod router;
 pub mod session;
 pub mod sessions;
+pub mod update;

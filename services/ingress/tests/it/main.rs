@@ -1,6 +1,7 @@
 //! The ingress alone, through its public interface: real sockets, the embedded log, a registry of the test's own.
 
 mod bus;
+mod http;
 mod mqtt;
 mod registry;
 mod stage;

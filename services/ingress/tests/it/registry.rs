@@ -36,7 +36,8 @@ impl FakeRegistry {
             Proof::Token(token) => token.token.into_bytes(),
             Proof::Certificate(certificate) => certificate.fingerprint,
             Proof::Anonymous(anonymous) if self.anonymous => return Ok(anonymous.client_id),
-            Proof::Anonymous(_) | Proof::ApiKey(_) => return Err(Status::unauthenticated("nobody")),
+            Proof::ApiKey(key) => key.token.into_bytes(),
+            Proof::Anonymous(_) => return Err(Status::unauthenticated("nobody")),
         };
         known.get(&secret).cloned().ok_or_else(|| Status::unauthenticated("wrong"))
     }

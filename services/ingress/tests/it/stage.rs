@@ -26,6 +26,7 @@ use crate::registry::FakeRegistry;
 pub struct Stage {
     pub mqtt: SocketAddr,
     pub mqtts: Option<SocketAddr>,
+    pub http: Option<SocketAddr>,
     pub bus: Arc<GatedBus>,
     pub registry: FakeRegistry,
     pub network: Network,
@@ -41,17 +42,30 @@ impl Stage {
     }
 
     pub async fn with(change: impl FnOnce(&mut IngressConfig), faults: IngressFaults) -> Self {
+        Self::start(change, faults, true).await
+    }
+
+    /// An ingress whose HTTP addresses belong to another listener of the process.
+    pub async fn without_http_socket() -> Self {
+        Self::start(|_| (), IngressFaults::default(), false).await
+    }
+
+    async fn start(change: impl FnOnce(&mut IngressConfig), faults: IngressFaults, http: bool) -> Self {
         let free = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
         let mut config = IngressConfig { listen: Vec::new(), ..IngressConfig::default() };
         config.mqtt.listen = free.clone();
+        config.http.listen = free.clone();
         config.mqtts.listen = free;
         change(&mut config);
         config.check().expect("a valid configuration");
         let data = tempfile::tempdir().expect("a directory");
         let bus = open_bus(&data).await;
-        let sockets = Sockets::bind(&config.listeners()).expect("free ports");
+        let mut specs = config.listeners();
+        specs.retain(|spec| http || spec.name != "ingress.http");
+        let sockets = Sockets::bind(&specs).expect("free ports");
         let address = |name| sockets.addresses(name).first().copied();
         let (mqtt, mqtts) = (address("mqtt").expect("bound"), address("mqtts"));
+        let http = address("ingress.http");
         let (network, metrics, shutdown) = (Network::default(), Metrics::default(), Shutdown::new());
         let registry = FakeRegistry { anonymous: true, ..FakeRegistry::default() };
         registry.serve(&network);
@@ -66,7 +80,7 @@ impl Stage {
             ready: Health::default().service(Ingress::NAME),
         };
         let running = tokio::spawn(Ingress::run_with_faults(config, ports, shutdown.clone(), faults));
-        Self { mqtt, mqtts, bus, registry, network, metrics, shutdown, running, _data: data }
+        Self { mqtt, mqtts, http, bus, registry, network, metrics, shutdown, running, _data: data }
     }
 
     /// A connection that has said nothing yet.
