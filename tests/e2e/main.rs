@@ -1,4 +1,6 @@
 //! End to end: the real executable, real clients, an ordinary Kafka consumer.
 
+mod console;
+mod examples;
 mod first_path;
 mod killed;

@@ -8,5 +8,5 @@ mod tools;
 pub mod world;
 
 pub use kafka::{Output, read_committed};
-pub use platform::Platform;
-pub use tools::{lines_of, python, script, tool};
+pub use platform::{Platform, artefacts, beside};
+pub use tools::{Node, chromium, lines_of, node, python, python_with, script, tool};

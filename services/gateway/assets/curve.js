@@ -30,14 +30,26 @@ export class Curve {
     return this.#times.length === 0;
   }
 
-  /** Shows the last `seconds` of `label`; `points` are [seconds since 1970, number], oldest first. */
-  show(label, seconds, points) {
-    const remade = label !== this.#label || this.#plot === null;
+  /** Shows the last `seconds` of `label`; of the same label it keeps the points it has. */
+  show(label, seconds) {
+    if (label !== this.#label) this.clear();
     this.#label = label;
     this.#seconds = seconds;
-    this.#times = points.map(([time]) => time);
-    this.#values = points.map(([, value]) => value);
-    if (remade) this.#make();
+    if (this.#plot === null) this.#make();
+    this.#draw();
+  }
+
+  clear() {
+    this.#times = [];
+    this.#values = [];
+  }
+
+  /** What was before the points it has: [seconds since 1970, number], oldest first. */
+  prepend(points) {
+    const first = this.#times[0] ?? Infinity;
+    const earlier = points.filter(([time]) => time < first);
+    this.#times.unshift(...earlier.map(([time]) => time));
+    this.#values.unshift(...earlier.map(([, value]) => value));
     this.#draw();
   }
 

@@ -42,10 +42,11 @@ function showValue(field, value, time) {
 async function load() {
   const [field, span] = [chosen, seconds];
   if (field === null) return;
+  curve.show(field, span);
   const step = Math.max(1, Math.round(span / 600));
   const found = await get(`devices/${encodeURIComponent(device)}/telemetry`, { field, from: `-${span}s`, step: `${step}s`, limit: 1000 });
   if (field !== chosen || span !== seconds) return;
-  curve.show(field, span, (found?.items ?? []).map((s) => [Date.parse(s.time) / 1000, s.average]));
+  curve.prepend((found?.items ?? []).map((step) => [Date.parse(step.time) / 1000, step.average]));
   note.hidden = !curve.isEmpty();
   note.textContent = found ? "No number in this span yet." : "History cannot be read now; the curve begins with what comes.";
 }
@@ -97,7 +98,10 @@ follow({ filter: "#", device }, {
   dropped: list.dropped,
   state(live) {
     showState(live);
-    if (live && opened) load(); // what came while the stream was away
+    if (live && opened) {
+      curve.clear(); // what came while the stream was away is in the history
+      load();
+    }
     opened ||= live;
   },
 });

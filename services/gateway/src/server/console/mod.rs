@@ -61,7 +61,8 @@ async fn protect(request: Request, next: Next) -> Response {
     let fixed: [(HeaderName, HeaderValue); 3] = [
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-        (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        // Not `no-referrer`: with it browsers send the origin of a form as `null`, which is nobody's.
+        (REFERRER_POLICY, HeaderValue::from_static("same-origin")),
     ];
     headers.extend(fixed);
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
