@@ -4,3 +4,4 @@ mod console;
 mod examples;
 mod first_path;
 mod killed;
+mod shadows;

@@ -3,6 +3,7 @@
 mod p1_acknowledged_means_kept;
 mod p2_order_per_device;
 mod p3_exactly_once;
+mod p6_shadow_versions;
 
 use drover_load::ledger::Verdict;
 use drover_tests::world::{Broken, Scale, run};

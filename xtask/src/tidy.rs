@@ -10,7 +10,8 @@ use serde::Deserialize;
 
 /// What may depend on several services.
 const SEVERAL_SERVICES: [&str; 2] = ["drover", "drover-tests"];
-const SERVICES: [&str; 5] = ["drover-ingress", "drover-registry", "drover-rules", "drover-gateway", "drover-operator"];
+const SERVICES: [&str; 6] =
+    ["drover-ingress", "drover-registry", "drover-shadow", "drover-rules", "drover-gateway", "drover-operator"];
 /// Dependencies (development ones aside) that one place only may name.
 const RESERVED: [(&str, &[&str]); 4] = [
     ("rdkafka", &["drover-bus-kafka", "drover-tests"]),

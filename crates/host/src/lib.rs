@@ -4,6 +4,7 @@
 
 pub mod admin;
 mod admin_token;
+mod backoff;
 pub mod bus;
 mod clock;
 pub mod config;
@@ -12,6 +13,7 @@ pub mod grpc;
 pub mod http;
 mod metrics;
 mod network;
+mod peers;
 pub mod process;
 mod ready;
 mod signals;
@@ -31,10 +33,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use admin_token::AdminToken;
+pub use backoff::Backoff;
 pub use clock::{SystemClock, SystemRandom};
 pub use entry::{Entry, Prepared};
 pub use metrics::Metrics;
 pub use network::{Incoming, Network};
+pub use peers::Peers;
 pub use ready::{Health, Ready};
 pub use signals::shutdown_on_signal;
 pub use sockets::{Bound, Conflict, ListenSpec, Sockets, Transport};

@@ -10,6 +10,7 @@ pub mod object;
 mod qos;
 mod random;
 pub mod repeat;
+pub mod shadow;
 mod telemetry;
 mod topic;
 

@@ -28,3 +28,18 @@ pub const RULES_PER_TENANT_MAX: usize = 1_000;
 pub const REPUBLISH_HOPS_MAX: u32 = 5;
 /// How long a fingerprint counts as "just seen", in milliseconds.
 pub const REPEAT_WINDOW_MS: u64 = 5 * 60 * 1000;
+/// Largest `state` of a shadow, in bytes as JSON without spaces; metadata does not count.
+pub const SHADOW_STATE_BYTES_MAX: usize = 64 * 1024;
+/// Most levels of objects and arrays below `desired` or `reported`.
+pub const SHADOW_DEPTH_MAX: usize = 8;
+/// Most values of a shadow's state, elements of arrays among them: each has a timestamp in every answer. No document
+/// that fits AWS's 8 KB has more.
+pub const SHADOW_VALUES_MAX: usize = 4_096;
+/// Longest name of a shadow, in bytes.
+pub const SHADOW_NAME_BYTES_MAX: usize = 64;
+/// Most shadows of one device, deleted ones among them: their versions are kept.
+pub const SHADOWS_PER_DEVICE_MAX: usize = 100;
+/// Longest `clientToken` of a shadow request, in bytes.
+pub const CLIENT_TOKEN_BYTES_MAX: usize = 64;
+/// Largest payload the platform delivers in its own name, in bytes: a shadow's state and metadata before and after.
+pub const DELIVERY_BYTES_MAX: usize = 512 * 1024;

@@ -179,6 +179,19 @@ impl RepeatWindow {
     }
 }
 
+/// What tells a message from all others of its time and stays the same when it is sent again: a hash of tenant, device,
+/// client and that by which the window knows it. `None`: it is never sent again, or cannot be recognised.
+pub fn identity(message: &Telemetry) -> Option<[u8; 16]> {
+    let name = Name::of(message)?;
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    for part in [message.tenant.as_str(), message.device.as_str(), message.client.as_str()] {
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    hash.update(&name.bytes());
+    Some(hash.digest128().to_be_bytes())
+}
+
 /// By what a message is recognised.
 enum Name {
     /// Given by its sender: exact.
@@ -287,6 +300,18 @@ mod tests {
         assert_eq!(verdicts(&sent), [false, false, true, true, false]);
         let republished = |id| Telemetry { hops: 1, packet_id: None, id: RecordId([id; 16]), ..message(1, "x", 1, 0) };
         assert_eq!(verdicts(&[republished(1), republished(2), republished(1)]), [false, false, true]);
+    }
+
+    #[test]
+    fn an_identity_survives_redelivery_and_tells_senders_apart() {
+        let first = message(1, "x", 1, 0);
+        let again = Telemetry { dup: true, id: RecordId([9; 16]), ..message(1, "x", 2, 7) };
+        assert!(identity(&first).is_some() && identity(&first) == identity(&again));
+        let other = Telemetry { client: ClientId::new("d").expect("valid"), ..message(1, "x", 1, 0) };
+        for different in [message(2, "x", 1, 0), other] {
+            assert_ne!(identity(&different), identity(&first));
+        }
+        assert_eq!(identity(&Telemetry { packet_id: None, ..first }), None);
     }
 
     #[test]

@@ -11,14 +11,13 @@ use drover_bus::{
     AppendError, Bus, ConsumeError, Consumer, GroupConfig, Offset, Polled, Position, ReadError, Start, Stored,
     TopicPartition, TransactError, Transaction, Transactor,
 };
-use drover_host::{Ready, Shutdown};
+use drover_host::{Backoff, Ready, Shutdown};
 use drover_types::TELEMETRY_TOPIC;
 use drover_types::limits::REPEAT_WINDOW_MS;
 use drover_types::repeat::RepeatWindow;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::backoff::Backoff;
 use crate::domain::{Batch, Board, Evaluation, RuleSet, remember};
 use crate::telemetry::{self, Telemetry};
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use drover_bus::{Bus, Offset, ReadError, Record, TopicPartition};
-use drover_host::{Ready, Shutdown};
+use drover_host::{Backoff, Ready, Shutdown};
 use drover_proto::registry::v1::{Change, object};
 use drover_proto::types::v1 as wire;
 use drover_types::object::RuleSpec;
@@ -13,7 +13,6 @@ use prost::Message as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::backoff::Backoff;
 use crate::domain::{Board, Condition, Definition, RuleKey, RuleSet};
 use crate::topics;
 

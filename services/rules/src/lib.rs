@@ -4,7 +4,6 @@
 //! offsets out in one transaction) and the outbox (actions that are not Kafka outputs, at least once). What rules make
 //! of a record is decided in `domain`, synchronously; the loops only read, commit and wait.
 
-mod backoff;
 mod config;
 mod domain;
 mod engine;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drover_bus::{Bus, ConsumeError, Consumer, GroupConfig, Outgoing, Polled, Position, Start, Stored, TopicPartition};
-use drover_host::Shutdown;
 use drover_host::grpc::Client;
+use drover_host::{Backoff, Shutdown};
 use drover_proto::from_status;
 use drover_proto::ingress::v1::PublishRequest;
 use drover_proto::ingress::v1::ingress_client::IngressClient;
@@ -19,7 +19,6 @@ use drover_types::limits::RECEIVE_MAXIMUM;
 use futures::future::join_all;
 use prost::Message as _;
 
-use crate::backoff::Backoff;
 use crate::domain::{OUTBOX_TOPIC, dead_letter};
 use crate::telemetry::Telemetry;
 

@@ -1,10 +1,9 @@
 //! The topics this service lives on: its own are made, those of others waited for.
 
 use drover_bus::{AdminError, Bus, TopicConfig};
-use drover_host::{Ports, Shutdown};
+use drover_host::{Backoff, Ports, Shutdown};
 use drover_types::TELEMETRY_TOPIC;
 
-use crate::backoff::Backoff;
 use crate::config::RulesConfig;
 use crate::domain::{ERRORS_TOPIC, OUTBOX_TOPIC};
 use crate::feed::CHANGES_TOPIC;

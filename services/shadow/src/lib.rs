@@ -1,1 +1,129 @@
-//! Shadows: the last and the wanted state of each device.
+//! Shadows: the last and the wanted state of each device, with AWS IoT's semantics.
+//!
+//! Two loops over the Bus port: the engine (requests in; documents, replies and offsets out in one transaction) and the
+//! deliveries (replies to connected clients, at least once). What a request makes of a shadow is decided in `domain`,
+//! synchronously. The documents in the log are the truth; the store is a view of them.
+
+mod adapters;
+mod config;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod delivery;
+mod domain;
+mod engine;
+pub mod ports;
+mod requests;
+mod restore;
+mod server;
+mod telemetry;
+mod topics;
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use drover_bus::AdminError;
+use drover_host::{Backoff, Ports, Service, Shutdown, grpc};
+use drover_proto::shadow::v1::shadow_server::ShadowServer;
+use tonic::service::Routes;
+
+pub use adapters::embedded::{Embedded, OpenError};
+pub use config::{EmbeddedLimits, ShadowConfig, StoreConfig};
+pub use delivery::DELIVERY_GROUP;
+pub use domain::{Shadow as Document, ShadowKey};
+pub use engine::{EngineFaults, GROUP};
+pub use topics::{CHANGES_TOPIC, DOCUMENTS_TOPIC, REPLIES_TOPIC};
+
+use crate::adapters::ingress::GrpcNodes;
+use crate::delivery::Deliveries;
+use crate::engine::Engine;
+use crate::ports::ShadowStore;
+use crate::requests::Requests;
+use crate::server::Server;
+use crate::telemetry::Telemetry;
+
+/// The shadow service.
+pub struct Shadow;
+
+#[async_trait]
+impl Service for Shadow {
+    const NAME: &'static str = "shadow";
+    type Config = ShadowConfig;
+
+    async fn run(config: ShadowConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
+        let (directory, store) = (ports.data.join("store"), config.store.clone());
+        let opened = tokio::task::spawn_blocking(move || adapters::open_store(&store, &directory));
+        let store = opened.await?.context("shadow store")?;
+        run_with(config, ports, shutdown, store, EngineFaults::default()).await
+    }
+}
+
+/// [`Shadow::run`] over a store that is open, with parts of its promises broken on purpose, for the tests that must
+/// notice.
+#[doc(hidden)]
+pub async fn run_with(
+    config: ShadowConfig,
+    ports: Ports,
+    shutdown: Shutdown,
+    store: Arc<dyn ShadowStore>,
+    faults: EngineFaults,
+) -> anyhow::Result<()> {
+    let telemetry = ports.metrics.register(Telemetry::register);
+    let requests = Requests::new(
+        ports.bus.clone(),
+        ports.clock.clone(),
+        ports.random.clone(),
+        config.partitions,
+        config.answer_timeout.as_std(),
+    );
+    let server = Server { store: store.clone(), requests, clock: ports.clock.clone() };
+    let routes = Routes::new(ShadowServer::new(server));
+    let serving = async {
+        grpc::serve(routes, Shadow::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;
+        anyhow::Ok(())
+    };
+    let working = async {
+        if create_topics(&config, &ports, &shutdown).await?.is_none() {
+            return Ok(());
+        }
+        let nodes = GrpcNodes::new(&ports.network, &config.ingress_nodes, telemetry.clone());
+        let deliveries = Deliveries {
+            bus: ports.bus.clone(),
+            nodes: Arc::new(nodes),
+            member: config.member.clone(),
+            telemetry: telemetry.clone(),
+        };
+        let engine = Engine {
+            bus: ports.bus.clone(),
+            store,
+            telemetry,
+            ready: ports.ready.clone(),
+            member: config.member.clone(),
+            faults,
+        };
+        tokio::try_join!(engine.run(shutdown.clone()), deliveries.run(shutdown.clone()))?;
+        Ok(())
+    };
+    tokio::try_join!(serving, working)?;
+    Ok(())
+}
+
+/// Makes the topics; waits for a bus that is away. `None`: stopping.
+async fn create_topics(config: &ShadowConfig, ports: &Ports, shutdown: &Shutdown) -> anyhow::Result<Option<()>> {
+    let mut backoff = Backoff::default();
+    loop {
+        match topics::create(&*ports.bus, config.partitions, config.changes_retention.as_millis()).await {
+            Ok(()) => return Ok(Some(())),
+            Err(error @ AdminError::Unavailable { .. }) => ports.ready.waiting(error.to_string()),
+            Err(
+                error @ (AdminError::Name { .. }
+                | AdminError::PartitionCount { .. }
+                | AdminError::Partitions { .. }
+                | AdminError::Unknown { .. }),
+            ) => return Err(error).context("shadow.partitions does not fit the topics that exist"),
+        }
+        if !backoff.wait(shutdown).await {
+            return Ok(None);
+        }
+    }
+}

@@ -5,8 +5,8 @@
 //! from the bus and its devices: what it still does reaches nobody, as after kill -9.
 
 mod device;
-mod registry;
-mod severed;
+pub mod registry;
+pub(crate) mod severed;
 
 use std::cell::RefCell;
 use std::rc::Rc;

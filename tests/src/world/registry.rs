@@ -17,12 +17,13 @@ pub fn serve(network: &Network) {
 
 fn identity(device: String) -> Identity {
     let actions = [PolicyAction::Connect, PolicyAction::Publish, PolicyAction::Subscribe];
-    let statement = |action: PolicyAction, resource: &str| Statement {
+    let statement = |action: PolicyAction, resources: &[&str]| Statement {
         effect: Effect::Allow.into(),
         actions: vec![action.into()],
-        resources: vec![resource.to_owned()],
+        resources: resources.iter().map(|resource| (*resource).to_owned()).collect(),
     };
-    let statements = actions.map(|a| statement(a, if a == PolicyAction::Connect { "${device}" } else { "#" }));
+    let topics = ["#", "$aws/things/${device}/#"];
+    let statements = actions.map(|a| statement(a, if a == PolicyAction::Connect { &["${device}"] } else { &topics }));
     Identity { tenant: "default".into(), device, statements: statements.to_vec(), ..Identity::default() }
 }
 

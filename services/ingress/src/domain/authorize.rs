@@ -4,6 +4,7 @@
 //! filter that covers the requested one whole, and no denied filter that shares a topic with it.
 
 use drover_types::object::{Effect, PolicyAction, Statement};
+use drover_types::shadow::is_shadow_answer;
 
 use crate::domain::filter::{ClientPattern, Pattern};
 
@@ -62,10 +63,12 @@ impl Policy {
         allow.iter().any(|p| p.matches(client)) && !deny.iter().any(|p| p.matches(client))
     }
 
-    /// Whether `client` may publish to the topic name `topic`.
+    /// Whether `client` may publish to the topic name `topic`. No policy allows to speak in the name of shadows.
     pub fn may_publish(&self, topic: &str, client: &str) -> bool {
         let Rules { allow, deny } = &self.publish;
-        allow.iter().any(|p| p.covers(topic, client)) && !deny.iter().any(|p| p.covers(topic, client))
+        !is_shadow_answer(topic)
+            && allow.iter().any(|p| p.covers(topic, client))
+            && !deny.iter().any(|p| p.covers(topic, client))
     }
 
     /// Whether `client` may subscribe to all that `filter` matches.
@@ -126,6 +129,8 @@ mod tests {
         assert!(policy.may_publish("any/topic", "lamp"));
         assert!(policy.may_publish("$aws/things/lamp/shadow/update", "lamp"));
         assert!(!policy.may_publish("$aws/things/other/shadow/update", "lamp"));
+        assert!(!policy.may_publish("$aws/things/lamp/shadow/update/accepted", "lamp"), "only shadows answer there");
+        assert!(policy.may_subscribe("$aws/things/lamp/shadow/+/accepted", "lamp"));
         assert!(!policy.may_publish("$SYS/x", "lamp"));
         assert!(policy.may_subscribe("#", "lamp"));
         assert!(!policy.may_subscribe("$events/#", "lamp"));

@@ -7,8 +7,10 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use drover_bus::{Header, Outgoing, Record, Topic};
 use drover_mqtt::{Properties, Property, PropertyList};
+use drover_types::shadow::{SHADOW_REQUESTS_TOPIC, ShadowRequest};
 use drover_types::{
-    ClientId, DeviceId, Qos, RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TopicName, TraceParent, fingerprint,
+    ClientId, DeviceId, DeviceKey, Qos, RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TopicName, TraceParent,
+    fingerprint,
 };
 
 /// Name of the user property a client sends its W3C trace context in.
@@ -134,14 +136,33 @@ impl Publication {
     }
 }
 
+/// Where messages are logged; the names made once.
+#[derive(Clone, Debug)]
+pub struct LogTopics {
+    telemetry: Topic,
+    shadow_requests: Topic,
+}
+
+impl Default for LogTopics {
+    fn default() -> Self {
+        Self { telemetry: TELEMETRY_TOPIC.into(), shadow_requests: SHADOW_REQUESTS_TOPIC.into() }
+    }
+}
+
 impl Message {
-    /// The record of this message. Keyed `tenant/device`, so that one device's messages keep their order.
-    pub fn outgoing(&self, topic: &Topic) -> Outgoing {
+    /// The record of this message. Keyed `tenant/device`, so that one device's messages keep their order; a request to
+    /// a shadow by the device whose shadow it is, so that whoever asks, its requests are in one order.
+    pub fn outgoing(&self, topics: &LogTopics) -> Outgoing {
         let telemetry = &self.telemetry;
-        debug_assert_eq!(&**topic, TELEMETRY_TOPIC);
+        let (topic, key) = match ShadowRequest::of_topic(telemetry.topic.as_str()) {
+            Some(ShadowRequest { device, .. }) => {
+                (&topics.shadow_requests, DeviceKey { tenant: telemetry.tenant.clone(), device })
+            }
+            None => (&topics.telemetry, telemetry.key()),
+        };
         let headers = telemetry.headers().into_iter().map(header).collect();
         let record = Record {
-            key: Some(telemetry.key().to_string().into()),
+            key: Some(key.to_string().into()),
             value: Some(telemetry.payload.clone()),
             headers,
             timestamp_ms: i64::try_from(telemetry.time_ms).unwrap_or(i64::MAX),
@@ -207,7 +228,7 @@ mod tests {
             Property::UserProperty(("k", "2")),
         ]);
         let message = sent.stamp(&publisher(), stamp(None));
-        let record = message.outgoing(&TELEMETRY_TOPIC.into()).record;
+        let record = message.outgoing(&LogTopics::default()).record;
         assert_eq!(record.key.as_deref(), Some(b"default/d".as_slice()));
         let headers = record.headers.iter().map(|h| (h.name.as_ref(), h.value.as_ref()));
         let read = Telemetry::from_parts(record.value.expect("payload"), headers).expect("readable");
@@ -215,6 +236,21 @@ mod tests {
         assert_eq!(read.content_type.as_deref(), Some("text/plain"));
         assert_eq!(read.properties, [("k".into(), "1".into()), ("k".into(), "2".into())]);
         assert_eq!((read.packet_id, read.epoch, read.retain), (Some(3), 9, true));
+    }
+
+    #[test]
+    fn a_request_to_a_shadow_is_logged_as_one_by_the_device_whose_shadow_it_is() {
+        let sent = |topic: &str| {
+            let publication = Publication { topic: TopicName::new(topic).expect("valid"), ..publication(&[]) };
+            let Outgoing { topic, record, .. } =
+                publication.stamp(&publisher(), stamp(None)).outgoing(&LogTopics::default());
+            let key = String::from_utf8(record.key.expect("a key").to_vec()).expect("text");
+            (topic.to_string(), key, record.header("device").map(<[u8]>::to_vec))
+        };
+        let by_d = Some(b"d".to_vec());
+        let expected = (SHADOW_REQUESTS_TOPIC.to_owned(), "default/lamp".to_owned(), by_d.clone());
+        assert_eq!(sent("$aws/things/lamp/shadow/name/config/update"), expected);
+        assert_eq!(sent("$aws/things/lamp/jobs/get"), (TELEMETRY_TOPIC.to_owned(), "default/d".to_owned(), by_d));
     }
 
     #[test]

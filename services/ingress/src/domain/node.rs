@@ -5,14 +5,14 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use drover_bus::{Bus, Position, Topic, Unacknowledged};
-use drover_types::{ClientId, Clock, Qos, Random, RecordId, TELEMETRY_TOPIC, TraceParent};
+use drover_bus::{Bus, Position, Unacknowledged};
+use drover_types::{ClientId, Clock, Qos, Random, RecordId, TraceParent};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::connection::{CloseReason, Environment, Granted, Now};
 use crate::domain::link::Link;
-use crate::domain::message::{Message, Publisher, Stamp};
+use crate::domain::message::{LogTopics, Message, Publisher, Stamp};
 use crate::domain::presence::Reports;
 use crate::domain::router::Router;
 use crate::domain::session::{Delivery, Session};
@@ -35,8 +35,7 @@ pub struct Node {
     pub sessions: Sessions,
     pub reports: Reports,
     pub telemetry: Telemetry,
-    /// [`TELEMETRY_TOPIC`], made once.
-    pub topic: Topic,
+    pub topics: LogTopics,
     router: RwLock<Router<Arc<Session>>>,
     started: tokio::time::Instant,
     wills: Arc<Semaphore>,
@@ -75,7 +74,7 @@ impl Node {
             sessions,
             reports: Reports::default(),
             telemetry,
-            topic: TELEMETRY_TOPIC.into(),
+            topics: LogTopics::default(),
             router: RwLock::default(),
             started,
             wills: Arc::new(Semaphore::new(WILLS_WAITING_MAX)),
@@ -193,7 +192,7 @@ impl Node {
 
     /// As [`Node::publish`]; answers where in the log the message is.
     pub async fn publish_at(&self, message: Arc<Message>) -> Result<Position, Unacknowledged> {
-        let batch = vec![message.outgoing(&self.topic)];
+        let batch = vec![message.outgoing(&self.topics)];
         let refused = |error: drover_bus::AppendError| Unacknowledged { reason: error.to_string() };
         let positions = self.bus.append(batch).await.map_err(refused)?.await?;
         self.route(&message, None);

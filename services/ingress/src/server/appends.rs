@@ -8,12 +8,12 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use drover_bus::{Bus, Outgoing, Topic};
+use drover_bus::{Bus, Outgoing};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
-use crate::domain::message::Message;
+use crate::domain::message::{LogTopics, Message};
 
 /// Messages appended together.
 pub struct Batch {
@@ -33,7 +33,7 @@ pub enum Settled {
 /// The batches of one connection.
 pub struct Appends {
     bus: Arc<dyn Bus>,
-    topic: Topic,
+    topics: LogTopics,
     /// Whether a device's messages go to two partitions in turn, which breaks P2 on purpose.
     scatter: bool,
     under_way: Option<(BoxFuture<'static, Result<(), String>>, Batch)>,
@@ -41,8 +41,8 @@ pub struct Appends {
 
 impl Appends {
     /// No batches yet.
-    pub fn new(bus: Arc<dyn Bus>, topic: Topic, scatter: bool) -> Self {
-        Self { bus, topic, scatter, under_way: None }
+    pub fn new(bus: Arc<dyn Bus>, topics: LogTopics, scatter: bool) -> Self {
+        Self { bus, topics, scatter, under_way: None }
     }
 
     /// Whether nothing is on its way, so that a batch may be pushed.
@@ -53,7 +53,7 @@ impl Appends {
     /// Starts an append. To be called only while nothing is on its way.
     pub fn push(&mut self, messages: Vec<Arc<Message>>) {
         debug_assert!(self.is_empty());
-        let mut records: Vec<_> = messages.iter().map(|message| message.outgoing(&self.topic)).collect();
+        let mut records: Vec<_> = messages.iter().map(|message| message.outgoing(&self.topics)).collect();
         if self.scatter {
             let turn = |message: &Message| u32::from(message.telemetry.packet_id.unwrap_or_default() % 2);
             records.iter_mut().zip(&messages).for_each(|(record, message)| record.partition = Some(turn(message)));

@@ -7,7 +7,7 @@ use drover_proto::ingress::v1::{
     DeliverRequest, DeliverResponse, PublishRequest, PublishResponse, RevokeRequest, RevokeResponse,
 };
 use drover_proto::to_status;
-use drover_types::limits::{PAYLOAD_BYTES_MAX, REPUBLISH_HOPS_MAX};
+use drover_types::limits::{DELIVERY_BYTES_MAX, PAYLOAD_BYTES_MAX, REPUBLISH_HOPS_MAX};
 use drover_types::{
     ApiError, ClientId, DeviceId, ErrorCode, Qos, RecordId, Telemetry, TenantId, TopicName, TraceParent,
 };
@@ -32,7 +32,8 @@ pub fn routes(node: Arc<Node>) -> Routes {
 #[tonic::async_trait]
 impl Ingress for Server {
     async fn publish(&self, request: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
-        let message = read(request.into_inner(), self.node.now().unix_ms).map_err(|e| to_status(&e))?;
+        let message =
+            read(request.into_inner(), PAYLOAD_BYTES_MAX, self.node.now().unix_ms).map_err(|e| to_status(&e))?;
         let stored = self.node.publish(Arc::new(message)).await;
         stored.map_err(|e| to_status(&ApiError::new(ErrorCode::Unavailable, e.to_string())))?;
         Ok(Response::new(PublishResponse {}))
@@ -59,15 +60,15 @@ impl Ingress for Server {
 
 /// The message a request asks for. Its id is its fingerprint, and it says that it may be a repeat: whoever asks again
 /// makes a record that every reader recognises.
-fn read(request: PublishRequest, now_ms: u64) -> Result<Message, ApiError> {
+fn read(request: PublishRequest, payload_bytes_max: usize, now_ms: u64) -> Result<Message, ApiError> {
     let invalid = |field: &'static str, reason: String| ApiError::invalid(field, reason);
     let id: [u8; 16] = request
         .id
         .as_slice()
         .try_into()
         .map_err(|_| ApiError::invalid("id", "an id has 16 bytes").over(16, request.id.len()))?;
-    if request.payload.len() > PAYLOAD_BYTES_MAX {
-        return Err(ApiError::invalid("payload", "payload is too large").over(PAYLOAD_BYTES_MAX, request.payload.len()));
+    if request.payload.len() > payload_bytes_max {
+        return Err(ApiError::invalid("payload", "payload is too large").over(payload_bytes_max, request.payload.len()));
     }
     if request.hops > REPUBLISH_HOPS_MAX {
         return Err(ApiError::invalid("hops", "too many hops").over(REPUBLISH_HOPS_MAX, request.hops));
@@ -118,6 +119,7 @@ fn read_delivery(request: DeliverRequest, now_ms: u64) -> Result<(Message, Recip
             hops: 0,
             traceparent: String::new(),
         },
+        DELIVERY_BYTES_MAX,
         now_ms,
     )?;
     Ok((message, recipient))
@@ -143,8 +145,8 @@ mod tests {
 
     #[test]
     fn a_republished_message_is_recognised_when_it_comes_again() {
-        let first = read(request(), 1).expect("valid").telemetry;
-        let again = read(request(), 2).expect("valid").telemetry;
+        let first = read(request(), PAYLOAD_BYTES_MAX, 1).expect("valid").telemetry;
+        let again = read(request(), PAYLOAD_BYTES_MAX, 2).expect("valid").telemetry;
         assert!(first.dup && again.dup);
         assert_eq!((first.fingerprint, first.id), (again.fingerprint, again.id));
         assert_eq!((first.client.as_str(), first.hops), ("rule/r", 5));
@@ -175,7 +177,7 @@ mod tests {
         let refused = |change: fn(&mut PublishRequest)| {
             let mut request = request();
             change(&mut request);
-            read(request, 0).expect_err("refused").field.expect("a field")
+            read(request, PAYLOAD_BYTES_MAX, 0).expect_err("refused").field.expect("a field")
         };
         assert_eq!(refused(|r| r.id = vec![0; 15]), "id");
         assert_eq!(refused(|r| r.tenant = "A".into()), "tenant");

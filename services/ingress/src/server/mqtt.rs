@@ -80,7 +80,7 @@ enum Event {
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, setup: Setup) {
     let node = setup.node.clone();
     let connection = Connection::new(node.environment.clone(), setup.peer.clone(), node.now());
-    let appends = Appends::new(node.bus.clone(), node.topic.clone(), setup.faults.scatter_devices);
+    let appends = Appends::new(node.bus.clone(), node.topics.clone(), setup.faults.scatter_devices);
     let mut driver = Driver {
         setup,
         stream,

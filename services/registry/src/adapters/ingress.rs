@@ -3,25 +3,23 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use drover_host::{Network, grpc};
+use drover_host::{Network, Peers, grpc};
 use drover_proto::ingress::v1::RevokeRequest;
 use drover_proto::ingress::v1::ingress_client::IngressClient;
 use drover_types::DeviceKey;
-use tokio::task::JoinSet;
 
 use crate::ports::IngressNodes;
 
 /// The ingress nodes a configuration names.
 pub struct GrpcNodes {
-    nodes: Vec<(String, IngressClient<grpc::Client>)>,
+    nodes: Peers<IngressClient<grpc::Client>>,
     deadline: Duration,
 }
 
 impl GrpcNodes {
     /// Connects to each node when it is first needed.
     pub fn new(network: &Network, nodes: &[String], deadline: Duration) -> Self {
-        let client = |node: &String| (node.clone(), IngressClient::new(network.client(node)));
-        Self { nodes: nodes.iter().map(client).collect(), deadline }
+        Self { nodes: Peers::new(network, nodes, IngressClient::new), deadline }
     }
 }
 
@@ -33,24 +31,18 @@ impl IngressNodes for GrpcNodes {
             device: device.device.to_string(),
             credential_id: credential.unwrap_or_default().to_owned(),
         };
-        let mut calls = JoinSet::new();
-        for (node, client) in &self.nodes {
-            let (node, mut client, request, deadline) = (node.clone(), client.clone(), request.clone(), self.deadline);
-            calls.spawn(async move {
-                match tokio::time::timeout(deadline, client.revoke(request)).await {
-                    Ok(Ok(_)) => None,
-                    Ok(Err(status)) => {
-                        tracing::warn!(node, %status, "ingress node did not confirm a revocation");
-                        Some(node)
-                    }
-                    Err(_) => {
-                        tracing::warn!(node, ?deadline, "ingress node did not confirm a revocation in time");
-                        Some(node)
-                    }
-                }
-            });
-        }
-        let mut unconfirmed: Vec<String> = calls.join_all().await.into_iter().flatten().collect();
+        let call = |mut node: IngressClient<grpc::Client>| {
+            let request = request.clone();
+            async move { node.revoke(request).await }
+        };
+        let answers = self.nodes.call(self.deadline, |_| true, call).await;
+        let refused = answers.into_iter().filter_map(|(node, answer)| Some((node, answer.err()?)));
+        let mut unconfirmed: Vec<String> = refused
+            .map(|(node, status)| {
+                tracing::warn!(node, %status, "ingress node did not confirm a revocation");
+                node.to_owned()
+            })
+            .collect();
         unconfirmed.sort();
         unconfirmed
     }

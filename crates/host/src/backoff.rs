@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use drover_host::Shutdown;
+use crate::Shutdown;
 
 /// First wait.
 const FIRST: Duration = Duration::from_millis(20);

@@ -1,0 +1,297 @@
+//! The embedded store: one fjall keyspace in a directory of its own.
+//!
+//! Adapter layer. It is a view, so nothing is synced: a crash loses whole batches from the end, which the log brings
+//! again. After a failed write the database is dropped and opened again by the next call.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use drover_bus::{Offset, Partition};
+use drover_types::DeviceKey;
+use drover_types::shadow::ShadowName;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+
+use crate::config::EmbeddedLimits;
+use crate::domain::{Shadow, ShadowKey};
+use crate::ports::{ShadowStore, StoreError};
+
+/// Name of the one keyspace; a database without it is somebody else's.
+const KEYSPACE: &str = "shadow";
+/// What this code reads and writes; grows when old code could not read the rows any more.
+const FORMAT: &[u8] = b"drover-shadow 1";
+/// Key of the format.
+const FORMAT_KEY: &[u8] = b"m";
+/// Bytes of journal before old ones are flushed and removed: the least fjall allows.
+const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Table files held open.
+const OPEN_FILES_MAX: usize = 64;
+/// Bytes of a version before the document in a row.
+const VERSION_BYTES: usize = 8;
+
+/// The store did not open; nothing was changed. It is a view: whoever deletes the directory loses nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("{} cannot be used: {reason}", directory.display())]
+    Unusable { directory: PathBuf, reason: String },
+    #[error("{} is in use by another process", directory.display())]
+    Locked { directory: PathBuf },
+    #[error("{} holds {found:?}, this version reads {:?}; delete it to have it made anew from the log", directory.display(), String::from_utf8_lossy(FORMAT))]
+    Format { directory: PathBuf, found: String },
+}
+
+/// The embedded store. Dropping it releases the directory.
+pub struct Embedded(Arc<Shared>);
+
+struct Shared {
+    directory: PathBuf,
+    limits: EmbeddedLimits,
+    /// `None` after a failed write, until the next call opens it again.
+    open: Mutex<Option<Open>>,
+    /// Held while a write looks at what is there and then writes.
+    writing: Mutex<()>,
+}
+
+#[derive(Clone)]
+struct Open {
+    rows: Keyspace,
+    database: Database,
+}
+
+impl Embedded {
+    /// Opens the store in `directory`, or makes it.
+    pub fn open(directory: &Path, limits: EmbeddedLimits) -> Result<Self, OpenError> {
+        let open = Mutex::new(Some(Open::at(directory, limits)?));
+        Ok(Self(Arc::new(Shared { directory: directory.to_owned(), limits, open, writing: Mutex::default() })))
+    }
+
+    /// Runs where blocking is allowed.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared, Open) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let shared = self.0.clone();
+        let task = tokio::task::spawn_blocking(move || work(&shared, shared.opened()?));
+        task.await.unwrap_or_else(|e| Err(StoreError::Unavailable { reason: e.to_string() }))
+    }
+}
+
+impl Shared {
+    fn opened(&self) -> Result<Open, StoreError> {
+        let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = slot.as_ref() {
+            return Ok(open.clone());
+        }
+        let open =
+            Open::at(&self.directory, self.limits).map_err(|e| StoreError::Unavailable { reason: e.to_string() })?;
+        Ok(slot.insert(open).clone())
+    }
+
+    fn put(
+        &self,
+        open: &Open,
+        partition: Partition,
+        from: Offset,
+        next: Offset,
+        shadows: &[(ShadowKey, Shadow)],
+    ) -> Result<(), StoreError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = open.next(partition)?.unwrap_or_default();
+        if kept < from {
+            return Err(StoreError::Behind { partition, kept, from });
+        }
+        let mut batch = open.database.batch();
+        for (key, shadow) in shadows {
+            let row_key = shadow_key(key);
+            let there = open.rows.get(&row_key).map_err(store_error)?;
+            let version = there.map(|row| version_of(&row)).transpose()?;
+            if version.is_none_or(|version| version < shadow.version) {
+                batch.insert(&open.rows, row_key, row_of(shadow));
+            }
+        }
+        if kept < next {
+            batch.insert(&open.rows, next_key(partition), next.to_be_bytes());
+        }
+        batch.commit().map_err(|error| {
+            tracing::error!(%error, directory = %self.directory.display(), "shadow store failed to write");
+            self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+            store_error(error)
+        })
+    }
+}
+
+impl Open {
+    fn at(directory: &Path, limits: EmbeddedLimits) -> Result<Self, OpenError> {
+        let failed = |error: fjall::Error| match error {
+            fjall::Error::Locked => OpenError::Locked { directory: directory.to_owned() },
+            other => OpenError::Unusable { directory: directory.to_owned(), reason: other.to_string() },
+        };
+        let format = |found: &[u8]| OpenError::Format {
+            directory: directory.to_owned(),
+            found: String::from_utf8_lossy(found).into_owned(),
+        };
+        let database = Database::builder(directory)
+            .cache_size(limits.cache.bytes())
+            .max_cached_files(Some(OPEN_FILES_MAX))
+            .max_journaling_size(JOURNAL_BYTES_MAX)
+            .worker_threads(1)
+            .open()
+            .map_err(failed)?;
+        if database.keyspace_count() > 0 && !database.keyspace_exists(KEYSPACE) {
+            return Err(format(b"another program's database"));
+        }
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(limits.write_buffer.bytes());
+        let rows = database.keyspace(KEYSPACE, options).map_err(failed)?;
+        match rows.get(FORMAT_KEY).map_err(failed)? {
+            Some(found) if *found == *FORMAT => {}
+            Some(found) => return Err(format(&found)),
+            None => rows.insert(FORMAT_KEY, FORMAT).map_err(failed)?,
+        }
+        Ok(Self { rows, database })
+    }
+
+    fn next(&self, partition: Partition) -> Result<Option<Offset>, StoreError> {
+        let row = self.rows.get(next_key(partition)).map_err(store_error)?;
+        row.map(|row| number(&row)).transpose()
+    }
+
+    fn names(&self, device: &DeviceKey) -> Result<Vec<(ShadowName, bool)>, StoreError> {
+        let prefix = device_prefix(device);
+        let mut names = Vec::new();
+        for row in self.rows.range(prefix.clone()..) {
+            let (key, row) = row.into_inner().map_err(store_error)?;
+            let Some(name) = key.strip_prefix(prefix.as_slice()) else { break };
+            let name = std::str::from_utf8(name).map_err(corrupt)?;
+            names.push((ShadowName::new(name).map_err(corrupt)?, read_row(&row)?.state.is_some()));
+        }
+        Ok(names)
+    }
+}
+
+#[async_trait]
+impl ShadowStore for Embedded {
+    async fn get(&self, key: &ShadowKey) -> Result<Option<Shadow>, StoreError> {
+        let key = shadow_key(key);
+        self.blocking(move |_, open| open.rows.get(key).map_err(store_error)?.map(|row| read_row(&row)).transpose())
+            .await
+    }
+
+    async fn names(&self, device: &DeviceKey) -> Result<Vec<(ShadowName, bool)>, StoreError> {
+        let device = device.clone();
+        self.blocking(move |_, open| open.names(&device)).await
+    }
+
+    async fn next(&self, partition: Partition) -> Result<Option<Offset>, StoreError> {
+        self.blocking(move |_, open| open.next(partition)).await
+    }
+
+    async fn put(
+        &self,
+        partition: Partition,
+        from: Offset,
+        next: Offset,
+        shadows: Vec<(ShadowKey, Shadow)>,
+    ) -> Result<(), StoreError> {
+        self.blocking(move |shared, open| shared.put(&open, partition, from, next, &shadows)).await
+    }
+}
+
+/// Parts are separated by a zero byte, which no part holds, so that the order of bytes is the order of names.
+fn device_prefix(device: &DeviceKey) -> Vec<u8> {
+    [b"s", device.tenant.as_str().as_bytes(), &[0], device.device.as_str().as_bytes(), &[0]].concat()
+}
+
+/// A shadow: value = its version, then its document.
+fn shadow_key(key: &ShadowKey) -> Vec<u8> {
+    [&device_prefix(&key.device), key.name.as_str().as_bytes()].concat()
+}
+
+/// Offset of the next document of a partition.
+fn next_key(partition: Partition) -> Vec<u8> {
+    [b"n".as_slice(), &partition.to_be_bytes()].concat()
+}
+
+fn row_of(shadow: &Shadow) -> Vec<u8> {
+    [shadow.version.to_be_bytes().as_slice(), &shadow.to_json()].concat()
+}
+
+fn version_of(row: &[u8]) -> Result<u64, StoreError> {
+    number(row.get(..VERSION_BYTES).unwrap_or_default())
+}
+
+fn read_row(row: &[u8]) -> Result<Shadow, StoreError> {
+    Shadow::from_json(row.get(VERSION_BYTES..).unwrap_or_default()).map_err(corrupt)
+}
+
+fn number(bytes: &[u8]) -> Result<u64, StoreError> {
+    bytes.try_into().map(u64::from_be_bytes).map_err(|_| corrupt("a number has 8 bytes"))
+}
+
+fn corrupt(reason: impl ToString) -> StoreError {
+    StoreError::Corrupt { reason: reason.to_string() }
+}
+
+fn store_error(error: fjall::Error) -> StoreError {
+    match error {
+        fjall::Error::Io(e) | fjall::Error::Storage(fjall::LsmError::Io(e)) => match e.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                StoreError::Full { reason: e.to_string() }
+            }
+            other => StoreError::Unavailable { reason: format!("{other}: {e}") },
+        },
+        fjall::Error::Poisoned | fjall::Error::Locked | fjall::Error::KeyspaceDeleted => {
+            StoreError::Unavailable { reason: error.to_string() }
+        }
+        other => StoreError::Corrupt { reason: other.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::conformance::{self, Factory};
+
+    /// Stores in directories that live as long as the test; the last one made is the one that is opened again.
+    #[derive(Default)]
+    struct Directories(Mutex<Vec<TempDir>>);
+
+    impl Directories {
+        fn open_last(&self) -> Arc<dyn ShadowStore> {
+            let directories = self.0.lock().expect("no test panics while it holds this");
+            let directory = directories.last().expect("one was made").path();
+            Arc::new(Embedded::open(directory, EmbeddedLimits::default()).expect("opens"))
+        }
+    }
+
+    #[async_trait]
+    impl Factory for Directories {
+        async fn empty(&self) -> Arc<dyn ShadowStore> {
+            self.0.lock().expect("not poisoned").push(tempfile::tempdir().expect("a directory"));
+            self.open_last()
+        }
+
+        async fn reopened(&self, store: Arc<dyn ShadowStore>) -> Arc<dyn ShadowStore> {
+            drop(store);
+            self.open_last()
+        }
+    }
+
+    #[tokio::test]
+    async fn the_embedded_store_keeps_every_promise() {
+        conformance::suite(&Directories::default()).await;
+    }
+
+    #[test]
+    fn a_directory_in_use_or_of_another_format_is_refused_with_its_name() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let open = Open::at(directory.path(), EmbeddedLimits::default()).expect("opens");
+        let refused = Embedded::open(directory.path(), EmbeddedLimits::default()).map(drop).expect_err("locked");
+        assert!(matches!(&refused, OpenError::Locked { directory: named } if named == directory.path()), "{refused}");
+        open.rows.insert(FORMAT_KEY, "drover-shadow 2").expect("written");
+        drop(open);
+        let refused = Embedded::open(directory.path(), EmbeddedLimits::default()).map(drop).expect_err("newer");
+        assert!(matches!(&refused, OpenError::Format { found, .. } if found == "drover-shadow 2"), "{refused}");
+    }
+}

@@ -1,0 +1,78 @@
+//! What this service needs from outside besides the shared ports.
+//!
+//! Port layer: promises, no code.
+
+use async_trait::async_trait;
+use drover_bus::{Offset, Partition};
+use drover_proto::shadow::v1::Delivery;
+use drover_types::shadow::ShadowName;
+use drover_types::{ApiError, DeviceKey, ErrorCode};
+
+use crate::domain::{Shadow, ShadowKey};
+
+/// Why the store did not do it. A write may or may not have happened; a later call works when the cause is gone.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    #[error("the shadow store has no space left: {reason}")]
+    Full { reason: String },
+    #[error("the shadow store is unavailable: {reason}")]
+    Unavailable { reason: String },
+    #[error("the shadow store is damaged: {reason}")]
+    Corrupt { reason: String },
+    /// Nothing was written.
+    #[error(
+        "the shadow store has documents before offset {kept} of partition {partition}, expected were those before {from}"
+    )]
+    Behind { partition: Partition, kept: Offset, from: Offset },
+}
+
+/// A view of the documents in the log: what is lost of it is found there again.
+///
+/// Every call may be made concurrently and dropped at any point. Writes need not be durable when they return, but what
+/// is lost of them is lost from the end: `next` is never kept without the shadows that were put with it or before it.
+#[async_trait]
+pub trait ShadowStore: Send + Sync + 'static {
+    /// The shadow of this key, deleted or not; what returned writes have put is seen.
+    async fn get(&self, key: &ShadowKey) -> Result<Option<Shadow>, StoreError>;
+    /// The shadows a device has had, ordered by name, and whether each is there now. At most
+    /// [`SHADOWS_PER_DEVICE_MAX`](drover_types::limits::SHADOWS_PER_DEVICE_MAX).
+    async fn names(&self, device: &DeviceKey) -> Result<Vec<(ShadowName, bool)>, StoreError>;
+    /// Next document to read of a partition of the log; `None`: none was read yet.
+    async fn next(&self, partition: Partition) -> Result<Option<Offset>, StoreError>;
+    /// Takes over the shadows of the documents from `from` on, and with them the offset of the next document.
+    /// [`StoreError::Behind`] if the store has not got all before `from`: it has lost some. Of each shadow the highest
+    /// version stays, whatever the order of the calls, and of a partition the highest offset: who was late does no harm.
+    async fn put(
+        &self,
+        partition: Partition,
+        from: Offset,
+        next: Offset,
+        shadows: Vec<(ShadowKey, Shadow)>,
+    ) -> Result<(), StoreError>;
+}
+
+/// The live ingress nodes, which hold connections of devices.
+#[async_trait]
+pub trait IngressNodes: Send + Sync + 'static {
+    /// Hands a delivery to whom it is for, on every node. The error says why it is to be tried again.
+    async fn deliver(&self, delivery: &Delivery) -> Result<(), Undelivered>;
+}
+
+/// A node has not confirmed a delivery.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("ingress node {node} did not confirm: {reason}")]
+pub struct Undelivered {
+    pub node: String,
+    pub reason: String,
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        let code = match &error {
+            StoreError::Full { .. } => ErrorCode::ResourceExhausted,
+            StoreError::Unavailable { .. } | StoreError::Behind { .. } => ErrorCode::Unavailable,
+            StoreError::Corrupt { .. } => ErrorCode::DataLoss,
+        };
+        ApiError::new(code, error.to_string())
+    }
+}

@@ -1,0 +1,116 @@
+//! What a partition's owner knows when it begins: brought back from the log.
+//!
+//! The store is brought up to the last document, and the window of repeats is filled from the requests that were
+//! carried out and the answers they got. Nothing here is needed after a stop in good order; nothing is lost without it.
+
+use std::time::Duration;
+
+use drover_bus::{Bus, Offset, Position, ReadError, Stored, TopicPartition};
+use drover_proto::shadow::v1::Delivery;
+use drover_types::limits::REPEAT_WINDOW_MS;
+use prost::Message as _;
+
+use crate::domain::{Asked, Repeats, Shadow, ShadowKey};
+use crate::ports::{ShadowStore, StoreError};
+use crate::telemetry::Telemetry;
+use crate::topics::{DOCUMENTS_TOPIC, REPLIES_TOPIC};
+
+/// Bytes of one read.
+const READ_BYTES: usize = 1024 * 1024;
+
+/// Why it cannot be brought back now.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Brings the store up to the last document of a partition; the offset after it, which the store then has as well.
+pub async fn view(
+    bus: &dyn Bus,
+    store: &dyn ShadowStore,
+    partition: u32,
+    telemetry: &Telemetry,
+) -> Result<Offset, RestoreError> {
+    let at = TopicPartition::new(DOCUMENTS_TOPIC, partition);
+    let bounds = bus.bounds(&at).await?;
+    let kept = store.next(partition).await?;
+    let mut next = kept.unwrap_or(bounds.earliest).clamp(bounds.earliest, bounds.end);
+    let mut from = kept.unwrap_or_default();
+    while next < bounds.end {
+        let documents = bus.read(&at, next, READ_BYTES, Duration::ZERO).await?;
+        let Some(last) = documents.last() else { break };
+        next = last.position.offset + 1;
+        let shadows: Vec<_> = documents.iter().filter_map(|stored| document(stored, telemetry)).collect();
+        telemetry.restored.inc_by(shadows.len() as u64);
+        store.put(partition, from, next, shadows).await?;
+        from = next;
+    }
+    Ok(from)
+}
+
+fn document(stored: &Stored, telemetry: &Telemetry) -> Option<(ShadowKey, Shadow)> {
+    let record = &stored.record;
+    let key = std::str::from_utf8(record.key.as_deref().unwrap_or_default()).ok().and_then(ShadowKey::parse);
+    match (key, Shadow::from_json(record.value.as_deref().unwrap_or_default())) {
+        (Some(key), Ok(shadow)) => Some((key, shadow)),
+        (None, _) => {
+            telemetry.malformed(&stored.position, &"its key is not tenant/device or tenant/device/name");
+            None
+        }
+        (Some(_), Err(error)) => {
+            telemetry.malformed(&stored.position, &error);
+            None
+        }
+    }
+}
+
+/// What was seen and answered before `position` of the requests.
+pub async fn repeats(bus: &dyn Bus, position: &Position) -> Result<Repeats, ReadError> {
+    let (at, end) = (&position.at, position.offset);
+    let mut repeats = Repeats::default();
+    let earliest = bus.bounds(at).await?.earliest;
+    if end <= earliest {
+        return Ok(repeats);
+    }
+    let last = bus.read(at, (end - 1).max(earliest), 1, Duration::ZERO).await?;
+    let Some(newest) = last.first() else { return Ok(repeats) };
+    let since = newest.record.timestamp_ms.saturating_sub_unsigned(REPEAT_WINDOW_MS);
+    each_since(bus, at, since, end, |stored| {
+        if let Ok(asked) = Asked::read(stored) {
+            repeats.observe(&asked.message);
+        }
+    })
+    .await?;
+    let replies = TopicPartition::new(REPLIES_TOPIC, at.partition);
+    let end = bus.bounds(&replies).await?.end;
+    each_since(bus, &replies, since, end, |stored| {
+        let delivery = Delivery::decode(stored.record.value.clone().unwrap_or_default());
+        let answer = delivery.ok().and_then(|delivery| delivery.answer);
+        if let Some(identity) = answer.and_then(|answer| answer.identity.try_into().ok()) {
+            repeats.answered(identity, stored.record.timestamp_ms.unsigned_abs(), stored.position.offset);
+        }
+    })
+    .await?;
+    Ok(repeats)
+}
+
+/// Every record from `since` (milliseconds since the Unix epoch) up to the offset `end`.
+async fn each_since(
+    bus: &dyn Bus,
+    at: &TopicPartition,
+    since: i64,
+    end: Offset,
+    mut each: impl FnMut(&Stored),
+) -> Result<(), ReadError> {
+    let mut next = bus.offset_at(at, since).await?.max(bus.bounds(at).await?.earliest);
+    while next < end {
+        let records = bus.read(at, next, READ_BYTES, Duration::ZERO).await?;
+        let Some(last) = records.last() else { break };
+        next = last.position.offset + 1;
+        records.iter().take_while(|stored| stored.position.offset < end).for_each(&mut each);
+    }
+    Ok(())
+}
