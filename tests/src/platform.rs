@@ -163,14 +163,29 @@ pub fn pause() -> Duration {
 
 /// The executable beside this test's own; `cargo test --workspace` builds both.
 pub fn executable() -> anyhow::Result<PathBuf> {
-    if let Some(named) = std::env::var_os("DROVER_BIN") {
-        return Ok(named.into());
+    match std::env::var_os("DROVER_BIN") {
+        Some(named) => Ok(named.into()),
+        None => beside("drover"),
     }
-    let test = std::env::current_exe()?;
-    let folder = test.parent().and_then(Path::parent).context("a test lies in target/PROFILE/deps")?;
-    let executable = folder.join("drover");
-    ensure!(executable.exists(), "{} is missing: run `cargo build --package drover`", executable.display());
+}
+
+/// An executable of the workspace, beside this test's own.
+pub fn beside(name: &str) -> anyhow::Result<PathBuf> {
+    let executable = profile()?.join(name);
+    ensure!(executable.exists(), "{} is missing: run `cargo build --workspace`", executable.display());
     Ok(executable)
+}
+
+/// A folder for what a test leaves for people to look at: `target/artefacts/NAME`.
+pub fn artefacts(name: &str) -> anyhow::Result<PathBuf> {
+    let folder = profile()?.parent().context("a profile lies in target")?.join("artefacts").join(name);
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+fn profile() -> anyhow::Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    Ok(test.parent().and_then(Path::parent).context("a test lies in target/PROFILE/deps")?.to_owned())
 }
 
 /// An offset at which every port is free now.

@@ -10,24 +10,62 @@ const NOT_RUN: &str = "NOT RUN:";
 
 /// The program, or `None` after saying what is not run without it.
 pub fn tool(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());
+    let found = find(name);
     if found.is_none() {
         println!("{NOT_RUN} {name} is missing");
     }
     found
 }
 
+fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
 /// A Python that has paho-mqtt, or `None` after saying so.
 pub fn python() -> Option<PathBuf> {
+    python_with(&["paho.mqtt.client"])
+}
+
+/// A Python that has these modules, or `None` after saying so.
+pub fn python_with(modules: &[&str]) -> Option<PathBuf> {
     let named = std::env::var_os("DROVER_TEST_PYTHON").map(PathBuf::from);
     let python = named.unwrap_or_else(|| "python3".into());
-    let has_paho = Command::new(&python).args(["-c", "import paho.mqtt.client"]).stderr(Stdio::null()).status();
-    if has_paho.is_ok_and(|status| status.success()) {
+    let imports = format!("import {}", modules.join(", "));
+    let has_them = Command::new(&python).args(["-c", &imports]).stderr(Stdio::null()).status();
+    if has_them.is_ok_and(|status| status.success()) {
         return Some(python);
     }
-    println!("{NOT_RUN} python3 with paho-mqtt is missing");
+    println!("{NOT_RUN} python3 with {} is missing", modules.join(" and "));
     None
+}
+
+/// Node.js, and where its packages are: for `NODE_PATH`.
+pub struct Node {
+    pub program: PathBuf,
+    pub modules: PathBuf,
+}
+
+/// Node.js with a package that `tests/run --install` has installed, or `None` after saying so.
+pub fn node(package: &str) -> Option<Node> {
+    let program = tool("node")?;
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    let named = std::env::var_os("DROVER_TEST_NODE").map(PathBuf::from);
+    let modules = named.or_else(|| Some(cache?.join("drover/node/node_modules"))).unwrap_or_default();
+    if modules.join(package).is_dir() {
+        return Some(Node { program, modules });
+    }
+    println!("{NOT_RUN} the npm package {package} is missing");
+    None
+}
+
+/// Chromium, or `None` after saying so.
+pub fn chromium() -> Option<PathBuf> {
+    ["chromium", "chromium-browser", "google-chrome"].iter().find_map(|name| find(name)).or_else(|| {
+        println!("{NOT_RUN} chromium is missing");
+        None
+    })
 }
 
 /// A file of `tests/e2e`.

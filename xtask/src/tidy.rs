@@ -27,9 +27,10 @@ const RESERVED: [(&str, &[&str]); 4] = [
     ("drover-sim", &["drover-tests"]),
 ];
 /// Crates that know none of ours, or only those listed.
-const INNER: [(&str, &[&str]); 4] = [
+const INNER: [(&str, &[&str]); 5] = [
     ("drover-types", &[]),
     ("drover-mqtt", &["drover-types"]),
+    ("drover-snippets", &["drover-types"]),
     ("drover-rule-sql", &["drover-types"]),
     ("drover-bus", &["drover-types"]),
 ];

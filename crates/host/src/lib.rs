@@ -12,6 +12,7 @@ pub mod config;
 pub mod dependency;
 mod entry;
 pub mod grpc;
+pub mod http;
 mod metrics;
 mod network;
 mod network_tls;

@@ -13,6 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint, ServerTlsConfig, Uri};
 
 use crate::grpc;
+use crate::http::SharedRoutes;
 use crate::network_tls::NetworkTls;
 use crate::remote::{Calling, Remote, Tally};
 use crate::{AdminToken, Metrics};
@@ -40,6 +41,8 @@ struct Inner {
     /// Proves both ends of a connection to each other before anything is sent.
     tls: Option<NetworkTls>,
     tally: Tally,
+    /// Routes that services of this process serve on each other's listeners.
+    http: SharedRoutes,
 }
 
 /// What a network is made of.
@@ -68,7 +71,7 @@ impl Network {
             let service = Remote::new(&name, uris, client_tls.as_ref(), calling.clone(), tally.clone())?;
             remote.insert(name, service);
         }
-        Ok(Self(Arc::new(Inner { remote, local: Mutex::default(), admin_token, tls, tally })))
+        Ok(Self(Arc::new(Inner { remote, admin_token, tls, tally, ..Inner::default() })))
     }
 
     /// A network whose services live in this process, but for those in `remote`, of a process that knows the
@@ -82,6 +85,11 @@ impl Network {
     /// The administrator's token, if this process knows it.
     pub fn admin_token(&self) -> Option<AdminToken> {
         self.0.admin_token.clone()
+    }
+
+    /// The HTTP routes that services of this process hand over to each other.
+    pub fn http(&self) -> &SharedRoutes {
+        &self.0.http
     }
 
     /// TLS of this process's gRPC servers; `None`: they speak plain text.

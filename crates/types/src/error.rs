@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// gRPC canonical codes in snake case; each protocol maps every one of them exactly once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
     Cancelled,
@@ -83,6 +84,7 @@ impl fmt::Display for ErrorCode {
 
 /// `{"code": …, "field": …, "message": …, "limit": …, "value": …}`; absent parts are left out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[error("{message}")]
 pub struct ApiError {
     pub code: ErrorCode,

@@ -9,6 +9,7 @@ use crate::{ApiError, Qos};
 
 /// `spec` of a Device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct DeviceSpec {
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
@@ -37,6 +38,7 @@ pub const DEFAULT_POLICY: &str = "default";
 
 /// `spec` of a Policy: what its devices may do. Deny wins over allow; what no statement allows is denied.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PolicySpec {
     pub statements: Vec<Statement>,
@@ -44,6 +46,7 @@ pub struct PolicySpec {
 
 /// One line of a policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Statement {
     pub effect: Effect,
@@ -55,6 +58,7 @@ pub struct Statement {
 
 /// Whether a statement allows or denies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Effect {
     Allow,
@@ -63,6 +67,7 @@ pub enum Effect {
 
 /// What a policy speaks about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum PolicyAction {
     Connect,
@@ -72,6 +77,7 @@ pub enum PolicyAction {
 
 /// `spec` of a Rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RuleSpec {
     pub sql: String,
@@ -82,6 +88,7 @@ pub struct RuleSpec {
 
 /// What a rule does with a row: exactly one of its fields is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Action {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,6 +99,7 @@ pub struct Action {
 
 /// Writes the row to a Kafka topic, exactly once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KafkaAction {
     pub topic: String,
@@ -104,6 +112,7 @@ pub struct KafkaAction {
 
 /// How a missing output topic is made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateTopic {
     pub partitions: u32,
@@ -111,11 +120,13 @@ pub struct CreateTopic {
 
 /// Publishes the row to an MQTT topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RepublishAction {
     /// Template of the topic.
     pub topic: String,
     #[serde(default = "at_most_once")]
+    #[cfg_attr(feature = "openapi", schema(value_type = u8, maximum = 1))]
     pub qos: Qos,
 }
 

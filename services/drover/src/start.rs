@@ -26,8 +26,15 @@ use crate::services::{self, ConfigArgs};
 use crate::{data, welcome};
 
 /// Listeners of devices, and the keys under which the gateway tells of them.
-const ENDPOINTS: [(&str, &str); 2] =
-    [("ingress.mqtt.listen", "gateway.mqtt_endpoint"), ("ingress.mqtts.listen", "gateway.mqtts_endpoint")];
+const ENDPOINTS: [(&str, &str); 3] = [
+    ("ingress.mqtt.listen", "gateway.mqtt_endpoint"),
+    ("ingress.mqtts.listen", "gateway.mqtts_endpoint"),
+    ("ingress.http.listen", "gateway.http_endpoint"),
+];
+
+/// Listeners that give way to another of the same process with the same addresses, which then serves the routes of
+/// both: who gives way, and to whom.
+const MERGED: [(&str, &str); 1] = [("ingress.http.listen", "gateway.listen")];
 
 /// Longest wait for threads that are busy when everything else has ended.
 const LAST_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
@@ -58,6 +65,7 @@ pub fn with_surroundings(layers: Layers, data: &Path) -> Result<Layers, ConfigEr
         .with_default("ingress.tls.certificate", pki.join("server.pem"))
         .with_default("ingress.tls.key", pki.join("server.key"))
         .with_default("ingress.tls.client_ca", pki.join("ca.pem"))
+        .with_default("ingress.http.allowed_hosts", security.hostnames.clone())
         .with_default("gateway.allowed_hosts", security.hostnames))
 }
 
@@ -179,7 +187,9 @@ impl Plan {
     fn specs(&self) -> Vec<(&'static str, Vec<ListenSpec>)> {
         let services = self.services.iter().map(|service| (service.name, service.listeners.clone()));
         let kafka = self.kafka.iter().map(|kafka| (kafka::SOCKET, kafka.listeners()));
-        services.chain(kafka).chain([(admin::SOCKET, vec![admin_spec(&self.shared)])]).collect()
+        let mut specs = services.chain(kafka).chain([(admin::SOCKET, vec![admin_spec(&self.shared)])]).collect();
+        merge(&mut specs);
+        specs
     }
 
     /// Binds every socket of every part, or names all that cannot be bound.
@@ -213,6 +223,15 @@ impl Plan {
             .map(|kafka| (kafka::SOCKET, serde_json::to_value(kafka).expect("a configuration is plain data")));
         let services = self.services.iter().map(|service| (service.name, service.section.clone()));
         drover_host::config::print(self.shared.sections().into_iter().chain(services).chain(kafka).collect())
+    }
+}
+
+/// Leaves out what is merged into another listener.
+fn merge(specs: &mut Vec<(&'static str, Vec<ListenSpec>)>) {
+    for (giving, taking) in MERGED {
+        let mut all = specs.iter().flat_map(|(_, specs)| specs);
+        let Some(addresses) = all.find(|spec| spec.key == taking).map(|spec| spec.addresses.clone()) else { continue };
+        specs.iter_mut().for_each(|(_, specs)| specs.retain(|s| s.key != giving || s.addresses != addresses));
     }
 }
 
@@ -414,5 +433,29 @@ impl Process {
         let stop = shutdown.clone().cancelled_owned();
         let body = async move { Ok(drover_kafka_listener::serve(listeners, bus, config, metrics, stop).await?) };
         Ok(Task { name: kafka::SOCKET, body: Box::pin(body) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(key: &'static str, port: u16) -> ListenSpec {
+        let addresses = vec![SocketAddr::from(([127, 0, 0, 1], port))];
+        ListenSpec { name: key, key, transport: Transport::Tcp, addresses }
+    }
+
+    #[test]
+    fn a_listener_gives_way_only_to_one_of_the_same_addresses() {
+        let kept = |gateway: Option<u16>| {
+            let mut specs =
+                vec![("ingress", vec![spec("ingress.mqtt.listen", 1883), spec("ingress.http.listen", 8080)])];
+            specs.extend(gateway.map(|port| ("gateway", vec![spec("gateway.listen", port)])));
+            merge(&mut specs);
+            specs.into_iter().flat_map(|(_, specs)| specs).map(|spec| spec.key).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(Some(8080)), ["ingress.mqtt.listen", "gateway.listen"]);
+        assert_eq!(kept(Some(8081)), ["ingress.mqtt.listen", "ingress.http.listen", "gateway.listen"]);
+        assert_eq!(kept(None), ["ingress.mqtt.listen", "ingress.http.listen"]);
     }
 }

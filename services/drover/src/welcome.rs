@@ -89,6 +89,7 @@ fn client_commands(sockets: &Listening, data: &Path) -> Vec<String> {
         commands.push(format!("export {}", variables.join(" ")));
     }
     let drover = executable();
+    commands.push(format!("{drover} open"));
     commands.push(format!("{drover} device create thermo-1"));
     commands.push(match Path::new(RULE_FILE).exists() {
         true => format!("{drover} rule apply -f {RULE_FILE}"),

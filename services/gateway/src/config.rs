@@ -23,6 +23,8 @@ pub struct GatewayConfig {
     pub mqtt_endpoint: String,
     /// The same for MQTT over TLS.
     pub mqtts_endpoint: String,
+    /// The same for plain HTTP.
+    pub http_endpoint: String,
     /// Connections at once; more wait to be accepted. 1 to 100,000.
     pub connections_max: usize,
     /// Live streams at once. 1 to 10,000.
@@ -44,6 +46,7 @@ impl Default for GatewayConfig {
             allowed_hosts: Vec::new(),
             mqtt_endpoint: "127.0.0.1:1883".into(),
             mqtts_endpoint: "127.0.0.1:8883".into(),
+            http_endpoint: "127.0.0.1:8080".into(),
             connections_max: 1_024,
             streams_max: 64,
             stream_queue_messages: 256,

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 pub use config::GatewayConfig;
 pub use domain::declared;
+pub use server::routes::openapi_json;
 
 /// The service.
 pub struct Gateway;

@@ -1,5 +1,7 @@
 //! The ingress's section of the configuration.
 
+mod http;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -11,6 +13,7 @@ use drover_types::limits::{
 use serde::{Deserialize, Serialize};
 
 use crate::domain::connection::Limits;
+pub use http::{HTTP, HttpConfig};
 
 /// Name of the socket for MQTT over TCP.
 pub const MQTT: &str = "mqtt";
@@ -29,6 +32,7 @@ pub struct IngressConfig {
     pub listen: Vec<SocketAddr>,
     pub mqtt: Listener,
     pub mqtts: Listener,
+    pub http: HttpConfig,
     pub tls: TlsConfig,
     /// Where clients without credentials are admitted.
     pub anonymous: AnonymousAccess,
@@ -123,6 +127,7 @@ impl Default for IngressConfig {
             listen: loopback(7075),
             mqtt: Listener { listen: loopback(1883) },
             mqtts: Listener { listen: loopback(8883) },
+            http: HttpConfig::default(),
             tls: TlsConfig::default(),
             anonymous: AnonymousAccess::default(),
             node: "ingress-0".to_owned(),
@@ -186,6 +191,7 @@ impl ServiceConfig for IngressConfig {
         let mut listeners = vec![
             tcp(drover_host::grpc::SOCKET, "ingress.listen", &self.listen),
             tcp(MQTT, "ingress.mqtt.listen", &self.mqtt.listen),
+            tcp(HTTP, "ingress.http.listen", &self.http.listen),
         ];
         if self.tls.certificate.is_some() {
             listeners.push(tcp(MQTTS, "ingress.mqtts.listen", &self.mqtts.listen));
@@ -218,6 +224,7 @@ impl ServiceConfig for IngressConfig {
                 ApiError::invalid("ingress.limits.receive_maximum", "out of range").over(limit, receive_maximum)
             );
         }
+        self.http.check()?;
         if self.limits.session_expiry.as_millis() / 1_000 > u64::from(SESSION_EXPIRY_SECONDS_MAX) {
             let value = self.limits.session_expiry;
             return Err(ApiError::invalid("ingress.limits.session_expiry", "too long").over("7d", value));
@@ -258,6 +265,7 @@ mod tests {
         assert_eq!(check(|c| c.tls.key = Some("k".into())).as_deref(), Some("ingress.tls"));
         assert_eq!(check(|c| c.tls.client_ca = Some("k".into())).as_deref(), Some("ingress.tls.client_ca"));
         assert_eq!(check(|c| c.limits.connections = 0).as_deref(), Some("ingress.limits.connections"));
+        assert_eq!(check(|c| c.http.connections = 0).as_deref(), Some("ingress.http.connections"));
         assert_eq!(check(|c| c.limits.receive_maximum = 0).as_deref(), Some("ingress.limits.receive_maximum"));
         let payload = ByteSize::from_bytes(PAYLOAD_BYTES_MAX as u64 + 1);
         let mut config = IngressConfig::default();
@@ -269,8 +277,8 @@ mod tests {
     fn there_is_no_tls_listener_without_a_certificate() {
         let names = |config: &IngressConfig| config.listeners().iter().map(|l| l.name).collect::<Vec<_>>();
         let mut config = IngressConfig::default();
-        assert_eq!(names(&config), ["grpc", MQTT]);
+        assert_eq!(names(&config), ["grpc", MQTT, HTTP]);
         config.tls.certificate = Some("c.pem".into());
-        assert_eq!(names(&config), ["grpc", MQTT, MQTTS]);
+        assert_eq!(names(&config), ["grpc", MQTT, HTTP, MQTTS]);
     }
 }

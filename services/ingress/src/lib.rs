@@ -26,6 +26,7 @@ use domain::connection::Environment;
 use domain::node::{Node, NodePorts};
 use domain::reverify;
 use domain::sessions::Sessions;
+use server::http::DeviceHttp;
 use server::listener::{Listeners, Listening, PIPE_PEER};
 use telemetry::Telemetry;
 
@@ -71,6 +72,7 @@ impl Ingress {
         let node = node(&config, &ports, boot, fresh.clone());
         let listeners = Listeners::new(node.clone(), config.timeouts.clone(), config.limits.connections, faults);
         let listening = listening(&config, &ports, tls)?;
+        let device_http = DeviceHttp::new(node.clone(), &config.http, config.timeouts.drain.as_std(), &ports)?;
 
         let (background, stop) = (TaskTracker::new(), Shutdown::new());
         background.spawn(report(node.clone(), config.node.clone(), boot, stop.clone()));
@@ -80,6 +82,7 @@ impl Ingress {
         background.spawn(tick(node.clone(), stop.clone()));
         let pipes = ports.network.listen(MQTT);
         background.spawn(listeners.clone().accept_pipes(pipes, config.anonymous.at(PIPE_PEER), shutdown.clone()));
+        background.spawn(device_http.serve(shutdown.clone()));
         for listening in listening {
             background.spawn(listeners.clone().accept(listening, shutdown.clone()));
         }

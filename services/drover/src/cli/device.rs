@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::connection::Connection;
 use super::output::{Column, Format};
-use super::snippet::{Access, Language};
+use super::snippet::{Access, Language, access};
 
 const COLUMNS: [Column; 4] =
     [("NAME", "/metadata/name"), ("TYPE", "/spec/type"), ("STATE", "/status/phase"), ("LAST-SEEN", "/status/lastSeen")];
@@ -91,7 +91,7 @@ impl Device {
         match self.command {
             DeviceCommand::Create(create) => {
                 let created = client.post(&["devices"], &create.object())?;
-                let access = Access::read(&created)?;
+                let access = access(&created)?;
                 format.object(out, &created, |out| connects(out, &access))
             }
             DeviceCommand::Get { name } => format.list(out, &client.get(&["devices", &name])?, &COLUMNS),
@@ -112,7 +112,7 @@ impl Device {
             DeviceCommand::Snippet { name, lang } => {
                 let issued = client.post(&["devices", &name, "credentials"], &json!({"kind": "token"}))?;
                 eprintln!("a new token was issued to {name} for this program; its other credentials stay valid");
-                Ok(out.write_all(lang.program(&Access::read(&issued)?).as_bytes())?)
+                Ok(out.write_all(lang.0.program(&access(&issued)?).as_bytes())?)
             }
         }
     }
@@ -122,6 +122,7 @@ impl Device {
 fn connects(out: &mut dyn Write, access: &Access) -> io::Result<()> {
     writeln!(out, "device {} of tenant {} may connect now:", access.device, access.tenant)?;
     writeln!(out, "  MQTT       {} (over TLS: {})", access.endpoints.mqtt, access.endpoints.mqtts)?;
+    writeln!(out, "  HTTP       curl -X POST \"http://{}/update?api_key=…\" -d field1=21.5", access.endpoints.http)?;
     writeln!(out, "  client id  {}", access.device)?;
     writeln!(out, "  user name  {}", access.user_name())?;
     writeln!(out, "  password   {} (its token; not shown again)", access.token)?;

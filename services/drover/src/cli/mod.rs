@@ -9,6 +9,7 @@ mod credential;
 mod demo;
 mod device;
 mod manifest;
+mod open;
 mod output;
 mod policy;
 mod rule;
@@ -34,6 +35,8 @@ pub enum ClientCommand {
     Rule(rule::Rule),
     /// Shows messages as they come
     Tail(tail::Tail),
+    /// Opens the console by a one-time link
+    Open(open::Open),
     /// Runs a small simulated fleet with two rules
     Demo(demo::Demo),
 }
@@ -48,6 +51,7 @@ impl ClientCommand {
             Self::Policy(policy) => policy.run(&mut out),
             Self::Rule(rule) => rule.run(&mut out),
             Self::Tail(tail) => tail.run(),
+            Self::Open(open) => open.run(&mut out),
             Self::Demo(demo) => demo.run(&mut out),
         };
         match done.and_then(|()| Ok(out.flush()?)) {

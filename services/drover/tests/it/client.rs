@@ -80,12 +80,13 @@ fn a_device_is_made_listed_and_deleted() {
 fn a_snippet_carries_a_new_token() {
     let platform = Platform::start();
     platform.says(&["device", "create", "t-1"]);
-    for language in ["python", "arduino", "mosquitto", "node"] {
+    for language in ["python", "arduino", "mosquitto", "curl", "node"] {
         let program = platform.says(&["device", "snippet", "t-1", "--lang", language]);
-        assert!(program.contains(&(1883 + platform.up.offset).to_string()), "{program}");
+        let port = if language == "curl" { 8080 } else { 1883 };
+        assert!(program.contains(&(port + platform.up.offset).to_string()), "{program}");
     }
     let listed = platform.json(&["credential", "list", "t-1"]);
-    assert_eq!(listed["items"].as_array().map(Vec::len), Some(5), "{listed}");
+    assert_eq!(listed["items"].as_array().map(Vec::len), Some(6), "{listed}");
     assert!(platform.refuses(&["device", "snippet", "none", "--lang", "python"]).contains("none"));
 }
 

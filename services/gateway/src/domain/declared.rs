@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 /// A kind of declared object, named by the type of its `spec`.
 pub trait Kind: Serialize + DeserializeOwned {
@@ -41,7 +42,7 @@ impl Kind for RuleSpec {
 }
 
 /// `metadata` of an object. Of what a client sends, only the name, the labels and the resource version count.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Metadata {
     pub name: String,
@@ -62,7 +63,7 @@ pub struct Metadata {
 }
 
 /// One object with its `spec` as `S`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Declared<S> {
     pub api_version: &'static str,
@@ -70,6 +71,7 @@ pub struct Declared<S> {
     pub metadata: Metadata,
     pub spec: S,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     pub status: Option<Value>,
 }
 

@@ -3,9 +3,10 @@
 //! Domain layer, no I/O. The wall between tenants stands here: a record of another tenant is never shown.
 
 use drover_bus::{Record, Stored};
-use drover_types::{ApiError, TELEMETRY_TOPIC, TenantId, TopicFilter, header};
+use drover_types::{ApiError, DeviceId, TELEMETRY_TOPIC, TenantId, TopicFilter, header};
 use jiff::Timestamp;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::declared::iso;
 
@@ -15,8 +16,8 @@ const INTERNAL_PREFIX: &str = "drover.";
 /// What a stream is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
-    /// Device messages of a tenant whose MQTT topic matches.
-    Messages { tenant: TenantId, filter: TopicFilter },
+    /// Messages of a tenant's devices, or of one of them, whose MQTT topic matches.
+    Messages { tenant: TenantId, filter: TopicFilter, device: Option<DeviceId> },
     /// Records of an output topic of the tenant.
     Outputs { topic: String },
 }
@@ -33,7 +34,7 @@ pub enum Start {
 }
 
 /// One shown record. `payload` is the text exactly as sent; what is no UTF-8 is in `payloadBase64` instead.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Message {
     /// ISO 8601.
@@ -71,12 +72,14 @@ impl Start {
 
 impl Selection {
     /// Messages of `tenant` by MQTT filter; shared subscriptions have no meaning here.
-    pub fn messages(tenant: TenantId, filter: &str) -> Result<Self, ApiError> {
+    pub fn messages(tenant: TenantId, filter: &str, device: Option<&str>) -> Result<Self, ApiError> {
+        let device = device.map(DeviceId::new).transpose();
+        let device = device.map_err(|error| ApiError::invalid("device", error.to_string()))?;
         let filter = TopicFilter::new(filter).map_err(|error| ApiError::invalid("filter", error.to_string()))?;
         if filter.share().is_some() {
             return Err(ApiError::invalid("filter", "a stream cannot join a shared subscription"));
         }
-        Ok(Self::Messages { tenant, filter })
+        Ok(Self::Messages { tenant, filter, device })
     }
 
     /// Records of an output topic; whether it is the tenant's is for the caller to find out.
@@ -99,9 +102,13 @@ impl Selection {
     pub fn show(&self, stored: &Stored) -> Option<Message> {
         let record = &stored.record;
         let shown = match self {
-            Self::Messages { tenant, filter } => {
+            Self::Messages { tenant, filter, device } => {
                 let topic = text(record, header::TOPIC)?;
-                if text(record, header::TENANT)? != tenant.as_str() || !filter.matches(topic) {
+                let of_device = |device: &DeviceId| text(record, header::DEVICE) == Some(device.as_str());
+                if text(record, header::TENANT)? != tenant.as_str()
+                    || !filter.matches(topic)
+                    || !device.as_ref().is_none_or(of_device)
+                {
                     return None;
                 }
                 Message { topic: topic.to_owned(), device: owned(record, header::DEVICE), ..Message::bare(stored) }
@@ -144,7 +151,8 @@ fn owned(record: &Record, name: &str) -> Option<String> {
     text(record, name).map(str::to_owned)
 }
 
-fn base64(bytes: &[u8]) -> String {
+/// Standard base64, with padding.
+pub(super) fn base64(bytes: &[u8]) -> String {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }
@@ -166,7 +174,7 @@ mod tests {
     }
 
     fn messages(tenant: &str, filter: &str) -> Selection {
-        Selection::messages(TenantId::new(tenant).expect("valid"), filter).expect("valid")
+        Selection::messages(TenantId::new(tenant).expect("valid"), filter, None).expect("valid")
     }
 
     #[test]
@@ -177,6 +185,15 @@ mod tests {
         assert!(messages("home", "other/#").show(&record).is_none());
         let bare = Stored { record: Record::default(), ..record };
         assert!(messages("home", "#").show(&bare).is_none());
+    }
+
+    #[test]
+    fn a_message_of_another_device_is_not_shown_where_one_was_asked_for() {
+        let of = |device| Selection::messages(TenantId::new("home").expect("valid"), "#", Some(device));
+        let record = stored("home", "a", b"{}");
+        assert!(of("d-1").expect("valid").show(&record).is_some());
+        assert!(of("d-2").expect("valid").show(&record).is_none());
+        assert_eq!(of("a/b").expect_err("refused").field.as_deref(), Some("device"));
     }
 
     #[test]
@@ -195,7 +212,7 @@ mod tests {
         assert!(Selection::outputs("home.hot").is_ok());
         let tenant = TenantId::default_tenant();
         for bad in ["$share/g/a", "a/#/b", ""] {
-            let refused = Selection::messages(tenant.clone(), bad).expect_err("refused");
+            let refused = Selection::messages(tenant.clone(), bad, None).expect_err("refused");
             assert_eq!(refused.field.as_deref(), Some("filter"));
         }
     }

@@ -1,6 +1,11 @@
-//! What the gateway decides by itself: the declared shape of objects, and which records a live stream shows.
+//! What the gateway decides by itself: the declared shape of objects, which records a live stream shows, and what the
+//! times of a query mean.
 
+pub mod caller;
 pub mod declared;
 pub mod live;
+pub mod series;
+pub mod sessions;
+pub mod span;
 pub mod status;
 pub mod tail;

@@ -19,6 +19,24 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// Its name in the REST interface.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connected => "Connected",
+            Self::Disconnected => "Disconnected",
+            Self::NeverSeen => "NeverSeen",
+            Self::Disabled => "Disabled",
+        }
+    }
+
+    /// What people read.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::NeverSeen => "Never connected",
+            Self::Connected | Self::Disconnected | Self::Disabled => self.name(),
+        }
+    }
+
     /// The phase of a device that is `enabled` and was last heard of as `presence` says.
     pub fn of(enabled: bool, presence: &Presence) -> Self {
         match (enabled, presence.ever_seen, presence.connected) {

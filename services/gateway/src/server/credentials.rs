@@ -7,31 +7,33 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use drover_proto::Field;
 use drover_proto::registry::v1::{
-    GetDeviceRequest, IssueCertificateRequest, IssueTokenRequest, ListCredentialsRequest, RevokeCredentialRequest,
+    GetDeviceRequest, IssueCertificateRequest, IssueTokenRequest, IssueTokenResponse, ListCredentialsRequest,
+    RevokeCredentialRequest,
 };
 use drover_proto::types::v1 as wire;
 use drover_types::{ApiError, DeviceId, ErrorCode, TenantId};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Api;
 use super::body::Body;
-use super::error::Failure;
 use super::objects::{Answer, List, Revoked};
-use super::path::At;
+use super::path::{At, DeviceParam};
 use crate::domain::declared::{iso, typed};
+use drover_host::http::Failure;
 
 /// What kind of proof a credential is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-enum Kind {
+pub enum Kind {
     Token,
     Certificate,
 }
 
 /// What is wanted.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Order {
+pub struct Order {
     kind: Kind,
     /// Seconds until it ends; absent: a token does not, a certificate does in a year.
     #[serde(default)]
@@ -39,7 +41,7 @@ struct Order {
 }
 
 /// What is known of a credential.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Credential {
     id: String,
@@ -51,10 +53,12 @@ pub struct Credential {
 }
 
 /// Everything a device needs to connect.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Access {
+    #[schema(value_type = String)]
     tenant: TenantId,
+    #[schema(value_type = String)]
     device: DeviceId,
     #[serde(flatten)]
     secret: Secret,
@@ -62,25 +66,33 @@ pub struct Access {
 }
 
 /// The proof itself.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", untagged)]
-enum Secret {
+pub enum Secret {
     Token { credential: String, token: String },
     Certificate { credential: String, certificate_pem: String, private_key_pem: String, ca_pem: String },
 }
 
 /// Where devices connect, `host:port`.
-#[derive(Serialize)]
-struct Endpoints {
+#[derive(Serialize, ToSchema)]
+pub struct Endpoints {
     mqtt: String,
     mqtts: String,
+    http: String,
 }
 
+/// Credentials of a device, without their secrets.
+#[utoipa::path(get, path = "/devices/{device}/credentials", operation_id = "listCredentials", tag = "devices",
+    params(DeviceParam), responses((status = 200, body = List<Credential>, description = "All of them.")))]
 pub async fn list(State(api): State<Arc<Api>>, at: At) -> Answer<List<Credential>> {
     let items = listed(&api, &at).await?.iter().map(Credential::try_from).collect::<Result<_, _>>()?;
     Ok(Json(List { items, next_page_token: String::new() }))
 }
 
+/// Issues a credential; its secret is shown this once.
+#[utoipa::path(post, path = "/devices/{device}/credentials", operation_id = "issueCredential", tag = "devices",
+    params(DeviceParam), request_body = Order,
+    responses((status = 201, body = Access, description = "The secret, and where to connect with it.")))]
 pub async fn issue(
     State(api): State<Arc<Api>>,
     at: At,
@@ -95,6 +107,10 @@ pub async fn issue(
     Ok((StatusCode::CREATED, Json(access)))
 }
 
+/// Revokes a credential; connections that used it are closed.
+#[utoipa::path(delete, path = "/devices/{device}/credentials/{credential}", operation_id = "revokeCredential",
+    tag = "devices", params(DeviceParam, ("credential" = String, Path, description = "Its id.")),
+    responses((status = 200, body = Revoked, description = "It is revoked.")))]
 pub async fn revoke(State(api): State<Arc<Api>>, at: At) -> Answer<Revoked> {
     let id = at.name("credential")?;
     if !listed(&api, &at).await?.iter().any(|credential| credential.id == id) {
@@ -108,10 +124,20 @@ pub async fn revoke(State(api): State<Arc<Api>>, at: At) -> Answer<Revoked> {
 
 /// Issues a token that ends after `duration_s` seconds, or never if that is 0.
 pub async fn token(api: &Api, tenant: &TenantId, device: &DeviceId, duration_s: u64) -> Result<Access, ApiError> {
-    let request = IssueTokenRequest { tenant: tenant.to_string(), device: device.to_string(), duration_s };
-    let issued = api.registry.call(async |mut client| client.issue_token(request).await).await?;
+    let issued = issue_token(api, tenant, device, duration_s).await?;
     let credential = issued.credential.required("credential")?.id;
     Ok(Access::new(api, tenant, device, Secret::Token { credential, token: issued.token }))
+}
+
+/// As [`token`], as the registry answers it.
+pub async fn issue_token(
+    api: &Api,
+    tenant: &TenantId,
+    device: &DeviceId,
+    duration_s: u64,
+) -> Result<IssueTokenResponse, ApiError> {
+    let request = IssueTokenRequest { tenant: tenant.to_string(), device: device.to_string(), duration_s };
+    api.registry.call(async |mut client| client.issue_token(request).await).await
 }
 
 async fn certificate(api: &Api, tenant: &TenantId, device: &DeviceId, duration_s: u64) -> Result<Access, ApiError> {
@@ -137,7 +163,12 @@ async fn listed(api: &Api, at: &At) -> Result<Vec<wire::Credential>, ApiError> {
 
 impl Access {
     fn new(api: &Api, tenant: &TenantId, device: &DeviceId, secret: Secret) -> Self {
-        let endpoints = Endpoints { mqtt: api.config.mqtt_endpoint.clone(), mqtts: api.config.mqtts_endpoint.clone() };
+        let config = &api.config;
+        let endpoints = Endpoints {
+            mqtt: config.mqtt_endpoint.clone(),
+            mqtts: config.mqtts_endpoint.clone(),
+            http: config.http_endpoint.clone(),
+        };
         Self { tenant: tenant.clone(), device: device.clone(), secret, endpoints }
     }
 }

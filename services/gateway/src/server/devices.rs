@@ -14,20 +14,21 @@ use drover_proto::types::v1 as wire;
 use drover_types::object::DeviceSpec;
 use drover_types::{ApiError, DeviceId};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Api;
 use super::body::{Body, Params};
 use super::credentials::{self, Access};
-use super::error::Failure;
 use super::objects::{Answer, List, Page, Revoked};
-use super::path::At;
+use super::path::{At, DeviceParam};
 use crate::domain::declared::{Declared, Metadata};
 use crate::domain::status;
+use drover_host::http::Failure;
 
 type Device = Declared<DeviceSpec>;
 
 /// A new device with all it needs to connect.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Created {
     #[serde(flatten)]
     object: Device,
@@ -35,6 +36,9 @@ pub struct Created {
     access: Access,
 }
 
+/// Devices, in the order of their names.
+#[utoipa::path(get, path = "/devices", operation_id = "listDevices", tag = "devices", params(Page),
+    responses((status = 200, body = List<Device>, description = "One page.")))]
 pub async fn list(State(api): State<Arc<Api>>, at: At, Params(page): Params<Page>) -> Answer<List<Device>> {
     let request = ListDevicesRequest {
         tenant: at.tenant.into(),
@@ -46,6 +50,9 @@ pub async fn list(State(api): State<Arc<Api>>, at: At, Params(page): Params<Page
     Ok(Json(List { items, next_page_token: listed.next_page_token }))
 }
 
+/// Makes a device with a token, which is shown this once.
+#[utoipa::path(post, path = "/devices", operation_id = "createDevice", tag = "devices", request_body = Device,
+    responses((status = 201, body = Created, description = "The device and all it needs to connect.")))]
 pub async fn create(
     State(api): State<Arc<Api>>,
     at: At,
@@ -61,10 +68,16 @@ pub async fn create(
     Ok((StatusCode::CREATED, Json(Created { object, access })))
 }
 
+/// One device and whether it is connected.
+#[utoipa::path(get, path = "/devices/{device}", operation_id = "getDevice", tag = "devices", params(DeviceParam),
+    responses((status = 200, body = Device, description = "The device.")))]
 pub async fn get(State(api): State<Arc<Api>>, at: At) -> Answer<Device> {
     Ok(Json(find(&api, &at).await?))
 }
 
+/// Changes a device; one that is disabled is disconnected.
+#[utoipa::path(put, path = "/devices/{device}", operation_id = "putDevice", tag = "devices", params(DeviceParam),
+    request_body = Device, responses((status = 200, body = Device, description = "The device as it is now.")))]
 pub async fn put(State(api): State<Arc<Api>>, at: At, Body(body): Body) -> Answer<Device> {
     let object = Device::read(body)?;
     let meta = object.metadata.to_wire(&at.tenant, Some(at.device()?.as_str()))?;
@@ -76,6 +89,9 @@ pub async fn put(State(api): State<Arc<Api>>, at: At, Body(body): Body) -> Answe
     Ok(Json(find(&api, &at).await?))
 }
 
+/// Deletes a device; its credentials are revoked and its connections closed.
+#[utoipa::path(delete, path = "/devices/{device}", operation_id = "deleteDevice", tag = "devices", params(DeviceParam),
+    responses((status = 200, body = Revoked, description = "It is deleted.")))]
 pub async fn delete(State(api): State<Arc<Api>>, at: At) -> Answer<Revoked> {
     let request = DeleteDeviceRequest { name: at.device()?.into(), tenant: at.tenant.into() };
     let deleted = api.registry.call(async |mut client| client.delete_device(request).await).await?;

@@ -1,72 +1,136 @@
-//! What every request passes: is it from a foreign web page, does it carry the token, how long did it take.
+//! What every request passes: whose side is asked, who asks and may they, how long did it take.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::header::{ACCEPT, AUTHORIZATION, HeaderName};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use drover_host::AdminToken;
-use drover_types::{ApiError, ErrorCode};
+use drover_host::http::Failure;
+use drover_types::{ApiError, DEFAULT_TENANT, ErrorCode};
 use tokio::time::Instant;
+use tower::ServiceExt;
 
-use super::Api;
-use super::error::Failure;
+use super::{Api, console, routes};
+use crate::domain::caller::{Caller, Deed};
+use crate::domain::sessions::Session;
 
-/// Paths that demand no token.
-const OPEN: [&str; 2] = ["/", "/healthz"];
+/// Paths that everybody may ask for, besides assets.
+const OPEN: [&str; 3] = ["/healthz", routes::OPENAPI, console::OPEN];
+/// Every change by a session shows its secret here; forms of the console show it in a hidden field.
+const CSRF: HeaderName = HeaderName::from_static("x-drover-csrf");
 
-/// Demands `Authorization: Bearer ADMIN_TOKEN`.
-pub async fn token(State(api): State<Arc<Api>>, request: Request, next: Next) -> Result<Response, Failure> {
-    if !OPEN.contains(&request.uri().path()) {
-        let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        authorise(&api.token, header)?;
+/// Demands `Authorization: Bearer TOKEN` or a session of the console, and that who it is may do what is asked.
+pub async fn identify(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if OPEN.contains(&path) || path.starts_with(console::ASSETS) {
+        return next.run(request).await;
     }
-    Ok(next.run(request).await)
+    let (mut head, body) = request.into_parts();
+    match known(&api, &head).await {
+        Ok((caller, session)) => {
+            head.extensions.insert(caller);
+            session.map(|session| head.extensions.insert(session));
+            next.run(Request::from_parts(head, body)).await
+        }
+        Err(error) if error.code == ErrorCode::Unauthenticated && is_for_people(&head) => console::sign_in(),
+        Err(error) if is_for_people(&head) => console::failure(error),
+        Err(error) => Failure(error).into_response(),
+    }
 }
 
-fn authorise(token: &AdminToken, header: Option<&str>) -> Result<(), ApiError> {
-    let message = match header {
-        Some(header) if token.authorizes(header) => return Ok(()),
-        Some(_) => "the header Authorization is not `Bearer ADMIN_TOKEN`",
-        None => "the header `Authorization: Bearer ADMIN_TOKEN` is missing",
+/// Who asks, and by which session.
+async fn known(api: &Api, request: &Parts) -> Result<(Caller, Option<Session>), ApiError> {
+    let path = request.uri.path();
+    let (caller, session) = match text(&request.headers, &AUTHORIZATION) {
+        Some(authorization) => (authenticate(api, authorization).await?, None),
+        None => {
+            let session = session(api, &request.headers).ok_or_else(nobody)?;
+            (authenticate(api, &session.ticket.authorization).await?, Some(session))
+        }
     };
-    Err(ApiError::new(ErrorCode::Unauthenticated, message))
-}
-
-/// Refuses what a browser sends for another site's page: a loopback listener has no other wall against it.
-pub async fn foreign(State(api): State<Arc<Api>>, request: Request, next: Next) -> Result<Response, Failure> {
-    let allowed = &api.config.allowed_hosts;
-    let host = request.headers().get(HOST);
-    if !host.is_some_and(|host| is_local(host, allowed)) {
-        return Err(refused(&HOST, host).into());
-    }
-    match request.headers().get(ORIGIN) {
-        Some(origin) if !is_local(origin, allowed) => Err(refused(&ORIGIN, Some(origin)).into()),
-        Some(_) | None => Ok(next.run(request).await),
-    }
-}
-
-fn refused(name: &HeaderName, value: Option<&HeaderValue>) -> ApiError {
-    let shown = value.map_or("absent".to_owned(), |value| format!("{value:?}"));
-    let message = format!("the header {name} is {shown}, which is not this machine (gateway.allowed_hosts adds names)");
-    ApiError::new(ErrorCode::PermissionDenied, message)
-}
-
-/// Whether a `Host` (`name[:port]`) or an `Origin` (`scheme://name[:port]`) names this machine.
-fn is_local(value: &HeaderValue, allowed: &[String]) -> bool {
-    let Ok(text) = value.to_str() else { return false };
-    let authority = text.split_once("://").map_or(text, |(_, authority)| authority);
-    let name = match authority.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-        Some(_) | None => authority,
+    let tenant = match (path.starts_with("/api/"), &session) {
+        (false, Some(session)) => session.ticket.tenant.as_str(),
+        (false, None) if console::is_page(path) => return Err(nobody()),
+        (true, _) | (false, None) => tenant_of(path),
     };
-    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    name.eq_ignore_ascii_case("localhost")
-        || address.is_ok_and(|address| address.is_loopback())
-        || allowed.iter().any(|host| host.eq_ignore_ascii_case(name))
+    let deed = deed(&request.method, path);
+    caller.check(tenant, deed)?;
+    if let Some(session) = &session {
+        check_csrf(session, request, deed)?;
+    }
+    Ok((caller, session))
+}
+
+async fn authenticate(api: &Api, authorization: &str) -> Result<Caller, ApiError> {
+    if api.token.authorizes(authorization) {
+        return Ok(Caller::Administrator);
+    }
+    Err(ApiError::new(ErrorCode::Unauthenticated, "the header Authorization is not `Bearer TOKEN` of a token in force"))
+}
+
+fn nobody() -> ApiError {
+    ApiError::new(ErrorCode::Unauthenticated, "the header `Authorization: Bearer TOKEN` is missing")
+}
+
+fn session(api: &Api, headers: &HeaderMap) -> Option<Session> {
+    api.sessions.find(console::session_secret(headers)?, api.clock.now_ms())
+}
+
+/// The tenant that a path of the REST interface is about, as it is written there.
+fn tenant_of(path: &str) -> &str {
+    let long = path.strip_prefix(routes::LONG.trim_end_matches("{tenant}"));
+    long.and_then(|rest| rest.split('/').next()).unwrap_or(DEFAULT_TENANT)
+}
+
+fn deed(method: &Method, path: &str) -> Deed {
+    let last = path.rsplit('/').next().unwrap_or_default();
+    // A link into the console changes nothing, and gives nobody more than they have.
+    match *method == Method::GET || *method == Method::HEAD || matches!(last, "console-links" | "close") {
+        true => Deed::Read,
+        false => Deed::Change,
+    }
+}
+
+/// A browser sends the cookie by itself; that it was our page that asked is shown by a secret only our pages know.
+fn check_csrf(session: &Session, request: &Parts, deed: Deed) -> Result<(), ApiError> {
+    let by_form = console::is_page(request.uri.path());
+    let shown = text(&request.headers, &CSRF);
+    if deed == Deed::Read || by_form || shown == Some(session.csrf.as_str()) {
+        return Ok(());
+    }
+    let message = "a change by a session of the console shows its secret in the header x-drover-csrf";
+    Err(ApiError::new(ErrorCode::PermissionDenied, message))
+}
+
+/// Whether the answer is read by a person.
+fn is_for_people(request: &Parts) -> bool {
+    let path = request.uri.path();
+    let wants_html = text(&request.headers, &ACCEPT).is_some_and(|accept| accept.contains("text/html"));
+    console::is_page(path) || (wants_html && !path.starts_with("/api/"))
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// Whether the device side of HTTP is asked: the ingress answers, never the gateway.
+fn is_device_side(path: &str) -> bool {
+    path == "/update" || path.starts_with("/v1/")
+}
+
+/// Hands requests of devices to the routes of the ingress, where it runs in this process and has no HTTP listener of
+/// its own. They pass nothing of the gateway: no token, no count.
+pub async fn device_side(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    if !is_device_side(request.uri().path()) {
+        return next.run(request).await;
+    }
+    match api.network.http().of("ingress") {
+        Some(routes) => routes.oneshot(request).await.into_response(),
+        None => Failure::nothing_at(request.uri()).into_response(),
+    }
 }
 
 /// Counts and times the request.
@@ -84,32 +148,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_machine_has_a_few_names_and_no_others() {
-        let allowed = ["box.lan".to_owned()];
-        let local = |text: &'static str| is_local(&HeaderValue::from_static(text), &allowed);
-        for ours in [
-            "localhost",
-            "LOCALHOST:8080",
-            "127.0.0.1:8080",
-            "127.0.0.1",
-            "[::1]:8080",
-            "[::1]",
-            "box.lan:8080",
-            "http://localhost:8080",
-            "http://[::1]:8080",
+    fn the_tenant_is_the_one_written_in_the_path() {
+        for (path, tenant) in [
+            ("/api/v1/devices", "default"),
+            ("/api/v1/tenants/home/devices/d", "home"),
+            ("/api/v1/tenants/home", "home"),
+            ("/api/v1/tenants//devices", ""),
+            ("/api/v1/tenants/%68ome/devices", "%68ome"),
+            ("/nowhere", "default"),
         ] {
-            assert!(local(ours), "{ours}");
-        }
-        for foreign in [
-            "example.org",
-            "localhost.example.org",
-            "http://example.org:8080",
-            "null",
-            "",
-            "10.0.0.1:8080",
-            "127.0.0.1.example.org",
-        ] {
-            assert!(!local(foreign), "{foreign}");
+            assert_eq!(tenant_of(path), tenant, "{path}");
         }
     }
 }

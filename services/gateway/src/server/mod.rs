@@ -2,51 +2,68 @@
 //!
 //! Server layer: decode, call, encode; no decisions. Every answer that is no success has the one error shape.
 
+mod backend;
 mod body;
+mod console;
 mod credentials;
 mod devices;
-mod error;
 mod guard;
 mod health;
-mod listener;
 mod objects;
 mod path;
 mod policies;
-mod registry;
+pub mod routes;
 mod rules;
+mod shadow;
 mod stream;
+mod telemetry;
 
-use std::future::IntoFuture;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::response::Html;
 use axum::routing::get;
 use drover_bus::Bus;
-use drover_host::{AdminToken, Ports, Shutdown};
-use drover_types::{ApiError, ErrorCode};
+use drover_host::http::{self, Bounds, Failure, Hosts};
+use drover_host::{AdminToken, Network, Ports, Shutdown, grpc};
+use drover_proto::registry::v1::registry_client::RegistryClient;
+use drover_proto::shadow::v1::shadow_client::ShadowClient;
+use drover_proto::storage::v1::storage_client::StorageClient;
+use drover_types::{ApiError, Clock, ErrorCode};
 use tokio::sync::Semaphore;
 
 use crate::GatewayConfig;
+use crate::domain::sessions::Sessions;
 use crate::telemetry::Telemetry;
-use error::Failure;
-use registry::Registry;
+use backend::Backend;
 use rules::RuleStatuses;
 
 /// How long open requests may take to end after a stop was asked for.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long the head of a request may take, and a connection may be idle.
+const HEAD: Duration = Duration::from_secs(60);
+/// How long the registry may take; a revocation waits for every ingress node in it.
+const REGISTRY_DEADLINE: Duration = Duration::from_secs(15);
+/// How long storage may take to read a span.
+const STORAGE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the shadow service may take; an update waits for its writer.
+const SHADOW_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What handlers work with.
 pub struct Api {
     config: GatewayConfig,
     token: AdminToken,
-    registry: Registry,
+    network: Network,
+    registry: Backend<RegistryClient<grpc::Client>>,
+    storage: Backend<StorageClient<grpc::Client>>,
+    shadow: Backend<ShadowClient<grpc::Client>>,
     statuses: RuleStatuses,
     bus: Arc<dyn Bus>,
+    clock: Arc<dyn Clock>,
     streams: Arc<Semaphore>,
+    sessions: Sessions,
     telemetry: Telemetry,
     shutdown: Shutdown,
 }
@@ -54,12 +71,21 @@ pub struct Api {
 impl Api {
     /// Handlers' view of the configuration and the ports.
     pub fn new(config: GatewayConfig, ports: &Ports, token: AdminToken, shutdown: Shutdown) -> Self {
+        let network = ports.network.clone();
+        let registry = RegistryClient::new(network.client("registry"));
+        let storage = StorageClient::new(network.client("storage"));
+        let shadow = ShadowClient::new(network.client("shadow"));
         Self {
-            registry: Registry::new(&ports.network),
-            statuses: RuleStatuses::new(&ports.network),
+            registry: Backend::new("registry", registry, REGISTRY_DEADLINE),
+            storage: Backend::new("storage service", storage, STORAGE_DEADLINE),
+            shadow: Backend::new("shadow service", shadow, SHADOW_DEADLINE),
+            statuses: RuleStatuses::new(&network),
             bus: ports.bus.clone(),
+            clock: ports.clock.clone(),
             streams: Arc::new(Semaphore::new(config.streams_max)),
             telemetry: Telemetry::new(&ports.metrics),
+            sessions: Sessions::new(ports.random.clone()),
+            network,
             config,
             token,
             shutdown,
@@ -70,52 +96,28 @@ impl Api {
 /// Serves one listener until `shutdown`, then lets open requests end, at most for [`DRAIN`].
 pub async fn serve(listener: tokio::net::TcpListener, api: Arc<Api>, shutdown: Shutdown) -> io::Result<()> {
     let loopback = listener.local_addr()?.ip().is_loopback();
-    let listener = listener::Bounded::new(listener, api.config.connections_max);
-    let server =
-        axum::serve(listener, router(api, loopback)).with_graceful_shutdown(shutdown.clone().cancelled_owned());
-    let deadline = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(DRAIN).await;
-    };
-    tokio::select! {
-        served = server.into_future() => served,
-        () = deadline => Ok(()),
-    }
+    let bounds = Bounds { connections_max: api.config.connections_max, head: HEAD, drain: DRAIN };
+    http::serve(listener, router(api, loopback), bounds, shutdown).await
 }
 
 /// All routes of a listener; a `loopback` one is guarded against foreign web pages.
 fn router(api: Arc<Api>, loopback: bool) -> Router {
+    let hosts = Hosts::new("gateway.allowed_hosts", &api.config.allowed_hosts);
     let mut router = Router::new()
-        .route("/", get(async || Html(include_str!("root.html"))))
         .route("/healthz", get(async || "ok\n"))
-        .nest("/api/v1", tenant_routes())
-        .nest("/api/v1/tenants/{tenant}", tenant_routes())
-        .fallback(unknown_path)
+        .route(routes::OPENAPI, get(routes::openapi))
+        .merge(console::routes())
+        .nest(routes::SHORT, routes::of_tenant())
+        .nest(routes::LONG, routes::of_tenant())
+        .fallback(async |request: Request| Failure::nothing_at(request.uri()))
         .method_not_allowed_fallback(wrong_method)
-        .layer(axum::middleware::from_fn_with_state(api.clone(), guard::token));
+        .layer(axum::middleware::from_fn_with_state(api.clone(), guard::identify))
+        .layer(axum::middleware::from_fn_with_state(api.clone(), guard::measure))
+        .layer(axum::middleware::from_fn_with_state(api.clone(), guard::device_side));
     if loopback {
-        router = router.layer(axum::middleware::from_fn_with_state(api.clone(), guard::foreign));
+        router = router.layer(axum::middleware::from_fn_with_state(hosts, http::refuse_foreign));
     }
-    router.layer(axum::middleware::from_fn_with_state(api.clone(), guard::measure)).with_state(api)
-}
-
-/// The routes of one tenant.
-fn tenant_routes() -> Router<Arc<Api>> {
-    Router::new()
-        .route("/health", get(health::get))
-        .route("/devices", get(devices::list).post(devices::create))
-        .route("/devices/{device}", get(devices::get).put(devices::put).delete(devices::delete))
-        .route("/devices/{device}/credentials", get(credentials::list).post(credentials::issue))
-        .route("/devices/{device}/credentials/{credential}", axum::routing::delete(credentials::revoke))
-        .route("/policies", get(policies::list))
-        .route("/policies/{policy}", get(policies::get).put(policies::put).delete(policies::delete))
-        .route("/rules", get(rules::list))
-        .route("/rules/{rule}", get(rules::get).put(rules::put).delete(rules::delete))
-        .route("/stream", get(stream::open))
-}
-
-async fn unknown_path(request: Request) -> Failure {
-    ApiError::new(ErrorCode::NotFound, format!("there is nothing at {}", request.uri().path())).into()
+    router.with_state(api)
 }
 
 async fn wrong_method(request: Request) -> Failure {

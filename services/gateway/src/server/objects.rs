@@ -3,8 +3,9 @@
 use axum::Json;
 use drover_types::ApiError;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
-use super::error::Failure;
+use drover_host::http::Failure;
 
 /// An answer of one object, or why there is none.
 pub type Answer<T> = Result<Json<T>, Failure>;
@@ -13,10 +14,15 @@ pub type Answer<T> = Result<Json<T>, Failure>;
 const PAGE_ITEMS: u32 = 100;
 
 /// The query of a list.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Page {
+    /// How many objects; 100 where absent.
+    #[param(minimum = 1, maximum = 1000)]
     page_size: Option<u32>,
+    /// The `nextPageToken` of the page before.
+    #[param(required = false)]
     pub page_token: String,
 }
 
@@ -32,17 +38,18 @@ impl Page {
 }
 
 /// One page of objects.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct List<T> {
     pub items: Vec<T>,
     /// Asks for the page after this one; absent: this is the last.
     #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(required = false)]
     pub next_page_token: String,
 }
 
 /// The answer to whatever takes credentials away.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Revoked {
     /// Nodes that did not confirm in time that the connections are closed.

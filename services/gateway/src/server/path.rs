@@ -2,9 +2,25 @@
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
+use drover_host::http::Failure;
 use drover_types::{ApiError, DeviceId, ErrorCode, TenantId};
 
-use super::error::Failure;
+use utoipa::IntoParams;
+
+/// The parameter `device` of a path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path, names("device"))]
+pub struct DeviceParam(#[allow(dead_code, reason = "only documents")] String);
+
+/// The parameter `policy` of a path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path, names("policy"))]
+pub struct PolicyParam(#[allow(dead_code, reason = "only documents")] String);
+
+/// The parameter `rule` of a path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path, names("rule"))]
+pub struct RuleParam(#[allow(dead_code, reason = "only documents")] String);
 
 /// The parameters of a path; the short form of a path is about the default tenant.
 pub struct At {

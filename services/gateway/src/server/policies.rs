@@ -13,13 +13,16 @@ use drover_types::object::PolicySpec;
 
 use super::Api;
 use super::body::{Body, Params};
-use super::error::Failure;
 use super::objects::{Answer, List, Page};
-use super::path::At;
+use super::path::{At, PolicyParam};
 use crate::domain::declared::{Declared, Metadata};
+use drover_host::http::Failure;
 
 type Policy = Declared<PolicySpec>;
 
+/// Policies, in the order of their names; the built-in one among them.
+#[utoipa::path(get, path = "/policies", operation_id = "listPolicies", tag = "policies", params(Page),
+    responses((status = 200, body = List<Policy>, description = "One page.")))]
 pub async fn list(State(api): State<Arc<Api>>, at: At, Params(page): Params<Page>) -> Answer<List<Policy>> {
     let request = ListPoliciesRequest {
         tenant: at.tenant.into(),
@@ -31,12 +34,18 @@ pub async fn list(State(api): State<Arc<Api>>, at: At, Params(page): Params<Page
     Ok(Json(List { items, next_page_token: listed.next_page_token }))
 }
 
+/// One policy.
+#[utoipa::path(get, path = "/policies/{policy}", operation_id = "getPolicy", tag = "policies", params(PolicyParam),
+    responses((status = 200, body = Policy, description = "The policy.")))]
 pub async fn get(State(api): State<Arc<Api>>, at: At) -> Answer<Policy> {
     let request = GetPolicyRequest { tenant: at.tenant.to_string(), name: at.name("policy")?.to_owned() };
     let found = api.registry.call(async |mut client| client.get_policy(request).await).await?;
     Ok(Json(shown(found.policy.as_ref().required("policy")?)?))
 }
 
+/// Makes or replaces a policy.
+#[utoipa::path(put, path = "/policies/{policy}", operation_id = "putPolicy", tag = "policies", params(PolicyParam),
+    request_body = Policy, responses((status = 200, body = Policy, description = "The policy as it is now.")))]
 pub async fn put(State(api): State<Arc<Api>>, at: At, Body(body): Body) -> Answer<Policy> {
     let object = Policy::read(body)?;
     let meta = object.metadata.to_wire(&at.tenant, Some(at.name("policy")?))?;
@@ -45,6 +54,9 @@ pub async fn put(State(api): State<Arc<Api>>, at: At, Body(body): Body) -> Answe
     Ok(Json(shown(kept.policy.as_ref().required("policy")?)?))
 }
 
+/// Deletes a policy; devices that name it lose what it allowed and what it denied.
+#[utoipa::path(delete, path = "/policies/{policy}", operation_id = "deletePolicy", tag = "policies",
+    params(PolicyParam), responses((status = 204, description = "It is deleted.")))]
 pub async fn delete(State(api): State<Arc<Api>>, at: At) -> Result<StatusCode, Failure> {
     let request = DeletePolicyRequest { tenant: at.tenant.to_string(), name: at.name("policy")?.to_owned() };
     api.registry.call(async |mut client| client.delete_policy(request).await).await?;

@@ -17,13 +17,13 @@ use drover_types::{ApiError, ErrorCode, TenantId};
 use serde_json::Value;
 
 use super::Api;
+use super::backend::within;
 use super::body::{Body, Params};
-use super::error::Failure;
 use super::objects::{Answer, List, Page};
-use super::path::At;
-use super::registry::within;
+use super::path::{At, RuleParam};
 use crate::domain::declared::{Declared, Metadata};
 use crate::domain::status;
+use drover_host::http::Failure;
 
 type Rule = Declared<RuleSpec>;
 
@@ -71,6 +71,9 @@ fn not_observed() -> Value {
     status::unknown_rule("NotObserved", "the rules service has not seen the rule yet")
 }
 
+/// Rules with their status, in the order of their names.
+#[utoipa::path(get, path = "/rules", operation_id = "listRules", tag = "rules", params(Page),
+    responses((status = 200, body = List<Rule>, description = "One page.")))]
 pub async fn list(State(api): State<Arc<Api>>, at: At, Params(page): Params<Page>) -> Answer<List<Rule>> {
     let request = ListRulesRequest {
         tenant: at.tenant.into(),
@@ -90,12 +93,18 @@ pub async fn list(State(api): State<Arc<Api>>, at: At, Params(page): Params<Page
     Ok(Json(List { items, next_page_token: listed.next_page_token }))
 }
 
+/// One rule with its status.
+#[utoipa::path(get, path = "/rules/{rule}", operation_id = "getRule", tag = "rules", params(RuleParam),
+    responses((status = 200, body = Rule, description = "The rule.")))]
 pub async fn get(State(api): State<Arc<Api>>, at: At) -> Answer<Rule> {
     let request = GetRuleRequest { tenant: at.tenant.to_string(), name: at.name("rule")?.to_owned() };
     let found = api.registry.call(async |mut client| client.get_rule(request).await).await?;
     Ok(Json(with_status(&api, found.rule.as_ref().required("rule")?).await?))
 }
 
+/// Makes or replaces a rule; SQL that does not compile is refused with its line and column.
+#[utoipa::path(put, path = "/rules/{rule}", operation_id = "putRule", tag = "rules", params(RuleParam),
+    request_body = Rule, responses((status = 200, body = Rule, description = "The rule as it is now.")))]
 pub async fn put(State(api): State<Arc<Api>>, at: At, Body(body): Body) -> Answer<Rule> {
     let object = Rule::read(body)?;
     let meta = object.metadata.to_wire(&at.tenant, Some(at.name("rule")?))?;
@@ -105,6 +114,9 @@ pub async fn put(State(api): State<Arc<Api>>, at: At, Body(body): Body) -> Answe
     Ok(Json(with_status(&api, kept.rule.as_ref().required("rule")?).await?))
 }
 
+/// Deletes a rule.
+#[utoipa::path(delete, path = "/rules/{rule}", operation_id = "deleteRule", tag = "rules", params(RuleParam),
+    responses((status = 204, description = "It is deleted.")))]
 pub async fn delete(State(api): State<Arc<Api>>, at: At) -> Result<StatusCode, Failure> {
     let request = DeleteRuleRequest { tenant: at.tenant.to_string(), name: at.name("rule")?.to_owned() };
     api.registry.call(async |mut client| client.delete_rule(request).await).await?;

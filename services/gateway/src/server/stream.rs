@@ -16,25 +16,35 @@ use tokio_stream::Stream;
 
 use super::Api;
 use super::body::Params;
-use super::error::Failure;
 use super::path::At;
 use super::rules;
-use crate::domain::live::{Selection, Start};
+use crate::domain::live::{Message, Selection, Start};
 use crate::domain::tail::{Event, Tail};
 use crate::telemetry::OpenStream;
+use drover_host::http::Failure;
+use utoipa::IntoParams;
 
 /// A comment goes out after this much silence, so that proxies keep the connection and dead clients are found.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// The query: exactly one of `filter` and `topic`.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct Query {
+    /// MQTT filter of the messages.
     filter: Option<String>,
+    /// With `filter`: only messages of this device.
+    device: Option<String>,
+    /// Kafka topic that a rule of the tenant writes to.
     topic: Option<String>,
+    /// `earliest`, `now` (where absent) or an ISO 8601 time.
     from: Option<String>,
 }
 
+/// Live messages as server-sent events: `message`, `dropped`, `error`.
+#[utoipa::path(get, path = "/stream", operation_id = "openStream", tag = "messages", params(Query),
+    responses((status = 200, content_type = "text/event-stream", body = Message, description = "Until either side ends it.")))]
 pub async fn open(
     State(api): State<Arc<Api>>,
     at: At,
@@ -53,7 +63,10 @@ pub async fn open(
 
 async fn select(api: &Api, tenant: TenantId, query: &Query) -> Result<Selection, ApiError> {
     match (&query.filter, &query.topic) {
-        (Some(filter), None) => Selection::messages(tenant, filter),
+        (Some(filter), None) => Selection::messages(tenant, filter, query.device.as_deref()),
+        (None, Some(_)) if query.device.is_some() => {
+            Err(ApiError::invalid("device", "goes with filter, not with topic"))
+        }
         (None, Some(topic)) => {
             let selection = Selection::outputs(topic)?;
             match rules::writes_to(api, &tenant, topic).await? {

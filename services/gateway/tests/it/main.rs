@@ -1,9 +1,12 @@
-//! The gateway alone, over real sockets: a registry and a rules service of a few lines stand behind it.
+//! The gateway alone, over real sockets: services of a few lines stand behind it.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops here")]
 
+mod console;
 mod fake_bus;
+mod fake_series;
 mod fakes;
 mod rest;
 mod running;
+mod series;
 mod stream;

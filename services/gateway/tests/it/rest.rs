@@ -154,10 +154,10 @@ fn without_the_registry_answers_say_unavailable() {
 }
 
 #[test]
-fn everything_but_the_root_page_and_healthz_demands_the_token() {
+fn everything_but_healthz_and_the_document_demands_a_token() {
     let gateway = Running::start();
     assert_eq!(gateway.send("GET", "/healthz", &[], "").0, 200);
-    assert_eq!(gateway.send("GET", "/", &[], "").0, 200);
+    assert_eq!(gateway.send("GET", "/", &[], "").0, 401);
     for path in ["/api/v1/devices", "/api/v1/health", "/api/v1/stream?filter=a", "/nowhere", "/api/v1/tenants/x/rules"]
     {
         for headers in [&[][..], &[("authorization", "Bearer wrong")], &[("authorization", TOKEN)]] {

@@ -11,15 +11,21 @@ use drover_host::{
 };
 use drover_proto::registry::v1::registry_server::RegistryServer;
 use drover_proto::rules::v1::rules_server::RulesServer;
+use drover_proto::shadow::v1::shadow_server::ShadowServer;
+use drover_proto::storage::v1::storage_server::StorageServer;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
+use ureq::http::HeaderMap;
 
 use crate::fake_bus::FakeBus;
+use crate::fake_series::{FakeShadow, FakeStorage};
 use crate::fakes::{FakeRegistry, FakeRules};
 
 pub const TOKEN: &str = "the-admin-token";
+/// Every service behind the gateway.
+pub const ALL: [&str; 4] = ["registry", "rules", "storage", "shadow"];
 
 /// Runs until dropped or stopped.
 pub struct Running {
@@ -34,7 +40,7 @@ pub struct Running {
 
 impl Running {
     pub fn start() -> Self {
-        Self::with(GatewayConfig::default(), &["registry", "rules"])
+        Self::with(GatewayConfig::default(), &ALL)
     }
 
     /// Starts with `services` behind the gateway; others are not there.
@@ -44,12 +50,14 @@ impl Running {
         let _entered = runtime.enter();
         // A service of another process that nobody serves: port 9 (discard) of this machine.
         let gone = |name: &&str| (name.to_string(), "http://127.0.0.1:9".parse().unwrap());
-        let absent: HashMap<_, _> = ["registry", "rules"].iter().filter(|s| !services.contains(s)).map(gone).collect();
+        let absent: HashMap<_, _> = ALL.iter().filter(|s| !services.contains(s)).map(gone).collect();
         let network = Network::with_admin_token(absent, AdminToken::new(TOKEN));
         let shutdown = Shutdown::new();
         for &service in services {
             let routes = match service {
                 "registry" => Routes::new(RegistryServer::new(FakeRegistry::default())),
+                "storage" => Routes::new(StorageServer::new(FakeStorage)),
+                "shadow" => Routes::new(ShadowServer::new(FakeShadow::default())),
                 _ => Routes::new(RulesServer::new(FakeRules)),
             };
             let (network, shutdown) = (network.clone(), shutdown.clone());
@@ -73,7 +81,7 @@ impl Running {
         };
         let metrics = ports.metrics.clone();
         let gateway = tokio::spawn(Gateway::run(config, ports, shutdown.clone()));
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).build().into();
         drop(_entered);
         Self { address, bus, metrics, agent, shutdown, gateway, runtime }
     }
@@ -97,6 +105,17 @@ impl Running {
         let mut response = self.agent.run(request.body(body.to_owned()).expect("a request")).expect("an answer");
         let text = response.body_mut().read_to_string().expect("text");
         (response.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::Null))
+    }
+
+    /// A request as given; status, headers and text of the answer. Redirects are not followed.
+    pub fn raw(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, HeaderMap, String) {
+        let mut request = ureq::http::Request::builder().method(method).uri(self.url(path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut response = self.agent.run(request.body(body.to_owned()).expect("a request")).expect("an answer");
+        let text = response.body_mut().read_to_string().expect("text");
+        (response.status().as_u16(), response.headers().clone(), text)
     }
 
     /// Stops the gateway and waits for its end.

@@ -11,7 +11,9 @@ use async_trait::async_trait;
 use drover_host::{Network, grpc};
 use drover_proto::registry::v1::authenticate_request::Proof as WireProof;
 use drover_proto::registry::v1::registry_client::RegistryClient;
-use drover_proto::registry::v1::{AnonymousProof, AuthenticateRequest, CertificateProof, KnownProof, TokenProof};
+use drover_proto::registry::v1::{
+    AnonymousProof, ApiKeyProof, AuthenticateRequest, CertificateProof, KnownProof, TokenProof,
+};
 use drover_proto::types::v1 as wire;
 use drover_types::object::Statement;
 use drover_types::{ApiError, Clock, DeviceId, ErrorCode, TenantId};
@@ -155,6 +157,7 @@ fn refusal(error: ApiError) -> AuthenticateError {
 fn to_wire(proof: Proof) -> WireProof {
     match proof {
         Proof::Token { user_name, token } => WireProof::Token(TokenProof { user_name, token }),
+        Proof::ApiKey { token } => WireProof::ApiKey(ApiKeyProof { token }),
         Proof::Certificate { fingerprint } => {
             WireProof::Certificate(CertificateProof { fingerprint: fingerprint.to_vec() })
         }
@@ -190,6 +193,7 @@ fn digest(proof: &Proof) -> Option<[u8; 32]> {
     };
     match proof {
         Proof::Token { user_name, token } => [b"token", user_name.as_bytes(), token.as_bytes()].map(&mut part),
+        Proof::ApiKey { token } => [b"api key", token.as_bytes(), b""].map(&mut part),
         Proof::Certificate { fingerprint } => [b"certificate".as_slice(), fingerprint, b""].map(&mut part),
         Proof::Anonymous { client } => [b"anonymous", client.as_str().as_bytes(), b""].map(&mut part),
         Proof::Known { .. } => return None,

@@ -45,6 +45,8 @@ pub enum Proof {
         user_name: String,
         token: String,
     },
+    /// A token that alone says whose it is.
+    ApiKey { token: String },
     /// SHA-256 of the DER form of a client certificate that the handshake has verified.
     Certificate { fingerprint: [u8; 32] },
     /// Nothing, where that is allowed.
@@ -62,6 +64,7 @@ impl fmt::Debug for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Proof::Token { user_name, .. } => write!(f, "token of user {user_name:?}"),
+            Proof::ApiKey { .. } => f.write_str("a token alone"),
             Proof::Certificate { fingerprint } => {
                 f.write_str("certificate ")?;
                 fingerprint.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

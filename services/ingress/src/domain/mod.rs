@@ -16,3 +16,4 @@ pub mod revocations;
 pub mod router;
 pub mod session;
 pub mod sessions;
+pub mod update;

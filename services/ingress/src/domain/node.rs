@@ -5,7 +5,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use drover_bus::{Bus, Unacknowledged};
+use drover_bus::{Bus, Position, Unacknowledged};
 use drover_types::{ClientId, Clock, Qos, Random, RecordId, TraceParent};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -214,11 +214,16 @@ impl Node {
 
     /// Stores a message, then routes it. After an error its fate is unknown.
     pub async fn publish(&self, message: Arc<Message>) -> Result<(), Unacknowledged> {
+        self.publish_at(message).await.map(drop)
+    }
+
+    /// As [`Node::publish`]; answers where in the log the message is.
+    pub async fn publish_at(&self, message: Arc<Message>) -> Result<Position, Unacknowledged> {
         let batch = vec![message.outgoing(&self.topics)];
         let refused = |error: drover_bus::AppendError| Unacknowledged { reason: error.to_string() };
-        self.bus.append(batch).await.map_err(refused)?.await?;
+        let positions = self.bus.append(batch).await.map_err(refused)?.await?;
         self.route(&message, None);
-        Ok(())
+        Ok(positions.into_iter().next().expect("a batch of one has one position"))
     }
 
     /// Waits for wills that are on their way.

@@ -3,6 +3,7 @@
 mod bus;
 mod counted;
 mod events;
+mod http;
 mod mqtt;
 mod registry;
 mod rights;

@@ -59,7 +59,8 @@ impl FakeRegistry {
             Proof::Token(token) => token.token.into_bytes(),
             Proof::Certificate(certificate) => certificate.fingerprint,
             Proof::Anonymous(anonymous) if self.anonymous => return Ok((anonymous.client_id, String::new())),
-            Proof::Anonymous(_) | Proof::ApiKey(_) | Proof::Known(_) => return Err(Status::unauthenticated("nobody")),
+            Proof::ApiKey(key) => key.token.into_bytes(),
+            Proof::Anonymous(_) | Proof::Known(_) => return Err(Status::unauthenticated("nobody")),
         };
         let device = known.get(&secret).ok_or_else(|| Status::unauthenticated("wrong"))?;
         Ok((device.clone(), format!("of-{device}")))

@@ -32,12 +32,15 @@ use crate::registry::{FakeRegistry, POLICY};
 pub struct Stage {
     pub mqtt: SocketAddr,
     pub mqtts: Option<SocketAddr>,
+    pub http: Option<SocketAddr>,
     pub bus: Arc<GatedBus>,
     pub registry: FakeRegistry,
     pub network: Network,
     pub metrics: Metrics,
     pub shutdown: Shutdown,
     pub running: JoinHandle<anyhow::Result<()>>,
+    /// Whether HTTP has a socket of its own.
+    http_socket: bool,
     config: IngressConfig,
     faults: IngressFaults,
     data: TempDir,
@@ -49,15 +52,25 @@ impl Stage {
     }
 
     pub async fn with(change: impl FnOnce(&mut IngressConfig), faults: IngressFaults) -> Self {
+        Self::with_sockets(change, faults, true).await
+    }
+
+    /// An ingress whose HTTP addresses belong to another listener of the process.
+    pub async fn without_http_socket() -> Self {
+        Self::with_sockets(|_| (), IngressFaults::default(), false).await
+    }
+
+    async fn with_sockets(change: impl FnOnce(&mut IngressConfig), faults: IngressFaults, http: bool) -> Self {
         let free = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
         let mut config = IngressConfig { listen: Vec::new(), ..IngressConfig::default() };
         config.mqtt.listen = free.clone();
+        config.http.listen = free.clone();
         config.mqtts.listen = free;
         change(&mut config);
         config.check().expect("a valid configuration");
         let data = tempfile::tempdir().expect("a directory");
         let (bus, _) = EmbeddedBus::open(&data.path().join("bus"), EmbeddedOptions::default()).expect("a log");
-        Self::over(Arc::new(bus), config, faults, data).await
+        Self::over(Arc::new(bus), config, faults, http, data).await
     }
 
     /// An ingress over a simulated log, for virtual time: only [`Stage::pipe`] reaches it.
@@ -65,11 +78,18 @@ impl Stage {
         let bus = SimBus::new(1, BusFaults::default());
         let mut config = IngressConfig { listen: Vec::new(), ..IngressConfig::default() };
         config.mqtt.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+        config.http.listen = Vec::new();
         let data = tempfile::tempdir().expect("a directory");
-        Self::over(Arc::new(bus), config, IngressFaults::default(), data).await
+        Self::over(Arc::new(bus), config, IngressFaults::default(), false, data).await
     }
 
-    async fn over(bus: Arc<dyn Bus>, config: IngressConfig, faults: IngressFaults, data: TempDir) -> Self {
+    async fn over(
+        bus: Arc<dyn Bus>,
+        config: IngressConfig,
+        faults: IngressFaults,
+        http_socket: bool,
+        data: TempDir,
+    ) -> Self {
         make_topics(&*bus).await;
         let bus = Arc::new(GatedBus::new(bus));
         let registry = FakeRegistry { anonymous: true, ..FakeRegistry::default() };
@@ -77,6 +97,8 @@ impl Stage {
         let mut stage = Self {
             mqtt: SocketAddr::from(([127, 0, 0, 1], 0)),
             mqtts: None,
+            http: None,
+            http_socket,
             bus,
             registry,
             network: Network::default(),
@@ -94,9 +116,12 @@ impl Stage {
 
     /// Starts the ingress, on other ports than before.
     fn start(&mut self) {
-        let sockets = Sockets::bind(&self.config.listeners()).expect("free ports");
+        let mut specs = self.config.listeners();
+        specs.retain(|spec| self.http_socket || spec.name != "ingress.http");
+        let sockets = Sockets::bind(&specs).expect("free ports");
         let address = |name| sockets.addresses(name).first().copied();
         (self.mqtt, self.mqtts) = (address("mqtt").expect("bound"), address("mqtts"));
+        self.http = address("ingress.http");
         let ports = Ports {
             bus: self.bus.clone(),
             clock: Arc::new(SystemClock),

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::connection::Connection;
-use super::snippet::Access;
+use super::snippet::{Access, access};
 use fleet::Fleet;
 
 /// Most devices of a demo: each has a connection of its own.
@@ -92,13 +92,13 @@ fn device(client: &Client, n: u64) -> anyhow::Result<Access> {
     let name = format!("demo-thermostat-{n}");
     let body = json!({"metadata": {"name": name, "labels": {"demo": "true"}}, "spec": {"type": "thermostat"}});
     match client.post(&["devices"], &body) {
-        Ok(created) => Access::read(&created),
+        Ok(created) => access(&created),
         Err(error) if error.is(ErrorCode::AlreadyExists) => {
             let former = client.get(&["devices", &name, "credentials"])?;
             for id in former["items"].as_array().into_iter().flatten().filter_map(|item| item["id"].as_str()) {
                 client.delete(&["devices", &name, "credentials", id])?;
             }
-            Access::read(&client.post(&["devices", &name, "credentials"], &json!({"kind": "token"}))?)
+            access(&client.post(&["devices", &name, "credentials"], &json!({"kind": "token"}))?)
         }
         Err(error) => Err(error.into()),
     }

@@ -1,33 +1,37 @@
-//! Calls to the registry: a deadline on each, and its errors as ours.
+//! Calls to the services behind the gateway: a deadline on each, and their errors as ours.
 
 use std::future::Future;
 use std::time::Duration;
 
-use drover_host::{Network, grpc};
 use drover_proto::from_status;
-use drover_proto::registry::v1::registry_client::RegistryClient;
 use drover_types::{ApiError, ErrorCode};
 use tonic::{Code, Response, Status};
 
-/// How long the registry may take; a revocation waits for every ingress node in it.
-const DEADLINE: Duration = Duration::from_secs(15);
-
-/// The way to the registry. Cheap to clone.
+/// The way to one service, by its generated client. Cheap to clone.
 #[derive(Clone)]
-pub struct Registry(RegistryClient<grpc::Client>);
+pub struct Backend<C> {
+    client: C,
+    name: &'static str,
+    deadline: Duration,
+}
 
-impl Registry {
-    /// Connects when first used.
-    pub fn new(network: &Network) -> Self {
-        Self(RegistryClient::new(network.client("registry")))
+impl<C: Clone> Backend<C> {
+    /// Calls by `client`, which connects when first used; errors call the service `name`.
+    pub fn new(name: &'static str, client: C, deadline: Duration) -> Self {
+        Self { client, name, deadline }
     }
 
     /// Makes one call: `registry.call(async |mut client| client.get_rule(request).await)`.
-    pub async fn call<T, F>(&self, make: impl FnOnce(RegistryClient<grpc::Client>) -> F) -> Result<T, ApiError>
+    pub async fn call<T, F>(&self, make: impl FnOnce(C) -> F) -> Result<T, ApiError>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        within("registry", DEADLINE, make(self.0.clone())).await
+        within(self.name, self.deadline, make(self.client.clone())).await
+    }
+
+    /// The same way with less patience.
+    pub fn hurried(&self, deadline: Duration) -> Self {
+        Self { deadline: self.deadline.min(deadline), ..self.clone() }
     }
 }
 
@@ -71,9 +75,9 @@ mod tests {
     async fn a_refusal_is_handed_on_whole_and_a_broken_transport_is_unavailable() {
         let refusal = ApiError::invalid("spec.sql", "expected FROM");
         let answer = std::future::ready(Err::<Response<()>, _>(drover_proto::to_status(&refusal)));
-        assert_eq!(within("registry", DEADLINE, answer).await, Err(refusal));
+        assert_eq!(within("registry", Duration::from_secs(1), answer).await, Err(refusal));
         let answer = std::future::ready(Err::<Response<()>, _>(Status::unavailable("tcp connect error")));
-        let error = within("registry", DEADLINE, answer).await.expect_err("unavailable");
+        let error = within("registry", Duration::from_secs(1), answer).await.expect_err("unavailable");
         assert_eq!((error.code, error.message.contains("tcp")), (ErrorCode::Unavailable, false));
     }
 }

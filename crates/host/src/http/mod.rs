@@ -1,0 +1,16 @@
+//! HTTP as every service of ours speaks it: one error shape, bounded bodies and connections, a wall against foreign
+//! web pages, and one listener for the routes of several services of a process.
+//!
+//! Knows no route of anybody.
+
+mod body;
+mod failure;
+mod guard;
+mod serve;
+mod shared;
+
+pub use body::{Body, read};
+pub use failure::Failure;
+pub use guard::{Hosts, refuse_foreign};
+pub use serve::{Bounds, serve};
+pub use shared::SharedRoutes;

@@ -1,0 +1,155 @@
+//! Serves routes on a bound socket: so many connections at once, each with a deadline for the head of a request.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use crate::Shutdown;
+
+/// Bytes of a request's head, and of what is read at once of its body.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Wait after an accept that failed, for lack of descriptors for example.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Bounds of a listener.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Connections at once; more wait in the kernel's queue until one ends.
+    pub connections_max: usize,
+    /// For the head of a request, counted from the end of the one before: an idle connection ends with it.
+    pub head: Duration,
+    /// For open requests to end after a stop was asked for; then they are cut.
+    pub drain: Duration,
+}
+
+/// Serves until `shutdown`, then lets open requests end.
+pub async fn serve(listener: TcpListener, routes: Router, bounds: Bounds, shutdown: Shutdown) -> io::Result<()> {
+    let places = Arc::new(Semaphore::new(bounds.connections_max));
+    let (connections, cut) = (TaskTracker::new(), Shutdown::new());
+    loop {
+        let next = async {
+            let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+            (place, listener.accept().await)
+        };
+        let Some((place, accepted)) = shutdown.run_until_cancelled(next).await else { break };
+        match accepted {
+            Ok((stream, _)) => {
+                let (routes, shutdown, cut) = (routes.clone(), shutdown.clone(), cut.clone());
+                connections.spawn(async move {
+                    cut.run_until_cancelled(connection(stream, routes, bounds.head, shutdown)).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "an HTTP connection was not accepted");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+    connections.close();
+    if tokio::time::timeout(bounds.drain, connections.wait()).await.is_err() {
+        cut.cancel();
+        connections.wait().await;
+    }
+    Ok(())
+}
+
+async fn connection(stream: TcpStream, routes: Router, head: Duration, shutdown: Shutdown) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY was refused");
+    }
+    let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(BUFFER_BYTES_MAX);
+    let mut served = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)));
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error, "an HTTP connection broke off");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+
+    async fn served(bounds: Bounds) -> (std::net::SocketAddr, Shutdown, tokio::task::JoinHandle<io::Result<()>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("port 0 is free");
+        let (address, shutdown) = (listener.local_addr().expect("bound"), Shutdown::new());
+        let routes = Router::new().route("/", get(async || "here")).route(
+            "/hang",
+            get(async || {
+                std::future::pending::<()>().await;
+                "never"
+            }),
+        );
+        (address, shutdown.clone(), tokio::spawn(serve(listener, routes, bounds, shutdown)))
+    }
+
+    async fn answer(stream: &mut TcpStream) -> String {
+        let mut bytes = [0; 1024];
+        let len = stream.read(&mut bytes).await.expect("an answer or an end");
+        String::from_utf8_lossy(&bytes[..len]).into_owned()
+    }
+
+    fn bounds(head: Duration) -> Bounds {
+        Bounds { connections_max: 1, head, drain: Duration::from_millis(50) }
+    }
+
+    #[tokio::test]
+    async fn a_connection_over_the_bound_waits_for_its_place() {
+        let (address, shutdown, server) = served(bounds(Duration::from_secs(60))).await;
+        let mut first = TcpStream::connect(address).await.expect("listening");
+        first.write_all(REQUEST).await.expect("connected");
+        assert!(answer(&mut first).await.ends_with("here"));
+        let mut second = TcpStream::connect(address).await.expect("in the queue");
+        second.write_all(REQUEST).await.expect("connected");
+        let mut byte = [0];
+        let early = tokio::time::timeout(Duration::from_millis(100), second.peek(&mut byte)).await;
+        assert!(early.is_err(), "there was no place");
+        drop(first);
+        assert!(answer(&mut second).await.ends_with("here"));
+        shutdown.cancel();
+        server.await.expect("no panic").expect("ends well");
+    }
+
+    #[tokio::test]
+    async fn a_head_that_does_not_come_ends_the_connection() {
+        let (address, shutdown, server) = served(bounds(Duration::from_millis(50))).await;
+        let mut slow = TcpStream::connect(address).await.expect("listening");
+        slow.write_all(b"GET / HT").await.expect("connected");
+        let mut rest = Vec::new();
+        slow.read_to_end(&mut rest).await.expect("closed by the server");
+        shutdown.cancel();
+        server.await.expect("no panic").expect("ends well");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_hangs_is_cut_when_the_time_to_drain_is_over() {
+        let (address, shutdown, server) = served(bounds(Duration::from_secs(60))).await;
+        let mut hanging = TcpStream::connect(address).await.expect("listening");
+        hanging.write_all(b"GET /hang HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("connected");
+        let early = tokio::time::timeout(Duration::from_millis(50), hanging.readable()).await;
+        assert!(early.is_err(), "it hangs");
+        shutdown.cancel();
+        server.await.expect("no panic").expect("ends well");
+    }
+}

@@ -1,0 +1,116 @@
+// One device: last values, a curve of the chosen one that moves as data comes in, live messages.
+import { ago, element, follow, get, messageList, reading, scalars, streamState, tellTimes } from "./drover.js";
+import { Curve } from "./curve.js";
+
+const STATE_EVERY_MS = 3000;
+const TITLES = { Connected: "Connected", Disconnected: "Disconnected", NeverSeen: "Never connected", Disabled: "Disabled" };
+const head = document.getElementById("device");
+const device = head.dataset.device;
+const values = document.getElementById("values");
+const now = document.getElementById("now");
+const nowField = document.getElementById("now-field");
+const note = document.getElementById("chart-note");
+const curve = new Curve(document.getElementById("chart"));
+let chosen = null;
+let seconds = 300;
+
+function button(field) {
+  for (const known of values.children) if (known.dataset.field === field) return known;
+  const made = element("button", "value");
+  made.type = "button";
+  made.dataset.field = field;
+  made.append(element("span", "field", field), element("span", "reading"), document.createElement("time"));
+  const after = [...values.children].find((known) => known.dataset.field > field);
+  values.insertBefore(made, after ?? null);
+  document.getElementById("no-values").hidden = true;
+  return made;
+}
+
+function showValue(field, value, time) {
+  const shown = button(field);
+  const numeric = typeof value === "number";
+  shown.toggleAttribute("data-number", numeric);
+  shown.disabled = !numeric;
+  shown.querySelector(".reading").textContent = reading(value);
+  const at = shown.querySelector("time");
+  at.dateTime = time;
+  at.textContent = ago(time);
+  if (numeric && chosen === null) choose(field);
+  if (field === chosen && numeric) now.textContent = reading(value);
+}
+
+async function load() {
+  const [field, span] = [chosen, seconds];
+  if (field === null) return;
+  curve.show(field, span);
+  const step = Math.max(1, Math.round(span / 600));
+  const found = await get(`devices/${encodeURIComponent(device)}/telemetry`, { field, from: `-${span}s`, step: `${step}s`, limit: 1000 });
+  if (field !== chosen || span !== seconds) return;
+  curve.prepend((found?.items ?? []).map((step) => [Date.parse(step.time) / 1000, step.average]));
+  note.hidden = !curve.isEmpty();
+  note.textContent = found ? "No number in this span yet." : "History cannot be read now; the curve begins with what comes.";
+}
+
+function choose(field) {
+  chosen = field;
+  for (const shown of values.children) shown.setAttribute("aria-pressed", shown.dataset.field === field);
+  const last = button(field);
+  now.textContent = last.querySelector(".reading").textContent || "–";
+  nowField.textContent = field;
+  load();
+}
+
+values.addEventListener("click", (event) => {
+  const shown = event.target.closest(".value[data-number]");
+  if (shown) choose(shown.dataset.field);
+});
+
+const ranges = document.querySelectorAll(".ranges button");
+for (const range of ranges) {
+  range.addEventListener("click", () => {
+    seconds = Number(range.dataset.seconds);
+    for (const other of ranges) other.setAttribute("aria-pressed", other === range);
+    load();
+  });
+}
+
+for (const shown of values.children) {
+  shown.querySelector(".reading").textContent = shown.hasAttribute("data-number") ? reading(Number(shown.dataset.value)) : shown.dataset.value;
+}
+const first = values.querySelector("[data-number]");
+if (first) choose(first.dataset.field);
+tellTimes();
+
+const list = messageList(document.getElementById("messages"), document.getElementById("no-messages"));
+const showState = streamState(document.getElementById("stream-state"));
+let opened = false;
+follow({ filter: "#", device }, {
+  message(message) {
+    list.message(message);
+    for (const [field, value] of scalars(message.payload ?? "")) {
+      showValue(field, value, message.time);
+      if (field === chosen && typeof value === "number") {
+        curve.add(Date.parse(message.time) / 1000, value);
+        note.hidden = true;
+      }
+    }
+  },
+  dropped: list.dropped,
+  state(live) {
+    showState(live);
+    if (live && opened) {
+      curve.clear(); // what came while the stream was away is in the history
+      load();
+    }
+    opened ||= live;
+  },
+});
+
+setInterval(async () => {
+  if (document.hidden) return;
+  const found = await get(`devices/${encodeURIComponent(device)}`);
+  if (!found) return;
+  const state = head.querySelector(".state");
+  state.dataset.phase = found.status.phase;
+  state.textContent = TITLES[found.status.phase] ?? found.status.phase;
+}, STATE_EVERY_MS);

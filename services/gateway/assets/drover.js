@@ -1,0 +1,122 @@
+// What the pages' scripts share: the interface, live messages, times as people say them.
+
+const { tenant, csrf } = document.body.dataset;
+
+/** A path of the REST interface about this session's tenant. */
+export function api(path, query = {}) {
+  const search = new URLSearchParams(query).toString();
+  return `/api/v1/tenants/${tenant}/${path}${search && `?${search}`}`;
+}
+
+/** JSON of a GET, or null where there is nothing. */
+export async function get(path, query) {
+  const answer = await fetch(api(path, query), { headers: { "x-drover-csrf": csrf } });
+  if (answer.status === 401) location.reload();
+  return answer.ok ? answer.json() : null;
+}
+
+/**
+ * Live messages: calls `message` for each and `dropped` with the number left out; `state` hears whether it is live.
+ * A stream that ends is opened again.
+ */
+export function follow(query, { message, dropped = () => {}, state = () => {} }) {
+  const retryMs = 3000;
+  let source;
+  const open = () => {
+    source = new EventSource(api("stream", query));
+    source.onopen = () => state(true);
+    source.onmessage = (event) => message(JSON.parse(event.data));
+    source.addEventListener("dropped", (event) => dropped(JSON.parse(event.data).records));
+    source.onerror = () => {
+      state(false);
+      if (source.readyState === EventSource.CLOSED) setTimeout(open, retryMs);
+    };
+  };
+  open();
+  addEventListener("pagehide", () => source.close());
+}
+
+/** The scalars of a JSON payload by name; nested members are joined by dots, as in storage. */
+export function scalars(payload) {
+  let value;
+  try {
+    value = JSON.parse(payload);
+  } catch {
+    return new Map();
+  }
+  const found = new Map();
+  const walk = (node, name) => {
+    if (node !== null && typeof node === "object") {
+      if (Array.isArray(node)) return;
+      for (const [key, member] of Object.entries(node)) walk(member, name ? `${name}.${key}` : key);
+    } else if (node !== null) {
+      found.set(name || "value", node);
+    }
+  };
+  walk(value, "");
+  return found;
+}
+
+/** `just now`, `5 min ago`, or a date. */
+export function ago(iso) {
+  const seconds = Math.max(0, (Date.now() - Date.parse(iso)) / 1000);
+  if (seconds < 5) return "just now";
+  if (seconds < 60) return `${Math.floor(seconds)} s ago`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
+  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ago`;
+  return new Date(iso).toLocaleDateString(undefined, { dateStyle: "medium" });
+}
+
+/** Says every `<time>` below `root` as people do; the exact time is its title. */
+export function tellTimes(root = document) {
+  for (const time of root.querySelectorAll("time[datetime]:not([data-exact])")) {
+    time.textContent = ago(time.dateTime);
+    time.title = new Date(time.dateTime).toLocaleString();
+  }
+}
+
+/** A number as a reading: at most six significant digits. */
+export function reading(value) {
+  return typeof value === "number" ? String(Number(value.toPrecision(6))) : String(value);
+}
+
+/** An element with a class and text. */
+export function element(name, className, text = "") {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  made.textContent = text;
+  return made;
+}
+
+/** A list of messages, the newest first, at most `limit`. */
+export function messageList(list, note, limit = 100) {
+  const add = (item) => {
+    list.prepend(item);
+    while (list.children.length > limit) list.lastElementChild.remove();
+    note.hidden = true;
+  };
+  return {
+    message({ time, topic, device, payload, payloadBase64 }, withDevice = false) {
+      const item = document.createElement("li");
+      const at = element("time", "", new Date(time).toLocaleTimeString());
+      at.dateTime = time;
+      at.dataset.exact = "";
+      const where = withDevice && device ? `${device} · ${topic}` : topic;
+      item.append(at, element("span", "topic", where), element("code", "", payload ?? `base64:${payloadBase64}`));
+      add(item);
+    },
+    dropped(records) {
+      const item = document.createElement("li");
+      item.append(element("span", "left-out", `${records} messages were left out: this page read too slowly`));
+      add(item);
+    },
+  };
+}
+
+/** Shows whether a stream is live. */
+export function streamState(status) {
+  return (live) => {
+    status.textContent = live ? "Live" : "Connecting";
+    status.toggleAttribute("data-live", live);
+  };
+}

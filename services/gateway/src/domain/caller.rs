@@ -1,0 +1,74 @@
+//! Who asks, and what they may do: the administrator everything; the holder of an API token what its role allows, in
+//! its tenant only (P9).
+//!
+//! Domain layer, no I/O.
+
+use drover_types::{ApiError, ErrorCode, TenantId};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What the holder of an API token may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Role {
+    /// Read.
+    Viewer,
+    /// Read and change.
+    Editor,
+}
+
+/// An authenticated caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    Administrator,
+    Token { tenant: TenantId, role: Role },
+}
+
+/// What a request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    Read,
+    Change,
+    /// Makes or takes away rights of callers.
+    Administer,
+}
+
+impl Caller {
+    /// Whether the caller may do this in `tenant`, as the path names it. A refusal says nothing about what is there.
+    pub fn check(&self, tenant: &str, deed: Deed) -> Result<(), ApiError> {
+        let Self::Token { tenant: own, role } = self else { return Ok(()) };
+        let refused = |message: String| Err(ApiError::new(ErrorCode::PermissionDenied, message));
+        if own.as_str() != tenant {
+            return refused(format!("the token is one of tenant {own}"));
+        }
+        match (deed, role) {
+            (Deed::Read, _) | (Deed::Change, Role::Editor) => Ok(()),
+            (Deed::Change, Role::Viewer) => refused("the role viewer may read and change nothing".to_owned()),
+            (Deed::Administer, _) => refused("API tokens are the administrator's to make and revoke".to_owned()),
+        }
+    }
+
+    /// Whether it may change anything in its tenant.
+    pub fn is_editor(&self) -> bool {
+        matches!(self, Self::Administrator | Self::Token { role: Role::Editor, .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_good_for_its_tenant_and_its_role() {
+        let token = |role| Caller::Token { tenant: TenantId::new("home").expect("valid"), role };
+        let allowed = |caller: &Caller, tenant| {
+            [Deed::Read, Deed::Change, Deed::Administer].map(|deed| caller.check(tenant, deed).is_ok())
+        };
+        assert_eq!(allowed(&Caller::Administrator, "any"), [true, true, true]);
+        assert_eq!(allowed(&token(Role::Editor), "home"), [true, true, false]);
+        assert_eq!(allowed(&token(Role::Viewer), "home"), [true, false, false]);
+        for other in ["away", "default", "", "HOME", "%68ome"] {
+            assert_eq!(allowed(&token(Role::Editor), other), [false, false, false], "{other}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Storage and a shadow service of a few lines, behind the real gRPC code.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use drover_proto::shadow::v1::shadow_server::Shadow;
+use drover_proto::shadow::v1::*;
+use drover_proto::storage::v1::storage_server::Storage;
+use drover_proto::storage::v1::*;
+use drover_proto::to_status;
+use drover_types::{ApiError, ErrorCode};
+use tonic::{Request, Response, Status};
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// Has one point and one message of every device of tenant `home`; tells back what it was asked.
+pub struct FakeStorage;
+
+/// Keeps the last document of each shadow.
+#[derive(Default)]
+pub struct FakeShadow(Mutex<BTreeMap<(String, String, String), Vec<u8>>>);
+
+fn point(time_ms: u64, number: f64) -> Point {
+    let value = Some(point::Value::Number(number));
+    Point { field: "temperature".into(), topic: "a".into(), time_ms, value }
+}
+
+#[tonic::async_trait]
+impl Storage for FakeStorage {
+    async fn get_latest(&self, request: Request<GetLatestRequest>) -> Answer<GetLatestResponse> {
+        let known = request.into_inner().tenant == "home";
+        Ok(Response::new(GetLatestResponse { points: if known { vec![point(1_000, 21.5)] } else { vec![] } }))
+    }
+
+    /// Points at both ends of the span, or one step as wide as asked for; the limit is the count of the step.
+    async fn get_range(&self, request: Request<GetRangeRequest>) -> Answer<GetRangeResponse> {
+        let GetRangeRequest { from_ms, to_ms, step_ms, limit, .. } = request.into_inner();
+        if step_ms == 0 {
+            let points = vec![point(from_ms, 1.0), point(to_ms, 2.0)];
+            return Ok(Response::new(GetRangeResponse { points, steps: vec![], next_from_ms: to_ms }));
+        }
+        let step = Step { time_ms: from_ms, count: limit.into(), average: 1.5, minimum: 1.0, maximum: step_ms as f64 };
+        Ok(Response::new(GetRangeResponse { points: vec![], steps: vec![step], next_from_ms: 0 }))
+    }
+
+    async fn get_messages(&self, request: Request<GetMessagesRequest>) -> Answer<GetMessagesResponse> {
+        let request = request.into_inner();
+        let payload = format!("{}-{}", request.device, request.limit).into_bytes();
+        let message = StoredMessage { id: vec![1; 16], time_ms: request.to_ms, topic: "a".into(), qos: 1, payload };
+        Ok(Response::new(GetMessagesResponse { messages: vec![message] }))
+    }
+}
+
+#[tonic::async_trait]
+impl Shadow for FakeShadow {
+    async fn get_shadow(&self, request: Request<GetShadowRequest>) -> Answer<GetShadowResponse> {
+        let GetShadowRequest { tenant, device, name } = request.into_inner();
+        let found = self.0.lock().unwrap().get(&(tenant, device, name)).cloned();
+        let missing = || to_status(&ApiError::new(ErrorCode::NotFound, "there is no such shadow"));
+        Ok(Response::new(GetShadowResponse { document: found.ok_or_else(missing)?, version: 1 }))
+    }
+
+    async fn update_shadow(&self, request: Request<UpdateShadowRequest>) -> Answer<UpdateShadowResponse> {
+        let UpdateShadowRequest { tenant, device, name, document, .. } = request.into_inner();
+        self.0.lock().unwrap().insert((tenant, device, name), document.clone());
+        Ok(Response::new(UpdateShadowResponse { document, version: 1 }))
+    }
+
+    async fn delete_shadow(&self, request: Request<DeleteShadowRequest>) -> Answer<DeleteShadowResponse> {
+        let DeleteShadowRequest { tenant, device, name } = request.into_inner();
+        self.0.lock().unwrap().remove(&(tenant, device, name));
+        Ok(Response::new(DeleteShadowResponse { version: 2 }))
+    }
+
+    async fn list_shadows(&self, request: Request<ListShadowsRequest>) -> Answer<ListShadowsResponse> {
+        let ListShadowsRequest { tenant, device } = request.into_inner();
+        let shadows = self.0.lock().unwrap();
+        let names = shadows.keys().filter(|(t, d, _)| *t == tenant && *d == device).map(|(_, _, name)| name.clone());
+        Ok(Response::new(ListShadowsResponse { names: names.collect() }))
+    }
+}

@@ -1,0 +1,100 @@
+//! HTTP for devices: `POST /v1/topics/{topic}` and the ThingSpeak update. No session: each request says who it is and
+//! goes the way of an MQTT message — policy, limits, log, subscribers.
+//!
+//! Server layer. Nothing of it is a matter of presence: a request neither connects nor disconnects a device.
+
+mod publish;
+mod telemetry;
+mod topics;
+mod update;
+mod who;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::routing::{get, post};
+use drover_host::http::{self, Bounds, Failure, Hosts};
+use drover_host::{Metrics, Ports, Shutdown};
+use drover_types::{ApiError, ErrorCode};
+use tokio::net::TcpListener;
+
+use crate::config::{HTTP, HttpConfig};
+use crate::domain::node::Node;
+use telemetry::Telemetry;
+
+/// How long the head of a request may take, and a connection may be idle: devices post every minute or less.
+const HEAD: Duration = Duration::from_secs(75);
+/// Name under which the routes are handed over to a listener of another service.
+const SERVICE: &str = "ingress";
+
+/// What handlers work with.
+struct DeviceSide {
+    node: Arc<Node>,
+    /// For a body to come, and for a message to become durable.
+    patience: Duration,
+    telemetry: Telemetry,
+}
+
+/// The device side of HTTP, ready to be served.
+pub struct DeviceHttp {
+    routes: Router,
+    config: HttpConfig,
+    drain: Duration,
+    own: Vec<TcpListener>,
+    ports: Ports,
+}
+
+impl DeviceHttp {
+    /// Takes the sockets; open requests may take `drain` to end.
+    pub fn new(node: Arc<Node>, config: &HttpConfig, drain: Duration, ports: &Ports) -> std::io::Result<Self> {
+        Ok(Self {
+            routes: routes(node, config, &ports.metrics),
+            config: config.clone(),
+            drain,
+            own: ports.sockets.take_tcp(HTTP)?,
+            ports: ports.clone(),
+        })
+    }
+
+    /// Serves until `shutdown`: on sockets of its own, or on the listener of whoever has its addresses.
+    pub async fn serve(self, shutdown: Shutdown) {
+        if self.own.is_empty() {
+            if !self.config.listen.is_empty() {
+                self.ports.network.http().contribute(SERVICE, self.routes);
+                shutdown.cancelled().await;
+                self.ports.network.http().withdraw(SERVICE);
+            }
+            return;
+        }
+        let bounds = Bounds { connections_max: self.config.connections, head: HEAD, drain: self.drain };
+        let hosts = Hosts::new("ingress.http.allowed_hosts", &self.config.allowed_hosts);
+        let servers = self.own.into_iter().map(|listener| {
+            let loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+            let guard = axum::middleware::from_fn_with_state(hosts.clone(), http::refuse_foreign);
+            let routes = if loopback { self.routes.clone().layer(guard) } else { self.routes.clone() };
+            http::serve(listener, routes, bounds, shutdown.clone())
+        });
+        if let Err(error) = futures::future::try_join_all(servers).await {
+            tracing::error!(%error, "HTTP for devices ended");
+        }
+    }
+}
+
+fn routes(node: Arc<Node>, config: &HttpConfig, metrics: &Metrics) -> Router {
+    let side = DeviceSide { node, patience: config.request.as_std(), telemetry: Telemetry::new(metrics) };
+    let side = Arc::new(side);
+    Router::new()
+        .route("/v1/topics/{*topic}", post(topics::post))
+        .route("/update", get(update::update).post(update::update))
+        .fallback(async |request: Request| Failure::nothing_at(request.uri()))
+        .method_not_allowed_fallback(wrong_method)
+        .layer(axum::middleware::from_fn_with_state(side.clone(), telemetry::measure))
+        .with_state(side)
+}
+
+async fn wrong_method(request: Request) -> Failure {
+    let message = format!("{} is not implemented for {}", request.method(), request.uri().path());
+    ApiError::new(ErrorCode::Unimplemented, message).into()
+}

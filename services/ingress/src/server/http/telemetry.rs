@@ -1,0 +1,56 @@
+//! Counts requests of devices by what they ask for and how it ended.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use drover_host::Metrics;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+
+use super::DeviceSide;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    /// `topics`, `update` or `other`: paths hold topics, which do not belong in labels.
+    route: &'static str,
+    status: u16,
+}
+
+/// Handles on the metrics.
+#[derive(Clone)]
+pub struct Telemetry {
+    requests: Family<Labels, Counter>,
+}
+
+impl Telemetry {
+    /// Registers the metrics.
+    pub fn new(metrics: &Metrics) -> Self {
+        let telemetry = Self { requests: Family::default() };
+        metrics.register(|registry| {
+            let own = registry.sub_registry_with_prefix("drover_ingress");
+            own.register("http_requests", "Requests of devices, by route and HTTP status", telemetry.requests.clone());
+        });
+        telemetry
+    }
+}
+
+fn route(path: &str) -> &'static str {
+    match path {
+        "/update" => "update",
+        path if path.starts_with("/v1/topics/") => "topics",
+        _ => "other",
+    }
+}
+
+/// Counts the request.
+pub async fn measure(State(side): State<Arc<DeviceSide>>, request: Request, next: Next) -> Response {
+    let route = route(request.uri().path());
+    let response = next.run(request).await;
+    let status = response.status().as_u16();
+    tracing::debug!(route, status, "a device's request was answered");
+    side.telemetry.requests.get_or_create(&Labels { route, status }).inc();
+    response
+}

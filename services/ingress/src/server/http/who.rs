@@ -1,0 +1,70 @@
+//! Who asks: what the headers of a request prove, and what the registry says to it.
+
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use drover_types::{ApiError, ErrorCode};
+
+use crate::domain::identity::{AuthenticateError, Identity, Proof};
+use crate::domain::node::Node;
+
+/// `Authorization: Bearer TOKEN`, or `Basic` with `DEVICE:TOKEN` (or `TENANT/DEVICE:TOKEN`).
+pub fn proof(headers: &HeaderMap) -> Result<Proof, ApiError> {
+    let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let (scheme, value) = header.and_then(|header| header.split_once(' ')).ok_or_else(missing)?;
+    let value = value.trim();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Ok(Proof::ApiKey { token: value.to_owned() });
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Err(missing());
+    }
+    let decoded = STANDARD.decode(value).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(missing)?;
+    let (user_name, token) = decoded.split_once(':').ok_or_else(missing)?;
+    Ok(Proof::Token { user_name: user_name.to_owned(), token: token.to_owned() })
+}
+
+fn missing() -> ApiError {
+    let message = "send the device's token as `Authorization: Bearer TOKEN` or Basic DEVICE:TOKEN";
+    ApiError::new(ErrorCode::Unauthenticated, message)
+}
+
+/// Asks the registry.
+pub async fn identify(node: &Node, proof: Proof) -> Result<Arc<Identity>, ApiError> {
+    let generation = node.sessions.generation();
+    node.authenticator.authenticate(proof, generation).await.map_err(|error| {
+        let (code, message) = match &error {
+            // One answer to every wrong proof: nobody learns which devices there are.
+            AuthenticateError::Wrong { .. } => (ErrorCode::Unauthenticated, "credentials are not valid".to_owned()),
+            AuthenticateError::Refused { .. } => (ErrorCode::PermissionDenied, error.to_string()),
+            AuthenticateError::Unavailable { .. } => (ErrorCode::Unavailable, error.to_string()),
+        };
+        ApiError::new(code, message)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(value: &str) -> Result<Proof, ErrorCode> {
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, value.parse().expect("a value"))]);
+        proof(&headers).map_err(|error| error.code)
+    }
+
+    #[test]
+    fn a_token_comes_alone_or_with_its_device() {
+        assert_eq!(of("Bearer t"), Ok(Proof::ApiKey { token: "t".into() }));
+        let basic = |text: &str| format!("Basic {}", STANDARD.encode(text));
+        let token = |user_name: &str, token: &str| Proof::Token { user_name: user_name.into(), token: token.into() };
+        assert_eq!(of(&basic("d:t")), Ok(token("d", "t")));
+        assert_eq!(of(&basic("home/d:t:u")), Ok(token("home/d", "t:u")));
+        for wrong in ["", "Bearer", "Digest x", "Basic !", "Basic ZA=="] {
+            assert_eq!(of(wrong), Err(ErrorCode::Unauthenticated), "{wrong}");
+        }
+        assert!(proof(&HeaderMap::new()).is_err());
+    }
+}

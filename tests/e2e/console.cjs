@@ -1,0 +1,166 @@
+// The console in a real Chromium, as a person uses it. Prints what was seen as JSON; the test judges it.
+// console.cjs SERVER LINK TOKEN FOLDER: the gateway, a one-time link, an admin token, and where pictures go.
+const { chromium } = require("playwright-core");
+const { setTimeout: sleep } = require("node:timers/promises");
+
+const [server, link, token, folder] = process.argv.slice(2);
+const FLEET = 50;
+const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const seen = { errors: [], within_ms: [] };
+
+async function rest(method, path, body) {
+  const headers = { authorization: `Bearer ${token}`, "content-type": "application/json" };
+  const answer = await fetch(`${server}/api/v1/${path}`, { method, headers, body: body && JSON.stringify(body) });
+  if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${await answer.text()}`);
+  return answer.json();
+}
+
+async function update(key, fields) {
+  const answer = await fetch(`${server}/update?api_key=${key}`, { method: "POST", body: new URLSearchParams(fields) });
+  if (!answer.ok) throw new Error(`update: ${answer.status}`);
+  return Number(await answer.text());
+}
+
+/** Devices that publish once a second until `stop`. */
+async function fleet() {
+  const keys = [];
+  for (let i = 0; i < FLEET; i += 1) keys.push((await rest("POST", "devices", { metadata: { name: `fleet-${String(i).padStart(2, "0")}` } })).token);
+  let running = true;
+  const work = keys.map(async (key, i) => {
+    for (let n = 0; running; n += 1) {
+      const round = sleep(1000);
+      await update(key, { field1: (20 + 5 * Math.sin((n + i) / 4)).toFixed(2), field2: n, status: "ok" });
+      await round;
+    }
+  });
+  return async () => {
+    running = false;
+    await Promise.all(work);
+  };
+}
+
+function watch(page, what) {
+  page.on("console", (message) => message.type() === "error" && seen.errors.push(`${what}: ${message.text()}`));
+  page.on("pageerror", (error) => seen.errors.push(`${what}: ${error}`));
+}
+
+async function picture(page, name) {
+  await page.screenshot({ path: `${folder}/${name}.png`, fullPage: true });
+}
+
+/** Bytes that the network brought for a page that nothing was kept of. */
+async function weigh(context, url) {
+  const page = await context.newPage();
+  const client = await context.newCDPSession(page);
+  let bytes = 0;
+  await client.send("Network.enable");
+  await client.send("Network.setCacheDisabled", { cacheDisabled: true });
+  client.on("Network.dataReceived", ({ encodedDataLength, dataLength }) => (bytes += encodedDataLength || dataLength));
+  await page.goto(url);
+  await page.locator("#stream-state[data-live]").waitFor();
+  await page.close();
+  return bytes;
+}
+
+async function connectByName(page) {
+  await page.goto(`${server}/connect`);
+  await page.keyboard.type("lamp-1"); // the field has the focus
+  await page.keyboard.press("Enter");
+  await page.locator("#arrival").waitFor();
+  seen.tabs = await page.getByRole("tab").allTextContents();
+  await page.getByRole("tab").first().focus();
+  await page.keyboard.press("ArrowRight");
+  seen.second_program = await page.locator("[role=tabpanel]:visible code").textContent();
+  await page.keyboard.press("ArrowLeft");
+  await picture(page, "connect-light");
+  const key = await page.locator("#token").textContent();
+  seen.entry = await update(key, { field1: "5", field2: "on" });
+  await page.locator("#arrival[data-state=arrived]").waitFor();
+  seen.arrival = await page.locator("#arrival-text").textContent();
+  await page.locator("#arrival-link").click();
+  return key;
+}
+
+async function curveMoves(page, key) {
+  await page.goto(`${server}/devices/lamp-1`);
+  await page.locator("#stream-state[data-live]").waitFor();
+  const chart = page.locator("#chart canvas");
+  for (let n = 1; n <= 12; n += 1) {
+    const value = 20 + 4 * Math.sin(n / 2) + n / 10;
+    const text = value.toFixed(3);
+    const began = Date.now();
+    await update(key, { field1: text, field2: "on" });
+    await page.locator(`#chart[data-last="${Number(text)}"]`).waitFor({ timeout: 10_000 });
+    seen.within_ms.push(Date.now() - began);
+    await sleep(500);
+  }
+  seen.points = Number(await page.locator("#chart").getAttribute("data-points"));
+  seen.now = await page.locator("#now").textContent();
+  seen.messages = await page.locator("#messages li").count();
+  seen.drawn = await chart.evaluate((canvas) => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((byte) => byte !== 0));
+  await page.locator(".ranges button", { hasText: "1 h" }).click();
+  seen.pressed = await page.locator(".ranges button[aria-pressed=true]").textContent();
+  await page.locator(".ranges button", { hasText: "5 min" }).click();
+  await page.locator("#chart[data-last]:not([data-last=''])").waitFor();
+}
+
+async function pictures(browser, state) {
+  const looks = [
+    ["light", { viewport: { width: 1280, height: 800 }, colorScheme: "light" }],
+    ["dark", { viewport: { width: 1280, height: 800 }, colorScheme: "dark" }],
+    ["phone", { viewport: { width: 390, height: 844 }, colorScheme: "light", deviceScaleFactor: 2, isMobile: true, hasTouch: true }],
+  ];
+  for (const [look, options] of looks) {
+    const context = await browser.newContext({ ...options, storageState: state });
+    const page = await context.newPage();
+    watch(page, look);
+    await page.goto(`${server}/`);
+    await picture(page, `devices-${look}`);
+    for (const device of ["lamp-1", "fleet-00"]) {
+      await page.goto(`${server}/devices/${device}`);
+      await page.locator("#stream-state[data-live]").waitFor();
+      if (device === "fleet-00") await page.waitForFunction(() => Number(document.getElementById("chart").dataset.points) >= 4);
+      const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      if (wide > 0) seen.errors.push(`${look}: ${device} is ${wide} px too wide`);
+      await picture(page, `${device}-${look}`);
+    }
+    await page.goto(`${server}/live`);
+    await page.locator("#messages li").first().waitFor();
+    await picture(page, `live-${look}`);
+    await context.close();
+  }
+}
+
+async function run() {
+  const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: FLAGS });
+  const context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
+  const page = await context.newPage();
+  const answer = await page.goto(`${server}/`);
+  seen.stranger = { status: answer.status(), says_how: (await page.textContent("main")).includes("drover open") };
+  await picture(page, "sign-in-light");
+  watch(page, "page");
+  await page.goto(link);
+  await page.waitForURL(`${server}/`);
+  seen.empty = await page.locator(".empty h2").textContent();
+  await picture(page, "empty-light");
+  await page.keyboard.press("Tab");
+  seen.first_focus = await page.evaluate(() => document.activeElement.textContent);
+  const stop = await fleet();
+  const key = await connectByName(page);
+  await curveMoves(page, key);
+  seen.bytes = await weigh(context, `${server}/devices/lamp-1`);
+  await page.goto(`${server}/`);
+  seen.rows = await page.locator("#devices tbody tr").count();
+  await page.getByRole("link", { name: "Next page" }).click();
+  await page.locator("#devices tbody tr").first().waitFor();
+  seen.rows_after = await page.locator("#devices tbody tr").count();
+  await pictures(browser, await context.storageState());
+  await stop();
+  await browser.close();
+  console.log(JSON.stringify(seen));
+}
+
+run().catch((error) => {
+  console.error(error, JSON.stringify(seen));
+  process.exit(1);
+});

@@ -1,0 +1,42 @@
+//! The console in a real Chromium: what a person sees, how soon the curve moves, how much it weighs.
+
+use std::process::Command;
+
+use anyhow::Context;
+use drover_tests::{Platform, chromium, lines_of, node, script};
+use serde_json::{Value, json};
+
+/// Most bytes of a page that nothing was kept of.
+const PAGE_BYTES_MAX: u64 = 300 * 1024;
+
+#[test]
+fn a_person_connects_a_device_and_sees_its_curve_move() -> anyhow::Result<()> {
+    let (Some(node), Some(chromium)) = (node("playwright-core"), chromium()) else { return Ok(()) };
+    let platform = Platform::start()?;
+    let server = format!("http://127.0.0.1:{}", platform.port(8080));
+    let link = platform.cli(&["open", "--print"])?;
+    let token = std::fs::read_to_string(platform.data().join("admin.token"))?;
+    let folder = drover_tests::artefacts("console")?;
+
+    let mut person = Command::new(node.program);
+    person.env("NODE_PATH", node.modules).env("CHROMIUM", chromium);
+    person.arg(script("console.cjs")).args([&server, link.trim(), token.trim()]).arg(&folder);
+    let printed = lines_of(&mut person, b"")?;
+    let seen: Value = serde_json::from_str(printed.last().context("it prints what it saw")?)?;
+    println!("seen in Chromium, pictures in {}: {seen}", folder.display());
+
+    assert_eq!(seen["errors"], json!([]), "no script error, no refused request, nothing too wide");
+    assert_eq!(seen["stranger"], json!({"status": 401, "says_how": true}));
+    assert_eq!((&seen["empty"], &seen["first_focus"]), (&json!("No device yet"), &json!("Skip to content")));
+    assert_eq!(seen["tabs"], json!(["Python", "Arduino", "Shell", "curl", "Node.js"]));
+    assert!(seen["second_program"].as_str().is_some_and(|text| text.contains("PubSubClient")), "by arrow key");
+    assert!(seen["arrival"].as_str().is_some_and(|text| text.contains("\"field1\":5")), "the first message is told");
+    assert!(seen["entry"].as_u64().is_some_and(|entry| entry > 0));
+    assert!(seen["points"].as_u64().is_some_and(|points| points >= 12) && seen["drawn"] == true, "there is a curve");
+    assert!(seen["messages"].as_u64().is_some_and(|messages| messages >= 12), "live messages are listed");
+    assert_eq!(seen["pressed"], "1 h");
+    assert_eq!((&seen["rows"], &seen["rows_after"]), (&json!(50), &json!(1)), "the list has pages");
+    let bytes = seen["bytes"].as_u64().context("bytes were counted")?;
+    assert!(bytes > 0 && bytes <= PAGE_BYTES_MAX, "{bytes} bytes");
+    Ok(())
+}
