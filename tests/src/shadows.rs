@@ -119,6 +119,7 @@ impl World {
             sockets: Sockets::default(),
             data: std::path::PathBuf::new(),
             metrics: Metrics::default(),
+            cassandra: Default::default(),
             ready: Health::default().service("shadow"),
         };
         let (member, ingress_nodes) = (format!("shadow-{number}"), Vec::new());

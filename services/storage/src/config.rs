@@ -15,6 +15,9 @@ const RETENTION_MIN: Duration = Duration::from_secs(60);
 /// Longest retention, a hundred years.
 const RETENTION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
+/// Longest retention in Cassandra, ten years: a time to live is at most 20, and older servers end in 2038.
+const CASSANDRA_RETENTION_MAX: Duration = Duration::from_secs(3_650 * 24 * 3600);
+
 /// `[storage]`. Every key has a default; unknown keys are refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -34,6 +37,8 @@ pub struct StorageConfig {
 pub enum StoreConfig {
     /// In the service's own directory, by one process.
     Embedded(EmbeddedLimits),
+    /// In the database of section `[cassandra]`, shared with other processes.
+    Cassandra,
 }
 
 /// Memory of the embedded store.
@@ -70,11 +75,16 @@ impl ServiceConfig for StorageConfig {
     }
 
     fn check(&self) -> Result<(), ApiError> {
-        let StoreConfig::Embedded(limits) = self.store;
-        in_range("storage.store.cache", limits.cache, BUFFER_MIN, ByteSize::from_bytes(1 << 40))?;
-        in_range("storage.store.write_buffer", limits.write_buffer, BUFFER_MIN, ByteSize::from_bytes(1 << 30))?;
+        let retention_max = match self.store {
+            StoreConfig::Embedded(limits) => {
+                in_range("storage.store.cache", limits.cache, BUFFER_MIN, ByteSize::from_bytes(1 << 40))?;
+                in_range("storage.store.write_buffer", limits.write_buffer, BUFFER_MIN, ByteSize::from_bytes(1 << 30))?;
+                RETENTION_MAX
+            }
+            StoreConfig::Cassandra => CASSANDRA_RETENTION_MAX,
+        };
         if let Some(retention) = self.retention {
-            in_range("storage.retention", retention, RETENTION_MIN, RETENTION_MAX)?;
+            in_range("storage.retention", retention, RETENTION_MIN, retention_max)?;
         }
         if self.member.is_empty() {
             return Err(ApiError::invalid("storage.member", "is empty"));
@@ -111,5 +121,7 @@ mod tests {
         let refused = with(Duration::from_secs(59)).check().expect_err("refused");
         assert_eq!(refused.field.as_deref(), Some("storage.retention"));
         assert_eq!((refused.limit.as_deref(), refused.value.as_deref()), (Some("1m"), Some("59s")));
+        let in_cassandra = StorageConfig { store: StoreConfig::Cassandra, ..with(RETENTION_MAX) };
+        assert_eq!(in_cassandra.check().expect_err("refused").limit.as_deref(), Some("3650d"));
     }
 }

@@ -18,7 +18,6 @@ mod telemetry;
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use async_trait::async_trait;
 use drover_host::{Backoff, Ports, Service, Shutdown, grpc};
 use drover_proto::storage::v1::storage_server::StorageServer;
@@ -45,13 +44,10 @@ impl Service for Storage {
 
     async fn run(config: StorageConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
         let telemetry = ports.metrics.register(Telemetry::register);
-        let store = {
-            let (config, directory) = (config.store.clone(), ports.data.join("store"));
-            tokio::task::spawn_blocking(move || adapters::open_store(&config, &directory))
-                .await?
-                .context("storage.store")?
-        };
         let retention_ms = config.retention.map(drover_host::Duration::as_millis);
+        let directory = ports.data.join("store");
+        let opening = adapters::open_store(&config.store, retention_ms, &directory, &ports);
+        let Some(store) = shutdown.run_until_cancelled(opening).await.transpose()? else { return Ok(()) };
         let queries = Arc::new(Queries { store: Arc::clone(&store), clock: Arc::clone(&ports.clock), retention_ms });
         let routes = Routes::new(StorageServer::new(server::Server { queries, telemetry: telemetry.clone() }));
         let serving = async {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions};
 use drover_bus::{Bus, Header, Outgoing, Record, TopicConfig, TopicPartition};
-use drover_host::{Health, Metrics, Network, Ports, Service, Shutdown, Sockets, SystemRandom, grpc};
+use drover_host::{Cassandra, Health, Metrics, Network, Ports, Service, Shutdown, Sockets, SystemRandom, grpc};
 use drover_proto::storage::v1::storage_client::StorageClient;
 use drover_proto::storage::v1::{
     GetLatestRequest, GetMessagesRequest, GetMessagesResponse, GetRangeRequest, GetRangeResponse, Point, point,
@@ -65,7 +65,7 @@ impl Stage {
             sockets: Sockets::default(),
             data: directory.join("storage"),
             metrics: metrics.clone(),
-            cassandra: Default::default(),
+            cassandra: Cassandra::default(),
             ready: health.service("storage"),
         };
         let running = tokio::spawn(Storage::run(config, ports, shutdown.clone()));

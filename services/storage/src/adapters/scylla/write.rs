@@ -46,6 +46,7 @@ impl KnownDays {
 }
 
 /// Rows of one partition on their way.
+#[derive(Default)]
 struct Rows {
     batch: Batch,
     rows: usize,
@@ -149,12 +150,6 @@ impl Rows {
         self.rows += 1;
         self.bytes += bytes;
         self.time_ms = self.time_ms.max(at.time_ms);
-    }
-}
-
-impl Default for Rows {
-    fn default() -> Self {
-        Self { batch: Batch::default(), rows: 0, bytes: 0, time_ms: 0 }
     }
 }
 
