@@ -9,7 +9,7 @@ use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 /// Ports that `up` binds; a test moves them all by one offset.
-const PORTS: [u16; 9] = [1883, 8883, 8080, 9092, 7071, 7072, 7073, 7075, 9464];
+const PORTS: [u16; 10] = [1883, 8883, 8080, 9092, 7071, 7072, 7073, 7074, 7075, 9464];
 /// How long a start or a drain may take before the test gives up; generous, since machines are shared.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a state.

@@ -9,9 +9,16 @@ use anyhow::{Context, ensure};
 use serde::Deserialize;
 
 /// What may depend on several services.
-const SEVERAL_SERVICES: [&str; 2] = ["drover", "drover-tests"];
-const SERVICES: [&str; 6] =
-    ["drover-ingress", "drover-registry", "drover-shadow", "drover-rules", "drover-gateway", "drover-operator"];
+const SEVERAL_SERVICES: [&str; 3] = ["drover", "drover-tests", "xtask"];
+const SERVICES: [&str; 7] = [
+    "drover-ingress",
+    "drover-registry",
+    "drover-shadow",
+    "drover-rules",
+    "drover-storage",
+    "drover-gateway",
+    "drover-operator",
+];
 /// Dependencies (development ones aside) that one place only may name.
 const RESERVED: [(&str, &[&str]); 4] = [
     ("rdkafka", &["drover-bus-kafka", "drover-tests"]),
@@ -137,7 +144,7 @@ fn file_rules(path: &str, text: &str) -> Vec<String> {
 fn sources(root: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
     let mut folders: Vec<PathBuf> =
-        ["crates", "services", "loadtest", "tests", "xtask"].iter().map(|name| root.join(name)).collect();
+        ["crates", "services", "examples", "loadtest", "tests", "xtask"].iter().map(|name| root.join(name)).collect();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
             let path = entry?.path();

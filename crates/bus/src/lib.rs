@@ -17,6 +17,7 @@ pub mod conformance;
 pub mod embedded;
 mod error;
 mod partition;
+pub mod repeats;
 
 pub use error::{AdminError, AppendError, ConsumeError, ReadError, TransactError, Unacknowledged};
 pub use partition::partition_of;

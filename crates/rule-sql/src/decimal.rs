@@ -13,6 +13,10 @@ const EXPONENT_MAX: i32 = 6_144;
 /// Smallest power of ten of a number's first digit; anything smaller is 0.
 const EXPONENT_MIN: i32 = -EXPONENT_MAX;
 
+/// Largest power of ten, and largest integer, below which an `f64` holds every integer exactly.
+const EXACT_POWER_MAX: u32 = 15;
+const EXACT_INT_MAX: u128 = 1 << 53;
+
 /// `coefficient` × 10^`exponent`. The coefficient has at most 34 digits and no trailing zero, so equal numbers are
 /// equal field by field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +66,17 @@ impl Decimal {
         let exponent = parse_exponent(exponent).checked_sub(i32::try_from(point).ok()?)?.checked_add(dropped)?;
         let coefficient = with_sticky(coefficient, 1, sticky);
         Self::new(if negative { -coefficient } else { coefficient }, exponent)
+    }
+
+    /// The nearest `f64`, infinite beyond its range.
+    pub fn to_f64(self) -> f64 {
+        let power = self.exponent.unsigned_abs();
+        if self.coefficient.unsigned_abs() <= EXACT_INT_MAX && power <= EXACT_POWER_MAX {
+            // Both are exact, so the one operation rounds once.
+            let (coefficient, power) = (self.coefficient as f64, 10u64.pow(power) as f64);
+            return if self.exponent < 0 { coefficient / power } else { coefficient * power };
+        }
+        format!("{}e{}", self.coefficient, self.exponent).parse().expect("digits and an exponent are a number")
     }
 
     /// Whether there is no fractional part.
@@ -294,6 +309,15 @@ mod tests {
 
     fn d(text: &str) -> Decimal {
         Decimal::parse(text).expect("in range")
+    }
+
+    #[test]
+    fn a_decimal_becomes_the_f64_that_its_text_reads_as() {
+        for text in ["0.1", "21.5", "-1e15", "1e16", "9007199254740993", "1e-400", "1.7976931348623157e308", "123e-15"]
+        {
+            assert_eq!(d(text).to_f64(), text.parse().expect("a number"), "{text}");
+        }
+        assert_eq!(d("-1e309").to_f64(), f64::NEG_INFINITY);
     }
 
     #[test]

@@ -28,8 +28,8 @@ pub enum JsonError {
     NotUtf8 { at: usize },
 }
 
-/// Reads one JSON text with nothing but blank space around it.
-pub(crate) fn read(payload: &[u8]) -> Result<Value<'_>, JsonError> {
+/// Reads one JSON text with nothing but blank space around it; of members with the same name the last counts.
+pub fn read(payload: &[u8]) -> Result<Value<'_>, JsonError> {
     if payload.len() > PAYLOAD_BYTES_MAX {
         return Err(JsonError::TooLong { bytes: payload.len() });
     }

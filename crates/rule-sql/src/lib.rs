@@ -24,7 +24,7 @@ pub use decimal::Decimal;
 pub use error::{EvalError, Place, Problem, SqlError};
 pub use evaluate::{Message, Row};
 pub use function::Function;
-pub use json::{DEPTH_MAX, JsonError};
+pub use json::{DEPTH_MAX, JsonError, read as read_json};
 pub use number::Number;
 pub use parser::{EXPRESSION_DEPTH_MAX, parse};
 pub use rule::{CompiledRule, Outcome, Rule};

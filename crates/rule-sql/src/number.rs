@@ -59,6 +59,15 @@ impl Number {
         }
     }
 
+    /// The nearest `f64`; `None` beyond its range.
+    pub fn to_f64(self) -> Option<f64> {
+        let nearest = match self {
+            Number::Int(int) => int as f64,
+            Number::Decimal(decimal) => decimal.to_f64(),
+        };
+        Some(nearest).filter(|number| number.is_finite())
+    }
+
     /// Sum; `None` on overflow, as below.
     pub fn sum(self, other: Self) -> Option<Self> {
         self.apply(other, i128::checked_add, Decimal::sum)

@@ -9,11 +9,12 @@ use drover_host::config::{ConfigError, Layers, Setting};
 use crate::start::{self, Plan};
 
 /// Every service this executable can run, in the order in which they start.
-pub const ALL: [Entry; 5] = [
+pub const ALL: [Entry; 6] = [
     Entry::of::<drover_registry::Registry>(),
     Entry::of::<drover_ingress::Ingress>(),
     Entry::of::<drover_shadow::Shadow>(),
     Entry::of::<drover_rules::Rules>(),
+    Entry::of::<drover_storage::Storage>(),
     Entry::of::<drover_gateway::Gateway>(),
 ];
 

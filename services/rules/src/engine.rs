@@ -8,17 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drover_bus::{
-    AppendError, Bus, ConsumeError, Consumer, GroupConfig, Offset, Polled, Position, ReadError, Start, Stored,
-    TopicPartition, TransactError, Transaction, Transactor,
+    AppendError, Bus, ConsumeError, Consumer, GroupConfig, Polled, Position, ReadError, Start, Stored, TopicPartition,
+    TransactError, Transaction, Transactor, repeats,
 };
 use drover_host::{Backoff, Ready, Shutdown};
 use drover_types::TELEMETRY_TOPIC;
-use drover_types::limits::REPEAT_WINDOW_MS;
 use drover_types::repeat::RepeatWindow;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::domain::{Batch, Board, Evaluation, RuleSet, remember};
+use crate::domain::{Batch, Board, Evaluation, RuleSet};
 use crate::telemetry::{self, Telemetry};
 
 /// Consumer group of the engine.
@@ -31,8 +30,6 @@ const BATCH_OUTPUTS: usize = 5_000;
 const COMMIT_INTERVAL: Duration = Duration::from_millis(50);
 /// A member that hangs for this long loses its partitions.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of one read while a window is rebuilt.
-const READ_BYTES: usize = 1024 * 1024;
 
 /// Promises broken on purpose, so that tests can show that each break is noticed.
 #[doc(hidden)]
@@ -119,25 +116,10 @@ impl Engine {
 
     /// The repeat window as the records before `position` leave it.
     async fn window_before(&self, position: &Position) -> Result<RepeatWindow, Interrupted> {
-        let (bus, at, end) = (&self.bus, &position.at, position.offset);
-        let mut window = RepeatWindow::default();
-        let earliest = bus.bounds(at).await?.earliest;
-        if self.faults.no_repeat_window || end <= earliest {
-            return Ok(window);
+        if self.faults.no_repeat_window {
+            return Ok(RepeatWindow::default());
         }
-        let last = bus.read(at, (end - 1).max(earliest), 1, Duration::ZERO).await?;
-        let Some(newest) = last.first() else { return Ok(window) };
-        let since = newest.record.timestamp_ms.saturating_sub_unsigned(REPEAT_WINDOW_MS);
-        let mut next: Offset = bus.offset_at(at, since).await?.max(earliest);
-        while next < end {
-            let records = bus.read(at, next, READ_BYTES, Duration::ZERO).await?;
-            let Some(last) = records.last() else { break };
-            next = last.position.offset + 1;
-            for stored in records.iter().take_while(|stored| stored.position.offset < end) {
-                remember(&mut window, stored);
-            }
-        }
-        Ok(window)
+        Ok(repeats::window_before(&*self.bus, position).await?)
     }
 }
 

@@ -1,1 +1,101 @@
-//! Time series: points and messages of devices.
+//! Storage: the time series of devices.
+//!
+//! Reads `drover.telemetry` in a group of its own and keeps each message, and each scalar of its payload as a point;
+//! answers over gRPC what a field was last, what it was in a span of time, and what a device has sent. `server`
+//! decodes, `domain` decides, `adapters` keep, `ingest` moves records from the log into the store.
+
+mod adapters;
+mod config;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod domain;
+mod expiry;
+mod ingest;
+pub mod ports;
+pub mod series;
+mod server;
+mod telemetry;
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use drover_host::{Backoff, Ports, Service, Shutdown, grpc};
+use drover_proto::storage::v1::storage_server::StorageServer;
+use drover_types::TELEMETRY_TOPIC;
+use tonic::service::Routes;
+
+pub use adapters::embedded::{Embedded, OpenError};
+pub use config::{EmbeddedLimits, StorageConfig, StoreConfig};
+pub use ingest::GROUP;
+
+use domain::Queries;
+use expiry::Expiry;
+use ingest::Ingest;
+use telemetry::Telemetry;
+
+/// The storage service.
+pub struct Storage;
+
+#[async_trait]
+impl Service for Storage {
+    const NAME: &'static str = "storage";
+    type Config = StorageConfig;
+
+    async fn run(config: StorageConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
+        let telemetry = ports.metrics.register(Telemetry::register);
+        let store = {
+            let (config, directory) = (config.store.clone(), ports.data.join("store"));
+            tokio::task::spawn_blocking(move || adapters::open_store(&config, &directory))
+                .await?
+                .context("storage.store")?
+        };
+        let retention_ms = config.retention.map(drover_host::Duration::as_millis);
+        let queries = Arc::new(Queries { store: Arc::clone(&store), clock: Arc::clone(&ports.clock), retention_ms });
+        let routes = Routes::new(StorageServer::new(server::Server { queries, telemetry: telemetry.clone() }));
+        let serving = async {
+            grpc::serve(routes, Self::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;
+            anyhow::Ok(())
+        };
+        let ingest = Ingest {
+            bus: Arc::clone(&ports.bus),
+            store: Arc::clone(&store),
+            telemetry: telemetry.clone(),
+            ready: ports.ready.clone(),
+            member: config.member,
+        };
+        let ingesting = async {
+            if topic_exists(&ports, &shutdown).await {
+                ingest.run(shutdown.clone()).await;
+            }
+        };
+        let expiring = async {
+            if let Some(retention_ms) = retention_ms {
+                Expiry { store, clock: Arc::clone(&ports.clock), retention_ms, telemetry }.run(shutdown.clone()).await;
+            }
+        };
+        let keeping = async {
+            tokio::join!(ingesting, expiring);
+            anyhow::Ok(())
+        };
+        tokio::try_join!(serving, keeping)?;
+        Ok(())
+    }
+}
+
+/// Waits until the ingress' topic is there. False: the process is stopping.
+async fn topic_exists(ports: &Ports, shutdown: &Shutdown) -> bool {
+    let mut backoff = Backoff::default();
+    loop {
+        let obstacle = match ports.bus.topics().await {
+            Ok(topics) if topics.iter().any(|known| &*known.topic == TELEMETRY_TOPIC) => return true,
+            Ok(_) => format!("topic {TELEMETRY_TOPIC} does not exist yet"),
+            Err(error) => error.to_string(),
+        };
+        tracing::info!(%obstacle, "storage waits");
+        ports.ready.waiting(obstacle);
+        if !backoff.wait(shutdown).await {
+            return false;
+        }
+    }
+}

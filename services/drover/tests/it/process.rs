@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Ports that `up` binds.
-const PORTS: [u16; 9] = [1883, 8883, 8080, 9092, 7071, 7072, 7073, 7075, 9464];
+const PORTS: [u16; 10] = [1883, 8883, 8080, 9092, 7071, 7072, 7073, 7074, 7075, 9464];
 /// Distance of the offsets of two tests: more than the distance of neighbouring ports.
 const STEP: u16 = 20;
 

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use drover_bus::{AppendError, Header, Offset, Outgoing, Position, Record, Stored, TopicPartition};
+use drover_bus::{AppendError, Header, Offset, Outgoing, Position, Record, Stored, TopicPartition, repeats};
 use drover_proto::rules::v1::{OutboxEntry, Republish, outbox_entry};
 use drover_rule_sql::{Message, Outcome, Row};
 use drover_types::limits::REPUBLISH_HOPS_MAX;
 use drover_types::repeat::{RepeatWindow, Verdict};
-use drover_types::{InvalidTelemetry, RecordId, Telemetry, TopicName, TraceParent, header};
+use drover_types::{RecordId, Telemetry, TopicName, TraceParent, header};
 use prost::Message as _;
 
 use super::definition::{CompiledAction, Definition};
@@ -104,7 +104,7 @@ impl Batch {
     pub fn take(&mut self, stored: Stored, evaluation: &mut Evaluation<'_>) {
         self.next.insert(stored.position.at.clone(), stored.position.offset + 1);
         self.tally.messages += 1;
-        match read(&stored) {
+        match repeats::telemetry(&stored) {
             Err(unreadable) => self.bury(Arc::new(stored), None, &unreadable.to_string()),
             Ok(telemetry) => {
                 let verdict = evaluation.window.as_mut().map_or(Verdict::New, |window| self.look(window, &telemetry));
@@ -214,19 +214,6 @@ impl Batch {
     fn rule_tally(&mut self, rule: &Definition) -> &mut RuleTally {
         self.tally.rules.entry((rule.tenant.clone(), rule.name.clone())).or_default()
     }
-}
-
-/// Shows a window a record that was evaluated before; one that cannot be read leaves no trace in it.
-pub fn remember(window: &mut RepeatWindow, stored: &Stored) {
-    if let Ok(telemetry) = read(stored) {
-        window.observe(&telemetry);
-    }
-}
-
-fn read(stored: &Stored) -> Result<Telemetry, InvalidTelemetry> {
-    let record = &stored.record;
-    let headers = record.headers.iter().map(|h| (h.name.as_ref(), h.value.as_ref()));
-    Telemetry::from_parts(record.value.clone().unwrap_or_default(), headers)
 }
 
 /// The record that an action makes of a row, or why there is none.

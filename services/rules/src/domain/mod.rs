@@ -7,7 +7,7 @@ mod letters;
 mod rule_set;
 mod status;
 
-pub use batch::{Batch, Evaluation, Tally, remember};
+pub use batch::{Batch, Evaluation, Tally};
 pub use definition::Definition;
 pub use letters::{ERRORS_TOPIC, OUTBOX_TOPIC, dead_letter};
 pub use rule_set::RuleSet;

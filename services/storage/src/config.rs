@@ -1,0 +1,115 @@
+//! The storage service's section of the configuration.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use drover_host::{ByteSize, Duration, ListenSpec, ServiceConfig, Transport, grpc};
+use drover_types::{ApiError, ErrorCode};
+use serde::{Deserialize, Serialize};
+
+/// gRPC port of this service.
+const PORT: u16 = 7074;
+/// Least memory that a buffer of the store works with.
+const BUFFER_MIN: ByteSize = ByteSize::from_bytes(64 << 10);
+/// Shortest retention: what the log may deliver late is not gone before it arrives.
+const RETENTION_MIN: Duration = Duration::from_secs(60);
+/// Longest retention, a hundred years.
+const RETENTION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// `[storage]`. Every key has a default; unknown keys are refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StorageConfig {
+    /// Addresses of the gRPC server.
+    pub listen: Vec<SocketAddr>,
+    pub store: StoreConfig,
+    /// Name of this member in its consumer group; unique among running members, the same after a restart.
+    pub member: String,
+    /// How long points and messages are kept, `365d` for example; absent: for ever.
+    pub retention: Option<Duration>,
+}
+
+/// `[storage.store]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum StoreConfig {
+    /// In the service's own directory, by one process.
+    Embedded(EmbeddedLimits),
+}
+
+/// Memory of the embedded store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EmbeddedLimits {
+    /// Cached blocks of tables.
+    pub cache: ByteSize,
+    /// Rows of each of three tables kept in memory before they are written out.
+    pub write_buffer: ByteSize,
+}
+
+impl Default for EmbeddedLimits {
+    fn default() -> Self {
+        Self { cache: ByteSize::from_bytes(8 << 20), write_buffer: ByteSize::from_bytes(8 << 20) }
+    }
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        Self {
+            listen: vec![(Ipv4Addr::LOCALHOST, PORT).into(), (Ipv6Addr::LOCALHOST, PORT).into()],
+            store: StoreConfig::Embedded(EmbeddedLimits::default()),
+            member: "storage".to_owned(),
+            retention: None,
+        }
+    }
+}
+
+impl ServiceConfig for StorageConfig {
+    fn listeners(&self) -> Vec<ListenSpec> {
+        let addresses = self.listen.clone();
+        vec![ListenSpec { name: grpc::SOCKET, key: "storage.listen", transport: Transport::Tcp, addresses }]
+    }
+
+    fn check(&self) -> Result<(), ApiError> {
+        let StoreConfig::Embedded(limits) = self.store;
+        in_range("storage.store.cache", limits.cache, BUFFER_MIN, ByteSize::from_bytes(1 << 40))?;
+        in_range("storage.store.write_buffer", limits.write_buffer, BUFFER_MIN, ByteSize::from_bytes(1 << 30))?;
+        if let Some(retention) = self.retention {
+            in_range("storage.retention", retention, RETENTION_MIN, RETENTION_MAX)?;
+        }
+        if self.member.is_empty() {
+            return Err(ApiError::invalid("storage.member", "is empty"));
+        }
+        Ok(())
+    }
+}
+
+fn in_range<T: Copy + PartialOrd + std::fmt::Display>(key: &str, value: T, low: T, high: T) -> Result<(), ApiError> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    let message = format!("is {value}, allowed are {low} to {high}");
+    Err(ApiError { field: Some(key.to_owned()), ..ApiError::new(ErrorCode::OutOfRange, message) }
+        .over(if value < low { low } else { high }, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_valid_keeps_for_ever_and_unknown_keys_are_refused() {
+        let config: StorageConfig = serde_json::from_str("{}").expect("all keys have defaults");
+        assert_eq!((config.check(), config.retention, &config), (Ok(()), None, &StorageConfig::default()));
+        assert!(serde_json::from_str::<StorageConfig>(r#"{"retentoin": "1d"}"#).is_err());
+        assert!(serde_json::from_str::<StorageConfig>(r#"{"store": {"kind": "embedded", "cash": "1MiB"}}"#).is_err());
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_named_with_its_limit() {
+        let with = |retention| StorageConfig { retention: Some(retention), ..StorageConfig::default() };
+        assert_eq!((with(RETENTION_MIN).check(), with(RETENTION_MAX).check()), (Ok(()), Ok(())));
+        let refused = with(Duration::from_secs(59)).check().expect_err("refused");
+        assert_eq!(refused.field.as_deref(), Some("storage.retention"));
+        assert_eq!((refused.limit.as_deref(), refused.value.as_deref()), (Some("1m"), Some("59s")));
+    }
+}

@@ -1,0 +1,92 @@
+//! The gRPC service: decodes, calls the domain, encodes. No decisions.
+
+mod decode;
+mod encode;
+
+use std::sync::Arc;
+
+use drover_proto::storage::v1 as wire;
+use drover_proto::storage::v1::storage_server::Storage;
+use drover_proto::to_status;
+use drover_types::ApiError;
+use tonic::{Request, Response, Status};
+
+use crate::domain::{LATEST, MESSAGES, Queries, RANGE, Range, Token};
+use crate::telemetry::Telemetry;
+
+/// The service `drover.storage.v1.Storage`.
+pub struct Server {
+    pub queries: Arc<Queries>,
+    pub telemetry: Telemetry,
+}
+
+impl Server {
+    async fn latest(&self, request: wire::GetLatestRequest) -> Result<wire::GetLatestResponse, ApiError> {
+        let device = decode::device(&request.tenant, &request.device)?;
+        let rows = LATEST.of("limit", request.limit)?;
+        let page = self.queries.latest(&device, &request.page_token, rows).await?;
+        Ok(wire::GetLatestResponse {
+            points: page.rows.into_iter().map(encode::point).collect(),
+            next_page_token: page.next.map(|field| field.to_string()).unwrap_or_default(),
+        })
+    }
+
+    async fn range(&self, request: wire::GetRangeRequest) -> Result<wire::GetRangeResponse, ApiError> {
+        let range = Range {
+            series: decode::series(&request.tenant, &request.device, &request.field)?,
+            from_ms: request.from_ms,
+            to_ms: decode::end(request.to_ms),
+            step_ms: request.step_ms,
+            rows: RANGE.of("limit", request.limit)?,
+            token: Token::parse(&request.page_token)?,
+        };
+        let answer = self.queries.range(&range).await?;
+        Ok(wire::GetRangeResponse {
+            points: answer.points.into_iter().map(encode::point).collect(),
+            steps: answer.steps.into_iter().map(encode::step).collect(),
+            next_from_ms: answer.next.map(|next| next.time_ms).unwrap_or_default(),
+            next_page_token: encode::token(answer.next),
+        })
+    }
+
+    async fn messages(&self, request: wire::GetMessagesRequest) -> Result<wire::GetMessagesResponse, ApiError> {
+        let device = decode::device(&request.tenant, &request.device)?;
+        let rows = MESSAGES.of("limit", request.limit)?;
+        let token = Token::parse(&request.page_token)?;
+        let to_ms = decode::end(request.to_ms);
+        let page = self.queries.messages(&device, request.from_ms, to_ms, token, rows).await?;
+        Ok(wire::GetMessagesResponse {
+            messages: page.rows.into_iter().map(encode::message).collect(),
+            next_page_token: encode::token(page.next),
+        })
+    }
+
+    fn answer<T>(&self, method: &'static str, outcome: Result<T, ApiError>) -> Result<Response<T>, Status> {
+        self.telemetry.answered(method, outcome.as_ref().map(drop).map_err(|error| error.code));
+        outcome.map(Response::new).map_err(|error| to_status(&error))
+    }
+}
+
+#[tonic::async_trait]
+impl Storage for Server {
+    async fn get_latest(
+        &self,
+        request: Request<wire::GetLatestRequest>,
+    ) -> Result<Response<wire::GetLatestResponse>, Status> {
+        self.answer("latest", self.latest(request.into_inner()).await)
+    }
+
+    async fn get_range(
+        &self,
+        request: Request<wire::GetRangeRequest>,
+    ) -> Result<Response<wire::GetRangeResponse>, Status> {
+        self.answer("range", self.range(request.into_inner()).await)
+    }
+
+    async fn get_messages(
+        &self,
+        request: Request<wire::GetMessagesRequest>,
+    ) -> Result<Response<wire::GetMessagesResponse>, Status> {
+        self.answer("messages", self.messages(request.into_inner()).await)
+    }
+}
