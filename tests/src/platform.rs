@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -190,7 +191,9 @@ fn profile() -> anyhow::Result<PathBuf> {
 /// An offset at which every port is free now.
 fn free_offset() -> anyhow::Result<u16> {
     let seed = u16::try_from(std::process::id() % 20_000)?;
-    let candidates = (0..200).map(|i| 10_000 + (seed + i * 97) % 40_000);
+    // Tests of one process run side by side: each takes candidates of its own.
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let candidates = (0..200).map(|_| 10_000 + (seed + NEXT.fetch_add(1, Ordering::Relaxed) % 300 * 97) % 40_000);
     let free = |offset: u16| PORTS.iter().all(|port| TcpListener::bind(("127.0.0.1", port + offset)).is_ok());
     candidates.into_iter().find(|offset| free(*offset)).context("no free ports")
 }
