@@ -1,14 +1,18 @@
-//! Compiles `proto/` without protoc.
+//! Compiles `proto/` without protoc: code, and the descriptors that reflection tells.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = "../../proto";
     let files = ["types", "registry", "rules", "ingress", "shadow", "storage"]
         .map(|name| format!("{root}/drover/{name}/v1/{name}.proto"));
     println!("cargo:rerun-if-changed={root}");
-    let descriptors = protox::compile(files, [root])?;
+    let mut compiler = protox::Compiler::new([root])?;
+    compiler.include_imports(true).open_files(files)?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
+    let descriptors = compiler.file_descriptor_set();
     // The paths of all methods whose `idempotency_level` is anything but unknown.
     let mut idempotent = String::new();
     for file in &descriptors.file {
@@ -20,8 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
     }
-    let out = std::env::var("OUT_DIR")?;
-    std::fs::write(Path::new(&out).join("idempotent.rs"), format!("&[\n{idempotent}]\n"))?;
+    std::fs::write(out.join("idempotent.rs"), format!("&[\n{idempotent}]\n"))?;
     tonic_prost_build::configure().compile_fds(descriptors)?;
     Ok(())
 }

@@ -3,13 +3,14 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 /// Ports that `up` binds; a test moves them all by one offset.
-const PORTS: [u16; 9] = [1883, 8883, 8080, 9092, 7071, 7072, 7073, 7075, 9464];
+const PORTS: [u16; 10] = [1883, 8883, 8080, 9092, 7071, 7072, 7073, 7074, 7075, 9464];
 /// How long a start or a drain may take before the test gives up; generous, since machines are shared.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a state.
@@ -191,7 +192,9 @@ fn profile() -> anyhow::Result<PathBuf> {
 /// An offset at which every port is free now.
 fn free_offset() -> anyhow::Result<u16> {
     let seed = u16::try_from(std::process::id() % 20_000)?;
-    let candidates = (0..200).map(|i| 10_000 + (seed + i * 97) % 40_000);
+    // Tests of one process run side by side: each takes candidates of its own.
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let candidates = (0..200).map(|_| 10_000 + (seed + NEXT.fetch_add(1, Ordering::Relaxed) % 300 * 97) % 40_000);
     let free = |offset: u16| PORTS.iter().all(|port| TcpListener::bind(("127.0.0.1", port + offset)).is_ok());
     candidates.into_iter().find(|offset| free(*offset)).context("no free ports")
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use serde::Deserialize;
 
 /// What may depend on several services.
-const SEVERAL_SERVICES: [&str; 2] = ["drover", "drover-tests"];
+const SEVERAL_SERVICES: [&str; 3] = ["drover", "drover-tests", "xtask"];
 const SERVICES: [&str; 7] = [
     "drover-ingress",
     "drover-registry",
@@ -144,7 +144,7 @@ fn file_rules(path: &str, text: &str) -> Vec<String> {
 fn sources(root: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
     let mut folders: Vec<PathBuf> =
-        ["crates", "services", "loadtest", "tests", "xtask"].iter().map(|name| root.join(name)).collect();
+        ["crates", "services", "examples", "loadtest", "tests", "xtask"].iter().map(|name| root.join(name)).collect();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
             let path = entry?.path();

@@ -1,4 +1,5 @@
-//! Serves gRPC: to this process over the in-memory pipe, to others over TCP with the administrator's token.
+//! Serves gRPC: to this process over the in-memory pipe, to others over TCP with the administrator's token, there with
+//! reflection, so that `grpcurl` needs no files.
 //!
 //! The pipe is trusted because only this process can reach it. Every server also answers the standard question
 //! (`grpc.health.v1`) whether it is there.
@@ -59,12 +60,20 @@ pub async fn serve(
     let pipe = builder()
         .add_routes(routes.clone())
         .serve_with_incoming_shutdown(network.listen(service), shutdown.clone().cancelled_owned());
+    let reflected = with_reflection(routes);
     let tcp = listeners
         .into_iter()
-        .map(|listener| serve_tcp(listener, routes.clone(), network, shutdown.clone().cancelled_owned()));
+        .map(|listener| serve_tcp(listener, reflected.clone(), network, shutdown.clone().cancelled_owned()));
     let tcp = futures::future::try_join_all(tcp);
     futures::future::try_join(pipe, tcp).await.map_err(server)?;
     Ok(())
+}
+
+/// The routes, and what tells of all our services by the reflection protocol.
+fn with_reflection(routes: Routes) -> Routes {
+    let builder = tonic_reflection::server::Builder::configure();
+    let service = builder.register_encoded_file_descriptor_set(drover_proto::DESCRIPTORS).build_v1();
+    routes.add_service(service.expect("the descriptors are those of the build"))
 }
 
 fn serve_tcp(
@@ -262,6 +271,35 @@ mod tests {
             let refused = echo(stranger.client("echo")).await.expect_err("no token, no service");
             assert_eq!(refused.code(), Code::Unauthenticated);
         }
+        shutdown.cancel();
+        server.await.expect("ends on shutdown");
+    }
+
+    #[tokio::test]
+    async fn over_tcp_services_are_told_by_reflection_to_who_has_the_token() {
+        use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+        use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+        use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+        use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
+        async fn ask(client: Client, question: MessageRequest) -> Result<ServerReflectionResponse, Status> {
+            let request = ServerReflectionRequest { host: String::new(), message_request: Some(question) };
+            let asked = tokio_stream::once(request);
+            let mut answers = ServerReflectionClient::new(client).server_reflection_info(asked).await?.into_inner();
+            Ok(answers.message().await?.expect("an answer to the question"))
+        }
+        let here = Network::with_admin_token(HashMap::new(), AdminToken::new("right"));
+        let (address, shutdown, server) = served(&here).await;
+        let client = || knowing("right", address).client("echo");
+        let listed = ask(client(), MessageRequest::ListServices(String::new())).await.expect("told");
+        let Some(MessageResponse::ListServicesResponse(listed)) = listed.message_response else { panic!("{listed:?}") };
+        let names: Vec<String> = listed.service.into_iter().map(|service| service.name).collect();
+        assert!(names.contains(&"drover.registry.v1.Registry".to_owned()), "{names:?}");
+        let symbol = MessageRequest::FileContainingSymbol("drover.storage.v1.Storage".into());
+        let found = ask(client(), symbol).await.expect("told").message_response;
+        assert!(matches!(found, Some(MessageResponse::FileDescriptorResponse(_))), "{found:?}");
+        let stranger = knowing("wrong", address).client("echo");
+        let refused = ask(stranger, MessageRequest::ListServices(String::new())).await.expect_err("no token");
+        assert_eq!(refused.code(), Code::Unauthenticated);
         shutdown.cancel();
         server.await.expect("ends on shutdown");
     }

@@ -10,6 +10,9 @@ pub use convert::Field;
 pub use idempotent::is_idempotent;
 pub use status::{from_status, to_status};
 
+/// Descriptors of every message and service, an encoded `google.protobuf.FileDescriptorSet`; for reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 /// Declared objects and identities.
 pub mod types {
     pub mod v1 {

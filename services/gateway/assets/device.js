@@ -81,12 +81,20 @@ const first = values.querySelector("[data-number]");
 if (first) choose(first.dataset.field);
 tellTimes();
 
+function heard(time) {
+  const shown = document.getElementById("heard");
+  shown.hidden = false;
+  shown.querySelector("time").dateTime = time;
+  shown.querySelector("time").textContent = ago(time);
+}
+
 const list = messageList(document.getElementById("messages"), document.getElementById("no-messages"));
 const showState = streamState(document.getElementById("stream-state"));
 let opened = false;
 follow({ filter: "#", device }, {
   message(message) {
     list.message(message);
+    heard(message.time);
     for (const [field, value] of scalars(message.payload ?? "")) {
       showValue(field, value, message.time);
       if (field === chosen && typeof value === "number") {

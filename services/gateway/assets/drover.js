@@ -36,7 +36,7 @@ export function follow(query, { message, dropped = () => {}, state = () => {} })
   addEventListener("pagehide", () => source.close());
 }
 
-/** The scalars of a JSON payload by name; nested members are joined by dots, as in storage. */
+/** The scalars of a JSON payload by name; nested members are joined by dots, elements of arrays numbered, as in storage. */
 export function scalars(payload) {
   let value;
   try {
@@ -47,8 +47,8 @@ export function scalars(payload) {
   const found = new Map();
   const walk = (node, name) => {
     if (node !== null && typeof node === "object") {
-      if (Array.isArray(node)) return;
-      for (const [key, member] of Object.entries(node)) walk(member, name ? `${name}.${key}` : key);
+      const place = (key) => (Array.isArray(node) ? `${name}[${key}]` : name ? `${name}.${key}` : key);
+      for (const [key, member] of Object.entries(node)) walk(member, place(key));
     } else if (node !== null) {
       found.set(name || "value", node);
     }

@@ -125,8 +125,12 @@ pub async fn delete_named(State(api): State<Arc<Api>>, at: At) -> Answer<Deleted
 }
 
 async fn remove(api: &Api, at: &At, name: &str) -> Answer<Deleted> {
-    let request =
-        DeleteShadowRequest { tenant: at.tenant.to_string(), device: at.device()?.into(), name: name.to_owned() };
+    let request = DeleteShadowRequest {
+        tenant: at.tenant.to_string(),
+        device: at.device()?.into(),
+        name: name.to_owned(),
+        id: Vec::new(),
+    };
     let version = api.shadow.call(async |mut client| client.delete_shadow(request).await).await?.version;
     Ok(Json(Deleted { version }))
 }

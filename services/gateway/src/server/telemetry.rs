@@ -25,7 +25,7 @@ const MESSAGES_MAX: u32 = 1_000;
 /// The query of telemetry.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TelemetryQuery {
     /// The field, `battery.voltage` for example; absent: the newest point of every field.
     field: Option<String>,
@@ -38,6 +38,8 @@ pub struct TelemetryQuery {
     /// Most points or steps; 1,000 where absent.
     #[param(minimum = 1, maximum = 10000)]
     limit: Option<u32>,
+    /// The `nextPageToken` of the answer before, the rest of the query unchanged.
+    page_token: Option<String>,
 }
 
 /// Points or steps, oldest first.
@@ -48,12 +50,16 @@ pub struct Samples {
     /// The `from` that goes on; absent: this was all.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_from: Option<String>,
+    /// Asks for what comes exactly behind; absent: this was all.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(required = false)]
+    next_page_token: String,
 }
 
 /// The query of messages.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MessagesQuery {
     /// Where the span begins: `-1h` (where absent), milliseconds since 1970, or an ISO 8601 time.
     from: Option<String>,
@@ -62,6 +68,8 @@ pub struct MessagesQuery {
     /// Most messages; 100 where absent.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
+    /// The `nextPageToken` of the answer before, the rest of the query unchanged.
+    page_token: Option<String>,
 }
 
 /// A field's points or steps in a span of time; without a field the newest point of each.
@@ -79,10 +87,15 @@ async fn latest(api: &Api, at: &At, query: &TelemetryQuery) -> Answer<Samples> {
     if let Some((name, _)) = alone.into_iter().find(|(_, given)| *given) {
         return Err(ApiError::invalid(name, "goes with a field").into());
     }
-    let request = GetLatestRequest { tenant: at.tenant.to_string(), device: at.device()?.into() };
+    let request = GetLatestRequest {
+        tenant: at.tenant.to_string(),
+        device: at.device()?.into(),
+        limit: within("limit", query.limit, SAMPLES_MAX)?,
+        page_token: query.page_token.clone().unwrap_or_default(),
+    };
     let latest = api.storage.call(async |mut client| client.get_latest(request).await).await?;
     let items = latest.points.into_iter().map(|point| Sample::Point(point.into())).collect();
-    Ok(Json(Samples { items, next_from: None }))
+    Ok(Json(Samples { items, next_from: None, next_page_token: latest.next_page_token }))
 }
 
 async fn range(api: &Api, at: &At, field: &str, query: &TelemetryQuery) -> Answer<Samples> {
@@ -95,12 +108,13 @@ async fn range(api: &Api, at: &At, field: &str, query: &TelemetryQuery) -> Answe
         to_ms: span.to_ms,
         step_ms: step(query.step.as_deref())?,
         limit: within("limit", query.limit, SAMPLES_MAX)?,
+        page_token: query.page_token.clone().unwrap_or_default(),
     };
     let range = api.storage.call(async |mut client| client.get_range(request).await).await?;
     let points = range.points.into_iter().map(|point| Sample::Point(point.into()));
     let steps = range.steps.into_iter().map(|step| Sample::Step(step.into()));
     let next_from = (range.next_from_ms > 0).then(|| iso(range.next_from_ms));
-    Ok(Json(Samples { items: points.chain(steps).collect(), next_from }))
+    Ok(Json(Samples { items: points.chain(steps).collect(), next_from, next_page_token: range.next_page_token }))
 }
 
 /// Messages of a device in a span of time, newest first.
@@ -119,10 +133,11 @@ pub async fn messages(
         from_ms: span.from_ms,
         to_ms: span.to_ms,
         limit: within("limit", query.limit, MESSAGES_MAX)?,
+        page_token: query.page_token.unwrap_or_default(),
     };
     let found = api.storage.call(async |mut client| client.get_messages(request).await).await?;
     let items = found.messages.into_iter().map(KeptMessage::from).collect();
-    Ok(Json(List { items, next_page_token: String::new() }))
+    Ok(Json(List { items, next_page_token: found.next_page_token }))
 }
 
 /// A number of a query; absent: 0, which leaves it to the service.

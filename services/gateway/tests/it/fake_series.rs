@@ -29,7 +29,10 @@ fn point(time_ms: u64, number: f64) -> Point {
 impl Storage for FakeStorage {
     async fn get_latest(&self, request: Request<GetLatestRequest>) -> Answer<GetLatestResponse> {
         let known = request.into_inner().tenant == "home";
-        Ok(Response::new(GetLatestResponse { points: if known { vec![point(1_000, 21.5)] } else { vec![] } }))
+        Ok(Response::new(GetLatestResponse {
+            points: if known { vec![point(1_000, 21.5)] } else { vec![] },
+            ..Default::default()
+        }))
     }
 
     /// Points at both ends of the span, or one step as wide as asked for; the limit is the count of the step.
@@ -37,17 +40,17 @@ impl Storage for FakeStorage {
         let GetRangeRequest { from_ms, to_ms, step_ms, limit, .. } = request.into_inner();
         if step_ms == 0 {
             let points = vec![point(from_ms, 1.0), point(to_ms, 2.0)];
-            return Ok(Response::new(GetRangeResponse { points, steps: vec![], next_from_ms: to_ms }));
+            return Ok(Response::new(GetRangeResponse { points, next_from_ms: to_ms, ..Default::default() }));
         }
         let step = Step { time_ms: from_ms, count: limit.into(), average: 1.5, minimum: 1.0, maximum: step_ms as f64 };
-        Ok(Response::new(GetRangeResponse { points: vec![], steps: vec![step], next_from_ms: 0 }))
+        Ok(Response::new(GetRangeResponse { steps: vec![step], ..Default::default() }))
     }
 
     async fn get_messages(&self, request: Request<GetMessagesRequest>) -> Answer<GetMessagesResponse> {
         let request = request.into_inner();
         let payload = format!("{}-{}", request.device, request.limit).into_bytes();
         let message = StoredMessage { id: vec![1; 16], time_ms: request.to_ms, topic: "a".into(), qos: 1, payload };
-        Ok(Response::new(GetMessagesResponse { messages: vec![message] }))
+        Ok(Response::new(GetMessagesResponse { messages: vec![message], ..Default::default() }))
     }
 }
 

@@ -82,7 +82,7 @@ pub async fn device(
     Path(name): Path<String>,
 ) -> Response {
     match find(&api, &session, &name).await {
-        Ok(filled) => templates::html(&filled(Page::new(&session, &caller, "device"))),
+        Ok(filled) => templates::html(&filled(Page::new(&session, &caller, "devices"))),
         Err(error) => templates::failure(error),
     }
 }
@@ -91,7 +91,7 @@ async fn find(api: &Api, session: &Session, name: &str) -> Result<impl FnOnce(Pa
     let device = DeviceId::new(name).map_err(|error| ApiError::invalid("device", error.to_string()))?;
     let tenant = session.ticket.tenant.to_string();
     let request = GetDeviceRequest { tenant: tenant.clone(), name: device.to_string() };
-    let latest = GetLatestRequest { tenant, device: device.to_string() };
+    let latest = GetLatestRequest { tenant, device: device.to_string(), ..GetLatestRequest::default() };
     let storage = api.storage.hurried(VALUES_DEADLINE);
     let (known, latest) = tokio::join!(
         api.registry.call(async |mut client| client.get_device(request).await),
@@ -102,12 +102,14 @@ async fn find(api: &Api, session: &Session, name: &str) -> Result<impl FnOnce(Pa
         tracing::debug!(%error, "a page is shown without last values");
         Vec::new()
     });
+    let heard = points.iter().map(|point| point.time_ms).max().map(iso);
     let mut values: Vec<Value> = points.into_iter().map(|point| value(point.into())).collect();
     values.sort_by(|a, b| a.field.cmp(&b.field));
     Ok(move |page| templates::Device {
         page,
         device,
         values,
+        heard,
         policies: spec.policies,
         labels: meta.labels.into_iter().collect(),
         attributes: spec.attributes.into_iter().collect(),

@@ -53,6 +53,8 @@ pub struct Device {
     pub page: Page,
     pub device: Shown,
     pub values: Vec<Value>,
+    /// When its last message came, ISO 8601.
+    pub heard: Option<String>,
     pub policies: Vec<String>,
     pub labels: Vec<(String, String)>,
     pub attributes: Vec<(String, String)>,
