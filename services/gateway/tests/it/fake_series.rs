@@ -70,7 +70,7 @@ impl Shadow for FakeShadow {
     }
 
     async fn delete_shadow(&self, request: Request<DeleteShadowRequest>) -> Answer<DeleteShadowResponse> {
-        let DeleteShadowRequest { tenant, device, name } = request.into_inner();
+        let DeleteShadowRequest { tenant, device, name, id: _ } = request.into_inner();
         self.0.lock().unwrap().remove(&(tenant, device, name));
         Ok(Response::new(DeleteShadowResponse { version: 2 }))
     }
