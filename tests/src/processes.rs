@@ -23,7 +23,7 @@ const PROCESSES: [(&str, &str, u16); 6] = [
     ("registry", "registry", 9464),
 ];
 /// Other ports of the configuration files.
-const PORTS: [u16; 10] = [1883, 1884, 8883, 8884, 8080, 7071, 7073, 7173, 7075, 7175];
+const PORTS: [u16; 12] = [1883, 1884, 8883, 8884, 8080, 8081, 8082, 7071, 7073, 7173, 7075, 7175];
 /// How long the processes may take for anything before the test gives up; generous, since machines are shared.
 const PATIENCE: Duration = Duration::from_secs(180);
 

@@ -38,6 +38,8 @@ const MERGED: [(&str, &str); 1] = [("ingress.http.listen", "gateway.listen")];
 
 /// Longest wait for threads that are busy when everything else has ended.
 const LAST_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+/// Under which name `/readyz` tells of a process that has not begun.
+const START: &str = "start";
 /// Under which name `/readyz` tells of the log.
 const LOG: &str = "log";
 
@@ -278,19 +280,22 @@ async fn serve(plan: Plan, data: PathBuf) -> anyhow::Result<()> {
     let shutdown = shutdown_on_signal()?;
     data::create(&data)?;
     process::register(&metrics, &*clock);
+    let pki = plan.pki.clone().unwrap_or_else(|| data::pki_path(&data));
+    let text = welcome::text(&parts, &data, &pki); // before any part takes its sockets
+    // Until all parts are there to speak for themselves, the process is not ready.
+    let starting = health.service(START);
     let admin = spawn_admin(&parts, &health, &metrics, &shutdown)?;
     // Taking the log's lock first keeps a second process from touching anything else in the directory.
     let log = bus::open(&plan.shared.bus, &data::bus_path(&data), clock.clone())?;
     let network = network(&plan, &data)?;
     network.register(&metrics);
-    let pki = plan.pki.clone().unwrap_or_else(|| data::pki_path(&data));
     match plan.one_process {
         true => {
             drop(drover_registry::pki::ensure(&pki, &plan.shared.security.hostnames, &*clock).context("certificates")?)
         }
         false => refuse_missing_certificates(&plan, &pki)?,
     }
-    let (ready, text) = (health.service(LOG), welcome::text(&parts, &data, &pki));
+    let ready = health.service(LOG);
     if bus::prepare(&*log.bus, &plan.shared.bus, &ready, &shutdown).await?.is_none() {
         return Ok(());
     }
@@ -301,6 +306,7 @@ async fn serve(plan: Plan, data: PathBuf) -> anyhow::Result<()> {
     let mut tasks = process.dependencies(&plan, ready, &shutdown);
     tasks.push(admin);
     tasks.extend(process.tasks(plan, parts, &shutdown)?);
+    starting.ready();
     let greeting = process.health.clone();
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(async move {
         greeting.all_ready().await;

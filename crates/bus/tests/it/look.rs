@@ -40,6 +40,10 @@ fn last_segment(directory: &Path) -> PathBuf {
     logs.max().expect("has segments")
 }
 
+fn journal(directory: &Path) -> PathBuf {
+    files(directory).into_keys().find(|path| path.extension().is_some_and(|e| e == "journal")).expect("has a journal")
+}
+
 fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = std::fs::read(path).expect("reads");
     change(&mut bytes);
@@ -79,7 +83,7 @@ async fn damage_another_format_and_foreign_files_are_refused_in_the_words_of_ope
         |directory: &Path| change(&last_segment(directory), |bytes| bytes[3] ^= 1),
         |directory: &Path| std::fs::write(directory.join("FORMAT"), "9\n").expect("writes"),
         |directory: &Path| std::fs::remove_file(directory.join("FORMAT")).expect("removes"),
-        |directory: &Path| change(&directory.join("0000000000.journal"), |bytes| bytes[30] ^= 1),
+        |directory: &Path| change(&journal(directory), |bytes| bytes[30] ^= 1),
     ] {
         let directory = tempfile::tempdir().expect("a directory");
         fill(directory.path()).await;

@@ -65,7 +65,10 @@ fn all_unknown_keys_are_told_at_once_each_with_its_layer() {
 #[test]
 fn a_wrong_value_is_named_with_its_layer_and_what_is_allowed() {
     for (setting, expected) in [
-        ("bus.kafka.replication_factor=x", "bus.kafka.replication_factor: found string \"x\", expected u16"),
+        (
+            "bus.kafka.replication_factor=x",
+            "bus.kafka.replication_factor: invalid type: found string \"x\", expected u16",
+        ),
         ("bus.kind=\"kafka\"", "bus.kafka.brokers: no brokers are named"),
         ("registry.partitions=0", "registry.partitions: is 0, allowed are 1 to 1024"),
         (

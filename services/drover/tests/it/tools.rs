@@ -57,7 +57,8 @@ fn the_doctor_notices_a_log_that_up_would_refuse() {
     let told = findings.iter().find(|finding| finding["check"] == "log").expect("looked at").to_string();
     assert!(!healthy && told.contains("in use by another process"), "{told}");
     assert!(up.stop().success());
-    let journal = data.path().join("bus/0000000000.journal");
+    let bus = std::fs::read_dir(data.path().join("bus")).expect("lists").flatten().map(|entry| entry.path());
+    let journal = bus.into_iter().find(|path| path.extension().is_some_and(|e| e == "journal")).expect("a journal");
     let mut bytes = std::fs::read(&journal).expect("there");
     bytes[30] ^= 1;
     std::fs::write(&journal, bytes).expect("written");
@@ -83,6 +84,16 @@ fn metric(word: &str) -> Option<&str> {
     ours.then(|| word.trim_end_matches(suffix.unwrap_or_default()))
 }
 
+/// Whether a service registers a metric of this name: one with labels is not exposed before it has counted something.
+fn is_registered(name: &str) -> bool {
+    let Some((service, rest)) = name.strip_prefix("drover_").and_then(|name| name.split_once('_')) else {
+        return false;
+    };
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let text = std::fs::read_to_string(root.join(service).join("src/telemetry.rs")).unwrap_or_default();
+    text.contains(&format!("\"{rest}\""))
+}
+
 #[test]
 fn the_dashboard_names_only_metrics_that_exist() {
     let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/dashboards/drover.json");
@@ -96,7 +107,10 @@ fn the_dashboard_names_only_metrics_that_exist() {
     for expression in expressions.map(|target| target["expr"].as_str().expect("an expression")) {
         let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         for name in words.filter_map(metric) {
-            assert!(known.contains(&name), "{name} in {expression} is not among {known:?}");
+            assert!(
+                known.contains(&name) || is_registered(name),
+                "{name} in {expression} is neither among {known:?} nor registered"
+            );
             named += 1;
         }
     }

@@ -8,6 +8,7 @@ use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::MethodRouter;
+use drover_types::object::{DeviceSpec, PolicySpec, RuleSpec};
 use drover_types::{ApiError, DEFAULT_TENANT};
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
@@ -34,7 +35,7 @@ macro_rules! routes {
 
         /// What the handlers say of themselves.
         #[derive(OpenApi)]
-        #[openapi(paths($($($module::$handler),+),+), components(schemas(ErrorBody)))]
+        #[openapi(paths($($($module::$handler),+),+), components(schemas(ErrorBody, DeviceSpec, PolicySpec, RuleSpec)))]
         struct Handlers;
 
         /// Method and path of every route.

@@ -52,7 +52,9 @@ impl Node {
     }
 
     fn heard(&self) -> Vec<String> {
-        self.0.lock().expect("no panic").iter().map(|request| request.credential_id.clone()).collect()
+        let heard = self.0.lock().expect("no panic");
+        // A device's first credential ends its connections without one: that is told too, and not asked for here.
+        heard.iter().filter(|request| !request.anonymous).map(|request| request.credential_id.clone()).collect()
     }
 }
 

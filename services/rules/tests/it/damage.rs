@@ -57,7 +57,9 @@ async fn a_damaged_partition_does_not_stop_the_rules_on_the_others() {
     bus.close().await;
     drop((world, bus));
 
-    let damaged = 20;
+    // A message of the partition that has the fewest.
+    let alike = |n: &u16| (0..MESSAGES).filter(|other| partition(*other) == partition(*n)).count();
+    let damaged = (16..32).min_by_key(alike).expect("some message");
     let file = damage(directory.path(), damaged);
     let world = World::on(Arc::new(open(directory.path()))).await;
     let running = world.start("a", EngineFaults::default());
