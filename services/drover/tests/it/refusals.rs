@@ -67,16 +67,16 @@ fn a_wrong_value_is_named_with_its_layer_and_what_is_allowed() {
     for (setting, expected) in [
         (
             "bus.kafka.replication_factor=x",
-            "bus.kafka.replication_factor: invalid type: found string \"x\", expected u16",
+            "--set: bus.kafka.replication_factor: invalid type: found string \"x\", expected u16",
         ),
-        ("bus.kind=\"kafka\"", "bus.kafka.brokers: no brokers are named"),
-        ("registry.partitions=0", "registry.partitions: is 0, allowed are 1 to 1024"),
+        ("bus.kind=\"kafka\"", "configuration: bus.kafka.brokers: no brokers are named"),
+        ("registry.partitions=0", "--set: registry.partitions: is 0, allowed are 1 to 1024"),
         (
             "kafka.listen=[\"0.0.0.0:9092\"]",
-            "kafka.listen: 0.0.0.0:9092 is not a loopback address; the listener has no authentication, so only 127.0.0.1 and ::1 are allowed",
+            "--set: kafka.listen: 0.0.0.0:9092 is not a loopback address; the listener has no authentication, so only 127.0.0.1 and ::1 are allowed",
         ),
     ] {
-        assert_eq!(one_line(&refused(&mut checked(&["--set", setting]), 1)), format!("drover: --set: {expected}"));
+        assert_eq!(one_line(&refused(&mut checked(&["--set", setting]), 1)), format!("drover: {expected}"));
     }
     let missing = refused(&mut checked(&["--config", "/nonexistent/drover.toml"]), 1);
     assert!(
