@@ -1,5 +1,5 @@
-//! Every file operation fails once, and for a while: nothing acknowledged is lost, no transaction shows by half, receipts
-//! tell the truth, and the log works again when the disk does; also if power fails meanwhile.
+//! File operations fail, a sample of them one by one, once and for a while: nothing acknowledged is lost, no
+//! transaction shows by half, receipts tell the truth, and the log works again when the disk does; also if power fails.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
