@@ -104,6 +104,9 @@ fn report(recovery: &Recovery) {
         let (from, to) = (rewound.from, rewound.to);
         tracing::warn!(group, topic, partition, from, to, "committed offset moved back to the end of its partition");
     }
+    for path in &recovery.strange {
+        tracing::warn!(path = %path.display(), "not of the log and left alone; move it away");
+    }
     for path in &recovery.removed {
         tracing::info!(path = %path.display(), "remains removed");
     }

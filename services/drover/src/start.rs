@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
+use drover_bus::embedded::EmbeddedBus;
 use drover_host::bus::OpenBus;
 use drover_host::config::{
     Anonymous, BusKind, ConfigError, Layers, NetworkConfig, SecurityConfig, Shared, UnknownKeys,
@@ -305,6 +306,9 @@ async fn serve(plan: Plan, data: PathBuf) -> anyhow::Result<()> {
     let (drain, greets) = (plan.shared.process.drain, plan.one_process);
     let mut tasks = process.dependencies(&plan, ready, &shutdown);
     tasks.push(admin);
+    tasks.extend(
+        process.log.embedded.clone().map(|log| Task { name: LOG, body: Box::pin(unbroken(log, shutdown.clone())) }),
+    );
     tasks.extend(process.tasks(plan, parts, &shutdown)?);
     starting.ready();
     let greeting = process.health.clone();
@@ -319,6 +323,14 @@ async fn serve(plan: Plan, data: PathBuf) -> anyhow::Result<()> {
         embedded.close().await;
     }
     Ok(ended?)
+}
+
+/// Ends with an error when the log does: nothing would be acknowledged any more.
+async fn unbroken(log: EmbeddedBus, shutdown: Shutdown) -> anyhow::Result<()> {
+    match shutdown.run_until_cancelled(log.broken()).await {
+        Some(()) => anyhow::bail!("the writer of the log has failed; start again, which repairs what it has left"),
+        None => Ok(()),
+    }
 }
 
 /// Separate processes share what `drover init` has made: an authority of its own would be known to nobody else.

@@ -89,6 +89,7 @@ async fn work(
         telemetry: telemetry.clone(),
         ready: ports.ready.clone(),
         member: config.member.clone(),
+        missing: feed.missing(),
         faults,
     };
     tails.spawn(lag::watch(ports.bus.clone(), telemetry.clone(), shutdown.clone()));

@@ -196,15 +196,16 @@ fn is_passing(code: ErrorCode) -> bool {
         | ErrorCode::ResourceExhausted
         | ErrorCode::Aborted
         | ErrorCode::Internal
-        | ErrorCode::Unavailable => true,
+        | ErrorCode::Unavailable
+        // Of who asks, not of what is asked: a wrong token, or an ingress of another version.
+        | ErrorCode::Unauthenticated
+        | ErrorCode::Unimplemented => true,
         ErrorCode::InvalidArgument
         | ErrorCode::NotFound
         | ErrorCode::AlreadyExists
         | ErrorCode::PermissionDenied
         | ErrorCode::FailedPrecondition
         | ErrorCode::OutOfRange
-        | ErrorCode::Unimplemented
-        | ErrorCode::DataLoss
-        | ErrorCode::Unauthenticated => false,
+        | ErrorCode::DataLoss => false,
     }
 }

@@ -160,6 +160,14 @@ impl EmbeddedBus {
         }
     }
 
+    /// Returns if the writer ends in a panic: from then on nothing is written, and only a new start helps.
+    pub async fn broken(&self) {
+        let mut broken = self.shared().broken.subscribe();
+        if broken.wait_for(|broken| *broken).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Commits offsets for consumers of another group protocol, which does its own fencing. Durable when it returns.
     pub async fn store_offsets(&self, group: &str, offsets: Vec<GroupOffset>) -> Result<(), ReadError> {
         if let Some(unknown) = offsets.iter().find(|offset| self.shared().partition(&offset.at).is_none()) {

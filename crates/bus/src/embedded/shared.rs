@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::EmbeddedOptions;
@@ -62,6 +63,8 @@ pub(super) struct Shared {
     groups: Mutex<Groups>,
     holders: Mutex<Holders>,
     trouble: Mutex<Option<Trouble>>,
+    /// The writer has ended in a panic.
+    pub broken: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -75,6 +78,7 @@ impl Shared {
             groups: Mutex::default(),
             holders: Mutex::default(),
             trouble: Mutex::default(),
+            broken: watch::Sender::new(false),
         }
     }
 

@@ -89,6 +89,8 @@ pub(super) struct View {
 pub(super) enum Located {
     /// Nothing there yet.
     End,
+    /// Nothing there any more.
+    Gone,
     Memory(Vec<Section>),
     /// In this file; if it has none, go on at the offset.
     File(Search, Offset),
@@ -193,7 +195,7 @@ impl View {
         }
     }
 
-    /// Finds records of `partition` from `from` on; `from` is within the bounds.
+    /// Finds records of `partition` from `from` on; [`Located::Gone`] if retention was faster than who has checked the bounds.
     pub fn locate(&self, partition: Partition, from: Offset, bytes_max: usize) -> Located {
         let index = partition as usize;
         if from >= self.ends[index] {
@@ -203,7 +205,9 @@ impl View {
         if tail.front().is_some_and(|oldest| oldest.head.base <= from) {
             return Located::Memory(from_tail(tail, from, bytes_max));
         }
-        let segment = self.segments.partition_point(|s| s.bases[index] <= from) - 1;
+        let Some(segment) = self.segments.partition_point(|s| s.bases[index] <= from).checked_sub(1) else {
+            return Located::Gone;
+        };
         let next = self.segments.get(segment + 1).map_or(self.ends[index], |next| next.bases[index]);
         Located::File(self.segments[segment].search(partition, Sought::Offset(from)), next)
     }

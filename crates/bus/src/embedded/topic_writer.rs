@@ -156,8 +156,9 @@ impl TopicWriter {
         Ok(())
     }
 
-    /// After a failure: cuts the file back to what is durable and writes again what only the journal has.
-    fn repair(&mut self) -> Result<(), FileError> {
+    /// After a failure: cuts the file back to what is durable, so that what a failed append has left does not come back
+    /// where something else is acknowledged, and writes again what only the journal has.
+    pub fn repair(&mut self) -> Result<(), FileError> {
         if let Some(doubt) = &self.doubt {
             doubt.settle()?;
             self.doubt = None;
@@ -165,7 +166,7 @@ impl TopicWriter {
         if !self.file.is_suspect() {
             return Ok(());
         }
-        self.file.cut()?;
+        self.file.cut_durably()?;
         for sections in self.lazy.clone() {
             self.write(sections)?;
         }
