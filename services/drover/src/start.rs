@@ -10,13 +10,13 @@ use anyhow::Context;
 use drover_bus::embedded::EmbeddedBus;
 use drover_host::bus::OpenBus;
 use drover_host::config::{
-    Anonymous, BusKind, ConfigError, Layers, NetworkConfig, SecurityConfig, Shared, UnknownKeys,
+    Anonymous, BusConfig, BusKind, ConfigError, Layers, NetworkConfig, SecurityConfig, Shared, UnknownKeys,
 };
 use drover_host::dependency::{self, Dependency};
 use drover_host::{
     Calling, Cassandra, Conflict, Entry, Health, ListenSpec, Metrics, Network, NetworkParts, NetworkTls, Ports,
-    Prepared, Ready, Service, ServiceConfig, Shutdown, Sockets, SystemClock, SystemRandom, Task, Transport, admin, bus,
-    process, run_all, shutdown_on_signal, telemetry,
+    Prepared, Ready, Retained, Service, ServiceConfig, Shutdown, Sockets, SystemClock, SystemRandom, Task, Transport,
+    admin, bus, process, run_all, shutdown_on_signal, telemetry,
 };
 use drover_ingress::Ingress;
 use drover_ingress::config::IngressConfig;
@@ -70,6 +70,12 @@ pub fn with_surroundings(layers: Layers, data: &Path) -> Result<Layers, ConfigEr
         .with_default("ingress.tls.client_ca", pki.join("ca.pem"))
         .with_default("ingress.http.allowed_hosts", security.hostnames.clone())
         .with_default("gateway.allowed_hosts", security.hostnames))
+}
+
+/// Whether the log is one of this process alone.
+pub fn is_embedded(layers: &Layers) -> Result<bool, ConfigError> {
+    let bus: BusConfig = layers.section("bus")?;
+    Ok(bus.kind == BusKind::Embedded)
 }
 
 /// Refuses every key that nobody knows, all at once.
@@ -186,6 +192,11 @@ impl Plan {
         }
     }
 
+    /// What the log keeps until the services of this process have consumed it.
+    fn retained(&self) -> Vec<Retained> {
+        self.services.iter().flat_map(|service| service.retains).copied().collect()
+    }
+
     /// The sockets of every part, by part.
     fn specs(&self) -> Vec<(&'static str, Vec<ListenSpec>)> {
         let services = self.services.iter().map(|service| (service.name, service.listeners.clone()));
@@ -287,7 +298,7 @@ async fn serve(plan: Plan, data: PathBuf) -> anyhow::Result<()> {
     let starting = health.service(START);
     let admin = spawn_admin(&parts, &health, &metrics, &shutdown)?;
     // Taking the log's lock first keeps a second process from touching anything else in the directory.
-    let log = bus::open(&plan.shared.bus, &data::bus_path(&data), clock.clone())?;
+    let log = bus::open(&plan.shared.bus, &data::bus_path(&data), clock.clone(), &plan.retained())?;
     let network = network(&plan, &data)?;
     network.register(&metrics);
     match plan.one_process {
@@ -461,6 +472,18 @@ mod tests {
     fn spec(key: &'static str, port: u16) -> ListenSpec {
         let addresses = vec![SocketAddr::from(([127, 0, 0, 1], port))];
         ListenSpec { name: key, key, transport: Transport::Tcp, addresses }
+    }
+
+    #[test]
+    fn the_log_waits_for_storage_where_it_runs_and_else_for_nobody() {
+        let retained = |runs: &dyn Fn(&Entry) -> bool| {
+            let layers = Layers::load(None, &[]).expect("defaults");
+            let services = services::ALL.into_iter().filter(|service| runs(service)).collect();
+            Plan::new(services, layers).expect("defaults are valid").retained()
+        };
+        let telemetry = Retained { topic: drover_types::TELEMETRY_TOPIC, group: drover_storage::GROUP };
+        assert_eq!(retained(&|_| true), [telemetry]);
+        assert_eq!(retained(&|service| service.name != "storage"), []);
     }
 
     #[test]

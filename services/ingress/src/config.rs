@@ -38,6 +38,8 @@ pub struct IngressConfig {
     pub anonymous: AnonymousAccess,
     /// Name of this node in presence reports; unique among replicas, the same after a restart.
     pub node: String,
+    /// Whether a shadow service answers requests to shadows. Without one they are rejected here.
+    pub shadows: bool,
     pub limits: LimitsConfig,
     pub timeouts: Timeouts,
 }
@@ -131,6 +133,7 @@ impl Default for IngressConfig {
             tls: TlsConfig::default(),
             anonymous: AnonymousAccess::default(),
             node: "ingress-0".to_owned(),
+            shadows: true,
             limits: LimitsConfig::default(),
             timeouts: Timeouts::default(),
         }
@@ -176,6 +179,7 @@ impl IngressConfig {
             receive_maximum: self.limits.receive_maximum,
             session_expiry_s_max: u32::try_from(session_expiry_s).unwrap_or(u32::MAX),
             topic_alias_max: TOPIC_ALIAS_MAX,
+            shadows: self.shadows,
         }
     }
 }

@@ -270,7 +270,7 @@ fn refusal(fault: &Fault) -> &'static str {
         Fault::ConnectDenied { .. } | Fault::PublishDenied { .. } => "policy",
         Fault::AuthenticationMethod => "method",
         Fault::ClientIdMissing | Fault::ClientIdTooLong { .. } => "client_id",
-        Fault::Topic(_) | Fault::Qos2 | Fault::Retain => "will",
+        Fault::Topic(_) | Fault::NoShadows { .. } | Fault::Qos2 | Fault::Retain => "will",
         Fault::OverLimit | Fault::Session(AttachError::TooManySessions { .. }) => "over_limit",
         Fault::Session(AttachError::Revoked)
         | Fault::Revoked

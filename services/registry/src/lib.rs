@@ -27,7 +27,7 @@ use drover_proto::registry::v1::registry_server::RegistryServer;
 use tokio::sync::{Mutex, Notify};
 use tonic::service::Routes;
 
-pub use adapters::embedded::{Embedded, OpenError};
+pub use adapters::embedded::Embedded;
 pub use adapters::scylla::Scylla;
 pub use config::{EmbeddedLimits, RegistryConfig, StoreConfig};
 pub use domain::topics::{CHANGES_TOPIC, EVENTS_TOPIC, PRESENCE_TOPIC};

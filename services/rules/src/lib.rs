@@ -95,7 +95,11 @@ async fn work(
     tails.spawn(lag::watch(ports.bus.clone(), telemetry.clone(), shutdown.clone()));
     let outbox = Outbox::new(ports.bus.clone(), ports.network.client("ingress"), config.member, telemetry);
     tails.spawn(engine.run(shutdown.clone()));
-    tails.spawn(outbox.run(shutdown.clone()));
+    let stop = shutdown.clone();
+    tails.spawn(async move {
+        outbox.run(stop).await;
+        Ok(())
+    });
     while let Some(ended) = tails.join_next().await {
         ended.context("a loop of the rules service panicked")??;
     }

@@ -64,6 +64,13 @@ impl SegmentView {
         Indexed { path: &self.path, mark: self.mark, length: self.length }
     }
 
+    /// The first partition of which a record of this segment, before `next`, is at or behind its `consumed` offset.
+    fn first_unconsumed(&self, next: &Self, consumed: &[Offset]) -> Option<Partition> {
+        let ends = self.bases.iter().zip(&next.bases).zip(consumed);
+        let awaited = (0..).zip(ends).find(|(_, ((base, end), consumed))| base < end && *consumed < end);
+        awaited.map(|(partition, _)| partition)
+    }
+
     fn search(&self, partition: Partition, sought: Sought) -> Search {
         let begin = match &self.index {
             Some(index) => Begin::At(sought.begin(&index.partitions[partition as usize].entries)),
@@ -71,6 +78,14 @@ impl SegmentView {
         };
         Search { path: self.path.clone(), mark: self.mark, length: self.length, partition, begin }
     }
+}
+
+/// What retention took out of a view.
+#[derive(Debug)]
+pub(super) struct Expired {
+    pub segments: Vec<SegmentView>,
+    /// The partition whose records have to be consumed before more may go.
+    pub awaited: Option<Partition>,
 }
 
 /// What is readable.
@@ -156,19 +171,25 @@ impl View {
     }
 
     /// Takes away the oldest sealed segments that expired: whose records are all older than `before_ms`, or that are too
-    /// many for `bytes_max`.
-    pub fn expire(&mut self, before_ms: Option<i64>, bytes_max: Option<u64>) -> Vec<SegmentView> {
+    /// many for `bytes_max`. One with a record at or behind the `consumed` offset of its partition stays, and whatever is
+    /// newer with it.
+    pub fn expire(&mut self, before_ms: Option<i64>, bytes_max: Option<u64>, consumed: Option<&[Offset]>) -> Expired {
         let mut bytes: u64 = self.segments.iter().map(|s| s.length).sum();
-        let mut count = 0;
-        for segment in &self.segments[..self.segments.len() - 1] {
+        let (mut count, mut awaited) = (0, None);
+        for pair in self.segments.windows(2) {
+            let (segment, next) = (&pair[0], &pair[1]);
             let newest_ms = segment.newest_ms.iter().max().copied().unwrap_or(i64::MIN);
             if before_ms.is_none_or(|before| newest_ms >= before) && bytes_max.is_none_or(|max| bytes <= max) {
+                break;
+            }
+            awaited = consumed.and_then(|consumed| segment.first_unconsumed(next, consumed));
+            if awaited.is_some() {
                 break;
             }
             bytes -= segment.length;
             count += 1;
         }
-        self.segments.drain(..count).collect()
+        Expired { segments: self.segments.drain(..count).collect(), awaited }
     }
 
     /// Makes frames readable that stand at these places of the last segment.

@@ -406,7 +406,8 @@ impl Writer {
         let now_ms = self.shared.options.clock.as_ref().map(|clock| i64::try_from(clock.now_ms()).unwrap_or(i64::MAX));
         let Some(writer) = self.topics.get_mut(&id) else { return };
         let log = writer.log.clone();
-        if let Err(error) = writer.retain(now_ms) {
+        let consumed = self.shared.consumed(&log.config);
+        if let Err(error) = writer.retain(now_ms, consumed.as_deref()) {
             tracing::warn!(topic = &*log.config.topic, %error, "expired records stay for now");
         }
         if log.config.compact {

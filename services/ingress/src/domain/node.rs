@@ -6,7 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use drover_bus::{Bus, Position, Unacknowledged};
-use drover_types::{ClientId, Clock, Qos, Random, RecordId, TraceParent};
+use drover_types::shadow::ShadowRequest;
+use drover_types::{ApiError, ClientId, Clock, ErrorCode, Qos, Random, RecordId, TopicName, TraceParent};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
@@ -73,12 +74,12 @@ impl Node {
             clock,
             random,
             authenticator,
+            topics: LogTopics::new(environment.limits.shadows),
             environment: Arc::new(environment),
             sessions,
             reports: Reports::default(),
             reverify: Reverify::default(),
             telemetry,
-            topics: LogTopics::default(),
             router: RwLock::default(),
             started,
             wills: Arc::new(Semaphore::new(WILLS_WAITING_MAX)),
@@ -210,6 +211,15 @@ impl Node {
             }
         }
         taken
+    }
+
+    /// Refuses a request to a shadow where nobody serves them.
+    pub fn check_topic(&self, topic: &TopicName) -> Result<(), ApiError> {
+        if self.environment.limits.shadows || ShadowRequest::of_topic(topic.as_str()).is_none() {
+            return Ok(());
+        }
+        let message = "shadows are not served here (ingress.shadows)";
+        Err(ApiError { field: Some("topic".to_owned()), ..ApiError::new(ErrorCode::Unimplemented, message) })
     }
 
     /// Stores a message, then routes it. After an error its fate is unknown.

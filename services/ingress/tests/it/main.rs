@@ -7,6 +7,7 @@ mod http;
 mod mqtt;
 mod registry;
 mod rights;
+mod shadows;
 mod stage;
 mod tls;
 mod tools;

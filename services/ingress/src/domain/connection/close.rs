@@ -88,6 +88,8 @@ pub enum Fault {
     ConnectDenied { client: String },
     #[error("policy does not allow to publish to {topic:?}")]
     PublishDenied { topic: String },
+    #[error("shadows are not served here (ingress.shadows), and {topic:?} is a request to one")]
+    NoShadows { topic: String },
     #[error("topic name is not valid: {0}")]
     Topic(InvalidTopic),
     #[error("topic alias is {alias}, limit is {limit}")]
@@ -146,6 +148,7 @@ impl Fault {
             | Fault::ConnectWithdrawn { .. }
             | Fault::SubscriptionWithdrawn { .. }
             | Fault::PublishDenied { .. } => ReasonCode::NotAuthorized,
+            Fault::NoShadows { .. } => ReasonCode::ImplementationSpecificError,
             Fault::Topic(_) => ReasonCode::TopicNameInvalid,
             Fault::AliasOverLimit { .. } => ReasonCode::TopicAliasInvalid,
             Fault::PayloadTooLarge { .. } => ReasonCode::PacketTooLarge,
@@ -185,6 +188,7 @@ impl Fault {
             | Fault::Session(_)
             | Fault::ConnectDenied { .. }
             | Fault::PublishDenied { .. }
+            | Fault::NoShadows { .. }
             | Fault::Topic(_)
             | Fault::AliasOverLimit { .. }
             | Fault::AliasUnknown { .. }

@@ -34,6 +34,7 @@ const LIMITS: Limits = Limits {
     receive_maximum: 3,
     session_expiry_s_max: 60,
     topic_alias_max: 2,
+    shadows: true,
 };
 
 fn at(ms: u64) -> Now {
