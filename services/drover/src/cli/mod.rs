@@ -14,8 +14,10 @@ mod output;
 mod policy;
 mod rule;
 mod rule_eval;
+mod rule_test;
 mod snippet;
 mod sse;
+mod stdin;
 mod tail;
 
 use std::io::{self, Write};

@@ -71,7 +71,12 @@ impl Domain {
 
 fn check(spec: &RuleSpec) -> Result<(), ApiError> {
     spec.check()?;
-    Rule::compile(&spec.sql)?;
+    if Rule::compile(&spec.sql)?.filters().is_empty() {
+        return Err(ApiError::invalid(
+            "spec.sql",
+            "FROM '' is for messages by Basic Ingest, which there is none of here",
+        ));
+    }
     for (i, action) in spec.actions.iter().enumerate() {
         check_templates(&format!("spec.actions[{i}]"), action)?;
     }
