@@ -36,8 +36,8 @@ pub enum Command {
     Ingress(services::ServiceArgs),
     /// Runs the registry as a process of its own.
     Registry(services::ServiceArgs),
-    /// Runs the shadow service as a process of its own.
-    Shadow(services::ServiceArgs),
+    /// Shadows of devices; without a further word: runs the shadow service as a process of its own.
+    Shadow(cli::shadow::Shadow),
     /// Runs the rules service as a process of its own.
     Rules(services::ServiceArgs),
     /// Runs the gateway as a process of its own.
@@ -69,7 +69,7 @@ impl Command {
             Self::Up(up) => up.run(),
             Self::Ingress(service) => service.run("ingress"),
             Self::Registry(service) => service.run("registry"),
-            Self::Shadow(service) => service.run("shadow"),
+            Self::Shadow(shadow) => shadow.run(),
             Self::Rules(service) => service.run("rules"),
             Self::Gateway(service) => service.run("gateway"),
             Self::Init(init) => init.run(),

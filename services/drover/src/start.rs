@@ -64,6 +64,7 @@ pub fn with_surroundings(layers: Layers, data: &Path) -> Result<Layers, ConfigEr
     Ok(layers
         .with_default("registry.pki", &pki)
         .with_default("registry.anonymous", security.anonymous != Anonymous::Off)
+        .with_default("registry.jwt", security.jwt)
         .with_default("ingress.anonymous", security.anonymous)
         .with_default("ingress.tls.certificate", pki.join("server.pem"))
         .with_default("ingress.tls.key", pki.join("server.key"))

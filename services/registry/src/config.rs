@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
+use drover_host::config::JwtIssuer;
 use drover_host::{ByteSize, Duration, ListenSpec, ServiceConfig, Transport};
 use drover_types::limits::RULES_PER_TENANT_MAX;
 use drover_types::{ApiError, in_range};
@@ -34,6 +35,8 @@ pub struct RegistryConfig {
     pub revoke_timeout: Duration,
     /// Whether clients without credentials may be devices of the tenant `default`. Listeners decide who may try.
     pub anonymous: bool,
+    /// Who may vouch for devices by JSON Web Tokens; absent: those of `[[security.jwt]]`.
+    pub jwt: Vec<JwtIssuer>,
     pub rules_per_tenant_max: usize,
     /// How long lifecycle events are kept, and how long a device that is away is remembered; `30d` for example.
     pub events_retention: Duration,
@@ -77,6 +80,7 @@ impl Default for RegistryConfig {
             ingress_nodes: vec!["ingress".to_owned()],
             revoke_timeout: Duration::from_secs(1),
             anonymous: true,
+            jwt: Vec::new(),
             rules_per_tenant_max: RULES_PER_TENANT_MAX,
             events_retention: days(30),
         }
@@ -104,6 +108,7 @@ impl ServiceConfig for RegistryConfig {
             }
             StoreConfig::Cassandra => {}
         }
+        JwtIssuer::check_all(&self.jwt).map_err(|reason| ApiError::invalid("registry.jwt", reason))?;
         if self.member.is_empty() {
             return Err(ApiError::invalid("registry.member", "is empty"));
         }

@@ -1,4 +1,4 @@
-//! The registry: devices, credentials, policies, rules and presence.
+//! The registry: devices, credentials, policies, rules, API tokens and presence.
 //!
 //! Everything is one object row and one row of the outbox in one durable step; the outbox becomes the public change
 //! feed. `server` decodes, `domain` decides, `adapters` keep.
@@ -23,6 +23,7 @@ use anyhow::Context;
 use async_trait::async_trait;
 use drover_bus::{AdminError, Bus, TopicPartition};
 use drover_host::{Ports, Service, Shutdown, grpc};
+use drover_proto::registry::v1::api_tokens_server::ApiTokensServer;
 use drover_proto::registry::v1::registry_server::RegistryServer;
 use tokio::sync::{Mutex, Notify};
 use tonic::service::Routes;
@@ -33,7 +34,9 @@ pub use config::{EmbeddedLimits, RegistryConfig, StoreConfig};
 pub use domain::topics::{CHANGES_TOPIC, EVENTS_TOPIC, PRESENCE_TOPIC};
 
 use adapters::ingress::GrpcNodes;
+use adapters::jwt_keys;
 use domain::changes::ChangeFeed;
+use domain::jwt::Issuers;
 use domain::lifecycle::Lifecycle;
 use domain::{Domain, Settings, topics};
 use telemetry::Telemetry;
@@ -54,6 +57,7 @@ impl Service for Registry {
         let (store_dir, pki_dir) = (ports.data.join("store"), config.pki.clone().unwrap_or(ports.data.join("pki")));
         refuse_lost_store(&config.store, &store_dir, &*ports.bus).await?;
         let opening = Box::pin(adapters::open_store(&config.store, &store_dir, &ports, &telemetry));
+        let issuers = Arc::new(Issuers::new(jwt_keys::read(&config.jwt)?));
         let Some(store) = shutdown.run_until_cancelled(opening).await.transpose()? else { return Ok(()) };
         let authority = pki::Authority::ensure(&pki_dir, &*ports.clock).context("certificate authority")?;
         let written = Arc::new(Notify::new());
@@ -65,7 +69,9 @@ impl Service for Registry {
             random: Arc::clone(&ports.random),
             telemetry: Arc::clone(&telemetry),
             written: Arc::clone(&written),
-            writing_rule: Mutex::new(()),
+            writing_rule: Mutex::default(),
+            making_api_token: Mutex::default(),
+            issuers: Arc::clone(&issuers),
             settings: Settings {
                 anonymous: config.anonymous,
                 rules_per_tenant_max: config.rules_per_tenant_max,
@@ -84,7 +90,8 @@ impl Service for Registry {
             member: config.member.clone(),
             keep_ms: config.events_retention.as_millis(),
         };
-        let routes = Routes::new(RegistryServer::new(server::Server { domain }));
+        let api_tokens = ApiTokensServer::new(server::Server { domain: domain.clone() });
+        let routes = Routes::new(RegistryServer::new(server::Server { domain })).add_service(api_tokens);
         let serving = async {
             grpc::serve(routes, Self::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;
             anyhow::Ok(())
@@ -92,7 +99,8 @@ impl Service for Registry {
         let logging = async {
             create_topics(&*bus, &config, &telemetry, &shutdown).await?;
             telemetry.started();
-            tokio::join!(feed.run(shutdown.clone()), lifecycle.run(shutdown.clone()));
+            let keys = jwt_keys::follow(&issuers, config.jwt.clone(), shutdown.clone());
+            tokio::join!(feed.run(shutdown.clone()), lifecycle.run(shutdown.clone()), keys);
             anyhow::Ok(())
         };
         tokio::try_join!(serving, logging)?;

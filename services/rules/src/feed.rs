@@ -324,8 +324,12 @@ fn word(record: &Record) -> Result<Word, prost::DecodeError> {
     let after = Change::decode(value.clone())?.after.and_then(|after| after.object);
     Ok(match after {
         Some(object::Object::Rule(rule)) => Word::Put(Box::new(rule)),
-        Some(object::Object::Device(_) | object::Object::Credential(_) | object::Object::Policy(_)) | None => {
-            Word::Gone
-        }
+        Some(
+            object::Object::Device(_)
+            | object::Object::Credential(_)
+            | object::Object::Policy(_)
+            | object::Object::ApiToken(_),
+        )
+        | None => Word::Gone,
     })
 }

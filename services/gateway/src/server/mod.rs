@@ -2,6 +2,7 @@
 //!
 //! Server layer: decode, call, encode; no decisions. Every answer that is no success has the one error shape.
 
+mod api_tokens;
 mod backend;
 mod body;
 mod console;
@@ -17,6 +18,7 @@ mod rules;
 mod shadow;
 mod stream;
 mod telemetry;
+mod verify;
 
 use std::io;
 use std::sync::Arc;
@@ -39,6 +41,7 @@ use crate::domain::sessions::Sessions;
 use crate::telemetry::Telemetry;
 use backend::Backend;
 use rules::RuleStatuses;
+use verify::Verifier;
 
 /// How long open requests may take to end after a stop was asked for.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -54,7 +57,7 @@ const SHADOW_DEADLINE: Duration = Duration::from_secs(10);
 /// What handlers work with.
 pub struct Api {
     config: GatewayConfig,
-    token: AdminToken,
+    verifier: Verifier,
     network: Network,
     registry: Backend<RegistryClient<grpc::Client>>,
     storage: Backend<StorageClient<grpc::Client>>,
@@ -87,9 +90,9 @@ impl Api {
             streams: Arc::new(Semaphore::new(config.streams_max)),
             telemetry: Telemetry::new(&ports.metrics),
             sessions: Sessions::new(ports.random.clone()),
+            verifier: Verifier::new(&network, token, REGISTRY_DEADLINE),
             network,
             config,
-            token,
             shutdown,
         }
     }
