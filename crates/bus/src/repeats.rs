@@ -12,6 +12,8 @@ use crate::{Bus, Offset, Position, ReadError, Stored};
 
 /// Bytes of one read while a window is rebuilt.
 const READ_BYTES: usize = 1024 * 1024;
+/// Records at the end whose times are looked at: the earliest counts, since clocks of nodes differ.
+const NEWEST_RECORDS: Offset = 100;
 
 /// The message that a record of the telemetry topic holds.
 pub fn telemetry(stored: &Stored) -> Result<Telemetry, InvalidTelemetry> {
@@ -44,9 +46,12 @@ async fn fill(bus: &dyn Bus, position: &Position, window: &mut RepeatWindow) -> 
     if end <= bounds.earliest {
         return Ok(());
     }
-    let last = bus.read(at, (end - 1).max(bounds.earliest), 1, Duration::ZERO).await?;
-    let Some(newest) = last.first() else { return Ok(()) };
-    let since = newest.record.timestamp_ms.saturating_sub_unsigned(REPEAT_WINDOW_MS);
+    let last =
+        bus.read(at, end.saturating_sub(NEWEST_RECORDS).max(bounds.earliest), READ_BYTES, Duration::ZERO).await?;
+    let newest =
+        last.iter().filter(|stored| stored.position.offset < end).map(|stored| stored.record.timestamp_ms).min();
+    let Some(newest) = newest else { return Ok(()) };
+    let since = newest.saturating_sub_unsigned(REPEAT_WINDOW_MS);
     let mut next: Offset = bus.offset_at(at, since).await?.max(bounds.earliest);
     while next < end {
         let records = bus.read(at, next, READ_BYTES, Duration::ZERO).await?;
