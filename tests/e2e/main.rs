@@ -1,11 +1,14 @@
 //! End to end: the real executable, real clients, an ordinary Kafka consumer.
 
 mod console;
+mod costs;
 mod device_http;
 mod examples;
 mod first_path;
 mod jwt;
+mod kafka_hangs;
 mod killed;
+mod ledger_faults;
 mod separate;
 mod shadow_cli;
 mod shadow_processes;

@@ -12,6 +12,8 @@ use crate::{Bus, Offset, Position, ReadError, Stored, TopicPartition};
 
 /// Bytes of one read.
 const READ_BYTES: usize = 1024 * 1024;
+/// Records at the end whose times are looked at: the earliest counts, since clocks of nodes differ.
+const NEWEST_RECORDS: Offset = 100;
 
 /// The message that a record of the telemetry topic holds.
 pub fn telemetry(stored: &Stored) -> Result<Telemetry, InvalidTelemetry> {
@@ -54,8 +56,11 @@ pub async fn window_start(bus: &dyn Bus, position: &Position) -> Result<Option<i
     if end <= bounds.earliest {
         return Ok(None);
     }
-    let last = bus.read(&position.at, (end - 1).max(bounds.earliest), 1, Duration::ZERO).await?;
-    Ok(last.first().map(|newest| newest.record.timestamp_ms.saturating_sub_unsigned(REPEAT_WINDOW_MS)))
+    let newest = end.saturating_sub(NEWEST_RECORDS).max(bounds.earliest);
+    let last = bus.read(&position.at, newest, READ_BYTES, Duration::ZERO).await?;
+    let before = last.iter().filter(|stored| stored.position.offset < end);
+    let newest_ms = before.map(|stored| stored.record.timestamp_ms).min();
+    Ok(newest_ms.map(|newest_ms| newest_ms.saturating_sub_unsigned(REPEAT_WINDOW_MS)))
 }
 
 /// Every record from `since` (milliseconds since the Unix epoch) up to the offset `end`, or to the end of the partition.

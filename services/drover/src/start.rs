@@ -299,7 +299,7 @@ async fn serve(plan: Plan, data: PathBuf) -> anyhow::Result<()> {
     let starting = health.service(START);
     let admin = spawn_admin(&parts, &health, &metrics, &shutdown)?;
     // Taking the log's lock first keeps a second process from touching anything else in the directory.
-    let log = bus::open(&plan.shared.bus, &data::bus_path(&data), clock.clone(), &plan.retained())?;
+    let log = bus::open(&plan.shared.bus, &data::bus_path(&data), clock.clone(), &plan.retained(), &metrics)?;
     let network = network(&plan, &data)?;
     network.register(&metrics);
     match plan.one_process {
@@ -402,7 +402,7 @@ impl Process {
         let needs: Vec<&'static str> = plan.services.iter().flat_map(|service| service.needs).copied().collect();
         let mut watched = Vec::new();
         for service in self.network.remote_services() {
-            let probe = dependency::service(self.network.client(&service));
+            let probe = dependency::service(&service, self.network.client(&service));
             watched.push(match needs.iter().find(|need| **need == service) {
                 Some(need) => Dependency::needed(self.health.service(need), &self.health, probe),
                 None => Dependency::wanted(&service, &self.health, probe),
