@@ -162,7 +162,6 @@ impl Engine {
 
 impl Session<'_> {
     async fn work(&mut self, shutdown: &Shutdown, backoff: &mut Backoff) -> Result<(), Interrupted> {
-        self.engine.ready.ready();
         loop {
             let polled = tokio::select! {
                 biased;
@@ -183,6 +182,8 @@ impl Session<'_> {
                 }
                 Polled::Idle => {}
             }
+            // Only now: what came with a partition has been read back, so the store answers.
+            self.engine.ready.ready();
         }
     }
 
@@ -305,7 +306,6 @@ impl Session<'_> {
             self.owned(partition).next = next;
         }
         self.engine.telemetry.committed(&batch.tally, started.elapsed());
-        self.engine.ready.ready();
         batch.written();
         Ok(())
     }
