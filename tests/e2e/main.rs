@@ -5,6 +5,7 @@ mod device_http;
 mod examples;
 mod first_path;
 mod killed;
+mod nodes;
 mod separate;
 mod shadows;
 mod traces;

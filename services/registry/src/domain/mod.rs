@@ -10,6 +10,7 @@ mod claims;
 pub mod credentials;
 pub mod devices;
 pub mod lifecycle;
+pub mod nodes;
 pub mod policies;
 pub mod presence;
 pub mod rules;
