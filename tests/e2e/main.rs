@@ -9,6 +9,7 @@ mod jwt;
 mod kafka_hangs;
 mod killed;
 mod ledger_faults;
+mod nodes;
 mod separate;
 mod shadow_cli;
 mod shadow_processes;

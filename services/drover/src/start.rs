@@ -19,7 +19,7 @@ use drover_host::{
     admin, bus, process, run_all, shutdown_on_signal, telemetry,
 };
 use drover_ingress::Ingress;
-use drover_ingress::config::IngressConfig;
+use drover_ingress::config::{IngressConfig, OwnersConfig};
 use drover_registry::{Registry, RegistryConfig};
 
 use crate::kafka::{self, KafkaConfig};
@@ -101,6 +101,33 @@ fn refuse_unknown_services(layers: &Layers) -> Result<(), ConfigError> {
     given.sort();
     let unknown = given.into_iter().filter(|name| !known.contains(&name.as_str()));
     UnknownKeys(unknown.map(|name| layers.unknown_key("network", name, &known)).collect()).refuse()
+}
+
+/// Refuses an ingress process that does not say where all ingress nodes are, or of which several would each decide alone
+/// whose a session is: epochs of one client would not be in one order, and its presence would contradict itself.
+pub fn refuse_lone_owners(service: &str, layers: &Layers) -> Result<(), ConfigError> {
+    if service != Ingress::NAME {
+        return Ok(());
+    }
+    let network: NetworkConfig = layers.section("network")?;
+    let nodes = network.services.get(Ingress::NAME).map_or(0, Vec::len);
+    let IngressConfig { owners, .. } = layers.section(Ingress::NAME)?;
+    match owners {
+        _ if nodes == 0 => Err(layers.missing(
+            "network.ingress",
+            "says where all ingress nodes are, this one among them; set a list of http://HOST:PORT, of one if there is \
+             no other"
+                .to_owned(),
+        )),
+        OwnersConfig::Embedded if nodes > 1 => Err(layers.missing(
+            "ingress.owners.kind",
+            format!(
+                "embedded is for one ingress node, network.ingress names {nodes}: set \"cassandra\", or \"clock\" if \
+                 there is no database and the clocks of the nodes agree"
+            ),
+        )),
+        OwnersConfig::Embedded | OwnersConfig::Clock | OwnersConfig::Cassandra => Ok(()),
+    }
 }
 
 /// Why ports cannot be moved.

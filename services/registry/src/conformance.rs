@@ -214,7 +214,7 @@ async fn presence_is_kept_by_partition_and_device(factory: &dyn Factory) {
         |device: &str| DeviceKey { tenant: TenantId::default_tenant(), device: DeviceId::new(device).expect("valid") };
     let key =
         |name: &str, client: &str| SessionKey { device: device(name), client: ClientId::new(client).expect("valid") };
-    let session = Session { connected: true, epoch: 3, changed_ms: 5, node: "n".into() };
+    let session = Session { connected: true, epoch: 3, changed_ms: 5, node: "n".into(), boot: 2 };
     assert_eq!(store.presence(1).await, Ok(PresenceView::default()));
     let sessions = [key("a", "x"), key("a", "y/z"), key("ab", "x")].map(|key| (key, Some(session.clone())));
     store.put_presence(1, 11, sessions.to_vec()).await.expect("writable");

@@ -31,14 +31,16 @@ use tonic::service::Routes;
 pub use adapters::embedded::Embedded;
 pub use adapters::scylla::Scylla;
 pub use config::{EmbeddedLimits, RegistryConfig, StoreConfig};
-pub use domain::topics::{CHANGES_TOPIC, EVENTS_TOPIC, PRESENCE_TOPIC};
+pub use domain::topics::{CHANGES_TOPIC, EVENTS_TOPIC, NODES_TOPIC, PRESENCE_TOPIC};
 
 use adapters::ingress::GrpcNodes;
 use adapters::jwt_keys;
 use domain::changes::ChangeFeed;
 use domain::jwt::Issuers;
 use domain::lifecycle::Lifecycle;
+use domain::nodes::Nodes;
 use domain::{Domain, Settings, topics};
+use ports::IngressNodes;
 use telemetry::Telemetry;
 
 /// Pause before the bus is asked again for its topics.
@@ -61,9 +63,14 @@ impl Service for Registry {
         let Some(store) = shutdown.run_until_cancelled(opening).await.transpose()? else { return Ok(()) };
         let authority = pki::Authority::ensure(&pki_dir, &*ports.clock).context("certificate authority")?;
         let written = Arc::new(Notify::new());
+        let ingress = GrpcNodes::new(&ports.network, &config.ingress_nodes, config.revoke_timeout.as_std());
+        let ingress: Arc<dyn IngressNodes> = Arc::new(ingress);
+        let elsewhere = ports.network.remote_services().iter().any(|name| config.ingress_nodes.contains(name));
+        let now = tokio::time::Instant::now();
+        let nodes = elsewhere.then(|| Arc::new(Nodes::new(ports.bus.clone(), ingress.clone(), now)));
         let domain = Arc::new(Domain {
             store: Arc::clone(&store),
-            nodes: Arc::new(GrpcNodes::new(&ports.network, &config.ingress_nodes, config.revoke_timeout.as_std())),
+            nodes: ingress,
             authority: Arc::new(authority),
             clock: Arc::clone(&ports.clock),
             random: Arc::clone(&ports.random),
@@ -89,6 +96,7 @@ impl Service for Registry {
             telemetry: Arc::clone(&telemetry),
             member: config.member.clone(),
             keep_ms: config.events_retention.as_millis(),
+            nodes: nodes.clone(),
         };
         let api_tokens = ApiTokensServer::new(server::Server { domain: domain.clone() });
         let routes = Routes::new(RegistryServer::new(server::Server { domain })).add_service(api_tokens);
@@ -100,7 +108,12 @@ impl Service for Registry {
             create_topics(&*bus, &config, &telemetry, &shutdown).await?;
             telemetry.started();
             let keys = jwt_keys::follow(&issuers, config.jwt.clone(), shutdown.clone());
-            tokio::join!(feed.run(shutdown.clone()), lifecycle.run(shutdown.clone()), keys);
+            let listening = async {
+                if let Some(nodes) = nodes {
+                    nodes.run(shutdown.clone()).await;
+                }
+            };
+            tokio::join!(feed.run(shutdown.clone()), lifecycle.run(shutdown.clone()), keys, listening);
             anyhow::Ok(())
         };
         tokio::try_join!(serving, logging)?;

@@ -301,6 +301,7 @@ impl Connection {
             (Stop::Drain, _) => self.fail(Fault::Drain),
             (Stop::TakenOver, _) => self.fail(Fault::TakenOver),
             (Stop::Revoked, _) => self.fail(Fault::Revoked),
+            (Stop::DeclaredGone, _) => self.fail(Fault::DeclaredGone),
         }
     }
 

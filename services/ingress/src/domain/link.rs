@@ -14,12 +14,14 @@ use crate::domain::identity::Identity;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Stop {
-    /// A newer CONNECT has its client id.
+    /// A newer CONNECT, here or on another node, has its client id.
     TakenOver = 1,
     /// Its identity is no longer valid.
     Revoked = 2,
     /// The node shuts down.
     Drain = 3,
+    /// The platform has taken the node for lost, and told that this connection is gone.
+    DeclaredGone = 4,
 }
 
 /// What a connection is told.
@@ -74,7 +76,7 @@ impl Link {
 
     /// Why the connection shall end, if it shall.
     pub fn stopped(&self) -> Option<Stop> {
-        [Stop::TakenOver, Stop::Revoked, Stop::Drain]
+        [Stop::TakenOver, Stop::Revoked, Stop::Drain, Stop::DeclaredGone]
             .into_iter()
             .find(|stop| *stop as u8 == self.stop.load(Ordering::Acquire))
     }

@@ -1,6 +1,7 @@
 //! This node: its sessions, its router, and the way of a message through both.
 //!
-//! Domain layer over the Bus port. The one rule: a message is routed after it is durable, never before.
+//! Domain layer over the Bus port. The one rule: a message is routed after it is durable, never before; here first, then
+//! to the subscribers of other nodes.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -14,13 +15,15 @@ use tokio_util::task::TaskTracker;
 use crate::domain::connection::{CloseReason, Environment, Granted, Now};
 use crate::domain::link::Link;
 use crate::domain::message::{LogTopics, Message, Publisher, Stamp};
+use crate::domain::ownership::Claim;
+use crate::domain::peers::Peers;
 use crate::domain::presence::Reports;
 use crate::domain::reverify::{Affected, Reverify};
 use crate::domain::revocations::Revocation;
 use crate::domain::router::Router;
 use crate::domain::session::{Delivery, Dropped, Gone, Session};
 use crate::domain::sessions::{Aftermath, Attach, AttachError, Attached, DueWill, Sessions, WillFate};
-use crate::ports::Authenticator;
+use crate::ports::{Authenticator, Owners};
 use crate::telemetry::Telemetry;
 
 /// Wills that wait for the log at the same time.
@@ -34,6 +37,10 @@ pub struct Node {
     pub clock: Arc<dyn Clock>,
     pub random: Arc<dyn Random>,
     pub authenticator: Arc<dyn Authenticator>,
+    pub owners: Arc<dyn Owners>,
+    /// How long a CONNECT may wait for the ownership of its session.
+    pub ownership_patience: Duration,
+    pub peers: Peers,
     pub environment: Arc<Environment>,
     pub sessions: Sessions,
     pub reports: Reports,
@@ -61,6 +68,10 @@ pub struct NodePorts {
     pub clock: Arc<dyn Clock>,
     pub random: Arc<dyn Random>,
     pub authenticator: Arc<dyn Authenticator>,
+    pub owners: Arc<dyn Owners>,
+    /// How long a CONNECT may wait for the ownership of its session.
+    pub ownership_patience: Duration,
+    pub peers: Peers,
     /// The zero of monotonic time.
     pub started: tokio::time::Instant,
 }
@@ -68,13 +79,16 @@ pub struct NodePorts {
 impl Node {
     /// A node without connections.
     pub fn new(ports: NodePorts, environment: Environment, sessions: Sessions, telemetry: Telemetry) -> Self {
-        let NodePorts { bus, clock, random, authenticator, started } = ports;
+        let NodePorts { bus, clock, random, authenticator, owners, ownership_patience, peers, started } = ports;
         Self {
             bus,
             clock,
             random,
             authenticator,
             topics: LogTopics::new(environment.limits.shadows),
+            owners,
+            ownership_patience,
+            peers,
             environment: Arc::new(environment),
             sessions,
             reports: Reports::default(),
@@ -100,12 +114,14 @@ impl Node {
         Stamp { id: RecordId::at(unix_ms, random), time_ms: unix_ms, traceparent }
     }
 
-    /// Gives an admitted client its session. Room for its reports is reserved.
-    pub fn attach(self: &Arc<Self>, attach: Attach) -> Result<Attached, AttachError> {
+    /// Gives an admitted client the session it has claimed, with the claim's epoch. Room for its reports is reserved.
+    pub fn attach(self: &Arc<Self>, attach: Attach, claim: Claim) -> Result<Attached, AttachError> {
         let now = self.now();
         let report = |report| self.reports.push(now.unix_ms, report);
         let identity = attach.identity.clone();
-        match self.sessions.attach(attach, now.monotonic_ms, report) {
+        let attached = self.sessions.attach(attach, now.monotonic_ms, report);
+        drop(claim); // its place is taken
+        match attached {
             Ok((attached, aftermath)) => {
                 self.clean_up(aftermath);
                 let Publisher { client, epoch, .. } = &attached.publisher;
@@ -159,25 +175,44 @@ impl Node {
         self.clean_up(self.sessions.stop());
     }
 
-    /// Routes by these subscriptions from now on.
-    pub fn subscribe(&self, session: &Arc<Session>, granted: Vec<Granted>) {
+    /// Routes by these subscriptions from now on; other nodes know of them when [`Peers::announced`] returns for the
+    /// version this answers.
+    pub fn subscribe(&self, session: &Arc<Session>, granted: Vec<Granted>) -> u64 {
         let mut router = self.router.write().unwrap_or_else(PoisonError::into_inner);
+        let mut version = 0;
         if session.has_ended() {
-            return; // a newer connection has cleaned it up, and nobody would again
+            return version; // a newer connection has cleaned it up, and nobody would again
         }
         for Granted { filter, options } in granted {
-            router.subscribe(&session.tenant, &filter, session.number, session.clone(), options);
+            if router.subscribe(&session.tenant, &filter, session.number, session.clone(), options) {
+                version = self.peers.subscribed(&session.tenant, &filter);
+            }
         }
+        version
     }
 
     /// Routes by these no longer.
     pub fn unsubscribe(&self, session: &Session, filters: &[Box<str>]) {
-        let mut router = self.router.write().unwrap_or_else(PoisonError::into_inner);
-        filters.iter().for_each(|filter| router.unsubscribe(&session.tenant, filter, session.number));
+        self.unroute(&mut self.router.write().unwrap_or_else(PoisonError::into_inner), session, filters);
     }
 
-    /// Hands a durable message to the subscribers of this node. `publisher` is the session it came from.
-    pub fn route(&self, message: &Arc<Message>, publisher: Option<u64>) {
+    fn unroute(&self, router: &mut Router<Arc<Session>>, session: &Session, filters: &[Box<str>]) {
+        for filter in filters {
+            if router.unsubscribe(&session.tenant, filter, session.number) {
+                self.peers.unsubscribed(&session.tenant, filter);
+            }
+        }
+    }
+
+    /// Hands durable messages to all subscribers: those of this node at once, those of other nodes as
+    /// [`Peers::forward`] says. `publisher` is the session they came from.
+    pub async fn route_all(&self, messages: &[Arc<Message>], publisher: Option<u64>) {
+        messages.iter().for_each(|message| self.route(message, publisher));
+        self.peers.forward(messages, &self.telemetry).await;
+    }
+
+    /// Hands a durable message to the subscribers of this node.
+    fn route(&self, message: &Arc<Message>, publisher: Option<u64>) {
         self.telemetry.stored(message.telemetry.qos.into());
         self.hand_out(message, publisher, |_| true);
     }
@@ -232,7 +267,7 @@ impl Node {
         let batch = vec![message.outgoing(&self.topics)];
         let refused = |error: drover_bus::AppendError| Unacknowledged { reason: error.to_string() };
         let positions = self.bus.append(batch).await.map_err(refused)?.await?;
-        self.route(&message, None);
+        self.route_all(&[message], None).await;
         Ok(positions.into_iter().next().expect("a batch of one has one position"))
     }
 
@@ -242,12 +277,13 @@ impl Node {
         self.will_tasks.wait().await;
     }
 
-    fn clean_up(self: &Arc<Self>, aftermath: Aftermath) {
+    pub(super) fn clean_up(self: &Arc<Self>, aftermath: Aftermath) {
         self.telemetry.dropped(Dropped::Away, aftermath.away);
         for (session, why) in aftermath.ended {
             let mut router = self.router.write().unwrap_or_else(PoisonError::into_inner);
             let Gone { filters, dropped } = session.end(why);
-            filters.iter().for_each(|filter| router.unsubscribe(&session.tenant, filter, session.number));
+            self.unroute(&mut router, &session, &filters);
+            drop(router);
             self.telemetry.dropped(why, dropped);
         }
         aftermath.wills.into_iter().for_each(|will| self.publish_will(will));

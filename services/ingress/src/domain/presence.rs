@@ -84,7 +84,7 @@ impl Reports {
         loop {
             let batch = self.front();
             if !batch.is_empty() {
-                let records = batch.iter().map(|(time_ms, report)| outgoing(node, *time_ms, report)).collect();
+                let records = batch.iter().map(|(time_ms, report)| outgoing(node, boot, *time_ms, report)).collect();
                 append(&*bus, records).await;
                 self.done(batch.len());
             } else if stop.run_until_cancelled(self.more.notified()).await.is_none() {
@@ -94,12 +94,12 @@ impl Reports {
     }
 }
 
-/// Says to every partition that whatever this node reported before is over.
+/// Says to every partition that whatever this node reported under an earlier boot is over.
 async fn announce(bus: &dyn Bus, clock: &dyn Clock, node: &str, boot: u32) {
     let partitions = partitions(bus).await;
     let report = PresenceReport {
         node: node.to_owned(),
-        epoch: u64::from(boot) << 32,
+        boot: u64::from(boot),
         time_ms: clock.now_ms(),
         what: Some(What::NodeStarted(NodeStarted {})),
         ..PresenceReport::default()
@@ -134,7 +134,7 @@ async fn append(bus: &dyn Bus, records: Vec<Outgoing>) {
     }
 }
 
-fn outgoing(node: &str, time_ms: u64, report: &Report) -> Outgoing {
+fn outgoing(node: &str, boot: u32, time_ms: u64, report: &Report) -> Outgoing {
     let publisher = &report.publisher;
     let what = match &report.what {
         Presence::Connected { peer, version } => {
@@ -154,6 +154,7 @@ fn outgoing(node: &str, time_ms: u64, report: &Report) -> Outgoing {
         epoch: publisher.epoch,
         time_ms,
         what: Some(what),
+        boot: u64::from(boot),
     };
     encode(Some(format!("{}/{}", publisher.tenant, publisher.device)), &wire)
 }

@@ -1,4 +1,4 @@
-//! One connection's batches on their way into the log, one after the other.
+//! One connection's batches on their way into the log and to their subscribers, one after the other.
 //!
 //! Server layer. One batch at a time: after a batch that failed nothing of this connection may be in the log, or what
 //! the device then sends again would come out behind it (P2). The connection is not read meanwhile, which bounds
@@ -8,41 +8,34 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use drover_bus::{Bus, Outgoing};
+use drover_bus::Outgoing;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
-use crate::domain::message::{LogTopics, Message};
-
-/// Messages appended together.
-pub struct Batch {
-    pub messages: Vec<Arc<Message>>,
-    /// When they were read.
-    pub since: Instant,
-}
+use crate::domain::message::Message;
+use crate::domain::node::Node;
 
 /// What became of a batch.
 pub enum Settled {
-    /// It is durable.
-    Stored(Batch),
+    /// It is durable, and with all subscribers that a message waits for; so many messages.
+    Stored(usize),
     /// It is not in the log, or may be.
     Failed(String),
 }
 
 /// The batches of one connection.
 pub struct Appends {
-    bus: Arc<dyn Bus>,
-    topics: LogTopics,
+    node: Arc<Node>,
     /// Whether a device's messages go to two partitions in turn, which breaks P2 on purpose.
     scatter: bool,
-    under_way: Option<(BoxFuture<'static, Result<(), String>>, Batch)>,
+    under_way: Option<BoxFuture<'static, Settled>>,
 }
 
 impl Appends {
     /// No batches yet.
-    pub fn new(bus: Arc<dyn Bus>, topics: LogTopics, scatter: bool) -> Self {
-        Self { bus, topics, scatter, under_way: None }
+    pub fn new(node: Arc<Node>, scatter: bool) -> Self {
+        Self { node, scatter, under_way: None }
     }
 
     /// Whether nothing is on its way, so that a batch may be pushed.
@@ -50,20 +43,20 @@ impl Appends {
         self.under_way.is_none()
     }
 
-    /// Starts an append. To be called only while nothing is on its way.
-    pub fn push(&mut self, messages: Vec<Arc<Message>>) {
+    /// Starts an append of messages that session `publisher` sent. To be called only while nothing is on its way.
+    pub fn push(&mut self, messages: Vec<Arc<Message>>, publisher: Option<u64>) {
         debug_assert!(self.is_empty());
-        let mut records: Vec<_> = messages.iter().map(|message| message.outgoing(&self.topics)).collect();
+        let mut records: Vec<_> = messages.iter().map(|message| message.outgoing(&self.node.topics)).collect();
         if self.scatter {
             let turn = |message: &Message| u32::from(message.telemetry.packet_id.unwrap_or_default() % 2);
             records.iter_mut().zip(&messages).for_each(|(record, message)| record.partition = Some(turn(message)));
         }
-        let mut append = append(self.bus.clone(), records).boxed();
+        let mut append = append(self.node.clone(), messages, records, publisher).boxed();
         // Polled at once, so that its place is taken before another connection of this client comes to append.
         if let Poll::Ready(done) = append.poll_unpin(&mut Context::from_waker(Waker::noop())) {
             append = std::future::ready(done).boxed();
         }
-        self.under_way = Some((append, Batch { messages, since: Instant::now() }));
+        self.under_way = Some(append);
     }
 
     /// What becomes of the batch on its way; never returns while there is none. Cancel-safe.
@@ -72,19 +65,28 @@ impl Appends {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Settled> {
-        let Some((mut append, batch)) = self.under_way.take() else { return Poll::Pending };
-        match append.poll_unpin(cx) {
-            Poll::Pending => {
-                self.under_way = Some((append, batch));
-                Poll::Pending
-            }
-            Poll::Ready(Ok(())) => Poll::Ready(Settled::Stored(batch)),
-            Poll::Ready(Err(reason)) => Poll::Ready(Settled::Failed(reason)),
-        }
+        let Some(append) = &mut self.under_way else { return Poll::Pending };
+        let settled = std::task::ready!(append.poll_unpin(cx));
+        self.under_way = None;
+        Poll::Ready(settled)
     }
 }
 
-async fn append(bus: Arc<dyn Bus>, records: Vec<Outgoing>) -> Result<(), String> {
-    let receipt = bus.append(records).await.map_err(|error| error.to_string())?;
-    receipt.await.map(drop).map_err(|error| error.to_string())
+async fn append(
+    node: Arc<Node>,
+    messages: Vec<Arc<Message>>,
+    records: Vec<Outgoing>,
+    publisher: Option<u64>,
+) -> Settled {
+    let since = Instant::now();
+    let receipt = match node.bus.append(records).await {
+        Ok(receipt) => receipt,
+        Err(error) => return Settled::Failed(error.to_string()),
+    };
+    if let Err(error) = receipt.await {
+        return Settled::Failed(error.to_string());
+    }
+    node.telemetry.stored_after(since.elapsed());
+    node.route_all(&messages, publisher).await;
+    Settled::Stored(messages.len())
 }

@@ -7,4 +7,5 @@ pub mod grpc;
 pub mod http;
 pub mod listener;
 mod mqtt;
+mod questions;
 pub mod tls;

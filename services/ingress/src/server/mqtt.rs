@@ -4,6 +4,7 @@
 //! into one buffer of the thread, and what is left of a packet is all that is kept.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -12,20 +13,20 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
 
-use super::appends::{Appends, Batch, Settled};
+use super::appends::{Appends, Settled};
+use super::questions::{self, Answer};
 use crate::IngressFaults;
-use crate::domain::connection::{Close, CloseReason, Connection, Effect, Peer};
-use crate::domain::identity::{AuthenticateError, Identity, Proof};
+use crate::domain::connection::{Admission, Close, CloseReason, Connection, Effect, Peer};
 use crate::domain::link::{Link, Signal};
 use crate::domain::message::{Message, Publication, Publisher};
 use crate::domain::node::{Node, Recipient};
+use crate::domain::ownership::Claim;
 use crate::domain::session::Session;
-use crate::domain::sessions::Attach;
+use crate::domain::sessions::{Attach, AttachError};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 16 * 1024;
@@ -57,7 +58,11 @@ struct Driver<S> {
     unflushed: bool,
     /// When the peer last took bytes, while some wait.
     written: Instant,
-    authenticating: Option<BoxFuture<'static, Result<Arc<Identity>, AuthenticateError>>>,
+    /// What its CONNECT waits for.
+    asking: Option<BoxFuture<'static, Answer>>,
+    /// Versions of what is wanted here that other nodes have to know before a SUBSCRIBE is answered, oldest first; as
+    /// many as the connection keeps answers for.
+    announcing: VecDeque<u64>,
     /// Room for presence reports is taken, and not yet handed over to a session.
     reserved: bool,
     appends: Appends,
@@ -68,7 +73,8 @@ struct Driver<S> {
 
 enum Event {
     Signal(Signal),
-    Authenticated(Result<Arc<Identity>, AuthenticateError>),
+    Answered(Answer),
+    Announced,
     Settled(Settled),
     Read(usize),
     Written,
@@ -80,7 +86,7 @@ enum Event {
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, setup: Setup) {
     let node = setup.node.clone();
     let connection = Connection::new(node.environment.clone(), setup.peer.clone(), node.now());
-    let appends = Appends::new(node.bus.clone(), node.topics.clone(), setup.faults.scatter_devices);
+    let appends = Appends::new(node.clone(), setup.faults.scatter_devices);
     let mut driver = Driver {
         setup,
         stream,
@@ -89,7 +95,8 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, setup: Setup) {
         ended: false,
         unflushed: false,
         written: Instant::now(),
-        authenticating: None,
+        asking: None,
+        announcing: VecDeque::new(),
         reserved: false,
         appends,
         session: None,
@@ -145,45 +152,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             if self.setup.faults.ack_before_append {
                 self.connection.stored(messages.len(), self.setup.node.now());
             }
-            self.appends.push(messages);
+            self.appends.push(messages, self.session.as_ref().map(|session| session.number));
         }
         any
     }
 
     fn carry_out_one(&mut self, effect: Effect) {
         let node = self.setup.node.clone();
-        let now = node.now();
         match effect {
-            Effect::Authenticate(proof) => self.authenticating = Some(authenticate(node, proof)),
-            Effect::Attach(admission) => {
-                let attach = Attach {
-                    identity: admission.identity,
-                    client: admission.client,
-                    clean_start: admission.clean_start,
-                    expiry_s: admission.expiry_s,
-                    will: admission.will,
-                    version: admission.version,
-                    peer: self.setup.peer.address,
-                    link: self.setup.link.clone(),
-                };
-                self.reserved = false;
-                match node.attach(attach) {
-                    Ok(attached) => {
-                        node.telemetry.connected(&attached.publisher.client, self.setup.peer.address);
-                        self.session = Some(attached.session.clone());
-                        self.publisher = Some(attached.publisher.clone());
-                        self.connection.attached(attached, now);
-                    }
-                    Err(error) => self.connection.refused(error),
-                }
-            }
+            Effect::Authenticate(proof) => self.asking = Some(questions::authenticate(node, proof)),
+            Effect::Attach(admission) => self.asking = Some(questions::take(node, admission)),
             Effect::Subscribe(granted) => {
-                self.session.iter().for_each(|session| node.subscribe(session, granted.clone()));
-                self.connection.subscribed(now);
+                let version = self.session.as_ref().map_or(0, |session| node.subscribe(session, granted));
+                self.announce(version);
             }
             Effect::Unsubscribe(filters) => {
                 self.session.iter().for_each(|session| node.unsubscribe(session, &filters));
-                self.connection.subscribed(now);
+                self.announce(0);
             }
             Effect::Publish(_) => {} // collected by the caller
             Effect::Answer(publication) => self.answer(publication),
@@ -211,6 +196,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
+    /// A SUBSCRIBE or UNSUBSCRIBE is answered in its turn, when other nodes know what is wanted as of `version`.
+    fn announce(&mut self, version: u64) {
+        if version == 0 && self.announcing.is_empty() {
+            self.connection.subscribed(self.setup.node.now());
+        } else {
+            self.announcing.push_back(version);
+        }
+    }
+
+    /// The session is this connection's, as far as the nodes among themselves are concerned; or not.
+    fn taken(&mut self, admission: Box<Admission>, claim: Result<Claim, AttachError>) {
+        let node = self.setup.node.clone();
+        let attached = claim.and_then(|claim| {
+            let attach = Attach {
+                identity: admission.identity,
+                client: admission.client,
+                epoch: claim.epoch,
+                clean_start: admission.clean_start,
+                expiry_s: admission.expiry_s,
+                will: admission.will,
+                version: admission.version,
+                peer: self.setup.peer.address,
+                link: self.setup.link.clone(),
+            };
+            self.reserved = false;
+            node.attach(attach, claim)
+        });
+        match attached {
+            Ok(attached) => {
+                node.telemetry.connected(&attached.publisher.client, self.setup.peer.address);
+                self.session = Some(attached.session.clone());
+                self.publisher = Some(attached.publisher.clone());
+                self.connection.attached(attached, node.now());
+            }
+            Err(error) => self.connection.refused(error),
+        }
+    }
+
     /// The message a publication becomes; one span each while this process takes part in a trace.
     fn stamp(&self, publication: Publication) -> Option<Arc<Message>> {
         let publisher = self.publisher.as_ref()?;
@@ -226,10 +249,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     async fn event(&mut self) -> Event {
         let wants = !self.ended && self.appends.is_empty() && self.connection.wants_bytes(self.input.len());
         let deadline = self.deadline();
-        let Self { setup, stream, connection, input, unflushed, authenticating, appends, .. } = self;
-        let authenticated = async {
-            match authenticating {
+        let Self { setup, stream, connection, input, unflushed, asking, announcing, appends, .. } = self;
+        let answered = async {
+            match asking {
                 Some(answer) => answer.await,
+                None => std::future::pending().await,
+            }
+        };
+        let announced = async {
+            match announcing.front() {
+                Some(version) => setup.node.peers.announced(*version).await,
                 None => std::future::pending().await,
             }
         };
@@ -244,7 +273,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             biased;
             signal = setup.link.signal() => Event::Signal(signal),
             settled = appends.next() => Event::Settled(settled),
-            answer = authenticated => Event::Authenticated(answer),
+            answer = answered => Event::Answered(answer),
+            () = announced => Event::Announced,
             event = transfer => event,
             () = time => Event::Time,
         }
@@ -271,16 +301,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.deliver();
             }
             Event::Signal(Signal::Stop(stop)) => self.connection.stop(stop),
-            Event::Authenticated(answer) => {
-                self.authenticating = None;
-                self.reserved = answer.is_ok();
-                self.connection.authenticated(answer);
-            }
-            Event::Settled(Settled::Stored(batch)) => {
-                if !self.setup.faults.ack_before_append {
-                    self.connection.stored(batch.messages.len(), now);
+            Event::Answered(answer) => {
+                self.asking = None;
+                match answer {
+                    Answer::Identity(answer) => {
+                        self.reserved = answer.is_ok();
+                        self.connection.authenticated(answer);
+                    }
+                    Answer::Owner(admission, claim) => self.taken(admission, claim),
                 }
-                self.route(&batch);
+            }
+            Event::Announced => {
+                self.announcing.pop_front();
+                self.connection.subscribed(now);
+            }
+            Event::Settled(Settled::Stored(count)) => {
+                if !self.setup.faults.ack_before_append {
+                    self.connection.stored(count, now);
+                }
             }
             Event::Settled(Settled::Failed(error)) => {
                 self.setup.node.telemetry.not_stored(&error);
@@ -313,12 +351,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.connection.deliver(self.setup.node.now());
     }
 
-    fn route(&self, batch: &Batch) {
-        self.setup.node.telemetry.stored_after(batch.since.elapsed());
-        let publisher = self.session.as_ref().map(|session| session.number);
-        batch.messages.iter().for_each(|message| self.setup.node.route(message, publisher));
-    }
-
     /// Lets go of the session, writes the last packets, and stays until all messages taken are routed.
     async fn finish(mut self, close: &Close) {
         let (node, peer) = (&self.setup.node, self.setup.peer.address);
@@ -345,26 +377,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         drop(self.stream);
         self.setup.link.set_closed();
         while !self.appends.is_empty() {
-            match self.appends.next().await {
-                Settled::Stored(batch) => {
-                    let publisher = self.session.as_ref().map(|session| session.number);
-                    batch.messages.iter().for_each(|message| self.setup.node.route(message, publisher));
-                }
-                Settled::Failed(error) => self.setup.node.telemetry.not_stored(&error),
+            if let Settled::Failed(error) = self.appends.next().await {
+                self.setup.node.telemetry.not_stored(&error);
             }
         }
     }
-}
-
-/// Asks who it is, then waits for the room its presence reports take.
-fn authenticate(node: Arc<Node>, proof: Proof) -> BoxFuture<'static, Result<Arc<Identity>, AuthenticateError>> {
-    async move {
-        let generation = node.sessions.generation();
-        let identity = node.authenticator.authenticate(proof, generation).await?;
-        node.reports.reserve().await;
-        Ok(identity)
-    }
-    .boxed()
 }
 
 /// Writes what is there, and reads if that is wanted; whichever can be done first.

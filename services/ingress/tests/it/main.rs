@@ -5,6 +5,7 @@ mod counted;
 mod events;
 mod http;
 mod mqtt;
+mod owners;
 mod registry;
 mod rights;
 mod shadows;

@@ -12,6 +12,7 @@ pub mod credentials;
 pub mod devices;
 pub mod jwt;
 pub mod lifecycle;
+pub mod nodes;
 pub mod policies;
 pub mod presence;
 pub mod rules;
