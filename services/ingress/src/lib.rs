@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use adapters::changes::{self, Freshness};
+use adapters::embedded::Retained;
 use adapters::events;
 use adapters::registry::Registry;
 use config::{IngressConfig, MQTT, MQTTS};
@@ -32,6 +33,9 @@ use telemetry::Telemetry;
 
 /// How often sessions and wills are looked at.
 const TICK: Duration = Duration::from_millis(500);
+
+/// How often retained messages whose time is over are removed; until then they are only not sent.
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// The ingress service.
 pub struct Ingress;
@@ -69,7 +73,7 @@ impl Ingress {
         let tls = server::tls::acceptor(&config.tls)?;
         let boot = adapters::boot::next(&ports.data).context("boot number")?;
         let fresh = Arc::<Freshness>::default();
-        let node = node(&config, &ports, boot, fresh.clone());
+        let node = node(&config, &ports, boot, fresh.clone())?;
         let listeners = Listeners::new(node.clone(), config.timeouts.clone(), config.limits.connections, faults);
         let listening = listening(&config, &ports, tls)?;
         let device_http = DeviceHttp::new(node.clone(), &config.http, config.timeouts.drain.as_std(), &ports)?;
@@ -80,6 +84,7 @@ impl Ingress {
         background.spawn(events::follow(node.clone(), stop.clone()));
         background.spawn(reverify::run(node.clone(), stop.clone()));
         background.spawn(tick(node.clone(), stop.clone()));
+        background.spawn(sweep(node.clone(), stop.clone()));
         let pipes = ports.network.listen(MQTT);
         background.spawn(listeners.clone().accept_pipes(pipes, config.anonymous.at(PIPE_PEER), shutdown.clone()));
         background.spawn(device_http.serve(shutdown.clone()));
@@ -125,25 +130,34 @@ async fn report(node: Arc<Node>, name: String, boot: u32, stop: Shutdown) {
     node.reports.run(node.bus.clone(), node.clock.clone(), &name, boot, stop).await;
 }
 
-fn node(config: &IngressConfig, ports: &Ports, boot: u32, fresh: Arc<Freshness>) -> Arc<Node> {
+fn node(config: &IngressConfig, ports: &Ports, boot: u32, fresh: Arc<Freshness>) -> anyhow::Result<Arc<Node>> {
     let timeouts = &config.timeouts;
     let (deadline, keep) = (timeouts.authenticate.as_std(), timeouts.identity_cache.as_std());
     let registry = Registry::new(&ports.network, deadline, keep, fresh, ports.clock.clone());
+    let retained = Retained::open(&ports.data.join("store"), config.limits.retained_bounds()).context("store")?;
     let node_ports = NodePorts {
         bus: ports.bus.clone(),
         clock: ports.clock.clone(),
         random: ports.random.clone(),
         authenticator: Arc::new(registry),
+        retained: Arc::new(retained),
         started: tokio::time::Instant::now(),
     };
-    let environment = Environment { limits: config.connection_limits(), random: ports.random.clone() };
+    let environment =
+        Environment { limits: config.connection_limits(), random: ports.random.clone(), methods: Vec::new() };
     let sessions = Sessions::new(boot, config.limits.persistent_sessions);
-    Arc::new(Node::new(node_ports, environment, sessions, Telemetry::new(&ports.metrics)))
+    Ok(Arc::new(Node::new(node_ports, environment, sessions, Telemetry::new(&ports.metrics))))
 }
 
 async fn tick(node: Arc<Node>, stop: Shutdown) {
     let mut ticks = tokio::time::interval(TICK);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         node.tick();
+    }
+}
+
+async fn sweep(node: Arc<Node>, stop: Shutdown) {
+    while stop.run_until_cancelled(tokio::time::sleep(SWEEP)).await.is_some() {
+        node.sweep_retained().await;
     }
 }

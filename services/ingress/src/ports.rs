@@ -1,12 +1,15 @@
 //! What the ingress needs from others, besides the shared ports.
 //!
-//! Port layer: promises, no code. The one adapter that asks the registry is in `adapters/registry.rs`.
+//! Port layer: promises, no code. The one adapter that asks the registry is in `adapters/registry.rs`; what outlives the
+//! process is kept by `adapters/embedded`.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use drover_types::{TenantId, TopicName};
 
 use crate::domain::identity::{AuthenticateError, Identity, Proof};
+use crate::domain::message::Message;
 use crate::domain::reverify::Affected;
 
 /// Says who somebody is.
@@ -18,4 +21,87 @@ pub trait Authenticator: Send + Sync + 'static {
 
     /// Forgets what is known of the identities that a change may concern.
     fn forget(&self, affected: &Affected);
+}
+
+/// Why a store did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("store cannot be used now: {reason}")]
+    Unavailable { reason: String },
+    #[error("store holds what this version cannot read: {reason}")]
+    Corrupt { reason: String },
+}
+
+/// What one tenant may have retained.
+#[derive(Clone, Copy, Debug)]
+pub struct RetainedBounds {
+    pub messages: usize,
+    /// Topics, payloads and properties.
+    pub bytes: usize,
+}
+
+/// Which retained messages are asked for.
+#[derive(Clone, Debug)]
+pub struct RetainedQuery {
+    pub tenant: TenantId,
+    /// A valid filter that is not shared.
+    pub filter: Box<str>,
+    /// Only topics behind this one.
+    pub after: Option<TopicName>,
+    /// What has expired by now is left out; milliseconds since the Unix epoch.
+    pub now_ms: u64,
+    /// Most messages of a page.
+    pub messages_max: usize,
+    /// Payload bytes after which a page ends; it has at least one message if there is one.
+    pub bytes_max: usize,
+}
+
+/// Some of the retained messages asked for, in the order of their topics.
+#[derive(Debug, Default)]
+pub struct RetainedPage {
+    pub messages: Vec<Message>,
+    /// Ask again after this topic; `None`: there is no more.
+    pub next: Option<TopicName>,
+}
+
+/// The retained messages: one of each topic, those of a tenant bounded in number and bytes.
+#[async_trait]
+pub trait RetainedStore: Send + Sync + 'static {
+    /// Makes each message the retained one of its topic; one without payload removes what is there. Of several for one
+    /// topic the last by (time, id) stays, in whatever order they come: a removal is remembered for at least as long as a
+    /// message may be on its way. Durable on return, and then seen by every later query. Answers how many
+    /// were not kept because their tenant has no room; after an error some may be kept.
+    async fn keep(&self, messages: Vec<Arc<Message>>) -> Result<usize, StoreError>;
+
+    /// The messages whose topics match.
+    async fn matching(&self, query: RetainedQuery) -> Result<RetainedPage, StoreError>;
+
+    /// Gives back the room of what has expired by `now_ms`, and forgets old removals; how many rows that were.
+    async fn sweep(&self, now_ms: u64) -> Result<usize, StoreError>;
+}
+
+/// A method of extended authentication (MQTT 5 section 4.12), such as SCRAM-SHA-256.
+pub trait AuthMethod: Send + Sync + 'static {
+    /// Its name, as clients say it.
+    fn name(&self) -> &str;
+
+    /// A new exchange with one client.
+    fn begin(&self) -> Box<dyn AuthExchange>;
+}
+
+/// One exchange. It only computes: what has to be looked up is looked up with the proof it ends in.
+pub trait AuthExchange: Send {
+    /// Goes on with what the client has sent; first with what its CONNECT has, which may be nothing.
+    fn answer(&mut self, data: &[u8]) -> AuthStep;
+}
+
+/// How an exchange goes on.
+#[derive(Debug)]
+pub enum AuthStep {
+    /// The client is to answer this.
+    Challenge(Vec<u8>),
+    /// The client has shown this; `data` is for its CONNACK.
+    Done { proof: Proof, data: Vec<u8> },
+    /// It has not shown who it is.
+    Refused,
 }

@@ -2,6 +2,7 @@
 
 pub mod boot;
 pub mod changes;
+pub mod embedded;
 pub mod events;
 mod partitions;
 pub mod registry;

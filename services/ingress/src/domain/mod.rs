@@ -11,6 +11,7 @@ pub mod link;
 pub mod message;
 pub mod node;
 pub mod presence;
+pub mod retained;
 pub mod reverify;
 pub mod revocations;
 pub mod router;

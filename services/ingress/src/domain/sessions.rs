@@ -80,6 +80,8 @@ pub struct Attached {
 pub struct Aftermath {
     /// Sessions that ended, and why: their subscriptions go, and what waits in them is dropped.
     pub ended: Vec<(Arc<Session>, Dropped)>,
+    /// Sessions whose client is away now: others may have what waits in them of shared subscriptions.
+    pub left: Vec<Arc<Session>>,
     /// Messages of QoS 0 that waited for a client that is away now.
     pub away: usize,
     pub wills: Vec<DueWill>,
@@ -339,6 +341,7 @@ impl Inner {
             aftermath.end(entry, Dropped::SessionClosed);
             return;
         }
+        aftermath.left.push(entry.session.clone());
         let after = |seconds: u32| now_ms.saturating_add(u64::from(seconds) * 1_000);
         let delay_s = entry.will.as_ref().map_or(0, |will| will.delay_s);
         if delay_s == 0 {

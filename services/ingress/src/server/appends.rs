@@ -8,12 +8,13 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use drover_bus::{Bus, Outgoing};
+use drover_bus::Outgoing;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
-use crate::domain::message::{LogTopics, Message};
+use crate::domain::message::Message;
+use crate::domain::node::Node;
 
 /// Messages appended together.
 pub struct Batch {
@@ -32,8 +33,7 @@ pub enum Settled {
 
 /// The batches of one connection.
 pub struct Appends {
-    bus: Arc<dyn Bus>,
-    topics: LogTopics,
+    node: Arc<Node>,
     /// Whether a device's messages go to two partitions in turn, which breaks P2 on purpose.
     scatter: bool,
     under_way: Option<(BoxFuture<'static, Result<(), String>>, Batch)>,
@@ -41,8 +41,8 @@ pub struct Appends {
 
 impl Appends {
     /// No batches yet.
-    pub fn new(bus: Arc<dyn Bus>, topics: LogTopics, scatter: bool) -> Self {
-        Self { bus, topics, scatter, under_way: None }
+    pub fn new(node: Arc<Node>, scatter: bool) -> Self {
+        Self { node, scatter, under_way: None }
     }
 
     /// Whether nothing is on its way, so that a batch may be pushed.
@@ -53,12 +53,12 @@ impl Appends {
     /// Starts an append. To be called only while nothing is on its way.
     pub fn push(&mut self, messages: Vec<Arc<Message>>) {
         debug_assert!(self.is_empty());
-        let mut records: Vec<_> = messages.iter().map(|message| message.outgoing(&self.topics)).collect();
+        let mut records: Vec<_> = messages.iter().map(|message| message.outgoing(&self.node.topics)).collect();
         if self.scatter {
             let turn = |message: &Message| u32::from(message.telemetry.packet_id.unwrap_or_default() % 2);
             records.iter_mut().zip(&messages).for_each(|(record, message)| record.partition = Some(turn(message)));
         }
-        let mut append = append(self.bus.clone(), records).boxed();
+        let mut append = append(self.node.clone(), messages.clone(), records).boxed();
         // Polled at once, so that its place is taken before another connection of this client comes to append.
         if let Poll::Ready(done) = append.poll_unpin(&mut Context::from_waker(Waker::noop())) {
             append = std::future::ready(done).boxed();
@@ -84,7 +84,6 @@ impl Appends {
     }
 }
 
-async fn append(bus: Arc<dyn Bus>, records: Vec<Outgoing>) -> Result<(), String> {
-    let receipt = bus.append(records).await.map_err(|error| error.to_string())?;
-    receipt.await.map(drop).map_err(|error| error.to_string())
+async fn append(node: Arc<Node>, messages: Vec<Arc<Message>>, records: Vec<Outgoing>) -> Result<(), String> {
+    node.store(&messages, records).await.map(drop).map_err(|error| error.to_string())
 }

@@ -80,7 +80,7 @@ enum Event {
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, setup: Setup) {
     let node = setup.node.clone();
     let connection = Connection::new(node.environment.clone(), setup.peer.clone(), node.now());
-    let appends = Appends::new(node.bus.clone(), node.topics.clone(), setup.faults.scatter_devices);
+    let appends = Appends::new(node.clone(), setup.faults.scatter_devices);
     let mut driver = Driver {
         setup,
         stream,
@@ -190,7 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 let client = self.publisher.as_ref().map_or("", |publisher| publisher.client.as_str());
                 node.telemetry.message_refused(client, self.setup.peer.address, &fault);
             }
-            Effect::Delivered { qos0 } => node.telemetry.delivered(qos0),
+            Effect::Delivered { qos } => node.telemetry.delivered(qos),
             Effect::Dropped(why) => node.telemetry.dropped(why, 1),
             Effect::Withdraw(gone) => {
                 if let Some(session) = &self.session {
@@ -305,7 +305,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     fn route(&self, batch: &Batch) {
         self.setup.node.telemetry.stored_after(batch.since.elapsed());
-        let publisher = self.session.as_ref().map(|session| session.number);
+        let publisher = self.session.as_deref();
         batch.messages.iter().for_each(|message| self.setup.node.route(message, publisher));
     }
 
@@ -337,7 +337,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         while !self.appends.is_empty() {
             match self.appends.next().await {
                 Settled::Stored(batch) => {
-                    let publisher = self.session.as_ref().map(|session| session.number);
+                    let publisher = self.session.as_deref();
                     batch.messages.iter().for_each(|message| self.setup.node.route(message, publisher));
                 }
                 Settled::Failed(error) => self.setup.node.telemetry.not_stored(&error),

@@ -2,9 +2,11 @@
 
 mod bus;
 mod counted;
+mod delivery;
 mod events;
 mod http;
 mod mqtt;
+mod raw;
 mod registry;
 mod rights;
 mod stage;
