@@ -6,5 +6,6 @@ mod examples;
 mod first_path;
 mod killed;
 mod separate;
+mod shadow_processes;
 mod shadows;
 mod traces;

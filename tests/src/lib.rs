@@ -14,6 +14,6 @@ pub mod world;
 pub use collector::{Collector, Manner};
 pub use device::publish;
 pub use kafka::{Output, read_committed};
-pub use platform::{Platform, artefacts, beside};
+pub use platform::{Platform, artefacts, beside, executable};
 pub use processes::Processes;
 pub use tools::{Node, chromium, lines_of, node, python, python_with, script, tool};

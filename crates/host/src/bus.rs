@@ -9,7 +9,7 @@ use drover_bus_kafka::{KafkaBus, OptionsError};
 use drover_types::{Clock, TELEMETRY_TOPIC};
 
 use crate::config::{BusConfig, BusKind};
-use crate::{Ready, Shutdown};
+use crate::{Ready, Retained, Shutdown};
 
 /// Pause before a log that is away is asked again.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
@@ -49,10 +49,21 @@ pub struct OpenBus {
 
 /// Opens the log. In `directory` if it is embedded: reports what a crash had left, and may take as long as the disk needs to
 /// check the end of every file. A cluster is not asked yet: [`prepare`] does that. To be called within the runtime.
-pub fn open(config: &BusConfig, directory: &Path, clock: Arc<dyn Clock>) -> Result<OpenBus, BusError> {
+///
+/// `retained` holds retention of the embedded log back; a cluster knows no such thing, there retention has to be longer than
+/// any consumer may be away.
+pub fn open(
+    config: &BusConfig,
+    directory: &Path,
+    clock: Arc<dyn Clock>,
+    retained: &[Retained],
+) -> Result<OpenBus, BusError> {
     match config.kind {
         BusKind::Embedded => {
-            let options = EmbeddedOptions { clock: Some(clock), ..EmbeddedOptions::default() };
+            let mut options = EmbeddedOptions { clock: Some(clock), ..EmbeddedOptions::default() };
+            for Retained { topic, group } in retained {
+                options.retained_for.entry((*topic).into()).or_default().push((*group).to_owned());
+            }
             let (embedded, recovery) = EmbeddedBus::open(directory, options)?;
             report(&recovery);
             Ok(OpenBus { bus: Arc::new(embedded.clone()), embedded: Some(embedded) })
@@ -104,6 +115,9 @@ fn report(recovery: &Recovery) {
         let (from, to) = (rewound.from, rewound.to);
         tracing::warn!(group, topic, partition, from, to, "committed offset moved back to the end of its partition");
     }
+    for path in &recovery.strange {
+        tracing::warn!(path = %path.display(), "not of the log and left alone; move it away");
+    }
     for path in &recovery.removed {
         tracing::info!(path = %path.display(), "remains removed");
     }
@@ -118,7 +132,7 @@ mod tests {
     use crate::{Health, SystemClock};
 
     async fn opened(directory: &Path, config: &BusConfig) -> Result<OpenBus, BusError> {
-        let log = open(config, directory, Arc::new(SystemClock))?;
+        let log = open(config, directory, Arc::new(SystemClock), &[])?;
         let ready = Health::default().service("log");
         prepare(&*log.bus, config, &ready, &Shutdown::new()).await.map(|_| log)
     }

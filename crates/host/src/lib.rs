@@ -13,6 +13,7 @@ pub mod dependency;
 mod entry;
 pub mod grpc;
 pub mod http;
+mod in_order;
 mod metrics;
 mod network;
 mod network_tls;
@@ -41,6 +42,7 @@ pub use backoff::Backoff;
 pub use clock::{SystemClock, SystemRandom};
 pub use drover_scylla_kit::Cassandra;
 pub use entry::{Entry, Prepared};
+pub use in_order::{CarryOut, InOrder};
 pub use metrics::Metrics;
 pub use network::{Incoming, Network, NetworkParts};
 pub use network_tls::{NetworkTls, NetworkTlsConfig, NetworkTlsError};
@@ -83,8 +85,19 @@ pub trait Service: 'static {
     /// Services without which it cannot do its work, where they are in other processes.
     const NEEDS: &'static [&'static str] = &[];
 
+    /// What the embedded log keeps beyond its retention until the service, where it runs, has consumed it.
+    const RETAINS: &'static [Retained] = &[];
+
     /// Works until `shutdown`, then drains and returns. An error ends the process.
     async fn run(config: Self::Config, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()>;
+}
+
+/// Records that stay in the embedded log until they are consumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retained {
+    pub topic: &'static str,
+    /// The consumer group that must have committed past them.
+    pub group: &'static str,
 }
 
 /// A service's configuration section.

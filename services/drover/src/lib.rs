@@ -2,6 +2,7 @@
 //!
 //! Outermost layer: parses the command line and calls what does the work. Exit codes: 0 done, 1 failed, 2 wrong usage.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -53,10 +54,11 @@ pub enum Command {
     Client(cli::ClientCommand),
 }
 
-/// Runs the command line; every failure is one clear line on stderr.
+/// Runs the command line; every failure is one clear line on stderr. Who stops reading what is printed wants no more.
 pub fn main() -> ExitCode {
     match Cli::parse().command.run() {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => report(&error),
     }
 }
@@ -77,12 +79,17 @@ impl Command {
             }
             Self::Doctor(doctor) => doctor.run(),
             Self::Completions { shell } => {
-                clap_complete::generate(shell, &mut Cli::command(), "drover", &mut std::io::stdout());
-                Ok(())
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Cli::command(), "drover", &mut script);
+                Ok(std::io::stdout().write_all(&script)?)
             }
             Self::Client(client) => client.run(),
         }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// A [`clap::Error`] is wrong usage (2); everything else is a failure (1).
@@ -91,6 +98,17 @@ fn report(error: &anyhow::Error) -> ExitCode {
         eprintln!("{usage}");
         return ExitCode::from(2);
     }
-    eprintln!("drover: {error:#}");
+    eprintln!("drover: {}", told(error));
     ExitCode::FAILURE
+}
+
+/// The error and its causes, each said once: some texts hold those of their causes already.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
+        if !text.contains(&cause) {
+            text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
+        }
+    }
+    text
 }

@@ -39,6 +39,8 @@ pub struct IngressConfig {
     pub anonymous: AnonymousAccess,
     /// Name of this node in presence reports; unique among replicas, the same after a restart.
     pub node: String,
+    /// Whether a shadow service answers requests to shadows. Without one they are rejected here.
+    pub shadows: bool,
     pub limits: LimitsConfig,
     pub timeouts: Timeouts,
     /// Filters that nobody may subscribe to, whatever the policies say; a wider filter that matches the same topics is
@@ -141,6 +143,7 @@ impl Default for IngressConfig {
             tls: TlsConfig::default(),
             anonymous: AnonymousAccess::default(),
             node: "ingress-0".to_owned(),
+            shadows: true,
             limits: LimitsConfig::default(),
             timeouts: Timeouts::default(),
             denied_filters: Vec::new(),
@@ -199,6 +202,7 @@ impl IngressConfig {
             topic_alias_max: TOPIC_ALIAS_MAX,
             keep_alive_s_max: u16::try_from(self.timeouts.keep_alive.as_millis() / 1_000).unwrap_or(u16::MAX),
             denied_filters: self.denied_filters.iter().map(|filter| filter.as_str().into()).collect(),
+            shadows: self.shadows,
         }
     }
 }

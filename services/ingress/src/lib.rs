@@ -25,6 +25,7 @@ use adapters::registry::Registry;
 use config::{IngressConfig, MQTT, MQTTS};
 use domain::connection::Environment;
 use domain::node::{Node, NodePorts};
+use domain::presence::Reports;
 use domain::reverify;
 use domain::sessions::Sessions;
 use server::http::DeviceHttp;
@@ -146,7 +147,9 @@ fn node(config: &IngressConfig, ports: &Ports, boot: u32, fresh: Arc<Freshness>)
     let environment =
         Environment { limits: config.connection_limits(), random: ports.random.clone(), methods: Vec::new() };
     let sessions = Sessions::new(boot, config.limits.persistent_sessions);
-    Ok(Arc::new(Node::new(node_ports, environment, sessions, Telemetry::new(&ports.metrics))))
+    let mut node = Node::new(node_ports, environment, sessions, Telemetry::new(&ports.metrics));
+    node.reports = Reports::of(config.limits.connections);
+    Ok(Arc::new(node))
 }
 
 async fn tick(node: Arc<Node>, stop: Shutdown) {

@@ -302,7 +302,7 @@ fn refusal(fault: &Fault) -> &'static str {
         Fault::ConnectDenied { .. } | Fault::PublishDenied { .. } => "policy",
         Fault::AuthenticationMethod | Fault::Challenge | Fault::NotAuthenticated => "method",
         Fault::ClientIdMissing | Fault::ClientIdTooLong { .. } => "client_id",
-        Fault::Topic(_) => "will",
+        Fault::Topic(_) | Fault::NoShadows { .. } => "will",
         Fault::OverLimit | Fault::Session(AttachError::TooManySessions { .. }) => "over_limit",
         Fault::Session(AttachError::Revoked)
         | Fault::Revoked

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use drover_host::{ByteSize, Duration, ListenSpec, ServiceConfig, Transport};
 use drover_types::limits::RULES_PER_TENANT_MAX;
-use drover_types::{ApiError, ErrorCode};
+use drover_types::{ApiError, in_range};
 use serde::{Deserialize, Serialize};
 
 /// Least memory that a buffer of the store works with.
@@ -109,15 +109,6 @@ impl ServiceConfig for RegistryConfig {
         }
         Ok(())
     }
-}
-
-fn in_range<T: Copy + PartialOrd + std::fmt::Display>(key: &str, value: T, low: T, high: T) -> Result<(), ApiError> {
-    if (low..=high).contains(&value) {
-        return Ok(());
-    }
-    let message = format!("is {value}, allowed are {low} to {high}");
-    Err(ApiError { field: Some(key.to_owned()), ..ApiError::new(ErrorCode::OutOfRange, message) }
-        .over(if value < low { low } else { high }, value))
 }
 
 #[cfg(test)]

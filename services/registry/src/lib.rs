@@ -15,18 +15,19 @@ mod server;
 mod telemetry;
 mod wire;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use drover_bus::{AdminError, Bus};
+use drover_bus::{AdminError, Bus, TopicPartition};
 use drover_host::{Ports, Service, Shutdown, grpc};
 use drover_proto::registry::v1::registry_server::RegistryServer;
 use tokio::sync::{Mutex, Notify};
 use tonic::service::Routes;
 
-pub use adapters::embedded::{Embedded, OpenError};
+pub use adapters::embedded::Embedded;
 pub use adapters::scylla::Scylla;
 pub use config::{EmbeddedLimits, RegistryConfig, StoreConfig};
 pub use domain::topics::{CHANGES_TOPIC, EVENTS_TOPIC, PRESENCE_TOPIC};
@@ -51,6 +52,7 @@ impl Service for Registry {
     async fn run(config: RegistryConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
         let telemetry = Arc::new(Telemetry::new(&ports.metrics, ports.ready.clone()));
         let (store_dir, pki_dir) = (ports.data.join("store"), config.pki.clone().unwrap_or(ports.data.join("pki")));
+        refuse_lost_store(&config.store, &store_dir, &*ports.bus).await?;
         let opening = Box::pin(adapters::open_store(&config.store, &store_dir, &ports, &telemetry));
         let Some(store) = shutdown.run_until_cancelled(opening).await.transpose()? else { return Ok(()) };
         let authority = pki::Authority::ensure(&pki_dir, &*ports.clock).context("certificate authority")?;
@@ -96,6 +98,27 @@ impl Service for Registry {
         tokio::try_join!(serving, logging)?;
         Ok(())
     }
+}
+
+/// A store that is not there although the feed tells of what it held was lost, not forgotten: beginning with an empty one
+/// would let in devices without the credentials they have, and leave rules in force that nobody can delete.
+async fn refuse_lost_store(config: &StoreConfig, store: &Path, bus: &dyn Bus) -> anyhow::Result<()> {
+    let StoreConfig::Embedded(_) = config else { return Ok(()) };
+    if store.exists() {
+        return Ok(());
+    }
+    let topics = bus.topics().await?;
+    let partitions = topics.iter().find(|topic| &*topic.topic == CHANGES_TOPIC).map_or(0, |topic| topic.partitions);
+    for partition in 0..partitions {
+        let told = bus.bounds(&TopicPartition::new(CHANGES_TOPIC, partition)).await?.end > 0;
+        anyhow::ensure!(
+            !told,
+            "the registry's store {} is gone, and the log tells of objects it held; restore it from a backup, or start \
+             with an empty directory (--data DIR)",
+            store.display()
+        );
+    }
+    Ok(())
 }
 
 /// Makes the topics; waits for a bus that is away.

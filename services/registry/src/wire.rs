@@ -16,7 +16,7 @@ impl TryFrom<&types::Meta> for Meta {
 
     fn try_from(meta: &types::Meta) -> Result<Self, ApiError> {
         Ok(Self {
-            tenant: tenant("meta.tenant", &meta.tenant)?,
+            tenant: tenant("metadata.namespace", &meta.tenant)?,
             name: meta.name.clone(),
             labels: meta.labels.clone().into_iter().collect(),
             generation: meta.generation,

@@ -22,6 +22,8 @@ use std::io::{self, Write};
 
 use clap::Subcommand;
 
+pub use output::Format;
+
 /// Commands of the client.
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {

@@ -10,12 +10,13 @@ use super::connection::Connection;
 use super::output::Column;
 use super::rule_eval;
 
-const COLUMNS: [Column; 6] = [
+const COLUMNS: [Column; 7] = [
     ("NAME", "/metadata/name"),
     ("MATCHED", "/status/matched"),
     ("FAILED", "/status/failed"),
     ("LAG", "/status/lag"),
     ("CONDITION", "/status/conditions/0/reason"),
+    ("MESSAGE", "/status/conditions/0/message"),
     ("LAST ERROR", "/status/lastError/message"),
 ];
 

@@ -229,12 +229,32 @@ fn a_full_disk_at_the_start_is_named() {
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]);
     let command = command.arg(directory.path()).args([env!("CARGO_BIN_EXE_drover"), &offset]);
-    let Ok(output) = command.output() else { return eprintln!("left out: there is no `unshare` here") };
+    let Ok(output) = command.output() else {
+        return println!("NOT RUN: a full disk at the start: there is no `unshare` here");
+    };
     let said = String::from_utf8(output.stderr).expect("text");
     if output.status.code() == Some(77) || said.starts_with("unshare:") {
-        return eprintln!("left out: mounting is not allowed here: {said}");
+        return println!("NOT RUN: a full disk at the start: mounting is not allowed here: {}", said.trim());
     }
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(one_line(&said).contains("No space left on device"), "{said}");
     assert!(said.contains(&directory.path().display().to_string()), "{said}");
+}
+
+#[test]
+fn a_log_of_one_process_knows_whether_somebody_serves_shadows() {
+    let shown = |arguments: &[&str]| {
+        let output = run(&[&["up", "--print-config"], arguments].concat());
+        let text = String::from_utf8(output.stdout).expect("text");
+        text.lines().find_map(|line| line.strip_prefix("shadows = ").map(str::to_owned)).expect("it is shown")
+    };
+    assert_eq!(shown(&[]), "true");
+    assert_eq!(
+        (shown(&["--disable", "shadow"]), shown(&["--only", "ingress,registry"])),
+        ("false".into(), "false".into())
+    );
+    let shared = ["--disable", "shadow", "--set", "bus.kind=kafka"];
+    assert_eq!(shown(&shared), "true", "another process may serve them");
+    let said = ["--disable", "shadow", "--set", "ingress.shadows=true"];
+    assert_eq!(shown(&said), "true", "what is configured counts");
 }

@@ -31,7 +31,7 @@ use drover_host::{AdminToken, Network, Ports, Shutdown, grpc};
 use drover_proto::registry::v1::registry_client::RegistryClient;
 use drover_proto::shadow::v1::shadow_client::ShadowClient;
 use drover_proto::storage::v1::storage_client::StorageClient;
-use drover_types::{ApiError, Clock, ErrorCode};
+use drover_types::{ApiError, Clock, ErrorCode, Random, RecordId};
 use tokio::sync::Semaphore;
 
 use crate::GatewayConfig;
@@ -62,6 +62,7 @@ pub struct Api {
     statuses: RuleStatuses,
     bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
     streams: Arc<Semaphore>,
     sessions: Sessions,
     telemetry: Telemetry,
@@ -82,6 +83,7 @@ impl Api {
             statuses: RuleStatuses::new(&network),
             bus: ports.bus.clone(),
             clock: ports.clock.clone(),
+            random: ports.random.clone(),
             streams: Arc::new(Semaphore::new(config.streams_max)),
             telemetry: Telemetry::new(&ports.metrics),
             sessions: Sessions::new(ports.random.clone()),
@@ -90,6 +92,13 @@ impl Api {
             token,
             shutdown,
         }
+    }
+
+    /// The id of a new request, by which it is recognised if it has to be made again.
+    fn new_id(&self) -> RecordId {
+        let mut random = [0; 10];
+        self.random.fill(&mut random);
+        RecordId::at(self.clock.now_ms(), random)
     }
 }
 

@@ -68,6 +68,8 @@ pub struct Limits {
     pub keep_alive_s_max: u16,
     /// Filters that nobody may subscribe to.
     pub denied_filters: Vec<Box<str>>,
+    /// Whether somebody serves shadows.
+    pub shadows: bool,
 }
 
 /// What all connections share.
@@ -107,6 +109,8 @@ pub enum Effect {
     Authenticate(Proof),
     /// Answer with [`Connection::attached`] or [`Connection::refused`].
     Attach(Box<Admission>),
+    /// Hand it to this client, if it has subscribed to it. Nothing is logged.
+    Answer(Publication),
     /// Append it to the log, in order; answer with [`Connection::stored`] or [`Connection::not_stored`].
     Publish(Publication),
     /// Answer with [`Connection::subscribed`] when the node routes by these.

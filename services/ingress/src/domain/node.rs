@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use drover_bus::{Bus, Outgoing, Position, Unacknowledged};
 use drover_mqtt::PacketId;
-use drover_types::{ClientId, Clock, Qos, Random, RecordId, TraceParent};
+use drover_types::shadow::ShadowRequest;
+use drover_types::{ApiError, ClientId, Clock, ErrorCode, Qos, Random, RecordId, TopicName, TraceParent};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -83,12 +84,12 @@ impl Node {
             clock,
             random,
             authenticator,
+            topics: LogTopics::new(environment.limits.shadows),
             environment: Arc::new(environment),
             sessions,
             reports: Reports::default(),
             reverify: Reverify::default(),
             telemetry,
-            topics: LogTopics::default(),
             router: RwLock::default(),
             started,
             wills: Arc::new(Semaphore::new(WILLS_WAITING_MAX)),
@@ -260,6 +261,15 @@ impl Node {
             }
         }
         taken
+    }
+
+    /// Refuses a request to a shadow where nobody serves them.
+    pub fn check_topic(&self, topic: &TopicName) -> Result<(), ApiError> {
+        if self.environment.limits.shadows || ShadowRequest::of_topic(topic.as_str()).is_none() {
+            return Ok(());
+        }
+        let message = "shadows are not served here (ingress.shadows)";
+        Err(ApiError { field: Some("topic".to_owned()), ..ApiError::new(ErrorCode::Unimplemented, message) })
     }
 
     /// Stores a message, then routes it. After an error its fate is unknown.

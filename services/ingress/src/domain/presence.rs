@@ -21,8 +21,8 @@ use crate::domain::sessions::{Presence, Report};
 /// Topic of nodes' reports; the registry makes events of them.
 pub const PRESENCE_TOPIC: &str = "drover.presence";
 
-/// Reports waiting or reserved: two for each connection, and many reconnects while the log hangs.
-const REPORTS_MAX: usize = 131_072;
+/// Reports waiting or reserved beside those of the connections there may be: reconnects while the log hangs.
+const REPORTS_BESIDE: usize = 100_000;
 /// Reports of one connection: connected, disconnected.
 const REPORTS_PER_CONNECTION: u32 = 2;
 /// Reports in one append.
@@ -40,11 +40,17 @@ pub struct Reports {
 
 impl Default for Reports {
     fn default() -> Self {
-        Self { room: Semaphore::new(REPORTS_MAX), waiting: Mutex::default(), more: Notify::new() }
+        Self::of(0)
     }
 }
 
 impl Reports {
+    /// Of a node with at most `connections` at once.
+    pub fn of(connections: usize) -> Self {
+        let room = REPORTS_BESIDE + connections * REPORTS_PER_CONNECTION as usize;
+        Self { room: Semaphore::new(room.min(Semaphore::MAX_PERMITS)), waiting: Mutex::default(), more: Notify::new() }
+    }
+
     /// Waits for the room that both reports of a connection take.
     pub async fn reserve(&self) {
         let permits = self.room.acquire_many(REPORTS_PER_CONNECTION).await;

@@ -33,6 +33,7 @@ impl Ingress for Server {
     async fn publish(&self, request: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
         let received = read(request.into_inner(), PAYLOAD_BYTES_MAX, self.node.now().unix_ms);
         let mut message = received.map_err(|e| to_status(&e))?;
+        self.node.check_topic(&message.telemetry.topic).map_err(|e| to_status(&e))?;
         continue_trace(&mut message);
         let stored = self.node.publish(Arc::new(message)).await;
         stored.map_err(|e| to_status(&ApiError::new(ErrorCode::Unavailable, e.to_string())))?;

@@ -23,7 +23,7 @@ use crate::domain::connection::{Close, CloseReason, Connection, Effect, Peer};
 use crate::domain::identity::{AuthenticateError, Identity, Proof};
 use crate::domain::link::{Link, Signal};
 use crate::domain::message::{Message, Publication, Publisher};
-use crate::domain::node::Node;
+use crate::domain::node::{Node, Recipient};
 use crate::domain::session::Session;
 use crate::domain::sessions::Attach;
 
@@ -186,6 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.connection.subscribed(now);
             }
             Effect::Publish(_) => {} // collected by the caller
+            Effect::Answer(publication) => self.answer(publication),
             Effect::Refused(fault) => {
                 let client = self.publisher.as_ref().map_or("", |publisher| publisher.client.as_str());
                 node.telemetry.message_refused(client, self.setup.peer.address, &fault);
@@ -198,6 +199,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
             }
             Effect::Close(close) => self.close = Some(close),
+        }
+    }
+
+    /// Hands an answer of the node to this client alone.
+    fn answer(&self, publication: Publication) {
+        let Some(publisher) = &self.publisher else { return };
+        let recipient = Recipient::Client { client: publisher.client.clone(), epoch: Some(publisher.epoch) };
+        if let Some(message) = self.stamp(publication) {
+            self.setup.node.deliver(&message, &recipient);
         }
     }
 

@@ -9,6 +9,7 @@ mod mqtt;
 mod raw;
 mod registry;
 mod rights;
+mod shadows;
 mod stage;
 mod tls;
 mod tools;

@@ -208,5 +208,6 @@ fn not_found(key: &ObjectKey) -> ApiError {
 
 fn stale(key: &ObjectKey, wanted: u64, found: u64) -> ApiError {
     let message = format!("{key} has revision {found}, not {wanted}: somebody else changed it");
-    ApiError { field: Some("meta.revision".into()), ..ApiError::new(ErrorCode::Aborted, message) }.over(found, wanted)
+    ApiError { field: Some("metadata.resourceVersion".into()), ..ApiError::new(ErrorCode::Aborted, message) }
+        .over(found, wanted)
 }

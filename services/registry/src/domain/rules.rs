@@ -11,7 +11,7 @@ use crate::object::{Kind, Object, ObjectKey, Spec};
 impl Domain {
     /// Creates or replaces a rule. `already_exists` if it would write to another tenant's Kafka topic.
     pub async fn put_rule(&self, rule: Declared) -> Result<Object, ApiError> {
-        checks::subdomain("meta.name", &rule.name)?;
+        checks::subdomain("metadata.name", &rule.name)?;
         checks::labels(&rule.labels)?;
         check(spec(&rule.spec))?;
         let key = ObjectKey::new(Kind::Rule, &rule.tenant, &rule.name);

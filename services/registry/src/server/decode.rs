@@ -42,7 +42,7 @@ pub fn rule(rule: Option<&types::Rule>) -> Result<Declared, ApiError> {
 fn declared(meta: &Option<types::Meta>, spec: Spec) -> Result<Declared, ApiError> {
     let meta = meta.as_ref().required("meta")?;
     Ok(Declared {
-        tenant: wire::tenant("meta.tenant", &meta.tenant)?,
+        tenant: wire::tenant("metadata.namespace", &meta.tenant)?,
         name: meta.name.clone(),
         labels: meta.labels.clone().into_iter().collect(),
         revision: meta.revision,

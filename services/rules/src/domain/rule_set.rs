@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use drover_bus::Topic;
 use drover_types::TenantId;
 
 use super::definition::Definition;
@@ -52,6 +53,12 @@ impl RuleSet {
             rules.by_name.values().any(|rule| rule.output_topics().any(|(output, _)| &**output == topic))
         };
         self.tenants.iter().find(|(other, rules)| *other != tenant && writes(rules)).map(|(other, _)| other)
+    }
+
+    /// Every topic that rules write to, with the partitions it is to be made with.
+    pub fn output_topics(&self) -> Vec<(Topic, u32)> {
+        let rules = self.tenants.values().flat_map(|rules| rules.by_name.values());
+        rules.flat_map(|rule| rule.output_topics().map(|(topic, partitions)| (topic.clone(), partitions))).collect()
     }
 }
 

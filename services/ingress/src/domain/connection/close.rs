@@ -92,6 +92,8 @@ pub enum Fault {
     ConnectDenied { client: String },
     #[error("policy does not allow to publish to {topic:?}")]
     PublishDenied { topic: String },
+    #[error("shadows are not served here (ingress.shadows), and {topic:?} is a request to one")]
+    NoShadows { topic: String },
     #[error("topic name is not valid: {0}")]
     Topic(InvalidTopic),
     #[error("policy does not allow to subscribe to {filter:?}")]
@@ -166,6 +168,7 @@ impl Fault {
             | Fault::PublishDenied { .. } => ReasonCode::NotAuthorized,
             Fault::FilterDenied { .. } => ReasonCode::UnspecifiedError,
             Fault::Filter(_) => ReasonCode::TopicFilterInvalid,
+            Fault::NoShadows { .. } => ReasonCode::ImplementationSpecificError,
             Fault::Topic(_) => ReasonCode::TopicNameInvalid,
             Fault::AliasOverLimit { .. } => ReasonCode::TopicAliasInvalid,
             Fault::PayloadTooLarge { .. } => ReasonCode::PacketTooLarge,
@@ -209,6 +212,7 @@ impl Fault {
             | Fault::Session(_)
             | Fault::ConnectDenied { .. }
             | Fault::PublishDenied { .. }
+            | Fault::NoShadows { .. }
             | Fault::Topic(_)
             | Fault::AliasOverLimit { .. }
             | Fault::AliasUnknown { .. }

@@ -43,6 +43,7 @@ const LIMITS: Limits = Limits {
     topic_alias_max: 2,
     keep_alive_s_max: 0,
     denied_filters: Vec::new(),
+    shadows: true,
 };
 
 fn at(ms: u64) -> Now {
