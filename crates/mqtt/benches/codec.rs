@@ -1,9 +1,12 @@
-//! Nanoseconds per 128-byte QoS 1 PUBLISH, the packet a server sees most.
+//! Nanoseconds per packet of those a server sees most: a 128-byte QoS 1 PUBLISH, PUBACK, PINGREQ and SUBSCRIBE.
 
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use drover_mqtt::{Ack, Decoder, Packet, PacketId, Properties, Publish, ReasonCode, Side, Version, encode};
+use drover_mqtt::{
+    Ack, Decoder, Packet, PacketId, Properties, Publish, ReasonCode, Side, Subscribe, Subscription, SubscriptionList,
+    SubscriptionOptions, Version, encode,
+};
 use drover_types::Qos;
 
 fn publish(payload: &[u8]) -> Packet<'_> {
@@ -49,5 +52,33 @@ fn codec(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, codec);
+/// The other packets that a server reads all the time.
+fn others(c: &mut Criterion) {
+    let mut list = SubscriptionList::default();
+    let options = SubscriptionOptions::new(Qos::AtLeastOnce);
+    list.push(Subscription { filter: "sensors/building-7/+/climate", options }).expect("short");
+    let subscribe = Subscribe {
+        packet_id: PacketId::MIN,
+        properties: Properties::default(),
+        subscriptions: list.as_subscriptions(),
+    };
+    let ack = Ack::new(PacketId::MIN, ReasonCode::Success);
+    for packet in [Packet::PubAck(ack), Packet::PingReq, Packet::Subscribe(subscribe)] {
+        let (mut bytes, decoder) = (Vec::new(), Decoder::new(Side::Client, Version::V5));
+        encode(&packet, Version::V5, &mut bytes).expect("valid");
+        c.bench_function(&format!("decode {}, mqtt 5", packet.packet_type()), |bench| {
+            bench.iter(|| {
+                let (packet, taken) = decoder.decode(black_box(&bytes)).expect("valid").expect("complete");
+                if let Packet::Subscribe(subscribe) = packet {
+                    black_box(
+                        subscribe.subscriptions.iter().map(|subscription| subscription.filter.len()).sum::<usize>(),
+                    );
+                }
+                black_box(taken)
+            });
+        });
+    }
+}
+
+criterion_group!(benches, codec, others);
 criterion_main!(benches);

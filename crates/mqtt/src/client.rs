@@ -1,7 +1,7 @@
 //! A client of MQTT 3.1.1 and 5 as a state machine: bytes and the clock in, bytes and events out.
 //!
-//! It publishes at QoS 0 and 1 and receives at QoS 0, 1 and 2. The rule that keeps it simple: a QoS 1 message is kept as
-//! the bytes that were sent, so that redelivery is those bytes with the DUP flag set. Who owns the socket calls
+//! It publishes and receives at QoS 0, 1 and 2. The rule that keeps it simple: what is in flight is kept as the bytes that
+//! were sent, so that redelivery is those bytes, for a PUBLISH with the DUP flag set. Who owns the socket calls
 //! [`Client::open`] on a new connection, [`Client::receive`] with what arrives, [`Client::tick`] as time passes and
 //! [`Client::lost`] when the connection ends, and sends what these append to `out`.
 
@@ -77,7 +77,7 @@ pub enum Event<'a> {
     Connected { session_present: bool, properties: Properties<'a> },
     /// A message, handed over once also at QoS 2; it has been acknowledged.
     Message(Publish<'a>),
-    /// The server has answered a QoS 1 publish; at an error code it did not take the message.
+    /// The exchange of a publish at QoS 1 or 2 is complete; at an error code the server did not take the message.
     Acknowledged { packet_id: PacketId, reason: ReasonCode },
     /// The answer to [`Client::subscribe`].
     Subscribed { packet_id: PacketId, reasons: ReasonCodes<'a> },
@@ -113,8 +113,6 @@ pub enum SendError {
     WindowFull { in_flight: usize, window: u16 },
     #[error("{REQUESTS_MAX} subscribe and unsubscribe packets have no answer yet")]
     TooManyRequests,
-    #[error("client publishes at qos 0 and 1 only")]
-    ExactlyOnce,
     #[error(transparent)]
     Encode(#[from] EncodeError),
 }
@@ -130,10 +128,13 @@ pub enum Phase {
     Connected,
 }
 
-/// A QoS 1 message the server has not acknowledged.
+/// A message of QoS 1 or 2 whose exchange is not complete.
 struct InFlight {
     packet_id: PacketId,
-    /// The PUBLISH as it was or will be sent; with DUP once a connection it was sent on has ended.
+    qos: Qos,
+    /// Whether the server has received it (QoS 2).
+    received: bool,
+    /// The PUBLISH as it was or will be sent, with DUP once a connection it was sent on has ended; or the PUBREL.
     frame: Vec<u8>,
     /// Whether it has been sent on this connection.
     sent: bool,
@@ -225,19 +226,21 @@ impl Client {
         Ok(())
     }
 
-    /// The connection has ended. Unacknowledged QoS 1 messages stay, to be sent again on the next one.
+    /// The connection has ended. What is in flight stays, to be sent again on the next one.
     pub fn lost(&mut self) {
         self.phase = Phase::Closed;
         self.requests.clear();
         for message in self.in_flight.iter_mut().filter(|message| message.sent) {
-            message.frame[0] |= DUP; // [MQTT-3.3.1-1]
+            if !message.received {
+                message.frame[0] |= DUP; // [MQTT-3.3.1-1]
+            }
             message.sent = false;
         }
     }
 
     /// Publishes `message`; its `packet_id` and `dup` are chosen here.
     ///
-    /// At QoS 1 returns the identifier that [`Event::Acknowledged`] will name; without a connection the message is kept
+    /// At QoS 1 and 2 returns the identifier that [`Event::Acknowledged`] will name; without a connection the message is kept
     /// and sent on the next one.
     pub fn publish(
         &mut self,
@@ -251,12 +254,11 @@ impl Client {
                 self.send(&Packet::Publish(message), now_ms, out)?;
                 Ok(None)
             }
-            Qos::AtLeastOnce => self.publish_at_least_once(message, now_ms, out).map(Some),
-            Qos::ExactlyOnce => Err(SendError::ExactlyOnce),
+            Qos::AtLeastOnce | Qos::ExactlyOnce => self.publish_in_window(message, now_ms, out).map(Some),
         }
     }
 
-    fn publish_at_least_once(
+    fn publish_in_window(
         &mut self,
         message: &Publish<'_>,
         now_ms: u64,
@@ -274,7 +276,7 @@ impl Client {
             out.extend_from_slice(&frame);
             self.last_sent_ms = now_ms;
         }
-        self.in_flight.push_back(InFlight { packet_id, frame, sent });
+        self.in_flight.push_back(InFlight { packet_id, qos: message.qos, received: false, frame, sent });
         Ok(packet_id)
     }
 
@@ -405,6 +407,11 @@ impl Client {
             (Phase::Connecting, Packet::ConnAck(ack)) => self.connected(ack, out).map(Some),
             (Phase::Closed | Phase::Connecting, _) => Err(unexpected),
             (Phase::Connected, Packet::PubAck(ack)) => Ok(self.acknowledged(ack, out)),
+            (Phase::Connected, Packet::PubRec(ack)) => Ok(self.received(ack, out)),
+            (Phase::Connected, Packet::PubComp(ack)) => {
+                // Whatever its reason says: the server had received the message.
+                Ok(self.acknowledged(Ack::new(ack.packet_id, ReasonCode::Success), out))
+            }
             (Phase::Connected, Packet::Publish(message)) => self.message(message, out),
             (Phase::Connected, Packet::PubRel(ack)) => {
                 self.received.retain(|packet_id| *packet_id != ack.packet_id);
@@ -431,8 +438,6 @@ impl Client {
                 Phase::Connected,
                 Packet::Connect(_)
                 | Packet::ConnAck(_)
-                | Packet::PubRec(_)
-                | Packet::PubComp(_)
                 | Packet::Subscribe(_)
                 | Packet::Unsubscribe(_)
                 | Packet::PingReq
@@ -474,6 +479,23 @@ impl Client {
             self.send_waiting(out);
         }
         Some(Event::Acknowledged { packet_id: ack.packet_id, reason: ack.reason })
+    }
+
+    /// The server has a message of QoS 2, or refuses it: PUBREL, or the end of the exchange [MQTT-4.3.3-4].
+    fn received<'a>(&mut self, ack: Ack<'a>, out: &mut Vec<u8>) -> Option<Event<'a>> {
+        if ack.reason.is_error() {
+            return self.acknowledged(ack, out);
+        }
+        let ours = |message: &&mut InFlight| message.packet_id == ack.packet_id && message.qos == Qos::ExactlyOnce;
+        let Some(message) = self.in_flight.iter_mut().find(ours) else {
+            put_ack(Packet::PubRel, ack.packet_id, out); // so that the server forgets it as well
+            return None;
+        };
+        message.received = true;
+        message.frame.clear();
+        put_ack(Packet::PubRel, ack.packet_id, &mut message.frame);
+        out.extend_from_slice(&message.frame);
+        None
     }
 
     fn message<'a>(&mut self, message: Publish<'a>, out: &mut Vec<u8>) -> Result<Option<Event<'a>>, ClientError> {

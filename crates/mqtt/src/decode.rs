@@ -269,6 +269,15 @@ fn connect<'a>(reader: &mut Reader<'a>) -> Result<Connect<'a>, DecodeError> {
     Ok(Connect { version, clean_start, keep_alive_s, properties, client_id, will, user_name, password })
 }
 
+/// The version that a CONNECT at the front of `bytes` names, whatever else is wrong with it; so that it can be answered.
+pub fn claimed_version(bytes: &[u8]) -> Option<Version> {
+    let (&first, rest) = bytes.split_first()?;
+    let is_connect = PacketType::from_number(first >> 4) == Some(PacketType::Connect);
+    let (_, length_bytes) = var_int(rest).ok().flatten()?;
+    let mut reader = Reader::new(rest.get(length_bytes..)?);
+    if is_connect { protocol(&mut reader).ok() } else { None }
+}
+
 /// Protocol name and level (sections 3.1.2.1 and 3.1.2.2). `MQIsdp` is the name up to MQTT 3.1.
 fn protocol(reader: &mut Reader<'_>) -> Result<Version, DecodeError> {
     match reader.binary()? {

@@ -17,7 +17,7 @@ mod property;
 mod reason;
 mod wire;
 
-pub use decode::Decoder;
+pub use decode::{Decoder, claimed_version};
 pub use encode::{encode, encoded_len};
 pub use error::{DecodeError, EncodeError};
 pub use list::{FilterList, Filters, ReasonCodeList, ReasonCodes, SubscriptionList, Subscriptions};

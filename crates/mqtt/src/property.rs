@@ -365,8 +365,8 @@ impl<'a> Properties<'a> {
         self.bytes.is_empty()
     }
 
-    /// The list without its length.
-    pub(crate) fn as_bytes(self) -> &'a [u8] {
+    /// The list as encoded, without its length.
+    pub fn as_bytes(self) -> &'a [u8] {
         self.bytes
     }
 }
@@ -416,6 +416,12 @@ impl PropertyList {
         self.0.put_u8(property.id());
         property.write_value(&mut self.0);
         Ok(())
+    }
+
+    /// The list that [`Properties::as_bytes`] was kept of, checked as one of `place`.
+    pub fn decode(bytes: Vec<u8>, place: Place) -> Result<Self, DecodeError> {
+        Properties { bytes: &bytes }.check(place)?;
+        Ok(Self(bytes))
     }
 
     /// The list as a packet takes it.

@@ -6,6 +6,8 @@
 //! *of the fingerprint*, not with the client's newest: after a reconnect a client sends several unacknowledged
 //! messages again, and each must be found although the first has already shown the new epoch. A newer epoch is taken
 //! over with the repeat, so that the same packet id with the same payload later in that session is a new message.
+//! At QoS 2 a newer epoch says nothing, for the ingress takes each message of a session once; it sets the DUP flag on those
+//! whose first sending may be in the log, because a connection or a process ended in between, and clears it on all others.
 //! A message that names itself (user property `drover-id`, or the id of a republished record) is a repeat exactly if
 //! its name is in the window. In doubt a message is new.
 //!
@@ -17,7 +19,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::limits::{RECEIVE_MAXIMUM, REPEAT_WINDOW_MS};
-use crate::{Fingerprint, Telemetry};
+use crate::{Fingerprint, Qos, Telemetry};
 
 /// User property by which a device names a message, to make recognition exact.
 pub const ID_PROPERTY: &str = "drover-id";
@@ -119,6 +121,7 @@ impl RepeatWindow {
         let repeat = seen.is_some_and(|entry| match name {
             Name::Given(_) => true,
             // An older epoch as well: the first sending may reach the log after the one that followed a reconnect.
+            Name::Fingerprint(_) if message.qos == Qos::ExactlyOnce => message.dup || message.epoch < entry.epoch,
             Name::Fingerprint(_) => message.dup || message.epoch != entry.epoch,
         });
         if repeat { Verdict::Repeat } else { Verdict::New }
@@ -275,6 +278,16 @@ mod tests {
         assert_eq!(window.observe(&dup(1)), Verdict::Repeat);
         assert_eq!(window.observe(&dup(2)), Verdict::New);
         assert_eq!(window.counts(), Counts { doubtful: 1, crowded_out: 0 });
+    }
+
+    #[test]
+    fn at_qos_2_the_ingress_knows_what_is_new() {
+        let mut window = RepeatWindow::default();
+        let exact = |dup, epoch, second| Telemetry { qos: Qos::ExactlyOnce, dup, ..message(1, "on", epoch, second) };
+        assert_eq!(window.observe(&exact(false, 1, 0)), Verdict::New);
+        assert_eq!(window.observe(&exact(false, 2, 1)), Verdict::New, "the id was free again");
+        assert_eq!(window.observe(&exact(true, 3, 2)), Verdict::Repeat, "its first sending was in doubt");
+        assert_eq!(window.observe(&exact(false, 2, 3)), Verdict::Repeat, "the first sending, late");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use drover_types::limits::{
 use serde::{Deserialize, Serialize};
 
 use crate::domain::connection::Limits;
+use crate::ports::RetainedBounds;
 pub use http::{HTTP, HttpConfig};
 
 /// Name of the socket for MQTT over TCP.
@@ -45,6 +46,9 @@ pub struct IngressConfig {
     pub owners: OwnersConfig,
     pub limits: LimitsConfig,
     pub timeouts: Timeouts,
+    /// Filters that nobody may subscribe to, whatever the policies say; a wider filter that matches the same topics is
+    /// another one.
+    pub denied_filters: Vec<String>,
 }
 
 /// Addresses of one protocol.
@@ -112,12 +116,16 @@ pub struct LimitsConfig {
     pub payload: ByteSize,
     /// Subscriptions of one client.
     pub filters: usize,
-    /// Unacknowledged QoS 1 messages of a client in each direction; 1 to 65,535.
+    /// Messages of QoS 1 and 2 of a client that are not done, in each direction; 1 to 65,535.
     pub receive_maximum: u16,
     /// Longest a session outlives its connection.
     pub session_expiry: Duration,
     /// Sessions of this node that outlive their connection; they and what waits in them are in memory.
     pub persistent_sessions: usize,
+    /// Retained messages of one tenant; more are delivered and not retained.
+    pub retained_messages: usize,
+    /// Their topics, payloads and properties.
+    pub retained_bytes: ByteSize,
 }
 
 /// `[ingress.timeouts]`.
@@ -128,6 +136,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// A peer that takes no byte for this long is gone.
     pub write: Duration,
+    /// Longest keep alive of clients of MQTT 5, which are told so; up to 65,535 s, 0s: whatever they ask for.
+    pub keep_alive: Duration,
     /// One question to the registry.
     pub authenticate: Duration,
     /// How long the registry's answer is kept; a revocation ends it at once.
@@ -156,6 +166,7 @@ impl Default for IngressConfig {
             owners: OwnersConfig::default(),
             limits: LimitsConfig::default(),
             timeouts: Timeouts::default(),
+            denied_filters: Vec::new(),
         }
     }
 }
@@ -169,7 +180,16 @@ impl Default for LimitsConfig {
             receive_maximum: RECEIVE_MAXIMUM,
             session_expiry: Duration::from_secs(SESSION_EXPIRY_SECONDS_MAX as u64),
             persistent_sessions: 10_000,
+            retained_messages: 10_000,
+            retained_bytes: ByteSize::from_bytes(64 * 1024 * 1024),
         }
+    }
+}
+
+impl LimitsConfig {
+    /// What a tenant may have retained.
+    pub fn retained_bounds(&self) -> RetainedBounds {
+        RetainedBounds { messages: self.retained_messages, bytes: self.retained_bytes.as_len() }
     }
 }
 
@@ -178,6 +198,7 @@ impl Default for Timeouts {
         Self {
             connect: Duration::from_secs(10),
             write: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(0),
             authenticate: Duration::from_secs(5),
             identity_cache: Duration::from_secs(5),
             ownership: Duration::from_secs(4),
@@ -200,6 +221,8 @@ impl IngressConfig {
             receive_maximum: self.limits.receive_maximum,
             session_expiry_s_max: u32::try_from(session_expiry_s).unwrap_or(u32::MAX),
             topic_alias_max: TOPIC_ALIAS_MAX,
+            keep_alive_s_max: u16::try_from(self.timeouts.keep_alive.as_millis() / 1_000).unwrap_or(u16::MAX),
+            denied_filters: self.denied_filters.iter().map(|filter| filter.as_str().into()).collect(),
             shadows: self.shadows,
         }
     }
@@ -257,6 +280,10 @@ impl ServiceConfig for IngressConfig {
             return Err(
                 ApiError::invalid("ingress.limits.receive_maximum", "out of range").over(limit, receive_maximum)
             );
+        }
+        let keep_alive = self.timeouts.keep_alive;
+        if keep_alive.as_millis() > u64::from(u16::MAX) * 1_000 {
+            return Err(ApiError::invalid("ingress.timeouts.keep_alive", "too long").over("65535s", keep_alive));
         }
         self.http.check()?;
         if self.limits.session_expiry.as_millis() / 1_000 > u64::from(SESSION_EXPIRY_SECONDS_MAX) {

@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 pub use adapters::owners::Scylla;
 
 use adapters::changes::{self, Freshness};
+use adapters::embedded::Retained;
 use adapters::owners::Opened;
 use adapters::registry::Registry;
 use adapters::{alive, events, peers};
@@ -40,6 +41,9 @@ use telemetry::Telemetry;
 
 /// How often sessions and wills are looked at.
 const TICK: Duration = Duration::from_millis(500);
+
+/// How often retained messages whose time is over are removed; until then they are only not sent.
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// The ingress service.
 pub struct Ingress;
@@ -78,7 +82,7 @@ impl Ingress {
         let boot = adapters::boot::next(&ports.data).context("boot number")?;
         let fresh = Arc::<Freshness>::default();
         let owners = Opened::new(&config.owners, &config.node, boot, &ports);
-        let node = node(&config, &ports, boot, fresh.clone(), &owners);
+        let node = node(&config, &ports, boot, fresh.clone(), &owners)?;
         let listeners = Listeners::new(node.clone(), config.timeouts.clone(), config.limits.connections, faults);
         let listening = listening(&config, &ports, tls)?;
         let device_http = DeviceHttp::new(node.clone(), &config.http, config.timeouts.drain.as_std(), &ports)?;
@@ -174,10 +178,17 @@ async fn talk(node: Arc<Node>, stop: Shutdown) {
     node.peers.run(&node.telemetry, stop).await;
 }
 
-fn node(config: &IngressConfig, ports: &Ports, boot: u32, fresh: Arc<Freshness>, owners: &Opened) -> Arc<Node> {
+fn node(
+    config: &IngressConfig,
+    ports: &Ports,
+    boot: u32,
+    fresh: Arc<Freshness>,
+    owners: &Opened,
+) -> anyhow::Result<Arc<Node>> {
     let timeouts = &config.timeouts;
     let (deadline, keep) = (timeouts.authenticate.as_std(), timeouts.identity_cache.as_std());
     let registry = Registry::new(&ports.network, deadline, keep, fresh, ports.clock.clone());
+    let retained = Retained::open(&ports.data.join("store"), config.limits.retained_bounds()).context("store")?;
     let started = tokio::time::Instant::now();
     let node_ports = NodePorts {
         bus: ports.bus.clone(),
@@ -187,18 +198,26 @@ fn node(config: &IngressConfig, ports: &Ports, boot: u32, fresh: Arc<Freshness>,
         owners: owners.owners.clone(),
         ownership_patience: timeouts.ownership.as_std(),
         peers: Peers::new(&config.node, peers::links(&ports.network, &config.node, boot), started),
+        retained: Arc::new(retained),
         started,
     };
-    let environment = Environment { limits: config.connection_limits(), random: ports.random.clone() };
+    let environment =
+        Environment { limits: config.connection_limits(), random: ports.random.clone(), methods: Vec::new() };
     let sessions = Sessions::new(config.limits.persistent_sessions);
     let mut node = Node::new(node_ports, environment, sessions, Telemetry::new(&ports.metrics));
     node.reports = Reports::of(config.limits.connections);
-    Arc::new(node)
+    Ok(Arc::new(node))
 }
 
 async fn tick(node: Arc<Node>, stop: Shutdown) {
     let mut ticks = tokio::time::interval(TICK);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         node.tick();
+    }
+}
+
+async fn sweep(node: Arc<Node>, stop: Shutdown) {
+    while stop.run_until_cancelled(tokio::time::sleep(SWEEP)).await.is_some() {
+        node.sweep_retained().await;
     }
 }

@@ -1,12 +1,13 @@
 //! What the ingress needs from others, besides the shared ports.
 //!
 //! Port layer: promises, no code. The one adapter that asks the registry is in `adapters/registry.rs`; those of
-//! ownership are in `adapters/owners`, and pass one suite (`conformance.rs`).
+//! ownership are in `adapters/owners`, and pass one suite (`conformance.rs`); what outlives the process is kept by
+//! `adapters/embedded`.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use drover_types::{ClientId, TenantId};
+use drover_types::{ClientId, TenantId, TopicName};
 
 use crate::domain::identity::{AuthenticateError, Identity, Proof};
 use crate::domain::interest::News;
@@ -92,4 +93,87 @@ pub trait PeerLink: Send + Sync + 'static {
     /// Ends what the peer holds of a client with a lower epoch; returns when its connection is closed. The answer: the
     /// epoch of what the peer holds, if that is higher.
     async fn take_over(&self, tenant: &TenantId, client: &ClientId, epoch: u64) -> Result<Option<u64>, String>;
+}
+
+/// Why a store did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("store cannot be used now: {reason}")]
+    Unavailable { reason: String },
+    #[error("store holds what this version cannot read: {reason}")]
+    Corrupt { reason: String },
+}
+
+/// What one tenant may have retained.
+#[derive(Clone, Copy, Debug)]
+pub struct RetainedBounds {
+    pub messages: usize,
+    /// Topics, payloads and properties.
+    pub bytes: usize,
+}
+
+/// Which retained messages are asked for.
+#[derive(Clone, Debug)]
+pub struct RetainedQuery {
+    pub tenant: TenantId,
+    /// A valid filter that is not shared.
+    pub filter: Box<str>,
+    /// Only topics behind this one.
+    pub after: Option<TopicName>,
+    /// What has expired by now is left out; milliseconds since the Unix epoch.
+    pub now_ms: u64,
+    /// Most messages of a page.
+    pub messages_max: usize,
+    /// Payload bytes after which a page ends; it has at least one message if there is one.
+    pub bytes_max: usize,
+}
+
+/// Some of the retained messages asked for, in the order of their topics.
+#[derive(Debug, Default)]
+pub struct RetainedPage {
+    pub messages: Vec<Message>,
+    /// Ask again after this topic; `None`: there is no more.
+    pub next: Option<TopicName>,
+}
+
+/// The retained messages: one of each topic, those of a tenant bounded in number and bytes.
+#[async_trait]
+pub trait RetainedStore: Send + Sync + 'static {
+    /// Makes each message the retained one of its topic; one without payload removes what is there. Of several for one
+    /// topic the last by (time, id) stays, in whatever order they come: a removal is remembered for at least as long as a
+    /// message may be on its way. Durable on return, and then seen by every later query. Answers how many
+    /// were not kept because their tenant has no room; after an error some may be kept.
+    async fn keep(&self, messages: Vec<Arc<Message>>) -> Result<usize, StoreError>;
+
+    /// The messages whose topics match.
+    async fn matching(&self, query: RetainedQuery) -> Result<RetainedPage, StoreError>;
+
+    /// Gives back the room of what has expired by `now_ms`, and forgets old removals; how many rows that were.
+    async fn sweep(&self, now_ms: u64) -> Result<usize, StoreError>;
+}
+
+/// A method of extended authentication (MQTT 5 section 4.12), such as SCRAM-SHA-256.
+pub trait AuthMethod: Send + Sync + 'static {
+    /// Its name, as clients say it.
+    fn name(&self) -> &str;
+
+    /// A new exchange with one client.
+    fn begin(&self) -> Box<dyn AuthExchange>;
+}
+
+/// One exchange. It only computes: what has to be looked up is looked up with the proof it ends in.
+pub trait AuthExchange: Send {
+    /// Goes on with what the client has sent; first with what its CONNECT has, which may be nothing.
+    fn answer(&mut self, data: &[u8]) -> AuthStep;
+}
+
+/// How an exchange goes on.
+#[derive(Debug)]
+pub enum AuthStep {
+    /// The client is to answer this.
+    Challenge(Vec<u8>),
+    /// The client has shown this; `data` is for its CONNACK.
+    Done { proof: Proof, data: Vec<u8> },
+    /// It has not shown who it is.
+    Refused,
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use drover_bus::Position;
 use drover_host::Metrics;
+use drover_types::Qos;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -48,11 +49,14 @@ pub struct Telemetry {
     refused: Counter,
     messages_in: Family<OfQos, Counter>,
     messages_refused: Family<Reason, Counter>,
+    subscriptions_refused: Family<Reason, Counter>,
+    protocol_errors: Family<Reason, Counter>,
     messages_out: Family<OfQos, Counter>,
     drops: Family<Reason, Counter>,
     unacknowledged: Counter,
     acknowledged_seconds: Histogram,
     wills_dropped: Counter,
+    retained_unread: Counter,
     events_skipped: Counter,
     events_malformed: Counter,
     not_forwarded: Family<Reason, Counter>,
@@ -75,11 +79,14 @@ impl Telemetry {
             refused: Counter::default(),
             messages_in: Family::default(),
             messages_refused: Family::default(),
+            subscriptions_refused: Family::default(),
+            protocol_errors: Family::default(),
             messages_out: Family::default(),
             drops: Family::default(),
             unacknowledged: Counter::default(),
             acknowledged_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 18)),
             wills_dropped: Counter::default(),
+            retained_unread: Counter::default(),
             events_skipped: Counter::default(),
             events_malformed: Counter::default(),
             not_forwarded: Family::default(),
@@ -101,12 +108,18 @@ impl Telemetry {
             registry.register("connections_refused", "Connections over the limit", self.refused.clone());
             registry.register("messages_in", "Messages stored, by QoS", self.messages_in.clone());
             registry.register("messages_refused", "Messages refused, by cause", self.messages_refused.clone());
+            let refused = self.subscriptions_refused.clone();
+            registry.register("subscriptions_refused", "Subscriptions refused, by cause", refused);
+            let errors = self.protocol_errors.clone();
+            registry.register("protocol_errors", "Connections ended for what the client sent, by cause", errors);
             registry.register("messages_out", "Messages sent to subscribers, by QoS", self.messages_out.clone());
             registry.register("messages_dropped", "Messages not delivered, by reason", self.drops.clone());
             registry.register("appends_failed", "Batches the log did not confirm", self.unacknowledged.clone());
             let seconds = self.acknowledged_seconds.clone();
             registry.register("stored_seconds", "From reading messages to their being durable", seconds);
             registry.register("wills_dropped", "Wills given up over the limit", self.wills_dropped.clone());
+            let unread = self.retained_unread.clone();
+            registry.register("retained_unread", "Subscriptions whose retained messages could not be read", unread);
             let skipped = self.events_skipped.clone();
             registry.register("events_skipped", "Lifecycle events too old when they could be read", skipped);
             let malformed = self.events_malformed.clone();
@@ -141,6 +154,9 @@ impl Telemetry {
         let reason = close.reason.name();
         self.closes.get_or_create(&Reason { reason }).inc();
         let client = client.unwrap_or("");
+        if let (CloseReason::ProtocolError, Some(fault)) = (close.reason, &close.fault) {
+            self.protocol_errors.get_or_create(&Reason { reason: fault.reason_code().name() }).inc();
+        }
         let Some(fault) = &close.fault else {
             tracing::debug!(client, %peer, reason, "connection ended");
             return;
@@ -225,16 +241,19 @@ impl Telemetry {
         );
     }
 
-    /// One message of a client was refused, its connection goes on.
+    /// One message or subscription of a client was refused, its connection goes on.
     pub fn message_refused(&self, client: &str, peer: SocketAddr, fault: &Fault) {
         let reason = fault.reason_code().name();
-        self.messages_refused.get_or_create(&Reason { reason }).inc();
-        self.seldom(|left_out| tracing::warn!(client, %peer, cause = %fault, left_out, "message refused"));
+        let subscription = fault.is_about_a_filter();
+        let counter = if subscription { &self.subscriptions_refused } else { &self.messages_refused };
+        counter.get_or_create(&Reason { reason }).inc();
+        let what = if subscription { "subscription refused" } else { "message refused" };
+        self.seldom(|left_out| tracing::warn!(client, %peer, cause = %fault, left_out, "{what}"));
     }
 
     /// A message was written to a subscriber.
-    pub fn delivered(&self, qos0: bool) {
-        self.messages_out.get_or_create(&OfQos { qos: u32::from(!qos0) }).inc();
+    pub fn delivered(&self, qos: Qos) {
+        self.messages_out.get_or_create(&OfQos { qos: qos as u32 }).inc();
     }
 
     /// Messages will not reach a subscriber.
@@ -254,6 +273,8 @@ impl Telemetry {
             Dropped::SessionClosed => "session_closed",
             Dropped::NodeStopped => "node_stopped",
             Dropped::Moved => "moved",
+            Dropped::RetainedFull => "retained_full",
+            Dropped::NoMember => "no_member",
         };
         self.drops.get_or_create(&Reason { reason }).inc_by(count as u64);
     }
@@ -279,6 +300,17 @@ impl Telemetry {
         self.seldom(|left_out| tracing::error!(%client, left_out, "will dropped, too many wait for the log"));
     }
 
+    /// The retained messages of a subscription cannot be read; those not sent yet will not be.
+    pub fn retained_unread(&self, error: &dyn Display) {
+        self.retained_unread.inc();
+        self.seldom(|left_out| tracing::error!(%error, left_out, "retained messages cannot be read"));
+    }
+
+    /// Retained messages whose time is over cannot be removed now.
+    pub fn retained_not_swept(&self, error: &dyn Display) {
+        self.seldom(|left_out| tracing::warn!(%error, left_out, "old retained messages cannot be removed"));
+    }
+
     fn seldom(&self, line: impl FnOnce(u64)) {
         self.trouble.write(line);
     }
@@ -293,9 +325,9 @@ fn refusal(fault: &Fault) -> &'static str {
         Fault::Session(AttachError::NoOwner { .. }) => "no_owner",
         Fault::NoCredentials => "no_credentials",
         Fault::ConnectDenied { .. } | Fault::PublishDenied { .. } => "policy",
-        Fault::AuthenticationMethod => "method",
+        Fault::AuthenticationMethod | Fault::Challenge | Fault::NotAuthenticated => "method",
         Fault::ClientIdMissing | Fault::ClientIdTooLong { .. } => "client_id",
-        Fault::Topic(_) | Fault::NoShadows { .. } | Fault::Qos2 | Fault::Retain => "will",
+        Fault::Topic(_) | Fault::NoShadows { .. } => "will",
         Fault::OverLimit | Fault::Session(AttachError::TooManySessions { .. }) => "over_limit",
         Fault::Session(AttachError::Revoked)
         | Fault::Revoked
@@ -313,7 +345,13 @@ fn refusal(fault: &Fault) -> &'static str {
         | Fault::AliasOverLimit { .. }
         | Fault::AliasUnknown { .. }
         | Fault::PayloadTooLarge { .. }
+        | Fault::SubscribeDenied { .. }
+        | Fault::FilterDenied { .. }
+        | Fault::Filter(_)
+        | Fault::TooManyFilters { .. }
         | Fault::ReceiveMaximum { .. }
+        | Fault::Unreleased { .. }
+        | Fault::Answer { .. }
         | Fault::ExpiryFromZero => "protocol",
     }
 }

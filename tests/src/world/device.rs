@@ -53,6 +53,7 @@ impl Device {
         };
         let life = Life {
             name: name.clone(),
+            qos: if number % 4 < 2 { Qos::AtLeastOnce } else { Qos::ExactlyOnce },
             client: Client::new(options),
             unsent: messages,
             numbers: HashMap::new(),
@@ -81,6 +82,7 @@ impl Device {
 
 struct Life {
     name: String,
+    qos: Qos,
     client: Client,
     unsent: usize,
     /// Numbers of the messages in flight.
@@ -138,9 +140,9 @@ impl Life {
     fn publish(&mut self, out: &mut Vec<u8>) {
         let number = self.ledger.borrow_mut().sent(&self.name);
         let (topic, payload) = (format!("sensors/{}", self.name), format!("{{\"n\":{number}}}"));
-        let message = Publish { qos: Qos::AtLeastOnce, ..Publish::new(&topic, payload.as_bytes()) };
+        let message = Publish { qos: self.qos, ..Publish::new(&topic, payload.as_bytes()) };
         let sent = self.client.publish(&message, self.clock.now_ms(), out).expect("there is capacity");
-        self.numbers.insert(sent.expect("QoS 1 has a packet id"), number);
+        self.numbers.insert(sent.expect("it has a packet id"), number);
         self.unsent -= 1;
     }
 

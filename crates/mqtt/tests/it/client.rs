@@ -56,7 +56,11 @@ impl Peer {
     }
 
     fn publish(&mut self, topic: &str) -> Result<Option<PacketId>, SendError> {
-        let message = Publish { qos: Qos::AtLeastOnce, ..Publish::new(topic, b"x") };
+        self.publish_at(Qos::AtLeastOnce, topic)
+    }
+
+    fn publish_at(&mut self, qos: Qos, topic: &str) -> Result<Option<PacketId>, SendError> {
+        let message = Publish { qos, ..Publish::new(topic, b"x") };
         self.client.publish(&message, self.now_ms, &mut self.out)
     }
 
@@ -71,7 +75,7 @@ impl Peer {
                     let id = message.packet_id.map_or(0, NonZeroU16::get);
                     format!("PUBLISH {} {id}{}", message.topic, if message.dup { " dup" } else { "" })
                 }
-                Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubComp(ack) => {
+                Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack) => {
                     format!("{} {}", packet.packet_type(), ack.packet_id)
                 }
                 other => other.packet_type().to_string(),
@@ -157,6 +161,31 @@ fn a_message_at_qos_2_is_handed_over_once() {
     }
     assert_eq!(peer.sent(), ["PUBREC 9", "PUBREC 9", "PUBCOMP 9", "PUBREC 9"]);
     assert_eq!(peer.told[1..], ["message t", "message t"]);
+}
+
+#[test]
+fn a_message_at_qos_2_is_sent_again_until_received_and_released_until_complete() {
+    for version in [Version::V311, Version::V5] {
+        let mut peer = Peer::connected(version, 2, 0);
+        peer.publish_at(Qos::ExactlyOnce, "a").expect("room");
+        peer.publish_at(Qos::ExactlyOnce, "b").expect("room");
+        assert_eq!(peer.sent(), ["PUBLISH a 1", "PUBLISH b 2"]);
+        peer.server_sends(Packet::PubRec(ack(1))).expect("in flight");
+        assert_eq!(peer.sent(), ["PUBREL 1"]);
+        peer.client.lost();
+        peer.connect(Properties::default());
+        assert_eq!(peer.sent(), ["PUBREL 1", "PUBLISH b 2 dup"]);
+        assert!(matches!(peer.publish("c"), Err(SendError::WindowFull { .. })), "until PUBCOMP");
+        peer.server_sends(Packet::PubComp(ack(1))).expect("in flight");
+        peer.server_sends(Packet::PubRec(ack(9))).expect("answered, of a session the client has forgotten");
+        assert_eq!(peer.sent(), ["PUBREL 9"]);
+        assert_eq!(peer.told.last().map(String::as_str), Some("acknowledged 1 success"));
+    }
+    let mut peer = Peer::connected(Version::V5, 1, 0);
+    peer.publish_at(Qos::ExactlyOnce, "a").expect("room");
+    peer.server_sends(Packet::PubRec(Ack::new(id(1), ReasonCode::NotAuthorized))).expect("in flight");
+    assert_eq!(peer.told.last().map(String::as_str), Some("acknowledged 1 not authorized"));
+    assert_eq!(peer.client.capacity(), 1);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 pub mod alive;
 pub mod boot;
 pub mod changes;
+pub mod embedded;
 pub mod events;
 pub mod owners;
 mod partitions;

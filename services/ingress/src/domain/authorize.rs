@@ -6,7 +6,7 @@
 use drover_types::object::{Effect, PolicyAction, Statement};
 use drover_types::shadow::is_shadow_answer;
 
-use crate::domain::filter::{ClientPattern, Pattern};
+use crate::domain::filter::{ClientPattern, Pattern, topics};
 
 /// First level of the topics of lifecycle events.
 const EVENTS: &str = "$events";
@@ -79,8 +79,9 @@ impl Policy {
             && !deny.iter().any(|p| p.covers(topic, client))
     }
 
-    /// Whether `client` may subscribe to all that `filter` matches.
+    /// Whether `client` may subscribe to all that `filter` matches, alone or sharing it.
     pub fn may_subscribe(&self, filter: &str, client: &str) -> bool {
+        let filter = topics(filter);
         let Rules { allow, deny } = &self.subscribe;
         allow.iter().any(|p| p.covers(filter, client)) && !deny.iter().any(|p| p.overlaps(filter, client))
     }
@@ -113,6 +114,7 @@ mod tests {
             assert!(policy.may_subscribe("open/#", "d"));
             assert!(!policy.may_subscribe("#", "d"), "it would deliver secret/x");
             assert!(!policy.may_subscribe("+/x", "d"), "it would deliver secret/x");
+            assert!(policy.may_subscribe("$share/g/open/#", "d") && !policy.may_subscribe("$share/g/#", "d"));
         }
     }
 

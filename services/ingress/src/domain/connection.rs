@@ -6,11 +6,14 @@
 //!
 //! `[MQTT-x.y.z-n]` names a normative statement of MQTT 5; those of MQTT 3.1.1 are marked.
 
+mod aliases;
 mod claims;
 mod close;
 mod connect;
 mod deliver;
+mod extended;
 mod publish;
+mod reasons;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -20,18 +23,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
-use drover_mqtt::{Ack, Decoder, Disconnect, Packet, PacketId, ReasonCode, Side, Version, encode};
-use drover_types::{ClientId, Random};
+use drover_mqtt::{Decoder, Disconnect, Packet, PacketId, ReasonCode, Side, Version, claimed_version, encode};
+use drover_types::{ClientId, Qos, Random};
 
 use crate::domain::identity::{Identity, Proof};
 use crate::domain::link::Stop;
 use crate::domain::message::{Publication, Publisher};
-use crate::domain::session::{Dropped, Gone, Session};
+use crate::domain::session::{Answer, Dropped, Gone, Session};
 use crate::domain::sessions::{Will, WillFate};
+use crate::ports::AuthMethod;
 
+use aliases::Aliases;
 pub use claims::Claims;
 pub use close::{Close, CloseReason, Fault};
 use connect::Connecting;
+use extended::Challenged;
 use publish::Inbound;
 use subscribe::Answers;
 pub use subscribe::Granted;
@@ -53,10 +59,15 @@ pub struct Limits {
     pub payload_bytes_max: usize,
     pub packet_bytes_max: u32,
     pub filters_max: usize,
-    /// QoS 1 messages on their way in each direction.
+    /// Messages of QoS 1 and 2 on their way in each direction.
     pub receive_maximum: u16,
     pub session_expiry_s_max: u32,
+    /// Topic aliases in each direction.
     pub topic_alias_max: u16,
+    /// Longest keep alive of a client that can be told so, in seconds; 0: any.
+    pub keep_alive_s_max: u16,
+    /// Filters that nobody may subscribe to.
+    pub denied_filters: Vec<Box<str>>,
     /// Whether somebody serves shadows.
     pub shadows: bool,
 }
@@ -66,6 +77,8 @@ pub struct Environment {
     pub limits: Limits,
     /// For ids of clients that send none.
     pub random: Arc<dyn Random>,
+    /// Of extended authentication.
+    pub methods: Vec<Arc<dyn AuthMethod>>,
 }
 
 /// The two times of one moment.
@@ -107,7 +120,7 @@ pub enum Effect {
     /// Count it.
     Refused(Fault),
     /// Count it.
-    Delivered { qos0: bool },
+    Delivered { qos: Qos },
     /// Count it.
     Dropped(Dropped),
     /// Route by these filters no longer, and count the messages that went with them.
@@ -139,11 +152,15 @@ pub struct Connection {
     heard_ms: u64,
     /// From its CONNECT until it is admitted.
     claims: Option<Box<Claims>>,
+    /// What a CONNECT that cannot be read says it is.
+    claimed: Option<Version>,
 }
 
 enum Phase {
     /// Until the CONNECT is there.
     New,
+    /// Between CONNECT and CONNACK, in an exchange of extended authentication.
+    Challenged(Box<Challenged>),
     Authenticating(Box<Connecting>),
     /// Authenticated, waits for its session.
     Attaching(Box<Connecting>),
@@ -158,18 +175,22 @@ struct Live {
     /// When the credential ends, monotonic; `None`: never.
     ends_ms: Option<u64>,
     publisher: Publisher,
-    /// Whether the server has chosen the client id.
-    assigned: bool,
+    /// Whether the client id is the client's own, to be allowed by its policies.
+    own_name: bool,
     session: Arc<Session>,
     /// Longest silence, milliseconds; 0: any.
     keep_alive_ms: u64,
     expiry_s: u32,
     inbound: Inbound,
     answers: Answers,
-    /// Most unacknowledged QoS 1 messages to the client [MQTT-3.3.4-9].
+    /// Most messages of QoS 1 and 2 to the client that are not done [MQTT-3.3.4-9].
     window: usize,
     /// Largest packet to the client [MQTT-3.1.2-24].
     packet_bytes_max: usize,
+    /// To the client; absent if it takes none.
+    aliases: Option<Box<Aliases>>,
+    /// Whether the client wants reasons in words [MQTT-3.1.2-29].
+    problem_information: bool,
     /// Takes no more packets, and closes when all publishes are acknowledged.
     draining: bool,
 }
@@ -187,6 +208,7 @@ impl Connection {
             effects: VecDeque::new(),
             heard_ms: now.monotonic_ms,
             claims: None,
+            claimed: None,
         }
     }
 
@@ -202,7 +224,10 @@ impl Connection {
                     self.packet(packet, now);
                     input.advance(bytes);
                 }
-                Err(error) => self.fail(Fault::Malformed(error)),
+                Err(error) => {
+                    self.claimed = claimed_version(input).filter(|_| matches!(self.phase, Phase::New));
+                    self.fail(Fault::Malformed(error));
+                }
             }
         }
     }
@@ -210,7 +235,7 @@ impl Connection {
     /// Whether more bytes are of use while `buffered` are there.
     pub fn wants_bytes(&self, buffered: usize) -> bool {
         match self.phase {
-            Phase::New | Phase::Live(_) => self.takes_packets(),
+            Phase::New | Phase::Challenged(_) | Phase::Live(_) => self.takes_packets(),
             Phase::Authenticating(_) | Phase::Attaching(_) => buffered < BEHIND_CONNECT_BYTES_MAX,
             Phase::Closed => false,
         }
@@ -220,7 +245,7 @@ impl Connection {
     /// of them.
     pub fn takes_packets(&self) -> bool {
         match &self.phase {
-            Phase::New => true,
+            Phase::New | Phase::Challenged(_) => true,
             Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed => false,
             Phase::Live(live) => {
                 let room = live.inbound.has_room(live.version, &self.environment.limits) && live.answers.has_room();
@@ -243,7 +268,7 @@ impl Connection {
     pub fn publisher(&self) -> Option<&Publisher> {
         match &self.phase {
             Phase::Live(live) => Some(&live.publisher),
-            Phase::New | Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed => None,
+            Phase::New | Phase::Challenged(_) | Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed => None,
         }
     }
 
@@ -255,7 +280,7 @@ impl Connection {
     /// When [`Connection::tick`] has something to do at the earliest, monotonic.
     pub fn deadline_ms(&self) -> Option<u64> {
         match &self.phase {
-            Phase::New | Phase::Authenticating(_) | Phase::Attaching(_) => {
+            Phase::New | Phase::Challenged(_) | Phase::Authenticating(_) | Phase::Attaching(_) => {
                 Some(self.heard_ms + self.environment.limits.connect_ms)
             }
             Phase::Live(live) => {
@@ -273,7 +298,7 @@ impl Connection {
             return;
         }
         match &self.phase {
-            Phase::New => self.fail(Fault::NoConnectInTime),
+            Phase::New | Phase::Challenged(_) => self.fail(Fault::NoConnectInTime),
             Phase::Authenticating(_) | Phase::Attaching(_) => self.fail(Fault::NoAnswerInTime),
             // Silence counts only while somebody listens.
             Phase::Live(_) if !self.takes_packets() => self.heard_ms = now.monotonic_ms,
@@ -312,7 +337,7 @@ impl Connection {
         live.ends_ms = identity.lasts_ms(now.unix_ms).map(|lasts_ms| now.monotonic_ms.saturating_add(lasts_ms));
         live.identity = identity.clone();
         let client = live.publisher.client.clone();
-        if !identity.may_connect_as(client.as_str(), live.assigned) {
+        if !identity.may_connect_as(client.as_str(), !live.own_name) {
             return self.fail(Fault::ConnectWithdrawn { client: client.to_string() });
         }
         let allowed = |filter: &str| identity.policy.may_subscribe(filter, client.as_str());
@@ -334,6 +359,12 @@ impl Connection {
         let done = match (&mut self.phase, packet) {
             (Phase::New, Packet::Connect(connect)) => self.connect(connect),
             (Phase::New, packet) => Err(Fault::NotConnected { packet: packet.packet_type() }), // [MQTT-3.1.0-1]
+            (Phase::Challenged(_), Packet::Auth(auth)) => self.auth(&auth),
+            (Phase::Challenged(_), Packet::Disconnect(_)) => {
+                self.close(Close::lost());
+                Ok(())
+            }
+            (Phase::Challenged(_), packet) => Err(Fault::Unexpected { packet: packet.packet_type() }),
             (Phase::Live(_), packet) => self.live_packet(packet, now),
             (Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed, _) => Ok(()),
         };
@@ -345,13 +376,12 @@ impl Connection {
     fn live_packet(&mut self, packet: Packet<'_>, now: Now) -> Result<(), Fault> {
         match packet {
             Packet::Publish(publish) => self.publish(publish),
-            Packet::PubAck(ack) => {
-                self.acknowledged(ack.packet_id, now);
-                Ok(())
-            }
-            // Of a QoS 2 exchange that is not known here (section 4.3.3).
+            Packet::PubAck(ack) => self.answered(ack.packet_id, Answer::Acknowledged, now),
+            Packet::PubRec(ack) if ack.reason.is_error() => self.answered(ack.packet_id, Answer::Refused, now),
+            Packet::PubRec(ack) => self.answered(ack.packet_id, Answer::Received, now),
+            Packet::PubComp(ack) => self.answered(ack.packet_id, Answer::Completed, now),
             Packet::PubRel(ack) => {
-                self.send(&Packet::PubComp(Ack::new(ack.packet_id, ReasonCode::PacketIdNotFound)));
+                self.released(ack.packet_id);
                 Ok(())
             }
             Packet::Subscribe(subscribe) => self.subscribe(&subscribe),
@@ -362,13 +392,9 @@ impl Connection {
             }
             Packet::Disconnect(disconnect) => self.disconnect(&disconnect),
             Packet::Connect(_) => Err(Fault::SecondConnect), // [MQTT-3.1.0-2]
-            Packet::ConnAck(_)
-            | Packet::PubRec(_)
-            | Packet::PubComp(_)
-            | Packet::SubAck(_)
-            | Packet::UnsubAck(_)
-            | Packet::PingResp
-            | Packet::Auth(_) => Err(Fault::Unexpected { packet: packet.packet_type() }),
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp | Packet::Auth(_) => {
+                Err(Fault::Unexpected { packet: packet.packet_type() })
+            }
         }
     }
 
@@ -390,22 +416,30 @@ impl Connection {
 
     /// Writes `packet` to the output, unless it is larger than the client takes [MQTT-3.1.2-24].
     fn send(&mut self, packet: &Packet<'_>) {
+        self.try_send(packet);
+    }
+
+    /// As [`Connection::send`]; whether it was written.
+    fn try_send(&mut self, packet: &Packet<'_>) -> bool {
         let before = self.output.len();
         encode(packet, self.decoder.version, &mut self.output).expect("packets made here keep the protocol's lengths");
         let limit = match &self.phase {
             Phase::Live(live) => live.packet_bytes_max,
+            Phase::Challenged(challenged) => challenged.connecting.packet_bytes_max,
             Phase::Authenticating(connecting) | Phase::Attaching(connecting) => connecting.packet_bytes_max,
             Phase::New | Phase::Closed => usize::MAX,
         };
-        if self.output.len() - before > limit {
+        let fits = self.output.len() - before <= limit;
+        if !fits {
             self.output.truncate(before);
         }
+        fits
     }
 
     fn live(&mut self) -> Option<&mut Live> {
         match &mut self.phase {
             Phase::Live(live) => Some(live),
-            Phase::New | Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed => None,
+            Phase::New | Phase::Challenged(_) | Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed => None,
         }
     }
 

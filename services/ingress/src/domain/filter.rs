@@ -10,6 +10,19 @@ const DEVICE: &str = "${device}";
 /// Where a policy names the client that asks.
 const CLIENT: &str = "${client}";
 
+/// First level of a shared subscription.
+const SHARE: &str = "$share/";
+
+/// Share name and topics of a shared subscription (MQTT 5 section 4.8.2); `None`: the valid filter is not one.
+pub fn share(filter: &str) -> Option<(&str, &str)> {
+    filter.strip_prefix(SHARE)?.split_once('/')
+}
+
+/// The part of a valid filter that topics are matched with.
+pub fn topics(filter: &str) -> &str {
+    share(filter).map_or(filter, |(_, topics)| topics)
+}
+
 /// One level of a [`Pattern`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Level {

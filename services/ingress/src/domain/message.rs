@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use drover_bus::{Header, Outgoing, Record, Topic};
-use drover_mqtt::{Properties, Property, PropertyList};
+use drover_mqtt::{DecodeError, PacketType, Place, Properties, Property, PropertyList};
 use drover_types::shadow::{SHADOW_REQUESTS_TOPIC, ShadowRequest};
 use drover_types::{
     ClientId, DeviceId, DeviceKey, Qos, RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TopicName, TraceParent,
@@ -61,6 +61,13 @@ impl Forwarded {
         }
         let forwarded = Self { list, expiry_s: properties.message_expiry_s() };
         (forwarded != Self::default()).then(|| Box::new(forwarded))
+    }
+
+    /// These again, from where they were kept: `None` if there is nothing, an error if `list` is no list of properties.
+    pub fn from_parts(list: Vec<u8>, expiry_s: Option<u32>) -> Result<Option<Box<Self>>, DecodeError> {
+        let list = PropertyList::decode(list, Place::Packet(PacketType::Publish))?;
+        let forwarded = Self { list, expiry_s };
+        Ok((forwarded != Self::default()).then(|| Box::new(forwarded)))
     }
 
     /// The properties that travel unaltered.
@@ -180,6 +187,12 @@ impl Message {
     pub fn expires_ms(&self) -> Option<u64> {
         let expiry_s = self.properties.as_ref()?.expiry_s?;
         Some(self.telemetry.time_ms.saturating_add(u64::from(expiry_s) * 1_000))
+    }
+
+    /// Whether it becomes the retained message of its topic, or removes that [MQTT-3.3.1-5, MQTT-3.3.1-6]. What is said to
+    /// the platform itself (`$aws/…`) is a request, not a state.
+    pub fn is_retained(&self) -> bool {
+        self.telemetry.retain && !self.telemetry.topic.as_str().starts_with('$')
     }
 
     /// Bytes the message counts for in a queue.

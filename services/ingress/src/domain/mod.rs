@@ -14,6 +14,7 @@ pub mod node;
 pub mod ownership;
 pub mod peers;
 pub mod presence;
+pub mod retained;
 pub mod reverify;
 pub mod revocations;
 pub mod router;

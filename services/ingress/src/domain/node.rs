@@ -3,27 +3,32 @@
 //! Domain layer over the Bus port. The one rule: a message is routed after it is durable, never before; here first, then
 //! to the subscribers of other nodes.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use drover_bus::{Bus, Position, Unacknowledged};
+use drover_bus::{Bus, Outgoing, Position, Unacknowledged};
+use drover_mqtt::PacketId;
 use drover_types::shadow::ShadowRequest;
 use drover_types::{ApiError, ClientId, Clock, ErrorCode, Qos, Random, RecordId, TopicName, TraceParent};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::connection::{CloseReason, Environment, Granted, Now};
+use crate::domain::filter::topics as topics_of;
 use crate::domain::link::Link;
 use crate::domain::message::{LogTopics, Message, Publisher, Stamp};
 use crate::domain::ownership::Claim;
 use crate::domain::peers::Peers;
 use crate::domain::presence::Reports;
+use crate::domain::retained::{self, READS_MAX};
 use crate::domain::reverify::{Affected, Reverify};
 use crate::domain::revocations::Revocation;
 use crate::domain::router::Router;
-use crate::domain::session::{Delivery, Dropped, Gone, Session};
+use crate::domain::session::{Delivery, Dropped, Gone, Session, Wanted};
 use crate::domain::sessions::{Aftermath, Attach, AttachError, Attached, DueWill, Sessions, WillFate};
-use crate::ports::{Authenticator, Owners};
+use crate::ports::{Authenticator, Owners, RetainedStore};
 use crate::telemetry::Telemetry;
 
 /// Wills that wait for the log at the same time.
@@ -50,7 +55,12 @@ pub struct Node {
     router: RwLock<Router<Arc<Session>>>,
     started: tokio::time::Instant,
     wills: Arc<Semaphore>,
-    will_tasks: TaskTracker,
+    pub retained: Arc<dyn RetainedStore>,
+    pub retained_reads: Semaphore,
+    /// Wills on their way, and readers of retained messages.
+    tasks: TaskTracker,
+    /// Where they run: who asks for them need not run there itself.
+    runtime: Handle,
 }
 
 /// Whom a message from another service is for.
@@ -72,14 +82,16 @@ pub struct NodePorts {
     /// How long a CONNECT may wait for the ownership of its session.
     pub ownership_patience: Duration,
     pub peers: Peers,
+    pub retained: Arc<dyn RetainedStore>,
     /// The zero of monotonic time.
     pub started: tokio::time::Instant,
 }
 
 impl Node {
-    /// A node without connections.
+    /// A node without connections. To be called within the runtime that its tasks shall run on.
     pub fn new(ports: NodePorts, environment: Environment, sessions: Sessions, telemetry: Telemetry) -> Self {
-        let NodePorts { bus, clock, random, authenticator, owners, ownership_patience, peers, started } = ports;
+        let NodePorts { bus, clock, random, authenticator, owners, ownership_patience, peers, retained, started } =
+            ports;
         Self {
             bus,
             clock,
@@ -97,7 +109,10 @@ impl Node {
             router: RwLock::default(),
             started,
             wills: Arc::new(Semaphore::new(WILLS_WAITING_MAX)),
-            will_tasks: TaskTracker::new(),
+            retained,
+            retained_reads: Semaphore::new(READS_MAX),
+            tasks: TaskTracker::new(),
+            runtime: Handle::current(),
         }
     }
 
@@ -175,18 +190,25 @@ impl Node {
         self.clean_up(self.sessions.stop());
     }
 
-    /// Routes by these subscriptions from now on; other nodes know of them when [`Peers::announced`] returns for the
-    /// version this answers.
-    pub fn subscribe(&self, session: &Arc<Session>, granted: Vec<Granted>) -> u64 {
+    /// Routes by these subscriptions from now on, and sends them the retained messages they ask for; other nodes know of
+    /// them when [`Peers::announced`] returns for the version this answers.
+    pub fn subscribe(self: &Arc<Self>, session: &Arc<Session>, granted: Vec<Granted>) -> u64 {
         let mut router = self.router.write().unwrap_or_else(PoisonError::into_inner);
         let mut version = 0;
         if session.has_ended() {
             return version; // a newer connection has cleaned it up, and nobody would again
         }
-        for Granted { filter, options } in granted {
-            if router.subscribe(&session.tenant, &filter, session.number, session.clone(), options) {
-                version = self.peers.subscribed(&session.tenant, &filter);
+        for Granted { filter, options, .. } in &granted {
+            if router.subscribe(&session.tenant, filter, session.number, session.clone(), *options) {
+                version = self.peers.subscribed(&session.tenant, topics_of(filter));
             }
+        }
+        drop(router);
+        let wanted = granted.into_iter().filter(|granted| granted.retained);
+        let wanted = wanted.map(|Granted { filter, options, .. }| Wanted { filter, qos: options.qos, id: options.id });
+        // All are asked for, whoever reads: not `any`, which would stop at the first.
+        if wanted.fold(false, |idle, wanted| session.want_retained(wanted) || idle) {
+            self.tasks.spawn_on(retained::send(self.clone(), session.clone()), &self.runtime);
         }
         version
     }
@@ -199,22 +221,50 @@ impl Node {
     fn unroute(&self, router: &mut Router<Arc<Session>>, session: &Session, filters: &[Box<str>]) {
         for filter in filters {
             if router.unsubscribe(&session.tenant, filter, session.number) {
-                self.peers.unsubscribed(&session.tenant, filter);
+                self.peers.unsubscribed(&session.tenant, topics_of(filter));
             }
         }
     }
 
+    /// Appends `records`, those of `messages`, and returns when they are durable and those to be retained are the retained
+    /// messages of their topics. The place in the log is taken when this is first polled. After an error the fate of all
+    /// of them is unknown.
+    pub async fn store(
+        &self,
+        messages: &[Arc<Message>],
+        records: Vec<Outgoing>,
+    ) -> Result<Vec<Position>, Unacknowledged> {
+        let refused = |error: drover_bus::AppendError| Unacknowledged { reason: error.to_string() };
+        let retained: Vec<_> = messages.iter().filter(|message| message.is_retained()).cloned().collect();
+        let positions = self.bus.append(records).await.map_err(refused)?.await?;
+        if !retained.is_empty() {
+            let kept = self.retained.keep(retained).await;
+            let refused = kept.map_err(|error| Unacknowledged { reason: error.to_string() })?;
+            self.telemetry.dropped(Dropped::RetainedFull, refused);
+        }
+        Ok(positions)
+    }
+
     /// Hands durable messages to all subscribers: those of this node at once, those of other nodes as
     /// [`Peers::forward`] says. `publisher` is the session they came from.
-    pub async fn route_all(&self, messages: &[Arc<Message>], publisher: Option<u64>) {
+    pub async fn route_all(&self, messages: &[Arc<Message>], publisher: Option<&Session>) {
         messages.iter().for_each(|message| self.route(message, publisher));
         self.peers.forward(messages, &self.telemetry).await;
     }
 
-    /// Hands a durable message to the subscribers of this node.
-    fn route(&self, message: &Arc<Message>, publisher: Option<u64>) {
-        self.telemetry.stored(message.telemetry.qos.into());
-        self.hand_out(message, publisher, |_| true);
+    /// Hands a durable message to the subscribers of this node. `publisher` is the session it came from. To be called for
+    /// every durable message of a connection, also after the connection is gone: it is how a session learns that a
+    /// message of QoS 2 is kept. One that comes out of the log's doubt a second time is not handed out again.
+    fn route(&self, message: &Arc<Message>, publisher: Option<&Session>) {
+        let telemetry = &message.telemetry;
+        self.telemetry.stored(telemetry.qos.into());
+        if let (Qos::ExactlyOnce, Some(session)) = (telemetry.qos, publisher)
+            && let Some(packet_id) = telemetry.packet_id.and_then(PacketId::new)
+            && !session.stored(packet_id)
+        {
+            return;
+        }
+        self.hand_out(message, publisher.map(|session| session.number), |_| true);
     }
 
     /// Hands a message that another service has logged to whom it is for; how many sessions took it.
@@ -230,15 +280,17 @@ impl Node {
     fn hand_out(&self, message: &Arc<Message>, publisher: Option<u64>, concerns: impl Fn(&Session) -> bool) -> usize {
         let telemetry = &message.telemetry;
         let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
-        let matches = router.matches(&telemetry.tenant, telemetry.topic.as_str(), publisher);
+        let ready = |session: &Arc<Session>| session.is_ready();
+        let matches = router.matches(&telemetry.tenant, telemetry.topic.as_str(), publisher, ready);
         drop(router);
         let mut taken = 0;
         for found in matches.into_iter().filter(|found| concerns(&found.subscriber)) {
             let delivery = Delivery {
                 message: message.clone(),
-                qos: telemetry.qos.min(found.qos).min(Qos::AtLeastOnce),
+                qos: telemetry.qos.min(found.qos),
                 retain: telemetry.retain && found.retain_as_published,
-                ids: found.ids,
+                ids: found.ids.into(),
+                share: found.share,
             };
             match found.subscriber.offer(delivery) {
                 Ok(()) => taken += 1,
@@ -265,28 +317,76 @@ impl Node {
     /// As [`Node::publish`]; answers where in the log the message is.
     pub async fn publish_at(&self, message: Arc<Message>) -> Result<Position, Unacknowledged> {
         let batch = vec![message.outgoing(&self.topics)];
-        let refused = |error: drover_bus::AppendError| Unacknowledged { reason: error.to_string() };
-        let positions = self.bus.append(batch).await.map_err(refused)?.await?;
+        let positions = self.store(std::slice::from_ref(&message), batch).await?;
         self.route_all(&[message], None).await;
         Ok(positions.into_iter().next().expect("a batch of one has one position"))
     }
 
-    /// Waits for wills that are on their way.
+    /// Gives back the room of retained messages whose time is over.
+    pub async fn sweep_retained(&self) {
+        if let Err(error) = self.retained.sweep(self.now().unix_ms).await {
+            self.telemetry.retained_not_swept(&error);
+        }
+    }
+
+    /// Waits for wills that are on their way, and for readers of retained messages.
     pub async fn finish_wills(&self) {
-        self.will_tasks.close();
-        self.will_tasks.wait().await;
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     pub(super) fn clean_up(self: &Arc<Self>, aftermath: Aftermath) {
         self.telemetry.dropped(Dropped::Away, aftermath.away);
         for (session, why) in aftermath.ended {
             let mut router = self.router.write().unwrap_or_else(PoisonError::into_inner);
-            let Gone { filters, dropped } = session.end(why);
+            let Gone { filters, dropped, shared } = session.end(why);
             self.unroute(&mut router, &session, &filters);
             drop(router);
             self.telemetry.dropped(why, dropped);
+            self.hand_on(&session, shared, |_| true);
         }
+        aftermath.left.iter().for_each(|session| self.leave_shares(session));
         aftermath.wills.into_iter().for_each(|will| self.publish_will(will));
+    }
+
+    /// A client is away: what it did not acknowledge of shared subscriptions goes to members that are there. Where there
+    /// is none, it waits for the client.
+    fn leave_shares(&self, session: &Session) {
+        let others = |other: &Arc<Session>| other.number != session.number && other.is_ready();
+        let shares = session.shares();
+        if shares.is_empty() {
+            return;
+        }
+        let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
+        let moved = |share: &Arc<str>| router.member(&session.tenant, share, others).is_some();
+        let moved: BTreeSet<_> = shares.into_iter().filter(moved).collect();
+        drop(router);
+        self.hand_on(session, session.take_shared(|share| moved.contains(share)), others);
+    }
+
+    /// Gives messages of shared subscriptions to other members; one that nobody can have is dropped.
+    fn hand_on(&self, from: &Session, messages: Vec<Delivery>, ready: impl Fn(&Arc<Session>) -> bool) {
+        for Delivery { message, share, .. } in messages {
+            let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
+            let there = |other: &Arc<Session>| ready(other) && other.is_ready();
+            let found = share.and_then(|share| {
+                let member = router.member(&from.tenant, &share, there);
+                member.or_else(|| router.member(&from.tenant, &share, &ready))
+            });
+            drop(router);
+            let offered = found.map_or(Err(Dropped::NoMember), |found| {
+                found.subscriber.offer(Delivery {
+                    qos: message.telemetry.qos.min(found.qos),
+                    retain: message.telemetry.retain && found.retain_as_published,
+                    message,
+                    ids: found.ids.into(),
+                    share: found.share,
+                })
+            });
+            if let Err(why) = offered {
+                self.telemetry.dropped(why, 1);
+            }
+        }
     }
 
     fn publish_will(self: &Arc<Self>, will: DueWill) {
@@ -294,7 +394,7 @@ impl Node {
             return self.telemetry.will_dropped(&will.publisher.client);
         };
         let node = self.clone();
-        self.will_tasks.spawn(async move {
+        let body = async move {
             let mut message = will.publication.stamp(&will.publisher, node.stamp(node.now().unix_ms, None));
             while let Err(error) = node.publish(Arc::new(message.clone())).await {
                 node.telemetry.not_stored(&error);
@@ -302,6 +402,7 @@ impl Node {
                 tokio::time::sleep(WILL_RETRY).await;
             }
             drop(permit);
-        });
+        };
+        self.tasks.spawn_on(body, &self.runtime);
     }
 }

@@ -1,22 +1,30 @@
-//! One client's session: its subscriptions, the messages that wait for it, and those sent but not acknowledged.
+//! One client's session: its subscriptions, the messages that wait for it, and the exchanges that are not complete.
 //!
 //! Domain layer, no I/O. Publishers put messages in, the connection that holds the session takes them out; every call
 //! of a connection names its epoch, and one that no longer holds the session finds nothing. A session dies with its
-//! process: what waits in it is also in the log.
+//! process: what waits in it is also in the log. A session without messages on their way owns neither outbox nor list
+//! of received ids: most sessions are idle, and memory is the product.
+
+mod outbox;
+mod received;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use drover_mqtt::{PacketId, SubscriptionId};
-use drover_types::limits::{INBOX_BYTES_MAX, INBOX_MESSAGES_MAX};
 use drover_types::{ClientId, Qos, TenantId};
 
+use crate::domain::filter::topics;
 use crate::domain::link::Link;
 use crate::domain::message::Message;
 use crate::domain::router::Subscriber;
+use outbox::Outbox;
+use received::Received;
 
-/// Most messages of QoS 0 among those that wait; a reader slower than that loses them and keeps QoS 1.
-const QOS0_WAITING_MAX: usize = INBOX_MESSAGES_MAX / 2;
+pub use outbox::{Answer, Answered, Next};
+pub use received::{Begun, RECEIVED_MAX};
 
 /// A message for one session.
 #[derive(Clone, Debug)]
@@ -25,7 +33,17 @@ pub struct Delivery {
     /// Of the message or of the subscription, whichever is lower.
     pub qos: Qos,
     pub retain: bool,
-    pub ids: Vec<SubscriptionId>,
+    pub ids: Box<[SubscriptionId]>,
+    /// The shared subscription it is for, with its `$share/NAME/`.
+    pub share: Option<Arc<str>>,
+}
+
+/// A new subscription that wants the retained messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub filter: Box<str>,
+    pub qos: Qos,
+    pub id: Option<SubscriptionId>,
 }
 
 /// Why a message was not kept for a session.
@@ -53,24 +71,21 @@ pub enum Dropped {
     NodeStopped,
     /// The same, when its client connected to another node.
     Moved,
+    /// Its tenant keeps as many retained messages as it may: it is delivered, and not kept for later subscriptions.
+    RetainedFull,
+    /// It was for one of several that share a subscription, and none of them is left.
+    NoMember,
 }
 
 /// What a session has given up.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Gone {
     /// To be removed from routing.
     pub filters: Vec<Box<str>>,
     /// Messages that waited or were not acknowledged.
     pub dropped: usize,
-}
-
-/// What to send next.
-#[derive(Debug)]
-pub enum Next {
-    /// A new message, or one sent before on an earlier connection (`dup`). No packet id: QoS 0.
-    Send { delivery: Delivery, packet_id: Option<PacketId>, dup: bool },
-    /// Nothing waits, or the window is full.
-    Nothing,
+    /// Messages of shared subscriptions among them, which other members may have; they are not counted as dropped.
+    pub shared: Vec<Delivery>,
 }
 
 /// One client's session.
@@ -86,12 +101,12 @@ pub struct Session {
 #[derive(Debug, Default)]
 struct State {
     filters: BTreeSet<Box<str>>,
-    waiting: VecDeque<Delivery>,
-    waiting_bytes: usize,
-    /// QoS 1, in the order first sent.
-    in_flight: VecDeque<(PacketId, Delivery)>,
-    /// How many of `in_flight` were sent on the present connection.
-    sent: usize,
+    /// To the client; absent while nothing waits or is in flight.
+    outbox: Option<Box<Outbox>>,
+    /// From the client at QoS 2; absent while no exchange is open.
+    received: Option<Box<Received>>,
+    /// Subscriptions whose retained messages are to be read; absent while nobody reads.
+    wanted: Option<Box<VecDeque<Wanted>>>,
     last_packet_id: u16,
     /// The connection that holds the session.
     holder: Option<Holder>,
@@ -119,7 +134,12 @@ impl Session {
     pub fn hold(&self, epoch: u64, link: Arc<Link>) {
         let mut state = self.state();
         state.holder = Some(Holder { epoch, link });
-        state.sent = 0;
+        if let Some(outbox) = &mut state.outbox {
+            outbox.resume();
+        }
+        if let Some(received) = &mut state.received {
+            received.doubt();
+        }
     }
 
     /// The connection of `epoch` lets go; QoS 0 does not wait for its return. How many messages that were.
@@ -154,8 +174,71 @@ impl Session {
     pub fn end(&self, why: Dropped) -> Gone {
         let mut state = self.state();
         state.ended = Some(why);
-        let dropped = state.keep(|_| false);
-        Gone { filters: std::mem::take(&mut state.filters).into_iter().collect(), dropped }
+        state.wanted = None;
+        let mut outbox = state.outbox.take().unwrap_or_default();
+        let shared = outbox.take_shared(|_| true);
+        let filters = std::mem::take(&mut state.filters).into_iter().collect();
+        Gone { filters, dropped: outbox.messages(), shared }
+    }
+
+    /// Shared subscriptions whose messages wait here or may be sent again, while no connection holds the session.
+    pub fn shares(&self) -> BTreeSet<Arc<str>> {
+        let state = self.state();
+        let outbox = state.outbox.as_ref().filter(|_| state.holder.is_none());
+        outbox.map(|outbox| outbox.shares()).unwrap_or_default()
+    }
+
+    /// Takes out what other members of the shared subscriptions `moved` may have: what was not sent, and what was sent
+    /// at QoS 1 and not acknowledged. A delivery of QoS 2 that has begun is completed with its client
+    /// [MQTT-4.8.2-4].
+    pub fn take_shared(&self, moved: impl Fn(&Arc<str>) -> bool) -> Vec<Delivery> {
+        let mut state = self.state();
+        if state.holder.is_some() {
+            return Vec::new(); // it has come back meanwhile
+        }
+        let taken = state.outbox.as_mut().map(|outbox| outbox.take_shared(moved)).unwrap_or_default();
+        state.tidy();
+        taken
+    }
+
+    /// Whether a member of a shared subscription can have a message now.
+    pub fn is_ready(&self) -> bool {
+        let state = self.state();
+        state.holder.is_some() && state.outbox.as_ref().is_none_or(|outbox| outbox.has_room())
+    }
+
+    /// Retained messages are to be read for this subscription. True if nobody reads for this session: whoever asks then
+    /// has to call [`Session::next_wanted`] until there is no more.
+    pub fn want_retained(&self, wanted: Wanted) -> bool {
+        let mut state = self.state();
+        if state.ended.is_some() {
+            return false;
+        }
+        let idle = state.wanted.is_none();
+        let list = state.wanted.get_or_insert_default();
+        list.retain(|known| known.filter != wanted.filter); // at most one for each filter of the session
+        list.push_back(wanted);
+        idle
+    }
+
+    /// The subscription to read retained messages for next.
+    pub fn next_wanted(&self) -> Option<Wanted> {
+        let mut state = self.state();
+        let next = state.wanted.as_mut().and_then(|list| list.pop_front());
+        if next.is_none() {
+            state.wanted = None;
+        }
+        next
+    }
+
+    /// Whether the session has this filter.
+    pub fn has_filter(&self, filter: &str) -> bool {
+        self.state().filters.contains(filter)
+    }
+
+    /// Whether a connection holds the session.
+    pub fn is_held(&self) -> bool {
+        self.state().holder.is_some()
     }
 
     /// Gives up the filters that are not `allowed`, and every message that no other filter asks for; nothing if another
@@ -170,9 +253,9 @@ impl Session {
             return Gone::default();
         }
         let left = state.filters.clone();
-        let wanted = |topic: &str| left.iter().any(|filter| drover_types::matches(filter, topic));
+        let wanted = |topic: &str| left.iter().any(|filter| drover_types::matches(topics(filter), topic));
         let dropped = state.keep(|delivery| wanted(delivery.message.telemetry.topic.as_str()));
-        Gone { filters, dropped }
+        Gone { filters, dropped, shared: Vec::new() }
     }
 
     /// Whether the connection of `epoch` holds the session.
@@ -191,22 +274,18 @@ impl Session {
         if let Some(why) = state.ended {
             return Err(why);
         }
-        let bytes = delivery.message.bytes();
-        match &state.holder {
-            None if delivery.qos == Qos::AtMostOnce => return Err(Dropped::Away),
-            Some(_) if delivery.qos == Qos::AtMostOnce && state.waiting.len() >= QOS0_WAITING_MAX => {
-                return Err(Dropped::SlowReader);
+        if state.holder.is_none() && delivery.qos == Qos::AtMostOnce {
+            return Err(Dropped::Away);
+        }
+        let outbox = state.outbox.get_or_insert_default();
+        let first = match outbox.push(delivery) {
+            Ok(first) => first,
+            Err(why) => {
+                state.tidy();
+                return Err(why);
             }
-            Some(_) | None => {}
-        }
-        if state.waiting.len() >= INBOX_MESSAGES_MAX || state.waiting_bytes + bytes > INBOX_BYTES_MAX {
-            return Err(Dropped::InboxFull);
-        }
-        state.waiting.push_back(delivery);
-        state.waiting_bytes += bytes;
-        if state.waiting.len() == 1
-            && let Some(holder) = &state.holder
-        {
+        };
+        if let Some(holder) = state.holder.as_ref().filter(|_| first) {
             holder.link.wake();
         }
         Ok(())
@@ -218,24 +297,72 @@ impl Session {
         if !state.held_by(epoch) {
             return Next::Nothing;
         }
-        state.resend(window).or_else(|| state.send(window)).unwrap_or(Next::Nothing)
+        let State { outbox: Some(outbox), last_packet_id, .. } = &mut *state else { return Next::Nothing };
+        let next = outbox.next(window, last_packet_id);
+        state.tidy();
+        next
     }
 
-    /// The client has message `packet_id`; whether it was in flight.
-    pub fn acknowledge(&self, epoch: u64, packet_id: PacketId) -> bool {
+    /// The client of `epoch` has answered message `packet_id`; what that means.
+    pub fn answer(&self, epoch: u64, packet_id: PacketId, answer: Answer) -> Answered {
         let mut state = self.state();
-        let found = state.in_flight.iter().position(|(id, _)| *id == packet_id);
-        let Some(at) = found.filter(|_| state.held_by(epoch)) else { return false };
-        state.in_flight.remove(at);
-        state.sent -= usize::from(at < state.sent);
-        true
+        if !state.held_by(epoch) {
+            return Answered::Unknown;
+        }
+        let Some(outbox) = &mut state.outbox else { return Answered::Unknown };
+        let answered = outbox.answer(packet_id, answer);
+        state.tidy();
+        answered
+    }
+
+    /// Message `packet_id`, just taken by [`Session::next`], is not sent after all.
+    pub fn give_up(&self, epoch: u64, packet_id: PacketId) {
+        let mut state = self.state();
+        if !state.held_by(epoch) {
+            return;
+        }
+        if let Some(outbox) = &mut state.outbox {
+            outbox.give_up(packet_id);
+        }
+        state.tidy();
+    }
+
+    /// The client of `epoch` publishes message `packet_id` at QoS 2.
+    pub fn begin(&self, epoch: u64, packet_id: PacketId) -> Begun {
+        let mut state = self.state();
+        if !state.held_by(epoch) {
+            return Begun::Lost;
+        }
+        let begun = state.received.get_or_insert_default().begin(packet_id);
+        state.tidy();
+        begun
+    }
+
+    /// Whether message `packet_id` of QoS 2 of the client of `epoch` was taken, and not let go of.
+    pub fn has_received(&self, epoch: u64, packet_id: PacketId) -> bool {
+        let state = self.state();
+        state.held_by(epoch) && state.received.as_ref().is_some_and(|received| received.has(packet_id))
+    }
+
+    /// The client's message `packet_id` of QoS 2 is in the log; whether that is news. Not bound to an epoch: the log may
+    /// answer after the connection is gone.
+    pub fn stored(&self, packet_id: PacketId) -> bool {
+        self.state().received.as_mut().is_some_and(|received| received.stored(packet_id))
+    }
+
+    /// The client of `epoch` has let go of message `packet_id` of QoS 2; whether it was there.
+    pub fn released(&self, epoch: u64, packet_id: PacketId) -> bool {
+        let mut state = self.state();
+        let released =
+            state.held_by(epoch) && state.received.as_mut().is_some_and(|received| received.release(packet_id));
+        state.tidy();
+        released
     }
 
     /// Messages that wait and messages in flight.
     #[cfg(test)]
     pub fn depth(&self) -> (usize, usize) {
-        let state = self.state();
-        (state.waiting.len(), state.in_flight.len())
+        self.state().outbox.as_ref().map_or((0, 0), |outbox| outbox.depth())
     }
 }
 
@@ -246,207 +373,14 @@ impl State {
 
     /// Drops what waits and what is in flight, unless `wanted`; how many messages that were.
     fn keep(&mut self, wanted: impl Fn(&Delivery) -> bool) -> usize {
-        let before = self.waiting.len() + self.in_flight.len();
-        self.waiting.retain(&wanted);
-        self.waiting_bytes = self.waiting.iter().map(|delivery| delivery.message.bytes()).sum();
-        let sent = self.in_flight.iter().take(self.sent).filter(|(_, delivery)| wanted(delivery)).count();
-        self.in_flight.retain(|(_, delivery)| wanted(delivery));
-        self.sent = sent;
-        before - self.waiting.len() - self.in_flight.len()
+        let dropped = self.outbox.as_mut().map_or(0, |outbox| outbox.keep(wanted));
+        self.tidy();
+        dropped
     }
 
-    fn resend(&mut self, window: usize) -> Option<Next> {
-        let (packet_id, delivery) = self.in_flight.get(self.sent).filter(|_| self.sent < window)?;
-        let next = Next::Send { delivery: delivery.clone(), packet_id: Some(*packet_id), dup: true };
-        self.sent += 1;
-        Some(next)
-    }
-
-    fn send(&mut self, window: usize) -> Option<Next> {
-        let acknowledged = self.waiting.front()?.qos != Qos::AtMostOnce;
-        if acknowledged && self.in_flight.len() >= window {
-            return None;
-        }
-        let delivery = self.waiting.pop_front()?;
-        self.waiting_bytes -= delivery.message.bytes();
-        if !acknowledged {
-            return Some(Next::Send { delivery, packet_id: None, dup: false });
-        }
-        let packet_id = self.free_packet_id();
-        self.in_flight.push_back((packet_id, delivery.clone()));
-        self.sent += 1;
-        Some(Next::Send { delivery, packet_id: Some(packet_id), dup: false })
-    }
-
-    /// A packet id that is not in flight [MQTT-2.2.1-4].
-    fn free_packet_id(&mut self) -> PacketId {
-        loop {
-            self.last_packet_id = self.last_packet_id.wrapping_add(1);
-            let free = |id: &PacketId| self.in_flight.iter().all(|(used, _)| used != id);
-            if let Some(id) = PacketId::new(self.last_packet_id).filter(free) {
-                return id; // found before all are tried: the window is smaller than the range of ids
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-pub(crate) mod tests {
-    use bytes::Bytes;
-    use drover_types::{DeviceId, RecordId, TopicName};
-
-    use super::*;
-    use crate::domain::message::{Publication, Publisher, Stamp};
-
-    pub fn message(payload: Vec<u8>) -> Arc<Message> {
-        let publication = Publication {
-            topic: TopicName::new("t").expect("valid"),
-            payload: Bytes::from(payload),
-            qos: Qos::AtLeastOnce,
-            retain: false,
-            dup: false,
-            packet_id: 1,
-            properties: None,
-        };
-        let publisher = Publisher {
-            tenant: TenantId::default_tenant(),
-            device: DeviceId::new("p").expect("valid"),
-            client: ClientId::new("p").expect("valid"),
-            epoch: 1,
-        };
-        Arc::new(publication.stamp(&publisher, Stamp { id: RecordId([0; 16]), time_ms: 0, traceparent: None }))
-    }
-
-    fn delivery(n: u8, qos: Qos) -> Delivery {
-        Delivery { message: message(vec![n]), qos, retain: false, ids: Vec::new() }
-    }
-
-    fn session() -> Session {
-        Session::new(1, TenantId::default_tenant(), ClientId::new("c").expect("valid"))
-    }
-
-    /// Sends all that may be sent: payload, packet id and dup.
-    fn drain(session: &Session, epoch: u64, window: usize) -> Vec<(u8, Option<u16>, bool)> {
-        std::iter::from_fn(|| match session.next(epoch, window) {
-            Next::Send { delivery, packet_id, dup } => {
-                Some((delivery.message.telemetry.payload[0], packet_id.map(PacketId::get), dup))
-            }
-            Next::Nothing => None,
-        })
-        .collect()
-    }
-
-    #[test]
-    fn the_window_bounds_what_is_in_flight_and_order_is_kept() {
-        let session = session();
-        session.hold(1, Arc::default());
-        for n in 0..4 {
-            session.offer(delivery(n, Qos::AtLeastOnce)).expect("room");
-        }
-        assert_eq!(drain(&session, 1, 2), [(0, Some(1), false), (1, Some(2), false)]);
-        assert!(session.acknowledge(1, PacketId::new(2).expect("not 0")));
-        assert!(!session.acknowledge(1, PacketId::new(2).expect("not 0")), "it was acknowledged before");
-        assert_eq!(drain(&session, 1, 2), [(2, Some(3), false)]);
-    }
-
-    #[test]
-    fn what_was_in_flight_is_sent_again_first_with_its_packet_id_and_dup() {
-        let session = session();
-        session.hold(1, Arc::default());
-        for n in 0..3 {
-            session.offer(delivery(n, Qos::AtLeastOnce)).expect("room");
-        }
-        drain(&session, 1, 2);
-        session.release(1);
-        session.offer(delivery(3, Qos::AtLeastOnce)).expect("room");
-        session.hold(2, Arc::default());
-        assert_eq!(drain(&session, 2, 1), [(0, Some(1), true)], "never beyond the new window");
-        let expected = [(1, Some(2), true), (2, Some(3), false), (3, Some(4), false)];
-        assert_eq!(drain(&session, 2, 10), expected);
-    }
-
-    #[test]
-    fn a_connection_that_lost_the_session_gets_and_acknowledges_nothing() {
-        let session = session();
-        session.hold(1, Arc::default());
-        session.offer(delivery(0, Qos::AtLeastOnce)).expect("room");
-        drain(&session, 1, 1);
-        session.hold(2, Arc::default());
-        assert!(!session.acknowledge(1, PacketId::MIN));
-        assert!(drain(&session, 1, 1).is_empty());
-        session.release(1);
-        assert_eq!(drain(&session, 2, 1), [(0, Some(1), true)]);
-    }
-
-    #[test]
-    fn the_inbox_is_bounded_in_messages_and_bytes() {
-        let session = session();
-        for _ in 0..INBOX_MESSAGES_MAX {
-            assert_eq!(session.offer(delivery(0, Qos::AtLeastOnce)), Ok(()));
-        }
-        assert_eq!(session.offer(delivery(0, Qos::AtLeastOnce)), Err(Dropped::InboxFull));
-
-        let session = self::session();
-        let large = |len| Delivery { message: message(vec![0; len]), ..delivery(0, Qos::AtLeastOnce) };
-        session.offer(large(INBOX_BYTES_MAX - 1)).expect("at the limit: payload and topic");
-        assert_eq!(session.offer(large(0)), Err(Dropped::InboxFull));
-    }
-
-    #[test]
-    fn qos_0_is_not_kept_for_the_absent_and_gives_way_to_qos_1() {
-        let session = session();
-        assert_eq!(session.offer(delivery(0, Qos::AtMostOnce)), Err(Dropped::Away));
-        session.hold(1, Arc::default());
-        for _ in 0..QOS0_WAITING_MAX {
-            assert_eq!(session.offer(delivery(0, Qos::AtMostOnce)), Ok(()));
-        }
-        assert_eq!(session.offer(delivery(0, Qos::AtMostOnce)), Err(Dropped::SlowReader));
-        assert_eq!(session.offer(delivery(0, Qos::AtLeastOnce)), Ok(()));
-        session.release(1);
-        assert_eq!(session.depth(), (1, 0));
-    }
-
-    #[test]
-    fn with_a_filter_goes_what_no_other_filter_asks_for() {
-        let session = session();
-        session.hold(1, Arc::default());
-        for filter in ["t", "+", "other"] {
-            session.add_filter(filter, 3).expect("room");
-        }
-        for n in 0..3 {
-            session.offer(delivery(n, Qos::AtLeastOnce)).expect("room");
-        }
-        drain(&session, 1, 1);
-        assert_eq!(session.withdraw(2, |_| false), Gone::default(), "somebody else holds it");
-        assert_eq!(session.withdraw(1, |filter| filter != "t"), Gone { filters: vec!["t".into()], dropped: 0 });
-        let gone = session.withdraw(1, |filter| filter != "+");
-        assert_eq!(gone, Gone { filters: vec!["+".into()], dropped: 3 }, "two waited, one was in flight");
-        session.offer(delivery(3, Qos::AtLeastOnce)).expect("room");
-        assert_eq!(drain(&session, 1, 1), [(3, Some(2), false)], "the window is free again");
-    }
-
-    #[test]
-    fn a_session_that_has_ended_takes_nothing_and_says_why() {
-        let session = session();
-        session.add_filter("t", 1).expect("room");
-        session.offer(delivery(0, Qos::AtLeastOnce)).expect("room");
-        let gone = session.end(Dropped::SessionExpired);
-        assert_eq!(gone, Gone { filters: vec!["t".into()], dropped: 1 });
-        assert_eq!(session.offer(delivery(1, Qos::AtLeastOnce)), Err(Dropped::SessionExpired));
-    }
-
-    #[test]
-    fn packet_ids_wrap_around_those_in_flight() {
-        let session = session();
-        session.hold(1, Arc::default());
-        session.offer(delivery(0, Qos::AtLeastOnce)).expect("room");
-        drain(&session, 1, 2);
-        for _ in 0..65_534 {
-            session.offer(delivery(1, Qos::AtLeastOnce)).expect("room");
-            let [(_, Some(id), false)] = drain(&session, 1, 2)[..] else { panic!("one message") };
-            session.acknowledge(1, PacketId::new(id).expect("not 0"));
-        }
-        session.offer(delivery(2, Qos::AtLeastOnce)).expect("room");
-        assert_eq!(drain(&session, 1, 2), [(2, Some(2), false)], "0 is no id and 1 is in flight");
+    /// Gives back what is empty.
+    fn tidy(&mut self) {
+        self.outbox.take_if(|outbox| outbox.is_empty());
+        self.received.take_if(|received| received.is_empty());
     }
 }

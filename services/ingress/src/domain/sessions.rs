@@ -95,6 +95,8 @@ pub struct Attached {
 pub struct Aftermath {
     /// Sessions that ended, and why: their subscriptions go, and what waits in them is dropped.
     pub ended: Vec<(Arc<Session>, Dropped)>,
+    /// Sessions whose client is away now: others may have what waits in them of shared subscriptions.
+    pub left: Vec<Arc<Session>>,
     /// Messages of QoS 0 that waited for a client that is away now.
     pub away: usize,
     pub wills: Vec<DueWill>,

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::domain::message::Message;
 use crate::domain::node::Node;
+use crate::domain::session::Session;
 
 /// What became of a batch.
 pub enum Settled {
@@ -44,7 +45,7 @@ impl Appends {
     }
 
     /// Starts an append of messages that session `publisher` sent. To be called only while nothing is on its way.
-    pub fn push(&mut self, messages: Vec<Arc<Message>>, publisher: Option<u64>) {
+    pub fn push(&mut self, messages: Vec<Arc<Message>>, publisher: Option<Arc<Session>>) {
         debug_assert!(self.is_empty());
         let mut records: Vec<_> = messages.iter().map(|message| message.outgoing(&self.node.topics)).collect();
         if self.scatter {
@@ -76,17 +77,13 @@ async fn append(
     node: Arc<Node>,
     messages: Vec<Arc<Message>>,
     records: Vec<Outgoing>,
-    publisher: Option<u64>,
+    publisher: Option<Arc<Session>>,
 ) -> Settled {
     let since = Instant::now();
-    let receipt = match node.bus.append(records).await {
-        Ok(receipt) => receipt,
-        Err(error) => return Settled::Failed(error.to_string()),
-    };
-    if let Err(error) = receipt.await {
+    if let Err(error) = node.store(&messages, records).await {
         return Settled::Failed(error.to_string());
     }
     node.telemetry.stored_after(since.elapsed());
-    node.route_all(&messages, publisher).await;
+    node.route_all(&messages, publisher.as_deref()).await;
     Settled::Stored(messages.len())
 }

@@ -152,7 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             if self.setup.faults.ack_before_append {
                 self.connection.stored(messages.len(), self.setup.node.now());
             }
-            self.appends.push(messages, self.session.as_ref().map(|session| session.number));
+            self.appends.push(messages, self.session.clone());
         }
         any
     }
@@ -176,7 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 let client = self.publisher.as_ref().map_or("", |publisher| publisher.client.as_str());
                 node.telemetry.message_refused(client, self.setup.peer.address, &fault);
             }
-            Effect::Delivered { qos0 } => node.telemetry.delivered(qos0),
+            Effect::Delivered { qos } => node.telemetry.delivered(qos),
             Effect::Dropped(why) => node.telemetry.dropped(why, 1),
             Effect::Withdraw(gone) => {
                 if let Some(session) = &self.session {

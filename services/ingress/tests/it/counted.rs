@@ -60,7 +60,7 @@ async fn what_a_client_leaves_unacknowledged_in_a_session_that_ends_with_it_is_c
 
 /// Collects what is logged on this thread.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -74,7 +74,7 @@ impl Write for Log {
 }
 
 impl Log {
-    fn lines(&self, with: &str) -> Vec<String> {
+    pub fn lines(&self, with: &str) -> Vec<String> {
         let log = String::from_utf8_lossy(&self.0.lock().expect("not poisoned")).into_owned();
         log.lines().filter(|line| line.contains(with)).map(str::to_owned).collect()
     }

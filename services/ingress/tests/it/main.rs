@@ -2,10 +2,12 @@
 
 mod bus;
 mod counted;
+mod delivery;
 mod events;
 mod http;
 mod mqtt;
 mod owners;
+mod raw;
 mod registry;
 mod rights;
 mod shadows;

@@ -1,6 +1,6 @@
 //! Why and how a connection ends. Each cause is named once, with its reason code, label and fate of the will.
 
-use drover_mqtt::{ConnAck, DecodeError, Disconnect, Packet, PacketType, Properties, ReasonCode, Version};
+use drover_mqtt::{ConnAck, DecodeError, Disconnect, Packet, PacketId, PacketType, Properties, ReasonCode, Version};
 use drover_types::InvalidTopic;
 
 use super::{Connection, Effect, Phase};
@@ -75,8 +75,12 @@ pub enum Fault {
     Unexpected { packet: PacketType },
     #[error("node has no room for another connection")]
     OverLimit,
-    #[error("extended authentication is not supported")]
+    #[error("authentication method is not supported")]
     AuthenticationMethod,
+    #[error("no answer to the challenge of its authentication method")]
+    Challenge,
+    #[error("authentication method did not find out who it is")]
+    NotAuthenticated,
     #[error("client id is empty and the session is not clean")]
     ClientIdMissing,
     #[error("client id has {bytes} bytes, limit is {limit}")]
@@ -95,18 +99,26 @@ pub enum Fault {
     NoShadows { topic: String },
     #[error("topic name is not valid: {0}")]
     Topic(InvalidTopic),
+    #[error("policy does not allow to subscribe to {filter:?}")]
+    SubscribeDenied { filter: String },
+    #[error("nobody may subscribe to {filter:?}")]
+    FilterDenied { filter: String },
+    #[error("topic filter is not valid: {0}")]
+    Filter(InvalidTopic),
+    #[error("client has {limit} filters, which is the limit")]
+    TooManyFilters { limit: usize },
     #[error("topic alias is {alias}, limit is {limit}")]
     AliasOverLimit { alias: u16, limit: u16 },
     #[error("topic alias {alias} stands for nothing")]
     AliasUnknown { alias: u16 },
     #[error("payload has {bytes} bytes, limit is {limit}")]
     PayloadTooLarge { bytes: usize, limit: usize },
-    #[error("qos 2 is not supported, limit is 1")]
-    Qos2,
-    #[error("retained messages are not supported")]
-    Retain,
     #[error("more than {limit} messages are unacknowledged")]
     ReceiveMaximum { limit: u16 },
+    #[error("more than {limit} messages of qos 2 wait for their pubrel")]
+    Unreleased { limit: usize },
+    #[error("message {packet_id} is not one that is answered so")]
+    Answer { packet_id: PacketId },
     #[error("session expiry was 0 at connect and is not at disconnect")]
     ExpiryFromZero,
     #[error("nothing heard for one and a half keep alive intervals")]
@@ -138,30 +150,36 @@ impl Fault {
             | Fault::NotConnected { .. }
             | Fault::SecondConnect
             | Fault::Unexpected { .. }
+            | Fault::Challenge
             | Fault::AliasUnknown { .. }
+            | Fault::Answer { .. }
             | Fault::ExpiryFromZero => ReasonCode::ProtocolError,
             Fault::NoAnswerInTime
             | Fault::Authentication(AuthenticateError::Unavailable { .. })
             | Fault::Session(AttachError::Revoked | AttachError::TakenOver | AttachError::NoOwner { .. }) => {
                 ReasonCode::ServerUnavailable
             }
-            Fault::OverLimit | Fault::Session(AttachError::TooManySessions { .. }) => ReasonCode::QuotaExceeded,
+            Fault::OverLimit | Fault::TooManyFilters { .. } | Fault::Session(AttachError::TooManySessions { .. }) => {
+                ReasonCode::QuotaExceeded
+            }
             Fault::AuthenticationMethod => ReasonCode::BadAuthenticationMethod,
             Fault::ClientIdMissing | Fault::ClientIdTooLong { .. } => ReasonCode::ClientIdNotValid,
             Fault::Authentication(AuthenticateError::Wrong { .. }) => ReasonCode::BadUserNameOrPassword,
             Fault::NoCredentials
+            | Fault::NotAuthenticated
             | Fault::Authentication(AuthenticateError::Refused { .. })
             | Fault::ConnectDenied { .. }
             | Fault::ConnectWithdrawn { .. }
             | Fault::SubscriptionWithdrawn { .. }
+            | Fault::SubscribeDenied { .. }
             | Fault::PublishDenied { .. } => ReasonCode::NotAuthorized,
+            Fault::FilterDenied { .. } => ReasonCode::UnspecifiedError,
+            Fault::Filter(_) => ReasonCode::TopicFilterInvalid,
             Fault::NoShadows { .. } => ReasonCode::ImplementationSpecificError,
             Fault::Topic(_) => ReasonCode::TopicNameInvalid,
             Fault::AliasOverLimit { .. } => ReasonCode::TopicAliasInvalid,
             Fault::PayloadTooLarge { .. } => ReasonCode::PacketTooLarge,
-            Fault::Qos2 => ReasonCode::QosNotSupported,
-            Fault::Retain => ReasonCode::RetainNotSupported,
-            Fault::ReceiveMaximum { .. } => ReasonCode::ReceiveMaximumExceeded,
+            Fault::ReceiveMaximum { .. } | Fault::Unreleased { .. } => ReasonCode::ReceiveMaximumExceeded,
             Fault::KeepAlive => ReasonCode::KeepAliveTimeout,
             Fault::TakenOver => ReasonCode::SessionTakenOver,
             Fault::Revoked | Fault::Expired => ReasonCode::AdministrativeAction,
@@ -189,6 +207,12 @@ impl Fault {
             | Fault::Unexpected { .. }
             | Fault::OverLimit
             | Fault::AuthenticationMethod
+            | Fault::Challenge
+            | Fault::NotAuthenticated
+            | Fault::SubscribeDenied { .. }
+            | Fault::FilterDenied { .. }
+            | Fault::Filter(_)
+            | Fault::TooManyFilters { .. }
             | Fault::ClientIdMissing
             | Fault::ClientIdTooLong { .. }
             | Fault::NoCredentials
@@ -201,9 +225,9 @@ impl Fault {
             | Fault::AliasOverLimit { .. }
             | Fault::AliasUnknown { .. }
             | Fault::PayloadTooLarge { .. }
-            | Fault::Qos2
-            | Fault::Retain
             | Fault::ReceiveMaximum { .. }
+            | Fault::Unreleased { .. }
+            | Fault::Answer { .. }
             | Fault::ExpiryFromZero => CloseReason::ProtocolError,
         }
     }
@@ -220,13 +244,17 @@ impl Connection {
     pub(super) fn fail(&mut self, fault: Fault) {
         match (&self.phase, &fault) {
             (Phase::New, Fault::Malformed(error)) => {
-                if let Some(version) = error.connack_version() {
+                // [MQTT-3.1.2-2]; 3.1.1 has no return code for what cannot be read [3.1.1 MQTT-3.1.4-1]
+                let malformed = self.claimed.filter(|version| *version == Version::V5);
+                if let Some(version) = error.connack_version().or(malformed) {
                     self.decoder.version = version;
-                    self.refuse_connect(&fault); // [MQTT-3.1.2-2]
+                    self.refuse_connect(&fault);
                 }
             }
             (Phase::New, Fault::NoConnectInTime | Fault::NotConnected { .. }) => {}
-            (Phase::New | Phase::Authenticating(_) | Phase::Attaching(_), _) => self.refuse_connect(&fault),
+            (Phase::New | Phase::Challenged(_) | Phase::Authenticating(_) | Phase::Attaching(_), _) => {
+                self.refuse_connect(&fault);
+            }
             (Phase::Live(live), _) if live.version == Version::V5 => self.say_goodbye(&fault),
             (Phase::Live(_) | Phase::Closed, _) => {}
         }
@@ -239,26 +267,32 @@ impl Connection {
         let expiry_s = match &self.phase {
             Phase::Closed => return,
             Phase::Live(live) => live.expiry_s,
-            Phase::New | Phase::Authenticating(_) | Phase::Attaching(_) => 0,
+            Phase::New | Phase::Challenged(_) | Phase::Authenticating(_) | Phase::Attaching(_) => 0,
         };
         self.phase = Phase::Closed;
         self.effects.push_back(Effect::Close(Close { expiry_s, ..close }));
     }
 
-    /// A CONNACK with the fault's reason and no words: who is not known yet is told no more.
+    /// A CONNACK with the fault's reason, and what is wrong unless it is about who the client is.
     fn refuse_connect(&mut self, fault: &Fault) {
         let mut reason = fault.reason_code();
         if !reason.allowed_in(PacketType::ConnAck) {
             reason = ReasonCode::ServerUnavailable; // the node's own trouble: drain, revocation, take-over
         }
-        let properties = Properties::default();
-        self.send(&Packet::ConnAck(ConnAck { session_present: false, reason, properties })); // [MQTT-3.2.2-6]
+        let session_present = false; // [MQTT-3.2.2-6]
+        if fault.is_about_identity() || self.decoder.version == Version::V311 {
+            let properties = Properties::default();
+            return self.send(&Packet::ConnAck(ConnAck { session_present, reason, properties }));
+        }
+        self.send_with_reason(&fault.to_string(), |properties| {
+            Packet::ConnAck(ConnAck { session_present, reason, properties })
+        });
     }
 
     /// A DISCONNECT with the fault's reason [MQTT-4.13.2-1].
     fn say_goodbye(&mut self, fault: &Fault) {
         let reason = fault.reason_code();
         let reason = if reason.allowed_in(PacketType::Disconnect) { reason } else { ReasonCode::UnspecifiedError };
-        self.send(&Packet::Disconnect(Disconnect::new(reason)));
+        self.send_with_reason(&fault.to_string(), |properties| Packet::Disconnect(Disconnect { reason, properties }));
     }
 }

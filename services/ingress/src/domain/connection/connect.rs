@@ -6,8 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use drover_mqtt::{ConnAck, Connect, Packet, Property, PropertyList, ReasonCode, Version, Will as WillPacket};
 use drover_types::limits::ID_BYTES_MAX;
-use drover_types::{ClientId, Qos, TopicName};
+use drover_types::{ClientId, DeviceId, TopicName};
 
+use super::aliases::Aliases;
+use super::extended::Authenticated;
 use super::publish::Inbound;
 use super::subscribe::Answers;
 use super::{Admission, Claims, Connection, Effect, Fault, KEEP_ALIVE_TENTHS, Live, Now, Phase};
@@ -24,14 +26,21 @@ pub(super) struct Connecting {
     client: ClientId,
     /// Whether the server has chosen the client id.
     assigned: bool,
+    /// Whether its device has another name than its client id, which can be no device's.
+    renamed: bool,
     clean_start: bool,
+    /// As asked for, and as granted.
+    keep_alive_asked_s: u16,
     keep_alive_s: u16,
-    /// As asked for.
     expiry_asked_s: u32,
     expiry_s: u32,
     will: Option<Will>,
     receive_maximum: u16,
     pub(super) packet_bytes_max: usize,
+    topic_alias_max: u16,
+    problem_information: bool,
+    /// Set by an exchange of extended authentication.
+    pub(super) authenticated: Option<Authenticated>,
     /// Set by authentication.
     identity: Option<Arc<Identity>>,
 }
@@ -44,13 +53,14 @@ impl Connection {
         if self.peer.over_limit {
             return Err(Fault::OverLimit);
         }
-        if connect.properties.authentication_method().is_some() {
-            return Err(Fault::AuthenticationMethod); // [MQTT-4.12.0-1]
+        let exchange = self.exchange(&connect)?;
+        let mut connecting = Box::new(self.read_connect(&connect)?);
+        if let Some(exchange) = exchange {
+            return self.challenge(connecting, exchange, &connect);
         }
-        let connecting = self.read_connect(&connect)?;
         let proof = self.proof(&connect, &connecting.client)?;
-        self.phase = Phase::Authenticating(Box::new(connecting));
-        self.effects.push_back(Effect::Authenticate(proof));
+        connecting.renamed = matches!(proof, Proof::Anonymous { .. }) && anonymous(&connecting.client).1;
+        self.ask(connecting, proof);
         Ok(())
     }
 
@@ -67,13 +77,18 @@ impl Connection {
             version: connect.version,
             client: self.client_id(connect)?,
             assigned: connect.client_id.is_empty(),
+            renamed: false,
             clean_start: connect.clean_start,
-            keep_alive_s: connect.keep_alive_s,
+            keep_alive_s: keep_alive_s(connect, limits.keep_alive_s_max),
+            keep_alive_asked_s: connect.keep_alive_s,
             expiry_asked_s,
             expiry_s: expiry_asked_s.min(limits.session_expiry_s_max),
-            will: connect.will.map(|will| read_will(&will, connect.version)).transpose()?,
+            will: connect.will.map(|will| read_will(&will)).transpose()?,
             receive_maximum: properties.receive_maximum().map_or(u16::MAX, NonZeroU16::get),
             packet_bytes_max: packet_bytes_max as usize,
+            topic_alias_max: properties.topic_alias_maximum().unwrap_or(0),
+            problem_information: properties.request_problem_information().unwrap_or(true),
+            authenticated: None,
             identity: None,
         })
     }
@@ -105,7 +120,7 @@ impl Connection {
             return Ok(Proof::Certificate { fingerprint });
         }
         match (connect.user_name, connect.password) {
-            (None, None) if self.peer.anonymous => Ok(Proof::Anonymous { client: client.clone() }),
+            (None, None) if self.peer.anonymous => Ok(Proof::Anonymous { client: anonymous(client).0 }),
             (None, None) => Err(Fault::NoCredentials),
             (user_name, password) => {
                 let token = String::from_utf8_lossy(password.unwrap_or_default()).into_owned();
@@ -121,7 +136,9 @@ impl Connection {
                 let admitted = answer.map_err(Fault::Authentication).and_then(|identity| admit(&connecting, identity));
                 self.admitted(connecting, admitted);
             }
-            other @ (Phase::New | Phase::Attaching(_) | Phase::Live(_) | Phase::Closed) => self.phase = other,
+            other @ (Phase::New | Phase::Challenged(_) | Phase::Attaching(_) | Phase::Live(_) | Phase::Closed) => {
+                self.phase = other;
+            }
         }
     }
 
@@ -166,7 +183,7 @@ impl Connection {
             identity,
             ends_ms: lasts_ms.map(|lasts_ms| now.monotonic_ms.saturating_add(lasts_ms)),
             publisher: attached.publisher,
-            assigned: connecting.assigned,
+            own_name: !connecting.assigned && !connecting.renamed,
             session: attached.session,
             keep_alive_ms: u64::from(connecting.keep_alive_s) * 1_000 * KEEP_ALIVE_TENTHS / 10,
             expiry_s: connecting.expiry_s,
@@ -174,25 +191,24 @@ impl Connection {
             answers: Answers::default(),
             window: usize::from(connecting.receive_maximum.min(limits.receive_maximum)),
             packet_bytes_max: connecting.packet_bytes_max,
+            aliases: Aliases::new(connecting.topic_alias_max, limits.topic_alias_max),
+            problem_information: connecting.problem_information,
             draining: false,
         }));
         self.deliver(now);
     }
 
-    /// Writes the CONNACK. What this node does not do yet is said here: no QoS 2, no retained messages, no shared
-    /// subscriptions.
+    /// Writes the CONNACK. What is not said is supported in full (section 3.2.2.3).
     fn accept(&mut self, connecting: &Connecting, session_present: bool) {
         let limits = &self.environment.limits;
         let mut properties = PropertyList::default();
-        let mut say = |property| properties.push(property).expect("a client id is short enough for a string");
+        let mut say = |property| properties.push(property).expect("an id or what came in a property is short enough");
         if connecting.expiry_s != connecting.expiry_asked_s {
             say(Property::SessionExpiry(connecting.expiry_s));
         }
         if let Some(maximum) = NonZeroU16::new(limits.receive_maximum) {
             say(Property::ReceiveMaximum(maximum));
         }
-        say(Property::MaximumQos(Qos::AtLeastOnce));
-        say(Property::RetainAvailable(false));
         if let Some(bytes) = NonZeroU32::new(limits.packet_bytes_max) {
             say(Property::MaximumPacketSize(bytes));
         }
@@ -200,17 +216,41 @@ impl Connection {
             say(Property::AssignedClientId(connecting.client.as_str())); // [MQTT-3.1.3-7]
         }
         say(Property::TopicAliasMaximum(limits.topic_alias_max));
-        say(Property::SharedSubscriptionAvailable(false));
+        if connecting.keep_alive_s != connecting.keep_alive_asked_s {
+            say(Property::ServerKeepAlive(connecting.keep_alive_s)); // [MQTT-3.2.2-21]
+        }
+        if let Some(Authenticated { method, data }) = &connecting.authenticated {
+            say(Property::AuthenticationMethod(method)); // [MQTT-4.12.0-5]
+            properties.push(Property::AuthenticationData(data)).ok(); // too long for any packet: left out
+        }
         let properties = properties.as_properties();
         self.decoder.version = connecting.version;
         self.send(&Packet::ConnAck(ConnAck { session_present, reason: ReasonCode::Success, properties }));
     }
 }
 
+/// The device an anonymous client is: that of its client id. Of an id that can be no device's, each character that no
+/// device id may have becomes `_`; whether that was so.
+fn anonymous(client: &ClientId) -> (ClientId, bool) {
+    if DeviceId::new(client.as_str()).is_ok() {
+        return (client.clone(), false);
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '@' | '-');
+    let name: String = client.as_str().chars().map(|c| if allowed(c) { c } else { '_' }).collect();
+    (ClientId::new(name).expect("it is no longer than it was, and has no null character"), true)
+}
+
+/// The keep alive to go by. A client of MQTT 3.1.1 cannot be told that it is another than its own.
+fn keep_alive_s(connect: &Connect<'_>, max_s: u16) -> u16 {
+    let asked_s = connect.keep_alive_s;
+    let longer = asked_s == 0 || asked_s > max_s;
+    if connect.version == Version::V5 && max_s > 0 && longer { max_s } else { asked_s }
+}
+
 /// What the policy says to the CONNECT and its will.
 fn admit(connecting: &Connecting, identity: Arc<Identity>) -> Result<Arc<Identity>, Fault> {
     let client = connecting.client.as_str();
-    if !identity.may_connect_as(client, connecting.assigned) {
+    if !identity.may_connect_as(client, connecting.assigned || connecting.renamed) {
         return Err(Fault::ConnectDenied { client: client.to_owned() });
     }
     match &connecting.will {
@@ -221,13 +261,7 @@ fn admit(connecting: &Connecting, identity: Arc<Identity>) -> Result<Arc<Identit
     }
 }
 
-fn read_will(will: &WillPacket<'_>, version: Version) -> Result<Will, Fault> {
-    if version == Version::V5 && will.qos == Qos::ExactlyOnce {
-        return Err(Fault::Qos2); // [MQTT-3.2.2-12]
-    }
-    if version == Version::V5 && will.retain {
-        return Err(Fault::Retain); // [MQTT-3.2.2-13]
-    }
+fn read_will(will: &WillPacket<'_>) -> Result<Will, Fault> {
     let publication = Publication {
         topic: TopicName::new(will.topic).map_err(Fault::Topic)?,
         payload: Bytes::copy_from_slice(will.payload),

@@ -1,9 +1,12 @@
 //! Messages from the client: what is checked, and in which order they are acknowledged.
 //!
-//! A PUBACK leaves when its message is durable and all earlier ones have left theirs [MQTT-4.6.0-2]. A forbidden or
-//! impossible topic costs a client of MQTT 5 that one message: PUBACK with the reason at QoS 1, nothing at QoS 0. MQTT
-//! 3.1.1 has no negative acknowledgement; of the two ways it leaves [3.1.1 MQTT-3.3.5-2] the connection is closed, for
-//! a device that is told all is well keeps losing its messages.
+//! A PUBACK or PUBREC leaves when its message is durable and all earlier ones have left theirs [MQTT-4.6.0-2,
+//! MQTT-4.6.0-3]. A forbidden or impossible topic costs a client of MQTT 5 that one message: PUBACK or PUBREC with the
+//! reason, nothing at QoS 0. MQTT 3.1.1 has no negative acknowledgement; of the two ways it leaves
+//! [3.1.1 MQTT-3.3.5-2] the connection is closed, for a device that is told all is well keeps losing its messages.
+//!
+//! A message of QoS 2 is taken once: its packet id is noted in the session before it goes to the log, and forgotten at
+//! PUBREL. Sent again after its connection ended in between, it goes to the log once more, marked as a repeat.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -19,6 +22,7 @@ use serde_json::json;
 
 use super::{Connection, Effect, Fault, Limits, Live, Now, raw};
 use crate::domain::message::{Forwarded, Publication};
+use crate::domain::session::{Begun, RECEIVED_MAX};
 
 /// Messages taken and not yet durable, of any QoS; at it nothing is read. QoS 0 has no window of its own.
 pub const PUBLISHES_WAITING_MAX: usize = 1_000;
@@ -34,25 +38,34 @@ pub(super) struct Inbound {
     /// In the order they came.
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
-    /// Those of QoS 1 among them.
+    /// Those of QoS 1 and 2 among them.
     unacknowledged: usize,
+    /// Messages of QoS 2 whose PUBREC has left on this connection, and whose PUBREL has not come.
+    unreleased: usize,
     /// Topics by alias - 1 (MQTT 5 section 3.3.2.3.4); grows as aliases come.
     aliases: Vec<Option<TopicName>>,
 }
 
 struct Waiting {
+    qos: Qos,
     /// `None`: QoS 0.
     packet_id: Option<PacketId>,
     bytes: usize,
     outcome: Outcome,
 }
 
-#[derive(Clone, Copy, PartialEq)]
 enum Outcome {
     /// On its way into the log.
     Open,
     Stored,
-    Refused(ReasonCode),
+    Refused(Box<Refusal>),
+}
+
+/// Why a message is refused.
+struct Refusal {
+    reason: ReasonCode,
+    /// In words.
+    text: String,
 }
 
 impl Inbound {
@@ -67,15 +80,21 @@ impl Inbound {
         window && self.waiting.len() < PUBLISHES_WAITING_MAX && self.waiting_bytes < PUBLISHES_WAITING_BYTES_MAX
     }
 
-    fn push(&mut self, packet_id: Option<PacketId>, bytes: usize, outcome: Outcome) {
+    fn push(&mut self, publish: &Publish<'_>, bytes: usize, outcome: Outcome) {
+        let Publish { qos, packet_id, .. } = *publish;
         self.unacknowledged += usize::from(packet_id.is_some());
         self.waiting_bytes += bytes;
-        self.waiting.push_back(Waiting { packet_id, bytes, outcome });
+        self.waiting.push_back(Waiting { qos, packet_id, bytes, outcome });
+    }
+
+    /// What counts against the receive maximum: until PUBACK, PUBCOMP or a PUBREC that says failure (section 4.9).
+    fn open(&self) -> usize {
+        self.unacknowledged + self.unreleased
     }
 
     /// Takes the oldest message off if it is done.
     fn pop_done(&mut self) -> Option<Waiting> {
-        let done = self.waiting.pop_front_if(|waiting| waiting.outcome != Outcome::Open)?;
+        let done = self.waiting.pop_front_if(|waiting| !matches!(waiting.outcome, Outcome::Open))?;
         self.unacknowledged -= usize::from(done.packet_id.is_some());
         self.waiting_bytes -= done.bytes;
         Some(done)
@@ -108,16 +127,24 @@ impl Connection {
         let limits = &environment.limits;
         let Some(live) = self.live() else { return Ok(()) };
         check(&publish, live, limits)?;
-        let allowed = live.inbound.topic(&publish, limits.topic_alias_max).and_then(|topic| live.allowed(topic));
+        let topic = live.inbound.topic(&publish, limits.topic_alias_max);
+        if topic.is_ok() && live.is_repeat(&publish) {
+            self.answer_repeat(&publish);
+            return Ok(());
+        }
         let version = live.version;
-        match allowed {
+        match topic.and_then(|topic| live.allowed(topic)) {
             Ok(topic) if !limits.shadows && ShadowRequest::of_topic(topic.as_str()).is_some() => {
                 self.reject(&publish, &topic);
                 Ok(())
             }
             Ok(topic) => {
-                live.inbound.push(publish.packet_id, publish.payload.len(), Outcome::Open);
-                self.effects.push_back(Effect::Publish(publication(&publish, topic)));
+                let Some(dup) = live.begin(&publish)? else {
+                    self.answer_repeat(&publish); // the log has answered just now
+                    return Ok(());
+                };
+                live.inbound.push(&publish, publish.payload.len(), Outcome::Open);
+                self.effects.push_back(Effect::Publish(publication(&Publish { dup, ..publish }, topic)));
                 Ok(())
             }
             Err(fault @ (Fault::PublishDenied { .. } | Fault::Topic(_))) if version == Version::V5 => {
@@ -126,6 +153,14 @@ impl Connection {
             }
             Err(fault) => Err(fault),
         }
+    }
+
+    /// Answers a message that was taken before, in its turn.
+    fn answer_repeat(&mut self, publish: &Publish<'_>) {
+        if let Some(live) = self.live() {
+            live.inbound.push(publish, 0, Outcome::Stored);
+        }
+        self.acknowledge_done();
     }
 
     /// Answers a request to a shadow where nobody serves them, as AWS answers what it does not allow. A client of MQTT 5
@@ -145,7 +180,7 @@ impl Connection {
         self.effects.extend(answer.ok().map(Effect::Answer));
         match self.live() {
             Some(live) if live.version == Version::V311 => {
-                live.inbound.push(publish.packet_id, 0, Outcome::Stored);
+                live.inbound.push(publish, 0, Outcome::Stored);
                 self.effects.push_back(Effect::Refused(fault));
                 self.acknowledge_done();
             }
@@ -156,8 +191,9 @@ impl Connection {
 
     /// Refuses this one message, in its turn.
     fn refuse(&mut self, publish: &Publish<'_>, fault: Fault) {
-        if let (Some(live), Some(packet_id)) = (self.live(), publish.packet_id) {
-            live.inbound.push(Some(packet_id), 0, Outcome::Refused(fault.reason_code()));
+        if let Some(live) = self.live().filter(|_| publish.packet_id.is_some()) {
+            let refusal = Refusal { reason: fault.reason_code(), text: fault.to_string() };
+            live.inbound.push(publish, 0, Outcome::Refused(Box::new(refusal)));
         }
         self.effects.push_back(Effect::Refused(fault));
         self.acknowledge_done();
@@ -167,7 +203,7 @@ impl Connection {
     pub fn stored(&mut self, count: usize, now: Now) {
         let paused = !self.takes_packets();
         let Some(live) = self.live() else { return };
-        let open = live.inbound.waiting.iter_mut().filter(|waiting| waiting.outcome == Outcome::Open);
+        let open = live.inbound.waiting.iter_mut().filter(|waiting| matches!(waiting.outcome, Outcome::Open));
         open.take(count).for_each(|waiting| waiting.outcome = Outcome::Stored);
         self.acknowledge_done();
         let drained = self.live().is_some_and(|live| live.draining && live.inbound.is_empty());
@@ -184,22 +220,74 @@ impl Connection {
 
     fn acknowledge_done(&mut self) {
         while let Some(done) = self.live().and_then(|live| live.inbound.pop_done()) {
-            let reason = match done.outcome {
-                Outcome::Refused(reason) => reason,
-                Outcome::Open | Outcome::Stored => ReasonCode::Success,
-            };
-            if let Some(packet_id) = done.packet_id {
-                self.send(&Packet::PubAck(Ack::new(packet_id, reason)));
+            let Some(packet_id) = done.packet_id else { continue };
+            match done.outcome {
+                Outcome::Open | Outcome::Stored => {
+                    if let Some(live) = self.live().filter(|_| done.qos == Qos::ExactlyOnce) {
+                        live.inbound.unreleased += 1;
+                    }
+                    // [MQTT-4.3.2-4], [MQTT-4.3.3-8]
+                    self.send(&answer(done.qos, Ack::new(packet_id, ReasonCode::Success)));
+                }
+                Outcome::Refused(refusal) => self.send_refusal(packet_id, done.qos, &refusal),
             }
         }
+    }
+
+    /// The reason in words only to a client that wants to know [MQTT-3.1.2-29].
+    fn send_refusal(&mut self, packet_id: PacketId, qos: Qos, refusal: &Refusal) {
+        let reason = refusal.reason;
+        if self.live().is_some_and(|live| live.problem_information) {
+            self.send_with_reason(&refusal.text, |properties| answer(qos, Ack { packet_id, reason, properties }));
+        } else {
+            self.send(&answer(qos, Ack::new(packet_id, reason)));
+        }
+    }
+
+    /// PUBREL: the client knows that its message is kept. It is answered whether or not there was one [MQTT-4.3.3-11]:
+    /// to a client of 3.1.1 there is no other word for "nothing of that id".
+    pub(super) fn released(&mut self, packet_id: PacketId) {
+        let Some(live) = self.live() else { return };
+        let reason = if live.session.released(live.publisher.epoch, packet_id) {
+            live.inbound.unreleased = live.inbound.unreleased.saturating_sub(1);
+            ReasonCode::Success
+        } else {
+            ReasonCode::PacketIdNotFound
+        };
+        self.send(&Packet::PubComp(Ack::new(packet_id, reason)));
     }
 }
 
 impl Live {
+    /// Whether the message was taken before: it is answered as it was then, whatever the policies say by now.
+    fn is_repeat(&self, publish: &Publish<'_>) -> bool {
+        let packet_id = publish.packet_id.filter(|_| publish.qos == Qos::ExactlyOnce);
+        packet_id.is_some_and(|packet_id| self.session.has_received(self.publisher.epoch, packet_id))
+    }
+
+    /// Whether a message is to be taken, and then whether it may have been taken before; `None`: it was.
+    fn begin(&self, publish: &Publish<'_>) -> Result<Option<bool>, Fault> {
+        let Some(packet_id) = publish.packet_id.filter(|_| publish.qos == Qos::ExactlyOnce) else {
+            return Ok(Some(publish.dup));
+        };
+        match self.session.begin(self.publisher.epoch, packet_id) {
+            Begun::New { reused } => Ok(Some(publish.dup && !reused)),
+            Begun::Doubtful => Ok(Some(true)),
+            Begun::Repeat => Ok(None),
+            Begun::Full => Err(Fault::Unreleased { limit: RECEIVED_MAX }),
+            Begun::Lost => Err(Fault::TakenOver),
+        }
+    }
+
     fn allowed(&self, topic: TopicName) -> Result<TopicName, Fault> {
         let allowed = self.identity.policy.may_publish(topic.as_str(), self.publisher.client.as_str());
         if allowed { Ok(topic) } else { Err(Fault::PublishDenied { topic: topic.to_string() }) }
     }
+}
+
+/// The answer to a PUBLISH of QoS 1 or 2.
+fn answer(qos: Qos, ack: Ack<'_>) -> Packet<'_> {
+    if qos == Qos::AtLeastOnce { Packet::PubAck(ack) } else { Packet::PubRec(ack) }
 }
 
 /// The body of a rejected request to a shadow, with the client's own token if it sent one.
@@ -221,17 +309,12 @@ fn rejection(request: &[u8]) -> Bytes {
 /// What ends the connection.
 fn check(publish: &Publish<'_>, live: &Live, limits: &Limits) -> Result<(), Fault> {
     let (bytes, limit) = (publish.payload.len(), limits.payload_bytes_max);
-    if publish.qos == Qos::ExactlyOnce {
-        return Err(Fault::Qos2); // [MQTT-3.2.2-11]
-    }
-    if publish.retain && live.version == Version::V5 {
-        return Err(Fault::Retain); // [MQTT-3.2.2-14]; 3.1.1 has no way to say it, its flag is kept in the log
-    }
     if bytes > limit {
         return Err(Fault::PayloadTooLarge { bytes, limit });
     }
-    if publish.packet_id.is_some() && live.inbound.unacknowledged >= usize::from(limits.receive_maximum) {
-        return Err(Fault::ReceiveMaximum { limit: limits.receive_maximum }); // section 3.3.4
+    let told = live.version == Version::V5 && publish.packet_id.is_some();
+    if told && live.inbound.open() >= usize::from(limits.receive_maximum) {
+        return Err(Fault::ReceiveMaximum { limit: limits.receive_maximum }); // [MQTT-3.3.4-9]
     }
     Ok(())
 }

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 
 use drover_mqtt::{
-    Packet, PacketId, Properties, ReasonCode, ReasonCodeList, SubAck, Subscribe, Subscription, SubscriptionId,
-    UnsubAck, Unsubscribe,
+    Packet, PacketId, Properties, ReasonCode, ReasonCodeList, RetainHandling, SubAck, Subscribe, Subscription,
+    SubscriptionId, UnsubAck, Unsubscribe,
 };
-use drover_types::{Qos, TopicFilter};
+use drover_types::TopicFilter;
 
-use super::{Connection, Effect, Fault, Live, Now};
+use super::{Connection, Effect, Fault, Limits, Live, Now};
 use crate::domain::router::Options;
 
 /// SUBSCRIBE and UNSUBSCRIBE packets that wait for their answer; at it nothing is read.
@@ -19,6 +19,8 @@ const ANSWERS_WAITING_MAX: usize = 8;
 pub struct Granted {
     pub filter: Box<str>,
     pub options: Options,
+    /// Whether the retained messages are to be sent.
+    pub retained: bool,
 }
 
 /// Answers that wait for routing, in order.
@@ -38,21 +40,25 @@ impl Answers {
 
 impl Connection {
     pub(super) fn subscribe(&mut self, subscribe: &Subscribe<'_>) -> Result<(), Fault> {
-        let filters_max = self.environment.limits.filters_max;
+        let environment = self.environment.clone();
         let Some(live) = self.live() else { return Ok(()) };
         let id = subscribe.properties.subscription_ids().next();
-        let mut granted = Vec::new();
+        let (mut granted, mut refused) = (Vec::new(), Vec::new());
         let mut reasons = ReasonCodeList::default();
         for subscription in subscribe.subscriptions.iter() {
-            match live.grant(subscription, id, filters_max) {
+            match live.grant(subscription, id, &environment.limits) {
                 Ok(grant) => {
                     reasons.push(ReasonCode::granted(grant.options.qos));
                     granted.push(grant);
                 }
-                Err(reason) => reasons.push(reason),
+                Err(fault) => {
+                    reasons.push(fault.reason_code());
+                    refused.push(Effect::Refused(fault));
+                }
             }
         }
         live.answers.0.push_back(Answer::Subscribed(subscribe.packet_id, reasons)); // [MQTT-3.8.4-1, -5, -6]
+        self.effects.extend(refused);
         self.effects.push_back(Effect::Subscribe(granted));
         Ok(())
     }
@@ -91,27 +97,35 @@ impl Connection {
 }
 
 impl Live {
-    /// What is granted for one subscription, or the reason for the SUBACK.
+    /// What is granted for one subscription, or why it is not.
     fn grant(
         &self,
         subscription: Subscription<'_>,
         id: Option<SubscriptionId>,
-        filters_max: usize,
-    ) -> Result<Granted, ReasonCode> {
-        let filter = TopicFilter::new(subscription.filter).map_err(|_| ReasonCode::TopicFilterInvalid)?;
-        if filter.share().is_some() {
-            return Err(ReasonCode::SharedSubscriptionsNotSupported);
+        limits: &Limits,
+    ) -> Result<Granted, Fault> {
+        let filter = TopicFilter::new(subscription.filter).map_err(Fault::Filter)?;
+        let text = || filter.as_str().to_owned();
+        if limits.denied_filters.iter().any(|denied| **denied == *filter.as_str()) {
+            return Err(Fault::FilterDenied { filter: text() });
         }
         if !self.identity.policy.may_subscribe(filter.as_str(), self.publisher.client.as_str()) {
-            return Err(ReasonCode::NotAuthorized);
+            return Err(Fault::SubscribeDenied { filter: text() });
         }
-        self.session.add_filter(filter.as_str(), filters_max).map_err(|_| ReasonCode::QuotaExceeded)?;
+        let added = self.session.add_filter(filter.as_str(), limits.filters_max);
+        let new = added.map_err(|limit| Fault::TooManyFilters { limit })?;
+        let asked = match subscription.options.retain_handling {
+            RetainHandling::Send => true,       // [MQTT-3.3.1-9]
+            RetainHandling::SendIfNew => new,   // [MQTT-3.3.1-10]
+            RetainHandling::DoNotSend => false, // [MQTT-3.3.1-11]
+        };
         let options = Options {
-            qos: subscription.options.qos.min(Qos::AtLeastOnce),
+            qos: subscription.options.qos,
             no_local: subscription.options.no_local,
             retain_as_published: subscription.options.retain_as_published,
             id,
         };
-        Ok(Granted { filter: filter.as_str().into(), options })
+        let retained = asked && filter.share().is_none(); // section 4.8.2: none to shared subscriptions
+        Ok(Granted { filter: filter.as_str().into(), options, retained })
     }
 }

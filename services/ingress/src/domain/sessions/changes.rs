@@ -81,6 +81,7 @@ impl Inner {
             aftermath.end(entry, Dropped::SessionClosed);
             return;
         }
+        aftermath.left.push(entry.session.clone());
         let after = |seconds: u32| now_ms.saturating_add(u64::from(seconds) * 1_000);
         let delay_s = entry.will.as_ref().map_or(0, |will| will.delay_s);
         if delay_s == 0 {

@@ -1,0 +1,164 @@
+//! Messages of QoS 2 from one client: which packet ids are in use, and how far each has come (section 4.3.3).
+//!
+//! Domain layer, pure. A message is taken exactly once: its packet id is noted before it goes to the log, and stays until
+//! the client lets go of it with PUBREL.
+//!
+//! A PUBLISH with DUP whose id is not open is one of two things: a message of before this session, which the log may have,
+//! or one whose first sending got lost. If its id was let go of in this session, it is the latter: a client does not give
+//! a number away that it still needs.
+
+use std::collections::VecDeque;
+
+use drover_mqtt::PacketId;
+use drover_types::limits::RECEIVE_MAXIMUM;
+
+/// Open exchanges of one session: a client of MQTT 5 may have as many as its receive maximum says, one of 3.1.1 does
+/// not know that.
+pub const RECEIVED_MAX: usize = 1_000;
+
+/// Ids let go of that are remembered: the log's window of repeats knows no more messages of a client.
+const RELEASED_MAX: usize = RECEIVE_MAXIMUM as usize;
+
+/// What a PUBLISH of QoS 2 is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// To be taken. `reused`: its id was let go of in this session, so nobody can have seen it before.
+    New { reused: bool },
+    /// It was on its way into the log when its connection ended: to be taken, as one that may be there.
+    Doubtful,
+    /// It was taken before [MQTT-4.3.3-10]: to be answered, not to be taken.
+    Repeat,
+    /// There are too many open exchanges.
+    Full,
+    /// Another connection holds the session.
+    Lost,
+}
+
+/// How far an exchange has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// On its way into the log, by the present connection.
+    Open,
+    /// It was on its way when its connection ended.
+    Doubtful,
+    /// In the log.
+    Stored,
+}
+
+/// The exchanges of one session.
+#[derive(Debug, Default)]
+pub(super) struct Received {
+    /// By packet id.
+    open: Vec<(PacketId, Stage)>,
+    /// Ids let go of, the latest last.
+    released: VecDeque<PacketId>,
+}
+
+impl Received {
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.released.is_empty()
+    }
+
+    fn find(&self, packet_id: PacketId) -> Result<usize, usize> {
+        self.open.binary_search_by_key(&packet_id, |(id, _)| *id)
+    }
+
+    /// Whether the message was taken: by the present connection, or into the log.
+    pub fn has(&self, packet_id: PacketId) -> bool {
+        self.find(packet_id).is_ok_and(|at| self.open[at].1 != Stage::Doubtful)
+    }
+
+    /// A PUBLISH has come.
+    pub fn begin(&mut self, packet_id: PacketId) -> Begun {
+        match self.find(packet_id) {
+            Ok(at) if self.open[at].1 == Stage::Doubtful => {
+                self.open[at].1 = Stage::Open;
+                Begun::Doubtful
+            }
+            Ok(_) => Begun::Repeat,
+            Err(_) if self.open.len() >= RECEIVED_MAX => Begun::Full,
+            Err(at) => {
+                self.open.insert(at, (packet_id, Stage::Open));
+                Begun::New { reused: self.released.contains(&packet_id) }
+            }
+        }
+    }
+
+    /// The log has it; false if it had it before, or nobody waits for it any more.
+    pub fn stored(&mut self, packet_id: PacketId) -> bool {
+        let Ok(at) = self.find(packet_id) else { return false };
+        std::mem::replace(&mut self.open[at].1, Stage::Stored) != Stage::Stored
+    }
+
+    /// PUBREL has come; whether there was something to release.
+    pub fn release(&mut self, packet_id: PacketId) -> bool {
+        match self.find(packet_id) {
+            Ok(at) if self.open[at].1 == Stage::Stored => {
+                self.open.remove(at);
+                self.released.retain(|id| *id != packet_id);
+                if self.released.len() == RELEASED_MAX {
+                    self.released.pop_front();
+                }
+                self.released.push_back(packet_id);
+                true
+            }
+            Ok(_) | Err(_) => false,
+        }
+    }
+
+    /// The connection is gone: nobody will tell it what the log says.
+    pub fn doubt(&mut self) {
+        let open = self.open.iter_mut();
+        open.filter(|(_, stage)| *stage == Stage::Open).for_each(|(_, stage)| *stage = Stage::Doubtful);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(id: u16) -> PacketId {
+        PacketId::new(id).expect("not 0")
+    }
+
+    #[test]
+    fn a_message_is_taken_once_until_its_client_lets_go_of_it() {
+        // [MQTT-4.3.3-8] to [MQTT-4.3.3-12]
+        let mut received = Received::default();
+        assert_eq!(received.begin(id(7)), Begun::New { reused: false });
+        assert_eq!(received.begin(id(7)), Begun::Repeat);
+        assert!(!received.release(id(7)), "nobody has told the client that it is stored");
+        assert!(received.stored(id(7)) && !received.stored(id(7)));
+        assert_eq!(received.begin(id(7)), Begun::Repeat);
+        assert!(received.release(id(7)) && !received.release(id(7)));
+        assert_eq!(received.begin(id(7)), Begun::New { reused: true }, "the id is free again");
+    }
+
+    #[test]
+    fn a_message_whose_fate_is_unknown_is_taken_again_as_one_that_may_be_there() {
+        let mut received = Received::default();
+        for n in [3, 1, 2] {
+            received.begin(id(n));
+        }
+        received.stored(id(2));
+        received.doubt();
+        assert!(received.stored(id(1)), "the log has answered late");
+        assert_eq!([1, 2, 3].map(|n| received.begin(id(n))), [Begun::Repeat, Begun::Repeat, Begun::Doubtful]);
+        assert!(received.stored(id(3)) && !received.stored(id(3)), "both sendings reach the log, one is routed");
+    }
+
+    #[test]
+    fn open_exchanges_are_bounded() {
+        let mut received = Received::default();
+        for n in 1..=RECEIVED_MAX {
+            assert_eq!(received.begin(id(n as u16)), Begun::New { reused: false });
+        }
+        assert_eq!(received.begin(id(5_000)), Begun::Full);
+        assert_eq!(received.begin(id(1)), Begun::Repeat);
+        for n in 1..=RELEASED_MAX + 1 {
+            assert!(received.stored(id(n as u16)) && received.release(id(n as u16)));
+        }
+        let reused = [1, 2].map(|n| received.begin(id(n)));
+        assert_eq!(reused, [Begun::New { reused: false }, Begun::New { reused: true }], "the oldest is forgotten");
+    }
+}

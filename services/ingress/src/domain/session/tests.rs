@@ -1,0 +1,255 @@
+//! The session: windows, redelivery, bounds, and both directions of QoS 2.
+
+use bytes::Bytes;
+use drover_types::limits::{INBOX_BYTES_MAX, INBOX_MESSAGES_MAX};
+use drover_types::{DeviceId, RecordId, TopicName};
+
+use super::outbox::QOS0_WAITING_MAX;
+use super::*;
+use crate::domain::message::{Publication, Publisher, Stamp};
+
+pub fn message(payload: Vec<u8>) -> Arc<Message> {
+    let publication = Publication {
+        topic: TopicName::new("t").expect("valid"),
+        payload: Bytes::from(payload),
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        dup: false,
+        packet_id: 1,
+        properties: None,
+    };
+    let publisher = Publisher {
+        tenant: TenantId::default_tenant(),
+        device: DeviceId::new("p").expect("valid"),
+        client: ClientId::new("p").expect("valid"),
+        epoch: 1,
+    };
+    Arc::new(publication.stamp(&publisher, Stamp { id: RecordId([0; 16]), time_ms: 0, traceparent: None }))
+}
+
+fn delivery(n: u8, qos: Qos) -> Delivery {
+    Delivery { message: message(vec![n]), qos, retain: false, ids: Box::default(), share: None }
+}
+
+fn id(id: u16) -> PacketId {
+    PacketId::new(id).expect("not 0")
+}
+
+fn session() -> Session {
+    Session::new(1, TenantId::default_tenant(), ClientId::new("c").expect("valid"))
+}
+
+/// Sends all that may be sent: payload, packet id and dup.
+fn drain(session: &Session, epoch: u64, window: usize) -> Vec<(u8, Option<u16>, bool)> {
+    std::iter::from_fn(|| match session.next(epoch, window) {
+        Next::Send { delivery, packet_id, dup } => {
+            Some((delivery.message.telemetry.payload[0], packet_id.map(PacketId::get), dup))
+        }
+        Next::Release { packet_id } => panic!("{packet_id} was not received"),
+        Next::Nothing => None,
+    })
+    .collect()
+}
+
+#[test]
+fn the_window_bounds_what_is_in_flight_and_order_is_kept() {
+    let session = session();
+    session.hold(1, Arc::default());
+    for n in 0..4 {
+        session.offer(delivery(n, Qos::AtLeastOnce)).expect("room");
+    }
+    assert_eq!(drain(&session, 1, 2), [(0, Some(1), false), (1, Some(2), false)]);
+    assert_eq!(session.answer(1, id(2), Answer::Acknowledged), Answered::Done);
+    assert_eq!(session.answer(1, id(2), Answer::Acknowledged), Answered::Unknown, "it was acknowledged before");
+    assert_eq!(drain(&session, 1, 2), [(2, Some(3), false)]);
+}
+
+#[test]
+fn what_was_in_flight_is_sent_again_first_with_its_packet_id_and_dup() {
+    let session = session();
+    session.hold(1, Arc::default());
+    for n in 0..3 {
+        session.offer(delivery(n, Qos::AtLeastOnce)).expect("room");
+    }
+    drain(&session, 1, 2);
+    session.release(1);
+    session.offer(delivery(3, Qos::AtLeastOnce)).expect("room");
+    session.hold(2, Arc::default());
+    assert_eq!(drain(&session, 2, 1), [(0, Some(1), true)], "never beyond the new window");
+    let expected = [(1, Some(2), true), (2, Some(3), false), (3, Some(4), false)];
+    assert_eq!(drain(&session, 2, 10), expected);
+}
+
+#[test]
+fn a_connection_that_lost_the_session_gets_and_acknowledges_nothing() {
+    let session = session();
+    session.hold(1, Arc::default());
+    session.offer(delivery(0, Qos::AtLeastOnce)).expect("room");
+    drain(&session, 1, 1);
+    session.hold(2, Arc::default());
+    assert_eq!(session.answer(1, PacketId::MIN, Answer::Acknowledged), Answered::Unknown);
+    assert!(drain(&session, 1, 1).is_empty());
+    session.release(1);
+    assert_eq!(drain(&session, 2, 1), [(0, Some(1), true)]);
+}
+
+#[test]
+fn the_inbox_is_bounded_in_messages_and_bytes() {
+    let session = session();
+    for _ in 0..INBOX_MESSAGES_MAX {
+        assert_eq!(session.offer(delivery(0, Qos::AtLeastOnce)), Ok(()));
+    }
+    assert_eq!(session.offer(delivery(0, Qos::AtLeastOnce)), Err(Dropped::InboxFull));
+
+    let session = self::session();
+    let large = |len| Delivery { message: message(vec![0; len]), ..delivery(0, Qos::AtLeastOnce) };
+    session.offer(large(INBOX_BYTES_MAX - 1)).expect("at the limit: payload and topic");
+    assert_eq!(session.offer(large(0)), Err(Dropped::InboxFull));
+}
+
+#[test]
+fn qos_0_is_not_kept_for_the_absent_and_gives_way_to_qos_1() {
+    let session = session();
+    assert_eq!(session.offer(delivery(0, Qos::AtMostOnce)), Err(Dropped::Away));
+    session.hold(1, Arc::default());
+    for _ in 0..QOS0_WAITING_MAX {
+        assert_eq!(session.offer(delivery(0, Qos::AtMostOnce)), Ok(()));
+    }
+    assert_eq!(session.offer(delivery(0, Qos::AtMostOnce)), Err(Dropped::SlowReader));
+    assert_eq!(session.offer(delivery(0, Qos::AtLeastOnce)), Ok(()));
+    session.release(1);
+    assert_eq!(session.depth(), (1, 0));
+}
+
+#[test]
+fn with_a_filter_goes_what_no_other_filter_asks_for() {
+    let session = session();
+    session.hold(1, Arc::default());
+    for filter in ["t", "+", "other"] {
+        session.add_filter(filter, 3).expect("room");
+    }
+    for n in 0..3 {
+        session.offer(delivery(n, Qos::AtLeastOnce)).expect("room");
+    }
+    drain(&session, 1, 1);
+    let gone = |gone: Gone| (gone.filters, gone.dropped);
+    assert_eq!(gone(session.withdraw(2, |_| false)), (vec![], 0), "somebody else holds it");
+    assert_eq!(gone(session.withdraw(1, |filter| filter != "t")), (vec!["t".into()], 0));
+    let lost = gone(session.withdraw(1, |filter| filter != "+"));
+    assert_eq!(lost, (vec!["+".into()], 3), "two waited, one was in flight");
+    session.offer(delivery(3, Qos::AtLeastOnce)).expect("room");
+    assert_eq!(drain(&session, 1, 1), [(3, Some(2), false)], "the window is free again");
+}
+
+#[test]
+fn a_session_that_has_ended_takes_nothing_and_says_why() {
+    let session = session();
+    session.add_filter("t", 1).expect("room");
+    session.offer(delivery(0, Qos::AtLeastOnce)).expect("room");
+    let gone = session.end(Dropped::SessionExpired);
+    assert_eq!((gone.filters, gone.dropped), (vec!["t".into()], 1));
+    assert_eq!(session.offer(delivery(1, Qos::AtLeastOnce)), Err(Dropped::SessionExpired));
+}
+
+#[test]
+fn packet_ids_wrap_around_those_in_flight() {
+    let session = session();
+    session.hold(1, Arc::default());
+    session.offer(delivery(0, Qos::AtLeastOnce)).expect("room");
+    drain(&session, 1, 2);
+    for _ in 0..65_534 {
+        session.offer(delivery(1, Qos::AtLeastOnce)).expect("room");
+        let [(_, Some(id), false)] = drain(&session, 1, 2)[..] else { panic!("one message") };
+        session.answer(1, self::id(id), Answer::Acknowledged);
+    }
+    session.offer(delivery(2, Qos::AtLeastOnce)).expect("room");
+    assert_eq!(drain(&session, 1, 2), [(2, Some(2), false)], "0 is no id and 1 is in flight");
+}
+
+#[test]
+fn a_message_of_qos_2_is_released_when_the_client_has_it_and_both_steps_survive_the_connection() {
+    let session = session();
+    session.hold(1, Arc::default());
+    for n in 0..3 {
+        session.offer(delivery(n, Qos::ExactlyOnce)).expect("room");
+    }
+    assert_eq!(drain(&session, 1, 2), [(0, Some(1), false), (1, Some(2), false)]);
+    assert_eq!(session.answer(1, id(1), Answer::Acknowledged), Answered::Unfit, "not a message of QoS 1");
+    assert_eq!(session.answer(1, id(1), Answer::Completed), Answered::Unfit, "not received yet");
+    assert_eq!(session.answer(1, id(2), Answer::Received), Answered::Release); // [MQTT-4.3.3-4]
+    assert!(drain(&session, 1, 2).is_empty(), "the window is open until PUBCOMP [MQTT-4.9.0-2]");
+    session.hold(2, Arc::default());
+    let again = [session.next(2, 2), session.next(2, 2), session.next(2, 2)];
+    assert!(
+        matches!(
+            &again,
+            [
+                Next::Send { dup: true, packet_id: Some(first), .. },
+                Next::Release { packet_id: second }, // [MQTT-4.4.0-1], [MQTT-4.3.3-6]
+                Next::Nothing
+            ] if *first == id(1) && *second == id(2)
+        ),
+        "{again:?}"
+    );
+    assert_eq!(session.answer(2, id(2), Answer::Completed), Answered::Done);
+    assert_eq!(session.answer(2, id(1), Answer::Refused), Answered::Done, "[MQTT-4.3.3-4]: failure ends it");
+    assert_eq!(drain(&session, 2, 2), [(2, Some(3), false)]);
+}
+
+#[test]
+fn an_idle_session_is_small_and_owns_nothing_but_itself() {
+    let bytes = size_of::<Session>();
+    assert!(bytes <= 144, "a session has {bytes} bytes");
+    let session = session();
+    session.hold(1, Arc::default());
+    session.offer(delivery(0, Qos::ExactlyOnce)).expect("room");
+    drain(&session, 1, 1);
+    session.answer(1, id(1), Answer::Received);
+    session.answer(1, id(1), Answer::Completed);
+    let state = session.state();
+    assert!(state.outbox.is_none() && state.received.is_none());
+}
+
+#[test]
+fn of_a_shared_subscription_another_member_gets_what_this_one_did_not_acknowledge() {
+    let session = session();
+    session.hold(1, Arc::default());
+    let share: Arc<str> = "$share/g/t".into();
+    let shared = |n, qos| Delivery { share: Some(share.clone()), ..delivery(n, qos) };
+    for delivery in [
+        shared(0, Qos::AtLeastOnce),
+        shared(1, Qos::ExactlyOnce),
+        delivery(2, Qos::AtLeastOnce),
+        shared(3, Qos::ExactlyOnce),
+        shared(4, Qos::AtLeastOnce),
+    ] {
+        session.offer(delivery).expect("room");
+    }
+    drain(&session, 1, 3);
+    assert!(session.shares().is_empty() && session.take_shared(|_| true).is_empty(), "its client is there");
+    session.release(1);
+    assert_eq!(session.shares().into_iter().collect::<Vec<_>>(), [share.clone()]);
+    let payloads = |taken: Vec<Delivery>| taken.iter().map(|d| d.message.telemetry.payload[0]).collect::<Vec<_>>();
+    assert!(session.take_shared(|share| **share != *"$share/g/t").is_empty());
+    let taken = payloads(session.take_shared(|_| true));
+    assert_eq!(taken, [0, 3, 4], "a delivery of QoS 2 that has begun is not moved [MQTT-4.8.2-4]");
+    session.hold(2, Arc::default());
+    assert_eq!(drain(&session, 2, 3), [(1, Some(2), true), (2, Some(3), true)]);
+    let gone = session.end(Dropped::SessionExpired);
+    assert_eq!((gone.dropped, gone.shared.len()), (2, 0), "[MQTT-4.8.2-5]");
+}
+
+#[test]
+fn retained_messages_are_wanted_once_for_each_filter() {
+    let session = session();
+    let wanted = |filter: &str, qos| Wanted { filter: filter.into(), qos, id: None };
+    assert!(session.want_retained(wanted("a", Qos::AtMostOnce)), "nobody reads yet");
+    assert!(!session.want_retained(wanted("b", Qos::AtMostOnce)));
+    assert!(!session.want_retained(wanted("a", Qos::AtLeastOnce)), "the newest counts");
+    let next = || session.next_wanted();
+    assert_eq!(
+        [next(), next(), next()],
+        [Some(wanted("b", Qos::AtMostOnce)), Some(wanted("a", Qos::AtLeastOnce)), None]
+    );
+    assert!(session.want_retained(wanted("c", Qos::AtMostOnce)), "nobody reads any more");
+}
