@@ -140,7 +140,8 @@ proptest! {
                     open.remove(&id);
                     sent.remove(&id);
                     client.send(&Packet::PubRel(ack(id)));
-                    prop_assert!(client.output().contains(&format!("PUBCOMP {id} 0x00")));
+                    let completed = client.output() == [format!("PUBCOMP {id} 0x00")];
+                    prop_assert!(completed, "message {} was received", id);
                 }
                 Step::Release(_) => {}
                 Step::Reconnect => {
