@@ -39,6 +39,8 @@ pub enum Command {
     Shadow(services::ServiceArgs),
     /// Runs the rules service as a process of its own.
     Rules(services::ServiceArgs),
+    /// Runs the storage service as a process of its own.
+    Storage(services::ServiceArgs),
     /// Runs the gateway as a process of its own.
     Gateway(services::ServiceArgs),
     /// Makes what separate processes share: certificates and the administrator's token.
@@ -69,6 +71,7 @@ impl Command {
             Self::Registry(service) => service.run("registry"),
             Self::Shadow(service) => service.run("shadow"),
             Self::Rules(service) => service.run("rules"),
+            Self::Storage(service) => service.run("storage"),
             Self::Gateway(service) => service.run("gateway"),
             Self::Init(init) => init.run(),
             Self::Crd => {
@@ -93,4 +96,17 @@ fn report(error: &anyhow::Error) -> ExitCode {
     }
     eprintln!("drover: {error:#}");
     ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_service_can_run_as_a_process_of_its_own() {
+        let command = Cli::command();
+        for service in services::ALL {
+            assert!(command.find_subcommand(service.name).is_some(), "drover {} is no command", service.name);
+        }
+    }
 }
