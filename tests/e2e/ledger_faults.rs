@@ -34,7 +34,7 @@ fn ledger_faults_what_was_acknowledged_comes_out_exactly_once_and_in_order_whate
 {
     let devices = number("DROVER_LEDGER_DEVICES", 20)?;
     let messages = number("DROVER_LEDGER_MESSAGES", 200)?;
-    let faults = number("DROVER_LEDGER_FAULTS", 6)?;
+    let faults = number("DROVER_LEDGER_FAULTS", 7)?;
     let seed = number("DROVER_LEDGER_SEED", any_seed())?;
     println!("ledger: {devices} devices, {messages} messages each, {faults} faults, seed {seed}");
     let Some(mut stage) = Stage::start()? else { return Ok(()) };

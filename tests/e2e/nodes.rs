@@ -39,14 +39,15 @@ fn stage() -> anyhow::Result<Option<Stage>> {
     let Some(kafka) = Kafka::start()? else { return Ok(None) };
     let Some(cassandra) = Cassandra::start(cassandra::Options::default()) else { return Ok(None) };
     let (brokers, hosts) = (kafka.brokers(), format!("[\"{}\"]", cassandra.address()));
-    let processes = Processes::prepare(&[
-        ("DROVER_BUS__KAFKA__BROKERS", &brokers),
-        ("DROVER_CASSANDRA__HOSTS", &hosts),
+    let settings = [
+        ("DROVER_BUS__KAFKA__BROKERS", brokers.as_str()),
+        ("DROVER_CASSANDRA__HOSTS", hosts.as_str()),
         ("DROVER_CASSANDRA__REPLICATION", "1"),
         ("DROVER_CASSANDRA__REQUEST_TIMEOUT", "10s"),
         ("DROVER_INGRESS__OWNERS__KIND", "cassandra"),
         ("DROVER_INGRESS__TIMEOUTS__OWNERSHIP", "2s"),
-    ])?;
+    ];
+    let processes = Processes::prepare(settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     Ok(Some(Stage { processes, kafka, cassandra, runtime }))
 }

@@ -15,10 +15,11 @@ use serde_json::Value;
 use crate::platform::{LOOK, executable, pause};
 
 /// Processes by the names of their configuration files, each with its service and its admin port there.
-const PROCESSES: [(&str, &str, u16); 8] = [
+const PROCESSES: [(&str, &str, u16); 9] = [
     ("gateway", "gateway", 9469),
     ("storage", "storage", 9467),
     ("shadow-0", "shadow", 9465),
+    ("shadow-1", "shadow", 9565),
     ("rules-0", "rules", 9466),
     ("rules-1", "rules", 9566),
     ("ingress-0", "ingress", 9468),
@@ -26,7 +27,7 @@ const PROCESSES: [(&str, &str, u16); 8] = [
     ("registry", "registry", 9464),
 ];
 /// Other ports of the configuration files.
-const PORTS: [u16; 14] = [1883, 1884, 8883, 8884, 8080, 8081, 8082, 7071, 7072, 7073, 7173, 7074, 7075, 7175];
+const PORTS: [u16; 15] = [1883, 1884, 8883, 8884, 8080, 8081, 8082, 7071, 7072, 7172, 7073, 7173, 7074, 7075, 7175];
 /// How long the processes may take for anything before the test gives up; generous, since machines are shared.
 const PATIENCE: Duration = Duration::from_secs(180);
 

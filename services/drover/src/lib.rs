@@ -40,6 +40,8 @@ pub enum Command {
     Shadow(cli::shadow::Shadow),
     /// Runs the rules service as a process of its own.
     Rules(services::ServiceArgs),
+    /// Runs the storage service as a process of its own.
+    Storage(services::ServiceArgs),
     /// Runs the gateway as a process of its own.
     Gateway(services::ServiceArgs),
     /// Makes what separate processes share: certificates and the administrator's token.
@@ -71,6 +73,7 @@ impl Command {
             Self::Registry(service) => service.run("registry"),
             Self::Shadow(shadow) => shadow.run(),
             Self::Rules(service) => service.run("rules"),
+            Self::Storage(service) => service.run("storage"),
             Self::Gateway(service) => service.run("gateway"),
             Self::Init(init) => init.run(),
             Self::Crd => {
@@ -111,4 +114,17 @@ fn told(error: &anyhow::Error) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_service_can_run_as_a_process_of_its_own() {
+        let command = Cli::command();
+        for service in services::ALL {
+            assert!(command.find_subcommand(service.name).is_some(), "drover {} is no command", service.name);
+        }
+    }
 }

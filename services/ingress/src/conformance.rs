@@ -59,13 +59,12 @@ pub async fn shared(factory: &dyn Factory) {
         let (node, owners) = if i % 2 == 0 { ("a", &a) } else { ("b", &b) };
         async move { (node, take(&**owners, "contended").await) }
     });
-    let mut takes = join_all(takes).await;
-    takes.sort_by_key(|(_, taken)| taken.epoch);
-    for pair in takes.windows(2) {
-        let ((before, one), (after, other)) = (&pair[0], &pair[1]);
-        assert!(one.epoch < other.epoch, "none comes twice");
-        let expected = if before == after { Former::Here } else { Former::Node((*before).to_owned()) };
-        assert_eq!(other.former, expected, "each from the one before");
+    let takes = join_all(takes).await;
+    let epochs: BTreeSet<u64> = takes.iter().map(|(_, taken)| taken.epoch).collect();
+    assert_eq!(epochs.len(), AT_ONCE, "none comes twice");
+    // A call whose fate was unknown, and that took the session again, may stand between two of these.
+    for (node, taken) in takes {
+        assert!(taken.former != Former::Node(node.to_owned()) && taken.former != Former::Anyone, "{taken:?}");
     }
 }
 

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Subcommand;
 use drover_gateway::declared::Kind;
-use drover_types::DEFAULT_TENANT;
 use serde_json::Value;
 
 use super::connection::Connection;
@@ -81,7 +80,7 @@ fn outcome(kept: &Value) -> (String, bool) {
 /// The namespace of a document is its tenant, unless `-n` names one: then they have to agree.
 fn of_namespace(to: &Connection, namespace: Option<&str>) -> Connection {
     match namespace {
-        Some(namespace) if to.tenant == DEFAULT_TENANT => Connection { tenant: namespace.to_owned(), ..to.clone() },
+        Some(namespace) if to.tenant.is_none() => Connection { tenant: Some(namespace.to_owned()), ..to.clone() },
         Some(_) | None => to.clone(),
     }
 }

@@ -76,7 +76,7 @@ fn a_wrong_value_is_named_with_its_layer_and_what_is_allowed() {
             "--set: kafka.listen: 0.0.0.0:9092 is not a loopback address; the listener has no authentication, so only 127.0.0.1 and ::1 are allowed",
         ),
     ] {
-        assert_eq!(one_line(&refused(&mut checked(&["--set", *setting]), 1)), format!("drover: {expected}"));
+        assert_eq!(one_line(&refused(&mut checked(&["--set", setting]), 1)), format!("drover: {expected}"));
     }
     let missing = refused(&mut checked(&["--config", "/nonexistent/drover.toml"]), 1);
     assert!(
@@ -166,7 +166,7 @@ fn a_single_service_never_makes_what_it_shares_with_others() {
 #[test]
 fn several_ingress_processes_have_to_agree_on_whose_a_session_is() {
     let checked = |settings: &[&str]| {
-        let settings = settings.iter().flat_map(|setting| ["--set", *setting]);
+        let settings = settings.iter().flat_map(|setting| ["--set", setting]);
         let registry = ["--set", "network.registry=http://127.0.0.1:7071"];
         drover(&["ingress", "--check-config"].into_iter().chain(registry).chain(settings).collect::<Vec<_>>())
     };

@@ -29,7 +29,7 @@ const SCHEMA: Schema = Schema {
 /// begin with the time, so those that follow are higher nevertheless.
 const ROW_TTL_SECONDS: i32 = 30 * 24 * 3600;
 /// How often a call starts over because others have taken the same session meanwhile.
-const TRIES_MAX: usize = 16;
+const TRIES_MAX: usize = 64;
 const OWNER: &str = "SELECT node, epoch FROM ingress_owners WHERE tenant = ? AND client = ?";
 
 /// The owners in a keyspace, for one node.
