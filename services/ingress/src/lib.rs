@@ -166,6 +166,7 @@ impl Work {
         background.spawn(events::follow(node.clone(), stop.clone()));
         background.spawn(reverify::run(node.clone(), stop.clone()));
         background.spawn(talk(node.clone(), stop.clone()));
+        background.spawn(sweep(node.clone(), stop.clone()));
         background.spawn(tick(node, stop.clone()));
     }
 }
