@@ -134,8 +134,8 @@ async fn refuse_lost_store(config: &StoreConfig, store: &Path, bus: &dyn Bus) ->
         let told = bus.bounds(&TopicPartition::new(CHANGES_TOPIC, partition)).await?.end > 0;
         anyhow::ensure!(
             !told,
-            "the registry's store {} is gone, and the log tells of objects it held; restore it from a backup, or start \
-             with an empty directory (--data DIR)",
+            "the registry's store {} is gone, and the log tells of objects it held; restore it from a backup, \
+             start elsewhere (--data DIR), or make it, empty, to go on without them",
             store.display()
         );
     }

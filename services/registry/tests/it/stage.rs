@@ -96,7 +96,9 @@ impl Stage {
     /// Stops the registry, loses its store, and starts it again.
     pub async fn restart_without_store(&mut self) {
         self.stop().await;
-        std::fs::remove_dir_all(self.directory.path().join("registry/store")).expect("removed");
+        let store = self.directory.path().join("registry/store");
+        std::fs::remove_dir_all(&store).expect("removed");
+        std::fs::create_dir(&store).expect("made: somebody knows that it is empty");
         self.start().await;
     }
 

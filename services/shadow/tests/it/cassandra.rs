@@ -183,7 +183,9 @@ async fn a_keyspace_of_a_newer_version_is_refused_in_one_line() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_is_one_clear_line() {
-    let Some(server) = Server::start(cassandra::Options { passwords: true, ..cassandra::Options::default() }) else { return };
+    let Some(server) = Server::start(cassandra::Options { passwords: true, ..cassandra::Options::default() }) else {
+        return;
+    };
     let credentials = Some(Credentials { username: "cassandra".into(), password: "mistaken".into() });
     let options = Options { credentials, ..options(&server.address(), PATIENCE) };
     let line = Stage::new().start("shadow-0", &Cassandra::new(options)).refused().await;
