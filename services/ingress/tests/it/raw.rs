@@ -217,7 +217,7 @@ async fn malformed_packets() {
     let stage = Stage::new().await;
     let both: &[(&'static str, &[u8], u8, &str)] = &[
         ("packet type 0", b"\0\0", 0x81, "packet type 0 is reserved"),
-        ("a connack of a client", b"\x20\x02\0\0", 0x82, "a client does not send CONNACK in mqtt 5"),
+        ("a connack of a client", b"\x20\x02\0\0", 0x82, "a client does not send CONNACK in mqtt 5.0"),
         ("reserved flags of subscribe [MQTT-3.8.1-1]", b"\x80\0", 0x81, "SUBSCRIBE has the reserved flags 0b0000"),
         ("reserved flags of pubrel [MQTT-3.6.1-1]", b"\x60\x02\0\x01", 0x81, "PUBREL has the reserved flags 0b0000"),
         ("a ping with a body", b"\xc0\x01\0", 0x81, "packet has 1 bytes after its last field"),
