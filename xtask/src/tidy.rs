@@ -129,8 +129,10 @@ fn file_rules(path: &str, text: &str) -> Vec<String> {
     if !text.starts_with("//!") {
         broken.push(format!("{path} has no `//!` header"));
     }
+    // Tests may ask for the time: it is virtual there.
+    let is_test = path.ends_with("/tests.rs") || path.contains("/tests/");
     let code = text.split("#[cfg(test)]").next().unwrap_or(text);
-    if path.contains("/domain/") {
+    if path.contains("/domain/") && !is_test {
         for (i, line) in code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
             if let Some(outside) = OUTSIDE.iter().find(|outside| line.contains(**outside)) {
                 broken.push(format!("{path}:{} names {outside} in the domain", i + 1));
