@@ -29,6 +29,7 @@ pub enum Select {
 }
 
 /// One entry of the list behind SELECT.
+#[expect(clippy::large_enum_variant, reason = "nearly every item has a name, and there are few")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Item {
     /// `*`: every member of the payload.

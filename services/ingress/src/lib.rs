@@ -65,7 +65,7 @@ impl Service for Ingress {
     const NEEDS: &'static [&'static str] = &["registry"];
 
     async fn run(config: IngressConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
-        Self::run_with_faults(config, ports, shutdown, IngressFaults::default()).await
+        Box::pin(Self::run_with_faults(config, ports, shutdown, IngressFaults::default())).await
     }
 }
 

@@ -206,8 +206,9 @@ impl Node {
         drop(router);
         let wanted = granted.into_iter().filter(|granted| granted.retained);
         let wanted = wanted.map(|Granted { filter, options, .. }| Wanted { filter, qos: options.qos, id: options.id });
-        // All are asked for, whoever reads: not `any`, which would stop at the first.
-        if wanted.fold(false, |idle, wanted| session.want_retained(wanted) || idle) {
+        let mut idle = false;
+        wanted.for_each(|wanted| idle |= session.want_retained(wanted)); // all of them, whoever reads
+        if idle {
             self.tasks.spawn_on(retained::send(self.clone(), session.clone()), &self.runtime);
         }
         version

@@ -106,6 +106,7 @@ struct State {
     /// From the client at QoS 2; absent while no exchange is open.
     received: Option<Box<Received>>,
     /// Subscriptions whose retained messages are to be read; absent while nobody reads.
+    #[expect(clippy::box_collection, reason = "one word in the many sessions that want none")]
     wanted: Option<Box<VecDeque<Wanted>>>,
     last_packet_id: u16,
     /// The connection that holds the session.

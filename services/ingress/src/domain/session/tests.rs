@@ -228,7 +228,7 @@ fn of_a_shared_subscription_another_member_gets_what_this_one_did_not_acknowledg
     drain(&session, 1, 3);
     assert!(session.shares().is_empty() && session.take_shared(|_| true).is_empty(), "its client is there");
     session.release(1);
-    assert_eq!(session.shares().into_iter().collect::<Vec<_>>(), [share.clone()]);
+    assert_eq!(session.shares().into_iter().collect::<Vec<_>>(), std::slice::from_ref(&share));
     let payloads = |taken: Vec<Delivery>| taken.iter().map(|d| d.message.telemetry.payload[0]).collect::<Vec<_>>();
     assert!(session.take_shared(|share| **share != *"$share/g/t").is_empty());
     let taken = payloads(session.take_shared(|_| true));
