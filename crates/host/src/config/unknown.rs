@@ -100,8 +100,8 @@ impl Layers {
 
     fn unknown<'a>(&self, path: &str, key: &str, known: impl Iterator<Item = &'a str>) -> UnknownKey {
         let distance = |candidate: &&str| strsim::damerau_levenshtein(key, candidate);
-        // Half of the letters right: anything less is no slip of the fingers.
-        let nearest = known.min_by_key(distance).filter(|nearest| distance(nearest) * 2 <= key.chars().count());
+        // A third of the letters right: anything less is no slip of the fingers.
+        let nearest = known.min_by_key(distance).filter(|nearest| distance(nearest) * 3 <= key.chars().count() * 2);
         let nearest = nearest.map(str::to_owned);
         UnknownKey { origin: self.origin(path), key: path.to_owned(), nearest }
     }
