@@ -2,15 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use drover_types::{ClientId, TenantId};
 use futures::future::join_all;
 
-use crate::ports::{Former, Owners, Taken};
+use crate::ports::{Former, Owners, OwnersError, Taken};
 
 /// Calls made at the same time.
-const AT_ONCE: usize = 20;
+const AT_ONCE: usize = 8;
+/// Tries of a call that may be made again, and the wait between two: many at once wear each other out.
+const TRIES: usize = 100;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Owners to test.
 #[async_trait]
@@ -24,7 +28,14 @@ fn client(name: &str) -> ClientId {
 }
 
 async fn take(owners: &dyn Owners, name: &str) -> Taken {
-    owners.take(&TenantId::default_tenant(), &client(name)).await.expect("taken")
+    for _ in 0..TRIES {
+        match owners.take(&TenantId::default_tenant(), &client(name)).await {
+            Ok(taken) => return taken,
+            Err(OwnersError::Unavailable { .. }) => tokio::time::sleep(PAUSE).await,
+            Err(error @ OwnersError::Corrupt { .. }) => panic!("{error}"),
+        }
+    }
+    panic!("{name} cannot be taken");
 }
 
 /// What holds for owners that one node uses.
