@@ -12,11 +12,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use drover_fjall_kit::OpenError;
 use drover_types::TenantId;
 use prost::Message as _;
 use tokio::sync::oneshot;
 
-use super::open::{Open, OpenError, Shared, store_error};
+use super::open::{Open, Shared, store_error};
 use super::rows::{self, Row};
 use crate::domain::message::Message;
 use crate::ports::{RetainedBounds, RetainedPage, RetainedQuery, RetainedStore, StoreError};

@@ -4,7 +4,6 @@ use bytes::Bytes;
 use drover_mqtt::{Property, PropertyList};
 use drover_types::{ClientId, DeviceId, Qos, RecordId, TopicName};
 
-use super::super::open::OpenError;
 use super::*;
 use crate::domain::message::{Forwarded, Publication, Publisher, Stamp};
 
