@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::GeneralName;
 
-use crate::cli::Format;
+use crate::cli::{self, Format};
 use crate::data;
 use crate::kafka::KafkaConfig;
 use crate::services::{self, ConfigArgs};
@@ -118,18 +118,21 @@ impl DoctorArgs {
 }
 
 fn print(findings: &[Finding], output: Format) -> anyhow::Result<()> {
-    output.object(&mut std::io::stdout(), &serde_json::json!({ "items": findings }), |out| {
-        for Finding { check, verdict, message, advice } in findings {
-            let verdict = match verdict {
-                Verdict::Ok => "ok",
-                Verdict::Warn => "warn",
-                Verdict::Fail => "FAIL",
-            };
-            let advice = advice.as_deref().map(|advice| format!("; {advice}")).unwrap_or_default();
-            writeln!(out, "{verdict:5}{check:13}{message}{advice}")?;
-        }
-        Ok(())
-    })
+    let list = serde_json::json!({ "items": findings });
+    cli::printing(|out| output.object(out, &list, |out| tell(findings, out)))
+}
+
+fn tell(findings: &[Finding], out: &mut dyn Write) -> std::io::Result<()> {
+    for Finding { check, verdict, message, advice } in findings {
+        let verdict = match verdict {
+            Verdict::Ok => "ok",
+            Verdict::Warn => "warn",
+            Verdict::Fail => "FAIL",
+        };
+        let advice = advice.as_deref().map(|advice| format!("; {advice}")).unwrap_or_default();
+        writeln!(out, "{verdict:5}{check:13}{message}{advice}")?;
+    }
+    Ok(())
 }
 
 fn ports(conflicts: &[Conflict], running: bool) -> Vec<Finding> {

@@ -2,7 +2,6 @@
 //!
 //! Outermost layer: parses the command line and calls what does the work. Exit codes: 0 done, 1 failed, 2 wrong usage.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -56,11 +55,10 @@ pub enum Command {
     Client(cli::ClientCommand),
 }
 
-/// Runs the command line; every failure is one clear line on stderr. Who stops reading what is printed wants no more.
+/// Runs the command line; every failure is one clear line on stderr.
 pub fn main() -> ExitCode {
     match Cli::parse().command.run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => report(&error),
     }
 }
@@ -84,15 +82,11 @@ impl Command {
             Self::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Cli::command(), "drover", &mut script);
-                Ok(std::io::stdout().write_all(&script)?)
+                cli::printing(|out| Ok(out.write_all(&script)?))
             }
             Self::Client(client) => client.run(),
         }
     }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// A [`clap::Error`] is wrong usage (2); everything else is a failure (1).

@@ -51,8 +51,13 @@ fn apply<S: Kind>(files: &[PathBuf], to: &Connection, out: &mut dyn Write) -> an
     for file in files {
         objects.extend(manifest::read::<S>(file)?.into_iter().map(|object| (file, object)));
     }
+    let client = to.open()?;
     for (file, object) in objects {
-        let client = of_namespace(to, object.metadata.namespace.as_deref()).open()?;
+        // The namespace of a document is its tenant, unless `-n` names one: then they have to agree.
+        let client = match object.metadata.namespace.as_deref().filter(|_| to.tenant.is_none()) {
+            Some(namespace) => &client.about(namespace)?,
+            None => &client,
+        };
         let name = object.metadata.name.clone();
         let kept = client
             .put(&[S::COLLECTION, &name], &serde_json::to_value(&object)?)
@@ -74,14 +79,6 @@ fn outcome(kept: &Value) -> (String, bool) {
             let why = format!("kept; {}: {}", text(condition, "reason"), text(condition, "message"));
             (why, condition["status"] == "False")
         }
-    }
-}
-
-/// The namespace of a document is its tenant, unless `-n` names one: then they have to agree.
-fn of_namespace(to: &Connection, namespace: Option<&str>) -> Connection {
-    match namespace {
-        Some(namespace) if to.tenant.is_none() => Connection { tenant: Some(namespace.to_owned()), ..to.clone() },
-        Some(_) | None => to.clone(),
     }
 }
 

@@ -47,6 +47,7 @@ fn told(error: &ApiError) -> String {
 }
 
 /// One tenant of one platform.
+#[derive(Clone)]
 pub struct Client {
     agent: ureq::Agent,
     server: String,
@@ -64,6 +65,11 @@ impl Client {
             token: token.to_owned(),
             tenant: TenantId::new(tenant).map_err(ClientError::Tenant)?,
         })
+    }
+
+    /// The same platform, another tenant.
+    pub fn about(&self, tenant: &str) -> Result<Self, ClientError> {
+        Ok(Self { tenant: TenantId::new(tenant).map_err(ClientError::Tenant)?, ..self.clone() })
     }
 
     /// One object.
