@@ -76,7 +76,10 @@ pub fn rule(status: wire::RuleStatus) -> Value {
 /// What two replicas of the rules service say of one rule: the older generation, since both have to work by it, what is
 /// wrong in one of them, and what both have done.
 pub fn merged(one: Option<wire::RuleStatus>, other: Option<wire::RuleStatus>) -> Option<wire::RuleStatus> {
-    let (Some(one), Some(other)) = (one.clone(), other.clone()) else { return one.or(other) };
+    let (one, other) = match (one, other) {
+        (Some(one), Some(other)) => (one, other),
+        (one, other) => return one.or(other),
+    };
     let holds = |status: &wire::RuleStatus| status.conditions.iter().all(|condition| condition.status == "True");
     let error_ms = |status: &wire::RuleStatus| status.last_error.as_ref().map(|error| error.time_ms);
     Some(wire::RuleStatus {
@@ -84,8 +87,8 @@ pub fn merged(one: Option<wire::RuleStatus>, other: Option<wire::RuleStatus>) ->
         matched: one.matched + other.matched,
         failed: one.failed + other.failed,
         lag: one.lag.max(other.lag),
-        last_error: if error_ms(&one) >= error_ms(&other) { one.last_error.clone() } else { other.last_error.clone() },
-        conditions: if holds(&one) { other.conditions } else { one.conditions },
+        conditions: if holds(&one) { other.conditions.clone() } else { one.conditions.clone() },
+        last_error: if error_ms(&one) >= error_ms(&other) { one.last_error } else { other.last_error },
     })
 }
 

@@ -16,6 +16,7 @@ use drover_types::object::{Action, RuleSpec};
 use drover_types::{ApiError, ErrorCode, TenantId};
 use futures::future::join_all;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::Api;
 use super::backend::within;
@@ -79,27 +80,34 @@ impl RuleStatuses {
 
     /// The status of a rule; why it is unknown stands in its condition.
     async fn of(&self, meta: &wire::Meta) -> Value {
-        match self.ask(&meta.tenant, &meta.name).await {
-            Ok(Some(status)) => status::rule(status),
-            Ok(None) => not_observed(),
-            Err(error) if error.code == ErrorCode::NotFound => not_observed(),
-            Err(error) => status::unknown_rule("StatusUnavailable", &error.message),
-        }
+        told(self.ask(&meta.tenant, &meta.name).await)
     }
 
-    /// Waits, not for long, until the rules service works by this generation of the rule, or says why it does not: who is
-    /// answered may publish and rely on the rule.
-    async fn observed(&self, meta: &wire::Meta) {
-        let looking = async {
-            loop {
-                match self.ask(&meta.tenant, &meta.name).await {
-                    Ok(Some(status)) if status.observed_generation >= meta.generation => return,
-                    Err(error) if error.code != ErrorCode::NotFound => return,
-                    Ok(_) | Err(_) => tokio::time::sleep(IN_FORCE_LOOK).await,
-                }
+    /// The status of a rule once the rules service works by this generation of it, or says why it does not; not waited
+    /// for long. Who is answered may publish and rely on the rule.
+    async fn observed(&self, meta: &wire::Meta) -> Value {
+        let until = Instant::now() + IN_FORCE_DEADLINE;
+        loop {
+            let answer = self.ask(&meta.tenant, &meta.name).await;
+            let settled = match &answer {
+                Ok(Some(status)) => status.observed_generation >= meta.generation,
+                Ok(None) => false,
+                Err(error) => error.code != ErrorCode::NotFound,
+            };
+            if settled || Instant::now() >= until {
+                return told(answer);
             }
-        };
-        drop(tokio::time::timeout(IN_FORCE_DEADLINE, looking).await); // the status tells what came of it
+            tokio::time::sleep(IN_FORCE_LOOK).await;
+        }
+    }
+}
+
+fn told(answer: Result<Option<wire_status::RuleStatus>, ApiError>) -> Value {
+    match answer {
+        Ok(Some(status)) => status::rule(status),
+        Ok(None) => not_observed(),
+        Err(error) if error.code == ErrorCode::NotFound => not_observed(),
+        Err(error) => status::unknown_rule("StatusUnavailable", &error.message),
     }
 }
 
@@ -149,8 +157,8 @@ pub async fn put(State(api): State<Arc<Api>>, at: At, Body(body): Body) -> Answe
     let request = PutRuleRequest { rule: Some(wire::Rule::of(meta, object.spec)) };
     let kept = api.registry.call(async |mut client| client.put_rule(request).await).await?;
     let rule = kept.rule.as_ref().required("rule")?;
-    api.statuses.observed(rule.meta.as_ref().required("rule.meta")?).await;
-    Ok(Json(with_status(&api, rule).await?))
+    let status = api.statuses.observed(rule.meta.as_ref().required("rule.meta")?).await;
+    Ok(Json(shown(rule, status)?))
 }
 
 /// Deletes a rule.
