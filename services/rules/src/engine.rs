@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use drover_bus::{
@@ -14,7 +15,7 @@ use drover_bus::{
 use drover_host::{Backoff, Ready, Shutdown};
 use drover_types::TELEMETRY_TOPIC;
 use drover_types::repeat::RepeatWindow;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::domain::{Batch, Board, Evaluation, RuleSet};
@@ -49,8 +50,8 @@ pub struct Engine {
     pub telemetry: Telemetry,
     pub ready: Ready,
     pub member: String,
-    /// Told when the log knows an output topic no longer.
-    pub missing: Arc<Notify>,
+    /// Set when the log knows an output topic no longer.
+    pub missing: Arc<AtomicBool>,
     pub faults: EngineFaults,
 }
 
@@ -219,7 +220,7 @@ impl Session<'_> {
                 }
                 Err(TransactError::Refused(refusal)) if self.batch.divert(&refusal) => {
                     tracing::warn!(%refusal, "outputs become dead letters");
-                    self.engine.missing.notify_one();
+                    self.engine.missing.store(true, Ordering::Relaxed);
                 }
                 Err(
                     again @ (TransactError::Aborted { .. } | TransactError::Refused(AppendError::Unavailable { .. })),

@@ -1,6 +1,7 @@
 //! Rule definitions from the registry's feed: read from the start, then followed while the engine runs.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,9 +11,8 @@ use drover_proto::registry::v1::{Change, object};
 use drover_proto::types::v1 as wire;
 use drover_types::object::RuleSpec;
 use drover_types::{ApiError, Clock, TenantId};
-use futures::FutureExt;
 use prost::Message as _;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -41,7 +41,7 @@ pub struct Feed {
     /// Held while a change is decided: two partitions may bring rules that want the same topic.
     deciding: Arc<tokio::sync::Mutex<()>>,
     state: Arc<Mutex<State>>,
-    missing: Arc<Notify>,
+    missing: Arc<AtomicBool>,
 }
 
 /// What the feed has said so far.
@@ -82,8 +82,8 @@ impl Feed {
         Self { bus, clock, board, create_topics, rules, deciding, state, missing }
     }
 
-    /// To be notified when an output topic turns out to be gone.
-    pub fn missing(&self) -> Arc<Notify> {
+    /// To be set when an output topic turns out to be gone.
+    pub fn missing(&self) -> Arc<AtomicBool> {
         self.missing.clone()
     }
 
@@ -178,8 +178,8 @@ impl Feed {
     /// Looks again at rules that wait for their topics, and at topics that are gone.
     async fn look_again(&self, shutdown: &Shutdown) {
         while shutdown.run_until_cancelled(tokio::time::sleep(AGAIN)).await.is_some() {
-            if self.missing.notified().now_or_never().is_some() && !self.make_missing().await {
-                self.missing.notify_one();
+            if self.missing.swap(false, Ordering::Relaxed) && !self.make_missing().await {
+                self.missing.store(true, Ordering::Relaxed);
             }
             let waiting: Vec<RuleKey> = self.state().waiting.keys().cloned().collect();
             for key in &waiting {

@@ -127,15 +127,16 @@ fn is_passing(code: ErrorCode) -> bool {
         | ErrorCode::Aborted
         | ErrorCode::Internal
         | ErrorCode::Unavailable
-        // Of who asks, not of what is asked: a wrong token, or an ingress of another version.
-        | ErrorCode::Unauthenticated
-        | ErrorCode::Unimplemented => true,
+        // Of who asks, not of what is asked: a wrong token.
+        | ErrorCode::Unauthenticated => true,
         ErrorCode::InvalidArgument
         | ErrorCode::NotFound
         | ErrorCode::AlreadyExists
         | ErrorCode::PermissionDenied
         | ErrorCode::FailedPrecondition
         | ErrorCode::OutOfRange
+        // What nobody here serves, shadows for example.
+        | ErrorCode::Unimplemented
         | ErrorCode::DataLoss => false,
     }
 }
