@@ -10,7 +10,7 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
-use std::sync::mpsc;
+use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -47,6 +47,14 @@ pub struct Cassandra {
 struct Running {
     pid: Pid,
     ended: mpsc::Receiver<ExitStatus>,
+}
+
+/// The address of a server that all tests of a process may use, each in a keyspace of its own; the first that asks starts
+/// it. `None` if a tool is missing.
+pub fn shared() -> Option<String> {
+    static SERVER: OnceLock<Option<Mutex<Cassandra>>> = OnceLock::new();
+    let server = SERVER.get_or_init(|| Cassandra::start(Options::default()).map(Mutex::new));
+    server.as_ref().map(|server| server.lock().expect("nobody panics while they hold this").address())
 }
 
 impl Cassandra {

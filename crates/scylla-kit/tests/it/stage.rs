@@ -1,10 +1,9 @@
 //! Servers and keyspaces to test on.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-use drover_backends::cassandra::{self, Cassandra as Server};
+use drover_backends::cassandra::shared;
 use drover_scylla_kit::{Cassandra, Migration, Options, Replication, Schema};
 
 /// Two tables, in two steps.
@@ -22,13 +21,6 @@ pub const SECOND: Migration = Migration {
     name: "notes",
     statements: &["CREATE TABLE IF NOT EXISTS test_notes (name text PRIMARY KEY, note text)"],
 };
-
-/// The address of the server that all tests may use; `None` if there can be none.
-pub fn shared() -> Option<String> {
-    static SERVER: OnceLock<Option<Mutex<Server>>> = OnceLock::new();
-    let server = SERVER.get_or_init(|| Server::start(cassandra::Options::default()).map(Mutex::new));
-    server.as_ref().map(|server| server.lock().expect("no test panics while it holds this").address())
-}
 
 /// Options of a keyspace that no other test uses.
 pub fn options(address: &str) -> Options {

@@ -1,11 +1,11 @@
 //! Owners of sessions on a real Cassandra: every promise of the port, and a server that is killed or hangs.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use drover_backends::cassandra::{self, Cassandra as Server};
+use drover_backends::cassandra::{self, Cassandra as Server, shared};
 use drover_host::{Cassandra, SystemClock};
 use drover_ingress::Scylla;
 use drover_ingress::conformance::{self, Factory};
@@ -19,13 +19,6 @@ use tokio::time::Instant;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What calls are given where the server is away.
 const IMPATIENCE: Duration = Duration::from_secs(2);
-
-/// The address of the server that all tests may use; `None` if there can be none.
-fn shared() -> Option<String> {
-    static SERVER: OnceLock<Option<Mutex<Server>>> = OnceLock::new();
-    let server = SERVER.get_or_init(|| Server::start(cassandra::Options::default()).map(Mutex::new));
-    server.as_ref().map(|server| server.lock().expect("no test panics while it holds this").address())
-}
 
 /// Options of a keyspace that no other test uses.
 fn options(address: &str, request_timeout: Duration) -> Options {

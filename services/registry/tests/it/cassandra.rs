@@ -2,11 +2,11 @@
 //! anywhere, and a server that is killed or hangs.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use drover_backends::cassandra::{self, Cassandra as Server};
+use drover_backends::cassandra::{self, Cassandra as Server, shared};
 use drover_host::{Cassandra, SystemClock, SystemRandom};
 use drover_registry::conformance::{self, Factory, creation, device};
 use drover_registry::object::{Credential, CredentialKind, Kind, Object, ObjectKey, Spec};
@@ -29,13 +29,6 @@ const SLACK: Duration = Duration::from_secs(6);
 const STORES: usize = 3;
 /// Changes that each of them makes to one object.
 const CHANGES: usize = 8;
-
-/// The address of the server that all tests may use; `None` if there can be none.
-fn shared() -> Option<String> {
-    static SERVER: OnceLock<Option<Mutex<Server>>> = OnceLock::new();
-    let server = SERVER.get_or_init(|| Server::start(cassandra::Options::default()).map(Mutex::new));
-    server.as_ref().map(|server| server.lock().expect("no test panics while it holds this").address())
-}
 
 /// Options of a keyspace that no other test uses.
 fn options(address: &str, request_timeout: Duration) -> Options {

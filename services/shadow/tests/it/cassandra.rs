@@ -2,11 +2,11 @@
 //! hangs while updates run, and keyspaces that are refused.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use drover_backends::cassandra::{self, Cassandra as Server};
+use drover_backends::cassandra::{self, Cassandra as Server, shared};
 use drover_host::Cassandra;
 use drover_scylla_kit::{Credentials, Migration, Options, Replication, Schema};
 use drover_shadow::Scylla;
@@ -26,13 +26,6 @@ const HANG: Duration = Duration::from_secs(12);
 const DEVICES: usize = 4;
 /// Updates of each between two mishaps.
 const UPDATES: usize = 15;
-
-/// The address of the server that all tests may use; `None` if there can be none.
-fn shared() -> Option<String> {
-    static SERVER: OnceLock<Option<Mutex<Server>>> = OnceLock::new();
-    let server = SERVER.get_or_init(|| Server::start(cassandra::Options::default()).map(Mutex::new));
-    server.as_ref().map(|server| server.lock().expect("no test panics while it holds this").address())
-}
 
 /// Options of a keyspace that no other test uses.
 fn options(address: &str, request_timeout: Duration) -> Options {
