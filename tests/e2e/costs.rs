@@ -8,14 +8,12 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use anyhow::Context;
-use drover_load::client::{Client, Options};
-use drover_load::target::{Target, TlsFiles};
+use drover_load::client::Client;
 use drover_mqtt::Version;
-use drover_mqtt::client::ClientOptions;
 use drover_tests::faults::Stage;
 use drover_tests::fleet::{Fleet, Plan};
 use drover_tests::marks::{self, Row};
-use drover_tests::{Follower, Platform, publish, read_committed};
+use drover_tests::{Follower, Platform, options, publish, read_committed};
 use drover_types::Qos;
 use serde_json::json;
 use tokio::time::{Instant, interval};
@@ -56,8 +54,7 @@ fn latencies(port: u16, brokers: &str) -> anyhow::Result<Vec<f64>> {
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let sent: Vec<Instant> = runtime.block_on(async {
-        let target = Target::new(&format!("mqtt://127.0.0.1:{port}"), &TlsFiles::default())?;
-        let client = Client::connect(Options::new(target, ClientOptions::new(Version::V311, SINGLE))).await?;
+        let client = Client::connect(options(port, Version::V311, SINGLE)?).await?;
         let (mut pace, mut sent) = (interval(SINGLE_PACE), Vec::new());
         for number in 0..SINGLES {
             pace.tick().await;

@@ -7,10 +7,9 @@ use anyhow::{Context, ensure};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use drover_load::client::{Client, ConnectionError, Options};
-use drover_load::target::{Target, TlsFiles};
-use drover_mqtt::client::{ClientError, ClientOptions};
+use drover_mqtt::client::ClientError;
 use drover_mqtt::{ReasonCode, Version};
-use drover_tests::Platform;
+use drover_tests::{Platform, options};
 use drover_types::{Clock, Qos};
 use ring::hmac;
 use serde_json::{Value, json};
@@ -48,10 +47,8 @@ fn jwt(claims: &Value) -> String {
 }
 
 async fn connect(platform: &Platform, user: &str, client: &str, password: &str) -> Result<Client, ConnectionError> {
-    let target = Target::new(&format!("mqtt://127.0.0.1:{}", platform.port(1883)), &TlsFiles::default());
-    let mut mqtt = ClientOptions::new(Version::V5, client);
-    (mqtt.user_name, mqtt.password) = (Some(user.to_owned()), Some(password.as_bytes().to_vec()));
-    let options = Options::new(target.expect("an address"), mqtt);
+    let mut options = options(platform.port(1883), Version::V5, client).expect("an address");
+    (options.mqtt.user_name, options.mqtt.password) = (Some(user.to_owned()), Some(password.as_bytes().to_vec()));
     Client::connect(Options { reconnect_for: Duration::ZERO, ..options }).await
 }
 

@@ -117,8 +117,14 @@ fn while_kafka_hangs_nothing_is_acknowledged_nothing_grows_and_metrics_tell_and_
     stage.backends.kafka.resume()?;
 
     stage.processes.until("acknowledged", |_| Ok(fleet.is_finished()))?;
-    let after = look(&stage, &fleet, "after")?;
-    ensure!(after.iter().all(|look| look.records == 0.0 && !look.is_stalled), "the metrics tell that it is over");
+    look(&stage, &fleet, "after")?;
+    stage.processes.until("idle again by their metrics", |processes| {
+        let over = |(name, port): &(&str, u16)| -> anyhow::Result<bool> {
+            let look = Look::at(processes, name, *port)?;
+            Ok(look.records == 0.0 && !look.is_stalled)
+        };
+        NODES.iter().try_fold(true, |all, node| Ok(all & over(node)?))
+    })?;
     let mut ledger = fleet.finish()?;
     marks::through(&mut stage.processes, &brokers, "mark", |row| {
         if row.device.starts_with("dev-") {

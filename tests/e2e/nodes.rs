@@ -7,13 +7,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use drover_backends::cassandra::{self, Cassandra};
-use drover_backends::kafka::Kafka;
-use drover_load::client::{Client, ConnectionError, Options};
-use drover_load::target::{Target, TlsFiles};
-use drover_mqtt::client::{ClientError, ClientOptions};
+use drover_load::client::{Client, ConnectionError};
+use drover_mqtt::client::ClientError;
 use drover_mqtt::{ReasonCode, Version};
-use drover_tests::{Processes, read_committed};
+use drover_tests::{Backends, Processes, options, read_committed};
 use drover_types::Qos;
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -29,27 +26,24 @@ const GONE_MAX: Duration = Duration::from_secs(30);
 /// The platform, and what it stands on.
 struct Stage {
     processes: Processes,
-    kafka: Kafka,
-    cassandra: Cassandra,
+    backends: Backends,
     runtime: Runtime,
 }
 
 /// `None` where a server cannot be had.
 fn stage() -> anyhow::Result<Option<Stage>> {
-    let Some(kafka) = Kafka::start()? else { return Ok(None) };
-    let Some(cassandra) = Cassandra::start(cassandra::Options::default()) else { return Ok(None) };
-    let (brokers, hosts) = (kafka.brokers(), format!("[\"{}\"]", cassandra.address()));
+    let Some(backends) = Backends::start()? else { return Ok(None) };
     let settings = [
-        ("DROVER_BUS__KAFKA__BROKERS", brokers.as_str()),
-        ("DROVER_CASSANDRA__HOSTS", hosts.as_str()),
         ("DROVER_CASSANDRA__REPLICATION", "1"),
         ("DROVER_CASSANDRA__REQUEST_TIMEOUT", "10s"),
         ("DROVER_INGRESS__OWNERS__KIND", "cassandra"),
         ("DROVER_INGRESS__TIMEOUTS__OWNERSHIP", "2s"),
     ];
-    let processes = Processes::prepare(settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec())?;
+    let mut environment = backends.environment();
+    environment.extend(settings.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let processes = Processes::prepare(environment)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    Ok(Some(Stage { processes, kafka, cassandra, runtime }))
+    Ok(Some(Stage { processes, backends, runtime }))
 }
 
 impl Stage {
@@ -60,9 +54,7 @@ impl Stage {
 
     /// Connects once, and not again.
     fn connect(&self, node: usize, version: Version, client: &str) -> Result<Client, ConnectionError> {
-        let url = format!("mqtt://127.0.0.1:{}", self.processes.port(PORTS[node]));
-        let target = Target::new(&url, &TlsFiles::default()).expect("a URL");
-        let mut options = Options::new(target, ClientOptions::new(version, client));
+        let mut options = options(self.processes.port(PORTS[node]), version, client).expect("a URL");
         options.reconnect_for = Duration::ZERO;
         self.runtime.block_on(Client::connect(options))
     }
@@ -75,7 +67,7 @@ impl Stage {
 
     /// The lifecycle events of one client so far: type, epoch, node and reason.
     fn events(&self, client: &str) -> anyhow::Result<Vec<Event>> {
-        let all = read_committed(&self.kafka.brokers(), "drover.events")?;
+        let all = read_committed(&self.backends.kafka.brokers(), "drover.events")?;
         let all = all.iter().map(|output| Ok(serde_json::from_str(&output.value)?));
         let all: Vec<Value> = all.collect::<anyhow::Result<_>>()?;
         all.iter().filter(|event| event["clientId"] == client).map(Event::read).collect()
@@ -176,14 +168,14 @@ fn a_device_that_moves_between_nodes_has_one_connection_and_presence_that_never_
     stage.start("ingress-1")?;
 
     // Without the database nobody is admitted, and who is connected stays so.
-    stage.cassandra.hang();
+    stage.backends.cassandra.hang();
     let began = Instant::now();
     let refused = stage.connect(1, Version::V5, "mover").err().context("admitted without an owner")?;
     let unavailable = ConnectionError::Mqtt(ClientError::Refused(ReasonCode::ServerUnavailable)).to_string();
     assert_eq!(refused.to_string(), unavailable);
     println!("CONNECT while Cassandra hangs: refused after {:?}", began.elapsed());
     stage.runtime.block_on(mover.publish("still/there", b"x", Qos::AtLeastOnce))?;
-    stage.cassandra.resume();
+    stage.backends.cassandra.resume();
     let began = Instant::now();
     let back = loop {
         match stage.connect(1, Version::V5, "mover") {

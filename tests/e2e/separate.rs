@@ -5,11 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use drover_load::client::{Client, Options};
-use drover_load::target::{Target, TlsFiles};
+use drover_load::client::Client;
 use drover_mqtt::Version;
-use drover_mqtt::client::ClientOptions;
-use drover_tests::{Backends, Collector, Manner, Processes, publish, read_committed};
+use drover_tests::{Backends, Collector, Manner, Processes, marks, options, publish, read_committed};
 use drover_types::Qos;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -54,8 +52,7 @@ fn waits(processes: &Processes, name: &str, what: &str) -> bool {
 fn shadow_round_trip(processes: &Processes, port: u16, level: u64) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
-        let target = Target::new(&format!("mqtt://127.0.0.1:{port}"), &TlsFiles::default())?;
-        let mut lamp = Client::connect(Options::new(target, ClientOptions::new(Version::V311, "lamp"))).await?;
+        let mut lamp = Client::connect(options(port, Version::V311, "lamp")?).await?;
         lamp.subscribe("$aws/things/lamp/shadow/update/delta", Qos::AtLeastOnce).await?;
         let wanted = json!({"state": {"desired": {"level": level}}});
         tokio::task::block_in_place(|| processes.rest("PATCH", "/devices/lamp/shadow", Some(&wanted)))?;
@@ -88,11 +85,9 @@ fn closed_by_both(ports: [u16; 2], token: &str, revoke: impl FnOnce() -> anyhow:
     runtime.block_on(async {
         let mut clients = Vec::new();
         for port in ports {
-            let target = Target::new(&format!("mqtt://127.0.0.1:{port}"), &TlsFiles::default())?;
-            let mut mqtt = ClientOptions::new(Version::V5, "revoked");
-            mqtt.user_name = Some("revoked".to_owned());
-            mqtt.password = Some(token.as_bytes().to_vec());
-            let mut options = Options::new(target, mqtt);
+            let mut options = options(port, Version::V5, "revoked")?;
+            options.mqtt.user_name = Some("revoked".to_owned());
+            options.mqtt.password = Some(token.as_bytes().to_vec());
             options.reconnect_for = Duration::ZERO;
             clients.push(Client::connect(options).await?);
         }
@@ -144,17 +139,6 @@ impl Layout {
         self.processes.until_ready()
     }
 
-    fn apply_rule(&self) -> anyhow::Result<()> {
-        let rule = json!({
-            "apiVersion": "drover.dev/v1alpha1", "kind": "Rule", "metadata": {"name": "fleet"},
-            "spec": {"sql": "SELECT device, n FROM 'fleet/+'", "actions": [{"kafka": {"topic": "fleet"}}]},
-        });
-        let file = self.processes.file("rule.json");
-        std::fs::write(&file, rule.to_string())?;
-        self.processes.cli(&["rule", "apply", "-f", &file.display().to_string()])?;
-        Ok(())
-    }
-
     /// Waits until the rule is in force everywhere.
     fn until_rule_works(&mut self) -> anyhow::Result<()> {
         let ([first, _], brokers) = (self.ports(), self.backends.kafka.brokers());
@@ -191,7 +175,7 @@ impl Layout {
 fn the_platform_works_in_separate_processes_and_survives_the_loss_of_each() -> anyhow::Result<()> {
     let Some(mut layout) = Layout::prepare()? else { return Ok(()) };
     layout.start_without_anything()?;
-    layout.apply_rule()?;
+    marks::apply_rule(&layout.processes)?;
     layout.until_rule_works()?;
     let [first, second] = layout.ports();
     publish_next(first, "a", 0)?;
@@ -249,7 +233,7 @@ fn log_and_database_may_go_and_come_back_and_the_stores_of_single_processes_too(
         layout.processes.start(name)?;
     }
     layout.processes.until_ready()?;
-    layout.apply_rule()?;
+    marks::apply_rule(&layout.processes)?;
     layout.until_rule_works()?;
     let [first, second] = layout.ports();
     shadow_round_trip(&layout.processes, first, 1)?;
@@ -257,9 +241,7 @@ fn log_and_database_may_go_and_come_back_and_the_stores_of_single_processes_too(
 
     // The database: those that keep something there say so and wait; who is connected goes on, through the rules as well.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let target = Target::new(&format!("mqtt://127.0.0.1:{first}"), &TlsFiles::default())?;
-    let options = Options::new(target, ClientOptions::new(Version::V311, "steady"));
-    let steady = runtime.block_on(Client::connect(options))?;
+    let steady = runtime.block_on(Client::connect(options(first, Version::V311, "steady")?))?;
     layout.backends.cassandra.kill();
     let payload = json!({"device": "steady", "n": 0}).to_string();
     runtime.block_on(steady.publish("fleet/steady", payload.as_bytes(), Qos::AtLeastOnce))?;

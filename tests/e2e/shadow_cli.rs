@@ -1,10 +1,8 @@
 //! What is desired by the command line reaches a connected device.
 
-use drover_load::client::{Client, Options};
-use drover_load::target::{Target, TlsFiles};
+use drover_load::client::Client;
 use drover_mqtt::Version;
-use drover_mqtt::client::ClientOptions;
-use drover_tests::Platform;
+use drover_tests::{Platform, options};
 use drover_types::Qos;
 use serde_json::{Value, json};
 
@@ -12,9 +10,8 @@ use serde_json::{Value, json};
 fn desired_by_the_command_line_reaches_the_connected_device_as_a_delta() -> anyhow::Result<()> {
     let platform = Platform::start()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let target = Target::new(&format!("mqtt://127.0.0.1:{}", platform.port(1883)), &TlsFiles::default())?;
     let mut device = runtime.block_on(async {
-        let device = Client::connect(Options::new(target, ClientOptions::new(Version::V311, "lamp"))).await?;
+        let device = Client::connect(options(platform.port(1883), Version::V311, "lamp")?).await?;
         device.subscribe("$aws/things/lamp/shadow/update/delta", Qos::AtLeastOnce).await?;
         anyhow::Ok(device)
     })?;

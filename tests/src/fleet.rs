@@ -9,11 +9,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use drover_load::client::{Client, Options};
+use drover_load::client::Client;
 use drover_load::ledger::{Ledger, Totals};
-use drover_load::target::{Target, TlsFiles};
 use drover_mqtt::Version;
-use drover_mqtt::client::ClientOptions;
 use drover_types::Qos;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -150,10 +148,9 @@ async fn device(name: String, port: u16, plan: Plan, books: Books) -> anyhow::Re
 }
 
 async fn connect(name: &str, port: u16, plan: &Plan) -> anyhow::Result<Client> {
-    let target = Target::new(&format!("mqtt://127.0.0.1:{port}"), &TlsFiles::default())?;
-    let mut mqtt = ClientOptions::new(Version::V311, name);
+    let mut options = crate::options(port, Version::V311, name)?;
+    let mqtt = &mut options.mqtt;
     (mqtt.window, mqtt.keep_alive_s, mqtt.clean_start) = (plan.window, plan.keep_alive_s, false);
-    let mut options = Options::new(target, mqtt);
     options.reconnect_for = RECONNECT_FOR;
     let since = Instant::now();
     loop {

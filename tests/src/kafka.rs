@@ -51,7 +51,7 @@ fn consumer(brokers: &str) -> anyhow::Result<BaseConsumer> {
 pub struct Follower {
     consumer: BaseConsumer,
     partitions: usize,
-    /// Partitions whose end has been seen.
+    /// Partitions at whose end it is.
     ended: BTreeSet<i32>,
 }
 
@@ -67,12 +67,12 @@ impl Follower {
         Ok(Self { consumer, partitions, ended: BTreeSet::new() })
     }
 
-    /// Whether it has been at the end of every partition.
+    /// Whether it is at the end of every partition.
     fn is_at_end(&self) -> bool {
         self.ended.len() >= self.partitions
     }
 
-    /// The next record, in the order of its partition; `None`: every end was seen, or none came for so long.
+    /// The next record, in the order of its partition; `None`: it is at every end, or none came for so long.
     pub fn next(&mut self, wait: Duration) -> anyhow::Result<Option<Output>> {
         loop {
             match self.consumer.poll(wait) {
@@ -85,7 +85,10 @@ impl Follower {
                     }
                 }
                 Some(Err(error)) => return Err(error.into()),
-                Some(Ok(message)) => return Ok(Some(Output::of(&message))),
+                Some(Ok(message)) => {
+                    self.ended.remove(&message.partition());
+                    return Ok(Some(Output::of(&message)));
+                }
             }
         }
     }

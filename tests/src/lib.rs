@@ -17,7 +17,7 @@ pub mod world;
 
 pub use backends::Backends;
 pub use collector::{Collector, Manner};
-pub use device::publish;
+pub use device::{options, publish};
 pub use kafka::{Follower, Output, partitions, read_committed};
 pub use platform::{Platform, artefacts, beside, executable};
 pub use processes::Processes;

@@ -10,10 +10,12 @@ use drover_bus::partition_of;
 use drover_types::TELEMETRY_TOPIC;
 use serde_json::{Value, json};
 
-use crate::{Follower, Output, Processes, partitions, publish};
+use crate::{Follower, Output, Processes, partitions, publish, read_committed};
 
 /// Between two looks whether marks have come.
 const LOOK: Duration = Duration::from_millis(500);
+/// Where the rule writes to.
+const FLEET: &str = "fleet";
 
 /// A row of a rule's output that names its device and its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,19 +43,25 @@ pub fn devices(brokers: &str, prefix: &str) -> anyhow::Result<Vec<String>> {
     (0..count).map(|partition| of(partition).context("some name falls into each")).collect()
 }
 
-/// Applies a rule that copies `fleet/+` to the topic `fleet`, and waits until every partition goes through it.
-pub fn apply_fleet_rule(processes: &mut Processes, brokers: &str) -> anyhow::Result<()> {
+/// Applies a rule that copies `fleet/+` to the topic `fleet`.
+pub fn apply_rule(processes: &Processes) -> anyhow::Result<()> {
     let rule = json!({
         "apiVersion": "drover.dev/v1alpha1", "kind": "Rule", "metadata": {"name": "fleet"},
-        "spec": {"sql": "SELECT device, n FROM 'fleet/+'", "actions": [{"kafka": {"topic": "fleet"}}]},
+        "spec": {"sql": "SELECT device, n FROM 'fleet/+'", "actions": [{"kafka": {"topic": FLEET}}]},
     });
     let file = processes.file("rule.json");
     std::fs::write(&file, rule.to_string())?;
     processes.cli(&["rule", "apply", "-f", &file.display().to_string()])?;
+    Ok(())
+}
+
+/// As [`apply_rule`]; waits until every partition goes through it.
+pub fn apply_fleet_rule(processes: &mut Processes, brokers: &str) -> anyhow::Result<()> {
+    apply_rule(processes)?;
     through(processes, brokers, "probe", |_| {})
 }
 
-/// Publishes marks of `prefix` and hands all rows of the topic `fleet` to `row`, from its start until each mark is there.
+/// Publishes marks of `prefix`, waits until each is there, and then hands all rows of the topic `fleet` to `row`.
 pub fn through(
     processes: &mut Processes,
     brokers: &str,
@@ -63,7 +71,6 @@ pub fn through(
     let mut waiting: BTreeSet<String> = devices(brokers, prefix)?.into_iter().collect();
     let (port, mut output) = (processes.port(1883), None);
     let mut round = 0;
-    let mut failure = Ok(());
     processes.until(&format!("past the marks {prefix}"), |_| {
         // Other numbers each time: the same again would be taken for a repeat.
         round += 1;
@@ -75,21 +82,19 @@ pub fn through(
         // The rule's topic is made when the rule is applied, not before the command returns.
         let output = match &mut output {
             Some(output) => output,
-            none => match Follower::open(brokers, "fleet") {
+            none => match Follower::open(brokers, FLEET) {
                 Ok(opened) => none.insert(opened),
                 Err(_) => return Ok(false),
             },
         };
         while let Some(output) = output.next(LOOK)? {
-            match Row::read(&output) {
-                Ok(found) => {
-                    waiting.remove(&found.device);
-                    row(&found);
-                }
-                Err(error) => failure = Err(error),
-            }
+            waiting.remove(&Row::read(&output)?.device);
         }
         Ok(waiting.is_empty())
     })?;
-    failure
+    // What came before a mark is committed, but it may lie in another partition of the output than the mark.
+    read_committed(brokers, FLEET)?.iter().try_for_each(|output| {
+        row(&Row::read(output)?);
+        Ok(())
+    })
 }

@@ -255,7 +255,20 @@ impl Processes {
             let readiness = self.readiness(name).map_or_else(|error| error.to_string(), |answer| answer.to_string());
             format!("{name}: {readiness}\n{}", lines[lines.len().saturating_sub(10)..].join("\n"))
         };
-        Self::names().map(end).collect::<Vec<_>>().join("\n")
+        let ends = Self::names().map(end).collect::<Vec<_>>().join("\n");
+        match self.keep_logs() {
+            Ok(kept) => format!("{ends}\nwhole logs: {}", kept.display()),
+            Err(error) => format!("{ends}\nwhole logs are lost: {error}"),
+        }
+    }
+
+    /// Copies the logs to where they outlive the test.
+    fn keep_logs(&self) -> anyhow::Result<PathBuf> {
+        let kept = tempfile::Builder::new().prefix("drover-logs-").disable_cleanup(true).tempdir()?;
+        for name in Self::names().filter(|name| self.log(name).exists()) {
+            std::fs::copy(self.log(name), kept.path().join(format!("{name}.log")))?;
+        }
+        Ok(kept.path().to_owned())
     }
 }
 

@@ -13,6 +13,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::time::Instant;
 
 use crate::convert::{offset, places, raw_offset, raw_partition};
+use crate::readers::Lane;
 use crate::voice::{Plain, Voice};
 
 /// Longest wait for an answer of the cluster.
@@ -27,16 +28,23 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 }
 
 /// The client that asks, and what never changes about a topic.
+///
+/// It holds no partition: on a connection with a fetch that waits for records, every question would wait behind it.
 pub(crate) struct Asker {
-    client: Arc<StreamConsumer<Plain>>,
+    lane: Arc<Lane>,
     voice: Voice,
     /// Numbers of partitions; as many entries as the cluster has topics that were used.
     counts: RwLock<HashMap<Topic, u32>>,
 }
 
 impl Asker {
-    pub fn new(client: Arc<StreamConsumer<Plain>>, voice: Voice) -> Self {
-        Self { client, voice, counts: RwLock::default() }
+    pub fn new(lane: Arc<Lane>, voice: Voice) -> Self {
+        Self { lane, voice, counts: RwLock::default() }
+    }
+
+    /// The client, for questions that are asked elsewhere.
+    pub fn client(&self) -> Arc<StreamConsumer<Plain>> {
+        self.lane.client.clone()
     }
 
     /// What callers are told when the cluster does not answer.
@@ -73,7 +81,7 @@ impl Asker {
 
     /// As [`Self::partitions`], asking in any case; a topic counts as there when every partition has a leader.
     pub async fn look(&self, topic: &str) -> Result<Option<u32>, String> {
-        let (client, name) = (self.client.clone(), topic.to_owned());
+        let (client, name) = (self.client(), topic.to_owned());
         let metadata = blocking(move || client.fetch_metadata(Some(&name), PATIENCE)).await;
         let metadata = metadata.map_err(|error| self.away("metadata", &error))?;
         self.voice.all_well();
@@ -87,7 +95,7 @@ impl Asker {
 
     /// Names and partitions of all topics, and the number of brokers.
     pub async fn all(&self) -> Result<(Vec<(Topic, u32)>, usize), String> {
-        let client = self.client.clone();
+        let client = self.client();
         let metadata = blocking(move || client.fetch_metadata(None, PATIENCE)).await;
         let metadata = metadata.map_err(|error| self.away("metadata", &error))?;
         self.voice.all_well();
@@ -108,7 +116,7 @@ impl Asker {
     /// First kept and next offset, open transactions left out.
     pub async fn bounds(&self, at: &TopicPartition) -> Result<Bounds, ReadError> {
         self.exists(at).await?;
-        let (client, of) = (self.client.clone(), at.clone());
+        let (client, of) = (self.client(), at.clone());
         let marks = blocking(move || client.fetch_watermarks(&of.topic, raw_partition(of.partition), PATIENCE)).await;
         let (low, high) = marks.map_err(|error| self.unreadable(at, &error))?;
         self.voice.all_well();
@@ -144,7 +152,7 @@ impl Asker {
     fn ends(&self, partitions: &[TopicPartition]) -> Result<HashMap<TopicPartition, Offset>, KafkaError> {
         let mut list = places(partitions);
         list.set_all_offsets(rdkafka::Offset::End)?;
-        let found = self.client.offsets_for_times(list, PATIENCE)?;
+        let found = self.lane.client.offsets_for_times(list, PATIENCE)?;
         let mut ends = HashMap::new();
         for element in found.elements() {
             element.error()?;
@@ -159,7 +167,7 @@ impl Asker {
     /// First offset whose record is at or after a time; the end if there is none.
     pub async fn offset_at(&self, at: &TopicPartition, timestamp_ms: i64) -> Result<Offset, ReadError> {
         self.exists(at).await?;
-        let (client, of) = (self.client.clone(), at.clone());
+        let (client, of) = (self.client(), at.clone());
         let time = u64::try_from(timestamp_ms).unwrap_or(0);
         let found = blocking(move || {
             let list = crate::convert::list(&[Position { at: of, offset: time }]);

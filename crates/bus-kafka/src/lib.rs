@@ -12,6 +12,7 @@ mod cursor;
 mod member;
 mod membership;
 pub mod options;
+mod orphans;
 mod readers;
 mod transactor;
 mod voice;
@@ -61,13 +62,12 @@ impl KafkaBus {
     pub fn open(options: KafkaOptions) -> Result<Self, OptionsError> {
         options.check()?;
         let voice = Voice::default();
-        let first = Lane::open(&options, &voice)?;
-        let asker = Arc::new(Asker::new(first.client.clone(), voice));
+        let asker = Arc::new(Asker::new(Lane::open(&options, &voice)?, voice));
         let appends = Arc::new(Appends::new(options.clone(), asker.clone())?);
         let memberships = Arc::new(Memberships::default());
         Ok(Self(Arc::new(Parts {
             admin: Admin::new(&options, asker.clone())?,
-            readers: Readers::new(options.clone(), asker.clone(), first),
+            readers: Readers::new(options.clone(), asker.clone()),
             groups: Groups { options: options.clone(), asker: asker.clone(), memberships: memberships.clone() },
             transactors: Transactors {
                 options: options.clone(),

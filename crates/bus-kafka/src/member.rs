@@ -20,6 +20,7 @@ use crate::ask::{Asker, PATIENCE, blocking, committed, is_unknown, words};
 use crate::convert::{list, offset, places, raw_partition, stored};
 use crate::membership::{Decision, Decisions, Membership, Memberships};
 use crate::options::KafkaOptions;
+use crate::orphans;
 
 /// Bytes of records one poll brings at most, but at least one record.
 const POLL_BYTES_MAX: usize = 1024 * 1024;
@@ -44,6 +45,7 @@ pub(crate) struct Member {
     assigning: Option<Assigning>,
     /// Told to leave: given up by the next poll.
     leaving: Vec<TopicPartition>,
+    watch: JoinHandle<()>,
 }
 
 /// Partitions whose starting offsets are being asked for.
@@ -62,10 +64,11 @@ impl Groups {
             }
         }
         let unavailable = |reason: String| ConsumeError::Unavailable { reason };
-        let client = self.options.member(&config.group, &config.member, config.session_timeout);
+        let client = self.options.member(&config);
         let consumer: StreamConsumer<Decisions> = crate::create(&client, Decisions::new(self.asker.voice().clone()))
             .map_err(|error| unavailable(error.to_string()))?;
         let generation = self.memberships.next_generation();
+        let watch = orphans::watch(self.options.clone(), self.asker.clone(), config.clone());
         let membership = Membership::new(config.group, config.member, consumer, generation);
         self.memberships.add(&membership);
         let topics: Vec<&str> = config.topics.iter().map(|topic| &**topic).collect();
@@ -80,6 +83,7 @@ impl Groups {
             session_timeout: config.session_timeout,
             assigning: None,
             leaving: Vec::new(),
+            watch: tokio::spawn(watch),
         })
     }
 }
@@ -344,6 +348,7 @@ fn is_settling(error: &KafkaError) -> bool {
 impl Drop for Member {
     /// Leaving waits for threads of librdkafka, which no caller should.
     fn drop(&mut self) {
+        self.watch.abort();
         let membership = self.membership.clone();
         membership.fence();
         let leaving = std::mem::take(&mut self.leaving);

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use drover_bus::GroupConfig;
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
@@ -74,8 +75,13 @@ const FETCHED_KIB_MAX: &str = "16384";
 const FOLLOWED_KIB_MAX: &str = "1024";
 /// The least and the most a broker takes for a session by default.
 const SESSION_TIMEOUT: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(1_800));
+/// The most librdkafka takes between two polls.
+const MAX_POLL_INTERVAL_MAX: Duration = Duration::from_secs(86_400);
 /// Members hear of a rebalance with their heartbeat.
 const HEARTBEAT_MS: &str = "500";
+/// How long a broker keeps a fetch that has nothing to bring yet. A partition that joins in waits for it: librdkafka has
+/// one fetch at a time under way to each broker.
+const FETCH_WAIT_MS: &str = "50";
 
 /// What [`KafkaOptions::client`] may not set, with all that begins so.
 const RESERVED: [&str; 21] = [
@@ -141,7 +147,9 @@ impl KafkaOptions {
             config.set(key, value);
         }
         config.set("bootstrap.servers", self.brokers.join(","));
-        config.set_log_level(RDKafkaLogLevel::Info);
+        // What librdkafka's `debug` asks for is worth nothing if it is not let through.
+        let level = if self.client.contains_key("debug") { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info };
+        config.set_log_level(level);
         config
     }
 
@@ -177,19 +185,30 @@ impl KafkaOptions {
         let mut config = self.common();
         config.set("group.id", group).set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
         config.set("isolation.level", "read_committed").set("allow.auto.create.topics", "false");
+        config.set("fetch.wait.max.ms", FETCH_WAIT_MS);
         config.set("queued.max.messages.kbytes", fetched_kib_max).set("fetch.max.bytes", "8388608");
         config
     }
 
     /// A member of a group: static, so that a restart moves nothing, and cooperative, so that others go on meanwhile.
-    pub(crate) fn member(&self, group: &str, member: &str, session_timeout: Duration) -> ClientConfig {
-        let session = session_timeout.clamp(SESSION_TIMEOUT.0, SESSION_TIMEOUT.1).as_millis().to_string();
-        let mut config = self.consumer(group, FETCHED_KIB_MAX);
-        config.set("group.instance.id", member).set("partition.assignment.strategy", "cooperative-sticky");
-        config.set("session.timeout.ms", &session).set("max.poll.interval.ms", &session);
+    pub(crate) fn member(&self, of: &GroupConfig) -> ClientConfig {
+        let session = of.session_timeout.clamp(SESSION_TIMEOUT.0, SESSION_TIMEOUT.1);
+        let poll = of.max_poll_interval.clamp(session, MAX_POLL_INTERVAL_MAX);
+        let mut config = self.consumer(&of.group, FETCHED_KIB_MAX);
+        config.set("group.instance.id", &of.member).set("partition.assignment.strategy", "cooperative-sticky");
+        config.set("session.timeout.ms", session.as_millis().to_string());
+        config.set("max.poll.interval.ms", poll.as_millis().to_string());
         config.set("heartbeat.interval.ms", HEARTBEAT_MS);
         // Positions are given with each assignment; this is for those that retention has overtaken.
         config.set("auto.offset.reset", "earliest");
+        config
+    }
+
+    /// A member of a group that has no name and does not stay.
+    pub(crate) fn visitor(&self, group: &str) -> ClientConfig {
+        let mut config = self.consumer(group, FOLLOWED_KIB_MAX);
+        config.set("partition.assignment.strategy", "cooperative-sticky").set("heartbeat.interval.ms", HEARTBEAT_MS);
+        config.set("session.timeout.ms", SESSION_TIMEOUT.0.as_millis().to_string());
         config
     }
 

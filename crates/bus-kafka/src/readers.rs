@@ -86,9 +86,9 @@ impl Drop for Lane {
 }
 
 impl Readers {
-    /// `first` is there anyway: it is the client that asks.
-    pub fn new(options: KafkaOptions, asker: Arc<Asker>, first: Arc<Lane>) -> Self {
-        let state = State { lanes: vec![first], idle: Vec::new() };
+    /// Opens no client yet.
+    pub fn new(options: KafkaOptions, asker: Arc<Asker>) -> Self {
+        let state = State { lanes: Vec::new(), idle: Vec::new() };
         Self { options, asker, state: Mutex::new(state), freed: Notify::new() }
     }
 

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
+mod bounds;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod embedded;
@@ -19,6 +20,7 @@ mod error;
 mod partition;
 pub mod repeats;
 
+pub use bounds::bounds;
 pub use error::{AdminError, AppendError, ConsumeError, ReadError, TransactError, Unacknowledged};
 pub use partition::partition_of;
 
@@ -132,10 +134,16 @@ pub struct GroupConfig {
     pub topics: Vec<Topic>,
     /// Where a partition without a committed offset starts.
     pub start: Start,
-    /// A member that does not poll for this long loses its partitions and is fenced; others get them then, or (Kafka)
-    /// after as long again. Kafka's brokers take 6 s to 30 min: what is outside counts as the nearest.
+    /// A member whose process is not heard of for this long loses its partitions and is fenced. Kafka's brokers take 6 s
+    /// to 30 min: what is outside counts as the nearest.
     pub session_timeout: Duration,
+    /// A member that does not poll for this long counts as stuck, loses its partitions and is fenced; others get them
+    /// then, or (Kafka) when `session_timeout` has passed as well. At least `session_timeout`.
+    pub max_poll_interval: Duration,
 }
+
+/// [`GroupConfig::max_poll_interval`] of a member that reads much back when it gets a partition: Kafka's own default.
+pub const MAX_POLL_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Where to start without a committed offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,11 +7,14 @@ use std::time::Duration;
 use drover_types::limits::REPEAT_WINDOW_MS;
 use drover_types::repeat::RepeatWindow;
 use drover_types::{InvalidTelemetry, Telemetry};
+use futures::future::try_join_all;
 
 use crate::{Bus, Offset, Position, ReadError, Stored, TopicPartition};
 
 /// Bytes of one read.
 const READ_BYTES: usize = 1024 * 1024;
+/// Windows that are read back at a time.
+const AT_ONCE: usize = 8;
 /// Records at the end whose times are looked at: the earliest counts, since clocks of nodes differ.
 const NEWEST_RECORDS: Offset = 100;
 
@@ -20,6 +23,15 @@ pub fn telemetry(stored: &Stored) -> Result<Telemetry, InvalidTelemetry> {
     let record = &stored.record;
     let headers = record.headers.iter().map(|h| (h.name.as_ref(), h.value.as_ref()));
     Telemetry::from_parts(record.value.clone().unwrap_or_default(), headers)
+}
+
+/// As [`window_before`], of several partitions side by side: in the order of `positions`.
+pub async fn windows_before(bus: &dyn Bus, positions: &[Position]) -> Result<Vec<RepeatWindow>, ReadError> {
+    let mut windows = Vec::with_capacity(positions.len());
+    for some in positions.chunks(AT_ONCE) {
+        windows.extend(try_join_all(some.iter().map(|position| window_before(bus, position))).await?);
+    }
+    Ok(windows)
 }
 
 /// The repeat window as the records before `position` leave it; one that cannot be read leaves no trace in it. Where

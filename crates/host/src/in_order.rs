@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use drover_bus::{Bus, ConsumeError, Consumer, GroupConfig, Polled, Position, Start, Stored, TopicPartition};
+use drover_bus::{
+    Bus, ConsumeError, Consumer, GroupConfig, MAX_POLL_INTERVAL, Polled, Position, Start, Stored, TopicPartition,
+};
 use futures::future::join_all;
 use tokio::time::Instant;
 
@@ -71,6 +73,7 @@ impl InOrder {
             topics: vec![self.topic.into()],
             start: Start::Earliest,
             session_timeout: SESSION_TIMEOUT,
+            max_poll_interval: MAX_POLL_INTERVAL,
         };
         let mut consumer = self.bus.join(config).await?;
         loop {

@@ -104,6 +104,11 @@ impl Network {
         names
     }
 
+    /// Whether this service is in other processes.
+    pub fn is_remote(&self, service: &str) -> bool {
+        self.0.remote.contains_key(service)
+    }
+
     /// Adds the metrics of calls to other processes.
     pub fn register(&self, metrics: &Metrics) {
         self.0.tally.register(metrics);

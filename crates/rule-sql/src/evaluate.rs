@@ -21,6 +21,10 @@ pub(crate) fn undefined<'m>() -> Answer<'m> {
     Ok(Held::Made(Value::Undefined))
 }
 
+pub(crate) fn made(value: impl Into<Value<'static>>) -> Answer<'static> {
+    Ok(Held::Made(value.into()))
+}
+
 /// Where names are looked up.
 #[derive(Clone, Copy)]
 pub(crate) struct Scope<'v, 'm, 'p> {

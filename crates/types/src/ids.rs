@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Random;
 use crate::limits::ID_BYTES_MAX;
 
 /// The tenant of whoever names none.
@@ -142,6 +143,13 @@ impl RecordId {
         id[6] = (id[6] & 0x0f) | 0x70;
         id[8] = (id[8] & 0x3f) | 0x80;
         Self(id)
+    }
+
+    /// A new id of this time.
+    pub fn new(now_ms: u64, random: &dyn Random) -> Self {
+        let mut bytes = [0; 10];
+        random.fill(&mut bytes);
+        Self::at(now_ms, bytes)
     }
 
     /// The id of what `rule`'s action number `action` made of the record `self`: the same whenever it is computed

@@ -2,9 +2,11 @@
 //!
 //! Innermost layer: depends on nothing of ours, does no I/O, knows neither async nor the system clock.
 
+mod api_token;
 mod clock;
 mod error;
 mod ids;
+mod internal;
 pub mod limits;
 pub mod object;
 mod qos;
@@ -14,9 +16,11 @@ pub mod shadow;
 mod telemetry;
 mod topic;
 
+pub use api_token::{API_TOKEN_PREFIX, api_token_tenant};
 pub use clock::{Clock, FixedClock};
 pub use error::{ApiError, ErrorCode, in_range};
 pub use ids::{ClientId, DEFAULT_TENANT, DeviceId, DeviceKey, InvalidId, RecordId, TenantId};
+pub use internal::{EVENTS_TOPIC, NODES_TOPIC, PRESENCE_TOPIC, REGISTRY_CHANGES_TOPIC};
 pub use qos::Qos;
 pub use random::Random;
 pub use telemetry::{Fingerprint, InvalidTelemetry, TELEMETRY_TOPIC, Telemetry, TraceParent, fingerprint, header};

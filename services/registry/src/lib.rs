@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use drover_bus::{AdminError, Bus, TopicPartition};
+use drover_bus::{AdminError, Bus, bounds};
 use drover_host::{Ports, Service, Shutdown, grpc};
 use drover_proto::registry::v1::api_tokens_server::ApiTokensServer;
 use drover_proto::registry::v1::registry_server::RegistryServer;
@@ -128,17 +128,13 @@ async fn refuse_lost_store(config: &StoreConfig, store: &Path, bus: &dyn Bus) ->
     if store.exists() {
         return Ok(());
     }
-    let topics = bus.topics().await?;
-    let partitions = topics.iter().find(|topic| &*topic.topic == CHANGES_TOPIC).map_or(0, |topic| topic.partitions);
-    for partition in 0..partitions {
-        let told = bus.bounds(&TopicPartition::new(CHANGES_TOPIC, partition)).await?.end > 0;
-        anyhow::ensure!(
-            !told,
-            "the registry's store {} is gone, and the log tells of objects it held; restore it from a backup, \
-             start elsewhere (--data DIR), or make it, empty, to go on without them",
-            store.display()
-        );
-    }
+    let told = bounds(bus, CHANGES_TOPIC).await?.into_iter().flatten().any(|(_, bounds)| bounds.end > 0);
+    anyhow::ensure!(
+        !told,
+        "the registry's store {} is gone, and the log tells of objects it held; restore it from a backup, \
+         start elsewhere (--data DIR), or make it, empty, to go on without them",
+        store.display()
+    );
     Ok(())
 }
 

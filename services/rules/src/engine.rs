@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use drover_bus::{
-    AppendError, Bus, ConsumeError, Consumer, GroupConfig, Polled, Position, ReadError, Stalled, Start, Stored,
-    TopicPartition, TransactError, Transaction, Transactor, repeats,
+    AppendError, Bus, ConsumeError, Consumer, GroupConfig, MAX_POLL_INTERVAL, Polled, Position, ReadError, Stalled, Start,
+    Stored, TopicPartition, TransactError, Transaction, Transactor, repeats,
 };
 use drover_host::{Backoff, Ready, Shutdown};
 use drover_types::TELEMETRY_TOPIC;
@@ -111,6 +111,7 @@ impl Engine {
             topics: vec![TELEMETRY_TOPIC.into()],
             start: Start::Earliest,
             session_timeout: SESSION_TIMEOUT,
+            max_poll_interval: MAX_POLL_INTERVAL,
         };
         // The transactor first: it ends what an earlier process of this name left open.
         let transactor = self.bus.transactor(&format!("{GROUP}.{}", self.member)).await?;
@@ -120,12 +121,12 @@ impl Engine {
         Ok(Session { engine: self, consumer, transactor, windows, batch, committed_at, stalled })
     }
 
-    /// The repeat window as the records before `position` leave it.
-    async fn window_before(&self, position: &Position) -> Result<RepeatWindow, Interrupted> {
+    /// The repeat windows as the records before each position leave them.
+    async fn windows_before(&self, positions: &[Position]) -> Result<Vec<RepeatWindow>, Interrupted> {
         if self.faults.no_repeat_window {
-            return Ok(RepeatWindow::default());
+            return Ok(positions.iter().map(|_| RepeatWindow::default()).collect());
         }
-        Ok(repeats::window_before(&*self.bus, position).await?)
+        Ok(repeats::windows_before(&*self.bus, positions).await?)
     }
 }
 
@@ -168,15 +169,10 @@ impl Session<'_> {
     }
 
     async fn assigned(&mut self, positions: &[Position]) -> Result<(), Interrupted> {
-        for position in positions {
-            let window = self.engine.window_before(position).await?;
-            tracing::info!(
-                partition = position.at.partition,
-                offset = position.offset,
-                seen = window.len(),
-                "assigned"
-            );
-            self.windows.insert(position.at.clone(), window);
+        let windows = self.engine.windows_before(positions).await?;
+        for (Position { at, offset }, window) in positions.iter().zip(windows) {
+            tracing::info!(at.partition, offset, seen = window.len(), "assigned");
+            self.windows.insert(at.clone(), window);
         }
         Ok(())
     }
@@ -257,19 +253,19 @@ impl Session<'_> {
     async fn restore(&mut self) -> Result<(), Interrupted> {
         self.batch = Batch::default();
         let committed = self.engine.bus.committed(GROUP, TELEMETRY_TOPIC).await?;
-        let held: Vec<TopicPartition> = self.windows.keys().cloned().collect();
-        for at in held {
-            let offset = match committed.iter().find(|position| position.at == at) {
+        let mut positions = Vec::new();
+        for at in self.windows.keys() {
+            let offset = match committed.iter().find(|position| position.at == *at) {
                 Some(position) => position.offset,
-                None => self.engine.bus.bounds(&at).await?.earliest,
+                None => self.engine.bus.bounds(at).await?.earliest,
             };
-            let position = Position { at: at.clone(), offset };
-            let window = self.engine.window_before(&position).await?;
-            self.windows.insert(at, window);
-            // A partition that left meanwhile cannot be moved; its loss comes with the next poll.
-            if let Err(error) = self.consumer.seek(position).await {
-                tracing::debug!(%error, "partition not moved");
-            }
+            positions.push(Position { at: at.clone(), offset });
+        }
+        let windows = self.engine.windows_before(&positions).await?;
+        for (position, window) in positions.into_iter().zip(windows) {
+            self.windows.insert(position.at.clone(), window);
+            // Where it cannot go back, it would leave out what was dropped: then the session begins anew.
+            self.consumer.seek(position).await?;
         }
         Ok(())
     }

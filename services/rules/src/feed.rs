@@ -19,8 +19,8 @@ use tokio::time::Instant;
 use crate::domain::{Board, Condition, Definition, RuleKey, RuleSet};
 use crate::topics;
 
-/// The registry's feed: key `kind/tenant/name`, value a `Change`.
-pub const CHANGES_TOPIC: &str = "drover.registry.changes";
+pub use drover_types::REGISTRY_CHANGES_TOPIC as CHANGES_TOPIC;
+
 /// Bytes of one read.
 const READ_BYTES: usize = 1024 * 1024;
 /// Longest wait for a change before asking again.
@@ -129,13 +129,8 @@ impl Feed {
     /// Reads every partition up to its present end.
     async fn load(&self) -> Result<Vec<(TopicPartition, Offset)>, ReadError> {
         let until = Instant::now() + LOAD_PATIENCE;
-        let unavailable = |error: drover_bus::AdminError| ReadError::Unavailable { reason: error.to_string() };
-        let topics = self.bus.topics().await.map_err(unavailable)?;
-        let partitions = topics.iter().find(|config| &*config.topic == CHANGES_TOPIC).map_or(0, |c| c.partitions);
         let mut positions = Vec::new();
-        for partition in 0..partitions {
-            let at = TopicPartition::new(CHANGES_TOPIC, partition);
-            let bounds = self.bus.bounds(&at).await?;
+        for (at, bounds) in drover_bus::bounds(&*self.bus, CHANGES_TOPIC).await?.unwrap_or_default() {
             let mut next = bounds.earliest;
             while next < bounds.end {
                 let records = self.bus.read(&at, next, READ_BYTES, Duration::ZERO).await?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_bus::{Bus, ReadError, TopicPartition};
+use drover_bus::{Bus, ReadError};
 use drover_host::Shutdown;
 use drover_types::TELEMETRY_TOPIC;
 
@@ -31,15 +31,11 @@ pub async fn watch(bus: Arc<dyn Bus>, telemetry: Telemetry, shutdown: Shutdown) 
 
 /// Records of the telemetry topic behind the group's committed offsets.
 pub async fn records(bus: &dyn Bus) -> Result<u64, ReadError> {
-    let unavailable = |error: drover_bus::AdminError| ReadError::Unavailable { reason: error.to_string() };
-    let topics = bus.topics().await.map_err(unavailable)?;
-    let partitions = topics.iter().find(|config| &*config.topic == TELEMETRY_TOPIC).map_or(0, |c| c.partitions);
+    let partitions = drover_bus::bounds(bus, TELEMETRY_TOPIC).await?.unwrap_or_default();
     let committed = bus.committed(GROUP, TELEMETRY_TOPIC).await?;
-    let mut lag = 0;
-    for partition in 0..partitions {
-        let bounds = bus.bounds(&TopicPartition::new(TELEMETRY_TOPIC, partition)).await?;
-        let next = committed.iter().find(|position| position.at.partition == partition).map_or(0, |p| p.offset);
-        lag += bounds.end.saturating_sub(next.max(bounds.earliest));
-    }
-    Ok(lag)
+    let behind = partitions.iter().map(|(at, bounds)| {
+        let next = committed.iter().find(|position| position.at == *at).map_or(0, |p| p.offset);
+        bounds.end.saturating_sub(next.max(bounds.earliest))
+    });
+    Ok(behind.sum())
 }

@@ -8,11 +8,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use drover_bus::{Bus, Stored};
 use drover_host::{CarryOut, InOrder, Shutdown};
-use drover_types::{Clock, DeviceId, DeviceKey, TenantId};
+use drover_types::{Clock, DeviceId, DeviceKey, REGISTRY_CHANGES_TOPIC, TenantId};
 
 use crate::domain::forget_request;
 use crate::telemetry::Telemetry;
-use crate::topics::REGISTRY_CHANGES_TOPIC;
 
 /// Consumer group of this loop.
 const DELETIONS_GROUP: &str = "drover.shadow.deletions";

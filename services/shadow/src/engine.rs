@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drover_bus::{
-    Bus, ConsumeError, Consumer, GroupConfig, Offset, Partition, Polled, Position, ReadError, Start, Stored,
-    TopicPartition, TransactError, Transaction, Transactor,
+    Bus, ConsumeError, Consumer, GroupConfig, MAX_POLL_INTERVAL, Offset, Partition, Polled, Position, ReadError, Start,
+    Stored, TopicPartition, TransactError, Transaction, Transactor,
 };
 use drover_host::{Backoff, Ready, Shutdown};
 use drover_proto::shadow::v1::Delivery;
@@ -123,6 +123,7 @@ impl Engine {
             topics: vec![SHADOW_REQUESTS_TOPIC.into()],
             start: Start::Earliest,
             session_timeout: SESSION_TIMEOUT,
+            max_poll_interval: MAX_POLL_INTERVAL,
         };
         // The transactor first: it ends what an earlier process of this name left open.
         let transactor = self.bus.transactor(&format!("{GROUP}.{}", self.member)).await?;
@@ -148,6 +149,19 @@ impl Engine {
         Ok(())
     }
 
+    /// What a partition needs whose next request is at `position`.
+    async fn restored(&self, position: &Position) -> Result<Owned, Interrupted> {
+        let Self { bus, store, telemetry, faults, .. } = self;
+        let partition = position.at.partition;
+        let next = match faults.no_restore {
+            true => 0,
+            false => restore::view(&**bus, &**store, partition, telemetry).await?,
+        };
+        let repeats = restore::repeats(&**bus, position).await?;
+        tracing::info!(partition, offset = position.offset, seen = repeats.len(), "assigned");
+        Ok(Owned { repeats, next })
+    }
+
     /// The answer that stands at `offset` of the replies.
     async fn answer_at(&self, partition: Partition, offset: Offset) -> Result<Option<Delivery>, ReadError> {
         let at = TopicPartition::new(REPLIES_TOPIC, partition);
@@ -170,9 +184,8 @@ impl Session<'_> {
             };
             match polled {
                 Polled::Assigned(positions) => {
-                    for position in positions {
-                        self.assigned(&position).await?;
-                    }
+                    let owned = try_join_all(positions.iter().map(|position| self.engine.restored(position))).await?;
+                    self.owned.extend(positions.iter().map(|position| position.at.partition).zip(owned));
                 }
                 // Whatever was done is committed: nothing is in hand between two polls.
                 Polled::Revoked(partitions) => partitions.iter().for_each(|at| drop(self.owned.remove(&at.partition))),
@@ -185,19 +198,6 @@ impl Session<'_> {
             // Only now: what came with a partition has been read back, so the store answers.
             self.engine.ready.ready();
         }
-    }
-
-    async fn assigned(&mut self, position: &Position) -> Result<(), Interrupted> {
-        let Engine { bus, store, telemetry, faults, .. } = self.engine;
-        let partition = position.at.partition;
-        let next = match faults.no_restore {
-            true => 0,
-            false => restore::view(&**bus, &**store, partition, telemetry).await?,
-        };
-        let repeats = restore::repeats(&**bus, position).await?;
-        tracing::info!(partition, offset = position.offset, seen = repeats.len(), "assigned");
-        self.owned.insert(partition, Owned { repeats, next });
-        Ok(())
     }
 
     async fn carry_out(&mut self, records: Vec<Stored>) -> Result<(), Interrupted> {

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drover_bus::{
-    Bus, ConsumeError, Consumer, GroupConfig, Polled, Position, ReadError, Start, Stored, TopicPartition, repeats,
+    Bus, ConsumeError, Consumer, GroupConfig, MAX_POLL_INTERVAL, Polled, Position, ReadError, Start, Stored,
+    TopicPartition, repeats,
 };
 use drover_host::{Backoff, Ready, Shutdown};
 use drover_types::TELEMETRY_TOPIC;
@@ -90,6 +91,7 @@ impl Ingest {
             topics: vec![TELEMETRY_TOPIC.into()],
             start: Start::Earliest,
             session_timeout: SESSION_TIMEOUT,
+            max_poll_interval: MAX_POLL_INTERVAL,
         };
         let consumer = self.bus.join(config).await?;
         let (windows, batch) = (HashMap::new(), Batch::default());
@@ -123,11 +125,10 @@ impl Session<'_> {
     }
 
     async fn assigned(&mut self, positions: &[Position]) -> Result<(), Interrupted> {
-        for position in positions {
-            let window = repeats::window_before(&*self.ingest.bus, position).await?;
-            let (partition, offset) = (position.at.partition, position.offset);
-            tracing::info!(partition, offset, seen = window.len(), "assigned");
-            self.windows.insert(position.at.clone(), window);
+        let windows = repeats::windows_before(&*self.ingest.bus, positions).await?;
+        for (Position { at, offset }, window) in positions.iter().zip(windows) {
+            tracing::info!(at.partition, offset, seen = window.len(), "assigned");
+            self.windows.insert(at.clone(), window);
         }
         Ok(())
     }

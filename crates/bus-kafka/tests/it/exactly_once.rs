@@ -60,6 +60,7 @@ impl Copier {
             topics: vec![self.input.clone()],
             start: Start::Earliest,
             session_timeout: Duration::from_secs(6),
+            max_poll_interval: Duration::from_secs(6),
         };
         let Ok(mut consumer) = self.bus.join(config).await else { return };
         while self.step(&mut *consumer, &mut *transactor).await {}

@@ -91,9 +91,30 @@ pub async fn a_member_that_comes_back_gets_its_partitions(f: &Fixture) {
     assert_eq!(b.held, of_b, "the others keep theirs");
 }
 
+pub async fn a_member_that_ends_while_it_gives_up_leaves_nothing_behind(f: &Fixture) {
+    let topic = f.topic("giving-up", 4).await;
+    let mut a = f.join(f.member("g", "a", &[&topic])).await;
+    a.hold(4).await;
+    let mut b = f.join(f.member("g", "b", &[&topic])).await;
+    within(async {
+        while !matches!(a.consumer.poll(10, MOMENT).await.expect("polls"), Polled::Revoked(_)) {
+            b.poll(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    drop(a);
+    let mut a = f.join(f.member("g", "a", &[&topic])).await;
+    settle(&mut [&mut a, &mut b], &[2, 2]).await;
+}
+
 pub async fn a_silent_member_is_fenced(f: &Fixture) {
     let topic = f.topic("silent", 2).await;
-    let short = |member| GroupConfig { session_timeout: Duration::from_secs(6), ..f.member("g", member, &[&topic]) };
+    let six = Duration::from_secs(6);
+    let short = |member| GroupConfig {
+        session_timeout: six,
+        max_poll_interval: six,
+        ..f.member("g", member, &[&topic])
+    };
     f.put(&topic, 0, "x").await;
     let mut silent = f.join(short("silent")).await;
     silent.hold(2).await;

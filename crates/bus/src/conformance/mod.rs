@@ -73,6 +73,7 @@ macro_rules! conformance_suite {
             groups::a_group_resumes_where_it_committed
             groups::a_group_starts_at_the_end_if_told_so
             groups::a_member_that_comes_back_gets_its_partitions
+            groups::a_member_that_ends_while_it_gives_up_leaves_nothing_behind
             groups::a_silent_member_is_fenced
             groups::commits_for_partitions_of_others_are_fenced
             groups::revoked_partitions_can_be_committed_until_the_next_poll
@@ -160,6 +161,7 @@ impl Fixture {
             topics: topics.iter().map(|topic| (*topic).clone()).collect(),
             start: Start::Earliest,
             session_timeout: Duration::from_secs(20),
+            max_poll_interval: Duration::from_secs(20),
         }
     }
 

@@ -39,7 +39,12 @@ pub async fn a_refused_transaction_shows_nothing(f: &Fixture) {
 pub async fn a_rebalance_aborts_the_transaction(f: &Fixture) {
     let (input, output) = (f.topic("in", 1).await, f.topic("out", 1).await);
     f.put(&input, 0, "a").await;
-    let short = |member| GroupConfig { session_timeout: Duration::from_secs(6), ..f.member("g", member, &[&input]) };
+    let six = Duration::from_secs(6);
+    let short = |member| GroupConfig {
+        session_timeout: six,
+        max_poll_interval: six,
+        ..f.member("g", member, &[&input])
+    };
     let mut lost = f.join(short("lost")).await;
     lost.receive(1).await;
     let offsets = Some((lost.consumer.membership(), lost.next()));

@@ -34,6 +34,7 @@ struct Member {
     generation: u64,
     topics: Vec<Topic>,
     session_timeout: Duration,
+    max_poll_interval: Duration,
     seen: Instant,
     polling: bool,
     /// Its own until it gives them up.
@@ -74,6 +75,7 @@ impl Groups {
             generation: self.generation,
             topics: config.topics.clone(),
             session_timeout: config.session_timeout,
+            max_poll_interval: config.max_poll_interval,
             seen: now,
             polling: false,
             held: BTreeSet::new(),
@@ -171,7 +173,7 @@ impl Groups {
     /// When the first member that is not polling will have been silent for too long.
     pub fn next_expiry(&self, group: &str) -> Option<Instant> {
         let members = self.groups.get(group)?.members.values();
-        members.filter(|m| !m.polling).map(|m| m.seen + m.session_timeout).min()
+        members.filter(|m| !m.polling).map(|m| m.seen + m.max_poll_interval).min()
     }
 
     /// Checks that the member may commit for these partitions and keeps them from moving until [`Self::end_commit`].
@@ -205,7 +207,7 @@ impl Groups {
     fn expire(&mut self, group: &str, now: Instant, counts: Counts<'_>) {
         let Some(group) = self.groups.get_mut(group) else { return };
         let before = group.members.len();
-        group.members.retain(|_, m| m.polling || now < m.seen + m.session_timeout);
+        group.members.retain(|_, m| m.polling || now < m.seen + m.max_poll_interval);
         if group.members.len() < before {
             group.rebalance(now, counts);
         }

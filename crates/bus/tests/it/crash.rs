@@ -48,6 +48,7 @@ fn group() -> GroupConfig {
         topics: vec!["plain".into()],
         start: Start::Earliest,
         session_timeout: Duration::from_secs(60),
+        max_poll_interval: Duration::from_secs(60),
     }
 }
 

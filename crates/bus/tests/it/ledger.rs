@@ -95,6 +95,7 @@ impl Work {
             topics: vec!["in".into()],
             start: Start::Earliest,
             session_timeout: Duration::from_secs(600),
+            max_poll_interval: Duration::from_secs(600),
         };
         let mut consumer = bus.join(config).await.expect("joins");
         let polled = consumer.poll(1, PATIENCE).await.expect("polls");

@@ -71,6 +71,7 @@ async fn join(bus: &EmbeddedBus) -> (Box<dyn Consumer>, Vec<Position>) {
         topics: vec!["t".into()],
         start: Start::Earliest,
         session_timeout: Duration::from_secs(60),
+        max_poll_interval: Duration::from_secs(60),
     };
     let mut consumer = bus.join(config).await.expect("joins");
     match consumer.poll(100, PATIENCE).await.expect("polls") {

@@ -7,7 +7,7 @@ use sha2::Digest;
 
 use super::Call;
 use crate::error::EvalError;
-use crate::evaluate::{Answer, undefined};
+use crate::evaluate::{Answer, made, undefined};
 use crate::json;
 use crate::value::{Held, Value};
 
@@ -19,10 +19,6 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
-
-fn made(value: impl Into<Value<'static>>) -> Answer<'static> {
-    Ok(Held::Made(value.into()))
-}
 
 /// `encode(value, 'base64')`: of a value's text form; of `*`, the payload's bytes.
 pub(super) fn encode<'m>(call: &Call<'_, 'm, '_>) -> Answer<'m> {

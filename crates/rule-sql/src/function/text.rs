@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::Call;
-use crate::evaluate::{Answer, undefined};
+use crate::evaluate::{Answer, made, undefined};
 use crate::number::Number;
 use crate::operator::within_limit;
 use crate::pattern::Pattern;
@@ -15,10 +15,6 @@ const PADDING_MAX: i128 = 1_000;
 const ASCII_MAX: i128 = 127;
 
 type Arguments<'s, 'm> = &'s [Held<'m>];
-
-fn made(value: impl Into<Value<'static>>) -> Answer<'static> {
-    Ok(Held::Made(value.into()))
-}
 
 fn int(number: usize) -> Value<'static> {
     Value::Number(Number::Int(number as i128))

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use drover_types::DEFAULT_TENANT;
+use drover_types::{DEFAULT_TENANT, api_token_tenant};
 
 use super::client::{Client, ClientError};
 use super::output::Format;
@@ -51,8 +51,7 @@ impl Connection {
 
 /// The tenant that a token is good for: an API token, `drt_TENANT.NAME.SECRET`, names it; the administrator's does not.
 fn tenant_of(token: &str) -> &str {
-    let named = token.strip_prefix("drt_").and_then(|text| text.split_once('.'));
-    named.map_or(DEFAULT_TENANT, |(tenant, _)| tenant)
+    api_token_tenant(token).map_or(DEFAULT_TENANT, |(tenant, _)| tenant)
 }
 
 #[cfg(test)]

@@ -33,16 +33,18 @@ pub fn read<S: Kind>(file: &Path) -> Result<Vec<Declared<S>>, ManifestError> {
 }
 
 fn contents(file: &Path, name: &str) -> Result<String, ManifestError> {
+    let text = text(file, FILE_BYTES_MAX).map_err(|reason| ManifestError::Read { file: name.to_owned(), reason })?;
+    text.ok_or_else(|| ManifestError::TooLarge { file: name.to_owned() })
+}
+
+/// What is in a file, or comes by standard input where it is `-`; `None`: more than `bytes_max`.
+pub fn text(file: &Path, bytes_max: u64) -> std::io::Result<Option<String>> {
     let mut text = String::new();
-    let read = match file == Path::new("-") {
-        true => std::io::stdin().take(FILE_BYTES_MAX + 1).read_to_string(&mut text),
-        false => std::fs::File::open(file).and_then(|f| f.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)),
+    let bytes = match file == Path::new("-") {
+        true => std::io::stdin().take(bytes_max + 1).read_to_string(&mut text)?,
+        false => std::fs::File::open(file)?.take(bytes_max + 1).read_to_string(&mut text)?,
     };
-    let bytes = read.map_err(|reason| ManifestError::Read { file: name.to_owned(), reason })?;
-    if bytes as u64 > FILE_BYTES_MAX {
-        return Err(ManifestError::TooLarge { file: name.to_owned() });
-    }
-    Ok(text)
+    Ok((bytes as u64 <= bytes_max).then_some(text))
 }
 
 fn objects<S: Kind>(file: &str, text: &str) -> Result<Vec<Declared<S>>, ManifestError> {

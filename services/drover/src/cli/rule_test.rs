@@ -84,11 +84,14 @@ fn because(rule: &CompiledRule, message: &Message<'_>) -> Vec<Value> {
     }
 }
 
-/// An action as declared, each of its texts a template.
+/// The texts of actions that are templates, as JSON pointers.
+const TEMPLATES: [&str; 2] = ["/kafka/key", "/republish/topic"];
+
+/// An action as declared, and its templates.
 struct Planned {
     declared: Value,
-    /// By JSON pointer; only the texts in which something is to be put.
-    templates: Vec<(String, Template)>,
+    /// By JSON pointer.
+    templates: Vec<(&'static str, Template)>,
     /// Whether the device is the key unless the rule names one.
     keyed_by_device: bool,
 }
@@ -97,7 +100,12 @@ impl Planned {
     fn compile(action: &Action, field: &str) -> Result<Self, ApiError> {
         let declared = json!(action);
         let mut templates = Vec::new();
-        collect(&declared, String::new(), field, &mut templates)?;
+        for pointer in TEMPLATES {
+            let Some(text) = declared.pointer(pointer).and_then(Value::as_str) else { continue };
+            let template = Template::compile(text);
+            templates
+                .push((pointer, template.map_err(|e| e.in_field(format!("{field}{}", pointer.replace('/', "."))))?));
+        }
         let keyed_by_device = action.kafka.as_ref().is_some_and(|kafka| kafka.key.is_none());
         Ok(Self { declared, templates, keyed_by_device })
     }
@@ -117,31 +125,6 @@ impl Planned {
         }
         json!({"action": action, "value": row.to_string()})
     }
-}
-
-fn collect(json: &Value, pointer: String, field: &str, found: &mut Vec<(String, Template)>) -> Result<(), ApiError> {
-    match json {
-        Value::String(text) if text.contains("${") => {
-            let template = Template::compile(text);
-            found.push((
-                pointer.clone(),
-                template.map_err(|e| e.in_field(format!("{field}{}", pointer.replace('/', "."))))?,
-            ));
-        }
-        Value::Object(members) => {
-            for (name, value) in members {
-                let name = name.replace('~', "~0").replace('/', "~1");
-                collect(value, format!("{pointer}/{name}"), field, found)?;
-            }
-        }
-        Value::Array(elements) => {
-            for (i, value) in elements.iter().enumerate() {
-                collect(value, format!("{pointer}/{i}"), field, found)?;
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
-    Ok(())
 }
 
 /// A verdict for people.

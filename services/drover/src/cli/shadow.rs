@@ -1,6 +1,6 @@
 //! `drover shadow`: with a further word a command of the client, without one the service of this name.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::connection::Connection;
+use super::manifest;
 use super::output::{Column, plain, table};
 use crate::services::ServiceArgs;
 
@@ -159,11 +160,8 @@ impl Update {
 
 /// A file of JSON.
 fn read(file: &Path) -> anyhow::Result<String> {
-    let source: Box<dyn Read> =
-        if file == Path::new("-") { Box::new(io::stdin()) } else { Box::new(std::fs::File::open(file)?) };
-    let mut text = String::new();
-    let bytes = source.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-    anyhow::ensure!(bytes as u64 <= FILE_BYTES_MAX, "is longer than {FILE_BYTES_MAX} bytes");
+    let text = manifest::text(file, FILE_BYTES_MAX)?;
+    let text = text.with_context(|| format!("is longer than {FILE_BYTES_MAX} bytes"))?;
     serde_json::from_str::<serde::de::IgnoredAny>(&text).context("is not JSON")?;
     Ok(text)
 }

@@ -82,19 +82,25 @@ fn session(api: &Api, headers: &HeaderMap) -> Option<Session> {
     api.sessions.find(console::session_secret(headers)?, api.clock.now_ms())
 }
 
+/// The tenant that a path of the REST interface is about, as it is written there, and what follows.
+fn split(path: &str) -> (&str, Option<&str>) {
+    match path.strip_prefix(routes::LONG.trim_end_matches("{tenant}")) {
+        Some(of_tenant) => match of_tenant.split_once('/') {
+            Some((tenant, rest)) => (tenant, Some(rest)),
+            None => (of_tenant, None),
+        },
+        None => (DEFAULT_TENANT, path.strip_prefix(routes::SHORT).and_then(|rest| rest.strip_prefix('/'))),
+    }
+}
+
 /// The tenant that a path of the REST interface is about, as it is written there.
 fn tenant_of(path: &str) -> &str {
-    let long = path.strip_prefix(routes::LONG.trim_end_matches("{tenant}"));
-    long.and_then(|rest| rest.split('/').next()).unwrap_or(DEFAULT_TENANT)
+    split(path).0
 }
 
 /// The collection of the REST interface that a path is in.
 fn collection(path: &str) -> Option<&str> {
-    let rest = match path.strip_prefix(routes::LONG.trim_end_matches("{tenant}")) {
-        Some(of_tenant) => of_tenant.split_once('/')?.1,
-        None => path.strip_prefix(routes::SHORT)?.strip_prefix('/')?,
-    };
-    rest.split('/').next()
+    split(path).1?.split('/').next()
 }
 
 fn deed(method: &Method, path: &str) -> Deed {

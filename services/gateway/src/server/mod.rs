@@ -99,9 +99,7 @@ impl Api {
 
     /// The id of a new request, by which it is recognised if it has to be made again.
     fn new_id(&self) -> RecordId {
-        let mut random = [0; 10];
-        self.random.fill(&mut random);
-        RecordId::at(self.clock.now_ms(), random)
+        RecordId::new(self.clock.now_ms(), &*self.random)
     }
 }
 

@@ -12,14 +12,12 @@ use drover_proto::Field;
 use drover_proto::registry::v1::VerifyApiTokenRequest;
 use drover_proto::registry::v1::api_tokens_client::ApiTokensClient;
 use drover_proto::types::v1 as wire;
-use drover_types::{ApiError, ErrorCode, TenantId};
+use drover_types::{API_TOKEN_PREFIX, ApiError, ErrorCode, TenantId};
 use tokio::time::Instant;
 
 use super::backend::Backend;
 use crate::domain::caller::{Caller, Role};
 
-/// First characters of every API token.
-const PREFIX: &str = "drt_";
 /// How long an answer of the registry is used. With [`ASK_AGAIN`], and an answer on its way, well below a second.
 const KEPT_FOR: Duration = Duration::from_millis(300);
 /// How often the holder of something that lasts is verified again.
@@ -52,7 +50,7 @@ impl Verifier {
         if self.administrator.authorizes(authorization) {
             return Ok(Caller::Administrator);
         }
-        let token = bearer(authorization).filter(|token| token.starts_with(PREFIX)).ok_or_else(|| {
+        let token = bearer(authorization).filter(|token| token.starts_with(API_TOKEN_PREFIX)).ok_or_else(|| {
             let message = "the header Authorization is not `Bearer TOKEN` of a token in force";
             ApiError::new(ErrorCode::Unauthenticated, message)
         })?;

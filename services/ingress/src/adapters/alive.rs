@@ -8,18 +8,16 @@ use std::time::Duration;
 use drover_bus::{Bus, Outgoing, Record};
 use drover_host::Network;
 use drover_proto::ingress::v1::NodeAlive;
-use drover_types::Clock;
+use drover_types::{Clock, NODES_TOPIC};
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 
-/// Topic of nodes that are there; the registry makes it.
-const NODES_TOPIC: &str = "drover.nodes";
 /// Between two words of life; a third of the lease.
 const BEAT: Duration = Duration::from_secs(1);
 
 /// Whether somebody wants to hear it.
 pub fn is_awaited(network: &Network) -> bool {
-    network.remote_services().iter().any(|name| name == "registry")
+    network.is_remote("registry")
 }
 
 /// Tells until `stop`. One record at a time: while the log hangs, none gathers.

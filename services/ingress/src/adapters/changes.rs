@@ -12,18 +12,15 @@ use drover_bus::{Offset, ReadError, Stored, TopicPartition};
 use drover_proto::registry::v1::Change;
 use drover_proto::registry::v1::object::Object;
 use drover_proto::types::v1 as wire;
-use drover_types::TenantId;
+use drover_types::{REGISTRY_CHANGES_TOPIC as CHANGES_TOPIC, TenantId};
 use prost::Message as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::partitions;
 use crate::domain::node::Node;
 use crate::domain::reverify::Affected;
 use crate::domain::revocations::{Revocation, Whose};
 
-/// Topic of the feed.
-const CHANGES_TOPIC: &str = "drover.registry.changes";
 /// Longest wait of one read; each answer, even an empty one, shows that the feed is alive.
 const WAIT: Duration = Duration::from_millis(250);
 /// A feed that was not heard for this long may hide a revocation (P5).
@@ -78,10 +75,10 @@ pub async fn follow(node: Arc<Node>, fresh: Arc<Freshness>, stop: CancellationTo
 /// Reads all partitions in turn until one fails; why.
 async fn follow_once(node: &Node, fresh: &Freshness, feed: &mut Vec<(TopicPartition, Offset)>) -> String {
     if feed.is_empty() {
-        match partitions::bounds(&*node.bus, CHANGES_TOPIC).await {
+        match drover_bus::bounds(&*node.bus, CHANGES_TOPIC).await {
             Ok(Some(found)) => feed.extend(found.into_iter().map(|(at, bounds)| (at, bounds.end))),
             Ok(None) => return format!("topic {CHANGES_TOPIC} does not exist"),
-            Err(failure) => return failure,
+            Err(error) => return error.to_string(),
         }
         node.changed(&Affected::All); // who is connected already may have changed before that end
     }

@@ -13,7 +13,6 @@ use futures::future::join_all;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::partitions;
 use crate::domain::lifecycle::{self, EVENTS_TOPIC};
 use crate::domain::node::{Node, Recipient};
 
@@ -39,14 +38,14 @@ pub async fn follow(node: Arc<Node>, stop: CancellationToken) {
 async fn starts(node: &Node) -> Vec<(TopicPartition, Offset)> {
     let mut missing = false;
     loop {
-        match partitions::bounds(&*node.bus, EVENTS_TOPIC).await {
+        match drover_bus::bounds(&*node.bus, EVENTS_TOPIC).await {
             Ok(Some(found)) => {
                 let start =
                     |(at, bounds): (_, drover_bus::Bounds)| (at, if missing { bounds.earliest } else { bounds.end });
                 return found.into_iter().map(start).collect();
             }
             Ok(None) => missing = true,
-            Err(failure) => tracing::debug!(failure, "lifecycle events cannot be read"),
+            Err(error) => tracing::debug!(%error, "lifecycle events cannot be read"),
         }
         tokio::time::sleep(RETRY).await;
     }

@@ -6,6 +6,5 @@ pub mod changes;
 pub mod embedded;
 pub mod events;
 pub mod owners;
-mod partitions;
 pub mod peers;
 pub mod registry;

@@ -26,7 +26,7 @@ pub struct GrpcPeer {
 
 /// Links to all ingress nodes that `network` names, which may be this one among others; none where it names none.
 pub fn links(network: &Network, node: &str, boot: u32) -> Vec<Arc<dyn PeerLink>> {
-    if !network.remote_services().iter().any(|name| name == SERVICE) {
+    if !network.is_remote(SERVICE) {
         return Vec::new();
     }
     let link = |(_, client)| -> Arc<dyn PeerLink> {

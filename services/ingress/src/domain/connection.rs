@@ -152,8 +152,6 @@ pub struct Connection {
     heard_ms: u64,
     /// From its CONNECT until it is admitted.
     claims: Option<Box<Claims>>,
-    /// What a CONNECT that cannot be read says it is.
-    claimed: Option<Version>,
 }
 
 enum Phase {
@@ -208,7 +206,6 @@ impl Connection {
             effects: VecDeque::new(),
             heard_ms: now.monotonic_ms,
             claims: None,
-            claimed: None,
         }
     }
 
@@ -224,10 +221,7 @@ impl Connection {
                     self.packet(packet, now);
                     input.advance(bytes);
                 }
-                Err(error) => {
-                    self.claimed = claimed_version(input).filter(|_| matches!(self.phase, Phase::New));
-                    self.fail(Fault::Malformed(error));
-                }
+                Err(error) => self.malformed(error, claimed_version(input)),
             }
         }
     }
@@ -262,14 +256,6 @@ impl Connection {
     /// The next effect to carry out.
     pub fn next_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
-    }
-
-    /// Who this is, once it is known.
-    pub fn publisher(&self) -> Option<&Publisher> {
-        match &self.phase {
-            Phase::Live(live) => Some(&live.publisher),
-            Phase::New | Phase::Challenged(_) | Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed => None,
-        }
     }
 
     /// Who a client that was not admitted says it is.

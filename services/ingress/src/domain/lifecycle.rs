@@ -9,8 +9,7 @@ use serde::Deserialize;
 
 use crate::domain::message::{Message, PLATFORM, Publication, Publisher, Stamp};
 
-/// Topic of lifecycle events; the registry writes it, key = `tenant/device`, value = JSON.
-pub const EVENTS_TOPIC: &str = "drover.events";
+pub use drover_types::EVENTS_TOPIC;
 /// First levels of the topics of presence.
 const PRESENCE: &str = "$events/presence";
 

@@ -25,7 +25,7 @@ use crate::domain::presence::Reports;
 use crate::domain::retained::{self, READS_MAX};
 use crate::domain::reverify::{Affected, Reverify};
 use crate::domain::revocations::Revocation;
-use crate::domain::router::Router;
+use crate::domain::router::{Match, Router};
 use crate::domain::session::{Delivery, Dropped, Gone, Session, Wanted};
 use crate::domain::sessions::{Aftermath, Attach, AttachError, Attached, DueWill, Sessions, WillFate};
 use crate::ports::{Authenticator, Owners, RetainedStore};
@@ -46,6 +46,9 @@ pub struct Node {
     /// How long a CONNECT may wait for the ownership of its session.
     pub ownership_patience: Duration,
     pub peers: Peers,
+    pub retained: Arc<dyn RetainedStore>,
+    /// Readers of retained messages at the same time.
+    pub retained_reads: Semaphore,
     pub environment: Arc<Environment>,
     pub sessions: Sessions,
     pub reports: Reports,
@@ -55,8 +58,6 @@ pub struct Node {
     router: RwLock<Router<Arc<Session>>>,
     started: tokio::time::Instant,
     wills: Arc<Semaphore>,
-    pub retained: Arc<dyn RetainedStore>,
-    pub retained_reads: Semaphore,
     /// Wills on their way, and readers of retained messages.
     tasks: TaskTracker,
     /// Where they run: who asks for them need not run there itself.
@@ -101,6 +102,8 @@ impl Node {
             owners,
             ownership_patience,
             peers,
+            retained,
+            retained_reads: Semaphore::new(READS_MAX),
             environment: Arc::new(environment),
             sessions,
             reports: Reports::default(),
@@ -109,8 +112,6 @@ impl Node {
             router: RwLock::default(),
             started,
             wills: Arc::new(Semaphore::new(WILLS_WAITING_MAX)),
-            retained,
-            retained_reads: Semaphore::new(READS_MAX),
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
         }
@@ -124,9 +125,7 @@ impl Node {
 
     /// The receipt of a message that came at `unix_ms`.
     pub fn stamp(&self, unix_ms: u64, traceparent: Option<TraceParent>) -> Stamp {
-        let mut random = [0; 10];
-        self.random.fill(&mut random);
-        Stamp { id: RecordId::at(unix_ms, random), time_ms: unix_ms, traceparent }
+        Stamp { id: RecordId::new(unix_ms, &*self.random), time_ms: unix_ms, traceparent }
     }
 
     /// Gives an admitted client the session it has claimed, with the claim's epoch. Room for its reports is reserved.
@@ -281,19 +280,13 @@ impl Node {
     fn hand_out(&self, message: &Arc<Message>, publisher: Option<u64>, concerns: impl Fn(&Session) -> bool) -> usize {
         let telemetry = &message.telemetry;
         let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
-        let ready = |session: &Arc<Session>| session.is_ready();
+        // Of a group the one whom it concerns, if it is in it: nobody else may have the message.
+        let ready = |session: &Arc<Session>| concerns(session) && session.is_ready();
         let matches = router.matches(&telemetry.tenant, telemetry.topic.as_str(), publisher, ready);
         drop(router);
         let mut taken = 0;
         for found in matches.into_iter().filter(|found| concerns(&found.subscriber)) {
-            let delivery = Delivery {
-                message: message.clone(),
-                qos: telemetry.qos.min(found.qos),
-                retain: telemetry.retain && found.retain_as_published,
-                ids: found.ids.into(),
-                share: found.share,
-            };
-            match found.subscriber.offer(delivery) {
+            match offer(message.clone(), found) {
                 Ok(()) => taken += 1,
                 Err(why) => self.telemetry.dropped(why, 1),
             }
@@ -331,21 +324,24 @@ impl Node {
     }
 
     /// Waits for wills that are on their way, and for readers of retained messages.
-    pub async fn finish_wills(&self) {
+    pub async fn finish_tasks(&self) {
         self.tasks.close();
         self.tasks.wait().await;
     }
 
     pub(super) fn clean_up(self: &Arc<Self>, aftermath: Aftermath) {
         self.telemetry.dropped(Dropped::Away, aftermath.away);
+        let mut inherited = Vec::new();
         for (session, why) in aftermath.ended {
             let mut router = self.router.write().unwrap_or_else(PoisonError::into_inner);
             let Gone { filters, dropped, shared } = session.end(why);
             self.unroute(&mut router, &session, &filters);
             drop(router);
             self.telemetry.dropped(why, dropped);
-            self.hand_on(&session, shared, |_| true);
+            inherited.push((session, shared));
         }
+        // When all have ended, so that nothing goes to one that is about to.
+        inherited.into_iter().for_each(|(session, shared)| self.hand_on(&session, shared, |_| true));
         aftermath.left.iter().for_each(|session| self.leave_shares(session));
         aftermath.wills.into_iter().for_each(|will| self.publish_will(will));
     }
@@ -375,15 +371,7 @@ impl Node {
                 member.or_else(|| router.member(&from.tenant, &share, &ready))
             });
             drop(router);
-            let offered = found.map_or(Err(Dropped::NoMember), |found| {
-                found.subscriber.offer(Delivery {
-                    qos: message.telemetry.qos.min(found.qos),
-                    retain: message.telemetry.retain && found.retain_as_published,
-                    message,
-                    ids: found.ids.into(),
-                    share: found.share,
-                })
-            });
+            let offered = found.map_or(Err(Dropped::NoMember), |found| offer(message, found));
             if let Err(why) = offered {
                 self.telemetry.dropped(why, 1);
             }
@@ -406,4 +394,15 @@ impl Node {
         };
         self.tasks.spawn_on(body, &self.runtime);
     }
+}
+
+/// Puts a message into the session of a subscriber, as its subscriptions want it.
+fn offer(message: Arc<Message>, found: Match<Arc<Session>>) -> Result<(), Dropped> {
+    found.subscriber.offer(Delivery {
+        qos: message.telemetry.qos.min(found.qos),
+        retain: message.telemetry.retain && found.retain_as_published,
+        message,
+        ids: found.ids.into(),
+        share: found.share,
+    })
 }

@@ -72,9 +72,7 @@ impl Peers {
 
     /// Returns when every peer has answered, or is known to be away: at the latest when a lease is over.
     pub async fn greeted(&self) {
-        while self.all.iter().any(|peer| peer.is_unknown()) {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
+        join_all(self.all.iter().map(|peer| peer.knows(0))).await;
     }
 
     /// Hands messages that are durable to the peers whose subscribers may want them. Returns when those of QoS 1 are
@@ -88,7 +86,7 @@ impl Peers {
             |message: &Arc<Message>| interest::of_topic(&message.telemetry.tenant, message.telemetry.topic.as_str());
         let beginnings: Vec<_> = messages.iter().map(beginnings).collect();
         let now = self.started.elapsed();
-        let wanted = self.all.iter().map(|peer| {
+        let wanted = self.all.iter().filter(|peer| !peer.is_ourselves()).map(|peer| {
             let name = peer.name();
             let may_want = |of: &[u64]| name.as_deref().is_none_or(|name| self.pictures.may_want(name, of, now));
             let wanted = messages.iter().zip(&beginnings).filter(|(_, of)| may_want(of));

@@ -18,8 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::sessions::{Presence, Report};
 
-/// Topic of nodes' reports; the registry makes events of them.
-pub const PRESENCE_TOPIC: &str = "drover.presence";
+pub use drover_types::PRESENCE_TOPIC;
 
 /// Reports waiting or reserved beside those of the connections there may be: reconnects while the log hangs.
 const REPORTS_BESIDE: usize = 100_000;

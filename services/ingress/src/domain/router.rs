@@ -151,7 +151,7 @@ impl<S: Clone> Router<S> {
     pub fn member(&self, tenant: &TenantId, filter: &str, ready: impl Fn(&S) -> bool) -> Option<Match<S>> {
         let (name, topics) = share(filter)?;
         let groups = self.tenants.get(tenant)?.shared.as_ref()?.get(topics)?;
-        groups.iter().find(|group| group.is(name))?.choose_ready(ready)
+        groups.iter().find(|group| group.is(name))?.next(ready)
     }
 
     /// Whether no subscription is left.

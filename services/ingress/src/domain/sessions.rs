@@ -100,8 +100,8 @@ pub struct Aftermath {
     /// Messages of QoS 0 that waited for a client that is away now.
     pub away: usize,
     pub wills: Vec<DueWill>,
-    /// In the order they happened.
-    pub reports: Vec<Report>,
+    /// In the order they happened; told before others get to see this.
+    reports: Vec<Report>,
 }
 
 /// A change of presence.
@@ -228,7 +228,7 @@ impl Sessions {
         };
         inner.claimed(&key, attach.epoch);
         inner.insert(key, entry);
-        std::mem::take(&mut aftermath.reports).into_iter().for_each(report);
+        aftermath.tell(report);
         Ok((Attached { session, publisher, present }, aftermath))
     }
 
@@ -254,7 +254,7 @@ impl Sessions {
         }
         entry.expiry_s = expiry_s;
         inner.let_go(key, entry, reason, now_ms, &mut aftermath);
-        std::mem::take(&mut aftermath.reports).into_iter().for_each(report);
+        aftermath.tell(report);
         aftermath
     }
 

@@ -3,19 +3,13 @@
 //! A token is `drt_TENANT.NAME.SECRET`: it says itself whose it is, so that it is found by its key alone. Its SHA-256 is
 //! kept, as of the credentials of devices; see there why a fast hash is enough.
 
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use drover_types::{ApiError, ErrorCode, TenantId};
+use drover_types::{API_TOKEN_PREFIX, ApiError, ErrorCode, TenantId, api_token_tenant};
 use subtle::ConstantTimeEq;
 
-use super::credentials::{digest, in_validity};
+use super::credentials::digest;
 use super::{Declared, Domain, Page, PageRequest, checks};
 use crate::object::{ApiToken, Kind, Object, ObjectKey, Role, Spec};
 
-/// First characters of every token, so that one is recognised where it leaked.
-const PREFIX: &str = "drt_";
-/// Random bytes of a token.
-const SECRET_BYTES: usize = 32;
 /// Most tokens of a tenant, those that have ended among them.
 const PER_TENANT_MAX: usize = 1_000;
 /// Longest name of who made a token, in bytes.
@@ -43,13 +37,8 @@ impl Domain {
             let error = ApiError::invalid("created_by", "is too long");
             return Err(error.over(CREATED_BY_BYTES_MAX, created_by.len()));
         }
-        let expires_ms = match in_validity("duration_s", duration_s)? {
-            0 => None,
-            seconds => Some(self.clock.now_ms() + seconds * 1000),
-        };
-        let mut secret = [0; SECRET_BYTES];
-        self.random.fill(&mut secret);
-        let token = format!("{PREFIX}{tenant}.{name}.{}", BASE64_URL_SAFE_NO_PAD.encode(secret));
+        let expires_ms = self.ends_ms(duration_s)?;
+        let token = format!("{API_TOKEN_PREFIX}{tenant}.{name}.{}", self.secret());
         let spec = ApiToken { role, expires_ms, created_by, digest: digest(token.as_bytes()) };
         let _alone = self.making_api_token.lock().await;
         let existing = self.store.page(Kind::ApiToken, &tenant, "", PER_TENANT_MAX).await?.len();
@@ -98,10 +87,9 @@ impl Domain {
     }
 }
 
-/// Whose token it says to be. A tenant has no dot, nor has a secret; a name may have some.
+/// Whose token it says to be. A secret has no dot; a name may have some.
 fn key_of(token: &str) -> Option<ObjectKey> {
-    let text = token.strip_prefix(PREFIX).filter(|_| token.len() <= TOKEN_BYTES_MAX)?;
-    let (tenant, rest) = text.split_once('.')?;
+    let (tenant, rest) = api_token_tenant(token).filter(|_| token.len() <= TOKEN_BYTES_MAX)?;
     let (name, _secret) = rest.rsplit_once('.')?;
     Some(ObjectKey::new(Kind::ApiToken, &TenantId::new(tenant).ok()?, name))
 }

@@ -33,13 +33,8 @@ pub fn digest(secret: &[u8]) -> Digest {
 impl Domain {
     /// Makes a token; it is in the answer and nowhere else. `duration_s` 0: it does not end.
     pub async fn issue_token(&self, device: &DeviceKey, duration_s: u64) -> Result<(Object, String), ApiError> {
-        let expires_ms = match in_validity("duration_s", duration_s)? {
-            0 => None,
-            seconds => Some(self.clock.now_ms() + seconds * 1000),
-        };
-        let mut secret = [0; TOKEN_BYTES];
-        self.random.fill(&mut secret);
-        let token = format!("{TOKEN_PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(secret));
+        let expires_ms = self.ends_ms(duration_s)?;
+        let token = format!("{TOKEN_PREFIX}{}", self.secret());
         let credential = Credential {
             device: device.device.clone(),
             kind: CredentialKind::Token,
@@ -97,6 +92,19 @@ impl Domain {
         Ok(())
     }
 
+    /// When a token ends that is made now; `duration_s` 0: it does not.
+    pub(super) fn ends_ms(&self, duration_s: u64) -> Result<Option<u64>, ApiError> {
+        let seconds = in_validity("duration_s", duration_s)?;
+        Ok((seconds > 0).then(|| self.clock.now_ms() + seconds * 1000))
+    }
+
+    /// What nobody can guess, as text.
+    pub(super) fn secret(&self) -> String {
+        let mut secret = [0; TOKEN_BYTES];
+        self.random.fill(&mut secret);
+        BASE64_URL_SAFE_NO_PAD.encode(secret)
+    }
+
     async fn add_credential(&self, device: &DeviceKey, credential: Credential) -> Result<Object, ApiError> {
         let of_device = ObjectKey::device(device);
         self.get(of_device.clone()).await?;
@@ -105,11 +113,9 @@ impl Domain {
             let error = ApiError::new(ErrorCode::ResourceExhausted, "the device has too many credentials");
             return Err(error.over(CREDENTIALS_PER_DEVICE_MAX, existing + 1));
         }
-        let mut random = [0; 10];
-        self.random.fill(&mut random);
         let declared = Declared {
             tenant: device.tenant.clone(),
-            name: RecordId::at(self.clock.now_ms(), random).to_string(),
+            name: RecordId::new(self.clock.now_ms(), &*self.random).to_string(),
             labels: Default::default(),
             revision: 0,
             spec: Spec::Credential(credential),
@@ -132,7 +138,7 @@ impl Domain {
 }
 
 /// The seconds, if a credential may last so long.
-pub(super) fn in_validity(field: &str, seconds: u64) -> Result<u64, ApiError> {
+fn in_validity(field: &str, seconds: u64) -> Result<u64, ApiError> {
     if seconds > VALIDITY_SECONDS_MAX {
         return Err(ApiError::invalid(field, "validity is too long").over(VALIDITY_SECONDS_MAX, seconds));
     }

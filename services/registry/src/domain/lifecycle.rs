@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use drover_bus::{
-    Bus, ConsumeError, Consumer, GroupConfig, Header, Offset, Outgoing, Partition, Polled, Position, ReadError, Record,
-    Start, Stored, TopicPartition, TransactError, Transaction, Transactor,
+    Bus, ConsumeError, Consumer, GroupConfig, Header, MAX_POLL_INTERVAL, Offset, Outgoing, Partition, Polled, Position,
+    ReadError, Record, Start, Stored, TopicPartition, TransactError, Transaction, Transactor,
 };
 use drover_host::Shutdown;
 use drover_proto::ingress::v1::{PresenceReport, presence_report};
@@ -103,6 +103,7 @@ impl Lifecycle {
             topics: vec![PRESENCE_TOPIC.into()],
             start: Start::Earliest,
             session_timeout: SESSION_TIMEOUT,
+            max_poll_interval: MAX_POLL_INTERVAL,
         };
         let mut consumer = self.bus.join(config).await?;
         let mut owned: HashMap<Partition, Owned> = HashMap::new();
@@ -230,9 +231,7 @@ impl Lifecycle {
     }
 
     fn record(&self, partition: Partition, event: &Event) -> Outgoing {
-        let mut random = [0; 10];
-        self.random.fill(&mut random);
-        let id = RecordId::at(event.time_ms, random);
+        let id = RecordId::new(event.time_ms, &*self.random);
         let header = |name, value| Header { name: std::borrow::Cow::Borrowed(name), value };
         let record = Record {
             key: Some(event.key.device.to_string().into()),

@@ -2,14 +2,7 @@
 
 use drover_bus::{AdminError, Bus, TopicConfig};
 
-/// Every change of every object; key = `kind/tenant/name`, value = `drover.registry.v1.Change`.
-pub const CHANGES_TOPIC: &str = "drover.registry.changes";
-/// What ingress nodes say of their connections; key = `tenant/device`, value = `drover.ingress.v1.PresenceReport`.
-pub const PRESENCE_TOPIC: &str = "drover.presence";
-/// Words of life of ingress nodes; key = the node, value = `drover.ingress.v1.NodeAlive`. One partition.
-pub const NODES_TOPIC: &str = "drover.nodes";
-/// Ordered lifecycle events; key = `tenant/device`, value = JSON.
-pub const EVENTS_TOPIC: &str = "drover.events";
+pub use drover_types::{EVENTS_TOPIC, NODES_TOPIC, PRESENCE_TOPIC, REGISTRY_CHANGES_TOPIC as CHANGES_TOPIC};
 
 const HOUR_MS: u64 = 3600 * 1000;
 /// Reports are events soon after; what is left of them is for looking into trouble.

@@ -1,6 +1,5 @@
 //! A record of the request topic: who asks what of which shadow.
 
-use drover_bus::Stored;
 use drover_types::shadow::{ShadowOperation, ShadowRequest};
 use drover_types::{DeviceKey, InvalidTelemetry, Telemetry};
 
@@ -27,11 +26,8 @@ pub enum Malformed {
 }
 
 impl Asked {
-    /// Reads a record.
-    pub fn read(stored: &Stored) -> Result<Self, Malformed> {
-        let record = &stored.record;
-        let headers = record.headers.iter().map(|h| (h.name.as_ref(), h.value.as_ref()));
-        let message = Telemetry::from_parts(record.value.clone().unwrap_or_default(), headers)?;
+    /// What a message asks.
+    pub fn of_message(message: Telemetry) -> Result<Self, Malformed> {
         let topic = message.topic.as_str();
         let request = ShadowRequest::of_topic(topic).ok_or_else(|| Malformed::Topic { topic: topic.to_owned() })?;
         let ShadowRequest { device, name, operation } = request;

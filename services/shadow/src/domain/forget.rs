@@ -4,15 +4,14 @@
 //! before, and whichever shadows there are then, deleted they will be.
 
 use bytes::Bytes;
-use drover_bus::{Header, Outgoing, Position, Record, Stored};
-use drover_types::repeat::ID_PROPERTY;
-use drover_types::shadow::{SHADOW_REQUESTS_TOPIC, ShadowOperation, ShadowRequest};
-use drover_types::{ClientId, DeviceId, DeviceKey, Qos, RecordId, Telemetry, TopicName};
+use drover_bus::{Outgoing, Position, Stored, repeats};
+use drover_types::shadow::{ShadowOperation, ShadowRequest};
+use drover_types::{DeviceId, DeviceKey, Qos, RecordId, Telemetry, TopicName};
 
 use super::asked::{Asked, Malformed};
 use super::document::Shadow;
 use super::key::ShadowKey;
-use super::records::PLATFORM;
+use super::records::own;
 
 /// Topic of the request, with the device's name behind it; no device's message of this topic comes into this log.
 const TOPIC: &str = "$drover/shadows/forget/";
@@ -41,13 +40,10 @@ pub enum Request {
 impl Request {
     /// Reads a record.
     pub fn read(stored: &Stored) -> Result<Self, Malformed> {
-        match Asked::read(stored) {
-            Ok(asked) => Ok(Self::Shadow(asked)),
-            Err(Malformed::Topic { topic }) => match topic.strip_prefix(TOPIC).map(DeviceId::new) {
-                Some(Ok(device)) => Ok(Self::Forget(Forget::read(stored, device)?)),
-                Some(Err(_)) | None => Err(Malformed::Topic { topic }),
-            },
-            Err(malformed @ (Malformed::Message(_) | Malformed::Time { .. })) => Err(malformed),
+        let message = repeats::telemetry(stored)?;
+        match message.topic.as_str().strip_prefix(TOPIC).map(DeviceId::new) {
+            Some(Ok(device)) => Forget::of_message(message, device).map(Self::Forget),
+            Some(Err(_)) | None => Asked::of_message(message).map(Self::Shadow),
         }
     }
 
@@ -61,10 +57,7 @@ impl Request {
 }
 
 impl Forget {
-    fn read(stored: &Stored, device: DeviceId) -> Result<Self, Malformed> {
-        let record = &stored.record;
-        let headers = record.headers.iter().map(|h| (h.name.as_ref(), h.value.as_ref()));
-        let message = Telemetry::from_parts(record.value.clone().unwrap_or_default(), headers)?;
+    fn of_message(message: Telemetry, device: DeviceId) -> Result<Self, Malformed> {
         let text = String::from_utf8_lossy(&message.payload).into_owned();
         let deleted_ms = text.parse().map_err(|_| Malformed::Time { text })?;
         Ok(Self { device: DeviceKey { tenant: message.tenant.clone(), device }, deleted_ms, message })
@@ -93,38 +86,14 @@ pub fn forget_request(device: &DeviceKey, deleted_ms: u64, told: &Position, now_
     place[..2].copy_from_slice(&told.at.partition.to_be_bytes()[2..]);
     place[2..].copy_from_slice(&told.offset.to_be_bytes());
     let id = RecordId::at(deleted_ms, place);
-    let message = Telemetry {
-        id,
-        tenant: device.tenant.clone(),
-        device: device.device.clone(),
-        client: ClientId::new(PLATFORM).expect("it has no null character"),
-        topic: TopicName::new(format!("{TOPIC}{}", device.device)).expect("a device id is a level of a topic"),
-        payload: deleted_ms.to_string().into(),
-        qos: Qos::AtLeastOnce,
-        retain: false,
-        dup: true,
-        packet_id: None,
-        epoch: 0,
-        fingerprint: id.0,
-        time_ms: now_ms,
-        content_type: None,
-        properties: vec![(ID_PROPERTY.to_owned(), id.to_string())],
-        traceparent: None,
-        hops: 0,
-    };
-    let headers = message.headers().into_iter().map(|(name, value)| Header { name, value }).collect();
-    let record = Record {
-        key: Some(device.to_string().into()),
-        value: Some(message.payload),
-        headers,
-        timestamp_ms: i64::try_from(now_ms).unwrap_or(i64::MAX),
-    };
-    Outgoing::keyed(SHADOW_REQUESTS_TOPIC, record)
+    let topic = TopicName::new(format!("{TOPIC}{}", device.device)).expect("a device id is a level of a topic");
+    own(device, topic, deleted_ms.to_string().into(), id, now_ms)
 }
 
 #[cfg(test)]
 mod tests {
     use drover_bus::TopicPartition;
+    use drover_types::shadow::SHADOW_REQUESTS_TOPIC;
 
     use super::super::batch::Batch;
     use super::*;

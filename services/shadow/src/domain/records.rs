@@ -5,7 +5,7 @@ use drover_bus::{Header, Outgoing, Record};
 use drover_proto::shadow::v1 as wire;
 use drover_types::repeat::{ID_PROPERTY, identity};
 use drover_types::shadow::{SHADOW_REQUESTS_TOPIC, ShadowOperation, ShadowRequest};
-use drover_types::{ClientId, InvalidTopic, Qos, RecordId, Telemetry, TopicName, header};
+use drover_types::{ClientId, DeviceKey, InvalidTopic, Qos, RecordId, Telemetry, TopicName, header};
 use prost::Message as _;
 
 use super::asked::Asked;
@@ -93,12 +93,17 @@ pub fn request(
     time_ms: u64,
 ) -> Result<Outgoing, InvalidTopic> {
     let topic = ShadowRequest { device: key.device.device.clone(), name: key.name.clone(), operation };
+    Ok(own(&key.device, TopicName::new(topic.to_string())?, payload, id, time_ms))
+}
+
+/// What the platform itself asks of the shadows of `device`.
+pub(super) fn own(device: &DeviceKey, topic: TopicName, payload: Bytes, id: RecordId, time_ms: u64) -> Outgoing {
     let message = Telemetry {
         id,
-        tenant: key.device.tenant.clone(),
-        device: key.device.device.clone(),
+        tenant: device.tenant.clone(),
+        device: device.device.clone(),
         client: ClientId::new(PLATFORM).expect("it has no null character"),
-        topic: TopicName::new(topic.to_string())?,
+        topic,
         payload,
         qos: Qos::AtLeastOnce,
         retain: false,
@@ -114,12 +119,12 @@ pub fn request(
     };
     let headers = message.headers().into_iter().map(|(name, value)| Header { name, value }).collect();
     let record = Record {
-        key: Some(key.device.to_string().into()),
+        key: Some(device.to_string().into()),
         value: Some(message.payload),
         headers,
         timestamp_ms: i64::try_from(time_ms).unwrap_or(i64::MAX),
     };
-    Ok(Outgoing::keyed(SHADOW_REQUESTS_TOPIC, record))
+    Outgoing::keyed(SHADOW_REQUESTS_TOPIC, record)
 }
 
 fn outgoing(asked: &Asked, topic: &'static str, key: String, value: Vec<u8>, headers: Vec<Header>) -> Outgoing {

@@ -36,8 +36,9 @@ struct Inner {
     bounds: RetainedBounds,
     /// What waits for the next turn.
     waiting: Mutex<Vec<Job>>,
-    /// Held from reading a row to writing it; with what the tenants keep, once that is known.
+    /// Held from reading a row to writing it.
     writing: tokio::sync::Mutex<()>,
+    /// What the tenants keep, once that is known.
     kept: Mutex<Option<HashMap<TenantId, Amount>>>,
 }
 
@@ -211,7 +212,7 @@ impl Amount {
 }
 
 fn matching(open: &Open, query: &RetainedQuery) -> Result<RetainedPage, StoreError> {
-    let prefix = [rows::tenant(&query.tenant), literal(&query.filter).as_bytes().to_vec()].concat();
+    let prefix = rows::topic(&query.tenant, literal(&query.filter));
     let from = match &query.after {
         Some(topic) => Bound::Excluded(rows::topic(&query.tenant, topic.as_str())),
         None => Bound::Included(prefix.clone()),

@@ -9,12 +9,7 @@ use prost::Message as _;
 use crate::domain::message::{Forwarded, Message, Publication, Publisher, Stamp};
 use crate::ports::StoreError;
 
-/// Prefix of a tenant's rows.
-pub fn tenant(tenant: &TenantId) -> Vec<u8> {
-    [tenant.as_str().as_bytes(), &[0]].concat()
-}
-
-/// The row of a topic.
+/// The row of a topic; of what topics begin with, the prefix of their rows.
 pub fn topic(tenant: &TenantId, topic: &str) -> Vec<u8> {
     [tenant.as_str().as_bytes(), &[0], topic.as_bytes()].concat()
 }

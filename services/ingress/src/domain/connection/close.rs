@@ -243,15 +243,7 @@ impl Connection {
     /// Ends the connection because of `fault`, and tells the client as far as its version and state allow.
     pub(super) fn fail(&mut self, fault: Fault) {
         match (&self.phase, &fault) {
-            (Phase::New, Fault::Malformed(error)) => {
-                // [MQTT-3.1.2-2]; 3.1.1 has no return code for what cannot be read [3.1.1 MQTT-3.1.4-1]
-                let malformed = self.claimed.filter(|version| *version == Version::V5);
-                if let Some(version) = error.connack_version().or(malformed) {
-                    self.decoder.version = version;
-                    self.refuse_connect(&fault);
-                }
-            }
-            (Phase::New, Fault::NoConnectInTime | Fault::NotConnected { .. }) => {}
+            (Phase::New, Fault::Malformed(_) | Fault::NoConnectInTime | Fault::NotConnected { .. }) => {}
             (Phase::New | Phase::Challenged(_) | Phase::Authenticating(_) | Phase::Attaching(_), _) => {
                 self.refuse_connect(&fault);
             }
@@ -260,6 +252,19 @@ impl Connection {
         }
         let will = fault.will_fate();
         self.close(Close { reason: fault.close_reason(), will, expiry_s: 0, fault: Some(fault) });
+    }
+
+    /// Ends the connection because of bytes that cannot be read. A CONNECT among them is answered in the version that it
+    /// says it is of, `claimed`, where that has words for it.
+    pub(super) fn malformed(&mut self, error: DecodeError, claimed: Option<Version>) {
+        // [MQTT-3.1.2-2]; 3.1.1 has no return code for what cannot be read [3.1.1 MQTT-3.1.4-1]
+        let version = error.connack_version().or(claimed.filter(|version| *version == Version::V5));
+        let fault = Fault::Malformed(error);
+        if let (Phase::New, Some(version)) = (&self.phase, version) {
+            self.decoder.version = version;
+            self.refuse_connect(&fault);
+        }
+        self.fail(fault);
     }
 
     /// Nothing happens after this.

@@ -97,8 +97,8 @@ impl Peer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn is_unknown(&self) -> bool {
-        self.state().condition == Condition::Unknown
+    pub(super) fn is_ourselves(&self) -> bool {
+        self.state().condition == Condition::Ourselves
     }
 
     pub(super) fn is_live(&self) -> bool {

@@ -41,15 +41,11 @@ pub(super) fn leave<S>(groups: &mut Vec<Group<S>>, name: &str, number: Subscribe
 impl<S: Clone> Group<S> {
     /// The next member that is ready, else the next.
     pub fn choose(&self, ready: impl Fn(&S) -> bool) -> Option<Match<S>> {
-        self.next(&ready).or_else(|| self.next(&|_| true))
+        self.next(ready).or_else(|| self.next(|_| true))
     }
 
     /// The next member that is ready.
-    pub fn choose_ready(&self, ready: impl Fn(&S) -> bool) -> Option<Match<S>> {
-        self.next(&ready)
-    }
-
-    fn next(&self, ready: &impl Fn(&S) -> bool) -> Option<Match<S>> {
+    pub fn next(&self, ready: impl Fn(&S) -> bool) -> Option<Match<S>> {
         let count = self.members.len();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let mut in_turn = (0..count).map(|n| &self.members[turn.wrapping_add(n) % count]);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Aftermath, DueWill, Entry, Inner, Key, Presence, Report, State};
 use crate::domain::connection::CloseReason;
-use crate::domain::link::Stop;
+use crate::domain::link::{Link, Stop};
 use crate::domain::session::{Dropped, Session};
 
 impl Inner {
@@ -41,11 +41,7 @@ impl Inner {
         aftermath: &mut Aftermath,
     ) -> Option<Arc<Session>> {
         let mut entry = self.remove(key)?;
-        if let State::Live { link, .. } = &entry.state {
-            link.stop(Stop::TakenOver); // [MQTT-3.1.4-3]
-            let what = Presence::Disconnected { reason: CloseReason::TakenOver };
-            aftermath.reports.push(Report { publisher: entry.publisher.clone(), what });
-        }
+        aftermath.cut_off(&entry);
         let over = matches!(entry.state, State::Away { ends_ms, .. } if ends_ms <= now_ms);
         let ends = if over {
             Some(Dropped::SessionExpired)
@@ -104,6 +100,20 @@ impl Inner {
 }
 
 impl Aftermath {
+    /// Closes the connection that holds the entry, if one does, for its client has connected anew; its link.
+    pub(super) fn cut_off(&mut self, entry: &Entry) -> Option<Arc<Link>> {
+        let State::Live { link, .. } = &entry.state else { return None };
+        link.stop(Stop::TakenOver); // [MQTT-3.1.4-3]
+        let what = Presence::Disconnected { reason: CloseReason::TakenOver };
+        self.reports.push(Report { publisher: entry.publisher.clone(), what });
+        Some(link.clone())
+    }
+
+    /// Hands the reports over, in the order in which things happened.
+    pub(super) fn tell(&mut self, report: impl FnMut(Report)) {
+        std::mem::take(&mut self.reports).into_iter().for_each(report);
+    }
+
     fn release_will(&mut self, entry: &mut Entry) {
         let publisher = entry.publisher.clone();
         self.wills.extend(entry.will.take().map(|will| DueWill { publisher, publication: will.publication }));

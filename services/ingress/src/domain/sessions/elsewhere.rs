@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Aftermath, Key, Presence, Report, Sessions, State};
-use crate::domain::connection::CloseReason;
+use super::{Aftermath, Key, Report, Sessions, State};
 use crate::domain::link::{Link, Stop};
 use crate::domain::session::Dropped;
 
@@ -32,15 +31,9 @@ impl Sessions {
             return (Left::Older(None), aftermath);
         }
         let entry = inner.remove(key).expect("it was just found");
-        let mut left = None;
-        if let State::Live { link, .. } = &entry.state {
-            link.stop(Stop::TakenOver); // [MQTT-3.1.4-3]
-            left = Some(link.clone());
-            let what = Presence::Disconnected { reason: CloseReason::TakenOver };
-            aftermath.reports.push(Report { publisher: entry.publisher.clone(), what });
-        }
+        let left = aftermath.cut_off(&entry);
         aftermath.end(entry, Dropped::Moved);
-        std::mem::take(&mut aftermath.reports).into_iter().for_each(report);
+        aftermath.tell(report);
         (Left::Older(left), aftermath)
     }
 
