@@ -20,8 +20,9 @@ use x509_parser::prelude::GeneralName;
 use crate::cli::{self, Format};
 use crate::data;
 use crate::kafka::KafkaConfig;
+use crate::layers;
+use crate::plan::Plan;
 use crate::services::{self, ConfigArgs};
-use crate::start::{self, Plan};
 
 /// Free disk below which a check warns, and below which it fails, in bytes.
 const DISK_LOW: u64 = 1 << 30;
@@ -92,8 +93,8 @@ impl Finding {
 impl DoctorArgs {
     /// Prints every finding; an error if one of them is a failure.
     pub fn run(self) -> anyhow::Result<()> {
-        let layers = start::with_surroundings(self.config.layers()?, &self.data)?;
-        let mut plan = Plan::new(services::ALL.to_vec(), start::shift_ports(layers, self.port_offset)?)?;
+        let layers = layers::with_surroundings(self.config.layers()?, &self.data)?;
+        let mut plan = Plan::new(services::ALL.to_vec(), layers::shift_ports(layers, self.port_offset)?)?;
         plan.kafka = Some(KafkaConfig::load(&plan.layers)?);
         let now_s = i64::try_from(SystemClock.now_ms() / 1000).unwrap_or(i64::MAX);
         let running = server(&plan);

@@ -12,6 +12,8 @@ mod data;
 mod doctor;
 mod init;
 mod kafka;
+mod layers;
+mod plan;
 mod services;
 mod start;
 mod up;

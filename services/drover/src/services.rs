@@ -6,7 +6,8 @@ use clap::Args;
 use drover_host::Entry;
 use drover_host::config::{ConfigError, Layers, Setting};
 
-use crate::start::{self, Plan};
+use crate::plan::Plan;
+use crate::{layers, start};
 
 /// Every service this executable can run, in the order in which they start.
 pub const ALL: [Entry; 6] = [
@@ -39,7 +40,7 @@ impl ConfigArgs {
     /// Reads every layer; a key that nobody knows is refused.
     pub fn layers(&self) -> Result<Layers, ConfigError> {
         let layers = Layers::load(self.config.as_deref(), &self.set)?;
-        start::refuse_unknown_keys(&layers)?;
+        layers::refuse_unknown_keys(&layers)?;
         Ok(layers)
     }
 }
@@ -61,9 +62,9 @@ impl ServiceArgs {
     /// Runs the service of this name as a process of its own.
     pub fn run(self, name: &str) -> anyhow::Result<()> {
         let services = ALL.into_iter().filter(|service| service.name == name).collect();
-        let layers = start::with_surroundings(self.config.layers()?, &self.data)?;
-        let layers = start::shift_network(start::shift_ports(layers, self.port_offset)?, self.port_offset)?;
-        start::refuse_lone_owners(name, &layers)?;
+        let layers = layers::with_surroundings(self.config.layers()?, &self.data)?;
+        let layers = layers::shift_network(layers::shift_ports(layers, self.port_offset)?, self.port_offset)?;
+        layers::refuse_lone_owners(name, &layers)?;
         start::run(Plan::new(services, layers)?, &self.config, self.data)
     }
 }

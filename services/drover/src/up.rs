@@ -12,8 +12,10 @@ use drover_types::Random;
 
 use crate::Cli;
 use crate::kafka::KafkaConfig;
+use crate::layers::{self, ShiftError};
+use crate::plan::Plan;
 use crate::services::{self, ConfigArgs};
-use crate::start::{self, Plan, ShiftError};
+use crate::start;
 
 /// The Kafka listener among the parts that `--disable` and `--only` name.
 const KAFKA: &str = "kafka";
@@ -57,13 +59,13 @@ impl UpArgs {
         if !self.hostname.is_empty() {
             config.set.push(Setting::new("security.hostnames", &self.hostname));
         }
-        let mut layers = start::with_surroundings(config.layers()?, &data)?;
-        if start::is_embedded(&layers)? {
+        let mut layers = layers::with_surroundings(config.layers()?, &data)?;
+        if layers::is_embedded(&layers)? {
             // Nobody else reads this log.
             layers = layers.with_default("ingress.shadows", self.runs(Shadow::NAME));
         }
-        let layers = start::shift_ports(layers, self.port_offset).map_err(usage)?;
-        let mut plan = Plan::new(chosen, start::with_endpoints(layers)?)?;
+        let layers = layers::shift_ports(layers, self.port_offset).map_err(usage)?;
+        let mut plan = Plan::new(chosen, layers::with_endpoints(layers)?)?;
         plan.one_process = true;
         if self.runs(KAFKA) && plan.has_embedded_log() {
             plan.kafka = Some(KafkaConfig::load(&plan.layers)?);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::connection::{DEFAULT_SERVER, DEFAULT_TOKEN_FILE, SERVER_VARIABLE, TOKEN_FILE_VARIABLE};
 use crate::data;
-use crate::start::Part;
+use crate::plan::Part;
 
 /// Width of the column of names.
 const NAME_WIDTH: usize = 16;
