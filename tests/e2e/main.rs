@@ -10,6 +10,7 @@ mod kafka_hangs;
 mod killed;
 mod ledger_faults;
 mod nodes;
+mod readme;
 mod separate;
 mod shadow_cli;
 mod shadow_processes;
