@@ -2,6 +2,7 @@
 
 mod client;
 mod cluster;
+mod metrics;
 mod platform;
 mod process;
 mod refusals;
