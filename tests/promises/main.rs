@@ -6,7 +6,8 @@ mod p3_exactly_once;
 mod p6_shadow_versions;
 
 use drover_load::ledger::Verdict;
-use drover_tests::world::{Broken, Scale, run};
+use drover_sim::Broken;
+use drover_tests::world::{Scale, run};
 
 /// Seeds that a sound platform has to pass here; `tests/sim` runs more.
 const SOUND_SEEDS: u64 = 15;

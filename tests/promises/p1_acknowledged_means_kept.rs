@@ -1,6 +1,6 @@
 //! P1: what a device holds an acknowledgement for is in the log, and so in the rule's output.
 
-use drover_tests::world::Broken;
+use drover_sim::Broken;
 
 #[test]
 fn nothing_acknowledged_is_lost() {

@@ -1,6 +1,6 @@
 //! P2: a device's messages come out in the order it sent them.
 
-use drover_tests::world::Broken;
+use drover_sim::Broken;
 
 #[test]
 fn messages_of_a_device_keep_their_order() {

@@ -1,6 +1,6 @@
 //! P3: from the log to a rule's output exactly once; what a device sends again is recognised.
 
-use drover_tests::world::Broken;
+use drover_sim::Broken;
 
 #[test]
 fn nothing_comes_out_twice_and_nothing_is_missing() {

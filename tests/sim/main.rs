@@ -1,7 +1,8 @@
 //! Many seeds of the whole path: whatever is killed, cut or lost, the books agree. A failing seed is printed; it
 //! becomes a line of `SEEDS_THAT_FAILED`.
 
-use drover_tests::world::{Broken, Scale, run};
+use drover_sim::Broken;
+use drover_tests::world::{Scale, run};
 
 /// Seeds of one run; `DROVER_SIM_SEEDS` asks for more.
 const SEEDS: u64 = 100;

@@ -13,8 +13,8 @@ use drover_host::{Health, Metrics, Network, Ports, Shutdown, Sockets};
 use drover_proto::shadow::v1::shadow_client::ShadowClient;
 use drover_proto::shadow::v1::{Delivery, UpdateShadowRequest};
 use drover_shadow::conformance::MemoryStore;
-use drover_shadow::{CHANGES_TOPIC, DOCUMENTS_TOPIC, EngineFaults, GROUP, REPLIES_TOPIC, ShadowConfig, run_with};
-use drover_sim::{BusFaults, SeededRandom, SimBus, VirtualClock};
+use drover_shadow::{CHANGES_TOPIC, DOCUMENTS_TOPIC, GROUP, REPLIES_TOPIC, ShadowConfig, run_with};
+use drover_sim::{Broken, BrokenBus, BusFaults, SeededRandom, SimBus, VirtualClock};
 use drover_types::shadow::SHADOW_REQUESTS_TOPIC;
 use drover_types::{ClientId, Clock, DeviceId, Qos, Random, RecordId, Telemetry, TenantId, TopicName, fingerprint};
 use prost::Message as _;
@@ -64,11 +64,12 @@ impl Verdict {
     }
 }
 
-/// Runs one world to its end and checks its books. The error says what did not come to rest.
-pub fn run(seed: u64, faults: EngineFaults) -> anyhow::Result<Verdict> {
+/// Runs one world, whose services see the bus as `broken` says, to its end and checks its books. The error says what did
+/// not come to rest.
+pub fn run(seed: u64, broken: Broken) -> anyhow::Result<Verdict> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
     runtime.block_on(async {
-        let mut world = World::new(seed, faults).await?;
+        let mut world = World::new(seed, broken).await?;
         tokio::time::timeout(PATIENCE, world.live()).await.context("not at rest")??;
         world.verdict().await
     })
@@ -82,7 +83,7 @@ struct World {
     /// Of the first replica; the second one is reached by nobody.
     network: Network,
     replicas: [Option<Replica>; 2],
-    faults: EngineFaults,
+    broken: Broken,
 }
 
 /// One life of a replica.
@@ -92,7 +93,7 @@ struct Replica {
 }
 
 impl World {
-    async fn new(seed: u64, faults: EngineFaults) -> anyhow::Result<Self> {
+    async fn new(seed: u64, broken: Broken) -> anyhow::Result<Self> {
         let mut world = Self {
             bus: SimBus::new(seed, BusFaults::default()),
             store: Arc::default(),
@@ -100,7 +101,7 @@ impl World {
             random: Arc::new(SeededRandom::new(seed.wrapping_mul(31).wrapping_add(7))),
             network: Network::default(),
             replicas: [None, None],
-            faults,
+            broken,
         };
         (0..2).for_each(|number| world.start(number));
         while world.bus.topics().await?.len() < 4 {
@@ -112,7 +113,7 @@ impl World {
     fn start(&mut self, number: usize) {
         let bus = SeverableBus::new(self.bus.clone());
         let ports = Ports {
-            bus: Arc::new(bus.clone()),
+            bus: Arc::new(BrokenBus::new(Arc::new(bus.clone()), self.broken)),
             clock: self.clock.clone(),
             random: self.random.clone(),
             network: if number == 0 { self.network.clone() } else { Network::default() },
@@ -124,7 +125,7 @@ impl World {
         };
         let (member, ingress_nodes) = (format!("shadow-{number}"), Vec::new());
         let config = ShadowConfig { partitions: PARTITIONS, member, ingress_nodes, ..ShadowConfig::default() };
-        let running = run_with(config, ports, Shutdown::new(), self.store.clone(), self.faults);
+        let running = run_with(config, ports, Shutdown::new(), self.store.clone());
         self.replicas[number] = Some(Replica { bus, task: tokio::spawn(running) });
     }
 

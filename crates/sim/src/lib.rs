@@ -3,12 +3,14 @@
 //! Everything here runs on one thread under tokio's paused clock and uses neither OS time nor hash-map order, so a
 //! seed replays exactly.
 
+mod broken;
 mod bus;
 mod clock;
 mod faults;
 mod groups;
 mod log;
 
+pub use broken::{Broken, BrokenBus};
 pub use bus::SimBus;
 pub use clock::{SeededRandom, VirtualClock};
 pub use faults::{BusFaults, Fate};

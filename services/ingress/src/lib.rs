@@ -48,16 +48,6 @@ const SWEEP: Duration = Duration::from_secs(60);
 /// The ingress service.
 pub struct Ingress;
 
-/// Ways to break the ingress, so that the tests of its promises can show that they would notice.
-#[doc(hidden)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct IngressFaults {
-    /// PUBACK before the message is durable (P1).
-    pub ack_before_append: bool,
-    /// The messages of one device go to several partitions (P2).
-    pub scatter_devices: bool,
-}
-
 #[async_trait]
 impl Service for Ingress {
     const NAME: &'static str = "ingress";
@@ -65,25 +55,12 @@ impl Service for Ingress {
     const NEEDS: &'static [&'static str] = &["registry"];
 
     async fn run(config: IngressConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
-        Box::pin(Self::run_with_faults(config, ports, shutdown, IngressFaults::default())).await
-    }
-}
-
-impl Ingress {
-    /// As [`Service::run`], broken on purpose.
-    #[doc(hidden)]
-    pub async fn run_with_faults(
-        config: IngressConfig,
-        ports: Ports,
-        shutdown: Shutdown,
-        faults: IngressFaults,
-    ) -> anyhow::Result<()> {
         let tls = server::tls::acceptor(&config.tls)?;
         let boot = adapters::boot::next(&ports.data).context("boot number")?;
         let fresh = Arc::<Freshness>::default();
         let owners = Opened::new(&config.owners, &config.node, boot, &ports);
         let node = node(&config, &ports, boot, fresh.clone(), &owners)?;
-        let listeners = Listeners::new(node.clone(), config.timeouts.clone(), config.limits.connections, faults);
+        let listeners = Listeners::new(node.clone(), config.timeouts.clone(), config.limits.connections);
         let listening = listening(&config, &ports, tls)?;
         let device_http = DeviceHttp::new(node.clone(), &config.http, config.timeouts.drain.as_std(), &ports)?;
 

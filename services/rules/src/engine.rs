@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use drover_bus::{
-    AppendError, Bus, ConsumeError, Consumer, GroupConfig, MAX_POLL_INTERVAL, Polled, Position, ReadError, Stalled, Start,
-    Stored, TopicPartition, TransactError, Transaction, Transactor, repeats,
+    AppendError, Bus, ConsumeError, Consumer, GroupConfig, MAX_POLL_INTERVAL, Polled, Position, ReadError, Stalled,
+    Start, Stored, TopicPartition, TransactError, Transaction, Transactor, repeats,
 };
 use drover_host::{Backoff, Ready, Shutdown};
 use drover_types::TELEMETRY_TOPIC;
@@ -32,16 +32,6 @@ const COMMIT_INTERVAL: Duration = Duration::from_millis(50);
 /// A member that hangs for this long loses its partitions.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Promises broken on purpose, so that tests can show that each break is noticed.
-#[doc(hidden)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct EngineFaults {
-    /// Commit offsets first, write outputs after.
-    pub offset_before_output: bool,
-    /// Take every record for new.
-    pub no_repeat_window: bool,
-}
-
 /// Telemetry through rules.
 pub struct Engine {
     pub bus: Arc<dyn Bus>,
@@ -52,7 +42,6 @@ pub struct Engine {
     pub member: String,
     /// Set when the log knows an output topic no longer.
     pub missing: Arc<AtomicBool>,
-    pub faults: EngineFaults,
 }
 
 /// Why a session ended.
@@ -120,14 +109,6 @@ impl Engine {
         let (committed_at, stalled) = (Instant::now(), Vec::new());
         Ok(Session { engine: self, consumer, transactor, windows, batch, committed_at, stalled })
     }
-
-    /// The repeat windows as the records before each position leave them.
-    async fn windows_before(&self, positions: &[Position]) -> Result<Vec<RepeatWindow>, Interrupted> {
-        if self.faults.no_repeat_window {
-            return Ok(positions.iter().map(|_| RepeatWindow::default()).collect());
-        }
-        Ok(repeats::windows_before(&*self.bus, positions).await?)
-    }
 }
 
 impl Session<'_> {
@@ -169,7 +150,7 @@ impl Session<'_> {
     }
 
     async fn assigned(&mut self, positions: &[Position]) -> Result<(), Interrupted> {
-        let windows = self.engine.windows_before(positions).await?;
+        let windows = repeats::windows_before(&*self.engine.bus, positions).await?;
         for (Position { at, offset }, window) in positions.iter().zip(windows) {
             tracing::info!(at.partition, offset, seen = window.len(), "assigned");
             self.windows.insert(at.clone(), window);
@@ -185,7 +166,8 @@ impl Session<'_> {
     ) -> Result<(), Interrupted> {
         let rules = self.engine.rules.borrow().clone();
         for stored in records {
-            let window = self.windows.get_mut(&stored.position.at).filter(|_| !self.engine.faults.no_repeat_window);
+            let window = self.windows.get_mut(&stored.position.at);
+            let window = window.expect("records follow their partition's assignment");
             self.batch.take(stored, &mut Evaluation { rules: &rules, window, trace: &telemetry::continue_trace });
             if self.batch.outputs() >= BATCH_OUTPUTS && !self.commit(shutdown, backoff).await? {
                 // What is left of the poll comes again from the committed offsets.
@@ -240,12 +222,7 @@ impl Session<'_> {
     async fn try_commit(&mut self) -> Result<(), TransactError> {
         let offsets = Some((self.consumer.membership(), self.batch.offsets()));
         let records = self.batch.records();
-        if self.engine.faults.offset_before_output {
-            self.transactor.commit(Transaction { records: Vec::new(), offsets }).await?;
-            self.transactor.commit(Transaction { records, offsets: None }).await?;
-        } else {
-            self.transactor.commit(Transaction { records, offsets }).await?;
-        }
+        self.transactor.commit(Transaction { records, offsets }).await?;
         Ok(())
     }
 
@@ -261,7 +238,7 @@ impl Session<'_> {
             };
             positions.push(Position { at: at.clone(), offset });
         }
-        let windows = self.engine.windows_before(&positions).await?;
+        let windows = repeats::windows_before(&*self.engine.bus, &positions).await?;
         for (position, window) in positions.into_iter().zip(windows) {
             self.windows.insert(position.at.clone(), window);
             // Where it cannot go back, it would leave out what was dropped: then the session begins anew.

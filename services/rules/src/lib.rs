@@ -24,7 +24,7 @@ use tonic::service::Routes;
 
 pub use config::RulesConfig;
 pub use domain::{ERRORS_TOPIC, OUTBOX_TOPIC};
-pub use engine::{EngineFaults, GROUP};
+pub use engine::GROUP;
 pub use feed::CHANGES_TOPIC;
 pub use outbox::OUTBOX_GROUP;
 
@@ -43,29 +43,18 @@ impl Service for Rules {
     type Config = RulesConfig;
 
     async fn run(config: RulesConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
-        run_with(config, ports, shutdown, EngineFaults::default()).await
+        let board = Arc::new(Board::default());
+        let telemetry = ports.metrics.register(Telemetry::register);
+        let server = server::Server { bus: ports.bus.clone(), board: board.clone() };
+        let routes = Routes::new(RulesServer::new(server));
+        let (sockets, network) = (ports.sockets.clone(), ports.network.clone());
+        let serving = async {
+            grpc::serve(routes, Self::NAME, &sockets, &network, shutdown.clone()).await?;
+            anyhow::Ok(())
+        };
+        tokio::try_join!(serving, work(config, ports, board, telemetry, shutdown.clone()))?;
+        Ok(())
     }
-}
-
-/// [`Rules::run`] with parts of its promises broken on purpose, for the tests that must notice.
-#[doc(hidden)]
-pub async fn run_with(
-    config: RulesConfig,
-    ports: Ports,
-    shutdown: Shutdown,
-    faults: EngineFaults,
-) -> anyhow::Result<()> {
-    let board = Arc::new(Board::default());
-    let telemetry = ports.metrics.register(Telemetry::register);
-    let server = server::Server { bus: ports.bus.clone(), board: board.clone() };
-    let routes = Routes::new(RulesServer::new(server));
-    let (sockets, network) = (ports.sockets.clone(), ports.network.clone());
-    let serving = async {
-        grpc::serve(routes, Rules::NAME, &sockets, &network, shutdown.clone()).await?;
-        anyhow::Ok(())
-    };
-    tokio::try_join!(serving, work(config, ports, board, telemetry, faults, shutdown.clone()))?;
-    Ok(())
 }
 
 /// The three loops, once the topics they live on are there.
@@ -74,7 +63,6 @@ async fn work(
     ports: Ports,
     board: Arc<Board>,
     telemetry: Telemetry,
-    faults: EngineFaults,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     if topics::prepare(&ports, &config, &shutdown).await.is_none() {
@@ -90,7 +78,6 @@ async fn work(
         ready: ports.ready.clone(),
         member: config.member.clone(),
         missing: feed.missing(),
-        faults,
     };
     tails.spawn(lag::watch(ports.bus.clone(), telemetry.clone(), shutdown.clone()));
     let outbox = Outbox::new(ports.bus.clone(), ports.network.client("ingress"), config.member, telemetry);

@@ -36,18 +36,6 @@ const POLL_WAIT: Duration = Duration::from_secs(1);
 /// A member that hangs for this long loses its partitions.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Promises broken on purpose, so that tests can show that each break is noticed.
-#[doc(hidden)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct EngineFaults {
-    /// Commit the documents first, the offsets of their requests after.
-    pub document_without_offset: bool,
-    /// Take every request for new.
-    pub no_repeat_window: bool,
-    /// Begin without bringing the store up to the last document.
-    pub no_restore: bool,
-}
-
 /// Requests through shadows.
 pub struct Engine {
     pub bus: Arc<dyn Bus>,
@@ -55,7 +43,6 @@ pub struct Engine {
     pub telemetry: Telemetry,
     pub ready: Ready,
     pub member: String,
-    pub faults: EngineFaults,
 }
 
 /// A record of the requests.
@@ -151,12 +138,9 @@ impl Engine {
 
     /// What a partition needs whose next request is at `position`.
     async fn restored(&self, position: &Position) -> Result<Owned, Interrupted> {
-        let Self { bus, store, telemetry, faults, .. } = self;
+        let Self { bus, store, telemetry, .. } = self;
         let partition = position.at.partition;
-        let next = match faults.no_restore {
-            true => 0,
-            false => restore::view(&**bus, &**store, partition, telemetry).await?,
-        };
+        let next = restore::view(&**bus, &**store, partition, telemetry).await?;
         let repeats = restore::repeats(&**bus, position).await?;
         tracing::info!(partition, offset = position.offset, seen = repeats.len(), "assigned");
         Ok(Owned { repeats, next })
@@ -251,9 +235,7 @@ impl Session<'_> {
         asked: &Asked,
         batch: &mut Batch,
     ) -> Result<(), Interrupted> {
-        let no_window = self.engine.faults.no_repeat_window;
-        let repeats = &mut self.owned(partition).repeats;
-        let repeat = !no_window && repeats.observe(&asked.message) == Verdict::Repeat;
+        let repeat = self.owned(partition).repeats.observe(&asked.message) == Verdict::Repeat;
         let Some(identity) = identity(&asked.message).filter(|_| repeat) else {
             batch.take(partition, asked);
             return Ok(());
@@ -312,11 +294,6 @@ impl Session<'_> {
 
     async fn transact(&mut self, batch: &Batch) -> Result<Vec<Position>, TransactError> {
         let (records, offsets) = (batch.records(), Some((self.consumer.membership(), batch.offsets())));
-        if self.engine.faults.document_without_offset {
-            let positions = self.transactor.commit(Transaction { records, offsets: None }).await?;
-            self.transactor.commit(Transaction { records: Vec::new(), offsets }).await?;
-            return Ok(positions);
-        }
         self.transactor.commit(Transaction { records, offsets }).await
     }
 }

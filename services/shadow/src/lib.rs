@@ -34,7 +34,7 @@ pub use adapters::scylla::Scylla;
 pub use config::{EmbeddedLimits, ShadowConfig, StoreConfig};
 pub use delivery::DELIVERY_GROUP;
 pub use domain::{Shadow as Document, ShadowKey};
-pub use engine::{EngineFaults, GROUP};
+pub use engine::GROUP;
 pub use topics::{CHANGES_TOPIC, DOCUMENTS_TOPIC, REPLIES_TOPIC};
 
 use crate::adapters::ingress::GrpcNodes;
@@ -58,19 +58,17 @@ impl Service for Shadow {
         let directory = ports.data.join("store");
         let opening = adapters::open_store(&config.store, &directory, &ports);
         let Some(store) = shutdown.run_until_cancelled(opening).await.transpose()? else { return Ok(()) };
-        run_with(config, ports, shutdown, store, EngineFaults::default()).await
+        run_with(config, ports, shutdown, store).await
     }
 }
 
-/// [`Shadow::run`] over a store that is open, with parts of its promises broken on purpose, for the tests that must
-/// notice.
+/// [`Shadow::run`] over a store that is open.
 #[doc(hidden)]
 pub async fn run_with(
     config: ShadowConfig,
     ports: Ports,
     shutdown: Shutdown,
     store: Arc<dyn ShadowStore>,
-    faults: EngineFaults,
 ) -> anyhow::Result<()> {
     let telemetry = ports.metrics.register(Telemetry::register);
     let requests =
@@ -99,7 +97,6 @@ pub async fn run_with(
             telemetry,
             ready: ports.ready.clone(),
             member: config.member.clone(),
-            faults,
         };
         let beside = async {
             tokio::join!(deliveries.run(shutdown.clone()), deletions.run(config.member.clone(), shutdown.clone()));

@@ -14,14 +14,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drover_bus::{Bus, Outgoing, Record, TopicConfig, TopicPartition};
-use drover_host::{Health, Metrics, Network, Ports, Shutdown, Sockets};
+use drover_host::{Health, Metrics, Network, Ports, Service, Shutdown, Sockets};
+use drover_ingress::Ingress;
 use drover_ingress::config::IngressConfig;
-use drover_ingress::{Ingress, IngressFaults};
 use drover_load::ledger::{Ledger, Verdict};
 use drover_proto::registry::v1::{Change, Object, object};
 use drover_proto::types::v1 as wire;
-use drover_rules::{EngineFaults, RulesConfig};
-use drover_sim::{BusFaults, SeededRandom, SimBus, VirtualClock};
+use drover_rules::{Rules, RulesConfig};
+use drover_sim::{Broken, BrokenBus, BusFaults, SeededRandom, SimBus, VirtualClock};
 use drover_types::object::RuleSpec;
 use drover_types::{Clock, TELEMETRY_TOPIC};
 use prost::Message as _;
@@ -41,15 +41,6 @@ const PATIENCE: Duration = Duration::from_secs(3_600);
 /// Between two looks at a state, in virtual time.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// What is broken on purpose, so that a test can show that it would notice.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Broken {
-    pub ack_before_append: bool,
-    pub scatter_devices: bool,
-    pub offset_before_output: bool,
-    pub no_repeat_window: bool,
-}
-
 /// How much happens in one run.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
@@ -66,7 +57,8 @@ impl Default for Scale {
     }
 }
 
-/// Runs one world to its end and checks its books. The error says what did not come to rest.
+/// Runs one world, whose services see the bus as `broken` says, to its end and checks its books. The error says what did
+/// not come to rest.
 pub fn run(seed: u64, scale: Scale, broken: Broken) -> anyhow::Result<Verdict> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
     let local = LocalSet::new();
@@ -182,7 +174,7 @@ impl World {
 
     fn ports(&self, name: &'static str, bus: &SeverableBus) -> Ports {
         Ports {
-            bus: Arc::new(bus.clone()),
+            bus: Arc::new(BrokenBus::new(Arc::new(bus.clone()), self.broken)),
             clock: self.clock.clone(),
             random: self.random.clone(),
             network: self.network.clone(),
@@ -196,22 +188,16 @@ impl World {
 
     fn start_ingress(&mut self) {
         let bus = SeverableBus::new(self.bus.clone());
-        let Broken { ack_before_append, scatter_devices, .. } = self.broken;
-        let faults = IngressFaults { ack_before_append, scatter_devices };
         let ports = self.ports("ingress", &bus);
-        let running = Ingress::run_with_faults(IngressConfig::default(), ports, Shutdown::new(), faults);
+        let running = Ingress::run(IngressConfig::default(), ports, Shutdown::new());
         self.ingress = Some(Incarnation { bus, task: tokio::spawn(running) });
     }
 
     fn start_rules(&mut self) {
         let bus = SeverableBus::new(self.bus.clone());
-        let faults = EngineFaults {
-            offset_before_output: self.broken.offset_before_output,
-            no_repeat_window: self.broken.no_repeat_window,
-        };
         let ports = self.ports("rules", &bus);
         let config = RulesConfig { partitions: PARTITIONS, ..RulesConfig::default() };
-        let running = drover_rules::run_with(config, ports, Shutdown::new(), faults);
+        let running = Rules::run(config, ports, Shutdown::new());
         self.rules = Some(Incarnation { bus, task: tokio::spawn(running) });
     }
 

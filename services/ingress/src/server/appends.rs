@@ -28,15 +28,13 @@ pub enum Settled {
 /// The batches of one connection.
 pub struct Appends {
     node: Arc<Node>,
-    /// Whether a device's messages go to two partitions in turn, which breaks P2 on purpose.
-    scatter: bool,
     under_way: Option<BoxFuture<'static, Settled>>,
 }
 
 impl Appends {
     /// No batches yet.
-    pub fn new(node: Arc<Node>, scatter: bool) -> Self {
-        Self { node, scatter, under_way: None }
+    pub fn new(node: Arc<Node>) -> Self {
+        Self { node, under_way: None }
     }
 
     /// Whether nothing is on its way, so that a batch may be pushed.
@@ -47,11 +45,7 @@ impl Appends {
     /// Starts an append of messages that session `publisher` sent. To be called only while nothing is on its way.
     pub fn push(&mut self, messages: Vec<Arc<Message>>, publisher: Option<Arc<Session>>) {
         debug_assert!(self.is_empty());
-        let mut records: Vec<_> = messages.iter().map(|message| message.outgoing(&self.node.topics)).collect();
-        if self.scatter {
-            let turn = |message: &Message| u32::from(message.telemetry.packet_id.unwrap_or_default() % 2);
-            records.iter_mut().zip(&messages).for_each(|(record, message)| record.partition = Some(turn(message)));
-        }
+        let records = messages.iter().map(|message| message.outgoing(&self.node.topics)).collect();
         let mut append = append(self.node.clone(), messages, records, publisher).boxed();
         // Polled at once, so that its place is taken before another connection of this client comes to append.
         if let Poll::Ready(done) = append.poll_unpin(&mut Context::from_waker(Waker::noop())) {

@@ -19,7 +19,6 @@ use tokio_util::task::TaskTracker;
 
 use super::mqtt::{self, Setup};
 use super::tls;
-use crate::IngressFaults;
 use crate::config::Timeouts;
 use crate::domain::connection::Peer;
 use crate::domain::link::{Link, Stop};
@@ -37,7 +36,6 @@ pub const PIPE_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST
 pub struct Listeners {
     pub node: Arc<Node>,
     pub timeouts: Timeouts,
-    pub faults: IngressFaults,
     room: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
     /// Open connections by the order of their coming.
@@ -62,11 +60,10 @@ pub struct Listening {
 
 impl Listeners {
     /// No connections yet, at most `connections_max` later.
-    pub fn new(node: Arc<Node>, timeouts: Timeouts, connections_max: usize, faults: IngressFaults) -> Arc<Self> {
+    pub fn new(node: Arc<Node>, timeouts: Timeouts, connections_max: usize) -> Arc<Self> {
         Arc::new(Self {
             node,
             timeouts,
-            faults,
             room: Arc::new(Semaphore::new(connections_max)),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             open: Mutex::default(),
@@ -140,7 +137,6 @@ impl Listeners {
             peer,
             link: link.clone(),
             write_timeout: self.timeouts.write.as_std(),
-            faults: self.faults,
         };
         // Without it the acknowledgement of a lone message may wait for the peer's delayed TCP acknowledgement.
         if let Transport::Tcp(stream) | Transport::Tls(stream, _) = &transport

@@ -19,7 +19,6 @@ use tokio::time::Instant;
 
 use super::appends::{Appends, Settled};
 use super::questions::{self, Answer};
-use crate::IngressFaults;
 use crate::domain::connection::{Admission, Close, CloseReason, Connection, Effect, Peer};
 use crate::domain::link::{Link, Signal};
 use crate::domain::message::{Message, Publication, Publisher};
@@ -44,7 +43,6 @@ pub struct Setup {
     pub link: Arc<Link>,
     /// A peer that takes no byte for this long is gone.
     pub write_timeout: Duration,
-    pub faults: IngressFaults,
 }
 
 struct Driver<S> {
@@ -86,7 +84,7 @@ enum Event {
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, setup: Setup) {
     let node = setup.node.clone();
     let connection = Connection::new(node.environment.clone(), setup.peer.clone(), node.now());
-    let appends = Appends::new(node.clone(), setup.faults.scatter_devices);
+    let appends = Appends::new(node.clone());
     let mut driver = Driver {
         setup,
         stream,
@@ -149,9 +147,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
         if !messages.is_empty() {
-            if self.setup.faults.ack_before_append {
-                self.connection.stored(messages.len(), self.setup.node.now());
-            }
             self.appends.push(messages, self.session.clone());
         }
         any
@@ -315,11 +310,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.announcing.pop_front();
                 self.connection.subscribed(now);
             }
-            Event::Settled(Settled::Stored(count)) => {
-                if !self.setup.faults.ack_before_append {
-                    self.connection.stored(count, now);
-                }
-            }
+            Event::Settled(Settled::Stored(count)) => self.connection.stored(count, now),
             Event::Settled(Settled::Failed(error)) => {
                 self.setup.node.telemetry.not_stored(&error);
                 self.connection.not_stored();

@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use drover_ingress::IngressFaults;
 use drover_mqtt::{Connect, Packet, ReasonCode, Version};
 use drover_types::Qos;
 
@@ -33,7 +32,7 @@ async fn what_waits_in_a_session_that_begins_anew_is_counted() {
 #[tokio::test]
 async fn what_waits_in_a_session_that_expires_is_counted() {
     let second = drover_host::Duration::from_secs(1);
-    let stage = Stage::with(|config| config.limits.session_expiry = second, IngressFaults::default()).await;
+    let stage = Stage::with(|config| config.limits.session_expiry = second).await;
     leave_two(&stage).await;
     stage.metric("drover_ingress_messages_dropped_total{reason=\"session_expired\"} 2").await;
 }

@@ -1,6 +1,5 @@
 //! QoS 2, retained messages and shared subscriptions, over real sockets and into a real log.
 
-use drover_ingress::IngressFaults;
 use drover_mqtt::{
     Ack, Connect, Packet, PacketId, Properties, Publish, ReasonCode, RetainHandling, Subscribe, Subscription,
     SubscriptionList, SubscriptionOptions, Version,
@@ -149,7 +148,7 @@ async fn more_retained_messages_than_an_inbox_holds_all_come() {
 
 #[tokio::test]
 async fn retained_messages_over_the_limit_are_delivered_and_counted() {
-    let stage = Stage::with(|config| config.limits.retained_messages = 1, IngressFaults::default()).await;
+    let stage = Stage::with(|config| config.limits.retained_messages = 1).await;
     let mut client = stage.connect(Version::V5, "c").await;
     client.subscribe("#", Qos::AtMostOnce).await;
     for topic in ["a", "b"] {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use drover_bus::{Bus, TopicPartition};
-use drover_ingress::IngressFaults;
 use drover_mqtt::Version;
 use drover_types::{Qos, TELEMETRY_TOPIC, Telemetry};
 use serde_json::Value;
@@ -113,8 +112,7 @@ async fn an_update_that_is_refused_is_answered_by_nothing_but_0() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_may_not_be_posted_is_refused_in_the_one_shape() {
-    let stage =
-        Stage::with(|config| config.limits.payload = drover_host::ByteSize::from_bytes(16), IngressFaults::default());
+    let stage = Stage::with(|config| config.limits.payload = drover_host::ByteSize::from_bytes(16));
     let stage = stage.await;
     stage.registry.credential(TOKEN, "d");
     let authorization = format!("Bearer {TOKEN}");
@@ -153,7 +151,7 @@ async fn nothing_is_acknowledged_while_the_log_hangs() {
     let change = |config: &mut drover_ingress::config::IngressConfig| {
         config.http.request = drover_host::Duration::from_millis(200);
     };
-    let stage = Stage::with(change, IngressFaults::default()).await;
+    let stage = Stage::with(change).await;
     stage.registry.credential(TOKEN, "d");
     stage.bus.set(Gate::Hanging);
     assert_eq!(post(&stage, "/v1/topics/a", "1").await.0, 504);

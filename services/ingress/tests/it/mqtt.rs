@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use drover_ingress::IngressFaults;
 use drover_mqtt::{Connect, Packet, Publish, ReasonCode, Version};
 use drover_proto::ingress::v1::ingress_client::IngressClient;
 use drover_proto::ingress::v1::{PublishRequest, RevokeRequest, presence_report::What};
+use drover_sim::Broken;
 use drover_types::Qos;
 use tokio::io::AsyncWriteExt;
 
@@ -162,11 +162,12 @@ async fn when_the_log_fails_the_connection_closes_without_an_acknowledgement() {
 
 #[tokio::test]
 async fn the_broken_variant_acknowledges_what_is_not_stored() {
-    let stage = Stage::with(|_| (), IngressFaults { ack_before_append: true, ..IngressFaults::default() }).await;
+    let stage = Stage::broken(Broken { ack_before_append: true, ..Broken::default() }).await;
     let mut client = stage.connect(Version::V5, "d").await;
     stage.bus.set(Gate::Failing);
     client.publish(1, "t", "x").await;
-    assert!(client.rest_has_ack().await, "the tests above would notice");
+    // The tests above would notice.
+    client.expect_acks([1]).await;
 }
 
 #[tokio::test]
@@ -216,7 +217,7 @@ async fn malformed_packets_end_only_their_own_connection() {
 #[tokio::test]
 async fn a_client_that_never_says_who_it_is_is_closed() {
     let short = drover_host::Duration::from_millis(50);
-    let stage = Stage::with(|config| config.timeouts.connect = short, IngressFaults::default()).await;
+    let stage = Stage::with(|config| config.timeouts.connect = short).await;
     let mut silent = stage.open(Version::V5).await;
     assert!(silent.read(|_| ()).await.is_none());
     let mut half = stage.open(Version::V5).await;
@@ -226,7 +227,7 @@ async fn a_client_that_never_says_who_it_is_is_closed() {
 
 #[tokio::test]
 async fn a_connection_over_the_limit_is_told_so() {
-    let stage = Stage::with(|config| config.limits.connections = 1, IngressFaults::default()).await;
+    let stage = Stage::with(|config| config.limits.connections = 1).await;
     let _first = stage.connect(Version::V5, "a").await;
     let mut second = stage.open(Version::V5).await;
     second.send(&Packet::Connect(Connect::new(Version::V5, "b"))).await;

@@ -3,7 +3,6 @@
 //! Every case is a connection of its own. A fault ends MQTT 5 with the reason code in a DISCONNECT or CONNACK and MQTT
 //! 3.1.1 by closing; one line of the log names client and cause, and a counter counts it.
 
-use drover_ingress::IngressFaults;
 use drover_mqtt::Version;
 use drover_types::limits::PAYLOAD_BYTES_MAX;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -386,7 +385,7 @@ async fn messages_and_their_limits() {
 #[tokio::test]
 async fn subscriptions_and_their_limits() {
     let change = |config: &mut drover_ingress::config::IngressConfig| config.limits.filters = 2;
-    let stage = Stage::with(change, IngressFaults::default()).await;
+    let stage = Stage::with(change).await;
     stage.registry.allow(&["a", "b"], &["a", "b", "c/#"]);
     let (v4, v5) = (Version::V311, Version::V5);
     let filters = |options: u8, filters: &[&str]| -> Vec<u8> {
@@ -438,7 +437,7 @@ async fn subscriptions_and_their_limits() {
 #[tokio::test]
 async fn more_in_flight_than_allowed() {
     let change = |config: &mut drover_ingress::config::IngressConfig| config.limits.receive_maximum = 2;
-    let stage = Stage::with(change, IngressFaults::default()).await;
+    let stage = Stage::with(change).await;
     let accepted = packet(0x20, &[b"\0\0", b"\x0b", b"\x21\0\x02", b"\x27\0\x04\x90\0", b"\x22\0\x10"]);
     // Of QoS 2, so that they are in flight until the client itself releases them.
     let messages = [1, 2, 3].map(|id| packet(0x34, &[b"\0\x01a\0", &[id], b"\0"]));

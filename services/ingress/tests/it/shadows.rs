@@ -1,6 +1,5 @@
 //! Where nobody serves shadows: requests to them are rejected, and the connection is kept.
 
-use drover_ingress::IngressFaults;
 use drover_mqtt::{Packet, ReasonCode, Version};
 use drover_proto::ingress::v1::PublishRequest;
 use drover_proto::ingress::v1::ingress_client::IngressClient;
@@ -13,7 +12,7 @@ use crate::stage::Stage;
 const UPDATE: &str = "$aws/things/d/shadow/update";
 
 async fn stage() -> Stage {
-    let stage = Stage::with(|config| config.shadows = false, IngressFaults::default()).await;
+    let stage = Stage::with(|config| config.shadows = false).await;
     stage.registry.allow(&["#", "$aws/things/#"], &["#", "$aws/things/#"]);
     stage
 }

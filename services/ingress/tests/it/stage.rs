@@ -9,8 +9,8 @@ use drover_bus::{Bus, Outgoing, Record, TopicConfig, TopicPartition};
 use drover_host::{
     Health, Metrics, Network, Ports, Service, ServiceConfig, Shutdown, Sockets, SystemClock, SystemRandom,
 };
+use drover_ingress::Ingress;
 use drover_ingress::config::IngressConfig;
-use drover_ingress::{Ingress, IngressFaults};
 use drover_mqtt::{
     Connect, Decoder, Packet, PacketId, Property, PropertyList, Publish, ReasonCode, Side, Version, encode,
 };
@@ -18,7 +18,7 @@ use drover_proto::ingress::v1::PresenceReport;
 use drover_proto::registry::v1::Change;
 use drover_proto::registry::v1::object::Object;
 use drover_proto::types::v1::{Meta, Policy};
-use drover_sim::{BusFaults, SimBus};
+use drover_sim::{Broken, BrokenBus, BusFaults, SimBus};
 use drover_types::{Qos, TELEMETRY_TOPIC};
 use prost::Message as _;
 use tempfile::TempDir;
@@ -42,25 +42,30 @@ pub struct Stage {
     /// Whether HTTP has a socket of its own.
     http_socket: bool,
     config: IngressConfig,
-    faults: IngressFaults,
+    broken: Broken,
     data: TempDir,
 }
 
 impl Stage {
     pub async fn new() -> Self {
-        Self::with(|_| (), IngressFaults::default()).await
+        Self::with(|_| ()).await
     }
 
-    pub async fn with(change: impl FnOnce(&mut IngressConfig), faults: IngressFaults) -> Self {
-        Self::with_sockets(change, faults, true).await
+    pub async fn with(change: impl FnOnce(&mut IngressConfig)) -> Self {
+        Self::with_sockets(change, Broken::default(), true).await
+    }
+
+    /// An ingress that sees a broken log.
+    pub async fn broken(broken: Broken) -> Self {
+        Self::with_sockets(|_| (), broken, true).await
     }
 
     /// An ingress whose HTTP addresses belong to another listener of the process.
     pub async fn without_http_socket() -> Self {
-        Self::with_sockets(|_| (), IngressFaults::default(), false).await
+        Self::with_sockets(|_| (), Broken::default(), false).await
     }
 
-    async fn with_sockets(change: impl FnOnce(&mut IngressConfig), faults: IngressFaults, http: bool) -> Self {
+    async fn with_sockets(change: impl FnOnce(&mut IngressConfig), broken: Broken, http: bool) -> Self {
         let free = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
         let mut config = IngressConfig { listen: Vec::new(), ..IngressConfig::default() };
         config.mqtt.listen = free.clone();
@@ -70,7 +75,7 @@ impl Stage {
         config.check().expect("a valid configuration");
         let data = tempfile::tempdir().expect("a directory");
         let (bus, _) = EmbeddedBus::open(&data.path().join("bus"), EmbeddedOptions::default()).expect("a log");
-        Self::over(Arc::new(bus), config, faults, http, data).await
+        Self::over(Arc::new(bus), config, broken, http, data).await
     }
 
     /// An ingress over a simulated log, for virtual time: only [`Stage::pipe`] reaches it.
@@ -80,16 +85,10 @@ impl Stage {
         config.mqtt.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
         config.http.listen = Vec::new();
         let data = tempfile::tempdir().expect("a directory");
-        Self::over(Arc::new(bus), config, IngressFaults::default(), false, data).await
+        Self::over(Arc::new(bus), config, Broken::default(), false, data).await
     }
 
-    async fn over(
-        bus: Arc<dyn Bus>,
-        config: IngressConfig,
-        faults: IngressFaults,
-        http_socket: bool,
-        data: TempDir,
-    ) -> Self {
+    async fn over(bus: Arc<dyn Bus>, config: IngressConfig, broken: Broken, http_socket: bool, data: TempDir) -> Self {
         make_topics(&*bus).await;
         let bus = Arc::new(GatedBus::new(bus));
         let registry = FakeRegistry { anonymous: true, ..FakeRegistry::default() };
@@ -106,7 +105,7 @@ impl Stage {
             shutdown: Shutdown::new(),
             running: tokio::spawn(async { Ok(()) }),
             config,
-            faults,
+            broken,
             data,
         };
         stage.registry.serve(&stage.network);
@@ -123,7 +122,7 @@ impl Stage {
         (self.mqtt, self.mqtts) = (address("mqtt").expect("bound"), address("mqtts"));
         self.http = address("ingress.http");
         let ports = Ports {
-            bus: self.bus.clone(),
+            bus: Arc::new(BrokenBus::new(self.bus.clone(), self.broken)),
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
             network: self.network.clone(),
@@ -134,7 +133,7 @@ impl Stage {
             ready: Health::default().service(Ingress::NAME),
         };
         let (config, shutdown) = (self.config.clone(), self.shutdown.clone());
-        self.running = tokio::spawn(Ingress::run_with_faults(config, ports, shutdown, self.faults));
+        self.running = tokio::spawn(Ingress::run(config, ports, shutdown));
     }
 
     /// Stops the ingress.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use drover_ingress::IngressFaults;
 use drover_mqtt::{Connect, Packet, ReasonCode, Version};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -50,7 +49,7 @@ impl Pki {
             config.tls.key = file("server.key");
             config.tls.client_ca = file("ca.pem");
         };
-        Stage::with(tls, IngressFaults::default()).await
+        Stage::with(tls).await
     }
 
     async fn connect(

@@ -61,8 +61,8 @@ struct Output {
 /// What evaluation needs besides the record.
 pub struct Evaluation<'e> {
     pub rules: &'e RuleSet,
-    /// Absent: repeats are not looked for.
-    pub window: Option<&'e mut RepeatWindow>,
+    /// Of the record's partition.
+    pub window: &'e mut RepeatWindow,
     /// Continues a message's trace with a span of the rule.
     pub trace: &'e dyn Fn(&Telemetry, &Definition) -> Option<TraceParent>,
 }
@@ -106,13 +106,10 @@ impl Batch {
         self.tally.messages += 1;
         match repeats::telemetry(&stored) {
             Err(unreadable) => self.bury(Arc::new(stored), None, &unreadable.to_string()),
-            Ok(telemetry) => {
-                let verdict = evaluation.window.as_mut().map_or(Verdict::New, |window| self.look(window, &telemetry));
-                match verdict {
-                    Verdict::Repeat => self.tally.repeats += 1,
-                    Verdict::New => self.meet_rules(Arc::new(stored), &telemetry, evaluation),
-                }
-            }
+            Ok(telemetry) => match self.look(evaluation.window, &telemetry) {
+                Verdict::Repeat => self.tally.repeats += 1,
+                Verdict::New => self.meet_rules(Arc::new(stored), &telemetry, evaluation),
+            },
         }
     }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions};
 use drover_bus::partition_of;
-use drover_rules::EngineFaults;
 use serde_json::json;
 
 use crate::world::{World, message, text, until};
@@ -62,7 +61,7 @@ async fn a_damaged_partition_does_not_stop_the_rules_on_the_others() {
     let damaged = (16..32).min_by_key(alike).expect("some message");
     let file = damage(directory.path(), damaged);
     let world = World::on(Arc::new(open(directory.path()))).await;
-    let running = world.start("a", EngineFaults::default());
+    let running = world.start("a");
     let lost = |n: &u16| partition(*n) == partition(damaged) && *n >= damaged;
     let expected: BTreeSet<String> = (0..MESSAGES).filter(|n| !lost(n)).map(|n| format!("{{\"n\":{n}}}")).collect();
     assert!(expected.len() > 100, "most partitions are sound");

@@ -1,7 +1,10 @@
 //! Kafka outputs: exactly once, in order, whatever happens to the engine.
 
+use std::sync::Arc;
+
 use drover_bus::{Outgoing, Record, TopicConfig};
-use drover_rules::{ERRORS_TOPIC, EngineFaults, RulesConfig};
+use drover_rules::{ERRORS_TOPIC, RulesConfig};
+use drover_sim::{Broken, BrokenBus};
 use drover_types::{RecordId, TELEMETRY_TOPIC, TenantId, TraceParent};
 use serde_json::json;
 
@@ -20,7 +23,7 @@ fn numbered(device: &str, numbers: std::ops::Range<u16>) -> Vec<drover_types::Te
 async fn of_a_thousand_messages_exactly_the_matching_half_comes_out_in_order() {
     let (world, _dir) = World::embedded().await;
     world.rule("even", 1, Some(hot())).await;
-    let running = world.start("a", EngineFaults::default());
+    let running = world.start("a");
     world.publish(numbered("d", 0..1_000)).await;
     world.drained().await;
     let values: Vec<String> = world.read("home.even").await.iter().map(text).collect();
@@ -42,7 +45,7 @@ async fn an_output_carries_key_id_rule_time_and_trace_of_its_source() {
     let trace = TraceParent::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
     let source = drover_types::Telemetry { traceparent: trace, ..message("d", 1, r#"{"room":"hall","n":1}"#) };
     world.publish([source.clone()]).await;
-    let running = world.start("a", EngineFaults::default());
+    let running = world.start("a");
     world.drained().await;
     let (keyed, plain) = (world.read("home.keyed").await, world.read("home.plain").await);
     assert_eq!(
@@ -63,7 +66,7 @@ async fn a_killed_engine_goes_on_where_it_was_and_every_output_is_there_once() {
     let (mut world, dir) = World::embedded().await;
     world.rule("even", 1, Some(hot())).await;
     for round in 0..5u16 {
-        let running = world.start("a", EngineFaults::default());
+        let running = world.start("a");
         world.publish(numbered("d", round * 200..(round + 1) * 200)).await;
         let least = usize::from(round) * 80;
         until("some outputs", async || world.read("home.even").await.len() >= least).await;
@@ -74,7 +77,7 @@ async fn a_killed_engine_goes_on_where_it_was_and_every_output_is_there_once() {
         drop(bus);
         world.bus = open(&dir);
     }
-    let running = world.start("a", EngineFaults::default());
+    let running = world.start("a");
     world.drained().await;
     let values: Vec<String> = world.read("home.even").await.iter().map(text).collect();
     let expected: Vec<String> = (0..1_000).step_by(2).map(|n| format!("{{\"n\":{n},\"device\":\"d\"}}")).collect();
@@ -83,16 +86,17 @@ async fn a_killed_engine_goes_on_where_it_was_and_every_output_is_there_once() {
 }
 
 /// Messages of a session, all of them again under the next one, and the next number after that.
-async fn redelivery(faults: EngineFaults) -> Vec<String> {
+async fn redelivery(broken: Broken) -> Vec<String> {
     let (world, _dir) = World::embedded().await;
+    let world = World { bus: Arc::new(BrokenBus::new(world.bus.clone(), broken)), ..world };
     world.rule("even", 1, Some(hot())).await;
     let first = numbered("d", 0..10);
     world.publish(first.clone()).await;
-    let running = world.start("a", faults);
+    let running = world.start("a");
     world.drained().await;
     // The window of a restarted engine comes from the log.
     running.stop().await;
-    let running = world.start("a", faults);
+    let running = world.start("a");
     world.publish(first.iter().map(redelivered)).await;
     world.publish(numbered("d", 10..11)).await;
     world.drained().await;
@@ -103,8 +107,8 @@ async fn redelivery(faults: EngineFaults) -> Vec<String> {
 #[tokio::test]
 async fn redelivered_messages_come_out_once_also_after_a_restart() {
     let expected: Vec<String> = (0..11).step_by(2).map(|n| format!("{{\"n\":{n},\"device\":\"d\"}}")).collect();
-    assert_eq!(redelivery(EngineFaults::default()).await, expected);
-    let broken = redelivery(EngineFaults { no_repeat_window: true, ..EngineFaults::default() }).await;
+    assert_eq!(redelivery(Broken::default()).await, expected);
+    let broken = redelivery(Broken { no_repeat_window: true, ..Broken::default() }).await;
     assert_eq!(broken.len(), 11, "without the window each repeat comes out again");
 }
 
@@ -123,7 +127,7 @@ async fn what_cannot_be_evaluated_becomes_a_dead_letter_and_the_partition_moves_
         outgoing(message("d", 3, r#"{"n": 3, "room": "hall"}"#)),
     ]);
     world.append(batch).await;
-    let running = world.start("a", EngineFaults::default());
+    let running = world.start("a");
     world.drained().await;
     assert_eq!(world.values("home.out").await, [r#"{"n":3}"#]);
     let letters = world.read(ERRORS_TOPIC).await;
@@ -149,9 +153,9 @@ async fn what_cannot_be_evaluated_becomes_a_dead_letter_and_the_partition_moves_
 async fn two_members_share_the_partitions_and_outputs_stay_single() {
     let (world, _dir) = World::embedded().await;
     world.rule("even", 1, Some(hot())).await;
-    let first = world.start("a", EngineFaults::default());
+    let first = world.start("a");
     world.publish((0..20).flat_map(|d| numbered(&format!("d{d}"), 0..10))).await;
-    let second = world.start("b", EngineFaults::default());
+    let second = world.start("b");
     world.publish((0..20).flat_map(|d| numbered(&format!("d{d}"), 10..50))).await;
     world.drained().await;
     first.stop().await;
@@ -168,7 +172,7 @@ async fn two_members_share_the_partitions_and_outputs_stay_single() {
 #[tokio::test]
 async fn rules_change_while_the_engine_runs_and_meet_only_their_own_tenant() {
     let (world, _dir) = World::embedded().await;
-    let running = world.start("a", EngineFaults::default());
+    let running = world.start("a");
     let to = |topic: &str| json!({"sql": "SELECT n FROM '#'", "actions": [{"kafka": {"topic": topic}}]});
     world.rule("r", 1, Some(to("home.one"))).await;
     until("generation 1", async || world.status("r").await.is_ok_and(|s| s.observed_generation == 1)).await;
@@ -197,7 +201,7 @@ async fn rules_change_while_the_engine_runs_and_meet_only_their_own_tenant() {
 #[tokio::test]
 async fn a_rule_that_does_not_compile_is_not_accepted_and_says_why() {
     let (world, _dir) = World::embedded().await;
-    let running = world.start("a", EngineFaults::default());
+    let running = world.start("a");
     let wrong = json!({"sql": "SELECT FROM 'a'", "actions": [{"kafka": {"topic": "home.out"}}]});
     world.rule("wrong", 1, Some(wrong)).await;
     until("observed", async || world.status("wrong").await.is_ok()).await;
@@ -232,7 +236,7 @@ async fn a_rule_that_waits_for_its_topic_leaves_its_former_version_in_force_and_
     make(&world, "home.former").await;
     world.rule("r", 1, Some(to("home.former"))).await;
     let config = RulesConfig { partitions: 2, create_topics: false, ..RulesConfig::default() };
-    let running = world.start_with(config, EngineFaults::default());
+    let running = world.start_with(config);
     observed(&world, 1, "Accepted").await;
     world.rule("r", 2, Some(to("home.latter"))).await;
     observed(&world, 2, "TopicMissing").await;
@@ -250,7 +254,7 @@ async fn a_rule_that_waits_for_its_topic_leaves_its_former_version_in_force_and_
 #[tokio::test]
 async fn what_a_status_calls_observed_is_in_force() {
     let (world, _dir) = World::embedded().await;
-    let running = world.start("a", EngineFaults::default());
+    let running = world.start("a");
     for generation in 1..=20 {
         let topic = format!("home.out{generation}");
         world.rule("r", generation, Some(to(&topic))).await;
@@ -267,7 +271,7 @@ async fn what_a_status_calls_observed_is_in_force() {
 async fn an_output_topic_that_was_deleted_is_made_again() {
     let (world, _dir) = World::embedded().await;
     world.rule("r", 1, Some(to("home.out"))).await;
-    let running = world.start("a", EngineFaults::default());
+    let running = world.start("a");
     observed(&world, 1, "Accepted").await;
     world.bus.delete_topic("home.out").await.expect("deleted");
     world.publish(numbered("d", 0..1)).await;

@@ -8,7 +8,7 @@ use drover_proto::ingress::v1::{
     DeliverRequest, DeliverResponse, ForwardRequest, ForwardResponse, IdentifyRequest, IdentifyResponse,
     PublishRequest, PublishResponse, RevokeRequest, RevokeResponse, TakeOverRequest, TakeOverResponse,
 };
-use drover_rules::{ERRORS_TOPIC, EngineFaults};
+use drover_rules::ERRORS_TOPIC;
 use drover_types::Telemetry;
 use serde_json::json;
 use tonic::service::Routes;
@@ -78,7 +78,7 @@ async fn republished_messages_wait_for_the_ingress_and_reach_it_once_per_id_in_o
     let (world, _dir) = World::embedded().await;
     world.rule("alerts", 1, Some(alerts())).await;
     world.publish((0..50).map(|n| targeted(n, "alerts"))).await;
-    let running = world.start("a", EngineFaults::default());
+    let running = world.start("a");
     world.drained().await;
     let ingress = FakeIngress::default();
     ingress.serve(&world);
@@ -106,7 +106,7 @@ async fn what_the_ingress_refuses_or_has_hopped_too_often_becomes_a_dead_letter(
             Telemetry { hops: 4, ..targeted(3, "alerts") },
         ])
         .await;
-    let running = world.start("a", EngineFaults::default());
+    let running = world.start("a");
     until("the good one", async || ingress.published().len() == 1).await;
     assert_eq!(ingress.published()[0].hops, 5);
     let mut errors: Vec<String> = world.read(ERRORS_TOPIC).await.iter().map(|l| header(l, "error")).collect();

@@ -7,12 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions};
 use drover_bus::{Bus, Header, Outgoing, Record, Stored, TopicConfig, TopicPartition};
-use drover_host::{Health, Metrics, Network, Ports, Shutdown, Sockets, SystemClock, SystemRandom};
+use drover_host::{Health, Metrics, Network, Ports, Service, Shutdown, Sockets, SystemClock, SystemRandom};
 use drover_proto::registry::v1::{Change, Object, object};
 use drover_proto::rules::v1::rules_client::RulesClient;
 use drover_proto::rules::v1::{GetStatusRequest, RuleStatus};
 use drover_proto::types::v1 as wire;
-use drover_rules::{CHANGES_TOPIC, EngineFaults, RulesConfig, run_with};
+use drover_rules::{CHANGES_TOPIC, Rules, RulesConfig};
 use drover_types::object::RuleSpec;
 use drover_types::{ClientId, DeviceId, Qos, RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TopicName, fingerprint};
 use prost::Message as _;
@@ -53,13 +53,13 @@ impl World {
     }
 
     /// Starts a member.
-    pub fn start(&self, member: &str, faults: EngineFaults) -> Running {
+    pub fn start(&self, member: &str) -> Running {
         let config = RulesConfig { member: member.to_owned(), partitions: 2, ..RulesConfig::default() };
-        self.start_with(config, faults)
+        self.start_with(config)
     }
 
     /// Starts a member of this configuration.
-    pub fn start_with(&self, config: RulesConfig, faults: EngineFaults) -> Running {
+    pub fn start_with(&self, config: RulesConfig) -> Running {
         let (shutdown, health) = (Shutdown::new(), Health::default());
         let ports = Ports {
             bus: self.bus.clone(),
@@ -72,7 +72,7 @@ impl World {
             cassandra: Default::default(),
             ready: health.service("rules"),
         };
-        let task = tokio::spawn(run_with(config, ports, shutdown.clone(), faults));
+        let task = tokio::spawn(Rules::run(config, ports, shutdown.clone()));
         Running { shutdown, health, task }
     }
 
