@@ -95,6 +95,7 @@ impl Service for Ingress {
         shutdown.cancel(); // also when one of them has failed: nothing goes on without it
         let drained = tokio::time::timeout(config.timeouts.drain.as_std(), async {
             listeners.drain().await;
+            node.release_wills().await;
             node.finish_tasks().await;
             stop.cancel();
             background.close();

@@ -12,7 +12,7 @@ use drover_mqtt::PacketId;
 use drover_types::shadow::ShadowRequest;
 use drover_types::{ApiError, ClientId, Clock, ErrorCode, Qos, Random, RecordId, TopicName, TraceParent};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use crate::domain::connection::{CloseReason, Environment, Granted, Now};
@@ -323,6 +323,15 @@ impl Node {
         }
     }
 
+    /// Publishes the wills that wait for their time, for the sessions are about to end. Returns when all of them are on
+    /// their way, as many at once as there is room for; [`Node::finish_tasks`] waits for the last of them.
+    pub async fn release_wills(self: &Arc<Self>) {
+        for will in self.sessions.release_wills() {
+            let permit = self.wills.clone().acquire_owned().await.expect("the semaphore is never closed");
+            self.send_will(will, permit);
+        }
+    }
+
     /// Waits for wills that are on their way, and for readers of retained messages.
     pub async fn finish_tasks(&self) {
         self.tasks.close();
@@ -382,6 +391,10 @@ impl Node {
         let Ok(permit) = self.wills.clone().try_acquire_owned() else {
             return self.telemetry.will_dropped(&will.publisher.client);
         };
+        self.send_will(will, permit);
+    }
+
+    fn send_will(self: &Arc<Self>, will: DueWill, permit: OwnedSemaphorePermit) {
         let node = self.clone();
         let body = async move {
             let mut message = will.publication.stamp(&will.publisher, node.stamp(node.now().unix_ms, None));

@@ -269,6 +269,15 @@ impl Sessions {
         aftermath
     }
 
+    /// Releases the wills that wait for their time: a will comes when its delay passes or its session ends, whichever is
+    /// first (MQTT 5 section 3.1.3.2.2), and the sessions are about to end with this process.
+    pub fn release_wills(&self) -> Vec<DueWill> {
+        let mut inner = self.lock();
+        let mut aftermath = Aftermath::default();
+        inner.release_wills(&mut aftermath);
+        aftermath.wills
+    }
+
     /// Every session ends with this process.
     pub fn stop(&self) -> Aftermath {
         let mut inner = self.lock();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use drover_mqtt::{Connect, Packet, Publish, ReasonCode, Version};
+use drover_mqtt::{Connect, Packet, Property, PropertyList, Publish, ReasonCode, Version};
 use drover_proto::ingress::v1::ingress_client::IngressClient;
 use drover_proto::ingress::v1::{PublishRequest, RevokeRequest, presence_report::What};
 use drover_sim::Broken;
@@ -126,6 +126,36 @@ async fn a_will_is_published_when_its_client_is_lost_and_not_when_it_says_goodby
     }
     stage.metric("drover_ingress_messages_in_total{qos=\"1\"} 1").await;
     assert_eq!(stage.payloads().await, ["lost"]);
+}
+
+#[tokio::test]
+async fn a_will_that_waits_for_its_time_is_published_when_the_node_stops() {
+    let mut stage = Stage::new().await;
+    let (mut delay, mut expiry) = (PropertyList::default(), PropertyList::default());
+    delay.push(Property::WillDelay(3_000)).expect("short");
+    expiry.push(Property::SessionExpiry(3_600)).expect("short");
+    let mut connected = Vec::new();
+    for id in ["lost", "drained"] {
+        let will = drover_mqtt::Will {
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            properties: delay.as_properties(),
+            topic: "w",
+            payload: id.as_bytes(),
+        };
+        let connect = Connect { will: Some(will), properties: expiry.as_properties(), ..Connect::new(Version::V5, id) };
+        let mut client = stage.open(Version::V5).await;
+        client.send(&Packet::Connect(connect)).await;
+        client.expect(|p| matches!(p, Packet::ConnAck(ack) if !ack.reason.is_error())).await;
+        connected.push(client);
+    }
+    drop(connected.remove(0));
+    stage.reports(3).await;
+    assert_eq!(stage.payloads().await, Vec::<String>::new(), "its time has not come");
+    stage.stop().await;
+    let mut published = stage.payloads().await;
+    published.sort();
+    assert_eq!(published, ["drained", "lost"]);
 }
 
 #[tokio::test]

@@ -97,6 +97,12 @@ impl Inner {
             }
         }
     }
+
+    /// Takes the wills of all absent clients. What was to fall due for them does so in vain.
+    pub(super) fn release_wills(&mut self, aftermath: &mut Aftermath) {
+        let away = self.entries.values_mut().filter(|entry| matches!(entry.state, State::Away { .. }));
+        away.for_each(|entry| aftermath.release_will(entry));
+    }
 }
 
 impl Aftermath {

@@ -101,6 +101,20 @@ fn a_delayed_will_waits_for_its_client_and_no_longer_than_its_session() {
 }
 
 #[test]
+fn wills_that_wait_are_released_once_before_the_sessions_end_and_those_of_live_clients_are_not() {
+    let sessions = Sessions::new(10);
+    let (away, _) = sessions.attach(attach(0, 60, Some(5)), 0, |_| ()).expect("attached");
+    let live = Attach { client: ClientId::new("e").expect("valid"), ..attach(0, 60, Some(5)) };
+    sessions.attach(live, 0, |_| ()).expect("attached");
+    assert!(detach(&sessions, &away, 60, 0).wills.is_empty());
+    let released = sessions.release_wills();
+    assert_eq!(released.iter().map(|will| &will.publisher).collect::<Vec<_>>(), [&away.publisher]);
+    assert!(sessions.release_wills().is_empty() && sessions.tick(5_000).wills.is_empty(), "once");
+    assert_eq!(sessions.counts(), (1, 1), "the session is still there");
+    assert_eq!(sessions.tick(60_000).ended.len(), 1, "and ends in its time");
+}
+
+#[test]
 fn an_identity_verified_before_its_revocation_is_refused_after_it() {
     let sessions = Sessions::new(10);
     let before = sessions.generation();
