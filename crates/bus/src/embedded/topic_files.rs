@@ -31,7 +31,7 @@ pub(super) fn create(files: &Files, topic: Found<'_>) -> Result<TopicWriter, Fil
     // A doubt does no harm here: the next start removes directories of topics that the journal does not name.
     let file = segment::create(files, &directory, &header, 0).map_err(|failed| failed.error)?;
     let log = TopicLog::new(id, config.clone(), directory, vec![active_view(&file, header, 0)], ends);
-    Ok(TopicWriter::new(files, Arc::new(log), file, Producers::default(), segment_bytes))
+    Ok(TopicWriter::new(files, Arc::new(log), file, Producers::default(), segment_bytes, None))
 }
 
 /// A topic that the journal names.
@@ -91,7 +91,7 @@ pub(super) fn open(files: &Files, topic: Found<'_>, recovery: &mut Recovery) -> 
     let scan = scan_last(files, last, &mut producers, &mut recovery.cut)?;
     segments.push(scan.view);
     let log = TopicLog::new(id, config.clone(), directory, segments, scan.ends);
-    Ok(TopicWriter::new(files, Arc::new(log), scan.file, producers, segment_bytes))
+    Ok(TopicWriter::new(files, Arc::new(log), scan.file, producers, segment_bytes, scan.began_ms))
 }
 
 /// Whether a topic's directory holds anything but headers of segments.
@@ -215,6 +215,8 @@ struct LastSegment {
     view: SegmentView,
     file: LogFile,
     ends: Vec<Offset>,
+    /// Newest timestamp of its first section, if it has one.
+    began_ms: Option<i64>,
 }
 
 fn scan_last(
@@ -228,6 +230,7 @@ fn scan_last(
     let mark = found.mark;
     let mut index = Index::new(&found.header.bases);
     let mut ends = found.header.bases.clone();
+    let mut began_ms = None;
     loop {
         let heads = match frame::read(&file, mark, at, end).map_err(FileError::at("read", &found.path))? {
             Ok(None) => break,
@@ -237,6 +240,7 @@ fn scan_last(
         match heads {
             Ok((heads, bytes)) => {
                 for head in &heads {
+                    began_ms.get_or_insert(head.newest_ms);
                     index.note(head, at);
                     producers.record(head);
                     ends[head.partition as usize] = head.next;
@@ -255,7 +259,7 @@ fn scan_last(
     // What was read may be in memory only: the process before may have died before its sync.
     file.cut_durably()?;
     files.sync_directory_of(&found.path)?;
-    Ok(LastSegment { view: found.view(Vec::new(), Some(index)), file, ends })
+    Ok(LastSegment { view: found.view(Vec::new(), Some(index)), file, ends, began_ms })
 }
 
 /// The frame's section heads if table and records are what was written.
@@ -273,4 +277,44 @@ fn sound_sections(frame: &frame::Frame, ends: &[Offset]) -> Result<Vec<SectionHe
         }
     }
     Ok(heads)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::disk::SystemDisk;
+    use super::*;
+    use crate::{Bounds, Record};
+
+    fn append(writer: &mut TopicWriter, timestamp_ms: i64) {
+        let record = Record { timestamp_ms, ..Record::default() };
+        let mut sections = vec![Section::encode(0, (0..).zip(&[record]))];
+        let mut next = writer.next().to_vec();
+        writer.place(&mut sections, &mut next);
+        writer.append(sections).expect("writes");
+    }
+
+    #[test]
+    fn a_segment_is_as_old_after_a_restart_as_before_it() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let files = Files::new(Arc::new(SystemDisk));
+        let retention_ms = Some(4_000);
+        let config =
+            TopicConfig { topic: "t".into(), partitions: 1, compact: false, retention_ms, retention_bytes: None };
+        let directory = parent.path().join("t.0");
+        let found = || Found { id: 0, config: &config, directory: directory.clone(), segment_bytes: u64::MAX };
+        append(&mut create(&files, found()).expect("creates"), 10_000);
+        append(&mut open(&files, found(), &mut Recovery::default()).expect("opens"), 10_900);
+
+        let mut writer = open(&files, found(), &mut Recovery::default()).expect("opens");
+        let mut segments_at = |now_ms| {
+            writer.retain(Some(now_ms), None).expect("retains");
+            let view = writer.log.view();
+            (view.segments.len(), view.bounds(0))
+        };
+        let both = Bounds { earliest: 0, end: 2 };
+        assert_eq!(segments_at(11_000), (1, both), "not a quarter of the retention old");
+        assert_eq!(segments_at(11_001), (2, both), "sealed, whoever wrote its first record");
+        assert_eq!(segments_at(14_900), (2, both));
+        assert_eq!(segments_at(14_901), (1, Bounds { earliest: 2, end: 2 }), "and gone with its last");
+    }
 }

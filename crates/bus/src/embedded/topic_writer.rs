@@ -30,15 +30,23 @@ pub(super) struct TopicWriter {
     doubt: Option<Doubt>,
     lazy: Vec<Vec<Section>>,
     segment_bytes: u64,
-    /// Timestamp of the first record this process wrote to the last segment.
+    /// Newest timestamp of the first section of the last segment, whichever process wrote it; milliseconds since the Unix
+    /// epoch. A segment is as old as that; `None`: it has no records.
     began_ms: Option<i64>,
     /// Expired records stay because they are not consumed yet.
     awaiting: bool,
 }
 
 impl TopicWriter {
-    /// Takes over a topic whose last segment is `file`.
-    pub fn new(files: &Files, log: Arc<TopicLog>, file: LogFile, producers: Producers, segment_bytes: u64) -> Self {
+    /// Takes over a topic whose last segment is `file`, as old as `began_ms` says.
+    pub fn new(
+        files: &Files,
+        log: Arc<TopicLog>,
+        file: LogFile,
+        producers: Producers,
+        segment_bytes: u64,
+        began_ms: Option<i64>,
+    ) -> Self {
         let next = log.view().ends.clone();
         let segment_bytes = match log.config.retention_bytes {
             // Retention goes by whole segments: four of them make the limit worth its name.
@@ -46,7 +54,7 @@ impl TopicWriter {
             None => segment_bytes,
         };
         let files = files.clone();
-        let (doubt, lazy, began_ms, awaiting) = (None, Vec::new(), None, false);
+        let (doubt, lazy, awaiting) = (None, Vec::new(), false);
         Self { log, producers, files, next, file, doubt, lazy, segment_bytes, began_ms, awaiting }
     }
 
