@@ -1,7 +1,9 @@
 //! The bounded queue in front of the writer.
 //!
 //! Places in it are given in the order they were asked for, so commands keep the order of their calls; a call dropped
-//! while it waits leaves nothing behind.
+//! while it waits leaves nothing behind. So no caller keeps others waiting, however fast it calls: a command comes behind
+//! what was queued or waited when it was called, and at most one more filling of the queue. How much waits is bounded by
+//! the callers: a connection of the ingress has one batch under way, one of the Kafka listener five requests.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -100,5 +102,65 @@ impl Queue {
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    const PLACES: usize = 8;
+
+    fn command(caller: &str) -> Command {
+        Command::Hold(caller.to_owned(), oneshot::channel().0)
+    }
+
+    fn call(queue: &Arc<Queue>, caller: &'static str, times: usize) -> tokio::task::JoinHandle<()> {
+        let queue = queue.clone();
+        tokio::spawn(async move {
+            for _ in 0..times {
+                if queue.push(1, 0, command(caller)).await.is_err() {
+                    return;
+                }
+            }
+        })
+    }
+
+    /// Who is in the next round; as the writer does, all of it is taken, and its places are given back at the end.
+    fn round(queue: &Queue) -> Vec<String> {
+        let (commands, places): (Vec<_>, Vec<_>) =
+            queue.take(Duration::ZERO).expect("is open").into_iter().map(Queued::split).unzip();
+        drop(places);
+        let caller = |command: Command| if let Command::Hold(caller, _) = command { Some(caller) } else { None };
+        commands.into_iter().filter_map(caller).collect()
+    }
+
+    #[tokio::test]
+    async fn a_caller_waits_for_what_is_queued_and_one_more_filling_however_fast_another_calls() {
+        let queue = Arc::new(Queue::new(PLACES));
+        let greedy = call(&queue, "greedy", usize::MAX);
+        yield_now().await;
+        for _ in 0..50 {
+            let slow = call(&queue, "slow", 1);
+            yield_now().await;
+            let mut before = 0;
+            loop {
+                let callers = round(&queue);
+                assert!(callers.len() <= PLACES, "the queue is bounded: {}", callers.len());
+                if let Some(at) = callers.iter().position(|caller| caller == "slow") {
+                    before += at;
+                    break;
+                }
+                before += callers.len();
+                yield_now().await;
+            }
+            assert!((1..=2 * PLACES).contains(&before), "{before} went before it");
+            slow.await.expect("no panic");
+        }
+        queue.close();
+        greedy.await.expect("no panic");
     }
 }
