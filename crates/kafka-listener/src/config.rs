@@ -5,6 +5,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// Most groups with committed offsets, those of the platform aside: what is kept of them is kept in memory as well.
+pub const OFFSET_GROUPS_MAX: usize = 10_000;
+
 /// Settings of the listener.
 #[derive(Clone, Debug)]
 pub struct ListenerConfig {
@@ -20,6 +23,9 @@ pub struct ListenerConfig {
     pub stall_timeout: Duration,
     /// Partitions of a topic that comes into being because a client asks for it; `None`: it does not.
     pub auto_create_partitions: Option<u32>,
+    /// How long committed offsets stay when their group has neither members nor commits: Kafka's
+    /// `offsets.retention.minutes`. Counted anew from each start.
+    pub offsets_retention: Duration,
 }
 
 impl Default for ListenerConfig {
@@ -33,6 +39,7 @@ impl Default for ListenerConfig {
             connections_max: 1_000,
             stall_timeout: Duration::from_secs(30),
             auto_create_partitions: Some(8),
+            offsets_retention: Duration::from_secs(7 * 24 * 3_600),
         }
     }
 }

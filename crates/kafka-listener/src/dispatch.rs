@@ -12,7 +12,7 @@ use kafka_protocol::protocol::StrBytes;
 use tokio::net::TcpStream;
 
 use crate::config::ListenerConfig;
-use crate::groups::{self, Coordinator};
+use crate::groups::{self, Coordinator, Retention};
 use crate::metrics::Metrics;
 use crate::wire::api::{Head, Request, Response};
 use crate::{admin, configs, fetch, metadata, offsets, produce, versions};
@@ -23,6 +23,7 @@ pub struct Listener {
     pub config: ListenerConfig,
     pub metrics: Metrics,
     pub coordinator: Coordinator,
+    pub retention: Retention,
 }
 
 /// The other end of a connection.
@@ -50,7 +51,7 @@ pub type Reply = BoxFuture<'static, Outcome>;
 impl Listener {
     /// A listener without connections.
     pub fn new(bus: EmbeddedBus, config: ListenerConfig, metrics: Metrics) -> Self {
-        Self { bus, config, metrics, coordinator: Coordinator::default() }
+        Self { bus, config, metrics, coordinator: Coordinator::default(), retention: Retention::default() }
     }
 }
 

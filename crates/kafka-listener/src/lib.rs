@@ -21,6 +21,6 @@ mod server;
 mod versions;
 mod wire;
 
-pub use config::{ListenerConfig, ListenerError};
+pub use config::{ListenerConfig, ListenerError, OFFSET_GROUPS_MAX};
 pub use metrics::Metrics;
 pub use server::serve;

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use crate::config::{ListenerConfig, ListenerError};
 use crate::connection;
 use crate::dispatch::{Listener, Peer};
+use crate::groups;
 use crate::metrics::Metrics;
 
 /// Pause after a failed accept, so that a lack of descriptors does not spin.
@@ -36,6 +37,7 @@ pub async fn serve(
     tokio::select! {
         () = shutdown => {}
         () = shared.coordinator.run() => {}
+        () = groups::expire(&shared) => {}
         () = accept_all(&listeners, &shared, &mut connections) => {}
     }
     connections.shutdown().await;

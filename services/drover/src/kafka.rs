@@ -3,12 +3,15 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use drover_host::config::{ConfigError, Layers};
-use drover_host::{ListenSpec, ServiceConfig, Transport};
+use drover_host::{Duration, ListenSpec, ServiceConfig, Transport};
+use drover_kafka_listener::ListenerConfig;
 use drover_types::ApiError;
 use serde::{Deserialize, Serialize};
 
 /// The name of its listener, and of its section.
 pub const SOCKET: &str = "kafka";
+/// Shortest time that offsets are kept; Kafka's is a minute as well.
+const OFFSETS_RETENTION_MIN: Duration = Duration::from_secs(60);
 
 /// `[kafka]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,12 +21,17 @@ pub struct KafkaConfig {
     pub listen: Vec<SocketAddr>,
     /// Most connections at a time.
     pub connections_max: usize,
+    /// How long committed offsets of a group without members and commits stay, 1m or more: Kafka's
+    /// `offsets.retention.minutes`. Counted anew from each start.
+    pub offsets_retention: Duration,
 }
 
 impl Default for KafkaConfig {
     fn default() -> Self {
         let listen = vec![(Ipv4Addr::LOCALHOST, 9092).into(), (Ipv6Addr::LOCALHOST, 9092).into()];
-        Self { listen, connections_max: drover_kafka_listener::ListenerConfig::default().connections_max }
+        let defaults = ListenerConfig::default();
+        let offsets_retention = Duration::from_secs(defaults.offsets_retention.as_secs());
+        Self { listen, connections_max: defaults.connections_max, offsets_retention }
     }
 }
 
@@ -34,8 +42,9 @@ impl KafkaConfig {
     }
 
     /// As the listener wants it.
-    pub fn listener(&self) -> drover_kafka_listener::ListenerConfig {
-        drover_kafka_listener::ListenerConfig { connections_max: self.connections_max, ..Default::default() }
+    pub fn listener(&self) -> ListenerConfig {
+        let offsets_retention = self.offsets_retention.as_std();
+        ListenerConfig { connections_max: self.connections_max, offsets_retention, ..ListenerConfig::default() }
     }
 }
 
@@ -54,6 +63,10 @@ impl ServiceConfig for KafkaConfig {
         }
         if self.connections_max == 0 {
             return Err(ApiError::invalid("kafka.connections_max", "is 0, allowed is 1 or more"));
+        }
+        if self.offsets_retention < OFFSETS_RETENTION_MIN {
+            let message = format!("is {}, allowed is {OFFSETS_RETENTION_MIN} or more", self.offsets_retention);
+            return Err(ApiError::invalid("kafka.offsets_retention", message));
         }
         Ok(())
     }

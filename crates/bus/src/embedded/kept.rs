@@ -113,6 +113,11 @@ impl Kept {
         self.groups.get(group).into_iter().flatten().map(offset).collect()
     }
 
+    /// Whether a group has committed offsets.
+    pub fn has_offsets(&self, group: &str) -> bool {
+        self.groups.contains_key(group)
+    }
+
     /// Groups with committed offsets, sorted.
     pub fn groups(&self) -> Vec<String> {
         self.groups.keys().cloned().collect()

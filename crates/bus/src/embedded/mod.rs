@@ -198,6 +198,11 @@ impl EmbeddedBus {
         self.shared().kept().offsets(group)
     }
 
+    /// Whether a group has committed offsets.
+    pub fn has_offsets(&self, group: &str) -> bool {
+        self.shared().kept().has_offsets(group)
+    }
+
     /// Groups with committed offsets, sorted.
     pub fn groups(&self) -> Vec<String> {
         self.shared().kept().groups()

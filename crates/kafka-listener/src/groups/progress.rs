@@ -16,6 +16,7 @@ use kafka_protocol::messages::{
     GroupId, OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
+use tokio::sync::RwLockReadGuard;
 
 use super::check_name;
 use super::exchange::Identity;
@@ -32,7 +33,8 @@ const NO_OFFSET: i64 = -1;
 pub async fn commit(listener: &Listener, peer: &Peer, request: OffsetCommitRequest) -> OffsetCommitResponse {
     let commits = listener.coordinator.commits(&request.group_id);
     let _in_turn = commits.lock().await;
-    let allowed = may_commit(listener, peer, &request);
+    let turn = admit(listener, peer, &request).await;
+    let allowed = turn.as_ref().map(|_| ()).map_err(|error| *error);
     let known = listener.bus.topics().await.unwrap_or_default();
     let exists = |at: &TopicPartition| known.iter().any(|t| t.topic == at.topic && at.partition < t.partitions);
     let mut offsets = Vec::new();
@@ -55,6 +57,19 @@ pub async fn commit(listener: &Listener, peer: &Peer, request: OffsetCommitReque
         topics.iter_mut().flat_map(|t| &mut t.partitions).for_each(|p| p.error_code = code);
     }
     OffsetCommitResponse::default().with_topics(topics)
+}
+
+/// The right to store these offsets, as long as it is held.
+async fn admit<'l>(
+    listener: &'l Listener,
+    peer: &Peer,
+    request: &OffsetCommitRequest,
+) -> Result<RwLockReadGuard<'l, ()>, ResponseError> {
+    may_commit(listener, peer, request)?;
+    listener.retention.admit(&listener.bus, &request.group_id).await.map_err(|error| {
+        tracing::warn!(%error, group = %*request.group_id, remote = %peer.remote, "kafka client could not commit");
+        ResponseError::GroupMaxSizeReached
+    })
 }
 
 fn may_commit(listener: &Listener, peer: &Peer, request: &OffsetCommitRequest) -> Result<(), ResponseError> {

@@ -14,7 +14,7 @@ const SESSION_MS: u64 = 10_000;
 const REBALANCE_MS: u64 = 30_000;
 
 /// A join of member `member` (empty: new) that will be called `fresh` if it is new.
-fn joining(ticket: Ticket, member: &str, fresh: &str) -> Join {
+pub(super) fn joining(ticket: Ticket, member: &str, fresh: &str) -> Join {
     Join {
         ticket,
         who: Identity { member: member.into(), instance: None },

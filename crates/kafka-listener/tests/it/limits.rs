@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
-use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions};
-use drover_bus::{Bus, Outgoing, Record};
-use drover_kafka_listener::{ListenerConfig, ListenerError, Metrics, serve};
+use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions, GroupOffset};
+use drover_bus::{Bus, Outgoing, Record, TopicPartition};
+use drover_kafka_listener::{ListenerConfig, ListenerError, Metrics, OFFSET_GROUPS_MAX, serve};
+use futures::future::join_all;
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::{
-    ApiVersionsRequest, ApiVersionsResponse, FetchRequest, FetchResponse, MetadataRequest, MetadataResponse, TopicName,
+    ApiVersionsRequest, ApiVersionsResponse, FetchRequest, FetchResponse, GroupId, MetadataRequest, MetadataResponse,
+    OffsetCommitRequest, OffsetCommitResponse, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, StrBytes};
 use prometheus_client::registry::Registry;
@@ -220,4 +224,46 @@ async fn a_fetch_that_has_taken_all_it_may_is_answered_although_it_wants_more() 
         tokio::time::timeout(PATIENCE / 2, client.call(12, &request)).await.expect("long before its wait ends");
     let records = answered.responses[0].partitions[0].records.clone().expect("records");
     assert!((1_000..2_000).contains(&records.len()), "one record, however small the limit: {}", records.len());
+}
+
+#[tokio::test]
+async fn a_first_commit_of_one_group_too_many_is_refused_and_the_others_go_on() {
+    let broker = Broker::start().await;
+    broker.topic("t", 1).await;
+    let names: Vec<String> = (0..OFFSET_GROUPS_MAX).map(|n| format!("g-{n}")).collect();
+    let offset = || GroupOffset { at: TopicPartition::new("t", 0), next: 0, metadata: String::new() };
+    let stored = join_all(names.iter().map(|name| broker.bus.store_offsets(name, vec![offset()]))).await;
+    assert!(stored.iter().all(Result::is_ok));
+    let mut client = RawClient::connect(broker.address).await;
+    let too_long = "g".repeat(1_025);
+    let (full, invalid) = (ResponseError::GroupMaxSizeReached.code(), ResponseError::InvalidGroupId.code());
+    for (group, code) in [("more", full), ("g-7", 0), (too_long.as_str(), invalid)] {
+        let partition = OffsetCommitRequestPartition::default().with_committed_offset(0);
+        let topic =
+            OffsetCommitRequestTopic::default().with_name(TopicName("t".into())).with_partitions(vec![partition]);
+        let request = OffsetCommitRequest::default()
+            .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
+            .with_generation_id_or_member_epoch(-1)
+            .with_topics(vec![topic]);
+        let response: OffsetCommitResponse = client.call(8, &request).await;
+        assert_eq!(response.topics[0].partitions[0].error_code, code, "{group}");
+    }
+}
+
+#[tokio::test]
+async fn offsets_of_a_group_without_members_expire_while_the_listener_runs() {
+    let offsets_retention = Duration::from_millis(100);
+    let broker = Broker::start_with(ListenerConfig { offsets_retention, ..ListenerConfig::default() }).await;
+    broker.topic("t", 1).await;
+    for group in ["drover.rules", "gone"] {
+        let offset = GroupOffset { at: TopicPartition::new("t", 0), next: 0, metadata: String::new() };
+        broker.bus.store_offsets(group, vec![offset]).await.expect("stored");
+    }
+    let expired = async {
+        while broker.bus.has_offsets("gone") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, expired).await.expect("expires in time");
+    assert!(broker.bus.has_offsets("drover.rules"));
 }

@@ -71,6 +71,7 @@ fn a_wrong_value_is_named_with_its_layer_and_what_is_allowed() {
         ),
         ("bus.kind=\"kafka\"", "configuration: bus.kafka.brokers: no brokers are named"),
         ("registry.partitions=0", "--set: registry.partitions: is 0, allowed are 1 to 1024"),
+        ("kafka.offsets_retention=\"59s\"", "--set: kafka.offsets_retention: is 59s, allowed is 1m or more"),
         (
             "kafka.listen=[\"0.0.0.0:9092\"]",
             "--set: kafka.listen: 0.0.0.0:9092 is not a loopback address; the listener has no authentication, so only 127.0.0.1 and ::1 are allowed",
