@@ -24,9 +24,7 @@ pub struct Options {
 /// Runs the test and shows what it prints.
 pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
     let mut cargo = Command::new("cargo");
-    cargo
-        .args(["test", "--workspace", "--test", "e2e", "--", "--nocapture", "ledger_faults"])
-        .current_dir(root);
+    cargo.args(["test", "--workspace", "--test", "e2e", "--", "--nocapture", "ledger_faults"]).current_dir(root);
     cargo.env("DROVER_LEDGER_DEVICES", options.devices.to_string());
     cargo.env("DROVER_LEDGER_MESSAGES", options.messages.to_string());
     cargo.env("DROVER_LEDGER_FAULTS", options.faults.to_string());

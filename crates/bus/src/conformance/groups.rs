@@ -110,11 +110,8 @@ pub async fn a_member_that_ends_while_it_gives_up_leaves_nothing_behind(f: &Fixt
 pub async fn a_silent_member_is_fenced(f: &Fixture) {
     let topic = f.topic("silent", 2).await;
     let six = Duration::from_secs(6);
-    let short = |member| GroupConfig {
-        session_timeout: six,
-        max_poll_interval: six,
-        ..f.member("g", member, &[&topic])
-    };
+    let short =
+        |member| GroupConfig { session_timeout: six, max_poll_interval: six, ..f.member("g", member, &[&topic]) };
     f.put(&topic, 0, "x").await;
     let mut silent = f.join(short("silent")).await;
     silent.hold(2).await;

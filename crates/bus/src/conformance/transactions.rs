@@ -40,11 +40,8 @@ pub async fn a_rebalance_aborts_the_transaction(f: &Fixture) {
     let (input, output) = (f.topic("in", 1).await, f.topic("out", 1).await);
     f.put(&input, 0, "a").await;
     let six = Duration::from_secs(6);
-    let short = |member| GroupConfig {
-        session_timeout: six,
-        max_poll_interval: six,
-        ..f.member("g", member, &[&input])
-    };
+    let short =
+        |member| GroupConfig { session_timeout: six, max_poll_interval: six, ..f.member("g", member, &[&input]) };
     let mut lost = f.join(short("lost")).await;
     lost.receive(1).await;
     let offsets = Some((lost.consumer.membership(), lost.next()));
