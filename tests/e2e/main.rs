@@ -16,3 +16,4 @@ mod shadow_cli;
 mod shadow_processes;
 mod shadows;
 mod traces;
+mod websocket;

@@ -62,7 +62,7 @@ impl Service for Ingress {
         let node = node(&config, &ports, boot, fresh.clone(), &owners)?;
         let listeners = Listeners::new(node.clone(), config.timeouts.clone(), config.limits.connections);
         let listening = listening(&config, &ports, tls)?;
-        let device_http = DeviceHttp::new(node.clone(), &config.http, config.timeouts.drain.as_std(), &ports)?;
+        let device_http = DeviceHttp::new(listeners.clone(), &config, &ports)?;
 
         let (background, stop) = (TaskTracker::new(), Shutdown::new());
         let work = Work { node: node.clone(), fresh, name: config.node.clone(), boot, ports: ports.clone() };

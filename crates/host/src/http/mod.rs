@@ -12,5 +12,5 @@ mod shared;
 pub use body::{Body, read};
 pub use failure::Failure;
 pub use guard::{Hosts, refuse_foreign};
-pub use serve::{Bounds, serve};
+pub use serve::{Bounds, Ends, serve};
 pub use shared::SharedRoutes;

@@ -1,17 +1,20 @@
 //! Serves routes on a bound socket: so many connections at once, each with a deadline for the head of a request.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use axum::middleware::AddExtension;
+use axum::{Extension, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
+use tower::Layer;
 
 use crate::Shutdown;
 
@@ -23,7 +26,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Bounds of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Connections at once; more wait in the kernel's queue until one ends.
+    /// Connections at once; more wait in the kernel's queue until one ends, or becomes one of another protocol.
     pub connections_max: usize,
     /// For the head of a request, counted from the end of the one before: an idle connection ends with it.
     pub head: Duration,
@@ -31,10 +34,19 @@ pub struct Bounds {
     pub drain: Duration,
 }
 
-/// Serves until `shutdown`, then lets open requests end.
+/// The two ends of the connection a request came by: an extension of each request.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    pub peer: SocketAddr,
+    /// What its listener is bound to, which may be all addresses.
+    pub listener: SocketAddr,
+}
+
+/// Serves until `shutdown`, then lets open requests end. Connections that were upgraded are no longer its own.
 pub async fn serve(listener: TcpListener, routes: Router, bounds: Bounds, shutdown: Shutdown) -> io::Result<()> {
     let places = Arc::new(Semaphore::new(bounds.connections_max));
     let (connections, cut) = (TaskTracker::new(), Shutdown::new());
+    let bound = listener.local_addr()?;
     loop {
         let next = async {
             let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
@@ -42,8 +54,9 @@ pub async fn serve(listener: TcpListener, routes: Router, bounds: Bounds, shutdo
         };
         let Some((place, accepted)) = shutdown.run_until_cancelled(next).await else { break };
         match accepted {
-            Ok((stream, _)) => {
-                let (routes, shutdown, cut) = (routes.clone(), shutdown.clone(), cut.clone());
+            Ok((stream, peer)) => {
+                let (shutdown, cut) = (shutdown.clone(), cut.clone());
+                let routes = Extension(Ends { peer, listener: bound }).layer(routes.clone());
                 connections.spawn(async move {
                     cut.run_until_cancelled(connection(stream, routes, bounds.head, shutdown)).await;
                     drop(place);
@@ -63,13 +76,15 @@ pub async fn serve(listener: TcpListener, routes: Router, bounds: Bounds, shutdo
     Ok(())
 }
 
-async fn connection(stream: TcpStream, routes: Router, head: Duration, shutdown: Shutdown) {
+async fn connection(stream: TcpStream, routes: AddExtension<Router, Ends>, head: Duration, shutdown: Shutdown) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY was refused");
     }
-    let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(BUFFER_BYTES_MAX);
-    let mut served = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)));
+    // Not the builder of hyper-util that tells versions apart: it waits without a deadline for the first bytes.
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(BUFFER_BYTES_MAX);
+    let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+    let mut served = pin!(serving.with_upgrades());
     let ended = tokio::select! {
         ended = served.as_mut() => ended,
         () = shutdown.cancelled() => {
@@ -78,7 +93,7 @@ async fn connection(stream: TcpStream, routes: Router, head: Duration, shutdown:
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(error, "an HTTP connection broke off");
+        tracing::debug!(%error, "an HTTP connection broke off");
     }
 }
 

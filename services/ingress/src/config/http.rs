@@ -1,4 +1,4 @@
-//! `[ingress.http]`: messages by HTTP.
+//! `[ingress.http]`: messages by HTTP, and MQTT over WebSocket.
 
 use std::net::SocketAddr;
 
@@ -19,7 +19,8 @@ pub struct HttpConfig {
     pub listen: Vec<SocketAddr>,
     /// Host names besides `localhost` and loopback addresses by which a loopback listener may be called.
     pub allowed_hosts: Vec<String>,
-    /// Connections at once on a listener of its own; more wait to be accepted. 1 to 1,000,000.
+    /// Connections at once on a listener of its own; more wait to be accepted. 1 to 1,000,000. Those that have become a
+    /// WebSocket count in `ingress.limits.connections` instead.
     pub connections: usize,
     /// How long a body may take to come, and a message to become durable.
     pub request: Duration,

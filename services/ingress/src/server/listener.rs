@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::extract::ws::WebSocket;
 use drover_host::Incoming;
 use futures::StreamExt;
 use tokio::io::DuplexStream;
@@ -19,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::mqtt::{self, Setup};
 use super::tls;
+use super::websocket::BinaryFrames;
 use crate::config::Timeouts;
 use crate::domain::connection::Peer;
 use crate::domain::link::{Link, Stop};
@@ -49,6 +51,7 @@ enum Transport {
     Tcp(TcpStream),
     Tls(TcpStream, TlsAcceptor),
     Pipe(DuplexStream),
+    WebSocket(Box<BinaryFrames>),
 }
 
 /// A bound socket and how it is spoken to.
@@ -99,11 +102,17 @@ impl Listeners {
         }
     }
 
-    /// Asks every connection to end, and waits until they have, and what they sent is stored and routed.
+    /// Serves a connection that HTTP has accepted; it counts as those accepted here.
+    pub fn start_websocket(self: Arc<Self>, socket: WebSocket, address: SocketAddr, anonymous: bool) {
+        self.start(Transport::WebSocket(Box::new(BinaryFrames::new(socket))), address, anonymous);
+    }
+
+    /// Asks every connection to end, and waits until they have, and what they sent is stored and routed. Those that
+    /// still come are asked at once.
     pub async fn drain(&self) {
+        self.tasks.close();
         let links: Vec<_> = self.open.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         links.iter().for_each(|link| link.stop(Stop::Drain));
-        self.tasks.close();
         self.tasks.wait().await;
     }
 
@@ -120,6 +129,9 @@ impl Listeners {
         let link = Arc::<Link>::default();
         let number = self.accepted.fetch_add(1, Ordering::Relaxed);
         self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(number, link.clone());
+        if self.tasks.is_closed() {
+            link.stop(Stop::Drain);
+        }
         let listeners = self.clone();
         self.tasks.spawn(async move {
             listeners.node.telemetry.opened();
@@ -147,6 +159,7 @@ impl Listeners {
         match transport {
             Transport::Pipe(stream) => Box::pin(mqtt::serve(stream, setup(peer))).await,
             Transport::Tcp(stream) => Box::pin(mqtt::serve(stream, setup(peer))).await,
+            Transport::WebSocket(stream) => Box::pin(mqtt::serve(*stream, setup(peer))).await,
             Transport::Tls(stream, tls) => {
                 match tokio::time::timeout(self.timeouts.connect.as_std(), tls.accept(stream)).await {
                     Ok(Ok(stream)) => {

@@ -1,4 +1,4 @@
-//! The ingress's ways in: MQTT over TCP and TLS, HTTP, and gRPC.
+//! The ingress's ways in: MQTT over TCP, TLS and WebSocket, HTTP, and gRPC.
 //!
 //! Server layer: moves bytes and carries out effects; decides nothing about a protocol.
 
@@ -8,4 +8,6 @@ pub mod http;
 pub mod listener;
 mod mqtt;
 mod questions;
+mod stream;
 pub mod tls;
+mod websocket;

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::appends::{Appends, Settled};
 use super::questions::{self, Answer};
+use super::stream::ByteStream;
 use crate::domain::connection::{Admission, Close, CloseReason, Connection, Effect, Peer};
 use crate::domain::link::{Link, Signal};
 use crate::domain::message::{Message, Publication, Publisher};
@@ -81,7 +82,7 @@ enum Event {
 }
 
 /// Serves one connection until it is closed and all it has sent is routed.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, setup: Setup) {
+pub async fn serve<S: ByteStream>(stream: S, setup: Setup) {
     let node = setup.node.clone();
     let connection = Connection::new(node.environment.clone(), setup.peer.clone(), node.now());
     let appends = Appends::new(node.clone());
@@ -105,7 +106,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, setup: Setup) {
     driver.finish(&close).await;
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+impl<S: ByteStream> Driver<S> {
     async fn run(&mut self) -> Close {
         loop {
             self.advance();
@@ -357,14 +358,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if self.reserved {
             self.setup.node.reports.release();
         }
-        if close.reason != CloseReason::ConnectionLost {
-            let last = async {
+        self.stream.closing(close);
+        let last = async {
+            if close.reason != CloseReason::ConnectionLost {
                 self.stream.write_all_buf(self.connection.output()).await?;
-                self.stream.shutdown().await
-            };
-            // Neither a slow nor a broken peer is worth more: the connection is closed either way.
-            drop(tokio::time::timeout(FLUSH, last).await);
-        }
+            }
+            self.stream.shutdown().await
+        };
+        // Neither a slow nor a broken peer is worth more: the connection is closed either way.
+        drop(tokio::time::timeout(FLUSH, last).await);
         drop(self.stream);
         self.setup.link.set_closed();
         while !self.appends.is_empty() {

@@ -128,6 +128,8 @@ async fn what_may_not_be_posted_is_refused_in_the_one_shape() {
         ("POST", "/v1/topics/a", &authorized, "12345678901234567", 400, "invalid_argument"),
         ("GET", "/v1/topics/a", &authorized, "", 501, "unimplemented"),
         ("POST", "/v1/nothing", &authorized, "", 404, "not_found"),
+        ("GET", "/mqtt", &[], "", 400, "invalid_argument"),
+        ("POST", "/mqtt", &[], "", 501, "unimplemented"),
         (
             "POST",
             "/v1/topics/a",

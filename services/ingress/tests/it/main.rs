@@ -14,3 +14,4 @@ mod shadows;
 mod stage;
 mod tls;
 mod tools;
+mod websocket;

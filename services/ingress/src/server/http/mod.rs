@@ -1,12 +1,13 @@
 //! HTTP for devices: `POST /v1/topics/{topic}` and the ThingSpeak update. No session: each request says who it is and
-//! goes the way of an MQTT message — policy, limits, log, subscribers.
+//! goes the way of an MQTT message — policy, limits, log, subscribers. And `/mqtt`, where MQTT over WebSocket begins.
 //!
-//! Server layer. Nothing of it is a matter of presence: a request neither connects nor disconnects a device.
+//! Server layer. Of it only `/mqtt` is a matter of presence: other requests neither connect nor disconnect a device.
 
 mod publish;
 mod telemetry;
 mod topics;
 mod update;
+mod websocket;
 mod who;
 
 use std::sync::Arc;
@@ -20,8 +21,9 @@ use drover_host::{Metrics, Ports, Shutdown};
 use drover_types::{ApiError, ErrorCode};
 use tokio::net::TcpListener;
 
-use crate::config::{HTTP, HttpConfig};
+use crate::config::{AnonymousAccess, HTTP, HttpConfig, IngressConfig};
 use crate::domain::node::Node;
+use crate::server::listener::Listeners;
 use telemetry::Telemetry;
 
 /// How long the head of a request may take, and a connection may be idle: devices post every minute or less.
@@ -32,6 +34,9 @@ const SERVICE: &str = "ingress";
 /// What handlers work with.
 struct DeviceSide {
     node: Arc<Node>,
+    /// Of MQTT.
+    listeners: Arc<Listeners>,
+    anonymous: AnonymousAccess,
     /// For a body to come, and for a message to become durable.
     patience: Duration,
     telemetry: Telemetry,
@@ -47,12 +52,12 @@ pub struct DeviceHttp {
 }
 
 impl DeviceHttp {
-    /// Takes the sockets; open requests may take `drain` to end.
-    pub fn new(node: Arc<Node>, config: &HttpConfig, drain: Duration, ports: &Ports) -> std::io::Result<Self> {
+    /// Takes the sockets; what comes by WebSocket is handed to `listeners`.
+    pub fn new(listeners: Arc<Listeners>, config: &IngressConfig, ports: &Ports) -> std::io::Result<Self> {
         Ok(Self {
-            routes: routes(node, config, &ports.metrics),
-            config: config.clone(),
-            drain,
+            routes: routes(listeners, config, &ports.metrics),
+            config: config.http.clone(),
+            drain: config.timeouts.drain.as_std(),
             own: ports.sockets.take_tcp(HTTP)?,
             ports: ports.clone(),
         })
@@ -82,12 +87,18 @@ impl DeviceHttp {
     }
 }
 
-fn routes(node: Arc<Node>, config: &HttpConfig, metrics: &Metrics) -> Router {
-    let side = DeviceSide { node, patience: config.request.as_std(), telemetry: Telemetry::new(metrics) };
-    let side = Arc::new(side);
+fn routes(listeners: Arc<Listeners>, config: &IngressConfig, metrics: &Metrics) -> Router {
+    let side = Arc::new(DeviceSide {
+        node: listeners.node.clone(),
+        listeners,
+        anonymous: config.anonymous,
+        patience: config.http.request.as_std(),
+        telemetry: Telemetry::new(metrics),
+    });
     Router::new()
         .route("/v1/topics/{*topic}", post(topics::post))
         .route("/update", get(update::update).post(update::update))
+        .route(websocket::PATH, get(websocket::upgrade))
         .fallback(async |request: Request| Failure::nothing_at(request.uri()))
         .method_not_allowed_fallback(wrong_method)
         .layer(axum::middleware::from_fn_with_state(side.clone(), telemetry::measure))

@@ -10,11 +10,11 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
-use super::DeviceSide;
+use super::{DeviceSide, websocket};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
-    /// `topics`, `update` or `other`: paths hold topics, which do not belong in labels.
+    /// `topics`, `update`, `mqtt` or `other`: paths hold topics, which do not belong in labels.
     route: &'static str,
     status: u16,
 }
@@ -40,6 +40,7 @@ impl Telemetry {
 fn route(path: &str) -> &'static str {
     match path {
         "/update" => "update",
+        websocket::PATH => "mqtt",
         path if path.starts_with("/v1/topics/") => "topics",
         _ => "other",
     }
