@@ -1,0 +1,117 @@
+{{/* Names, labels, and which pods there are. */}}
+
+{{- define "drover.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end }}
+
+{{- define "drover.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains (include "drover.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "drover.name" .) | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end }}
+
+{{- define "drover.selector" -}}
+app.kubernetes.io/name: {{ include "drover.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "drover.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "drover.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{/* Of one component: takes root and component. */}}
+{{- define "drover.componentSelector" -}}
+{{ include "drover.selector" .root }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "drover.componentLabels" -}}
+{{ include "drover.labels" .root }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{/* The pods that devices speak to. */}}
+{{- define "drover.edge" -}}
+{{- ternary "standalone" "ingress" (eq .Values.mode "standalone") -}}
+{{- end }}
+
+{{/* The pods that REST and the console are on. */}}
+{{- define "drover.rest" -}}
+{{- ternary "standalone" "gateway" (eq .Values.mode "standalone") -}}
+{{- end }}
+
+{{/* The name of a component's objects: in mode standalone there is one, which needs no further name. */}}
+{{- define "drover.objectName" -}}
+{{- $full := include "drover.fullname" .root -}}
+{{- if eq .component "standalone" -}}{{ $full }}{{- else -}}{{ printf "%s-%s" $full .component }}{{- end -}}
+{{- end }}
+
+{{/* The headless Service of a component: names of its pods, and their metrics. */}}
+{{- define "drover.headlessName" -}}
+{{- include "drover.objectName" . }}-pods
+{{- end }}
+
+{{/* The host name of the Service that REST is on. */}}
+{{- define "drover.restHost" -}}
+{{- printf "%s.%s.svc" (include "drover.objectName" (dict "root" . "component" (include "drover.rest" .))) .Release.Namespace -}}
+{{- end }}
+
+{{/* Components of this mode, and those that are StatefulSets: their pods keep their names, which are those of the members of
+consumer groups and of the nodes that others know. */}}
+{{- define "drover.stateful" -}}
+{{- if eq .Values.mode "standalone" -}}standalone{{- else -}}registry ingress shadow rules storage{{- end -}}
+{{- end }}
+{{- define "drover.components" -}}
+{{- include "drover.stateful" . }}{{ if eq .Values.mode "ha" }} gateway{{ end }}
+{{- end }}
+
+{{- define "drover.adminPort" -}}
+{{- get (dict "standalone" 9464 "registry" 9464 "shadow" 9465 "rules" 9466 "storage" 9467 "ingress" 9468 "gateway" 9469) . -}}
+{{- end }}
+
+{{/* Empty where a component has none, or none that others may reach. */}}
+{{- define "drover.grpcPort" -}}
+{{- with get (dict "registry" 7071 "shadow" 7072 "rules" 7073 "storage" 7074 "ingress" 7075) . }}{{ . }}{{ end -}}
+{{- end }}
+
+{{- define "drover.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- end -}}
+{{- end }}
+
+{{- define "drover.adminSecret" -}}
+{{ default (printf "%s-admin" (include "drover.fullname" .)) .Values.adminToken.existingSecret }}
+{{- end }}
+
+{{/* The Secret of the listeners' certificate; empty: it is that of the PKI. */}}
+{{- define "drover.tlsSecret" -}}
+{{- if .Values.tls.certManager.enabled -}}
+{{ include "drover.fullname" . }}-tls
+{{- else -}}
+{{ .Values.tls.existingSecret }}
+{{- end -}}
+{{- end }}
+
+{{- define "drover.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{ default (include "drover.fullname" .) .Values.serviceAccount.name }}
+{{- else -}}
+{{ default "default" .Values.serviceAccount.name }}
+{{- end -}}
+{{- end }}
+
+{{/* Whether a component may have more than one pod: "true" or empty. */}}
+{{- define "drover.isMany" -}}
+{{- $values := get .root.Values .component -}}
+{{- if and (ne .component "standalone") (gt (int $values.replicas) 1) -}}true{{- end -}}
+{{- end }}
