@@ -1,5 +1,6 @@
 //! End to end: the real executable, real clients, an ordinary Kafka consumer.
 
+mod chart;
 mod console;
 mod costs;
 mod device_http;

@@ -1,0 +1,255 @@
+//! The chart: what it renders is what the executable accepts, what it promises of pods holds for each of them, and what it
+//! refuses is named. Needs `helm`, no cluster.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use drover_tests::{executable, lines_of, tool};
+use serde_json::Value;
+
+/// The version of Kubernetes that is rendered for.
+const KUBERNETES: &str = "1.34.0";
+const NAMESPACE: &str = "drover";
+
+/// A way to install the chart: files of values, from the root of the repository, and the workloads they make.
+struct Installation {
+    values: &'static [&'static str],
+    workloads: &'static [&'static str],
+}
+
+const INSTALLATIONS: [Installation; 4] = [
+    Installation { values: &[], workloads: &["drover"] },
+    Installation { values: &["helm/drover/values-standalone.yaml"], workloads: &["drover"] },
+    Installation { values: &["helm/drover/values-ha.yaml"], workloads: &SEPARATE },
+    Installation { values: &["tests/e2e/chart-everything.yaml"], workloads: &SEPARATE },
+];
+const SEPARATE: [&str; 6] =
+    ["drover-registry", "drover-ingress", "drover-shadow", "drover-rules", "drover-storage", "drover-gateway"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn helm(program: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(root());
+    command
+}
+
+/// The objects of an installation, as Helm would send them to a cluster.
+fn rendered(program: &Path, values: &[&str]) -> anyhow::Result<Vec<Value>> {
+    let mut command = helm(program, &["template", "drover", "helm/drover", "--namespace", NAMESPACE]);
+    command.args(["--kube-version", KUBERNETES]);
+    for file in values {
+        command.args(["--values", file]);
+    }
+    let text = lines_of(&mut command, b"")?.join("\n");
+    let documents = text.split("\n---\n").filter(|part| part.lines().any(|line| line.contains(": ")));
+    documents.map(|document| serde_yaml_ng::from_str(document).with_context(|| document.to_owned())).collect()
+}
+
+fn of_kind<'a>(objects: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    objects.iter().filter(move |object| object["kind"] == kind)
+}
+
+fn name(object: &Value) -> &str {
+    object["metadata"]["name"].as_str().unwrap_or_default()
+}
+
+fn named<'a>(objects: &'a [Value], kind: &'a str, wanted: &str) -> anyhow::Result<&'a Value> {
+    of_kind(objects, kind).find(|object| name(object) == wanted).with_context(|| format!("no {kind} {wanted}"))
+}
+
+fn workloads(objects: &[Value]) -> impl Iterator<Item = &Value> {
+    of_kind(objects, "StatefulSet").chain(of_kind(objects, "Deployment"))
+}
+
+/// The specifications of all pods, that of `helm test` among them.
+fn pods(objects: &[Value]) -> impl Iterator<Item = &Value> {
+    let templates = workloads(objects).map(|workload| &workload["spec"]["template"]["spec"]);
+    templates.chain(of_kind(objects, "Pod").map(|pod| &pod["spec"]))
+}
+
+fn items(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// The configuration file of a workload's pods.
+fn configuration<'a>(objects: &'a [Value], workload: &Value) -> anyhow::Result<&'a str> {
+    let volumes = &workload["spec"]["template"]["spec"]["volumes"];
+    let volume = items(volumes).find(|volume| volume["name"] == "config").context("a volume `config`")?;
+    let map = named(objects, "ConfigMap", volume["configMap"]["name"].as_str().context("a ConfigMap")?)?;
+    map["data"]["drover.toml"].as_str().context("drover.toml")
+}
+
+/// What a process is told on its command line first: `up`, or the service.
+fn command_word(workload: &Value) -> anyhow::Result<&str> {
+    workload["spec"]["template"]["spec"]["containers"][0]["args"][0].as_str().context("an argument")
+}
+
+/// The variables of a workload's pods: of each Secret some text, of a field the name of a pod.
+fn environment(workload: &Value) -> impl Iterator<Item = (&str, String)> {
+    items(&workload["spec"]["template"]["spec"]["containers"][0]["env"]).filter_map(move |variable| {
+        let is_field = variable["valueFrom"]["fieldRef"].is_object();
+        let value = if is_field { format!("{}-0", name(workload)) } else { "some-secret".to_owned() };
+        Some((variable["name"].as_str()?, value))
+    })
+}
+
+#[test]
+fn every_configuration_of_the_chart_is_accepted_by_its_process() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    for Installation { values, workloads: expected } in INSTALLATIONS {
+        let objects = rendered(&program, values)?;
+        let mut names: Vec<&str> = workloads(&objects).map(name).collect();
+        names.sort_unstable();
+        let mut expected = expected.to_vec();
+        expected.sort_unstable();
+        assert_eq!(names, expected, "{values:?}");
+        let directory = tempfile::tempdir()?;
+        for workload in workloads(&objects) {
+            let file = directory.path().join("drover.toml");
+            let text = configuration(&objects, workload)?;
+            std::fs::write(&file, text)?;
+            let mut command = Command::new(executable()?);
+            command.arg(command_word(workload)?).arg("--config").arg(&file).arg("--data").arg(directory.path());
+            command.envs(environment(workload));
+            let said = lines_of(command.arg("--check-config"), b"");
+            let said = said.with_context(|| format!("{} of {values:?}:\n{text}", name(workload)))?;
+            assert_eq!(said, ["the configuration is valid"], "{}", name(workload));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_pod_is_restricted_keeps_its_secrets_in_secrets_and_has_time_to_drain() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    for Installation { values, .. } in INSTALLATIONS {
+        let objects = rendered(&program, values)?;
+        for pod in pods(&objects) {
+            assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{pod}");
+            assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault", "{pod}");
+            assert_eq!(pod["automountServiceAccountToken"], false, "{pod}");
+            for container in items(&pod["containers"]) {
+                let security = &container["securityContext"];
+                assert_eq!(security["allowPrivilegeEscalation"], false, "{container}");
+                assert_eq!(security["readOnlyRootFilesystem"], true, "{container}");
+                assert_eq!(security["capabilities"]["drop"][0], "ALL", "{container}");
+                assert!(container["resources"]["requests"]["cpu"].is_string(), "{container}");
+                assert!(items(&container["env"]).all(|variable| variable["value"].is_null()), "{container}");
+            }
+        }
+        for workload in workloads(&objects) {
+            let (pod, text) = (&workload["spec"]["template"]["spec"], configuration(&objects, workload)?);
+            let container = &pod["containers"][0];
+            for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+                assert_eq!(container[probe]["httpGet"]["port"], "admin", "{}", name(workload));
+            }
+            let waits = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().context("a preStop")?;
+            let drains = setting(text, "process", "drain").context("process.drain")?;
+            let drains: u64 = drains.trim_matches('"').trim_end_matches('s').parse()?;
+            let grace = pod["terminationGracePeriodSeconds"].as_u64().context("a grace period")?;
+            assert!(waits + drains < grace, "{}: {waits} s and {drains} s, of {grace} s", name(workload));
+            for secret in ["admin_token ", "password ", "authorization "] {
+                assert!(!text.contains(secret), "{} has a secret in its ConfigMap: {text}", name(workload));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The value of a key as it stands in the file.
+fn setting<'a>(text: &'a str, section: &str, key: &str) -> Option<&'a str> {
+    let section = text.split_once(&format!("[{section}]\n"))?.1;
+    let lines = section.lines().take_while(|line| !line.starts_with('['));
+    lines.filter_map(|line| line.split_once(" = ")).find(|(name, _)| *name == key).map(|(_, value)| value)
+}
+
+/// `http://POD.SERVICE.NAMESPACE.svc:PORT` in the section `network`.
+fn uris(text: &str) -> anyhow::Result<Vec<&str>> {
+    let Some((_, section)) = text.split_once("[network]\n") else { return Ok(Vec::new()) };
+    let lines = section.lines().take_while(|line| !line.starts_with('['));
+    let quoted = lines.flat_map(|line| line.split('"')).filter(|part| part.contains("://"));
+    quoted.map(|uri| uri.split_once("://").map(|(_, address)| address).context("a URI")).collect()
+}
+
+#[test]
+fn services_call_pods_that_there_are() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    for Installation { values, .. } in INSTALLATIONS {
+        let objects = rendered(&program, values)?;
+        for workload in workloads(&objects) {
+            for uri in uris(configuration(&objects, workload)?)? {
+                let (host, port) = uri.split_once(':').context("a port")?;
+                let [pod, service, namespace, "svc"] = host.split('.').collect::<Vec<_>>()[..] else {
+                    anyhow::bail!("{uri} is not POD.SERVICE.NAMESPACE.svc");
+                };
+                assert_eq!(namespace, NAMESPACE, "{uri}");
+                let (set, number) = pod.rsplit_once('-').context("a number")?;
+                let set = named(&objects, "StatefulSet", set)?;
+                assert_eq!(set["spec"]["serviceName"], service, "{uri}");
+                let most = match named(&objects, "HorizontalPodAutoscaler", name(set)) {
+                    Ok(scaler) => &scaler["spec"]["maxReplicas"],
+                    Err(_) => &set["spec"]["replicas"],
+                };
+                assert!(number.parse::<u64>()? < most.as_u64().context("a number of pods")?, "{uri}");
+                let service = named(&objects, "Service", service)?;
+                assert_eq!(service["spec"]["clusterIP"], "None", "{uri}");
+                assert!(items(&service["spec"]["ports"]).any(|open| open["port"].to_string() == port), "{uri}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn wrong_values_are_refused_by_their_names() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    let ha = "helm/drover/values-ha.yaml";
+    let cases: [(&[&str], &str); 13] = [
+        (&["--set", "mod=ha"], "mod"),
+        (&["--set", "mode=cluster"], "mode"),
+        (&["--set", "service.type=Public"], "service/type"),
+        (&["--set", "standalone.persistence.siez=1Gi"], "siez"),
+        (&["--set", "ingress.autoscaling.enabled=true"], "autoscaling"),
+        (&["--values", ha, "--set", "kafka.partitions=0"], "kafka/partitions"),
+        (&["--values", ha, "--set", "kafka.brokers="], "kafka.brokers: "),
+        (&["--values", ha, "--set", "cassandra.hosts=null"], "cassandra.hosts: "),
+        (&["--values", ha, "--set", "pki.existingSecret="], "pki.existingSecret: "),
+        (&["--values", ha, "--set", "shadow.replicas=9"], "shadow.autoscaling.maxReplicas: is 8, at least "),
+        (&["--set", "pki.existingSecret=drover-pki"], "pki.existingSecret: "),
+        (&["--set", "kafka.options.ssl\\.key\\.password=s3cret"], "kafka.options: ssl.key.password is a secret"),
+        (&["--set", "config.security.admin_token=s3cret"], "config.security.admin_token: is a secret"),
+    ];
+    for (arguments, expected) in cases {
+        let mut command = helm(&program, &["template", "drover", "helm/drover", "--kube-version", KUBERNETES]);
+        let output = command.args(arguments).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{arguments:?} is accepted");
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+        assert!(!said.contains("s3cret"), "{said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_chart_is_clean_and_the_plain_manifests_are_what_it_renders() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    for Installation { values, .. } in INSTALLATIONS {
+        let mut command = helm(&program, &["lint", "--strict", "--kube-version", KUBERNETES, "helm/drover"]);
+        for file in values {
+            command.args(["--values", file]);
+        }
+        lines_of(&mut command, b"")?;
+    }
+    let directory = tempfile::tempdir()?;
+    lines_of(Command::new(root().join("deploy/manifests/render")).arg(directory.path()), b"")?;
+    for file in ["standalone.yaml", "ha.yaml"] {
+        let there = std::fs::read_to_string(root().join("deploy/manifests").join(file))?;
+        let made = std::fs::read_to_string(directory.path().join(file))?;
+        ensure!(there == made, "deploy/manifests/{file} is not what the chart renders; run deploy/manifests/render");
+    }
+    Ok(())
+}
