@@ -197,7 +197,10 @@ fn services_call_pods_that_there_are() -> anyhow::Result<()> {
                 assert!(number.parse::<u64>()? < most.as_u64().context("a number of pods")?, "{uri}");
                 let service = named(&objects, "Service", service)?;
                 assert_eq!(service["spec"]["clusterIP"], "None", "{uri}");
-                assert!(items(&service["spec"]["ports"]).any(|open| open["port"].to_string() == port), "{uri}");
+                assert!(
+                    items(&service["spec"]["ports"]).any(|open| open["port"].as_u64() == port.parse().ok()),
+                    "{uri}"
+                );
             }
         }
     }
