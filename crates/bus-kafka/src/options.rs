@@ -69,6 +69,10 @@ const QUEUE_BYTES: (u32, u32) = (4 * 1024 * 1024, 2_000_000_000);
 const LINGER_MS: &str = "1";
 /// Longest transaction; then the coordinator aborts it. Bounds how long a process that died keeps readers waiting.
 pub(crate) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(20);
+/// Pause before a step of a transaction is tried again: the coordinator refuses the first steps of one while the marks of
+/// the last are being written, which takes it some milliseconds (librdkafka's own pause is 100 ms).
+const RETRY_BACKOFF: &str = "retry.backoff.ms";
+const RETRY_BACKOFF_MS: &str = "5";
 /// Bytes that a group's member has fetched before they are polled.
 const FETCHED_KIB_MAX: &str = "16384";
 /// The same of one partition that is followed without a group.
@@ -79,8 +83,9 @@ const SESSION_TIMEOUT: (Duration, Duration) = (Duration::from_secs(6), Duration:
 const MAX_POLL_INTERVAL_MAX: Duration = Duration::from_secs(86_400);
 /// Members hear of a rebalance with their heartbeat.
 const HEARTBEAT_MS: &str = "500";
-/// How long a broker keeps a fetch that has nothing to bring yet. A partition that joins in waits for it: librdkafka has
-/// one fetch at a time under way to each broker.
+/// How long a broker keeps a fetch that has nothing to bring yet, where partitions come and go with every question: one
+/// that joins in waits for it, as librdkafka has one fetch at a time under way to each broker.
+const FETCH_WAIT: &str = "fetch.wait.max.ms";
 const FETCH_WAIT_MS: &str = "50";
 
 /// What [`KafkaOptions::client`] may not set, with all that begins so.
@@ -170,6 +175,9 @@ impl KafkaOptions {
         config.set("transactional.id", transactional_id).set("linger.ms", "0");
         config.set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());
         config.set("message.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());
+        if !self.client.contains_key(RETRY_BACKOFF) {
+            config.set(RETRY_BACKOFF, RETRY_BACKOFF_MS);
+        }
         self.bound(&mut config);
         config
     }
@@ -185,7 +193,6 @@ impl KafkaOptions {
         let mut config = self.common();
         config.set("group.id", group).set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
         config.set("isolation.level", "read_committed").set("allow.auto.create.topics", "false");
-        config.set("fetch.wait.max.ms", FETCH_WAIT_MS);
         config.set("queued.max.messages.kbytes", fetched_kib_max).set("fetch.max.bytes", "8388608");
         config
     }
@@ -216,6 +223,9 @@ impl KafkaOptions {
     pub(crate) fn reader(&self) -> ClientConfig {
         let mut config = self.consumer("drover.readers", FOLLOWED_KIB_MAX);
         config.set("auto.offset.reset", "error").set("enable.partition.eof", "true");
+        if !self.client.contains_key(FETCH_WAIT) {
+            config.set(FETCH_WAIT, FETCH_WAIT_MS);
+        }
         config
     }
 

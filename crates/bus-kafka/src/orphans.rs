@@ -15,12 +15,16 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use tokio::time::Instant;
 
-use crate::ask::{Asker, PATIENCE, blocking, words};
+use crate::ask::{Asker, blocking, words};
 use crate::options::KafkaOptions;
 use crate::voice::Plain;
 
 /// Between two looks at a group; what nobody has at two looks in a row is an orphan, and not just on its way.
 const LOOK: Duration = Duration::from_secs(5);
+/// The longest, after looks that failed and visits that did not help: each doubles the time to the next.
+const LOOK_MAX: Duration = Duration::from_secs(320);
+/// Longest wait for the answer about a group, which every broker is asked for.
+const ANSWER: Duration = Duration::from_secs(5);
 /// How long a visitor stays at most.
 const VISIT: Duration = Duration::from_secs(5);
 /// Wait of one poll of a visitor.
@@ -28,20 +32,29 @@ const VISIT_POLL: Duration = Duration::from_millis(100);
 /// State of a group in which every member knows what it has.
 const STABLE: &str = "Stable";
 
-/// Looks after the group of a member, for as long as it is polled.
+/// Looks after the group of a member, for as long as there is the member.
 pub(crate) async fn watch(options: KafkaOptions, asker: Arc<Asker>, of: GroupConfig) {
-    let mut before = BTreeSet::new();
+    let (mut before, mut pause) = (BTreeSet::new(), LOOK);
     loop {
-        tokio::time::sleep(LOOK).await;
-        let now = look(&asker, &of).await.unwrap_or_else(|reason| {
-            tracing::debug!(group = of.group, reason, "kafka: the group cannot be looked at");
-            BTreeSet::new()
-        });
+        tokio::time::sleep(pause).await;
+        let now = match look(&asker, &of).await {
+            Ok(now) => now,
+            Err(reason) => {
+                tracing::debug!(group = of.group, reason, "kafka: the group cannot be looked at");
+                before.clear();
+                pause = LOOK_MAX.min(pause * 2);
+                continue;
+            }
+        };
         let orphans = before.intersection(&now).count();
+        if now.is_empty() {
+            pause = LOOK;
+        }
         before = now;
         if orphans > 0 {
             tracing::warn!(group = of.group, orphans, "kafka: nobody has these partitions; the group decides anew");
             before.clear();
+            pause = LOOK_MAX.min(pause * 2);
             if let Err(error) = visit(&options, &asker, &of).await {
                 tracing::debug!(group = of.group, %error, "kafka: no visit");
             }
@@ -53,7 +66,7 @@ pub(crate) async fn watch(options: KafkaOptions, asker: Arc<Asker>, of: GroupCon
 async fn look(asker: &Arc<Asker>, of: &GroupConfig) -> Result<BTreeSet<TopicPartition>, String> {
     let mut all = BTreeSet::new();
     for topic in &of.topics {
-        let partitions = asker.partitions(topic).await?.unwrap_or_default();
+        let partitions = asker.look(topic).await?.unwrap_or_default(); // it may have been made anew
         all.extend((0..partitions).map(|partition| TopicPartition::new(topic.clone(), partition)));
     }
     let (asking, group) = (asker.clone(), of.group.clone());
@@ -63,7 +76,7 @@ async fn look(asker: &Arc<Asker>, of: &GroupConfig) -> Result<BTreeSet<TopicPart
 
 /// What the members of a group have; `None` while that is being decided. Blocks.
 fn given(asker: &Asker, group: &str) -> Result<Option<BTreeSet<TopicPartition>>, KafkaError> {
-    let list = asker.client().fetch_group_list(Some(group), PATIENCE)?;
+    let list = asker.client().fetch_group_list(Some(group), ANSWER)?;
     let Some(group) = list.groups().iter().find(|found| found.name() == group && found.state() == STABLE) else {
         return Ok(None);
     };

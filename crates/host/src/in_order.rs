@@ -18,7 +18,7 @@ use crate::{Backoff, Shutdown};
 
 /// Longest wait of one poll.
 const POLL_WAIT: Duration = Duration::from_secs(1);
-/// A member that hangs for this long loses its partitions.
+/// A process that is not heard of for this long loses its partitions.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest one partition's turn may take before its last record, so that the member polls well within its session timeout.
 const TURN: Duration = Duration::from_secs(10);

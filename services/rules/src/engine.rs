@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use drover_bus::{
-    AppendError, Bus, ConsumeError, Consumer, GroupConfig, MAX_POLL_INTERVAL, Polled, Position, ReadError, Stalled,
-    Start, Stored, TopicPartition, TransactError, Transaction, Transactor, repeats,
+    AppendError, Bus, ConsumeError, Consumer, GroupConfig, MAX_POLL_INTERVAL, Partition, Polled, Position, ReadError,
+    Stalled, Start, Stored, TopicPartition, TransactError, Transaction, Transactor, repeats,
 };
 use drover_host::{Backoff, Ready, Shutdown};
 use drover_types::TELEMETRY_TOPIC;
@@ -29,7 +29,7 @@ const POLL_RECORDS: usize = 500;
 const BATCH_OUTPUTS: usize = 5_000;
 /// Offsets of records that matched nothing are committed this often.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(50);
-/// A member that hangs for this long loses its partitions.
+/// A process that is not heard of for this long loses its partitions.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Telemetry through rules.
@@ -53,6 +53,8 @@ enum Interrupted {
     Read(#[from] ReadError),
     #[error("{0}")]
     Transact(#[from] TransactError),
+    #[error("records of partition {0} came without its assignment")]
+    Unassigned(Partition),
     #[error("process is stopping")]
     Stopping,
 }
@@ -166,8 +168,9 @@ impl Session<'_> {
     ) -> Result<(), Interrupted> {
         let rules = self.engine.rules.borrow().clone();
         for stored in records {
-            let window = self.windows.get_mut(&stored.position.at);
-            let window = window.expect("records follow their partition's assignment");
+            let Some(window) = self.windows.get_mut(&stored.position.at) else {
+                return Err(Interrupted::Unassigned(stored.position.at.partition));
+            };
             self.batch.take(stored, &mut Evaluation { rules: &rules, window, trace: &telemetry::continue_trace });
             if self.batch.outputs() >= BATCH_OUTPUTS && !self.commit(shutdown, backoff).await? {
                 // What is left of the poll comes again from the committed offsets.

@@ -31,9 +31,11 @@ pub const GROUP: &str = "drover.shadow";
 const POLL_RECORDS: usize = 100;
 /// Bytes written by one transaction, about; a single request comes to 1.3 MB at most.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// Partitions that are read back at a time.
+const RESTORED_AT_ONCE: usize = 8;
 /// How long a poll waits for a request.
 const POLL_WAIT: Duration = Duration::from_secs(1);
-/// A member that hangs for this long loses its partitions.
+/// A process that is not heard of for this long loses its partitions.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Requests through shadows.
@@ -168,8 +170,10 @@ impl Session<'_> {
             };
             match polled {
                 Polled::Assigned(positions) => {
-                    let owned = try_join_all(positions.iter().map(|position| self.engine.restored(position))).await?;
-                    self.owned.extend(positions.iter().map(|position| position.at.partition).zip(owned));
+                    for some in positions.chunks(RESTORED_AT_ONCE) {
+                        let owned = try_join_all(some.iter().map(|position| self.engine.restored(position))).await?;
+                        self.owned.extend(some.iter().map(|position| position.at.partition).zip(owned));
+                    }
                 }
                 // Whatever was done is committed: nothing is in hand between two polls.
                 Polled::Revoked(partitions) => partitions.iter().for_each(|at| drop(self.owned.remove(&at.partition))),

@@ -29,7 +29,7 @@ const POLL_RECORDS: usize = 1_000;
 const LINGER: Duration = Duration::from_millis(20);
 /// How long a poll waits while there is nothing to store.
 const IDLE: Duration = Duration::from_millis(500);
-/// A member that hangs for this long loses its partitions.
+/// A process that is not heard of for this long loses its partitions.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Telemetry into the store.

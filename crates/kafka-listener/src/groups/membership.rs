@@ -61,6 +61,7 @@ async fn try_join(
     let group = request.group_id.as_str();
     let refused = |error| Refused { error, member: request.member_id.to_string() };
     check_name(group, peer).map_err(refused)?;
+    listener.retention.joined(group);
     let waiting = listener.coordinator.join(group, join_of(listener, peer, head, request)).map_err(|error| {
         tracing::warn!(%error, group, remote = %peer.remote, "kafka client could not join");
         refused(ResponseError::CoordinatorNotAvailable)

@@ -29,7 +29,7 @@ pub struct TooManyOffsets;
 /// Which groups are idle.
 #[derive(Default)]
 pub struct Retention {
-    /// Since when groups with offsets were seen without members and without commits. Those of the last look only, so as
+    /// Since when groups with offsets were seen without members, joins and commits. Those of the last look only, so as
     /// bounded as they are.
     idle: Mutex<BTreeMap<String, Instant>>,
     /// Shared by those who store offsets; held alone to let a new group in, and to remove one.
@@ -52,6 +52,11 @@ impl Retention {
         }
         self.idle().remove(group);
         Ok(alone.downgrade())
+    }
+
+    /// Somebody joins the group: its idle time begins anew.
+    pub fn joined(&self, group: &str) {
+        self.idle().remove(group);
     }
 
     /// Notes that these groups, and no others, are idle at `now`; those that are for `kept` already.

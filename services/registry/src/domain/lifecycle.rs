@@ -30,7 +30,7 @@ pub const GROUP: &str = "drover.registry.presence";
 const REPORTS_MAX: usize = 500;
 /// How long a poll waits for a report.
 const POLL_WAIT: Duration = Duration::from_secs(1);
-/// A member that is silent this long loses its partitions.
+/// A process that is not heard of for this long loses its partitions.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of events read at once when a partition is restored.
 const RESTORE_BYTES: usize = 1024 * 1024;
