@@ -39,10 +39,18 @@ fn helm(program: &Path, arguments: &[&str]) -> Command {
 
 /// The objects of an installation, as Helm would send them to a cluster.
 fn rendered(program: &Path, values: &[&str]) -> anyhow::Result<Vec<Value>> {
+    rendered_with(program, values, &[])
+}
+
+/// The same, with single values, `NAME=VALUE`, that go before those of the files.
+fn rendered_with(program: &Path, values: &[&str], settings: &[&str]) -> anyhow::Result<Vec<Value>> {
     let mut command = helm(program, &["template", "drover", "helm/drover", "--namespace", NAMESPACE]);
     command.args(["--kube-version", KUBERNETES]);
     for file in values {
         command.args(["--values", file]);
+    }
+    for setting in settings {
+        command.args(["--set", setting]);
     }
     let text = lines_of(&mut command, b"")?.join("\n");
     let documents = text.split("\n---\n").filter(|part| part.lines().any(|line| line.contains(": ")));
@@ -207,11 +215,128 @@ fn services_call_pods_that_there_are() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Names of Services, of a type that reaches beyond the cluster or not, with their ports.
+fn services(objects: &[Value], are_outside: bool) -> Vec<(&str, Vec<u64>)> {
+    let wanted = of_kind(objects, "Service")
+        .filter(|service| matches!(service["spec"]["type"].as_str(), Some("LoadBalancer" | "NodePort")) == are_outside);
+    let ports = |service: &Value| items(&service["spec"]["ports"]).filter_map(|open| open["port"].as_u64()).collect();
+    wanted.map(|service| (name(service), ports(service))).collect()
+}
+
+#[test]
+fn what_has_no_tls_is_outside_the_cluster_only_if_it_is_turned_on() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    let cases: [(&[&str], &[u64]); 3] = [
+        (&["service.mqtt=false"], &[8883]),
+        (&[], &[1883, 8883]),
+        (&["service.mqtt=false", "service.http=true"], &[8883, 8080]),
+    ];
+    for (values, rest) in [("standalone", "drover-http"), ("ha", "drover-gateway")] {
+        let file = format!("helm/drover/values-{values}.yaml");
+        for kind in ["LoadBalancer", "NodePort"] {
+            let of_type = format!("service.type={kind}");
+            for (settings, ports) in cases {
+                let common = [of_type.as_str(), "web.enabled=true", "web.host=iot.example.org"];
+                let settings = [&common[..], settings].concat();
+                let objects = rendered_with(&program, &[&file], &settings)?;
+                assert_eq!(services(&objects, true), [("drover", ports.to_vec())], "{values}: {settings:?}");
+                let inside = services(&objects, false);
+                for service in ["drover-http", rest] {
+                    assert!(inside.contains(&(service, vec![8080])), "{values}: {service} of {inside:?}");
+                }
+                let web = &named(&objects, "Ingress", "drover")?["spec"]["rules"][0]["http"]["paths"];
+                for path in items(web) {
+                    let expected = if path["path"] == "/" { rest } else { "drover-http" };
+                    assert_eq!(path["backend"]["service"]["name"], expected, "{values}: {path}");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the gateway tells devices under a key.
+fn told<'a>(objects: &'a [Value], key: &str) -> anyhow::Result<&'a str> {
+    let gateway = workloads(objects).find(|workload| ["drover", "drover-gateway"].contains(&name(workload)));
+    let text = configuration(objects, gateway.context("a workload with the gateway")?)?;
+    Ok(setting(text, "gateway", key).with_context(|| format!("gateway.{key}"))?.trim_matches('"'))
+}
+
+#[test]
+fn devices_are_told_of_services_that_there_are() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    for values in ["helm/drover/values-standalone.yaml", "helm/drover/values-ha.yaml"] {
+        for (choice, http) in [("service.http=false", "drover-http"), ("service.http=true", "drover")] {
+            let objects = rendered_with(&program, &[values], &[choice])?;
+            let endpoints =
+                [("mqtt_endpoint", "drover", 1883), ("mqtts_endpoint", "drover", 8883), ("http_endpoint", http, 8080)];
+            for (key, service, port) in endpoints {
+                let expected = format!("{service}.{NAMESPACE}.svc:{port}");
+                assert_eq!(told(&objects, key)?, expected, "{values}, {choice}");
+                let ports = &named(&objects, "Service", service)?["spec"]["ports"];
+                assert!(items(ports).any(|open| open["port"].as_u64() == Some(port)), "{values}, {choice}: {expected}");
+            }
+        }
+        let objects = rendered_with(&program, &[values], &["hostnames={iot.example.org}", "service.http=true"])?;
+        assert_eq!(told(&objects, "http_endpoint")?, "iot.example.org:8080", "{values}");
+        let objects = rendered_with(&program, &[values], &["hostnames={iot.example.org}"])?;
+        assert_eq!(told(&objects, "mqtts_endpoint")?, "iot.example.org:8883", "{values}");
+        assert_eq!(told(&objects, "http_endpoint")?, "drover-http.drover.svc:8080", "{values}");
+    }
+    Ok(())
+}
+
+/// All that makes a StatefulSet or a Deployment replace its pods, by its name.
+fn templates(objects: &[Value]) -> Vec<(&str, &Value)> {
+    workloads(objects).map(|workload| (name(workload), &workload["spec"]["template"])).collect()
+}
+
+#[test]
+fn ingress_nodes_are_named_first_and_added_without_replacing_a_pod() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    let ha: &[&str] = &["helm/drover/values-ha.yaml"];
+    let replicas = |objects: &[Value]| -> anyhow::Result<Option<u64>> {
+        Ok(named(objects, "StatefulSet", "drover-ingress")?["spec"]["replicas"].as_u64())
+    };
+    let named_only = rendered_with(&program, ha, &["ingress.nodes=5"])?;
+    assert_eq!(replicas(&named_only)?, Some(3));
+    for workload in workloads(&named_only).filter(|workload| name(workload) != "drover-gateway") {
+        let uris = uris(configuration(&named_only, workload)?)?;
+        let of_ingress: Vec<&str> = uris.into_iter().filter(|uri| uri.contains("-ingress-pods.")).collect();
+        let expected: Vec<String> =
+            (0..5).map(|node| format!("drover-ingress-{node}.drover-ingress-pods.{NAMESPACE}.svc:7075")).collect();
+        // Storage calls nobody.
+        let expected = if name(workload) == "drover-storage" { Vec::new() } else { expected };
+        assert_eq!(of_ingress, expected, "{}", name(workload));
+    }
+    let there = rendered_with(&program, ha, &["ingress.nodes=5", "ingress.replicas=5"])?;
+    assert_eq!(replicas(&there)?, Some(5));
+    assert_eq!(templates(&there), templates(&named_only));
+    let as_many = rendered_with(&program, ha, &["ingress.replicas=5"])?;
+    assert_eq!(templates(&as_many), templates(&named_only));
+    Ok(())
+}
+
+#[test]
+fn metrics_are_for_pods_of_the_cluster_or_for_whom_they_are_said_to_be() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    for Installation { values, .. } in INSTALLATIONS {
+        let objects = rendered(&program, values)?;
+        let rules = of_kind(&objects, "NetworkPolicy").flat_map(|policy| items(&policy["spec"]["ingress"]));
+        let of_metrics: Vec<&Value> = rules.filter(|rule| rule["ports"][0]["port"] == "admin").collect();
+        assert_eq!(of_metrics.len(), workloads(&objects).count(), "{values:?}");
+        for rule in of_metrics {
+            assert!(rule["from"][0]["namespaceSelector"].is_object(), "{values:?}: {rule}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn wrong_values_are_refused_by_their_names() -> anyhow::Result<()> {
     let Some(program) = tool("helm") else { return Ok(()) };
     let ha = "helm/drover/values-ha.yaml";
-    let cases: [(&[&str], &str); 13] = [
+    let cases: [(&[&str], &str); 17] = [
         (&["--set", "mod=ha"], "mod"),
         (&["--set", "mode=cluster"], "mode"),
         (&["--set", "service.type=Public"], "service/type"),
@@ -224,6 +349,13 @@ fn wrong_values_are_refused_by_their_names() -> anyhow::Result<()> {
         (&["--values", ha, "--set", "shadow.replicas=9"], "shadow.autoscaling.maxReplicas: is 8, at least "),
         (&["--set", "pki.existingSecret=drover-pki"], "pki.existingSecret: "),
         (&["--set", "kafka.options.ssl\\.key\\.password=s3cret"], "kafka.options: ssl.key.password is a secret"),
+        (&["--set", "kafka.options.ssl\\.key\\.pem=s3cret"], "kafka.options: ssl.key.pem is a secret"),
+        (
+            &["--set", "kafka.options.sasl\\.oauthbearer\\.config=s3cret"],
+            "kafka.options: sasl.oauthbearer.config is a secret",
+        ),
+        (&["--values", ha, "--set", "ingress.nodes=2"], "ingress.nodes: is 2, at least ingress.replicas (3)"),
+        (&["--set", "service.http=plain"], "service/http"),
         (&["--set", "config.security.admin_token=s3cret"], "config.security.admin_token: is a secret"),
     ];
     for (arguments, expected) in cases {

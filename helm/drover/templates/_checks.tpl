@@ -6,6 +6,7 @@
 {{- if not $v.cassandra.hosts }}{{ fail "cassandra.hosts: mode ha needs a Cassandra or Scylla; set host:port of some nodes" }}{{ end -}}
 {{- if not $v.pki.existingSecret }}{{ fail "pki.existingSecret: mode ha needs the certificates of `drover init`; make a Secret of them: drover init --data drover-init; kubectl create secret generic drover-pki --from-file=drover-init/pki" }}{{ end -}}
 {{- if gt (int $v.kafka.minInsyncReplicas) (int $v.kafka.replicationFactor) }}{{ fail (printf "kafka.minInsyncReplicas: is %v, at most kafka.replicationFactor (%v)" $v.kafka.minInsyncReplicas $v.kafka.replicationFactor) }}{{ end -}}
+{{- if and (int $v.ingress.nodes) (lt (int $v.ingress.nodes) (int $v.ingress.replicas)) }}{{ fail (printf "ingress.nodes: is %v, at least ingress.replicas (%v), or 0 for as many" $v.ingress.nodes $v.ingress.replicas) }}{{ end -}}
 {{- range list "registry" "shadow" "rules" "storage" "gateway" -}}
 {{- $of := get $v . -}}
 {{- if and $of.autoscaling.enabled (lt (int $of.autoscaling.maxReplicas) (int $of.replicas)) }}{{ fail (printf "%s.autoscaling.maxReplicas: is %v, at least %s.replicas (%v)" . $of.autoscaling.maxReplicas . $of.replicas) }}{{ end -}}
@@ -18,7 +19,7 @@
 {{- if and $v.tls.certManager.enabled (not $v.hostnames) }}{{ fail "hostnames: tls.certManager.enabled needs at least one" }}{{ end -}}
 {{- if and $v.web.enabled (not $v.web.host) (not $v.hostnames) }}{{ fail "web.host: web.enabled needs a name; set it, or hostnames" }}{{ end -}}
 {{- range $key, $_ := $v.kafka.options -}}
-{{- if regexMatch "password|secret" $key }}{{ fail (printf "kafka.options: %s is a secret, and configuration is a ConfigMap; use kafka.existingSecret, or extraEnv with a secretKeyRef" $key) }}{{ end -}}
+{{- if regexMatch "password|secret|key\\.pem|oauthbearer\\.config" $key }}{{ fail (printf "kafka.options: %s is a secret, and configuration is a ConfigMap; use kafka.existingSecret, or extraEnv with a secretKeyRef" $key) }}{{ end -}}
 {{- end -}}
 {{- range list "security.admin_token" "cassandra.password" "bus.kafka.sasl_password" "otlp.authorization" -}}
 {{- $at := $v.config -}}

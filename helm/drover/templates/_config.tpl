@@ -44,11 +44,13 @@
 {{- end }}
 
 {{/* Where the pods of a component are, one URI each. Takes root and component. With an autoscaler: those that are always
-there, which answer for all; but rules, whose status is the sum of all that there may be. */}}
+there, which answer for all; but rules, whose status is the sum of all that there may be. Of the ingress: those that are named,
+whether they are there yet or not. */}}
 {{- define "drover.uris" -}}
 {{- $root := .root -}}{{- $of := get $root.Values .component -}}
 {{- $count := int $of.replicas -}}
 {{- if eq .component "rules" }}{{ $count = ternary (int $of.autoscaling.maxReplicas) $count $of.autoscaling.enabled }}{{ end -}}
+{{- if eq .component "ingress" }}{{ $count = int (default $count (int $of.nodes)) }}{{ end -}}
 {{- $scheme := ternary "https" "http" (ne $root.Values.networkTls.existingSecret "") -}}
 {{- $name := include "drover.objectName" . -}}
 {{- $domain := printf "%s.%s.svc" (include "drover.headlessName" .) $root.Release.Namespace -}}
@@ -59,10 +61,12 @@ there, which answer for all; but rules, whose status is the sum of all that ther
 {{- toJson $uris -}}
 {{- end }}
 
-{{/* host:port told to devices. Takes root, name (of the endpoint) and port. */}}
+{{/* host:port told to devices. Takes root, name (of the endpoint) and port. 8080 is not by the names of the outside where it
+is for the cluster alone. */}}
 {{- define "drover.endpoint" -}}
-{{- $inside := printf "%s.%s.svc" (include "drover.fullname" .root) .root.Release.Namespace -}}
-{{- $host := first (append .root.Values.hostnames $inside) -}}
+{{- $own := and (eq .name "http") (not .root.Values.service.http) -}}
+{{- $service := include (ternary "drover.httpName" "drover.fullname" $own) .root -}}
+{{- $host := first (append (ternary list .root.Values.hostnames $own) (printf "%s.%s.svc" $service .root.Release.Namespace)) -}}
 {{- $host = ternary (printf "[%s]" $host) $host (contains ":" $host) -}}
 {{- default (printf "%s:%v" $host .port) (get .root.Values.endpoints .name) -}}
 {{- end }}

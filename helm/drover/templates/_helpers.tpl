@@ -42,9 +42,14 @@ app.kubernetes.io/component: {{ .component }}
 {{- ternary "standalone" "ingress" (eq .Values.mode "standalone") -}}
 {{- end }}
 
-{{/* The pods that REST and the console are on. */}}
-{{- define "drover.rest" -}}
-{{- ternary "standalone" "gateway" (eq .Values.mode "standalone") -}}
+{{/* The Service of 8080 of these pods that is for the cluster alone. */}}
+{{- define "drover.httpName" -}}
+{{ include "drover.fullname" . }}-http
+{{- end }}
+
+{{/* The Service that REST and the console are on: in mode standalone they share 8080 with devices. */}}
+{{- define "drover.restName" -}}
+{{- if eq .Values.mode "standalone" -}}{{ include "drover.httpName" . }}{{- else -}}{{ include "drover.fullname" . }}-gateway{{- end -}}
 {{- end }}
 
 {{/* The name of a component's objects: in mode standalone there is one, which needs no further name. */}}
@@ -60,7 +65,7 @@ app.kubernetes.io/component: {{ .component }}
 
 {{/* The host name of the Service that REST is on. */}}
 {{- define "drover.restHost" -}}
-{{- printf "%s.%s.svc" (include "drover.objectName" (dict "root" . "component" (include "drover.rest" .))) .Release.Namespace -}}
+{{- printf "%s.%s.svc" (include "drover.restName" .) .Release.Namespace -}}
 {{- end }}
 
 {{/* Components of this mode, and those that are StatefulSets: their pods keep their names, which are those of the members of
