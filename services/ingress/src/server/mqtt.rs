@@ -1,7 +1,7 @@
 //! One MQTT connection over any byte stream: moves bytes, carries out the state machine's effects, keeps its timers.
 //!
-//! Server layer. No decision about MQTT is made here. While a connection is idle it owns no buffer: bytes are read
-//! into one buffer of the thread, and what is left of a packet is all that is kept.
+//! Server layer. No decision about MQTT is made here. While a connection is idle it owns no buffer (a
+//! WebSocket has one of its own): bytes are read into one buffer of the thread, and what is left of a packet is kept.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
