@@ -21,6 +21,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Pause before it is looked again whether a transaction is visible.
 const VISIBLE: Duration = Duration::from_millis(1);
+/// Pause before the leader of a partition is asked again.
+const MOVING: Duration = Duration::from_millis(50);
 
 /// Runs what blocks.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -117,8 +119,9 @@ impl Asker {
     pub async fn bounds(&self, at: &TopicPartition) -> Result<Bounds, ReadError> {
         self.exists(at).await?;
         let (client, of) = (self.client(), at.clone());
-        let marks = blocking(move || client.fetch_watermarks(&of.topic, raw_partition(of.partition), PATIENCE)).await;
-        let (low, high) = marks.map_err(|error| self.unreadable(at, &error))?;
+        let marks =
+            blocking(move || settled(|| client.fetch_watermarks(&of.topic, raw_partition(of.partition), PATIENCE)));
+        let (low, high) = marks.await.map_err(|error| self.unreadable(at, &error))?;
         self.voice.all_well();
         Ok(Bounds { earliest: offset(low), end: offset(high) })
     }
@@ -170,10 +173,12 @@ impl Asker {
         let (client, of) = (self.client(), at.clone());
         let time = u64::try_from(timestamp_ms).unwrap_or(0);
         let found = blocking(move || {
-            let list = crate::convert::list(&[Position { at: of, offset: time }]);
-            let list = client.offsets_for_times(list, PATIENCE)?;
-            let found = list.elements().first().map(|element| element.error().map(|()| element.offset()));
-            found.unwrap_or(Err(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition)))
+            settled(|| {
+                let list = crate::convert::list(&[Position { at: of.clone(), offset: time }]);
+                let list = client.offsets_for_times(list, PATIENCE)?;
+                let found = list.elements().first().map(|element| element.error().map(|()| element.offset()));
+                found.unwrap_or(Err(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition)))
+            })
         });
         match found.await.map_err(|error| self.unreadable(at, &error))? {
             rdkafka::Offset::Offset(found) => Ok(offset(found)),
@@ -217,6 +222,23 @@ pub(crate) fn committed<C: Consumer<X>, X: rdkafka::consumer::ConsumerContext>(
         }
     }
     Ok(committed)
+}
+
+/// Asks again while the partition's leader is just changing, or does not know yet that it is: that lasts for moments.
+#[expect(clippy::disallowed_methods, reason = "runs on a thread that may block")]
+fn settled<T>(mut ask: impl FnMut() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match ask() {
+            Err(error) if is_moving(&error) && Instant::now() < until => std::thread::sleep(MOVING),
+            answer => return answer,
+        }
+    }
+}
+
+fn is_moving(error: &KafkaError) -> bool {
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable))
 }
 
 /// Whether a topic or partition does not exist.
