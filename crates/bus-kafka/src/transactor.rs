@@ -27,6 +27,9 @@ const CALL: Duration = Duration::from_secs(5);
 /// Longest time to open, to commit or to abort; after that the outcome is unknown.
 const DECISION: Duration = Duration::from_secs(60);
 
+/// Pause before it is looked again whether the records of a transaction have arrived.
+const DELIVERED: Duration = Duration::from_millis(1);
+
 /// What every transactor is made of.
 pub(crate) struct Transactors {
     pub options: KafkaOptions,
@@ -148,6 +151,7 @@ impl Line {
                 let next = list(&offsets.next);
                 persist(|| self.producer.send_offsets_to_transaction(&next, &metadata, CALL))?;
             }
+            self.wait_delivered();
             persist(|| self.producer.commit_transaction(CALL))
         });
         let mut outcome = outcome;
@@ -169,6 +173,16 @@ impl Line {
                 let failed = outcome.try_recv().ok().and_then(Result::err);
                 Err(work.verdict(undone, failed))
             }
+        }
+    }
+
+    /// Waits until no record is under way, so that the flush of a commit has nothing to wait for: its looks at the queue are
+    /// 100 ms apart, as the thread of the producer takes the reports away.
+    #[expect(clippy::disallowed_methods, reason = "runs on a thread that may block")]
+    fn wait_delivered(&self) {
+        let until = Instant::now() + CALL;
+        while self.producer.in_flight_count() > 0 && Instant::now() < until {
+            std::thread::sleep(DELIVERED);
         }
     }
 
