@@ -7,9 +7,8 @@ use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::HeaderMap;
-use axum::http::header::{HOST, ORIGIN};
 use axum::response::Response;
-use drover_host::http::{Ends, Failure};
+use drover_host::http::{Ends, Failure, is_cross_site};
 use drover_types::{ApiError, ErrorCode};
 
 use super::DeviceSide;
@@ -46,33 +45,4 @@ pub async fn upgrade(
         .on_failed_upgrade(move |error: axum::Error| node.telemetry.transport_failed(ends.peer, &error))
         .on_upgrade(move |socket| async move { listeners.start_websocket(socket, ends.peer, anonymous) });
     Ok(response)
-}
-
-/// Whether a page of another site asks. A browser lets any page open a WebSocket anywhere (RFC 6455 section 10.2), so
-/// where clients need no credentials, every page its user visits would be a client.
-fn is_cross_site(headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(ORIGIN) else { return false };
-    let authority = origin.to_str().ok().and_then(|origin| Some(origin.split_once("://")?.1));
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    authority.is_none() || authority != host
-}
-
-#[cfg(test)]
-mod tests {
-    use axum::http::HeaderValue;
-
-    use super::*;
-
-    #[test]
-    fn a_page_is_of_the_site_whose_host_it_names() {
-        let asks = |origin: Option<&'static str>| {
-            let mut headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("box.lan:8080"))]);
-            headers.extend(origin.map(|origin| (ORIGIN, HeaderValue::from_static(origin))));
-            is_cross_site(&headers)
-        };
-        assert!(!asks(None) && !asks(Some("http://box.lan:8080")));
-        for foreign in ["http://evil.example", "http://box.lan", "null", ""] {
-            assert!(asks(Some(foreign)), "{foreign}");
-        }
-    }
 }
