@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use drover_host::{Ports, Service, Shutdown, grpc};
-use tokio_rustls::TlsAcceptor;
+use rustls::ServerConfig;
 use tokio_util::task::TaskTracker;
 
 use adapters::changes::{self, Freshness};
@@ -27,7 +27,7 @@ use domain::node::{Node, NodePorts};
 use domain::reverify;
 use domain::sessions::Sessions;
 use server::http::DeviceHttp;
-use server::listener::{Listeners, Listening, PIPE_PEER};
+use server::loops::{Listening, Loops, PIPE_PEER, Setup};
 use telemetry::Telemetry;
 
 /// How often sessions and wills are looked at.
@@ -66,12 +66,18 @@ impl Ingress {
         shutdown: Shutdown,
         faults: IngressFaults,
     ) -> anyhow::Result<()> {
-        let tls = server::tls::acceptor(&config.tls)?;
+        let tls = server::tls::server(&config.tls)?;
         let boot = adapters::boot::next(&ports.data).context("boot number")?;
         let fresh = Arc::<Freshness>::default();
         let node = node(&config, &ports, boot, fresh.clone());
-        let listeners = Listeners::new(node.clone(), config.timeouts.clone(), config.limits.connections, faults);
-        let listening = listening(&config, &ports, tls)?;
+        let loops = Arc::new(Loops::start(Setup {
+            node: node.clone(),
+            timeouts: config.timeouts.clone(),
+            connections_max: config.limits.connections,
+            faults,
+            listening: listening(&config, &ports, tls)?,
+            pipes: (ports.network.listen(MQTT), config.anonymous.at(PIPE_PEER)),
+        })?);
         let device_http = DeviceHttp::new(node.clone(), &config.http, config.timeouts.drain.as_std(), &ports)?;
 
         let (background, stop) = (TaskTracker::new(), Shutdown::new());
@@ -80,12 +86,8 @@ impl Ingress {
         background.spawn(events::follow(node.clone(), stop.clone()));
         background.spawn(reverify::run(node.clone(), stop.clone()));
         background.spawn(tick(node.clone(), stop.clone()));
-        let pipes = ports.network.listen(MQTT);
-        background.spawn(listeners.clone().accept_pipes(pipes, config.anonymous.at(PIPE_PEER), shutdown.clone()));
+        background.spawn(shut(loops.clone(), shutdown.clone(), stop.clone()));
         background.spawn(device_http.serve(shutdown.clone()));
-        for listening in listening {
-            background.spawn(listeners.clone().accept(listening, shutdown.clone()));
-        }
         ports.ready.ready();
 
         let routes = server::grpc::routes(node.clone());
@@ -93,7 +95,7 @@ impl Ingress {
         ports.ready.waiting("draining");
         shutdown.cancel(); // also when the gRPC server has failed: nothing goes on without it
         let drained = tokio::time::timeout(config.timeouts.drain.as_std(), async {
-            listeners.drain().await;
+            loops.drain().await;
             node.finish_wills().await;
             stop.cancel();
             background.close();
@@ -110,15 +112,22 @@ impl Ingress {
 }
 
 /// The bound sockets, each with what it speaks.
-fn listening(config: &IngressConfig, ports: &Ports, tls: Option<TlsAcceptor>) -> anyhow::Result<Vec<Listening>> {
+fn listening(config: &IngressConfig, ports: &Ports, tls: Option<Arc<ServerConfig>>) -> anyhow::Result<Vec<Listening>> {
     let mut all = Vec::new();
     for (name, tls) in [(MQTT, None), (MQTTS, tls)] {
         for listener in ports.sockets.take_tcp(name)? {
             let anonymous = config.anonymous.at(listener.local_addr()?);
-            all.push(Listening { listener, tls: tls.clone(), anonymous });
+            all.push(Listening { listener: listener.into_std()?, tls: tls.clone(), anonymous });
         }
     }
     Ok(all)
+}
+
+/// Closes the doors as soon as the node is to shut down.
+async fn shut(loops: Arc<Loops>, shutdown: Shutdown, stop: Shutdown) {
+    if stop.run_until_cancelled(shutdown.cancelled()).await.is_some() {
+        loops.shut();
+    }
 }
 
 async fn report(node: Arc<Node>, name: String, boot: u32, stop: Shutdown) {

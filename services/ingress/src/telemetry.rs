@@ -52,6 +52,7 @@ pub struct Telemetry {
     drops: Family<Reason, Counter>,
     unacknowledged: Counter,
     acknowledged_seconds: Histogram,
+    superseded: Counter,
     wills_dropped: Counter,
     events_skipped: Counter,
     events_malformed: Counter,
@@ -78,6 +79,7 @@ impl Telemetry {
             drops: Family::default(),
             unacknowledged: Counter::default(),
             acknowledged_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 18)),
+            superseded: Counter::default(),
             wills_dropped: Counter::default(),
             events_skipped: Counter::default(),
             events_malformed: Counter::default(),
@@ -104,6 +106,8 @@ impl Telemetry {
             registry.register("appends_failed", "Batches the log did not confirm", self.unacknowledged.clone());
             let seconds = self.acknowledged_seconds.clone();
             registry.register("stored_seconds", "From reading messages to their being durable", seconds);
+            let superseded = "Messages not stored: their connection was replaced, or lost earlier ones, meanwhile";
+            registry.register("messages_superseded", superseded, self.superseded.clone());
             registry.register("wills_dropped", "Wills given up over the limit", self.wills_dropped.clone());
             let skipped = self.events_skipped.clone();
             registry.register("events_skipped", "Lifecycle events too old when they could be read", skipped);
@@ -207,6 +211,14 @@ impl Telemetry {
     /// A batch is durable, this long after it was read.
     pub fn stored_after(&self, elapsed: Duration) {
         self.acknowledged_seconds.observe(elapsed.as_secs_f64());
+    }
+
+    /// Messages that were not stored, because their client has come back on another connection, or sends them again
+    /// after earlier ones that were lost.
+    pub fn superseded(&self, count: usize) {
+        if count > 0 {
+            self.superseded.inc_by(count as u64);
+        }
     }
 
     /// The log did not confirm a batch.

@@ -156,10 +156,8 @@ impl Message {
     /// a shadow by the device whose shadow it is, so that whoever asks, its requests are in one order.
     pub fn outgoing(&self, topics: &LogTopics) -> Outgoing {
         let telemetry = &self.telemetry;
-        let (topic, key) = match ShadowRequest::of_topic(telemetry.topic.as_str()) {
-            Some(ShadowRequest { device, .. }) => {
-                (&topics.shadow_requests, DeviceKey { tenant: telemetry.tenant.clone(), device })
-            }
+        let (topic, key) = match self.shadow_asked() {
+            Some(device) => (&topics.shadow_requests, device),
             None => (&topics.telemetry, telemetry.key()),
         };
         let headers = telemetry.headers().into_iter().map(header).collect();
@@ -170,6 +168,13 @@ impl Message {
             timestamp_ms: i64::try_from(telemetry.time_ms).unwrap_or(i64::MAX),
         };
         Outgoing::keyed(topic.clone(), record)
+    }
+
+    /// The device whose shadow this is a request to.
+    pub fn shadow_asked(&self) -> Option<DeviceKey> {
+        let telemetry = &self.telemetry;
+        let request = ShadowRequest::of_topic(telemetry.topic.as_str())?;
+        Some(DeviceKey { tenant: telemetry.tenant.clone(), device: request.device })
     }
 
     /// When the message may no longer be delivered, milliseconds since the Unix epoch.

@@ -2,9 +2,7 @@
 //!
 //! Server layer: moves bytes and carries out effects; decides nothing about a protocol.
 
-mod appends;
 pub mod grpc;
 pub mod http;
-pub mod listener;
-mod mqtt;
+pub mod loops;
 pub mod tls;

@@ -8,9 +8,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest, Sha256};
-use tokio_rustls::TlsAcceptor;
 
 use crate::config::TlsConfig;
+
+/// Protocols a client may ask for: MQTT, by its own name and by the one AWS IoT gives it. Most ask for none.
+const ALPN: [&str; 2] = ["mqtt", "x-amzn-mqtt-ca"];
 
 /// Why TLS cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -25,8 +27,8 @@ pub enum TlsError {
     ClientCa(String),
 }
 
-/// The acceptor that `config` describes; `None` if it names no certificate.
-pub fn acceptor(config: &TlsConfig) -> Result<Option<TlsAcceptor>, TlsError> {
+/// What servers do that `config` describes; `None` if it names no certificate.
+pub fn server(config: &TlsConfig) -> Result<Option<Arc<ServerConfig>>, TlsError> {
     let (Some(certificate), Some(key)) = (&config.certificate, &config.key) else { return Ok(None) };
     let chain = certificates("tls.certificate", certificate)?;
     let key_file = |e: rustls::pki_types::pem::Error| file_error("tls.key", key, &e);
@@ -48,7 +50,9 @@ pub fn acceptor(config: &TlsConfig) -> Result<Option<TlsAcceptor>, TlsError> {
             builder.with_client_cert_verifier(verifier)
         }
     };
-    Ok(Some(TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, private)?))))
+    let mut server = builder.with_single_cert(chain, private)?;
+    server.alpn_protocols = ALPN.map(|name| name.as_bytes().to_vec()).to_vec();
+    Ok(Some(Arc::new(server)))
 }
 
 /// SHA-256 of a certificate's DER form: what the registry knows it by.
