@@ -47,8 +47,11 @@ pub struct Telemetry {
     connects_refused: Family<Reason, Counter>,
     refused: Counter,
     messages_in: Family<OfQos, Counter>,
+    /// Of each QoS, found already: these are asked for with every message.
+    messages_in_of: [Counter; 3],
     messages_refused: Family<Reason, Counter>,
     messages_out: Family<OfQos, Counter>,
+    messages_out_of: [Counter; 3],
     drops: Family<Reason, Counter>,
     unacknowledged: Counter,
     acknowledged_seconds: Histogram,
@@ -67,15 +70,18 @@ pub struct Telemetry {
 impl Telemetry {
     /// Registers the metrics.
     pub fn new(metrics: &Metrics) -> Self {
+        let (messages_in, messages_out) = (Family::default(), Family::default());
         let telemetry = Self {
             connections: Gauge::default(),
             connects: Counter::default(),
             closes: Family::default(),
             connects_refused: Family::default(),
             refused: Counter::default(),
-            messages_in: Family::default(),
+            messages_in_of: of_each_qos(&messages_in),
+            messages_in,
             messages_refused: Family::default(),
-            messages_out: Family::default(),
+            messages_out_of: of_each_qos(&messages_out),
+            messages_out,
             drops: Family::default(),
             unacknowledged: Counter::default(),
             acknowledged_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 18)),
@@ -205,7 +211,7 @@ impl Telemetry {
 
     /// A message is durable.
     pub fn stored(&self, qos: u8) {
-        self.messages_in.get_or_create(&OfQos { qos: u32::from(qos) }).inc();
+        self.messages_in_of[usize::from(qos.min(2))].inc();
     }
 
     /// A batch is durable, this long after it was read.
@@ -238,7 +244,7 @@ impl Telemetry {
 
     /// A message was written to a subscriber.
     pub fn delivered(&self, qos0: bool) {
-        self.messages_out.get_or_create(&OfQos { qos: u32::from(!qos0) }).inc();
+        self.messages_out_of[usize::from(!qos0)].inc();
     }
 
     /// Messages will not reach a subscriber.
@@ -270,6 +276,10 @@ impl Telemetry {
     fn seldom(&self, line: impl FnOnce(u64)) {
         self.trouble.write(line);
     }
+}
+
+fn of_each_qos(family: &Family<OfQos, Counter>) -> [Counter; 3] {
+    [0, 1, 2].map(|qos| family.get_or_create(&OfQos { qos }).clone())
 }
 
 /// The label of a refused CONNECT.
