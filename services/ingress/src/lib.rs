@@ -15,7 +15,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use drover_host::{Ports, Service, Shutdown, grpc};
-use rustls::ServerConfig;
 use tokio_util::task::TaskTracker;
 
 use adapters::changes::{self, Freshness};
@@ -28,6 +27,7 @@ use domain::reverify;
 use domain::sessions::Sessions;
 use server::http::DeviceHttp;
 use server::loops::{Listening, Loops, PIPE_PEER, Setup};
+use server::tls::Tls;
 use telemetry::Telemetry;
 
 /// How often sessions and wills are looked at.
@@ -66,18 +66,19 @@ impl Ingress {
         shutdown: Shutdown,
         faults: IngressFaults,
     ) -> anyhow::Result<()> {
-        let tls = server::tls::server(&config.tls)?;
+        let tls = Tls::open(&config.tls)?;
         let boot = adapters::boot::next(&ports.data).context("boot number")?;
         let fresh = Arc::<Freshness>::default();
         let node = node(&config, &ports, boot, fresh.clone());
-        let loops = Arc::new(Loops::start(Setup {
+        let loops = Loops::start(Setup {
             node: node.clone(),
             timeouts: config.timeouts.clone(),
             connections_max: config.limits.connections,
             faults,
-            listening: listening(&config, &ports, tls)?,
+            listening: listening(&config, &ports, tls.clone())?,
             pipes: (ports.network.listen(MQTT), config.anonymous.at(PIPE_PEER)),
-        })?);
+            shutdown: shutdown.clone(),
+        })?;
         let device_http = DeviceHttp::new(node.clone(), &config.http, config.timeouts.drain.as_std(), &ports)?;
 
         let (background, stop) = (TaskTracker::new(), Shutdown::new());
@@ -86,7 +87,7 @@ impl Ingress {
         background.spawn(events::follow(node.clone(), stop.clone()));
         background.spawn(reverify::run(node.clone(), stop.clone()));
         background.spawn(tick(node.clone(), stop.clone()));
-        background.spawn(shut(loops.clone(), shutdown.clone(), stop.clone()));
+        background.spawn(follow(tls, stop.clone()));
         background.spawn(device_http.serve(shutdown.clone()));
         ports.ready.ready();
 
@@ -112,7 +113,7 @@ impl Ingress {
 }
 
 /// The bound sockets, each with what it speaks.
-fn listening(config: &IngressConfig, ports: &Ports, tls: Option<Arc<ServerConfig>>) -> anyhow::Result<Vec<Listening>> {
+fn listening(config: &IngressConfig, ports: &Ports, tls: Option<Arc<Tls>>) -> anyhow::Result<Vec<Listening>> {
     let mut all = Vec::new();
     for (name, tls) in [(MQTT, None), (MQTTS, tls)] {
         for listener in ports.sockets.take_tcp(name)? {
@@ -123,10 +124,9 @@ fn listening(config: &IngressConfig, ports: &Ports, tls: Option<Arc<ServerConfig
     Ok(all)
 }
 
-/// Closes the doors as soon as the node is to shut down.
-async fn shut(loops: Arc<Loops>, shutdown: Shutdown, stop: Shutdown) {
-    if stop.run_until_cancelled(shutdown.cancelled()).await.is_some() {
-        loops.shut();
+async fn follow(tls: Option<Arc<Tls>>, stop: Shutdown) {
+    if let Some(tls) = tls {
+        stop.run_until_cancelled(tls.follow()).await;
     }
 }
 

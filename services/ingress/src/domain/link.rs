@@ -55,8 +55,9 @@ pub trait Doorbell: Debug + Send + Sync {
 const STOP: u8 = 0b111;
 /// The loop was told of signals it has not taken.
 const RUNG: u8 = 1 << 3;
-/// No more of its messages may go into the log.
-const CUT: u8 = 1 << 4;
+/// A newer connection has its client id.
+const REPLACED: u8 = 1 << 4;
+/// The log did not take messages of it.
 const NOT_STORED: u8 = 1 << 5;
 const IDENTITY: u8 = 1 << 6;
 const CLOSED: u8 = 1 << 7;
@@ -88,10 +89,10 @@ impl Link {
     }
 
     /// Asks the connection to end; the first reason stays. One that is taken over is cut off from the log as well: what
-    /// its client sent on the newer connection must not come out before what it sent here.
+    /// its client sends on the newer connection must not come out before what it sent here.
     pub fn stop(&self, why: Stop) {
-        let cut = if why == Stop::TakenOver { CUT } else { 0 };
-        let first = |flags| Some(if flags & STOP == 0 { flags | why as u8 | cut } else { flags | cut });
+        let replaced = if why == Stop::TakenOver { REPLACED } else { 0 };
+        let first = |flags| Some(if flags & STOP == 0 { flags | why as u8 | replaced } else { flags | replaced });
         // The closure always answers.
         self.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, first).ok();
         self.signal(0);
@@ -106,12 +107,17 @@ impl Link {
     /// The log did not take messages of the connection, or their fate is unknown: what it has sent after them must not
     /// come out before them when they are sent again.
     pub fn not_stored(&self) {
-        self.signal(NOT_STORED | CUT);
+        self.signal(NOT_STORED);
     }
 
-    /// Whether no more of its messages may go into the log.
+    /// Whether messages of it were lost: those that wait behind them may not go into the log.
+    pub fn has_lost(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & NOT_STORED != 0
+    }
+
+    /// Whether no message that it reads from now on may go into the log.
     pub fn is_cut(&self) -> bool {
-        self.flags.load(Ordering::Acquire) & CUT != 0
+        self.flags.load(Ordering::Acquire) & (NOT_STORED | REPLACED) != 0
     }
 
     fn signal(&self, what: u8) {
@@ -123,9 +129,9 @@ impl Link {
         }
     }
 
-    /// The signals since the last call.
+    /// The newer identity, if one came since the last call; reasons to end stay.
     pub fn take(&self) -> Signals {
-        let flags = self.flags.fetch_and(!(RUNG | NOT_STORED | IDENTITY), Ordering::AcqRel);
+        let flags = self.flags.fetch_and(!(RUNG | IDENTITY), Ordering::AcqRel);
         let newer = || self.identity.lock().unwrap_or_else(PoisonError::into_inner).take();
         Signals {
             not_stored: flags & NOT_STORED != 0,
@@ -204,7 +210,7 @@ mod tests {
         assert_eq!(bell.rung.load(Ordering::Relaxed), 1);
         let signals = link.take();
         assert!(signals.not_stored && signals.stop == Some(Stop::Drain) && link.is_cut());
-        assert!(!link.take().not_stored, "told once");
+        assert!(link.has_lost() && link.take().not_stored, "it does not pass");
         link.wake();
         assert_eq!(bell.rung.load(Ordering::Relaxed), 2);
     }

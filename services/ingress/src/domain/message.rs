@@ -162,7 +162,7 @@ impl Message {
         };
         let headers = telemetry.headers().into_iter().map(header).collect();
         let record = Record {
-            key: Some(key.to_string().into()),
+            key: Some(key.to_text().into()),
             value: Some(telemetry.payload.clone()),
             headers,
             timestamp_ms: i64::try_from(telemetry.time_ms).unwrap_or(i64::MAX),

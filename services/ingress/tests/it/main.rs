@@ -4,6 +4,7 @@ mod bus;
 mod counted;
 mod events;
 mod http;
+mod lanes;
 mod mqtt;
 mod registry;
 mod rights;

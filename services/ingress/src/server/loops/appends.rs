@@ -15,6 +15,7 @@ use super::mailbox::{Mail, Mailbox};
 use crate::domain::link::{Link, Place};
 use crate::domain::message::Message;
 use crate::domain::node::Node;
+use crate::domain::session::Session;
 
 /// The ways to all loops of the node, by their numbers.
 pub type Mailboxes = Arc<[Arc<Mailbox>]>;
@@ -64,7 +65,7 @@ impl Appends {
 
     /// The lane of a message whose device's lane is `own`.
     pub fn lane(&self, message: &Message, own: LaneId) -> LaneId {
-        message.shadow_asked().map_or(own, |device| self.lanes.of_shadow(&device.to_string()))
+        message.shadow_asked().map_or(own, |device| self.lanes.of_shadow(&device.to_text()))
     }
 
     /// The lane of a device, by its key.
@@ -78,7 +79,14 @@ impl Appends {
     }
 
     /// Takes a message of the connection that `link` is.
-    pub fn stage(&mut self, lane: LaneId, message: Arc<Message>, link: &Arc<Link>, session: u64, now: Instant) {
+    pub fn stage(
+        &mut self,
+        lane: LaneId,
+        message: Arc<Message>,
+        link: &Arc<Link>,
+        session: &Arc<Session>,
+        now: Instant,
+    ) {
         let at = self.staged.iter().rposition(|(staged, batch)| *staged == lane && !batch.is_full());
         let at = at.unwrap_or_else(|| {
             self.staged.push((lane, Batch::default()));
@@ -104,9 +112,9 @@ impl Appends {
     /// It is known by now how many partitions there are.
     fn stage_again(&mut self, batch: &Batch) {
         for (message, run) in batch.iter() {
-            let own = self.lanes.of_device(&message.telemetry.key().to_string());
+            let own = self.lanes.of_device(&message.telemetry.key().to_text());
             let lane = self.lane(message, own);
-            self.stage(lane, message.clone(), &run.link, run.session, batch.since.unwrap_or_else(Instant::now));
+            self.stage(lane, message.clone(), &run.link, &run.session, batch.since.unwrap_or_else(Instant::now));
         }
     }
 
@@ -187,6 +195,6 @@ async fn store(node: Arc<Node>, batch: Arc<Batch>, scatter: bool) -> Result<(), 
     if let Some(since) = batch.since {
         node.telemetry.stored_after(since.elapsed());
     }
-    batch.iter().for_each(|(message, run)| node.route(message, Some(run.session)));
+    batch.iter().for_each(|(message, run)| node.route(message, Some(run.session.number)));
     Ok(())
 }

@@ -30,8 +30,8 @@ pub struct Loop<T> {
     hands: Hands,
     /// Connections with something to do.
     ready: Vec<usize>,
-    /// Receipts to be told of.
-    stored: Vec<(Place, usize)>,
+    /// The room of the list before, for the next.
+    spare: Vec<usize>,
     mail: Vec<Mail>,
     lives: u32,
     /// Whether no new connections are taken.
@@ -45,7 +45,7 @@ impl<T: Transport> Loop<T> {
             slots: Slab::new(),
             hands: Hands::new(shared, mailbox, appends),
             ready: Vec::new(),
-            stored: Vec::new(),
+            spare: Vec::new(),
             mail: Vec::new(),
             lives: 0,
             shut: false,
@@ -96,18 +96,21 @@ impl<T: Transport> Loop<T> {
         self.mail = mail;
         self.tell_stored();
         self.expire();
-        for (worked, key) in std::mem::take(&mut self.ready).into_iter().enumerate() {
+        let spare = std::mem::take(&mut self.spare);
+        let mut ready = std::mem::replace(&mut self.ready, spare);
+        for (worked, key) in ready.drain(..).enumerate() {
             self.work(key);
             if worked % WORKED_MAX == WORKED_MAX - 1 {
-                self.hands.appends.hand_over(&mut self.stored);
+                self.hands.hand_over();
             }
         }
-        self.hands.appends.hand_over(&mut self.stored);
+        self.spare = ready;
+        self.hands.hand_over();
     }
 
     /// Whether the next turn has something to do already.
     pub fn is_busy(&self) -> bool {
-        !self.ready.is_empty() || !self.stored.is_empty()
+        !self.ready.is_empty() || !self.hands.stored.is_empty()
     }
 
     /// How long the next turn may wait; `None`: until something happens.
@@ -146,8 +149,8 @@ impl<T: Transport> Loop<T> {
                     Some(Err(_)) => {}
                 }
             }
-            Mail::Append(lane) => self.hands.appends.go_on(lane, &mut self.stored),
-            Mail::Stored(mut stored) => self.stored.append(&mut stored),
+            Mail::Append(lane) => self.hands.appends.go_on(lane, &mut self.hands.stored),
+            Mail::Stored(mut stored) => self.hands.stored.append(&mut stored),
             Mail::Room(lane) => {
                 let held = std::mem::take(&mut self.hands.held);
                 let (released, held) = held.into_iter().partition(|(of, _)| *of == lane);
@@ -173,14 +176,14 @@ impl<T: Transport> Loop<T> {
 
     /// Tells connections of their receipts, each of all of its own at once.
     fn tell_stored(&mut self) {
-        let mut stored = std::mem::take(&mut self.stored);
+        let mut stored = std::mem::take(&mut self.hands.stored);
         stored.sort_unstable_by_key(|(place, _)| *place);
         for of_one in stored.chunk_by(|a, b| a.0 == b.0) {
             let count = of_one.iter().map(|(_, count)| count).sum();
             self.with(of_one[0].0, |slot, hands| slot.stored(count, hands));
         }
         stored.clear();
-        self.stored = stored;
+        self.hands.stored = stored;
     }
 
     fn expire(&mut self) {
@@ -214,6 +217,9 @@ impl<T: Transport> Loop<T> {
     fn remove(&mut self, key: usize) {
         let slot = self.slots.remove(key);
         let (link, entry) = (slot.link.clone(), slot.entry());
+        if slot.is_held() {
+            self.hands.held.retain(|(_, place)| *place != slot.place());
+        }
         drop(slot); // and with it the socket
         link.set_closed();
         let shared = &self.hands.shared;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use drover_types::{RecordId, TraceParent};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
@@ -14,10 +15,15 @@ use crate::IngressFaults;
 use crate::domain::connection::Now;
 use crate::domain::identity::{AuthenticateError, Identity, Proof};
 use crate::domain::link::Place;
+use crate::domain::message::Stamp;
 use crate::domain::node::Node;
 
 /// Connections over the limit that are answered with a reason at the same time; more are just closed.
 const REFUSALS_MAX: usize = 64;
+/// Random bytes of one record's id.
+const ID_BYTES: usize = 10;
+/// Records whose random bytes are drawn at once.
+const IDS_DRAWN: usize = 64;
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -90,6 +96,10 @@ pub struct Hands {
     pub instant: Instant,
     /// Connections that are not read until there is room in their lane.
     pub held: Vec<(LaneId, Place)>,
+    /// Receipts that connections are to be told of.
+    pub stored: Vec<(Place, usize)>,
+    /// Random bytes of records to come.
+    drawn: Vec<u8>,
 }
 
 impl Hands {
@@ -105,7 +115,27 @@ impl Hands {
             now,
             instant: Instant::now(),
             held: Vec::new(),
+            stored: Vec::new(),
+            drawn: Vec::new(),
         }
+    }
+
+    /// What was read goes to the lanes.
+    pub fn hand_over(&mut self) {
+        self.appends.hand_over(&mut self.stored);
+    }
+
+    /// The receipt of a message that came in this turn.
+    pub fn stamp(&mut self, traceparent: Option<TraceParent>) -> Stamp {
+        if self.drawn.len() < ID_BYTES {
+            self.drawn.resize(ID_BYTES * IDS_DRAWN, 0);
+            self.shared.node.random.fill(&mut self.drawn);
+        }
+        let mut random = [0; ID_BYTES];
+        random.copy_from_slice(&self.drawn[self.drawn.len() - ID_BYTES..]);
+        self.drawn.truncate(self.drawn.len() - ID_BYTES);
+        let time_ms = self.now.unix_ms;
+        Stamp { id: RecordId::at(time_ms, random), time_ms, traceparent }
     }
 
     /// Asks who it is, then waits for the room its presence reports take; the answer comes by mail.

@@ -3,7 +3,8 @@
 //! One batch of a lane is under way at a time, and what comes meanwhile gathers to the next. That keeps two promises. A
 //! partition that hangs stops its own devices and no others. And after a batch that failed nothing its devices sent later
 //! is in the log, or what they then send again would come out behind it (P2): they are cut off from the lane in the same
-//! step that ends the batch, and so is a connection whose client has come back on another.
+//! step that ends the batch. A connection whose client has come back on another is cut off too, but for what waits here
+//! already: it is ahead of all that comes by the newer one.
 //!
 //! A device has one lane. Requests to shadows go to other lanes: those of the devices whose shadows they are.
 
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::domain::link::Link;
 use crate::domain::message::Message;
+use crate::domain::session::Session;
 
 /// Messages of one append; more become the next.
 const BATCH_MESSAGES_MAX: usize = 4_096;
@@ -45,20 +47,20 @@ pub struct Batch {
 /// Messages of one connection that follow one another.
 pub struct Run {
     pub link: Arc<Link>,
-    /// Number of the session they came by.
-    pub session: u64,
+    /// The session they came by.
+    pub session: Arc<Session>,
     pub count: usize,
 }
 
 impl Batch {
     /// Adds a message of the connection that `link` is.
-    pub fn push(&mut self, message: Arc<Message>, link: &Arc<Link>, session: u64, now: Instant) {
+    pub fn push(&mut self, message: Arc<Message>, link: &Arc<Link>, session: &Arc<Session>, now: Instant) {
         self.since.get_or_insert(now);
         self.bytes += message.bytes();
         self.messages.push(message);
         match self.runs.last_mut().filter(|run| Arc::ptr_eq(&run.link, link)) {
             Some(run) => run.count += 1,
-            None => self.runs.push(Run { link: link.clone(), session, count: 1 }),
+            None => self.runs.push(Run { link: link.clone(), session: session.clone(), count: 1 }),
         }
     }
 
@@ -80,15 +82,16 @@ impl Batch {
         self.since = self.since.or(other.since);
     }
 
-    /// Takes out the messages of connections that are cut off; how many those are.
-    fn drop_cut(&mut self) -> usize {
-        if !self.runs.iter().any(|run| run.link.is_cut()) {
+    /// Takes out the messages of connections that are `cut` off; how many those are.
+    fn drop_cut(&mut self, cut: impl Fn(&Link) -> bool) -> usize {
+        if !self.runs.iter().any(|run| cut(&run.link)) {
             return 0;
         }
         let before = self.messages.len();
-        let kept: Vec<bool> = self.runs.iter().map(|run| !run.link.is_cut()).collect();
+        let kept: Vec<bool> = self.runs.iter().map(|run| !cut(&run.link)).collect();
         let runs = self.runs.iter().zip(&kept);
-        let mut keep = runs.flat_map(|(run, kept)| std::iter::repeat_n(*kept, run.count)).collect::<Vec<_>>().into_iter();
+        let mut keep =
+            runs.flat_map(|(run, kept)| std::iter::repeat_n(*kept, run.count)).collect::<Vec<_>>().into_iter();
         self.messages.retain(|_| keep.next().unwrap_or_default());
         let mut keep = kept.into_iter();
         self.runs.retain(|_| keep.next().unwrap_or_default());
@@ -196,7 +199,7 @@ impl Lanes {
         if id == EARLY && self.settled.load(Ordering::Acquire) {
             return Pushed::Elsewhere(batch);
         }
-        self.dropped.fetch_add(batch.drop_cut(), Ordering::Relaxed);
+        self.dropped.fetch_add(batch.drop_cut(Link::is_cut), Ordering::Relaxed);
         if batch.messages.is_empty() {
             return Pushed::Waiting;
         }
@@ -226,7 +229,7 @@ impl Lanes {
         while let Some(mut batch) = state.waiting.pop_front() {
             state.messages -= batch.messages.len();
             state.bytes -= batch.bytes;
-            dropped += batch.drop_cut();
+            dropped += batch.drop_cut(Link::has_lost);
             if !batch.messages.is_empty() {
                 next = Some(batch);
                 break;
@@ -260,5 +263,112 @@ impl Lanes {
 impl Lane {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_types::{ClientId, TenantId};
+
+    use super::*;
+    use crate::domain::link::Stop;
+    use crate::domain::session::tests::message;
+
+    fn batch(link: &Arc<Link>, payloads: &[u8]) -> Batch {
+        let client = ClientId::new("c").expect("valid");
+        let session = Arc::new(Session::new(1, TenantId::default_tenant(), client));
+        let mut batch = Batch::default();
+        payloads.iter().for_each(|n| batch.push(message(vec![*n]), link, &session, Instant::now()));
+        batch
+    }
+
+    fn payloads(batch: &Batch) -> Vec<u8> {
+        batch.messages.iter().map(|message| message.telemetry.payload[0]).collect()
+    }
+
+    fn known(partitions: u32) -> Lanes {
+        let lanes = Lanes::default();
+        lanes.learn(partitions);
+        lanes
+    }
+
+    #[tokio::test]
+    async fn one_batch_of_a_lane_is_under_way_and_what_comes_meanwhile_is_the_next() {
+        let (lanes, a, b) = (known(8), Arc::<Link>::default(), Arc::<Link>::default());
+        let lane = lanes.of_device("default/a");
+        let Pushed::Append(first) = lanes.push(lane, batch(&a, &[1])) else { panic!("the lane was idle") };
+        assert_eq!(payloads(&first), [1]);
+        assert!(matches!(lanes.push(lane, batch(&b, &[2])), Pushed::Waiting));
+        assert!(matches!(lanes.push(lane, batch(&a, &[3, 4])), Pushed::Waiting));
+        let other = (0..).map(|n| lanes.of_device(&n.to_string())).find(|other| *other != lane).expect("8 lanes");
+        assert!(matches!(lanes.push(other, batch(&a, &[9])), Pushed::Append(_)), "another partition goes on");
+        let next = lanes.done(lane, None).next.expect("some have come");
+        assert_eq!(payloads(&next), [2, 3, 4]);
+        assert_eq!(next.runs.iter().map(|run| run.count).collect::<Vec<_>>(), [1, 2]);
+        assert!(lanes.done(lane, None).next.is_none());
+        assert!(matches!(lanes.push(lane, batch(&a, &[5])), Pushed::Append(_)));
+    }
+
+    #[tokio::test]
+    async fn after_a_batch_that_failed_nothing_of_its_connections_follows() {
+        let (lanes, a, b) = (known(1), Arc::<Link>::default(), Arc::<Link>::default());
+        let lane = lanes.of_device("d");
+        let Pushed::Append(first) = lanes.push(lane, batch(&a, &[1])) else { panic!("the lane was idle") };
+        lanes.push(lane, batch(&a, &[2]));
+        lanes.push(lane, batch(&b, &[3]));
+        let followed = lanes.done(lane, Some(&first));
+        assert_eq!((payloads(&followed.next.expect("b's")), followed.dropped), (vec![3], 1));
+        assert!(a.take().not_stored && !b.take().not_stored);
+        lanes.push(lane, batch(&a, &[4]));
+        assert!(lanes.done(lane, None).next.is_none(), "nor what it had read by then");
+        assert_eq!(lanes.take_dropped(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_taken_over_appends_nothing_more() {
+        let (lanes, old) = (known(1), Arc::<Link>::default());
+        let lane = lanes.of_device("d");
+        let Pushed::Append(_) = lanes.push(lane, batch(&old, &[1])) else { panic!("the lane was idle") };
+        lanes.push(lane, batch(&old, &[2]));
+        old.stop(Stop::TakenOver);
+        lanes.push(lane, batch(&old, &[3]));
+        let followed = lanes.done(lane, None);
+        assert_eq!(payloads(&followed.next.expect("what came before")), [2]);
+        assert_eq!((followed.dropped, lanes.take_dropped()), (0, 1));
+    }
+
+    #[tokio::test]
+    async fn a_full_lane_holds_its_connections_until_half_of_it_is_gone() {
+        let (lanes, link) = (known(1), Arc::<Link>::default());
+        let lane = lanes.of_device("d");
+        let some = vec![0; BATCH_MESSAGES_MAX / 2];
+        let Pushed::Append(_) = lanes.push(lane, batch(&link, &[0])) else { panic!("the lane was idle") };
+        for _ in 0..LANE_MESSAGES_MAX / some.len() {
+            assert!(!lanes.holds(lane, 3));
+            lanes.push(lane, batch(&link, &some));
+        }
+        assert!(lanes.holds(lane, 3) && lanes.holds(lane, 5));
+        let sizes: Vec<_> = std::iter::from_fn(|| {
+            let followed = lanes.done(lane, None);
+            followed.next.map(|next| (next.messages.len(), followed.resumed))
+        })
+        .collect();
+        assert_eq!(sizes, [(BATCH_MESSAGES_MAX, 1 << 3 | 1 << 5), (BATCH_MESSAGES_MAX, 0)], "each once");
+        assert!(!lanes.holds(lane, 3));
+    }
+
+    #[tokio::test]
+    async fn the_early_lane_is_left_when_it_is_empty() {
+        let (lanes, link) = (Lanes::default(), Arc::<Link>::default());
+        let early = lanes.of_device("d");
+        let Pushed::Append(_) = lanes.push(early, batch(&link, &[1])) else { panic!("the lane was idle") };
+        lanes.learn(8);
+        assert_eq!(lanes.of_device("d"), early, "something is under way in it");
+        lanes.push(early, batch(&link, &[2]));
+        assert!(lanes.done(early, None).next.is_some());
+        assert!(lanes.done(early, None).next.is_none());
+        assert_ne!(lanes.of_device("d"), early);
+        assert_ne!(lanes.of_device("d"), lanes.of_shadow("d"));
+        assert!(matches!(lanes.push(early, batch(&link, &[3])), Pushed::Elsewhere(_)));
     }
 }

@@ -1,10 +1,10 @@
 //! The loops of this node: one a core for sockets, each on a thread of its own, and one for pipes within the process.
 //!
-//! Server layer. `core` drives connections (`slot`) over a `transport`; `lanes` and `appends` take what they send into
+//! Server layer. `driver` drives connections (`slot`) over a `transport`; `lanes` and `appends` take what they send into
 //! the log; `thread` and `pipe` are the two ways a loop is run. Why it is built this way: ADR 17.
 
 mod appends;
-mod core;
+mod driver;
 mod hands;
 mod lanes;
 mod mailbox;
@@ -18,28 +18,29 @@ mod wheel;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use drover_host::Incoming;
 use drover_types::TELEMETRY_TOPIC;
 use mio::{Poll, Waker};
-use rustls::ServerConfig;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::IngressFaults;
 use crate::config::Timeouts;
 use crate::domain::node::Node;
+use crate::server::tls::Tls;
 use appends::{Appends, Mailboxes};
-use core::Loop;
+use driver::Loop;
 use hands::{Doors, Shared};
 use lanes::Lanes;
 use mailbox::{Mail, Mailbox};
 use pipe::Pipe;
 use thread::{Arrivals, Door, MAIL, Worker};
-use transport::Socket;
+use transport::{Socket, Transport};
 
 /// Address told of a peer within this process.
 pub const PIPE_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -51,7 +52,7 @@ const PARTITIONS_RETRY: Duration = Duration::from_millis(200);
 /// A bound socket and how it is spoken to.
 pub struct Listening {
     pub listener: std::net::TcpListener,
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<Arc<Tls>>,
     pub anonymous: bool,
 }
 
@@ -64,59 +65,89 @@ pub struct Setup {
     pub listening: Vec<Listening>,
     /// Connections within this process, and whether they may be anonymous.
     pub pipes: (Incoming, bool),
+    /// No new connections are taken from then on.
+    pub shutdown: CancellationToken,
 }
 
-/// All loops of this node. They end when this is dropped.
+/// All loops of this node. They end when this is dropped, at the latest.
 pub struct Loops {
     boxes: Mailboxes,
     running: TaskTracker,
-    _abort: DropGuard,
+    threads: Vec<JoinHandle<()>>,
+    abort: CancellationToken,
+}
+
+/// What every loop is made of.
+struct Parts {
+    shared: Arc<Shared>,
+    lanes: Arc<Lanes>,
+    boxes: Mailboxes,
+}
+
+impl Parts {
+    /// Loop `number`, without connections.
+    fn build<T: Transport>(&self, number: usize) -> Loop<T> {
+        let Self { shared, lanes, boxes } = self;
+        let scatter = shared.faults.scatter_devices;
+        let appends = Appends::new(shared.node.clone(), lanes.clone(), boxes.clone(), number, scatter);
+        Loop::new(shared.clone(), boxes[number].clone(), appends)
+    }
 }
 
 impl Loops {
     /// Starts the loops: as many threads as there are cores if there is a socket to listen to.
     pub fn start(setup: Setup) -> io::Result<Self> {
-        let Setup { node, timeouts, connections_max, faults, listening, pipes } = setup;
+        let Setup { node, timeouts, connections_max, faults, listening, pipes, shutdown } = setup;
         let cores = std::thread::available_parallelism().map_or(1, usize::from).min(LOOPS_MAX - 1);
-        let polls = (0..if listening.is_empty() { 0 } else { cores }).map(|_| Poll::new()).collect::<io::Result<Vec<_>>>()?;
+        let threads = if listening.is_empty() { 0 } else { cores };
+        let polls = (0..threads).map(|_| Poll::new()).collect::<io::Result<Vec<_>>>()?;
         let wakers = polls.iter().map(|poll| Waker::new(poll.registry(), MAIL).map(Arc::new));
         let wakers = wakers.collect::<io::Result<Vec<_>>>()?;
         let bell = Arc::<Notify>::default();
-        let mut boxes: Vec<_> = wakers.iter().enumerate().map(|(number, waker)| woken_by(number, waker)).collect();
-        let pipe_bell = bell.clone();
-        boxes.push(Mailbox::new(boxes.len(), move || pipe_bell.notify_one()));
-        let boxes: Mailboxes = boxes.into();
+        let boxes = mailboxes(&wakers, &bell);
 
-        let (lanes, abort, running) = (Arc::<Lanes>::default(), CancellationToken::new(), TaskTracker::new());
-        let write_ms = timeouts.write.as_millis();
-        let (doors, runtime) = (Doors::new(connections_max), Handle::current());
-        let shared = Arc::new(Shared { node: node.clone(), write_ms, faults, doors, runtime });
-        let make = |number: usize| {
-            let appends = Appends::new(node.clone(), lanes.clone(), boxes.clone(), number, faults.scatter_devices);
-            (shared.clone(), boxes[number].clone(), appends)
+        let (write_ms, doors) = (timeouts.write.as_millis(), Doors::new(connections_max));
+        let shared = Arc::new(Shared { node, write_ms, faults, doors, runtime: Handle::current() });
+        let parts = Parts { shared, lanes: Arc::default(), boxes };
+        let mut loops = Self {
+            boxes: parts.boxes.clone(),
+            running: TaskTracker::new(),
+            threads: Vec::new(),
+            abort: CancellationToken::new(),
         };
-        tokio::spawn(abort.clone().run_until_cancelled_owned(learn(node.clone(), lanes.clone())));
-        let (shared_pipes, mailbox, appends) = make(boxes.len() - 1);
-        let pipe_loop = Loop::<Pipe>::new(shared_pipes, mailbox, appends);
-        running.spawn(pipe::run(pipe_loop, pipes.0, pipes.1, bell, abort.clone()));
-
-        let threads: Arc<[_]> = wakers.into_iter().map(|waker| (Arrivals::default(), waker)).collect();
-        let mut doors: Vec<Vec<Door>> = polls.iter().map(|_| Vec::new()).collect();
-        for (number, Listening { listener, tls, anonymous }) in listening.into_iter().enumerate() {
-            doors[number % cores].push(Door::new(listener, tls, anonymous));
-        }
-        for (own, (poll, doors)) in polls.into_iter().zip(doors).enumerate() {
-            let (shared, mailbox, appends) = make(own);
-            let core = Loop::<Socket>::new(shared, mailbox, appends);
-            let (threads, abort) = (threads.clone(), abort.clone());
-            spawn(Worker { poll, core, doors, threads, own, turn: own, abort }, &running)?;
-        }
-        Ok(Self { boxes, running, _abort: abort.drop_guard() })
+        loops.spawn(learn(parts.shared.node.clone(), parts.lanes.clone()));
+        loops.spawn(shut(parts.boxes.clone(), shutdown));
+        let (incoming, anonymous) = pipes;
+        let core = parts.build::<Pipe>(threads);
+        loops.running.spawn(pipe::run(core, incoming, anonymous, bell, loops.abort.clone()));
+        loops.start_threads(&parts, polls, wakers, listening)?;
+        Ok(loops)
     }
 
-    /// Takes no new connections from now on.
-    pub fn shut(&self) {
-        self.boxes.iter().for_each(|mailbox| mailbox.post(Mail::Shut));
+    /// One thread for each of `polls`; listeners are shared out among them.
+    fn start_threads(
+        &mut self,
+        parts: &Parts,
+        polls: Vec<Poll>,
+        wakers: Vec<Arc<Waker>>,
+        listening: Vec<Listening>,
+    ) -> io::Result<()> {
+        let mut doors: Vec<Vec<Door>> = polls.iter().map(|_| Vec::new()).collect();
+        for (number, Listening { listener, tls, anonymous }) in listening.into_iter().enumerate() {
+            doors[number % polls.len()].push(Door::new(listener, tls, anonymous));
+        }
+        let threads: Arc<[_]> = wakers.into_iter().map(|waker| (Arrivals::default(), waker)).collect();
+        for (own, (poll, doors)) in polls.into_iter().zip(doors).enumerate() {
+            let core = parts.build::<Socket>(own);
+            let (threads, abort) = (threads.clone(), self.abort.clone());
+            self.start_thread(Worker { poll, core, doors, threads, own, turn: own, abort })?;
+        }
+        Ok(())
+    }
+
+    /// Runs a task of the loops while they run.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(self.abort.clone().run_until_cancelled_owned(task));
     }
 
     /// Asks every connection to end, and returns when they have, and what they sent is stored and routed.
@@ -124,6 +155,31 @@ impl Loops {
         self.boxes.iter().for_each(|mailbox| mailbox.post(Mail::Drain));
         self.running.close();
         self.running.wait().await;
+    }
+
+    /// Runs a loop on a thread that belongs to this runtime, and logs where this one does.
+    fn start_thread(&mut self, worker: Worker) -> io::Result<()> {
+        let (runtime, token) = (Handle::current(), self.running.token());
+        let log = tracing::dispatcher::get_default(Clone::clone);
+        let work = move || {
+            let _token = token;
+            let _log = tracing::dispatcher::set_default(&log);
+            let _runtime = runtime.enter();
+            if let Err(error) = worker.run() {
+                tracing::error!(%error, "a thread of connections has ended");
+            }
+        };
+        self.threads.push(std::thread::Builder::new().name("drover-loop".into()).spawn(work)?);
+        Ok(())
+    }
+}
+
+impl Drop for Loops {
+    fn drop(&mut self) {
+        self.abort.cancel();
+        self.boxes.iter().for_each(|mailbox| mailbox.wake());
+        // They end with the turn they are in; a thread that has panicked has said so.
+        self.threads.drain(..).for_each(|thread| drop(thread.join()));
     }
 }
 
@@ -136,19 +192,17 @@ fn woken_by(number: usize, waker: &Arc<Waker>) -> Arc<Mailbox> {
     })
 }
 
-/// Runs a loop on a thread that belongs to this runtime, and logs where this one does.
-fn spawn(worker: Worker, running: &TaskTracker) -> io::Result<()> {
-    let (runtime, token) = (Handle::current(), running.token());
-    let log = tracing::dispatcher::get_default(Clone::clone);
-    let work = move || {
-        let _token = token;
-        let _log = tracing::dispatcher::set_default(&log);
-        let _runtime = runtime.enter();
-        if let Err(error) = worker.run() {
-            tracing::error!(%error, "a thread of connections has ended");
-        }
-    };
-    std::thread::Builder::new().name("drover-loop".into()).spawn(work).map(drop)
+/// Those of the threads, then that of the loop for pipes.
+fn mailboxes(wakers: &[Arc<Waker>], bell: &Arc<Notify>) -> Mailboxes {
+    let bell = bell.clone();
+    let pipes = Mailbox::new(wakers.len(), move || bell.notify_one());
+    wakers.iter().enumerate().map(|(number, waker)| woken_by(number, waker)).chain([pipes]).collect()
+}
+
+/// Closes the doors when the node is to shut down.
+async fn shut(boxes: Mailboxes, shutdown: CancellationToken) {
+    shutdown.cancelled().await;
+    boxes.iter().for_each(|mailbox| mailbox.post(Mail::Shut));
 }
 
 /// Tells the lanes how many partitions there are, once the log says so.

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::core::{Loop, Readiness};
+use super::driver::{Loop, Readiness};
 use super::transport::{Fingerprint, Transport};
 
 /// One end of a pipe, and who is told when it can go on.
@@ -41,7 +41,13 @@ impl Wake for PipeWaker {
 }
 
 /// Runs `core` until no more pipes come and all are closed, or `abort`. `bell` rings when there is mail.
-pub async fn run(mut core: Loop<Pipe>, mut incoming: Incoming, anonymous: bool, bell: Arc<Notify>, abort: CancellationToken) {
+pub async fn run(
+    mut core: Loop<Pipe>,
+    mut incoming: Incoming,
+    anonymous: bool,
+    bell: Arc<Notify>,
+    abort: CancellationToken,
+) {
     let stirred = Arc::new(Stirred { slots: Mutex::default(), bell });
     while !core.is_done() {
         let due = core.due_in();

@@ -95,7 +95,9 @@ enum Stage {
     Authenticating(AbortHandle),
     Live(Box<Admitted>),
     /// Only its last packets are left to write, until then; monotonic.
-    Closing { until_ms: u64 },
+    Closing {
+        until_ms: u64,
+    },
 }
 
 struct Admitted {
@@ -137,6 +139,11 @@ impl<T: Transport> Slot<T> {
 
     pub fn entry(&self) -> Entry {
         self.entry
+    }
+
+    /// Whether it is not read until there is room in its lane.
+    pub fn is_held(&self) -> bool {
+        self.held
     }
 
     /// The transport can go on.
@@ -406,7 +413,9 @@ impl<T: Transport> Slot<T> {
         }
     }
 
-    fn attach(&mut self, admission: Admission, hands: &Hands) {
+    fn attach(&mut self, admission: Admission, hands: &mut Hands) {
+        // What a connection that is about to be replaced has sent by now comes before what this one will send.
+        hands.hand_over();
         let node = &hands.shared.node;
         let peer = self.connection.peer();
         let attach = Attach {
@@ -444,10 +453,9 @@ impl<T: Transport> Slot<T> {
             }
             drover_host::trace::traceparent_of(&span)
         };
-        let stamp = hands.shared.node.stamp(hands.now.unix_ms, traceparent);
-        let message = Arc::new(publication.stamp(publisher, stamp));
+        let message = Arc::new(publication.stamp(publisher, hands.stamp(traceparent)));
         if self.lane == 0 {
-            self.lane = hands.appends.lane_of_device(&message.telemetry.key().to_string());
+            self.lane = hands.appends.lane_of_device(&message.telemetry.key().to_text());
         }
         if hands.shared.faults.ack_before_append {
             self.connection.stored(1, hands.now);
@@ -464,7 +472,7 @@ impl<T: Transport> Slot<T> {
         let Stage::Live(admitted) = &self.stage else { return };
         self.lane_now = lane;
         self.outstanding += 1;
-        hands.appends.stage(lane, message, &self.link, admitted.session.number, hands.instant);
+        hands.appends.stage(lane, message, &self.link, &admitted.session, hands.instant);
     }
 
     /// Messages that waited for a lane follow once those in another are stored: receipts are told apart by their order.
@@ -520,14 +528,20 @@ impl<T: Transport> Slot<T> {
         if until_ms <= hands.now.monotonic_ms {
             return Outcome::Gone;
         }
-        let last = write_some(&mut self.transport, self.connection.output()).and_then(|_| self.transport.close());
-        match last {
+        match self.write_last() {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.arm(hands);
                 Outcome::Idle
             }
             Ok(()) | Err(_) => Outcome::Gone,
         }
+    }
+
+    fn write_last(&mut self) -> io::Result<()> {
+        while !self.connection.output().is_empty() {
+            write_some(&mut self.transport, self.connection.output())?;
+        }
+        self.transport.close()
     }
 
     /// Sees to it that it is looked at in time.

@@ -11,10 +11,11 @@ use rustls::ServerConfig;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::core::{Loop, Readiness};
+use super::driver::{Loop, Readiness};
 use super::hands::Entry;
 use super::tls::TlsStream;
 use super::transport::Socket;
+use crate::server::tls::Tls;
 
 /// Wakes the thread for its mail.
 pub const MAIL: Token = Token(usize::MAX);
@@ -30,7 +31,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// A socket that others connect to, and how it is spoken to.
 pub struct Door {
     pub listener: TcpListener,
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<Arc<Tls>>,
     pub anonymous: bool,
     /// Whether connections may be waiting.
     waiting: bool,
@@ -65,7 +66,7 @@ pub struct Worker {
 
 impl Door {
     /// A listener that is bound.
-    pub fn new(listener: std::net::TcpListener, tls: Option<Arc<ServerConfig>>, anonymous: bool) -> Self {
+    pub fn new(listener: std::net::TcpListener, tls: Option<Arc<Tls>>, anonymous: bool) -> Self {
         Self { listener: TcpListener::from_std(listener), tls, anonymous, waiting: false, retry: None }
     }
 }
@@ -145,7 +146,7 @@ impl Worker {
         match door.listener.accept() {
             Ok((stream, address)) => {
                 let Some(entry) = shared.doors.enter() else { return shared.node.telemetry.refused(address) };
-                let (tls, anonymous) = (door.tls.clone(), door.anonymous);
+                let (tls, anonymous) = (door.tls.as_ref().map(|tls| tls.current()), door.anonymous);
                 self.hand_on(Arrival { stream, address, tls, anonymous, entry });
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => door.waiting = false,
