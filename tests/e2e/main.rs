@@ -1,10 +1,17 @@
 //! End to end: the real executable, real clients, an ordinary Kafka consumer.
 
 mod console;
+mod costs;
 mod device_http;
 mod examples;
 mod first_path;
+mod jwt;
+mod kafka_hangs;
 mod killed;
+mod ledger_faults;
+mod nodes;
 mod separate;
+mod shadow_cli;
+mod shadow_processes;
 mod shadows;
 mod traces;

@@ -1,19 +1,23 @@
-//! Every service a process of its own over a real Kafka: in any order, through the loss of each, until all stop well.
+//! Every service a process of its own over a real Kafka and a real Cassandra: in any order, through the loss of each,
+//! until all stop well.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use drover_backends::kafka::Kafka;
 use drover_load::client::{Client, Options};
 use drover_load::target::{Target, TlsFiles};
 use drover_mqtt::Version;
 use drover_mqtt::client::ClientOptions;
-use drover_tests::{Collector, Manner, Processes, publish, read_committed};
+use drover_tests::{Backends, Collector, Manner, Processes, publish, read_committed};
+use drover_types::Qos;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 /// Messages of each part of the test.
 const MESSAGES: u64 = 50;
+/// How long a delta may take to its device.
+const DELIVERY: Duration = Duration::from_secs(60);
 
 /// Publishes the next messages of one device by the ingress at `port`.
 fn publish_next(port: u16, device: &str, first: u64) -> anyhow::Result<()> {
@@ -41,6 +45,43 @@ fn expected(devices: &[(&str, u64)]) -> Vec<(String, u64)> {
     all
 }
 
+/// Whether `/readyz` of a process says that it waits for `what`.
+fn waits(processes: &Processes, name: &str, what: &str) -> bool {
+    processes.readiness(name).is_ok_and(|told| told["waiting"][what].is_string())
+}
+
+/// What is wanted of a lamp by REST reaches the lamp at the ingress at `port`, and what the lamp says can be read.
+fn shadow_round_trip(processes: &Processes, port: u16, level: u64) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(async {
+        let target = Target::new(&format!("mqtt://127.0.0.1:{port}"), &TlsFiles::default())?;
+        let mut lamp = Client::connect(Options::new(target, ClientOptions::new(Version::V311, "lamp"))).await?;
+        lamp.subscribe("$aws/things/lamp/shadow/update/delta", Qos::AtLeastOnce).await?;
+        let wanted = json!({"state": {"desired": {"level": level}}});
+        tokio::task::block_in_place(|| processes.rest("PATCH", "/devices/lamp/shadow", Some(&wanted)))?;
+        let delta = timeout(DELIVERY, lamp.next_message()).await?.context("a delta")?;
+        let delta: Value = serde_json::from_slice(&delta.payload)?;
+        anyhow::ensure!(delta["state"]["level"] == level, "{delta}");
+        let told = json!({"state": {"reported": {"level": level}}}).to_string();
+        lamp.publish("$aws/things/lamp/shadow/update", told.as_bytes(), Qos::AtLeastOnce).await?;
+        lamp.disconnect().await;
+        anyhow::Ok(())
+    })
+}
+
+fn reported(processes: &Processes) -> anyhow::Result<Value> {
+    Ok(processes.rest("GET", "/devices/lamp/shadow", None)?["state"]["reported"]["level"].clone())
+}
+
+/// Numbers that time series keep of a device, read by the gateway; sorted, for of one millisecond any may come first.
+fn kept(processes: &Processes, device: &str) -> anyhow::Result<Vec<u64>> {
+    let answer = processes.rest("GET", &format!("/devices/{device}/telemetry?field=n&from=-1h&limit=1000"), None)?;
+    let items = answer["items"].as_array().context("items")?;
+    let mut numbers: Vec<u64> = items.iter().filter_map(|item| item["value"].as_f64()).map(|n| n as u64).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
 /// Connects as the device with its token to each ingress; returns when both have closed the connection.
 fn closed_by_both(ports: [u16; 2], token: &str, revoke: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -63,57 +104,118 @@ fn closed_by_both(ports: [u16; 2], token: &str, revoke: impl FnOnce() -> anyhow:
     })
 }
 
+/// Runs the whole layout; each test of this file is one story on it.
+struct Layout {
+    backends: Backends,
+    processes: Processes,
+    collector: Collector,
+}
+
+impl Layout {
+    /// `None` where Kafka or Cassandra cannot be had. Starts no process yet.
+    fn prepare() -> anyhow::Result<Option<Self>> {
+        let Some(backends) = Backends::start()? else { return Ok(None) };
+        let collector = Collector::start(Manner::Takes)?;
+        let mut environment = backends.environment();
+        environment.push(("DROVER_OTLP__ENDPOINT".to_owned(), format!("http://{}", collector.address)));
+        Ok(Some(Self { backends, processes: Processes::prepare(environment)?, collector }))
+    }
+
+    fn ports(&self) -> [u16; 2] {
+        [self.processes.port(1883), self.processes.port(1884)]
+    }
+
+    /// In the least helpful order: those that need others first, and log and database are away.
+    fn start_without_anything(&mut self) -> anyhow::Result<()> {
+        self.backends.kafka.kill()?;
+        self.backends.cassandra.kill();
+        for name in Processes::names() {
+            self.processes.start(name)?;
+        }
+        self.processes
+            .until("waiting for the log", |all| Ok(Processes::names().all(|name| waits(all, name, "log"))))?;
+        self.backends.kafka.restart()?;
+        self.processes.until("waiting for the database", |all| {
+            Ok(waits(all, "registry", "registry")
+                && waits(all, "storage", "storage")
+                && waits(all, "gateway", "registry"))
+        })?;
+        self.backends.cassandra.restart();
+        self.processes.until_ready()
+    }
+
+    fn apply_rule(&self) -> anyhow::Result<()> {
+        let rule = json!({
+            "apiVersion": "drover.dev/v1alpha1", "kind": "Rule", "metadata": {"name": "fleet"},
+            "spec": {"sql": "SELECT device, n FROM 'fleet/+'", "actions": [{"kafka": {"topic": "fleet"}}]},
+        });
+        let file = self.processes.file("rule.json");
+        std::fs::write(&file, rule.to_string())?;
+        self.processes.cli(&["rule", "apply", "-f", &file.display().to_string()])?;
+        Ok(())
+    }
+
+    /// Waits until the rule is in force everywhere.
+    fn until_rule_works(&mut self) -> anyhow::Result<()> {
+        let ([first, _], brokers) = (self.ports(), self.backends.kafka.brokers());
+        let probes = AtomicU64::new(0);
+        self.processes.until("through the rule", |_| {
+            // Other numbers each time: the same again would be taken for a repeat.
+            publish_next(first, "probe", probes.fetch_add(MESSAGES, Ordering::Relaxed))?;
+            Ok(read_committed(&brokers, "fleet").is_ok_and(|rows| !rows.is_empty()))
+        })
+    }
+
+    /// Waits until exactly these messages have come out of the rule.
+    fn until_out(&mut self, devices: &[(&str, u64)]) -> anyhow::Result<()> {
+        let (all, brokers) = (expected(devices), self.backends.kafka.brokers());
+        self.processes.until("out of the rules", |_| {
+            let rows = outputs(&brokers)?.into_iter().filter(|(device, _)| device != "probe");
+            Ok(rows.eq(all.iter().cloned()))
+        })
+    }
+
+    fn stop(&mut self) -> anyhow::Result<()> {
+        for (name, status) in self.processes.stop()? {
+            assert!(status.success(), "{name} ended with {status}");
+        }
+        for name in Processes::names() {
+            let log = std::fs::read_to_string(self.processes.log(name))?;
+            assert!(log.matches(r#"name="log" why="#).count() <= 20, "{name} does not spin: {log}");
+        }
+        Ok(())
+    }
+}
+
 #[test]
 fn the_platform_works_in_separate_processes_and_survives_the_loss_of_each() -> anyhow::Result<()> {
-    let Some(kafka) = Kafka::start()? else { return Ok(()) };
-    let collector = Collector::start(Manner::Takes)?;
-    let brokers = kafka.brokers();
-    let endpoint = format!("http://{}", collector.address);
-    let environment = [("DROVER_BUS__KAFKA__BROKERS", brokers.as_str()), ("DROVER_OTLP__ENDPOINT", endpoint.as_str())];
-    let mut processes = Processes::prepare(&environment)?;
-
-    // In the least helpful order: those that need others first, and the log is away.
-    kafka.kill()?;
-    for name in Processes::names() {
-        processes.start(name)?;
-    }
-    processes.until("waiting for the log and for the registry", |processes| {
-        let waits =
-            |name: &str, what: &str| processes.readiness(name).is_ok_and(|told| told["waiting"][what].is_string());
-        Ok(Processes::names().all(|name| waits(name, "log")))
-    })?;
-    kafka.restart()?;
-    processes.until_ready()?;
-
-    let rule = json!({
-        "apiVersion": "drover.dev/v1alpha1", "kind": "Rule", "metadata": {"name": "fleet"},
-        "spec": {"sql": "SELECT device, n FROM 'fleet/+'", "actions": [{"kafka": {"topic": "fleet"}}]},
-    });
-    let file = processes.file("rule.json");
-    std::fs::write(&file, rule.to_string())?;
-    processes.cli(&["rule", "apply", "-f", &file.display().to_string()])?;
-    let [first, second] = [processes.port(1883), processes.port(1884)];
-    let probes = AtomicU64::new(0);
-    processes.until("through the rule", |_| {
-        // Other numbers each time: the same again would be taken for a repeat.
-        publish_next(first, "probe", probes.fetch_add(MESSAGES, Ordering::Relaxed))?;
-        Ok(read_committed(&brokers, "fleet").is_ok_and(|rows| !rows.is_empty()))
-    })?;
-    let ours = |rows: Vec<(String, u64)>| rows.into_iter().filter(|(device, _)| device != "probe").collect::<Vec<_>>();
+    let Some(mut layout) = Layout::prepare()? else { return Ok(()) };
+    layout.start_without_anything()?;
+    layout.apply_rule()?;
+    layout.until_rule_works()?;
+    let [first, second] = layout.ports();
     publish_next(first, "a", 0)?;
     publish_next(second, "b", 0)?;
-    let all = expected(&[("a", MESSAGES), ("b", MESSAGES)]);
-    processes.until("out of the rules", |_| Ok(ours(outputs(&brokers)?) == all))?;
+    layout.until_out(&[("a", MESSAGES), ("b", MESSAGES)])?;
 
     // One trace, although the ingress and the rules are different processes.
-    processes.until("traced", |_| {
+    let collector = &layout.collector;
+    layout.processes.until("traced", |_| {
         let spans = collector.spans();
         let of = |name: &'static str| spans.iter().filter(move |span| span.name == name);
         Ok(of("rule")
             .any(|rule| of("publish").any(|p| p.span_id == rule.parent_span_id && p.trace_id == rule.trace_id)))
     })?;
 
+    // What devices sent is kept, and read by the gateway; what is wanted of a device reaches it by either ingress.
+    layout.processes.until("kept", |all| Ok(kept(all, "a")? == (0..MESSAGES).collect::<Vec<_>>()))?;
+    for (level, port) in [(1, first), (2, second)] {
+        shadow_round_trip(&layout.processes, port, level)?;
+        layout.processes.until("reported", |all| Ok(reported(all)? == level))?;
+    }
+
     // A revocation is confirmed by both ingress processes.
+    let processes = &layout.processes;
     let created: Value = serde_json::from_str(&processes.cli(&["device", "create", "revoked", "-o", "json"])?)?;
     let token = created["token"].as_str().context("a token")?.to_owned();
     closed_by_both([first, second], &token, || {
@@ -122,30 +224,71 @@ fn the_platform_works_in_separate_processes_and_survives_the_loss_of_each() -> a
     })?;
 
     // Half of everything is gone; the other half goes on.
-    processes.kill("ingress-0")?;
-    processes.kill("rules-0")?;
+    layout.processes.kill("ingress-0")?;
+    layout.processes.kill("rules-0")?;
     publish_next(second, "a", MESSAGES)?;
-    let all = expected(&[("a", 2 * MESSAGES), ("b", MESSAGES)]);
-    processes.until("out of the rules that are left", |_| Ok(ours(outputs(&brokers)?) == all))?;
-    processes.start("ingress-0")?;
-    processes.start("rules-0")?;
-    processes.until_ready()?;
+    layout.until_out(&[("a", 2 * MESSAGES), ("b", MESSAGES)])?;
+    layout.processes.start("ingress-0")?;
+    layout.processes.start("rules-0")?;
+    layout.processes.until_ready()?;
 
     // The registry away: who is connected is served on, and `/readyz` says what is missed.
-    processes.kill("registry")?;
-    processes.until("telling of the registry", |processes| {
-        Ok(processes.readiness("ingress-0")?["waiting"]["registry"].is_string())
-    })?;
-    processes.start("registry")?;
-    processes.until_ready()?;
+    layout.processes.kill("registry")?;
+    layout.processes.until("telling of the registry", |all| Ok(waits(all, "ingress-0", "registry")))?;
+    layout.processes.start("registry")?;
+    layout.processes.until_ready()?;
     publish_next(first, "b", MESSAGES)?;
-    let all = expected(&[("a", 2 * MESSAGES), ("b", 2 * MESSAGES)]);
-    processes.until("out of the rules once more", |_| Ok(ours(outputs(&brokers)?) == all))?;
+    layout.until_out(&[("a", 2 * MESSAGES), ("b", 2 * MESSAGES)])?;
+    layout.stop()
+}
 
-    for (name, status) in processes.stop()? {
-        assert!(status.success(), "{name} ended with {status}");
+#[test]
+fn log_and_database_may_go_and_come_back_and_the_stores_of_single_processes_too() -> anyhow::Result<()> {
+    let Some(mut layout) = Layout::prepare()? else { return Ok(()) };
+    for name in Processes::names() {
+        layout.processes.start(name)?;
     }
-    let log = std::fs::read_to_string(processes.log("ingress-0"))?;
-    assert!(log.matches(r#"name="log" why="#).count() <= 20, "no spin: {log}");
-    Ok(())
+    layout.processes.until_ready()?;
+    layout.apply_rule()?;
+    layout.until_rule_works()?;
+    let [first, second] = layout.ports();
+    shadow_round_trip(&layout.processes, first, 1)?;
+    layout.processes.until("reported", |all| Ok(reported(all)? == 1))?;
+
+    // The database: those that keep something there say so and wait; who is connected goes on, through the rules as well.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let target = Target::new(&format!("mqtt://127.0.0.1:{first}"), &TlsFiles::default())?;
+    let options = Options::new(target, ClientOptions::new(Version::V311, "steady"));
+    let steady = runtime.block_on(Client::connect(options))?;
+    layout.backends.cassandra.kill();
+    let payload = json!({"device": "steady", "n": 0}).to_string();
+    runtime.block_on(steady.publish("fleet/steady", payload.as_bytes(), Qos::AtLeastOnce))?;
+    layout.until_out(&[("steady", 1)])?;
+    layout.processes.until("telling of the database", |all| {
+        Ok(waits(all, "registry", "registry") && waits(all, "storage", "storage"))
+    })?;
+    layout.backends.cassandra.restart();
+    layout.processes.until_ready()?;
+
+    // The log, by its death: nobody is ready without it.
+    layout.backends.kafka.kill()?;
+    layout.processes.until("telling of the log", |all| Ok(Processes::names().all(|name| waits(all, name, "log"))))?;
+    layout.backends.kafka.restart()?;
+    layout.processes.until_ready()?;
+
+    publish_next(first, "a", 0)?;
+    publish_next(second, "b", 0)?;
+    layout.until_out(&[("a", MESSAGES), ("b", MESSAGES), ("steady", 1)])?;
+    runtime.block_on(steady.disconnect());
+    layout.processes.until("kept", |all| Ok(kept(all, "b")? == (0..MESSAGES).collect::<Vec<_>>()))?;
+
+    // Shadows and time series are where they were after their processes died.
+    for name in ["shadow-0", "storage"] {
+        layout.processes.kill(name)?;
+        layout.processes.start(name)?;
+    }
+    layout.processes.until_ready()?;
+    assert_eq!(reported(&layout.processes)?, 1);
+    assert_eq!(kept(&layout.processes, "b")?.len() as u64, MESSAGES);
+    layout.stop()
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions};
-use drover_bus::{Bus, TopicConfig};
+use drover_bus::{Bus, Outgoing, Record, TopicConfig};
 use drover_host::{Health, Metrics, Network, Ports, Service, Shutdown, Sockets, SystemClock, SystemRandom, grpc};
 use drover_ingress::Ingress;
 use drover_ingress::config::IngressConfig;
@@ -18,7 +18,7 @@ use drover_proto::shadow::v1::{
 };
 use drover_shadow::{Shadow, ShadowConfig};
 use drover_tests::world::registry;
-use drover_types::{ApiError, ErrorCode, Qos, TELEMETRY_TOPIC};
+use drover_types::{ApiError, Clock, ErrorCode, Qos, TELEMETRY_TOPIC};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -111,6 +111,19 @@ impl Stage {
         let request = GetShadowRequest { tenant: String::new(), device: "lamp".to_owned(), name: name.to_owned() };
         let answer = self.application().get_shadow(request).await.map_err(|status| from_status(&status))?;
         Ok(serde_json::from_slice(&answer.into_inner().document).expect("JSON"))
+    }
+
+    /// Tells as the registry does that a device is deleted: by the tombstone behind the change.
+    async fn delete_device(&self, deleted_ms: u64) -> anyhow::Result<()> {
+        let timestamp_ms = i64::try_from(deleted_ms)?;
+        let record = Record { key: Some("device/default/lamp".into()), timestamp_ms, ..Record::default() };
+        self.bus.append(vec![Outgoing::keyed("drover.registry.changes", record)]).await?.await?;
+        Ok(())
+    }
+
+    async fn names(&self) -> anyhow::Result<Vec<String>> {
+        let request = ListShadowsRequest { tenant: String::new(), device: "lamp".to_owned() };
+        Ok(self.application().list_shadows(request).await?.into_inner().names)
     }
 
     /// Waits until the store has this version.
@@ -232,7 +245,7 @@ async fn a_device_asks_and_reports_and_is_told_what_is_desired() -> anyhow::Resu
     let (told, body) = device.message().await;
     assert_eq!((told.as_str(), &body["current"]["version"]), ("update/documents", &json!(1)));
 
-    let answer = stage.update("", json!({"state": {"desired": {"on": true}}}), b"").await.expect("accepted");
+    let answer = stage.update("", json!({"state": {"desired": {"on": true}}}), &[1; 16]).await.expect("accepted");
     assert_eq!(answer.version, 2);
     let (told, body) = device.message().await;
     assert_eq!((told.as_str(), &body["state"], &body["version"]), ("update/delta", &json!({"on": true}), &json!(2)));
@@ -270,17 +283,48 @@ async fn what_is_desired_of_a_device_that_is_away_waits_in_its_shadow() -> anyho
     let (answered, body) = device.message().await;
     assert_eq!((answered.as_str(), &body["state"]["delta"]), ("name/config/get/accepted", &json!({"dim": 5})));
 
-    let refused = stage.update("config", json!({"state": {"desired": {"dim": 6}}, "version": 9}), b"").await;
+    let refused = stage.update("config", json!({"state": {"desired": {"dim": 6}}, "version": 9}), &[2; 16]).await;
     assert_eq!(refused.expect_err("not the present version").code, ErrorCode::Aborted);
-    let refused = stage.update("config", json!({"state": 5}), b"").await.expect_err("malformed");
+    let refused = stage.update("config", json!({"state": 5}), &[3; 16]).await.expect_err("malformed");
     assert_eq!((refused.code, refused.message.as_str()), (ErrorCode::InvalidArgument, "State node must be an object"));
     let names = |device: &str| ListShadowsRequest { tenant: String::new(), device: device.to_owned() };
     assert_eq!(stage.application().list_shadows(names("lamp")).await?.into_inner().names, ["config"]);
-    let request = DeleteShadowRequest { device: "lamp".into(), name: "config".into(), ..Default::default() };
+    let nameless = stage.update("config", json!({"state": {}}), b"").await.expect_err("it could not be recognised");
+    assert_eq!((nameless.code, nameless.field.as_deref()), (ErrorCode::InvalidArgument, Some("id")));
+    let (device, name, id) = ("lamp".into(), "config".into(), vec![4; 16]);
+    let request = DeleteShadowRequest { device, name, id, ..Default::default() };
     assert_eq!(stage.application().delete_shadow(request).await?.into_inner().version, 2);
     while !stage.application().list_shadows(names("lamp")).await?.into_inner().names.is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_shadows_of_a_deleted_device_go_with_it_and_their_versions_go_on() -> anyhow::Result<()> {
+    let stage = Stage::new().await?;
+    let wish = |dim: u8| json!({"state": {"desired": {"dim": dim}}});
+    stage.update("", wish(1), &[1; 16]).await.expect("accepted");
+    stage.update("config", wish(1), &[2; 16]).await.expect("accepted");
+    // A deletion of long ago, told late, is none of these shadows' business; its partition is in order.
+    let now_ms = SystemClock.now_ms();
+    stage.delete_device(now_ms - 24 * 3_600 * 1_000).await?;
+    stage.delete_device(now_ms).await?;
+    let gone = async {
+        while !stage.names().await?.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(PATIENCE, gone).await??;
+    assert_eq!(stage.get("config").await.expect_err("it is gone").code, ErrorCode::NotFound);
+
+    let anew = stage.update("", wish(2), &[3; 16]).await.expect("accepted");
+    assert_eq!(anew.version, 3, "an update, the deletion, and the device made anew");
+    stage.delete_device(now_ms - 24 * 3_600 * 1_000).await?;
+    let next = stage.update("", wish(3), &[4; 16]).await.expect("accepted");
+    assert_eq!(next.version, 4, "what was told late deletes nothing");
+    assert_eq!(stage.version("", 4).await["state"]["desired"], json!({"dim": 3}));
     Ok(())
 }
 

@@ -2,18 +2,23 @@
 //!
 //! `platform` knows it only from outside: flags, ports, files; `world` and `shadows` run services on virtual time.
 
+mod backends;
 mod collector;
 mod device;
+pub mod faults;
+pub mod fleet;
 mod kafka;
+pub mod marks;
 mod platform;
 mod processes;
 pub mod shadows;
 mod tools;
 pub mod world;
 
+pub use backends::Backends;
 pub use collector::{Collector, Manner};
 pub use device::publish;
-pub use kafka::{Output, read_committed};
-pub use platform::{Platform, artefacts, beside};
+pub use kafka::{Follower, Output, partitions, read_committed};
+pub use platform::{Platform, artefacts, beside, executable};
 pub use processes::Processes;
 pub use tools::{Node, chromium, lines_of, node, python, python_with, script, tool};

@@ -74,7 +74,7 @@ impl Platform {
     }
 
     /// Waits until `state` holds; fails when the process ends or patience does, with the end of its log.
-    pub fn until(&mut self, what: &str, state: impl Fn(&Self) -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    pub fn until(&mut self, what: &str, mut state: impl FnMut(&Self) -> anyhow::Result<bool>) -> anyhow::Result<()> {
         let mut waited = Duration::ZERO;
         while !state(self)? {
             if let Some(status) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
@@ -84,6 +84,11 @@ impl Platform {
             waited += pause();
         }
         Ok(())
+    }
+
+    /// Its process id, while it runs.
+    pub fn pid(&self) -> anyhow::Result<u32> {
+        Ok(self.child.as_ref().context("it does not run")?.id())
     }
 
     /// A port of the contract, moved by this platform's offset.

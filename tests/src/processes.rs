@@ -9,13 +9,16 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::platform::{LOOK, executable, pause};
 
 /// Processes by the names of their configuration files, each with its service and its admin port there.
-const PROCESSES: [(&str, &str, u16); 6] = [
+const PROCESSES: [(&str, &str, u16); 8] = [
     ("gateway", "gateway", 9469),
+    ("storage", "storage", 9467),
+    ("shadow-0", "shadow", 9465),
     ("rules-0", "rules", 9466),
     ("rules-1", "rules", 9566),
     ("ingress-0", "ingress", 9468),
@@ -23,9 +26,12 @@ const PROCESSES: [(&str, &str, u16); 6] = [
     ("registry", "registry", 9464),
 ];
 /// Other ports of the configuration files.
-const PORTS: [u16; 12] = [1883, 1884, 8883, 8884, 8080, 8081, 8082, 7071, 7073, 7173, 7075, 7175];
+const PORTS: [u16; 14] = [1883, 1884, 8883, 8884, 8080, 8081, 8082, 7071, 7072, 7073, 7173, 7074, 7075, 7175];
 /// How long the processes may take for anything before the test gives up; generous, since machines are shared.
 const PATIENCE: Duration = Duration::from_secs(180);
+
+/// How long a request may take; a dependency that is away is waited for by the service asked.
+const REQUEST: Duration = Duration::from_secs(30);
 
 /// The processes, and the directory they share.
 pub struct Processes {
@@ -37,10 +43,8 @@ pub struct Processes {
 
 impl Processes {
     /// Makes what the processes share; starts none of them. `environment` is that of all.
-    pub fn prepare(environment: &[(&str, &str)]) -> anyhow::Result<Self> {
+    pub fn prepare(mut environment: Vec<(String, String)>) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
-        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        let mut environment: Vec<_> = environment.iter().map(owned).collect();
         let file = |name: &str| directory.path().join(name).display().to_string();
         environment.push(("DROVER_SECURITY__PKI".to_owned(), file("pki")));
         environment.push(("DROVER_SECURITY__ADMIN_TOKEN_FILE".to_owned(), file("admin.token")));
@@ -75,6 +79,21 @@ impl Processes {
         Ok(())
     }
 
+    /// Stops one as SIGSTOP does: it hangs, its connections stay open.
+    pub fn hang(&self, name: &str) -> anyhow::Result<()> {
+        self.signal(name, Signal::STOP)
+    }
+
+    /// Lets it go on after [`Self::hang`].
+    pub fn resume(&self, name: &str) -> anyhow::Result<()> {
+        self.signal(name, Signal::CONT)
+    }
+
+    fn signal(&self, name: &str, signal: Signal) -> anyhow::Result<()> {
+        let child = self.running.get(name).with_context(|| format!("{name} does not run"))?;
+        kill_process(Pid::from_child(child), signal).with_context(|| format!("signal to {name}"))
+    }
+
     /// Asks all to stop (SIGTERM); how each ended.
     pub fn stop(&mut self) -> anyhow::Result<Vec<(&'static str, ExitStatus)>> {
         for child in self.running.values() {
@@ -89,7 +108,7 @@ impl Processes {
     }
 
     /// Waits until `state` holds; fails when a process ends or patience does, with the end of every log.
-    pub fn until(&mut self, what: &str, state: impl Fn(&Self) -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    pub fn until(&mut self, what: &str, mut state: impl FnMut(&Self) -> anyhow::Result<bool>) -> anyhow::Result<()> {
         let mut waited = Duration::ZERO;
         while !state(self)? {
             if let Some((name, status)) = self.ended()? {
@@ -102,7 +121,7 @@ impl Processes {
     }
 
     /// A process that has ended by itself.
-    fn ended(&mut self) -> anyhow::Result<Option<(&'static str, ExitStatus)>> {
+    pub fn ended(&mut self) -> anyhow::Result<Option<(&'static str, ExitStatus)>> {
         for (name, child) in &mut self.running {
             if let Some(status) = child.try_wait()? {
                 return Ok(Some((*name, status)));
@@ -126,6 +145,55 @@ impl Processes {
             ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(LOOK * 100)).build().into();
         let text = agent.get(format!("http://127.0.0.1:{}/readyz", self.port(admin))).call()?;
         Ok(serde_json::from_str(&text.into_body().read_to_string()?)?)
+    }
+
+    /// What `/metrics` of a process says.
+    pub fn metrics(&self, name: &str) -> anyhow::Result<String> {
+        let (_, _, admin) = process(name)?;
+        let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(LOOK * 100)).build().into();
+        let answer = agent.get(format!("http://127.0.0.1:{}/metrics", self.port(admin))).call()?;
+        Ok(answer.into_body().read_to_string()?)
+    }
+
+    /// The value of a metric of a process, with its labels as they are written; `None`: it is not told.
+    pub fn metric(&self, name: &str, metric: &str) -> anyhow::Result<Option<f64>> {
+        let text = self.metrics(name)?;
+        let line = text.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
+        Ok(line.map(str::parse).transpose()?)
+    }
+
+    /// Memory a process holds in RAM, in MiB.
+    pub fn resident_mib(&self, name: &str) -> anyhow::Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid(name)?))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1024.0)
+    }
+
+    /// Process id of one that runs.
+    pub fn pid(&self, name: &str) -> anyhow::Result<u32> {
+        Ok(self.running.get(name).with_context(|| format!("{name} does not run"))?.id())
+    }
+
+    /// Asks the gateway with the administrator's token: method, path under `/api/v1`, body if any. The answer's JSON.
+    pub fn rest(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let token = std::fs::read_to_string(self.file("admin.token"))?;
+        let request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("http://127.0.0.1:{}/api/v1{path}", self.port(8080)))
+            .header("authorization", format!("Bearer {}", token.trim()))
+            .header("content-type", "application/json")
+            .body(body.map(ToString::to_string).unwrap_or_default())?;
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .allow_non_standard_methods(true)
+            .timeout_global(Some(REQUEST))
+            .build()
+            .into();
+        let answer = agent.run(request)?;
+        let status = answer.status();
+        let text = answer.into_body().read_to_string()?;
+        ensure!(status.is_success(), "{method} {path}: {status}: {text}");
+        Ok(serde_json::from_str(&text)?)
     }
 
     /// A port of the configuration files, moved.
@@ -154,7 +222,8 @@ impl Processes {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    fn log_ends(&self) -> String {
+    /// The end of each process's log, for a failure.
+    pub fn log_ends(&self) -> String {
         let end = |name: &str| {
             let text = std::fs::read_to_string(self.log(name)).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();

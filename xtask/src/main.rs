@@ -1,10 +1,13 @@
-//! House tasks: `cargo xtask gen | tidy | check | bench`.
+//! House tasks: `cargo xtask gen | tidy | check | bench | costs | backends | ledger`.
 //!
 //! A task only lists and runs; what it knows lives in its module.
 
+mod backends;
 mod bench;
 mod check;
+mod costs;
 mod generated;
+mod ledger;
 mod links;
 mod tidy;
 
@@ -29,6 +32,12 @@ enum Task {
     Check,
     /// Measure start, idle memory and durable throughput of the release build, with mosquitto in the same run.
     Bench(bench::Options),
+    /// Measure what a message costs: latency to the output and processor time, in one process and with Kafka.
+    Costs(costs::Options),
+    /// Run Kafka and Cassandra for `deploy/local/run` until Ctrl-C.
+    Backends(backends::Options),
+    /// Kill and hang every process under a fleet, and compare what was acknowledged with what came out.
+    Ledger(ledger::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -37,6 +46,9 @@ fn main() -> anyhow::Result<()> {
         Task::Tidy => tidy::report(&root()),
         Task::Check => check::run(&root()),
         Task::Bench(options) => bench::run(&root(), &options),
+        Task::Costs(options) => costs::run(&root(), &options),
+        Task::Backends(options) => backends::run(&options),
+        Task::Ledger(options) => ledger::run(&root(), &options),
     }
 }
 

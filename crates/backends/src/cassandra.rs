@@ -24,10 +24,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const LOG_LINES_SHOWN: usize = 20;
 
 /// What a server is like.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Clients prove who they are; there is one user, `cassandra` with the password `cassandra`.
     pub passwords: bool,
+    /// Where clients connect; absent: a port that is free.
+    pub port: Option<u16>,
+    /// Clients speak TLS; PEM file with the server's key and certificate.
+    pub tls: Option<PathBuf>,
 }
 
 /// A server, running or killed. Dropping it kills it and removes its data.
@@ -50,8 +54,9 @@ impl Cassandra {
     pub fn start(options: Options) -> Option<Self> {
         let jars = jars::fetch()?;
         let directory = tempfile::tempdir().expect("a directory");
-        let [port, storage_port] = free_ports();
-        command::write_config(directory.path(), port, storage_port, options);
+        let [free, storage_port] = free_ports();
+        let port = options.port.unwrap_or(free);
+        command::write_config(directory.path(), port, storage_port, &options);
         command::write_launcher(directory.path(), &jars);
         let mut server = Self { directory, port, makes_user: options.passwords, running: None };
         server.restart();

@@ -35,20 +35,19 @@ impl Kafka {
         Self::start_with("")
     }
 
+    /// A new broker at `port` of 127.0.0.1, for people who want to know where it is.
+    pub fn start_at(port: u16) -> anyhow::Result<Option<Self>> {
+        Ok(if fetched()? { Some(Self::try_start("", port)?) } else { None })
+    }
+
     /// As [`Self::start`], with further lines of `server.properties`; `PORT` and `CONTROLLER_AT` in them are its ports.
     pub fn start_with(properties: &str) -> anyhow::Result<Option<Self>> {
-        for step in ["fetch", "archive"] {
-            let Output { status, stdout, stderr } = Command::new(SCRIPT).arg(step).output().context(SCRIPT)?;
-            let said = String::from_utf8_lossy(&stdout);
-            if status.code() == Some(NOT_RUN) {
-                println!("{}", said.trim_end());
-                return Ok(None);
-            }
-            anyhow::ensure!(status.success(), "{SCRIPT} {step}: {said}{}", String::from_utf8_lossy(&stderr));
+        if !fetched()? {
+            return Ok(None);
         }
         let mut failure = anyhow::anyhow!("not started");
         for _ in 0..STARTS {
-            match Self::try_start(properties) {
+            match ports::free().and_then(|port| Self::try_start(properties, port)) {
                 Ok(kafka) => return Ok(Some(kafka)),
                 Err(error) => failure = error,
             }
@@ -56,8 +55,8 @@ impl Kafka {
         Err(failure)
     }
 
-    fn try_start(properties: &str) -> anyhow::Result<Self> {
-        let (port, controller) = (ports::free()?, ports::free()?);
+    fn try_start(properties: &str, port: u16) -> anyhow::Result<Self> {
+        let controller = ports::free()?;
         let directory = tempfile::Builder::new().prefix("drover-kafka-").tempdir()?.keep();
         let properties =
             properties.replace("PORT", &port.to_string()).replace("CONTROLLER_AT", &controller.to_string());
@@ -110,6 +109,20 @@ impl Kafka {
         }
         Ok(())
     }
+}
+
+/// Whether the jars are here now; says why where they cannot be had.
+fn fetched() -> anyhow::Result<bool> {
+    for step in ["fetch", "archive"] {
+        let Output { status, stdout, stderr } = Command::new(SCRIPT).arg(step).output().context(SCRIPT)?;
+        let said = String::from_utf8_lossy(&stdout);
+        if status.code() == Some(NOT_RUN) {
+            println!("{}", said.trim_end());
+            return Ok(false);
+        }
+        anyhow::ensure!(status.success(), "{SCRIPT} {step}: {said}{}", String::from_utf8_lossy(&stderr));
+    }
+    Ok(true)
 }
 
 /// The last lines, for an error.

@@ -8,6 +8,7 @@
 )]
 
 pub mod cassandra;
+pub mod certificates;
 mod guard;
 pub mod kafka;
 mod ports;

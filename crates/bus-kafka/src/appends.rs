@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use drover_bus::{AppendError, Outgoing, Partition, Receipt, partition_of};
 use futures::FutureExt;
@@ -13,13 +14,14 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{ProducerContext, ThreadedProducer};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::ask::Asker;
 use crate::batch::{Batch, Ticket};
 use crate::convert::to_send;
 use crate::options::{KafkaOptions, OptionsError, RECORD_BYTES_MAX};
 use crate::voice::Voice;
+use crate::waiting::{Place, Waiting};
 
 /// What a waiting record costs besides its content: librdkafka's and our own bookkeeping.
 const RECORD_COST: usize = 256;
@@ -32,6 +34,7 @@ pub(crate) struct Appends {
     asker: Arc<Asker>,
     messages: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
+    waiting: Arc<Waiting>,
     live: RwLock<Arc<Live>>,
     made: AtomicU64,
     /// Where the next record without a key goes.
@@ -95,14 +98,15 @@ impl Appends {
         let live = RwLock::new(Arc::new(Live::open(&options, &asker, 0)?));
         let semaphore = |permits: u32| Arc::new(Semaphore::new(permits.try_into().unwrap_or(Semaphore::MAX_PERMITS)));
         let (messages, bytes) = (semaphore(options.queue_messages_max), semaphore(options.queue_bytes_max));
-        Ok(Self { options, asker, messages, bytes, live, made: AtomicU64::new(0), turn: AtomicU32::new(0) })
+        let waiting = Arc::default();
+        Ok(Self { options, asker, messages, bytes, waiting, live, made: AtomicU64::new(0), turn: AtomicU32::new(0) })
     }
 
     /// As the port promises.
     pub async fn append(&self, batch: Vec<Outgoing>) -> Result<Receipt, AppendError> {
         let partitions = self.place(&batch).await?;
-        let permits = self.admit(&batch).await?;
-        let (tickets, receipt) = Batch::acknowledged(&batch, &partitions, Some(permits));
+        let place = self.admit(&batch).await?;
+        let (tickets, receipt) = Batch::acknowledged(&batch, &partitions, Some(place));
         let live = self.live()?;
         for ((outgoing, partition), ticket) in batch.iter().zip(&partitions).zip(tickets) {
             if let Err((error, back)) = live.producer.send(to_send(outgoing, *partition, Box::new(ticket))) {
@@ -142,17 +146,18 @@ impl Appends {
     }
 
     /// Waits in line for room. A batch larger than the whole queue waits until it is alone.
-    async fn admit(&self, batch: &[Outgoing]) -> Result<Permits, AppendError> {
+    async fn admit(&self, batch: &[Outgoing]) -> Result<Place, AppendError> {
         let cost =
             |outgoing: &Outgoing| outgoing.record.bytes() + HEADER_COST * outgoing.record.headers.len() + RECORD_COST;
         let bytes = u32::try_from(batch.iter().map(cost).sum::<usize>()).unwrap_or(u32::MAX);
         let messages = u32::try_from(batch.len()).unwrap_or(u32::MAX);
         let closed = |_| AppendError::Unavailable { reason: "kafka: the bus is closed".to_owned() };
+        let _in_line = self.waiting.line_up();
         let messages = messages.min(self.options.queue_messages_max);
         let messages = self.messages.clone().acquire_many_owned(messages).await.map_err(closed)?;
         let bytes = bytes.min(self.options.queue_bytes_max);
         let bytes = self.bytes.clone().acquire_many_owned(bytes).await.map_err(closed)?;
-        Ok([messages, bytes])
+        Ok(self.waiting.take([messages, bytes]))
     }
 
     /// The producer of now: a new one if the last has failed.
@@ -172,17 +177,52 @@ impl Appends {
         Ok(current.clone())
     }
 
-    /// Records that are taken and not yet acknowledged.
-    pub fn waiting(&self) -> usize {
+    /// What is under way now.
+    pub fn state(&self) -> AppendState {
         let max = usize::try_from(self.options.queue_messages_max).unwrap_or(usize::MAX);
-        max.saturating_sub(self.messages.available_permits())
-    }
-
-    /// How many producers have been replaced.
-    pub fn replaced(&self) -> u64 {
-        self.made.load(Ordering::Relaxed)
+        let oldest = self.waiting.oldest();
+        let failed = self.live.read().unwrap_or_else(PoisonError::into_inner).failed.load(Ordering::Acquire);
+        AppendState {
+            records_waiting: max.saturating_sub(self.messages.available_permits()),
+            callers_waiting: self.waiting.callers(),
+            oldest,
+            producers_replaced: self.made.load(Ordering::Relaxed),
+            producer: match oldest {
+                _ if failed => ProducerState::Failed,
+                Some(age) if age >= STALLED_AFTER => ProducerState::Stalled,
+                Some(_) | None => ProducerState::Working,
+            },
+        }
     }
 }
+
+/// What is known of the records on their way to the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppendState {
+    /// Records that are taken and not yet acknowledged.
+    pub records_waiting: usize,
+    /// Callers that wait for room in the queue; the devices behind them are not read.
+    pub callers_waiting: usize,
+    /// How long the oldest of the records has waited.
+    pub oldest: Option<Duration>,
+    /// Producers that failed for good and were replaced.
+    pub producers_replaced: u64,
+    pub producer: ProducerState,
+}
+
+/// How the producer does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProducerState {
+    /// Records are acknowledged, or there are none.
+    Working,
+    /// A record has waited for longer than [`STALLED_AFTER`]: the cluster is away or hangs.
+    Stalled,
+    /// It has failed for good; the next append opens another.
+    Failed,
+}
+
+/// Longest wait of a record that counts as ordinary.
+pub const STALLED_AFTER: Duration = Duration::from_secs(5);
 
 impl Live {
     fn open(options: &KafkaOptions, asker: &Arc<Asker>, number: u64) -> Result<Self, OptionsError> {
@@ -200,6 +240,3 @@ fn retire(live: Arc<Live>) {
         tracing::warn!(%error, "no thread to close a producer");
     }
 }
-
-/// Room in the queue, held by a batch until its receipt is resolved.
-pub(crate) type Permits = [OwnedSemaphorePermit; 2];

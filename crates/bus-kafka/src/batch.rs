@@ -8,7 +8,7 @@ use drover_bus::{Outgoing, Partition, Position, TopicPartition, Unacknowledged};
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::oneshot;
 
-use crate::appends::Permits;
+use crate::waiting::Place;
 
 /// What is known about the records of a batch.
 pub(crate) struct Batch(Mutex<State>);
@@ -20,7 +20,7 @@ struct State {
     /// The first failure: which record, and why.
     failure: Option<(usize, RDKafkaErrorCode)>,
     done: Option<oneshot::Sender<Outcome>>,
-    permits: Option<Permits>,
+    room: Option<Place>,
 }
 
 /// Positions in the order given, or the first record that failed and why.
@@ -37,9 +37,9 @@ impl Batch {
     pub fn acknowledged(
         batch: &[Outgoing],
         partitions: &[Partition],
-        permits: Option<Permits>,
+        room: Option<Place>,
     ) -> (impl Iterator<Item = Ticket>, impl Future<Output = Result<Vec<Position>, Unacknowledged>> + use<>) {
-        let (tickets, outcome) = Self::tracked(batch, partitions, permits);
+        let (tickets, outcome) = Self::tracked(batch, partitions, room);
         let receipt = async move {
             let lost = |_| Unacknowledged { reason: "kafka: the bus is closed".to_owned() };
             outcome.await.map_err(lost)?.map_err(|(_, code)| Unacknowledged { reason: format!("kafka: {code}") })
@@ -51,7 +51,7 @@ impl Batch {
     pub fn tracked(
         batch: &[Outgoing],
         partitions: &[Partition],
-        permits: Option<Permits>,
+        room: Option<Place>,
     ) -> (impl Iterator<Item = Ticket> + use<>, oneshot::Receiver<Outcome>) {
         let place = |(outgoing, partition): (&Outgoing, &Partition)| {
             let at = TopicPartition { topic: outgoing.topic.clone(), partition: *partition };
@@ -60,7 +60,7 @@ impl Batch {
         let positions: Vec<_> = batch.iter().zip(partitions).map(place).collect();
         let (done, outcome) = oneshot::channel();
         let count = positions.len();
-        let state = State { positions, left: count, failure: None, done: Some(done), permits };
+        let state = State { positions, left: count, failure: None, done: Some(done), room };
         let batch = Arc::new(Self(Mutex::new(state)));
         if count == 0 {
             batch.settle(|_| {});
@@ -75,7 +75,7 @@ impl Batch {
         if state.left > 0 {
             return;
         }
-        drop(state.permits.take());
+        drop(state.room.take());
         let outcome = match state.failure.take() {
             Some(failure) => Err(failure),
             None => Ok(std::mem::take(&mut state.positions)),

@@ -10,27 +10,6 @@ use rdkafka::producer::BaseRecord;
 use rdkafka::util::IntoOpaque;
 use rdkafka::{Offset, TopicPartitionList};
 
-/// Names of headers that need no memory of their own.
-const KNOWN: [&str; 17] = [
-    header::ID,
-    header::TOPIC,
-    header::TENANT,
-    header::DEVICE,
-    header::CLIENT,
-    header::QOS,
-    header::RETAIN,
-    header::DUP,
-    header::PACKET_ID,
-    header::EPOCH,
-    header::FINGERPRINT,
-    header::TIME,
-    header::CONTENT_TYPE,
-    header::PROPERTIES,
-    header::TRACEPARENT,
-    header::HOPS,
-    header::RULE,
-];
-
 /// A partition as librdkafka counts it; the port's are at most 1,023.
 pub(crate) fn raw_partition(partition: Partition) -> i32 {
     i32::try_from(partition).unwrap_or(i32::MAX)
@@ -93,7 +72,7 @@ pub(crate) fn stored(message: &BorrowedMessage<'_>, topic: &Topic) -> Stored {
 }
 
 fn kept(header: &rdkafka::message::Header<'_, &[u8]>, keep: &mut impl FnMut(&[u8]) -> Bytes) -> Header {
-    let known = KNOWN.iter().find(|known| **known == header.key);
+    let known = header::ALL.iter().find(|known| **known == header.key);
     let name = known.map_or_else(|| Cow::Owned(header.key.to_owned()), |known| Cow::Borrowed(*known));
     Header { name, value: header.value.map(keep).unwrap_or_default() }
 }

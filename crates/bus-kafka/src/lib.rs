@@ -15,6 +15,7 @@ pub mod options;
 mod readers;
 mod transactor;
 mod voice;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,7 @@ use rdkafka::error::KafkaError;
 
 use admin::Admin;
 use appends::Appends;
+pub use appends::{AppendState, ProducerState, STALLED_AFTER};
 use ask::{Asker, blocking};
 use member::Groups;
 use membership::Memberships;
@@ -79,14 +81,9 @@ impl KafkaBus {
         })))
     }
 
-    /// Records taken by `append` and not yet acknowledged.
-    pub fn records_waiting(&self) -> usize {
-        self.0.appends.waiting()
-    }
-
-    /// Producers that failed for good and were replaced.
-    pub fn producers_replaced(&self) -> u64 {
-        self.0.appends.replaced()
+    /// What is known of the records that `append` has taken.
+    pub fn append_state(&self) -> AppendState {
+        self.0.appends.state()
     }
 }
 

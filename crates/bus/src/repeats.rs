@@ -8,10 +8,12 @@ use drover_types::limits::REPEAT_WINDOW_MS;
 use drover_types::repeat::RepeatWindow;
 use drover_types::{InvalidTelemetry, Telemetry};
 
-use crate::{Bus, Offset, Position, ReadError, Stored};
+use crate::{Bus, Offset, Position, ReadError, Stored, TopicPartition};
 
-/// Bytes of one read while a window is rebuilt.
+/// Bytes of one read.
 const READ_BYTES: usize = 1024 * 1024;
+/// Records at the end whose times are looked at: the earliest counts, since clocks of nodes differ.
+const NEWEST_RECORDS: Offset = 100;
 
 /// The message that a record of the telemetry topic holds.
 pub fn telemetry(stored: &Stored) -> Result<Telemetry, InvalidTelemetry> {
@@ -38,25 +40,45 @@ pub async fn window_before(bus: &dyn Bus, position: &Position) -> Result<RepeatW
 }
 
 async fn fill(bus: &dyn Bus, position: &Position, window: &mut RepeatWindow) -> Result<(), ReadError> {
-    let at = &position.at;
-    let bounds = bus.bounds(at).await?;
+    let Some(since) = window_start(bus, position).await? else { return Ok(()) };
+    let observe = |stored: &Stored| {
+        if let Ok(message) = telemetry(stored) {
+            window.observe(&message);
+        }
+    };
+    each_since(bus, &position.at, since, position.offset, observe).await
+}
+
+/// When the window of the records before `position` begins, in milliseconds since the Unix epoch; `None`: there are none.
+pub async fn window_start(bus: &dyn Bus, position: &Position) -> Result<Option<i64>, ReadError> {
+    let bounds = bus.bounds(&position.at).await?;
     let end = position.offset.min(bounds.end);
     if end <= bounds.earliest {
-        return Ok(());
+        return Ok(None);
     }
-    let last = bus.read(at, (end - 1).max(bounds.earliest), 1, Duration::ZERO).await?;
-    let Some(newest) = last.first() else { return Ok(()) };
-    let since = newest.record.timestamp_ms.saturating_sub_unsigned(REPEAT_WINDOW_MS);
-    let mut next: Offset = bus.offset_at(at, since).await?.max(bounds.earliest);
+    let newest = end.saturating_sub(NEWEST_RECORDS).max(bounds.earliest);
+    let last = bus.read(&position.at, newest, READ_BYTES, Duration::ZERO).await?;
+    let before = last.iter().filter(|stored| stored.position.offset < end);
+    let newest_ms = before.map(|stored| stored.record.timestamp_ms).min();
+    Ok(newest_ms.map(|newest_ms| newest_ms.saturating_sub_unsigned(REPEAT_WINDOW_MS)))
+}
+
+/// Every record from `since` (milliseconds since the Unix epoch) up to the offset `end`, or to the end of the partition.
+pub async fn each_since(
+    bus: &dyn Bus,
+    at: &TopicPartition,
+    since: i64,
+    end: Offset,
+    mut each: impl FnMut(&Stored),
+) -> Result<(), ReadError> {
+    let bounds = bus.bounds(at).await?;
+    let end = end.min(bounds.end);
+    let mut next = bus.offset_at(at, since).await?.max(bounds.earliest);
     while next < end {
         let records = bus.read(at, next, READ_BYTES, Duration::ZERO).await?;
         let Some(last) = records.last() else { break };
         next = last.position.offset + 1;
-        for stored in records.iter().take_while(|stored| stored.position.offset < end) {
-            if let Ok(message) = telemetry(stored) {
-                window.observe(&message);
-            }
-        }
+        records.iter().take_while(|stored| stored.position.offset < end).for_each(&mut each);
     }
     Ok(())
 }

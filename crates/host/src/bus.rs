@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions, OpenError, Recovery};
 use drover_bus::{AdminError, Bus, TopicConfig};
-use drover_bus_kafka::{KafkaBus, OptionsError};
+use drover_bus_kafka::{KafkaBus, KafkaOptions, OptionsError};
 use drover_types::{Clock, TELEMETRY_TOPIC};
 
 use crate::config::{BusConfig, BusKind};
-use crate::{Ready, Shutdown};
+use crate::{Metrics, Ready, Retained, Shutdown, bus_metrics};
 
 /// Pause before a log that is away is asked again.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
@@ -47,17 +47,36 @@ pub struct OpenBus {
     pub embedded: Option<EmbeddedBus>,
 }
 
+/// A cluster as the log; adds the metrics of the way into it.
+fn kafka(options: KafkaOptions, metrics: &Metrics) -> Result<OpenBus, OptionsError> {
+    let bus = KafkaBus::open(options)?;
+    bus_metrics::register(metrics, bus.clone());
+    Ok(OpenBus { bus: Arc::new(bus), embedded: None })
+}
+
 /// Opens the log. In `directory` if it is embedded: reports what a crash had left, and may take as long as the disk needs to
 /// check the end of every file. A cluster is not asked yet: [`prepare`] does that. To be called within the runtime.
-pub fn open(config: &BusConfig, directory: &Path, clock: Arc<dyn Clock>) -> Result<OpenBus, BusError> {
+///
+/// `retained` holds retention of the embedded log back; a cluster knows no such thing, there retention has to be longer than
+/// any consumer may be away.
+pub fn open(
+    config: &BusConfig,
+    directory: &Path,
+    clock: Arc<dyn Clock>,
+    retained: &[Retained],
+    metrics: &Metrics,
+) -> Result<OpenBus, BusError> {
     match config.kind {
         BusKind::Embedded => {
-            let options = EmbeddedOptions { clock: Some(clock), ..EmbeddedOptions::default() };
+            let mut options = EmbeddedOptions { clock: Some(clock), ..EmbeddedOptions::default() };
+            for Retained { topic, group } in retained {
+                options.retained_for.entry((*topic).into()).or_default().push((*group).to_owned());
+            }
             let (embedded, recovery) = EmbeddedBus::open(directory, options)?;
             report(&recovery);
             Ok(OpenBus { bus: Arc::new(embedded.clone()), embedded: Some(embedded) })
         }
-        BusKind::Kafka => Ok(OpenBus { bus: Arc::new(KafkaBus::open(config.kafka.options())?), embedded: None }),
+        BusKind::Kafka => Ok(kafka(config.kafka.options(), metrics)?),
     }
 }
 
@@ -104,6 +123,9 @@ fn report(recovery: &Recovery) {
         let (from, to) = (rewound.from, rewound.to);
         tracing::warn!(group, topic, partition, from, to, "committed offset moved back to the end of its partition");
     }
+    for path in &recovery.strange {
+        tracing::warn!(path = %path.display(), "not of the log and left alone; move it away");
+    }
     for path in &recovery.removed {
         tracing::info!(path = %path.display(), "remains removed");
     }
@@ -118,7 +140,7 @@ mod tests {
     use crate::{Health, SystemClock};
 
     async fn opened(directory: &Path, config: &BusConfig) -> Result<OpenBus, BusError> {
-        let log = open(config, directory, Arc::new(SystemClock))?;
+        let log = open(config, directory, Arc::new(SystemClock), &[], &Metrics::default())?;
         let ready = Health::default().service("log");
         prepare(&*log.bus, config, &ready, &Shutdown::new()).await.map(|_| log)
     }

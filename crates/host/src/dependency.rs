@@ -2,14 +2,17 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use drover_bus::Bus;
+use drover_types::Clock;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::grpc::Client;
-use crate::{Health, Ready, Shutdown};
+use crate::skew::{self, Skew};
+use crate::{Health, Ready, Shutdown, SystemClock};
 
 /// Between two looks at what answers, and at what does not.
 const LOOK: Duration = Duration::from_secs(5);
@@ -64,19 +67,27 @@ impl Dependency {
     }
 }
 
-/// Asks a service in another process whether it is there; whether it is ready is its own to tell.
-pub fn service(client: Client) -> Probe {
+/// Asks a service in another process whether it is there; whether it is ready is its own to tell. Says when its clock
+/// and ours differ.
+pub fn service(name: &str, client: Client) -> Probe {
+    let skew = Arc::new(Skew::of(name));
     Box::new(move || {
-        let mut health = HealthClient::new(client.clone());
+        let (mut health, skew) = (HealthClient::new(client.clone()), skew.clone());
         Box::pin(async move {
             let question = HealthCheckRequest { service: String::new() };
-            health.check(question).await.map(|_| ()).map_err(|status| status.message().to_owned())
+            let before_ms = SystemClock.now_ms();
+            let answer = health.check(question).await.map_err(|status| status.message().to_owned())?;
+            let time = answer.metadata().get(skew::HEADER).and_then(|time| time.to_str().ok()?.parse().ok());
+            if let Some(theirs_ms) = time {
+                skew.look(before_ms, theirs_ms, SystemClock.now_ms());
+            }
+            Ok(())
         })
     })
 }
 
 /// Asks the log for its topics.
-pub fn log(bus: std::sync::Arc<dyn Bus>) -> Probe {
+pub fn log(bus: Arc<dyn Bus>) -> Probe {
     Box::new(move || {
         let bus = bus.clone();
         Box::pin(async move { bus.topics().await.map(|_| ()).map_err(|error| error.to_string()) })
@@ -85,7 +96,6 @@ pub fn log(bus: std::sync::Arc<dyn Bus>) -> Probe {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use serde_json::Value;
 
 use crate::config::{ConfigError, Layers, UnknownKeys};
-use crate::{ListenSpec, Ports, Service, ServiceConfig, Shutdown};
+use crate::{ListenSpec, Ports, Retained, Service, ServiceConfig, Shutdown};
 
 /// One service of the list.
 #[derive(Clone, Copy)]
@@ -27,6 +27,8 @@ pub struct Prepared {
     pub name: &'static str,
     /// [`Service::NEEDS`].
     pub needs: &'static [&'static str],
+    /// [`Service::RETAINS`].
+    pub retains: &'static [Retained],
     /// Sockets it wants.
     pub listeners: Vec<ListenSpec>,
     /// Its whole section, as `--print-config` shows it.
@@ -61,6 +63,7 @@ fn prepare<S: Service>(layers: &Layers) -> Result<Prepared, ConfigError> {
     Ok(Prepared {
         name: S::NAME,
         needs: S::NEEDS,
+        retains: S::RETAINS,
         listeners: config.listeners(),
         section: serde_json::to_value(&config).expect("a configuration is plain data"),
         body: Box::new(move |ports, shutdown| Box::pin(S::run(config, ports, shutdown))),

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::http::{HeaderValue, Request as HttpRequest, Response as HttpResponse};
+use axum::middleware::map_response;
 use tokio::net::TcpListener;
 use tonic::body::Body;
 use tonic::service::{InterceptorLayer, Routes};
@@ -19,6 +20,7 @@ use tonic::{Request, Status};
 use tower::ServiceExt;
 
 use crate::remote::Remote;
+use crate::skew::tell_time;
 use crate::trace::{TRACEPARENT, continue_from, current_traceparent};
 use crate::{AdminToken, Network, Shutdown, Sockets};
 
@@ -60,7 +62,8 @@ pub async fn serve(
     let pipe = builder()
         .add_routes(routes.clone())
         .serve_with_incoming_shutdown(network.listen(service), shutdown.clone().cancelled_owned());
-    let reflected = with_reflection(routes);
+    let reflected = with_reflection(routes).into_axum_router().layer(map_response(tell_time));
+    let reflected = Routes::from(reflected);
     let tcp = listeners
         .into_iter()
         .map(|listener| serve_tcp(listener, reflected.clone(), network, shutdown.clone().cancelled_owned()));

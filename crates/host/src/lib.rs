@@ -6,6 +6,7 @@ pub mod admin;
 mod admin_token;
 mod backoff;
 pub mod bus;
+mod bus_metrics;
 mod clock;
 mod collector;
 pub mod config;
@@ -13,6 +14,7 @@ pub mod dependency;
 mod entry;
 pub mod grpc;
 pub mod http;
+mod in_order;
 mod metrics;
 mod network;
 mod network_tls;
@@ -21,6 +23,7 @@ pub mod process;
 mod ready;
 mod remote;
 mod signals;
+mod skew;
 mod sockets;
 mod supervise;
 pub mod telemetry;
@@ -41,6 +44,7 @@ pub use backoff::Backoff;
 pub use clock::{SystemClock, SystemRandom};
 pub use drover_scylla_kit::Cassandra;
 pub use entry::{Entry, Prepared};
+pub use in_order::{CarryOut, InOrder};
 pub use metrics::Metrics;
 pub use network::{Incoming, Network, NetworkParts};
 pub use network_tls::{NetworkTls, NetworkTlsConfig, NetworkTlsError};
@@ -83,8 +87,19 @@ pub trait Service: 'static {
     /// Services without which it cannot do its work, where they are in other processes.
     const NEEDS: &'static [&'static str] = &[];
 
+    /// What the embedded log keeps beyond its retention until the service, where it runs, has consumed it.
+    const RETAINS: &'static [Retained] = &[];
+
     /// Works until `shutdown`, then drains and returns. An error ends the process.
     async fn run(config: Self::Config, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()>;
+}
+
+/// Records that stay in the embedded log until they are consumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retained {
+    pub topic: &'static str,
+    /// The consumer group that must have committed past them.
+    pub group: &'static str,
 }
 
 /// A service's configuration section.

@@ -33,7 +33,7 @@ pub enum Bound {
 
 /// An address that could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("{address} ({name}): {source}; move it with --set {key}=[\"ADDRESS:PORT\"]")]
+#[error("{address} ({name}): {source}; move it with --set '{key}=[\"ADDRESS:PORT\"]'")]
 pub struct Conflict {
     pub name: &'static str,
     pub key: &'static str,
@@ -145,7 +145,7 @@ mod tests {
         let told: Vec<String> = conflicts.iter().map(Conflict::to_string).collect();
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(told[0].starts_with(&format!("{first} (mqtt): Address already in use")), "{told:?}");
-        assert!(told[1].ends_with("move it with --set b.listen=[\"ADDRESS:PORT\"]"), "{told:?}");
+        assert!(told[1].ends_with("move it with --set 'b.listen=[\"ADDRESS:PORT\"]'"), "{told:?}");
     }
 
     #[test]

@@ -16,7 +16,14 @@ mod tests {
 
     #[test]
     fn what_only_reads_and_what_is_named_by_an_id_may_be_called_again() {
-        for again in ["registry.v1.Registry/Authenticate", "ingress.v1.Ingress/Publish", "rules.v1.Rules/GetStatus"] {
+        for again in [
+            "registry.v1.Registry/Authenticate",
+            "ingress.v1.Ingress/Publish",
+            "rules.v1.Rules/GetStatus",
+            "shadow.v1.Shadow/UpdateShadow",
+            "shadow.v1.Shadow/DeleteShadow",
+            "storage.v1.Storage/GetRange",
+        ] {
             assert!(is_idempotent(&format!("/drover.{again}")), "{again}");
         }
         for once in ["registry.v1.Registry/CreateDevice", "registry.v1.Registry/IssueToken", "none.v1.None/Get"] {

@@ -2,21 +2,25 @@
 
 use drover_types::TopicFilter;
 
-use crate::function::Function;
+use crate::function::{Cast, Function};
+use crate::pattern::Pattern;
 use crate::value::Value;
 
-/// `SELECT select FROM 'from' [WHERE condition]`.
+/// `[SET variables] SELECT select FROM 'from', … [WHERE condition]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statement {
+    /// In the order they are set; each sees those before it.
+    pub variables: Vec<(String, Expr)>,
     pub select: Select,
-    pub from: TopicFilter,
+    /// Any of them may match. Empty (`FROM ''`): messages by Basic Ingest only.
+    pub from: Vec<TopicFilter>,
     pub condition: Option<Expr>,
 }
 
 /// What a row is made of.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Select {
-    /// `*` alone: the payload as it is.
+    /// `*` alone: the payload, or the element of a nested query, as it is.
     Payload,
     /// An object of these; a later item replaces an earlier one of its name.
     Items(Vec<Item>),
@@ -33,17 +37,34 @@ pub enum Item {
     Named { expr: Expr, name: String },
 }
 
+/// `(SELECT select FROM from [AS alias] [WHERE condition])`: asked of each element of an array, or of one object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Query {
+    pub select: Select,
+    pub from: Expr,
+    pub alias: Option<String>,
+    pub condition: Option<Expr>,
+}
+
 /// An expression.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expr {
     Literal(Value<'static>),
-    /// A member of the payload.
+    /// `*` as an argument: the whole payload, or the element of a nested query.
+    Star,
+    /// A member of the payload, or of the element of a nested query, or that element by its alias.
     Field(String),
+    /// `@name`.
+    Variable(String),
     /// `of.name`.
     Member {
         of: Box<Expr>,
         name: String,
     },
+    /// `[a, b]`.
+    Array(Vec<Expr>),
+    /// `{'k': a}`.
+    Object(Vec<(String, Expr)>),
     Unary {
         operator: UnaryOperator,
         operand: Box<Expr>,
@@ -53,9 +74,25 @@ pub enum Expr {
         left: Box<Expr>,
         right: Box<Expr>,
     },
+    /// `CASE of WHEN … THEN … ELSE otherwise END`; without `of` the first condition that is true.
+    Case {
+        of: Option<Box<Expr>>,
+        arms: Vec<(Expr, Expr)>,
+        otherwise: Option<Box<Expr>>,
+    },
+    Query(Box<Query>),
+    /// `EXISTS (SELECT …)`.
+    Exists(Box<Query>),
+    /// `cast(operand AS to)`.
+    Cast {
+        operand: Box<Expr>,
+        to: Cast,
+    },
     Call {
         function: &'static Function,
         arguments: Vec<Expr>,
+        /// The regular expression among the arguments, if it is a literal.
+        pattern: Option<Pattern>,
     },
 }
 
@@ -77,6 +114,7 @@ pub enum BinaryOperator {
     LessOrEqual,
     Greater,
     GreaterOrEqual,
+    In,
     Add,
     Subtract,
     Multiply,
@@ -85,16 +123,20 @@ pub enum BinaryOperator {
 }
 
 impl BinaryOperator {
+    /// How strongly comparisons bind; `NOT IN` is one of them.
+    pub(crate) const COMPARISON: u8 = 4;
+
     /// Its spellings (the first is the one printed) and how strongly it binds; each level binds left to right.
-    pub(crate) const TABLE: [(BinaryOperator, &'static [&'static str], u8); 13] = [
+    pub(crate) const TABLE: [(BinaryOperator, &'static [&'static str], u8); 14] = [
         (BinaryOperator::Or, &["OR"], 1),
         (BinaryOperator::And, &["AND"], 2),
-        (BinaryOperator::Equal, &["="], 4),
-        (BinaryOperator::NotEqual, &["<>", "!="], 4),
-        (BinaryOperator::Less, &["<"], 4),
-        (BinaryOperator::LessOrEqual, &["<="], 4),
-        (BinaryOperator::Greater, &[">"], 4),
-        (BinaryOperator::GreaterOrEqual, &[">="], 4),
+        (BinaryOperator::Equal, &["="], Self::COMPARISON),
+        (BinaryOperator::NotEqual, &["<>", "!="], Self::COMPARISON),
+        (BinaryOperator::Less, &["<"], Self::COMPARISON),
+        (BinaryOperator::LessOrEqual, &["<="], Self::COMPARISON),
+        (BinaryOperator::Greater, &[">"], Self::COMPARISON),
+        (BinaryOperator::GreaterOrEqual, &[">="], Self::COMPARISON),
+        (BinaryOperator::In, &["IN"], Self::COMPARISON),
         (BinaryOperator::Add, &["+"], 5),
         (BinaryOperator::Subtract, &["-"], 5),
         (BinaryOperator::Multiply, &["*"], 6),
@@ -110,11 +152,21 @@ impl UnaryOperator {
 }
 
 impl Expr {
-    /// The last name of a field or member; other expressions have none.
+    /// The last name of a field or member, the name of a variable; other expressions have none.
     pub fn name(&self) -> Option<&str> {
         match self {
-            Expr::Field(name) | Expr::Member { name, .. } => Some(name),
-            Expr::Literal(_) | Expr::Unary { .. } | Expr::Binary { .. } | Expr::Call { .. } => None,
+            Expr::Field(name) | Expr::Variable(name) | Expr::Member { name, .. } => Some(name),
+            Expr::Literal(_)
+            | Expr::Star
+            | Expr::Array(_)
+            | Expr::Object(_)
+            | Expr::Unary { .. }
+            | Expr::Binary { .. }
+            | Expr::Case { .. }
+            | Expr::Query(_)
+            | Expr::Exists(_)
+            | Expr::Cast { .. }
+            | Expr::Call { .. } => None,
         }
     }
 }

@@ -17,6 +17,19 @@ const EXPONENT_MIN: i32 = -EXPONENT_MAX;
 const EXACT_POWER_MAX: u32 = 15;
 const EXACT_INT_MAX: u128 = 1 << 53;
 
+/// Text that surely has at most 18 digits, which an `i64` holds.
+const SHORT_BYTES_MAX: usize = 18;
+
+/// Which way a number goes that lies between two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rounding {
+    TowardsZero,
+    Up,
+    Down,
+    /// To the nearest; halves away from 0.
+    Nearest,
+}
+
 /// `coefficient` × 10^`exponent`. The coefficient has at most 34 digits and no trailing zero, so equal numbers are
 /// equal field by field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +44,18 @@ impl Decimal {
 
     /// `coefficient` × 10^`exponent`, rounded. `None` on overflow.
     pub fn new(coefficient: i128, exponent: i32) -> Option<Self> {
+        if let Ok(small) = i64::try_from(coefficient) {
+            let (small, zeros) = without_trailing_zeros_64(small);
+            return Self::in_range(small.into(), exponent.checked_add(zeros as i32)?);
+        }
         let excess = digits(coefficient).saturating_sub(DIGITS);
         let rounded = if excess == 0 { coefficient } else { round(coefficient, excess) };
         let (coefficient, zeros) = without_trailing_zeros(rounded);
-        let exponent = exponent.checked_add((excess + zeros) as i32)?;
+        Self::in_range(coefficient, exponent.checked_add((excess + zeros) as i32)?)
+    }
+
+    /// A number of at most 34 digits without trailing zeros.
+    fn in_range(coefficient: i128, exponent: i32) -> Option<Self> {
         if coefficient == 0 {
             return Some(Self::ZERO);
         }
@@ -51,6 +72,12 @@ impl Decimal {
         let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
         let negative = mantissa.starts_with('-');
         let point = mantissa.find('.').map_or(0, |point| mantissa.len() - point - 1);
+        if mantissa.len() <= SHORT_BYTES_MAX {
+            let digits = mantissa.bytes().filter(u8::is_ascii_digit);
+            let coefficient = digits.fold(0i64, |number, digit| number * 10 + i64::from(digit - b'0'));
+            let exponent = parse_exponent(exponent).checked_sub(i32::try_from(point).ok()?)?;
+            return Self::new(i128::from(if negative { -coefficient } else { coefficient }), exponent);
+        }
         let (mut coefficient, mut dropped, mut sticky) = (0i128, 0i32, false);
         for digit in mantissa.bytes().filter(u8::is_ascii_digit).map(|b| i128::from(b - b'0')) {
             if digits(coefficient) < WORK_DIGITS - 1 {
@@ -164,6 +191,25 @@ impl Decimal {
         Self::new(rest, other.exponent)
     }
 
+    /// The number with at most `places` digits behind the point; before it, if `places` is negative.
+    pub(crate) fn rounded(self, places: i32, rounding: Rounding) -> Option<Self> {
+        let excess = self.exponent.checked_neg()?.saturating_sub(places);
+        if excess <= 0 {
+            return Some(self);
+        }
+        let sign = self.coefficient.signum();
+        let unit = 10i128.checked_pow(excess.unsigned_abs());
+        let (whole, rest) =
+            unit.map_or((0, self.coefficient), |unit| (self.coefficient / unit, self.coefficient % unit));
+        let away = match rounding {
+            Rounding::TowardsZero => false,
+            Rounding::Up => rest > 0,
+            Rounding::Down => rest < 0,
+            Rounding::Nearest => unit.is_some_and(|unit| rest.abs() >= unit - rest.abs()),
+        };
+        Self::new(whole + if away { sign } else { 0 }, places.checked_neg()?)
+    }
+
     /// The number with the other sign.
     pub fn negated(self) -> Self {
         Self { coefficient: -self.coefficient, ..self }
@@ -248,6 +294,15 @@ fn round(n: i128, excess: u32) -> i128 {
         Ordering::Greater => true,
     };
     if up { quotient + n.signum() } else { quotient }
+}
+
+fn without_trailing_zeros_64(mut n: i64) -> (i64, u32) {
+    let mut zeros = 0;
+    while n != 0 && n % 10 == 0 {
+        n /= 10;
+        zeros += 1;
+    }
+    (n, zeros)
 }
 
 fn without_trailing_zeros(mut n: i128) -> (i128, u32) {

@@ -6,7 +6,7 @@ use drover_types::limits::SQL_BYTES_MAX;
 use drover_types::{ApiError, InvalidTopic};
 
 use crate::json::JsonError;
-use crate::parser::EXPRESSION_DEPTH_MAX;
+use crate::parser::{EXPRESSION_DEPTH_MAX, FILTERS_MAX, VARIABLE_CHARS_MAX, VARIABLES_MAX};
 
 /// A place in a text; both from 1, columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub enum Problem {
     Number { number: String },
     #[error("unknown function {name}")]
     UnknownFunction { name: String },
+    #[error("function {name} asks a service of another cloud, which is not there: {instead}")]
+    Elsewhere { name: &'static str, instead: &'static str },
     #[error("function {name} takes {least} to {most} arguments, found {found}")]
     Arguments { name: &'static str, least: usize, most: usize, found: usize },
     #[error("this expression needs a name: add AS name")]
@@ -44,6 +46,20 @@ pub enum Problem {
     Filter { filter: String, reason: InvalidTopic },
     #[error("FROM {filter:?}: a rule cannot share a subscription")]
     SharedFilter { filter: String },
+    #[error("FROM names {found} filters, limit is {FILTERS_MAX}")]
+    TooManyFilters { found: usize },
+    #[error("FROM '' stands alone: it means messages by Basic Ingest only")]
+    EmptyFilter,
+    #[error("variable @{name} is not set before it is used")]
+    UnknownVariable { name: String },
+    #[error("variable @{name} is set twice")]
+    VariableTwice { name: String },
+    #[error("variable name has {chars} characters, expected 1 to {VARIABLE_CHARS_MAX}")]
+    VariableName { chars: usize },
+    #[error("SET makes {found} variables, limit is {VARIABLES_MAX}")]
+    TooManyVariables { found: usize },
+    #[error("{name} is no type to cast to, expected one of {expected}")]
+    UnknownType { name: String, expected: &'static str },
     #[error("expression is nested too deep, limit is {EXPRESSION_DEPTH_MAX}")]
     TooDeep,
     #[error("text has {bytes} bytes, limit is {SQL_BYTES_MAX}")]
@@ -61,6 +77,12 @@ pub enum EvalError {
     UndefinedValue,
     #[error("text grows to {bytes} bytes, limit is {limit}")]
     TextTooLong { bytes: usize, limit: usize },
+    #[error("the rule makes more than {limit} bytes of this message")]
+    GrowsTooMuch { limit: usize },
+    #[error("variable @{name} is nested too deep, limit is {limit}")]
+    VariableTooDeep { name: String, limit: usize },
+    #[error("{function}: {reason}")]
+    Lookup { function: &'static str, reason: String },
     #[error("${{{expression}}} is undefined for this message")]
     UndefinedTemplate { expression: String },
 }
@@ -91,11 +113,19 @@ impl SqlError {
         match &self.problem {
             Problem::TooLong { bytes } => error.over(SQL_BYTES_MAX, bytes),
             Problem::TooDeep => error.over(EXPRESSION_DEPTH_MAX, "more"),
+            Problem::TooManyFilters { found } => error.over(FILTERS_MAX, found),
+            Problem::TooManyVariables { found } => error.over(VARIABLES_MAX, found),
+            Problem::VariableName { chars } => error.over(VARIABLE_CHARS_MAX, chars),
             Problem::Expected { .. }
             | Problem::Character { .. }
             | Problem::Unclosed { .. }
             | Problem::Number { .. }
             | Problem::UnknownFunction { .. }
+            | Problem::Elsewhere { .. }
+            | Problem::EmptyFilter
+            | Problem::UnknownVariable { .. }
+            | Problem::VariableTwice { .. }
+            | Problem::UnknownType { .. }
             | Problem::Arguments { .. }
             | Problem::NoName
             | Problem::Filter { .. }

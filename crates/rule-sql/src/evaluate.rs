@@ -1,45 +1,21 @@
-//! One message through one tree. The payload is read when a field is first asked for, once for all rules.
+//! One message through one tree.
 
-use std::borrow::Cow;
-use std::cell::OnceCell;
-use std::fmt;
-
-use drover_types::limits::PAYLOAD_BYTES_MAX;
-
-use crate::ast::{BinaryOperator, Expr, Item, Select, UnaryOperator};
+use crate::ast::{Expr, Item, Select, Statement};
 use crate::error::EvalError;
-use crate::json::{self, JsonError};
-use crate::number::Number;
-use crate::value::{Held, Value, write_object};
+use crate::function::Call;
+use crate::message::Message;
+use crate::nested::{self, Frame};
+use crate::operator;
+use crate::row::{Members, Row, Shape};
+use crate::value::{Held, Value};
 
-/// Longest text that `+` makes, in bytes: no rule needs more than a payload may hold.
-const TEXT_BYTES_MAX: usize = PAYLOAD_BYTES_MAX;
-
-/// What rules are asked about.
-#[derive(Debug)]
-pub struct Message<'p> {
-    pub topic: &'p str,
-    /// Absent if the message did not come by MQTT.
-    pub client_id: Option<&'p str>,
-    /// What `timestamp()` says, milliseconds since the Unix epoch.
-    pub timestamp_ms: u64,
-    payload: &'p [u8],
-    read: OnceCell<Result<Value<'p>, JsonError>>,
-}
-
-/// What comes out of a rule. Prints as what it is sent as, but for bytes that are not UTF-8.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Row<'m> {
-    /// `SELECT *` alone: the payload, byte for byte.
-    Payload(&'m [u8]),
-    /// `SELECT VALUE`.
-    Value(Held<'m>),
-    /// A list of items; members that are undefined are not sent.
-    Object(Vec<(&'m str, Held<'m>)>),
-}
+/// Deepest value of a variable: variables of variables must not nest without bound.
+const VARIABLE_DEPTH_MAX: usize = crate::json::DEPTH_MAX;
 
 /// A value that borrows from the message or the rule if it can.
 pub(crate) type Answer<'m> = Result<Held<'m>, EvalError>;
+/// What SET made.
+pub(crate) type Variable<'m> = (&'m str, Value<'static>);
 
 pub(crate) fn undefined<'m>() -> Answer<'m> {
     Ok(Held::Made(Value::Undefined))
@@ -47,162 +23,221 @@ pub(crate) fn undefined<'m>() -> Answer<'m> {
 
 /// Where names are looked up.
 #[derive(Clone, Copy)]
-pub(crate) struct Scope<'m, 'p> {
+pub(crate) struct Scope<'v, 'm, 'p> {
     pub message: &'m Message<'p>,
+    pub variables: &'v [Variable<'m>],
     /// Asked before the payload, if there is one.
     pub row: Option<&'m Row<'m>>,
+    /// The element that a nested query is at.
+    pub frame: Option<&'m Frame<'m>>,
 }
 
-impl<'p> Message<'p> {
-    /// A message not yet read.
-    pub fn new(topic: &'p str, client_id: Option<&'p str>, timestamp_ms: u64, payload: &'p [u8]) -> Self {
-        Self { topic, client_id, timestamp_ms, payload, read: OnceCell::new() }
-    }
-
-    /// The payload as a value.
-    fn value(&self) -> Result<&Value<'p>, EvalError> {
-        self.read.get_or_init(|| json::read(self.payload)).as_ref().map_err(|error| error.clone().into())
+impl<'v, 'm, 'p> Scope<'v, 'm, 'p> {
+    /// Of a whole statement.
+    pub fn new(message: &'m Message<'p>, variables: &'v [Variable<'m>]) -> Self {
+        Self { message, variables, row: None, frame: None }
     }
 }
 
-impl Row<'_> {
-    /// What is sent: JSON, or the payload as it came.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        match self {
-            Row::Payload(payload) => payload.to_vec(),
-            Row::Value(_) | Row::Object(_) => self.to_string().into_bytes(),
+/// What SET makes, each in sight of those before it.
+pub(crate) fn variables<'m>(
+    statement: &'m Statement,
+    message: &'m Message<'_>,
+) -> Result<Vec<Variable<'m>>, EvalError> {
+    let mut variables = Vec::with_capacity(statement.variables.len());
+    for (name, expr) in &statement.variables {
+        let value = evaluate(expr, Scope::new(message, &variables))?.into_value().into_owned();
+        if value.depth() > VARIABLE_DEPTH_MAX {
+            return Err(EvalError::VariableTooDeep { name: name.clone(), limit: VARIABLE_DEPTH_MAX });
         }
+        message.charge(value.weight())?;
+        variables.push((name.as_str(), value));
     }
-
-    fn member(&self, name: &str) -> Option<&Value<'_>> {
-        match self {
-            Row::Payload(_) => None,
-            Row::Value(value) => value.member(name),
-            Row::Object(members) => members.iter().find(|(member, _)| *member == name).map(|(_, value)| &**value),
-        }
-    }
+    Ok(variables)
 }
 
-impl fmt::Display for Row<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Row::Payload(payload) => f.write_str(&String::from_utf8_lossy(payload)),
-            Row::Value(value) => value.fmt(f),
-            Row::Object(members) => write_object(f, members.iter().map(|(name, value)| (*name, &**value))),
-        }
-    }
-}
-
-/// The row that `select` makes of `message`.
-pub(crate) fn row<'m>(select: &'m Select, message: &'m Message<'_>) -> Result<Row<'m>, EvalError> {
-    let scope = Scope { message, row: None };
+/// What `select` makes of the message, or of the element a nested query is at.
+pub(crate) fn shape<'m>(select: &'m Select, scope: Scope<'_, 'm, '_>) -> Result<Shape<'m>, EvalError> {
     match select {
-        Select::Payload => Ok(Row::Payload(message.payload)),
-        Select::Value(expr) => match evaluate(expr, scope)? {
-            value if *value == Value::Undefined => Err(EvalError::UndefinedValue),
-            value => Ok(Row::Value(value)),
+        Select::Payload => match scope.frame {
+            None => Ok(Shape::Payload(scope.message.payload())),
+            Some(frame) => Ok(Shape::Value(Held::Lent(frame.element))),
         },
+        Select::Value(expr) => Ok(Shape::Value(evaluate(expr, scope)?)),
         Select::Items(items) => {
-            let mut members = Vec::with_capacity(items.len());
+            let mut members = Members::with_room_for(items.len());
             for item in items {
                 add(item, scope, &mut members)?;
             }
-            Ok(Row::Object(members))
+            Ok(Shape::Object(members.in_order()))
         }
     }
 }
 
-fn add<'m>(item: &'m Item, scope: Scope<'m, '_>, members: &mut Vec<(&'m str, Held<'m>)>) -> Result<(), EvalError> {
-    let mut put = |name: &'m str, value| match members.iter_mut().find(|(member, _)| *member == name) {
-        Some((_, earlier)) => *earlier = value,
-        None => members.push((name, value)),
-    };
+/// Adds one item of a list.
+fn add<'m>(item: &'m Item, scope: Scope<'_, 'm, '_>, members: &mut Members<'m>) -> Result<(), EvalError> {
     match item {
-        Item::Named { expr, name } => put(name, evaluate(expr, scope)?),
+        Item::Named { expr, name } => {
+            let value = evaluate(expr, scope)?;
+            scope.message.charge(name.len() + value.weight())?;
+            members.put(name, value);
+        }
         Item::Star => {
-            let Value::Object(payload) = scope.message.value()? else {
-                return Err(EvalError::NotAnObject);
-            };
-            members.retain(|(name, _)| !payload.iter().any(|(member, _)| member == name));
-            members.extend(payload.iter().map(|(name, value)| (name.as_ref(), Held::Lent(value))));
+            for (name, value) in star(scope)? {
+                scope.message.charge(name.len() + value.weight())?;
+                members.put(name, value);
+            }
         }
     }
     Ok(())
 }
 
-/// The value of `expr`.
-pub(crate) fn evaluate<'m>(expr: &'m Expr, scope: Scope<'m, '_>) -> Answer<'m> {
-    match expr {
-        Expr::Literal(value) => Ok(Held::Lent(value)),
-        Expr::Field(name) => field(name, scope),
-        Expr::Member { of, name } => Ok(member(evaluate(of, scope)?, name)),
-        Expr::Unary { operator, operand } => Ok(Held::Made(unary(*operator, &*evaluate(operand, scope)?))),
-        Expr::Binary { operator, left, right } => {
-            binary(*operator, &*evaluate(left, scope)?, &*evaluate(right, scope)?).map(Held::Made)
-        }
-        Expr::Call { function, arguments } => {
-            let arguments =
-                arguments.iter().map(|argument| evaluate(argument, scope)).collect::<Result<Vec<_>, _>>()?;
-            function.call(scope.message, &arguments)
+/// Every member of the payload, or of the element a nested query is at. An empty payload has none.
+fn star<'m>(scope: Scope<'_, 'm, '_>) -> Result<Vec<(&'m str, Held<'m>)>, EvalError> {
+    let lent = |(name, value): (&'m str, &'m Value<'m>)| (name, Held::Lent(value));
+    match scope.frame.map(|frame| frame.element) {
+        Some(Value::Object(members)) => Ok(members.iter().map(|(name, value)| lent((name.as_ref(), value))).collect()),
+        Some(_) => Err(EvalError::NotAnObject),
+        None if scope.message.payload().is_empty() => Ok(Vec::new()),
+        None => {
+            let members = scope.message.document()?.members().ok_or(EvalError::NotAnObject)?;
+            Ok(members.map(|(name, value)| (name, Held::Lent(value))).collect())
         }
     }
 }
 
-fn field<'m>(name: &str, scope: Scope<'m, '_>) -> Answer<'m> {
+/// The value of `expr`.
+pub(crate) fn evaluate<'m>(expr: &'m Expr, scope: Scope<'_, 'm, '_>) -> Answer<'m> {
+    match expr {
+        Expr::Literal(value) => Ok(Held::Lent(value)),
+        Expr::Star => match scope.frame {
+            Some(frame) => Ok(Held::Lent(frame.element)),
+            None => Ok(Held::Lent(scope.message.whole()?)),
+        },
+        Expr::Field(name) => field(name, scope),
+        Expr::Variable(_) | Expr::Member { .. } => path(expr, scope),
+        Expr::Array(elements) => array(elements, scope),
+        Expr::Object(members) => object(members, scope),
+        Expr::Unary { operator, operand } => Ok(Held::Made(operator::unary(*operator, &*evaluate(operand, scope)?))),
+        Expr::Binary { operator, left, right } => {
+            let (left, right) = (evaluate(left, scope)?, evaluate(right, scope)?);
+            operator::binary(*operator, &left, &right, scope.message).map(Held::Made)
+        }
+        Expr::Case { of, arms, otherwise } => case(of.as_deref(), arms, otherwise.as_deref(), scope),
+        Expr::Query(query) => nested::results(query, scope).map(Held::Made),
+        Expr::Exists(query) => Ok(Held::Made(Value::Bool(nested::exists(query, scope)?))),
+        Expr::Cast { operand, to } => Ok(Held::Made(to.of(&*evaluate(operand, scope)?))),
+        Expr::Call { function, arguments, pattern } => {
+            if function.is_fallback() {
+                return fallback(arguments, scope);
+            }
+            let mut values = Vec::with_capacity(arguments.len());
+            for argument in arguments {
+                // Bytes need not be JSON: `encode(*, …)` is the one function that looks at them as they are.
+                values.push(match argument {
+                    Expr::Star if function.takes_bytes() && scope.frame.is_none() => Held::Made(Value::Undefined),
+                    argument => evaluate(argument, scope)?,
+                });
+            }
+            let raw = function.takes_bytes() && scope.frame.is_none() && matches!(arguments[..], [Expr::Star, ..]);
+            function.call(&Call { message: scope.message, arguments: &values, pattern: pattern.as_ref(), raw })
+        }
+    }
+}
+
+/// `get_or_default(value, default)`: a value that fails counts as none.
+fn fallback<'m>(arguments: &'m [Expr], scope: Scope<'_, 'm, '_>) -> Answer<'m> {
+    let value = evaluate(&arguments[0], scope);
+    match (value, arguments.get(1)) {
+        (Ok(value), _) if !matches!(*value, Value::Undefined | Value::Null) => Ok(value),
+        (Err(error @ EvalError::GrowsTooMuch { .. }), _) => Err(error),
+        (_, Some(default)) => evaluate(default, scope),
+        (_, None) => undefined(),
+    }
+}
+
+fn field<'m>(name: &'m str, scope: Scope<'_, 'm, '_>) -> Answer<'m> {
+    if let Some(frame) = scope.frame {
+        match frame.find(name) {
+            Some(value) => return Ok(Held::Lent(value)),
+            None if !frame.sees_outside() => return undefined(),
+            None => {}
+        }
+    }
     let in_row = scope.row.and_then(|row| row.member(name)).filter(|value| **value != Value::Undefined);
     match in_row {
         Some(value) => Ok(Held::Lent(value)),
-        None => scope.message.value()?.member(name).map_or(undefined(), |value| Ok(Held::Lent(value))),
+        None => scope.message.document()?.member(name).map_or(undefined(), |value| Ok(Held::Lent(value))),
     }
 }
 
-fn member<'m>(of: Held<'m>, name: &str) -> Held<'m> {
-    let found = match &of {
-        Held::Lent(value) => value.member(name).map(Held::Lent),
-        Held::Made(value) => value.member(name).cloned().map(Held::Made),
-    };
-    found.unwrap_or(Held::Made(Value::Undefined))
-}
-
-fn unary(operator: UnaryOperator, operand: &Value<'_>) -> Value<'static> {
-    match operator {
-        UnaryOperator::Not => operand.to_bool().map(|truth| !truth).into(),
-        UnaryOperator::Negate => operand.to_number().and_then(|n| Number::Int(0).difference(n)).into(),
+/// A variable, or a member of anything; of a variable only the part that is asked for is copied.
+fn path<'m>(expr: &'m Expr, scope: Scope<'_, 'm, '_>) -> Answer<'m> {
+    if let Some(value) = of_variable(expr, scope.variables) {
+        scope.message.charge(value.weight())?;
+        return Ok(Held::Made(value.clone()));
     }
-}
-
-fn binary(operator: BinaryOperator, left: &Value<'_>, right: &Value<'_>) -> Result<Value<'static>, EvalError> {
-    let numbers = left.to_number().zip(right.to_number());
-    let order = |f: fn(&Number, &Number) -> bool| numbers.map(|(a, b)| f(&a, &b)).into();
-    let arithmetic = |f: fn(Number, Number) -> Option<Number>| numbers.and_then(|(a, b)| f(a, b)).into();
-    let truths = left.to_bool().zip(right.to_bool());
-    Ok(match operator {
-        BinaryOperator::Or => truths.map(|(a, b)| a || b).into(),
-        BinaryOperator::And => truths.map(|(a, b)| a && b).into(),
-        BinaryOperator::Equal => left.equals(right).into(),
-        BinaryOperator::NotEqual => left.equals(right).map(|equal| !equal).into(),
-        BinaryOperator::Less => order(Number::lt),
-        BinaryOperator::LessOrEqual => order(Number::le),
-        BinaryOperator::Greater => order(Number::gt),
-        BinaryOperator::GreaterOrEqual => order(Number::ge),
-        BinaryOperator::Add if matches!(left, Value::Text(_)) || matches!(right, Value::Text(_)) => {
-            return concatenated(left, right);
+    match expr {
+        Expr::Member { of, name } => {
+            let of = evaluate(of, scope)?;
+            Ok(of.part(|value| value.member(name)))
         }
-        BinaryOperator::Add => arithmetic(Number::sum),
-        BinaryOperator::Subtract => arithmetic(Number::difference),
-        BinaryOperator::Multiply => arithmetic(Number::product),
-        BinaryOperator::Divide => arithmetic(Number::quotient),
-        BinaryOperator::Remainder => arithmetic(Number::remainder),
-    })
+        _ => undefined(),
+    }
 }
 
-fn concatenated(left: &Value<'_>, right: &Value<'_>) -> Result<Value<'static>, EvalError> {
-    let Some((left, right)) = left.to_text().zip(right.to_text()) else {
-        return Ok(Value::Undefined);
-    };
-    let bytes = left.len() + right.len();
-    if bytes > TEXT_BYTES_MAX {
-        return Err(EvalError::TextTooLong { bytes, limit: TEXT_BYTES_MAX });
+fn of_variable<'v>(expr: &Expr, variables: &'v [Variable<'_>]) -> Option<&'v Value<'static>> {
+    match expr {
+        Expr::Variable(name) => variables.iter().find(|(variable, _)| variable == name).map(|(_, value)| value),
+        Expr::Member { of, name } => of_variable(of, variables)?.member(name),
+        _ => None,
     }
-    Ok(Value::Text(Cow::Owned(left.into_owned() + &right)))
+}
+
+/// Elements that are undefined are left out, as they are on output.
+fn array<'m>(elements: &'m [Expr], scope: Scope<'_, 'm, '_>) -> Answer<'m> {
+    let mut values = Vec::with_capacity(elements.len());
+    for element in elements {
+        let value = evaluate(element, scope)?;
+        scope.message.charge(value.weight())?;
+        if *value != Value::Undefined {
+            values.push(value.into_value());
+        }
+    }
+    Ok(Held::Made(Value::Array(values)))
+}
+
+fn object<'m>(members: &'m [(String, Expr)], scope: Scope<'_, 'm, '_>) -> Answer<'m> {
+    let mut values = Vec::with_capacity(members.len());
+    for (name, member) in members {
+        let value = evaluate(member, scope)?;
+        scope.message.charge(name.len() + value.weight())?;
+        if *value != Value::Undefined {
+            values.push((name.as_str().into(), value.into_value()));
+        }
+    }
+    Ok(Held::Made(Value::Object(values)))
+}
+
+fn case<'m>(
+    of: Option<&'m Expr>,
+    arms: &'m [(Expr, Expr)],
+    otherwise: Option<&'m Expr>,
+    scope: Scope<'_, 'm, '_>,
+) -> Answer<'m> {
+    let of = of.map(|of| evaluate(of, scope)).transpose()?;
+    if of.as_ref().is_some_and(|of| **of == Value::Undefined) {
+        return undefined();
+    }
+    for (when, then) in arms {
+        let when = evaluate(when, scope)?;
+        let chosen = match &of {
+            Some(of) => of.equals(&when) == Some(true),
+            None => *when == Value::Bool(true),
+        };
+        if chosen {
+            return evaluate(then, scope);
+        }
+    }
+    otherwise.map_or(undefined(), |otherwise| evaluate(otherwise, scope))
 }

@@ -28,6 +28,8 @@ pub(crate) struct Token<'s> {
 pub(crate) enum Kind<'s> {
     /// A keyword or a name.
     Word(&'s str),
+    /// The name behind `@`; may be empty.
+    Variable(&'s str),
     /// Unsigned, as written.
     Number(&'s str),
     /// Without its quotes, doubled quotes made single.
@@ -38,8 +40,8 @@ pub(crate) enum Kind<'s> {
 }
 
 /// All punctuation; what begins with another comes first.
-const SYMBOLS: [&str; 18] =
-    ["<>", "!=", "<=", ">=", "=", "<", ">", "+", "-", "*", "/", "%", "(", ")", ",", ".", "{", "}"];
+const SYMBOLS: [&str; 21] =
+    ["<>", "!=", "<=", ">=", "=", "<", ">", "+", "-", "*", "/", "%", "(", ")", ",", ".", "{", "}", "[", "]", ":"];
 
 impl<'s> Lexer<'s> {
     /// Reads `text` from the byte `at` on.
@@ -65,8 +67,12 @@ impl<'s> Lexer<'s> {
                 (Kind::Number(number), number.len())
             }
             Some(c) if c.is_alphabetic() || c == '_' => {
-                let word = &rest[..rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len())];
+                let word = word(rest);
                 (Kind::Word(word), word.len())
+            }
+            Some('@') => {
+                let name = word(&rest[1..]);
+                (Kind::Variable(name), name.len() + 1)
             }
             Some(found) => match SYMBOLS.iter().find(|symbol| rest.starts_with(**symbol)) {
                 Some(symbol) => (Kind::Symbol(symbol), symbol.len()),
@@ -96,6 +102,11 @@ impl<'s> Lexer<'s> {
     }
 }
 
+/// The letters, digits and underscores that `text` begins with.
+fn word(text: &str) -> &str {
+    &text[..text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len())]
+}
+
 /// Length of `digits [. digits] [e [+-] digits]` at the start of `text`.
 fn number_length(text: &str) -> usize {
     let digits = |from: usize| text[from..].bytes().take_while(u8::is_ascii_digit).count();
@@ -117,6 +128,7 @@ impl fmt::Display for Kind<'_> {
         let short = |text: &str| text.chars().take(FOUND_CHARS_MAX).collect::<String>();
         match self {
             Kind::Word(text) | Kind::Number(text) => f.write_str(&short(text)),
+            Kind::Variable(name) => write!(f, "@{}", short(name)),
             Kind::Text(text) => write!(f, "{:?}", short(text)),
             Kind::Symbol(symbol) => f.write_str(symbol),
             Kind::End => f.write_str("the end"),

@@ -3,12 +3,16 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use crate::decimal::{DIGITS, Decimal};
+use crate::decimal::{DIGITS, Decimal, Rounding};
 
 /// Largest integer, 34 digits; what an operation carries beyond becomes a decimal.
 const INT_MAX: i128 = 10i128.pow(DIGITS) - 1;
 
-/// A number. The kind matters for division only: `7 / 2` is 3, `7.0 / 2` is 3.5. Equal numbers of different kinds are
+/// Digits that an `i64` holds for certain.
+const SHORT_DIGITS_MAX: usize = 18;
+
+/// A number. The kind matters for division: `7 / 2` is 3, `'7' / 2` is 3.5. A number that is read is an integer if it
+/// is whole (`7.0` is 7); what arithmetic on decimals yields stays a decimal. Equal numbers of different kinds are
 /// equal, and a whole decimal prints as an integer.
 #[derive(Clone, Copy, Debug)]
 pub enum Number {
@@ -17,11 +21,14 @@ pub enum Number {
 }
 
 impl Number {
-    /// Reads a number as JSON writes it; an integer if there is neither point nor exponent. The caller has checked
-    /// the form. `None`: out of range.
+    /// Reads a number as JSON writes it; an integer if it is whole. The caller has checked the form. `None`: out of
+    /// range.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        if text.contains(['.', 'e', 'E']) {
-            return Decimal::parse(text).map(Number::Decimal);
+        if text.bytes().any(|b| matches!(b, b'.' | b'e' | b'E')) {
+            return Decimal::parse(text).map(|decimal| Number::Decimal(decimal).normal());
+        }
+        if text.len() <= SHORT_DIGITS_MAX {
+            return text.parse().ok().map(|short: i64| Number::Int(short.into()));
         }
         match text.parse().ok().filter(|int: &i128| int.abs() <= INT_MAX) {
             Some(int) => Some(Number::Int(int)),
@@ -40,6 +47,40 @@ impl Number {
             Decimal::parse(text).map(Number::Decimal)
         } else {
             None
+        }
+    }
+
+    /// The number nearest to a double, by the fewest digits that tell it from others; `None` if it is not finite.
+    pub(crate) fn from_f64(double: f64) -> Option<Self> {
+        if !double.is_finite() {
+            return None;
+        }
+        Decimal::parse(&format!("{double:e}")).map(Number::Decimal)
+    }
+
+    /// An integer if it is whole and has at most 34 digits.
+    pub(crate) fn normal(self) -> Self {
+        match self {
+            Number::Decimal(decimal) if decimal.is_whole() => decimal.truncated().map_or(self, Number::Int),
+            Number::Int(_) | Number::Decimal(_) => self,
+        }
+    }
+
+    /// Without what is behind `places` digits after the point; an integer if nothing is left there.
+    pub(crate) fn rounded(self, places: i32, rounding: Rounding) -> Option<Self> {
+        match self {
+            Number::Int(_) if places >= 0 => Some(self),
+            Number::Int(_) | Number::Decimal(_) => {
+                self.decimal().rounded(places, rounding).map(|decimal| Number::Decimal(decimal).normal())
+            }
+        }
+    }
+
+    /// Whether it is 0.
+    pub(crate) fn is_zero(self) -> bool {
+        match self {
+            Number::Int(int) => int == 0,
+            Number::Decimal(decimal) => decimal.is_zero(),
         }
     }
 

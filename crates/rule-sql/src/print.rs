@@ -2,17 +2,37 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::ast::{BinaryOperator, Expr, Item, Select, Statement, UnaryOperator};
+use crate::ast::{BinaryOperator, Expr, Item, Query, Select, Statement, UnaryOperator};
 use crate::value::Value;
 
 impl Display for Statement {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "SELECT {} FROM {}", self.select, Quoted(self.from.as_str()))?;
-        match &self.condition {
-            Some(condition) => write!(f, " WHERE {condition}"),
-            None => Ok(()),
+        for (i, (name, expr)) in self.variables.iter().enumerate() {
+            write!(f, "{} @{name} = {expr}", if i == 0 { "SET" } else { "," })?;
         }
+        f.write_str(if self.variables.is_empty() { "" } else { " " })?;
+        write!(f, "SELECT {} FROM ", self.select)?;
+        if self.from.is_empty() {
+            f.write_str("''")?;
+        }
+        list(f, self.from.iter().map(|filter| Quoted(filter.as_str())))?;
+        condition(f, self.condition.as_ref())
     }
+}
+
+impl Display for Query {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "(SELECT {} FROM {}", self.select, Operand(&self.from))?;
+        if let Some(alias) = &self.alias {
+            write!(f, " AS {alias}")?;
+        }
+        condition(f, self.condition.as_ref())?;
+        f.write_str(")")
+    }
+}
+
+fn condition(f: &mut Formatter<'_>, condition: Option<&Expr>) -> fmt::Result {
+    condition.map_or(Ok(()), |condition| write!(f, " WHERE {condition}"))
 }
 
 impl Display for Select {
@@ -39,17 +59,47 @@ impl Display for Expr {
         match self {
             Expr::Literal(Value::Text(text)) => write!(f, "{}", Quoted(text)),
             Expr::Literal(value) => write!(f, "{value}"),
+            Expr::Star => f.write_str("*"),
             Expr::Field(name) => f.write_str(name),
+            Expr::Variable(name) => write!(f, "@{name}"),
             Expr::Member { of, name } => write!(f, "{}.{name}", Operand(of)),
+            Expr::Array(elements) => {
+                f.write_str("[")?;
+                list(f, elements)?;
+                f.write_str("]")
+            }
+            Expr::Object(members) => {
+                f.write_str("{")?;
+                list(f, members.iter().map(|(name, expr)| Entry(name, expr)))?;
+                f.write_str("}")
+            }
             Expr::Unary { operator, operand } => write!(f, "{operator} {}", Operand(operand)),
             Expr::Binary { operator, left, right } => write!(f, "{} {operator} {}", Operand(left), Operand(right)),
-            Expr::Call { function, arguments } => {
+            Expr::Case { of, arms, otherwise } => case(f, of.as_deref(), arms, otherwise.as_deref()),
+            Expr::Query(query) => write!(f, "{query}"),
+            Expr::Exists(query) => write!(f, "EXISTS {query}"),
+            Expr::Cast { operand, to } => write!(f, "cast({operand} AS {to})"),
+            Expr::Call { function, arguments, pattern: _ } => {
                 write!(f, "{}(", function.name)?;
                 list(f, arguments)?;
                 f.write_str(")")
             }
         }
     }
+}
+
+fn case(f: &mut Formatter<'_>, of: Option<&Expr>, arms: &[(Expr, Expr)], otherwise: Option<&Expr>) -> fmt::Result {
+    f.write_str("CASE")?;
+    if let Some(of) = of {
+        write!(f, " {}", Operand(of))?;
+    }
+    for (when, then) in arms {
+        write!(f, " WHEN {} THEN {}", Operand(when), Operand(then))?;
+    }
+    if let Some(otherwise) = otherwise {
+        write!(f, " ELSE {}", Operand(otherwise))?;
+    }
+    f.write_str(" END")
 }
 
 impl Display for UnaryOperator {
@@ -72,9 +122,29 @@ struct Operand<'e>(&'e Expr);
 impl Display for Operand<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Expr::Unary { .. } | Expr::Binary { .. } => write!(f, "({})", self.0),
-            Expr::Literal(_) | Expr::Field(_) | Expr::Member { .. } | Expr::Call { .. } => write!(f, "{}", self.0),
+            Expr::Unary { .. } | Expr::Binary { .. } | Expr::Case { .. } | Expr::Exists(_) => {
+                write!(f, "({})", self.0)
+            }
+            Expr::Literal(_)
+            | Expr::Star
+            | Expr::Field(_)
+            | Expr::Variable(_)
+            | Expr::Member { .. }
+            | Expr::Array(_)
+            | Expr::Object(_)
+            | Expr::Query(_)
+            | Expr::Cast { .. }
+            | Expr::Call { .. } => write!(f, "{}", self.0),
         }
+    }
+}
+
+/// A member of an object literal.
+struct Entry<'e>(&'e str, &'e Expr);
+
+impl Display for Entry<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", Quoted(self.0), self.1)
     }
 }
 
@@ -87,8 +157,8 @@ impl Display for Quoted<'_> {
     }
 }
 
-fn list<T: Display>(f: &mut Formatter<'_>, entries: &[T]) -> fmt::Result {
-    for (i, entry) in entries.iter().enumerate() {
+fn list<T: Display>(f: &mut Formatter<'_>, entries: impl IntoIterator<Item = T>) -> fmt::Result {
+    for (i, entry) in entries.into_iter().enumerate() {
         let comma = if i == 0 { "" } else { ", " };
         write!(f, "{comma}{entry}")?;
     }

@@ -1,11 +1,14 @@
 //! A rule: its text compiled once, asked for every message.
 
-use drover_types::TopicFilter;
+use drover_types::{TopicFilter, matches};
 
-use crate::ast::{Expr, Statement};
+use crate::ast::Statement;
 use crate::error::{EvalError, SqlError};
-use crate::evaluate::{self, Message, Row, Scope};
+use crate::evaluate::{self, Scope};
+use crate::explain::{self, Unmet};
+use crate::message::Message;
 use crate::parser::parse;
+use crate::row::{Row, Shape};
 use crate::value::Value;
 
 /// Compiles rules.
@@ -35,9 +38,18 @@ impl Rule {
 }
 
 impl CompiledRule {
-    /// The filter behind FROM; whoever asks has matched it already.
-    pub fn filter(&self) -> &TopicFilter {
+    /// The filters behind FROM; whoever asks has matched one already. None for a rule that Basic Ingest alone calls.
+    pub fn filters(&self) -> &[TopicFilter] {
         &self.statement.from
+    }
+
+    /// Whether FROM speaks of this message: by a filter, or as a rule that Basic Ingest calls by name.
+    pub fn listens_to(&self, message: &Message<'_>) -> bool {
+        let by_filter = |topic: &str| self.filters().iter().any(|filter| matches(filter.as_str(), topic));
+        if message.is_basic_ingest() {
+            return self.filters().is_empty() || by_filter(message.topic) || by_filter(message.topic_of_device());
+        }
+        by_filter(message.topic)
     }
 
     /// The statement as it was understood.
@@ -45,20 +57,38 @@ impl CompiledRule {
         &self.statement
     }
 
-    /// Condition first, then the row.
+    /// Variables first, then the condition, then the row.
     pub fn evaluate<'m>(&'m self, message: &'m Message<'_>) -> Outcome<'m> {
-        match self.matches(message) {
-            Ok(true) => evaluate::row(&self.statement.select, message).map_or_else(Outcome::Error, Outcome::Row),
-            Ok(false) => Outcome::NoMatch,
+        message.begin();
+        match self.row(message) {
+            Ok(Some(row)) => Outcome::Row(row),
+            Ok(None) => Outcome::NoMatch,
             Err(error) => Outcome::Error(error),
         }
     }
 
-    fn matches(&self, message: &Message<'_>) -> Result<bool, EvalError> {
-        let holds = |condition: &Expr| {
-            let scope = Scope { message, row: None };
-            evaluate::evaluate(condition, scope).map(|value| *value == Value::Bool(true))
-        };
-        self.statement.condition.as_ref().map_or(Ok(true), holds)
+    /// Why the condition is not true: the parts of it that are not, with their values. Empty if it is true.
+    pub fn explain(&self, message: &Message<'_>) -> Result<Vec<Unmet>, EvalError> {
+        message.begin();
+        let variables = evaluate::variables(&self.statement, message)?;
+        let condition = self.statement.condition.as_ref();
+        condition.map_or(Ok(Vec::new()), |condition| explain::unmet(condition, Scope::new(message, &variables)))
+    }
+
+    fn row<'m>(&'m self, message: &'m Message<'_>) -> Result<Option<Row<'m>>, EvalError> {
+        let variables = evaluate::variables(&self.statement, message)?;
+        let scope = Scope::new(message, &variables);
+        if let Some(condition) = &self.statement.condition
+            && *evaluate::evaluate(condition, scope)? != Value::Bool(true)
+        {
+            return Ok(None);
+        }
+        let shape = evaluate::shape(&self.statement.select, scope)?;
+        if let Shape::Value(value) = &shape
+            && **value == Value::Undefined
+        {
+            return Err(EvalError::UndefinedValue);
+        }
+        Ok(Some(Row { shape, variables }))
     }
 }

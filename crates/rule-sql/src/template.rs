@@ -1,11 +1,12 @@
 //! Texts of action fields with `${expr}` in them. Names are looked up in the row first, then in the payload.
 
-use std::fmt::Write;
-
 use crate::ast::Expr;
 use crate::error::{EvalError, SqlError};
-use crate::evaluate::{self, Message, Row, Scope};
+use crate::evaluate::{self, Scope};
+use crate::message::Message;
+use crate::operator::within_limit;
 use crate::parser::Parser;
+use crate::row::Row;
 
 /// A compiled template.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,17 +40,19 @@ impl Template {
 
     /// The text for one message and its row. Null and undefined values have no text and are errors.
     pub fn render(&self, message: &Message<'_>, row: &Row<'_>) -> Result<String, EvalError> {
+        message.begin();
         let mut text = String::new();
         for part in &self.parts {
             match part {
                 Part::Text(plain) => text.push_str(plain),
                 Part::Expr(expr) => {
-                    let value = evaluate::evaluate(expr, Scope { message, row: Some(row) })?;
+                    let scope = Scope { row: Some(row), ..Scope::new(message, &row.variables) };
+                    let value = evaluate::evaluate(expr, scope)?;
                     let missing = || EvalError::UndefinedTemplate { expression: expr.to_string() };
-                    write!(text, "{}", value.to_text().ok_or_else(missing)?)
-                        .expect("writing to a String does not fail");
+                    text.push_str(&value.to_text().ok_or_else(missing)?);
                 }
             }
+            within_limit(text.len())?;
         }
         Ok(text)
     }

@@ -1,8 +1,8 @@
 //! What an expression yields, and how one type becomes another.
 
 use std::borrow::Cow;
-use std::fmt;
 
+use crate::decimal::Rounding;
 use crate::number::Number;
 
 /// A value; texts borrow from the payload where they can.
@@ -70,6 +70,15 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// As an integer: a decimal rounded to the nearest, a text that reads as a decimal without its fraction.
+    pub fn to_int(&self) -> Option<i128> {
+        match self {
+            Value::Number(number) => number.rounded(0, Rounding::Nearest)?.truncated(),
+            Value::Text(text) => Number::from_text(text)?.truncated(),
+            Value::Undefined | Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        }
+    }
+
     /// As text; arrays and objects as compact JSON. Null and undefined values have none.
     pub fn to_text(&self) -> Option<Cow<'_, str>> {
         match self {
@@ -93,6 +102,43 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// A copy that borrows nothing.
+    pub fn into_owned(self) -> Value<'static> {
+        match self {
+            Value::Undefined => Value::Undefined,
+            Value::Null => Value::Null,
+            Value::Bool(truth) => Value::Bool(truth),
+            Value::Number(number) => Value::Number(number),
+            Value::Text(text) => Value::Text(Cow::Owned(text.into_owned())),
+            Value::Array(elements) => Value::Array(elements.into_iter().map(Value::into_owned).collect()),
+            Value::Object(members) => Value::Object(
+                members.into_iter().map(|(name, value)| (Cow::Owned(name.into_owned()), value.into_owned())).collect(),
+            ),
+        }
+    }
+
+    /// About as many bytes as it takes in memory and as JSON.
+    pub(crate) fn weight(&self) -> usize {
+        /// Of a value itself, without what it holds.
+        const OWN: usize = 16;
+        OWN + match self {
+            Value::Undefined | Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+            Value::Text(text) => text.len(),
+            Value::Array(elements) => elements.iter().map(Value::weight).sum(),
+            Value::Object(members) => members.iter().map(|(name, value)| name.len() + value.weight()).sum(),
+        }
+    }
+
+    /// Levels of arrays and objects; 0 for a scalar.
+    pub(crate) fn depth(&self) -> usize {
+        let deepest = match self {
+            Value::Undefined | Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => return 0,
+            Value::Array(elements) => elements.iter().map(Value::depth).max(),
+            Value::Object(members) => members.iter().map(|(_, value)| value.depth()).max(),
+        };
+        1 + deepest.unwrap_or(0)
+    }
+
     fn type_of(&self) -> Type {
         match self {
             Value::Undefined => Type::Undefined,
@@ -103,6 +149,25 @@ impl<'a> Value<'a> {
             Value::Array(_) => Type::Array,
             Value::Object(_) => Type::Object,
         }
+    }
+}
+
+impl<'m> Held<'m> {
+    /// The value itself, copied if it is lent.
+    pub(crate) fn into_value(self) -> Value<'m> {
+        match self {
+            Held::Lent(value) => value.clone(),
+            Held::Made(value) => value,
+        }
+    }
+
+    /// What `find` finds in it.
+    pub(crate) fn part(self, find: impl for<'v> Fn(&'v Value<'m>) -> Option<&'v Value<'m>>) -> Held<'m> {
+        let found = match &self {
+            Held::Lent(value) => find(value).map(Held::Lent),
+            Held::Made(value) => find(value).cloned().map(Held::Made),
+        };
+        found.unwrap_or(Held::Made(Value::Undefined))
     }
 }
 
@@ -129,6 +194,18 @@ impl From<Option<bool>> for Value<'_> {
     }
 }
 
+impl From<String> for Value<'_> {
+    fn from(text: String) -> Self {
+        Value::Text(Cow::Owned(text))
+    }
+}
+
+impl From<Option<String>> for Value<'_> {
+    fn from(text: Option<String>) -> Self {
+        text.map_or(Value::Undefined, Value::from)
+    }
+}
+
 impl From<Option<Number>> for Value<'_> {
     fn from(number: Option<Number>) -> Self {
         number.map_or(Value::Undefined, Value::Number)
@@ -145,44 +222,4 @@ fn same_members(a: &Members<'_>, b: &Members<'_>) -> bool {
     }
     a.len() == b.len()
         && sorted(a).into_iter().zip(sorted(b)).all(|(x, y)| x.0 == y.0 && x.1.equals(&y.1) == Some(true))
-}
-
-/// Compact JSON. An undefined value prints as `null` where it stands alone; members with one are left out.
-impl fmt::Display for Value<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Value::Undefined | Value::Null => f.write_str("null"),
-            Value::Bool(truth) => truth.fmt(f),
-            Value::Number(number) => number.fmt(f),
-            Value::Text(text) => write_text(f, text),
-            Value::Array(elements) => {
-                f.write_str("[")?;
-                for (i, element) in elements.iter().enumerate() {
-                    f.write_str(if i == 0 { "" } else { "," })?;
-                    element.fmt(f)?;
-                }
-                f.write_str("]")
-            }
-            Value::Object(members) => write_object(f, members.iter().map(|(name, value)| (name.as_ref(), value))),
-        }
-    }
-}
-
-/// Writes a JSON object, without the members that are undefined.
-pub(crate) fn write_object<'m, 'v: 'm>(
-    f: &mut fmt::Formatter<'_>,
-    members: impl Iterator<Item = (&'m str, &'m Value<'v>)>,
-) -> fmt::Result {
-    f.write_str("{")?;
-    for (i, (name, value)) in members.filter(|(_, value)| **value != Value::Undefined).enumerate() {
-        f.write_str(if i == 0 { "" } else { "," })?;
-        write_text(f, name)?;
-        f.write_str(":")?;
-        fmt::Display::fmt(value, f)?;
-    }
-    f.write_str("}")
-}
-
-fn write_text(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
-    f.write_str(&serde_json::to_string(text).expect("every text is a JSON string"))
 }

@@ -117,6 +117,16 @@ impl ApiError {
     }
 }
 
+/// Refuses a value outside of `low` to `high`: the error names the field, the nearer limit and the value.
+pub fn in_range<T: Copy + PartialOrd + fmt::Display>(field: &str, value: T, low: T, high: T) -> Result<(), ApiError> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    let message = format!("is {value}, allowed are {low} to {high}");
+    Err(ApiError { field: Some(field.to_owned()), ..ApiError::new(ErrorCode::OutOfRange, message) }
+        .over(if value < low { low } else { high }, value))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,7 +15,7 @@ mod telemetry;
 mod topic;
 
 pub use clock::{Clock, FixedClock};
-pub use error::{ApiError, ErrorCode};
+pub use error::{ApiError, ErrorCode, in_range};
 pub use ids::{ClientId, DEFAULT_TENANT, DeviceId, DeviceKey, InvalidId, RecordId, TenantId};
 pub use qos::Qos;
 pub use random::Random;

@@ -139,7 +139,8 @@ impl RepeatWindow {
             entries.pop_front();
         }
         self.entries += usize::from(earlier.is_none()) - usize::from(full && earlier.is_none());
-        self.order.push_back((message.time_ms, sequence, client));
+        // By the latest clock so far: a node whose clock is ahead must not age what others bring at the same time.
+        self.order.push_back((self.newest_ms, sequence, client));
         while self.entries > self.entries_max {
             let before = self.entries;
             self.forget_first();
@@ -327,6 +328,19 @@ mod tests {
         };
         assert_eq!(filled(RECEIVE_MAXIMUM - 1), Some(true));
         assert_eq!(filled(RECEIVE_MAXIMUM), Some(false));
+    }
+
+    #[test]
+    fn a_node_whose_clock_is_ahead_does_not_age_what_others_bring() {
+        let ahead = 2 * REPEAT_WINDOW_MS / 1_000;
+        let sent = [
+            message(9, "y", 1, ahead),
+            message(1, "x", 1, 0),
+            message(8, "y", 1, ahead + 1),
+            message(1, "x", 2, 1),
+            message(1, "x", 3, ahead + 2 + REPEAT_WINDOW_MS / 1_000),
+        ];
+        assert_eq!(verdicts(&sent), [false, false, false, true, false]);
     }
 
     #[test]

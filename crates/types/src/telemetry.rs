@@ -31,6 +31,27 @@ pub mod header {
     pub const HOPS: &str = "hops";
     /// On rule outputs: the rule's name.
     pub const RULE: &str = "rule";
+
+    /// All of them: whoever reads records back needs no memory for these names.
+    pub const ALL: [&str; 17] = [
+        ID,
+        TOPIC,
+        TENANT,
+        DEVICE,
+        CLIENT,
+        QOS,
+        RETAIN,
+        DUP,
+        PACKET_ID,
+        EPOCH,
+        FINGERPRINT,
+        TIME,
+        CONTENT_TYPE,
+        PROPERTIES,
+        TRACEPARENT,
+        HOPS,
+        RULE,
+    ];
 }
 
 /// Recognises a message sent again: see [`fingerprint`].

@@ -35,11 +35,14 @@ pub fn bus_path(data: &Path) -> PathBuf {
 
 /// Makes `directory`, for its owner only, if it is missing.
 pub fn create(directory: &Path) -> anyhow::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(|| {
-        format!(
-            "data directory {} cannot be made; give permission, or choose another with --data DIR",
-            directory.display()
-        )
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| {
+        let (path, another) = (directory.display(), "choose another with --data DIR");
+        match error.kind() {
+            ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
+                anyhow::anyhow!("data directory {path} is a file, or below one; {another}")
+            }
+            _ => anyhow::anyhow!("data directory {path} cannot be made; give permission, or {another}: {error}"),
+        }
     })
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::bail;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use drover_bus::embedded::{OpenError, Sight};
 use drover_host::{Conflict, SystemClock, bus, process};
 use drover_types::Clock;
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::GeneralName;
 
+use crate::cli::Format;
 use crate::data;
 use crate::kafka::KafkaConfig;
 use crate::services::{self, ConfigArgs};
@@ -51,14 +52,8 @@ pub struct DoctorArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     port_offset: u16,
     /// Shape of the answer.
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
-    output: Output,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Output {
-    Table,
-    Json,
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
 }
 
 /// How bad it is.
@@ -113,7 +108,7 @@ impl DoctorArgs {
             log(&self.data, answers),
         ]);
         findings.extend(["ca.pem", "server.pem"].map(|name| certificate(&self.data, name, now_s)));
-        print(&findings, self.output);
+        print(&findings, self.output)?;
         let failed = findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
         if failed > 0 {
             bail!("{failed} checks failed");
@@ -122,21 +117,19 @@ impl DoctorArgs {
     }
 }
 
-fn print(findings: &[Finding], output: Output) {
-    match output {
-        Output::Json => println!("{}", serde_json::json!({ "items": findings })),
-        Output::Table => {
-            for Finding { check, verdict, message, advice } in findings {
-                let verdict = match verdict {
-                    Verdict::Ok => "ok",
-                    Verdict::Warn => "warn",
-                    Verdict::Fail => "FAIL",
-                };
-                let advice = advice.as_deref().map(|advice| format!("; {advice}")).unwrap_or_default();
-                println!("{verdict:5}{check:13}{message}{advice}");
-            }
+fn print(findings: &[Finding], output: Format) -> anyhow::Result<()> {
+    output.object(&mut std::io::stdout(), &serde_json::json!({ "items": findings }), |out| {
+        for Finding { check, verdict, message, advice } in findings {
+            let verdict = match verdict {
+                Verdict::Ok => "ok",
+                Verdict::Warn => "warn",
+                Verdict::Fail => "FAIL",
+            };
+            let advice = advice.as_deref().map(|advice| format!("; {advice}")).unwrap_or_default();
+            writeln!(out, "{verdict:5}{check:13}{message}{advice}")?;
         }
-    }
+        Ok(())
+    })
 }
 
 fn ports(conflicts: &[Conflict], running: bool) -> Vec<Finding> {

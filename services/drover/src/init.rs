@@ -92,7 +92,7 @@ mod tests {
 
         let asks = async |tls, scheme: &str| {
             let network = network(data, tls, &format!("{scheme}://{address}"));
-            dependency::service(network.client("registry"))().await
+            dependency::service("registry", network.client("registry"))().await
         };
         asks(Some(ours()), "https").await.expect("both are of the platform");
         for (refused, scheme) in [(Some(stranger), "https"), (None, "http")] {

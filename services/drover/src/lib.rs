@@ -2,6 +2,7 @@
 //!
 //! Outermost layer: parses the command line and calls what does the work. Exit codes: 0 done, 1 failed, 2 wrong usage.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -35,10 +36,12 @@ pub enum Command {
     Ingress(services::ServiceArgs),
     /// Runs the registry as a process of its own.
     Registry(services::ServiceArgs),
-    /// Runs the shadow service as a process of its own.
-    Shadow(services::ServiceArgs),
+    /// Shadows of devices; without a further word: runs the shadow service as a process of its own.
+    Shadow(cli::shadow::Shadow),
     /// Runs the rules service as a process of its own.
     Rules(services::ServiceArgs),
+    /// Runs the storage service as a process of its own.
+    Storage(services::ServiceArgs),
     /// Runs the gateway as a process of its own.
     Gateway(services::ServiceArgs),
     /// Makes what separate processes share: certificates and the administrator's token.
@@ -53,10 +56,11 @@ pub enum Command {
     Client(cli::ClientCommand),
 }
 
-/// Runs the command line; every failure is one clear line on stderr.
+/// Runs the command line; every failure is one clear line on stderr. Who stops reading what is printed wants no more.
 pub fn main() -> ExitCode {
     match Cli::parse().command.run() {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => report(&error),
     }
 }
@@ -67,8 +71,9 @@ impl Command {
             Self::Up(up) => up.run(),
             Self::Ingress(service) => service.run("ingress"),
             Self::Registry(service) => service.run("registry"),
-            Self::Shadow(service) => service.run("shadow"),
+            Self::Shadow(shadow) => shadow.run(),
             Self::Rules(service) => service.run("rules"),
+            Self::Storage(service) => service.run("storage"),
             Self::Gateway(service) => service.run("gateway"),
             Self::Init(init) => init.run(),
             Self::Crd => {
@@ -77,12 +82,17 @@ impl Command {
             }
             Self::Doctor(doctor) => doctor.run(),
             Self::Completions { shell } => {
-                clap_complete::generate(shell, &mut Cli::command(), "drover", &mut std::io::stdout());
-                Ok(())
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Cli::command(), "drover", &mut script);
+                Ok(std::io::stdout().write_all(&script)?)
             }
             Self::Client(client) => client.run(),
         }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// A [`clap::Error`] is wrong usage (2); everything else is a failure (1).
@@ -91,6 +101,30 @@ fn report(error: &anyhow::Error) -> ExitCode {
         eprintln!("{usage}");
         return ExitCode::from(2);
     }
-    eprintln!("drover: {error:#}");
+    eprintln!("drover: {}", told(error));
     ExitCode::FAILURE
+}
+
+/// The error and its causes, each said once: some texts hold those of their causes already.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
+        if !text.contains(&cause) {
+            text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_service_can_run_as_a_process_of_its_own() {
+        let command = Cli::command();
+        for service in services::ALL {
+            assert!(command.find_subcommand(service.name).is_some(), "drover {} is no command", service.name);
+        }
+    }
 }

@@ -63,6 +63,7 @@ impl ServiceArgs {
         let services = ALL.into_iter().filter(|service| service.name == name).collect();
         let layers = start::with_surroundings(self.config.layers()?, &self.data)?;
         let layers = start::shift_network(start::shift_ports(layers, self.port_offset)?, self.port_offset)?;
+        start::refuse_lone_owners(name, &layers)?;
         start::run(Plan::new(services, layers)?, &self.config, self.data)
     }
 }

@@ -7,18 +7,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
+use drover_bus::embedded::EmbeddedBus;
 use drover_host::bus::OpenBus;
 use drover_host::config::{
-    Anonymous, BusKind, ConfigError, Layers, NetworkConfig, SecurityConfig, Shared, UnknownKeys,
+    Anonymous, BusConfig, BusKind, ConfigError, Layers, NetworkConfig, SecurityConfig, Shared, UnknownKeys,
 };
 use drover_host::dependency::{self, Dependency};
 use drover_host::{
     Calling, Cassandra, Conflict, Entry, Health, ListenSpec, Metrics, Network, NetworkParts, NetworkTls, Ports,
-    Prepared, Ready, Service, ServiceConfig, Shutdown, Sockets, SystemClock, SystemRandom, Task, Transport, admin, bus,
-    process, run_all, shutdown_on_signal, telemetry,
+    Prepared, Ready, Retained, Service, ServiceConfig, Shutdown, Sockets, SystemClock, SystemRandom, Task, Transport,
+    admin, bus, process, run_all, shutdown_on_signal, telemetry,
 };
 use drover_ingress::Ingress;
-use drover_ingress::config::IngressConfig;
+use drover_ingress::config::{IngressConfig, OwnersConfig};
 use drover_registry::{Registry, RegistryConfig};
 
 use crate::kafka::{self, KafkaConfig};
@@ -63,12 +64,19 @@ pub fn with_surroundings(layers: Layers, data: &Path) -> Result<Layers, ConfigEr
     Ok(layers
         .with_default("registry.pki", &pki)
         .with_default("registry.anonymous", security.anonymous != Anonymous::Off)
+        .with_default("registry.jwt", security.jwt)
         .with_default("ingress.anonymous", security.anonymous)
         .with_default("ingress.tls.certificate", pki.join("server.pem"))
         .with_default("ingress.tls.key", pki.join("server.key"))
         .with_default("ingress.tls.client_ca", pki.join("ca.pem"))
         .with_default("ingress.http.allowed_hosts", security.hostnames.clone())
         .with_default("gateway.allowed_hosts", security.hostnames))
+}
+
+/// Whether the log is one of this process alone.
+pub fn is_embedded(layers: &Layers) -> Result<bool, ConfigError> {
+    let bus: BusConfig = layers.section("bus")?;
+    Ok(bus.kind == BusKind::Embedded)
 }
 
 /// Refuses every key that nobody knows, all at once.
@@ -93,6 +101,33 @@ fn refuse_unknown_services(layers: &Layers) -> Result<(), ConfigError> {
     given.sort();
     let unknown = given.into_iter().filter(|name| !known.contains(&name.as_str()));
     UnknownKeys(unknown.map(|name| layers.unknown_key("network", name, &known)).collect()).refuse()
+}
+
+/// Refuses an ingress process that does not say where all ingress nodes are, or of which several would each decide alone
+/// whose a session is: epochs of one client would not be in one order, and its presence would contradict itself.
+pub fn refuse_lone_owners(service: &str, layers: &Layers) -> Result<(), ConfigError> {
+    if service != Ingress::NAME {
+        return Ok(());
+    }
+    let network: NetworkConfig = layers.section("network")?;
+    let nodes = network.services.get(Ingress::NAME).map_or(0, Vec::len);
+    let IngressConfig { owners, .. } = layers.section(Ingress::NAME)?;
+    match owners {
+        _ if nodes == 0 => Err(layers.missing(
+            "network.ingress",
+            "says where all ingress nodes are, this one among them; set a list of http://HOST:PORT, of one if there is \
+             no other"
+                .to_owned(),
+        )),
+        OwnersConfig::Embedded if nodes > 1 => Err(layers.missing(
+            "ingress.owners.kind",
+            format!(
+                "embedded is for one ingress node, network.ingress names {nodes}: set \"cassandra\", or \"clock\" if \
+                 there is no database and the clocks of the nodes agree"
+            ),
+        )),
+        OwnersConfig::Embedded | OwnersConfig::Clock | OwnersConfig::Cassandra => Ok(()),
+    }
 }
 
 /// Why ports cannot be moved.
@@ -183,6 +218,11 @@ impl Plan {
             BusKind::Embedded => true,
             BusKind::Kafka => false,
         }
+    }
+
+    /// What the log keeps until the services of this process have consumed it.
+    fn retained(&self) -> Vec<Retained> {
+        self.services.iter().flat_map(|service| service.retains).copied().collect()
     }
 
     /// The sockets of every part, by part.
@@ -286,7 +326,7 @@ async fn serve(plan: Plan, data: PathBuf) -> anyhow::Result<()> {
     let starting = health.service(START);
     let admin = spawn_admin(&parts, &health, &metrics, &shutdown)?;
     // Taking the log's lock first keeps a second process from touching anything else in the directory.
-    let log = bus::open(&plan.shared.bus, &data::bus_path(&data), clock.clone())?;
+    let log = bus::open(&plan.shared.bus, &data::bus_path(&data), clock.clone(), &plan.retained(), &metrics)?;
     let network = network(&plan, &data)?;
     network.register(&metrics);
     match plan.one_process {
@@ -305,6 +345,9 @@ async fn serve(plan: Plan, data: PathBuf) -> anyhow::Result<()> {
     let (drain, greets) = (plan.shared.process.drain, plan.one_process);
     let mut tasks = process.dependencies(&plan, ready, &shutdown);
     tasks.push(admin);
+    tasks.extend(
+        process.log.embedded.clone().map(|log| Task { name: LOG, body: Box::pin(unbroken(log, shutdown.clone())) }),
+    );
     tasks.extend(process.tasks(plan, parts, &shutdown)?);
     starting.ready();
     let greeting = process.health.clone();
@@ -319,6 +362,14 @@ async fn serve(plan: Plan, data: PathBuf) -> anyhow::Result<()> {
         embedded.close().await;
     }
     Ok(ended?)
+}
+
+/// Ends with an error when the log does: nothing would be acknowledged any more.
+async fn unbroken(log: EmbeddedBus, shutdown: Shutdown) -> anyhow::Result<()> {
+    match shutdown.run_until_cancelled(log.broken()).await {
+        Some(()) => anyhow::bail!("the writer of the log has failed; start again, which repairs what it has left"),
+        None => Ok(()),
+    }
 }
 
 /// Separate processes share what `drover init` has made: an authority of its own would be known to nobody else.
@@ -378,7 +429,7 @@ impl Process {
         let needs: Vec<&'static str> = plan.services.iter().flat_map(|service| service.needs).copied().collect();
         let mut watched = Vec::new();
         for service in self.network.remote_services() {
-            let probe = dependency::service(self.network.client(&service));
+            let probe = dependency::service(&service, self.network.client(&service));
             watched.push(match needs.iter().find(|need| **need == service) {
                 Some(need) => Dependency::needed(self.health.service(need), &self.health, probe),
                 None => Dependency::wanted(&service, &self.health, probe),
@@ -449,6 +500,18 @@ mod tests {
     fn spec(key: &'static str, port: u16) -> ListenSpec {
         let addresses = vec![SocketAddr::from(([127, 0, 0, 1], port))];
         ListenSpec { name: key, key, transport: Transport::Tcp, addresses }
+    }
+
+    #[test]
+    fn the_log_waits_for_storage_where_it_runs_and_else_for_nobody() {
+        let retained = |runs: &dyn Fn(&Entry) -> bool| {
+            let layers = Layers::load(None, &[]).expect("defaults");
+            let services = services::ALL.into_iter().filter(|service| runs(service)).collect();
+            Plan::new(services, layers).expect("defaults are valid").retained()
+        };
+        let telemetry = Retained { topic: drover_types::TELEMETRY_TOPIC, group: drover_storage::GROUP };
+        assert_eq!(retained(&|_| true), [telemetry]);
+        assert_eq!(retained(&|service| service.name != "storage"), []);
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory};
-use drover_host::SystemRandom;
 use drover_host::config::Setting;
+use drover_host::{Service as _, SystemRandom};
+use drover_shadow::Shadow;
 use drover_types::Random;
 
 use crate::Cli;
@@ -56,7 +57,11 @@ impl UpArgs {
         if !self.hostname.is_empty() {
             config.set.push(Setting::new("security.hostnames", &self.hostname));
         }
-        let layers = start::with_surroundings(config.layers()?, &data)?;
+        let mut layers = start::with_surroundings(config.layers()?, &data)?;
+        if start::is_embedded(&layers)? {
+            // Nobody else reads this log.
+            layers = layers.with_default("ingress.shadows", self.runs(Shadow::NAME));
+        }
         let layers = start::shift_ports(layers, self.port_offset).map_err(usage)?;
         let mut plan = Plan::new(chosen, start::with_endpoints(layers)?)?;
         plan.one_process = true;

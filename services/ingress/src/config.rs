@@ -21,6 +21,8 @@ pub const MQTT: &str = "mqtt";
 pub const MQTTS: &str = "mqtts";
 /// Room in a packet beside topic and payload: properties, among them those of the user.
 const PROPERTIES_BYTES_MAX: usize = 32 * 1024;
+/// How long a CONNECT may wait for the ownership of its session, at least and at most.
+const OWNERSHIP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
 /// Topic aliases a client may set; each keeps a topic in memory while it is connected.
 const TOPIC_ALIAS_MAX: u16 = 16;
 
@@ -38,6 +40,9 @@ pub struct IngressConfig {
     pub anonymous: AnonymousAccess,
     /// Name of this node in presence reports; unique among replicas, the same after a restart.
     pub node: String,
+    /// Whether a shadow service answers requests to shadows. Without one they are rejected here.
+    pub shadows: bool,
+    pub owners: OwnersConfig,
     pub limits: LimitsConfig,
     pub timeouts: Timeouts,
 }
@@ -83,6 +88,20 @@ impl AnonymousAccess {
     }
 }
 
+/// `[ingress.owners]`: who decides which node holds a client's session. Read by each node for itself: all have the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum OwnersConfig {
+    /// This node, for there is no other.
+    #[default]
+    Embedded,
+    /// The clocks of all nodes, which have to agree: a device that moves within the time they differ by may be refused,
+    /// or its presence be wrong for that long.
+    Clock,
+    /// The database of section `[cassandra]`, by compare-and-set.
+    Cassandra,
+}
+
 /// `[ingress.limits]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -113,6 +132,8 @@ pub struct Timeouts {
     pub authenticate: Duration,
     /// How long the registry's answer is kept; a revocation ends it at once.
     pub identity_cache: Duration,
+    /// How long a CONNECT may wait for its session to be this node's; then it is answered with 0x88.
+    pub ownership: Duration,
     /// From the request to stop until connections are cut.
     pub drain: Duration,
 }
@@ -131,6 +152,8 @@ impl Default for IngressConfig {
             tls: TlsConfig::default(),
             anonymous: AnonymousAccess::default(),
             node: "ingress-0".to_owned(),
+            shadows: true,
+            owners: OwnersConfig::default(),
             limits: LimitsConfig::default(),
             timeouts: Timeouts::default(),
         }
@@ -157,6 +180,7 @@ impl Default for Timeouts {
             write: Duration::from_secs(30),
             authenticate: Duration::from_secs(5),
             identity_cache: Duration::from_secs(5),
+            ownership: Duration::from_secs(4),
             drain: Duration::from_secs(10),
         }
     }
@@ -176,6 +200,7 @@ impl IngressConfig {
             receive_maximum: self.limits.receive_maximum,
             session_expiry_s_max: u32::try_from(session_expiry_s).unwrap_or(u32::MAX),
             topic_alias_max: TOPIC_ALIAS_MAX,
+            shadows: self.shadows,
         }
     }
 }
@@ -215,6 +240,15 @@ impl ServiceConfig for IngressConfig {
         let payload = self.limits.payload.as_len();
         if payload > PAYLOAD_BYTES_MAX {
             return Err(ApiError::invalid("ingress.limits.payload", "too large").over(PAYLOAD_BYTES_MAX, payload));
+        }
+        if self.node.is_empty() {
+            return Err(ApiError::invalid("ingress.node", "is empty"));
+        }
+        let ownership = self.timeouts.ownership;
+        let (least, most) = OWNERSHIP;
+        if ownership < least || ownership > most {
+            let limit = format!("{least} to {most}");
+            return Err(ApiError::invalid("ingress.timeouts.ownership", "out of range").over(limit, ownership));
         }
         // The window that recognises what is sent again holds as many messages of a client.
         let receive_maximum = self.limits.receive_maximum;

@@ -4,12 +4,15 @@
 
 mod adapters;
 pub mod config;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod domain;
 pub mod ports;
 mod server;
 pub mod telemetry;
+mod wire;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -17,12 +20,17 @@ use async_trait::async_trait;
 use drover_host::{Ports, Service, Shutdown, grpc};
 use tokio_util::task::TaskTracker;
 
+pub use adapters::owners::Scylla;
+
 use adapters::changes::{self, Freshness};
-use adapters::events;
+use adapters::owners::Opened;
 use adapters::registry::Registry;
+use adapters::{alive, events, peers};
 use config::{IngressConfig, MQTT, MQTTS};
 use domain::connection::Environment;
 use domain::node::{Node, NodePorts};
+use domain::peers::Peers;
+use domain::presence::Reports;
 use domain::reverify;
 use domain::sessions::Sessions;
 use server::http::DeviceHttp;
@@ -69,34 +77,52 @@ impl Ingress {
         let tls = Tls::open(&config.tls)?;
         let boot = adapters::boot::next(&ports.data).context("boot number")?;
         let fresh = Arc::<Freshness>::default();
-        let node = node(&config, &ports, boot, fresh.clone());
-        let loops = Loops::start(Setup {
-            node: node.clone(),
-            timeouts: config.timeouts.clone(),
-            connections_max: config.limits.connections,
-            faults,
-            listening: listening(&config, &ports, tls.clone())?,
-            pipes: (ports.network.listen(MQTT), config.anonymous.at(PIPE_PEER)),
-            shutdown: shutdown.clone(),
-        })?;
+        let owners = Opened::new(&config.owners, &config.node, boot, &ports);
+        let node = node(&config, &ports, boot, fresh.clone(), &owners);
+        let listening = listening(&config, &ports, tls.clone())?;
+        let loops = OnceLock::new();
         let device_http = DeviceHttp::new(node.clone(), &config.http, config.timeouts.drain.as_std(), &ports)?;
 
         let (background, stop) = (TaskTracker::new(), Shutdown::new());
-        background.spawn(report(node.clone(), config.node.clone(), boot, stop.clone()));
-        background.spawn(changes::follow(node.clone(), fresh, stop.clone()));
-        background.spawn(events::follow(node.clone(), stop.clone()));
-        background.spawn(reverify::run(node.clone(), stop.clone()));
-        background.spawn(tick(node.clone(), stop.clone()));
+        let work = Work { node: node.clone(), fresh, name: config.node.clone(), boot, ports: ports.clone() };
+        work.start(&background, &stop);
         background.spawn(follow(tls, stop.clone()));
-        background.spawn(device_http.serve(shutdown.clone()));
-        ports.ready.ready();
-
-        let routes = server::grpc::routes(node.clone());
-        let served = grpc::serve(routes, Self::NAME, &ports.sockets, &ports.network, shutdown.clone()).await;
+        let serving = async {
+            let routes = server::grpc::routes(node.clone(), boot);
+            grpc::serve(routes, Self::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;
+            anyhow::Ok(())
+        };
+        let accepting = async {
+            // Whoever subscribes here gets what other nodes log: they have to know of this one first.
+            let greeted = shutdown.run_until_cancelled(node.peers.greeted()).await;
+            if greeted.is_none() {
+                return anyhow::Ok(());
+            }
+            let started = Loops::start(Setup {
+                node: node.clone(),
+                timeouts: config.timeouts.clone(),
+                connections_max: config.limits.connections,
+                faults,
+                listening,
+                pipes: (ports.network.listen(MQTT), config.anonymous.at(PIPE_PEER)),
+                shutdown: shutdown.clone(),
+            })?;
+            // They are started once.
+            loops.set(started).ok();
+            background.spawn(device_http.serve(shutdown.clone()));
+            if let Some(opened) = shutdown.run_until_cancelled(owners.open(&ports.ready)).await {
+                opened?;
+                ports.ready.ready();
+            }
+            Ok(())
+        };
+        let served = tokio::try_join!(serving, accepting);
         ports.ready.waiting("draining");
-        shutdown.cancel(); // also when the gRPC server has failed: nothing goes on without it
+        shutdown.cancel(); // also when one of them has failed: nothing goes on without it
         let drained = tokio::time::timeout(config.timeouts.drain.as_std(), async {
-            loops.drain().await;
+            if let Some(loops) = loops.get() {
+                loops.drain().await;
+            }
             node.finish_wills().await;
             stop.cancel();
             background.close();
@@ -108,7 +134,7 @@ impl Ingress {
             tracing::warn!(%deadline, "connections or messages were left when the time to drain was over");
         }
         node.stop();
-        Ok(served?)
+        served.map(drop)
     }
 }
 
@@ -130,24 +156,59 @@ async fn follow(tls: Option<Arc<Tls>>, stop: Shutdown) {
     }
 }
 
+/// What a node does besides serving.
+struct Work {
+    node: Arc<Node>,
+    fresh: Arc<Freshness>,
+    name: String,
+    boot: u32,
+    ports: Ports,
+}
+
+impl Work {
+    /// Starts all of it; each part ends with `stop`.
+    fn start(self, background: &TaskTracker, stop: &Shutdown) {
+        let Self { node, fresh, name, boot, ports } = self;
+        if alive::is_awaited(&ports.network) {
+            background.spawn(alive::tell(ports.bus, ports.clock, name.clone(), boot, stop.clone()));
+        }
+        background.spawn(report(node.clone(), name, boot, stop.clone()));
+        background.spawn(changes::follow(node.clone(), fresh, stop.clone()));
+        background.spawn(events::follow(node.clone(), stop.clone()));
+        background.spawn(reverify::run(node.clone(), stop.clone()));
+        background.spawn(talk(node.clone(), stop.clone()));
+        background.spawn(tick(node, stop.clone()));
+    }
+}
+
 async fn report(node: Arc<Node>, name: String, boot: u32, stop: Shutdown) {
     node.reports.run(node.bus.clone(), node.clock.clone(), &name, boot, stop).await;
 }
 
-fn node(config: &IngressConfig, ports: &Ports, boot: u32, fresh: Arc<Freshness>) -> Arc<Node> {
+async fn talk(node: Arc<Node>, stop: Shutdown) {
+    node.peers.run(&node.telemetry, stop).await;
+}
+
+fn node(config: &IngressConfig, ports: &Ports, boot: u32, fresh: Arc<Freshness>, owners: &Opened) -> Arc<Node> {
     let timeouts = &config.timeouts;
     let (deadline, keep) = (timeouts.authenticate.as_std(), timeouts.identity_cache.as_std());
     let registry = Registry::new(&ports.network, deadline, keep, fresh, ports.clock.clone());
+    let started = tokio::time::Instant::now();
     let node_ports = NodePorts {
         bus: ports.bus.clone(),
         clock: ports.clock.clone(),
         random: ports.random.clone(),
         authenticator: Arc::new(registry),
-        started: tokio::time::Instant::now(),
+        owners: owners.owners.clone(),
+        ownership_patience: timeouts.ownership.as_std(),
+        peers: Peers::new(&config.node, peers::links(&ports.network, &config.node, boot), started),
+        started,
     };
     let environment = Environment { limits: config.connection_limits(), random: ports.random.clone() };
-    let sessions = Sessions::new(boot, config.limits.persistent_sessions);
-    Arc::new(Node::new(node_ports, environment, sessions, Telemetry::new(&ports.metrics)))
+    let sessions = Sessions::new(config.limits.persistent_sessions);
+    let mut node = Node::new(node_ports, environment, sessions, Telemetry::new(&ports.metrics));
+    node.reports = Reports::of(config.limits.connections);
+    Arc::new(node)
 }
 
 async fn tick(node: Arc<Node>, stop: Shutdown) {

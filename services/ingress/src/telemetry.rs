@@ -59,6 +59,7 @@ pub struct Telemetry {
     wills_dropped: Counter,
     events_skipped: Counter,
     events_malformed: Counter,
+    not_forwarded: Family<Reason, Counter>,
     /// About the log or the sockets.
     trouble: Lines,
     /// About clients that were not admitted.
@@ -89,6 +90,7 @@ impl Telemetry {
             wills_dropped: Counter::default(),
             events_skipped: Counter::default(),
             events_malformed: Counter::default(),
+            not_forwarded: Family::default(),
             trouble: Lines::new(1, TROUBLE_INTERVAL),
             refusals: Lines::new(CLIENT_LINES_MAX, CLIENTS_INTERVAL),
             faults: Lines::new(CLIENT_LINES_MAX, CLIENTS_INTERVAL),
@@ -119,6 +121,12 @@ impl Telemetry {
             registry.register("events_skipped", "Lifecycle events too old when they could be read", skipped);
             let malformed = self.events_malformed.clone();
             registry.register("events_malformed", "Lifecycle events that cannot be read", malformed);
+            let not_forwarded = self.not_forwarded.clone();
+            registry.register(
+                "messages_not_forwarded",
+                "Messages not offered to another node, by reason",
+                not_forwarded,
+            );
         });
     }
 
@@ -148,7 +156,7 @@ impl Telemetry {
             return;
         };
         match close.reason {
-            CloseReason::Drain | CloseReason::TakenOver | CloseReason::KeepAlive => {
+            CloseReason::Drain | CloseReason::TakenOver | CloseReason::KeepAlive | CloseReason::NodeLost => {
                 tracing::debug!(client, %peer, reason, "connection ended");
             }
             CloseReason::NotStored => {} // said once by `not_stored`
@@ -263,8 +271,24 @@ impl Telemetry {
             Dropped::CleanStart => "clean_start",
             Dropped::SessionClosed => "session_closed",
             Dropped::NodeStopped => "node_stopped",
+            Dropped::Moved => "moved",
         };
         self.drops.get_or_create(&Reason { reason }).inc_by(count as u64);
+    }
+
+    /// Messages were not offered to the subscribers of another node.
+    pub fn not_forwarded(&self, reason: &'static str, count: usize) {
+        self.not_forwarded.get_or_create(&Reason { reason }).inc_by(count as u64);
+    }
+
+    /// Another ingress node answers.
+    pub fn peer_live(&self, node: &str) {
+        tracing::info!(node, "ingress node is there");
+    }
+
+    /// Another ingress node has not answered for a lease.
+    pub fn peer_away(&self, node: &str, error: &str) {
+        tracing::warn!(node, error, "ingress node is away; messages pass it by");
     }
 
     /// A will is given up: too many wait for the log already.
@@ -288,11 +312,12 @@ fn refusal(fault: &Fault) -> &'static str {
         Fault::Authentication(AuthenticateError::Wrong { .. }) => "wrong_credentials",
         Fault::Authentication(AuthenticateError::Refused { .. }) => "refused",
         Fault::Authentication(AuthenticateError::Unavailable { .. }) | Fault::NoAnswerInTime => "unavailable",
+        Fault::Session(AttachError::NoOwner { .. }) => "no_owner",
         Fault::NoCredentials => "no_credentials",
         Fault::ConnectDenied { .. } | Fault::PublishDenied { .. } => "policy",
         Fault::AuthenticationMethod => "method",
         Fault::ClientIdMissing | Fault::ClientIdTooLong { .. } => "client_id",
-        Fault::Topic(_) | Fault::Qos2 | Fault::Retain => "will",
+        Fault::Topic(_) | Fault::NoShadows { .. } | Fault::Qos2 | Fault::Retain => "will",
         Fault::OverLimit | Fault::Session(AttachError::TooManySessions { .. }) => "over_limit",
         Fault::Session(AttachError::Revoked)
         | Fault::Revoked
@@ -300,7 +325,8 @@ fn refusal(fault: &Fault) -> &'static str {
         | Fault::ConnectWithdrawn { .. }
         | Fault::SubscriptionWithdrawn { .. } => "revoked",
         Fault::Drain => "drain",
-        Fault::TakenOver | Fault::KeepAlive | Fault::NotStored => "node",
+        Fault::TakenOver | Fault::Session(AttachError::TakenOver) => "taken_over",
+        Fault::KeepAlive | Fault::NotStored | Fault::DeclaredGone => "node",
         Fault::Malformed(_)
         | Fault::NoConnectInTime
         | Fault::NotConnected { .. }

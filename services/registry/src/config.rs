@@ -3,9 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
+use drover_host::config::JwtIssuer;
 use drover_host::{ByteSize, Duration, ListenSpec, ServiceConfig, Transport};
 use drover_types::limits::RULES_PER_TENANT_MAX;
-use drover_types::{ApiError, ErrorCode};
+use drover_types::{ApiError, in_range};
 use serde::{Deserialize, Serialize};
 
 /// Least memory that a buffer of the store works with.
@@ -34,6 +35,8 @@ pub struct RegistryConfig {
     pub revoke_timeout: Duration,
     /// Whether clients without credentials may be devices of the tenant `default`. Listeners decide who may try.
     pub anonymous: bool,
+    /// Who may vouch for devices by JSON Web Tokens; absent: those of `[[security.jwt]]`.
+    pub jwt: Vec<JwtIssuer>,
     pub rules_per_tenant_max: usize,
     /// How long lifecycle events are kept, and how long a device that is away is remembered; `30d` for example.
     pub events_retention: Duration,
@@ -77,6 +80,7 @@ impl Default for RegistryConfig {
             ingress_nodes: vec!["ingress".to_owned()],
             revoke_timeout: Duration::from_secs(1),
             anonymous: true,
+            jwt: Vec::new(),
             rules_per_tenant_max: RULES_PER_TENANT_MAX,
             events_retention: days(30),
         }
@@ -104,20 +108,12 @@ impl ServiceConfig for RegistryConfig {
             }
             StoreConfig::Cassandra => {}
         }
+        JwtIssuer::check_all(&self.jwt).map_err(|reason| ApiError::invalid("registry.jwt", reason))?;
         if self.member.is_empty() {
             return Err(ApiError::invalid("registry.member", "is empty"));
         }
         Ok(())
     }
-}
-
-fn in_range<T: Copy + PartialOrd + std::fmt::Display>(key: &str, value: T, low: T, high: T) -> Result<(), ApiError> {
-    if (low..=high).contains(&value) {
-        return Ok(());
-    }
-    let message = format!("is {value}, allowed are {low} to {high}");
-    Err(ApiError { field: Some(key.to_owned()), ..ApiError::new(ErrorCode::OutOfRange, message) }
-        .over(if value < low { low } else { high }, value))
 }
 
 #[cfg(test)]

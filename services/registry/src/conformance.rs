@@ -10,7 +10,7 @@ use drover_types::object::{DeviceSpec, PolicySpec};
 use drover_types::{ClientId, DeviceId, DeviceKey, TenantId};
 use tokio::task::JoinSet;
 
-use crate::object::{Credential, CredentialKind, Kind, Meta, Object, ObjectKey, Spec};
+use crate::object::{ApiToken, Credential, CredentialKind, Kind, Meta, Object, ObjectKey, Role, Spec};
 use crate::ports::{Mutation, PresenceView, RegistryStore, Session, SessionKey, StoreError, TopicClaim};
 
 /// Makes stores for the suite.
@@ -30,6 +30,7 @@ pub async fn suite(factory: &dyn Factory) {
     pages_are_ordered_and_keep_to_their_kind_and_tenant(factory).await;
     credentials_are_found_by_digest_and_by_device_until_deleted(factory).await;
     a_device_that_had_credentials_is_known_after_they_are_gone(factory).await;
+    an_api_token_is_found_by_its_key_and_is_no_credential(factory).await;
     every_write_leaves_one_outbox_row_in_order_until_forgotten(factory).await;
     writes_and_outbox_survive_reopening(factory).await;
     presence_is_kept_by_partition_and_device(factory).await;
@@ -156,6 +157,27 @@ async fn a_device_that_had_credentials_is_known_after_they_are_gone(factory: &dy
     assert_eq!(store.has_had_credentials(&d).await, Ok(false));
 }
 
+async fn an_api_token_is_found_by_its_key_and_is_no_credential(factory: &dyn Factory) {
+    let store = factory.empty().await;
+    let token = |tenant: &TenantId, name: &str, expires_ms| {
+        let (role, created_by) = (Role::Admin, "administrator".to_owned());
+        object(tenant, name, Spec::ApiToken(ApiToken { role, expires_ms, created_by, digest: [7; 32] }))
+    };
+    let (tenant, other) = (TenantId::default_tenant(), TenantId::new("default-2").expect("valid"));
+    let b = create(&*store, token(&tenant, "b", Some(9))).await;
+    let a = create(&*store, token(&tenant, "a.c", None)).await;
+    create(&*store, token(&other, "b", None)).await;
+    let store = factory.reopened(store).await;
+    assert_eq!(store.get(&b.key()).await, Ok(Some(b.clone())));
+    assert_eq!(store.page(Kind::ApiToken, &tenant, "", 9).await, Ok(vec![a.clone(), b.clone()]));
+    assert_eq!(store.credential_by_digest(&[7; 32]).await, Ok(None));
+    let outbox = store.outbox(9).await.expect("readable");
+    assert_eq!(outbox[0].change.after, Some(b.clone()));
+    delete(&*store, &b).await;
+    assert_eq!(store.get(&b.key()).await, Ok(None));
+    assert_eq!(store.page(Kind::ApiToken, &tenant, "", 9).await, Ok(vec![a]));
+}
+
 async fn every_write_leaves_one_outbox_row_in_order_until_forgotten(factory: &dyn Factory) {
     let store = factory.empty().await;
     let a = create(&*store, device("a")).await;
@@ -192,7 +214,7 @@ async fn presence_is_kept_by_partition_and_device(factory: &dyn Factory) {
         |device: &str| DeviceKey { tenant: TenantId::default_tenant(), device: DeviceId::new(device).expect("valid") };
     let key =
         |name: &str, client: &str| SessionKey { device: device(name), client: ClientId::new(client).expect("valid") };
-    let session = Session { connected: true, epoch: 3, changed_ms: 5, node: "n".into() };
+    let session = Session { connected: true, epoch: 3, changed_ms: 5, node: "n".into(), boot: 2 };
     assert_eq!(store.presence(1).await, Ok(PresenceView::default()));
     let sessions = [key("a", "x"), key("a", "y/z"), key("ab", "x")].map(|key| (key, Some(session.clone())));
     store.put_presence(1, 11, sessions.to_vec()).await.expect("writable");

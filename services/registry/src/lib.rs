@@ -1,4 +1,4 @@
-//! The registry: devices, credentials, policies, rules and presence.
+//! The registry: devices, credentials, policies, rules, API tokens and presence.
 //!
 //! Everything is one object row and one row of the outbox in one durable step; the outbox becomes the public change
 //! feed. `server` decodes, `domain` decides, `adapters` keep.
@@ -15,26 +15,32 @@ mod server;
 mod telemetry;
 mod wire;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use drover_bus::{AdminError, Bus};
+use drover_bus::{AdminError, Bus, TopicPartition};
 use drover_host::{Ports, Service, Shutdown, grpc};
+use drover_proto::registry::v1::api_tokens_server::ApiTokensServer;
 use drover_proto::registry::v1::registry_server::RegistryServer;
 use tokio::sync::{Mutex, Notify};
 use tonic::service::Routes;
 
-pub use adapters::embedded::{Embedded, OpenError};
+pub use adapters::embedded::Embedded;
 pub use adapters::scylla::Scylla;
 pub use config::{EmbeddedLimits, RegistryConfig, StoreConfig};
-pub use domain::topics::{CHANGES_TOPIC, EVENTS_TOPIC, PRESENCE_TOPIC};
+pub use domain::topics::{CHANGES_TOPIC, EVENTS_TOPIC, NODES_TOPIC, PRESENCE_TOPIC};
 
 use adapters::ingress::GrpcNodes;
+use adapters::jwt_keys;
 use domain::changes::ChangeFeed;
+use domain::jwt::Issuers;
 use domain::lifecycle::Lifecycle;
+use domain::nodes::Nodes;
 use domain::{Domain, Settings, topics};
+use ports::IngressNodes;
 use telemetry::Telemetry;
 
 /// Pause before the bus is asked again for its topics.
@@ -51,19 +57,28 @@ impl Service for Registry {
     async fn run(config: RegistryConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
         let telemetry = Arc::new(Telemetry::new(&ports.metrics, ports.ready.clone()));
         let (store_dir, pki_dir) = (ports.data.join("store"), config.pki.clone().unwrap_or(ports.data.join("pki")));
+        refuse_lost_store(&config.store, &store_dir, &*ports.bus).await?;
         let opening = Box::pin(adapters::open_store(&config.store, &store_dir, &ports, &telemetry));
+        let issuers = Arc::new(Issuers::new(jwt_keys::read(&config.jwt)?));
         let Some(store) = shutdown.run_until_cancelled(opening).await.transpose()? else { return Ok(()) };
         let authority = pki::Authority::ensure(&pki_dir, &*ports.clock).context("certificate authority")?;
         let written = Arc::new(Notify::new());
+        let ingress = GrpcNodes::new(&ports.network, &config.ingress_nodes, config.revoke_timeout.as_std());
+        let ingress: Arc<dyn IngressNodes> = Arc::new(ingress);
+        let elsewhere = ports.network.remote_services().iter().any(|name| config.ingress_nodes.contains(name));
+        let now = tokio::time::Instant::now();
+        let nodes = elsewhere.then(|| Arc::new(Nodes::new(ports.bus.clone(), ingress.clone(), now)));
         let domain = Arc::new(Domain {
             store: Arc::clone(&store),
-            nodes: Arc::new(GrpcNodes::new(&ports.network, &config.ingress_nodes, config.revoke_timeout.as_std())),
+            nodes: ingress,
             authority: Arc::new(authority),
             clock: Arc::clone(&ports.clock),
             random: Arc::clone(&ports.random),
             telemetry: Arc::clone(&telemetry),
             written: Arc::clone(&written),
-            writing_rule: Mutex::new(()),
+            writing_rule: Mutex::default(),
+            making_api_token: Mutex::default(),
+            issuers: Arc::clone(&issuers),
             settings: Settings {
                 anonymous: config.anonymous,
                 rules_per_tenant_max: config.rules_per_tenant_max,
@@ -81,8 +96,10 @@ impl Service for Registry {
             telemetry: Arc::clone(&telemetry),
             member: config.member.clone(),
             keep_ms: config.events_retention.as_millis(),
+            nodes: nodes.clone(),
         };
-        let routes = Routes::new(RegistryServer::new(server::Server { domain }));
+        let api_tokens = ApiTokensServer::new(server::Server { domain: domain.clone() });
+        let routes = Routes::new(RegistryServer::new(server::Server { domain })).add_service(api_tokens);
         let serving = async {
             grpc::serve(routes, Self::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;
             anyhow::Ok(())
@@ -90,12 +107,39 @@ impl Service for Registry {
         let logging = async {
             create_topics(&*bus, &config, &telemetry, &shutdown).await?;
             telemetry.started();
-            tokio::join!(feed.run(shutdown.clone()), lifecycle.run(shutdown.clone()));
+            let keys = jwt_keys::follow(&issuers, config.jwt.clone(), shutdown.clone());
+            let listening = async {
+                if let Some(nodes) = nodes {
+                    nodes.run(shutdown.clone()).await;
+                }
+            };
+            tokio::join!(feed.run(shutdown.clone()), lifecycle.run(shutdown.clone()), keys, listening);
             anyhow::Ok(())
         };
         tokio::try_join!(serving, logging)?;
         Ok(())
     }
+}
+
+/// A store that is not there although the feed tells of what it held was lost, not forgotten: beginning with an empty one
+/// would let in devices without the credentials they have, and leave rules in force that nobody can delete.
+async fn refuse_lost_store(config: &StoreConfig, store: &Path, bus: &dyn Bus) -> anyhow::Result<()> {
+    let StoreConfig::Embedded(_) = config else { return Ok(()) };
+    if store.exists() {
+        return Ok(());
+    }
+    let topics = bus.topics().await?;
+    let partitions = topics.iter().find(|topic| &*topic.topic == CHANGES_TOPIC).map_or(0, |topic| topic.partitions);
+    for partition in 0..partitions {
+        let told = bus.bounds(&TopicPartition::new(CHANGES_TOPIC, partition)).await?.end > 0;
+        anyhow::ensure!(
+            !told,
+            "the registry's store {} is gone, and the log tells of objects it held; restore it from a backup, or start \
+             with an empty directory (--data DIR)",
+            store.display()
+        );
+    }
+    Ok(())
 }
 
 /// Makes the topics; waits for a bus that is away.

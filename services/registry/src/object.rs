@@ -18,6 +18,7 @@ pub enum Kind {
     Credential,
     Policy,
     Rule,
+    ApiToken,
 }
 
 impl Kind {
@@ -28,6 +29,7 @@ impl Kind {
             Kind::Credential => "credential",
             Kind::Policy => "policy",
             Kind::Rule => "rule",
+            Kind::ApiToken => "api_token",
         }
     }
 }
@@ -88,6 +90,7 @@ pub enum Spec {
     Credential(Credential),
     Policy(PolicySpec),
     Rule(RuleSpec),
+    ApiToken(ApiToken),
 }
 
 /// What is known of a credential; never the secret itself. Its id is the object's name; it never changes.
@@ -107,6 +110,25 @@ pub enum CredentialKind {
     Certificate,
 }
 
+/// What is known of a token of the REST interface; never the token itself. It never changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiToken {
+    pub role: Role,
+    /// Milliseconds since the Unix epoch; `None`: it does not end.
+    pub expires_ms: Option<u64>,
+    /// Who made it.
+    pub created_by: String,
+    pub digest: Digest,
+}
+
+/// What the holder of an API token may do in its tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Viewer,
+    Editor,
+    Admin,
+}
+
 impl Object {
     /// Kind, tenant and name.
     pub fn key(&self) -> ObjectKey {
@@ -119,7 +141,7 @@ impl Object {
             Spec::Credential(credential) => {
                 Some((credential, DeviceKey { tenant: self.meta.tenant.clone(), device: credential.device.clone() }))
             }
-            Spec::Device(_) | Spec::Policy(_) | Spec::Rule(_) => None,
+            Spec::Device(_) | Spec::Policy(_) | Spec::Rule(_) | Spec::ApiToken(_) => None,
         }
     }
 }
@@ -132,6 +154,7 @@ impl Spec {
             Spec::Credential(_) => Kind::Credential,
             Spec::Policy(_) => Kind::Policy,
             Spec::Rule(_) => Kind::Rule,
+            Spec::ApiToken(_) => Kind::ApiToken,
         }
     }
 }

@@ -65,6 +65,9 @@ pub struct Session {
     pub changed_ms: u64,
     /// The ingress node that holds or held it.
     pub node: String,
+    /// Number of the start of that node.
+    #[serde(default)]
+    pub boot: u64,
 }
 
 /// Sessions as of an offset of the event log.
@@ -162,6 +165,8 @@ pub trait IngressNodes: Send + Sync + 'static {
     /// Tells every node to close those connections of a device and to forget what it knows of them. Answers the names
     /// of the nodes that did not confirm in time.
     async fn revoke(&self, device: &DeviceKey, whose: Whose<'_>) -> Vec<String>;
+    /// Names of the nodes that answer in time.
+    async fn names(&self) -> Vec<String>;
 }
 
 /// Which connections of a device.

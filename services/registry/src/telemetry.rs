@@ -11,6 +11,8 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
+use crate::object::ObjectKey;
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Authentication {
     proof: &'static str,
@@ -55,7 +57,11 @@ impl Telemetry {
         metrics.register(|registry| {
             let mut add = |name: &str, help: &str, counter: &Counter| registry.register(name, help, counter.clone());
             add("drover_registry_credentials_issued", "Tokens and certificates made", &telemetry.issued);
-            add("drover_registry_revocations", "Revocations sent to ingress nodes", &telemetry.revocations);
+            add(
+                "drover_registry_revocations",
+                "Revocations sent to ingress nodes, and API tokens deleted",
+                &telemetry.revocations,
+            );
             add("drover_registry_nodes_unconfirmed", "Nodes that did not confirm one", &telemetry.unconfirmed);
             add("drover_registry_changes_published", "Changes in the change feed", &telemetry.published);
             add("drover_registry_events_published", "Lifecycle events", &telemetry.events);
@@ -113,6 +119,18 @@ impl Telemetry {
     /// A credential was made.
     pub fn issued(&self) {
         self.issued.inc();
+    }
+
+    /// A token of the REST interface was made.
+    pub fn api_token_made(&self, key: &ObjectKey) {
+        tracing::info!(%key, "made");
+        self.issued.inc();
+    }
+
+    /// A token of the REST interface was deleted.
+    pub fn api_token_deleted(&self, key: &ObjectKey) {
+        tracing::info!(%key, "deleted");
+        self.revocations.inc();
     }
 
     /// Ingress nodes were told to forget a device.

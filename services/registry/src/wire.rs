@@ -8,7 +8,7 @@ use drover_proto::types::v1 as types;
 use drover_types::object::{DeviceSpec, PolicySpec, RuleSpec};
 use drover_types::{ApiError, DeviceId, TenantId};
 
-use crate::object::{Credential, CredentialKind, Meta, Object, Spec};
+use crate::object::{ApiToken, Credential, CredentialKind, Digest, Meta, Object, Role, Spec};
 use crate::ports::Change;
 
 impl TryFrom<&types::Meta> for Meta {
@@ -16,7 +16,7 @@ impl TryFrom<&types::Meta> for Meta {
 
     fn try_from(meta: &types::Meta) -> Result<Self, ApiError> {
         Ok(Self {
-            tenant: tenant("meta.tenant", &meta.tenant)?,
+            tenant: tenant("metadata.namespace", &meta.tenant)?,
             name: meta.name.clone(),
             labels: meta.labels.clone().into_iter().collect(),
             generation: meta.generation,
@@ -80,6 +80,7 @@ pub fn encode(object: &Object) -> registry::Object {
         Spec::Credential(spec) => Wire::Credential(credential(&object.meta, spec)),
         Spec::Policy(spec) => Wire::Policy(types::Policy::of(meta(), spec.clone())),
         Spec::Rule(spec) => Wire::Rule(types::Rule::of(meta(), spec.clone())),
+        Spec::ApiToken(spec) => Wire::ApiToken(api_token(meta(), spec)),
     };
     registry::Object { object: Some(wire) }
 }
@@ -93,6 +94,7 @@ pub fn decode(object: &registry::Object) -> Result<Object, ApiError> {
         Wire::Credential(credential) => decode_credential(credential)?,
         Wire::Policy(policy) => Object { meta: meta(&policy.meta)?, spec: Spec::Policy(PolicySpec::try_from(policy)?) },
         Wire::Rule(rule) => Object { meta: meta(&rule.meta)?, spec: Spec::Rule(RuleSpec::try_from(rule)?) },
+        Wire::ApiToken(token) => Object { meta: meta(&token.meta)?, spec: Spec::ApiToken(decode_api_token(token)?) },
     })
 }
 
@@ -102,13 +104,11 @@ fn decode_credential(credential: &types::Credential) -> Result<Object, ApiError>
         types::CredentialKind::Certificate => CredentialKind::Certificate,
         types::CredentialKind::Unspecified => return Err(ApiError::invalid("kind", "is not a known kind")),
     };
-    let digest = credential.digest.as_slice().try_into();
     let spec = Credential {
         device: device("device", &credential.device)?,
         kind,
         expires_ms: Some(credential.expires_ms).filter(|ms| *ms > 0),
-        digest: digest
-            .map_err(|_| ApiError::invalid("digest", "has not 32 bytes").over(32, credential.digest.len()))?,
+        digest: digest(&credential.digest)?,
     };
     let meta = Meta {
         tenant: tenant("tenant", &credential.tenant)?,
@@ -120,6 +120,44 @@ fn decode_credential(credential: &types::Credential) -> Result<Object, ApiError>
         updated_ms: credential.created_ms,
     };
     Ok(Object { meta, spec: Spec::Credential(spec) })
+}
+
+fn api_token(meta: types::Meta, token: &ApiToken) -> types::ApiToken {
+    let role = match token.role {
+        Role::Viewer => types::ApiTokenRole::Viewer,
+        Role::Editor => types::ApiTokenRole::Editor,
+        Role::Admin => types::ApiTokenRole::Admin,
+    };
+    types::ApiToken {
+        meta: Some(meta),
+        role: role.into(),
+        expires_ms: token.expires_ms.unwrap_or(0),
+        created_by: token.created_by.clone(),
+        digest: token.digest.to_vec(),
+    }
+}
+
+/// The role a message names.
+pub fn role(role: types::ApiTokenRole) -> Result<Role, ApiError> {
+    match role {
+        types::ApiTokenRole::Viewer => Ok(Role::Viewer),
+        types::ApiTokenRole::Editor => Ok(Role::Editor),
+        types::ApiTokenRole::Admin => Ok(Role::Admin),
+        types::ApiTokenRole::Unspecified => Err(ApiError::invalid("role", "is not viewer, editor or admin")),
+    }
+}
+
+fn decode_api_token(token: &types::ApiToken) -> Result<ApiToken, ApiError> {
+    Ok(ApiToken {
+        role: role(token.role())?,
+        expires_ms: Some(token.expires_ms).filter(|ms| *ms > 0),
+        created_by: token.created_by.clone(),
+        digest: digest(&token.digest)?,
+    })
+}
+
+fn digest(bytes: &[u8]) -> Result<Digest, ApiError> {
+    bytes.try_into().map_err(|_| ApiError::invalid("digest", "has not 32 bytes").over(32, bytes.len()))
 }
 
 /// A change as stored in the outbox and sent on the feed.

@@ -14,7 +14,7 @@ use drover_bus::{
 use drover_host::{Backoff, Ready, Shutdown};
 use drover_types::TELEMETRY_TOPIC;
 use drover_types::repeat::RepeatWindow;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::domain::{Batch, Board, Evaluation, RuleSet};
@@ -49,6 +49,8 @@ pub struct Engine {
     pub telemetry: Telemetry,
     pub ready: Ready,
     pub member: String,
+    /// Told when the log knows an output topic no longer.
+    pub missing: Arc<Notify>,
     pub faults: EngineFaults,
 }
 
@@ -217,6 +219,7 @@ impl Session<'_> {
                 }
                 Err(TransactError::Refused(refusal)) if self.batch.divert(&refusal) => {
                     tracing::warn!(%refusal, "outputs become dead letters");
+                    self.engine.missing.notify_one();
                 }
                 Err(
                     again @ (TransactError::Aborted { .. } | TransactError::Refused(AppendError::Unavailable { .. })),

@@ -1,6 +1,7 @@
 //! Rule definitions from the registry's feed: read from the start, then followed while the engine runs.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use drover_bus::{Bus, Offset, ReadError, Record, TopicPartition};
@@ -9,9 +10,11 @@ use drover_proto::registry::v1::{Change, object};
 use drover_proto::types::v1 as wire;
 use drover_types::object::RuleSpec;
 use drover_types::{ApiError, Clock, TenantId};
+use futures::FutureExt;
 use prost::Message as _;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::domain::{Board, Condition, Definition, RuleKey, RuleSet};
 use crate::topics;
@@ -22,8 +25,10 @@ pub const CHANGES_TOPIC: &str = "drover.registry.changes";
 const READ_BYTES: usize = 1024 * 1024;
 /// Longest wait for a change before asking again.
 const READ_WAIT: Duration = Duration::from_secs(5);
-/// Tries to make an output topic before the rule is said to be not accepted.
-const CREATE_TRIES: u32 = 5;
+/// How long a start waits for output topics that cannot be made now; the messages of that time are the rules' to evaluate.
+const LOAD_PATIENCE: Duration = Duration::from_secs(30);
+/// How long after a rule could not come into force it is looked at again.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Keeps the rule set as the feed says. Cheap to clone.
 #[derive(Clone)]
@@ -35,7 +40,32 @@ pub struct Feed {
     rules: watch::Sender<Arc<RuleSet>>,
     /// Held while a change is decided: two partitions may bring rules that want the same topic.
     deciding: Arc<tokio::sync::Mutex<()>>,
-    wanted: Arc<Mutex<RuleSet>>,
+    state: Arc<Mutex<State>>,
+    missing: Arc<Notify>,
+}
+
+/// What the feed has said so far.
+#[derive(Default)]
+struct State {
+    rules: RuleSet,
+    /// Rules that wait for their topics, as declared; what was in force of their name stays so.
+    waiting: BTreeMap<RuleKey, wire::Rule>,
+    /// Told to the board once the engine has the rules: who sees a generation observed may rely on it.
+    seen: Vec<Seen>,
+}
+
+/// News for the board.
+enum Seen {
+    Observed(RuleKey, u64, Condition),
+    Removed(RuleKey),
+}
+
+/// Why a rule is not in force.
+enum Obstacle {
+    /// Until its declaration changes.
+    Invalid(String),
+    /// As long as its topics are not there or not its own.
+    Topic { reason: &'static str, message: String },
 }
 
 /// What a record of the feed says about a rule.
@@ -48,7 +78,13 @@ impl Feed {
     /// A feed that has read nothing.
     pub fn new(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, board: Arc<Board>, create_topics: bool) -> Self {
         let rules = watch::Sender::new(Arc::new(RuleSet::default()));
-        Self { bus, clock, board, create_topics, rules, deciding: Arc::default(), wanted: Arc::default() }
+        let (deciding, state, missing) = (Arc::default(), Arc::default(), Arc::default());
+        Self { bus, clock, board, create_topics, rules, deciding, state, missing }
+    }
+
+    /// To be notified when an output topic turns out to be gone.
+    pub fn missing(&self) -> Arc<Notify> {
+        self.missing.clone()
     }
 
     /// The rules in force, as they change.
@@ -72,6 +108,11 @@ impl Feed {
         };
         self.publish();
         let mut tails = JoinSet::new();
+        let (feed, stop) = (self.clone(), shutdown.clone());
+        tails.spawn(async move {
+            feed.look_again(&stop).await;
+            Ok(())
+        });
         for (at, next) in positions {
             let (feed, shutdown) = (self.clone(), shutdown.clone());
             tails.spawn(async move {
@@ -87,6 +128,7 @@ impl Feed {
 
     /// Reads every partition up to its present end.
     async fn load(&self) -> Result<Vec<(TopicPartition, Offset)>, ReadError> {
+        let until = Instant::now() + LOAD_PATIENCE;
         let unavailable = |error: drover_bus::AdminError| ReadError::Unavailable { reason: error.to_string() };
         let topics = self.bus.topics().await.map_err(unavailable)?;
         let partitions = topics.iter().find(|config| &*config.topic == CHANGES_TOPIC).map_or(0, |c| c.partitions);
@@ -100,7 +142,7 @@ impl Feed {
                 let Some(last) = records.last() else { break };
                 next = last.position.offset + 1;
                 for stored in &records {
-                    self.apply(&stored.record).await;
+                    self.apply(&stored.record, until).await;
                 }
             }
             positions.push((at, next.max(bounds.end)));
@@ -115,7 +157,7 @@ impl Feed {
                 Ok(records) => {
                     backoff.reset();
                     for stored in &records {
-                        self.apply(&stored.record).await;
+                        self.apply(&stored.record, Instant::now()).await;
                         next = stored.position.offset + 1;
                     }
                     if !records.is_empty() {
@@ -133,81 +175,140 @@ impl Feed {
         }
     }
 
+    /// Looks again at rules that wait for their topics, and at topics that are gone.
+    async fn look_again(&self, shutdown: &Shutdown) {
+        while shutdown.run_until_cancelled(tokio::time::sleep(AGAIN)).await.is_some() {
+            if self.missing.notified().now_or_never().is_some() && !self.make_missing().await {
+                self.missing.notify_one();
+            }
+            let waiting: Vec<RuleKey> = self.state().waiting.keys().cloned().collect();
+            for key in &waiting {
+                let _deciding = self.deciding.lock().await;
+                let Some(rule) = self.state().waiting.get(key).cloned() else { continue };
+                self.put(key.clone(), &rule, Instant::now()).await;
+            }
+            if !waiting.is_empty() {
+                self.publish();
+            }
+        }
+    }
+
+    /// Makes the topics of rules in force that are not there; whether all are there now.
+    async fn make_missing(&self) -> bool {
+        let outputs = self.state().rules.output_topics();
+        let mut all = true;
+        for (topic, partitions) in outputs {
+            if let Err(message) = self.topic(&topic, partitions, Instant::now()).await {
+                tracing::warn!(%topic, message, "rules have lost their topic; outputs become dead letters");
+                all = false;
+            }
+        }
+        all
+    }
+
     fn publish(&self) {
-        self.rules.send_replace(Arc::new(self.set(|rules| rules.clone())));
+        let (rules, seen) = {
+            let mut state = self.state();
+            (state.rules.clone(), std::mem::take(&mut state.seen))
+        };
+        self.rules.send_replace(Arc::new(rules));
+        for seen in seen {
+            match seen {
+                Seen::Observed(key, generation, accepted) => self.board.observed(key, generation, accepted),
+                Seen::Removed(key) => self.board.removed(&key),
+            }
+        }
     }
 
-    fn set<T>(&self, with: impl FnOnce(&mut RuleSet) -> T) -> T {
-        with(&mut self.wanted.lock().unwrap_or_else(PoisonError::into_inner))
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes one record of the feed; those about other objects are passed over.
-    async fn apply(&self, record: &Record) {
+    /// Takes one record of the feed; those about other objects are passed over. Topics that cannot be made are waited for
+    /// until `until`.
+    async fn apply(&self, record: &Record, until: Instant) {
         let Some((tenant, name)) = rule_key(record) else { return };
         let key: RuleKey = (tenant, name);
         let _deciding = self.deciding.lock().await;
         match word(record) {
             Err(error) => tracing::error!(rule = key.1, %error, "a change of the registry cannot be read"),
             Ok(Word::Gone) => {
-                self.set(|rules| rules.remove(&key.0, &key.1));
-                self.board.removed(&key);
+                let mut state = self.state();
+                state.rules.remove(&key.0, &key.1);
+                state.waiting.remove(&key);
+                state.seen.push(Seen::Removed(key));
             }
-            Ok(Word::Put(rule)) => self.put(key, &rule).await,
+            Ok(Word::Put(rule)) => self.put(key, &rule, until).await,
         }
     }
 
-    async fn put(&self, key: RuleKey, rule: &wire::Rule) {
+    async fn put(&self, key: RuleKey, rule: &wire::Rule, until: Instant) {
         let generation = rule.meta.as_ref().map_or(0, |meta| meta.generation);
-        let (holds, reason, message) = match self.accept(&key, rule).await {
+        let accepted = self.accept(&key, rule, until).await;
+        let mut state = self.state();
+        let waited = state.waiting.remove(&key).is_some();
+        let (holds, reason, message) = match accepted {
             Ok(definition) => {
-                self.set(|rules| rules.put(definition));
+                state.rules.put(definition);
                 (true, "Accepted", String::new())
             }
-            Err((reason, message)) => {
-                self.set(|rules| rules.remove(&key.0, &key.1));
+            Err(Obstacle::Invalid(message)) => {
+                state.rules.remove(&key.0, &key.1);
+                (false, "Invalid", message)
+            }
+            Err(Obstacle::Topic { reason, message }) => {
+                state.waiting.insert(key.clone(), rule.clone());
                 (false, reason, message)
             }
         };
-        tracing::info!(tenant = %key.0, rule = key.1, generation, reason, message, "rule observed");
+        if !waited || holds {
+            tracing::info!(tenant = %key.0, rule = key.1, generation, reason, message, "rule observed");
+        }
         let accepted = Condition { holds, reason: reason.to_owned(), message, since_ms: self.clock.now_ms() };
-        self.board.observed(key, generation, accepted);
+        state.seen.push(Seen::Observed(key, generation, accepted));
     }
 
-    /// Compiles the rule and makes its topics; the error is a condition's reason and message.
-    async fn accept(&self, key: &RuleKey, rule: &wire::Rule) -> Result<Definition, (&'static str, String)> {
+    /// Compiles the rule and makes its topics.
+    async fn accept(&self, key: &RuleKey, rule: &wire::Rule, until: Instant) -> Result<Definition, Obstacle> {
         let invalid = |error: ApiError| {
             let field = error.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default();
-            ("Invalid", format!("{field}{}", error.message))
+            Obstacle::Invalid(format!("{field}{}", error.message))
         };
         let spec = RuleSpec::try_from(rule).map_err(invalid)?;
         let definition = Definition::compile(key.0.clone(), &key.1, &spec).map_err(invalid)?;
         for (topic, partitions) in definition.output_topics() {
-            if self.set(|rules| rules.other_writer(&key.0, topic).is_some()) {
-                return Err(("TopicTaken", format!("topic {topic} belongs to another tenant")));
+            if self.state().rules.other_writer(&key.0, topic).is_some() {
+                let message = format!("topic {topic} belongs to another tenant");
+                return Err(Obstacle::Topic { reason: "TopicTaken", message });
             }
-            self.topic(topic, partitions).await?;
+            let reason = if self.create_topics { "TopicFailed" } else { "TopicMissing" };
+            self.topic(topic, partitions, until).await.map_err(|message| Obstacle::Topic { reason, message })?;
         }
         Ok(definition)
     }
 
-    async fn topic(&self, topic: &str, partitions: u32) -> Result<(), (&'static str, String)> {
+    /// Returns when the topic is there, or why it is not at `until`.
+    async fn topic(&self, topic: &str, partitions: u32, until: Instant) -> Result<(), String> {
         let never = Shutdown::new();
         let mut backoff = Backoff::default();
-        let mut failure = String::new();
-        for _ in 0..CREATE_TRIES {
-            let outcome = if self.create_topics {
-                topics::make(&*self.bus, topic, partitions, None).await.map(|()| true)
+        loop {
+            let failure = if self.create_topics {
+                match topics::make(&*self.bus, topic, partitions, None).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) => format!("topic {topic} cannot be made: {error}"),
+                }
             } else {
-                self.bus.topics().await.map(|known| known.iter().any(|config| &*config.topic == topic))
+                match self.bus.topics().await {
+                    Ok(known) if known.iter().any(|config| &*config.topic == topic) => return Ok(()),
+                    Ok(_) => return Err(format!("topic {topic} does not exist")),
+                    Err(error) => format!("topic {topic} cannot be looked for: {error}"),
+                }
             };
-            match outcome {
-                Ok(true) => return Ok(()),
-                Ok(false) => return Err(("TopicMissing", format!("topic {topic} does not exist"))),
-                Err(error) => failure = error.to_string(),
+            if Instant::now() >= until {
+                return Err(failure);
             }
             backoff.wait(&never).await;
         }
-        Err(("TopicFailed", format!("topic {topic} cannot be made: {failure}")))
     }
 }
 
@@ -223,8 +324,12 @@ fn word(record: &Record) -> Result<Word, prost::DecodeError> {
     let after = Change::decode(value.clone())?.after.and_then(|after| after.object);
     Ok(match after {
         Some(object::Object::Rule(rule)) => Word::Put(Box::new(rule)),
-        Some(object::Object::Device(_) | object::Object::Credential(_) | object::Object::Policy(_)) | None => {
-            Word::Gone
-        }
+        Some(
+            object::Object::Device(_)
+            | object::Object::Credential(_)
+            | object::Object::Policy(_)
+            | object::Object::ApiToken(_),
+        )
+        | None => Word::Gone,
     })
 }

@@ -89,12 +89,17 @@ async fn work(
         telemetry: telemetry.clone(),
         ready: ports.ready.clone(),
         member: config.member.clone(),
+        missing: feed.missing(),
         faults,
     };
     tails.spawn(lag::watch(ports.bus.clone(), telemetry.clone(), shutdown.clone()));
     let outbox = Outbox::new(ports.bus.clone(), ports.network.client("ingress"), config.member, telemetry);
     tails.spawn(engine.run(shutdown.clone()));
-    tails.spawn(outbox.run(shutdown.clone()));
+    let stop = shutdown.clone();
+    tails.spawn(async move {
+        outbox.run(stop).await;
+        Ok(())
+    });
     while let Some(ended) = tails.join_next().await {
         ended.context("a loop of the rules service panicked")??;
     }

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use drover_host::{ByteSize, Duration, ListenSpec, ServiceConfig, Transport, grpc};
-use drover_types::{ApiError, ErrorCode};
+use drover_types::{ApiError, in_range};
 use serde::{Deserialize, Serialize};
 
 /// gRPC port of this service.
@@ -40,6 +40,8 @@ pub struct ShadowConfig {
 pub enum StoreConfig {
     /// In the service's own directory, by one process.
     Embedded(EmbeddedLimits),
+    /// In the database of section `[cassandra]`, shared with other processes.
+    Cassandra,
 }
 
 /// Memory of the embedded store.
@@ -79,26 +81,21 @@ impl ServiceConfig for ShadowConfig {
     }
 
     fn check(&self) -> Result<(), ApiError> {
-        let StoreConfig::Embedded(limits) = self.store;
         in_range("shadow.partitions", self.partitions, 1, 1_024)?;
         in_range("shadow.answer_timeout", self.answer_timeout, Duration::from_millis(1), Duration::from_secs(300))?;
         in_range("shadow.changes_retention", self.changes_retention, days(1), days(3_650))?;
-        in_range("shadow.store.cache", limits.cache, KIB_64, ByteSize::from_bytes(1 << 40))?;
-        in_range("shadow.store.write_buffer", limits.write_buffer, KIB_64, ByteSize::from_bytes(1 << 30))?;
+        match self.store {
+            StoreConfig::Embedded(limits) => {
+                in_range("shadow.store.cache", limits.cache, KIB_64, ByteSize::from_bytes(1 << 40))?;
+                in_range("shadow.store.write_buffer", limits.write_buffer, KIB_64, ByteSize::from_bytes(1 << 30))?;
+            }
+            StoreConfig::Cassandra => {}
+        }
         if self.member.is_empty() {
             return Err(ApiError::invalid("shadow.member", "is empty"));
         }
         Ok(())
     }
-}
-
-fn in_range<T: Copy + PartialOrd + std::fmt::Display>(key: &str, value: T, low: T, high: T) -> Result<(), ApiError> {
-    if (low..=high).contains(&value) {
-        return Ok(());
-    }
-    let message = format!("is {value}, allowed are {low} to {high}");
-    Err(ApiError { field: Some(key.to_owned()), ..ApiError::new(ErrorCode::OutOfRange, message) }
-        .over(if value < low { low } else { high }, value))
 }
 
 #[cfg(test)]
@@ -111,6 +108,8 @@ mod tests {
         assert_eq!((config.check(), &config), (Ok(()), &ShadowConfig::default()));
         assert!(serde_json::from_str::<ShadowConfig>(r#"{"listne": []}"#).is_err());
         assert!(serde_json::from_str::<ShadowConfig>(r#"{"store": {"kind": "embedded", "cache": "64KiB"}}"#).is_ok());
+        let shared: ShadowConfig = serde_json::from_str(r#"{"store": {"kind": "cassandra"}}"#).expect("a kind alone");
+        assert_eq!((shared.store.clone(), shared.check()), (StoreConfig::Cassandra, Ok(())));
         let refused = ShadowConfig { partitions: 1_025, ..Default::default() }.check().expect_err("refused");
         assert_eq!(refused.field.as_deref(), Some("shadow.partitions"));
         assert_eq!((refused.limit.as_deref(), refused.value.as_deref()), (Some("1024"), Some("1025")));

@@ -14,12 +14,12 @@ use drover_bus::{
 use drover_host::{Backoff, Ready, Shutdown};
 use drover_proto::shadow::v1::Delivery;
 use drover_types::repeat::{Verdict, identity};
-use drover_types::shadow::SHADOW_REQUESTS_TOPIC;
+use drover_types::shadow::{SHADOW_REQUESTS_TOPIC, ShadowName};
 use futures::future::try_join_all;
 use prost::Message as _;
 use tokio::time::Instant;
 
-use crate::domain::{Answered, Asked, Batch, Malformed, Repeats, ShadowKey};
+use crate::domain::{Answered, Asked, Batch, Forget, Malformed, Repeats, Request, ShadowKey};
 use crate::ports::{ShadowStore, StoreError};
 use crate::restore::{self, RestoreError};
 use crate::telemetry::Telemetry;
@@ -57,6 +57,9 @@ pub struct Engine {
     pub member: String,
     pub faults: EngineFaults,
 }
+
+/// A record of the requests.
+type Read = (Position, Result<Request, Malformed>);
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -127,10 +130,13 @@ impl Engine {
         Ok(Session { engine: self, consumer, transactor, owned: HashMap::new() })
     }
 
-    /// Makes the batch know the shadows that `asked` are about.
-    async fn learn(&self, batch: &mut Batch, asked: &[(Position, Result<Asked, Malformed>)]) -> Result<(), StoreError> {
-        let keys: BTreeSet<ShadowKey> =
-            asked.iter().filter_map(|(_, asked)| Some(asked.as_ref().ok()?.key.clone())).collect();
+    /// Makes the batch know the shadows that requests are about; those of deleted devices are learned when it is their turn.
+    async fn learn(&self, batch: &mut Batch, read: &[Read]) -> Result<(), StoreError> {
+        let key = |(_, request): &Read| match request {
+            Ok(Request::Shadow(asked)) => Some(asked.key.clone()),
+            Ok(Request::Forget(_)) | Err(_) => None,
+        };
+        let keys: BTreeSet<ShadowKey> = read.iter().filter_map(key).collect();
         let learned = try_join_all(keys.into_iter().map(async |key| {
             let shadow = self.store.get(&key).await?;
             let of_device = if shadow.is_none() { self.store.names(&key.device).await?.len() } else { 0 };
@@ -156,7 +162,6 @@ impl Engine {
 
 impl Session<'_> {
     async fn work(&mut self, shutdown: &Shutdown, backoff: &mut Backoff) -> Result<(), Interrupted> {
-        self.engine.ready.ready();
         loop {
             let polled = tokio::select! {
                 biased;
@@ -177,6 +182,8 @@ impl Session<'_> {
                 }
                 Polled::Idle => {}
             }
+            // Only now: what came with a partition has been read back, so the store answers.
+            self.engine.ready.ready();
         }
     }
 
@@ -195,12 +202,13 @@ impl Session<'_> {
 
     async fn carry_out(&mut self, records: Vec<Stored>) -> Result<(), Interrupted> {
         let engine = self.engine;
-        let asked: Vec<_> = records.iter().map(|stored| (stored.position.clone(), Asked::read(stored))).collect();
-        let mut batch = self.learned(&asked).await?;
-        for (position, asked) in asked {
+        let read: Vec<Read> = records.iter().map(|stored| (stored.position.clone(), Request::read(stored))).collect();
+        let mut batch = self.learned(&read).await?;
+        for (position, request) in read {
             batch.pass(&position);
-            match asked {
-                Ok(asked) => self.carry_out_one(position.at.partition, &asked, &mut batch).await?,
+            match request {
+                Ok(Request::Shadow(asked)) => self.carry_out_one(position.at.partition, &asked, &mut batch).await?,
+                Ok(Request::Forget(forget)) => self.forget(position.at.partition, &forget, &mut batch).await?,
                 Err(error) => engine.telemetry.malformed(&position, &error),
             }
             if batch.bytes() >= BATCH_BYTES {
@@ -210,13 +218,13 @@ impl Session<'_> {
         self.commit(&mut batch).await
     }
 
-    /// A batch that knows the shadows that `asked` are about, as of the last documents.
-    async fn learned(&mut self, asked: &[(Position, Result<Asked, Malformed>)]) -> Result<Batch, Interrupted> {
+    /// A batch that knows the shadows that requests are about, as of the last documents.
+    async fn learned(&mut self, read: &[Read]) -> Result<Batch, Interrupted> {
         let Engine { bus, store, telemetry, .. } = self.engine;
-        let partitions: BTreeSet<Partition> = asked.iter().map(|(position, _)| position.at.partition).collect();
+        let partitions: BTreeSet<Partition> = read.iter().map(|(position, _)| position.at.partition).collect();
         loop {
             let mut batch = Batch::default();
-            self.engine.learn(&mut batch, asked).await?;
+            self.engine.learn(&mut batch, read).await?;
             let mut sound = true;
             for partition in &partitions {
                 // After the shadows: a store that has lost them has lost its offset with them.
@@ -258,6 +266,28 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Deletes the shadows of a device that was deleted: those the store has by now, and those this batch makes.
+    async fn forget(&mut self, partition: Partition, forget: &Forget, batch: &mut Batch) -> Result<(), Interrupted> {
+        if self.owned(partition).repeats.observe(&forget.message) == Verdict::Repeat {
+            return Ok(());
+        }
+        let store = &self.engine.store;
+        let stored = store.names(&forget.device).await?;
+        let mut names: BTreeSet<ShadowName> = batch.names(&forget.device).into_iter().collect();
+        names.extend(stored.into_iter().filter(|(_, there)| *there).map(|(name, _)| name));
+        for name in names {
+            let key = ShadowKey { device: forget.device.clone(), name };
+            // One by one, and gone from memory with its deletion: a device's shadows may be many megabytes.
+            if !batch.knows(&key) {
+                batch.learn(key.clone(), store.get(&key).await?, 0);
+            }
+            batch.forget(partition, &key, forget);
+        }
+        let (kept, from) = (store.next(partition).await?.unwrap_or_default(), self.owned(partition).next);
+        // What the store has lost it did not name.
+        if kept < from { Err(StoreError::Behind { partition, kept, from }.into()) } else { Ok(()) }
+    }
+
     async fn commit(&mut self, batch: &mut Batch) -> Result<(), Interrupted> {
         if batch.is_empty() {
             return Ok(());
@@ -276,7 +306,6 @@ impl Session<'_> {
             self.owned(partition).next = next;
         }
         self.engine.telemetry.committed(&batch.tally, started.elapsed());
-        self.engine.ready.ready();
         batch.written();
         Ok(())
     }

@@ -1,13 +1,15 @@
 //! Shadows: the last and the wanted state of each device, with AWS IoT's semantics.
 //!
-//! Two loops over the Bus port: the engine (requests in; documents, replies and offsets out in one transaction) and the
-//! deliveries (replies to connected clients, at least once). What a request makes of a shadow is decided in `domain`,
+//! Three loops over the Bus port: the engine (requests in; documents, replies and offsets out in one transaction), the
+//! deliveries (replies to connected clients, at least once) and the deletions (a request for each device that the registry
+//! has deleted, at least once). What a request makes of a shadow is decided in `domain`,
 //! synchronously. The documents in the log are the truth; the store is a view of them.
 
 mod adapters;
 mod config;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod deletions;
 mod delivery;
 mod domain;
 mod engine;
@@ -27,7 +29,8 @@ use drover_host::{Backoff, Ports, Service, Shutdown, grpc};
 use drover_proto::shadow::v1::shadow_server::ShadowServer;
 use tonic::service::Routes;
 
-pub use adapters::embedded::{Embedded, OpenError};
+pub use adapters::embedded::Embedded;
+pub use adapters::scylla::Scylla;
 pub use config::{EmbeddedLimits, ShadowConfig, StoreConfig};
 pub use delivery::DELIVERY_GROUP;
 pub use domain::{Shadow as Document, ShadowKey};
@@ -35,6 +38,7 @@ pub use engine::{EngineFaults, GROUP};
 pub use topics::{CHANGES_TOPIC, DOCUMENTS_TOPIC, REPLIES_TOPIC};
 
 use crate::adapters::ingress::GrpcNodes;
+use crate::deletions::Deletions;
 use crate::delivery::Deliveries;
 use crate::engine::Engine;
 use crate::ports::ShadowStore;
@@ -51,9 +55,9 @@ impl Service for Shadow {
     type Config = ShadowConfig;
 
     async fn run(config: ShadowConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
-        let (directory, store) = (ports.data.join("store"), config.store.clone());
-        let opened = tokio::task::spawn_blocking(move || adapters::open_store(&store, &directory));
-        let store = opened.await?.context("shadow store")?;
+        let directory = ports.data.join("store");
+        let opening = adapters::open_store(&config.store, &directory, &ports);
+        let Some(store) = shutdown.run_until_cancelled(opening).await.transpose()? else { return Ok(()) };
         run_with(config, ports, shutdown, store, EngineFaults::default()).await
     }
 }
@@ -69,13 +73,8 @@ pub async fn run_with(
     faults: EngineFaults,
 ) -> anyhow::Result<()> {
     let telemetry = ports.metrics.register(Telemetry::register);
-    let requests = Requests::new(
-        ports.bus.clone(),
-        ports.clock.clone(),
-        ports.random.clone(),
-        config.partitions,
-        config.answer_timeout.as_std(),
-    );
+    let requests =
+        Requests::new(ports.bus.clone(), ports.clock.clone(), config.partitions, config.answer_timeout.as_std());
     let server = Server { store: store.clone(), requests, clock: ports.clock.clone() };
     let routes = Routes::new(ShadowServer::new(server));
     let serving = async {
@@ -93,6 +92,7 @@ pub async fn run_with(
             member: config.member.clone(),
             telemetry: telemetry.clone(),
         };
+        let deletions = Deletions { bus: ports.bus.clone(), clock: ports.clock.clone(), telemetry: telemetry.clone() };
         let engine = Engine {
             bus: ports.bus.clone(),
             store,
@@ -101,7 +101,11 @@ pub async fn run_with(
             member: config.member.clone(),
             faults,
         };
-        tokio::try_join!(engine.run(shutdown.clone()), deliveries.run(shutdown.clone()))?;
+        let beside = async {
+            tokio::join!(deliveries.run(shutdown.clone()), deletions.run(config.member.clone(), shutdown.clone()));
+            Ok(())
+        };
+        tokio::try_join!(engine.run(shutdown.clone()), beside)?;
         Ok(())
     };
     tokio::try_join!(serving, working)?;

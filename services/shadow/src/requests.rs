@@ -10,7 +10,7 @@ use bytes::Bytes;
 use drover_bus::{AppendError, Bus, Offset, Outgoing, ReadError, TopicPartition, partition_of};
 use drover_proto::shadow::v1::{Answer, Delivery};
 use drover_types::shadow::ShadowOperation;
-use drover_types::{ApiError, Clock, ErrorCode, Random, RecordId};
+use drover_types::{ApiError, Clock, ErrorCode, RecordId};
 use prost::Message as _;
 use tokio::sync::Semaphore;
 
@@ -30,7 +30,6 @@ const TRY_AGAIN: Duration = Duration::from_millis(100);
 pub struct Requests {
     bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
-    random: Arc<dyn Random>,
     partitions: u32,
     deadline: Duration,
     turns: Semaphore,
@@ -46,14 +45,8 @@ pub struct Accepted {
 
 impl Requests {
     /// Requests to the topics that have so many `partitions`; each is given up at its `deadline`.
-    pub fn new(
-        bus: Arc<dyn Bus>,
-        clock: Arc<dyn Clock>,
-        random: Arc<dyn Random>,
-        partitions: u32,
-        deadline: Duration,
-    ) -> Self {
-        Self { bus, clock, random, partitions, deadline, turns: Semaphore::new(WAITING_MAX) }
+    pub fn new(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, partitions: u32, deadline: Duration) -> Self {
+        Self { bus, clock, partitions, deadline, turns: Semaphore::new(WAITING_MAX) }
     }
 
     /// Asks, and waits for the answer. Who asks again under the same id changes nothing twice and is answered the
@@ -63,9 +56,8 @@ impl Requests {
         key: &ShadowKey,
         operation: ShadowOperation,
         payload: Bytes,
-        id: Option<RecordId>,
+        id: RecordId,
     ) -> Result<Accepted, ApiError> {
-        let id = id.unwrap_or_else(|| self.new_id());
         let outgoing = request(key, operation, payload, id, self.clock.now_ms())
             .map_err(|error| ApiError::invalid("device", error.to_string()))?;
         let asking = async {
@@ -82,12 +74,6 @@ impl Requests {
             0 => Ok(Accepted { payload, version: answer.version }),
             code => Err(refusal(code, &payload)),
         }
-    }
-
-    fn new_id(&self) -> RecordId {
-        let mut random = [0; 10];
-        self.random.fill(&mut random);
-        RecordId::at(self.clock.now_ms(), random)
     }
 
     /// Appends until it is durable: a repeat is recognised by its id.

@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use drover_bus::{Bus, Offset, Position, ReadError, Stored, TopicPartition};
+use drover_bus::repeats::{each_since, window_start};
+use drover_bus::{Bus, Offset, Partition, Position, ReadError, Stored, TopicPartition};
 use drover_proto::shadow::v1::Delivery;
-use drover_types::limits::REPEAT_WINDOW_MS;
 use prost::Message as _;
 
-use crate::domain::{Asked, Repeats, Shadow, ShadowKey};
+use crate::domain::{Repeats, Request, Shadow, ShadowKey};
 use crate::ports::{ShadowStore, StoreError};
 use crate::telemetry::Telemetry;
 use crate::topics::{DOCUMENTS_TOPIC, REPLIES_TOPIC};
@@ -25,19 +25,26 @@ pub enum RestoreError {
     Read(#[from] ReadError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(
+        "the shadow store has documents before offset {kept} of partition {partition}, {DOCUMENTS_TOPIC} ends at {end}: it is the view of another log; give it an empty directory or keyspace"
+    )]
+    Ahead { partition: Partition, kept: Offset, end: Offset },
 }
 
 /// Brings the store up to the last document of a partition; the offset after it, which the store then has as well.
 pub async fn view(
     bus: &dyn Bus,
     store: &dyn ShadowStore,
-    partition: u32,
+    partition: Partition,
     telemetry: &Telemetry,
 ) -> Result<Offset, RestoreError> {
     let at = TopicPartition::new(DOCUMENTS_TOPIC, partition);
     let bounds = bus.bounds(&at).await?;
     let kept = store.next(partition).await?;
-    let mut next = kept.unwrap_or(bounds.earliest).clamp(bounds.earliest, bounds.end);
+    if let Some(kept) = kept.filter(|kept| *kept > bounds.end) {
+        return Err(RestoreError::Ahead { partition, kept, end: bounds.end });
+    }
+    let mut next = kept.unwrap_or(bounds.earliest).max(bounds.earliest);
     let mut from = kept.unwrap_or_default();
     while next < bounds.end {
         let documents = bus.read(&at, next, READ_BYTES, Duration::ZERO).await?;
@@ -69,24 +76,16 @@ fn document(stored: &Stored, telemetry: &Telemetry) -> Option<(ShadowKey, Shadow
 
 /// What was seen and answered before `position` of the requests.
 pub async fn repeats(bus: &dyn Bus, position: &Position) -> Result<Repeats, ReadError> {
-    let (at, end) = (&position.at, position.offset);
     let mut repeats = Repeats::default();
-    let earliest = bus.bounds(at).await?.earliest;
-    if end <= earliest {
-        return Ok(repeats);
-    }
-    let last = bus.read(at, (end - 1).max(earliest), 1, Duration::ZERO).await?;
-    let Some(newest) = last.first() else { return Ok(repeats) };
-    let since = newest.record.timestamp_ms.saturating_sub_unsigned(REPEAT_WINDOW_MS);
-    each_since(bus, at, since, end, |stored| {
-        if let Ok(asked) = Asked::read(stored) {
-            repeats.observe(&asked.message);
+    let Some(since) = window_start(bus, position).await? else { return Ok(repeats) };
+    each_since(bus, &position.at, since, position.offset, |stored| {
+        if let Ok(request) = Request::read(stored) {
+            repeats.observe(request.message());
         }
     })
     .await?;
-    let replies = TopicPartition::new(REPLIES_TOPIC, at.partition);
-    let end = bus.bounds(&replies).await?.end;
-    each_since(bus, &replies, since, end, |stored| {
+    let replies = TopicPartition::new(REPLIES_TOPIC, position.at.partition);
+    each_since(bus, &replies, since, Offset::MAX, |stored| {
         let delivery = Delivery::decode(stored.record.value.clone().unwrap_or_default());
         let answer = delivery.ok().and_then(|delivery| delivery.answer);
         if let Some(identity) = answer.and_then(|answer| answer.identity.try_into().ok()) {
@@ -95,22 +94,4 @@ pub async fn repeats(bus: &dyn Bus, position: &Position) -> Result<Repeats, Read
     })
     .await?;
     Ok(repeats)
-}
-
-/// Every record from `since` (milliseconds since the Unix epoch) up to the offset `end`.
-async fn each_since(
-    bus: &dyn Bus,
-    at: &TopicPartition,
-    since: i64,
-    end: Offset,
-    mut each: impl FnMut(&Stored),
-) -> Result<(), ReadError> {
-    let mut next = bus.offset_at(at, since).await?.max(bus.bounds(at).await?.earliest);
-    while next < end {
-        let records = bus.read(at, next, READ_BYTES, Duration::ZERO).await?;
-        let Some(last) = records.last() else { break };
-        next = last.position.offset + 1;
-        records.iter().take_while(|stored| stored.position.offset < end).for_each(&mut each);
-    }
-    Ok(())
 }

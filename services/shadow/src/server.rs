@@ -103,11 +103,9 @@ fn shadow_key(tenant: &str, device: &str, name: &str) -> Result<ShadowKey, ApiEr
     Ok(ShadowKey { device: device_key(tenant, device)?, name })
 }
 
-/// The id a request names itself by; `None`: a new one is made.
-fn record_id(id: &[u8]) -> Result<Option<RecordId>, ApiError> {
-    if id.is_empty() {
-        return Ok(None);
-    }
+/// The id a request names itself by. There is none without: whoever calls again, as the platform's own clients do, has to be
+/// recognised.
+fn record_id(id: &[u8]) -> Result<RecordId, ApiError> {
     let bytes = id.try_into().map_err(|_| ApiError::invalid("id", "an id has 16 bytes").over(16, id.len()))?;
-    Ok(Some(RecordId(bytes)))
+    Ok(RecordId(bytes))
 }

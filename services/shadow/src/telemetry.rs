@@ -30,6 +30,7 @@ pub struct Telemetry {
     /// Documents brought into the store from the log.
     pub restored: Counter,
     pub restarts: Counter,
+    pub deletions: Counter,
     pub delivered: Counter,
     pub delivery_retries: Counter,
     pub deliveries_refused: Counter,
@@ -54,6 +55,7 @@ impl Telemetry {
             commit_seconds: Histogram::new(exponential_buckets(0.000_5, 2.0, 14)),
             restored: counter("documents_restored", "Documents brought into the store from the log"),
             restarts: counter("restarts", "Sessions begun again from the committed offsets"),
+            deletions: counter("devices_deleted", "Deletions of devices that became requests to forget their shadows"),
             delivered: counter("deliveries", "Answers and notices that every ingress node has confirmed"),
             delivery_retries: counter("delivery_retries", "Deliveries that have to be tried again"),
             deliveries_refused: counter("deliveries_refused", "Deliveries that an ingress node refused for good"),

@@ -11,6 +11,9 @@ pub const CHANGES_TOPIC: &str = "drover.shadow.changes";
 /// What is to be handed to clients, key `tenant/device`, `drover.shadow.v1.Delivery`.
 pub const REPLIES_TOPIC: &str = "drover.shadow.replies";
 
+/// Feed of the registry: what was changed and deleted. Made by the registry.
+pub const REGISTRY_CHANGES_TOPIC: &str = "drover.registry.changes";
+
 const HOUR_MS: u64 = 3_600 * 1_000;
 /// Requests are answered soon; a service that was away for longer finds nothing worth an answer.
 const REQUESTS_RETENTION_MS: u64 = 24 * HOUR_MS;

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use drover_host::{ByteSize, Duration, ListenSpec, ServiceConfig, Transport, grpc};
-use drover_types::{ApiError, ErrorCode};
+use drover_types::{ApiError, in_range};
 use serde::{Deserialize, Serialize};
 
 /// gRPC port of this service.
@@ -91,15 +91,6 @@ impl ServiceConfig for StorageConfig {
         }
         Ok(())
     }
-}
-
-fn in_range<T: Copy + PartialOrd + std::fmt::Display>(key: &str, value: T, low: T, high: T) -> Result<(), ApiError> {
-    if (low..=high).contains(&value) {
-        return Ok(());
-    }
-    let message = format!("is {value}, allowed are {low} to {high}");
-    Err(ApiError { field: Some(key.to_owned()), ..ApiError::new(ErrorCode::OutOfRange, message) }
-        .over(if value < low { low } else { high }, value))
 }
 
 #[cfg(test)]

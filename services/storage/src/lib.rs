@@ -19,12 +19,12 @@ mod telemetry;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use drover_host::{Backoff, Ports, Service, Shutdown, grpc};
+use drover_host::{Backoff, Ports, Retained, Service, Shutdown, grpc};
 use drover_proto::storage::v1::storage_server::StorageServer;
 use drover_types::TELEMETRY_TOPIC;
 use tonic::service::Routes;
 
-pub use adapters::embedded::{Embedded, OpenError};
+pub use adapters::embedded::Embedded;
 pub use adapters::scylla::Scylla;
 pub use config::{EmbeddedLimits, StorageConfig, StoreConfig};
 pub use ingest::GROUP;
@@ -41,6 +41,7 @@ pub struct Storage;
 impl Service for Storage {
     const NAME: &'static str = "storage";
     type Config = StorageConfig;
+    const RETAINS: &'static [Retained] = &[Retained { topic: TELEMETRY_TOPIC, group: GROUP }];
 
     async fn run(config: StorageConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
         let telemetry = ports.metrics.register(Telemetry::register);

@@ -64,10 +64,17 @@ const PROPERTIES: [&str; 11] = [
 const ARGUMENTS: &str = "java.args";
 
 /// Writes `cassandra.yaml` and the configuration of its log.
-pub fn write_config(directory: &Path, port: u16, storage_port: u16, options: Options) {
+pub fn write_config(directory: &Path, port: u16, storage_port: u16, options: &Options) {
     let at = directory.display();
     let authenticator = if options.passwords { "PasswordAuthenticator" } else { "AllowAllAuthenticator" };
     let authorizer = if options.passwords { "CassandraAuthorizer" } else { "AllowAllAuthorizer" };
+    let encryption = options.tls.as_ref().map_or_else(String::new, |store| {
+        format!(
+            "client_encryption_options:\n  enabled: true\n  optional: false\n  keystore: {}\n  ssl_context_factory: \
+             {{class_name: org.apache.cassandra.security.PEMBasedSslContextFactory}}\n",
+            store.display()
+        )
+    });
     let text = format!(
         r#"cluster_name: drover tests
 num_tokens: 1
@@ -112,7 +119,7 @@ hinted_handoff_enabled: false
 disk_failure_policy: stop
 commit_failure_policy: stop
 storage_compatibility_mode: NONE
-"#
+{encryption}"#
     );
     fs::write(directory.join("cassandra.yaml"), text).expect("the directory is writable");
     let logback = format!(

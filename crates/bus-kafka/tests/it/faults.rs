@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use drover_backends::kafka::Kafka;
 use drover_bus::{Bus, Topic};
-use drover_bus_kafka::{KafkaBus, KafkaOptions};
+use drover_bus_kafka::{KafkaBus, KafkaOptions, ProducerState};
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
@@ -89,7 +89,9 @@ async fn while_the_broker_hangs_callers_wait_memory_is_bounded_and_afterwards_al
     });
     tokio::time::sleep(hang).await;
     assert!(!appending.is_finished());
-    assert!(bus.records_waiting() <= 20_000, "{} records wait", bus.records_waiting());
+    let state = bus.append_state();
+    assert_eq!((state.records_waiting, state.callers_waiting, state.producer), (20_000, 1, ProducerState::Stalled));
+    assert!(state.oldest.is_some_and(|age| age >= hang - Duration::from_secs(1)), "{state:?}");
     assert_eq!(taken.load(Ordering::Relaxed), 20_000, "the next caller waits");
     let grown = resident_bytes().saturating_sub(before);
     assert!(grown < 64 << 20, "{grown} bytes more for 20,000 records");
@@ -100,6 +102,7 @@ async fn while_the_broker_hangs_callers_wait_memory_is_bounded_and_afterwards_al
     within(appending).await.expect("no panic").expect("all are acknowledged");
     let stored = within(values(&bus, &topic, 0)).await;
     assert_eq!(stored.len(), COUNT + 1);
+    assert_eq!((bus.append_state().records_waiting, bus.append_state().producer), (0, ProducerState::Working));
     assert!(stored[1..].iter().enumerate().all(|(place, value)| *value == place.to_string()), "in order, each once");
 }
 
@@ -126,5 +129,7 @@ async fn a_producer_that_fails_for_good_leaves_its_records_unacknowledged_and_a_
         }
     })
     .await;
-    assert_eq!((bus.producers_replaced(), bus.records_waiting()), (1, 0));
+    let state = bus.append_state();
+    assert_eq!((state.producers_replaced, state.records_waiting, state.oldest), (1, 0, None));
+    assert_eq!(state.producer, ProducerState::Working);
 }

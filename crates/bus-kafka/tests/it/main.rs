@@ -6,6 +6,8 @@ mod faults;
 mod following;
 mod members;
 mod refusals;
+#[cfg(feature = "tls")]
+mod tls;
 
 drover_bus::conformance_suite!(match broker::fixture().await {
     Some(fixture) => fixture,

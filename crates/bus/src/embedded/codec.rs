@@ -13,27 +13,6 @@ use crate::{Header, Offset, Record};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Malformed;
 
-/// Headers of our own records, so that reading them back allocates no names.
-const KNOWN_HEADERS: [&str; 17] = [
-    header::ID,
-    header::TOPIC,
-    header::TENANT,
-    header::DEVICE,
-    header::CLIENT,
-    header::QOS,
-    header::RETAIN,
-    header::DUP,
-    header::PACKET_ID,
-    header::EPOCH,
-    header::FINGERPRINT,
-    header::TIME,
-    header::CONTENT_TYPE,
-    header::PROPERTIES,
-    header::TRACEPARENT,
-    header::HOPS,
-    header::RULE,
-];
-
 /// Appends to a byte buffer.
 pub(super) trait Put {
     fn put_u8(&mut self, value: u8);
@@ -177,7 +156,7 @@ pub(super) fn take_record(from: &mut Bytes, base: Offset) -> Result<(Offset, Rec
 }
 
 fn header_name(name: &[u8]) -> Result<Cow<'static, str>, Malformed> {
-    match KNOWN_HEADERS.iter().find(|known| known.as_bytes() == name) {
+    match header::ALL.iter().find(|known| known.as_bytes() == name) {
         Some(known) => Ok(Cow::Borrowed(known)),
         None => std::str::from_utf8(name).map(|text| Cow::Owned(text.to_owned())).map_err(|_| Malformed),
     }

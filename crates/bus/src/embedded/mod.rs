@@ -4,6 +4,7 @@
 //! everybody else encodes before it or reads what it has published. `docs/adr/0002-embedded-log.md` tells why it is built
 //! this way; the modules in the order of a record's way: `batch`, `queue`, `writer`, `topic_writer`, `topic`, `reader`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -61,7 +62,7 @@ use writer::Writer;
 
 use crate::{
     AdminError, AppendError, Bounds, Bus, ConsumeError, Consumer, GroupConfig, Offset, Outgoing, Position, ReadError,
-    Receipt, Record, Stored, TopicConfig, TopicPartition, TransactError, Transactor, Unacknowledged,
+    Receipt, Record, Stored, Topic, TopicConfig, TopicPartition, TransactError, Transactor, Unacknowledged,
 };
 
 /// Why nothing is taken after [`EmbeddedBus::close`].
@@ -84,6 +85,9 @@ pub struct EmbeddedOptions {
     pub journal_bytes: u64,
     /// Says what time it is for retention; without one nothing expires by age.
     pub clock: Option<Arc<dyn Clock>>,
+    /// Groups that must have a topic's records before retention may take them: whatever age and size say, what one of them
+    /// has not committed stays. Where a group has committed nothing, all of the partition does.
+    pub retained_for: BTreeMap<Topic, Vec<String>>,
     /// How files are changed; tests pass one that fails.
     pub disk: Arc<dyn Disk>,
 }
@@ -98,6 +102,7 @@ impl Default for EmbeddedOptions {
             tombstone_ms: 24 * 3600 * 1000,
             journal_bytes: 4 * 1024 * 1024,
             clock: None,
+            retained_for: BTreeMap::new(),
             disk: Arc::new(SystemDisk),
         }
     }
@@ -157,6 +162,14 @@ impl EmbeddedBus {
             if !matches!(joined, Ok(Ok(()))) {
                 tracing::error!("the writer of the log ended in a panic");
             }
+        }
+    }
+
+    /// Returns if the writer ends in a panic: from then on nothing is written, and only a new start helps.
+    pub async fn broken(&self) {
+        let mut broken = self.shared().broken.subscribe();
+        if broken.wait_for(|broken| *broken).await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 

@@ -78,6 +78,12 @@ impl Queue {
         self.arrived.notify_one();
     }
 
+    /// Nobody takes commands any more: those that wait are dropped, which tells their callers.
+    pub fn abandon(&self) {
+        self.close();
+        self.lock().commands.clear();
+    }
+
     pub fn is_closed(&self) -> bool {
         self.lock().closed
     }

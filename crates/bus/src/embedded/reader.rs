@@ -32,6 +32,7 @@ pub(super) async fn read(
         let located = topic.view().locate(partition, from, limit.bytes);
         let (search, next) = match located {
             Located::End => return Ok(Vec::new()),
+            Located::Gone => continue, // the bounds say so now
             Located::Memory(sections) => return decode(topic, partition, &sections, from, limit),
             Located::File(search, next) => (search, next),
         };

@@ -54,6 +54,8 @@ pub struct Recovery {
     pub redone_records: u64,
     /// Remains of deleted topics, of compaction and of files never finished; removed.
     pub removed: Vec<PathBuf>,
+    /// What lies among the topics and is none of theirs; left alone.
+    pub strange: Vec<PathBuf>,
 }
 
 /// Why a directory cannot be opened; nothing was changed unless stated.
@@ -115,7 +117,7 @@ pub(super) fn restore(files: &Files, directory: &Path, segment_bytes: u64) -> Re
     };
     let mut kept = Kept::default();
     entries.iter().for_each(|entry| kept.apply(entry));
-    remove_orphans(files, directory, &kept, &mut recovery.removed)?;
+    remove_orphans(files, directory, &kept, &mut recovery)?;
     let mut journal = match found {
         Some(journal) => journal,
         None => Journal::create(files, directory, 0, &kept).map_err(|failed| failed.error)?,
@@ -236,8 +238,8 @@ pub(super) fn has_format(directory: &Path) -> Result<bool, OpenError> {
 }
 
 /// Removes directories of topics that were deleted, or never quite created; but not one whose creation the journal has
-/// lost.
-fn remove_orphans(files: &Files, directory: &Path, kept: &Kept, removed: &mut Vec<PathBuf>) -> Result<(), OpenError> {
+/// lost. Nothing else is touched: somebody has put it there.
+fn remove_orphans(files: &Files, directory: &Path, kept: &Kept, recovery: &mut Recovery) -> Result<(), OpenError> {
     let topics = topics_directory(directory);
     let known: BTreeSet<PathBuf> =
         kept.topics.iter().map(|(id, config)| topic_directory(directory, *id, &config.topic)).collect();
@@ -245,12 +247,16 @@ fn remove_orphans(files: &Files, directory: &Path, kept: &Kept, removed: &mut Ve
         let path = entry.path();
         if !known.contains(&path) {
             let id = path.extension().and_then(|id| id.to_str()?.parse::<TopicId>().ok());
-            if id.is_some_and(|id| id >= kept.next_topic) && topic_files::has_records(&path)? {
+            let Some(id) = id.filter(|_| entry.file_type().is_ok_and(|kind| kind.is_dir())) else {
+                recovery.strange.push(path);
+                continue;
+            };
+            if id >= kept.next_topic && topic_files::has_records(&path)? {
                 let reason = "it holds records of a topic that the journal does not know".to_owned();
                 return Err(OpenError::Corrupt { file: path, at: 0, reason });
             }
             files.remove_directory(&path)?;
-            removed.push(path);
+            recovery.removed.push(path);
         }
     }
     Ok(())

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::EmbeddedOptions;
@@ -12,7 +13,7 @@ use super::groups::Groups;
 use super::kept::Kept;
 use super::queue::Queue;
 use super::topic::TopicLog;
-use crate::{Topic, TopicPartition};
+use crate::{Offset, Topic, TopicConfig, TopicPartition};
 
 /// While writing fails, one append in this time is let through to see whether it works again.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
@@ -62,6 +63,8 @@ pub(super) struct Shared {
     groups: Mutex<Groups>,
     holders: Mutex<Holders>,
     trouble: Mutex<Option<Trouble>>,
+    /// The writer has ended in a panic.
+    pub broken: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -75,6 +78,7 @@ impl Shared {
             groups: Mutex::default(),
             holders: Mutex::default(),
             trouble: Mutex::default(),
+            broken: watch::Sender::new(false),
         }
     }
 
@@ -114,6 +118,17 @@ impl Shared {
 
     pub fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of each partition the offset up to which all groups have it that must, by `retained_for`; `None`: there are none.
+    pub fn consumed(&self, topic: &TopicConfig) -> Option<Vec<Offset>> {
+        let groups = self.options.retained_for.get(&topic.topic).filter(|groups| !groups.is_empty())?;
+        let kept = self.kept();
+        let of_partition = |partition| {
+            let at = TopicPartition::new(topic.topic.clone(), partition);
+            groups.iter().map(|group| kept.committed(group, &at).unwrap_or(0)).min().unwrap_or(0)
+        };
+        Some((0..topic.partitions).map(of_partition).collect())
     }
 
     pub fn groups(&self) -> MutexGuard<'_, Groups> {

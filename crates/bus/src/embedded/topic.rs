@@ -64,6 +64,13 @@ impl SegmentView {
         Indexed { path: &self.path, mark: self.mark, length: self.length }
     }
 
+    /// The first partition of which a record of this segment, before `next`, is at or behind its `consumed` offset.
+    fn first_unconsumed(&self, next: &Self, consumed: &[Offset]) -> Option<Partition> {
+        let ends = self.bases.iter().zip(&next.bases).zip(consumed);
+        let awaited = (0..).zip(ends).find(|(_, ((base, end), consumed))| base < end && *consumed < end);
+        awaited.map(|(partition, _)| partition)
+    }
+
     fn search(&self, partition: Partition, sought: Sought) -> Search {
         let begin = match &self.index {
             Some(index) => Begin::At(sought.begin(&index.partitions[partition as usize].entries)),
@@ -71,6 +78,14 @@ impl SegmentView {
         };
         Search { path: self.path.clone(), mark: self.mark, length: self.length, partition, begin }
     }
+}
+
+/// What retention took out of a view.
+#[derive(Debug)]
+pub(super) struct Expired {
+    pub segments: Vec<SegmentView>,
+    /// The partition whose records have to be consumed before more may go.
+    pub awaited: Option<Partition>,
 }
 
 /// What is readable.
@@ -89,6 +104,8 @@ pub(super) struct View {
 pub(super) enum Located {
     /// Nothing there yet.
     End,
+    /// Nothing there any more.
+    Gone,
     Memory(Vec<Section>),
     /// In this file; if it has none, go on at the offset.
     File(Search, Offset),
@@ -154,19 +171,25 @@ impl View {
     }
 
     /// Takes away the oldest sealed segments that expired: whose records are all older than `before_ms`, or that are too
-    /// many for `bytes_max`.
-    pub fn expire(&mut self, before_ms: Option<i64>, bytes_max: Option<u64>) -> Vec<SegmentView> {
+    /// many for `bytes_max`. One with a record at or behind the `consumed` offset of its partition stays, and whatever is
+    /// newer with it.
+    pub fn expire(&mut self, before_ms: Option<i64>, bytes_max: Option<u64>, consumed: Option<&[Offset]>) -> Expired {
         let mut bytes: u64 = self.segments.iter().map(|s| s.length).sum();
-        let mut count = 0;
-        for segment in &self.segments[..self.segments.len() - 1] {
+        let (mut count, mut awaited) = (0, None);
+        for pair in self.segments.windows(2) {
+            let (segment, next) = (&pair[0], &pair[1]);
             let newest_ms = segment.newest_ms.iter().max().copied().unwrap_or(i64::MIN);
             if before_ms.is_none_or(|before| newest_ms >= before) && bytes_max.is_none_or(|max| bytes <= max) {
+                break;
+            }
+            awaited = consumed.and_then(|consumed| segment.first_unconsumed(next, consumed));
+            if awaited.is_some() {
                 break;
             }
             bytes -= segment.length;
             count += 1;
         }
-        self.segments.drain(..count).collect()
+        Expired { segments: self.segments.drain(..count).collect(), awaited }
     }
 
     /// Makes frames readable that stand at these places of the last segment.
@@ -193,7 +216,7 @@ impl View {
         }
     }
 
-    /// Finds records of `partition` from `from` on; `from` is within the bounds.
+    /// Finds records of `partition` from `from` on; [`Located::Gone`] if retention was faster than who has checked the bounds.
     pub fn locate(&self, partition: Partition, from: Offset, bytes_max: usize) -> Located {
         let index = partition as usize;
         if from >= self.ends[index] {
@@ -203,7 +226,9 @@ impl View {
         if tail.front().is_some_and(|oldest| oldest.head.base <= from) {
             return Located::Memory(from_tail(tail, from, bytes_max));
         }
-        let segment = self.segments.partition_point(|s| s.bases[index] <= from) - 1;
+        let Some(segment) = self.segments.partition_point(|s| s.bases[index] <= from).checked_sub(1) else {
+            return Located::Gone;
+        };
         let next = self.segments.get(segment + 1).map_or(self.ends[index], |next| next.bases[index]);
         Located::File(self.segments[segment].search(partition, Sought::Offset(from)), next)
     }

@@ -11,8 +11,8 @@ use super::log_file::{Doubt, LogFile, NotCreated};
 use super::producers::Producers;
 use super::section::{Section, SectionFrame};
 use super::segment::{self, SegmentHeader};
-use super::topic::{SegmentView, TopicLog};
-use crate::Offset;
+use super::topic::{Expired, SegmentView, TopicLog};
+use crate::{Offset, Partition};
 
 /// Frames and the places they stand at in the last segment.
 pub(super) type Placed = Vec<(u64, SectionFrame)>;
@@ -32,6 +32,8 @@ pub(super) struct TopicWriter {
     segment_bytes: u64,
     /// Timestamp of the first record this process wrote to the last segment.
     began_ms: Option<i64>,
+    /// Expired records stay because they are not consumed yet.
+    awaiting: bool,
 }
 
 impl TopicWriter {
@@ -44,7 +46,8 @@ impl TopicWriter {
             None => segment_bytes,
         };
         let files = files.clone();
-        Self { log, producers, files, next, file, doubt: None, lazy: Vec::new(), segment_bytes, began_ms: None }
+        let (doubt, lazy, began_ms, awaiting) = (None, Vec::new(), None, false);
+        Self { log, producers, files, next, file, doubt, lazy, segment_bytes, began_ms, awaiting }
     }
 
     /// Next offset of each partition, counting what is written and not yet published.
@@ -105,8 +108,9 @@ impl TopicWriter {
         self.roll_when_full().map(drop)
     }
 
-    /// Removes whole segments that retention lets go; `now_ms` is known if there is a clock.
-    pub fn retain(&mut self, now_ms: Option<i64>) -> Result<(), FileError> {
+    /// Removes whole segments that retention lets go; `now_ms` is known if there is a clock. `consumed`: the offset of each
+    /// partition behind which nothing may go, where others have to have it first.
+    pub fn retain(&mut self, now_ms: Option<i64>, consumed: Option<&[Offset]>) -> Result<(), FileError> {
         let config = &self.log.config;
         if config.compact {
             return Ok(());
@@ -119,8 +123,27 @@ impl TopicWriter {
             self.roll()?;
         }
         let before_ms = age.map(|(now, kept)| now.saturating_sub(kept));
-        let expired = self.log.view().expire(before_ms, self.log.config.retention_bytes);
-        expired.iter().try_for_each(|segment| segment::remove(&self.files, &segment.path))
+        let Expired { segments, awaited } =
+            self.log.view().expire(before_ms, self.log.config.retention_bytes, consumed);
+        self.tell(awaited);
+        segments.iter().try_for_each(|segment| segment::remove(&self.files, &segment.path))
+    }
+
+    /// Says once that expired records stay, and once that they go again.
+    fn tell(&mut self, awaited: Option<Partition>) {
+        let topic = &*self.log.config.topic;
+        match awaited {
+            Some(partition) if !self.awaiting => {
+                tracing::warn!(
+                    topic,
+                    partition,
+                    "expired records stay: a group that must have them has not consumed them"
+                );
+            }
+            None if self.awaiting => tracing::info!(topic, "expired records are consumed and go"),
+            Some(_) | None => {}
+        }
+        self.awaiting = awaited.is_some();
     }
 
     /// Seals the last segment and begins a new one if it is full.
@@ -156,8 +179,9 @@ impl TopicWriter {
         Ok(())
     }
 
-    /// After a failure: cuts the file back to what is durable and writes again what only the journal has.
-    fn repair(&mut self) -> Result<(), FileError> {
+    /// After a failure: cuts the file back to what is durable, so that what a failed append has left does not come back
+    /// where something else is acknowledged, and writes again what only the journal has.
+    pub fn repair(&mut self) -> Result<(), FileError> {
         if let Some(doubt) = &self.doubt {
             doubt.settle()?;
             self.doubt = None;
@@ -165,7 +189,7 @@ impl TopicWriter {
         if !self.file.is_suspect() {
             return Ok(());
         }
-        self.file.cut()?;
+        self.file.cut_durably()?;
         for sections in self.lazy.clone() {
             self.write(sections)?;
         }

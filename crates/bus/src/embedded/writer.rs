@@ -52,6 +52,18 @@ pub(super) struct Writer {
     _lock: DirectoryLock,
 }
 
+/// Tells everybody when the writer ends in a panic: without it nothing is written, and nobody must wait for it.
+struct Watched(Arc<Shared>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.queue.abandon();
+            self.0.broken.send_replace(true);
+        }
+    }
+}
+
 /// Sections a round adds to one topic.
 #[derive(Default)]
 struct Gathered {
@@ -82,6 +94,7 @@ impl Writer {
 
     /// Works until the queue is closed and empty, then leaves everything synced.
     pub fn run(mut self) {
+        let _watched = Watched(self.shared.clone());
         let mut ticked = Instant::now();
         while let Some(queued) = self.shared.clone().queue.take(self.patience()) {
             if !queued.is_empty() {
@@ -231,7 +244,8 @@ impl Writer {
         let mut gathered: BTreeMap<TopicId, Gathered> = BTreeMap::new();
         let (mut entries, mut answers) = (Vec::new(), Vec::new());
         for mut commit in commits {
-            let group = match self.admit(&commit) {
+            let admitted = self.repair(&commit).and_then(|()| self.admit(&commit));
+            let group = match admitted {
                 Ok(group) => group,
                 Err(error) => {
                     drop(commit.answer.send(Err(error)));
@@ -259,6 +273,15 @@ impl Writer {
                 Err(JournalError::Unknown(error)) => Err(CommitError::Unknown(error.to_string())),
             }));
         }
+    }
+
+    /// Mends the topics of a commit: its sections are not to be found behind what a failed append has left.
+    fn repair(&mut self, commit: &Commit) -> Result<(), CommitError> {
+        for part in &commit.topics {
+            let Some(writer) = self.topics.get_mut(&part.topic.id) else { continue };
+            writer.repair().map_err(|error| CommitError::Undone(error.to_string()))?;
+        }
+        Ok(())
     }
 
     /// Checks fences; the group whose partitions must not move until the commit is decided.
@@ -383,7 +406,8 @@ impl Writer {
         let now_ms = self.shared.options.clock.as_ref().map(|clock| i64::try_from(clock.now_ms()).unwrap_or(i64::MAX));
         let Some(writer) = self.topics.get_mut(&id) else { return };
         let log = writer.log.clone();
-        if let Err(error) = writer.retain(now_ms) {
+        let consumed = self.shared.consumed(&log.config);
+        if let Err(error) = writer.retain(now_ms, consumed.as_deref()) {
             tracing::warn!(topic = &*log.config.topic, %error, "expired records stay for now");
         }
         if log.config.compact {

@@ -3,15 +3,18 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use drover_bus::embedded::EmbeddedBus;
 use futures::{FutureExt, StreamExt};
 
-use crate::faulty_disk::{FaultyDisk, Image, lay_out};
+use crate::faulty_disk::{FaultyDisk, Image, Operation, lay_out};
 use crate::ledger::{Ledger, Work, options};
 
 /// Enough for several segments, checkpoints and compactions.
 const ROUNDS: u64 = 12;
+/// Long enough for a transaction that can be written.
+const BRIEFLY: Duration = Duration::from_secs(2);
 /// Runs side by side: most of the time each waits for the next attempt.
 const SIDE_BY_SIDE: usize = 8;
 
@@ -107,4 +110,32 @@ async fn the_disk_may_fail_for_a_while() {
 async fn power_may_fail_at_any_operation() {
     let operations = run(u64::MAX / 2, 0).await;
     each((0..operations).step_by(4), run_until_power_fails).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_transaction_never_stands_where_a_failed_append_may_come_back() {
+    for can_cut in [true, false] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let disk = Arc::new(FaultyDisk::default());
+        let (bus, _) = EmbeddedBus::open(directory.path(), options(Some(disk.clone()))).expect("opens");
+        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        let mut work = Work::begin(bus.clone(), ledger.clone()).await;
+        work.run(1).await;
+        let mut syncs = 0;
+        disk.fail(move |_, operation, _| match operation {
+            Operation::Sync => {
+                syncs += 1;
+                syncs == 1
+            }
+            Operation::Truncate => !can_cut,
+            _ => false,
+        });
+        work.append_in_vain().await;
+        let committed = tokio::time::timeout(BRIEFLY, work.transact(1)).await.is_ok();
+        assert_eq!(committed, can_cut, "nothing is placed behind bytes that cannot be cut off");
+        let told = ledger.lock().expect("is sound").clone();
+        for image in disk.after_power_loss() {
+            check_image(&image, directory.path(), &told).await;
+        }
+    }
 }

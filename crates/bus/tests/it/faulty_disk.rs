@@ -34,6 +34,8 @@ pub type Image = BTreeMap<PathBuf, Vec<u8>>;
 #[derive(Default)]
 struct Inode {
     durable: Vec<u8>,
+    /// What may be there instead after a sync that failed: all it was to write, whatever was cut off since.
+    haunted: Option<Vec<u8>>,
     /// Bytes a failed sync has lost, as long as they are not written again.
     lost: Range<u64>,
 }
@@ -77,7 +79,8 @@ impl FaultyDisk {
         self.state().failures
     }
 
-    /// What a loss of power may leave now: only what is durable, and with names or contents that happened to be written.
+    /// What a loss of power may leave now: only what is durable, and with names or contents that happened to be written, or
+    /// that a failed sync has written nevertheless.
     pub fn after_power_loss(&self) -> Vec<Image> {
         self.state().images()
     }
@@ -122,7 +125,10 @@ impl State {
         let of_names = |names: &BTreeMap<PathBuf, u64>| -> Image {
             names.iter().map(|(path, ino)| (path.clone(), durable(ino))).collect()
         };
-        vec![of_names(&self.durable_names), of_names(&self.names), with_contents]
+        let haunted = |ino: &u64| self.inodes.get(ino).and_then(|inode| inode.haunted.clone());
+        let with_ghosts = |(path, ino): (&PathBuf, &u64)| (path.clone(), haunted(ino).unwrap_or_else(|| durable(ino)));
+        let with_ghosts = self.durable_names.iter().map(with_ghosts).collect();
+        vec![of_names(&self.durable_names), of_names(&self.names), with_contents, with_ghosts]
     }
 
     fn inode(&mut self, file: &File) -> io::Result<&mut Inode> {
@@ -170,11 +176,14 @@ impl Disk for FaultyDisk {
                 let inode = state.inode(file)?;
                 content[inode.lost.start as usize..inode.lost.end as usize].fill(0);
                 inode.durable = content;
+                inode.haunted = None;
                 Ok(())
             }
             Err(error) => {
                 let mut state = self.state();
+                let content = content(file)?;
                 let inode = state.inode(file)?;
+                inode.haunted = Some(content);
                 inode.lost = (inode.durable.len() as u64).min(length)..length;
                 Err(error)
             }

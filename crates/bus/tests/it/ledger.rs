@@ -16,6 +16,9 @@ use crate::faulty_disk::FaultyDisk;
 /// Longest wait for writing to work again.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Key of what is appended to the topic of the transactions without one.
+const BESIDE: &str = "beside";
+
 /// Small files, so that a short workload rolls, trims and compacts.
 pub fn options(disk: Option<Arc<FaultyDisk>>) -> EmbeddedOptions {
     let options = EmbeddedOptions {
@@ -35,6 +38,8 @@ pub fn options(disk: Option<Arc<FaultyDisk>>) -> EmbeddedOptions {
 pub struct Ledger {
     /// Values of `in` by offset.
     acknowledged: BTreeMap<u64, String>,
+    /// Values appended to `out` beside the transactions, by offset.
+    beside: BTreeMap<u64, String>,
     /// Newest acknowledged offset and value of each key of `state`.
     states: BTreeMap<String, (u64, String)>,
     committed: Vec<u64>,
@@ -103,6 +108,7 @@ impl Work {
         for round in 0..rounds {
             self.append("in", "k", round).await;
             self.append("state", &format!("key{}", round % 2), round).await;
+            self.append("out", BESIDE, round).await;
             self.transact(round + 1).await;
         }
     }
@@ -121,12 +127,20 @@ impl Work {
         let mut ledger = self.ledger.lock().expect("is sound");
         match topic {
             "in" => drop(ledger.acknowledged.insert(offset, value)),
+            "out" => drop(ledger.beside.insert(offset, value)),
             _ => drop(ledger.states.insert(key.to_owned(), (offset, value))),
         }
     }
 
+    /// An append to the topic of the transactions that the disk refuses.
+    pub async fn append_in_vain(&self) {
+        let outgoing = Outgoing { topic: "out".into(), partition: Some(0), record: record(BESIDE, "in vain") };
+        let receipt = self.bus.append(vec![outgoing]).await.expect("is taken");
+        receipt.await.expect_err("the disk refuses it");
+    }
+
     /// Writes the number of the transaction and `next` to both partitions of `out` and commits the offset `next`.
-    async fn transact(&mut self, next: u64) {
+    pub async fn transact(&mut self, next: u64) {
         let membership = self.consumer.membership();
         until_it_works(async || {
             self.transactions += 1;
@@ -171,7 +185,8 @@ async fn transactions(bus: &EmbeddedBus, partition: u32) -> Vec<(u64, u64)> {
         let mut next = || numbers.next().expect("a word").expect("a number");
         (next(), next())
     };
-    values(bus, at("out", partition)).await.iter().map(parse).collect()
+    let all = values(bus, at("out", partition)).await;
+    all.iter().filter(|(_, key, _)| key != BESIDE).map(parse).collect()
 }
 
 impl Ledger {
@@ -182,13 +197,15 @@ impl Ledger {
         if self.acknowledged.is_empty() && topics.len() < 3 {
             return;
         }
-        let inputs = values(bus, at("in", 0)).await;
-        let by_offset: BTreeMap<u64, &String> = inputs.iter().map(|(offset, _, value)| (*offset, value)).collect();
-        for (offset, value) in &self.acknowledged {
-            assert_eq!(by_offset.get(offset), Some(&value), "acknowledged at {offset}");
+        for (topic, acknowledged) in [("in", &self.acknowledged), ("out", &self.beside)] {
+            let kept = values(bus, at(topic, 0)).await;
+            let by_offset: BTreeMap<u64, &String> = kept.iter().map(|(offset, _, value)| (*offset, value)).collect();
+            for (offset, value) in acknowledged {
+                assert_eq!(by_offset.get(offset), Some(&value), "acknowledged at {offset} of {topic}");
+            }
+            let distinct: BTreeSet<_> = by_offset.values().collect();
+            assert_eq!(distinct.len(), by_offset.len(), "everything is in {topic} once at most");
         }
-        let distinct: BTreeSet<_> = by_offset.values().collect();
-        assert_eq!(distinct.len(), by_offset.len(), "every append is there once at most");
         let states = values(bus, at("state", 0)).await;
         for (key, (offset, value)) in &self.states {
             let newest = states.iter().filter(|(_, k, _)| k == key).max().expect("an acknowledged key stays");

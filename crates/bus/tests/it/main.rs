@@ -9,6 +9,7 @@ mod keeping;
 mod ledger;
 mod look;
 mod repair;
+mod retained;
 
 use std::sync::Arc;
 

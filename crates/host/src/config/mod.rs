@@ -4,6 +4,7 @@
 
 mod cassandra;
 mod error;
+mod jwt;
 mod kafka;
 mod network;
 mod shared;
@@ -22,6 +23,7 @@ use crate::ServiceConfig;
 
 pub use cassandra::{CassandraConfig, CassandraTls};
 pub use error::ConfigError;
+pub use jwt::{JwtIssuer, JwtKeys};
 pub use kafka::KafkaConfig;
 pub use network::NetworkConfig;
 pub use shared::{

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use super::network::NetworkConfig;
-use super::{CassandraConfig, ConfigError, KafkaConfig, Layers, UnknownKeys};
+use super::{CassandraConfig, ConfigError, JwtIssuer, KafkaConfig, Layers, UnknownKeys};
 use crate::{ByteSize, Duration};
 
 /// The key of the administrator's token itself.
@@ -97,6 +97,7 @@ impl Shared {
             self.bus.kafka.check()?;
         }
         self.cassandra.check()?;
+        JwtIssuer::check_all(&self.security.jwt).map_err(|reason| ("security.jwt", reason))?;
         if !(0.0..=1.0).contains(&self.otlp.sample_ratio) {
             return Err(("otlp.sample_ratio", format!("is {}, allowed are 0.0 to 1.0", self.otlp.sample_ratio)));
         }
@@ -230,6 +231,8 @@ pub struct SecurityConfig {
     pub admin_token_file: Option<PathBuf>,
     /// The token itself, from a file of configuration or `DROVER_SECURITY__ADMIN_TOKEN`; goes before the file.
     pub admin_token: Option<Secret>,
+    /// Who may vouch for devices by JSON Web Tokens, which they show as password; at most 64.
+    pub jwt: Vec<JwtIssuer>,
 }
 
 impl SecurityConfig {

@@ -99,7 +99,10 @@ impl Layers {
     }
 
     fn unknown<'a>(&self, path: &str, key: &str, known: impl Iterator<Item = &'a str>) -> UnknownKey {
-        let nearest = known.min_by_key(|candidate| strsim::damerau_levenshtein(key, candidate)).map(str::to_owned);
+        let distance = |candidate: &&str| strsim::damerau_levenshtein(key, candidate);
+        // Half of the letters right: anything less is no slip of the fingers.
+        let nearest = known.min_by_key(distance).filter(|nearest| distance(nearest) * 2 <= key.chars().count());
+        let nearest = nearest.map(str::to_owned);
         UnknownKey { origin: self.origin(path), key: path.to_owned(), nearest }
     }
 }

@@ -90,7 +90,7 @@ async fn every_call_carries_its_deadline_and_none_outlives_it() {
 async fn nobody_there_is_unavailable_with_the_address_and_is_found_when_it_comes() {
     let address = nobody();
     let network = network(&[address], DEADLINE);
-    let (client, probe) = (network.client("thing"), dependency::service(network.client("thing")));
+    let (client, probe) = (network.client("thing"), dependency::service("thing", network.client("thing")));
     let refused = call(&client, GET).await.expect_err("nobody listens");
     assert_eq!(refused.code(), Code::Unavailable);
     assert!(refused.message().starts_with(&format!("thing at http://{address}/: ")), "{refused}");

@@ -35,7 +35,8 @@ fn errors_name_the_place_and_what_was_expected() {
         ("SELECT get(a) AS t FROM 'x'", "line 1, column 8: function get takes 2 to 2 arguments, found 1"),
         ("SELECT 1e9999 AS t FROM 'x'", "line 1, column 8: number 1e9999 is out of range"),
         ("SELECT a FROM 'x/#/y'", "line 1, column 15: FROM \"x/#/y\": wildcard '#' is not the last level"),
-        ("SELECT a FROM ''", "line 1, column 15: FROM \"\": topic is empty"),
+        ("SELECT a FROM '', 'x'", "line 1, column 15: FROM '' stands alone: it means messages by Basic Ingest only"),
+        ("SELECT a FROM 'x', ''", "line 1, column 20: FROM \"\": topic is empty"),
         ("SELECT a FROM '$share/g/x'", "line 1, column 15: FROM \"$share/g/x\": a rule cannot share a subscription"),
         ("SELECT a FROM 'x' WHERE 'x' 'y'", "line 1, column 29: expected the end, found \"y\""),
     ] {

@@ -1,6 +1,8 @@
 //! The rule language through its public interface.
 
+mod bad_input;
 mod cases;
+mod conformance;
 mod errors;
 mod laws;
 mod templates;

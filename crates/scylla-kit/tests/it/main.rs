@@ -4,3 +4,5 @@ mod faults;
 mod opening;
 mod requests;
 mod stage;
+#[cfg(feature = "cassandra-tls")]
+mod tls;

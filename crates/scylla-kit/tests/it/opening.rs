@@ -98,7 +98,9 @@ async fn a_datacenter_that_is_not_there_is_named_with_those_that_are() {
 
 #[tokio::test]
 async fn wrong_passwords_are_one_clear_line_and_right_ones_work() {
-    let Some(server) = Server::start(cassandra::Options { passwords: true }) else { return };
+    let Some(server) = Server::start(cassandra::Options { passwords: true, ..cassandra::Options::default() }) else {
+        return;
+    };
     let anonymous = options(&server.address());
     let credentials = |password: &str| Some(Credentials { username: "cassandra".into(), password: password.into() });
 

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Subcommand;
 use drover_gateway::declared::Kind;
+use drover_types::DEFAULT_TENANT;
+use serde_json::Value;
 
 use super::connection::Connection;
 use super::manifest;
-use super::output::Column;
+use super::output::{Column, plain};
 
 /// What can be done with declared objects.
 #[derive(Debug, Subcommand)]
@@ -50,15 +52,38 @@ fn apply<S: Kind>(files: &[PathBuf], to: &Connection, out: &mut dyn Write) -> an
     for file in files {
         objects.extend(manifest::read::<S>(file)?.into_iter().map(|object| (file, object)));
     }
-    let client = to.open()?;
     for (file, object) in objects {
+        let client = of_namespace(to, object.metadata.namespace.as_deref()).open()?;
         let name = object.metadata.name.clone();
         let kept = client
             .put(&[S::COLLECTION, &name], &serde_json::to_value(&object)?)
             .with_context(|| format!("{}: {} {name}", file.display(), noun::<S>()))?;
-        to.output.object(out, &kept, |out| writeln!(out, "{} {name} is applied", noun::<S>()))?;
+        let (done, refused) = outcome(&kept);
+        to.output.object(out, &kept, |out| writeln!(out, "{} {name} is {done}", noun::<S>()))?;
+        anyhow::ensure!(!refused, "{}: {} {name} is not in force", file.display(), noun::<S>());
     }
     Ok(())
+}
+
+/// What became of an applied object, by its conditions; whether it was refused by who is to work by it.
+fn outcome(kept: &Value) -> (String, bool) {
+    let conditions = kept.pointer("/status/conditions").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let text = |condition: &Value, name: &str| plain(condition[name].as_str().unwrap_or_default());
+    match conditions.iter().find(|condition| condition["status"] != "True") {
+        None => ("applied".to_owned(), false),
+        Some(condition) => {
+            let why = format!("kept; {}: {}", text(condition, "reason"), text(condition, "message"));
+            (why, condition["status"] == "False")
+        }
+    }
+}
+
+/// The namespace of a document is its tenant, unless `-n` names one: then they have to agree.
+fn of_namespace(to: &Connection, namespace: Option<&str>) -> Connection {
+    match namespace {
+        Some(namespace) if to.tenant == DEFAULT_TENANT => Connection { tenant: namespace.to_owned(), ..to.clone() },
+        Some(_) | None => to.clone(),
+    }
 }
 
 fn noun<S: Kind>() -> String {

@@ -26,9 +26,7 @@ pub enum ClientError {
     Token { file: PathBuf, reason: io::Error },
     #[error("no platform answers at {server}: {reason}; start one with `drover up`, or name another with --server")]
     Unreachable { server: String, reason: String },
-    #[error(
-        "{server} refuses the admin token: {message}; is it the token of this platform? (--token-file, DROVER_TOKEN)"
-    )]
+    #[error("{server} refuses the token: {message}; is it one of this platform? (--token-file, DROVER_TOKEN)")]
     Unauthenticated { server: String, message: String },
     #[error("{}", told(.0))]
     Refused(ApiError),
@@ -92,12 +90,17 @@ impl Client {
 
     /// Makes something new in a collection.
     pub fn post(&self, path: &[&str], body: &Value) -> Result<Value, ClientError> {
-        self.answer("POST", self.url(path, &[]), Some(body))
+        self.answer("POST", self.url(path, &[]), Some(body.to_string()))
+    }
+
+    /// Changes an object by JSON that is sent as it stands.
+    pub fn patch(&self, path: &[&str], json: String) -> Result<Value, ClientError> {
+        self.answer("PATCH", self.url(path, &[]), Some(json))
     }
 
     /// Makes or replaces an object.
     pub fn put(&self, path: &[&str], body: &Value) -> Result<Value, ClientError> {
-        self.answer("PUT", self.url(path, &[]), Some(body))
+        self.answer("PUT", self.url(path, &[]), Some(body.to_string()))
     }
 
     /// Deletes an object; `null` if the answer has nothing to say.
@@ -127,7 +130,7 @@ impl Client {
         url
     }
 
-    fn answer(&self, method: &str, url: String, body: Option<&Value>) -> Result<Value, ClientError> {
+    fn answer(&self, method: &str, url: String, body: Option<String>) -> Result<Value, ClientError> {
         self.read(self.send(method, url, body, Some(ANSWER_TIMEOUT))?)
     }
 
@@ -135,18 +138,17 @@ impl Client {
         &self,
         method: &str,
         url: String,
-        body: Option<&Value>,
+        body: Option<String>,
         timeout: Option<Duration>,
     ) -> Result<ureq::http::Response<ureq::Body>, ClientError> {
         let unreachable =
             |error: ureq::Error| ClientError::Unreachable { server: self.server.clone(), reason: error.to_string() };
-        let text = body.map_or(String::new(), Value::to_string);
         let request = ureq::http::Request::builder()
             .method(method)
             .uri(url)
             .header("authorization", format!("Bearer {}", self.token))
             .header("content-type", "application/json")
-            .body(text)
+            .body(body.unwrap_or_default())
             .map_err(|error| unreachable(error.into()))?;
         let request = self.agent.configure_request(request).timeout_global(timeout).build();
         self.agent.run(request).map_err(unreachable)

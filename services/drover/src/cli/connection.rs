@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use drover_types::DEFAULT_TENANT;
 
 use super::client::{Client, ClientError};
 use super::output::Format;
 
-/// The environment variable with the administrator's token itself.
+/// The environment variable with the token itself.
 const TOKEN_VARIABLE: &str = "DROVER_TOKEN";
 
 /// Where the platform is, and in which file the token.
@@ -24,12 +25,12 @@ pub struct Connection {
     /// Address of the platform
     #[arg(long, global = true, env = SERVER_VARIABLE, default_value = DEFAULT_SERVER, value_name = "URL")]
     pub server: String,
-    /// File with the administrator's token; DROVER_TOKEN, the token itself, goes first
+    /// File with the administrator's or an API token; DROVER_TOKEN, the token itself, goes first
     #[arg(long, global = true, env = TOKEN_FILE_VARIABLE, default_value = DEFAULT_TOKEN_FILE, value_name = "FILE")]
     pub token_file: PathBuf,
-    /// The tenant
-    #[arg(short = 'n', long, global = true, default_value = drover_types::DEFAULT_TENANT)]
-    pub tenant: String,
+    /// The tenant; without it that of the API token, or `default`
+    #[arg(short = 'n', long, global = true)]
+    pub tenant: Option<String>,
     /// How to print
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub output: Format,
@@ -43,6 +44,31 @@ impl Connection {
             Err(_) => std::fs::read_to_string(&self.token_file)
                 .map_err(|reason| ClientError::Token { file: self.token_file.clone(), reason })?,
         };
-        Client::new(&self.server, token.trim(), &self.tenant)
+        let token = token.trim();
+        Client::new(&self.server, token, self.tenant.as_deref().unwrap_or_else(|| tenant_of(token)))
+    }
+}
+
+/// The tenant that a token is good for: an API token, `drt_TENANT.NAME.SECRET`, names it; the administrator's does not.
+fn tenant_of(token: &str) -> &str {
+    let named = token.strip_prefix("drt_").and_then(|text| text.split_once('.'));
+    named.map_or(DEFAULT_TENANT, |(tenant, _)| tenant)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_api_token_names_its_tenant() {
+        let cases = [
+            ("drt_home.ci.s3cret", "home"),
+            ("drt_home.a.b.s3cret", "home"),
+            ("0123abcd.x", "default"),
+            ("", "default"),
+        ];
+        for (token, tenant) in cases {
+            assert_eq!(tenant_of(token), tenant, "{token}");
+        }
     }
 }

@@ -14,13 +14,19 @@ mod output;
 mod policy;
 mod rule;
 mod rule_eval;
+mod rule_test;
+pub mod shadow;
 mod snippet;
 mod sse;
+mod stdin;
 mod tail;
+mod token;
 
 use std::io::{self, Write};
 
 use clap::Subcommand;
+
+pub use output::Format;
 
 /// Commands of the client.
 #[derive(Debug, Subcommand)]
@@ -33,6 +39,8 @@ pub enum ClientCommand {
     Policy(policy::Policy),
     /// Rules: SQL over messages and what happens with its rows
     Rule(rule::Rule),
+    /// API tokens: who may use the REST interface, the console and these commands
+    Token(token::Token),
     /// Shows messages as they come
     Tail(tail::Tail),
     /// Opens the console by a one-time link
@@ -42,22 +50,27 @@ pub enum ClientCommand {
 }
 
 impl ClientCommand {
-    /// Does what was asked; a [`clap::Error`] means wrong usage. A reader of our output that goes away ends us well.
+    /// Does what was asked; a [`clap::Error`] means wrong usage.
     pub fn run(self) -> anyhow::Result<()> {
-        let mut out = io::stdout();
-        let done = match self {
-            Self::Device(device) => device.run(&mut out),
-            Self::Credential(credential) => credential.run(&mut out),
-            Self::Policy(policy) => policy.run(&mut out),
-            Self::Rule(rule) => rule.run(&mut out),
+        printing(|out| match self {
+            Self::Device(device) => device.run(out),
+            Self::Credential(credential) => credential.run(out),
+            Self::Policy(policy) => policy.run(out),
+            Self::Rule(rule) => rule.run(out),
+            Self::Token(token) => token.run(out),
             Self::Tail(tail) => tail.run(),
-            Self::Open(open) => open.run(&mut out),
-            Self::Demo(demo) => demo.run(&mut out),
-        };
-        match done.and_then(|()| Ok(out.flush()?)) {
-            Err(error) if is_broken_pipe(&error) => Ok(()),
-            other => other,
-        }
+            Self::Open(open) => open.run(out),
+            Self::Demo(demo) => demo.run(out),
+        })
+    }
+}
+
+/// Runs what prints. A reader of our output that goes away ends us well.
+pub fn printing(print: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let mut out = io::stdout();
+    match print(&mut out).and_then(|()| Ok(out.flush()?)) {
+        Err(error) if is_broken_pipe(&error) => Ok(()),
+        other => other,
     }
 }
 

@@ -43,7 +43,7 @@ impl Format {
 }
 
 /// Left-aligned columns, two spaces apart; what is absent is `-`.
-fn table(items: &[Value], columns: &[Column]) -> String {
+pub fn table(items: &[Value], columns: &[Column]) -> String {
     let headings = columns.iter().map(|(heading, _)| (*heading).to_owned()).collect();
     let row = |item: &Value| columns.iter().map(|(_, pointer)| cell(item.pointer(pointer))).collect();
     let rows: Vec<Vec<String>> = std::iter::once(headings).chain(items.iter().map(row)).collect();

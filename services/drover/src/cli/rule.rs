@@ -9,13 +9,15 @@ use super::apply::ObjectCommand;
 use super::connection::Connection;
 use super::output::Column;
 use super::rule_eval;
+use super::rule_test::RuleTest;
 
-const COLUMNS: [Column; 6] = [
+const COLUMNS: [Column; 7] = [
     ("NAME", "/metadata/name"),
     ("MATCHED", "/status/matched"),
     ("FAILED", "/status/failed"),
     ("LAG", "/status/lag"),
     ("CONDITION", "/status/conditions/0/reason"),
+    ("MESSAGE", "/status/conditions/0/message"),
     ("LAST ERROR", "/status/lastError/message"),
 ];
 
@@ -32,9 +34,11 @@ pub struct Rule {
 enum RuleCommand {
     #[command(flatten)]
     Object(ObjectCommand),
+    /// Shows what rules of a file would do with one message, and why they would not; needs no platform
+    Test(RuleTest),
     /// Evaluates SQL over messages without a platform: a JSON line in, a JSON line out
     Eval {
-        /// Reads lines `{"sql", "topic", "payload" | "raw_b64", "ctx": {"clientId", "timestamp"}}`
+        /// Reads lines `{"sql", "topic", "payload" | "raw_b64", "ctx": {"clientId", "timestamp", "shadows", "mqtt5", "userProperties"}}`
         #[arg(long, required = true)]
         stdin: bool,
     },
@@ -44,6 +48,7 @@ impl Rule {
     pub fn run(self, out: &mut dyn Write) -> anyhow::Result<()> {
         match self.command {
             RuleCommand::Object(command) => command.run::<RuleSpec>(&self.connection, &COLUMNS, out),
+            RuleCommand::Test(test) => test.run(self.connection.output, out),
             RuleCommand::Eval { stdin: _ } => rule_eval::lines(&mut io::stdin().lock(), out),
         }
     }

@@ -4,87 +4,31 @@
 
 use std::io::{BufRead, Write};
 
-use base64::Engine;
-use drover_rule_sql::{Message, Outcome, Rule};
-use drover_types::matches;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use drover_host::{SystemClock, SystemRandom};
+use drover_rule_sql::line::{Defaults, Lines};
+use drover_types::{Clock, Random};
 
-/// One question.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Question {
-    sql: String,
-    topic: String,
-    /// Text as it is; any other JSON value as its text.
-    payload: Option<Value>,
-    /// The payload's bytes in base64, instead of `payload`.
-    raw_b64: Option<String>,
-    #[serde(default)]
-    ctx: Context,
-}
+use super::stdin;
 
-/// What surrounds the message.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct Context {
-    client_id: Option<String>,
-    /// What `timestamp()` says, milliseconds since the Unix epoch.
-    timestamp: u64,
-}
-
-/// Answers line by line: `{"out": …}`, `{"no": true}` or `{"error": "…"}`.
+/// Answers line by line: `{"out": …}`, `{"no": true}` or `{"error": "…"}`, each at once.
 pub fn lines(questions: &mut dyn BufRead, out: &mut dyn Write) -> anyhow::Result<()> {
-    for line in questions.lines() {
-        let line = line?;
-        if !line.trim().is_empty() {
-            let answer = answer(&line).unwrap_or_else(|error| json!({"error": error}));
-            writeln!(out, "{answer}")?;
-        }
-    }
-    Ok(())
-}
-
-fn answer(line: &str) -> Result<Value, String> {
-    let question: Question = serde_json::from_str(line).map_err(|error| format!("question: {error}"))?;
-    let payload = payload(&question)?;
-    let rule = Rule::compile(&question.sql).map_err(|error| error.to_string())?;
-    if !matches(rule.filter().as_str(), &question.topic) {
-        return Ok(json!({"no": true}));
-    }
-    let client_id = question.ctx.client_id.as_deref();
-    let message = Message::new(&question.topic, client_id, question.ctx.timestamp, &payload);
-    match rule.evaluate(&message) {
-        Outcome::Row(row) => Ok(json!({"out": shown(&row.to_bytes())})),
-        Outcome::NoMatch => Ok(json!({"no": true})),
-        Outcome::Error(error) => Err(error.to_string()),
-    }
-}
-
-fn payload(question: &Question) -> Result<Vec<u8>, String> {
-    match (&question.payload, &question.raw_b64) {
-        (Some(Value::String(text)), None) => Ok(text.clone().into_bytes()),
-        (Some(json), None) => Ok(json.to_string().into_bytes()),
-        (None, Some(text)) => {
-            base64::engine::general_purpose::STANDARD.decode(text).map_err(|error| format!("raw_b64: {error}"))
-        }
-        (Some(_), Some(_)) | (None, None) => Err("question has exactly one of payload and raw_b64".to_owned()),
-    }
-}
-
-/// The row as the JSON it is; a payload passed on that is no JSON as text.
-fn shown(row: &[u8]) -> Value {
-    serde_json::from_slice(row).unwrap_or_else(|_| String::from_utf8_lossy(row).into())
+    let mut lines = Lines::default();
+    stdin::answers(questions, out, |line| {
+        let mut id = [0; 16];
+        SystemRandom.fill(&mut id);
+        lines.answer(line, Defaults { timestamp_ms: SystemClock.now_ms(), id })
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
 
-    fn answered(question: Value) -> Value {
+    fn answered(question: Value) -> String {
         let mut out = Vec::new();
         lines(&mut format!("{question}\n\n").as_bytes(), &mut out).expect("answers");
-        serde_json::from_slice(&out).expect("one JSON line")
+        String::from_utf8(out).expect("text").trim_end().to_owned()
     }
 
     #[test]
@@ -93,12 +37,31 @@ mod tests {
         let ctx = json!({"clientId": "me", "timestamp": 5});
         let ask =
             |payload: Value, topic: &str| answered(json!({"sql": sql, "topic": topic, "payload": payload, "ctx": ctx}));
-        assert_eq!(ask(json!({"t": 4}), "a/b"), json!({"out": {"t": 4, "d": "b", "c": "me", "at": 5}}));
-        assert_eq!(ask(json!("{\"t\": 4}"), "a/b")["out"]["t"], 4);
-        assert_eq!(ask(json!({"t": 3}), "a/b"), json!({"no": true}));
-        assert_eq!(ask(json!({"t": 4}), "b"), json!({"no": true}));
+        assert_eq!(ask(json!({"t": 4}), "a/b"), r#"{"out":{"t":4,"d":"b","c":"me","at":5}}"#);
+        assert_eq!(ask(json!("{\"t\": 4}"), "a/b"), r#"{"out":{"t":4,"d":"b","c":"me","at":5}}"#);
+        assert_eq!(ask(json!({"t": 3}), "a/b"), r#"{"no":true}"#);
+        assert_eq!(ask(json!({"t": 4}), "b"), r#"{"no":true}"#);
         let raw = json!({"sql": "SELECT * FROM 'a'", "topic": "a", "raw_b64": "eyJ4IjoxfQ=="});
-        assert_eq!(answered(raw), json!({"out": {"x": 1}}));
+        assert_eq!(answered(raw), r#"{"out":{"x":1}}"#);
+    }
+
+    #[test]
+    fn numbers_keep_their_digits_and_rows_their_order() {
+        let payload = r#"{"z": 9007199254740993, "a": 0.1000000000000000000000001, "m": 1e300}"#;
+        let line = format!(r#"{{"sql": "SELECT *, z + 1 AS y FROM 'a'", "topic": "a", "payload": {payload}}}"#);
+        let mut out = Vec::new();
+        lines(&mut line.as_bytes(), &mut out).expect("answers");
+        let expected =
+            r#"{"out":{"z":9007199254740993,"a":0.1000000000000000000000001,"m":1E300,"y":9007199254740994}}"#;
+        assert_eq!(String::from_utf8_lossy(&out).trim_end(), expected);
+    }
+
+    #[test]
+    fn a_row_that_is_no_json_comes_back_as_it_came() {
+        let text = json!({"sql": "SELECT * FROM 'a'", "topic": "a", "payload": "plain"});
+        assert_eq!(answered(text), r#"{"out":"plain"}"#);
+        let raw = json!({"sql": "SELECT * FROM 'a'", "topic": "a", "raw_b64": "/wD+"});
+        assert_eq!(answered(raw), r#"{"out":"/wD+"}"#);
     }
 
     #[test]
@@ -106,8 +69,10 @@ mod tests {
         let mut out = Vec::new();
         let good = r#"{"sql": "SELECT * FROM 'a'", "topic": "a", "payload": {"x": 1}}"#;
         let bad = r#"{"sql": "SELECT FROM", "topic": "a", "payload": "{}"}"#;
-        lines(&mut format!("nonsense\n{bad}\n{{\"sql\": \"\", \"topic\": \"a\"}}\n{good}\n").as_bytes(), &mut out)
-            .expect("answers");
+        let mut questions = format!("nonsense\n{bad}\n{{\"sql\": \"\", \"topic\": \"a\"}}\n").into_bytes();
+        questions.extend(b"\xff\xfe\n");
+        questions.extend(good.as_bytes());
+        lines(&mut questions.as_slice(), &mut out).expect("answers");
         let answers: Vec<Value> = out
             .split(|b| *b == b'\n')
             .filter(|l| !l.is_empty())
@@ -116,6 +81,7 @@ mod tests {
         assert!(answers[0]["error"].as_str().is_some_and(|e| e.starts_with("question: ")), "{}", answers[0]);
         assert!(answers[1]["error"].as_str().is_some_and(|e| e.contains("line 1")), "{}", answers[1]);
         assert!(answers[2]["error"].as_str().is_some_and(|e| e.contains("exactly one of")), "{}", answers[2]);
-        assert_eq!(answers[3], json!({"out": {"x": 1}}));
+        assert!(answers[3]["error"].as_str().is_some_and(|e| e.contains("UTF-8")), "{}", answers[3]);
+        assert_eq!(answers[4], json!({"out": {"x": 1}}));
     }
 }

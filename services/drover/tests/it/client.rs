@@ -3,57 +3,13 @@
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::process::{Up, drover, refused};
-
-/// A platform on a directory of its own, and commands that talk to it.
-struct Platform {
-    up: Up,
-    data: tempfile::TempDir,
-}
-
-impl Platform {
-    fn start() -> Self {
-        let data = tempfile::tempdir().expect("a directory");
-        Self { up: Up::on(data.path()), data }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = drover(arguments);
-        command.env("DROVER_SERVER", format!("http://127.0.0.1:{}", 8080 + self.up.offset));
-        command.arg("--token-file").arg(self.data.path().join("admin.token"));
-        command
-    }
-
-    /// What a command that works prints.
-    fn says(&self, arguments: &[&str]) -> String {
-        let output = self.command(arguments).output().expect("the executable runs");
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("text")
-    }
-
-    fn json(&self, arguments: &[&str]) -> Value {
-        serde_json::from_str(&self.says(&[arguments, &["-o", "json"]].concat())).expect("JSON")
-    }
-
-    /// The one line of a command that fails.
-    fn refuses(&self, arguments: &[&str]) -> String {
-        let said = refused(&mut self.command(arguments), 1);
-        assert_eq!(said.lines().count(), 1, "{said}");
-        said.trim_end().to_owned()
-    }
-
-    /// Writes a file beside the data.
-    fn file(&self, name: &str, text: &str) -> String {
-        let file = self.data.path().join(name);
-        std::fs::write(&file, text).expect("written");
-        file.display().to_string()
-    }
-}
+use crate::platform::Platform;
+use crate::process::{drover, refused};
 
 #[test]
 fn a_device_is_made_listed_and_deleted() {
@@ -166,7 +122,7 @@ fn a_platform_that_cannot_be_asked_is_one_line_that_says_what_to_do() {
     let nobody = refused(&mut platform.command(&["device", "list", "--server", "http://127.0.0.1:9"]), 1);
     assert!(nobody.starts_with("drover: no platform answers at http://127.0.0.1:9: "), "{nobody}");
     let wrong = refused(platform.command(&["device", "list"]).env("DROVER_TOKEN", "wrong"), 1);
-    assert!(wrong.contains("refuses the admin token"), "{wrong}");
+    assert!(wrong.contains("refuses the token"), "{wrong}");
     let missing = refused(&mut drover(&["device", "list", "--token-file", "/nowhere/admin.token"]), 1);
     assert!(missing.starts_with("drover: cannot read the admin token /nowhere/admin.token: No such file"), "{missing}");
     let tenant = platform.refuses(&["device", "list", "-n", "A B"]);

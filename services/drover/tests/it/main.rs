@@ -2,7 +2,10 @@
 
 mod client;
 mod cluster;
+mod platform;
 mod process;
 mod refusals;
+mod shadow;
+mod token;
 mod tools;
 mod up;

@@ -76,7 +76,7 @@ fn a_wrong_value_is_named_with_its_layer_and_what_is_allowed() {
             "--set: kafka.listen: 0.0.0.0:9092 is not a loopback address; the listener has no authentication, so only 127.0.0.1 and ::1 are allowed",
         ),
     ] {
-        assert_eq!(one_line(&refused(&mut checked(&["--set", setting]), 1)), format!("drover: {expected}"));
+        assert_eq!(one_line(&refused(&mut checked(&["--set", *setting]), 1)), format!("drover: {expected}"));
     }
     let missing = refused(&mut checked(&["--config", "/nonexistent/drover.toml"]), 1);
     assert!(
@@ -164,6 +164,26 @@ fn a_single_service_never_makes_what_it_shares_with_others() {
 }
 
 #[test]
+fn several_ingress_processes_have_to_agree_on_whose_a_session_is() {
+    let checked = |settings: &[&str]| {
+        let settings = settings.iter().flat_map(|setting| ["--set", *setting]);
+        let registry = ["--set", "network.registry=http://127.0.0.1:7071"];
+        drover(&["ingress", "--check-config"].into_iter().chain(registry).chain(settings).collect::<Vec<_>>())
+    };
+    let said = refused(&mut checked(&[]), 1);
+    assert!(one_line(&said).contains("network.ingress: says where all ingress nodes are"), "{said}");
+    let one = r#"network.ingress=["http://127.0.0.1:7075"]"#;
+    let two = r#"network.ingress=["http://127.0.0.1:7075", "http://127.0.0.1:7175"]"#;
+    let said = refused(&mut checked(&[two]), 1);
+    let expected =
+        "ingress.owners.kind: embedded is for one ingress node, network.ingress names 2: set \"cassandra\", or";
+    assert!(one_line(&said).contains(expected), "{said}");
+    for settings in [vec![one], vec![two, "ingress.owners.kind=cassandra"], vec![two, "ingress.owners.kind=clock"]] {
+        assert!(checked(&settings).output().expect("runs").status.success(), "{settings:?}");
+    }
+}
+
+#[test]
 fn all_ports_in_use_are_listed_at_once_with_what_moves_them() {
     let offset = free_offset();
     let _held = [7071, 9092].map(|port| TcpListener::bind(("127.0.0.1", port + offset)).expect("was free"));
@@ -229,12 +249,32 @@ fn a_full_disk_at_the_start_is_named() {
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]);
     let command = command.arg(directory.path()).args([env!("CARGO_BIN_EXE_drover"), &offset]);
-    let Ok(output) = command.output() else { return eprintln!("left out: there is no `unshare` here") };
+    let Ok(output) = command.output() else {
+        return println!("NOT RUN: a full disk at the start: there is no `unshare` here");
+    };
     let said = String::from_utf8(output.stderr).expect("text");
     if output.status.code() == Some(77) || said.starts_with("unshare:") {
-        return eprintln!("left out: mounting is not allowed here: {said}");
+        return println!("NOT RUN: a full disk at the start: mounting is not allowed here: {}", said.trim());
     }
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(one_line(&said).contains("No space left on device"), "{said}");
     assert!(said.contains(&directory.path().display().to_string()), "{said}");
+}
+
+#[test]
+fn a_log_of_one_process_knows_whether_somebody_serves_shadows() {
+    let shown = |arguments: &[&str]| {
+        let output = run(&[&["up", "--print-config"], arguments].concat());
+        let text = String::from_utf8(output.stdout).expect("text");
+        text.lines().find_map(|line| line.strip_prefix("shadows = ").map(str::to_owned)).expect("it is shown")
+    };
+    assert_eq!(shown(&[]), "true");
+    assert_eq!(
+        (shown(&["--disable", "shadow"]), shown(&["--only", "ingress,registry"])),
+        ("false".into(), "false".into())
+    );
+    let shared = ["--disable", "shadow", "--set", "bus.kind=kafka"];
+    assert_eq!(shown(&shared), "true", "another process may serve them");
+    let said = ["--disable", "shadow", "--set", "ingress.shadows=true"];
+    assert_eq!(shown(&said), "true", "what is configured counts");
 }

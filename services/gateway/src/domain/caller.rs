@@ -13,15 +13,17 @@ use utoipa::ToSchema;
 pub enum Role {
     /// Read.
     Viewer,
-    /// Read and change.
+    /// Read and change: devices with their credentials and shadows, policies, rules.
     Editor,
+    /// All of that, and the API tokens of the tenant.
+    Admin,
 }
 
 /// An authenticated caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
     Administrator,
-    Token { tenant: TenantId, role: Role },
+    Token { tenant: TenantId, name: String, role: Role },
 }
 
 /// What a request does.
@@ -36,21 +38,33 @@ pub enum Deed {
 impl Caller {
     /// Whether the caller may do this in `tenant`, as the path names it. A refusal says nothing about what is there.
     pub fn check(&self, tenant: &str, deed: Deed) -> Result<(), ApiError> {
-        let Self::Token { tenant: own, role } = self else { return Ok(()) };
+        let Self::Token { tenant: own, role, .. } = self else { return Ok(()) };
         let refused = |message: String| Err(ApiError::new(ErrorCode::PermissionDenied, message));
         if own.as_str() != tenant {
-            return refused(format!("the token is one of tenant {own}"));
+            return refused(format!(
+                "the token is one of tenant {own}: its paths are those under /api/v1/tenants/{own}"
+            ));
         }
         match (deed, role) {
-            (Deed::Read, _) | (Deed::Change, Role::Editor) => Ok(()),
+            (Deed::Read, _) | (Deed::Change, Role::Editor | Role::Admin) | (Deed::Administer, Role::Admin) => Ok(()),
             (Deed::Change, Role::Viewer) => refused("the role viewer may read and change nothing".to_owned()),
-            (Deed::Administer, _) => refused("API tokens are the administrator's to make and revoke".to_owned()),
+            (Deed::Administer, Role::Viewer | Role::Editor) => {
+                refused("API tokens are for the role admin to see, make and delete".to_owned())
+            }
         }
     }
 
     /// Whether it may change anything in its tenant.
     pub fn is_editor(&self) -> bool {
-        matches!(self, Self::Administrator | Self::Token { role: Role::Editor, .. })
+        matches!(self, Self::Administrator | Self::Token { role: Role::Editor | Role::Admin, .. })
+    }
+
+    /// Who it is, for whoever looks at what it made.
+    pub fn title(&self) -> String {
+        match self {
+            Self::Administrator => "administrator".to_owned(),
+            Self::Token { name, .. } => format!("token {name}"),
+        }
     }
 }
 
@@ -60,15 +74,16 @@ mod tests {
 
     #[test]
     fn a_token_is_good_for_its_tenant_and_its_role() {
-        let token = |role| Caller::Token { tenant: TenantId::new("home").expect("valid"), role };
+        let token = |role| Caller::Token { tenant: TenantId::new("home").expect("valid"), name: "ci".into(), role };
         let allowed = |caller: &Caller, tenant| {
             [Deed::Read, Deed::Change, Deed::Administer].map(|deed| caller.check(tenant, deed).is_ok())
         };
         assert_eq!(allowed(&Caller::Administrator, "any"), [true, true, true]);
+        assert_eq!(allowed(&token(Role::Admin), "home"), [true, true, true]);
         assert_eq!(allowed(&token(Role::Editor), "home"), [true, true, false]);
         assert_eq!(allowed(&token(Role::Viewer), "home"), [true, false, false]);
         for other in ["away", "default", "", "HOME", "%68ome"] {
-            assert_eq!(allowed(&token(Role::Editor), other), [false, false, false], "{other}");
+            assert_eq!(allowed(&token(Role::Admin), other), [false, false, false], "{other}");
         }
     }
 }

@@ -73,6 +73,22 @@ pub fn rule(status: wire::RuleStatus) -> Value {
     json
 }
 
+/// What two replicas of the rules service say of one rule: the older generation, since both have to work by it, what is
+/// wrong in one of them, and what both have done.
+pub fn merged(one: Option<wire::RuleStatus>, other: Option<wire::RuleStatus>) -> Option<wire::RuleStatus> {
+    let (Some(one), Some(other)) = (one.clone(), other.clone()) else { return one.or(other) };
+    let holds = |status: &wire::RuleStatus| status.conditions.iter().all(|condition| condition.status == "True");
+    let error_ms = |status: &wire::RuleStatus| status.last_error.as_ref().map(|error| error.time_ms);
+    Some(wire::RuleStatus {
+        observed_generation: one.observed_generation.min(other.observed_generation),
+        matched: one.matched + other.matched,
+        failed: one.failed + other.failed,
+        lag: one.lag.max(other.lag),
+        last_error: if error_ms(&one) >= error_ms(&other) { one.last_error.clone() } else { other.last_error.clone() },
+        conditions: if holds(&one) { other.conditions } else { one.conditions },
+    })
+}
+
 /// `status` of a rule about which the rules service says nothing, and why.
 pub fn unknown_rule(reason: &str, message: &str) -> Value {
     json!({"conditions": [{"type": "Ready", "status": "Unknown", "reason": reason, "message": message}]})
@@ -102,6 +118,26 @@ mod tests {
         assert_eq!(device(false, &seen)["phase"], "Disabled");
         assert_eq!(device(true, &Presence { connected: false, ..seen })["phase"], "Disconnected");
         assert_eq!(device(true, &Presence::default()), json!({"phase": "NeverSeen"}));
+    }
+
+    #[test]
+    fn replicas_are_told_of_together() {
+        let of = |generation, holds: &str, matched, error_ms| wire::RuleStatus {
+            observed_generation: generation,
+            conditions: vec![wire::Condition { status: holds.into(), ..wire::Condition::default() }],
+            matched,
+            failed: 1,
+            lag: matched,
+            last_error: Some(wire::LastError { time_ms: error_ms, ..wire::LastError::default() }),
+        };
+        for (one, other) in
+            [(of(2, "True", 10, 5), of(3, "False", 20, 7)), (of(3, "False", 20, 7), of(2, "True", 10, 5))]
+        {
+            let all = merged(merged(None, Some(one)), Some(other)).expect("two have answered");
+            assert_eq!((all.observed_generation, all.matched, all.failed, all.lag), (2, 30, 2, 20));
+            assert_eq!((all.conditions[0].status.as_str(), all.last_error.expect("one").time_ms), ("False", 7));
+        }
+        assert_eq!(merged(None, None), None);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use drover_types::{ApiError, DEFAULT_TENANT, ErrorCode};
 use tokio::time::Instant;
 use tower::ServiceExt;
 
+use super::verify::Authorization;
 use super::{Api, console, routes};
 use crate::domain::caller::{Caller, Deed};
 use crate::domain::sessions::Session;
@@ -30,8 +31,9 @@ pub async fn identify(State(api): State<Arc<Api>>, request: Request, next: Next)
     }
     let (mut head, body) = request.into_parts();
     match known(&api, &head).await {
-        Ok((caller, session)) => {
+        Ok(Known { caller, authorization, session }) => {
             head.extensions.insert(caller);
+            head.extensions.insert(authorization);
             session.map(|session| head.extensions.insert(session));
             next.run(Request::from_parts(head, body)).await
         }
@@ -41,16 +43,24 @@ pub async fn identify(State(api): State<Arc<Api>>, request: Request, next: Next)
     }
 }
 
-/// Who asks, and by which session.
-async fn known(api: &Api, request: &Parts) -> Result<(Caller, Option<Session>), ApiError> {
+/// Who asks, and how that is known.
+struct Known {
+    caller: Caller,
+    authorization: Authorization,
+    session: Option<Session>,
+}
+
+/// Who asks, if they may do what they ask for.
+async fn known(api: &Api, request: &Parts) -> Result<Known, ApiError> {
     let path = request.uri.path();
-    let (caller, session) = match text(&request.headers, &AUTHORIZATION) {
-        Some(authorization) => (authenticate(api, authorization).await?, None),
+    let (authorization, session) = match text(&request.headers, &AUTHORIZATION) {
+        Some(authorization) => (authorization.to_owned(), None),
         None => {
             let session = session(api, &request.headers).ok_or_else(nobody)?;
-            (authenticate(api, &session.ticket.authorization).await?, Some(session))
+            (session.ticket.authorization.clone(), Some(session))
         }
     };
+    let caller = api.verifier.caller(&authorization).await?;
     let tenant = match (path.starts_with("/api/"), &session) {
         (false, Some(session)) => session.ticket.tenant.as_str(),
         (false, None) if console::is_page(path) => return Err(nobody()),
@@ -61,14 +71,7 @@ async fn known(api: &Api, request: &Parts) -> Result<(Caller, Option<Session>), 
     if let Some(session) = &session {
         check_csrf(session, request, deed)?;
     }
-    Ok((caller, session))
-}
-
-async fn authenticate(api: &Api, authorization: &str) -> Result<Caller, ApiError> {
-    if api.token.authorizes(authorization) {
-        return Ok(Caller::Administrator);
-    }
-    Err(ApiError::new(ErrorCode::Unauthenticated, "the header Authorization is not `Bearer TOKEN` of a token in force"))
+    Ok(Known { caller, authorization: Authorization(authorization), session })
 }
 
 fn nobody() -> ApiError {
@@ -85,12 +88,23 @@ fn tenant_of(path: &str) -> &str {
     long.and_then(|rest| rest.split('/').next()).unwrap_or(DEFAULT_TENANT)
 }
 
+/// The collection of the REST interface that a path is in.
+fn collection(path: &str) -> Option<&str> {
+    let rest = match path.strip_prefix(routes::LONG.trim_end_matches("{tenant}")) {
+        Some(of_tenant) => of_tenant.split_once('/')?.1,
+        None => path.strip_prefix(routes::SHORT)?.strip_prefix('/')?,
+    };
+    rest.split('/').next()
+}
+
 fn deed(method: &Method, path: &str) -> Deed {
-    let last = path.rsplit('/').next().unwrap_or_default();
-    // A link into the console changes nothing, and gives nobody more than they have.
-    match *method == Method::GET || *method == Method::HEAD || matches!(last, "console-links" | "close") {
-        true => Deed::Read,
-        false => Deed::Change,
+    let reads = *method == Method::GET || *method == Method::HEAD;
+    match collection(path) {
+        Some("tokens") => Deed::Administer,
+        // A link into the console changes nothing, and gives nobody more than they have.
+        Some("console-links") => Deed::Read,
+        Some(_) | None if reads || path == console::CLOSE => Deed::Read,
+        Some(_) | None => Deed::Change,
     }
 }
 
@@ -159,5 +173,30 @@ mod tests {
         ] {
             assert_eq!(tenant_of(path), tenant, "{path}");
         }
+    }
+
+    #[test]
+    fn every_route_that_is_no_question_is_a_change_and_all_about_tokens_is_for_administrators() {
+        for (method, path) in routes::ROUTES {
+            let expected = match (*method, *path) {
+                (_, "/tokens" | "/tokens/{token}") => Deed::Administer,
+                ("get", _) | ("post", "/console-links") => Deed::Read,
+                _ => Deed::Change,
+            };
+            let method: Method = method.to_uppercase().parse().expect("a method");
+            for prefix in ["/api/v1", "/api/v1/tenants/home", "/api/v1/tenants/tokens"] {
+                assert_eq!(deed(&method, &format!("{prefix}{path}")), expected, "{method} {prefix}{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_devices_name_does_not_change_what_is_done_to_it() {
+        for name in ["console-links", "close", "tokens"] {
+            assert_eq!(deed(&Method::DELETE, &format!("/api/v1/devices/{name}")), Deed::Change, "{name}");
+            assert_eq!(deed(&Method::GET, &format!("/api/v1/tenants/home/devices/{name}")), Deed::Read, "{name}");
+        }
+        assert_eq!(deed(&Method::POST, "/devices/close/program"), Deed::Change);
+        assert_eq!(deed(&Method::POST, "/close"), Deed::Read, "everybody may leave");
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Server layer: decode, call, encode; no decisions. Every answer that is no success has the one error shape.
 
+mod api_tokens;
 mod backend;
 mod body;
 mod console;
@@ -17,6 +18,7 @@ mod rules;
 mod shadow;
 mod stream;
 mod telemetry;
+mod verify;
 
 use std::io;
 use std::sync::Arc;
@@ -31,7 +33,7 @@ use drover_host::{AdminToken, Network, Ports, Shutdown, grpc};
 use drover_proto::registry::v1::registry_client::RegistryClient;
 use drover_proto::shadow::v1::shadow_client::ShadowClient;
 use drover_proto::storage::v1::storage_client::StorageClient;
-use drover_types::{ApiError, Clock, ErrorCode};
+use drover_types::{ApiError, Clock, ErrorCode, Random, RecordId};
 use tokio::sync::Semaphore;
 
 use crate::GatewayConfig;
@@ -39,6 +41,7 @@ use crate::domain::sessions::Sessions;
 use crate::telemetry::Telemetry;
 use backend::Backend;
 use rules::RuleStatuses;
+use verify::Verifier;
 
 /// How long open requests may take to end after a stop was asked for.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -54,7 +57,7 @@ const SHADOW_DEADLINE: Duration = Duration::from_secs(10);
 /// What handlers work with.
 pub struct Api {
     config: GatewayConfig,
-    token: AdminToken,
+    verifier: Verifier,
     network: Network,
     registry: Backend<RegistryClient<grpc::Client>>,
     storage: Backend<StorageClient<grpc::Client>>,
@@ -62,6 +65,7 @@ pub struct Api {
     statuses: RuleStatuses,
     bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
     streams: Arc<Semaphore>,
     sessions: Sessions,
     telemetry: Telemetry,
@@ -82,14 +86,22 @@ impl Api {
             statuses: RuleStatuses::new(&network),
             bus: ports.bus.clone(),
             clock: ports.clock.clone(),
+            random: ports.random.clone(),
             streams: Arc::new(Semaphore::new(config.streams_max)),
             telemetry: Telemetry::new(&ports.metrics),
             sessions: Sessions::new(ports.random.clone()),
+            verifier: Verifier::new(&network, token, REGISTRY_DEADLINE),
             network,
             config,
-            token,
             shutdown,
         }
+    }
+
+    /// The id of a new request, by which it is recognised if it has to be made again.
+    fn new_id(&self) -> RecordId {
+        let mut random = [0; 10];
+        self.random.fill(&mut random);
+        RecordId::at(self.clock.now_ms(), random)
     }
 }
 

@@ -15,7 +15,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, Secur
 use utoipa::openapi::{ContentBuilder, ObjectBuilder, OpenApi as Document, Ref, Required, ResponseBuilder, Type};
 use utoipa::{OpenApi, ToSchema};
 
-use super::{Api, console, credentials, devices, health, policies, rules, shadow, stream, telemetry};
+use super::{Api, api_tokens, console, credentials, devices, health, policies, rules, shadow, stream, telemetry};
 
 /// Paths about the default tenant.
 pub const SHORT: &str = "/api/v1";
@@ -40,7 +40,7 @@ macro_rules! routes {
 
         /// Method and path of every route.
         #[cfg(test)]
-        const ROUTES: &[(&str, &str)] = &[$($((stringify!($method), $path)),+),+];
+        pub const ROUTES: &[(&str, &str)] = &[$($((stringify!($method), $path)),+),+];
     };
 }
 
@@ -65,6 +65,8 @@ routes! {
     "/rules" => { get: rules::list }
     "/rules/{rule}" => { get: rules::get, put: rules::put, delete: rules::delete }
     "/stream" => { get: stream::open }
+    "/tokens" => { get: api_tokens::list, post: api_tokens::create }
+    "/tokens/{token}" => { delete: api_tokens::delete }
     "/console-links" => { post: console::invite }
 }
 

@@ -9,11 +9,12 @@ use axum::http::StatusCode;
 use drover_host::{Network, grpc};
 use drover_proto::Field;
 use drover_proto::registry::v1::{DeleteRuleRequest, GetRuleRequest, ListRulesRequest, PutRuleRequest};
-use drover_proto::rules::v1::GetStatusRequest;
 use drover_proto::rules::v1::rules_client::RulesClient;
+use drover_proto::rules::v1::{self as wire_status, GetStatusRequest};
 use drover_proto::types::v1 as wire;
 use drover_types::object::{Action, RuleSpec};
 use drover_types::{ApiError, ErrorCode, TenantId};
+use futures::future::join_all;
 use serde_json::Value;
 
 use super::Api;
@@ -32,13 +33,18 @@ const STATUS_DEADLINE: Duration = Duration::from_secs(2);
 /// Rules asked for at once when the owner of a topic is looked up.
 const OWNER_PAGE_ITEMS: u32 = 1_000;
 
-/// The way to the rules service.
-pub struct RuleStatuses(RulesClient<grpc::Client>);
+/// How long an answer to a change waits for the rules service to work by it.
+const IN_FORCE_DEADLINE: Duration = Duration::from_secs(5);
+/// Between two looks at whether it does.
+const IN_FORCE_LOOK: Duration = Duration::from_millis(10);
+
+/// The way to the rules service: to each of its replicas, which share the partitions of the log.
+pub struct RuleStatuses(Vec<RulesClient<grpc::Client>>);
 
 impl RuleStatuses {
     /// Connects when first used.
     pub fn new(network: &Network) -> Self {
-        Self(RulesClient::new(network.client("rules")))
+        Self(network.replicas("rules").into_iter().map(|(_, client)| RulesClient::new(client)).collect())
     }
 
     /// A question that any answer, even "not found", shows to be heard.
@@ -49,21 +55,51 @@ impl RuleStatuses {
         }
     }
 
-    async fn ask(&self, tenant: &str, name: &str) -> Result<Option<Value>, ApiError> {
-        let mut client = self.0.clone();
-        let request = GetStatusRequest { tenant: tenant.to_owned(), name: name.to_owned() };
-        let answer = within("rules service", STATUS_DEADLINE, client.get_status(request)).await?;
-        Ok(answer.status.map(status::rule))
+    /// What all replicas that answer say together. Not found as long as one of them has not seen the rule.
+    async fn ask(&self, tenant: &str, name: &str) -> Result<Option<wire_status::RuleStatus>, ApiError> {
+        let ask = |client: &RulesClient<grpc::Client>| {
+            let mut client = client.clone();
+            let request = GetStatusRequest { tenant: tenant.to_owned(), name: name.to_owned() };
+            async move { within("rules service", STATUS_DEADLINE, client.get_status(request)).await }
+        };
+        let mut merged: Option<wire_status::RuleStatus> = None;
+        let mut unreachable = None;
+        for answer in join_all(self.0.iter().map(ask)).await {
+            match answer {
+                Ok(answer) => merged = status::merged(merged, answer.status),
+                Err(error) if error.code == ErrorCode::NotFound => return Err(error),
+                Err(error) => unreachable = Some(error),
+            }
+        }
+        match (merged, unreachable) {
+            (None, Some(error)) => Err(error),
+            (merged, _) => Ok(merged),
+        }
     }
 
     /// The status of a rule; why it is unknown stands in its condition.
     async fn of(&self, meta: &wire::Meta) -> Value {
         match self.ask(&meta.tenant, &meta.name).await {
-            Ok(Some(status)) => status,
+            Ok(Some(status)) => status::rule(status),
             Ok(None) => not_observed(),
             Err(error) if error.code == ErrorCode::NotFound => not_observed(),
             Err(error) => status::unknown_rule("StatusUnavailable", &error.message),
         }
+    }
+
+    /// Waits, not for long, until the rules service works by this generation of the rule, or says why it does not: who is
+    /// answered may publish and rely on the rule.
+    async fn observed(&self, meta: &wire::Meta) {
+        let looking = async {
+            loop {
+                match self.ask(&meta.tenant, &meta.name).await {
+                    Ok(Some(status)) if status.observed_generation >= meta.generation => return,
+                    Err(error) if error.code != ErrorCode::NotFound => return,
+                    Ok(_) | Err(_) => tokio::time::sleep(IN_FORCE_LOOK).await,
+                }
+            }
+        };
+        drop(tokio::time::timeout(IN_FORCE_DEADLINE, looking).await); // the status tells what came of it
     }
 }
 
@@ -102,7 +138,8 @@ pub async fn get(State(api): State<Arc<Api>>, at: At) -> Answer<Rule> {
     Ok(Json(with_status(&api, found.rule.as_ref().required("rule")?).await?))
 }
 
-/// Makes or replaces a rule; SQL that does not compile is refused with its line and column.
+/// Makes or replaces a rule; SQL that does not compile is refused with its line and column. Messages published after
+/// the answer meet the rule if its status says `Accepted`.
 #[utoipa::path(put, path = "/rules/{rule}", operation_id = "putRule", tag = "rules", params(RuleParam),
     request_body = Rule, responses((status = 200, body = Rule, description = "The rule as it is now.")))]
 pub async fn put(State(api): State<Arc<Api>>, at: At, Body(body): Body) -> Answer<Rule> {
@@ -111,7 +148,9 @@ pub async fn put(State(api): State<Arc<Api>>, at: At, Body(body): Body) -> Answe
     object.spec.check()?;
     let request = PutRuleRequest { rule: Some(wire::Rule::of(meta, object.spec)) };
     let kept = api.registry.call(async |mut client| client.put_rule(request).await).await?;
-    Ok(Json(with_status(&api, kept.rule.as_ref().required("rule")?).await?))
+    let rule = kept.rule.as_ref().required("rule")?;
+    api.statuses.observed(rule.meta.as_ref().required("rule.meta")?).await;
+    Ok(Json(with_status(&api, rule).await?))
 }
 
 /// Deletes a rule.

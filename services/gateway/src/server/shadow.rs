@@ -105,7 +105,7 @@ async fn change(api: &Api, at: &At, name: &str, request: Request) -> Document {
         device: at.device()?.into(),
         name: name.to_owned(),
         document: json.into(),
-        id: Vec::new(),
+        id: api.new_id().0.to_vec(),
     };
     document(api.shadow.call(async |mut client| client.update_shadow(request).await).await?.document)
 }
@@ -129,7 +129,7 @@ async fn remove(api: &Api, at: &At, name: &str) -> Answer<Deleted> {
         tenant: at.tenant.to_string(),
         device: at.device()?.into(),
         name: name.to_owned(),
-        id: Vec::new(),
+        id: api.new_id().0.to_vec(),
     };
     let version = api.shadow.call(async |mut client| client.delete_shadow(request).await).await?.version;
     Ok(Json(Deleted { version }))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::response::sse::{Event as Sent, KeepAlive, Sse};
 use drover_types::{ApiError, ErrorCode, TenantId};
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,7 @@ use super::Api;
 use super::body::Params;
 use super::path::At;
 use super::rules;
+use super::verify::Authorization;
 use crate::domain::live::{Message, Selection, Start};
 use crate::domain::tail::{Event, Tail};
 use crate::telemetry::OpenStream;
@@ -47,6 +48,7 @@ pub struct Query {
     responses((status = 200, content_type = "text/event-stream", body = Message, description = "Until either side ends it.")))]
 pub async fn open(
     State(api): State<Arc<Api>>,
+    Extension(Authorization(authorization)): Extension<Authorization>,
     at: At,
     Params(query): Params<Query>,
 ) -> Result<Sse<impl Stream<Item = Result<Sent, Infallible>>>, Failure> {
@@ -56,9 +58,18 @@ pub async fn open(
         ApiError::new(ErrorCode::ResourceExhausted, "too many live streams").over(api.config.streams_max, "one more")
     })?;
     let tail = Tail::open(&api.bus, selection, start, api.config.tail_limits()).await?;
-    let stop = Box::pin(api.shutdown.clone().cancelled_owned());
-    let live = Live { tail, stop, counted: api.telemetry.stream_opened(), ended: false, _place: place };
+    let end = Box::pin(ended(api.clone(), authorization));
+    let live = Live { tail, end, counted: api.telemetry.stream_opened(), ended: false, _place: place };
     Ok(Sse::new(live).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+/// Returns when the stream must end: with an error when its holder is nobody any more, without when the process stops.
+async fn ended(api: Arc<Api>, authorization: String) -> Option<ApiError> {
+    tokio::select! {
+        biased;
+        () = api.shutdown.cancelled() => None,
+        why = api.verifier.ended(&authorization) => Some(why),
+    }
 }
 
 async fn select(api: &Api, tenant: TenantId, query: &Query) -> Result<Selection, ApiError> {
@@ -83,10 +94,10 @@ async fn select(api: &Api, tenant: TenantId, query: &Query) -> Result<Selection,
     }
 }
 
-/// A tail on its way to one client. Ends with its first error, and when the process stops.
+/// A tail on its way to one client. Ends with its first error, with the client's rights, and when the process stops.
 struct Live {
     tail: Tail,
-    stop: Pin<Box<dyn Future<Output = ()> + Send>>,
+    end: Pin<Box<dyn Future<Output = Option<ApiError>> + Send>>,
     counted: OpenStream,
     ended: bool,
     _place: OwnedSemaphorePermit,
@@ -96,8 +107,12 @@ impl Stream for Live {
     type Item = Result<Sent, Infallible>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.ended || self.stop.as_mut().poll(cx).is_ready() {
+        if self.ended {
             return Poll::Ready(None);
+        }
+        if let Poll::Ready(why) = self.end.as_mut().poll(cx) {
+            self.ended = true;
+            return Poll::Ready(why.map(|why| Ok(sent(&Event::Failed(why)))));
         }
         let Some(event) = ready!(self.tail.events.poll_recv(cx)) else { return Poll::Ready(None) };
         match &event {

@@ -64,13 +64,15 @@ impl Shadow for FakeShadow {
     }
 
     async fn update_shadow(&self, request: Request<UpdateShadowRequest>) -> Answer<UpdateShadowResponse> {
-        let UpdateShadowRequest { tenant, device, name, document, .. } = request.into_inner();
+        let UpdateShadowRequest { tenant, device, name, document, id } = request.into_inner();
+        assert_eq!(id.len(), 16, "it may have to be asked again");
         self.0.lock().unwrap().insert((tenant, device, name), document.clone());
         Ok(Response::new(UpdateShadowResponse { document, version: 1 }))
     }
 
     async fn delete_shadow(&self, request: Request<DeleteShadowRequest>) -> Answer<DeleteShadowResponse> {
-        let DeleteShadowRequest { tenant, device, name, id: _ } = request.into_inner();
+        let DeleteShadowRequest { tenant, device, name, id } = request.into_inner();
+        assert_eq!(id.len(), 16, "it may have to be asked again");
         self.0.lock().unwrap().remove(&(tenant, device, name));
         Ok(Response::new(DeleteShadowResponse { version: 2 }))
     }

@@ -5,8 +5,10 @@
 mod console;
 mod fake_bus;
 mod fake_series;
+mod fake_tokens;
 mod fakes;
 mod rest;
 mod running;
 mod series;
 mod stream;
+mod tokens;

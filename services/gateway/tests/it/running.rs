@@ -9,6 +9,7 @@ use drover_host::{
     AdminToken, Health, Metrics, Network, Ports, Service, ServiceConfig, Shutdown, Sockets, SystemClock, SystemRandom,
     grpc,
 };
+use drover_proto::registry::v1::api_tokens_server::ApiTokensServer;
 use drover_proto::registry::v1::registry_server::RegistryServer;
 use drover_proto::rules::v1::rules_server::RulesServer;
 use drover_proto::shadow::v1::shadow_server::ShadowServer;
@@ -21,6 +22,7 @@ use ureq::http::HeaderMap;
 
 use crate::fake_bus::FakeBus;
 use crate::fake_series::{FakeShadow, FakeStorage};
+use crate::fake_tokens::FakeApiTokens;
 use crate::fakes::{FakeRegistry, FakeRules};
 
 pub const TOKEN: &str = "the-admin-token";
@@ -32,6 +34,7 @@ pub struct Running {
     pub address: SocketAddr,
     pub bus: Arc<FakeBus>,
     pub metrics: Metrics,
+    pub tokens: FakeApiTokens,
     agent: ureq::Agent,
     shutdown: Shutdown,
     gateway: JoinHandle<anyhow::Result<()>>,
@@ -52,10 +55,11 @@ impl Running {
         let gone = |name: &&str| (name.to_string(), "http://127.0.0.1:9".parse().unwrap());
         let absent: HashMap<_, _> = ALL.iter().filter(|s| !services.contains(s)).map(gone).collect();
         let network = Network::with_admin_token(absent, AdminToken::new(TOKEN));
-        let shutdown = Shutdown::new();
+        let (shutdown, tokens) = (Shutdown::new(), FakeApiTokens::default());
         for &service in services {
             let routes = match service {
-                "registry" => Routes::new(RegistryServer::new(FakeRegistry::default())),
+                "registry" => Routes::new(RegistryServer::new(FakeRegistry::default()))
+                    .add_service(ApiTokensServer::new(tokens.clone())),
                 "storage" => Routes::new(StorageServer::new(FakeStorage)),
                 "shadow" => Routes::new(ShadowServer::new(FakeShadow::default())),
                 _ => Routes::new(RulesServer::new(FakeRules)),
@@ -83,7 +87,7 @@ impl Running {
         let gateway = tokio::spawn(Gateway::run(config, ports, shutdown.clone()));
         let agent = ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).build().into();
         drop(_entered);
-        Self { address, bus, metrics, agent, shutdown, gateway, runtime }
+        Self { address, bus, metrics, tokens, agent, shutdown, gateway, runtime }
     }
 
     pub fn url(&self, path: &str) -> String {

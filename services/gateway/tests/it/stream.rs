@@ -9,12 +9,17 @@ use serde_json::{Value, json};
 use crate::running::{Running, TOKEN};
 
 /// A client of a stream that reads event by event.
-struct Events(BufReader<Box<dyn Read + Send>>);
+pub struct Events(BufReader<Box<dyn Read + Send>>);
 
 impl Events {
     fn open(gateway: &Running, query: &str) -> Self {
+        Self::open_with(gateway, query, ("authorization", &format!("Bearer {TOKEN}")))
+    }
+
+    /// As whoever `header` says.
+    pub fn open_with(gateway: &Running, query: &str, header: (&str, &str)) -> Self {
         let mut response = ureq::get(gateway.url(&format!("/api/v1/tenants/home/stream?{query}")))
-            .header("authorization", format!("Bearer {TOKEN}"))
+            .header(header.0, header.1)
             .call()
             .expect("a stream");
         assert_eq!(response.headers()["content-type"], "text/event-stream");
@@ -23,7 +28,7 @@ impl Events {
     }
 
     /// Name and data of the next event; `None` at the end.
-    fn next(&mut self) -> Option<(String, Value)> {
+    pub fn next(&mut self) -> Option<(String, Value)> {
         let (mut name, mut data) = (String::new(), Value::Null);
         loop {
             let mut line = String::new();

@@ -144,7 +144,7 @@ fn apply_change(node: &Node, change: Change) {
                 node.changed(&Affected::Policy { tenant, policy });
             }
         }
-        Object::Rule(_) => {}
+        Object::Rule(_) | Object::ApiToken(_) => {}
     }
 }
 

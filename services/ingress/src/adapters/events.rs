@@ -1,4 +1,4 @@
-//! Lifecycle events from the log to this node's subscribers.
+//! Lifecycle events from the log to this node's sessions, which they may end, and to its subscribers.
 //!
 //! Adapter: reads `drover.events` from its end, each partition at its own pace. An event is delivered after it is in
 //! the log, and once: nothing is read twice while the node runs, and what was there before it started is not read. A
@@ -52,7 +52,7 @@ async fn starts(node: &Node) -> Vec<(TopicPartition, Offset)> {
     }
 }
 
-async fn tail(node: &Node, at: TopicPartition, mut next: Offset) {
+async fn tail(node: &Arc<Node>, at: TopicPartition, mut next: Offset) {
     let mut heard = Instant::now();
     loop {
         let read = node.bus.read(&at, next, READ_BYTES_MAX, WAIT).await;
@@ -79,9 +79,10 @@ async fn tail(node: &Node, at: TopicPartition, mut next: Offset) {
     }
 }
 
-fn deliver(node: &Node, stored: &Stored) {
-    match lifecycle::message(&stored.record) {
-        Ok(message) => {
+fn deliver(node: &Arc<Node>, stored: &Stored) {
+    match lifecycle::read(&stored.record) {
+        Ok((event, message)) => {
+            node.observe(&event);
             node.deliver(&Arc::new(message), &Recipient::Subscribers);
         }
         Err(error) => node.telemetry.event_malformed(&stored.position, &error),

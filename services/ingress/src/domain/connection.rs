@@ -57,6 +57,8 @@ pub struct Limits {
     pub receive_maximum: u16,
     pub session_expiry_s_max: u32,
     pub topic_alias_max: u16,
+    /// Whether somebody serves shadows.
+    pub shadows: bool,
 }
 
 /// What all connections share.
@@ -94,6 +96,8 @@ pub enum Effect {
     Authenticate(Proof),
     /// Answer with [`Connection::attached`] or [`Connection::refused`].
     Attach(Box<Admission>),
+    /// Hand it to this client, if it has subscribed to it. Nothing is logged.
+    Answer(Publication),
     /// Append it to the log, in order; answer with [`Connection::stored`] or [`Connection::not_stored`].
     Publish(Publication),
     /// Answer with [`Connection::subscribed`] when the node routes by these.
@@ -315,6 +319,7 @@ impl Connection {
             (Stop::Drain, _) => self.fail(Fault::Drain),
             (Stop::TakenOver, _) => self.fail(Fault::TakenOver),
             (Stop::Revoked, _) => self.fail(Fault::Revoked),
+            (Stop::DeclaredGone, _) => self.fail(Fault::DeclaredGone),
         }
     }
 

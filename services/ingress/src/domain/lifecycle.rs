@@ -15,17 +15,20 @@ pub const EVENTS_TOPIC: &str = "drover.events";
 const PRESENCE: &str = "$events/presence";
 
 /// What is read of an event; the rest is the subscribers' business.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Event {
-    event_type: EventType,
-    tenant: TenantId,
+pub struct Event {
+    pub event_type: EventType,
+    pub tenant: TenantId,
     device: DeviceId,
+    pub client_id: ClientId,
+    pub epoch: u64,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+/// What has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum EventType {
+pub enum EventType {
     Connected,
     Disconnected,
 }
@@ -50,18 +53,20 @@ pub enum InvalidEvent {
     Topic(#[from] InvalidTopic),
 }
 
-/// The message that tells of the event in `record`.
-pub fn message(record: &Record) -> Result<Message, InvalidEvent> {
+/// The event in `record`, and the message that tells of it.
+pub fn read(record: &Record) -> Result<(Event, Message), InvalidEvent> {
     let payload = record.value.clone().ok_or(InvalidEvent::Empty)?;
-    let Event { event_type, tenant, device } = serde_json::from_slice(&payload)?;
-    let topic = TopicName::new(format!("{PRESENCE}/{}/{device}", event_type.level()))?;
+    let event: Event = serde_json::from_slice(&payload)?;
+    let topic = TopicName::new(format!("{PRESENCE}/{}/{}", event.event_type.level(), event.device))?;
     let qos = Qos::AtLeastOnce;
     let publication = Publication { topic, payload, qos, retain: false, dup: false, packet_id: 0, properties: None };
     let client = ClientId::new(PLATFORM).expect("a client id");
     let id = record.header(header::ID).and_then(|id| id.try_into().ok()).unwrap_or_default();
     let time_ms = u64::try_from(record.timestamp_ms).unwrap_or(0);
     let stamp = Stamp { id: RecordId(id), time_ms, traceparent: None };
-    Ok(publication.stamp(&Publisher { tenant, device, client, epoch: 0 }, stamp))
+    let (tenant, device) = (event.tenant.clone(), event.device.clone());
+    let message = publication.stamp(&Publisher { tenant, device, client, epoch: 0 }, stamp);
+    Ok((event, message))
 }
 
 #[cfg(test)]
@@ -76,19 +81,20 @@ mod tests {
     fn an_event_becomes_a_message_with_its_own_value_as_payload() {
         let value =
             r#"{"eventType":"disconnected","tenant":"home","device":"d","clientId":"c","timestamp":7,"epoch":1}"#;
-        let telemetry = message(&record(value)).expect("an event").telemetry;
+        let (event, Message { telemetry, .. }) = read(&record(value)).expect("an event");
         assert_eq!(telemetry.topic.as_str(), "$events/presence/disconnected/d");
         assert_eq!((telemetry.tenant.as_str(), &*telemetry.payload), ("home", value.as_bytes()));
         assert_eq!((telemetry.qos, telemetry.time_ms), (Qos::AtLeastOnce, 7));
+        assert_eq!((event.client_id.as_str(), event.epoch), ("c", 1));
     }
 
     #[test]
     fn what_is_no_event_is_refused() {
         for value in ["", "{}", r#"{"eventType":"moved","tenant":"home","device":"d"}"#] {
-            assert!(matches!(message(&record(value)), Err(InvalidEvent::Json(_))), "{value}");
+            assert!(matches!(read(&record(value)), Err(InvalidEvent::Json(_))), "{value}");
         }
-        let foreign = r#"{"eventType":"connected","tenant":"home","device":"a/+"}"#;
-        assert!(message(&record(foreign)).is_err(), "an id adds no level");
-        assert!(matches!(message(&Record::default()), Err(InvalidEvent::Empty)));
+        let foreign = r#"{"eventType":"connected","tenant":"home","device":"a/+","clientId":"c","epoch":1}"#;
+        assert!(read(&record(foreign)).is_err(), "an id adds no level");
+        assert!(matches!(read(&Record::default()), Err(InvalidEvent::Empty)));
     }
 }

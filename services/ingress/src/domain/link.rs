@@ -15,12 +15,14 @@ use crate::domain::identity::Identity;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Stop {
-    /// A newer CONNECT has its client id.
+    /// A newer CONNECT, here or on another node, has its client id.
     TakenOver = 1,
     /// Its identity is no longer valid.
     Revoked = 2,
     /// The node shuts down.
     Drain = 3,
+    /// The platform has taken the node for lost, and told that this connection is gone.
+    DeclaredGone = 4,
 }
 
 /// What a connection is told.
@@ -171,7 +173,8 @@ impl Link {
 }
 
 fn stop(flags: u8) -> Option<Stop> {
-    [Stop::TakenOver, Stop::Revoked, Stop::Drain].into_iter().find(|stop| *stop as u8 == flags & STOP)
+    let all = [Stop::TakenOver, Stop::Revoked, Stop::Drain, Stop::DeclaredGone];
+    all.into_iter().find(|stop| *stop as u8 == flags & STOP)
 }
 
 #[cfg(test)]

@@ -142,22 +142,25 @@ impl Publication {
 #[derive(Clone, Debug)]
 pub struct LogTopics {
     telemetry: Topic,
-    shadow_requests: Topic,
+    /// `None`: nobody serves shadows.
+    shadow_requests: Option<Topic>,
 }
 
-impl Default for LogTopics {
-    fn default() -> Self {
-        Self { telemetry: TELEMETRY_TOPIC.into(), shadow_requests: SHADOW_REQUESTS_TOPIC.into() }
+impl LogTopics {
+    /// The topics of a platform with or without a shadow service.
+    pub fn new(shadows: bool) -> Self {
+        Self { telemetry: TELEMETRY_TOPIC.into(), shadow_requests: shadows.then(|| SHADOW_REQUESTS_TOPIC.into()) }
     }
 }
 
 impl Message {
     /// The record of this message. Keyed `tenant/device`, so that one device's messages keep their order; a request to
-    /// a shadow by the device whose shadow it is, so that whoever asks, its requests are in one order.
+    /// a shadow by the device whose shadow it is, so that whoever asks, its requests are in one order. A will that is such a
+    /// request is kept as telemetry where nobody serves shadows.
     pub fn outgoing(&self, topics: &LogTopics) -> Outgoing {
         let telemetry = &self.telemetry;
-        let (topic, key) = match self.shadow_asked() {
-            Some(device) => (&topics.shadow_requests, device),
+        let (topic, key) = match self.shadow_asked().zip(topics.shadow_requests.as_ref()) {
+            Some((device, topic)) => (topic, device),
             None => (&topics.telemetry, telemetry.key()),
         };
         let headers = telemetry.headers().into_iter().map(header).collect();
@@ -235,7 +238,7 @@ mod tests {
             Property::UserProperty(("k", "2")),
         ]);
         let message = sent.stamp(&publisher(), stamp(None));
-        let record = message.outgoing(&LogTopics::default()).record;
+        let record = message.outgoing(&LogTopics::new(true)).record;
         assert_eq!(record.key.as_deref(), Some(b"default/d".as_slice()));
         let headers = record.headers.iter().map(|h| (h.name.as_ref(), h.value.as_ref()));
         let read = Telemetry::from_parts(record.value.expect("payload"), headers).expect("readable");
@@ -250,7 +253,7 @@ mod tests {
         let sent = |topic: &str| {
             let publication = Publication { topic: TopicName::new(topic).expect("valid"), ..publication(&[]) };
             let Outgoing { topic, record, .. } =
-                publication.stamp(&publisher(), stamp(None)).outgoing(&LogTopics::default());
+                publication.stamp(&publisher(), stamp(None)).outgoing(&LogTopics::new(true));
             let key = String::from_utf8_lossy(record.key.as_deref().expect("a key")).into_owned();
             (topic.to_string(), key, record.header("device").map(<[u8]>::to_vec))
         };

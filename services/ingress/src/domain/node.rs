@@ -1,25 +1,29 @@
 //! This node: its sessions, its router, and the way of a message through both.
 //!
-//! Domain layer over the Bus port. The one rule: a message is routed after it is durable, never before.
+//! Domain layer over the Bus port. The one rule: a message is routed after it is durable, never before; here first, then
+//! to the subscribers of other nodes.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use drover_bus::{Bus, Position, Unacknowledged};
-use drover_types::{ClientId, Clock, Qos, Random, RecordId, TraceParent};
+use drover_types::shadow::ShadowRequest;
+use drover_types::{ApiError, ClientId, Clock, ErrorCode, Qos, Random, RecordId, TopicName, TraceParent};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::connection::{CloseReason, Environment, Granted, Now};
 use crate::domain::link::Link;
 use crate::domain::message::{LogTopics, Message, Publisher, Stamp};
+use crate::domain::ownership::Claim;
+use crate::domain::peers::Peers;
 use crate::domain::presence::Reports;
 use crate::domain::reverify::{Affected, Reverify};
 use crate::domain::revocations::Revocation;
 use crate::domain::router::Router;
 use crate::domain::session::{Delivery, Dropped, Gone, Session};
 use crate::domain::sessions::{Aftermath, Attach, AttachError, Attached, DueWill, Sessions, WillFate};
-use crate::ports::Authenticator;
+use crate::ports::{Authenticator, Owners};
 use crate::telemetry::Telemetry;
 
 /// Wills that wait for the log at the same time.
@@ -33,6 +37,10 @@ pub struct Node {
     pub clock: Arc<dyn Clock>,
     pub random: Arc<dyn Random>,
     pub authenticator: Arc<dyn Authenticator>,
+    pub owners: Arc<dyn Owners>,
+    /// How long a CONNECT may wait for the ownership of its session.
+    pub ownership_patience: Duration,
+    pub peers: Peers,
     pub environment: Arc<Environment>,
     pub sessions: Sessions,
     pub reports: Reports,
@@ -60,6 +68,10 @@ pub struct NodePorts {
     pub clock: Arc<dyn Clock>,
     pub random: Arc<dyn Random>,
     pub authenticator: Arc<dyn Authenticator>,
+    pub owners: Arc<dyn Owners>,
+    /// How long a CONNECT may wait for the ownership of its session.
+    pub ownership_patience: Duration,
+    pub peers: Peers,
     /// The zero of monotonic time.
     pub started: tokio::time::Instant,
 }
@@ -67,18 +79,21 @@ pub struct NodePorts {
 impl Node {
     /// A node without connections.
     pub fn new(ports: NodePorts, environment: Environment, sessions: Sessions, telemetry: Telemetry) -> Self {
-        let NodePorts { bus, clock, random, authenticator, started } = ports;
+        let NodePorts { bus, clock, random, authenticator, owners, ownership_patience, peers, started } = ports;
         Self {
             bus,
             clock,
             random,
             authenticator,
+            topics: LogTopics::new(environment.limits.shadows),
+            owners,
+            ownership_patience,
+            peers,
             environment: Arc::new(environment),
             sessions,
             reports: Reports::default(),
             reverify: Reverify::default(),
             telemetry,
-            topics: LogTopics::default(),
             router: RwLock::default(),
             started,
             wills: Arc::new(Semaphore::new(WILLS_WAITING_MAX)),
@@ -99,12 +114,14 @@ impl Node {
         Stamp { id: RecordId::at(unix_ms, random), time_ms: unix_ms, traceparent }
     }
 
-    /// Gives an admitted client its session. Room for its reports is reserved.
-    pub fn attach(self: &Arc<Self>, attach: Attach) -> Result<Attached, AttachError> {
+    /// Gives an admitted client the session it has claimed, with the claim's epoch. Room for its reports is reserved.
+    pub fn attach(self: &Arc<Self>, attach: Attach, claim: Claim) -> Result<Attached, AttachError> {
         let now = self.now();
         let report = |report| self.reports.push(now.unix_ms, report);
         let identity = attach.identity.clone();
-        match self.sessions.attach(attach, now.monotonic_ms, report) {
+        let attached = self.sessions.attach(attach, now.monotonic_ms, report);
+        drop(claim); // its place is taken
+        match attached {
             Ok((attached, aftermath)) => {
                 self.clean_up(aftermath);
                 let Publisher { client, epoch, .. } = &attached.publisher;
@@ -158,25 +175,50 @@ impl Node {
         self.clean_up(self.sessions.stop());
     }
 
-    /// Routes by these subscriptions from now on.
-    pub fn subscribe(&self, session: &Arc<Session>, granted: Vec<Granted>) {
+    /// Routes by these subscriptions from now on; other nodes know of them when [`Peers::announced`] returns for the
+    /// version this answers.
+    pub fn subscribe(&self, session: &Arc<Session>, granted: Vec<Granted>) -> u64 {
         let mut router = self.router.write().unwrap_or_else(PoisonError::into_inner);
+        let mut version = 0;
         if session.has_ended() {
-            return; // a newer connection has cleaned it up, and nobody would again
+            return version; // a newer connection has cleaned it up, and nobody would again
         }
         for Granted { filter, options } in granted {
-            router.subscribe(&session.tenant, &filter, session.number, session.clone(), options);
+            if router.subscribe(&session.tenant, &filter, session.number, session.clone(), options) {
+                version = self.peers.subscribed(&session.tenant, &filter);
+            }
         }
+        version
     }
 
     /// Routes by these no longer.
     pub fn unsubscribe(&self, session: &Session, filters: &[Box<str>]) {
-        let mut router = self.router.write().unwrap_or_else(PoisonError::into_inner);
-        filters.iter().for_each(|filter| router.unsubscribe(&session.tenant, filter, session.number));
+        self.unroute(&mut self.router.write().unwrap_or_else(PoisonError::into_inner), session, filters);
     }
 
-    /// Hands a durable message to the subscribers of this node. `publisher` is the session it came from.
-    pub fn route(&self, message: &Arc<Message>, publisher: Option<u64>) {
+    fn unroute(&self, router: &mut Router<Arc<Session>>, session: &Session, filters: &[Box<str>]) {
+        for filter in filters {
+            if router.unsubscribe(&session.tenant, filter, session.number) {
+                self.peers.unsubscribed(&session.tenant, filter);
+            }
+        }
+    }
+
+    /// Hands durable messages to all subscribers: those of this node at once, those of other nodes as
+    /// [`Peers::forward`] says. `publisher` is the session they came from.
+    pub async fn route_all(&self, messages: &[Arc<Message>], publisher: Option<u64>) {
+        messages.iter().for_each(|message| self.route(message, publisher));
+        self.peers.forward(messages, &self.telemetry).await;
+    }
+
+    /// As [`Node::route_all`], for messages of several sessions: `publishers` are those, in the order of the messages.
+    pub async fn route_each(&self, messages: &[Arc<Message>], publishers: impl Iterator<Item = u64>) {
+        messages.iter().zip(publishers).for_each(|(message, publisher)| self.route(message, Some(publisher)));
+        self.peers.forward(messages, &self.telemetry).await;
+    }
+
+    /// Hands a durable message to the subscribers of this node.
+    fn route(&self, message: &Arc<Message>, publisher: Option<u64>) {
         self.telemetry.stored(message.telemetry.qos.into());
         self.hand_out(message, publisher, |_| true);
     }
@@ -212,6 +254,15 @@ impl Node {
         taken
     }
 
+    /// Refuses a request to a shadow where nobody serves them.
+    pub fn check_topic(&self, topic: &TopicName) -> Result<(), ApiError> {
+        if self.environment.limits.shadows || ShadowRequest::of_topic(topic.as_str()).is_none() {
+            return Ok(());
+        }
+        let message = "shadows are not served here (ingress.shadows)";
+        Err(ApiError { field: Some("topic".to_owned()), ..ApiError::new(ErrorCode::Unimplemented, message) })
+    }
+
     /// Stores a message, then routes it. After an error its fate is unknown.
     pub async fn publish(&self, message: Arc<Message>) -> Result<(), Unacknowledged> {
         self.publish_at(message).await.map(drop)
@@ -222,7 +273,7 @@ impl Node {
         let batch = vec![message.outgoing(&self.topics)];
         let refused = |error: drover_bus::AppendError| Unacknowledged { reason: error.to_string() };
         let positions = self.bus.append(batch).await.map_err(refused)?.await?;
-        self.route(&message, None);
+        self.route_all(&[message], None).await;
         Ok(positions.into_iter().next().expect("a batch of one has one position"))
     }
 
@@ -232,12 +283,13 @@ impl Node {
         self.will_tasks.wait().await;
     }
 
-    fn clean_up(self: &Arc<Self>, aftermath: Aftermath) {
+    pub(super) fn clean_up(self: &Arc<Self>, aftermath: Aftermath) {
         self.telemetry.dropped(Dropped::Away, aftermath.away);
         for (session, why) in aftermath.ended {
             let mut router = self.router.write().unwrap_or_else(PoisonError::into_inner);
             let Gone { filters, dropped } = session.end(why);
-            filters.iter().for_each(|filter| router.unsubscribe(&session.tenant, filter, session.number));
+            self.unroute(&mut router, &session, &filters);
+            drop(router);
             self.telemetry.dropped(why, dropped);
         }
         aftermath.wills.into_iter().for_each(|will| self.publish_will(will));

@@ -21,8 +21,8 @@ use crate::domain::sessions::{Presence, Report};
 /// Topic of nodes' reports; the registry makes events of them.
 pub const PRESENCE_TOPIC: &str = "drover.presence";
 
-/// Reports waiting or reserved: two for each connection, and many reconnects while the log hangs.
-const REPORTS_MAX: usize = 131_072;
+/// Reports waiting or reserved beside those of the connections there may be: reconnects while the log hangs.
+const REPORTS_BESIDE: usize = 100_000;
 /// Reports of one connection: connected, disconnected.
 const REPORTS_PER_CONNECTION: u32 = 2;
 /// Reports in one append.
@@ -40,11 +40,17 @@ pub struct Reports {
 
 impl Default for Reports {
     fn default() -> Self {
-        Self { room: Semaphore::new(REPORTS_MAX), waiting: Mutex::default(), more: Notify::new() }
+        Self::of(0)
     }
 }
 
 impl Reports {
+    /// Of a node with at most `connections` at once.
+    pub fn of(connections: usize) -> Self {
+        let room = REPORTS_BESIDE + connections * REPORTS_PER_CONNECTION as usize;
+        Self { room: Semaphore::new(room.min(Semaphore::MAX_PERMITS)), waiting: Mutex::default(), more: Notify::new() }
+    }
+
     /// Waits for the room that both reports of a connection take.
     pub async fn reserve(&self) {
         let permits = self.room.acquire_many(REPORTS_PER_CONNECTION).await;
@@ -78,7 +84,7 @@ impl Reports {
         loop {
             let batch = self.front();
             if !batch.is_empty() {
-                let records = batch.iter().map(|(time_ms, report)| outgoing(node, *time_ms, report)).collect();
+                let records = batch.iter().map(|(time_ms, report)| outgoing(node, boot, *time_ms, report)).collect();
                 append(&*bus, records).await;
                 self.done(batch.len());
             } else if stop.run_until_cancelled(self.more.notified()).await.is_none() {
@@ -88,12 +94,12 @@ impl Reports {
     }
 }
 
-/// Says to every partition that whatever this node reported before is over.
+/// Says to every partition that whatever this node reported under an earlier boot is over.
 async fn announce(bus: &dyn Bus, clock: &dyn Clock, node: &str, boot: u32) {
     let partitions = partitions(bus).await;
     let report = PresenceReport {
         node: node.to_owned(),
-        epoch: u64::from(boot) << 32,
+        boot: u64::from(boot),
         time_ms: clock.now_ms(),
         what: Some(What::NodeStarted(NodeStarted {})),
         ..PresenceReport::default()
@@ -128,7 +134,7 @@ async fn append(bus: &dyn Bus, records: Vec<Outgoing>) {
     }
 }
 
-fn outgoing(node: &str, time_ms: u64, report: &Report) -> Outgoing {
+fn outgoing(node: &str, boot: u32, time_ms: u64, report: &Report) -> Outgoing {
     let publisher = &report.publisher;
     let what = match &report.what {
         Presence::Connected { peer, version } => {
@@ -148,6 +154,7 @@ fn outgoing(node: &str, time_ms: u64, report: &Report) -> Outgoing {
         epoch: publisher.epoch,
         time_ms,
         what: Some(what),
+        boot: u64::from(boot),
     };
     encode(Some(format!("{}/{}", publisher.tenant, publisher.device)), &wire)
 }

@@ -64,8 +64,15 @@ impl<S> Default for Node<S> {
 }
 
 impl<S: Clone> Router<S> {
-    /// Adds a subscription, or replaces the one of the same subscriber and filter [MQTT-3.8.4-3].
-    pub fn subscribe(&mut self, tenant: &TenantId, filter: &str, number: Subscriber, subscriber: S, options: Options) {
+    /// Adds a subscription, or replaces the one of the same subscriber and filter [MQTT-3.8.4-3]; whether it is new.
+    pub fn subscribe(
+        &mut self,
+        tenant: &TenantId,
+        filter: &str,
+        number: Subscriber,
+        subscriber: S,
+        options: Options,
+    ) -> bool {
         let mut node = self.tenants.entry(tenant.clone()).or_default();
         for level in filter.split('/') {
             node = match level {
@@ -75,17 +82,19 @@ impl<S: Clone> Router<S> {
             };
         }
         let list = if ends_with_hash(filter) { &mut node.below } else { &mut node.here };
-        list.retain(|(known, _, _)| *known != number);
+        let new = !remove(list, number);
         list.push((number, subscriber, options));
+        new
     }
 
-    /// Removes a subscription, with the branches that then hold nothing.
-    pub fn unsubscribe(&mut self, tenant: &TenantId, filter: &str, number: Subscriber) {
-        let Some(root) = self.tenants.get_mut(tenant) else { return };
-        root.remove(filter.split('/'), number);
+    /// Removes a subscription, with the branches that then hold nothing; whether it was there.
+    pub fn unsubscribe(&mut self, tenant: &TenantId, filter: &str, number: Subscriber) -> bool {
+        let Some(root) = self.tenants.get_mut(tenant) else { return false };
+        let removed = root.remove(filter.split('/'), number);
         if root.is_empty() {
             self.tenants.remove(tenant);
         }
+        removed
     }
 
     /// Every subscriber of a message of `publisher` to `topic`, once.
@@ -125,22 +134,22 @@ impl<S> Node<S> {
         }
     }
 
-    fn remove<'a>(&mut self, mut levels: impl Iterator<Item = &'a str>, number: Subscriber) {
+    fn remove<'a>(&mut self, mut levels: impl Iterator<Item = &'a str>, number: Subscriber) -> bool {
         match levels.next() {
-            None => self.here.retain(|(known, _, _)| *known != number),
-            Some("#") => self.below.retain(|(known, _, _)| *known != number),
+            None => remove(&mut self.here, number),
+            Some("#") => remove(&mut self.below, number),
             Some("+") => {
-                if let Some(any) = &mut self.any {
-                    any.remove(levels, number);
-                }
+                let removed = self.any.as_mut().is_some_and(|any| any.remove(levels, number));
                 self.any.take_if(|any| any.is_empty());
+                removed
             }
             Some(level) => {
-                let Some(child) = self.children.get_mut(level) else { return };
-                child.remove(levels, number);
+                let Some(child) = self.children.get_mut(level) else { return false };
+                let removed = child.remove(levels, number);
                 if child.is_empty() {
                     self.children.remove(level);
                 }
+                removed
             }
         }
     }
@@ -148,6 +157,13 @@ impl<S> Node<S> {
     fn is_empty(&self) -> bool {
         self.children.is_empty() && self.any.is_none() && self.here.is_empty() && self.below.is_empty()
     }
+}
+
+/// Takes a subscriber off a list; whether it was there.
+fn remove<S>(list: &mut Vec<(Subscriber, S, Options)>, number: Subscriber) -> bool {
+    let before = list.len();
+    list.retain(|(known, _, _)| *known != number);
+    list.len() < before
 }
 
 fn ends_with_hash(filter: &str) -> bool {
@@ -177,9 +193,9 @@ mod tests {
 
     fn router(filters: &[(&str, Subscriber, Options)]) -> Router<Subscriber> {
         let mut router = Router::default();
-        filters
-            .iter()
-            .for_each(|(filter, number, options)| router.subscribe(&home(), filter, *number, *number, *options));
+        for (filter, number, options) in filters {
+            router.subscribe(&home(), filter, *number, *number, *options);
+        }
         router
     }
 
@@ -227,8 +243,8 @@ mod tests {
     fn what_is_unsubscribed_leaves_nothing_behind() {
         let filters = ["#", "+", "a/b/c", "a/+/c/#", "$x/#"];
         let mut router = router(&filters.map(|filter| (filter, 1, PLAIN)));
-        filters.iter().for_each(|filter| router.unsubscribe(&home(), filter, 1));
-        assert!(router.is_empty());
+        assert!(filters.iter().all(|filter| router.unsubscribe(&home(), filter, 1)));
+        assert!(router.is_empty() && !router.unsubscribe(&home(), "#", 1));
     }
 
     fn level() -> impl Strategy<Value = &'static str> {

@@ -51,6 +51,8 @@ pub enum Dropped {
     SessionClosed,
     /// The same, when this node stopped.
     NodeStopped,
+    /// The same, when its client connected to another node.
+    Moved,
 }
 
 /// What a session has given up.

@@ -1,11 +1,13 @@
-//! The ingress as other services see it: publish on behalf of a rule, deliver what another service has logged, revoke.
+//! The ingress as other services and other ingress nodes see it: publish on behalf of a rule, deliver what another
+//! service or node has logged, revoke, take over.
 
 use std::sync::Arc;
 
 use drover_host::trace;
 use drover_proto::ingress::v1::ingress_server::{Ingress, IngressServer};
 use drover_proto::ingress::v1::{
-    DeliverRequest, DeliverResponse, PublishRequest, PublishResponse, RevokeRequest, RevokeResponse,
+    DeliverRequest, DeliverResponse, ForwardRequest, ForwardResponse, IdentifyRequest, IdentifyResponse,
+    PublishRequest, PublishResponse, RevokeRequest, RevokeResponse, TakeOverRequest, TakeOverResponse,
 };
 use drover_proto::to_status;
 use drover_types::limits::{DELIVERY_BYTES_MAX, PAYLOAD_BYTES_MAX, REPUBLISH_HOPS_MAX};
@@ -17,15 +19,19 @@ use tonic::{Request, Response, Status};
 
 use crate::domain::message::{Message, PLATFORM};
 use crate::domain::node::{Node, Recipient};
+use crate::domain::peers::BATCH_MESSAGES_MAX;
 use crate::domain::revocations::{Revocation, Whose};
+use crate::domain::sessions::Left;
+use crate::wire;
 
 struct Server {
     node: Arc<Node>,
+    boot: u32,
 }
 
-/// The service's routes.
-pub fn routes(node: Arc<Node>) -> Routes {
-    Routes::new(IngressServer::new(Server { node }))
+/// The service's routes; `boot` is the number of this start of the node.
+pub fn routes(node: Arc<Node>, boot: u32) -> Routes {
+    Routes::new(IngressServer::new(Server { node, boot }))
 }
 
 #[tonic::async_trait]
@@ -33,6 +39,7 @@ impl Ingress for Server {
     async fn publish(&self, request: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
         let received = read(request.into_inner(), PAYLOAD_BYTES_MAX, self.node.now().unix_ms);
         let mut message = received.map_err(|e| to_status(&e))?;
+        self.node.check_topic(&message.telemetry.topic).map_err(|e| to_status(&e))?;
         continue_trace(&mut message);
         let stored = self.node.publish(Arc::new(message)).await;
         stored.map_err(|e| to_status(&ApiError::new(ErrorCode::Unavailable, e.to_string())))?;
@@ -60,6 +67,48 @@ impl Ingress for Server {
             link.closed().await;
         }
         Ok(Response::new(RevokeResponse { closed: u32::try_from(links.len()).unwrap_or(u32::MAX) }))
+    }
+
+    async fn take_over(&self, request: Request<TakeOverRequest>) -> Result<Response<TakeOverResponse>, Status> {
+        let TakeOverRequest { tenant, client, epoch } = request.into_inner();
+        let invalid = |field: &'static str, reason: String| to_status(&ApiError::invalid(field, reason));
+        let tenant = TenantId::new(&tenant).map_err(|e| invalid("tenant", e.to_string()))?;
+        let client = ClientId::new(&client).map_err(|e| invalid("client", e.to_string()))?;
+        let newer_epoch = match self.node.taken_elsewhere(&(tenant, client), epoch) {
+            Left::Newer(newer_epoch) => newer_epoch,
+            Left::Older(None) => 0,
+            Left::Older(Some(link)) => {
+                link.closed().await;
+                0
+            }
+        };
+        Ok(Response::new(TakeOverResponse { newer_epoch }))
+    }
+
+    async fn forward(&self, request: Request<ForwardRequest>) -> Result<Response<ForwardResponse>, Status> {
+        let ForwardRequest { node, boot, sequence, hello, messages, interest } = request.into_inner();
+        if messages.len() > BATCH_MESSAGES_MAX {
+            let error = ApiError::invalid("messages", "too many messages").over(BATCH_MESSAGES_MAX, messages.len());
+            return Err(to_status(&error));
+        }
+        let messages = messages.into_iter().map(wire::read).collect::<Result<Vec<_>, _>>();
+        let messages = messages.map_err(|e| to_status(&e))?;
+        let news = wire::read_news(interest.unwrap_or_default()).map_err(|e| to_status(&e))?;
+        let whole = self.node.peers.hear(&node, boot, news);
+        if !messages.is_empty() && self.node.peers.senders.is_new(&node, boot, sequence) {
+            for message in messages {
+                self.node.deliver(&Arc::new(message), &Recipient::Subscribers);
+            }
+        }
+        if hello {
+            self.node.peers.introduced(&node).await;
+        }
+        Ok(Response::new(ForwardResponse { node: self.node.peers.node().to_owned(), gapped: !whole }))
+    }
+
+    async fn identify(&self, _: Request<IdentifyRequest>) -> Result<Response<IdentifyResponse>, Status> {
+        let (node, boot) = (self.node.peers.node().to_owned(), u64::from(self.boot));
+        Ok(Response::new(IdentifyResponse { node, boot }))
     }
 }
 

@@ -5,4 +5,5 @@
 pub mod grpc;
 pub mod http;
 pub mod loops;
+mod questions;
 pub mod tls;

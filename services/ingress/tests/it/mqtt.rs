@@ -84,7 +84,7 @@ async fn a_newer_connection_takes_over_and_presence_alternates() {
         .collect();
     assert_eq!(kinds, ["started", "connected", "taken_over", "connected", "connection_lost"]);
     let epochs: Vec<u64> = reports.iter().map(|report| report.epoch).collect();
-    assert_eq!(epochs, [1 << 32, (1 << 32) + 1, (1 << 32) + 1, (1 << 32) + 2, (1 << 32) + 2]);
+    assert_eq!(epochs, [0, (1 << 32) + 1, (1 << 32) + 1, (1 << 32) + 2, (1 << 32) + 2]);
 }
 
 #[tokio::test]

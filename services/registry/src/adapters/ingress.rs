@@ -1,11 +1,11 @@
-//! Revocations by gRPC to every ingress node, each within a deadline.
+//! What every ingress node is told or asked by gRPC, each within a deadline.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use drover_host::{Network, Peers, grpc};
-use drover_proto::ingress::v1::RevokeRequest;
 use drover_proto::ingress::v1::ingress_client::IngressClient;
+use drover_proto::ingress::v1::{IdentifyRequest, RevokeRequest};
 use drover_types::DeviceKey;
 
 use crate::ports::{IngressNodes, Whose};
@@ -51,5 +51,11 @@ impl IngressNodes for GrpcNodes {
             .collect();
         unconfirmed.sort();
         unconfirmed
+    }
+
+    async fn names(&self) -> Vec<String> {
+        let call = |mut node: IngressClient<grpc::Client>| async move { node.identify(IdentifyRequest {}).await };
+        let answers = self.nodes.call(self.deadline, |_| true, call).await;
+        answers.into_iter().filter_map(|(_, answer)| Some(answer.ok()?.node)).collect()
     }
 }

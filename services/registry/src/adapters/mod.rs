@@ -3,6 +3,7 @@
 mod claims;
 pub mod embedded;
 pub mod ingress;
+pub mod jwt_keys;
 pub mod scylla;
 
 use std::path::Path;

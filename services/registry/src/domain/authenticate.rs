@@ -1,4 +1,5 @@
-//! Who is it? Every wrong proof gets one and the same answer, so that nobody learns which devices there are.
+//! Who is it? Every wrong proof gets one and the same answer, so that nobody learns which devices there are; of a JWT the
+//! nodes are told why, for their logs.
 
 use drover_types::object::{DEFAULT_POLICY, Statement};
 use drover_types::{ApiError, DEFAULT_TENANT, DeviceId, DeviceKey, ErrorCode, TenantId};
@@ -6,19 +7,19 @@ use subtle::ConstantTimeEq;
 
 use super::credentials::digest;
 use super::devices::{disabled, is_enabled, spec};
-use super::{Domain, checks};
+use super::{Domain, checks, jwt};
 use crate::object::{CredentialKind, Digest, Kind, Object, ObjectKey};
 
 /// How somebody says who they are.
 #[derive(Clone)]
 pub enum Proof {
-    /// A user name, `TENANT/DEVICE` or `DEVICE`, and a token.
+    /// A user name, `TENANT/DEVICE` or `DEVICE`, and a token, or a JWT that vouches for this device.
     Token { user_name: String, token: String },
     /// SHA-256 of a client certificate whose chain was verified in the handshake.
     Certificate { fingerprint: Vec<u8> },
     /// Nothing but a client id.
     Anonymous { client_id: String },
-    /// A token alone.
+    /// A token alone, or a JWT.
     ApiKey { token: String },
     /// One of the others, verified before: `credential_id` is what it was known by, `None` for an anonymous device.
     Known { device: DeviceKey, credential_id: Option<String> },
@@ -43,16 +44,21 @@ impl Domain {
         let kind = proof.name();
         let outcome = match proof {
             Proof::Token { user_name, token } => match named(&user_name) {
+                Some(named) if jwt::is_one(&token) => self.by_jwt(Some(named), &token).await,
                 Some(named) => self.by_secret(CredentialKind::Token, digest(token.as_bytes()), Some(named)).await,
                 None => Err(refused()),
             },
+            Proof::ApiKey { token } if jwt::is_one(&token) => self.by_jwt(None, &token).await,
             Proof::ApiKey { token } => self.by_secret(CredentialKind::Token, digest(token.as_bytes()), None).await,
             Proof::Certificate { fingerprint } => match Digest::try_from(fingerprint) {
                 Ok(fingerprint) => self.by_secret(CredentialKind::Certificate, fingerprint, None).await,
                 Err(_) => Err(refused()),
             },
             Proof::Anonymous { client_id } => self.anonymous(&client_id).await,
-            Proof::Known { device, credential_id: Some(id) } => self.by_id(device, &id).await,
+            Proof::Known { device, credential_id: Some(id) } => match jwt::read_known_id(&id) {
+                Some((issuer, expires_ms)) => self.by_known_jwt(device, issuer, expires_ms).await,
+                None => self.by_id(device, &id).await,
+            },
             Proof::Known { device, credential_id: None } if device.tenant == TenantId::default_tenant() => {
                 self.anonymous(device.device.as_str()).await
             }
@@ -100,9 +106,36 @@ impl Domain {
         self.identity(device, &object, id, expires_ms).await
     }
 
+    /// A device for which an issuer vouches. It must be registered: a token says who somebody is, not that the tenant
+    /// wants them.
+    async fn by_jwt(&self, named: Option<DeviceKey>, token: &str) -> Result<Identity, ApiError> {
+        let issuers = self.issuers.current();
+        let vouched = jwt::verify(&issuers, named.as_ref(), token, self.clock.now_ms()).map_err(not_vouched)?;
+        self.vouched(vouched.device, &vouched.issuer, vouched.expires_ms).await
+    }
+
+    /// A device that showed a token before, as long as that lasts and its issuer is one.
+    async fn by_known_jwt(&self, device: DeviceKey, issuer: &str, expires_ms: u64) -> Result<Identity, ApiError> {
+        let is_it = |known: &jwt::Issuer| known.tenant == device.tenant && known.name == issuer;
+        if expires_ms <= self.clock.now_ms() || !self.issuers.current().iter().any(is_it) {
+            return Err(refused());
+        }
+        self.vouched(device, issuer, expires_ms).await
+    }
+
+    async fn vouched(&self, device: DeviceKey, issuer: &str, expires_ms: u64) -> Result<Identity, ApiError> {
+        let object = self.store.get(&ObjectKey::device(&device)).await?;
+        let object = object.ok_or_else(|| not_vouched(jwt::Refusal::NotRegistered))?;
+        if !is_enabled(&object) {
+            return Err(disabled());
+        }
+        self.identity(device, &object, Some(jwt::known_id(issuer, expires_ms)), Some(expires_ms)).await
+    }
+
     /// A device of the tenant `default` under its client id, never one that has or had credentials of its own: whoever
-    /// lost them must not come back without, not even under a device deleted and made anew. One that is not registered
-    /// has the built-in policy, and no row is made for it.
+    /// lost them must not come back without, not even under a device deleted and made anew. Where an issuer vouches for
+    /// the tenant's devices, every registered one has its tokens. One that is not registered has the built-in policy,
+    /// and no row is made for it.
     async fn anonymous(&self, client_id: &str) -> Result<Identity, ApiError> {
         if !self.settings.anonymous {
             return Err(refused());
@@ -113,7 +146,7 @@ impl Domain {
             return Err(refused());
         }
         match self.store.get(&ObjectKey::device(&device)).await? {
-            Some(object) if !is_enabled(&object) => Err(refused()),
+            Some(object) if !is_enabled(&object) || self.issuers.serve(&device.tenant) => Err(refused()),
             Some(object) => self.identity(device, &object, None, None).await,
             None => {
                 let statements = self.statements(&device.tenant, &[DEFAULT_POLICY.to_owned()]).await?;
@@ -140,6 +173,7 @@ impl Proof {
     /// The name in metrics.
     fn name(&self) -> &'static str {
         match self {
+            Proof::Token { token, .. } | Proof::ApiKey { token } if jwt::is_one(token) => "jwt",
             Proof::Token { .. } => "token",
             Proof::Certificate { .. } => "certificate",
             Proof::Anonymous { .. } => "anonymous",
@@ -152,6 +186,11 @@ impl Proof {
 fn named(user_name: &str) -> Option<DeviceKey> {
     let (tenant, device) = user_name.split_once('/').unwrap_or((DEFAULT_TENANT, user_name));
     Some(DeviceKey { tenant: TenantId::new(tenant).ok()?, device: DeviceId::new(device).ok()? })
+}
+
+/// The reason is for the node's log; whoever showed the token gets the same answer as to every wrong proof.
+fn not_vouched(why: jwt::Refusal) -> ApiError {
+    ApiError::new(ErrorCode::Unauthenticated, format!("the JWT is not valid: {why}"))
 }
 
 fn refused() -> ApiError {

@@ -24,7 +24,7 @@ const SUBDOMAIN_BYTES_MAX: usize = 253;
 
 /// A device's name is its id.
 pub fn device_name(name: &str) -> Result<DeviceId, ApiError> {
-    DeviceId::new(name).map_err(|e| ApiError::invalid("meta.name", e.to_string()))
+    DeviceId::new(name).map_err(|e| ApiError::invalid("metadata.name", e.to_string()))
 }
 
 /// A name as Kubernetes takes it: RFC 1123 labels joined by dots.
@@ -47,7 +47,7 @@ pub fn subdomain(field: &str, name: &str) -> Result<(), ApiError> {
 
 /// Labels of any object.
 pub fn labels(labels: &BTreeMap<String, String>) -> Result<(), ApiError> {
-    entries("meta.labels", labels, LABEL_BYTES_MAX)
+    entries("metadata.labels", labels, LABEL_BYTES_MAX)
 }
 
 /// Everything in a device's spec but that its policies exist.
@@ -97,7 +97,7 @@ fn key(field: &str, key: &str) -> Result<(), ApiError> {
 
 /// A policy of a tenant.
 pub fn policy(name: &str, spec: &PolicySpec) -> Result<(), ApiError> {
-    subdomain("meta.name", name)?;
+    subdomain("metadata.name", name)?;
     if name == DEFAULT_POLICY {
         return Err(built_in());
     }
@@ -128,7 +128,10 @@ pub fn policy(name: &str, spec: &PolicySpec) -> Result<(), ApiError> {
 /// The built-in policy is everybody's, so nobody may change it.
 pub fn built_in() -> ApiError {
     let message = "the policy default is built in: it can be neither changed nor deleted";
-    ApiError { field: Some("meta.name".into()), ..ApiError::new(drover_types::ErrorCode::FailedPrecondition, message) }
+    ApiError {
+        field: Some("metadata.name".into()),
+        ..ApiError::new(drover_types::ErrorCode::FailedPrecondition, message)
+    }
 }
 
 fn resource(field: &str, actions: &[PolicyAction], text: &str) -> Result<(), ApiError> {
@@ -160,11 +163,11 @@ mod tests {
     #[test]
     fn names_are_subdomains_up_to_their_limit() {
         for good in ["a", "a-b.c0", "0", &"a".repeat(253)] {
-            assert_eq!(subdomain("meta.name", good), Ok(()), "{good}");
+            assert_eq!(subdomain("metadata.name", good), Ok(()), "{good}");
         }
         for bad in ["", "A", "-a", "a-", "a..b", ".a", "a_b", "a/b", &"a".repeat(254)] {
-            let refused = subdomain("meta.name", bad).expect_err(bad);
-            assert_eq!(refused.field.as_deref(), Some("meta.name"));
+            let refused = subdomain("metadata.name", bad).expect_err(bad);
+            assert_eq!(refused.field.as_deref(), Some("metadata.name"));
             assert!(refused.limit.is_some() && refused.value.is_some(), "{bad}");
         }
     }
@@ -173,11 +176,11 @@ mod tests {
     fn labels_and_attributes_are_bounded_in_number_and_size() {
         let many = |n: usize| (0..n).map(|i| (format!("k{i}"), "v".to_owned())).collect::<BTreeMap<_, _>>();
         assert_eq!(labels(&many(64)), Ok(()));
-        assert_eq!(labels(&many(65)), Err(ApiError::invalid("meta.labels", "too many entries").over(64, 65)));
+        assert_eq!(labels(&many(65)), Err(ApiError::invalid("metadata.labels", "too many entries").over(64, 65)));
         let one = |value: &str| BTreeMap::from([("k".to_owned(), value.to_owned())]);
         assert_eq!(labels(&one(&"v".repeat(256))), Ok(()));
         let refused = labels(&one(&"v".repeat(257))).expect_err("too long");
-        assert_eq!((refused.field.as_deref(), refused.value.as_deref()), (Some("meta.labels.k"), Some("257")));
+        assert_eq!((refused.field.as_deref(), refused.value.as_deref()), (Some("metadata.labels.k"), Some("257")));
         assert!(labels(&one("a\nb")).is_err());
         assert!(labels(&BTreeMap::from([("a b".to_owned(), String::new())])).is_err());
     }

@@ -131,7 +131,8 @@ impl Domain {
     }
 }
 
-fn in_validity(field: &str, seconds: u64) -> Result<u64, ApiError> {
+/// The seconds, if a credential may last so long.
+pub(super) fn in_validity(field: &str, seconds: u64) -> Result<u64, ApiError> {
     if seconds > VALIDITY_SECONDS_MAX {
         return Err(ApiError::invalid(field, "validity is too long").over(VALIDITY_SECONDS_MAX, seconds));
     }

@@ -3,20 +3,21 @@
 //! Events and consumer offsets are one transaction. The truth is the event log; sessions in memory and the view in
 //! the store are restored from it, so after any failure this starts over from there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use drover_bus::{
-    Bus, ConsumeError, GroupConfig, Header, Offset, Outgoing, Partition, Polled, Position, ReadError, Record, Start,
-    Stored, TopicPartition, TransactError, Transaction, Transactor,
+    Bus, ConsumeError, Consumer, GroupConfig, Header, Offset, Outgoing, Partition, Polled, Position, ReadError, Record,
+    Start, Stored, TopicPartition, TransactError, Transaction, Transactor,
 };
 use drover_host::Shutdown;
 use drover_proto::ingress::v1::{PresenceReport, presence_report};
 use drover_types::{ApiError, ClientId, Clock, DeviceKey, Random, RecordId, header};
 use prost::Message;
 
+use super::nodes::Nodes;
 use super::presence::{self, Event, Report, Sessions, What};
 use super::topics::{EVENTS_TOPIC, PRESENCE_TOPIC};
 use crate::ports::{RegistryStore, SessionKey, StoreError};
@@ -51,6 +52,8 @@ pub struct Lifecycle {
     pub member: String,
     /// How long a client that is away is remembered, in milliseconds.
     pub keep_ms: u64,
+    /// Which ingress nodes are lost; `None`: they are in this process, and end with it.
+    pub nodes: Option<Arc<Nodes>>,
 }
 
 /// One partition of ours.
@@ -58,6 +61,8 @@ struct Owned {
     sessions: Sessions,
     /// Offset after the last event that is in `sessions`.
     next: Offset,
+    /// Offset after the last report that is in `sessions`.
+    reported: Offset,
     /// When clients long gone were last looked for.
     swept_ms: u64,
 }
@@ -104,8 +109,8 @@ impl Lifecycle {
         loop {
             match consumer.poll(REPORTS_MAX, POLL_WAIT).await? {
                 Polled::Assigned(positions) => {
-                    for Position { at, .. } in positions {
-                        owned.insert(at.partition, self.restore(at.partition).await?);
+                    for Position { at, offset } in positions {
+                        owned.insert(at.partition, self.restore(at.partition, offset).await?);
                     }
                 }
                 Polled::Revoked(partitions) => partitions.iter().for_each(|at| drop(owned.remove(&at.partition))),
@@ -117,6 +122,10 @@ impl Lifecycle {
                 }
                 Polled::Idle => {}
             }
+            let ends = self.end_lost(&mut owned, &*consumer);
+            if let Some(transaction) = ends {
+                self.commit(&mut *transactor, transaction, &mut owned).await?;
+            }
             match consumer.stalled().first() {
                 None => self.telemetry.working(PART),
                 Some(stalled) => self.telemetry.waiting(PART, &stalled.to_string()),
@@ -124,8 +133,8 @@ impl Lifecycle {
         }
     }
 
-    /// The view, and the events it has not seen.
-    async fn restore(&self, partition: Partition) -> Result<Owned, LifecycleError> {
+    /// The view, and the events it has not seen; `reported` is where the reports go on.
+    async fn restore(&self, partition: Partition, reported: Offset) -> Result<Owned, LifecycleError> {
         let view = self.store.presence(partition).await?;
         let at = TopicPartition::new(EVENTS_TOPIC, partition);
         let bounds = self.bus.bounds(&at).await?;
@@ -142,7 +151,7 @@ impl Lifecycle {
                 }
             }
         }
-        let mut owned = Owned { sessions, next, swept_ms: 0 };
+        let mut owned = Owned { sessions, next, reported, swept_ms: 0 };
         self.write_view(partition, &mut owned).await?;
         Ok(owned)
     }
@@ -153,15 +162,35 @@ impl Lifecycle {
         let mut offsets: HashMap<Partition, Position> = HashMap::new();
         for Stored { position, record } in reports {
             let partition = position.at.partition;
-            let sessions =
-                &mut owned.get_mut(&partition).expect("records follow their partition's assignment").sessions;
-            match events(sessions, record.value.as_deref().unwrap_or_default()) {
+            let owned = owned.get_mut(&partition).expect("records follow their partition's assignment");
+            owned.reported = position.offset + 1;
+            match events(&mut owned.sessions, record.value.as_deref().unwrap_or_default()) {
                 Ok(events) => records.extend(events.iter().map(|event| self.record(partition, event))),
                 Err(error) => self.telemetry.malformed(PRESENCE_TOPIC, &position, &error),
             }
             offsets.insert(partition, Position { offset: position.offset + 1, at: position.at });
         }
         (records, offsets.into_values().collect())
+    }
+
+    /// The ends of the sessions of nodes that are lost, fenced by where the reports stand: whoever has lost a partition
+    /// ends nothing in it.
+    fn end_lost(&self, owned: &mut HashMap<Partition, Owned>, consumer: &dyn Consumer) -> Option<Transaction> {
+        let nodes = self.nodes.as_ref()?;
+        let holders: BTreeSet<&str> = owned.values().flat_map(|owned| owned.sessions.holders()).collect();
+        let lost = nodes.lost(holders.into_iter().map(str::to_owned));
+        let (mut records, mut offsets) = (Vec::new(), Vec::new());
+        for (partition, owned) in owned {
+            let now_ms = self.clock.now_ms();
+            let events: Vec<Event> = lost.iter().flat_map(|node| owned.sessions.node_gone(node, now_ms)).collect();
+            if !events.is_empty() {
+                records.extend(events.iter().map(|event| self.record(*partition, event)));
+                let at = TopicPartition::new(PRESENCE_TOPIC, *partition);
+                offsets.push(Position { at, offset: owned.reported });
+            }
+        }
+        let offsets = Some((consumer.membership(), offsets));
+        (!records.is_empty()).then_some(Transaction { records, offsets })
     }
 
     async fn commit(
@@ -222,13 +251,15 @@ impl Lifecycle {
 fn events(sessions: &mut Sessions, value: &[u8]) -> Result<Vec<Event>, ApiError> {
     let malformed = |e: prost::DecodeError| ApiError::invalid("value", e.to_string());
     let report = PresenceReport::decode(value).map_err(malformed)?;
+    // Before reports had a boot of their own it was the upper half of their epochs.
+    let boot = if report.boot == 0 { report.epoch >> 32 } else { report.boot };
     let what = match report.what.as_ref() {
         Some(presence_report::What::Connected(connected)) => What::Connected { ip: presence::ip_of(&connected.peer) },
         Some(presence_report::What::Disconnected(disconnected)) => {
             What::Disconnected { reason: disconnected.reason.clone() }
         }
         Some(presence_report::What::NodeStarted(_)) => {
-            return Ok(sessions.node_started(&report.node, report.epoch, report.time_ms));
+            return Ok(sessions.node_started(&report.node, boot, report.time_ms));
         }
         None => return Err(ApiError::invalid("what", "is missing")),
     };
@@ -236,5 +267,6 @@ fn events(sessions: &mut Sessions, value: &[u8]) -> Result<Vec<Event>, ApiError>
         DeviceKey { tenant: wire::tenant("tenant", &report.tenant)?, device: wire::device("device", &report.device)? };
     let client = ClientId::new(&report.client).map_err(|e| ApiError::invalid("client", e.to_string()))?;
     let key = SessionKey { device, client };
-    Ok(sessions.report(Report { key, node: report.node, epoch: report.epoch, time_ms: report.time_ms, what }))
+    let PresenceReport { node, epoch, time_ms, .. } = report;
+    Ok(sessions.report(Report { key, node, boot, epoch, time_ms, what }))
 }

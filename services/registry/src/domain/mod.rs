@@ -3,13 +3,16 @@
 //! Domain layer: knows its ports, never gRPC, files or the system's clock. Each file adds to [`Domain`] what it is
 //! named for; the change feed and the presence log are loops of their own.
 
+pub mod api_tokens;
 pub mod authenticate;
 pub mod changes;
 mod checks;
 mod claims;
 pub mod credentials;
 pub mod devices;
+pub mod jwt;
 pub mod lifecycle;
+pub mod nodes;
 pub mod policies;
 pub mod presence;
 pub mod rules;
@@ -44,6 +47,10 @@ pub struct Domain {
     pub written: Arc<Notify>,
     /// Held while a rule is written: two creations cannot both be the last, and a rule's topics follow its writes.
     pub writing_rule: Mutex<()>,
+    /// Held while an API token is made: two cannot both be the last.
+    pub making_api_token: Mutex<()>,
+    /// Who may vouch for devices.
+    pub issuers: Arc<jwt::Issuers>,
     pub settings: Settings,
 }
 
@@ -208,5 +215,6 @@ fn not_found(key: &ObjectKey) -> ApiError {
 
 fn stale(key: &ObjectKey, wanted: u64, found: u64) -> ApiError {
     let message = format!("{key} has revision {found}, not {wanted}: somebody else changed it");
-    ApiError { field: Some("meta.revision".into()), ..ApiError::new(ErrorCode::Aborted, message) }.over(found, wanted)
+    ApiError { field: Some("metadata.resourceVersion".into()), ..ApiError::new(ErrorCode::Aborted, message) }
+        .over(found, wanted)
 }

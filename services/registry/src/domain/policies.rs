@@ -89,6 +89,8 @@ fn default_statements() -> Vec<Statement> {
 fn spec(spec: &Spec) -> &PolicySpec {
     match spec {
         Spec::Policy(spec) => spec,
-        Spec::Device(_) | Spec::Credential(_) | Spec::Rule(_) => unreachable!("a policy's key holds a policy"),
+        Spec::Device(_) | Spec::Credential(_) | Spec::Rule(_) | Spec::ApiToken(_) => {
+            unreachable!("a policy's key holds a policy")
+        }
     }
 }

@@ -21,6 +21,8 @@ const NODE_LOST: &str = "node_lost";
 pub struct Report {
     pub key: SessionKey,
     pub node: String,
+    /// Number of the start of the node.
+    pub boot: u64,
     pub epoch: u64,
     /// Milliseconds since the Unix epoch.
     pub time_ms: u64,
@@ -46,6 +48,8 @@ pub type Event = Report;
 #[derive(Debug, Default)]
 pub struct Sessions {
     known: BTreeMap<SessionKey, Session>,
+    /// How many of them each node holds.
+    held: BTreeMap<String, usize>,
     /// Changed since the view was last written.
     touched: BTreeSet<SessionKey>,
 }
@@ -53,7 +57,9 @@ pub struct Sessions {
 impl Sessions {
     /// The sessions of a view.
     pub fn restored(sessions: Vec<(SessionKey, Session)>) -> Self {
-        Self { known: sessions.into_iter().collect(), touched: BTreeSet::new() }
+        let mut restored = Self::default();
+        sessions.into_iter().for_each(|(key, session)| restored.put(key, session));
+        restored
     }
 
     /// The events a report amounts to; none if it is old or known.
@@ -78,10 +84,26 @@ impl Sessions {
         events
     }
 
-    /// The ends of what `node` held with a lower epoch: it has started anew.
-    pub fn node_started(&mut self, node: &str, epoch: u64, time_ms: u64) -> Vec<Event> {
-        let lost =
-            |(_, session): &(&SessionKey, &Session)| session.connected && session.node == node && session.epoch < epoch;
+    /// The ends of what `node` held under an earlier boot: it has started anew.
+    pub fn node_started(&mut self, node: &str, boot: u64, time_ms: u64) -> Vec<Event> {
+        self.node_lost(node, |session| session.boot < boot, time_ms)
+    }
+
+    /// The ends of whatever `node` holds: it is gone.
+    pub fn node_gone(&mut self, node: &str, time_ms: u64) -> Vec<Event> {
+        self.node_lost(node, |_| true, time_ms)
+    }
+
+    /// Nodes that hold sessions.
+    pub fn holders(&self) -> impl Iterator<Item = &str> {
+        self.held.keys().map(String::as_str)
+    }
+
+    fn node_lost(&mut self, node: &str, lost: impl Fn(&Session) -> bool, time_ms: u64) -> Vec<Event> {
+        if !self.held.contains_key(node) {
+            return Vec::new();
+        }
+        let lost = |(_, session): &(&SessionKey, &Session)| session.connected && session.node == node && lost(session);
         let events: Vec<Event> =
             self.known.iter().filter(lost).map(|(key, session)| ended(key, session, NODE_LOST, time_ms)).collect();
         events.iter().for_each(|event| self.remember(event, false));
@@ -107,10 +129,23 @@ impl Sessions {
     }
 
     fn remember(&mut self, report: &Report, connected: bool) {
-        let Report { key, node, epoch, time_ms, .. } = report;
-        let session = Session { connected, epoch: *epoch, changed_ms: *time_ms, node: node.clone() };
-        self.known.insert(key.clone(), session);
+        let Report { key, node, boot, epoch, time_ms, .. } = report;
+        let session = Session { connected, epoch: *epoch, changed_ms: *time_ms, node: node.clone(), boot: *boot };
+        self.put(key.clone(), session);
         self.touched.insert(key.clone());
+    }
+
+    fn put(&mut self, key: SessionKey, session: Session) {
+        if session.connected {
+            *self.held.entry(session.node.clone()).or_default() += 1;
+        }
+        let Some(former) = self.known.insert(key, session).filter(|former| former.connected) else { return };
+        if let Some(held) = self.held.get_mut(&former.node) {
+            *held -= 1;
+            if *held == 0 {
+                self.held.remove(&former.node);
+            }
+        }
     }
 }
 
@@ -118,6 +153,7 @@ fn ended(key: &SessionKey, session: &Session, reason: &str, time_ms: u64) -> Eve
     Event {
         key: key.clone(),
         node: session.node.clone(),
+        boot: session.boot,
         epoch: session.epoch,
         time_ms,
         what: What::Disconnected { reason: reason.to_owned() },
@@ -140,6 +176,8 @@ struct EventJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     disconnect_reason: Option<String>,
     node: String,
+    #[serde(default)]
+    boot: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -151,15 +189,25 @@ enum EventType {
 
 /// The value of an event's record.
 pub fn to_json(event: &Event) -> Vec<u8> {
-    let Event { key: SessionKey { device, client }, node, epoch, time_ms, what } = event.clone();
+    let Event { key: SessionKey { device, client }, node, boot, epoch, time_ms, what } = event.clone();
     let (event_type, ip_address, disconnect_reason) = match what {
         What::Connected { ip } => (EventType::Connected, Some(ip), None),
         What::Disconnected { reason } => (EventType::Disconnected, None, Some(reason)),
     };
     let DeviceKey { tenant, device } = device;
     let (client_id, timestamp) = (client, time_ms);
-    let json =
-        EventJson { event_type, tenant, device, client_id, timestamp, epoch, ip_address, disconnect_reason, node };
+    let json = EventJson {
+        event_type,
+        tenant,
+        device,
+        client_id,
+        timestamp,
+        epoch,
+        ip_address,
+        disconnect_reason,
+        node,
+        boot,
+    };
     serde_json::to_vec(&json).expect("numbers and strings are JSON")
 }
 
@@ -172,7 +220,7 @@ pub fn from_json(value: &[u8]) -> Result<Event, serde_json::Error> {
     };
     let device = DeviceKey { tenant: json.tenant, device: json.device };
     let key = SessionKey { device, client: json.client_id };
-    Ok(Event { key, node: json.node, epoch: json.epoch, time_ms: json.timestamp, what })
+    Ok(Event { key, node: json.node, boot: json.boot, epoch: json.epoch, time_ms: json.timestamp, what })
 }
 
 /// The IP address of `address:port`; whatever else it is, as it is.
@@ -192,7 +240,7 @@ mod tests {
 
     fn connected(client: &str, node: &str, epoch: u64) -> Report {
         let what = What::Connected { ip: "10.0.0.1".into() };
-        Report { key: key(client), node: node.into(), epoch, time_ms: epoch, what }
+        Report { key: key(client), node: node.into(), boot: 1, epoch, time_ms: epoch, what }
     }
 
     fn disconnected(client: &str, node: &str, epoch: u64) -> Report {
@@ -233,13 +281,33 @@ mod tests {
     #[test]
     fn a_node_that_starts_anew_ends_its_own_older_sessions_only() {
         let mut sessions = Sessions::default();
-        for report in [connected("a", "n1", 1), connected("b", "n2", 1), connected("c", "n1", 9)] {
+        let anew = Report { boot: 2, ..connected("c", "n1", 9) };
+        for report in [connected("a", "n1", 10), connected("b", "n2", 1), anew] {
             sessions.report(report);
         }
-        let events = sessions.node_started("n1", 9, 50);
-        assert_eq!(events.len(), 1);
+        let events = sessions.node_started("n1", 2, 50);
+        assert_eq!(events.len(), 1, "epochs say nothing of starts");
         assert_eq!((events[0].key.clone(), events[0].time_ms), (key("a"), 50));
-        assert_eq!(sessions.node_started("n1", 9, 50), []);
+        assert_eq!(sessions.node_started("n1", 2, 50), []);
+    }
+
+    #[test]
+    fn a_node_that_is_gone_holds_nothing_any_more_and_what_it_says_of_it_later_is_dropped() {
+        let mut sessions = Sessions::default();
+        for report in [connected("a", "n1", 1), connected("b", "n2", 1), connected("c", "n1", 2)] {
+            sessions.report(report);
+        }
+        assert_eq!(sessions.holders().collect::<Vec<_>>(), ["n1", "n2"]);
+        let events = sessions.node_gone("n1", 50);
+        let lost = What::Disconnected { reason: NODE_LOST.into() };
+        assert_eq!(
+            events.iter().map(|e| (e.epoch, e.what.clone())).collect::<Vec<_>>(),
+            [(1, lost.clone()), (2, lost)]
+        );
+        assert_eq!(sessions.holders().collect::<Vec<_>>(), ["n2"]);
+        assert_eq!(sessions.report(disconnected("a", "n1", 1)), []);
+        assert_eq!(sessions.report(connected("c", "n1", 2)), []);
+        assert_eq!(sessions.report(connected("a", "n1", 3)).len(), 1, "it was not gone after all");
     }
 
     #[test]
@@ -259,7 +327,7 @@ mod tests {
             assert_eq!(from_json(&to_json(&event)).expect("our own"), event);
         }
         let text = String::from_utf8(to_json(&connected("c", "n", 1))).expect("utf-8");
-        let expected = r#"{"eventType":"connected","tenant":"default","device":"d","clientId":"c","timestamp":1,"epoch":1,"ipAddress":"10.0.0.1","node":"n"}"#;
+        let expected = r#"{"eventType":"connected","tenant":"default","device":"d","clientId":"c","timestamp":1,"epoch":1,"ipAddress":"10.0.0.1","node":"n","boot":1}"#;
         assert_eq!(text, expected);
         assert_eq!(ip_of("10.0.0.1:5"), "10.0.0.1");
         assert_eq!(ip_of("[::1]:5"), "::1");
@@ -268,16 +336,18 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Input {
         Report(Report),
-        Started { node: String, epoch: u64 },
+        Started { node: String, boot: u64 },
+        Gone { node: String },
     }
 
     /// A run of sessions over two clients and two nodes, then shuffled, with repeats and gaps.
     fn inputs() -> impl Strategy<Value = Vec<Input>> {
-        let one = (0u8..5, prop::sample::select(vec!["a", "b"]), prop::sample::select(vec!["n1", "n2"]), 1u64..12);
+        let one = (0u8..6, prop::sample::select(vec!["a", "b"]), prop::sample::select(vec!["n1", "n2"]), 1u64..12);
         let input = one.prop_map(|(what, client, node, epoch)| match what {
             0 | 1 => Input::Report(connected(client, node, epoch)),
             2 | 3 => Input::Report(disconnected(client, node, epoch)),
-            _ => Input::Started { node: node.into(), epoch },
+            4 => Input::Started { node: node.into(), boot: epoch % 3 },
+            _ => Input::Gone { node: node.into() },
         });
         prop::collection::vec(input, 0..60)
     }
@@ -285,7 +355,8 @@ mod tests {
     fn feed(sessions: &mut Sessions, input: Input) -> Vec<Event> {
         match input {
             Input::Report(report) => sessions.report(report),
-            Input::Started { node, epoch } => sessions.node_started(&node, epoch, 99),
+            Input::Started { node, boot } => sessions.node_started(&node, boot, 99),
+            Input::Gone { node } => sessions.node_gone(&node, 99),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::object::{Kind, Object, ObjectKey, Spec};
 impl Domain {
     /// Creates or replaces a rule. `already_exists` if it would write to another tenant's Kafka topic.
     pub async fn put_rule(&self, rule: Declared) -> Result<Object, ApiError> {
-        checks::subdomain("meta.name", &rule.name)?;
+        checks::subdomain("metadata.name", &rule.name)?;
         checks::labels(&rule.labels)?;
         check(spec(&rule.spec))?;
         let key = ObjectKey::new(Kind::Rule, &rule.tenant, &rule.name);
@@ -71,7 +71,12 @@ impl Domain {
 
 fn check(spec: &RuleSpec) -> Result<(), ApiError> {
     spec.check()?;
-    Rule::compile(&spec.sql)?;
+    if Rule::compile(&spec.sql)?.filters().is_empty() {
+        return Err(ApiError::invalid(
+            "spec.sql",
+            "FROM '' is for messages by Basic Ingest, which there is none of here",
+        ));
+    }
     for (i, action) in spec.actions.iter().enumerate() {
         check_templates(&format!("spec.actions[{i}]"), action)?;
     }
@@ -99,6 +104,8 @@ fn check_template(field: &str, text: &str) -> Result<(), ApiError> {
 pub(super) fn spec(spec: &Spec) -> &RuleSpec {
     match spec {
         Spec::Rule(spec) => spec,
-        Spec::Device(_) | Spec::Credential(_) | Spec::Policy(_) => unreachable!("a rule's key holds a rule"),
+        Spec::Device(_) | Spec::Credential(_) | Spec::Policy(_) | Spec::ApiToken(_) => {
+            unreachable!("a rule's key holds a rule")
+        }
     }
 }

@@ -6,6 +6,8 @@ use drover_bus::{AdminError, Bus, TopicConfig};
 pub const CHANGES_TOPIC: &str = "drover.registry.changes";
 /// What ingress nodes say of their connections; key = `tenant/device`, value = `drover.ingress.v1.PresenceReport`.
 pub const PRESENCE_TOPIC: &str = "drover.presence";
+/// Words of life of ingress nodes; key = the node, value = `drover.ingress.v1.NodeAlive`. One partition.
+pub const NODES_TOPIC: &str = "drover.nodes";
 /// Ordered lifecycle events; key = `tenant/device`, value = JSON.
 pub const EVENTS_TOPIC: &str = "drover.events";
 
@@ -27,6 +29,7 @@ pub async fn create(bus: &dyn Bus, partitions: u32, events_retention_ms: u64) ->
         topic(CHANGES_TOPIC, None),
         topic(PRESENCE_TOPIC, Some(PRESENCE_RETENTION_MS)),
         topic(EVENTS_TOPIC, Some(events_retention_ms)),
+        TopicConfig { partitions: 1, ..topic(NODES_TOPIC, Some(HOUR_MS)) },
     ] {
         bus.create_topic(config).await?;
     }

@@ -1,11 +1,12 @@
 //! From requests to what the domain takes; checks shape only.
 
 use drover_proto::Field;
-use drover_proto::registry::v1::authenticate_request;
+use drover_proto::registry::v1::{CreateApiTokenRequest, authenticate_request};
 use drover_proto::types::v1 as types;
 use drover_types::object::{DeviceSpec, PolicySpec, RuleSpec};
 use drover_types::{ApiError, DeviceKey, TenantId};
 
+use crate::domain::api_tokens::Wanted;
 use crate::domain::authenticate::Proof;
 use crate::domain::{Declared, PageRequest};
 use crate::object::Spec;
@@ -39,10 +40,16 @@ pub fn rule(rule: Option<&types::Rule>) -> Result<Declared, ApiError> {
     declared(&rule.meta, Spec::Rule(RuleSpec::try_from(rule)?))
 }
 
+pub fn api_token(request: CreateApiTokenRequest) -> Result<Wanted, ApiError> {
+    let (tenant, role) = (wire::tenant("tenant", &request.tenant)?, wire::role(request.role())?);
+    let CreateApiTokenRequest { name, duration_s, created_by, .. } = request;
+    Ok(Wanted { tenant, name, role, duration_s, created_by })
+}
+
 fn declared(meta: &Option<types::Meta>, spec: Spec) -> Result<Declared, ApiError> {
     let meta = meta.as_ref().required("meta")?;
     Ok(Declared {
-        tenant: wire::tenant("meta.tenant", &meta.tenant)?,
+        tenant: wire::tenant("metadata.namespace", &meta.tenant)?,
         name: meta.name.clone(),
         labels: meta.labels.clone().into_iter().collect(),
         revision: meta.revision,

@@ -24,13 +24,19 @@ object_of_kind! {
     device -> Device;
     policy -> Policy;
     rule -> Rule;
+    whole_api_token -> ApiToken;
+}
+
+/// An API token without its digest, which is nobody's to see outside the store and the change feed.
+pub fn api_token(object: Object) -> types::ApiToken {
+    types::ApiToken { digest: Vec::new(), ..whole_api_token(object) }
 }
 
 /// A credential; nothing of other kinds.
 pub fn credential(object: &Object) -> Option<types::Credential> {
     match &object.spec {
         Spec::Credential(credential) => Some(wire::credential(&object.meta, credential)),
-        Spec::Device(_) | Spec::Policy(_) | Spec::Rule(_) => None,
+        Spec::Device(_) | Spec::Policy(_) | Spec::Rule(_) | Spec::ApiToken(_) => None,
     }
 }
 

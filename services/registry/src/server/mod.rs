@@ -5,6 +5,7 @@ mod encode;
 
 use std::sync::Arc;
 
+use drover_proto::registry::v1::api_tokens_server::ApiTokens;
 use drover_proto::registry::v1::registry_server::Registry;
 use drover_proto::registry::v1::*;
 use drover_proto::to_status;
@@ -131,11 +132,35 @@ impl Server {
     }
 }
 
-/// The methods of the service; each is one line, for each is one of the functions above.
+impl Server {
+    async fn api_token_made(&self, request: CreateApiTokenRequest) -> Result<CreateApiTokenResponse, ApiError> {
+        let (made, token) = self.domain.create_api_token(decode::api_token(request)?).await?;
+        Ok(CreateApiTokenResponse { api_token: Some(encode::api_token(made)), token })
+    }
+
+    async fn api_tokens(&self, request: ListApiTokensRequest) -> Result<ListApiTokensResponse, ApiError> {
+        let page = decode::page(&request.tenant, request.page_size, request.page_token)?;
+        let page = self.domain.list_api_tokens(&page).await?;
+        let api_tokens = page.items.into_iter().map(encode::api_token).collect();
+        Ok(ListApiTokensResponse { api_tokens, next_page_token: page.next })
+    }
+
+    async fn api_token_deleted(&self, request: DeleteApiTokenRequest) -> Result<DeleteApiTokenResponse, ApiError> {
+        self.domain.delete_api_token(&decode::tenant(&request.tenant)?, &request.name).await?;
+        Ok(DeleteApiTokenResponse {})
+    }
+
+    async fn api_token(&self, request: VerifyApiTokenRequest) -> Result<VerifyApiTokenResponse, ApiError> {
+        let known = self.domain.verify_api_token(&request.token).await?;
+        Ok(VerifyApiTokenResponse { api_token: Some(encode::api_token(known)) })
+    }
+}
+
+/// The methods of a service; each is one line, for each is one of the functions above.
 macro_rules! serve {
-    ($($method:ident($request:ty) -> $response:ty = $function:ident;)*) => {
+    ($service:ident: $($method:ident($request:ty) -> $response:ty = $function:ident;)*) => {
         #[tonic::async_trait]
-        impl Registry for Server {
+        impl $service for Server {
             $(async fn $method(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
                 answer(self.$function(request.into_inner()).await)
             })*
@@ -144,6 +169,7 @@ macro_rules! serve {
 }
 
 serve! {
+    Registry:
     create_device(CreateDeviceRequest) -> CreateDeviceResponse = created;
     update_device(UpdateDeviceRequest) -> UpdateDeviceResponse = updated;
     get_device(GetDeviceRequest) -> GetDeviceResponse = device;
@@ -162,4 +188,12 @@ serve! {
     list_rules(ListRulesRequest) -> ListRulesResponse = rules;
     delete_rule(DeleteRuleRequest) -> DeleteRuleResponse = rule_deleted;
     authenticate(AuthenticateRequest) -> AuthenticateResponse = identity;
+}
+
+serve! {
+    ApiTokens:
+    create_api_token(CreateApiTokenRequest) -> CreateApiTokenResponse = api_token_made;
+    list_api_tokens(ListApiTokensRequest) -> ListApiTokensResponse = api_tokens;
+    delete_api_token(DeleteApiTokenRequest) -> DeleteApiTokenResponse = api_token_deleted;
+    verify_api_token(VerifyApiTokenRequest) -> VerifyApiTokenResponse = api_token;
 }

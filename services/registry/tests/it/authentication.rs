@@ -5,7 +5,8 @@ use std::sync::Arc;
 use drover_proto::from_status;
 use drover_proto::ingress::v1::ingress_server::{Ingress, IngressServer};
 use drover_proto::ingress::v1::{
-    DeliverRequest, DeliverResponse, PublishRequest, PublishResponse, RevokeRequest, RevokeResponse,
+    DeliverRequest, DeliverResponse, ForwardRequest, ForwardResponse, IdentifyRequest, IdentifyResponse,
+    PublishRequest, PublishResponse, RevokeRequest, RevokeResponse, TakeOverRequest, TakeOverResponse,
 };
 use drover_proto::registry::v1::authenticate_request::Proof;
 use drover_proto::registry::v1::*;
@@ -184,6 +185,18 @@ impl Ingress for Confirming {
     async fn revoke(&self, request: Request<RevokeRequest>) -> Result<Response<RevokeResponse>, Status> {
         self.0.send(request.into_inner()).await.map_err(|e| Status::internal(e.to_string()))?;
         Ok(Response::new(RevokeResponse { closed: 1 }))
+    }
+
+    async fn take_over(&self, _: Request<TakeOverRequest>) -> Result<Response<TakeOverResponse>, Status> {
+        Err(Status::unimplemented("nobody asks here"))
+    }
+
+    async fn forward(&self, _: Request<ForwardRequest>) -> Result<Response<ForwardResponse>, Status> {
+        Err(Status::unimplemented("nobody asks here"))
+    }
+
+    async fn identify(&self, _: Request<IdentifyRequest>) -> Result<Response<IdentifyResponse>, Status> {
+        Err(Status::unimplemented("nobody asks here"))
     }
 }
 

@@ -1,9 +1,11 @@
 //! The registry alone, through gRPC over the in-memory network, on a real embedded log and store.
 
+mod api_tokens;
 mod authentication;
 mod cassandra;
 mod crash;
 mod feed;
+mod jwt;
 mod nodes;
 mod objects;
 mod presence;

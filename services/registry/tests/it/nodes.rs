@@ -1,24 +1,34 @@
-//! Revocations across processes: every replica of the ingress hears of them, and who does not is named (P5).
+//! Ingress nodes in other processes: every replica hears of revocations, and who does not is named (P5); the sessions of
+//! one that is silent for too long end (P4).
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use drover_bus::{Outgoing, Record};
 use drover_host::{AdminToken, Calling, ListenSpec, Network, NetworkParts, Shutdown, Sockets, Transport, grpc};
 use drover_proto::ingress::v1::ingress_server::{Ingress, IngressServer};
 use drover_proto::ingress::v1::*;
 use drover_proto::registry::v1::RevokeCredentialRequest;
-use drover_registry::RegistryConfig;
+use drover_registry::{NODES_TOPIC, RegistryConfig};
+use prost::Message as _;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-use crate::stage::{Stage, config};
+use crate::presence::{connected, event, events, send};
+use crate::stage::{Stage, config, until};
 
 const TOKEN: &str = "s3cret";
+/// How long a node may be silent.
+const LEASE: std::time::Duration = std::time::Duration::from_secs(3);
 
-/// An ingress process that only remembers what was revoked.
+/// An ingress process that only remembers what was revoked, and who it is.
 #[derive(Clone, Default)]
-struct Node(Arc<Mutex<Vec<RevokeRequest>>>);
+struct Node {
+    revoked: Arc<Mutex<Vec<RevokeRequest>>>,
+    /// `None`: it does not say.
+    name: Arc<Mutex<Option<String>>>,
+}
 
 #[tonic::async_trait]
 impl Ingress for Node {
@@ -26,12 +36,26 @@ impl Ingress for Node {
         Err(Status::unimplemented("only revocations here"))
     }
 
+    async fn take_over(&self, _: Request<TakeOverRequest>) -> Result<Response<TakeOverResponse>, Status> {
+        Err(Status::unimplemented("only revocations here"))
+    }
+
+    async fn forward(&self, _: Request<ForwardRequest>) -> Result<Response<ForwardResponse>, Status> {
+        Err(Status::unimplemented("only revocations here"))
+    }
+
+    async fn identify(&self, _: Request<IdentifyRequest>) -> Result<Response<IdentifyResponse>, Status> {
+        let name = self.name.lock().expect("no panic").clone();
+        let node = name.ok_or_else(|| Status::unavailable("it is gone"))?;
+        Ok(Response::new(IdentifyResponse { node, boot: 0 }))
+    }
+
     async fn deliver(&self, _: Request<DeliverRequest>) -> Result<Response<DeliverResponse>, Status> {
         Err(Status::unimplemented("only revocations here"))
     }
 
     async fn revoke(&self, request: Request<RevokeRequest>) -> Result<Response<RevokeResponse>, Status> {
-        self.0.lock().expect("no panic").push(request.into_inner());
+        self.revoked.lock().expect("no panic").push(request.into_inner());
         Ok(Response::new(RevokeResponse { closed: 1 }))
     }
 }
@@ -52,10 +76,22 @@ impl Node {
     }
 
     fn heard(&self) -> Vec<String> {
-        let heard = self.0.lock().expect("no panic");
+        let heard = self.revoked.lock().expect("no panic");
         // A device's first credential ends its connections without one: that is told too, and not asked for here.
         heard.iter().filter(|request| !request.anonymous).map(|request| request.credential_id.clone()).collect()
     }
+}
+
+/// A network in which the ingress is at these addresses.
+fn network(addresses: &[SocketAddr]) -> Network {
+    let uri = |address: &SocketAddr| format!("http://{address}").parse().expect("a URI");
+    let parts = NetworkParts {
+        services: HashMap::from([("ingress".to_owned(), addresses.iter().map(uri).collect())]),
+        admin_token: Some(AdminToken::new(TOKEN)),
+        tls: None,
+        calling: Calling::default(),
+    };
+    Network::new(parts).expect("no certificates")
 }
 
 /// Issues a credential and revokes it; its id, and who did not confirm.
@@ -72,16 +108,7 @@ async fn a_revocation_reaches_every_ingress_process_and_names_the_one_that_is_go
     let (one, two) = (Node::default(), Node::default());
     let (first, second) = (Shutdown::new(), Shutdown::new());
     let addresses = [one.start(&first), two.start(&second)];
-    let parts = NetworkParts {
-        services: HashMap::from([(
-            "ingress".to_owned(),
-            addresses.iter().map(|address| format!("http://{address}").parse().expect("a URI")).collect(),
-        )]),
-        admin_token: Some(AdminToken::new(TOKEN)),
-        tls: None,
-        calling: Calling::default(),
-    };
-    let network = Network::new(parts).expect("no certificates");
+    let network = network(&addresses);
     let config = RegistryConfig { ingress_nodes: vec!["ingress".to_owned()], ..config() };
     let stage = Stage::on(network, config, tempfile::tempdir().expect("a directory")).await;
 
@@ -97,4 +124,43 @@ async fn a_revocation_reaches_every_ingress_process_and_names_the_one_that_is_go
     }
     assert_eq!(last.1, [addresses[1].to_string()]);
     assert!(one.heard().contains(&last.0), "the other one heard of it");
+}
+
+/// The node says that it is there.
+async fn alive(stage: &Stage, node: &str) {
+    let word = NodeAlive { node: node.to_owned(), boot: 1, time_ms: 7 };
+    let record = Record { value: Some(word.encode_to_vec().into()), ..Record::default() };
+    let receipt = stage.bus.append(vec![Outgoing::keyed(NODES_TOPIC, record)]).await.expect("taken");
+    receipt.await.expect("durable");
+}
+
+#[tokio::test]
+async fn the_sessions_of_a_node_end_when_it_is_silent_in_the_log_and_when_asked() {
+    let node = Node::default();
+    let stop = Shutdown::new();
+    let network = network(&[node.start(&stop)]);
+    let config = RegistryConfig { ingress_nodes: vec!["ingress".to_owned()], ..config() };
+    let stage = Stage::on(network, config, tempfile::tempdir().expect("a directory")).await;
+    stage.create_device("d").await.expect("created");
+    send(&stage, vec![connected(1).encode_to_vec()]).await;
+    until(async || events(&stage).await.len() == 1).await;
+
+    // Heard in the log for longer than a lease, then only when asked.
+    for _ in 0..8 {
+        alive(&stage, "n1").await;
+        tokio::time::sleep(LEASE / 6).await;
+    }
+    *node.name.lock().expect("no panic") = Some("n1".to_owned());
+    tokio::time::sleep(LEASE * 2).await;
+    assert_eq!(events(&stage).await.len(), 1, "it is there");
+
+    *node.name.lock().expect("no panic") = Some("n2".to_owned());
+    until(async || events(&stage).await.len() == 2).await;
+    assert_eq!(events(&stage).await[1], event("disconnected", 1, Some("node_lost")));
+
+    // It was not gone after all: what it says of new sessions counts.
+    alive(&stage, "n1").await;
+    send(&stage, vec![connected(1).encode_to_vec(), connected(2).encode_to_vec()]).await;
+    until(async || events(&stage).await.len() == 3).await;
+    assert_eq!(events(&stage).await[2], event("connected", 2, None));
 }

@@ -41,7 +41,7 @@ async fn a_device_is_created_read_changed_and_deleted() {
     assert_eq!(changed_meta.generation, 2);
     assert!(changed_meta.revision > created_meta.revision);
     let stale = from_status(&client.update_device(update).await.expect_err("the revision is old"));
-    assert_eq!((stale.code, stale.field.as_deref()), (ErrorCode::Aborted, Some("meta.revision")));
+    assert_eq!((stale.code, stale.field.as_deref()), (ErrorCode::Aborted, Some("metadata.resourceVersion")));
     let any = Device { meta: meta("d"), ..created };
     let again = client.update_device(UpdateDeviceRequest { device: Some(any) }).await.expect("unconditional");
     assert_eq!(again.into_inner().device.and_then(|device| device.meta).map(|meta| meta.generation), Some(3));
@@ -93,7 +93,7 @@ async fn of_fifty_creations_of_one_name_one_wins() {
 async fn what_a_device_may_not_be_is_refused_by_field() {
     let stage = Stage::new().await;
     let table = [
-        (Device { meta: meta("a b"), ..device("d") }, "meta.name"),
+        (Device { meta: meta("a b"), ..device("d") }, "metadata.name"),
         (Device { policies: vec!["unknown".into()], ..device("d") }, "spec.policies"),
         (Device { attributes: [("k".into(), "v".repeat(1_025))].into(), ..device("d") }, "spec.attributes.k"),
         (Device { r#type: "a b".into(), ..device("d") }, "spec.type"),
@@ -152,9 +152,11 @@ async fn a_rule_compiles_or_is_refused_and_their_number_is_bounded() {
     assert_eq!(replaced.rule.and_then(|rule| rule.meta).map(|meta| meta.generation), Some(2));
     let unchanged = client.put_rule(rule("a", "SELECT * FROM 'x'")).await.expect("the same again").into_inner();
     assert_eq!(unchanged.rule.and_then(|rule| rule.meta).map(|meta| meta.generation), Some(2));
-    for (request, field) in
-        [(rule("a", "SELEKT"), "spec.sql"), (rule("A", sql), "meta.name"), (rule(&"a".repeat(254), sql), "meta.name")]
-    {
+    for (request, field) in [
+        (rule("a", "SELEKT"), "spec.sql"),
+        (rule("A", sql), "metadata.name"),
+        (rule(&"a".repeat(254), sql), "metadata.name"),
+    ] {
         let refused = from_status(&client.put_rule(request).await.expect_err(field));
         assert_eq!((refused.code, refused.field.as_deref()), (ErrorCode::InvalidArgument, Some(field)));
     }

@@ -22,10 +22,11 @@ fn report(epoch: u64, what: What) -> PresenceReport {
         epoch,
         time_ms: epoch * 10,
         what: Some(what),
+        boot: 0,
     }
 }
 
-fn connected(epoch: u64) -> PresenceReport {
+pub fn connected(epoch: u64) -> PresenceReport {
     report(epoch, What::Connected(Connected { peer: "10.0.0.7:4711".into(), protocol: "mqtt5".into() }))
 }
 
@@ -33,7 +34,7 @@ fn disconnected(epoch: u64) -> PresenceReport {
     report(epoch, What::Disconnected(Disconnected { reason: "client".into() }))
 }
 
-async fn send(stage: &Stage, values: Vec<Vec<u8>>) {
+pub async fn send(stage: &Stage, values: Vec<Vec<u8>>) {
     let outgoing = |value: Vec<u8>| Outgoing {
         topic: PRESENCE_TOPIC.into(),
         partition: Some(partition_of(KEY.as_bytes(), 2)),
@@ -44,7 +45,7 @@ async fn send(stage: &Stage, values: Vec<Vec<u8>>) {
 }
 
 /// Type, epoch and reason of every event.
-async fn events(stage: &Stage) -> Vec<(String, u64, Option<String>)> {
+pub async fn events(stage: &Stage) -> Vec<(String, u64, Option<String>)> {
     let read = |value: &[u8]| {
         let event: serde_json::Value = serde_json::from_slice(value).expect("JSON");
         let reason = event["disconnectReason"].as_str().map(str::to_owned);
@@ -59,7 +60,7 @@ async fn presence(stage: &Stage) -> Presence {
     stage.client.clone().get_device(request).await.expect("there").into_inner().presence.expect("presence")
 }
 
-fn event(kind: &str, epoch: u64, reason: Option<&str>) -> (String, u64, Option<String>) {
+pub fn event(kind: &str, epoch: u64, reason: Option<&str>) -> (String, u64, Option<String>) {
     (kind.to_owned(), epoch, reason.map(str::to_owned))
 }
 
@@ -85,7 +86,7 @@ async fn reports_become_events_that_alternate_across_restarts() {
 
     stage.restart().await;
     assert_eq!(presence(&stage).await, seen);
-    let started = report(9, What::NodeStarted(NodeStarted {}));
+    let started = PresenceReport { boot: 1, ..report(0, What::NodeStarted(NodeStarted {})) };
     send(&stage, vec![connected(3).encode_to_vec(), started.encode_to_vec(), started.encode_to_vec()]).await;
     expected.push(event("disconnected", 4, Some("node_lost")));
     until(async || events(&stage).await.len() >= expected.len()).await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use drover_bus::{AppendError, Header, Offset, Outgoing, Position, Record, Stored, TopicPartition, repeats};
 use drover_proto::rules::v1::{OutboxEntry, Republish, outbox_entry};
-use drover_rule_sql::{Message, Outcome, Row};
+use drover_rule_sql::{Message, Origin, Outcome, Properties, Row};
 use drover_types::limits::REPUBLISH_HOPS_MAX;
 use drover_types::repeat::{RepeatWindow, Verdict};
 use drover_types::{RecordId, Telemetry, TopicName, TraceParent, header};
@@ -125,12 +125,7 @@ impl Batch {
     }
 
     fn meet_rules(&mut self, source: Arc<Stored>, telemetry: &Telemetry, evaluation: &Evaluation<'_>) {
-        let message = Message::new(
-            telemetry.topic.as_str(),
-            Some(telemetry.client.as_str()),
-            telemetry.time_ms,
-            &telemetry.payload,
-        );
+        let message = message(telemetry);
         let inbound = Inbound { source, telemetry, message };
         for definition in evaluation.rules.matching(&telemetry.tenant, telemetry.topic.as_str()) {
             match definition.rule.evaluate(&inbound.message) {
@@ -166,7 +161,7 @@ impl Batch {
         let (topic, client) = (telemetry.topic.as_str(), telemetry.client.as_str());
         let value = Bytes::from(failure_row(&rule.name, topic, client, &telemetry.payload, cause));
         let trace = telemetry.traceparent.as_ref();
-        match output(inbound, rule, ERROR_ACTION, action, &Row::Object(Vec::new()), &value, trace) {
+        match output(inbound, rule, ERROR_ACTION, action, &Row::default(), &value, trace) {
             Ok(outgoing) => self.put(inbound.source.clone(), rule, outgoing),
             Err(cause) => self.bury(inbound.source.clone(), Some(&rule.name), &format!("error action: {cause}")),
         }
@@ -214,6 +209,17 @@ impl Batch {
     fn rule_tally(&mut self, rule: &Definition) -> &mut RuleTally {
         self.tally.rules.entry((rule.tenant.clone(), rule.name.clone())).or_default()
     }
+}
+
+/// A record as rules see it.
+fn message(telemetry: &Telemetry) -> Message<'_> {
+    let (topic, client) = (telemetry.topic.as_str(), telemetry.client.as_str());
+    let mut message = Message::new(topic, Some(client), telemetry.time_ms, &telemetry.payload);
+    let content_type = telemetry.content_type.as_deref();
+    let properties = Properties { content_type, user: &telemetry.properties, ..Properties::default() };
+    let account = Some(telemetry.tenant.as_str());
+    message.origin = Origin { id: telemetry.id.0, account, properties, ..Origin::default() };
+    message
 }
 
 /// The record that an action makes of a row, or why there is none.

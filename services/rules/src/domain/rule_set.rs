@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use drover_bus::Topic;
 use drover_types::TenantId;
 
 use super::definition::Definition;
@@ -43,6 +44,8 @@ impl RuleSet {
     pub fn matching(&self, tenant: &TenantId, topic: &str) -> Vec<&Arc<Definition>> {
         let mut found = self.tenants.get(tenant).map(|rules| rules.by_filter.matches(topic)).unwrap_or_default();
         found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        // Several filters of one rule may match.
+        found.dedup_by(|a, b| Arc::ptr_eq(a, b));
         found
     }
 
@@ -53,13 +56,39 @@ impl RuleSet {
         };
         self.tenants.iter().find(|(other, rules)| *other != tenant && writes(rules)).map(|(other, _)| other)
     }
+
+    /// Every topic that rules write to, with the partitions it is to be made with.
+    pub fn output_topics(&self) -> Vec<(Topic, u32)> {
+        let rules = self.tenants.values().flat_map(|rules| rules.by_name.values());
+        rules.flat_map(|rule| rule.output_topics().map(|(topic, partitions)| (topic.clone(), partitions))).collect()
+    }
 }
 
 impl TenantRules {
     fn index(&mut self) {
         self.by_filter = FilterTrie::default();
         for rule in self.by_name.values() {
-            self.by_filter.insert(rule.rule.filter().as_str(), rule.clone());
+            for filter in rule.rule.filters() {
+                self.by_filter.insert(filter.as_str(), rule.clone());
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drover_types::object::RuleSpec;
+
+    #[test]
+    fn a_rule_is_found_once_however_many_of_its_filters_match() {
+        let tenant = TenantId::new("home").expect("a tenant");
+        let sql = "SELECT * FROM 'a/+', 'a/b', 'c'";
+        let spec = serde_json::json!({"sql": sql, "actions": [{"kafka": {"topic": "home.t"}}]});
+        let spec: RuleSpec = serde_json::from_value(spec).expect("a rule");
+        let mut rules = RuleSet::default();
+        rules.put(Definition::compile(tenant.clone(), "r", &spec).expect("compiles"));
+        let found = |topic: &str| rules.matching(&tenant, topic).len();
+        assert_eq!((found("a/b"), found("a/x"), found("c"), found("d")), (1, 1, 1, 0));
     }
 }

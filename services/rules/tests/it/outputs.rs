@@ -1,7 +1,7 @@
 //! Kafka outputs: exactly once, in order, whatever happens to the engine.
 
-use drover_bus::{Outgoing, Record};
-use drover_rules::{ERRORS_TOPIC, EngineFaults};
+use drover_bus::{Outgoing, Record, TopicConfig};
+use drover_rules::{ERRORS_TOPIC, EngineFaults, RulesConfig};
 use drover_types::{RecordId, TELEMETRY_TOPIC, TenantId, TraceParent};
 use serde_json::json;
 
@@ -204,5 +204,79 @@ async fn a_rule_that_does_not_compile_is_not_accepted_and_says_why() {
     let condition = world.status("wrong").await.expect("known").conditions.remove(0);
     assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "Invalid"));
     assert_eq!(condition.message, "spec.sql: line 1, column 8: expected an expression, found FROM");
+    running.stop().await;
+}
+
+fn to(topic: &str) -> serde_json::Value {
+    json!({"sql": "SELECT n FROM '#'", "actions": [{"kafka": {"topic": topic}}]})
+}
+
+async fn make(world: &World, topic: &str) {
+    let config =
+        TopicConfig { topic: topic.into(), partitions: 1, compact: false, retention_ms: None, retention_bytes: None };
+    world.bus.create_topic(config).await.expect("made");
+}
+
+/// Waits until a generation of the rule `r` is observed with this reason.
+async fn observed(world: &World, generation: u64, reason: &str) {
+    until(reason, async || {
+        let status = world.status("r").await;
+        status.is_ok_and(|s| s.observed_generation == generation && s.conditions[0].reason == reason)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rule_that_waits_for_its_topic_leaves_its_former_version_in_force_and_then_takes_over() {
+    let (world, _dir) = World::embedded().await;
+    make(&world, "home.former").await;
+    world.rule("r", 1, Some(to("home.former"))).await;
+    let config = RulesConfig { partitions: 2, create_topics: false, ..RulesConfig::default() };
+    let running = world.start_with(config, EngineFaults::default());
+    observed(&world, 1, "Accepted").await;
+    world.rule("r", 2, Some(to("home.latter"))).await;
+    observed(&world, 2, "TopicMissing").await;
+    world.publish(numbered("d", 0..1)).await;
+    world.drained().await;
+    make(&world, "home.latter").await;
+    observed(&world, 2, "Accepted").await;
+    world.publish(numbered("d", 1..2)).await;
+    world.drained().await;
+    assert_eq!(world.values("home.former").await, [r#"{"n":0}"#]);
+    assert_eq!(world.values("home.latter").await, [r#"{"n":1}"#]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_status_calls_observed_is_in_force() {
+    let (world, _dir) = World::embedded().await;
+    let running = world.start("a", EngineFaults::default());
+    for generation in 1..=20 {
+        let topic = format!("home.out{generation}");
+        world.rule("r", generation, Some(to(&topic))).await;
+        observed(&world, generation, "Accepted").await;
+        let n = u16::try_from(generation).expect("small");
+        world.publish(numbered("d", n..n + 1)).await;
+        world.drained().await;
+        assert_eq!(world.values(&topic).await, [format!("{{\"n\":{n}}}")]);
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_output_topic_that_was_deleted_is_made_again() {
+    let (world, _dir) = World::embedded().await;
+    world.rule("r", 1, Some(to("home.out"))).await;
+    let running = world.start("a", EngineFaults::default());
+    observed(&world, 1, "Accepted").await;
+    world.bus.delete_topic("home.out").await.expect("deleted");
+    world.publish(numbered("d", 0..1)).await;
+    until("a dead letter", async || world.read(ERRORS_TOPIC).await.len() == 1).await;
+    until("the topic", async || {
+        world.bus.topics().await.expect("topics").iter().any(|config| &*config.topic == "home.out")
+    })
+    .await;
+    world.publish(numbered("d", 1..2)).await;
+    until("an output", async || world.values("home.out").await == [r#"{"n":1}"#]).await;
     running.stop().await;
 }

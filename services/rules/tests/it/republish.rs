@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use drover_host::{Shutdown, Sockets, grpc};
 use drover_proto::ingress::v1::ingress_server::{Ingress, IngressServer};
 use drover_proto::ingress::v1::{
-    DeliverRequest, DeliverResponse, PublishRequest, PublishResponse, RevokeRequest, RevokeResponse,
+    DeliverRequest, DeliverResponse, ForwardRequest, ForwardResponse, IdentifyRequest, IdentifyResponse,
+    PublishRequest, PublishResponse, RevokeRequest, RevokeResponse, TakeOverRequest, TakeOverResponse,
 };
 use drover_rules::{ERRORS_TOPIC, EngineFaults};
 use drover_types::Telemetry;
@@ -35,6 +36,18 @@ impl Ingress for FakeIngress {
     }
 
     async fn revoke(&self, _: Request<RevokeRequest>) -> Result<Response<RevokeResponse>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn take_over(&self, _: Request<TakeOverRequest>) -> Result<Response<TakeOverResponse>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn forward(&self, _: Request<ForwardRequest>) -> Result<Response<ForwardResponse>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn identify(&self, _: Request<IdentifyRequest>) -> Result<Response<IdentifyResponse>, Status> {
         Err(Status::unimplemented("not asked here"))
     }
 }

@@ -54,6 +54,12 @@ impl World {
 
     /// Starts a member.
     pub fn start(&self, member: &str, faults: EngineFaults) -> Running {
+        let config = RulesConfig { member: member.to_owned(), partitions: 2, ..RulesConfig::default() };
+        self.start_with(config, faults)
+    }
+
+    /// Starts a member of this configuration.
+    pub fn start_with(&self, config: RulesConfig, faults: EngineFaults) -> Running {
         let (shutdown, health) = (Shutdown::new(), Health::default());
         let ports = Ports {
             bus: self.bus.clone(),
@@ -66,7 +72,6 @@ impl World {
             cassandra: Default::default(),
             ready: health.service("rules"),
         };
-        let config = RulesConfig { member: member.to_owned(), partitions: 2, ..RulesConfig::default() };
         let task = tokio::spawn(run_with(config, ports, shutdown.clone(), faults));
         Running { shutdown, health, task }
     }

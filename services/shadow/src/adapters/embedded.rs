@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use drover_bus::{Offset, Partition};
+use drover_fjall_kit::{Failure, Layout, OpenError};
 use drover_types::DeviceKey;
 use drover_types::shadow::ShadowName;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
@@ -16,29 +17,13 @@ use crate::config::EmbeddedLimits;
 use crate::domain::{Shadow, ShadowKey};
 use crate::ports::{ShadowStore, StoreError};
 
-/// Name of the one keyspace; a database without it is somebody else's.
-const KEYSPACE: &str = "shadow";
-/// What this code reads and writes; grows when old code could not read the rows any more.
-const FORMAT: &[u8] = b"drover-shadow 1";
+/// One keyspace.
+const LAYOUT: Layout =
+    Layout { what: "a store of shadows", keyspace: "shadow", format: "drover-shadow 1", open_files_max: 64 };
 /// Key of the format.
 const FORMAT_KEY: &[u8] = b"m";
-/// Bytes of journal before old ones are flushed and removed: the least fjall allows.
-const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Table files held open.
-const OPEN_FILES_MAX: usize = 64;
 /// Bytes of a version before the document in a row.
 const VERSION_BYTES: usize = 8;
-
-/// The store did not open; nothing was changed. It is a view: whoever deletes the directory loses nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("{} cannot be used: {reason}", directory.display())]
-    Unusable { directory: PathBuf, reason: String },
-    #[error("{} is in use by another process", directory.display())]
-    Locked { directory: PathBuf },
-    #[error("{} holds {found:?}, this version reads {:?}; delete it to have it made anew from the log", directory.display(), String::from_utf8_lossy(FORMAT))]
-    Format { directory: PathBuf, found: String },
-}
 
 /// The embedded store. Dropping it releases the directory.
 pub struct Embedded(Arc<Shared>);
@@ -122,30 +107,12 @@ impl Shared {
 
 impl Open {
     fn at(directory: &Path, limits: EmbeddedLimits) -> Result<Self, OpenError> {
-        let failed = |error: fjall::Error| match error {
-            fjall::Error::Locked => OpenError::Locked { directory: directory.to_owned() },
-            other => OpenError::Unusable { directory: directory.to_owned(), reason: other.to_string() },
-        };
-        let format = |found: &[u8]| OpenError::Format {
-            directory: directory.to_owned(),
-            found: String::from_utf8_lossy(found).into_owned(),
-        };
-        let database = Database::builder(directory)
-            .cache_size(limits.cache.bytes())
-            .max_cached_files(Some(OPEN_FILES_MAX))
-            .max_journaling_size(JOURNAL_BYTES_MAX)
-            .worker_threads(1)
-            .open()
-            .map_err(failed)?;
-        if database.keyspace_count() > 0 && !database.keyspace_exists(KEYSPACE) {
-            return Err(format(b"another program's database"));
-        }
+        let (database, failed) = (LAYOUT.open(directory, limits.cache.bytes())?, LAYOUT.failed(directory));
         let options = || KeyspaceCreateOptions::default().max_memtable_size(limits.write_buffer.bytes());
-        let rows = database.keyspace(KEYSPACE, options).map_err(failed)?;
-        match rows.get(FORMAT_KEY).map_err(failed)? {
-            Some(found) if *found == *FORMAT => {}
-            Some(found) => return Err(format(&found)),
-            None => rows.insert(FORMAT_KEY, FORMAT).map_err(failed)?,
+        let rows = database.keyspace(LAYOUT.keyspace, options).map_err(&failed)?;
+        let (found, is_empty) = (rows.get(FORMAT_KEY).map_err(&failed)?, rows.is_empty().map_err(&failed)?);
+        if LAYOUT.is_new(directory, found.as_deref(), is_empty)? {
+            rows.insert(FORMAT_KEY, LAYOUT.format).map_err(&failed)?;
         }
         Ok(Self { rows, database })
     }
@@ -232,17 +199,10 @@ fn corrupt(reason: impl ToString) -> StoreError {
 }
 
 fn store_error(error: fjall::Error) -> StoreError {
-    match error {
-        fjall::Error::Io(e) | fjall::Error::Storage(fjall::LsmError::Io(e)) => match e.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                StoreError::Full { reason: e.to_string() }
-            }
-            other => StoreError::Unavailable { reason: format!("{other}: {e}") },
-        },
-        fjall::Error::Poisoned | fjall::Error::Locked | fjall::Error::KeyspaceDeleted => {
-            StoreError::Unavailable { reason: error.to_string() }
-        }
-        other => StoreError::Corrupt { reason: other.to_string() },
+    match Failure::from(error) {
+        Failure::Full { reason } => StoreError::Full { reason },
+        Failure::Unavailable { reason } => StoreError::Unavailable { reason },
+        Failure::Corrupt { reason } => StoreError::Corrupt { reason },
     }
 }
 

@@ -2,16 +2,35 @@
 
 pub mod embedded;
 pub mod ingress;
+pub mod scylla;
 
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::Context as _;
+use drover_host::Ports;
+
 use crate::config::StoreConfig;
 use crate::ports::ShadowStore;
 
-/// Opens the configured store; an embedded one lives in `directory`.
-pub fn open_store(config: &StoreConfig, directory: &Path) -> Result<Arc<dyn ShadowStore>, embedded::OpenError> {
+/// Opens the configured store: an embedded one in `directory`; one in a database when that is there, telling meanwhile
+/// what it waits for.
+pub async fn open_store(config: &StoreConfig, directory: &Path, ports: &Ports) -> anyhow::Result<Arc<dyn ShadowStore>> {
     match config {
-        StoreConfig::Embedded(limits) => Ok(Arc::new(embedded::Embedded::open(directory, *limits)?)),
+        StoreConfig::Embedded(limits) => {
+            let (directory, limits) = (directory.to_owned(), *limits);
+            let opening = tokio::task::spawn_blocking(move || embedded::Embedded::open(&directory, limits));
+            Ok(Arc::new(opening.await?.context(
+                "shadow.store.kind = embedded (it is a view: whoever deletes the directory has it made anew from the log)",
+            )?))
+        }
+        StoreConfig::Cassandra => {
+            let waiting = |why: &drover_scylla_kit::OpenError| {
+                tracing::info!(%why, "shadow waits");
+                ports.ready.waiting(why.to_string());
+            };
+            let store = scylla::Scylla::open(&ports.cassandra, waiting).await;
+            Ok(Arc::new(store.context("shadow.store.kind = cassandra")?))
+        }
     }
 }

@@ -22,6 +22,8 @@ pub enum Malformed {
     Message(#[from] InvalidTelemetry),
     #[error("topic {topic:?} is not that of a request to a shadow")]
     Topic { topic: String },
+    #[error("{text:?} is not a time in milliseconds since the Unix epoch")]
+    Time { text: String },
 }
 
 impl Asked {

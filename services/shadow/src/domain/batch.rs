@@ -6,12 +6,13 @@ use drover_bus::{Offset, Outgoing, Partition, Position, TopicPartition};
 use drover_proto::shadow::v1 as wire;
 use drover_types::DeviceKey;
 use drover_types::repeat::identity;
-use drover_types::shadow::{SHADOW_REQUESTS_TOPIC, ShadowOperation};
+use drover_types::shadow::{SHADOW_REQUESTS_TOPIC, ShadowName, ShadowOperation};
 use prost::Message as _;
 
 use super::answer::{Found, Outcome, answer};
 use super::asked::Asked;
 use super::document::Shadow;
+use super::forget::Forget;
 use super::key::ShadowKey;
 use super::records;
 use super::repeats::Identity;
@@ -118,6 +119,27 @@ impl Batch {
         self.reply(partition, asked, &delivery);
         for (level, notice) in notices {
             self.put(partition, records::reply(asked, &records::notice(asked, level, notice)));
+        }
+    }
+
+    /// The shadows of a device that are known, in the order of their names.
+    pub fn names(&self, device: &DeviceKey) -> Vec<ShadowName> {
+        let of_device = self.shadows.keys().filter(|key| key.device == *device);
+        let mut names: Vec<_> = of_device.map(|key| key.name.clone()).collect();
+        names.sort();
+        names
+    }
+
+    /// Whether it is known what there is under this key.
+    pub fn knows(&self, key: &ShadowKey) -> bool {
+        self.shadows.contains_key(key)
+    }
+
+    /// Deletes a shadow of a device that was deleted, if that concerns it. The shadow has to be known.
+    pub fn forget(&mut self, partition: Partition, key: &ShadowKey, forget: &Forget) {
+        let concerned = self.shadows.get(key).and_then(Option::as_ref).is_some_and(|shadow| forget.concerns(shadow));
+        if let Some(asked) = forget.of(key).filter(|_| concerned) {
+            self.take(partition, &asked);
         }
     }
 

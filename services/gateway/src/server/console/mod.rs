@@ -25,10 +25,12 @@ pub use templates::{failure, sign_in};
 
 /// Where the one-time link points to, and where its code is exchanged.
 pub const OPEN: &str = "/open";
+/// Where a session ends.
+pub const CLOSE: &str = "/close";
 /// Prefix of everything that never changes and that everybody may have.
 pub const ASSETS: &str = "/assets/";
 /// Pages that are there only for who has a session.
-const PAGES: [&str; 4] = ["/", "/live", "/connect", "/close"];
+const PAGES: [&str; 4] = ["/", "/live", "/connect", CLOSE];
 /// Nothing inline, nothing from elsewhere, in nobody's frame.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; \
@@ -44,7 +46,7 @@ pub fn routes() -> Router<Arc<Api>> {
         .route("/devices/{device}/program", post(connect::program))
         .route("/connect", get(connect::form).post(connect::create))
         .route(OPEN, get(login::page).post(login::open))
-        .route("/close", post(login::close))
+        .route(CLOSE, post(login::close))
         .route("/assets/{version}/{*file}", get(assets::get))
         .layer(axum::middleware::from_fn(protect))
 }

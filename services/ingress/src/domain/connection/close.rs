@@ -19,6 +19,8 @@ pub enum CloseReason {
     ProtocolError,
     /// The log did not take its messages.
     NotStored,
+    /// The platform has taken its node for lost.
+    NodeLost,
 }
 
 impl CloseReason {
@@ -33,6 +35,7 @@ impl CloseReason {
             CloseReason::Drain => "drain",
             CloseReason::ProtocolError => "protocol_error",
             CloseReason::NotStored => "not_stored",
+            CloseReason::NodeLost => "node_lost",
         }
     }
 }
@@ -88,6 +91,8 @@ pub enum Fault {
     ConnectDenied { client: String },
     #[error("policy does not allow to publish to {topic:?}")]
     PublishDenied { topic: String },
+    #[error("shadows are not served here (ingress.shadows), and {topic:?} is a request to one")]
+    NoShadows { topic: String },
     #[error("topic name is not valid: {0}")]
     Topic(InvalidTopic),
     #[error("topic alias is {alias}, limit is {limit}")]
@@ -120,6 +125,8 @@ pub enum Fault {
     Drain,
     #[error("messages were not stored")]
     NotStored,
+    #[error("node was silent so long that its connections were declared gone")]
+    DeclaredGone,
 }
 
 impl Fault {
@@ -135,7 +142,9 @@ impl Fault {
             | Fault::ExpiryFromZero => ReasonCode::ProtocolError,
             Fault::NoAnswerInTime
             | Fault::Authentication(AuthenticateError::Unavailable { .. })
-            | Fault::Session(AttachError::Revoked) => ReasonCode::ServerUnavailable,
+            | Fault::Session(AttachError::Revoked | AttachError::TakenOver | AttachError::NoOwner { .. }) => {
+                ReasonCode::ServerUnavailable
+            }
             Fault::OverLimit | Fault::Session(AttachError::TooManySessions { .. }) => ReasonCode::QuotaExceeded,
             Fault::AuthenticationMethod => ReasonCode::BadAuthenticationMethod,
             Fault::ClientIdMissing | Fault::ClientIdTooLong { .. } => ReasonCode::ClientIdNotValid,
@@ -146,6 +155,7 @@ impl Fault {
             | Fault::ConnectWithdrawn { .. }
             | Fault::SubscriptionWithdrawn { .. }
             | Fault::PublishDenied { .. } => ReasonCode::NotAuthorized,
+            Fault::NoShadows { .. } => ReasonCode::ImplementationSpecificError,
             Fault::Topic(_) => ReasonCode::TopicNameInvalid,
             Fault::AliasOverLimit { .. } => ReasonCode::TopicAliasInvalid,
             Fault::PayloadTooLarge { .. } => ReasonCode::PacketTooLarge,
@@ -156,7 +166,7 @@ impl Fault {
             Fault::TakenOver => ReasonCode::SessionTakenOver,
             Fault::Revoked | Fault::Expired => ReasonCode::AdministrativeAction,
             Fault::Drain => ReasonCode::ServerShuttingDown,
-            Fault::NotStored => ReasonCode::ServerBusy,
+            Fault::NotStored | Fault::DeclaredGone => ReasonCode::ServerBusy,
         }
     }
 
@@ -170,6 +180,7 @@ impl Fault {
             }
             Fault::Drain => CloseReason::Drain,
             Fault::NotStored => CloseReason::NotStored,
+            Fault::DeclaredGone => CloseReason::NodeLost,
             Fault::Malformed(_)
             | Fault::NoConnectInTime
             | Fault::NoAnswerInTime
@@ -185,6 +196,7 @@ impl Fault {
             | Fault::Session(_)
             | Fault::ConnectDenied { .. }
             | Fault::PublishDenied { .. }
+            | Fault::NoShadows { .. }
             | Fault::Topic(_)
             | Fault::AliasOverLimit { .. }
             | Fault::AliasUnknown { .. }

@@ -5,12 +5,17 @@
 //! 3.1.1 has no negative acknowledgement; of the two ways it leaves [3.1.1 MQTT-3.3.5-2] the connection is closed, for
 //! a device that is told all is well keeps losing its messages.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::num::NonZeroU16;
 
 use bytes::Bytes;
 use drover_mqtt::{Ack, Packet, PacketId, Publish, ReasonCode, Version};
+use drover_types::limits::CLIENT_TOKEN_BYTES_MAX;
+use drover_types::shadow::ShadowRequest;
 use drover_types::{Qos, TopicName};
+use serde::Deserialize;
+use serde_json::json;
 
 use super::{Connection, Effect, Fault, Limits, Live, Now, raw};
 use crate::domain::message::{Forwarded, Publication};
@@ -19,6 +24,9 @@ use crate::domain::message::{Forwarded, Publication};
 pub const PUBLISHES_WAITING_MAX: usize = 1_000;
 /// Their bytes; at it nothing is read.
 pub const PUBLISHES_WAITING_BYTES_MAX: usize = 1024 * 1024;
+
+/// Code of a rejection that trying again does not change; AWS's, as in HTTP.
+const FORBIDDEN: u16 = 403;
 
 /// The client's messages that are not done.
 #[derive(Default)]
@@ -103,6 +111,10 @@ impl Connection {
         let allowed = live.inbound.topic(&publish, limits.topic_alias_max).and_then(|topic| live.allowed(topic));
         let version = live.version;
         match allowed {
+            Ok(topic) if !limits.shadows && ShadowRequest::of_topic(topic.as_str()).is_some() => {
+                self.reject(&publish, &topic);
+                Ok(())
+            }
             Ok(topic) => {
                 live.inbound.push(publish.packet_id, publish.payload.len(), Outcome::Open);
                 self.effects.push_back(Effect::Publish(publication(&publish, topic)));
@@ -113,6 +125,32 @@ impl Connection {
                 Ok(())
             }
             Err(fault) => Err(fault),
+        }
+    }
+
+    /// Answers a request to a shadow where nobody serves them, as AWS answers what it does not allow. A client of MQTT 5
+    /// that has not subscribed to the answer learns of it as well.
+    fn reject(&mut self, publish: &Publish<'_>, topic: &TopicName) {
+        let fault = Fault::NoShadows { topic: topic.to_string() };
+        let answer = TopicName::new(format!("{topic}/rejected"));
+        let answer = answer.map(|topic| Publication {
+            topic,
+            payload: rejection(publish.payload),
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            dup: false,
+            packet_id: 0,
+            properties: None,
+        });
+        self.effects.extend(answer.ok().map(Effect::Answer));
+        match self.live() {
+            Some(live) if live.version == Version::V311 => {
+                live.inbound.push(publish.packet_id, 0, Outcome::Stored);
+                self.effects.push_back(Effect::Refused(fault));
+                self.acknowledge_done();
+            }
+            Some(_) => self.refuse(publish, fault),
+            None => {}
         }
     }
 
@@ -162,6 +200,22 @@ impl Live {
         let allowed = self.identity.policy.may_publish(topic.as_str(), self.publisher.client.as_str());
         if allowed { Ok(topic) } else { Err(Fault::PublishDenied { topic: topic.to_string() }) }
     }
+}
+
+/// The body of a rejected request to a shadow, with the client's own token if it sent one.
+fn rejection(request: &[u8]) -> Bytes {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Request<'r> {
+        #[serde(borrow)]
+        client_token: Cow<'r, str>,
+    }
+    let mut body = json!({"code": FORBIDDEN, "message": "Shadows are not served here"});
+    let token = serde_json::from_slice(request).ok().map(|request: Request<'_>| request.client_token);
+    if let Some(token) = token.filter(|token| token.len() <= CLIENT_TOKEN_BYTES_MAX) {
+        body["clientToken"] = token.into();
+    }
+    body.to_string().into()
 }
 
 /// What ends the connection.

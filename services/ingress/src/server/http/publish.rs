@@ -54,6 +54,7 @@ pub async fn publish(side: &DeviceSide, identity: &Identity, post: Post) -> Resu
         let message = format!("the policies of {device} do not allow it to publish to this topic");
         return Err(ApiError { field: Some("topic".into()), ..ApiError::new(ErrorCode::PermissionDenied, message) });
     }
+    node.check_topic(&topic)?;
     let publication = Publication {
         topic,
         payload: post.payload,

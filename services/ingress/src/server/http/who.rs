@@ -36,6 +36,7 @@ fn missing() -> ApiError {
 pub async fn identify(node: &Node, proof: Proof) -> Result<Arc<Identity>, ApiError> {
     let generation = node.sessions.generation();
     node.authenticator.authenticate(proof, generation).await.map_err(|error| {
+        tracing::debug!(%error, "a device's request was refused");
         let (code, message) = match &error {
             // One answer to every wrong proof: nobody learns which devices there are.
             AuthenticateError::Wrong { .. } => (ErrorCode::Unauthenticated, "credentials are not valid".to_owned()),

@@ -195,6 +195,6 @@ async fn store(node: Arc<Node>, batch: Arc<Batch>, scatter: bool) -> Result<(), 
     if let Some(since) = batch.since {
         node.telemetry.stored_after(since.elapsed());
     }
-    batch.iter().for_each(|(message, run)| node.route(message, Some(run.session.number)));
+    node.route_each(&batch.messages, batch.iter().map(|(_, run)| run.session.number)).await;
     Ok(())
 }

@@ -18,6 +18,7 @@ use super::slot::{Outcome, Slot};
 use super::transport::Transport;
 use crate::domain::connection::{Connection, Peer};
 use crate::domain::link::{Link, Place, Stop};
+use crate::server::questions::Answer;
 
 pub use super::slot::Readiness;
 
@@ -137,18 +138,19 @@ impl<T: Transport> Loop<T> {
     fn open(&mut self, mail: Mail) {
         match mail {
             Mail::Rung(place) => self.with(place, |slot, hands| slot.signalled(hands)),
-            Mail::Authenticated(place, answer) => {
+            Mail::Answered(place, answer) => {
                 let slot = find(&mut self.slots, place);
                 let unwanted = match slot {
-                    Some(slot) => slot.authenticated(answer).err(),
+                    Some(slot) => slot.answered(answer, &self.hands),
                     None => Some(answer),
                 };
                 match unwanted {
                     None => self.queue(place.slot as usize),
-                    Some(Ok(_)) => self.hands.shared.node.reports.release(),
-                    Some(Err(_)) => {}
+                    Some(Answer::Identity(Ok(_))) => self.hands.shared.node.reports.release(),
+                    Some(Answer::Identity(Err(_)) | Answer::Owner(..)) => {}
                 }
             }
+            Mail::Announced(place) => self.with(place, |slot, hands| slot.announced(hands)),
             Mail::Append(lane) => self.hands.appends.go_on(lane, &mut self.hands.stored),
             Mail::Stored(mut stored) => self.hands.stored.append(&mut stored),
             Mail::Room(lane) => {

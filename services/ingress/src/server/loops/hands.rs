@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use drover_types::{RecordId, TraceParent};
+use futures::future::BoxFuture;
 use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::appends::Appends;
@@ -13,10 +15,10 @@ use super::mailbox::{Mail, Mailbox};
 use super::wheel::Wheel;
 use crate::IngressFaults;
 use crate::domain::connection::Now;
-use crate::domain::identity::{AuthenticateError, Identity, Proof};
 use crate::domain::link::Place;
 use crate::domain::message::Stamp;
 use crate::domain::node::Node;
+use crate::server::questions::Answer;
 
 /// Connections over the limit that are answered with a reason at the same time; more are just closed.
 const REFUSALS_MAX: usize = 64;
@@ -138,22 +140,22 @@ impl Hands {
         Stamp { id: RecordId::at(time_ms, random), time_ms, traceparent }
     }
 
-    /// Asks who it is, then waits for the room its presence reports take; the answer comes by mail.
-    pub fn authenticate(&self, place: Place, proof: Proof) -> tokio::task::AbortHandle {
-        let (node, mailbox) = (self.shared.node.clone(), self.mailbox.clone());
-        let asking = self.shared.runtime.spawn(async move {
-            let answer = authenticate(&node, proof).await;
-            mailbox.post(Mail::Authenticated(place, answer));
-        });
+    /// Has a question of a connection answered, by mail.
+    pub fn ask(&self, place: Place, question: BoxFuture<'static, Answer>) -> AbortHandle {
+        let mailbox = self.mailbox.clone();
+        let asking = self.shared.runtime.spawn(async move { mailbox.post(Mail::Answered(place, question.await)) });
         asking.abort_handle()
     }
-}
 
-async fn authenticate(node: &Node, proof: Proof) -> Result<Arc<Identity>, AuthenticateError> {
-    let generation = node.sessions.generation();
-    let identity = node.authenticator.authenticate(proof, generation).await?;
-    node.reports.reserve().await;
-    Ok(identity)
+    /// Says by mail when other nodes know what is wanted here as of `version`.
+    pub fn announce(&self, place: Place, version: u64) -> AbortHandle {
+        let (node, mailbox) = (self.shared.node.clone(), self.mailbox.clone());
+        let announcing = self.shared.runtime.spawn(async move {
+            node.peers.announced(version).await;
+            mailbox.post(Mail::Announced(place));
+        });
+        announcing.abort_handle()
+    }
 }
 
 #[cfg(test)]

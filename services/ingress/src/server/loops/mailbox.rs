@@ -12,15 +12,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
 use super::lanes::LaneId;
-use crate::domain::identity::{AuthenticateError, Identity};
 use crate::domain::link::{Doorbell, Place};
+use crate::server::questions::Answer;
 
 /// One thing to do for a loop.
-#[derive(Debug)]
 pub enum Mail {
     /// The link of this connection has signals.
     Rung(Place),
-    Authenticated(Place, Result<Arc<Identity>, AuthenticateError>),
+    /// What this connection has asked for.
+    Answered(Place, Answer),
+    /// Other nodes know what the connection's oldest unanswered SUBSCRIBE wants.
+    Announced(Place),
     /// The append this loop has under way on the lane can go on.
     Append(LaneId),
     /// Another loop has stored messages of these connections: how many of each.

@@ -16,11 +16,13 @@ use super::lanes::LaneId;
 use super::transport::Transport;
 use super::wheel::Wheel;
 use crate::domain::connection::{Admission, Close, CloseReason, Connection, Effect};
-use crate::domain::identity::{AuthenticateError, Identity};
 use crate::domain::link::{Link, Place};
 use crate::domain::message::{Message, Publication, Publisher};
+use crate::domain::node::Recipient;
+use crate::domain::ownership::Claim;
 use crate::domain::session::Session;
-use crate::domain::sessions::Attach;
+use crate::domain::sessions::{Attach, AttachError};
+use crate::server::questions::{self, Answer};
 
 /// How long a closed connection's last packets may take; a revoked client that does not read is out in time (P5).
 const FLUSH_MS: u64 = 500;
@@ -65,6 +67,7 @@ pub struct Slot<T> {
     stage: Stage,
     /// Messages for another lane than those that are on their way.
     waiting: Option<Box<VecDeque<Arc<Message>>>>,
+    announcing: Option<Box<Announcing>>,
     /// The step of the wheel it is next looked at.
     due: u64,
     /// Since when the peer takes no bytes, while some wait; monotonic.
@@ -92,12 +95,21 @@ pub struct Slot<T> {
 
 enum Stage {
     Arriving,
-    Authenticating(AbortHandle),
+    /// What its CONNECT waits for is asked.
+    Asking(AbortHandle),
     Live(Box<Admitted>),
     /// Only its last packets are left to write, until then; monotonic.
     Closing {
         until_ms: u64,
     },
+}
+
+/// Answers that wait for other nodes.
+struct Announcing {
+    /// What those have to know, oldest first; as many as the connection keeps answers for.
+    versions: VecDeque<u64>,
+    /// Waits for the oldest.
+    waiting: AbortHandle,
 }
 
 struct Admitted {
@@ -116,6 +128,7 @@ impl<T: Transport> Slot<T> {
             input: None,
             stage: Stage::Arriving,
             waiting: None,
+            announcing: None,
             due: NEVER,
             stalled_ms: NEVER,
             outstanding: 0,
@@ -176,18 +189,46 @@ impl<T: Transport> Slot<T> {
         self.connection.deliver(hands.now);
     }
 
-    /// Takes the answer to its question. `Err`: it does not wait for one.
-    pub fn authenticated(
-        &mut self,
-        answer: Result<Arc<Identity>, AuthenticateError>,
-    ) -> Result<(), Result<Arc<Identity>, AuthenticateError>> {
-        if !matches!(self.stage, Stage::Authenticating(_)) {
-            return Err(answer);
+    /// Takes the answer to its question; gives it back if it does not wait for one.
+    pub fn answered(&mut self, answer: Answer, hands: &Hands) -> Option<Answer> {
+        if !matches!(self.stage, Stage::Asking(_)) {
+            return Some(answer);
         }
         self.stage = Stage::Arriving;
-        self.reserved = answer.is_ok();
-        self.connection.authenticated(answer);
-        Ok(())
+        match answer {
+            Answer::Identity(answer) => {
+                self.reserved = answer.is_ok();
+                self.connection.authenticated(answer);
+            }
+            Answer::Owner(admission, claim) => self.attach(*admission, claim, hands),
+        }
+        None
+    }
+
+    /// Other nodes know what its oldest unanswered SUBSCRIBE wants.
+    pub fn announced(&mut self, hands: &Hands) {
+        let Some(mut announcing) = self.announcing.take() else { return };
+        if self.is_closing() {
+            return;
+        }
+        announcing.versions.pop_front();
+        self.connection.subscribed(hands.now);
+        if let Some(version) = announcing.versions.front() {
+            announcing.waiting = hands.announce(self.place, *version);
+            self.announcing = Some(announcing);
+        }
+    }
+
+    /// A SUBSCRIBE or UNSUBSCRIBE is answered in its turn, when other nodes know what is wanted as of `version`.
+    fn announce(&mut self, version: u64, hands: &Hands) {
+        match &mut self.announcing {
+            Some(announcing) => announcing.versions.push_back(version),
+            None if version == 0 => self.connection.subscribed(hands.now),
+            None => {
+                let waiting = hands.announce(self.place, version);
+                self.announcing = Some(Box::new(Announcing { versions: VecDeque::from([version]), waiting }));
+            }
+        }
     }
 
     /// The oldest `count` of its messages that are on their way are stored.
@@ -371,6 +412,7 @@ impl<T: Transport> Slot<T> {
             match effect {
                 Effect::Close(close) => return ControlFlow::Break(close),
                 Effect::Publish(publication) => self.publish(publication, hands),
+                Effect::Answer(publication) => self.answer(publication, hands),
                 effect => self.carry_out_one(effect, hands),
             }
         }
@@ -381,22 +423,26 @@ impl<T: Transport> Slot<T> {
         let node = &hands.shared.node;
         let admitted = match &self.stage {
             Stage::Live(admitted) => Some(admitted),
-            Stage::Arriving | Stage::Authenticating(_) | Stage::Closing { .. } => None,
+            Stage::Arriving | Stage::Asking(_) | Stage::Closing { .. } => None,
         };
         match effect {
-            Effect::Authenticate(proof) => self.stage = Stage::Authenticating(hands.authenticate(self.place, proof)),
-            Effect::Attach(admission) => self.attach(*admission, hands),
+            Effect::Authenticate(proof) => {
+                let question = questions::authenticate(node.clone(), proof);
+                self.stage = Stage::Asking(hands.ask(self.place, question));
+            }
+            Effect::Attach(admission) => {
+                let question = questions::take(node.clone(), admission);
+                self.stage = Stage::Asking(hands.ask(self.place, question));
+            }
             Effect::Subscribe(granted) => {
-                if let Some(admitted) = admitted {
-                    node.subscribe(&admitted.session, granted);
-                }
-                self.connection.subscribed(hands.now);
+                let version = admitted.map_or(0, |admitted| node.subscribe(&admitted.session, granted));
+                self.announce(version, hands);
             }
             Effect::Unsubscribe(filters) => {
                 if let Some(admitted) = admitted {
                     node.unsubscribe(&admitted.session, &filters);
                 }
-                self.connection.subscribed(hands.now);
+                self.announce(0, hands);
             }
             Effect::Refused(fault) => {
                 let client = admitted.map_or("", |admitted| admitted.publisher.client.as_str());
@@ -409,27 +455,31 @@ impl<T: Transport> Slot<T> {
                     node.withdrawn(&admitted.session, gone);
                 }
             }
-            Effect::Publish(_) | Effect::Close(_) => {} // carried out by the caller
+            Effect::Publish(_) | Effect::Answer(_) | Effect::Close(_) => {} // carried out by the caller
         }
     }
 
-    fn attach(&mut self, admission: Admission, hands: &mut Hands) {
-        // What a connection that is about to be replaced has sent by now comes before what this one will send.
-        hands.hand_over();
+    /// The session is this connection's, as far as the nodes among themselves are concerned; or not. Mail is opened
+    /// between turns: what a connection that is replaced here has sent is with its lane by now.
+    fn attach(&mut self, admission: Admission, claim: Result<Claim, AttachError>, hands: &Hands) {
         let node = &hands.shared.node;
         let peer = self.connection.peer();
-        let attach = Attach {
-            identity: admission.identity,
-            client: admission.client,
-            clean_start: admission.clean_start,
-            expiry_s: admission.expiry_s,
-            will: admission.will,
-            version: admission.version,
-            peer,
-            link: self.link.clone(),
-        };
-        self.reserved = false;
-        match node.attach(attach) {
+        let attached = claim.and_then(|claim| {
+            let attach = Attach {
+                identity: admission.identity,
+                client: admission.client,
+                epoch: claim.epoch,
+                clean_start: admission.clean_start,
+                expiry_s: admission.expiry_s,
+                will: admission.will,
+                version: admission.version,
+                peer,
+                link: self.link.clone(),
+            };
+            self.reserved = false;
+            node.attach(attach, claim)
+        });
+        match attached {
             Ok(attached) => {
                 node.telemetry.connected(&attached.publisher.client, peer);
                 let (session, publisher) = (attached.session.clone(), attached.publisher.clone());
@@ -441,8 +491,8 @@ impl<T: Transport> Slot<T> {
     }
 
     /// The message a publication becomes; one span each while this process takes part in a trace.
-    fn publish(&mut self, publication: Publication, hands: &mut Hands) {
-        let Stage::Live(admitted) = &self.stage else { return };
+    fn message(&self, publication: Publication, hands: &mut Hands) -> Option<Arc<Message>> {
+        let Stage::Live(admitted) = &self.stage else { return None };
         let publisher = &admitted.publisher;
         let span = tracing::debug_span!("publish", device = %publisher.device, topic = publication.topic.as_str());
         let traceparent = if span.is_disabled() {
@@ -453,7 +503,21 @@ impl<T: Transport> Slot<T> {
             }
             drover_host::trace::traceparent_of(&span)
         };
-        let message = Arc::new(publication.stamp(publisher, hands.stamp(traceparent)));
+        Some(Arc::new(publication.stamp(publisher, hands.stamp(traceparent))))
+    }
+
+    /// Hands an answer of the node to this client alone.
+    fn answer(&mut self, publication: Publication, hands: &mut Hands) {
+        let Some(message) = self.message(publication, hands) else { return };
+        let Stage::Live(admitted) = &self.stage else { return };
+        let Publisher { client, epoch, .. } = &admitted.publisher;
+        let recipient = Recipient::Client { client: client.clone(), epoch: Some(*epoch) };
+        hands.shared.node.deliver(&message, &recipient);
+    }
+
+    /// Stages a message for its lane, or has it wait for that.
+    fn publish(&mut self, publication: Publication, hands: &mut Hands) {
+        let Some(message) = self.message(publication, hands) else { return };
         if self.lane == 0 {
             self.lane = hands.appends.lane_of_device(&message.telemetry.key().to_text());
         }
@@ -503,7 +567,7 @@ impl<T: Transport> Slot<T> {
         let stage = std::mem::replace(&mut self.stage, Stage::Closing { until_ms });
         let client = match &stage {
             Stage::Live(admitted) => Some(admitted.publisher.client.as_str()),
-            Stage::Arriving | Stage::Authenticating(_) | Stage::Closing { .. } => None,
+            Stage::Arriving | Stage::Asking(_) | Stage::Closing { .. } => None,
         };
         match (self.connection.claims(), &close.fault) {
             (Some(claims), Some(fault)) => node.telemetry.connect_refused(claims, peer, fault),
@@ -512,9 +576,12 @@ impl<T: Transport> Slot<T> {
             (Some(_), None) | (None, _) => node.telemetry.ended(client, peer, close),
         }
         match stage {
-            Stage::Authenticating(asking) => asking.abort(),
+            Stage::Asking(asking) => asking.abort(),
             Stage::Live(admitted) => node.detach(&admitted.publisher, close.expiry_s, close.will, close.reason),
             Stage::Arriving | Stage::Closing { .. } => {}
+        }
+        if let Some(announcing) = self.announcing.take() {
+            announcing.waiting.abort();
         }
         if std::mem::take(&mut self.reserved) {
             node.reports.release();
@@ -548,7 +615,7 @@ impl<T: Transport> Slot<T> {
     fn arm(&mut self, hands: &mut Hands) {
         let deadline_ms = match self.stage {
             Stage::Closing { until_ms } => Some(until_ms),
-            Stage::Arriving | Stage::Authenticating(_) | Stage::Live(_) => {
+            Stage::Arriving | Stage::Asking(_) | Stage::Live(_) => {
                 let write = (self.stalled_ms != NEVER).then(|| self.stalled_ms.saturating_add(hands.shared.write_ms));
                 self.connection.deadline_ms().into_iter().chain(write).min()
             }

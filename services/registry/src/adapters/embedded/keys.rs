@@ -26,6 +26,7 @@ pub fn objects_of(kind: Kind, tenant: &TenantId) -> Vec<u8> {
         Kind::Credential => b'c',
         Kind::Policy => b'p',
         Kind::Rule => b'r',
+        Kind::ApiToken => b'a',
     };
     [&[table], tenant.as_str().as_bytes(), &[0]].concat()
 }

@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use drover_bus::{Offset, Partition};
+use drover_fjall_kit::{Failure, Layout, OpenError};
 use drover_types::{DeviceKey, TenantId};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 use tokio::sync::{mpsc, oneshot};
@@ -26,31 +27,11 @@ use crate::ports::{
 };
 use writer::Request;
 
-/// Name of the one keyspace; a database without it is somebody else's.
-const KEYSPACE: &str = "registry";
-/// What this code reads and writes; grows when old code could not read the rows any more.
-const FORMAT: &[u8] = b"drover-registry 1";
-/// Bytes of journal before old ones are flushed and removed: the least fjall allows.
-const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Table files held open; a registry has few.
-const OPEN_FILES_MAX: usize = 64;
+/// One keyspace, with few tables.
+const LAYOUT: Layout =
+    Layout { what: "a registry store", keyspace: "registry", format: "drover-registry 1", open_files_max: 64 };
 /// Writes waiting for the writer; more wait in their callers.
 const QUEUE_MAX: usize = 256;
-
-/// The store did not open; nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("{} cannot be used: {source}", directory.display())]
-    Io { directory: PathBuf, source: std::io::Error },
-    #[error("{} is in use by another process", directory.display())]
-    Locked { directory: PathBuf },
-    #[error("{} holds {found}, which is not a registry store", directory.display())]
-    Foreign { directory: PathBuf, found: String },
-    #[error("{} holds format {found:?}, this version reads {:?}", directory.display(), String::from_utf8_lossy(FORMAT))]
-    Format { directory: PathBuf, found: String },
-    #[error("{} is damaged: {reason}", directory.display())]
-    Damaged { directory: PathBuf, reason: String },
-}
 
 /// The embedded store. Dropping it finishes the writes in hand and releases the directory.
 pub struct Embedded {
@@ -158,38 +139,17 @@ impl Shared {
 
 impl Open {
     fn at(directory: &Path, limits: EmbeddedLimits) -> Result<Self, OpenError> {
-        let io = |source| OpenError::Io { directory: directory.to_owned(), source };
-        std::fs::create_dir_all(directory).map_err(io)?;
-        refuse_foreign_files(directory)?;
-        let database = Database::builder(directory)
-            .cache_size(limits.cache.bytes())
-            .max_cached_files(Some(OPEN_FILES_MAX))
-            .max_journaling_size(JOURNAL_BYTES_MAX)
-            .worker_threads(1)
-            .open()
-            .map_err(|e| open_error(directory, e))?;
-        let foreign = |found: &str| OpenError::Foreign { directory: directory.to_owned(), found: found.to_owned() };
-        if database.keyspace_count() > 0 && !database.keyspace_exists(KEYSPACE) {
-            return Err(foreign("another program's database"));
-        }
-        let rows = database
-            .keyspace(KEYSPACE, || KeyspaceCreateOptions::default().max_memtable_size(limits.write_buffer.bytes()))
-            .map_err(|e| open_error(directory, e))?;
+        let (database, failed) = (LAYOUT.open(directory, limits.cache.bytes())?, LAYOUT.failed(directory));
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(limits.write_buffer.bytes());
+        let rows = database.keyspace(LAYOUT.keyspace, options).map_err(&failed)?;
         let open = Self { rows, database };
-        match open.rows.get(keys::FORMAT).map_err(|e| open_error(directory, e))? {
-            Some(found) if *found == *FORMAT => Ok(open),
-            Some(found) => Err(OpenError::Format {
-                directory: directory.to_owned(),
-                found: String::from_utf8_lossy(&found).into_owned(),
-            }),
-            None if open.rows.is_empty().map_err(|e| open_error(directory, e))? => {
-                let mut batch = open.database.batch().durability(Some(PersistMode::SyncAll));
-                batch.insert(&open.rows, keys::FORMAT, FORMAT);
-                batch.commit().map_err(|e| open_error(directory, e))?;
-                Ok(open)
-            }
-            None => Err(foreign("rows without a format")),
+        let (found, is_empty) = (open.rows.get(keys::FORMAT).map_err(&failed)?, open.rows.is_empty().map_err(&failed)?);
+        if LAYOUT.is_new(directory, found.as_deref(), is_empty)? {
+            let mut batch = open.database.batch().durability(Some(PersistMode::SyncAll));
+            batch.insert(&open.rows, keys::FORMAT, LAYOUT.format);
+            batch.commit().map_err(&failed)?;
         }
+        Ok(open)
     }
 
     fn object(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
@@ -330,42 +290,11 @@ impl RegistryStore for Embedded {
     }
 }
 
-/// A directory that has files but none of fjall's is not ours to write into.
-fn refuse_foreign_files(directory: &Path) -> Result<(), OpenError> {
-    let io = |source| OpenError::Io { directory: directory.to_owned(), source };
-    for entry in std::fs::read_dir(directory).map_err(io)? {
-        let name = entry.map_err(io)?.file_name().to_string_lossy().into_owned();
-        if !matches!(name.as_str(), "version" | "lock" | "keyspaces") && !name.ends_with(".jnl") {
-            return Err(OpenError::Foreign { directory: directory.to_owned(), found: name });
-        }
-    }
-    Ok(())
-}
-
-fn open_error(directory: &Path, error: fjall::Error) -> OpenError {
-    let directory = directory.to_owned();
-    match error {
-        fjall::Error::Io(source) | fjall::Error::Storage(fjall::LsmError::Io(source)) => {
-            OpenError::Io { directory, source }
-        }
-        fjall::Error::Locked => OpenError::Locked { directory },
-        fjall::Error::InvalidVersion(found) => OpenError::Format { directory, found: format!("{found:?}") },
-        other => OpenError::Damaged { directory, reason: other.to_string() },
-    }
-}
-
 fn store_error(error: fjall::Error) -> StoreError {
-    match error {
-        fjall::Error::Io(e) | fjall::Error::Storage(fjall::LsmError::Io(e)) => match e.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                StoreError::Full { reason: e.to_string() }
-            }
-            other => StoreError::Unavailable { reason: format!("{other}: {e}") },
-        },
-        fjall::Error::Poisoned | fjall::Error::Locked | fjall::Error::KeyspaceDeleted => {
-            StoreError::Unavailable { reason: error.to_string() }
-        }
-        other => StoreError::Corrupt { reason: other.to_string() },
+    match Failure::from(error) {
+        Failure::Full { reason } => StoreError::Full { reason },
+        Failure::Unavailable { reason } => StoreError::Unavailable { reason },
+        Failure::Corrupt { reason } => StoreError::Corrupt { reason },
     }
 }
 

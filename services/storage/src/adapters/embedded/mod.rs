@@ -14,10 +14,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use drover_fjall_kit::OpenError;
 use drover_types::DeviceKey;
 use fjall::{Keyspace, OwnedWriteBatch, PersistMode};
-
-pub use open::OpenError;
 
 use super::rows;
 use crate::config::EmbeddedLimits;

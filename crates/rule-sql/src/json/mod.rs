@@ -1,4 +1,9 @@
 //! Reads a payload into a [`Value`]: RFC 8259 with exact numbers, bounded depth, and the last of repeated names.
+//!
+//! [`Document`] reads an object member by member, when asked; the reader checks the whole of it either way.
+
+mod document;
+mod write;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -9,11 +14,18 @@ use crate::error::Place;
 use crate::number::Number;
 use crate::value::Value;
 
+pub(crate) use document::Document;
+pub(crate) use write::{write_object, write_value};
+
 /// Deepest nesting of arrays and objects in a payload; what walks a value recurses.
 pub const DEPTH_MAX: usize = 128;
 
 /// Objects up to this many members are searched for repeated names pair by pair; larger ones by hash.
 const PAIRWISE_MEMBERS_MAX: usize = 16;
+
+/// Longest number without an exponent that cannot be out of range, in bytes.
+const NUMBER_BYTES_SAFE: usize = 6_000;
+const NUMBER_IN_RANGE: &str = "a number below 1e6145";
 
 /// Why a payload is not JSON that a rule can read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,14 +42,16 @@ pub enum JsonError {
 
 /// Reads one JSON text with nothing but blank space around it; of members with the same name the last counts.
 pub fn read(payload: &[u8]) -> Result<Value<'_>, JsonError> {
+    let mut reader = Reader { text: text(payload)?, at: 0 };
+    let value = reader.value(0)?;
+    reader.end(value)
+}
+
+fn text(payload: &[u8]) -> Result<&str, JsonError> {
     if payload.len() > PAYLOAD_BYTES_MAX {
         return Err(JsonError::TooLong { bytes: payload.len() });
     }
-    let text = std::str::from_utf8(payload).map_err(|e| JsonError::NotUtf8 { at: e.valid_up_to() })?;
-    let mut reader = Reader { text, at: 0 };
-    let value = reader.value(0)?;
-    reader.blank();
-    if reader.at == text.len() { Ok(value) } else { Err(reader.expected("the end")) }
+    std::str::from_utf8(payload).map_err(|e| JsonError::NotUtf8 { at: e.valid_up_to() })
 }
 
 struct Reader<'a> {
@@ -60,45 +74,85 @@ impl<'a> Reader<'a> {
 
     fn object(&mut self, depth: usize) -> Result<Value<'a>, JsonError> {
         let mut members = Vec::new();
-        self.at += 1;
-        if !self.take(b'}') {
-            loop {
-                self.blank();
-                if self.peek() != Some(b'"') {
-                    return Err(self.expected("a name in double quotes"));
-                }
-                let name = self.text()?;
-                if !self.take(b':') {
-                    return Err(self.expected("':'"));
-                }
-                members.push((name, self.value(depth + 1)?));
-                if self.take(b'}') {
-                    break;
-                }
-                if !self.take(b',') {
-                    return Err(self.expected("',' or '}'"));
-                }
-            }
-        }
+        self.members(|reader, name| {
+            members.push((name, reader.value(depth + 1)?));
+            Ok(())
+        })?;
         keep_last(&mut members);
         Ok(Value::Object(members))
     }
 
-    fn array(&mut self, depth: usize) -> Result<Value<'a>, JsonError> {
-        let mut elements = Vec::new();
+    /// The members of an object; `value` reads each value, or passes over it.
+    fn members(
+        &mut self,
+        mut value: impl FnMut(&mut Self, Cow<'a, str>) -> Result<(), JsonError>,
+    ) -> Result<(), JsonError> {
         self.at += 1;
-        if !self.take(b']') {
-            loop {
-                elements.push(self.value(depth + 1)?);
-                if self.take(b']') {
-                    break;
-                }
-                if !self.take(b',') {
-                    return Err(self.expected("',' or ']'"));
-                }
+        if self.take(b'}') {
+            return Ok(());
+        }
+        loop {
+            self.blank();
+            if self.peek() != Some(b'"') {
+                return Err(self.expected("a name in double quotes"));
+            }
+            let name = self.text()?;
+            if !self.take(b':') {
+                return Err(self.expected("':'"));
+            }
+            value(self, name)?;
+            if self.take(b'}') {
+                return Ok(());
+            }
+            if !self.take(b',') {
+                return Err(self.expected("',' or '}'"));
             }
         }
+    }
+
+    fn array(&mut self, depth: usize) -> Result<Value<'a>, JsonError> {
+        let mut elements = Vec::new();
+        self.elements(|reader| {
+            elements.push(reader.value(depth + 1)?);
+            Ok(())
+        })?;
         Ok(Value::Array(elements))
+    }
+
+    /// The elements of an array; `value` reads each, or passes over it.
+    fn elements(&mut self, mut value: impl FnMut(&mut Self) -> Result<(), JsonError>) -> Result<(), JsonError> {
+        self.at += 1;
+        if self.take(b']') {
+            return Ok(());
+        }
+        loop {
+            value(self)?;
+            if self.take(b']') {
+                return Ok(());
+            }
+            if !self.take(b',') {
+                return Err(self.expected("',' or ']'"));
+            }
+        }
+    }
+
+    /// Passes over a value, which is checked as if it were read.
+    fn skip(&mut self, depth: usize) -> Result<(), JsonError> {
+        self.blank();
+        match self.peek() {
+            Some(b'{' | b'[') if depth == DEPTH_MAX => Err(JsonError::TooDeep { place: self.place() }),
+            Some(b'{') => self.members(|reader, _| reader.skip(depth + 1)),
+            Some(b'[') => self.elements(|reader| reader.skip(depth + 1)),
+            Some(b'"') => self.text().map(drop),
+            Some(b'-' | b'0'..=b'9') => self.skip_number(),
+            Some(_) | None => self.word().map(drop),
+        }
+    }
+
+    /// What comes out if nothing comes any more.
+    fn end<T>(&mut self, outcome: T) -> Result<T, JsonError> {
+        self.blank();
+        if self.at == self.text.len() { Ok(outcome) } else { Err(self.expected("the end")) }
     }
 
     fn word(&mut self) -> Result<Value<'a>, JsonError> {
@@ -112,6 +166,25 @@ impl<'a> Reader<'a> {
 
     fn number(&mut self) -> Result<Value<'a>, JsonError> {
         let start = self.at;
+        self.number_form()?;
+        let number = Number::parse(&self.text[start..self.at]);
+        let place = || Place::of(self.text, start);
+        number.map(Value::Number).ok_or_else(|| JsonError::Expected { place: place(), expected: NUMBER_IN_RANGE })
+    }
+
+    /// Passes over a number; what may be out of range is read for that.
+    fn skip_number(&mut self) -> Result<(), JsonError> {
+        let start = self.at;
+        let has_exponent = self.number_form()?;
+        if has_exponent || self.at - start > NUMBER_BYTES_SAFE {
+            self.at = start;
+            self.number()?;
+        }
+        Ok(())
+    }
+
+    /// Passes over what has the form of a number; whether it has an exponent.
+    fn number_form(&mut self) -> Result<bool, JsonError> {
         self.at += usize::from(self.peek() == Some(b'-'));
         if self.peek() == Some(b'0') {
             self.at += 1;
@@ -122,14 +195,13 @@ impl<'a> Reader<'a> {
             self.at += 1;
             self.digits()?;
         }
-        if matches!(self.peek(), Some(b'e' | b'E')) {
+        let has_exponent = matches!(self.peek(), Some(b'e' | b'E'));
+        if has_exponent {
             self.at += 1;
             self.at += usize::from(matches!(self.peek(), Some(b'+' | b'-')));
             self.digits()?;
         }
-        let number = Number::parse(&self.text[start..self.at]);
-        let place = Place::of(self.text, start);
-        number.map(Value::Number).ok_or(JsonError::Expected { place, expected: "a number below 1e6145" })
+        Ok(has_exponent)
     }
 
     fn digits(&mut self) -> Result<(), JsonError> {
@@ -227,7 +299,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Of members with the same name only the last stays.
-fn keep_last<'a>(members: &mut Vec<(Cow<'a, str>, Value<'a>)>) {
+fn keep_last<T>(members: &mut Vec<(Cow<'_, str>, T)>) {
     let repeated = |i: usize| members[i + 1..].iter().any(|(name, _)| *name == members[i].0);
     let stays: Vec<bool> = if members.len() <= PAIRWISE_MEMBERS_MAX {
         if !(0..members.len()).any(repeated) {

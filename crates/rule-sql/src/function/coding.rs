@@ -1,0 +1,67 @@
+//! `encode`, `decode` and the hashes.
+
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use sha2::Digest;
+
+use super::Call;
+use crate::error::EvalError;
+use crate::evaluate::{Answer, undefined};
+use crate::json;
+use crate::value::{Held, Value};
+
+const SCHEME: &str = "base64";
+/// The scheme that needs a schema, whose place and names the further arguments are.
+const PROTOBUF: &str = "proto";
+/// Texts without padding are read as well.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+fn made(value: impl Into<Value<'static>>) -> Answer<'static> {
+    Ok(Held::Made(value.into()))
+}
+
+/// `encode(value, 'base64')`: of a value's text form; of `*`, the payload's bytes.
+pub(super) fn encode<'m>(call: &Call<'_, 'm, '_>) -> Answer<'m> {
+    if !is_base64(&call.arguments[1]) {
+        return undefined();
+    }
+    if call.raw {
+        return made(BASE64.encode(call.message.payload()));
+    }
+    made(call.arguments[0].to_text().map(|text| BASE64.encode(text.as_bytes())))
+}
+
+/// `decode(text, 'base64')`: a value if it is JSON, else a text; null if it cannot be decoded.
+pub(super) fn decode(arguments: &[Held<'_>]) -> Answer<'static> {
+    if matches!(&*arguments[1], Value::Text(scheme) if scheme == PROTOBUF) || arguments.len() > 2 {
+        return Err(EvalError::Lookup {
+            function: "decode",
+            reason: "there are no schemas of Protobuf here".to_owned(),
+        });
+    }
+    let Some(text) = arguments[0].to_text().filter(|_| is_base64(&arguments[1])) else { return undefined() };
+    let Some(decoded) = BASE64.decode(text.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok()) else {
+        return made(Value::Null);
+    };
+    match json::read(decoded.as_bytes()) {
+        Ok(value) => made(value.into_owned()),
+        Err(_) => made(decoded),
+    }
+}
+
+fn is_base64(scheme: &Value<'_>) -> bool {
+    matches!(scheme, Value::Text(text) if text == SCHEME)
+}
+
+/// The hash of a value's text form, in lower-case hex.
+pub(super) fn hash<D: Digest>(arguments: &[Held<'_>]) -> Answer<'static> {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let Some(text) = arguments[0].to_text() else { return undefined() };
+    let digest = D::digest(text.as_bytes());
+    let digits = digest.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    made(digits.map(|digit| char::from(HEX[usize::from(digit)])).collect::<String>())
+}

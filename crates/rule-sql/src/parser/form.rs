@@ -1,0 +1,166 @@
+//! Forms of expressions with words or brackets of their own: calls, CASE, nested queries, literals.
+
+use super::expression::Tree;
+use super::{Parser, same};
+use crate::ast::{Expr, Query};
+use crate::error::{Problem, SqlError};
+use crate::function::{Cast, Function};
+use crate::lexer::Kind;
+use crate::pattern::Pattern;
+use crate::value::Value;
+
+impl<'s> Parser<'s> {
+    /// `(expr)` or `(SELECT …)`.
+    pub(super) fn parenthesised(&mut self) -> Result<Tree, SqlError> {
+        self.advance()?;
+        if self.is_word("SELECT") {
+            let (query, height) = self.query()?;
+            return self.grown(Expr::Query(Box::new(query)), height);
+        }
+        let tree = self.climb(0)?;
+        self.expect_symbol(")")?;
+        Ok(tree)
+    }
+
+    /// A nested query from SELECT on, with the parenthesis that closes it.
+    fn query(&mut self) -> Result<(Query, usize), SqlError> {
+        self.enter()?;
+        self.expect_word("SELECT")?;
+        let (select, mut height) = self.select()?;
+        self.expect_word("FROM")?;
+        let (from, from_height) = self.climb(0)?;
+        height = height.max(from_height);
+        let alias = if self.take_word("AS")? { Some(self.name("a name")?) } else { None };
+        let mut condition = None;
+        if self.take_word("WHERE")? {
+            let (expr, condition_height) = self.climb(0)?;
+            height = height.max(condition_height);
+            condition = Some(expr);
+        }
+        self.expect_symbol(")")?;
+        self.depth -= 1;
+        Ok((Query { select, from, alias, condition }, height))
+    }
+
+    /// A field, a call, `cast(… AS …)` or `EXISTS (SELECT …)`.
+    pub(super) fn field_or_call(&mut self, word: &'s str, start: usize) -> Result<Tree, SqlError> {
+        self.advance()?;
+        if !self.take_symbol("(")? {
+            return Ok((Expr::Field(word.to_owned()), 1));
+        }
+        if same(word, "CAST") {
+            return self.cast();
+        }
+        if same(word, "EXISTS") && self.is_word("SELECT") {
+            let (query, height) = self.query()?;
+            return self.grown(Expr::Exists(Box::new(query)), height);
+        }
+        if let Some((name, instead)) = Function::elsewhere(word) {
+            return Err(self.error(start, Problem::Elsewhere { name, instead }));
+        }
+        let unknown = || self.error(start, Problem::UnknownFunction { name: word.to_owned() });
+        let function = Function::named(word).ok_or_else(unknown)?;
+        let (arguments, height) = self.list(")", Self::argument)?;
+        let (least, most, found) = (*function.arity.start(), *function.arity.end(), arguments.len());
+        if !function.arity.contains(&found) {
+            return Err(self.error(start, Problem::Arguments { name: function.name, least, most, found }));
+        }
+        let pattern = match function.pattern_argument().map(|i| &arguments[i]) {
+            Some(Expr::Literal(Value::Text(source))) => Pattern::compile(source),
+            Some(_) | None => None,
+        };
+        self.grown(Expr::Call { function, arguments, pattern }, height)
+    }
+
+    fn argument(&mut self) -> Result<Tree, SqlError> {
+        if self.take_symbol("*")? { Ok((Expr::Star, 1)) } else { self.climb(0) }
+    }
+
+    /// `x AS type)`.
+    fn cast(&mut self) -> Result<Tree, SqlError> {
+        let (operand, height) = self.argument()?;
+        self.expect_word("AS")?;
+        let start = self.token.start;
+        let name = self.any_word("a type")?;
+        let unknown = || self.error(start, Problem::UnknownType { name: name.clone(), expected: Cast::KEYWORDS });
+        let to = Cast::named(&name).ok_or_else(unknown)?;
+        self.expect_symbol(")")?;
+        self.grown(Expr::Cast { operand: Box::new(operand), to }, height)
+    }
+
+    /// `CASE [of] WHEN … THEN … [ELSE …] END`.
+    pub(super) fn case(&mut self) -> Result<Tree, SqlError> {
+        self.advance()?;
+        let mut height = 0;
+        let mut part = |tree: Tree| {
+            height = height.max(tree.1);
+            tree.0
+        };
+        let of = if self.is_word("WHEN") { None } else { Some(Box::new(part(self.climb(0)?))) };
+        let mut arms = Vec::new();
+        self.expect_word("WHEN")?;
+        loop {
+            let when = part(self.climb(0)?);
+            self.expect_word("THEN")?;
+            arms.push((when, part(self.climb(0)?)));
+            if !self.take_word("WHEN")? {
+                break;
+            }
+        }
+        let otherwise = if self.take_word("ELSE")? { Some(Box::new(part(self.climb(0)?))) } else { None };
+        self.expect_word("END")?;
+        self.grown(Expr::Case { of, arms, otherwise }, height)
+    }
+
+    /// `[a, b]`.
+    pub(super) fn array(&mut self) -> Result<Tree, SqlError> {
+        self.advance()?;
+        let (elements, height) = self.list("]", |parser| parser.climb(0))?;
+        self.grown(Expr::Array(elements), height)
+    }
+
+    /// `{'k': a}`; of members with the same name the last counts.
+    pub(super) fn object(&mut self) -> Result<Tree, SqlError> {
+        self.advance()?;
+        let mut members: Vec<(String, Expr)> = Vec::new();
+        let mut height = 0;
+        let mut more = !self.take_symbol("}")?;
+        while more {
+            let Kind::Text(name) = self.token.kind.clone() else {
+                return Err(self.expected("a name in quotes"));
+            };
+            self.advance()?;
+            self.expect_symbol(":")?;
+            let (value, value_height) = self.climb(0)?;
+            height = height.max(value_height);
+            members.retain(|(known, _)| *known != name);
+            members.push((name.into_owned(), value));
+            more = self.take_symbol(",")?;
+            if !more {
+                self.expect_symbol("}")?;
+            }
+        }
+        self.grown(Expr::Object(members), height)
+    }
+
+    /// Expressions between commas up to `close`, and the height of the highest.
+    fn list(
+        &mut self,
+        close: &'static str,
+        one: impl Fn(&mut Self) -> Result<Tree, SqlError>,
+    ) -> Result<(Vec<Expr>, usize), SqlError> {
+        let (mut exprs, mut height) = (Vec::new(), 0);
+        if self.take_symbol(close)? {
+            return Ok((exprs, height));
+        }
+        loop {
+            let (expr, expr_height) = one(self)?;
+            exprs.push(expr);
+            height = height.max(expr_height);
+            if !self.take_symbol(",")? {
+                self.expect_symbol(close)?;
+                return Ok((exprs, height));
+            }
+        }
+    }
+}

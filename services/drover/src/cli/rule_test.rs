@@ -1,0 +1,218 @@
+//! `drover rule test`: what rules of a file would do with one message, and why they would not. Needs no platform.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use drover_gateway::declared::Declared;
+use drover_host::SystemClock;
+use drover_rule_sql::{CompiledRule, Message, Origin, Outcome, Row, Rule, Template, Unmet};
+use drover_types::object::{Action, RuleSpec};
+use drover_types::{ApiError, Clock, TopicName};
+use serde_json::{Value, json};
+
+use super::manifest;
+use super::output::{Format, plain};
+
+/// A message to try rules with.
+#[derive(Debug, Args)]
+pub struct RuleTest {
+    /// YAML or JSON, several rules in one; `-` is standard input
+    #[arg(short, long, value_name = "FILE")]
+    file: PathBuf,
+    /// Topic of the message
+    #[arg(long)]
+    topic: String,
+    /// Payload of the message, as text
+    #[arg(long, default_value = "")]
+    payload: String,
+    /// Client that sends it, and the device where rules ask for one
+    #[arg(long, default_value = "test")]
+    client: String,
+    /// When it comes, milliseconds since the Unix epoch; now, unless given
+    #[arg(long, value_name = "MS")]
+    time: Option<u64>,
+}
+
+impl RuleTest {
+    /// Prints a verdict on each rule of the file.
+    pub fn run(&self, format: Format, out: &mut dyn Write) -> anyhow::Result<()> {
+        TopicName::check(&self.topic).map_err(|error| anyhow::anyhow!("--topic {:?}: {error}", self.topic))?;
+        let rules = manifest::read::<RuleSpec>(&self.file)?;
+        let verdicts = rules.iter().map(|rule| self.verdict(rule)).collect::<Result<Vec<_>, _>>()?;
+        format.object(out, &json!({ "items": &verdicts }), |out| {
+            verdicts.iter().try_for_each(|verdict| tell(verdict, out))
+        })
+    }
+
+    fn verdict(&self, declared: &Declared<RuleSpec>) -> Result<Value, ApiError> {
+        let (name, spec) = (&declared.metadata.name, &declared.spec);
+        spec.check()?;
+        let rule = Rule::compile(&spec.sql)?;
+        let actions = spec.actions.iter().enumerate();
+        let actions: Vec<Planned> = actions
+            .map(|(i, action)| Planned::compile(action, &format!("spec.actions[{i}]")))
+            .collect::<Result<_, _>>()?;
+        let time_ms = self.time.unwrap_or_else(|| SystemClock.now_ms());
+        let mut message = Message::new(&self.topic, Some(&self.client), time_ms, self.payload.as_bytes());
+        message.origin = Origin { id: u128::from(time_ms).to_be_bytes(), ..Origin::default() };
+        if !rule.listens_to(&message) {
+            let from: Vec<&str> = rule.filters().iter().map(|filter| filter.as_str()).collect();
+            return Ok(json!({"rule": name, "outcome": "no match", "topic": self.topic, "from": from}));
+        }
+        Ok(match rule.evaluate(&message) {
+            Outcome::Row(row) => {
+                let would: Vec<Value> =
+                    actions.iter().map(|action| action.would(&message, &row, &self.client)).collect();
+                json!({"rule": name, "outcome": "row", "row": row.to_string(), "actions": would})
+            }
+            Outcome::NoMatch => json!({"rule": name, "outcome": "no match", "because": because(&rule, &message)}),
+            Outcome::Error(error) => json!({"rule": name, "outcome": "error", "error": error.to_string()}),
+        })
+    }
+}
+
+/// The parts of the condition that are not true.
+fn because(rule: &CompiledRule, message: &Message<'_>) -> Vec<Value> {
+    let told = |Unmet { condition, value, inputs }: Unmet| {
+        let inputs: serde_json::Map<String, Value> = inputs.into_iter().map(|(name, v)| (name, v.into())).collect();
+        json!({"condition": condition, "is": value, "with": inputs})
+    };
+    match rule.explain(message) {
+        Ok(unmet) => unmet.into_iter().map(told).collect(),
+        Err(error) => vec![json!({"condition": error.to_string()})],
+    }
+}
+
+/// An action as declared, each of its texts a template.
+struct Planned {
+    declared: Value,
+    /// By JSON pointer; only the texts in which something is to be put.
+    templates: Vec<(String, Template)>,
+    /// Whether the device is the key unless the rule names one.
+    keyed_by_device: bool,
+}
+
+impl Planned {
+    fn compile(action: &Action, field: &str) -> Result<Self, ApiError> {
+        let declared = json!(action);
+        let mut templates = Vec::new();
+        collect(&declared, String::new(), field, &mut templates)?;
+        let keyed_by_device = action.kafka.as_ref().is_some_and(|kafka| kafka.key.is_none());
+        Ok(Self { declared, templates, keyed_by_device })
+    }
+
+    /// The action with everything put in, and the value that it would send.
+    fn would(&self, message: &Message<'_>, row: &Row<'_>, device: &str) -> Value {
+        let mut action = self.declared.clone();
+        if self.keyed_by_device {
+            action["kafka"]["key"] = device.into();
+        }
+        for (pointer, template) in &self.templates {
+            match (template.render(message, row), action.pointer_mut(pointer)) {
+                (Ok(text), Some(place)) => *place = text.into(),
+                (Err(error), _) => return json!({"action": self.declared, "error": error.to_string()}),
+                (Ok(_), None) => {}
+            }
+        }
+        json!({"action": action, "value": row.to_string()})
+    }
+}
+
+fn collect(json: &Value, pointer: String, field: &str, found: &mut Vec<(String, Template)>) -> Result<(), ApiError> {
+    match json {
+        Value::String(text) if text.contains("${") => {
+            let template = Template::compile(text);
+            found.push((
+                pointer.clone(),
+                template.map_err(|e| e.in_field(format!("{field}{}", pointer.replace('/', "."))))?,
+            ));
+        }
+        Value::Object(members) => {
+            for (name, value) in members {
+                let name = name.replace('~', "~0").replace('/', "~1");
+                collect(value, format!("{pointer}/{name}"), field, found)?;
+            }
+        }
+        Value::Array(elements) => {
+            for (i, value) in elements.iter().enumerate() {
+                collect(value, format!("{pointer}/{i}"), field, found)?;
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+    Ok(())
+}
+
+/// A verdict for people.
+fn tell(verdict: &Value, out: &mut dyn Write) -> io::Result<()> {
+    let text = |value: &Value| plain(value.as_str().unwrap_or_default());
+    let (rule, outcome) = (text(&verdict["rule"]), text(&verdict["outcome"]));
+    match verdict["outcome"].as_str() {
+        Some("row") => {
+            writeln!(out, "{rule}: {}", text(&verdict["row"]))?;
+            for action in verdict["actions"].as_array().into_iter().flatten() {
+                let problem = action["error"].as_str().map(|error| format!(" FAILS: {}", plain(error)));
+                writeln!(out, "  {}{}", action["action"], problem.unwrap_or_default())?;
+            }
+        }
+        Some("error") => writeln!(out, "{rule}: error: {}", text(&verdict["error"]))?,
+        _ if verdict["from"].is_array() => {
+            writeln!(out, "{rule}: {outcome}: topic {} is none of FROM {}", verdict["topic"], verdict["from"])?;
+        }
+        _ => {
+            writeln!(out, "{rule}: {outcome}")?;
+            for part in verdict["because"].as_array().into_iter().flatten() {
+                writeln!(out, "  {} is {}", text(&part["condition"]), text(&part["is"]))?;
+                for (name, value) in part["with"].as_object().into_iter().flatten() {
+                    writeln!(out, "    {} = {}", plain(name), text(value))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: &str = r#"{"apiVersion": "drover.dev/v1alpha1", "kind": "Rule", "metadata": {"name": "hot"}, "spec": {
+        "sql": "SELECT t, topic(2) AS d FROM 'a/+' WHERE t > 30 AND o.on = true",
+        "actions": [{"kafka": {"topic": "home.hot"}}, {"republish": {"topic": "alerts/${d}/${t}", "qos": 1}},
+                    {"kafka": {"topic": "home.x", "key": "${absent}"}}]}}"#;
+
+    fn tested(topic: &str, payload: &str) -> String {
+        let mut file = tempfile::NamedTempFile::new().expect("file");
+        file.write_all(RULES.as_bytes()).expect("written");
+        let test = RuleTest {
+            file: file.path().to_owned(),
+            topic: topic.to_owned(),
+            payload: payload.to_owned(),
+            client: "c".to_owned(),
+            time: Some(5),
+        };
+        let mut out = Vec::new();
+        test.run(Format::Table, &mut out).expect("runs");
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn what_would_come_out_is_told_action_by_action() {
+        let expected = "hot: {\"t\":31,\"d\":\"b\"}\n  \
+             {\"kafka\":{\"topic\":\"home.hot\",\"key\":\"c\"}}\n  \
+             {\"republish\":{\"topic\":\"alerts/b/31\",\"qos\":1}}\n  \
+             {\"kafka\":{\"topic\":\"home.x\",\"key\":\"${absent}\"}} FAILS: ${absent} is undefined for this message\n";
+        assert_eq!(tested("a/b", r#"{"t": 31, "o": {"on": true}}"#), expected);
+    }
+
+    #[test]
+    fn why_there_is_no_row_is_told_with_the_values() {
+        let expected =
+            "hot: no match\n  t > 30 is false\n    t = 21\n  o.on = true is undefined\n    o.on = undefined\n";
+        assert_eq!(tested("a/b", r#"{"t": 21}"#), expected);
+        assert_eq!(tested("b", "{}"), "hot: no match: topic \"b\" is none of FROM [\"a/+\"]\n");
+        let error = "hot: error: payload is not JSON: line 1, column 1: expected a JSON value\n";
+        assert_eq!(tested("a/b", "damaged"), error);
+    }
+}

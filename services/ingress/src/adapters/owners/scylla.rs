@@ -1,0 +1,178 @@
+//! Owners in Cassandra or Scylla: a row a client, changed by compare-and-set alone.
+//!
+//! A compare-and-set whose fate is unknown is read again by a settling read, never guessed: a row with our own epoch is
+//! a success, and epochs of one process never come twice.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use drover_host::Cassandra;
+use drover_scylla_kit::{Conditional, Failure, Migration, OpenError, Read, Schema, Store};
+use drover_types::{ClientId, Clock, TenantId};
+use tokio::sync::watch;
+
+use super::epochs::Epochs;
+use crate::ports::{Former, Owners, OwnersError, Taken};
+
+/// Grows at its end only.
+const SCHEMA: Schema = Schema {
+    name: "ingress",
+    migrations: &[Migration {
+        number: 1,
+        name: "owners",
+        statements: &["CREATE TABLE IF NOT EXISTS ingress_owners (tenant text, client text, node text, epoch bigint, \
+            PRIMARY KEY ((tenant, client)))"],
+    }],
+};
+
+/// How long the row of a client that does not connect again stays, in seconds: longer than any session does. Epochs
+/// begin with the time, so those that follow are higher nevertheless.
+const ROW_TTL_SECONDS: i32 = 30 * 24 * 3600;
+/// How often a call starts over because others have taken the same session meanwhile.
+const TRIES_MAX: usize = 16;
+const OWNER: &str = "SELECT node, epoch FROM ingress_owners WHERE tenant = ? AND client = ?";
+
+/// The owners in a keyspace, for one node.
+pub struct Scylla {
+    requests: Requests,
+    node: String,
+    epochs: Arc<Epochs>,
+}
+
+/// Prepared requests.
+struct Requests {
+    store: Store,
+    owner: Read,
+    /// Brings a compare-and-set that was cut off to its end.
+    settled_owner: Read,
+    take: Conditional,
+}
+
+impl Requests {
+    async fn prepare(store: Store) -> Result<Self, Failure> {
+        let take =
+            "UPDATE ingress_owners USING TTL ? SET node = ?, epoch = ? WHERE tenant = ? AND client = ? IF epoch = ?";
+        Ok(Self {
+            owner: store.prepare_read(OWNER).await?,
+            settled_owner: store.prepare_settling_read(OWNER).await?,
+            take: store.prepare_conditional(take).await?,
+            store,
+        })
+    }
+}
+
+/// A row as it is read.
+type Row = (Option<String>, Option<i64>);
+
+impl Scylla {
+    /// Opens the table, or makes it; while the database is away, waits and tells why. Epochs are those of the start
+    /// with the number `boot`.
+    pub async fn open(
+        cassandra: &Cassandra,
+        node: &str,
+        clock: Arc<dyn Clock>,
+        boot: u32,
+        waiting: impl Fn(&OpenError),
+    ) -> Result<Self, OpenError> {
+        Self::open_with(cassandra, node, Arc::new(Epochs::new(clock, boot)), waiting).await
+    }
+
+    async fn open_with(
+        cassandra: &Cassandra,
+        node: &str,
+        epochs: Arc<Epochs>,
+        waiting: impl Fn(&OpenError),
+    ) -> Result<Self, OpenError> {
+        let requests = cassandra.open_and_prepare(&SCHEMA, Requests::prepare, waiting).await?;
+        Ok(Self { requests, node: node.to_owned(), epochs })
+    }
+
+    async fn owner(&self, read: &Read, tenant: &TenantId, client: &ClientId) -> Result<Option<(String, i64)>, Failure> {
+        let row: Option<Row> = self.requests.store.row(read, (tenant.as_str(), client.as_str())).await?;
+        Ok(row.and_then(|(node, epoch)| node.zip(epoch)))
+    }
+
+    fn former(&self, owner: Option<&(String, i64)>) -> Former {
+        match owner {
+            Some((node, _)) if *node != self.node => Former::Node(node.clone()),
+            Some(_) | None => Former::Here,
+        }
+    }
+}
+
+#[async_trait]
+impl Owners for Scylla {
+    async fn take(&self, tenant: &TenantId, client: &ClientId) -> Result<Taken, OwnersError> {
+        let mut read = &self.requests.owner;
+        // Our last try, of which nobody knows what became: its epoch, and who it would have taken the session from.
+        let mut unknown: Option<(i64, Former, Failure)> = None;
+        for _ in 0..TRIES_MAX {
+            let owner = self.owner(read, tenant, client).await?;
+            let former = self.former(owner.as_ref());
+            let former_epoch = owner.map(|(_, epoch)| epoch);
+            if let Some((epoch, former, _)) = unknown.take_if(|(epoch, ..)| Some(*epoch) == former_epoch) {
+                return Ok(Taken { epoch: u64::try_from(epoch).map_err(corrupt)?, former });
+            }
+            let number = self.epochs.after(former_epoch.map_or(Ok(0), u64::try_from).map_err(corrupt)?);
+            let epoch = i64::try_from(number).map_err(corrupt)?;
+            let values = (ROW_TTL_SECONDS, &self.node, epoch, tenant.as_str(), client.as_str(), former_epoch);
+            match self.requests.store.try_write(&self.requests.take, values).await {
+                Ok(true) => return Ok(Taken { epoch: number, former }),
+                Ok(false) => {}
+                Err(failure @ Failure::Unavailable { .. }) => unknown = Some((epoch, former, failure)),
+                Err(failure @ (Failure::Refused { .. } | Failure::Unreadable { .. })) => return Err(failure.into()),
+            }
+            read = &self.requests.settled_owner;
+        }
+        let contended = || OwnersError::Unavailable { reason: format!("{client} is taken by too many at once") };
+        Err(unknown.map_or_else(contended, |(_, _, failure)| failure.into()))
+    }
+}
+
+impl From<Failure> for OwnersError {
+    fn from(failure: Failure) -> Self {
+        match &failure {
+            Failure::Unavailable { .. } | Failure::Refused { .. } => {
+                OwnersError::Unavailable { reason: failure.to_string() }
+            }
+            Failure::Unreadable { .. } => corrupt(failure),
+        }
+    }
+}
+
+fn corrupt(reason: impl ToString) -> OwnersError {
+    OwnersError::Corrupt { reason: reason.to_string() }
+}
+
+/// Owners that are opened while the node runs already: whoever asks before waits for them.
+pub struct LateScylla {
+    node: String,
+    epochs: Arc<Epochs>,
+    opened: watch::Sender<Option<Arc<Scylla>>>,
+}
+
+impl LateScylla {
+    /// Not opened yet.
+    pub fn new(node: &str, clock: Arc<dyn Clock>, boot: u32) -> Self {
+        let epochs = Arc::new(Epochs::new(clock, boot));
+        Self { node: node.to_owned(), epochs, opened: watch::Sender::new(None) }
+    }
+
+    /// Opens them; while the database is away, waits and tells why.
+    pub async fn open(&self, cassandra: &Cassandra, waiting: impl Fn(&OpenError)) -> Result<(), OpenError> {
+        let opened = Scylla::open_with(cassandra, &self.node, self.epochs.clone(), waiting).await?;
+        self.opened.send_replace(Some(Arc::new(opened)));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Owners for LateScylla {
+    async fn take(&self, tenant: &TenantId, client: &ClientId) -> Result<Taken, OwnersError> {
+        let mut opened = self.opened.subscribe();
+        let found = opened.wait_for(Option::is_some).await.map(|opened| opened.clone());
+        let scylla = found.ok().flatten();
+        let scylla = scylla.ok_or_else(|| OwnersError::Unavailable { reason: "the node stops".to_owned() })?;
+        scylla.take(tenant, client).await
+    }
+}

@@ -1,0 +1,60 @@
+//! Other ingress nodes over gRPC.
+//!
+//! Adapter of [`PeerLink`].
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use drover_host::{Network, grpc};
+use drover_proto::ingress::v1::ingress_client::IngressClient;
+use drover_proto::ingress::v1::{ForwardRequest, ForwardResponse, TakeOverRequest};
+use drover_types::{ClientId, TenantId};
+
+use crate::ports::{Answer, Batch, PeerLink};
+use crate::wire;
+
+/// Name of the ingress in `[network]`.
+const SERVICE: &str = "ingress";
+
+/// One ingress node.
+pub struct GrpcPeer {
+    client: IngressClient<grpc::Client>,
+    /// Of this node.
+    node: String,
+    boot: u32,
+}
+
+/// Links to all ingress nodes that `network` names, which may be this one among others; none where it names none.
+pub fn links(network: &Network, node: &str, boot: u32) -> Vec<Arc<dyn PeerLink>> {
+    if !network.remote_services().iter().any(|name| name == SERVICE) {
+        return Vec::new();
+    }
+    let link = |(_, client)| -> Arc<dyn PeerLink> {
+        Arc::new(GrpcPeer { client: IngressClient::new(client), node: node.to_owned(), boot })
+    };
+    network.replicas(SERVICE).into_iter().map(link).collect()
+}
+
+#[async_trait]
+impl PeerLink for GrpcPeer {
+    async fn forward(&self, batch: Batch<'_>) -> Result<Answer, String> {
+        let Batch { sequence, hello, messages, news } = batch;
+        let request = ForwardRequest {
+            node: self.node.clone(),
+            boot: u64::from(self.boot),
+            sequence,
+            hello,
+            messages: messages.iter().map(|message| wire::write(message)).collect(),
+            interest: Some(wire::write_news(news)),
+        };
+        let answer = self.client.clone().forward(request).await.map_err(|status| status.message().to_owned())?;
+        let ForwardResponse { node, gapped } = answer.into_inner();
+        Ok(Answer { node, gapped })
+    }
+
+    async fn take_over(&self, tenant: &TenantId, client: &ClientId, epoch: u64) -> Result<Option<u64>, String> {
+        let request = TakeOverRequest { tenant: tenant.to_string(), client: client.to_string(), epoch };
+        let answer = self.client.clone().take_over(request).await.map_err(|status| status.message().to_owned())?;
+        Ok(Some(answer.into_inner().newer_epoch).filter(|epoch| *epoch > 0))
+    }
+}

@@ -1,0 +1,109 @@
+//! What every adapter of [`Owners`] must do.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use drover_types::{ClientId, TenantId};
+use futures::future::join_all;
+
+use crate::ports::{Former, Owners, Taken};
+
+/// Calls made at the same time.
+const AT_ONCE: usize = 20;
+
+/// Owners to test.
+#[async_trait]
+pub trait Factory: Send + Sync {
+    /// The owners as the node of this name has them at its `boot`th start, over what all of this factory share.
+    async fn open(&self, node: &str, boot: u32) -> Arc<dyn Owners>;
+}
+
+fn client(name: &str) -> ClientId {
+    ClientId::new(name).expect("valid")
+}
+
+async fn take(owners: &dyn Owners, name: &str) -> Taken {
+    owners.take(&TenantId::default_tenant(), &client(name)).await.expect("taken")
+}
+
+/// What holds for owners that one node uses.
+pub async fn alone(factory: &dyn Factory) {
+    let owners = factory.open("n", 1).await;
+    let (first, second) = (take(&*owners, "c").await, take(&*owners, "c").await);
+    assert!(second.epoch > first.epoch && first.epoch > 0);
+    assert!(first.former != Former::Node("n".into()) && second.former != Former::Node("n".into()));
+    let taken = join_all((0..AT_ONCE).map(|_| take(&*owners, "c"))).await;
+    let epochs: BTreeSet<u64> = taken.iter().map(|taken| taken.epoch).collect();
+    assert_eq!(epochs.len(), AT_ONCE, "none comes twice");
+    assert!(epochs.iter().all(|epoch| *epoch > second.epoch));
+    drop(owners);
+    let again = take(&*factory.open("n", 2).await, "c").await;
+    assert!(epochs.iter().all(|epoch| again.epoch > *epoch), "also after a restart");
+}
+
+/// What holds besides for owners that several nodes share.
+pub async fn shared(factory: &dyn Factory) {
+    let (a, b) = (factory.open("a", 9).await, factory.open("b", 1).await);
+    let mut last = 0;
+    for (owners, former) in [(&a, None), (&b, Some("a")), (&b, None), (&a, Some("b")), (&b, Some("a"))] {
+        let taken = take(&**owners, "moving").await;
+        assert!(taken.epoch > last, "whichever node, whatever its boot");
+        assert_eq!(taken.former, former.map_or(Former::Here, |node| Former::Node(node.to_owned())));
+        last = taken.epoch;
+    }
+    let other = a.take(&TenantId::new("other").expect("valid"), &client("moving")).await.expect("taken");
+    assert_eq!(other.former, Former::Here, "it is another tenant's");
+
+    let takes = (0..AT_ONCE).map(|i| {
+        let (node, owners) = if i % 2 == 0 { ("a", &a) } else { ("b", &b) };
+        async move { (node, take(&**owners, "contended").await) }
+    });
+    let mut takes = join_all(takes).await;
+    takes.sort_by_key(|(_, taken)| taken.epoch);
+    for pair in takes.windows(2) {
+        let ((before, one), (after, other)) = (&pair[0], &pair[1]);
+        assert!(one.epoch < other.epoch, "none comes twice");
+        let expected = if before == after { Former::Here } else { Former::Node((*before).to_owned()) };
+        assert_eq!(other.former, expected, "each from the one before");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_types::{Clock, FixedClock};
+
+    use super::*;
+    use crate::adapters::owners::{Clocks, Embedded};
+
+    struct Alone;
+
+    #[async_trait]
+    impl Factory for Alone {
+        async fn open(&self, _: &str, boot: u32) -> Arc<dyn Owners> {
+            Arc::new(Embedded::new(boot))
+        }
+    }
+
+    /// With a clock that has moved on by a second at each start.
+    struct Timed(Arc<FixedClock>);
+
+    #[async_trait]
+    impl Factory for Timed {
+        async fn open(&self, _: &str, boot: u32) -> Arc<dyn Owners> {
+            self.0.advance(1_000);
+            let clock: Arc<dyn Clock> = self.0.clone();
+            Arc::new(Clocks::new(clock, boot))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_alone_gives_epochs_that_grow() {
+        alone(&Alone).await;
+    }
+
+    #[tokio::test]
+    async fn clocks_that_agree_give_epochs_that_grow() {
+        alone(&Timed(Arc::new(FixedClock::at(1_795_000_000_000)))).await;
+    }
+}

@@ -1,0 +1,143 @@
+//! CONNECT: what waits for it, what refuses it, and in which words.
+
+use super::*;
+
+#[test]
+fn packets_behind_connect_wait_for_authentication_and_then_run_in_order() {
+    for version in BOTH {
+        let mut client = Client::new(version);
+        encode(&Packet::Connect(Connect::new(version, "c")), version, &mut client.input).expect("valid");
+        encode(&Packet::Publish(qos1(1, "ok/a")), version, &mut client.input).expect("valid");
+        client.publish(2, "ok/a");
+        assert!(matches!(client.effects[..], [Effect::Authenticate(_)]));
+        assert!(client.connection.wants_bytes(BEHIND_CONNECT_BYTES_MAX - 1));
+        assert!(!client.connection.wants_bytes(BEHIND_CONNECT_BYTES_MAX), "bounded");
+        client.admit();
+        assert_eq!(client.published(), [1, 2]);
+        assert_eq!(client.output(), ["CONNACK 0x00 false"]);
+    }
+}
+
+#[test]
+fn a_connection_begins_with_one_connect() {
+    // [MQTT-3.1.0-1]
+    let mut client = Client::new(Version::V5);
+    client.send(&Packet::PingReq);
+    assert!(client.closed().is_some() && client.output().is_empty());
+    // [MQTT-3.1.0-2]
+    for version in BOTH {
+        let mut client = Client::connected(version);
+        client.send(&Packet::Connect(Connect::new(version, "c")));
+        assert_eq!(client.closed().expect("closed").fault, Some(Fault::SecondConnect));
+    }
+    // [MQTT-3.1.2-2]
+    for (level, answer) in [(3, vec![0x20, 2, 0, 1]), (6, vec![0x20, 3, 0, 0x84, 0])] {
+        let mut client = Client::new(Version::V5);
+        client.input.put_slice(&[0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', level, 2, 0, 0, 0, 1, b'c']);
+        client.go(0);
+        assert_eq!(client.connection.output().to_vec(), answer);
+        assert!(client.closed().is_some());
+    }
+}
+
+#[test]
+fn a_client_without_an_id_gets_one_or_is_refused() {
+    // [MQTT-3.1.3-6], [MQTT-3.1.3-7]
+    let mut client = Client::new(Version::V5);
+    client.send(&Packet::Connect(Connect::new(Version::V5, "")));
+    client.admit();
+    let bytes = client.connection.output().split();
+    let decoded = Decoder::new(Side::Server, Version::V5).decode(&bytes).expect("valid");
+    let Some((Packet::ConnAck(ack), _)) = decoded else { panic!("a CONNACK") };
+    assert!(ack.properties.assigned_client_id().is_some_and(|id| id.starts_with("auto-")));
+    assert_eq!(ack.properties.maximum_qos(), Some(Qos::AtLeastOnce));
+    assert_eq!(ack.properties.retain_available(), Some(false));
+    assert_eq!(ack.properties.shared_subscription_available(), Some(false));
+    assert_eq!(ack.properties.receive_maximum().map(|m| m.get()), Some(LIMITS.receive_maximum));
+    // [3.1.1 MQTT-3.1.3-8]
+    let mut client = Client::new(Version::V311);
+    client.send(&Packet::Connect(Connect { clean_start: false, ..Connect::new(Version::V311, "") }));
+    assert_eq!(client.connection.output().to_vec(), [0x20, 2, 0, 2]);
+}
+
+#[test]
+fn a_refused_connect_says_why_in_the_words_of_its_version() {
+    let wrong = || AuthenticateError::Wrong { reason: "no".into() };
+    let away = || AuthenticateError::Unavailable { reason: "no".into() };
+    let disabled = || AuthenticateError::Refused { reason: "no".into() };
+    for (error, v5, v311) in [(wrong(), 0x86, 4), (away(), 0x88, 3), (disabled(), 0x87, 5)] {
+        for (version, answer) in [(Version::V5, vec![0x20, 3, 0, v5, 0]), (Version::V311, vec![0x20, 2, 0, v311])] {
+            let mut client = Client::new(version);
+            client.send(&Packet::Connect(Connect::new(version, "c")));
+            client.connection.authenticated(Err(error.clone()));
+            client.go(0);
+            assert_eq!(client.connection.output().to_vec(), answer, "{error}");
+            assert!(client.closed().is_some());
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_promised_is_refused_at_connect() {
+    let will = WillPacket {
+        qos: Qos::AtMostOnce,
+        retain: false,
+        properties: Properties::default(),
+        topic: "ok/w",
+        payload: b"gone",
+    };
+    let method = properties(&[Property::AuthenticationMethod("x")]);
+    let connect = Connect::new(Version::V5, "c");
+    for (connect, reason) in [
+        (Connect { will: Some(WillPacket { qos: Qos::ExactlyOnce, ..will }), ..connect }, ReasonCode::QosNotSupported),
+        (Connect { will: Some(WillPacket { retain: true, ..will }), ..connect }, ReasonCode::RetainNotSupported),
+        (Connect { properties: method.as_properties(), ..connect }, ReasonCode::BadAuthenticationMethod),
+        (Connect { client_id: &"x".repeat(129), ..connect }, ReasonCode::ClientIdNotValid),
+    ] {
+        let mut client = Client::new(Version::V5);
+        client.send(&Packet::Connect(connect));
+        assert_eq!(client.output(), [format!("CONNACK {:#04x} false", reason as u8)]);
+    }
+    let mut client = Client::with_peer(Version::V5, |peer| peer.over_limit = true);
+    client.send(&Packet::Connect(connect));
+    assert_eq!(client.output(), ["CONNACK 0x97 false"]);
+    let mut client = Client::with_peer(Version::V5, |peer| peer.anonymous = false);
+    client.send(&Packet::Connect(connect));
+    assert_eq!(client.output(), ["CONNACK 0x87 false"]);
+}
+
+#[test]
+fn a_policy_decides_on_client_id_and_will() {
+    let will = WillPacket {
+        qos: Qos::AtMostOnce,
+        retain: false,
+        properties: Properties::default(),
+        topic: "secret",
+        payload: b"",
+    };
+    for connect in
+        [Connect::new(Version::V5, "somebody-else"), Connect { will: Some(will), ..Connect::new(Version::V5, "c") }]
+    {
+        let mut client = Client::new(Version::V5);
+        client.send(&Packet::Connect(connect));
+        client.connection.authenticated(Ok(Arc::new(identity())));
+        client.go(0);
+        assert_eq!(client.output(), ["CONNACK 0x87 false"]);
+    }
+}
+
+#[test]
+fn a_session_that_cannot_be_had_refuses_the_connect() {
+    for (error, code) in [
+        (AttachError::Revoked, "0x88"),
+        (AttachError::NoOwner { reason: "away".into() }, "0x88"),
+        (AttachError::TakenOver, "0x88"),
+        (AttachError::TooManySessions { limit: 1 }, "0x97"),
+    ] {
+        let mut client = Client::new(Version::V5);
+        client.send(&Packet::Connect(Connect::new(Version::V5, "c")));
+        client.connection.authenticated(Ok(Arc::new(identity())));
+        client.connection.refused(error);
+        assert_eq!(client.output(), [format!("CONNACK {code} false")]);
+    }
+}

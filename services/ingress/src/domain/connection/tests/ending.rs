@@ -1,0 +1,128 @@
+//! Ends: by silence, by either side, by the credential, by a drain.
+
+use super::*;
+
+#[test]
+fn silence_of_one_and_a_half_keep_alives_ends_a_connection_unless_the_server_has_stopped_to_listen() {
+    // [MQTT-3.1.2-22]
+    let connect = |version| {
+        let mut client = Client::new(version);
+        client.send(&Packet::Connect(Connect { keep_alive_s: 10, ..Connect::new(version, "c") }));
+        client.admit();
+        client.output();
+        client
+    };
+    let mut client = connect(Version::V5);
+    client.connection.tick(at(14_999));
+    client.go(0);
+    assert!(client.closed().is_none());
+    client.connection.tick(at(15_000));
+    client.go(0);
+    assert_eq!(client.output(), ["DISCONNECT 0x8d"]);
+
+    let mut client = connect(Version::V311);
+    (1..=LIMITS.receive_maximum).for_each(|id| client.publish(id, "ok/a"));
+    client.connection.tick(at(15_000));
+    client.connection.stored(3, at(29_000));
+    client.connection.tick(at(30_000));
+    client.go(30_000);
+    assert!(client.closed().is_none(), "what the client sent meanwhile is in the socket");
+    client.connection.tick(at(45_000));
+    client.go(45_000);
+    assert_eq!(client.closed().expect("closed").reason, CloseReason::KeepAlive);
+}
+
+#[test]
+fn nobody_is_waited_for_without_end_before_it_is_known() {
+    let mut silent = Client::new(Version::V5);
+    silent.connection.tick(at(LIMITS.connect_ms));
+    silent.go(0);
+    assert!(silent.closed().is_some() && silent.output().is_empty());
+    let mut unanswered = Client::new(Version::V5);
+    unanswered.send(&Packet::Connect(Connect::new(Version::V5, "c")));
+    unanswered.connection.tick(at(LIMITS.connect_ms));
+    unanswered.go(0);
+    assert_eq!(unanswered.output(), ["CONNACK 0x88 false"]);
+}
+
+#[test]
+fn a_goodbye_of_the_client_decides_on_will_and_session() {
+    let expiry = properties(&[Property::SessionExpiry(30)]);
+    let goodbye = Disconnect::new(ReasonCode::Success);
+    for (disconnect, will) in [
+        (goodbye, WillFate::Discard), // [MQTT-3.14.4-3]
+        (Disconnect::new(ReasonCode::DisconnectWithWill), WillFate::Publish),
+    ] {
+        let mut client = Client::connected(Version::V5);
+        client.send(&Packet::Disconnect(disconnect));
+        let close = client.closed().expect("closed");
+        assert_eq!((close.reason, close.will), (CloseReason::Client, will));
+    }
+    let mut client = Client::connected(Version::V5);
+    client.send(&Packet::Disconnect(Disconnect { properties: expiry.as_properties(), ..goodbye }));
+    assert_eq!(client.output(), ["DISCONNECT 0x82"], "section 3.14.2.2.2");
+}
+
+#[test]
+fn those_who_end_a_connection_are_named_in_its_disconnect() {
+    let table = [
+        (Stop::TakenOver, "0x8e", WillFate::Publish),
+        (Stop::Revoked, "0x98", WillFate::Discard),
+        (Stop::Drain, "0x8b", WillFate::Publish),
+        (Stop::DeclaredGone, "0x89", WillFate::Publish),
+    ];
+    for (stop, reason, will) in table {
+        let mut client = Client::connected(Version::V5);
+        client.connection.stop(stop);
+        client.go(0);
+        assert_eq!(client.output(), [format!("DISCONNECT {reason}")]);
+        assert_eq!(client.closed().expect("closed").will, will);
+    }
+}
+
+#[test]
+fn a_connection_ends_with_its_credential_idle_or_not() {
+    let connected = |version| {
+        let mut client = Client::new(version);
+        client.send(&Packet::Connect(Connect { keep_alive_s: 0, ..Connect::new(version, "c") }));
+        client.connection.authenticated(Ok(Arc::new(Identity { expires_ms: 5_000, ..identity() })));
+        client.go(0);
+        client.attach(false);
+        client.output();
+        client
+    };
+    let events: [fn(&mut Client, u64); 3] = [
+        |client, ms| client.connection.tick(at(ms)),
+        |client, ms| client.go(ms),
+        |client, ms| client.connection.deliver(at(ms)),
+    ];
+    for event in events {
+        let mut client = connected(Version::V5);
+        assert_eq!(client.connection.deadline_ms(), Some(5_000));
+        event(&mut client, 4_999);
+        client.go(4_999);
+        assert!(client.closed().is_none());
+        encode(&Packet::Publish(qos1(1, "ok/a")), Version::V5, &mut client.input).expect("valid");
+        event(&mut client, 5_000);
+        client.go(5_000);
+        assert_eq!(client.output(), ["DISCONNECT 0x98"]);
+        let close = client.closed().expect("closed");
+        assert_eq!((close.reason, close.will), (CloseReason::Revoked, WillFate::Discard));
+        assert!(client.published().is_empty(), "nothing is taken after the end");
+    }
+    let mut client = connected(Version::V311);
+    client.connection.tick(at(5_000));
+    client.go(5_000);
+    assert!(client.closed().is_some() && client.output().is_empty(), "MQTT 3.1.1 knows no DISCONNECT of a server");
+}
+
+#[test]
+fn a_drain_waits_for_messages_that_are_on_their_way() {
+    let mut client = Client::connected(Version::V5);
+    client.publish(1, "ok/a");
+    client.connection.stop(Stop::Drain);
+    client.publish(2, "ok/a");
+    assert_eq!(client.published(), [1], "no more is taken");
+    client.connection.stored(1, at(0));
+    assert_eq!(client.output(), ["PUBACK 1 0x00", "DISCONNECT 0x8b"]);
+}

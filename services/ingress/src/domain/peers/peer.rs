@@ -1,0 +1,307 @@
+//! One other node: a bounded queue to it, one batch under way at a time, and whether it is there.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use drover_types::Qos;
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::domain::interest::{Interest, News};
+use crate::domain::message::Message;
+use crate::ports::{Answer, Batch, PeerLink};
+use crate::telemetry::Telemetry;
+
+/// A peer that has not answered for this long is away: nobody waits for it, and messages pass it by.
+pub const LEASE: Duration = Duration::from_secs(3);
+/// Messages in one batch.
+pub const BATCH_MESSAGES_MAX: usize = 1_000;
+/// Bytes beyond which a batch takes no further message: far below what a gRPC message may have (4 MiB).
+const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// Room of the queue, in pieces of 1 KiB; a message takes at least one.
+const QUEUE_KIB_MAX: usize = 32 * 1024;
+/// A peer that there is nothing to send to is spoken to this often.
+const BEAT: Duration = Duration::from_secs(1);
+/// How long one call may take; the same batch is sent again then.
+const CALL: Duration = Duration::from_secs(1);
+/// Wait before a call that failed is made again.
+const RETRY: Duration = Duration::from_millis(100);
+/// Wait between two looks at a peer that is away.
+const PROBE: Duration = Duration::from_millis(500);
+
+/// Another node, or this one, as far as is known.
+pub struct Peer {
+    pub(super) link: Arc<dyn PeerLink>,
+    state: Mutex<State>,
+    /// In pieces of 1 KiB.
+    room: Semaphore,
+    more: Notify,
+    /// What it knows, for those who wait for that.
+    known: watch::Sender<Known>,
+    /// The zero of monotonic time.
+    started: Instant,
+}
+
+/// What a peer knows of this node.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    /// Generation and version of [`Interest`]; `None`: nothing.
+    interest: Option<(u64, u64)>,
+    /// Nobody needs to wait for it.
+    away: bool,
+}
+
+struct State {
+    waiting: VecDeque<Waiting>,
+    condition: Condition,
+    /// What it calls itself.
+    name: Option<String>,
+    /// It has to be spoken to because it has spoken.
+    spoken_to: bool,
+    /// It has to be told what is wanted.
+    news: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Condition {
+    /// It has not answered yet; until a lease is over it may be there.
+    Unknown,
+    Live,
+    Away,
+    /// It is this node.
+    Ourselves,
+}
+
+struct Waiting {
+    message: Arc<Message>,
+    kib: u32,
+    /// Resolved when this message, and so all before it, need not be waited for.
+    done: Option<oneshot::Sender<()>>,
+}
+
+impl Peer {
+    pub(super) fn new(link: Arc<dyn PeerLink>, started: Instant) -> Self {
+        let state = State {
+            waiting: VecDeque::new(),
+            condition: Condition::Unknown,
+            name: None,
+            spoken_to: false,
+            news: false,
+        };
+        let (state, room) = (Mutex::new(state), Semaphore::new(QUEUE_KIB_MAX));
+        Self { link, state, room, more: Notify::new(), known: watch::Sender::new(Known::default()), started }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_unknown(&self) -> bool {
+        self.state().condition == Condition::Unknown
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self.state().condition, Condition::Live | Condition::Ourselves)
+    }
+
+    pub(super) fn may_be_live(&self) -> bool {
+        matches!(self.state().condition, Condition::Live | Condition::Unknown)
+    }
+
+    pub(super) fn is_named(&self, name: &str) -> bool {
+        self.state().name.as_deref() == Some(name)
+    }
+
+    pub(super) fn name(&self) -> Option<String> {
+        self.state().name.clone()
+    }
+
+    /// It is to be told now what is wanted.
+    pub(super) fn speak_of_news(&self) {
+        self.state().news = true;
+        self.more.notify_one();
+    }
+
+    /// Returns when it knows what is wanted as of `version`, or is away.
+    pub(super) async fn knows(&self, version: u64) {
+        let knows = |known: &Known| known.away || known.interest.is_some_and(|(_, known)| known >= version);
+        // An error means that nobody will tell: the node stops.
+        self.known.subscribe().wait_for(knows).await.ok();
+    }
+
+    /// It is to be spoken to now.
+    pub(super) fn speak(&self) {
+        self.state().spoken_to = true;
+        self.more.notify_one();
+    }
+
+    /// Puts messages into the queue in order, and waits until those of QoS 1 are with the peer or it is away.
+    pub(super) async fn forward(&self, messages: &[Arc<Message>], telemetry: &Telemetry) {
+        let last = messages.iter().rposition(|message| message.telemetry.qos > Qos::AtMostOnce);
+        let mut confirmed = None;
+        for (at, message) in messages.iter().enumerate() {
+            let kib = u32::try_from(message.bytes() / 1_024 + 1).unwrap_or(u32::MAX).min(QUEUE_KIB_MAX as u32);
+            let permits = match message.telemetry.qos {
+                Qos::AtMostOnce => self.room.try_acquire_many(kib).ok(),
+                Qos::AtLeastOnce | Qos::ExactlyOnce => self.room.acquire_many(kib).await.ok(),
+            };
+            let Some(permits) = permits else {
+                telemetry.not_forwarded("queue_full", 1);
+                continue;
+            };
+            let mut state = self.state();
+            match state.condition {
+                Condition::Ourselves => return,
+                Condition::Away => {
+                    telemetry.not_forwarded("peer_away", messages.len() - at);
+                    break;
+                }
+                Condition::Unknown | Condition::Live => {}
+            }
+            permits.forget();
+            let done = (Some(at) == last).then(|| {
+                let (done, resolved) = oneshot::channel();
+                confirmed = Some(resolved);
+                done
+            });
+            state.waiting.push_back(Waiting { message: message.clone(), kib, done });
+            self.more.notify_one();
+        }
+        if let Some(confirmed) = confirmed {
+            // An error means that nobody will tell: the node stops.
+            confirmed.await.ok();
+        }
+    }
+
+    /// Speaks to the peer as long as this process runs, and tells it what the subscribers of this node want.
+    pub(super) async fn run(&self, node: &str, interest: &Mutex<Interest>, telemetry: &Telemetry) {
+        let (mut sequence, mut heard) = (0, self.started.elapsed());
+        loop {
+            let batch = self.next_batch().await;
+            let hello = self.says_hello();
+            let messages: Vec<_> = batch.iter().map(|waiting| waiting.message.clone()).collect();
+            sequence += u64::from(!messages.is_empty());
+            let number = if messages.is_empty() { 0 } else { sequence };
+            let known = self.known.borrow().interest;
+            let news = interest.lock().unwrap_or_else(PoisonError::into_inner).news(known);
+            loop {
+                let batch = Batch { sequence: number, hello, messages: &messages, news: &news };
+                let call = tokio::time::timeout(CALL, self.link.forward(batch)).await;
+                match call.unwrap_or_else(|_| Err(format!("no answer within {CALL:?}"))) {
+                    Ok(answer) => {
+                        heard = self.started.elapsed();
+                        self.answered(answer, node, &news, telemetry);
+                        break;
+                    }
+                    Err(error) if self.started.elapsed() >= heard + LEASE => {
+                        telemetry.not_forwarded("peer_away", messages.len());
+                        self.gone(&error, telemetry);
+                        break;
+                    }
+                    Err(_) => tokio::time::sleep(RETRY).await,
+                }
+            }
+            self.settle(batch);
+            if self.state().condition == Condition::Ourselves {
+                return;
+            }
+        }
+    }
+
+    /// What to send next: as much as a batch may have of what waits, nothing when it is time to say so.
+    async fn next_batch(&self) -> Vec<Waiting> {
+        let wait = match self.state().condition {
+            Condition::Unknown => Duration::ZERO,
+            Condition::Live | Condition::Ourselves => BEAT,
+            Condition::Away => PROBE,
+        };
+        let something = async {
+            loop {
+                {
+                    let state = self.state();
+                    if !state.waiting.is_empty() || state.spoken_to || state.news {
+                        return;
+                    }
+                }
+                self.more.notified().await;
+            }
+        };
+        // Nothing came: it is time to say so.
+        tokio::time::timeout(wait, something).await.ok();
+        self.state().take_batch()
+    }
+
+    /// A peer that is not known is greeted, unless this is the answer to a greeting of its own.
+    fn says_hello(&self) -> bool {
+        let mut state = self.state();
+        state.news = false;
+        let answers = std::mem::take(&mut state.spoken_to);
+        !answers && state.condition != Condition::Live
+    }
+
+    fn answered(&self, answer: Answer, this_node: &str, news: &News, telemetry: &Telemetry) {
+        let Answer { node, gapped } = answer;
+        let interest = (!gapped).then_some((news.generation, news.to));
+        let ourselves = node == this_node;
+        {
+            let mut state = self.state();
+            state.news |= gapped;
+            if ourselves {
+                state.condition = Condition::Ourselves;
+            } else if state.condition != Condition::Live || state.name.as_deref() != Some(&node) {
+                telemetry.peer_live(&node);
+                (state.condition, state.name) = (Condition::Live, Some(node));
+            }
+        }
+        self.known.send_replace(Known { interest, away: ourselves });
+        if ourselves {
+            self.settle_all();
+        }
+    }
+
+    /// Its lease has ended: nobody waits for it any more.
+    fn gone(&self, error: &str, telemetry: &Telemetry) {
+        {
+            let mut state = self.state();
+            if state.condition != Condition::Away {
+                telemetry.peer_away(state.name.as_deref().unwrap_or("not heard of yet"), error);
+            }
+            state.condition = Condition::Away;
+        }
+        self.known.send_replace(Known { interest: None, away: true });
+        telemetry.not_forwarded("peer_away", self.settle_all());
+    }
+
+    /// Gives up what waits in the queue; how many messages that were.
+    fn settle_all(&self) -> usize {
+        let left: Vec<_> = self.state().waiting.drain(..).collect();
+        let count = left.len();
+        self.settle(left);
+        count
+    }
+
+    /// Nobody waits for these any more, and their room is free.
+    fn settle(&self, batch: Vec<Waiting>) {
+        for Waiting { kib, done, .. } in batch {
+            self.room.add_permits(kib as usize);
+            if let Some(done) = done {
+                // Whoever has waited may be gone.
+                done.send(()).ok();
+            }
+        }
+    }
+}
+
+impl State {
+    fn take_batch(&mut self) -> Vec<Waiting> {
+        let mut bytes = 0;
+        let fits = |waiting: &&Waiting| {
+            bytes += waiting.message.bytes();
+            bytes <= BATCH_BYTES_MAX
+        };
+        let count = self.waiting.iter().take(BATCH_MESSAGES_MAX).take_while(fits).count();
+        let count = count.max(1).min(self.waiting.len());
+        self.waiting.drain(..count).collect()
+    }
+}

@@ -1,0 +1,116 @@
+//! What a change of one entry means: it is handed over, becomes absent, falls due, or ends.
+
+use std::sync::Arc;
+
+use super::{Aftermath, DueWill, Entry, Inner, Key, Presence, Report, State};
+use crate::domain::connection::CloseReason;
+use crate::domain::link::Stop;
+use crate::domain::session::{Dropped, Session};
+
+impl Inner {
+    pub(super) fn new_session(&mut self, (tenant, client): &Key) -> Session {
+        self.sessions += 1;
+        Session::new(self.sessions, tenant.clone(), client.clone())
+    }
+
+    pub(super) fn insert(&mut self, key: Key, entry: Entry) {
+        self.persistent += usize::from(entry.expiry_s > 0);
+        if let State::Away { ends_ms, will_ms } = entry.state {
+            let first = if entry.will.is_some() { ends_ms.min(will_ms) } else { ends_ms };
+            self.due.insert((first, key.clone()));
+        }
+        self.entries.insert(key, entry);
+    }
+
+    pub(super) fn remove(&mut self, key: &Key) -> Option<Entry> {
+        let entry = self.entries.remove(key)?;
+        self.persistent -= usize::from(entry.expiry_s > 0);
+        if let State::Away { ends_ms, will_ms } = entry.state {
+            self.due.remove(&(ends_ms, key.clone()));
+            self.due.remove(&(will_ms, key.clone()));
+        }
+        Some(entry)
+    }
+
+    /// Ends or hands over what is there under `key`; the session to go on with, if there is one.
+    pub(super) fn take_over(
+        &mut self,
+        key: &Key,
+        clean_start: bool,
+        now_ms: u64,
+        aftermath: &mut Aftermath,
+    ) -> Option<Arc<Session>> {
+        let mut entry = self.remove(key)?;
+        if let State::Live { link, .. } = &entry.state {
+            link.stop(Stop::TakenOver); // [MQTT-3.1.4-3]
+            let what = Presence::Disconnected { reason: CloseReason::TakenOver };
+            aftermath.reports.push(Report { publisher: entry.publisher.clone(), what });
+        }
+        let over = matches!(entry.state, State::Away { ends_ms, .. } if ends_ms <= now_ms);
+        let ends = if over {
+            Some(Dropped::SessionExpired)
+        } else if clean_start {
+            Some(Dropped::CleanStart) // [MQTT-3.1.2-4]
+        } else {
+            (entry.expiry_s == 0).then_some(Dropped::SessionClosed)
+        };
+        if let Some(why) = ends {
+            aftermath.end(entry, why);
+            return None;
+        }
+        let waits = entry.will.as_ref().is_some_and(|will| will.delay_s > 0);
+        if !waits && matches!(entry.state, State::Live { .. }) {
+            aftermath.release_will(&mut entry);
+        }
+        Some(entry.session) // a will that still waits is gone with its entry [MQTT-3.1.3-9]
+    }
+
+    /// A live entry becomes absent, or ends.
+    pub(super) fn let_go(
+        &mut self,
+        key: Key,
+        mut entry: Entry,
+        reason: CloseReason,
+        now_ms: u64,
+        aftermath: &mut Aftermath,
+    ) {
+        aftermath.away += entry.session.release(entry.publisher.epoch);
+        let what = Presence::Disconnected { reason };
+        aftermath.reports.push(Report { publisher: entry.publisher.clone(), what });
+        if entry.expiry_s == 0 {
+            aftermath.end(entry, Dropped::SessionClosed);
+            return;
+        }
+        let after = |seconds: u32| now_ms.saturating_add(u64::from(seconds) * 1_000);
+        let delay_s = entry.will.as_ref().map_or(0, |will| will.delay_s);
+        if delay_s == 0 {
+            aftermath.release_will(&mut entry);
+        }
+        entry.state = State::Away { ends_ms: after(entry.expiry_s), will_ms: after(delay_s) };
+        self.insert(key, entry);
+    }
+
+    pub(super) fn fall_due(&mut self, key: Key, now_ms: u64, aftermath: &mut Aftermath) {
+        let Some(mut entry) = self.remove(&key) else { return };
+        match entry.state {
+            State::Away { ends_ms, .. } if ends_ms <= now_ms => aftermath.end(entry, Dropped::SessionExpired),
+            State::Away { .. } | State::Live { .. } => {
+                aftermath.release_will(&mut entry);
+                self.insert(key, entry);
+            }
+        }
+    }
+}
+
+impl Aftermath {
+    fn release_will(&mut self, entry: &mut Entry) {
+        let publisher = entry.publisher.clone();
+        self.wills.extend(entry.will.take().map(|will| DueWill { publisher, publication: will.publication }));
+    }
+
+    /// The session ends, and a will that still waits is published.
+    pub(super) fn end(&mut self, mut entry: Entry, why: Dropped) {
+        self.release_will(&mut entry);
+        self.ended.push((entry.session, why));
+    }
+}

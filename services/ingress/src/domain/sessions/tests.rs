@@ -1,0 +1,205 @@
+//! Sessions through connects, closes, expiry, revocations, and the take-over by another node.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use drover_types::{DeviceId, Qos, TopicName};
+
+use super::*;
+use crate::domain::authorize::Policy;
+use crate::domain::link::Stop;
+use crate::domain::revocations::{REVOCATIONS_MAX, Revocation, Whose};
+
+/// With a higher epoch than all before.
+fn attach(generation: u64, expiry_s: u32, will_delay_s: Option<u32>) -> Attach {
+    static EPOCHS: AtomicU64 = AtomicU64::new(1);
+    let identity = Identity {
+        tenant: TenantId::default_tenant(),
+        device: DeviceId::new("d").expect("valid"),
+        credential: "k".into(),
+        policies: Box::default(),
+        policy: Policy::default(),
+        expires_ms: 0,
+        generation,
+    };
+    let publication = Publication {
+        topic: TopicName::new("w").expect("valid"),
+        payload: Bytes::new(),
+        qos: Qos::AtMostOnce,
+        retain: false,
+        dup: false,
+        packet_id: 0,
+        properties: None,
+    };
+    Attach {
+        identity: Arc::new(identity),
+        client: ClientId::new("c").expect("valid"),
+        epoch: EPOCHS.fetch_add(1, Ordering::Relaxed),
+        clean_start: false,
+        expiry_s,
+        will: will_delay_s.map(|delay_s| Will { publication, delay_s }),
+        version: Version::V5,
+        peer: ([127, 0, 0, 1], 1).into(),
+        link: Arc::default(),
+    }
+}
+
+fn detach(sessions: &Sessions, attached: &Attached, expiry_s: u32, now_ms: u64) -> Aftermath {
+    let lost = CloseReason::ConnectionLost;
+    sessions.detach(&attached.publisher, expiry_s, WillFate::Publish, lost, now_ms, |_| ())
+}
+
+#[test]
+fn reports_of_a_client_alternate_and_their_epochs_grow() {
+    let sessions = Sessions::new(10);
+    let mut reports = Vec::new();
+    let (first, _) = sessions.attach(attach(0, 0, None), 0, |r| reports.push(r)).expect("attached");
+    let (second, _) = sessions.attach(attach(0, 0, None), 0, |r| reports.push(r)).expect("attached");
+    for attached in [&first, &second] {
+        let lost = CloseReason::ConnectionLost;
+        sessions.detach(&attached.publisher, 0, WillFate::Publish, lost, 0, |r| reports.push(r));
+    }
+    let seen: Vec<(u64, bool)> =
+        reports.iter().map(|r| (r.publisher.epoch, matches!(r.what, Presence::Connected { .. }))).collect();
+    let [one, two] = [&first, &second].map(|attached| attached.publisher.epoch);
+    assert_eq!(seen, [(one, true), (one, false), (two, true), (two, false)]);
+    assert_eq!(sessions.counts(), (0, 0));
+}
+
+#[test]
+fn a_session_is_present_until_it_expires() {
+    let sessions = Sessions::new(10);
+    let (first, _) = sessions.attach(attach(0, 10, None), 0, |_| ()).expect("attached");
+    assert!(!first.present);
+    detach(&sessions, &first, 10, 0);
+    let (second, _) = sessions.attach(attach(0, 10, None), 9_999, |_| ()).expect("attached");
+    assert!(second.present && second.session.number == first.session.number);
+    detach(&sessions, &second, 10, 10_000);
+    assert!(sessions.tick(19_999).ended.is_empty());
+    assert_eq!(sessions.tick(20_000).ended.len(), 1);
+    let (third, _) = sessions.attach(attach(0, 10, None), 20_000, |_| ()).expect("attached");
+    assert!(!third.present);
+}
+
+#[test]
+fn a_delayed_will_waits_for_its_client_and_no_longer_than_its_session() {
+    let sessions = Sessions::new(10);
+    let (first, _) = sessions.attach(attach(0, 10, Some(5)), 0, |_| ()).expect("attached");
+    assert!(detach(&sessions, &first, 10, 0).wills.is_empty());
+    let (second, aftermath) = sessions.attach(attach(0, 10, Some(5)), 4_999, |_| ()).expect("attached");
+    assert!(aftermath.wills.is_empty() && sessions.tick(9_000).wills.is_empty(), "[MQTT-3.1.3-9]");
+    detach(&sessions, &second, 10, 10_000);
+    assert!(sessions.tick(14_999).wills.is_empty());
+    assert_eq!(sessions.tick(15_000).wills.len(), 1);
+    assert!(sessions.tick(20_000).wills.is_empty(), "once");
+
+    let (third, _) = sessions.attach(attach(0, 2, Some(5)), 30_000, |_| ()).expect("attached");
+    detach(&sessions, &third, 2, 30_000);
+    assert_eq!(sessions.tick(32_000).wills.len(), 1, "the session has ended");
+    let (fourth, _) = sessions.attach(attach(0, 0, Some(5)), 40_000, |_| ()).expect("attached");
+    assert_eq!(detach(&sessions, &fourth, 0, 40_000).wills.len(), 1);
+}
+
+#[test]
+fn an_identity_verified_before_its_revocation_is_refused_after_it() {
+    let sessions = Sessions::new(10);
+    let before = sessions.generation();
+    sessions.attach(attach(before, 0, None), 0, |_| ()).expect("attached");
+    let revocation =
+        |device: &str, whose| Revocation { tenant: TenantId::default_tenant(), device: device.to_owned(), whose };
+    assert!(sessions.revoke(revocation("d", Whose::Anonymous)).is_empty(), "it has shown a credential");
+    let links = sessions.revoke(revocation("d", Whose::Credential("k".into())));
+    assert_eq!(links.len(), 1);
+    assert_eq!(links[0].stopped(), Some(Stop::Revoked));
+    assert_eq!(sessions.attach(attach(before, 0, None), 0, |_| ()).err(), Some(AttachError::Revoked));
+    let after = sessions.generation();
+    assert!(sessions.attach(attach(after, 0, None), 0, |_| ()).is_ok(), "verified anew");
+    for n in 0..=REVOCATIONS_MAX {
+        sessions.revoke(revocation(&format!("new-{n}"), Whose::Anonymous));
+    }
+    assert!(sessions.attach(attach(after, 0, None), 0, |_| ()).is_ok(), "it is none of those");
+    for n in 0..=REVOCATIONS_MAX {
+        sessions.revoke(revocation(&format!("other-{n}"), Whose::All));
+    }
+    let forgotten = sessions.attach(attach(after, 0, None), 0, |_| ()).err();
+    assert_eq!(forgotten, Some(AttachError::Revoked), "in doubt");
+}
+
+#[test]
+fn persistent_sessions_are_bounded() {
+    let sessions = Sessions::new(1);
+    let other = |expiry_s| Attach { client: ClientId::new("e").expect("valid"), ..attach(0, expiry_s, None) };
+    let (first, _) = sessions.attach(attach(0, 10, None), 0, |_| ()).expect("at the limit");
+    let refused = sessions.attach(other(10), 0, |_| ()).err();
+    assert_eq!(refused, Some(AttachError::TooManySessions { limit: 1 }));
+    assert!(sessions.attach(other(0), 0, |_| ()).is_ok(), "it is not persistent");
+    detach(&sessions, &first, 10, 0);
+    assert!(sessions.attach(attach(0, 10, None), 0, |_| ()).is_ok(), "it has its place already");
+}
+
+fn key() -> Key {
+    (TenantId::default_tenant(), ClientId::new("c").expect("valid"))
+}
+
+#[test]
+fn a_newer_epoch_elsewhere_ends_what_is_here_present_or_absent() {
+    let sessions = Sessions::new(10);
+    let mut reports = Vec::new();
+    let live = attach(0, 10, Some(5));
+    let link = live.link.clone();
+    let (first, _) = sessions.attach(live, 0, |r| reports.push(r)).expect("attached");
+    let epoch = first.publisher.epoch;
+    let (left, aftermath) = sessions.taken_elsewhere(&key(), epoch - 1, |r| reports.push(r));
+    assert!(matches!(left, Left::Newer(newer) if newer == epoch) && aftermath.ended.is_empty());
+    let (left, _) = sessions.taken_elsewhere(&key(), epoch, |r| reports.push(r));
+    assert!(matches!(left, Left::Older(None)), "it is this very session");
+    let (left, aftermath) = sessions.taken_elsewhere(&key(), epoch + 1, |r| reports.push(r));
+    assert!(matches!(left, Left::Older(Some(_))));
+    assert_eq!(link.stopped(), Some(Stop::TakenOver));
+    assert_eq!(
+        (aftermath.ended[0].1, aftermath.wills.len()),
+        (Dropped::Moved, 1),
+        "the session ends, so its will is due"
+    );
+    let lost = Presence::Disconnected { reason: CloseReason::TakenOver };
+    assert_eq!((reports.len(), &reports[1].what), (2, &lost));
+    assert!(detach(&sessions, &first, 10, 0).ended.is_empty(), "it is gone already");
+
+    let (away, _) = sessions.attach(attach(0, 10, None), 0, |_| ()).expect("attached");
+    detach(&sessions, &away, 10, 0);
+    let (left, aftermath) = sessions.taken_elsewhere(&key(), u64::MAX, |r| reports.push(r));
+    assert!(matches!(left, Left::Older(None)) && aftermath.ended.len() == 1);
+    assert_eq!((reports.len(), sessions.counts()), (2, (0, 0)));
+}
+
+#[test]
+fn an_epoch_that_is_outdated_when_it_arrives_gets_nothing_though_nothing_is_left_of_the_newer() {
+    let sessions = Sessions::new(10);
+    let (older, newer) = (attach(0, 0, None), attach(0, 0, None));
+    sessions.begin_claim(&key());
+    sessions.begin_claim(&key());
+    let (attached, _) = sessions.attach(newer, 0, |_| ()).expect("attached");
+    sessions.end_claim(&key());
+    detach(&sessions, &attached, 0, 0);
+    assert_eq!(sessions.attach(older, 0, |_| ()).err(), Some(AttachError::TakenOver));
+    sessions.end_claim(&key());
+
+    let late = attach(0, 0, None);
+    sessions.begin_claim(&key());
+    sessions.taken_elsewhere(&key(), late.epoch + 1, |_| ());
+    assert_eq!(sessions.attach(late, 0, |_| ()).err(), Some(AttachError::TakenOver));
+    sessions.end_claim(&key());
+    assert!(sessions.lock().claims.is_empty(), "nothing is kept for ever");
+}
+
+#[test]
+fn a_connection_that_was_declared_gone_closes_and_no_other() {
+    let sessions = Sessions::new(10);
+    let live = attach(0, 0, None);
+    let (link, epoch) = (live.link.clone(), live.epoch);
+    sessions.attach(live, 0, |_| ()).expect("attached");
+    sessions.declared_gone(&key(), epoch - 1);
+    assert_eq!(link.stopped(), None);
+    sessions.declared_gone(&key(), epoch);
+    assert_eq!(link.stopped(), Some(Stop::DeclaredGone));
+}

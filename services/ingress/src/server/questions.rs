@@ -1,0 +1,43 @@
+//! What a CONNECT waits for: who it is, and then that its session belongs to this node.
+//!
+//! Server layer: the two questions as futures, of which a connection has one at a time.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use crate::domain::connection::Admission;
+use crate::domain::identity::{AuthenticateError, Identity, Proof};
+use crate::domain::node::Node;
+use crate::domain::ownership::Claim;
+use crate::domain::sessions::AttachError;
+
+/// The answer to one of them.
+pub enum Answer {
+    Identity(Result<Arc<Identity>, AuthenticateError>),
+    Owner(Box<Admission>, Result<Claim, AttachError>),
+}
+
+/// Asks who it is, then waits for the room its presence reports take.
+pub fn authenticate(node: Arc<Node>, proof: Proof) -> BoxFuture<'static, Answer> {
+    async move {
+        let generation = node.sessions.generation();
+        let identity = node.authenticator.authenticate(proof, generation).await;
+        if identity.is_ok() {
+            node.reports.reserve().await;
+        }
+        Answer::Identity(identity)
+    }
+    .boxed()
+}
+
+/// Takes the session of an admitted client for this node.
+pub fn take(node: Arc<Node>, admission: Box<Admission>) -> BoxFuture<'static, Answer> {
+    async move {
+        let key = (admission.identity.tenant.clone(), admission.client.clone());
+        let claim = node.take(key).await;
+        Answer::Owner(admission, claim)
+    }
+    .boxed()
+}

@@ -1,0 +1,146 @@
+//! What a message costs: publish to read-committed output, and processor time of ingress and rules.
+//!
+//! Prints figures and judges none but that all messages come out: what they are worth depends on the machine and on
+//! what else it does. `cargo xtask costs` measures the release build, for longer.
+
+use std::collections::HashMap;
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use anyhow::Context;
+use drover_load::client::{Client, Options};
+use drover_load::target::{Target, TlsFiles};
+use drover_mqtt::Version;
+use drover_mqtt::client::ClientOptions;
+use drover_tests::faults::Stage;
+use drover_tests::fleet::{Fleet, Plan};
+use drover_tests::marks::{self, Row};
+use drover_tests::{Follower, Platform, publish, read_committed};
+use drover_types::Qos;
+use serde_json::json;
+use tokio::time::{Instant, interval};
+
+/// Messages published one by one, and the time between two: each finds an idle platform.
+const SINGLES: u64 = 200;
+const SINGLE_PACE: Duration = Duration::from_millis(20);
+/// The fleet of the second part: closed loops, as fast as the windows let them.
+const DEVICES: usize = 50;
+const LONGEST_POLL: Duration = Duration::from_secs(30);
+/// The device of the first part.
+const SINGLE: &str = "single";
+
+/// Messages of each device of the fleet.
+fn messages() -> anyhow::Result<u64> {
+    std::env::var("DROVER_COSTS_MESSAGES").map_or(Ok(200), |text| text.parse().context("DROVER_COSTS_MESSAGES"))
+}
+
+/// User and system time of a process (proc(5): fields 14 and 15 of `/proc/PID/stat`, 100 ticks a second on Linux).
+fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit(')').next().context("a name in parentheses")?.split_whitespace().collect();
+    Ok((fields[11].parse::<f64>()? + fields[12].parse::<f64>()?) / 100.0)
+}
+
+/// Publishes one by one; milliseconds from each publish until a read-committed consumer has its output, sorted.
+fn latencies(port: u16, brokers: &str) -> anyhow::Result<Vec<f64>> {
+    let mut output = Follower::open(brokers, "fleet")?;
+    while output.next(Duration::from_secs(1))?.is_some() {}
+    let arriving = std::thread::spawn(move || -> anyhow::Result<HashMap<u64, Instant>> {
+        let mut arrivals = HashMap::new();
+        while (arrivals.len() as u64) < SINGLES {
+            let Some(record) = output.next(LONGEST_POLL)? else { continue };
+            let row = Row::read(&record)?;
+            arrivals.insert(row.number, Instant::now());
+        }
+        Ok(arrivals)
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let sent: Vec<Instant> = runtime.block_on(async {
+        let target = Target::new(&format!("mqtt://127.0.0.1:{port}"), &TlsFiles::default())?;
+        let client = Client::connect(Options::new(target, ClientOptions::new(Version::V311, SINGLE))).await?;
+        let (mut pace, mut sent) = (interval(SINGLE_PACE), Vec::new());
+        for number in 0..SINGLES {
+            pace.tick().await;
+            sent.push(Instant::now());
+            let payload = json!({"device": SINGLE, "n": number}).to_string();
+            client.publish(&format!("fleet/{SINGLE}"), payload.as_bytes(), Qos::AtLeastOnce).await?;
+        }
+        client.disconnect().await;
+        anyhow::Ok(sent)
+    })?;
+    let arrivals = arriving.join().map_err(|_| anyhow::anyhow!("the consumer panicked"))??;
+    let took = |(number, sent): (usize, &Instant)| {
+        arrivals.get(&(number as u64)).map(|arrived| (*arrived - *sent).as_secs_f64() * 1e3)
+    };
+    let mut took: Vec<f64> = sent.iter().enumerate().filter_map(took).collect();
+    took.sort_by(f64::total_cmp);
+    Ok(took)
+}
+
+fn tell(what: &str, latencies: &[f64]) {
+    let at = |share: usize| latencies[(latencies.len() - 1) * share / 100];
+    println!("costs: {what}: publish to read-committed output p50 {:.1} ms, p99 {:.1} ms", at(50), at(99));
+}
+
+/// A fleet as fast as its windows let it; how many messages a second were acknowledged.
+fn load(ports: Vec<u16>) -> anyhow::Result<(u64, f64)> {
+    let since = Instant::now();
+    let pace = Duration::from_micros(1);
+    let window = NonZeroU16::new(20).context("not 0")?;
+    let fleet = Fleet::start(Plan { window, keep_alive_s: 0, ..Plan::new(ports, DEVICES, messages()?, pace) });
+    let totals = fleet.finish()?.totals();
+    Ok((totals.acknowledged, totals.acknowledged as f64 / since.elapsed().as_secs_f64()))
+}
+
+#[test]
+fn costs_of_a_message_in_one_process() -> anyhow::Result<()> {
+    let mut platform = Platform::start()?;
+    let actions = json!([{"kafka": {"topic": "fleet"}}]);
+    platform.apply_rule("fleet", json!({"sql": "SELECT device, n FROM 'fleet/+'", "actions": actions}))?;
+    let (port, brokers) = (platform.port(1883), platform.brokers());
+    let mut probes = 0_u64;
+    platform.until("through the rule", |_| {
+        // Another number each time: the same again would be taken for a repeat.
+        probes += 1;
+        publish(port, "probe", "fleet/probe", &[json!({"device": "probe", "n": probes}).to_string()])?;
+        Ok(read_committed(&brokers, "fleet").is_ok_and(|rows| !rows.is_empty()))
+    })?;
+    tell("one process", &latencies(port, &brokers)?);
+    let (pid, before) = (platform.pid()?, cpu_seconds(platform.pid()?)?);
+    let (count, rate) = load(vec![port])?;
+    platform.until("out of the rules", |_| {
+        let rows = read_committed(&brokers, "fleet")?;
+        Ok(rows.iter().filter(|row| row.key.starts_with("dev-")).count() as u64 >= count)
+    })?;
+    let cpu = (cpu_seconds(pid)? - before) * 1e6 / count as f64;
+    println!("costs: one process: {rate:.0} msg/s acknowledged, {cpu:.1} µs of processor a message, to the consumer");
+    Ok(())
+}
+
+#[test]
+fn costs_of_a_message_in_separate_processes_with_kafka() -> anyhow::Result<()> {
+    let Some(mut stage) = Stage::start()? else { return Ok(()) };
+    let brokers = stage.backends.kafka.brokers();
+    marks::apply_fleet_rule(&mut stage.processes, &brokers)?;
+    let ports = vec![stage.processes.port(1883), stage.processes.port(1884)];
+    tell("with Kafka", &latencies(ports[0], &brokers)?);
+    let spent = |stage: &Stage, names: [&str; 2]| -> anyhow::Result<f64> {
+        names.iter().map(|name| cpu_seconds(stage.processes.pid(name)?)).sum()
+    };
+    let of = |stage: &Stage| -> anyhow::Result<[f64; 2]> {
+        Ok([spent(stage, ["ingress-0", "ingress-1"])?, spent(stage, ["rules-0", "rules-1"])?])
+    };
+    let before = of(&stage)?;
+    let (count, rate) = load(ports)?;
+    let mut rows = 0;
+    marks::through(&mut stage.processes, &brokers, "mark", |row| rows += u64::from(row.device.starts_with("dev-")))?;
+    let after = of(&stage)?;
+    let cost = |part: usize| (after[part] - before[part]) * 1e6 / count as f64;
+    println!(
+        "costs: with Kafka: {rate:.0} msg/s acknowledged, processor time a message: ingress {:.1} µs, rules {:.1} µs",
+        cost(0),
+        cost(1)
+    );
+    anyhow::ensure!(rows == count, "{count} acknowledged, {rows} came out");
+    Ok(())
+}

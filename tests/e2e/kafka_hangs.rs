@@ -1,0 +1,132 @@
+//! Kafka hangs under load: acknowledgements stop, sockets are not read, memory stays, metrics tell, nothing is lost.
+//!
+//! `DROVER_KAFKA_HANG_SECONDS=60` is the long form.
+
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use drover_tests::Processes;
+use drover_tests::faults::Stage;
+use drover_tests::fleet::{Fleet, Plan};
+use drover_tests::marks;
+
+/// 3,000 messages a second.
+const DEVICES: usize = 100;
+const PACE: Duration = Duration::from_millis(33);
+/// How long Kafka hangs, in seconds; before and after it the fleet works for a while as well.
+const HANG_SECONDS: u64 = 15;
+const CALM_SECONDS: u64 = 8;
+/// After this long nothing is acknowledged any more: what was under way has arrived.
+const SILENCE_AFTER: u64 = 2;
+/// What an ingress may grow by.
+const GROWTH_MIB: f64 = 64.0;
+const NODES: [(&str, u16); 2] = [("ingress-0", 1883), ("ingress-1", 1884)];
+
+/// One look at an ingress.
+struct Look {
+    resident_mib: f64,
+    records: f64,
+    oldest_seconds: f64,
+    is_stalled: bool,
+    /// Bytes that devices have sent and the ingress has not read.
+    unread: u64,
+}
+
+impl Look {
+    fn at(processes: &Processes, name: &str, port: u16) -> anyhow::Result<Self> {
+        let metric = |metric: &str| processes.metric(name, metric)?.with_context(|| format!("{metric} of {name}"));
+        Ok(Self {
+            resident_mib: processes.resident_mib(name)?,
+            records: metric("drover_bus_records_waiting")?,
+            oldest_seconds: metric("drover_bus_oldest_waiting_seconds")?,
+            is_stalled: metric(r#"drover_bus_producer_state{state="stalled"}"#)? > 0.0,
+            unread: unread(processes.port(port))?,
+        })
+    }
+}
+
+/// Bytes in the receive queues of connections to a port (proc(5), `/proc/net/tcp`).
+fn unread(port: u16) -> anyhow::Result<u64> {
+    let table = std::fs::read_to_string("/proc/net/tcp")?;
+    let local = format!(":{port:04X}");
+    let queues = table.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields.get(1).filter(|address| address.ends_with(&local))?;
+        u64::from_str_radix(fields.get(4)?.split_once(':')?.1, 16).ok()
+    });
+    Ok(queues.sum())
+}
+
+#[allow(clippy::disallowed_methods, reason = "no runtime here: this looks at other processes once a second")]
+fn second() {
+    std::thread::sleep(Duration::from_secs(1));
+}
+
+fn look(stage: &Stage, fleet: &Fleet, when: &str) -> anyhow::Result<Vec<Look>> {
+    let looks: Vec<Look> =
+        NODES.iter().map(|(name, port)| Look::at(&stage.processes, name, *port)).collect::<anyhow::Result<_>>()?;
+    let totals = fleet.totals();
+    print!("{when:>10}: sent {:6}, acknowledged {:6}", totals.sent, totals.acknowledged);
+    for Look { resident_mib, records, oldest_seconds, is_stalled, unread } in &looks {
+        let state = if *is_stalled { "stalled" } else { "working" };
+        print!(
+            " | {resident_mib:5.1} MiB, {records:5} waiting, oldest {oldest_seconds:4.1} s, {state}, {unread:6} B unread"
+        );
+    }
+    println!();
+    Ok(looks)
+}
+
+#[test]
+fn while_kafka_hangs_nothing_is_acknowledged_nothing_grows_and_metrics_tell_and_afterwards_all_is_there()
+-> anyhow::Result<()> {
+    let named = std::env::var("DROVER_KAFKA_HANG_SECONDS").ok();
+    let hang = named.map_or(Ok(HANG_SECONDS), |text| text.parse())?;
+    let Some(mut stage) = Stage::start()? else { return Ok(()) };
+    let brokers = stage.backends.kafka.brokers();
+    marks::apply_fleet_rule(&mut stage.processes, &brokers)?;
+    let ports = NODES.map(|(_, port)| stage.processes.port(port)).to_vec();
+    let messages = (hang + 2 * CALM_SECONDS) * 1_000 / u64::try_from(PACE.as_millis())?;
+    // They go on sending: a window that is never full, and no device that leaves.
+    let window = NonZeroU16::MAX;
+    let fleet = Fleet::start(Plan { window, keep_alive_s: 0, ..Plan::new(ports, DEVICES, messages, PACE) });
+    for _ in 0..CALM_SECONDS {
+        second();
+    }
+    let before = look(&stage, &fleet, "before")?;
+
+    stage.backends.kafka.pause()?;
+    let mut acknowledged = None;
+    let mut worst: Vec<f64> = before.iter().map(|look| look.resident_mib).collect();
+    let mut last = Vec::new();
+    for passed in 1..=hang {
+        second();
+        last = look(&stage, &fleet, &format!("hung {passed:2} s"))?;
+        last.iter().zip(&mut worst).for_each(|(look, worst)| *worst = worst.max(look.resident_mib));
+        if passed >= SILENCE_AFTER {
+            let now = fleet.acknowledged();
+            ensure!(*acknowledged.get_or_insert(now) == now, "acknowledged while the log hangs");
+        }
+    }
+    for ((look, first), worst) in last.iter().zip(&before).zip(&worst) {
+        ensure!(look.records > 0.0 && look.is_stalled && look.unread > 0, "the metrics tell");
+        ensure!(look.oldest_seconds >= (hang - SILENCE_AFTER) as f64, "the oldest is as old as the hang");
+        ensure!(worst - first.resident_mib < GROWTH_MIB, "{:.1} MiB became {worst:.1}", first.resident_mib);
+    }
+    stage.backends.kafka.resume()?;
+
+    stage.processes.until("acknowledged", |_| Ok(fleet.is_finished()))?;
+    let after = look(&stage, &fleet, "after")?;
+    ensure!(after.iter().all(|look| look.records == 0.0 && !look.is_stalled), "the metrics tell that it is over");
+    let mut ledger = fleet.finish()?;
+    marks::through(&mut stage.processes, &brokers, "mark", |row| {
+        if row.device.starts_with("dev-") {
+            ledger.received(&format!("fleet/{}", row.device), &row.device, row.number);
+        }
+    })?;
+    let verdict = ledger.check();
+    println!("{hang} s hung: {verdict}");
+    ensure!(verdict.is_clean() && verdict.totals.acknowledged == verdict.totals.sent, "{verdict}");
+    Ok(())
+}

@@ -1,0 +1,263 @@
+//! Two ingress nodes over a real Kafka and a real Cassandra: one owner of each session, presence that never contradicts
+//! itself (P4), and messages that reach the subscribers of every node.
+
+#![expect(clippy::disallowed_methods, reason = "processes are waited for in real time, and there is no runtime here")]
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use drover_backends::cassandra::{self, Cassandra};
+use drover_backends::kafka::Kafka;
+use drover_load::client::{Client, ConnectionError, Options};
+use drover_load::target::{Target, TlsFiles};
+use drover_mqtt::client::{ClientError, ClientOptions};
+use drover_mqtt::{ReasonCode, Version};
+use drover_tests::{Processes, read_committed};
+use drover_types::Qos;
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+const NODES: [&str; 2] = ["ingress-0", "ingress-1"];
+/// Their MQTT ports, as configured.
+const PORTS: [u16; 2] = [1883, 1884];
+/// Messages of the way from one node to the other.
+const MESSAGES: u32 = 500;
+/// What a lease (3 s), the look for it and a loaded machine take.
+const GONE_MAX: Duration = Duration::from_secs(30);
+
+/// The platform, and what it stands on.
+struct Stage {
+    processes: Processes,
+    kafka: Kafka,
+    cassandra: Cassandra,
+    runtime: Runtime,
+}
+
+/// `None` where a server cannot be had.
+fn stage() -> anyhow::Result<Option<Stage>> {
+    let Some(kafka) = Kafka::start()? else { return Ok(None) };
+    let Some(cassandra) = Cassandra::start(cassandra::Options::default()) else { return Ok(None) };
+    let (brokers, hosts) = (kafka.brokers(), format!("[\"{}\"]", cassandra.address()));
+    let processes = Processes::prepare(&[
+        ("DROVER_BUS__KAFKA__BROKERS", &brokers),
+        ("DROVER_CASSANDRA__HOSTS", &hosts),
+        ("DROVER_CASSANDRA__REPLICATION", "1"),
+        ("DROVER_CASSANDRA__REQUEST_TIMEOUT", "10s"),
+        ("DROVER_INGRESS__OWNERS__KIND", "cassandra"),
+        ("DROVER_INGRESS__TIMEOUTS__OWNERSHIP", "2s"),
+    ])?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    Ok(Some(Stage { processes, kafka, cassandra, runtime }))
+}
+
+impl Stage {
+    fn start(&mut self, name: &str) -> anyhow::Result<()> {
+        self.processes.start(name)?;
+        self.processes.until_ready()
+    }
+
+    /// Connects once, and not again.
+    fn connect(&self, node: usize, version: Version, client: &str) -> Result<Client, ConnectionError> {
+        let url = format!("mqtt://127.0.0.1:{}", self.processes.port(PORTS[node]));
+        let target = Target::new(&url, &TlsFiles::default()).expect("a URL");
+        let mut options = Options::new(target, ClientOptions::new(version, client));
+        options.reconnect_for = Duration::ZERO;
+        self.runtime.block_on(Client::connect(options))
+    }
+
+    /// Why the connection has ended.
+    fn end(&self, client: Client) -> anyhow::Result<ConnectionError> {
+        let ended = async { tokio::time::timeout(Duration::from_secs(30), client.closed()).await };
+        self.runtime.block_on(ended).context("the connection stays open")
+    }
+
+    /// The lifecycle events of one client so far: type, epoch, node and reason.
+    fn events(&self, client: &str) -> anyhow::Result<Vec<Event>> {
+        let all = read_committed(&self.kafka.brokers(), "drover.events")?;
+        let all = all.iter().map(|output| Ok(serde_json::from_str(&output.value)?));
+        let all: Vec<Value> = all.collect::<anyhow::Result<_>>()?;
+        all.iter().filter(|event| event["clientId"] == client).map(Event::read).collect()
+    }
+
+    /// Waits until the client's last event is of this type and node; how long that took.
+    fn until_last(&mut self, client: &str, connected: bool, node: &str) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        loop {
+            let last = self.events(client)?.pop();
+            if last.as_ref().is_some_and(|last| last.connected == connected && last.node == node) {
+                return Ok(began.elapsed());
+            }
+            ensure!(began.elapsed() < GONE_MAX, "{client}: the last event is {last:?}");
+        }
+    }
+}
+
+#[derive(Debug, PartialEq)]
+struct Event {
+    connected: bool,
+    epoch: u64,
+    node: String,
+    reason: Option<String>,
+}
+
+impl Event {
+    fn read(event: &Value) -> anyhow::Result<Self> {
+        Ok(Self {
+            connected: event["eventType"] == "connected",
+            epoch: event["epoch"].as_u64().context("an epoch")?,
+            node: event["node"].as_str().context("a node")?.to_owned(),
+            reason: event["disconnectReason"].as_str().map(str::to_owned),
+        })
+    }
+}
+
+/// Connected and disconnected take turns, each pair has an epoch of its own, and epochs grow.
+fn assert_never_contradicts(client: &str, events: &[Event]) {
+    for (turn, event) in events.iter().enumerate() {
+        assert_eq!(event.connected, turn % 2 == 0, "{client}: {events:?}");
+    }
+    for pair in events.windows(2) {
+        let grows = if pair[1].connected { pair[1].epoch > pair[0].epoch } else { pair[1].epoch == pair[0].epoch };
+        assert!(grows, "{client}: {events:?}");
+    }
+}
+
+#[test]
+fn a_device_that_moves_between_nodes_has_one_connection_and_presence_that_never_contradicts_itself()
+-> anyhow::Result<()> {
+    let Some(mut stage) = stage()? else { return Ok(()) };
+    for name in ["registry", "ingress-0"] {
+        stage.processes.start(name)?;
+    }
+    stage.start("ingress-1")?;
+    // Of boot numbers alone, those of the first node would be higher from now on.
+    for _ in 0..2 {
+        stage.processes.kill("ingress-0")?;
+        stage.start("ingress-0")?;
+    }
+
+    // Back and forth: each time the former connection is closed, in the words of its version.
+    let mut holder: Option<Client> = None;
+    for (turn, version) in [Version::V5, Version::V5, Version::V311, Version::V5, Version::V5].into_iter().enumerate() {
+        let client = stage.connect(turn % 2, version, "mover")?;
+        if let Some(former) = holder.replace(client) {
+            let end = stage.end(former)?;
+            let expected = match turn {
+                3 => matches!(end, ConnectionError::Closed | ConnectionError::Io(_)), // 3.1.1 knows no DISCONNECT
+                _ => matches!(end, ConnectionError::Disconnected(ReasonCode::SessionTakenOver)),
+            };
+            assert!(expected, "turn {turn}: {end}");
+        }
+    }
+    stage.until_last("mover", true, NODES[0])?;
+
+    // Its node is killed, and it goes to the other one at once.
+    stage.processes.kill("ingress-0")?;
+    let mover = stage.connect(1, Version::V5, "mover")?;
+    stage.until_last("mover", true, NODES[1])?;
+    stage.start("ingress-0")?;
+
+    // A node that is killed and stays away: its sessions end by themselves.
+    let silent = stage.connect(1, Version::V5, "silent")?;
+    stage.until_last("silent", true, NODES[1])?;
+    stage.processes.kill("ingress-1")?;
+    let took = stage.until_last("silent", false, NODES[1])?;
+    println!("kill -9 of a node to `disconnected` of its devices: {took:?}");
+    for client in [mover, silent] {
+        stage.end(client)?;
+    }
+    let last = stage.events("silent")?.pop().context("an event")?;
+    assert_eq!(last.reason.as_deref(), Some("node_lost"));
+    stage.until_last("mover", false, NODES[1])?;
+    let mover = stage.connect(0, Version::V5, "mover")?;
+    stage.until_last("mover", true, NODES[0])?;
+    stage.start("ingress-1")?;
+
+    // Without the database nobody is admitted, and who is connected stays so.
+    stage.cassandra.hang();
+    let began = Instant::now();
+    let refused = stage.connect(1, Version::V5, "mover").err().context("admitted without an owner")?;
+    let unavailable = ConnectionError::Mqtt(ClientError::Refused(ReasonCode::ServerUnavailable)).to_string();
+    assert_eq!(refused.to_string(), unavailable);
+    println!("CONNECT while Cassandra hangs: refused after {:?}", began.elapsed());
+    stage.runtime.block_on(mover.publish("still/there", b"x", Qos::AtLeastOnce))?;
+    stage.cassandra.resume();
+    let began = Instant::now();
+    let back = loop {
+        match stage.connect(1, Version::V5, "mover") {
+            Ok(back) => break back,
+            Err(error) => ensure!(began.elapsed() < GONE_MAX, "{error}"),
+        }
+    };
+    assert!(matches!(stage.end(mover)?, ConnectionError::Disconnected(ReasonCode::SessionTakenOver)));
+    stage.until_last("mover", true, NODES[1])?;
+    stage.runtime.block_on(back.disconnect());
+    stage.until_last("mover", false, NODES[1])?;
+
+    for client in ["mover", "silent"] {
+        let events = stage.events(client)?;
+        assert_never_contradicts(client, &events);
+        println!("{client}: {} events", events.len());
+    }
+    for (name, status) in stage.processes.stop()? {
+        assert!(status.success(), "{name} ended with {status}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_published_on_one_node_reaches_the_subscribers_of_the_other() -> anyhow::Result<()> {
+    let Some(mut stage) = stage()? else { return Ok(()) };
+    for name in ["registry", "ingress-0", "ingress-1"] {
+        stage.processes.start(name)?;
+    }
+    stage.processes.until_ready()?;
+    let mut subscriber = stage.connect(1, Version::V5, "subscriber")?;
+    stage.runtime.block_on(subscriber.subscribe("fleet/+", Qos::AtLeastOnce))?;
+    let publishers = [stage.connect(0, Version::V5, "a")?, stage.connect(0, Version::V311, "b")?];
+    stage.runtime.block_on(async {
+        for (device, publisher) in ["a", "b"].into_iter().zip(&publishers) {
+            let topic = format!("fleet/{device}");
+            let mut pending = Vec::new();
+            for n in 0..MESSAGES {
+                let payload = n.to_string();
+                pending.push(publisher.publisher().start(&topic, payload.as_bytes(), Qos::AtLeastOnce).await?);
+            }
+            for pending in pending {
+                pending.acknowledged().await?;
+            }
+        }
+        // All are acknowledged, so all are in the subscriber's session.
+        let mut got: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        for _ in 0..2 * MESSAGES {
+            let message = tokio::time::timeout(Duration::from_secs(10), subscriber.next_message()).await;
+            let message = message.context("a message is missing")?.context("connected")?;
+            got.entry(message.topic).or_default().push(String::from_utf8(message.payload)?.parse()?);
+        }
+        let all: Vec<u32> = (0..MESSAGES).collect();
+        let expected = ["fleet/a", "fleet/b"].map(|topic| (topic.to_owned(), all.clone()));
+        assert_eq!(got, BTreeMap::from(expected), "each once and in order");
+        anyhow::Ok(())
+    })?;
+
+    // The subscriber's node dies: publishers wait for its lease, and not beyond.
+    stage.processes.kill("ingress-1")?;
+    let began = Instant::now();
+    stage.runtime.block_on(publishers[0].publish("fleet/a", b"0", Qos::AtLeastOnce))?;
+    println!("PUBACK while another node dies: after {:?}", began.elapsed());
+    let began = Instant::now();
+    stage.runtime.block_on(publishers[0].publish("fleet/a", b"0", Qos::AtLeastOnce))?;
+    println!("PUBACK when it is known to be away: after {:?}", began.elapsed());
+
+    // It is back: who subscribes there has the very next message.
+    stage.start("ingress-1")?;
+    let mut subscriber = stage.connect(1, Version::V5, "subscriber")?;
+    stage.runtime.block_on(async {
+        subscriber.subscribe("fleet/+", Qos::AtMostOnce).await?;
+        publishers[1].publish("fleet/b", b"back", Qos::AtLeastOnce).await?;
+        let message = tokio::time::timeout(Duration::from_secs(10), subscriber.next_message()).await;
+        assert_eq!(message.context("missing")?.context("connected")?.payload, b"back");
+        anyhow::Ok(())
+    })
+}

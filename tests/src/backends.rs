@@ -1,0 +1,28 @@
+//! A real Kafka and a real Cassandra of a test's own, and how processes are told where they are.
+
+use drover_backends::cassandra::{self, Cassandra};
+use drover_backends::kafka::Kafka;
+
+/// Both, running.
+pub struct Backends {
+    pub kafka: Kafka,
+    pub cassandra: Cassandra,
+}
+
+impl Backends {
+    /// Starts both with nothing in them. `None`, after one line that says why, where one cannot be had.
+    pub fn start() -> anyhow::Result<Option<Self>> {
+        let Some(kafka) = Kafka::start()? else { return Ok(None) };
+        let Some(cassandra) = Cassandra::start(cassandra::Options::default()) else { return Ok(None) };
+        Ok(Some(Self { kafka, cassandra }))
+    }
+
+    /// The environment that leads every process to them.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let hosts = format!("[\"{}\"]", self.cassandra.address());
+        vec![
+            ("DROVER_BUS__KAFKA__BROKERS".to_owned(), self.kafka.brokers()),
+            ("DROVER_CASSANDRA__HOSTS".to_owned(), hosts),
+        ]
+    }
+}

@@ -1,0 +1,165 @@
+//! Faults by seed: which process is killed or hung, when, and for how long; and the layout they are done to.
+
+use std::time::Duration;
+
+use drover_sim::SeededRandom;
+
+use crate::platform::pause;
+use crate::{Backends, Processes};
+
+/// Names of the backends among the targets.
+const KAFKA: &str = "kafka";
+const CASSANDRA: &str = "cassandra";
+/// How long a fault lasts, in milliseconds: from a hiccup to beyond session timeouts and keep-alives.
+const LASTS_MS: (u64, u64) = (300, 15_000);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// SIGKILL, and a new start.
+    Kill,
+    /// SIGSTOP, and SIGCONT.
+    Hang,
+}
+
+/// One fault.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    pub target: &'static str,
+    pub kind: Kind,
+    /// It begins when this share of the work is done, in thousandths.
+    pub at: u64,
+    pub lasts: Duration,
+}
+
+/// `count` faults over the whole of the work. Targets are dealt like cards: none comes a second time before all others.
+pub fn schedule(seed: u64, targets: &[&'static str], count: usize) -> Vec<Fault> {
+    let random = SeededRandom::new(seed);
+    let mut deck = Vec::new();
+    let fault = |number: usize| {
+        if deck.is_empty() {
+            deck = targets.to_vec();
+        }
+        let card = usize::try_from(random.below(deck.len() as u64)).unwrap_or(0);
+        let (slot, count) = (number as u64, count as u64);
+        // The last tenth of the work is left alone, or a fault could begin when nothing is left to lose.
+        let at = (slot * 900 + random.below(900)) / count;
+        let kind = if random.chance(500) { Kind::Kill } else { Kind::Hang };
+        let lasts = Duration::from_millis(LASTS_MS.0 + random.below(LASTS_MS.1 - LASTS_MS.0));
+        Fault { target: deck.swap_remove(card), kind, at, lasts }
+    };
+    (0..count).map(fault).collect()
+}
+
+/// Real Kafka, real Cassandra, every service a process: what faults are done to.
+pub struct Stage {
+    pub backends: Backends,
+    pub processes: Processes,
+    under_way: Vec<(Fault, Duration)>,
+    /// Time of the faults, counted in pauses.
+    now: Duration,
+}
+
+impl Stage {
+    /// Starts everything and waits until it is ready. `None` where Kafka or Cassandra cannot be had.
+    pub fn start() -> anyhow::Result<Option<Self>> {
+        let Some(backends) = Backends::start()? else { return Ok(None) };
+        let mut processes = Processes::prepare(backends.environment())?;
+        for name in Processes::names() {
+            processes.start(name)?;
+        }
+        processes.until_ready()?;
+        Ok(Some(Self { backends, processes, under_way: Vec::new(), now: Duration::ZERO }))
+    }
+
+    /// Does `faults` as `progress` (in thousandths) comes to each, until `is_done` and all faults are over.
+    pub fn suffer(
+        &mut self,
+        faults: &[Fault],
+        progress: impl Fn() -> u64,
+        is_done: impl Fn() -> bool,
+    ) -> anyhow::Result<()> {
+        let mut waiting = faults.iter().copied().peekable();
+        while waiting.peek().is_some() || !self.under_way.is_empty() || !is_done() {
+            self.now += pause();
+            self.end_what_is_due()?;
+            let is_free = |fault: &Fault| self.under_way.iter().all(|(other, _)| other.target != fault.target);
+            if let Some(fault) = waiting.next_if(|fault| (progress() >= fault.at || is_done()) && is_free(fault)) {
+                println!(
+                    "{:5} ‰  {:?} {} for {:.1} s",
+                    progress(),
+                    fault.kind,
+                    fault.target,
+                    fault.lasts.as_secs_f64()
+                );
+                self.begin(&fault)?;
+                self.under_way.push((fault, self.now + fault.lasts));
+            }
+            if let Some((name, status)) = self.processes.ended()? {
+                anyhow::bail!("{name} ended by itself with {status}:\n{}", self.processes.log_ends());
+            }
+        }
+        Ok(())
+    }
+
+    fn end_what_is_due(&mut self) -> anyhow::Result<()> {
+        let now = self.now;
+        let (due, under_way) = std::mem::take(&mut self.under_way).into_iter().partition(|(_, end)| *end <= now);
+        self.under_way = under_way;
+        let due: Vec<(Fault, Duration)> = due;
+        due.into_iter().try_for_each(|(fault, _)| self.end(&fault))
+    }
+
+    fn begin(&mut self, fault: &Fault) -> anyhow::Result<()> {
+        match (fault.target, fault.kind) {
+            (KAFKA, Kind::Kill) => self.backends.kafka.kill(),
+            (KAFKA, Kind::Hang) => self.backends.kafka.pause(),
+            (CASSANDRA, Kind::Kill) => {
+                self.backends.cassandra.kill();
+                Ok(())
+            }
+            (CASSANDRA, Kind::Hang) => {
+                self.backends.cassandra.hang();
+                Ok(())
+            }
+            (name, Kind::Kill) => self.processes.kill(name),
+            (name, Kind::Hang) => self.processes.hang(name),
+        }
+    }
+
+    fn end(&mut self, fault: &Fault) -> anyhow::Result<()> {
+        match (fault.target, fault.kind) {
+            (KAFKA, Kind::Kill) => self.backends.kafka.restart(),
+            (KAFKA, Kind::Hang) => self.backends.kafka.resume(),
+            (CASSANDRA, Kind::Kill) => {
+                self.backends.cassandra.restart();
+                Ok(())
+            }
+            (CASSANDRA, Kind::Hang) => {
+                self.backends.cassandra.resume();
+                Ok(())
+            }
+            (name, Kind::Kill) => self.processes.start(name),
+            (name, Kind::Hang) => self.processes.resume(name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_a_schedule_that_comes_to_every_target_in_the_order_of_the_work() {
+        let targets = ["a", "b", "c"];
+        let told = |seed| schedule(seed, &targets, 7).iter().map(|fault| format!("{fault:?}")).collect::<Vec<_>>();
+        assert_eq!(told(1), told(1));
+        assert_ne!(told(1), told(2));
+        let faults = schedule(1, &targets, 7);
+        assert!(faults.is_sorted_by_key(|fault| fault.at) && faults.iter().all(|fault| fault.at < 900));
+        for dealt in faults.chunks_exact(3) {
+            let mut names: Vec<_> = dealt.iter().map(|fault| fault.target).collect();
+            names.sort_unstable();
+            assert_eq!(names, targets);
+        }
+    }
+}

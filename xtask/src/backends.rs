@@ -1,0 +1,41 @@
+//! `cargo xtask backends`: Kafka and Cassandra for `deploy/local/run`, from the packages their projects publish.
+//!
+//! For trying things out on one machine; what they hold goes with them.
+
+use anyhow::Context;
+use clap::Args;
+use drover_backends::cassandra::{self, Cassandra};
+use drover_backends::kafka::Kafka;
+
+/// Where they listen, on 127.0.0.1; the defaults are those of `deploy/local/*.toml`.
+#[derive(Args)]
+pub struct Options {
+    #[arg(long, default_value_t = 9092)]
+    kafka_port: u16,
+    #[arg(long, default_value_t = 9042)]
+    cassandra_port: u16,
+}
+
+/// Starts both, says where they are, and stops them at Ctrl-C or SIGTERM.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Asked for first: a signal during the start must stop what has started.
+    let signals = runtime.block_on(async {
+        use tokio::signal::unix::{SignalKind, signal};
+        anyhow::Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
+    });
+    let (mut interrupt, mut terminate) = signals?;
+    let kafka = Kafka::start_at(options.kafka_port)?.context("Kafka cannot be started here")?;
+    println!("Kafka        {}", kafka.brokers());
+    let options = cassandra::Options { port: Some(options.cassandra_port), ..cassandra::Options::default() };
+    let cassandra = Cassandra::start(options).context("Cassandra cannot be started here")?;
+    println!("Cassandra    {}", cassandra.address());
+    println!("Ctrl-C stops both, and removes what they hold");
+    runtime.block_on(async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    });
+    Ok(())
+}
