@@ -212,8 +212,8 @@ impl Node {
     }
 
     /// As [`Node::route_all`], for messages of several sessions: `publishers` are those, in the order of the messages.
-    pub async fn route_each(&self, messages: &[Arc<Message>], publishers: impl Iterator<Item = u64>) {
-        messages.iter().zip(publishers).for_each(|(message, publisher)| self.route(message, Some(publisher)));
+    pub async fn route_each(&self, messages: &[Arc<Message>], publishers: &[u64]) {
+        messages.iter().zip(publishers).for_each(|(message, publisher)| self.route(message, Some(*publisher)));
         self.peers.forward(messages, &self.telemetry).await;
     }
 

@@ -195,6 +195,7 @@ async fn store(node: Arc<Node>, batch: Arc<Batch>, scatter: bool) -> Result<(), 
     if let Some(since) = batch.since {
         node.telemetry.stored_after(since.elapsed());
     }
-    node.route_each(&batch.messages, batch.iter().map(|(_, run)| run.session.number)).await;
+    let publishers: Vec<u64> = batch.iter().map(|(_, run)| run.session.number).collect();
+    node.route_each(&batch.messages, &publishers).await;
     Ok(())
 }
