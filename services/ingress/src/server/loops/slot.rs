@@ -592,11 +592,9 @@ impl<T: Transport> Slot<T> {
     /// Writes the last packets and closes the transport; neither a slow nor a broken peer is worth more than a moment.
     fn finish(&mut self, hands: &mut Hands) -> Outcome {
         let Stage::Closing { until_ms } = self.stage else { return Outcome::Idle };
-        if until_ms <= hands.now.monotonic_ms {
-            return Outcome::Gone;
-        }
+        // Tried once in any case: a peer that has sent all it will may still read.
         match self.write_last() {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            Err(error) if error.kind() == ErrorKind::WouldBlock && hands.now.monotonic_ms < until_ms => {
                 self.arm(hands);
                 Outcome::Idle
             }
