@@ -252,6 +252,12 @@ impl Node {
         self.peers.forward(messages, &self.telemetry).await;
     }
 
+    /// As [`Node::route_all`], for messages of several sessions: `publishers` are those, in the order of the messages.
+    pub async fn route_each(&self, messages: &[Arc<Message>], publishers: &[&Session]) {
+        messages.iter().zip(publishers).for_each(|(message, publisher)| self.route(message, Some(publisher)));
+        self.peers.forward(messages, &self.telemetry).await;
+    }
+
     /// Hands a durable message to the subscribers of this node. `publisher` is the session it came from. To be called for
     /// every durable message of a connection, also after the connection is gone: it is how a session learns that a
     /// message of QoS 2 is kept. One that comes out of the log's doubt a second time is not handed out again.
