@@ -154,7 +154,7 @@ impl<T: Transport> Loop<T> {
                 }
             }
             Mail::Announced(place) => self.with(place, |slot, hands| slot.announced(hands)),
-            Mail::Append(lane) => self.hands.appends.go_on(lane, &mut self.hands.stored),
+            Mail::GoOn(step) => self.hands.appends.go_on(step, &mut self.hands.stored),
             Mail::Stored(mut stored) => self.hands.stored.append(&mut stored),
             Mail::Room(lane) => {
                 let held = std::mem::take(&mut self.hands.held);

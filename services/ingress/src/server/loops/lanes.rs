@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use drover_bus::partition_of;
 use tokio::time::Instant;
 
+use super::confirming::{BatchId, Confirming, Owed, Owner};
 use crate::domain::link::Link;
 use crate::domain::message::Message;
 use crate::domain::session::Session;
@@ -75,6 +76,11 @@ impl Batch {
         self.messages.iter().zip(runs)
     }
 
+    /// The receipts that its connections get.
+    pub fn owed(&self) -> impl Iterator<Item = (Owner, usize)> {
+        self.runs.iter().filter_map(|run| Some((run.link.place()?, run.count)))
+    }
+
     fn append(&mut self, mut other: Self) {
         self.bytes += other.bytes;
         self.messages.append(&mut other.messages);
@@ -115,6 +121,7 @@ struct State {
     bytes: usize,
     /// Whether a batch is on its way.
     under_way: bool,
+    confirming: Confirming,
     /// Loops that do not read connections because of this lane, one bit each.
     held: u64,
 }
@@ -127,6 +134,16 @@ pub struct Followed {
     pub resumed: u64,
     /// Messages that were dropped, because their connections are cut off.
     pub dropped: usize,
+}
+
+/// When the receipts of a batch that is stored are told.
+pub enum Receipts {
+    /// All of them now.
+    All,
+    /// These now, and others behind those that their connections wait for.
+    Some(Owed),
+    /// When [`Lanes::confirmed`] is called for this batch.
+    Later(BatchId),
 }
 
 /// What became of messages for a lane.
@@ -219,6 +236,33 @@ impl Lanes {
         Pushed::Waiting
     }
 
+    /// Whether no further batch of the lane may wait for other nodes while the lane goes on.
+    pub fn is_full_of_unconfirmed(&self, id: LaneId) -> bool {
+        self.lane(id).lock().confirming.is_full()
+    }
+
+    /// The batch under way is stored; unless it `waits` for other nodes, nothing else keeps its receipts.
+    pub fn stored(&self, id: LaneId, batch: &Batch, waits: bool) -> Receipts {
+        let confirming = &mut self.lane(id).lock().confirming;
+        if waits {
+            Receipts::Later(confirming.add(batch.owed()))
+        } else if confirming.is_empty() {
+            Receipts::All
+        } else {
+            Receipts::Some(confirming.free(batch.owed()))
+        }
+    }
+
+    /// Other nodes have confirmed a batch: receipts to be told now.
+    pub fn confirmed(&self, id: LaneId, batch: BatchId) -> Owed {
+        let mut state = self.lane(id).lock();
+        let owed = state.confirming.confirmed(batch);
+        if id == EARLY {
+            self.settle(&state);
+        }
+        owed
+    }
+
     /// The batch under way has ended. If it `failed`, its connections and all their messages that wait are cut off.
     pub fn done(&self, id: LaneId, failed: Option<&Batch>) -> Followed {
         let lane = self.lane(id);
@@ -252,9 +296,9 @@ impl Lanes {
         if self.dropped.load(Ordering::Relaxed) == 0 { 0 } else { self.dropped.swap(0, Ordering::Relaxed) }
     }
 
-    /// Leaves the early lane once nothing is in it, so that no message overtakes another of its device.
+    /// Leaves the early lane once nothing is in it, so that no message overtakes another of its device, nor a receipt.
     fn settle(&self, early: &State) {
-        if self.known.get().is_some() && !early.under_way && early.waiting.is_empty() {
+        if self.known.get().is_some() && !early.under_way && early.waiting.is_empty() && early.confirming.is_empty() {
             self.settled.store(true, Ordering::Release);
         }
     }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::appends::Step;
 use super::lanes::LaneId;
 use crate::domain::link::{Doorbell, Place};
 use crate::server::questions::Answer;
@@ -23,8 +24,8 @@ pub enum Mail {
     Answered(Place, Answer),
     /// Other nodes know what the connection's oldest unanswered SUBSCRIBE wants.
     Announced(Place),
-    /// The append this loop has under way on the lane can go on.
-    Append(LaneId),
+    /// What the loop has under way can go on.
+    GoOn(Step),
     /// Another loop has stored messages of these connections: how many of each.
     Stored(Vec<(Place, usize)>),
     /// There is room in the lane again.

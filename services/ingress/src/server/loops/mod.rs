@@ -5,6 +5,7 @@
 //! way: ADR 17.
 
 mod appends;
+mod confirming;
 mod driver;
 mod entrance;
 mod frames;

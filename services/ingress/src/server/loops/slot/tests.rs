@@ -172,7 +172,7 @@ impl Stage {
                 Mail::Rung(_) => self.slot.signalled(&self.hands),
                 Mail::Answered(_, answer) => assert!(self.slot.answered(answer, &self.hands).is_none(), "it has asked"),
                 Mail::Announced(_) => self.slot.announced(&self.hands),
-                Mail::Append(_) | Mail::Stored(_) | Mail::Room(_) | Mail::Shut | Mail::Drain => {}
+                Mail::GoOn(_) | Mail::Stored(_) | Mail::Room(_) | Mail::Shut | Mail::Drain => {}
             }
         }
         while let Some((step, _)) = self.hands.wheel.take_due(self.hands.now.monotonic_ms) {
