@@ -355,7 +355,7 @@ mod tests {
             }
         }
         for (payload, code) in
-            [(&b""[..], CloseCode::Status), (&[3, 233], CloseCode::Away), (&[3, 237], CloseCode::Protocol)]
+            [(&b""[..], CloseCode::Status), (&[3, 233][..], CloseCode::Away), (&[3, 237][..], CloseCode::Protocol)]
         {
             let (_, frames) = decoded(&frame(0x88, payload), 2);
             assert_eq!(frames.closed(), Some(code));

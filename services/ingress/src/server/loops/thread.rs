@@ -151,12 +151,14 @@ impl Worker {
 
     fn take_in(&mut self, arrival: Arrival) {
         let Arrival { stream, address, anonymous, entry, speaks } = arrival;
+        let has_early = matches!(&speaks, Speaks::WebSocket(early) if !early.is_empty());
         let slot = self.core.vacant();
         match self.register(stream, speaks) {
             Ok(socket) => {
                 self.core.accept(socket, address, anonymous, entry);
-                // What was read before is not told by epoll.
-                self.core.stir(slot, Readiness::ALL);
+                if has_early {
+                    self.core.stir(slot, Readiness::ALL); // of these epoll knows nothing
+                }
             }
             Err(error) => {
                 let shared = self.core.shared();

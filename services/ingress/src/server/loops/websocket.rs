@@ -112,7 +112,7 @@ impl WebSocketStream {
             (None, None) => (code(close), close.reason.name().to_owned()),
         };
         if code != CloseCode::Status {
-            self.goodbye = [&u16::from(code).to_be_bytes(), reason.as_bytes()].concat();
+            self.goodbye = [&u16::from(code).to_be_bytes()[..], reason.as_bytes()].concat();
         }
         if self.frames.refusal().is_some() {
             tracing::debug!(%code, reason, "a WebSocket is closed for what its client has sent");
