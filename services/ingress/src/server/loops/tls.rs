@@ -13,6 +13,9 @@ use rustls::{ServerConfig, ServerConnection};
 use super::transport::Fingerprint;
 use crate::server::tls::fingerprint;
 
+/// Looks at the socket in one read; records may have nothing in them, and other connections wait.
+const RECEIVES_MAX: usize = 64;
+
 /// A connection over TLS.
 pub struct TlsStream {
     socket: TcpStream,
@@ -39,7 +42,7 @@ impl TlsStream {
 
     pub fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
-        loop {
+        for _ in 0..RECEIVES_MAX {
             match self.tls.reader().read(&mut room[filled..]) {
                 Ok(0) => return Ok(filled),
                 Ok(bytes) => filled += bytes,
@@ -54,6 +57,7 @@ impl TlsStream {
                 Err(error) => return Err(error),
             }
         }
+        if filled > 0 { Ok(filled) } else { Err(ErrorKind::Interrupted.into()) }
     }
 
     /// Reads sealed bytes and opens them; how many there were.
