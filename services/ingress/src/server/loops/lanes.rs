@@ -314,8 +314,9 @@ impl Lane {
 mod tests {
     use drover_types::{ClientId, TenantId};
 
+    use super::super::mailbox::Mailbox;
     use super::*;
-    use crate::domain::link::Stop;
+    use crate::domain::link::{Place, Stop};
     use crate::domain::session::tests::message;
 
     fn batch(link: &Arc<Link>, payloads: &[u8]) -> Batch {
@@ -399,6 +400,24 @@ mod tests {
         .collect();
         assert_eq!(sizes, [(BATCH_MESSAGES_MAX, 1 << 3 | 1 << 5), (BATCH_MESSAGES_MAX, 0)], "each once");
         assert!(!lanes.holds(lane, 3));
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_waits_for_other_nodes_keeps_receipts_of_its_connections_and_not_its_lane() {
+        let (lanes, mailbox) = (known(1), Mailbox::new(3, || ()));
+        let place = |slot| Place { slot, life: 0 };
+        let link = |slot| Arc::new(Link::new(mailbox.clone(), place(slot)));
+        let (lane, a, b) = (lanes.of_device("d"), link(1), link(2));
+        let Pushed::Append(first) = lanes.push(lane, batch(&a, &[1, 2])) else { panic!("the lane was idle") };
+        let Receipts::Later(id) = lanes.stored(lane, &first, true) else { panic!("it waits") };
+        assert!(lanes.done(lane, None).next.is_none());
+        let mut second = batch(&b, &[3]);
+        second.append(batch(&a, &[4]));
+        let Pushed::Append(second) = lanes.push(lane, second) else { panic!("the lane is idle again") };
+        let Receipts::Some(owed) = lanes.stored(lane, &second, false) else { panic!("the first waits yet") };
+        assert_eq!(owed, [((3, place(2)), 1)]);
+        assert_eq!(lanes.confirmed(lane, id), [((3, place(1)), 3)]);
+        assert!(matches!(lanes.stored(lane, &second, false), Receipts::All));
     }
 
     #[tokio::test]
