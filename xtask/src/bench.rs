@@ -2,13 +2,15 @@
 //!
 //! Prints figures and judges none: what they are worth depends on the machine and on what else it does.
 
+mod mqtt;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde_json::Value;
 
 /// Ports of the servers under test: the contract's, moved by this much.
@@ -26,6 +28,11 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// What is measured.
 #[derive(Args)]
 pub struct Options {
+    #[command(subcommand)]
+    what: Option<What>,
+    /// Where built executables lie; without it a release build is made.
+    #[arg(long, global = true)]
+    binaries: Option<PathBuf>,
     #[arg(long, default_value_t = 200)]
     clients: usize,
     /// Unacknowledged messages of each client.
@@ -36,6 +43,12 @@ pub struct Options {
     /// How often each server is measured; figures of all runs are printed.
     #[arg(long, default_value_t = 2)]
     runs: usize,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// What a connection and a message cost: idle memory, connect, QoS 0 and 1.
+    Mqtt,
 }
 
 /// A server process, ended when dropped.
@@ -53,23 +66,38 @@ impl Drop for Server {
 
 /// Builds in release, measures, prints.
 pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
-    let built = ["build", "--release", "--package", "drover", "--package", "drover-load"];
-    let status = Command::new("cargo").args(built).current_dir(root).status()?;
-    ensure!(status.success(), "cargo {} failed", built.join(" "));
-    let binaries = target(root)?.join("release");
+    let binaries = match &options.binaries {
+        Some(binaries) => binaries.clone(),
+        None => build(root)?,
+    };
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     println!("load before    {}", load.trim());
     for round in 1..=options.runs {
         println!("\nround {round}");
         let folder = std::env::temp_dir().join(format!("drover-bench-{}-{round}", std::process::id()));
-        measure("drover", drover(&binaries, &folder)?, &binaries, options)?;
+        measure_one("drover", drover(&binaries, &folder, options)?, &binaries, options)?;
         fs::remove_dir_all(&folder)?;
         match mosquitto()? {
-            Some(server) => measure("mosquitto", server, &binaries, options)?,
+            Some(server) => measure_one("mosquitto", server, &binaries, options)?,
             None => println!("NOT RUN: mosquitto is missing"),
         }
     }
     Ok(())
+}
+
+/// Builds in release; where the executables are.
+fn build(root: &Path) -> anyhow::Result<PathBuf> {
+    let built = ["build", "--release", "--package", "drover", "--package", "drover-load"];
+    let status = Command::new("cargo").args(built).current_dir(root).status()?;
+    ensure!(status.success(), "cargo {} failed", built.join(" "));
+    Ok(target(root)?.join("release"))
+}
+
+fn measure_one(name: &str, server: Server, binaries: &Path, options: &Options) -> anyhow::Result<()> {
+    match options.what {
+        None => measure(name, server, binaries, options),
+        Some(What::Mqtt) => mqtt::measure(name, &server, binaries, options.seconds),
+    }
 }
 
 /// The target directory.
@@ -80,9 +108,12 @@ pub fn target(root: &Path) -> anyhow::Result<PathBuf> {
     Ok(metadata["target_directory"].as_str().context("cargo metadata names the target directory")?.into())
 }
 
-fn drover(binaries: &Path, folder: &Path) -> anyhow::Result<Server> {
+fn drover(binaries: &Path, folder: &Path, options: &Options) -> anyhow::Result<Server> {
     let mut command = Command::new(binaries.join("drover"));
     command.arg("up").arg("--data").arg(folder).args(["--port-offset", &PORT_OFFSET.to_string()]);
+    if options.what.is_some() {
+        command.args(["--only", "ingress,registry", "--set", "ingress.limits.connections=19000"]);
+    }
     let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     let server = Server { child, url: format!("mqtt://127.0.0.1:{}", 1883 + PORT_OFFSET) };
     let waited = wait_for_port(9464 + PORT_OFFSET, "GET /readyz HTTP/1.0\r\nhost: localhost\r\n\r\n")?;

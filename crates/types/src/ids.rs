@@ -1,6 +1,7 @@
-//! Ids of tenants, devices, clients and records; each is checked once, when it is made.
+//! Ids of tenants, devices, clients and records; each is checked once, when it is made, and shared by all who hold it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -50,7 +51,7 @@ macro_rules! id {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(Box<str>);
+        pub struct $name(Arc<str>);
 
         impl $name {
             #[doc = concat!("Checks `text`; allowed are ", $allowed, ".")]
@@ -81,7 +82,7 @@ macro_rules! id {
 
         impl From<$name> for String {
             fn from(id: $name) -> String {
-                id.0.into()
+                String::from(&*id.0)
             }
         }
 
@@ -122,6 +123,18 @@ impl TenantId {
 pub struct DeviceKey {
     pub tenant: TenantId,
     pub device: DeviceId,
+}
+
+impl DeviceKey {
+    /// The key as text: what `Display` says, in one allocation.
+    pub fn to_text(&self) -> String {
+        let (tenant, device) = (self.tenant.as_str(), self.device.as_str());
+        let mut text = String::with_capacity(tenant.len() + 1 + device.len());
+        text.push_str(tenant);
+        text.push('/');
+        text.push_str(device);
+        text
+    }
 }
 
 impl fmt::Display for DeviceKey {

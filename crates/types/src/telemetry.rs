@@ -60,15 +60,29 @@ pub type Fingerprint = [u8; 16];
 /// Hash of client, packet id, QoS, topic and payload (no epoch): equal for every redelivery of one message.
 /// `packet_id` is 0 where there is none.
 pub fn fingerprint(client: &str, packet_id: u16, qos: Qos, topic: &str, payload: &[u8]) -> Fingerprint {
-    let mut hash = xxhash_rust::xxh3::Xxh3::new();
-    hash.update(&(client.len() as u64).to_le_bytes());
-    hash.update(client.as_bytes());
-    hash.update(&packet_id.to_le_bytes());
-    hash.update(&[qos as u8]);
-    hash.update(&(topic.len() as u64).to_le_bytes());
-    hash.update(topic.as_bytes());
-    hash.update(payload);
-    hash.digest128().to_be_bytes()
+    let client_len = (client.len() as u64).to_le_bytes();
+    let topic_len = (topic.len() as u64).to_le_bytes();
+    let parts =
+        [&client_len, client.as_bytes(), &packet_id.to_le_bytes(), &[qos as u8], &topic_len, topic.as_bytes(), payload];
+    hash_of(parts).to_be_bytes()
+}
+
+/// Bytes that are hashed in one go; the state of a hash in parts costs more than the hash of a small message.
+const HASHED_AT_ONCE: usize = 512;
+
+fn hash_of(parts: [&[u8]; 7]) -> u128 {
+    let mut whole = [0; HASHED_AT_ONCE];
+    let mut filled = 0;
+    for part in parts {
+        let Some(room) = whole.get_mut(filled..filled + part.len()) else {
+            let mut hash = xxhash_rust::xxh3::Xxh3::new();
+            parts.iter().for_each(|part| hash.update(part));
+            return hash.digest128();
+        };
+        room.copy_from_slice(part);
+        filled += part.len();
+    }
+    xxhash_rust::xxh3::xxh3_128(&whole[..filled])
 }
 
 /// A W3C `traceparent` header value (Trace Context section 3.2), checked for its form only.
@@ -140,37 +154,35 @@ impl Telemetry {
 
     /// The headers of its record, in a fixed order.
     pub fn headers(&self) -> Vec<(Cow<'static, str>, Bytes)> {
-        let text = |s: &str| Bytes::copy_from_slice(s.as_bytes());
         let flag = |on: bool| Bytes::from_static(if on { b"1" } else { b"0" });
-        let mut headers: Vec<(Cow<'static, str>, Bytes)> = vec![
-            (header::ID.into(), Bytes::copy_from_slice(&self.id.0)),
-            (header::TOPIC.into(), text(self.topic.as_str())),
-            (header::TENANT.into(), text(self.tenant.as_str())),
-            (header::DEVICE.into(), text(self.device.as_str())),
-            (header::CLIENT.into(), text(self.client.as_str())),
-            (header::QOS.into(), Bytes::from_static([b"0", b"1", b"2"][self.qos as usize])),
-            (header::RETAIN.into(), flag(self.retain)),
-            (header::DUP.into(), flag(self.dup)),
-            (header::EPOCH.into(), text(&self.epoch.to_string())),
-            (header::FINGERPRINT.into(), Bytes::copy_from_slice(&self.fingerprint)),
-            (header::TIME.into(), text(&self.time_ms.to_string())),
-        ];
+        let mut headers = Headers::with_room_for(self);
+        headers.put(header::ID, |out| out.extend_from_slice(&self.id.0));
+        headers.put(header::TOPIC, |out| out.extend_from_slice(self.topic.as_str().as_bytes()));
+        headers.put(header::TENANT, |out| out.extend_from_slice(self.tenant.as_str().as_bytes()));
+        headers.put(header::DEVICE, |out| out.extend_from_slice(self.device.as_str().as_bytes()));
+        headers.put(header::CLIENT, |out| out.extend_from_slice(self.client.as_str().as_bytes()));
+        headers.put_shared(header::QOS, Bytes::from_static([b"0", b"1", b"2"][self.qos as usize]));
+        headers.put_shared(header::RETAIN, flag(self.retain));
+        headers.put_shared(header::DUP, flag(self.dup));
+        headers.put(header::EPOCH, |out| put_decimal(out, self.epoch));
+        headers.put(header::FINGERPRINT, |out| out.extend_from_slice(&self.fingerprint));
+        headers.put(header::TIME, |out| put_decimal(out, self.time_ms));
         if let Some(packet_id) = self.packet_id {
-            headers.push((header::PACKET_ID.into(), text(&packet_id.to_string())));
+            headers.put(header::PACKET_ID, |out| put_decimal(out, packet_id.into()));
         }
         if let Some(content_type) = &self.content_type {
-            headers.push((header::CONTENT_TYPE.into(), text(content_type)));
+            headers.put(header::CONTENT_TYPE, |out| out.extend_from_slice(content_type.as_bytes()));
         }
         if !self.properties.is_empty() {
-            headers.push((header::PROPERTIES.into(), encode_properties(&self.properties)));
+            headers.put_shared(header::PROPERTIES, encode_properties(&self.properties));
         }
         if let Some(traceparent) = &self.traceparent {
-            headers.push((header::TRACEPARENT.into(), text(traceparent.as_str())));
+            headers.put(header::TRACEPARENT, |out| out.extend_from_slice(traceparent.as_str().as_bytes()));
         }
         if self.hops > 0 {
-            headers.push((header::HOPS.into(), text(&self.hops.to_string())));
+            headers.put(header::HOPS, |out| put_decimal(out, self.hops.into()));
         }
-        headers
+        headers.finish()
     }
 
     /// Reads a record of the telemetry topic; unknown headers are skipped, the last of a repeated one counts.
@@ -275,6 +287,62 @@ impl<'a> Found<'a> {
     }
 }
 
+/// Most headers of one record.
+const HEADERS_MAX: usize = 16;
+/// Bytes of the values of a record that are no text of its sender's: two ids and three numbers.
+const VALUES_BYTES: usize = 16 + 16 + 3 * 20 + 64;
+
+/// Headers whose values share one allocation.
+struct Headers {
+    list: Vec<(Cow<'static, str>, Bytes)>,
+    values: Vec<u8>,
+    /// Which headers have their value in `values`, and where it begins.
+    own: [(usize, usize); HEADERS_MAX],
+    count: usize,
+}
+
+impl Headers {
+    fn with_room_for(telemetry: &Telemetry) -> Self {
+        let Telemetry { topic, tenant, device, client, .. } = telemetry;
+        let texts = topic.as_str().len() + tenant.as_str().len() + device.as_str().len() + client.as_str().len();
+        let values = Vec::with_capacity(texts + VALUES_BYTES);
+        Self { list: Vec::with_capacity(HEADERS_MAX), values, own: [(0, 0); HEADERS_MAX], count: 0 }
+    }
+
+    fn put(&mut self, name: &'static str, value: impl FnOnce(&mut Vec<u8>)) {
+        self.own[self.count] = (self.list.len(), self.values.len());
+        self.count += 1;
+        value(&mut self.values);
+        self.put_shared(name, Bytes::new());
+    }
+
+    fn put_shared(&mut self, name: &'static str, value: Bytes) {
+        self.list.push((name.into(), value));
+    }
+
+    fn finish(self) -> Vec<(Cow<'static, str>, Bytes)> {
+        let Self { mut list, values, own, count } = self;
+        let mut values = Bytes::from(values);
+        for (header, start) in own[..count].iter().rev() {
+            list[*header].1 = values.split_off(*start);
+        }
+        list
+    }
+}
+
+fn put_decimal(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return out.extend_from_slice(&digits[at..]);
+        }
+    }
+}
+
 /// User properties as a JSON array of `[name, value]` pairs: order and repeats are kept.
 fn encode_properties(properties: &[(String, String)]) -> Bytes {
     serde_json::to_vec(properties).expect("pairs of strings are JSON").into()
@@ -335,6 +403,28 @@ mod tests {
         assert_eq!(read(&headers), Err(InvalidTelemetry::Missing { name: "epoch" }));
         headers.push((header::EPOCH.into(), Bytes::from_static(b"x")));
         assert!(matches!(read(&headers), Err(InvalidTelemetry::Malformed { name: "epoch", .. })));
+    }
+
+    #[test]
+    fn numbers_are_written_in_full() {
+        for number in [0, 9, 10, 1_700_000_000_000, u64::MAX] {
+            let mut out = Vec::new();
+            put_decimal(&mut out, number);
+            assert_eq!(String::from_utf8(out), Ok(number.to_string()));
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_is_the_same_hash_whatever_the_size_of_the_message() {
+        for bytes in [0, 400, HASHED_AT_ONCE - 1, HASHED_AT_ONCE, 5_000] {
+            let payload = vec![7; bytes];
+            let mut hash = xxhash_rust::xxh3::Xxh3::new();
+            for part in [&1u64.to_le_bytes()[..], b"c", &3u16.to_le_bytes(), &[1], &1u64.to_le_bytes(), b"t", &payload]
+            {
+                hash.update(part);
+            }
+            assert_eq!(fingerprint("c", 3, Qos::AtLeastOnce, "t", &payload), hash.digest128().to_be_bytes());
+        }
     }
 
     #[test]

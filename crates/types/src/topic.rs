@@ -37,7 +37,7 @@ fn check_text(text: &str) -> Result<(), InvalidTopic> {
     if text.contains('\0') {
         return Err(InvalidTopic::Null);
     }
-    let levels = text.split('/').count();
+    let levels = text.bytes().filter(|byte| *byte == b'/').count() + 1;
     if levels > TOPIC_LEVELS_MAX {
         return Err(InvalidTopic::TooDeep { levels });
     }
@@ -60,8 +60,8 @@ impl TopicName {
     /// The check of [`TopicName::new`] without making one.
     pub fn check(text: &str) -> Result<(), InvalidTopic> {
         check_text(text)?;
-        match text.chars().find(|c| matches!(c, '+' | '#')) {
-            Some(wildcard) => Err(InvalidTopic::WildcardInName { wildcard }),
+        match text.bytes().find(|byte| matches!(byte, b'+' | b'#')) {
+            Some(wildcard) => Err(InvalidTopic::WildcardInName { wildcard: wildcard.into() }),
             None => Ok(()),
         }
     }

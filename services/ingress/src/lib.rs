@@ -12,13 +12,12 @@ mod server;
 pub mod telemetry;
 mod wire;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
 use drover_host::{Ports, Service, Shutdown, grpc};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 pub use adapters::owners::Scylla;
@@ -36,7 +35,8 @@ use domain::presence::Reports;
 use domain::reverify;
 use domain::sessions::Sessions;
 use server::http::DeviceHttp;
-use server::listener::{Listeners, Listening, PIPE_PEER};
+use server::loops::{Listening, Loops, PIPE_PEER, Setup};
+use server::tls::Tls;
 use telemetry::Telemetry;
 
 /// How often sessions and wills are looked at.
@@ -55,18 +55,19 @@ impl Service for Ingress {
     const NEEDS: &'static [&'static str] = &["registry"];
 
     async fn run(config: IngressConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
-        let tls = server::tls::acceptor(&config.tls)?;
+        let tls = Tls::open(&config.tls)?;
         let boot = adapters::boot::next(&ports.data).context("boot number")?;
         let fresh = Arc::<Freshness>::default();
         let owners = Opened::new(&config.owners, &config.node, boot, &ports);
         let node = node(&config, &ports, boot, fresh.clone(), &owners)?;
-        let listeners = Listeners::new(node.clone(), config.timeouts.clone(), config.limits.connections);
-        let listening = listening(&config, &ports, tls)?;
-        let device_http = DeviceHttp::new(listeners.clone(), &config, &ports)?;
+        let listening = listening(&config, &ports, tls.clone())?;
+        let loops = OnceLock::new();
+        let device_http = DeviceHttp::new(node.clone(), &config, &ports)?;
 
         let (background, stop) = (TaskTracker::new(), Shutdown::new());
         let work = Work { node: node.clone(), fresh, name: config.node.clone(), boot, ports: ports.clone() };
         work.start(&background, &stop);
+        background.spawn(follow(tls, stop.clone()));
         let serving = async {
             let routes = server::grpc::routes(node.clone(), boot);
             grpc::serve(routes, Self::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;
@@ -78,12 +79,18 @@ impl Service for Ingress {
             if greeted.is_none() {
                 return anyhow::Ok(());
             }
-            let pipes = ports.network.listen(MQTT);
-            background.spawn(listeners.clone().accept_pipes(pipes, config.anonymous.at(PIPE_PEER), shutdown.clone()));
-            background.spawn(device_http.serve(shutdown.clone()));
-            for listening in listening {
-                background.spawn(listeners.clone().accept(listening, shutdown.clone()));
-            }
+            let started = Loops::start(Setup {
+                node: node.clone(),
+                timeouts: config.timeouts.clone(),
+                connections_max: config.limits.connections,
+                listening,
+                websockets: device_http.is_wanted(),
+                pipes: (ports.network.listen(MQTT), config.anonymous.at(PIPE_PEER)),
+                shutdown: shutdown.clone(),
+            })?;
+            background.spawn(device_http.serve(started.entrance(), shutdown.clone()));
+            // They are started once.
+            loops.set(started).ok();
             if let Some(opened) = shutdown.run_until_cancelled(owners.open(&ports.ready)).await {
                 opened?;
                 ports.ready.ready();
@@ -94,7 +101,9 @@ impl Service for Ingress {
         ports.ready.waiting("draining");
         shutdown.cancel(); // also when one of them has failed: nothing goes on without it
         let drained = tokio::time::timeout(config.timeouts.drain.as_std(), async {
-            listeners.drain().await;
+            if let Some(loops) = loops.get() {
+                loops.drain().await;
+            }
             node.release_wills().await;
             node.finish_tasks().await;
             stop.cancel();
@@ -112,15 +121,21 @@ impl Service for Ingress {
 }
 
 /// The bound sockets, each with what it speaks.
-fn listening(config: &IngressConfig, ports: &Ports, tls: Option<TlsAcceptor>) -> anyhow::Result<Vec<Listening>> {
+fn listening(config: &IngressConfig, ports: &Ports, tls: Option<Arc<Tls>>) -> anyhow::Result<Vec<Listening>> {
     let mut all = Vec::new();
     for (name, tls) in [(MQTT, None), (MQTTS, tls)] {
         for listener in ports.sockets.take_tcp(name)? {
             let anonymous = config.anonymous.at(listener.local_addr()?);
-            all.push(Listening { listener, tls: tls.clone(), anonymous });
+            all.push(Listening { listener: listener.into_std()?, tls: tls.clone(), anonymous });
         }
     }
     Ok(all)
+}
+
+async fn follow(tls: Option<Arc<Tls>>, stop: Shutdown) {
+    if let Some(tls) = tls {
+        stop.run_until_cancelled(tls.follow()).await;
+    }
 }
 
 /// What a node does besides serving.

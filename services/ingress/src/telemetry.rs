@@ -48,13 +48,17 @@ pub struct Telemetry {
     connects_refused: Family<Reason, Counter>,
     refused: Counter,
     messages_in: Family<OfQos, Counter>,
+    /// Of each QoS, found already: these are asked for with every message.
+    messages_in_of: [Counter; 3],
     messages_refused: Family<Reason, Counter>,
     subscriptions_refused: Family<Reason, Counter>,
     protocol_errors: Family<Reason, Counter>,
     messages_out: Family<OfQos, Counter>,
+    messages_out_of: [Counter; 3],
     drops: Family<Reason, Counter>,
     unacknowledged: Counter,
     acknowledged_seconds: Histogram,
+    superseded: Counter,
     wills_dropped: Counter,
     retained_unread: Counter,
     events_skipped: Counter,
@@ -71,20 +75,24 @@ pub struct Telemetry {
 impl Telemetry {
     /// Registers the metrics.
     pub fn new(metrics: &Metrics) -> Self {
+        let (messages_in, messages_out) = (Family::default(), Family::default());
         let telemetry = Self {
             connections: Gauge::default(),
             connects: Counter::default(),
             closes: Family::default(),
             connects_refused: Family::default(),
             refused: Counter::default(),
-            messages_in: Family::default(),
+            messages_in_of: of_each_qos(&messages_in),
+            messages_in,
             messages_refused: Family::default(),
             subscriptions_refused: Family::default(),
             protocol_errors: Family::default(),
-            messages_out: Family::default(),
+            messages_out_of: of_each_qos(&messages_out),
+            messages_out,
             drops: Family::default(),
             unacknowledged: Counter::default(),
             acknowledged_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 18)),
+            superseded: Counter::default(),
             wills_dropped: Counter::default(),
             retained_unread: Counter::default(),
             events_skipped: Counter::default(),
@@ -117,6 +125,8 @@ impl Telemetry {
             registry.register("appends_failed", "Batches the log did not confirm", self.unacknowledged.clone());
             let seconds = self.acknowledged_seconds.clone();
             registry.register("stored_seconds", "From reading messages to their being durable", seconds);
+            let superseded = "Messages not stored: their connection was replaced, or lost earlier ones, meanwhile";
+            registry.register("messages_superseded", superseded, self.superseded.clone());
             registry.register("wills_dropped", "Wills given up over the limit", self.wills_dropped.clone());
             let unread = self.retained_unread.clone();
             registry.register("retained_unread", "Subscriptions whose retained messages could not be read", unread);
@@ -225,12 +235,20 @@ impl Telemetry {
 
     /// A message is durable.
     pub fn stored(&self, qos: u8) {
-        self.messages_in.get_or_create(&OfQos { qos: u32::from(qos) }).inc();
+        self.messages_in_of[usize::from(qos.min(2))].inc();
     }
 
     /// A batch is durable, this long after it was read.
     pub fn stored_after(&self, elapsed: Duration) {
         self.acknowledged_seconds.observe(elapsed.as_secs_f64());
+    }
+
+    /// Messages that were not stored, because their client has come back on another connection, or sends them again
+    /// after earlier ones that were lost.
+    pub fn superseded(&self, count: usize) {
+        if count > 0 {
+            self.superseded.inc_by(count as u64);
+        }
     }
 
     /// The log did not confirm a batch.
@@ -253,7 +271,7 @@ impl Telemetry {
 
     /// A message was written to a subscriber.
     pub fn delivered(&self, qos: Qos) {
-        self.messages_out.get_or_create(&OfQos { qos: qos as u32 }).inc();
+        self.messages_out_of[qos as usize].inc();
     }
 
     /// Messages will not reach a subscriber.
@@ -314,6 +332,10 @@ impl Telemetry {
     fn seldom(&self, line: impl FnOnce(u64)) {
         self.trouble.write(line);
     }
+}
+
+fn of_each_qos(family: &Family<OfQos, Counter>) -> [Counter; 3] {
+    [0, 1, 2].map(|qos| family.get_or_create(&OfQos { qos }).clone())
 }
 
 /// The label of a refused CONNECT.

@@ -8,7 +8,7 @@ use super::command::TopicSections;
 use super::section::{SECTION_BYTES, Section};
 use super::shared::Shared;
 use super::topic::TopicLog;
-use crate::{AppendError, Offset, Outgoing, Partition, Position, Record, TopicPartition, partition_of};
+use crate::{AppendError, Offset, Outgoing, Partition, Position, Record, Topic, TopicPartition, partition_of};
 
 /// Where one record of the batch went: the partition, its section's number and its place in that.
 struct Place {
@@ -35,6 +35,9 @@ impl Places {
     }
 }
 
+/// Bytes that an encoded record has besides key, value and headers, about.
+const RECORD_BYTES: usize = 48;
+
 /// Numbers of the records of one partition.
 type ByPartition = BTreeMap<Partition, Vec<usize>>;
 
@@ -43,11 +46,15 @@ impl Batch {
     pub fn encode(shared: &Shared, batch: &[Outgoing]) -> Result<Self, AppendError> {
         let mut topics: BTreeMap<u32, (Arc<TopicLog>, ByPartition)> = BTreeMap::new();
         let mut places = Vec::with_capacity(batch.len());
+        let mut last: Option<(&Topic, Arc<TopicLog>)> = None;
         for (number, outgoing) in batch.iter().enumerate() {
             check_size(shared, &outgoing.record)?;
-            let topic = shared
-                .topic(&outgoing.topic)
+            // Most batches are for one topic, named by one string.
+            let known = last.take().filter(|(name, _)| Arc::ptr_eq(name, &outgoing.topic)).map(|(_, topic)| topic);
+            let topic = known
+                .or_else(|| shared.topic(&outgoing.topic))
                 .ok_or_else(|| AppendError::UnknownTopic { topic: outgoing.topic.to_string() })?;
+            last = Some((&outgoing.topic, topic.clone()));
             let partition = choose(&topic, outgoing)?;
             places.push(Place { at: topic.partition(partition), slot: 0, delta: 0 });
             let (_, partitions) = topics.entry(topic.id).or_insert_with(|| (topic, ByPartition::new()));
@@ -93,7 +100,8 @@ fn encode_partition(
             places[*number].slot = first_slot + sections.len();
             places[*number].delta = delta;
         }
-        sections.push(Section::encode(partition, (0..).zip(now.iter().map(|number| &batch[*number].record))));
+        let records = (0..).zip(now.iter().map(|number| &batch[*number].record));
+        sections.push(Section::encode_within(partition, records, bytes + now.len() * RECORD_BYTES));
         rest = later;
     }
 }

@@ -93,7 +93,16 @@ impl SectionHead {
 impl Section {
     /// Encodes records with their offsets relative to the first; at least one.
     pub fn encode<'a>(partition: Partition, records: impl IntoIterator<Item = (Offset, &'a Record)>) -> Self {
-        let mut body = Vec::new();
+        Self::encode_within(partition, records, 0)
+    }
+
+    /// As [`Section::encode`], of about `bytes`.
+    pub fn encode_within<'a>(
+        partition: Partition,
+        records: impl IntoIterator<Item = (Offset, &'a Record)>,
+        bytes: usize,
+    ) -> Self {
+        let mut body = Vec::with_capacity(bytes);
         let mut head = SectionHead {
             partition,
             records: 0,

@@ -8,9 +8,11 @@ mod failure;
 mod guard;
 mod serve;
 mod shared;
+mod upgrade;
 
 pub use body::{Body, read};
 pub use failure::Failure;
 pub use guard::{Hosts, is_cross_site, refuse_foreign};
 pub use serve::{Bounds, Ends, serve};
 pub use shared::SharedRoutes;
+pub use upgrade::Upgrade;

@@ -17,6 +17,7 @@ use drover_proto::registry::v1::{
 use drover_proto::types::v1 as wire;
 use drover_types::object::Statement;
 use drover_types::{ApiError, Clock, DeviceId, ErrorCode, TenantId};
+use prost::Message;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -31,6 +32,8 @@ use crate::ports::Authenticator;
 const QUESTIONS_MAX: usize = 256;
 /// Identities kept; when there are more, all are forgotten and asked for again.
 const KEPT_MAX: usize = 50_000;
+/// Sets of statements kept compiled; when there are more, all are compiled again as they come.
+const POLICIES_MAX: usize = 1_024;
 
 /// The registry, asked over gRPC.
 pub struct Registry {
@@ -41,7 +44,12 @@ pub struct Registry {
     feed: Arc<Freshness>,
     clock: Arc<dyn Clock>,
     kept: Mutex<Kept>,
+    policies: Policies,
 }
+
+/// Compiled statements by their encoding: most devices have the same ones, and share them.
+#[derive(Default)]
+struct Policies(Mutex<HashMap<Vec<u8>, Policy>>);
 
 #[derive(Default)]
 struct Kept {
@@ -69,6 +77,7 @@ impl Registry {
             feed,
             clock,
             kept: Mutex::default(),
+            policies: Policies::default(),
         }
     }
 
@@ -116,8 +125,8 @@ impl Authenticator for Registry {
         }
         let forgotten = self.kept.lock().unwrap_or_else(PoisonError::into_inner).forgotten;
         let answer = self.ask(proof).await?;
-        let identity = from_wire(&answer, generation).map_err(|error| AuthenticateError::Unavailable {
-            reason: format!("the answer is not an identity: {error}"),
+        let identity = from_wire(&answer, generation, &self.policies).map_err(|error| {
+            AuthenticateError::Unavailable { reason: format!("the answer is not an identity: {error}") }
         })?;
         let identity = Arc::new(identity);
         if let Some(digest) = digest {
@@ -170,15 +179,31 @@ fn to_wire(proof: Proof) -> WireProof {
     }
 }
 
-fn from_wire(identity: &wire::Identity, generation: u64) -> Result<Identity, ApiError> {
+impl Policies {
+    fn compile(&self, identity: &wire::Identity) -> Result<Policy, ApiError> {
+        let key = identity.statements.iter().flat_map(Message::encode_length_delimited_to_vec).collect::<Vec<u8>>();
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(policy) = known.get(&key) {
+            return Ok(policy.of(&identity.device));
+        }
+        let statements = identity.statements.iter().map(Statement::try_from).collect::<Result<Vec<_>, _>>()?;
+        let policy = Policy::compile(&statements, &identity.device);
+        if known.len() >= POLICIES_MAX {
+            known.clear();
+        }
+        known.insert(key, policy.clone());
+        Ok(policy)
+    }
+}
+
+fn from_wire(identity: &wire::Identity, generation: u64, policies: &Policies) -> Result<Identity, ApiError> {
     let invalid = |field: &'static str| move |e: drover_types::InvalidId| ApiError::invalid(field, e.to_string());
-    let statements = identity.statements.iter().map(Statement::try_from).collect::<Result<Vec<_>, _>>()?;
     Ok(Identity {
         tenant: TenantId::new(&identity.tenant).map_err(invalid("tenant"))?,
         device: DeviceId::new(&identity.device).map_err(invalid("device"))?,
         credential: identity.credential_id.clone(),
         policies: identity.policies.iter().map(|name| name.as_str().into()).collect(),
-        policy: Policy::compile(&statements, &identity.device),
+        policy: policies.compile(identity)?,
         expires_ms: identity.expires_ms,
         generation,
     })
@@ -215,7 +240,7 @@ mod tests {
         feed.hear();
         let identity = |expires_ms| {
             let wire = wire::Identity { tenant: "t".into(), device: "d".into(), expires_ms, ..Default::default() };
-            Arc::new(from_wire(&wire, 0).expect("valid"))
+            Arc::new(from_wire(&wire, 0, &Policies::default()).expect("valid"))
         };
         registry.keep([1; 32], &identity(2_000), 0);
         registry.keep([2; 32], &identity(0), 0);

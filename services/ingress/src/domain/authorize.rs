@@ -3,10 +3,12 @@
 //! Domain layer, pure. Deny wins over allow; what no statement allows is denied. A subscription needs one allowed
 //! filter that covers the requested one whole, and no denied filter that shares a topic with it.
 
+use std::sync::Arc;
+
 use drover_types::object::{Effect, PolicyAction, Statement};
 use drover_types::shadow::is_shadow_answer;
 
-use crate::domain::filter::{ClientPattern, Pattern, topics};
+use crate::domain::filter::{ClientPattern, Pattern, Who, topics};
 
 /// First level of the topics of lifecycle events.
 const EVENTS: &str = "$events";
@@ -14,6 +16,13 @@ const EVENTS: &str = "$events";
 /// The statements of one identity, ready to be asked.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
+    /// Shared by all devices that the same statements apply to.
+    statements: Arc<Compiled>,
+    device: Box<str>,
+}
+
+#[derive(Debug, Default)]
+struct Compiled {
     connect: Rules<ClientPattern>,
     publish: Rules<Pattern>,
     subscribe: Rules<Pattern>,
@@ -43,13 +52,13 @@ impl<P> Rules<P> {
 impl Policy {
     /// Compiles the statements that apply to `device`.
     pub fn compile(statements: &[Statement], device: &str) -> Self {
-        let mut policy = Self::default();
+        let mut policy = Compiled::default();
         for Statement { effect, actions, resources } in statements {
             for action in actions {
-                let filters = resources.iter().map(|text| Pattern::new(text, device));
+                let filters = resources.iter().map(|text| Pattern::new(text));
                 match action {
                     PolicyAction::Connect => {
-                        let clients = resources.iter().map(|text| ClientPattern::new(text, device));
+                        let clients = resources.iter().map(|text| ClientPattern::new(text));
                         policy.connect.push(*effect, clients);
                     }
                     PolicyAction::Publish => policy.publish.push(*effect, filters),
@@ -57,13 +66,22 @@ impl Policy {
                 }
             }
         }
-        policy
+        Self { statements: Arc::new(policy), device: device.into() }
+    }
+
+    /// The same statements for another device.
+    pub fn of(&self, device: &str) -> Self {
+        Self { statements: self.statements.clone(), device: device.into() }
+    }
+
+    fn who<'a>(&'a self, client: &'a str) -> Who<'a> {
+        Who { device: &self.device, client }
     }
 
     /// Whether the device may connect under the client id `client`.
     pub fn may_connect(&self, client: &str) -> bool {
-        let Rules { allow, deny } = &self.connect;
-        allow.iter().any(|p| p.matches(client)) && !deny.iter().any(|p| p.matches(client))
+        let (who, Rules { allow, deny }) = (self.who(client), &self.statements.connect);
+        allow.iter().any(|p| p.matches(who)) && !deny.iter().any(|p| p.matches(who))
     }
 
     /// Whether `client` may publish to the topic name `topic`. Nobody may publish where the platform tells of events,
@@ -73,17 +91,17 @@ impl Policy {
         if topic == EVENTS || topic.strip_prefix(EVENTS).is_some_and(|rest| rest.starts_with('/')) {
             return false;
         }
-        let Rules { allow, deny } = &self.publish;
+        let (who, Rules { allow, deny }) = (self.who(client), &self.statements.publish);
         !is_shadow_answer(topic)
-            && allow.iter().any(|p| p.covers(topic, client))
-            && !deny.iter().any(|p| p.covers(topic, client))
+            && allow.iter().any(|p| p.covers(topic, who))
+            && !deny.iter().any(|p| p.covers(topic, who))
     }
 
     /// Whether `client` may subscribe to all that `filter` matches, alone or sharing it.
     pub fn may_subscribe(&self, filter: &str, client: &str) -> bool {
         let filter = topics(filter);
-        let Rules { allow, deny } = &self.subscribe;
-        allow.iter().any(|p| p.covers(filter, client)) && !deny.iter().any(|p| p.overlaps(filter, client))
+        let (who, Rules { allow, deny }) = (self.who(client), &self.statements.subscribe);
+        allow.iter().any(|p| p.covers(filter, who)) && !deny.iter().any(|p| p.overlaps(filter, who))
     }
 }
 

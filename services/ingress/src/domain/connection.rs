@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use drover_mqtt::{Decoder, Disconnect, Packet, PacketId, ReasonCode, Side, Version, claimed_version, encode};
 use drover_types::{ClientId, Qos, Random};
 
@@ -95,7 +95,7 @@ pub struct Now {
 pub struct Peer {
     pub address: SocketAddr,
     /// SHA-256 of the DER form of its client certificate.
-    pub certificate: Option<[u8; 32]>,
+    pub certificate: Option<Box<[u8; 32]>>,
     /// Whether clients without credentials may connect here.
     pub anonymous: bool,
     /// Whether the node has no room for it: its CONNECT is answered with 0x97 and nothing else happens.
@@ -209,21 +209,30 @@ impl Connection {
         }
     }
 
-    /// Takes as many packets from the front of `input` as it may; the rest stays there for the next call.
-    pub fn receive(&mut self, input: &mut BytesMut, now: Now) {
+    /// Takes as many packets from the front of `input` as it may; how many bytes those have. The rest is to be shown
+    /// again with the next call.
+    pub fn receive(&mut self, input: &[u8], now: Now) -> usize {
         self.end_with_credential(now);
+        let mut taken = 0;
         while self.takes_packets() {
             let decoder = self.decoder;
-            match decoder.decode(input) {
+            match decoder.decode(&input[taken..]) {
                 Ok(None) => break,
                 Ok(Some((packet, bytes))) => {
                     self.heard_ms = now.monotonic_ms;
                     self.packet(packet, now);
-                    input.advance(bytes);
+                    taken += bytes;
                 }
-                Err(error) => self.malformed(error, claimed_version(input)),
+                Err(error) => self.malformed(error, claimed_version(&input[taken..])),
             }
         }
+        taken
+    }
+
+    /// The transport is ready for packets; `certificate` is that of its client, if it has shown one.
+    pub fn secured(&mut self, certificate: Option<Box<[u8; 32]>>, now: Now) {
+        self.peer.certificate = certificate;
+        self.heard_ms = now.monotonic_ms;
     }
 
     /// Whether more bytes are of use while `buffered` are there.
@@ -253,9 +262,18 @@ impl Connection {
         &mut self.output
     }
 
-    /// The next effect to carry out.
+    /// The next effect to carry out. Without one nothing is kept for those to come.
     pub fn next_effect(&mut self) -> Option<Effect> {
-        self.effects.pop_front()
+        let next = self.effects.pop_front();
+        if next.is_none() && self.effects.capacity() > 0 {
+            self.effects = VecDeque::new();
+        }
+        next
+    }
+
+    /// Where its peer is.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer.address
     }
 
     /// Who a client that was not admitted says it is.

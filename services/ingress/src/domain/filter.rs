@@ -1,7 +1,7 @@
 //! How topic filters relate to each other: which covers which, and which share a topic.
 //!
 //! Domain layer, pure. A policy's filter is cut into levels before ids are put in their places, so an id can never add
-//! a level or a wildcard.
+//! a level or a wildcard. Ids are put there when a question is asked, so that all devices of a policy share its patterns.
 
 use std::borrow::Cow;
 
@@ -23,6 +23,13 @@ pub fn topics(filter: &str) -> &str {
     share(filter).map_or(filter, |(_, topics)| topics)
 }
 
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Who<'a> {
+    pub device: &'a str,
+    pub client: &'a str,
+}
+
 /// One level of a [`Pattern`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Level {
@@ -31,38 +38,38 @@ enum Level {
     /// `#`, always last: this level's parent and everything below.
     Rest,
     Literal(Box<str>),
-    /// Literal but for `${client}`.
-    WithClient(Box<str>),
+    /// Literal but for `${device}` and `${client}`.
+    WithIds(Box<str>),
 }
 
 /// A topic filter of a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pattern(Vec<Level>);
+pub struct Pattern(Box<[Level]>);
 
 impl Pattern {
-    /// The filter `text` for the device `device`; `${client}` stays open.
-    pub fn new(text: &str, device: &str) -> Self {
-        let mut levels: Vec<Level> = text.split('/').map(|level| Level::new(level, device)).collect();
+    /// The filter `text`; ids stay open.
+    pub fn new(text: &str) -> Self {
+        let mut levels: Vec<Level> = text.split('/').map(Level::new).collect();
         if levels == [Level::One, Level::Rest] {
             levels.remove(0); // `+/#` matches what `#` matches
         }
-        Self(levels)
+        Self(levels.into())
     }
 
     /// Whether every topic that `filter` matches is matched by this pattern. A topic name is a filter that matches
     /// itself.
-    pub fn covers(&self, filter: &str, client: &str) -> bool {
+    pub fn covers(&self, filter: &str, who: Who<'_>) -> bool {
         if filter.starts_with('$') && self.starts_with_wildcard() {
             return false; // [MQTT-4.7.2-1]
         }
         let mut asked = filter.split('/');
-        for level in &self.0 {
+        for level in &*self.0 {
             let asked = asked.next();
             let covered = match level {
                 Level::Rest => return true,
                 Level::One => asked.is_some_and(|asked| asked != "#"),
-                Level::Literal(_) | Level::WithClient(_) => {
-                    asked.is_some_and(|asked| !is_wildcard(asked) && asked == level.text(client))
+                Level::Literal(_) | Level::WithIds(_) => {
+                    asked.is_some_and(|asked| !is_wildcard(asked) && asked == level.text(who))
                 }
             };
             if !covered {
@@ -73,19 +80,19 @@ impl Pattern {
     }
 
     /// Whether some topic is matched by both this pattern and `filter`.
-    pub fn overlaps(&self, filter: &str, client: &str) -> bool {
-        let own_dollar = self.0.first().is_some_and(|level| level.text(client).starts_with('$'));
+    pub fn overlaps(&self, filter: &str, who: Who<'_>) -> bool {
+        let own_dollar = self.0.first().is_some_and(|level| level.text(who).starts_with('$'));
         if filter.starts_with('$') && self.starts_with_wildcard() || own_dollar && filter.starts_with(['+', '#']) {
             return false; // [MQTT-4.7.2-1]
         }
         let mut asked = filter.split('/');
-        for level in &self.0 {
+        for level in &*self.0 {
             let asked = asked.next();
             let shared = match (level, asked) {
                 (Level::Rest, _) | (_, Some("#")) => return true,
                 (Level::One, asked) => asked.is_some(),
-                (Level::Literal(_) | Level::WithClient(_), asked) => {
-                    asked.is_some_and(|asked| asked == "+" || asked == level.text(client))
+                (Level::Literal(_) | Level::WithIds(_), asked) => {
+                    asked.is_some_and(|asked| asked == "+" || asked == level.text(who))
                 }
             };
             if !shared {
@@ -101,21 +108,22 @@ impl Pattern {
 }
 
 impl Level {
-    fn new(level: &str, device: &str) -> Self {
+    fn new(level: &str) -> Self {
         match level {
             "+" => Level::One,
             "#" => Level::Rest,
-            text if text.contains(CLIENT) => Level::WithClient(text.replace(DEVICE, device).into()),
-            text => Level::Literal(text.replace(DEVICE, device).into()),
+            text if text.contains(CLIENT) || text.contains(DEVICE) => Level::WithIds(text.into()),
+            text => Level::Literal(text.into()),
         }
     }
 
     /// The text this level stands for; empty for a wildcard.
-    fn text(&self, client: &str) -> Cow<'_, str> {
+    fn text(&self, who: Who<'_>) -> Cow<'_, str> {
         match self {
             Level::One | Level::Rest => Cow::Borrowed(""),
             Level::Literal(text) => Cow::Borrowed(text),
-            Level::WithClient(text) => Cow::Owned(text.replace(CLIENT, client)),
+            // The device first: its id cannot name the client, while a client's could name the device.
+            Level::WithIds(text) => Cow::Owned(text.replace(DEVICE, who.device).replace(CLIENT, who.client)),
         }
     }
 }
@@ -127,26 +135,25 @@ fn is_wildcard(level: &str) -> bool {
 /// Client ids of a policy: text in which `*` stands for any text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientPattern {
-    /// The text between the stars.
-    parts: Vec<Box<str>>,
+    /// The text between the stars; ids stay open.
+    parts: Box<[Box<str>]>,
 }
 
 impl ClientPattern {
-    /// The pattern `text` for the device `device`. `${client}` matches whoever asks.
-    pub fn new(text: &str, device: &str) -> Self {
-        let text = text.replace(CLIENT, "*");
-        Self { parts: text.split('*').map(|part| part.replace(DEVICE, device).into()).collect() }
+    /// The pattern `text`. `${client}` matches whoever asks.
+    pub fn new(text: &str) -> Self {
+        Self { parts: text.replace(CLIENT, "*").split('*').map(Into::into).collect() }
     }
 
-    /// Whether the client id `client` is one of these.
-    pub fn matches(&self, client: &str) -> bool {
-        let [first, between @ .., last] = self.parts.as_slice() else {
-            return self.parts.first().is_some_and(|only| **only == *client);
+    /// Whether the client id is one of these.
+    pub fn matches(&self, who: Who<'_>) -> bool {
+        let parts: Vec<String> = self.parts.iter().map(|part| part.replace(DEVICE, who.device)).collect();
+        let [first, between @ .., last] = parts.as_slice() else {
+            return parts.first().is_some_and(|only| only == who.client);
         };
-        let Some(mut rest) = client.strip_prefix(&**first).and_then(|rest| rest.strip_suffix(&**last)) else {
-            return false;
-        };
-        between.iter().all(|part| match rest.split_once(&**part) {
+        let rest = who.client.strip_prefix(first.as_str()).and_then(|rest| rest.strip_suffix(last.as_str()));
+        let Some(mut rest) = rest else { return false };
+        between.iter().all(|part| match rest.split_once(part.as_str()) {
             Some((_, after)) => {
                 rest = after;
                 true
@@ -163,12 +170,16 @@ mod tests {
 
     use super::*;
 
+    fn who(client: &str) -> Who<'_> {
+        Who { device: "d", client }
+    }
+
     fn covers(pattern: &str, filter: &str) -> bool {
-        Pattern::new(pattern, "d").covers(filter, "c")
+        Pattern::new(pattern).covers(filter, who("c"))
     }
 
     fn overlaps(pattern: &str, filter: &str) -> bool {
-        Pattern::new(pattern, "d").overlaps(filter, "c")
+        Pattern::new(pattern).overlaps(filter, who("c"))
     }
 
     #[test]
@@ -199,11 +210,12 @@ mod tests {
 
     #[test]
     fn an_id_in_a_pattern_never_becomes_a_wildcard_or_a_level() {
-        let pattern = Pattern::new("own/${client}", "d");
-        assert!(!pattern.covers("own/x", "+"));
-        assert!(!pattern.covers("own/+", "+"));
-        assert!(!pattern.covers("own/a/b", "a/b"));
-        assert!(!pattern.covers("own/#", "#"));
+        let pattern = Pattern::new("own/${client}");
+        assert!(!pattern.covers("own/x", who("+")));
+        assert!(!pattern.covers("own/+", who("+")));
+        assert!(!pattern.covers("own/a/b", who("a/b")));
+        assert!(!pattern.covers("own/#", who("#")));
+        assert!(!pattern.covers("own/d", who("${device}")), "a client's id is text");
     }
 
     #[test]
@@ -220,7 +232,7 @@ mod tests {
             ("*x", "x", true),
             ("${client}", "anyone", true),
         ] {
-            assert_eq!(ClientPattern::new(pattern, "d").matches(client), matched, "{pattern} {client}");
+            assert_eq!(ClientPattern::new(pattern).matches(who(client)), matched, "{pattern} {client}");
         }
     }
 

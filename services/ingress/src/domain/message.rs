@@ -166,21 +166,25 @@ impl Message {
     /// request is kept as telemetry where nobody serves shadows.
     pub fn outgoing(&self, topics: &LogTopics) -> Outgoing {
         let telemetry = &self.telemetry;
-        let request = ShadowRequest::of_topic(telemetry.topic.as_str()).zip(topics.shadow_requests.as_ref());
-        let (topic, key) = match request {
-            Some((ShadowRequest { device, .. }, topic)) => {
-                (topic, DeviceKey { tenant: telemetry.tenant.clone(), device })
-            }
+        let (topic, key) = match self.shadow_asked().zip(topics.shadow_requests.as_ref()) {
+            Some((device, topic)) => (topic, device),
             None => (&topics.telemetry, telemetry.key()),
         };
         let headers = telemetry.headers().into_iter().map(header).collect();
         let record = Record {
-            key: Some(key.to_string().into()),
+            key: Some(key.to_text().into()),
             value: Some(telemetry.payload.clone()),
             headers,
             timestamp_ms: i64::try_from(telemetry.time_ms).unwrap_or(i64::MAX),
         };
         Outgoing::keyed(topic.clone(), record)
+    }
+
+    /// The device whose shadow this is a request to.
+    pub fn shadow_asked(&self) -> Option<DeviceKey> {
+        let telemetry = &self.telemetry;
+        let request = ShadowRequest::of_topic(telemetry.topic.as_str())?;
+        Some(DeviceKey { tenant: telemetry.tenant.clone(), device: request.device })
     }
 
     /// When the message may no longer be delivered, milliseconds since the Unix epoch.

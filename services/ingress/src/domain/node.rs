@@ -20,7 +20,7 @@ use crate::domain::filter::topics as topics_of;
 use crate::domain::link::Link;
 use crate::domain::message::{LogTopics, Message, Publisher, Stamp};
 use crate::domain::ownership::Claim;
-use crate::domain::peers::Peers;
+use crate::domain::peers::{Confirmations, Peers};
 use crate::domain::presence::Reports;
 use crate::domain::retained::{self, READS_MAX};
 use crate::domain::reverify::{Affected, Reverify};
@@ -250,6 +250,13 @@ impl Node {
     pub async fn route_all(&self, messages: &[Arc<Message>], publisher: Option<&Session>) {
         messages.iter().for_each(|message| self.route(message, publisher));
         self.peers.forward(messages, &self.telemetry).await;
+    }
+
+    /// As [`Node::route_all`], for messages of several sessions: `publishers` are those, in the order of the messages.
+    /// Returns when the order is settled, with what those of QoS 1 have to wait for besides.
+    pub async fn route_each(&self, messages: &[Arc<Message>], publishers: &[&Session]) -> Confirmations {
+        messages.iter().zip(publishers).for_each(|(message, publisher)| self.route(message, Some(publisher)));
+        self.peers.offer(messages, &self.telemetry).await
     }
 
     /// Hands a durable message to the subscribers of this node. `publisher` is the session it came from. To be called for

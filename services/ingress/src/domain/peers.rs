@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use drover_types::TenantId;
 use futures::future::{join_all, select_all};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +51,25 @@ pub struct Peers {
     started: Instant,
 }
 
+/// Peers that have yet to confirm messages of QoS 1.
+#[derive(Default)]
+pub struct Confirmations(Vec<oneshot::Receiver<()>>);
+
+impl Confirmations {
+    /// Whether nothing is to be waited for.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns when each of them has, or its lease has ended.
+    pub async fn all(self) {
+        for confirmed in self.0 {
+            // An error means that nobody will tell: the node stops.
+            confirmed.await.ok();
+        }
+    }
+}
+
 impl Peers {
     /// The peers at the other end of `links`; nothing is sent before [`Peers::run`]. `started` is the zero of monotonic
     /// time.
@@ -75,12 +95,17 @@ impl Peers {
         join_all(self.all.iter().map(|peer| peer.knows(0))).await;
     }
 
-    /// Hands messages that are durable to the peers whose subscribers may want them. Returns when those of QoS 1 are
-    /// with each of these, or its lease has ended. While a peer's queue is full, QoS 1 waits and QoS 0 is dropped and
-    /// counted.
+    /// As [`Peers::offer`]; returns when all is confirmed.
     pub async fn forward(&self, messages: &[Arc<Message>], telemetry: &Telemetry) {
+        self.offer(messages, telemetry).await.all().await;
+    }
+
+    /// Hands messages that are durable to the peers whose subscribers may want them. Returns when they are in the queues
+    /// to these: messages offered after that follow them. While a peer's queue is full, QoS 1 waits and QoS 0 is dropped
+    /// and counted.
+    pub async fn offer(&self, messages: &[Arc<Message>], telemetry: &Telemetry) -> Confirmations {
         if self.all.is_empty() {
-            return;
+            return Confirmations::default();
         }
         let beginnings =
             |message: &Arc<Message>| interest::of_topic(&message.telemetry.tenant, message.telemetry.topic.as_str());
@@ -91,9 +116,9 @@ impl Peers {
             let may_want = |of: &[u64]| name.as_deref().is_none_or(|name| self.pictures.may_want(name, of, now));
             let wanted = messages.iter().zip(&beginnings).filter(|(_, of)| may_want(of));
             let wanted: Vec<_> = wanted.map(|(message, _)| message.clone()).collect();
-            async move { peer.forward(&wanted, telemetry).await }
+            async move { peer.offer(&wanted, telemetry).await }
         });
-        join_all(wanted).await;
+        Confirmations(join_all(wanted).await.into_iter().flatten().collect())
     }
 
     /// A subscription more; the version that [`Peers::announced`] waits for.

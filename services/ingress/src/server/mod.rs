@@ -2,12 +2,8 @@
 //!
 //! Server layer: moves bytes and carries out effects; decides nothing about a protocol.
 
-mod appends;
 pub mod grpc;
 pub mod http;
-pub mod listener;
-mod mqtt;
+pub mod loops;
 mod questions;
-mod stream;
 pub mod tls;
-mod websocket;

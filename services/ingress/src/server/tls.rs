@@ -1,16 +1,23 @@
-//! TLS for MQTT: certificates from files, client certificates asked for but not demanded.
+//! TLS for MQTT: certificates from files, client certificates asked for but not demanded. Files that change count for
+//! connections that come later.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest, Sha256};
-use tokio_rustls::TlsAcceptor;
 
 use crate::config::TlsConfig;
+
+/// Protocols a client may ask for: MQTT, by its own name and by the one AWS IoT gives it. Most ask for none.
+const ALPN: [&str; 2] = ["mqtt", "x-amzn-mqtt-ca"];
+
+/// How often the files are looked at.
+const RELOAD: Duration = Duration::from_secs(2);
 
 /// Why TLS cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -25,8 +32,59 @@ pub enum TlsError {
     ClientCa(String),
 }
 
-/// The acceptor that `config` describes; `None` if it names no certificate.
-pub fn acceptor(config: &TlsConfig) -> Result<Option<TlsAcceptor>, TlsError> {
+/// What the TLS listeners of a node serve by.
+pub struct Tls {
+    files: TlsConfig,
+    current: RwLock<Arc<ServerConfig>>,
+}
+
+impl Tls {
+    /// As `config` describes; `None` if it names no certificate.
+    pub fn open(config: &TlsConfig) -> Result<Option<Arc<Self>>, TlsError> {
+        let Some(current) = server(config)? else { return Ok(None) };
+        Ok(Some(Arc::new(Self { files: config.clone(), current: RwLock::new(current) })))
+    }
+
+    /// For a connection that comes now.
+    pub fn current(&self) -> Arc<ServerConfig> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the files again whenever they have changed, until dropped. Those that cannot be used change nothing: what was
+    /// served before is served on.
+    pub async fn follow(self: Arc<Self>) {
+        let mut seen = self.stamps().await;
+        loop {
+            tokio::time::sleep(RELOAD).await;
+            let stamps = self.stamps().await;
+            if stamps == seen {
+                continue;
+            }
+            seen = stamps;
+            match server(&self.files) {
+                Ok(Some(newer)) => {
+                    *self.current.write().unwrap_or_else(PoisonError::into_inner) = newer;
+                    tracing::info!("new connections get the tls certificate that was read just now");
+                }
+                Ok(None) => {}
+                Err(error) => tracing::error!(%error, "tls certificate is not replaced"),
+            }
+        }
+    }
+
+    /// When each file was last changed, and its length; `None` if it is not there.
+    async fn stamps(&self) -> Vec<Option<(SystemTime, u64)>> {
+        let TlsConfig { certificate, key, client_ca } = &self.files;
+        let mut stamps = Vec::new();
+        for path in [certificate, key, client_ca].into_iter().flatten() {
+            let metadata = tokio::fs::metadata(path).await.ok();
+            stamps.push(metadata.and_then(|metadata| Some((metadata.modified().ok()?, metadata.len()))));
+        }
+        stamps
+    }
+}
+
+fn server(config: &TlsConfig) -> Result<Option<Arc<ServerConfig>>, TlsError> {
     let (Some(certificate), Some(key)) = (&config.certificate, &config.key) else { return Ok(None) };
     let chain = certificates("tls.certificate", certificate)?;
     let key_file = |e: rustls::pki_types::pem::Error| file_error("tls.key", key, &e);
@@ -48,7 +106,9 @@ pub fn acceptor(config: &TlsConfig) -> Result<Option<TlsAcceptor>, TlsError> {
             builder.with_client_cert_verifier(verifier)
         }
     };
-    Ok(Some(TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, private)?))))
+    let mut server = builder.with_single_cert(chain, private)?;
+    server.alpn_protocols = ALPN.map(|name| name.as_bytes().to_vec()).to_vec();
+    Ok(Some(Arc::new(server)))
 }
 
 /// SHA-256 of a certificate's DER form: what the registry knows it by.

@@ -25,17 +25,25 @@ pub enum Gate {
 pub struct GatedBus {
     bus: Arc<dyn Bus>,
     gate: watch::Sender<Gate>,
+    /// While the gate is open: batches with a record of this key hang.
+    stuck: watch::Sender<Option<&'static str>>,
     cut: AtomicBool,
 }
 
 impl GatedBus {
     pub fn new(bus: Arc<dyn Bus>) -> Self {
-        Self { bus, gate: watch::Sender::new(Gate::Open), cut: AtomicBool::new(false) }
+        let (gate, stuck) = (watch::Sender::new(Gate::Open), watch::Sender::new(None));
+        Self { bus, gate, stuck, cut: AtomicBool::new(false) }
     }
 
     /// Whether reads fail from now on.
     pub fn cut_reads(&self, cut: bool) {
         self.cut.store(cut, Ordering::Relaxed);
+    }
+
+    /// Receipts of batches with a record of this key wait, as if its partition hung.
+    pub fn stick(&self, key: Option<&'static str>) {
+        self.stuck.send_replace(key);
     }
 
     pub fn set(&self, gate: Gate) {
@@ -47,12 +55,15 @@ impl GatedBus {
 impl Bus for GatedBus {
     async fn append(&self, batch: Vec<Outgoing>) -> Result<Receipt, AppendError> {
         let gated = batch.iter().any(|outgoing| &*outgoing.topic == TELEMETRY_TOPIC);
+        let keys: Vec<_> = batch.iter().filter_map(|outgoing| outgoing.record.key.clone()).collect();
         let receipt = self.bus.append(batch).await?;
         if !gated {
             return Ok(receipt);
         }
-        let mut gate = self.gate.subscribe();
+        let (mut gate, mut stuck) = (self.gate.subscribe(), self.stuck.subscribe());
         Ok(async move {
+            let free = |stuck: &Option<&str>| stuck.is_none_or(|stuck| keys.iter().all(|key| key != stuck.as_bytes()));
+            drop(stuck.wait_for(free).await.expect("the bus outlives its receipts"));
             let passed = *gate.wait_for(|gate| *gate != Gate::Hanging).await.expect("the bus outlives its receipts");
             match passed {
                 Gate::Failing => Err(Unacknowledged { reason: "broken by the test".into() }),

@@ -5,6 +5,7 @@ mod counted;
 mod delivery;
 mod events;
 mod http;
+mod lanes;
 mod mqtt;
 mod owners;
 mod raw;

@@ -88,6 +88,17 @@ impl Stage {
         Self::over(Arc::new(bus), config, Broken::default(), false, data).await
     }
 
+    /// An ingress over a log whose telemetry has several partitions.
+    pub async fn with_partitions(partitions: u32) -> Self {
+        let free = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+        let mut config = IngressConfig { listen: Vec::new(), ..IngressConfig::default() };
+        (config.mqtt.listen, config.http.listen) = (free, Vec::new());
+        let data = tempfile::tempdir().expect("a directory");
+        let (bus, _) = EmbeddedBus::open(&data.path().join("bus"), EmbeddedOptions::default()).expect("a log");
+        make_topic(&bus, TELEMETRY_TOPIC, partitions).await;
+        Self::over(Arc::new(bus), config, Broken::default(), false, data).await
+    }
+
     async fn over(bus: Arc<dyn Bus>, config: IngressConfig, broken: Broken, http_socket: bool, data: TempDir) -> Self {
         make_topics(&*bus).await;
         let bus = Arc::new(GatedBus::new(bus));
@@ -237,16 +248,18 @@ impl Stage {
 }
 
 async fn make_topics(bus: &dyn Bus) {
+    let made = bus.topics().await.expect("known");
     for topic in [TELEMETRY_TOPIC, "drover.presence", "drover.registry.changes", "drover.events"] {
-        let config = TopicConfig {
-            topic: topic.into(),
-            partitions: 1,
-            compact: false,
-            retention_ms: None,
-            retention_bytes: None,
-        };
-        bus.create_topic(config).await.expect("created");
+        if made.iter().all(|made| &*made.topic != topic) {
+            make_topic(bus, topic, 1).await;
+        }
     }
+}
+
+async fn make_topic(bus: &dyn Bus, topic: &str, partitions: u32) {
+    let (topic, compact) = (topic.into(), false);
+    let config = TopicConfig { topic, partitions, compact, retention_ms: None, retention_bytes: None };
+    bus.create_topic(config).await.expect("created");
 }
 
 /// The other end of a connection.

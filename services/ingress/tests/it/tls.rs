@@ -1,12 +1,15 @@
 //! MQTT over TLS, with and without a client certificate.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
+use drover_ingress::config::IngressConfig;
 use drover_mqtt::{Connect, Packet, ReasonCode, Version};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use sha2::{Digest, Sha256};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -43,13 +46,46 @@ impl Pki {
     }
 
     async fn stage(&self) -> Stage {
+        self.stage_with(|_| ()).await
+    }
+
+    async fn stage_with(&self, change: impl FnOnce(&mut IngressConfig)) -> Stage {
         let file = |name| Some(self.dir.path().join(name));
-        let tls = |config: &mut drover_ingress::config::IngressConfig| {
+        let tls = |config: &mut IngressConfig| {
             config.tls.certificate = file("server.pem");
             config.tls.key = file("server.key");
             config.tls.client_ca = file("ca.pem");
+            change(config);
         };
         Stage::with(tls).await
+    }
+
+    fn client_config(
+        &self,
+        client: Option<&(rcgen::Certificate, KeyPair)>,
+        version: &'static rustls::SupportedProtocolVersion,
+    ) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.ca.der().clone()).expect("a root");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .expect("supported")
+            .with_root_certificates(roots);
+        match client {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+                let chain: Vec<CertificateDer<'static>> = vec![certificate.der().clone()];
+                builder.with_client_auth_cert(chain, key).expect("a pair")
+            }
+        }
+    }
+
+    async fn handshake(&self, stage: &Stage, config: ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(stage.mqtts.expect("a TLS listener")).await.expect("listening");
+        let name = "localhost".try_into().expect("a name");
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
 
     async fn connect(
@@ -58,24 +94,7 @@ impl Pki {
         client: Option<&(rcgen::Certificate, KeyPair)>,
         version: &'static rustls::SupportedProtocolVersion,
     ) -> Client<TlsStream<TcpStream>> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.ca.der().clone()).expect("a root");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[version])
-            .expect("supported")
-            .with_root_certificates(roots);
-        let config = match client {
-            None => builder.with_no_client_auth(),
-            Some((certificate, key)) => {
-                let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
-                let chain: Vec<CertificateDer<'static>> = vec![certificate.der().clone()];
-                builder.with_client_auth_cert(chain, key).expect("a pair")
-            }
-        };
-        let stream = TcpStream::connect(stage.mqtts.expect("a TLS listener")).await.expect("listening");
-        let name = "localhost".try_into().expect("a name");
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("handshake");
+        let stream = self.handshake(stage, self.client_config(client, version)).await.expect("handshake");
         Client::new(stream, Version::V311)
     }
 }
@@ -112,13 +131,87 @@ async fn a_client_without_a_certificate_may_use_a_token() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_stops_costs_only_itself() {
+async fn clients_that_name_their_protocol_are_understood() {
     let pki = Pki::new();
     let stage = pki.stage().await;
-    let _silent = TcpStream::connect(stage.mqtts.expect("a TLS listener")).await.expect("listening");
+    stage.registry.credential("secret", "lamp");
+    for protocol in ["mqtt", "x-amzn-mqtt-ca"] {
+        let mut config = pki.client_config(None, &rustls::version::TLS13);
+        config.alpn_protocols = vec![b"http/1.1".to_vec(), protocol.as_bytes().to_vec()];
+        let client = pki.handshake(&stage, config).await.expect("handshake");
+        assert_eq!(client.get_ref().1.alpn_protocol(), Some(protocol.as_bytes()));
+    }
+    let mut other = pki.client_config(None, &rustls::version::TLS13);
+    other.alpn_protocols = vec![b"http/1.1".to_vec()];
+    assert!(pki.handshake(&stage, other).await.is_err(), "none of its protocols is spoken here");
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_replaced_counts_for_new_connections() {
+    let pki = Pki::new();
+    let stage = pki.stage().await;
+    stage.registry.credential("secret", "lamp");
+    let mut old = pki.connect(&stage, None, &rustls::version::TLS13).await;
+    let connect = Connect { user_name: Some("lamp"), password: Some(b"secret"), ..Connect::new(Version::V311, "lamp") };
+    old.send(&Packet::Connect(connect)).await;
+    old.expect(|p| matches!(p, Packet::ConnAck(ack) if !ack.reason.is_error())).await;
+    let (certificate, key) = pki.issue("localhost");
+    pki.write("server.pem", "nonsense, for a moment");
+    pki.write("server.key", &key.serialize_pem());
+    pki.write("server.pem", &certificate.pem());
+    loop {
+        let client = pki.connect(&stage, None, &rustls::version::TLS13).await;
+        let served = client.stream.get_ref().1.peer_certificates().expect("shown")[0].clone();
+        if served == *certificate.der() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    old.publish(1, "t", "x").await;
+    old.expect_acks([1]).await;
+}
+
+#[tokio::test]
+async fn a_large_message_crosses_in_both_directions() {
+    let pki = Pki::new();
+    let stage = pki.stage().await;
     stage.registry.credential("secret", "lamp");
     let mut client = pki.connect(&stage, None, &rustls::version::TLS12).await;
     let connect = Connect { user_name: Some("lamp"), password: Some(b"secret"), ..Connect::new(Version::V311, "lamp") };
     client.send(&Packet::Connect(connect)).await;
     client.expect(|p| matches!(p, Packet::ConnAck(ack) if !ack.reason.is_error())).await;
+    client.subscribe("t", drover_types::Qos::AtMostOnce).await;
+    let payload = "x".repeat(200_000);
+    for id in 1..=3 {
+        client.publish(id, "t", &payload).await;
+        for _ in 0..2 {
+            let read = |packet: Packet<'_>| match packet {
+                Packet::Publish(publish) => publish.payload.len(),
+                Packet::PubAck(ack) => usize::from(ack.packet_id.get()),
+                other => panic!("unexpected {other:?}"),
+            };
+            let seen = client.read(read).await.expect("a packet");
+            assert!(seen == payload.len() || seen == usize::from(id), "{seen}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_that_stops_costs_only_itself_and_not_for_long() {
+    let pki = Pki::new();
+    let stage = pki.stage_with(|config| config.timeouts.connect = drover_host::Duration::from_millis(500)).await;
+    let mut silent = TcpStream::connect(stage.mqtts.expect("a TLS listener")).await.expect("listening");
+    let mut half = TcpStream::connect(stage.mqtts.expect("a TLS listener")).await.expect("listening");
+    half.write_all(&[22, 3, 1, 2, 0, 1]).await.expect("connected"); // a ClientHello begins
+    stage.registry.credential("secret", "lamp");
+    let mut client = pki.connect(&stage, None, &rustls::version::TLS12).await;
+    let connect = Connect { user_name: Some("lamp"), password: Some(b"secret"), ..Connect::new(Version::V311, "lamp") };
+    client.send(&Packet::Connect(connect)).await;
+    client.expect(|p| matches!(p, Packet::ConnAck(ack) if !ack.reason.is_error())).await;
+    for stopped in [&mut silent, &mut half] {
+        let end = stopped.read(&mut [0; 16]).await;
+        assert!(matches!(end, Ok(0)) || end.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset));
+    }
+    stage.metric(r#"drover_ingress_closes_total{reason="transport"} 2"#).await;
+    stage.metric("drover_ingress_connections 1").await;
 }

@@ -9,6 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Request};
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
@@ -138,6 +140,52 @@ async fn packets_may_be_split_over_frames_and_share_one() {
     client.expect(|packet| matches!(packet, Packet::ConnAck(_))).await;
     client.expect_acks([1, 2, 3]).await; // [MQTT-6.0.0-2]
     assert_eq!(stage.payloads().await, ["first", "shared", "shared"]);
+}
+
+#[tokio::test]
+async fn a_frame_is_taken_as_it_comes_and_not_kept_until_it_is_whole() {
+    let (stage, version) = (Stage::new().await, Version::V5);
+    let large = "x".repeat(200 * 1024);
+    let packets =
+        encoded(version, &[Packet::Connect(Connect::new(version, "d")), Packet::Publish(qos1(1, "a", &large))]);
+    let mut frame = Frame::message(packets, OpCode::Data(Data::Binary), true);
+    frame.header_mut().mask = Some([7, 0, 255, 3]);
+    let mut bytes = Vec::new();
+    frame.format(&mut bytes).expect("a frame");
+    let mut socket = open(&stage).await;
+    let (first, rest) = bytes.split_at(100);
+    socket.get_mut().write_all(first).await.expect("connected");
+    assert!(matches!(socket.next().await, Some(Ok(Message::Binary(_)))), "a CONNACK, in the midst of the frame");
+    socket.get_mut().write_all(rest).await.expect("connected");
+    client(socket, version).expect_acks([1]).await;
+    assert_eq!(stage.payloads().await, [large]);
+}
+
+#[tokio::test]
+async fn a_websocket_that_does_not_read_costs_only_itself() {
+    let stage = Stage::with(|config| config.timeouts.write = drover_host::Duration::from_secs(1)).await;
+    let mut slow = open(&stage).await;
+    let connect_packet = encoded(Version::V311, &[Packet::Connect(Connect::new(Version::V311, "slow"))]);
+    slow.send(Message::binary(connect_packet)).await.expect("connected");
+    assert!(matches!(slow.next().await, Some(Ok(Message::Binary(_)))), "a CONNACK");
+    let mut list = drover_mqtt::SubscriptionList::default();
+    let options = drover_mqtt::SubscriptionOptions::new(Qos::AtMostOnce);
+    list.push(drover_mqtt::Subscription { filter: "t", options }).expect("short");
+    let (properties, subscriptions) = (drover_mqtt::Properties::default(), list.as_subscriptions());
+    let subscribe = drover_mqtt::Subscribe { packet_id: drover_mqtt::PacketId::MIN, properties, subscriptions };
+    slow.send(Message::binary(encoded(Version::V311, &[Packet::Subscribe(subscribe)]))).await.expect("connected");
+    assert!(matches!(slow.next().await, Some(Ok(Message::Binary(_)))), "a SUBACK");
+
+    let mut quick = connect(&stage, Version::V311, "quick").await;
+    quick.subscribe("t", Qos::AtMostOnce).await;
+    let mut publisher = stage.connect(Version::V311, "p").await;
+    let (payload, lost) = ("x".repeat(100_000), r#"drover_ingress_closes_total{reason="connection_lost"} 1"#);
+    for id in (1..=u16::MAX).take_while(|_| !stage.metrics.encode().contains(lost)) {
+        publisher.publish(id, "t", &payload).await;
+        publisher.expect_acks([id]).await;
+        assert_eq!(quick.message().await.len(), payload.len());
+    }
+    stage.metric(lost).await;
 }
 
 #[tokio::test]

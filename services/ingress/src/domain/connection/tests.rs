@@ -11,7 +11,7 @@ mod to_client;
 
 use std::sync::Arc;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use drover_mqtt::{
     Ack, Connect, Decoder, Disconnect, Packet, PacketId, Properties, Property, PropertyList, Publish, ReasonCode, Side,
     Subscribe, Subscription, SubscriptionList, SubscriptionOptions, Version, Will as WillPacket, encode,
@@ -130,7 +130,8 @@ impl Client {
     }
 
     fn go(&mut self, ms: u64) {
-        self.connection.receive(&mut self.input, at(ms));
+        let taken = self.connection.receive(&self.input, at(ms));
+        self.input.advance(taken);
         self.effects.extend(std::iter::from_fn(|| self.connection.next_effect()));
     }
 

@@ -136,8 +136,13 @@ impl Peer {
         self.more.notify_one();
     }
 
-    /// Puts messages into the queue in order, and waits until those of QoS 1 are with the peer or it is away.
-    pub(super) async fn forward(&self, messages: &[Arc<Message>], telemetry: &Telemetry) {
+    /// Puts messages into the queue in order. The answer is resolved when those of QoS 1 are with the peer or it is away,
+    /// and is absent where nothing is to be waited for.
+    pub(super) async fn offer(
+        &self,
+        messages: &[Arc<Message>],
+        telemetry: &Telemetry,
+    ) -> Option<oneshot::Receiver<()>> {
         let last = messages.iter().rposition(|message| message.telemetry.qos > Qos::AtMostOnce);
         let mut confirmed = None;
         for (at, message) in messages.iter().enumerate() {
@@ -152,7 +157,7 @@ impl Peer {
             };
             let mut state = self.state();
             match state.condition {
-                Condition::Ourselves => return,
+                Condition::Ourselves => return None,
                 Condition::Away => {
                     telemetry.not_forwarded("peer_away", messages.len() - at);
                     break;
@@ -168,10 +173,7 @@ impl Peer {
             state.waiting.push_back(Waiting { message: message.clone(), kib, done });
             self.more.notify_one();
         }
-        if let Some(confirmed) = confirmed {
-            // An error means that nobody will tell: the node stops.
-            confirmed.await.ok();
-        }
+        confirmed
     }
 
     /// Speaks to the peer as long as this process runs, and tells it what the subscribers of this node want.

@@ -17,13 +17,13 @@ use axum::Router;
 use axum::extract::Request;
 use axum::routing::{get, post};
 use drover_host::http::{self, Bounds, Failure, Hosts};
-use drover_host::{Metrics, Ports, Shutdown};
+use drover_host::{Ports, Shutdown};
 use drover_types::{ApiError, ErrorCode};
 use tokio::net::TcpListener;
 
 use crate::config::{AnonymousAccess, HTTP, HttpConfig, IngressConfig};
 use crate::domain::node::Node;
-use crate::server::listener::Listeners;
+use crate::server::loops::Entrance;
 use telemetry::Telemetry;
 
 /// How long the head of a request may take, and a connection may be idle: devices post every minute or less.
@@ -35,7 +35,7 @@ const SERVICE: &str = "ingress";
 struct DeviceSide {
     node: Arc<Node>,
     /// Of MQTT.
-    listeners: Arc<Listeners>,
+    entrance: Arc<Entrance>,
     anonymous: AnonymousAccess,
     /// For a body to come, and for a message to become durable.
     patience: Duration,
@@ -44,7 +44,9 @@ struct DeviceSide {
 
 /// The device side of HTTP, ready to be served.
 pub struct DeviceHttp {
-    routes: Router,
+    node: Arc<Node>,
+    telemetry: Telemetry,
+    anonymous: AnonymousAccess,
     config: HttpConfig,
     drain: Duration,
     own: Vec<TcpListener>,
@@ -52,10 +54,12 @@ pub struct DeviceHttp {
 }
 
 impl DeviceHttp {
-    /// Takes the sockets; what comes by WebSocket is handed to `listeners`.
-    pub fn new(listeners: Arc<Listeners>, config: &IngressConfig, ports: &Ports) -> std::io::Result<Self> {
+    /// Takes the sockets.
+    pub fn new(node: Arc<Node>, config: &IngressConfig, ports: &Ports) -> std::io::Result<Self> {
         Ok(Self {
-            routes: routes(listeners, config, &ports.metrics),
+            node,
+            telemetry: Telemetry::new(&ports.metrics),
+            anonymous: config.anonymous,
             config: config.http.clone(),
             drain: config.timeouts.drain.as_std(),
             own: ports.sockets.take_tcp(HTTP)?,
@@ -63,11 +67,18 @@ impl DeviceHttp {
         })
     }
 
-    /// Serves until `shutdown`: on sockets of its own, or on the listener of whoever has its addresses.
-    pub async fn serve(self, shutdown: Shutdown) {
+    /// Whether anybody is to serve it.
+    pub fn is_wanted(&self) -> bool {
+        !self.own.is_empty() || !self.config.listen.is_empty()
+    }
+
+    /// Serves until `shutdown`: on sockets of its own, or on the listener of whoever has its addresses. WebSockets are
+    /// handed to the `entrance`.
+    pub async fn serve(self, entrance: Arc<Entrance>, shutdown: Shutdown) {
+        let routes = self.routes(entrance);
         if self.own.is_empty() {
             if !self.config.listen.is_empty() {
-                self.ports.network.http().contribute(SERVICE, self.routes);
+                self.ports.network.http().contribute(SERVICE, routes);
                 shutdown.cancelled().await;
                 self.ports.network.http().withdraw(SERVICE);
             }
@@ -78,31 +89,31 @@ impl DeviceHttp {
         let servers = self.own.into_iter().map(|listener| {
             let loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
             let guard = axum::middleware::from_fn_with_state(hosts.clone(), http::refuse_foreign);
-            let routes = if loopback { self.routes.clone().layer(guard) } else { self.routes.clone() };
+            let routes = if loopback { routes.clone().layer(guard) } else { routes.clone() };
             http::serve(listener, routes, bounds, shutdown.clone())
         });
         if let Err(error) = futures::future::try_join_all(servers).await {
             tracing::error!(%error, "HTTP for devices ended");
         }
     }
-}
 
-fn routes(listeners: Arc<Listeners>, config: &IngressConfig, metrics: &Metrics) -> Router {
-    let side = Arc::new(DeviceSide {
-        node: listeners.node.clone(),
-        listeners,
-        anonymous: config.anonymous,
-        patience: config.http.request.as_std(),
-        telemetry: Telemetry::new(metrics),
-    });
-    Router::new()
-        .route("/v1/topics/{*topic}", post(topics::post))
-        .route("/update", get(update::update).post(update::update))
-        .route(websocket::PATH, get(websocket::upgrade))
-        .fallback(async |request: Request| Failure::nothing_at(request.uri()))
-        .method_not_allowed_fallback(wrong_method)
-        .layer(axum::middleware::from_fn_with_state(side.clone(), telemetry::measure))
-        .with_state(side)
+    fn routes(&self, entrance: Arc<Entrance>) -> Router {
+        let side = Arc::new(DeviceSide {
+            node: self.node.clone(),
+            entrance,
+            anonymous: self.anonymous,
+            patience: self.config.request.as_std(),
+            telemetry: self.telemetry.clone(),
+        });
+        Router::new()
+            .route("/v1/topics/{*topic}", post(topics::post))
+            .route("/update", get(update::update).post(update::update))
+            .route(websocket::PATH, get(websocket::upgrade))
+            .fallback(async |request: Request| Failure::nothing_at(request.uri()))
+            .method_not_allowed_fallback(wrong_method)
+            .layer(axum::middleware::from_fn_with_state(side.clone(), telemetry::measure))
+            .with_state(side)
+    }
 }
 
 async fn wrong_method(request: Request) -> Failure {

@@ -1,18 +1,18 @@
-//! `GET /mqtt`: the connection becomes a WebSocket that MQTT is spoken over.
+//! `GET /mqtt`: the connection becomes a WebSocket that MQTT is spoken over, and goes to the loops.
 
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::State;
-use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::http::HeaderMap;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::SEC_WEBSOCKET_PROTOCOL;
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
-use drover_host::http::{Ends, Failure, is_cross_site};
+use drover_host::http::{Ends, Failure, Upgrade, is_cross_site};
 use drover_types::{ApiError, ErrorCode};
+use tungstenite::handshake::server::create_response_with_body;
 
 use super::DeviceSide;
-use crate::server::websocket;
 
 /// Where MQTT is spoken over WebSocket.
 pub const PATH: &str = "/mqtt";
@@ -22,27 +22,53 @@ const SUBPROTOCOL: &str = "mqtt";
 /// Upgrades the connection. Who the client is, it says by its CONNECT.
 pub async fn upgrade(
     State(side): State<Arc<DeviceSide>>,
-    request: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
     Extension(ends): Extension<Ends>,
-    headers: HeaderMap,
+    mut request: Request,
 ) -> Result<Response, Failure> {
-    let upgrade = request.map_err(|refused| ApiError::invalid("upgrade", refused.body_text()))?;
-    let upgrade = upgrade.protocols([SUBPROTOCOL]);
-    if upgrade.selected_protocol().is_none() {
+    let answer = create_response_with_body(&request, Body::empty);
+    let mut answer = answer.map_err(|error| ApiError::invalid("upgrade", error.to_string()))?;
+    if !offers_mqtt(request.headers()) {
         let message = "MQTT over WebSocket is the subprotocol `mqtt`, which the client has to offer";
         return Err(ApiError::invalid("sec-websocket-protocol", message).into());
     }
+    answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     let anonymous = side.anonymous.at(ends.listener);
     // On loopback the listener looks at the origin of every request.
     let is_open = anonymous && !ends.listener.ip().is_loopback();
-    if is_open && is_cross_site(&headers) {
+    if is_open && is_cross_site(request.headers()) {
         let message = "the header origin names another site than host; without credentials its pages stay outside";
         return Err(ApiError::new(ErrorCode::PermissionDenied, message).into());
     }
-    let message_bytes_max = side.node.environment.limits.packet_bytes_max as usize; // with its header
-    let (node, listeners) = (side.node.clone(), side.listeners.clone());
-    let response = websocket::bounded(upgrade, message_bytes_max)
-        .on_failed_upgrade(move |error: axum::Error| node.telemetry.transport_failed(ends.peer, &error))
-        .on_upgrade(move |socket| async move { listeners.start_websocket(socket, ends.peer, anonymous) });
-    Ok(response)
+    let message = "the connection does not end with this request";
+    let upgrade = Upgrade::take(request.extensions_mut()).ok_or_else(|| ApiError::invalid("upgrade", message))?;
+    tokio::spawn(async move {
+        match upgrade.socket().await {
+            Ok((socket, early)) => side.entrance.websocket(socket, early, ends.peer, anonymous),
+            Err(error) => side.node.telemetry.transport_failed(ends.peer, &error),
+        }
+    });
+    Ok(answer)
+}
+
+/// Whether the client would speak MQTT.
+fn offers_mqtt(headers: &HeaderMap) -> bool {
+    let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    offered.flat_map(|value| value.split(',')).any(|name| name.trim() == SUBPROTOCOL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mqtt_may_be_one_of_several_subprotocols_in_several_headers() {
+        let offers = |values: &[&'static str]| {
+            let values = values.iter().map(|value| (SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(value)));
+            let mut headers = HeaderMap::new();
+            values.for_each(|(name, value)| drop(headers.append(name, value)));
+            offers_mqtt(&headers)
+        };
+        assert!(offers(&["mqtt"]) && offers(&["soap, mqtt"]) && offers(&["soap", "mqtt"]));
+        assert!(!offers(&[]) && !offers(&["mqttv3.1"]) && !offers(&["MQTT"]));
+    }
 }

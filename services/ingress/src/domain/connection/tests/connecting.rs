@@ -128,3 +128,18 @@ fn a_session_that_cannot_be_had_refuses_the_connect() {
         assert_eq!(client.output(), [format!("CONNACK {code} false")]);
     }
 }
+
+#[test]
+fn what_an_idle_connection_holds_is_small() {
+    for (what, bytes, limit) in
+        [("a connection", size_of::<Connection>(), 200), ("one that is admitted", size_of::<Live>(), 400)]
+    {
+        assert!(bytes <= limit, "{what} has {bytes} bytes, limit is {limit}");
+    }
+    let mut client = Client::connected(Version::V5);
+    client.send(&Packet::PingReq);
+    client.output();
+    assert!(client.connection.next_effect().is_none());
+    assert_eq!(client.connection.effects.capacity(), 0, "nothing is kept for effects to come");
+    assert!(client.connection.claims.is_none());
+}

@@ -1,0 +1,184 @@
+//! What all connections of one loop work with: the node, the buffer they read into, time, and the ways out.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use drover_types::{RecordId, TraceParent};
+use futures::future::BoxFuture;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::appends::Appends;
+use super::lanes::LaneId;
+use super::mailbox::{Mail, Mailbox};
+use super::wheel::Wheel;
+use crate::domain::connection::Now;
+use crate::domain::link::Place;
+use crate::domain::message::Stamp;
+use crate::domain::node::Node;
+use crate::server::questions::Answer;
+
+/// Connections over the limit that are answered with a reason at the same time; more are just closed.
+const REFUSALS_MAX: usize = 64;
+/// Random bytes of one record's id.
+const ID_BYTES: usize = 10;
+/// Records whose random bytes are drawn at once.
+const IDS_DRAWN: usize = 64;
+/// Bytes read at once.
+const READ_BYTES: usize = 64 * 1024;
+
+/// What all loops of a node share.
+pub struct Shared {
+    pub node: Arc<Node>,
+    /// A peer that takes no byte for this long is gone, milliseconds.
+    pub write_ms: u64,
+    pub doors: Doors,
+    /// Where work runs that takes time.
+    pub runtime: Handle,
+}
+
+impl Shared {
+    /// Lets a connection in; `None`: it is just closed. One over the limit is counted.
+    pub fn enter(&self, address: SocketAddr) -> Option<Entry> {
+        let entry = self.doors.enter();
+        if entry != Some(Entry::Admitted) {
+            self.node.telemetry.refused(address);
+        }
+        entry
+    }
+}
+
+/// How many connections may come in.
+pub struct Doors {
+    connections_max: usize,
+    inside: AtomicUsize,
+    refused: AtomicUsize,
+}
+
+/// How a connection was let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    Admitted,
+    /// Only to be told that there is no room.
+    OverLimit,
+}
+
+impl Doors {
+    /// For `connections_max` connections, and a few more to be refused.
+    pub fn new(connections_max: usize) -> Self {
+        Self { connections_max, inside: AtomicUsize::new(0), refused: AtomicUsize::new(0) }
+    }
+
+    /// Lets a connection in; `None`: it is just closed.
+    pub fn enter(&self) -> Option<Entry> {
+        if take(&self.inside, self.connections_max) {
+            return Some(Entry::Admitted);
+        }
+        take(&self.refused, REFUSALS_MAX).then_some(Entry::OverLimit)
+    }
+
+    /// A connection that was let in is closed.
+    pub fn leave(&self, entry: Entry) {
+        let count = match entry {
+            Entry::Admitted => &self.inside,
+            Entry::OverLimit => &self.refused,
+        };
+        count.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Counts one more, up to `limit`; whether there was room.
+fn take(count: &AtomicUsize, limit: usize) -> bool {
+    let more = |now| (now < limit).then_some(now + 1);
+    count.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+}
+
+/// What the connections of one loop work with.
+pub struct Hands {
+    pub shared: Arc<Shared>,
+    pub mailbox: Arc<Mailbox>,
+    pub appends: Appends,
+    pub wheel: Wheel,
+    /// Where bytes are read to, by one connection after the other.
+    pub room: Box<[u8]>,
+    /// The time of this turn.
+    pub now: Now,
+    pub instant: Instant,
+    /// Connections that are not read until there is room in their lane.
+    pub held: Vec<(LaneId, Place)>,
+    /// Receipts that connections are to be told of.
+    pub stored: Vec<(Place, usize)>,
+    /// Random bytes of records to come.
+    drawn: Vec<u8>,
+}
+
+impl Hands {
+    /// The hands of the loop that `mailbox` belongs to.
+    pub fn new(shared: Arc<Shared>, mailbox: Arc<Mailbox>, appends: Appends) -> Self {
+        let now = shared.node.now();
+        Self {
+            shared,
+            mailbox,
+            appends,
+            wheel: Wheel::new(now.monotonic_ms),
+            room: vec![0; READ_BYTES].into(),
+            now,
+            instant: Instant::now(),
+            held: Vec::new(),
+            stored: Vec::new(),
+            drawn: Vec::new(),
+        }
+    }
+
+    /// What was read goes to the lanes.
+    pub fn hand_over(&mut self) {
+        self.appends.hand_over(&mut self.stored);
+    }
+
+    /// The receipt of a message that came in this turn.
+    pub fn stamp(&mut self, traceparent: Option<TraceParent>) -> Stamp {
+        if self.drawn.len() < ID_BYTES {
+            self.drawn.resize(ID_BYTES * IDS_DRAWN, 0);
+            self.shared.node.random.fill(&mut self.drawn);
+        }
+        let mut random = [0; ID_BYTES];
+        random.copy_from_slice(&self.drawn[self.drawn.len() - ID_BYTES..]);
+        self.drawn.truncate(self.drawn.len() - ID_BYTES);
+        let time_ms = self.now.unix_ms;
+        Stamp { id: RecordId::at(time_ms, random), time_ms, traceparent }
+    }
+
+    /// Has a question of a connection answered, by mail.
+    pub fn ask(&self, place: Place, question: BoxFuture<'static, Answer>) -> AbortHandle {
+        let mailbox = self.mailbox.clone();
+        let asking = self.shared.runtime.spawn(async move { mailbox.post(Mail::Answered(place, question.await)) });
+        asking.abort_handle()
+    }
+
+    /// Says by mail when other nodes know what is wanted here as of `version`.
+    pub fn announce(&self, place: Place, version: u64) -> AbortHandle {
+        let (node, mailbox) = (self.shared.node.clone(), self.mailbox.clone());
+        let announcing = self.shared.runtime.spawn(async move {
+            node.peers.announced(version).await;
+            mailbox.post(Mail::Announced(place));
+        });
+        announcing.abort_handle()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doors_let_in_as_many_as_they_may_and_refuse_a_few_more_with_a_word() {
+        let doors = Doors::new(2);
+        let entries: Vec<_> = (0..REFUSALS_MAX + 3).map(|_| doors.enter()).collect();
+        assert_eq!(entries[1..3], [Some(Entry::Admitted), Some(Entry::OverLimit)]);
+        assert_eq!(entries[REFUSALS_MAX + 1..], [Some(Entry::OverLimit), None]);
+        doors.leave(Entry::Admitted);
+        assert_eq!(doors.enter(), Some(Entry::Admitted));
+    }
+}

@@ -1,0 +1,649 @@
+//! One connection of a loop: moves its bytes, carries out the state machine's effects, keeps its deadlines.
+//!
+//! No decision about MQTT is made here. While a connection is idle it owns no buffer, no task and no timer: what it
+//! reads goes to the loop's one buffer, and only what is left of a packet is kept.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::{Buf, BytesMut};
+use tokio::task::AbortHandle;
+
+use super::hands::{Entry, Hands};
+use super::lanes::LaneId;
+use super::transport::Transport;
+use super::wheel::Wheel;
+use crate::domain::connection::{Admission, Close, Connection, Effect};
+use crate::domain::link::{Link, Place};
+use crate::domain::message::{Message, Publication, Publisher};
+use crate::domain::node::Recipient;
+use crate::domain::ownership::Claim;
+use crate::domain::session::Session;
+use crate::domain::sessions::{Attach, AttachError};
+use crate::server::questions::{self, Answer};
+
+/// How long a closed connection's last packets may take; a revoked client that does not read is out in time (P5).
+const FLUSH_MS: u64 = 500;
+/// Reads and writes of one connection in one turn; others are waiting.
+const STEPS_MAX: usize = 4;
+/// Not in the wheel.
+const NEVER: u64 = u64::MAX;
+
+/// How ready a transport has become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    pub read: bool,
+    pub write: bool,
+    /// The peer has ended its side: a short read is not the last.
+    pub hangup: bool,
+}
+
+impl Readiness {
+    /// For whatever is wanted.
+    pub const ALL: Self = Self { read: true, write: true, hangup: false };
+}
+
+/// What is to become of a connection after its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It waits.
+    Idle,
+    /// There is more to do at once.
+    Again,
+    /// It is closed.
+    Gone,
+}
+
+/// One connection.
+pub struct Slot<T> {
+    transport: T,
+    connection: Connection,
+    pub link: Arc<Link>,
+    place: Place,
+    /// What is left of a packet that is not whole, or may not be taken yet.
+    input: Option<Box<BytesMut>>,
+    stage: Stage,
+    /// Messages for another lane than those that are on their way.
+    waiting: Option<Box<VecDeque<Arc<Message>>>>,
+    announcing: Option<Box<Announcing>>,
+    /// The step of the wheel it is next looked at.
+    due: u64,
+    /// Since when the peer takes no bytes, while some wait; monotonic.
+    stalled_ms: u64,
+    /// Messages in `lane_now` that are not stored.
+    outstanding: u32,
+    lane_now: LaneId,
+    /// Of its own device.
+    lane: LaneId,
+    entry: Entry,
+    /// Whether it is in the loop's list of those with something to do.
+    pub queued: bool,
+    readable: bool,
+    writable: bool,
+    hangup: bool,
+    /// The peer has sent all it will.
+    ended: bool,
+    /// The transport is ready for packets.
+    secured: bool,
+    /// Room for presence reports is taken, and not yet handed over to a session.
+    reserved: bool,
+    /// Not read until there is room in its lane.
+    held: bool,
+}
+
+enum Stage {
+    Arriving,
+    /// What its CONNECT waits for is asked.
+    Asking(AbortHandle),
+    Live(Box<Admitted>),
+    /// Only its last packets are left to write, until then; monotonic.
+    Closing {
+        until_ms: u64,
+    },
+}
+
+/// Answers that wait for other nodes.
+struct Announcing {
+    /// What those have to know, oldest first; as many as the connection keeps answers for.
+    versions: VecDeque<u64>,
+    /// Waits for the oldest.
+    waiting: AbortHandle,
+}
+
+struct Admitted {
+    session: Arc<Session>,
+    publisher: Publisher,
+}
+
+impl<T: Transport> Slot<T> {
+    /// A connection just accepted.
+    pub fn new(transport: T, connection: Connection, link: Arc<Link>, place: Place, entry: Entry) -> Self {
+        Self {
+            transport,
+            connection,
+            link,
+            place,
+            input: None,
+            stage: Stage::Arriving,
+            waiting: None,
+            announcing: None,
+            due: NEVER,
+            stalled_ms: NEVER,
+            outstanding: 0,
+            lane_now: 0,
+            lane: 0,
+            entry,
+            queued: false,
+            readable: false,
+            writable: true,
+            hangup: false,
+            ended: false,
+            secured: false,
+            reserved: false,
+            held: false,
+        }
+    }
+
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    pub fn entry(&self) -> Entry {
+        self.entry
+    }
+
+    /// Whether it is not read until there is room in its lane.
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// The transport can go on.
+    pub fn stir(&mut self, readiness: Readiness) {
+        self.readable |= readiness.read;
+        self.writable |= readiness.write;
+        self.hangup |= readiness.hangup;
+    }
+
+    /// There may be room in its lane.
+    pub fn release(&mut self) {
+        self.held = false;
+    }
+
+    /// Takes the signals of its link.
+    pub fn signalled(&mut self, hands: &Hands) {
+        let signals = self.link.take();
+        if self.is_closing() {
+            return;
+        }
+        if signals.not_stored {
+            self.connection.not_stored();
+        }
+        if let Some(stop) = signals.stop {
+            self.connection.stop(stop);
+        }
+        if let Some(identity) = signals.identity {
+            self.connection.reauthorized(identity, hands.now);
+        }
+        self.connection.deliver(hands.now);
+    }
+
+    /// Takes the answer to its question; gives it back if it does not wait for one.
+    pub fn answered(&mut self, answer: Answer, hands: &Hands) -> Option<Answer> {
+        if !matches!(self.stage, Stage::Asking(_)) {
+            return Some(answer);
+        }
+        self.stage = Stage::Arriving;
+        match answer {
+            Answer::Identity(answer) => {
+                self.reserved = answer.is_ok();
+                self.connection.authenticated(answer);
+            }
+            Answer::Owner(admission, claim) => self.attach(*admission, claim, hands),
+        }
+        None
+    }
+
+    /// Other nodes know what its oldest unanswered SUBSCRIBE wants.
+    pub fn announced(&mut self, hands: &Hands) {
+        let Some(mut announcing) = self.announcing.take() else { return };
+        if self.is_closing() {
+            return;
+        }
+        announcing.versions.pop_front();
+        self.connection.subscribed(hands.now);
+        if let Some(version) = announcing.versions.front() {
+            announcing.waiting = hands.announce(self.place, *version);
+            self.announcing = Some(announcing);
+        }
+    }
+
+    /// A SUBSCRIBE or UNSUBSCRIBE is answered in its turn, when other nodes know what is wanted as of `version`.
+    fn announce(&mut self, version: u64, hands: &Hands) {
+        match &mut self.announcing {
+            Some(announcing) => announcing.versions.push_back(version),
+            None if version == 0 => self.connection.subscribed(hands.now),
+            None => {
+                let waiting = hands.announce(self.place, version);
+                self.announcing = Some(Box::new(Announcing { versions: VecDeque::from([version]), waiting }));
+            }
+        }
+    }
+
+    /// The oldest `count` of its messages that are on their way are stored.
+    pub fn stored(&mut self, count: usize, hands: &mut Hands) {
+        self.outstanding = self.outstanding.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
+        self.connection.stored(count, hands.now);
+        self.stage_waiting(hands);
+    }
+
+    /// Its step of the wheel is over; whether it is to be worked on.
+    pub fn due(&mut self, step: u64, hands: &Hands) -> bool {
+        if self.due != step {
+            return false; // of an earlier deadline
+        }
+        self.due = NEVER;
+        if self.is_closing() {
+            return true;
+        }
+        let now_ms = hands.now.monotonic_ms;
+        if now_ms >= self.stalled_ms.saturating_add(hands.shared.write_ms) {
+            self.connection.lost();
+        }
+        if self.held || self.waiting.is_some() {
+            self.connection.not_listening(hands.now);
+        }
+        self.connection.tick(hands.now);
+        true
+    }
+
+    /// Reads, takes packets, carries out effects and writes, as far as it goes without waiting.
+    pub fn work(&mut self, hands: &mut Hands) -> Outcome {
+        if self.is_closing() {
+            return self.finish(hands);
+        }
+        self.secure(hands);
+        let mut outcome = Outcome::Again;
+        for _ in 0..STEPS_MAX {
+            if let Some(close) = self.advance(hands) {
+                self.let_go(&close, hands);
+                return self.finish(hands);
+            }
+            let wrote = self.write(hands);
+            let reads = self.may_read(hands);
+            if reads {
+                self.read(hands);
+            }
+            if !wrote && !reads {
+                outcome = Outcome::Idle;
+                break;
+            }
+        }
+        self.arm(hands);
+        outcome
+    }
+
+    fn is_closing(&self) -> bool {
+        matches!(self.stage, Stage::Closing { .. })
+    }
+
+    /// Goes on with the transport's handshake.
+    fn secure(&mut self, hands: &Hands) {
+        if self.secured {
+            return;
+        }
+        match self.transport.secure() {
+            Ok(certificate) => {
+                self.secured = true;
+                self.connection.secured(certificate, hands.now);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => {
+                hands.shared.node.telemetry.transport_failed(self.connection.peer(), &error);
+                self.connection.lost();
+            }
+        }
+    }
+
+    /// Takes packets and carries out effects until there are no more, or the connection is to be closed.
+    fn advance(&mut self, hands: &mut Hands) -> Option<Close> {
+        loop {
+            let taken = self.take_left(hands);
+            match self.carry_out(hands) {
+                ControlFlow::Break(close) => return Some(close),
+                ControlFlow::Continue(carried) if taken || carried => {}
+                ControlFlow::Continue(_) if self.ended && self.takes() => self.connection.lost(),
+                ControlFlow::Continue(_) => return None,
+            }
+        }
+    }
+
+    /// Whether the next packet would be taken.
+    fn takes(&self) -> bool {
+        self.waiting.is_none() && !self.held && self.connection.takes_packets()
+    }
+
+    /// Shows the state machine what was left; whether it has taken any of it.
+    fn take_left(&mut self, hands: &Hands) -> bool {
+        if !self.takes() {
+            return false;
+        }
+        let Some(input) = &mut self.input else { return false };
+        let taken = self.connection.receive(input, hands.now);
+        input.advance(taken);
+        if input.is_empty() {
+            self.input = None;
+        }
+        taken > 0
+    }
+
+    fn may_read(&mut self, hands: &mut Hands) -> bool {
+        let buffered = self.input.as_ref().map_or(0, |input| input.len());
+        let wants = self.secured && self.readable && !self.ended && self.waiting.is_none() && !self.held;
+        if !wants || !self.connection.wants_bytes(buffered) {
+            return false;
+        }
+        if matches!(self.stage, Stage::Live(_)) && hands.appends.holds(self.lane) {
+            self.held = true;
+            hands.held.push((self.lane, self.place));
+        }
+        !self.held
+    }
+
+    fn read(&mut self, hands: &mut Hands) {
+        match self.transport.read(&mut hands.room) {
+            Ok(0) => self.ended = true,
+            Ok(bytes) => {
+                self.readable = self.hangup || !self.transport.is_emptied_by(bytes, hands.room.len());
+                self.take_in(&hands.room[..bytes], hands);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => self.connection.lost(),
+        }
+    }
+
+    fn take_in(&mut self, bytes: &[u8], hands: &Hands) {
+        if let Some(input) = &mut self.input {
+            return input.extend_from_slice(bytes);
+        }
+        let taken = if self.takes() { self.connection.receive(bytes, hands.now) } else { 0 };
+        if taken < bytes.len() {
+            self.input = Some(Box::new(BytesMut::from(&bytes[taken..])));
+        }
+    }
+
+    /// Writes what waits, and what the room lets follow; whether the peer has taken any.
+    fn write(&mut self, hands: &Hands) -> bool {
+        if !self.writable {
+            return false;
+        }
+        let written = write_some(&mut self.transport, self.connection.output());
+        match written {
+            Ok(bytes) => {
+                self.stalled_ms = NEVER;
+                if bytes > 0 {
+                    self.connection.deliver(hands.now);
+                }
+                bytes > 0
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.writable = false;
+                if self.stalled_ms == NEVER {
+                    self.stalled_ms = hands.now.monotonic_ms;
+                }
+                false
+            }
+            Err(_) => {
+                self.connection.lost();
+                true
+            }
+        }
+    }
+
+    /// Carries out all effects up to the one that closes; whether there were any.
+    fn carry_out(&mut self, hands: &mut Hands) -> ControlFlow<Close, bool> {
+        let mut any = false;
+        while let Some(effect) = self.connection.next_effect() {
+            any = true;
+            match effect {
+                Effect::Close(close) => return ControlFlow::Break(close),
+                Effect::Publish(publication) => self.publish(publication, hands),
+                Effect::Answer(publication) => self.answer(publication, hands),
+                effect => self.carry_out_one(effect, hands),
+            }
+        }
+        ControlFlow::Continue(any)
+    }
+
+    fn carry_out_one(&mut self, effect: Effect, hands: &mut Hands) {
+        let node = &hands.shared.node;
+        let admitted = match &self.stage {
+            Stage::Live(admitted) => Some(admitted),
+            Stage::Arriving | Stage::Asking(_) | Stage::Closing { .. } => None,
+        };
+        match effect {
+            Effect::Authenticate(proof) => {
+                let question = questions::authenticate(node.clone(), proof);
+                self.stage = Stage::Asking(hands.ask(self.place, question));
+            }
+            Effect::Attach(admission) => {
+                let question = questions::take(node.clone(), admission);
+                self.stage = Stage::Asking(hands.ask(self.place, question));
+            }
+            Effect::Subscribe(granted) => {
+                let version = admitted.map_or(0, |admitted| node.subscribe(&admitted.session, granted));
+                self.announce(version, hands);
+            }
+            Effect::Unsubscribe(filters) => {
+                if let Some(admitted) = admitted {
+                    node.unsubscribe(&admitted.session, &filters);
+                }
+                self.announce(0, hands);
+            }
+            Effect::Refused(fault) => {
+                let client = admitted.map_or("", |admitted| admitted.publisher.client.as_str());
+                node.telemetry.message_refused(client, self.connection.peer(), &fault);
+            }
+            Effect::Delivered { qos } => node.telemetry.delivered(qos),
+            Effect::Dropped(why) => node.telemetry.dropped(why, 1),
+            Effect::Withdraw(gone) => {
+                if let Some(admitted) = admitted {
+                    node.withdrawn(&admitted.session, gone);
+                }
+            }
+            Effect::Publish(_) | Effect::Answer(_) | Effect::Close(_) => {} // carried out by the caller
+        }
+    }
+
+    /// The session is this connection's, as far as the nodes among themselves are concerned; or not. Mail is opened
+    /// between turns: what a connection that is replaced here has sent is with its lane by now.
+    fn attach(&mut self, admission: Admission, claim: Result<Claim, AttachError>, hands: &Hands) {
+        let node = &hands.shared.node;
+        let peer = self.connection.peer();
+        let attached = claim.and_then(|claim| {
+            let attach = Attach {
+                identity: admission.identity,
+                client: admission.client,
+                epoch: claim.epoch,
+                clean_start: admission.clean_start,
+                expiry_s: admission.expiry_s,
+                will: admission.will,
+                version: admission.version,
+                peer,
+                link: self.link.clone(),
+            };
+            self.reserved = false;
+            node.attach(attach, claim)
+        });
+        match attached {
+            Ok(attached) => {
+                node.telemetry.connected(&attached.publisher.client, peer);
+                let (session, publisher) = (attached.session.clone(), attached.publisher.clone());
+                self.stage = Stage::Live(Box::new(Admitted { session, publisher }));
+                self.connection.attached(attached, hands.now);
+            }
+            Err(error) => self.connection.refused(error),
+        }
+    }
+
+    /// The message a publication becomes; one span each while this process takes part in a trace.
+    fn message(&self, publication: Publication, hands: &mut Hands) -> Option<Arc<Message>> {
+        let Stage::Live(admitted) = &self.stage else { return None };
+        let publisher = &admitted.publisher;
+        let span = tracing::debug_span!("publish", device = %publisher.device, topic = publication.topic.as_str());
+        let traceparent = if span.is_disabled() {
+            None
+        } else {
+            if let Some(parent) = publication.traceparent() {
+                drover_host::trace::continue_from(&span, parent.as_str());
+            }
+            drover_host::trace::traceparent_of(&span)
+        };
+        Some(Arc::new(publication.stamp(publisher, hands.stamp(traceparent))))
+    }
+
+    /// Hands an answer of the node to this client alone.
+    fn answer(&mut self, publication: Publication, hands: &mut Hands) {
+        let Some(message) = self.message(publication, hands) else { return };
+        let Stage::Live(admitted) = &self.stage else { return };
+        let Publisher { client, epoch, .. } = &admitted.publisher;
+        let recipient = Recipient::Client { client: client.clone(), epoch: Some(*epoch) };
+        hands.shared.node.deliver(&message, &recipient);
+    }
+
+    /// Stages a message for its lane, or has it wait for that.
+    fn publish(&mut self, publication: Publication, hands: &mut Hands) {
+        let Some(message) = self.message(publication, hands) else { return };
+        if self.lane == 0 {
+            self.lane = hands.appends.lane_of_device(&message.telemetry.key().to_text());
+        }
+        let lane = hands.appends.lane(&message, self.lane);
+        if self.waiting.is_none() && (self.outstanding == 0 || lane == self.lane_now) {
+            self.stage_message(lane, message, hands);
+        } else {
+            self.waiting.get_or_insert_default().push_back(message);
+        }
+    }
+
+    fn stage_message(&mut self, lane: LaneId, message: Arc<Message>, hands: &mut Hands) {
+        let Stage::Live(admitted) = &self.stage else { return };
+        self.lane_now = lane;
+        self.outstanding += 1;
+        hands.appends.stage(lane, message, &self.link, &admitted.session, hands.instant);
+    }
+
+    /// Messages that waited for a lane follow once those in another are stored: receipts are told apart by their order.
+    fn stage_waiting(&mut self, hands: &mut Hands) {
+        while let Some(waiting) = &mut self.waiting {
+            let Some(message) = waiting.pop_front() else {
+                self.waiting = None;
+                return;
+            };
+            let lane = hands.appends.lane(&message, self.lane);
+            if self.outstanding > 0 && lane != self.lane_now {
+                waiting.push_front(message);
+                return;
+            }
+            self.stage_message(lane, message, hands);
+        }
+    }
+
+    /// Lets go of the session, and of everything but the last packets.
+    fn let_go(&mut self, close: &Close, hands: &mut Hands) {
+        let (node, peer) = (hands.shared.node.clone(), self.connection.peer());
+        let waiting = self.waiting.take();
+        for message in waiting.into_iter().flat_map(|waiting| *waiting) {
+            self.stage_message(hands.appends.lane(&message, self.lane), message, hands);
+        }
+        let hears = self.transport.closing(close);
+        let until_ms = hands.now.monotonic_ms + if hears { FLUSH_MS } else { 0 };
+        let stage = std::mem::replace(&mut self.stage, Stage::Closing { until_ms });
+        let client = match &stage {
+            Stage::Live(admitted) => Some(admitted.publisher.client.as_str()),
+            Stage::Arriving | Stage::Asking(_) | Stage::Closing { .. } => None,
+        };
+        match (self.connection.claims(), &close.fault) {
+            (Some(claims), Some(fault)) => node.telemetry.connect_refused(claims, peer, fault),
+            (None, Some(fault)) if !self.secured => node.telemetry.transport_failed(peer, fault),
+            (None, None) if !self.secured => {} // said already, or gone without a word
+            (Some(_), None) | (None, _) => node.telemetry.ended(client, peer, close),
+        }
+        match stage {
+            Stage::Asking(asking) => asking.abort(),
+            Stage::Live(admitted) => node.detach(&admitted.publisher, close.expiry_s, close.will, close.reason),
+            Stage::Arriving | Stage::Closing { .. } => {}
+        }
+        if let Some(announcing) = self.announcing.take() {
+            announcing.waiting.abort();
+        }
+        if std::mem::take(&mut self.reserved) {
+            node.reports.release();
+        }
+        self.input = None;
+    }
+
+    /// Writes the last packets and closes the transport; neither a slow nor a broken peer is worth more than a moment.
+    fn finish(&mut self, hands: &mut Hands) -> Outcome {
+        let Stage::Closing { until_ms } = self.stage else { return Outcome::Idle };
+        // Tried once in any case: a peer that has sent all it will may still read.
+        let closed = self.write_last(&mut hands.room);
+        match closed.map_err(|error| error.kind()) {
+            Err(ErrorKind::WouldBlock) if hands.now.monotonic_ms < until_ms => {
+                self.arm(hands);
+                Outcome::Idle
+            }
+            Err(ErrorKind::Interrupted) if hands.now.monotonic_ms < until_ms => Outcome::Again,
+            Ok(()) | Err(_) => Outcome::Gone,
+        }
+    }
+
+    fn write_last(&mut self, room: &mut [u8]) -> io::Result<()> {
+        while !self.connection.output().is_empty() {
+            write_some(&mut self.transport, self.connection.output())?;
+        }
+        self.transport.close(room)
+    }
+
+    /// Sees to it that it is looked at in time.
+    fn arm(&mut self, hands: &mut Hands) {
+        let deadline_ms = match self.stage {
+            Stage::Closing { until_ms } => Some(until_ms),
+            Stage::Arriving | Stage::Asking(_) | Stage::Live(_) => {
+                let write = (self.stalled_ms != NEVER).then(|| self.stalled_ms.saturating_add(hands.shared.write_ms));
+                self.connection.deadline_ms().into_iter().chain(write).min()
+            }
+        };
+        if let Some(deadline_ms) = deadline_ms.filter(|deadline_ms| Wheel::step(*deadline_ms) < self.due) {
+            self.due = hands.wheel.add(self.place, deadline_ms);
+        }
+    }
+}
+
+/// Writes all of `output` or as much as goes; how much that was, or why nothing goes.
+fn write_some(transport: &mut impl Transport, output: &mut BytesMut) -> io::Result<usize> {
+    let mut written = 0;
+    while !output.is_empty() {
+        match transport.write(output) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(bytes) => {
+                output.advance(bytes);
+                written += bytes;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock && written > 0 => return Ok(written),
+            Err(error) => return Err(error),
+        }
+    }
+    if output.capacity() > 0 {
+        *output = BytesMut::new();
+    }
+    match transport.flush() {
+        Err(error) if error.kind() == ErrorKind::WouldBlock && written > 0 => Ok(written),
+        flushed => flushed.map(|()| written),
+    }
+}

@@ -1,0 +1,256 @@
+//! One connection over a transport of the test's own: what it keeps, and what its peer can make it keep.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use drover_host::{Metrics, SystemClock, SystemRandom};
+use drover_mqtt::{
+    Connect, Packet, PacketId, Properties, Subscribe, Subscription, SubscriptionList, SubscriptionOptions, Version,
+    encode,
+};
+use drover_sim::{BusFaults, SimBus};
+use drover_types::object::{Effect as Permission, PolicyAction, Statement};
+use drover_types::{DeviceId, Qos, TenantId};
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use super::*;
+use crate::adapters::embedded::Retained;
+use crate::adapters::owners::Embedded;
+use crate::config::IngressConfig;
+use crate::domain::authorize::Policy;
+use crate::domain::connection::{Environment, Peer};
+use crate::domain::identity::{AuthenticateError, Identity, Proof};
+use crate::domain::node::{Node, NodePorts};
+use crate::domain::peers::Peers;
+use crate::domain::reverify::Affected;
+use crate::domain::sessions::Sessions;
+use crate::ports::Authenticator;
+use crate::server::loops::appends::{Appends, Mailboxes};
+use crate::server::loops::hands::{Doors, Shared};
+use crate::server::loops::mailbox::{Mail, Mailbox};
+use crate::server::loops::transport::{Fingerprint, Socket};
+use crate::telemetry::Telemetry;
+
+/// A peer that takes no byte for this long is gone.
+const WRITE: Duration = Duration::from_secs(20);
+/// Bytes that may wait to be written: the bound of the state machine, and the packet that goes beyond it.
+const OUTPUT_BYTES_MAX: usize = 64 * 1024 + 2;
+
+/// A transport in memory.
+struct Wire {
+    /// From the peer, not read yet.
+    sent: VecDeque<u8>,
+    received: Vec<u8>,
+    /// Bytes that the peer takes yet.
+    takes: usize,
+}
+
+impl Transport for Wire {
+    fn is_emptied_by(&self, _bytes: usize, _room: usize) -> bool {
+        self.sent.is_empty()
+    }
+
+    fn secure(&mut self) -> io::Result<Option<Fingerprint>> {
+        Ok(None)
+    }
+
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let bytes = room.len().min(self.sent.len());
+        self.sent.drain(..bytes).zip(room).for_each(|(sent, room)| *room = sent);
+        if bytes > 0 { Ok(bytes) } else { Err(ErrorKind::WouldBlock.into()) }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(self.takes);
+        self.takes -= taken;
+        self.received.extend_from_slice(&bytes[..taken]);
+        if taken > 0 { Ok(taken) } else { Err(ErrorKind::WouldBlock.into()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn closing(&mut self, _close: &Close) -> bool {
+        false
+    }
+
+    fn close(&mut self, _room: &mut [u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Takes everybody for the same device.
+struct Anyone;
+
+#[async_trait]
+impl Authenticator for Anyone {
+    async fn authenticate(&self, _proof: Proof, _generation: u64) -> Result<Arc<Identity>, AuthenticateError> {
+        let statement = Statement {
+            effect: Permission::Allow,
+            actions: vec![PolicyAction::Connect, PolicyAction::Subscribe],
+            resources: vec!["d".to_owned(), "#".to_owned()],
+        };
+        Ok(Arc::new(Identity {
+            tenant: TenantId::default_tenant(),
+            device: DeviceId::new("d").expect("valid"),
+            credential: String::new(),
+            policies: Box::default(),
+            policy: Policy::compile(&[statement], "d"),
+            expires_ms: 0,
+            generation: 0,
+        }))
+    }
+
+    fn forget(&self, _affected: &Affected) {}
+}
+
+fn node(data: &TempDir) -> Arc<Node> {
+    let (config, random, started) = (IngressConfig::default(), Arc::new(SystemRandom), Instant::now());
+    let retained = Retained::open(&data.path().join("store"), config.limits.retained_bounds()).expect("an empty store");
+    let ports = NodePorts {
+        bus: Arc::new(SimBus::new(1, BusFaults::default())),
+        clock: Arc::new(SystemClock),
+        random: random.clone(),
+        authenticator: Arc::new(Anyone),
+        owners: Arc::new(Embedded::new(1)),
+        ownership_patience: config.timeouts.ownership.as_std(),
+        peers: Peers::new("n", Vec::new(), started),
+        retained: Arc::new(retained),
+        started,
+    };
+    let environment = Environment { limits: config.connection_limits(), random, methods: Vec::new() };
+    Arc::new(Node::new(ports, environment, Sessions::new(1), Telemetry::new(&Metrics::default())))
+}
+
+/// A connected client at the other end of a wire, and what its loop does for it.
+struct Stage {
+    slot: Slot<Wire>,
+    hands: Hands,
+    _data: TempDir,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let data = tempfile::tempdir().expect("a directory");
+        let node = node(&data);
+        let write_ms = u64::try_from(WRITE.as_millis()).expect("seconds");
+        let (doors, runtime) = (Doors::new(1), Handle::current());
+        let shared = Arc::new(Shared { node: node.clone(), write_ms, doors, runtime });
+        let mailbox = Mailbox::new(0, || ());
+        let boxes: Mailboxes = [mailbox.clone()].into();
+        let appends = Appends::new(node.clone(), Arc::default(), boxes, 0);
+        let hands = Hands::new(shared, mailbox.clone(), appends);
+        let address = crate::server::loops::PIPE_PEER;
+        let peer = Peer { address, certificate: None, anonymous: true, over_limit: false };
+        let connection = Connection::new(node.environment.clone(), peer, hands.now);
+        let place = Place { slot: 0, life: 0 };
+        let wire = Wire { sent: VecDeque::new(), received: Vec::new(), takes: usize::MAX };
+        let slot = Slot::new(wire, connection, Arc::new(Link::new(mailbox, place)), place, Entry::Admitted);
+        let mut stage = Self { slot, hands, _data: data };
+        stage.send(&encoded(&Packet::Connect(Connect::new(Version::V5, "d"))));
+        while stage.slot.transport.received.is_empty() {
+            assert_eq!(stage.turn(), Outcome::Idle);
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(stage.slot.transport.received[..1], [0x20], "a CONNACK");
+        stage.slot.transport.received.clear();
+        stage
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.slot.transport.sent.extend(bytes);
+    }
+
+    /// What a loop does with its one connection.
+    fn turn(&mut self) -> Outcome {
+        (self.hands.now, self.hands.instant) = (self.hands.shared.node.now(), Instant::now());
+        for mail in self.hands.mailbox.take(Vec::new()) {
+            match mail {
+                Mail::Rung(_) => self.slot.signalled(&self.hands),
+                Mail::Answered(_, answer) => assert!(self.slot.answered(answer, &self.hands).is_none(), "it has asked"),
+                Mail::Announced(_) => self.slot.announced(&self.hands),
+                Mail::GoOn(_) | Mail::Stored(_) | Mail::Room(_) | Mail::Shut | Mail::Drain => {}
+            }
+        }
+        while let Some((step, _)) = self.hands.wheel.take_due(self.hands.now.monotonic_ms) {
+            self.slot.due(step, &self.hands);
+        }
+        self.slot.stir(Readiness::ALL);
+        loop {
+            match self.slot.work(&mut self.hands) {
+                Outcome::Again => {}
+                outcome @ (Outcome::Idle | Outcome::Gone) => return outcome,
+            }
+        }
+    }
+
+    fn owns_nothing(&mut self) -> bool {
+        let Slot { connection, input, waiting, announcing, .. } = &mut self.slot;
+        input.is_none() && waiting.is_none() && announcing.is_none() && connection.output().capacity() == 0
+    }
+}
+
+fn encoded(packet: &Packet<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode(packet, Version::V5, &mut bytes).expect("valid");
+    bytes
+}
+
+fn subscribe(filter: &str) -> Vec<u8> {
+    let mut list = SubscriptionList::default();
+    list.push(Subscription { filter, options: SubscriptionOptions::new(Qos::AtMostOnce) }).expect("short");
+    let (properties, subscriptions) = (Properties::default(), list.as_subscriptions());
+    encoded(&Packet::Subscribe(Subscribe { packet_id: PacketId::MIN, properties, subscriptions }))
+}
+
+#[test]
+fn what_a_connection_holds_is_small() {
+    for (what, bytes, limit) in [
+        ("a socket", size_of::<Socket>(), 16),
+        ("a connection of a loop", size_of::<Slot<Socket>>(), 400),
+        ("its link", size_of::<Link>(), 64),
+        ("its client", size_of::<Admitted>(), 88),
+    ] {
+        assert!(bytes <= limit, "{what} has {bytes} bytes, limit is {limit}");
+    }
+}
+
+#[tokio::test]
+async fn of_a_packet_that_is_half_there_its_bytes_are_kept_and_nothing_else() {
+    let mut stage = Stage::new().await;
+    assert!(stage.owns_nothing());
+    let packet = subscribe(&"x".repeat(100));
+    let (first, second) = packet.split_at(60);
+    stage.send(first);
+    assert_eq!(stage.turn(), Outcome::Idle);
+    let input = stage.slot.input.as_ref().expect("the half packet");
+    assert_eq!((&input[..], input.capacity()), (first, first.len()));
+    stage.send(second);
+    assert_eq!(stage.turn(), Outcome::Idle);
+    assert_eq!(stage.slot.transport.received[..1], [0x90], "a SUBACK");
+    assert!(stage.owns_nothing());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_does_not_read_is_not_read_and_gone_in_time() {
+    let mut stage = Stage::new().await;
+    stage.slot.transport.takes = 1_000;
+    stage.send(&encoded(&Packet::PingReq).repeat(OUTPUT_BYTES_MAX));
+    assert_eq!(stage.turn(), Outcome::Idle);
+    assert_eq!(stage.slot.transport.received.len(), 1_000);
+    let waiting = stage.slot.connection.output().len();
+    assert!((OUTPUT_BYTES_MAX - 2..=OUTPUT_BYTES_MAX).contains(&waiting), "{waiting} bytes wait");
+    let unread = stage.slot.transport.sent.len();
+    assert!(unread > 0, "the rest stays in the socket");
+
+    tokio::time::advance(WRITE / 2).await;
+    stage.slot.transport.takes = 10;
+    assert_eq!(stage.turn(), Outcome::Idle, "a byte in time is enough");
+    tokio::time::advance(WRITE * 3 / 4).await;
+    assert_eq!(stage.turn(), Outcome::Idle);
+    tokio::time::advance(WRITE / 2).await;
+    assert_eq!(stage.turn(), Outcome::Gone);
+}

@@ -1,0 +1,97 @@
+//! The seam between a loop and what carries its bytes: sockets, TLS and WebSocket over them, pipes within the process.
+//!
+//! Nothing here waits. A call that cannot go on says [`WouldBlock`](io::ErrorKind::WouldBlock), and the loop hears when it may try again.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::Shutdown;
+
+use mio::net::TcpStream;
+
+use super::tls::TlsStream;
+use super::websocket::WebSocketStream;
+use crate::domain::connection::{Close, CloseReason};
+
+/// SHA-256 of the DER form of a client's certificate.
+pub type Fingerprint = Box<[u8; 32]>;
+
+/// One connection's bytes.
+pub trait Transport: Send {
+    /// Whether a read that brought `bytes` of `room` has emptied it: the loop hears of the next bytes.
+    fn is_emptied_by(&self, bytes: usize, room: usize) -> bool;
+    /// Goes on with what comes before the first packet; the certificate that the client has shown.
+    fn secure(&mut self) -> io::Result<Option<Fingerprint>>;
+    /// Reads into `room`; 0: the peer has sent all it will. [`Interrupted`](io::ErrorKind::Interrupted): it may be called again at once.
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize>;
+    /// Writes some of `bytes`, which are not empty.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+    /// Writes what the transport itself still holds.
+    fn flush(&mut self) -> io::Result<()>;
+    /// The connection ends for this: told once, before it is closed. Whether the peer may still hear of it.
+    fn closing(&mut self, close: &Close) -> bool;
+    /// Says to the peer that nothing follows. What has to be read for that goes to `room`, and is lost;
+    /// [`Interrupted`](io::ErrorKind::Interrupted): it is to be called again at once.
+    fn close(&mut self, room: &mut [u8]) -> io::Result<()>;
+}
+
+/// A connection from outside the process.
+pub enum Socket {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream>),
+    WebSocket(Box<WebSocketStream>),
+}
+
+impl Transport for Socket {
+    /// A socket that brings less than there is room for is empty (epoll(7), questions and answers).
+    fn is_emptied_by(&self, bytes: usize, room: usize) -> bool {
+        match self {
+            Self::Tcp(_) => bytes < room,
+            Self::Tls(_) | Self::WebSocket(_) => false,
+        }
+    }
+
+    fn secure(&mut self) -> io::Result<Option<Fingerprint>> {
+        match self {
+            Self::Tcp(_) | Self::WebSocket(_) => Ok(None),
+            Self::Tls(stream) => stream.secure(),
+        }
+    }
+
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(room),
+            Self::Tls(stream) => stream.read(room),
+            Self::WebSocket(stream) => stream.read(room),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+            Self::WebSocket(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tcp(_) => Ok(()),
+            Self::Tls(stream) => stream.flush(),
+            Self::WebSocket(stream) => stream.flush(),
+        }
+    }
+
+    fn closing(&mut self, close: &Close) -> bool {
+        match self {
+            Self::Tcp(_) | Self::Tls(_) => close.reason != CloseReason::ConnectionLost,
+            Self::WebSocket(stream) => stream.closing(close),
+        }
+    }
+
+    fn close(&mut self, room: &mut [u8]) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Self::Tls(stream) => stream.close(),
+            Self::WebSocket(stream) => stream.close(room),
+        }
+    }
+}
