@@ -1,4 +1,4 @@
-//! MQTT in, log out; and back to the subscribers of this node.
+//! MQTT, HTTP and CoAP in, log out; and back to the subscribers of this node.
 //!
 //! Opens the adapters, builds the node, starts the servers, and drains them. All decisions are in [`domain`].
 
@@ -35,6 +35,7 @@ use domain::peers::Peers;
 use domain::presence::Reports;
 use domain::reverify;
 use domain::sessions::Sessions;
+use server::coap::Coap;
 use server::http::DeviceHttp;
 use server::listener::{Listeners, Listening, PIPE_PEER};
 use telemetry::Telemetry;
@@ -63,6 +64,7 @@ impl Service for Ingress {
         let listeners = Listeners::new(node.clone(), config.timeouts.clone(), config.limits.connections);
         let listening = listening(&config, &ports, tls)?;
         let device_http = DeviceHttp::new(listeners.clone(), &config, &ports)?;
+        let coap = Coap::new(&node, &config, &ports, boot)?;
 
         let (background, stop) = (TaskTracker::new(), Shutdown::new());
         let work = Work { node: node.clone(), fresh, name: config.node.clone(), boot, ports: ports.clone() };
@@ -81,6 +83,7 @@ impl Service for Ingress {
             let pipes = ports.network.listen(MQTT);
             background.spawn(listeners.clone().accept_pipes(pipes, config.anonymous.at(PIPE_PEER), shutdown.clone()));
             background.spawn(device_http.serve(shutdown.clone()));
+            background.spawn(coap.serve(shutdown.clone()));
             for listening in listening {
                 background.spawn(listeners.clone().accept(listening, shutdown.clone()));
             }

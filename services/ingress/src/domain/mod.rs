@@ -4,6 +4,7 @@
 
 pub mod authorize;
 pub mod batch;
+pub mod coap;
 pub mod connection;
 pub mod filter;
 pub mod identity;

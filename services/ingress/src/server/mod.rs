@@ -1,8 +1,9 @@
-//! The ingress's ways in: MQTT over TCP, TLS and WebSocket, HTTP, and gRPC.
+//! The ingress's ways in: MQTT over TCP, TLS and WebSocket, HTTP, CoAP, and gRPC.
 //!
 //! Server layer: moves bytes and carries out effects; decides nothing about a protocol.
 
 mod appends;
+pub mod coap;
 pub mod grpc;
 pub mod http;
 pub mod listener;

@@ -212,7 +212,7 @@ impl<S: ByteStream> Driver<S> {
                 clean_start: admission.clean_start,
                 expiry_s: admission.expiry_s,
                 will: admission.will,
-                version: admission.version,
+                version: admission.version.into(),
                 peer: self.setup.peer.address,
                 link: self.setup.link.clone(),
             };

@@ -79,16 +79,16 @@ async fn a_row_that_is_refused_costs_nobody_else() {
     stage.registry.disabled.lock().expect("not poisoned").insert("m-off".to_owned());
     let rows = [
         row("m-1", 1),
-        row("other", 2),                                              // 2: not one of the gateway's
-        "no row".to_owned(),                                          // 3
-        row("m-off", 4),                                              // 4: disabled
+        row("other", 2),                                               // 2: not one of the gateway's
+        "no row".to_owned(),                                           // 3
+        row("m-off", 4),                                               // 4: disabled
         r#"{"device":"m-1","topic":"$SYS/x","payload":5}"#.to_owned(), // 5: not allowed to itself
         r#"{"device":"m-1","topic":"a/#","payload":6}"#.to_owned(),    // 6: no topic
-        row("m-1", "\"12345678901234567\""),                          // 7: one byte over the limit
-        row("m-2", "\"1234567890123456\""),                           // 8: at the limit
+        row("m-1", "\"12345678901234567\""),                           // 7: one byte over the limit
+        row("m-2", "\"1234567890123456\""),                            // 8: at the limit
         row("m-2", 9),
-        format!("{{{}}}", " ".repeat(9_000)),                          // 10: longer than a line may be
-        row("gw", 11),                                                // 11: its own messages go by /v1/topics
+        format!("{{{}}}", " ".repeat(9_000)), // 10: longer than a line may be
+        row("gw", 11),                        // 11: its own messages go by /v1/topics
     ];
     let (status, answer) = post(&stage, &rows.join("\n")).await;
     let expected = [
@@ -133,7 +133,11 @@ async fn rows_over_the_limit_are_told_and_those_before_are_kept() {
     let rows: Vec<String> = (1..=4).map(|n| row("m-1", n)).collect();
     assert_eq!(post(&stage, &rows[..3].join("\n")).await.0, 200, "at the limit");
     let (status, answer) = post(&stage, &rows.join("\n")).await;
-    assert_eq!((status, answer["kept"].as_u64(), answer["stopped"]["row"].as_u64()), (207, Some(3), Some(4)), "{answer}");
+    assert_eq!(
+        (status, answer["kept"].as_u64(), answer["stopped"]["row"].as_u64()),
+        (207, Some(3), Some(4)),
+        "{answer}"
+    );
     assert_eq!(answer["stopped"]["error"]["limit"], "3");
     assert_eq!(stage.payloads().await, ["1", "2", "3", "1", "2", "3"]);
 }
@@ -146,7 +150,9 @@ async fn a_body_over_the_limit_is_refused_before_it_is_read_or_where_it_passes_i
     assert!(stage.payloads().await.is_empty(), "it said how long it is");
 
     let mut chunked = TcpStream::connect(stage.http.expect("bound")).await.expect("listening");
-    let head = format!("POST /v1/batch HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n");
+    let head = format!(
+        "POST /v1/batch HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+    );
     chunked.write_all(head.as_bytes()).await.expect("connected");
     for part in [row("m-1", 1) + "\n", long] {
         chunked.write_all(format!("{:x}\r\n{part}\r\n", part.len()).as_bytes()).await.expect("connected");
@@ -174,7 +180,11 @@ async fn while_the_log_hangs_nothing_is_said_to_be_kept() {
     let stage = stage(patience).await;
     stage.bus.set(Gate::Hanging);
     let (status, answer) = post(&stage, &[row("m-1", 1), row("m-1", 2)].join("\n")).await;
-    assert_eq!((status, answer["kept"].as_u64(), answer["stopped"]["row"].as_u64()), (504, Some(0), Some(1)), "{answer}");
+    assert_eq!(
+        (status, answer["kept"].as_u64(), answer["stopped"]["row"].as_u64()),
+        (504, Some(0), Some(1)),
+        "{answer}"
+    );
     stage.bus.set(Gate::Failing);
     let (status, answer) = post(&stage, &[row("other", 0), row("m-1", 1)].join("\n")).await;
     assert_eq!((status, answer["stopped"]["row"].as_u64()), (503, Some(1)), "{answer}");

@@ -2,6 +2,8 @@
 
 mod batch;
 mod bus;
+mod coap;
+mod coap_clients;
 mod counted;
 mod delivery;
 mod events;

@@ -112,9 +112,7 @@ async fn a_token_works_until_it_ends_and_a_device_until_it_is_disabled() {
 #[tokio::test]
 async fn who_speaks_for_a_device_is_told_its_own_policies_unless_it_is_disabled() {
     let stage = Stage::new().await;
-    let of = |tenant: &str, device: &str| {
-        Proof::Behalf(BehalfProof { tenant: tenant.into(), device: device.into() })
-    };
+    let of = |tenant: &str, device: &str| Proof::Behalf(BehalfProof { tenant: tenant.into(), device: device.into() });
     stage.create_device("meter").await.expect("created");
     stage.issue_token("meter", 0).await;
     let mut client = stage.client.clone();
@@ -124,7 +122,10 @@ async fn who_speaks_for_a_device_is_told_its_own_policies_unless_it_is_disabled(
     };
     client.update_device(update(true, &[])).await.expect("without policies");
     let identity = authenticate(&stage, of("default", "meter")).await.expect("enabled");
-    assert_eq!((identity.device.as_str(), identity.credential_id.as_str(), identity.statements.len()), ("meter", "", 0));
+    assert_eq!(
+        (identity.device.as_str(), identity.credential_id.as_str(), identity.statements.len()),
+        ("meter", "", 0)
+    );
     client.update_device(update(false, &["default"])).await.expect("disabled");
     let refused = authenticate(&stage, of("default", "meter")).await.expect_err("disabled");
     assert_eq!(refused.code, ErrorCode::PermissionDenied);

@@ -117,7 +117,10 @@ mod tests {
 
     #[test]
     fn a_payload_is_what_was_written_digit_by_digit() {
-        assert_eq!(payload_of(r#""payload": {"t": 1.50, "n":1700000000000000001}"#), br#"{"t": 1.50, "n":1700000000000000001}"#);
+        assert_eq!(
+            payload_of(r#""payload": {"t": 1.50, "n":1700000000000000001}"#),
+            br#"{"t": 1.50, "n":1700000000000000001}"#
+        );
         assert_eq!(payload_of(r#""payload":-0.10"#), b"-0.10");
         assert_eq!(payload_of(r#""payload":"21.5 \u00b0C""#), "21.5 °C".as_bytes());
         assert_eq!(payload_of(r#""payload_b64":"AP8=""#), [0, 0xff]);
@@ -126,7 +129,9 @@ mod tests {
 
     #[test]
     fn a_time_is_a_number_or_a_text_and_not_far_ahead() {
-        let time = |text: &str| read(&format!(r#"{{"device":"d","topic":"t","payload":1,"time":{text}}}"#)).map(|row| row.time_ms);
+        let time = |text: &str| {
+            read(&format!(r#"{{"device":"d","topic":"t","payload":1,"time":{text}}}"#)).map(|row| row.time_ms)
+        };
         assert_eq!(time("1700000000123"), Ok(Some(1_700_000_000_123)));
         assert_eq!(time(r#""2026-11-01T06:00:00.5+01:00""#), Ok(Some(1_793_509_200_500)));
         assert_eq!(time(r#""1970-01-01T00:00:00Z""#), Ok(Some(0)));
