@@ -249,7 +249,8 @@ impl Endpoint {
             let (method, no_response) = (request.method, request.no_response);
             let reply = requests::answer(&endpoint, &origin, request).await;
             // What is only read may be read again; what was done is not done twice.
-            endpoint.respond(&origin, &reply, Request::is_wanted(no_response, reply.code), method == Method::Post);
+            let keep = method == Method::Post && reply.known;
+            endpoint.respond(&origin, &reply, Request::is_wanted(no_response, reply.code), keep);
             drop(turn);
         });
     }

@@ -93,7 +93,6 @@ enum Ending {
 
 struct Observer {
     endpoint: Arc<Endpoint>,
-    identity: Arc<Identity>,
     peer: SocketAddr,
     link: Arc<Link>,
     session: Arc<Session>,
@@ -124,7 +123,7 @@ pub async fn run(start: Start) {
         Ok(Attached { session, publisher, .. }) => {
             telemetry.observing();
             tracing::debug!(client = %publisher.client, %peer, "a device observes");
-            let mut observer = Observer::new(endpoint, identity, peer, link.clone(), session, publisher);
+            let mut observer = Observer::new(endpoint, &identity, peer, link.clone(), session, publisher);
             let ending = observer.run(&mut commands).await;
             commands.close();
             observer.end(&ending);
@@ -173,6 +172,11 @@ async fn attach(
     node.attach(attach, claim)
 }
 
+/// When the credential of this identity ends.
+fn ends(identity: &Identity, unix_ms: u64) -> Option<Instant> {
+    identity.lasts_ms(unix_ms).map(|lasts_ms| Instant::now() + Duration::from_millis(lasts_ms))
+}
+
 fn refusal(error: &AttachError) -> ApiError {
     let code = match error {
         AttachError::Revoked => ErrorCode::Unauthenticated,
@@ -185,18 +189,16 @@ fn refusal(error: &AttachError) -> ApiError {
 impl Observer {
     fn new(
         endpoint: Arc<Endpoint>,
-        identity: Arc<Identity>,
+        identity: &Identity,
         peer: SocketAddr,
         link: Arc<Link>,
         session: Arc<Session>,
         publisher: Publisher,
     ) -> Self {
         let unix_ms = endpoint.setup.node.now().unix_ms;
-        let lasts_ms = identity.lasts_ms(unix_ms);
         Self {
-            ends: lasts_ms.map(|lasts_ms| Instant::now() + Duration::from_millis(lasts_ms)),
+            ends: ends(identity, unix_ms),
             endpoint,
-            identity,
             peer,
             link,
             session,
@@ -317,9 +319,8 @@ impl Observer {
             self.endpoint.tell(self.peer, &observation.token, &refused);
         }
         self.endpoint.setup.node.withdrawn(&self.session, gone);
-        let may = identity.may_connect_as(self.publisher.client.as_str(), true);
-        self.identity = identity;
-        may
+        self.ends = ends(&identity, self.node().now().unix_ms);
+        identity.may_connect_as(self.publisher.client.as_str(), true)
     }
 
     /// Takes the next message out of the session and tells of it, if nothing is on its way.

@@ -15,6 +15,8 @@ use crate::domain::link::{Link, Stop};
 
 /// Registrations of one device that wait to be carried out.
 const COMMANDS_MAX: usize = 8;
+/// How often a task is asked: the first may be about to end, for it has nothing to observe any more.
+const ATTEMPTS: usize = 2;
 
 /// A task and how it is reached.
 #[derive(Clone)]
@@ -48,15 +50,20 @@ impl Observers {
         size: Option<Block>,
         retained: bool,
     ) -> Result<u32, ApiError> {
-        let commands = self.commands(endpoint, origin, identity)?;
-        let (answer, answered) = oneshot::channel();
-        let filter = filter.clone();
-        let command = Command::Observe { filter, token: origin.token.clone(), size, retained, answer };
-        let ended = || ApiError::new(ErrorCode::Unavailable, "the observation ended; register again");
-        commands.send(command).await.map_err(|_| ended())?;
         let patience = endpoint.setup.patience;
         let late = || ApiError::new(ErrorCode::DeadlineExceeded, "the observation is not there yet; register again");
-        tokio::time::timeout(patience, answered).await.map_err(|_| late())?.map_err(|_| ended())?
+        for _ in 0..ATTEMPTS {
+            let commands = self.commands(endpoint, origin, identity)?;
+            let (answer, answered) = oneshot::channel();
+            let (filter, token) = (filter.clone(), origin.token.clone());
+            if commands.send(Command::Observe { filter, token, size, retained, answer }).await.is_err() {
+                continue;
+            }
+            if let Ok(answer) = tokio::time::timeout(patience, answered).await.map_err(|_| late())? {
+                return answer;
+            }
+        }
+        Err(ApiError::new(ErrorCode::Unavailable, "the observation ended; register again"))
     }
 
     /// Ends what the peer of `origin` observes under its token, if it does.
