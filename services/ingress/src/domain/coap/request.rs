@@ -188,6 +188,8 @@ fn uint(bytes: &[u8]) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn packet(options: &[(u16, &[u8])]) -> Packet {
@@ -272,5 +274,37 @@ mod tests {
         assert!(!wants(2, ResponseType::Changed) && wants(2, ResponseType::Forbidden));
         assert!(!wants(26, ResponseType::Changed) && !wants(26, ResponseType::Forbidden));
         assert!(!wants(16, ResponseType::ServiceUnavailable) && wants(0, ResponseType::Changed));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5_000))]
+
+        #[test]
+        fn no_datagram_does_harm(first in 0x40..0x50_u8, code: u8, mut rest in prop::collection::vec(any::<u8>(), 0..60), at: usize) {
+            if !rest.is_empty() {
+                let at = at % rest.len();
+                rest[at] = 0xff; // the marker, or an extended length
+            }
+            let datagram = [&[first, code][..], &rest].concat();
+            if let Received::Request(packet) = receive(&datagram) {
+                let read = Request::read(*packet);
+                prop_assert!(read.is_err() || read.is_ok_and(|request| request.payload.len() < datagram.len()));
+            }
+        }
+
+        #[test]
+        fn a_request_is_read_as_it_was_written(
+            path in prop::collection::vec("[a-z#+/é]{0,20}", 0..5),
+            key in "[!-~]{1,200}",
+            payload in prop::collection::vec(any::<u8>(), 0..100),
+        ) {
+            let segments: Vec<(u16, &[u8])> = path.iter().map(|segment| (11, segment.as_bytes())).collect();
+            let mut sent = packet(&segments);
+            sent.add_option(CoapOption::Unknown(TOKEN_OPTION), key.as_bytes().to_vec());
+            sent.payload = payload.clone();
+            let Received::Request(packet) = receive(&sent.to_bytes().expect("small")) else { panic!("it is one") };
+            let request = Request::read(*packet).expect("it can be answered");
+            prop_assert_eq!((request.path, request.key, request.payload.to_vec()), (path, Some(key), payload));
+        }
     }
 }
