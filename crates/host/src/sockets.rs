@@ -74,14 +74,28 @@ impl Sockets {
 
     /// The TCP listeners bound under `name`, once, non-blocking; empty if there are none.
     pub fn take_tcp(&self, name: &str) -> io::Result<Vec<tokio::net::TcpListener>> {
-        let bound = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name).unwrap_or_default();
-        bound
+        self.take(name)
             .into_iter()
             .filter_map(|socket| match socket {
                 Bound::Tcp(listener) => Some(tokio::net::TcpListener::from_std(listener)),
                 Bound::Udp(_) => None,
             })
             .collect()
+    }
+
+    /// The UDP sockets bound under `name`, as [`Sockets::take_tcp`].
+    pub fn take_udp(&self, name: &str) -> io::Result<Vec<tokio::net::UdpSocket>> {
+        self.take(name)
+            .into_iter()
+            .filter_map(|socket| match socket {
+                Bound::Udp(socket) => Some(tokio::net::UdpSocket::from_std(socket)),
+                Bound::Tcp(_) => None,
+            })
+            .collect()
+    }
+
+    fn take(&self, name: &str) -> Vec<Bound> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name).unwrap_or_default()
     }
 }
 
@@ -164,5 +178,10 @@ mod tests {
         assert_eq!(sockets.take_tcp("mqtt").expect("usable").len(), 2);
         assert!(sockets.take_tcp("mqtt").expect("usable").is_empty());
         assert!(sockets.take_tcp("other").expect("usable").is_empty());
+        let coap = ListenSpec { transport: Transport::Udp, ..spec("coap", "c", &[any()]) };
+        let sockets = Sockets::bind(&[coap]).expect("port 0 is free");
+        assert!(sockets.addresses("coap").iter().all(|address| address.port() > 0));
+        assert_eq!(sockets.take_udp("coap").expect("usable").len(), 1);
+        assert!(sockets.take_udp("coap").expect("usable").is_empty());
     }
 }

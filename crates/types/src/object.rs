@@ -51,8 +51,8 @@ pub struct PolicySpec {
 pub struct Statement {
     pub effect: Effect,
     pub actions: Vec<PolicyAction>,
-    /// For `connect`: client ids, where `*` stands for any text. For all else: topic filters. `${device}` and
-    /// `${client}` stand for the ids of who asks.
+    /// For `connect`: client ids; for `publishFor`: devices; in both `*` stands for any text. For all else: topic
+    /// filters. `${device}` and `${client}` stand for the ids of who asks.
     pub resources: Vec<String>,
 }
 
@@ -73,6 +73,8 @@ pub enum PolicyAction {
     Connect,
     Publish,
     Subscribe,
+    // To hand in messages of other devices, as a gateway does; each of them may publish what its own policies allow.
+    PublishFor,
 }
 
 /// `spec` of a Rule.

@@ -1,5 +1,6 @@
 //! `drover up`: all services in one process, on one data directory, with everything they need.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
@@ -19,6 +20,8 @@ use crate::start;
 
 /// The Kafka listener among the parts that `--disable` and `--only` name.
 const KAFKA: &str = "kafka";
+/// CoAP among the parts that `--disable` names; it is one of the ways into the ingress, and comes with it.
+const COAP: &str = "coap";
 
 /// `drover up`.
 #[derive(Debug, Args)]
@@ -35,7 +38,7 @@ pub struct UpArgs {
     #[arg(long, value_name = "PARTS", value_delimiter = ',', value_parser = parts(), conflicts_with = "disable")]
     only: Vec<String>,
     /// Leaves these parts out.
-    #[arg(long, value_name = "PARTS", value_delimiter = ',', value_parser = parts())]
+    #[arg(long, value_name = "PARTS", value_delimiter = ',', value_parser = parts_to_disable())]
     disable: Vec<String>,
     /// Adds N to every port.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -47,6 +50,10 @@ pub struct UpArgs {
 
 fn parts() -> PossibleValuesParser {
     PossibleValuesParser::new(services::ALL.map(|service| service.name).into_iter().chain([KAFKA]))
+}
+
+fn parts_to_disable() -> PossibleValuesParser {
+    PossibleValuesParser::new(services::ALL.map(|service| service.name).into_iter().chain([KAFKA, COAP]))
 }
 
 impl UpArgs {
@@ -63,6 +70,9 @@ impl UpArgs {
         if layers::is_embedded(&layers)? {
             // Nobody else reads this log.
             layers = layers.with_default("ingress.shadows", self.runs(Shadow::NAME));
+        }
+        if self.disable.iter().any(|part| part == COAP) {
+            layers = layers.with_override("ingress.coap.listen", Vec::<SocketAddr>::new());
         }
         let layers = layers::shift_ports(layers, self.port_offset).map_err(usage)?;
         let mut plan = Plan::new(chosen, layers::with_endpoints(layers)?)?;

@@ -1,5 +1,6 @@
 //! The ingress's section of the configuration.
 
+mod coap;
 mod http;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::connection::Limits;
 use crate::ports::RetainedBounds;
+pub use coap::{COAP, CoapConfig};
 pub use http::{HTTP, HttpConfig};
 
 /// Name of the socket for MQTT over TCP.
@@ -36,6 +38,7 @@ pub struct IngressConfig {
     pub mqtt: Listener,
     pub mqtts: Listener,
     pub http: HttpConfig,
+    pub coap: CoapConfig,
     pub tls: TlsConfig,
     /// Where clients without credentials are admitted.
     pub anonymous: AnonymousAccess,
@@ -159,6 +162,7 @@ impl Default for IngressConfig {
             mqtt: Listener { listen: loopback(1883) },
             mqtts: Listener { listen: loopback(8883) },
             http: HttpConfig::default(),
+            coap: CoapConfig::default(),
             tls: TlsConfig::default(),
             anonymous: AnonymousAccess::default(),
             node: "ingress-0".to_owned(),
@@ -241,6 +245,8 @@ impl ServiceConfig for IngressConfig {
             tcp(MQTT, "ingress.mqtt.listen", &self.mqtt.listen),
             tcp(HTTP, "ingress.http.listen", &self.http.listen),
         ];
+        let udp = ListenSpec { transport: Transport::Udp, ..tcp(COAP, "ingress.coap.listen", &self.coap.listen) };
+        listeners.push(udp);
         if self.tls.certificate.is_some() {
             listeners.push(tcp(MQTTS, "ingress.mqtts.listen", &self.mqtts.listen));
         }
@@ -286,6 +292,7 @@ impl ServiceConfig for IngressConfig {
             return Err(ApiError::invalid("ingress.timeouts.keep_alive", "too long").over("65535s", keep_alive));
         }
         self.http.check()?;
+        self.coap.check()?;
         if self.limits.session_expiry.as_millis() / 1_000 > u64::from(SESSION_EXPIRY_SECONDS_MAX) {
             let value = self.limits.session_expiry;
             return Err(ApiError::invalid("ingress.limits.session_expiry", "too long").over("7d", value));
@@ -328,6 +335,8 @@ mod tests {
         assert_eq!(check(|c| c.limits.connections = 0).as_deref(), Some("ingress.limits.connections"));
         assert_eq!(check(|c| c.http.connections = 0).as_deref(), Some("ingress.http.connections"));
         assert_eq!(check(|c| c.limits.receive_maximum = 0).as_deref(), Some("ingress.limits.receive_maximum"));
+        assert_eq!(check(|c| c.http.batch_rows = 0).as_deref(), Some("ingress.http.batch_rows"));
+        assert_eq!(check(|c| c.coap.observers = 100_001).as_deref(), Some("ingress.coap.observers"));
         let payload = ByteSize::from_bytes(PAYLOAD_BYTES_MAX as u64 + 1);
         let mut config = IngressConfig::default();
         config.limits.payload = payload;
@@ -338,8 +347,8 @@ mod tests {
     fn there_is_no_tls_listener_without_a_certificate() {
         let names = |config: &IngressConfig| config.listeners().iter().map(|l| l.name).collect::<Vec<_>>();
         let mut config = IngressConfig::default();
-        assert_eq!(names(&config), ["grpc", MQTT, HTTP]);
+        assert_eq!(names(&config), ["grpc", MQTT, HTTP, COAP]);
         config.tls.certificate = Some("c.pem".into());
-        assert_eq!(names(&config), ["grpc", MQTT, HTTP, MQTTS]);
+        assert_eq!(names(&config), ["grpc", MQTT, HTTP, COAP, MQTTS]);
     }
 }

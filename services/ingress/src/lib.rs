@@ -1,4 +1,4 @@
-//! MQTT in, log out; and back to the subscribers of this node.
+//! MQTT, HTTP and CoAP in, log out; and back to the subscribers of this node.
 //!
 //! Opens the adapters, builds the node, starts the servers, and drains them. All decisions are in [`domain`].
 
@@ -34,6 +34,7 @@ use domain::peers::Peers;
 use domain::presence::Reports;
 use domain::reverify;
 use domain::sessions::Sessions;
+use server::coap::Coap;
 use server::http::DeviceHttp;
 use server::loops::{Listening, Loops, PIPE_PEER, Setup};
 use server::tls::Tls;
@@ -63,6 +64,7 @@ impl Service for Ingress {
         let listening = listening(&config, &ports, tls.clone())?;
         let loops = OnceLock::new();
         let device_http = DeviceHttp::new(node.clone(), &config, &ports)?;
+        let coap = Coap::new(&node, &config, &ports, boot)?;
 
         let (background, stop) = (TaskTracker::new(), Shutdown::new());
         let work = Work { node: node.clone(), fresh, name: config.node.clone(), boot, ports: ports.clone() };
@@ -89,6 +91,7 @@ impl Service for Ingress {
                 shutdown: shutdown.clone(),
             })?;
             background.spawn(device_http.serve(started.entrance(), shutdown.clone()));
+            background.spawn(coap.serve(shutdown.clone()));
             // They are started once.
             loops.set(started).ok();
             if let Some(opened) = shutdown.run_until_cancelled(owners.open(&ports.ready)).await {

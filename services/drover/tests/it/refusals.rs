@@ -19,8 +19,13 @@ fn one_line(said: &str) -> &str {
 
 #[test]
 fn wrong_flags_are_wrong_usage() {
-    for arguments in [["up", "--prot-offset=1"], ["up", "--only=mqtt"], ["up", "--disable=nothing"], ["up", "--set=x"]]
-    {
+    for arguments in [
+        ["up", "--prot-offset=1"],
+        ["up", "--only=mqtt"],
+        ["up", "--only=coap"],
+        ["up", "--disable=nothing"],
+        ["up", "--set=x"],
+    ] {
         refused(&mut drover(&arguments), 2);
     }
     let said = refused(&mut drover(&["up", "--port-offset", "60000"]), 2);

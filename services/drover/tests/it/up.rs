@@ -16,6 +16,7 @@ fn it_says_where_things_are_and_ends_well_on_sigterm() {
     for port in [1883, 8883, 7071, 7072, 7073, 7074, 7075, 8080, 9092, 9464] {
         assert!(up.printed.contains(&format!("127.0.0.1:{}", port + up.offset)), "{port} in {}", up.printed);
     }
+    assert!(up.printed.contains(&format!("127.0.0.1:{}", 5683 + up.offset)), "CoAP in {}", up.printed);
     assert_eq!(std::fs::metadata(&data).expect("there").permissions().mode() & 0o777, 0o700);
     assert_eq!(up.admin("/readyz"), (200, r#"{"ready":true}"#.to_owned()));
     assert_eq!(up.admin("/healthz").0, 200);
@@ -68,8 +69,9 @@ fn ephemeral_data_is_gone_at_the_end() {
 
 #[test]
 fn parts_can_be_left_out() {
-    let up = Up::start(&["--ephemeral", "--disable", "kafka,gateway"]);
-    assert!(!up.printed.contains("kafka") && !up.printed.contains("gateway"), "{}", up.printed);
+    let up = Up::start(&["--ephemeral", "--disable", "kafka,gateway,coap"]);
+    let left_out = ["kafka", "gateway", "coap"].map(|part| up.printed.contains(part));
+    assert_eq!(left_out, [false; 3], "{}", up.printed);
     assert!(up.stop().success());
     let up = Up::start(&["--ephemeral", "--only", "registry"]);
     assert!(up.printed.contains("registry") && !up.printed.contains("kafka"), "{}", up.printed);

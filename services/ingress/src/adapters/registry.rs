@@ -12,7 +12,7 @@ use drover_host::{Network, grpc};
 use drover_proto::registry::v1::authenticate_request::Proof as WireProof;
 use drover_proto::registry::v1::registry_client::RegistryClient;
 use drover_proto::registry::v1::{
-    AnonymousProof, ApiKeyProof, AuthenticateRequest, CertificateProof, KnownProof, TokenProof,
+    AnonymousProof, ApiKeyProof, AuthenticateRequest, BehalfProof, CertificateProof, KnownProof, TokenProof,
 };
 use drover_proto::types::v1 as wire;
 use drover_types::object::Statement;
@@ -176,6 +176,9 @@ fn to_wire(proof: Proof) -> WireProof {
             device: device.to_string(),
             credential_id: credential,
         }),
+        Proof::Behalf { tenant, device } => {
+            WireProof::Behalf(BehalfProof { tenant: tenant.to_string(), device: device.to_string() })
+        }
     }
 }
 
@@ -221,6 +224,9 @@ fn digest(proof: &Proof) -> Option<[u8; 32]> {
         Proof::ApiKey { token } => [b"api key", token.as_bytes(), b""].map(&mut part),
         Proof::Certificate { fingerprint } => [b"certificate".as_slice(), fingerprint, b""].map(&mut part),
         Proof::Anonymous { client } => [b"anonymous", client.as_str().as_bytes(), b""].map(&mut part),
+        Proof::Behalf { tenant, device } => {
+            [b"behalf", tenant.as_str().as_bytes(), device.as_str().as_bytes()].map(&mut part)
+        }
         Proof::Known { .. } => return None,
     };
     Some(hash.finalize().into())

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use drover_host::Duration;
-use drover_types::ApiError;
+use drover_host::{ByteSize, Duration};
+use drover_types::{ApiError, in_range};
 use serde::{Deserialize, Serialize};
 
 use super::loopback;
@@ -24,20 +24,36 @@ pub struct HttpConfig {
     pub connections: usize,
     /// How long a body may take to come, and a message to become durable.
     pub request: Duration,
+    /// Rows of a `POST /v1/batch`; 1 to 100,000.
+    pub batch_rows: usize,
+    /// Its body; up to 256 MiB, and never in memory as a whole.
+    pub batch_bytes: ByteSize,
 }
+
+/// What can be configured at most.
+const BATCH_ROWS_MAX: usize = 100_000;
+const BATCH_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { listen: loopback(8080), allowed_hosts: Vec::new(), connections: 1_024, request: Duration::from_secs(30) }
+        Self {
+            listen: loopback(8080),
+            allowed_hosts: Vec::new(),
+            connections: 1_024,
+            request: Duration::from_secs(30),
+            batch_rows: 10_000,
+            batch_bytes: ByteSize::from_bytes(16 * 1024 * 1024),
+        }
     }
 }
 
 impl HttpConfig {
     pub(super) fn check(&self) -> Result<(), ApiError> {
         let connections = self.connections;
-        if (1..=1_000_000).contains(&connections) {
-            return Ok(());
+        if !(1..=1_000_000).contains(&connections) {
+            return Err(ApiError::invalid("ingress.http.connections", "out of range").over("1 to 1000000", connections));
         }
-        Err(ApiError::invalid("ingress.http.connections", "out of range").over("1 to 1000000", connections))
+        in_range("ingress.http.batch_rows", self.batch_rows, 1, BATCH_ROWS_MAX)?;
+        in_range("ingress.http.batch_bytes", self.batch_bytes.as_len(), 1, BATCH_BYTES_MAX)
     }
 }

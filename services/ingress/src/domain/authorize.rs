@@ -26,6 +26,8 @@ struct Compiled {
     connect: Rules<ClientPattern>,
     publish: Rules<Pattern>,
     subscribe: Rules<Pattern>,
+    /// Devices.
+    publish_for: Rules<ClientPattern>,
 }
 
 #[derive(Clone, Debug)]
@@ -56,13 +58,12 @@ impl Policy {
         for Statement { effect, actions, resources } in statements {
             for action in actions {
                 let filters = resources.iter().map(|text| Pattern::new(text));
+                let ids = resources.iter().map(|text| ClientPattern::new(text));
                 match action {
-                    PolicyAction::Connect => {
-                        let clients = resources.iter().map(|text| ClientPattern::new(text));
-                        policy.connect.push(*effect, clients);
-                    }
+                    PolicyAction::Connect => policy.connect.push(*effect, ids),
                     PolicyAction::Publish => policy.publish.push(*effect, filters),
                     PolicyAction::Subscribe => policy.subscribe.push(*effect, filters),
+                    PolicyAction::PublishFor => policy.publish_for.push(*effect, ids),
                 }
             }
         }
@@ -82,6 +83,12 @@ impl Policy {
     pub fn may_connect(&self, client: &str) -> bool {
         let (who, Rules { allow, deny }) = (self.who(client), &self.statements.connect);
         allow.iter().any(|p| p.matches(who)) && !deny.iter().any(|p| p.matches(who))
+    }
+
+    /// Whether messages of `device` may be handed in; what it may publish is said by its own policy.
+    pub fn may_publish_for(&self, device: &str) -> bool {
+        let (whom, Rules { allow, deny }) = (self.who(device), &self.statements.publish_for);
+        allow.iter().any(|p| p.matches(whom)) && !deny.iter().any(|p| p.matches(whom))
     }
 
     /// Whether `client` may publish to the topic name `topic`. Nobody may publish where the platform tells of events,
@@ -107,7 +114,7 @@ impl Policy {
 
 #[cfg(test)]
 mod tests {
-    use drover_types::object::PolicyAction::{Connect, Publish, Subscribe};
+    use drover_types::object::PolicyAction::{Connect, Publish, PublishFor, Subscribe};
 
     use super::*;
 
@@ -162,6 +169,19 @@ mod tests {
         assert!(!policy.may_publish("$SYS/x", "lamp"));
         assert!(policy.may_subscribe("#", "lamp"));
         assert!(!policy.may_subscribe("$events/#", "lamp"));
+    }
+
+    #[test]
+    fn a_gateway_speaks_for_the_devices_it_is_allowed_to_and_no_others() {
+        let allow = statement(Effect::Allow, &[PublishFor], &["${device}-*", "meter"]);
+        let deny = statement(Effect::Deny, &[PublishFor], &["*-secret"]);
+        let policy = Policy::compile(&[allow, deny], "gw");
+        assert!(policy.may_publish_for("gw-1") && policy.may_publish_for("meter"));
+        for other in ["gw", "meter-1", "other-1", "gw-secret", ""] {
+            assert!(!policy.may_publish_for(other), "{other}");
+        }
+        let publisher = Policy::compile(&[statement(Effect::Allow, &[Publish, Connect], &["*", "#"])], "gw");
+        assert!(!publisher.may_publish_for("gw"), "what no statement allows is denied");
     }
 
     #[test]

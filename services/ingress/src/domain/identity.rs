@@ -58,6 +58,8 @@ pub enum Proof {
         /// Empty for an anonymous device.
         credential: String,
     },
+    /// None of its own: another device, whose policy lets it, hands in messages of this one.
+    Behalf { tenant: TenantId, device: DeviceId },
 }
 
 impl fmt::Debug for Proof {
@@ -71,6 +73,7 @@ impl fmt::Debug for Proof {
             }
             Proof::Anonymous { .. } => f.write_str("no credentials"),
             Proof::Known { credential, .. } => write!(f, "credential {credential:?}, verified before"),
+            Proof::Behalf { device, .. } => write!(f, "another device speaks for {device}"),
         }
     }
 }

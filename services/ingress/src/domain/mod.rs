@@ -3,6 +3,8 @@
 //! Domain layer: no sockets, no gRPC, no system time; what takes time leaves as an effect or goes through a port.
 
 pub mod authorize;
+pub mod batch;
+pub mod coap;
 pub mod connection;
 pub mod filter;
 pub mod identity;
@@ -13,6 +15,7 @@ pub mod message;
 pub mod node;
 pub mod ownership;
 pub mod peers;
+pub mod post;
 pub mod presence;
 pub mod retained;
 pub mod reverify;

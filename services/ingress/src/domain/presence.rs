@@ -16,7 +16,7 @@ use prost::Message as _;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::sessions::{Presence, Report};
+use crate::domain::sessions::{Presence, Protocol, Report};
 
 pub use drover_types::PRESENCE_TOPIC;
 
@@ -138,8 +138,9 @@ fn outgoing(node: &str, boot: u32, time_ms: u64, report: &Report) -> Outgoing {
     let what = match &report.what {
         Presence::Connected { peer, version } => {
             let protocol = match version {
-                Version::V311 => "mqtt3.1.1",
-                Version::V5 => "mqtt5",
+                Protocol::Mqtt(Version::V311) => "mqtt3.1.1",
+                Protocol::Mqtt(Version::V5) => "mqtt5",
+                Protocol::Coap => "coap",
             };
             What::Connected(Connected { peer: peer.to_string(), protocol: protocol.to_owned() })
         }

@@ -51,7 +51,20 @@ pub enum WillFate {
     Discard,
 }
 
-/// An authenticated CONNECT.
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Mqtt(Version),
+    Coap,
+}
+
+impl From<Version> for Protocol {
+    fn from(version: Version) -> Self {
+        Self::Mqtt(version)
+    }
+}
+
+/// An authenticated CONNECT, or what is one for another protocol.
 #[derive(Debug)]
 pub struct Attach {
     pub identity: Arc<Identity>,
@@ -62,7 +75,7 @@ pub struct Attach {
     /// How long the session outlives the connection; 0: not at all.
     pub expiry_s: u32,
     pub will: Option<Will>,
-    pub version: Version,
+    pub version: Protocol,
     pub peer: SocketAddr,
     pub link: Arc<Link>,
 }
@@ -114,7 +127,7 @@ pub struct Report {
 /// What changed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Presence {
-    Connected { peer: SocketAddr, version: Version },
+    Connected { peer: SocketAddr, version: Protocol },
     Disconnected { reason: CloseReason },
 }
 

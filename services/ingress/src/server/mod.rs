@@ -1,7 +1,8 @@
-//! The ingress's ways in: MQTT over TCP, TLS and WebSocket, HTTP, and gRPC.
+//! The ingress's ways in: MQTT over TCP, TLS and WebSocket, HTTP, CoAP, and gRPC.
 //!
 //! Server layer: moves bytes and carries out effects; decides nothing about a protocol.
 
+pub mod coap;
 pub mod grpc;
 pub mod http;
 pub mod loops;

@@ -1,6 +1,9 @@
 //! The ingress alone, through its public interface: real sockets, the embedded log, a registry of the test's own.
 
+mod batch;
 mod bus;
+mod coap;
+mod coap_clients;
 mod counted;
 mod delivery;
 mod events;

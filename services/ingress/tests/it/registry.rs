@@ -1,6 +1,6 @@
 //! A registry that knows what a test tells it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use drover_host::Network;
@@ -20,6 +20,8 @@ pub struct FakeRegistry {
     pub statements: Arc<Mutex<Vec<Statement>>>,
     /// Answers to the next questions about open connections; after them all hold.
     pub verdicts: Arc<Mutex<VecDeque<Status>>>,
+    /// Devices that others may not speak for.
+    pub disabled: Arc<Mutex<HashSet<String>>>,
     /// Devices of the open connections asked about.
     pub asked: Arc<Mutex<Vec<String>>>,
 }
@@ -48,11 +50,21 @@ impl FakeRegistry {
         ];
     }
 
+    /// Lets every device speak for these as well.
+    pub fn allow_for(&self, devices: &[&str]) {
+        self.statements.lock().expect("not poisoned").push(allow(&[PolicyAction::PublishFor], devices));
+    }
+
     fn who(&self, proof: Proof) -> Result<(String, String), Status> {
         if let Proof::Known(known) = proof {
             self.asked.lock().expect("not poisoned").push(known.device.clone());
             let verdict = self.verdicts.lock().expect("not poisoned").pop_front();
             return verdict.map_or(Ok((known.device, known.credential_id)), Err);
+        }
+        if let Proof::Behalf(behalf) = proof {
+            let disabled = self.disabled.lock().expect("not poisoned").contains(&behalf.device);
+            let refused = Status::permission_denied("the device is disabled");
+            return if disabled { Err(refused) } else { Ok((behalf.device, String::new())) };
         }
         let known = self.credentials.lock().expect("not poisoned");
         let secret = match proof {
@@ -60,7 +72,7 @@ impl FakeRegistry {
             Proof::Certificate(certificate) => certificate.fingerprint,
             Proof::Anonymous(anonymous) if self.anonymous => return Ok((anonymous.client_id, String::new())),
             Proof::ApiKey(key) => key.token.into_bytes(),
-            Proof::Anonymous(_) | Proof::Known(_) => return Err(Status::unauthenticated("nobody")),
+            Proof::Anonymous(_) | Proof::Known(_) | Proof::Behalf(_) => return Err(Status::unauthenticated("nobody")),
         };
         let device = known.get(&secret).ok_or_else(|| Status::unauthenticated("wrong"))?;
         Ok((device.clone(), format!("of-{device}")))

@@ -33,6 +33,7 @@ pub struct Stage {
     pub mqtt: SocketAddr,
     pub mqtts: Option<SocketAddr>,
     pub http: Option<SocketAddr>,
+    pub coap: Option<SocketAddr>,
     pub bus: Arc<GatedBus>,
     pub registry: FakeRegistry,
     pub network: Network,
@@ -70,6 +71,7 @@ impl Stage {
         let mut config = IngressConfig { listen: Vec::new(), ..IngressConfig::default() };
         config.mqtt.listen = free.clone();
         config.http.listen = free.clone();
+        config.coap.listen = free.clone();
         config.mqtts.listen = free;
         change(&mut config);
         config.check().expect("a valid configuration");
@@ -84,6 +86,7 @@ impl Stage {
         let mut config = IngressConfig { listen: Vec::new(), ..IngressConfig::default() };
         config.mqtt.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
         config.http.listen = Vec::new();
+        config.coap.listen = Vec::new();
         let data = tempfile::tempdir().expect("a directory");
         Self::over(Arc::new(bus), config, Broken::default(), false, data).await
     }
@@ -108,6 +111,7 @@ impl Stage {
             mqtt: SocketAddr::from(([127, 0, 0, 1], 0)),
             mqtts: None,
             http: None,
+            coap: None,
             http_socket,
             bus,
             registry,
@@ -131,7 +135,7 @@ impl Stage {
         let sockets = Sockets::bind(&specs).expect("free ports");
         let address = |name| sockets.addresses(name).first().copied();
         (self.mqtt, self.mqtts) = (address("mqtt").expect("bound"), address("mqtts"));
-        self.http = address("ingress.http");
+        (self.http, self.coap) = (address("ingress.http"), address("coap"));
         let ports = Ports {
             bus: Arc::new(BrokenBus::new(self.bus.clone(), self.broken)),
             clock: Arc::new(SystemClock),

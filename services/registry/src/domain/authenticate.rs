@@ -23,6 +23,8 @@ pub enum Proof {
     ApiKey { token: String },
     /// One of the others, verified before: `credential_id` is what it was known by, `None` for an anonymous device.
     Known { device: DeviceKey, credential_id: Option<String> },
+    /// None of its own: a device that may speak for this one hands in its messages.
+    Behalf(DeviceKey),
 }
 
 /// Who it is, and what they may do.
@@ -63,6 +65,7 @@ impl Domain {
                 self.anonymous(device.device.as_str()).await
             }
             Proof::Known { .. } => Err(refused()),
+            Proof::Behalf(device) => self.behalf(device).await,
         };
         self.telemetry.authenticated(kind, outcome.as_ref().map(drop).map_err(|e| e.code));
         outcome
@@ -148,12 +151,24 @@ impl Domain {
         match self.store.get(&ObjectKey::device(&device)).await? {
             Some(object) if !is_enabled(&object) || self.issuers.serve(&device.tenant) => Err(refused()),
             Some(object) => self.identity(device, &object, None, None).await,
-            None => {
-                let statements = self.statements(&device.tenant, &[DEFAULT_POLICY.to_owned()]).await?;
-                let policies = vec![DEFAULT_POLICY.to_owned()];
-                Ok(Identity { device, credential_id: None, policies, statements, expires_ms: None })
-            }
+            None => self.unregistered(device).await,
         }
+    }
+
+    /// A device that somebody else vouches for. One that is disabled is refused: who it speaks through makes no
+    /// difference.
+    async fn behalf(&self, device: DeviceKey) -> Result<Identity, ApiError> {
+        match self.store.get(&ObjectKey::device(&device)).await? {
+            Some(object) if !is_enabled(&object) => Err(disabled()),
+            Some(object) => self.identity(device, &object, None, None).await,
+            None => self.unregistered(device).await,
+        }
+    }
+
+    async fn unregistered(&self, device: DeviceKey) -> Result<Identity, ApiError> {
+        let policies = vec![DEFAULT_POLICY.to_owned()];
+        let statements = self.statements(&device.tenant, &policies).await?;
+        Ok(Identity { device, credential_id: None, policies, statements, expires_ms: None })
     }
 
     async fn identity(
@@ -179,6 +194,7 @@ impl Proof {
             Proof::Anonymous { .. } => "anonymous",
             Proof::ApiKey { .. } => "api_key",
             Proof::Known { .. } => "known",
+            Proof::Behalf(_) => "behalf",
         }
     }
 }

@@ -142,10 +142,10 @@ fn resource(field: &str, actions: &[PolicyAction], text: &str) -> Result<(), Api
     }
     for action in actions {
         match action {
-            PolicyAction::Connect if text.is_empty() => {
-                return Err(ApiError::invalid(field, "a client id is not empty"));
+            PolicyAction::Connect | PolicyAction::PublishFor if text.is_empty() => {
+                return Err(ApiError::invalid(field, "the id of a client or device is not empty"));
             }
-            PolicyAction::Connect => {}
+            PolicyAction::Connect | PolicyAction::PublishFor => {}
             PolicyAction::Publish | PolicyAction::Subscribe => {
                 TopicFilter::new(&filled)
                     .map_err(|e| ApiError::invalid(field, e.to_string()).over("topic filter", text))?;
@@ -198,6 +198,7 @@ mod tests {
             (PolicyAction::Connect, "fleet-*"),
             (PolicyAction::Publish, "a/${device}/+/#"),
             (PolicyAction::Subscribe, "$share/g/a"),
+            (PolicyAction::PublishFor, "${device}-*"),
         ] {
             assert_eq!(policy("p", &statement(action, good)), Ok(()), "{good}");
         }
@@ -206,6 +207,7 @@ mod tests {
             (PolicyAction::Publish, "a#"),
             (PolicyAction::Publish, "a/${tenant}"),
             (PolicyAction::Subscribe, ""),
+            (PolicyAction::PublishFor, ""),
         ] {
             let refused = policy("p", &statement(action, bad)).expect_err(bad);
             assert_eq!(refused.field.as_deref(), Some("spec.statements[0].resources"), "{bad}");

@@ -68,5 +68,6 @@ pub fn proof(proof: Option<authenticate_request::Proof>) -> Result<Proof, ApiErr
             device: device_key("proof.known.device", &known.tenant, &known.device)?,
             credential_id: Some(known.credential_id).filter(|id| !id.is_empty()),
         },
+        Wire::Behalf(behalf) => Proof::Behalf(device_key("proof.behalf.device", &behalf.tenant, &behalf.device)?),
     })
 }

@@ -110,6 +110,32 @@ async fn a_token_works_until_it_ends_and_a_device_until_it_is_disabled() {
 }
 
 #[tokio::test]
+async fn who_speaks_for_a_device_is_told_its_own_policies_unless_it_is_disabled() {
+    let stage = Stage::new().await;
+    let of = |tenant: &str, device: &str| Proof::Behalf(BehalfProof { tenant: tenant.into(), device: device.into() });
+    stage.create_device("meter").await.expect("created");
+    stage.issue_token("meter", 0).await;
+    let mut client = stage.client.clone();
+    let update = |enabled, policies: &[&str]| {
+        let policies = policies.iter().map(|name| (*name).to_owned()).collect();
+        UpdateDeviceRequest { device: Some(Device { enabled, policies, ..device("meter") }) }
+    };
+    client.update_device(update(true, &[])).await.expect("without policies");
+    let identity = authenticate(&stage, of("default", "meter")).await.expect("enabled");
+    assert_eq!(
+        (identity.device.as_str(), identity.credential_id.as_str(), identity.statements.len()),
+        ("meter", "", 0)
+    );
+    client.update_device(update(false, &["default"])).await.expect("disabled");
+    let refused = authenticate(&stage, of("default", "meter")).await.expect_err("disabled");
+    assert_eq!(refused.code, ErrorCode::PermissionDenied);
+    let unknown = authenticate(&stage, of("other", "not-registered")).await.expect("vouched for");
+    assert_eq!((unknown.tenant.as_str(), unknown.policies.as_slice()), ("other", &["default".to_owned()][..]));
+    let malformed = authenticate(&stage, of("default", "a/b")).await.expect_err("no id");
+    assert_eq!(malformed.code, ErrorCode::InvalidArgument);
+}
+
+#[tokio::test]
 async fn credentials_go_with_their_device_and_do_not_come_back_with_its_name() {
     let stage = Stage::new().await;
     stage.create_device("d").await.expect("created");

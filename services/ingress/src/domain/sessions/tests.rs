@@ -38,7 +38,7 @@ fn attach(generation: u64, expiry_s: u32, will_delay_s: Option<u32>) -> Attach {
         clean_start: false,
         expiry_s,
         will: will_delay_s.map(|delay_s| Will { publication, delay_s }),
-        version: Version::V5,
+        version: Version::V5.into(),
         peer: ([127, 0, 0, 1], 1).into(),
         link: Arc::default(),
     }

@@ -1,8 +1,9 @@
-//! HTTP for devices: `POST /v1/topics/{topic}` and the ThingSpeak update. No session: each request says who it is and
+//! HTTP for devices: `POST /v1/topics/{topic}`, `POST /v1/batch` and the ThingSpeak update. No session: each request says who it is and
 //! goes the way of an MQTT message — policy, limits, log, subscribers. And `/mqtt`, where MQTT over WebSocket begins.
 //!
 //! Server layer. Of it only `/mqtt` is a matter of presence: other requests neither connect nor disconnect a device.
 
+mod batch;
 mod publish;
 mod telemetry;
 mod topics;
@@ -20,6 +21,7 @@ use drover_host::http::{self, Bounds, Failure, Hosts};
 use drover_host::{Ports, Shutdown};
 use drover_types::{ApiError, ErrorCode};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use crate::config::{AnonymousAccess, HTTP, HttpConfig, IngressConfig};
 use crate::domain::node::Node;
@@ -39,6 +41,10 @@ struct DeviceSide {
     anonymous: AnonymousAccess,
     /// For a body to come, and for a message to become durable.
     patience: Duration,
+    /// Turns of batches.
+    batches: Semaphore,
+    batch_rows_max: usize,
+    batch_bytes_max: usize,
     telemetry: Telemetry,
 }
 
@@ -103,10 +109,14 @@ impl DeviceHttp {
             entrance,
             anonymous: self.anonymous,
             patience: self.config.request.as_std(),
+            batches: Semaphore::new(batch::BATCHES_MAX),
+            batch_rows_max: self.config.batch_rows,
+            batch_bytes_max: self.config.batch_bytes.as_len(),
             telemetry: self.telemetry.clone(),
         });
         Router::new()
             .route("/v1/topics/{*topic}", post(topics::post))
+            .route("/v1/batch", post(batch::post))
             .route("/update", get(update::update).post(update::update))
             .route(websocket::PATH, get(websocket::upgrade))
             .fallback(async |request: Request| Failure::nothing_at(request.uri()))

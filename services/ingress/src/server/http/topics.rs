@@ -10,8 +10,9 @@ use drover_types::{ApiError, Qos};
 use serde::{Deserialize, Serialize};
 
 use super::DeviceSide;
-use super::publish::{Post, publish};
-use super::who::{identify, proof};
+use super::publish::{self, publish};
+use super::who::proof;
+use crate::domain::post::identify;
 
 /// The query.
 #[derive(Deserialize)]
@@ -51,6 +52,6 @@ pub async fn post(
     let Query(wanted) = query.map_err(|refused| ApiError::invalid("query", refused.body_text()))?;
     let limit = side.node.environment.limits.payload_bytes_max;
     let payload = http::read(&head.headers, body, limit, side.patience).await?;
-    let kept = publish(&side, &identity, Post::new(&head.headers, topic, payload, wanted.qos()?)).await?;
+    let kept = publish(&side, &identity, publish::post(&head.headers, topic, payload, wanted.qos()?)).await?;
     Ok(Json(Published { id: kept.id.to_string() }))
 }

@@ -11,9 +11,9 @@ use drover_host::http::{self, Body};
 use drover_types::{ApiError, ErrorCode, Qos};
 
 use super::DeviceSide;
-use super::publish::{Post, publish};
-use super::who::identify;
+use super::publish::{self, publish};
 use crate::domain::identity::Proof;
+use crate::domain::post::identify;
 use crate::domain::update::{Update, topic};
 
 /// Largest form, in bytes: eight fields and a status are far below.
@@ -54,6 +54,6 @@ async fn take(side: &DeviceSide, head: &Parts, body: Body) -> Result<u64, ApiErr
     })?;
     let identity = identify(&side.node, Proof::ApiKey { token }).await?;
     let payload = update.payload().ok_or_else(|| ApiError::invalid("field1", "there is no field"))?;
-    let post = Post::new(&head.headers, topic(identity.device.as_str()), payload.into(), Qos::AtLeastOnce);
+    let post = publish::post(&head.headers, topic(identity.device.as_str()), payload.into(), Qos::AtLeastOnce);
     Ok(publish(side, &identity, post).await?.offset + 1)
 }

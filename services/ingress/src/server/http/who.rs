@@ -1,6 +1,4 @@
-//! Who asks: what the headers of a request prove, and what the registry says to it.
-
-use std::sync::Arc;
+//! Who asks: what the headers of a request prove.
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -8,8 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use drover_types::{ApiError, ErrorCode};
 
-use crate::domain::identity::{AuthenticateError, Identity, Proof};
-use crate::domain::node::Node;
+use crate::domain::identity::Proof;
 
 /// `Authorization: Bearer TOKEN`, or `Basic` with `DEVICE:TOKEN` (or `TENANT/DEVICE:TOKEN`).
 pub fn proof(headers: &HeaderMap) -> Result<Proof, ApiError> {
@@ -30,21 +27,6 @@ pub fn proof(headers: &HeaderMap) -> Result<Proof, ApiError> {
 fn missing() -> ApiError {
     let message = "send the device's token as `Authorization: Bearer TOKEN` or Basic DEVICE:TOKEN";
     ApiError::new(ErrorCode::Unauthenticated, message)
-}
-
-/// Asks the registry.
-pub async fn identify(node: &Node, proof: Proof) -> Result<Arc<Identity>, ApiError> {
-    let generation = node.sessions.generation();
-    node.authenticator.authenticate(proof, generation).await.map_err(|error| {
-        tracing::debug!(%error, "a device's request was refused");
-        let (code, message) = match &error {
-            // One answer to every wrong proof: nobody learns which devices there are.
-            AuthenticateError::Wrong { .. } => (ErrorCode::Unauthenticated, "credentials are not valid".to_owned()),
-            AuthenticateError::Refused { .. } => (ErrorCode::PermissionDenied, error.to_string()),
-            AuthenticateError::Unavailable { .. } => (ErrorCode::Unavailable, error.to_string()),
-        };
-        ApiError::new(code, message)
-    })
 }
 
 #[cfg(test)]

@@ -473,7 +473,7 @@ impl<T: Transport> Slot<T> {
                 clean_start: admission.clean_start,
                 expiry_s: admission.expiry_s,
                 will: admission.will,
-                version: admission.version,
+                version: admission.version.into(),
                 peer,
                 link: self.link.clone(),
             };

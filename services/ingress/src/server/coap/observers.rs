@@ -1,0 +1,133 @@
+//! The devices that observe, and the tasks that serve them: one of a device on this node, for the peer that came last.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use drover_types::{ApiError, DeviceKey, ErrorCode, TopicFilter};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::ear::Ear;
+use super::endpoint::{Endpoint, Origin};
+use super::observer::{self, Command, Start};
+use crate::domain::coap::block::Block;
+use crate::domain::identity::Identity;
+use crate::domain::link::{Link, Stop};
+
+/// Registrations of one device that wait to be carried out.
+const COMMANDS_MAX: usize = 8;
+/// How often a task is asked: the first may be about to end, for it has nothing to observe any more.
+const ATTEMPTS: usize = 2;
+
+/// A task and how it is reached.
+#[derive(Clone)]
+struct Handle {
+    peer: SocketAddr,
+    commands: mpsc::Sender<Command>,
+    link: Arc<Link>,
+}
+
+/// The observing devices of this node.
+pub struct Observers {
+    handles: Mutex<HashMap<DeviceKey, Handle>>,
+    room: Arc<Semaphore>,
+    max: usize,
+}
+
+impl Observers {
+    /// None yet, at most `max` later.
+    pub fn new(max: usize) -> Self {
+        Self { handles: Mutex::default(), room: Arc::new(Semaphore::new(max)), max }
+    }
+
+    /// Subscribes the device of `identity` to `filter`, for the peer and under the token of `origin`; the sequence number of
+    /// the answer. Returns when every node knows of it.
+    pub async fn observe(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        origin: &Origin,
+        identity: &Arc<Identity>,
+        filter: &TopicFilter,
+        size: Option<Block>,
+        retained: bool,
+    ) -> Result<u32, ApiError> {
+        let patience = endpoint.setup.patience;
+        let late = || ApiError::new(ErrorCode::DeadlineExceeded, "the observation is not there yet; register again");
+        for _ in 0..ATTEMPTS {
+            let commands = self.commands(endpoint, origin, identity)?;
+            let (answer, answered) = oneshot::channel();
+            let (filter, token) = (filter.clone(), origin.token.clone());
+            if commands.send(Command::Observe { filter, token, size, retained, answer }).await.is_err() {
+                continue;
+            }
+            if let Ok(answer) = tokio::time::timeout(patience, answered).await.map_err(|_| late())? {
+                return answer;
+            }
+        }
+        Err(ApiError::new(ErrorCode::Unavailable, "the observation ended; register again"))
+    }
+
+    /// Ends what the peer of `origin` observes under its token, if it does.
+    pub async fn forget(&self, device: &DeviceKey, origin: &Origin) {
+        let handle = self.lock().get(device).filter(|handle| handle.peer == origin.peer).cloned();
+        if let Some(handle) = handle {
+            handle.commands.send(Command::Forget { token: origin.token.clone() }).await.ok(); // it may have ended
+        }
+    }
+
+    /// All of them are to end, for the node does.
+    pub fn stop(&self) {
+        self.lock().values().for_each(|handle| handle.link.stop(Stop::Drain));
+    }
+
+    /// The way to the task that serves this peer of the device; started if there is none. That of another peer ends when
+    /// this one takes its session.
+    fn commands(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        origin: &Origin,
+        identity: &Arc<Identity>,
+    ) -> Result<mpsc::Sender<Command>, ApiError> {
+        let device = DeviceKey { tenant: identity.tenant.clone(), device: identity.device.clone() };
+        let mut handles = self.lock();
+        let same = |handle: &&Handle| handle.peer == origin.peer && !handle.commands.is_closed();
+        if let Some(handle) = handles.get(&device).filter(same) {
+            return Ok(handle.commands.clone());
+        }
+        let Ok(permit) = self.room.clone().try_acquire_owned() else {
+            let error =
+                ApiError::new(ErrorCode::ResourceExhausted, "too many devices observe (ingress.coap.observers)");
+            return Err(error.over(self.max, self.max + 1));
+        };
+        let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+        let ear = Ear::default();
+        let link = ear.link.clone();
+        handles.insert(device.clone(), Handle { peer: origin.peer, commands: commands.clone(), link: link.clone() });
+        drop(handles);
+        let start = Start {
+            endpoint: endpoint.clone(),
+            identity: identity.clone(),
+            peer: origin.peer,
+            commands: receiver,
+            ear,
+        };
+        let observers = endpoint.setup.observers.clone();
+        endpoint.tasks.spawn(async move {
+            Box::pin(observer::run(start)).await;
+            observers.ended(&device, &link);
+            drop(permit);
+        });
+        Ok(commands)
+    }
+
+    fn ended(&self, device: &DeviceKey, link: &Arc<Link>) {
+        let mut handles = self.lock();
+        if handles.get(device).is_some_and(|handle| Arc::ptr_eq(&handle.link, link)) {
+            handles.remove(device);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<DeviceKey, Handle>> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
