@@ -26,7 +26,7 @@ use crate::domain::message::{Message, Publication, Publisher};
 use crate::domain::node::{Node, Recipient};
 use crate::domain::ownership::Claim;
 use crate::domain::session::Session;
-use crate::domain::sessions::{Attach, AttachError};
+use crate::domain::sessions::{Attach, AttachError, Awaited};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 16 * 1024;
@@ -59,9 +59,9 @@ struct Driver<S> {
     written: Instant,
     /// What its CONNECT waits for.
     asking: Option<BoxFuture<'static, Answer>>,
-    /// Versions of what is wanted here that other nodes have to know before a SUBSCRIBE is answered, oldest first; as
-    /// many as the connection keeps answers for.
-    announcing: VecDeque<u64>,
+    /// What has to be settled before a SUBSCRIBE or UNSUBSCRIBE is answered, oldest first; as many as the connection keeps
+    /// answers for.
+    settling: VecDeque<Awaited>,
     /// Room for presence reports is taken, and not yet handed over to a session.
     reserved: bool,
     appends: Appends,
@@ -73,7 +73,7 @@ struct Driver<S> {
 enum Event {
     Signal(Signal),
     Answered(Answer),
-    Announced,
+    Subscribed,
     Settled(Settled),
     Read(usize),
     Written,
@@ -95,7 +95,7 @@ pub async fn serve<S: ByteStream>(stream: S, setup: Setup) {
         unflushed: false,
         written: Instant::now(),
         asking: None,
-        announcing: VecDeque::new(),
+        settling: VecDeque::new(),
         reserved: false,
         appends,
         session: None,
@@ -159,12 +159,12 @@ impl<S: ByteStream> Driver<S> {
             Effect::Authenticate(proof) => self.asking = Some(questions::authenticate(node, proof)),
             Effect::Attach(admission) => self.asking = Some(questions::take(node, admission)),
             Effect::Subscribe(granted) => {
-                let version = self.session.as_ref().map_or(0, |session| node.subscribe(session, granted));
-                self.announce(version);
+                let subscribed = self.session.as_ref().map(|session| node.subscribe(session, granted));
+                self.settle(subscribed.unwrap_or_default());
             }
             Effect::Unsubscribe(filters) => {
-                self.session.iter().for_each(|session| node.unsubscribe(session, &filters));
-                self.announce(0);
+                let unsubscribed = self.session.as_ref().map(|session| node.unsubscribe(session, &filters));
+                self.settle(unsubscribed.unwrap_or_default());
             }
             Effect::Publish(_) => {} // collected by the caller
             Effect::Answer(publication) => self.answer(publication),
@@ -192,12 +192,12 @@ impl<S: ByteStream> Driver<S> {
         }
     }
 
-    /// A SUBSCRIBE or UNSUBSCRIBE is answered in its turn, when other nodes know what is wanted as of `version`.
-    fn announce(&mut self, version: u64) {
-        if version == 0 && self.announcing.is_empty() {
+    /// A SUBSCRIBE or UNSUBSCRIBE is answered in its turn, when what is awaited is settled.
+    fn settle(&mut self, awaited: Awaited) {
+        if awaited.is_nothing() && self.settling.is_empty() {
             self.connection.subscribed(self.setup.node.now());
         } else {
-            self.announcing.push_back(version);
+            self.settling.push_back(awaited);
         }
     }
 
@@ -224,7 +224,11 @@ impl<S: ByteStream> Driver<S> {
                 node.telemetry.connected(&attached.publisher.client, self.setup.peer.address);
                 self.session = Some(attached.session.clone());
                 self.publisher = Some(attached.publisher.clone());
-                self.connection.attached(attached, node.now());
+                if attached.awaited.is_nothing() {
+                    self.connection.attached(attached, node.now());
+                } else {
+                    self.asking = Some(questions::settle(node, attached));
+                }
             }
             Err(error) => self.connection.refused(error),
         }
@@ -245,16 +249,16 @@ impl<S: ByteStream> Driver<S> {
     async fn event(&mut self) -> Event {
         let wants = !self.ended && self.appends.is_empty() && self.connection.wants_bytes(self.input.len());
         let deadline = self.deadline();
-        let Self { setup, stream, connection, input, unflushed, asking, announcing, appends, .. } = self;
+        let Self { setup, stream, connection, input, unflushed, asking, settling, appends, .. } = self;
         let answered = async {
             match asking {
                 Some(answer) => answer.await,
                 None => std::future::pending().await,
             }
         };
-        let announced = async {
-            match announcing.front() {
-                Some(version) => setup.node.peers.announced(*version).await,
+        let subscribed = async {
+            match settling.front() {
+                Some(awaited) => setup.node.settled(*awaited).await,
                 None => std::future::pending().await,
             }
         };
@@ -270,7 +274,7 @@ impl<S: ByteStream> Driver<S> {
             signal = setup.link.signal() => Event::Signal(signal),
             settled = appends.next() => Event::Settled(settled),
             answer = answered => Event::Answered(answer),
-            () = announced => Event::Announced,
+            () = subscribed => Event::Subscribed,
             event = transfer => event,
             () = time => Event::Time,
         }
@@ -305,10 +309,11 @@ impl<S: ByteStream> Driver<S> {
                         self.connection.authenticated(answer);
                     }
                     Answer::Owner(admission, claim) => self.taken(admission, claim),
+                    Answer::Settled(attached) => self.connection.attached(*attached, now),
                 }
             }
-            Event::Announced => {
-                self.announcing.pop_front();
+            Event::Subscribed => {
+                self.settling.pop_front();
                 self.connection.subscribed(now);
             }
             Event::Settled(Settled::Stored(count)) => self.connection.stored(count, now),

@@ -33,7 +33,7 @@ pub(super) struct Connecting {
     keep_alive_asked_s: u16,
     keep_alive_s: u16,
     expiry_asked_s: u32,
-    expiry_s: u32,
+    pub(super) expiry_s: u32,
     will: Option<Will>,
     receive_maximum: u16,
     pub(super) packet_bytes_max: usize,
