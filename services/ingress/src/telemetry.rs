@@ -327,7 +327,9 @@ impl Telemetry {
     /// Changes of sessions are not in the store; they are written again.
     pub fn sessions_not_written(&self, error: &dyn Display) {
         self.session_writes_failed.inc();
-        self.seldom(|left_out| tracing::error!(%error, left_out, "sessions cannot be written; who waits for that waits"));
+        self.seldom(
+            |left_out| tracing::error!(%error, left_out, "sessions cannot be written; who waits for that waits"),
+        );
     }
 
     fn seldom(&self, line: impl FnOnce(u64)) {

@@ -11,7 +11,6 @@ use drover_types::Clock;
 use tokio::sync::{Notify, watch};
 
 use crate::domain::link::Link;
-use crate::ports::StoreError;
 use crate::ports::sessions::{Change, SessionStore, What};
 use crate::telemetry::Telemetry;
 
@@ -192,11 +191,6 @@ fn bytes(change: &Change) -> usize {
     }
 }
 
-/// Something that was asked of the store, and was not answered.
-#[derive(Debug, thiserror::Error)]
-#[error("sessions cannot be read: {0}")]
-pub struct Unread(#[from] pub StoreError);
-
 #[cfg(test)]
 pub(crate) mod tests {
     use async_trait::async_trait;
@@ -205,6 +199,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::domain::sessions::Key;
+    use crate::ports::StoreError;
     use crate::ports::sessions::{Place, Row, Stored};
 
     /// Remembers what it was told, and fails as often as it shall.

@@ -316,7 +316,7 @@ impl Node {
     /// Hands messages that another service or node has logged to whom they are for; how many sessions took them. Returns
     /// when the inboxes of those that are kept have them durably.
     pub async fn deliver_kept(&self, messages: &[Arc<Message>], recipient: &Recipient) -> usize {
-        self.journal.room().await;
+        // At once, for whoever asks may go away while this waits, and not ask again.
         let handed: Vec<_> = messages.iter().map(|message| self.hand_to(message, recipient)).collect();
         self.journal.durable(handed.iter().map(|handed| handed.position).max().unwrap_or_default()).await;
         handed.iter().map(|handed| handed.taken).sum()

@@ -34,7 +34,9 @@ impl RestoreError {
         match self {
             RestoreError::Store(StoreError::Unavailable { .. })
             | RestoreError::Owners(OwnersError::Unavailable { .. }) => true,
-            RestoreError::Store(StoreError::Corrupt { .. }) | RestoreError::Owners(OwnersError::Corrupt { .. }) => false,
+            RestoreError::Store(StoreError::Corrupt { .. }) | RestoreError::Owners(OwnersError::Corrupt { .. }) => {
+                false
+            }
         }
     }
 }

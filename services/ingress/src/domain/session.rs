@@ -507,7 +507,8 @@ impl State {
 
     fn record_filters(&mut self) -> u64 {
         let Self { record, filters, .. } = self;
-        let subscription = |(filter, options): (&Box<str>, &Options)| Subscription { filter: filter.clone(), options: *options };
+        let subscription =
+            |(filter, options): (&Box<str>, &Options)| Subscription { filter: filter.clone(), options: *options };
         let record = record.as_mut().filter(|record| record.keeps_messages());
         record.map_or(0, |record| record.put_subscriptions(filters.iter().map(subscription).collect()))
     }

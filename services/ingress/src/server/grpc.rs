@@ -87,11 +87,11 @@ impl Ingress for Server {
         let messages = messages.map_err(|e| to_status(&e))?;
         let news = wire::read_news(interest.unwrap_or_default()).map_err(|e| to_status(&e))?;
         let whole = self.node.peers.hear(&node, boot, news);
+        let messages: Vec<_> = messages.into_iter().map(Arc::new).collect();
         if !messages.is_empty() && self.node.peers.senders.is_new(&node, boot, sequence) {
-            let messages: Vec<_> = messages.into_iter().map(Arc::new).collect();
             self.node.deliver_kept(&messages, &Recipient::Subscribers).await;
-        } else {
-            // Also what is said again is confirmed when inboxes have it.
+        } else if !messages.is_empty() {
+            // Also what is said again is confirmed when the inboxes have it.
             self.node.journal.durable(self.node.journal.position()).await;
         }
         if hello {

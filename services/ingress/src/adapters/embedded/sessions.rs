@@ -197,3 +197,24 @@ fn read(open: &Open, key: &Key) -> Result<Option<Stored>, StoreError> {
         stamp,
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::embedded;
+    use crate::conformance::{BOUNDS, SessionFactory, sessions};
+
+    struct Directory(tempfile::TempDir);
+
+    #[async_trait]
+    impl SessionFactory for Directory {
+        async fn open(&self) -> Arc<dyn SessionStore> {
+            Arc::new(embedded::open(&self.0.path().join("store"), BOUNDS).expect("opens").1)
+        }
+    }
+
+    #[tokio::test]
+    async fn the_embedded_store_keeps_every_promise() {
+        sessions(&Directory(tempfile::tempdir().expect("a directory"))).await;
+    }
+}

@@ -39,7 +39,8 @@ pub struct Retained {
     store: Store,
     statements: Statements,
     bounds: RetainedBounds,
-    /// What the tenants keep that this node has written for since the last sweep; held while it writes.
+    /// What the tenants keep that this node has written for, as of the last sweep and its own writes since; held while it
+    /// writes.
     kept: Mutex<HashMap<TenantId, Amount>>,
 }
 
@@ -163,7 +164,8 @@ impl RetainedStore for Retained {
             *amount = changed;
             writes.push((tenant, topic, row));
         }
-        let writes = writes.into_iter().map(|(tenant, topic, row)| async move { self.put(&tenant, &topic, &row).await });
+        let writes =
+            writes.into_iter().map(|(tenant, topic, row)| async move { self.put(&tenant, &topic, &row).await });
         let written = stream::iter(writes).buffer_unordered(CONCURRENT).try_collect::<()>().await;
         if written.is_err() {
             kept.clear(); // some may be there
@@ -208,10 +210,12 @@ impl RetainedStore for Retained {
     async fn sweep(&self, now_ms: u64) -> Result<usize, StoreError> {
         let mut kept = self.kept.lock().await;
         let mut removed = 0;
-        for tenant in kept.keys() {
-            removed += self.count(tenant, now_ms).await?.1;
+        for (tenant, amount) in kept.iter_mut() {
+            let (counted, expired) = self.count(tenant, now_ms).await?; // with what other nodes have written
+            *amount = counted;
+            removed += expired;
         }
-        kept.clear(); // what other nodes have written is counted when it matters
+        kept.retain(|_, amount| amount.messages > 0);
         Ok(removed)
     }
 }

@@ -9,8 +9,10 @@ pub const SCHEMA: Schema = Schema {
         Migration {
             number: 1,
             name: "owners",
-            statements: &["CREATE TABLE IF NOT EXISTS ingress_owners (tenant text, client text, node text, epoch bigint, \
-            PRIMARY KEY ((tenant, client)))"],
+            statements: &[
+                "CREATE TABLE IF NOT EXISTS ingress_owners (tenant text, client text, node text, epoch bigint, \
+            PRIMARY KEY ((tenant, client)))",
+            ],
         },
         Migration {
             number: 2,

@@ -107,7 +107,8 @@ impl Sessions {
         match what {
             What::Head(head) => {
                 let bytes = rows::write_head(head, &self.node, *stamp);
-                self.write_at(*stamp, &of.put_of_node, (self.node.as_str(), slice_of(key), tenant, client, TTL_S)).await?;
+                self.write_at(*stamp, &of.put_of_node, (self.node.as_str(), slice_of(key), tenant, client, TTL_S))
+                    .await?;
                 self.write_at(*stamp, &of.put_head, (tenant, client, bytes, TTL_S)).await
             }
             What::Subscriptions(all) => {
@@ -355,7 +356,9 @@ impl Statements {
                 .await?,
             delete_messages: store.prepare_write(&format!("DELETE FROM ingress_inbox WHERE {bucket}")).await?,
             messages: store
-                .prepare_read(&format!("SELECT number, message FROM ingress_inbox WHERE {bucket} AND number > ? LIMIT ?"))
+                .prepare_read(&format!(
+                    "SELECT number, message FROM ingress_inbox WHERE {bucket} AND number > ? LIMIT ?"
+                ))
                 .await?,
         })
     }

@@ -148,7 +148,10 @@ impl Client {
             client: ClientId::new("c").expect("valid"),
             epoch: 1,
         };
-        self.connection.attached(Attached { session: self.session.clone(), publisher, present, awaited: Awaited::default() }, at(0));
+        self.connection.attached(
+            Attached { session: self.session.clone(), publisher, present, awaited: Awaited::default() },
+            at(0),
+        );
         self.go(0);
     }
 

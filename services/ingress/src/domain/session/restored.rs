@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use super::record::Record;
 use super::received::Received;
+use super::record::Record;
 use super::{Outbox, Session, State};
 use crate::domain::journal::Journal;
 use crate::domain::router::Subscriber;

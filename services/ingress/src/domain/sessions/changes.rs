@@ -123,7 +123,14 @@ impl Entry {
     /// Tells the store what the session is now; the position of the journal, 0 if it is not kept.
     pub(super) fn put_head(&self, away: Option<Away>) -> u64 {
         let Publisher { epoch, device, .. } = self.publisher.clone();
-        self.session.put_head(Head { epoch, device, expiry_s: self.expiry_s, away, will: self.will.clone(), sent: None })
+        self.session.put_head(Head {
+            epoch,
+            device,
+            expiry_s: self.expiry_s,
+            away,
+            will: self.will.clone(),
+            sent: None,
+        })
     }
 }
 
