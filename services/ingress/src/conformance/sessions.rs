@@ -164,7 +164,8 @@ async fn a_session_is_read_as_it_was_written_last_and_survives_a_restart(factory
 
 async fn an_inbox_keeps_its_order_over_pages_epochs_and_thousands_of_numbers(factory: &dyn SessionFactory) {
     let mut writer = Writer::of(factory, "order").await;
-    let places = [at(EPOCH, 0), at(EPOCH, 999), at(EPOCH, 1_000), at(EPOCH, 70_000), at(EPOCH + 1, 0), at(EPOCH + 2, 5)];
+    let places =
+        [at(EPOCH, 0), at(EPOCH, 999), at(EPOCH, 1_000), at(EPOCH, 70_000), at(EPOCH + 1, 0), at(EPOCH + 2, 5)];
     writer.write(places.map(|place| What::Put(row(place)))).await;
     writer.write([What::Put(Row { delivery: None, ..row(at(EPOCH, 999)) })]).await;
     for rows_max in [1, 2, 4, 100] {
@@ -172,7 +173,8 @@ async fn an_inbox_keeps_its_order_over_pages_epochs_and_thousands_of_numbers(fac
     }
     let rows = writer.store.inbox(&writer.key, Some(places[0]), 1).await.expect("read");
     assert_eq!(rows, [Row { delivery: None, ..row(at(EPOCH, 999)) }], "the later state of it");
-    let other = Writer::of(factory, "order-").await;
+    let key = (writer.key.0.clone(), ClientId::new("order-").expect("valid"));
+    let other = Writer { key, ..writer };
     assert!(other.places(10).await.is_empty(), "another session's");
 }
 
@@ -184,7 +186,9 @@ async fn what_is_removed_is_gone_one_by_one_and_all_that_is_passed(factory: &dyn
     writer.write(all().map(|place| What::Put(row(place)))).await;
     let mut left: Vec<Place> = all().collect();
     let mut removed_before = at(EPOCH, 0);
-    for before in [at(EPOCH, 1), at(EPOCH, 999), at(EPOCH, 1_000), at(EPOCH, 1_001), at(EPOCH + 1, 1), at(EPOCH + 1, 2_000)] {
+    for before in
+        [at(EPOCH, 1), at(EPOCH, 999), at(EPOCH, 1_000), at(EPOCH, 1_001), at(EPOCH + 1, 1), at(EPOCH + 1, 2_000)]
+    {
         let hole = at(EPOCH + 1, 2_500);
         writer.write([What::Passed { from: removed_before, before }, What::Remove(hole)]).await;
         left.retain(|place| *place >= before && *place != hole);

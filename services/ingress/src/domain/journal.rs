@@ -238,13 +238,22 @@ pub(crate) mod tests {
         }
     }
 
+    impl Told {
+        /// All changes so far, in order.
+        pub fn whats(&self) -> Vec<What> {
+            let changes = self.changes.lock().expect("no panic");
+            changes.iter().flatten().map(|change| change.what.clone()).collect()
+        }
+    }
+
     fn removal(number: u32) -> Change {
         let key = (TenantId::default_tenant(), ClientId::new("c").expect("valid"));
         let what = What::Remove(Place { epoch: 1, number });
         Change { key: Arc::new(key), stamp: u64::from(number), what }
     }
 
-    fn journal(failures: usize) -> (Arc<Told>, Arc<Journal>) {
+    /// A journal that runs, and what it tells.
+    pub fn journal(failures: usize) -> (Arc<Told>, Arc<Journal>) {
         let store = Arc::new(Told { failures: Mutex::new(failures), ..Told::default() });
         let journal = Arc::new(Journal::new(store.clone(), Arc::new(FixedClock::at(0))));
         let running = journal.clone();
