@@ -58,6 +58,8 @@ async fn a_session_goes_on_after_a_restart_with_what_came_before_and_since() {
         expect(&mut client, &n.to_string(), n, false).await;
         client.send(&Packet::PubAck(ack(n))).await;
     }
+    client.send(&Packet::PingReq).await;
+    client.expect(|p| matches!(p, Packet::PingResp)).await;
     stage.restart().await;
     let (mut client, present) = stage.resume("c").await;
     assert!(present);

@@ -73,7 +73,7 @@ async fn a_node_finds_only_the_sessions_whose_head_it_has_written_last() {
     let open = async |node: &str| Sessions::open(&cassandra, node, |_| ()).await.expect("opens");
     let (a, b) = (open("a").await, open("b").await);
     let key = Arc::new((TenantId::default_tenant(), ClientId::new("mover").expect("valid")));
-    let head = |epoch| {
+    let head = |epoch| -> Arc<[Change]> {
         let device = DeviceId::new("d").expect("valid");
         let head = Head { epoch, device, expiry_s: 60, away: None, will: None, sent: None };
         Arc::from([Change { key: key.clone(), stamp: epoch, what: What::Head(Box::new(head)) }])
