@@ -137,7 +137,7 @@ pub fn write_head(head: &Head, node: &str, stamp: u64) -> Vec<u8> {
 /// A head, the name of the node that wrote it, and its stamp.
 pub fn read_head(bytes: &[u8]) -> Result<(Head, String, u64), StoreError> {
     let row = HeadRow::decode(bytes).map_err(corrupt)?;
-    let will = row.will.map(|will| {
+    let will = row.will.map(|will| -> Result<Will, StoreError> {
         let publication = Publication {
             topic: TopicName::new(will.topic).map_err(corrupt)?,
             payload: will.payload,

@@ -206,7 +206,7 @@ impl Sessions {
                     Phase::Remove => self.remove(change).await?,
                 }
             }
-            Ok(())
+            Ok::<_, StoreError>(())
         };
         stream::iter(sessions.into_iter().map(of_one)).buffer_unordered(CONCURRENT).try_collect().await
     }
