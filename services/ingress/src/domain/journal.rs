@@ -4,7 +4,7 @@
 //! wait share one. A write that fails is made again until it is done: whoever waits for it waits, nothing is skipped, and
 //! no message is acknowledged meanwhile. What nobody waits for goes with what somebody does, or after a while.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use drover_types::Clock;
@@ -28,6 +28,8 @@ pub struct Journal {
     store: Arc<dyn SessionStore>,
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
+    /// Held by those who are in the middle of changes that belong together, and by the writer while it takes what waits.
+    gate: RwLock<()>,
     /// Something waits here.
     any: Notify,
     /// Somebody waits for it.
@@ -42,31 +44,20 @@ struct State {
     bytes: usize,
     /// Position of the last of them; the first ever is 1.
     last: u64,
-    /// Those who are in the middle of changes that belong together.
-    in_the_middle: usize,
     /// Connections to be woken when a position is durable.
     wakes: Vec<(u64, Arc<Link>)>,
 }
 
 /// Changes made while it is there are written together.
-pub struct Together<'j>(&'j Journal);
-
-impl Drop for Together<'_> {
-    fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.in_the_middle -= 1;
-        if state.in_the_middle == 0 && !state.waiting.is_empty() {
-            self.0.any.notify_one();
-            self.0.more.notify_one();
-        }
-    }
+pub struct Together<'j> {
+    _gate: RwLockReadGuard<'j, ()>,
 }
 
 impl Journal {
     /// Nothing is written before [`Journal::run`].
     pub fn new(store: Arc<dyn SessionStore>, clock: Arc<dyn Clock>) -> Self {
         let (any, more, durable) = (Notify::new(), Notify::new(), watch::Sender::new(0));
-        Self { store, clock, state: Mutex::default(), any, more, durable }
+        Self { store, clock, state: Mutex::default(), gate: RwLock::default(), any, more, durable }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -102,10 +93,10 @@ impl Journal {
         state.last
     }
 
-    /// What is changed until the answer is dropped is written together, or not at all where the store can do that.
+    /// What is changed until the answer is dropped is written together, or not at all where the store can do that. To be
+    /// asked for before any lock is taken, and once.
     pub fn together(&self) -> Together<'_> {
-        self.state().in_the_middle += 1;
-        Together(self)
+        Together { _gate: self.gate.read().unwrap_or_else(PoisonError::into_inner) }
     }
 
     /// The position of all changes so far, to be waited for.
@@ -168,8 +159,9 @@ impl Journal {
 
     /// All that waits, and its last position.
     fn take(&self) -> Option<(Arc<[Change]>, u64)> {
+        let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.state();
-        if state.waiting.is_empty() || state.in_the_middle > 0 {
+        if state.waiting.is_empty() {
             return None;
         }
         state.bytes = 0;
@@ -286,17 +278,18 @@ pub(crate) mod tests {
         assert_eq!(stamps(&store), [[1]]);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn changes_that_belong_together_are_not_parted() {
         let (store, journal) = journal(0);
-        let together = journal.together();
-        journal.push(removal(1));
-        tokio::time::sleep(10 * LAZY).await;
-        assert!(stamps(&store).is_empty());
-        let last = journal.push(removal(2));
-        drop(together);
-        journal.durable(last).await;
-        assert_eq!(stamps(&store), [[1, 2]]);
+        for pair in 0..2_000 {
+            let _together = journal.together();
+            journal.push(removal(2 * pair));
+            journal.push(removal(2 * pair + 1));
+        }
+        journal.durable(journal.position()).await;
+        let writes = stamps(&store);
+        assert_eq!(writes.concat(), (0..4_000).collect::<Vec<u64>>());
+        assert!(writes.iter().all(|write| write.len() % 2 == 0), "a pair was parted");
     }
 
     #[tokio::test(start_paused = true)]

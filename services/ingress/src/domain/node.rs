@@ -300,10 +300,12 @@ impl Node {
     fn route(&self, message: &Arc<Message>, publisher: Option<&Session>) -> u64 {
         let telemetry = &message.telemetry;
         self.telemetry.stored(telemetry.qos.into());
-        let mut position = 0;
+        let (mut position, mut _together) = (0, None);
         if let (Qos::ExactlyOnce, Some(session)) = (telemetry.qos, publisher)
             && let Some(packet_id) = telemetry.packet_id.and_then(PacketId::new)
         {
+            // That it was received is never written without it.
+            _together = Some(self.journal.together());
             match session.stored(packet_id) {
                 Some(noted) => position = noted,
                 None => return self.journal.position(), // where it was noted

@@ -2,8 +2,8 @@
 //!
 //! A bucket of an inbox is a partition: messages of one epoch, a thousand numbers. Those that the session has passed are
 //! removed whole, so however long a connection lasts, neither rows nor tombstones gather in a partition. All writes
-//! of a session carry its stamps as timestamps. Of one call, what is added is written before what is removed: a message
-//! that changes hands is with the one before it leaves the other.
+//! of a session carry its stamps as timestamps. Of one call, messages are written before what depends on them: one that
+//! changes hands is with the one before it leaves the other, and none is received before it is with its subscribers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -65,8 +65,8 @@ struct Statements {
 /// Half of a call.
 #[derive(Clone, Copy)]
 enum Phase {
-    Add,
-    Remove,
+    First,
+    Then,
 }
 
 /// A partition of an inbox: its epoch, and which thousand of numbers.
@@ -101,7 +101,7 @@ impl Sessions {
         self.store.write_at(stamp, write, values).await.map_err(store_error)
     }
 
-    async fn add(&self, change: &Change) -> Result<(), StoreError> {
+    async fn write_first(&self, change: &Change) -> Result<(), StoreError> {
         let Change { key, stamp, what } = change;
         let (tenant, client, of) = (key.0.as_str(), key.1.as_str(), &self.statements);
         match what {
@@ -115,10 +115,6 @@ impl Sessions {
                 let bytes = rows::write_subscriptions(all);
                 self.write_at(*stamp, &of.put_subscriptions, (tenant, client, bytes, TTL_S)).await
             }
-            What::Received(packet_ids) => {
-                let bytes = rows::write_received(packet_ids);
-                self.write_at(*stamp, &of.put_received, (tenant, client, bytes, TTL_S)).await
-            }
             What::Put(row) => {
                 let bucket = Bucket::of(row.place)?;
                 if !self.is_known(key, bucket) {
@@ -130,14 +126,18 @@ impl Sessions {
                 let values = (tenant, client, bucket.epoch, bucket.bucket, number, message, TTL_S);
                 self.write_at(*stamp, &of.put_message, values).await
             }
-            What::Remove(_) | What::Passed { .. } | What::End => Ok(()), // later
+            What::Received(_) | What::Remove(_) | What::Passed { .. } | What::End => Ok(()), // later
         }
     }
 
-    async fn remove(&self, change: &Change) -> Result<(), StoreError> {
+    async fn write_then(&self, change: &Change) -> Result<(), StoreError> {
         let Change { key, stamp, what } = change;
         let (tenant, client, of) = (key.0.as_str(), key.1.as_str(), &self.statements);
         match what {
+            What::Received(packet_ids) => {
+                let bytes = rows::write_received(packet_ids);
+                self.write_at(*stamp, &of.put_received, (tenant, client, bytes, TTL_S)).await
+            }
             What::Remove(place) => {
                 let bucket = Bucket::of(*place)?;
                 let values = (tenant, client, bucket.epoch, bucket.bucket, i64::from(place.number));
@@ -168,7 +168,7 @@ impl Sessions {
                 self.write_at(*stamp, &of.delete_of_node, (self.node.as_str(), slice_of(key), tenant, client)).await?;
                 self.write_at(*stamp, &of.delete, (tenant, client)).await
             }
-            What::Head(_) | What::Subscriptions(_) | What::Received(_) | What::Put(_) => Ok(()), // done
+            What::Head(_) | What::Subscriptions(_) | What::Put(_) => Ok(()), // done
         }
     }
 
@@ -202,8 +202,8 @@ impl Sessions {
         let of_one = |changes: Vec<_>| async move {
             for change in changes {
                 match what {
-                    Phase::Add => self.add(change).await?,
-                    Phase::Remove => self.remove(change).await?,
+                    Phase::First => self.write_first(change).await?,
+                    Phase::Then => self.write_then(change).await?,
                 }
             }
             Ok::<_, StoreError>(())
@@ -233,8 +233,8 @@ impl SessionStore for Sessions {
             sessions.entry(&*change.key).or_default().push(change);
         }
         let sessions: Vec<Vec<&Change>> = sessions.into_values().collect();
-        self.make(Phase::Add, sessions.clone()).await?;
-        self.make(Phase::Remove, sessions).await
+        self.make(Phase::First, sessions.clone()).await?;
+        self.make(Phase::Then, sessions).await
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Stored>, StoreError> {

@@ -255,7 +255,7 @@ impl Outbox {
     }
 
     fn resend(&mut self, window: usize) -> Option<Next> {
-        let InFlight { packet_id, delivery } = self.in_flight.get(self.sent)?;
+        let InFlight { packet_id, delivery, .. } = self.in_flight.get(self.sent)?;
         let packet_id = *packet_id;
         let next = match delivery {
             None => Next::Release { packet_id },

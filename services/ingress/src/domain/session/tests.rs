@@ -47,7 +47,7 @@ fn drain(session: &Session, epoch: u64, window: usize) -> Vec<(u8, Option<u16>, 
         Next::Send { delivery, packet_id, dup } => {
             Some((delivery.message.telemetry.payload[0], packet_id.map(PacketId::get), dup))
         }
-        Next::Release { packet_id } => panic!("{packet_id} was not received"),
+        Next::Release { packet_id } | Next::Complete { packet_id } => panic!("{packet_id} was not received"),
         Next::Nothing => None,
     })
     .collect()
