@@ -300,17 +300,16 @@ impl Node {
     fn route(&self, message: &Arc<Message>, publisher: Option<&Session>) -> u64 {
         let telemetry = &message.telemetry;
         self.telemetry.stored(telemetry.qos.into());
-        let (mut position, mut _together) = (0, None);
-        if let (Qos::ExactlyOnce, Some(session)) = (telemetry.qos, publisher)
-            && let Some(packet_id) = telemetry.packet_id.and_then(PacketId::new)
-        {
-            // That it was received is never written without it.
-            _together = Some(self.journal.together());
-            match session.stored(packet_id) {
-                Some(noted) => position = noted,
-                None => return self.journal.position(), // where it was noted
-            }
-        }
+        let packet_id = telemetry.packet_id.and_then(PacketId::new).filter(|_| telemetry.qos == Qos::ExactlyOnce);
+        let exact = publisher.zip(packet_id);
+        // That it was received is never written without it.
+        let _together = exact.is_some().then(|| self.journal.together());
+        let noted = exact.map(|(session, packet_id)| session.stored(packet_id));
+        let position = match noted {
+            None => 0,
+            Some(Some(position)) => position,
+            Some(None) => return self.journal.position(), // where it was noted
+        };
         let handed = self.hand_out(message, publisher.map(|session| session.number), |_| true);
         position.max(handed.position)
     }
