@@ -46,7 +46,8 @@ use telemetry::Telemetry;
 /// How often sessions and wills are looked at.
 const TICK: Duration = Duration::from_millis(500);
 
-/// How often retained messages whose time is over are removed; until then they are only not sent.
+/// How often retained messages whose time is over are removed, until when they are only not sent, and sessions of long
+/// connections are written anew where that is due.
 const SWEEP: Duration = Duration::from_secs(60);
 
 /// The ingress service.
@@ -224,5 +225,6 @@ async fn tick(node: Arc<Node>, stop: Shutdown) {
 async fn sweep(node: Arc<Node>, stop: Shutdown) {
     while stop.run_until_cancelled(tokio::time::sleep(SWEEP)).await.is_some() {
         node.sweep_retained().await;
+        node.sessions.refresh();
     }
 }

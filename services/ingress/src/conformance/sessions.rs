@@ -182,7 +182,7 @@ async fn what_is_removed_is_gone_one_by_one_and_all_that_is_passed(factory: &dyn
     let mut writer = Writer::of(factory, "removed").await;
     let epochs = [EPOCH, EPOCH + 1];
     let numbers = [0, 1, 2, 998, 999, 1_000, 1_001, 2_500];
-    let all = || epochs.into_iter().flat_map(|epoch| numbers.map(|number| at(epoch, number)));
+    let all = || epochs.into_iter().flat_map(move |epoch| numbers.map(|number| at(epoch, number)));
     writer.write(all().map(|place| What::Put(row(place)))).await;
     let mut left: Vec<Place> = all().collect();
     let mut removed_before = at(EPOCH, 0);

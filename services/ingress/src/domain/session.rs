@@ -436,7 +436,22 @@ impl Session {
     /// What is known of the session as a whole, but for its epoch and what was sent; the position of the journal, 0 if
     /// nothing is kept.
     pub fn put_head(&self, head: Head) -> u64 {
-        self.state().record.as_mut().map_or(0, |record| record.put_head(head))
+        let mut state = self.state();
+        let stale = state.record.as_ref().is_some_and(|record| record.is_stale());
+        if stale {
+            state.record_filters();
+        }
+        let State { record: Some(record), received, .. } = &mut *state else { return 0 };
+        if stale {
+            record.put_received(received.as_ref().map(|received| received.all_stored()).unwrap_or_default());
+            record.refreshed();
+        }
+        record.put_head(head)
+    }
+
+    /// Whether it is to be written anew, for what was written may not last.
+    pub fn is_stale(&self) -> bool {
+        self.state().record.as_ref().is_some_and(|record| record.is_stale())
     }
 
     /// Nothing more is written of the session. If it is `over`, the store forgets it, and the position of the journal is

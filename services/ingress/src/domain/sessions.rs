@@ -314,6 +314,15 @@ impl Sessions {
         aftermath
     }
 
+    /// Has the sessions of long connections written anew, before what was written of them is too old.
+    pub fn refresh(&self) {
+        let inner = self.lock();
+        let live = inner.entries.values().filter(|entry| matches!(entry.state, State::Live { .. }));
+        live.filter(|entry| entry.session.is_stale()).for_each(|entry| {
+            entry.put_head(None);
+        });
+    }
+
     /// Every session ends with this process; those that are kept go on in the next.
     pub fn stop(&self) -> Aftermath {
         let mut inner = self.lock();

@@ -10,6 +10,10 @@ use crate::domain::sessions::Key;
 use crate::ports::sessions::{Change, Head, Place, Row, Subscription, What};
 use drover_mqtt::PacketId;
 
+/// All of a session but its messages is written anew when it was last written this long ago, in milliseconds: stores give
+/// everything a time to live, of which this and the longest absence are a part.
+const REFRESH_MS: u64 = 7 * 24 * 3600 * 1_000;
+
 /// The writer of one session.
 pub(super) struct Record {
     journal: Arc<Journal>,
@@ -24,6 +28,8 @@ pub(super) struct Record {
     passed: Place,
     /// The last message that a connection may have been sent.
     sent: Option<Place>,
+    /// When all but its messages was last written, milliseconds since the Unix epoch.
+    whole_ms: u64,
 }
 
 impl std::fmt::Debug for Record {
@@ -35,15 +41,15 @@ impl std::fmt::Debug for Record {
 impl Record {
     /// Of a new session, whose first connection has this epoch.
     pub fn new(journal: Arc<Journal>, key: Key, epoch: u64, keeps_messages: bool) -> Self {
-        let next = Place { epoch, number: 0 };
-        Self { journal, key: Arc::new(key), keeps_messages, next, stamp: epoch, passed: next, sent: None }
+        let (next, whole_ms) = (Place { epoch, number: 0 }, journal.unix_ms());
+        Self { journal, key: Arc::new(key), keeps_messages, next, stamp: epoch, passed: next, sent: None, whole_ms }
     }
 
     /// Of a session that was in the store: `stamp` is the last that was used, `first` is its oldest message, `sent` the
     /// last that may have been sent.
     pub fn restored(self, stamp: u64, first: Option<Place>, sent: Option<Place>) -> Self {
         let stamp = self.stamp.max(stamp.saturating_add(1));
-        Self { stamp, passed: first.unwrap_or(self.passed), sent, ..self }
+        Self { stamp, passed: first.unwrap_or(self.passed), sent, whole_ms: 0, ..self }
     }
 
     pub fn journal(&self) -> &Arc<Journal> {
@@ -52,6 +58,16 @@ impl Record {
 
     pub fn keeps_messages(&self) -> bool {
         self.keeps_messages
+    }
+
+    /// Whether all but its messages is to be written anew.
+    pub fn is_stale(&self) -> bool {
+        self.keeps_messages && self.journal.unix_ms() >= self.whole_ms.saturating_add(REFRESH_MS)
+    }
+
+    /// It is.
+    pub fn refreshed(&mut self) {
+        self.whole_ms = self.journal.unix_ms();
     }
 
     /// A connection of this epoch holds the session.

@@ -104,8 +104,12 @@ fn a_delayed_will_waits_for_its_client_and_no_longer_than_its_session() {
 
 /// Sessions that are kept, at this time of the world.
 fn kept_sessions(unix_ms: u64) -> Sessions {
-    let clock = Arc::new(FixedClock::at(unix_ms));
-    Sessions::new(10).kept_by(Arc::new(Journal::new(Arc::new(Told::default()), clock)))
+    kept_with(&Arc::new(FixedClock::at(unix_ms))).0
+}
+
+fn kept_with(clock: &Arc<FixedClock>) -> (Sessions, Arc<Journal>) {
+    let journal = Arc::new(Journal::new(Arc::new(Told::default()), clock.clone()));
+    (Sessions::new(10).kept_by(journal.clone()), journal)
 }
 
 fn kept(epoch: u64, expiry_s: u32, away: Option<Away>) -> Kept {
@@ -156,6 +160,24 @@ fn only_who_has_something_to_keep_waits_for_the_store() {
         waits
     };
     assert_eq!([waits(0, None), waits(60, None), waits(0, Some(0)), waits(0, None)], [false, true, true, false]);
+}
+
+#[test]
+fn the_session_of_a_long_connection_is_written_anew_once_a_week() {
+    let week_ms = 7 * 24 * 3600 * 1_000;
+    let clock = Arc::new(FixedClock::at(0));
+    let (sessions, journal) = kept_with(&clock);
+    sessions.attach(attach(0, 60, None), 0, |_| ()).expect("attached");
+    let written = || {
+        let before = journal.position();
+        sessions.refresh();
+        journal.position() - before
+    };
+    assert_eq!(written(), 0);
+    clock.advance(week_ms - 1);
+    assert_eq!(written(), 0);
+    clock.advance(1);
+    assert_eq!([written(), written()], [3, 0], "head, subscriptions and what was received");
 }
 
 #[test]
