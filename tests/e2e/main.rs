@@ -13,6 +13,7 @@ mod ledger_faults;
 mod nodes;
 mod readme;
 mod separate;
+mod sessions;
 mod shadow_cli;
 mod shadow_processes;
 mod shadows;

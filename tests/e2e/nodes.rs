@@ -37,6 +37,7 @@ fn stage() -> anyhow::Result<Option<Stage>> {
         ("DROVER_CASSANDRA__REPLICATION", "1"),
         ("DROVER_CASSANDRA__REQUEST_TIMEOUT", "10s"),
         ("DROVER_INGRESS__OWNERS__KIND", "cassandra"),
+        ("DROVER_INGRESS__STORE__KIND", "cassandra"),
         ("DROVER_INGRESS__TIMEOUTS__OWNERSHIP", "2s"),
     ];
     let mut environment = backends.environment();
@@ -57,6 +58,44 @@ impl Stage {
         let mut options = options(self.processes.port(PORTS[node]), version, client).expect("a URL");
         options.reconnect_for = Duration::ZERO;
         self.runtime.block_on(Client::connect(options))
+    }
+
+    /// Connects a client whose session outlives the connection.
+    fn resume(&self, node: usize, client: &str) -> Result<Client, ConnectionError> {
+        let mut options = options(self.processes.port(PORTS[node]), Version::V5, client).expect("a URL");
+        options.reconnect_for = Duration::ZERO;
+        (options.mqtt.clean_start, options.mqtt.session_expiry_s) = (false, 600);
+        self.runtime.block_on(Client::connect(options))
+    }
+
+    /// Publishes numbers to `inbox/n`; returns when all are acknowledged.
+    fn publish(&self, node: usize, numbers: std::ops::Range<u32>) -> anyhow::Result<()> {
+        let publisher = self.connect(node, Version::V311, "publisher")?;
+        self.runtime.block_on(async {
+            for n in numbers {
+                publisher.publish("inbox/n", n.to_string().as_bytes(), Qos::AtLeastOnce).await?;
+            }
+            publisher.disconnect().await;
+            Ok(())
+        })
+    }
+
+    /// Receives these numbers in order, and goes; what came before may come again.
+    fn receive(&self, mut client: Client, numbers: std::ops::Range<u32>) -> anyhow::Result<()> {
+        self.runtime.block_on(async {
+            let mut got: Vec<u32> = Vec::new();
+            while got.len() < numbers.len() {
+                let message = tokio::time::timeout(Duration::from_secs(30), client.next_message()).await;
+                let message = message.with_context(|| format!("after {got:?}"))?.context("connected")?;
+                let number = String::from_utf8(message.payload)?.parse()?;
+                if number >= numbers.start && !got.contains(&number) {
+                    got.push(number);
+                }
+            }
+            assert_eq!(got, numbers.collect::<Vec<_>>());
+            client.disconnect().await;
+            Ok(())
+        })
     }
 
     /// Why the connection has ended.
@@ -253,4 +292,33 @@ fn what_is_published_on_one_node_reaches_the_subscribers_of_the_other() -> anyho
         assert_eq!(message.context("missing")?.context("connected")?.payload, b"back");
         anyhow::Ok(())
     })
+}
+
+#[test]
+fn a_persistent_session_moves_with_its_client_and_outlives_its_nodes() -> anyhow::Result<()> {
+    let Some(mut stage) = stage()? else { return Ok(()) };
+    for name in ["registry", "ingress-0", "ingress-1"] {
+        stage.processes.start(name)?;
+    }
+    stage.processes.until_ready()?;
+    let keeper = stage.resume(1, "keeper")?;
+    stage.runtime.block_on(async {
+        keeper.subscribe("inbox/#", Qos::AtLeastOnce).await?;
+        keeper.disconnect().await;
+        anyhow::Ok(())
+    })?;
+    stage.publish(0, 0..100)?;
+    stage.receive(stage.resume(0, "keeper")?, 0..100)?;
+
+    // Its node is killed while it is away: it has everything at the other one.
+    stage.publish(1, 100..200)?;
+    stage.processes.kill("ingress-0")?;
+    stage.receive(stage.resume(1, "keeper")?, 100..200)?;
+
+    // So has it when its node is back.
+    stage.publish(1, 200..300)?;
+    stage.processes.kill("ingress-1")?;
+    stage.start("ingress-1")?;
+    stage.publish(1, 300..400)?;
+    stage.receive(stage.resume(1, "keeper")?, 200..400)
 }

@@ -147,7 +147,7 @@ is for the cluster alone. */}}
 {{- end -}}
 {{- $port := include "drover.grpcPort" .component -}}
 {{- $_ := set $section "listen" (include "drover.listen" (dict "root" .root "port" $port) | fromJsonArray) -}}
-{{- if has .component (list "registry" "shadow" "storage") }}{{ $_ := set $section "store" (dict "kind" "cassandra") }}{{ end -}}
+{{- if has .component (list "registry" "shadow" "storage" "ingress") }}{{ $_ := set $section "store" (dict "kind" "cassandra") }}{{ end -}}
 {{- if has .component (list "registry" "shadow" "rules") }}{{ $_ := set $section "partitions" .root.Values.kafka.partitions }}{{ end -}}
 {{- end -}}
 {{- toJson $section -}}

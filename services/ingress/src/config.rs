@@ -47,6 +47,7 @@ pub struct IngressConfig {
     /// Whether a shadow service answers requests to shadows. Without one they are rejected here.
     pub shadows: bool,
     pub owners: OwnersConfig,
+    pub store: StoreConfig,
     pub limits: LimitsConfig,
     pub timeouts: Timeouts,
     /// Filters that nobody may subscribe to, whatever the policies say; a wider filter that matches the same topics is
@@ -109,6 +110,17 @@ pub enum OwnersConfig {
     Cassandra,
 }
 
+/// `[ingress.store]`: where retained messages, and sessions that outlive their connections, are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum StoreConfig {
+    /// In the service's own directory, by this node for itself.
+    #[default]
+    Embedded,
+    /// In the database of section `[cassandra]`, shared with other nodes.
+    Cassandra,
+}
+
 /// `[ingress.limits]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -123,7 +135,8 @@ pub struct LimitsConfig {
     pub receive_maximum: u16,
     /// Longest a session outlives its connection.
     pub session_expiry: Duration,
-    /// Sessions of this node that outlive their connection; they and what waits in them are in memory.
+    /// Sessions of this node that outlive their connection; they and what waits in them are in memory as well as in the
+    /// store.
     pub persistent_sessions: usize,
     /// Retained messages of one tenant; more are delivered and not retained.
     pub retained_messages: usize,
@@ -168,6 +181,7 @@ impl Default for IngressConfig {
             node: "ingress-0".to_owned(),
             shadows: true,
             owners: OwnersConfig::default(),
+            store: StoreConfig::default(),
             limits: LimitsConfig::default(),
             timeouts: Timeouts::default(),
             denied_filters: Vec::new(),
@@ -270,6 +284,11 @@ impl ServiceConfig for IngressConfig {
         if payload > PAYLOAD_BYTES_MAX {
             return Err(ApiError::invalid("ingress.limits.payload", "too large").over(PAYLOAD_BYTES_MAX, payload));
         }
+        if self.store == StoreConfig::Cassandra && self.owners == OwnersConfig::Embedded {
+            // Epochs tell there what was written before: they have to begin with the time.
+            let message = "of kind cassandra needs ingress.owners of kind cassandra or clock";
+            return Err(ApiError::invalid("ingress.store", message));
+        }
         if self.node.is_empty() {
             return Err(ApiError::invalid("ingress.node", "is empty"));
         }
@@ -333,6 +352,7 @@ mod tests {
         assert_eq!(check(|c| c.tls.key = Some("k".into())).as_deref(), Some("ingress.tls"));
         assert_eq!(check(|c| c.tls.client_ca = Some("k".into())).as_deref(), Some("ingress.tls.client_ca"));
         assert_eq!(check(|c| c.limits.connections = 0).as_deref(), Some("ingress.limits.connections"));
+        assert_eq!(check(|c| c.store = StoreConfig::Cassandra).as_deref(), Some("ingress.store"));
         assert_eq!(check(|c| c.http.connections = 0).as_deref(), Some("ingress.http.connections"));
         assert_eq!(check(|c| c.limits.receive_maximum = 0).as_deref(), Some("ingress.limits.receive_maximum"));
         assert_eq!(check(|c| c.http.batch_rows = 0).as_deref(), Some("ingress.http.batch_rows"));

@@ -17,21 +17,25 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
-use drover_host::{Ports, Service, Shutdown, grpc};
+use drover_host::{Ports, Ready, Service, Shutdown, grpc};
 use tokio_util::task::TaskTracker;
 
 pub use adapters::owners::Scylla;
+#[cfg(feature = "conformance")]
+pub use adapters::{embedded, scylla};
 
 use adapters::changes::{self, Freshness};
-use adapters::embedded::Retained;
 use adapters::owners::Opened;
 use adapters::registry::Registry;
+use adapters::stores::Stores;
 use adapters::{alive, events, peers};
 use config::{IngressConfig, MQTT, MQTTS};
 use domain::connection::Environment;
+use domain::journal::Journal;
 use domain::node::{Node, NodePorts};
 use domain::peers::Peers;
 use domain::presence::Reports;
+use domain::restore::RestoreError;
 use domain::reverify;
 use domain::sessions::Sessions;
 use server::coap::Coap;
@@ -43,7 +47,8 @@ use telemetry::Telemetry;
 /// How often sessions and wills are looked at.
 const TICK: Duration = Duration::from_millis(500);
 
-/// How often retained messages whose time is over are removed; until then they are only not sent.
+/// How often retained messages whose time is over are removed, until when they are only not sent, and sessions of long
+/// connections are written anew where that is due.
 const SWEEP: Duration = Duration::from_secs(60);
 
 /// The ingress service.
@@ -60,13 +65,14 @@ impl Service for Ingress {
         let boot = adapters::boot::next(&ports.data).context("boot number")?;
         let fresh = Arc::<Freshness>::default();
         let owners = Opened::new(&config.owners, &config.node, boot, &ports);
-        let node = node(&config, &ports, boot, fresh.clone(), &owners)?;
+        let stores = Stores::new(&config, &ports)?;
+        let node = node(&config, &ports, boot, fresh.clone(), &owners, &stores);
         let listening = listening(&config, &ports, tls.clone())?;
         let loops = OnceLock::new();
         let device_http = DeviceHttp::new(node.clone(), &config, &ports)?;
         let coap = Coap::new(&node, &config, &ports, boot)?;
 
-        let (background, stop) = (TaskTracker::new(), Shutdown::new());
+        let (requests, background, stop) = (TaskTracker::new(), TaskTracker::new(), Shutdown::new());
         let work = Work { node: node.clone(), fresh, name: config.node.clone(), boot, ports: ports.clone() };
         work.start(&background, &stop);
         background.spawn(follow(tls, stop.clone()));
@@ -76,6 +82,10 @@ impl Service for Ingress {
             anyhow::Ok(())
         };
         let accepting = async {
+            // What earlier connections have subscribed to is routed by before anything is published here.
+            let opened = shutdown.run_until_cancelled(open(&node, owners, stores, &ports.ready)).await;
+            let Some(opened) = opened else { return anyhow::Ok(()) };
+            opened?;
             // Whoever subscribes here gets what other nodes log: they have to know of this one first.
             let greeted = shutdown.run_until_cancelled(node.peers.greeted()).await;
             if greeted.is_none() {
@@ -90,14 +100,11 @@ impl Service for Ingress {
                 pipes: (ports.network.listen(MQTT), config.anonymous.at(PIPE_PEER)),
                 shutdown: shutdown.clone(),
             })?;
-            background.spawn(device_http.serve(started.entrance(), shutdown.clone()));
-            background.spawn(coap.serve(shutdown.clone()));
+            requests.spawn(device_http.serve(started.entrance(), shutdown.clone()));
+            requests.spawn(coap.serve(shutdown.clone()));
             // They are started once.
             loops.set(started).ok();
-            if let Some(opened) = shutdown.run_until_cancelled(owners.open(&ports.ready)).await {
-                opened?;
-                ports.ready.ready();
-            }
+            ports.ready.ready();
             Ok(())
         };
         let served = tokio::try_join!(serving, accepting);
@@ -107,8 +114,9 @@ impl Service for Ingress {
             if let Some(loops) = loops.get() {
                 loops.drain().await;
             }
-            node.release_wills().await;
-            node.finish_tasks().await;
+            requests.close();
+            // Requests that are under way need what ends with `stop`.
+            tokio::join!(node.finish_tasks(), requests.wait());
             stop.cancel();
             background.close();
             background.wait().await;
@@ -158,6 +166,7 @@ impl Work {
             background.spawn(alive::tell(ports.bus, ports.clock, name.clone(), boot, stop.clone()));
         }
         background.spawn(report(node.clone(), name, boot, stop.clone()));
+        background.spawn(keep(node.clone(), stop.clone()));
         background.spawn(changes::follow(node.clone(), fresh, stop.clone()));
         background.spawn(events::follow(node.clone(), stop.clone()));
         background.spawn(reverify::run(node.clone(), stop.clone()));
@@ -171,8 +180,27 @@ async fn report(node: Arc<Node>, name: String, boot: u32, stop: Shutdown) {
     node.reports.run(node.bus.clone(), node.clock.clone(), &name, boot, stop).await;
 }
 
+async fn keep(node: Arc<Node>, stop: Shutdown) {
+    stop.run_until_cancelled(node.journal.run(&node.telemetry)).await;
+}
+
 async fn talk(node: Arc<Node>, stop: Shutdown) {
     node.peers.run(&node.telemetry, stop).await;
+}
+
+/// Returns when the databases are there, and what they have of before is taken back.
+async fn open(node: &Arc<Node>, owners: Opened, stores: Stores, ready: &Ready) -> anyhow::Result<()> {
+    owners.open(ready).await?;
+    stores.open(ready).await?;
+    let waiting = |why: &RestoreError| {
+        tracing::info!(%why, "ingress waits");
+        ready.waiting(why.to_string());
+    };
+    let count = node.restore_all(waiting).await.context("sessions of before")?;
+    if count > 0 {
+        tracing::info!(count, "sessions of before taken back");
+    }
+    Ok(())
 }
 
 fn node(
@@ -181,11 +209,11 @@ fn node(
     boot: u32,
     fresh: Arc<Freshness>,
     owners: &Opened,
-) -> anyhow::Result<Arc<Node>> {
+    stores: &Stores,
+) -> Arc<Node> {
     let timeouts = &config.timeouts;
     let (deadline, keep) = (timeouts.authenticate.as_std(), timeouts.identity_cache.as_std());
     let registry = Registry::new(&ports.network, deadline, keep, fresh, ports.clock.clone());
-    let retained = Retained::open(&ports.data.join("store"), config.limits.retained_bounds()).context("store")?;
     let started = tokio::time::Instant::now();
     let node_ports = NodePorts {
         bus: ports.bus.clone(),
@@ -195,7 +223,8 @@ fn node(
         owners: owners.owners.clone(),
         ownership_patience: timeouts.ownership.as_std(),
         peers: Peers::new(&config.node, peers::links(&ports.network, &config.node, boot), started),
-        retained: Arc::new(retained),
+        retained: stores.retained.clone(),
+        journal: Arc::new(Journal::new(stores.sessions.clone(), ports.clock.clone())),
         started,
     };
     let environment =
@@ -203,7 +232,7 @@ fn node(
     let sessions = Sessions::new(config.limits.persistent_sessions);
     let mut node = Node::new(node_ports, environment, sessions, Telemetry::new(&ports.metrics));
     node.reports = Reports::of(config.limits.connections);
-    Ok(Arc::new(node))
+    Arc::new(node)
 }
 
 async fn tick(node: Arc<Node>, stop: Shutdown) {
@@ -216,5 +245,6 @@ async fn tick(node: Arc<Node>, stop: Shutdown) {
 async fn sweep(node: Arc<Node>, stop: Shutdown) {
     while stop.run_until_cancelled(tokio::time::sleep(SWEEP)).await.is_some() {
         node.sweep_retained().await;
+        node.sessions.refresh();
     }
 }

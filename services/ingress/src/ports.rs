@@ -1,8 +1,10 @@
 //! What the ingress needs from others, besides the shared ports.
 //!
 //! Port layer: promises, no code. The one adapter that asks the registry is in `adapters/registry.rs`; those of
-//! ownership are in `adapters/owners`, and pass one suite (`conformance.rs`); what outlives the process is kept by
-//! `adapters/embedded`.
+//! ownership are in `adapters/owners`; what outlives the process is kept by `adapters/embedded` or `adapters/scylla`. All
+//! adapters of a port pass one suite (`conformance`).
+
+pub mod sessions;
 
 use std::sync::Arc;
 
@@ -128,7 +130,7 @@ pub struct RetainedQuery {
     pub bytes_max: usize,
 }
 
-/// Some of the retained messages asked for, in the order of their topics.
+/// Some of the retained messages asked for, in an order of topics that is always the same.
 #[derive(Debug, Default)]
 pub struct RetainedPage {
     pub messages: Vec<Message>,
@@ -148,7 +150,8 @@ pub trait RetainedStore: Send + Sync + 'static {
     /// The messages whose topics match.
     async fn matching(&self, query: RetainedQuery) -> Result<RetainedPage, StoreError>;
 
-    /// Gives back the room of what has expired by `now_ms`, and forgets old removals; how many rows that were.
+    /// Gives back the room of what has expired by `now_ms`, and forgets old removals; how many rows that were, as far as
+    /// they did not go by themselves.
     async fn sweep(&self, now_ms: u64) -> Result<usize, StoreError>;
 }
 

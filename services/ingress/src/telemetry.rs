@@ -61,6 +61,8 @@ pub struct Telemetry {
     superseded: Counter,
     wills_dropped: Counter,
     retained_unread: Counter,
+    session_changes: Counter,
+    session_writes_failed: Counter,
     events_skipped: Counter,
     events_malformed: Counter,
     not_forwarded: Family<Reason, Counter>,
@@ -95,6 +97,8 @@ impl Telemetry {
             superseded: Counter::default(),
             wills_dropped: Counter::default(),
             retained_unread: Counter::default(),
+            session_changes: Counter::default(),
+            session_writes_failed: Counter::default(),
             events_skipped: Counter::default(),
             events_malformed: Counter::default(),
             not_forwarded: Family::default(),
@@ -130,6 +134,10 @@ impl Telemetry {
             registry.register("wills_dropped", "Wills given up over the limit", self.wills_dropped.clone());
             let unread = self.retained_unread.clone();
             registry.register("retained_unread", "Subscriptions whose retained messages could not be read", unread);
+            let changes = self.session_changes.clone();
+            registry.register("session_changes", "Changes of sessions written to the store", changes);
+            let failed = self.session_writes_failed.clone();
+            registry.register("session_writes_failed", "Writes of sessions that failed, to be made again", failed);
             let skipped = self.events_skipped.clone();
             registry.register("events_skipped", "Lifecycle events too old when they could be read", skipped);
             let malformed = self.events_malformed.clone();
@@ -329,6 +337,19 @@ impl Telemetry {
         self.seldom(|left_out| tracing::warn!(%error, left_out, "old retained messages cannot be removed"));
     }
 
+    /// Changes of sessions are in the store.
+    pub fn sessions_written(&self, count: usize) {
+        self.session_changes.inc_by(count as u64);
+    }
+
+    /// Changes of sessions are not in the store; they are written again.
+    pub fn sessions_not_written(&self, error: &dyn Display) {
+        self.session_writes_failed.inc();
+        self.seldom(
+            |left_out| tracing::error!(%error, left_out, "sessions cannot be written; who waits for that waits"),
+        );
+    }
+
     fn seldom(&self, line: impl FnOnce(u64)) {
         self.trouble.write(line);
     }
@@ -345,6 +366,7 @@ fn refusal(fault: &Fault) -> &'static str {
         Fault::Authentication(AuthenticateError::Refused { .. }) => "refused",
         Fault::Authentication(AuthenticateError::Unavailable { .. }) | Fault::NoAnswerInTime => "unavailable",
         Fault::Session(AttachError::NoOwner { .. }) => "no_owner",
+        Fault::Session(AttachError::NotRead { .. }) => "store",
         Fault::NoCredentials => "no_credentials",
         Fault::ConnectDenied { .. } | Fault::PublishDenied { .. } => "policy",
         Fault::AuthenticationMethod | Fault::Challenge | Fault::NotAuthenticated => "method",

@@ -8,3 +8,6 @@ pub mod events;
 pub mod owners;
 pub mod peers;
 pub mod registry;
+pub mod rows;
+pub mod scylla;
+pub mod stores;

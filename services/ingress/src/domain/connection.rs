@@ -337,6 +337,10 @@ impl Connection {
     /// What the connection may do has changed. One that lost its right to be here, or a subscription, is closed: a client
     /// that goes on believing in a subscription it does not have would miss messages and not know it.
     pub fn reauthorized(&mut self, identity: Arc<Identity>, now: Now) {
+        if let Phase::Attaching(connecting) = &mut self.phase {
+            connecting.newer_identity = Some(identity);
+            return;
+        }
         let Some(live) = self.live() else { return };
         live.ends_ms = identity.lasts_ms(now.unix_ms).map(|lasts_ms| now.monotonic_ms.saturating_add(lasts_ms));
         live.identity = identity.clone();

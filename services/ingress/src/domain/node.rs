@@ -12,22 +12,25 @@ use drover_mqtt::PacketId;
 use drover_types::shadow::ShadowRequest;
 use drover_types::{ApiError, ClientId, Clock, ErrorCode, Qos, Random, RecordId, TopicName, TraceParent};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
+use crate::domain::confirmations::Confirmations;
 use crate::domain::connection::{CloseReason, Environment, Granted, Now};
 use crate::domain::filter::topics as topics_of;
+use crate::domain::journal::Journal;
 use crate::domain::link::Link;
 use crate::domain::message::{LogTopics, Message, Publisher, Stamp};
 use crate::domain::ownership::Claim;
-use crate::domain::peers::{Confirmations, Peers};
+use crate::domain::peers::Peers;
 use crate::domain::presence::Reports;
 use crate::domain::retained::{self, READS_MAX};
 use crate::domain::reverify::{Affected, Reverify};
 use crate::domain::revocations::Revocation;
 use crate::domain::router::{Match, Router};
 use crate::domain::session::{Delivery, Dropped, Gone, Session, Wanted};
-use crate::domain::sessions::{Aftermath, Attach, AttachError, Attached, DueWill, Sessions, WillFate};
+use crate::domain::sessions::{Aftermath, Attach, AttachError, Attached, Awaited, DueWill, Kept, Sessions, WillFate};
+use crate::ports::sessions::Subscription;
 use crate::ports::{Authenticator, Owners, RetainedStore};
 use crate::telemetry::Telemetry;
 
@@ -47,6 +50,8 @@ pub struct Node {
     pub ownership_patience: Duration,
     pub peers: Peers,
     pub retained: Arc<dyn RetainedStore>,
+    /// Of the sessions that are kept.
+    pub journal: Arc<Journal>,
     /// Readers of retained messages at the same time.
     pub retained_reads: Semaphore,
     pub environment: Arc<Environment>,
@@ -84,6 +89,7 @@ pub struct NodePorts {
     pub ownership_patience: Duration,
     pub peers: Peers,
     pub retained: Arc<dyn RetainedStore>,
+    pub journal: Arc<Journal>,
     /// The zero of monotonic time.
     pub started: tokio::time::Instant,
 }
@@ -91,8 +97,8 @@ pub struct NodePorts {
 impl Node {
     /// A node without connections. To be called within the runtime that its tasks shall run on.
     pub fn new(ports: NodePorts, environment: Environment, sessions: Sessions, telemetry: Telemetry) -> Self {
-        let NodePorts { bus, clock, random, authenticator, owners, ownership_patience, peers, retained, started } =
-            ports;
+        let NodePorts { bus, clock, random, authenticator, owners, ownership_patience, .. } = ports;
+        let NodePorts { peers, retained, journal, started, .. } = ports;
         Self {
             bus,
             clock,
@@ -105,7 +111,8 @@ impl Node {
             retained,
             retained_reads: Semaphore::new(READS_MAX),
             environment: Arc::new(environment),
-            sessions,
+            sessions: sessions.kept_by(journal.clone()),
+            journal,
             reports: Reports::default(),
             reverify: Reverify::default(),
             telemetry,
@@ -129,18 +136,22 @@ impl Node {
     }
 
     /// Gives an admitted client the session it has claimed, with the claim's epoch. Room for its reports is reserved.
-    pub fn attach(self: &Arc<Self>, attach: Attach, claim: Claim) -> Result<Attached, AttachError> {
+    /// The client is told when what is awaited is settled.
+    pub fn attach(self: &Arc<Self>, attach: Attach, mut claim: Claim) -> Result<Attached, AttachError> {
         let now = self.now();
         let report = |report| self.reports.push(now.unix_ms, report);
         let identity = attach.identity.clone();
+        let _together = self.journal.together();
+        let restored = claim.kept.take().map(|kept| self.restore(*kept)).unwrap_or_default();
         let attached = self.sessions.attach(attach, now.monotonic_ms, report);
         drop(claim); // its place is taken
         match attached {
-            Ok((attached, aftermath)) => {
+            Ok((mut attached, aftermath)) => {
                 self.clean_up(aftermath);
                 let Publisher { client, epoch, .. } = &attached.publisher;
                 let allowed = |filter: &str| identity.policy.may_subscribe(filter, client.as_str());
                 self.withdrawn(&attached.session, attached.session.withdraw(*epoch, allowed));
+                attached.awaited = attached.awaited.and(restored);
                 Ok(attached)
             }
             Err(error) => {
@@ -154,11 +165,13 @@ impl Node {
     pub fn detach(self: &Arc<Self>, publisher: &Publisher, expiry_s: u32, will: WillFate, reason: CloseReason) {
         let now = self.now();
         let report = |report| self.reports.push(now.unix_ms, report);
+        let _together = self.journal.together();
         self.clean_up(self.sessions.detach(publisher, expiry_s, will, reason, now.monotonic_ms, report));
     }
 
     /// Time has passed: sessions end, wills fall due.
     pub fn tick(self: &Arc<Self>) {
+        let _together = self.journal.together();
         self.clean_up(self.sessions.tick(self.now().monotonic_ms));
         self.telemetry.tick();
     }
@@ -189,20 +202,24 @@ impl Node {
         self.clean_up(self.sessions.stop());
     }
 
-    /// Routes by these subscriptions from now on, and sends them the retained messages they ask for; other nodes know of
-    /// them when [`Peers::announced`] returns for the version this answers.
-    pub fn subscribe(self: &Arc<Self>, session: &Arc<Session>, granted: Vec<Granted>) -> u64 {
-        let mut router = self.router.write().unwrap_or_else(PoisonError::into_inner);
-        let mut version = 0;
-        if session.has_ended() {
-            return version; // a newer connection has cleaned it up, and nobody would again
-        }
-        for Granted { filter, options, .. } in &granted {
-            if router.subscribe(&session.tenant, filter, session.number, session.clone(), *options) {
-                version = self.peers.subscribed(&session.tenant, topics_of(filter));
-            }
-        }
-        drop(router);
+    /// Takes back a session that was kept, absent, and routes by its subscriptions; what has to be settled before its
+    /// client can rely on it.
+    pub fn restore(self: &Arc<Self>, kept: Kept) -> Awaited {
+        let subscriptions = kept.stored.subscriptions.clone();
+        let (session, aftermath) = self.sessions.restore(kept, self.now().monotonic_ms);
+        let journal = aftermath.journal;
+        self.clean_up(aftermath);
+        let granted = |Subscription { filter, options }| Granted { filter, options, retained: false };
+        let granted: Vec<_> = subscriptions.into_iter().map(granted).collect();
+        let interest = session.map_or(0, |session| self.route_to(&session, &granted));
+        Awaited { interest, journal }
+    }
+
+    /// Routes by these subscriptions from now on, and sends them the retained messages they ask for; the SUBSCRIBE is
+    /// answered when what this answers is settled.
+    pub fn subscribe(self: &Arc<Self>, session: &Arc<Session>, granted: Vec<Granted>) -> Awaited {
+        let interest = self.route_to(session, &granted);
+        let journal = session.subscribed(&granted);
         let wanted = granted.into_iter().filter(|granted| granted.retained);
         let wanted = wanted.map(|Granted { filter, options, .. }| Wanted { filter, qos: options.qos, id: options.id });
         let mut idle = false;
@@ -210,12 +227,35 @@ impl Node {
         if idle {
             self.tasks.spawn_on(retained::send(self.clone(), session.clone()), &self.runtime);
         }
+        Awaited { interest, journal }
+    }
+
+    /// The version of what is wanted here; 0 if that is what it was.
+    fn route_to(&self, session: &Arc<Session>, granted: &[Granted]) -> u64 {
+        let mut router = self.router.write().unwrap_or_else(PoisonError::into_inner);
+        let mut version = 0;
+        if session.has_ended() {
+            return version; // a newer connection has cleaned it up, and nobody would again
+        }
+        for Granted { filter, options, .. } in granted {
+            if router.subscribe(&session.tenant, filter, session.number, session.clone(), *options) {
+                version = self.peers.subscribed(&session.tenant, topics_of(filter));
+            }
+        }
         version
     }
 
-    /// Routes by these no longer.
-    pub fn unsubscribe(&self, session: &Session, filters: &[Box<str>]) {
+    /// Routes by these no longer; the UNSUBSCRIBE is answered when what this answers is settled.
+    pub fn unsubscribe(&self, session: &Session, filters: &[Box<str>]) -> Awaited {
         self.unroute(&mut self.router.write().unwrap_or_else(PoisonError::into_inner), session, filters);
+        let journal = if filters.is_empty() { 0 } else { session.unsubscribed() };
+        Awaited { interest: 0, journal }
+    }
+
+    /// Returns when what is awaited is so.
+    pub async fn settled(&self, awaited: Awaited) {
+        self.peers.announced(awaited.interest).await;
+        self.journal.durable(awaited.journal).await;
     }
 
     fn unroute(&self, router: &mut Router<Arc<Session>>, session: &Session, filters: &[Box<str>]) {
@@ -246,36 +286,59 @@ impl Node {
     }
 
     /// Hands durable messages to all subscribers: those of this node at once, those of other nodes as
-    /// [`Peers::forward`] says. `publisher` is the session they came from.
+    /// [`Peers::forward`] says. Returns when the inboxes of sessions that are kept have them durably, too. `publisher` is
+    /// the session they came from.
     pub async fn route_all(&self, messages: &[Arc<Message>], publisher: Option<&Session>) {
-        messages.iter().for_each(|message| self.route(message, publisher));
-        self.peers.forward(messages, &self.telemetry).await;
+        self.journal.room().await;
+        let position = messages.iter().map(|message| self.route(message, publisher)).max().unwrap_or_default();
+        tokio::join!(self.peers.forward(messages, &self.telemetry), self.journal.durable(position));
     }
 
     /// As [`Node::route_all`], for messages of several sessions: `publishers` are those, in the order of the messages.
-    /// Returns when the order is settled, with what those of QoS 1 have to wait for besides.
+    /// Returns when the order is settled, with what receipts have to wait for besides.
     pub async fn route_each(&self, messages: &[Arc<Message>], publishers: &[&Session]) -> Confirmations {
-        messages.iter().zip(publishers).for_each(|(message, publisher)| self.route(message, Some(publisher)));
-        self.peers.offer(messages, &self.telemetry).await
+        self.journal.room().await;
+        let routed = messages.iter().zip(publishers).map(|(message, publisher)| self.route(message, Some(publisher)));
+        let position = routed.max().unwrap_or_default();
+        self.peers.offer(messages, &self.telemetry).await.and_inboxes(&self.journal, position)
     }
 
     /// Hands a durable message to the subscribers of this node. `publisher` is the session it came from. To be called for
     /// every durable message of a connection, also after the connection is gone: it is how a session learns that a
-    /// message of QoS 2 is kept. One that comes out of the log's doubt a second time is not handed out again.
-    fn route(&self, message: &Arc<Message>, publisher: Option<&Session>) {
+    /// message of QoS 2 is kept. One that comes out of the log's doubt a second time is not handed out again. The answer:
+    /// the position of the journal to wait for, or 0.
+    fn route(&self, message: &Arc<Message>, publisher: Option<&Session>) -> u64 {
         let telemetry = &message.telemetry;
         self.telemetry.stored(telemetry.qos.into());
-        if let (Qos::ExactlyOnce, Some(session)) = (telemetry.qos, publisher)
-            && let Some(packet_id) = telemetry.packet_id.and_then(PacketId::new)
-            && !session.stored(packet_id)
-        {
-            return;
-        }
-        self.hand_out(message, publisher.map(|session| session.number), |_| true);
+        let packet_id = telemetry.packet_id.and_then(PacketId::new).filter(|_| telemetry.qos == Qos::ExactlyOnce);
+        let exact = publisher.zip(packet_id);
+        // That it was received is never written without it.
+        let _together = exact.is_some().then(|| self.journal.together());
+        let noted = exact.map(|(session, packet_id)| session.stored(packet_id));
+        let position = match noted {
+            None => 0,
+            Some(Some(position)) => position,
+            Some(None) => return self.journal.position(), // where it was noted
+        };
+        let handed = self.hand_out(message, publisher.map(|session| session.number), |_| true);
+        position.max(handed.position)
     }
 
-    /// Hands a message that another service has logged to whom it is for; how many sessions took it.
+    /// Hands messages that another service or node has logged to whom they are for; how many sessions took them. Returns
+    /// when the inboxes of those that are kept have them durably.
+    pub async fn deliver_kept(&self, messages: &[Arc<Message>], recipient: &Recipient) -> usize {
+        // At once, for whoever asks may go away while this waits, and not ask again.
+        let handed: Vec<_> = messages.iter().map(|message| self.hand_to(message, recipient)).collect();
+        self.journal.durable(handed.iter().map(|handed| handed.position).max().unwrap_or_default()).await;
+        handed.iter().map(|handed| handed.taken).sum()
+    }
+
+    /// As [`Node::deliver_kept`], for one message, and without waiting.
     pub fn deliver(&self, message: &Arc<Message>, recipient: &Recipient) -> usize {
+        self.hand_to(message, recipient).taken
+    }
+
+    fn hand_to(&self, message: &Arc<Message>, recipient: &Recipient) -> Handed {
         self.hand_out(message, None, |session| match recipient {
             Recipient::Subscribers => true,
             Recipient::Client { client, epoch } => {
@@ -284,21 +347,24 @@ impl Node {
         })
     }
 
-    fn hand_out(&self, message: &Arc<Message>, publisher: Option<u64>, concerns: impl Fn(&Session) -> bool) -> usize {
+    fn hand_out(&self, message: &Arc<Message>, publisher: Option<u64>, concerns: impl Fn(&Session) -> bool) -> Handed {
         let telemetry = &message.telemetry;
         let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
         // Of a group the one whom it concerns, if it is in it: nobody else may have the message.
         let ready = |session: &Arc<Session>| concerns(session) && session.is_ready();
         let matches = router.matches(&telemetry.tenant, telemetry.topic.as_str(), publisher, ready);
         drop(router);
-        let mut taken = 0;
+        let mut handed = Handed::default();
         for found in matches.into_iter().filter(|found| concerns(&found.subscriber)) {
             match offer(message.clone(), found) {
-                Ok(()) => taken += 1,
+                Ok(position) => {
+                    handed.taken += 1;
+                    handed.position = handed.position.max(position);
+                }
                 Err(why) => self.telemetry.dropped(why, 1),
             }
         }
-        taken
+        handed
     }
 
     /// Refuses a request to a shadow where nobody serves them.
@@ -330,21 +396,15 @@ impl Node {
         }
     }
 
-    /// Publishes the wills that wait for their time, for the sessions are about to end. Returns when all of them are on
-    /// their way, as many at once as there is room for; [`Node::finish_tasks`] waits for the last of them.
-    pub async fn release_wills(self: &Arc<Self>) {
-        for will in self.sessions.release_wills() {
-            let permit = self.wills.clone().acquire_owned().await.expect("the semaphore is never closed");
-            self.send_will(will, permit);
-        }
-    }
-
-    /// Waits for wills that are on their way, and for readers of retained messages.
+    /// Waits for wills that are on their way, for readers of retained messages, and until the store has all that was
+    /// told to it.
     pub async fn finish_tasks(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+        self.journal.durable(self.journal.position()).await;
     }
 
+    /// Makes what a change means for the rest of the node; with [`Journal::together`] where messages change hands.
     pub(super) fn clean_up(self: &Arc<Self>, aftermath: Aftermath) {
         self.telemetry.dropped(Dropped::Away, aftermath.away);
         let mut inherited = Vec::new();
@@ -398,10 +458,6 @@ impl Node {
         let Ok(permit) = self.wills.clone().try_acquire_owned() else {
             return self.telemetry.will_dropped(&will.publisher.client);
         };
-        self.send_will(will, permit);
-    }
-
-    fn send_will(self: &Arc<Self>, will: DueWill, permit: OwnedSemaphorePermit) {
         let node = self.clone();
         let body = async move {
             let mut message = will.publication.stamp(&will.publisher, node.stamp(node.now().unix_ms, None));
@@ -416,8 +472,17 @@ impl Node {
     }
 }
 
-/// Puts a message into the session of a subscriber, as its subscriptions want it.
-fn offer(message: Arc<Message>, found: Match<Arc<Session>>) -> Result<(), Dropped> {
+/// What became of a message.
+#[derive(Clone, Copy, Debug, Default)]
+struct Handed {
+    /// How many sessions took it.
+    taken: usize,
+    /// Position of the journal that its publisher has to wait for; 0: none.
+    position: u64,
+}
+
+/// Puts a message into the session of a subscriber, as its subscriptions want it; the position of the journal.
+fn offer(message: Arc<Message>, found: Match<Arc<Session>>) -> Result<u64, Dropped> {
     found.subscriber.offer(Delivery {
         qos: message.telemetry.qos.min(found.qos),
         retain: message.telemetry.retain && found.retain_as_published,

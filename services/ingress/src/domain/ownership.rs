@@ -8,12 +8,18 @@ use std::sync::Arc;
 
 use crate::domain::lifecycle::{Event, EventType};
 use crate::domain::node::Node;
-use crate::domain::sessions::{AttachError, Key, Left};
-use crate::ports::{Former, Taken};
+use crate::domain::sessions::{AttachError, Kept, Key, Left};
+use crate::ports::sessions::Row;
+use crate::ports::{Former, StoreError, Taken};
+
+/// Messages of an inbox that are read at once.
+const INBOX_ROWS: usize = 100;
 
 /// A session that belongs to a connection which has not got it yet.
 pub struct Claim {
     pub epoch: u64,
+    /// What the store has of it, if nothing is here.
+    pub kept: Option<Box<Kept>>,
     key: Key,
     node: Arc<Node>,
 }
@@ -21,7 +27,7 @@ pub struct Claim {
 impl Claim {
     fn begin(node: Arc<Node>, key: Key) -> Self {
         node.sessions.begin_claim(&key);
-        Self { epoch: 0, key, node }
+        Self { epoch: 0, kept: None, key, node }
     }
 }
 
@@ -38,7 +44,29 @@ impl Node {
         let mut claim = Claim::begin(self.clone(), key);
         let late = || AttachError::NoOwner { reason: format!("no answer within {patience:?}") };
         claim.epoch = tokio::time::timeout(patience, self.take_session(&claim.key)).await.map_err(|_| late())??;
+        if self.journal.store().is_shared() && !self.sessions.has(&claim.key) {
+            let read = tokio::time::timeout(patience, self.read_kept(claim.key.clone(), claim.epoch)).await;
+            let kept = read.map_err(|_| late())?;
+            let unread = |error: StoreError| AttachError::NotRead { reason: error.to_string() };
+            claim.kept = kept.map_err(unread)?.map(Box::new);
+        }
         Ok(claim)
+    }
+
+    /// What the store has of a session that this node has taken with `epoch`.
+    pub(super) async fn read_kept(&self, key: Key, epoch: u64) -> Result<Option<Kept>, StoreError> {
+        let store = self.journal.store();
+        let Some(stored) = store.read(&key).await? else { return Ok(None) };
+        let mut rows = Vec::new();
+        loop {
+            let after = rows.last().map(|row: &Row| row.place);
+            let page = store.inbox(&key, after, INBOX_ROWS).await?;
+            let last = page.len() < INBOX_ROWS;
+            rows.extend(page);
+            if last {
+                return Ok(Some(Kept { key, epoch, stored, rows }));
+            }
+        }
     }
 
     async fn take_session(&self, key: &Key) -> Result<u64, AttachError> {
@@ -55,10 +83,23 @@ impl Node {
     /// The client has connected elsewhere with `epoch`: what is older here ends.
     pub fn taken_elsewhere(self: &Arc<Self>, key: &Key, epoch: u64) -> Left {
         let now = self.now();
+        let _together = self.journal.together();
         let (left, aftermath) =
             self.sessions.taken_elsewhere(key, epoch, |report| self.reports.push(now.unix_ms, report));
         self.clean_up(aftermath);
         left
+    }
+
+    /// As [`Node::taken_elsewhere`]; returns when its connection is closed and the store has all that there is of it. The
+    /// epoch of what is here, if that is higher.
+    pub async fn give_up(self: &Arc<Self>, key: &Key, epoch: u64) -> Option<u64> {
+        match self.taken_elsewhere(key, epoch) {
+            Left::Newer(newer_epoch) => return Some(newer_epoch),
+            Left::Older(None) => {}
+            Left::Older(Some(link)) => link.closed().await,
+        }
+        self.journal.durable(self.journal.position()).await;
+        None
     }
 
     /// What the platform tells of a client, as it concerns what this node holds of it.

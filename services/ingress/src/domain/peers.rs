@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use drover_types::TenantId;
 use futures::future::{join_all, select_all};
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::confirmations::Confirmations;
 use crate::domain::interest::{self, Interest, News};
 use crate::domain::message::Message;
 use crate::domain::sessions::Key;
@@ -49,25 +49,6 @@ pub struct Peers {
     interest: Mutex<Interest>,
     /// The zero of monotonic time.
     started: Instant,
-}
-
-/// Peers that have yet to confirm messages of QoS 1.
-#[derive(Default)]
-pub struct Confirmations(Vec<oneshot::Receiver<()>>);
-
-impl Confirmations {
-    /// Whether nothing is to be waited for.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Returns when each of them has, or its lease has ended.
-    pub async fn all(self) {
-        for confirmed in self.0 {
-            // An error means that nobody will tell: the node stops.
-            confirmed.await.ok();
-        }
-    }
 }
 
 impl Peers {
@@ -118,7 +99,7 @@ impl Peers {
             let wanted: Vec<_> = wanted.map(|(message, _)| message.clone()).collect();
             async move { peer.offer(&wanted, telemetry).await }
         });
-        Confirmations(join_all(wanted).await.into_iter().flatten().collect())
+        Confirmations::of_peers(join_all(wanted).await.into_iter().flatten().collect())
     }
 
     /// A subscription more; the version that [`Peers::announced`] waits for.

@@ -68,7 +68,7 @@ async fn send_one(node: &Node, session: &Session, wanted: &Wanted) {
 async fn offer(node: &Node, session: &Session, delivery: &Delivery) -> bool {
     loop {
         match session.offer(delivery.clone()) {
-            Ok(()) => return true,
+            Ok(_) => return true,
             Err(Dropped::InboxFull | Dropped::SlowReader) if session.is_held() => tokio::time::sleep(ROOM).await,
             Err(why) => {
                 node.telemetry.dropped(why, 1);

@@ -34,6 +34,13 @@ pub struct Options {
     pub id: Option<SubscriptionId>,
 }
 
+impl Default for Options {
+    /// The least there is.
+    fn default() -> Self {
+        Self { qos: Qos::AtMostOnce, no_local: false, retain_as_published: false, id: None }
+    }
+}
+
 /// One subscriber of a message, however many of its filters match [MQTT-3.3.4-2].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Match<S> {

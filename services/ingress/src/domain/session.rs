@@ -1,33 +1,41 @@
 //! One client's session: its subscriptions, the messages that wait for it, and the exchanges that are not complete.
 //!
 //! Domain layer, no I/O. Publishers put messages in, the connection that holds the session takes them out; every call
-//! of a connection names its epoch, and one that no longer holds the session finds nothing. A session dies with its
-//! process: what waits in it is also in the log. A session without messages on their way owns neither outbox nor list
-//! of received ids: most sessions are idle, and memory is the product.
+//! of a connection names its epoch, and one that no longer holds the session finds nothing. A session that outlives its
+//! connections has a record, by which all of it that may not be lost goes into the store; another dies with its
+//! process. A session without messages on their way owns neither outbox nor list of received ids: most sessions are
+//! idle, and memory is the product.
 
 mod outbox;
 mod received;
+mod record;
+mod restored;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use drover_mqtt::{PacketId, SubscriptionId};
 use drover_types::{ClientId, Qos, TenantId};
 
+use crate::domain::connection::Granted;
 use crate::domain::filter::topics;
+use crate::domain::journal::Journal;
 use crate::domain::link::Link;
 use crate::domain::message::Message;
-use crate::domain::router::Subscriber;
-use outbox::Outbox;
+use crate::domain::router::{Options, Subscriber};
+use crate::domain::sessions::Key;
+use crate::ports::sessions::{Head, Row, Subscription};
+use outbox::{Kept, Outbox};
 use received::Received;
+use record::Record;
 
 pub use outbox::{Answer, Answered, Next};
 pub use received::{Begun, RECEIVED_MAX};
 
 /// A message for one session.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Delivery {
     pub message: Arc<Message>,
     /// Of the message or of the subscription, whichever is lower.
@@ -77,6 +85,17 @@ pub enum Dropped {
     NoMember,
 }
 
+/// What is to be said to a client that lets go of a message of QoS 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// PUBCOMP that says success.
+    Known,
+    /// PUBCOMP that says there is no such message.
+    Unknown,
+    /// PUBCOMP comes when it is due, from [`Session::next`].
+    Later,
+}
+
 /// What a session has given up.
 #[derive(Debug, Default)]
 pub struct Gone {
@@ -100,7 +119,10 @@ pub struct Session {
 
 #[derive(Debug, Default)]
 struct State {
-    filters: BTreeSet<Box<str>>,
+    /// With what each of them wants, once it is routed by.
+    filters: BTreeMap<Box<str>, Options>,
+    /// What is kept of it in the store; absent if it dies with its connection.
+    record: Option<Box<Record>>,
     /// To the client; absent while nothing waits or is in flight.
     outbox: Option<Box<Outbox>>,
     /// From the client at QoS 2; absent while no exchange is open.
@@ -135,6 +157,9 @@ impl Session {
     pub fn hold(&self, epoch: u64, link: Arc<Link>) {
         let mut state = self.state();
         state.holder = Some(Holder { epoch, link });
+        if let Some(record) = &mut state.record {
+            record.hold(epoch);
+        }
         if let Some(outbox) = &mut state.outbox {
             outbox.resume();
         }
@@ -156,19 +181,35 @@ impl Session {
     /// Adds a filter. `Ok(true)`: it is new. `Err` with the limit: there are too many.
     pub fn add_filter(&self, filter: &str, limit: usize) -> Result<bool, usize> {
         let mut state = self.state();
-        if state.filters.contains(filter) {
+        if state.filters.contains_key(filter) {
             return Ok(false);
         }
         if state.filters.len() >= limit {
             return Err(limit);
         }
-        state.filters.insert(filter.into());
+        state.filters.insert(filter.into(), Options::default());
         Ok(true)
+    }
+
+    /// These are routed by from now on, as far as they have not been removed meanwhile.
+    pub fn subscribed(&self, granted: &[Granted]) -> u64 {
+        let mut state = self.state();
+        for Granted { filter, options, .. } in granted {
+            if let Some(known) = state.filters.get_mut(filter) {
+                *known = *options;
+            }
+        }
+        state.record_filters()
+    }
+
+    /// Filters were removed.
+    pub fn unsubscribed(&self) -> u64 {
+        self.state().record_filters()
     }
 
     /// Removes a filter; whether it was there.
     pub fn remove_filter(&self, filter: &str) -> bool {
-        self.state().filters.remove(filter)
+        self.state().filters.remove(filter).is_some()
     }
 
     /// The session is over: nothing is put in any more.
@@ -178,7 +219,7 @@ impl Session {
         state.wanted = None;
         let mut outbox = state.outbox.take().unwrap_or_default();
         let shared = outbox.take_shared(|_| true);
-        let filters = std::mem::take(&mut state.filters).into_iter().collect();
+        let filters = std::mem::take(&mut state.filters).into_keys().collect();
         Gone { filters, dropped: outbox.messages(), shared }
     }
 
@@ -234,7 +275,7 @@ impl Session {
 
     /// Whether the session has this filter.
     pub fn has_filter(&self, filter: &str) -> bool {
-        self.state().filters.contains(filter)
+        self.state().filters.contains_key(filter)
     }
 
     /// Whether a connection holds the session.
@@ -249,12 +290,13 @@ impl Session {
         if !state.held_by(epoch) {
             return Gone::default();
         }
-        let filters: Vec<Box<str>> = state.filters.extract_if(.., |filter| !allowed(filter)).collect();
+        let denied = state.filters.extract_if(.., |filter, _| !allowed(filter));
+        let filters: Vec<Box<str>> = denied.map(|(filter, _)| filter).collect();
         if filters.is_empty() {
             return Gone::default();
         }
         let left = state.filters.clone();
-        let wanted = |topic: &str| left.iter().any(|filter| drover_types::matches(topics(filter), topic));
+        let wanted = |topic: &str| left.keys().any(|filter| drover_types::matches(topics(filter), topic));
         let dropped = state.keep(|delivery| wanted(delivery.message.telemetry.topic.as_str()));
         Gone { filters, dropped, shared: Vec::new() }
     }
@@ -269,8 +311,9 @@ impl Session {
         self.state().ended.is_some()
     }
 
-    /// Puts a message in and wakes the connection; or says why not.
-    pub fn offer(&self, delivery: Delivery) -> Result<(), Dropped> {
+    /// Puts a message in and wakes the connection; or says why not. The answer: the position of the journal that its
+    /// publisher has to wait for, or 0.
+    pub fn offer(&self, delivery: Delivery) -> Result<u64, Dropped> {
         let mut state = self.state();
         if let Some(why) = state.ended {
             return Err(why);
@@ -278,18 +321,13 @@ impl Session {
         if state.holder.is_none() && delivery.qos == Qos::AtMostOnce {
             return Err(Dropped::Away);
         }
-        let outbox = state.outbox.get_or_insert_default();
-        let first = match outbox.push(delivery) {
-            Ok(first) => first,
-            Err(why) => {
-                state.tidy();
-                return Err(why);
-            }
-        };
+        let pushed = state.push(delivery);
+        state.tidy();
+        let (first, position) = pushed?;
         if let Some(holder) = state.holder.as_ref().filter(|_| first) {
             holder.link.wake();
         }
-        Ok(())
+        Ok(position)
     }
 
     /// What the connection of `epoch` shall send next, with at most `window` messages unacknowledged.
@@ -298,8 +336,17 @@ impl Session {
         if !state.held_by(epoch) {
             return Next::Nothing;
         }
-        let State { outbox: Some(outbox), last_packet_id, .. } = &mut *state else { return Next::Nothing };
-        let next = outbox.next(window, last_packet_id);
+        let State { outbox, received, record, last_packet_id, .. } = &mut *state;
+        let durable = |position| record.as_ref().is_none_or(|record| record.journal().is_durable(position));
+        let completed = received.as_mut().and_then(|received| received.next_completion(durable));
+        if let Some(packet_id) = completed {
+            return Next::Complete { packet_id };
+        }
+        let Some(outbox) = outbox else { return Next::Nothing };
+        let next = outbox.next(window, last_packet_id, durable);
+        if let (Some(record), Some(place)) = (record, outbox.take_sent()) {
+            record.sent(place);
+        }
         state.tidy();
         next
     }
@@ -312,6 +359,7 @@ impl Session {
         }
         let Some(outbox) = &mut state.outbox else { return Answered::Unknown };
         let answered = outbox.answer(packet_id, answer);
+        let answered = if answered == Answered::Release { state.release_kept(packet_id) } else { answered };
         state.tidy();
         answered
     }
@@ -345,19 +393,85 @@ impl Session {
         state.held_by(epoch) && state.received.as_ref().is_some_and(|received| received.has(packet_id))
     }
 
-    /// The client's message `packet_id` of QoS 2 is in the log; whether that is news. Not bound to an epoch: the log may
-    /// answer after the connection is gone.
-    pub fn stored(&self, packet_id: PacketId) -> bool {
-        self.state().received.as_mut().is_some_and(|received| received.stored(packet_id))
+    /// The client's message `packet_id` of QoS 2 is in the log. The answer, if that is news: the position of the journal
+    /// to wait for before the client is told, or 0. Not bound to an epoch: the log may answer after the connection is
+    /// gone.
+    pub fn stored(&self, packet_id: PacketId) -> Option<u64> {
+        let mut state = self.state();
+        let State { received: Some(received), record, .. } = &mut *state else { return None };
+        if !received.stored(packet_id) {
+            return None;
+        }
+        let record = record.as_mut().filter(|record| record.keeps_messages());
+        Some(record.map_or(0, |record| record.put_received(received.all_stored())))
     }
 
-    /// The client of `epoch` has let go of message `packet_id` of QoS 2; whether it was there.
-    pub fn released(&self, epoch: u64, packet_id: PacketId) -> bool {
+    /// The client of `epoch` has let go of message `packet_id` of QoS 2. Where that is kept, PUBCOMP waits until the store
+    /// knows it as well, for the client may give the number to another message after it.
+    pub fn released(&self, epoch: u64, packet_id: PacketId) -> Released {
         let mut state = self.state();
-        let released =
-            state.held_by(epoch) && state.received.as_mut().is_some_and(|received| received.release(packet_id));
+        if !state.held_by(epoch) {
+            return Released::Unknown;
+        }
+        let State { received: Some(received), record, holder, .. } = &mut *state else { return Released::Unknown };
+        let mut released = if received.release(packet_id) { Released::Known } else { Released::Unknown };
+        let record = record.as_mut().filter(|record| released == Released::Known && record.keeps_messages());
+        if let (Some(record), Some(holder)) = (record, holder) {
+            let position = record.put_received(received.all_stored());
+            received.complete_at(packet_id, position);
+            record.journal().wake_at(position, holder.link.clone());
+            released = Released::Later;
+        }
         state.tidy();
         released
+    }
+
+    /// The session outlives its connections from now on, or at least its will shall: all of it that may not be lost goes
+    /// into `journal`. To be called before anything happens to it; `epoch` is that of its first connection.
+    pub fn record(&self, journal: Arc<Journal>, epoch: u64, keeps_messages: bool) {
+        let record = Record::new(journal, self.key(), epoch, keeps_messages);
+        self.state().record = Some(Box::new(record));
+    }
+
+    /// What is known of the session as a whole, but for its epoch and what was sent; the position of the journal, 0 if
+    /// nothing is kept.
+    pub fn put_head(&self, head: Head) -> u64 {
+        let mut state = self.state();
+        let stale = state.record.as_ref().is_some_and(|record| record.is_stale());
+        if stale {
+            state.record_filters();
+        }
+        let State { record: Some(record), received, .. } = &mut *state else { return 0 };
+        if stale {
+            record.put_received(received.as_ref().map(|received| received.all_stored()).unwrap_or_default());
+            record.refreshed();
+        }
+        record.put_head(head)
+    }
+
+    /// Whether it is to be written anew, for what was written may not last.
+    pub fn is_stale(&self) -> bool {
+        self.state().record.as_ref().is_some_and(|record| record.is_stale())
+    }
+
+    /// Nothing more is written of the session. If it is `over`, the store forgets it, and the position of the journal is
+    /// the answer; else it goes on elsewhere or later with all that is kept, and takes nothing here any more.
+    pub fn close_record(&self, why: Dropped, over: bool) -> u64 {
+        let mut state = self.state();
+        let Some(record) = state.record.take() else { return 0 };
+        if over {
+            return record.end();
+        }
+        state.ended = Some(why);
+        if let Some(outbox) = &mut state.outbox {
+            outbox.forget_kept();
+        }
+        0
+    }
+
+    /// Whose it is.
+    pub fn key(&self) -> Key {
+        (self.tenant.clone(), self.client.clone())
     }
 
     /// Messages that wait and messages in flight.
@@ -372,6 +486,48 @@ impl State {
         self.holder.as_ref().is_some_and(|holder| holder.epoch == epoch)
     }
 
+    /// Puts a message into the outbox, and into the store if it is one to be kept: whether it is the first that waits,
+    /// and the position of the journal.
+    fn push(&mut self, delivery: Delivery) -> Result<(bool, u64), Dropped> {
+        let Self { outbox, record, last_packet_id, .. } = self;
+        let outbox = outbox.get_or_insert_default();
+        let mut record = record.as_mut().filter(|record| record.keeps_messages() && delivery.qos > Qos::AtMostOnce);
+        let first = outbox.check(&delivery)?;
+        let Some(record) = &mut record else {
+            outbox.push(delivery, None);
+            return Ok((first, 0));
+        };
+        let kept = Kept { place: record.take_place(), packet_id: outbox.free_packet_id(last_packet_id) };
+        let Kept { place, packet_id } = kept;
+        let position = record.put(Row { place, packet_id, delivery: Some(delivery.clone()) });
+        outbox.push(delivery, Some(kept));
+        Ok((first, position))
+    }
+
+    /// The client has message `packet_id` of QoS 2. Where it is kept, PUBREL waits until the store knows that as well, for
+    /// the message must not be sent again after it.
+    fn release_kept(&mut self, packet_id: PacketId) -> Answered {
+        let Self { outbox: Some(outbox), record: Some(record), holder, .. } = self else { return Answered::Release };
+        if outbox.awaits_release(packet_id) {
+            return Answered::Later;
+        }
+        let Some(place) = outbox.place(packet_id) else { return Answered::Release };
+        let position = record.put(Row { place, packet_id, delivery: None });
+        outbox.release_at(packet_id, position);
+        if let Some(holder) = holder {
+            record.journal().wake_at(position, holder.link.clone());
+        }
+        Answered::Later
+    }
+
+    fn record_filters(&mut self) -> u64 {
+        let Self { record, filters, .. } = self;
+        let subscription =
+            |(filter, options): (&Box<str>, &Options)| Subscription { filter: filter.clone(), options: *options };
+        let record = record.as_mut().filter(|record| record.keeps_messages());
+        record.map_or(0, |record| record.put_subscriptions(filters.iter().map(subscription).collect()))
+    }
+
     /// Drops what waits and what is in flight, unless `wanted`; how many messages that were.
     fn keep(&mut self, wanted: impl Fn(&Delivery) -> bool) -> usize {
         let dropped = self.outbox.as_mut().map_or(0, |outbox| outbox.keep(wanted));
@@ -379,8 +535,14 @@ impl State {
         dropped
     }
 
-    /// Gives back what is empty.
+    /// Tells the store what has left the outbox, and gives back what is empty.
     fn tidy(&mut self) {
+        if let Self { outbox: Some(outbox), record: Some(record), .. } = self {
+            let left = outbox.take_left();
+            if !left.is_empty() {
+                record.left(left, outbox.oldest());
+            }
+        }
         self.outbox.take_if(|outbox| outbox.is_empty());
         self.received.take_if(|received| received.is_empty());
     }

@@ -7,6 +7,7 @@
 mod changes;
 mod claims;
 mod elsewhere;
+mod restored;
 mod rights;
 #[cfg(test)]
 mod tests;
@@ -20,12 +21,14 @@ use drover_types::{ClientId, TenantId};
 
 use crate::domain::connection::CloseReason;
 use crate::domain::identity::Identity;
+use crate::domain::journal::Journal;
 use crate::domain::link::Link;
 use crate::domain::message::{Publication, Publisher};
 use crate::domain::revocations::Revocations;
 use crate::domain::session::{Dropped, Session};
 use claims::Claims;
 pub use elsewhere::Left;
+pub use restored::Kept;
 
 /// A message to publish when its client is gone.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,6 +95,9 @@ pub enum AttachError {
     NoOwner { reason: String },
     #[error("node keeps {limit} persistent sessions, which is the limit")]
     TooManySessions { limit: usize },
+    /// Nobody could say what the session is.
+    #[error("session cannot be read: {reason}")]
+    NotRead { reason: String },
 }
 
 /// What a CONNECT got.
@@ -101,6 +107,30 @@ pub struct Attached {
     pub publisher: Publisher,
     /// Whether the session was there before [MQTT-3.2.2-2].
     pub present: bool,
+    /// What has to be so before the client is told.
+    pub awaited: Awaited,
+}
+
+/// What somebody has to wait for: with [`crate::domain::node::Node::settled`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Awaited {
+    /// Version of what is wanted here that other nodes know; 0: none.
+    pub interest: u64,
+    /// Position of the journal that is durable; 0: none.
+    pub journal: u64,
+}
+
+impl Awaited {
+    /// Whether there is nothing to wait for.
+    pub fn is_nothing(self) -> bool {
+        self == Self::default()
+    }
+
+    /// Both of the two.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { interest: self.interest.max(other.interest), journal: self.journal.max(other.journal) }
+    }
 }
 
 /// What other parts of the node have to do after a change.
@@ -113,6 +143,8 @@ pub struct Aftermath {
     /// Messages of QoS 0 that waited for a client that is away now.
     pub away: usize,
     pub wills: Vec<DueWill>,
+    /// Position of the journal as of what was told to the store; 0: nothing was.
+    pub journal: u64,
     /// In the order they happened; told before others get to see this.
     reports: Vec<Report>,
 }
@@ -135,15 +167,15 @@ pub enum Presence {
 pub type Key = (TenantId, ClientId);
 
 /// The sessions of this node.
-#[derive(Debug)]
 pub struct Sessions {
     inner: Mutex<Inner>,
     /// Most persistent sessions, present or absent.
     persistent_max: usize,
 }
 
-#[derive(Debug)]
 struct Inner {
+    /// The way into the store; without, sessions end with this process.
+    journal: Option<Arc<Journal>>,
     entries: HashMap<Key, Entry>,
     /// What becomes due when: ends of absent sessions and delayed wills.
     due: BTreeSet<(u64, Key)>,
@@ -180,6 +212,7 @@ impl Sessions {
     /// An empty table.
     pub fn new(persistent_max: usize) -> Self {
         let inner = Inner {
+            journal: None,
             entries: HashMap::new(),
             due: BTreeSet::new(),
             persistent: 0,
@@ -188,6 +221,13 @@ impl Sessions {
             revocations: Revocations::default(),
         };
         Self { inner: Mutex::new(inner), persistent_max }
+    }
+
+    /// The same, kept in the store that `journal` leads to.
+    #[must_use]
+    pub fn kept_by(self, journal: Arc<Journal>) -> Self {
+        self.lock().journal = Some(journal);
+        self
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -223,6 +263,9 @@ impl Sessions {
         let session = inner.take_over(&key, attach.clean_start, now_ms, &mut aftermath);
         let present = session.is_some();
         let session = session.unwrap_or_else(|| Arc::new(inner.new_session(&key)));
+        if !present {
+            inner.record(&session, &attach);
+        }
         let publisher = Publisher {
             tenant: key.0.clone(),
             device: attach.identity.device.clone(),
@@ -239,10 +282,12 @@ impl Sessions {
             will: attach.will,
             state: State::Live { link: attach.link, identity: attach.identity },
         };
+        aftermath.journal = aftermath.journal.max(entry.put_head(None));
+        let awaited = Awaited { journal: aftermath.journal, ..Awaited::default() };
         inner.claimed(&key, attach.epoch);
         inner.insert(key, entry);
         aftermath.tell(report);
-        Ok((Attached { session, publisher, present }, aftermath))
+        Ok((Attached { session, publisher, present, awaited }, aftermath))
     }
 
     /// The connection that `publisher` was is closed. Does nothing if another one has taken over.
@@ -282,21 +327,25 @@ impl Sessions {
         aftermath
     }
 
-    /// Releases the wills that wait for their time: a will comes when its delay passes or its session ends, whichever is
-    /// first (MQTT 5 section 3.1.3.2.2), and the sessions are about to end with this process.
-    pub fn release_wills(&self) -> Vec<DueWill> {
-        let mut inner = self.lock();
-        let mut aftermath = Aftermath::default();
-        inner.release_wills(&mut aftermath);
-        aftermath.wills
+    /// Has the sessions of long connections written anew, before what was written of them is too old.
+    pub fn refresh(&self) {
+        let inner = self.lock();
+        let live = inner.entries.values().filter(|entry| matches!(entry.state, State::Live { .. }));
+        live.filter(|entry| entry.session.is_stale()).for_each(|entry| {
+            entry.put_head(None);
+        });
     }
 
-    /// Every session ends with this process.
+    /// Every session ends with this process; those that are kept go on in the next.
     pub fn stop(&self) -> Aftermath {
         let mut inner = self.lock();
         inner.due.clear();
         inner.persistent = 0;
-        let ended = inner.entries.drain().map(|(_, entry)| (entry.session, Dropped::NodeStopped)).collect();
+        let stopped = |(_, entry): (Key, Entry)| {
+            entry.session.close_record(Dropped::NodeStopped, false);
+            (entry.session, Dropped::NodeStopped)
+        };
+        let ended = inner.entries.drain().map(stopped).collect();
         Aftermath { ended, ..Aftermath::default() }
     }
 

@@ -21,7 +21,6 @@ use crate::domain::message::{Message, PLATFORM};
 use crate::domain::node::{Node, Recipient};
 use crate::domain::peers::BATCH_MESSAGES_MAX;
 use crate::domain::revocations::{Revocation, Whose};
-use crate::domain::sessions::Left;
 use crate::wire;
 
 struct Server {
@@ -49,7 +48,7 @@ impl Ingress for Server {
     async fn deliver(&self, request: Request<DeliverRequest>) -> Result<Response<DeliverResponse>, Status> {
         let now = self.node.now().unix_ms;
         let (message, recipient) = read_delivery(request.into_inner(), now).map_err(|e| to_status(&e))?;
-        let delivered = self.node.deliver(&Arc::new(message), &recipient);
+        let delivered = self.node.deliver_kept(&[Arc::new(message)], &recipient).await;
         Ok(Response::new(DeliverResponse { delivered: u32::try_from(delivered).unwrap_or(u32::MAX) }))
     }
 
@@ -74,15 +73,8 @@ impl Ingress for Server {
         let invalid = |field: &'static str, reason: String| to_status(&ApiError::invalid(field, reason));
         let tenant = TenantId::new(&tenant).map_err(|e| invalid("tenant", e.to_string()))?;
         let client = ClientId::new(&client).map_err(|e| invalid("client", e.to_string()))?;
-        let newer_epoch = match self.node.taken_elsewhere(&(tenant, client), epoch) {
-            Left::Newer(newer_epoch) => newer_epoch,
-            Left::Older(None) => 0,
-            Left::Older(Some(link)) => {
-                link.closed().await;
-                0
-            }
-        };
-        Ok(Response::new(TakeOverResponse { newer_epoch }))
+        let newer_epoch = self.node.give_up(&(tenant, client), epoch).await;
+        Ok(Response::new(TakeOverResponse { newer_epoch: newer_epoch.unwrap_or_default() }))
     }
 
     async fn forward(&self, request: Request<ForwardRequest>) -> Result<Response<ForwardResponse>, Status> {
@@ -95,10 +87,12 @@ impl Ingress for Server {
         let messages = messages.map_err(|e| to_status(&e))?;
         let news = wire::read_news(interest.unwrap_or_default()).map_err(|e| to_status(&e))?;
         let whole = self.node.peers.hear(&node, boot, news);
+        let messages: Vec<_> = messages.into_iter().map(Arc::new).collect();
         if !messages.is_empty() && self.node.peers.senders.is_new(&node, boot, sequence) {
-            for message in messages {
-                self.node.deliver(&Arc::new(message), &Recipient::Subscribers);
-            }
+            self.node.deliver_kept(&messages, &Recipient::Subscribers).await;
+        } else if !messages.is_empty() {
+            // Also what is said again is confirmed when the inboxes have it.
+            self.node.journal.durable(self.node.journal.position()).await;
         }
         if hello {
             self.node.peers.introduced(&node).await;

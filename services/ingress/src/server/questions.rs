@@ -1,6 +1,6 @@
-//! What a CONNECT waits for: who it is, and then that its session belongs to this node.
+//! What a CONNECT waits for: who it is, then that its session belongs to this node, then that what is new of it is kept.
 //!
-//! Server layer: the two questions as futures, of which a connection has one at a time.
+//! Server layer: the questions as futures, of which a connection has one at a time.
 
 use std::sync::Arc;
 
@@ -11,12 +11,13 @@ use crate::domain::connection::Admission;
 use crate::domain::identity::{AuthenticateError, Identity, Proof};
 use crate::domain::node::Node;
 use crate::domain::ownership::Claim;
-use crate::domain::sessions::AttachError;
+use crate::domain::sessions::{AttachError, Attached};
 
 /// The answer to one of them.
 pub enum Answer {
     Identity(Result<Arc<Identity>, AuthenticateError>),
     Owner(Box<Admission>, Result<Claim, AttachError>),
+    Settled(Box<Attached>),
 }
 
 /// Asks who it is, then waits for the room its presence reports take.
@@ -38,6 +39,15 @@ pub fn take(node: Arc<Node>, admission: Box<Admission>) -> BoxFuture<'static, An
         let key = (admission.identity.tenant.clone(), admission.client.clone());
         let claim = node.take(key).await;
         Answer::Owner(admission, claim)
+    }
+    .boxed()
+}
+
+/// Waits until the store has what became of the session, and other nodes know what it wants.
+pub fn settle(node: Arc<Node>, attached: Attached) -> BoxFuture<'static, Answer> {
+    async move {
+        node.settled(attached.awaited).await;
+        Answer::Settled(Box::new(attached))
     }
     .boxed()
 }

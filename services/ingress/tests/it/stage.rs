@@ -95,7 +95,8 @@ impl Stage {
     pub async fn with_partitions(partitions: u32) -> Self {
         let free = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
         let mut config = IngressConfig { listen: Vec::new(), ..IngressConfig::default() };
-        (config.mqtt.listen, config.http.listen) = (free, Vec::new());
+        config.mqtt.listen = free;
+        (config.http.listen, config.coap.listen) = (Vec::new(), Vec::new());
         let data = tempfile::tempdir().expect("a directory");
         let (bus, _) = EmbeddedBus::open(&data.path().join("bus"), EmbeddedOptions::default()).expect("a log");
         make_topic(&bus, TELEMETRY_TOPIC, partitions).await;
@@ -162,6 +163,24 @@ impl Stage {
         self.stop().await;
         (self.shutdown, self.metrics) = (Shutdown::new(), Metrics::default());
         self.start();
+    }
+
+    /// Starts another ingress with the log, and what of the disk was written up to now, of one that stops here and now.
+    pub async fn killed(mut self) -> Self {
+        let data = tempfile::tempdir().expect("a directory");
+        copy(&self.data.path().join("ingress"), &data.path().join("ingress"));
+        let before = std::mem::replace(&mut self.data, data);
+        let running = std::mem::replace(&mut self.running, tokio::spawn(async { Ok(()) }));
+        let shutdown = std::mem::replace(&mut self.shutdown, Shutdown::new());
+        // It is not heard of any more: its network is another's.
+        self.network = Network::default();
+        self.registry.serve(&self.network);
+        self.metrics = Metrics::default();
+        self.start();
+        shutdown.cancel();
+        running.await.expect("no panic").expect("drained");
+        drop(before);
+        self
     }
 
     /// Appends a record with this value.
@@ -247,6 +266,20 @@ impl Stage {
     pub async fn metric(&self, line: &str) {
         while !self.metrics.encode().lines().any(|l| l == line) {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Copies a directory, with what is in it.
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).expect("made");
+    for entry in std::fs::read_dir(from).expect("readable") {
+        let entry = entry.expect("readable");
+        let to = to.join(entry.file_name());
+        if entry.file_type().expect("known").is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).expect("copied");
         }
     }
 }

@@ -19,6 +19,10 @@ const LAYOUT: Layout = Layout {
 const FORMAT_KEY: &[u8] = b"format";
 /// Keyspace of the retained messages.
 const RETAINED: &str = "retained";
+/// Keyspace of the sessions, but for their inboxes.
+const SESSIONS: &str = "sessions";
+/// Keyspace of the messages in inboxes.
+const INBOX: &str = "inbox";
 /// Memory for rows read lately, in bytes.
 const CACHE_BYTES: u64 = 4 * 1024 * 1024;
 /// Memory for rows written lately, in bytes, each keyspace.
@@ -34,6 +38,8 @@ pub(super) struct Shared {
 #[derive(Clone)]
 pub(super) struct Open {
     pub retained: Keyspace,
+    pub sessions: Keyspace,
+    pub inbox: Keyspace,
     database: Database,
 }
 
@@ -82,9 +88,16 @@ impl Open {
         let (database, failed) = (LAYOUT.open(directory, CACHE_BYTES)?, LAYOUT.failed(directory));
         let options = || KeyspaceCreateOptions::default().max_memtable_size(WRITE_BUFFER_BYTES);
         let about = database.keyspace(LAYOUT.keyspace, options).map_err(&failed)?;
-        let open = Self { retained: database.keyspace(RETAINED, options).map_err(&failed)?, database };
+        let open = Self {
+            retained: database.keyspace(RETAINED, options).map_err(&failed)?,
+            sessions: database.keyspace(SESSIONS, options).map_err(&failed)?,
+            inbox: database.keyspace(INBOX, options).map_err(&failed)?,
+            database,
+        };
         let found = about.get(FORMAT_KEY).map_err(&failed)?;
-        let is_empty = open.retained.is_empty().map_err(&failed)?;
+        let rows = [&open.retained, &open.sessions, &open.inbox];
+        let empty = rows.map(|rows| rows.is_empty().map_err(&failed)).into_iter().collect::<Result<Vec<_>, _>>()?;
+        let is_empty = empty.into_iter().all(|is_empty| is_empty);
         if LAYOUT.is_new(directory, found.as_deref(), is_empty)? {
             let mut batch = open.batch();
             batch.insert(&about, FORMAT_KEY, LAYOUT.format);

@@ -8,17 +8,16 @@ mod tests;
 
 use std::collections::HashMap;
 use std::ops::Bound;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use drover_fjall_kit::OpenError;
 use drover_types::TenantId;
 use prost::Message as _;
 use tokio::sync::oneshot;
 
+use super::keys;
 use super::open::{Open, Shared, store_error};
-use super::rows::{self, Row};
+use crate::adapters::rows::retained::{Row, literal};
 use crate::domain::message::Message;
 use crate::ports::{RetainedBounds, RetainedPage, RetainedQuery, RetainedStore, StoreError};
 
@@ -32,7 +31,7 @@ const ROWS_READ_MAX: usize = 10_000;
 pub struct Retained(Arc<Inner>);
 
 struct Inner {
-    shared: Shared,
+    shared: Arc<Shared>,
     bounds: RetainedBounds,
     /// What waits for the next turn.
     waiting: Mutex<Vec<Job>>,
@@ -56,15 +55,15 @@ struct Amount {
 }
 
 impl Retained {
-    /// Opens the store in `directory`; one that is not there is made when it is needed.
-    pub fn open(directory: &Path, bounds: RetainedBounds) -> Result<Self, OpenError> {
-        Ok(Self(Arc::new(Inner {
-            shared: Shared::new(directory)?,
+    /// Those in the database `shared`.
+    pub(super) fn new(shared: Arc<Shared>, bounds: RetainedBounds) -> Self {
+        Self(Arc::new(Inner {
+            shared,
             bounds,
             waiting: Mutex::default(),
             writing: tokio::sync::Mutex::default(),
             kept: Mutex::default(),
-        })))
+        }))
     }
 
     /// Runs a read or a write where blocking is allowed.
@@ -136,7 +135,7 @@ impl Inner {
         let mut refused = vec![0; jobs.len()];
         for (n, message) in jobs.iter().enumerate().flat_map(|(n, job)| job.iter().map(move |message| (n, message))) {
             let (tenant, topic) = (&message.telemetry.tenant, message.telemetry.topic.as_str());
-            let (key, row) = (rows::topic(tenant, topic), Row::of(message));
+            let (key, row) = (keys::topic(tenant, topic), Row::of(message));
             let before = match rows.get(&key) {
                 Some(row) => Some(row.clone()),
                 None => open.retained.get(&key).map_err(store_error)?.map(|row| Row::read(&row)).transpose()?,
@@ -168,7 +167,7 @@ impl Inner {
         let mut kept = HashMap::<TenantId, Amount>::new();
         for row in open.retained.iter() {
             let (key, row) = row.into_inner().map_err(store_error)?;
-            let (tenant, topic) = rows::read_key(&key)?;
+            let (tenant, topic) = keys::read_topic(&key)?;
             let amount = kept.entry(tenant).or_default();
             *amount = amount.with(Row::read(&row)?.bytes(topic.as_str()));
         }
@@ -186,7 +185,7 @@ impl Inner {
             if !forgotten && !row.has_expired(now_ms) {
                 continue;
             }
-            let (tenant, topic) = rows::read_key(&key)?;
+            let (tenant, topic) = keys::read_topic(&key)?;
             let amount = kept.entry(tenant).or_default();
             *amount = amount.without(row.bytes(topic.as_str()));
             batch.remove(&open.retained, key);
@@ -212,9 +211,9 @@ impl Amount {
 }
 
 fn matching(open: &Open, query: &RetainedQuery) -> Result<RetainedPage, StoreError> {
-    let prefix = rows::topic(&query.tenant, literal(&query.filter));
+    let prefix = keys::topic(&query.tenant, literal(&query.filter));
     let from = match &query.after {
-        Some(topic) => Bound::Excluded(rows::topic(&query.tenant, topic.as_str())),
+        Some(topic) => Bound::Excluded(keys::topic(&query.tenant, topic.as_str())),
         None => Bound::Included(prefix.clone()),
     };
     let one = query.filter.len() == literal(&query.filter).len();
@@ -229,7 +228,7 @@ fn matching(open: &Open, query: &RetainedQuery) -> Result<RetainedPage, StoreErr
         if !key.starts_with(&prefix) {
             return Ok(page);
         }
-        let (tenant, topic) = rows::read_key(&key)?;
+        let (tenant, topic) = keys::read_topic(&key)?;
         if drover_types::matches(&query.filter, topic.as_str()) {
             let row = Row::read(&row)?;
             if !row.has_expired(query.now_ms)
@@ -245,11 +244,4 @@ fn matching(open: &Open, query: &RetainedQuery) -> Result<RetainedPage, StoreErr
         }
     }
     Ok(page)
-}
-
-/// The text that every topic of a filter begins with: its levels before the first wildcard. `a/#` matches `a` as well.
-fn literal(filter: &str) -> &str {
-    let end = filter.find(['+', '#']).unwrap_or(filter.len());
-    let before = &filter[..end];
-    if filter[end..].starts_with('#') { before.strip_suffix('/').unwrap_or(before) } else { before }
 }

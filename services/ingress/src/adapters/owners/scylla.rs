@@ -7,23 +7,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use drover_host::Cassandra;
-use drover_scylla_kit::{Conditional, Failure, Migration, OpenError, Read, Schema, Store};
+use drover_scylla_kit::{Conditional, Failure, OpenError, Read, Store};
 use drover_types::{ClientId, Clock, TenantId};
 use tokio::sync::watch;
 
 use super::epochs::Epochs;
+use crate::adapters::scylla::schema::SCHEMA;
 use crate::ports::{Former, Owners, OwnersError, Taken};
-
-/// Grows at its end only.
-const SCHEMA: Schema = Schema {
-    name: "ingress",
-    migrations: &[Migration {
-        number: 1,
-        name: "owners",
-        statements: &["CREATE TABLE IF NOT EXISTS ingress_owners (tenant text, client text, node text, epoch bigint, \
-            PRIMARY KEY ((tenant, client)))"],
-    }],
-};
 
 /// How long the row of a client that does not connect again stays, in seconds: longer than any session does. Epochs
 /// begin with the time, so those that follow are higher nevertheless.

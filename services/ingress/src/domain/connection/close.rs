@@ -156,9 +156,12 @@ impl Fault {
             | Fault::ExpiryFromZero => ReasonCode::ProtocolError,
             Fault::NoAnswerInTime
             | Fault::Authentication(AuthenticateError::Unavailable { .. })
-            | Fault::Session(AttachError::Revoked | AttachError::TakenOver | AttachError::NoOwner { .. }) => {
-                ReasonCode::ServerUnavailable
-            }
+            | Fault::Session(
+                AttachError::Revoked
+                | AttachError::TakenOver
+                | AttachError::NoOwner { .. }
+                | AttachError::NotRead { .. },
+            ) => ReasonCode::ServerUnavailable,
             Fault::OverLimit | Fault::TooManyFilters { .. } | Fault::Session(AttachError::TooManySessions { .. }) => {
                 ReasonCode::QuotaExceeded
             }
@@ -267,15 +270,20 @@ impl Connection {
         self.fail(fault);
     }
 
-    /// Nothing happens after this.
-    pub(super) fn close(&mut self, close: Close) {
-        let expiry_s = match &self.phase {
+    /// Nothing happens after this. A client that waits for its CONNACK may have a session already; it was not told, and
+    /// its will is none yet.
+    pub(super) fn close(&mut self, mut close: Close) {
+        close.expiry_s = match &self.phase {
             Phase::Closed => return,
             Phase::Live(live) => live.expiry_s,
-            Phase::New | Phase::Challenged(_) | Phase::Authenticating(_) | Phase::Attaching(_) => 0,
+            Phase::Attaching(connecting) => {
+                close.will = WillFate::Discard;
+                connecting.expiry_s
+            }
+            Phase::New | Phase::Challenged(_) | Phase::Authenticating(_) => 0,
         };
         self.phase = Phase::Closed;
-        self.effects.push_back(Effect::Close(Close { expiry_s, ..close }));
+        self.effects.push_back(Effect::Close(close));
     }
 
     /// A CONNACK with the fault's reason, and what is wrong unless it is about who the client is.

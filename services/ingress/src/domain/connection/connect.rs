@@ -33,7 +33,7 @@ pub(super) struct Connecting {
     keep_alive_asked_s: u16,
     keep_alive_s: u16,
     expiry_asked_s: u32,
-    expiry_s: u32,
+    pub(super) expiry_s: u32,
     will: Option<Will>,
     receive_maximum: u16,
     pub(super) packet_bytes_max: usize,
@@ -43,6 +43,8 @@ pub(super) struct Connecting {
     pub(super) authenticated: Option<Authenticated>,
     /// Set by authentication.
     identity: Option<Arc<Identity>>,
+    /// What it has become since the session is there.
+    pub(super) newer_identity: Option<Arc<Identity>>,
 }
 
 impl Connection {
@@ -90,6 +92,7 @@ impl Connection {
             problem_information: properties.request_problem_information().unwrap_or(true),
             authenticated: None,
             identity: None,
+            newer_identity: None,
         })
     }
 
@@ -171,7 +174,7 @@ impl Connection {
 
     /// The session is there: the answer to [`Effect::Attach`]. Packets behind the CONNECT are taken from now on.
     pub fn attached(&mut self, attached: Attached, now: Now) {
-        let Phase::Attaching(connecting) = std::mem::replace(&mut self.phase, Phase::Closed) else { return };
+        let Phase::Attaching(mut connecting) = std::mem::replace(&mut self.phase, Phase::Closed) else { return };
         let Some(identity) = connecting.identity.clone() else { return };
         self.accept(&connecting, attached.present);
         self.claims = None;
@@ -195,6 +198,9 @@ impl Connection {
             problem_information: connecting.problem_information,
             draining: false,
         }));
+        if let Some(newer) = connecting.newer_identity.take() {
+            self.reauthorized(newer, now);
+        }
         self.deliver(now);
     }
 

@@ -15,6 +15,7 @@ impl Connection {
             match live.session.next(live.publisher.epoch, live.window) {
                 Next::Nothing => return,
                 Next::Release { packet_id } => self.send(&Packet::PubRel(Ack::new(packet_id, ReasonCode::Success))),
+                Next::Complete { packet_id } => self.send(&Packet::PubComp(Ack::new(packet_id, ReasonCode::Success))),
                 Next::Send { delivery, packet_id, dup } => self.send_delivery(&delivery, packet_id, dup, now),
             }
         }
@@ -25,7 +26,7 @@ impl Connection {
     pub(super) fn answered(&mut self, packet_id: PacketId, answer: Answer, now: Now) -> Result<(), Fault> {
         let Some(live) = self.live() else { return Ok(()) };
         let reason = match live.session.answer(live.publisher.epoch, packet_id, answer) {
-            Answered::Done => None,
+            Answered::Done | Answered::Later => None,
             Answered::Release => Some(ReasonCode::Success), // [MQTT-4.3.3-4]
             Answered::Unknown => (answer == Answer::Received).then_some(ReasonCode::PacketIdNotFound),
             Answered::Unfit => return Err(Fault::Answer { packet_id }),

@@ -22,7 +22,7 @@ use serde_json::json;
 
 use super::{Connection, Effect, Fault, Limits, Live, Now, raw};
 use crate::domain::message::{Forwarded, Publication};
-use crate::domain::session::{Begun, RECEIVED_MAX};
+use crate::domain::session::{Begun, RECEIVED_MAX, Released};
 
 /// Messages taken and not yet durable, of any QoS; at it nothing is read. QoS 0 has no window of its own.
 pub const PUBLISHES_WAITING_MAX: usize = 1_000;
@@ -248,11 +248,14 @@ impl Connection {
     /// to a client of 3.1.1 there is no other word for "nothing of that id".
     pub(super) fn released(&mut self, packet_id: PacketId) {
         let Some(live) = self.live() else { return };
-        let reason = if live.session.released(live.publisher.epoch, packet_id) {
+        let released = live.session.released(live.publisher.epoch, packet_id);
+        if released != Released::Unknown {
             live.inbound.unreleased = live.inbound.unreleased.saturating_sub(1);
-            ReasonCode::Success
-        } else {
-            ReasonCode::PacketIdNotFound
+        }
+        let reason = match released {
+            Released::Known => ReasonCode::Success,
+            Released::Unknown => ReasonCode::PacketIdNotFound,
+            Released::Later => return,
         };
         self.send(&Packet::PubComp(Ack::new(packet_id, reason)));
     }

@@ -26,7 +26,7 @@ use crate::domain::link::Link;
 use crate::domain::message::{Message, Publisher};
 use crate::domain::session::tests::message;
 use crate::domain::session::{Delivery, RECEIVED_MAX};
-use crate::domain::sessions::{AttachError, Attached};
+use crate::domain::sessions::{AttachError, Attached, Awaited};
 use crate::ports::{AuthExchange, AuthMethod, AuthStep};
 
 struct Zeros;
@@ -149,7 +149,10 @@ impl Client {
             client: ClientId::new("c").expect("valid"),
             epoch: 1,
         };
-        self.connection.attached(Attached { session: self.session.clone(), publisher, present }, at(0));
+        self.connection.attached(
+            Attached { session: self.session.clone(), publisher, present, awaited: Awaited::default() },
+            at(0),
+        );
         self.go(0);
     }
 

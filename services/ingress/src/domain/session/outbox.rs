@@ -11,6 +11,7 @@ use drover_types::Qos;
 use drover_types::limits::{INBOX_BYTES_MAX, INBOX_MESSAGES_MAX};
 
 use super::{Delivery, Dropped};
+use crate::ports::sessions::{Place, Row};
 
 /// Most messages of QoS 0 among those that wait; a reader slower than that loses them and keeps the others.
 pub(super) const QOS0_WAITING_MAX: usize = INBOX_MESSAGES_MAX / 2;
@@ -22,6 +23,8 @@ pub enum Next {
     Send { delivery: Delivery, packet_id: Option<PacketId>, dup: bool },
     /// PUBREL: the client has received the message on an earlier connection [MQTT-4.4.0-1].
     Release { packet_id: PacketId },
+    /// PUBCOMP: the store knows that the client has let go of its message.
+    Complete { packet_id: PacketId },
     /// Nothing waits, or the window is full.
     Nothing,
 }
@@ -46,26 +49,45 @@ pub enum Answered {
     Done,
     /// PUBREL is next [MQTT-4.3.3-4].
     Release,
+    /// PUBREL comes when it is due, from [`super::Session::next`].
+    Later,
     /// No message of this id is in flight.
     Unknown,
     /// The message of this id is not one that is answered so.
     Unfit,
 }
 
+/// A message that the store has as well.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    pub place: Place,
+    /// Its number on the way to the client, given when it came: so nothing has to be written when it is sent.
+    pub packet_id: PacketId,
+}
+
 /// The messages of one session on their way.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    waiting: VecDeque<Delivery>,
+    waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
     /// QoS 1 and 2, in the order first sent.
     in_flight: VecDeque<InFlight>,
     /// How many of `in_flight` were sent on the present connection.
     sent: usize,
+    /// PUBRELs of this connection that wait for a position of the journal.
+    releases: VecDeque<(PacketId, u64)>,
+    /// Kept messages that the store may forget.
+    left: Vec<Place>,
+    /// The last kept message that was sent, if that is not told yet.
+    last_sent: Option<Place>,
 }
 
-/// Whether another client may have a message that was sent to this one [MQTT-4.8.2-5].
-fn may_move(sent: &Delivery) -> bool {
-    sent.qos != Qos::ExactlyOnce
+#[derive(Debug)]
+struct Waiting {
+    delivery: Delivery,
+    kept: Option<Kept>,
+    /// An earlier process may have sent it.
+    dup: bool,
 }
 
 #[derive(Debug)]
@@ -73,6 +95,19 @@ struct InFlight {
     packet_id: PacketId,
     /// `None`: QoS 2, and the client has it; its PUBCOMP is awaited.
     delivery: Option<Delivery>,
+    /// In the store, if it is kept there.
+    place: Option<Place>,
+}
+
+/// Whether another client may have a message that was sent to this one [MQTT-4.8.2-5].
+fn may_move(sent: &Delivery) -> bool {
+    sent.qos != Qos::ExactlyOnce
+}
+
+impl Waiting {
+    fn may_move(&self) -> bool {
+        !self.dup || may_move(&self.delivery)
+    }
 }
 
 impl Outbox {
@@ -98,7 +133,8 @@ impl Outbox {
     /// The shared subscriptions that [`Outbox::take_shared`] could take messages of.
     pub fn shares(&self) -> BTreeSet<Arc<str>> {
         let sent = self.in_flight.iter().filter_map(|entry| entry.delivery.as_ref()).filter(|d| may_move(d));
-        self.waiting.iter().chain(sent).filter_map(|delivery| delivery.share.clone()).collect()
+        let waiting = self.waiting.iter().filter(|waiting| waiting.may_move()).map(|waiting| &waiting.delivery);
+        waiting.chain(sent).filter_map(|delivery| delivery.share.clone()).collect()
     }
 
     /// Takes out the messages of the shared subscriptions `moved`, in order, but for those of QoS 2 that were sent.
@@ -109,20 +145,33 @@ impl Outbox {
         let sent = self.in_flight.iter().take(self.sent).filter(|entry| !goes(entry)).count();
         for entry in std::mem::take(&mut self.in_flight) {
             match entry.delivery {
-                Some(delivery) if may_move(&delivery) && of_moved(&delivery) => taken.push(delivery),
+                Some(delivery) if may_move(&delivery) && of_moved(&delivery) => {
+                    self.left.extend(entry.place);
+                    taken.push(delivery);
+                }
                 delivery => self.in_flight.push_back(InFlight { delivery, ..entry }),
             }
         }
         self.sent = sent;
-        let (moving, staying): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting).into_iter().partition(of_moved);
-        self.waiting = staying.into();
-        self.waiting_bytes = self.waiting.iter().map(|delivery| delivery.message.bytes()).sum();
-        taken.extend(moving);
+        for waiting in std::mem::take(&mut self.waiting) {
+            if waiting.may_move() && of_moved(&waiting.delivery) {
+                self.left.extend(waiting.kept.map(|kept| kept.place));
+                taken.push(waiting.delivery);
+            } else {
+                self.waiting.push_back(waiting);
+            }
+        }
+        self.count();
         taken
     }
 
-    /// Takes a message for a client that is there, or of QoS 1 or 2; whether it is the first that waits.
-    pub fn push(&mut self, delivery: Delivery) -> Result<bool, Dropped> {
+    fn count(&mut self) {
+        self.waiting_bytes = self.waiting.iter().map(|waiting| waiting.delivery.message.bytes()).sum();
+    }
+
+    /// Whether a message for a client that is there, or of QoS 1 or 2, would be the first that waits; or why it cannot be
+    /// taken.
+    pub fn check(&self, delivery: &Delivery) -> Result<bool, Dropped> {
         let bytes = delivery.message.bytes();
         if delivery.qos == Qos::AtMostOnce && self.waiting.len() >= QOS0_WAITING_MAX {
             return Err(Dropped::SlowReader);
@@ -130,23 +179,83 @@ impl Outbox {
         if self.waiting.len() >= INBOX_MESSAGES_MAX || self.waiting_bytes + bytes > INBOX_BYTES_MAX {
             return Err(Dropped::InboxFull);
         }
-        self.waiting.push_back(delivery);
-        self.waiting_bytes += bytes;
-        Ok(self.waiting.len() == 1)
+        Ok(self.waiting.is_empty())
+    }
+
+    /// Takes a message that was checked.
+    pub fn push(&mut self, delivery: Delivery, kept: Option<Kept>) {
+        self.waiting_bytes += delivery.message.bytes();
+        self.waiting.push_back(Waiting { delivery, kept, dup: false });
+    }
+
+    /// Takes a message back from the store, in its order. `dup`: it may have been sent.
+    pub fn restore(&mut self, Row { place, packet_id, delivery }: Row, dup: bool) {
+        match delivery {
+            None => self.in_flight.push_back(InFlight { packet_id, delivery: None, place: Some(place) }),
+            Some(delivery) => {
+                self.waiting_bytes += delivery.message.bytes();
+                self.waiting.push_back(Waiting { delivery, kept: Some(Kept { place, packet_id }), dup });
+            }
+        }
+    }
+
+    /// The oldest kept message.
+    pub fn oldest(&self) -> Option<Place> {
+        let in_flight = self.in_flight.iter().filter_map(|entry| entry.place);
+        let waiting = self.waiting.iter().filter_map(|waiting| waiting.kept.map(|kept| kept.place));
+        // Each of the two is in the order of places, but what is restored released stands before what is not.
+        in_flight.min().into_iter().chain(waiting.take(1)).min()
+    }
+
+    /// What the store may forget, since the last call.
+    pub fn take_left(&mut self) -> Vec<Place> {
+        std::mem::take(&mut self.left)
+    }
+
+    /// The last kept message that was sent since the last call.
+    pub fn take_sent(&mut self) -> Option<Place> {
+        self.last_sent.take()
+    }
+
+    /// Forgets what the store has: it goes on elsewhere, or later.
+    pub fn forget_kept(&mut self) {
+        self.waiting.retain(|waiting| waiting.kept.is_none());
+        self.in_flight.retain(|entry| entry.place.is_none());
+        self.sent = 0;
+        self.count();
+    }
+
+    /// The place of the message in flight with this packet id.
+    pub fn place(&self, packet_id: PacketId) -> Option<Place> {
+        self.position(packet_id).and_then(|at| self.in_flight[at].place)
+    }
+
+    /// PUBREL of this message is due at `position` of the journal.
+    pub fn release_at(&mut self, packet_id: PacketId, position: u64) {
+        self.releases.push_back((packet_id, position));
+    }
+
+    /// Whether PUBREL of this message waits already.
+    pub fn awaits_release(&self, packet_id: PacketId) -> bool {
+        self.releases.iter().any(|(id, _)| *id == packet_id)
     }
 
     /// Another connection: what is in flight is sent again.
     pub fn resume(&mut self) {
         self.sent = 0;
+        self.releases.clear(); // each of them is sent again
     }
 
-    /// What to send next, with at most `window` messages in flight.
-    pub fn next(&mut self, window: usize, last_packet_id: &mut u16) -> Next {
-        self.resend(window).or_else(|| self.send(window, last_packet_id)).unwrap_or(Next::Nothing)
+    /// What to send next, with at most `window` messages in flight; `durable` says whether a position of the journal is.
+    pub fn next(&mut self, window: usize, last_packet_id: &mut u16, durable: impl Fn(u64) -> bool) -> Next {
+        let due = self.releases.pop_front_if(|(_, position)| durable(*position));
+        let release = due.map(|(packet_id, _)| Next::Release { packet_id });
+        let resend = release.or_else(|| self.resend(window));
+        resend.or_else(|| self.send(window, last_packet_id)).unwrap_or(Next::Nothing)
     }
 
     fn resend(&mut self, window: usize) -> Option<Next> {
-        let InFlight { packet_id, delivery } = self.in_flight.get(self.sent)?;
+        let InFlight { packet_id, delivery, .. } = self.in_flight.get(self.sent)?;
         let packet_id = *packet_id;
         let next = match delivery {
             None => Next::Release { packet_id },
@@ -158,28 +267,31 @@ impl Outbox {
     }
 
     fn send(&mut self, window: usize, last_packet_id: &mut u16) -> Option<Next> {
-        let answered = self.waiting.front()?.qos != Qos::AtMostOnce;
+        let answered = self.waiting.front()?.delivery.qos != Qos::AtMostOnce;
         if answered && self.in_flight.len() >= window {
             return None;
         }
-        let delivery = self.waiting.pop_front()?;
+        let Waiting { delivery, kept, dup } = self.waiting.pop_front()?;
         self.waiting_bytes -= delivery.message.bytes();
         if !answered {
             return Some(Next::Send { delivery, packet_id: None, dup: false });
         }
-        let packet_id = self.free_packet_id(last_packet_id);
-        self.in_flight.push_back(InFlight { packet_id, delivery: Some(delivery.clone()) });
+        let packet_id = kept.map_or_else(|| self.free_packet_id(last_packet_id), |kept| kept.packet_id);
+        let place = kept.map(|kept| kept.place);
+        self.last_sent = self.last_sent.max(place);
+        self.in_flight.push_back(InFlight { packet_id, delivery: Some(delivery.clone()), place });
         self.sent += 1;
-        Some(Next::Send { delivery, packet_id: Some(packet_id), dup: false })
+        Some(Next::Send { delivery, packet_id: Some(packet_id), dup })
     }
 
-    /// A packet id that is not in flight [MQTT-2.2.1-4].
-    fn free_packet_id(&self, last_packet_id: &mut u16) -> PacketId {
+    /// A packet id that is neither in flight nor given to a message that waits [MQTT-2.2.1-4].
+    pub fn free_packet_id(&self, last_packet_id: &mut u16) -> PacketId {
         loop {
             *last_packet_id = last_packet_id.wrapping_add(1);
-            let free = |id: &PacketId| self.in_flight.iter().all(|entry| entry.packet_id != *id);
-            if let Some(id) = PacketId::new(*last_packet_id).filter(free) {
-                return id; // found before all are tried: the window is smaller than the range of ids
+            let waits = |id: &PacketId| self.waiting.iter().any(|w| w.kept.is_some_and(|kept| kept.packet_id == *id));
+            let flies = |id: &PacketId| self.in_flight.iter().any(|entry| entry.packet_id == *id);
+            if let Some(id) = PacketId::new(*last_packet_id).filter(|id| !flies(id) && !waits(id)) {
+                return id; // found before all are tried: window and inbox are smaller than the range of ids
             }
         }
     }
@@ -216,17 +328,23 @@ impl Outbox {
     }
 
     fn remove(&mut self, at: usize) {
-        self.in_flight.remove(at);
+        if let Some(entry) = self.in_flight.remove(at) {
+            self.left.extend(entry.place);
+            self.releases.retain(|(id, _)| *id != entry.packet_id);
+        }
         self.sent -= usize::from(at < self.sent);
     }
 
     /// Drops what waits and what the client does not have, unless `wanted`; how many messages that were.
     pub fn keep(&mut self, wanted: impl Fn(&Delivery) -> bool) -> usize {
         let before = self.messages();
-        self.waiting.retain(&wanted);
-        self.waiting_bytes = self.waiting.iter().map(|delivery| delivery.message.bytes()).sum();
+        let unwanted = self.waiting.iter().filter(|waiting| !wanted(&waiting.delivery));
+        self.left.extend(unwanted.filter_map(|waiting| waiting.kept.map(|kept| kept.place)));
+        self.waiting.retain(|waiting| wanted(&waiting.delivery));
+        self.count();
         let stays = |entry: &InFlight| entry.delivery.as_ref().is_none_or(&wanted);
         let sent = self.in_flight.iter().take(self.sent).filter(|entry| stays(entry)).count();
+        self.left.extend(self.in_flight.iter().filter(|entry| !stays(entry)).filter_map(|entry| entry.place));
         self.in_flight.retain(stays);
         self.sent = sent;
         before - self.messages()

@@ -52,11 +52,35 @@ pub(super) struct Received {
     open: Vec<(PacketId, Stage)>,
     /// Ids let go of, the latest last.
     released: VecDeque<PacketId>,
+    /// PUBCOMPs of this connection that wait for a position of the journal.
+    completions: VecDeque<(PacketId, u64)>,
 }
 
 impl Received {
     pub fn is_empty(&self) -> bool {
-        self.open.is_empty() && self.released.is_empty()
+        self.open.is_empty() && self.released.is_empty() // a completion is of an id let go of
+    }
+
+    /// Messages that an earlier process has told their client are stored.
+    pub fn restored(packet_ids: impl IntoIterator<Item = PacketId>) -> Self {
+        let mut open: Vec<_> = packet_ids.into_iter().map(|id| (id, Stage::Stored)).collect();
+        open.sort_unstable_by_key(|(id, _)| *id);
+        Self { open, ..Self::default() }
+    }
+
+    /// The ids of all that are in the log.
+    pub fn all_stored(&self) -> Vec<PacketId> {
+        self.open.iter().filter(|(_, stage)| *stage == Stage::Stored).map(|(id, _)| *id).collect()
+    }
+
+    /// PUBCOMP of this message is due at `position` of the journal.
+    pub fn complete_at(&mut self, packet_id: PacketId, position: u64) {
+        self.completions.push_back((packet_id, position));
+    }
+
+    /// The next PUBCOMP that is due; `durable` says whether a position of the journal is.
+    pub fn next_completion(&mut self, durable: impl Fn(u64) -> bool) -> Option<PacketId> {
+        self.completions.pop_front_if(|(_, position)| durable(*position)).map(|(packet_id, _)| packet_id)
     }
 
     fn find(&self, packet_id: PacketId) -> Result<usize, usize> {
@@ -108,6 +132,7 @@ impl Received {
 
     /// The connection is gone: nobody will tell it what the log says.
     pub fn doubt(&mut self) {
+        self.completions.clear(); // its PUBRELs come again
         let open = self.open.iter_mut();
         open.filter(|(_, stage)| *stage == Stage::Open).for_each(|(_, stage)| *stage = Stage::Doubtful);
     }

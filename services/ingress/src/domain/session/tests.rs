@@ -6,7 +6,9 @@ use drover_types::{DeviceId, RecordId, TopicName};
 
 use super::outbox::QOS0_WAITING_MAX;
 use super::*;
+use crate::domain::journal::tests::journal;
 use crate::domain::message::{Publication, Publisher, Stamp};
+use crate::ports::sessions::{Away, Place, Stored, What};
 
 pub fn message(payload: Vec<u8>) -> Arc<Message> {
     let publication = Publication {
@@ -45,7 +47,7 @@ fn drain(session: &Session, epoch: u64, window: usize) -> Vec<(u8, Option<u16>, 
         Next::Send { delivery, packet_id, dup } => {
             Some((delivery.message.telemetry.payload[0], packet_id.map(PacketId::get), dup))
         }
-        Next::Release { packet_id } => panic!("{packet_id} was not received"),
+        Next::Release { packet_id } | Next::Complete { packet_id } => panic!("{packet_id} was not received"),
         Next::Nothing => None,
     })
     .collect()
@@ -97,7 +99,7 @@ fn a_connection_that_lost_the_session_gets_and_acknowledges_nothing() {
 fn the_inbox_is_bounded_in_messages_and_bytes() {
     let session = session();
     for _ in 0..INBOX_MESSAGES_MAX {
-        assert_eq!(session.offer(delivery(0, Qos::AtLeastOnce)), Ok(()));
+        assert_eq!(session.offer(delivery(0, Qos::AtLeastOnce)), Ok(0));
     }
     assert_eq!(session.offer(delivery(0, Qos::AtLeastOnce)), Err(Dropped::InboxFull));
 
@@ -113,10 +115,10 @@ fn qos_0_is_not_kept_for_the_absent_and_gives_way_to_qos_1() {
     assert_eq!(session.offer(delivery(0, Qos::AtMostOnce)), Err(Dropped::Away));
     session.hold(1, Arc::default());
     for _ in 0..QOS0_WAITING_MAX {
-        assert_eq!(session.offer(delivery(0, Qos::AtMostOnce)), Ok(()));
+        assert_eq!(session.offer(delivery(0, Qos::AtMostOnce)), Ok(0));
     }
     assert_eq!(session.offer(delivery(0, Qos::AtMostOnce)), Err(Dropped::SlowReader));
-    assert_eq!(session.offer(delivery(0, Qos::AtLeastOnce)), Ok(()));
+    assert_eq!(session.offer(delivery(0, Qos::AtLeastOnce)), Ok(0));
     session.release(1);
     assert_eq!(session.depth(), (1, 0));
 }
@@ -199,7 +201,7 @@ fn a_message_of_qos_2_is_released_when_the_client_has_it_and_both_steps_survive_
 #[test]
 fn an_idle_session_is_small_and_owns_nothing_but_itself() {
     let bytes = size_of::<Session>();
-    assert!(bytes <= 144, "a session has {bytes} bytes");
+    assert!(bytes <= 152, "a session has {bytes} bytes");
     let session = session();
     session.hold(1, Arc::default());
     session.offer(delivery(0, Qos::ExactlyOnce)).expect("room");
@@ -252,4 +254,119 @@ fn retained_messages_are_wanted_once_for_each_filter() {
         [Some(wanted("b", Qos::AtMostOnce)), Some(wanted("a", Qos::AtLeastOnce)), None]
     );
     assert!(session.want_retained(wanted("c", Qos::AtMostOnce)), "nobody reads any more");
+}
+
+fn row(number: u32, packet_id: u16, delivery: Option<Delivery>) -> Row {
+    Row { place: Place { epoch: 1, number }, packet_id: id(packet_id), delivery }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_is_in_the_store_before_it_is_needed_and_leaves_it_when_it_is_acknowledged() {
+    let (store, journal) = journal(0);
+    let session = session();
+    session.record(journal.clone(), 1, true);
+    session.hold(1, Arc::default());
+    assert_eq!(session.offer(delivery(9, Qos::AtMostOnce)), Ok(0), "nobody waits for that");
+    let positions = [0, 1, 2].map(|n| session.offer(delivery(n, Qos::AtLeastOnce)).expect("room"));
+    assert!(!journal.is_durable(positions[0]));
+    journal.durable(positions[2]).await;
+    let puts = store.whats();
+    assert!(matches!(&puts[..], [What::Put(first), What::Put(_), What::Put(third)]
+        if first.place == Place { epoch: 1, number: 0 } && third.packet_id == id(3)));
+    let sent = drain(&session, 1, 10);
+    assert_eq!(sent, [(9, None, false), (0, Some(1), false), (1, Some(2), false), (2, Some(3), false)]);
+    for packet_id in [2, 1] {
+        session.answer(1, id(packet_id), Answer::Acknowledged);
+    }
+    journal.durable(journal.position()).await;
+    let left = &store.whats()[3..];
+    let at = |number| Place { epoch: 1, number };
+    assert!(
+        matches!(left, [What::Remove(one), What::Passed { from, before }]
+            if *one == at(1) && (*from, *before) == (at(0), at(2))),
+        "{left:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_what_is_kept_neither_pubrel_nor_pubcomp_leaves_before_the_store_knows() {
+    let (_, journal) = journal(0);
+    let session = session();
+    session.record(journal.clone(), 1, true);
+    session.hold(1, Arc::default());
+    session.offer(delivery(0, Qos::ExactlyOnce)).expect("room");
+    drain(&session, 1, 10);
+    assert_eq!(session.answer(1, id(1), Answer::Received), Answered::Later);
+    assert_eq!(session.answer(1, id(1), Answer::Received), Answered::Later, "said twice");
+    assert!(matches!(session.next(1, 10), Next::Nothing));
+    journal.durable(journal.position()).await;
+    assert!(matches!(session.next(1, 10), Next::Release { packet_id } if packet_id == id(1)));
+    assert!(matches!(session.next(1, 10), Next::Nothing), "once");
+    assert_eq!(session.answer(1, id(1), Answer::Completed), Answered::Done);
+
+    assert_eq!(session.begin(1, id(7)), Begun::New { reused: false });
+    let position = session.stored(id(7)).expect("it is news");
+    assert!(position > 0 && session.stored(id(7)).is_none());
+    assert_eq!(session.released(1, id(7)), Released::Later);
+    assert!(matches!(session.next(1, 10), Next::Nothing));
+    journal.durable(journal.position()).await;
+    assert!(matches!(session.next(1, 10), Next::Complete { packet_id } if packet_id == id(7)));
+    assert_eq!(session.released(1, id(7)), Released::Unknown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_back_from_the_store_is_sent_again_as_what_may_have_been_sent() {
+    let (store, journal) = journal(0);
+    let rows = vec![
+        row(3, 7, None),
+        row(4, 8, Some(delivery(1, Qos::ExactlyOnce))),
+        row(5, 9, Some(delivery(2, Qos::AtLeastOnce))),
+    ];
+    let head = |away, sent| Head {
+        epoch: 1,
+        device: DeviceId::new("d").expect("valid"),
+        expiry_s: 60,
+        away,
+        will: None,
+        sent,
+    };
+    let back = |head| {
+        let filter = Subscription { filter: "t".into(), options: Options::default() };
+        let stored = Stored { head, subscriptions: vec![filter], received: vec![id(5)], stamp: 1 };
+        let key = session().key();
+        let session = Session::restored(2, key, journal.clone(), 2, &stored, rows.clone());
+        assert!(session.has_filter("t"));
+        session.offer(delivery(3, Qos::AtLeastOnce)).expect("room");
+        session.hold(3, Arc::default());
+        assert!(session.has_received(3, id(5)));
+        assert!(matches!(session.next(3, 10), Next::Release { packet_id } if packet_id == id(7)));
+        session
+    };
+    let held = back(head(None, None));
+    assert_eq!(drain(&held, 3, 10), [(1, Some(8), true), (2, Some(9), true), (3, Some(10), false)]);
+    let away = Some(Away { ends_ms: 1, will_ms: 1 });
+    let left = back(head(away, Some(Place { epoch: 1, number: 4 })));
+    assert_eq!(drain(&left, 3, 10), [(1, Some(8), true), (2, Some(9), false), (3, Some(10), false)]);
+    for packet_id in [7, 8] {
+        left.answer(3, id(packet_id), if packet_id == 7 { Answer::Completed } else { Answer::Refused });
+    }
+    journal.durable(journal.position()).await;
+    let passed = store.whats().pop();
+    assert!(
+        matches!(passed, Some(What::Passed { before, .. }) if before == Place { epoch: 1, number: 5 }),
+        "{passed:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_goes_on_elsewhere_takes_nothing_here_and_forgets_nothing_there() {
+    let (store, journal) = journal(0);
+    let session = session();
+    session.record(journal.clone(), 1, true);
+    session.offer(delivery(0, Qos::AtLeastOnce)).expect("room");
+    assert_eq!(session.close_record(Dropped::Moved, false), 0);
+    assert_eq!(session.offer(delivery(1, Qos::AtLeastOnce)), Err(Dropped::Moved));
+    assert_eq!(session.end(Dropped::Moved).dropped, 0, "it is kept");
+    journal.durable(journal.position()).await;
+    assert!(matches!(store.whats()[..], [What::Put(_)]));
 }

@@ -2,15 +2,33 @@
 
 use std::sync::Arc;
 
-use super::{Aftermath, DueWill, Entry, Inner, Key, Presence, Report, State};
+use super::{Aftermath, Attach, DueWill, Entry, Inner, Key, Presence, Report, State};
 use crate::domain::connection::CloseReason;
 use crate::domain::link::{Link, Stop};
+use crate::domain::message::Publisher;
 use crate::domain::session::{Dropped, Session};
+use crate::ports::sessions::{Away, Head};
 
 impl Inner {
     pub(super) fn new_session(&mut self, (tenant, client): &Key) -> Session {
         self.sessions += 1;
         Session::new(self.sessions, tenant.clone(), client.clone())
+    }
+
+    /// A new session is kept if it outlives its connection; one that has a will is, so that this is published whatever
+    /// happens to the node.
+    pub(super) fn record(&self, session: &Session, attach: &Attach) {
+        let keeps_messages = attach.expiry_s > 0;
+        if let Some(journal) = self.journal.as_ref().filter(|_| keeps_messages || attach.will.is_some()) {
+            session.record(journal.clone(), attach.epoch, keeps_messages);
+        }
+    }
+
+    /// When an absent entry ends and its will is due, in milliseconds since the Unix epoch.
+    fn away(&self, entry: &Entry, now_ms: u64) -> Option<Away> {
+        let (State::Away { ends_ms, will_ms }, Some(journal)) = (&entry.state, &self.journal) else { return None };
+        let unix_ms = |at_ms: u64| journal.unix_ms().saturating_add(at_ms.saturating_sub(now_ms));
+        Some(Away { ends_ms: unix_ms(*ends_ms), will_ms: unix_ms(*will_ms) })
     }
 
     pub(super) fn insert(&mut self, key: Key, entry: Entry) {
@@ -84,6 +102,7 @@ impl Inner {
             aftermath.release_will(&mut entry);
         }
         entry.state = State::Away { ends_ms: after(entry.expiry_s), will_ms: after(delay_s) };
+        aftermath.journal = aftermath.journal.max(entry.put_head(self.away(&entry, now_ms)));
         self.insert(key, entry);
     }
 
@@ -93,15 +112,25 @@ impl Inner {
             State::Away { ends_ms, .. } if ends_ms <= now_ms => aftermath.end(entry, Dropped::SessionExpired),
             State::Away { .. } | State::Live { .. } => {
                 aftermath.release_will(&mut entry);
+                entry.put_head(self.away(&entry, now_ms));
                 self.insert(key, entry);
             }
         }
     }
+}
 
-    /// Takes the wills of all absent clients. What was to fall due for them does so in vain.
-    pub(super) fn release_wills(&mut self, aftermath: &mut Aftermath) {
-        let away = self.entries.values_mut().filter(|entry| matches!(entry.state, State::Away { .. }));
-        away.for_each(|entry| aftermath.release_will(entry));
+impl Entry {
+    /// Tells the store what the session is now; the position of the journal, 0 if it is not kept.
+    pub(super) fn put_head(&self, away: Option<Away>) -> u64 {
+        let Publisher { epoch, device, .. } = self.publisher.clone();
+        self.session.put_head(Head {
+            epoch,
+            device,
+            expiry_s: self.expiry_s,
+            away,
+            will: self.will.clone(),
+            sent: None,
+        })
     }
 }
 
@@ -120,7 +149,7 @@ impl Aftermath {
         std::mem::take(&mut self.reports).into_iter().for_each(report);
     }
 
-    fn release_will(&mut self, entry: &mut Entry) {
+    pub(super) fn release_will(&mut self, entry: &mut Entry) {
         let publisher = entry.publisher.clone();
         self.wills.extend(entry.will.take().map(|will| DueWill { publisher, publication: will.publication }));
     }
@@ -128,6 +157,13 @@ impl Aftermath {
     /// The session ends, and a will that still waits is published.
     pub(super) fn end(&mut self, mut entry: Entry, why: Dropped) {
         self.release_will(&mut entry);
+        self.journal = self.journal.max(entry.session.close_record(why, true));
         self.ended.push((entry.session, why));
+    }
+
+    /// The session goes on at another node, with all that is kept of it.
+    pub(super) fn leave(&mut self, entry: Entry) {
+        entry.session.close_record(Dropped::Moved, false);
+        self.ended.push((entry.session, Dropped::Moved));
     }
 }

@@ -32,7 +32,12 @@ impl Sessions {
         }
         let entry = inner.remove(key).expect("it was just found");
         let left = aftermath.cut_off(&entry);
-        aftermath.end(entry, Dropped::Moved);
+        let goes_on = entry.expiry_s > 0 && inner.journal.as_ref().is_some_and(|journal| journal.store().is_shared());
+        if goes_on {
+            aftermath.leave(entry);
+        } else {
+            aftermath.end(entry, Dropped::Moved);
+        }
         aftermath.tell(report);
         (Left::Older(left), aftermath)
     }

@@ -60,7 +60,9 @@ impl Sessions {
             link.reauthorize(newer.clone());
         }
         let client = publisher.client.as_str();
-        entry.will.take_if(|will| !newer.policy.may_publish(will.publication.topic.as_str(), client));
+        if entry.will.take_if(|will| !newer.policy.may_publish(will.publication.topic.as_str(), client)).is_some() {
+            entry.put_head(None);
+        }
     }
 
     /// Tells the connection that `publisher` is to close: its proof does not hold any more.

@@ -3,12 +3,14 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use drover_types::{DeviceId, Qos, TopicName};
+use drover_types::{DeviceId, FixedClock, Qos, TopicName};
 
 use super::*;
 use crate::domain::authorize::Policy;
+use crate::domain::journal::tests::Told;
 use crate::domain::link::Stop;
 use crate::domain::revocations::{REVOCATIONS_MAX, Revocation, Whose};
+use crate::ports::sessions::{Away, Head, Stored};
 
 /// With a higher epoch than all before.
 fn attach(generation: u64, expiry_s: u32, will_delay_s: Option<u32>) -> Attach {
@@ -100,18 +102,82 @@ fn a_delayed_will_waits_for_its_client_and_no_longer_than_its_session() {
     assert_eq!(detach(&sessions, &fourth, 0, 40_000).wills.len(), 1);
 }
 
+/// Sessions that are kept, at this time of the world.
+fn kept_sessions(unix_ms: u64) -> Sessions {
+    kept_with(&Arc::new(FixedClock::at(unix_ms))).0
+}
+
+fn kept_with(clock: &Arc<FixedClock>) -> (Sessions, Arc<Journal>) {
+    let journal = Arc::new(Journal::new(Arc::new(Told::default()), clock.clone()));
+    (Sessions::new(10).kept_by(journal.clone()), journal)
+}
+
+fn kept(epoch: u64, expiry_s: u32, away: Option<Away>) -> Kept {
+    let will = attach(0, 0, Some(5)).will;
+    let head = Head { epoch: 1, device: DeviceId::new("d").expect("valid"), expiry_s, away, will, sent: None };
+    let stored = Stored { head, subscriptions: Vec::new(), received: Vec::new(), stamp: 1 };
+    Kept { key: key(), epoch, stored, rows: Vec::new() }
+}
+
 #[test]
-fn wills_that_wait_are_released_once_before_the_sessions_end_and_those_of_live_clients_are_not() {
-    let sessions = Sessions::new(10);
-    let (away, _) = sessions.attach(attach(0, 60, Some(5)), 0, |_| ()).expect("attached");
-    let live = Attach { client: ClientId::new("e").expect("valid"), ..attach(0, 60, Some(5)) };
-    sessions.attach(live, 0, |_| ()).expect("attached");
-    assert!(detach(&sessions, &away, 60, 0).wills.is_empty());
-    let released = sessions.release_wills();
-    assert_eq!(released.iter().map(|will| &will.publisher).collect::<Vec<_>>(), [&away.publisher]);
-    assert!(sessions.release_wills().is_empty() && sessions.tick(5_000).wills.is_empty(), "once");
-    assert_eq!(sessions.counts(), (1, 1), "the session is still there");
-    assert_eq!(sessions.tick(60_000).ended.len(), 1, "and ends in its time");
+fn a_session_comes_back_for_as_long_as_it_has_left_and_so_does_its_will() {
+    let away = |ends_ms, will_ms| Some(Away { ends_ms, will_ms });
+    // Monotonic times begin anew: 7 here is 100,000 in the world.
+    let restored = |expiry_s, away| {
+        let sessions = kept_sessions(100_000);
+        let (session, aftermath) = sessions.restore(kept(2, expiry_s, away), 7);
+        (sessions, session, aftermath.wills.len(), aftermath.ended.len())
+    };
+    let (sessions, session, wills, ended) = restored(60, away(110_000, 105_000));
+    assert_eq!((session.is_some(), wills, ended), (true, 0, 0));
+    assert!(sessions.tick(5_006).wills.is_empty());
+    assert_eq!(sessions.tick(5_007).wills.len(), 1);
+    assert!(sessions.tick(10_006).ended.is_empty());
+    assert_eq!(sessions.tick(10_007).ended.len(), 1);
+
+    let (_, session, wills, ended) = restored(60, away(110_000, 99_000));
+    assert_eq!((session.is_some(), wills, ended), (true, 1, 0), "its will was due meanwhile");
+    let (_, session, wills, ended) = restored(60, away(99_000, 105_000));
+    assert_eq!((session.is_none(), wills, ended), (true, 1, 1), "it was over meanwhile");
+    let (_, session, wills, ended) = restored(0, None);
+    assert_eq!((session.is_none(), wills, ended), (true, 1, 1), "it was there for its will");
+
+    let (sessions, session, wills, _) = restored(60, None);
+    assert_eq!((session.is_some(), wills), (true, 0), "nobody saw it leave: away since now");
+    assert_eq!(sessions.tick(5_007).wills.len(), 1);
+    let (attached, _) = sessions.attach(attach(0, 60, None), 60_006, |_| ()).expect("attached");
+    assert!(attached.present && attached.awaited.journal > 0);
+    assert!(sessions.restore(kept(u64::MAX, 60, None), 7).0.is_none(), "it is here");
+}
+
+#[test]
+fn only_who_has_something_to_keep_waits_for_the_store() {
+    let sessions = kept_sessions(0);
+    let waits = |expiry_s, will_delay_s| {
+        let (attached, _) = sessions.attach(attach(0, expiry_s, will_delay_s), 0, |_| ()).expect("attached");
+        let waits = attached.awaited.journal > 0;
+        detach(&sessions, &attached, 0, 0);
+        waits
+    };
+    assert_eq!([waits(0, None), waits(60, None), waits(0, Some(0)), waits(0, None)], [false, true, true, false]);
+}
+
+#[test]
+fn the_session_of_a_long_connection_is_written_anew_once_a_week() {
+    let week_ms = 7 * 24 * 3600 * 1_000;
+    let clock = Arc::new(FixedClock::at(0));
+    let (sessions, journal) = kept_with(&clock);
+    sessions.attach(attach(0, 60, None), 0, |_| ()).expect("attached");
+    let written = || {
+        let before = journal.position();
+        sessions.refresh();
+        journal.position() - before
+    };
+    assert_eq!(written(), 0);
+    clock.advance(week_ms - 1);
+    assert_eq!(written(), 0);
+    clock.advance(1);
+    assert_eq!([written(), written()], [3, 0], "head, subscriptions and what was received");
 }
 
 #[test]

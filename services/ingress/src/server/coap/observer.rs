@@ -171,7 +171,9 @@ async fn attach(
         peer,
         link,
     };
-    node.attach(attach, claim)
+    let attached = node.attach(attach, claim)?;
+    node.settled(attached.awaited).await;
+    Ok(attached)
 }
 
 /// When the credential of this identity ends.
@@ -183,7 +185,9 @@ fn refusal(error: &AttachError) -> ApiError {
     let code = match error {
         AttachError::Revoked => ErrorCode::Unauthenticated,
         AttachError::TakenOver => ErrorCode::Aborted,
-        AttachError::NoOwner { .. } | AttachError::TooManySessions { .. } => ErrorCode::Unavailable,
+        AttachError::NoOwner { .. } | AttachError::TooManySessions { .. } | AttachError::NotRead { .. } => {
+            ErrorCode::Unavailable
+        }
     };
     ApiError::new(code, error.to_string())
 }
@@ -294,10 +298,8 @@ impl Observer {
         let options = Options { qos: Qos::AtLeastOnce, no_local: false, retain_as_published: false, id: Some(id) };
         let retained = retained && filter.share().is_none();
         let node = self.node().clone();
-        let version = node.subscribe(&self.session, vec![Granted { filter: text, options, retained }]);
-        if version > 0 {
-            node.peers.announced(version).await;
-        }
+        let awaited = node.subscribe(&self.session, vec![Granted { filter: text, options, retained }]);
+        node.settled(awaited).await;
         Ok(self.next_sequence())
     }
 
@@ -331,6 +333,7 @@ impl Observer {
             match self.session.next(self.publisher.epoch, 1) {
                 Next::Nothing => return,
                 Next::Release { packet_id } => self.session.give_up(self.publisher.epoch, packet_id),
+                Next::Complete { .. } => {} // a device has sent none at QoS 2 here
                 Next::Send { delivery, packet_id, .. } => {
                     let now_ms = self.node().now().unix_ms;
                     let old = delivery.message.expires_ms().is_some_and(|expires_ms| expires_ms <= now_ms);

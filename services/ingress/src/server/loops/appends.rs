@@ -13,10 +13,10 @@ use tokio::time::Instant;
 use super::confirming::{BatchId, Owner};
 use super::lanes::{Batch, LaneId, Lanes, Pushed, Receipts};
 use super::mailbox::{Mail, Mailbox};
+use crate::domain::confirmations::Confirmations;
 use crate::domain::link::{Link, Place};
 use crate::domain::message::Message;
 use crate::domain::node::Node;
-use crate::domain::peers::Confirmations;
 use crate::domain::session::Session;
 
 /// The ways to all loops of the node, by their numbers.
@@ -41,7 +41,7 @@ struct Append {
     waker: Waker,
 }
 
-/// A batch that is stored, and that other nodes have yet to confirm.
+/// A batch that is stored, and that other nodes and inboxes have yet to confirm.
 struct Confirm {
     lane: LaneId,
     id: BatchId,
@@ -57,7 +57,7 @@ type Storing = BoxFuture<'static, Result<Confirmations, String>>;
 pub enum Step {
     /// The append under way on the lane.
     Store(LaneId),
-    /// A batch of the lane that other nodes have yet to confirm.
+    /// A batch of the lane that is not confirmed.
     Confirm(LaneId, BatchId),
 }
 
@@ -239,8 +239,7 @@ impl Appends {
     }
 }
 
-/// Goes on with a batch. If its lane is `full` of others that wait for other nodes, it is stored when those have confirmed
-/// it.
+/// Goes on with a batch. If its lane is `full` of others that are not confirmed, it is stored when it is confirmed itself.
 fn poll(storing: &mut Storing, waker: &Waker, full: impl Fn() -> bool) -> Poll<Result<Confirmations, String>> {
     let mut context = Context::from_waker(waker);
     match storing.poll_unpin(&mut context) {

@@ -1,8 +1,8 @@
 //! Batches of one lane that are stored and routed here, and wait for the ingress nodes whose subscribers may want their
-//! messages.
+//! messages, and for the store where inboxes that have them are kept.
 //!
-//! Pure. The lane goes on meanwhile: a node that hangs holds back the receipts of those whose messages it may want, and of
-//! nobody else. Receipts of one connection keep their order: what was stored behind messages that wait, waits with them.
+//! Pure. The lane goes on meanwhile: a node or store that hangs holds back the receipts of those whose messages it may
+//! want, and of nobody else. Receipts of one connection keep their order: what was stored behind messages that wait, waits with them.
 
 use std::collections::BTreeMap;
 

@@ -150,10 +150,10 @@ impl<T: Transport> Loop<T> {
                 match unwanted {
                     None => self.queue(place.slot as usize),
                     Some(Answer::Identity(Ok(_))) => self.hands.shared.node.reports.release(),
-                    Some(Answer::Identity(Err(_)) | Answer::Owner(..)) => {}
+                    Some(Answer::Identity(Err(_)) | Answer::Owner(..) | Answer::Settled(_)) => {}
                 }
             }
-            Mail::Announced(place) => self.with(place, |slot, hands| slot.announced(hands)),
+            Mail::Settled(place) => self.with(place, |slot, hands| slot.settled(hands)),
             Mail::GoOn(step) => self.hands.appends.go_on(step, &mut self.hands.stored),
             Mail::Stored(mut stored) => self.hands.stored.append(&mut stored),
             Mail::Room(lane) => {

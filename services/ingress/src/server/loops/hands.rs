@@ -18,6 +18,7 @@ use crate::domain::connection::Now;
 use crate::domain::link::Place;
 use crate::domain::message::Stamp;
 use crate::domain::node::Node;
+use crate::domain::sessions::Awaited;
 use crate::server::questions::Answer;
 
 /// Connections over the limit that are answered with a reason at the same time; more are just closed.
@@ -157,14 +158,14 @@ impl Hands {
         asking.abort_handle()
     }
 
-    /// Says by mail when other nodes know what is wanted here as of `version`.
-    pub fn announce(&self, place: Place, version: u64) -> AbortHandle {
+    /// Says by mail when what a SUBSCRIBE or UNSUBSCRIBE waits for is settled.
+    pub fn settle(&self, place: Place, awaited: Awaited) -> AbortHandle {
         let (node, mailbox) = (self.shared.node.clone(), self.mailbox.clone());
-        let announcing = self.shared.runtime.spawn(async move {
-            node.peers.announced(version).await;
-            mailbox.post(Mail::Announced(place));
+        let settling = self.shared.runtime.spawn(async move {
+            node.settled(awaited).await;
+            mailbox.post(Mail::Settled(place));
         });
-        announcing.abort_handle()
+        settling.abort_handle()
     }
 }
 

@@ -22,8 +22,8 @@ pub enum Mail {
     Rung(Place),
     /// What this connection has asked for.
     Answered(Place, Answer),
-    /// Other nodes know what the connection's oldest unanswered SUBSCRIBE wants.
-    Announced(Place),
+    /// What the connection's oldest unanswered SUBSCRIBE or UNSUBSCRIBE waits for is settled.
+    Settled(Place),
     /// What the loop has under way can go on.
     GoOn(Step),
     /// Another loop has stored messages of these connections: how many of each.

@@ -24,7 +24,7 @@ use crate::domain::message::{Message, Publication, Publisher};
 use crate::domain::node::Recipient;
 use crate::domain::ownership::Claim;
 use crate::domain::session::Session;
-use crate::domain::sessions::{Attach, AttachError};
+use crate::domain::sessions::{Attach, AttachError, Awaited};
 use crate::server::questions::{self, Answer};
 
 /// How long a closed connection's last packets may take; a revoked client that does not read is out in time (P5).
@@ -70,7 +70,7 @@ pub struct Slot<T> {
     stage: Stage,
     /// Messages for another lane than those that are on their way.
     waiting: Option<Box<VecDeque<Arc<Message>>>>,
-    announcing: Option<Box<Announcing>>,
+    settling: Option<Box<Settling>>,
     /// The step of the wheel it is next looked at.
     due: u64,
     /// Since when the peer takes no bytes, while some wait; monotonic.
@@ -100,6 +100,8 @@ enum Stage {
     Arriving,
     /// What its CONNECT waits for is asked.
     Asking(AbortHandle),
+    /// It has its session, and is told so when what is new of that is settled.
+    Attached(Box<Admitted>, AbortHandle),
     Live(Box<Admitted>),
     /// Only its last packets are left to write, until then; monotonic.
     Closing {
@@ -107,10 +109,10 @@ enum Stage {
     },
 }
 
-/// Answers that wait for other nodes.
-struct Announcing {
-    /// What those have to know, oldest first; as many as the connection keeps answers for.
-    versions: VecDeque<u64>,
+/// SUBSCRIBEs and UNSUBSCRIBEs that wait to be answered.
+struct Settling {
+    /// What has to be settled before, oldest first; as many as the connection keeps answers for.
+    awaited: VecDeque<Awaited>,
     /// Waits for the oldest.
     waiting: AbortHandle,
 }
@@ -131,7 +133,7 @@ impl<T: Transport> Slot<T> {
             input: None,
             stage: Stage::Arriving,
             waiting: None,
-            announcing: None,
+            settling: None,
             due: NEVER,
             stalled_ms: NEVER,
             outstanding: 0,
@@ -192,44 +194,48 @@ impl<T: Transport> Slot<T> {
         self.connection.deliver(hands.now);
     }
 
-    /// Takes the answer to its question; gives it back if it does not wait for one.
+    /// Takes the answer to its question; gives it back if it does not wait for it.
     pub fn answered(&mut self, answer: Answer, hands: &Hands) -> Option<Answer> {
-        if !matches!(self.stage, Stage::Asking(_)) {
-            return Some(answer);
-        }
-        self.stage = Stage::Arriving;
-        match answer {
-            Answer::Identity(answer) => {
+        match (std::mem::replace(&mut self.stage, Stage::Arriving), answer) {
+            (Stage::Asking(_), Answer::Identity(answer)) => {
                 self.reserved = answer.is_ok();
                 self.connection.authenticated(answer);
             }
-            Answer::Owner(admission, claim) => self.attach(*admission, claim, hands),
+            (Stage::Asking(_), Answer::Owner(admission, claim)) => self.attach(*admission, claim, hands),
+            (Stage::Attached(admitted, _), Answer::Settled(attached)) => {
+                self.stage = Stage::Live(admitted);
+                self.connection.attached(*attached, hands.now);
+            }
+            (stage, answer) => {
+                self.stage = stage;
+                return Some(answer);
+            }
         }
         None
     }
 
-    /// Other nodes know what its oldest unanswered SUBSCRIBE wants.
-    pub fn announced(&mut self, hands: &Hands) {
-        let Some(mut announcing) = self.announcing.take() else { return };
+    /// What its oldest unanswered SUBSCRIBE or UNSUBSCRIBE waits for is settled.
+    pub fn settled(&mut self, hands: &Hands) {
+        let Some(mut settling) = self.settling.take() else { return };
         if self.is_closing() {
             return;
         }
-        announcing.versions.pop_front();
+        settling.awaited.pop_front();
         self.connection.subscribed(hands.now);
-        if let Some(version) = announcing.versions.front() {
-            announcing.waiting = hands.announce(self.place, *version);
-            self.announcing = Some(announcing);
+        if let Some(awaited) = settling.awaited.front() {
+            settling.waiting = hands.settle(self.place, *awaited);
+            self.settling = Some(settling);
         }
     }
 
-    /// A SUBSCRIBE or UNSUBSCRIBE is answered in its turn, when other nodes know what is wanted as of `version`.
-    fn announce(&mut self, version: u64, hands: &Hands) {
-        match &mut self.announcing {
-            Some(announcing) => announcing.versions.push_back(version),
-            None if version == 0 => self.connection.subscribed(hands.now),
+    /// A SUBSCRIBE or UNSUBSCRIBE is answered in its turn, when what is awaited is settled.
+    fn settle(&mut self, awaited: Awaited, hands: &Hands) {
+        match &mut self.settling {
+            Some(settling) => settling.awaited.push_back(awaited),
+            None if awaited.is_nothing() => self.connection.subscribed(hands.now),
             None => {
-                let waiting = hands.announce(self.place, version);
-                self.announcing = Some(Box::new(Announcing { versions: VecDeque::from([version]), waiting }));
+                let waiting = hands.settle(self.place, awaited);
+                self.settling = Some(Box::new(Settling { awaited: VecDeque::from([awaited]), waiting }));
             }
         }
     }
@@ -424,7 +430,7 @@ impl<T: Transport> Slot<T> {
         let node = &hands.shared.node;
         let admitted = match &self.stage {
             Stage::Live(admitted) => Some(admitted),
-            Stage::Arriving | Stage::Asking(_) | Stage::Closing { .. } => None,
+            Stage::Arriving | Stage::Asking(_) | Stage::Attached(..) | Stage::Closing { .. } => None,
         };
         match effect {
             Effect::Authenticate(proof) => {
@@ -436,14 +442,12 @@ impl<T: Transport> Slot<T> {
                 self.stage = Stage::Asking(hands.ask(self.place, question));
             }
             Effect::Subscribe(granted) => {
-                let version = admitted.map_or(0, |admitted| node.subscribe(&admitted.session, granted));
-                self.announce(version, hands);
+                let awaited = admitted.map(|admitted| node.subscribe(&admitted.session, granted));
+                self.settle(awaited.unwrap_or_default(), hands);
             }
             Effect::Unsubscribe(filters) => {
-                if let Some(admitted) = admitted {
-                    node.unsubscribe(&admitted.session, &filters);
-                }
-                self.announce(0, hands);
+                let awaited = admitted.map(|admitted| node.unsubscribe(&admitted.session, &filters));
+                self.settle(awaited.unwrap_or_default(), hands);
             }
             Effect::Refused(fault) => {
                 let client = admitted.map_or("", |admitted| admitted.publisher.client.as_str());
@@ -484,8 +488,14 @@ impl<T: Transport> Slot<T> {
             Ok(attached) => {
                 node.telemetry.connected(&attached.publisher.client, peer);
                 let (session, publisher) = (attached.session.clone(), attached.publisher.clone());
-                self.stage = Stage::Live(Box::new(Admitted { session, publisher }));
-                self.connection.attached(attached, hands.now);
+                let admitted = Box::new(Admitted { session, publisher });
+                if attached.awaited.is_nothing() {
+                    self.stage = Stage::Live(admitted);
+                    self.connection.attached(attached, hands.now);
+                } else {
+                    let question = questions::settle(node.clone(), attached);
+                    self.stage = Stage::Attached(admitted, hands.ask(self.place, question));
+                }
             }
             Err(error) => self.connection.refused(error),
         }
@@ -564,7 +574,7 @@ impl<T: Transport> Slot<T> {
         let until_ms = hands.now.monotonic_ms + if hears { FLUSH_MS } else { 0 };
         let stage = std::mem::replace(&mut self.stage, Stage::Closing { until_ms });
         let client = match &stage {
-            Stage::Live(admitted) => Some(admitted.publisher.client.as_str()),
+            Stage::Attached(admitted, _) | Stage::Live(admitted) => Some(admitted.publisher.client.as_str()),
             Stage::Arriving | Stage::Asking(_) | Stage::Closing { .. } => None,
         };
         match (self.connection.claims(), &close.fault) {
@@ -573,13 +583,14 @@ impl<T: Transport> Slot<T> {
             (None, None) if !self.secured => {} // said already, or gone without a word
             (Some(_), None) | (None, _) => node.telemetry.ended(client, peer, close),
         }
-        match stage {
-            Stage::Asking(asking) => asking.abort(),
-            Stage::Live(admitted) => node.detach(&admitted.publisher, close.expiry_s, close.will, close.reason),
-            Stage::Arriving | Stage::Closing { .. } => {}
+        if let Stage::Asking(asking) | Stage::Attached(_, asking) = &stage {
+            asking.abort();
         }
-        if let Some(announcing) = self.announcing.take() {
-            announcing.waiting.abort();
+        if let Stage::Attached(admitted, _) | Stage::Live(admitted) = stage {
+            node.detach(&admitted.publisher, close.expiry_s, close.will, close.reason);
+        }
+        if let Some(settling) = self.settling.take() {
+            settling.waiting.abort();
         }
         if std::mem::take(&mut self.reserved) {
             node.reports.release();
@@ -613,7 +624,7 @@ impl<T: Transport> Slot<T> {
     fn arm(&mut self, hands: &mut Hands) {
         let deadline_ms = match self.stage {
             Stage::Closing { until_ms } => Some(until_ms),
-            Stage::Arriving | Stage::Asking(_) | Stage::Live(_) => {
+            Stage::Arriving | Stage::Asking(_) | Stage::Attached(..) | Stage::Live(_) => {
                 let write = (self.stalled_ms != NEVER).then(|| self.stalled_ms.saturating_add(hands.shared.write_ms));
                 self.connection.deadline_ms().into_iter().chain(write).min()
             }

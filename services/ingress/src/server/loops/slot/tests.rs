@@ -16,12 +16,13 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::*;
-use crate::adapters::embedded::Retained;
+use crate::adapters::embedded;
 use crate::adapters::owners::Embedded;
 use crate::config::IngressConfig;
 use crate::domain::authorize::Policy;
 use crate::domain::connection::{Environment, Peer};
 use crate::domain::identity::{AuthenticateError, Identity, Proof};
+use crate::domain::journal::Journal;
 use crate::domain::node::{Node, NodePorts};
 use crate::domain::peers::Peers;
 use crate::domain::reverify::Affected;
@@ -109,16 +110,18 @@ impl Authenticator for Anyone {
 
 fn node(data: &TempDir) -> Arc<Node> {
     let (config, random, started) = (IngressConfig::default(), Arc::new(SystemRandom), Instant::now());
-    let retained = Retained::open(&data.path().join("store"), config.limits.retained_bounds()).expect("an empty store");
+    let opened = embedded::open(&data.path().join("store"), config.limits.retained_bounds());
+    let ((retained, sessions), clock) = (opened.expect("an empty store"), Arc::new(SystemClock));
     let ports = NodePorts {
         bus: Arc::new(SimBus::new(1, BusFaults::default())),
-        clock: Arc::new(SystemClock),
+        clock: clock.clone(),
         random: random.clone(),
         authenticator: Arc::new(Anyone),
         owners: Arc::new(Embedded::new(1)),
         ownership_patience: config.timeouts.ownership.as_std(),
         peers: Peers::new("n", Vec::new(), started),
         retained: Arc::new(retained),
+        journal: Arc::new(Journal::new(Arc::new(sessions), clock)),
         started,
     };
     let environment = Environment { limits: config.connection_limits(), random, methods: Vec::new() };
@@ -171,7 +174,7 @@ impl Stage {
             match mail {
                 Mail::Rung(_) => self.slot.signalled(&self.hands),
                 Mail::Answered(_, answer) => assert!(self.slot.answered(answer, &self.hands).is_none(), "it has asked"),
-                Mail::Announced(_) => self.slot.announced(&self.hands),
+                Mail::Settled(_) => self.slot.settled(&self.hands),
                 Mail::GoOn(_) | Mail::Stored(_) | Mail::Room(_) | Mail::Shut | Mail::Drain => {}
             }
         }
@@ -188,8 +191,8 @@ impl Stage {
     }
 
     fn owns_nothing(&mut self) -> bool {
-        let Slot { connection, input, waiting, announcing, .. } = &mut self.slot;
-        input.is_none() && waiting.is_none() && announcing.is_none() && connection.output().capacity() == 0
+        let Slot { connection, input, waiting, settling, .. } = &mut self.slot;
+        input.is_none() && waiting.is_none() && settling.is_none() && connection.output().capacity() == 0
     }
 }
 

@@ -1,25 +1,12 @@
-//! The rows of the embedded store: their keys, and their values as bytes.
-//!
-//! A key is a tenant's id, a zero byte, which no part may hold, and a topic: the order of bytes is that of topics. Values
-//! are protobuf messages whose fields keep their numbers for ever.
+//! The row of a retained message.
 
-use drover_types::{ClientId, DeviceId, Qos, RecordId, TenantId, TopicName};
+use bytes::Bytes;
+use drover_types::{ClientId, DeviceId, RecordId, TenantId, TopicName};
 use prost::Message as _;
 
+use super::{corrupt, parts, qos};
 use crate::domain::message::{Forwarded, Message, Publication, Publisher, Stamp};
 use crate::ports::StoreError;
-
-/// The row of a topic; of what topics begin with, the prefix of their rows.
-pub fn topic(tenant: &TenantId, topic: &str) -> Vec<u8> {
-    [tenant.as_str().as_bytes(), &[0], topic.as_bytes()].concat()
-}
-
-/// Tenant and topic of a row.
-pub fn read_key(key: &[u8]) -> Result<(TenantId, TopicName), StoreError> {
-    let text = std::str::from_utf8(key).map_err(corrupt)?;
-    let (tenant, topic) = text.split_once('\0').ok_or_else(|| corrupt("key without a topic"))?;
-    Ok((TenantId::new(tenant).map_err(corrupt)?, TopicName::new(topic).map_err(corrupt)?))
-}
 
 /// A retained message, or that there was one.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -43,8 +30,8 @@ pub struct Kept {
     pub client: String,
     #[prost(uint32, tag = "3")]
     pub qos: u32,
-    #[prost(bytes = "vec", tag = "4")]
-    pub payload: Vec<u8>,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub payload: Bytes,
     /// MQTT 5 properties that travel, as encoded in a PUBLISH, without their length.
     #[prost(bytes = "vec", tag = "5")]
     pub properties: Vec<u8>,
@@ -57,14 +44,14 @@ impl Row {
     /// What is to be kept of `message`: without payload, that there is none any more.
     pub fn of(message: &Message) -> Self {
         let telemetry = &message.telemetry;
-        let forwarded = message.properties.as_deref();
+        let (properties, expiry_s) = parts(message.properties.as_deref());
         let kept = (!telemetry.payload.is_empty()).then(|| Kept {
             device: telemetry.device.to_string(),
             client: telemetry.client.to_string(),
             qos: telemetry.qos as u32,
-            payload: telemetry.payload.to_vec(),
-            properties: forwarded.map(|f| f.properties().as_bytes().to_vec()).unwrap_or_default(),
-            expiry_s: forwarded.and_then(|f| f.expiry_s),
+            payload: telemetry.payload.clone(),
+            properties,
+            expiry_s,
         });
         Self { time_ms: telemetry.time_ms, id: telemetry.id.0.to_vec(), kept }
     }
@@ -85,18 +72,22 @@ impl Row {
 
     /// Whether nobody may get it any more.
     pub fn has_expired(&self, now_ms: u64) -> bool {
-        let expiry_s = self.kept.as_ref().and_then(|kept| kept.expiry_s);
-        expiry_s.is_some_and(|s| self.time_ms.saturating_add(u64::from(s) * 1_000) <= now_ms)
+        self.expires_ms().is_some_and(|expires_ms| expires_ms <= now_ms)
+    }
+
+    /// From when on nobody may get it, milliseconds since the Unix epoch.
+    pub fn expires_ms(&self) -> Option<u64> {
+        let expiry_s = self.kept.as_ref()?.expiry_s?;
+        Some(self.time_ms.saturating_add(u64::from(expiry_s) * 1_000))
     }
 
     /// The message as it was published; `None` if it was removed.
     pub fn message(self, tenant: TenantId, topic: TopicName) -> Result<Option<Message>, StoreError> {
         let Some(kept) = self.kept else { return Ok(None) };
-        let qos = u8::try_from(kept.qos).map_err(corrupt)?;
         let publication = Publication {
             topic,
-            payload: kept.payload.into(),
-            qos: Qos::try_from(qos).map_err(corrupt)?,
+            payload: kept.payload,
+            qos: qos(kept.qos)?,
             retain: true,
             dup: false,
             packet_id: 0,
@@ -114,6 +105,9 @@ impl Row {
     }
 }
 
-fn corrupt(reason: impl ToString) -> StoreError {
-    StoreError::Corrupt { reason: reason.to_string() }
+/// The text that every topic of a filter begins with: its levels before the first wildcard. `a/#` matches `a` as well.
+pub fn literal(filter: &str) -> &str {
+    let end = filter.find(['+', '#']).unwrap_or(filter.len());
+    let before = &filter[..end];
+    if filter[end..].starts_with('#') { before.strip_suffix('/').unwrap_or(before) } else { before }
 }

@@ -1,0 +1,287 @@
+//! Retained messages in Cassandra or Scylla: a partition for each tenant and first level of topics.
+//!
+//! Of two messages for a topic the later by (time, id) stays: it is written at its time as timestamp, and of two writes of
+//! one timestamp the greater value stays, which begins with time and id. What a tenant keeps is counted by each node for
+//! itself, from a reading of all its rows, and anew after each sweep: several nodes may exceed a bound by what they write
+//! between two sweeps.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use drover_host::Cassandra;
+use drover_scylla_kit::{Failure, OpenError, Read, Store, Write};
+use drover_types::{TenantId, TopicName};
+use futures::{StreamExt, TryStreamExt, stream};
+use prost::Message as _;
+use tokio::sync::Mutex;
+
+use super::schema::SCHEMA;
+use super::store_error;
+use crate::adapters::rows::corrupt;
+use crate::adapters::rows::retained::{Row, literal};
+use crate::domain::message::Message;
+use crate::ports::{RetainedBounds, RetainedPage, RetainedQuery, RetainedStore, StoreError};
+
+/// Requests under way at once.
+const CONCURRENT: usize = 32;
+/// How long a removal is remembered, seconds: longer than a message takes from its receipt to the store.
+const REMOVAL_TTL_S: i32 = 10 * 60;
+/// What a message outlives its expiry by in the table, seconds: until then it is found, and not sent.
+const EXPIRED_S: i32 = 60;
+/// Longest time to live there is, seconds: 20 years.
+const TTL_S_MAX: i32 = 20 * 365 * 24 * 3600;
+/// Bytes of time and id, at the beginning of `kept`.
+const ORDER_BYTES: usize = 24;
+
+/// The retained messages in a keyspace, for one node.
+pub struct Retained {
+    store: Store,
+    statements: Statements,
+    bounds: RetainedBounds,
+    /// What the tenants keep that this node has written for, as of the last sweep and its own writes since; held while it
+    /// writes.
+    kept: Mutex<HashMap<TenantId, Amount>>,
+}
+
+struct Statements {
+    put: Write,
+    put_level: Write,
+    delete: Write,
+    one: Read,
+    some: Read,
+    sizes: Read,
+    levels: Read,
+}
+
+/// What a tenant keeps.
+#[derive(Clone, Copy, Debug, Default)]
+struct Amount {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Retained {
+    /// Opens the tables, or makes them; while the database is away, waits and tells why.
+    pub async fn open(
+        cassandra: &Cassandra,
+        bounds: RetainedBounds,
+        waiting: impl Fn(&OpenError),
+    ) -> Result<Self, OpenError> {
+        let prepare = async |store: Store| {
+            let statements = Statements::prepare(&store).await?;
+            Ok(Self { store, statements, bounds, kept: Mutex::default() })
+        };
+        cassandra.open_and_prepare(&SCHEMA, prepare, waiting).await
+    }
+
+    /// What is kept of a topic, a removal included.
+    async fn one(&self, tenant: &TenantId, topic: &TopicName) -> Result<Option<Row>, StoreError> {
+        let values = (tenant.as_str(), level(topic.as_str()), topic.as_str());
+        let row: Option<(Option<Vec<u8>>,)> =
+            self.store.row(&self.statements.one, values).await.map_err(store_error)?;
+        row.and_then(|(kept,)| kept).map(|kept| read(&kept)).transpose()
+    }
+
+    async fn put(&self, tenant: &TenantId, topic: &TopicName, row: &Row) -> Result<(), StoreError> {
+        let (tenant, level, topic) = (tenant.as_str(), level(topic.as_str()), topic.as_str());
+        let kept = row.kept.as_ref();
+        let seconds = |s: u32| i32::try_from(s).unwrap_or(TTL_S_MAX).saturating_add(EXPIRED_S).min(TTL_S_MAX);
+        // 0: for ever.
+        let ttl_s = kept.map_or(REMOVAL_TTL_S, |kept| kept.expiry_s.map_or(0, seconds));
+        let bytes = row.bytes(topic).map_or(0, |bytes| i32::try_from(bytes).unwrap_or(i32::MAX));
+        let expires_ms = row.expires_ms().map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
+        let at = timestamp(row.time_ms);
+        if kept.is_some() {
+            let written = self.store.write(&self.statements.put_level, (tenant, level)).await;
+            written.map_err(store_error)?;
+        }
+        let values = (tenant, level, topic, write(row), bytes, expires_ms, ttl_s);
+        self.store.write_at(at, &self.statements.put, values).await.map_err(store_error)
+    }
+
+    async fn levels(&self, tenant: &TenantId) -> Result<Vec<String>, StoreError> {
+        let rows = self.store.stream::<(String,)>(&self.statements.levels, (tenant.as_str(),)).await;
+        rows.map_err(store_error)?.map_ok(|(level,)| level).try_collect().await.map_err(store_error)
+    }
+
+    /// What a tenant keeps by `now_ms`; what has expired by then is removed, and counted beside it.
+    async fn count(&self, tenant: &TenantId, now_ms: u64) -> Result<(Amount, usize), StoreError> {
+        let (mut amount, mut expired) = (Amount::default(), 0);
+        for level in self.levels(tenant).await? {
+            let values = (tenant.as_str(), level.as_str());
+            let rows = self.store.stream::<(String, i32, Option<i64>, i64)>(&self.statements.sizes, values).await;
+            let mut rows = rows.map_err(store_error)?;
+            while let Some((topic, bytes, expires_ms, written)) = rows.try_next().await.map_err(store_error)? {
+                if expires_ms.is_some_and(|ms| u64::try_from(ms).unwrap_or(0) <= now_ms) {
+                    let values = (tenant.as_str(), level.as_str(), topic);
+                    let removed = self.store.write_at(written, &self.statements.delete, values).await;
+                    removed.map_err(store_error)?;
+                    expired += 1;
+                } else if bytes > 0 {
+                    amount = amount.with(Some(usize::try_from(bytes).unwrap_or(0)));
+                }
+            }
+        }
+        Ok((amount, expired))
+    }
+}
+
+#[async_trait]
+impl RetainedStore for Retained {
+    async fn keep(&self, messages: Vec<Arc<Message>>) -> Result<usize, StoreError> {
+        let mut kept = self.kept.lock().await;
+        // Of several for one topic only the last matters.
+        let mut last: HashMap<(TenantId, TopicName), Row> = HashMap::new();
+        for message in &messages {
+            let key = (message.telemetry.tenant.clone(), message.telemetry.topic.clone());
+            let row = Row::of(message);
+            if last.get(&key).is_none_or(|known| row.is_after(known)) {
+                last.insert(key, row);
+            }
+        }
+        let reads = last.into_iter().map(|((tenant, topic), row)| async move {
+            let before = self.one(&tenant, &topic).await?;
+            Ok::<_, StoreError>((tenant, topic, row, before))
+        });
+        let rows: Vec<_> = stream::iter(reads).buffer_unordered(CONCURRENT).try_collect().await?;
+        let (mut writes, mut refused) = (Vec::new(), 0);
+        for (tenant, topic, row, before) in rows {
+            if before.as_ref().is_some_and(|before| !row.is_after(before)) {
+                continue;
+            }
+            if !kept.contains_key(&tenant) {
+                let (amount, _) = self.count(&tenant, 0).await?;
+                kept.insert(tenant.clone(), amount);
+            }
+            let amount = kept.entry(tenant.clone()).or_default();
+            let bytes_before = before.as_ref().and_then(|row| row.bytes(topic.as_str()));
+            let changed = amount.without(bytes_before).with(row.bytes(topic.as_str()));
+            if row.kept.is_some() && (changed.messages > self.bounds.messages || changed.bytes > self.bounds.bytes) {
+                refused += 1;
+                continue;
+            }
+            *amount = changed;
+            writes.push((tenant, topic, row));
+        }
+        let writes =
+            writes.into_iter().map(|(tenant, topic, row)| async move { self.put(&tenant, &topic, &row).await });
+        let written = stream::iter(writes).buffer_unordered(CONCURRENT).try_collect::<()>().await;
+        if written.is_err() {
+            kept.clear(); // some may be there
+        }
+        written.map(|()| refused)
+    }
+
+    async fn matching(&self, query: RetainedQuery) -> Result<RetainedPage, StoreError> {
+        let prefix = literal(&query.filter);
+        let after = query.after.as_ref().map(TopicName::as_str);
+        let levels = match query.filter.split('/').next() {
+            Some(first) if first != "+" && first != "#" => vec![first.to_owned()],
+            Some(_) | None => self.levels(&query.tenant).await?,
+        };
+        let behind = after.map(level).unwrap_or_default();
+        let mut page = RetainedPage::default();
+        let mut bytes = 0;
+        for of in levels.iter().filter(|of| ***of >= *behind) {
+            let from = after.filter(|after| level(after) == of.as_str()).unwrap_or_default();
+            let values = (query.tenant.as_str(), of.as_str(), from);
+            let rows = self.store.stream::<(String, Option<Vec<u8>>)>(&self.statements.some, values).await;
+            let mut rows = rows.map_err(store_error)?;
+            while let Some((topic, kept)) = rows.try_next().await.map_err(store_error)? {
+                let wanted = topic.starts_with(prefix) && drover_types::matches(&query.filter, &topic);
+                let Some(kept) = kept.filter(|_| wanted) else { continue };
+                let (topic, row) = (TopicName::new(topic).map_err(corrupt)?, read(&kept)?);
+                if row.has_expired(query.now_ms) {
+                    continue;
+                }
+                let Some(message) = row.message(query.tenant.clone(), topic.clone())? else { continue };
+                bytes += message.bytes();
+                page.messages.push(message);
+                if page.messages.len() >= query.messages_max || bytes >= query.bytes_max {
+                    page.next = Some(topic);
+                    return Ok(page);
+                }
+            }
+        }
+        Ok(page)
+    }
+
+    async fn sweep(&self, now_ms: u64) -> Result<usize, StoreError> {
+        let mut kept = self.kept.lock().await;
+        let mut removed = 0;
+        for (tenant, amount) in kept.iter_mut() {
+            let (counted, expired) = self.count(tenant, now_ms).await?; // with what other nodes have written
+            *amount = counted;
+            removed += expired;
+        }
+        kept.retain(|_, amount| amount.messages > 0);
+        Ok(removed)
+    }
+}
+
+impl Amount {
+    fn with(self, bytes: Option<usize>) -> Self {
+        bytes.map_or(self, |bytes| Self { messages: self.messages + 1, bytes: self.bytes + bytes })
+    }
+
+    /// Another node may have written what is replaced: it is not counted here then.
+    fn without(self, bytes: Option<usize>) -> Self {
+        bytes.map_or(self, |bytes| Self {
+            messages: self.messages.saturating_sub(1),
+            bytes: self.bytes.saturating_sub(bytes),
+        })
+    }
+}
+
+/// The first level of a topic.
+fn level(topic: &str) -> &str {
+    topic.split('/').next().unwrap_or_default()
+}
+
+/// Microseconds since the Unix epoch.
+fn timestamp(time_ms: u64) -> i64 {
+    i64::try_from(time_ms.saturating_mul(1_000)).unwrap_or(i64::MAX)
+}
+
+/// The cell of a row: what came later is the greater one.
+fn write(row: &Row) -> Vec<u8> {
+    let mut cell = row.time_ms.to_be_bytes().to_vec();
+    cell.extend(row.id.iter().copied().chain(std::iter::repeat(0)).take(ORDER_BYTES - cell.len()));
+    row.encode(&mut cell).expect("a vector grows");
+    cell
+}
+
+fn read(cell: &[u8]) -> Result<Row, StoreError> {
+    Row::read(cell.get(ORDER_BYTES..).ok_or_else(|| corrupt("a retained message without time and id"))?)
+}
+
+impl Statements {
+    async fn prepare(store: &Store) -> Result<Self, Failure> {
+        Ok(Self {
+            put: store
+                .prepare_write(
+                    "INSERT INTO ingress_retained (tenant, level, topic, kept, bytes, expires_ms)
+                     VALUES (?, ?, ?, ?, ?, ?) USING TTL ?",
+                )
+                .await?,
+            put_level: store.prepare_write("INSERT INTO ingress_retained_levels (tenant, level) VALUES (?, ?)").await?,
+            delete: store
+                .prepare_write("DELETE FROM ingress_retained WHERE tenant = ? AND level = ? AND topic = ?")
+                .await?,
+            one: store
+                .prepare_read("SELECT kept FROM ingress_retained WHERE tenant = ? AND level = ? AND topic = ?")
+                .await?,
+            some: store
+                .prepare_read("SELECT topic, kept FROM ingress_retained WHERE tenant = ? AND level = ? AND topic > ?")
+                .await?,
+            sizes: store
+                .prepare_read(
+                    "SELECT topic, bytes, expires_ms, WRITETIME(bytes) FROM ingress_retained
+                     WHERE tenant = ? AND level = ?",
+                )
+                .await?,
+            levels: store.prepare_read("SELECT level FROM ingress_retained_levels WHERE tenant = ?").await?,
+        })
+    }
+}

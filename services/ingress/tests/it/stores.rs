@@ -1,0 +1,88 @@
+//! What ingress nodes share on a real Cassandra: every promise of both ports, and a server that hangs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use drover_backends::cassandra::shared;
+use drover_host::Cassandra;
+use drover_ingress::conformance::{self, BOUNDS, RetainedFactory, SessionFactory};
+use drover_ingress::ports::RetainedStore;
+use drover_ingress::ports::sessions::SessionStore;
+use drover_ingress::scylla::{Retained, Sessions};
+use drover_scylla_kit::{Options, Replication};
+
+/// Each store over a session of its own, as processes have them.
+struct Keyspace(Options);
+
+impl Keyspace {
+    /// A keyspace that no other test uses; `None` where no server can be had.
+    fn new() -> Option<Self> {
+        static KEYSPACES: AtomicU32 = AtomicU32::new(0);
+        Some(Self(Options {
+            hosts: vec![shared()?],
+            keyspace: format!("ingress_stores_{}", KEYSPACES.fetch_add(1, Ordering::Relaxed)),
+            replication: Replication::Factor(1),
+            request_timeout: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(10),
+            ..Options::default()
+        }))
+    }
+
+    fn cassandra(&self) -> Cassandra {
+        Cassandra::new(self.0.clone())
+    }
+}
+
+#[async_trait]
+impl RetainedFactory for Keyspace {
+    async fn open(&self) -> Arc<dyn RetainedStore> {
+        let waiting = |why: &_| eprintln!("waiting: {why}");
+        Arc::new(Retained::open(&self.cassandra(), BOUNDS, waiting).await.expect("opens"))
+    }
+}
+
+#[async_trait]
+impl SessionFactory for Keyspace {
+    async fn open(&self) -> Arc<dyn SessionStore> {
+        let waiting = |why: &_| eprintln!("waiting: {why}");
+        Arc::new(Sessions::open(&self.cassandra(), "n", waiting).await.expect("opens"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_retained_messages_in_cassandra_keep_every_promise() {
+    let Some(keyspace) = Keyspace::new() else { return };
+    conformance::retained(&keyspace).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sessions_in_cassandra_keep_every_promise() {
+    let Some(keyspace) = Keyspace::new() else { return };
+    conformance::sessions(&keyspace).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_finds_only_the_sessions_whose_head_it_has_written_last() {
+    use drover_ingress::ports::sessions::{Change, Head, What};
+    use drover_types::{ClientId, DeviceId, TenantId};
+
+    let Some(keyspace) = Keyspace::new() else { return };
+    let cassandra = keyspace.cassandra();
+    let open = async |node: &str| Sessions::open(&cassandra, node, |_| ()).await.expect("opens");
+    let (a, b) = (open("a").await, open("b").await);
+    let key = Arc::new((TenantId::default_tenant(), ClientId::new("mover").expect("valid")));
+    let head = |epoch| -> Arc<[Change]> {
+        let device = DeviceId::new("d").expect("valid");
+        let head = Head { epoch, device, expiry_s: 60, away: None, will: None, sent: None };
+        Arc::from([Change { key: key.clone(), stamp: epoch, what: What::Head(Box::new(head)) }])
+    };
+    let held = async |store: &Sessions| store.own(None, 10).await.expect("read").len();
+    a.write(head(1)).await.expect("written");
+    assert_eq!((held(&a).await, held(&b).await), (1, 0));
+    b.write(head(2)).await.expect("written");
+    assert_eq!((held(&a).await, held(&b).await), (0, 1), "the first has lost it");
+    a.write(head(1)).await.expect("written");
+    assert_eq!((held(&a).await, held(&b).await), (0, 1), "also if it writes late");
+}
