@@ -53,6 +53,19 @@ pub struct IngressConfig {
     /// Filters that nobody may subscribe to, whatever the policies say; a wider filter that matches the same topics is
     /// another one.
     pub denied_filters: Vec<String>,
+    pub denied_publishes: DeniedPublishes,
+}
+
+/// What a client of MQTT 3.1.1 gets for a publish that no policy allows: it has no negative acknowledgement
+/// [3.1.1 MQTT-3.3.5-2]. MQTT 5 has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeniedPublishes {
+    /// Its connection is closed, so that somebody notices.
+    #[default]
+    Close,
+    /// An acknowledgement; the message is dropped, counted and logged.
+    Acknowledge,
 }
 
 /// Addresses of one protocol.
@@ -185,6 +198,7 @@ impl Default for IngressConfig {
             limits: LimitsConfig::default(),
             timeouts: Timeouts::default(),
             denied_filters: Vec::new(),
+            denied_publishes: DeniedPublishes::default(),
         }
     }
 }
@@ -241,6 +255,7 @@ impl IngressConfig {
             topic_alias_max: TOPIC_ALIAS_MAX,
             keep_alive_s_max: u16::try_from(self.timeouts.keep_alive.as_millis() / 1_000).unwrap_or(u16::MAX),
             denied_filters: self.denied_filters.iter().map(|filter| filter.as_str().into()).collect(),
+            acknowledge_denied: self.denied_publishes == DeniedPublishes::Acknowledge,
             shadows: self.shadows,
         }
     }

@@ -68,6 +68,9 @@ pub struct Limits {
     pub keep_alive_s_max: u16,
     /// Filters that nobody may subscribe to.
     pub denied_filters: Vec<Box<str>>,
+    /// Whether a client of MQTT 3.1.1 keeps its connection, and gets its acknowledgement, where a policy forbids what it
+    /// publishes.
+    pub acknowledge_denied: bool,
     /// Whether somebody serves shadows.
     pub shadows: bool,
 }

@@ -3,7 +3,8 @@
 //! A PUBACK or PUBREC leaves when its message is durable and all earlier ones have left theirs [MQTT-4.6.0-2,
 //! MQTT-4.6.0-3]. A forbidden or impossible topic costs a client of MQTT 5 that one message: PUBACK or PUBREC with the
 //! reason, nothing at QoS 0. MQTT 3.1.1 has no negative acknowledgement; of the two ways it leaves
-//! [3.1.1 MQTT-3.3.5-2] the connection is closed, for a device that is told all is well keeps losing its messages.
+//! [3.1.1 MQTT-3.3.5-2] the connection is closed unless [`Limits::acknowledge_denied`] says otherwise, for a device that
+//! is told all is well keeps losing its messages.
 //!
 //! A message of QoS 2 is taken once: its packet id is noted in the session before it goes to the log, and forgotten at
 //! PUBREL. Sent again after its connection ended in between, it goes to the log once more, marked as a repeat.
@@ -64,8 +65,8 @@ enum Outcome {
 /// Why a message is refused.
 struct Refusal {
     reason: ReasonCode,
-    /// In words.
-    text: String,
+    /// In words, where the code alone does not say it.
+    text: Option<String>,
 }
 
 impl Inbound {
@@ -151,6 +152,10 @@ impl Connection {
                 self.refuse(&publish, fault);
                 Ok(())
             }
+            Err(fault @ Fault::PublishDenied { .. }) if limits.acknowledge_denied => {
+                self.refuse(&publish, fault);
+                Ok(())
+            }
             Err(fault) => Err(fault),
         }
     }
@@ -178,22 +183,16 @@ impl Connection {
             properties: None,
         });
         self.effects.extend(answer.ok().map(Effect::Answer));
-        match self.live() {
-            Some(live) if live.version == Version::V311 => {
-                live.inbound.push(publish, 0, Outcome::Stored);
-                self.effects.push_back(Effect::Refused(fault));
-                self.acknowledge_done();
-            }
-            Some(_) => self.refuse(publish, fault),
-            None => {}
-        }
+        self.refuse(publish, fault);
     }
 
-    /// Refuses this one message, in its turn.
+    /// Refuses this one message, in its turn. MQTT 3.1.1 has no word for that: there it is acknowledged, and is nowhere.
     fn refuse(&mut self, publish: &Publish<'_>, fault: Fault) {
         if let Some(live) = self.live().filter(|_| publish.packet_id.is_some()) {
-            let refusal = Refusal { reason: fault.reason_code(), text: fault.to_string() };
-            live.inbound.push(publish, 0, Outcome::Refused(Box::new(refusal)));
+            let text = (!matches!(fault, Fault::PublishDenied { .. })).then(|| fault.to_string());
+            let refusal = || Outcome::Refused(Box::new(Refusal { reason: fault.reason_code(), text }));
+            let outcome = if live.version == Version::V5 { refusal() } else { Outcome::Stored };
+            live.inbound.push(publish, 0, outcome);
         }
         self.effects.push_back(Effect::Refused(fault));
         self.acknowledge_done();
@@ -237,10 +236,9 @@ impl Connection {
     /// The reason in words only to a client that wants to know [MQTT-3.1.2-29].
     fn send_refusal(&mut self, packet_id: PacketId, qos: Qos, refusal: &Refusal) {
         let reason = refusal.reason;
-        if self.live().is_some_and(|live| live.problem_information) {
-            self.send_with_reason(&refusal.text, |properties| answer(qos, Ack { packet_id, reason, properties }));
-        } else {
-            self.send(&answer(qos, Ack::new(packet_id, reason)));
+        match refusal.text.as_deref().filter(|_| self.live().is_some_and(|live| live.problem_information)) {
+            Some(text) => self.send_with_reason(text, |properties| answer(qos, Ack { packet_id, reason, properties })),
+            None => self.send(&answer(qos, Ack::new(packet_id, reason))),
         }
     }
 

@@ -47,6 +47,7 @@ const LIMITS: Limits = Limits {
     topic_alias_max: 2,
     keep_alive_s_max: 0,
     denied_filters: Vec::new(),
+    acknowledge_denied: false,
     shadows: true,
 };
 

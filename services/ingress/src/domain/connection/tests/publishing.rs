@@ -48,6 +48,24 @@ fn a_forbidden_topic_costs_a_client_of_mqtt_5_one_message_and_one_of_3_1_1_its_c
 }
 
 #[test]
+fn a_forbidden_topic_may_be_acknowledged_to_a_client_of_3_1_1_and_goes_nowhere() {
+    let limits = Limits { acknowledge_denied: true, ..LIMITS };
+    let environment = Environment { limits, random: Arc::new(Zeros), methods: Vec::new() };
+    let mut client = Client::within(Version::V311, peer(), environment);
+    client.send(&Packet::Connect(Connect::new(Version::V311, "c")));
+    client.admit();
+    client.output();
+    client.publish(1, "ok/a");
+    client.publish(2, "secret");
+    assert!(client.output().is_empty(), "in its turn");
+    client.connection.stored(1, at(0));
+    assert_eq!(client.output(), ["PUBACK 1 0x00", "PUBACK 2 0x00"]);
+    assert_eq!(client.published(), [1]);
+    assert!(client.closed().is_none());
+    assert!(client.effects.iter().any(|effect| matches!(effect, Effect::Refused(Fault::PublishDenied { .. }))));
+}
+
+#[test]
 fn what_breaks_the_rules_of_a_connection_ends_it_with_its_reason() {
     let alias = |n| properties(&[Property::TopicAlias(n)]);
     let (three, two) = (alias(3.try_into().expect("not 0")), alias(2.try_into().expect("not 0")));

@@ -77,8 +77,10 @@ fn nothing_larger_than_the_client_takes_is_sent_to_it() {
         assert_eq!(client.output().len(), usize::from(sent));
     }
     assert!(matches!(client.effects.last(), Some(Effect::Dropped(Dropped::TooLarge))));
-    client.publish(1, "secret/topic");
-    assert_eq!(client.output(), ["PUBACK 1 0x87"], "without words, for want of room [MQTT-3.4.2-2]");
+    client.publish(1, &"a/".repeat(32));
+    assert_eq!(client.output(), ["PUBACK 1 0x90"], "without words, for want of room [MQTT-3.4.2-2]");
+    client.publish(2, "secret/topic");
+    assert_eq!(client.output(), ["PUBACK 2 0x87"], "a code that says it all needs no words");
 }
 
 #[test]
@@ -90,12 +92,12 @@ fn reasons_are_told_in_words_to_those_who_want_them() {
         client.send(&Packet::Connect(Connect { properties: list.as_properties(), ..Connect::new(Version::V5, "c") }));
         client.admit();
         client.connection.output().clear();
-        client.publish(1, "secret");
+        client.publish(1, &"a/".repeat(32));
         let reason = only(&mut client, |packet| match packet {
             Packet::PubAck(ack) => ack.properties.reason_string().map(str::to_owned),
             other => panic!("unexpected {other:?}"),
         });
-        let expected = "policy does not allow to publish to \"secret\"";
+        let expected = "topic name is not valid: topic has 33 levels, limit is 32";
         assert_eq!(reason.as_deref(), told.then_some(expected));
         client.send(&Packet::Connect(Connect::new(Version::V5, "c")));
         let reason = only(&mut client, |packet| match packet {
