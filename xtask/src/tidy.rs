@@ -33,7 +33,7 @@ const INNER: [(&str, &[&str]); 6] = [
     ("drover-mqtt", &["drover-types"]),
     ("drover-snippets", &["drover-types"]),
     ("drover-rule-sql", &["drover-types"]),
-    ("drover-functions", &[]),
+    ("drover-functions", &["drover-types"]),
     ("drover-bus", &["drover-types"]),
 ];
 /// What a `domain/` folder never names.

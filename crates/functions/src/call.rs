@@ -5,13 +5,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use cpu_time::ThreadTime;
+use drover_types::limits::ROUTINE_BYTES_MAX;
 use rquickjs::context::EvalOptions;
+use rquickjs::function::Args;
 use rquickjs::{CatchResultExt, CaughtError, Context, Ctx, Function, Runtime, Value};
 
 use crate::error::FunctionError;
 
-/// Longest name of a routine, in bytes.
-const ROUTINE_BYTES_MAX: usize = 128;
 /// Longest message that a script's error tells, in characters.
 const MESSAGE_CHARS_MAX: usize = 500;
 
@@ -40,24 +40,21 @@ pub(crate) fn load(script: &str, limits: Limits) -> Result<(), FunctionError> {
     Engine::start(limits)?.with(script, |_, _| Ok(()))
 }
 
-/// Runs a script and calls one of its routines.
-pub(crate) fn call(script: &str, limits: Limits, routine: &str, input: &str) -> Result<String, FunctionError> {
+/// Runs a script and calls one of its routines with these arguments, each a JSON text.
+pub(crate) fn call(script: &str, limits: Limits, routine: &str, inputs: &[&str]) -> Result<String, FunctionError> {
     if !is_name(routine) {
         return Err(FunctionError::NoRoutine { routine: routine.chars().take(ROUTINE_BYTES_MAX).collect() });
     }
     let engine = Engine::start(limits)?;
     engine.with(script, |engine, ctx| {
         let function = engine.routine(ctx, routine)?;
-        let input: Value<'_> = ctx.json_parse(input).catch(ctx).map_err(|caught| match engine.limit(&caught) {
-            Some(limit) => limit,
-            None => FunctionError::Input { message: told(&caught) },
-        })?;
+        let arguments = engine.arguments(ctx, inputs)?;
         engine.watch.restart();
         let thrown = |caught: CaughtError<'_>| {
             let thrown = || FunctionError::Thrown { routine: routine.to_owned(), message: told(&caught) };
             engine.limit(&caught).unwrap_or_else(thrown)
         };
-        let result: Value<'_> = function.call((input,)).catch(ctx).map_err(thrown)?;
+        let result: Value<'_> = function.call_arg(arguments).catch(ctx).map_err(thrown)?;
         let text = ctx.json_stringify(result).catch(ctx).map_err(thrown)?;
         let no_json = || FunctionError::NoJson { routine: routine.to_owned() };
         text.ok_or_else(no_json)?.to_string().map_err(|_| no_json())
@@ -138,6 +135,20 @@ impl Engine {
         let found = ctx.eval_with_options::<Option<Function<'js>>, _>(lookup, as_classic_script()).catch(ctx);
         let missing = || FunctionError::NoRoutine { routine: routine.to_owned() };
         found.ok().flatten().ok_or_else(missing)
+    }
+
+    /// The values of JSON texts.
+    fn arguments<'js>(&self, ctx: &Ctx<'js>, inputs: &[&str]) -> Result<Args<'js>, FunctionError> {
+        let refused = |caught: CaughtError<'_>| match self.limit(&caught) {
+            Some(limit) => limit,
+            None => FunctionError::Input { message: told(&caught) },
+        };
+        let mut arguments = Args::new(ctx.clone(), inputs.len());
+        for input in inputs {
+            let value: Value<'js> = ctx.json_parse(*input).catch(ctx).map_err(refused)?;
+            arguments.push_arg(value).catch(ctx).map_err(refused)?;
+        }
+        Ok(arguments)
     }
 
     /// The limit that an error comes from, if it is one's.

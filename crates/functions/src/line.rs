@@ -1,12 +1,15 @@
 //! One question a line, `{"codec_path", "routine", "input"}`, and one line as the answer, `{"out": …}` or
 //! `{"error": …}`: what `drover function eval --stdin` speaks. Scripts are kept by their path.
+//!
+//! Between a [`crate::Pool`] and its processes the script itself is in the question, `{"source", "routine", "inputs"}`,
+//! and a result that is no JSON, `undefined` for one, is told apart: `{"error": …, "undefined": true}`.
 
 use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
@@ -30,27 +33,64 @@ struct Kept {
     script: Result<Script, FunctionError>,
 }
 
+/// Either `codec_path` and `input`, or `source` and `inputs`.
 #[derive(Deserialize)]
 struct Question<'q> {
-    codec_path: PathBuf,
+    codec_path: Option<PathBuf>,
+    source: Option<String>,
     routine: String,
-    #[serde(borrow)]
-    input: &'q RawValue,
+    #[serde(borrow, default, deserialize_with = "present")]
+    input: Option<&'q RawValue>,
+    #[serde(borrow, default)]
+    inputs: Vec<&'q RawValue>,
+}
+
+/// The question that has everything in it.
+#[derive(Serialize)]
+pub(crate) struct Once<'q> {
+    pub source: &'q str,
+    pub routine: &'q str,
+    pub inputs: &'q [&'q RawValue],
+}
+
+/// An answer as [`Lines`] gives it.
+#[derive(Deserialize)]
+pub(crate) struct Answer {
+    pub out: Option<Box<RawValue>>,
+    #[serde(default)]
+    pub error: String,
+    #[serde(default)]
+    pub undefined: bool,
+}
+
+/// A field that is there, even if it is `null`.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 impl Lines {
     /// The answer to one line, whatever the line is.
     pub fn answer(&mut self, line: &str) -> String {
-        match self.answered(line) {
-            Ok(out) => format!("{{\"out\":{out}}}"),
-            Err(error) => refused(&error),
+        match serde_json::from_str::<Question<'_>>(line) {
+            Ok(Question { source: Some(source), routine, inputs, .. }) => {
+                let inputs: Vec<&str> = inputs.iter().map(|input| input.get()).collect();
+                match Script::call_once(&source, self.limits, &routine, &inputs) {
+                    Ok(out) => answered(&out),
+                    Err(error @ FunctionError::NoJson { .. }) => {
+                        json!({"error": error.to_string(), "undefined": true}).to_string()
+                    }
+                    Err(error) => refused(&error.to_string()),
+                }
+            }
+            Ok(question) => self.of_file(&question).map_or_else(|error| refused(&error), |out| answered(&out)),
+            Err(error) => refused(&format!("question: {error}")),
         }
     }
 
-    fn answered(&mut self, line: &str) -> Result<String, String> {
-        let question: Question<'_> = serde_json::from_str(line).map_err(|error| format!("question: {error}"))?;
-        let script = self.script(&question.codec_path)?;
-        script.call(&question.routine, question.input.get()).map_err(|error| error.to_string())
+    fn of_file(&mut self, question: &Question<'_>) -> Result<String, String> {
+        let path = question.codec_path.as_deref().ok_or("question: missing field `codec_path`")?;
+        let input = question.input.ok_or("question: missing field `input`")?;
+        self.script(path)?.call(&question.routine, input.get()).map_err(|error| error.to_string())
     }
 
     fn script(&mut self, path: &Path) -> Result<&Script, String> {
@@ -70,6 +110,10 @@ impl Lines {
             None => Err(format!("{}: was not kept", path.display())),
         }
     }
+}
+
+fn answered(out: &str) -> String {
+    format!("{{\"out\":{out}}}")
 }
 
 /// The answer that is an error.

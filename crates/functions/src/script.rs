@@ -27,6 +27,14 @@ impl Script {
 
     /// Calls the routine with a JSON value; its result as JSON without spaces.
     pub fn call(&self, routine: &str, input: &str) -> Result<String, FunctionError> {
-        call::call(&self.text, self.limits, routine, input)
+        call::call(&self.text, self.limits, routine, &[input])
+    }
+
+    /// Calls a routine of a script that was not run before, with any number of JSON values.
+    pub fn call_once(text: &str, limits: Limits, routine: &str, inputs: &[&str]) -> Result<String, FunctionError> {
+        if text.len() > SCRIPT_BYTES_MAX {
+            return Err(FunctionError::ScriptTooLong { bytes: text.len() });
+        }
+        call::call(text, limits, routine, inputs)
     }
 }

@@ -1,6 +1,7 @@
 //! Functions through their public interface.
 
 mod hostile;
+mod pool;
 mod things;
 
 use drover_functions::{FunctionError, Limits, Script};

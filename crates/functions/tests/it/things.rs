@@ -79,3 +79,20 @@ fn lines_are_answered_and_scripts_kept_until_their_file_changes() {
         .expect("set");
     assert!(error(&mut lines, &question.to_string()).contains("SyntaxError"));
 }
+
+#[test]
+fn the_language_is_there_with_what_codecs_use_of_it() {
+    let script = "class Reader { constructor(bytes) { this.view = new DataView(Uint8Array.from(bytes).buffer); } \
+                  get float() { return this.view.getFloat32(0, true); } } \
+                  function f({bytes, recvTime = null, ...rest}) { \
+                  const {float} = new Reader(bytes); \
+                  let hex = bytes.map((b) => b.toString(16).padStart(2, '0')).join('').toUpperCase(); \
+                  return {float, hex, wide: String(BigInt('0x' + hex) << 8n), at: new Date(recvTime).toISOString(), \
+                  day: new Date(0).getDay(), re: 'a1b22'.replace(/(?<n>\\d+)/g, '<$<n>>'), rest, opt: rest?.x?.y ?? 'none', \
+                  sorted: [...new Set([3, 1, 3])].sort(), array: Array.isArray(bytes), buffer: typeof Buffer}; } \
+                  let console = {log() {}}; console.log('one of its own');";
+    let input = json!({"bytes": [0, 0, 32, 65], "recvTime": "2022-09-01T10:00:00.5Z", "fPort": 1});
+    let expected = json!({"float": 10, "hex": "00002041", "wide": "2113792", "at": "2022-09-01T10:00:00.500Z", "day": 4,
+        "re": "a<1>b<22>", "rest": {"fPort": 1}, "opt": "none", "sorted": [1, 3], "array": true, "buffer": "undefined"});
+    assert_eq!(call(script, "f", &input.to_string()), Ok(expected.to_string()));
+}

@@ -1,30 +1,42 @@
 //! `drover function`.
 
-mod worker;
+mod eval;
+mod test;
 
-use std::io::{self, BufRead, Write};
+use std::io::Write;
 
 use clap::{Args, Subcommand};
-use drover_functions::line::{Lines, refused};
+use drover_types::object::FunctionSpec;
 
-use super::stdin;
-use worker::Worker;
+use super::apply::ObjectCommand;
+use super::connection::Connection;
+use super::output::Column;
+use test::FunctionTest;
+
+const COLUMNS: [Column; 3] =
+    [("NAME", "/metadata/name"), ("VERSION", "/metadata/generation"), ("ROUTINE", "/spec/routine")];
 
 /// Functions: JavaScript with limits and without I/O.
 #[derive(Debug, Args)]
 pub struct Function {
+    #[command(flatten)]
+    connection: Connection,
     #[command(subcommand)]
     command: FunctionCommand,
 }
 
 #[derive(Debug, Subcommand)]
 enum FunctionCommand {
+    #[command(flatten)]
+    Object(ObjectCommand),
+    /// Tries the examples of a file's functions, or of one that the platform has; calls them here, not there
+    Test(FunctionTest),
     /// Calls routines of payload codecs without a platform: a JSON line in, a JSON line out
     Eval {
         /// Reads lines `{"codec_path", "routine", "input"}`
         #[arg(long, required = true)]
         stdin: bool,
-        /// Calls in this very process, which a script may then stop for good
+        /// Calls in this very process, which a script may then end
         #[arg(long, hide = true)]
         in_process: bool,
     },
@@ -32,31 +44,10 @@ enum FunctionCommand {
 
 impl Function {
     pub fn run(self, out: &mut dyn Write) -> anyhow::Result<()> {
-        let FunctionCommand::Eval { stdin: _, in_process } = self.command;
-        let questions = &mut io::stdin().lock();
-        if in_process {
-            worker::end_with_parent();
-            let mut lines = Lines::default();
-            return stdin::answers(questions, out, |line| lines.answer(line));
+        match self.command {
+            FunctionCommand::Object(command) => command.run::<FunctionSpec>(&self.connection, &COLUMNS, out),
+            FunctionCommand::Test(test) => test.run(&self.connection, out),
+            FunctionCommand::Eval { stdin: _, in_process } => eval::run(in_process, out),
         }
-        supervised(questions, out)
     }
-}
-
-/// Answers from a process that is ended, and made anew for the next question, where it does not answer.
-fn supervised(questions: &mut dyn BufRead, out: &mut dyn Write) -> anyhow::Result<()> {
-    let mut worker = None;
-    stdin::answers(questions, out, |line| {
-        let mut running = match worker.take().map_or_else(Worker::start, Ok) {
-            Ok(running) => running,
-            Err(error) => return refused(&format!("the process for functions does not start: {error}")),
-        };
-        match running.ask(line) {
-            Ok(answer) => {
-                worker = Some(running);
-                answer
-            }
-            Err(error) => refused(&error.to_string()),
-        }
-    })
 }

@@ -1,23 +1,29 @@
-//! A process that calls functions: this executable once more. It can be killed, which nothing within a process can be.
+//! A process that calls functions: `PROGRAM function eval --stdin --in-process`. It can be ended, which nothing within
+//! a process can be.
 
 use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-/// Longest wait for one answer, in milliseconds of the wall: a script's own limits are much tighter, but loops inside a
-/// built-in function of the engine do not look at them.
+use crate::watchdog::{CALL_CPU_MS_MAX, EXIT_STUCK};
+
+/// Longest wait for one answer, in milliseconds of the wall. A process ends itself much earlier, by its processor time;
+/// this is for one that gets none.
 const ANSWER_MS_MAX: u64 = 5_000;
 
 /// Why there is no answer. The process is gone then.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
-    #[error("took more than {ANSWER_MS_MAX} ms and was ended")]
+    #[error("took more than {CALL_CPU_MS_MAX} ms of processor time and was ended")]
     Stuck,
+    #[error("took more than {ANSWER_MS_MAX} ms and was ended")]
+    Late,
     #[error("the process that called it died")]
     Died,
-    #[error("the process that calls it cannot be reached: {0}")]
+    #[error("the process that calls functions cannot be reached: {0}")]
     Unreachable(#[from] io::Error),
 }
 
@@ -30,8 +36,8 @@ pub struct Worker {
 
 impl Worker {
     /// Starts one. Its local time is UTC, so that scripts do the same on every machine.
-    pub fn start() -> io::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
+    pub fn start(program: &Path) -> io::Result<Self> {
+        let mut child = Command::new(program)
             .args(["function", "eval", "--stdin", "--in-process"])
             .env("TZ", "UTC")
             .stdin(Stdio::piped())
@@ -46,14 +52,17 @@ impl Worker {
         Ok(Self { child, questions, answers })
     }
 
-    /// Asks, and waits for the answer.
+    /// Asks one line, and waits for the answer.
     pub fn ask(&mut self, question: &str) -> Result<String, WorkerError> {
         self.questions.write_all(question.as_bytes())?;
         self.questions.write_all(b"\n")?;
         self.questions.flush()?;
         self.answers.recv_timeout(Duration::from_millis(ANSWER_MS_MAX)).map_err(|error| match error {
-            RecvTimeoutError::Timeout => WorkerError::Stuck,
-            RecvTimeoutError::Disconnected => WorkerError::Died,
+            RecvTimeoutError::Timeout => WorkerError::Late,
+            RecvTimeoutError::Disconnected => match self.child.wait() {
+                Ok(status) if status.code() == Some(EXIT_STUCK) => WorkerError::Stuck,
+                Ok(_) | Err(_) => WorkerError::Died,
+            },
         })
     }
 }
@@ -68,15 +77,9 @@ impl Drop for Worker {
 
 fn forward(stdout: ChildStdout, sender: &SyncSender<String>) {
     for line in BufReader::new(stdout).lines() {
-        match line {
-            Ok(line) if sender.send(line).is_ok() => {}
-            Ok(_) | Err(_) => return,
+        let Ok(line) = line else { return };
+        if sender.send(line).is_err() {
+            return;
         }
     }
-}
-
-/// Lets the system end this process when the one that started it is gone; a script in a loop would not notice.
-pub fn end_with_parent() {
-    #[cfg(target_os = "linux")]
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap_or_default();
 }
