@@ -18,8 +18,8 @@ pub enum Verdict {
     Failed(CallError),
 }
 
-/// Tries every example; at least the script itself, if there is none. Blocks.
-pub fn examine(pool: &Pool, function: &FunctionSpec) -> Result<Vec<Verdict>, CallError> {
+/// Tries example after example, as their verdicts are asked for; at least the script itself, if there is none. Blocks.
+pub fn examine(pool: &Pool, function: &FunctionSpec) -> Result<impl Iterator<Item = Verdict>, CallError> {
     if function.examples.is_empty() {
         // A script that does not run, or has no such routine, is told apart from a routine that wants an argument.
         let lookup =
@@ -29,7 +29,7 @@ pub fn examine(pool: &Pool, function: &FunctionSpec) -> Result<Vec<Verdict>, Cal
             return Err(CallError::Failed(format!("script has no function {}", function.routine)));
         }
     }
-    Ok(function.examples.iter().map(|example| verdict(pool, function, example)).collect())
+    Ok(function.examples.iter().map(|example| verdict(pool, function, example)))
 }
 
 fn verdict(pool: &Pool, function: &FunctionSpec, example: &FunctionExample) -> Verdict {
@@ -86,15 +86,17 @@ mod tests {
         ]);
         let source = "function main(x) { return {data: 2 * x, warnings: []}; } \
                       function half(x) { return x / 2; } function none() {}";
-        let verdicts = examine(&Pool::default(), &function(source, examples)).expect("runs");
+        let (pool, function) = (Pool::default(), function(source, examples));
+        let verdicts: Vec<Verdict> = examine(&pool, &function).expect("runs").collect();
         let wrong = Verdict::Wrong(Some(json!({"data": 4, "warnings": []})));
         assert_eq!(verdicts, [Verdict::Right, wrong, Verdict::Right, Verdict::Wrong(None)]);
     }
 
     #[test]
     fn without_examples_the_script_has_to_run_and_have_the_routine() {
-        let examined = |source: &str| examine(&Pool::default(), &function(source, json!([])));
-        assert_eq!(examined("const main = (x) => x.a.b; // end"), Ok(Vec::new()));
+        let examined =
+            |source: &str| examine(&Pool::default(), &function(source, json!([]))).map(|verdicts| verdicts.count());
+        assert_eq!(examined("const main = (x) => x.a.b; // end"), Ok(0));
         let missing = examined("function mian() {}").expect_err("refused").to_string();
         assert_eq!(missing, "script has no function main");
         assert!(examined("function (").expect_err("refused").to_string().starts_with("script: SyntaxError: "));

@@ -24,6 +24,9 @@ pub enum CallError {
     /// What the function did, or what was done to it.
     #[error("{0}")]
     Failed(String),
+    /// There is no process to call it in.
+    #[error("{0}")]
+    Unavailable(String),
     #[error("{CALLS_MAX} calls are under way and none ended within {FREE_MS_MAX} ms")]
     Busy,
 }
@@ -78,12 +81,13 @@ impl Pool {
             };
         };
         let failed = |error: &dyn std::fmt::Display| CallError::Failed(error.to_string());
+        let unreachable = |error: &WorkerError| CallError::Unavailable(error.to_string());
         let question = serde_json::to_string(&Once { source, routine, inputs }).map_err(|error| failed(&error))?;
         let mut fresh = place.worker.is_none();
         let answer = loop {
             let mut worker = match place.worker.take() {
                 Some(worker) => worker,
-                None => Worker::start(program).map_err(|error| failed(&WorkerError::from(error)))?,
+                None => Worker::start(program).map_err(|error| unreachable(&error.into()))?,
             };
             match worker.ask(&question) {
                 Ok(answer) => {
@@ -92,6 +96,7 @@ impl Pool {
                 }
                 // It was gone before it was asked: killed by somebody between two calls.
                 Err(WorkerError::Unreachable(_)) if !fresh => fresh = true,
+                Err(error @ WorkerError::Unreachable(_)) => return Err(unreachable(&error)),
                 Err(error) => return Err(failed(&error)),
             }
         };

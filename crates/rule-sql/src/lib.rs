@@ -32,7 +32,7 @@ pub use ast::{BinaryOperator, Expr, Item, Query, Select, Statement, UnaryOperato
 pub use decimal::Decimal;
 pub use error::{EvalError, Place, Problem, SqlError};
 pub use explain::Unmet;
-pub use function::{Cast, Function};
+pub use function::{Cast, Function, is_built_in};
 pub use json::{DEPTH_MAX, JsonError, read as read_json};
 pub use message::{GROWTH_BYTES_MAX, LookupError, Lookups, Message, Origin, PayloadFormat, Properties};
 pub use number::Number;

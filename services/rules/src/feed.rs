@@ -323,7 +323,8 @@ fn word(record: &Record) -> Result<Word, prost::DecodeError> {
             object::Object::Device(_)
             | object::Object::Credential(_)
             | object::Object::Policy(_)
-            | object::Object::ApiToken(_),
+            | object::Object::ApiToken(_)
+            | object::Object::Function(_),
         )
         | None => Word::Gone,
     })

@@ -34,5 +34,5 @@ fn what_returns_nothing_is_told_apart_from_what_fails() {
     assert!(failed.to_string().starts_with("f threw: Error: no"), "{failed}");
     let absent = Pool::in_processes("/nowhere/drover".into());
     let refused = absent.call("function f() {}", "f", &[]).expect_err("no program");
-    assert!(matches!(&refused, CallError::Failed(why) if why.contains("cannot be reached")), "{refused}");
+    assert!(matches!(&refused, CallError::Unavailable(why) if why.contains("cannot be reached")), "{refused}");
 }

@@ -148,6 +148,12 @@ const ELSEWHERE: [(&str, &str); 5] = [
     ("machinelearning_predict", "register a function"),
 ];
 
+/// Whether the language itself has a function of this name, or refuses one.
+pub fn is_built_in(name: &str) -> bool {
+    let special = ["cast", "exists"].iter().any(|special| special.eq_ignore_ascii_case(name));
+    special || Function::named(name).is_some() || Function::elsewhere(name).is_some()
+}
+
 impl Function {
     /// The function of this name, in any case.
     pub(crate) fn named(name: &str) -> Option<&'static Function> {

@@ -104,7 +104,7 @@ fn check_template(field: &str, text: &str) -> Result<(), ApiError> {
 pub(super) fn spec(spec: &Spec) -> &RuleSpec {
     match spec {
         Spec::Rule(spec) => spec,
-        Spec::Device(_) | Spec::Credential(_) | Spec::Policy(_) | Spec::ApiToken(_) => {
+        Spec::Device(_) | Spec::Credential(_) | Spec::Policy(_) | Spec::ApiToken(_) | Spec::Function(_) => {
             unreachable!("a rule's key holds a rule")
         }
     }

@@ -70,6 +70,7 @@ impl World {
             data: std::path::PathBuf::new(),
             metrics: self.metrics.clone(),
             cassandra: Default::default(),
+            functions: Default::default(),
             ready: health.service("rules"),
         };
         let task = tokio::spawn(Rules::run(config, ports, shutdown.clone()));

@@ -35,10 +35,10 @@ impl FunctionTest {
             (None, None) => Vec::new(),
         };
         let pool = Pool::in_processes(std::env::current_exe()?);
-        let mut tried = Vec::new();
+        let mut tried: Vec<(&Declared<FunctionSpec>, Result<Vec<Verdict>, CallError>)> = Vec::new();
         for function in &functions {
             function.spec.check()?;
-            tried.push((function, examine(&pool, &function.spec)));
+            tried.push((function, examine(&pool, &function.spec).map(Iterator::collect)));
         }
         let items: Vec<Value> = tried.iter().map(|(function, outcome)| told(function, outcome)).collect();
         to.output.object(out, &json!({ "items": items }), |out| items.iter().try_for_each(|item| tell(item, out)))?;
