@@ -26,6 +26,7 @@ mod row;
 mod rule;
 mod template;
 mod time;
+mod user_function;
 mod value;
 
 pub use ast::{BinaryOperator, Expr, Item, Query, Select, Statement, UnaryOperator};
@@ -41,4 +42,5 @@ pub use pattern::Pattern;
 pub use row::Row;
 pub use rule::{CompiledRule, Outcome, Rule};
 pub use template::Template;
+pub use user_function::{USER_CALLS_MAX, UserFunction, UserFunctions};
 pub use value::{Held, Value};

@@ -8,6 +8,7 @@ mod config;
 mod domain;
 mod engine;
 mod feed;
+mod functions;
 mod lag;
 mod outbox;
 mod server;
@@ -74,6 +75,7 @@ async fn work(
         bus: ports.bus.clone(),
         rules: feed.rules(),
         board,
+        functions: ports.functions.clone(),
         telemetry: telemetry.clone(),
         ready: ports.ready.clone(),
         member: config.member.clone(),

@@ -54,7 +54,11 @@ async fn a_function_is_versioned_and_outlives_a_restart() {
     // Two writes, the deletion and its tombstone.
     until(async || {
         let records = stage.records(CHANGES_TOPIC).await;
-        records.iter().filter(|stored| stored.record.key.as_deref() == Some(b"function/default/double".as_slice())).count() == 4
+        records
+            .iter()
+            .filter(|stored| stored.record.key.as_deref() == Some(b"function/default/double".as_slice()))
+            .count()
+            == 4
     })
     .await;
 }

@@ -1,6 +1,7 @@
 //! `drover function`.
 
 mod eval;
+mod local;
 mod test;
 
 use std::io::Write;
@@ -11,6 +12,7 @@ use drover_types::object::FunctionSpec;
 use super::apply::ObjectCommand;
 use super::connection::Connection;
 use super::output::Column;
+pub use local::LocalFunctions;
 use test::FunctionTest;
 
 const COLUMNS: [Column; 3] =
