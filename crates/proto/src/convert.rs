@@ -57,6 +57,7 @@ impl TryFrom<&wire::Statement> for Statement {
             wire::PolicyAction::Connect => Ok(PolicyAction::Connect),
             wire::PolicyAction::Publish => Ok(PolicyAction::Publish),
             wire::PolicyAction::Subscribe => Ok(PolicyAction::Subscribe),
+            wire::PolicyAction::PublishFor => Ok(PolicyAction::PublishFor),
             wire::PolicyAction::Unspecified => Err(ApiError::invalid("actions", "is not a known action")),
         };
         let actions = statement.actions().map(action).collect::<Result<_, _>>()?;
@@ -74,6 +75,7 @@ impl From<Statement> for wire::Statement {
             PolicyAction::Connect => wire::PolicyAction::Connect,
             PolicyAction::Publish => wire::PolicyAction::Publish,
             PolicyAction::Subscribe => wire::PolicyAction::Subscribe,
+            PolicyAction::PublishFor => wire::PolicyAction::PublishFor,
         };
         Self {
             effect: effect.into(),
@@ -238,7 +240,7 @@ mod tests {
         let policy = PolicySpec {
             statements: vec![Statement {
                 effect: Effect::Deny,
-                actions: vec![PolicyAction::Publish, PolicyAction::Connect],
+                actions: vec![PolicyAction::Publish, PolicyAction::Connect, PolicyAction::PublishFor],
                 resources: vec!["a/#".into()],
             }],
         };

@@ -77,6 +77,8 @@ pub enum PolicyAction {
     Connect,
     Publish,
     Subscribe,
+    /// Publish as another device; its resources are names of devices.
+    PublishFor,
 }
 
 /// `spec` of a Rule.

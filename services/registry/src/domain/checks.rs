@@ -159,7 +159,10 @@ fn resource(field: &str, actions: &[PolicyAction], text: &str) -> Result<(), Api
             PolicyAction::Connect if text.is_empty() => {
                 return Err(ApiError::invalid(field, "a client id is not empty"));
             }
-            PolicyAction::Connect => {}
+            PolicyAction::PublishFor if text.is_empty() => {
+                return Err(ApiError::invalid(field, "a device's name is not empty"));
+            }
+            PolicyAction::Connect | PolicyAction::PublishFor => {}
             PolicyAction::Publish | PolicyAction::Subscribe => {
                 TopicFilter::new(&filled)
                     .map_err(|e| ApiError::invalid(field, e.to_string()).over("topic filter", text))?;
@@ -210,6 +213,7 @@ mod tests {
         };
         for (action, good) in [
             (PolicyAction::Connect, "fleet-*"),
+            (PolicyAction::PublishFor, "fleet-*"),
             (PolicyAction::Publish, "a/${device}/+/#"),
             (PolicyAction::Subscribe, "$share/g/a"),
         ] {
@@ -217,6 +221,7 @@ mod tests {
         }
         for (action, bad) in [
             (PolicyAction::Connect, ""),
+            (PolicyAction::PublishFor, ""),
             (PolicyAction::Publish, "a#"),
             (PolicyAction::Publish, "a/${tenant}"),
             (PolicyAction::Subscribe, ""),

@@ -1,5 +1,9 @@
 //! Rules that call functions: taken from the feed, waited for, and no harm to others when they go wrong.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU16;
+use std::sync::atomic::Ordering::Relaxed;
+
 use drover_rules::ERRORS_TOPIC;
 use serde_json::{Value, json};
 
@@ -27,10 +31,9 @@ async fn a_rule_waits_for_its_function_and_calls_the_one_in_force() {
     until("an output", async || world.values("home.decoded").await == [r#"{"t":22.5}"#]).await;
 
     world.function("decode-climate", Some("const main = ({bytes}) => ({t: bytes[0]});")).await;
-    let mut number = 1;
+    let number = AtomicU16::new(1);
     until("the new one", async || {
-        number += 1;
-        world.publish([message("d", number, "-")]).await;
+        world.publish([message("d", number.fetch_add(1, Relaxed) + 1, "-")]).await;
         world.values("home.decoded").await.contains(&r#"{"t":45}"#.to_owned())
     })
     .await;
@@ -56,7 +59,7 @@ async fn a_function_that_goes_wrong_costs_its_own_rows_only() {
         if (kind === 'bomb') { return /^(a+)+$/.test('a'.repeat(40) + 'b'); } \
         if (kind === 'long') { return 'x'.repeat(1e6); } \
         if (kind === 'throw') { throw new Error('too short'); } \
-        Object.prototype.toJSON = () => 'stolen'; Array.prototype.map = null; \
+        if (kind === 'trick') { Object.prototype.toJSON = () => 'stolen'; Array.prototype.concat = null; return {}; } \
         return [kind].concat(typeof kind); }";
     world.function("risky", Some(source)).await;
     world.rule("risky", 1, Some(calling("SELECT risky(k) AS r, k FROM 'sensors/+'", "home.risky"))).await;
@@ -69,20 +72,22 @@ async fn a_function_that_goes_wrong_costs_its_own_rows_only() {
     until("all rows of the plain rule", async || world.values("home.plain").await.len() == kinds.len()).await;
     let letters = world.read(ERRORS_TOPIC).await;
     let causes: Vec<String> = letters.iter().map(|letter| header(letter, "error")).collect();
-    let expected = ["processor time", "f", "memory", "processor time", "result: ", "main threw: Error: too short"];
+    let expected =
+        ["processor time", "main threw: ", "memory", "processor time", "result: ", "main threw: Error: too short"];
     assert_eq!(causes.len(), expected.len(), "{causes:?}");
     for (cause, part) in causes.iter().zip(expected) {
         assert!(cause.starts_with("risky: ") && cause.contains(part), "{cause} has no {part}");
     }
     assert!(letters.iter().all(|letter| header(letter, "rule") == "risky"));
-    assert_eq!(world.values("home.risky").await.len(), 2, "one call leaves nothing behind for the next");
+    // What one call has done to its globals is not there for the next.
+    let rows = [r#"{"r":"stolen","k":"trick"}"#, r#"{"r":["well","string"],"k":"well"}"#];
+    assert_eq!(world.values("home.risky").await.iter().map(String::as_str).collect::<BTreeSet<_>>(), rows.into());
     until("counted", async || world.status("risky").await.is_ok_and(|status| status.failed == 6)).await;
 
     world.function("risky", None).await;
-    let mut number = 100;
+    let number = AtomicU16::new(100);
     until("its end", async || {
-        number += 1;
-        world.publish([message("d", number, r#"{"k": "well"}"#)]).await;
+        world.publish([message("d", number.fetch_add(1, Relaxed) + 1, r#"{"k": "well"}"#)]).await;
         let letters = world.read(ERRORS_TOPIC).await;
         letters.last().is_some_and(|letter| header(letter, "error") == "risky: there is no such function any more")
     })
