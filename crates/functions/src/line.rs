@@ -2,7 +2,7 @@
 //! `{"error": …}`: what `drover function eval --stdin` speaks. Scripts are kept by their path.
 //!
 //! Between a [`crate::Pool`] and its processes the script itself is in the question, `{"source", "routine", "inputs"}`,
-//! and a result that is no JSON, `undefined` for one, is told apart: `{"error": …, "undefined": true}`.
+//! and some errors have a kind: `{"error": …, "kind": "undefined"}` is a result that is no JSON, `"slow"` a limit of time.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -55,12 +55,38 @@ pub(crate) struct Once<'q> {
 
 /// An answer as [`Lines`] gives it.
 #[derive(Deserialize)]
-pub(crate) struct Answer {
-    pub out: Option<Box<RawValue>>,
+pub(crate) struct Answer<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    pub out: Option<&'a RawValue>,
     #[serde(default)]
     pub error: String,
-    #[serde(default)]
-    pub undefined: bool,
+    pub kind: Option<ErrorKind>,
+}
+
+/// Errors that are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ErrorKind {
+    /// There is no result.
+    Undefined,
+    /// A limit of time was met.
+    Slow,
+}
+
+impl ErrorKind {
+    pub fn of(error: &FunctionError) -> Option<Self> {
+        match error {
+            FunctionError::NoJson { .. } => Some(Self::Undefined),
+            FunctionError::Time { .. } => Some(Self::Slow),
+            FunctionError::ScriptTooLong { .. }
+            | FunctionError::Script { .. }
+            | FunctionError::NoRoutine { .. }
+            | FunctionError::Thrown { .. }
+            | FunctionError::Memory { .. }
+            | FunctionError::Input { .. }
+            | FunctionError::Engine { .. } => None,
+        }
+    }
 }
 
 /// A field that is there, even if it is `null`.
@@ -76,10 +102,7 @@ impl Lines {
                 let inputs: Vec<&str> = inputs.iter().map(|input| input.get()).collect();
                 match Script::call_once(&source, self.limits, &routine, &inputs) {
                     Ok(out) => answered(&out),
-                    Err(error @ FunctionError::NoJson { .. }) => {
-                        json!({"error": error.to_string(), "undefined": true}).to_string()
-                    }
-                    Err(error) => refused(&error.to_string()),
+                    Err(error) => json!({"error": error.to_string(), "kind": ErrorKind::of(&error)}).to_string(),
                 }
             }
             Ok(question) => self.of_file(&question).map_or_else(|error| refused(&error), |out| answered(&out)),

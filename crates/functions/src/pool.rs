@@ -8,8 +8,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use crate::call::Limits;
-use crate::error::FunctionError;
-use crate::line::{Answer, Once};
+use crate::line::{Answer, ErrorKind, Once};
 use crate::script::Script;
 use crate::worker::{Worker, WorkerError};
 
@@ -24,6 +23,9 @@ pub enum CallError {
     /// What the function did, or what was done to it.
     #[error("{0}")]
     Failed(String),
+    /// It was ended at a limit of time.
+    #[error("{0}")]
+    Slow(String),
     /// There is no process to call it in.
     #[error("{0}")]
     Unavailable(String),
@@ -74,11 +76,8 @@ impl Pool {
         let mut place = self.0.place()?;
         let Some(program) = &self.0.program else {
             let inputs: Vec<&str> = inputs.iter().map(|input| input.get()).collect();
-            return match Script::call_once(source, Limits::default(), routine, &inputs) {
-                Ok(out) => Ok(Some(out)),
-                Err(FunctionError::NoJson { .. }) => Ok(None),
-                Err(error) => Err(CallError::Failed(error.to_string())),
-            };
+            let called = Script::call_once(source, Limits::default(), routine, &inputs);
+            return called.map(Some).or_else(|error| of_kind(ErrorKind::of(&error), error.to_string()));
         };
         let failed = |error: &dyn std::fmt::Display| CallError::Failed(error.to_string());
         let unreachable = |error: &WorkerError| CallError::Unavailable(error.to_string());
@@ -97,15 +96,23 @@ impl Pool {
                 // It was gone before it was asked: killed by somebody between two calls.
                 Err(WorkerError::Unreachable(_)) if !fresh => fresh = true,
                 Err(error @ WorkerError::Unreachable(_)) => return Err(unreachable(&error)),
-                Err(error) => return Err(failed(&error)),
+                Err(error @ (WorkerError::Stuck | WorkerError::Late)) => {
+                    return Err(CallError::Slow(error.to_string()));
+                }
+                Err(error @ WorkerError::Died) => return Err(failed(&error)),
             }
         };
-        let answer: Answer = serde_json::from_str(&answer).map_err(|error| failed(&error))?;
-        match answer {
-            Answer { out: Some(out), .. } => Ok(Some(out.get().to_owned())),
-            Answer { undefined: true, .. } => Ok(None),
-            Answer { error, .. } => Err(CallError::Failed(error)),
-        }
+        let Answer { out, error, kind } = serde_json::from_str(&answer).map_err(|error| failed(&error))?;
+        out.map_or_else(|| of_kind(kind, error), |out| Ok(Some(out.get().to_owned())))
+    }
+}
+
+/// What an error of this kind is to the caller.
+fn of_kind(kind: Option<ErrorKind>, message: String) -> Result<Option<String>, CallError> {
+    match kind {
+        Some(ErrorKind::Undefined) => Ok(None),
+        Some(ErrorKind::Slow) => Err(CallError::Slow(message)),
+        None => Err(CallError::Failed(message)),
     }
 }
 

@@ -12,7 +12,6 @@ use drover_bus::{
     AppendError, Bus, ConsumeError, Consumer, GroupConfig, MAX_POLL_INTERVAL, Partition, Polled, Position, ReadError,
     Stalled, Start, Stored, TopicPartition, TransactError, Transaction, Transactor, repeats,
 };
-use drover_functions::Pool;
 use drover_host::{Backoff, Ready, Shutdown};
 use drover_types::TELEMETRY_TOPIC;
 use drover_types::object::FunctionSpec;
@@ -21,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::domain::{Batch, Board, Evaluation, RuleSet};
-use crate::functions;
+use crate::functions::Functions;
 use crate::telemetry::{self, Telemetry};
 
 /// Consumer group of the engine.
@@ -40,7 +39,7 @@ pub struct Engine {
     pub bus: Arc<dyn Bus>,
     pub rules: watch::Receiver<Arc<RuleSet>>,
     pub board: Arc<Board>,
-    pub functions: Pool,
+    pub functions: Functions,
     pub telemetry: Telemetry,
     pub ready: Ready,
     pub member: String,
@@ -171,8 +170,8 @@ impl Session<'_> {
         backoff: &mut Backoff,
     ) -> Result<(), Interrupted> {
         let rules = self.engine.rules.borrow().clone();
-        let pool = &self.engine.functions;
-        let call = |function: &FunctionSpec, inputs: &[String]| functions::call(pool, function, inputs);
+        let functions = &self.engine.functions;
+        let call = |function: &FunctionSpec, inputs: &[String]| functions.call(function, inputs);
         for stored in records {
             let Some(window) = self.windows.get_mut(&stored.position.at) else {
                 return Err(Interrupted::Unassigned(stored.position.at.partition));

@@ -30,6 +30,7 @@ fn what_returns_nothing_is_told_apart_from_what_fails() {
     let pool = Pool::default();
     assert_eq!(pool.call("function f() {}", "f", &[]), Ok(None));
     assert_eq!(pool.call("function f() { return null; }", "f", &[]), Ok(Some("null".to_owned())));
+    assert!(matches!(pool.call("function f() { for (;;) {} }", "f", &[]), Err(CallError::Slow(_))));
     let failed = pool.call("function f() { throw new Error('no'); }", "f", &[]).expect_err("failed");
     assert!(failed.to_string().starts_with("f threw: Error: no"), "{failed}");
     let absent = Pool::in_processes("/nowhere/drover".into());

@@ -60,7 +60,9 @@ impl Functions for RegisteredFunctions {
             tokio::task::spawn_blocking(move || pool.call(&function.source, &function.routine, &[&input])).await;
         let outcome = calling.map_err(|panic| ApiError::new(ErrorCode::Internal, panic.to_string()))?;
         outcome.map_err(|error| match error {
-            CallError::Failed(_) => ApiError::new(ErrorCode::FailedPrecondition, format!("function {name}: {error}")),
+            CallError::Failed(_) | CallError::Slow(_) => {
+                ApiError::new(ErrorCode::FailedPrecondition, format!("function {name}: {error}"))
+            }
             CallError::Busy | CallError::Unavailable(_) => ApiError::new(ErrorCode::Unavailable, error.to_string()),
         })
     }

@@ -78,7 +78,7 @@ fn told(value: &Value) -> String {
 
 fn refused(field: &str, error: CallError) -> ApiError {
     match error {
-        CallError::Failed(message) => ApiError::invalid(field, message),
+        CallError::Failed(message) | CallError::Slow(message) => ApiError::invalid(field, message),
         CallError::Busy | CallError::Unavailable(_) => ApiError::new(ErrorCode::Unavailable, error.to_string()),
     }
 }
