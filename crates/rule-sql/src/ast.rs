@@ -95,6 +95,11 @@ pub enum Expr {
         /// The regular expression among the arguments, if it is a literal.
         pattern: Option<Pattern>,
     },
+    /// A call of a function that the language does not have, by its name in SQL.
+    UserCall {
+        function: String,
+        arguments: Vec<Expr>,
+    },
 }
 
 /// Operators before their operand.
@@ -167,7 +172,8 @@ impl Expr {
             | Expr::Query(_)
             | Expr::Exists(_)
             | Expr::Cast { .. }
-            | Expr::Call { .. } => None,
+            | Expr::Call { .. }
+            | Expr::UserCall { .. } => None,
         }
     }
 }

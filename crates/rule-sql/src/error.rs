@@ -83,6 +83,10 @@ pub enum EvalError {
     VariableTooDeep { name: String, limit: usize },
     #[error("{function}: {reason}")]
     Lookup { function: &'static str, reason: String },
+    #[error("{function}: {reason}")]
+    Function { function: String, reason: String },
+    #[error("the rule calls functions more than {limit} times for this message")]
+    TooManyCalls { limit: usize },
     #[error("${{{expression}}} is undefined for this message")]
     UndefinedTemplate { expression: String },
 }

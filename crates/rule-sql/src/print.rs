@@ -84,6 +84,11 @@ impl Display for Expr {
                 list(f, arguments)?;
                 f.write_str(")")
             }
+            Expr::UserCall { function, arguments } => {
+                write!(f, "{function}(")?;
+                list(f, arguments)?;
+                f.write_str(")")
+            }
         }
     }
 }
@@ -134,7 +139,8 @@ impl Display for Operand<'_> {
             | Expr::Object(_)
             | Expr::Query(_)
             | Expr::Cast { .. }
-            | Expr::Call { .. } => write!(f, "{}", self.0),
+            | Expr::Call { .. }
+            | Expr::UserCall { .. } => write!(f, "{}", self.0),
         }
     }
 }

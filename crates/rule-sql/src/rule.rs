@@ -7,8 +7,9 @@ use crate::error::{EvalError, SqlError};
 use crate::evaluate::{self, Scope};
 use crate::explain::{self, Unmet};
 use crate::message::Message;
-use crate::parser::parse;
+use crate::parser::{parse, parse_open};
 use crate::row::{Row, Shape};
+use crate::user_function::UserFunction;
 use crate::value::Value;
 
 /// Compiles rules.
@@ -18,6 +19,7 @@ pub struct Rule;
 #[derive(Clone, Debug, PartialEq)]
 pub struct CompiledRule {
     statement: Statement,
+    user_functions: Vec<UserFunction>,
 }
 
 /// What a rule says to a message.
@@ -33,7 +35,13 @@ pub enum Outcome<'m> {
 impl Rule {
     /// Compiles a statement of at most 64 KiB; the error names line, column, what was expected and what was found.
     pub fn compile(sql: &str) -> Result<CompiledRule, SqlError> {
-        Ok(CompiledRule { statement: parse(sql)? })
+        Ok(CompiledRule { statement: parse(sql)?, user_functions: Vec::new() })
+    }
+
+    /// The same of a statement that may call functions the language does not have.
+    pub fn compile_open(sql: &str) -> Result<CompiledRule, SqlError> {
+        let (statement, user_functions) = parse_open(sql)?;
+        Ok(CompiledRule { statement, user_functions })
     }
 }
 
@@ -50,6 +58,11 @@ impl CompiledRule {
             return self.filters().is_empty() || by_filter(message.topic) || by_filter(message.topic_of_device());
         }
         by_filter(message.topic)
+    }
+
+    /// The functions it calls that the language does not have.
+    pub fn user_functions(&self) -> &[UserFunction] {
+        &self.user_functions
     }
 
     /// The statement as it was understood.

@@ -25,6 +25,7 @@ pub use adapters::owners::Scylla;
 
 use adapters::changes::{self, Freshness};
 use adapters::embedded::Retained;
+use adapters::functions::RegisteredFunctions;
 use adapters::owners::Opened;
 use adapters::registry::Registry;
 use adapters::{alive, events, peers};
@@ -62,7 +63,9 @@ impl Service for Ingress {
         let node = node(&config, &ports, boot, fresh.clone(), &owners)?;
         let listeners = Listeners::new(node.clone(), config.timeouts.clone(), config.limits.connections);
         let listening = listening(&config, &ports, tls)?;
-        let device_http = DeviceHttp::new(listeners.clone(), &config, &ports)?;
+        let patience = config.timeouts.authenticate.as_std();
+        let functions = Arc::new(RegisteredFunctions::new(&ports.network, ports.functions.clone(), patience));
+        let device_http = DeviceHttp::new(listeners.clone(), functions, &config, &ports)?;
 
         let (background, stop) = (TaskTracker::new(), Shutdown::new());
         let work = Work { node: node.clone(), fresh, name: config.node.clone(), boot, ports: ports.clone() };

@@ -14,11 +14,13 @@ use drover_bus::{
 };
 use drover_host::{Backoff, Ready, Shutdown};
 use drover_types::TELEMETRY_TOPIC;
+use drover_types::object::FunctionSpec;
 use drover_types::repeat::RepeatWindow;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::domain::{Batch, Board, Evaluation, RuleSet};
+use crate::functions::Functions;
 use crate::telemetry::{self, Telemetry};
 
 /// Consumer group of the engine.
@@ -37,6 +39,7 @@ pub struct Engine {
     pub bus: Arc<dyn Bus>,
     pub rules: watch::Receiver<Arc<RuleSet>>,
     pub board: Arc<Board>,
+    pub functions: Functions,
     pub telemetry: Telemetry,
     pub ready: Ready,
     pub member: String,
@@ -167,11 +170,14 @@ impl Session<'_> {
         backoff: &mut Backoff,
     ) -> Result<(), Interrupted> {
         let rules = self.engine.rules.borrow().clone();
+        let functions = &self.engine.functions;
+        let call = |function: &FunctionSpec, inputs: &[String]| functions.call(function, inputs);
         for stored in records {
             let Some(window) = self.windows.get_mut(&stored.position.at) else {
                 return Err(Interrupted::Unassigned(stored.position.at.partition));
             };
-            self.batch.take(stored, &mut Evaluation { rules: &rules, window, trace: &telemetry::continue_trace });
+            let (call, trace) = (&call, &telemetry::continue_trace);
+            self.batch.take(stored, &mut Evaluation { rules: &rules, window, call, trace });
             if self.batch.outputs() >= BATCH_OUTPUTS && !self.commit(shutdown, backoff).await? {
                 // What is left of the poll comes again from the committed offsets.
                 break;

@@ -8,6 +8,7 @@ mod config;
 mod domain;
 mod engine;
 mod feed;
+mod functions;
 mod lag;
 mod outbox;
 mod server;
@@ -31,6 +32,7 @@ pub use outbox::OUTBOX_GROUP;
 use crate::domain::Board;
 use crate::engine::Engine;
 use crate::feed::Feed;
+use crate::functions::Functions;
 use crate::outbox::Outbox;
 use crate::telemetry::Telemetry;
 
@@ -74,6 +76,7 @@ async fn work(
         bus: ports.bus.clone(),
         rules: feed.rules(),
         board,
+        functions: Functions::new(ports.functions.clone()),
         telemetry: telemetry.clone(),
         ready: ports.ready.clone(),
         member: config.member.clone(),

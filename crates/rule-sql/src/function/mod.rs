@@ -59,7 +59,7 @@ const fn row(name: &'static str, arity: RangeInclusive<usize>, body: Body) -> Fu
 /// Most arguments of a function that takes any number.
 const ARGUMENTS_MAX: usize = 1_000;
 
-static TABLE: [Function; 77] = [
+static TABLE: [Function; 78] = [
     row("abs", 1..=1, OfNumber(math::abs)),
     row("accountid", 0..=0, Of(origin::account_id)),
     row("acos", 1..=1, Double(f64::acos)),
@@ -70,6 +70,7 @@ static TABLE: [Function; 77] = [
     row("bitnot", 1..=1, OfNumber(math::bit_not)),
     row("bitor", 2..=2, Numbers(math::bit_or)),
     row("bitxor", 2..=2, Numbers(math::bit_xor)),
+    row("bytes", 1..=2, Of(coding::bytes)),
     row("ceil", 1..=1, OfNumber(math::ceil)),
     row("chr", 1..=1, Values(text::chr)),
     row("clientid", 0..=0, Of(origin::client_id)),
@@ -148,6 +149,12 @@ const ELSEWHERE: [(&str, &str); 5] = [
     ("machinelearning_predict", "register a function"),
 ];
 
+/// Whether the language itself has a function of this name, or refuses one.
+pub fn is_built_in(name: &str) -> bool {
+    let special = ["cast", "exists"].iter().any(|special| special.eq_ignore_ascii_case(name));
+    special || Function::named(name).is_some() || Function::elsewhere(name).is_some()
+}
+
 impl Function {
     /// The function of this name, in any case.
     pub(crate) fn named(name: &str) -> Option<&'static Function> {
@@ -166,7 +173,7 @@ impl Function {
 
     /// Whether `*` as its first argument means the payload's bytes, JSON or not.
     pub(crate) fn takes_bytes(&self) -> bool {
-        self.name == "encode"
+        matches!(self.name, "encode" | "bytes")
     }
 
     /// Whether it evaluates its arguments itself.

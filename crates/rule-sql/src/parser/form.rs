@@ -7,6 +7,7 @@ use crate::error::{Problem, SqlError};
 use crate::function::{Cast, Function};
 use crate::lexer::Kind;
 use crate::pattern::Pattern;
+use crate::user_function::UserFunction;
 use crate::value::Value;
 
 impl<'s> Parser<'s> {
@@ -58,8 +59,7 @@ impl<'s> Parser<'s> {
         if let Some((name, instead)) = Function::elsewhere(word) {
             return Err(self.error(start, Problem::Elsewhere { name, instead }));
         }
-        let unknown = || self.error(start, Problem::UnknownFunction { name: word.to_owned() });
-        let function = Function::named(word).ok_or_else(unknown)?;
+        let Some(function) = Function::named(word) else { return self.user_call(word, start) };
         let (arguments, height) = self.list(")", Self::argument)?;
         let (least, most, found) = (*function.arity.start(), *function.arity.end(), arguments.len());
         if !function.arity.contains(&found) {
@@ -70,6 +70,18 @@ impl<'s> Parser<'s> {
             Some(_) | None => None,
         };
         self.grown(Expr::Call { function, arguments, pattern }, height)
+    }
+
+    /// A call of a function that the language does not have, its name and parenthesis read.
+    fn user_call(&mut self, word: &str, start: usize) -> Result<Tree, SqlError> {
+        let unknown = self.error(start, Problem::UnknownFunction { name: word.to_owned() });
+        let Some(known) = &mut self.user_functions else { return Err(unknown) };
+        let name = UserFunction::name_of(word);
+        if !known.iter().any(|function| function.name == name) {
+            known.push(UserFunction { name, unknown });
+        }
+        let (arguments, height) = self.list(")", Self::argument)?;
+        self.grown(Expr::UserCall { function: word.to_owned(), arguments }, height)
     }
 
     fn argument(&mut self) -> Result<Tree, SqlError> {

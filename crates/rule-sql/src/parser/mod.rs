@@ -12,6 +12,7 @@ use drover_types::limits::SQL_BYTES_MAX;
 use crate::ast::{Expr, Item, Select, Statement};
 use crate::error::{Problem, SqlError};
 use crate::lexer::{Kind, Lexer, Token};
+use crate::user_function::UserFunction;
 
 /// Deepest tree of an expression: what walks it recurses, and 256 levels fit any thread's stack many times over.
 pub const EXPRESSION_DEPTH_MAX: usize = 256;
@@ -28,9 +29,20 @@ const RESERVED: [&str; 11] = ["SELECT", "FROM", "WHERE", "AS", "AND", "OR", "NOT
 /// Those of them that an expression may begin with.
 const BEGINNING: [&str; 5] = ["NOT", "TRUE", "FALSE", "NULL", "CASE"];
 
-/// Parses a statement.
+/// Parses a statement that calls functions of the language only.
 pub fn parse(sql: &str) -> Result<Statement, SqlError> {
+    whole(&mut Parser::new(sql, 0)?)
+}
+
+/// Parses a statement that may call others as well; answers them beside it, each where it is first called.
+pub(crate) fn parse_open(sql: &str) -> Result<(Statement, Vec<UserFunction>), SqlError> {
     let mut parser = Parser::new(sql, 0)?;
+    parser.user_functions = Some(Vec::new());
+    let statement = whole(&mut parser)?;
+    Ok((statement, parser.user_functions.unwrap_or_default()))
+}
+
+fn whole(parser: &mut Parser<'_>) -> Result<Statement, SqlError> {
     let statement = parser.statement()?;
     match parser.token.kind {
         Kind::End => Ok(statement),
@@ -48,6 +60,8 @@ pub(crate) struct Parser<'s> {
     depth: usize,
     /// Names that SET has made so far; absent in a template, which any rule may have.
     variables: Option<Vec<String>>,
+    /// Functions called so far that the language does not have; absent where none may be.
+    user_functions: Option<Vec<UserFunction>>,
 }
 
 impl<'s> Parser<'s> {
@@ -58,7 +72,7 @@ impl<'s> Parser<'s> {
         }
         let mut lexer = Lexer::new(text, at);
         let token = lexer.next()?;
-        Ok(Self { lexer, token, depth: 0, variables: None })
+        Ok(Self { lexer, token, depth: 0, variables: None, user_functions: None })
     }
 
     fn statement(&mut self) -> Result<Statement, SqlError> {

@@ -4,6 +4,7 @@ mod bad_input;
 mod cases;
 mod conformance;
 mod errors;
+mod functions;
 mod laws;
 mod templates;
 

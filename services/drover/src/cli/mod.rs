@@ -8,6 +8,7 @@ pub mod connection;
 mod credential;
 mod demo;
 mod device;
+mod function;
 mod manifest;
 mod open;
 mod output;
@@ -41,6 +42,8 @@ pub enum ClientCommand {
     Rule(rule::Rule),
     /// API tokens: who may use the REST interface, the console and these commands
     Token(token::Token),
+    /// Functions: JavaScript with limits and without I/O
+    Function(function::Function),
     /// Shows messages as they come
     Tail(tail::Tail),
     /// Opens the console by a one-time link
@@ -58,6 +61,7 @@ impl ClientCommand {
             Self::Policy(policy) => policy.run(out),
             Self::Rule(rule) => rule.run(out),
             Self::Token(token) => token.run(out),
+            Self::Function(function) => function.run(out),
             Self::Tail(tail) => tail.run(),
             Self::Open(open) => open.run(out),
             Self::Demo(demo) => demo.run(out),

@@ -11,6 +11,7 @@ use drover_types::object::{Action, RuleSpec};
 use drover_types::{ApiError, Clock, TopicName};
 use serde_json::{Value, json};
 
+use super::function::LocalFunctions;
 use super::manifest;
 use super::output::{Format, plain};
 
@@ -20,6 +21,9 @@ pub struct RuleTest {
     /// YAML or JSON, several rules in one; `-` is standard input
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
+    /// Functions that the rules call, in a file like theirs; may be given several times
+    #[arg(long = "function", value_name = "FILE")]
+    functions: Vec<PathBuf>,
     /// Topic of the message
     #[arg(long)]
     topic: String,
@@ -39,23 +43,28 @@ impl RuleTest {
     pub fn run(&self, format: Format, out: &mut dyn Write) -> anyhow::Result<()> {
         TopicName::check(&self.topic).map_err(|error| anyhow::anyhow!("--topic {:?}: {error}", self.topic))?;
         let rules = manifest::read::<RuleSpec>(&self.file)?;
-        let verdicts = rules.iter().map(|rule| self.verdict(rule)).collect::<Result<Vec<_>, _>>()?;
+        let functions = LocalFunctions::read(&self.functions)?;
+        let verdicts = rules.iter().map(|rule| self.verdict(rule, &functions)).collect::<Result<Vec<_>, _>>()?;
         format.object(out, &json!({ "items": &verdicts }), |out| {
             verdicts.iter().try_for_each(|verdict| tell(verdict, out))
         })
     }
 
-    fn verdict(&self, declared: &Declared<RuleSpec>) -> Result<Value, ApiError> {
+    fn verdict(&self, declared: &Declared<RuleSpec>, functions: &LocalFunctions) -> Result<Value, ApiError> {
         let (name, spec) = (&declared.metadata.name, &declared.spec);
         spec.check()?;
-        let rule = Rule::compile(&spec.sql)?;
+        let rule = Rule::compile_open(&spec.sql)?;
+        if let Some(missing) = rule.user_functions().iter().find(|function| !functions.has(&function.name)) {
+            return Err(missing.unknown.clone().into());
+        }
         let actions = spec.actions.iter().enumerate();
         let actions: Vec<Planned> = actions
             .map(|(i, action)| Planned::compile(action, &format!("spec.actions[{i}]")))
             .collect::<Result<_, _>>()?;
         let time_ms = self.time.unwrap_or_else(|| SystemClock.now_ms());
         let mut message = Message::new(&self.topic, Some(&self.client), time_ms, self.payload.as_bytes());
-        message.origin = Origin { id: u128::from(time_ms).to_be_bytes(), ..Origin::default() };
+        let id = u128::from(time_ms).to_be_bytes();
+        message.origin = Origin { id, functions: Some(functions), ..Origin::default() };
         if !rule.listens_to(&message) {
             let from: Vec<&str> = rule.filters().iter().map(|filter| filter.as_str()).collect();
             return Ok(json!({"rule": name, "outcome": "no match", "topic": self.topic, "from": from}));
@@ -170,6 +179,7 @@ mod tests {
         file.write_all(RULES.as_bytes()).expect("written");
         let test = RuleTest {
             file: file.path().to_owned(),
+            functions: Vec::new(),
             topic: topic.to_owned(),
             payload: payload.to_owned(),
             client: "c".to_owned(),

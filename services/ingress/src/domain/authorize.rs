@@ -17,6 +17,7 @@ pub struct Policy {
     connect: Rules<ClientPattern>,
     publish: Rules<Pattern>,
     subscribe: Rules<Pattern>,
+    publish_for: Rules<ClientPattern>,
 }
 
 #[derive(Clone, Debug)]
@@ -47,11 +48,10 @@ impl Policy {
         for Statement { effect, actions, resources } in statements {
             for action in actions {
                 let filters = resources.iter().map(|text| Pattern::new(text, device));
+                let names = resources.iter().map(|text| ClientPattern::new(text, device));
                 match action {
-                    PolicyAction::Connect => {
-                        let clients = resources.iter().map(|text| ClientPattern::new(text, device));
-                        policy.connect.push(*effect, clients);
-                    }
+                    PolicyAction::Connect => policy.connect.push(*effect, names),
+                    PolicyAction::PublishFor => policy.publish_for.push(*effect, names),
                     PolicyAction::Publish => policy.publish.push(*effect, filters),
                     PolicyAction::Subscribe => policy.subscribe.push(*effect, filters),
                 }
@@ -79,6 +79,12 @@ impl Policy {
             && !deny.iter().any(|p| p.covers(topic, client))
     }
 
+    /// Whether the device may publish as `other`, where it may publish at all.
+    pub fn may_publish_for(&self, other: &str) -> bool {
+        let Rules { allow, deny } = &self.publish_for;
+        allow.iter().any(|p| p.matches(other)) && !deny.iter().any(|p| p.matches(other))
+    }
+
     /// Whether `client` may subscribe to all that `filter` matches, alone or sharing it.
     pub fn may_subscribe(&self, filter: &str, client: &str) -> bool {
         let filter = topics(filter);
@@ -89,7 +95,7 @@ impl Policy {
 
 #[cfg(test)]
 mod tests {
-    use drover_types::object::PolicyAction::{Connect, Publish, Subscribe};
+    use drover_types::object::PolicyAction::{Connect, Publish, PublishFor, Subscribe};
 
     use super::*;
 
@@ -116,6 +122,16 @@ mod tests {
             assert!(!policy.may_subscribe("+/x", "d"), "it would deliver secret/x");
             assert!(policy.may_subscribe("$share/g/open/#", "d") && !policy.may_subscribe("$share/g/#", "d"));
         }
+    }
+
+    #[test]
+    fn publishing_as_another_device_is_allowed_by_name_and_denied_by_default() {
+        let allow = statement(Effect::Allow, &[PublishFor], &["lora-*"]);
+        let deny = statement(Effect::Deny, &[PublishFor], &["lora-0"]);
+        let policy = Policy::compile(&[allow, deny], "hook");
+        assert!(policy.may_publish_for("lora-1"));
+        assert!(!policy.may_publish_for("lora-0") && !policy.may_publish_for("hook") && !policy.may_publish_for(""));
+        assert!(!Policy::compile(&[statement(Effect::Allow, &[Publish], &["#"])], "d").may_publish_for("e"));
     }
 
     #[test]

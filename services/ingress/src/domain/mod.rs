@@ -5,6 +5,7 @@
 pub mod authorize;
 pub mod connection;
 pub mod filter;
+pub mod foreign;
 pub mod identity;
 pub mod interest;
 pub mod lifecycle;

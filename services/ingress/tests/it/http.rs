@@ -19,7 +19,7 @@ async fn stage() -> Stage {
 }
 
 /// Status and body of the answer.
-async fn send(stage: &Stage, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
+pub async fn send(stage: &Stage, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
     let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
     let mut request =
         ureq::http::Request::builder().method(method).uri(format!("http://{}{path}", stage.http.expect("bound")));
@@ -38,7 +38,7 @@ async fn post(stage: &Stage, path: &str, body: &str) -> (u16, String) {
     send(stage, "POST", path, &[("authorization", &format!("Bearer {TOKEN}"))], body).await
 }
 
-async fn records(stage: &Stage) -> Vec<Telemetry> {
+pub async fn records(stage: &Stage) -> Vec<Telemetry> {
     let at = TopicPartition::new(TELEMETRY_TOPIC, 0);
     let stored = stage.bus.read(&at, 0, 64 << 20, Duration::ZERO).await.expect("readable");
     let read = |record: drover_bus::Record| {

@@ -4,6 +4,7 @@ mod bus;
 mod counted;
 mod delivery;
 mod events;
+mod functions;
 mod http;
 mod mqtt;
 mod owners;

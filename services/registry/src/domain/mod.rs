@@ -10,6 +10,7 @@ mod checks;
 mod claims;
 pub mod credentials;
 pub mod devices;
+pub mod functions;
 pub mod jwt;
 pub mod lifecycle;
 pub mod nodes;
@@ -21,6 +22,7 @@ pub mod topics;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use drover_functions::Pool;
 use drover_types::{ApiError, Clock, ErrorCode, Random, TenantId};
 use tokio::sync::{Mutex, Notify};
 
@@ -43,10 +45,14 @@ pub struct Domain {
     pub clock: Arc<dyn Clock>,
     pub random: Arc<dyn Random>,
     pub telemetry: Arc<Telemetry>,
+    /// Where functions are tried.
+    pub functions: Pool,
     /// Woken after every write; the change feed listens.
     pub written: Arc<Notify>,
     /// Held while a rule is written: two creations cannot both be the last, and a rule's topics follow its writes.
     pub writing_rule: Mutex<()>,
+    /// Held while a function is written: two creations cannot both be the last.
+    pub writing_function: Mutex<()>,
     /// Held while an API token is made: two cannot both be the last.
     pub making_api_token: Mutex<()>,
     /// Who may vouch for devices.

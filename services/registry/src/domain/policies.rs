@@ -89,7 +89,7 @@ fn default_statements() -> Vec<Statement> {
 fn spec(spec: &Spec) -> &PolicySpec {
     match spec {
         Spec::Policy(spec) => spec,
-        Spec::Device(_) | Spec::Credential(_) | Spec::Rule(_) | Spec::ApiToken(_) => {
+        Spec::Device(_) | Spec::Credential(_) | Spec::Rule(_) | Spec::ApiToken(_) | Spec::Function(_) => {
             unreachable!("a policy's key holds a policy")
         }
     }

@@ -1,6 +1,6 @@
 //! Rules: what is done with messages. A rule that does not compile is refused when it is written.
 
-use drover_rule_sql::{Rule, Template};
+use drover_rule_sql::{CompiledRule, Rule, Template};
 use drover_types::limits::TOPIC_BYTES_MAX;
 use drover_types::object::{Action, RuleSpec};
 use drover_types::{ApiError, ErrorCode, TenantId};
@@ -13,7 +13,13 @@ impl Domain {
     pub async fn put_rule(&self, rule: Declared) -> Result<Object, ApiError> {
         checks::subdomain("metadata.name", &rule.name)?;
         checks::labels(&rule.labels)?;
-        check(spec(&rule.spec))?;
+        let compiled = check(spec(&rule.spec))?;
+        for function in compiled.user_functions() {
+            let key = ObjectKey::new(Kind::Function, &rule.tenant, &function.name);
+            if self.store.get(&key).await?.is_none() {
+                return Err(function.unknown.clone().into());
+            }
+        }
         let key = ObjectKey::new(Kind::Rule, &rule.tenant, &rule.name);
         let _alone = self.writing_rule.lock().await;
         let current = self.store.get(&key).await?;
@@ -69,9 +75,10 @@ impl Domain {
     }
 }
 
-fn check(spec: &RuleSpec) -> Result<(), ApiError> {
+fn check(spec: &RuleSpec) -> Result<CompiledRule, ApiError> {
     spec.check()?;
-    if Rule::compile(&spec.sql)?.filters().is_empty() {
+    let compiled = Rule::compile_open(&spec.sql)?;
+    if compiled.filters().is_empty() {
         return Err(ApiError::invalid(
             "spec.sql",
             "FROM '' is for messages by Basic Ingest, which there is none of here",
@@ -80,7 +87,8 @@ fn check(spec: &RuleSpec) -> Result<(), ApiError> {
     for (i, action) in spec.actions.iter().enumerate() {
         check_templates(&format!("spec.actions[{i}]"), action)?;
     }
-    spec.error_action.as_ref().map_or(Ok(()), |action| check_templates("spec.errorAction", action))
+    spec.error_action.as_ref().map_or(Ok(()), |action| check_templates("spec.errorAction", action))?;
+    Ok(compiled)
 }
 
 fn check_templates(field: &str, action: &Action) -> Result<(), ApiError> {
@@ -104,7 +112,7 @@ fn check_template(field: &str, text: &str) -> Result<(), ApiError> {
 pub(super) fn spec(spec: &Spec) -> &RuleSpec {
     match spec {
         Spec::Rule(spec) => spec,
-        Spec::Device(_) | Spec::Credential(_) | Spec::Policy(_) | Spec::ApiToken(_) => {
+        Spec::Device(_) | Spec::Credential(_) | Spec::Policy(_) | Spec::ApiToken(_) | Spec::Function(_) => {
             unreachable!("a rule's key holds a rule")
         }
     }

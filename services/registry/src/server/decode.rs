@@ -3,7 +3,7 @@
 use drover_proto::Field;
 use drover_proto::registry::v1::{CreateApiTokenRequest, authenticate_request};
 use drover_proto::types::v1 as types;
-use drover_types::object::{DeviceSpec, PolicySpec, RuleSpec};
+use drover_types::object::{DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
 use drover_types::{ApiError, DeviceKey, TenantId};
 
 use crate::domain::api_tokens::Wanted;
@@ -38,6 +38,11 @@ pub fn policy(policy: Option<&types::Policy>) -> Result<Declared, ApiError> {
 pub fn rule(rule: Option<&types::Rule>) -> Result<Declared, ApiError> {
     let rule = rule.required("rule")?;
     declared(&rule.meta, Spec::Rule(RuleSpec::try_from(rule)?))
+}
+
+pub fn function(function: Option<&types::Function>) -> Result<Declared, ApiError> {
+    let function = function.required("function")?;
+    declared(&function.meta, Spec::Function(FunctionSpec::try_from(function)?))
 }
 
 pub fn api_token(request: CreateApiTokenRequest) -> Result<Wanted, ApiError> {

@@ -24,6 +24,7 @@ object_of_kind! {
     device -> Device;
     policy -> Policy;
     rule -> Rule;
+    function -> Function;
     whole_api_token -> ApiToken;
 }
 
@@ -36,7 +37,7 @@ pub fn api_token(object: Object) -> types::ApiToken {
 pub fn credential(object: &Object) -> Option<types::Credential> {
     match &object.spec {
         Spec::Credential(credential) => Some(wire::credential(&object.meta, credential)),
-        Spec::Device(_) | Spec::Policy(_) | Spec::Rule(_) | Spec::ApiToken(_) => None,
+        Spec::Device(_) | Spec::Policy(_) | Spec::Rule(_) | Spec::ApiToken(_) | Spec::Function(_) => None,
     }
 }
 

@@ -6,6 +6,7 @@ mod encode;
 use std::sync::Arc;
 
 use drover_proto::registry::v1::api_tokens_server::ApiTokens;
+use drover_proto::registry::v1::functions_server::Functions;
 use drover_proto::registry::v1::registry_server::Registry;
 use drover_proto::registry::v1::*;
 use drover_proto::to_status;
@@ -156,6 +157,30 @@ impl Server {
     }
 }
 
+impl Server {
+    async fn function_put(&self, request: PutFunctionRequest) -> Result<PutFunctionResponse, ApiError> {
+        let function = self.domain.put_function(decode::function(request.function.as_ref())?).await?;
+        Ok(PutFunctionResponse { function: Some(encode::function(function)) })
+    }
+
+    async fn function(&self, request: GetFunctionRequest) -> Result<GetFunctionResponse, ApiError> {
+        let function = self.domain.get_function(&decode::tenant(&request.tenant)?, &request.name).await?;
+        Ok(GetFunctionResponse { function: Some(encode::function(function)) })
+    }
+
+    async fn functions(&self, request: ListFunctionsRequest) -> Result<ListFunctionsResponse, ApiError> {
+        let page = decode::page(&request.tenant, request.page_size, request.page_token)?;
+        let page = self.domain.list_functions(&page).await?;
+        let functions = page.items.into_iter().map(encode::function).collect();
+        Ok(ListFunctionsResponse { functions, next_page_token: page.next })
+    }
+
+    async fn function_deleted(&self, request: DeleteFunctionRequest) -> Result<DeleteFunctionResponse, ApiError> {
+        self.domain.delete_function(&decode::tenant(&request.tenant)?, &request.name).await?;
+        Ok(DeleteFunctionResponse {})
+    }
+}
+
 /// The methods of a service; each is one line, for each is one of the functions above.
 macro_rules! serve {
     ($service:ident: $($method:ident($request:ty) -> $response:ty = $function:ident;)*) => {
@@ -196,4 +221,12 @@ serve! {
     list_api_tokens(ListApiTokensRequest) -> ListApiTokensResponse = api_tokens;
     delete_api_token(DeleteApiTokenRequest) -> DeleteApiTokenResponse = api_token_deleted;
     verify_api_token(VerifyApiTokenRequest) -> VerifyApiTokenResponse = api_token;
+}
+
+serve! {
+    Functions:
+    put_function(PutFunctionRequest) -> PutFunctionResponse = function_put;
+    get_function(GetFunctionRequest) -> GetFunctionResponse = function;
+    list_functions(ListFunctionsRequest) -> ListFunctionsResponse = functions;
+    delete_function(DeleteFunctionRequest) -> DeleteFunctionResponse = function_deleted;
 }

@@ -5,6 +5,7 @@ mod authentication;
 mod cassandra;
 mod crash;
 mod feed;
+mod functions;
 mod jwt;
 mod nodes;
 mod objects;

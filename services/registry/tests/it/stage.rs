@@ -124,6 +124,7 @@ impl Stage {
             data: self.directory.path().join("registry"),
             metrics: Metrics::default(),
             cassandra: self.cassandra.clone(),
+            functions: Default::default(),
             ready: self.health.service("registry"),
         }
     }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use drover_bus::{AppendError, Header, Offset, Outgoing, Position, Record, Stored, TopicPartition, repeats};
 use drover_proto::rules::v1::{OutboxEntry, Republish, outbox_entry};
-use drover_rule_sql::{Message, Origin, Outcome, Properties, Row};
+use drover_rule_sql::{LookupError, Message, Origin, Outcome, Properties, Row, UserFunctions};
 use drover_types::limits::REPUBLISH_HOPS_MAX;
+use drover_types::object::FunctionSpec;
 use drover_types::repeat::{RepeatWindow, Verdict};
-use drover_types::{RecordId, Telemetry, TopicName, TraceParent, header};
+use drover_types::{RecordId, Telemetry, TenantId, TopicName, TraceParent, header};
 use prost::Message as _;
 
 use super::definition::{CompiledAction, Definition};
@@ -63,6 +64,8 @@ pub struct Evaluation<'e> {
     pub rules: &'e RuleSet,
     /// Of the record's partition.
     pub window: &'e mut RepeatWindow,
+    /// Calls a function with JSON texts; its result is JSON, or none.
+    pub call: &'e dyn Fn(&FunctionSpec, &[String]) -> Result<Option<String>, String>,
     /// Continues a message's trace with a span of the rule.
     pub trace: &'e dyn Fn(&Telemetry, &Definition) -> Option<TraceParent>,
 }
@@ -122,7 +125,8 @@ impl Batch {
     }
 
     fn meet_rules(&mut self, source: Arc<Stored>, telemetry: &Telemetry, evaluation: &Evaluation<'_>) {
-        let message = message(telemetry);
+        let functions = Functions { tenant: &telemetry.tenant, evaluation };
+        let message = message(telemetry, &functions);
         let inbound = Inbound { source, telemetry, message };
         for definition in evaluation.rules.matching(&telemetry.tenant, telemetry.topic.as_str()) {
             match definition.rule.evaluate(&inbound.message) {
@@ -208,14 +212,30 @@ impl Batch {
     }
 }
 
+/// The functions of a message's tenant.
+struct Functions<'e> {
+    tenant: &'e TenantId,
+    evaluation: &'e Evaluation<'e>,
+}
+
+impl UserFunctions for Functions<'_> {
+    fn call(&self, function: &str, arguments: &[String]) -> Result<Option<String>, LookupError> {
+        let Some(function) = self.evaluation.rules.function(self.tenant, function) else {
+            return Err(LookupError { reason: "there is no such function any more".to_owned() });
+        };
+        (self.evaluation.call)(function, arguments).map_err(|reason| LookupError { reason })
+    }
+}
+
 /// A record as rules see it.
-fn message(telemetry: &Telemetry) -> Message<'_> {
+fn message<'m>(telemetry: &'m Telemetry, functions: &'m dyn UserFunctions) -> Message<'m> {
     let (topic, client) = (telemetry.topic.as_str(), telemetry.client.as_str());
     let mut message = Message::new(topic, Some(client), telemetry.time_ms, &telemetry.payload);
     let content_type = telemetry.content_type.as_deref();
     let properties = Properties { content_type, user: &telemetry.properties, ..Properties::default() };
     let account = Some(telemetry.tenant.as_str());
-    message.origin = Origin { id: telemetry.id.0, account, properties, ..Origin::default() };
+    message.origin =
+        Origin { id: telemetry.id.0, account, properties, functions: Some(functions), ..Origin::default() };
     message
 }
 

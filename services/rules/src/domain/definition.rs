@@ -39,7 +39,7 @@ impl Definition {
         spec.check()?;
         let actions = spec.actions.iter().enumerate();
         Ok(Self {
-            rule: Rule::compile(&spec.sql)?,
+            rule: Rule::compile_open(&spec.sql)?,
             actions: actions
                 .map(|(i, action)| compile(action, &format!("spec.actions[{i}]")))
                 .collect::<Result<_, _>>()?,

@@ -1,10 +1,11 @@
-//! All accepted rules. A message of a tenant meets that tenant's rules only.
+//! All accepted rules, and the functions they may call. A message of a tenant meets that tenant's only.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use drover_bus::Topic;
 use drover_types::TenantId;
+use drover_types::object::FunctionSpec;
 
 use super::definition::Definition;
 use super::filter_trie::FilterTrie;
@@ -13,6 +14,7 @@ use super::filter_trie::FilterTrie;
 #[derive(Clone, Debug, Default)]
 pub struct RuleSet {
     tenants: HashMap<TenantId, Arc<TenantRules>>,
+    functions: HashMap<TenantId, Arc<BTreeMap<String, Arc<FunctionSpec>>>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -38,6 +40,24 @@ impl RuleSet {
         if rules.by_name.is_empty() {
             self.tenants.remove(tenant);
         }
+    }
+
+    /// Adds a function that rules may call, or replaces the one of its name.
+    pub fn put_function(&mut self, tenant: &TenantId, name: &str, function: FunctionSpec) {
+        let functions = Arc::make_mut(self.functions.entry(tenant.clone()).or_default());
+        functions.insert(name.to_owned(), Arc::new(function));
+    }
+
+    /// Removes a function if it is there; rows of rules that call it fail from then on.
+    pub fn remove_function(&mut self, tenant: &TenantId, name: &str) {
+        if let Some(functions) = self.functions.get_mut(tenant) {
+            Arc::make_mut(functions).remove(name);
+        }
+    }
+
+    /// A function of the tenant.
+    pub fn function(&self, tenant: &TenantId, name: &str) -> Option<&FunctionSpec> {
+        self.functions.get(tenant)?.get(name).map(|function| &**function)
     }
 
     /// The tenant's rules whose filter matches, by name.

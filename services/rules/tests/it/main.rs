@@ -2,6 +2,7 @@
 
 mod damage;
 mod faults;
+mod functions;
 mod outputs;
 mod republish;
 mod world;

@@ -13,7 +13,7 @@ use drover_proto::rules::v1::rules_client::RulesClient;
 use drover_proto::rules::v1::{GetStatusRequest, RuleStatus};
 use drover_proto::types::v1 as wire;
 use drover_rules::{CHANGES_TOPIC, Rules, RulesConfig};
-use drover_types::object::RuleSpec;
+use drover_types::object::{FunctionSpec, RuleSpec};
 use drover_types::{ClientId, DeviceId, Qos, RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TopicName, fingerprint};
 use prost::Message as _;
 use tempfile::TempDir;
@@ -70,6 +70,7 @@ impl World {
             data: std::path::PathBuf::new(),
             metrics: self.metrics.clone(),
             cassandra: Default::default(),
+            functions: Default::default(),
             ready: health.service("rules"),
         };
         let task = tokio::spawn(Rules::run(config, ports, shutdown.clone()));
@@ -86,6 +87,22 @@ impl World {
         let change = Change { before: None, after: rule, time_ms: 1 };
         let record = Record {
             key: Some(format!("rule/home/{name}").into()),
+            value: Some(change.encode_to_vec().into()),
+            ..Record::default()
+        };
+        self.append(vec![Outgoing::keyed(CHANGES_TOPIC, record)]).await;
+    }
+
+    /// Declares the function `home/NAME`, or deletes it.
+    pub async fn function(&self, name: &str, source: Option<&str>) {
+        let function = source.map(|source| {
+            let spec = FunctionSpec { source: source.into(), routine: "main".into(), examples: Vec::new() };
+            let meta = wire::Meta { tenant: "home".into(), name: name.into(), ..wire::Meta::default() };
+            Object { object: Some(object::Object::Function(wire::Function::of(meta, spec))) }
+        });
+        let change = Change { before: None, after: function, time_ms: 1 };
+        let record = Record {
+            key: Some(format!("function/home/{name}").into()),
             value: Some(change.encode_to_vec().into()),
             ..Record::default()
         };

@@ -1,8 +1,9 @@
-//! HTTP for devices: `POST /v1/topics/{topic}` and the ThingSpeak update. No session: each request says who it is and
+//! HTTP for devices: `POST /v1/topics/{topic}`, `POST /v1/functions/{name}` and the ThingSpeak update. No session: each request says who it is and
 //! goes the way of an MQTT message — policy, limits, log, subscribers. And `/mqtt`, where MQTT over WebSocket begins.
 //!
 //! Server layer. Of it only `/mqtt` is a matter of presence: other requests neither connect nor disconnect a device.
 
+mod functions;
 mod publish;
 mod telemetry;
 mod topics;
@@ -23,6 +24,7 @@ use tokio::net::TcpListener;
 
 use crate::config::{AnonymousAccess, HTTP, HttpConfig, IngressConfig};
 use crate::domain::node::Node;
+use crate::ports::Functions;
 use crate::server::listener::Listeners;
 use telemetry::Telemetry;
 
@@ -36,6 +38,7 @@ struct DeviceSide {
     node: Arc<Node>,
     /// Of MQTT.
     listeners: Arc<Listeners>,
+    functions: Arc<dyn Functions>,
     anonymous: AnonymousAccess,
     /// For a body to come, and for a message to become durable.
     patience: Duration,
@@ -53,9 +56,14 @@ pub struct DeviceHttp {
 
 impl DeviceHttp {
     /// Takes the sockets; what comes by WebSocket is handed to `listeners`.
-    pub fn new(listeners: Arc<Listeners>, config: &IngressConfig, ports: &Ports) -> std::io::Result<Self> {
+    pub fn new(
+        listeners: Arc<Listeners>,
+        functions: Arc<dyn Functions>,
+        config: &IngressConfig,
+        ports: &Ports,
+    ) -> std::io::Result<Self> {
         Ok(Self {
-            routes: routes(listeners, config, &ports.metrics),
+            routes: routes(listeners, functions, config, &ports.metrics),
             config: config.http.clone(),
             drain: config.timeouts.drain.as_std(),
             own: ports.sockets.take_tcp(HTTP)?,
@@ -87,16 +95,23 @@ impl DeviceHttp {
     }
 }
 
-fn routes(listeners: Arc<Listeners>, config: &IngressConfig, metrics: &Metrics) -> Router {
+fn routes(
+    listeners: Arc<Listeners>,
+    functions: Arc<dyn Functions>,
+    config: &IngressConfig,
+    metrics: &Metrics,
+) -> Router {
     let side = Arc::new(DeviceSide {
         node: listeners.node.clone(),
         listeners,
+        functions,
         anonymous: config.anonymous,
         patience: config.http.request.as_std(),
         telemetry: Telemetry::new(metrics),
     });
     Router::new()
         .route("/v1/topics/{*topic}", post(topics::post))
+        .route("/v1/functions/{name}", post(functions::post))
         .route("/update", get(update::update).post(update::update))
         .route(websocket::PATH, get(websocket::upgrade))
         .fallback(async |request: Request| Failure::nothing_at(request.uri()))

@@ -7,11 +7,11 @@ use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use drover_bus::Offset;
 use drover_mqtt::{Property, PropertyList};
-use drover_types::{ApiError, ClientId, ErrorCode, Qos, RecordId, TopicName, TraceParent};
+use drover_types::{ApiError, ClientId, DeviceId, ErrorCode, Qos, RecordId, TopicName, TraceParent};
 
 use super::DeviceSide;
 use crate::domain::identity::Identity;
-use crate::domain::message::{Forwarded, Publication, Publisher};
+use crate::domain::message::{Forwarded, Publication, Publisher, Stamp};
 
 /// Header of the W3C trace context.
 const TRACEPARENT: &str = "traceparent";
@@ -55,6 +55,20 @@ pub async fn publish(side: &DeviceSide, identity: &Identity, post: Post) -> Resu
         return Err(ApiError { field: Some("topic".into()), ..ApiError::new(ErrorCode::PermissionDenied, message) });
     }
     node.check_topic(&topic)?;
+    publish_as(side, identity, &identity.device, None, post).await
+}
+
+/// Publishes in the name of a device of the caller's tenant, with the time of the measurement if it has one. What the
+/// caller may do was looked at before.
+pub async fn publish_as(
+    side: &DeviceSide,
+    caller: &Identity,
+    device: &DeviceId,
+    time_ms: Option<u64>,
+    post: Post,
+) -> Result<Kept, ApiError> {
+    let node = &side.node;
+    let topic = TopicName::new(&post.topic).map_err(|error| ApiError::invalid("topic", error.to_string()))?;
     let publication = Publication {
         topic,
         payload: post.payload,
@@ -65,13 +79,14 @@ pub async fn publish(side: &DeviceSide, identity: &Identity, post: Post) -> Resu
         properties: forwarded(post.content_type.as_deref()),
     };
     let publisher = Publisher {
-        tenant: identity.tenant.clone(),
-        device: identity.device.clone(),
+        tenant: caller.tenant.clone(),
+        device: device.clone(),
         // Not the device's MQTT client: the repeat window tells the two apart.
-        client: ClientId::new(format!("http:{device}")).expect("a device id has no null character"),
+        client: ClientId::new(format!("http:{}", caller.device)).expect("a device id has no null character"),
         epoch: 0,
     };
     let stamp = node.stamp(node.now().unix_ms, post.traceparent);
+    let stamp = Stamp { time_ms: time_ms.unwrap_or(stamp.time_ms), ..stamp };
     let id = stamp.id;
     let kept = node.publish_at(Arc::new(publication.stamp(&publisher, stamp)));
     match tokio::time::timeout(side.patience, kept).await {

@@ -14,7 +14,7 @@ use super::{DeviceSide, websocket};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
-    /// `topics`, `update`, `mqtt` or `other`: paths hold topics, which do not belong in labels.
+    /// `topics`, `functions`, `update`, `mqtt` or `other`: paths hold topics, which do not belong in labels.
     route: &'static str,
     status: u16,
 }
@@ -42,6 +42,7 @@ fn route(path: &str) -> &'static str {
         "/update" => "update",
         websocket::PATH => "mqtt",
         path if path.starts_with("/v1/topics/") => "topics",
+        path if path.starts_with("/v1/functions/") => "functions",
         _ => "other",
     }
 }
