@@ -146,6 +146,8 @@ pub(crate) fn evaluate<'m>(expr: &'m Expr, scope: Scope<'_, 'm, '_>) -> Answer<'
             let raw = function.takes_bytes() && scope.frame.is_none() && matches!(arguments[..], [Expr::Star, ..]);
             function.call(&Call { message: scope.message, arguments: &values, pattern: pattern.as_ref(), raw })
         }
+        // A window's plan has names of results in their place.
+        Expr::Aggregate(_) | Expr::Bound(_) => undefined(),
     }
 }
 

@@ -139,6 +139,23 @@ static TABLE: [Function; 77] = [
     row("upper", 1..=1, Values(text::upper)),
 ];
 
+/// Functions about the message itself, its id included; where there are many messages they mean nothing.
+const OF_MESSAGE: [&str; 13] = [
+    "accountid",
+    "clientid",
+    "device",
+    "get_mqtt_property",
+    "get_thing_shadow",
+    "get_user_properties",
+    "newuuid",
+    "principal",
+    "rand",
+    "sourceip",
+    "timestamp",
+    "topic",
+    "traceid",
+];
+
 /// Functions of the reference that ask a service of its own cloud, and what there is instead.
 const ELSEWHERE: [(&str, &str); 5] = [
     ("aws_lambda", "register a function"),
@@ -167,6 +184,11 @@ impl Function {
     /// Whether `*` as its first argument means the payload's bytes, JSON or not.
     pub(crate) fn takes_bytes(&self) -> bool {
         self.name == "encode"
+    }
+
+    /// Whether it is about the one message that is evaluated.
+    pub(crate) fn is_of_message(&self) -> bool {
+        OF_MESSAGE.contains(&self.name)
     }
 
     /// Whether it evaluates its arguments itself.

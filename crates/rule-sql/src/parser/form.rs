@@ -25,6 +25,7 @@ impl<'s> Parser<'s> {
     /// A nested query from SELECT on, with the parenthesis that closes it.
     fn query(&mut self) -> Result<(Query, usize), SqlError> {
         self.enter()?;
+        let selecting = std::mem::take(&mut self.selecting);
         self.expect_word("SELECT")?;
         let (select, mut height) = self.select()?;
         self.expect_word("FROM")?;
@@ -39,6 +40,7 @@ impl<'s> Parser<'s> {
         }
         self.expect_symbol(")")?;
         self.depth -= 1;
+        self.selecting = selecting;
         Ok((Query { select, from, alias, condition }, height))
     }
 
@@ -54,6 +56,9 @@ impl<'s> Parser<'s> {
         if same(word, "EXISTS") && self.is_word("SELECT") {
             let (query, height) = self.query()?;
             return self.grown(Expr::Exists(Box::new(query)), height);
+        }
+        if let Some(tree) = self.aggregate(word, start)? {
+            return Ok(tree);
         }
         if let Some((name, instead)) = Function::elsewhere(word) {
             return Err(self.error(start, Problem::Elsewhere { name, instead }));

@@ -6,6 +6,7 @@ mod conformance;
 mod errors;
 mod laws;
 mod templates;
+mod windows;
 
 use drover_rule_sql::{Message, Outcome, Rule};
 

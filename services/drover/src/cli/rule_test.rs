@@ -51,7 +51,7 @@ impl RuleTest {
         let rule = Rule::compile(&spec.sql)?;
         let actions = spec.actions.iter().enumerate();
         let actions: Vec<Planned> = actions
-            .map(|(i, action)| Planned::compile(action, &format!("spec.actions[{i}]")))
+            .map(|(i, action)| Planned::compile(&rule, action, &format!("spec.actions[{i}]")))
             .collect::<Result<_, _>>()?;
         let time_ms = self.time.unwrap_or_else(|| SystemClock.now_ms());
         let mut message = Message::new(&self.topic, Some(&self.client), time_ms, self.payload.as_bytes());
@@ -97,12 +97,12 @@ struct Planned {
 }
 
 impl Planned {
-    fn compile(action: &Action, field: &str) -> Result<Self, ApiError> {
+    fn compile(rule: &CompiledRule, action: &Action, field: &str) -> Result<Self, ApiError> {
         let declared = json!(action);
         let mut templates = Vec::new();
         for pointer in TEMPLATES {
             let Some(text) = declared.pointer(pointer).and_then(Value::as_str) else { continue };
-            let template = Template::compile(text);
+            let template = rule.template(text);
             templates
                 .push((pointer, template.map_err(|e| e.in_field(format!("{field}{}", pointer.replace('/', "."))))?));
         }
