@@ -253,6 +253,7 @@ impl Feed {
             }
             Err(Obstacle::Topic { reason, message }) => {
                 state.waiting.insert(key.clone(), rule.clone());
+                state.rules.wait(key.clone());
                 (false, reason, message)
             }
         };

@@ -10,6 +10,7 @@ mod engine;
 mod feed;
 mod lag;
 mod outbox;
+mod restore;
 mod server;
 mod telemetry;
 mod topics;
@@ -23,7 +24,7 @@ use drover_proto::rules::v1::rules_server::RulesServer;
 use tonic::service::Routes;
 
 pub use config::RulesConfig;
-pub use domain::{ERRORS_TOPIC, OUTBOX_TOPIC};
+pub use domain::{ERRORS_TOPIC, OUTBOX_TOPIC, STATE_TOPIC};
 pub use engine::GROUP;
 pub use feed::CHANGES_TOPIC;
 pub use outbox::OUTBOX_GROUP;
@@ -45,7 +46,7 @@ impl Service for Rules {
     async fn run(config: RulesConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
         let board = Arc::new(Board::default());
         let telemetry = ports.metrics.register(Telemetry::register);
-        let server = server::Server { bus: ports.bus.clone(), board: board.clone() };
+        let server = server::Server { bus: ports.bus.clone(), clock: ports.clock.clone(), board: board.clone() };
         let routes = Routes::new(RulesServer::new(server));
         let (sockets, network) = (ports.sockets.clone(), ports.network.clone());
         let serving = async {
@@ -72,6 +73,7 @@ async fn work(
     let Some(mut tails) = feed.start(&ports.ready, &shutdown).await else { return Ok(()) };
     let engine = Engine {
         bus: ports.bus.clone(),
+        clock: ports.clock.clone(),
         rules: feed.rules(),
         board,
         telemetry: telemetry.clone(),
@@ -79,7 +81,7 @@ async fn work(
         member: config.member.clone(),
         missing: feed.missing(),
     };
-    tails.spawn(lag::watch(ports.bus.clone(), telemetry.clone(), shutdown.clone()));
+    tails.spawn(lag::watch(ports.bus.clone(), ports.clock.clone(), telemetry.clone(), shutdown.clone()));
     let outbox = Outbox::new(ports.bus.clone(), ports.network.client("ingress"), config.member, telemetry);
     tails.spawn(engine.run(shutdown.clone()));
     let stop = shutdown.clone();

@@ -4,4 +4,5 @@ mod damage;
 mod faults;
 mod outputs;
 mod republish;
+mod windows;
 mod world;
