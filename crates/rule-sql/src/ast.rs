@@ -34,7 +34,6 @@ pub struct Grouping {
 }
 
 /// What a group makes rows of. Spans are milliseconds.
-#[expect(clippy::large_enum_variant, reason = "a rule has one, and keeps it as long as it lives")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Per {
     Tumbling {

@@ -9,7 +9,7 @@ use crate::evaluate::{self, Scope};
 use crate::explain::{self, Unmet};
 use crate::message::Message;
 use crate::parser::parse;
-use crate::row::Row;
+use crate::row::{Row, Shape};
 use crate::value::Value;
 use crate::window::Plan;
 
@@ -89,7 +89,7 @@ impl CompiledRule {
             Some(plan) if !plan.is_pattern() => {
                 message.begin();
                 let shape = evaluate::shape(&plan.select, Scope::new(message, &[]));
-                match shape.and_then(|shape| shape.defined()) {
+                match shape.and_then(Shape::defined) {
                     Ok(shape) => Outcome::Row(Row { shape, variables: Vec::new() }),
                     Err(error) => Outcome::Error(error),
                 }

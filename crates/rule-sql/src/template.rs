@@ -20,11 +20,11 @@ impl CompiledRule {
             return Ok(template);
         };
         let selected: Vec<Expr> = items.iter().filter_map(Item::as_field).collect();
-        let exprs = template.parts.iter().filter_map(|part| match part {
+        let mut exprs = template.parts.iter().filter_map(|part| match part {
             Part::Text(_) => None,
             Part::Expr(expr) => Some(expr),
         });
-        match exprs.filter_map(|expr| ungrouped(expr, &selected)).next() {
+        match exprs.find_map(|expr| ungrouped(expr, &selected)) {
             Some(expr) => Err(SqlError::at(text, 0, Problem::NotSelected { expression: expr.to_string() })),
             None => Ok(template),
         }

@@ -161,7 +161,7 @@ impl Parser<'_> {
         }
         let plain = AggregateKind::PLAIN.iter().find(|(_, name)| same(name, word));
         let name = match plain {
-            Some((_, name)) => name,
+            Some((_, name)) => *name,
             None if same(word, AggregateKind::PERCENTILE) => AggregateKind::PERCENTILE,
             None if same(word, AggregateKind::COLLECT) => AggregateKind::COLLECT,
             None => return Ok(None),

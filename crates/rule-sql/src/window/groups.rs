@@ -182,6 +182,11 @@ impl Groups {
         }
     }
 
+    /// Whether time has to go on for something to happen.
+    pub fn waits_for_time(&self) -> bool {
+        if self.armed { !self.timers.is_empty() } else { !self.states.is_empty() }
+    }
+
     /// Whether a window is over that has not been closed.
     pub fn is_due(&self) -> bool {
         self.timers.first().is_some_and(|(deadline, _)| *deadline <= self.watermark.time_ms)
@@ -241,6 +246,7 @@ impl Groups {
         self.bytes += name.len() + bytes.len();
         self.changed_bytes += name.len() + bytes.len();
         self.states.insert(name.clone(), Held { bytes: bytes.into(), deadline_ms });
+        self.changed.insert(name.clone());
         if deadline_ms != NEVER {
             self.timers.insert((deadline_ms, name.clone()));
         }
@@ -250,8 +256,8 @@ impl Groups {
         if let Some(held) = self.states.remove(name) {
             self.bytes -= name.len() + held.bytes.len();
             self.timers.remove(&(held.deadline_ms, name.clone()));
+            self.changed.insert(name.clone());
         }
-        self.changed.insert(name.clone());
     }
 
     /// A state that was kept under `key`, or that it was removed.

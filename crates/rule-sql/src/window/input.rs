@@ -5,7 +5,7 @@ use crate::error::EvalError;
 use crate::evaluate::{self, Scope, evaluate};
 use crate::message::Message;
 use crate::rule::CompiledRule;
-use crate::value::Value;
+use crate::value::{Held, Value};
 
 use super::pattern::Turn;
 use super::plan::{Machine, Plan};
@@ -17,6 +17,7 @@ pub const GROUP_KEY_BYTES_MAX: usize = 1_024;
 pub const EVENT_AHEAD_MS_MAX: u64 = 3_600_000;
 
 /// A key of GROUP BY.
+#[expect(clippy::large_enum_variant, reason = "a rule has a few, and keeps them as long as it lives")]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Key {
     /// The id of the device that sent the message.
@@ -113,7 +114,7 @@ fn told(value: &Value<'_>) -> String {
 fn argument(of: Option<&Expr>, counts: bool, scope: Scope<'_, '_, '_>) -> Result<Value<'static>, EvalError> {
     let value = match of {
         None if counts => return Ok(Value::Bool(true)),
-        None => evaluate(&Expr::Star, scope)?,
+        None => Held::Lent(scope.message.whole()?),
         Some(expr) => evaluate(expr, scope)?,
     };
     scope.message.charge(value.weight())?;

@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use super::plan::{Closed, Plan};
 use super::state::{Group, Pane};
 use super::total::Total;
-use crate::ast::Late;
+use crate::ast::{AggregateKind, Late};
 use crate::error::EvalError;
+use crate::value::Value;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Panes {
@@ -43,7 +44,7 @@ impl Panes {
         if start_ms.saturating_add(self.size_ms) > watermark_ms {
             group.add(plan, Pane { start_ms, last_ms: start_ms, totals: message.totals.clone() })?;
         }
-        let late = match plan.late {
+        let late: Result<Vec<Closed>, EvalError> = match plan.late {
             Late::Drop => Ok(Vec::new()),
             Late::Emit => {
                 missed.iter().map(|end| self.closed(plan, *end, std::slice::from_ref(message), true)).collect()
@@ -89,8 +90,8 @@ impl Panes {
 }
 
 /// What the aggregates come to over several panes.
-pub(super) fn values(plan: &Plan, panes: &[Pane]) -> Result<Vec<crate::value::Value<'static>>, EvalError> {
-    let of = |(number, kind)| {
+pub(super) fn values(plan: &Plan, panes: &[Pane]) -> Result<Vec<Value<'static>>, EvalError> {
+    let of = |(number, kind): (usize, AggregateKind)| {
         let mut total = Total::default();
         for pane in panes {
             // A pane of an older plan cannot be here: a rule that selects anything else is another rule.

@@ -44,7 +44,7 @@ pub struct Plan {
 pub(crate) enum Machine {
     Panes(Panes),
     Sessions(Sessions),
-    Pattern(Pattern),
+    Pattern(Box<Pattern>),
 }
 
 /// A window that is over, or what a late message would have added to it. Times are milliseconds since the Unix epoch.
@@ -134,8 +134,10 @@ impl Machine {
             Per::Sliding { size_ms } => Machine::Panes(Panes::sliding(*size_ms)),
             // A device is absent when its session has ended.
             Per::Session { gap_ms } | Per::Absent { gap_ms } => Machine::Sessions(Sessions { gap_ms: *gap_ms }),
-            Per::Changed(of) => Machine::Pattern(Pattern::Changed(of.clone())),
-            Per::Edge { edge, condition, hysteresis } => Machine::Pattern(Pattern::edge(*edge, condition, *hysteresis)),
+            Per::Changed(of) => Machine::Pattern(Box::new(Pattern::Changed(of.clone()))),
+            Per::Edge { edge, condition, hysteresis } => {
+                Machine::Pattern(Box::new(Pattern::edge(*edge, condition, *hysteresis)))
+            }
         }
     }
 }

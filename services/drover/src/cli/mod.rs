@@ -14,6 +14,7 @@ mod output;
 mod policy;
 mod rule;
 mod rule_eval;
+mod rule_log;
 mod rule_test;
 pub mod shadow;
 mod snippet;

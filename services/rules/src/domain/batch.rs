@@ -135,8 +135,8 @@ impl Batch {
         evaluation.states.pass(partition, next, received_ms);
     }
 
-    /// Closes windows that are over until none is, or there are `outputs_max` records to write. Whether none is left.
-    pub fn close_windows(&mut self, rules: &RuleSet, states: &mut States, outputs_max: usize) -> bool {
+    /// Closes windows that are over until none is, or there are `records_max` records to write. Whether none is left.
+    pub fn close_windows(&mut self, rules: &RuleSet, states: &mut States, records_max: usize) -> bool {
         for (partition, rule) in states.due(rules) {
             while let Some((next, closed)) = states.close_next(partition, rule) {
                 self.pass(partition, next);
@@ -147,7 +147,7 @@ impl Batch {
                         self.failed(rule, LastError { message: error.to_string(), ..LastError::default() });
                     }
                 }
-                if self.outputs.len() >= outputs_max {
+                if self.outputs.len() + states.changed().0 >= records_max {
                     return false;
                 }
             }

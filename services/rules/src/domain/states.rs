@@ -186,14 +186,14 @@ impl States {
             next: held.next,
             clock_ms: held.clock_ms,
         };
-        let open = self.partitions.iter().filter(|(_, held)| held.rules.values().any(|groups| !groups.is_empty()));
+        let open = self.partitions.iter().filter(|(_, held)| held.rules.values().any(Groups::waits_for_time));
         open.map(of).collect()
     }
 
     /// Time has come to `clock_ms` in a partition.
     pub fn tick(&mut self, partition: Partition, rules: &RuleSet, clock_ms: u64) {
         let Some(held) = self.partitions.get_mut(&partition) else { return };
-        for (prefix, groups) in held.rules.iter_mut().filter(|(_, groups)| !groups.is_empty()) {
+        for (prefix, groups) in held.rules.iter_mut().filter(|(_, groups)| groups.waits_for_time()) {
             if let Some(rule) = in_force(rules, prefix) {
                 groups.tick(&rule.rule, clock_ms);
             }
