@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn each_aggregate_says_what_the_table_says() {
         let values = ["2", "null", "\"4\"", "\"x\"", "5.5"];
-        let expected = ["4", "11.5", "3.833333333333333333333333333333333", "2", "5.5", "1.755942292142123", "4"];
+        let expected = ["4", "11.5", "3.833333333333333333333333333333333", "2", "5.5", "1.7559422921421233", "4"];
         for (kind, expected) in KINDS.into_iter().zip(expected) {
             if !matches!(kind, AggregateKind::Percentile(_)) {
                 assert_eq!(told(kind, &values), format!("Some({expected:?})"), "{kind:?}");
