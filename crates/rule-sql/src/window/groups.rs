@@ -311,9 +311,10 @@ impl Groups {
         changed.into_iter().map(|name| (name.clone(), state(&name))).collect()
     }
 
-    /// The keys of all that is kept.
+    /// The keys of all that is kept, or was before the last changes; some may come twice.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.states.keys().map(|name| &**name).chain([WATERMARK])
+        let watermark = (self.watermark != Watermark::default()).then_some(WATERMARK);
+        self.states.keys().chain(&self.changed).map(|name| &**name).chain(watermark)
     }
 }
 

@@ -385,15 +385,17 @@ const WINDOWS: [Window; 5] = [
     Window::Session { gap_ms: 4_000 },
 ];
 
+/// Between two times that messages of generated streams may have.
+const STEP_MS: u64 = 500;
 /// Longest way of a message.
 const DELAY_MS_MAX: u64 = 12_000;
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let event = (0u8..3, 0u64..120, -50i64..50, 0u64..=24).prop_map(|(device, half_seconds, value, delay)| Event {
         device,
-        time_ms: BASE_MS + half_seconds * 500,
+        time_ms: BASE_MS + half_seconds * STEP_MS,
         value,
-        delay_ms: delay * 500,
+        delay_ms: delay * STEP_MS,
     });
     // In the order they arrive in.
     prop::collection::vec(event, 0..60).prop_map(|mut events| {
@@ -423,7 +425,8 @@ impl Window {
             Window::Fixed { size_ms, hop_ms } => {
                 (time_ms + 1..=time_ms + size_ms).filter(|end| end % hop_ms == 0).collect()
             }
-            Window::Sliding { size_ms } => (time_ms + 1..=time_ms + size_ms).collect(),
+            // Only where messages may be.
+            Window::Sliding { size_ms } => (time_ms + 1..=time_ms + size_ms).step_by(STEP_MS as usize).collect(),
             Window::Session { .. } => Vec::new(),
         }
     }

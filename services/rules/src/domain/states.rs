@@ -74,6 +74,9 @@ impl Held {
     pub fn restore(&mut self, record: &Record) {
         let Some(key) = record.key.as_ref().and_then(|key| std::str::from_utf8(key).ok()) else { return };
         let Some((prefix, group)) = split(key) else { return };
+        if record.value.is_none() && !self.rules.contains_key(prefix) {
+            return;
+        }
         let groups = self.rules.entry(prefix.to_owned()).or_default();
         if let Err(error) = groups.restore(group, record.value.as_deref()) {
             tracing::error!(key, %error, "a rule's state is left out");
@@ -230,6 +233,7 @@ impl States {
     pub fn changes(&mut self) -> Vec<(Partition, Offset, Vec<Outgoing>)> {
         let mut all = Vec::new();
         self.changed = (0, 0);
+        let mut may_go = REMOVED_AT_ONCE;
         for (partition, held) in &mut self.partitions {
             let mut records = Vec::new();
             for (prefix, groups) in held.rules.iter_mut().filter(|(_, groups)| groups.changed().0 > 0) {
@@ -240,9 +244,11 @@ impl States {
                     records.push(outgoing(*partition, key, state));
                 }
             }
-            for _ in 0..REMOVED_AT_ONCE {
-                let Some(key) = held.removed.pop_first() else { break };
+            while may_go > 0
+                && let Some(key) = held.removed.pop_first()
+            {
                 records.push(outgoing(*partition, key, None));
+                may_go -= 1;
             }
             if !records.is_empty() {
                 all.push((*partition, held.next, records));
