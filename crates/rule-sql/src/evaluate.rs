@@ -148,6 +148,8 @@ pub(crate) fn evaluate<'m>(expr: &'m Expr, scope: Scope<'_, 'm, '_>) -> Answer<'
             function.call(&Call { message: scope.message, arguments: &values, pattern: pattern.as_ref(), raw })
         }
         Expr::UserCall { function, arguments } => user_function::call(function, arguments, scope),
+        // A window's plan has names of results in their place.
+        Expr::Aggregate(_) | Expr::Bound(_) => undefined(),
     }
 }
 

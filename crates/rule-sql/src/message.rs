@@ -44,6 +44,8 @@ pub struct Origin<'p> {
     /// The message's own id: `traceid()`, and what `newuuid()` and `rand()` are made of. A message that is evaluated
     /// again after a crash so gives the same row.
     pub id: [u8; 16],
+    /// Id of the device that sent it: what `device()` groups by.
+    pub device: Option<&'p str>,
     /// `principal()`: the fingerprint of the certificate, or the user.
     pub principal: Option<&'p str>,
     /// `sourceip()`.

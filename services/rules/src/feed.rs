@@ -48,7 +48,7 @@ pub struct Feed {
 #[derive(Default)]
 struct State {
     rules: RuleSet,
-    /// Rules that wait for their topics, as declared; what was in force of their name stays so.
+    /// Rules that wait for their topics and functions, as declared; what was in force of their name stays so.
     waiting: BTreeMap<RuleKey, wire::Rule>,
     /// Told to the board once the engine has the rules: who sees a generation observed may rely on it.
     seen: Vec<Seen>,
@@ -280,6 +280,7 @@ impl Feed {
             }
             Err(Obstacle::Missing { reason, message }) => {
                 state.waiting.insert(key.clone(), rule.clone());
+                state.rules.wait(key.clone());
                 (false, reason, message)
             }
         };

@@ -14,6 +14,7 @@ pub use cast::Cast;
 use crate::evaluate::Answer;
 use crate::message::Message;
 use crate::number::Number;
+use crate::parser::group::is_word_of_groups;
 use crate::pattern::Pattern;
 use crate::time;
 use crate::value::{Held, Value};
@@ -140,6 +141,23 @@ static TABLE: [Function; 78] = [
     row("upper", 1..=1, Values(text::upper)),
 ];
 
+/// Functions about the message itself, its id included; where there are many messages they mean nothing.
+const OF_MESSAGE: [&str; 13] = [
+    "accountid",
+    "clientid",
+    "device",
+    "get_mqtt_property",
+    "get_thing_shadow",
+    "get_user_properties",
+    "newuuid",
+    "principal",
+    "rand",
+    "sourceip",
+    "timestamp",
+    "topic",
+    "traceid",
+];
+
 /// Functions of the reference that ask a service of its own cloud, and what there is instead.
 const ELSEWHERE: [(&str, &str); 5] = [
     ("aws_lambda", "register a function"),
@@ -149,10 +167,10 @@ const ELSEWHERE: [(&str, &str); 5] = [
     ("machinelearning_predict", "register a function"),
 ];
 
-/// Whether the language itself has a function of this name, or refuses one.
+/// Whether the language itself has a function of this name, or something else that is written like one, or refuses it.
 pub fn is_built_in(name: &str) -> bool {
     let special = ["cast", "exists"].iter().any(|special| special.eq_ignore_ascii_case(name));
-    special || Function::named(name).is_some() || Function::elsewhere(name).is_some()
+    special || is_word_of_groups(name) || Function::named(name).is_some() || Function::elsewhere(name).is_some()
 }
 
 impl Function {
@@ -174,6 +192,11 @@ impl Function {
     /// Whether `*` as its first argument means the payload's bytes, JSON or not.
     pub(crate) fn takes_bytes(&self) -> bool {
         matches!(self.name, "encode" | "bytes")
+    }
+
+    /// Whether it is about the one message that is evaluated.
+    pub(crate) fn is_of_message(&self) -> bool {
+        OF_MESSAGE.contains(&self.name)
     }
 
     /// Whether it evaluates its arguments itself.

@@ -26,6 +26,7 @@ impl<'s> Parser<'s> {
     /// A nested query from SELECT on, with the parenthesis that closes it.
     fn query(&mut self) -> Result<(Query, usize), SqlError> {
         self.enter()?;
+        let selecting = std::mem::take(&mut self.selecting);
         self.expect_word("SELECT")?;
         let (select, mut height) = self.select()?;
         self.expect_word("FROM")?;
@@ -40,6 +41,7 @@ impl<'s> Parser<'s> {
         }
         self.expect_symbol(")")?;
         self.depth -= 1;
+        self.selecting = selecting;
         Ok((Query { select, from, alias, condition }, height))
     }
 
@@ -55,6 +57,9 @@ impl<'s> Parser<'s> {
         if same(word, "EXISTS") && self.is_word("SELECT") {
             let (query, height) = self.query()?;
             return self.grown(Expr::Exists(Box::new(query)), height);
+        }
+        if let Some(tree) = self.aggregate(word, start)? {
+            return Ok(tree);
         }
         if let Some((name, instead)) = Function::elsewhere(word) {
             return Err(self.error(start, Problem::Elsewhere { name, instead }));
@@ -81,7 +86,7 @@ impl<'s> Parser<'s> {
             known.push(UserFunction { name, unknown });
         }
         let (arguments, height) = self.list(")", Self::argument)?;
-        self.grown(Expr::UserCall { function: word.to_owned(), arguments }, height)
+        self.grown(Expr::UserCall { function: word.to_ascii_lowercase(), arguments }, height)
     }
 
     fn argument(&mut self) -> Result<Tree, SqlError> {

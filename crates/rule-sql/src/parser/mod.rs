@@ -1,10 +1,11 @@
 //! Tokens into a tree. Recursion is bounded by [`EXPRESSION_DEPTH_MAX`], as is the tree.
 //!
 //! Here: statements and what names things. Expressions are climbed by precedence in [`expression`]; forms that begin
-//! with a word of their own or a bracket are in [`form`].
+//! with a word of their own or a bracket are in [`form`]; GROUP BY and what may be selected with it in [`group`].
 
 mod expression;
 mod form;
+pub(crate) mod group;
 
 use drover_types::TopicFilter;
 use drover_types::limits::SQL_BYTES_MAX;
@@ -23,6 +24,8 @@ pub const FILTERS_MAX: usize = 16;
 pub const VARIABLES_MAX: usize = 64;
 /// Longest name of a variable, in characters.
 pub const VARIABLE_CHARS_MAX: usize = 64;
+
+pub use group::{COLLECT_MAX, KEYS_MAX, PANES_MAX, SPAN_MS_MAX};
 
 /// Words that cannot name a field unless a dot stands before them.
 const RESERVED: [&str; 11] = ["SELECT", "FROM", "WHERE", "AS", "AND", "OR", "NOT", "TRUE", "FALSE", "NULL", "CASE"];
@@ -62,6 +65,10 @@ pub(crate) struct Parser<'s> {
     variables: Option<Vec<String>>,
     /// Functions called so far that the language does not have; absent where none may be.
     user_functions: Option<Vec<UserFunction>>,
+    /// Whether aggregates may stand here: in the SELECT of the statement.
+    selecting: bool,
+    /// The first aggregate, and where it stands.
+    aggregate: Option<(&'static str, usize)>,
 }
 
 impl<'s> Parser<'s> {
@@ -72,17 +79,23 @@ impl<'s> Parser<'s> {
         }
         let mut lexer = Lexer::new(text, at);
         let token = lexer.next()?;
-        Ok(Self { lexer, token, depth: 0, variables: None, user_functions: None })
+        let (variables, user_functions, aggregate) = (None, None, None);
+        Ok(Self { lexer, token, depth: 0, variables, user_functions, selecting: false, aggregate })
     }
 
     fn statement(&mut self) -> Result<Statement, SqlError> {
         let variables = self.set()?;
+        let start = self.token.start;
         self.expect_word("SELECT")?;
+        self.selecting = true;
         let (select, _) = self.select()?;
+        self.selecting = false;
         self.expect_word("FROM")?;
         let from = self.filters()?;
         let condition = if self.take_word("WHERE")? { Some(self.expression()?) } else { None };
-        Ok(Statement { variables, select, from, condition })
+        let grouping = self.grouping()?;
+        self.check_selected(&select, grouping.as_ref(), start)?;
+        Ok(Statement { variables, select, from, condition, grouping })
     }
 
     /// `SET @name = expr, …`, if it comes.

@@ -2,7 +2,9 @@
 
 use std::cell::RefCell;
 
-use drover_rule_sql::{LookupError, Message, Origin, Outcome, Rule, USER_CALLS_MAX, UserFunctions, is_built_in};
+use drover_rule_sql::{
+    Groups, LookupError, Message, Origin, Outcome, Room, Rule, USER_CALLS_MAX, UserFunctions, is_built_in,
+};
 
 use crate::ask;
 
@@ -80,6 +82,45 @@ fn calls_of_one_evaluation_are_bounded() {
     let (row, calls) = called(sql, &list(100_000));
     assert_eq!(row, format!("error: the rule calls functions more than {USER_CALLS_MAX} times for this message"));
     assert_eq!(calls.len(), USER_CALLS_MAX);
+}
+
+#[test]
+fn rules_over_many_messages_call_functions_for_each_message_and_for_each_row() {
+    let sql = "SELECT Kind(k) AS k, size(sum(weight(v))) AS s FROM '#' WHERE wanted(v) > 0 \
+               GROUP BY device(), kind(k), TUMBLING(1s) LATENESS 0s";
+    let rule = Rule::compile_open(sql).expect("compiles");
+    let needed: Vec<&str> = rule.user_functions().iter().map(|function| function.name.as_str()).collect();
+    assert_eq!(needed, ["kind", "size", "weight", "wanted"]);
+    let printed = Rule::compile_open(&rule.statement().to_string()).expect("prints as it reads");
+    assert_eq!((printed.statement(), printed.digest()), (rule.statement(), rule.digest()));
+    let (calls, mut groups) = (Calls::default(), Groups::default());
+    let room = Room { groups: 9, bytes: 1 << 20, groups_max: 9, bytes_max: 1 << 20 };
+    let functions: Option<&dyn UserFunctions> = Some(&calls);
+    for (order, payload) in (0..).zip([r#"{"k": "a", "v": 2}"#, r#"{"k": "a", "v": 3}"#, r#"{"k": "a", "v": 0}"#]) {
+        let mut message = Message::new("t", None, order, payload.as_bytes());
+        message.origin = Origin { device: Some("d"), functions, ..Origin::default() };
+        assert_eq!(groups.take(&rule, &message, order, 0, room).error, None);
+    }
+    groups.tick(&rule, 1_000_000);
+    let due = groups.close_next(&rule).expect("it is over").expect("readable");
+    let plan = rule.plan().expect("grouped");
+    let payload = plan.payload(&due[0].group, &due[0].closed).expect("a payload");
+    let mut window = Message::new("window", None, due[0].closed.end_ms, payload.as_bytes());
+    let row = |message: &Message<'_>| match rule.grouped_row(message) {
+        Outcome::Row(row) => row.to_string(),
+        Outcome::NoMatch => "no match".to_owned(),
+        Outcome::Error(error) => error.to_string(),
+    };
+    assert_eq!(row(&window), "size: cannot be called here");
+    window.origin = Origin { functions, ..Origin::default() };
+    assert_eq!(row(&window), r#"{"k":"a","s":5}"#);
+    let of_messages = "wanted(2) kind(\"a\") weight(2) wanted(3) kind(\"a\") weight(3) wanted(0)";
+    assert_eq!(calls.0.borrow().join(" "), format!("{of_messages} size(5)"));
+    for name in ["count", "Percentile", "window_end", "tumbling", "CHANGED"] {
+        assert!(is_built_in(name), "{name}");
+    }
+    let alone = Rule::compile_open("SELECT f(v) AS x FROM '#' GROUP BY device(), TUMBLING(1s)").expect_err("ungrouped");
+    assert!(alone.to_string().contains("SELECT v is of a single message"), "{alone}");
 }
 
 #[test]

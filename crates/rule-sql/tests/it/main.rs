@@ -7,6 +7,7 @@ mod errors;
 mod functions;
 mod laws;
 mod templates;
+mod windows;
 
 use drover_rule_sql::{Message, Outcome, Rule};
 

@@ -15,6 +15,7 @@ mod output;
 mod policy;
 mod rule;
 mod rule_eval;
+mod rule_log;
 mod rule_test;
 pub mod shadow;
 mod snippet;

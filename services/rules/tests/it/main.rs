@@ -5,4 +5,5 @@ mod faults;
 mod functions;
 mod outputs;
 mod republish;
+mod windows;
 mod world;
