@@ -8,5 +8,6 @@ mod feed;
 mod jwt;
 mod nodes;
 mod objects;
+mod owners;
 mod presence;
 mod stage;
