@@ -38,12 +38,7 @@ impl Domain {
     }
 
     /// Deletes devices that `owner` keeps; those that are not there are as they were wanted.
-    pub async fn delete_devices(
-        &self,
-        tenant: &TenantId,
-        owner: &str,
-        names: Vec<String>,
-    ) -> Result<Bulk, ApiError> {
+    pub async fn delete_devices(&self, tenant: &TenantId, owner: &str, names: Vec<String>) -> Result<Bulk, ApiError> {
         bounded("names", names.len())?;
         if owner.is_empty() {
             return Err(ApiError::invalid("owner", "is empty: many are deleted only by who keeps them"));
