@@ -49,17 +49,17 @@ impl Telemetry {
         };
         let Self { reconciles, reconcile_seconds, drift, status_writes, .. } = telemetry.clone();
         let Self { status_deferred, secrets_written, fleet_devices, left_behind, leading, .. } = telemetry.clone();
-        let name = |name: &str| format!("drover_operator_{name}");
-        registry.register(name("reconciles"), "Turns of objects, by kind and outcome", reconciles);
-        registry.register(name("reconcile_seconds"), "Time a turn took", reconcile_seconds);
-        registry.register(name("drift_corrected"), "Objects that were changed elsewhere and set back", drift);
-        registry.register(name("status_writes"), "Statuses written to the API server", status_writes);
-        registry.register(name("status_deferred"), "Statuses put off by the rate of all of them", status_deferred);
-        registry.register(name("secrets_written"), "Secrets made or renewed", secrets_written);
-        registry.register(name("fleet_devices_written"), "Devices of fleets written to the registry", fleet_devices);
+        let registry = registry.sub_registry_with_prefix("drover_operator");
+        registry.register("reconciles", "Turns of objects, by kind and outcome", reconciles);
+        registry.register("reconcile_seconds", "Time a turn took", reconcile_seconds);
+        registry.register("drift_corrected", "Objects that were changed elsewhere and set back", drift);
+        registry.register("status_writes", "Statuses written to the API server", status_writes);
+        registry.register("status_deferred", "Statuses put off by the rate of all of them", status_deferred);
+        registry.register("secrets_written", "Secrets made or renewed", secrets_written);
+        registry.register("fleet_devices_written", "Devices of fleets written to the registry", fleet_devices);
         let help = "Objects that were let go although the registry could not be asked to delete theirs";
-        registry.register(name("left_behind"), help, left_behind);
-        registry.register(name("leading"), "1: this process is the one that works", leading);
+        registry.register("left_behind", help, left_behind);
+        registry.register("leading", "1: this process is the one that works", leading);
         telemetry
     }
 
