@@ -12,6 +12,8 @@ use tokio::time::Instant;
 
 use crate::domain::lease::{self, Observed, RENEW_DEADLINE, RENEW_EVERY, Turn};
 
+/// Under which name `/readyz` tells of an API server that is away.
+const KUBERNETES: &str = "kubernetes";
 /// Longest wait for one answer of the API server.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -41,17 +43,19 @@ impl Elector {
         Self { api, name: name.to_owned(), me, began: Instant::now(), observed: None }
     }
 
-    /// Waits until this process leads; `None`: it is stopping. Readiness says when the API server does not answer.
+    /// Waits until this process leads; `None`: it is stopping. `/readyz` tells of an API server that does not answer, without
+    /// keeping the process from being ready: others in it may serve devices.
     pub async fn lead(&mut self, ready: &Ready, shutdown: &Shutdown) -> Option<()> {
+        ready.ready();
         loop {
             match shutdown.run_until_cancelled(self.turn()).await? {
                 Ok(leads) => {
-                    ready.ready();
+                    ready.miss(KUBERNETES, None);
                     if leads {
                         return Some(());
                     }
                 }
-                Err(error) => ready.waiting(format!("Kubernetes: {error}")),
+                Err(error) => ready.miss(KUBERNETES, Some(error.to_string())),
             }
             shutdown.run_until_cancelled(tokio::time::sleep(RENEW_EVERY)).await?;
         }
@@ -126,4 +130,108 @@ fn won(answer: Result<Lease, LeaseError>) -> Result<bool, LeaseError> {
 
 async fn answered<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, LeaseError> {
     Ok(tokio::time::timeout(ANSWER, call).await.map_err(|_| LeaseError::Silent)??)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::{Arc, Mutex};
+
+    use axum::http::{Method, Request, Response};
+    use drover_host::Health;
+    use http_body_util::BodyExt as _;
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// An API server with one Lease, whose every write needs the version that was read; or one that is away.
+    #[derive(Clone, Default)]
+    struct OneLease(Arc<Mutex<(Option<Value>, u64, bool)>>);
+
+    impl OneLease {
+        fn candidate(&self, me: &str) -> Elector {
+            let api = self.clone();
+            let serve = move |request: Request<Body>| {
+                let api = api.clone();
+                async move { Ok::<_, Infallible>(api.answer(request).await) }
+            };
+            Elector::new(Client::new(tower::service_fn(serve), "default"), "default", "operator", me.to_owned())
+        }
+
+        async fn answer(&self, request: Request<Body>) -> Response<Body> {
+            let (head, body) = request.into_parts();
+            let body = body.collect().await.expect("a body").to_bytes();
+            let mut state = self.0.lock().expect("not poisoned");
+            let (lease, version, away) = &mut *state;
+            let refused = |code: u16| (code, json!({"kind": "Status", "metadata": {}, "status": "Failure", "code": code}));
+            let (status, body) = match (&head.method, &lease) {
+                _ if *away => refused(500),
+                (&Method::GET, Some(lease)) => (200, lease.clone()),
+                (&Method::GET, None) => refused(404),
+                _ => {
+                    let mut written: Value = serde_json::from_slice(&body).expect("JSON");
+                    let expected = lease.as_ref().map(|lease| lease["metadata"]["resourceVersion"].clone());
+                    if expected.unwrap_or_default() != written["metadata"]["resourceVersion"] {
+                        refused(409)
+                    } else {
+                        *version += 1;
+                        written["metadata"]["resourceVersion"] = json!(version.to_string());
+                        *lease = Some(written.clone());
+                        (200, written)
+                    }
+                }
+            };
+            Response::builder().status(status).body(Body::from(body.to_string().into_bytes())).expect("a response")
+        }
+
+        fn be_away(&self, away: bool) {
+            self.0.lock().expect("not poisoned").2 = away;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_leads_and_another_takes_over_when_it_lets_go_or_is_gone() {
+        let api = OneLease::default();
+        let (mut first, mut second) = (api.candidate("a"), api.candidate("b"));
+        assert!(first.turn().await.expect("answers"));
+        assert!(!second.turn().await.expect("answers"));
+        first.release().await;
+        assert!(second.turn().await.expect("answers"), "at once");
+        assert!(!first.turn().await.expect("answers"));
+        tokio::time::advance(lease::DURATION).await;
+        assert!(first.turn().await.expect("answers"), "the other has not renewed");
+        assert!(!second.turn().await.expect("answers"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_cannot_renew_ceases_before_another_may_begin() {
+        let api = OneLease::default();
+        let mut first = api.candidate("a");
+        assert!(first.turn().await.expect("answers"));
+        api.be_away(true);
+        let begun = Instant::now();
+        first.hold().await;
+        assert!(begun.elapsed() < lease::DURATION, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_is_away_is_told_of_and_waited_for() {
+        let api = OneLease::default();
+        api.be_away(true);
+        let (health, shutdown) = (Health::default(), Shutdown::new());
+        let ready = health.service("operator");
+        let mut candidate = api.candidate("a");
+        let leading = tokio::spawn({
+            let shutdown = shutdown.clone();
+            async move { candidate.lead(&ready, &shutdown).await }
+        });
+        while health.missed().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert!(health.obstacles().is_empty(), "others may serve devices meanwhile");
+        api.be_away(false);
+        assert_eq!(leading.await.expect("no panic"), Some(()));
+        assert!(health.missed().is_empty());
+    }
 }
