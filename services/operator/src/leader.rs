@@ -164,7 +164,8 @@ mod tests {
             let body = body.collect().await.expect("a body").to_bytes();
             let mut state = self.0.lock().expect("not poisoned");
             let (lease, version, away) = &mut *state;
-            let refused = |code: u16| (code, json!({"kind": "Status", "metadata": {}, "status": "Failure", "code": code}));
+            let refused =
+                |code: u16| (code, json!({"kind": "Status", "metadata": {}, "status": "Failure", "code": code}));
             let (status, body) = match (&head.method, &lease) {
                 _ if *away => refused(500),
                 (&Method::GET, Some(lease)) => (200, lease.clone()),

@@ -23,6 +23,8 @@ use crate::ports::{FoundDevice, Presence};
 /// How long a device of which everything was as declared is only looked up in the registry, in milliseconds: its Secrets and
 /// its shadow are looked at no more often.
 const SETTLED_MS: u64 = 10 * 60 * 1000;
+/// How soon a device is tried again that was refused: what it names may be made at the same time.
+const REFUSED_RETRY: Duration = Duration::from_secs(10);
 /// How soon a status is tried again that could not be written by the rate of all of them.
 const DEFERRED_RETRY: Duration = Duration::from_secs(5);
 
@@ -147,8 +149,8 @@ fn ready(problem: Option<&Problem>) -> Verdict {
 
 async fn refuse(device: &Device, context: &Context, problem: &Problem, presence: Presence) -> Result<Action, Failure> {
     let version = device.status.as_ref().and_then(|status| status.shadow_version);
-    let next = write_status(device, context, &refused(problem), presence, version).await?;
-    Ok(Action::requeue(resync(device, context).min(next.unwrap_or(Duration::MAX))))
+    write_status(device, context, &refused(problem), presence, version).await?;
+    Ok(Action::requeue(resync(device, context).min(REFUSED_RETRY)))
 }
 
 /// Writes the status if it is due; answers when it will be, where it is not yet.
