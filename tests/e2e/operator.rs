@@ -96,7 +96,7 @@ fn objects_of_the_cluster_become_those_of_the_platform() -> anyhow::Result<()> {
     cluster.wait_for("home", "jsonpath={.status.phase}=Connected", &["device/thermo-1"])?;
     runtime.block_on(connected.disconnect());
     with_certificate(&cluster, &platform, &runtime)?;
-    let shadow = platform.cli(&["-n", "home", "shadow", "get", "thermo-1"])?;
+    let shadow = platform.cli(&["shadow", "get", "thermo-1", "-n", "home"])?;
     assert!(shadow.contains("targetTemperature") && shadow.contains("21"), "{shadow}");
 
     // What people see.
@@ -109,10 +109,10 @@ fn objects_of_the_cluster_become_those_of_the_platform() -> anyhow::Result<()> {
 
     // A namespace goes with all that is in it, on both sides.
     cluster.kubectl(&["delete", "namespace", "home", "--timeout=120s"])?;
-    let left = platform.cli(&["-n", "home", "device", "list", "--all", "-o", "json"])?;
+    let left = platform.cli(&["device", "list", "--all", "-o", "json", "-n", "home"])?;
     let left: Value = serde_json::from_str(&left)?;
     assert_eq!(left["items"], json!([]));
-    assert!(!platform.cli(&["-n", "home", "rule", "list"])?.contains("hot-rooms"));
+    assert!(!platform.cli(&["rule", "list", "-n", "home"])?.contains("hot-rooms"));
     Ok(())
 }
 
@@ -141,7 +141,7 @@ fn with_certificate(
 #[test]
 fn what_is_changed_elsewhere_is_set_back_and_what_is_anothers_is_left_alone() -> anyhow::Result<()> {
     let Some((cluster, platform)) = stage()? else { return Ok(()) };
-    platform.cli(&["-n", "home", "device", "create", "by-hand"])?;
+    platform.cli(&["device", "create", "by-hand", "-n", "home"])?;
     let foreign =
         json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "taken"}, "stringData": {"a": "b"}});
     cluster.apply(
@@ -169,10 +169,10 @@ fn what_is_changed_elsewhere_is_set_back_and_what_is_anothers_is_left_alone() ->
     }
     assert_eq!(secret(&cluster, "taken", "a")?, "b");
 
-    let declared = platform.cli(&["-n", "home", "device", "get", "d", "-o", "json"])?;
-    platform.cli(&["-n", "home", "device", "delete", "d"])?;
-    until("made anew", || Ok(platform.cli(&["-n", "home", "device", "get", "d"]).is_ok()))?;
-    let anew: Value = serde_json::from_str(&platform.cli(&["-n", "home", "device", "get", "d", "-o", "json"])?)?;
+    let declared = platform.cli(&["device", "get", "d", "-o", "json", "-n", "home"])?;
+    platform.cli(&["device", "delete", "d", "-n", "home"])?;
+    until("made anew", || Ok(platform.cli(&["device", "get", "d", "-n", "home"]).is_ok()))?;
+    let anew: Value = serde_json::from_str(&platform.cli(&["device", "get", "d", "-o", "json", "-n", "home"])?)?;
     assert_eq!(anew["spec"], serde_json::from_str::<Value>(&declared)?["spec"]);
     until("told", || {
         let events = cluster.get("home", &["events"])?;
@@ -182,7 +182,7 @@ fn what_is_changed_elsewhere_is_set_back_and_what_is_anothers_is_left_alone() ->
     cluster.kubectl(&["-n", "home", "annotate", "device", "by-hand", "drover.dev/adopt=true"])?;
     cluster.wait_for("home", "condition=Ready", &["device/by-hand"])?;
     cluster.kubectl(&["-n", "home", "delete", "devices", "--all", "--timeout=120s"])?;
-    let left: Value = serde_json::from_str(&platform.cli(&["-n", "home", "device", "list", "--all", "-o", "json"])?)?;
+    let left: Value = serde_json::from_str(&platform.cli(&["device", "list", "--all", "-o", "json", "-n", "home"])?)?;
     assert_eq!(left["items"], json!([]), "an adopted device goes, too");
     assert_eq!(secret(&cluster, "taken", "a")?, "b");
     Ok(())

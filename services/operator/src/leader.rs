@@ -166,9 +166,10 @@ mod tests {
             let (lease, version, away) = &mut *state;
             let refused =
                 |code: u16| (code, json!({"kind": "Status", "metadata": {}, "status": "Failure", "code": code}));
-            let (status, body) = match (&head.method, &lease) {
+            let there = lease.clone();
+            let (status, body) = match (&head.method, there) {
                 _ if *away => refused(500),
-                (&Method::GET, Some(lease)) => (200, lease.clone()),
+                (&Method::GET, Some(there)) => (200, there),
                 (&Method::GET, None) => refused(404),
                 _ => {
                     let mut written: Value = serde_json::from_slice(&body).expect("JSON");

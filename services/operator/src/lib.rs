@@ -89,9 +89,8 @@ async fn work(config: OperatorConfig, ports: &Ports, shutdown: &Shutdown, client
     }));
     while elector.lead(&ports.ready, shutdown).await.is_some() {
         telemetry.leads(true);
-        let term = shutdown.child_token();
         let stopped = tokio::select! {
-            () = controller::run(context.clone(), term.clone()) => true,
+            () = controller::run(context.clone(), shutdown.clone()) => true,
             () = elector.hold() => false,
         };
         telemetry.leads(false);

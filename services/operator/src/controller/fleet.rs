@@ -127,17 +127,21 @@ async fn bring_about(fleet: &Fleet, tenant: &TenantId, owner: &str, context: &Co
 
 async fn put(context: &Context, fleet: &Fleet, walk: &mut Walk<'_>) -> Result<(), Failure> {
     let places = std::mem::take(&mut walk.put);
-    let calls = places.chunks(BULK_MAX).map(|places| async move {
-        let wanted: Vec<_> = places.iter().map(|place| fleet.wanted(*place)).collect();
-        let refusals = context.registry.put_devices(&wanted).await?;
-        context.telemetry.fleet_written(wanted.len() - refusals.len());
-        Ok::<_, Failure>((wanted.len(), refusals))
-    });
+    // Lazy: what a call sends is made when its turn comes.
+    let calls: Vec<_> = places.chunks(BULK_MAX).map(|places| put_some(context, fleet, places)).collect();
     let mut answers = stream::iter(calls).buffered(CALLS_AT_ONCE);
     while let Some((count, refusals)) = answers.try_next().await? {
         walk.tally.written(count, refusals);
     }
     Ok(())
+}
+
+/// One bulk call: how many devices were in it, and those that were refused.
+async fn put_some(context: &Context, fleet: &Fleet, places: &[usize]) -> Result<(usize, Vec<Refusal>), Failure> {
+    let wanted: Vec<_> = places.iter().map(|place| fleet.wanted(*place)).collect();
+    let refusals = context.registry.put_devices(&wanted).await?;
+    context.telemetry.fleet_written(wanted.len() - refusals.len());
+    Ok((wanted.len(), refusals))
 }
 
 async fn delete(

@@ -65,7 +65,7 @@ fn controller<K: Kind>(
     context: Arc<Context>,
     namespace: Option<&str>,
     shutdown: Shutdown,
-) -> impl Future<Output = ()> + Send + 'static {
+) -> impl Future<Output = ()> + Send + use<K> {
     let api = match namespace {
         Some(namespace) => Api::<K>::namespaced(context.client.clone(), namespace),
         None => Api::<K>::all(context.client.clone()),
