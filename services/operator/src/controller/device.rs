@@ -73,7 +73,10 @@ impl Kind for Device {
         let problem = furnished.problem.clone().or(shadow);
         let verdicts = [accepted(), ready(problem.as_ref())];
         let next = write_status(self, context, &verdicts, presence, version).await?;
-        if problem.is_none() && next.is_none() {
+        if problem.is_some() {
+            return Ok(Action::requeue(resync(self, context).min(REFUSED_RETRY)));
+        }
+        if next.is_none() {
             let now_ms = context.clock.now_ms();
             let until_ms = furnished.renew_at_ms.unwrap_or(u64::MAX).min(now_ms + SETTLED_MS);
             let settled = Settled { hash: super::declared(self), revision, presence, until_ms };

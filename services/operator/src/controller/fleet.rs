@@ -57,8 +57,9 @@ impl Kind for DeviceFleet {
             first_errors: tally.first_errors,
             ..DeviceFleetStatus::default()
         };
+        let again = if tally.failed > 0 { resync(self, context) } else { context.config.status_interval.as_std() };
         write_status(self, context, &verdicts, status).await?;
-        Ok(Action::requeue(context.config.status_interval.as_std()))
+        Ok(Action::requeue(again))
     }
 
     async fn cleanup(&self, context: &Context) -> Result<(), Failure> {
