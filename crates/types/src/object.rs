@@ -55,8 +55,8 @@ pub struct PolicySpec {
 pub struct Statement {
     pub effect: Effect,
     pub actions: Vec<PolicyAction>,
-    /// For `connect`: client ids, where `*` stands for any text. For all else: topic filters. `${device}` and
-    /// `${client}` stand for the ids of who asks.
+    /// For `connect`: client ids, for `publishFor`: names of devices, where `*` stands for any text. For all else: topic
+    /// filters. `${device}` and `${client}` stand for the ids of who asks.
     pub resources: Vec<String>,
 }
 

@@ -76,6 +76,8 @@ pub struct Meta {
     /// Milliseconds since the Unix epoch.
     pub created_ms: u64,
     pub updated_ms: u64,
+    /// Who keeps the object as it is; empty: whoever changes it.
+    pub owner: String,
 }
 
 /// An object: what every one has, and what its kind says.

@@ -23,6 +23,7 @@ impl TryFrom<&types::Meta> for Meta {
             revision: meta.revision,
             created_ms: meta.created_ms,
             updated_ms: meta.updated_ms,
+            owner: meta.owner.clone(),
         })
     }
 }
@@ -37,6 +38,7 @@ impl From<Meta> for types::Meta {
             revision: meta.revision,
             created_ms: meta.created_ms,
             updated_ms: meta.updated_ms,
+            owner: meta.owner,
         }
     }
 }
@@ -68,6 +70,7 @@ pub fn credential(meta: &Meta, credential: &Credential) -> types::Credential {
         created_ms: meta.created_ms,
         expires_ms: credential.expires_ms.unwrap_or(0),
         digest: credential.digest.to_vec(),
+        owner: meta.owner.clone(),
     }
 }
 
@@ -122,6 +125,7 @@ fn decode_credential(credential: &types::Credential) -> Result<Object, ApiError>
         revision: 0,
         created_ms: credential.created_ms,
         updated_ms: credential.created_ms,
+        owner: credential.owner.clone(),
     };
     Ok(Object { meta, spec: Spec::Credential(spec) })
 }

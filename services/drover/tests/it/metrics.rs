@@ -8,13 +8,14 @@ use serde_json::Value;
 use crate::process::Up;
 
 /// Where metrics are registered: the part of the platform that is in their names, and the file.
-const SOURCES: [(&str, &str); 12] = [
+const SOURCES: [(&str, &str); 13] = [
     ("bus", "crates/host/src/bus_metrics.rs"),
     ("gateway", "services/gateway/src/telemetry.rs"),
     ("ingress", "services/ingress/src/server/http/telemetry.rs"),
     ("ingress", "services/ingress/src/telemetry.rs"),
     ("kafka", "crates/kafka-listener/src/metrics.rs"),
     ("network", "crates/host/src/remote.rs"),
+    ("operator", "services/operator/src/telemetry.rs"),
     ("process", "crates/host/src/process.rs"),
     ("registry", "services/registry/src/telemetry.rs"),
     ("rules", "services/rules/src/telemetry.rs"),

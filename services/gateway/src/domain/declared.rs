@@ -244,6 +244,7 @@ mod tests {
             revision: 7,
             created_ms: 1_700_000_000_000,
             updated_ms: 1_700_000_000_001,
+            owner: String::new(),
         };
         let status = Some(json!({"phase": "Connected"}));
         let shown = Declared::new(Metadata::from(&meta), DeviceSpec::default(), status);

@@ -5,6 +5,7 @@
 
 pub mod api_tokens;
 pub mod authenticate;
+pub mod bulk;
 pub mod changes;
 mod checks;
 mod claims;
@@ -78,6 +79,8 @@ pub struct Declared {
     pub labels: BTreeMap<String, String>,
     /// The revision it is meant to replace; 0: any.
     pub revision: u64,
+    /// Who is to keep it as it is; empty: who does so far.
+    pub owner: String,
     pub spec: Spec,
 }
 
@@ -166,7 +169,9 @@ impl Domain {
             if declared.revision != 0 && declared.revision != found {
                 return Err(stale(&key, declared.revision, found));
             }
-            if declared.spec == current.spec && declared.labels == current.meta.labels {
+            let owner = declared.owner_after(&current.meta, &key)?;
+            let same_meta = declared.labels == current.meta.labels && owner == current.meta.owner;
+            if same_meta && declared.spec == current.spec {
                 return Ok(current);
             }
             let now_ms = self.clock.now_ms();
@@ -200,6 +205,16 @@ impl Domain {
 }
 
 impl Declared {
+    /// Whose the object is once this has taken the place of the one with `former` metadata. To take it from its owner
+    /// needs the revision: whoever names it has seen whose it was.
+    fn owner_after(&self, former: &Meta, key: &ObjectKey) -> Result<String, ApiError> {
+        match self.owner.as_str() {
+            "" => Ok(former.owner.clone()),
+            owner if owner == former.owner || self.revision == former.revision => Ok(owner.to_owned()),
+            owner => Err(not_owned(key, owner, &former.owner)),
+        }
+    }
+
     /// The object that takes the place of the one with `former` metadata, its generation not yet raised.
     fn onto(self, former: Option<&Meta>, now_ms: u64) -> Object {
         let meta = Meta {
@@ -210,6 +225,7 @@ impl Declared {
             revision: 0,
             created_ms: former.map_or(now_ms, |meta| meta.created_ms),
             updated_ms: now_ms,
+            owner: former.map(|meta| meta.owner.clone()).filter(|_| self.owner.is_empty()).unwrap_or(self.owner),
         };
         Object { meta, spec: self.spec }
     }
@@ -217,6 +233,14 @@ impl Declared {
 
 fn not_found(key: &ObjectKey) -> ApiError {
     ApiError::new(ErrorCode::NotFound, format!("{key} does not exist"))
+}
+
+/// The error of whoever takes for its own what is another's.
+fn not_owned(key: &ObjectKey, wanted: &str, found: &str) -> ApiError {
+    let whose = if found.is_empty() { "nobody's".to_owned() } else { format!("kept by {found}") };
+    let message = format!("{key} is {whose}, not {wanted}'s");
+    ApiError { field: Some("metadata.owner".into()), ..ApiError::new(ErrorCode::FailedPrecondition, message) }
+        .over(found, wanted)
 }
 
 fn stale(key: &ObjectKey, wanted: u64, found: u64) -> ApiError {

@@ -67,6 +67,7 @@ fn built_in(tenant: &TenantId) -> Object {
         revision: 0,
         created_ms: 0,
         updated_ms: 0,
+        owner: String::new(),
     };
     Object { meta, spec: Spec::Policy(PolicySpec { statements: default_statements() }) }
 }

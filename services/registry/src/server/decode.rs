@@ -30,6 +30,13 @@ pub fn device(device: Option<&types::Device>) -> Result<Declared, ApiError> {
     declared(&device.meta, Spec::Device(DeviceSpec::from(device)))
 }
 
+/// A device of a bulk call: its name, and what it is to be unless that cannot be read.
+pub fn device_of(tenant: &TenantId, device: &types::Device) -> (String, Result<Declared, ApiError>) {
+    let name = device.meta.as_ref().map(|meta| meta.name.clone()).unwrap_or_default();
+    let declared = declared(&device.meta, Spec::Device(DeviceSpec::from(device)));
+    (name, declared.map(|declared| Declared { tenant: tenant.clone(), ..declared }))
+}
+
 pub fn policy(policy: Option<&types::Policy>) -> Result<Declared, ApiError> {
     let policy = policy.required("policy")?;
     declared(&policy.meta, Spec::Policy(PolicySpec::try_from(policy)?))
@@ -58,6 +65,7 @@ fn declared(meta: &Option<types::Meta>, spec: Spec) -> Result<Declared, ApiError
         name: meta.name.clone(),
         labels: meta.labels.clone().into_iter().collect(),
         revision: meta.revision,
+        owner: meta.owner.clone(),
         spec,
     })
 }

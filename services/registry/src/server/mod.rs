@@ -14,6 +14,7 @@ use drover_types::ApiError;
 use tonic::{Request, Response, Status};
 
 use crate::domain::Domain;
+use crate::domain::bulk::Bulk;
 use crate::domain::devices::Revoked;
 
 /// Serves one domain.
@@ -54,15 +55,28 @@ impl Server {
         Ok(DeleteDeviceResponse { unconfirmed_nodes: self.domain.delete_device(&key).await? })
     }
 
+    async fn devices_put(&self, request: PutDevicesRequest) -> Result<PutDevicesResponse, ApiError> {
+        let tenant = decode::tenant(&request.tenant)?;
+        let devices = request.devices.iter().map(|device| decode::device_of(&tenant, device)).collect();
+        let Bulk { done, refusals } = self.domain.put_devices(devices).await?;
+        Ok(PutDevicesResponse { written: done, refusals: refusals.into_iter().map(encode::refusal).collect() })
+    }
+
+    async fn devices_deleted(&self, request: DeleteDevicesRequest) -> Result<DeleteDevicesResponse, ApiError> {
+        let tenant = decode::tenant(&request.tenant)?;
+        let Bulk { done, refusals } = self.domain.delete_devices(&tenant, &request.owner, request.names).await?;
+        Ok(DeleteDevicesResponse { deleted: done, refusals: refusals.into_iter().map(encode::refusal).collect() })
+    }
+
     async fn token(&self, request: IssueTokenRequest) -> Result<IssueTokenResponse, ApiError> {
         let key = decode::device_key("device", &request.tenant, &request.device)?;
-        let (credential, token) = self.domain.issue_token(&key, request.duration_s).await?;
+        let (credential, token) = self.domain.issue_token(&key, request.duration_s, request.owner).await?;
         Ok(IssueTokenResponse { credential: encode::credential(&credential), token })
     }
 
     async fn certificate(&self, request: IssueCertificateRequest) -> Result<IssueCertificateResponse, ApiError> {
         let key = decode::device_key("device", &request.tenant, &request.device)?;
-        let (credential, issued) = self.domain.issue_certificate(&key, request.duration_s).await?;
+        let (credential, issued) = self.domain.issue_certificate(&key, request.duration_s, request.owner).await?;
         Ok(IssueCertificateResponse {
             credential: encode::credential(&credential),
             certificate_pem: issued.certificate_pem,
@@ -200,6 +214,8 @@ serve! {
     get_device(GetDeviceRequest) -> GetDeviceResponse = device;
     list_devices(ListDevicesRequest) -> ListDevicesResponse = devices;
     delete_device(DeleteDeviceRequest) -> DeleteDeviceResponse = deleted;
+    put_devices(PutDevicesRequest) -> PutDevicesResponse = devices_put;
+    delete_devices(DeleteDevicesRequest) -> DeleteDevicesResponse = devices_deleted;
     issue_token(IssueTokenRequest) -> IssueTokenResponse = token;
     issue_certificate(IssueCertificateRequest) -> IssueCertificateResponse = certificate;
     list_credentials(ListCredentialsRequest) -> ListCredentialsResponse = credentials;

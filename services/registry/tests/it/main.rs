@@ -9,5 +9,6 @@ mod functions;
 mod jwt;
 mod nodes;
 mod objects;
+mod owners;
 mod presence;
 mod stage;
