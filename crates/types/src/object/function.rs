@@ -55,18 +55,28 @@ impl FunctionSpec {
             let refused = ApiError::invalid("spec.examples", "too many examples");
             return Err(refused.over(EXAMPLES_PER_FUNCTION_MAX, examples));
         }
-        let mut bytes = 0;
         for (i, example) in self.examples.iter().enumerate() {
             if let Some(name) = &example.routine {
                 routine(&format!("spec.examples[{i}].routine"), name)?;
             }
-            bytes += example.description.as_ref().map_or(0, String::len);
-            bytes += example.input.to_string().len() + example.output.to_string().len();
         }
+        let bytes = self.examples.iter().map(FunctionExample::bytes).sum::<usize>();
         if bytes > EXAMPLES_BYTES_MAX {
             return Err(ApiError::invalid("spec.examples", "examples are too long").over(EXAMPLES_BYTES_MAX, bytes));
         }
         Ok(())
+    }
+
+    /// Of script and examples.
+    pub fn bytes(&self) -> usize {
+        self.source.len() + self.examples.iter().map(FunctionExample::bytes).sum::<usize>()
+    }
+}
+
+impl FunctionExample {
+    fn bytes(&self) -> usize {
+        let description = self.description.as_ref().map_or(0, String::len);
+        description + self.input.to_string().len() + self.output.to_string().len()
     }
 }
 

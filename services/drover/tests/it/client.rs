@@ -88,32 +88,6 @@ fn rules_and_policies_are_applied_from_files() {
 }
 
 #[test]
-fn functions_are_put_tested_and_called_in_a_process_of_their_own() {
-    let platform = Platform::start();
-    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/examples/decode-climate.yaml");
-    let example = example.display().to_string();
-    let right = "decode-climate: example 1 (a reading): ok\ndecode-climate: example 2: ok\n";
-    assert_eq!(platform.says(&["function", "test", "-f", &example]), right);
-    assert_eq!(platform.says(&["function", "put", "-f", &example]), "function decode-climate is applied\n");
-    assert!(platform.says(&["function", "list"]).starts_with("NAME"));
-    assert_eq!(platform.says(&["function", "test", "decode-climate"]), right);
-
-    let mut wrong = platform.json(&["function", "get", "decode-climate"]);
-    wrong["spec"]["examples"][1]["output"] = Value::Null;
-    let wrong = platform.file("wrong.json", &wrong.to_string());
-    assert!(platform.refuses(&["function", "put", "-f", &wrong]).contains("spec.examples[1]: answered "));
-    assert!(platform.refuses(&["function", "test", "-f", &wrong]).contains("1 not as expected"));
-    // Within one built-in function of the engine, which never looks at its clock.
-    let stuck = r#"{"apiVersion": "drover.dev/v1alpha1", "kind": "Function", "metadata": {"name": "stuck"},
-        "spec": {"source": "function main() { [].reverse.call({length: 2 ** 53 - 1}); }",
-                 "examples": [{"input": 1, "output": 1}]}}"#;
-    let stuck = platform.file("stuck.json", stuck);
-    assert!(platform.refuses(&["function", "put", "-f", &stuck]).contains("was ended"));
-    assert_eq!(platform.says(&["function", "put", "-f", &example]), "function decode-climate is applied\n");
-    assert_eq!(platform.says(&["function", "delete", "decode-climate"]), "function decode-climate is deleted\n");
-}
-
-#[test]
 fn a_mistake_in_a_file_is_told_by_its_place_and_changes_nothing() {
     let platform = Platform::start();
     let head = "apiVersion: drover.dev/v1alpha1\nkind: Rule\n";
