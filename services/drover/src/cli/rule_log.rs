@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use drover_host::SystemClock;
-use drover_rule_sql::{Due, Groups, Message, Origin, Outcome, Room};
+use drover_rule_sql::{Due, Groups, Message, Origin, Room};
 use drover_types::Clock;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -65,8 +65,9 @@ pub fn verdicts(connection: &Connection, rules: &[Tested], since: &str, limit: u
 
 /// `1h` before now, as the stream wants it.
 fn beginning(since: &str, now_ms: u64) -> anyhow::Result<String> {
-    let span: SignedDuration =
-        since.parse().map_err(|error| anyhow::anyhow!("--since {since:?} is no span of time as 30m or 1h: {error}"))?;
+    let span = since
+        .parse::<SignedDuration>()
+        .map_err(|error| anyhow::anyhow!("--since {since:?} is no span of time as 30m or 1h: {error}"))?;
     let now = Timestamp::from_millisecond(i64::try_from(now_ms)?)?;
     Ok(now.checked_sub(span).with_context(|| format!("--since {since}"))?.to_string())
 }
