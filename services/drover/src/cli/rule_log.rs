@@ -214,11 +214,13 @@ impl Tested {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use drover_gateway::declared::Declared;
+    use drover_types::object::RuleSpec;
 
     fn tested(sql: &str) -> Tested {
         let declared = json!({"apiVersion": "drover.dev/v1alpha1", "kind": "Rule", "metadata": {"name": "r"},
             "spec": {"sql": sql, "actions": [{"kafka": {"topic": "home.t"}}]}});
-        Tested::compile(&serde_json::from_value(declared).expect("a rule")).expect("compiles")
+        Tested::compile(&Declared::<RuleSpec>::read(declared).expect("a rule")).expect("compiles")
     }
 
     fn logged(at_s: u64, payload: &str) -> Logged {
