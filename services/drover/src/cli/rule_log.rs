@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use drover_host::SystemClock;
-use drover_rule_sql::{Due, Groups, Message, Origin, Outcome, Room};
+use drover_rule_sql::{Due, Groups, Message, Origin, Room};
 use drover_types::Clock;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -70,8 +70,9 @@ pub fn verdicts(
 
 /// `1h` before now, as the stream wants it.
 fn beginning(since: &str, now_ms: u64) -> anyhow::Result<String> {
-    let span: SignedDuration =
-        since.parse().map_err(|error| anyhow::anyhow!("--since {since:?} is no span of time as 30m or 1h: {error}"))?;
+    let span = since
+        .parse::<SignedDuration>()
+        .map_err(|error| anyhow::anyhow!("--since {since:?} is no span of time as 30m or 1h: {error}"))?;
     let now = Timestamp::from_millisecond(i64::try_from(now_ms)?)?;
     Ok(now.checked_sub(span).with_context(|| format!("--since {since}"))?.to_string())
 }
@@ -220,16 +221,15 @@ impl Tested<'_> {
 
 #[cfg(test)]
 mod tests {
-    use drover_gateway::declared::Declared;
-    use drover_types::object::RuleSpec;
-
     use super::super::function::LocalFunctions;
     use super::*;
+    use drover_gateway::declared::Declared;
+    use drover_types::object::RuleSpec;
 
     fn declared(sql: &str) -> Declared<RuleSpec> {
         let declared = json!({"apiVersion": "drover.dev/v1alpha1", "kind": "Rule", "metadata": {"name": "r"},
             "spec": {"sql": sql, "actions": [{"kafka": {"topic": "home.t"}}]}});
-        serde_json::from_value(declared).expect("a rule")
+        Declared::read(declared).expect("a rule")
     }
 
     fn logged(at_s: u64, payload: &str) -> Logged {

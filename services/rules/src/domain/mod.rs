@@ -14,4 +14,4 @@ pub use definition::Definition;
 pub use letters::{ERRORS_TOPIC, OUTBOX_TOPIC, dead_letter};
 pub use rule_set::RuleSet;
 pub use states::{Held, STATE_TOPIC, States};
-pub use status::{Board, Condition, RuleKey, RuleState, RuleTally};
+pub use status::{Board, Condition, RuleKey, RuleState};
