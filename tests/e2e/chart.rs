@@ -24,8 +24,15 @@ const INSTALLATIONS: [Installation; 4] = [
     Installation { values: &["helm/drover/values-ha.yaml"], workloads: &SEPARATE },
     Installation { values: &["tests/e2e/chart-everything.yaml"], workloads: &SEPARATE },
 ];
-const SEPARATE: [&str; 6] =
-    ["drover-registry", "drover-ingress", "drover-shadow", "drover-rules", "drover-storage", "drover-gateway"];
+const SEPARATE: [&str; 7] = [
+    "drover-registry",
+    "drover-ingress",
+    "drover-shadow",
+    "drover-rules",
+    "drover-storage",
+    "drover-gateway",
+    "drover-operator",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -139,7 +146,8 @@ fn every_pod_is_restricted_keeps_its_secrets_in_secrets_and_has_time_to_drain() 
         for pod in pods(&objects) {
             assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{pod}");
             assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault", "{pod}");
-            assert_eq!(pod["automountServiceAccountToken"], false, "{pod}");
+            // Only who runs the operator has rights in the cluster.
+            assert_eq!(pod["automountServiceAccountToken"], runs_operator(pod), "{pod}");
             for container in items(&pod["containers"]) {
                 let security = &container["securityContext"];
                 assert_eq!(security["allowPrivilegeEscalation"], false, "{container}");
@@ -163,6 +171,40 @@ fn every_pod_is_restricted_keeps_its_secrets_in_secrets_and_has_time_to_drain() 
             for secret in ["admin_token ", "password ", "authorization "] {
                 assert!(!text.contains(secret), "{} has a secret in its ConfigMap: {text}", name(workload));
             }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the operator runs in a pod.
+fn runs_operator(pod: &Value) -> bool {
+    items(&pod["containers"][0]["args"]).any(|argument| argument == "operator" || argument == "--operator")
+}
+
+#[test]
+fn the_operator_has_the_rights_it_needs_where_it_needs_them() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    let cases: [(&[&str], &str, &[&str]); 3] = [
+        (&[], "ClusterRole", &["drover-drover-operator"]),
+        (&["operator.namespaces={home,lab}"], "Role", &["drover-operator", "drover-operator", "drover-operator-lease"]),
+        (&["operator.enabled=false"], "Role", &[]),
+    ];
+    for values in ["helm/drover/values-standalone.yaml", "helm/drover/values-ha.yaml"] {
+        for (settings, kind, expected) in &cases {
+            let objects = rendered_with(&program, &[values], settings)?;
+            let mut names: Vec<&str> = of_kind(&objects, kind).map(name).collect();
+            names.sort_unstable();
+            assert_eq!(names, *expected, "{values}: {settings:?}");
+            let roles = of_kind(&objects, "Role").chain(of_kind(&objects, "ClusterRole"));
+            for rule in roles.flat_map(|role| items(&role["rules"])) {
+                let words = ["apiGroups", "resources", "verbs"].map(|part| items(&rule[part]).collect::<Vec<_>>());
+                assert!(words.iter().flatten().all(|word| *word != "*"), "{rule}");
+                let reads_all =
+                    words[1].iter().any(|r| *r == "secrets") && words[2].iter().any(|v| *v == "list" || *v == "watch");
+                assert!(!reads_all, "{rule}");
+            }
+            let operating = pods(&objects).filter(|pod| runs_operator(pod)).count();
+            assert_eq!(operating, usize::from(!settings.contains(&"operator.enabled=false")), "{values}: {settings:?}");
         }
     }
     Ok(())
@@ -300,7 +342,8 @@ fn ingress_nodes_are_named_first_and_added_without_replacing_a_pod() -> anyhow::
     };
     let named_only = rendered_with(&program, ha, &["ingress.nodes=5"])?;
     assert_eq!(replicas(&named_only)?, Some(3));
-    for workload in workloads(&named_only).filter(|workload| name(workload) != "drover-gateway") {
+    let others = ["drover-gateway", "drover-operator"];
+    for workload in workloads(&named_only).filter(|workload| !others.contains(&name(workload))) {
         let uris = uris(configuration(&named_only, workload)?)?;
         let of_ingress: Vec<&str> = uris.into_iter().filter(|uri| uri.contains("-ingress-pods.")).collect();
         let expected: Vec<String> =
@@ -336,7 +379,7 @@ fn metrics_are_for_pods_of_the_cluster_or_for_whom_they_are_said_to_be() -> anyh
 fn wrong_values_are_refused_by_their_names() -> anyhow::Result<()> {
     let Some(program) = tool("helm") else { return Ok(()) };
     let ha = "helm/drover/values-ha.yaml";
-    let cases: [(&[&str], &str); 17] = [
+    let cases: [(&[&str], &str); 18] = [
         (&["--set", "mod=ha"], "mod"),
         (&["--set", "mode=cluster"], "mode"),
         (&["--set", "service.type=Public"], "service/type"),
@@ -355,6 +398,7 @@ fn wrong_values_are_refused_by_their_names() -> anyhow::Result<()> {
             "kafka.options: sasl.oauthbearer.config is a secret",
         ),
         (&["--values", ha, "--set", "ingress.nodes=2"], "ingress.nodes: is 2, at least ingress.replicas (3)"),
+        (&["--set", "operator.namespaces={Not A Namespace}"], "operator/namespaces"),
         (&["--set", "service.http=plain"], "service/http"),
         (&["--set", "config.security.admin_token=s3cret"], "config.security.admin_token: is a secret"),
     ];

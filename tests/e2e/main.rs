@@ -11,6 +11,7 @@ mod kafka_hangs;
 mod killed;
 mod ledger_faults;
 mod nodes;
+mod operator;
 mod readme;
 mod separate;
 mod sessions;

@@ -58,6 +58,7 @@ impl Stage {
     fn ports(&self, name: &'static str) -> Ports {
         Ports {
             cassandra: Default::default(),
+            functions: Default::default(),
             bus: self.bus.clone(),
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),

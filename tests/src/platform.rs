@@ -10,7 +10,7 @@ use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 /// Ports that `up` binds; a test moves them all by one offset.
-const PORTS: [u16; 10] = [1883, 8883, 8080, 9092, 7071, 7072, 7073, 7074, 7075, 9464];
+const PORTS: [u16; 11] = [1883, 8883, 8080, 9092, 7071, 7072, 7073, 7074, 7075, 7076, 9464];
 /// How long a start or a drain may take before the test gives up; generous, since machines are shared.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a state.
@@ -22,6 +22,7 @@ pub struct Platform {
     directory: tempfile::TempDir,
     offset: u16,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Platform {
@@ -32,9 +33,14 @@ impl Platform {
 
     /// Starts with further arguments of `drover up`.
     pub fn start_with(arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::start_in(arguments, Vec::new())
+    }
+
+    /// Starts with further arguments and variables.
+    pub fn start_in(arguments: &[&str], environment: Vec<(String, String)>) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
-        let mut platform = Self { child: None, directory, offset: free_offset()?, arguments };
+        let mut platform = Self { child: None, directory, offset: free_offset()?, arguments, environment };
         platform.resume()?;
         Ok(platform)
     }
@@ -45,6 +51,7 @@ impl Platform {
         let mut command = Command::new(executable()?);
         command.arg("up").arg("--data").arg(self.data()).arg("--port-offset").arg(self.offset.to_string());
         command.args(&self.arguments).env("DROVER_LOG__LEVEL", "info");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.child = Some(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?);
         self.until("ready", |platform| Ok(platform.admin("/readyz").is_ok()))
     }

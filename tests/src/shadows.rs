@@ -121,6 +121,7 @@ impl World {
             data: std::path::PathBuf::new(),
             metrics: Metrics::default(),
             cassandra: Default::default(),
+            functions: Default::default(),
             ready: Health::default().service("shadow"),
         };
         let (member, ingress_nodes) = (format!("shadow-{number}"), Vec::new());

@@ -20,18 +20,20 @@ const SERVICES: [&str; 7] = [
     "drover-operator",
 ];
 /// Dependencies (development ones aside) that one place only may name.
-const RESERVED: [(&str, &[&str]); 4] = [
+const RESERVED: [(&str, &[&str]); 5] = [
     ("rdkafka", &["drover-bus-kafka", "drover-tests"]),
     ("scylla", &["drover-scylla-kit"]),
     ("kube", &["drover-operator"]),
+    ("rquickjs", &["drover-functions"]),
     ("drover-sim", &["drover-tests"]),
 ];
 /// Crates that know none of ours, or only those listed.
-const INNER: [(&str, &[&str]); 5] = [
+const INNER: [(&str, &[&str]); 6] = [
     ("drover-types", &[]),
     ("drover-mqtt", &["drover-types"]),
     ("drover-snippets", &["drover-types"]),
     ("drover-rule-sql", &["drover-types"]),
+    ("drover-functions", &["drover-types"]),
     ("drover-bus", &["drover-types"]),
 ];
 /// What a `domain/` folder never names.

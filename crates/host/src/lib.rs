@@ -35,6 +35,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use drover_bus::Bus;
+use drover_functions::Pool;
 use drover_types::{Clock, Random};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -72,6 +73,8 @@ pub struct Ports {
     pub metrics: Metrics,
     /// The database of section `[cassandra]`; nothing is dialled before a store of that kind is opened.
     pub cassandra: Cassandra,
+    /// Where functions are called; no process is started for them before one is.
+    pub functions: Pool,
     /// Whether this service can do its work; told to `/readyz`.
     pub ready: Ready,
 }

@@ -105,6 +105,11 @@ impl Ready {
         self.health.set(self.name, Ok(()));
     }
 
+    /// What the service does without for now is away (`why`) or back; the process stays ready.
+    pub fn miss(&self, name: &str, why: Option<String>) {
+        self.health.miss(name, why);
+    }
+
     /// The service waits for something; `why` is shown by `/readyz`, and in the log when it changes.
     pub fn waiting(&self, why: impl Into<String>) {
         self.health.set(self.name, Err(why.into()));

@@ -1,8 +1,8 @@
 //! Conversions between wire messages and the types of the domain.
 
 use drover_types::object::{
-    Action, CreateTopic, DeviceSpec, Effect, KafkaAction, PolicyAction, PolicySpec, RepublishAction, RuleSpec,
-    Statement,
+    Action, CreateTopic, DeviceSpec, Effect, FunctionExample, FunctionSpec, KafkaAction, PolicyAction, PolicySpec,
+    RepublishAction, RuleSpec, Statement,
 };
 use drover_types::{ApiError, Qos};
 
@@ -167,6 +167,49 @@ impl wire::Rule {
     }
 }
 
+impl TryFrom<&wire::FunctionExample> for FunctionExample {
+    type Error = ApiError;
+
+    fn try_from(example: &wire::FunctionExample) -> Result<Self, ApiError> {
+        let json = |field: &str, text: &str| {
+            serde_json::from_str(text).map_err(|error| ApiError::invalid(field, format!("is no JSON: {error}")))
+        };
+        let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        Ok(Self {
+            description: given(&example.description),
+            routine: given(&example.routine),
+            input: json("examples.input", &example.input)?,
+            output: json("examples.output", &example.output)?,
+        })
+    }
+}
+
+impl TryFrom<&wire::Function> for FunctionSpec {
+    type Error = ApiError;
+
+    fn try_from(function: &wire::Function) -> Result<Self, ApiError> {
+        Ok(Self {
+            source: function.source.clone(),
+            routine: function.routine.clone(),
+            examples: function.examples.iter().map(FunctionExample::try_from).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl wire::Function {
+    /// The wire form of a spec.
+    pub fn of(meta: wire::Meta, spec: FunctionSpec) -> Self {
+        let example = |example: FunctionExample| wire::FunctionExample {
+            description: example.description.unwrap_or_default(),
+            routine: example.routine.unwrap_or_default(),
+            input: example.input.to_string(),
+            output: example.output.to_string(),
+        };
+        let examples = spec.examples.into_iter().map(example).collect();
+        Self { meta: Some(meta), source: spec.source, routine: spec.routine, examples }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,6 +245,16 @@ mod tests {
             }],
         };
         assert_eq!(PolicySpec::try_from(&wire::Policy::of(wire::Meta::default(), policy.clone())), Ok(policy));
+
+        let example = FunctionExample {
+            description: None,
+            routine: Some("encodeDownlink".into()),
+            input: serde_json::Value::Null,
+            output: serde_json::json!({"bytes": [1]}),
+        };
+        let function = FunctionSpec { source: "x".into(), routine: "main".into(), examples: vec![example] };
+        let wire = wire::Function::of(wire::Meta::default(), function.clone());
+        assert_eq!(FunctionSpec::try_from(&wire), Ok(function));
     }
 
     #[test]
@@ -210,6 +263,8 @@ mod tests {
             Action::try_from(&wire::Action { action: None }).expect_err("refused").field.as_deref(),
             Some("action")
         );
+        let example = wire::FunctionExample { input: "{".into(), ..Default::default() };
+        assert_eq!(FunctionExample::try_from(&example).expect_err("refused").field.as_deref(), Some("examples.input"));
         let statement = wire::Statement::default();
         assert_eq!(Statement::try_from(&statement).expect_err("refused").field.as_deref(), Some("effect"));
     }

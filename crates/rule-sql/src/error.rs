@@ -6,7 +6,9 @@ use drover_types::limits::SQL_BYTES_MAX;
 use drover_types::{ApiError, InvalidTopic};
 
 use crate::json::JsonError;
-use crate::parser::{EXPRESSION_DEPTH_MAX, FILTERS_MAX, VARIABLE_CHARS_MAX, VARIABLES_MAX};
+use crate::parser::{
+    EXPRESSION_DEPTH_MAX, FILTERS_MAX, KEYS_MAX, PANES_MAX, SPAN_MS_MAX, VARIABLE_CHARS_MAX, VARIABLES_MAX,
+};
 
 /// A place in a text; both from 1, columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,24 @@ pub enum Problem {
     TooManyVariables { found: usize },
     #[error("{name} is no type to cast to, expected one of {expected}")]
     UnknownType { name: String, expected: &'static str },
+    #[error("{name} is made of many messages: it stands in SELECT, with GROUP BY and a window")]
+    NeedsWindow { name: &'static str },
+    #[error("SELECT {expression} is of a single message: put it into GROUP BY, or into an aggregate as last(…)")]
+    Ungrouped { expression: String },
+    #[error("{expression} is not selected, and a row of many messages has nothing else")]
+    NotSelected { expression: String },
+    #[error("GROUP BY needs device(): messages of one device only are in one place")]
+    NoDevice,
+    #[error("GROUP BY has {found} keys, limit is {KEYS_MAX}")]
+    TooManyKeys { found: usize },
+    #[error("span is {found} ms, expected 1 to {SPAN_MS_MAX}")]
+    Span { found: u64 },
+    #[error("a window of {size_ms} ms is not 1 to {PANES_MAX} hops of {hop_ms} ms")]
+    Hop { size_ms: u64, hop_ms: u64 },
+    #[error("{name} takes a number from {least} to {most}, found {found}")]
+    AggregateNumber { name: &'static str, least: u64, most: u64, found: String },
+    #[error("HYSTERESIS needs a comparison by <, <=, > or >=")]
+    Hysteresis,
     #[error("expression is nested too deep, limit is {EXPRESSION_DEPTH_MAX}")]
     TooDeep,
     #[error("text has {bytes} bytes, limit is {SQL_BYTES_MAX}")]
@@ -83,8 +103,32 @@ pub enum EvalError {
     VariableTooDeep { name: String, limit: usize },
     #[error("{function}: {reason}")]
     Lookup { function: &'static str, reason: String },
+    #[error("{function}: {reason}")]
+    Function { function: String, reason: String },
+    #[error("the rule calls functions more than {limit} times for this message")]
+    TooManyCalls { limit: usize },
     #[error("${{{expression}}} is undefined for this message")]
     UndefinedTemplate { expression: String },
+    #[error("the rule groups messages: one message alone has no answer")]
+    Grouped,
+    #[error("message has no device to be grouped by")]
+    NoDevice,
+    #[error("keys of the group have {bytes} bytes, limit is {limit}")]
+    KeysTooLong { bytes: usize, limit: usize },
+    #[error("event time {value} is no number of milliseconds since the Unix epoch")]
+    EventTime { value: String },
+    #[error("event time is {by_ms} ms ahead of the clock, limit is {limit_ms}")]
+    EventAhead { by_ms: u64, limit_ms: u64 },
+    #[error("a value of the group is out of range")]
+    OutOfRange,
+    #[error("the group's state has {bytes} bytes, limit is {limit}")]
+    GroupTooLarge { bytes: usize, limit: usize },
+    #[error("the rule holds {limit} groups, which is the limit")]
+    TooManyGroups { limit: usize },
+    #[error("the rule holds {limit} bytes of state, which is the limit")]
+    TooMuchState { limit: usize },
+    #[error("state of the group cannot be read: {reason}")]
+    State { reason: String },
 }
 
 impl Place {
@@ -116,6 +160,9 @@ impl SqlError {
             Problem::TooManyFilters { found } => error.over(FILTERS_MAX, found),
             Problem::TooManyVariables { found } => error.over(VARIABLES_MAX, found),
             Problem::VariableName { chars } => error.over(VARIABLE_CHARS_MAX, chars),
+            Problem::TooManyKeys { found } => error.over(KEYS_MAX, found),
+            Problem::Span { found } => error.over(SPAN_MS_MAX, found),
+            Problem::AggregateNumber { most, found, .. } => error.over(most, found),
             Problem::Expected { .. }
             | Problem::Character { .. }
             | Problem::Unclosed { .. }
@@ -128,6 +175,12 @@ impl SqlError {
             | Problem::UnknownType { .. }
             | Problem::Arguments { .. }
             | Problem::NoName
+            | Problem::NeedsWindow { .. }
+            | Problem::Ungrouped { .. }
+            | Problem::NotSelected { .. }
+            | Problem::NoDevice
+            | Problem::Hop { .. }
+            | Problem::Hysteresis
             | Problem::Filter { .. }
             | Problem::SharedFilter { .. } => error,
         }

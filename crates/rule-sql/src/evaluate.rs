@@ -7,6 +7,7 @@ use crate::message::Message;
 use crate::nested::{self, Frame};
 use crate::operator;
 use crate::row::{Members, Row, Shape};
+use crate::user_function;
 use crate::value::{Held, Value};
 
 /// Deepest value of a variable: variables of variables must not nest without bound.
@@ -146,6 +147,9 @@ pub(crate) fn evaluate<'m>(expr: &'m Expr, scope: Scope<'_, 'm, '_>) -> Answer<'
             let raw = function.takes_bytes() && scope.frame.is_none() && matches!(arguments[..], [Expr::Star, ..]);
             function.call(&Call { message: scope.message, arguments: &values, pattern: pattern.as_ref(), raw })
         }
+        Expr::UserCall { function, arguments } => user_function::call(function, arguments, scope),
+        // A window's plan has names of results in their place.
+        Expr::Aggregate(_) | Expr::Bound(_) => undefined(),
     }
 }
 
@@ -154,7 +158,7 @@ fn fallback<'m>(arguments: &'m [Expr], scope: Scope<'_, 'm, '_>) -> Answer<'m> {
     let value = evaluate(&arguments[0], scope);
     match (value, arguments.get(1)) {
         (Ok(value), _) if !matches!(*value, Value::Undefined | Value::Null) => Ok(value),
-        (Err(error @ EvalError::GrowsTooMuch { .. }), _) => Err(error),
+        (Err(error @ (EvalError::GrowsTooMuch { .. } | EvalError::TooManyCalls { .. })), _) => Err(error),
         (_, Some(default)) => evaluate(default, scope),
         (_, None) => undefined(),
     }

@@ -70,7 +70,10 @@ fn collect(expr: &Expr, scope: Scope<'_, '_, '_>, inputs: &mut Vec<(String, Stri
         | Expr::Query(_)
         | Expr::Exists(_)
         | Expr::Cast { .. }
-        | Expr::Call { .. } => {
+        | Expr::Call { .. }
+        | Expr::UserCall { .. }
+        | Expr::Aggregate(_)
+        | Expr::Bound(_) => {
             let name = expr.to_string();
             if inputs.len() < INPUTS_MAX && !inputs.iter().any(|(known, _)| *known == name) {
                 inputs.push((name, told(&*evaluate(expr, scope)?)));

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::EvalError;
 use crate::json::{self, Document, JsonError};
+use crate::user_function::{USER_CALLS_MAX, UserFunctions};
 use crate::value::Value;
 
 /// Most that one evaluation may make, in bytes: a row of copies of copies ends here, and so does a query within a
@@ -33,6 +34,8 @@ pub struct Message<'p> {
     drawn: Cell<u64>,
     /// Bytes made by the evaluation under way.
     grown: Cell<usize>,
+    /// Calls of functions made by it that the language does not have.
+    called: Cell<usize>,
 }
 
 /// Where a message comes from, as far as it is known.
@@ -41,6 +44,8 @@ pub struct Origin<'p> {
     /// The message's own id: `traceid()`, and what `newuuid()` and `rand()` are made of. A message that is evaluated
     /// again after a crash so gives the same row.
     pub id: [u8; 16],
+    /// Id of the device that sent it: what `device()` groups by.
+    pub device: Option<&'p str>,
     /// `principal()`: the fingerprint of the certificate, or the user.
     pub principal: Option<&'p str>,
     /// `sourceip()`.
@@ -50,6 +55,8 @@ pub struct Origin<'p> {
     pub properties: Properties<'p>,
     /// Where `get_thing_shadow()` and `device()` look; without it they are errors.
     pub lookups: Option<&'p dyn Lookups>,
+    /// Who calls functions that the language does not have; without it they are errors.
+    pub functions: Option<&'p dyn UserFunctions>,
 }
 
 /// MQTT 5 properties of the PUBLISH.
@@ -99,6 +106,7 @@ impl<'p> Message<'p> {
             whole: OnceCell::new(),
             drawn: Cell::new(0),
             grown: Cell::new(0),
+            called: Cell::new(0),
         }
     }
 
@@ -141,6 +149,16 @@ impl<'p> Message<'p> {
     /// A new evaluation begins.
     pub(crate) fn begin(&self) {
         self.grown.set(0);
+        self.called.set(0);
+    }
+
+    /// Counts a call of a function that the language does not have; an error if those are too many for one evaluation.
+    pub(crate) fn count_call(&self) -> Result<(), EvalError> {
+        self.called.set(self.called.get() + 1);
+        if self.called.get() > USER_CALLS_MAX {
+            return Err(EvalError::TooManyCalls { limit: USER_CALLS_MAX });
+        }
+        Ok(())
     }
 
     /// Counts what is made; an error if that is too much for one evaluation.

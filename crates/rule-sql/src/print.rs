@@ -2,7 +2,11 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::ast::{BinaryOperator, Expr, Item, Query, Select, Statement, UnaryOperator};
+use crate::ast::{
+    Aggregate, AggregateKind, BinaryOperator, Bound, Edge, Expr, Grouping, Item, Late, Per, Query, Select, Statement,
+    UnaryOperator,
+};
+use crate::duration::Span;
 use crate::value::Value;
 
 impl Display for Statement {
@@ -16,7 +20,83 @@ impl Display for Statement {
             f.write_str("''")?;
         }
         list(f, self.from.iter().map(|filter| Quoted(filter.as_str())))?;
-        condition(f, self.condition.as_ref())
+        condition(f, self.condition.as_ref())?;
+        self.grouping.as_ref().map_or(Ok(()), |grouping| write!(f, " {grouping}"))
+    }
+}
+
+impl Display for Grouping {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("GROUP BY ")?;
+        for key in &self.keys {
+            write!(f, "{}, ", Operand(key))?;
+        }
+        write!(f, "{}", self.per)?;
+        if let Some(time) = &self.event_time {
+            write!(f, " EVENT TIME {}", Operand(time))?;
+        }
+        if self.per.is_pattern() {
+            return Ok(());
+        }
+        let late = match self.late {
+            Late::Drop => "DROP",
+            Late::Emit => "EMIT",
+        };
+        write!(f, " LATENESS {} LATE {late}", Span(self.lateness_ms))
+    }
+}
+
+impl Display for Per {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Per::Tumbling { size_ms } => write!(f, "TUMBLING({})", Span(*size_ms)),
+            Per::Hopping { size_ms, hop_ms } => write!(f, "HOPPING({}, {})", Span(*size_ms), Span(*hop_ms)),
+            Per::Sliding { size_ms } => write!(f, "SLIDING({})", Span(*size_ms)),
+            Per::Session { gap_ms } => write!(f, "SESSION({})", Span(*gap_ms)),
+            Per::Absent { gap_ms } => write!(f, "ABSENT({})", Span(*gap_ms)),
+            Per::Changed(of) => write!(f, "CHANGED({of})"),
+            Per::Edge { edge, condition, hysteresis } => {
+                let name = match edge {
+                    Edge::Rising => "RISING",
+                    Edge::Falling => "FALLING",
+                };
+                write!(f, "{name}({condition}")?;
+                if let Some(by) = hysteresis {
+                    write!(f, ", HYSTERESIS {by}")?;
+                }
+                f.write_str(")")
+            }
+        }
+    }
+}
+
+impl Display for Aggregate {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}(", self.kind.name())?;
+        match &self.of {
+            Some(of) => write!(f, "{of}")?,
+            None => f.write_str("*")?,
+        }
+        match self.kind {
+            AggregateKind::Percentile(rank) => write!(f, ", {rank}")?,
+            AggregateKind::Collect(most) => write!(f, ", {most}")?,
+            AggregateKind::Count
+            | AggregateKind::Sum
+            | AggregateKind::Avg
+            | AggregateKind::Min
+            | AggregateKind::Max
+            | AggregateKind::Stddev
+            | AggregateKind::First
+            | AggregateKind::Last => {}
+        }
+        f.write_str(")")
+    }
+}
+
+impl Display for Bound {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let row = Self::TABLE.iter().find(|(bound, _)| bound == self);
+        write!(f, "{}()", row.expect("the table lists every bound").1)
     }
 }
 
@@ -84,6 +164,13 @@ impl Display for Expr {
                 list(f, arguments)?;
                 f.write_str(")")
             }
+            Expr::UserCall { function, arguments } => {
+                write!(f, "{function}(")?;
+                list(f, arguments)?;
+                f.write_str(")")
+            }
+            Expr::Aggregate(aggregate) => write!(f, "{aggregate}"),
+            Expr::Bound(bound) => write!(f, "{bound}"),
         }
     }
 }
@@ -134,7 +221,10 @@ impl Display for Operand<'_> {
             | Expr::Object(_)
             | Expr::Query(_)
             | Expr::Cast { .. }
-            | Expr::Call { .. } => write!(f, "{}", self.0),
+            | Expr::Call { .. }
+            | Expr::UserCall { .. }
+            | Expr::Aggregate(_)
+            | Expr::Bound(_) => write!(f, "{}", self.0),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use crate::error::EvalError;
 use crate::json::{write_object, write_value};
 use crate::value::{Held, Value};
 
@@ -58,6 +59,16 @@ impl<'m> Members<'m> {
 
     pub fn in_order(self) -> Vec<(&'m str, Held<'m>)> {
         self.members
+    }
+}
+
+impl Shape<'_> {
+    /// Itself, unless there is nothing to send.
+    pub fn defined(self) -> Result<Self, EvalError> {
+        match &self {
+            Shape::Value(value) if **value == Value::Undefined => Err(EvalError::UndefinedValue),
+            Shape::Payload(_) | Shape::Value(_) | Shape::Object(_) => Ok(self),
+        }
     }
 }
 

@@ -1,15 +1,21 @@
 //! A rule: its text compiled once, asked for every message.
 
 use drover_types::{TopicFilter, matches};
+use sha2::{Digest, Sha256};
 
 use crate::ast::Statement;
 use crate::error::{EvalError, SqlError};
 use crate::evaluate::{self, Scope};
 use crate::explain::{self, Unmet};
 use crate::message::Message;
-use crate::parser::parse;
+use crate::parser::{parse, parse_open};
 use crate::row::{Row, Shape};
+use crate::user_function::UserFunction;
 use crate::value::Value;
+use crate::window::Plan;
+
+/// Bytes of a statement's digest.
+const DIGEST_BYTES: usize = 8;
 
 /// Compiles rules.
 pub struct Rule;
@@ -18,6 +24,9 @@ pub struct Rule;
 #[derive(Clone, Debug, PartialEq)]
 pub struct CompiledRule {
     statement: Statement,
+    user_functions: Vec<UserFunction>,
+    /// What it does with many messages, if it groups them.
+    plan: Option<Plan>,
 }
 
 /// What a rule says to a message.
@@ -33,7 +42,18 @@ pub enum Outcome<'m> {
 impl Rule {
     /// Compiles a statement of at most 64 KiB; the error names line, column, what was expected and what was found.
     pub fn compile(sql: &str) -> Result<CompiledRule, SqlError> {
-        Ok(CompiledRule { statement: parse(sql)? })
+        Ok(Self::of(parse(sql)?, Vec::new()))
+    }
+
+    /// The same of a statement that may call functions the language does not have.
+    pub fn compile_open(sql: &str) -> Result<CompiledRule, SqlError> {
+        let (statement, user_functions) = parse_open(sql)?;
+        Ok(Self::of(statement, user_functions))
+    }
+
+    fn of(statement: Statement, user_functions: Vec<UserFunction>) -> CompiledRule {
+        let plan = statement.grouping.as_ref().map(|grouping| Plan::of(&statement, grouping));
+        CompiledRule { statement, user_functions, plan }
     }
 }
 
@@ -52,13 +72,49 @@ impl CompiledRule {
         by_filter(message.topic)
     }
 
+    /// The functions it calls that the language does not have.
+    pub fn user_functions(&self) -> &[UserFunction] {
+        &self.user_functions
+    }
+
     /// The statement as it was understood.
     pub fn statement(&self) -> &Statement {
         &self.statement
     }
 
-    /// Variables first, then the condition, then the row.
+    /// How it groups messages; `None` for a rule that looks at each by itself.
+    pub fn plan(&self) -> Option<&Plan> {
+        self.plan.as_ref()
+    }
+
+    /// 16 hexadecimal digits that stand for what the statement says: another statement has others.
+    pub fn digest(&self) -> String {
+        let digest = Sha256::digest(self.statement.to_string());
+        digest.iter().take(DIGEST_BYTES).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Variables first, then the condition, then the row. A rule that groups has no answer to one message.
     pub fn evaluate<'m>(&'m self, message: &'m Message<'_>) -> Outcome<'m> {
+        if self.plan.is_some() { Outcome::Error(EvalError::Grouped) } else { self.row_of(message) }
+    }
+
+    /// The row of a rule that groups: of the message that turned its pattern, or of a closed window's payload
+    /// ([`Plan::payload`]) as one.
+    pub fn grouped_row<'m>(&'m self, message: &'m Message<'_>) -> Outcome<'m> {
+        match &self.plan {
+            Some(plan) if !plan.is_pattern() => {
+                message.begin();
+                let shape = evaluate::shape(&plan.select, Scope::new(message, &[]));
+                match shape.and_then(Shape::defined) {
+                    Ok(shape) => Outcome::Row(Row { shape, variables: Vec::new() }),
+                    Err(error) => Outcome::Error(error),
+                }
+            }
+            Some(_) | None => self.row_of(message),
+        }
+    }
+
+    fn row_of<'m>(&'m self, message: &'m Message<'_>) -> Outcome<'m> {
         message.begin();
         match self.row(message) {
             Ok(Some(row)) => Outcome::Row(row),
@@ -83,12 +139,7 @@ impl CompiledRule {
         {
             return Ok(None);
         }
-        let shape = evaluate::shape(&self.statement.select, scope)?;
-        if let Shape::Value(value) = &shape
-            && **value == Value::Undefined
-        {
-            return Err(EvalError::UndefinedValue);
-        }
+        let shape = evaluate::shape(&self.statement.select, scope)?.defined()?;
         Ok(Some(Row { shape, variables }))
     }
 }

@@ -1,12 +1,35 @@
 //! Texts of action fields with `${expr}` in them. Names are looked up in the row first, then in the payload.
 
-use crate::ast::Expr;
-use crate::error::{EvalError, SqlError};
+use crate::ast::{Expr, Item, Select};
+use crate::error::{EvalError, Problem, SqlError};
 use crate::evaluate::{self, Scope};
 use crate::message::Message;
 use crate::operator::within_limit;
 use crate::parser::Parser;
+use crate::parser::group::ungrouped;
 use crate::row::Row;
+use crate::rule::CompiledRule;
+
+impl CompiledRule {
+    /// Compiles a template of one of its actions. A row of many messages has what was selected and nothing else.
+    pub fn template(&self, text: &str) -> Result<Template, SqlError> {
+        let template = Template::compile(text)?;
+        let Some(Select::Items(items)) =
+            self.plan().filter(|plan| !plan.is_pattern()).map(|_| &self.statement().select)
+        else {
+            return Ok(template);
+        };
+        let selected: Vec<Expr> = items.iter().filter_map(Item::as_field).collect();
+        let mut exprs = template.parts.iter().filter_map(|part| match part {
+            Part::Text(_) => None,
+            Part::Expr(expr) => Some(expr),
+        });
+        match exprs.find_map(|expr| ungrouped(expr, &selected)) {
+            Some(expr) => Err(SqlError::at(text, 0, Problem::NotSelected { expression: expr.to_string() })),
+            None => Ok(template),
+        }
+    }
+}
 
 /// A compiled template.
 #[derive(Clone, Debug, PartialEq)]

@@ -24,6 +24,17 @@ pub const SQL_BYTES_MAX: usize = 64 * 1024;
 pub const ACTIONS_PER_RULE_MAX: usize = 10;
 /// Most rules of one tenant.
 pub const RULES_PER_TENANT_MAX: usize = 1_000;
+/// Longest script of a function, in bytes. Two versions of script and examples make one record of the change feed.
+/// The longest payload codec of device makers that we have seen has 235,000.
+pub const FUNCTION_SOURCE_BYTES_MAX: usize = 256 * 1024;
+/// Most examples of one function.
+pub const EXAMPLES_PER_FUNCTION_MAX: usize = 100;
+/// Most bytes of all examples of one function, as JSON.
+pub const EXAMPLES_BYTES_MAX: usize = 64 * 1024;
+/// Longest name of a routine of a script, in bytes.
+pub const ROUTINE_BYTES_MAX: usize = 128;
+/// Most functions of one tenant: with all their examples 32 MiB.
+pub const FUNCTIONS_PER_TENANT_MAX: usize = 100;
 /// Most `republish` hops of one message.
 pub const REPUBLISH_HOPS_MAX: u32 = 5;
 /// How long a fingerprint counts as "just seen", in milliseconds.

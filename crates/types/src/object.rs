@@ -1,11 +1,15 @@
 //! Declared objects: the one shape that REST, files and custom resources share.
 
+mod function;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{ACTIONS_PER_RULE_MAX, SQL_BYTES_MAX};
 use crate::{ApiError, Qos};
+
+pub use function::{FunctionExample, FunctionSpec};
 
 /// `spec` of a Device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,7 +77,7 @@ pub enum PolicyAction {
     Connect,
     Publish,
     Subscribe,
-    // To hand in messages of other devices, as a gateway does; each of them may publish what its own policies allow.
+    /// To hand in messages of other devices, as a gateway does; its resources are devices.
     PublishFor,
 }
 

@@ -100,7 +100,7 @@ is for the cluster alone. */}}
 
 {{/* Who calls whom. */}}
 {{- define "drover.config.network" -}}
-{{- $calls := dict "gateway" (list "registry" "shadow" "rules" "storage") "ingress" (list "ingress" "registry") "registry" (list "ingress") "rules" (list "ingress") "shadow" (list "ingress") "storage" list -}}
+{{- $calls := dict "gateway" (list "registry" "shadow" "rules" "storage") "operator" (list "registry" "shadow" "rules") "ingress" (list "ingress" "registry") "registry" (list "ingress") "rules" (list "ingress") "shadow" (list "ingress") "storage" list -}}
 {{- $network := dict -}}
 {{- range get $calls .component -}}
 {{- $_ := set $network . (include "drover.uris" (dict "root" $.root "component" .) | fromJsonArray) -}}
@@ -135,12 +135,18 @@ is for the cluster alone. */}}
 {{- toJson $gateway -}}
 {{- end }}
 
+{{- define "drover.config.operator" -}}
+{{- $lease := dict "name" (include "drover.operatorAccount" .root) "namespace" .root.Release.Namespace -}}
+{{- dict "namespaces" .root.Values.operator.namespaces "owner" .root.Values.operator.owner "lease" $lease | toJson -}}
+{{- end }}
+
 {{/* The section of one service in mode ha. */}}
 {{- define "drover.config.service" -}}
 {{- $section := dict -}}
 {{- if eq .component "gateway" -}}
 {{- $section = include "drover.config.gateway" . | fromJson -}}
 {{- else -}}
+{{- if eq .component "operator" }}{{ $section = include "drover.config.operator" . | fromJson }}{{ end -}}
 {{- if eq .component "ingress" -}}
 {{- $section = include "drover.config.ingress" . | fromJson -}}
 {{- $_ := set $section "owners" (dict "kind" "cassandra") -}}
@@ -162,7 +168,8 @@ is for the cluster alone. */}}
 {{- $_ := set $sections "process" (dict "drain" (printf "%ds" (add $root.Values.drain.seconds 5))) -}}
 {{- $own := list $component -}}
 {{- if eq $component "standalone" -}}
-{{- $own = list "ingress" "registry" "shadow" "rules" "storage" "gateway" "kafka" -}}
+{{- $own = list "ingress" "registry" "shadow" "rules" "storage" "gateway" "operator" "kafka" -}}
+{{- if include "drover.operates" . }}{{ $_ := set $sections "operator" (include "drover.config.operator" . | fromJson) }}{{ end -}}
 {{- $_ := set $sections "ingress" (include "drover.config.ingress" . | fromJson) -}}
 {{- $_ := set $sections "gateway" (include "drover.config.gateway" . | fromJson) -}}
 {{- else -}}

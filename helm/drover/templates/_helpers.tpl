@@ -74,16 +74,16 @@ consumer groups and of the nodes that others know. */}}
 {{- if eq .Values.mode "standalone" -}}standalone{{- else -}}registry ingress shadow rules storage{{- end -}}
 {{- end }}
 {{- define "drover.components" -}}
-{{- include "drover.stateful" . }}{{ if eq .Values.mode "ha" }} gateway{{ end }}
+{{- include "drover.stateful" . }}{{ if eq .Values.mode "ha" }} gateway{{ if .Values.operator.enabled }} operator{{ end }}{{ end }}
 {{- end }}
 
 {{- define "drover.adminPort" -}}
-{{- get (dict "standalone" 9464 "registry" 9464 "shadow" 9465 "rules" 9466 "storage" 9467 "ingress" 9468 "gateway" 9469) . -}}
+{{- get (dict "standalone" 9464 "registry" 9464 "shadow" 9465 "rules" 9466 "storage" 9467 "ingress" 9468 "gateway" 9469 "operator" 9470) . -}}
 {{- end }}
 
 {{/* Empty where a component has none, or none that others may reach. */}}
 {{- define "drover.grpcPort" -}}
-{{- with get (dict "registry" 7071 "shadow" 7072 "rules" 7073 "storage" 7074 "ingress" 7075) . }}{{ . }}{{ end -}}
+{{- with get (dict "registry" 7071 "shadow" 7072 "rules" 7073 "storage" 7074 "ingress" 7075 "operator" 7076) . }}{{ . }}{{ end -}}
 {{- end }}
 
 {{- define "drover.image" -}}
@@ -105,6 +105,21 @@ consumer groups and of the nodes that others know. */}}
 {{- else -}}
 {{ .Values.tls.existingSecret }}
 {{- end -}}
+{{- end }}
+
+{{/* Whether the operator runs in a component's pods: "true" or empty. */}}
+{{- define "drover.operates" -}}
+{{- if and .root.Values.operator.enabled (has .component (list "standalone" "operator")) -}}true{{- end -}}
+{{- end }}
+
+{{/* The name of what belongs to the operator and to no namespace. */}}
+{{- define "drover.operatorName" -}}
+{{ .Release.Namespace }}-{{ include "drover.fullname" . }}-operator
+{{- end }}
+
+{{/* The account with the operator's rights. */}}
+{{- define "drover.operatorAccount" -}}
+{{- if .Values.serviceAccount.create -}}{{ include "drover.fullname" . }}-operator{{- else -}}{{ include "drover.serviceAccount" . }}{{- end -}}
 {{- end }}
 
 {{- define "drover.serviceAccount" -}}

@@ -16,8 +16,8 @@ metadata:
     {{- toYaml . | nindent 4 }}
     {{- end }}
 spec:
-  serviceAccountName: {{ include "drover.serviceAccount" $root }}
-  automountServiceAccountToken: false
+  serviceAccountName: {{ include (ternary "drover.operatorAccount" "drover.serviceAccount" (ne (include "drover.operates" .) "")) $root }}
+  automountServiceAccountToken: {{ ne (include "drover.operates" .) "" }}
   enableServiceLinks: false
   # Waiting for traffic to end, draining, and ten seconds for closing files and connections.
   terminationGracePeriodSeconds: {{ add $v.drain.endpointSeconds $v.drain.seconds 10 }}
@@ -62,6 +62,9 @@ spec:
         - {{ ternary "up" .component (eq .component "standalone") }}
         - --config=/etc/drover/config/drover.toml
         - --data=/var/lib/drover
+        {{- if and (eq .component "standalone") (include "drover.operates" .) }}
+        - --operator
+        {{- end }}
       {{- with include "drover.environment" . | trim }}
       env:
         {{- . | nindent 8 }}
@@ -167,6 +170,10 @@ spec:
 {{- $member := get (dict "ingress" "DROVER_INGRESS__NODE" "registry" "DROVER_REGISTRY__MEMBER" "shadow" "DROVER_SHADOW__MEMBER" "rules" "DROVER_RULES__MEMBER" "storage" "DROVER_STORAGE__MEMBER") .component -}}
 {{- with $member }}
 - name: {{ . }}
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+{{- end }}
+{{- if include "drover.operates" . }}
+- name: DROVER_OPERATOR__MEMBER
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
 {{- end }}
 {{- if eq $v.mode "ha" }}

@@ -94,7 +94,7 @@ impl DoctorArgs {
     /// Prints every finding; an error if one of them is a failure.
     pub fn run(self) -> anyhow::Result<()> {
         let layers = layers::with_surroundings(self.config.layers()?, &self.data)?;
-        let mut plan = Plan::new(services::ALL.to_vec(), layers::shift_ports(layers, self.port_offset)?)?;
+        let mut plan = Plan::new(services::platform().collect(), layers::shift_ports(layers, self.port_offset)?)?;
         plan.kafka = Some(KafkaConfig::load(&plan.layers)?);
         let now_s = i64::try_from(SystemClock.now_ms() / 1000).unwrap_or(i64::MAX);
         let running = server(&plan);

@@ -45,6 +45,8 @@ pub enum Command {
     Storage(services::ServiceArgs),
     /// Runs the gateway as a process of its own.
     Gateway(services::ServiceArgs),
+    /// Runs the Kubernetes operator as a process of its own.
+    Operator(services::ServiceArgs),
     /// Makes what separate processes share: certificates and the administrator's token.
     Init(init::InitArgs),
     /// Prints the custom resource definitions for Kubernetes.
@@ -75,6 +77,7 @@ impl Command {
             Self::Rules(service) => service.run("rules"),
             Self::Storage(service) => service.run("storage"),
             Self::Gateway(service) => service.run("gateway"),
+            Self::Operator(service) => service.run("operator"),
             Self::Init(init) => init.run(),
             Self::Crd => {
                 crd::run();

@@ -3,21 +3,27 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use drover_host::Entry;
 use drover_host::config::{ConfigError, Layers, Setting};
+use drover_host::{Entry, Service as _};
 
 use crate::plan::Plan;
 use crate::{layers, start};
 
 /// Every service this executable can run, in the order in which they start.
-pub const ALL: [Entry; 6] = [
+pub const ALL: [Entry; 7] = [
     Entry::of::<drover_registry::Registry>(),
     Entry::of::<drover_ingress::Ingress>(),
     Entry::of::<drover_shadow::Shadow>(),
     Entry::of::<drover_rules::Rules>(),
     Entry::of::<drover_storage::Storage>(),
     Entry::of::<drover_gateway::Gateway>(),
+    Entry::of::<drover_operator::Operator>(),
 ];
+
+/// What is the whole platform outside of Kubernetes: the operator has nothing to do there.
+pub fn platform() -> impl Iterator<Item = Entry> {
+    ALL.into_iter().filter(|service| service.name != drover_operator::Operator::NAME)
+}
 
 /// Where the configuration comes from; the same for every service and for `up`.
 #[derive(Clone, Debug, Args)]

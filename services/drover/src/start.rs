@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use drover_bus::embedded::EmbeddedBus;
+use drover_functions::Pool;
 use drover_host::bus::OpenBus;
 use drover_host::config::BusKind;
 use drover_host::dependency::{self, Dependency};
@@ -87,7 +88,8 @@ async fn serve(plan: Plan, data: PathBuf) -> anyhow::Result<()> {
     }
     let cassandra =
         Cassandra::new(plan.shared.cassandra.options().map_err(|(key, why)| anyhow::anyhow!("{key}: {why}"))?);
-    let process = Process { log, network, data, clock, metrics, cassandra, health };
+    let functions = Pool::in_processes(std::env::current_exe().context("this executable")?);
+    let process = Process { log, network, data, clock, metrics, cassandra, functions, health };
     let (drain, greets) = (plan.shared.process.drain, plan.one_process);
     let mut tasks = process.dependencies(&plan, ready, &shutdown);
     tasks.push(admin);
@@ -166,6 +168,8 @@ struct Process {
     clock: Arc<SystemClock>,
     metrics: Metrics,
     cassandra: Cassandra,
+    /// One for all services: its bound is the process's.
+    functions: Pool,
     health: Health,
 }
 
@@ -222,6 +226,7 @@ impl Process {
             data: own,
             metrics: self.metrics.clone(),
             cassandra: self.cassandra.clone(),
+            functions: self.functions.clone(),
             ready: self.health.service(service.name),
         };
         Ok(Task { name: service.name, body: (service.body)(ports, shutdown.clone()) })

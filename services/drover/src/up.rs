@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory};
 use drover_host::config::Setting;
 use drover_host::{Service as _, SystemRandom};
+use drover_operator::Operator;
 use drover_shadow::Shadow;
 use drover_types::Random;
 
@@ -40,6 +41,9 @@ pub struct UpArgs {
     /// Leaves these parts out.
     #[arg(long, value_name = "PARTS", value_delimiter = ',', value_parser = parts_to_disable())]
     disable: Vec<String>,
+    /// Also runs the Kubernetes operator: of the cluster that this is a pod of, or that KUBECONFIG names.
+    #[arg(long)]
+    operator: bool,
     /// Adds N to every port.
     #[arg(long, value_name = "N", default_value_t = 0)]
     port_offset: u16,
@@ -85,7 +89,11 @@ impl UpArgs {
 
     fn runs(&self, part: &str) -> bool {
         let named = |parts: &[String]| parts.iter().any(|name| name == part);
-        (self.only.is_empty() || named(&self.only)) && !named(&self.disable)
+        let wanted = match part {
+            Operator::NAME => self.operator || named(&self.only),
+            _ => self.only.is_empty() || named(&self.only),
+        };
+        wanted && !named(&self.disable)
     }
 }
 

@@ -33,7 +33,7 @@ pub struct GatewayConfig {
     pub stream_queue_messages: usize,
     /// Records of one partition a live stream may be behind before it jumps to the end. At least 1.
     pub stream_lag_records_max: u64,
-    /// Largest request body, 1 KiB to 16 MiB. The default holds a rule with the longest SQL, escaped.
+    /// Largest request body, 1 KiB to 16 MiB. The default holds a function with the longest script, escaped.
     pub body_max: ByteSize,
     /// Most objects on one page of a list, 1 to 1,000.
     pub page_items_max: u32,
@@ -51,7 +51,7 @@ impl Default for GatewayConfig {
             streams_max: 64,
             stream_queue_messages: 256,
             stream_lag_records_max: 100_000,
-            body_max: ByteSize::from_bytes(256 * 1024),
+            body_max: ByteSize::from_bytes(512 * 1024),
             page_items_max: 1_000,
         }
     }

@@ -25,6 +25,7 @@ pub use adapters::owners::Scylla;
 pub use adapters::{embedded, scylla};
 
 use adapters::changes::{self, Freshness};
+use adapters::functions::RegisteredFunctions;
 use adapters::owners::Opened;
 use adapters::registry::Registry;
 use adapters::stores::Stores;
@@ -69,7 +70,9 @@ impl Service for Ingress {
         let node = node(&config, &ports, boot, fresh.clone(), &owners, &stores);
         let listening = listening(&config, &ports, tls.clone())?;
         let loops = OnceLock::new();
-        let device_http = DeviceHttp::new(node.clone(), &config, &ports)?;
+        let patience = config.timeouts.authenticate.as_std();
+        let functions = Arc::new(RegisteredFunctions::new(&ports.network, ports.functions.clone(), patience));
+        let device_http = DeviceHttp::new(node.clone(), functions, &config, &ports)?;
         let coap = Coap::new(&node, &config, &ports, boot)?;
 
         let (requests, background, stop) = (TaskTracker::new(), TaskTracker::new(), Shutdown::new());

@@ -9,7 +9,8 @@ pub mod sessions;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use drover_types::{ClientId, TenantId, TopicName};
+use drover_types::{ApiError, ClientId, TenantId, TopicName};
+use serde_json::value::RawValue;
 
 use crate::domain::identity::{AuthenticateError, Identity, Proof};
 use crate::domain::interest::News;
@@ -25,6 +26,15 @@ pub trait Authenticator: Send + Sync + 'static {
 
     /// Forgets what is known of the identities that a change may concern.
     fn forget(&self, affected: &Affected);
+}
+
+/// Calls functions that make messages of foreign bodies.
+#[async_trait]
+pub trait Functions: Send + Sync + 'static {
+    /// The result of a tenant's function for one JSON value, as JSON; `None` if it has none. Answers within its own
+    /// deadlines: `not_found` if there is no such function, `failed_precondition` if it fails, `unavailable` if nobody
+    /// could tell or call it.
+    async fn call(&self, tenant: &TenantId, name: &str, input: Box<RawValue>) -> Result<Option<String>, ApiError>;
 }
 
 /// Says whose a client's session is, among all ingress nodes that share it.

@@ -57,6 +57,7 @@ fn object(tenant: &TenantId, name: &str, spec: Spec) -> Object {
         revision: 0,
         created_ms: 7,
         updated_ms: 7,
+        owner: String::new(),
     };
     Object { meta, spec }
 }

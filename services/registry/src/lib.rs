@@ -24,6 +24,7 @@ use async_trait::async_trait;
 use drover_bus::{AdminError, Bus, bounds};
 use drover_host::{Ports, Service, Shutdown, grpc};
 use drover_proto::registry::v1::api_tokens_server::ApiTokensServer;
+use drover_proto::registry::v1::functions_server::FunctionsServer;
 use drover_proto::registry::v1::registry_server::RegistryServer;
 use tokio::sync::{Mutex, Notify};
 use tonic::service::Routes;
@@ -76,7 +77,9 @@ impl Service for Registry {
             random: Arc::clone(&ports.random),
             telemetry: Arc::clone(&telemetry),
             written: Arc::clone(&written),
+            functions: ports.functions.clone(),
             writing_rule: Mutex::default(),
+            writing_function: Mutex::default(),
             making_api_token: Mutex::default(),
             issuers: Arc::clone(&issuers),
             settings: Settings {
@@ -99,7 +102,9 @@ impl Service for Registry {
             nodes: nodes.clone(),
         };
         let api_tokens = ApiTokensServer::new(server::Server { domain: domain.clone() });
-        let routes = Routes::new(RegistryServer::new(server::Server { domain })).add_service(api_tokens);
+        let functions = FunctionsServer::new(server::Server { domain: domain.clone() });
+        let routes = Routes::new(RegistryServer::new(server::Server { domain }));
+        let routes = routes.add_service(api_tokens).add_service(functions);
         let serving = async {
             grpc::serve(routes, Self::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;
             anyhow::Ok(())

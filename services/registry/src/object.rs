@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use drover_types::object::{DeviceSpec, PolicySpec, RuleSpec};
+use drover_types::object::{DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
 use drover_types::{DeviceId, DeviceKey, TenantId};
 
 /// SHA-256 of a token, or of a certificate's DER form.
@@ -19,6 +19,7 @@ pub enum Kind {
     Policy,
     Rule,
     ApiToken,
+    Function,
 }
 
 impl Kind {
@@ -30,6 +31,7 @@ impl Kind {
             Kind::Policy => "policy",
             Kind::Rule => "rule",
             Kind::ApiToken => "api_token",
+            Kind::Function => "function",
         }
     }
 }
@@ -74,6 +76,8 @@ pub struct Meta {
     /// Milliseconds since the Unix epoch.
     pub created_ms: u64,
     pub updated_ms: u64,
+    /// Who keeps the object as it is; empty: whoever changes it.
+    pub owner: String,
 }
 
 /// An object: what every one has, and what its kind says.
@@ -91,6 +95,7 @@ pub enum Spec {
     Policy(PolicySpec),
     Rule(RuleSpec),
     ApiToken(ApiToken),
+    Function(FunctionSpec),
 }
 
 /// What is known of a credential; never the secret itself. Its id is the object's name; it never changes.
@@ -141,7 +146,7 @@ impl Object {
             Spec::Credential(credential) => {
                 Some((credential, DeviceKey { tenant: self.meta.tenant.clone(), device: credential.device.clone() }))
             }
-            Spec::Device(_) | Spec::Policy(_) | Spec::Rule(_) | Spec::ApiToken(_) => None,
+            Spec::Device(_) | Spec::Policy(_) | Spec::Rule(_) | Spec::ApiToken(_) | Spec::Function(_) => None,
         }
     }
 }
@@ -155,6 +160,7 @@ impl Spec {
             Spec::Policy(_) => Kind::Policy,
             Spec::Rule(_) => Kind::Rule,
             Spec::ApiToken(_) => Kind::ApiToken,
+            Spec::Function(_) => Kind::Function,
         }
     }
 }

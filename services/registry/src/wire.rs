@@ -5,7 +5,7 @@
 use drover_proto::Field;
 use drover_proto::registry::v1 as registry;
 use drover_proto::types::v1 as types;
-use drover_types::object::{DeviceSpec, PolicySpec, RuleSpec};
+use drover_types::object::{DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
 use drover_types::{ApiError, DeviceId, TenantId};
 
 use crate::object::{ApiToken, Credential, CredentialKind, Digest, Meta, Object, Role, Spec};
@@ -23,6 +23,7 @@ impl TryFrom<&types::Meta> for Meta {
             revision: meta.revision,
             created_ms: meta.created_ms,
             updated_ms: meta.updated_ms,
+            owner: meta.owner.clone(),
         })
     }
 }
@@ -37,6 +38,7 @@ impl From<Meta> for types::Meta {
             revision: meta.revision,
             created_ms: meta.created_ms,
             updated_ms: meta.updated_ms,
+            owner: meta.owner,
         }
     }
 }
@@ -68,6 +70,7 @@ pub fn credential(meta: &Meta, credential: &Credential) -> types::Credential {
         created_ms: meta.created_ms,
         expires_ms: credential.expires_ms.unwrap_or(0),
         digest: credential.digest.to_vec(),
+        owner: meta.owner.clone(),
     }
 }
 
@@ -81,6 +84,7 @@ pub fn encode(object: &Object) -> registry::Object {
         Spec::Policy(spec) => Wire::Policy(types::Policy::of(meta(), spec.clone())),
         Spec::Rule(spec) => Wire::Rule(types::Rule::of(meta(), spec.clone())),
         Spec::ApiToken(spec) => Wire::ApiToken(api_token(meta(), spec)),
+        Spec::Function(spec) => Wire::Function(types::Function::of(meta(), spec.clone())),
     };
     registry::Object { object: Some(wire) }
 }
@@ -94,6 +98,9 @@ pub fn decode(object: &registry::Object) -> Result<Object, ApiError> {
         Wire::Credential(credential) => decode_credential(credential)?,
         Wire::Policy(policy) => Object { meta: meta(&policy.meta)?, spec: Spec::Policy(PolicySpec::try_from(policy)?) },
         Wire::Rule(rule) => Object { meta: meta(&rule.meta)?, spec: Spec::Rule(RuleSpec::try_from(rule)?) },
+        Wire::Function(function) => {
+            Object { meta: meta(&function.meta)?, spec: Spec::Function(FunctionSpec::try_from(function)?) }
+        }
         Wire::ApiToken(token) => Object { meta: meta(&token.meta)?, spec: Spec::ApiToken(decode_api_token(token)?) },
     })
 }
@@ -118,6 +125,7 @@ fn decode_credential(credential: &types::Credential) -> Result<Object, ApiError>
         revision: 0,
         created_ms: credential.created_ms,
         updated_ms: credential.created_ms,
+        owner: credential.owner.clone(),
     };
     Ok(Object { meta, spec: Spec::Credential(spec) })
 }

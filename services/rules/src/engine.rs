@@ -1,5 +1,8 @@
 //! The loop that keeps "exactly once": records in, outputs and next offsets out in one transaction.
 //!
+//! Rules that group messages have states, which are written in the same transaction and read back before a partition's
+//! records are looked at; their windows also close by the clock, where no record comes.
+//!
 //! Whatever leaves the fate of a batch in doubt ends the session: everything in memory is dropped, and the next session
 //! starts from the committed offsets with windows rebuilt from the log.
 
@@ -13,12 +16,15 @@ use drover_bus::{
     Stalled, Start, Stored, TopicPartition, TransactError, Transaction, Transactor, repeats,
 };
 use drover_host::{Backoff, Ready, Shutdown};
-use drover_types::TELEMETRY_TOPIC;
+use drover_types::object::FunctionSpec;
 use drover_types::repeat::RepeatWindow;
+use drover_types::{Clock, TELEMETRY_TOPIC};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::domain::{Batch, Board, Evaluation, RuleSet};
+use crate::domain::{Batch, Board, Evaluation, RuleSet, States};
+use crate::functions::Functions;
+use crate::restore;
 use crate::telemetry::{self, Telemetry};
 
 /// Consumer group of the engine.
@@ -27,6 +33,10 @@ pub const GROUP: &str = "drover.rules";
 const POLL_RECORDS: usize = 500;
 /// Records written by one transaction, about; bounds its memory and how long others wait for it.
 const BATCH_OUTPUTS: usize = 5_000;
+/// Bytes of states written by one transaction, about; a single one comes to 64 KiB at most.
+const BATCH_STATE_BYTES: usize = 4 * 1024 * 1024;
+/// How often rules that group messages are told what the clock says.
+const TICK: Duration = Duration::from_secs(1);
 /// Offsets of records that matched nothing are committed this often.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(50);
 /// A process that is not heard of for this long loses its partitions.
@@ -35,8 +45,10 @@ const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Telemetry through rules.
 pub struct Engine {
     pub bus: Arc<dyn Bus>,
+    pub clock: Arc<dyn Clock>,
     pub rules: watch::Receiver<Arc<RuleSet>>,
     pub board: Arc<Board>,
+    pub functions: Functions,
     pub telemetry: Telemetry,
     pub ready: Ready,
     pub member: String,
@@ -65,8 +77,12 @@ struct Session<'e> {
     consumer: Box<dyn Consumer>,
     transactor: Box<dyn Transactor>,
     windows: HashMap<TopicPartition, RepeatWindow>,
+    /// The rules that `states` are of.
+    rules: Arc<RuleSet>,
+    states: States,
     batch: Batch,
     committed_at: Instant,
+    ticked_at: Instant,
     /// Partitions that cannot be read, as readiness says.
     stalled: Vec<Stalled>,
 }
@@ -108,8 +124,10 @@ impl Engine {
         let transactor = self.bus.transactor(&format!("{GROUP}.{}", self.member)).await?;
         let consumer = self.bus.join(config).await?;
         let (windows, batch) = (HashMap::new(), Batch::default());
-        let (committed_at, stalled) = (Instant::now(), Vec::new());
-        Ok(Session { engine: self, consumer, transactor, windows, batch, committed_at, stalled })
+        let (rules, states) = (self.rules.borrow().clone(), States::default());
+        let (committed_at, ticked_at, stalled) = (Instant::now(), Instant::now(), Vec::new());
+        let engine = self;
+        Ok(Session { engine, consumer, transactor, windows, rules, states, batch, committed_at, ticked_at, stalled })
     }
 }
 
@@ -128,15 +146,18 @@ impl Session<'_> {
                 self.stalled = stalled;
                 self.say_whether_ready();
             }
+            self.follow_rules();
             match polled {
                 Polled::Assigned(positions) => self.assigned(&positions).await?,
                 Polled::Revoked(partitions) => {
                     self.commit(shutdown, backoff).await?;
                     self.windows.retain(|at, _| !partitions.contains(at));
+                    partitions.iter().for_each(|at| self.states.revoke(at.partition));
                 }
                 Polled::Records(records) => self.evaluate(records, shutdown, backoff).await?,
                 Polled::Idle => {}
             }
+            self.close_windows(shutdown, backoff).await?;
             if self.batch.outputs() > 0 || self.committed_at.elapsed() >= COMMIT_INTERVAL {
                 self.commit(shutdown, backoff).await?;
             }
@@ -153,11 +174,67 @@ impl Session<'_> {
 
     async fn assigned(&mut self, positions: &[Position]) -> Result<(), Interrupted> {
         let windows = repeats::windows_before(&*self.engine.bus, positions).await?;
-        for (Position { at, offset }, window) in positions.iter().zip(windows) {
-            tracing::info!(at.partition, offset, seen = window.len(), "assigned");
+        let started = Instant::now();
+        let states = restore::states(&*self.engine.bus, positions).await?;
+        let took = started.elapsed();
+        for ((Position { at, offset }, window), held) in positions.iter().zip(windows).zip(states) {
+            tracing::info!(at.partition, offset, seen = window.len(), groups = held.groups(), ?took, "assigned");
+            self.engine.telemetry.restored(&held);
             self.windows.insert(at.clone(), window);
+            self.states.assign(at.partition, *offset, held, &self.rules);
         }
         Ok(())
+    }
+
+    /// States go with the rules they are of.
+    fn follow_rules(&mut self) {
+        let rules = self.engine.rules.borrow().clone();
+        if !Arc::ptr_eq(&rules, &self.rules) {
+            self.states.reconcile(&rules);
+            self.rules = rules;
+        }
+    }
+
+    /// Closes windows that are over, by what came and by the clock.
+    async fn close_windows(&mut self, shutdown: &Shutdown, backoff: &mut Backoff) -> Result<(), Interrupted> {
+        if self.ticked_at.elapsed() >= TICK {
+            self.ticked_at = Instant::now();
+            self.tick().await;
+        }
+        let functions = &self.engine.functions;
+        let call = |function: &FunctionSpec, inputs: &[String]| functions.call(function, inputs);
+        while !self.batch.close_windows(&self.rules, &call, &mut self.states, BATCH_OUTPUTS) {
+            if !self.commit(shutdown, backoff).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the states what time it is: that of a partition's last message, or of the clock once all are read.
+    async fn tick(&mut self) {
+        let now_ms = self.engine.clock.now_ms();
+        for waiting in self.states.waiting() {
+            let mut clock_ms = waiting.clock_ms;
+            if waiting.is_idle(now_ms) {
+                match self.engine.bus.bounds(&TopicPartition::new(TELEMETRY_TOPIC, waiting.partition)).await {
+                    Ok(bounds) if bounds.end <= waiting.next.max(bounds.earliest) => clock_ms = now_ms,
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::debug!(%error, "windows wait for the log");
+                        break;
+                    }
+                }
+            }
+            self.states.tick(waiting.partition, &self.rules, clock_ms);
+        }
+        self.engine.board.groups(&self.states.groups());
+    }
+
+    /// Whether the batch has to be written before more goes into it.
+    fn is_full(&self) -> bool {
+        let (records, bytes) = self.states.changed();
+        self.batch.outputs() + records >= BATCH_OUTPUTS || bytes >= BATCH_STATE_BYTES
     }
 
     async fn evaluate(
@@ -166,13 +243,16 @@ impl Session<'_> {
         shutdown: &Shutdown,
         backoff: &mut Backoff,
     ) -> Result<(), Interrupted> {
-        let rules = self.engine.rules.borrow().clone();
+        let rules = self.rules.clone();
+        let functions = &self.engine.functions;
+        let call = |function: &FunctionSpec, inputs: &[String]| functions.call(function, inputs);
         for stored in records {
             let Some(window) = self.windows.get_mut(&stored.position.at) else {
                 return Err(Interrupted::Unassigned(stored.position.at.partition));
             };
-            self.batch.take(stored, &mut Evaluation { rules: &rules, window, trace: &telemetry::continue_trace });
-            if self.batch.outputs() >= BATCH_OUTPUTS && !self.commit(shutdown, backoff).await? {
+            let (states, call, trace) = (&mut self.states, &call, &telemetry::continue_trace);
+            self.batch.take(stored, &mut Evaluation { rules: &rules, window, states, call, trace });
+            if self.is_full() && !self.commit(shutdown, backoff).await? {
                 // What is left of the poll comes again from the committed offsets.
                 break;
             }
@@ -183,13 +263,14 @@ impl Session<'_> {
     /// Commits the batch, however long that takes. False: the group moved on; the work in hand was dropped.
     async fn commit(&mut self, shutdown: &Shutdown, backoff: &mut Backoff) -> Result<bool, Interrupted> {
         self.committed_at = Instant::now();
+        self.batch.keep(&mut self.states);
         while !self.batch.is_empty() {
             let started = Instant::now();
             match self.try_commit().await {
                 Ok(()) => {
                     self.engine.telemetry.committed(&self.batch.tally, started.elapsed());
-                    for (key, matched, errors) in self.batch.by_rule() {
-                        self.engine.board.add(key, matched, errors);
+                    for (key, tally) in self.batch.by_rule() {
+                        self.engine.board.add(key, tally);
                     }
                     self.batch = Batch::default();
                     self.say_whether_ready();
@@ -242,8 +323,10 @@ impl Session<'_> {
             positions.push(Position { at: at.clone(), offset });
         }
         let windows = repeats::windows_before(&*self.engine.bus, &positions).await?;
-        for (position, window) in positions.into_iter().zip(windows) {
+        let states = restore::states(&*self.engine.bus, &positions).await?;
+        for ((position, window), held) in positions.into_iter().zip(windows).zip(states) {
             self.windows.insert(position.at.clone(), window);
+            self.states.assign(position.at.partition, position.offset, held, &self.rules);
             // Where it cannot go back, it would leave out what was dropped: then the session begins anew.
             self.consumer.seek(position).await?;
         }

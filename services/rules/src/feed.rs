@@ -1,4 +1,4 @@
-//! Rule definitions from the registry's feed: read from the start, then followed while the engine runs.
+//! Rule definitions and functions from the registry's feed: read from the start, then followed while the engine runs.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use drover_bus::{Bus, Offset, ReadError, Record, TopicPartition};
 use drover_host::{Backoff, Ready, Shutdown};
 use drover_proto::registry::v1::{Change, object};
 use drover_proto::types::v1 as wire;
-use drover_types::object::RuleSpec;
+use drover_types::object::{FunctionSpec, RuleSpec};
 use drover_types::{ApiError, Clock, TenantId};
 use prost::Message as _;
 use tokio::sync::watch;
@@ -48,7 +48,7 @@ pub struct Feed {
 #[derive(Default)]
 struct State {
     rules: RuleSet,
-    /// Rules that wait for their topics, as declared; what was in force of their name stays so.
+    /// Rules that wait for their topics and functions, as declared; what was in force of their name stays so.
     waiting: BTreeMap<RuleKey, wire::Rule>,
     /// Told to the board once the engine has the rules: who sees a generation observed may rely on it.
     seen: Vec<Seen>,
@@ -64,8 +64,8 @@ enum Seen {
 enum Obstacle {
     /// Until its declaration changes.
     Invalid(String),
-    /// As long as its topics are not there or not its own.
-    Topic { reason: &'static str, message: String },
+    /// As long as its topics or functions are not there, or a topic is another's.
+    Missing { reason: &'static str, message: String },
 }
 
 /// What a record of the feed says about a rule.
@@ -106,6 +106,8 @@ impl Feed {
                 }
             }
         };
+        // Their functions may have come behind them, in another partition.
+        self.put_waiting().await;
         self.publish();
         let mut tails = JoinSet::new();
         let (feed, stop) = (self.clone(), shutdown.clone());
@@ -176,16 +178,21 @@ impl Feed {
             if self.missing.swap(false, Ordering::Relaxed) && !self.make_missing().await {
                 self.missing.store(true, Ordering::Relaxed);
             }
-            let waiting: Vec<RuleKey> = self.state().waiting.keys().cloned().collect();
-            for key in &waiting {
-                let _deciding = self.deciding.lock().await;
-                let Some(rule) = self.state().waiting.get(key).cloned() else { continue };
-                self.put(key.clone(), &rule, Instant::now()).await;
-            }
-            if !waiting.is_empty() {
+            if self.put_waiting().await {
                 self.publish();
             }
         }
+    }
+
+    /// Decides again on rules that wait; whether there are any.
+    async fn put_waiting(&self) -> bool {
+        let waiting: Vec<RuleKey> = self.state().waiting.keys().cloned().collect();
+        for key in &waiting {
+            let _deciding = self.deciding.lock().await;
+            let Some(rule) = self.state().waiting.get(key).cloned() else { continue };
+            self.put(key.clone(), &rule, Instant::now()).await;
+        }
+        !waiting.is_empty()
     }
 
     /// Makes the topics of rules in force that are not there; whether all are there now.
@@ -222,8 +229,10 @@ impl Feed {
     /// Takes one record of the feed; those about other objects are passed over. Topics that cannot be made are waited for
     /// until `until`.
     async fn apply(&self, record: &Record, until: Instant) {
-        let Some((tenant, name)) = rule_key(record) else { return };
-        let key: RuleKey = (tenant, name);
+        if let Some((tenant, name)) = key_of("function/", record) {
+            return self.apply_function(&tenant, &name, record).await;
+        }
+        let Some(key) = key_of("rule/", record) else { return };
         let _deciding = self.deciding.lock().await;
         match word(record) {
             Err(error) => tracing::error!(rule = key.1, %error, "a change of the registry cannot be read"),
@@ -234,6 +243,24 @@ impl Feed {
                 state.seen.push(Seen::Removed(key));
             }
             Ok(Word::Put(rule)) => self.put(key, &rule, until).await,
+        }
+    }
+
+    /// Takes a function, or its end; rules that have waited for it come into force.
+    async fn apply_function(&self, tenant: &TenantId, name: &str, record: &Record) {
+        match function(record) {
+            Err(error) => {
+                tracing::error!(%tenant, function = name, %error, "a change of the registry cannot be read");
+            }
+            Ok(None) => self.state().rules.remove_function(tenant, name),
+            Ok(Some(spec)) => {
+                {
+                    // Not while a rule is decided, which would not find it and not be found waiting for it.
+                    let _deciding = self.deciding.lock().await;
+                    self.state().rules.put_function(tenant, name, spec);
+                }
+                self.put_waiting().await;
+            }
         }
     }
 
@@ -251,8 +278,9 @@ impl Feed {
                 state.rules.remove(&key.0, &key.1);
                 (false, "Invalid", message)
             }
-            Err(Obstacle::Topic { reason, message }) => {
+            Err(Obstacle::Missing { reason, message }) => {
                 state.waiting.insert(key.clone(), rule.clone());
+                state.rules.wait(key.clone());
                 (false, reason, message)
             }
         };
@@ -271,13 +299,19 @@ impl Feed {
         };
         let spec = RuleSpec::try_from(rule).map_err(invalid)?;
         let definition = Definition::compile(key.0.clone(), &key.1, &spec).map_err(invalid)?;
+        for function in definition.rule.user_functions() {
+            if self.state().rules.function(&key.0, &function.name).is_none() {
+                let message = format!("function {} does not exist", function.name);
+                return Err(Obstacle::Missing { reason: "FunctionMissing", message });
+            }
+        }
         for (topic, partitions) in definition.output_topics() {
             if self.state().rules.other_writer(&key.0, topic).is_some() {
                 let message = format!("topic {topic} belongs to another tenant");
-                return Err(Obstacle::Topic { reason: "TopicTaken", message });
+                return Err(Obstacle::Missing { reason: "TopicTaken", message });
             }
             let reason = if self.create_topics { "TopicFailed" } else { "TopicMissing" };
-            self.topic(topic, partitions, until).await.map_err(|message| Obstacle::Topic { reason, message })?;
+            self.topic(topic, partitions, until).await.map_err(|message| Obstacle::Missing { reason, message })?;
         }
         Ok(definition)
     }
@@ -307,10 +341,10 @@ impl Feed {
     }
 }
 
-/// Tenant and name, if the record is about a rule.
-fn rule_key(record: &Record) -> Option<RuleKey> {
+/// Tenant and name, if the record is about an object of the kind whose keys begin so.
+fn key_of(prefix: &str, record: &Record) -> Option<RuleKey> {
     let key = std::str::from_utf8(record.key.as_ref()?).ok()?;
-    let (tenant, name) = key.strip_prefix("rule/")?.split_once('/')?;
+    let (tenant, name) = key.strip_prefix(prefix)?.split_once('/')?;
     Some((TenantId::new(tenant).ok()?, name.to_owned()))
 }
 
@@ -323,8 +357,19 @@ fn word(record: &Record) -> Result<Word, prost::DecodeError> {
             object::Object::Device(_)
             | object::Object::Credential(_)
             | object::Object::Policy(_)
-            | object::Object::ApiToken(_),
+            | object::Object::ApiToken(_)
+            | object::Object::Function(_),
         )
         | None => Word::Gone,
     })
+}
+
+/// What a record of the feed says of a function; `None`: it is gone.
+fn function(record: &Record) -> Result<Option<FunctionSpec>, ApiError> {
+    let Some(value) = &record.value else { return Ok(None) };
+    let change = Change::decode(value.clone()).map_err(|error| ApiError::invalid("value", error.to_string()))?;
+    match change.after.and_then(|after| after.object) {
+        Some(object::Object::Function(function)) => Ok(Some(FunctionSpec::try_from(&function)?)),
+        Some(_) | None => Ok(None),
+    }
 }

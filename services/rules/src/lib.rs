@@ -8,8 +8,10 @@ mod config;
 mod domain;
 mod engine;
 mod feed;
+mod functions;
 mod lag;
 mod outbox;
+mod restore;
 mod server;
 mod telemetry;
 mod topics;
@@ -23,7 +25,7 @@ use drover_proto::rules::v1::rules_server::RulesServer;
 use tonic::service::Routes;
 
 pub use config::RulesConfig;
-pub use domain::{ERRORS_TOPIC, OUTBOX_TOPIC};
+pub use domain::{ERRORS_TOPIC, OUTBOX_TOPIC, STATE_TOPIC};
 pub use engine::GROUP;
 pub use feed::CHANGES_TOPIC;
 pub use outbox::OUTBOX_GROUP;
@@ -31,6 +33,7 @@ pub use outbox::OUTBOX_GROUP;
 use crate::domain::Board;
 use crate::engine::Engine;
 use crate::feed::Feed;
+use crate::functions::Functions;
 use crate::outbox::Outbox;
 use crate::telemetry::Telemetry;
 
@@ -45,7 +48,7 @@ impl Service for Rules {
     async fn run(config: RulesConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
         let board = Arc::new(Board::default());
         let telemetry = ports.metrics.register(Telemetry::register);
-        let server = server::Server { bus: ports.bus.clone(), board: board.clone() };
+        let server = server::Server { bus: ports.bus.clone(), clock: ports.clock.clone(), board: board.clone() };
         let routes = Routes::new(RulesServer::new(server));
         let (sockets, network) = (ports.sockets.clone(), ports.network.clone());
         let serving = async {
@@ -72,14 +75,16 @@ async fn work(
     let Some(mut tails) = feed.start(&ports.ready, &shutdown).await else { return Ok(()) };
     let engine = Engine {
         bus: ports.bus.clone(),
+        clock: ports.clock.clone(),
         rules: feed.rules(),
         board,
+        functions: Functions::new(ports.functions.clone()),
         telemetry: telemetry.clone(),
         ready: ports.ready.clone(),
         member: config.member.clone(),
         missing: feed.missing(),
     };
-    tails.spawn(lag::watch(ports.bus.clone(), telemetry.clone(), shutdown.clone()));
+    tails.spawn(lag::watch(ports.bus.clone(), ports.clock.clone(), telemetry.clone(), shutdown.clone()));
     let outbox = Outbox::new(ports.bus.clone(), ports.network.client("ingress"), config.member, telemetry);
     tails.spawn(engine.run(shutdown.clone()));
     let stop = shutdown.clone();

@@ -7,16 +7,17 @@ use drover_proto::rules::v1 as wire;
 use drover_proto::rules::v1::rules_server::Rules;
 use drover_proto::to_status;
 use drover_rule_sql::{Message, Outcome, Rule};
-use drover_types::{ApiError, ErrorCode, TenantId};
+use drover_types::{ApiError, Clock, ErrorCode, TenantId};
 use tonic::{Request, Response, Status};
 
 use crate::domain::{Board, RuleState};
-use crate::lag;
+use crate::lag::{self, Lag};
 
 /// The service `drover.rules.v1.Rules`. Cheap to clone.
 #[derive(Clone)]
 pub struct Server {
     pub bus: Arc<dyn Bus>,
+    pub clock: Arc<dyn Clock>,
     pub board: Arc<Board>,
 }
 
@@ -31,7 +32,7 @@ impl Rules for Server {
             TenantId::new(&tenant).map_err(|error| to_status(&ApiError::invalid("tenant", error.to_string())))?;
         let unknown = || to_status(&ApiError::new(ErrorCode::NotFound, format!("rule {name} was not seen yet")));
         let state = self.board.get(&(tenant, name.clone())).ok_or_else(unknown)?;
-        let lag = lag::records(&*self.bus)
+        let lag = lag::of(&*self.bus, self.clock.now_ms())
             .await
             .map_err(|error| to_status(&ApiError::new(ErrorCode::Unavailable, error.to_string())))?;
         Ok(Response::new(wire::GetStatusResponse { status: Some(status(state, lag)) }))
@@ -54,7 +55,7 @@ impl Rules for Server {
     }
 }
 
-fn status(state: RuleState, lag: u64) -> wire::RuleStatus {
+fn status(state: RuleState, lag: Lag) -> wire::RuleStatus {
     let accepted = wire::Condition {
         r#type: "Accepted".to_owned(),
         status: if state.accepted.holds { "True" } else { "False" }.to_owned(),
@@ -65,13 +66,19 @@ fn status(state: RuleState, lag: u64) -> wire::RuleStatus {
     wire::RuleStatus {
         observed_generation: state.generation,
         conditions: vec![accepted],
-        matched: state.matched,
-        failed: state.failed,
-        lag,
-        last_error: state.last_error.map(|error| wire::LastError {
+        matched: state.counts.matched,
+        emitted: state.counts.emitted,
+        failed: state.counts.failed,
+        dropped: state.counts.dropped,
+        groups: state.groups,
+        lag: lag.records,
+        lag_ms: lag.age_ms,
+        last_error: state.counts.last_error.map(|error| wire::LastError {
             time_ms: error.time_ms,
             message: error.message,
             topic: error.topic,
+            sample: error.sample,
+            source: error.source,
         }),
     }
 }

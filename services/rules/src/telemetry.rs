@@ -1,5 +1,6 @@
 //! Metrics of the rules service, and the spans that continue a message's trace.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use drover_host::trace;
@@ -9,7 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::domain::{Definition, Tally};
+use crate::domain::{Definition, Held, Tally};
+use crate::lag::Lag;
 
 /// What `/metrics` shows of this service. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -21,8 +23,13 @@ pub struct Telemetry {
     dead_letters: Counter,
     kafka_outputs: Counter,
     outbox_entries: Counter,
+    late_messages: Counter,
+    state_records: Counter,
+    states_restored: Counter,
+    states_unreadable: Counter,
     commit_seconds: Histogram,
     lag: Gauge,
+    lag_seconds: Gauge<f64, AtomicU64>,
     pub restarts: Counter,
     pub republished: Counter,
     pub republish_retries: Counter,
@@ -48,23 +55,40 @@ impl Telemetry {
             dead_letters: counter("dead_letters", "Records written to the dead-letter topic by the engine"),
             kafka_outputs: counter("kafka_outputs", "Records written to output topics"),
             outbox_entries: counter("outbox_entries", "Actions handed to the outbox"),
+            late_messages: counter("late_messages", "Messages that came after their window had been closed"),
+            state_records: counter("state_records", "States of groups written or removed"),
+            states_restored: counter("states_restored", "States of groups read back with their partition"),
+            states_unreadable: counter(
+                "states_unreadable",
+                "States of groups that could not be read back and are left out",
+            ),
             restarts: counter("restarts", "Sessions begun again from the committed offsets"),
             republished: counter("republished", "Republish actions that the ingress confirmed"),
             republish_retries: counter("republish_retries", "Republish actions that have to be tried again"),
             republish_refused: counter("republish_refused", "Republish actions refused for good, now dead letters"),
             commit_seconds: Histogram::new(exponential_buckets(0.000_5, 2.0, 14)),
             lag: Gauge::default(),
+            lag_seconds: Gauge::default(),
         };
         let help = "Time a transaction of outputs and offsets took";
         registry.register("drover_rules_commit_seconds", help, telemetry.commit_seconds.clone());
         let help = "Telemetry records behind the committed offsets of all members";
         registry.register("drover_rules_lag_records", help, telemetry.lag.clone());
+        let help = "Age of the oldest telemetry record that no member has committed";
+        registry.register("drover_rules_lag_seconds", help, telemetry.lag_seconds.clone());
         telemetry
     }
 
-    /// So many records wait for the rules.
-    pub fn lag(&self, records: u64) {
-        self.lag.set(i64::try_from(records).unwrap_or(i64::MAX));
+    /// So much waits for the rules.
+    pub fn lag(&self, lag: Lag) {
+        self.lag.set(i64::try_from(lag.records).unwrap_or(i64::MAX));
+        self.lag_seconds.set(Duration::from_millis(lag.age_ms).as_secs_f64());
+    }
+
+    /// A partition's states are back.
+    pub fn restored(&self, held: &Held) {
+        self.states_restored.inc_by(held.groups() as u64);
+        self.states_unreadable.inc_by(held.unreadable);
     }
 
     /// A batch is durable.
@@ -76,6 +100,8 @@ impl Telemetry {
         self.dead_letters.inc_by(tally.dead_letters);
         self.kafka_outputs.inc_by(tally.kafka);
         self.outbox_entries.inc_by(tally.outbox);
+        self.late_messages.inc_by(tally.late);
+        self.state_records.inc_by(tally.states);
         self.commit_seconds.observe(took.as_secs_f64());
         tracing::debug!(?tally, ?took, "batch committed");
     }

@@ -5,7 +5,7 @@ use drover_host::{Backoff, Ports, Shutdown};
 use drover_types::TELEMETRY_TOPIC;
 
 use crate::config::RulesConfig;
-use crate::domain::{ERRORS_TOPIC, OUTBOX_TOPIC};
+use crate::domain::{ERRORS_TOPIC, OUTBOX_TOPIC, STATE_TOPIC};
 use crate::feed::CHANGES_TOPIC;
 
 /// One day in milliseconds.
@@ -28,10 +28,15 @@ async fn try_prepare(bus: &dyn Bus, config: &RulesConfig) -> Result<(), String> 
         make(bus, topic, config.partitions, Some(days * DAY_MS)).await.map_err(|error| error.to_string())?;
     }
     let there = bus.topics().await.map_err(|error| error.to_string())?;
-    match [TELEMETRY_TOPIC, CHANGES_TOPIC].iter().find(|topic| !there.iter().any(|known| &*known.topic == **topic)) {
-        Some(missing) => Err(format!("topic {missing} does not exist yet")),
-        None => Ok(()),
-    }
+    let known = |topic: &str| there.iter().find(|known| &*known.topic == topic);
+    let (Some(telemetry), Some(_)) = (known(TELEMETRY_TOPIC), known(CHANGES_TOPIC)) else {
+        let missing = if known(TELEMETRY_TOPIC).is_none() { TELEMETRY_TOPIC } else { CHANGES_TOPIC };
+        return Err(format!("topic {missing} does not exist yet"));
+    };
+    // A partition's states stand in the partition of the same number.
+    let (topic, partitions) = (STATE_TOPIC.into(), telemetry.partitions);
+    let states = TopicConfig { topic, partitions, compact: true, retention_ms: None, retention_bytes: None };
+    bus.create_topic(states).await.map(drop).map_err(|error| error.to_string())
 }
 
 /// Makes a topic that is missing; one that is there stays as it is.

@@ -182,6 +182,7 @@ impl World {
             data: self.data.path().join(name),
             metrics: Metrics::default(),
             cassandra: Default::default(),
+            functions: Default::default(),
             ready: Health::default().service(name),
         }
     }

@@ -57,6 +57,8 @@ registry! {
     get_device: GetDeviceRequest -> GetDeviceResponse;
     list_devices: ListDevicesRequest -> ListDevicesResponse;
     delete_device: DeleteDeviceRequest -> DeleteDeviceResponse;
+    put_devices: PutDevicesRequest -> PutDevicesResponse;
+    delete_devices: DeleteDevicesRequest -> DeleteDevicesResponse;
     issue_token: IssueTokenRequest -> IssueTokenResponse;
     issue_certificate: IssueCertificateRequest -> IssueCertificateResponse;
     list_credentials: ListCredentialsRequest -> ListCredentialsResponse;

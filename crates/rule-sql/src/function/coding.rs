@@ -9,6 +9,7 @@ use super::Call;
 use crate::error::EvalError;
 use crate::evaluate::{Answer, made, undefined};
 use crate::json;
+use crate::number::Number;
 use crate::value::{Held, Value};
 
 const SCHEME: &str = "base64";
@@ -51,6 +52,29 @@ pub(super) fn decode(arguments: &[Held<'_>]) -> Answer<'static> {
 
 fn is_base64(scheme: &Value<'_>) -> bool {
     matches!(scheme, Value::Text(text) if text == SCHEME)
+}
+
+/// `bytes(value [, 'base64'])`: the bytes of a value's text form, or those that base64 stands for, as numbers from 0 to
+/// 255; of `*`, the payload's. What payload codecs take.
+pub(super) fn bytes<'m>(call: &Call<'_, 'm, '_>) -> Answer<'m> {
+    let bytes = match (call.arguments, call.raw) {
+        ([_], true) => call.message.payload().to_vec(),
+        ([value], false) => match value.to_text() {
+            Some(text) => text.as_bytes().to_vec(),
+            None => return undefined(),
+        },
+        ([value, scheme], false) if is_base64(scheme) => {
+            match value.to_text().and_then(|text| BASE64.decode(text.as_bytes()).ok()) {
+                Some(bytes) => bytes,
+                None => return undefined(),
+            }
+        }
+        _ => return undefined(),
+    };
+    let number = |byte: u8| Value::Number(Number::Int(byte.into()));
+    let numbers = Value::Array(bytes.into_iter().map(number).collect());
+    call.message.charge(numbers.weight())?;
+    Ok(Held::Made(numbers))
 }
 
 /// The hash of a value's text form, in lower-case hex.

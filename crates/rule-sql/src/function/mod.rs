@@ -14,6 +14,7 @@ pub use cast::Cast;
 use crate::evaluate::Answer;
 use crate::message::Message;
 use crate::number::Number;
+use crate::parser::group::is_word_of_groups;
 use crate::pattern::Pattern;
 use crate::time;
 use crate::value::{Held, Value};
@@ -59,7 +60,7 @@ const fn row(name: &'static str, arity: RangeInclusive<usize>, body: Body) -> Fu
 /// Most arguments of a function that takes any number.
 const ARGUMENTS_MAX: usize = 1_000;
 
-static TABLE: [Function; 77] = [
+static TABLE: [Function; 78] = [
     row("abs", 1..=1, OfNumber(math::abs)),
     row("accountid", 0..=0, Of(origin::account_id)),
     row("acos", 1..=1, Double(f64::acos)),
@@ -70,6 +71,7 @@ static TABLE: [Function; 77] = [
     row("bitnot", 1..=1, OfNumber(math::bit_not)),
     row("bitor", 2..=2, Numbers(math::bit_or)),
     row("bitxor", 2..=2, Numbers(math::bit_xor)),
+    row("bytes", 1..=2, Of(coding::bytes)),
     row("ceil", 1..=1, OfNumber(math::ceil)),
     row("chr", 1..=1, Values(text::chr)),
     row("clientid", 0..=0, Of(origin::client_id)),
@@ -139,6 +141,23 @@ static TABLE: [Function; 77] = [
     row("upper", 1..=1, Values(text::upper)),
 ];
 
+/// Functions about the message itself, its id included; where there are many messages they mean nothing.
+const OF_MESSAGE: [&str; 13] = [
+    "accountid",
+    "clientid",
+    "device",
+    "get_mqtt_property",
+    "get_thing_shadow",
+    "get_user_properties",
+    "newuuid",
+    "principal",
+    "rand",
+    "sourceip",
+    "timestamp",
+    "topic",
+    "traceid",
+];
+
 /// Functions of the reference that ask a service of its own cloud, and what there is instead.
 const ELSEWHERE: [(&str, &str); 5] = [
     ("aws_lambda", "register a function"),
@@ -147,6 +166,12 @@ const ELSEWHERE: [(&str, &str); 5] = [
     ("get_secret", "actions take secrets by reference"),
     ("machinelearning_predict", "register a function"),
 ];
+
+/// Whether the language itself has a function of this name, or something else that is written like one, or refuses it.
+pub fn is_built_in(name: &str) -> bool {
+    let special = ["cast", "exists"].iter().any(|special| special.eq_ignore_ascii_case(name));
+    special || is_word_of_groups(name) || Function::named(name).is_some() || Function::elsewhere(name).is_some()
+}
 
 impl Function {
     /// The function of this name, in any case.
@@ -166,7 +191,12 @@ impl Function {
 
     /// Whether `*` as its first argument means the payload's bytes, JSON or not.
     pub(crate) fn takes_bytes(&self) -> bool {
-        self.name == "encode"
+        matches!(self.name, "encode" | "bytes")
+    }
+
+    /// Whether it is about the one message that is evaluated.
+    pub(crate) fn is_of_message(&self) -> bool {
+        OF_MESSAGE.contains(&self.name)
     }
 
     /// Whether it evaluates its arguments itself.

@@ -7,6 +7,7 @@ use crate::error::{Problem, SqlError};
 use crate::function::{Cast, Function};
 use crate::lexer::Kind;
 use crate::pattern::Pattern;
+use crate::user_function::UserFunction;
 use crate::value::Value;
 
 impl<'s> Parser<'s> {
@@ -25,6 +26,7 @@ impl<'s> Parser<'s> {
     /// A nested query from SELECT on, with the parenthesis that closes it.
     fn query(&mut self) -> Result<(Query, usize), SqlError> {
         self.enter()?;
+        let selecting = std::mem::take(&mut self.selecting);
         self.expect_word("SELECT")?;
         let (select, mut height) = self.select()?;
         self.expect_word("FROM")?;
@@ -39,6 +41,7 @@ impl<'s> Parser<'s> {
         }
         self.expect_symbol(")")?;
         self.depth -= 1;
+        self.selecting = selecting;
         Ok((Query { select, from, alias, condition }, height))
     }
 
@@ -55,11 +58,13 @@ impl<'s> Parser<'s> {
             let (query, height) = self.query()?;
             return self.grown(Expr::Exists(Box::new(query)), height);
         }
+        if let Some(tree) = self.aggregate(word, start)? {
+            return Ok(tree);
+        }
         if let Some((name, instead)) = Function::elsewhere(word) {
             return Err(self.error(start, Problem::Elsewhere { name, instead }));
         }
-        let unknown = || self.error(start, Problem::UnknownFunction { name: word.to_owned() });
-        let function = Function::named(word).ok_or_else(unknown)?;
+        let Some(function) = Function::named(word) else { return self.user_call(word, start) };
         let (arguments, height) = self.list(")", Self::argument)?;
         let (least, most, found) = (*function.arity.start(), *function.arity.end(), arguments.len());
         if !function.arity.contains(&found) {
@@ -70,6 +75,18 @@ impl<'s> Parser<'s> {
             Some(_) | None => None,
         };
         self.grown(Expr::Call { function, arguments, pattern }, height)
+    }
+
+    /// A call of a function that the language does not have, its name and parenthesis read.
+    fn user_call(&mut self, word: &str, start: usize) -> Result<Tree, SqlError> {
+        let unknown = self.error(start, Problem::UnknownFunction { name: word.to_owned() });
+        let Some(known) = &mut self.user_functions else { return Err(unknown) };
+        let name = UserFunction::name_of(word);
+        if !known.iter().any(|function| function.name == name) {
+            known.push(UserFunction { name, unknown });
+        }
+        let (arguments, height) = self.list(")", Self::argument)?;
+        self.grown(Expr::UserCall { function: word.to_ascii_lowercase(), arguments }, height)
     }
 
     fn argument(&mut self) -> Result<Tree, SqlError> {

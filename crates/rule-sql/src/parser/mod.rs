@@ -1,10 +1,11 @@
 //! Tokens into a tree. Recursion is bounded by [`EXPRESSION_DEPTH_MAX`], as is the tree.
 //!
 //! Here: statements and what names things. Expressions are climbed by precedence in [`expression`]; forms that begin
-//! with a word of their own or a bracket are in [`form`].
+//! with a word of their own or a bracket are in [`form`]; GROUP BY and what may be selected with it in [`group`].
 
 mod expression;
 mod form;
+pub(crate) mod group;
 
 use drover_types::TopicFilter;
 use drover_types::limits::SQL_BYTES_MAX;
@@ -12,6 +13,7 @@ use drover_types::limits::SQL_BYTES_MAX;
 use crate::ast::{Expr, Item, Select, Statement};
 use crate::error::{Problem, SqlError};
 use crate::lexer::{Kind, Lexer, Token};
+use crate::user_function::UserFunction;
 
 /// Deepest tree of an expression: what walks it recurses, and 256 levels fit any thread's stack many times over.
 pub const EXPRESSION_DEPTH_MAX: usize = 256;
@@ -23,14 +25,27 @@ pub const VARIABLES_MAX: usize = 64;
 /// Longest name of a variable, in characters.
 pub const VARIABLE_CHARS_MAX: usize = 64;
 
+pub use group::{COLLECT_MAX, KEYS_MAX, PANES_MAX, SPAN_MS_MAX};
+
 /// Words that cannot name a field unless a dot stands before them.
 const RESERVED: [&str; 11] = ["SELECT", "FROM", "WHERE", "AS", "AND", "OR", "NOT", "TRUE", "FALSE", "NULL", "CASE"];
 /// Those of them that an expression may begin with.
 const BEGINNING: [&str; 5] = ["NOT", "TRUE", "FALSE", "NULL", "CASE"];
 
-/// Parses a statement.
+/// Parses a statement that calls functions of the language only.
 pub fn parse(sql: &str) -> Result<Statement, SqlError> {
+    whole(&mut Parser::new(sql, 0)?)
+}
+
+/// Parses a statement that may call others as well; answers them beside it, each where it is first called.
+pub(crate) fn parse_open(sql: &str) -> Result<(Statement, Vec<UserFunction>), SqlError> {
     let mut parser = Parser::new(sql, 0)?;
+    parser.user_functions = Some(Vec::new());
+    let statement = whole(&mut parser)?;
+    Ok((statement, parser.user_functions.unwrap_or_default()))
+}
+
+fn whole(parser: &mut Parser<'_>) -> Result<Statement, SqlError> {
     let statement = parser.statement()?;
     match parser.token.kind {
         Kind::End => Ok(statement),
@@ -48,6 +63,12 @@ pub(crate) struct Parser<'s> {
     depth: usize,
     /// Names that SET has made so far; absent in a template, which any rule may have.
     variables: Option<Vec<String>>,
+    /// Functions called so far that the language does not have; absent where none may be.
+    user_functions: Option<Vec<UserFunction>>,
+    /// Whether aggregates may stand here: in the SELECT of the statement.
+    selecting: bool,
+    /// The first aggregate, and where it stands.
+    aggregate: Option<(&'static str, usize)>,
 }
 
 impl<'s> Parser<'s> {
@@ -58,17 +79,23 @@ impl<'s> Parser<'s> {
         }
         let mut lexer = Lexer::new(text, at);
         let token = lexer.next()?;
-        Ok(Self { lexer, token, depth: 0, variables: None })
+        let (variables, user_functions, aggregate) = (None, None, None);
+        Ok(Self { lexer, token, depth: 0, variables, user_functions, selecting: false, aggregate })
     }
 
     fn statement(&mut self) -> Result<Statement, SqlError> {
         let variables = self.set()?;
+        let start = self.token.start;
         self.expect_word("SELECT")?;
+        self.selecting = true;
         let (select, _) = self.select()?;
+        self.selecting = false;
         self.expect_word("FROM")?;
         let from = self.filters()?;
         let condition = if self.take_word("WHERE")? { Some(self.expression()?) } else { None };
-        Ok(Statement { variables, select, from, condition })
+        let grouping = self.grouping()?;
+        self.check_selected(&select, grouping.as_ref(), start)?;
+        Ok(Statement { variables, select, from, condition, grouping })
     }
 
     /// `SET @name = expr, …`, if it comes.

@@ -4,8 +4,10 @@ mod bad_input;
 mod cases;
 mod conformance;
 mod errors;
+mod functions;
 mod laws;
 mod templates;
+mod windows;
 
 use drover_rule_sql::{Message, Outcome, Rule};
 

@@ -16,6 +16,7 @@ use super::output::{Column, plain};
 #[derive(Debug, Subcommand)]
 pub enum ObjectCommand {
     /// Creates or replaces what files declare
+    #[command(alias = "put")]
     Apply {
         /// YAML or JSON, several documents in one; `-` is standard input
         #[arg(short, long = "file", required = true, value_name = "FILE")]

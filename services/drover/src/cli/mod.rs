@@ -8,12 +8,14 @@ pub mod connection;
 mod credential;
 mod demo;
 mod device;
+mod function;
 mod manifest;
 mod open;
 mod output;
 mod policy;
 mod rule;
 mod rule_eval;
+mod rule_log;
 mod rule_test;
 pub mod shadow;
 mod snippet;
@@ -41,6 +43,8 @@ pub enum ClientCommand {
     Rule(rule::Rule),
     /// API tokens: who may use the REST interface, the console and these commands
     Token(token::Token),
+    /// Functions: JavaScript with limits and without I/O
+    Function(function::Function),
     /// Shows messages as they come
     Tail(tail::Tail),
     /// Opens the console by a one-time link
@@ -58,6 +62,7 @@ impl ClientCommand {
             Self::Policy(policy) => policy.run(out),
             Self::Rule(rule) => rule.run(out),
             Self::Token(token) => token.run(out),
+            Self::Function(function) => function.run(out),
             Self::Tail(tail) => tail.run(),
             Self::Open(open) => open.run(out),
             Self::Demo(demo) => demo.run(out),

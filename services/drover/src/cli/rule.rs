@@ -34,7 +34,7 @@ pub struct Rule {
 enum RuleCommand {
     #[command(flatten)]
     Object(ObjectCommand),
-    /// Shows what rules of a file would do with one message, and why they would not; needs no platform
+    /// Shows what rules of a file would do with one message, and why they would not; or with those of the log
     Test(RuleTest),
     /// Evaluates SQL over messages without a platform: a JSON line in, a JSON line out
     Eval {
@@ -48,7 +48,7 @@ impl Rule {
     pub fn run(self, out: &mut dyn Write) -> anyhow::Result<()> {
         match self.command {
             RuleCommand::Object(command) => command.run::<RuleSpec>(&self.connection, &COLUMNS, out),
-            RuleCommand::Test(test) => test.run(self.connection.output, out),
+            RuleCommand::Test(test) => test.run(&self.connection, out),
             RuleCommand::Eval { stdin: _ } => rule_eval::lines(&mut io::stdin().lock(), out),
         }
     }

@@ -1,4 +1,5 @@
-//! `drover rule test`: what rules of a file would do with one message, and why they would not. Needs no platform.
+//! `drover rule test`: what rules of a file would do with one message, and why they would not. Needs no platform, unless
+//! messages of its log are asked for.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -11,18 +12,23 @@ use drover_types::object::{Action, RuleSpec};
 use drover_types::{ApiError, Clock, TopicName};
 use serde_json::{Value, json};
 
-use super::manifest;
-use super::output::{Format, plain};
+use super::connection::Connection;
+use super::function::LocalFunctions;
+use super::output::plain;
+use super::{manifest, rule_log};
 
-/// A message to try rules with.
+/// A message to try rules with, or the log to look for some in.
 #[derive(Debug, Args)]
 pub struct RuleTest {
     /// YAML or JSON, several rules in one; `-` is standard input
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
+    /// Functions that the rules call, in a file like theirs; may be given several times
+    #[arg(long = "function", value_name = "FILE")]
+    functions: Vec<PathBuf>,
     /// Topic of the message
-    #[arg(long)]
-    topic: String,
+    #[arg(long, required_unless_present = "since")]
+    topic: Option<String>,
     /// Payload of the message, as text
     #[arg(long, default_value = "")]
     payload: String,
@@ -32,43 +38,93 @@ pub struct RuleTest {
     /// When it comes, milliseconds since the Unix epoch; now, unless given
     #[arg(long, value_name = "MS")]
     time: Option<u64>,
+    /// Instead of one message: those that the platform has received since so long ago, 1h for example
+    #[arg(long, value_name = "SPAN", conflicts_with_all = ["topic", "payload", "client", "time"])]
+    since: Option<String>,
+    /// Most of them that are looked at
+    #[arg(long, default_value_t = 100, value_name = "MESSAGES")]
+    limit: usize,
 }
 
 impl RuleTest {
-    /// Prints a verdict on each rule of the file.
-    pub fn run(&self, format: Format, out: &mut dyn Write) -> anyhow::Result<()> {
-        TopicName::check(&self.topic).map_err(|error| anyhow::anyhow!("--topic {:?}: {error}", self.topic))?;
+    /// Prints a verdict on each rule of the file; or, with `--since`, on each message of the log, and on each window.
+    pub fn run(&self, connection: &Connection, out: &mut dyn Write) -> anyhow::Result<()> {
         let rules = manifest::read::<RuleSpec>(&self.file)?;
-        let verdicts = rules.iter().map(|rule| self.verdict(rule)).collect::<Result<Vec<_>, _>>()?;
-        format.object(out, &json!({ "items": &verdicts }), |out| {
+        let functions = LocalFunctions::read(&self.functions)?;
+        let rules = rules.iter().map(|rule| Tested::compile(rule, &functions)).collect::<Result<Vec<_>, _>>()?;
+        let verdicts = match (&self.since, &self.topic) {
+            (Some(since), _) => rule_log::verdicts(connection, &rules, since, self.limit)?,
+            (None, topic) => self.verdicts(&rules, topic.as_deref().unwrap_or_default())?,
+        };
+        connection.output.object(out, &json!({ "items": &verdicts }), |out| {
             verdicts.iter().try_for_each(|verdict| tell(verdict, out))
         })
     }
 
-    fn verdict(&self, declared: &Declared<RuleSpec>) -> Result<Value, ApiError> {
-        let (name, spec) = (&declared.metadata.name, &declared.spec);
-        spec.check()?;
-        let rule = Rule::compile(&spec.sql)?;
-        let actions = spec.actions.iter().enumerate();
-        let actions: Vec<Planned> = actions
-            .map(|(i, action)| Planned::compile(action, &format!("spec.actions[{i}]")))
-            .collect::<Result<_, _>>()?;
+    fn verdicts(&self, rules: &[Tested<'_>], topic: &str) -> anyhow::Result<Vec<Value>> {
+        TopicName::check(topic).map_err(|error| anyhow::anyhow!("--topic {topic:?}: {error}"))?;
         let time_ms = self.time.unwrap_or_else(|| SystemClock.now_ms());
-        let mut message = Message::new(&self.topic, Some(&self.client), time_ms, self.payload.as_bytes());
-        message.origin = Origin { id: u128::from(time_ms).to_be_bytes(), ..Origin::default() };
-        if !rule.listens_to(&message) {
-            let from: Vec<&str> = rule.filters().iter().map(|filter| filter.as_str()).collect();
-            return Ok(json!({"rule": name, "outcome": "no match", "topic": self.topic, "from": from}));
+        let verdict = |tested: &Tested<'_>| {
+            let mut message = Message::new(topic, Some(&self.client), time_ms, self.payload.as_bytes());
+            let (id, device) = (u128::from(time_ms).to_be_bytes(), Some(self.client.as_str()));
+            message.origin = Origin { id, device, functions: Some(tested.functions), ..Origin::default() };
+            tested.verdict(&message, &self.client)
+        };
+        Ok(rules.iter().map(verdict).collect())
+    }
+}
+
+/// A rule of the file.
+pub struct Tested<'f> {
+    name: String,
+    pub rule: CompiledRule,
+    actions: Vec<Planned>,
+    /// Those it may call.
+    pub functions: &'f LocalFunctions,
+}
+
+impl<'f> Tested<'f> {
+    /// What is wrong with the rule is an error about its field.
+    pub fn compile(declared: &Declared<RuleSpec>, functions: &'f LocalFunctions) -> Result<Self, ApiError> {
+        let (name, spec) = (declared.metadata.name.clone(), &declared.spec);
+        spec.check()?;
+        let rule = Rule::compile_open(&spec.sql)?;
+        if let Some(missing) = rule.user_functions().iter().find(|function| !functions.has(&function.name)) {
+            return Err(missing.unknown.clone().into());
         }
-        Ok(match rule.evaluate(&message) {
+        let actions = spec.actions.iter().enumerate();
+        let actions = actions.map(|(i, action)| Planned::compile(&rule, action, &format!("spec.actions[{i}]")));
+        Ok(Self { name, actions: actions.collect::<Result<_, _>>()?, rule, functions })
+    }
+
+    /// What the rule says to one message by itself.
+    pub fn verdict(&self, message: &Message<'_>, device: &str) -> Value {
+        if !self.rule.listens_to(message) {
+            let from: Vec<&str> = self.rule.filters().iter().map(|filter| filter.as_str()).collect();
+            return json!({"rule": self.name, "outcome": "no match", "topic": message.topic, "from": from});
+        }
+        self.told(self.rule.evaluate(message), message, device)
+    }
+
+    /// An outcome, and what each action would send.
+    pub fn told(&self, outcome: Outcome<'_>, message: &Message<'_>, device: &str) -> Value {
+        match outcome {
             Outcome::Row(row) => {
-                let would: Vec<Value> =
-                    actions.iter().map(|action| action.would(&message, &row, &self.client)).collect();
-                json!({"rule": name, "outcome": "row", "row": row.to_string(), "actions": would})
+                let would: Vec<Value> = self.actions.iter().map(|action| action.would(message, &row, device)).collect();
+                json!({"rule": self.name, "outcome": "row", "row": row.to_string(), "actions": would})
             }
-            Outcome::NoMatch => json!({"rule": name, "outcome": "no match", "because": because(&rule, &message)}),
-            Outcome::Error(error) => json!({"rule": name, "outcome": "error", "error": error.to_string()}),
-        })
+            Outcome::NoMatch => self.unmet(message),
+            Outcome::Error(error) => self.failed(&error.to_string()),
+        }
+    }
+
+    /// The condition is not true.
+    pub fn unmet(&self, message: &Message<'_>) -> Value {
+        json!({"rule": self.name, "outcome": "no match", "because": because(&self.rule, message)})
+    }
+
+    pub fn failed(&self, error: &str) -> Value {
+        json!({"rule": self.name, "outcome": "error", "error": error})
     }
 }
 
@@ -97,12 +153,12 @@ struct Planned {
 }
 
 impl Planned {
-    fn compile(action: &Action, field: &str) -> Result<Self, ApiError> {
+    fn compile(rule: &CompiledRule, action: &Action, field: &str) -> Result<Self, ApiError> {
         let declared = json!(action);
         let mut templates = Vec::new();
         for pointer in TEMPLATES {
             let Some(text) = declared.pointer(pointer).and_then(Value::as_str) else { continue };
-            let template = Template::compile(text);
+            let template = rule.template(text);
             templates
                 .push((pointer, template.map_err(|e| e.in_field(format!("{field}{}", pointer.replace('/', "."))))?));
         }
@@ -131,6 +187,9 @@ impl Planned {
 fn tell(verdict: &Value, out: &mut dyn Write) -> io::Result<()> {
     let text = |value: &Value| plain(value.as_str().unwrap_or_default());
     let (rule, outcome) = (text(&verdict["rule"]), text(&verdict["outcome"]));
+    if let Some(topic) = verdict["message"]["topic"].as_str() {
+        writeln!(out, "{} {} {}", verdict["message"]["time_ms"], text(&verdict["message"]["device"]), plain(topic))?;
+    }
     match verdict["outcome"].as_str() {
         Some("row") => {
             writeln!(out, "{rule}: {}", text(&verdict["row"]))?;
@@ -158,6 +217,7 @@ fn tell(verdict: &Value, out: &mut dyn Write) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::output::Format;
     use super::*;
 
     const RULES: &str = r#"{"apiVersion": "drover.dev/v1alpha1", "kind": "Rule", "metadata": {"name": "hot"}, "spec": {
@@ -170,13 +230,18 @@ mod tests {
         file.write_all(RULES.as_bytes()).expect("written");
         let test = RuleTest {
             file: file.path().to_owned(),
-            topic: topic.to_owned(),
+            functions: Vec::new(),
+            topic: Some(topic.to_owned()),
             payload: payload.to_owned(),
             client: "c".to_owned(),
             time: Some(5),
+            since: None,
+            limit: 1,
         };
         let mut out = Vec::new();
-        test.run(Format::Table, &mut out).expect("runs");
+        let (server, token_file) = ("http://127.0.0.1:9".to_owned(), PathBuf::new());
+        let connection = Connection { server, token_file, tenant: None, output: Format::Table };
+        test.run(&connection, &mut out).expect("runs");
         String::from_utf8(out).expect("text")
     }
 

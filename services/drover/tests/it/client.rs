@@ -147,6 +147,34 @@ fn tail_refuses_nonsense_and_ends_well_on_an_interrupt() {
 }
 
 #[test]
+fn rules_are_tried_on_messages_of_the_log() {
+    let platform = Platform::start();
+    let rule = |sql: &str| {
+        let head = "apiVersion: drover.dev/v1alpha1\nkind: Rule\nmetadata: {name: r}\n";
+        platform.file("r.yaml", &format!("{head}spec:\n  sql: \"{sql}\"\n  actions: [{{kafka: {{topic: t}}}}]\n"))
+    };
+    assert!(platform.says(&["demo", "--devices", "2", "--seconds", "1"]).contains("matched"));
+    let all = rule("SELECT temperature FROM 'demo/+/climate'");
+    let tried = platform.json(&["rule", "test", "-f", &all, "--since", "1h", "--limit", "2"]);
+    let tried = tried["items"].as_array().expect("items");
+    assert_eq!(tried.len(), 2);
+    assert!(
+        tried.iter().all(|verdict| verdict["outcome"] == "row" && verdict["message"]["device"].is_string()),
+        "{tried:?}"
+    );
+    let first = rule("SELECT temperature FROM 'demo/+/climate' GROUP BY device(), RISING(temperature > -100)");
+    let tried = platform.json(&["rule", "test", "-f", &first, "--since", "1h"]);
+    assert_eq!(tried["items"].as_array().expect("items").len(), 2, "one row a device: {tried}");
+    assert!(
+        platform
+            .refuses(&["rule", "test", "-f", &all, "--since", "soon"])
+            .starts_with("drover: --since \"soon\" is no span")
+    );
+    refused(&mut platform.command(&["rule", "test", "-f", &all]), 2);
+    refused(&mut platform.command(&["rule", "test", "-f", &all, "--since", "1h", "--topic", "a"]), 2);
+}
+
+#[test]
 fn rules_are_evaluated_without_a_platform() {
     let mut child = drover(&["rule", "eval", "--stdin"])
         .stdin(Stdio::piped())

@@ -2,6 +2,7 @@
 
 mod client;
 mod cluster;
+mod functions;
 mod metrics;
 mod platform;
 mod process;

@@ -16,6 +16,7 @@ const SOURCES: [(&str, &str); 13] = [
     ("ingress", "services/ingress/src/telemetry.rs"),
     ("kafka", "crates/kafka-listener/src/metrics.rs"),
     ("network", "crates/host/src/remote.rs"),
+    ("operator", "services/operator/src/telemetry.rs"),
     ("process", "crates/host/src/process.rs"),
     ("registry", "services/registry/src/telemetry.rs"),
     ("rules", "services/rules/src/telemetry.rs"),

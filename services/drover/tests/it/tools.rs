@@ -1,6 +1,8 @@
 //! Commands that need no running platform.
 
-use serde_json::Value;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
 
 use crate::process::{Up, drover, free_offset, run};
 
@@ -70,9 +72,37 @@ fn the_doctor_notices_a_log_that_up_would_refuse() {
 #[test]
 fn crds_and_completions_are_printed() {
     let crds = String::from_utf8(run(&["crd"]).stdout).expect("text");
-    assert_eq!(crds.matches("kind: CustomResourceDefinition").count(), 2);
+    assert_eq!(crds.matches("kind: CustomResourceDefinition").count(), 4);
     for shell in ["bash", "zsh", "fish"] {
         let completions = String::from_utf8(run(&["completions", shell]).stdout).expect("text");
         assert!(completions.contains("drover") && completions.contains("port-offset"), "{shell}");
     }
+}
+
+/// What a command answers to lines on its standard input.
+fn answers(arguments: &[&str], lines: &str) -> Vec<Value> {
+    use std::io::Write;
+    let mut command = drover(arguments);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starts");
+    child.stdin.take().expect("a pipe").write_all(lines.as_bytes()).expect("written");
+    let output = child.wait_with_output().expect("ends");
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).expect("text");
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[test]
+fn functions_are_called_line_by_line_and_one_that_cannot_be_stopped_is_ended() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (good, bad) = (directory.path().join("good.js"), directory.path().join("bad.js"));
+    std::fs::write(&good, "function decodeUplink(input) { return {data: {n: input.bytes.length}}; }").expect("written");
+    // A loop within one built-in function, which never looks at the clock.
+    std::fs::write(&bad, "function decodeUplink() { [].reverse.call({length: 2 ** 53 - 1}); }").expect("written");
+    let ask = |path: &std::path::Path| json!({"codec_path": path, "routine": "decodeUplink", "input": {"bytes": [1]}});
+    let lines = format!("{}\n{}\nnonsense\n{}\n", ask(&good), ask(&bad), ask(&good));
+    let answered = answers(&["function", "eval", "--stdin"], &lines);
+    assert_eq!(answered[0], json!({"out": {"data": {"n": 1}}}));
+    assert!(answered[1]["error"].as_str().is_some_and(|error| error.contains("was ended")), "{}", answered[1]);
+    assert!(answered[2]["error"].as_str().is_some_and(|error| error.starts_with("question: ")), "{}", answered[2]);
+    assert_eq!((&answered[3], answered.len()), (&answered[0], 4));
 }

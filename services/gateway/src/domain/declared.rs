@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use drover_proto::types::v1 as wire;
-use drover_types::object::{DeviceSpec, PolicySpec, RuleSpec};
+use drover_types::object::{DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
 use drover_types::{ApiError, TenantId};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -39,6 +39,12 @@ impl Kind for RuleSpec {
     const API_VERSION: &'static str = "drover.dev/v1alpha1";
     const KIND: &'static str = "Rule";
     const COLLECTION: &'static str = "rules";
+}
+
+impl Kind for FunctionSpec {
+    const API_VERSION: &'static str = "drover.dev/v1alpha1";
+    const KIND: &'static str = "Function";
+    const COLLECTION: &'static str = "functions";
 }
 
 /// `metadata` of an object. Of what a client sends, only the name, the labels and the resource version count.
@@ -238,6 +244,7 @@ mod tests {
             revision: 7,
             created_ms: 1_700_000_000_000,
             updated_ms: 1_700_000_000_001,
+            owner: String::new(),
         };
         let status = Some(json!({"phase": "Connected"}));
         let shown = Declared::new(Metadata::from(&meta), DeviceSpec::default(), status);

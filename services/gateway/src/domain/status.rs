@@ -64,11 +64,16 @@ pub fn rule(status: wire::RuleStatus) -> Value {
         "conditions": conditions,
         "observedGeneration": status.observed_generation,
         "matched": status.matched.to_string(),
+        "emitted": status.emitted.to_string(),
         "failed": status.failed.to_string(),
+        "dropped": status.dropped.to_string(),
+        "groups": status.groups.to_string(),
         "lag": status.lag.to_string(),
+        "lagSeconds": status.lag_ms / 1_000,
     });
     if let Some(error) = status.last_error {
-        json["lastError"] = json!({"time": iso(error.time_ms), "message": error.message, "topic": error.topic});
+        json["lastError"] = json!({"time": iso(error.time_ms), "message": error.message, "topic": error.topic,
+            "sample": error.sample, "source": error.source});
     }
     json
 }
@@ -86,7 +91,11 @@ pub fn merged(one: Option<wire::RuleStatus>, other: Option<wire::RuleStatus>) ->
         observed_generation: one.observed_generation.min(other.observed_generation),
         matched: one.matched + other.matched,
         failed: one.failed + other.failed,
+        emitted: one.emitted + other.emitted,
+        dropped: one.dropped + other.dropped,
+        groups: one.groups + other.groups,
         lag: one.lag.max(other.lag),
+        lag_ms: one.lag_ms.max(other.lag_ms),
         conditions: if holds(&one) { other.conditions.clone() } else { one.conditions.clone() },
         last_error: if error_ms(&one) >= error_ms(&other) { one.last_error } else { other.last_error },
     })
@@ -131,13 +140,17 @@ mod tests {
             matched,
             failed: 1,
             lag: matched,
+            lag_ms: matched,
+            emitted: matched,
             last_error: Some(wire::LastError { time_ms: error_ms, ..wire::LastError::default() }),
+            ..wire::RuleStatus::default()
         };
         for (one, other) in
             [(of(2, "True", 10, 5), of(3, "False", 20, 7)), (of(3, "False", 20, 7), of(2, "True", 10, 5))]
         {
             let all = merged(merged(None, Some(one)), Some(other)).expect("two have answered");
-            assert_eq!((all.observed_generation, all.matched, all.failed, all.lag), (2, 30, 2, 20));
+            assert_eq!((all.observed_generation, all.matched, all.emitted, all.failed), (2, 30, 30, 2));
+            assert_eq!((all.lag, all.lag_ms), (20, 20));
             assert_eq!((all.conditions[0].status.as_str(), all.last_error.expect("one").time_ms), ("False", 7));
         }
         assert_eq!(merged(None, None), None);
@@ -154,9 +167,19 @@ mod tests {
                 ..wire::Condition::default()
             }],
             matched: u64::MAX,
+            emitted: 5,
             failed: 1,
-            lag: 0,
-            last_error: Some(wire::LastError { time_ms: 2_000, message: "no number".into(), topic: "a/b".into() }),
+            dropped: 2,
+            groups: 3,
+            lag: 9,
+            lag_ms: 4_900,
+            last_error: Some(wire::LastError {
+                time_ms: 2_000,
+                message: "no number".into(),
+                topic: "a/b".into(),
+                sample: "{}".into(),
+                source: "drover.telemetry/1/7".into(),
+            }),
         };
         assert_eq!(
             rule(status),
@@ -164,9 +187,14 @@ mod tests {
                 "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "1970-01-01T00:00:01Z"}],
                 "observedGeneration": 3,
                 "matched": "18446744073709551615",
+                "emitted": "5",
                 "failed": "1",
-                "lag": "0",
-                "lastError": {"time": "1970-01-01T00:00:02Z", "message": "no number", "topic": "a/b"},
+                "dropped": "2",
+                "groups": "3",
+                "lag": "9",
+                "lagSeconds": 4,
+                "lastError": {"time": "1970-01-01T00:00:02Z", "message": "no number", "topic": "a/b",
+                    "sample": "{}", "source": "drover.telemetry/1/7"},
             })
         );
     }

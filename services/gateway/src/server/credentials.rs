@@ -136,12 +136,18 @@ pub async fn issue_token(
     device: &DeviceId,
     duration_s: u64,
 ) -> Result<IssueTokenResponse, ApiError> {
-    let request = IssueTokenRequest { tenant: tenant.to_string(), device: device.to_string(), duration_s };
+    let request =
+        IssueTokenRequest { tenant: tenant.to_string(), device: device.to_string(), duration_s, owner: String::new() };
     api.registry.call(async |mut client| client.issue_token(request).await).await
 }
 
 async fn certificate(api: &Api, tenant: &TenantId, device: &DeviceId, duration_s: u64) -> Result<Access, ApiError> {
-    let request = IssueCertificateRequest { tenant: tenant.to_string(), device: device.to_string(), duration_s };
+    let request = IssueCertificateRequest {
+        tenant: tenant.to_string(),
+        device: device.to_string(),
+        duration_s,
+        owner: String::new(),
+    };
     let issued = api.registry.call(async |mut client| client.issue_certificate(request).await).await?;
     let secret = Secret::Certificate {
         credential: issued.credential.required("credential")?.id,

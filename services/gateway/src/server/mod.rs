@@ -8,6 +8,7 @@ mod body;
 mod console;
 mod credentials;
 mod devices;
+mod functions;
 mod guard;
 mod health;
 mod objects;
@@ -30,6 +31,7 @@ use axum::routing::get;
 use drover_bus::Bus;
 use drover_host::http::{self, Bounds, Failure, Hosts};
 use drover_host::{AdminToken, Network, Ports, Shutdown, grpc};
+use drover_proto::registry::v1::functions_client::FunctionsClient;
 use drover_proto::registry::v1::registry_client::RegistryClient;
 use drover_proto::shadow::v1::shadow_client::ShadowClient;
 use drover_proto::storage::v1::storage_client::StorageClient;
@@ -60,6 +62,7 @@ pub struct Api {
     verifier: Verifier,
     network: Network,
     registry: Backend<RegistryClient<grpc::Client>>,
+    functions: Backend<FunctionsClient<grpc::Client>>,
     storage: Backend<StorageClient<grpc::Client>>,
     shadow: Backend<ShadowClient<grpc::Client>>,
     statuses: RuleStatuses,
@@ -77,10 +80,12 @@ impl Api {
     pub fn new(config: GatewayConfig, ports: &Ports, token: AdminToken, shutdown: Shutdown) -> Self {
         let network = ports.network.clone();
         let registry = RegistryClient::new(network.client("registry"));
+        let functions = FunctionsClient::new(network.client("registry"));
         let storage = StorageClient::new(network.client("storage"));
         let shadow = ShadowClient::new(network.client("shadow"));
         Self {
             registry: Backend::new("registry", registry, REGISTRY_DEADLINE),
+            functions: Backend::new("registry", functions, REGISTRY_DEADLINE),
             storage: Backend::new("storage service", storage, STORAGE_DEADLINE),
             shadow: Backend::new("shadow service", shadow, SHADOW_DEADLINE),
             statuses: RuleStatuses::new(&network),

@@ -8,14 +8,16 @@ use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::MethodRouter;
-use drover_types::object::{DeviceSpec, PolicySpec, RuleSpec};
+use drover_types::object::{DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
 use drover_types::{ApiError, DEFAULT_TENANT};
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, ObjectBuilder, OpenApi as Document, Ref, Required, ResponseBuilder, Type};
 use utoipa::{OpenApi, ToSchema};
 
-use super::{Api, api_tokens, console, credentials, devices, health, policies, rules, shadow, stream, telemetry};
+use super::{
+    Api, api_tokens, console, credentials, devices, functions, health, policies, rules, shadow, stream, telemetry,
+};
 
 /// Paths about the default tenant.
 pub const SHORT: &str = "/api/v1";
@@ -35,7 +37,7 @@ macro_rules! routes {
 
         /// What the handlers say of themselves.
         #[derive(OpenApi)]
-        #[openapi(paths($($($module::$handler),+),+), components(schemas(ErrorBody, DeviceSpec, PolicySpec, RuleSpec)))]
+        #[openapi(paths($($($module::$handler),+),+), components(schemas(ErrorBody, DeviceSpec, FunctionSpec, PolicySpec, RuleSpec)))]
         struct Handlers;
 
         /// Method and path of every route.
@@ -64,6 +66,8 @@ routes! {
     "/policies/{policy}" => { get: policies::get, put: policies::put, delete: policies::delete }
     "/rules" => { get: rules::list }
     "/rules/{rule}" => { get: rules::get, put: rules::put, delete: rules::delete }
+    "/functions" => { get: functions::list }
+    "/functions/{function}" => { get: functions::get, put: functions::put, delete: functions::delete }
     "/stream" => { get: stream::open }
     "/tokens" => { get: api_tokens::list, post: api_tokens::create }
     "/tokens/{token}" => { delete: api_tokens::delete }

@@ -106,6 +106,14 @@ impl Registry for FakeRegistry {
         Ok(Response::new(DeleteDeviceResponse { unconfirmed_nodes: vec!["node-2".into()] }))
     }
 
+    async fn put_devices(&self, _: Request<PutDevicesRequest>) -> Answer<PutDevicesResponse> {
+        Err(Status::unimplemented("not asked by the gateway"))
+    }
+
+    async fn delete_devices(&self, _: Request<DeleteDevicesRequest>) -> Answer<DeleteDevicesResponse> {
+        Err(Status::unimplemented("not asked by the gateway"))
+    }
+
     async fn issue_token(&self, request: Request<IssueTokenRequest>) -> Answer<IssueTokenResponse> {
         let request = request.into_inner();
         let credential = Some(self.issue(request.tenant, request.device, CredentialKind::Token));

@@ -4,6 +4,7 @@
 
 mod console;
 mod fake_bus;
+mod fake_functions;
 mod fake_series;
 mod fake_tokens;
 mod fakes;

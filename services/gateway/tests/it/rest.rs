@@ -111,6 +111,30 @@ fn a_policy_is_put_shown_and_deleted() {
 }
 
 #[test]
+fn a_function_is_put_shown_listed_and_deleted() {
+    let gateway = Running::start();
+    let spec =
+        json!({"source": "function main(x) { return x; }", "examples": [{"input": null, "output": [1.5, null]}]});
+    let (status, put) = gateway.ask("PUT", "/api/v1/functions/f", Some(json!({"kind": "Function", "spec": spec})));
+    assert_eq!((status, &put["spec"]["routine"], &put["kind"]), (200, &json!("main"), &json!("Function")), "{put}");
+    assert_eq!((&put["spec"]["examples"], &put["metadata"]["generation"]), (&spec["examples"], &json!(1)));
+    assert_eq!(gateway.ask("GET", "/api/v1/functions/f", None), (200, put.clone()));
+    assert_eq!(gateway.ask("GET", "/api/v1/tenants/home/functions", None).1, json!({"items": []}), "P9");
+    assert_eq!(gateway.ask("GET", "/api/v1/functions", None), (200, json!({"items": [put]})));
+    for (spec, field) in [
+        (json!({"source": ""}), "spec.source"),
+        (json!({"source": "x", "routine": "a b"}), "spec.routine"),
+        (json!({"source": "x", "examples": [{"input": 1}]}), "spec.examples[0]"),
+        (json!({"source": "x", "sauce": 1}), "spec.sauce"),
+    ] {
+        let (status, refused) = gateway.ask("PUT", "/api/v1/functions/g", Some(json!({"spec": spec})));
+        assert_eq!((status, &refused["error"]["field"]), (400, &json!(field)), "{refused}");
+    }
+    assert_eq!(gateway.ask("DELETE", "/api/v1/functions/f", None), (204, Value::Null));
+    assert_eq!(gateway.ask("GET", "/api/v1/functions/f", None).0, 404);
+}
+
+#[test]
 fn a_rule_is_shown_with_what_the_rules_service_says_of_it() {
     let gateway = Running::start();
     let (status, put) = gateway.ask("PUT", "/api/v1/rules/seen", Some(rule("home.hot")));

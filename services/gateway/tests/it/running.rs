@@ -10,6 +10,7 @@ use drover_host::{
     grpc,
 };
 use drover_proto::registry::v1::api_tokens_server::ApiTokensServer;
+use drover_proto::registry::v1::functions_server::FunctionsServer;
 use drover_proto::registry::v1::registry_server::RegistryServer;
 use drover_proto::rules::v1::rules_server::RulesServer;
 use drover_proto::shadow::v1::shadow_server::ShadowServer;
@@ -21,6 +22,7 @@ use tonic::service::Routes;
 use ureq::http::HeaderMap;
 
 use crate::fake_bus::FakeBus;
+use crate::fake_functions::FakeFunctions;
 use crate::fake_series::{FakeShadow, FakeStorage};
 use crate::fake_tokens::FakeApiTokens;
 use crate::fakes::{FakeRegistry, FakeRules};
@@ -59,7 +61,8 @@ impl Running {
         for &service in services {
             let routes = match service {
                 "registry" => Routes::new(RegistryServer::new(FakeRegistry::default()))
-                    .add_service(ApiTokensServer::new(tokens.clone())),
+                    .add_service(ApiTokensServer::new(tokens.clone()))
+                    .add_service(FunctionsServer::new(FakeFunctions::default())),
                 "storage" => Routes::new(StorageServer::new(FakeStorage)),
                 "shadow" => Routes::new(ShadowServer::new(FakeShadow::default())),
                 _ => Routes::new(RulesServer::new(FakeRules)),
@@ -81,6 +84,7 @@ impl Running {
             data: std::env::temp_dir(),
             metrics: Metrics::default(),
             cassandra: Default::default(),
+            functions: Default::default(),
             ready: Health::default().service("gateway"),
         };
         let metrics = ports.metrics.clone();

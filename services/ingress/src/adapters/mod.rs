@@ -5,6 +5,7 @@ pub mod boot;
 pub mod changes;
 pub mod embedded;
 pub mod events;
+pub mod functions;
 pub mod owners;
 pub mod peers;
 pub mod registry;

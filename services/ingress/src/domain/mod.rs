@@ -8,6 +8,7 @@ pub mod coap;
 pub mod confirmations;
 pub mod connection;
 pub mod filter;
+pub mod foreign;
 pub mod identity;
 pub mod interest;
 pub mod journal;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use drover_bus::Offset;
 use drover_mqtt::{Property, PropertyList};
 use drover_types::repeat::ID_PROPERTY;
-use drover_types::{ApiError, ClientId, ErrorCode, Qos, RecordId, TopicName, TraceParent};
+use drover_types::{ApiError, ClientId, DeviceId, ErrorCode, Qos, RecordId, TopicName, TraceParent};
 
 use crate::domain::identity::{AuthenticateError, Identity, Proof};
 use crate::domain::message::{Forwarded, Message, Publication, Publisher};
@@ -75,11 +75,12 @@ pub async fn identify(node: &Node, proof: Proof) -> Result<Arc<Identity>, ApiErr
     })
 }
 
-/// The message that `post` becomes when the device of `identity` sends it at `time_ms`; an error if it may not, or if the
-/// message cannot be. `received_ms` is now.
+/// The message that `post` becomes when `identity` sends it in the name of `device` at `time_ms`; an error if it may not, or
+/// if the message cannot be. Whether it may speak for that device was looked at before. `received_ms` is now.
 pub fn message(
     node: &Node,
     identity: &Identity,
+    device: &DeviceId,
     way: &Way,
     post: Post,
     time_ms: u64,
@@ -87,9 +88,9 @@ pub fn message(
 ) -> Result<Arc<Message>, ApiError> {
     let Post { topic, payload, qos, content_type, traceparent, name } = post;
     let topic = TopicName::new(&topic).map_err(|error| ApiError::invalid("topic", error.to_string()))?;
-    let device = identity.device.as_str();
-    if !identity.policy.may_publish(topic.as_str(), device) {
-        let message = format!("the policies of {device} do not allow it to publish to this topic");
+    let caller = identity.device.as_str();
+    if !identity.policy.may_publish(topic.as_str(), caller) {
+        let message = format!("the policies of {caller} do not allow it to publish to this topic");
         return Err(ApiError { field: Some("topic".into()), ..ApiError::new(ErrorCode::PermissionDenied, message) });
     }
     node.check_topic(&topic)?;
@@ -102,7 +103,7 @@ pub fn message(
     let publication = Publication { topic, payload, qos, retain: false, dup: false, packet_id, properties };
     let publisher = Publisher {
         tenant: identity.tenant.clone(),
-        device: identity.device.clone(),
+        device: device.clone(),
         client: way.client.clone(),
         epoch: way.epoch,
     };
@@ -120,7 +121,7 @@ pub async fn publish(
     patience: Duration,
 ) -> Result<Kept, ApiError> {
     let now_ms = node.now().unix_ms;
-    let message = message(node, identity, way, post, now_ms, now_ms)?;
+    let message = message(node, identity, &identity.device, way, post, now_ms, now_ms)?;
     let id = message.telemetry.id;
     let position = in_time(node, patience, node.publish_at(message)).await?;
     Ok(Kept { id, offset: position.offset })

@@ -7,6 +7,7 @@ mod coap_clients;
 mod counted;
 mod delivery;
 mod events;
+mod functions;
 mod http;
 mod lanes;
 mod mqtt;

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use drover_host::Network;
 use drover_proto::registry::v1::authenticate_request::Proof;
+use drover_proto::registry::v1::functions_server::{Functions, FunctionsServer};
 use drover_proto::registry::v1::registry_server::{Registry, RegistryServer};
 use drover_proto::registry::v1::*;
-use drover_proto::types::v1::{Effect, Identity, PolicyAction, Statement};
+use drover_proto::types::v1::{Effect, Function, Identity, PolicyAction, Statement};
 use tonic::{Request, Response, Status};
 
 /// What the registry answers.
@@ -24,6 +25,8 @@ pub struct FakeRegistry {
     pub disabled: Arc<Mutex<HashSet<String>>>,
     /// Devices of the open connections asked about.
     pub asked: Arc<Mutex<Vec<String>>>,
+    /// Scripts of functions by their names.
+    pub functions: Arc<Mutex<HashMap<String, String>>>,
 }
 
 /// The one policy of every device.
@@ -37,7 +40,9 @@ impl FakeRegistry {
 
     /// Serves until the test ends.
     pub fn serve(&self, network: &Network) {
+        let functions = FunctionsServer::new(self.clone());
         let server = tonic::transport::Server::builder().add_service(RegistryServer::new(self.clone()));
+        let server = server.add_service(functions);
         tokio::spawn(server.serve_with_incoming(network.listen("registry")));
     }
 
@@ -53,6 +58,11 @@ impl FakeRegistry {
     /// Lets every device speak for these as well.
     pub fn allow_for(&self, devices: &[&str]) {
         self.statements.lock().expect("not poisoned").push(allow(&[PolicyAction::PublishFor], devices));
+    }
+
+    /// Registers a function.
+    pub fn function(&self, name: &str, source: &str) {
+        self.functions.lock().expect("not poisoned").insert(name.to_owned(), source.to_owned());
     }
 
     fn who(&self, proof: Proof) -> Result<(String, String), Status> {
@@ -121,6 +131,8 @@ registry! {
     get_device: GetDeviceRequest -> GetDeviceResponse;
     list_devices: ListDevicesRequest -> ListDevicesResponse;
     delete_device: DeleteDeviceRequest -> DeleteDeviceResponse;
+    put_devices: PutDevicesRequest -> PutDevicesResponse;
+    delete_devices: DeleteDevicesRequest -> DeleteDevicesResponse;
     issue_token: IssueTokenRequest -> IssueTokenResponse;
     issue_certificate: IssueCertificateRequest -> IssueCertificateResponse;
     list_credentials: ListCredentialsRequest -> ListCredentialsResponse;
@@ -133,4 +145,40 @@ registry! {
     get_rule: GetRuleRequest -> GetRuleResponse;
     list_rules: ListRulesRequest -> ListRulesResponse;
     delete_rule: DeleteRuleRequest -> DeleteRuleResponse;
+}
+
+#[tonic::async_trait]
+impl Functions for FakeRegistry {
+    async fn get_function(
+        &self,
+        request: Request<GetFunctionRequest>,
+    ) -> Result<Response<GetFunctionResponse>, Status> {
+        let name = request.into_inner().name;
+        let source = self.functions.lock().expect("not poisoned").get(&name).cloned();
+        let missing = || {
+            let message = format!("function/default/{name} does not exist");
+            drover_proto::to_status(&drover_types::ApiError::new(drover_types::ErrorCode::NotFound, message))
+        };
+        let source = source.ok_or_else(missing)?;
+        let function = Function { source, routine: "main".into(), ..Function::default() };
+        Ok(Response::new(GetFunctionResponse { function: Some(function) }))
+    }
+
+    async fn put_function(&self, _: Request<PutFunctionRequest>) -> Result<Response<PutFunctionResponse>, Status> {
+        Err(Status::unimplemented("not asked by the ingress"))
+    }
+
+    async fn list_functions(
+        &self,
+        _: Request<ListFunctionsRequest>,
+    ) -> Result<Response<ListFunctionsResponse>, Status> {
+        Err(Status::unimplemented("not asked by the ingress"))
+    }
+
+    async fn delete_function(
+        &self,
+        _: Request<DeleteFunctionRequest>,
+    ) -> Result<Response<DeleteFunctionResponse>, Status> {
+        Err(Status::unimplemented("not asked by the ingress"))
+    }
 }

@@ -146,6 +146,7 @@ impl Stage {
             data: self.data.path().join("ingress"),
             metrics: self.metrics.clone(),
             cassandra: Default::default(),
+            functions: Default::default(),
             ready: Health::default().service(Ingress::NAME),
         };
         let (config, shutdown) = (self.config.clone(), self.shutdown.clone());

@@ -23,6 +23,7 @@ use super::Condition;
     derive = "PartialEq",
     validation = Rule::new("self.metadata.name.size() <= 128").message("a device name has at most 128 characters"),
     printcolumn = r#"{"name":"Type","type":"string","jsonPath":".spec.type"}"#,
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
     printcolumn = r#"{"name":"Last-Seen","type":"date","jsonPath":".status.lastSeen"}"#,
     printcolumn = r#"{"name":"As-Of","type":"date","jsonPath":".status.observedTime"}"#
@@ -37,25 +38,25 @@ pub struct DeviceSpec {
     /// Facts about the device, free text by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
-    /// How the device proves who it is; each is written to a Secret of this namespace.
+    /// How the device proves who it is; each is written to a Secret of this namespace, which must not exist yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 10))]
+    #[schemars(length(max = 7))]
     pub credentials: Vec<DeviceCredential>,
     /// Names of policies. What none of them allows is denied.
     #[serde(default = "default_policies")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 16))]
     pub policies: Vec<String>,
-    /// The wanted state, merged into the device's shadow.
+    /// The wanted state, merged into the device's shadow; what is left out here stays there as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "any_object")]
     pub desired: Option<serde_json::Value>,
 }
 
-fn yes() -> bool {
+pub(super) fn yes() -> bool {
     true
 }
 
-fn default_policies() -> Vec<String> {
+pub(super) fn default_policies() -> Vec<String> {
     vec!["default".to_owned()]
 }
 
@@ -83,7 +84,9 @@ pub struct DeviceCredential {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TokenSecret {
-    /// Name of the Secret; its key is `token`.
+    /// Name of the Secret; its keys are `username` and `token`, the password of MQTT. Deleted, it is made anew with another
+    /// token, and the former one is revoked.
+    #[schemars(length(min = 1, max = 253))]
     pub secret_name: String,
 }
 
@@ -92,20 +95,24 @@ pub struct TokenSecret {
 #[serde(rename_all = "camelCase")]
 pub struct CertificateSecret {
     /// Name of the Secret of type kubernetes.io/tls; its keys are `tls.crt`, `tls.key` and `ca.crt`.
+    #[schemars(length(min = 1, max = 253))]
     pub secret_name: String,
-    /// How long the certificate holds, `8760h` for example; renewed before it ends.
+    /// How long the certificate holds, `8760h` (the default) for example, 1h to 87600h. It is renewed when a third of that is
+    /// left; the former one holds until its own end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^([0-9]+(h|m|s))+$"))]
+    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(h|m|s))+$"))]
     pub duration: Option<String>,
 }
 
-/// What is known of the device, written on changes of phase only; the registry knows the live state.
+/// What is known of the device, written when its phase changes, at most once in ten minutes; the registry knows the live
+/// state (`drover device get`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeviceStatus {
     /// Where the device stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<DevicePhase>,
+    /// `Accepted`: the registry has the device as it is declared. `Ready`: so are its Secrets and its wanted state.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -2,8 +2,14 @@
 
 mod condition;
 mod device;
+mod fleet;
+mod policy;
 mod rule;
 
 pub use condition::Condition;
 pub use device::{CertificateSecret, Device, DeviceCredential, DevicePhase, DeviceSpec, DeviceStatus, TokenSecret};
+pub use fleet::{
+    CountSource, CsvSource, DeviceFleet, DeviceFleetSpec, DeviceFleetStatus, FleetError, FleetSource, FleetTemplate,
+};
+pub use policy::{Policy, PolicyAction, PolicyEffect, PolicySpec, PolicyStatement, PolicyStatus};
 pub use rule::{CreateTopic, KafkaAction, RepublishAction, Rule, RuleAction, RuleLastError, RuleSpec, RuleStatus};

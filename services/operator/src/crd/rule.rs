@@ -16,9 +16,11 @@ use super::Condition;
     namespaced,
     doc = "A rule: SQL over every message of the tenant, and what is done with each row.",
     status = "RuleStatus",
+    shortname = "drule",
     category = "drover",
     derive = "PartialEq",
     printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name":"Matched","type":"string","jsonPath":".status.matched"}"#,
     printcolumn = r#"{"name":"Failed","type":"string","jsonPath":".status.failed"}"#,
     printcolumn = r#"{"name":"Lag","type":"string","jsonPath":".status.lag"}"#,
@@ -89,17 +91,18 @@ pub struct RepublishAction {
     pub qos: u8,
 }
 
-/// How the rule is doing.
+/// How the rule is doing; its numbers are brought up to date at most once in ten minutes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RuleStatus {
+    /// `Accepted`: it compiles, and the registry has it. `Ready`: the rules service runs it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// The generation of the spec this status speaks about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Messages whose row was emitted, a decimal number.
+    /// Messages for which the condition was true since the rules service started, a decimal number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matched: Option<String>,
     /// Messages whose row or action failed, a decimal number.

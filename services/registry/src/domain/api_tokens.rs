@@ -47,7 +47,8 @@ impl Domain {
             return Err(error.over(PER_TENANT_MAX, existing + 1));
         }
         let labels = Default::default();
-        let made = self.create(Declared { tenant, name, labels, revision: 0, spec: Spec::ApiToken(spec) }).await?;
+        let (spec, owner) = (Spec::ApiToken(spec), String::new());
+        let made = self.create(Declared { tenant, name, labels, revision: 0, owner, spec }).await?;
         self.telemetry.api_token_made(&made.key());
         Ok((made, token))
     }
@@ -101,7 +102,7 @@ fn unknown() -> ApiError {
 fn spec(spec: &Spec) -> &ApiToken {
     match spec {
         Spec::ApiToken(token) => token,
-        Spec::Device(_) | Spec::Credential(_) | Spec::Policy(_) | Spec::Rule(_) => {
+        Spec::Device(_) | Spec::Credential(_) | Spec::Policy(_) | Spec::Rule(_) | Spec::Function(_) => {
             unreachable!("an API token's key holds an API token")
         }
     }

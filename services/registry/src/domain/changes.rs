@@ -19,7 +19,7 @@ use crate::ports::{Change, OutboxRow, RegistryStore, RelayTurn, StoreError};
 use crate::telemetry::Telemetry;
 use crate::wire;
 
-/// Rows in flight at once; with the largest objects some 30 MiB.
+/// Rows in flight at once; with the largest objects, functions, some 80 MiB.
 const ROWS_MAX: usize = 128;
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_millis(200);

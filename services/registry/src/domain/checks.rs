@@ -45,6 +45,20 @@ pub fn subdomain(field: &str, name: &str) -> Result<(), ApiError> {
         .over("RFC 1123 subdomain", name))
 }
 
+/// A name as SQL can call it, with `_` for each `-`, and as a path can say it.
+pub fn function_name(name: &str) -> Result<(), ApiError> {
+    subdomain("metadata.name", name)?;
+    if name.contains('.') || !name.starts_with(|c: char| c.is_ascii_lowercase()) {
+        let message = "a function's name has no dots and begins with a letter, for SQL calls it";
+        return Err(ApiError::invalid("metadata.name", message).over("a-z, 0-9, -", name));
+    }
+    if drover_rule_sql::is_built_in(&name.replace('-', "_")) {
+        let message = "SQL has a function of this name of its own";
+        return Err(ApiError::invalid("metadata.name", message).over("not built in", name));
+    }
+    Ok(())
+}
+
 /// Labels of any object.
 pub fn labels(labels: &BTreeMap<String, String>) -> Result<(), ApiError> {
     entries("metadata.labels", labels, LABEL_BYTES_MAX)

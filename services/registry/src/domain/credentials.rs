@@ -31,8 +31,13 @@ pub fn digest(secret: &[u8]) -> Digest {
 }
 
 impl Domain {
-    /// Makes a token; it is in the answer and nowhere else. `duration_s` 0: it does not end.
-    pub async fn issue_token(&self, device: &DeviceKey, duration_s: u64) -> Result<(Object, String), ApiError> {
+    /// Makes a token; it is in the answer and nowhere else. `duration_s` 0: it does not end. `owner` takes care of it.
+    pub async fn issue_token(
+        &self,
+        device: &DeviceKey,
+        duration_s: u64,
+        owner: String,
+    ) -> Result<(Object, String), ApiError> {
         let expires_ms = self.ends_ms(duration_s)?;
         let token = format!("{TOKEN_PREFIX}{}", self.secret());
         let credential = Credential {
@@ -41,15 +46,16 @@ impl Domain {
             expires_ms,
             digest: digest(token.as_bytes()),
         };
-        Ok((self.add_credential(device, credential).await?, token))
+        Ok((self.add_credential(device, credential, owner).await?, token))
     }
 
     /// Makes a key pair and a client certificate; the private key is in the answer and nowhere else. `duration_s` 0:
-    /// one year.
+    /// one year. `owner` takes care of it.
     pub async fn issue_certificate(
         &self,
         device: &DeviceKey,
         duration_s: u64,
+        owner: String,
     ) -> Result<(Object, IssuedCertificate), ApiError> {
         let seconds = match in_validity("duration_s", duration_s)? {
             0 => CERTIFICATE_SECONDS_DEFAULT,
@@ -65,7 +71,7 @@ impl Domain {
             expires_ms: Some(until_ms),
             digest: digest(&issued.certificate_der),
         };
-        Ok((self.add_credential(device, credential).await?, issued))
+        Ok((self.add_credential(device, credential, owner).await?, issued))
     }
 
     /// All credentials of a device, the oldest first.
@@ -105,7 +111,12 @@ impl Domain {
         BASE64_URL_SAFE_NO_PAD.encode(secret)
     }
 
-    async fn add_credential(&self, device: &DeviceKey, credential: Credential) -> Result<Object, ApiError> {
+    async fn add_credential(
+        &self,
+        device: &DeviceKey,
+        credential: Credential,
+        owner: String,
+    ) -> Result<Object, ApiError> {
         let of_device = ObjectKey::device(device);
         self.get(of_device.clone()).await?;
         let existing = self.store.credentials_of(device).await?.len();
@@ -118,6 +129,7 @@ impl Domain {
             name: RecordId::new(self.clock.now_ms(), &*self.random).to_string(),
             labels: Default::default(),
             revision: 0,
+            owner,
             spec: Spec::Credential(credential),
         };
         let first = !self.store.has_had_credentials(device).await?;

@@ -113,7 +113,7 @@ pub(super) fn is_enabled(device: &Object) -> bool {
 pub(super) fn spec(spec: &Spec) -> &DeviceSpec {
     match spec {
         Spec::Device(spec) => spec,
-        Spec::Credential(_) | Spec::Policy(_) | Spec::Rule(_) | Spec::ApiToken(_) => {
+        Spec::Credential(_) | Spec::Policy(_) | Spec::Rule(_) | Spec::ApiToken(_) | Spec::Function(_) => {
             unreachable!("a device's key holds a device")
         }
     }

@@ -5,11 +5,13 @@
 
 pub mod api_tokens;
 pub mod authenticate;
+pub mod bulk;
 pub mod changes;
 mod checks;
 mod claims;
 pub mod credentials;
 pub mod devices;
+pub mod functions;
 pub mod jwt;
 pub mod lifecycle;
 pub mod nodes;
@@ -21,6 +23,7 @@ pub mod topics;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use drover_functions::Pool;
 use drover_types::{ApiError, Clock, ErrorCode, Random, TenantId};
 use tokio::sync::{Mutex, Notify};
 
@@ -43,10 +46,14 @@ pub struct Domain {
     pub clock: Arc<dyn Clock>,
     pub random: Arc<dyn Random>,
     pub telemetry: Arc<Telemetry>,
+    /// Where functions are tried.
+    pub functions: Pool,
     /// Woken after every write; the change feed listens.
     pub written: Arc<Notify>,
     /// Held while a rule is written: two creations cannot both be the last, and a rule's topics follow its writes.
     pub writing_rule: Mutex<()>,
+    /// Held while a function is written: two creations cannot both be the last.
+    pub writing_function: Mutex<()>,
     /// Held while an API token is made: two cannot both be the last.
     pub making_api_token: Mutex<()>,
     /// Who may vouch for devices.
@@ -72,6 +79,8 @@ pub struct Declared {
     pub labels: BTreeMap<String, String>,
     /// The revision it is meant to replace; 0: any.
     pub revision: u64,
+    /// Who is to keep it as it is; empty: who does so far.
+    pub owner: String,
     pub spec: Spec,
 }
 
@@ -160,7 +169,9 @@ impl Domain {
             if declared.revision != 0 && declared.revision != found {
                 return Err(stale(&key, declared.revision, found));
             }
-            if declared.spec == current.spec && declared.labels == current.meta.labels {
+            let owner = declared.owner_after(&current.meta, &key)?;
+            let same_meta = declared.labels == current.meta.labels && owner == current.meta.owner;
+            if same_meta && declared.spec == current.spec {
                 return Ok(current);
             }
             let now_ms = self.clock.now_ms();
@@ -194,6 +205,16 @@ impl Domain {
 }
 
 impl Declared {
+    /// Whose the object is once this has taken the place of the one with `former` metadata. To take it from its owner
+    /// needs the revision: whoever names it has seen whose it was.
+    fn owner_after(&self, former: &Meta, key: &ObjectKey) -> Result<String, ApiError> {
+        match self.owner.as_str() {
+            "" => Ok(former.owner.clone()),
+            owner if owner == former.owner || self.revision == former.revision => Ok(owner.to_owned()),
+            owner => Err(not_owned(key, owner, &former.owner)),
+        }
+    }
+
     /// The object that takes the place of the one with `former` metadata, its generation not yet raised.
     fn onto(self, former: Option<&Meta>, now_ms: u64) -> Object {
         let meta = Meta {
@@ -204,6 +225,7 @@ impl Declared {
             revision: 0,
             created_ms: former.map_or(now_ms, |meta| meta.created_ms),
             updated_ms: now_ms,
+            owner: former.map(|meta| meta.owner.clone()).filter(|_| self.owner.is_empty()).unwrap_or(self.owner),
         };
         Object { meta, spec: self.spec }
     }
@@ -211,6 +233,14 @@ impl Declared {
 
 fn not_found(key: &ObjectKey) -> ApiError {
     ApiError::new(ErrorCode::NotFound, format!("{key} does not exist"))
+}
+
+/// The error of whoever takes for its own what is another's.
+fn not_owned(key: &ObjectKey, wanted: &str, found: &str) -> ApiError {
+    let whose = if found.is_empty() { "nobody's".to_owned() } else { format!("kept by {found}") };
+    let message = format!("{key} is {whose}, not {wanted}'s");
+    ApiError { field: Some("metadata.owner".into()), ..ApiError::new(ErrorCode::FailedPrecondition, message) }
+        .over(found, wanted)
 }
 
 fn stale(key: &ObjectKey, wanted: u64, found: u64) -> ApiError {

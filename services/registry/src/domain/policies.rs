@@ -67,6 +67,7 @@ fn built_in(tenant: &TenantId) -> Object {
         revision: 0,
         created_ms: 0,
         updated_ms: 0,
+        owner: String::new(),
     };
     Object { meta, spec: Spec::Policy(PolicySpec { statements: default_statements() }) }
 }
@@ -89,7 +90,7 @@ fn default_statements() -> Vec<Statement> {
 fn spec(spec: &Spec) -> &PolicySpec {
     match spec {
         Spec::Policy(spec) => spec,
-        Spec::Device(_) | Spec::Credential(_) | Spec::Rule(_) | Spec::ApiToken(_) => {
+        Spec::Device(_) | Spec::Credential(_) | Spec::Rule(_) | Spec::ApiToken(_) | Spec::Function(_) => {
             unreachable!("a policy's key holds a policy")
         }
     }

@@ -1,6 +1,6 @@
 //! Rules: what is done with messages. A rule that does not compile is refused when it is written.
 
-use drover_rule_sql::{Rule, Template};
+use drover_rule_sql::{CompiledRule, Rule};
 use drover_types::limits::TOPIC_BYTES_MAX;
 use drover_types::object::{Action, RuleSpec};
 use drover_types::{ApiError, ErrorCode, TenantId};
@@ -13,7 +13,13 @@ impl Domain {
     pub async fn put_rule(&self, rule: Declared) -> Result<Object, ApiError> {
         checks::subdomain("metadata.name", &rule.name)?;
         checks::labels(&rule.labels)?;
-        check(spec(&rule.spec))?;
+        let compiled = check(spec(&rule.spec))?;
+        for function in compiled.user_functions() {
+            let key = ObjectKey::new(Kind::Function, &rule.tenant, &function.name);
+            if self.store.get(&key).await?.is_none() {
+                return Err(function.unknown.clone().into());
+            }
+        }
         let key = ObjectKey::new(Kind::Rule, &rule.tenant, &rule.name);
         let _alone = self.writing_rule.lock().await;
         let current = self.store.get(&key).await?;
@@ -69,42 +75,44 @@ impl Domain {
     }
 }
 
-fn check(spec: &RuleSpec) -> Result<(), ApiError> {
+fn check(spec: &RuleSpec) -> Result<CompiledRule, ApiError> {
     spec.check()?;
-    if Rule::compile(&spec.sql)?.filters().is_empty() {
+    let rule = Rule::compile_open(&spec.sql)?;
+    if rule.filters().is_empty() {
         return Err(ApiError::invalid(
             "spec.sql",
             "FROM '' is for messages by Basic Ingest, which there is none of here",
         ));
     }
     for (i, action) in spec.actions.iter().enumerate() {
-        check_templates(&format!("spec.actions[{i}]"), action)?;
+        check_templates(&rule, &format!("spec.actions[{i}]"), action)?;
     }
-    spec.error_action.as_ref().map_or(Ok(()), |action| check_templates("spec.errorAction", action))
+    spec.error_action.as_ref().map_or(Ok(()), |action| check_templates(&rule, "spec.errorAction", action))?;
+    Ok(rule)
 }
 
-fn check_templates(field: &str, action: &Action) -> Result<(), ApiError> {
+fn check_templates(rule: &CompiledRule, field: &str, action: &Action) -> Result<(), ApiError> {
     if let Some(key) = action.kafka.as_ref().and_then(|kafka| kafka.key.as_ref()) {
-        check_template(&format!("{field}.kafka.key"), key)?;
+        check_template(rule, &format!("{field}.kafka.key"), key)?;
     }
     if let Some(republish) = &action.republish {
-        check_template(&format!("{field}.republish.topic"), &republish.topic)?;
+        check_template(rule, &format!("{field}.republish.topic"), &republish.topic)?;
     }
     Ok(())
 }
 
-fn check_template(field: &str, text: &str) -> Result<(), ApiError> {
+fn check_template(rule: &CompiledRule, field: &str, text: &str) -> Result<(), ApiError> {
     if text.is_empty() || text.len() > TOPIC_BYTES_MAX {
         return Err(ApiError::invalid(field, format!("a template has 1 to {TOPIC_BYTES_MAX} bytes"))
             .over(TOPIC_BYTES_MAX, text.len()));
     }
-    Template::compile(text).map(drop).map_err(|e| e.in_field(field))
+    rule.template(text).map(drop).map_err(|e| e.in_field(field))
 }
 
 pub(super) fn spec(spec: &Spec) -> &RuleSpec {
     match spec {
         Spec::Rule(spec) => spec,
-        Spec::Device(_) | Spec::Credential(_) | Spec::Policy(_) | Spec::ApiToken(_) => {
+        Spec::Device(_) | Spec::Credential(_) | Spec::Policy(_) | Spec::ApiToken(_) | Spec::Function(_) => {
             unreachable!("a rule's key holds a rule")
         }
     }

@@ -3,7 +3,7 @@
 use drover_proto::Field;
 use drover_proto::registry::v1::{CreateApiTokenRequest, authenticate_request};
 use drover_proto::types::v1 as types;
-use drover_types::object::{DeviceSpec, PolicySpec, RuleSpec};
+use drover_types::object::{DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
 use drover_types::{ApiError, DeviceKey, TenantId};
 
 use crate::domain::api_tokens::Wanted;
@@ -30,6 +30,13 @@ pub fn device(device: Option<&types::Device>) -> Result<Declared, ApiError> {
     declared(&device.meta, Spec::Device(DeviceSpec::from(device)))
 }
 
+/// A device of a bulk call: its name, and what it is to be unless that cannot be read.
+pub fn device_of(tenant: &TenantId, device: &types::Device) -> (String, Result<Declared, ApiError>) {
+    let name = device.meta.as_ref().map(|meta| meta.name.clone()).unwrap_or_default();
+    let declared = declared(&device.meta, Spec::Device(DeviceSpec::from(device)));
+    (name, declared.map(|declared| Declared { tenant: tenant.clone(), ..declared }))
+}
+
 pub fn policy(policy: Option<&types::Policy>) -> Result<Declared, ApiError> {
     let policy = policy.required("policy")?;
     declared(&policy.meta, Spec::Policy(PolicySpec::try_from(policy)?))
@@ -38,6 +45,11 @@ pub fn policy(policy: Option<&types::Policy>) -> Result<Declared, ApiError> {
 pub fn rule(rule: Option<&types::Rule>) -> Result<Declared, ApiError> {
     let rule = rule.required("rule")?;
     declared(&rule.meta, Spec::Rule(RuleSpec::try_from(rule)?))
+}
+
+pub fn function(function: Option<&types::Function>) -> Result<Declared, ApiError> {
+    let function = function.required("function")?;
+    declared(&function.meta, Spec::Function(FunctionSpec::try_from(function)?))
 }
 
 pub fn api_token(request: CreateApiTokenRequest) -> Result<Wanted, ApiError> {
@@ -53,6 +65,7 @@ fn declared(meta: &Option<types::Meta>, spec: Spec) -> Result<Declared, ApiError
         name: meta.name.clone(),
         labels: meta.labels.clone().into_iter().collect(),
         revision: meta.revision,
+        owner: meta.owner.clone(),
         spec,
     })
 }

@@ -2,6 +2,7 @@
 
 use drover_proto::registry::v1::{self as registry, object::Object as Wire};
 use drover_proto::types::v1 as types;
+use drover_types::ApiError;
 
 use crate::domain::authenticate::Identity;
 use crate::domain::devices::Presence;
@@ -24,6 +25,7 @@ object_of_kind! {
     device -> Device;
     policy -> Policy;
     rule -> Rule;
+    function -> Function;
     whole_api_token -> ApiToken;
 }
 
@@ -36,7 +38,7 @@ pub fn api_token(object: Object) -> types::ApiToken {
 pub fn credential(object: &Object) -> Option<types::Credential> {
     match &object.spec {
         Spec::Credential(credential) => Some(wire::credential(&object.meta, credential)),
-        Spec::Device(_) | Spec::Policy(_) | Spec::Rule(_) | Spec::ApiToken(_) => None,
+        Spec::Device(_) | Spec::Policy(_) | Spec::Rule(_) | Spec::ApiToken(_) | Spec::Function(_) => None,
     }
 }
 
@@ -46,6 +48,11 @@ pub fn seen((object, presence): (Object, Presence)) -> registry::GetDeviceRespon
         device: Some(device(object)),
         presence: Some(registry::Presence { ever_seen, connected, changed_ms, epoch }),
     }
+}
+
+pub fn refusal((name, error): (String, ApiError)) -> registry::DeviceRefusal {
+    let code = error.code.grpc().unsigned_abs();
+    registry::DeviceRefusal { name, code, field: error.field.unwrap_or_default(), message: error.message }
 }
 
 pub fn identity(identity: Identity) -> types::Identity {

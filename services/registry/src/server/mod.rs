@@ -6,6 +6,7 @@ mod encode;
 use std::sync::Arc;
 
 use drover_proto::registry::v1::api_tokens_server::ApiTokens;
+use drover_proto::registry::v1::functions_server::Functions;
 use drover_proto::registry::v1::registry_server::Registry;
 use drover_proto::registry::v1::*;
 use drover_proto::to_status;
@@ -13,6 +14,7 @@ use drover_types::ApiError;
 use tonic::{Request, Response, Status};
 
 use crate::domain::Domain;
+use crate::domain::bulk::Bulk;
 use crate::domain::devices::Revoked;
 
 /// Serves one domain.
@@ -53,15 +55,28 @@ impl Server {
         Ok(DeleteDeviceResponse { unconfirmed_nodes: self.domain.delete_device(&key).await? })
     }
 
+    async fn devices_put(&self, request: PutDevicesRequest) -> Result<PutDevicesResponse, ApiError> {
+        let tenant = decode::tenant(&request.tenant)?;
+        let devices = request.devices.iter().map(|device| decode::device_of(&tenant, device)).collect();
+        let Bulk { done, refusals } = self.domain.put_devices(devices).await?;
+        Ok(PutDevicesResponse { written: done, refusals: refusals.into_iter().map(encode::refusal).collect() })
+    }
+
+    async fn devices_deleted(&self, request: DeleteDevicesRequest) -> Result<DeleteDevicesResponse, ApiError> {
+        let tenant = decode::tenant(&request.tenant)?;
+        let Bulk { done, refusals } = self.domain.delete_devices(&tenant, &request.owner, request.names).await?;
+        Ok(DeleteDevicesResponse { deleted: done, refusals: refusals.into_iter().map(encode::refusal).collect() })
+    }
+
     async fn token(&self, request: IssueTokenRequest) -> Result<IssueTokenResponse, ApiError> {
         let key = decode::device_key("device", &request.tenant, &request.device)?;
-        let (credential, token) = self.domain.issue_token(&key, request.duration_s).await?;
+        let (credential, token) = self.domain.issue_token(&key, request.duration_s, request.owner).await?;
         Ok(IssueTokenResponse { credential: encode::credential(&credential), token })
     }
 
     async fn certificate(&self, request: IssueCertificateRequest) -> Result<IssueCertificateResponse, ApiError> {
         let key = decode::device_key("device", &request.tenant, &request.device)?;
-        let (credential, issued) = self.domain.issue_certificate(&key, request.duration_s).await?;
+        let (credential, issued) = self.domain.issue_certificate(&key, request.duration_s, request.owner).await?;
         Ok(IssueCertificateResponse {
             credential: encode::credential(&credential),
             certificate_pem: issued.certificate_pem,
@@ -156,6 +171,30 @@ impl Server {
     }
 }
 
+impl Server {
+    async fn function_put(&self, request: PutFunctionRequest) -> Result<PutFunctionResponse, ApiError> {
+        let function = self.domain.put_function(decode::function(request.function.as_ref())?).await?;
+        Ok(PutFunctionResponse { function: Some(encode::function(function)) })
+    }
+
+    async fn function(&self, request: GetFunctionRequest) -> Result<GetFunctionResponse, ApiError> {
+        let function = self.domain.get_function(&decode::tenant(&request.tenant)?, &request.name).await?;
+        Ok(GetFunctionResponse { function: Some(encode::function(function)) })
+    }
+
+    async fn functions(&self, request: ListFunctionsRequest) -> Result<ListFunctionsResponse, ApiError> {
+        let page = decode::page(&request.tenant, request.page_size, request.page_token)?;
+        let page = self.domain.list_functions(&page).await?;
+        let functions = page.items.into_iter().map(encode::function).collect();
+        Ok(ListFunctionsResponse { functions, next_page_token: page.next })
+    }
+
+    async fn function_deleted(&self, request: DeleteFunctionRequest) -> Result<DeleteFunctionResponse, ApiError> {
+        self.domain.delete_function(&decode::tenant(&request.tenant)?, &request.name).await?;
+        Ok(DeleteFunctionResponse {})
+    }
+}
+
 /// The methods of a service; each is one line, for each is one of the functions above.
 macro_rules! serve {
     ($service:ident: $($method:ident($request:ty) -> $response:ty = $function:ident;)*) => {
@@ -175,6 +214,8 @@ serve! {
     get_device(GetDeviceRequest) -> GetDeviceResponse = device;
     list_devices(ListDevicesRequest) -> ListDevicesResponse = devices;
     delete_device(DeleteDeviceRequest) -> DeleteDeviceResponse = deleted;
+    put_devices(PutDevicesRequest) -> PutDevicesResponse = devices_put;
+    delete_devices(DeleteDevicesRequest) -> DeleteDevicesResponse = devices_deleted;
     issue_token(IssueTokenRequest) -> IssueTokenResponse = token;
     issue_certificate(IssueCertificateRequest) -> IssueCertificateResponse = certificate;
     list_credentials(ListCredentialsRequest) -> ListCredentialsResponse = credentials;
@@ -196,4 +237,12 @@ serve! {
     list_api_tokens(ListApiTokensRequest) -> ListApiTokensResponse = api_tokens;
     delete_api_token(DeleteApiTokenRequest) -> DeleteApiTokenResponse = api_token_deleted;
     verify_api_token(VerifyApiTokenRequest) -> VerifyApiTokenResponse = api_token;
+}
+
+serve! {
+    Functions:
+    put_function(PutFunctionRequest) -> PutFunctionResponse = function_put;
+    get_function(GetFunctionRequest) -> GetFunctionResponse = function;
+    list_functions(ListFunctionsRequest) -> ListFunctionsResponse = functions;
+    delete_function(DeleteFunctionRequest) -> DeleteFunctionResponse = function_deleted;
 }

@@ -174,7 +174,8 @@ async fn a_device_that_lost_its_credentials_does_not_come_back_without() {
 async fn a_certificate_is_verified_by_the_platforms_authority_and_known_by_its_fingerprint() {
     let stage = Stage::new().await;
     stage.create_device("d").await.expect("created");
-    let request = IssueCertificateRequest { tenant: String::new(), device: "d".into(), duration_s: 0 };
+    let request =
+        IssueCertificateRequest { tenant: String::new(), device: "d".into(), duration_s: 0, owner: String::new() };
     let issued = stage.client.clone().issue_certificate(request.clone()).await.expect("issued").into_inner();
     let certificate = CertificateDer::from_pem_slice(issued.certificate_pem.as_bytes()).expect("PEM");
     let mut roots = rustls::RootCertStore::empty();

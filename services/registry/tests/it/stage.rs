@@ -124,6 +124,7 @@ impl Stage {
             data: self.directory.path().join("registry"),
             metrics: Metrics::default(),
             cassandra: self.cassandra.clone(),
+            functions: Default::default(),
             ready: self.health.service("registry"),
         }
     }
@@ -142,7 +143,8 @@ impl Stage {
 
     /// Makes a token of a device of the tenant `default`.
     pub async fn issue_token(&self, device: &str, duration_s: u64) -> IssueTokenResponse {
-        let request = IssueTokenRequest { tenant: String::new(), device: device.into(), duration_s };
+        let request =
+            IssueTokenRequest { tenant: String::new(), device: device.into(), duration_s, owner: String::new() };
         self.client.clone().issue_token(request).await.expect("issued").into_inner()
     }
 

@@ -4,18 +4,21 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use drover_bus::{AppendError, Header, Offset, Outgoing, Position, Record, Stored, TopicPartition, repeats};
+use drover_bus::{AppendError, Header, Offset, Outgoing, Partition, Position, Record, Stored, TopicPartition, repeats};
 use drover_proto::rules::v1::{OutboxEntry, Republish, outbox_entry};
-use drover_rule_sql::{Message, Origin, Outcome, Properties, Row};
+use drover_rule_sql::{Due, LookupError, Message, Origin, Outcome, Properties, Row, UserFunctions};
 use drover_types::limits::REPUBLISH_HOPS_MAX;
+use drover_types::object::FunctionSpec;
 use drover_types::repeat::{RepeatWindow, Verdict};
-use drover_types::{RecordId, Telemetry, TopicName, TraceParent, header};
+use drover_types::{RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TopicName, TraceParent, header};
 use prost::Message as _;
 
 use super::definition::{CompiledAction, Definition};
 use super::letters::{OUTBOX_TOPIC, dead_letter, failure_row, text_header};
 use super::rule_set::RuleSet;
-use super::status::{LastError, RuleKey};
+use super::states::States;
+use super::status::{LastError, RuleKey, RuleTally};
+use super::window;
 
 /// Number of the error action in derived ids; ordinary actions count from 0.
 const ERROR_ACTION: u32 = u32::MAX;
@@ -24,6 +27,8 @@ const ERROR_ACTION: u32 = u32::MAX;
 #[derive(Debug, Default)]
 pub struct Batch {
     outputs: Vec<Output>,
+    /// States that have changed.
+    states: Vec<Outgoing>,
     next: BTreeMap<TopicPartition, Offset>,
     pub tally: Tally,
 }
@@ -40,13 +45,11 @@ pub struct Tally {
     pub dead_letters: u64,
     pub outbox: u64,
     pub kafka: u64,
+    /// Messages that came after their window had been closed.
+    pub late: u64,
+    /// States written or removed.
+    pub states: u64,
     rules: HashMap<RuleKey, RuleTally>,
-}
-
-#[derive(Debug, Default)]
-struct RuleTally {
-    matched: u64,
-    errors: Vec<LastError>,
 }
 
 /// A record to be written, and for whom.
@@ -58,11 +61,16 @@ struct Output {
     rule: Option<Arc<Definition>>,
 }
 
+/// Calls a function with JSON texts; its result is JSON, or none.
+pub type Call<'e> = &'e dyn Fn(&FunctionSpec, &[String]) -> Result<Option<String>, String>;
+
 /// What evaluation needs besides the record.
 pub struct Evaluation<'e> {
     pub rules: &'e RuleSet,
     /// Of the record's partition.
     pub window: &'e mut RepeatWindow,
+    pub states: &'e mut States,
+    pub call: Call<'e>,
     /// Continues a message's trace with a span of the rule.
     pub trace: &'e dyn Fn(&Telemetry, &Definition) -> Option<TraceParent>,
 }
@@ -87,7 +95,22 @@ impl Batch {
 
     /// The records to write, in order.
     pub fn records(&self) -> Vec<Outgoing> {
-        self.outputs.iter().map(|output| output.outgoing.clone()).collect()
+        self.outputs.iter().map(|output| &output.outgoing).chain(&self.states).cloned().collect()
+    }
+
+    /// Takes what has changed in the states, to be written with the rest. Offsets go with it, so that a member that has
+    /// lost a partition cannot write there.
+    pub fn keep(&mut self, states: &mut States) {
+        for (partition, next, records) in states.changes() {
+            self.tally.states += records.len() as u64;
+            self.states.extend(records);
+            self.pass(partition, next);
+        }
+    }
+
+    /// The next offset of a partition.
+    fn pass(&mut self, partition: Partition, next: Offset) {
+        self.next.insert(TopicPartition::new(TELEMETRY_TOPIC, partition), next);
     }
 
     /// The offsets to commit.
@@ -96,21 +119,46 @@ impl Batch {
     }
 
     /// What each rule did, for the board.
-    pub fn by_rule(&self) -> impl Iterator<Item = (&RuleKey, u64, &[LastError])> {
-        self.tally.rules.iter().map(|(key, t)| (key, t.matched, t.errors.as_slice()))
+    pub fn by_rule(&self) -> impl Iterator<Item = (&RuleKey, &RuleTally)> {
+        self.tally.rules.iter()
     }
 
     /// Takes one record: whatever becomes of it, its partition moves on.
     pub fn take(&mut self, stored: Stored, evaluation: &mut Evaluation<'_>) {
-        self.next.insert(stored.position.at.clone(), stored.position.offset + 1);
+        let (partition, next) = (stored.position.at.partition, stored.position.offset + 1);
+        self.next.insert(stored.position.at.clone(), next);
         self.tally.messages += 1;
-        match repeats::telemetry(&stored) {
+        let telemetry = repeats::telemetry(&stored);
+        let received_ms = telemetry.as_ref().ok().map(|telemetry| telemetry.time_ms);
+        match telemetry {
             Err(unreadable) => self.bury(Arc::new(stored), None, &unreadable.to_string()),
             Ok(telemetry) => match self.look(evaluation.window, &telemetry) {
                 Verdict::Repeat => self.tally.repeats += 1,
                 Verdict::New => self.meet_rules(Arc::new(stored), &telemetry, evaluation),
             },
         }
+        evaluation.states.pass(partition, next, received_ms);
+    }
+
+    /// Closes windows that are over until none is, or there are `records_max` records to write. Whether none is left.
+    pub fn close_windows(&mut self, rules: &RuleSet, call: Call<'_>, states: &mut States, records_max: usize) -> bool {
+        for (partition, rule) in states.due(rules) {
+            let functions = Functions { tenant: &rule.tenant, rules, call };
+            while let Some((next, closed)) = states.close_next(partition, rule) {
+                self.pass(partition, next);
+                match closed {
+                    Ok(due) => due.iter().for_each(|due| self.emit(rule, due, (partition, next), None, &functions)),
+                    Err(error) => {
+                        tracing::error!(rule = rule.name, %error, "a group's state is lost");
+                        self.failed(rule, LastError { message: error.to_string(), ..LastError::default() });
+                    }
+                }
+                if self.outputs.len() + states.changed().0 >= records_max {
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     fn look(&mut self, window: &mut RepeatWindow, telemetry: &Telemetry) -> Verdict {
@@ -121,23 +169,87 @@ impl Batch {
         verdict
     }
 
-    fn meet_rules(&mut self, source: Arc<Stored>, telemetry: &Telemetry, evaluation: &Evaluation<'_>) {
-        let message = message(telemetry);
+    fn meet_rules(&mut self, source: Arc<Stored>, telemetry: &Telemetry, evaluation: &mut Evaluation<'_>) {
+        let (rules, call) = (evaluation.rules, evaluation.call);
+        let functions = Functions { tenant: &telemetry.tenant, rules, call };
+        let message = message(telemetry, &functions);
         let inbound = Inbound { source, telemetry, message };
-        for definition in evaluation.rules.matching(&telemetry.tenant, telemetry.topic.as_str()) {
+        for definition in rules.matching(&telemetry.tenant, telemetry.topic.as_str()) {
+            if definition.rule.plan().is_some() {
+                self.group(&inbound, definition, evaluation, &functions);
+                continue;
+            }
             match definition.rule.evaluate(&inbound.message) {
                 Outcome::NoMatch => {}
                 Outcome::Error(error) => self.fail(&inbound, definition, &error.to_string()),
                 Outcome::Row(row) => {
                     let trace = (evaluation.trace)(telemetry, definition);
+                    self.rule_tally(definition).matched += 1;
                     self.act(&inbound, definition, &row, trace.as_ref());
                 }
             }
         }
     }
 
+    /// A message for a rule that groups: rows come of it now, or when its windows close.
+    fn group(
+        &mut self,
+        inbound: &Inbound<'_>,
+        rule: &Arc<Definition>,
+        evaluation: &mut Evaluation<'_>,
+        functions: &Functions<'_>,
+    ) {
+        let (position, telemetry) = (&inbound.source.position, inbound.telemetry);
+        let place = (position.at.partition, position.offset);
+        let taken = evaluation.states.take(rule, place, &inbound.message, telemetry.hops);
+        let tally = self.rule_tally(rule);
+        tally.matched += u64::from(taken.matched);
+        tally.dropped += u64::from(taken.dropped);
+        self.tally.late += u64::from(taken.late);
+        for due in &taken.due {
+            self.emit(rule, due, place, Some(telemetry.id), functions);
+        }
+        if taken.turned {
+            let trace = (evaluation.trace)(telemetry, rule);
+            self.act_on(inbound, rule, trace.as_ref());
+        }
+        if let Some(error) = taken.error {
+            self.fail(inbound, rule, &error.to_string());
+        }
+    }
+
+    /// The row of a closed window, through the rule's actions.
+    fn emit(
+        &mut self,
+        rule: &Arc<Definition>,
+        due: &Due,
+        place: (Partition, Offset),
+        late_of: Option<RecordId>,
+        functions: &Functions<'_>,
+    ) {
+        let telemetry = match window::message(rule, due, late_of) {
+            Ok(telemetry) => telemetry,
+            Err(message) => {
+                tracing::error!(rule = rule.name, message, "a window has no row");
+                return self.failed(rule, LastError { message, ..LastError::default() });
+            }
+        };
+        let source = Arc::new(window::stored(&telemetry, place));
+        let inbound = Inbound { source, telemetry: &telemetry, message: message(&telemetry, functions) };
+        self.act_on(&inbound, rule, None);
+    }
+
+    /// The row of a pattern's message or of a closed window.
+    fn act_on(&mut self, inbound: &Inbound<'_>, rule: &Arc<Definition>, trace: Option<&TraceParent>) {
+        match rule.rule.grouped_row(&inbound.message) {
+            Outcome::Row(row) => self.act(inbound, rule, &row, trace),
+            // The condition was true when the message was taken.
+            Outcome::NoMatch => {}
+            Outcome::Error(error) => self.fail(inbound, rule, &error.to_string()),
+        }
+    }
+
     fn act(&mut self, inbound: &Inbound<'_>, rule: &Arc<Definition>, row: &Row<'_>, trace: Option<&TraceParent>) {
-        self.rule_tally(rule).matched += 1;
         let value = Bytes::from(row.to_bytes());
         for (number, action) in (0..).zip(&rule.actions) {
             match output(inbound, rule, number, action, row, &value, trace) {
@@ -150,9 +262,7 @@ impl Batch {
     /// A dead letter, and the rule's error action if it has one.
     fn fail(&mut self, inbound: &Inbound<'_>, rule: &Arc<Definition>, cause: &str) {
         let telemetry = inbound.telemetry;
-        let error =
-            LastError { time_ms: telemetry.time_ms, message: cause.to_owned(), topic: telemetry.topic.to_string() };
-        self.rule_tally(rule).errors.push(error);
+        self.failed(rule, LastError::of(&inbound.source, telemetry, cause));
         self.bury(inbound.source.clone(), Some(&rule.name), cause);
         let Some(action) = &rule.error_action else { return };
         let (topic, client) = (telemetry.topic.as_str(), telemetry.client.as_str());
@@ -164,12 +274,19 @@ impl Batch {
         }
     }
 
+    fn failed(&mut self, rule: &Definition, error: LastError) {
+        let tally = self.rule_tally(rule);
+        tally.failed += 1;
+        tally.last_error = Some(error);
+    }
+
     fn put(&mut self, source: Arc<Stored>, rule: &Arc<Definition>, outgoing: Outgoing) {
         if &*outgoing.topic == OUTBOX_TOPIC {
             self.tally.outbox += 1;
         } else {
             self.tally.kafka += 1;
         }
+        self.rule_tally(rule).emitted += 1;
         self.outputs.push(Output { outgoing, source, rule: Some(rule.clone()) });
     }
 
@@ -194,11 +311,14 @@ impl Batch {
             let Some(rule) = output.rule.clone().filter(|_| at_fault(output)) else { continue };
             diverted = true;
             let source = output.source.clone();
-            let (cause, time_ms) = (refusal.to_string(), source.record.timestamp_ms.unsigned_abs());
+            let cause = refusal.to_string();
             let outgoing = dead_letter(&source, Some(&rule.name), &cause);
+            let error = LastError::of_record(&source, &cause);
             self.outputs[i] = Output { outgoing, source, rule: None };
             self.tally.dead_letters += 1;
-            self.rule_tally(&rule).errors.push(LastError { time_ms, message: cause, topic: String::new() });
+            self.failed(&rule, error);
+            let tally = self.rule_tally(&rule);
+            tally.emitted = tally.emitted.saturating_sub(1);
         }
         diverted
     }
@@ -208,14 +328,32 @@ impl Batch {
     }
 }
 
+/// The functions that rules of a tenant may call.
+struct Functions<'e> {
+    tenant: &'e TenantId,
+    rules: &'e RuleSet,
+    call: Call<'e>,
+}
+
+impl UserFunctions for Functions<'_> {
+    fn call(&self, function: &str, arguments: &[String]) -> Result<Option<String>, LookupError> {
+        let Some(function) = self.rules.function(self.tenant, function) else {
+            return Err(LookupError { reason: "there is no such function any more".to_owned() });
+        };
+        (self.call)(function, arguments).map_err(|reason| LookupError { reason })
+    }
+}
+
 /// A record as rules see it.
-fn message(telemetry: &Telemetry) -> Message<'_> {
+fn message<'m>(telemetry: &'m Telemetry, functions: &'m dyn UserFunctions) -> Message<'m> {
     let (topic, client) = (telemetry.topic.as_str(), telemetry.client.as_str());
     let mut message = Message::new(topic, Some(client), telemetry.time_ms, &telemetry.payload);
     let content_type = telemetry.content_type.as_deref();
     let properties = Properties { content_type, user: &telemetry.properties, ..Properties::default() };
     let account = Some(telemetry.tenant.as_str());
-    message.origin = Origin { id: telemetry.id.0, account, properties, ..Origin::default() };
+    let device = Some(telemetry.device.as_str());
+    let (id, functions) = (telemetry.id.0, Some(functions));
+    message.origin = Origin { id, device, account, properties, functions, ..Origin::default() };
     message
 }
 

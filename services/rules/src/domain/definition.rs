@@ -5,6 +5,8 @@ use drover_rule_sql::{CompiledRule, Rule, Template};
 use drover_types::object::{Action, RuleSpec};
 use drover_types::{ApiError, Qos, TenantId};
 
+use super::states;
+
 /// Partitions of an output topic whose action names no number.
 pub const OUTPUT_PARTITIONS: u32 = 8;
 
@@ -14,6 +16,8 @@ pub struct Definition {
     pub tenant: TenantId,
     pub name: String,
     pub rule: CompiledRule,
+    /// Where its states are, if it groups messages.
+    pub state_prefix: String,
     pub actions: Vec<CompiledAction>,
     pub error_action: Option<CompiledAction>,
 }
@@ -37,13 +41,15 @@ impl Definition {
     /// Compiles a declared rule; the error names the field and the place in it.
     pub fn compile(tenant: TenantId, name: &str, spec: &RuleSpec) -> Result<Self, ApiError> {
         spec.check()?;
+        let rule = Rule::compile_open(&spec.sql)?;
         let actions = spec.actions.iter().enumerate();
+        let actions = actions.map(|(i, action)| compile(&rule, action, &format!("spec.actions[{i}]")));
+        let error_action = spec.error_action.as_ref().map(|action| compile(&rule, action, "spec.errorAction"));
         Ok(Self {
-            rule: Rule::compile(&spec.sql)?,
-            actions: actions
-                .map(|(i, action)| compile(action, &format!("spec.actions[{i}]")))
-                .collect::<Result<_, _>>()?,
-            error_action: spec.error_action.as_ref().map(|action| compile(action, "spec.errorAction")).transpose()?,
+            actions: actions.collect::<Result<_, _>>()?,
+            error_action: error_action.transpose()?,
+            state_prefix: states::prefix(&tenant, name, &rule),
+            rule,
             tenant,
             name: name.to_owned(),
         })
@@ -58,8 +64,8 @@ impl Definition {
     }
 }
 
-fn compile(action: &Action, field: &str) -> Result<CompiledAction, ApiError> {
-    let template = |text: &str, field: String| Template::compile(text).map_err(|error| error.in_field(field));
+fn compile(rule: &CompiledRule, action: &Action, field: &str) -> Result<CompiledAction, ApiError> {
+    let template = |text: &str, field: String| rule.template(text).map_err(|error| error.in_field(field));
     match (&action.kafka, &action.republish) {
         (Some(kafka), _) => Ok(CompiledAction::Kafka {
             topic: kafka.topic.as_str().into(),

@@ -5,10 +5,13 @@ mod definition;
 mod filter_trie;
 mod letters;
 mod rule_set;
+mod states;
 mod status;
+mod window;
 
 pub use batch::{Batch, Evaluation, Tally};
 pub use definition::Definition;
 pub use letters::{ERRORS_TOPIC, OUTBOX_TOPIC, dead_letter};
 pub use rule_set::RuleSet;
+pub use states::{Held, STATE_TOPIC, States};
 pub use status::{Board, Condition, RuleKey, RuleState};

@@ -1,18 +1,23 @@
-//! All accepted rules. A message of a tenant meets that tenant's rules only.
+//! All accepted rules, and the functions they may call. A message of a tenant meets that tenant's only.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use drover_bus::Topic;
 use drover_types::TenantId;
+use drover_types::object::FunctionSpec;
 
 use super::definition::Definition;
 use super::filter_trie::FilterTrie;
+use super::status::RuleKey;
 
 /// The rules in force. Cheap to clone: tenants are shared until changed.
 #[derive(Clone, Debug, Default)]
 pub struct RuleSet {
     tenants: HashMap<TenantId, Arc<TenantRules>>,
+    functions: HashMap<TenantId, Arc<BTreeMap<String, Arc<FunctionSpec>>>>,
+    /// Rules that are sound but not in force yet.
+    waiting: HashSet<RuleKey>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -25,12 +30,29 @@ impl RuleSet {
     /// Adds a rule, or replaces the one of its name.
     pub fn put(&mut self, definition: Definition) {
         let tenant = Arc::make_mut(self.tenants.entry(definition.tenant.clone()).or_default());
+        self.waiting.remove(&(definition.tenant.clone(), definition.name.clone()));
         tenant.by_name.insert(definition.name.clone(), Arc::new(definition));
         tenant.index();
     }
 
+    /// A rule will be put once its topics and functions are there; what is in force of its name stays so.
+    pub fn wait(&mut self, key: RuleKey) {
+        self.waiting.insert(key);
+    }
+
+    /// Whether a rule is about to be put.
+    pub fn is_waiting(&self, key: &RuleKey) -> bool {
+        self.waiting.contains(key)
+    }
+
+    /// The rule of this name that is in force.
+    pub fn get(&self, (tenant, name): &RuleKey) -> Option<&Arc<Definition>> {
+        self.tenants.get(tenant)?.by_name.get(name)
+    }
+
     /// Removes a rule if it is there.
     pub fn remove(&mut self, tenant: &TenantId, name: &str) {
+        self.waiting.remove(&(tenant.clone(), name.to_owned()));
         let Some(rules) = self.tenants.get_mut(tenant).filter(|rules| rules.by_name.contains_key(name)) else { return };
         let rules = Arc::make_mut(rules);
         rules.by_name.remove(name);
@@ -38,6 +60,24 @@ impl RuleSet {
         if rules.by_name.is_empty() {
             self.tenants.remove(tenant);
         }
+    }
+
+    /// Adds a function that rules may call, or replaces the one of its name.
+    pub fn put_function(&mut self, tenant: &TenantId, name: &str, function: FunctionSpec) {
+        let functions = Arc::make_mut(self.functions.entry(tenant.clone()).or_default());
+        functions.insert(name.to_owned(), Arc::new(function));
+    }
+
+    /// Removes a function if it is there; rows of rules that call it fail from then on.
+    pub fn remove_function(&mut self, tenant: &TenantId, name: &str) {
+        if let Some(functions) = self.functions.get_mut(tenant) {
+            Arc::make_mut(functions).remove(name);
+        }
+    }
+
+    /// A function of the tenant.
+    pub fn function(&self, tenant: &TenantId, name: &str) -> Option<&FunctionSpec> {
+        self.functions.get(tenant)?.get(name).map(|function| &**function)
     }
 
     /// The tenant's rules whose filter matches, by name.

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use drover_types::TenantId;
+use drover_bus::{Position, Stored};
+use drover_types::{Telemetry, TenantId};
 
 /// Which rule.
 pub type RuleKey = (TenantId, String);
@@ -17,9 +18,22 @@ pub struct Board(Mutex<HashMap<RuleKey, RuleState>>);
 pub struct RuleState {
     pub generation: u64,
     pub accepted: Condition,
-    /// Messages whose row was emitted.
+    pub counts: RuleTally,
+    /// Open groups of a rule that has some.
+    pub groups: u64,
+}
+
+/// What a rule did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuleTally {
+    /// Messages for which the condition was true.
     pub matched: u64,
+    /// Records handed to outputs: one for each action of a row.
+    pub emitted: u64,
+    /// Rows or actions that failed.
     pub failed: u64,
+    /// Messages left out, as they came after their window had been closed.
+    pub dropped: u64,
     pub last_error: Option<LastError>,
 }
 
@@ -35,12 +49,42 @@ pub struct Condition {
 }
 
 /// What went wrong last.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LastError {
+    /// When the message was received; 0 if it is not one message's.
     pub time_ms: u64,
     pub message: String,
     /// Topic of the message that failed.
     pub topic: String,
+    /// The beginning of its payload, as text.
+    pub sample: String,
+    /// Where it stands: `topic/partition/offset`.
+    pub source: String,
+}
+
+/// Longest piece of a payload that is shown, in characters.
+const SAMPLE_CHARS_MAX: usize = 256;
+
+impl LastError {
+    /// About a message.
+    pub fn of(source: &Stored, telemetry: &Telemetry, cause: &str) -> Self {
+        Self { time_ms: telemetry.time_ms, topic: telemetry.topic.to_string(), ..Self::of_record(source, cause) }
+    }
+
+    /// About a record that need not be a message.
+    pub fn of_record(source: &Stored, cause: &str) -> Self {
+        let Stored { position: Position { at, offset }, record } = source;
+        // Four bytes a character at most: a long payload is not read to its end.
+        let payload = record.value.as_deref().unwrap_or_default();
+        let payload = String::from_utf8_lossy(&payload[..payload.len().min(4 * SAMPLE_CHARS_MAX)]);
+        Self {
+            time_ms: record.timestamp_ms.unsigned_abs(),
+            message: cause.to_owned(),
+            topic: String::new(),
+            sample: payload.chars().take(SAMPLE_CHARS_MAX).collect(),
+            source: format!("{}/{}/{offset}", at.topic, at.partition),
+        }
+    }
 }
 
 impl Board {
@@ -63,11 +107,21 @@ impl Board {
     }
 
     /// Adds what a committed batch did; rules deleted meanwhile are left out.
-    pub fn add(&self, key: &RuleKey, matched: u64, errors: &[LastError]) {
+    pub fn add(&self, key: &RuleKey, tally: &RuleTally) {
         if let Some(state) = self.states().get_mut(key) {
-            state.matched += matched;
-            state.failed += errors.len() as u64;
-            state.last_error = errors.last().cloned().or(state.last_error.take());
+            let counts = &mut state.counts;
+            counts.matched += tally.matched;
+            counts.emitted += tally.emitted;
+            counts.failed += tally.failed;
+            counts.dropped += tally.dropped;
+            counts.last_error = tally.last_error.clone().or(counts.last_error.take());
+        }
+    }
+
+    /// How many groups each rule has open now; those that are not named have none.
+    pub fn groups(&self, open: &HashMap<RuleKey, usize>) {
+        for (key, state) in self.states().iter_mut() {
+            state.groups = open.get(key).map_or(0, |groups| *groups as u64);
         }
     }
 

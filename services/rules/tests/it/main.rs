@@ -2,6 +2,8 @@
 
 mod damage;
 mod faults;
+mod functions;
 mod outputs;
 mod republish;
+mod windows;
 mod world;

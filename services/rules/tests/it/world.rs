@@ -1,5 +1,6 @@
 //! A bus with the topics of the other services, and hands to publish, declare rules and read what came out.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +14,10 @@ use drover_proto::rules::v1::rules_client::RulesClient;
 use drover_proto::rules::v1::{GetStatusRequest, RuleStatus};
 use drover_proto::types::v1 as wire;
 use drover_rules::{CHANGES_TOPIC, Rules, RulesConfig};
-use drover_types::object::RuleSpec;
-use drover_types::{ClientId, DeviceId, Qos, RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TopicName, fingerprint};
+use drover_types::object::{FunctionSpec, RuleSpec};
+use drover_types::{
+    ClientId, Clock, DeviceId, Qos, RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TopicName, fingerprint,
+};
 use prost::Message as _;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -22,8 +25,12 @@ use tokio::task::JoinHandle;
 /// Longest a test waits for a state; only a failing test reaches it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// When messages of the tests are received unless they say otherwise, milliseconds since the Unix epoch.
+pub const RECEIVED_MS: u64 = 1_700_000_000_000;
+
 pub struct World {
     pub bus: Arc<dyn Bus>,
+    pub clock: Arc<dyn Clock>,
     pub network: Network,
     pub metrics: Metrics,
 }
@@ -43,7 +50,7 @@ impl World {
                 TopicConfig { topic: topic.into(), partitions, compact, retention_ms: None, retention_bytes: None };
             bus.create_topic(config).await.expect("topic");
         }
-        Self { bus, network: Network::default(), metrics: Metrics::default() }
+        Self { bus, clock: Arc::new(SystemClock), network: Network::default(), metrics: Metrics::default() }
     }
 
     /// Over an embedded log in a directory of its own.
@@ -63,13 +70,14 @@ impl World {
         let (shutdown, health) = (Shutdown::new(), Health::default());
         let ports = Ports {
             bus: self.bus.clone(),
-            clock: Arc::new(SystemClock),
+            clock: self.clock.clone(),
             random: Arc::new(SystemRandom),
             network: self.network.clone(),
             sockets: Sockets::default(),
             data: std::path::PathBuf::new(),
             metrics: self.metrics.clone(),
             cassandra: Default::default(),
+            functions: Default::default(),
             ready: health.service("rules"),
         };
         let task = tokio::spawn(Rules::run(config, ports, shutdown.clone()));
@@ -86,6 +94,22 @@ impl World {
         let change = Change { before: None, after: rule, time_ms: 1 };
         let record = Record {
             key: Some(format!("rule/home/{name}").into()),
+            value: Some(change.encode_to_vec().into()),
+            ..Record::default()
+        };
+        self.append(vec![Outgoing::keyed(CHANGES_TOPIC, record)]).await;
+    }
+
+    /// Declares the function `home/NAME`, or deletes it.
+    pub async fn function(&self, name: &str, source: Option<&str>) {
+        let function = source.map(|source| {
+            let spec = FunctionSpec { source: source.into(), routine: "main".into(), examples: Vec::new() };
+            let meta = wire::Meta { tenant: "home".into(), name: name.into(), ..wire::Meta::default() };
+            Object { object: Some(object::Object::Function(wire::Function::of(meta, spec))) }
+        });
+        let change = Change { before: None, after: function, time_ms: 1 };
+        let record = Record {
+            key: Some(format!("function/home/{name}").into()),
             value: Some(change.encode_to_vec().into()),
             ..Record::default()
         };
@@ -118,6 +142,19 @@ impl World {
             }
         }
         all
+    }
+
+    /// Keys and values that a compacted topic comes to, once nothing but the last record of each key is kept.
+    pub async fn compacted(&self, topic: &str) -> BTreeMap<String, Vec<u8>> {
+        let mut kept = BTreeMap::new();
+        for Stored { record, .. } in self.read(topic).await {
+            let key = String::from_utf8_lossy(&record.key.expect("a key")).into_owned();
+            match record.value {
+                Some(value) => drop(kept.insert(key, value.to_vec())),
+                None => drop(kept.remove(&key)),
+            }
+        }
+        kept
     }
 
     /// Values of a topic as text, sorted.
@@ -174,7 +211,7 @@ pub fn message(device: &str, number: u16, payload: &str) -> Telemetry {
     id[..2].copy_from_slice(&number.to_be_bytes());
     id[2..10.min(2 + device.len())].copy_from_slice(&device.as_bytes()[..device.len().min(8)]);
     Telemetry {
-        id: RecordId::at(1_700_000_000_000, id),
+        id: RecordId::at(RECEIVED_MS, id),
         tenant: TenantId::new("home").expect("valid"),
         device: DeviceId::new(device).expect("valid"),
         client: ClientId::new(device).expect("valid"),
@@ -186,7 +223,7 @@ pub fn message(device: &str, number: u16, payload: &str) -> Telemetry {
         dup: false,
         packet_id: Some(number),
         epoch: 1,
-        time_ms: 1_700_000_000_000,
+        time_ms: RECEIVED_MS,
         content_type: None,
         properties: vec![],
         traceparent: None,

@@ -65,6 +65,7 @@ impl Stage {
             data: self.directory.path().join(member),
             metrics: Metrics::default(),
             cassandra: cassandra.clone(),
+            functions: Default::default(),
             ready: health.service("shadow"),
         };
         let running = tokio::spawn(Shadow::run(config, ports, shutdown.clone()));

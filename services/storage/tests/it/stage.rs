@@ -66,6 +66,7 @@ impl Stage {
             data: directory.join("storage"),
             metrics: metrics.clone(),
             cassandra: Cassandra::default(),
+            functions: Default::default(),
             ready: health.service("storage"),
         };
         let running = tokio::spawn(Storage::run(config, ports, shutdown.clone()));

@@ -258,7 +258,7 @@ fn message(
     let of_device = |error: ApiError| ApiError { field: Some("device".into()), ..error };
     let identity = identity.as_ref().map_err(|error| of_device(error.clone()))?;
     let way = Way::of(format!("http:{}/{device}", gateway.device));
-    post::message(node, identity, &way, post, time_ms.unwrap_or(received_ms), received_ms)
+    post::message(node, identity, &identity.device, &way, post, time_ms.unwrap_or(received_ms), received_ms)
 }
 
 /// Stores and routes. The log gets them as of now, whatever time they tell: what it keeps is a matter of their coming.

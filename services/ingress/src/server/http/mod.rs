@@ -1,9 +1,10 @@
-//! HTTP for devices: `POST /v1/topics/{topic}`, `POST /v1/batch` and the ThingSpeak update. No session: each request says who it is and
+//! HTTP for devices: `POST /v1/topics/{topic}`, `POST /v1/batch`, `POST /v1/functions/{name}` and the ThingSpeak update. No session: each request says who it is and
 //! goes the way of an MQTT message — policy, limits, log, subscribers. And `/mqtt`, where MQTT over WebSocket begins.
 //!
 //! Server layer. Of it only `/mqtt` is a matter of presence: other requests neither connect nor disconnect a device.
 
 mod batch;
+mod functions;
 mod publish;
 mod telemetry;
 mod topics;
@@ -25,6 +26,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::{AnonymousAccess, HTTP, HttpConfig, IngressConfig};
 use crate::domain::node::Node;
+use crate::ports::Functions;
 use crate::server::loops::Entrance;
 use telemetry::Telemetry;
 
@@ -38,6 +40,7 @@ struct DeviceSide {
     node: Arc<Node>,
     /// Of MQTT.
     entrance: Arc<Entrance>,
+    functions: Arc<dyn Functions>,
     anonymous: AnonymousAccess,
     /// For a body to come, and for a message to become durable.
     patience: Duration,
@@ -51,6 +54,7 @@ struct DeviceSide {
 /// The device side of HTTP, ready to be served.
 pub struct DeviceHttp {
     node: Arc<Node>,
+    functions: Arc<dyn Functions>,
     telemetry: Telemetry,
     anonymous: AnonymousAccess,
     config: HttpConfig,
@@ -61,9 +65,15 @@ pub struct DeviceHttp {
 
 impl DeviceHttp {
     /// Takes the sockets.
-    pub fn new(node: Arc<Node>, config: &IngressConfig, ports: &Ports) -> std::io::Result<Self> {
+    pub fn new(
+        node: Arc<Node>,
+        functions: Arc<dyn Functions>,
+        config: &IngressConfig,
+        ports: &Ports,
+    ) -> std::io::Result<Self> {
         Ok(Self {
             node,
+            functions,
             telemetry: Telemetry::new(&ports.metrics),
             anonymous: config.anonymous,
             config: config.http.clone(),
@@ -107,6 +117,7 @@ impl DeviceHttp {
         let side = Arc::new(DeviceSide {
             node: self.node.clone(),
             entrance,
+            functions: self.functions.clone(),
             anonymous: self.anonymous,
             patience: self.config.request.as_std(),
             batches: Semaphore::new(batch::BATCHES_MAX),
@@ -117,6 +128,7 @@ impl DeviceHttp {
         Router::new()
             .route("/v1/topics/{*topic}", post(topics::post))
             .route("/v1/batch", post(batch::post))
+            .route("/v1/functions/{name}", post(functions::post))
             .route("/update", get(update::update).post(update::update))
             .route(websocket::PATH, get(websocket::upgrade))
             .fallback(async |request: Request| Failure::nothing_at(request.uri()))

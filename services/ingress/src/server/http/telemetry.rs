@@ -14,7 +14,7 @@ use super::{DeviceSide, websocket};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
-    /// `topics`, `batch`, `update`, `mqtt` or `other`: paths hold topics, which do not belong in labels.
+    /// `topics`, `batch`, `functions`, `update`, `mqtt` or `other`: paths hold topics, which do not belong in labels.
     route: &'static str,
     status: u16,
 }
@@ -66,6 +66,7 @@ fn route(path: &str) -> &'static str {
         "/v1/batch" => "batch",
         websocket::PATH => "mqtt",
         path if path.starts_with("/v1/topics/") => "topics",
+        path if path.starts_with("/v1/functions/") => "functions",
         _ => "other",
     }
 }

@@ -27,6 +27,7 @@ pub fn objects_of(kind: Kind, tenant: &TenantId) -> Vec<u8> {
         Kind::Policy => b'p',
         Kind::Rule => b'r',
         Kind::ApiToken => b'a',
+        Kind::Function => b'f',
     };
     [&[table], tenant.as_str().as_bytes(), &[0]].concat()
 }

@@ -15,11 +15,11 @@ const SHARDS: u32 = 32;
 /// Partitions over which the sessions of one partition of the event log are spread.
 pub const SESSION_SHARDS: i32 = 16;
 
-/// The partitions that hold a kind's lists. Policies, rules and API tokens are few (the latter two by a limit): one.
+/// The partitions that hold a kind's lists. The others are few: one.
 pub fn shards(kind: Kind) -> i32 {
     match kind {
         Kind::Device | Kind::Credential => SHARDS.cast_signed(),
-        Kind::Policy | Kind::Rule | Kind::ApiToken => 1,
+        Kind::Policy | Kind::Rule | Kind::ApiToken | Kind::Function => 1,
     }
 }
 
@@ -27,7 +27,7 @@ pub fn shards(kind: Kind) -> i32 {
 pub fn shard(key: &ObjectKey) -> i32 {
     match key.kind {
         Kind::Device | Kind::Credential => (hash(&[&key.name]) % SHARDS).cast_signed(),
-        Kind::Policy | Kind::Rule | Kind::ApiToken => 0,
+        Kind::Policy | Kind::Rule | Kind::ApiToken | Kind::Function => 0,
     }
 }
 
@@ -44,7 +44,7 @@ fn hash(parts: &[&str]) -> u32 {
 
 /// The kind of a row.
 pub fn kind(text: &str) -> Result<Kind, StoreError> {
-    let kinds = [Kind::Device, Kind::Credential, Kind::Policy, Kind::Rule, Kind::ApiToken];
+    let kinds = [Kind::Device, Kind::Credential, Kind::Policy, Kind::Rule, Kind::ApiToken, Kind::Function];
     kinds.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| corrupt(format!("kind {text:?}")))
 }
 

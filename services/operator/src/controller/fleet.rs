@@ -1,0 +1,185 @@
+//! Fleets: many devices in the registry, none of them an object of the cluster.
+
+use async_trait::async_trait;
+use drover_types::TenantId;
+use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::runtime::controller::Action;
+use kube::{Api, ResourceExt};
+
+use super::context::Context;
+use super::failure::Failure;
+use super::kind::Kind;
+use super::registered::refused;
+use super::{resync, status};
+use crate::crd::{Condition, DeviceFleet, DeviceFleetStatus};
+use crate::domain::condition::{self, ACCEPTED, READY, Verdict};
+use crate::domain::fleet::{Fleet, Tally, Walk};
+use crate::domain::problem::Problem;
+use crate::domain::rule::tenant;
+use crate::domain::time::rfc3339;
+use crate::ports::{BULK_MAX, Refusal};
+
+/// Bulk calls under way for one fleet at the same time.
+const CALLS_AT_ONCE: usize = 4;
+
+#[async_trait]
+impl Kind for DeviceFleet {
+    const NAME: &'static str = "DeviceFleet";
+
+    fn conditions(&self) -> &[Condition] {
+        self.status.as_ref().map_or(&[], |status| &status.conditions)
+    }
+
+    async fn apply(&self, context: &Context) -> Result<Action, Failure> {
+        let fleet = match declared(self, context).await? {
+            Ok(fleet) => fleet,
+            Err(problem) => {
+                let former = self.status.clone().unwrap_or_default();
+                write_status(self, context, &refused(&problem), former).await?;
+                return Ok(Action::requeue(resync(self, context)));
+            }
+        };
+        let tally = bring_about(&fleet, &tenant(self)?, &owner(self, context), context).await?;
+        let was_ready = condition::find(self.conditions(), READY).is_some_and(|ready| ready.status == "True");
+        if was_ready && tally.changed > 0 && condition::was_accepted(self.conditions(), status::generation(self)) {
+            let note = format!("devices changed elsewhere and set back: {}", tally.changed);
+            context.events.warning(self, "Drift", note).await;
+            context.telemetry.drift(Self::NAME);
+        }
+        let declared = fleet.len() as i64;
+        let verdicts = [Verdict::holds(ACCEPTED, "Read", "the source can be read"), ready(&tally, declared)];
+        let status = DeviceFleetStatus {
+            declared: Some(declared),
+            registered: Some(tally.registered),
+            connected: Some(tally.connected),
+            failed: Some(tally.failed),
+            first_errors: tally.first_errors,
+            ..DeviceFleetStatus::default()
+        };
+        let again = if tally.failed > 0 { resync(self, context) } else { context.config.status_interval.as_std() };
+        write_status(self, context, &verdicts, status).await?;
+        Ok(Action::requeue(again))
+    }
+
+    async fn cleanup(&self, context: &Context) -> Result<(), Failure> {
+        let (tenant, owner) = (tenant(self)?, owner(self, context));
+        let mut after = String::new();
+        loop {
+            let page = context.registry.devices(&tenant, &after).await?;
+            let ours = page.devices.into_iter().filter(|device| device.object.owner == owner);
+            let refusals = delete(context, &tenant, &owner, ours.map(|device| device.name).collect()).await?;
+            // Whoever has another owner by now, or is gone, is not this fleet's any more.
+            if let Some(Refusal { name, error }) = refusals.first() {
+                tracing::warn!(fleet = self.name_any(), device = name, %error, "not deleted");
+            }
+            after = page.next;
+            if after.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// How the registry knows the devices of a fleet from all others.
+fn owner(fleet: &DeviceFleet, context: &Context) -> String {
+    format!("{}/fleets/{}", context.config.owner, fleet.name_any())
+}
+
+/// The devices that are declared, or why they cannot be known.
+async fn declared(fleet: &DeviceFleet, context: &Context) -> Result<Result<Fleet, Problem>, Failure> {
+    let table = match &fleet.spec.source.csv {
+        None => None,
+        Some(csv) => {
+            let api = Api::<ConfigMap>::namespaced(context.client.clone(), &fleet.namespace().unwrap_or_default());
+            let found = api.get_opt(&csv.config_map).await?.and_then(|map| map.data?.remove(&csv.key));
+            let Some(table) = found else {
+                let message = format!("ConfigMap {} with key {} does not exist", csv.config_map, csv.key);
+                return Ok(Err(Problem::new("ConfigMapMissing", message)));
+            };
+            Some(table)
+        }
+    };
+    let devices_max = context.config.fleet_devices_max;
+    let declared = Fleet::new(tenant(fleet)?, owner(fleet, context), &fleet.spec, table.as_deref(), devices_max);
+    Ok(declared.map_err(|error| Problem::refused(&error)))
+}
+
+/// Walks along the registry's list and writes what differs.
+async fn bring_about(fleet: &Fleet, tenant: &TenantId, owner: &str, context: &Context) -> Result<Tally, Failure> {
+    let mut walk = Walk::new(fleet);
+    let mut after = String::new();
+    loop {
+        let page = context.registry.devices(tenant, &after).await?;
+        walk.page(&page.devices);
+        after = page.next;
+        if after.is_empty() {
+            walk.end();
+        }
+        put(context, fleet, &mut walk).await?;
+        for Refusal { name, error } in delete(context, tenant, owner, std::mem::take(&mut walk.delete)).await? {
+            walk.tally.fail(name, error.message);
+        }
+        if after.is_empty() {
+            return Ok(walk.tally);
+        }
+    }
+}
+
+async fn put(context: &Context, fleet: &Fleet, walk: &mut Walk<'_>) -> Result<(), Failure> {
+    let places = std::mem::take(&mut walk.put);
+    // Lazy: what a call sends is made when its turn comes.
+    let calls: Vec<_> = places.chunks(BULK_MAX).map(|places| put_some(context, fleet, places)).collect();
+    let mut answers = stream::iter(calls).buffered(CALLS_AT_ONCE);
+    while let Some((count, refusals)) = answers.try_next().await? {
+        walk.tally.written(count, refusals);
+    }
+    Ok(())
+}
+
+/// One bulk call: how many devices were in it, and those that were refused.
+async fn put_some(context: &Context, fleet: &Fleet, places: &[usize]) -> Result<(usize, Vec<Refusal>), Failure> {
+    let wanted: Vec<_> = places.iter().map(|place| fleet.wanted(*place)).collect();
+    let refusals = context.registry.put_devices(&wanted).await?;
+    context.telemetry.fleet_written(wanted.len() - refusals.len());
+    Ok((wanted.len(), refusals))
+}
+
+async fn delete(
+    context: &Context,
+    tenant: &TenantId,
+    owner: &str,
+    names: Vec<String>,
+) -> Result<Vec<Refusal>, Failure> {
+    let mut refusals = Vec::new();
+    for names in names.chunks(BULK_MAX) {
+        refusals.extend(context.registry.delete_devices(tenant, owner, names).await?);
+    }
+    Ok(refusals)
+}
+
+fn ready(tally: &Tally, declared: i64) -> Verdict {
+    if tally.failed == 0 {
+        return Verdict::holds(READY, "Registered", format!("{declared} devices are registered as declared"));
+    }
+    let message = format!("{} of {declared} devices are not as declared; see firstErrors", tally.failed);
+    Verdict::fails(READY, &Problem::new("DevicesFailed", message))
+}
+
+/// Writes the status if it tells anything new.
+async fn write_status(
+    fleet: &DeviceFleet,
+    context: &Context,
+    verdicts: &[Verdict],
+    mut status: DeviceFleetStatus,
+) -> Result<(), Failure> {
+    let former = fleet.status.clone().unwrap_or_default();
+    status.conditions = status::conditions(fleet, context, verdicts);
+    status.observed_generation = Some(status::generation(fleet));
+    status.observed_time = former.observed_time.clone();
+    if status == former {
+        return Ok(());
+    }
+    status.observed_time = Some(rfc3339(context.clock.now_ms()));
+    status::write(fleet, context, &status, &status.conditions).await
+}

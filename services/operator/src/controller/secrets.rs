@@ -1,0 +1,94 @@
+//! Credentials of a device and the Secrets that hold them: reads what is there, and carries a plan out.
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Resource, ResourceExt};
+
+use super::context::Context;
+use super::failure::Failure;
+use super::{MANAGER, uid};
+use crate::crd::Device;
+use crate::domain::credentials::{self, Issue, Plan, WantedCredential};
+use crate::domain::device::DeclaredDevice;
+use crate::domain::problem::{Problem, passes};
+use crate::domain::secret::{self, Seen};
+
+/// What became of a device's credentials.
+#[derive(Debug, Default)]
+pub struct Furnished {
+    /// Why not all of them are as declared.
+    pub problem: Option<Problem>,
+    /// When the next one is to be renewed, milliseconds since the Unix epoch; `None`: nothing is known of an end.
+    pub renew_at_ms: Option<u64>,
+}
+
+/// Brings the credentials and their Secrets to what is declared.
+pub async fn furnish(device: &Device, context: &Context, declared: &DeclaredDevice) -> Result<Furnished, Failure> {
+    let api = Api::<Secret>::namespaced(context.client.clone(), declared.key.tenant.as_str());
+    let seen = read(&api, device, &declared.credentials).await?;
+    let known = context.registry.credentials(&declared.key).await?;
+    let plan = credentials::plan(&seen, &known, &context.config.owner, context.clock.now_ms());
+    let Plan { issue, revoke, refused, renew_at_ms } = plan;
+    let mut problem = refused;
+    for step in &issue {
+        if let Some(refused) = carry_out(&api, device, context, declared, step).await? {
+            problem.get_or_insert(refused);
+        }
+    }
+    for id in &revoke {
+        context.registry.revoke(&declared.key.tenant, id).await?;
+    }
+    // What was just issued has its whole life before it, or is looked at with the next turn.
+    Ok(Furnished { problem, renew_at_ms: renew_at_ms.filter(|_| issue.is_empty()) })
+}
+
+async fn read(
+    api: &Api<Secret>,
+    device: &Device,
+    wanted: &[WantedCredential],
+) -> Result<Vec<(WantedCredential, Seen)>, Failure> {
+    let mut seen = Vec::with_capacity(wanted.len());
+    for wanted in wanted {
+        let secret = api.get_opt(&wanted.secret).await?;
+        seen.push((wanted.clone(), secret::seen(secret.as_ref(), &uid(device), wanted.kind)));
+    }
+    Ok(seen)
+}
+
+/// Issues a credential and writes its Secret. If the Secret cannot be written, the credential is one that nothing refers
+/// to, which the next turn revokes.
+async fn carry_out(
+    api: &Api<Secret>,
+    device: &Device,
+    context: &Context,
+    declared: &DeclaredDevice,
+    step: &Issue,
+) -> Result<Option<Problem>, Failure> {
+    let Issue { wanted, previous, resource_version, is_renewal } = step;
+    let owner = &context.config.owner;
+    let issued = match context.registry.issue(&declared.key, wanted.kind, wanted.duration_s, owner).await {
+        Ok(issued) => issued,
+        Err(error) if passes(&error) => return Err(error.into()),
+        Err(error) => return Ok(Some(Problem::refused(&error))),
+    };
+    let reference = device.controller_owner_ref(&()).ok_or(Failure::Object)?;
+    let username = declared.key.to_string();
+    let mut secret = secret::make(&wanted.secret, reference, &username, &issued, previous.as_deref());
+    match resource_version {
+        None => {
+            let create = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+            api.create(&create, &secret).await?;
+        }
+        Some(version) => {
+            secret.metadata.resource_version = Some(version.clone());
+            let apply = PatchParams::apply(MANAGER).force();
+            api.patch(&secret.name_any(), &apply, &Patch::Apply(&secret)).await?;
+        }
+    }
+    context.telemetry.secret_written();
+    if *is_renewal {
+        let note = format!("Secret {} has a new certificate; the former one holds until its own end", wanted.secret);
+        context.events.normal(device, "Renewed", note).await;
+    }
+    Ok(None)
+}

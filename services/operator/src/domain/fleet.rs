@@ -1,0 +1,320 @@
+//! Fleets: which devices they declare, and what has to be done for the registry to have them.
+//!
+//! Both the fleet and the registry's list are in the order of names, so one walk along both compares them; nothing is held
+//! of a numbered fleet but the places of those that have to be written.
+
+use drover_types::object::DeviceSpec;
+use drover_types::{ApiError, TenantId};
+
+use super::csv::{self, Row};
+use super::problem::told;
+use crate::crd::{CountSource, DeviceFleetSpec, FleetError, FleetTemplate};
+use crate::ports::{FoundDevice, Refusal, Wanted};
+
+/// How many errors a status tells.
+const ERRORS_MAX: usize = 10;
+
+/// The devices of a fleet.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    tenant: TenantId,
+    owner: String,
+    template: FleetTemplate,
+    members: Members,
+}
+
+#[derive(Clone, Debug)]
+enum Members {
+    Numbered(CountSource),
+    /// In the order of the bytes of their names, each once.
+    Listed(Vec<Row>),
+}
+
+impl Fleet {
+    /// The devices of `spec`; `table` is the text of its CSV source, where it has one. At most `devices_max`.
+    pub fn new(
+        tenant: TenantId,
+        owner: String,
+        spec: &DeviceFleetSpec,
+        table: Option<&str>,
+        devices_max: u64,
+    ) -> Result<Self, ApiError> {
+        let source = &spec.source;
+        let members = match (&source.count, &source.names, &source.csv) {
+            (Some(count), None, None) => numbered(count, devices_max)?,
+            (None, Some(names), None) => {
+                let row = |name: &String| Row { name: name.clone(), ..Row::default() };
+                listed("spec.source.names", names.iter().map(row).collect(), devices_max)?
+            }
+            (None, None, Some(_)) => {
+                listed("spec.source.csv", csv::read(table.unwrap_or_default(), devices_max)?, devices_max)?
+            }
+            _ => return Err(ApiError::invalid("spec.source", "a source has exactly one of count, names, csv")),
+        };
+        Ok(Self { tenant, owner, template: spec.template.clone(), members })
+    }
+
+    /// How many devices it has.
+    pub fn len(&self) -> usize {
+        match &self.members {
+            Members::Numbered(count) => usize::try_from(count.devices).unwrap_or(usize::MAX),
+            Members::Listed(rows) => rows.len(),
+        }
+    }
+
+    /// The name of the device at this place.
+    fn name(&self, place: usize) -> String {
+        match &self.members {
+            Members::Numbered(count) => numbered_name(count, place as u64 + 1),
+            Members::Listed(rows) => rows[place].name.clone(),
+        }
+    }
+
+    /// The device at this place, as the registry is to have it.
+    pub fn wanted(&self, place: usize) -> Wanted<DeviceSpec> {
+        let template = &self.template;
+        let mut wanted = Wanted {
+            tenant: self.tenant.clone(),
+            name: self.name(place),
+            labels: template.labels.clone(),
+            spec: DeviceSpec {
+                device_type: template.device_type.clone(),
+                enabled: template.enabled,
+                attributes: template.attributes.clone(),
+                policies: template.policies.clone(),
+            },
+            owner: self.owner.clone(),
+        };
+        if let Members::Listed(rows) = &self.members {
+            let row = &rows[place];
+            wanted.labels.extend(row.labels.clone());
+            wanted.spec.attributes.extend(row.attributes.clone());
+            wanted.spec.device_type = row.device_type.clone().or(wanted.spec.device_type);
+        }
+        wanted
+    }
+}
+
+fn numbered(count: &CountSource, devices_max: u64) -> Result<Members, ApiError> {
+    let field = "spec.source.count.devices";
+    if count.devices > devices_max {
+        return Err(
+            ApiError::invalid(field, "too many devices (operator.fleet_devices_max)").over(devices_max, count.devices)
+        );
+    }
+    let last = 10_u64.saturating_pow(u32::from(count.digits)) - 1;
+    if count.devices > last {
+        let message = "more devices than spec.source.count.digits can number";
+        return Err(ApiError::invalid(field, message).over(last, count.devices));
+    }
+    Ok(Members::Numbered(count.clone()))
+}
+
+fn numbered_name(count: &CountSource, number: u64) -> String {
+    format!("{}{number:0digits$}", count.prefix, digits = usize::from(count.digits))
+}
+
+fn listed(field: &str, mut rows: Vec<Row>, devices_max: u64) -> Result<Members, ApiError> {
+    if rows.len() as u64 > devices_max {
+        return Err(ApiError::invalid(field, "too many devices").over(devices_max, rows.len()));
+    }
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    if let Some(twice) = rows.windows(2).find(|pair| pair[0].name == pair[1].name) {
+        return Err(ApiError::invalid(field, "a device is named twice").over("once", &twice[0].name));
+    }
+    Ok(Members::Listed(rows))
+}
+
+/// One walk along the fleet and the registry's list.
+pub struct Walk<'a> {
+    fleet: &'a Fleet,
+    /// Place of the next device of the fleet.
+    place: usize,
+    /// Places of devices that have to be written.
+    pub put: Vec<usize>,
+    /// Names of devices that are the fleet's no more.
+    pub delete: Vec<String>,
+    pub tally: Tally,
+}
+
+/// How a fleet is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// As declared, those just written among them.
+    pub registered: i64,
+    pub connected: i64,
+    pub failed: i64,
+    pub first_errors: Vec<FleetError>,
+    /// Devices that were there and were otherwise.
+    pub changed: i64,
+}
+
+impl<'a> Walk<'a> {
+    pub fn new(fleet: &'a Fleet) -> Self {
+        Self { fleet, place: 0, put: Vec::new(), delete: Vec::new(), tally: Tally::default() }
+    }
+
+    /// Compares a page of the registry's list, which follows the page before.
+    pub fn page(&mut self, devices: &[FoundDevice]) {
+        for found in devices {
+            self.up_to(&found.name);
+            let is_next = self.place < self.fleet.len() && self.fleet.name(self.place) == found.name;
+            match (is_next, found.object.owner == self.fleet.owner) {
+                (true, true) => self.compare(found),
+                (true, false) => self.foreign(found),
+                (false, true) => self.delete.push(found.name.clone()),
+                (false, false) => {}
+            }
+            self.place += usize::from(is_next);
+        }
+    }
+
+    /// The list has ended: what is left of the fleet is not there.
+    pub fn end(&mut self) {
+        self.put.extend(self.place..self.fleet.len());
+        self.place = self.fleet.len();
+    }
+
+    /// Devices before this name are not there.
+    fn up_to(&mut self, name: &str) {
+        while self.place < self.fleet.len() && self.fleet.name(self.place).as_str() < name {
+            self.put.push(self.place);
+            self.place += 1;
+        }
+    }
+
+    fn compare(&mut self, found: &FoundDevice) {
+        let wanted = self.fleet.wanted(self.place);
+        self.tally.connected += i64::from(found.presence.connected);
+        if wanted.spec == found.object.spec && wanted.labels == found.object.labels {
+            self.tally.registered += 1;
+        } else {
+            self.tally.changed += 1;
+            self.put.push(self.place);
+        }
+    }
+
+    fn foreign(&mut self, found: &FoundDevice) {
+        let message = match found.object.owner.as_str() {
+            "" => "was made elsewhere; delete it there".to_owned(),
+            owner => format!("is kept by {owner}"),
+        };
+        self.tally.fail(found.name.clone(), message);
+    }
+}
+
+impl Tally {
+    /// The answer to a bulk write of `count` devices.
+    pub fn written(&mut self, count: usize, refusals: Vec<Refusal>) {
+        self.registered += count as i64 - refusals.len() as i64;
+        for Refusal { name, error } in refusals {
+            self.fail(name, told(&error));
+        }
+    }
+
+    /// A device is not as declared.
+    pub fn fail(&mut self, device: String, message: String) {
+        self.failed += 1;
+        if self.first_errors.len() < ERRORS_MAX {
+            self.first_errors.push(FleetError { device, message });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::crd::FleetSource;
+    use crate::ports::{Found, Presence};
+
+    const OWNER: &str = "kubernetes/fleets/f";
+
+    fn spec(source: FleetSource) -> DeviceFleetSpec {
+        DeviceFleetSpec { template: FleetTemplate::default(), source }
+    }
+
+    fn count(devices: u64, digits: u8) -> DeviceFleetSpec {
+        let count = CountSource { devices, prefix: "s-".into(), digits };
+        spec(FleetSource { count: Some(count), ..FleetSource::default() })
+    }
+
+    fn fleet(spec: &DeviceFleetSpec, table: Option<&str>) -> Result<Fleet, ApiError> {
+        Fleet::new(TenantId::new("home").expect("valid"), OWNER.into(), spec, table, 1_000)
+    }
+
+    fn found(name: &str, owner: &str, connected: bool) -> FoundDevice {
+        let spec = DeviceSpec::default();
+        let object = Found { labels: BTreeMap::new(), spec, owner: owner.into(), revision: 1, generation: 1 };
+        let presence = Presence { ever_seen: connected, connected, changed_ms: 0 };
+        FoundDevice { name: name.into(), object, presence }
+    }
+
+    #[test]
+    fn a_typo_is_refused_with_the_limit_and_the_value() {
+        let refused = fleet(&count(10_000_000, 9), None).expect_err("too many");
+        assert_eq!((refused.limit.as_deref(), refused.value.as_deref()), (Some("1000"), Some("10000000")));
+        assert_eq!(fleet(&count(1_000, 4), None).expect("at the limit").len(), 1_000);
+        let refused = fleet(&count(100, 2), None).expect_err("two digits");
+        assert_eq!((refused.limit.as_deref(), refused.value.as_deref()), (Some("99"), Some("100")));
+        assert_eq!(fleet(&spec(FleetSource::default()), None).expect_err("none").field.as_deref(), Some("spec.source"));
+        let names = Some(vec!["a".to_owned(), "b".into(), "a".into()]);
+        let refused = fleet(&spec(FleetSource { names, ..FleetSource::default() }), None).expect_err("twice");
+        assert_eq!(refused.value.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn a_walk_finds_what_is_missing_changed_foreign_and_left_over() {
+        let fleet = fleet(&count(6, 1), None).expect("valid");
+        let mut walk = Walk::new(&fleet);
+        let mut changed = found("s-3", OWNER, true);
+        changed.object.spec.enabled = false;
+        walk.page(&[found("a", "", false), found("s-2", OWNER, true), changed]);
+        walk.page(&[found("s-4", "kubernetes", false), found("s-7", OWNER, false), found("z", OWNER, false)]);
+        walk.end();
+        assert_eq!(walk.put.iter().map(|place| fleet.name(*place)).collect::<Vec<_>>(), ["s-1", "s-3", "s-5", "s-6"]);
+        assert_eq!(walk.delete, ["s-7", "z"]);
+        assert_eq!((walk.tally.registered, walk.tally.connected, walk.tally.changed), (1, 2, 1));
+        assert_eq!(walk.tally.first_errors[0].message, "is kept by kubernetes");
+        walk.tally.written(4, vec![Refusal { name: "s-5".into(), error: ApiError::invalid("spec.type", "bad") }]);
+        assert_eq!((walk.tally.registered, walk.tally.failed), (4, 2));
+        assert_eq!(walk.tally.first_errors[1].message, "spec.type: bad");
+    }
+
+    #[test]
+    fn a_fleet_that_is_all_there_needs_nothing() {
+        let fleet = fleet(&count(3, 1), None).expect("valid");
+        let mut walk = Walk::new(&fleet);
+        walk.page(&["s-1", "s-2", "s-3"].map(|name| found(name, OWNER, false)));
+        walk.end();
+        assert_eq!((walk.put.len(), walk.delete.len(), walk.tally.registered), (0, 0, 3));
+    }
+
+    #[test]
+    fn the_errors_of_a_status_are_bounded() {
+        let mut tally = Tally::default();
+        (0..50).for_each(|i| tally.fail(format!("d{i}"), "bad".into()));
+        assert_eq!((tally.failed, tally.first_errors.len()), (50, ERRORS_MAX));
+    }
+
+    #[test]
+    fn a_row_comes_on_top_of_the_template() {
+        let mut table = spec(FleetSource {
+            csv: Some(crate::crd::CsvSource { config_map: "m".into(), key: "k".into() }),
+            ..FleetSource::default()
+        });
+        table.template.labels.insert("site".into(), "north".into());
+        table.template.device_type = Some("generic".into());
+        let fleet = fleet(&table, Some("name,type,labels\nb,,\na,pump,site=south\n")).expect("valid");
+        let (a, b) = (fleet.wanted(0), fleet.wanted(1));
+        assert_eq!(
+            (a.name.as_str(), a.labels["site"].as_str(), a.spec.device_type.as_deref()),
+            ("a", "south", Some("pump"))
+        );
+        assert_eq!(
+            (b.name.as_str(), b.labels["site"].as_str(), b.spec.device_type.as_deref()),
+            ("b", "north", Some("generic"))
+        );
+    }
+}

@@ -1,0 +1,111 @@
+//! Turns of fleets.
+
+use axum::http::Method;
+use drover_operator::OperatorConfig;
+use drover_operator::controller::Kind as _;
+use drover_operator::crd::DeviceFleet;
+use serde_json::{Value, json};
+
+use crate::stage::{Stage, condition, message, object, pair, status, with_status};
+
+fn fleet(source: Value) -> DeviceFleet {
+    object("drover.dev/v1alpha1", "DeviceFleet", "sensors", json!({"source": source}))
+}
+
+fn counted(devices: u64) -> DeviceFleet {
+    fleet(json!({"count": {"devices": devices, "prefix": "s-", "digits": 4}}))
+}
+
+#[tokio::test]
+async fn a_fleet_is_registered_by_bulk_calls_and_only_its_status_is_written() {
+    let stage = Stage::new();
+    let (writes, _) = stage.turn(&counted(1_200)).await;
+    assert_eq!(writes.len(), 1, "no object of the cluster but the fleet");
+    let status = status(&writes).expect("written");
+    assert_eq!((status["declared"].as_i64(), status["registered"].as_i64()), (Some(1_200), Some(1_200)));
+    assert_eq!(condition(&status, "Ready"), pair("True", "Registered"));
+    let calls = stage.platform.calls();
+    assert_eq!(calls.iter().filter(|call| *call == "put_devices").count(), 3);
+    assert_eq!(stage.platform.devices.lock().unwrap()["s-0001"].object.owner, "kubernetes/fleets/sensors");
+}
+
+#[tokio::test]
+async fn a_fleet_that_is_all_there_is_read_and_nothing_written() {
+    let stage = Stage::new();
+    let (writes, _) = stage.turn(&counted(7)).await;
+    let known = with_status(&counted(7), &writes);
+    stage.platform.calls();
+    stage.clock.advance(600_000);
+    assert!(stage.turn(&known).await.0.is_empty());
+    assert_eq!(stage.platform.calls(), ["devices", "devices", "devices"], "three of a page");
+}
+
+#[tokio::test]
+async fn a_smaller_fleet_loses_its_last_devices_and_a_deleted_one_all_but_those_of_others() {
+    let stage = Stage::new();
+    stage.turn(&counted(7)).await;
+    stage.platform.change("s-0007", |found| found.object.owner = "kubernetes".into());
+    let (writes, _) = stage.turn(&counted(5)).await;
+    assert_eq!(status(&writes).expect("written")["registered"], 5);
+    let left = |stage: &Stage| stage.platform.devices.lock().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(left(&stage), ["s-0001", "s-0002", "s-0003", "s-0004", "s-0005", "s-0007"]);
+    counted(5).cleanup(&stage.context).await.expect("nothing is away");
+    assert_eq!(left(&stage), ["s-0007"]);
+}
+
+#[tokio::test]
+async fn what_was_changed_elsewhere_is_set_back_and_told() {
+    let stage = Stage::new();
+    let (writes, _) = stage.turn(&counted(4)).await;
+    let known = with_status(&counted(4), &writes);
+    stage.platform.change("s-0002", |found| found.object.spec.enabled = false);
+    let (_, events) = stage.turn(&known).await;
+    assert_eq!((events.len(), events[0].body["reason"].as_str()), (1, Some("Drift")));
+    assert!(stage.platform.devices.lock().unwrap()["s-0002"].object.spec.enabled);
+}
+
+#[tokio::test]
+async fn devices_that_are_refused_are_counted_and_the_first_are_told() {
+    let stage = Stage::new();
+    stage.turn(&counted(2)).await;
+    stage.platform.change("s-0001", |found| found.object.owner = String::new());
+    let (writes, _) = stage.turn(&fleet(json!({"names": ["s-0001", "good", "not good"]}))).await;
+    let status = status(&writes).expect("written");
+    assert_eq!(condition(&status, "Ready"), pair("False", "DevicesFailed"));
+    assert_eq!((status["registered"].as_i64(), status["failed"].as_i64()), (Some(1), Some(2)));
+    assert_eq!(status["firstErrors"][0]["device"], "s-0001");
+    assert_eq!(status["firstErrors"][1]["message"], "metadata.name: device id contains ' '");
+}
+
+#[tokio::test]
+async fn ten_million_by_typo_are_refused_before_anything_is_written() {
+    let stage = Stage::with(OperatorConfig { fleet_devices_max: 9_999, ..OperatorConfig::default() });
+    let (writes, _) = stage.turn(&fleet(json!({"count": {"devices": 10_000_000, "prefix": "s-", "digits": 9}}))).await;
+    let status = status(&writes).expect("written");
+    assert_eq!(condition(&status, "Accepted"), pair("False", "Invalid"));
+    let told = message(&status, "Accepted");
+    assert!(told.contains("operator.fleet_devices_max") && told.contains("(limit 9999, found 10000000)"), "{told}");
+    assert!(stage.platform.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_table_comes_from_a_config_map_which_may_be_missing_or_wrong() {
+    let stage = Stage::new();
+    let fleet = fleet(json!({"csv": {"configMap": "table", "key": "devices.csv"}}));
+    let (writes, _) = stage.turn(&fleet).await;
+    assert_eq!(condition(&status(&writes).expect("written"), "Accepted"), pair("False", "ConfigMapMissing"));
+    let table = |text: &str| {
+        let object = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "table"}, "data": {"devices.csv": text},
+        });
+        stage.cluster.answers(Method::GET, "/api/v1/namespaces/home/configmaps/table", 200, object);
+    };
+    table("name,labels\na,room\n");
+    let (writes, _) = stage.turn(&fleet).await;
+    let refused = status(&writes).expect("written");
+    assert!(message(&refused, "Accepted").contains("line 2"), "{refused}");
+    table("name,labels\na,room=kitchen\nb,\n");
+    let (writes, _) = stage.turn(&fleet).await;
+    assert_eq!(status(&writes).expect("written")["registered"], 2);
+    assert_eq!(stage.platform.devices.lock().unwrap()["a"].object.labels["room"], "kitchen");
+}

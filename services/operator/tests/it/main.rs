@@ -1,0 +1,10 @@
+//! The operator's turns against an API server that follows a script, and a platform in memory.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops here")]
+
+mod cluster;
+mod devices;
+mod fleets;
+mod platform;
+mod rules;
+mod stage;

@@ -1,0 +1,114 @@
+//! Functions: JavaScript that rules and adapters call. One that does not do what its examples say is refused when it is
+//! written.
+
+use drover_functions::{CallError, Verdict, examine};
+use drover_types::limits::FUNCTIONS_PER_TENANT_MAX;
+use drover_types::object::FunctionSpec;
+use drover_types::{ApiError, ErrorCode, TenantId};
+use serde_json::Value;
+
+use super::{Declared, Domain, Page, PageRequest, checks};
+use crate::object::{Kind, Object, ObjectKey, Spec};
+
+/// Most bytes of a page's functions: an answer has at most 4 MiB.
+const PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Functions read from the store at once for a page.
+const READ_AT_ONCE: usize = 8;
+/// Longest result told in a refusal, in characters.
+const TOLD_CHARS_MAX: usize = 300;
+
+impl Domain {
+    /// Creates or replaces a function.
+    pub async fn put_function(&self, function: Declared) -> Result<Object, ApiError> {
+        checks::function_name(&function.name)?;
+        checks::labels(&function.labels)?;
+        let wanted = spec(&function.spec).clone();
+        wanted.check()?;
+        let pool = self.functions.clone();
+        let examining = tokio::task::spawn_blocking(move || examined(examine(&pool, &wanted), &wanted));
+        examining.await.map_err(|panic| ApiError::new(ErrorCode::Internal, panic.to_string()))??;
+        let key = ObjectKey::new(Kind::Function, &function.tenant, &function.name);
+        let _alone = self.writing_function.lock().await;
+        let limit = FUNCTIONS_PER_TENANT_MAX;
+        if self.store.get(&key).await?.is_none()
+            && self.store.page(Kind::Function, &function.tenant, "", limit).await?.len() >= limit
+        {
+            let error = ApiError::new(ErrorCode::ResourceExhausted, "the tenant has too many functions");
+            return Err(error.over(limit, limit + 1));
+        }
+        self.put(function).await
+    }
+
+    /// A function.
+    pub async fn get_function(&self, tenant: &TenantId, name: &str) -> Result<Object, ApiError> {
+        self.get(ObjectKey::new(Kind::Function, tenant, name)).await
+    }
+
+    /// Functions in the order of their names; a page ends also where it would get too large for one answer.
+    pub async fn list_functions(&self, request: &PageRequest) -> Result<Page, ApiError> {
+        let limit = request.limit()?;
+        let (mut items, mut bytes, mut after) = (Vec::new(), 0, request.after.clone());
+        loop {
+            let wanted = READ_AT_ONCE.min(limit + 1 - items.len());
+            let found = self.store.page(Kind::Function, &request.tenant, &after, wanted).await?;
+            let more = found.len() == wanted;
+            for function in found {
+                bytes += spec(&function.spec).bytes();
+                if items.len() == limit || (bytes > PAGE_BYTES_MAX && !items.is_empty()) {
+                    return Ok(Page { items, next: after });
+                }
+                after.clone_from(&function.meta.name);
+                items.push(function);
+            }
+            if !more {
+                return Ok(Page { items, next: String::new() });
+            }
+        }
+    }
+
+    /// Deletes a function; what calls it goes on, and fails.
+    pub async fn delete_function(&self, tenant: &TenantId, name: &str) -> Result<(), ApiError> {
+        self.delete(ObjectKey::new(Kind::Function, tenant, name)).await.map(drop)
+    }
+}
+
+/// Up to the first example that is not right.
+fn examined(
+    verdicts: Result<impl Iterator<Item = Verdict>, CallError>,
+    function: &FunctionSpec,
+) -> Result<(), ApiError> {
+    let verdicts = verdicts.map_err(|error| refused("spec.source", error))?;
+    for ((i, verdict), example) in verdicts.enumerate().zip(&function.examples) {
+        let field = format!("spec.examples[{i}]");
+        match verdict {
+            Verdict::Right => {}
+            Verdict::Failed(error) => return Err(refused(&field, error)),
+            Verdict::Wrong(output) => {
+                let output = output.as_ref().map_or_else(|| "nothing".to_owned(), told);
+                let message = format!("answered {output}, expected {}", told(&example.output));
+                return Err(ApiError::invalid(field, message));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn told(value: &Value) -> String {
+    value.to_string().chars().take(TOLD_CHARS_MAX).collect()
+}
+
+fn refused(field: &str, error: CallError) -> ApiError {
+    match error {
+        CallError::Failed(message) | CallError::Slow(message) => ApiError::invalid(field, message),
+        CallError::Busy | CallError::Unavailable(_) => ApiError::new(ErrorCode::Unavailable, error.to_string()),
+    }
+}
+
+fn spec(spec: &Spec) -> &FunctionSpec {
+    match spec {
+        Spec::Function(spec) => spec,
+        Spec::Device(_) | Spec::Credential(_) | Spec::Policy(_) | Spec::Rule(_) | Spec::ApiToken(_) => {
+            unreachable!("a function's key holds a function")
+        }
+    }
+}

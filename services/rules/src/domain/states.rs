@@ -1,0 +1,313 @@
+//! What rules that group messages know: the groups of each such rule in each partition of this member.
+//!
+//! The truth is the compacted topic [`STATE_TOPIC`], in the partition of the messages: what has changed goes there in the
+//! transaction that commits their offsets. A record's key is `tenant/rule/statement/group`, where `statement` is a hash
+//! of the SQL: a rule that says something else has nothing to do with the state of its predecessor, which is removed.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use drover_bus::{Offset, Outgoing, Partition, Record};
+use drover_rule_sql::{CompiledRule, Due, EvalError, Groups, IDLE_MS, Message, Room, Taken};
+use drover_types::TenantId;
+
+use super::definition::Definition;
+use super::rule_set::RuleSet;
+use super::status::RuleKey;
+
+/// The states, compacted; as many partitions as the telemetry.
+pub const STATE_TOPIC: &str = "drover.rules.state";
+/// Most groups of one rule in this process.
+pub const GROUPS_MAX: usize = 1_000_000;
+/// Most bytes of the states of one rule in this process.
+pub const STATE_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// States that are removed in one transaction: those of a rule that is gone, bit by bit.
+const REMOVED_AT_ONCE: usize = 5_000;
+
+/// All of this member.
+#[derive(Debug, Default)]
+pub struct States {
+    partitions: HashMap<Partition, Held>,
+    /// Groups and bytes of each rule over all partitions.
+    totals: HashMap<String, Total>,
+    /// Records and bytes that [`States::changes`] comes to, about.
+    changed: (usize, usize),
+}
+
+/// Of one partition.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// By the beginning of their keys, up to the group.
+    rules: HashMap<String, Groups>,
+    /// Keys that have to go.
+    removed: BTreeSet<String>,
+    /// States that could not be read.
+    pub unreadable: u64,
+    /// The next offset of the telemetry.
+    next: Offset,
+    /// When the last message was received, milliseconds since the Unix epoch.
+    clock_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Total {
+    groups: usize,
+    bytes: usize,
+}
+
+/// A partition whose groups may go on with the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    pub partition: Partition,
+    pub next: Offset,
+    /// When its last message was received, milliseconds since the Unix epoch.
+    pub clock_ms: u64,
+}
+
+impl Held {
+    /// How many groups all rules have.
+    pub fn groups(&self) -> usize {
+        self.rules.values().map(Groups::len).sum()
+    }
+
+    /// Takes a record of the state topic.
+    pub fn restore(&mut self, record: &Record) {
+        let Some(key) = record.key.as_ref().and_then(|key| std::str::from_utf8(key).ok()) else { return };
+        let Some((prefix, group)) = split(key) else { return };
+        if record.value.is_none() && !self.rules.contains_key(prefix) {
+            return;
+        }
+        let groups = self.rules.entry(prefix.to_owned()).or_default();
+        if let Err(error) = groups.restore(group, record.value.as_deref()) {
+            tracing::error!(key, %error, "a rule's state is left out");
+            self.unreadable += 1;
+            self.removed.insert(key.to_owned());
+        }
+    }
+}
+
+impl States {
+    /// A partition is this member's, from `next` on, with what was restored.
+    pub fn assign(&mut self, partition: Partition, next: Offset, held: Held, rules: &RuleSet) {
+        self.revoke(partition);
+        for (prefix, groups) in &held.rules {
+            let (total, of_partition) = (self.totals.entry(prefix.clone()).or_default(), Total::of(groups));
+            total.groups += of_partition.groups;
+            total.bytes += of_partition.bytes;
+        }
+        self.partitions.insert(partition, Held { next, ..held });
+        self.reconcile(rules);
+    }
+
+    /// A partition is another member's.
+    pub fn revoke(&mut self, partition: Partition) {
+        for (prefix, groups) in self.partitions.remove(&partition).unwrap_or_default().rules {
+            self.subtract(&prefix, &groups);
+        }
+    }
+
+    /// Removes the states of rules that are gone, or say something else.
+    pub fn reconcile(&mut self, rules: &RuleSet) {
+        let mut gone = Vec::new();
+        for held in self.partitions.values_mut() {
+            let obsolete: Vec<String> = held.rules.keys().filter(|prefix| !keeps(rules, prefix)).cloned().collect();
+            for prefix in obsolete {
+                let Some(groups) = held.rules.remove(&prefix) else { continue };
+                held.removed.extend(groups.keys().map(|group| format!("{prefix}{group}")));
+                gone.push((prefix, groups));
+            }
+        }
+        for (prefix, groups) in gone {
+            self.subtract(&prefix, &groups);
+        }
+    }
+
+    fn subtract(&mut self, prefix: &str, groups: &Groups) {
+        let Some(total) = self.totals.get_mut(prefix) else { return };
+        total.groups -= groups.len();
+        total.bytes -= groups.bytes();
+        if !self.partitions.values().any(|held| held.rules.contains_key(prefix)) {
+            self.totals.remove(prefix);
+        }
+    }
+
+    /// A record was read, whatever becomes of it.
+    pub fn pass(&mut self, partition: Partition, next: Offset, clock_ms: Option<u64>) {
+        if let Some(held) = self.partitions.get_mut(&partition) {
+            held.next = next;
+            held.clock_ms = held.clock_ms.max(clock_ms.unwrap_or_default());
+        }
+    }
+
+    /// A message for a rule that groups, at `offset`, republished `hops` times.
+    pub fn take(
+        &mut self,
+        rule: &Definition,
+        (partition, offset): (Partition, Offset),
+        message: &Message<'_>,
+        hops: u32,
+    ) -> Taken {
+        let room = self.room(&rule.state_prefix);
+        self.change(partition, &rule.state_prefix, |groups| groups.take(&rule.rule, message, offset, hops, room))
+    }
+
+    /// What may be added to the states of a rule.
+    fn room(&self, prefix: &str) -> Room {
+        let total = self.totals.get(prefix).copied().unwrap_or_default();
+        Room {
+            groups: GROUPS_MAX.saturating_sub(total.groups),
+            bytes: STATE_BYTES_MAX.saturating_sub(total.bytes),
+            groups_max: GROUPS_MAX,
+            bytes_max: STATE_BYTES_MAX,
+        }
+    }
+
+    fn change<T>(&mut self, partition: Partition, prefix: &str, change: impl FnOnce(&mut Groups) -> T) -> T {
+        let held = self.partitions.entry(partition).or_default();
+        if !held.rules.contains_key(prefix) {
+            held.rules.insert(prefix.to_owned(), Groups::default());
+        }
+        let groups = held.rules.get_mut(prefix).expect("it was put there");
+        let before = (Total::of(groups), groups.changed());
+        let outcome = change(groups);
+        let after = (Total::of(groups), groups.changed());
+        if !self.totals.contains_key(prefix) {
+            self.totals.insert(prefix.to_owned(), Total::default());
+        }
+        let total = self.totals.get_mut(prefix).expect("it was put there");
+        total.groups = total.groups + after.0.groups - before.0.groups;
+        total.bytes = total.bytes + after.0.bytes - before.0.bytes;
+        self.changed.0 += after.1.0 - before.1.0;
+        self.changed.1 += after.1.1 - before.1.1;
+        outcome
+    }
+
+    /// Partitions with open groups, to be asked whether time goes on there.
+    pub fn waiting(&self) -> Vec<Waiting> {
+        let of = |(partition, held): (&Partition, &Held)| Waiting {
+            partition: *partition,
+            next: held.next,
+            clock_ms: held.clock_ms,
+        };
+        let open = self.partitions.iter().filter(|(_, held)| held.rules.values().any(Groups::waits_for_time));
+        open.map(of).collect()
+    }
+
+    /// Time has come to `clock_ms` in a partition.
+    pub fn tick(&mut self, partition: Partition, rules: &RuleSet, clock_ms: u64) {
+        let Some(held) = self.partitions.get_mut(&partition) else { return };
+        for (prefix, groups) in held.rules.iter_mut().filter(|(_, groups)| groups.waits_for_time()) {
+            if let Some(rule) = in_force(rules, prefix) {
+                groups.tick(&rule.rule, clock_ms);
+            }
+        }
+    }
+
+    /// Where windows are over.
+    pub fn due<'r>(&self, rules: &'r RuleSet) -> Vec<(Partition, &'r Arc<Definition>)> {
+        let of_partition = |(partition, held): (&Partition, &Held)| {
+            let due = held.rules.iter().filter(|(_, groups)| groups.is_due());
+            let due = due.filter_map(|(prefix, _)| in_force(rules, prefix));
+            due.map(|rule| (*partition, rule)).collect::<Vec<_>>()
+        };
+        self.partitions.iter().flat_map(of_partition).collect()
+    }
+
+    /// Closes the windows of one group of a rule that is due: where it stands, and what came of it. `None`: none is.
+    pub fn close_next(
+        &mut self,
+        partition: Partition,
+        rule: &Definition,
+    ) -> Option<(Offset, Result<Vec<Due>, EvalError>)> {
+        let next = self.partitions.get(&partition)?.next;
+        let closed = self.change(partition, &rule.state_prefix, |groups| groups.close_next(&rule.rule))?;
+        Some((next, closed))
+    }
+
+    /// Records that the states have to be written with, and their bytes, about.
+    pub fn changed(&self) -> (usize, usize) {
+        self.changed
+    }
+
+    /// What has changed since this was asked, as records; each with the next offset of its partition.
+    pub fn changes(&mut self) -> Vec<(Partition, Offset, Vec<Outgoing>)> {
+        let mut all = Vec::new();
+        self.changed = (0, 0);
+        let mut may_go = REMOVED_AT_ONCE;
+        for (partition, held) in &mut self.partitions {
+            let mut records = Vec::new();
+            for (prefix, groups) in held.rules.iter_mut().filter(|(_, groups)| groups.changed().0 > 0) {
+                for (group, state) in groups.changes() {
+                    let key = format!("{prefix}{group}");
+                    // A rule that was deleted and is there again may have begun anew.
+                    held.removed.remove(&key);
+                    records.push(outgoing(*partition, key, state));
+                }
+            }
+            while may_go > 0
+                && let Some(key) = held.removed.pop_first()
+            {
+                records.push(outgoing(*partition, key, None));
+                may_go -= 1;
+            }
+            if !records.is_empty() {
+                all.push((*partition, held.next, records));
+            }
+        }
+        all
+    }
+
+    /// Open groups of each rule that has had some, in this process.
+    pub fn groups(&self) -> HashMap<RuleKey, usize> {
+        self.totals.iter().filter_map(|(prefix, total)| Some((rule_of(prefix)?, total.groups))).collect()
+    }
+}
+
+impl Total {
+    fn of(groups: &Groups) -> Self {
+        Self { groups: groups.len(), bytes: groups.bytes() }
+    }
+}
+
+impl Waiting {
+    /// Whether the log has to be asked if there is more: its last message is old.
+    pub fn is_idle(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.clock_ms) > IDLE_MS
+    }
+}
+
+/// The beginning of the keys of a rule's states.
+pub fn prefix(tenant: &TenantId, name: &str, rule: &CompiledRule) -> String {
+    format!("{tenant}/{name}/{}/", rule.digest())
+}
+
+/// The beginning of a key, up to the group, and the group.
+fn split(key: &str) -> Option<(&str, &str)> {
+    let (at, _) = key.match_indices('/').nth(2)?;
+    Some(key.split_at(at + 1))
+}
+
+/// Which rule's states these are.
+fn rule_of(prefix: &str) -> Option<RuleKey> {
+    let (tenant, rest) = prefix.split_once('/')?;
+    let (rule, _) = rest.split_once('/')?;
+    Some((TenantId::new(tenant).ok()?, rule.to_owned()))
+}
+
+fn in_force<'r>(rules: &'r RuleSet, prefix: &str) -> Option<&'r Arc<Definition>> {
+    rules.get(&rule_of(prefix)?).filter(|rule| rule.state_prefix == prefix)
+}
+
+/// Whether a rule in force says what these states are of, or one that waits for its topics and functions may.
+fn keeps(rules: &RuleSet, prefix: &str) -> bool {
+    let Some(key) = rule_of(prefix) else { return false };
+    match rules.get(&key) {
+        Some(rule) => rule.state_prefix == prefix,
+        None => rules.is_waiting(&key),
+    }
+}
+
+fn outgoing(partition: Partition, key: String, state: Option<Vec<u8>>) -> Outgoing {
+    let record = Record { key: Some(key.into()), value: state.map(Into::into), ..Record::default() };
+    Outgoing { topic: STATE_TOPIC.into(), partition: Some(partition), record }
+}

@@ -1,0 +1,131 @@
+//! A real API server with its controllers, of a test's own; nothing there runs pods. Built from Go modules where Go is, and
+//! kept in the cache; or the cluster that `DROVER_TEST_KUBECONFIG` names.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::platform::pause;
+use crate::tools::{lines_of, tool};
+
+/// How long the API server may take to answer; generous, since machines are shared.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A cluster, and the way to it.
+pub struct Kubernetes {
+    running: Option<(Child, tempfile::TempDir)>,
+    kubectl: PathBuf,
+    kubeconfig: PathBuf,
+}
+
+/// One test builds; the others wait for it.
+static BUILDING: Mutex<()> = Mutex::new(());
+
+impl Kubernetes {
+    /// Starts an API server with nothing in it. `None`, after one line that says why, where it cannot be had.
+    pub fn start() -> anyhow::Result<Option<Self>> {
+        if let Some(kubeconfig) = std::env::var_os("DROVER_TEST_KUBECONFIG").map(PathBuf::from) {
+            let Some(kubectl) = tool("kubectl") else { return Ok(None) };
+            return Ok(Some(Self { running: None, kubectl, kubeconfig }));
+        }
+        let (Some(_), Some(_)) = (tool("go"), tool("openssl")) else { return Ok(None) };
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes");
+        let bin = cache()?.join("kubernetes/bin");
+        let alone = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+        let built = Command::new(scripts.join("build")).arg(&bin).stdin(Stdio::null()).status()?;
+        drop(alone);
+        ensure!(built.success(), "tests/kubernetes/build ended with {built}");
+        let directory = tempfile::tempdir()?;
+        let mut run = Command::new(scripts.join("run"));
+        run.arg(&bin).arg(directory.path()).arg(free_ports()?.to_string()).stdin(Stdio::null());
+        let said = std::fs::File::create(directory.path().join("run.log"))?;
+        let child = run.stdout(said.try_clone()?).stderr(said).spawn()?;
+        let (kubectl, kubeconfig) = (bin.join("kubectl"), directory.path().join("admin.kubeconfig"));
+        let mut cluster = Self { running: Some((child, directory)), kubectl, kubeconfig };
+        cluster.wait()?;
+        Ok(Some(cluster))
+    }
+
+    fn wait(&mut self) -> anyhow::Result<()> {
+        let (child, directory) = self.running.as_mut().context("it is another's")?;
+        let mut waited = Duration::ZERO;
+        while !directory.path().join("ready").exists() {
+            let said = || std::fs::read_to_string(directory.path().join("run.log")).unwrap_or_default();
+            if let Some(status) = child.try_wait()? {
+                anyhow::bail!("the API server ended with {status}:\n{}", said());
+            }
+            ensure!(waited < PATIENCE, "the API server does not answer within {PATIENCE:?}:\n{}", said());
+            waited += pause();
+        }
+        Ok(())
+    }
+
+    /// The variables that lead a process to it.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        vec![("KUBECONFIG".to_owned(), self.kubeconfig.display().to_string())]
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.kubectl);
+        command.args(arguments).envs(self.environment()).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        command
+    }
+
+    /// Runs `kubectl` in the root of the repository; what it prints, or its complaint as the error.
+    pub fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        Ok(lines_of(&mut self.command(arguments), b"").with_context(|| arguments.join(" "))?.join("\n"))
+    }
+
+    /// Applies objects given as JSON to a namespace.
+    pub fn apply(&self, namespace: &str, objects: &[Value]) -> anyhow::Result<()> {
+        let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
+        lines_of(&mut self.command(&["-n", namespace, "apply", "-f", "-"]), list.as_bytes()).map(drop)
+    }
+
+    /// One object or a list, as JSON.
+    pub fn get(&self, namespace: &str, what: &[&str]) -> anyhow::Result<Value> {
+        let arguments = [&["-n", namespace, "get", "-o", "json"], what].concat();
+        Ok(serde_json::from_str(&self.kubectl(&arguments)?)?)
+    }
+
+    /// Waits for a condition of all objects that `what` names.
+    pub fn wait_for(&self, namespace: &str, condition: &str, what: &[&str]) -> anyhow::Result<()> {
+        let condition = format!("--for={condition}");
+        let arguments = [&["-n", namespace, "wait", "--timeout=120s", &condition], what].concat();
+        self.kubectl(&arguments).map(drop)
+    }
+}
+
+impl Drop for Kubernetes {
+    fn drop(&mut self) {
+        let Some((child, _)) = &mut self.running else { return };
+        if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+            // It ends what it has started.
+            kill_process(pid, Signal::TERM).ok();
+        }
+        child.wait().ok();
+    }
+}
+
+/// Where what takes long to make is kept between runs.
+fn cache() -> anyhow::Result<PathBuf> {
+    let named = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = named.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    Ok(cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("drover"))
+}
+
+/// The first of three ports that are free now.
+fn free_ports() -> anyhow::Result<u16> {
+    let free = |port: &u16| (0..3).all(|i| TcpListener::bind(("127.0.0.1", port + i)).is_ok());
+    let start = 20_000 + u16::try_from(std::process::id() % 2_000)? * 5;
+    static NEXT: Mutex<u16> = Mutex::new(0);
+    let mut next = NEXT.lock().unwrap_or_else(PoisonError::into_inner);
+    *next += 5;
+    (start + *next..start + *next + 1_000).step_by(5).find(free).context("no free ports")
+}
