@@ -113,9 +113,10 @@ impl Service for Ingress {
         let served = tokio::try_join!(serving, accepting);
         ports.ready.waiting("draining");
         shutdown.cancel(); // also when one of them has failed: nothing goes on without it
+        let ended = loops.get().map(Loops::drain);
         let drained = tokio::time::timeout(config.timeouts.drain.as_std(), async {
-            if let Some(loops) = loops.get() {
-                loops.drain().await;
+            if let Some(ended) = ended {
+                ended.await;
             }
             requests.close();
             // Requests that are under way need what ends with `stop`.

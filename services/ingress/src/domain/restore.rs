@@ -66,7 +66,7 @@ impl Node {
     async fn restore_page(self: &Arc<Self>, after: Option<&Key>) -> Result<Option<(Key, usize)>, RestoreError> {
         let page = self.journal.store().own(after, PAGE).await?;
         let Some((last, _)) = page.last().cloned() else { return Ok(None) };
-        let reads = page.into_iter().map(|(key, _)| self.retake(key));
+        let reads: Vec<_> = page.into_iter().map(|(key, _)| self.retake(key)).collect();
         let kept: Vec<Option<Kept>> = stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
         let mut count = 0;
         for kept in kept.into_iter().flatten() {

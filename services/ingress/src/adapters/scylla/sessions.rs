@@ -198,17 +198,19 @@ impl Sessions {
     }
 
     /// Makes the changes of each session in their order, those of several at once.
-    async fn make(&self, what: Phase, sessions: Vec<Vec<&Change>>) -> Result<(), StoreError> {
-        let of_one = |changes: Vec<_>| async move {
-            for change in changes {
-                match what {
-                    Phase::First => self.write_first(change).await?,
-                    Phase::Then => self.write_then(change).await?,
-                }
+    async fn make(&self, phase: Phase, sessions: Vec<Vec<&Change>>) -> Result<(), StoreError> {
+        let each: Vec<_> = sessions.into_iter().map(|changes| self.make_in_order(phase, changes)).collect();
+        stream::iter(each).buffer_unordered(CONCURRENT).try_collect().await
+    }
+
+    async fn make_in_order(&self, phase: Phase, changes: Vec<&Change>) -> Result<(), StoreError> {
+        for change in changes {
+            match phase {
+                Phase::First => self.write_first(change).await?,
+                Phase::Then => self.write_then(change).await?,
             }
-            Ok::<_, StoreError>(())
-        };
-        stream::iter(sessions.into_iter().map(of_one)).buffer_unordered(CONCURRENT).try_collect().await
+        }
+        Ok(())
     }
 
     /// A session, and the node that wrote its head.

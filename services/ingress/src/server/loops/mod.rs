@@ -156,11 +156,12 @@ impl Loops {
         tokio::spawn(self.abort.clone().run_until_cancelled_owned(task));
     }
 
-    /// Asks every connection to end, and returns when they have, and what they sent is stored and routed.
-    pub async fn drain(&self) {
+    /// Asks every connection to end; what is returned ends when they have, and what they sent is stored and routed.
+    pub fn drain(&self) -> impl Future<Output = ()> + use<> {
         self.boxes.iter().for_each(|mailbox| mailbox.post(Mail::Drain));
         self.running.close();
-        self.running.wait().await;
+        let running = self.running.clone();
+        async move { running.wait().await }
     }
 
     /// Runs a loop on a thread that belongs to this runtime, and logs where this one does.
