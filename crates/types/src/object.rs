@@ -55,7 +55,7 @@ pub struct PolicySpec {
 pub struct Statement {
     pub effect: Effect,
     pub actions: Vec<PolicyAction>,
-    /// For `connect`: client ids, for `publishFor`: names of devices, where `*` stands for any text. For all else: topic
+    /// For `connect`: client ids; for `publishFor`: devices; in both `*` stands for any text. For all else: topic
     /// filters. `${device}` and `${client}` stand for the ids of who asks.
     pub resources: Vec<String>,
 }
