@@ -82,7 +82,7 @@ impl Pool {
         let failed = |error: &dyn std::fmt::Display| CallError::Failed(error.to_string());
         let unreachable = |error: &WorkerError| CallError::Unavailable(error.to_string());
         let question = serde_json::to_string(&Once { source, routine, inputs }).map_err(|error| failed(&error))?;
-        let mut fresh = place.worker.is_none();
+        let mut again = true;
         let answer = loop {
             let mut worker = match place.worker.take() {
                 Some(worker) => worker,
@@ -93,8 +93,9 @@ impl Pool {
                     place.worker = Some(worker);
                     break answer;
                 }
-                // It was gone before it was asked: killed by somebody between two calls.
-                Err(WorkerError::Unreachable(_)) if !fresh => fresh = true,
+                // Somebody has killed it, when a machine shuts down for one: that is not the function's fault. One that
+                // makes the engine crash does it twice.
+                Err(WorkerError::Unreachable(_) | WorkerError::Died) if again => again = false,
                 Err(error @ WorkerError::Unreachable(_)) => return Err(unreachable(&error)),
                 Err(error @ (WorkerError::Stuck | WorkerError::Late)) => {
                     return Err(CallError::Slow(error.to_string()));

@@ -37,12 +37,12 @@ pub struct Worker {
 impl Worker {
     /// Starts one. Its local time is UTC, so that scripts do the same on every machine.
     pub fn start(program: &Path) -> io::Result<Self> {
-        let mut child = Command::new(program)
-            .args(["function", "eval", "--stdin", "--in-process"])
-            .env("TZ", "UTC")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
+        let mut command = Command::new(program);
+        command.args(["function", "eval", "--stdin", "--in-process"]).env("TZ", "UTC");
+        // Ctrl-C is for who waits for the answers, and has work to finish.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let missing = || io::Error::other("has no pipe");
         let questions = child.stdin.take().ok_or_else(missing)?;
         let stdout = child.stdout.take().ok_or_else(missing)?;

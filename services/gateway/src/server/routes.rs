@@ -62,12 +62,12 @@ routes! {
     }
     "/devices/{device}/telemetry" => { get: telemetry::telemetry }
     "/devices/{device}/messages" => { get: telemetry::messages }
+    "/functions" => { get: functions::list }
+    "/functions/{function}" => { get: functions::get, put: functions::put, delete: functions::delete }
     "/policies" => { get: policies::list }
     "/policies/{policy}" => { get: policies::get, put: policies::put, delete: policies::delete }
     "/rules" => { get: rules::list }
     "/rules/{rule}" => { get: rules::get, put: rules::put, delete: rules::delete }
-    "/functions" => { get: functions::list }
-    "/functions/{function}" => { get: functions::get, put: functions::put, delete: functions::delete }
     "/stream" => { get: stream::open }
     "/tokens" => { get: api_tokens::list, post: api_tokens::create }
     "/tokens/{token}" => { delete: api_tokens::delete }

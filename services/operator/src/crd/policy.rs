@@ -39,7 +39,7 @@ pub struct PolicyStatement {
     /// What it speaks about.
     #[schemars(length(min = 1, max = 4))]
     pub actions: Vec<PolicyAction>,
-    /// For `connect`: client ids, for `publishFor`: names of devices, where `*` stands for any text. For `publish` and
+    /// For `connect`: client ids; for `publishFor`: devices; in both `*` stands for any text. For `publish` and
     /// `subscribe`: topic filters. `${device}` and `${client}` stand for the ids of who asks.
     #[schemars(length(min = 1, max = 256))]
     pub resources: Vec<String>,
