@@ -1,4 +1,4 @@
-//! House tasks: `cargo xtask gen | tidy | check | bench | costs | backends | ledger`.
+//! House tasks: `cargo xtask gen | tidy | check | test | bench | costs | backends | ledger`.
 //!
 //! A task only lists and runs; what it knows lives in its module.
 
@@ -9,6 +9,7 @@ mod costs;
 mod generated;
 mod ledger;
 mod links;
+mod test;
 mod tidy;
 
 use std::path::PathBuf;
@@ -30,6 +31,8 @@ enum Task {
     Tidy,
     /// Run all that the gate runs besides the tests: formatting, lints, house rules, generated files.
     Check,
+    /// Run all tests, suites side by side.
+    Test,
     /// Measure start, idle memory and durable throughput of the release build, with mosquitto in the same run.
     Bench(bench::Options),
     /// Measure what a message costs: latency to the output and processor time, in one process and with Kafka.
@@ -45,6 +48,7 @@ fn main() -> anyhow::Result<()> {
         Task::Gen => generated::write(&root()),
         Task::Tidy => tidy::report(&root()),
         Task::Check => check::run(&root()),
+        Task::Test => test::run(&root()),
         Task::Bench(options) => bench::run(&root(), &options),
         Task::Costs(options) => costs::run(&root(), &options),
         Task::Backends(options) => backends::run(&options),

@@ -71,7 +71,6 @@ const LINGER_MS: &str = "1";
 pub(crate) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(20);
 /// Pause before a step of a transaction is tried again: the coordinator refuses the first steps of one while the marks of
 /// the last are being written, which takes it some milliseconds (librdkafka's own pause is 100 ms).
-const RETRY_BACKOFF: &str = "retry.backoff.ms";
 const RETRY_BACKOFF_MS: &str = "5";
 /// Bytes that a group's member has fetched before they are polled.
 const FETCHED_KIB_MAX: &str = "16384";
@@ -85,7 +84,6 @@ const MAX_POLL_INTERVAL_MAX: Duration = Duration::from_secs(86_400);
 const HEARTBEAT_MS: &str = "500";
 /// How long a broker keeps a fetch that has nothing to bring yet, where partitions come and go with every question: one
 /// that joins in waits for it, as librdkafka has one fetch at a time under way to each broker.
-const FETCH_WAIT: &str = "fetch.wait.max.ms";
 const FETCH_WAIT_MS: &str = "50";
 
 /// What [`KafkaOptions::client`] may not set, with all that begins so.
@@ -161,9 +159,7 @@ impl KafkaOptions {
     /// The producer behind `append`: idempotent, in order, never giving up on a record by itself.
     pub(crate) fn producer(&self) -> ClientConfig {
         let mut config = self.common();
-        if !self.client.contains_key("linger.ms") {
-            config.set("linger.ms", LINGER_MS);
-        }
+        self.set_unless_given(&mut config, "linger.ms", LINGER_MS);
         config.set("enable.idempotence", "true").set("acks", "all").set("message.timeout.ms", "0");
         self.bound(&mut config);
         config
@@ -175,11 +171,16 @@ impl KafkaOptions {
         config.set("transactional.id", transactional_id).set("linger.ms", "0");
         config.set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());
         config.set("message.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());
-        if !self.client.contains_key(RETRY_BACKOFF) {
-            config.set(RETRY_BACKOFF, RETRY_BACKOFF_MS);
-        }
+        self.set_unless_given(&mut config, "retry.backoff.ms", RETRY_BACKOFF_MS);
         self.bound(&mut config);
         config
+    }
+
+    /// A setting that is ours to choose only where the configuration does not.
+    fn set_unless_given(&self, config: &mut ClientConfig, key: &str, value: &str) {
+        if !self.client.contains_key(key) {
+            config.set(key, value);
+        }
     }
 
     /// The queue is bounded before librdkafka sees a record, so its own bounds never decide.
@@ -197,15 +198,20 @@ impl KafkaOptions {
         config
     }
 
-    /// A member of a group: static, so that a restart moves nothing, and cooperative, so that others go on meanwhile.
+    /// What all members of groups have in common: cooperative, so that others go on while one comes or goes.
+    fn in_group(&self, group: &str, fetched_kib_max: &str, session: Duration) -> ClientConfig {
+        let mut config = self.consumer(group, fetched_kib_max);
+        config.set("partition.assignment.strategy", "cooperative-sticky").set("heartbeat.interval.ms", HEARTBEAT_MS);
+        config.set("session.timeout.ms", session.as_millis().to_string());
+        config
+    }
+
+    /// A member of a group: static, so that a restart moves nothing.
     pub(crate) fn member(&self, of: &GroupConfig) -> ClientConfig {
         let session = of.session_timeout.clamp(SESSION_TIMEOUT.0, SESSION_TIMEOUT.1);
         let poll = of.max_poll_interval.clamp(session, MAX_POLL_INTERVAL_MAX);
-        let mut config = self.consumer(&of.group, FETCHED_KIB_MAX);
-        config.set("group.instance.id", &of.member).set("partition.assignment.strategy", "cooperative-sticky");
-        config.set("session.timeout.ms", session.as_millis().to_string());
-        config.set("max.poll.interval.ms", poll.as_millis().to_string());
-        config.set("heartbeat.interval.ms", HEARTBEAT_MS);
+        let mut config = self.in_group(&of.group, FETCHED_KIB_MAX, session);
+        config.set("group.instance.id", &of.member).set("max.poll.interval.ms", poll.as_millis().to_string());
         // Positions are given with each assignment; this is for those that retention has overtaken.
         config.set("auto.offset.reset", "earliest");
         config
@@ -213,19 +219,14 @@ impl KafkaOptions {
 
     /// A member of a group that has no name and does not stay.
     pub(crate) fn visitor(&self, group: &str) -> ClientConfig {
-        let mut config = self.consumer(group, FOLLOWED_KIB_MAX);
-        config.set("partition.assignment.strategy", "cooperative-sticky").set("heartbeat.interval.ms", HEARTBEAT_MS);
-        config.set("session.timeout.ms", SESSION_TIMEOUT.0.as_millis().to_string());
-        config
+        self.in_group(group, FOLLOWED_KIB_MAX, SESSION_TIMEOUT.0)
     }
 
     /// A client that reads what it is told to, and asks. Never joins its group.
     pub(crate) fn reader(&self) -> ClientConfig {
         let mut config = self.consumer("drover.readers", FOLLOWED_KIB_MAX);
         config.set("auto.offset.reset", "error").set("enable.partition.eof", "true");
-        if !self.client.contains_key(FETCH_WAIT) {
-            config.set(FETCH_WAIT, FETCH_WAIT_MS);
-        }
+        self.set_unless_given(&mut config, "fetch.wait.max.ms", FETCH_WAIT_MS);
         config
     }
 

@@ -1,4 +1,4 @@
-//! The wall of a loopback listener against what a browser sends for another site's page: there is no other.
+//! What a browser sends for another site's page: on a loopback listener this is the wall against it, there is no other.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -51,6 +51,15 @@ pub async fn refuse_foreign(State(hosts): State<Hosts>, request: Request, next: 
     Ok(next.run(request).await)
 }
 
+/// Whether a page of another site asks. A browser lets any page open a WebSocket anywhere (RFC 6455 section 10.2), so
+/// where clients need no credentials, every page its user visits would be a client.
+pub fn is_cross_site(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else { return false };
+    let authority = origin.to_str().ok().and_then(|origin| Some(origin.split_once("://")?.1));
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    authority.is_none() || authority != host
+}
+
 /// Whether a `Host` (`name[:port]`) or an `Origin` (`scheme://name[:port]`) names this machine.
 fn is_local(value: &HeaderValue, allowed: &[String]) -> bool {
     let Ok(text) = value.to_str() else { return false };
@@ -96,6 +105,19 @@ mod tests {
             "127.0.0.1.example.org",
         ] {
             assert!(!local(foreign), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_page_is_of_the_site_whose_host_it_names() {
+        let asks = |origin: Option<&'static str>| {
+            let mut headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("box.lan:8080"))]);
+            headers.extend(origin.map(|origin| (ORIGIN, HeaderValue::from_static(origin))));
+            is_cross_site(&headers)
+        };
+        assert!(!asks(None) && !asks(Some("http://box.lan:8080")));
+        for foreign in ["http://evil.example", "http://box.lan", "null", ""] {
+            assert!(asks(Some(foreign)), "{foreign}");
         }
     }
 

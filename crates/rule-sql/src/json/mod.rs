@@ -250,7 +250,7 @@ impl<'a> Reader<'a> {
         Ok(plain)
     }
 
-    /// `uXXXX`, or two of them for a character beyond U+FFFF.
+    /// `u` with four hexadecimal digits, or two of them for a character beyond U+FFFF (RFC 8259 section 7).
     fn unicode_escape(&mut self) -> Result<char, JsonError> {
         let first = self.code_unit()?;
         let mut units = vec![first];

@@ -1,0 +1,156 @@
+//! `cargo xtask test`: all tests of the workspace, suites side by side.
+//!
+//! Cargo runs one test executable after the other, and most of ours wait for servers that they have started, killed or
+//! hung. So cargo builds and lists them, and they run in lanes. What watches a whole platform runs alone, at the end.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+/// Suites that run at the same time.
+const LANES: usize = 2;
+/// The longest suites begin first, so that no lane is left with one of them at the end.
+const LONGEST_FIRST: [&str; 4] =
+    ["crates/bus-kafka it", "services/registry it", "crates/scylla-kit it", "tests promises"];
+/// Suites that kill and time whole platforms: alone, after all others.
+const ALONE: [&str; 1] = ["tests e2e"];
+/// Suites of the summary, by time.
+const SLOWEST: usize = 5;
+
+/// A test executable.
+struct Suite {
+    /// Its crate's directory in the workspace and its target: `crates/bus it`.
+    name: String,
+    executable: PathBuf,
+    /// Where cargo would run it: the crate's directory.
+    directory: PathBuf,
+}
+
+/// How a suite ended.
+struct Ended {
+    name: String,
+    took: Duration,
+    passed: bool,
+    /// What its last line counted as passed.
+    tests: usize,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "{}: {} tests in {:.1} s", self.name, self.tests, self.took.as_secs_f64())
+    }
+}
+
+/// Builds and runs all of them, then the examples in documentation; fails if one did.
+pub fn run(root: &Path) -> anyhow::Result<()> {
+    let (alone, mut together): (Vec<_>, Vec<_>) =
+        suites(root)?.into_iter().partition(|suite| ALONE.contains(&suite.name.as_str()));
+    together.sort_by_key(|suite| !LONGEST_FIRST.contains(&suite.name.as_str()));
+    let mut ended = in_lanes(together, LANES)?;
+    ended.extend(in_lanes(alone, 1)?);
+    let documentation = Command::new("cargo").args(["test", "--workspace", "--doc"]).current_dir(root).status()?;
+
+    ended.sort_by_key(|suite| std::cmp::Reverse(suite.took));
+    println!("\nslowest suites");
+    ended.iter().take(SLOWEST).for_each(|suite| println!("  {suite}"));
+    let failed: Vec<&str> = ended.iter().filter(|suite| !suite.passed).map(|suite| suite.name.as_str()).collect();
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    ensure!(documentation.success(), "failed: examples in documentation");
+    println!("{} suites passed, {} tests", ended.len(), ended.iter().map(|suite| suite.tests).sum::<usize>());
+    Ok(())
+}
+
+/// What cargo has built, by its own account.
+fn suites(root: &Path) -> anyhow::Result<Vec<Suite>> {
+    let arguments = ["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"];
+    let built = Command::new("cargo").args(arguments).current_dir(root).stderr(Stdio::inherit()).output()?;
+    ensure!(built.status.success(), "cargo {} failed", arguments.join(" "));
+    let messages = built.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+    let suites: Vec<Suite> = messages.filter_map(|message| suite(root, &message)).collect();
+    ensure!(!suites.is_empty(), "cargo names no test executable");
+    Ok(suites)
+}
+
+/// The test executable that a message of cargo tells of, if it does.
+fn suite(root: &Path, message: &Value) -> Option<Suite> {
+    let is_test = message["reason"] == "compiler-artifact" && message["profile"]["test"] == true;
+    let executable = message["executable"].as_str().filter(|_| is_test)?.into();
+    let directory = Path::new(message["manifest_path"].as_str()?).parent()?.to_path_buf();
+    let place = directory.strip_prefix(root).unwrap_or(&directory).display().to_string();
+    let name = format!("{place} {}", message["target"]["name"].as_str()?);
+    Some(Suite { name, executable, directory })
+}
+
+/// Runs suites, `lanes` at a time; what each has said is printed when it ends.
+fn in_lanes(suites: Vec<Suite>, lanes: usize) -> anyhow::Result<Vec<Ended>> {
+    let (waiting, ended) = (Mutex::new(VecDeque::from(suites)), Mutex::new(Vec::new()));
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let lane = || -> anyhow::Result<()> {
+        while let Some(suite) = next() {
+            let result = suite.run()?;
+            ended.lock().unwrap_or_else(PoisonError::into_inner).push(result);
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let lanes: Vec<_> = (0..lanes).map(|_| scope.spawn(lane)).collect();
+        lanes.into_iter().try_for_each(|lane| lane.join().unwrap_or_else(|_| anyhow::bail!("a lane panicked")))
+    })?;
+    Ok(ended.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+impl Suite {
+    #[expect(clippy::disallowed_methods, reason = "this measures real time")]
+    fn run(self) -> anyhow::Result<Ended> {
+        println!("     Running {}", self.name);
+        let begun = Instant::now();
+        let mut command = Command::new(&self.executable);
+        command.arg("--show-output").current_dir(&self.directory).env("CARGO_MANIFEST_DIR", &self.directory);
+        let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting {}", self.name))?;
+        let Output { status, stdout, stderr } = output;
+        let said = String::from_utf8_lossy(&stdout);
+        // In one piece, or the lanes would mix.
+        print!("\n     {}\n{}{said}", self.name, String::from_utf8_lossy(&stderr));
+        if !status.success() {
+            println!("FAILED {}: {status}", self.name);
+        }
+        Ok(Ended { tests: passed(&said), name: self.name, took: begun.elapsed(), passed: status.success() })
+    }
+}
+
+/// Tests that passed, by the closing line of their runner: `test result: ok. 5 passed; …`.
+fn passed(said: &str) -> usize {
+    let closing = said.lines().rev().find(|line| line.starts_with("test result: "));
+    let count =
+        closing.and_then(|line| line.split(' ').zip(line.split(' ').skip(1)).find(|(_, word)| *word == "passed;"));
+    count.and_then(|(count, _)| count.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runner_tells_how_many_passed_in_its_closing_line() {
+        let said = "test a ... ok\n\ntest result: FAILED. 12 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out\n";
+        assert_eq!(passed(said), 12);
+        assert_eq!(passed("killed by a signal"), 0);
+    }
+
+    #[test]
+    fn only_test_executables_are_suites() {
+        let mut message = serde_json::json!({
+            "reason": "compiler-artifact", "executable": "/target/it", "manifest_path": "/w/crates/bus/Cargo.toml",
+            "profile": {"test": true}, "target": {"name": "it"},
+        });
+        assert_eq!(suite(Path::new("/w"), &message).expect("a suite").name, "crates/bus it");
+        message["profile"]["test"] = false.into();
+        assert!(suite(Path::new("/w"), &message).is_none());
+    }
+}
