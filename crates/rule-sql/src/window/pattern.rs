@@ -10,6 +10,8 @@ use crate::json;
 use crate::number::Number;
 use crate::value::Value;
 
+/// What is looked for.
+#[expect(clippy::large_enum_variant, reason = "a rule has one, and keeps it as long as it lives")]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Pattern {
     Changed(Expr),

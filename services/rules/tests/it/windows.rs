@@ -240,7 +240,7 @@ async fn windows_call_functions_for_their_messages_and_for_their_rows() {
     let (rule, error) = (header(&letters[0], "rule"), header(&letters[0], "error"));
     assert_eq!(rule, "twice");
     assert!(error.starts_with("twice: main threw: Error: too much"), "{error}");
-    assert!(text(&letters[0]).contains(r#""#value1":120"#), "{}", text(&letters[0]));
+    assert!(text(&letters[0]).contains(r##""#value1":120"##), "{}", text(&letters[0]));
 }
 
 #[tokio::test]
