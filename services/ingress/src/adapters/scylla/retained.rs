@@ -68,11 +68,8 @@ impl Retained {
         bounds: RetainedBounds,
         waiting: impl Fn(&OpenError),
     ) -> Result<Self, OpenError> {
-        let prepare = async |store: Store| {
-            let statements = Statements::prepare(&store).await?;
-            Ok(Self { store, statements, bounds, kept: Mutex::default() })
-        };
-        cassandra.open_and_prepare(&SCHEMA, prepare, waiting).await
+        let (store, statements) = cassandra.open_and_prepare(&SCHEMA, Statements::of, waiting).await?;
+        Ok(Self { store, statements, bounds, kept: Mutex::default() })
     }
 
     /// What is kept of a topic, a removal included.
@@ -257,6 +254,11 @@ fn read(cell: &[u8]) -> Result<Row, StoreError> {
 }
 
 impl Statements {
+    async fn of(store: Store) -> Result<(Store, Self), Failure> {
+        let statements = Self::prepare(&store).await?;
+        Ok((store, statements))
+    }
+
     async fn prepare(store: &Store) -> Result<Self, Failure> {
         Ok(Self {
             put: store

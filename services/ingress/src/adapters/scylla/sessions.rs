@@ -86,11 +86,8 @@ impl Bucket {
 impl Sessions {
     /// Opens the tables, or makes them, for the node of this name; while the database is away, waits and tells why.
     pub async fn open(cassandra: &Cassandra, node: &str, waiting: impl Fn(&OpenError)) -> Result<Self, OpenError> {
-        let prepare = async |store: Store| {
-            let statements = Statements::prepare(&store).await?;
-            Ok(Self { store, statements, node: node.to_owned(), known: Mutex::default() })
-        };
-        cassandra.open_and_prepare(&SCHEMA, prepare, waiting).await
+        let (store, statements) = cassandra.open_and_prepare(&SCHEMA, Statements::of, waiting).await?;
+        Ok(Self { store, statements, node: node.to_owned(), known: Mutex::default() })
     }
 
     async fn write_at<V>(&self, stamp: u64, write: &Write, values: V) -> Result<(), StoreError>
@@ -298,6 +295,11 @@ fn slice_of((tenant, client): &Key) -> i32 {
 }
 
 impl Statements {
+    async fn of(store: Store) -> Result<(Store, Self), Failure> {
+        let statements = Self::prepare(&store).await?;
+        Ok((store, statements))
+    }
+
     async fn prepare(store: &Store) -> Result<Self, Failure> {
         let bucket = "tenant = ? AND client = ? AND epoch = ? AND bucket = ?";
         Ok(Self {
