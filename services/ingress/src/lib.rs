@@ -75,7 +75,7 @@ impl Service for Ingress {
         let (datagrams, background) = (TaskTracker::new(), TaskTracker::new());
         let (stop, last) = (Shutdown::new(), Shutdown::new());
         // Whatever has still to end may wait for the store.
-        tokio::spawn(keep(node.clone(), last.clone()));
+        let keeping = tokio::spawn(keep(node.clone(), last.clone()));
         let work = Work { node: node.clone(), fresh, name: config.node.clone(), boot, ports: ports.clone() };
         work.start(&background, &stop);
         background.spawn(follow(tls, stop.clone()));
@@ -130,6 +130,7 @@ impl Service for Ingress {
             tracing::warn!(%deadline, "connections or messages were left when the time to drain was over");
         }
         last.cancel();
+        keeping.await.context("sessions")?;
         node.stop();
         served.map(drop)
     }
