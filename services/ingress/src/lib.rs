@@ -75,7 +75,10 @@ impl Service for Ingress {
         let device_http = DeviceHttp::new(node.clone(), functions, &config, &ports)?;
         let coap = Coap::new(&node, &config, &ports, boot)?;
 
-        let (requests, background, stop) = (TaskTracker::new(), TaskTracker::new(), Shutdown::new());
+        let (datagrams, background) = (TaskTracker::new(), TaskTracker::new());
+        let (stop, last) = (Shutdown::new(), Shutdown::new());
+        // Whatever has still to end may wait for the store.
+        let keeping = tokio::spawn(keep(node.clone(), last.clone()));
         let work = Work { node: node.clone(), fresh, name: config.node.clone(), boot, ports: ports.clone() };
         work.start(&background, &stop);
         background.spawn(follow(tls, stop.clone()));
@@ -103,8 +106,8 @@ impl Service for Ingress {
                 pipes: (ports.network.listen(MQTT), config.anonymous.at(PIPE_PEER)),
                 shutdown: shutdown.clone(),
             })?;
-            requests.spawn(device_http.serve(started.entrance(), shutdown.clone()));
-            requests.spawn(coap.serve(shutdown.clone()));
+            background.spawn(device_http.serve(started.entrance(), shutdown.clone()));
+            datagrams.spawn(coap.serve(shutdown.clone()));
             // They are started once.
             loops.set(started).ok();
             ports.ready.ready();
@@ -118,9 +121,9 @@ impl Service for Ingress {
             if let Some(ended) = ended {
                 ended.await;
             }
-            requests.close();
-            // Requests that are under way need what ends with `stop`.
-            tokio::join!(node.finish_tasks(), requests.wait());
+            datagrams.close();
+            datagrams.wait().await; // observers are connections, too
+            node.finish_tasks().await;
             stop.cancel();
             background.close();
             background.wait().await;
@@ -130,6 +133,8 @@ impl Service for Ingress {
             let deadline = config.timeouts.drain;
             tracing::warn!(%deadline, "connections or messages were left when the time to drain was over");
         }
+        last.cancel();
+        keeping.await.context("sessions")?;
         node.stop();
         served.map(drop)
     }
@@ -170,7 +175,6 @@ impl Work {
             background.spawn(alive::tell(ports.bus, ports.clock, name.clone(), boot, stop.clone()));
         }
         background.spawn(report(node.clone(), name, boot, stop.clone()));
-        background.spawn(keep(node.clone(), stop.clone()));
         background.spawn(changes::follow(node.clone(), fresh, stop.clone()));
         background.spawn(events::follow(node.clone(), stop.clone()));
         background.spawn(reverify::run(node.clone(), stop.clone()));

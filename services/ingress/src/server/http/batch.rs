@@ -272,7 +272,12 @@ async fn store(node: &Node, messages: &[Arc<Message>], received_ms: u64, patienc
         return Ok(());
     }
     let records = messages.iter().map(record).collect();
-    post::in_time(node, patience, node.store(messages, records)).await?;
-    node.route_all(messages, None).await;
-    Ok(())
+    let keeping = async {
+        let stored = node.store(messages, records).await;
+        if stored.is_ok() {
+            node.route_all(messages, None).await;
+        }
+        stored
+    };
+    post::in_time(node, patience, keeping).await.map(drop)
 }

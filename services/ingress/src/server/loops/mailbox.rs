@@ -2,7 +2,8 @@
 //!
 //! Any thread posts; the loop takes everything at once. A loop that was told to look is not told again until it does.
 //! The queue needs no limit of its own: each link, append and lane is in it at most once, each connection has at most one
-//! question on its way, and batches that other loops have stored are bounded by what their lanes hold.
+//! question and one wait of its SUBSCRIBEs on its way, and batches that other loops have stored are bounded by what their
+//! lanes hold.
 
 use std::fmt;
 use std::mem;

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use drover_bus::{Offset, TopicConfig, TopicPartition};
 use drover_host::{Metrics, SystemClock, SystemRandom};
 use drover_mqtt::{
-    Connect, Packet, PacketId, Properties, Subscribe, Subscription, SubscriptionList, SubscriptionOptions, Version,
-    encode,
+    Connect, Packet, PacketId, Properties, Property, PropertyList, Publish, Subscribe, Subscription, SubscriptionList,
+    SubscriptionOptions, Version, encode,
 };
 use drover_sim::{BusFaults, SimBus};
 use drover_types::object::{Effect as Permission, PolicyAction, Statement};
-use drover_types::{DeviceId, Qos, TenantId};
+use drover_types::{ClientId, DeviceId, Qos, TELEMETRY_TOPIC, TenantId};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -20,14 +21,16 @@ use crate::adapters::embedded;
 use crate::adapters::owners::Embedded;
 use crate::config::IngressConfig;
 use crate::domain::authorize::Policy;
-use crate::domain::connection::{Environment, Peer};
+use crate::domain::connection::{Environment, Granted, Peer};
 use crate::domain::identity::{AuthenticateError, Identity, Proof};
 use crate::domain::journal::Journal;
 use crate::domain::node::{Node, NodePorts};
 use crate::domain::peers::Peers;
 use crate::domain::reverify::Affected;
+use crate::domain::router::Options;
 use crate::domain::sessions::Sessions;
 use crate::ports::Authenticator;
+use crate::server::loops::PIPE_PEER;
 use crate::server::loops::appends::{Appends, Mailboxes};
 use crate::server::loops::hands::{Doors, Shared};
 use crate::server::loops::mailbox::{Mail, Mailbox};
@@ -91,7 +94,7 @@ impl Authenticator for Anyone {
     async fn authenticate(&self, _proof: Proof, _generation: u64) -> Result<Arc<Identity>, AuthenticateError> {
         let statement = Statement {
             effect: Permission::Allow,
-            actions: vec![PolicyAction::Connect, PolicyAction::Subscribe],
+            actions: vec![PolicyAction::Connect, PolicyAction::Publish, PolicyAction::Subscribe],
             resources: vec!["d".to_owned(), "#".to_owned()],
         };
         Ok(Arc::new(Identity {
@@ -136,7 +139,29 @@ struct Stage {
 }
 
 impl Stage {
+    /// A client that has its CONNACK.
     async fn new() -> Self {
+        let mut stage = Self::open();
+        stage.send(&encoded(&Packet::Connect(Connect::new(Version::V5, "d"))));
+        assert_eq!(stage.hears().await[..1], [0x20], "a CONNACK");
+        stage
+    }
+
+    /// A client that asks for a session which outlives it, while the store does not answer.
+    async fn untold() -> Self {
+        let mut stage = Self::open();
+        let mut properties = PropertyList::default();
+        properties.push(Property::SessionExpiry(60)).expect("short");
+        let properties = properties.as_properties();
+        stage.send(&encoded(&Packet::Connect(Connect { properties, ..Connect::new(Version::V5, "d") })));
+        while !matches!(stage.slot.stage, super::Stage::Attached(..)) {
+            stage.idle().await;
+        }
+        stage
+    }
+
+    /// A client that has said nothing. Of its node the store does not answer before [`Stage::keep`].
+    fn open() -> Self {
         let data = tempfile::tempdir().expect("a directory");
         let node = node(&data);
         let write_ms = u64::try_from(WRITE.as_millis()).expect("seconds");
@@ -146,21 +171,36 @@ impl Stage {
         let boxes: Mailboxes = [mailbox.clone()].into();
         let appends = Appends::new(node.clone(), Arc::default(), boxes, 0);
         let hands = Hands::new(shared, mailbox.clone(), appends);
-        let address = crate::server::loops::PIPE_PEER;
-        let peer = Peer { address, certificate: None, anonymous: true, over_limit: false };
+        let peer = Peer { address: PIPE_PEER, certificate: None, anonymous: true, over_limit: false };
         let connection = Connection::new(node.environment.clone(), peer, hands.now);
         let place = Place { slot: 0, life: 0 };
         let wire = Wire { sent: VecDeque::new(), received: Vec::new(), takes: usize::MAX };
         let slot = Slot::new(wire, connection, Arc::new(Link::new(mailbox, place)), place, Entry::Admitted);
-        let mut stage = Self { slot, hands, _data: data };
-        stage.send(&encoded(&Packet::Connect(Connect::new(Version::V5, "d"))));
-        while stage.slot.transport.received.is_empty() {
-            assert_eq!(stage.turn(), Outcome::Idle);
-            tokio::task::yield_now().await;
+        Self { slot, hands, _data: data }
+    }
+
+    fn node(&self) -> Arc<Node> {
+        self.hands.shared.node.clone()
+    }
+
+    /// The store answers from now on.
+    fn keep(&self) {
+        let node = self.node();
+        tokio::spawn(async move { node.journal.run(&node.telemetry).await });
+    }
+
+    /// A turn, and what others do for it.
+    async fn idle(&mut self) {
+        assert_eq!(self.turn(), Outcome::Idle);
+        tokio::task::yield_now().await;
+    }
+
+    /// What the client is sent next.
+    async fn hears(&mut self) -> Vec<u8> {
+        while self.slot.transport.received.is_empty() {
+            self.idle().await;
         }
-        assert_eq!(stage.slot.transport.received[..1], [0x20], "a CONNACK");
-        stage.slot.transport.received.clear();
-        stage
+        std::mem::take(&mut self.slot.transport.received)
     }
 
     fn send(&mut self, bytes: &[u8]) {
@@ -175,19 +215,25 @@ impl Stage {
                 Mail::Rung(_) => self.slot.signalled(&self.hands),
                 Mail::Answered(_, answer) => assert!(self.slot.answered(answer, &self.hands).is_none(), "it has asked"),
                 Mail::Settled(_) => self.slot.settled(&self.hands),
-                Mail::GoOn(_) | Mail::Stored(_) | Mail::Room(_) | Mail::Shut | Mail::Drain => {}
+                Mail::GoOn(step) => self.hands.appends.go_on(step, &mut self.hands.stored),
+                Mail::Stored(_) | Mail::Room(_) | Mail::Shut | Mail::Drain => {}
             }
+        }
+        for (_, count) in std::mem::take(&mut self.hands.stored) {
+            self.slot.stored(count, &mut self.hands);
         }
         while let Some((step, _)) = self.hands.wheel.take_due(self.hands.now.monotonic_ms) {
             self.slot.due(step, &self.hands);
         }
         self.slot.stir(Readiness::ALL);
-        loop {
+        let outcome = loop {
             match self.slot.work(&mut self.hands) {
                 Outcome::Again => {}
-                outcome @ (Outcome::Idle | Outcome::Gone) => return outcome,
+                outcome @ (Outcome::Idle | Outcome::Gone) => break outcome,
             }
-        }
+        };
+        self.hands.hand_over();
+        outcome
     }
 
     fn owns_nothing(&mut self) -> bool {
@@ -256,4 +302,76 @@ async fn a_peer_that_does_not_read_is_not_read_and_gone_in_time() {
     assert_eq!(stage.turn(), Outcome::Idle);
     tokio::time::advance(WRITE / 2).await;
     assert_eq!(stage.turn(), Outcome::Gone);
+}
+
+#[tokio::test]
+async fn a_client_is_told_when_the_store_has_its_session_and_its_subscription() {
+    let mut stage = Stage::untold().await;
+    stage.send(&subscribe("t"));
+    for _ in 0..100 {
+        stage.idle().await;
+    }
+    assert!(stage.slot.transport.received.is_empty(), "nothing is said while the store does not answer");
+    stage.keep();
+    assert_eq!(stage.hears().await[..1], [0x20], "a CONNACK");
+    assert_eq!(stage.hears().await[..1], [0x90], "a SUBACK");
+    assert!(stage.owns_nothing());
+}
+
+#[tokio::test]
+async fn a_client_that_goes_before_it_is_told_leaves_the_session_it_asked_for() {
+    let mut stage = Stage::untold().await;
+    stage.slot.connection.lost();
+    assert_eq!(stage.turn(), Outcome::Gone);
+    assert_eq!(stage.node().sessions.counts(), (0, 1));
+}
+
+/// Another client's session, which is kept and subscribes to `t`.
+async fn kept_subscriber(node: &Arc<Node>) {
+    let (tenant, client) = (TenantId::default_tenant(), ClientId::new("s").expect("valid"));
+    let identity = Anyone.authenticate(Proof::Anonymous { client: client.clone() }, 0).await.expect("anyone");
+    node.reports.reserve().await;
+    let Ok(claim) = node.clone().take((tenant, client.clone())).await else { panic!("nobody else has it") };
+    let attach = Attach {
+        identity,
+        client,
+        epoch: claim.epoch,
+        clean_start: true,
+        expiry_s: 60,
+        will: None,
+        version: Version::V5.into(),
+        peer: PIPE_PEER,
+        link: Arc::default(),
+    };
+    let attached = node.attach(attach, claim).expect("there is room");
+    attached.session.add_filter("t", 1).expect("there is room");
+    let options = Options { qos: Qos::AtLeastOnce, ..Options::default() };
+    node.subscribe(&attached.session, vec![Granted { filter: "t".into(), options, retained: false }]);
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_holds_back_receipts_and_not_the_log() {
+    let mut stage = Stage::new().await;
+    let (node, at) = (stage.node(), TopicPartition::new(TELEMETRY_TOPIC, 0));
+    let topic = TELEMETRY_TOPIC.into();
+    let config = TopicConfig { topic, partitions: 1, compact: false, retention_ms: None, retention_bytes: None };
+    node.bus.create_topic(config).await.expect("created");
+    kept_subscriber(&node).await;
+    for id in 1..=3 {
+        let (qos, packet_id) = (Qos::AtLeastOnce, PacketId::new(id));
+        stage.send(&encoded(&Packet::Publish(Publish { qos, packet_id, ..Publish::new("t", b"x") })));
+        while node.bus.bounds(&at).await.expect("readable").end < Offset::from(id) {
+            stage.idle().await;
+        }
+    }
+    for _ in 0..100 {
+        stage.idle().await;
+    }
+    assert!(stage.slot.transport.received.is_empty(), "none is acknowledged before it is in the inbox for good");
+    stage.keep();
+    let mut acknowledged = Vec::new();
+    while acknowledged.len() < 3 * 4 {
+        acknowledged.extend(stage.hears().await);
+    }
+    assert_eq!(acknowledged, [0x40, 2, 0, 1, 0x40, 2, 0, 2, 0x40, 2, 0, 3]);
 }
