@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::process::Up;
 
 /// Where metrics are registered: the part of the platform that is in their names, and the file.
-const SOURCES: [(&str, &str); 13] = [
+const SOURCES: [(&str, &str); 14] = [
     ("bus", "crates/host/src/bus_metrics.rs"),
     ("gateway", "services/gateway/src/telemetry.rs"),
     ("ingress", "services/ingress/src/server/coap/telemetry.rs"),
