@@ -9,6 +9,7 @@ pub mod registry;
 pub(crate) mod severed;
 
 use std::cell::RefCell;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,6 +80,8 @@ struct World {
     ledger: Rc<RefCell<Ledger>>,
     devices: Vec<Device>,
     data: tempfile::TempDir,
+    /// Kills of the ingress so far: each life has what the one before had written until then, in a directory of its own.
+    deaths: u32,
     ingress: Option<Incarnation>,
     rules: Option<Incarnation>,
     broken: Broken,
@@ -116,13 +119,14 @@ impl World {
             ledger: Rc::default(),
             devices: Vec::new(),
             data: tempfile::tempdir()?,
+            deaths: 0,
             ingress: None,
             rules: None,
             broken,
         };
         registry::serve(&world.network);
         world.declare_rule().await?;
-        world.start_ingress();
+        world.start_ingress()?;
         world.start_rules();
         Ok(world)
     }
@@ -144,7 +148,7 @@ impl World {
         });
         for _ in 0..scale.faults {
             tokio::time::sleep(Duration::from_millis(self.random.below(1_500))).await;
-            self.harm();
+            self.harm()?;
         }
         self.bus.set_faults(BusFaults::default());
         while self.devices.iter().any(|device| !device.is_done()) || self.lag().await? > 0 {
@@ -154,12 +158,15 @@ impl World {
     }
 
     /// One fault: a kill of a service, or a cut connection.
-    fn harm(&mut self) {
+    fn harm(&mut self) -> anyhow::Result<()> {
         match self.random.below(4) {
             0 => {
                 self.ingress.take().into_iter().for_each(Incarnation::kill);
                 self.devices.iter().for_each(Device::cut);
-                self.start_ingress();
+                let before = self.data_of_ingress();
+                self.deaths += 1;
+                copy(&before, &self.data_of_ingress())?;
+                self.start_ingress()?;
             }
             1 => {
                 self.rules.take().into_iter().for_each(Incarnation::kill);
@@ -170,6 +177,11 @@ impl World {
                 self.devices[victim].cut();
             }
         }
+        Ok(())
+    }
+
+    fn data_of_ingress(&self) -> PathBuf {
+        self.data.path().join(format!("ingress-{}", self.deaths))
     }
 
     fn ports(&self, name: &'static str, bus: &SeverableBus) -> Ports {
@@ -187,11 +199,13 @@ impl World {
         }
     }
 
-    fn start_ingress(&mut self) {
+    fn start_ingress(&mut self) -> anyhow::Result<()> {
         let bus = SeverableBus::new(self.bus.clone());
-        let ports = self.ports("ingress", &bus);
+        let ports = Ports { data: self.data_of_ingress(), ..self.ports("ingress", &bus) };
+        std::fs::create_dir_all(&ports.data)?;
         let running = Ingress::run(IngressConfig::default(), ports, Shutdown::new());
         self.ingress = Some(Incarnation { bus, task: tokio::spawn(running) });
+        Ok(())
     }
 
     fn start_rules(&mut self) {
@@ -246,4 +260,14 @@ impl World {
         }
         Ok(self.ledger.borrow().check())
     }
+}
+
+/// A copy of a directory with all that is in it.
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let (entry, place) = entry.map(|entry| (entry.path(), to.join(entry.file_name())))?;
+        if entry.is_dir() { copy(&entry, &place)? } else { std::fs::copy(&entry, &place).map(drop)? }
+    }
+    Ok(())
 }

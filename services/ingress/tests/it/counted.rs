@@ -38,14 +38,6 @@ async fn what_waits_in_a_session_that_expires_is_counted() {
 }
 
 #[tokio::test]
-async fn what_waits_when_the_node_stops_is_counted() {
-    let mut stage = Stage::new().await;
-    leave_two(&stage).await;
-    stage.stop().await;
-    stage.metric("drover_ingress_messages_dropped_total{reason=\"node_stopped\"} 2").await;
-}
-
-#[tokio::test]
 async fn what_a_client_leaves_unacknowledged_in_a_session_that_ends_with_it_is_counted() {
     let stage = Stage::new().await;
     let mut subscriber = stage.connect(Version::V5, "s").await;
