@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use drover_types::{ApiError, DeviceKey, ErrorCode, TopicFilter};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
 
 use super::ear::Ear;
 use super::endpoint::{Endpoint, Origin};
@@ -65,22 +67,25 @@ impl Observers {
             let commands = self.commands(endpoint, origin, identity)?;
             let (answer, answered) = oneshot::channel();
             let (filter, token) = (filter.clone(), origin.token.clone());
-            if commands.send(Command::Observe { filter, token, size, retained, answer }).await.is_err() {
-                continue;
-            }
-            if let Ok(answer) = tokio::time::timeout(patience, answered).await.map_err(|_| late())? {
+            let command = Command::Observe { filter, token, size, retained, answer };
+            let asking = async {
+                commands.send(command).await.ok()?;
+                answered.await.ok()
+            };
+            if let Some(answer) = timeout(patience, asking).await.map_err(|_| late())? {
                 return answer;
             }
         }
         Err(ApiError::new(ErrorCode::Unavailable, "the observation ended; register again"))
     }
 
-    /// Ends what the peer of `origin` observes under its token, if it does.
-    pub async fn forget(&self, device: &DeviceKey, origin: &Origin) {
+    /// Ends what the peer of `origin` observes under its token, if it does; its task is told within `patience`.
+    pub async fn forget(&self, device: &DeviceKey, origin: &Origin, patience: Duration) -> Result<(), ApiError> {
         let handle = self.lock().handles.get(device).filter(|handle| handle.peer == origin.peer).cloned();
-        if let Some(handle) = handle {
-            handle.commands.send(Command::Forget { token: origin.token.clone() }).await.ok(); // it may have ended
-        }
+        let Some(handle) = handle else { return Ok(()) };
+        let telling = handle.commands.send(Command::Forget { token: origin.token.clone() });
+        let late = |_| ApiError::new(ErrorCode::DeadlineExceeded, "the observation may not be over yet; ask again");
+        timeout(patience, telling).await.map(drop).map_err(late) // the task may have ended
     }
 
     /// All of them are to end, for the node does; from now on none begins.
