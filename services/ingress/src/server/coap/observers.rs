@@ -140,9 +140,9 @@ impl Observers {
     }
 
     fn ended(&self, device: &DeviceKey, link: &Arc<Link>) {
-        let handles = &mut self.lock().handles;
-        if handles.get(device).is_some_and(|handle| Arc::ptr_eq(&handle.link, link)) {
-            handles.remove(device);
+        let mut tasks = self.lock();
+        if tasks.handles.get(device).is_some_and(|handle| Arc::ptr_eq(&handle.link, link)) {
+            tasks.handles.remove(device);
         }
     }
 
