@@ -123,7 +123,8 @@ pub async fn publish(
     let now_ms = node.now().unix_ms;
     let message = message(node, identity, &identity.device, way, post, now_ms, now_ms)?;
     let id = message.telemetry.id;
-    let position = in_time(node, patience, node.publish_at(message)).await?;
+    let positions = in_time(node, patience, node.publish_all(&[message], now_ms)).await?;
+    let position = positions.first().expect("a batch of one has one position");
     Ok(Kept { id, offset: position.offset })
 }
 

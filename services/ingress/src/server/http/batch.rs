@@ -219,7 +219,8 @@ impl<'a> Batch<'a> {
                 Err(error) => refused.push(Refused { row: number, error }),
             }
         }
-        store(node, &messages, received_ms, self.side.patience).await.map_err(unknown)?;
+        let keeping = node.publish_all(&messages, received_ms);
+        post::in_time(node, self.side.patience, keeping).await.map_err(unknown)?;
         self.report.kept += messages.len();
         self.report.refused.extend(refused);
         Ok(())
@@ -259,25 +260,4 @@ fn message(
     let identity = identity.as_ref().map_err(|error| of_device(error.clone()))?;
     let way = Way::of(format!("http:{}/{device}", gateway.device));
     post::message(node, identity, &identity.device, &way, post, time_ms.unwrap_or(received_ms), received_ms)
-}
-
-/// Stores and routes. The log gets them as of now, whatever time they tell: what it keeps is a matter of their coming.
-async fn store(node: &Node, messages: &[Arc<Message>], received_ms: u64, patience: Duration) -> Result<(), ApiError> {
-    let record = |message: &Arc<Message>| {
-        let mut outgoing = message.outgoing(&node.topics);
-        outgoing.record.timestamp_ms = i64::try_from(received_ms).unwrap_or(i64::MAX);
-        outgoing
-    };
-    if messages.is_empty() {
-        return Ok(());
-    }
-    let records = messages.iter().map(record).collect();
-    let keeping = async {
-        let stored = node.store(messages, records).await;
-        if stored.is_ok() {
-            node.route_all(messages, None).await;
-        }
-        stored
-    };
-    post::in_time(node, patience, keeping).await.map(drop)
 }

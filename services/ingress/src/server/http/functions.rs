@@ -50,7 +50,7 @@ pub async fn post(
     let mut ids = Vec::with_capacity(made.len());
     for message in made {
         let id = message.telemetry.id;
-        post::in_time(&side.node, side.patience, side.node.publish_at(message)).await?;
+        post::in_time(&side.node, side.patience, side.node.publish_all(&[message], now_ms)).await?;
         ids.push(id.to_string());
     }
     Ok(Json(Published { ids }))
