@@ -70,6 +70,7 @@ async fn nothing_is_published_of_what_is_refused() {
     stage.registry.function("loop", "function main() { for (;;) {} }");
     stage.registry.function("none", "function main() {}");
     stage.registry.function("text", "function main(text) { return {topic: 'lora/x', payload: text}; }");
+    stage.registry.disabled.lock().expect("not poisoned").insert("lora-off".to_owned());
     let uplink = |device: &str, port: &str| {
         json!({"uplinks": [serde_json::from_str::<Value>(UPLINK).expect("JSON"), {
             "end_device_ids": {"device_id": device}, "uplink_message": {"f_port": port, "decoded_payload": 1}}]})
@@ -77,6 +78,7 @@ async fn nothing_is_published_of_what_is_refused() {
     };
     for (name, body, status, field) in [
         ("ttn", uplink("other", "2"), 403, json!("result[1].device")),
+        ("ttn", uplink("lora-off", "2"), 403, json!("result[1].device")),
         ("ttn", uplink("lora-1", "#"), 400, json!("result[1].topic")),
         ("ttn", "{}".to_owned(), 400, Value::Null),
         ("loop", "{}".to_owned(), 400, Value::Null),
