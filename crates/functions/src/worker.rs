@@ -88,3 +88,22 @@ fn forward(stdout: ChildStdout, sender: &SyncSender<String>) {
         }
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_process_gets_nothing_of_the_environment_that_it_does_not_need() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let program = folder.path().join("program");
+        fs::write(&program, "#!/bin/sh\nread -r question\necho $(/usr/bin/env)\n").expect("written");
+        fs::set_permissions(&program, Permissions::from_mode(0o700)).expect("allowed");
+        let answer = Worker::start(&program).expect("started").ask("which?").expect("an answer");
+        let has = |name: &str| answer.split(' ').any(|variable| variable.starts_with(name));
+        assert!(std::env::var_os("PATH").is_some() && !has("PATH=") && has("TZ=UTC"), "{answer}");
+    }
+}
