@@ -14,6 +14,10 @@ use crate::watchdog::{CALL_CPU_MS_MAX, EXIT_STUCK};
 /// this is for one that gets none.
 const ANSWER_MS_MAX: u64 = 5_000;
 
+/// All that a process gets of the environment, where it is set: where its libraries are, and the system's. The rest, with
+/// what is secret in it, is nothing for whoever breaks out of the engine.
+const ENVIRONMENT: [&str; 2] = ["LD_LIBRARY_PATH", "SystemRoot"];
+
 /// Why there is no answer. The process is gone then.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
@@ -38,7 +42,8 @@ impl Worker {
     /// Starts one. Its local time is UTC, so that scripts do the same on every machine.
     pub fn start(program: &Path) -> io::Result<Self> {
         let mut command = Command::new(program);
-        command.args(["function", "eval", "--stdin", "--in-process"]).env("TZ", "UTC");
+        let kept = ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+        command.args(["function", "eval", "--stdin", "--in-process"]).env_clear().envs(kept).env("TZ", "UTC");
         // Ctrl-C is for who waits for the answers, and has work to finish.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -81,5 +86,24 @@ fn forward(stdout: ChildStdout, sender: &SyncSender<String>) {
         if sender.send(line).is_err() {
             return;
         }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_process_gets_nothing_of_the_environment_that_it_does_not_need() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let program = folder.path().join("program");
+        fs::write(&program, "#!/bin/sh\nread -r question\necho $(/usr/bin/env)\n").expect("written");
+        fs::set_permissions(&program, Permissions::from_mode(0o700)).expect("allowed");
+        let answer = Worker::start(&program).expect("started").ask("which?").expect("an answer");
+        let has = |name: &str| answer.split(' ').any(|variable| variable.starts_with(name));
+        assert!(std::env::var_os("PATH").is_some() && !has("PATH=") && has("TZ=UTC"), "{answer}");
     }
 }

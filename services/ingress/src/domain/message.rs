@@ -161,10 +161,11 @@ impl LogTopics {
 }
 
 impl Message {
-    /// The record of this message. Keyed `tenant/device`, so that one device's messages keep their order; a request to
+    /// The record of this message. The log keeps it as of `received_ms`, whatever time the message tells: how long is a
+    /// matter of its coming. Keyed `tenant/device`, so that one device's messages keep their order; a request to
     /// a shadow by the device whose shadow it is, so that whoever asks, its requests are in one order. A will that is such a
     /// request is kept as telemetry where nobody serves shadows.
-    pub fn outgoing(&self, topics: &LogTopics) -> Outgoing {
+    pub fn outgoing(&self, topics: &LogTopics, received_ms: u64) -> Outgoing {
         let telemetry = &self.telemetry;
         let (topic, key) = match self.shadow_asked().zip(topics.shadow_requests.as_ref()) {
             Some((device, topic)) => (topic, device),
@@ -175,7 +176,7 @@ impl Message {
             key: Some(key.to_text().into()),
             value: Some(telemetry.payload.clone()),
             headers,
-            timestamp_ms: i64::try_from(telemetry.time_ms).unwrap_or(i64::MAX),
+            timestamp_ms: i64::try_from(received_ms).unwrap_or(i64::MAX),
         };
         Outgoing::keyed(topic.clone(), record)
     }
@@ -251,8 +252,9 @@ mod tests {
             Property::UserProperty(("k", "2")),
         ]);
         let message = sent.stamp(&publisher(), stamp(None));
-        let record = message.outgoing(&LogTopics::new(true)).record;
+        let record = message.outgoing(&LogTopics::new(true), 5_000).record;
         assert_eq!(record.key.as_deref(), Some(b"default/d".as_slice()));
+        assert_eq!((record.timestamp_ms, message.telemetry.time_ms), (5_000, 1_000), "measured before it came");
         let headers = record.headers.iter().map(|h| (h.name.as_ref(), h.value.as_ref()));
         let read = Telemetry::from_parts(record.value.expect("payload"), headers).expect("readable");
         assert_eq!(read, message.telemetry);
@@ -266,7 +268,7 @@ mod tests {
         let sent = |topic: &str| {
             let publication = Publication { topic: TopicName::new(topic).expect("valid"), ..publication(&[]) };
             let Outgoing { topic, record, .. } =
-                publication.stamp(&publisher(), stamp(None)).outgoing(&LogTopics::new(true));
+                publication.stamp(&publisher(), stamp(None)).outgoing(&LogTopics::new(true), 1_000);
             let key = String::from_utf8_lossy(record.key.as_deref().expect("a key")).into_owned();
             (topic.to_string(), key, record.header("device").map(<[u8]>::to_vec))
         };

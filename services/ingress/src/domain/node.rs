@@ -378,15 +378,23 @@ impl Node {
 
     /// Stores a message, then routes it. After an error its fate is unknown.
     pub async fn publish(&self, message: Arc<Message>) -> Result<(), Unacknowledged> {
-        self.publish_at(message).await.map(drop)
+        let received_ms = message.telemetry.time_ms;
+        self.publish_all(&[message], received_ms).await.map(drop)
     }
 
-    /// As [`Node::publish`]; answers where in the log the message is.
-    pub async fn publish_at(&self, message: Arc<Message>) -> Result<Position, Unacknowledged> {
-        let batch = vec![message.outgoing(&self.topics)];
-        let positions = self.store(std::slice::from_ref(&message), batch).await?;
-        self.route_all(&[message], None).await;
-        Ok(positions.into_iter().next().expect("a batch of one has one position"))
+    /// As [`Node::publish`], for messages that came at `received_ms` and may tell of other times; where in the log they are.
+    pub async fn publish_all(
+        &self,
+        messages: &[Arc<Message>],
+        received_ms: u64,
+    ) -> Result<Vec<Position>, Unacknowledged> {
+        if messages.is_empty() {
+            return Ok(Vec::new());
+        }
+        let records = messages.iter().map(|message| message.outgoing(&self.topics, received_ms)).collect();
+        let positions = self.store(messages, records).await?;
+        self.route_all(messages, None).await;
+        Ok(positions)
     }
 
     /// Gives back the room of retained messages whose time is over.

@@ -4,6 +4,7 @@
 //! Domain layer over the ports Authenticator and Bus. Each request shows anew who it is. Messages of one device that are
 //! under way at the same time have no order.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +12,15 @@ use bytes::Bytes;
 use drover_bus::Offset;
 use drover_mqtt::{Property, PropertyList};
 use drover_types::repeat::ID_PROPERTY;
-use drover_types::{ApiError, ClientId, DeviceId, ErrorCode, Qos, RecordId, TopicName, TraceParent};
+use drover_types::{ApiError, ClientId, DeviceId, ErrorCode, Qos, RecordId, TenantId, TopicName, TraceParent};
+use futures::stream::{self, StreamExt as _};
 
 use crate::domain::identity::{AuthenticateError, Identity, Proof};
 use crate::domain::message::{Forwarded, Message, Publication, Publisher};
 use crate::domain::node::Node;
+
+/// Questions of one request to the registry at the same time.
+const QUESTIONS_MAX: usize = 64;
 
 /// What a request publishes.
 #[derive(Debug)]
@@ -75,6 +80,18 @@ pub async fn identify(node: &Node, proof: Proof) -> Result<Arc<Identity>, ApiErr
     })
 }
 
+/// Devices that another one of their tenant speaks for, as the registry knows them.
+pub type Identities = HashMap<DeviceId, Result<Arc<Identity>, ApiError>>;
+
+/// Asks the registry who `devices` are that another one speaks for: one that is disabled is refused.
+pub async fn on_behalf(node: &Node, tenant: &TenantId, devices: BTreeSet<DeviceId>) -> Identities {
+    let questions = stream::iter(devices).map(|device| async move {
+        let proof = Proof::Behalf { tenant: tenant.clone(), device: device.clone() };
+        (device, identify(node, proof).await)
+    });
+    questions.buffer_unordered(QUESTIONS_MAX).collect().await
+}
+
 /// The message that `post` becomes when `identity` sends it in the name of `device` at `time_ms`; an error if it may not, or
 /// if the message cannot be. Whether it may speak for that device was looked at before. `received_ms` is now.
 pub fn message(
@@ -123,7 +140,8 @@ pub async fn publish(
     let now_ms = node.now().unix_ms;
     let message = message(node, identity, &identity.device, way, post, now_ms, now_ms)?;
     let id = message.telemetry.id;
-    let position = in_time(node, patience, node.publish_at(message)).await?;
+    let positions = in_time(node, patience, node.publish_all(&[message], now_ms)).await?;
+    let position = positions.first().expect("a batch of one has one position");
     Ok(Kept { id, offset: position.offset })
 }
 

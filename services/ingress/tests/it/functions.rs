@@ -1,7 +1,10 @@
 //! `POST /v1/functions/{name}`: foreign bodies become messages, or are refused whole.
 
+use std::time::Duration;
+
+use drover_bus::{Bus, TopicPartition};
 use drover_mqtt::Version;
-use drover_types::Qos;
+use drover_types::{Qos, TELEMETRY_TOPIC};
 use serde_json::{Value, json};
 
 use crate::http::{records, send};
@@ -49,6 +52,10 @@ async fn a_foreign_webhook_becomes_messages_of_its_devices() {
     assert_eq!((kept[0].device.as_str(), kept[0].topic.as_str()), ("lora-1", "lora/2"));
     assert_eq!((kept[0].client.as_str(), kept[0].time_ms), ("http:hook", 1_662_026_400_500));
     assert_eq!(&kept[0].payload[..], br#"{"temperature":21.5}"#);
+    // The log keeps it as of now: its retention does not remove what was measured long ago.
+    let at = TopicPartition::new(TELEMETRY_TOPIC, 0);
+    let stored = stage.bus.read(&at, 0, 1 << 20, Duration::ZERO).await.expect("readable");
+    assert!(stored[0].record.timestamp_ms > 1_700_000_000_000);
     assert_eq!(subscriber.message().await, r#"{"temperature":21.5}"#);
     let two = json!({"uplinks": [serde_json::from_str::<Value>(UPLINK).expect("JSON"), {
         "end_device_ids": {"device_id": "lora-2"}, "uplink_message": {"f_port": 3, "decoded_payload": "on"}}]});
@@ -63,6 +70,7 @@ async fn nothing_is_published_of_what_is_refused() {
     stage.registry.function("loop", "function main() { for (;;) {} }");
     stage.registry.function("none", "function main() {}");
     stage.registry.function("text", "function main(text) { return {topic: 'lora/x', payload: text}; }");
+    stage.registry.disabled.lock().expect("not poisoned").insert("lora-off".to_owned());
     let uplink = |device: &str, port: &str| {
         json!({"uplinks": [serde_json::from_str::<Value>(UPLINK).expect("JSON"), {
             "end_device_ids": {"device_id": device}, "uplink_message": {"f_port": port, "decoded_payload": 1}}]})
@@ -70,6 +78,7 @@ async fn nothing_is_published_of_what_is_refused() {
     };
     for (name, body, status, field) in [
         ("ttn", uplink("other", "2"), 403, json!("result[1].device")),
+        ("ttn", uplink("lora-off", "2"), 403, json!("result[1].device")),
         ("ttn", uplink("lora-1", "#"), 400, json!("result[1].topic")),
         ("ttn", "{}".to_owned(), 400, Value::Null),
         ("loop", "{}".to_owned(), 400, Value::Null),

@@ -66,7 +66,7 @@ impl Row {
 /// The payload, and what it is where that is certain.
 fn payload(json: Option<&RawValue>, base64: Option<&str>) -> Result<(Bytes, Option<&'static str>), ApiError> {
     match (json.map(RawValue::get), base64) {
-        (Some(text), None) if text.starts_with('"') => Ok((unquoted(text).into(), None)),
+        (Some(text), None) if text.starts_with('"') => Ok((unquoted("payload", text)?.into(), None)),
         (Some(json), None) => Ok((Bytes::copy_from_slice(json.as_bytes()), Some("application/json"))),
         (None, Some(base64)) => {
             let bytes = STANDARD.decode(base64);
@@ -82,7 +82,7 @@ fn payload(json: Option<&RawValue>, base64: Option<&str>) -> Result<(Bytes, Opti
 fn read_time(time: &RawValue, now_ms: u64) -> Result<u64, ApiError> {
     let text = time.get();
     let read = if text.starts_with('"') {
-        let timestamp = unquoted(text).parse::<jiff::Timestamp>().ok();
+        let timestamp = unquoted("time", text)?.parse::<jiff::Timestamp>().ok();
         timestamp.and_then(|timestamp| u64::try_from(timestamp.as_millisecond()).ok())
     } else {
         text.parse().ok()
@@ -96,9 +96,9 @@ fn read_time(time: &RawValue, now_ms: u64) -> Result<u64, ApiError> {
     Ok(time_ms)
 }
 
-/// What a JSON string says.
-fn unquoted(json: &str) -> String {
-    serde_json::from_str(json).expect("it was read as a JSON value before, and begins as a string")
+/// What the JSON string of a field says. That it was read as JSON before is not enough: it may escape half a character.
+fn unquoted(field: &str, json: &str) -> Result<String, ApiError> {
+    serde_json::from_str(json).map_err(|error| ApiError::invalid(field, format!("is not a text: {error}")))
 }
 
 #[cfg(test)]
@@ -156,6 +156,8 @@ mod tests {
             (r#"{"device":"a/b","topic":"t","payload":1}"#, "device"),
             (r#"{"device":"d","topic":"t"}"#, "payload"),
             (r#"{"device":"d","topic":"t","payload":null}"#, "payload"),
+            (r#"{"device":"d","topic":"t","payload":"\ud800"}"#, "payload"),
+            (r#"{"device":"d","topic":"t","payload":1,"time":"\ud800"}"#, "time"),
             (r#"{"device":"d","topic":"t","payload":1,"payload_b64":"AA=="}"#, "payload_b64"),
             (r#"{"device":"d","topic":"t","payload_b64":"?"}"#, "payload_b64"),
             (r#"{"device":"d","topic":"t","payload":1,"qos":2}"#, "qos"),

@@ -10,6 +10,9 @@ use drover_types::DeviceKey;
 
 use super::EXCHANGE_LIFETIME_MS;
 
+/// Bodies kept, and those of one device, which fetches one after the other (NSTART is 1); at it the oldest give way.
+const DOWNLOADS_MAX: usize = 1_024;
+const DOWNLOADS_PER_DEVICE_MAX: usize = 8;
 /// Bytes of all bodies; at it the oldest give way.
 const BYTES_MAX: usize = 32 * 1024 * 1024;
 
@@ -48,10 +51,13 @@ impl Downloads {
     /// Keeps a body whose first block is sent.
     pub fn keep(&mut self, key: DownloadKey, body: Body, now_ms: u64) {
         self.remove(&key);
-        self.forget_old(now_ms);
-        while !self.kept.is_empty() && self.bytes + body.bytes.len() > BYTES_MAX {
-            let oldest = self.kept.iter().min_by_key(|(_, kept)| kept.touched_ms).map(|(key, _)| key.clone());
-            oldest.iter().for_each(|key| self.remove(key));
+        let same = |other: &DownloadKey| other.device == key.device;
+        if self.kept.keys().filter(|other| same(other)).count() >= DOWNLOADS_PER_DEVICE_MAX {
+            self.remove_oldest(same);
+        }
+        let full = |kept: usize, bytes: usize| kept >= DOWNLOADS_MAX || bytes + body.bytes.len() > BYTES_MAX;
+        while !self.kept.is_empty() && full(self.kept.len(), self.bytes) {
+            self.remove_oldest(|_| true);
         }
         self.bytes += body.bytes.len();
         self.kept.insert(key, Kept { body, touched_ms: now_ms, fetched: false });
@@ -76,6 +82,12 @@ impl Downloads {
         let gone: Vec<DownloadKey> =
             self.kept.iter().filter(|(_, kept)| old(kept)).map(|(key, _)| key.clone()).collect();
         gone.iter().for_each(|key| self.remove(key));
+    }
+
+    fn remove_oldest(&mut self, of: impl Fn(&DownloadKey) -> bool) {
+        let all = self.kept.iter().filter(|(key, _)| of(key));
+        let oldest = all.min_by_key(|(_, kept)| kept.touched_ms).map(|(key, _)| key.clone());
+        oldest.iter().for_each(|key| self.remove(key));
     }
 
     fn remove(&mut self, key: &DownloadKey) {
@@ -124,5 +136,21 @@ mod tests {
         assert!(downloads.fetch(&key("a"), 0, 16, 3).is_none() && downloads.fetch(&key("b"), 0, 16, 3).is_some());
         downloads.keep(key("c"), body(2), 4);
         assert_eq!(downloads.bytes, BYTES_MAX / 2 + 2);
+    }
+
+    #[test]
+    fn a_device_has_room_for_a_few_bodies_and_all_of_them_for_so_many() {
+        let mut downloads = Downloads::default();
+        for n in 0..=DOWNLOADS_PER_DEVICE_MAX {
+            downloads.keep(key(&n.to_string()), body(1), n as u64);
+        }
+        assert_eq!((downloads.kept.len(), downloads.fetch(&key("0"), 0, 16, 9)), (DOWNLOADS_PER_DEVICE_MAX, None));
+        for n in 0..DOWNLOADS_MAX {
+            let device = DeviceId::new(format!("d{n}")).expect("valid");
+            let device = DeviceKey { device, ..key("").device };
+            downloads.keep(DownloadKey { device, ..key("a") }, body(1), 10);
+        }
+        assert_eq!((downloads.kept.len(), downloads.bytes), (DOWNLOADS_MAX, DOWNLOADS_MAX));
+        assert_eq!(downloads.fetch(&key("1"), 0, 16, 11), None, "the oldest gave way");
     }
 }

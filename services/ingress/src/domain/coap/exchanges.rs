@@ -35,7 +35,7 @@ enum State {
 #[derive(Debug)]
 pub struct Exchanges {
     known: HashMap<MessageKey, (u64, State)>,
-    /// With when they came, the oldest first; holds left-overs.
+    /// With when they came, the oldest first; holds left-overs, and so at most twice as many.
     order: VecDeque<(u64, MessageKey)>,
     /// Confirmable ones that may have to be acknowledged before their answer, the oldest first.
     unacknowledged: VecDeque<(u64, MessageKey)>,
@@ -67,7 +67,7 @@ impl Exchanges {
             Some((_, State::Answered(answer))) => return Seen::Answered(answer.clone()),
             None => {}
         }
-        while self.known.len() >= self.max {
+        while self.known.len() >= self.max || self.order.len() >= 2 * self.max {
             self.crowded_out += u64::from(self.forget_first());
         }
         self.known.insert(key, (now_ms, State::UnderWay { confirmable, acknowledged: false }));
@@ -185,5 +185,15 @@ mod tests {
         assert_eq!(exchanges.begin(key(4), true, 0), Seen::New);
         assert_eq!((exchanges.take_crowded_out(), exchanges.take_crowded_out()), (1, 0));
         assert_eq!(exchanges.begin(key(2), true, 0), Seen::New, "it was the oldest");
+    }
+
+    #[test]
+    fn requests_that_are_not_kept_leave_no_more_than_so_many_behind() {
+        let mut exchanges = Exchanges::with_capacity(2);
+        for id in 1..=9 {
+            assert_eq!(exchanges.begin(key(id), true, 0), Seen::New);
+            exchanges.forget(&key(id));
+        }
+        assert_eq!((exchanges.order.len(), exchanges.take_crowded_out()), (4, 0));
     }
 }

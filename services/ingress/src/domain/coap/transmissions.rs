@@ -47,7 +47,7 @@ impl<P> Default for Transmissions<P> {
 impl<P> Transmissions<P> {
     /// A message was sent. `Err`: there are too many, or its id is taken; it will not be sent again.
     pub fn sent(&mut self, key: MessageKey, datagram: Bytes, purpose: P, now_ms: u64, random: u16) -> Result<(), P> {
-        if self.open.len() >= TRANSMISSIONS_MAX || self.open.contains_key(&key) {
+        if !self.has_room() || self.open.contains_key(&key) {
             return Err(purpose);
         }
         let wait_ms = ACK_TIMEOUT_MS + u64::from(random) % (ACK_TIMEOUT_MS / 2 + 1);
@@ -55,6 +55,11 @@ impl<P> Transmissions<P> {
         self.due.insert((due_ms, key));
         self.open.insert(key, Transmission { datagram, purpose, wait_ms, due_ms, sent: 1 });
         Ok(())
+    }
+
+    /// Whether another one may be sent.
+    pub fn has_room(&self) -> bool {
+        self.open.len() < TRANSMISSIONS_MAX
     }
 
     /// The peer has answered message `key`; what it was for.
@@ -123,8 +128,11 @@ mod tests {
         let mut transmissions = Transmissions::default();
         for id in 0..TRANSMISSIONS_MAX {
             let id = u16::try_from(id).expect("below the limit");
+            assert!(transmissions.has_room());
             transmissions.sent(key(id), Bytes::new(), (), 0, 0).expect("there is room");
         }
+        assert!(!transmissions.has_room());
         assert_eq!(transmissions.sent(key(u16::MAX), Bytes::new(), (), 0, 0), Err(()));
+        assert_eq!((transmissions.answered(&key(0)), transmissions.has_room()), (Some(()), true));
     }
 }

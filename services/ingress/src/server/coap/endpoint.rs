@@ -268,7 +268,7 @@ impl Endpoint {
             Bytes::copy_from_slice(&empty(MessageType::Acknowledgement, origin.id))
         } else if !wanted {
             Bytes::new()
-        } else if origin.confirmable {
+        } else if origin.confirmable && reply.known {
             let id = state.next_id();
             let datagram = Bytes::from(reply.encode(MessageType::Confirmable, id, &origin.token));
             let random = random(&self.setup);
@@ -276,6 +276,7 @@ impl Endpoint {
             state.transmissions.sent((origin.peer, id), datagram.clone(), None, now_ms, random).ok();
             datagram
         } else {
+            // To somebody unknown, too: its address may be somebody else's, who is to get it once.
             reply.encode(MessageType::NonConfirmable, state.next_id(), &origin.token).into()
         };
         if piggyback && !keep {
@@ -289,20 +290,31 @@ impl Endpoint {
         }
     }
 
-    /// Sends a notification, and again until it is answered; what becomes of it.
-    pub fn notify(&self, peer: SocketAddr, token: &[u8], reply: &Reply) -> oneshot::Receiver<Outcome> {
+    /// Sends a notification, as soon as there is room to wait for its answer, and again until it is answered; what became
+    /// of it.
+    pub async fn notify(self: Arc<Self>, peer: SocketAddr, token: Vec<u8>, reply: Reply) -> Outcome {
+        loop {
+            if let Some(told) = self.try_notify(peer, &token, &reply) {
+                return told.await.unwrap_or(Outcome::GivenUp);
+            }
+            tokio::time::sleep(TICK).await;
+        }
+    }
+
+    /// `None`: there is no room now.
+    fn try_notify(&self, peer: SocketAddr, token: &[u8], reply: &Reply) -> Option<oneshot::Receiver<Outcome>> {
         let (sender, told) = oneshot::channel();
         let (now_ms, random) = (self.now_ms(), random(&self.setup));
         let mut state = self.state();
+        if !state.transmissions.has_room() {
+            return None; // and no id is used up
+        }
         let id = state.next_id();
         let datagram = Bytes::from(reply.encode(MessageType::Confirmable, id, token));
-        let sent = state.transmissions.sent((peer, id), datagram.clone(), Some(sender), now_ms, random);
+        state.transmissions.sent((peer, id), datagram.clone(), Some(sender), now_ms, random).ok()?;
         drop(state);
-        match sent {
-            Ok(()) => self.send(peer, &datagram),
-            Err(waiting) => give_up(waiting), // there is no room to wait for its answer
-        }
-        told
+        self.send(peer, &datagram);
+        Some(told)
     }
 
     /// Sends what nobody has to answer.

@@ -10,6 +10,8 @@ use std::time::Duration;
 use coap_lite::ResponseType;
 use drover_mqtt::{PacketId, SubscriptionId};
 use drover_types::{ApiError, ClientId, DeviceKey, ErrorCode, Qos, TopicFilter};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -78,7 +80,8 @@ struct UnderWay {
     left: Vec<SubscriptionId>,
     /// The one that is told now.
     to: SubscriptionId,
-    told: oneshot::Receiver<Outcome>,
+    /// Sends it when polled first.
+    told: BoxFuture<'static, Outcome>,
 }
 
 /// Why it ends.
@@ -255,7 +258,7 @@ impl Observer {
         let (ear, under_way, ends, fetching) = (&self.ear, &mut self.under_way, self.ends, self.fetching.is_some());
         let told = async {
             match under_way {
-                Some(under_way) => (&mut under_way.told).await.unwrap_or(Outcome::GivenUp),
+                Some(under_way) => (&mut under_way.told).await,
                 None => std::future::pending().await,
             }
         };
@@ -375,7 +378,7 @@ impl Observer {
             let device = DeviceKey { tenant: self.publisher.tenant.clone(), device: self.publisher.device.clone() };
             let download = DownloadKey { device, peer: self.peer, filter: filter.to_string() };
             let more = requests::first_block(&self.endpoint, &mut reply, *size, download.clone(), message);
-            let told = self.endpoint.notify(self.peer, token, &reply);
+            let told = self.endpoint.clone().notify(self.peer, token.clone(), reply).boxed();
             self.fetching = more.then_some(download);
             self.under_way = Some(UnderWay { delivery: delivery.clone(), packet_id, left, to, told });
             return true;

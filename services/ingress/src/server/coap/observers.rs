@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use drover_types::{ApiError, DeviceKey, ErrorCode, TopicFilter};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
 
 use super::ear::Ear;
 use super::endpoint::{Endpoint, Origin};
@@ -27,9 +29,17 @@ struct Handle {
     link: Arc<Link>,
 }
 
+/// The tasks there are.
+#[derive(Default)]
+struct Tasks {
+    handles: HashMap<DeviceKey, Handle>,
+    /// All of them were told to end, and none is to begin: nobody would tell it.
+    stopped: bool,
+}
+
 /// The observing devices of this node.
 pub struct Observers {
-    handles: Mutex<HashMap<DeviceKey, Handle>>,
+    tasks: Mutex<Tasks>,
     room: Arc<Semaphore>,
     max: usize,
 }
@@ -37,7 +47,7 @@ pub struct Observers {
 impl Observers {
     /// None yet, at most `max` later.
     pub fn new(max: usize) -> Self {
-        Self { handles: Mutex::default(), room: Arc::new(Semaphore::new(max)), max }
+        Self { tasks: Mutex::default(), room: Arc::new(Semaphore::new(max)), max }
     }
 
     /// Subscribes the device of `identity` to `filter`, for the peer and under the token of `origin`; the sequence number of
@@ -57,27 +67,32 @@ impl Observers {
             let commands = self.commands(endpoint, origin, identity)?;
             let (answer, answered) = oneshot::channel();
             let (filter, token) = (filter.clone(), origin.token.clone());
-            if commands.send(Command::Observe { filter, token, size, retained, answer }).await.is_err() {
-                continue;
-            }
-            if let Ok(answer) = tokio::time::timeout(patience, answered).await.map_err(|_| late())? {
+            let command = Command::Observe { filter, token, size, retained, answer };
+            let asking = async {
+                commands.send(command).await.ok()?;
+                answered.await.ok()
+            };
+            if let Some(answer) = timeout(patience, asking).await.map_err(|_| late())? {
                 return answer;
             }
         }
         Err(ApiError::new(ErrorCode::Unavailable, "the observation ended; register again"))
     }
 
-    /// Ends what the peer of `origin` observes under its token, if it does.
-    pub async fn forget(&self, device: &DeviceKey, origin: &Origin) {
-        let handle = self.lock().get(device).filter(|handle| handle.peer == origin.peer).cloned();
-        if let Some(handle) = handle {
-            handle.commands.send(Command::Forget { token: origin.token.clone() }).await.ok(); // it may have ended
-        }
+    /// Ends what the peer of `origin` observes under its token, if it does; its task is told within `patience`.
+    pub async fn forget(&self, device: &DeviceKey, origin: &Origin, patience: Duration) -> Result<(), ApiError> {
+        let handle = self.lock().handles.get(device).filter(|handle| handle.peer == origin.peer).cloned();
+        let Some(handle) = handle else { return Ok(()) };
+        let telling = handle.commands.send(Command::Forget { token: origin.token.clone() });
+        let late = |_| ApiError::new(ErrorCode::DeadlineExceeded, "the observation may not be over yet; ask again");
+        timeout(patience, telling).await.map(drop).map_err(late) // the task may have ended
     }
 
-    /// All of them are to end, for the node does.
+    /// All of them are to end, for the node does; from now on none begins.
     pub fn stop(&self) {
-        self.lock().values().for_each(|handle| handle.link.stop(Stop::Drain));
+        let mut tasks = self.lock();
+        tasks.stopped = true;
+        tasks.handles.values().for_each(|handle| handle.link.stop(Stop::Drain));
     }
 
     /// The way to the task that serves this peer of the device; started if there is none. That of another peer ends when
@@ -89,9 +104,12 @@ impl Observers {
         identity: &Arc<Identity>,
     ) -> Result<mpsc::Sender<Command>, ApiError> {
         let device = DeviceKey { tenant: identity.tenant.clone(), device: identity.device.clone() };
-        let mut handles = self.lock();
+        let mut tasks = self.lock();
+        if tasks.stopped {
+            return Err(ApiError::new(ErrorCode::Unavailable, "the node stops; register again"));
+        }
         let same = |handle: &&Handle| handle.peer == origin.peer && !handle.commands.is_closed();
-        if let Some(handle) = handles.get(&device).filter(same) {
+        if let Some(handle) = tasks.handles.get(&device).filter(same) {
             return Ok(handle.commands.clone());
         }
         let Ok(permit) = self.room.clone().try_acquire_owned() else {
@@ -102,8 +120,9 @@ impl Observers {
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let ear = Ear::default();
         let link = ear.link.clone();
-        handles.insert(device.clone(), Handle { peer: origin.peer, commands: commands.clone(), link: link.clone() });
-        drop(handles);
+        let handle = Handle { peer: origin.peer, commands: commands.clone(), link: link.clone() };
+        tasks.handles.insert(device.clone(), handle);
+        drop(tasks);
         let start = Start {
             endpoint: endpoint.clone(),
             identity: identity.clone(),
@@ -121,13 +140,13 @@ impl Observers {
     }
 
     fn ended(&self, device: &DeviceKey, link: &Arc<Link>) {
-        let mut handles = self.lock();
-        if handles.get(device).is_some_and(|handle| Arc::ptr_eq(&handle.link, link)) {
-            handles.remove(device);
+        let mut tasks = self.lock();
+        if tasks.handles.get(device).is_some_and(|handle| Arc::ptr_eq(&handle.link, link)) {
+            tasks.handles.remove(device);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<DeviceKey, Handle>> {
-        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Tasks> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

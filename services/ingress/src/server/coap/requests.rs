@@ -158,7 +158,7 @@ async fn get(
     match request.observe {
         Some(REGISTER) => observe(endpoint, origin, identity, request, &checked).await,
         Some(DEREGISTER) => {
-            endpoint.setup.observers.forget(&key(identity), origin).await;
+            endpoint.setup.observers.forget(&key(identity), origin, endpoint.setup.patience).await?;
             Ok(Reply::new(ResponseType::Content))
         }
         Some(_) | None => {

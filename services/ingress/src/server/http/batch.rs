@@ -1,7 +1,7 @@
 //! `POST /v1/batch`: JSON Lines, one credential, many devices. Rows are taken as they come, so many at once; each such part
 //! is durable before the next is read, which bounds what a batch holds in memory and keeps a device's rows in order.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use drover_host::http::Failure;
 use drover_types::limits::TOPIC_BYTES_MAX;
 use drover_types::{ApiError, DeviceId, ErrorCode, TraceParent};
-use futures::stream::{self, StreamExt as _};
+use futures::StreamExt as _;
 use serde::Serialize;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -25,7 +25,7 @@ use crate::domain::batch::{Line, Lines, Row};
 use crate::domain::identity::{Identity, Proof};
 use crate::domain::message::Message;
 use crate::domain::node::Node;
-use crate::domain::post::{self, Way, identify};
+use crate::domain::post::{self, Identities, Way, identify};
 
 /// Batches under way at the same time; more wait for their turn. Each holds one part and one line.
 pub const BATCHES_MAX: usize = 16;
@@ -33,8 +33,6 @@ pub const BATCHES_MAX: usize = 16;
 const PART_ROWS_MAX: usize = 500;
 /// Payload bytes after which a part is complete.
 const PART_BYTES_MAX: usize = 1024 * 1024;
-/// Questions to the registry at the same time: one for each device of a part that is not known yet.
-const QUESTIONS_MAX: usize = 64;
 /// Room in a line beside payload and topic: names, ids, a time.
 const LINE_BYTES_BESIDE: usize = 4 * 1024;
 
@@ -219,7 +217,8 @@ impl<'a> Batch<'a> {
                 Err(error) => refused.push(Refused { row: number, error }),
             }
         }
-        store(node, &messages, received_ms, self.side.patience).await.map_err(unknown)?;
+        let keeping = node.publish_all(&messages, received_ms);
+        post::in_time(node, self.side.patience, keeping).await.map_err(unknown)?;
         self.report.kept += messages.len();
         self.report.refused.extend(refused);
         Ok(())
@@ -231,17 +230,11 @@ fn late(patience: Duration) -> ApiError {
     ApiError { field: Some("body".into()), ..error }.over(format!("{patience:?}"), "more")
 }
 
-type Identities = HashMap<DeviceId, Result<Arc<Identity>, ApiError>>;
-
 /// Who the devices are that the gateway may speak for.
 async fn identities(node: &Node, gateway: &Identity, part: &[(usize, Row)]) -> Identities {
     let named = part.iter().map(|(_, row)| row.device.clone());
     let devices: BTreeSet<DeviceId> = named.filter(|device| gateway.policy.may_publish_for(device.as_str())).collect();
-    let questions = stream::iter(devices).map(|device| async move {
-        let proof = Proof::Behalf { tenant: gateway.tenant.clone(), device: device.clone() };
-        (device, identify(node, proof).await)
-    });
-    questions.buffer_unordered(QUESTIONS_MAX).collect().await
+    post::on_behalf(node, &gateway.tenant, devices).await
 }
 
 fn message(
@@ -259,25 +252,4 @@ fn message(
     let identity = identity.as_ref().map_err(|error| of_device(error.clone()))?;
     let way = Way::of(format!("http:{}/{device}", gateway.device));
     post::message(node, identity, &identity.device, &way, post, time_ms.unwrap_or(received_ms), received_ms)
-}
-
-/// Stores and routes. The log gets them as of now, whatever time they tell: what it keeps is a matter of their coming.
-async fn store(node: &Node, messages: &[Arc<Message>], received_ms: u64, patience: Duration) -> Result<(), ApiError> {
-    let record = |message: &Arc<Message>| {
-        let mut outgoing = message.outgoing(&node.topics);
-        outgoing.record.timestamp_ms = i64::try_from(received_ms).unwrap_or(i64::MAX);
-        outgoing
-    };
-    if messages.is_empty() {
-        return Ok(());
-    }
-    let records = messages.iter().map(record).collect();
-    let keeping = async {
-        let stored = node.store(messages, records).await;
-        if stored.is_ok() {
-            node.route_all(messages, None).await;
-        }
-        stored
-    };
-    post::in_time(node, patience, keeping).await.map(drop)
 }

@@ -15,6 +15,8 @@ use super::DeviceSide;
 use super::publish::traceparent;
 use super::who::proof;
 use crate::domain::foreign::{self, Made};
+use crate::domain::identity::Identity;
+use crate::domain::node::Node;
 use crate::domain::post::{self, Post, Way, identify};
 
 /// The messages are durable.
@@ -40,7 +42,9 @@ pub async fn post(
     let (way, now_ms) = (Way::http(identity.device.as_str()), side.node.now().unix_ms);
     // The body's headers are not those of the messages, but for its trace.
     let traceparent = traceparent(&head.headers);
-    let made = foreign::messages(result.as_deref(), &identity, limit, now_ms)?.into_iter().map(|made| {
+    let made = foreign::messages(result.as_deref(), &identity, limit, now_ms)?;
+    check_devices(&side.node, &identity, &made).await?;
+    let made = made.into_iter().map(|made| {
         let Made { device, topic, payload, time_ms } = made;
         let (topic, traceparent) = (topic.as_str().to_owned(), traceparent.clone());
         let post = Post { topic, payload, qos: Qos::AtLeastOnce, content_type: None, traceparent, name: None };
@@ -50,10 +54,22 @@ pub async fn post(
     let mut ids = Vec::with_capacity(made.len());
     for message in made {
         let id = message.telemetry.id;
-        post::in_time(&side.node, side.patience, side.node.publish_at(message)).await?;
+        post::in_time(&side.node, side.patience, side.node.publish_all(&[message], now_ms)).await?;
         ids.push(id.to_string());
     }
     Ok(Json(Published { ids }))
+}
+
+/// Refuses the first message for another device that the registry does not let anybody speak for: a disabled one.
+async fn check_devices(node: &Node, caller: &Identity, made: &[Made]) -> Result<(), ApiError> {
+    let devices = made.iter().map(|made| made.device.clone()).filter(|device| *device != caller.device);
+    let identities = post::on_behalf(node, &caller.tenant, devices.collect()).await;
+    for (i, made) in made.iter().enumerate() {
+        if let Some(Err(error)) = identities.get(&made.device) {
+            return Err(ApiError { field: Some(format!("result[{i}].device")), ..error.clone() });
+        }
+    }
+    Ok(())
 }
 
 /// The argument of the function: a body that is JSON as such, any other text as a text.

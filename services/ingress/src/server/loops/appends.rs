@@ -254,7 +254,8 @@ fn poll(storing: &mut Storing, waker: &Waker, full: impl Fn() -> bool) -> Poll<R
 /// Stores a batch, then hands its messages to their subscribers.
 async fn store(node: Arc<Node>, batch: Arc<Batch>) -> Result<Confirmations, String> {
     let mut records = Vec::with_capacity(batch.messages.len());
-    records.extend(batch.messages.iter().map(|message| message.outgoing(&node.topics)));
+    let record = |message: &Arc<Message>| message.outgoing(&node.topics, message.telemetry.time_ms);
+    records.extend(batch.messages.iter().map(record));
     node.store(&batch.messages, records).await.map_err(|error| error.to_string())?;
     if let Some(since) = batch.since {
         node.telemetry.stored_after(since.elapsed());
