@@ -67,6 +67,8 @@ enum Interrupted {
     Transact(#[from] TransactError),
     #[error("records of partition {0} came without its assignment")]
     Unassigned(Partition),
+    #[error("functions cannot be called: {0}")]
+    Functions(String),
     #[error("process is stopping")]
     Stopping,
 }
@@ -128,6 +130,12 @@ impl Engine {
         let (committed_at, ticked_at, stalled) = (Instant::now(), Instant::now(), Vec::new());
         let engine = self;
         Ok(Session { engine, consumer, transactor, windows, rules, states, batch, committed_at, ticked_at, stalled })
+    }
+
+    /// An error if a function could not be called, so that the batch in hand is dropped and its messages come again:
+    /// their rows would be missing through no fault of theirs.
+    fn refuse_outage(&self) -> Result<(), Interrupted> {
+        self.functions.take_outage().map_or(Ok(()), |reason| Err(Interrupted::Functions(reason)))
     }
 }
 
@@ -203,7 +211,12 @@ impl Session<'_> {
         }
         let functions = &self.engine.functions;
         let call = |function: &FunctionSpec, inputs: &[String]| functions.call(function, inputs);
-        while !self.batch.close_windows(&self.rules, &call, &mut self.states, BATCH_OUTPUTS) {
+        loop {
+            let all = self.batch.close_windows(&self.rules, &call, &mut self.states, BATCH_OUTPUTS);
+            self.engine.refuse_outage()?;
+            if all {
+                break;
+            }
             if !self.commit(shutdown, backoff).await? {
                 break;
             }
@@ -252,6 +265,7 @@ impl Session<'_> {
             };
             let (states, call, trace) = (&mut self.states, &call, &telemetry::continue_trace);
             self.batch.take(stored, &mut Evaluation { rules: &rules, window, states, call, trace });
+            self.engine.refuse_outage()?;
             if self.is_full() && !self.commit(shutdown, backoff).await? {
                 // What is left of the poll comes again from the committed offsets.
                 break;

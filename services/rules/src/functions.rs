@@ -25,6 +25,8 @@ pub struct Functions {
     pool: Pool,
     slow: Mutex<HashMap<u64, Slow>>,
     hasher: RandomState,
+    /// Why a call could not be made, which says nothing of its message.
+    outage: Mutex<Option<String>>,
 }
 
 /// A function whose last calls were slow.
@@ -36,11 +38,20 @@ struct Slow {
 impl Functions {
     /// Calls by `pool`.
     pub fn new(pool: Pool) -> Self {
-        Self { pool, slow: Mutex::default(), hasher: RandomState::new() }
+        Self { pool, slow: Mutex::default(), hasher: RandomState::new(), outage: Mutex::default() }
     }
 
-    /// Calls a function with JSON texts; its result is JSON, or none. The error says what went wrong, for a dead letter.
+    /// Why calls since this was last asked could not be made. What has come of their messages must not be kept.
+    pub fn take_outage(&self) -> Option<String> {
+        self.outage().take()
+    }
+
+    /// Calls a function with JSON texts; its result is JSON, or none. The error says what went wrong, for a dead letter
+    /// unless [`Functions::take_outage`] tells of it.
     pub fn call(&self, function: &FunctionSpec, inputs: &[String]) -> Result<Option<String>, String> {
+        if let Some(outage) = &*self.outage() {
+            return Err(outage.clone());
+        }
         // A new version of a function is another one.
         let key = self.hasher.hash_one((&function.source, &function.routine));
         let suspended = |slow: &Slow| slow.times >= SLOW_MAX && slow.last.elapsed() < SUSPENDED;
@@ -48,6 +59,9 @@ impl Functions {
             return Err(format!("is not called for {SUSPENDED:?}, as it took too long {SLOW_MAX} times in a row"));
         }
         let outcome = self.called(function, inputs);
+        if let Err(outage @ (CallError::Busy | CallError::Unavailable(_))) = &outcome {
+            *self.outage() = Some(outage.to_string());
+        }
         let mut slow = self.slow();
         if let Err(CallError::Slow(_)) = &outcome {
             if slow.len() >= REMEMBERED_MAX {
@@ -73,6 +87,10 @@ impl Functions {
         if many { tokio::task::block_in_place(call) } else { call() }
     }
 
+    fn outage(&self) -> MutexGuard<'_, Option<String>> {
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn slow(&self) -> MutexGuard<'_, HashMap<u64, Slow>> {
         self.slow.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -84,6 +102,17 @@ mod tests {
 
     fn function(source: &str) -> FunctionSpec {
         FunctionSpec { source: source.to_owned(), routine: "main".to_owned(), examples: Vec::new() }
+    }
+
+    #[tokio::test]
+    async fn where_no_process_can_be_started_it_is_told_apart_from_what_a_function_does() {
+        let functions = Functions::new(Pool::in_processes("/no/such/program".into()));
+        let told = functions.call(&function("function main() { return 1; }"), &[]).expect_err("no process");
+        assert_eq!(functions.take_outage(), Some(told));
+        assert_eq!(functions.take_outage(), None, "told once");
+        let functions = Functions::new(Pool::default());
+        assert!(functions.call(&function("function main() { throw 1; }"), &[]).is_err());
+        assert_eq!(functions.take_outage(), None, "its own fault");
     }
 
     #[tokio::test(start_paused = true)]

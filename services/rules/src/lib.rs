@@ -78,7 +78,7 @@ async fn work(
         clock: ports.clock.clone(),
         rules: feed.rules(),
         board,
-        functions: Functions::new(ports.functions.clone()),
+        functions: Functions::new(ports.functions.apart()),
         telemetry: telemetry.clone(),
         ready: ports.ready.clone(),
         member: config.member.clone(),
