@@ -18,7 +18,7 @@ use drover_bus::{
 use drover_host::{Backoff, Ready, Shutdown};
 use drover_types::object::FunctionSpec;
 use drover_types::repeat::RepeatWindow;
-use drover_types::{Clock, TELEMETRY_TOPIC};
+use drover_types::{Clock, TELEMETRY_TOPIC, TenantId};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -210,7 +210,8 @@ impl Session<'_> {
             self.tick().await;
         }
         let functions = &self.engine.functions;
-        let call = |function: &FunctionSpec, inputs: &[String]| functions.call(function, inputs);
+        let call =
+            |tenant: &TenantId, function: &FunctionSpec, inputs: &[String]| functions.call(tenant, function, inputs);
         loop {
             let all = self.batch.close_windows(&self.rules, &call, &mut self.states, BATCH_OUTPUTS);
             self.engine.refuse_outage()?;
@@ -258,7 +259,8 @@ impl Session<'_> {
     ) -> Result<(), Interrupted> {
         let rules = self.rules.clone();
         let functions = &self.engine.functions;
-        let call = |function: &FunctionSpec, inputs: &[String]| functions.call(function, inputs);
+        let call =
+            |tenant: &TenantId, function: &FunctionSpec, inputs: &[String]| functions.call(tenant, function, inputs);
         for stored in records {
             let Some(window) = self.windows.get_mut(&stored.position.at) else {
                 return Err(Interrupted::Unassigned(stored.position.at.partition));

@@ -61,8 +61,8 @@ struct Output {
     rule: Option<Arc<Definition>>,
 }
 
-/// Calls a function with JSON texts; its result is JSON, or none.
-pub type Call<'e> = &'e dyn Fn(&FunctionSpec, &[String]) -> Result<Option<String>, String>;
+/// Calls a tenant's function with JSON texts; its result is JSON, or none.
+pub type Call<'e> = &'e dyn Fn(&TenantId, &FunctionSpec, &[String]) -> Result<Option<String>, String>;
 
 /// What evaluation needs besides the record.
 pub struct Evaluation<'e> {
@@ -340,7 +340,7 @@ impl UserFunctions for Functions<'_> {
         let Some(function) = self.rules.function(self.tenant, function) else {
             return Err(LookupError { reason: "there is no such function any more".to_owned() });
         };
-        (self.call)(function, arguments).map_err(|reason| LookupError { reason })
+        (self.call)(self.tenant, function, arguments).map_err(|reason| LookupError { reason })
     }
 }
 
