@@ -35,6 +35,8 @@ const POLL_RECORDS: usize = 500;
 const BATCH_OUTPUTS: usize = 5_000;
 /// Bytes of states written by one transaction, about; a single one comes to 64 KiB at most.
 const BATCH_STATE_BYTES: usize = 4 * 1024 * 1024;
+/// Longest that windows are closed at a stretch, about: meanwhile nobody looks at records, revocations or shutdown.
+const CLOSING_MAX: Duration = Duration::from_secs(1);
 /// How often rules that group messages are told what the clock says.
 const TICK: Duration = Duration::from_secs(1);
 /// Offsets of records that matched nothing are committed this often.
@@ -142,8 +144,10 @@ impl Engine {
 impl Session<'_> {
     async fn work(&mut self, shutdown: &Shutdown, backoff: &mut Backoff) -> Result<(), Interrupted> {
         self.say_whether_ready();
+        let mut all_closed = true;
         loop {
-            let wait = COMMIT_INTERVAL.saturating_sub(self.committed_at.elapsed()).max(Duration::from_millis(1));
+            let left = COMMIT_INTERVAL.saturating_sub(self.committed_at.elapsed());
+            let wait = if all_closed { left } else { Duration::ZERO }.max(Duration::from_millis(1));
             let polled = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return self.commit(shutdown, backoff).await.map(|_| ()),
@@ -165,8 +169,8 @@ impl Session<'_> {
                 Polled::Records(records) => self.evaluate(records, shutdown, backoff).await?,
                 Polled::Idle => {}
             }
-            self.close_windows(shutdown, backoff).await?;
-            if self.batch.outputs() > 0 || self.committed_at.elapsed() >= COMMIT_INTERVAL {
+            all_closed = self.close_windows().await?;
+            if !all_closed || self.batch.outputs() > 0 || self.committed_at.elapsed() >= COMMIT_INTERVAL {
                 self.commit(shutdown, backoff).await?;
             }
         }
@@ -203,8 +207,8 @@ impl Session<'_> {
         }
     }
 
-    /// Closes windows that are over, by what came and by the clock.
-    async fn close_windows(&mut self, shutdown: &Shutdown, backoff: &mut Backoff) -> Result<(), Interrupted> {
+    /// Closes windows that are over, by what came and by the clock, as many as go into the batch. Whether none is left.
+    async fn close_windows(&mut self) -> Result<bool, Interrupted> {
         if self.ticked_at.elapsed() >= TICK {
             self.ticked_at = Instant::now();
             self.tick().await;
@@ -212,17 +216,11 @@ impl Session<'_> {
         let functions = &self.engine.functions;
         let call =
             |tenant: &TenantId, function: &FunctionSpec, inputs: &[String]| functions.call(tenant, function, inputs);
-        loop {
-            let all = self.batch.close_windows(&self.rules, &call, &mut self.states, BATCH_OUTPUTS);
-            self.engine.refuse_outage()?;
-            if all {
-                break;
-            }
-            if !self.commit(shutdown, backoff).await? {
-                break;
-            }
-        }
-        Ok(())
+        let started = Instant::now();
+        let is_enough = |records, bytes| is_full(records, bytes) || started.elapsed() >= CLOSING_MAX;
+        let all = self.batch.close_windows(&self.rules, &call, &mut self.states, is_enough);
+        self.engine.refuse_outage()?;
+        Ok(all)
     }
 
     /// Tells the states what time it is: that of a partition's last message, or of the clock once all are read.
@@ -248,7 +246,7 @@ impl Session<'_> {
     /// Whether the batch has to be written before more goes into it.
     fn is_full(&self) -> bool {
         let (records, bytes) = self.states.changed();
-        self.batch.outputs() + records >= BATCH_OUTPUTS || bytes >= BATCH_STATE_BYTES
+        is_full(self.batch.outputs() + records, bytes)
     }
 
     async fn evaluate(
@@ -348,4 +346,9 @@ impl Session<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether so many records, with so many bytes of states among them, are a transaction.
+fn is_full(records: usize, state_bytes: usize) -> bool {
+    records >= BATCH_OUTPUTS || state_bytes >= BATCH_STATE_BYTES
 }

@@ -140,8 +140,15 @@ impl Batch {
         evaluation.states.pass(partition, next, received_ms);
     }
 
-    /// Closes windows that are over until none is, or there are `records_max` records to write. Whether none is left.
-    pub fn close_windows(&mut self, rules: &RuleSet, call: Call<'_>, states: &mut States, records_max: usize) -> bool {
+    /// Closes windows that are over until none is, or it is enough: `is_enough` is told the records to write and the bytes
+    /// of states among them, about. Whether none is left.
+    pub fn close_windows(
+        &mut self,
+        rules: &RuleSet,
+        call: Call<'_>,
+        states: &mut States,
+        is_enough: impl Fn(usize, usize) -> bool,
+    ) -> bool {
         for (partition, rule) in states.due(rules) {
             let functions = Functions { tenant: &rule.tenant, rules, call };
             while let Some((next, closed)) = states.close_next(partition, rule) {
@@ -153,7 +160,8 @@ impl Batch {
                         self.failed(rule, LastError { message: error.to_string(), ..LastError::default() });
                     }
                 }
-                if self.outputs.len() + states.changed().0 >= records_max {
+                let (records, bytes) = states.changed();
+                if is_enough(self.outputs.len() + records, bytes) {
                     return false;
                 }
             }
