@@ -129,6 +129,9 @@ pub enum EvalError {
     TooMuchState { limit: usize },
     #[error("state of the group cannot be read: {reason}")]
     State { reason: String },
+    /// A later version of the platform has written it, and will read it again.
+    #[error("state of the group cannot be read: its version is {version}")]
+    NewerState { version: u32 },
 }
 
 impl Place {

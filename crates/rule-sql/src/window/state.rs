@@ -185,7 +185,11 @@ impl Watermark {
 }
 
 fn known(version: u32) -> Result<(), EvalError> {
-    if version == STATE_VERSION { Ok(()) } else { Err(unreadable(format!("its version is {version}"))) }
+    match version {
+        STATE_VERSION => Ok(()),
+        newer if newer > STATE_VERSION => Err(EvalError::NewerState { version }),
+        none => Err(unreadable(format!("its version is {none}"))),
+    }
 }
 
 pub(super) fn unreadable(reason: impl Into<String>) -> EvalError {
@@ -220,5 +224,6 @@ mod tests {
         let told = |bytes: &[u8]| Group::read(bytes).expect_err("unreadable").to_string();
         assert_eq!(told(&[0x08, 0x02]), "state of the group cannot be read: its version is 2");
         assert!(told(&[0xff]).starts_with("state of the group cannot be read: "));
+        assert_eq!(Group::read(&[0x08, 0x02]).err(), Some(EvalError::NewerState { version: 2 }));
     }
 }

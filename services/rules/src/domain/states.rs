@@ -78,10 +78,14 @@ impl Held {
             return;
         }
         let groups = self.rules.entry(prefix.to_owned()).or_default();
+        // The last record of a key is what counts, whatever came before it.
+        self.removed.remove(key);
         if let Err(error) = groups.restore(group, record.value.as_deref()) {
             tracing::error!(key, %error, "a rule's state is left out");
             self.unreadable += 1;
-            self.removed.insert(key.to_owned());
+            if !matches!(error, EvalError::NewerState { .. }) {
+                self.removed.insert(key.to_owned());
+            }
         }
     }
 }
@@ -310,4 +314,29 @@ fn keeps(rules: &RuleSet, prefix: &str) -> bool {
 fn outgoing(partition: Partition, key: String, state: Option<Vec<u8>>) -> Outgoing {
     let record = Record { key: Some(key.into()), value: state.map(Into::into), ..Record::default() };
     Outgoing { topic: STATE_TOPIC.into(), partition: Some(partition), record }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "home/r/1/[\"d\"]";
+
+    fn restored(values: &[&'static [u8]]) -> Held {
+        let mut held = Held::default();
+        for value in values {
+            held.restore(&Record { key: Some(KEY.into()), value: Some((*value).into()), ..Record::default() });
+        }
+        held
+    }
+
+    #[test]
+    fn a_state_that_cannot_be_read_goes_unless_another_follows_or_a_later_version_wrote_it() {
+        let (unreadable, readable, newer): (&[u8], &[u8], &[u8]) = (&[0xff], &[0x08, 0x01], &[0x08, 0x02]);
+        assert!(restored(&[readable, unreadable]).removed.contains(KEY));
+        let held = restored(&[unreadable, readable]);
+        assert_eq!((held.groups(), held.unreadable, held.removed.len()), (1, 1, 0));
+        let held = restored(&[unreadable, newer]);
+        assert_eq!((held.groups(), held.unreadable, held.removed.len()), (0, 2, 0));
+    }
 }
