@@ -252,8 +252,8 @@ fn a_group_has_a_largest_state_and_a_rule_so_many_groups() {
         groups.take(&rule, &message, 0, 0, room).error.map(|error| error.to_string())
     };
     assert_eq!((take("a", 2, 1_000), take("b", 2, 1_000), take("a", 2, 1_000)), (None, None, None));
-    assert_eq!(take("c", 2, 1_000).as_deref(), Some("the rule holds 2 groups, which is the limit"));
-    assert_eq!(take("c", 3, 5).as_deref(), Some("the rule holds 99 bytes of state, which is the limit"));
+    assert_eq!(take("c", 2, 1_000).as_deref(), Some("there is no room for another group, limit is 2"));
+    assert_eq!(take("c", 3, 5).as_deref(), Some("there is no room for more state, limit is 99 bytes"));
 }
 
 #[test]
