@@ -19,10 +19,11 @@ use drover_host::{Backoff, Ready, Shutdown};
 use drover_types::object::FunctionSpec;
 use drover_types::repeat::RepeatWindow;
 use drover_types::{Clock, TELEMETRY_TOPIC, TenantId};
+use futures::future::join_all;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use crate::domain::{Batch, Board, Evaluation, RuleSet, States};
+use crate::domain::{Batch, Board, Evaluation, RuleSet, States, Waiting};
 use crate::functions::Functions;
 use crate::restore;
 use crate::telemetry::{self, Telemetry};
@@ -39,6 +40,10 @@ const BATCH_STATE_BYTES: usize = 4 * 1024 * 1024;
 const CLOSING_MAX: Duration = Duration::from_secs(1);
 /// How often rules that group messages are told what the clock says.
 const TICK: Duration = Duration::from_secs(1);
+/// Longest wait for what the log says of the partitions where no record comes.
+const ASKED_MAX: Duration = Duration::from_millis(200);
+/// A partition that did not answer is asked again after this: by then the Kafka client has given up as well.
+const SILENT: Duration = Duration::from_secs(15);
 /// Offsets of records that matched nothing are committed this often.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(50);
 /// A process that is not heard of for this long loses its partitions.
@@ -87,6 +92,8 @@ struct Session<'e> {
     batch: Batch,
     committed_at: Instant,
     ticked_at: Instant,
+    /// Partitions of which the log did not say in time where they end, and when they were asked.
+    silent: HashMap<Partition, Instant>,
     /// Partitions that cannot be read, as readiness says.
     stalled: Vec<Stalled>,
 }
@@ -129,9 +136,34 @@ impl Engine {
         let consumer = self.bus.join(config).await?;
         let (windows, batch) = (HashMap::new(), Batch::default());
         let (rules, states) = (self.rules.borrow().clone(), States::default());
-        let (committed_at, ticked_at, stalled) = (Instant::now(), Instant::now(), Vec::new());
+        let (committed_at, ticked_at) = (Instant::now(), Instant::now());
+        let (silent, stalled) = (HashMap::new(), Vec::new());
         let engine = self;
-        Ok(Session { engine, consumer, transactor, windows, rules, states, batch, committed_at, ticked_at, stalled })
+        Ok(Session {
+            engine,
+            consumer,
+            transactor,
+            windows,
+            rules,
+            states,
+            batch,
+            committed_at,
+            ticked_at,
+            silent,
+            stalled,
+        })
+    }
+
+    /// What time it is in a partition where no record comes; `None` if the log does not say.
+    async fn clock_of(&self, waiting: Waiting, now_ms: u64) -> Option<u64> {
+        match self.bus.bounds(&TopicPartition::new(TELEMETRY_TOPIC, waiting.partition)).await {
+            Ok(bounds) if bounds.end <= waiting.next.max(bounds.earliest) => Some(now_ms),
+            Ok(_) => Some(waiting.clock_ms),
+            Err(error) => {
+                tracing::debug!(%error, "windows wait for the log");
+                None
+            }
+        }
     }
 
     /// An error if a function could not be called, so that the batch in hand is dropped and its messages come again:
@@ -223,22 +255,29 @@ impl Session<'_> {
         Ok(all)
     }
 
-    /// Tells the states what time it is: that of a partition's last message, or of the clock once all are read.
+    /// Tells the states what time it is: that of a partition's last message, or of the clock once all are read. Where the
+    /// log does not say in time whether they are, windows wait.
     async fn tick(&mut self) {
-        let now_ms = self.engine.clock.now_ms();
+        let (engine, now_ms) = (self.engine, self.engine.clock.now_ms());
+        self.silent.retain(|_, asked_at| asked_at.elapsed() < SILENT);
+        let mut asked = Vec::new();
         for waiting in self.states.waiting() {
-            let mut clock_ms = waiting.clock_ms;
-            if waiting.is_idle(now_ms) {
-                match self.engine.bus.bounds(&TopicPartition::new(TELEMETRY_TOPIC, waiting.partition)).await {
-                    Ok(bounds) if bounds.end <= waiting.next.max(bounds.earliest) => clock_ms = now_ms,
-                    Ok(_) => {}
-                    Err(error) => {
-                        tracing::debug!(%error, "windows wait for the log");
-                        break;
-                    }
+            if !waiting.is_idle(now_ms) {
+                self.states.tick(waiting.partition, &self.rules, waiting.clock_ms);
+            } else if !self.silent.contains_key(&waiting.partition) {
+                asked.push(
+                    async move { (waiting.partition, timeout(ASKED_MAX, engine.clock_of(waiting, now_ms)).await) },
+                );
+            }
+        }
+        for (partition, answer) in join_all(asked).await {
+            match answer {
+                Ok(Some(clock_ms)) => self.states.tick(partition, &self.rules, clock_ms),
+                Ok(None) => {}
+                Err(_) => {
+                    self.silent.insert(partition, Instant::now());
                 }
             }
-            self.states.tick(waiting.partition, &self.rules, clock_ms);
         }
         self.engine.board.groups(&self.states.groups());
     }
