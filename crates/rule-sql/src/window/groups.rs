@@ -238,10 +238,13 @@ impl Groups {
     }
 
     fn store(&mut self, plan: &Plan, name: &Arc<str>, group: &Group, bytes: Vec<u8>) {
-        self.forget(name);
         if group.is_empty() {
+            return self.forget(name);
+        }
+        if self.states.get(name).is_some_and(|held| *held.bytes == *bytes) {
             return;
         }
+        self.forget(name);
         let deadline_ms = plan.deadline(group).unwrap_or(NEVER);
         self.bytes += name.len() + bytes.len();
         self.changed_bytes += name.len() + bytes.len();

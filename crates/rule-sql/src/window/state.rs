@@ -24,8 +24,8 @@ pub(crate) struct Group {
     pub closed_to_ms: u64,
     /// The last value of CHANGED, as JSON.
     pub value: Option<String>,
-    /// Whether the condition of an edge holds.
-    pub high: Option<bool>,
+    /// Whether the condition of an edge holds; where it does not, it is as if nothing were known.
+    pub high: bool,
     /// Most republishings that a message of the group has behind it.
     pub hops: u32,
 }
@@ -104,7 +104,7 @@ struct WatermarkBytes {
 impl Group {
     /// Whether nothing has to be kept.
     pub fn is_empty(&self) -> bool {
-        self.panes.is_empty() && self.value.is_none() && self.high.is_none()
+        self.panes.is_empty() && self.value.is_none() && !self.high
     }
 
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -113,7 +113,7 @@ impl Group {
             panes: self.panes.iter().map(Pane::to_wire).collect(),
             closed_to_ms: self.closed_to_ms,
             value: self.value.clone(),
-            high: self.high,
+            high: self.high.then_some(true),
             hops: self.hops,
         };
         wire.encode_to_vec()
@@ -124,7 +124,7 @@ impl Group {
         known(wire.version)?;
         let GroupBytes { closed_to_ms, value, high, hops, .. } = wire;
         let panes = wire.panes.into_iter().map(Pane::of_wire).collect::<Result<_, _>>()?;
-        Ok(Self { panes, closed_to_ms, value, high, hops })
+        Ok(Self { panes, closed_to_ms, value, high: high == Some(true), hops })
     }
 }
 
@@ -213,10 +213,7 @@ mod tests {
         assert_eq!(pane.totals[0].number.map(|number| number.to_string()).as_deref(), Some("1.5"));
         let sample = &pane.totals[0].samples[0];
         assert_eq!((sample.time_ms, sample.order, sample.json.as_str()), (1_000, 7, "\"hallo\""));
-        assert_eq!(
-            (group.closed_to_ms, group.value.as_deref(), group.high, group.hops),
-            (100, Some("7"), Some(true), 2)
-        );
+        assert_eq!((group.closed_to_ms, group.value.as_deref(), group.high, group.hops), (100, Some("7"), true, 2));
     }
 
     #[test]

@@ -236,6 +236,20 @@ fn a_value_that_is_not_there_is_no_turn() {
 }
 
 #[test]
+fn what_is_as_it_was_is_not_written_and_a_condition_that_does_not_hold_is_not_kept() {
+    let written = |pattern: &str, values: [u32; 5]| {
+        let mut stream = Stream::of(&format!("SELECT v FROM '#' GROUP BY device(), {pattern}"));
+        let written = values.map(|v| {
+            stream.message("d", 0, &json!({ "v": v }));
+            stream.groups.changes().len()
+        });
+        (written, stream.groups.len())
+    };
+    assert_eq!(written("RISING(v > 30)", [20, 31, 32, 20, 20]), ([0, 1, 0, 1, 0], 0));
+    assert_eq!(written("CHANGED(v)", [1, 1, 2, 2, 1]), ([1, 0, 1, 0, 1], 1));
+}
+
+#[test]
 fn a_group_has_a_largest_state_and_a_rule_so_many_groups() {
     let mut stream = Stream::of("SELECT collect(v, 1000) AS all FROM '#' GROUP BY device(), TUMBLING(1h)");
     let long = "x".repeat(GROUP_BYTES_MAX / 4);
