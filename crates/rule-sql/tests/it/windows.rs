@@ -59,7 +59,7 @@ impl Stream {
 
     fn come_out(&mut self, due: &[Due]) {
         let plan = self.rule.plan().expect("grouped");
-        for Due { group, closed, .. } in due {
+        for Due { group, closed } in due {
             let payload = plan.payload(group, closed).expect("a payload");
             let message = Message::new("window", None, closed.end_ms, payload.as_bytes());
             self.rows.push(text(self.rule.grouped_row(&message)));
@@ -247,6 +247,23 @@ fn what_is_as_it_was_is_not_written_and_a_condition_that_does_not_hold_is_not_ke
     };
     assert_eq!(written("RISING(v > 30)", [20, 31, 32, 20, 20]), ([0, 1, 0, 1, 0], 0));
     assert_eq!(written("CHANGED(v)", [1, 1, 2, 2, 1]), ([1, 0, 1, 0, 1], 1));
+}
+
+#[test]
+fn a_window_was_republished_as_often_as_its_own_messages_and_no_more() {
+    let rule = Rule::compile("SELECT count(*) AS n FROM '#' GROUP BY device(), TUMBLING(1m)").expect("compiles");
+    let (mut groups, mut hops) = (Groups::default(), Vec::new());
+    for (minute, behind) in [(0, 3), (0, 1), (1, 0), (2, 2), (3, 0)] {
+        let mut message = Message::new("a", None, BASE_MS + minute * 60_000, b"{}");
+        message.origin.device = Some("d");
+        let taken = groups.take(&rule, &message, 0, behind, ROOM);
+        assert_eq!(taken.error, None);
+        hops.extend(taken.due.iter().map(|due| due.closed.hops));
+        while let Some(due) = groups.close_next(&rule) {
+            hops.extend(due.expect("readable").iter().map(|due| due.closed.hops));
+        }
+    }
+    assert_eq!(hops, [3, 0, 2]);
 }
 
 #[test]
