@@ -65,6 +65,11 @@ impl Pool {
         Self::new(Some(program))
     }
 
+    /// One like it with places of its own: whoever takes all of this one's does not keep the other's callers waiting.
+    pub fn apart(&self) -> Self {
+        Self::new(self.0.program.clone())
+    }
+
     fn new(program: Option<PathBuf>) -> Self {
         let free = Mutex::new((0..CALLS_MAX).map(|_| None).collect());
         Self(Arc::new(Shared { program, free, freed: Condvar::new() }))

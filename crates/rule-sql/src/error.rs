@@ -123,12 +123,15 @@ pub enum EvalError {
     OutOfRange,
     #[error("the group's state has {bytes} bytes, limit is {limit}")]
     GroupTooLarge { bytes: usize, limit: usize },
-    #[error("the rule holds {limit} groups, which is the limit")]
+    #[error("there is no room for another group, limit is {limit}")]
     TooManyGroups { limit: usize },
-    #[error("the rule holds {limit} bytes of state, which is the limit")]
+    #[error("there is no room for more state, limit is {limit} bytes")]
     TooMuchState { limit: usize },
     #[error("state of the group cannot be read: {reason}")]
     State { reason: String },
+    /// A later version of the platform has written it, and will read it again.
+    #[error("state of the group cannot be read: its version is {version}")]
+    NewerState { version: u32 },
 }
 
 impl Place {

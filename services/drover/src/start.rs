@@ -168,7 +168,7 @@ struct Process {
     clock: Arc<SystemClock>,
     metrics: Metrics,
     cassandra: Cassandra,
-    /// One for all services: its bound is the process's.
+    /// One for all services but the rules, whose engine has one like it for itself.
     functions: Pool,
     health: Health,
 }

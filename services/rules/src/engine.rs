@@ -18,11 +18,12 @@ use drover_bus::{
 use drover_host::{Backoff, Ready, Shutdown};
 use drover_types::object::FunctionSpec;
 use drover_types::repeat::RepeatWindow;
-use drover_types::{Clock, TELEMETRY_TOPIC};
+use drover_types::{Clock, TELEMETRY_TOPIC, TenantId};
+use futures::future::join_all;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use crate::domain::{Batch, Board, Evaluation, RuleSet, States};
+use crate::domain::{Batch, Board, Evaluation, RuleSet, States, Waiting};
 use crate::functions::Functions;
 use crate::restore;
 use crate::telemetry::{self, Telemetry};
@@ -35,8 +36,14 @@ const POLL_RECORDS: usize = 500;
 const BATCH_OUTPUTS: usize = 5_000;
 /// Bytes of states written by one transaction, about; a single one comes to 64 KiB at most.
 const BATCH_STATE_BYTES: usize = 4 * 1024 * 1024;
+/// Longest that windows are closed at a stretch, about: meanwhile nobody looks at records, revocations or shutdown.
+const CLOSING_MAX: Duration = Duration::from_secs(1);
 /// How often rules that group messages are told what the clock says.
 const TICK: Duration = Duration::from_secs(1);
+/// Longest wait for what the log says of the partitions where no record comes.
+const ASKED_MAX: Duration = Duration::from_millis(200);
+/// A partition that did not answer is asked again after this: by then the Kafka client has given up as well.
+const SILENT: Duration = Duration::from_secs(15);
 /// Offsets of records that matched nothing are committed this often.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(50);
 /// A process that is not heard of for this long loses its partitions.
@@ -67,6 +74,8 @@ enum Interrupted {
     Transact(#[from] TransactError),
     #[error("records of partition {0} came without its assignment")]
     Unassigned(Partition),
+    #[error("functions cannot be called: {0}")]
+    Functions(String),
     #[error("process is stopping")]
     Stopping,
 }
@@ -83,6 +92,8 @@ struct Session<'e> {
     batch: Batch,
     committed_at: Instant,
     ticked_at: Instant,
+    /// Partitions of which the log did not say in time where they end, and when they were asked.
+    silent: HashMap<Partition, Instant>,
     /// Partitions that cannot be read, as readiness says.
     stalled: Vec<Stalled>,
 }
@@ -125,17 +136,50 @@ impl Engine {
         let consumer = self.bus.join(config).await?;
         let (windows, batch) = (HashMap::new(), Batch::default());
         let (rules, states) = (self.rules.borrow().clone(), States::default());
-        let (committed_at, ticked_at, stalled) = (Instant::now(), Instant::now(), Vec::new());
+        let (committed_at, ticked_at) = (Instant::now(), Instant::now());
+        let (silent, stalled) = (HashMap::new(), Vec::new());
         let engine = self;
-        Ok(Session { engine, consumer, transactor, windows, rules, states, batch, committed_at, ticked_at, stalled })
+        Ok(Session {
+            engine,
+            consumer,
+            transactor,
+            windows,
+            rules,
+            states,
+            batch,
+            committed_at,
+            ticked_at,
+            silent,
+            stalled,
+        })
+    }
+
+    /// What time it is in a partition where no record comes; `None` if the log does not say.
+    async fn clock_of(&self, waiting: Waiting, now_ms: u64) -> Option<u64> {
+        match self.bus.bounds(&TopicPartition::new(TELEMETRY_TOPIC, waiting.partition)).await {
+            Ok(bounds) if bounds.end <= waiting.next.max(bounds.earliest) => Some(now_ms),
+            Ok(_) => Some(waiting.clock_ms),
+            Err(error) => {
+                tracing::debug!(%error, "windows wait for the log");
+                None
+            }
+        }
+    }
+
+    /// An error if a function could not be called, so that the batch in hand is dropped and its messages come again:
+    /// their rows would be missing through no fault of theirs.
+    fn refuse_outage(&self) -> Result<(), Interrupted> {
+        self.functions.take_outage().map_or(Ok(()), |reason| Err(Interrupted::Functions(reason)))
     }
 }
 
 impl Session<'_> {
     async fn work(&mut self, shutdown: &Shutdown, backoff: &mut Backoff) -> Result<(), Interrupted> {
         self.say_whether_ready();
+        let mut all_closed = true;
         loop {
-            let wait = COMMIT_INTERVAL.saturating_sub(self.committed_at.elapsed()).max(Duration::from_millis(1));
+            let left = COMMIT_INTERVAL.saturating_sub(self.committed_at.elapsed());
+            let wait = if all_closed { left } else { Duration::ZERO }.max(Duration::from_millis(1));
             let polled = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return self.commit(shutdown, backoff).await.map(|_| ()),
@@ -157,8 +201,8 @@ impl Session<'_> {
                 Polled::Records(records) => self.evaluate(records, shutdown, backoff).await?,
                 Polled::Idle => {}
             }
-            self.close_windows(shutdown, backoff).await?;
-            if self.batch.outputs() > 0 || self.committed_at.elapsed() >= COMMIT_INTERVAL {
+            all_closed = self.close_windows().await?;
+            if !all_closed || self.batch.outputs() > 0 || self.committed_at.elapsed() >= COMMIT_INTERVAL {
                 self.commit(shutdown, backoff).await?;
             }
         }
@@ -195,38 +239,45 @@ impl Session<'_> {
         }
     }
 
-    /// Closes windows that are over, by what came and by the clock.
-    async fn close_windows(&mut self, shutdown: &Shutdown, backoff: &mut Backoff) -> Result<(), Interrupted> {
+    /// Closes windows that are over, by what came and by the clock, as many as go into the batch. Whether none is left.
+    async fn close_windows(&mut self) -> Result<bool, Interrupted> {
         if self.ticked_at.elapsed() >= TICK {
             self.ticked_at = Instant::now();
             self.tick().await;
         }
         let functions = &self.engine.functions;
-        let call = |function: &FunctionSpec, inputs: &[String]| functions.call(function, inputs);
-        while !self.batch.close_windows(&self.rules, &call, &mut self.states, BATCH_OUTPUTS) {
-            if !self.commit(shutdown, backoff).await? {
-                break;
-            }
-        }
-        Ok(())
+        let call =
+            |tenant: &TenantId, function: &FunctionSpec, inputs: &[String]| functions.call(tenant, function, inputs);
+        let started = Instant::now();
+        let is_enough = |records, bytes| is_full(records, bytes) || started.elapsed() >= CLOSING_MAX;
+        let all = self.batch.close_windows(&self.rules, &call, &mut self.states, is_enough);
+        self.engine.refuse_outage()?;
+        Ok(all)
     }
 
-    /// Tells the states what time it is: that of a partition's last message, or of the clock once all are read.
+    /// Tells the states what time it is: that of a partition's last message, or of the clock once all are read. Where the
+    /// log does not say in time whether they are, windows wait.
     async fn tick(&mut self) {
-        let now_ms = self.engine.clock.now_ms();
+        let (engine, now_ms) = (self.engine, self.engine.clock.now_ms());
+        self.silent.retain(|_, asked_at| asked_at.elapsed() < SILENT);
+        let mut asked = Vec::new();
         for waiting in self.states.waiting() {
-            let mut clock_ms = waiting.clock_ms;
-            if waiting.is_idle(now_ms) {
-                match self.engine.bus.bounds(&TopicPartition::new(TELEMETRY_TOPIC, waiting.partition)).await {
-                    Ok(bounds) if bounds.end <= waiting.next.max(bounds.earliest) => clock_ms = now_ms,
-                    Ok(_) => {}
-                    Err(error) => {
-                        tracing::debug!(%error, "windows wait for the log");
-                        break;
-                    }
+            if !waiting.is_idle(now_ms) {
+                self.states.tick(waiting.partition, &self.rules, waiting.clock_ms);
+            } else if !self.silent.contains_key(&waiting.partition) {
+                asked.push(
+                    async move { (waiting.partition, timeout(ASKED_MAX, engine.clock_of(waiting, now_ms)).await) },
+                );
+            }
+        }
+        for (partition, answer) in join_all(asked).await {
+            match answer {
+                Ok(Some(clock_ms)) => self.states.tick(partition, &self.rules, clock_ms),
+                Ok(None) => {}
+                Err(_) => {
+                    self.silent.insert(partition, Instant::now());
                 }
             }
-            self.states.tick(waiting.partition, &self.rules, clock_ms);
         }
         self.engine.board.groups(&self.states.groups());
     }
@@ -234,7 +285,7 @@ impl Session<'_> {
     /// Whether the batch has to be written before more goes into it.
     fn is_full(&self) -> bool {
         let (records, bytes) = self.states.changed();
-        self.batch.outputs() + records >= BATCH_OUTPUTS || bytes >= BATCH_STATE_BYTES
+        is_full(self.batch.outputs() + records, bytes)
     }
 
     async fn evaluate(
@@ -245,13 +296,15 @@ impl Session<'_> {
     ) -> Result<(), Interrupted> {
         let rules = self.rules.clone();
         let functions = &self.engine.functions;
-        let call = |function: &FunctionSpec, inputs: &[String]| functions.call(function, inputs);
+        let call =
+            |tenant: &TenantId, function: &FunctionSpec, inputs: &[String]| functions.call(tenant, function, inputs);
         for stored in records {
             let Some(window) = self.windows.get_mut(&stored.position.at) else {
                 return Err(Interrupted::Unassigned(stored.position.at.partition));
             };
             let (states, call, trace) = (&mut self.states, &call, &telemetry::continue_trace);
             self.batch.take(stored, &mut Evaluation { rules: &rules, window, states, call, trace });
+            self.engine.refuse_outage()?;
             if self.is_full() && !self.commit(shutdown, backoff).await? {
                 // What is left of the poll comes again from the committed offsets.
                 break;
@@ -332,4 +385,9 @@ impl Session<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether so many records, with so many bytes of states among them, are a transaction.
+fn is_full(records: usize, state_bytes: usize) -> bool {
+    records >= BATCH_OUTPUTS || state_bytes >= BATCH_STATE_BYTES
 }

@@ -1,64 +1,119 @@
 //! Calls of functions by rules, in the processes of the pool. The engine waits, at most as long as a function may take;
-//! other tasks of the runtime do not. A function that meets its limits of time again and again is not called for a
-//! while, so that it does not hold up the rules of others.
+//! other tasks of the runtime do not. A function that has taken more than its share of the engine's time is not called
+//! for a while, so that it does not hold up the rules of others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use drover_functions::{CallError, Pool};
+use drover_types::TenantId;
 use drover_types::object::FunctionSpec;
 use serde_json::value::RawValue;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Instant;
 
-/// How often in a row a function may meet a limit of time; after that its calls fail at once.
-const SLOW_MAX: u32 = 3;
-/// For how long they do. The next call after that may meet the limit once.
-const SUSPENDED: Duration = Duration::from_secs(10);
-/// Most functions whose slowness is remembered; when there are more, all is forgotten.
+/// What a tenant's function may take of [`WINDOW`], by the wall; beyond, its calls fail at once until that is past.
+const SPENT_MAX: Duration = Duration::from_secs(1);
+/// The time that is looked back at, in [`SLICES`].
+const WINDOW: Duration = Duration::from_secs(10);
+const SLICES: u32 = 10;
+/// What a call may take without being counted: an engine for a long script takes as much to start (ADR 16), and a
+/// function that is called often is not to blame for that.
+const ORDINARY: Duration = Duration::from_millis(5);
+/// Most functions whose time is remembered; when there are more, all is forgotten.
 const REMEMBERED_MAX: usize = 1_000;
 
-/// Calls functions, and remembers which were slow. Shared by all sessions of the engine.
+/// Calls functions, and remembers what they took. Shared by all sessions of the engine.
 pub struct Functions {
     pool: Pool,
-    slow: Mutex<HashMap<u64, Slow>>,
+    spent: Mutex<HashMap<u64, Spent>>,
+    /// Slices of time are counted from here.
+    since: Instant,
     hasher: RandomState,
+    /// Why a call could not be made, which says nothing of its message.
+    outage: Mutex<Option<String>>,
 }
 
-/// A function whose last calls were slow.
-struct Slow {
-    times: u32,
-    last: Instant,
+/// What the calls of a function took in each slice of the window, by the slices' numbers.
+#[derive(Default)]
+struct Spent(VecDeque<(u128, Duration)>);
+
+impl Spent {
+    fn add(&mut self, slice: u128, took: Duration) {
+        self.0.retain(|(at, _)| at + u128::from(SLICES) > slice);
+        match self.0.back_mut() {
+            Some((at, sum)) if *at == slice => *sum += took,
+            Some(_) | None => self.0.push_back((slice, took)),
+        }
+    }
+
+    /// In the window that ends with `slice`.
+    fn sum(&self, slice: u128) -> Duration {
+        self.0.iter().filter(|(at, _)| at + u128::from(SLICES) > slice).map(|(_, took)| *took).sum()
+    }
 }
 
 impl Functions {
     /// Calls by `pool`.
     pub fn new(pool: Pool) -> Self {
-        Self { pool, slow: Mutex::default(), hasher: RandomState::new() }
+        Self {
+            pool,
+            spent: Mutex::default(),
+            since: Instant::now(),
+            hasher: RandomState::new(),
+            outage: Mutex::default(),
+        }
     }
 
-    /// Calls a function with JSON texts; its result is JSON, or none. The error says what went wrong, for a dead letter.
-    pub fn call(&self, function: &FunctionSpec, inputs: &[String]) -> Result<Option<String>, String> {
+    /// Why calls since this was last asked could not be made. What has come of their messages must not be kept.
+    pub fn take_outage(&self) -> Option<String> {
+        self.outage().take()
+    }
+
+    /// Calls a tenant's function with JSON texts; its result is JSON, or none. The error says what went wrong, for a dead
+    /// letter unless [`Functions::take_outage`] tells of it.
+    pub fn call(
+        &self,
+        tenant: &TenantId,
+        function: &FunctionSpec,
+        inputs: &[String],
+    ) -> Result<Option<String>, String> {
+        if let Some(outage) = &*self.outage() {
+            return Err(outage.clone());
+        }
         // A new version of a function is another one.
-        let key = self.hasher.hash_one((&function.source, &function.routine));
-        let suspended = |slow: &Slow| slow.times >= SLOW_MAX && slow.last.elapsed() < SUSPENDED;
-        if self.slow().get(&key).is_some_and(suspended) {
-            return Err(format!("is not called for {SUSPENDED:?}, as it took too long {SLOW_MAX} times in a row"));
+        let key = self.hasher.hash_one((tenant.as_str(), &function.source, &function.routine));
+        let slice = self.slice();
+        if self.spent().get(&key).is_some_and(|spent| spent.sum(slice) > SPENT_MAX) {
+            return Err(format!("is not called for a while: it took more than {SPENT_MAX:?} of the last {WINDOW:?}"));
         }
+        let started = Instant::now();
         let outcome = self.called(function, inputs);
-        let mut slow = self.slow();
-        if let Err(CallError::Slow(_)) = &outcome {
-            if slow.len() >= REMEMBERED_MAX {
-                slow.clear();
-            }
-            let times = slow.get(&key).map_or(1, |slow| slow.times + 1);
-            slow.insert(key, Slow { times, last: Instant::now() });
-        } else if !slow.is_empty() {
-            slow.remove(&key);
+        if let Err(outage @ (CallError::Busy | CallError::Unavailable(_))) = &outcome {
+            *self.outage() = Some(outage.to_string());
         }
+        self.charge(key, started.elapsed());
         outcome.map_err(|error| error.to_string())
+    }
+
+    /// Remembers what a call of the function took.
+    fn charge(&self, key: u64, took: Duration) {
+        let took = took.saturating_sub(ORDINARY);
+        if took.is_zero() {
+            return;
+        }
+        let (slice, mut spent) = (self.slice(), self.spent());
+        if spent.len() >= REMEMBERED_MAX && !spent.contains_key(&key) {
+            spent.clear();
+        }
+        spent.entry(key).or_default().add(slice, took);
+    }
+
+    /// The number of the slice of time that it is now.
+    fn slice(&self) -> u128 {
+        self.since.elapsed().as_millis() / (WINDOW / SLICES).as_millis()
     }
 
     fn called(&self, function: &FunctionSpec, inputs: &[String]) -> Result<Option<String>, CallError> {
@@ -73,8 +128,12 @@ impl Functions {
         if many { tokio::task::block_in_place(call) } else { call() }
     }
 
-    fn slow(&self) -> MutexGuard<'_, HashMap<u64, Slow>> {
-        self.slow.lock().unwrap_or_else(PoisonError::into_inner)
+    fn outage(&self) -> MutexGuard<'_, Option<String>> {
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spent(&self) -> MutexGuard<'_, HashMap<u64, Spent>> {
+        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -86,24 +145,40 @@ mod tests {
         FunctionSpec { source: source.to_owned(), routine: "main".to_owned(), examples: Vec::new() }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_function_that_is_slow_again_and_again_is_not_called_for_a_while() {
+    fn tenant(name: &str) -> TenantId {
+        TenantId::new(name).expect("a name")
+    }
+
+    #[tokio::test]
+    async fn where_no_process_can_be_started_it_is_told_apart_from_what_a_function_does() {
+        let functions = Functions::new(Pool::in_processes("/no/such/program".into()));
+        let told =
+            functions.call(&tenant("a"), &function("function main() { return 1; }"), &[]).expect_err("no process");
+        assert_eq!(functions.take_outage(), Some(told));
+        assert_eq!(functions.take_outage(), None, "told once");
         let functions = Functions::new(Pool::default());
-        let sometimes = function("function main(n) { while (n === 0) {} return n; }");
-        let other = function("function main(n) { return n; }");
-        let call = |n: u32| functions.call(&sometimes, &[n.to_string()]);
-        let is_slow = |outcome: Result<_, String>| outcome.is_err_and(|error| error.contains("processor time"));
-        assert!(is_slow(call(0)) && is_slow(call(0)));
-        assert_eq!(call(1), Ok(Some("1".to_owned())), "which begins the count anew");
-        assert!(is_slow(call(0)) && is_slow(call(0)) && is_slow(call(0)));
-        let suspended = call(1).expect_err("suspended");
-        assert!(suspended.starts_with("is not called for 10s"), "{suspended}");
-        assert_eq!(functions.call(&other, &["2".to_owned()]), Ok(Some("2".to_owned())));
-        tokio::time::advance(SUSPENDED).await;
-        assert!(is_slow(call(0)));
-        assert!(call(1).expect_err("suspended").starts_with("is not called"), "once is enough now");
-        tokio::time::advance(SUSPENDED).await;
-        assert_eq!(call(1), Ok(Some("1".to_owned())));
-        assert_eq!(call(2), Ok(Some("2".to_owned())));
+        assert!(functions.call(&tenant("a"), &function("function main() { throw 1; }"), &[]).is_err());
+        assert_eq!(functions.take_outage(), None, "its own fault");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_function_that_took_more_than_its_share_is_not_called_for_a_while() {
+        let functions = Functions::new(Pool::default());
+        let (function, mine, other) = (function("function main(n) { return n; }"), tenant("a"), tenant("b"));
+        let call = |tenant: &TenantId| functions.call(tenant, &function, &["1".to_owned()]);
+        let key = functions.hasher.hash_one((mine.as_str(), &function.source, &function.routine));
+        // Time stands still in the test: what calls took is told.
+        for _ in 0..10 {
+            functions.charge(key, ORDINARY + SPENT_MAX / 10);
+            assert_eq!(call(&mine), Ok(Some("1".to_owned())), "quick ones do not clear what is owed");
+        }
+        tokio::time::advance(WINDOW / 2).await;
+        functions.charge(key, ORDINARY);
+        assert_eq!(call(&mine), Ok(Some("1".to_owned())), "what is ordinary is not counted");
+        functions.charge(key, ORDINARY + Duration::from_millis(50));
+        assert!(call(&mine).expect_err("suspended").starts_with("is not called for a while"));
+        assert_eq!(call(&other), Ok(Some("1".to_owned())), "the same function of somebody else");
+        tokio::time::advance(WINDOW / 2).await;
+        assert_eq!(call(&mine), Ok(Some("1".to_owned())), "the first second is past");
     }
 }

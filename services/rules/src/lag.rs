@@ -7,6 +7,7 @@ use drover_bus::{Bus, Position, ReadError};
 use drover_host::Shutdown;
 use drover_types::{Clock, TELEMETRY_TOPIC};
 use futures::future::try_join_all;
+use tokio::sync::watch::Sender;
 
 use crate::engine::GROUP;
 use crate::telemetry::Telemetry;
@@ -25,17 +26,21 @@ pub struct Lag {
     pub age_ms: u64,
 }
 
-/// Keeps the metric true until `shutdown`. While the log does not answer it stays as it was.
+/// Keeps the metric and what is `known` true until `shutdown`. While the log does not answer they stay as they were.
 pub async fn watch(
     bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
     telemetry: Telemetry,
+    known: Sender<Option<Lag>>,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     let look = async {
         loop {
             match of(&*bus, clock.now_ms()).await {
-                Ok(lag) => telemetry.lag(lag),
+                Ok(lag) => {
+                    telemetry.lag(lag);
+                    known.send_replace(Some(lag));
+                }
                 Err(error) => tracing::debug!(%error, "how far the rules are behind is unknown"),
             }
             tokio::time::sleep(LOOK).await;
@@ -47,7 +52,7 @@ pub async fn watch(
 }
 
 /// How far the group is behind at `now_ms`, milliseconds since the Unix epoch.
-pub async fn of(bus: &dyn Bus, now_ms: u64) -> Result<Lag, ReadError> {
+async fn of(bus: &dyn Bus, now_ms: u64) -> Result<Lag, ReadError> {
     let partitions = drover_bus::bounds(bus, TELEMETRY_TOPIC).await?.unwrap_or_default();
     let committed = bus.committed(GROUP, TELEMETRY_TOPIC).await?;
     let (mut lag, mut behind) = (Lag::default(), Vec::new());

@@ -22,6 +22,7 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use drover_host::{Ports, Service, Shutdown, grpc};
 use drover_proto::rules::v1::rules_server::RulesServer;
+use tokio::sync::watch;
 use tonic::service::Routes;
 
 pub use config::RulesConfig;
@@ -34,6 +35,7 @@ use crate::domain::Board;
 use crate::engine::Engine;
 use crate::feed::Feed;
 use crate::functions::Functions;
+use crate::lag::Lag;
 use crate::outbox::Outbox;
 use crate::telemetry::Telemetry;
 
@@ -48,14 +50,15 @@ impl Service for Rules {
     async fn run(config: RulesConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
         let board = Arc::new(Board::default());
         let telemetry = ports.metrics.register(Telemetry::register);
-        let server = server::Server { bus: ports.bus.clone(), clock: ports.clock.clone(), board: board.clone() };
+        let (known, lag) = watch::channel(None);
+        let server = server::Server { board: board.clone(), lag };
         let routes = Routes::new(RulesServer::new(server));
         let (sockets, network) = (ports.sockets.clone(), ports.network.clone());
         let serving = async {
             grpc::serve(routes, Self::NAME, &sockets, &network, shutdown.clone()).await?;
             anyhow::Ok(())
         };
-        tokio::try_join!(serving, work(config, ports, board, telemetry, shutdown.clone()))?;
+        tokio::try_join!(serving, work(config, ports, board, telemetry, known, shutdown.clone()))?;
         Ok(())
     }
 }
@@ -66,6 +69,7 @@ async fn work(
     ports: Ports,
     board: Arc<Board>,
     telemetry: Telemetry,
+    known: watch::Sender<Option<Lag>>,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     if topics::prepare(&ports, &config, &shutdown).await.is_none() {
@@ -78,13 +82,13 @@ async fn work(
         clock: ports.clock.clone(),
         rules: feed.rules(),
         board,
-        functions: Functions::new(ports.functions.clone()),
+        functions: Functions::new(ports.functions.apart()),
         telemetry: telemetry.clone(),
         ready: ports.ready.clone(),
         member: config.member.clone(),
         missing: feed.missing(),
     };
-    tails.spawn(lag::watch(ports.bus.clone(), ports.clock.clone(), telemetry.clone(), shutdown.clone()));
+    tails.spawn(lag::watch(ports.bus.clone(), ports.clock.clone(), telemetry.clone(), known, shutdown.clone()));
     let outbox = Outbox::new(ports.bus.clone(), ports.network.client("ingress"), config.member, telemetry);
     tails.spawn(engine.run(shutdown.clone()));
     let stop = shutdown.clone();

@@ -2,23 +2,23 @@
 
 use std::sync::Arc;
 
-use drover_bus::Bus;
 use drover_proto::rules::v1 as wire;
 use drover_proto::rules::v1::rules_server::Rules;
 use drover_proto::to_status;
 use drover_rule_sql::{Message, Outcome, Rule};
-use drover_types::{ApiError, Clock, ErrorCode, TenantId};
+use drover_types::{ApiError, ErrorCode, TenantId};
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use crate::domain::{Board, RuleState};
-use crate::lag::{self, Lag};
+use crate::lag::Lag;
 
 /// The service `drover.rules.v1.Rules`. Cheap to clone.
 #[derive(Clone)]
 pub struct Server {
-    pub bus: Arc<dyn Bus>,
-    pub clock: Arc<dyn Clock>,
     pub board: Arc<Board>,
+    /// As it was when last looked at; `None` until then.
+    pub lag: watch::Receiver<Option<Lag>>,
 }
 
 #[tonic::async_trait]
@@ -32,9 +32,9 @@ impl Rules for Server {
             TenantId::new(&tenant).map_err(|error| to_status(&ApiError::invalid("tenant", error.to_string())))?;
         let unknown = || to_status(&ApiError::new(ErrorCode::NotFound, format!("rule {name} was not seen yet")));
         let state = self.board.get(&(tenant, name.clone())).ok_or_else(unknown)?;
-        let lag = lag::of(&*self.bus, self.clock.now_ms())
-            .await
-            .map_err(|error| to_status(&ApiError::new(ErrorCode::Unavailable, error.to_string())))?;
+        let waits =
+            || to_status(&ApiError::new(ErrorCode::Unavailable, "how far the rules are behind is not known yet"));
+        let lag = self.lag.borrow().ok_or_else(waits)?;
         Ok(Response::new(wire::GetStatusResponse { status: Some(status(state, lag)) }))
     }
 

@@ -76,8 +76,6 @@ pub struct Due {
     /// The group's keys as a JSON array.
     pub group: Arc<str>,
     pub closed: Closed,
-    /// Most republishings that a message of the group has behind it.
-    pub hops: u32,
 }
 
 impl Groups {
@@ -143,12 +141,11 @@ impl Groups {
             Some(held) => Group::read(&held.bytes)?,
             None => Group { closed_to_ms: now_ms, ..Group::default() },
         };
-        group.hops = group.hops.max(hops);
         let message = |plan: &Plan| -> Result<Pane, EvalError> {
             let totals = plan.kinds().zip(&input.values);
             let totals = totals.map(|(kind, value)| Total::of(kind, value, input.time_ms, order));
             let (start_ms, last_ms) = (input.time_ms, input.time_ms);
-            Ok(Pane { start_ms, last_ms, totals: totals.collect::<Result<_, _>>()? })
+            Ok(Pane { start_ms, last_ms, hops, totals: totals.collect::<Result<_, _>>()? })
         };
         let mut late_rows = Vec::new();
         match &plan.machine {
@@ -165,7 +162,7 @@ impl Groups {
             taken.turned = false;
             return Err(error);
         }
-        let due = |closed| Due { group: name.clone(), closed, hops: group.hops };
+        let due = |closed| Due { group: name.clone(), closed };
         taken.due.extend(late_rows.into_iter().map(due));
         Ok(())
     }
@@ -210,7 +207,7 @@ impl Groups {
             Ok((group, closed)) => {
                 // It has not grown: room does not matter.
                 self.store(plan, name, &group, group.to_bytes());
-                let due = |closed| Due { group: name.clone(), closed, hops: group.hops };
+                let due = |closed| Due { group: name.clone(), closed };
                 Ok(closed.into_iter().map(due).collect())
             }
             Err(error) => {
@@ -238,10 +235,13 @@ impl Groups {
     }
 
     fn store(&mut self, plan: &Plan, name: &Arc<str>, group: &Group, bytes: Vec<u8>) {
-        self.forget(name);
         if group.is_empty() {
+            return self.forget(name);
+        }
+        if self.states.get(name).is_some_and(|held| *held.bytes == *bytes) {
             return;
         }
+        self.forget(name);
         let deadline_ms = plan.deadline(group).unwrap_or(NEVER);
         self.bytes += name.len() + bytes.len();
         self.changed_bytes += name.len() + bytes.len();

@@ -42,7 +42,8 @@ impl Panes {
         let start_ms = message.start_ms - message.start_ms % self.hop_ms;
         let missed: Vec<u64> = self.ends(start_ms).take_while(|end| *end <= watermark_ms).collect();
         if start_ms.saturating_add(self.size_ms) > watermark_ms {
-            group.add(plan, Pane { start_ms, last_ms: start_ms, totals: message.totals.clone() })?;
+            group
+                .add(plan, Pane { start_ms, last_ms: start_ms, hops: message.hops, totals: message.totals.clone() })?;
         }
         let late: Result<Vec<Closed>, EvalError> = match plan.late {
             Late::Drop => Ok(Vec::new()),
@@ -85,7 +86,8 @@ impl Panes {
 
     fn closed(&self, plan: &Plan, end_ms: u64, panes: &[Pane], late: bool) -> Result<Closed, EvalError> {
         let values = values(plan, panes)?;
-        Ok(Closed { start_ms: end_ms.saturating_sub(self.size_ms), end_ms, late, values })
+        let hops = panes.iter().map(|pane| pane.hops).max().unwrap_or_default();
+        Ok(Closed { start_ms: end_ms.saturating_sub(self.size_ms), end_ms, late, hops, values })
     }
 }
 
@@ -120,6 +122,7 @@ impl Pane {
     pub(super) fn merge(&mut self, plan: &Plan, other: &Pane) -> Result<(), EvalError> {
         self.start_ms = self.start_ms.min(other.start_ms);
         self.last_ms = self.last_ms.max(other.last_ms);
+        self.hops = self.hops.max(other.hops);
         for (kind, (ours, theirs)) in plan.kinds().zip(self.totals.iter_mut().zip(&other.totals)) {
             ours.merge(kind, theirs)?;
         }

@@ -95,9 +95,9 @@ impl Pattern {
                 Ok(!same)
             }
             Pattern::Edge { edge, .. } => {
-                let was = group.high == Some(true);
+                let was = group.high;
                 let Some(is) = (if was { turn.still } else { turn.on }) else { return Ok(false) };
-                group.high = Some(is);
+                group.high = is;
                 Ok(match edge {
                     Edge::Rising => is && !was,
                     Edge::Falling => was && !is,

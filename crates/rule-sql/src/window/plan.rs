@@ -54,6 +54,8 @@ pub struct Closed {
     /// The first millisecond behind it.
     pub end_ms: u64,
     pub late: bool,
+    /// Most republishings that a message of it has behind it.
+    pub hops: u32,
     /// Of each aggregate, in the order of the plan.
     pub(crate) values: Vec<Value<'static>>,
 }

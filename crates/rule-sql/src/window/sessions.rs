@@ -60,6 +60,6 @@ impl Sessions {
 
     fn closed(&self, plan: &Plan, session: &Pane, late: bool) -> Result<Closed, EvalError> {
         let values = values(plan, std::slice::from_ref(session))?;
-        Ok(Closed { start_ms: session.start_ms, end_ms: self.end(session), late, values })
+        Ok(Closed { start_ms: session.start_ms, end_ms: self.end(session), late, hops: session.hops, values })
     }
 }

@@ -24,10 +24,8 @@ pub(crate) struct Group {
     pub closed_to_ms: u64,
     /// The last value of CHANGED, as JSON.
     pub value: Option<String>,
-    /// Whether the condition of an edge holds.
-    pub high: Option<bool>,
-    /// Most republishings that a message of the group has behind it.
-    pub hops: u32,
+    /// Whether the condition of an edge holds; where it does not, it is as if nothing were known.
+    pub high: bool,
 }
 
 /// What came in one piece of time: a hop of a window, or a session.
@@ -36,6 +34,8 @@ pub(crate) struct Pane {
     pub start_ms: u64,
     /// Time of its last message, in a session.
     pub last_ms: u64,
+    /// Most republishings that a message of it has behind it.
+    pub hops: u32,
     /// One for each aggregate of the rule.
     pub totals: Vec<Total>,
 }
@@ -52,6 +52,7 @@ struct GroupBytes {
     value: Option<String>,
     #[prost(bool, optional, tag = "5")]
     high: Option<bool>,
+    /// Of all panes, where they have none of their own.
     #[prost(uint32, tag = "6")]
     hops: u32,
 }
@@ -65,6 +66,8 @@ struct PaneBytes {
     length_ms: u64,
     #[prost(message, repeated, tag = "3")]
     totals: Vec<TotalBytes>,
+    #[prost(uint32, tag = "4")]
+    hops: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -104,7 +107,7 @@ struct WatermarkBytes {
 impl Group {
     /// Whether nothing has to be kept.
     pub fn is_empty(&self) -> bool {
-        self.panes.is_empty() && self.value.is_none() && self.high.is_none()
+        self.panes.is_empty() && self.value.is_none() && !self.high
     }
 
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -113,8 +116,8 @@ impl Group {
             panes: self.panes.iter().map(Pane::to_wire).collect(),
             closed_to_ms: self.closed_to_ms,
             value: self.value.clone(),
-            high: self.high,
-            hops: self.hops,
+            high: self.high.then_some(true),
+            hops: 0,
         };
         wire.encode_to_vec()
     }
@@ -123,21 +126,22 @@ impl Group {
         let wire = GroupBytes::decode(bytes).map_err(|error| unreadable(error.to_string()))?;
         known(wire.version)?;
         let GroupBytes { closed_to_ms, value, high, hops, .. } = wire;
-        let panes = wire.panes.into_iter().map(Pane::of_wire).collect::<Result<_, _>>()?;
-        Ok(Self { panes, closed_to_ms, value, high, hops })
+        let pane = |wire| Pane::of_wire(wire).map(|pane| Pane { hops: pane.hops.max(hops), ..pane });
+        let panes = wire.panes.into_iter().map(pane).collect::<Result<_, _>>()?;
+        Ok(Self { panes, closed_to_ms, value, high: high == Some(true) })
     }
 }
 
 impl Pane {
     fn to_wire(&self) -> PaneBytes {
         let totals = self.totals.iter().map(Total::to_wire).collect();
-        PaneBytes { start_ms: self.start_ms, length_ms: self.last_ms - self.start_ms, totals }
+        PaneBytes { start_ms: self.start_ms, length_ms: self.last_ms - self.start_ms, totals, hops: self.hops }
     }
 
     fn of_wire(wire: PaneBytes) -> Result<Self, EvalError> {
         let last_ms = wire.start_ms.checked_add(wire.length_ms).ok_or_else(|| unreadable("a pane has no end"))?;
         let totals = wire.totals.into_iter().map(Total::of_wire).collect::<Result<_, _>>()?;
-        Ok(Self { start_ms: wire.start_ms, last_ms, totals })
+        Ok(Self { start_ms: wire.start_ms, last_ms, hops: wire.hops, totals })
     }
 }
 
@@ -185,7 +189,11 @@ impl Watermark {
 }
 
 fn known(version: u32) -> Result<(), EvalError> {
-    if version == STATE_VERSION { Ok(()) } else { Err(unreadable(format!("its version is {version}"))) }
+    match version {
+        STATE_VERSION => Ok(()),
+        newer if newer > STATE_VERSION => Err(EvalError::NewerState { version }),
+        none => Err(unreadable(format!("its version is {none}"))),
+    }
 }
 
 pub(super) fn unreadable(reason: impl Into<String>) -> EvalError {
@@ -209,10 +217,7 @@ mod tests {
         assert_eq!(pane.totals[0].number.map(|number| number.to_string()).as_deref(), Some("1.5"));
         let sample = &pane.totals[0].samples[0];
         assert_eq!((sample.time_ms, sample.order, sample.json.as_str()), (1_000, 7, "\"hallo\""));
-        assert_eq!(
-            (group.closed_to_ms, group.value.as_deref(), group.high, group.hops),
-            (100, Some("7"), Some(true), 2)
-        );
+        assert_eq!((group.closed_to_ms, group.value.as_deref(), group.high, pane.hops), (100, Some("7"), true, 2));
     }
 
     #[test]
@@ -220,5 +225,6 @@ mod tests {
         let told = |bytes: &[u8]| Group::read(bytes).expect_err("unreadable").to_string();
         assert_eq!(told(&[0x08, 0x02]), "state of the group cannot be read: its version is 2");
         assert!(told(&[0xff]).starts_with("state of the group cannot be read: "));
+        assert_eq!(Group::read(&[0x08, 0x02]).err(), Some(EvalError::NewerState { version: 2 }));
     }
 }

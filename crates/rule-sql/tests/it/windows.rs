@@ -59,7 +59,7 @@ impl Stream {
 
     fn come_out(&mut self, due: &[Due]) {
         let plan = self.rule.plan().expect("grouped");
-        for Due { group, closed, .. } in due {
+        for Due { group, closed } in due {
             let payload = plan.payload(group, closed).expect("a payload");
             let message = Message::new("window", None, closed.end_ms, payload.as_bytes());
             self.rows.push(text(self.rule.grouped_row(&message)));
@@ -236,6 +236,37 @@ fn a_value_that_is_not_there_is_no_turn() {
 }
 
 #[test]
+fn what_is_as_it_was_is_not_written_and_a_condition_that_does_not_hold_is_not_kept() {
+    let written = |pattern: &str, values: [u32; 5]| {
+        let mut stream = Stream::of(&format!("SELECT v FROM '#' GROUP BY device(), {pattern}"));
+        let written = values.map(|v| {
+            stream.message("d", 0, &json!({ "v": v }));
+            stream.groups.changes().len()
+        });
+        (written, stream.groups.len())
+    };
+    assert_eq!(written("RISING(v > 30)", [20, 31, 32, 20, 20]), ([0, 1, 0, 1, 0], 0));
+    assert_eq!(written("CHANGED(v)", [1, 1, 2, 2, 1]), ([1, 0, 1, 0, 1], 1));
+}
+
+#[test]
+fn a_window_was_republished_as_often_as_its_own_messages_and_no_more() {
+    let rule = Rule::compile("SELECT count(*) AS n FROM '#' GROUP BY device(), TUMBLING(1m)").expect("compiles");
+    let (mut groups, mut hops) = (Groups::default(), Vec::new());
+    for (minute, behind) in [(0, 3), (0, 1), (1, 0), (2, 2), (3, 0)] {
+        let mut message = Message::new("a", None, BASE_MS + minute * 60_000, b"{}");
+        message.origin.device = Some("d");
+        let taken = groups.take(&rule, &message, 0, behind, ROOM);
+        assert_eq!(taken.error, None);
+        hops.extend(taken.due.iter().map(|due| due.closed.hops));
+        while let Some(due) = groups.close_next(&rule) {
+            hops.extend(due.expect("readable").iter().map(|due| due.closed.hops));
+        }
+    }
+    assert_eq!(hops, [3, 0, 2]);
+}
+
+#[test]
 fn a_group_has_a_largest_state_and_a_rule_so_many_groups() {
     let mut stream = Stream::of("SELECT collect(v, 1000) AS all FROM '#' GROUP BY device(), TUMBLING(1h)");
     let long = "x".repeat(GROUP_BYTES_MAX / 4);
@@ -252,8 +283,8 @@ fn a_group_has_a_largest_state_and_a_rule_so_many_groups() {
         groups.take(&rule, &message, 0, 0, room).error.map(|error| error.to_string())
     };
     assert_eq!((take("a", 2, 1_000), take("b", 2, 1_000), take("a", 2, 1_000)), (None, None, None));
-    assert_eq!(take("c", 2, 1_000).as_deref(), Some("the rule holds 2 groups, which is the limit"));
-    assert_eq!(take("c", 3, 5).as_deref(), Some("the rule holds 99 bytes of state, which is the limit"));
+    assert_eq!(take("c", 2, 1_000).as_deref(), Some("there is no room for another group, limit is 2"));
+    assert_eq!(take("c", 3, 5).as_deref(), Some("there is no room for more state, limit is 99 bytes"));
 }
 
 #[test]

@@ -61,8 +61,8 @@ struct Output {
     rule: Option<Arc<Definition>>,
 }
 
-/// Calls a function with JSON texts; its result is JSON, or none.
-pub type Call<'e> = &'e dyn Fn(&FunctionSpec, &[String]) -> Result<Option<String>, String>;
+/// Calls a tenant's function with JSON texts; its result is JSON, or none.
+pub type Call<'e> = &'e dyn Fn(&TenantId, &FunctionSpec, &[String]) -> Result<Option<String>, String>;
 
 /// What evaluation needs besides the record.
 pub struct Evaluation<'e> {
@@ -140,8 +140,15 @@ impl Batch {
         evaluation.states.pass(partition, next, received_ms);
     }
 
-    /// Closes windows that are over until none is, or there are `records_max` records to write. Whether none is left.
-    pub fn close_windows(&mut self, rules: &RuleSet, call: Call<'_>, states: &mut States, records_max: usize) -> bool {
+    /// Closes windows that are over until none is, or it is enough: `is_enough` is told the records to write and the bytes
+    /// of states among them, about. Whether none is left.
+    pub fn close_windows(
+        &mut self,
+        rules: &RuleSet,
+        call: Call<'_>,
+        states: &mut States,
+        is_enough: impl Fn(usize, usize) -> bool,
+    ) -> bool {
         for (partition, rule) in states.due(rules) {
             let functions = Functions { tenant: &rule.tenant, rules, call };
             while let Some((next, closed)) = states.close_next(partition, rule) {
@@ -153,7 +160,8 @@ impl Batch {
                         self.failed(rule, LastError { message: error.to_string(), ..LastError::default() });
                     }
                 }
-                if self.outputs.len() + states.changed().0 >= records_max {
+                let (records, bytes) = states.changed();
+                if is_enough(self.outputs.len() + records, bytes) {
                     return false;
                 }
             }
@@ -340,7 +348,7 @@ impl UserFunctions for Functions<'_> {
         let Some(function) = self.rules.function(self.tenant, function) else {
             return Err(LookupError { reason: "there is no such function any more".to_owned() });
         };
-        (self.call)(function, arguments).map_err(|reason| LookupError { reason })
+        (self.call)(self.tenant, function, arguments).map_err(|reason| LookupError { reason })
     }
 }
 

@@ -13,5 +13,5 @@ pub use batch::{Batch, Evaluation, Tally};
 pub use definition::Definition;
 pub use letters::{ERRORS_TOPIC, OUTBOX_TOPIC, dead_letter};
 pub use rule_set::RuleSet;
-pub use states::{Held, STATE_TOPIC, States};
+pub use states::{Held, STATE_TOPIC, States, Waiting};
 pub use status::{Board, Condition, RuleKey, RuleState};

@@ -21,6 +21,12 @@ pub const STATE_TOPIC: &str = "drover.rules.state";
 pub const GROUPS_MAX: usize = 1_000_000;
 /// Most bytes of the states of one rule in this process.
 pub const STATE_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Most groups of all rules in this process.
+pub const PROCESS_GROUPS_MAX: usize = 4_000_000;
+/// Most bytes that the states of all rules take in this process, each with [`GROUP_COST_BYTES`].
+pub const PROCESS_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// What a group takes besides its name and state, about: places in tables, a deadline, pieces of memory.
+const GROUP_COST_BYTES: usize = 256;
 /// States that are removed in one transaction: those of a rule that is gone, bit by bit.
 const REMOVED_AT_ONCE: usize = 5_000;
 
@@ -30,6 +36,8 @@ pub struct States {
     partitions: HashMap<Partition, Held>,
     /// Groups and bytes of each rule over all partitions.
     totals: HashMap<String, Total>,
+    /// Of all rules.
+    process: Total,
     /// Records and bytes that [`States::changes`] comes to, about.
     changed: (usize, usize),
 }
@@ -78,10 +86,14 @@ impl Held {
             return;
         }
         let groups = self.rules.entry(prefix.to_owned()).or_default();
+        // The last record of a key is what counts, whatever came before it.
+        self.removed.remove(key);
         if let Err(error) = groups.restore(group, record.value.as_deref()) {
             tracing::error!(key, %error, "a rule's state is left out");
             self.unreadable += 1;
-            self.removed.insert(key.to_owned());
+            if !matches!(error, EvalError::NewerState { .. }) {
+                self.removed.insert(key.to_owned());
+            }
         }
     }
 }
@@ -92,8 +104,8 @@ impl States {
         self.revoke(partition);
         for (prefix, groups) in &held.rules {
             let (total, of_partition) = (self.totals.entry(prefix.clone()).or_default(), Total::of(groups));
-            total.groups += of_partition.groups;
-            total.bytes += of_partition.bytes;
+            total.add(of_partition);
+            self.process.add(of_partition);
         }
         self.partitions.insert(partition, Held { next, ..held });
         self.reconcile(rules);
@@ -124,8 +136,8 @@ impl States {
 
     fn subtract(&mut self, prefix: &str, groups: &Groups) {
         let Some(total) = self.totals.get_mut(prefix) else { return };
-        total.groups -= groups.len();
-        total.bytes -= groups.bytes();
+        total.subtract(Total::of(groups));
+        self.process.subtract(Total::of(groups));
         if !self.partitions.values().any(|held| held.rules.contains_key(prefix)) {
             self.totals.remove(prefix);
         }
@@ -154,12 +166,15 @@ impl States {
     /// What may be added to the states of a rule.
     fn room(&self, prefix: &str) -> Room {
         let total = self.totals.get(prefix).copied().unwrap_or_default();
-        Room {
-            groups: GROUPS_MAX.saturating_sub(total.groups),
-            bytes: STATE_BYTES_MAX.saturating_sub(total.bytes),
-            groups_max: GROUPS_MAX,
-            bytes_max: STATE_BYTES_MAX,
-        }
+        // Room comes before the limit that it is up to: the nearer one is what an error names.
+        let groups = (GROUPS_MAX.saturating_sub(total.groups), GROUPS_MAX);
+        let of_process = PROCESS_GROUPS_MAX.saturating_sub(self.process.groups);
+        let (groups, groups_max) = groups.min((of_process, PROCESS_GROUPS_MAX));
+        let bytes = (STATE_BYTES_MAX.saturating_sub(total.bytes), STATE_BYTES_MAX);
+        // The group may be a new one.
+        let of_process = PROCESS_BYTES_MAX.saturating_sub(self.process.memory() + GROUP_COST_BYTES);
+        let (bytes, bytes_max) = bytes.min((of_process, PROCESS_BYTES_MAX));
+        Room { groups, bytes, groups_max, bytes_max }
     }
 
     fn change<T>(&mut self, partition: Partition, prefix: &str, change: impl FnOnce(&mut Groups) -> T) -> T {
@@ -175,8 +190,10 @@ impl States {
             self.totals.insert(prefix.to_owned(), Total::default());
         }
         let total = self.totals.get_mut(prefix).expect("it was put there");
-        total.groups = total.groups + after.0.groups - before.0.groups;
-        total.bytes = total.bytes + after.0.bytes - before.0.bytes;
+        for sum in [total, &mut self.process] {
+            sum.add(after.0);
+            sum.subtract(before.0);
+        }
         self.changed.0 += after.1.0 - before.1.0;
         self.changed.1 += after.1.1 - before.1.1;
         outcome
@@ -267,6 +284,21 @@ impl Total {
     fn of(groups: &Groups) -> Self {
         Self { groups: groups.len(), bytes: groups.bytes() }
     }
+
+    fn add(&mut self, more: Self) {
+        self.groups += more.groups;
+        self.bytes += more.bytes;
+    }
+
+    fn subtract(&mut self, less: Self) {
+        self.groups -= less.groups;
+        self.bytes -= less.bytes;
+    }
+
+    /// What it takes in memory, about.
+    fn memory(self) -> usize {
+        self.bytes + self.groups * GROUP_COST_BYTES
+    }
 }
 
 impl Waiting {
@@ -310,4 +342,53 @@ fn keeps(rules: &RuleSet, prefix: &str) -> bool {
 fn outgoing(partition: Partition, key: String, state: Option<Vec<u8>>) -> Outgoing {
     let record = Record { key: Some(key.into()), value: state.map(Into::into), ..Record::default() };
     Outgoing { topic: STATE_TOPIC.into(), partition: Some(partition), record }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "home/r/1/[\"d\"]";
+
+    fn restored(values: &[&'static [u8]]) -> Held {
+        let mut held = Held::default();
+        for value in values {
+            held.restore(&Record { key: Some(KEY.into()), value: Some((*value).into()), ..Record::default() });
+        }
+        held
+    }
+
+    #[test]
+    fn all_rules_together_have_a_bound_besides_that_of_each() {
+        let mut states = States::default();
+        let room = states.room("home/r/1/");
+        assert_eq!((room.groups, room.groups_max), (GROUPS_MAX, GROUPS_MAX));
+        assert_eq!((room.bytes, room.bytes_max), (STATE_BYTES_MAX, STATE_BYTES_MAX));
+        let groups = PROCESS_GROUPS_MAX - 9;
+        states.process = Total { groups, bytes: PROCESS_BYTES_MAX - (groups + 4) * GROUP_COST_BYTES };
+        let room = states.room("home/r/1/");
+        assert_eq!((room.groups, room.groups_max), (9, PROCESS_GROUPS_MAX));
+        assert_eq!((room.bytes, room.bytes_max), (3 * GROUP_COST_BYTES, PROCESS_BYTES_MAX), "a group has its cost");
+    }
+
+    #[test]
+    fn what_a_partition_has_is_counted_as_long_as_it_is_here() {
+        let (mut states, rules) = (States::default(), RuleSet::default());
+        states.assign(0, 0, restored(&[&[0x08, 0x01]]), &rules);
+        assert_eq!(states.process.groups, 0, "no rule keeps it");
+        states.change(1, "home/r/1/", |groups| groups.restore("[1]", Some(&[0x08, 0x01]))).expect("readable");
+        assert_eq!((states.process.groups, states.process.memory()), (1, 5 + GROUP_COST_BYTES));
+        states.revoke(1);
+        assert_eq!((states.process.groups, states.process.bytes), (0, 0));
+    }
+
+    #[test]
+    fn a_state_that_cannot_be_read_goes_unless_another_follows_or_a_later_version_wrote_it() {
+        let (unreadable, readable, newer): (&[u8], &[u8], &[u8]) = (&[0xff], &[0x08, 0x01], &[0x08, 0x02]);
+        assert!(restored(&[readable, unreadable]).removed.contains(KEY));
+        let held = restored(&[unreadable, readable]);
+        assert_eq!((held.groups(), held.unreadable, held.removed.len()), (1, 1, 0));
+        let held = restored(&[unreadable, newer]);
+        assert_eq!((held.groups(), held.unreadable, held.removed.len()), (0, 2, 0));
+    }
 }

@@ -36,7 +36,7 @@ pub fn message(rule: &Definition, due: &Due, late_of: Option<RecordId>) -> Resul
         content_type: None,
         properties: Vec::new(),
         traceparent: None,
-        hops: due.hops,
+        hops: due.closed.hops,
     })
 }
 
