@@ -15,7 +15,7 @@ use super::{resync, status};
 use crate::crd::{Condition, DeviceFleet, DeviceFleetStatus};
 use crate::domain::condition::{self, ACCEPTED, READY, Verdict};
 use crate::domain::fleet::{Fleet, Tally, Walk};
-use crate::domain::problem::Problem;
+use crate::domain::problem::{Problem, passes};
 use crate::domain::rule::tenant;
 use crate::domain::time::rfc3339;
 use crate::ports::{BULK_MAX, Refusal};
@@ -64,7 +64,7 @@ impl Kind for DeviceFleet {
 
     async fn cleanup(&self, context: &Context) -> Result<(), Failure> {
         let (tenant, owner) = (tenant(self)?, owner(self, context));
-        let mut after = String::new();
+        let (mut after, mut awaited) = (String::new(), None);
         loop {
             let page = context.registry.devices(&tenant, &after).await?;
             let ours = page.devices.into_iter().filter(|device| device.object.owner == owner);
@@ -73,9 +73,11 @@ impl Kind for DeviceFleet {
             if let Some(Refusal { name, error }) = refusals.first() {
                 tracing::warn!(fleet = self.name_any(), device = name, %error, "not deleted");
             }
+            // Any other is, and keeps the fleet until it can be deleted.
+            awaited = awaited.or_else(|| refusals.into_iter().map(|refusal| refusal.error).find(passes));
             after = page.next;
             if after.is_empty() {
-                return Ok(());
+                return awaited.map_or(Ok(()), |error| Err(error.into()));
             }
         }
     }
