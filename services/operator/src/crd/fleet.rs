@@ -43,6 +43,7 @@ pub struct DeviceFleetSpec {
 pub struct FleetTemplate {
     /// Name of a DeviceType; none: the devices are of no type.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub device_type: Option<String>,
     /// Disabled devices are refused and disconnected.
     #[serde(default = "yes")]

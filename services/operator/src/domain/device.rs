@@ -42,7 +42,8 @@ pub fn key(device: &Device) -> Result<DeviceKey, ApiError> {
 pub fn declared(device: &Device, owner: &str) -> Result<DeclaredDevice, ApiError> {
     let key = key(device)?;
     let spec = DeviceSpec {
-        device_type: device.spec.device_type.clone(),
+        // The registry has no empty type: it would be drift for ever.
+        device_type: device.spec.device_type.clone().filter(|name| !name.is_empty()),
         enabled: device.spec.enabled,
         attributes: device.spec.attributes.clone(),
         policies: device.spec.policies.clone(),
@@ -203,6 +204,7 @@ mod tests {
         let large = json!({"desired": {"a": "x".repeat(SHADOW_STATE_BYTES_MAX)}});
         let refused = declared(&device(large), "k").expect_err("too large");
         assert_eq!(refused.limit, Some(SHADOW_STATE_BYTES_MAX.to_string()));
+        assert_eq!(declared(&device(json!({"type": ""})), "k").expect("valid").wanted.spec.device_type, None);
         let mut long = device(json!({}));
         long.metadata.name = Some("d".repeat(129));
         assert_eq!(declared(&long, "k").expect_err("long").field.as_deref(), Some("metadata.name"));
