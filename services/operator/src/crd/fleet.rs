@@ -106,9 +106,13 @@ pub struct CountSource {
         "message": "the prefix cannot change, for other names are other devices: make another fleet",
     }]))]
     pub prefix: String,
-    /// Digits of the number, filled up with zeros.
+    /// Digits of the number, filled up with zeros. They cannot change: that would be other devices.
     #[serde(default = "digits")]
     #[schemars(range(min = 1, max = 9))]
+    #[schemars(extend("x-kubernetes-validations" = [{
+        "rule": "self == oldSelf",
+        "message": "the digits cannot change, for other names are other devices: make another fleet",
+    }]))]
     pub digits: u8,
 }
 

@@ -121,4 +121,8 @@ async fn a_table_comes_from_a_config_map_which_may_be_missing_or_wrong() {
     let (writes, _) = stage.turn(&fleet).await;
     assert_eq!(status(&writes).expect("written")["registered"], 2);
     assert_eq!(stage.platform.devices.lock().unwrap()["a"].object.labels["room"], "kitchen");
+    table("name,labels\n");
+    let (writes, _) = stage.turn(&fleet).await;
+    assert_eq!(condition(&status(&writes).expect("written"), "Accepted"), pair("False", "Invalid"));
+    assert_eq!(stage.platform.devices.lock().unwrap().len(), 2, "an emptied table deletes none");
 }
