@@ -25,7 +25,7 @@ pub struct Elector {
     /// Where the candidate's own clock begins.
     began: Instant,
     observed: Option<Observed>,
-    /// Before the last turn by which this process leads: others count from its end, or later.
+    /// When the last turn began by which this process leads; others count from a later moment.
     renewed: Instant,
 }
 

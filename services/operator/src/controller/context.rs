@@ -44,7 +44,7 @@ pub struct Context {
     pub(super) failures: Memory<u32>,
     /// Devices of which everything is as declared.
     pub(super) settled: Memory<Settled>,
-    /// When the status of an object was last written, milliseconds since the Unix epoch.
+    /// When the status of a rule was last written, milliseconds since the Unix epoch; that of a device says so itself.
     pub(super) written: Memory<u64>,
     writes: Mutex<Bucket>,
 }
@@ -70,6 +70,12 @@ impl Context {
             written: Memory::default(),
             writes,
         }
+    }
+
+    /// Forgets what was so of an object that goes; its failures count until it is gone.
+    pub(super) fn forget(&self, uid: &str) {
+        self.settled.forget(uid);
+        self.written.forget(uid);
     }
 
     /// Whether a status that is not about the spec may be written now, by the rate of all of them.

@@ -86,9 +86,6 @@ impl Kind for Device {
     }
 
     async fn cleanup(&self, context: &Context) -> Result<(), Failure> {
-        let uid = uid(self);
-        context.settled.forget(&uid);
-        context.written.forget(&uid);
         // A name that the registry cannot have is the name of nothing there.
         let Ok(key) = domain::key(self) else { return Ok(()) };
         let found = context.registry.device(&key).await?.map(|found| found.object);

@@ -144,6 +144,7 @@ async fn applied<K: Kind>(object: &K, context: &Context) -> Result<Action, Failu
 /// Takes the object's counterpart away. A registry that cannot be asked does not keep an object, and the namespace around
 /// it, for longer than `deletion_patience`.
 async fn cleaned<K: Kind>(object: &K, context: &Context) -> Result<Action, Failure> {
+    context.forget(&uid(object));
     let failure = match object.cleanup(context).await {
         Ok(()) => return Ok(Action::await_change()),
         Err(failure) => failure,

@@ -131,9 +131,9 @@ pub fn phase(enabled: bool, presence: Presence) -> DevicePhase {
 pub enum Due {
     /// What was declared has had its effect: at once.
     Now,
-    /// The phase has changed, and long enough ago that it may be told: under the common limit of writes.
+    /// A phase or numbers have changed, and the last write is long enough ago: under the common limit of writes.
     InTurn,
-    /// The phase has changed, which may be told in this many milliseconds.
+    /// A phase or numbers have changed, which may be told in this many milliseconds.
     InMs(u64),
     Never,
 }
