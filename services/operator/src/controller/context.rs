@@ -42,6 +42,8 @@ pub struct Context {
     pub events: Events,
     /// Failures of an object since it last went well.
     pub(super) failures: Memory<u32>,
+    /// Refusals of an object since it last went well, and the generation they are of.
+    pub(super) refusals: Memory<(i64, u32)>,
     /// Devices of which everything is as declared.
     pub(super) settled: Memory<Settled>,
     /// When the status of a rule was last written, milliseconds since the Unix epoch; that of a device says so itself.
@@ -66,6 +68,7 @@ impl Context {
             telemetry,
             events,
             failures: Memory::default(),
+            refusals: Memory::default(),
             settled: Memory::default(),
             written: Memory::default(),
             writes,
@@ -74,6 +77,7 @@ impl Context {
 
     /// Forgets what was so of an object that goes; its failures count until it is gone.
     pub(super) fn forget(&self, uid: &str) {
+        self.refusals.forget(uid);
         self.settled.forget(uid);
         self.written.forget(uid);
     }
