@@ -184,12 +184,28 @@ fn runs_operator(pod: &Value) -> bool {
 #[test]
 fn the_operator_has_the_rights_it_needs_where_it_needs_them() -> anyhow::Result<()> {
     let Some(program) = tool("helm") else { return Ok(()) };
+    let (standalone, ha) = ("helm/drover/values-standalone.yaml", "helm/drover/values-ha.yaml");
+    let by_default: [(&str, &str, &[&str]); 3] = [
+        // Devices speak to the pod that has these rights.
+        (standalone, "ClusterRole", &[]),
+        (standalone, "Role", &["drover-operator", "drover-operator-lease"]),
+        (ha, "ClusterRole", &["drover-drover-operator"]),
+    ];
+    for (values, kind, expected) in by_default {
+        let objects = rendered_with(&program, &[values], &[])?;
+        let mut names: Vec<&str> = of_kind(&objects, kind).map(name).collect();
+        names.sort_unstable();
+        assert_eq!(names, expected, "{values}: {kind}");
+        let outside = of_kind(&objects, "Role")
+            .find(|role| role["metadata"]["namespace"].as_str().is_some_and(|n| n != NAMESPACE));
+        assert!(outside.is_none(), "{outside:?}");
+    }
     let cases: [(&[&str], &str, &[&str]); 3] = [
-        (&[], "ClusterRole", &["drover-drover-operator"]),
+        (&["operator.namespaces={*}"], "ClusterRole", &["drover-drover-operator"]),
         (&["operator.namespaces={home,lab}"], "Role", &["drover-operator", "drover-operator", "drover-operator-lease"]),
         (&["operator.enabled=false"], "Role", &[]),
     ];
-    for values in ["helm/drover/values-standalone.yaml", "helm/drover/values-ha.yaml"] {
+    for values in [standalone, ha] {
         for (settings, kind, expected) in &cases {
             let objects = rendered_with(&program, &[values], settings)?;
             let mut names: Vec<&str> = of_kind(&objects, kind).map(name).collect();

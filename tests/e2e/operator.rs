@@ -202,6 +202,7 @@ fn what_the_schemas_refuse_is_refused_by_the_api_server() -> anyhow::Result<()> 
         (device("d", json!({"credentials": [both]})), "exactly one of token, certificate"),
         (device(&"d".repeat(129), json!({})), "at most 128 characters"),
         (device("d", json!({"credentials": [{"certificate": {"secretName": "c", "duration": "soon"}}]})), "duration"),
+        (device("d", json!({"type": ""})), "spec.type"),
         (object("Rule", "r", json!({"sql": "", "actions": []})), "spec.sql"),
         (
             object("Rule", "r", json!({"sql": "SELECT * FROM 'a'", "actions": [action]})),
@@ -218,6 +219,9 @@ fn what_the_schemas_refuse_is_refused_by_the_api_server() -> anyhow::Result<()> 
     cluster.apply("default", &[fleet("s-")])?;
     let refused = cluster.apply("default", &[fleet("t-")]).err().context("other devices")?;
     ensure!(format!("{refused:#}").contains("the prefix cannot change"), "{refused:#}");
+    let renumbered = json!({"source": {"count": {"devices": 1, "prefix": "s-", "digits": 3}}});
+    let refused = cluster.apply("default", &[object("DeviceFleet", "f", renumbered)]).err().context("other devices")?;
+    ensure!(format!("{refused:#}").contains("the digits cannot change"), "{refused:#}");
     let kept = cluster.get("default", &["devicefleet", "f"])?;
     assert_eq!(kept["spec"]["template"], json!({"enabled": true, "policies": ["default"]}), "defaults are filled in");
     Ok(())

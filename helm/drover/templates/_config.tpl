@@ -137,7 +137,7 @@ is for the cluster alone. */}}
 
 {{- define "drover.config.operator" -}}
 {{- $lease := dict "name" (include "drover.operatorAccount" .root) "namespace" .root.Release.Namespace -}}
-{{- dict "namespaces" .root.Values.operator.namespaces "owner" .root.Values.operator.owner "lease" $lease | toJson -}}
+{{- dict "namespaces" (include "drover.operatorNamespaces" .root | fromJsonArray) "owner" .root.Values.operator.owner "lease" $lease | toJson -}}
 {{- end }}
 
 {{/* The section of one service in mode ha. */}}

@@ -117,6 +117,18 @@ consumer groups and of the nodes that others know. */}}
 {{ .Release.Namespace }}-{{ include "drover.fullname" . }}-operator
 {{- end }}
 
+{{/* Namespaces the operator takes care of, as JSON; none: all. Standalone, its pod is the one that devices speak to: there it has
+its rights in its own namespace alone unless told otherwise. */}}
+{{- define "drover.operatorNamespaces" -}}
+{{- $namespaces := .Values.operator.namespaces -}}
+{{- if has "*" $namespaces -}}
+{{- $namespaces = list -}}
+{{- else if and (not $namespaces) (eq .Values.mode "standalone") -}}
+{{- $namespaces = list .Release.Namespace -}}
+{{- end -}}
+{{- toJson $namespaces -}}
+{{- end }}
+
 {{/* The account with the operator's rights. */}}
 {{- define "drover.operatorAccount" -}}
 {{- if .Values.serviceAccount.create -}}{{ include "drover.fullname" . }}-operator{{- else -}}{{ include "drover.serviceAccount" . }}{{- end -}}

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::domain::lease::{self, Observed, RENEW_DEADLINE, RENEW_EVERY, Turn};
 
@@ -25,6 +25,8 @@ pub struct Elector {
     /// Where the candidate's own clock begins.
     began: Instant,
     observed: Option<Observed>,
+    /// When the last turn began by which this process leads; others count from a later moment.
+    renewed: Instant,
 }
 
 /// Why a Lease could not be read or written.
@@ -40,7 +42,8 @@ impl Elector {
     /// The candidate `me` for the Lease `name`; no other process, nor this one after a restart, has that name.
     pub fn new(client: Client, namespace: &str, name: &str, me: String) -> Self {
         let api = Api::namespaced(client, namespace);
-        Self { api, name: name.to_owned(), me, began: Instant::now(), observed: None }
+        let began = Instant::now();
+        Self { api, name: name.to_owned(), me, began, observed: None, renewed: began }
     }
 
     /// Waits until this process leads; `None`: it is stopping. `/readyz` tells of an API server that does not answer, without
@@ -63,18 +66,19 @@ impl Elector {
 
     /// Keeps the Lease; returns when another has it, or it could not be renewed for too long.
     pub async fn hold(&mut self) {
-        let mut renewed = Instant::now();
         loop {
-            tokio::time::sleep(RENEW_EVERY).await;
-            match self.turn().await {
-                Ok(true) => renewed = Instant::now(),
-                Ok(false) => return tracing::warn!(lease = self.name, "another leads"),
-                Err(error) => {
+            let deadline = self.renewed + RENEW_DEADLINE;
+            sleep_until(deadline.min(Instant::now() + RENEW_EVERY)).await;
+            match timeout_at(deadline, self.turn()).await {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => return tracing::warn!(lease = self.name, "another leads"),
+                Ok(Err(error)) => {
                     tracing::warn!(lease = self.name, %error, "not renewed");
-                    if renewed.elapsed() + RENEW_EVERY > RENEW_DEADLINE {
+                    if Instant::now() + RENEW_EVERY > deadline {
                         return;
                     }
                 }
+                Err(_) => return tracing::warn!(lease = self.name, "not renewed in time"),
             }
         }
     }
@@ -95,8 +99,18 @@ impl Elector {
         }
     }
 
-    /// One look at the Lease, which is written if it is free or this process's. Whether this process leads now.
+    /// One turn at the Lease. Whether this process leads now.
     async fn turn(&mut self) -> Result<bool, LeaseError> {
+        let begun = Instant::now();
+        let leads = self.look().await?;
+        if leads {
+            self.renewed = begun;
+        }
+        Ok(leads)
+    }
+
+    /// One look at the Lease, which is written if it is free or this process's.
+    async fn look(&mut self) -> Result<bool, LeaseError> {
         let found = answered(self.api.get_opt(&self.name)).await?;
         let now = Timestamp::now();
         let Some(mut lease) = found else {
@@ -151,10 +165,20 @@ mod tests {
 
     impl OneLease {
         fn candidate(&self, me: &str) -> Elector {
+            self.slow_candidate(me, Duration::ZERO)
+        }
+
+        /// A candidate to whom every answer takes this long.
+        fn slow_candidate(&self, me: &str, answer: Duration) -> Elector {
             let api = self.clone();
             let serve = move |request: Request<Body>| {
                 let api = api.clone();
-                async move { Ok::<_, Infallible>(api.answer(request).await) }
+                async move {
+                    if !answer.is_zero() {
+                        tokio::time::sleep(answer).await;
+                    }
+                    Ok::<_, Infallible>(api.answer(request).await)
+                }
             };
             Elector::new(Client::new(tower::service_fn(serve), "default"), "default", "operator", me.to_owned())
         }
@@ -213,6 +237,15 @@ mod tests {
         assert!(first.turn().await.expect("answers"));
         api.be_away(true);
         let begun = Instant::now();
+        first.hold().await;
+        assert!(begun.elapsed() < lease::DURATION, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_renews_too_slowly_ceases_before_another_may_begin() {
+        let mut first = OneLease::default().slow_candidate("a", Duration::from_secs(4));
+        let begun = Instant::now();
+        assert!(first.turn().await.expect("answers"), "after 8 s");
         first.hold().await;
         assert!(begun.elapsed() < lease::DURATION, "{:?}", begun.elapsed());
     }

@@ -140,7 +140,7 @@ pub trait Registry: Send + Sync + 'static {
     /// Nothing if it is gone.
     async fn delete_policy(&self, tenant: &TenantId, name: &str) -> Result<(), ApiError>;
 
-    /// Devices after the name `after`, up to 1,000 of them.
+    /// Devices after the name `after`, up to 100 of them.
     async fn devices(&self, tenant: &TenantId, after: &str) -> Result<DevicePage, ApiError>;
     /// Creates or replaces up to [`BULK_MAX`] devices of one tenant; answers those refused.
     async fn put_devices(&self, wanted: &[Wanted<DeviceSpec>]) -> Result<Vec<Refusal>, ApiError>;

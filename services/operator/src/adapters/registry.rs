@@ -15,8 +15,8 @@ use crate::ports::{
     Credential, CredentialKind, DevicePage, Found, FoundDevice, Issued, IssuedSecret, Refusal, Registry, Wanted,
 };
 
-/// Devices of one page of a list.
-const PAGE_SIZE: u32 = 1_000;
+/// Devices of one page of a list: they fit into a message of 4 MiB unless labels and attributes are near their limits.
+const PAGE_SIZE: u32 = 100;
 
 /// The registry of the network.
 pub struct GrpcRegistry(Backend<RegistryClient<grpc::Client>>);

@@ -42,9 +42,11 @@ pub struct Context {
     pub events: Events,
     /// Failures of an object since it last went well.
     pub(super) failures: Memory<u32>,
+    /// Refusals of an object since it last went well, and the generation they are of.
+    pub(super) refusals: Memory<(i64, u32)>,
     /// Devices of which everything is as declared.
     pub(super) settled: Memory<Settled>,
-    /// When the status of an object was last written, milliseconds since the Unix epoch.
+    /// When the status of a rule was last written, milliseconds since the Unix epoch; that of a device says so itself.
     pub(super) written: Memory<u64>,
     writes: Mutex<Bucket>,
 }
@@ -66,10 +68,18 @@ impl Context {
             telemetry,
             events,
             failures: Memory::default(),
+            refusals: Memory::default(),
             settled: Memory::default(),
             written: Memory::default(),
             writes,
         }
+    }
+
+    /// Forgets what was so of an object that goes; its failures count until it is gone.
+    pub(super) fn forget(&self, uid: &str) {
+        self.refusals.forget(uid);
+        self.settled.forget(uid);
+        self.written.forget(uid);
     }
 
     /// Whether a status that is not about the spec may be written now, by the rate of all of them.

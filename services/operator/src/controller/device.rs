@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::kind::Kind;
 use super::registered::{Outcome, accepted, refused, register};
 use super::secrets::{self, Furnished};
-use super::{declared, resync, status, uid};
+use super::{declared, refused_wait, resync, status, uid};
 use crate::crd::{Condition, Device, DeviceStatus};
 use crate::domain::condition::{READY, Verdict};
 use crate::domain::desired;
@@ -23,7 +23,7 @@ use crate::ports::{FoundDevice, Presence};
 /// How long a device of which everything was as declared is only looked up in the registry, in milliseconds: its Secrets and
 /// its shadow are looked at no more often.
 const SETTLED_MS: u64 = 10 * 60 * 1000;
-/// How soon a device is tried again that was refused: what it names may be made at the same time.
+/// How soon a device is tried again that was refused: what it names may be made at the same time. Doubled up to the resync.
 const REFUSED_RETRY: Duration = Duration::from_secs(10);
 /// How soon a status is tried again that could not be written by the rate of all of them.
 const DEFERRED_RETRY: Duration = Duration::from_secs(5);
@@ -51,7 +51,11 @@ impl Kind for Device {
     async fn apply(&self, context: &Context) -> Result<Action, Failure> {
         let declared = match domain::declared(self, &context.config.owner) {
             Ok(declared) => declared,
-            Err(error) => return refuse(self, context, &Problem::refused(&error), Presence::default()).await,
+            // Nobody else was asked: only a change of the object helps.
+            Err(error) => {
+                refuse(self, context, &Problem::refused(&error), Presence::default()).await?;
+                return Ok(Action::await_change());
+            }
         };
         let found = context.registry.device(&declared.key).await?;
         if is_settled(self, context, found.as_ref()) {
@@ -62,7 +66,10 @@ impl Kind for Device {
         let put = async |revision| context.registry.put_device(&declared.wanted, revision).await;
         let registered = register(self, context, &declared.wanted, found.map(|found| found.object), put).await?;
         let revision = match registered {
-            Outcome::Refused(problem) => return refuse(self, context, &problem, presence).await,
+            Outcome::Refused(problem) => {
+                refuse(self, context, &problem, presence).await?;
+                return Ok(Action::requeue(again(self, context)));
+            }
             Outcome::Registered(found) => found.revision,
         };
         let furnished = match is_new && declared.credentials.is_empty() {
@@ -74,8 +81,9 @@ impl Kind for Device {
         let verdicts = [accepted(), ready(problem.as_ref())];
         let next = write_status(self, context, &verdicts, presence, version).await?;
         if problem.is_some() {
-            return Ok(Action::requeue(resync(self, context).min(REFUSED_RETRY)));
+            return Ok(Action::requeue(again(self, context)));
         }
+        context.refusals.forget(&uid(self));
         if next.is_none() {
             let now_ms = context.clock.now_ms();
             let until_ms = furnished.renew_at_ms.unwrap_or(u64::MAX).min(now_ms + SETTLED_MS);
@@ -86,9 +94,6 @@ impl Kind for Device {
     }
 
     async fn cleanup(&self, context: &Context) -> Result<(), Failure> {
-        let uid = uid(self);
-        context.settled.forget(&uid);
-        context.written.forget(&uid);
         // A name that the registry cannot have is the name of nothing there.
         let Ok(key) = domain::key(self) else { return Ok(()) };
         let found = context.registry.device(&key).await?.map(|found| found.object);
@@ -150,10 +155,15 @@ fn ready(problem: Option<&Problem>) -> Verdict {
     }
 }
 
-async fn refuse(device: &Device, context: &Context, problem: &Problem, presence: Presence) -> Result<Action, Failure> {
+async fn refuse(device: &Device, context: &Context, problem: &Problem, presence: Presence) -> Result<(), Failure> {
     let version = device.status.as_ref().and_then(|status| status.shadow_version);
     write_status(device, context, &refused(problem), presence, version).await?;
-    Ok(Action::requeue(resync(device, context).min(REFUSED_RETRY)))
+    Ok(())
+}
+
+/// When a device is tried again that was refused.
+fn again(device: &Device, context: &Context) -> Duration {
+    refused_wait(device, context, REFUSED_RETRY, resync(device, context))
 }
 
 /// Writes the status if it is due; answers when it will be, where it is not yet.

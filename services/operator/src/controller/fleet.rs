@@ -1,5 +1,7 @@
 //! Fleets: many devices in the registry, none of them an object of the cluster.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use drover_types::TenantId;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -11,11 +13,11 @@ use super::context::Context;
 use super::failure::Failure;
 use super::kind::Kind;
 use super::registered::refused;
-use super::{resync, status};
+use super::{refused_wait, resync, status, uid};
 use crate::crd::{Condition, DeviceFleet, DeviceFleetStatus};
 use crate::domain::condition::{self, ACCEPTED, READY, Verdict};
 use crate::domain::fleet::{Fleet, Tally, Walk};
-use crate::domain::problem::Problem;
+use crate::domain::problem::{Problem, passes};
 use crate::domain::rule::tenant;
 use crate::domain::time::rfc3339;
 use crate::ports::{BULK_MAX, Refusal};
@@ -37,7 +39,11 @@ impl Kind for DeviceFleet {
             Err(problem) => {
                 let former = self.status.clone().unwrap_or_default();
                 write_status(self, context, &refused(&problem), former).await?;
-                return Ok(Action::requeue(resync(self, context)));
+                // A table may come or be mended; of all else only a change of the object helps.
+                return Ok(match self.spec.source.csv {
+                    Some(_) => Action::requeue(again(self, context)),
+                    None => Action::await_change(),
+                });
             }
         };
         let tally = bring_about(&fleet, &tenant(self)?, &owner(self, context), context).await?;
@@ -57,14 +63,17 @@ impl Kind for DeviceFleet {
             first_errors: tally.first_errors,
             ..DeviceFleetStatus::default()
         };
-        let again = if tally.failed > 0 { resync(self, context) } else { context.config.status_interval.as_std() };
         write_status(self, context, &verdicts, status).await?;
-        Ok(Action::requeue(again))
+        if tally.failed > 0 {
+            return Ok(Action::requeue(again(self, context)));
+        }
+        context.refusals.forget(&uid(self));
+        Ok(Action::requeue(context.config.status_interval.as_std()))
     }
 
     async fn cleanup(&self, context: &Context) -> Result<(), Failure> {
         let (tenant, owner) = (tenant(self)?, owner(self, context));
-        let mut after = String::new();
+        let (mut after, mut awaited) = (String::new(), None);
         loop {
             let page = context.registry.devices(&tenant, &after).await?;
             let ours = page.devices.into_iter().filter(|device| device.object.owner == owner);
@@ -73,12 +82,19 @@ impl Kind for DeviceFleet {
             if let Some(Refusal { name, error }) = refusals.first() {
                 tracing::warn!(fleet = self.name_any(), device = name, %error, "not deleted");
             }
+            // Any other is, and keeps the fleet until it can be deleted.
+            awaited = awaited.or_else(|| refusals.into_iter().map(|refusal| refusal.error).find(passes));
             after = page.next;
             if after.is_empty() {
-                return Ok(());
+                return awaited.map_or(Ok(()), |error| Err(error.into()));
             }
         }
     }
+}
+
+/// When a fleet is tried again of which something was refused: each time is a walk along all its devices.
+fn again(fleet: &DeviceFleet, context: &Context) -> Duration {
+    refused_wait(fleet, context, resync(fleet, context), context.config.status_interval.as_std())
 }
 
 /// How the registry knows the devices of a fleet from all others.

@@ -144,6 +144,7 @@ async fn applied<K: Kind>(object: &K, context: &Context) -> Result<Action, Failu
 /// Takes the object's counterpart away. A registry that cannot be asked does not keep an object, and the namespace around
 /// it, for longer than `deletion_patience`.
 async fn cleaned<K: Kind>(object: &K, context: &Context) -> Result<Action, Failure> {
+    context.forget(&uid(object));
     let failure = match object.cleanup(context).await {
         Ok(()) => return Ok(Action::await_change()),
         Err(failure) => failure,
@@ -174,8 +175,23 @@ fn failed<K: Kind>(object: Arc<K>, failure: &Failure, context: Arc<Context>) -> 
 }
 
 fn backoff(failures: u32) -> Duration {
-    let doublings = failures.saturating_sub(1).min(16);
-    BACKOFF_FIRST.saturating_mul(1 << doublings).min(BACKOFF_LONGEST)
+    doubled(BACKOFF_FIRST, failures).min(BACKOFF_LONGEST)
+}
+
+/// The wait after a refusal, which may pass when others change something: `first`, doubled with every further one of the
+/// same spec, at most `longest`.
+fn refused_wait<K: Kind>(object: &K, context: &Context, first: Duration, longest: Duration) -> Duration {
+    let generation = status::generation(object);
+    let (_, refusals) = context.refusals.update(uid(object), |former| match former {
+        Some((of, refusals)) if of == generation => (of, refusals.saturating_add(1)),
+        Some(_) | None => (generation, 1),
+    });
+    doubled(first, refusals).min(longest)
+}
+
+/// `first` at the first time, twice as long each further time.
+fn doubled(first: Duration, times: u32) -> Duration {
+    first.saturating_mul(1 << times.saturating_sub(1).min(16))
 }
 
 /// The id of an object, unlike that of any other of its name before or after.

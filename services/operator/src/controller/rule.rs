@@ -14,6 +14,7 @@ use super::registered::{Outcome, accepted, refused, register};
 use super::{resync, status, uid};
 use crate::crd::{Condition, Policy, PolicyStatus, Rule, RuleStatus};
 use crate::domain::condition::{self, READY, Verdict};
+use crate::domain::device::Due;
 use crate::domain::object::is_ours;
 use crate::domain::problem::{Problem, told};
 use crate::domain::rule as domain;
@@ -40,8 +41,14 @@ impl Kind for Rule {
         status.conditions = status::conditions(self, context, &verdicts);
         let former = self.status.clone().unwrap_or_default();
         let (now_ms, interval_ms) = (context.clock.now_ms(), context.config.status_interval.as_millis());
-        if domain::is_due(&former, &status, context.written.get(&uid(self)), interval_ms, now_ms) {
+        let is_due = match domain::due(&former, &status, context.written.get(&uid(self)), interval_ms, now_ms) {
+            Due::Now => true,
+            Due::InTurn => context.may_write(),
+            Due::InMs(_) | Due::Never => false,
+        };
+        if is_due {
             status::write(self, context, &status, &status.conditions).await?;
+            context.written.update(uid(self), |_| now_ms);
         }
         Ok(Action::requeue(if pending { PENDING_RETRY } else { resync(self, context) }))
     }

@@ -55,8 +55,9 @@ async fn read(
     Ok(seen)
 }
 
-/// Issues a credential and writes its Secret. If the Secret cannot be written, the credential is one that nothing refers
-/// to, which the next turn revokes.
+/// Issues a credential and writes its Secret. If the Secret cannot be written, the credential is revoked at once: however
+/// often that fails, no live ones pile up. Had it been written after all, the next turn finds a credential in it that the
+/// registry does not know, and makes another.
 async fn carry_out(
     api: &Api<Secret>,
     device: &Device,
@@ -66,24 +67,20 @@ async fn carry_out(
 ) -> Result<Option<Problem>, Failure> {
     let Issue { wanted, previous, resource_version, is_renewal } = step;
     let owner = &context.config.owner;
+    let reference = device.controller_owner_ref(&()).ok_or(Failure::Object)?;
     let issued = match context.registry.issue(&declared.key, wanted.kind, wanted.duration_s, owner).await {
         Ok(issued) => issued,
         Err(error) if passes(&error) => return Err(error.into()),
         Err(error) => return Ok(Some(Problem::refused(&error))),
     };
-    let reference = device.controller_owner_ref(&()).ok_or(Failure::Object)?;
     let username = declared.key.to_string();
-    let mut secret = secret::make(&wanted.secret, reference, &username, &issued, previous.as_deref());
-    match resource_version {
-        None => {
-            let create = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-            api.create(&create, &secret).await?;
+    let secret = secret::make(&wanted.secret, reference, &username, &issued, previous.as_deref());
+    if let Err(failure) = write(api, secret, resource_version.as_deref()).await {
+        let id = &issued.credential.id;
+        if let Err(error) = context.registry.revoke(&declared.key.tenant, id).await {
+            tracing::warn!(device = username, credential = id, %error, "in no Secret and not revoked; a later turn does");
         }
-        Some(version) => {
-            secret.metadata.resource_version = Some(version.clone());
-            let apply = PatchParams::apply(MANAGER).force();
-            api.patch(&secret.name_any(), &apply, &Patch::Apply(&secret)).await?;
-        }
+        return Err(failure);
     }
     context.telemetry.secret_written();
     if *is_renewal {
@@ -91,4 +88,20 @@ async fn carry_out(
         context.events.normal(device, "Renewed", note).await;
     }
     Ok(None)
+}
+
+/// Creates a Secret, or writes over the one of this version.
+async fn write(api: &Api<Secret>, mut secret: Secret, version: Option<&str>) -> Result<(), Failure> {
+    match version {
+        None => {
+            let create = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+            api.create(&create, &secret).await?;
+        }
+        Some(version) => {
+            secret.metadata.resource_version = Some(version.to_owned());
+            let apply = PatchParams::apply(MANAGER).force();
+            api.patch(&secret.name_any(), &apply, &Patch::Apply(&secret)).await?;
+        }
+    }
+    Ok(())
 }

@@ -6,10 +6,10 @@ use kube::{Api, ResourceExt};
 use serde::Serialize;
 use serde_json::json;
 
+use super::MANAGER;
 use super::context::Context;
 use super::failure::Failure;
 use super::kind::Kind;
-use super::{MANAGER, uid};
 use crate::crd::Condition;
 use crate::domain::condition::{self, ACCEPTED, Verdict};
 use crate::domain::problem::Problem;
@@ -40,7 +40,6 @@ pub async fn write<K: Kind>(
     let patch = json!({"apiVersion": K::api_version(&()), "kind": K::kind(&()), "status": status});
     api.patch_status(&object.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch)).await?;
     context.telemetry.status_written(K::NAME);
-    context.written.update(uid(object), |_| context.clock.now_ms());
     Ok(())
 }
 

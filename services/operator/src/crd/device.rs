@@ -31,6 +31,7 @@ use super::Condition;
 pub struct DeviceSpec {
     /// Name of a DeviceType; none: the device is of no type.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub device_type: Option<String>,
     /// A disabled device is refused and disconnected.
     #[serde(default = "yes")]

@@ -43,6 +43,7 @@ pub struct DeviceFleetSpec {
 pub struct FleetTemplate {
     /// Name of a DeviceType; none: the devices are of no type.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub device_type: Option<String>,
     /// Disabled devices are refused and disconnected.
     #[serde(default = "yes")]
@@ -105,9 +106,13 @@ pub struct CountSource {
         "message": "the prefix cannot change, for other names are other devices: make another fleet",
     }]))]
     pub prefix: String,
-    /// Digits of the number, filled up with zeros.
+    /// Digits of the number, filled up with zeros. They cannot change: that would be other devices.
     #[serde(default = "digits")]
     #[schemars(range(min = 1, max = 9))]
+    #[schemars(extend("x-kubernetes-validations" = [{
+        "rule": "self == oldSelf",
+        "message": "the digits cannot change, for other names are other devices: make another fleet",
+    }]))]
     pub digits: u8,
 }
 

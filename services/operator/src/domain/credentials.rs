@@ -24,7 +24,7 @@ pub struct WantedCredential {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     pub issue: Vec<Issue>,
-    /// Ids of credentials that this operator has made and nothing refers to.
+    /// Ids of credentials that this operator has made and nothing refers to; none while a Secret is refused.
     pub revoke: Vec<String>,
     /// Secrets that are not ours.
     pub refused: Option<Problem>,
@@ -74,8 +74,11 @@ pub fn plan(wanted: &[(WantedCredential, Seen)], known: &[Credential], owner: &s
             is_renewal: current.is_some(),
         });
     }
-    let left_over = known.iter().filter(|c| c.owner == owner && !referred.contains(&c.id));
-    plan.revoke = left_over.map(|credential| credential.id.clone()).collect();
+    // The device may still use what a refused Secret held before it became another's: nothing takes its place.
+    if plan.refused.is_none() {
+        let left_over = known.iter().filter(|c| c.owner == owner && !referred.contains(&c.id));
+        plan.revoke = left_over.map(|credential| credential.id.clone()).collect();
+    }
     plan
 }
 
@@ -176,8 +179,10 @@ mod tests {
 
     #[test]
     fn a_secret_of_somebody_else_is_refused_and_the_others_are_made() {
-        let plan = plan(&[(certificate(), Seen::Foreign), (token(), Seen::Nothing)], &[], "k", 0);
+        let all = [known("c1", &certificate(), "k")];
+        let plan = plan(&[(certificate(), Seen::Foreign), (token(), Seen::Nothing)], &all, "k", 0);
         assert_eq!(issued(&plan), [("t", None, false)]);
+        assert!(plan.revoke.is_empty(), "nothing takes the place of c1, which the Secret may have held");
         let refused = plan.refused.expect("refused");
         assert!(refused.reason == "SecretNotOurs" && refused.message.contains("Secret s "), "{refused:?}");
     }

@@ -21,7 +21,7 @@ struct Columns {
     attributes: Option<usize>,
 }
 
-/// Reads a table of at most `rows_max` devices; the error names the line.
+/// Reads a table of one to `rows_max` devices; the error names the line. An empty table is a mishap: it would delete all.
 pub fn read(text: &str, rows_max: u64) -> Result<Vec<Row>, ApiError> {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
     let columns = columns(reader.headers().map_err(|error| malformed(1, error.to_string()))?)?;
@@ -34,6 +34,10 @@ pub fn read(text: &str, rows_max: u64) -> Result<Vec<Row>, ApiError> {
             return Err(ApiError::invalid("spec.source.csv", "too many devices").over(rows_max, format!("line {line}")));
         }
         rows.push(row(&record, &columns, line)?);
+    }
+    if rows.is_empty() {
+        let message = "the table has no devices, and those registered stay; to delete them, delete the fleet";
+        return Err(ApiError::invalid("spec.source.csv", message));
     }
     Ok(rows)
 }
@@ -89,7 +93,6 @@ mod tests {
         assert_eq!((rows[0].labels["floor"].as_str(), rows[0].attributes["serial"].as_str()), ("1", "A"));
         assert_eq!(rows[1], Row { name: "d,2".into(), ..Row::default() });
         assert_eq!(read("name\nd1\n", 10).expect("one column").len(), 1);
-        assert_eq!(read("name\n", 10), Ok(vec![]));
     }
 
     #[test]
@@ -100,6 +103,7 @@ mod tests {
             ("name,labels\nd1,a=b\nd2,nonsense\n", "line 3: \"nonsense\" is not k=v"),
             ("name,type\n,x\n", "line 2: the name is empty"),
             ("name,type\nd1\n", "line 2"),
+            ("name\n", "the table has no devices"),
         ] {
             let refused = read(text, 10).expect_err(told);
             assert!(refused.message.contains(told), "{refused:?}");

@@ -42,7 +42,8 @@ pub fn key(device: &Device) -> Result<DeviceKey, ApiError> {
 pub fn declared(device: &Device, owner: &str) -> Result<DeclaredDevice, ApiError> {
     let key = key(device)?;
     let spec = DeviceSpec {
-        device_type: device.spec.device_type.clone(),
+        // The registry has no empty type: it would be drift for ever.
+        device_type: device.spec.device_type.clone().filter(|name| !name.is_empty()),
         enabled: device.spec.enabled,
         attributes: device.spec.attributes.clone(),
         policies: device.spec.policies.clone(),
@@ -130,9 +131,9 @@ pub fn phase(enabled: bool, presence: Presence) -> DevicePhase {
 pub enum Due {
     /// What was declared has had its effect: at once.
     Now,
-    /// The phase has changed, and long enough ago that it may be told: under the common limit of writes.
+    /// A phase or numbers have changed, and the last write is long enough ago: under the common limit of writes.
     InTurn,
-    /// The phase has changed, which may be told in this many milliseconds.
+    /// A phase or numbers have changed, which may be told in this many milliseconds.
     InMs(u64),
     Never,
 }
@@ -203,6 +204,7 @@ mod tests {
         let large = json!({"desired": {"a": "x".repeat(SHADOW_STATE_BYTES_MAX)}});
         let refused = declared(&device(large), "k").expect_err("too large");
         assert_eq!(refused.limit, Some(SHADOW_STATE_BYTES_MAX.to_string()));
+        assert_eq!(declared(&device(json!({"type": ""})), "k").expect("valid").wanted.spec.device_type, None);
         let mut long = device(json!({}));
         long.metadata.name = Some("d".repeat(129));
         assert_eq!(declared(&long, "k").expect_err("long").field.as_deref(), Some("metadata.name"));

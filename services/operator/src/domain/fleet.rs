@@ -78,7 +78,7 @@ impl Fleet {
             name: self.name(place),
             labels: template.labels.clone(),
             spec: DeviceSpec {
-                device_type: template.device_type.clone(),
+                device_type: template.device_type.clone().filter(|name| !name.is_empty()),
                 enabled: template.enabled,
                 attributes: template.attributes.clone(),
                 policies: template.policies.clone(),
@@ -289,6 +289,13 @@ mod tests {
         walk.page(&["s-1", "s-2", "s-3"].map(|name| found(name, OWNER, false)));
         walk.end();
         assert_eq!((walk.put.len(), walk.delete.len(), walk.tally.registered), (0, 0, 3));
+    }
+
+    #[test]
+    fn an_empty_type_is_none_as_in_the_registry() {
+        let mut untyped = count(1, 1);
+        untyped.template.device_type = Some(String::new());
+        assert_eq!(fleet(&untyped, None).expect("valid").wanted(0).spec.device_type, None);
     }
 
     #[test]

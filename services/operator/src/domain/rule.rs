@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::condition::{READY, Verdict};
+use super::device::Due;
 use super::problem::Problem;
 use super::time;
 use crate::crd::{Policy, Rule, RuleLastError, RuleStatus};
@@ -70,17 +71,20 @@ pub fn numbers(status: &mut RuleStatus, run: &RuleRun) {
     });
 }
 
-/// Whether `status` is to take the place of `former`: at once if it speaks of the spec or says that the rule runs or does
-/// not, for mere numbers not before `interval_ms` after the last write (`None`: not written yet by this process).
-pub fn is_due(
-    former: &RuleStatus,
-    status: &RuleStatus,
-    written_ms: Option<u64>,
-    interval_ms: u64,
-    now_ms: u64,
-) -> bool {
-    let same = former.conditions == status.conditions && former.observed_generation == status.observed_generation;
-    !same || (former != status && written_ms.is_none_or(|written| now_ms.saturating_sub(written) >= interval_ms))
+/// When `status` is to take the place of `former`: at once if it speaks of the spec or says that the rule runs or does
+/// not, for mere numbers not before `interval_ms` after the last write (`None`: not known to this process).
+pub fn due(former: &RuleStatus, status: &RuleStatus, written_ms: Option<u64>, interval_ms: u64, now_ms: u64) -> Due {
+    if former.conditions != status.conditions || former.observed_generation != status.observed_generation {
+        return Due::Now;
+    }
+    if former == status {
+        return Due::Never;
+    }
+    match written_ms.map_or(0, |written| (written + interval_ms).saturating_sub(now_ms)) {
+        0 => Due::InTurn,
+        // A clock that was set back must not make a rule wait for longer than it would have.
+        wait_ms => Due::InMs(wait_ms.min(interval_ms)),
+    }
 }
 
 #[cfg(test)]
@@ -109,11 +113,11 @@ mod tests {
         let former = RuleStatus { matched: Some("1".into()), observed_generation: Some(1), ..RuleStatus::default() };
         let more = RuleStatus { matched: Some("2".into()), ..former.clone() };
         let newer = RuleStatus { observed_generation: Some(2), ..former.clone() };
-        assert!(!is_due(&former, &former, None, 600, 1_000));
-        assert!(is_due(&former, &more, None, 600, 1_000));
-        assert!(!is_due(&former, &more, Some(401), 600, 1_000));
-        assert!(is_due(&former, &more, Some(400), 600, 1_000));
-        assert!(is_due(&former, &newer, Some(999), 600, 1_000));
+        assert_eq!(due(&former, &former, None, 600, 1_000), Due::Never);
+        assert_eq!(due(&former, &more, None, 600, 1_000), Due::InTurn);
+        assert_eq!(due(&former, &more, Some(401), 600, 1_000), Due::InMs(1));
+        assert_eq!(due(&former, &more, Some(400), 600, 1_000), Due::InTurn);
+        assert_eq!(due(&former, &newer, Some(999), 600, 1_000), Due::Now);
     }
 
     #[test]

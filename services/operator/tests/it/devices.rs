@@ -1,10 +1,13 @@
 //! Turns of devices.
 
+use std::time::Duration;
+
 use axum::http::Method;
 use drover_operator::controller::Kind as _;
 use drover_operator::crd::Device;
 use drover_operator::ports::Presence;
 use drover_types::{ApiError, ErrorCode};
+use kube::runtime::controller::Action;
 use serde_json::{Value, json};
 
 use crate::cluster::{Call, refusal};
@@ -118,14 +121,16 @@ async fn a_secret_that_is_not_ours_is_refused_and_stays_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_credential_whose_secret_could_not_be_written_is_revoked_with_the_next_turn() {
+async fn a_credential_whose_secret_could_not_be_written_is_revoked_at_once() {
     let stage = Stage::new();
     stage.cluster.answers(Method::POST, SECRETS, 500, refusal(500, "InternalError"));
-    with_token().apply(&stage.context).await.expect_err("the API server has failed");
-    assert_eq!(stage.platform.ids(), ["c1"]);
+    for _ in 0..3 {
+        with_token().apply(&stage.context).await.expect_err("the API server has failed");
+        assert!(stage.platform.ids().is_empty(), "{:?}", stage.platform.ids());
+    }
     stage.cluster.answers(Method::POST, SECRETS, 201, json!({"metadata": {"name": "t"}}));
     stage.turn(&with_token()).await;
-    assert_eq!(stage.platform.ids(), ["c2"]);
+    assert_eq!(stage.platform.ids(), ["c4"]);
 }
 
 #[tokio::test]
@@ -211,6 +216,28 @@ async fn a_device_is_refused_by_field_and_what_is_wrong_is_said_once() {
     assert_eq!(events.len(), 1);
     let (writes, events) = stage.turn(&with_status(&wrong, &writes)).await;
     assert_eq!((writes.len(), events.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_refused_device_is_tried_again_ever_later_and_a_wrong_one_not_at_all() {
+    let stage = Stage::new();
+    let foreign = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "t"}, "type": "Opaque"});
+    stage.cluster.answers(Method::GET, &format!("{SECRETS}/t"), 200, foreign);
+    let (writes, _) = stage.turn(&with_token()).await;
+    let mut refused = with_status(&with_token(), &writes);
+    let seconds = |seconds| Action::requeue(Duration::from_secs(seconds));
+    for expected in [20, 40] {
+        assert_eq!(refused.apply(&stage.context).await.expect("nothing is away"), seconds(expected));
+    }
+    let last = refused.apply(&stage.context).await.expect("nothing is away");
+    assert!(last != seconds(80) && last != Action::await_change(), "up to the resync: {last:?}");
+    refused.metadata.generation = Some(2);
+    stage.turn(&refused).await;
+    assert_eq!(refused.apply(&stage.context).await.expect("nothing is away"), seconds(20), "another spec begins anew");
+    let certificate = json!({"certificate": {"secretName": "c", "duration": "5m"}});
+    let wrong = device(json!({"credentials": [certificate]}));
+    let known = with_status(&wrong, &stage.turn(&wrong).await.0);
+    assert_eq!(known.apply(&stage.context).await.expect("nothing is away"), Action::await_change());
 }
 
 #[tokio::test]

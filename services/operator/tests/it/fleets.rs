@@ -54,6 +54,19 @@ async fn a_smaller_fleet_loses_its_last_devices_and_a_deleted_one_all_but_those_
 }
 
 #[tokio::test]
+async fn a_deleted_fleet_waits_for_devices_that_cannot_be_deleted_now() {
+    let stage = Stage::new();
+    stage.turn(&counted(7)).await;
+    stage.platform.held.lock().unwrap().push("s-0002".into());
+    let failure = counted(7).cleanup(&stage.context).await.expect_err("one is left");
+    assert_eq!(failure.to_string(), "the store does not answer");
+    assert_eq!(stage.platform.devices.lock().unwrap().keys().cloned().collect::<Vec<_>>(), ["s-0002"]);
+    stage.platform.held.lock().unwrap().clear();
+    counted(7).cleanup(&stage.context).await.expect("nothing is away");
+    assert!(stage.platform.devices.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn what_was_changed_elsewhere_is_set_back_and_told() {
     let stage = Stage::new();
     let (writes, _) = stage.turn(&counted(4)).await;
@@ -108,4 +121,8 @@ async fn a_table_comes_from_a_config_map_which_may_be_missing_or_wrong() {
     let (writes, _) = stage.turn(&fleet).await;
     assert_eq!(status(&writes).expect("written")["registered"], 2);
     assert_eq!(stage.platform.devices.lock().unwrap()["a"].object.labels["room"], "kitchen");
+    table("name,labels\n");
+    let (writes, _) = stage.turn(&fleet).await;
+    assert_eq!(condition(&status(&writes).expect("written"), "Accepted"), pair("False", "Invalid"));
+    assert_eq!(stage.platform.devices.lock().unwrap().len(), 2, "an emptied table deletes none");
 }

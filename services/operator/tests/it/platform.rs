@@ -23,6 +23,8 @@ pub struct Platform {
     pub run: Mutex<Option<RuleRun>>,
     /// What every call of the registry is answered with, if anything.
     pub refusal: Mutex<Option<ApiError>>,
+    /// Devices that cannot be deleted now.
+    pub held: Mutex<Vec<String>>,
     /// Reads and writes, by their names.
     pub calls: Mutex<Vec<String>>,
     /// The time at which credentials are made, milliseconds since the Unix epoch.
@@ -192,8 +194,16 @@ impl Registry for Platform {
 
     async fn delete_devices(&self, _: &TenantId, owner: &str, names: &[String]) -> Result<Vec<Refusal>, ApiError> {
         self.called("delete_devices")?;
-        self.devices.lock().unwrap().retain(|name, device| !names.contains(name) || device.object.owner != owner);
-        Ok(Vec::new())
+        let held = self.held.lock().unwrap().clone();
+        let goes = |name: &String, device: &FoundDevice| {
+            names.contains(name) && device.object.owner == owner && !held.contains(name)
+        };
+        self.devices.lock().unwrap().retain(|name, device| !goes(name, device));
+        let refused = |name: &String| Refusal {
+            name: name.clone(),
+            error: ApiError::new(ErrorCode::Unavailable, "the store does not answer"),
+        };
+        Ok(held.iter().filter(|name| names.contains(name)).map(refused).collect())
     }
 }
 

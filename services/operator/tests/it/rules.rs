@@ -42,6 +42,26 @@ async fn a_rule_is_accepted_pending_and_then_runs() {
 }
 
 #[tokio::test]
+async fn numbers_of_rules_not_written_before_are_written_at_the_bounded_rate() {
+    let config = drover_operator::OperatorConfig { status_writes_per_second: 1, ..Default::default() };
+    let (first, mut known) = (Stage::new(), Vec::new());
+    let run = RuleRun { generation: 1, accepted: true, matched: 7, ..RuleRun::default() };
+    *first.platform.run.lock().unwrap() = Some(run.clone());
+    for i in 0..10 {
+        let spec = json!({"sql": "SELECT * FROM 'a'", "actions": [{"kafka": {"topic": "home.out"}}]});
+        let rule: Rule = object("drover.dev/v1alpha1", "Rule", &format!("r{i}"), spec);
+        known.push(with_status(&rule, &first.turn(&rule).await.0));
+    }
+    let next = Stage::with(config);
+    *next.platform.run.lock().unwrap() = Some(RuleRun { matched: 8, ..run });
+    let mut written = 0;
+    for rule in &known {
+        written += next.turn(rule).await.0.len();
+    }
+    assert_eq!(written, 2, "a burst of two seconds; the clock stands still");
+}
+
+#[tokio::test]
 async fn what_the_registry_says_of_a_rule_is_told_with_line_and_column() {
     let stage = Stage::new();
     let (writes, events) = stage.turn(&rule("SELEKT")).await;
