@@ -133,6 +133,9 @@ impl Service for Ingress {
             let deadline = config.timeouts.drain;
             tracing::warn!(%deadline, "connections or messages were left when the time to drain was over");
         }
+        if let Some(loops) = loops.into_inner() {
+            loops.end().await; // no connection is driven on while its session ends
+        }
         last.cancel();
         keeping.await.context("sessions")?;
         node.stop();

@@ -164,6 +164,14 @@ impl Loops {
         async move { running.wait().await }
     }
 
+    /// Ends the loops with the turns they are in, whatever connections are left; returns when they have ended.
+    pub async fn end(self) {
+        let running = self.running.clone();
+        drop(self);
+        running.close();
+        running.wait().await;
+    }
+
     /// Runs a loop on a thread that belongs to this runtime, and logs where this one does.
     fn start_thread(&mut self, worker: Worker) -> io::Result<()> {
         let (runtime, token) = (Handle::current(), self.running.token());
