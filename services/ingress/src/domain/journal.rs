@@ -192,7 +192,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::domain::sessions::Key;
     use crate::ports::StoreError;
-    use crate::ports::sessions::{Place, Row, Stored};
+    use crate::ports::sessions::{Listed, Place, Row, Stored};
 
     /// Remembers what it was told, and fails as often as it shall.
     #[derive(Default)]
@@ -221,7 +221,7 @@ pub(crate) mod tests {
             Ok(Vec::new())
         }
 
-        async fn own(&self, _: Option<&Key>, _: usize) -> Result<Vec<(Key, Stored)>, StoreError> {
+        async fn own(&self, _: Option<&Key>, _: usize) -> Result<Vec<Listed>, StoreError> {
             Ok(Vec::new())
         }
 

@@ -20,7 +20,7 @@ use super::store_error;
 use crate::adapters::rows::{corrupt, sessions as rows};
 use crate::domain::sessions::Key;
 use crate::ports::StoreError;
-use crate::ports::sessions::{Change, Place, Row, SessionStore, Stored, What};
+use crate::ports::sessions::{Change, Listed, Place, Row, SessionStore, Stored, What};
 
 /// Sessions that are written at the same time.
 const CONCURRENT: usize = 32;
@@ -261,7 +261,7 @@ impl SessionStore for Sessions {
         Ok(found)
     }
 
-    async fn own(&self, after: Option<&Key>, sessions_max: usize) -> Result<Vec<(Key, Stored)>, StoreError> {
+    async fn own(&self, after: Option<&Key>, sessions_max: usize) -> Result<Vec<Listed>, StoreError> {
         let mut found = Vec::new();
         for slice in after.map_or(0, slice_of)..SLICES {
             let from = after.filter(|after| slice_of(after) == slice);
@@ -271,10 +271,13 @@ impl SessionStore for Sessions {
             let mut listed = listed.map_err(store_error)?;
             while let Some((tenant, client)) = listed.try_next().await.map_err(store_error)? {
                 let key = (TenantId::new(tenant).map_err(corrupt)?, ClientId::new(client).map_err(corrupt)?);
-                // Else another node has it by now; the list is not told.
-                if let Some((stored, _)) = self.find(&key).await?.filter(|(_, node)| *node == self.node) {
-                    found.push((key, stored));
-                }
+                let stored = match self.find(&key).await {
+                    // Else another node has it by now; the list is not told.
+                    Ok(stored) => stored.filter(|(_, node)| *node == self.node).map(|(stored, _)| Ok(stored)),
+                    Err(error @ StoreError::Corrupt { .. }) => Some(Err(error)),
+                    Err(error @ StoreError::Unavailable { .. }) => return Err(error),
+                };
+                found.extend(stored.map(|stored| (key, stored)));
                 if found.len() >= sessions_max {
                     return Ok(found);
                 }
