@@ -336,6 +336,11 @@ impl Telemetry {
         self.seldom(|left_out| tracing::error!(%error, left_out, "retained messages cannot be read"));
     }
 
+    /// Messages to be retained are not, and those that are waiting for that wait; or one never will be.
+    pub fn not_retained(&self, error: &dyn Display) {
+        self.seldom(|left_out| tracing::error!(%error, left_out, "messages cannot be retained"));
+    }
+
     /// Retained messages whose time is over cannot be removed now.
     pub fn retained_not_swept(&self, error: &dyn Display) {
         self.seldom(|left_out| tracing::warn!(%error, left_out, "old retained messages cannot be removed"));

@@ -31,13 +31,16 @@ use crate::domain::router::{Match, Router};
 use crate::domain::session::{Delivery, Dropped, Gone, Session, Wanted};
 use crate::domain::sessions::{Aftermath, Attach, AttachError, Attached, Awaited, DueWill, Kept, Sessions, WillFate};
 use crate::ports::sessions::Subscription;
-use crate::ports::{Authenticator, Owners, RetainedStore};
+use crate::ports::{Authenticator, Owners, RetainedStore, StoreError};
 use crate::telemetry::Telemetry;
 
 /// Wills that wait for the log at the same time.
 const WILLS_WAITING_MAX: usize = 10_000;
 /// Wait before a will that was not stored is tried again.
 const WILL_RETRY: Duration = Duration::from_millis(500);
+
+/// Wait before a message that was not retained is tried again.
+const RETAIN_RETRY: Duration = Duration::from_millis(500);
 
 /// What all connections of this node share.
 pub struct Node {
@@ -274,15 +277,38 @@ impl Node {
         messages: &[Arc<Message>],
         records: Vec<Outgoing>,
     ) -> Result<Vec<Position>, Unacknowledged> {
+        let positions = self.append(records).await?;
+        self.retain(messages).await.map_err(|error| Unacknowledged { reason: error.to_string() })?;
+        Ok(positions)
+    }
+
+    /// The part of [`Node::store`] that concerns the log.
+    pub async fn append(&self, records: Vec<Outgoing>) -> Result<Vec<Position>, Unacknowledged> {
         let refused = |error: drover_bus::AppendError| Unacknowledged { reason: error.to_string() };
+        self.bus.append(records).await.map_err(refused)?.await
+    }
+
+    /// Makes those of `messages` that are to be retained the retained messages of their topics.
+    pub async fn retain(&self, messages: &[Arc<Message>]) -> Result<(), StoreError> {
         let retained: Vec<_> = messages.iter().filter(|message| message.is_retained()).cloned().collect();
-        let positions = self.bus.append(records).await.map_err(refused)?.await?;
         if !retained.is_empty() {
-            let kept = self.retained.keep(retained).await;
-            let refused = kept.map_err(|error| Unacknowledged { reason: error.to_string() })?;
+            let refused = self.retained.keep(retained).await?;
             self.telemetry.dropped(Dropped::RetainedFull, refused);
         }
-        Ok(positions)
+        Ok(())
+    }
+
+    /// As [`Node::retain`], each by itself, and again until it is done; but for what the store can make no sense of.
+    pub async fn retain_each(&self, messages: &[Arc<Message>]) {
+        for message in messages {
+            while let Err(error) = self.retain(std::slice::from_ref(message)).await {
+                self.telemetry.not_retained(&error);
+                if matches!(error, StoreError::Corrupt { .. }) {
+                    break;
+                }
+                tokio::time::sleep(RETAIN_RETRY).await;
+            }
+        }
     }
 
     /// Hands durable messages to all subscribers: those of this node at once, those of other nodes as

@@ -261,14 +261,22 @@ fn poll(storing: &mut Storing, waker: &Waker, full: impl Fn() -> bool) -> Poll<R
     }
 }
 
-/// Stores a batch, then hands its messages to their subscribers.
+/// Stores a batch, then hands its messages to their subscribers. What cannot be retained now is confirmed when it is.
 async fn store(node: Arc<Node>, batch: Arc<Batch>) -> Result<Confirmations, String> {
     let mut records = Vec::with_capacity(batch.messages.len());
     records.extend(batch.messages.iter().map(|message| message.outgoing(&node.topics)));
-    node.store(&batch.messages, records).await.map_err(|error| error.to_string())?;
+    node.append(records).await.map_err(|error| error.to_string())?;
+    let retained = node.retain(&batch.messages).await;
     if let Some(since) = batch.since {
         node.telemetry.stored_after(since.elapsed());
     }
     let publishers: Vec<&Session> = batch.iter().map(|(_, run)| &*run.session).collect();
-    Ok(node.route_each(&batch.messages, &publishers).await)
+    let confirmations = node.route_each(&batch.messages, &publishers).await;
+    Ok(match retained {
+        Ok(()) => confirmations,
+        Err(error) => {
+            node.telemetry.not_retained(&error);
+            confirmations.and_retained(&node, &batch.messages)
+        }
+    })
 }
