@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use drover_host::Cassandra;
@@ -14,6 +15,7 @@ use drover_scylla_kit::{Failure, OpenError, Read, Store, Write};
 use drover_types::{ClientId, TenantId};
 use futures::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use super::schema::SCHEMA;
 use super::store_error;
@@ -31,6 +33,10 @@ const SLICES: i32 = 64;
 /// Time to live of all rows, in seconds: nothing is left for ever of what nobody has removed. Longer than any session
 /// outlives its connection, and what that may have kept before.
 const TTL_S: i32 = 30 * 24 * 3600;
+/// A bucket is written to its list anew by the first message that comes this long after it was last written there.
+const BUCKET_AGAIN: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Time to live of a bucket in its list, in seconds: it outlasts every message that is written before it comes there anew.
+const BUCKET_TTL_S: i32 = TTL_S + BUCKET_AGAIN.as_secs() as i32;
 /// Buckets that are known to be in their list, so that they are not written there again; beyond it all are forgotten.
 const KNOWN_BUCKETS_MAX: usize = 100_000;
 
@@ -39,8 +45,8 @@ pub struct Sessions {
     store: Store,
     statements: Statements,
     node: String,
-    /// The last bucket of each session that is in its list.
-    known: Mutex<HashMap<Arc<Key>, Bucket>>,
+    /// The last bucket of each session that is in its list, and when it was written there.
+    known: Mutex<HashMap<Arc<Key>, (Bucket, Instant)>>,
 }
 
 struct Statements {
@@ -115,7 +121,7 @@ impl Sessions {
             What::Put(row) => {
                 let bucket = Bucket::of(row.place)?;
                 if !self.is_known(key, bucket) {
-                    let values = (tenant, client, bucket.epoch, bucket.bucket, TTL_S);
+                    let values = (tenant, client, bucket.epoch, bucket.bucket, BUCKET_TTL_S);
                     self.write_at(*stamp, &of.put_bucket, values).await?;
                     self.know(key, bucket);
                 }
@@ -183,7 +189,8 @@ impl Sessions {
     }
 
     fn is_known(&self, key: &Arc<Key>, bucket: Bucket) -> bool {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(key) == Some(&bucket)
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(key).is_some_and(|(known, written)| *known == bucket && written.elapsed() < BUCKET_AGAIN)
     }
 
     fn know(&self, key: &Arc<Key>, bucket: Bucket) {
@@ -191,7 +198,7 @@ impl Sessions {
         if known.len() >= KNOWN_BUCKETS_MAX {
             known.clear();
         }
-        known.insert(key.clone(), bucket);
+        known.insert(key.clone(), (bucket, Instant::now()));
     }
 
     /// Makes the changes of each session in their order, those of several at once.
