@@ -3,6 +3,7 @@
 //! Domain layer over the Bus port. The one rule: a message is routed after it is durable, never before; here first, then
 //! to the subscribers of other nodes.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -317,7 +318,7 @@ impl Node {
     /// [`Peers::forward`] says. Returns when the inboxes of sessions that are kept have them durably, too. `publisher` is
     /// the session they came from.
     pub async fn route_all(&self, messages: &[Arc<Message>], publisher: Option<&Session>) {
-        self.journal.room().await;
+        self.room_for(messages, publisher.as_slice()).await;
         let position = messages.iter().map(|message| self.route(message, publisher)).max().unwrap_or_default();
         tokio::join!(self.peers.forward(messages, &self.telemetry), self.journal.durable(position));
     }
@@ -325,10 +326,36 @@ impl Node {
     /// As [`Node::route_all`], for messages of several sessions: `publishers` are those, in the order of the messages.
     /// Returns when the order is settled, with what receipts have to wait for besides.
     pub async fn route_each(&self, messages: &[Arc<Message>], publishers: &[&Session]) -> Confirmations {
-        self.journal.room().await;
+        self.room_for(messages, publishers).await;
         let routed = messages.iter().zip(publishers).map(|(message, publisher)| self.route(message, Some(publisher)));
         let position = routed.max().unwrap_or_default();
         self.peers.offer(messages, &self.telemetry).await.and_inboxes(&self.journal, position)
+    }
+
+    /// Returns when the journal has room for what routing `messages` of `publishers` adds to it; at once where that is
+    /// nothing: a store that is away holds up those that need it, and nobody else.
+    async fn room_for(&self, messages: &[Arc<Message>], publishers: &[&Session]) {
+        if !self.journal.has_room() && self.adds_to_journal(messages, publishers) {
+            self.journal.room().await;
+        }
+    }
+
+    /// Whether one of `messages` may be for a session whose messages are kept, or tell of an exchange that is.
+    fn adds_to_journal(&self, messages: &[Arc<Message>], publishers: &[&Session]) -> bool {
+        let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
+        let is_kept = |message: &Arc<Message>| {
+            let telemetry = &message.telemetry;
+            let member = Cell::new(false);
+            let ready = |session: &Arc<Session>| {
+                member.set(member.get() || session.keeps_messages());
+                false // so that every member of a group is asked
+            };
+            let found = router.matches(&telemetry.tenant, telemetry.topic.as_str(), None, ready);
+            member.get() || found.iter().any(|found| found.subscriber.keeps_messages())
+        };
+        let exact = |message: &Arc<Message>| message.telemetry.qos == Qos::ExactlyOnce;
+        messages.iter().any(exact) && publishers.iter().any(|publisher| publisher.keeps_messages())
+            || messages.iter().any(|message| message.telemetry.qos > Qos::AtMostOnce && is_kept(message))
     }
 
     /// Hands a durable message to the subscribers of this node. `publisher` is the session it came from. To be called for

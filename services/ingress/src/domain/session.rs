@@ -449,6 +449,11 @@ impl Session {
         record.put_head(head)
     }
 
+    /// Whether its messages are kept in the store.
+    pub fn keeps_messages(&self) -> bool {
+        self.state().record.as_ref().is_some_and(|record| record.keeps_messages())
+    }
+
     /// Whether it is to be written anew, for what was written may not last.
     pub fn is_stale(&self) -> bool {
         self.state().record.as_ref().is_some_and(|record| record.is_stale())
