@@ -353,9 +353,12 @@ impl<T: Transport> Slot<T> {
         if !wants || !self.connection.wants_bytes(buffered) {
             return false;
         }
-        if matches!(self.stage, Stage::Live(_)) && hands.appends.holds(self.lane) {
-            self.held = true;
-            hands.held.push((self.lane, self.place));
+        if matches!(self.stage, Stage::Live(_)) {
+            // That of shadows as well, while messages are on their way there.
+            let lanes = [Some(self.lane), (self.outstanding > 0).then_some(self.lane_now)];
+            let full = lanes.into_iter().flatten().find(|lane| hands.appends.holds(*lane));
+            self.held = full.is_some();
+            hands.held.extend(full.map(|lane| (lane, self.place)));
         }
         !self.held
     }
