@@ -135,13 +135,16 @@ impl Service for Ingress {
             let deadline = config.timeouts.drain;
             tracing::warn!(%deadline, "connections or messages were left when the time to drain was over");
         }
-        if let Some(loops) = loops.into_inner() {
-            loops.end().await; // no connection is driven on while its session ends
-        }
+        let failed = match loops.into_inner() {
+            Some(loops) => loops.end().await, // no connection is driven on while its session ends
+            None => false,
+        };
         last.cancel();
         keeping.await.context("sessions")?;
         node.stop();
-        served.map(drop)
+        served?;
+        anyhow::ensure!(!failed, "a loop of connections has failed");
+        Ok(())
     }
 }
 
