@@ -18,6 +18,8 @@ use crate::ports::{Answer, Batch};
 struct Other {
     away: AtomicBool,
     hangs: AtomicBool,
+    /// Only what waits for the store does.
+    store_hangs: AtomicBool,
     got: Mutex<Vec<(u64, Vec<u8>)>>,
     asked: Mutex<Vec<u64>>,
     /// What it was told, as it was told.
@@ -31,6 +33,9 @@ impl PeerLink for Other {
             return Err("away".to_owned());
         }
         if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        if self.store_hangs.load(Ordering::Relaxed) && !batch.messages.is_empty() {
             std::future::pending::<()>().await;
         }
         let payloads = batch.messages.iter().map(|message| message.telemetry.payload[0]).collect();
@@ -144,6 +149,22 @@ async fn a_peer_is_waited_for_until_its_lease_ends_and_not_beyond_and_has_all_ag
     tokio::time::sleep(Duration::from_secs(1)).await;
     stage.forward(&qos1(3..4)).await;
     assert_eq!(stage.other.messages(), [3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_whose_store_is_away_is_waited_for_as_long_as_it_speaks() {
+    let stage = stage("this", |_| ());
+    stage.peers.greeted().await;
+    stage.other.store_hangs.store(true, Ordering::Relaxed);
+    let messages = qos1(0..1);
+    let mut forwarded = Box::pin(stage.forward(&messages));
+    assert!(tokio::time::timeout(LEASE * 3, &mut forwarded).await.is_err(), "it is there, and has not confirmed");
+    let version = stage.peers.subscribed(&TenantId::default_tenant(), "a/b");
+    let told = tokio::time::timeout(LEASE, stage.peers.announced(version)).await;
+    assert!(told.is_ok(), "what is wanted does not wait for the store");
+    stage.other.store_hangs.store(false, Ordering::Relaxed);
+    forwarded.await;
+    assert_eq!(stage.other.messages(), [0]);
 }
 
 #[tokio::test(start_paused = true)]
