@@ -12,6 +12,7 @@ mod server;
 pub mod telemetry;
 mod wire;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -69,7 +70,7 @@ impl Service for Ingress {
         let stores = Stores::new(&config, &ports)?;
         let node = node(&config, &ports, boot, fresh.clone(), &owners, &stores);
         let listening = listening(&config, &ports, tls.clone())?;
-        let loops = OnceLock::new();
+        let (loops, restored) = (OnceLock::new(), Arc::<AtomicBool>::default());
         let patience = config.timeouts.authenticate.as_std();
         let functions = Arc::new(RegisteredFunctions::new(&ports.network, ports.functions.clone(), patience));
         let device_http = DeviceHttp::new(node.clone(), functions, &config, &ports)?;
@@ -83,15 +84,16 @@ impl Service for Ingress {
         work.start(&background, &stop);
         background.spawn(follow(tls, stop.clone()));
         let serving = async {
-            let routes = server::grpc::routes(node.clone(), boot);
+            let routes = server::grpc::routes(node.clone(), boot, restored.clone());
             grpc::serve(routes, Self::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;
             anyhow::Ok(())
         };
         let accepting = async {
             // What earlier connections have subscribed to is routed by before anything is published here.
-            let opened = shutdown.run_until_cancelled(open(&node, owners, stores, &ports.ready)).await;
+            let opened = shutdown.run_until_cancelled(Box::pin(open(&node, owners, stores, &ports.ready))).await;
             let Some(opened) = opened else { return anyhow::Ok(()) };
             opened?;
+            restored.store(true, Ordering::Release);
             // Whoever subscribes here gets what other nodes log: they have to know of this one first.
             let greeted = shutdown.run_until_cancelled(node.peers.greeted()).await;
             if greeted.is_none() {
@@ -133,10 +135,16 @@ impl Service for Ingress {
             let deadline = config.timeouts.drain;
             tracing::warn!(%deadline, "connections or messages were left when the time to drain was over");
         }
+        let failed = match loops.into_inner() {
+            Some(loops) => loops.end().await, // no connection is driven on while its session ends
+            None => false,
+        };
         last.cancel();
         keeping.await.context("sessions")?;
         node.stop();
-        served.map(drop)
+        served?;
+        anyhow::ensure!(!failed, "a loop of connections has failed");
+        Ok(())
     }
 }
 

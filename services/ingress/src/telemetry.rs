@@ -63,6 +63,7 @@ pub struct Telemetry {
     retained_unread: Counter,
     session_changes: Counter,
     session_writes_failed: Counter,
+    sessions_unreadable: Counter,
     events_skipped: Counter,
     events_malformed: Counter,
     not_forwarded: Family<Reason, Counter>,
@@ -99,6 +100,7 @@ impl Telemetry {
             retained_unread: Counter::default(),
             session_changes: Counter::default(),
             session_writes_failed: Counter::default(),
+            sessions_unreadable: Counter::default(),
             events_skipped: Counter::default(),
             events_malformed: Counter::default(),
             not_forwarded: Family::default(),
@@ -138,6 +140,8 @@ impl Telemetry {
             registry.register("session_changes", "Changes of sessions written to the store", changes);
             let failed = self.session_writes_failed.clone();
             registry.register("session_writes_failed", "Writes of sessions that failed, to be made again", failed);
+            let unreadable = self.sessions_unreadable.clone();
+            registry.register("sessions_unreadable", "Sessions of before the start that cannot be read", unreadable);
             let skipped = self.events_skipped.clone();
             registry.register("events_skipped", "Lifecycle events too old when they could be read", skipped);
             let malformed = self.events_malformed.clone();
@@ -332,6 +336,11 @@ impl Telemetry {
         self.seldom(|left_out| tracing::error!(%error, left_out, "retained messages cannot be read"));
     }
 
+    /// Messages to be retained are not, and those that are waiting for that wait; or one never will be.
+    pub fn not_retained(&self, error: &dyn Display) {
+        self.seldom(|left_out| tracing::error!(%error, left_out, "messages cannot be retained"));
+    }
+
     /// Retained messages whose time is over cannot be removed now.
     pub fn retained_not_swept(&self, error: &dyn Display) {
         self.seldom(|left_out| tracing::warn!(%error, left_out, "old retained messages cannot be removed"));
@@ -348,6 +357,12 @@ impl Telemetry {
         self.seldom(
             |left_out| tracing::error!(%error, left_out, "sessions cannot be written; who waits for that waits"),
         );
+    }
+
+    /// A session of before is not taken back: what the store has of it makes no sense.
+    pub fn session_unreadable(&self, client: &impl Display, error: &dyn Display) {
+        self.sessions_unreadable.inc();
+        self.seldom(|left_out| tracing::error!(%client, %error, left_out, "a session of before cannot be read"));
     }
 
     fn seldom(&self, line: impl FnOnce(u64)) {

@@ -188,18 +188,19 @@ mod tests {
             let body = body.collect().await.expect("a body").to_bytes();
             let mut state = self.0.lock().expect("not poisoned");
             let (lease, version, away) = &mut *state;
-            let refused =
-                |code: u16| (code, json!({"kind": "Status", "metadata": {}, "status": "Failure", "code": code}));
+            let refused = |code: u16, reason: &str| {
+                (code, json!({"kind": "Status", "metadata": {}, "status": "Failure", "code": code, "reason": reason}))
+            };
             let there = lease.clone();
             let (status, body) = match (&head.method, there) {
-                _ if *away => refused(500),
+                _ if *away => refused(500, "InternalError"),
                 (&Method::GET, Some(there)) => (200, there),
-                (&Method::GET, None) => refused(404),
+                (&Method::GET, None) => refused(404, "NotFound"),
                 _ => {
                     let mut written: Value = serde_json::from_slice(&body).expect("JSON");
                     let expected = lease.as_ref().map(|lease| lease["metadata"]["resourceVersion"].clone());
                     if expected.unwrap_or_default() != written["metadata"]["resourceVersion"] {
-                        refused(409)
+                        refused(409, "Conflict")
                     } else {
                         *version += 1;
                         written["metadata"]["resourceVersion"] = json!(version.to_string());
@@ -262,7 +263,7 @@ mod tests {
             async move { candidate.lead(&ready, &shutdown).await }
         });
         while health.missed().is_empty() {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert!(health.obstacles().is_empty(), "others may serve devices meanwhile");
         api.be_away(false);

@@ -1,5 +1,5 @@
-//! What receipts of messages that are in the log wait for besides: the peers whose subscribers may want them, and the
-//! inboxes of sessions that are kept.
+//! What receipts of messages that are in the log wait for besides: the peers whose subscribers may want them, the inboxes
+//! of sessions that are kept, and the store of retained messages where it has failed.
 //!
 //! Domain layer. To be waited for where nothing else waits: a peer may take its lease, and a store that is away as long
 //! as it is.
@@ -9,6 +9,8 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::domain::journal::Journal;
+use crate::domain::message::Message;
+use crate::domain::node::Node;
 
 /// What is not confirmed yet.
 #[derive(Default)]
@@ -17,12 +19,14 @@ pub struct Confirmations {
     peers: Vec<oneshot::Receiver<()>>,
     /// The journal, and the position as of which the inboxes have their messages durably.
     inboxes: Option<(Arc<Journal>, u64)>,
+    /// Messages some of which are to be retained, and are not.
+    retained: Option<(Arc<Node>, Vec<Arc<Message>>)>,
 }
 
 impl Confirmations {
     /// Those of peers.
     pub fn of_peers(peers: Vec<oneshot::Receiver<()>>) -> Self {
-        Self { peers, inboxes: None }
+        Self { peers, ..Self::default() }
     }
 
     /// And that of the inboxes whose messages are in the journal up to `position`; 0: there are none.
@@ -32,9 +36,16 @@ impl Confirmations {
         Self { inboxes, ..self }
     }
 
+    /// And that of `messages` those to be retained are, by now or when the store is there again.
+    #[must_use]
+    pub fn and_retained(self, node: &Arc<Node>, messages: &[Arc<Message>]) -> Self {
+        let retained = messages.iter().filter(|message| message.is_retained()).cloned().collect();
+        Self { retained: Some((node.clone(), retained)), ..self }
+    }
+
     /// Whether nothing is to be waited for.
     pub fn is_empty(&self) -> bool {
-        self.peers.is_empty() && self.inboxes.is_none()
+        self.peers.is_empty() && self.inboxes.is_none() && self.retained.is_none()
     }
 
     /// Returns when all is confirmed.
@@ -45,6 +56,9 @@ impl Confirmations {
         }
         if let Some((journal, position)) = self.inboxes {
             journal.durable(position).await;
+        }
+        if let Some((node, messages)) = self.retained {
+            node.retain_each(&messages).await;
         }
     }
 }

@@ -48,6 +48,12 @@ struct State {
     wakes: Vec<(u64, Arc<Link>)>,
 }
 
+impl State {
+    fn has_room(&self) -> bool {
+        self.bytes <= WAITING_BYTES_MAX && self.waiting.len() <= WAITING_MAX
+    }
+}
+
 /// Changes made while it is there are written together.
 pub struct Together<'j> {
     _gate: RwLockReadGuard<'j, ()>,
@@ -126,12 +132,17 @@ impl Journal {
         }
     }
 
+    /// Whether there is room for more.
+    pub fn has_room(&self) -> bool {
+        self.state().has_room()
+    }
+
     /// Returns when there is room for more.
     pub async fn room(&self) {
         loop {
             let last = {
                 let state = self.state();
-                if state.bytes <= WAITING_BYTES_MAX && state.waiting.len() <= WAITING_MAX {
+                if state.has_room() {
                     return;
                 }
                 state.last
@@ -192,7 +203,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::domain::sessions::Key;
     use crate::ports::StoreError;
-    use crate::ports::sessions::{Place, Row, Stored};
+    use crate::ports::sessions::{Listed, Place, Row, Stored};
 
     /// Remembers what it was told, and fails as often as it shall.
     #[derive(Default)]
@@ -221,7 +232,7 @@ pub(crate) mod tests {
             Ok(Vec::new())
         }
 
-        async fn own(&self, _: Option<&Key>, _: usize) -> Result<Vec<(Key, Stored)>, StoreError> {
+        async fn own(&self, _: Option<&Key>, _: usize) -> Result<Vec<Listed>, StoreError> {
             Ok(Vec::new())
         }
 
@@ -296,8 +307,9 @@ pub(crate) mod tests {
     async fn who_finds_the_queue_full_waits_for_room() {
         let (store, journal) = journal(1);
         let last = (0..=WAITING_MAX).map(|n| journal.push(removal(n as u32))).last().expect("some");
+        assert!(!journal.has_room());
         journal.room().await;
-        assert!(journal.is_durable(last));
+        assert!(journal.has_room() && journal.is_durable(last));
         assert_eq!(stamps(&store).concat().len(), WAITING_MAX + 1);
     }
 }

@@ -3,6 +3,7 @@
 //! Domain layer over the Bus port. The one rule: a message is routed after it is durable, never before; here first, then
 //! to the subscribers of other nodes.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use crate::domain::filter::topics as topics_of;
 use crate::domain::journal::Journal;
 use crate::domain::link::Link;
 use crate::domain::message::{LogTopics, Message, Publisher, Stamp};
-use crate::domain::ownership::Claim;
+use crate::domain::ownership::{Claim, Unsettled};
 use crate::domain::peers::Peers;
 use crate::domain::presence::Reports;
 use crate::domain::retained::{self, READS_MAX};
@@ -31,13 +32,16 @@ use crate::domain::router::{Match, Router};
 use crate::domain::session::{Delivery, Dropped, Gone, Session, Wanted};
 use crate::domain::sessions::{Aftermath, Attach, AttachError, Attached, Awaited, DueWill, Kept, Sessions, WillFate};
 use crate::ports::sessions::Subscription;
-use crate::ports::{Authenticator, Owners, RetainedStore};
+use crate::ports::{Authenticator, Owners, RetainedStore, StoreError};
 use crate::telemetry::Telemetry;
 
 /// Wills that wait for the log at the same time.
 const WILLS_WAITING_MAX: usize = 10_000;
 /// Wait before a will that was not stored is tried again.
 const WILL_RETRY: Duration = Duration::from_millis(500);
+
+/// Wait before a message that was not retained is tried again.
+const RETAIN_RETRY: Duration = Duration::from_millis(500);
 
 /// What all connections of this node share.
 pub struct Node {
@@ -48,6 +52,7 @@ pub struct Node {
     pub owners: Arc<dyn Owners>,
     /// How long a CONNECT may wait for the ownership of its session.
     pub ownership_patience: Duration,
+    pub unsettled: Unsettled,
     pub peers: Peers,
     pub retained: Arc<dyn RetainedStore>,
     /// Of the sessions that are kept.
@@ -107,6 +112,7 @@ impl Node {
             topics: LogTopics::new(environment.limits.shadows),
             owners,
             ownership_patience,
+            unsettled: Unsettled::default(),
             peers,
             retained,
             retained_reads: Semaphore::new(READS_MAX),
@@ -274,22 +280,45 @@ impl Node {
         messages: &[Arc<Message>],
         records: Vec<Outgoing>,
     ) -> Result<Vec<Position>, Unacknowledged> {
+        let positions = self.append(records).await?;
+        self.retain(messages).await.map_err(|error| Unacknowledged { reason: error.to_string() })?;
+        Ok(positions)
+    }
+
+    /// The part of [`Node::store`] that concerns the log.
+    pub async fn append(&self, records: Vec<Outgoing>) -> Result<Vec<Position>, Unacknowledged> {
         let refused = |error: drover_bus::AppendError| Unacknowledged { reason: error.to_string() };
+        self.bus.append(records).await.map_err(refused)?.await
+    }
+
+    /// Makes those of `messages` that are to be retained the retained messages of their topics.
+    pub async fn retain(&self, messages: &[Arc<Message>]) -> Result<(), StoreError> {
         let retained: Vec<_> = messages.iter().filter(|message| message.is_retained()).cloned().collect();
-        let positions = self.bus.append(records).await.map_err(refused)?.await?;
         if !retained.is_empty() {
-            let kept = self.retained.keep(retained).await;
-            let refused = kept.map_err(|error| Unacknowledged { reason: error.to_string() })?;
+            let refused = self.retained.keep(retained).await?;
             self.telemetry.dropped(Dropped::RetainedFull, refused);
         }
-        Ok(positions)
+        Ok(())
+    }
+
+    /// As [`Node::retain`], each by itself, and again until it is done; but for what the store can make no sense of.
+    pub async fn retain_each(&self, messages: &[Arc<Message>]) {
+        for message in messages {
+            while let Err(error) = self.retain(std::slice::from_ref(message)).await {
+                self.telemetry.not_retained(&error);
+                if matches!(error, StoreError::Corrupt { .. }) {
+                    break;
+                }
+                tokio::time::sleep(RETAIN_RETRY).await;
+            }
+        }
     }
 
     /// Hands durable messages to all subscribers: those of this node at once, those of other nodes as
     /// [`Peers::forward`] says. Returns when the inboxes of sessions that are kept have them durably, too. `publisher` is
     /// the session they came from.
     pub async fn route_all(&self, messages: &[Arc<Message>], publisher: Option<&Session>) {
-        self.journal.room().await;
+        self.room_for(messages, publisher.as_slice()).await;
         let position = messages.iter().map(|message| self.route(message, publisher)).max().unwrap_or_default();
         tokio::join!(self.peers.forward(messages, &self.telemetry), self.journal.durable(position));
     }
@@ -297,10 +326,36 @@ impl Node {
     /// As [`Node::route_all`], for messages of several sessions: `publishers` are those, in the order of the messages.
     /// Returns when the order is settled, with what receipts have to wait for besides.
     pub async fn route_each(&self, messages: &[Arc<Message>], publishers: &[&Session]) -> Confirmations {
-        self.journal.room().await;
+        self.room_for(messages, publishers).await;
         let routed = messages.iter().zip(publishers).map(|(message, publisher)| self.route(message, Some(publisher)));
         let position = routed.max().unwrap_or_default();
         self.peers.offer(messages, &self.telemetry).await.and_inboxes(&self.journal, position)
+    }
+
+    /// Returns when the journal has room for what routing `messages` of `publishers` adds to it; at once where that is
+    /// nothing: a store that is away holds up those that need it, and nobody else.
+    async fn room_for(&self, messages: &[Arc<Message>], publishers: &[&Session]) {
+        if !self.journal.has_room() && self.adds_to_journal(messages, publishers) {
+            self.journal.room().await;
+        }
+    }
+
+    /// Whether one of `messages` may be for a session whose messages are kept, or tell of an exchange that is.
+    fn adds_to_journal(&self, messages: &[Arc<Message>], publishers: &[&Session]) -> bool {
+        let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
+        let is_kept = |message: &Arc<Message>| {
+            let telemetry = &message.telemetry;
+            let member = Cell::new(false);
+            let ready = |session: &Arc<Session>| {
+                member.set(member.get() || session.keeps_messages());
+                false // so that every member of a group is asked
+            };
+            let found = router.matches(&telemetry.tenant, telemetry.topic.as_str(), None, ready);
+            member.get() || found.iter().any(|found| found.subscriber.keeps_messages())
+        };
+        let exact = |message: &Arc<Message>| message.telemetry.qos == Qos::ExactlyOnce;
+        messages.iter().any(exact) && publishers.iter().any(|publisher| publisher.keeps_messages())
+            || messages.iter().any(|message| message.telemetry.qos > Qos::AtMostOnce && is_kept(message))
     }
 
     /// Hands a durable message to the subscribers of this node. `publisher` is the session it came from. To be called for

@@ -42,8 +42,8 @@ impl RestoreError {
 }
 
 impl Node {
-    /// Takes back all sessions that this node held last; how many those are. While the store is away it waits, and
-    /// tells why.
+    /// Takes back all sessions that this node held last, but for those that cannot be read; how many those are. While the
+    /// store is away it waits, and tells why.
     pub async fn restore_all(self: &Arc<Self>, waiting: impl Fn(&RestoreError)) -> Result<usize, RestoreError> {
         let (mut after, mut count) = (None, 0);
         loop {
@@ -65,8 +65,8 @@ impl Node {
     /// Takes back some sessions behind `after`: the last of them, and how many; `None`: there is none.
     async fn restore_page(self: &Arc<Self>, after: Option<&Key>) -> Result<Option<(Key, usize)>, RestoreError> {
         let page = self.journal.store().own(after, PAGE).await?;
-        let Some((last, _)) = page.last().cloned() else { return Ok(None) };
-        let reads: Vec<_> = page.into_iter().map(|(key, _)| self.retake(key)).collect();
+        let Some(last) = page.last().map(|(key, _)| key.clone()) else { return Ok(None) };
+        let reads: Vec<_> = page.into_iter().map(|(key, stored)| self.retake_readable(key, stored.err())).collect();
         let kept: Vec<Option<Kept>> = stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
         let mut count = 0;
         for kept in kept.into_iter().flatten() {
@@ -74,6 +74,21 @@ impl Node {
             count += 1;
         }
         Ok(Some((last, count)))
+    }
+
+    /// As [`Node::retake`]; one that is `corrupt` is left as it is, and keeps no other from being taken back.
+    async fn retake_readable(&self, key: Key, corrupt: Option<StoreError>) -> Result<Option<Kept>, RestoreError> {
+        let retaken = match corrupt {
+            Some(error) => Err(error.into()),
+            None => self.retake(key.clone()).await,
+        };
+        match retaken {
+            Err(error) if !error.may_pass() => {
+                self.telemetry.session_unreadable(&key.1, &error);
+                Ok(None)
+            }
+            retaken => retaken,
+        }
     }
 
     /// `None`: its client has gone to another node meanwhile.

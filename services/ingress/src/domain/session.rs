@@ -406,6 +406,24 @@ impl Session {
         Some(record.map_or(0, |record| record.put_received(received.all_stored())))
     }
 
+    /// A message of QoS 2 that was taken before has come again: the position of the journal as of which what came of it
+    /// is durable, when the connection is woken; 0 if it is.
+    pub fn repeated(&self) -> u64 {
+        let state = self.state();
+        let (Some(record), Some(holder)) = (&state.record, &state.holder) else { return 0 };
+        let position = record.journal().position();
+        if record.journal().is_durable(position) {
+            return 0;
+        }
+        record.journal().wake_at(position, holder.link.clone());
+        position
+    }
+
+    /// Whether the store has all up to `position` of the journal; also where nothing of this session is kept.
+    pub fn is_durable(&self, position: u64) -> bool {
+        self.state().record.as_ref().is_none_or(|record| record.journal().is_durable(position))
+    }
+
     /// The client of `epoch` has let go of message `packet_id` of QoS 2. Where that is kept, PUBCOMP waits until the store
     /// knows it as well, for the client may give the number to another message after it.
     pub fn released(&self, epoch: u64, packet_id: PacketId) -> Released {
@@ -447,6 +465,11 @@ impl Session {
             record.refreshed();
         }
         record.put_head(head)
+    }
+
+    /// Whether its messages are kept in the store.
+    pub fn keeps_messages(&self) -> bool {
+        self.state().record.as_ref().is_some_and(|record| record.keeps_messages())
     }
 
     /// Whether it is to be written anew, for what was written may not last.

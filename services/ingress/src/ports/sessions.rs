@@ -100,6 +100,9 @@ pub struct Stored {
     pub stamp: u64,
 }
 
+/// A session of a list, or why this one cannot be read.
+pub type Listed = (Key, Result<Stored, StoreError>);
+
 /// Sessions that outlive their connections.
 #[async_trait]
 pub trait SessionStore: Send + Sync + 'static {
@@ -114,8 +117,8 @@ pub trait SessionStore: Send + Sync + 'static {
     async fn inbox(&self, key: &Key, after: Option<Place>, rows_max: usize) -> Result<Vec<Row>, StoreError>;
 
     /// Some of the sessions whose head this node has written last, in an order that stays: at least one behind `after`
-    /// if there is one, at most `sessions_max`.
-    async fn own(&self, after: Option<&Key>, sessions_max: usize) -> Result<Vec<(Key, Stored)>, StoreError>;
+    /// if there is one, at most `sessions_max`. One that is corrupt may be another node's.
+    async fn own(&self, after: Option<&Key>, sessions_max: usize) -> Result<Vec<Listed>, StoreError>;
 
     /// Whether other nodes write to and read from it as well.
     fn is_shared(&self) -> bool;

@@ -200,7 +200,7 @@ pub fn uid(object: &impl ResourceExt) -> String {
 }
 
 /// When the object is looked at again although nothing is heard of it: spread, so that many made at once are not.
-pub fn resync(object: &(impl ResourceExt + Resource), context: &Context) -> Duration {
+pub fn resync(object: &impl ResourceExt, context: &Context) -> Duration {
     let mut hasher = DefaultHasher::new();
     object.uid().hash(&mut hasher);
     let every = context.config.resync.as_std();

@@ -15,7 +15,7 @@ use super::open::{Open, Shared, store_error};
 use crate::adapters::rows::sessions as rows;
 use crate::domain::sessions::Key;
 use crate::ports::StoreError;
-use crate::ports::sessions::{Change, Place, Row, SessionStore, Stored, What};
+use crate::ports::sessions::{Change, Listed, Place, Row, SessionStore, Stored, What};
 
 /// Name of the node in heads: there is no other.
 const NODE: &str = "";
@@ -107,16 +107,17 @@ impl SessionStore for Sessions {
         .await
     }
 
-    async fn own(&self, after: Option<&Key>, sessions_max: usize) -> Result<Vec<(Key, Stored)>, StoreError> {
+    async fn own(&self, after: Option<&Key>, sessions_max: usize) -> Result<Vec<Listed>, StoreError> {
         let from = after.map_or(Bound::Unbounded, |key| Bound::Excluded(keys::part(key, Kind::Received)));
         self.read_with(move |open| {
             let mut found = Vec::new();
             for row in open.sessions.range((from, Bound::Unbounded)) {
                 let (key, kind) = keys::read_part(&row.into_inner().map_err(store_error)?.0)?;
-                if kind == Some(Kind::Head)
-                    && let Some(stored) = read(open, &key)?
-                {
-                    found.push((key, stored));
+                if kind == Some(Kind::Head) {
+                    match read(open, &key) {
+                        Err(error @ StoreError::Unavailable { .. }) => return Err(error),
+                        stored => found.extend(stored.transpose().map(|stored| (key, stored))),
+                    }
                 }
                 if found.len() == sessions_max {
                     break;

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::{Retained, Sessions};
 use crate::domain::message::Message;
 use crate::domain::sessions::Key;
-use crate::ports::sessions::{Change, Place, Row, SessionStore, Stored};
+use crate::ports::sessions::{Change, Listed, Place, Row, SessionStore, Stored};
 use crate::ports::{RetainedPage, RetainedQuery, RetainedStore, StoreError};
 
 /// A store that is not there yet.
@@ -62,7 +62,7 @@ impl SessionStore for Late<Sessions> {
         self.get().await.inbox(key, after, rows_max).await
     }
 
-    async fn own(&self, after: Option<&Key>, sessions_max: usize) -> Result<Vec<(Key, Stored)>, StoreError> {
+    async fn own(&self, after: Option<&Key>, sessions_max: usize) -> Result<Vec<Listed>, StoreError> {
         self.get().await.own(after, sessions_max).await
     }
 

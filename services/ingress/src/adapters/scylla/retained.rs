@@ -40,7 +40,7 @@ pub struct Retained {
     statements: Statements,
     bounds: RetainedBounds,
     /// What the tenants keep that this node has written for, as of the last sweep and its own writes since; held while it
-    /// writes.
+    /// writes, and not while a sweep counts.
     kept: Mutex<HashMap<TenantId, Amount>>,
 }
 
@@ -205,14 +205,17 @@ impl RetainedStore for Retained {
     }
 
     async fn sweep(&self, now_ms: u64) -> Result<usize, StoreError> {
-        let mut kept = self.kept.lock().await;
+        let tenants: Vec<TenantId> = self.kept.lock().await.keys().cloned().collect();
         let mut removed = 0;
-        for (tenant, amount) in kept.iter_mut() {
-            let (counted, expired) = self.count(tenant, now_ms).await?; // with what other nodes have written
-            *amount = counted;
+        for tenant in tenants {
+            // With what other nodes have written; nobody waits for it, and what is written meanwhile may not be counted.
+            let (counted, expired) = self.count(&tenant, now_ms).await?;
+            if let Some(amount) = self.kept.lock().await.get_mut(&tenant) {
+                *amount = counted;
+            }
             removed += expired;
         }
-        kept.retain(|_, amount| amount.messages > 0);
+        self.kept.lock().await.retain(|_, amount| amount.messages > 0);
         Ok(removed)
     }
 }

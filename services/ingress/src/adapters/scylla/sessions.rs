@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use drover_host::Cassandra;
@@ -14,13 +15,14 @@ use drover_scylla_kit::{Failure, OpenError, Read, Store, Write};
 use drover_types::{ClientId, TenantId};
 use futures::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use super::schema::SCHEMA;
 use super::store_error;
 use crate::adapters::rows::{corrupt, sessions as rows};
 use crate::domain::sessions::Key;
 use crate::ports::StoreError;
-use crate::ports::sessions::{Change, Place, Row, SessionStore, Stored, What};
+use crate::ports::sessions::{Change, Listed, Place, Row, SessionStore, Stored, What};
 
 /// Sessions that are written at the same time.
 const CONCURRENT: usize = 32;
@@ -31,6 +33,10 @@ const SLICES: i32 = 64;
 /// Time to live of all rows, in seconds: nothing is left for ever of what nobody has removed. Longer than any session
 /// outlives its connection, and what that may have kept before.
 const TTL_S: i32 = 30 * 24 * 3600;
+/// A bucket is written to its list anew by the first message that comes this long after it was last written there.
+const BUCKET_AGAIN: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Time to live of a bucket in its list, in seconds: it outlasts every message that is written before it comes there anew.
+const BUCKET_TTL_S: i32 = TTL_S + BUCKET_AGAIN.as_secs() as i32;
 /// Buckets that are known to be in their list, so that they are not written there again; beyond it all are forgotten.
 const KNOWN_BUCKETS_MAX: usize = 100_000;
 
@@ -39,8 +45,8 @@ pub struct Sessions {
     store: Store,
     statements: Statements,
     node: String,
-    /// The last bucket of each session that is in its list.
-    known: Mutex<HashMap<Arc<Key>, Bucket>>,
+    /// The last bucket of each session that is in its list, and when it was written there.
+    known: Mutex<HashMap<Arc<Key>, (Bucket, Instant)>>,
 }
 
 struct Statements {
@@ -115,7 +121,7 @@ impl Sessions {
             What::Put(row) => {
                 let bucket = Bucket::of(row.place)?;
                 if !self.is_known(key, bucket) {
-                    let values = (tenant, client, bucket.epoch, bucket.bucket, TTL_S);
+                    let values = (tenant, client, bucket.epoch, bucket.bucket, BUCKET_TTL_S);
                     self.write_at(*stamp, &of.put_bucket, values).await?;
                     self.know(key, bucket);
                 }
@@ -183,7 +189,8 @@ impl Sessions {
     }
 
     fn is_known(&self, key: &Arc<Key>, bucket: Bucket) -> bool {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(key) == Some(&bucket)
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(key).is_some_and(|(known, written)| *known == bucket && written.elapsed() < BUCKET_AGAIN)
     }
 
     fn know(&self, key: &Arc<Key>, bucket: Bucket) {
@@ -191,7 +198,7 @@ impl Sessions {
         if known.len() >= KNOWN_BUCKETS_MAX {
             known.clear();
         }
-        known.insert(key.clone(), bucket);
+        known.insert(key.clone(), (bucket, Instant::now()));
     }
 
     /// Makes the changes of each session in their order, those of several at once.
@@ -261,7 +268,7 @@ impl SessionStore for Sessions {
         Ok(found)
     }
 
-    async fn own(&self, after: Option<&Key>, sessions_max: usize) -> Result<Vec<(Key, Stored)>, StoreError> {
+    async fn own(&self, after: Option<&Key>, sessions_max: usize) -> Result<Vec<Listed>, StoreError> {
         let mut found = Vec::new();
         for slice in after.map_or(0, slice_of)..SLICES {
             let from = after.filter(|after| slice_of(after) == slice);
@@ -271,10 +278,13 @@ impl SessionStore for Sessions {
             let mut listed = listed.map_err(store_error)?;
             while let Some((tenant, client)) = listed.try_next().await.map_err(store_error)? {
                 let key = (TenantId::new(tenant).map_err(corrupt)?, ClientId::new(client).map_err(corrupt)?);
-                // Else another node has it by now; the list is not told.
-                if let Some((stored, _)) = self.find(&key).await?.filter(|(_, node)| *node == self.node) {
-                    found.push((key, stored));
-                }
+                let stored = match self.find(&key).await {
+                    // Else another node has it by now; the list is not told.
+                    Ok(stored) => stored.filter(|(_, node)| *node == self.node).map(|(stored, _)| Ok(stored)),
+                    Err(error @ StoreError::Corrupt { .. }) => Some(Err(error)),
+                    Err(error @ StoreError::Unavailable { .. }) => return Err(error),
+                };
+                found.extend(stored.map(|stored| (key, stored)));
                 if found.len() >= sessions_max {
                     return Ok(found);
                 }

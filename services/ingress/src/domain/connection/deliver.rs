@@ -7,9 +7,13 @@ use super::{Connection, Effect, Fault, Live, Now, OUTPUT_BYTES_MAX};
 use crate::domain::session::{Answer, Answered, Delivery, Dropped, Next};
 
 impl Connection {
-    /// Writes what waits in the session. To be called when messages came, and when output was written.
+    /// Writes what waits in the session. To be called when messages came, when output was written, and when the store has
+    /// what the connection waits for.
     pub fn deliver(&mut self, now: Now) {
         self.end_with_credential(now);
+        if self.live().is_some_and(|live| live.inbound.begins_with_repeat()) {
+            self.stored(0, now); // the store may have by now what came of it
+        }
         while self.output.len() < OUTPUT_BYTES_MAX {
             let Some(live) = self.live() else { return };
             match live.session.next(live.publisher.epoch, live.window) {

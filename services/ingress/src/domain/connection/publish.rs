@@ -59,6 +59,8 @@ enum Outcome {
     /// On its way into the log.
     Open,
     Stored,
+    /// It was taken before, and what came of it is durable as of this position of the journal; 0: it is.
+    Repeated(u64),
     Refused(Box<Refusal>),
 }
 
@@ -93,9 +95,18 @@ impl Inbound {
         self.unacknowledged + self.unreleased
     }
 
-    /// Takes the oldest message off if it is done.
-    fn pop_done(&mut self) -> Option<Waiting> {
-        let done = self.waiting.pop_front_if(|waiting| !matches!(waiting.outcome, Outcome::Open))?;
+    /// Whether the oldest message is one that was taken before.
+    pub(super) fn begins_with_repeat(&self) -> bool {
+        self.waiting.front().is_some_and(|waiting| matches!(waiting.outcome, Outcome::Repeated(_)))
+    }
+
+    /// Takes the oldest message off if it is done; `durable` says whether a position of the journal is.
+    fn pop_done(&mut self, durable: impl Fn(u64) -> bool) -> Option<Waiting> {
+        let done = self.waiting.pop_front_if(|waiting| match waiting.outcome {
+            Outcome::Open => false,
+            Outcome::Repeated(position) => durable(position),
+            Outcome::Stored | Outcome::Refused(_) => true,
+        })?;
         self.unacknowledged -= usize::from(done.packet_id.is_some());
         self.waiting_bytes -= done.bytes;
         Some(done)
@@ -160,10 +171,11 @@ impl Connection {
         }
     }
 
-    /// Answers a message that was taken before, in its turn.
+    /// Answers a message that was taken before, in its turn: as the first time when the store has what came of it.
     fn answer_repeat(&mut self, publish: &Publish<'_>) {
         if let Some(live) = self.live() {
-            live.inbound.push(publish, 0, Outcome::Stored);
+            let position = live.session.repeated();
+            live.inbound.push(publish, 0, Outcome::Repeated(position));
         }
         self.acknowledge_done();
     }
@@ -218,10 +230,14 @@ impl Connection {
     }
 
     fn acknowledge_done(&mut self) {
-        while let Some(done) = self.live().and_then(|live| live.inbound.pop_done()) {
+        let next = |live: &mut Live| {
+            let Live { inbound, session, .. } = live;
+            inbound.pop_done(|position| session.is_durable(position))
+        };
+        while let Some(done) = self.live().and_then(next) {
             let Some(packet_id) = done.packet_id else { continue };
             match done.outcome {
-                Outcome::Open | Outcome::Stored => {
+                Outcome::Open | Outcome::Stored | Outcome::Repeated(_) => {
                     if let Some(live) = self.live().filter(|_| done.qos == Qos::ExactlyOnce) {
                         live.inbound.unreleased += 1;
                     }

@@ -13,7 +13,8 @@ use crate::domain::message::Message;
 use crate::ports::{Answer, Batch, PeerLink};
 use crate::telemetry::Telemetry;
 
-/// A peer that has not answered for this long is away: nobody waits for it, and messages pass it by.
+/// A peer that has not answered for this long, to a batch or beside it, is away: nobody waits for it, and messages pass
+/// it by.
 pub const LEASE: Duration = Duration::from_secs(3);
 /// Messages in one batch.
 pub const BATCH_MESSAGES_MAX: usize = 1_000;
@@ -185,30 +186,51 @@ impl Peer {
             let messages: Vec<_> = batch.iter().map(|waiting| waiting.message.clone()).collect();
             sequence += u64::from(!messages.is_empty());
             let number = if messages.is_empty() { 0 } else { sequence };
-            let known = self.known.borrow().interest;
-            let news = interest.lock().unwrap_or_else(PoisonError::into_inner).news(known);
             loop {
+                let news = self.news(interest);
                 let batch = Batch { sequence: number, hello, messages: &messages, news: &news };
-                let call = tokio::time::timeout(CALL, self.link.forward(batch)).await;
-                match call.unwrap_or_else(|_| Err(format!("no answer within {CALL:?}"))) {
-                    Ok(answer) => {
+                let error = match tokio::time::timeout(CALL, self.link.forward(batch)).await {
+                    Ok(Ok(answer)) => {
                         heard = self.started.elapsed();
                         self.answered(answer, node, &news, telemetry);
                         break;
                     }
-                    Err(error) if self.started.elapsed() >= heard + LEASE => {
-                        telemetry.not_forwarded("peer_away", messages.len());
-                        self.gone(&error, telemetry);
-                        break;
+                    Ok(Err(error)) => error,
+                    Err(_) => {
+                        // The store that its inboxes are in may be away, and the peer there: then it is waited for.
+                        let left = (heard + LEASE).saturating_sub(self.started.elapsed());
+                        let beats = tokio::time::timeout(CALL.min(left), self.beat(node, interest, telemetry));
+                        if !messages.is_empty() && beats.await == Ok(true) {
+                            heard = self.started.elapsed();
+                        }
+                        format!("no answer within {CALL:?}")
                     }
-                    Err(_) => tokio::time::sleep(RETRY).await,
+                };
+                if self.started.elapsed() >= heard + LEASE {
+                    telemetry.not_forwarded("peer_away", messages.len());
+                    self.gone(&error, telemetry);
+                    break;
                 }
+                tokio::time::sleep(RETRY).await;
             }
             self.settle(batch);
             if self.state().condition == Condition::Ourselves {
                 return;
             }
         }
+    }
+
+    /// What the peer has to be told of what is wanted.
+    fn news(&self, interest: &Mutex<Interest>) -> News {
+        let known = self.known.borrow().interest;
+        interest.lock().unwrap_or_else(PoisonError::into_inner).news(known)
+    }
+
+    /// Speaks to the peer beside a batch that it does not answer; whether it answers to that, which waits for no store.
+    async fn beat(&self, node: &str, interest: &Mutex<Interest>, telemetry: &Telemetry) -> bool {
+        let news = self.news(interest);
+        let answer = self.link.forward(Batch { sequence: 0, hello: false, messages: &[], news: &news }).await;
+        answer.map(|answer| self.answered(answer, node, &news, telemetry)).is_ok()
     }
 
     /// What to send next: as much as a batch may have of what waits, nothing when it is time to say so.

@@ -18,6 +18,8 @@ use crate::ports::{Answer, Batch};
 struct Other {
     away: AtomicBool,
     hangs: AtomicBool,
+    /// Only what waits for the store does.
+    store_hangs: AtomicBool,
     got: Mutex<Vec<(u64, Vec<u8>)>>,
     asked: Mutex<Vec<u64>>,
     /// What it was told, as it was told.
@@ -31,6 +33,9 @@ impl PeerLink for Other {
             return Err("away".to_owned());
         }
         if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        if self.store_hangs.load(Ordering::Relaxed) && !batch.messages.is_empty() {
             std::future::pending::<()>().await;
         }
         let payloads = batch.messages.iter().map(|message| message.telemetry.payload[0]).collect();
@@ -147,6 +152,22 @@ async fn a_peer_is_waited_for_until_its_lease_ends_and_not_beyond_and_has_all_ag
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_whose_store_is_away_is_waited_for_as_long_as_it_speaks() {
+    let stage = stage("this", |_| ());
+    stage.peers.greeted().await;
+    stage.other.store_hangs.store(true, Ordering::Relaxed);
+    let messages = qos1(0..1);
+    let mut forwarded = Box::pin(stage.forward(&messages));
+    assert!(tokio::time::timeout(LEASE * 3, &mut forwarded).await.is_err(), "it is there, and has not confirmed");
+    let version = stage.peers.subscribed(&TenantId::default_tenant(), "a/b");
+    let told = tokio::time::timeout(LEASE, stage.peers.announced(version)).await;
+    assert!(told.is_ok(), "what is wanted does not wait for the store");
+    stage.other.store_hangs.store(false, Ordering::Relaxed);
+    forwarded.await;
+    assert_eq!(stage.other.messages(), [0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_queue_drops_qos_0_and_counts_it_and_holds_qos_1_back() {
     let stage = stage("this", |_| ());
     stage.peers.greeted().await;
@@ -169,23 +190,26 @@ async fn a_node_that_finds_itself_among_its_peers_does_not_speak_to_itself() {
     stage.forward(&qos1(0..1)).await;
     assert!(stage.other.messages().is_empty());
     let key = (TenantId::default_tenant(), ClientId::new("c").expect("valid"));
-    assert_eq!(stage.peers.take_over(None, &key, 1).await, None);
+    assert_eq!(stage.peers.take_over(None, &key, 1).await, Ok(None));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_former_owner_is_asked_by_its_name_and_one_that_hangs_is_not_waited_for() {
+async fn a_former_owner_is_asked_by_its_name_and_one_that_hangs_is_waited_for_no_longer_than_it_may_take() {
     let stage = stage("this", |_| ());
     stage.peers.greeted().await;
     let key = (TenantId::default_tenant(), ClientId::new("c").expect("valid"));
     for former in [Some("other"), Some("never heard of"), None] {
-        assert_eq!(stage.peers.take_over(former, &key, 7).await, None);
-        assert_eq!(stage.peers.take_over(former, &key, 4).await, Some(5), "it holds what is newer");
+        assert_eq!(stage.peers.take_over(former, &key, 7).await, Ok(None));
+        assert_eq!(stage.peers.take_over(former, &key, 4).await, Ok(Some(5)), "it holds what is newer");
     }
     assert_eq!(*stage.other.asked.lock().expect("not poisoned"), [7, 4, 7, 4, 7, 4]);
     stage.other.hangs.store(true, Ordering::Relaxed);
     let began = Instant::now();
-    assert_eq!(stage.peers.take_over(Some("other"), &key, 8).await, None);
+    assert!(stage.peers.take_over(Some("other"), &key, 8).await.is_err(), "it may hold the session still");
     assert!(began.elapsed() >= TAKE_OVER && began.elapsed() < TAKE_OVER * 2, "{:?}", began.elapsed());
+    for former in [Some("never heard of"), None] {
+        assert_eq!(stage.peers.take_over(former, &key, 8).await, Ok(None), "nobody says that it holds it");
+    }
 }
 
 #[tokio::test(start_paused = true)]

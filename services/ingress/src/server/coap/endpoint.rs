@@ -226,6 +226,7 @@ impl Endpoint {
         }
     }
 
+    #[expect(clippy::result_large_err, reason = "it is answered at once, and not passed on")]
     fn turn(self: &Arc<Self>, peer: SocketAddr) -> Result<Turn, Reply> {
         if self.draining.load(Ordering::Acquire) {
             return Err(Reply::refusing(ResponseType::ServiceUnavailable, "the node stops"));

@@ -3,6 +3,7 @@
 //! A turn's messages for one lane go into it together. The loop that finds a lane idle appends for all, one batch after
 //! the other while there are any; what other loops' connections are owed for it goes there by mail.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -119,23 +120,32 @@ impl Appends {
     /// Hands the turn's messages to their lanes. What is stored by the time it returns is owed to `stored`.
     pub fn hand_over(&mut self, stored: &mut Vec<(Place, usize)>) {
         while !self.staged.is_empty() {
+            let mut elsewhere = Vec::new();
             for (lane, batch) in std::mem::take(&mut self.staged) {
                 match self.lanes.push(lane, batch) {
                     Pushed::Waiting => {}
                     Pushed::Append(batch) => self.start(lane, batch, stored),
-                    Pushed::Elsewhere(batch) => self.stage_again(&batch),
+                    Pushed::Elsewhere(batch) => elsewhere.push(batch),
                 }
             }
+            self.stage_again(&elsewhere);
         }
         self.node.telemetry.superseded(self.lanes.take_dropped());
     }
 
-    /// It is known by now how many partitions there are.
-    fn stage_again(&mut self, batch: &Batch) {
-        for (message, run) in batch.iter() {
-            let own = self.lanes.of_device(&message.telemetry.key().to_text());
-            let lane = self.lane(message, own);
-            self.stage(lane, message.clone(), &run.link, &run.session, batch.since.unwrap_or_else(Instant::now));
+    /// It is known by now how many partitions there are. A connection whose messages belong to several lanes is cut off
+    /// before any of them is handed over: receipts are told apart by their order in one lane.
+    fn stage_again(&mut self, batches: &[Batch]) {
+        let mut lanes: BTreeMap<Owner, LaneId> = BTreeMap::new();
+        for batch in batches {
+            for (message, run) in batch.iter() {
+                let own = self.lanes.of_device(&message.telemetry.key().to_text());
+                let lane = self.lane(message, own);
+                if run.link.place().is_some_and(|owner| *lanes.entry(owner).or_insert(lane) != lane) {
+                    run.link.not_stored();
+                }
+                self.stage(lane, message.clone(), &run.link, &run.session, batch.since.unwrap_or_else(Instant::now));
+            }
         }
     }
 
@@ -251,15 +261,23 @@ fn poll(storing: &mut Storing, waker: &Waker, full: impl Fn() -> bool) -> Poll<R
     }
 }
 
-/// Stores a batch, then hands its messages to their subscribers.
+/// Stores a batch, then hands its messages to their subscribers. What cannot be retained now is confirmed when it is.
 async fn store(node: Arc<Node>, batch: Arc<Batch>) -> Result<Confirmations, String> {
     let mut records = Vec::with_capacity(batch.messages.len());
     let record = |message: &Arc<Message>| message.outgoing(&node.topics, message.telemetry.time_ms);
     records.extend(batch.messages.iter().map(record));
-    node.store(&batch.messages, records).await.map_err(|error| error.to_string())?;
+    node.append(records).await.map_err(|error| error.to_string())?;
+    let retained = node.retain(&batch.messages).await;
     if let Some(since) = batch.since {
         node.telemetry.stored_after(since.elapsed());
     }
     let publishers: Vec<&Session> = batch.iter().map(|(_, run)| &*run.session).collect();
-    Ok(node.route_each(&batch.messages, &publishers).await)
+    let confirmations = node.route_each(&batch.messages, &publishers).await;
+    Ok(match retained {
+        Ok(()) => confirmations,
+        Err(error) => {
+            node.telemetry.not_retained(&error);
+            confirmations.and_retained(&node, &batch.messages)
+        }
+    })
 }

@@ -9,6 +9,7 @@ mod confirming;
 mod driver;
 mod entrance;
 mod frames;
+mod fuse;
 mod hands;
 mod lanes;
 mod mailbox;
@@ -40,6 +41,7 @@ use crate::server::tls::Tls;
 use appends::{Appends, Mailboxes};
 use driver::Loop;
 pub use entrance::Entrance;
+use fuse::Fuse;
 use hands::{Doors, Shared};
 use lanes::Lanes;
 use mailbox::{Mail, Mailbox};
@@ -71,7 +73,7 @@ pub struct Setup {
     pub websockets: bool,
     /// Connections within this process, and whether they may be anonymous.
     pub pipes: (Incoming, bool),
-    /// No new connections are taken from then on.
+    /// No new connections are taken from then on. Cancelled when a loop fails.
     pub shutdown: CancellationToken,
 }
 
@@ -82,6 +84,7 @@ pub struct Loops {
     running: TaskTracker,
     threads: Vec<JoinHandle<()>>,
     abort: CancellationToken,
+    fuse: Fuse,
 }
 
 /// What every loop is made of.
@@ -122,12 +125,17 @@ impl Loops {
             running: TaskTracker::new(),
             threads: Vec::new(),
             abort: CancellationToken::new(),
+            fuse: Fuse::new(shutdown.clone()),
         };
         loops.spawn(learn(parts.shared.node.clone(), parts.lanes.clone()));
         loops.spawn(shut(parts.boxes.clone(), shutdown));
         let (incoming, anonymous) = pipes;
         let core = parts.build::<Pipe>(threads);
-        loops.running.spawn(pipe::run(core, incoming, anonymous, bell, loops.abort.clone()));
+        let (abort, fuse) = (loops.abort.clone(), loops.fuse.clone());
+        loops.running.spawn(async move {
+            let _fuse = fuse;
+            pipe::run(core, incoming, anonymous, bell, abort).await;
+        });
         loops.start_threads(&parts, polls, listening)?;
         Ok(loops)
     }
@@ -164,16 +172,28 @@ impl Loops {
         async move { running.wait().await }
     }
 
+    /// Ends the loops with the turns they are in, whatever connections are left; returns when they have ended, with
+    /// whether one of them had failed.
+    pub async fn end(self) -> bool {
+        let (running, fuse) = (self.running.clone(), self.fuse.clone());
+        drop(self);
+        running.close();
+        running.wait().await;
+        fuse.is_blown()
+    }
+
     /// Runs a loop on a thread that belongs to this runtime, and logs where this one does.
     fn start_thread(&mut self, worker: Worker) -> io::Result<()> {
-        let (runtime, token) = (Handle::current(), self.running.token());
+        let (runtime, token, fuse) = (Handle::current(), self.running.token(), self.fuse.clone());
         let log = tracing::dispatcher::get_default(Clone::clone);
         let work = move || {
             let _token = token;
             let _log = tracing::dispatcher::set_default(&log);
             let _runtime = runtime.enter();
+            let fuse = fuse; // dropped first
             if let Err(error) = worker.run() {
-                tracing::error!(%error, "a thread of connections has ended");
+                tracing::error!(%error, "a thread of connections has failed, the service ends");
+                fuse.blow();
             }
         };
         self.threads.push(std::thread::Builder::new().name("drover-loop".into()).spawn(work)?);

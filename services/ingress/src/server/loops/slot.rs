@@ -69,6 +69,7 @@ pub struct Slot<T> {
     input: Option<Box<BytesMut>>,
     stage: Stage,
     /// Messages for another lane than those that are on their way.
+    #[expect(clippy::box_collection, reason = "nearly always absent, and every connection has room for it")]
     waiting: Option<Box<VecDeque<Arc<Message>>>>,
     settling: Option<Box<Settling>>,
     /// The step of the wheel it is next looked at.
@@ -353,9 +354,12 @@ impl<T: Transport> Slot<T> {
         if !wants || !self.connection.wants_bytes(buffered) {
             return false;
         }
-        if matches!(self.stage, Stage::Live(_)) && hands.appends.holds(self.lane) {
-            self.held = true;
-            hands.held.push((self.lane, self.place));
+        if matches!(self.stage, Stage::Live(_)) {
+            // That of shadows as well, while messages are on their way there.
+            let lanes = [Some(self.lane), (self.outstanding > 0).then_some(self.lane_now)];
+            let full = lanes.into_iter().flatten().find(|lane| hands.appends.holds(*lane));
+            self.held = full.is_some();
+            hands.held.extend(full.map(|lane| (lane, self.place)));
         }
         !self.held
     }

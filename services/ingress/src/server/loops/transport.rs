@@ -34,6 +34,7 @@ pub trait Transport: Send {
 }
 
 /// A connection from outside the process.
+#[expect(clippy::enum_variant_names, reason = "a WebSocket is called so")]
 pub enum Socket {
     Tcp(TcpStream),
     Tls(Box<TlsStream>),

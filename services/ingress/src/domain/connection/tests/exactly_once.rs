@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::journal::tests::journal;
 
 #[test]
 fn a_message_of_qos_2_is_taken_once_and_received_when_it_is_durable() {
@@ -55,6 +56,22 @@ fn received_ids_outlive_the_connection_and_a_message_in_doubt_is_marked_as_a_rep
         client.send(&Packet::Publish(Publish { dup: true, ..qos2(3, "ok/a") }));
         assert_eq!(dups(&client), [false], "3 is done: this is another message, whose first sending got lost");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeat_is_answered_when_the_store_has_what_came_of_it() {
+    let (_store, journal) = journal(0);
+    let mut client = Client::connected(Version::V5);
+    client.session.record(journal.clone(), 1, true);
+    client.send(&Packet::Publish(qos2(7, "ok/a")));
+    client.session.stored(PacketId::new(7).expect("not 0")); // and its connection ends before it is told
+    let mut client = client.again();
+    client.send(&Packet::Publish(Publish { dup: true, ..qos2(7, "ok/a") }));
+    client.connection.deliver(at(0));
+    assert!(client.output().is_empty(), "the store has nothing yet");
+    journal.durable(journal.position()).await;
+    client.connection.deliver(at(0));
+    assert_eq!((client.output(), client.published()), (vec!["PUBREC 7 0x00".to_owned()], vec![]));
 }
 
 #[test]
