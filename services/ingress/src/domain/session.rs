@@ -545,10 +545,9 @@ impl State {
 
     fn record_filters(&mut self) -> u64 {
         let Self { record, filters, .. } = self;
-        let subscription =
-            |(filter, options): (&Box<str>, &Options)| Subscription { filter: filter.clone(), options: *options };
+        let all = filters.iter().map(|(filter, options)| Subscription { filter: filter.clone(), options: *options });
         let record = record.as_mut().filter(|record| record.keeps_messages());
-        record.map_or(0, |record| record.put_subscriptions(filters.iter().map(subscription).collect()))
+        record.map_or(0, |record| record.put_subscriptions(all.collect()))
     }
 
     /// Drops what waits and what is in flight, unless `wanted`; how many messages that were.

@@ -24,6 +24,9 @@ pub struct FunctionTest {
     file: Option<PathBuf>,
 }
 
+/// A function, and what became of its examples.
+type Tried<'f> = (&'f Declared<FunctionSpec>, Result<Vec<Verdict>, CallError>);
+
 impl FunctionTest {
     /// Prints a verdict on each example; an error if one is not right.
     pub fn run(&self, to: &Connection, out: &mut dyn Write) -> anyhow::Result<()> {
@@ -35,7 +38,7 @@ impl FunctionTest {
             (None, None) => Vec::new(),
         };
         let pool = Pool::in_processes(std::env::current_exe()?);
-        let mut tried: Vec<(&Declared<FunctionSpec>, Result<Vec<Verdict>, CallError>)> = Vec::new();
+        let mut tried: Vec<Tried<'_>> = Vec::new();
         for function in &functions {
             function.spec.check()?;
             tried.push((function, examine(&pool, &function.spec).map(Iterator::collect)));

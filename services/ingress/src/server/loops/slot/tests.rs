@@ -258,7 +258,7 @@ fn subscribe(filter: &str) -> Vec<u8> {
 #[test]
 fn what_a_connection_holds_is_small() {
     for (what, bytes, limit) in [
-        ("a socket", size_of::<Socket>(), 16),
+        ("a socket", size_of::<Socket>(), 24),
         ("a connection of a loop", size_of::<Slot<Socket>>(), 400),
         ("its link", size_of::<Link>(), 64),
         ("its client", size_of::<Admitted>(), 88),
