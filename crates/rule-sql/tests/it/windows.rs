@@ -253,7 +253,7 @@ fn what_is_as_it_was_is_not_written_and_a_condition_that_does_not_hold_is_not_ke
 fn a_window_was_republished_as_often_as_its_own_messages_and_no_more() {
     let rule = Rule::compile("SELECT count(*) AS n FROM '#' GROUP BY device(), TUMBLING(1m)").expect("compiles");
     let (mut groups, mut hops) = (Groups::default(), Vec::new());
-    for (minute, behind) in [(0, 3), (0, 1), (1, 0), (2, 2), (3, 0)] {
+    for (minute, behind) in [(0, 3), (0, 1), (1, 0), (2, 2), (3, 0), (4, 0)] {
         let mut message = Message::new("a", None, BASE_MS + minute * 60_000, b"{}");
         message.origin.device = Some("d");
         let taken = groups.take(&rule, &message, 0, behind, ROOM);
