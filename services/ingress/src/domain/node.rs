@@ -22,7 +22,7 @@ use crate::domain::filter::topics as topics_of;
 use crate::domain::journal::Journal;
 use crate::domain::link::Link;
 use crate::domain::message::{LogTopics, Message, Publisher, Stamp};
-use crate::domain::ownership::{Claim, Unsettled};
+use crate::domain::ownership::Claim;
 use crate::domain::peers::Peers;
 use crate::domain::presence::Reports;
 use crate::domain::retained::{self, READS_MAX};
@@ -52,7 +52,6 @@ pub struct Node {
     pub owners: Arc<dyn Owners>,
     /// How long a CONNECT may wait for the ownership of its session.
     pub ownership_patience: Duration,
-    pub unsettled: Unsettled,
     pub peers: Peers,
     pub retained: Arc<dyn RetainedStore>,
     /// Of the sessions that are kept.
@@ -112,7 +111,6 @@ impl Node {
             topics: LogTopics::new(environment.limits.shadows),
             owners,
             ownership_patience,
-            unsettled: Unsettled::default(),
             peers,
             retained,
             retained_reads: Semaphore::new(READS_MAX),

@@ -1,12 +1,10 @@
 //! Whose a client's session is: this node takes it before it admits the client, and gives it up when another has it.
 //!
 //! Domain layer over the ports Owners and PeerLink. A CONNECT that cannot be told its epoch in time is refused, never
-//! admitted with a wrong one. The former owner is told at once. Where the store is shared, a CONNECT is refused as long as
-//! that may be live and does not answer, for it may write to the session still; else, and where nobody knows it, the
-//! lifecycle events, which every node reads, end what has an older epoch.
+//! admitted with a wrong one. The former owner is told at once; where that fails, the lifecycle events, which every node
+//! reads, end what has an older epoch.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::domain::lifecycle::{Event, EventType};
 use crate::domain::node::Node;
@@ -16,40 +14,6 @@ use crate::ports::{Former, StoreError, Taken};
 
 /// Messages of an inbox that are read at once.
 const INBOX_ROWS: usize = 100;
-
-/// Sessions whose former owners have not answered that are remembered; beyond it all are forgotten.
-const UNSETTLED_MAX: usize = 100_000;
-
-/// Sessions that this node has taken, and former owners of theirs that have yet to give them up.
-#[derive(Debug, Default)]
-pub struct Unsettled(Mutex<HashMap<Key, String>>);
-
-impl Unsettled {
-    fn all(&self) -> MutexGuard<'_, HashMap<Key, String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whoever has to give the session up, which was taken from `former` just now.
-    fn begin(&self, key: &Key, former: Former) -> Former {
-        let mut all = self.all();
-        match former {
-            Former::Here => all.get(key).cloned().map_or(Former::Here, Former::Node),
-            Former::Node(name) => {
-                if all.len() >= UNSETTLED_MAX {
-                    all.clear();
-                }
-                all.insert(key.clone(), name.clone());
-                Former::Node(name)
-            }
-            Former::Anyone => Former::Anyone,
-        }
-    }
-
-    /// It has.
-    fn end(&self, key: &Key) {
-        self.all().remove(key);
-    }
-}
 
 /// A session that belongs to a connection which has not got it yet.
 pub struct Claim {
@@ -108,18 +72,12 @@ impl Node {
     async fn take_session(&self, key: &Key) -> Result<u64, AttachError> {
         let unknown = |error: crate::ports::OwnersError| AttachError::NoOwner { reason: error.to_string() };
         let Taken { epoch, former } = self.owners.take(&key.0, &key.1).await.map_err(unknown)?;
-        let given_up = match self.unsettled.begin(key, former) {
-            Former::Here => return Ok(epoch),
+        let newer = match former {
+            Former::Here => None,
             Former::Node(name) => self.peers.take_over(Some(&name), key, epoch).await,
             Former::Anyone => self.peers.take_over(None, key, epoch).await,
         };
-        if let Err(reason) = &given_up
-            && self.journal.store().is_shared()
-        {
-            return Err(AttachError::NoOwner { reason: reason.clone() });
-        }
-        self.unsettled.end(key);
-        if let Ok(Some(_)) = given_up { Err(AttachError::TakenOver) } else { Ok(epoch) }
+        if newer.is_some() { Err(AttachError::TakenOver) } else { Ok(epoch) }
     }
 
     /// The client has connected elsewhere with `epoch`: what is older here ends.
@@ -151,23 +109,5 @@ impl Node {
         if event.event_type == EventType::Disconnected {
             self.sessions.declared_gone(&key, event.epoch);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use drover_types::{ClientId, TenantId};
-
-    use super::*;
-
-    #[test]
-    fn a_former_owner_is_asked_again_until_it_has_given_the_session_up() {
-        let key = (TenantId::default_tenant(), ClientId::new("c").expect("valid"));
-        let (unsettled, other) = (Unsettled::default(), Former::Node("other".to_owned()));
-        assert_eq!(unsettled.begin(&key, Former::Here), Former::Here);
-        assert_eq!(unsettled.begin(&key, other.clone()), other);
-        assert_eq!(unsettled.begin(&key, Former::Here), other, "it has not answered");
-        unsettled.end(&key);
-        assert_eq!(unsettled.begin(&key, Former::Here), Former::Here);
     }
 }

@@ -190,26 +190,23 @@ async fn a_node_that_finds_itself_among_its_peers_does_not_speak_to_itself() {
     stage.forward(&qos1(0..1)).await;
     assert!(stage.other.messages().is_empty());
     let key = (TenantId::default_tenant(), ClientId::new("c").expect("valid"));
-    assert_eq!(stage.peers.take_over(None, &key, 1).await, Ok(None));
+    assert_eq!(stage.peers.take_over(None, &key, 1).await, None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_former_owner_is_asked_by_its_name_and_one_that_hangs_is_waited_for_no_longer_than_it_may_take() {
+async fn a_former_owner_is_asked_by_its_name_and_one_that_hangs_is_not_waited_for() {
     let stage = stage("this", |_| ());
     stage.peers.greeted().await;
     let key = (TenantId::default_tenant(), ClientId::new("c").expect("valid"));
     for former in [Some("other"), Some("never heard of"), None] {
-        assert_eq!(stage.peers.take_over(former, &key, 7).await, Ok(None));
-        assert_eq!(stage.peers.take_over(former, &key, 4).await, Ok(Some(5)), "it holds what is newer");
+        assert_eq!(stage.peers.take_over(former, &key, 7).await, None);
+        assert_eq!(stage.peers.take_over(former, &key, 4).await, Some(5), "it holds what is newer");
     }
     assert_eq!(*stage.other.asked.lock().expect("not poisoned"), [7, 4, 7, 4, 7, 4]);
     stage.other.hangs.store(true, Ordering::Relaxed);
     let began = Instant::now();
-    assert!(stage.peers.take_over(Some("other"), &key, 8).await.is_err(), "it may hold the session still");
+    assert_eq!(stage.peers.take_over(Some("other"), &key, 8).await, None);
     assert!(began.elapsed() >= TAKE_OVER && began.elapsed() < TAKE_OVER * 2, "{:?}", began.elapsed());
-    for former in [Some("never heard of"), None] {
-        assert_eq!(stage.peers.take_over(former, &key, 8).await, Ok(None), "nobody says that it holds it");
-    }
 }
 
 #[tokio::test(start_paused = true)]
