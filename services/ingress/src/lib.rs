@@ -12,7 +12,6 @@ mod server;
 pub mod telemetry;
 mod wire;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -70,7 +69,7 @@ impl Service for Ingress {
         let stores = Stores::new(&config, &ports)?;
         let node = node(&config, &ports, boot, fresh.clone(), &owners, &stores);
         let listening = listening(&config, &ports, tls.clone())?;
-        let (loops, restored) = (OnceLock::new(), Arc::<AtomicBool>::default());
+        let loops = OnceLock::new();
         let patience = config.timeouts.authenticate.as_std();
         let functions = Arc::new(RegisteredFunctions::new(&ports.network, ports.functions.clone(), patience));
         let device_http = DeviceHttp::new(node.clone(), functions, &config, &ports)?;
@@ -84,7 +83,7 @@ impl Service for Ingress {
         work.start(&background, &stop);
         background.spawn(follow(tls, stop.clone()));
         let serving = async {
-            let routes = server::grpc::routes(node.clone(), boot, restored.clone());
+            let routes = server::grpc::routes(node.clone(), boot);
             grpc::serve(routes, Self::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;
             anyhow::Ok(())
         };
@@ -93,7 +92,6 @@ impl Service for Ingress {
             let opened = shutdown.run_until_cancelled(Box::pin(open(&node, owners, stores, &ports.ready))).await;
             let Some(opened) = opened else { return anyhow::Ok(()) };
             opened?;
-            restored.store(true, Ordering::Release);
             // Whoever subscribes here gets what other nodes log: they have to know of this one first.
             let greeted = shutdown.run_until_cancelled(node.peers.greeted()).await;
             if greeted.is_none() {

@@ -2,7 +2,6 @@
 //! service or node has logged, revoke, take over.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use drover_host::trace;
 use drover_proto::ingress::v1::ingress_server::{Ingress, IngressServer};
@@ -27,28 +26,16 @@ use crate::wire;
 struct Server {
     node: Arc<Node>,
     boot: u32,
-    restored: Arc<AtomicBool>,
 }
 
-/// The service's routes; `boot` is the number of this start of the node, `restored` says whether what was kept of before
-/// is taken back.
-pub fn routes(node: Arc<Node>, boot: u32, restored: Arc<AtomicBool>) -> Routes {
-    Routes::new(IngressServer::new(Server { node, boot, restored }))
-}
-
-impl Server {
-    /// Refuses messages until they can reach the sessions of before: who sends them again then loses nothing.
-    fn check_restored(&self) -> Result<(), ApiError> {
-        let restored = self.restored.load(Ordering::Acquire);
-        let unavailable = || ApiError::new(ErrorCode::Unavailable, "sessions of before are not taken back yet");
-        restored.then_some(()).ok_or_else(unavailable)
-    }
+/// The service's routes; `boot` is the number of this start of the node.
+pub fn routes(node: Arc<Node>, boot: u32) -> Routes {
+    Routes::new(IngressServer::new(Server { node, boot }))
 }
 
 #[tonic::async_trait]
 impl Ingress for Server {
     async fn publish(&self, request: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
-        self.check_restored().map_err(|e| to_status(&e))?;
         let received = read(request.into_inner(), PAYLOAD_BYTES_MAX, self.node.now().unix_ms);
         let mut message = received.map_err(|e| to_status(&e))?;
         self.node.check_topic(&message.telemetry.topic).map_err(|e| to_status(&e))?;
@@ -59,7 +46,6 @@ impl Ingress for Server {
     }
 
     async fn deliver(&self, request: Request<DeliverRequest>) -> Result<Response<DeliverResponse>, Status> {
-        self.check_restored().map_err(|e| to_status(&e))?;
         let now = self.node.now().unix_ms;
         let (message, recipient) = read_delivery(request.into_inner(), now).map_err(|e| to_status(&e))?;
         let delivered = self.node.deliver_kept(&[Arc::new(message)], &recipient).await;
@@ -92,7 +78,6 @@ impl Ingress for Server {
     }
 
     async fn forward(&self, request: Request<ForwardRequest>) -> Result<Response<ForwardResponse>, Status> {
-        self.check_restored().map_err(|e| to_status(&e))?;
         let ForwardRequest { node, boot, sequence, hello, messages, interest } = request.into_inner();
         if messages.len() > BATCH_MESSAGES_MAX {
             let error = ApiError::invalid("messages", "too many messages").over(BATCH_MESSAGES_MAX, messages.len());
