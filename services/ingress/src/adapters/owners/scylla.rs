@@ -15,9 +15,8 @@ use super::epochs::Epochs;
 use crate::adapters::scylla::schema::SCHEMA;
 use crate::ports::{Former, Owners, OwnersError, Taken};
 
-/// How long the row of a client that does not connect again stays, in seconds: longer than any session outlives its
-/// connection. A connection that lasts longer loses it: all nodes are asked then. Epochs begin with the time, so those
-/// that follow are higher nevertheless.
+/// How long the row of a client that does not connect again stays, in seconds: longer than any session does. Epochs
+/// begin with the time, so those that follow are higher nevertheless.
 const ROW_TTL_SECONDS: i32 = 30 * 24 * 3600;
 /// How often a call starts over because others have taken the same session meanwhile.
 const TRIES_MAX: usize = 64;
@@ -86,9 +85,7 @@ impl Scylla {
     fn former(&self, owner: Option<&(String, i64)>) -> Former {
         match owner {
             Some((node, _)) if *node != self.node => Former::Node(node.clone()),
-            Some(_) => Former::Here,
-            // New, or of a connection that has lasted longer than its row.
-            None => Former::Anyone,
+            Some(_) | None => Former::Here,
         }
     }
 }
