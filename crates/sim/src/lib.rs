@@ -6,6 +6,7 @@
 mod broken;
 mod bus;
 mod clock;
+pub mod disk;
 mod faults;
 mod groups;
 mod log;

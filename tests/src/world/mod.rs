@@ -9,7 +9,7 @@ pub mod registry;
 pub(crate) mod severed;
 
 use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use drover_load::ledger::{Ledger, Verdict};
 use drover_proto::registry::v1::{Change, Object, object};
 use drover_proto::types::v1 as wire;
 use drover_rules::{Rules, RulesConfig};
-use drover_sim::{Broken, BrokenBus, BusFaults, SeededRandom, SimBus, VirtualClock};
+use drover_sim::{Broken, BrokenBus, BusFaults, SeededRandom, SimBus, VirtualClock, disk};
 use drover_types::object::RuleSpec;
 use drover_types::{Clock, TELEMETRY_TOPIC};
 use prost::Message as _;
@@ -165,7 +165,7 @@ impl World {
                 self.devices.iter().for_each(Device::cut);
                 let before = self.data_of_ingress();
                 self.deaths += 1;
-                copy(&before, &self.data_of_ingress())?;
+                disk::copy(&before, &self.data_of_ingress())?;
                 self.start_ingress()?;
             }
             1 => {
@@ -260,14 +260,4 @@ impl World {
         }
         Ok(self.ledger.borrow().check())
     }
-}
-
-/// A copy of a directory with all that is in it.
-fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let (entry, place) = entry.map(|entry| (entry.path(), to.join(entry.file_name())))?;
-        if entry.is_dir() { copy(&entry, &place)? } else { std::fs::copy(&entry, &place).map(drop)? }
-    }
-    Ok(())
 }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::domain::identity::Identity;
+use crate::domain::post;
 
 /// Most messages of one body.
 pub const MESSAGES_MAX: usize = 100;
@@ -100,10 +101,7 @@ fn denied(field: String, message: String) -> ApiError {
 fn time_ms(field: &str, time: &Value, now_ms: u64) -> Result<u64, ApiError> {
     let read = match time {
         Value::Number(ms) => ms.as_u64(),
-        Value::String(text) => {
-            let time: Option<jiff::Timestamp> = text.parse().ok();
-            time.and_then(|time| u64::try_from(time.as_millisecond()).ok())
-        }
+        Value::String(text) => post::time_ms(text),
         Value::Null => Some(now_ms),
         Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     };

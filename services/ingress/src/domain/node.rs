@@ -270,20 +270,8 @@ impl Node {
         }
     }
 
-    /// Appends `records`, those of `messages`, and returns when they are durable and those to be retained are the retained
-    /// messages of their topics. The place in the log is taken when this is first polled. After an error the fate of all
-    /// of them is unknown.
-    pub async fn store(
-        &self,
-        messages: &[Arc<Message>],
-        records: Vec<Outgoing>,
-    ) -> Result<Vec<Position>, Unacknowledged> {
-        let positions = self.append(records).await?;
-        self.retain(messages).await.map_err(|error| Unacknowledged { reason: error.to_string() })?;
-        Ok(positions)
-    }
-
-    /// The part of [`Node::store`] that concerns the log.
+    /// Appends records, and returns when they are durable. Their place in the log is taken when this is first polled. After
+    /// an error the fate of all of them is unknown.
     pub async fn append(&self, records: Vec<Outgoing>) -> Result<Vec<Position>, Unacknowledged> {
         let refused = |error: drover_bus::AppendError| Unacknowledged { reason: error.to_string() };
         self.bus.append(records).await.map_err(refused)?.await
@@ -313,11 +301,11 @@ impl Node {
     }
 
     /// Hands durable messages to all subscribers: those of this node at once, those of other nodes as
-    /// [`Peers::forward`] says. Returns when the inboxes of sessions that are kept have them durably, too. `publisher` is
-    /// the session they came from.
-    pub async fn route_all(&self, messages: &[Arc<Message>], publisher: Option<&Session>) {
-        self.room_for(messages, publisher.as_slice()).await;
-        let position = messages.iter().map(|message| self.route(message, publisher)).max().unwrap_or_default();
+    /// [`Peers::forward`] says. Returns when the inboxes of sessions that are kept have them durably, too. They came from no
+    /// session.
+    async fn route_all(&self, messages: &[Arc<Message>]) {
+        self.room_for(messages, &[]).await;
+        let position = messages.iter().map(|message| self.route(message, None)).max().unwrap_or_default();
         tokio::join!(self.peers.forward(messages, &self.telemetry), self.journal.durable(position));
     }
 
@@ -445,8 +433,9 @@ impl Node {
             return Ok(Vec::new());
         }
         let records = messages.iter().map(|message| message.outgoing(&self.topics, received_ms)).collect();
-        let positions = self.store(messages, records).await?;
-        self.route_all(messages, None).await;
+        let positions = self.append(records).await?;
+        self.retain(messages).await.map_err(|error| Unacknowledged { reason: error.to_string() })?;
+        self.route_all(messages).await;
         Ok(positions)
     }
 

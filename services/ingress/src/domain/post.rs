@@ -65,6 +65,12 @@ impl Way {
     }
 }
 
+/// A time of RFC 3339 in milliseconds since the Unix epoch; `None`: it is none, or before that.
+pub fn time_ms(text: &str) -> Option<u64> {
+    let time: jiff::Timestamp = text.parse().ok()?;
+    u64::try_from(time.as_millisecond()).ok()
+}
+
 /// Asks the registry.
 pub async fn identify(node: &Node, proof: Proof) -> Result<Arc<Identity>, ApiError> {
     let generation = node.sessions.generation();

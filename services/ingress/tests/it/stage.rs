@@ -18,7 +18,7 @@ use drover_proto::ingress::v1::PresenceReport;
 use drover_proto::registry::v1::Change;
 use drover_proto::registry::v1::object::Object;
 use drover_proto::types::v1::{Meta, Policy};
-use drover_sim::{Broken, BrokenBus, BusFaults, SimBus};
+use drover_sim::{Broken, BrokenBus, BusFaults, SimBus, disk};
 use drover_types::{Qos, TELEMETRY_TOPIC};
 use prost::Message as _;
 use tempfile::TempDir;
@@ -169,7 +169,7 @@ impl Stage {
     /// Starts another ingress with the log, and what of the disk was written up to now, of one that stops here and now.
     pub async fn killed(mut self) -> Self {
         let data = tempfile::tempdir().expect("a directory");
-        copy(&self.data.path().join("ingress"), &data.path().join("ingress"));
+        disk::copy(&self.data.path().join("ingress"), &data.path().join("ingress")).expect("copied");
         let before = std::mem::replace(&mut self.data, data);
         let running = std::mem::replace(&mut self.running, tokio::spawn(async { Ok(()) }));
         let shutdown = std::mem::replace(&mut self.shutdown, Shutdown::new());
@@ -267,20 +267,6 @@ impl Stage {
     pub async fn metric(&self, line: &str) {
         while !self.metrics.encode().lines().any(|l| l == line) {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    }
-}
-
-/// Copies a directory, with what is in it.
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir_all(to).expect("made");
-    for entry in std::fs::read_dir(from).expect("readable") {
-        let entry = entry.expect("readable");
-        let to = to.join(entry.file_name());
-        if entry.file_type().expect("known").is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).expect("copied");
         }
     }
 }

@@ -68,7 +68,7 @@ impl Retained {
         bounds: RetainedBounds,
         waiting: impl Fn(&OpenError),
     ) -> Result<Self, OpenError> {
-        let (store, statements) = cassandra.open_and_prepare(&SCHEMA, Statements::of, waiting).await?;
+        let (store, statements) = cassandra.open_and_prepare(&SCHEMA, Statements::prepare, waiting).await?;
         Ok(Self { store, statements, bounds, kept: Mutex::default() })
     }
 
@@ -257,13 +257,8 @@ fn read(cell: &[u8]) -> Result<Row, StoreError> {
 }
 
 impl Statements {
-    async fn of(store: Store) -> Result<(Store, Self), Failure> {
-        let statements = Self::prepare(&store).await?;
-        Ok((store, statements))
-    }
-
-    async fn prepare(store: &Store) -> Result<Self, Failure> {
-        Ok(Self {
+    async fn prepare(store: Store) -> Result<(Store, Self), Failure> {
+        let statements = Self {
             put: store
                 .prepare_write(
                     "INSERT INTO ingress_retained (tenant, level, topic, kept, bytes, expires_ms)
@@ -287,6 +282,7 @@ impl Statements {
                 )
                 .await?,
             levels: store.prepare_read("SELECT level FROM ingress_retained_levels WHERE tenant = ?").await?,
-        })
+        };
+        Ok((store, statements))
     }
 }

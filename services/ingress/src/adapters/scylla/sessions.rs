@@ -92,7 +92,7 @@ impl Bucket {
 impl Sessions {
     /// Opens the tables, or makes them, for the node of this name; while the database is away, waits and tells why.
     pub async fn open(cassandra: &Cassandra, node: &str, waiting: impl Fn(&OpenError)) -> Result<Self, OpenError> {
-        let (store, statements) = cassandra.open_and_prepare(&SCHEMA, Statements::of, waiting).await?;
+        let (store, statements) = cassandra.open_and_prepare(&SCHEMA, Statements::prepare, waiting).await?;
         Ok(Self { store, statements, node: node.to_owned(), known: Mutex::default() })
     }
 
@@ -305,14 +305,9 @@ fn slice_of((tenant, client): &Key) -> i32 {
 }
 
 impl Statements {
-    async fn of(store: Store) -> Result<(Store, Self), Failure> {
-        let statements = Self::prepare(&store).await?;
-        Ok((store, statements))
-    }
-
-    async fn prepare(store: &Store) -> Result<Self, Failure> {
+    async fn prepare(store: Store) -> Result<(Store, Self), Failure> {
         let bucket = "tenant = ? AND client = ? AND epoch = ? AND bucket = ?";
-        Ok(Self {
+        let statements = Self {
             put_head: store
                 .prepare_write("INSERT INTO ingress_sessions (tenant, client, head) VALUES (?, ?, ?) USING TTL ?")
                 .await?,
@@ -374,6 +369,7 @@ impl Statements {
                     "SELECT number, message FROM ingress_inbox WHERE {bucket} AND number > ? LIMIT ?"
                 ))
                 .await?,
-        })
+        };
+        Ok((store, statements))
     }
 }

@@ -10,7 +10,7 @@ use drover_types::{ApiError, DeviceId, Qos};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::domain::post::Post;
+use crate::domain::post::{self, Post};
 
 /// How far a row's time may be ahead of this node's clock, in milliseconds. Consumers of the log go by the newest time they
 /// have seen, and a far one would make them forget what may be sent again.
@@ -81,12 +81,7 @@ fn payload(json: Option<&RawValue>, base64: Option<&str>) -> Result<(Bytes, Opti
 /// Milliseconds since the Unix epoch, or a time of RFC 3339.
 fn read_time(time: &RawValue, now_ms: u64) -> Result<u64, ApiError> {
     let text = time.get();
-    let read = if text.starts_with('"') {
-        let timestamp = unquoted("time", text)?.parse::<jiff::Timestamp>().ok();
-        timestamp.and_then(|timestamp| u64::try_from(timestamp.as_millisecond()).ok())
-    } else {
-        text.parse().ok()
-    };
+    let read = if text.starts_with('"') { post::time_ms(&unquoted("time", text)?) } else { text.parse().ok() };
     let message = "a time is milliseconds since 1970, or a text of RFC 3339";
     let time_ms = read.ok_or_else(|| ApiError::invalid("time", message).over("2026-11-26T05:00:00Z", text))?;
     let latest_ms = now_ms.saturating_add(AHEAD_MS_MAX);

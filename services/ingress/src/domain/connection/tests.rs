@@ -118,7 +118,12 @@ impl Client {
 
     /// Connected, with nothing said yet.
     fn connected(version: Version) -> Self {
-        let mut client = Self::new(version);
+        Self::connected_with(version, LIMITS)
+    }
+
+    fn connected_with(version: Version, limits: Limits) -> Self {
+        let environment = Environment { limits, random: Arc::new(Zeros), methods: Vec::new() };
+        let mut client = Self::within(version, peer(), environment);
         client.send(&Packet::Connect(Connect::new(version, "c")));
         client.admit();
         client.output();

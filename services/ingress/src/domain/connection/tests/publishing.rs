@@ -50,11 +50,7 @@ fn a_forbidden_topic_costs_a_client_of_mqtt_5_one_message_and_one_of_3_1_1_its_c
 #[test]
 fn a_forbidden_topic_may_be_acknowledged_to_a_client_of_3_1_1_and_goes_nowhere() {
     let limits = Limits { acknowledge_denied: true, ..LIMITS };
-    let environment = Environment { limits, random: Arc::new(Zeros), methods: Vec::new() };
-    let mut client = Client::within(Version::V311, peer(), environment);
-    client.send(&Packet::Connect(Connect::new(Version::V311, "c")));
-    client.admit();
-    client.output();
+    let mut client = Client::connected_with(Version::V311, limits);
     client.publish(1, "ok/a");
     client.publish(2, "secret");
     assert!(client.output().is_empty(), "in its turn");

@@ -31,11 +31,7 @@ fn each_filter_of_a_subscribe_is_granted_or_refused_by_itself() {
 fn a_filter_that_nobody_may_have_is_refused_without_a_reason() {
     for version in BOTH {
         let limits = Limits { denied_filters: vec!["ok/denied".into()], ..LIMITS };
-        let environment = Environment { limits, random: Arc::new(Zeros), methods: Vec::new() };
-        let mut client = Client::within(version, peer(), environment);
-        client.send(&Packet::Connect(Connect::new(version, "c")));
-        client.admit();
-        client.output();
+        let mut client = Client::connected_with(version, limits);
         let mut list = SubscriptionList::default();
         list.push(Subscription { filter: "ok/denied", options: SubscriptionOptions::new(Qos::AtMostOnce) })
             .expect("short");

@@ -28,7 +28,7 @@ use crate::domain::node::{Node, NodePorts};
 use crate::domain::peers::Peers;
 use crate::domain::reverify::Affected;
 use crate::domain::router::Options;
-use crate::domain::sessions::Sessions;
+use crate::domain::sessions::{Attach, Sessions};
 use crate::ports::Authenticator;
 use crate::server::loops::PIPE_PEER;
 use crate::server::loops::appends::{Appends, Mailboxes};
