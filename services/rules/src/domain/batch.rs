@@ -14,7 +14,7 @@ use drover_types::{RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TopicName, Tr
 use prost::Message as _;
 
 use super::definition::{CompiledAction, Definition};
-use super::letters::{OUTBOX_TOPIC, dead_letter, failure_row, text_header};
+use super::letters::{OUTBOX_TOPIC, clip, dead_letter, failure_row, text_header, without_source};
 use super::rule_set::RuleSet;
 use super::states::States;
 use super::status::{LastError, RuleKey, RuleTally};
@@ -57,7 +57,7 @@ pub struct Tally {
 struct Output {
     outgoing: Outgoing,
     source: Arc<Stored>,
-    /// Absent for a dead letter, which cannot become another one.
+    /// Absent for a dead letter, which cannot become another one: if it is too large, it loses its source.
     rule: Option<Arc<Definition>>,
 }
 
@@ -285,7 +285,7 @@ impl Batch {
     fn failed(&mut self, rule: &Definition, error: LastError) {
         let tally = self.rule_tally(rule);
         tally.failed += 1;
-        tally.last_error = Some(error);
+        tally.last_error = Some(LastError { message: clip(&error.message).into_owned(), ..error });
     }
 
     fn put(&mut self, source: Arc<Stored>, rule: &Arc<Definition>, outgoing: Outgoing) {
@@ -304,7 +304,8 @@ impl Batch {
         self.outputs.push(Output { outgoing, source, rule: None });
     }
 
-    /// The log refused the batch: the outputs at fault become dead letters. False if none is at fault.
+    /// The log refused the batch: the outputs at fault become dead letters, and dead letters that are too large lose their
+    /// source. False if none is at fault.
     pub fn divert(&mut self, refusal: &AppendError) -> bool {
         let at_fault = |output: &Output| match refusal {
             AppendError::UnknownTopic { topic }
@@ -316,7 +317,17 @@ impl Batch {
         let mut diverted = false;
         for i in 0..self.outputs.len() {
             let output = &self.outputs[i];
-            let Some(rule) = output.rule.clone().filter(|_| at_fault(output)) else { continue };
+            if !at_fault(output) {
+                continue;
+            }
+            let Some(rule) = output.rule.clone() else {
+                let too_large = matches!(refusal, AppendError::TooLarge { .. });
+                if let Some(small) = without_source(&output.outgoing).filter(|_| too_large) {
+                    self.outputs[i].outgoing = small;
+                    diverted = true;
+                }
+                continue;
+            };
             diverted = true;
             let source = output.source.clone();
             let cause = refusal.to_string();

@@ -8,7 +8,7 @@ use drover_sim::{Broken, BrokenBus};
 use drover_types::{RecordId, TELEMETRY_TOPIC, TenantId, TraceParent};
 use serde_json::json;
 
-use crate::world::{World, header, message, open, outgoing, redelivered, text, until};
+use crate::world::{World, header, largest, message, open, outgoing, redelivered, text, until};
 
 fn hot() -> serde_json::Value {
     json!({"sql": "SELECT n, topic(2) AS device FROM 'sensors/+' WHERE n % 2 = 0",
@@ -147,6 +147,50 @@ async fn what_cannot_be_evaluated_becomes_a_dead_letter_and_the_partition_moves_
     until("counted", async || world.status("picky").await.is_ok_and(|status| status.failed == 2)).await;
     let last = world.status("picky").await.expect("known").last_error.expect("an error");
     assert_eq!(last.message, "action 0: ${room} is undefined for this message");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_cause_that_quotes_a_whole_payload_stops_nobody() {
+    let (world, _dir) = World::embedded().await;
+    // The topic is refused and quoted; each of its characters takes six bytes there.
+    let rule = json!({"sql": "SELECT n FROM 'sensors/+'",
+        "actions": [{"republish": {"topic": "${target}"}}, {"kafka": {"topic": "home.out"}}],
+        "errorAction": {"kafka": {"topic": "home.failures"}}});
+    world.rule("quoting", 1, Some(rule)).await;
+    let target = "\u{7f}".repeat(250_000);
+    world.publish([message("d", 1, &format!("{{\"n\":1,\"target\":\"{target}\"}}"))]).await;
+    world.publish([message("d", 2, r#"{"n":2,"target":"alerts"}"#)]).await;
+    let running = world.start("a");
+    world.drained().await;
+    assert_eq!(world.values("home.out").await, [r#"{"n":1}"#, r#"{"n":2}"#]);
+    let letters = world.read(ERRORS_TOPIC).await;
+    assert_eq!(letters.len(), 1);
+    let error = header(&letters[0], "error");
+    assert!(error.starts_with("action 0: topic \"\\u{7f}") && error.ends_with('…'), "{} bytes", error.len());
+    assert!(error.len() <= 1_024 && text(&letters[0]).len() > 250_000, "the cause is clipped, the source is not");
+    assert_eq!(world.read("home.failures").await.len(), 1);
+    until("counted", async || world.status("quoting").await.is_ok_and(|status| status.failed == 1)).await;
+    let last = world.status("quoting").await.expect("known").last_error.expect("an error");
+    assert_eq!(last.message, error);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_record_at_the_limit_of_the_log_becomes_a_dead_letter_without_it() {
+    let (world, _dir) = World::embedded().await;
+    world.rule("even", 1, Some(hot())).await;
+    world.append(vec![Outgoing::keyed(TELEMETRY_TOPIC, largest("home/d"))]).await;
+    world.publish([message("d", 2, r#"{"n":2}"#)]).await;
+    let running = world.start("a");
+    world.drained().await;
+    assert_eq!(world.values("home.even").await, [r#"{"n":2,"device":"d"}"#]);
+    let letters = world.read(ERRORS_TOPIC).await;
+    assert_eq!((letters.len(), text(&letters[0]).as_str()), (1, ""));
+    assert_eq!(header(&letters[0], "error"), "header id is missing");
+    assert!(header(&letters[0], "source").starts_with("drover.telemetry/"));
+    let left_out: usize = header(&letters[0], "left-out").parse().expect("a number");
+    assert!(left_out > largest("home/d").bytes(), "{left_out}");
     running.stop().await;
 }
 

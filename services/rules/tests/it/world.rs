@@ -249,6 +249,12 @@ pub fn outgoing(message: Telemetry) -> Outgoing {
     Outgoing::keyed(TELEMETRY_TOPIC, record)
 }
 
+/// A record as large as the embedded log takes, which is neither a message nor an entry of the outbox.
+pub fn largest(key: &str) -> Record {
+    let value = vec![0; EmbeddedOptions::default().record_bytes_max - key.len()];
+    Record { key: Some(key.to_owned().into()), value: Some(value.into()), ..Record::default() }
+}
+
 pub fn text(stored: &Stored) -> String {
     String::from_utf8_lossy(stored.record.value.as_deref().unwrap_or_default()).into_owned()
 }
