@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::config::RulesConfig;
 use crate::domain::{Board, Condition, Definition, RuleKey, RuleSet};
 use crate::topics;
 
@@ -37,6 +38,8 @@ pub struct Feed {
     clock: Arc<dyn Clock>,
     board: Arc<Board>,
     create_topics: bool,
+    /// Of the topics made here.
+    output_retention_ms: u64,
     rules: watch::Sender<Arc<RuleSet>>,
     /// Held while a change is decided: two partitions may bring rules that want the same topic.
     deciding: Arc<tokio::sync::Mutex<()>>,
@@ -76,10 +79,11 @@ enum Word {
 
 impl Feed {
     /// A feed that has read nothing.
-    pub fn new(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, board: Arc<Board>, create_topics: bool) -> Self {
+    pub fn new(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, board: Arc<Board>, config: &RulesConfig) -> Self {
+        let (create_topics, output_retention_ms) = (config.create_topics, config.output_retention.as_millis());
         let rules = watch::Sender::new(Arc::new(RuleSet::default()));
         let (deciding, state, missing) = (Arc::default(), Arc::default(), Arc::default());
-        Self { bus, clock, board, create_topics, rules, deciding, state, missing }
+        Self { bus, clock, board, create_topics, output_retention_ms, rules, deciding, state, missing }
     }
 
     /// To be set when an output topic turns out to be gone.
@@ -322,7 +326,7 @@ impl Feed {
         let mut backoff = Backoff::default();
         loop {
             let failure = if self.create_topics {
-                match topics::make(&*self.bus, topic, partitions, None).await {
+                match topics::make(&*self.bus, topic, partitions, self.output_retention_ms).await {
                     Ok(()) => return Ok(()),
                     Err(error) => format!("topic {topic} cannot be made: {error}"),
                 }

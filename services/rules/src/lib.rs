@@ -75,7 +75,7 @@ async fn work(
     if topics::prepare(&ports, &config, &shutdown).await.is_none() {
         return Ok(());
     }
-    let feed = Feed::new(ports.bus.clone(), ports.clock.clone(), board.clone(), config.create_topics);
+    let feed = Feed::new(ports.bus.clone(), ports.clock.clone(), board.clone(), &config);
     let Some(mut tails) = feed.start(&ports.ready, &shutdown).await else { return Ok(()) };
     let engine = Engine {
         bus: ports.bus.clone(),

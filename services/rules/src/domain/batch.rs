@@ -288,7 +288,9 @@ impl Batch {
         tally.last_error = Some(LastError { message: clip(&error.message).into_owned(), ..error });
     }
 
-    fn put(&mut self, source: Arc<Stored>, rule: &Arc<Definition>, outgoing: Outgoing) {
+    fn put(&mut self, source: Arc<Stored>, rule: &Arc<Definition>, mut outgoing: Outgoing) {
+        // Retention goes by when a message came, which may be long after the time it names.
+        outgoing.record.timestamp_ms = source.record.timestamp_ms;
         if &*outgoing.topic == OUTBOX_TOPIC {
             self.tally.outbox += 1;
         } else {

@@ -313,6 +313,42 @@ async fn what_a_status_calls_observed_is_in_force() {
 }
 
 #[tokio::test]
+async fn an_output_topic_made_for_a_rule_has_the_configured_retention_and_one_that_is_there_keeps_its_own() {
+    let (world, _dir) = World::embedded().await;
+    make(&world, "home.own").await;
+    let running = world.start("a");
+    let actions = json!([{"kafka": {"topic": "home.own"}}, {"kafka": {"topic": "home.made"}}]);
+    world.rule("r", 1, Some(json!({"sql": "SELECT n FROM '#'", "actions": actions}))).await;
+    observed(&world, 1, "Accepted").await;
+    running.stop().await;
+    let output_retention = "12h".parse().expect("a duration");
+    let running = world.start_with(RulesConfig { partitions: 2, output_retention, ..RulesConfig::default() });
+    world.rule("r", 2, Some(to("home.later"))).await;
+    observed(&world, 2, "Accepted").await;
+    let topics = world.bus.topics().await.expect("topics");
+    let kept = |topic: &str| topics.iter().find(|config| &*config.topic == topic).expect("made").retention_ms;
+    let hour_ms = 3_600_000;
+    let kept = ["home.own", "home.made", "home.later"].map(kept);
+    assert_eq!(kept, [None, Some(7 * 24 * hour_ms), Some(12 * hour_ms)]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_output_is_as_old_as_its_message_in_the_log_whatever_time_that_names() {
+    let (world, _dir) = World::embedded().await;
+    world.rule("even", 1, Some(hot())).await;
+    let mut late = outgoing(message("d", 2, r#"{"n":2}"#));
+    late.record.timestamp_ms += 366 * 24 * 3_600_000;
+    world.append(vec![late.clone()]).await;
+    let running = world.start("a");
+    world.drained().await;
+    let output = world.read("home.even").await.remove(0);
+    assert_eq!(output.record.timestamp_ms, late.record.timestamp_ms);
+    assert_eq!(header(&output, "time"), message("d", 2, "").time_ms.to_string());
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn an_output_topic_that_was_deleted_is_made_again() {
     let (world, _dir) = World::embedded().await;
     world.rule("r", 1, Some(to("home.out"))).await;
