@@ -93,7 +93,7 @@ where
     C: rdkafka::client::ClientContext,
 {
     config.create_with_context(context).map_err(|error| match error {
-        KafkaError::ClientConfig(_, reason, key, value) => OptionsError::Refused { key, value, reason },
+        KafkaError::ClientConfig(_, reason, key, value) => options::refused(key, &value, &reason),
         error => OptionsError::Client { reason: error.to_string() },
     })
 }
