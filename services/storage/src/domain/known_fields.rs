@@ -11,9 +11,11 @@ use drover_types::DeviceKey;
 
 use crate::series::{Entry, Field};
 
-/// Fields known of all devices together, passed by those of one batch; then all are forgotten, and devices are asked for
-/// again. They take about 30 MB.
-const KNOWN_FIELDS_MAX: usize = 1_000_000;
+/// What is known of all devices together, in fields, passed by those of one batch: some 50 MB. Then all is forgotten, and
+/// devices are asked for again.
+const KNOWN_MAX: usize = 2_000_000;
+/// What a device takes beside its fields, in fields.
+const DEVICE_COST: usize = 10;
 /// A device that may have no more fields is asked for again after this long, in milliseconds: retention may have taken some.
 const AGAIN_MS: u64 = 10 * 60 * 1_000;
 
@@ -22,6 +24,8 @@ const AGAIN_MS: u64 = 10 * 60 * 1_000;
 pub struct KnownFields {
     /// Fields that one device may have.
     limit: usize,
+    /// What may be known of all devices together, in fields.
+    most: usize,
     hasher: RandomState,
     devices: HashMap<DeviceKey, Known>,
     /// Fields of all devices together.
@@ -41,7 +45,7 @@ struct Known {
 impl KnownFields {
     /// Nothing is known yet; a device may have `limit` fields.
     pub fn new(limit: usize) -> Self {
-        Self { limit, hasher: RandomState::new(), devices: HashMap::new(), fields: 0 }
+        Self { limit, most: KNOWN_MAX, hasher: RandomState::new(), devices: HashMap::new(), fields: 0 }
     }
 
     /// Fields that one device may have.
@@ -57,7 +61,7 @@ impl KnownFields {
 
     /// Devices of these entries whose fields have to be read from the store before [`KnownFields::refuse`] is asked.
     pub fn unread(&mut self, entries: &[Entry], now_ms: u64) -> HashSet<DeviceKey> {
-        if self.fields > KNOWN_FIELDS_MAX {
+        if self.fields + DEVICE_COST * self.devices.len() > self.most {
             self.forget();
         }
         entries.iter().filter(|entry| self.is_unread(entry, now_ms)).map(|entry| entry.device.clone()).collect()
@@ -83,6 +87,9 @@ impl KnownFields {
     /// Places of the values whose fields are more than the device may have, ascending. The fields of the others are
     /// known from now on.
     pub fn refuse(&mut self, entry: &Entry) -> Vec<usize> {
+        if entry.values.is_empty() {
+            return Vec::new(); // and its device stays unread
+        }
         let known = match self.devices.get_mut(&entry.device) {
             Some(known) => known,
             None => self.devices.entry(entry.device.clone()).or_default(),
@@ -145,6 +152,8 @@ mod tests {
         let mut known = KnownFields::new(2);
         let both = [entry("d", &["a"]), entry("silent", &[]), entry("d", &["b"])];
         assert_eq!(known.unread(&both, 0), HashSet::from([device("d")]));
+        assert!(known.refuse(&both[1]).is_empty());
+        assert_eq!(known.unread(&[entry("silent", &["a"])], 0), HashSet::from([device("silent")]));
         known.learn(device("d"), &[field("a"), field("b")], 0);
         assert_eq!(known.unread(&both, AGAIN_MS), HashSet::new(), "nothing new");
         let new = [entry("d", &["b", "c"])];
@@ -157,12 +166,14 @@ mod tests {
 
     #[test]
     fn what_is_known_of_all_devices_is_bounded() {
-        let mut known = KnownFields::new(KNOWN_FIELDS_MAX + 1);
-        let many: Vec<Field> = (0..=KNOWN_FIELDS_MAX).map(|i| field(&i.to_string())).collect();
-        known.learn(device("d"), &many[1..], 0);
-        assert_eq!(known.unread(&[entry("d", &["1"])], 0), HashSet::new(), "at the bound");
-        known.learn(device("d"), &many, 0);
-        assert_eq!(known.unread(&[entry("d", &["1"])], 0), HashSet::from([device("d")]));
+        let mut known = KnownFields { most: 2 * DEVICE_COST + 3, ..KnownFields::new(9) };
+        known.learn(device("d"), &[field("a")], 0);
+        known.learn(device("e"), &[field("a"), field("b")], 0);
+        let sent = [entry("d", &["a"])];
+        assert_eq!(known.unread(&sent, 0), HashSet::new(), "at the bound");
+        known.learn(device("e"), &[field("a")], 0);
+        assert!(known.refuse(&entry("e", &["b", "c"])).is_empty());
+        assert_eq!(known.unread(&sent, 0), HashSet::from([device("d")]), "over it");
         assert_eq!((known.fields, known.devices.len()), (0, 0));
     }
 }
