@@ -1,4 +1,5 @@
-//! The README's commands, up to and including the section "Let others in", entered as they stand by a new user.
+//! The README's commands, up to and including the section "Let others in", entered as they stand by a new user. Those of
+//! separate processes are entered by `separate`.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -186,6 +187,16 @@ fn commands(readme: &str) -> anyhow::Result<Vec<&str>> {
     let section = after.split("\n## ").next().unwrap_or_default();
     let blocks = [before, section].into_iter().flat_map(|text| text.split("```sh\n").skip(1));
     Ok(blocks.flat_map(|block| block.split("```").next().unwrap_or_default().lines()).collect())
+}
+
+/// The last command of a section, without its comment.
+pub fn last_command(section: &str) -> anyhow::Result<String> {
+    let readme = std::fs::read_to_string(repository().join("README.md"))?;
+    let (_, text) = readme.split_once(&format!("\n## {section}\n")).with_context(|| format!("no section {section}"))?;
+    let block =
+        text.split("```sh\n").nth(1).and_then(|block| block.split("```").next()).context("a block of commands")?;
+    let line = block.lines().last().context("a command")?;
+    Ok(line.split(" #").next().unwrap_or(line).trim().to_owned())
 }
 
 #[test]

@@ -226,6 +226,11 @@ impl Processes {
         configured + self.offset
     }
 
+    /// What leads anybody else to the same data, ports and backends: directory, offset, environment.
+    pub(crate) fn layout(&self) -> (&Path, u16, &[(String, String)]) {
+        (self.directory.path(), self.offset, &self.environment)
+    }
+
     /// A file of this test's own.
     pub fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)

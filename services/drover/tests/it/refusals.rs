@@ -129,6 +129,21 @@ fn the_printed_ports_are_those_that_would_be_bound() {
     assert!(shifted["gateway.mqtt_endpoint"].contains("127.0.0.1:21883"), "{shifted:?}");
 }
 
+#[test]
+fn a_gateway_of_its_own_tells_devices_the_ports_that_are_moved_with_it() {
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/local/gateway.toml");
+    let output = run(&["gateway", "--print-config", "--port-offset", "10000", "--config", config]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let printed = toml(&String::from_utf8(output.stdout).expect("text"));
+    for (key, port) in [("mqtt_endpoint", 11_883), ("mqtts_endpoint", 18_883), ("http_endpoint", 18_081)] {
+        assert_eq!(printed[&format!("gateway.{key}")], format!("\"127.0.0.1:{port}\""), "{key}");
+    }
+    let named = ["--set", "gateway.mqtt_endpoint=broker.example.org", "--config", config];
+    let output = run(&[&["gateway", "--print-config", "--port-offset", "10000"][..], &named].concat());
+    let printed = toml(&String::from_utf8(output.stdout).expect("text"));
+    assert_eq!(printed["gateway.mqtt_endpoint"], "\"broker.example.org\"", "there is no port to move");
+}
+
 /// `section.key` and the value's text of every line of a printed configuration.
 fn toml(text: &str) -> std::collections::HashMap<String, String> {
     let mut section = String::new();
