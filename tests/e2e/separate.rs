@@ -333,6 +333,7 @@ fn log_and_database_may_go_and_come_back_and_the_stores_of_single_processes_too(
     let line = readme::last_command("In separate processes")?;
     let mut run = LocalRun::start(&layout.processes, &line)?;
     layout.processes.until("ready by deploy/local/run", |all| run.is_ready(all))?;
+    assert_eq!(layout.processes.complaints("registry")?, Vec::<Value>::new(), "the doctor finds nothing to do");
     devices_are_told_the_way(&layout.processes)?;
     publish_next(first, "a", MESSAGES)?;
     layout.until_out(&[("a", 2 * MESSAGES), ("b", MESSAGES), ("steady", 1)])?;
