@@ -1,5 +1,5 @@
 //! The README's commands, up to and including the section "Let others in", entered as they stand by a new user. Those of
-//! separate processes are entered by `separate`.
+//! separate processes are entered by `costs` and `separate`.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -189,14 +189,15 @@ fn commands(readme: &str) -> anyhow::Result<Vec<&str>> {
     Ok(blocks.flat_map(|block| block.split("```").next().unwrap_or_default().lines()).collect())
 }
 
-/// The last command of a section, without its comment.
-pub fn last_command(section: &str) -> anyhow::Result<String> {
+/// The two commands of "In separate processes", without their comments: what starts the backends, what starts the services.
+pub fn separate_processes() -> anyhow::Result<[String; 2]> {
     let readme = std::fs::read_to_string(repository().join("README.md"))?;
-    let (_, text) = readme.split_once(&format!("\n## {section}\n")).with_context(|| format!("no section {section}"))?;
-    let block =
-        text.split("```sh\n").nth(1).and_then(|block| block.split("```").next()).context("a block of commands")?;
-    let line = block.lines().last().context("a command")?;
-    Ok(line.split(" #").next().unwrap_or(line).trim().to_owned())
+    let (_, section) = readme.split_once("\n## In separate processes\n").context("README.md has no such section")?;
+    let block = section.split("```sh\n").nth(1).and_then(|block| block.split("```").next()).context("commands")?;
+    let lines = block.lines().map(|line| line.split(" #").next().unwrap_or(line).trim().to_owned());
+    let lines: Vec<String> = lines.collect();
+    let two: Result<[String; 2], Vec<String>> = lines.try_into();
+    two.map_err(|lines| anyhow::anyhow!("not two commands: {lines:?}"))
 }
 
 #[test]

@@ -330,7 +330,7 @@ fn log_and_database_may_go_and_come_back_and_the_stores_of_single_processes_too(
     layout.stop()?;
 
     // Once more on the same data, as the README has it: one command starts them all, and Ctrl-C stops them.
-    let line = readme::last_command("In separate processes")?;
+    let [_, line] = readme::separate_processes()?;
     let mut run = LocalRun::start(&layout.processes, &line)?;
     layout.processes.until("ready by deploy/local/run", |all| run.is_ready(all))?;
     assert_eq!(layout.processes.complaints("registry")?, Vec::<Value>::new(), "the doctor finds nothing to do");
