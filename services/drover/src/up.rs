@@ -23,7 +23,6 @@ use crate::start;
 const KAFKA: &str = "kafka";
 /// CoAP among the parts that `--disable` names; it is one of the ways into the ingress, and comes with it.
 const COAP: &str = "coap";
-
 /// A part of the contract that this version does not have: to leave it out is no mistake.
 const SQL: &str = "sql";
 
