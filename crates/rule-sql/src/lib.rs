@@ -53,6 +53,6 @@ pub use template::Template;
 pub use user_function::{USER_CALLS_MAX, UserFunction, UserFunctions};
 pub use value::{Held, Value};
 pub use window::{
-    Closed, Due, EVENT_AHEAD_MS_MAX, GROUP_BYTES_MAX, GROUP_KEY_BYTES_MAX, Groups, IDLE_MS, Plan, Room, STATE_VERSION,
-    Taken,
+    Closed, Due, EVENT_AHEAD_MS_MAX, GROUP_BYTES_MAX, GROUP_KEY_BYTES_MAX, Groups, IDLE_MS, PATTERN_KEPT_MS, Plan,
+    Room, STATE_VERSION, Taken,
 };
