@@ -82,7 +82,7 @@ async fn work(
         clock: ports.clock.clone(),
         rules: feed.rules(),
         board,
-        functions: Functions::new(ports.functions.apart()),
+        functions: Functions::new(ports.functions.apart(), telemetry.clone()),
         telemetry: telemetry.clone(),
         ready: ports.ready.clone(),
         member: config.member.clone(),

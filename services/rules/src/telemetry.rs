@@ -31,6 +31,9 @@ pub struct Telemetry {
     lag: Gauge,
     lag_seconds: Gauge<f64, AtomicU64>,
     pub restarts: Counter,
+    /// What calls of functions took, and how many were not made because too much had been taken.
+    pub function_seconds: Counter<f64, AtomicU64>,
+    pub function_calls_refused: Counter,
     pub republished: Counter,
     pub republish_retries: Counter,
     pub republish_refused: Counter,
@@ -63,6 +66,11 @@ impl Telemetry {
                 "States of groups that could not be read back and are left out",
             ),
             restarts: counter("restarts", "Sessions begun again from the committed offsets"),
+            function_seconds: Counter::default(),
+            function_calls_refused: counter(
+                "function_calls_refused",
+                "Calls of functions that were not made: theirs had taken too much time",
+            ),
             republished: counter("republished", "Republish actions that the ingress confirmed"),
             republish_retries: counter("republish_retries", "Republish actions that have to be tried again"),
             republish_refused: counter("republish_refused", "Republish actions refused for good, now dead letters"),
@@ -72,6 +80,8 @@ impl Telemetry {
         };
         let help = "Time a transaction of outputs and offsets took";
         registry.register("drover_rules_commit_seconds", help, telemetry.commit_seconds.clone());
+        let help = "Time that the engine waited for functions of tenants";
+        registry.register("drover_rules_function_seconds", help, telemetry.function_seconds.clone());
         let help = "Telemetry records behind the committed offsets of all members";
         registry.register("drover_rules_lag_records", help, telemetry.lag.clone());
         let help = "Age of the oldest telemetry record that no member has committed";
