@@ -7,6 +7,7 @@
 //! What cannot be computed is `Undefined`, never a panic; only what makes the whole row
 //! meaningless is an error.
 
+mod asked;
 mod ast;
 mod decimal;
 mod duration;
@@ -32,6 +33,7 @@ mod user_function;
 mod value;
 mod window;
 
+pub use asked::Asked;
 pub use ast::{
     Aggregate, AggregateKind, BinaryOperator, Bound, Edge, Expr, Grouping, Item, Late, Per, Query, Select, Statement,
     UnaryOperator,

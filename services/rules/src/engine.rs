@@ -23,7 +23,7 @@ use futures::future::join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use crate::domain::{Batch, Board, Evaluation, RuleSet, States, Waiting};
+use crate::domain::{Batch, Board, Evaluation, RuleSet, States, Views, Waiting};
 use crate::functions::{BATCH_MAX, Functions};
 use crate::restore;
 use crate::telemetry::{self, Telemetry};
@@ -58,6 +58,7 @@ pub struct Engine {
     pub rules: watch::Receiver<Arc<RuleSet>>,
     pub board: Arc<Board>,
     pub functions: Functions,
+    pub views: Arc<Views>,
     pub telemetry: Telemetry,
     pub ready: Ready,
     pub member: String,
@@ -308,7 +309,8 @@ impl Session<'_> {
                 return Err(Interrupted::Unassigned(stored.position.at.partition));
             };
             let (states, call, trace) = (&mut self.states, &call, &telemetry::continue_trace);
-            self.batch.take(stored, &mut Evaluation { rules: &rules, window, states, call, trace });
+            let views = &self.engine.views;
+            self.batch.take(stored, &mut Evaluation { rules: &rules, window, states, views, call, trace });
             self.engine.refuse_outage()?;
             if self.is_full() && !self.commit(shutdown, backoff).await? {
                 // What is left of the poll comes again from the committed offsets.
