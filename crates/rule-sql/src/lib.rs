@@ -14,6 +14,7 @@ mod duration;
 mod error;
 mod evaluate;
 mod explain;
+mod format;
 mod function;
 mod json;
 mod lexer;
@@ -35,8 +36,8 @@ mod window;
 
 pub use asked::Asked;
 pub use ast::{
-    Aggregate, AggregateKind, BinaryOperator, Bound, Edge, Expr, Grouping, Item, Late, Per, Query, Select, Statement,
-    UnaryOperator,
+    Aggregate, AggregateKind, BinaryOperator, Bound, Edge, Expr, Grouping, Item, Late, Per, Prepared, Query, Select,
+    Statement, UnaryOperator,
 };
 pub use decimal::Decimal;
 pub use error::{EvalError, Place, Problem, SqlError};

@@ -159,7 +159,7 @@ impl Display for Expr {
             Expr::Query(query) => write!(f, "{query}"),
             Expr::Exists(query) => write!(f, "EXISTS {query}"),
             Expr::Cast { operand, to } => write!(f, "cast({operand} AS {to})"),
-            Expr::Call { function, arguments, pattern: _ } => {
+            Expr::Call { function, arguments, prepared: _ } => {
                 write!(f, "{}(", function.name)?;
                 list(f, arguments)?;
                 f.write_str(")")

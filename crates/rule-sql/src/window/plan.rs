@@ -197,8 +197,8 @@ fn named(expr: &Expr, keys: &[Expr], aggregates: &mut Vec<Aggregate>) -> Expr {
             arms: arms.iter().map(|(when, then)| (*boxed(when), *boxed(then))).collect(),
             otherwise: otherwise.as_deref().map(&mut boxed),
         },
-        Expr::Call { function, arguments, pattern } => {
-            Expr::Call { function, arguments: arguments.iter().map(part).collect(), pattern: pattern.clone() }
+        Expr::Call { function, arguments, prepared } => {
+            Expr::Call { function, arguments: arguments.iter().map(part).collect(), prepared: prepared.clone() }
         }
         Expr::UserCall { function, arguments } => {
             Expr::UserCall { function: function.clone(), arguments: arguments.iter().map(part).collect() }
