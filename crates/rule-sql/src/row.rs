@@ -25,6 +25,8 @@ pub(crate) enum Shape<'m> {
     Object(Vec<(&'m str, Held<'m>)>),
 }
 
+/// Bytes for which there is room at first when a row is written.
+const ROW_BYTES_USUAL: usize = 256;
 /// Rows of up to this many members are searched for a name one by one, larger ones by hash.
 const PAIRWISE_MEMBERS_MAX: usize = 16;
 
@@ -81,10 +83,14 @@ impl Default for Shape<'_> {
 impl Row<'_> {
     /// What is sent: JSON, or the payload as it came.
     pub fn to_bytes(&self) -> Vec<u8> {
-        match &self.shape {
-            Shape::Payload(payload) => payload.to_vec(),
-            Shape::Value(_) | Shape::Object(_) => self.to_string().into_bytes(),
-        }
+        let mut text = String::with_capacity(ROW_BYTES_USUAL);
+        let written = match &self.shape {
+            Shape::Payload(payload) => return payload.to_vec(),
+            Shape::Value(value) => write_value(&mut text, value),
+            Shape::Object(members) => write_object(&mut text, members.iter().map(|(name, value)| (*name, &**value))),
+        };
+        written.expect("a String takes all");
+        text.into_bytes()
     }
 
     /// The payload, if the row is nothing else: it need not be JSON.

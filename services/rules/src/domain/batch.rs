@@ -335,7 +335,11 @@ impl Batch {
     }
 
     fn rule_tally(&mut self, rule: &Definition) -> &mut RuleTally {
-        self.tally.rules.entry((rule.tenant.clone(), rule.name.clone())).or_default()
+        // A key is made for the first row only: this is done for every one.
+        if !self.tally.rules.contains_key(&rule.key) {
+            self.tally.rules.insert(rule.key.clone(), RuleTally::default());
+        }
+        self.tally.rules.get_mut(&rule.key).expect("it was put there")
     }
 }
 
@@ -412,7 +416,7 @@ fn output_headers(id: RecordId, rule: &Definition, telemetry: &Telemetry, trace:
     let mut headers = vec![
         Header { name: header::ID.into(), value: Bytes::copy_from_slice(&id.0) },
         text_header(header::RULE, &rule.name),
-        text_header(header::TIME, &telemetry.time_ms.to_string()),
+        Header { name: header::TIME.into(), value: telemetry.time_ms.to_string().into() },
     ];
     headers.extend(trace.map(|trace| text_header(header::TRACEPARENT, trace.as_str())));
     headers

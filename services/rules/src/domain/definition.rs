@@ -6,6 +6,7 @@ use drover_types::object::{Action, RuleSpec};
 use drover_types::{ApiError, Qos, TenantId};
 
 use super::states;
+use super::status::RuleKey;
 
 /// Partitions of an output topic whose action names no number.
 pub const OUTPUT_PARTITIONS: u32 = 8;
@@ -15,6 +16,8 @@ pub const OUTPUT_PARTITIONS: u32 = 8;
 pub struct Definition {
     pub tenant: TenantId,
     pub name: String,
+    /// Both, to count by.
+    pub key: RuleKey,
     pub rule: CompiledRule,
     /// What its statement and its actions look up.
     pub asked: Asked,
@@ -54,6 +57,7 @@ impl Definition {
             asked: rule.asked().and(Asked::by_text(&texts)),
             state_prefix: states::prefix(&tenant, name, &rule),
             rule,
+            key: (tenant.clone(), name.to_owned()),
             tenant,
             name: name.to_owned(),
         })
