@@ -134,8 +134,8 @@ pub enum Select {
 pub enum Item {
     /// `*`: every member of the payload.
     Star,
-    /// `expr AS name`, or a field under its own last name.
-    Named { expr: Expr, name: String },
+    /// `expr AS name`, or a field under its own last name. `expr AS name.under…` puts it into an object of that name.
+    Named { expr: Expr, name: String, under: Vec<String> },
 }
 
 /// `(SELECT select FROM from [AS alias] [WHERE condition])`: asked of each element of an array, or of one object.

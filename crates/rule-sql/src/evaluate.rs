@@ -82,10 +82,16 @@ pub(crate) fn shape<'m>(select: &'m Select, scope: Scope<'_, 'm, '_>) -> Result<
 /// Adds one item of a list.
 fn add<'m>(item: &'m Item, scope: Scope<'_, 'm, '_>, members: &mut Members<'m>) -> Result<(), EvalError> {
     match item {
-        Item::Named { expr, name } => {
+        Item::Named { expr, name, under } => {
             let value = evaluate(expr, scope)?;
             scope.message.charge(name.len() + value.weight())?;
-            members.put(name, value);
+            if under.is_empty() {
+                members.put(name, value);
+            } else if *value != Value::Undefined {
+                scope.message.charge(under.iter().map(String::len).sum())?;
+                let looked_at = members.put_under(name, under, value.into_value());
+                scope.message.charge(looked_at)?;
+            }
         }
         Item::Star => {
             for (name, value) in star(scope)? {

@@ -129,7 +129,10 @@ impl Display for Item {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Item::Star => f.write_str("*"),
-            Item::Named { expr, name } => write!(f, "{} AS {name}", Operand(expr)),
+            Item::Named { expr, name, under } => {
+                write!(f, "{} AS {name}", Operand(expr))?;
+                under.iter().try_for_each(|name| write!(f, ".{name}"))
+            }
         }
     }
 }

@@ -49,6 +49,23 @@ impl<'m> Members<'m> {
         }
     }
 
+    /// Puts a value into the object of this name, below the names of `under`; what stands in the way and is no object is
+    /// replaced. How many members were looked at on the way.
+    pub fn put_under(&mut self, name: &'m str, under: &'m [String], value: Value<'m>) -> usize {
+        let place = match self.place(name) {
+            Some(place) => place,
+            None => {
+                self.members.push((name, Held::Made(Value::Undefined)));
+                self.members.len() - 1
+            }
+        };
+        let held = std::mem::take(&mut self.members[place].1);
+        let mut whole = held.into_value();
+        let looked_at = insert(&mut whole, under, value);
+        self.members[place].1 = Held::Made(whole);
+        looked_at
+    }
+
     fn place(&mut self, name: &str) -> Option<usize> {
         if self.members.len() <= PAIRWISE_MEMBERS_MAX {
             return self.members.iter().position(|(member, _)| *member == name);
@@ -62,6 +79,23 @@ impl<'m> Members<'m> {
     pub fn in_order(self) -> Vec<(&'m str, Held<'m>)> {
         self.members
     }
+}
+
+/// Puts a value below the names of a path; how many members were looked at.
+fn insert<'m>(into: &mut Value<'m>, path: &'m [String], value: Value<'m>) -> usize {
+    let Some((name, path)) = path.split_first() else {
+        *into = value;
+        return 0;
+    };
+    if !matches!(into, Value::Object(_)) {
+        *into = Value::Object(Vec::new());
+    }
+    let Value::Object(members) = into else { return 0 };
+    let place = members.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
+        members.push((name.as_str().into(), Value::Undefined));
+        members.len() - 1
+    });
+    place + 1 + insert(&mut members[place].1, path, value)
 }
 
 impl Shape<'_> {

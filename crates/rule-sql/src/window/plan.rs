@@ -158,7 +158,9 @@ fn name(kind: &str, number: usize) -> String {
 fn named_item(item: &Item, keys: &[Expr], aggregates: &mut Vec<Aggregate>) -> Item {
     match item {
         Item::Star => Item::Star,
-        Item::Named { expr, name } => Item::Named { expr: named(expr, keys, aggregates), name: name.clone() },
+        Item::Named { expr, name, under } => {
+            Item::Named { expr: named(expr, keys, aggregates), name: name.clone(), under: under.clone() }
+        }
     }
 }
 
