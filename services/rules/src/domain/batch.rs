@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use drover_bus::{AppendError, Header, Offset, Outgoing, Partition, Position, Record, Stored, TopicPartition, repeats};
 use drover_proto::rules::v1::{OutboxEntry, Republish, outbox_entry};
-use drover_rule_sql::{Due, LookupError, Lookups, Message, Origin, Outcome, Properties, Row, UserFunctions};
+use drover_rule_sql::{
+    Due, LookupError, Lookups, Message, Origin, Outcome, PayloadFormat, Properties, Row, UserFunctions,
+};
 use drover_types::limits::REPUBLISH_HOPS_MAX;
 use drover_types::object::FunctionSpec;
 use drover_types::repeat::{RepeatWindow, Verdict};
@@ -368,7 +370,15 @@ fn message<'m>(
     let (topic, client) = (telemetry.topic.as_str(), telemetry.client.as_str());
     let mut message = Message::new(topic, Some(client), telemetry.time_ms, &telemetry.payload);
     let content_type = telemetry.content_type.as_deref();
-    let properties = Properties { content_type, user: &telemetry.properties, ..Properties::default() };
+    let mqtt5 = telemetry.mqtt5.as_deref();
+    let format = |utf8| if utf8 { PayloadFormat::Utf8 } else { PayloadFormat::Unspecified };
+    let properties = Properties {
+        content_type,
+        payload_format: mqtt5.and_then(|mqtt5| mqtt5.utf8).map(format),
+        response_topic: mqtt5.and_then(|mqtt5| mqtt5.response_topic.as_deref()),
+        correlation_data: mqtt5.and_then(|mqtt5| mqtt5.correlation_data.as_deref()),
+        user: &telemetry.properties,
+    };
     let account = Some(telemetry.tenant.as_str());
     let device = Some(telemetry.device.as_str());
     let (id, functions) = (telemetry.id.0, Some(functions));
