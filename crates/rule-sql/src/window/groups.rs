@@ -323,7 +323,8 @@ impl Groups {
 
     /// The keys of all that is kept, or was before the last changes; some may come twice.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        let watermark = (self.watermark != Watermark::default()).then_some(WATERMARK);
+        // That of a pattern is not kept: its messages tell it again.
+        let watermark = (self.watermark != Watermark::default() && !self.patient).then_some(WATERMARK);
         self.states.keys().chain(&self.changed).map(|name| &**name).chain(watermark)
     }
 }
