@@ -44,7 +44,7 @@ pub use error::{EvalError, Place, Problem, SqlError};
 pub use explain::Unmet;
 pub use function::{Cast, Function, is_built_in};
 pub use json::{DEPTH_MAX, JsonError, read as read_json};
-pub use message::{GROWTH_BYTES_MAX, LookupError, Lookups, Message, Origin, PayloadFormat, Properties};
+pub use message::{GROWTH_BYTES_MAX, LookupError, Lookups, Message, Origin, PayloadFormat, Properties, rule_named_by};
 pub use number::Number;
 pub use parser::{
     COLLECT_MAX, EXPRESSION_DEPTH_MAX, FILTERS_MAX, KEYS_MAX, PANES_MAX, SPAN_MS_MAX, VARIABLES_MAX, parse,
