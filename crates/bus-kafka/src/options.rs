@@ -264,6 +264,13 @@ impl KafkaOptions {
         config
     }
 
+    /// A client that asks where partitions end with all that was written, of open transactions too. It never reads.
+    pub(crate) fn witness(&self) -> ClientConfig {
+        let mut config = self.reader();
+        config.set("isolation.level", "read_uncommitted");
+        config
+    }
+
     /// A client that asks for the committed offsets of a group it does not join.
     pub(crate) fn inspector(&self, group: &str) -> ClientConfig {
         self.consumer(group, FOLLOWED_KIB_MAX)

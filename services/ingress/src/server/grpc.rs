@@ -149,6 +149,7 @@ fn read(request: PublishRequest, payload_bytes_max: usize, now_ms: u64) -> Resul
         time_ms: now_ms,
         content_type: None,
         properties: Vec::new(),
+        mqtt5: None,
         traceparent: TraceParent::parse(&request.traceparent),
         hops: request.hops,
     };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use drover_bus::{Outgoing, Record, TopicConfig};
 use drover_rules::{ERRORS_TOPIC, RulesConfig};
 use drover_sim::{Broken, BrokenBus};
-use drover_types::{RecordId, TELEMETRY_TOPIC, TenantId, TraceParent};
+use drover_types::{Mqtt5, RecordId, TELEMETRY_TOPIC, TenantId, TraceParent};
 use serde_json::json;
 
 use crate::world::{World, header, largest, message, open, outgoing, redelivered, text, until};
@@ -59,6 +59,28 @@ async fn an_output_carries_key_id_rule_time_and_trace_of_its_source() {
         assert_eq!((header(stored, "rule"), header(stored, "time")), ("keyed".into(), source.time_ms.to_string()));
         assert_eq!(header(stored, "traceparent"), source.traceparent.as_ref().expect("set").as_str());
     }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_rule_has_the_properties_of_the_publish() {
+    let (world, _dir) = World::embedded().await;
+    let sql = "SELECT get_mqtt_property('format_indicator') AS f, get_mqtt_property('response_topic') AS r, \
+               get_mqtt_property('correlation_data') AS c, get_mqtt_property('content_type') AS t, \
+               get_user_properties('k') AS k FROM 'sensors/+'";
+    world.rule("asking", 1, Some(json!({"sql": sql, "actions": [{"kafka": {"topic": "home.asked"}}]}))).await;
+    let said = Mqtt5 { utf8: Some(true), response_topic: Some("r".into()), correlation_data: Some(vec![1, 2].into()) };
+    let full = drover_types::Telemetry {
+        mqtt5: said.said(),
+        content_type: Some("text/plain".into()),
+        properties: vec![("k".into(), "v".into())],
+        ..message("d", 1, "-")
+    };
+    world.publish([full, message("e", 2, "-")]).await;
+    let running = world.start("a");
+    world.drained().await;
+    let row = r#"{"f":"UTF8_DATA","r":"r","c":"AQI=","t":"text/plain","k":["v"]}"#;
+    assert_eq!(world.values("home.asked").await, [row, "{}"]);
     running.stop().await;
 }
 

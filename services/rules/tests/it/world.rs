@@ -226,6 +226,7 @@ pub fn message(device: &str, number: u16, payload: &str) -> Telemetry {
         time_ms: RECEIVED_MS,
         content_type: None,
         properties: vec![],
+        mqtt5: None,
         traceparent: None,
         hops: 0,
     }
