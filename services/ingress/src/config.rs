@@ -6,6 +6,7 @@ mod http;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
+use drover_host::proxy::Balancers;
 use drover_host::{ByteSize, Duration, ListenSpec, ServiceConfig, Transport};
 use drover_types::ApiError;
 use drover_types::limits::{
@@ -40,6 +41,9 @@ pub struct IngressConfig {
     pub http: HttpConfig,
     pub coap: CoapConfig,
     pub tls: TlsConfig,
+    /// Load balancers in front of MQTT, WebSocket and HTTP, by prefixes of their addresses, such as `10.0.0.0/8`: they begin
+    /// each connection with a header of the PROXY protocol, version 2. Whoever else does is refused.
+    pub proxy_protocol_from: Vec<String>,
     /// Where clients without credentials are admitted.
     pub anonymous: AnonymousAccess,
     /// Name of this node in presence reports; unique among replicas, the same after a restart.
@@ -190,6 +194,7 @@ impl Default for IngressConfig {
             http: HttpConfig::default(),
             coap: CoapConfig::default(),
             tls: TlsConfig::default(),
+            proxy_protocol_from: Vec::new(),
             anonymous: AnonymousAccess::default(),
             node: "ingress-0".to_owned(),
             shadows: true,
@@ -240,6 +245,11 @@ impl Default for Timeouts {
 }
 
 impl IngressConfig {
+    /// The load balancers in front.
+    pub fn balancers(&self) -> Result<Balancers, ApiError> {
+        Balancers::parse("ingress.proxy_protocol_from", &self.proxy_protocol_from)
+    }
+
     /// The limits of each connection.
     pub fn connection_limits(&self) -> Limits {
         let payload_bytes_max = self.limits.payload.as_len();
@@ -325,6 +335,7 @@ impl ServiceConfig for IngressConfig {
         if keep_alive.as_millis() > u64::from(u16::MAX) * 1_000 {
             return Err(ApiError::invalid("ingress.timeouts.keep_alive", "too long").over("65535s", keep_alive));
         }
+        self.balancers()?;
         self.http.check()?;
         self.coap.check()?;
         if self.limits.session_expiry.as_millis() / 1_000 > u64::from(SESSION_EXPIRY_SECONDS_MAX) {
@@ -372,6 +383,8 @@ mod tests {
         assert_eq!(check(|c| c.limits.receive_maximum = 0).as_deref(), Some("ingress.limits.receive_maximum"));
         assert_eq!(check(|c| c.http.batch_rows = 0).as_deref(), Some("ingress.http.batch_rows"));
         assert_eq!(check(|c| c.coap.observers = 100_001).as_deref(), Some("ingress.coap.observers"));
+        let nowhere = |c: &mut IngressConfig| c.proxy_protocol_from = vec!["here".to_owned()];
+        assert_eq!(check(nowhere).as_deref(), Some("ingress.proxy_protocol_from"));
         let payload = ByteSize::from_bytes(PAYLOAD_BYTES_MAX as u64 + 1);
         let mut config = IngressConfig::default();
         config.limits.payload = payload;

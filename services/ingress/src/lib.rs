@@ -63,6 +63,7 @@ impl Service for Ingress {
 
     async fn run(config: IngressConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
         let tls = Tls::open(&config.tls)?;
+        let balancers = config.balancers()?;
         let boot = adapters::boot::next(&ports.data).context("boot number")?;
         let fresh = Arc::<Freshness>::default();
         let owners = Opened::new(&config.owners, &config.node, boot, &ports);
@@ -72,7 +73,7 @@ impl Service for Ingress {
         let loops = OnceLock::new();
         let patience = config.timeouts.authenticate.as_std();
         let functions = Arc::new(RegisteredFunctions::new(&ports.network, ports.functions.clone(), patience));
-        let device_http = DeviceHttp::new(node.clone(), functions, &config, &ports)?;
+        let device_http = DeviceHttp::new(node.clone(), functions, &config, balancers.clone(), &ports)?;
         let coap = Coap::new(&node, &config, &ports, boot)?;
 
         let (datagrams, background) = (TaskTracker::new(), TaskTracker::new());
@@ -102,6 +103,7 @@ impl Service for Ingress {
                 timeouts: config.timeouts.clone(),
                 connections_max: config.limits.connections,
                 listening,
+                balancers,
                 websockets: device_http.is_wanted(),
                 pipes: (ports.network.listen(MQTT), config.anonymous.at(PIPE_PEER)),
                 shutdown: shutdown.clone(),

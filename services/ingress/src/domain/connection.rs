@@ -232,6 +232,11 @@ impl Connection {
         taken
     }
 
+    /// A load balancer has said who is behind it, unless it is itself.
+    pub fn introduced(&mut self, source: Option<SocketAddr>) {
+        self.peer.address = source.unwrap_or(self.peer.address);
+    }
+
     /// The transport is ready for packets; `certificate` is that of its client, if it has shown one.
     pub fn secured(&mut self, certificate: Option<Box<[u8; 32]>>, now: Now) {
         self.peer.certificate = certificate;

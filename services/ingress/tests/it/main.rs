@@ -12,6 +12,7 @@ mod http;
 mod lanes;
 mod mqtt;
 mod owners;
+mod proxied;
 mod raw;
 mod registry;
 mod rights;

@@ -16,13 +16,14 @@ use tokio_rustls::client::TlsStream;
 
 use crate::stage::{Client, Stage};
 
-struct Pki {
+/// An authority, and the files of a server that has a certificate of it.
+pub struct Pki {
     ca: CertifiedIssuer<'static, KeyPair>,
     dir: tempfile::TempDir,
 }
 
 impl Pki {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
@@ -49,7 +50,7 @@ impl Pki {
         self.stage_with(|_| ()).await
     }
 
-    async fn stage_with(&self, change: impl FnOnce(&mut IngressConfig)) -> Stage {
+    pub async fn stage_with(&self, change: impl FnOnce(&mut IngressConfig)) -> Stage {
         let file = |name| Some(self.dir.path().join(name));
         let tls = |config: &mut IngressConfig| {
             config.tls.certificate = file("server.pem");
@@ -60,7 +61,7 @@ impl Pki {
         Stage::with(tls).await
     }
 
-    fn client_config(
+    pub fn client_config(
         &self,
         client: Option<&(rcgen::Certificate, KeyPair)>,
         version: &'static rustls::SupportedProtocolVersion,
@@ -84,6 +85,14 @@ impl Pki {
 
     async fn handshake(&self, stage: &Stage, config: ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(stage.mqtts.expect("a TLS listener")).await.expect("listening");
+        self.handshake_over(stream, config).await
+    }
+
+    pub async fn handshake_over(
+        &self,
+        stream: TcpStream,
+        config: ClientConfig,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let name = "localhost".try_into().expect("a name");
         TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }

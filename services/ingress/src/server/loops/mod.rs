@@ -14,6 +14,7 @@ mod hands;
 mod lanes;
 mod mailbox;
 mod pipe;
+mod proxied;
 mod slot;
 mod thread;
 mod tls;
@@ -28,6 +29,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use drover_host::Incoming;
+use drover_host::proxy::Balancers;
 use drover_types::TELEMETRY_TOPIC;
 use mio::{Poll, Waker};
 use tokio::runtime::Handle;
@@ -69,6 +71,8 @@ pub struct Setup {
     pub timeouts: Timeouts,
     pub connections_max: usize,
     pub listening: Vec<Listening>,
+    /// Who says for whom it connects, at all of those.
+    pub balancers: Balancers,
     /// Whether sockets come by the [`Loops::entrance`] as well.
     pub websockets: bool,
     /// Connections within this process, and whether they may be anonymous.
@@ -106,7 +110,7 @@ impl Parts {
 impl Loops {
     /// Starts the loops: as many threads as there are cores if sockets may come.
     pub fn start(setup: Setup) -> io::Result<Self> {
-        let Setup { node, timeouts, connections_max, listening, websockets, pipes, shutdown } = setup;
+        let Setup { node, timeouts, connections_max, listening, balancers, websockets, pipes, shutdown } = setup;
         let cores = std::thread::available_parallelism().map_or(1, usize::from).min(LOOPS_MAX - 1);
         let threads = if listening.is_empty() && !websockets { 0 } else { cores };
         let polls = (0..threads).map(|_| Poll::new()).collect::<io::Result<Vec<_>>>()?;
@@ -116,7 +120,7 @@ impl Loops {
         let boxes = mailboxes(&wakers, &bell);
 
         let (write_ms, doors) = (timeouts.write.as_millis(), Doors::new(connections_max));
-        let shared = Arc::new(Shared { node, write_ms, doors, runtime: Handle::current() });
+        let shared = Arc::new(Shared { node, write_ms, doors, balancers, runtime: Handle::current() });
         let entrance = Arc::new(Entrance::new(shared.clone(), wakers));
         let parts = Parts { shared, lanes: Arc::default(), boxes };
         let mut loops = Self {

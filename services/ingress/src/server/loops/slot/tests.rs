@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use drover_bus::{Offset, TopicConfig, TopicPartition};
+use drover_host::proxy::Balancers;
 use drover_host::{Metrics, SystemClock, SystemRandom};
 use drover_mqtt::{
     Connect, Packet, PacketId, Properties, Property, PropertyList, Publish, Subscribe, Subscription, SubscriptionList,
@@ -165,8 +166,8 @@ impl Stage {
         let data = tempfile::tempdir().expect("a directory");
         let node = node(&data);
         let write_ms = u64::try_from(WRITE.as_millis()).expect("seconds");
-        let (doors, runtime) = (Doors::new(1), Handle::current());
-        let shared = Arc::new(Shared { node: node.clone(), write_ms, doors, runtime });
+        let (doors, balancers, runtime) = (Doors::new(1), Balancers::default(), Handle::current());
+        let shared = Arc::new(Shared { node: node.clone(), write_ms, doors, balancers, runtime });
         let mailbox = Mailbox::new(0, || ());
         let boxes: Mailboxes = [mailbox.clone()].into();
         let appends = Appends::new(node.clone(), Arc::default(), boxes, 0);
