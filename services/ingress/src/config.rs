@@ -88,6 +88,10 @@ pub struct TlsConfig {
     pub key: Option<PathBuf>,
     /// Authorities whose client certificates are accepted; none is asked for without.
     pub client_ca: Option<PathBuf>,
+    /// Directory of the keys of session tickets, the same on all nodes so that a client resumes its TLS session at any of
+    /// them: `current` and, while they are changed, `previous`; each 32 random bytes as base64. Without, each node has keys
+    /// of its own. Files of this section that change count for connections that come later.
+    pub ticket_keys: Option<PathBuf>,
 }
 
 /// Where clients without credentials are admitted; decided by the address a listener is bound to, never by the peer's.
@@ -299,6 +303,9 @@ impl ServiceConfig for IngressConfig {
         if self.tls.client_ca.is_some() && self.tls.certificate.is_none() {
             return Err(ApiError::invalid("ingress.tls.client_ca", "is of no use without a certificate"));
         }
+        if self.tls.ticket_keys.is_some() && self.tls.certificate.is_none() {
+            return Err(ApiError::invalid("ingress.tls.ticket_keys", "is of no use without a certificate"));
+        }
         let connections = self.limits.connections;
         if connections == 0 || connections > 1_000_000 {
             return Err(
@@ -377,6 +384,7 @@ mod tests {
         assert_eq!(check(|_| ()), None);
         assert_eq!(check(|c| c.tls.key = Some("k".into())).as_deref(), Some("ingress.tls"));
         assert_eq!(check(|c| c.tls.client_ca = Some("k".into())).as_deref(), Some("ingress.tls.client_ca"));
+        assert_eq!(check(|c| c.tls.ticket_keys = Some("k".into())).as_deref(), Some("ingress.tls.ticket_keys"));
         assert_eq!(check(|c| c.limits.connections = 0).as_deref(), Some("ingress.limits.connections"));
         assert_eq!(check(|c| c.store = StoreConfig::Cassandra).as_deref(), Some("ingress.store"));
         assert_eq!(check(|c| c.http.connections = 0).as_deref(), Some("ingress.http.connections"));
