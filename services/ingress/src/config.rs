@@ -2,6 +2,7 @@
 
 mod coap;
 mod http;
+mod quotas;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use crate::domain::connection::Limits;
 use crate::ports::RetainedBounds;
 pub use coap::{COAP, CoapConfig};
 pub use http::{HTTP, HttpConfig};
+pub use quotas::QuotasConfig;
 
 /// Name of the socket for MQTT over TCP.
 pub const MQTT: &str = "mqtt";
@@ -27,6 +29,8 @@ pub const MQTTS: &str = "mqtts";
 const PROPERTIES_BYTES_MAX: usize = 32 * 1024;
 /// How long a CONNECT may wait for the ownership of its session, at least and at most.
 const OWNERSHIP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
+/// Bytes of the reference to another server.
+const SERVER_REFERENCE_BYTES_MAX: usize = 256;
 /// Topic aliases a client may set; each keeps a topic in memory while it is connected.
 const TOPIC_ALIAS_MAX: u16 = 16;
 
@@ -48,11 +52,15 @@ pub struct IngressConfig {
     pub anonymous: AnonymousAccess,
     /// Name of this node in presence reports; unique among replicas, the same after a restart.
     pub node: String,
+    /// Where clients of MQTT 5 are sent when this node stops, such as `b.example.org:8883`: they are told 0x9C with it, else
+    /// 0x8B. Nothing is to be said where they come back by the same name.
+    pub server_reference: String,
     /// Whether a shadow service answers requests to shadows. Without one they are rejected here.
     pub shadows: bool,
     pub owners: OwnersConfig,
     pub store: StoreConfig,
     pub limits: LimitsConfig,
+    pub quotas: QuotasConfig,
     pub timeouts: Timeouts,
     /// Filters that nobody may subscribe to, whatever the policies say; a wider filter that matches the same topics is
     /// another one.
@@ -201,10 +209,12 @@ impl Default for IngressConfig {
             proxy_protocol_from: Vec::new(),
             anonymous: AnonymousAccess::default(),
             node: "ingress-0".to_owned(),
+            server_reference: String::new(),
             shadows: true,
             owners: OwnersConfig::default(),
             store: StoreConfig::default(),
             limits: LimitsConfig::default(),
+            quotas: QuotasConfig::default(),
             timeouts: Timeouts::default(),
             denied_filters: Vec::new(),
             denied_publishes: DeniedPublishes::default(),
@@ -271,6 +281,7 @@ impl IngressConfig {
             denied_filters: self.denied_filters.iter().map(|filter| filter.as_str().into()).collect(),
             acknowledge_denied: self.denied_publishes == DeniedPublishes::Acknowledge,
             shadows: self.shadows,
+            server_reference: (!self.server_reference.is_empty()).then(|| self.server_reference.as_str().into()),
         }
     }
 }
@@ -342,6 +353,14 @@ impl ServiceConfig for IngressConfig {
         if keep_alive.as_millis() > u64::from(u16::MAX) * 1_000 {
             return Err(ApiError::invalid("ingress.timeouts.keep_alive", "too long").over("65535s", keep_alive));
         }
+        let reference = &self.server_reference;
+        if reference.len() > SERVER_REFERENCE_BYTES_MAX {
+            let error = ApiError::invalid("ingress.server_reference", "is too long");
+            return Err(error.over(SERVER_REFERENCE_BYTES_MAX, reference.len()));
+        }
+        if reference.chars().any(char::is_control) {
+            return Err(ApiError::invalid("ingress.server_reference", "has control characters"));
+        }
         self.balancers()?;
         self.http.check()?;
         self.coap.check()?;
@@ -391,6 +410,8 @@ mod tests {
         assert_eq!(check(|c| c.limits.receive_maximum = 0).as_deref(), Some("ingress.limits.receive_maximum"));
         assert_eq!(check(|c| c.http.batch_rows = 0).as_deref(), Some("ingress.http.batch_rows"));
         assert_eq!(check(|c| c.coap.observers = 100_001).as_deref(), Some("ingress.coap.observers"));
+        assert_eq!(check(|c| c.server_reference = "x".repeat(257)).as_deref(), Some("ingress.server_reference"));
+        assert_eq!(check(|c| c.server_reference = "x\n".to_owned()).as_deref(), Some("ingress.server_reference"));
         let nowhere = |c: &mut IngressConfig| c.proxy_protocol_from = vec!["here".to_owned()];
         assert_eq!(check(nowhere).as_deref(), Some("ingress.proxy_protocol_from"));
         let payload = ByteSize::from_bytes(PAYLOAD_BYTES_MAX as u64 + 1);

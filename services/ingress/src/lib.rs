@@ -36,12 +36,13 @@ use domain::journal::Journal;
 use domain::node::{Node, NodePorts};
 use domain::peers::Peers;
 use domain::presence::Reports;
+use domain::quotas::Quotas;
 use domain::restore::RestoreError;
 use domain::reverify;
 use domain::sessions::Sessions;
 use server::coap::Coap;
 use server::http::DeviceHttp;
-use server::loops::{Listening, Loops, PIPE_PEER, Setup};
+use server::loops::{Listening, Loops, PIPE_PEER, Pace, Setup};
 use server::tls::Tls;
 use telemetry::Telemetry;
 
@@ -118,7 +119,8 @@ impl Service for Ingress {
         let served = tokio::try_join!(serving, accepting);
         ports.ready.waiting("draining");
         shutdown.cancel(); // also when one of them has failed: nothing goes on without it
-        let ended = loops.get().map(Loops::drain);
+        let pace = Pace { closes: config.quotas.closes, patience: config.timeouts.drain.as_std() };
+        let ended = loops.get().map(|loops| loops.drain(pace));
         let drained = tokio::time::timeout(config.timeouts.drain.as_std(), async {
             if let Some(ended) = ended {
                 ended.await;
@@ -243,9 +245,13 @@ fn node(
         journal: Arc::new(Journal::new(stores.sessions.clone(), ports.clock.clone())),
         started,
     };
-    let environment =
-        Environment { limits: config.connection_limits(), random: ports.random.clone(), methods: Vec::new() };
-    let sessions = Sessions::new(config.limits.persistent_sessions);
+    let environment = Environment {
+        limits: config.connection_limits(),
+        random: ports.random.clone(),
+        methods: Vec::new(),
+        quotas: Quotas::new(config.quotas.rates()),
+    };
+    let sessions = Sessions::new(config.limits.persistent_sessions).within(config.quotas.connections());
     let mut node = Node::new(node_ports, environment, sessions, Telemetry::new(&ports.metrics));
     node.reports = Reports::of(config.limits.connections);
     Arc::new(node)

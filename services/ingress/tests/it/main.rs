@@ -13,6 +13,7 @@ mod lanes;
 mod mqtt;
 mod owners;
 mod proxied;
+mod quotas;
 mod raw;
 mod registry;
 mod rights;

@@ -49,6 +49,7 @@ const LIMITS: Limits = Limits {
     denied_filters: Vec::new(),
     acknowledge_denied: false,
     shadows: true,
+    server_reference: None,
 };
 
 fn at(ms: u64) -> Now {
@@ -76,7 +77,8 @@ impl Client {
     fn with_peer(version: Version, change: impl FnOnce(&mut Peer)) -> Self {
         let mut peer = peer();
         change(&mut peer);
-        let environment = Environment { limits: LIMITS, random: Arc::new(Zeros), methods: Vec::new() };
+        let environment =
+            Environment { limits: LIMITS, random: Arc::new(Zeros), methods: Vec::new(), quotas: Quotas::default() };
         Self::within(version, peer, environment)
     }
 
@@ -122,7 +124,8 @@ impl Client {
     }
 
     fn connected_with(version: Version, limits: Limits) -> Self {
-        let environment = Environment { limits, random: Arc::new(Zeros), methods: Vec::new() };
+        let environment =
+            Environment { limits, random: Arc::new(Zeros), methods: Vec::new(), quotas: Quotas::default() };
         let mut client = Self::within(version, peer(), environment);
         client.send(&Packet::Connect(Connect::new(version, "c")));
         client.admit();

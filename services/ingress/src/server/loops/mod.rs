@@ -6,6 +6,7 @@
 
 mod appends;
 mod confirming;
+mod drain;
 mod driver;
 mod entrance;
 mod frames;
@@ -41,6 +42,7 @@ use crate::config::Timeouts;
 use crate::domain::node::Node;
 use crate::server::tls::Tls;
 use appends::{Appends, Mailboxes};
+pub use drain::Pace;
 use driver::Loop;
 pub use entrance::Entrance;
 use fuse::Fuse;
@@ -168,12 +170,21 @@ impl Loops {
         tokio::spawn(self.abort.clone().run_until_cancelled_owned(task));
     }
 
-    /// Asks every connection to end; what is returned ends when they have, and what they sent is stored and routed.
-    pub fn drain(&self) -> impl Future<Output = ()> + use<> {
-        self.boxes.iter().for_each(|mailbox| mailbox.post(Mail::Drain));
+    /// Asks every connection to end, as many a second as `pace` says; what is returned ends when they have, and what they
+    /// sent is stored and routed.
+    pub fn drain(&self, pace: Pace) -> impl Future<Output = ()> + use<> {
         self.running.close();
-        let running = self.running.clone();
-        async move { running.wait().await }
+        let (running, boxes) = (self.running.clone(), self.boxes.clone());
+        async move {
+            let told = async {
+                pace.close(&boxes).await;
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = running.wait() => {}
+                () = told => {}
+            }
+        }
     }
 
     /// Ends the loops with the turns they are in, whatever connections are left; returns when they have ended, with

@@ -27,6 +27,7 @@ use crate::domain::identity::{AuthenticateError, Identity, Proof};
 use crate::domain::journal::Journal;
 use crate::domain::node::{Node, NodePorts};
 use crate::domain::peers::Peers;
+use crate::domain::quotas::Quotas;
 use crate::domain::reverify::Affected;
 use crate::domain::router::Options;
 use crate::domain::sessions::{Attach, Sessions};
@@ -128,7 +129,8 @@ fn node(data: &TempDir) -> Arc<Node> {
         journal: Arc::new(Journal::new(Arc::new(sessions), clock)),
         started,
     };
-    let environment = Environment { limits: config.connection_limits(), random, methods: Vec::new() };
+    let (limits, quotas) = (config.connection_limits(), Quotas::default());
+    let environment = Environment { limits, random, methods: Vec::new(), quotas };
     Arc::new(Node::new(ports, environment, Sessions::new(1), Telemetry::new(&Metrics::default())))
 }
 
@@ -217,7 +219,7 @@ impl Stage {
                 Mail::Answered(_, answer) => assert!(self.slot.answered(answer, &self.hands).is_none(), "it has asked"),
                 Mail::Settled(_) => self.slot.settled(&self.hands),
                 Mail::GoOn(step) => self.hands.appends.go_on(step, &mut self.hands.stored),
-                Mail::Stored(_) | Mail::Room(_) | Mail::Shut | Mail::Drain => {}
+                Mail::Stored(_) | Mail::Room(_) | Mail::Shut | Mail::Close(_) | Mail::Drain => {}
             }
         }
         for (_, count) in std::mem::take(&mut self.hands.stored) {
