@@ -4,6 +4,7 @@
 //! nothing for topics and subscriptions that do not match. A tenant's trees are reachable only by the tenant's id.
 //! Shared subscriptions have a tree of their own, whose leaves are groups: of each group one member gets the message.
 
+mod children;
 mod groups;
 #[cfg(test)]
 mod tests;
@@ -104,6 +105,9 @@ impl<S: Clone> Router<S> {
         let before = entries.len();
         entries.retain(|(known, _, _)| *known != number);
         let new = entries.len() == before;
+        if entries.is_empty() {
+            entries.reserve_exact(1); // most filters are those of one client
+        }
         entries.push(entry);
         new
     }
