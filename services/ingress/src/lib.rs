@@ -189,6 +189,7 @@ impl Work {
         background.spawn(events::follow(node.clone(), stop.clone()));
         background.spawn(reverify::run(node.clone(), stop.clone()));
         background.spawn(talk(node.clone(), stop.clone()));
+        background.spawn(place(node.clone(), stop.clone()));
         background.spawn(sweep(node.clone(), stop.clone()));
         background.spawn(tick(node, stop.clone()));
     }
@@ -204,6 +205,10 @@ async fn keep(node: Arc<Node>, stop: Shutdown) {
 
 async fn talk(node: Arc<Node>, stop: Shutdown) {
     node.peers.run(&node.telemetry, stop).await;
+}
+
+async fn place(node: Arc<Node>, stop: Shutdown) {
+    stop.run_until_cancelled(node.place_again()).await;
 }
 
 /// Returns when the databases are there, and what they have of before is taken back.

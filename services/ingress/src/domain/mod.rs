@@ -29,4 +29,5 @@ pub mod revocations;
 pub mod router;
 pub mod session;
 pub mod sessions;
+pub mod shares;
 pub mod update;
