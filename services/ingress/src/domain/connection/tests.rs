@@ -1,6 +1,7 @@
 //! The state machine against the specification: one test a group of normative statements, and some for all inputs.
 
 mod connecting;
+mod corpus;
 mod ending;
 mod exactly_once;
 mod extended;
