@@ -182,7 +182,8 @@ pub struct Sessions {
 struct Inner {
     /// The way into the store; without, sessions end with this process.
     journal: Option<Arc<Journal>>,
-    entries: HashMap<Key, Entry>,
+    /// Boxed: a table that has just grown is half empty, and its empty places are as large as the others.
+    entries: HashMap<Key, Box<Entry>>,
     /// What becomes due when: ends of absent sessions and delayed wills.
     due: BTreeSet<(u64, Key)>,
     persistent: usize,
@@ -199,7 +200,8 @@ struct Entry {
     session: Arc<Session>,
     publisher: Publisher,
     expiry_s: u32,
-    will: Option<Will>,
+    /// Most clients have none.
+    will: Option<Box<Will>>,
     state: State,
 }
 
@@ -297,7 +299,7 @@ impl Sessions {
             session: session.clone(),
             publisher: publisher.clone(),
             expiry_s: attach.expiry_s,
-            will: attach.will,
+            will: attach.will.map(Box::new),
             state: State::Live { link: attach.link, identity: attach.identity },
         };
         aftermath.journal = aftermath.journal.max(entry.put_head(None));
@@ -360,7 +362,7 @@ impl Sessions {
         inner.due.clear();
         inner.persistent = 0;
         inner.counts = Counts { quotas: inner.counts.quotas, ..Counts::default() };
-        let stopped = |(_, entry): (Key, Entry)| {
+        let stopped = |(_, entry): (Key, Box<Entry>)| {
             entry.session.close_record(Dropped::NodeStopped, false);
             (entry.session, Dropped::NodeStopped)
         };

@@ -40,11 +40,11 @@ impl Inner {
                 self.due.insert((first, key.clone()));
             }
         }
-        self.entries.insert(key, entry);
+        self.entries.insert(key, Box::new(entry));
     }
 
     pub(super) fn remove(&mut self, key: &Key) -> Option<Entry> {
-        let entry = self.entries.remove(key)?;
+        let entry = *self.entries.remove(key)?;
         self.persistent -= usize::from(entry.expiry_s > 0);
         match entry.state {
             State::Live { .. } => self.counts.remove(&entry.publisher),
@@ -134,7 +134,7 @@ impl Entry {
             device,
             expiry_s: self.expiry_s,
             away,
-            will: self.will.clone(),
+            will: self.will.as_deref().cloned(),
             sent: None,
         })
     }

@@ -309,3 +309,15 @@ fn a_connection_that_was_declared_gone_closes_and_no_other() {
     sessions.declared_gone(&key(), epoch);
     assert_eq!(link.stopped(), Some(Stop::DeclaredGone));
 }
+
+#[test]
+fn what_the_table_keeps_of_a_client_is_small() {
+    for (what, bytes, limit) in [
+        ("a place in the table", size_of::<(Key, Box<Entry>)>(), 40),
+        ("an entry", size_of::<Entry>(), 112),
+        ("a session", size_of::<Session>(), 176),
+    ] {
+        println!("{what}: {bytes} B");
+        assert!(bytes <= limit, "{what} has {bytes} bytes, limit is {limit}");
+    }
+}

@@ -266,6 +266,7 @@ fn what_a_connection_holds_is_small() {
         ("its link", size_of::<Link>(), 64),
         ("its client", size_of::<Admitted>(), 88),
     ] {
+        println!("{what}: {bytes} B");
         assert!(bytes <= limit, "{what} has {bytes} bytes, limit is {limit}");
     }
 }
