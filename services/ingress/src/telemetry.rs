@@ -36,6 +36,11 @@ struct Reason {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfQueue {
+    queue: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfQos {
     qos: u32,
 }
@@ -52,6 +57,7 @@ pub struct Telemetry {
     messages_in_of: [Counter; 3],
     messages_refused: Family<Reason, Counter>,
     messages_delayed: Counter,
+    messages_waiting: Family<OfQueue, Gauge>,
     subscriptions_refused: Family<Reason, Counter>,
     protocol_errors: Family<Reason, Counter>,
     messages_out: Family<OfQos, Counter>,
@@ -90,6 +96,7 @@ impl Telemetry {
             messages_in,
             messages_refused: Family::default(),
             messages_delayed: Counter::default(),
+            messages_waiting: Family::default(),
             subscriptions_refused: Family::default(),
             protocol_errors: Family::default(),
             messages_out_of: of_each_qos(&messages_out),
@@ -130,6 +137,8 @@ impl Telemetry {
                 "Messages over a quota, after which their client was not read",
                 delayed,
             );
+            let waiting = self.messages_waiting.clone();
+            registry.register("messages_waiting", "Messages in queues of this node, by queue", waiting);
             let refused = self.subscriptions_refused.clone();
             registry.register("subscriptions_refused", "Subscriptions refused, by cause", refused);
             let errors = self.protocol_errors.clone();
@@ -287,6 +296,11 @@ impl Telemetry {
         counter.get_or_create(&Reason { reason }).inc();
         let what = if subscription { "subscription refused" } else { "message refused" };
         self.seldom(|left_out| tracing::warn!(client, %peer, cause = %fault, left_out, "{what}"));
+    }
+
+    /// How many messages are in one of the node's queues by now.
+    pub fn waiting(&self, queue: &'static str, messages: usize) {
+        self.messages_waiting.get_or_create(&OfQueue { queue }).set(i64::try_from(messages).unwrap_or(i64::MAX));
     }
 
     /// A message was taken that is over a quota; its client is not read for a while.

@@ -179,6 +179,7 @@ impl Node {
         let _together = self.journal.together();
         self.clean_up(self.sessions.tick(self.now().monotonic_ms));
         self.telemetry.tick();
+        self.telemetry.waiting("peers", self.peers.waiting());
     }
 
     /// Refuses and closes what a revocation concerns; the connections that are about to close.

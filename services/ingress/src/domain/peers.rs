@@ -86,6 +86,11 @@ impl Peers {
         Self { node: node.to_owned(), all, senders, pictures, groups, taken, unplaced, interest, started }
     }
 
+    /// Messages in the queues to them.
+    pub fn waiting(&self) -> usize {
+        self.all.iter().map(|peer| peer.waiting()).sum()
+    }
+
     /// Whether there is no other node.
     pub fn is_none(&self) -> bool {
         self.all.is_empty()

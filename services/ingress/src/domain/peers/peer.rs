@@ -160,6 +160,11 @@ impl Peer {
         self.state().name.as_deref() == Some(name)
     }
 
+    /// Messages in the queue.
+    pub(super) fn waiting(&self) -> usize {
+        self.state().waiting.len()
+    }
+
     pub(super) fn name(&self) -> Option<String> {
         self.state().name.clone()
     }
@@ -187,9 +192,13 @@ impl Peer {
     /// and is absent where nothing is to be waited for.
     pub(super) async fn offer(&self, offered: Vec<Offered>, telemetry: &Telemetry) -> Option<oneshot::Receiver<()>> {
         let last = offered.iter().rposition(|offered| offered.message.telemetry.qos > Qos::AtMostOnce);
-        let mut confirmed = None;
+        let (tell, confirmed) = oneshot::channel();
+        let tell: Done = Arc::new(tell);
         let mut offered = offered.into_iter().enumerate();
         while let Some((at, Offered { message, shares, mut done })) = offered.next() {
+            // What is for a member is waited for by itself: it may be given to somebody else later.
+            let is_waited_for = message.telemetry.qos > Qos::AtMostOnce && !shares.is_empty();
+            done.extend((is_waited_for || Some(at) == last).then(|| tell.clone()));
             let kib = u32::try_from(message.bytes() / 1_024 + 1).unwrap_or(u32::MAX).min(QUEUE_KIB_MAX as u32);
             let permits = match message.telemetry.qos {
                 Qos::AtMostOnce => self.room.try_acquire_many(kib).ok(),
@@ -207,21 +216,19 @@ impl Peer {
                     drop(state);
                     telemetry.not_forwarded("peer_away", offered.len() + 1);
                     self.unplace(&message, shares, &done, None);
-                    offered.for_each(|(_, left)| self.unplace(&left.message, left.shares, &left.done, None));
+                    for (_, Offered { message, shares, mut done }) in offered {
+                        done.push(tell.clone());
+                        self.unplace(&message, shares, &done, None);
+                    }
                     break;
                 }
                 Condition::Unknown | Condition::Live => {}
             }
             permits.forget();
-            if Some(at) == last {
-                let (tell, resolved) = oneshot::channel();
-                confirmed = Some(resolved);
-                done.push(Arc::new(tell));
-            }
             state.waiting.push_back(Waiting { message, shares, kib, done });
             self.more.notify_one();
         }
-        confirmed
+        (Arc::strong_count(&tell) > 1).then_some(confirmed)
     }
 
     /// Speaks to the peer as long as this process runs, and tells it what the subscribers of this node want.

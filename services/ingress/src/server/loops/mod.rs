@@ -59,6 +59,8 @@ pub const PIPE_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST
 const LOOPS_MAX: usize = 64;
 /// Wait before the log is asked again for its partitions.
 const PARTITIONS_RETRY: Duration = Duration::from_millis(200);
+/// How often it is told how much waits for the log.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// A bound socket and how it is spoken to.
 pub struct Listening {
@@ -134,6 +136,7 @@ impl Loops {
             fuse: Fuse::new(shutdown.clone()),
         };
         loops.spawn(learn(parts.shared.node.clone(), parts.lanes.clone()));
+        loops.spawn(watch(parts.shared.node.clone(), parts.lanes.clone()));
         loops.spawn(shut(parts.boxes.clone(), shutdown));
         let (incoming, anonymous) = pipes;
         let core = parts.build::<Pipe>(threads);
@@ -255,5 +258,13 @@ async fn learn(node: Arc<Node>, lanes: Arc<Lanes>) {
             return lanes.learn(topic.partitions);
         }
         tokio::time::sleep(PARTITIONS_RETRY).await;
+    }
+}
+
+/// Tells how much waits for the log.
+async fn watch(node: Arc<Node>, lanes: Arc<Lanes>) {
+    loop {
+        node.telemetry.waiting("log", lanes.waiting());
+        tokio::time::sleep(WATCH).await;
     }
 }
