@@ -13,6 +13,8 @@ mod http;
 mod lanes;
 mod mqtt;
 mod owners;
+mod proxied;
+mod quotas;
 mod raw;
 mod registry;
 mod rights;
