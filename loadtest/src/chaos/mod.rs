@@ -49,8 +49,10 @@ pub fn run(scenario: &mut Scenario, session: &Session, stage: &Stage, seed: u64)
         scenario.target.metrics.get_or_insert_with(|| "http://127.0.0.1:{port:9464}/metrics".to_owned());
         scenario.chaos.processes.push(drover_up());
     }
+    // Where it is absent, the first process that names it says so.
+    let drover = stage.drover.canonicalize().unwrap_or_else(|_| stage.drover.clone());
     let fill = |text: &str| {
-        let text = scenario.target.expand(text).replace("{drover}", &stage.drover.display().to_string());
+        let text = scenario.target.expand(text).replace("{drover}", &drover.display().to_string());
         let offset = scenario.target.port_offset.to_string();
         text.replace("{data}", &data.path().display().to_string()).replace("{offset}", &offset)
     };
@@ -64,7 +66,7 @@ pub fn run(scenario: &mut Scenario, session: &Session, stage: &Stage, seed: u64)
     let told: Vec<String> = faults.iter().map(|fault| fault.tell(names[fault.process])).collect();
     println!("seed {seed}: {} faults\n{}", faults.len(), told.join("\n"));
 
-    let mut processes = Processes::new(scenario.chaos.processes.iter().map(filled).collect(), folder.clone());
+    let mut processes = Processes::new(scenario.chaos.processes.iter().map(filled).collect(), folder);
     processes.start_all()?;
     let token = std::fs::read_to_string(data.path().join("admin.token")).unwrap_or_default();
     let server = fill("http://127.0.0.1:{port:8080}");

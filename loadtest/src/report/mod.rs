@@ -105,7 +105,7 @@ impl Report {
     /// The metrics there are, as people read them: name, value, meaning.
     fn shown(&self) -> impl Iterator<Item = (&'static str, String, &'static str)> + '_ {
         let value = |name: &str, unit: Unit| Some(unit.show(*self.metrics.get(name)?));
-        METRICS.iter().filter_map(move |(name, unit, meaning)| Some((*name, value(name, *unit)?, *meaning)))
+        METRICS.iter().filter_map(move |&(name, unit, meaning)| Some((name, value(name, unit)?, meaning)))
     }
 }
 

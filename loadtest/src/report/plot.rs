@@ -81,7 +81,9 @@ pub fn plot(title: &str, curves: &[Curve], axes: &Axes<'_>) -> Option<String> {
         write!(svg, "<path class=\"c{number}\" d=\"{path}\"/>").expect("a string takes all");
     }
     svg.push_str("</svg>");
-    let legend: String = (curves.iter().enumerate())
+    let legend: String = curves
+        .iter()
+        .enumerate()
         .map(|(number, curve)| format!("<span class=\"key k{number}\">{}</span>", curve.name))
         .collect();
     Some(format!("<figure><figcaption>{title}<span class=\"keys\">{legend}</span></figcaption>{svg}</figure>\n"))

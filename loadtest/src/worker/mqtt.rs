@@ -157,7 +157,8 @@ fn message_came(device: &mut Device, plan: &Plan, message: &Publish<'_>, hands: 
     if let Some(sent_us) = sent_us(message.payload) {
         hands.tally.end_to_end.record(now_unix_us.saturating_sub(sent_us));
     }
-    if hands.journal.is_some() {
+    // Who only answers is promised nothing.
+    if hands.journal.is_some() && !plan.fleet.subscribe.is_empty() {
         let consumer = plan.device(device.number);
         hands.book(|journal| journal.received(&consumer, message.payload));
     }
