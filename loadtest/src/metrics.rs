@@ -44,7 +44,7 @@ pub const METRICS: &[(&str, Unit, &str)] = &[
     ("sent", Unit::Count, "messages written, without repetitions"),
     ("acknowledged", Unit::Count, "messages acknowledged; at QoS 0 written"),
     ("acknowledged_share", Unit::Share, "acknowledged of those due"),
-    ("refused", Unit::Count, "messages the server refused"),
+    ("refused", Unit::Count, "messages and subscriptions that the server refused"),
     ("unsent", Unit::Count, "messages that were due and not sent: the device's queue was full, or time was up"),
     ("unacknowledged", Unit::Count, "messages without an answer at the end"),
     ("publish_rate", Unit::PerSecond, "acknowledged a second, over the time from the first to the last"),

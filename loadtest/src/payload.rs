@@ -238,11 +238,11 @@ mod tests {
         let values = BTreeMap::from([("celsius".to_owned(), walk(20.0))]);
         let text = r#"{"d": "{device}", "v": {"c": {celsius}}, "n": {n}, "at": {sent_us}, "i": {i}, "empty": {}}"#;
         let template = Template::new(text, &values).expect("known names");
-        let readings = [Reading::Number(20.125, 2)];
+        let readings = [Reading::Number(20.126, 2)];
         let message = Message { device: "d-7", index: 7, number: 3, sent_us: 99, readings: &readings };
         let mut out = String::new();
         template.put(&message, &mut out);
-        assert_eq!(out, r#"{"d": "d-7", "v": {"c": 20.12}, "n": 3, "at": 99, "i": 7, "empty": {}}"#);
+        assert_eq!(out, r#"{"d": "d-7", "v": {"c": 20.13}, "n": 3, "at": 99, "i": 7, "empty": {}}"#);
         assert_eq!(Template::new("{nobody}", &values).map(|_| ()), Err("nobody".to_owned()));
     }
 

@@ -18,7 +18,7 @@ const STYLE: &str = "\
 *{box-sizing:border-box}body{margin:0;background:var(--back);color:var(--ink);font:16px/1.45 system-ui,sans-serif}\
 main{max-width:1240px;margin:0 auto;padding:20px 16px 40px}h1{font-size:1.6rem;margin:0}h2{font-size:1.1rem;margin:28px 0 10px}\
 p{margin:6px 0;max-width:75ch}.faint{color:var(--faint)}.verdict{font-weight:600}.good{color:var(--good)}.bad{color:var(--bad)}\
-.tiles,.plots{display:grid;gap:12px}.tiles{grid-template-columns:repeat(auto-fit,minmax(150px,1fr))}\
+.tiles,.plots{display:grid;gap:12px}.tiles{grid-template-columns:repeat(4,1fr)}\
 .plots{grid-template-columns:repeat(auto-fit,minmax(min(100%,430px),1fr))}\
 .tile,figure,.card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px;margin:0;min-width:0}\
 .tile b{display:block;font-size:1.35rem;font-weight:600;overflow-wrap:anywhere}.tile span{color:var(--faint);font-size:.85rem}\
@@ -29,7 +29,9 @@ width:14px;height:3px;margin-right:5px;vertical-align:middle;background:currentC
 path{fill:none;stroke-width:2;stroke-linejoin:round}.c0{stroke:var(--c0)}.c1{stroke:var(--c1)}.c2{stroke:var(--c2)}\
 .card{overflow-x:auto}table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:5px 10px 5px 0;\
 border-bottom:1px solid var(--line);vertical-align:top}tr:last-child td{border-bottom:0}td.number{white-space:nowrap}\
-code{font:.9em ui-monospace,monospace;overflow-wrap:anywhere}@media(max-width:500px){td:nth-child(3){display:none}}";
+code{font:.9em ui-monospace,monospace;overflow-wrap:anywhere}\
+@media(max-width:700px){.tiles{grid-template-columns:1fr 1fr}.figures td:nth-child(3){display:none}\
+.judged tr{display:block;padding:6px 0;border-bottom:1px solid var(--line)}.judged td{display:block;border:0;padding:1px 0}}";
 
 /// Metrics that stand on top.
 const TILES: [(&str, &str); 8] = [
@@ -61,7 +63,7 @@ pub fn page(report: &Report) -> String {
     }
     rows(&mut page, "Errors", report.errors.iter().map(|(cause, count)| (count.to_string(), escaped(cause))));
     rows(&mut page, "Faults", report.faults.iter().map(|fault| (String::new(), escaped(fault))));
-    page.push_str("<h2>All figures</h2><div class=\"card\"><table>\n");
+    page.push_str("<h2>All figures</h2><div class=\"card figures\"><table>\n");
     for (name, value, meaning) in report.shown() {
         put(
             &mut page,
@@ -112,7 +114,7 @@ fn judgement(report: &Report, page: &mut String) {
     if report.thresholds.is_empty() && report.ledger.is_empty() {
         return;
     }
-    page.push_str("<h2>Thresholds and ledger</h2><div class=\"card\"><table>\n");
+    page.push_str("<h2>Thresholds and ledger</h2><div class=\"card judged\"><table>\n");
     let mut row = |is_good: bool, name: &str, what: &str| {
         let (class, word) = if is_good { ("good", "met") } else { ("bad", "failed") };
         let (name, what) = (escaped(name), escaped(what));

@@ -43,7 +43,7 @@ pub fn plot(title: &str, curves: &[Curve], axes: &Axes<'_>) -> Option<String> {
     let all = || curves.iter().flat_map(|curve| curve.values.iter());
     let highest = all().filter_map(|(_, value)| *value).reduce(f64::max)?;
     let (first, last) = (all().map(|(x, _)| *x).reduce(f64::min)?, all().map(|(x, _)| *x).reduce(f64::max)?);
-    let step = tick(highest);
+    let step = step(axes.unit, highest);
     let top = (highest / step).ceil().max(1.0) * step;
     let at_x = |x: f64| LEFT + (x - first) / (last - first).max(f64::MIN_POSITIVE) * (WIDTH - LEFT - RIGHT);
     let at_y = |value: f64| TOP + (1.0 - value / top) * (HEIGHT - TOP - BOTTOM);
@@ -89,6 +89,12 @@ pub fn plot(title: &str, curves: &[Curve], axes: &Axes<'_>) -> Option<String> {
     Some(format!("<figure><figcaption>{title}<span class=\"keys\">{legend}</span></figcaption>{svg}</figure>\n"))
 }
 
+/// The distance of ticks; that of sizes is round in their own unit.
+fn step(unit: Unit, highest: f64) -> f64 {
+    let scale = if unit == Unit::Bytes { 1024f64.powf(highest.max(1.0).log(1024.0).floor()) } else { 1.0 };
+    tick(highest / scale) * scale
+}
+
 /// The distance of ticks: 1, 2 or 5 times a power of ten, so that about `TICKS` fit.
 fn tick(highest: f64) -> f64 {
     if highest <= 0.0 {
@@ -120,9 +126,10 @@ mod tests {
 
     #[test]
     fn ticks_are_round_and_a_few() {
-        for (highest, step) in [(0.0, 1.0), (1.0, 0.5), (9.0, 5.0), (400.0, 100.0), (0.0123, 0.005)] {
-            assert!((tick(highest) - step).abs() < 1e-9, "{highest}: {}", tick(highest));
+        for (highest, expected) in [(0.0, 1.0), (1.0, 0.5), (9.0, 5.0), (400.0, 100.0), (0.0123, 0.005)] {
+            assert!((tick(highest) - expected).abs() < 1e-9, "{highest}: {}", tick(highest));
         }
+        assert_eq!(step(Unit::Bytes, 120.0 * 1_048_576.0), 50.0 * 1_048_576.0);
     }
 
     #[test]

@@ -19,9 +19,9 @@ use crate::threshold::Threshold;
 /// Why a scenario cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
-    #[error("could not read {}: {source}", path.display())]
+    #[error("could not read {path}: {source}")]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("{}: {source}", path.display())]
+    #[error("{path}: {source}")]
     Syntax { path: PathBuf, source: Box<toml::de::Error> },
     #[error("{field} must be {limit}, but is {value}")]
     Value { field: String, limit: String, value: String },

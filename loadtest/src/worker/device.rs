@@ -22,6 +22,8 @@ pub const FLIGHTS_MAX: usize = 1_000;
 const READS_MAX: usize = 16;
 /// How long an attempt to connect may take, in seconds.
 const CONNECT_SECONDS_MAX: u32 = 30;
+/// Until a device that wants to leave looks again whether it may, in microseconds.
+const STAY_US: u64 = 200_000;
 /// A ping is sent after this part of the keep-alive, in percent.
 const PING_AFTER_PERCENT: u64 = 66;
 
@@ -353,8 +355,12 @@ impl Device {
         }
     }
 
-    /// Leaves by choice, and comes back later.
+    /// Leaves by choice, and comes back later; stays until what it has sent is acknowledged.
     pub fn leave(&mut self, index: u32, hands: &mut Hands) {
+        let is_waiting = self.active.as_ref().is_some_and(|active| !active.flights.is_empty());
+        if is_waiting && self.phase == Phase::Up {
+            return hands.timers.set(hands.now_us + STAY_US, index, Alarm::Leave);
+        }
         self.will_leave = false;
         let plan = self.plan(hands);
         let Some(churn) = plan.fleet.churn.filter(|_| self.phase == Phase::Up) else { return };

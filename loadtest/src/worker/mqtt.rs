@@ -84,6 +84,7 @@ fn receive(device: &mut Device, plan: &Plan, index: u32, packet: &Packet<'_>, ha
         Packet::Publish(message) => message_came(device, plan, message, hands),
         Packet::SubAck(ack) => {
             for reason in ack.reasons.iter().filter(|reason| reason.is_error()) {
+                hands.tally.counts.refused += 1;
                 hands.tally.error(format!("subscription refused: {reason}"));
             }
             Ok(())
