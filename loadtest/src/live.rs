@@ -71,7 +71,7 @@ fn lines(scenario: &Scenario, series: &Series, now_us: u64) -> Vec<String> {
     let errors = series.errors.values().sum::<u64>();
     if errors > 0 {
         let most = series.errors.iter().max_by_key(|(_, count)| **count);
-        lines.push(format!("{errors} errors, most: {}", most.map_or("", |(cause, _)| cause)));
+        lines.push(format!("{errors} errors, most: {}", most.map_or("", |(cause, _)| cause.as_str())));
     }
     lines
 }

@@ -72,7 +72,7 @@ pub fn run(scenario: &mut Scenario, session: &Session, stage: &Stage, seed: u64)
     let server = fill("http://127.0.0.1:{port:8080}");
     for command in &scenario.chaos.setup {
         let command: Vec<String> = command.iter().map(|part| fill(part)).collect();
-        prepare(&command, stage, &[("DROVER_SERVER", &server), ("DROVER_TOKEN", token.trim())])?;
+        prepare(&command, stage, &[("DROVER_SERVER", server.as_str()), ("DROVER_TOKEN", token.trim())])?;
     }
 
     let is_over = AtomicBool::new(false);

@@ -91,7 +91,7 @@ pub fn plot(title: &str, curves: &[Curve], axes: &Axes<'_>) -> Option<String> {
 
 /// The distance of ticks; that of sizes is round in their own unit.
 fn step(unit: Unit, highest: f64) -> f64 {
-    let scale = if unit == Unit::Bytes { 1024f64.powf(highest.max(1.0).log(1024.0).floor()) } else { 1.0 };
+    let scale = if unit == Unit::Bytes { 1024f64.powi(highest.max(1.0).log(1024.0).floor() as i32) } else { 1.0 };
     tick(highest / scale) * scale
 }
 
