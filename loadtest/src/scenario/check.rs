@@ -29,17 +29,13 @@ impl Scenario {
         within("number of fleets", self.fleets.len(), 1, 100)?;
         within("number of devices", self.devices(), 1, DEVICES_MAX)?;
         within("target.connections_per_source", self.target.connections_per_source, 1, 28_000)?;
-        for port in [self.target.mqtt, self.target.mqtts, self.target.http, self.target.https] {
-            let field = "target.port_offset (together with a port)";
-            within(field, i32::from(port) + self.target.port_offset, 1, i32::from(u16::MAX))?;
-        }
         let names: BTreeSet<&str> = self.fleets.iter().map(|fleet| fleet.name.as_str()).collect();
         require(names.len() == self.fleets.len(), "fleet.name", "one fleet's only", "another's as well")?;
         for fleet in &self.fleets {
             self.check_fleet(fleet)?;
         }
         for storm in &self.storms {
-            let is_in_time = storm.at.us() + storm.away.us() < self.duration.us();
+            let is_in_time = storm.at.us().saturating_add(storm.away.us()) < self.duration.us();
             require(is_in_time, "storm.at", "before the end of `duration` by more than `away`", storm.at)?;
             for name in &storm.fleets {
                 require(names.contains(name.as_str()), "storm.fleets", "names of fleets", name)?;
@@ -76,10 +72,12 @@ impl Scenario {
         for subscribe in &fleet.subscribe {
             within(&field("subscribe.qos"), subscribe.qos, 0, 1)?;
         }
+        let port = self.target.shifted(fleet.protocol);
+        within(&field("port, with target.port_offset"), port, 1, i64::from(u16::MAX))?;
         let listens = !(fleet.subscribe.is_empty() && fleet.answer.is_empty());
         let is_possible = !(listens && fleet.protocol.is_http());
         require(is_possible, &field("subscribe"), "absent over HTTP", "there")?;
-        let is_in_time = fleet.arrive.after.us() + fleet.arrive.over.us() <= self.duration.us();
+        let is_in_time = fleet.arrive.after.us().saturating_add(fleet.arrive.over.us()) <= self.duration.us();
         require(is_in_time, &field("arrive"), "over within `duration`", fleet.arrive.over)?;
         require(fleet.reconnect[0].us() > 0, &field("reconnect"), "more than 0s", fleet.reconnect[0])?;
         let has_authority = !fleet.protocol.is_tls() || self.tls.authority.is_some();
@@ -121,6 +119,11 @@ impl Scenario {
         require(is_batch == publish.upload.is_some(), &field("upload"), "there exactly with timing \"batch\"", "not")?;
         let is_carried = !is_batch || fleet.protocol.is_http();
         require(is_carried, &field("timing"), "another than \"batch\" unless the protocol is HTTP", "batch")?;
+        let is_plain = |text: &str| text.chars().all(|c| c.is_ascii_graphic() && !"\"\\?#%".contains(c));
+        for text in [&fleet.device, &publish.topic] {
+            let fits = !fleet.protocol.is_http() || is_plain(text);
+            require(fits, &field("topic"), "over HTTP, as the device, ASCII without spaces and \" \\ ? # %", text)?;
+        }
         if self.ledger {
             let is_numbered = publish.payload.contains("{n}") && publish.payload.contains("{device}");
             require(is_numbered, &field("payload"), "with {device} and {n} where `ledger` is set", "without")?;

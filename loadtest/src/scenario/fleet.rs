@@ -28,7 +28,7 @@ pub struct Fleet {
     /// Longest silence; a ping is sent after two thirds of it. `0s`: none.
     #[serde(default = "five_minutes")]
     pub keep_alive: Span,
-    /// MQTT user name; `{device}` and `{i}` are replaced.
+    /// MQTT user name; `{device}` and `{i}` are replaced. Absent with a password: the device.
     pub user: Option<String>,
     /// File with the password of all devices, or with the token that HTTP shows.
     pub password_file: Option<PathBuf>,

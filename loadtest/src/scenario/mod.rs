@@ -103,15 +103,20 @@ impl Default for Target {
 }
 
 impl Target {
-    /// The port of a protocol.
+    /// The port of a protocol; 0 where the offset makes it none, which is refused for protocols in use.
     pub fn port(&self, protocol: Protocol) -> u16 {
+        u16::try_from(self.shifted(protocol)).unwrap_or_default()
+    }
+
+    /// The sum of a protocol's port and the offset.
+    fn shifted(&self, protocol: Protocol) -> i64 {
         let port = match protocol {
             Protocol::Mqtt => self.mqtt,
             Protocol::Mqtts => self.mqtts,
             Protocol::Ws | Protocol::Http => self.http,
             Protocol::Wss | Protocol::Https => self.https,
         };
-        u16::try_from(i32::from(port) + self.port_offset).unwrap_or_default()
+        i64::from(port) + i64::from(self.port_offset)
     }
 
     /// Replaces each `{port:N}` by N with the offset.
@@ -119,9 +124,12 @@ impl Target {
         let mut parts = text.split("{port:");
         let mut expanded = parts.next().unwrap_or_default().to_owned();
         for part in parts {
-            let port = part.split_once('}').and_then(|(port, rest)| Some((port.parse::<i32>().ok()?, rest)));
+            let port = part.split_once('}').and_then(|(port, rest)| Some((port.parse::<u16>().ok()?, rest)));
             match port {
-                Some((port, rest)) => expanded.extend([(port + self.port_offset).to_string().as_str(), rest]),
+                Some((port, rest)) => {
+                    let shifted = i64::from(port) + i64::from(self.port_offset);
+                    expanded.extend([shifted.to_string().as_str(), rest]);
+                }
                 None => expanded.extend(["{port:", part]),
             }
         }

@@ -28,6 +28,8 @@ const SENT_FIELD: &[u8] = b"\"sent_us\":";
 pub fn greet(device: &mut Device, plan: &Plan, hands: &mut Hands) -> Result<(), Lost> {
     let (client_id, fleet) = (plan.device(device.number), &plan.fleet);
     let user = fleet.user.as_deref().map(|user| plan.fill(user, device.number));
+    // A token goes with its device's name.
+    let user = user.or_else(|| plan.password.as_ref().map(|_| client_id.clone()));
     let mut properties = PropertyList::default();
     if fleet.v5 && !fleet.clean {
         properties.push(Property::SessionExpiry((fleet.session_expiry.us() / 1_000_000) as u32))?;
