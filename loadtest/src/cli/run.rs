@@ -18,7 +18,7 @@ const BAD_INPUT: u8 = 2;
 /// Factors of `--scale`.
 const SCALE: (f64, f64) = (1e-6, 1e3);
 
-/// What `run` and `chaos` have in common.
+// What `run` and `chaos` have in common; clap would take a doc comment for the help of both.
 #[derive(Args)]
 pub struct Arguments {
     /// The scenario's file; `loadtest/scenarios` has ready ones.
@@ -136,6 +136,6 @@ pub fn work() -> anyhow::Result<ExitCode> {
 }
 
 fn bad_input(error: &impl std::fmt::Display) -> ExitCode {
-    eprintln!("drover-load: {error}");
+    eprintln!("drover-load: {error:#}");
     ExitCode::from(BAD_INPUT)
 }
