@@ -65,6 +65,7 @@ pub struct Series {
 struct WorkerCost {
     memory_before: u64,
     memory_max: u64,
+    connected: u64,
     connected_max: u64,
     cpu_us: u64,
 }
@@ -82,6 +83,7 @@ impl Series {
         let cost = self.workers.entry(worker).or_default();
         cost.memory_before = told.memory_before_bytes;
         cost.memory_max = cost.memory_max.max(told.memory_bytes);
+        cost.connected = told.connected;
         cost.connected_max = cost.connected_max.max(told.connected);
         cost.cpu_us = told.cpu_us;
 
@@ -128,8 +130,7 @@ impl Series {
 
     /// Connections now, as the workers have told last.
     pub fn connected_now(&self) -> u64 {
-        let newest = self.gathering.values().next_back();
-        newest.map_or(self.connected.values().sum(), |gathering| gathering.connected.values().sum())
+        self.workers.values().map(|worker| worker.connected).sum()
     }
 
     /// Closes the seconds that are open: everybody has told all.
@@ -257,7 +258,13 @@ mod tests {
             series.worker(0, &second(at, connected, 0));
         }
         series.end();
-        let storm = Storm { at: Span::from_secs(2), away: Span::from_secs(2), over: Span::ZERO, fleets: Vec::new() };
+        let storm = Storm {
+            at: Span::from_secs(2),
+            away: Span::from_secs(2),
+            over: Span::ZERO,
+            half_open: false,
+            fleets: Vec::new(),
+        };
         assert_eq!(series.metrics(10, std::slice::from_ref(&storm)).get("storm_recovery_max"), Some(&2.0));
         series.points.pop();
         assert_eq!(series.metrics(10, &[storm]).get("storm_recovery_max"), None);

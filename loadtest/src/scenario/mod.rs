@@ -157,6 +157,9 @@ pub struct Storm {
     /// They come back within this time, the first at its begin.
     #[serde(default)]
     pub over: Span,
+    /// Whether the server is not told: its ends of the connections stay open (half-open), until the run ends.
+    #[serde(default)]
+    pub half_open: bool,
     /// Names of the fleets; none: all.
     #[serde(default)]
     pub fleets: Vec<String>,

@@ -32,9 +32,8 @@ pub fn request(plan: &Plan, path: &str, body: &[u8]) -> Vec<u8> {
 /// they are recognised; a single message would be doubled, and is given up.
 pub fn restart(active: &mut Active, hands: &mut Hands) {
     let is_given_up = active.in_flight > 0 && active.flights.front().is_some_and(|flight| !flight.is_repeatable);
-    if let Some(flight) = if is_given_up { active.flights.pop_front() } else { None } {
-        hands.tally.counts.unacknowledged += u64::from(flight.messages);
-    }
+    let given_up = is_given_up.then(|| active.flights.pop_front()).flatten();
+    hands.tally.counts.unacknowledged += given_up.map_or(0, |flight| u64::from(flight.messages));
     active.in_flight = 0;
 }
 

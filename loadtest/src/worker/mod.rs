@@ -26,6 +26,7 @@ use self::device::{Device, Phase};
 use self::hands::{Alarm, Hands, Timers};
 use self::journal::Journal;
 pub use self::journal::Numbered;
+use self::link::Link;
 use self::plan::Plan;
 use self::socket::Selector;
 use crate::clock::Clock;
@@ -82,6 +83,8 @@ struct Worker {
     queue: VecDeque<u32>,
     /// Those to come, the first first.
     storms: VecDeque<Storm>,
+    /// Connections that their devices have forgotten, and the server has not; at most one for each device and storm.
+    half_open: Vec<Link>,
     ready: Vec<u32>,
     /// Seconds told.
     told: u64,
@@ -133,6 +136,7 @@ impl Worker {
             hands,
             queue: VecDeque::new(),
             storms: storms.into(),
+            half_open: Vec::new(),
             ready: Vec::new(),
             told: 0,
             received_us: 0,
@@ -177,6 +181,9 @@ impl Worker {
             let is_meant = storm.fleets.is_empty() || storm.fleets.contains(&device.plan(&self.hands).fleet.name);
             if !is_meant || !matches!(device.phase, Phase::Up | Phase::Greeting | Phase::Opening) {
                 continue;
+            }
+            if storm.half_open {
+                self.half_open.push(std::mem::take(&mut device.link));
             }
             device.cut(&mut self.hands);
             let back_us = now_us + storm.away.us() + self.hands.random.u64(0..=storm.over.us());

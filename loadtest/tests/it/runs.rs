@@ -101,6 +101,16 @@ async fn a_storm_takes_all_connections_and_they_come_back_and_send_what_was_due(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_the_server_believes_in_stay_open_beside_the_new_ones() {
+    let (server, folder) = (Server::start(Faults::default()).await, tempfile::tempdir().expect("a folder"));
+    let storm = "[[storm]]\nat = \"1s\"\naway = \"500ms\"\nhalf_open = true\n";
+    let text = sending(storm, "").replace("duration = \"1s\"", "duration = \"3s\"");
+    let (output, report) = run(folder.path(), &text, &["--target", &server.address.to_string()]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!((server.most_open(), report.expect("a report").metrics["connected_max"]), (40, 20.0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ledger_finds_out_a_server_that_acknowledges_and_delivers_nothing() {
     let (server, folder) = (Server::start(Faults::default()).await, tempfile::tempdir().expect("a folder"));
     let ear = "[[fleet]]\nname = \"ear\"\ndevices = 1\ndevice = \"ear\"\nsubscribe = [{ filter = \"t/+\" }]\n";
