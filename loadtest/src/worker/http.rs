@@ -47,8 +47,11 @@ pub fn take(device: &mut Device, plan: &Plan, bytes: &[u8], hands: &mut Hands) -
     Ok(taken)
 }
 
-/// Status, body and length of the answer at the front of `bytes`, once it is there as a whole.
-fn answer(bytes: &[u8]) -> Result<Option<(u16, &[u8], usize)>, Lost> {
+/// Status, body and length of an answer.
+type Answer<'b> = (u16, &'b [u8], usize);
+
+/// The answer at the front of `bytes`, once it is there as a whole.
+fn answer(bytes: &[u8]) -> Result<Option<Answer<'_>>, Lost> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut head = httparse::Response::new(&mut headers);
     let parsed = head.parse(bytes).map_err(|error| Lost::Http(error.to_string()))?;

@@ -361,7 +361,7 @@ impl Sessions {
         let mut inner = self.lock();
         inner.due.clear();
         inner.persistent = 0;
-        inner.counts = Counts { quotas: inner.counts.quotas, ..Counts::default() };
+        inner.counts.clear();
         let stopped = |(_, entry): (Key, Box<Entry>)| {
             entry.session.close_record(Dropped::NodeStopped, false);
             (entry.session, Dropped::NodeStopped)

@@ -5,18 +5,14 @@
 use std::collections::HashMap;
 
 /// The children; two words where there is none or one.
-#[derive(Debug)]
+#[derive(Debug, Default)]
+#[expect(clippy::box_collection, reason = "a table in the node would make all nodes six words larger, and few have one")]
 pub(super) enum Children<C> {
+    #[default]
     None,
     One(Box<(Box<str>, C)>),
     /// More than one, or there were.
     Many(Box<HashMap<Box<str>, C>>),
-}
-
-impl<C> Default for Children<C> {
-    fn default() -> Self {
-        Self::None
-    }
 }
 
 impl<C> Children<C> {

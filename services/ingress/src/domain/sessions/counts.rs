@@ -24,6 +24,12 @@ pub(super) struct Counts {
 }
 
 impl Counts {
+    /// Nobody is connected any more; the limits stay.
+    pub fn clear(&mut self) {
+        self.devices.clear();
+        self.tenants.clear();
+    }
+
     /// Whether there may be one more, beside those there are but for `replaced`.
     pub fn check(&self, tenant: &TenantId, device: &DeviceId, replaced: Option<&Publisher>) -> Result<(), AttachError> {
         let ConnectionQuotas { device: of_device, tenant: of_tenant } = self.quotas;
