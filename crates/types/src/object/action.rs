@@ -1,0 +1,532 @@
+//! What a rule does with a row: the shapes of its actions, their bounds, and which of their texts are templates.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::limits::{
+    BATCH_RECORDS_MAX, HEADERS_PER_WEBHOOK_MAX, SHADOW_DEPTH_MAX, SHADOW_NAME_BYTES_MAX, SHADOW_STATE_BYTES_MAX,
+    SQL_BYTES_MAX, TOPIC_BYTES_MAX, WEBHOOK_TIMEOUT_MS_MAX, WEBHOOK_TIMEOUT_MS_MIN,
+};
+use crate::{ApiError, Qos};
+
+/// What a rule does with a row: exactly one of its fields is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Action {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<KafkaAction>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub republish: Option<RepublishAction>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<WebhookAction>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowAction>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<FunctionAction>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<NotifyAction>,
+}
+
+/// Writes the row to a Kafka topic, exactly once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KafkaAction {
+    pub topic: String,
+    /// Template of the record key; the device where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub create_topic: Option<CreateTopic>,
+}
+
+/// How a missing output topic is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateTopic {
+    pub partitions: u32,
+}
+
+/// Publishes the row to an MQTT topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RepublishAction {
+    /// Template of the topic.
+    pub topic: String,
+    #[serde(default = "at_most_once")]
+    #[cfg_attr(feature = "openapi", schema(value_type = u8, maximum = 1))]
+    pub qos: Qos,
+}
+
+fn at_most_once() -> Qos {
+    Qos::AtMostOnce
+}
+
+/// Posts the row to a URL, at least once, with its id as `Idempotency-Key`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WebhookAction {
+    /// Template, but for scheme, host and port.
+    pub url: String,
+    /// Templates of header values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// A secret whose entries are further headers, `authorization` for example.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers_from: Option<SecretRef>,
+    /// A secret with the entry `hmac`: the key that signs time and body by HMAC-SHA256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<SecretRef>,
+    /// Template of the body; the row as JSON where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// Longest wait for the whole answer, `500ms` or `5s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub timeout: Option<Timeout>,
+    /// Sends what waits as one JSON array.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<Batch>,
+}
+
+/// The name of a secret that the platform's operator has put into the directory of secrets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretRef {
+    pub secret_ref: String,
+}
+
+/// How many rows one request may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Batch {
+    pub records: u32,
+}
+
+/// Updates a shadow, as `UpdateThingShadow` does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ShadowAction {
+    /// Template of the device.
+    pub device: String,
+    /// The classic shadow where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Texts in it are templates; one that is a single `${…}` becomes the value itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired: Option<Value>,
+    /// As `desired`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported: Option<Value>,
+}
+
+/// Calls a function with the row, and publishes the messages it returns: `{topic, payload, qos}`, or a list of such.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FunctionAction {
+    /// Name of the function.
+    #[serde(rename = "ref")]
+    pub function: String,
+}
+
+/// Tells people, by an incoming webhook of Slack, Teams or what understands `{"text": …}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NotifyAction {
+    /// Name of the secret whose entry `url` is the webhook's address.
+    pub channel: String,
+    /// Template.
+    pub text: String,
+}
+
+/// A wait in whole milliseconds, written `500ms` or `5s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Timeout {
+    pub ms: u32,
+}
+
+/// Names of the actions, for messages.
+const KINDS: &str = "kafka, republish, webhook, shadow, function, notify";
+/// Headers that the platform writes itself.
+const OWN_HEADERS: [&str; 8] = [
+    "connection",
+    "content-length",
+    "host",
+    "idempotency-key",
+    "transfer-encoding",
+    "upgrade",
+    "webhook-signature",
+    "webhook-timestamp",
+];
+/// Headers that are secrets.
+const SECRET_HEADERS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
+/// Longest name of a secret, in bytes.
+const SECRET_NAME_BYTES_MAX: usize = 128;
+/// Most partitions a rule may ask for.
+const PARTITIONS_MAX: u32 = 1_024;
+
+/// A text of an action that is a template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TemplateField<'a> {
+    /// JSON pointer from the action: `/kafka/key`.
+    pub pointer: String,
+    pub text: &'a str,
+}
+
+impl TemplateField<'_> {
+    /// The field as errors name it, in the action at `action`: `spec.actions[0].kafka.key`.
+    pub fn name(&self, action: &str) -> String {
+        format!("{action}{}", self.pointer.replace('/', "."))
+    }
+
+    /// Longest text, in bytes.
+    pub fn bytes_max(&self) -> usize {
+        if self.pointer == "/webhook/body" { SQL_BYTES_MAX } else { TOPIC_BYTES_MAX }
+    }
+}
+
+impl Action {
+    /// Its templates, in the order of its fields.
+    pub fn templates(&self) -> Vec<TemplateField<'_>> {
+        let mut found = Vec::new();
+        let mut put = |pointer: String, text| found.push(TemplateField { pointer, text });
+        if let Some(key) = self.kafka.as_ref().and_then(|kafka| kafka.key.as_ref()) {
+            put("/kafka/key".to_owned(), key);
+        }
+        if let Some(republish) = &self.republish {
+            put("/republish/topic".to_owned(), &republish.topic);
+        }
+        if let Some(webhook) = &self.webhook {
+            put("/webhook/url".to_owned(), &webhook.url);
+            for (name, value) in &webhook.headers {
+                put(format!("/webhook/headers/{name}"), value);
+            }
+            if let Some(body) = &webhook.body {
+                put("/webhook/body".to_owned(), body);
+            }
+        }
+        if let Some(notify) = &self.notify {
+            put("/notify/text".to_owned(), &notify.text);
+        }
+        if let Some(shadow) = &self.shadow {
+            put("/shadow/device".to_owned(), &shadow.device);
+            for (part, state) in [("desired", &shadow.desired), ("reported", &shadow.reported)] {
+                if let Some(state) = state {
+                    texts(state, format!("/shadow/{part}"), &mut found);
+                }
+            }
+        }
+        found
+    }
+
+    /// Checks that it is exactly one action, and sound; `field` is where it stands.
+    pub(super) fn check(&self, field: &str) -> Result<(), ApiError> {
+        let given = [
+            self.kafka.is_some(),
+            self.republish.is_some(),
+            self.webhook.is_some(),
+            self.shadow.is_some(),
+            self.function.is_some(),
+            self.notify.is_some(),
+        ];
+        if given.iter().filter(|given| **given).count() != 1 {
+            return Err(ApiError::invalid(field, format!("an action has exactly one of {KINDS}")));
+        }
+        if let Some(kafka) = &self.kafka {
+            kafka.check(&format!("{field}.kafka"))?;
+        }
+        if self.republish.as_ref().is_some_and(|republish| republish.qos == Qos::ExactlyOnce) {
+            return Err(ApiError::invalid(format!("{field}.republish.qos"), "republish has qos 0 or 1"));
+        }
+        if let Some(webhook) = &self.webhook {
+            webhook.check(&format!("{field}.webhook"))?;
+        }
+        if let Some(shadow) = &self.shadow {
+            shadow.check(&format!("{field}.shadow"))?;
+        }
+        if let Some(notify) = &self.notify {
+            secret_name(&format!("{field}.notify.channel"), &notify.channel)?;
+        }
+        for template in self.templates() {
+            let (bytes, limit) = (template.text.len(), template.bytes_max());
+            // Empty texts mean something as headers and in shadows.
+            let may_be_empty = template.pointer.starts_with("/shadow/") && template.pointer != "/shadow/device"
+                || template.pointer.starts_with("/webhook/headers/");
+            if bytes > limit || bytes == 0 && !may_be_empty {
+                let message = format!("a template has 1 to {limit} bytes");
+                return Err(ApiError::invalid(template.name(field), message).over(limit, bytes));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl KafkaAction {
+    fn check(&self, field: &str) -> Result<(), ApiError> {
+        let topic = &self.topic;
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let name = format!("{field}.topic");
+        if topic.is_empty() || topic.len() > 249 || topic == "." || topic == ".." || !topic.chars().all(legal) {
+            return Err(ApiError::invalid(name, "a topic has 1 to 249 of A-Z, a-z, 0-9 and . _ -").over(249, topic));
+        }
+        if topic.starts_with("drover.") {
+            return Err(ApiError::invalid(name, "topics under drover. are internal").over("not drover.*", topic));
+        }
+        match &self.create_topic {
+            Some(create) if create.partitions == 0 || create.partitions > PARTITIONS_MAX => {
+                Err(ApiError::invalid("createTopic.partitions", "partitions out of range")
+                    .over(PARTITIONS_MAX, create.partitions))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+impl WebhookAction {
+    fn check(&self, field: &str) -> Result<(), ApiError> {
+        check_address(&format!("{field}.url"), &self.url)?;
+        if self.headers.len() > HEADERS_PER_WEBHOOK_MAX {
+            let refused = ApiError::invalid(format!("{field}.headers"), "too many headers");
+            return Err(refused.over(HEADERS_PER_WEBHOOK_MAX, self.headers.len()));
+        }
+        for name in self.headers.keys() {
+            check_header(&format!("{field}.headers.{name}"), name)?;
+        }
+        for (part, secret) in [("headersFrom", &self.headers_from), ("signature", &self.signature)] {
+            if let Some(secret) = secret {
+                secret_name(&format!("{field}.{part}.secretRef"), &secret.secret_ref)?;
+            }
+        }
+        let allowed = WEBHOOK_TIMEOUT_MS_MIN..=WEBHOOK_TIMEOUT_MS_MAX;
+        if let Some(timeout) = self.timeout.filter(|timeout| !allowed.contains(&timeout.ms)) {
+            let message = format!("a timeout is {WEBHOOK_TIMEOUT_MS_MIN}ms to {WEBHOOK_TIMEOUT_MS_MAX}ms");
+            return Err(ApiError::invalid(format!("{field}.timeout"), message).over(WEBHOOK_TIMEOUT_MS_MAX, timeout.ms));
+        }
+        let records = self.batch.map_or(1, |batch| batch.records);
+        if !(1..=BATCH_RECORDS_MAX).contains(&records) {
+            let message = format!("a batch has 1 to {BATCH_RECORDS_MAX} records");
+            return Err(ApiError::invalid(format!("{field}.batch.records"), message).over(BATCH_RECORDS_MAX, records));
+        }
+        if self.batch.is_some() && (self.url.contains("${") || self.headers.values().any(|v| v.contains("${"))) {
+            return Err(ApiError::invalid(
+                format!("{field}.batch"),
+                "a batch goes to one address with one set of headers: no ${…} in them",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Scheme, host and port must not come from a message, and a password has no place in a rule.
+fn check_address(field: &str, url: &str) -> Result<(), ApiError> {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    let Some(rest) = rest else {
+        return Err(ApiError::invalid(
+            field,
+            "a webhook's url begins with https:// (or http://, where that is allowed)",
+        ));
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.is_empty() || authority.contains(['$', '{', '}', '@', ' ']) {
+        return Err(ApiError::invalid(field, "scheme, host and port are fixed, without user, password or ${…}"));
+    }
+    Ok(())
+}
+
+fn check_header(field: &str, name: &str) -> Result<(), ApiError> {
+    let token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if name.is_empty() || name.len() > 128 || !name.chars().all(token) {
+        return Err(ApiError::invalid(field, "a header's name has 1 to 128 of A-Z, a-z, 0-9 and - _").over(128, name));
+    }
+    let is_one_of = |names: &[&str]| names.iter().any(|own| own.eq_ignore_ascii_case(name));
+    if is_one_of(&OWN_HEADERS) {
+        return Err(ApiError::invalid(field, "the platform writes this header itself"));
+    }
+    if is_one_of(&SECRET_HEADERS) {
+        return Err(ApiError::invalid(field, "a secret does not stand in a rule: use headersFrom"));
+    }
+    Ok(())
+}
+
+/// Names of secrets are names of directories: none leads out of its parent.
+fn secret_name(field: &str, name: &str) -> Result<(), ApiError> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if name.is_empty() || name.len() > SECRET_NAME_BYTES_MAX || name.starts_with('.') || !name.chars().all(legal) {
+        let message =
+            format!("a secret's name has 1 to {SECRET_NAME_BYTES_MAX} of A-Z, a-z, 0-9 and . _ -, no dot in front");
+        return Err(ApiError::invalid(field, message).over(SECRET_NAME_BYTES_MAX, name));
+    }
+    Ok(())
+}
+
+impl ShadowAction {
+    fn check(&self, field: &str) -> Result<(), ApiError> {
+        if self.desired.is_none() && self.reported.is_none() {
+            return Err(ApiError::invalid(field, "a shadow action has desired, reported or both"));
+        }
+        let name = self.name.as_deref().unwrap_or_default();
+        if name.len() > SHADOW_NAME_BYTES_MAX {
+            let message = format!("a shadow's name has at most {SHADOW_NAME_BYTES_MAX} bytes");
+            return Err(ApiError::invalid(format!("{field}.name"), message).over(SHADOW_NAME_BYTES_MAX, name.len()));
+        }
+        for (part, state) in [("desired", &self.desired), ("reported", &self.reported)] {
+            let Some(state) = state else { continue };
+            let field = format!("{field}.{part}");
+            if !state.is_object() {
+                return Err(ApiError::invalid(field, "is an object"));
+            }
+            if depth(state) > SHADOW_DEPTH_MAX {
+                return Err(ApiError::invalid(field, "is nested too deep").over(SHADOW_DEPTH_MAX, depth(state)));
+            }
+            let bytes = state.to_string().len();
+            if bytes > SHADOW_STATE_BYTES_MAX {
+                return Err(ApiError::invalid(field, "is too large").over(SHADOW_STATE_BYTES_MAX, bytes));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Levels of objects and arrays; 0 for a scalar.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(elements) => 1 + elements.iter().map(depth).max().unwrap_or(0),
+        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
+}
+
+/// The texts in a JSON value, by their pointers.
+fn texts<'a>(value: &'a Value, pointer: String, found: &mut Vec<TemplateField<'a>>) {
+    match value {
+        Value::String(text) => found.push(TemplateField { pointer, text }),
+        Value::Array(elements) => {
+            for (i, element) in elements.iter().enumerate() {
+                texts(element, format!("{pointer}/{i}"), found);
+            }
+        }
+        Value::Object(members) => {
+            for (name, member) in members {
+                let name = name.replace('~', "~0").replace('/', "~1");
+                texts(member, format!("{pointer}/{name}"), found);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+impl TryFrom<String> for Timeout {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let number = |digits: &str| digits.parse::<u32>().ok();
+        let ms = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+            (Some(digits), _) => number(digits),
+            (None, Some(digits)) => number(digits).and_then(|seconds| seconds.checked_mul(1_000)),
+            (None, None) => None,
+        };
+        ms.map(|ms| Self { ms }).ok_or_else(|| format!("{text:?} is no timeout such as 500ms or 5s"))
+    }
+}
+
+impl From<Timeout> for String {
+    fn from(timeout: Timeout) -> Self {
+        timeout.to_string()
+    }
+}
+
+impl fmt::Display for Timeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ms % 1_000 {
+            0 => write!(f, "{}s", self.ms / 1_000),
+            _ => write!(f, "{}ms", self.ms),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn action(json: Value) -> Action {
+        serde_json::from_value(json).expect("shape")
+    }
+
+    fn refused(json: Value) -> String {
+        action(json).check("a").expect_err("refused").field.expect("a field")
+    }
+
+    #[test]
+    fn an_action_is_written_as_it_was_read() {
+        for json in [
+            json!({"webhook": {"url": "https://h/${d}", "headers": {"x-a": "b"}, "headersFrom": {"secretRef": "s"},
+                "signature": {"secretRef": "s"}, "body": "${t}", "timeout": "1500ms"}}),
+            json!({"webhook": {"url": "https://h", "timeout": "5s", "batch": {"records": 100}}}),
+            json!({"shadow": {"device": "${d}", "name": "n", "desired": {"fan": "on"}, "reported": {"t": ["${t}"]}}}),
+            json!({"function": {"ref": "decode-v2"}}),
+            json!({"notify": {"channel": "ops", "text": "${d} is at ${t}"}}),
+        ] {
+            let action = action(json.clone());
+            assert_eq!(action.check("a"), Ok(()), "{json}");
+            assert_eq!(serde_json::to_value(action).expect("json"), json);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_action_is_named() {
+        let webhook = |key: &str, value: Value| {
+            let mut webhook = json!({"url": "https://h"});
+            webhook[key] = value;
+            json!({"webhook": webhook})
+        };
+        for (json, field) in [
+            (json!({}), "a"),
+            (json!({"function": {"ref": "f"}, "notify": {"channel": "c", "text": "t"}}), "a"),
+            (webhook("url", json!("ftp://h")), "a.webhook.url"),
+            (webhook("url", json!("https://${h}/x")), "a.webhook.url"),
+            (webhook("url", json!("https://me:secret@h/x")), "a.webhook.url"),
+            (webhook("headers", json!({"Authorization": "Bearer x"})), "a.webhook.headers.Authorization"),
+            (webhook("headers", json!({"Host": "x"})), "a.webhook.headers.Host"),
+            (webhook("headers", json!({"a b": "x"})), "a.webhook.headers.a b"),
+            (webhook("headersFrom", json!({"secretRef": "../x"})), "a.webhook.headersFrom.secretRef"),
+            (webhook("signature", json!({"secretRef": "..x"})), "a.webhook.signature.secretRef"),
+            (webhook("timeout", json!("31s")), "a.webhook.timeout"),
+            (webhook("batch", json!({"records": 0})), "a.webhook.batch.records"),
+            (webhook("batch", json!({"records": 501})), "a.webhook.batch.records"),
+            (webhook("body", json!("")), "a.webhook.body"),
+            (json!({"webhook": {"url": "https://h/${x}", "batch": {"records": 2}}}), "a.webhook.batch"),
+            (json!({"shadow": {"device": "d"}}), "a.shadow"),
+            (json!({"shadow": {"device": "d", "desired": 1}}), "a.shadow.desired"),
+            (json!({"shadow": {"device": "", "desired": {}}}), "a.shadow.device"),
+            (json!({"notify": {"channel": "a/b", "text": "t"}}), "a.notify.channel"),
+            (json!({"notify": {"channel": "c", "text": "t".repeat(4_097)}}), "a.notify.text"),
+        ] {
+            assert_eq!(refused(json.clone()), field, "{json}");
+        }
+        assert!(serde_json::from_value::<Action>(webhook("timeout", json!("5"))).is_err());
+    }
+
+    #[test]
+    fn every_text_of_a_shadow_is_a_template() {
+        let action = action(json!({"shadow": {"device": "${d}", "desired": {"a/b": {"c": ["x", 1, "${y}"]}}}}));
+        let found: Vec<String> =
+            action.templates().iter().map(|template| format!("{}={}", template.pointer, template.text)).collect();
+        let texts = ["/shadow/device=${d}", "/shadow/desired/a~1b/c/0=x", "/shadow/desired/a~1b/c/2=${y}"];
+        assert_eq!(found, texts);
+    }
+}
