@@ -1,6 +1,7 @@
 //! The `rules` section of the configuration.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
 use drover_host::{ListenSpec, ServiceConfig, Transport, grpc};
 use drover_types::ApiError;
@@ -23,6 +24,12 @@ pub struct RulesConfig {
     pub create_topics: bool,
     /// Partitions of the outbox and the dead-letter topic where this service has to make them, 1 to 1,024.
     pub partitions: u32,
+    /// Directory of the secrets that actions name: `DIR/TENANT/NAME/ENTRY`.
+    pub secrets: Option<PathBuf>,
+    /// Hosts, `HOST` or `HOST:PORT`, that webhooks may reach at private addresses and without TLS.
+    pub internal_hosts: Vec<String>,
+    /// PEM file of certificate authorities that webhooks trust besides those of the web.
+    pub webhook_ca: Option<PathBuf>,
 }
 
 impl Default for RulesConfig {
@@ -32,6 +39,9 @@ impl Default for RulesConfig {
             member: "rules".to_owned(),
             create_topics: true,
             partitions: 8,
+            secrets: None,
+            internal_hosts: Vec::new(),
+            webhook_ca: None,
         }
     }
 }

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::domain::{Board, Condition, Definition, RuleKey, RuleSet};
 use crate::topics;
+use crate::webhook::InternalHosts;
 
 pub use drover_types::REGISTRY_CHANGES_TOPIC as CHANGES_TOPIC;
 
@@ -37,6 +38,7 @@ pub struct Feed {
     clock: Arc<dyn Clock>,
     board: Arc<Board>,
     create_topics: bool,
+    internal: InternalHosts,
     rules: watch::Sender<Arc<RuleSet>>,
     /// Held while a change is decided: two partitions may bring rules that want the same topic.
     deciding: Arc<tokio::sync::Mutex<()>>,
@@ -76,10 +78,16 @@ enum Word {
 
 impl Feed {
     /// A feed that has read nothing.
-    pub fn new(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, board: Arc<Board>, create_topics: bool) -> Self {
+    pub fn new(
+        bus: Arc<dyn Bus>,
+        clock: Arc<dyn Clock>,
+        board: Arc<Board>,
+        create_topics: bool,
+        internal: InternalHosts,
+    ) -> Self {
         let rules = watch::Sender::new(Arc::new(RuleSet::default()));
         let (deciding, state, missing) = (Arc::default(), Arc::default(), Arc::default());
-        Self { bus, clock, board, create_topics, rules, deciding, state, missing }
+        Self { bus, clock, board, create_topics, internal, rules, deciding, state, missing }
     }
 
     /// To be set when an output topic turns out to be gone.
@@ -299,9 +307,13 @@ impl Feed {
         };
         let spec = RuleSpec::try_from(rule).map_err(invalid)?;
         let definition = Definition::compile(key.0.clone(), &key.1, &spec).map_err(invalid)?;
-        for function in definition.rule.user_functions() {
-            if self.state().rules.function(&key.0, &function.name).is_none() {
-                let message = format!("function {} does not exist", function.name);
+        if let Some(reason) = definition.webhooks().find_map(|url| self.internal.refuse(url)) {
+            return Err(Obstacle::Invalid(format!("webhook: {reason}")));
+        }
+        let of_sql = definition.rule.user_functions().iter().map(|function| function.name.as_str());
+        for function in of_sql.chain(definition.called_functions()) {
+            if self.state().rules.function(&key.0, function).is_none() {
+                let message = format!("function {function} does not exist");
                 return Err(Obstacle::Missing { reason: "FunctionMissing", message });
             }
         }

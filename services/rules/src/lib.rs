@@ -1,9 +1,11 @@
 //! SQL over the log, exactly once into topics.
 //!
-//! [`Rules`] runs three loops over the Bus port: the feed of rule definitions, the engine (telemetry in, outputs and
-//! offsets out in one transaction) and the outbox (actions that are not Kafka outputs, at least once). What rules make
-//! of a record is decided in `domain`, synchronously; the loops only read, commit and wait.
+//! [`Rules`] runs four loops over the Bus port: the feed of rule definitions, the engine (telemetry in, outputs and
+//! offsets out in one transaction), and two over the outbox, at least once: `republish`, and all other actions that are
+//! not Kafka outputs. What rules make of a record is decided in `domain`, synchronously; the loops only read, commit and
+//! wait.
 
+mod actions;
 mod config;
 mod domain;
 mod engine;
@@ -15,22 +17,27 @@ mod restore;
 mod server;
 mod telemetry;
 mod topics;
+mod webhook;
 
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
 use drover_host::{Ports, Service, Shutdown, grpc};
+use drover_proto::ingress::v1::ingress_client::IngressClient;
 use drover_proto::rules::v1::rules_server::RulesServer;
+use drover_proto::shadow::v1::shadow_client::ShadowClient;
 use tokio::sync::watch;
 use tonic::service::Routes;
 
+pub use actions::ACTIONS_GROUP;
 pub use config::RulesConfig;
-pub use domain::{ERRORS_TOPIC, OUTBOX_TOPIC, STATE_TOPIC};
+pub use domain::{ERRORS_TOPIC, OUTBOX_TOPIC, RETRY_TOPIC, STATE_TOPIC};
 pub use engine::GROUP;
 pub use feed::CHANGES_TOPIC;
 pub use outbox::OUTBOX_GROUP;
 
+use crate::actions::{Actions, Carrier};
 use crate::domain::Board;
 use crate::engine::Engine;
 use crate::feed::Feed;
@@ -38,6 +45,7 @@ use crate::functions::Functions;
 use crate::lag::Lag;
 use crate::outbox::Outbox;
 use crate::telemetry::Telemetry;
+use crate::webhook::{InternalHosts, Secrets, Webhooks};
 
 /// The rules service.
 pub struct Rules;
@@ -63,7 +71,7 @@ impl Service for Rules {
     }
 }
 
-/// The three loops, once the topics they live on are there.
+/// The loops, once the topics they live on are there.
 async fn work(
     config: RulesConfig,
     ports: Ports,
@@ -75,13 +83,15 @@ async fn work(
     if topics::prepare(&ports, &config, &shutdown).await.is_none() {
         return Ok(());
     }
-    let feed = Feed::new(ports.bus.clone(), ports.clock.clone(), board.clone(), config.create_topics);
+    let internal = InternalHosts::new(config.internal_hosts.clone());
+    let webhooks = Webhooks::new(internal.clone(), config.webhook_ca.as_deref())?;
+    let feed = Feed::new(ports.bus.clone(), ports.clock.clone(), board.clone(), config.create_topics, internal);
     let Some(mut tails) = feed.start(&ports.ready, &shutdown).await else { return Ok(()) };
     let engine = Engine {
         bus: ports.bus.clone(),
         clock: ports.clock.clone(),
         rules: feed.rules(),
-        board,
+        board: board.clone(),
         functions: Functions::new(ports.functions.apart()),
         telemetry: telemetry.clone(),
         ready: ports.ready.clone(),
@@ -89,11 +99,41 @@ async fn work(
         missing: feed.missing(),
     };
     tails.spawn(lag::watch(ports.bus.clone(), ports.clock.clone(), telemetry.clone(), known, shutdown.clone()));
-    let outbox = Outbox::new(ports.bus.clone(), ports.network.client("ingress"), config.member, telemetry);
+    let outbox = Outbox {
+        bus: ports.bus.clone(),
+        ingress: IngressClient::new(ports.network.client("ingress")),
+        member: config.member.clone(),
+        rules: feed.rules(),
+        board: board.clone(),
+        telemetry: telemetry.clone(),
+    };
+    let carrier = Carrier {
+        webhooks,
+        secrets: Secrets::new(config.secrets),
+        shadow: ShadowClient::new(ports.network.client("shadow")),
+        ingress: IngressClient::new(ports.network.client("ingress")),
+        functions: ports.functions.apart(),
+        rules: feed.rules(),
+        clock: ports.clock.clone(),
+    };
+    let actions = Actions {
+        bus: ports.bus.clone(),
+        clock: ports.clock.clone(),
+        random: ports.random.clone(),
+        member: config.member,
+        carrier: Arc::new(carrier),
+        rules: feed.rules(),
+        board,
+        telemetry,
+    };
     tails.spawn(engine.run(shutdown.clone()));
     let stop = shutdown.clone();
     tails.spawn(async move {
         outbox.run(stop).await;
+        Ok(())
+    });
+    tails.spawn(async move {
+        actions.run(shutdown).await;
         Ok(())
     });
     while let Some(ended) = tails.join_next().await {

@@ -161,13 +161,15 @@ pub struct Timeout {
 /// Names of the actions, for messages.
 const KINDS: &str = "kafka, republish, webhook, shadow, function, notify";
 /// Headers that the platform writes itself.
-const OWN_HEADERS: [&str; 8] = [
+const OWN_HEADERS: [&str; 10] = [
     "connection",
     "content-length",
     "host",
     "idempotency-key",
+    "traceparent",
     "transfer-encoding",
     "upgrade",
+    "webhook-id",
     "webhook-signature",
     "webhook-timestamp",
 ];

@@ -4,24 +4,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use drover_bus::{AppendError, Header, Offset, Outgoing, Partition, Position, Record, Stored, TopicPartition, repeats};
-use drover_proto::rules::v1::{OutboxEntry, Republish, outbox_entry};
+use drover_bus::{AppendError, Offset, Outgoing, Partition, Position, Stored, TopicPartition, repeats};
 use drover_rule_sql::{Due, LookupError, Message, Origin, Outcome, Properties, Row, UserFunctions};
-use drover_types::limits::REPUBLISH_HOPS_MAX;
 use drover_types::object::FunctionSpec;
 use drover_types::repeat::{RepeatWindow, Verdict};
-use drover_types::{RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TopicName, TraceParent, header};
-use prost::Message as _;
+use drover_types::{RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TraceParent};
 
-use super::definition::{CompiledAction, Definition};
-use super::letters::{OUTBOX_TOPIC, dead_letter, failure_row, text_header};
+use super::definition::Definition;
+use super::letters::{Letter, OUTBOX_TOPIC, dead_letter, failure_row};
+use super::output::{ERROR_ACTION, Emitted, Inbound, output};
 use super::rule_set::RuleSet;
 use super::states::States;
 use super::status::{LastError, RuleKey, RuleTally};
 use super::window;
-
-/// Number of the error action in derived ids; ordinary actions count from 0.
-const ERROR_ACTION: u32 = u32::MAX;
 
 /// What is to be committed next.
 #[derive(Debug, Default)]
@@ -57,8 +52,8 @@ pub struct Tally {
 struct Output {
     outgoing: Outgoing,
     source: Arc<Stored>,
-    /// Absent for a dead letter, which cannot become another one.
-    rule: Option<Arc<Definition>>,
+    /// With the action's number; absent for a dead letter, which cannot become another one.
+    rule: Option<(Arc<Definition>, u32)>,
 }
 
 /// Calls a tenant's function with JSON texts; its result is JSON, or none.
@@ -73,13 +68,6 @@ pub struct Evaluation<'e> {
     pub call: Call<'e>,
     /// Continues a message's trace with a span of the rule.
     pub trace: &'e dyn Fn(&Telemetry, &Definition) -> Option<TraceParent>,
-}
-
-/// One readable message on its way.
-struct Inbound<'i> {
-    source: Arc<Stored>,
-    telemetry: &'i Telemetry,
-    message: Message<'i>,
 }
 
 impl Batch {
@@ -131,7 +119,7 @@ impl Batch {
         let telemetry = repeats::telemetry(&stored);
         let received_ms = telemetry.as_ref().ok().map(|telemetry| telemetry.time_ms);
         match telemetry {
-            Err(unreadable) => self.bury(Arc::new(stored), None, &unreadable.to_string()),
+            Err(unreadable) => self.bury(Arc::new(stored), None, None, &unreadable.to_string()),
             Ok(telemetry) => match self.look(evaluation.window, &telemetry) {
                 Verdict::Repeat => self.tally.repeats += 1,
                 Verdict::New => self.meet_rules(Arc::new(stored), &telemetry, evaluation),
@@ -157,7 +145,7 @@ impl Batch {
                     Ok(due) => due.iter().for_each(|due| self.emit(rule, due, (partition, next), None, &functions)),
                     Err(error) => {
                         tracing::error!(rule = rule.name, %error, "a group's state is lost");
-                        self.failed(rule, LastError { message: error.to_string(), ..LastError::default() });
+                        self.failed(rule, None, LastError { message: error.to_string(), ..LastError::default() });
                     }
                 }
                 let (records, bytes) = states.changed();
@@ -189,7 +177,7 @@ impl Batch {
             }
             match definition.rule.evaluate(&inbound.message) {
                 Outcome::NoMatch => {}
-                Outcome::Error(error) => self.fail(&inbound, definition, &error.to_string()),
+                Outcome::Error(error) => self.fail(&inbound, definition, None, &error.to_string()),
                 Outcome::Row(row) => {
                     let trace = (evaluation.trace)(telemetry, definition);
                     self.rule_tally(definition).matched += 1;
@@ -222,7 +210,7 @@ impl Batch {
             self.act_on(inbound, rule, trace.as_ref());
         }
         if let Some(error) = taken.error {
-            self.fail(inbound, rule, &error.to_string());
+            self.fail(inbound, rule, None, &error.to_string());
         }
     }
 
@@ -239,7 +227,7 @@ impl Batch {
             Ok(telemetry) => telemetry,
             Err(message) => {
                 tracing::error!(rule = rule.name, message, "a window has no row");
-                return self.failed(rule, LastError { message, ..LastError::default() });
+                return self.failed(rule, None, LastError { message, ..LastError::default() });
             }
         };
         let source = Arc::new(window::stored(&telemetry, place));
@@ -253,54 +241,98 @@ impl Batch {
             Outcome::Row(row) => self.act(inbound, rule, &row, trace),
             // The condition was true when the message was taken.
             Outcome::NoMatch => {}
-            Outcome::Error(error) => self.fail(inbound, rule, &error.to_string()),
+            Outcome::Error(error) => self.fail(inbound, rule, None, &error.to_string()),
         }
     }
 
     fn act(&mut self, inbound: &Inbound<'_>, rule: &Arc<Definition>, row: &Row<'_>, trace: Option<&TraceParent>) {
         let value = Bytes::from(row.to_bytes());
-        for (number, action) in (0..).zip(&rule.actions) {
-            match output(inbound, rule, number, action, row, &value, trace) {
-                Ok(outgoing) => self.put(inbound.source.clone(), rule, outgoing),
-                Err(cause) => self.fail(inbound, rule, &format!("action {number}: {cause}")),
+        let emitted = Emitted { row, value: &value, trace };
+        for number in (0..).take(rule.actions.len()) {
+            self.act_one(inbound, rule, number, &emitted);
+        }
+    }
+
+    /// One action of the rule, which has it.
+    fn act_one(&mut self, inbound: &Inbound<'_>, rule: &Arc<Definition>, number: u32, emitted: &Emitted<'_>) {
+        match output(inbound, rule, number, &rule.actions[number as usize], emitted) {
+            Ok(outgoing) => self.put(inbound.source.clone(), rule, number, outgoing),
+            Err(cause) => self.fail(inbound, rule, Some(number), &format!("action {number}: {cause}")),
+        }
+    }
+
+    /// Puts a message through a rule again, or through the one action that failed. False: that cannot be, since the
+    /// message has gone into a window, or the action is not there any more.
+    pub fn replay(&mut self, letter: Letter, rule: &Arc<Definition>, rules: &RuleSet, call: Call<'_>) -> bool {
+        let Ok(telemetry) = repeats::telemetry(&letter.source) else { return false };
+        let (grouped, of_window) = (rule.rule.plan().is_some(), telemetry.topic.as_str() == window::TOPIC);
+        let is_there = letter.action.is_none_or(|action| (action as usize) < rule.actions.len());
+        if !is_there || grouped && !of_window && letter.action.is_none() || !grouped && of_window {
+            return false;
+        }
+        let functions = Functions { tenant: &telemetry.tenant, rules, call };
+        let message = message(&telemetry, &functions);
+        let inbound = Inbound { source: Arc::new(letter.source), telemetry: &telemetry, message };
+        let outcome =
+            if grouped { rule.rule.grouped_row(&inbound.message) } else { rule.rule.evaluate(&inbound.message) };
+        match outcome {
+            Outcome::NoMatch => {}
+            Outcome::Error(error) => self.fail(&inbound, rule, None, &error.to_string()),
+            Outcome::Row(row) => {
+                self.rule_tally(rule).matched += 1;
+                let (value, trace) = (Bytes::from(row.to_bytes()), telemetry.traceparent.as_ref());
+                let emitted = Emitted { row: &row, value: &value, trace };
+                match letter.action {
+                    Some(action) => self.act_one(&inbound, rule, action, &emitted),
+                    None => self.act(&inbound, rule, &row, trace),
+                }
+            }
+        }
+        true
+    }
+
+    /// A dead letter, and the rule's error action if it has one. `action`: the one at fault; `None`: the row.
+    fn fail(&mut self, inbound: &Inbound<'_>, rule: &Arc<Definition>, action: Option<u32>, cause: &str) {
+        let telemetry = inbound.telemetry;
+        self.failed(rule, action, LastError::of(&inbound.source, telemetry, cause));
+        self.bury(inbound.source.clone(), Some(&rule.name), action, cause);
+        let Some(then) = &rule.error_action else { return };
+        let (topic, client) = (telemetry.topic.as_str(), telemetry.client.as_str());
+        let value = Bytes::from(failure_row(&rule.name, topic, client, &telemetry.payload, cause));
+        let (row, trace) = (Row::default(), telemetry.traceparent.as_ref());
+        match output(inbound, rule, ERROR_ACTION, then, &Emitted { row: &row, value: &value, trace }) {
+            Ok(outgoing) => self.put(inbound.source.clone(), rule, ERROR_ACTION, outgoing),
+            Err(cause) => {
+                let cause = format!("error action: {cause}");
+                self.bury(inbound.source.clone(), Some(&rule.name), Some(ERROR_ACTION), &cause);
             }
         }
     }
 
-    /// A dead letter, and the rule's error action if it has one.
-    fn fail(&mut self, inbound: &Inbound<'_>, rule: &Arc<Definition>, cause: &str) {
-        let telemetry = inbound.telemetry;
-        self.failed(rule, LastError::of(&inbound.source, telemetry, cause));
-        self.bury(inbound.source.clone(), Some(&rule.name), cause);
-        let Some(action) = &rule.error_action else { return };
-        let (topic, client) = (telemetry.topic.as_str(), telemetry.client.as_str());
-        let value = Bytes::from(failure_row(&rule.name, topic, client, &telemetry.payload, cause));
-        let trace = telemetry.traceparent.as_ref();
-        match output(inbound, rule, ERROR_ACTION, action, &Row::default(), &value, trace) {
-            Ok(outgoing) => self.put(inbound.source.clone(), rule, outgoing),
-            Err(cause) => self.bury(inbound.source.clone(), Some(&rule.name), &format!("error action: {cause}")),
-        }
-    }
-
-    fn failed(&mut self, rule: &Definition, error: LastError) {
+    fn failed(&mut self, rule: &Definition, action: Option<u32>, error: LastError) {
         let tally = self.rule_tally(rule);
         tally.failed += 1;
         tally.last_error = Some(error);
+        if let Some(action) = action {
+            tally.action(action).failed += 1;
+        }
     }
 
-    fn put(&mut self, source: Arc<Stored>, rule: &Arc<Definition>, outgoing: Outgoing) {
+    fn put(&mut self, source: Arc<Stored>, rule: &Arc<Definition>, action: u32, outgoing: Outgoing) {
         if &*outgoing.topic == OUTBOX_TOPIC {
             self.tally.outbox += 1;
         } else {
             self.tally.kafka += 1;
         }
-        self.rule_tally(rule).emitted += 1;
-        self.outputs.push(Output { outgoing, source, rule: Some(rule.clone()) });
+        let tally = self.rule_tally(rule);
+        tally.emitted += 1;
+        tally.action(action).emitted += 1;
+        self.outputs.push(Output { outgoing, source, rule: Some((rule.clone(), action)) });
     }
 
-    fn bury(&mut self, source: Arc<Stored>, rule: Option<&str>, cause: &str) {
+    fn bury(&mut self, source: Arc<Stored>, rule: Option<&str>, action: Option<u32>, cause: &str) {
         self.tally.dead_letters += 1;
-        let outgoing = dead_letter(&source, rule, cause);
+        let outgoing = dead_letter(&source, rule, action, cause);
         self.outputs.push(Output { outgoing, source, rule: None });
     }
 
@@ -316,17 +348,19 @@ impl Batch {
         let mut diverted = false;
         for i in 0..self.outputs.len() {
             let output = &self.outputs[i];
-            let Some(rule) = output.rule.clone().filter(|_| at_fault(output)) else { continue };
+            let Some((rule, action)) = output.rule.clone().filter(|_| at_fault(output)) else { continue };
             diverted = true;
             let source = output.source.clone();
             let cause = refusal.to_string();
-            let outgoing = dead_letter(&source, Some(&rule.name), &cause);
+            let outgoing = dead_letter(&source, Some(&rule.name), Some(action), &cause);
             let error = LastError::of_record(&source, &cause);
             self.outputs[i] = Output { outgoing, source, rule: None };
             self.tally.dead_letters += 1;
-            self.failed(&rule, error);
+            self.failed(&rule, Some(action), error);
             let tally = self.rule_tally(&rule);
             tally.emitted = tally.emitted.saturating_sub(1);
+            let emitted = &mut tally.action(action).emitted;
+            *emitted = emitted.saturating_sub(1);
         }
         diverted
     }
@@ -353,7 +387,7 @@ impl UserFunctions for Functions<'_> {
 }
 
 /// A record as rules see it.
-fn message<'m>(telemetry: &'m Telemetry, functions: &'m dyn UserFunctions) -> Message<'m> {
+pub(super) fn message<'m>(telemetry: &'m Telemetry, functions: &'m dyn UserFunctions) -> Message<'m> {
     let (topic, client) = (telemetry.topic.as_str(), telemetry.client.as_str());
     let mut message = Message::new(topic, Some(client), telemetry.time_ms, &telemetry.payload);
     let content_type = telemetry.content_type.as_deref();
@@ -363,77 +397,4 @@ fn message<'m>(telemetry: &'m Telemetry, functions: &'m dyn UserFunctions) -> Me
     let (id, functions) = (telemetry.id.0, Some(functions));
     message.origin = Origin { id, device, account, properties, functions, ..Origin::default() };
     message
-}
-
-/// The record that an action makes of a row, or why there is none.
-fn output(
-    inbound: &Inbound<'_>,
-    rule: &Definition,
-    number: u32,
-    action: &CompiledAction,
-    row: &Row<'_>,
-    value: &Bytes,
-    trace: Option<&TraceParent>,
-) -> Result<Outgoing, String> {
-    let telemetry = inbound.telemetry;
-    let id = telemetry.id.derived(&rule.name, number);
-    match action {
-        CompiledAction::Kafka { topic, key, .. } => {
-            let key = match key {
-                Some(key) => key.render(&inbound.message, row).map_err(|error| error.to_string())?,
-                None => telemetry.device.to_string(),
-            };
-            let headers = output_headers(id, rule, telemetry, trace);
-            let timestamp_ms = telemetry.time_ms as i64;
-            let record = Record { key: Some(key.into()), value: Some(value.clone()), headers, timestamp_ms };
-            Ok(Outgoing::keyed(topic.clone(), record))
-        }
-        CompiledAction::Republish { topic, qos } => {
-            let topic = topic.render(&inbound.message, row).map_err(|error| error.to_string())?;
-            TopicName::check(&topic).map_err(|error| format!("topic {topic:?}: {error}"))?;
-            let hops = telemetry.hops + 1;
-            if hops > REPUBLISH_HOPS_MAX {
-                return Err(format!("message was republished {} times, limit is {REPUBLISH_HOPS_MAX}", hops - 1));
-            }
-            let work = Republish { topic, qos: u32::from(u8::from(*qos)), payload: value.to_vec(), hops };
-            Ok(outbox_record(id, rule, number, telemetry, trace, outbox_entry::Work::Republish(work)))
-        }
-    }
-}
-
-fn output_headers(id: RecordId, rule: &Definition, telemetry: &Telemetry, trace: Option<&TraceParent>) -> Vec<Header> {
-    let mut headers = vec![
-        Header { name: header::ID.into(), value: Bytes::copy_from_slice(&id.0) },
-        text_header(header::RULE, &rule.name),
-        text_header(header::TIME, &telemetry.time_ms.to_string()),
-    ];
-    headers.extend(trace.map(|trace| text_header(header::TRACEPARENT, trace.as_str())));
-    headers
-}
-
-fn outbox_record(
-    id: RecordId,
-    rule: &Definition,
-    action: u32,
-    telemetry: &Telemetry,
-    trace: Option<&TraceParent>,
-    work: outbox_entry::Work,
-) -> Outgoing {
-    let entry = OutboxEntry {
-        id: id.0.to_vec(),
-        tenant: telemetry.tenant.to_string(),
-        device: telemetry.device.to_string(),
-        rule: rule.name.clone(),
-        action,
-        time_ms: telemetry.time_ms,
-        traceparent: trace.map(|trace| trace.as_str().to_owned()).unwrap_or_default(),
-        work: Some(work),
-    };
-    let record = Record {
-        key: Some(telemetry.key().to_string().into()),
-        value: Some(entry.encode_to_vec().into()),
-        headers: output_headers(id, rule, telemetry, trace),
-        timestamp_ms: telemetry.time_ms as i64,
-    };
-    Outgoing::keyed(OUTBOX_TOPIC, record)
 }

@@ -1,9 +1,14 @@
 //! What rules are and what they make of a record. Synchronous, without I/O: the engine around it reads and commits.
 
+mod action;
 mod batch;
 mod definition;
+mod failure;
 mod filter_trie;
+mod lane;
+mod lanes;
 mod letters;
+mod output;
 mod rule_set;
 mod states;
 mod status;
@@ -11,7 +16,10 @@ mod window;
 
 pub use batch::{Batch, Evaluation, Tally};
 pub use definition::Definition;
-pub use letters::{ERRORS_TOPIC, OUTBOX_TOPIC, dead_letter};
+pub use failure::{records as failure_records, source_of};
+pub use lane::{Due, Entries, Entry, Verdict};
+pub use lanes::{LaneKey, Lanes};
+pub use letters::{ERRORS_TOPIC, Letter, OUTBOX_TOPIC, RETRY_TOPIC, dead_letter, open_letter};
 pub use rule_set::RuleSet;
 pub use states::{Held, STATE_TOPIC, States, Waiting};
-pub use status::{Board, Condition, RuleKey, RuleState};
+pub use status::{ActionTally, Board, Condition, LastError, RuleKey, RuleState, RuleTally};
