@@ -63,7 +63,15 @@ fn status(state: RuleState, lag: Lag) -> wire::RuleStatus {
         message: state.accepted.message,
         last_transition_ms: state.accepted.since_ms,
     };
+    let actions = state.counts.actions.iter().map(|(number, did)| wire::ActionStatus {
+        action: *number,
+        emitted: did.emitted,
+        delivered: did.delivered,
+        retried: did.retried,
+        failed: did.failed,
+    });
     wire::RuleStatus {
+        actions: actions.collect(),
         observed_generation: state.generation,
         conditions: vec![accepted],
         matched: state.counts.matched,

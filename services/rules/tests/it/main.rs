@@ -1,9 +1,11 @@
 //! The rules service alone, through its public interface: records in, records out.
 
+mod actions;
 mod damage;
 mod faults;
 mod functions;
 mod outputs;
 mod republish;
+mod target;
 mod windows;
 mod world;
