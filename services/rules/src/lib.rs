@@ -13,6 +13,7 @@ mod feed;
 mod functions;
 mod lag;
 mod outbox;
+mod replay;
 mod restore;
 mod server;
 mod telemetry;
@@ -44,6 +45,7 @@ use crate::feed::Feed;
 use crate::functions::Functions;
 use crate::lag::Lag;
 use crate::outbox::Outbox;
+use crate::replay::Replayer;
 use crate::telemetry::Telemetry;
 use crate::webhook::{InternalHosts, Secrets, Webhooks};
 
@@ -59,27 +61,36 @@ impl Service for Rules {
         let board = Arc::new(Board::default());
         let telemetry = ports.metrics.register(Telemetry::register);
         let (known, lag) = watch::channel(None);
-        let server = server::Server { board: board.clone(), lag };
+        let (replaying, replayer) = watch::channel(None);
+        let server = server::Server { board: board.clone(), lag, replayer };
         let routes = Routes::new(RulesServer::new(server));
         let (sockets, network) = (ports.sockets.clone(), ports.network.clone());
         let serving = async {
             grpc::serve(routes, Self::NAME, &sockets, &network, shutdown.clone()).await?;
             anyhow::Ok(())
         };
-        tokio::try_join!(serving, work(config, ports, board, telemetry, known, shutdown.clone()))?;
+        let told = Told { board, lag: known, replayer: replaying };
+        tokio::try_join!(serving, work(config, ports, told, telemetry, shutdown.clone()))?;
         Ok(())
     }
+}
+
+/// What the server is told by the loops.
+struct Told {
+    board: Arc<Board>,
+    lag: watch::Sender<Option<Lag>>,
+    replayer: watch::Sender<Option<Arc<Replayer>>>,
 }
 
 /// The loops, once the topics they live on are there.
 async fn work(
     config: RulesConfig,
     ports: Ports,
-    board: Arc<Board>,
+    told: Told,
     telemetry: Telemetry,
-    known: watch::Sender<Option<Lag>>,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
+    let Told { board, lag, replayer } = told;
     if topics::prepare(&ports, &config, &shutdown).await.is_none() {
         return Ok(());
     }
@@ -87,6 +98,13 @@ async fn work(
     let webhooks = Webhooks::new(internal.clone(), config.webhook_ca.as_deref())?;
     let feed = Feed::new(ports.bus.clone(), ports.clock.clone(), board.clone(), config.create_topics, internal);
     let Some(mut tails) = feed.start(&ports.ready, &shutdown).await else { return Ok(()) };
+    replayer.send_replace(Some(Arc::new(Replayer {
+        bus: ports.bus.clone(),
+        rules: feed.rules(),
+        functions: Functions::new(ports.functions.apart()),
+        board: board.clone(),
+        window: tokio::sync::Mutex::default(),
+    })));
     let engine = Engine {
         bus: ports.bus.clone(),
         clock: ports.clock.clone(),
@@ -98,7 +116,7 @@ async fn work(
         member: config.member.clone(),
         missing: feed.missing(),
     };
-    tails.spawn(lag::watch(ports.bus.clone(), ports.clock.clone(), telemetry.clone(), known, shutdown.clone()));
+    tails.spawn(crate::lag::watch(ports.bus.clone(), ports.clock.clone(), telemetry.clone(), lag, shutdown.clone()));
     let outbox = Outbox {
         bus: ports.bus.clone(),
         ingress: IngressClient::new(ports.network.client("ingress")),

@@ -262,7 +262,7 @@ impl Batch {
     }
 
     /// Puts a message through a rule again, or through the one action that failed. False: that cannot be, since the
-    /// message has gone into a window, or the action is not there any more.
+    /// message has gone into a window, the rule does not listen to it, or the action is not there any more.
     pub fn replay(&mut self, letter: Letter, rule: &Arc<Definition>, rules: &RuleSet, call: Call<'_>) -> bool {
         let Ok(telemetry) = repeats::telemetry(&letter.source) else { return false };
         let (grouped, of_window) = (rule.rule.plan().is_some(), telemetry.topic.as_str() == window::TOPIC);

@@ -5,6 +5,7 @@ mod damage;
 mod faults;
 mod functions;
 mod outputs;
+mod replay;
 mod republish;
 mod target;
 mod windows;
