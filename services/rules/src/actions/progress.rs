@@ -26,9 +26,13 @@ pub async fn read(bus: &dyn Bus, partition: Partition) -> Result<HashMap<LaneKey
             let key = stored.record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
             let Some(key) = key.and_then(|key| LaneKey::from_record_key(key, partition)) else { continue };
             match stored.record.value.map(LaneProgress::decode) {
-                Some(Ok(progress)) => drop(found.insert(key, progress.offset)),
+                Some(Ok(progress)) => {
+                    found.insert(key, progress.offset);
+                }
                 Some(Err(error)) => tracing::error!(rule = key.rule, %error, "where an action stands cannot be read"),
-                None => drop(found.remove(&key)),
+                None => {
+                    found.remove(&key);
+                }
             }
         }
     }

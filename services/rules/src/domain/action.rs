@@ -2,7 +2,7 @@
 
 use drover_bus::Topic;
 use drover_rule_sql::{CompiledRule, EvalError, Message, Row, Template};
-use drover_types::object::{Action, ShadowAction, TemplateField, WebhookAction};
+use drover_types::object::{Action, SecretRef, ShadowAction, TemplateField, WebhookAction};
 use drover_types::{ApiError, Qos};
 use serde_json::Value;
 
@@ -125,9 +125,8 @@ impl CompiledWebhook {
         for (name, value) in &webhook.headers {
             headers.push((name.clone(), template(&format!("/webhook/headers/{name}"), value)?));
         }
-        let secret = |secret: &Option<drover_types::object::SecretRef>| {
-            secret.as_ref().map(|secret| secret.secret_ref.clone()).unwrap_or_default()
-        };
+        let secret =
+            |secret: &Option<SecretRef>| secret.as_ref().map(|secret| secret.secret_ref.clone()).unwrap_or_default();
         Ok(Self {
             url: template("/webhook/url", &webhook.url)?,
             address: webhook.url.clone(),

@@ -171,9 +171,10 @@ impl Lanes {
     /// The log has it.
     pub fn remember(&mut self, news: Vec<(LaneKey, Option<Offset>)>) {
         for (key, at) in news {
-            match at {
-                Some(at) => drop(self.remembered.insert(key, at)),
-                None => drop(self.remembered.remove(&key)),
+            if let Some(at) = at {
+                self.remembered.insert(key, at);
+            } else {
+                self.remembered.remove(&key);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The record that an action makes of a row: an output of the log, or an entry of the outbox.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -102,7 +103,7 @@ fn request(
     if webhook.batch_records > 0 {
         json(&body, "a batch is an array of JSON")?;
     }
-    let mut headers = std::collections::HashMap::new();
+    let mut headers = HashMap::new();
     for (name, value) in &webhook.headers {
         headers.insert(name.clone(), text(value)?);
     }
@@ -118,7 +119,7 @@ fn request(
 }
 
 fn json(bytes: &[u8], rule: &str) -> Result<(), String> {
-    serde_json::from_slice::<&RawValue>(bytes).map(drop).map_err(|error| format!("{rule}: {error}"))
+    serde_json::from_slice::<&RawValue>(bytes).map(|_| ()).map_err(|error| format!("{rule}: {error}"))
 }
 
 fn output_headers(id: RecordId, rule: &Definition, telemetry: &Telemetry, trace: Option<&TraceParent>) -> Vec<Header> {
