@@ -184,7 +184,9 @@ mod tests {
                     kafka: Some(KafkaAction {
                         topic: "t".into(),
                         key: Some("${device}".into()),
+                        headers: [("a".to_owned(), "b".to_owned())].into(),
                         create_topic: Some(CreateTopic { partitions: 3 }),
+                        cluster: None,
                     }),
                     ..Action::default()
                 },

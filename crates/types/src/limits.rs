@@ -24,8 +24,8 @@ pub const SQL_BYTES_MAX: usize = 64 * 1024;
 pub const ACTIONS_PER_RULE_MAX: usize = 10;
 /// Most rows of one request of a webhook.
 pub const BATCH_RECORDS_MAX: u32 = 500;
-/// Most headers that a webhook names.
-pub const HEADERS_PER_WEBHOOK_MAX: usize = 32;
+/// Most headers that an action names.
+pub const HEADERS_PER_ACTION_MAX: usize = 32;
 /// Shortest wait for a webhook's answer, in milliseconds.
 pub const WEBHOOK_TIMEOUT_MS_MIN: u32 = 100;
 /// Longest wait for a webhook's answer, in milliseconds.

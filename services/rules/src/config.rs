@@ -1,11 +1,14 @@
 //! The `rules` section of the configuration.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use drover_host::{ListenSpec, ServiceConfig, Transport, grpc};
 use drover_types::ApiError;
 use serde::{Deserialize, Serialize};
+
+use crate::actions::ClusterConfig;
 
 /// gRPC port of this service.
 const PORT: u16 = 7073;
@@ -30,6 +33,8 @@ pub struct RulesConfig {
     pub internal_hosts: Vec<String>,
     /// PEM file of certificate authorities that webhooks trust besides those of the web.
     pub webhook_ca: Option<PathBuf>,
+    /// Other Kafka clusters that rules may write to, by name.
+    pub clusters: BTreeMap<String, ClusterConfig>,
 }
 
 impl Default for RulesConfig {
@@ -42,6 +47,7 @@ impl Default for RulesConfig {
             secrets: None,
             internal_hosts: Vec::new(),
             webhook_ca: None,
+            clusters: BTreeMap::new(),
         }
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::actions::Clusters;
 use crate::domain::{Board, Condition, Definition, RuleKey, RuleSet};
 use crate::topics;
 use crate::webhook::InternalHosts;
@@ -39,6 +40,7 @@ pub struct Feed {
     board: Arc<Board>,
     create_topics: bool,
     internal: InternalHosts,
+    clusters: Arc<Clusters>,
     rules: watch::Sender<Arc<RuleSet>>,
     /// Held while a change is decided: two partitions may bring rules that want the same topic.
     deciding: Arc<tokio::sync::Mutex<()>>,
@@ -83,11 +85,11 @@ impl Feed {
         clock: Arc<dyn Clock>,
         board: Arc<Board>,
         create_topics: bool,
-        internal: InternalHosts,
+        (internal, clusters): (InternalHosts, Arc<Clusters>),
     ) -> Self {
         let rules = watch::Sender::new(Arc::new(RuleSet::default()));
         let (deciding, state, missing) = (Arc::default(), Arc::default(), Arc::default());
-        Self { bus, clock, board, create_topics, internal, rules, deciding, state, missing }
+        Self { bus, clock, board, create_topics, internal, clusters, rules, deciding, state, missing }
     }
 
     /// To be set when an output topic turns out to be gone.
@@ -309,6 +311,9 @@ impl Feed {
         let definition = Definition::compile(key.0.clone(), &key.1, &spec).map_err(invalid)?;
         if let Some(reason) = definition.webhooks().find_map(|url| self.internal.refuse(url)) {
             return Err(Obstacle::Invalid(format!("webhook: {reason}")));
+        }
+        if let Some(reason) = definition.clusters().find_map(|name| self.clusters.refuse(&key.0, name)) {
+            return Err(Obstacle::Invalid(format!("kafka: {reason}")));
         }
         let of_sql = definition.rule.user_functions().iter().map(|function| function.name.as_str());
         for function in of_sql.chain(definition.called_functions()) {

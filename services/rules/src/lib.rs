@@ -31,14 +31,14 @@ use drover_proto::shadow::v1::shadow_client::ShadowClient;
 use tokio::sync::watch;
 use tonic::service::Routes;
 
-pub use actions::ACTIONS_GROUP;
+pub use actions::{ACTIONS_GROUP, ClusterConfig};
 pub use config::RulesConfig;
 pub use domain::{ERRORS_TOPIC, OUTBOX_TOPIC, RETRY_TOPIC, STATE_TOPIC};
 pub use engine::GROUP;
 pub use feed::CHANGES_TOPIC;
 pub use outbox::OUTBOX_GROUP;
 
-use crate::actions::{Actions, Carrier};
+use crate::actions::{Actions, Carrier, Clusters};
 use crate::domain::Board;
 use crate::engine::Engine;
 use crate::feed::Feed;
@@ -96,7 +96,9 @@ async fn work(
     }
     let internal = InternalHosts::new(config.internal_hosts.clone());
     let webhooks = Webhooks::new(internal.clone(), config.webhook_ca.as_deref())?;
-    let feed = Feed::new(ports.bus.clone(), ports.clock.clone(), board.clone(), config.create_topics, internal);
+    let clusters = Arc::new(Clusters::open(&config.clusters)?);
+    let outside = (internal, clusters.clone());
+    let feed = Feed::new(ports.bus.clone(), ports.clock.clone(), board.clone(), config.create_topics, outside);
     let Some(mut tails) = feed.start(&ports.ready, &shutdown).await else { return Ok(()) };
     replayer.send_replace(Some(Arc::new(Replayer {
         bus: ports.bus.clone(),
@@ -128,6 +130,7 @@ async fn work(
     let carrier = Carrier {
         webhooks,
         secrets: Secrets::new(config.secrets),
+        clusters,
         shadow: ShadowClient::new(ports.network.client("shadow")),
         ingress: IngressClient::new(ports.network.client("ingress")),
         functions: ports.functions.apart(),

@@ -21,7 +21,9 @@ impl TryFrom<&wire::Action> for Action {
                 read.kafka = Some(KafkaAction {
                     topic: kafka.topic.clone(),
                     key: kafka.key.clone(),
+                    headers: kafka.headers.clone().into_iter().collect(),
                     create_topic: kafka.create_partitions.map(|partitions| CreateTopic { partitions }),
+                    cluster: given(&kafka.cluster),
                 });
             }
             Kind::Republish(republish) => {
@@ -82,6 +84,8 @@ impl From<Action> for wire::Action {
                 topic: kafka.topic,
                 key: kafka.key,
                 create_partitions: kafka.create_topic.map(|create| create.partitions),
+                headers: kafka.headers.into_iter().collect(),
+                cluster: kafka.cluster.unwrap_or_default(),
             })
         });
         let republish = action.republish.map(|republish| {
@@ -130,6 +134,7 @@ mod tests {
             json!({"webhook": {"url": "https://h", "timeout": "5s", "batch": {"records": 100}}}),
             json!({"shadow": {"device": "${d}", "name": "n", "desired": {"fan": "on"}, "reported": {"t": ["${t}"]}}}),
             json!({"function": {"ref": "decode-v2"}}),
+            json!({"kafka": {"topic": "t", "key": "${d}", "headers": {"room": "${r}"}, "cluster": "other"}}),
             json!({"notify": {"channel": "ops", "text": "${d} is at ${t}"}}),
         ] {
             let action: Action = serde_json::from_value(json).expect("an action");

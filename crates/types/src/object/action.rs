@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::limits::{
-    BATCH_RECORDS_MAX, HEADERS_PER_WEBHOOK_MAX, SHADOW_DEPTH_MAX, SHADOW_NAME_BYTES_MAX, SHADOW_STATE_BYTES_MAX,
+    BATCH_RECORDS_MAX, HEADERS_PER_ACTION_MAX, SHADOW_DEPTH_MAX, SHADOW_NAME_BYTES_MAX, SHADOW_STATE_BYTES_MAX,
     SQL_BYTES_MAX, TOPIC_BYTES_MAX, WEBHOOK_TIMEOUT_MS_MAX, WEBHOOK_TIMEOUT_MS_MIN,
 };
 use crate::{ApiError, Qos};
@@ -31,7 +31,7 @@ pub struct Action {
     pub notify: Option<NotifyAction>,
 }
 
-/// Writes the row to a Kafka topic, exactly once.
+/// Writes the row to a Kafka topic, exactly once unless it is another cluster's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -40,8 +40,14 @@ pub struct KafkaAction {
     /// Template of the record key; the device where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// Templates of header values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub create_topic: Option<CreateTopic>,
+    /// Name of another cluster that the configuration has; then at least once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
 }
 
 /// How a missing output topic is made.
@@ -173,6 +179,8 @@ const OWN_HEADERS: [&str; 10] = [
     "webhook-signature",
     "webhook-timestamp",
 ];
+/// Headers of records that the platform writes itself.
+const OWN_RECORD_HEADERS: [&str; 4] = ["id", "rule", "time", "traceparent"];
 /// Headers that are secrets.
 const SECRET_HEADERS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 /// Longest name of a secret, in bytes.
@@ -207,6 +215,9 @@ impl Action {
         let mut put = |pointer: String, text| found.push(TemplateField { pointer, text });
         if let Some(key) = self.kafka.as_ref().and_then(|kafka| kafka.key.as_ref()) {
             put("/kafka/key".to_owned(), key);
+        }
+        for (name, value) in self.kafka.iter().flat_map(|kafka| &kafka.headers) {
+            put(format!("/kafka/headers/{name}"), value);
         }
         if let Some(republish) = &self.republish {
             put("/republish/topic".to_owned(), &republish.topic);
@@ -266,7 +277,8 @@ impl Action {
             let (bytes, limit) = (template.text.len(), template.bytes_max());
             // Empty texts mean something as headers and in shadows.
             let may_be_empty = template.pointer.starts_with("/shadow/") && template.pointer != "/shadow/device"
-                || template.pointer.starts_with("/webhook/headers/");
+                || template.pointer.starts_with("/webhook/headers/")
+                || template.pointer.starts_with("/kafka/headers/");
             if bytes > limit || bytes == 0 && !may_be_empty {
                 let message = format!("a template has 1 to {limit} bytes");
                 return Err(ApiError::invalid(template.name(field), message).over(limit, bytes));
@@ -287,6 +299,28 @@ impl KafkaAction {
         if topic.starts_with("drover.") {
             return Err(ApiError::invalid(name, "topics under drover. are internal").over("not drover.*", topic));
         }
+        if self.headers.len() > HEADERS_PER_ACTION_MAX {
+            let refused = ApiError::invalid(format!("{field}.headers"), "too many headers");
+            return Err(refused.over(HEADERS_PER_ACTION_MAX, self.headers.len()));
+        }
+        for name in self.headers.keys() {
+            check_header_name(&format!("{field}.headers.{name}"), name)?;
+            if OWN_RECORD_HEADERS.contains(&name.as_str()) {
+                return Err(ApiError::invalid(
+                    format!("{field}.headers.{name}"),
+                    "the platform writes this header itself",
+                ));
+            }
+        }
+        if let Some(cluster) = &self.cluster {
+            secret_name(&format!("{field}.cluster"), cluster)?;
+            if self.create_topic.is_some() {
+                return Err(ApiError::invalid(
+                    format!("{field}.createTopic"),
+                    "topics of another cluster are not made",
+                ));
+            }
+        }
         match &self.create_topic {
             Some(create) if create.partitions == 0 || create.partitions > PARTITIONS_MAX => {
                 Err(ApiError::invalid("createTopic.partitions", "partitions out of range")
@@ -300,9 +334,9 @@ impl KafkaAction {
 impl WebhookAction {
     fn check(&self, field: &str) -> Result<(), ApiError> {
         check_address(&format!("{field}.url"), &self.url)?;
-        if self.headers.len() > HEADERS_PER_WEBHOOK_MAX {
+        if self.headers.len() > HEADERS_PER_ACTION_MAX {
             let refused = ApiError::invalid(format!("{field}.headers"), "too many headers");
-            return Err(refused.over(HEADERS_PER_WEBHOOK_MAX, self.headers.len()));
+            return Err(refused.over(HEADERS_PER_ACTION_MAX, self.headers.len()));
         }
         for name in self.headers.keys() {
             check_header(&format!("{field}.headers.{name}"), name)?;
@@ -349,16 +383,21 @@ fn check_address(field: &str, url: &str) -> Result<(), ApiError> {
 }
 
 fn check_header(field: &str, name: &str) -> Result<(), ApiError> {
-    let token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    if name.is_empty() || name.len() > 128 || !name.chars().all(token) {
-        return Err(ApiError::invalid(field, "a header's name has 1 to 128 of A-Z, a-z, 0-9 and - _").over(128, name));
-    }
+    check_header_name(field, name)?;
     let is_one_of = |names: &[&str]| names.iter().any(|own| own.eq_ignore_ascii_case(name));
     if is_one_of(&OWN_HEADERS) {
         return Err(ApiError::invalid(field, "the platform writes this header itself"));
     }
     if is_one_of(&SECRET_HEADERS) {
         return Err(ApiError::invalid(field, "a secret does not stand in a rule: use headersFrom"));
+    }
+    Ok(())
+}
+
+fn check_header_name(field: &str, name: &str) -> Result<(), ApiError> {
+    let token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if name.is_empty() || name.len() > 128 || !name.chars().all(token) {
+        return Err(ApiError::invalid(field, "a header's name has 1 to 128 of A-Z, a-z, 0-9 and - _").over(128, name));
     }
     Ok(())
 }
@@ -482,6 +521,7 @@ mod tests {
             json!({"shadow": {"device": "${d}", "name": "n", "desired": {"fan": "on"}, "reported": {"t": ["${t}"]}}}),
             json!({"function": {"ref": "decode-v2"}}),
             json!({"notify": {"channel": "ops", "text": "${d} is at ${t}"}}),
+            json!({"kafka": {"topic": "t", "key": "${d}", "headers": {"room": "${r}"}, "cluster": "other"}}),
         ] {
             let action = action(json.clone());
             assert_eq!(action.check("a"), Ok(()), "{json}");
@@ -512,6 +552,9 @@ mod tests {
             (webhook("batch", json!({"records": 501})), "a.webhook.batch.records"),
             (webhook("body", json!("")), "a.webhook.body"),
             (json!({"webhook": {"url": "https://h/${x}", "batch": {"records": 2}}}), "a.webhook.batch"),
+            (json!({"kafka": {"topic": "t", "headers": {"id": "x"}}}), "a.kafka.headers.id"),
+            (json!({"kafka": {"topic": "t", "cluster": ".."}}), "a.kafka.cluster"),
+            (json!({"kafka": {"topic": "t", "cluster": "o", "createTopic": {"partitions": 1}}}), "a.kafka.createTopic"),
             (json!({"shadow": {"device": "d"}}), "a.shadow"),
             (json!({"shadow": {"device": "d", "desired": 1}}), "a.shadow.desired"),
             (json!({"shadow": {"device": "", "desired": {}}}), "a.shadow.device"),

@@ -45,6 +45,12 @@ pub struct KafkaAction {
     /// Record key, a template such as `${device}`; the device id where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// Record headers, templates.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// Name of another cluster that the configuration of rules has; then at least once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
     /// How the topic is made when it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub create_topic: Option<CreateTopic>,

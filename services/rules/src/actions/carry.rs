@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::{Response, Status};
 
+use super::clusters::Clusters;
 use crate::domain::{Entry, RuleSet, Verdict};
 use crate::outbox::is_passing;
 use crate::webhook::{Post, Secrets, Webhooks, sign};
@@ -42,6 +43,7 @@ const URL: &str = "url";
 pub struct Carrier {
     pub webhooks: Webhooks,
     pub secrets: Secrets,
+    pub clusters: Arc<Clusters>,
     pub shadow: ShadowClient<Client>,
     pub ingress: IngressClient<Client>,
     pub functions: Pool,
@@ -69,6 +71,7 @@ impl Carrier {
             Some(Work::Shadow(update)) => self.shadow(first, update).await,
             Some(Work::Function(call)) => self.function(first, call).await,
             Some(Work::Notice(notice)) => self.notice(first, notice).await,
+            Some(Work::Kafka(record)) => self.clusters.write(first, record).await,
             Some(Work::Republish(_)) | None => Verdict::Refused("entry of the outbox has no work".to_owned()),
         }
     }

@@ -5,6 +5,7 @@
 //! where the first unfinished entry of all stands, and where lanes are further is remembered beside it.
 
 mod carry;
+mod clusters;
 mod progress;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use carry::Carrier;
+pub use clusters::{ClusterConfig, Clusters};
 
 use crate::domain::{
     ActionTally, Board, Due, Entries, Entry, LaneKey, Lanes, LastError, OUTBOX_TOPIC, RuleSet, RuleTally, Verdict,

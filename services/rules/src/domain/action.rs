@@ -14,11 +14,13 @@ const TIMEOUT_MS: u32 = 5_000;
 /// What is done with a row.
 #[derive(Debug)]
 pub enum CompiledAction {
-    /// `key` absent: the device. `partitions`: of a topic that has to be made.
+    /// `key` absent: the device. `partitions`: of a topic that has to be made. `cluster` absent: the platform's own.
     Kafka {
         topic: Topic,
         key: Option<Template>,
+        headers: Vec<(String, Template)>,
         partitions: u32,
+        cluster: Option<String>,
     },
     Republish {
         topic: Template,
@@ -76,7 +78,13 @@ impl CompiledAction {
     pub fn compile(rule: &CompiledRule, action: &Action, field: &str) -> Result<Self, ApiError> {
         let template = |pointer: &str, text: &str| template(rule, field, pointer, text);
         if let Some(kafka) = &action.kafka {
+            let mut headers = Vec::with_capacity(kafka.headers.len());
+            for (name, value) in &kafka.headers {
+                headers.push((name.clone(), template(&format!("/kafka/headers/{name}"), value)?));
+            }
             return Ok(Self::Kafka {
+                headers,
+                cluster: kafka.cluster.clone(),
                 topic: kafka.topic.as_str().into(),
                 key: kafka.key.as_deref().map(|key| template("/kafka/key", key)).transpose()?,
                 partitions: kafka.create_topic.as_ref().map_or(OUTPUT_PARTITIONS, |create| create.partitions),

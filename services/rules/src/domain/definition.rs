@@ -39,11 +39,12 @@ impl Definition {
         })
     }
 
-    /// The Kafka topics it writes, each with the partitions it is to be made with.
+    /// The topics of the log that it writes, each with the partitions it is to be made with.
     pub fn output_topics(&self) -> impl Iterator<Item = (&Topic, u32)> {
         self.actions.iter().chain(&self.error_action).filter_map(|action| match action {
-            CompiledAction::Kafka { topic, partitions, .. } => Some((topic, *partitions)),
-            CompiledAction::Republish { .. }
+            CompiledAction::Kafka { topic, partitions, cluster: None, .. } => Some((topic, *partitions)),
+            CompiledAction::Kafka { .. }
+            | CompiledAction::Republish { .. }
             | CompiledAction::Webhook(_)
             | CompiledAction::Shadow(_)
             | CompiledAction::Function { .. }
@@ -54,6 +55,18 @@ impl Definition {
     /// The functions that its actions call; those of its statement are the statement's.
     pub fn called_functions(&self) -> impl Iterator<Item = &str> {
         self.actions.iter().chain(&self.error_action).filter_map(CompiledAction::function)
+    }
+
+    /// The other clusters it writes to.
+    pub fn clusters(&self) -> impl Iterator<Item = &str> {
+        self.actions.iter().chain(&self.error_action).filter_map(|action| match action {
+            CompiledAction::Kafka { cluster, .. } => cluster.as_deref(),
+            CompiledAction::Republish { .. }
+            | CompiledAction::Webhook(_)
+            | CompiledAction::Shadow(_)
+            | CompiledAction::Function { .. }
+            | CompiledAction::Notify { .. } => None,
+        })
     }
 
     /// The addresses its webhooks go to, as declared.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use drover_bus::{Header, Outgoing, Record, Stored};
 use drover_proto::rules::v1 as wire;
 use drover_proto::rules::v1::outbox_entry::Work;
-use drover_proto::rules::v1::{FunctionCall, Notice, OutboxEntry, Republish, ShadowUpdate, Webhook};
+use drover_proto::rules::v1::{FunctionCall, KafkaRecord, Notice, OutboxEntry, Republish, ShadowUpdate, Webhook};
 use drover_rule_sql::{EvalError, Message, Row, Template};
 use drover_types::limits::REPUBLISH_HOPS_MAX;
 use drover_types::{DeviceId, RecordId, Telemetry, TopicName, TraceParent, header};
@@ -48,9 +48,22 @@ pub fn output(
     let id = telemetry.id.derived(&rule.name, number);
     let text = |template: &Template| template.render(&inbound.message, emitted.row).map_err(told);
     let work = match action {
-        CompiledAction::Kafka { topic, key, .. } => {
+        CompiledAction::Kafka { topic, key, headers: own, cluster, .. } => {
             let key = key.as_ref().map_or_else(|| Ok(telemetry.device.to_string()), text)?;
-            let headers = output_headers(id, rule, telemetry, emitted.trace);
+            let mut headers = output_headers(id, rule, telemetry, emitted.trace);
+            for (name, value) in own {
+                headers.push(Header { name: name.clone().into(), value: text(value)?.into() });
+            }
+            if let Some(cluster) = cluster {
+                let record = KafkaRecord {
+                    cluster: cluster.clone(),
+                    topic: topic.to_string(),
+                    key: key.into_bytes(),
+                    value: emitted.value.to_vec(),
+                    headers: headers.iter().map(wire_header).collect(),
+                };
+                return Ok(entry(id, inbound, rule, number, emitted.trace, Work::Kafka(record)));
+            }
             let (value, timestamp_ms) = (Some(emitted.value.clone()), telemetry.time_ms as i64);
             let record = Record { key: Some(key.into()), value, headers, timestamp_ms };
             return Ok(Outgoing::keyed(topic.clone(), record));
@@ -165,13 +178,16 @@ fn entry(
 /// A record to go with what came of it.
 fn enclosed(source: &Stored) -> wire::Source {
     let Stored { position, record } = source;
-    let header = |h: &Header| wire::Header { name: h.name.to_string(), value: h.value.to_vec() };
     wire::Source {
         topic: position.at.topic.to_string(),
         partition: position.at.partition,
         offset: position.offset,
         key: record.key.as_deref().unwrap_or_default().to_vec(),
         payload: record.value.as_deref().unwrap_or_default().to_vec(),
-        headers: record.headers.iter().map(header).collect(),
+        headers: record.headers.iter().map(wire_header).collect(),
     }
+}
+
+fn wire_header(header: &Header) -> wire::Header {
+    wire::Header { name: header.name.to_string(), value: header.value.to_vec() }
 }
