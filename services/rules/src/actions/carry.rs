@@ -102,7 +102,8 @@ impl Carrier {
             }
         }
         let (url, timeout) = (webhook.url.clone(), Duration::from_millis(webhook.timeout_ms.into()));
-        self.webhooks.post(&Post { url, headers, secret_headers, body, timeout }).await
+        let (tenant, action) = (tenant.to_owned(), action(&entries[0].work));
+        self.webhooks.post(&Post { tenant, action, url, headers, secret_headers, body, timeout }).await
     }
 
     /// The address is a secret: nothing of it is told.
@@ -113,7 +114,8 @@ impl Carrier {
         };
         let body = serde_json::json!({"text": notice.text}).to_string().into();
         let headers = vec![("idempotency-key".to_owned(), hex(&entry.id))];
-        let post = Post { url, headers, secret_headers: Vec::new(), body, timeout: NOTICE_TIMEOUT };
+        let (tenant, action, secret_headers) = (entry.tenant.clone(), action(entry), Vec::new());
+        let post = Post { tenant, action, url, headers, secret_headers, body, timeout: NOTICE_TIMEOUT };
         match self.webhooks.post(&post).await {
             Verdict::Refused(reason) if reason.starts_with("url: ") => {
                 Verdict::Later(format!("{URL} of secret {} is no URL", notice.channel))
@@ -199,6 +201,11 @@ fn body(webhook: &Webhook, entries: &[Arc<Entry>]) -> Bytes {
     }
     array.push(b']');
     array.into()
+}
+
+/// Which rule and which of its actions.
+fn action(entry: &OutboxEntry) -> (String, u32) {
+    (entry.rule.clone(), entry.action)
 }
 
 /// The same whenever the same entries are sent.

@@ -40,8 +40,8 @@ const POLL_RECORDS: usize = 500;
 const POLL_WAIT: Duration = Duration::from_millis(500);
 /// How often it is written down how far lanes are: what was done since is done again after a crash.
 const CHECKPOINT: Duration = Duration::from_secs(1);
-/// Requests under way, of all lanes.
-const REQUESTS_MAX: usize = 1_024;
+/// Requests under way, of all lanes; most of them wait for their turn.
+const REQUESTS_MAX: usize = 16_384;
 /// Bytes of records in memory, about; beyond, a lane holds one entry.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of one read of a lane that is behind.
@@ -293,6 +293,9 @@ impl Session<'_> {
     async fn settle(&mut self, finished: Finished) -> Result<(), ConsumeError> {
         let Finished { partition, key, entries, verdict } = finished;
         let (now, jitter) = ((Instant::now(), self.actions.clock.now_ms()), self.actions.jitter());
+        for (_, others) in self.partitions.iter_mut().filter(|(other, _)| **other != partition) {
+            others.hear(&key, &verdict, now.0);
+        }
         // It has left meanwhile, and another member does this again.
         let Some(lanes) = self.partitions.get_mut(&partition) else { return Ok(()) };
         let spent = lanes.settle(&key, &offsets(&entries), &verdict, now, jitter);

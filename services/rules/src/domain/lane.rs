@@ -281,6 +281,14 @@ impl Lane {
         spent
     }
 
+    /// What came of a request of the same action in another partition: their target is one.
+    pub fn hear(&mut self, verdict: &Verdict, now: Instant) {
+        match verdict {
+            Verdict::Done | Verdict::Refused(_) => self.answered(),
+            Verdict::Later(_) | Verdict::Away(_) => self.not_answered(now),
+        }
+    }
+
     fn answered(&mut self) {
         self.failures = 0;
         self.suspended_until = None;
@@ -435,6 +443,16 @@ mod tests {
         lane.settle(&[0], &Verdict::Done, then, NOW_MS, 1.0);
         assert!(!lane.is_suspended());
         assert_eq!((tried(&mut lane, then).len(), tried(&mut lane, then).len()), (1, 1));
+    }
+
+    #[test]
+    fn what_a_target_does_in_one_partition_is_known_in_the_others() {
+        let now = Instant::now();
+        let mut lane = lane([entry(0, "a", 0)]);
+        (0..FAILURES_MAX).for_each(|_| lane.hear(&Verdict::Later("no".into()), now));
+        assert_eq!((lane.is_suspended(), tried(&mut lane, now)), (true, vec![]));
+        lane.hear(&Verdict::Done, now);
+        assert_eq!((lane.is_suspended(), tried(&mut lane, now)), (false, vec![0]));
     }
 
     #[test]

@@ -131,6 +131,13 @@ impl Lanes {
         self.lanes.get_mut(key).map(|lane| lane.settle(offsets, verdict, now, now_ms, jitter)).unwrap_or_default()
     }
 
+    /// See [`Lane::hear`].
+    pub fn hear(&mut self, key: &LaneKey, verdict: &Verdict, now: Instant) {
+        if let Some(lane) = self.lanes.get_mut(key) {
+            lane.hear(verdict, now);
+        }
+    }
+
     /// See [`Lane::given_up`].
     pub fn given_up(&mut self, key: &LaneKey, offsets: &[Offset]) {
         if let Some(lane) = self.lanes.get_mut(key) {

@@ -1,5 +1,5 @@
-//! Posts to other people's servers: over connections that are kept, a bounded number per host, to addresses that are
-//! looked at before they are connected to. Redirects are not followed.
+//! Posts to other people's servers: over connections that are kept, a bounded number per action and per host, to
+//! addresses that are looked at before they are connected to. Redirects are not followed.
 
 mod address;
 mod secrets;
@@ -35,11 +35,15 @@ pub use signature::sign;
 use crate::domain::Verdict;
 use address::Target;
 
-/// Requests to one host and port at a time, of all rules together.
-const PER_HOST: usize = 16;
+/// Requests of one action at a time: one that hangs leaves room at its host for others.
+const PER_ACTION: usize = 8;
+/// Requests to one host and port at a time, of all rules of a tenant.
+const PER_HOST: usize = 32;
+/// Actions and hosts whose requests are counted; with more, those without a request under way are forgotten.
+const TURNS_MAX: usize = 4_096;
 /// Connections to one host and port that are kept for the next request.
 const KEPT_PER_HOST: usize = 8;
-/// Hosts that are remembered; with more, those without a request under way are forgotten.
+/// Hosts whose connections are kept; with more, all are closed.
 const HOSTS_MAX: usize = 256;
 /// Most of an answer that is read; with a longer one its connection is closed.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -48,9 +52,11 @@ const AGENT: &str = concat!("drover/", env!("CARGO_PKG_VERSION"));
 
 type Sender = SendRequest<Full<Bytes>>;
 
-/// One request.
-#[derive(Debug)]
+/// One request. It is shown nowhere: address and headers may be secrets.
 pub struct Post {
+    pub tenant: String,
+    /// Which rule and which of its actions.
+    pub action: (String, u32),
     pub url: String,
     pub headers: Vec<(String, String)>,
     /// Headers that must not be shown anywhere.
@@ -59,11 +65,18 @@ pub struct Post {
     pub timeout: Duration,
 }
 
+/// Whose requests are counted together, in a tenant: those of an action of a rule, or those to a host.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Counted {
+    Action(String, String, u32),
+    Host(String, Target),
+}
+
 /// The client of all webhooks.
 pub struct Webhooks {
     tls: TlsConnector,
     internal: InternalHosts,
-    hosts: Mutex<HashMap<Target, Arc<Semaphore>>>,
+    turns: Mutex<HashMap<Counted, Arc<Semaphore>>>,
     kept: Mutex<HashMap<Target, Vec<Sender>>>,
 }
 
@@ -84,18 +97,23 @@ impl Webhooks {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let tls = TlsConnector::from(Arc::new(config));
-        Ok(Self { tls, internal, hosts: Mutex::default(), kept: Mutex::default() })
+        Ok(Self { tls, internal, turns: Mutex::default(), kept: Mutex::default() })
     }
 
-    /// Sends a request and waits for its answer. The time it waits for its turn at the host does not count.
+    /// Sends a request and waits for its answer. The time it waits for its turn does not count.
     pub async fn post(&self, post: &Post) -> Verdict {
         let parsed = post.url.parse::<Uri>().map_err(|error| error.to_string());
         let (uri, target) = match parsed.and_then(|uri| Target::of(&uri).map(|target| (uri, target))) {
             Ok(found) => found,
             Err(reason) => return Verdict::Refused(format!("url: {reason}")),
         };
-        let turn = self.host(&target);
-        let Ok(_turn) = turn.acquire().await else { return Verdict::Later("the client is closed".to_owned()) };
+        let (rule, action) = post.action.clone();
+        let of_action = self.turns(Counted::Action(post.tenant.clone(), rule, action), PER_ACTION);
+        let of_host = self.turns(Counted::Host(post.tenant.clone(), target.clone()), PER_HOST);
+        // In this order: who waits for the host is bounded by action, so that none fills the queue.
+        let (Ok(_of_action), Ok(_of_host)) = (of_action.acquire().await, of_host.acquire().await) else {
+            return Verdict::Later("the client is closed".to_owned());
+        };
         match timeout(post.timeout, self.exchange(&uri, &target, post)).await {
             Ok(verdict) => verdict,
             Err(_) => Verdict::Later(format!("{} did not answer within {} ms", target.host, post.timeout.as_millis())),
@@ -161,13 +179,13 @@ impl Webhooks {
         handshake(stream).await.map_err(|error| later(&error))
     }
 
-    /// The turns at a host.
-    fn host(&self, target: &Target) -> Arc<Semaphore> {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        if hosts.len() >= HOSTS_MAX && !hosts.contains_key(target) {
-            hosts.retain(|_, turns| Arc::strong_count(turns) > 1);
+    /// The turns of an action or at a host.
+    fn turns(&self, counted: Counted, at_once: usize) -> Arc<Semaphore> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        if turns.len() >= TURNS_MAX && !turns.contains_key(&counted) {
+            turns.retain(|_, turns| Arc::strong_count(turns) > 1);
         }
-        hosts.entry(target.clone()).or_insert_with(|| Arc::new(Semaphore::new(PER_HOST))).clone()
+        turns.entry(counted).or_insert_with(|| Arc::new(Semaphore::new(at_once))).clone()
     }
 
     fn take_kept(&self, target: &Target) -> Option<Sender> {
