@@ -248,6 +248,27 @@ async fn redirects_are_not_followed_and_private_addresses_are_not_reached() {
 }
 
 #[tokio::test]
+async fn a_record_has_the_headers_of_its_rule_and_another_cluster_has_to_be_configured() {
+    let (world, _dir) = World::embedded().await;
+    let kafka = json!({"topic": "home.out", "headers": {"device": "${topic(2)}", "n": "${n + 1}"}});
+    let rule = json!({"sql": "SELECT n FROM 'sensors/+'", "actions": [{"kafka": kafka}]});
+    world.rule("headers", 1, Some(rule)).await;
+    let elsewhere = json!({"sql": "SELECT n FROM '#'", "actions": [{"kafka": {"topic": "t", "cluster": "other"}}]});
+    world.rule("elsewhere", 1, Some(elsewhere)).await;
+    let running = start(&world);
+    world.publish(numbered(4..5, 1)).await;
+    until("it is out", async || world.read("home.out").await.len() == 1).await;
+    let record = &world.read("home.out").await[0];
+    let told = ["device", "n", "rule"].map(|name| header(record, name));
+    assert_eq!(told, ["d0", "5", "headers"]);
+    until("looked at", async || world.status("elsewhere").await.is_ok()).await;
+    let elsewhere = world.status("elsewhere").await.expect("seen");
+    assert_eq!(elsewhere.conditions[0].reason, "Invalid");
+    assert!(elsewhere.conditions[0].message.contains("cluster other is not in rules.clusters"), "{elsewhere:?}");
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_channel_is_told_a_text_and_its_address_is_nowhere_to_be_read() {
     let (world, dir) = World::embedded().await;
     let target = Target::start(Manner::Answers(500)).await;
