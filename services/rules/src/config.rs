@@ -27,7 +27,8 @@ pub struct RulesConfig {
     pub create_topics: bool,
     /// Partitions of the outbox and the dead-letter topic where this service has to make them, 1 to 1,024.
     pub partitions: u32,
-    /// Directory of the secrets that actions name: `DIR/TENANT/NAME/ENTRY`.
+    /// Directory of the secrets that actions name, `DIR/TENANT/NAME/ENTRY`; `rules/secrets` in the data directory where
+    /// absent.
     pub secrets: Option<PathBuf>,
     /// Hosts, `HOST` or `HOST:PORT`, that webhooks may reach at private addresses and without TLS.
     pub internal_hosts: Vec<String>,

@@ -129,7 +129,7 @@ async fn work(
     };
     let carrier = Carrier {
         webhooks,
-        secrets: Secrets::new(config.secrets),
+        secrets: Secrets::new(config.secrets.unwrap_or_else(|| ports.data.join("secrets"))),
         clusters,
         shadow: ShadowClient::new(ports.network.client("shadow")),
         ingress: IngressClient::new(ports.network.client("ingress")),

@@ -8,13 +8,13 @@ const ENTRY_BYTES_MAX: u64 = 16 * 1024;
 /// Most entries of one secret that are headers.
 const ENTRIES_MAX: usize = 32;
 
-/// The directory; without one there are no secrets.
-#[derive(Clone, Debug, Default)]
-pub struct Secrets(Option<PathBuf>);
+/// The directory.
+#[derive(Clone, Debug)]
+pub struct Secrets(PathBuf);
 
 impl Secrets {
     /// Secrets in `directory`.
-    pub fn new(directory: Option<PathBuf>) -> Self {
+    pub fn new(directory: PathBuf) -> Self {
         Self(directory)
     }
 
@@ -51,11 +51,10 @@ impl Secrets {
     }
 
     fn path(&self, tenant: &str, name: &str) -> Result<PathBuf, String> {
-        let directory = self.0.as_ref().ok_or("there are no secrets: rules.secrets is not set")?;
         if [tenant, name].iter().any(|part| part.is_empty() || part.starts_with('.') || part.contains(['/', '\\'])) {
             return Err(format!("{tenant}/{name} is no secret's name"));
         }
-        Ok(directory.join(tenant).join(name))
+        Ok(self.0.join(tenant).join(name))
     }
 }
 
@@ -70,13 +69,12 @@ mod tests {
         std::fs::create_dir_all(secret.join("..data")).expect("made");
         std::fs::write(secret.join("authorization"), "Bearer x\n").expect("written");
         std::fs::write(secret.join("hmac"), "key").expect("written");
-        let secrets = Secrets::new(Some(dir.path().to_owned()));
+        let secrets = Secrets::new(dir.path().to_owned());
         let headers = secrets.entries("home", "hooks", "hmac").await.expect("there");
         assert_eq!(headers, [("authorization".to_owned(), "Bearer x".to_owned())]);
         assert_eq!(secrets.entry("home", "hooks", "hmac").await, Ok("key".to_owned()));
         for (tenant, name) in [("away", "hooks"), ("home", "other"), ("home", ".."), ("..", "hooks"), ("home", "a/b")] {
             assert!(secrets.entry(tenant, name, "hmac").await.is_err(), "{tenant}/{name}");
         }
-        assert!(Secrets::default().entry("home", "hooks", "hmac").await.is_err());
     }
 }
