@@ -11,8 +11,8 @@ use crate::ApiError;
 use crate::limits::{ACTIONS_PER_RULE_MAX, SQL_BYTES_MAX};
 
 pub use action::{
-    Action, Batch, CreateTopic, FunctionAction, KafkaAction, NotifyAction, RepublishAction, SecretRef, ShadowAction,
-    TemplateField, Timeout, WebhookAction,
+    Action, Batch, CreateTopic, DEVICE_TAG, FunctionAction, KafkaAction, NotifyAction, RepublishAction, SecretRef,
+    ShadowAction, StoreAction, TemplateField, Timeout, WebhookAction,
 };
 pub use function::{FunctionExample, FunctionSpec};
 

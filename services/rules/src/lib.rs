@@ -28,6 +28,7 @@ use drover_host::{Ports, Service, Shutdown, grpc};
 use drover_proto::ingress::v1::ingress_client::IngressClient;
 use drover_proto::rules::v1::rules_server::RulesServer;
 use drover_proto::shadow::v1::shadow_client::ShadowClient;
+use drover_proto::storage::v1::storage_client::StorageClient;
 use tokio::sync::watch;
 use tonic::service::Routes;
 
@@ -132,6 +133,7 @@ async fn work(
         secrets: Secrets::new(config.secrets.unwrap_or_else(|| ports.data.join("secrets"))),
         clusters,
         shadow: ShadowClient::new(ports.network.client("shadow")),
+        storage: StorageClient::new(ports.network.client("storage")),
         ingress: IngressClient::new(ports.network.client("ingress")),
         functions: ports.functions.apart(),
         rules: feed.rules(),

@@ -2,7 +2,7 @@
 
 use drover_types::object::{
     Action, Batch, CreateTopic, FunctionAction, KafkaAction, NotifyAction, RepublishAction, SecretRef, ShadowAction,
-    Timeout, WebhookAction,
+    StoreAction, Timeout, WebhookAction,
 };
 use drover_types::{ApiError, Qos};
 use serde_json::Value;
@@ -54,6 +54,9 @@ impl TryFrom<&wire::Action> for Action {
                     desired: state("shadow.desired", &shadow.desired)?,
                     reported: state("shadow.reported", &shadow.reported)?,
                 });
+            }
+            Kind::Store(store) => {
+                read.store = Some(StoreAction { table: store.table.clone(), tags: store.tags.clone() });
             }
             Kind::Function(function) => {
                 read.function = Some(FunctionAction { function: function.function.clone() });
@@ -112,11 +115,12 @@ impl From<Action> for wire::Action {
                 reported: json(shadow.reported),
             })
         });
+        let store = action.store.map(|store| Kind::Store(wire::StoreAction { table: store.table, tags: store.tags }));
         let function =
             action.function.map(|function| Kind::Function(wire::FunctionAction { function: function.function }));
         let notify =
             action.notify.map(|notify| Kind::Notify(wire::NotifyAction { channel: notify.channel, text: notify.text }));
-        Self { action: kafka.or(republish).or(webhook).or(shadow).or(function).or(notify) }
+        Self { action: kafka.or(republish).or(webhook).or(shadow).or(store).or(function).or(notify) }
     }
 }
 
@@ -133,6 +137,7 @@ mod tests {
                 "signature": {"secretRef": "t"}, "body": "${t}", "timeout": "1500ms"}}),
             json!({"webhook": {"url": "https://h", "timeout": "5s", "batch": {"records": 100}}}),
             json!({"shadow": {"device": "${d}", "name": "n", "desired": {"fan": "on"}, "reported": {"t": ["${t}"]}}}),
+            json!({"store": {"table": "hot", "tags": ["device"]}}),
             json!({"function": {"ref": "decode-v2"}}),
             json!({"kafka": {"topic": "t", "key": "${d}", "headers": {"room": "${r}"}, "cluster": "other"}}),
             json!({"notify": {"channel": "ops", "text": "${d} is at ${t}"}}),

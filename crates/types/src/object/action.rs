@@ -26,6 +26,8 @@ pub struct Action {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<ShadowAction>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreAction>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function: Option<FunctionAction>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notify: Option<NotifyAction>,
@@ -136,6 +138,17 @@ pub struct ShadowAction {
     pub reported: Option<Value>,
 }
 
+/// Keeps the row in the time series of its device, under the name of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StoreAction {
+    pub table: String,
+    /// Members of the row by which rows are told apart: `device`, or none, for the device of the message.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+}
+
 /// Calls a function with the row, and publishes the messages it returns: `{topic, payload, qos}`, or a list of such.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -165,7 +178,7 @@ pub struct Timeout {
 }
 
 /// Names of the actions, for messages.
-const KINDS: &str = "kafka, republish, webhook, shadow, function, notify";
+const KINDS: &str = "kafka, republish, webhook, shadow, store, function, notify";
 /// Headers that the platform writes itself.
 const OWN_HEADERS: [&str; 10] = [
     "connection",
@@ -185,6 +198,10 @@ const OWN_RECORD_HEADERS: [&str; 4] = ["id", "rule", "time", "traceparent"];
 const SECRET_HEADERS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 /// Longest name of a secret, in bytes.
 const SECRET_NAME_BYTES_MAX: usize = 128;
+/// Longest name of a table, in bytes.
+const TABLE_BYTES_MAX: usize = 64;
+/// The one member of a row by which rows are told apart.
+pub const DEVICE_TAG: &str = "device";
 /// Most partitions a rule may ask for.
 const PARTITIONS_MAX: u32 = 1_024;
 
@@ -252,6 +269,7 @@ impl Action {
             self.republish.is_some(),
             self.webhook.is_some(),
             self.shadow.is_some(),
+            self.store.is_some(),
             self.function.is_some(),
             self.notify.is_some(),
         ];
@@ -269,6 +287,9 @@ impl Action {
         }
         if let Some(shadow) = &self.shadow {
             shadow.check(&format!("{field}.shadow"))?;
+        }
+        if let Some(store) = &self.store {
+            store.check(&format!("{field}.store"))?;
         }
         if let Some(notify) = &self.notify {
             secret_name(&format!("{field}.notify.channel"), &notify.channel)?;
@@ -441,6 +462,27 @@ impl ShadowAction {
     }
 }
 
+impl StoreAction {
+    fn check(&self, field: &str) -> Result<(), ApiError> {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        if self.table.is_empty() || self.table.len() > TABLE_BYTES_MAX || !self.table.chars().all(legal) {
+            let message = format!("a table's name has 1 to {TABLE_BYTES_MAX} of A-Z, a-z, 0-9 and _ -");
+            return Err(ApiError::invalid(format!("{field}.table"), message).over(TABLE_BYTES_MAX, &self.table));
+        }
+        match self.tags.as_slice() {
+            [] => Ok(()),
+            [tag] if tag == DEVICE_TAG => Ok(()),
+            other => Err(ApiError::invalid(format!("{field}.tags"), "rows are told apart by device only")
+                .over(DEVICE_TAG, other.join(", "))),
+        }
+    }
+
+    /// Whether the row says whose it is.
+    pub fn is_of_row(&self) -> bool {
+        !self.tags.is_empty()
+    }
+}
+
 /// Levels of objects and arrays; 0 for a scalar.
 fn depth(value: &Value) -> usize {
     match value {
@@ -519,6 +561,7 @@ mod tests {
                 "signature": {"secretRef": "s"}, "body": "${t}", "timeout": "1500ms"}}),
             json!({"webhook": {"url": "https://h", "timeout": "5s", "batch": {"records": 100}}}),
             json!({"shadow": {"device": "${d}", "name": "n", "desired": {"fan": "on"}, "reported": {"t": ["${t}"]}}}),
+            json!({"store": {"table": "hot", "tags": ["device"]}}),
             json!({"function": {"ref": "decode-v2"}}),
             json!({"notify": {"channel": "ops", "text": "${d} is at ${t}"}}),
             json!({"kafka": {"topic": "t", "key": "${d}", "headers": {"room": "${r}"}, "cluster": "other"}}),
@@ -555,6 +598,8 @@ mod tests {
             (json!({"kafka": {"topic": "t", "headers": {"id": "x"}}}), "a.kafka.headers.id"),
             (json!({"kafka": {"topic": "t", "cluster": ".."}}), "a.kafka.cluster"),
             (json!({"kafka": {"topic": "t", "cluster": "o", "createTopic": {"partitions": 1}}}), "a.kafka.createTopic"),
+            (json!({"store": {"table": "a b"}}), "a.store.table"),
+            (json!({"store": {"table": "a", "tags": ["device", "room"]}}), "a.store.tags"),
             (json!({"shadow": {"device": "d"}}), "a.shadow"),
             (json!({"shadow": {"device": "d", "desired": 1}}), "a.shadow.desired"),
             (json!({"shadow": {"device": "", "desired": {}}}), "a.shadow.device"),

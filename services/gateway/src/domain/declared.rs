@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(field.as_deref(), Some("spec.actions[0].kafak"));
         assert_eq!(
             message,
-            "unknown field `kafak`, expected one of `kafka`, `republish`, `webhook`, `shadow`, `function`, `notify`"
+            "unknown field `kafak`, expected one of `kafka`, `republish`, `webhook`, `shadow`, `store`, `function`, `notify`"
         );
 
         let (field, _) = refused::<DeviceSpec>(json!({"metadata": {"name": "d", "label": {}}}));

@@ -11,8 +11,8 @@ use super::any_object;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "[has(self.kafka), has(self.republish), has(self.webhook), has(self.shadow), has(self.function), has(self.notify)].filter(x, x).size() == 1",
-    "message": "an action has exactly one of kafka, republish, webhook, shadow, function, notify",
+    "rule": "[has(self.kafka), has(self.republish), has(self.webhook), has(self.shadow), has(self.store), has(self.function), has(self.notify)].filter(x, x).size() == 1",
+    "message": "an action has exactly one of kafka, republish, webhook, shadow, store, function, notify",
 }]))]
 pub struct RuleAction {
     /// Write the row to a Kafka topic, exactly once.
@@ -27,6 +27,9 @@ pub struct RuleAction {
     /// Update a device's shadow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<ShadowAction>,
+    /// Keep the row in the time series of its device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreAction>,
     /// Call a function with the row, and publish the messages it returns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function: Option<FunctionAction>,
@@ -140,6 +143,19 @@ pub struct ShadowAction {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "any_object")]
     pub reported: Option<serde_json::Value>,
+}
+
+/// A table of the time series as the target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreAction {
+    /// Name of the table.
+    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9_-]+$"))]
+    pub table: String,
+    /// Members of the row by which rows are told apart: `device`, or none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1))]
+    pub tags: Vec<String>,
 }
 
 /// A function as the target.

@@ -9,7 +9,7 @@ mod rule;
 
 pub use action::{
     Batch, CreateTopic, FunctionAction, KafkaAction, NotifyAction, RepublishAction, RuleAction, SecretRef,
-    ShadowAction, WebhookAction,
+    ShadowAction, StoreAction, WebhookAction,
 };
 pub use condition::Condition;
 pub use device::{CertificateSecret, Device, DeviceCredential, DevicePhase, DeviceSpec, DeviceStatus, TokenSecret};

@@ -89,6 +89,7 @@ mod tests {
                 {"webhook": {"url": "https://h", "headers": {"a": "b"}, "headersFrom": {"secretRef": "s"},
                     "signature": {"secretRef": "s"}, "body": "b", "timeout": "5s", "batch": {"records": 2}}},
                 {"shadow": {"device": "${d}", "name": "n", "desired": {"fan": "on"}, "reported": {"t": 1}}},
+                {"store": {"table": "hot", "tags": ["device"]}},
                 {"function": {"ref": "f"}},
                 {"notify": {"channel": "ops", "text": "t"}},
             ],

@@ -10,9 +10,11 @@ use drover_proto::from_status;
 use drover_proto::ingress::v1::PublishRequest;
 use drover_proto::ingress::v1::ingress_client::IngressClient;
 use drover_proto::rules::v1::outbox_entry::Work;
-use drover_proto::rules::v1::{FunctionCall, Notice, OutboxEntry, ShadowUpdate, Webhook};
+use drover_proto::rules::v1::{FunctionCall, Notice, OutboxEntry, ShadowUpdate, StoredRow, Webhook};
 use drover_proto::shadow::v1::UpdateShadowRequest;
 use drover_proto::shadow::v1::shadow_client::ShadowClient;
+use drover_proto::storage::v1::StoreRowRequest;
+use drover_proto::storage::v1::storage_client::StorageClient;
 use drover_types::object::FunctionSpec;
 use drover_types::{Clock, ErrorCode, RecordId, TenantId};
 use ring::digest::{SHA256, digest};
@@ -45,6 +47,7 @@ pub struct Carrier {
     pub secrets: Secrets,
     pub clusters: Arc<Clusters>,
     pub shadow: ShadowClient<Client>,
+    pub storage: StorageClient<Client>,
     pub ingress: IngressClient<Client>,
     pub functions: Pool,
     pub rules: watch::Receiver<Arc<RuleSet>>,
@@ -71,6 +74,7 @@ impl Carrier {
             Some(Work::Shadow(update)) => self.shadow(first, update).await,
             Some(Work::Function(call)) => self.function(first, call).await,
             Some(Work::Notice(notice)) => self.notice(first, notice).await,
+            Some(Work::Store(row)) => self.store(first, row).await,
             Some(Work::Kafka(record)) => self.clusters.write(first, record).await,
             Some(Work::Republish(_)) | None => Verdict::Refused("entry of the outbox has no work".to_owned()),
         }
@@ -134,6 +138,19 @@ impl Carrier {
         };
         let mut shadow = self.shadow.clone();
         told("shadow service", timeout(SERVICE_TIMEOUT, shadow.update_shadow(request)).await)
+    }
+
+    async fn store(&self, entry: &OutboxEntry, row: &StoredRow) -> Verdict {
+        let request = StoreRowRequest {
+            tenant: entry.tenant.clone(),
+            device: row.device.clone(),
+            table: row.table.clone(),
+            id: entry.id.clone(),
+            time_ms: entry.time_ms,
+            row: row.row.clone(),
+        };
+        let mut storage = self.storage.clone();
+        told("storage service", timeout(SERVICE_TIMEOUT, storage.store_row(request)).await)
     }
 
     async fn function(&self, entry: &OutboxEntry, call: &FunctionCall) -> Verdict {

@@ -2,7 +2,7 @@
 
 use drover_bus::Topic;
 use drover_rule_sql::{CompiledRule, EvalError, Message, Row, Template};
-use drover_types::object::{Action, SecretRef, ShadowAction, TemplateField, WebhookAction};
+use drover_types::object::{Action, DEVICE_TAG, SecretRef, ShadowAction, TemplateField, WebhookAction};
 use drover_types::{ApiError, Qos};
 use serde_json::Value;
 
@@ -28,6 +28,11 @@ pub enum CompiledAction {
     },
     Webhook(CompiledWebhook),
     Shadow(CompiledShadow),
+    /// `device` absent: that of the message.
+    Store {
+        table: String,
+        device: Option<Template>,
+    },
     Function {
         function: String,
     },
@@ -100,6 +105,11 @@ impl CompiledAction {
         if let Some(shadow) = &action.shadow {
             return CompiledShadow::compile(rule, shadow, field).map(Self::Shadow);
         }
+        if let Some(store) = &action.store {
+            let device = format!("${{{DEVICE_TAG}}}");
+            let device = store.is_of_row().then(|| template("/store/tags", &device)).transpose()?;
+            return Ok(Self::Store { table: store.table.clone(), device });
+        }
         if let Some(function) = &action.function {
             return Ok(Self::Function { function: function.function.clone() });
         }
@@ -114,9 +124,12 @@ impl CompiledAction {
     pub fn function(&self) -> Option<&str> {
         match self {
             Self::Function { function } => Some(function),
-            Self::Kafka { .. } | Self::Republish { .. } | Self::Webhook(_) | Self::Shadow(_) | Self::Notify { .. } => {
-                None
-            }
+            Self::Kafka { .. }
+            | Self::Republish { .. }
+            | Self::Webhook(_)
+            | Self::Shadow(_)
+            | Self::Store { .. }
+            | Self::Notify { .. } => None,
         }
     }
 }

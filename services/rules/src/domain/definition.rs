@@ -47,6 +47,7 @@ impl Definition {
             | CompiledAction::Republish { .. }
             | CompiledAction::Webhook(_)
             | CompiledAction::Shadow(_)
+            | CompiledAction::Store { .. }
             | CompiledAction::Function { .. }
             | CompiledAction::Notify { .. } => None,
         })
@@ -64,6 +65,7 @@ impl Definition {
             CompiledAction::Republish { .. }
             | CompiledAction::Webhook(_)
             | CompiledAction::Shadow(_)
+            | CompiledAction::Store { .. }
             | CompiledAction::Function { .. }
             | CompiledAction::Notify { .. } => None,
         })
@@ -76,6 +78,7 @@ impl Definition {
             CompiledAction::Kafka { .. }
             | CompiledAction::Republish { .. }
             | CompiledAction::Shadow(_)
+            | CompiledAction::Store { .. }
             | CompiledAction::Function { .. }
             | CompiledAction::Notify { .. } => None,
         })

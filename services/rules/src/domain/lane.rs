@@ -109,7 +109,14 @@ impl Entry {
     fn webhook(&self) -> Option<&Webhook> {
         match &self.work.work {
             Some(Work::Webhook(webhook)) => Some(webhook),
-            Some(Work::Republish(_) | Work::Kafka(_) | Work::Shadow(_) | Work::Function(_) | Work::Notice(_))
+            Some(
+                Work::Republish(_)
+                | Work::Kafka(_)
+                | Work::Store(_)
+                | Work::Shadow(_)
+                | Work::Function(_)
+                | Work::Notice(_),
+            )
             | None => None,
         }
     }

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use drover_bus::{Header, Outgoing, Record, Stored};
 use drover_proto::rules::v1 as wire;
 use drover_proto::rules::v1::outbox_entry::Work;
-use drover_proto::rules::v1::{FunctionCall, KafkaRecord, Notice, OutboxEntry, Republish, ShadowUpdate, Webhook};
+use drover_proto::rules::v1::{
+    FunctionCall, KafkaRecord, Notice, OutboxEntry, Republish, ShadowUpdate, StoredRow, Webhook,
+};
 use drover_rule_sql::{EvalError, Message, Row, Template};
 use drover_types::limits::REPUBLISH_HOPS_MAX;
 use drover_types::{DeviceId, RecordId, Telemetry, TopicName, TraceParent, header};
@@ -80,6 +82,12 @@ pub fn output(
             DeviceId::new(&device).map_err(|error| error.to_string())?;
             let document = shadow.document(&inbound.message, emitted.row).map_err(told)?.into_bytes();
             Work::Shadow(ShadowUpdate { device, name: shadow.name.clone(), document })
+        }
+        CompiledAction::Store { table, device } => {
+            let device = device.as_ref().map_or_else(|| Ok(telemetry.device.to_string()), text)?;
+            DeviceId::new(&device).map_err(|error| error.to_string())?;
+            json(emitted.value, "a row that is kept is JSON")?;
+            Work::Store(StoredRow { device, table: table.clone(), row: emitted.value.to_vec() })
         }
         CompiledAction::Function { function } => {
             json(emitted.value, "a function is called with JSON")?;

@@ -13,6 +13,11 @@ use drover_proto::shadow::v1::{
     DeleteShadowRequest, DeleteShadowResponse, GetShadowRequest, GetShadowResponse, ListShadowsRequest,
     ListShadowsResponse, UpdateShadowRequest, UpdateShadowResponse,
 };
+use drover_proto::storage::v1::storage_server::{Storage, StorageServer};
+use drover_proto::storage::v1::{
+    GetLatestRequest, GetLatestResponse, GetMessagesRequest, GetMessagesResponse, GetRangeRequest, GetRangeResponse,
+    StoreRowRequest, StoreRowResponse,
+};
 use drover_rules::{ERRORS_TOPIC, RETRY_TOPIC, RulesConfig};
 use drover_types::Telemetry;
 use prost::Message as _;
@@ -352,6 +357,55 @@ async fn a_shadow_is_updated_with_values_of_their_own_type() {
     let state = json!({"desired": {"n": 1, "text": "1 °C", "list": ["d", true], "fan": "on"}});
     assert_eq!(document, json!({"state": state}));
     assert_eq!(header(&world.read(ERRORS_TOPIC).await[0], "error"), "action 0: no such device");
+    running.stop().await;
+}
+
+/// Remembers rows.
+#[derive(Clone, Default)]
+struct FakeStorage(Arc<Mutex<Vec<StoreRowRequest>>>);
+
+#[tonic::async_trait]
+impl Storage for FakeStorage {
+    async fn store_row(&self, request: Request<StoreRowRequest>) -> Result<Response<StoreRowResponse>, Status> {
+        self.0.lock().expect("not poisoned").push(request.into_inner());
+        Ok(Response::new(StoreRowResponse {}))
+    }
+
+    async fn get_latest(&self, _: Request<GetLatestRequest>) -> Result<Response<GetLatestResponse>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn get_range(&self, _: Request<GetRangeRequest>) -> Result<Response<GetRangeResponse>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn get_messages(&self, _: Request<GetMessagesRequest>) -> Result<Response<GetMessagesResponse>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+}
+
+#[tokio::test]
+async fn a_row_is_stored_for_the_device_of_its_message_or_the_one_it_names() {
+    let (world, _dir) = World::embedded().await;
+    let fake = FakeStorage::default();
+    let (routes, network) = (Routes::new(StorageServer::new(fake.clone())), world.network.clone());
+    tokio::spawn(async move {
+        grpc::serve(routes, "storage", &Sockets::default(), &network, Shutdown::new()).await.expect("served");
+    });
+    let rule = json!({"sql": "SELECT n, 'other' AS device FROM 'sensors/+'", "actions": [
+        {"store": {"table": "mine"}}, {"store": {"table": "named", "tags": ["device"]}}]});
+    world.rule("keep", 1, Some(rule)).await;
+    let running = start(&world);
+    world.publish(numbered(3..4, 1)).await;
+    until("both are stored", async || fake.0.lock().expect("not poisoned").len() == 2).await;
+    let mut stored = fake.0.lock().expect("not poisoned").clone();
+    stored.sort_unstable_by(|a, b| a.table.cmp(&b.table));
+    let shown: Vec<(&str, &str)> = stored.iter().map(|row| (row.table.as_str(), row.device.as_str())).collect();
+    assert_eq!(shown, [("mine", "d0"), ("named", "other")]);
+    let source = message("d0", 3, "");
+    assert_eq!((stored[0].tenant.as_str(), stored[0].time_ms), ("home", source.time_ms));
+    assert_eq!(stored[0].id, source.id.derived("keep", 0).0);
+    assert_eq!(stored[0].row, br#"{"n":3,"device":"other"}"#);
     running.stop().await;
 }
 

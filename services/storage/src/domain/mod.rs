@@ -3,11 +3,13 @@
 mod batch;
 mod fields;
 mod query;
+mod row;
 mod steps;
 mod token;
 
 pub use batch::{Batch, Tally};
 pub use fields::Skip;
 pub use query::{LATEST, MESSAGES, Queries, RANGE, Range};
+pub use row::entry as row_entry;
 pub use steps::Step;
 pub use token::Token;
