@@ -2,14 +2,16 @@
 //!
 //! [`Rules`] runs four loops over the Bus port: the feed of rule definitions, the engine (telemetry in, outputs and
 //! offsets out in one transaction), and two over the outbox, at least once: `republish`, and all other actions that are
-//! not Kafka outputs. What rules make of a record is decided in `domain`, synchronously; the loops only read, commit and
-//! wait.
+//! not Kafka outputs; two more follow what rules look up, where rules do. What rules make of a record is decided in
+//! `domain`, synchronously; the loops only read, commit and wait.
 
 mod actions;
+mod append;
 mod config;
 mod domain;
 mod engine;
 mod feed;
+mod follow;
 mod functions;
 mod lag;
 mod outbox;
@@ -30,6 +32,7 @@ use drover_proto::rules::v1::rules_server::RulesServer;
 use drover_proto::shadow::v1::shadow_client::ShadowClient;
 use drover_proto::storage::v1::storage_client::StorageClient;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tonic::service::Routes;
 
 pub use actions::{ACTIONS_GROUP, ClusterConfig};
@@ -40,9 +43,10 @@ pub use feed::CHANGES_TOPIC;
 pub use outbox::OUTBOX_GROUP;
 
 use crate::actions::{Actions, Carrier, Clusters};
-use crate::domain::Board;
+use crate::domain::{Board, Views};
 use crate::engine::Engine;
 use crate::feed::Feed;
+use crate::follow::Follow;
 use crate::functions::Functions;
 use crate::lag::Lag;
 use crate::outbox::Outbox;
@@ -95,16 +99,24 @@ async fn work(
     if topics::prepare(&ports, &config, &shutdown).await.is_none() {
         return Ok(());
     }
+    let views = Arc::new(Views::default());
+    // Ends with this function, if not before.
+    let mut following = JoinSet::new();
+    for follow in [Follow::devices, Follow::shadows] {
+        let follow = follow(ports.bus.clone(), views.clone(), telemetry.clone());
+        following.spawn(follow.run(shutdown.clone()));
+    }
     let internal = InternalHosts::new(config.internal_hosts.clone());
     let webhooks = Webhooks::new(internal.clone(), config.webhook_ca.as_deref())?;
     let clusters = Arc::new(Clusters::open(&config.clusters)?);
-    let outside = (internal, clusters.clone());
-    let feed = Feed::new(ports.bus.clone(), ports.clock.clone(), board.clone(), config.create_topics, outside);
+    let (bus, clock, outside) = (ports.bus.clone(), ports.clock.clone(), (internal, clusters.clone()));
+    let feed = Feed::new(bus, clock, board.clone(), views.clone(), &config, outside);
     let Some(mut tails) = feed.start(&ports.ready, &shutdown).await else { return Ok(()) };
     replayer.send_replace(Some(Arc::new(Replayer {
         bus: ports.bus.clone(),
         rules: feed.rules(),
-        functions: Functions::new(ports.functions.apart()),
+        functions: Functions::new(ports.functions.apart(), telemetry.clone()),
+        views: views.clone(),
         board: board.clone(),
         window: tokio::sync::Mutex::default(),
     })));
@@ -113,7 +125,8 @@ async fn work(
         clock: ports.clock.clone(),
         rules: feed.rules(),
         board: board.clone(),
-        functions: Functions::new(ports.functions.apart()),
+        functions: Functions::new(ports.functions.apart(), telemetry.clone()),
+        views: views.clone(),
         telemetry: telemetry.clone(),
         ready: ports.ready.clone(),
         member: config.member.clone(),
@@ -125,6 +138,7 @@ async fn work(
         ingress: IngressClient::new(ports.network.client("ingress")),
         member: config.member.clone(),
         rules: feed.rules(),
+        views: views.clone(),
         board: board.clone(),
         telemetry: telemetry.clone(),
     };
@@ -146,6 +160,7 @@ async fn work(
         member: config.member,
         carrier: Arc::new(carrier),
         rules: feed.rules(),
+        views,
         board,
         telemetry,
     };

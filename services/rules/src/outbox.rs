@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use drover_bus::{Bus, Outgoing, Stored};
+use drover_bus::{Bus, Stored};
 use drover_host::grpc::Client;
 use drover_host::{CarryOut, InOrder, Shutdown};
 use drover_proto::from_status;
@@ -20,9 +20,8 @@ use drover_types::{ErrorCode, TenantId};
 use prost::Message as _;
 use tokio::sync::watch;
 
-use crate::domain::{
-    ActionTally, Board, LastError, OUTBOX_TOPIC, RuleSet, RuleTally, dead_letter, failure_records, source_of,
-};
+use crate::append::append;
+use crate::domain::{Batch, Board, OUTBOX_TOPIC, RuleSet, RuleTally, Views};
 use crate::telemetry::Telemetry;
 
 /// Consumer group of the outbox.
@@ -39,6 +38,7 @@ pub struct Outbox {
     pub ingress: IngressClient<Client>,
     pub member: String,
     pub rules: watch::Receiver<Arc<RuleSet>>,
+    pub views: Arc<Views>,
     pub board: Arc<Board>,
     pub telemetry: Telemetry,
 }
@@ -66,20 +66,24 @@ impl Outbox {
             Ok(entry) => entry,
             Err(error) => {
                 tracing::error!(%error, offset = stored.position.offset, "an entry of the outbox cannot be read");
-                return self.append(vec![dead_letter(stored, None, None, &error.to_string())]).await;
+                let mut batch = Batch::default();
+                batch.bury(Arc::new(stored.clone()), None, None, &error.to_string());
+                return self.bury(batch).await;
             }
         };
         let Some(outbox_entry::Work::Republish(work)) = &entry.work else { return Ok(()) };
         match self.publish(&entry, work).await {
             Ok(()) => {
                 self.telemetry.republished.inc();
-                self.tell(&entry, ActionTally { delivered: 1, ..ActionTally::default() }, None);
+                self.delivered(&entry);
                 Ok(())
             }
             Err(Failure::Later(reason)) => Err(reason),
             Err(Failure::Refused(cause)) => {
                 tracing::warn!(cause, offset = stored.position.offset, "an action becomes a dead letter");
-                self.bury(&entry, stored, &cause).await?;
+                let mut batch = Batch::default();
+                batch.fail_entry(&entry, stored, &cause, &self.rules.borrow().clone(), &self.views);
+                self.bury(batch).await?;
                 self.telemetry.republish_refused.inc();
                 Ok(())
             }
@@ -108,28 +112,18 @@ impl Outbox {
         Err(if is_passing(error.code) { Failure::Later(error.message) } else { Failure::Refused(error.message) })
     }
 
-    /// A dead letter, and the rule's error action.
-    async fn bury(&self, entry: &OutboxEntry, stored: &Stored, cause: &str) -> Result<(), String> {
-        let rules = self.rules.borrow().clone();
-        let tenant = TenantId::new(&entry.tenant).ok();
-        let rule = tenant.and_then(|tenant| rules.get(&(tenant, entry.rule.clone())));
-        let source = source_of(entry, stored);
-        let (records, error) = failure_records(rule, &entry.rule, entry.action, &source, cause);
-        self.append(records).await?;
-        self.tell(entry, ActionTally { failed: 1, ..ActionTally::default() }, Some(error));
+    /// Returns when what an entry has become is durable.
+    async fn bury(&self, mut batch: Batch) -> Result<(), String> {
+        append(&*self.bus, &mut batch).await?;
+        batch.by_rule().for_each(|(key, tally)| self.board.add(key, tally));
         Ok(())
     }
 
-    async fn append(&self, records: Vec<Outgoing>) -> Result<(), String> {
-        let receipt = self.bus.append(records).await.map_err(|error| error.to_string())?;
-        receipt.await.map(|_| ()).map_err(|error| error.to_string())
-    }
-
-    /// Adds to the rule's status.
-    fn tell(&self, entry: &OutboxEntry, tally: ActionTally, error: Option<LastError>) {
+    /// Counts an entry that is done in the rule's status.
+    fn delivered(&self, entry: &OutboxEntry) {
         let Ok(tenant) = TenantId::new(&entry.tenant) else { return };
-        let mut told = RuleTally { failed: tally.failed, last_error: error, ..RuleTally::default() };
-        *told.action(entry.action) = tally;
+        let mut told = RuleTally::default();
+        told.action(entry.action).delivered = 1;
         self.board.add(&(tenant, entry.rule.clone()), &told);
     }
 }

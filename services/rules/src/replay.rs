@@ -8,14 +8,15 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_bus::{AppendError, Bus, Offset, Partition, Position, ReadError, Stored, TopicPartition, repeats};
+use drover_bus::{Bus, Offset, Partition, Position, ReadError, Stored, TopicPartition, repeats};
 use drover_types::object::FunctionSpec;
 use drover_types::repeat::{RepeatWindow, Verdict};
 use drover_types::{ApiError, ErrorCode, TELEMETRY_TOPIC, TenantId, header};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::domain::{Batch, Board, Definition, ERRORS_TOPIC, Letter, RuleKey, RuleSet, open_letter};
+use crate::append::append;
+use crate::domain::{Batch, Board, Definition, ERRORS_TOPIC, Letter, RuleKey, RuleSet, Views, open_letter};
 use crate::engine::GROUP;
 use crate::functions::Functions;
 
@@ -29,6 +30,7 @@ pub struct Replayer {
     pub bus: Arc<dyn Bus>,
     pub rules: watch::Receiver<Arc<RuleSet>>,
     pub functions: Functions,
+    pub views: Arc<Views>,
     pub board: Arc<Board>,
     /// Held by the part under way: functions tell of outages to whoever asks next. In it, which messages were seen before
     /// the place where the last part has ended.
@@ -126,15 +128,17 @@ impl Replayer {
         let call = |tenant: &TenantId, function: &FunctionSpec, inputs: &[String]| {
             self.functions.call(tenant, function, inputs)
         };
+        self.functions.begin_batch();
         for stored in records {
-            if stored.position.offset >= span.to {
+            let offset = stored.position.offset;
+            if offset >= span.to {
                 span.from = span.to;
                 break;
             }
             if started.elapsed() > PART_MAX {
                 break;
             }
-            span.from = stored.position.offset + 1;
+            span.from = offset + 1;
             part.read += 1;
             let is_ours = stored.record.header(header::TENANT) == Some(rule.tenant.as_str().as_bytes());
             let is_recent = stored.record.timestamp_ms.unsigned_abs() >= since_ms;
@@ -144,7 +148,10 @@ impl Replayer {
                 None => open_letter(stored).filter(|letter| letter.rule == rule.name && is_ours && is_recent),
             };
             let Some(letter) = letter else { continue };
-            if batch.replay(letter, rule, rules, &call) {
+            if letter.source.is_none() {
+                tracing::warn!(partition = span.partition, offset, "a dead letter without its source has no message");
+            }
+            if batch.replay(letter, rule, rules, &self.views, &call) {
                 part.replayed += 1;
             } else if is_letter {
                 part.skipped += 1;
@@ -153,29 +160,13 @@ impl Replayer {
         if let Some(outage) = self.functions.take_outage() {
             return Err(ApiError::new(ErrorCode::Unavailable, format!("functions cannot be called: {outage}")));
         }
-        self.write(&mut batch).await?;
+        append(&*self.bus, &mut batch).await.map_err(unavailable)?;
         for (key, tally) in batch.by_rule() {
             part.emitted += tally.emitted;
             part.failed += tally.failed;
             self.board.add(key, tally);
         }
         Ok(())
-    }
-
-    /// Appends what came out; what the log refuses becomes a dead letter.
-    async fn write(&self, batch: &mut Batch) -> Result<(), ApiError> {
-        loop {
-            let records = batch.records();
-            if records.is_empty() {
-                return Ok(());
-            }
-            match self.bus.append(records).await {
-                Ok(receipt) => return receipt.await.map(drop).map_err(unavailable),
-                Err(AppendError::Unavailable { reason }) => return Err(unavailable(reason)),
-                Err(refusal) if batch.divert(&refusal) => {}
-                Err(refusal) => return Err(unavailable(refusal)),
-            }
-        }
     }
 
     /// All that is to be read. Of the messages those that the engine has passed: the others meet the rule anyhow.
@@ -205,7 +196,7 @@ impl Replayer {
 fn message(stored: Stored, window: &mut RepeatWindow, rule: &Definition) -> Option<Letter> {
     let telemetry = repeats::telemetry(&stored).ok()?;
     let is_new = window.observe(&telemetry) == Verdict::New;
-    is_new.then(|| Letter { rule: rule.name.clone(), action: None, source: stored })
+    is_new.then(|| Letter { rule: rule.name.clone(), action: None, source: Some(stored) })
 }
 
 fn unavailable(error: impl std::fmt::Display) -> ApiError {

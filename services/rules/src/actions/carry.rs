@@ -68,14 +68,15 @@ struct Made {
 impl Carrier {
     /// Tries entries that go together: one, or the batch of a webhook.
     pub async fn carry_out(&self, entries: &[Arc<Entry>]) -> Verdict {
-        let Some(first) = entries.first().map(|entry| &entry.work) else { return Verdict::Done };
+        let Some(entry) = entries.first() else { return Verdict::Done };
+        let first = &entry.work;
         match &first.work {
             Some(Work::Webhook(webhook)) => self.webhook(webhook, entries).await,
             Some(Work::Shadow(update)) => self.shadow(first, update).await,
             Some(Work::Function(call)) => self.function(first, call).await,
             Some(Work::Notice(notice)) => self.notice(first, notice).await,
             Some(Work::Store(row)) => self.store(first, row).await,
-            Some(Work::Kafka(record)) => self.clusters.write(first, record).await,
+            Some(Work::Kafka(record)) => self.clusters.write(entry, record).await,
             Some(Work::Republish(_)) | None => Verdict::Refused("entry of the outbox has no work".to_owned()),
         }
     }

@@ -9,12 +9,12 @@ use anyhow::Context as _;
 use drover_bus::{AppendError, Bus, Header, Outgoing, Record};
 use drover_host::config::KafkaConfig;
 use drover_proto::rules::v1 as wire;
-use drover_proto::rules::v1::{KafkaRecord, OutboxEntry};
+use drover_proto::rules::v1::KafkaRecord;
 use drover_types::TenantId;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use crate::domain::Verdict;
+use crate::domain::{Entry, Verdict};
 
 /// Longest wait for a cluster to have a record.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -59,13 +59,13 @@ impl Clusters {
         self.0.get(name).filter(|cluster| cluster.tenants.iter().any(|allowed| allowed == "*" || allowed == tenant))
     }
 
-    /// Writes a record; done when the cluster has it.
-    pub async fn write(&self, entry: &OutboxEntry, record: &KafkaRecord) -> Verdict {
+    /// Writes an entry's record, as old as the entry's own; done when the cluster has it.
+    pub async fn write(&self, entry: &Entry, record: &KafkaRecord) -> Verdict {
         let name = &record.cluster;
-        let Some(cluster) = self.of(&entry.tenant, name) else {
+        let Some(cluster) = self.of(&entry.work.tenant, name) else {
             return Verdict::Refused(format!("cluster {name} is not configured any more"));
         };
-        match timeout(TIMEOUT, append(&*cluster.bus, outgoing(entry, record))).await {
+        match timeout(TIMEOUT, append(&*cluster.bus, outgoing(record, entry.stored.record.timestamp_ms))).await {
             Ok(Ok(())) => Verdict::Done,
             Ok(Err(AppendError::Unavailable { reason })) => Verdict::Later(format!("cluster {name}: {reason}")),
             Ok(Err(
@@ -84,13 +84,13 @@ async fn append(bus: &dyn Bus, record: Outgoing) -> Result<(), AppendError> {
     receipt.await.map(drop).map_err(|error| AppendError::Unavailable { reason: error.to_string() })
 }
 
-fn outgoing(entry: &OutboxEntry, record: &KafkaRecord) -> Outgoing {
+fn outgoing(record: &KafkaRecord, timestamp_ms: i64) -> Outgoing {
     let header = |h: &wire::Header| Header { name: Cow::Owned(h.name.clone()), value: h.value.clone().into() };
     let written = Record {
         key: Some(record.key.clone().into()),
         value: Some(record.value.clone().into()),
         headers: record.headers.iter().map(header).collect(),
-        timestamp_ms: entry.time_ms as i64,
+        timestamp_ms,
     };
     Outgoing::keyed(record.topic.as_str(), written)
 }
@@ -98,7 +98,8 @@ fn outgoing(entry: &OutboxEntry, record: &KafkaRecord) -> Outgoing {
 #[cfg(test)]
 mod tests {
     use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions};
-    use drover_bus::{TopicConfig, TopicPartition};
+    use drover_bus::{Position, Stored, TopicConfig, TopicPartition};
+    use drover_proto::rules::v1::OutboxEntry;
 
     use super::*;
 
@@ -119,7 +120,11 @@ mod tests {
             value: b"v".to_vec(),
             headers: vec![wire::Header { name: "rule".into(), value: b"r".to_vec() }],
         };
-        let entry = |tenant: &str| OutboxEntry { tenant: tenant.into(), time_ms: 7, ..OutboxEntry::default() };
+        let entry = |tenant: &str| {
+            let position = Position { at: TopicPartition::new("o", 0), offset: 0 };
+            let stored = Stored { position, record: Record { timestamp_ms: 7, ..Record::default() } };
+            Entry { stored, work: OutboxEntry { tenant: tenant.into(), time_ms: 3, ..OutboxEntry::default() } }
+        };
         assert_eq!(clusters.write(&entry("home"), &record).await, Verdict::Done);
         let kept = bus.read(&TopicPartition::new("t", 0), 0, 1_000, Duration::ZERO).await.expect("read");
         let kept = &kept[0].record;

@@ -26,9 +26,10 @@ use tokio::time::Instant;
 pub use carry::Carrier;
 pub use clusters::{ClusterConfig, Clusters};
 
+use crate::append::append;
 use crate::domain::{
-    ActionTally, Board, Due, Entries, Entry, LaneKey, Lanes, LastError, OUTBOX_TOPIC, RuleSet, RuleTally, Verdict,
-    failure_records, source_of,
+    ActionTally, Batch, Board, Due, Entries, Entry, LaneKey, Lanes, LastError, OUTBOX_TOPIC, RuleSet, RuleTally,
+    Verdict, Views, source_of,
 };
 use crate::telemetry::Telemetry;
 
@@ -59,6 +60,7 @@ pub struct Actions {
     pub member: String,
     pub carrier: Arc<Carrier>,
     pub rules: watch::Receiver<Arc<RuleSet>>,
+    pub views: Arc<Views>,
     pub board: Arc<Board>,
     pub telemetry: Telemetry,
 }
@@ -130,20 +132,13 @@ impl Actions {
     /// Makes dead letters of entries, and error actions of their rule.
     async fn bury(&self, key: &LaneKey, entries: &Entries, cause: &str) -> Result<(), ConsumeError> {
         tracing::warn!(tenant = key.tenant, rule = key.rule, action = key.action, cause, "actions become dead letters");
-        let tenant = TenantId::new(&key.tenant).ok();
-        let rules = self.rules.borrow().clone();
-        let rule = tenant.and_then(|tenant| rules.get(&(tenant, key.rule.clone())));
-        let (mut records, mut last) = (Vec::new(), None);
+        let (rules, mut batch) = (self.rules.borrow().clone(), Batch::default());
         for (_, entry) in entries {
-            let source = source_of(&entry.work, &entry.stored);
-            let (written, error) = failure_records(rule, &key.rule, key.action, &source, cause);
-            records.extend(written);
-            last = Some(error);
+            batch.fail_entry(&entry.work, &entry.stored, cause, &rules, &self.views);
         }
-        self.append(records).await?;
-        let failed = entries.len() as u64;
-        self.telemetry.actions_failed.inc_by(failed);
-        self.tell(key, ActionTally { failed, ..ActionTally::default() }, last);
+        append(&*self.bus, &mut batch).await.map_err(|reason| ConsumeError::Unavailable { reason })?;
+        self.telemetry.actions_failed.inc_by(entries.len() as u64);
+        batch.by_rule().for_each(|(key, tally)| self.board.add(key, tally));
         Ok(())
     }
 
@@ -157,7 +152,7 @@ impl Actions {
     /// Adds to the rule's status.
     fn tell(&self, key: &LaneKey, tally: ActionTally, error: Option<LastError>) {
         let Ok(tenant) = TenantId::new(&key.tenant) else { return };
-        let mut told = RuleTally { failed: tally.failed, last_error: error, ..RuleTally::default() };
+        let mut told = RuleTally { last_error: error, ..RuleTally::default() };
         *told.action(key.action) = tally;
         self.board.add(&(tenant, key.rule.clone()), &told);
     }

@@ -1,21 +1,27 @@
 //! Records through rules into a batch: outputs, next offsets and counts that are committed as one.
 
+mod failure;
+mod replay;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use drover_bus::{AppendError, Offset, Outgoing, Partition, Position, Stored, TopicPartition, repeats};
-use drover_rule_sql::{Due, LookupError, Message, Origin, Outcome, Properties, Row, UserFunctions};
-use drover_types::object::FunctionSpec;
+use drover_rule_sql::{Due, Outcome, Row};
 use drover_types::repeat::{RepeatWindow, Verdict};
-use drover_types::{RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TraceParent};
+use drover_types::{RecordId, TELEMETRY_TOPIC, Telemetry, TraceParent};
+
+pub use failure::source_of;
 
 use super::definition::Definition;
-use super::letters::{Letter, OUTBOX_TOPIC, dead_letter, failure_row};
+use super::letters::{OUTBOX_TOPIC, dead_letter, failure_row, without_source};
+use super::message::{Call, Functions, message};
 use super::output::{ERROR_ACTION, Emitted, Inbound, output};
 use super::rule_set::RuleSet;
 use super::states::States;
 use super::status::{LastError, RuleKey, RuleTally};
+use super::view::{Lookup, Views};
 use super::window;
 
 /// What is to be committed next.
@@ -52,12 +58,10 @@ pub struct Tally {
 struct Output {
     outgoing: Outgoing,
     source: Arc<Stored>,
-    /// With the action's number; absent for a dead letter, which cannot become another one.
+    /// With the action's number; absent for a dead letter, which cannot become another one: if it is too large, it loses
+    /// its source.
     rule: Option<(Arc<Definition>, u32)>,
 }
-
-/// Calls a tenant's function with JSON texts; its result is JSON, or none.
-pub type Call<'e> = &'e dyn Fn(&TenantId, &FunctionSpec, &[String]) -> Result<Option<String>, String>;
 
 /// What evaluation needs besides the record.
 pub struct Evaluation<'e> {
@@ -65,6 +69,7 @@ pub struct Evaluation<'e> {
     /// Of the record's partition.
     pub window: &'e mut RepeatWindow,
     pub states: &'e mut States,
+    pub views: &'e Views,
     pub call: Call<'e>,
     /// Continues a message's trace with a span of the rule.
     pub trace: &'e dyn Fn(&Telemetry, &Definition) -> Option<TraceParent>,
@@ -145,7 +150,7 @@ impl Batch {
                     Ok(due) => due.iter().for_each(|due| self.emit(rule, due, (partition, next), None, &functions)),
                     Err(error) => {
                         tracing::error!(rule = rule.name, %error, "a group's state is lost");
-                        self.failed(rule, None, LastError { message: error.to_string(), ..LastError::default() });
+                        self.failed(&rule.key, None, LastError::of_none(&error.to_string()));
                     }
                 }
                 let (records, bytes) = states.changed();
@@ -166,9 +171,10 @@ impl Batch {
     }
 
     fn meet_rules(&mut self, source: Arc<Stored>, telemetry: &Telemetry, evaluation: &mut Evaluation<'_>) {
-        let (rules, call) = (evaluation.rules, evaluation.call);
+        let (rules, call, views) = (evaluation.rules, evaluation.call, evaluation.views);
         let functions = Functions { tenant: &telemetry.tenant, rules, call };
-        let message = message(telemetry, &functions);
+        let lookup = Lookup { views, tenant: &telemetry.tenant, device: telemetry.device.as_str() };
+        let message = message(telemetry, &functions, Some(&lookup));
         let inbound = Inbound { source, telemetry, message };
         for definition in rules.matching(&telemetry.tenant, telemetry.topic.as_str()) {
             if definition.rule.plan().is_some() {
@@ -180,7 +186,7 @@ impl Batch {
                 Outcome::Error(error) => self.fail(&inbound, definition, None, &error.to_string()),
                 Outcome::Row(row) => {
                     let trace = (evaluation.trace)(telemetry, definition);
-                    self.rule_tally(definition).matched += 1;
+                    self.rule_tally(&definition.key).matched += 1;
                     self.act(&inbound, definition, &row, trace.as_ref());
                 }
             }
@@ -198,7 +204,7 @@ impl Batch {
         let (position, telemetry) = (&inbound.source.position, inbound.telemetry);
         let place = (position.at.partition, position.offset);
         let taken = evaluation.states.take(rule, place, &inbound.message, telemetry.hops);
-        let tally = self.rule_tally(rule);
+        let tally = self.rule_tally(&rule.key);
         tally.matched += u64::from(taken.matched);
         tally.dropped += u64::from(taken.dropped);
         self.tally.late += u64::from(taken.late);
@@ -227,11 +233,11 @@ impl Batch {
             Ok(telemetry) => telemetry,
             Err(message) => {
                 tracing::error!(rule = rule.name, message, "a window has no row");
-                return self.failed(rule, None, LastError { message, ..LastError::default() });
+                return self.failed(&rule.key, None, LastError::of_none(&message));
             }
         };
         let source = Arc::new(window::stored(&telemetry, place));
-        let inbound = Inbound { source, telemetry: &telemetry, message: message(&telemetry, functions) };
+        let inbound = Inbound { source, telemetry: &telemetry, message: message(&telemetry, functions, None) };
         self.act_on(&inbound, rule, None);
     }
 
@@ -261,42 +267,13 @@ impl Batch {
         }
     }
 
-    /// Puts a message through a rule again, or through the one action that failed. False: that cannot be, since the
-    /// message has gone into a window, the rule does not listen to it, or the action is not there any more.
-    pub fn replay(&mut self, letter: Letter, rule: &Arc<Definition>, rules: &RuleSet, call: Call<'_>) -> bool {
-        let Ok(telemetry) = repeats::telemetry(&letter.source) else { return false };
-        let (grouped, of_window) = (rule.rule.plan().is_some(), telemetry.topic.as_str() == window::TOPIC);
-        let is_there = letter.action.is_none_or(|action| (action as usize) < rule.actions.len());
-        if !is_there || grouped && !of_window && letter.action.is_none() || !grouped && of_window {
-            return false;
-        }
-        let functions = Functions { tenant: &telemetry.tenant, rules, call };
-        let message = message(&telemetry, &functions);
-        let inbound = Inbound { source: Arc::new(letter.source), telemetry: &telemetry, message };
-        let outcome =
-            if grouped { rule.rule.grouped_row(&inbound.message) } else { rule.rule.evaluate(&inbound.message) };
-        match outcome {
-            Outcome::NoMatch => {}
-            Outcome::Error(error) => self.fail(&inbound, rule, None, &error.to_string()),
-            Outcome::Row(row) => {
-                self.rule_tally(rule).matched += 1;
-                let (value, trace) = (Bytes::from(row.to_bytes()), telemetry.traceparent.as_ref());
-                let emitted = Emitted { row: &row, value: &value, trace };
-                match letter.action {
-                    Some(action) => self.act_one(&inbound, rule, action, &emitted),
-                    None => self.act(&inbound, rule, &row, trace),
-                }
-            }
-        }
-        true
-    }
-
     /// A dead letter, and the rule's error action if it has one. `action`: the one at fault; `None`: the row.
     fn fail(&mut self, inbound: &Inbound<'_>, rule: &Arc<Definition>, action: Option<u32>, cause: &str) {
         let telemetry = inbound.telemetry;
-        self.failed(rule, action, LastError::of(&inbound.source, telemetry, cause));
+        self.failed(&rule.key, action, LastError::of(&inbound.source, telemetry, cause));
         self.bury(inbound.source.clone(), Some(&rule.name), action, cause);
-        let Some(then) = &rule.error_action else { return };
+        // An error action that fails is not followed by itself.
+        let Some(then) = rule.error_action.as_ref().filter(|_| action != Some(ERROR_ACTION)) else { return };
         let (topic, client) = (telemetry.topic.as_str(), telemetry.client.as_str());
         let value = Bytes::from(failure_row(&rule.name, topic, client, &telemetry.payload, cause));
         let (row, trace) = (Row::default(), telemetry.traceparent.as_ref());
@@ -309,8 +286,8 @@ impl Batch {
         }
     }
 
-    fn failed(&mut self, rule: &Definition, action: Option<u32>, error: LastError) {
-        let tally = self.rule_tally(rule);
+    fn failed(&mut self, key: &RuleKey, action: Option<u32>, error: LastError) {
+        let tally = self.rule_tally(key);
         tally.failed += 1;
         tally.last_error = Some(error);
         if let Some(action) = action {
@@ -318,25 +295,29 @@ impl Batch {
         }
     }
 
-    fn put(&mut self, source: Arc<Stored>, rule: &Arc<Definition>, action: u32, outgoing: Outgoing) {
+    fn put(&mut self, source: Arc<Stored>, rule: &Arc<Definition>, action: u32, mut outgoing: Outgoing) {
+        // Retention goes by when a message came, which may be long after the time it names.
+        outgoing.record.timestamp_ms = source.record.timestamp_ms;
         if &*outgoing.topic == OUTBOX_TOPIC {
             self.tally.outbox += 1;
         } else {
             self.tally.kafka += 1;
         }
-        let tally = self.rule_tally(rule);
+        let tally = self.rule_tally(&rule.key);
         tally.emitted += 1;
         tally.action(action).emitted += 1;
         self.outputs.push(Output { outgoing, source, rule: Some((rule.clone(), action)) });
     }
 
-    fn bury(&mut self, source: Arc<Stored>, rule: Option<&str>, action: Option<u32>, cause: &str) {
+    /// A dead letter; `rule` and `action`: those to blame, if any is.
+    pub fn bury(&mut self, source: Arc<Stored>, rule: Option<&str>, action: Option<u32>, cause: &str) {
         self.tally.dead_letters += 1;
         let outgoing = dead_letter(&source, rule, action, cause);
         self.outputs.push(Output { outgoing, source, rule: None });
     }
 
-    /// The log refused the batch: the outputs at fault become dead letters. False if none is at fault.
+    /// The log refused the batch: the outputs at fault become dead letters, and dead letters that are too large lose their
+    /// source. False if none is at fault.
     pub fn divert(&mut self, refusal: &AppendError) -> bool {
         let at_fault = |output: &Output| match refusal {
             AppendError::UnknownTopic { topic }
@@ -348,7 +329,17 @@ impl Batch {
         let mut diverted = false;
         for i in 0..self.outputs.len() {
             let output = &self.outputs[i];
-            let Some((rule, action)) = output.rule.clone().filter(|_| at_fault(output)) else { continue };
+            if !at_fault(output) {
+                continue;
+            }
+            let Some((rule, action)) = output.rule.clone() else {
+                let too_large = matches!(refusal, AppendError::TooLarge { .. });
+                if let Some(small) = without_source(&output.outgoing).filter(|_| too_large) {
+                    self.outputs[i].outgoing = small;
+                    diverted = true;
+                }
+                continue;
+            };
             diverted = true;
             let source = output.source.clone();
             let cause = refusal.to_string();
@@ -356,8 +347,8 @@ impl Batch {
             let error = LastError::of_record(&source, &cause);
             self.outputs[i] = Output { outgoing, source, rule: None };
             self.tally.dead_letters += 1;
-            self.failed(&rule, Some(action), error);
-            let tally = self.rule_tally(&rule);
+            self.failed(&rule.key, Some(action), error);
+            let tally = self.rule_tally(&rule.key);
             tally.emitted = tally.emitted.saturating_sub(1);
             let emitted = &mut tally.action(action).emitted;
             *emitted = emitted.saturating_sub(1);
@@ -365,36 +356,11 @@ impl Batch {
         diverted
     }
 
-    fn rule_tally(&mut self, rule: &Definition) -> &mut RuleTally {
-        self.tally.rules.entry((rule.tenant.clone(), rule.name.clone())).or_default()
+    fn rule_tally(&mut self, key: &RuleKey) -> &mut RuleTally {
+        // A key is made for the first row only: this is done for every one.
+        if !self.tally.rules.contains_key(key) {
+            self.tally.rules.insert(key.clone(), RuleTally::default());
+        }
+        self.tally.rules.get_mut(key).expect("it was put there")
     }
-}
-
-/// The functions that rules of a tenant may call.
-struct Functions<'e> {
-    tenant: &'e TenantId,
-    rules: &'e RuleSet,
-    call: Call<'e>,
-}
-
-impl UserFunctions for Functions<'_> {
-    fn call(&self, function: &str, arguments: &[String]) -> Result<Option<String>, LookupError> {
-        let Some(function) = self.rules.function(self.tenant, function) else {
-            return Err(LookupError { reason: "there is no such function any more".to_owned() });
-        };
-        (self.call)(self.tenant, function, arguments).map_err(|reason| LookupError { reason })
-    }
-}
-
-/// A record as rules see it.
-pub(super) fn message<'m>(telemetry: &'m Telemetry, functions: &'m dyn UserFunctions) -> Message<'m> {
-    let (topic, client) = (telemetry.topic.as_str(), telemetry.client.as_str());
-    let mut message = Message::new(topic, Some(client), telemetry.time_ms, &telemetry.payload);
-    let content_type = telemetry.content_type.as_deref();
-    let properties = Properties { content_type, user: &telemetry.properties, ..Properties::default() };
-    let account = Some(telemetry.tenant.as_str());
-    let device = Some(telemetry.device.as_str());
-    let (id, functions) = (telemetry.id.0, Some(functions));
-    message.origin = Origin { id, device, account, properties, functions, ..Origin::default() };
-    message
 }

@@ -20,7 +20,7 @@ pub const BYTES_MAX: usize = 1024 * 1024;
 pub const AT_ONCE: usize = 8;
 /// How often an entry is tried.
 pub const ATTEMPTS_MAX: u32 = 10;
-/// An entry older than this is tried once, and not at all while its target does not answer.
+/// An entry whose message came longer ago than this is tried once, and not at all while its target does not answer.
 const AGE_MS_MAX: u64 = 24 * 3600 * 1000;
 /// Longest wait before the second attempt; the waits are random from nothing to this, which doubles.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -94,7 +94,7 @@ struct Item {
 
 impl Item {
     fn is_old(&self, now_ms: u64) -> bool {
-        now_ms.saturating_sub(self.entry.work.time_ms) > AGE_MS_MAX
+        now_ms.saturating_sub(self.entry.stored.record.timestamp_ms.unsigned_abs()) > AGE_MS_MAX
     }
 }
 
@@ -374,14 +374,11 @@ mod tests {
 
     fn entry(offset: Offset, device: &str, batch_records: u32) -> Entry {
         let webhook = Webhook { batch_records, ..Webhook::default() };
-        let work = OutboxEntry {
-            device: device.to_owned(),
-            time_ms: NOW_MS,
-            work: Some(Work::Webhook(webhook)),
-            ..OutboxEntry::default()
-        };
+        let work =
+            OutboxEntry { device: device.to_owned(), work: Some(Work::Webhook(webhook)), ..OutboxEntry::default() };
         let position = Position { at: TopicPartition::new("o", 0), offset };
-        Entry { stored: Stored { position, record: Record { value: Some("x".into()), ..Record::default() } }, work }
+        let record = Record { value: Some("x".into()), timestamp_ms: NOW_MS as i64, ..Record::default() };
+        Entry { stored: Stored { position, record }, work }
     }
 
     fn lane(entries: impl IntoIterator<Item = Entry>) -> Lane {

@@ -256,7 +256,7 @@ mod tests {
         let news = lanes.news();
         assert_eq!(news, [(key("alive"), Some(10))]);
         lanes.remember(news.clone());
-        assert_eq!(lanes.news(), [], "said once");
+        assert!(lanes.news().is_empty(), "said once");
 
         // After a crash.
         let remembered = news.into_iter().filter_map(|(key, at)| Some((key, at?))).collect();

@@ -3,23 +3,24 @@
 mod action;
 mod batch;
 mod definition;
-mod failure;
 mod filter_trie;
 mod lane;
 mod lanes;
 mod letters;
+mod message;
 mod output;
 mod rule_set;
 mod states;
 mod status;
+mod view;
 mod window;
 
-pub use batch::{Batch, Evaluation, Tally};
+pub use batch::{Batch, Evaluation, Tally, source_of};
 pub use definition::Definition;
-pub use failure::{records as failure_records, source_of};
 pub use lane::{Due, Entries, Entry, Verdict};
 pub use lanes::{LaneKey, Lanes};
-pub use letters::{ERRORS_TOPIC, Letter, OUTBOX_TOPIC, RETRY_TOPIC, dead_letter, open_letter};
+pub use letters::{ERRORS_TOPIC, Letter, OUTBOX_TOPIC, RETRY_TOPIC, open_letter};
 pub use rule_set::RuleSet;
 pub use states::{Held, STATE_TOPIC, States, Waiting};
 pub use status::{ActionTally, Board, Condition, LastError, RuleKey, RuleState, RuleTally};
+pub use view::{View, Views};

@@ -147,7 +147,7 @@ fn output_headers(id: RecordId, rule: &Definition, telemetry: &Telemetry, trace:
     let mut headers = vec![
         Header { name: header::ID.into(), value: Bytes::copy_from_slice(&id.0) },
         text_header(header::RULE, &rule.name),
-        text_header(header::TIME, &telemetry.time_ms.to_string()),
+        Header { name: header::TIME.into(), value: telemetry.time_ms.to_string().into() },
     ];
     headers.extend(trace.map(|trace| text_header(header::TRACEPARENT, trace.as_str())));
     headers

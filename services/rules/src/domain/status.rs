@@ -6,6 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use drover_bus::{Position, Stored};
 use drover_types::{Telemetry, TenantId};
 
+use super::letters::clip;
+
 /// Which rule.
 pub type RuleKey = (TenantId, String);
 
@@ -88,6 +90,11 @@ pub struct LastError {
 const SAMPLE_CHARS_MAX: usize = 256;
 
 impl LastError {
+    /// About no message in particular; the cause is clipped.
+    pub fn of_none(cause: &str) -> Self {
+        Self { message: clip(cause).into_owned(), ..Self::default() }
+    }
+
     /// About a message.
     pub fn of(source: &Stored, telemetry: &Telemetry, cause: &str) -> Self {
         Self { time_ms: telemetry.time_ms, topic: telemetry.topic.to_string(), ..Self::of_record(source, cause) }
@@ -101,7 +108,7 @@ impl LastError {
         let payload = String::from_utf8_lossy(&payload[..payload.len().min(4 * SAMPLE_CHARS_MAX)]);
         Self {
             time_ms: record.timestamp_ms.unsigned_abs(),
-            message: cause.to_owned(),
+            message: clip(cause).into_owned(),
             topic: String::new(),
             sample: payload.chars().take(SAMPLE_CHARS_MAX).collect(),
             source: format!("{}/{}/{offset}", at.topic, at.partition),

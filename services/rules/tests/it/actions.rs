@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use drover_host::{Shutdown, Sockets, grpc};
+use drover_host::{Shutdown, Sockets, SystemClock, grpc};
 use drover_proto::rules::v1::LaneProgress;
 use drover_proto::shadow::v1::shadow_server::{Shadow, ShadowServer};
 use drover_proto::shadow::v1::{
@@ -19,16 +19,17 @@ use drover_proto::storage::v1::{
     StoreRowRequest, StoreRowResponse,
 };
 use drover_rules::{ERRORS_TOPIC, RETRY_TOPIC, RulesConfig};
-use drover_types::Telemetry;
+use drover_types::{Clock, Telemetry};
 use prost::Message as _;
 use ring::hmac;
 use serde_json::{Value, json};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
+use crate::lookups::device;
 use crate::republish::FakeIngress;
 use crate::target::{Manner, Target};
-use crate::world::{Running, World, header, message, text, until};
+use crate::world::{Running, World, header, message, outgoing, text, until};
 
 /// Longer than a test takes: who has to wait for a timeout is found out.
 const TIMEOUT: &str = "30s";
@@ -46,9 +47,11 @@ fn to(target: &Target) -> Value {
     json!({"sql": "SELECT n FROM 'sensors/+'", "actions": [{"webhook": {"url": target.url(), "timeout": TIMEOUT}}]})
 }
 
-/// Messages of so many devices, one after the other.
+/// Messages of so many devices, one after the other, received now: what came a day ago is not tried twice.
 fn numbered(numbers: std::ops::Range<u16>, devices: u16) -> Vec<Telemetry> {
-    numbers.map(|n| message(&format!("d{}", n % devices), n, &format!("{{\"n\":{n}}}"))).collect()
+    let time_ms = SystemClock.now_ms();
+    let one = |n: u16| Telemetry { time_ms, ..message(&format!("d{}", n % devices), n, &format!("{{\"n\":{n}}}")) };
+    numbers.map(one).collect()
 }
 
 /// The numbers in bodies `{"n": …}`.
@@ -207,10 +210,13 @@ async fn a_batch_is_one_request_with_an_array() {
 async fn what_a_target_refuses_becomes_a_dead_letter_and_the_error_action_is_told() {
     let (world, _dir) = World::embedded().await;
     let target = Target::start(Manner::Answers(404)).await;
+    device(&world, "home", "d0", Some("hall")).await;
     let mut rule = to(&target);
-    rule["errorAction"] = json!({"kafka": {"topic": "home.failures"}});
+    rule["errorAction"] = json!({"kafka": {"topic": "home.failures", "key": "${device().labels.room}"}});
     world.rule("hook", 1, Some(rule)).await;
-    world.publish(numbered(0..1, 1)).await;
+    let mut sent = outgoing(numbered(0..1, 1).remove(0));
+    sent.record.timestamp_ms += 60_000;
+    world.append(vec![sent.clone()]).await;
     let running = start(&world);
     until("the failure is told", async || world.read("home.failures").await.len() == 1).await;
     let letters = world.read(ERRORS_TOPIC).await;
@@ -220,7 +226,11 @@ async fn what_a_target_refuses_becomes_a_dead_letter_and_the_error_action_is_tol
     let told = |name: &str| header(letter, name);
     assert_eq!((told("rule"), told("action"), told("topic")), ("hook".into(), "0".into(), "sensors/d0".into()));
     assert!(told("source").starts_with("drover.telemetry/"), "{}", told("source"));
-    let failure: Value = serde_json::from_str(&text(&world.read("home.failures").await[0])).expect("JSON");
+    let failed = &world.read("home.failures").await[0];
+    assert_eq!(failed.record.key.as_deref(), Some(&b"hall"[..]), "it looks up as any other action");
+    let came_at = sent.record.timestamp_ms;
+    assert_eq!((letter.record.timestamp_ms, failed.record.timestamp_ms), (came_at, came_at));
+    let failure: Value = serde_json::from_str(&text(failed)).expect("JSON");
     assert_eq!((&failure["ruleName"], &failure["failures"][0]["errorMessage"]), (&json!("hook"), &json!(error)));
     assert_eq!(failure["base64OriginalPayload"], json!(STANDARD.encode("{\"n\":0}")));
     until("counted", async || world.status("hook").await.is_ok_and(|status| status.failed == 1)).await;
@@ -396,13 +406,13 @@ async fn a_row_is_stored_for_the_device_of_its_message_or_the_one_it_names() {
         {"store": {"table": "mine"}}, {"store": {"table": "named", "tags": ["device"]}}]});
     world.rule("keep", 1, Some(rule)).await;
     let running = start(&world);
-    world.publish(numbered(3..4, 1)).await;
+    let source = numbered(3..4, 1).remove(0);
+    world.publish([source.clone()]).await;
     until("both are stored", async || fake.0.lock().expect("not poisoned").len() == 2).await;
     let mut stored = fake.0.lock().expect("not poisoned").clone();
     stored.sort_unstable_by(|a, b| a.table.cmp(&b.table));
     let shown: Vec<(&str, &str)> = stored.iter().map(|row| (row.table.as_str(), row.device.as_str())).collect();
     assert_eq!(shown, [("mine", "d0"), ("named", "other")]);
-    let source = message("d0", 3, "");
     assert_eq!((stored[0].tenant.as_str(), stored[0].time_ms), ("home", source.time_ms));
     assert_eq!(stored[0].id, source.id.derived("keep", 0).0);
     assert_eq!(stored[0].row, br#"{"n":3,"device":"other"}"#);

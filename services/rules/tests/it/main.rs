@@ -4,6 +4,7 @@ mod actions;
 mod damage;
 mod faults;
 mod functions;
+mod lookups;
 mod outputs;
 mod replay;
 mod republish;

@@ -1,10 +1,13 @@
 //! Replays: dead letters and messages of the log go through one rule again, and through nothing else.
 
+use drover_bus::{Header, Outgoing, Record};
 use drover_proto::rules::v1::rules_client::RulesClient;
 use drover_proto::rules::v1::{ReplayRequest, ReplayResponse};
 use drover_rules::{ERRORS_TOPIC, RulesConfig};
+use drover_types::{Telemetry, TopicName, header};
 use serde_json::{Value, json};
 
+use crate::lookups::{accepted, device};
 use crate::target::{Manner, Target};
 use crate::world::{Running, World, message, redelivered, text, until};
 
@@ -33,7 +36,7 @@ async fn replay(world: &World, name: &str, errors: bool, since_ms: u64) -> Resul
     }
 }
 
-fn numbered(count: u16) -> Vec<drover_types::Telemetry> {
+fn numbered(count: u16) -> Vec<Telemetry> {
     (0..count).map(|n| message(&format!("d{}", n % 5), n, &format!("{{\"n\":{n}}}"))).collect()
 }
 
@@ -96,6 +99,23 @@ async fn messages_of_the_log_go_through_one_rule_again_without_their_repeats() {
 }
 
 #[tokio::test]
+async fn a_replay_looks_up_and_leaves_out_what_the_rule_does_not_listen_to() {
+    let (world, _dir) = World::embedded().await;
+    device(&world, "home", "d", Some("hall")).await;
+    let running = start(&world);
+    let elsewhere = Telemetry { topic: TopicName::new("elsewhere/d").expect("valid"), ..message("d", 2, "{}") };
+    world.publish([message("d", 1, r#"{"n":1}"#), elsewhere]).await;
+    world.drained().await;
+    let sql = "SELECT device().labels.room AS room, n FROM 'sensors/+'";
+    world.rule("rooms", 1, Some(json!({"sql": sql, "actions": [{"kafka": {"topic": "home.rooms"}}]}))).await;
+    until("in force", async || accepted(&world, "rooms").await == "Accepted").await;
+    let came = replay(&world, "rooms", false, 1).await.expect("is done");
+    assert_eq!((came.read, came.replayed, came.emitted, came.failed), (2, 1, 1, 0));
+    assert_eq!(world.values("home.rooms").await, [r#"{"room":"hall","n":1}"#]);
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_replayed_is_said() {
     let (world, _dir) = World::embedded().await;
     let sql = "SELECT device() AS d, count(*) AS n FROM 'sensors/+' GROUP BY device(), TUMBLING(1m)";
@@ -104,7 +124,13 @@ async fn what_cannot_be_replayed_is_said() {
     until("in force", async || world.status("windows").await.is_ok()).await;
     let refused = replay(&world, "windows", false, 1).await.expect_err("refused");
     assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
-    assert_eq!(replay(&world, "windows", true, 0).await.expect("there are none").replayed, 0);
+    // A dead letter that was too large for the log.
+    let headers = [(header::TENANT, "home"), (header::RULE, "windows"), ("left-out", "2000000")];
+    let headers = headers.map(|(name, value)| Header { name: name.into(), value: value.into() }).to_vec();
+    let lost = Record { key: Some("home/d".into()), value: Some("".into()), headers, ..Record::default() };
+    world.append(vec![Outgoing::keyed(ERRORS_TOPIC, lost)]).await;
+    let came = replay(&world, "windows", true, 0).await.expect("is done");
+    assert_eq!((came.read, came.replayed, came.failed, came.skipped), (1, 0, 0, 1));
     assert_eq!(replay(&world, "none", true, 0).await.expect_err("unknown").code(), tonic::Code::NotFound);
     running.stop().await;
 }

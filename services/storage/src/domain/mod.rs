@@ -2,6 +2,7 @@
 
 mod batch;
 mod fields;
+mod known_fields;
 mod query;
 mod row;
 mod steps;
@@ -9,6 +10,7 @@ mod token;
 
 pub use batch::{Batch, Tally};
 pub use fields::Skip;
+pub use known_fields::KnownFields;
 pub use query::{LATEST, MESSAGES, Queries, RANGE, Range};
 pub use row::entry as row_entry;
 pub use steps::Step;
