@@ -8,7 +8,7 @@ use drover_bus::{AdminError, Bus, TopicConfig};
 use drover_bus_kafka::{KafkaBus, KafkaOptions, OptionsError};
 use drover_types::{Clock, TELEMETRY_TOPIC};
 
-use crate::config::{BusConfig, BusKind};
+use crate::config::{BusConfig, BusKind, KafkaConfig};
 use crate::{Metrics, Ready, Retained, Shutdown, bus_metrics};
 
 /// Pause before a log that is away is asked again.
@@ -52,6 +52,11 @@ fn kafka(options: KafkaOptions, metrics: &Metrics) -> Result<OpenBus, OptionsErr
     let bus = KafkaBus::open(options)?;
     bus_metrics::register(metrics, bus.clone());
     Ok(OpenBus { bus: Arc::new(bus), embedded: None })
+}
+
+/// A cluster besides the log. It is asked when it is used. To be called within the runtime.
+pub fn cluster(config: &KafkaConfig) -> Result<Arc<dyn Bus>, OptionsError> {
+    Ok(Arc::new(KafkaBus::open(config.options())?))
 }
 
 /// Opens the log. In `directory` if it is embedded: reports what a crash had left, and may take as long as the disk needs to

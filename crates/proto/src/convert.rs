@@ -1,10 +1,11 @@
 //! Conversions between wire messages and the types of the domain.
 
+mod action;
+
+use drover_types::ApiError;
 use drover_types::object::{
-    Action, CreateTopic, DeviceSpec, Effect, FunctionExample, FunctionSpec, KafkaAction, PolicyAction, PolicySpec,
-    RepublishAction, RuleSpec, Statement,
+    Action, DeviceSpec, Effect, FunctionExample, FunctionSpec, PolicyAction, PolicySpec, RuleSpec, Statement,
 };
-use drover_types::{ApiError, Qos};
 
 use crate::types::v1 as wire;
 
@@ -100,49 +101,6 @@ impl wire::Policy {
     }
 }
 
-impl TryFrom<&wire::Action> for Action {
-    type Error = ApiError;
-
-    fn try_from(action: &wire::Action) -> Result<Self, ApiError> {
-        match action.action.as_ref().required("action")? {
-            wire::action::Action::Kafka(kafka) => Ok(Self {
-                kafka: Some(KafkaAction {
-                    topic: kafka.topic.clone(),
-                    key: kafka.key.clone(),
-                    create_topic: kafka.create_partitions.map(|partitions| CreateTopic { partitions }),
-                }),
-                ..Self::default()
-            }),
-            wire::action::Action::Republish(republish) => Ok(Self {
-                republish: Some(RepublishAction {
-                    topic: republish.topic.clone(),
-                    qos: u8::try_from(republish.qos)
-                        .ok()
-                        .and_then(|qos| Qos::try_from(qos).ok())
-                        .ok_or_else(|| ApiError::invalid("republish.qos", "is 0 or 1").over(1, republish.qos))?,
-                }),
-                ..Self::default()
-            }),
-        }
-    }
-}
-
-impl From<Action> for wire::Action {
-    fn from(action: Action) -> Self {
-        let kafka = action.kafka.map(|kafka| {
-            wire::action::Action::Kafka(wire::KafkaAction {
-                topic: kafka.topic,
-                key: kafka.key,
-                create_partitions: kafka.create_topic.map(|create| create.partitions),
-            })
-        });
-        let republish = action.republish.map(|republish| {
-            wire::action::Action::Republish(wire::RepublishAction { topic: republish.topic, qos: republish.qos as u32 })
-        });
-        Self { action: kafka.or(republish) }
-    }
-}
-
 impl TryFrom<&wire::Rule> for RuleSpec {
     type Error = ApiError;
 
@@ -212,6 +170,9 @@ impl wire::Function {
 
 #[cfg(test)]
 mod tests {
+    use drover_types::Qos;
+    use drover_types::object::{CreateTopic, KafkaAction, RepublishAction};
+
     use super::*;
 
     #[test]
@@ -223,11 +184,16 @@ mod tests {
                     kafka: Some(KafkaAction {
                         topic: "t".into(),
                         key: Some("${device}".into()),
+                        headers: [("a".to_owned(), "b".to_owned())].into(),
                         create_topic: Some(CreateTopic { partitions: 3 }),
+                        cluster: None,
                     }),
-                    republish: None,
+                    ..Action::default()
                 },
-                Action { kafka: None, republish: Some(RepublishAction { topic: "b".into(), qos: Qos::AtLeastOnce }) },
+                Action {
+                    republish: Some(RepublishAction { topic: "b".into(), qos: Qos::AtLeastOnce }),
+                    ..Action::default()
+                },
             ],
             error_action: None,
         };

@@ -9,6 +9,7 @@ use crate::parser::Parser;
 use crate::parser::group::ungrouped;
 use crate::row::Row;
 use crate::rule::CompiledRule;
+use crate::value::Value;
 
 impl CompiledRule {
     /// Compiles a template of one of its actions. A row of many messages has what was selected and nothing else.
@@ -78,5 +79,22 @@ impl Template {
             within_limit(text.len())?;
         }
         Ok(text)
+    }
+
+    /// As JSON: of a template that is one `${expr}` and nothing else, the value itself, which may be null; of any other,
+    /// its text.
+    pub fn render_value(&self, message: &Message<'_>, row: &Row<'_>) -> Result<String, EvalError> {
+        let [Part::Expr(expr)] = self.parts.as_slice() else {
+            return Ok(Value::from(self.render(message, row)?).to_string());
+        };
+        message.begin();
+        let scope = Scope { row: Some(row), ..Scope::new(message, &row.variables) };
+        let value = evaluate::evaluate(expr, scope)?;
+        if *value == Value::Undefined {
+            return Err(EvalError::UndefinedTemplate { expression: expr.to_string() });
+        }
+        let json = value.to_string();
+        within_limit(json.len())?;
+        Ok(json)
     }
 }

@@ -22,6 +22,14 @@ pub const ID_BYTES_MAX: usize = 128;
 pub const SQL_BYTES_MAX: usize = 64 * 1024;
 /// Most actions of one rule.
 pub const ACTIONS_PER_RULE_MAX: usize = 10;
+/// Most rows of one request of a webhook.
+pub const BATCH_RECORDS_MAX: u32 = 500;
+/// Most headers that an action names.
+pub const HEADERS_PER_ACTION_MAX: usize = 32;
+/// Shortest wait for a webhook's answer, in milliseconds.
+pub const WEBHOOK_TIMEOUT_MS_MIN: u32 = 100;
+/// Longest wait for a webhook's answer, in milliseconds.
+pub const WEBHOOK_TIMEOUT_MS_MAX: u32 = 30_000;
 /// Most rules of one tenant.
 pub const RULES_PER_TENANT_MAX: usize = 1_000;
 /// Longest script of a function, in bytes. Two versions of script and examples make one record of the change feed.

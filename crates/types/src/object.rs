@@ -1,14 +1,19 @@
 //! Declared objects: the one shape that REST, files and custom resources share.
 
+mod action;
 mod function;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ApiError;
 use crate::limits::{ACTIONS_PER_RULE_MAX, SQL_BYTES_MAX};
-use crate::{ApiError, Qos};
 
+pub use action::{
+    Action, Batch, CreateTopic, DEVICE_TAG, FunctionAction, KafkaAction, NotifyAction, RepublishAction, SecretRef,
+    ShadowAction, StoreAction, TemplateField, Timeout, WebhookAction,
+};
 pub use function::{FunctionExample, FunctionSpec};
 
 /// `spec` of a Device.
@@ -92,54 +97,6 @@ pub struct RuleSpec {
     pub error_action: Option<Action>,
 }
 
-/// What a rule does with a row: exactly one of its fields is set.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Action {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kafka: Option<KafkaAction>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub republish: Option<RepublishAction>,
-}
-
-/// Writes the row to a Kafka topic, exactly once.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct KafkaAction {
-    pub topic: String,
-    /// Template of the record key; the device where absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub create_topic: Option<CreateTopic>,
-}
-
-/// How a missing output topic is made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct CreateTopic {
-    pub partitions: u32,
-}
-
-/// Publishes the row to an MQTT topic.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct RepublishAction {
-    /// Template of the topic.
-    pub topic: String,
-    #[serde(default = "at_most_once")]
-    #[cfg_attr(feature = "openapi", schema(value_type = u8, maximum = 1))]
-    pub qos: Qos,
-}
-
-fn at_most_once() -> Qos {
-    Qos::AtMostOnce
-}
-
 impl RuleSpec {
     /// Checks sizes and that each action is exactly one; the SQL is the language's own to check.
     pub fn check(&self) -> Result<(), ApiError> {
@@ -160,45 +117,6 @@ impl RuleSpec {
         self.error_action.as_ref().map_or(Ok(()), |action| action.check("spec.errorAction"))
     }
 }
-
-impl Action {
-    fn check(&self, field: &str) -> Result<(), ApiError> {
-        match (&self.kafka, &self.republish) {
-            (Some(kafka), None) => kafka.check(field),
-            (None, Some(republish)) if republish.qos == Qos::ExactlyOnce => {
-                Err(ApiError::invalid(format!("{field}.republish.qos"), "republish has qos 0 or 1"))
-            }
-            (None, Some(_)) => Ok(()),
-            (None, None) | (Some(_), Some(_)) => {
-                Err(ApiError::invalid(field, "an action has exactly one of kafka, republish"))
-            }
-        }
-    }
-}
-
-impl KafkaAction {
-    fn check(&self, field: &str) -> Result<(), ApiError> {
-        let topic = &self.topic;
-        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        let field = format!("{field}.kafka.topic");
-        if topic.is_empty() || topic.len() > 249 || topic == "." || topic == ".." || !topic.chars().all(legal) {
-            return Err(ApiError::invalid(field, "a topic has 1 to 249 of A-Z, a-z, 0-9 and . _ -").over(249, topic));
-        }
-        if topic.starts_with("drover.") {
-            return Err(ApiError::invalid(field, "topics under drover. are internal").over("not drover.*", topic));
-        }
-        match &self.create_topic {
-            Some(create) if create.partitions == 0 || create.partitions > PARTITIONS_MAX => {
-                Err(ApiError::invalid("createTopic.partitions", "partitions out of range")
-                    .over(PARTITIONS_MAX, create.partitions))
-            }
-            Some(_) | None => Ok(()),
-        }
-    }
-}
-
-/// Most partitions a rule may ask for.
-const PARTITIONS_MAX: u32 = 1_024;
 
 #[cfg(test)]
 mod tests {

@@ -1,10 +1,14 @@
 //! The `rules` section of the configuration.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
 use drover_host::{Duration, ListenSpec, ServiceConfig, Transport, grpc};
 use drover_types::{ApiError, in_range};
 use serde::{Deserialize, Serialize};
+
+use crate::actions::ClusterConfig;
 
 /// gRPC port of this service.
 const PORT: u16 = 7073;
@@ -29,6 +33,15 @@ pub struct RulesConfig {
     pub partitions: u32,
     /// How long output topics made here keep records, `1h` to `3650d`; a topic that is there already stays as it is.
     pub output_retention: Duration,
+    /// Directory of the secrets that actions name, `DIR/TENANT/NAME/ENTRY`; `rules/secrets` in the data directory where
+    /// absent.
+    pub secrets: Option<PathBuf>,
+    /// Hosts, `HOST` or `HOST:PORT`, that webhooks may reach at private addresses and without TLS.
+    pub internal_hosts: Vec<String>,
+    /// PEM file of certificate authorities that webhooks trust besides those of the web.
+    pub webhook_ca: Option<PathBuf>,
+    /// Other Kafka clusters that rules may write to, by name.
+    pub clusters: BTreeMap<String, ClusterConfig>,
 }
 
 impl Default for RulesConfig {
@@ -39,6 +52,10 @@ impl Default for RulesConfig {
             create_topics: true,
             partitions: 8,
             output_retention: days(7),
+            secrets: None,
+            internal_hosts: Vec::new(),
+            webhook_ca: None,
+            clusters: BTreeMap::new(),
         }
     }
 }

@@ -16,9 +16,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::actions::Clusters;
 use crate::config::RulesConfig;
 use crate::domain::{Board, Condition, Definition, RuleKey, RuleSet, Views};
 use crate::topics;
+use crate::webhook::InternalHosts;
 
 pub use drover_types::REGISTRY_CHANGES_TOPIC as CHANGES_TOPIC;
 
@@ -43,6 +45,8 @@ pub struct Feed {
     create_topics: bool,
     /// Of the topics made here.
     output_retention_ms: u64,
+    internal: InternalHosts,
+    clusters: Arc<Clusters>,
     rules: watch::Sender<Arc<RuleSet>>,
     /// Held while a change is decided: two partitions may bring rules that want the same topic.
     deciding: Arc<tokio::sync::Mutex<()>>,
@@ -88,11 +92,23 @@ impl Feed {
         board: Arc<Board>,
         views: Arc<Views>,
         config: &RulesConfig,
+        (internal, clusters): (InternalHosts, Arc<Clusters>),
     ) -> Self {
         let (create_topics, output_retention_ms) = (config.create_topics, config.output_retention.as_millis());
-        let rules = watch::Sender::new(Arc::new(RuleSet::default()));
-        let (deciding, state, missing) = (Arc::default(), Arc::default(), Arc::default());
-        Self { bus, clock, board, views, create_topics, output_retention_ms, rules, deciding, state, missing }
+        Self {
+            bus,
+            clock,
+            board,
+            views,
+            create_topics,
+            output_retention_ms,
+            internal,
+            clusters,
+            rules: watch::Sender::new(Arc::new(RuleSet::default())),
+            deciding: Arc::default(),
+            state: Arc::default(),
+            missing: Arc::default(),
+        }
     }
 
     /// To be set when an output topic turns out to be gone.
@@ -321,13 +337,20 @@ impl Feed {
         };
         let spec = RuleSpec::try_from(rule).map_err(invalid)?;
         let definition = Definition::compile(key.0.clone(), &key.1, &spec).map_err(invalid)?;
+        if let Some(reason) = definition.webhooks().find_map(|url| self.internal.refuse(url)) {
+            return Err(Obstacle::Invalid(format!("webhook: {reason}")));
+        }
+        if let Some(reason) = definition.clusters().find_map(|name| self.clusters.refuse(&key.0, name)) {
+            return Err(Obstacle::Invalid(format!("kafka: {reason}")));
+        }
         self.views.ask(&key.0, definition.asked).map_err(|missing| {
             let message = format!("{missing} of the tenant, which the rule looks up, are being read");
             Obstacle::Missing { reason: "LookupsMissing", message }
         })?;
-        for function in definition.rule.user_functions() {
-            if self.state().rules.function(&key.0, &function.name).is_none() {
-                let message = format!("function {} does not exist", function.name);
+        let of_sql = definition.rule.user_functions().iter().map(|function| function.name.as_str());
+        for function in of_sql.chain(definition.called_functions()) {
+            if self.state().rules.function(&key.0, function).is_none() {
+                let message = format!("function {function} does not exist");
                 return Err(Obstacle::Missing { reason: "FunctionMissing", message });
             }
         }

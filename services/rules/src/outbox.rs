@@ -1,4 +1,5 @@
-//! Runs the actions that are not Kafka outputs: at least once, in order per device, with the id as idempotency key.
+//! Runs `republish` actions: at least once, in order per device, with the id as idempotency key. All other actions of the
+//! outbox are passed over: they are those of [`crate::actions`].
 //!
 //! Nothing is dropped while the ingress is away: the partition goes back to the entry that failed and waits. What the
 //! ingress refuses for good becomes a dead letter.
@@ -7,18 +8,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use drover_bus::{AppendError, Bus, Outgoing, Stored};
+use drover_bus::{Bus, Stored};
 use drover_host::grpc::Client;
 use drover_host::{CarryOut, InOrder, Shutdown};
 use drover_proto::from_status;
 use drover_proto::ingress::v1::PublishRequest;
 use drover_proto::ingress::v1::ingress_client::IngressClient;
-use drover_proto::rules::v1::{OutboxEntry, outbox_entry};
-use drover_types::ErrorCode;
+use drover_proto::rules::v1::{OutboxEntry, Republish, outbox_entry};
 use drover_types::limits::RECEIVE_MAXIMUM;
+use drover_types::{ErrorCode, TenantId};
 use prost::Message as _;
+use tokio::sync::watch;
 
-use crate::domain::{OUTBOX_TOPIC, dead_letter, without_source};
+use crate::append::append;
+use crate::domain::{Batch, Board, OUTBOX_TOPIC, RuleSet, RuleTally, Views};
 use crate::telemetry::Telemetry;
 
 /// Consumer group of the outbox.
@@ -31,10 +34,13 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The loop over `drover.rules.outbox`.
 pub struct Outbox {
-    bus: Arc<dyn Bus>,
-    ingress: IngressClient<Client>,
-    member: String,
-    telemetry: Telemetry,
+    pub bus: Arc<dyn Bus>,
+    pub ingress: IngressClient<Client>,
+    pub member: String,
+    pub rules: watch::Receiver<Arc<RuleSet>>,
+    pub views: Arc<Views>,
+    pub board: Arc<Board>,
+    pub telemetry: Telemetry,
 }
 
 /// Why an entry was not done.
@@ -46,11 +52,6 @@ enum Failure {
 }
 
 impl Outbox {
-    /// An outbox that publishes through `ingress`.
-    pub fn new(bus: Arc<dyn Bus>, ingress: Client, member: String, telemetry: Telemetry) -> Self {
-        Self { bus, ingress: IngressClient::new(ingress), member, telemetry }
-    }
-
     /// Works until `shutdown`.
     pub async fn run(self, shutdown: Shutdown) {
         let (bus, member) = (Arc::clone(&self.bus), self.member.clone());
@@ -60,37 +61,46 @@ impl Outbox {
 
     /// Done means confirmed by the ingress, or buried for good. The error: why not yet.
     async fn run_one(&self, stored: &Stored) -> Result<(), String> {
-        match self.publish(stored).await {
+        let value = stored.record.value.clone().unwrap_or_default();
+        let entry = match OutboxEntry::decode(value) {
+            Ok(entry) => entry,
+            Err(error) => {
+                tracing::error!(%error, offset = stored.position.offset, "an entry of the outbox cannot be read");
+                let mut batch = Batch::default();
+                batch.bury(Arc::new(stored.clone()), None, None, &error.to_string());
+                return self.bury(batch).await;
+            }
+        };
+        let Some(outbox_entry::Work::Republish(work)) = &entry.work else { return Ok(()) };
+        match self.publish(&entry, work).await {
             Ok(()) => {
                 self.telemetry.republished.inc();
+                self.delivered(&entry);
                 Ok(())
             }
             Err(Failure::Later(reason)) => Err(reason),
             Err(Failure::Refused(cause)) => {
                 tracing::warn!(cause, offset = stored.position.offset, "an action becomes a dead letter");
-                self.bury(dead_letter(stored, None, &cause)).await?;
+                let mut batch = Batch::default();
+                batch.fail_entry(&entry, stored, &cause, &self.rules.borrow().clone(), &self.views);
+                self.bury(batch).await?;
                 self.telemetry.republish_refused.inc();
                 Ok(())
             }
         }
     }
 
-    async fn publish(&self, stored: &Stored) -> Result<(), Failure> {
-        let value = stored.record.value.clone().unwrap_or_default();
-        let entry = OutboxEntry::decode(value).map_err(|error| Failure::Refused(error.to_string()))?;
-        let Some(outbox_entry::Work::Republish(work)) = entry.work else {
-            return Err(Failure::Refused("outbox entry has no work".to_owned()));
-        };
+    async fn publish(&self, entry: &OutboxEntry, work: &Republish) -> Result<(), Failure> {
         let request = PublishRequest {
-            id: entry.id,
-            tenant: entry.tenant,
-            device: entry.device,
+            id: entry.id.clone(),
+            tenant: entry.tenant.clone(),
+            device: entry.device.clone(),
             client: format!("rule/{}", entry.rule),
-            topic: work.topic,
-            payload: work.payload,
+            topic: work.topic.clone(),
+            payload: work.payload.clone(),
             qos: work.qos,
             hops: work.hops,
-            traceparent: entry.traceparent,
+            traceparent: entry.traceparent.clone(),
         };
         let mut ingress = self.ingress.clone();
         let answer = tokio::time::timeout(PUBLISH_TIMEOUT, ingress.publish(request)).await;
@@ -102,15 +112,19 @@ impl Outbox {
         Err(if is_passing(error.code) { Failure::Later(error.message) } else { Failure::Refused(error.message) })
     }
 
-    /// Returns when the dead letter is durable; without its source if the log finds it too large.
-    async fn bury(&self, letter: Outgoing) -> Result<(), String> {
-        let small = without_source(&letter);
-        let appended = match (self.bus.append(vec![letter]).await, small) {
-            (Err(AppendError::TooLarge { .. }), Some(small)) => self.bus.append(vec![small]).await,
-            (appended, _) => appended,
-        };
-        let receipt = appended.map_err(|error| error.to_string())?;
-        receipt.await.map(|_| ()).map_err(|error| error.to_string())
+    /// Returns when what an entry has become is durable.
+    async fn bury(&self, mut batch: Batch) -> Result<(), String> {
+        append(&*self.bus, &mut batch).await?;
+        batch.by_rule().for_each(|(key, tally)| self.board.add(key, tally));
+        Ok(())
+    }
+
+    /// Counts an entry that is done in the rule's status.
+    fn delivered(&self, entry: &OutboxEntry) {
+        let Ok(tenant) = TenantId::new(&entry.tenant) else { return };
+        let mut told = RuleTally::default();
+        told.action(entry.action).delivered = 1;
+        self.board.add(&(tenant, entry.rule.clone()), &told);
     }
 }
 
@@ -124,7 +138,7 @@ impl CarryOut for Outbox {
 }
 
 /// Whether the same request may succeed later.
-fn is_passing(code: ErrorCode) -> bool {
+pub fn is_passing(code: ErrorCode) -> bool {
     match code {
         ErrorCode::Cancelled
         | ErrorCode::Unknown

@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status};
 
 use crate::domain::{Board, RuleState};
 use crate::lag::Lag;
+use crate::replay::{Part, Replayer, Wanted};
 
 /// The service `drover.rules.v1.Rules`. Cheap to clone.
 #[derive(Clone)]
@@ -19,6 +20,8 @@ pub struct Server {
     pub board: Arc<Board>,
     /// As it was when last looked at; `None` until then.
     pub lag: watch::Receiver<Option<Lag>>,
+    /// `None` until rules are known.
+    pub replayer: watch::Receiver<Option<Arc<Replayer>>>,
 }
 
 #[tonic::async_trait]
@@ -53,6 +56,18 @@ impl Rules for Server {
         };
         Ok(Response::new(wire::EvaluateResponse { outcome: Some(outcome) }))
     }
+
+    async fn replay(&self, request: Request<wire::ReplayRequest>) -> Result<Response<wire::ReplayResponse>, Status> {
+        let wire::ReplayRequest { tenant, name, errors, since_ms, cursor } = request.into_inner();
+        let tenant =
+            TenantId::new(&tenant).map_err(|error| to_status(&ApiError::invalid("tenant", error.to_string())))?;
+        let replayer = self.replayer.borrow().clone();
+        let waits = || to_status(&ApiError::new(ErrorCode::Unavailable, "rules are not known yet"));
+        let replayer = replayer.ok_or_else(waits)?;
+        let part = replayer.part(&(tenant, name), Wanted { errors, since_ms }, &cursor).await;
+        let Part { read, replayed, emitted, failed, skipped, left, next } = part.map_err(|error| to_status(&error))?;
+        Ok(Response::new(wire::ReplayResponse { read, replayed, emitted, failed, skipped, left, next }))
+    }
 }
 
 fn status(state: RuleState, lag: Lag) -> wire::RuleStatus {
@@ -63,7 +78,15 @@ fn status(state: RuleState, lag: Lag) -> wire::RuleStatus {
         message: state.accepted.message,
         last_transition_ms: state.accepted.since_ms,
     };
+    let actions = state.counts.actions.iter().map(|(number, did)| wire::ActionStatus {
+        action: *number,
+        emitted: did.emitted,
+        delivered: did.delivered,
+        retried: did.retried,
+        failed: did.failed,
+    });
     wire::RuleStatus {
+        actions: actions.collect(),
         observed_generation: state.generation,
         conditions: vec![accepted],
         matched: state.counts.matched,

@@ -39,6 +39,12 @@ pub struct Telemetry {
     pub republished: Counter,
     pub republish_retries: Counter,
     pub republish_refused: Counter,
+    pub actions_delivered: Counter,
+    pub actions_retries: Counter,
+    pub actions_failed: Counter,
+    pub actions_lost: Counter,
+    actions_held: Gauge,
+    actions_suspended: Gauge,
 }
 
 impl Telemetry {
@@ -76,6 +82,12 @@ impl Telemetry {
             republished: counter("republished", "Republish actions that the ingress confirmed"),
             republish_retries: counter("republish_retries", "Republish actions that have to be tried again"),
             republish_refused: counter("republish_refused", "Republish actions refused for good, now dead letters"),
+            actions_delivered: counter("actions_delivered", "Entries of the outbox that were carried out"),
+            actions_retries: counter("actions_retries", "Entries of the outbox that have to be tried again"),
+            actions_failed: counter("actions_failed", "Entries of the outbox that failed for good, now dead letters"),
+            actions_lost: counter("actions_lost", "Times that an action found what it had to read gone from the log"),
+            actions_held: Gauge::default(),
+            actions_suspended: Gauge::default(),
             commit_seconds: Histogram::new(exponential_buckets(0.000_5, 2.0, 14)),
             view_bytes: Gauge::default(),
             view_crowded_out: Gauge::default(),
@@ -94,7 +106,17 @@ impl Telemetry {
         registry.register("drover_rules_lag_records", help, telemetry.lag.clone());
         let help = "Age of the oldest telemetry record that no member has committed";
         registry.register("drover_rules_lag_seconds", help, telemetry.lag_seconds.clone());
+        let help = "Entries of the outbox in memory";
+        registry.register("drover_rules_actions_held", help, telemetry.actions_held.clone());
+        let help = "Actions whose target does not answer, by partition of the outbox";
+        registry.register("drover_rules_actions_suspended", help, telemetry.actions_suspended.clone());
         telemetry
+    }
+
+    /// Entries in memory, and lanes that are suspended.
+    pub fn actions_held(&self, entries: usize, suspended: usize) {
+        self.actions_held.set(i64::try_from(entries).unwrap_or(i64::MAX));
+        self.actions_suspended.set(i64::try_from(suspended).unwrap_or(i64::MAX));
     }
 
     /// So much waits for the rules.

@@ -5,7 +5,7 @@ use drover_host::{Backoff, Ports, Shutdown};
 use drover_types::TELEMETRY_TOPIC;
 
 use crate::config::RulesConfig;
-use crate::domain::{ERRORS_TOPIC, OUTBOX_TOPIC, STATE_TOPIC};
+use crate::domain::{ERRORS_TOPIC, OUTBOX_TOPIC, RETRY_TOPIC, STATE_TOPIC};
 use crate::feed::CHANGES_TOPIC;
 
 /// One day in milliseconds.
@@ -36,7 +36,12 @@ async fn try_prepare(bus: &dyn Bus, config: &RulesConfig) -> Result<(), String> 
     // A partition's states stand in the partition of the same number.
     let (topic, partitions) = (STATE_TOPIC.into(), telemetry.partitions);
     let states = TopicConfig { topic, partitions, compact: true, retention_ms: None, retention_bytes: None };
-    bus.create_topic(states).await.map(drop).map_err(|error| error.to_string())
+    bus.create_topic(states).await.map(drop).map_err(|error| error.to_string())?;
+    // Where actions of a partition of the outbox stand, too.
+    let partitions = known(OUTBOX_TOPIC).map_or(config.partitions, |outbox| outbox.partitions);
+    let topic = RETRY_TOPIC.into();
+    let retry = TopicConfig { topic, partitions, compact: true, retention_ms: None, retention_bytes: None };
+    bus.create_topic(retry).await.map(drop).map_err(|error| error.to_string())
 }
 
 /// Makes a topic that is missing; one that is there stays as it is.

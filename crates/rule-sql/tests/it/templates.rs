@@ -51,3 +51,24 @@ fn errors_name_the_place_within_the_template() {
     let error = Template::compile("${").expect_err("open").in_field("spec.actions[0].kafka.key");
     assert_eq!(error.field.as_deref(), Some("spec.actions[0].kafka.key"));
 }
+
+#[test]
+fn a_template_that_is_one_expression_keeps_its_type_where_a_value_is_wanted() {
+    let sql = "SELECT n + 1 AS n FROM '#'";
+    let rule = Rule::compile(sql).expect("sql");
+    let message = Message::new("t", Some("c"), 5, br#"{"n": 1, "o": {"k": [true]}, "nil": null}"#);
+    let Outcome::Row(row) = rule.evaluate(&message) else { panic!("{sql} gives no row") };
+    for (template, expected) in [
+        ("${n}", "2"),
+        ("${o}", r#"{"k":[true]}"#),
+        ("${nil}", "null"),
+        ("${n} °C", r#""2 °C""#),
+        ("on", r#""on""#),
+        ("", r#""""#),
+    ] {
+        let template = Template::compile(template).expect(template);
+        assert_eq!(template.render_value(&message, &row).expect("a value"), expected);
+    }
+    let undefined = Template::compile("${absent}").expect("a template").render_value(&message, &row);
+    assert_eq!(undefined.expect_err("undefined").to_string(), "${absent} is undefined for this message");
+}

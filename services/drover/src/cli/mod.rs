@@ -16,6 +16,7 @@ mod policy;
 mod rule;
 mod rule_eval;
 mod rule_log;
+mod rule_replay;
 mod rule_test;
 pub mod shadow;
 mod snippet;

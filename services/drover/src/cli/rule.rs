@@ -9,6 +9,7 @@ use super::apply::ObjectCommand;
 use super::connection::Connection;
 use super::output::Column;
 use super::rule_eval;
+use super::rule_replay::RuleReplay;
 use super::rule_test::RuleTest;
 
 const COLUMNS: [Column; 7] = [
@@ -36,6 +37,8 @@ enum RuleCommand {
     Object(ObjectCommand),
     /// Shows what rules of a file would do with one message, and why they would not; or with those of the log
     Test(RuleTest),
+    /// Puts messages through a rule again: its dead letters, or those of the log. Outputs keep their ids
+    Replay(RuleReplay),
     /// Evaluates SQL over messages without a platform: a JSON line in, a JSON line out
     Eval {
         /// Reads lines `{"sql", "topic", "payload" | "raw_b64", "ctx": {"clientId", "timestamp", "shadows", "mqtt5", "userProperties"}}`
@@ -49,6 +52,7 @@ impl Rule {
         match self.command {
             RuleCommand::Object(command) => command.run::<RuleSpec>(&self.connection, &COLUMNS, out),
             RuleCommand::Test(test) => test.run(&self.connection, out),
+            RuleCommand::Replay(replay) => replay.run(&self.connection, out),
             RuleCommand::Eval { stdin: _ } => rule_eval::lines(&mut io::stdin().lock(), out),
         }
     }

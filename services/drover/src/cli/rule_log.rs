@@ -69,7 +69,7 @@ pub fn verdicts(
 }
 
 /// `1h` before now, as the stream wants it.
-fn beginning(since: &str, now_ms: u64) -> anyhow::Result<String> {
+pub fn beginning(since: &str, now_ms: u64) -> anyhow::Result<String> {
     let span = since
         .parse::<SignedDuration>()
         .map_err(|error| anyhow::anyhow!("--since {since:?} is no span of time as 30m or 1h: {error}"))?;

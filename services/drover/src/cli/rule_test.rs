@@ -140,14 +140,14 @@ fn because(rule: &CompiledRule, message: &Message<'_>) -> Vec<Value> {
     }
 }
 
-/// The texts of actions that are templates, as JSON pointers.
-const TEMPLATES: [&str; 2] = ["/kafka/key", "/republish/topic"];
+/// Where a template stands for a value rather than for a text, as JSON pointers.
+const STATES: [&str; 2] = ["/shadow/desired", "/shadow/reported"];
 
 /// An action as declared, and its templates.
 struct Planned {
     declared: Value,
     /// By JSON pointer.
-    templates: Vec<(&'static str, Template)>,
+    templates: Vec<(String, Template)>,
     /// Whether the device is the key unless the rule names one.
     keyed_by_device: bool,
 }
@@ -156,11 +156,9 @@ impl Planned {
     fn compile(rule: &CompiledRule, action: &Action, field: &str) -> Result<Self, ApiError> {
         let declared = json!(action);
         let mut templates = Vec::new();
-        for pointer in TEMPLATES {
-            let Some(text) = declared.pointer(pointer).and_then(Value::as_str) else { continue };
-            let template = rule.template(text);
-            templates
-                .push((pointer, template.map_err(|e| e.in_field(format!("{field}{}", pointer.replace('/', "."))))?));
+        for text in action.templates() {
+            let template = rule.template(text.text).map_err(|error| error.in_field(text.name(field)))?;
+            templates.push((text.pointer, template));
         }
         let keyed_by_device = action.kafka.as_ref().is_some_and(|kafka| kafka.key.is_none());
         Ok(Self { declared, templates, keyed_by_device })
@@ -173,8 +171,13 @@ impl Planned {
             action["kafka"]["key"] = device.into();
         }
         for (pointer, template) in &self.templates {
-            match (template.render(message, row), action.pointer_mut(pointer)) {
-                (Ok(text), Some(place)) => *place = text.into(),
+            let rendered = if STATES.iter().any(|state| pointer.starts_with(state)) {
+                template.render_value(message, row).map(|json| serde_json::from_str(&json).unwrap_or_default())
+            } else {
+                template.render(message, row).map(Value::from)
+            };
+            match (rendered, action.pointer_mut(pointer)) {
+                (Ok(value), Some(place)) => *place = value,
                 (Err(error), _) => return json!({"action": self.declared, "error": error.to_string()}),
                 (Ok(_), None) => {}
             }

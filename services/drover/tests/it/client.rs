@@ -102,7 +102,8 @@ fn a_mistake_in_a_file_is_told_by_its_place_and_changes_nothing() {
     assert_eq!(
         platform.refuses(&["rule", "apply", "-f", &unknown]),
         format!(
-            "drover: {unknown}: document 2: spec.actions[0].kafak: unknown field `kafak`, expected `kafka` or `republish`"
+            "drover: {unknown}: document 2: spec.actions[0].kafak: unknown field `kafak`, expected one of `kafka`, \
+             `republish`, `webhook`, `shadow`, `store`, `function`, `notify`"
         )
     );
     assert_eq!(platform.json(&["rule", "list"]), serde_json::json!({"items": []}));
@@ -177,6 +178,35 @@ fn rules_are_tried_on_messages_of_the_log() {
     );
     refused(&mut platform.command(&["rule", "test", "-f", &all]), 2);
     refused(&mut platform.command(&["rule", "test", "-f", &all, "--since", "1h", "--topic", "a"]), 2);
+}
+
+#[test]
+fn what_a_rule_failed_at_goes_through_it_again_once_it_is_mended() {
+    let platform = Platform::start();
+    let apply = |key: &str| {
+        let head = "apiVersion: drover.dev/v1alpha1\nkind: Rule\nmetadata: {name: r}\n";
+        let spec = "spec:\n  sql: SELECT temperature FROM 'demo/+/climate'\n";
+        let action = format!("  actions: [{{kafka: {{topic: t, key: \"${{{key}}}\"}}}}]\n");
+        platform.says(&["rule", "apply", "-f", &platform.file("r.yaml", &format!("{head}{spec}{action}"))])
+    };
+    apply("nothing");
+    platform.says(&["demo", "--devices", "2", "--seconds", "1"]);
+    let file = platform.data.path().join("r.yaml").display().to_string();
+    let met = platform.json(&["rule", "test", "-f", &file, "--since", "1h", "--limit", "10000"]);
+    let failed = met["items"].as_array().expect("items").len() as u64;
+    assert!(failed > 0, "{met}");
+    while platform.json(&["rule", "get", "r"])["status"]["failed"] != failed.to_string() {
+        std::thread::yield_now();
+    }
+    apply("temperature");
+    let came = platform.json(&["rule", "replay", "r", "--from", "errors"]);
+    let count = |name: &str| came[name].as_u64().expect("a count");
+    assert_eq!((count("replayed"), count("emitted"), count("failed"), count("skipped")), (failed, failed, 0, 0));
+    let told = platform.says(&["rule", "replay", "r", "--since", "1h"]);
+    assert!(told.starts_with(&format!("{failed} messages through r: {failed} outputs, 0 failed\n")), "{told}");
+    assert_eq!(platform.refuses(&["rule", "replay", "none", "--from", "errors"]), "drover: rule none is not in force");
+    refused(&mut platform.command(&["rule", "replay", "r"]), 2);
+    refused(&mut platform.command(&["rule", "replay", "r", "--from", "log"]), 2);
 }
 
 #[test]

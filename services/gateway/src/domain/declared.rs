@@ -211,7 +211,10 @@ mod tests {
         let rule = json!({"metadata": {"name": "r"}, "spec": {"sql": "", "actions": [{"kafak": {"topic": "t"}}]}});
         let (field, message) = refused::<RuleSpec>(rule);
         assert_eq!(field.as_deref(), Some("spec.actions[0].kafak"));
-        assert_eq!(message, "unknown field `kafak`, expected `kafka` or `republish`");
+        assert_eq!(
+            message,
+            "unknown field `kafak`, expected one of `kafka`, `republish`, `webhook`, `shadow`, `store`, `function`, `notify`"
+        );
 
         let (field, _) = refused::<DeviceSpec>(json!({"metadata": {"name": "d", "label": {}}}));
         assert_eq!(field.as_deref(), Some("metadata.label"));

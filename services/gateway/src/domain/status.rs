@@ -2,6 +2,8 @@
 //!
 //! Domain layer, no I/O.
 
+use std::collections::BTreeMap;
+
 use drover_proto::registry::v1::Presence;
 use drover_proto::rules::v1 as wire;
 use serde::Serialize;
@@ -60,8 +62,10 @@ pub fn device(enabled: bool, presence: &Presence) -> Value {
 /// `status` of a rule. Counts are text, because they may pass what JSON readers keep exactly.
 pub fn rule(status: wire::RuleStatus) -> Value {
     let conditions: Vec<Value> = status.conditions.iter().map(condition).collect();
+    let actions: Vec<Value> = status.actions.iter().map(action).collect();
     let mut json = json!({
         "conditions": conditions,
+        "actions": actions,
         "observedGeneration": status.observed_generation,
         "matched": status.matched.to_string(),
         "emitted": status.emitted.to_string(),
@@ -88,6 +92,7 @@ pub fn merged(one: Option<wire::RuleStatus>, other: Option<wire::RuleStatus>) ->
     let holds = |status: &wire::RuleStatus| status.conditions.iter().all(|condition| condition.status == "True");
     let error_ms = |status: &wire::RuleStatus| status.last_error.as_ref().map(|error| error.time_ms);
     Some(wire::RuleStatus {
+        actions: merged_actions(&one.actions, &other.actions),
         observed_generation: one.observed_generation.min(other.observed_generation),
         matched: one.matched + other.matched,
         failed: one.failed + other.failed,
@@ -99,6 +104,26 @@ pub fn merged(one: Option<wire::RuleStatus>, other: Option<wire::RuleStatus>) ->
         conditions: if holds(&one) { other.conditions.clone() } else { one.conditions.clone() },
         last_error: if error_ms(&one) >= error_ms(&other) { one.last_error } else { other.last_error },
     })
+}
+
+/// Both lists of what actions did, added up by number.
+fn merged_actions(one: &[wire::ActionStatus], other: &[wire::ActionStatus]) -> Vec<wire::ActionStatus> {
+    let mut sums = BTreeMap::<u32, wire::ActionStatus>::new();
+    for did in one.iter().chain(other) {
+        let sum = sums.entry(did.action).or_default();
+        sum.action = did.action;
+        sum.emitted += did.emitted;
+        sum.delivered += did.delivered;
+        sum.retried += did.retried;
+        sum.failed += did.failed;
+    }
+    sums.into_values().collect()
+}
+
+fn action(did: &wire::ActionStatus) -> Value {
+    let name = if did.action == u32::MAX { "error".into() } else { Value::from(did.action) };
+    json!({"action": name, "emitted": did.emitted.to_string(), "delivered": did.delivered.to_string(),
+        "retried": did.retried.to_string(), "failed": did.failed.to_string()})
 }
 
 /// `status` of a rule about which the rules service says nothing, and why.
@@ -142,6 +167,7 @@ mod tests {
             lag: matched,
             lag_ms: matched,
             emitted: matched,
+            actions: vec![wire::ActionStatus { action: 1, delivered: matched, ..wire::ActionStatus::default() }],
             last_error: Some(wire::LastError { time_ms: error_ms, ..wire::LastError::default() }),
             ..wire::RuleStatus::default()
         };
@@ -151,6 +177,7 @@ mod tests {
             let all = merged(merged(None, Some(one)), Some(other)).expect("two have answered");
             assert_eq!((all.observed_generation, all.matched, all.emitted, all.failed), (2, 30, 30, 2));
             assert_eq!((all.lag, all.lag_ms), (20, 20));
+            assert_eq!((all.actions.len(), all.actions[0].action, all.actions[0].delivered), (1, 1, 30));
             assert_eq!((all.conditions[0].status.as_str(), all.last_error.expect("one").time_ms), ("False", 7));
         }
         assert_eq!(merged(None, None), None);
@@ -173,6 +200,10 @@ mod tests {
             groups: 3,
             lag: 9,
             lag_ms: 4_900,
+            actions: vec![
+                wire::ActionStatus { action: 0, emitted: 5, delivered: 3, retried: 2, failed: 1 },
+                wire::ActionStatus { action: u32::MAX, emitted: 1, ..wire::ActionStatus::default() },
+            ],
             last_error: Some(wire::LastError {
                 time_ms: 2_000,
                 message: "no number".into(),
@@ -185,6 +216,10 @@ mod tests {
             rule(status),
             json!({
                 "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "1970-01-01T00:00:01Z"}],
+                "actions": [
+                    {"action": 0, "emitted": "5", "delivered": "3", "retried": "2", "failed": "1"},
+                    {"action": "error", "emitted": "1", "delivered": "0", "retried": "0", "failed": "0"},
+                ],
                 "observedGeneration": 3,
                 "matched": "18446744073709551615",
                 "emitted": "5",

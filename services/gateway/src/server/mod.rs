@@ -14,6 +14,7 @@ mod health;
 mod objects;
 mod path;
 mod policies;
+mod replay;
 pub mod routes;
 mod rules;
 mod shadow;
@@ -33,6 +34,7 @@ use drover_host::http::{self, Bounds, Failure, Hosts};
 use drover_host::{AdminToken, Network, Ports, Shutdown, grpc};
 use drover_proto::registry::v1::functions_client::FunctionsClient;
 use drover_proto::registry::v1::registry_client::RegistryClient;
+use drover_proto::rules::v1::rules_client::RulesClient;
 use drover_proto::shadow::v1::shadow_client::ShadowClient;
 use drover_proto::storage::v1::storage_client::StorageClient;
 use drover_types::{ApiError, Clock, ErrorCode, Random, RecordId};
@@ -53,6 +55,8 @@ const HEAD: Duration = Duration::from_secs(60);
 const REGISTRY_DEADLINE: Duration = Duration::from_secs(15);
 /// How long storage may take to read a span.
 const STORAGE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a part of a replay may take: it evaluates for two seconds, and what it reads and writes waits for the log.
+const REPLAY_DEADLINE: Duration = Duration::from_secs(30);
 /// How long the shadow service may take; an update waits for its writer.
 const SHADOW_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -65,6 +69,7 @@ pub struct Api {
     functions: Backend<FunctionsClient<grpc::Client>>,
     storage: Backend<StorageClient<grpc::Client>>,
     shadow: Backend<ShadowClient<grpc::Client>>,
+    rules: Backend<RulesClient<grpc::Client>>,
     statuses: RuleStatuses,
     bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
@@ -88,6 +93,7 @@ impl Api {
             functions: Backend::new("registry", functions, REGISTRY_DEADLINE),
             storage: Backend::new("storage service", storage, STORAGE_DEADLINE),
             shadow: Backend::new("shadow service", shadow, SHADOW_DEADLINE),
+            rules: Backend::new("rules service", RulesClient::new(network.client("rules")), REPLAY_DEADLINE),
             statuses: RuleStatuses::new(&network),
             bus: ports.bus.clone(),
             clock: ports.clock.clone(),

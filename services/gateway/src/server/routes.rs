@@ -16,7 +16,8 @@ use utoipa::openapi::{ContentBuilder, ObjectBuilder, OpenApi as Document, Ref, R
 use utoipa::{OpenApi, ToSchema};
 
 use super::{
-    Api, api_tokens, console, credentials, devices, functions, health, policies, rules, shadow, stream, telemetry,
+    Api, api_tokens, console, credentials, devices, functions, health, policies, replay, rules, shadow, stream,
+    telemetry,
 };
 
 /// Paths about the default tenant.
@@ -68,6 +69,7 @@ routes! {
     "/policies/{policy}" => { get: policies::get, put: policies::put, delete: policies::delete }
     "/rules" => { get: rules::list }
     "/rules/{rule}" => { get: rules::get, put: rules::put, delete: rules::delete }
+    "/rules/{rule}/replay" => { post: replay::replay }
     "/stream" => { get: stream::open }
     "/tokens" => { get: api_tokens::list, post: api_tokens::create }
     "/tokens/{token}" => { delete: api_tokens::delete }

@@ -182,7 +182,9 @@ pub async fn writes_to(api: &Api, tenant: &TenantId, topic: &str) -> Result<bool
         let page = api.registry.call(async |mut client| client.list_rules(request).await).await?;
         for rule in &page.rules {
             let spec = RuleSpec::try_from(rule)?;
-            let writes = |action: &Action| action.kafka.as_ref().is_some_and(|kafka| kafka.topic == topic);
+            let writes = |action: &Action| {
+                action.kafka.as_ref().is_some_and(|kafka| kafka.cluster.is_none() && kafka.topic == topic)
+            };
             if spec.actions.iter().chain(&spec.error_action).any(writes) {
                 return Ok(true);
             }

@@ -6,7 +6,9 @@ use std::sync::Mutex;
 use drover_proto::registry::v1::registry_server::Registry;
 use drover_proto::registry::v1::*;
 use drover_proto::rules::v1::rules_server::Rules;
-use drover_proto::rules::v1::{EvaluateRequest, EvaluateResponse, GetStatusRequest, GetStatusResponse, RuleStatus};
+use drover_proto::rules::v1::{
+    EvaluateRequest, EvaluateResponse, GetStatusRequest, GetStatusResponse, ReplayRequest, ReplayResponse, RuleStatus,
+};
 use drover_proto::to_status;
 use drover_proto::types::v1::{Credential, CredentialKind, Device, Meta, Policy, Rule};
 use drover_types::{ApiError, ErrorCode};
@@ -228,5 +230,14 @@ impl Rules for FakeRules {
 
     async fn evaluate(&self, _: Request<EvaluateRequest>) -> Answer<EvaluateResponse> {
         Err(Status::unimplemented("the gateway never asks this"))
+    }
+
+    /// Two parts, of what it was asked for.
+    async fn replay(&self, request: Request<ReplayRequest>) -> Answer<ReplayResponse> {
+        let request = request.into_inner();
+        let (read, next) = if request.cursor.is_empty() { (1_000, "0:1000:1500") } else { (500, "") };
+        let (replayed, emitted) = (u64::from(request.errors), request.since_ms);
+        let next = next.to_owned();
+        Ok(Response::new(ReplayResponse { read, replayed, emitted, next, ..ReplayResponse::default() }))
     }
 }

@@ -165,6 +165,26 @@ fn a_rule_is_shown_with_what_the_rules_service_says_of_it() {
 }
 
 #[test]
+fn a_replay_goes_on_part_by_part() {
+    let gateway = Running::start();
+    let path = "/api/v1/rules/seen/replay";
+    let (status, part) = gateway.ask("POST", path, Some(json!({"from": "errors"})));
+    let counts = json!({"read": 1_000, "replayed": 1, "emitted": 0, "failed": 0, "skipped": 0, "left": 0, "next": "0:1000:1500"});
+    assert_eq!((status, part), (200, counts));
+    let order = json!({"from": "log", "since": "1970-01-01T00:00:07Z", "cursor": "0:1000:1500"});
+    let (_, last) = gateway.ask("POST", path, Some(order));
+    assert_eq!((&last["read"], &last["emitted"], last.get("next")), (&json!(500), &json!(7_000), None));
+    for (order, field) in [
+        (json!({"from": "log"}), "since"),
+        (json!({"from": "log", "since": "soon"}), "since"),
+        (json!({"from": "x"}), "from"),
+    ] {
+        let (status, refused) = gateway.ask("POST", path, Some(order));
+        assert_eq!((status, refused["error"]["field"].as_str()), (400, Some(field)), "{refused}");
+    }
+}
+
+#[test]
 fn a_definition_is_shown_while_the_rules_service_is_away() {
     let gateway = Running::with(GatewayConfig::default(), &["registry"]);
     assert_eq!(gateway.ask("PUT", "/api/v1/rules/seen", Some(rule("t"))).0, 200);

@@ -1,15 +1,22 @@
 //! One file a resource; doc comments are what `kubectl explain` prints.
 
+mod action;
 mod condition;
 mod device;
 mod fleet;
 mod policy;
 mod rule;
 
+pub use action::{
+    Batch, CreateTopic, FunctionAction, KafkaAction, NotifyAction, RepublishAction, RuleAction, SecretRef,
+    ShadowAction, StoreAction, WebhookAction,
+};
 pub use condition::Condition;
 pub use device::{CertificateSecret, Device, DeviceCredential, DevicePhase, DeviceSpec, DeviceStatus, TokenSecret};
 pub use fleet::{
     CountSource, CsvSource, DeviceFleet, DeviceFleetSpec, DeviceFleetStatus, FleetError, FleetSource, FleetTemplate,
 };
 pub use policy::{Policy, PolicyAction, PolicyEffect, PolicySpec, PolicyStatement, PolicyStatus};
-pub use rule::{CreateTopic, KafkaAction, RepublishAction, Rule, RuleAction, RuleLastError, RuleSpec, RuleStatus};
+pub use rule::{Rule, RuleLastError, RuleSpec, RuleStatus};
+
+use device::any_object;

@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Condition;
+use super::{Condition, RuleAction};
 
 /// A rule: SQL over every message of the tenant, and what is done with each row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, CustomResource)]
@@ -36,59 +36,6 @@ pub struct RuleSpec {
     /// What is done with a message whose row or action failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_action: Option<RuleAction>,
-}
-
-/// One action: exactly one of its fields.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "[has(self.kafka), has(self.republish)].filter(x, x).size() == 1",
-    "message": "an action has exactly one of kafka, republish",
-}]))]
-pub struct RuleAction {
-    /// Write the row to a Kafka topic, exactly once.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kafka: Option<KafkaAction>,
-    /// Publish the row to an MQTT topic.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub republish: Option<RepublishAction>,
-}
-
-/// A Kafka topic as the target.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct KafkaAction {
-    /// Name of the Kafka topic; names under `drover.` are internal.
-    #[schemars(length(min = 1, max = 249), regex(pattern = r"^[A-Za-z0-9._-]+$"))]
-    pub topic: String,
-    /// Record key, a template such as `${device}`; the device id where absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<String>,
-    /// How the topic is made when it is missing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub create_topic: Option<CreateTopic>,
-}
-
-/// How a missing topic is made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CreateTopic {
-    /// Number of partitions, set once.
-    #[schemars(range(min = 1, max = 1024))]
-    pub partitions: u32,
-}
-
-/// An MQTT topic as the target.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RepublishAction {
-    /// MQTT topic, a template such as `alerts/${device}`.
-    #[schemars(length(min = 1, max = 4096))]
-    pub topic: String,
-    /// Quality of service of the new message.
-    #[serde(default)]
-    #[schemars(range(min = 0, max = 1))]
-    pub qos: u8,
 }
 
 /// How the rule is doing; its numbers are brought up to date at most once in ten minutes.
@@ -139,6 +86,12 @@ mod tests {
             "actions": [
                 {"kafka": {"topic": "t", "key": "${device}", "createTopic": {"partitions": 2}}},
                 {"republish": {"topic": "b", "qos": 1}},
+                {"webhook": {"url": "https://h", "headers": {"a": "b"}, "headersFrom": {"secretRef": "s"},
+                    "signature": {"secretRef": "s"}, "body": "b", "timeout": "5s", "batch": {"records": 2}}},
+                {"shadow": {"device": "${d}", "name": "n", "desired": {"fan": "on"}, "reported": {"t": 1}}},
+                {"store": {"table": "hot", "tags": ["device"]}},
+                {"function": {"ref": "f"}},
+                {"notify": {"channel": "ops", "text": "t"}},
             ],
             "errorAction": {"kafka": {"topic": "e"}},
         });

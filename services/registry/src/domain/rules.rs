@@ -1,7 +1,6 @@
 //! Rules: what is done with messages. A rule that does not compile is refused when it is written.
 
 use drover_rule_sql::{CompiledRule, Rule};
-use drover_types::limits::TOPIC_BYTES_MAX;
 use drover_types::object::{Action, RuleSpec};
 use drover_types::{ApiError, ErrorCode, TenantId};
 
@@ -18,6 +17,11 @@ impl Domain {
             let key = ObjectKey::new(Kind::Function, &rule.tenant, &function.name);
             if self.store.get(&key).await?.is_none() {
                 return Err(function.unknown.clone().into());
+            }
+        }
+        for (field, function) in called(spec(&rule.spec)) {
+            if self.store.get(&ObjectKey::new(Kind::Function, &rule.tenant, function)).await?.is_none() {
+                return Err(ApiError::invalid(field, format!("function {function} does not exist")));
             }
         }
         let key = ObjectKey::new(Kind::Rule, &rule.tenant, &rule.name);
@@ -85,22 +89,22 @@ fn check(spec: &RuleSpec) -> Result<CompiledRule, ApiError> {
     Ok(rule)
 }
 
+/// Sizes were checked with the shape.
 fn check_templates(rule: &CompiledRule, field: &str, action: &Action) -> Result<(), ApiError> {
-    if let Some(key) = action.kafka.as_ref().and_then(|kafka| kafka.key.as_ref()) {
-        check_template(rule, &format!("{field}.kafka.key"), key)?;
-    }
-    if let Some(republish) = &action.republish {
-        check_template(rule, &format!("{field}.republish.topic"), &republish.topic)?;
+    for template in action.templates() {
+        rule.template(template.text).map_err(|error| error.in_field(template.name(field)))?;
     }
     Ok(())
 }
 
-fn check_template(rule: &CompiledRule, field: &str, text: &str) -> Result<(), ApiError> {
-    if text.is_empty() || text.len() > TOPIC_BYTES_MAX {
-        return Err(ApiError::invalid(field, format!("a template has 1 to {TOPIC_BYTES_MAX} bytes"))
-            .over(TOPIC_BYTES_MAX, text.len()));
-    }
-    rule.template(text).map(drop).map_err(|e| e.in_field(field))
+/// Functions that its actions call.
+fn called(spec: &RuleSpec) -> Vec<(String, &str)> {
+    let actions = spec.actions.iter().enumerate().map(|(i, action)| (format!("spec.actions[{i}]"), action));
+    let all = actions.chain(spec.error_action.iter().map(|action| ("spec.errorAction".to_owned(), action)));
+    let called = all.filter_map(|(field, action)| {
+        action.function.as_ref().map(|called| (format!("{field}.function.ref"), called.function.as_str()))
+    });
+    called.collect()
 }
 
 pub(super) fn spec(spec: &Spec) -> &RuleSpec {

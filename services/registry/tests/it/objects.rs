@@ -17,7 +17,7 @@ fn get(name: &str) -> GetDeviceRequest {
 }
 
 fn rule(name: &str, sql: &str) -> PutRuleRequest {
-    let kafka = KafkaAction { topic: "out".into(), key: Some("${device}".into()), create_partitions: None };
+    let kafka = KafkaAction { topic: "out".into(), key: Some("${device}".into()), ..KafkaAction::default() };
     let actions = vec![Action { action: Some(action::Action::Kafka(kafka)) }];
     PutRuleRequest { rule: Some(Rule { meta: meta(name), sql: sql.into(), actions, error_action: None }) }
 }
@@ -166,7 +166,7 @@ async fn a_rule_compiles_or_is_refused_and_their_number_is_bounded() {
 
 fn rule_to(tenant: &str, name: &str, topics: &[&str], error_topic: Option<&str>) -> PutRuleRequest {
     let action = |topic: &str| {
-        let kafka = KafkaAction { topic: topic.into(), key: None, create_partitions: None };
+        let kafka = KafkaAction { topic: topic.into(), key: None, ..KafkaAction::default() };
         Action { action: Some(action::Action::Kafka(kafka)) }
     };
     let meta = Meta { tenant: tenant.into(), ..meta(name).expect("meta") };

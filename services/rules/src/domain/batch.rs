@@ -1,30 +1,28 @@
 //! Records through rules into a batch: outputs, next offsets and counts that are committed as one.
 
+mod failure;
+mod replay;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use drover_bus::{AppendError, Header, Offset, Outgoing, Partition, Position, Record, Stored, TopicPartition, repeats};
-use drover_proto::rules::v1::{OutboxEntry, Republish, outbox_entry};
-use drover_rule_sql::{
-    Due, LookupError, Lookups, Message, Origin, Outcome, PayloadFormat, Properties, Row, UserFunctions,
-};
-use drover_types::limits::REPUBLISH_HOPS_MAX;
-use drover_types::object::FunctionSpec;
+use drover_bus::{AppendError, Offset, Outgoing, Partition, Position, Stored, TopicPartition, repeats};
+use drover_rule_sql::{Due, Outcome, Row};
 use drover_types::repeat::{RepeatWindow, Verdict};
-use drover_types::{RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TopicName, TraceParent, header};
-use prost::Message as _;
+use drover_types::{RecordId, TELEMETRY_TOPIC, Telemetry, TraceParent};
 
-use super::definition::{CompiledAction, Definition};
-use super::letters::{OUTBOX_TOPIC, clip, dead_letter, failure_row, text_header, without_source};
+pub use failure::source_of;
+
+use super::definition::Definition;
+use super::letters::{OUTBOX_TOPIC, dead_letter, failure_row, without_source};
+use super::message::{Call, Functions, message};
+use super::output::{ERROR_ACTION, Emitted, Inbound, output};
 use super::rule_set::RuleSet;
 use super::states::States;
 use super::status::{LastError, RuleKey, RuleTally};
 use super::view::{Lookup, Views};
 use super::window;
-
-/// Number of the error action in derived ids; ordinary actions count from 0.
-const ERROR_ACTION: u32 = u32::MAX;
 
 /// What is to be committed next.
 #[derive(Debug, Default)]
@@ -60,12 +58,10 @@ pub struct Tally {
 struct Output {
     outgoing: Outgoing,
     source: Arc<Stored>,
-    /// Absent for a dead letter, which cannot become another one: if it is too large, it loses its source.
-    rule: Option<Arc<Definition>>,
+    /// With the action's number; absent for a dead letter, which cannot become another one: if it is too large, it loses
+    /// its source.
+    rule: Option<(Arc<Definition>, u32)>,
 }
-
-/// Calls a tenant's function with JSON texts; its result is JSON, or none.
-pub type Call<'e> = &'e dyn Fn(&TenantId, &FunctionSpec, &[String]) -> Result<Option<String>, String>;
 
 /// What evaluation needs besides the record.
 pub struct Evaluation<'e> {
@@ -77,13 +73,6 @@ pub struct Evaluation<'e> {
     pub call: Call<'e>,
     /// Continues a message's trace with a span of the rule.
     pub trace: &'e dyn Fn(&Telemetry, &Definition) -> Option<TraceParent>,
-}
-
-/// One readable message on its way.
-struct Inbound<'i> {
-    source: Arc<Stored>,
-    telemetry: &'i Telemetry,
-    message: Message<'i>,
 }
 
 impl Batch {
@@ -135,7 +124,7 @@ impl Batch {
         let telemetry = repeats::telemetry(&stored);
         let received_ms = telemetry.as_ref().ok().map(|telemetry| telemetry.time_ms);
         match telemetry {
-            Err(unreadable) => self.bury(Arc::new(stored), None, &unreadable.to_string()),
+            Err(unreadable) => self.bury(Arc::new(stored), None, None, &unreadable.to_string()),
             Ok(telemetry) => match self.look(evaluation.window, &telemetry) {
                 Verdict::Repeat => self.tally.repeats += 1,
                 Verdict::New => self.meet_rules(Arc::new(stored), &telemetry, evaluation),
@@ -161,7 +150,7 @@ impl Batch {
                     Ok(due) => due.iter().for_each(|due| self.emit(rule, due, (partition, next), None, &functions)),
                     Err(error) => {
                         tracing::error!(rule = rule.name, %error, "a group's state is lost");
-                        self.failed(rule, LastError { message: error.to_string(), ..LastError::default() });
+                        self.failed(&rule.key, None, LastError::of_none(&error.to_string()));
                     }
                 }
                 let (records, bytes) = states.changed();
@@ -194,10 +183,10 @@ impl Batch {
             }
             match definition.rule.evaluate(&inbound.message) {
                 Outcome::NoMatch => {}
-                Outcome::Error(error) => self.fail(&inbound, definition, &error.to_string()),
+                Outcome::Error(error) => self.fail(&inbound, definition, None, &error.to_string()),
                 Outcome::Row(row) => {
                     let trace = (evaluation.trace)(telemetry, definition);
-                    self.rule_tally(definition).matched += 1;
+                    self.rule_tally(&definition.key).matched += 1;
                     self.act(&inbound, definition, &row, trace.as_ref());
                 }
             }
@@ -215,7 +204,7 @@ impl Batch {
         let (position, telemetry) = (&inbound.source.position, inbound.telemetry);
         let place = (position.at.partition, position.offset);
         let taken = evaluation.states.take(rule, place, &inbound.message, telemetry.hops);
-        let tally = self.rule_tally(rule);
+        let tally = self.rule_tally(&rule.key);
         tally.matched += u64::from(taken.matched);
         tally.dropped += u64::from(taken.dropped);
         self.tally.late += u64::from(taken.late);
@@ -227,7 +216,7 @@ impl Batch {
             self.act_on(inbound, rule, trace.as_ref());
         }
         if let Some(error) = taken.error {
-            self.fail(inbound, rule, &error.to_string());
+            self.fail(inbound, rule, None, &error.to_string());
         }
     }
 
@@ -244,7 +233,7 @@ impl Batch {
             Ok(telemetry) => telemetry,
             Err(message) => {
                 tracing::error!(rule = rule.name, message, "a window has no row");
-                return self.failed(rule, LastError { message, ..LastError::default() });
+                return self.failed(&rule.key, None, LastError::of_none(&message));
             }
         };
         let source = Arc::new(window::stored(&telemetry, place));
@@ -258,42 +247,55 @@ impl Batch {
             Outcome::Row(row) => self.act(inbound, rule, &row, trace),
             // The condition was true when the message was taken.
             Outcome::NoMatch => {}
-            Outcome::Error(error) => self.fail(inbound, rule, &error.to_string()),
+            Outcome::Error(error) => self.fail(inbound, rule, None, &error.to_string()),
         }
     }
 
     fn act(&mut self, inbound: &Inbound<'_>, rule: &Arc<Definition>, row: &Row<'_>, trace: Option<&TraceParent>) {
         let value = Bytes::from(row.to_bytes());
-        for (number, action) in (0..).zip(&rule.actions) {
-            match output(inbound, rule, number, action, row, &value, trace) {
-                Ok(outgoing) => self.put(inbound.source.clone(), rule, outgoing),
-                Err(cause) => self.fail(inbound, rule, &format!("action {number}: {cause}")),
+        let emitted = Emitted { row, value: &value, trace };
+        for number in (0..).take(rule.actions.len()) {
+            self.act_one(inbound, rule, number, &emitted);
+        }
+    }
+
+    /// One action of the rule, which has it.
+    fn act_one(&mut self, inbound: &Inbound<'_>, rule: &Arc<Definition>, number: u32, emitted: &Emitted<'_>) {
+        match output(inbound, rule, number, &rule.actions[number as usize], emitted) {
+            Ok(outgoing) => self.put(inbound.source.clone(), rule, number, outgoing),
+            Err(cause) => self.fail(inbound, rule, Some(number), &format!("action {number}: {cause}")),
+        }
+    }
+
+    /// A dead letter, and the rule's error action if it has one. `action`: the one at fault; `None`: the row.
+    fn fail(&mut self, inbound: &Inbound<'_>, rule: &Arc<Definition>, action: Option<u32>, cause: &str) {
+        let telemetry = inbound.telemetry;
+        self.failed(&rule.key, action, LastError::of(&inbound.source, telemetry, cause));
+        self.bury(inbound.source.clone(), Some(&rule.name), action, cause);
+        // An error action that fails is not followed by itself.
+        let Some(then) = rule.error_action.as_ref().filter(|_| action != Some(ERROR_ACTION)) else { return };
+        let (topic, client) = (telemetry.topic.as_str(), telemetry.client.as_str());
+        let value = Bytes::from(failure_row(&rule.name, topic, client, &telemetry.payload, cause));
+        let (row, trace) = (Row::default(), telemetry.traceparent.as_ref());
+        match output(inbound, rule, ERROR_ACTION, then, &Emitted { row: &row, value: &value, trace }) {
+            Ok(outgoing) => self.put(inbound.source.clone(), rule, ERROR_ACTION, outgoing),
+            Err(cause) => {
+                let cause = format!("error action: {cause}");
+                self.bury(inbound.source.clone(), Some(&rule.name), Some(ERROR_ACTION), &cause);
             }
         }
     }
 
-    /// A dead letter, and the rule's error action if it has one.
-    fn fail(&mut self, inbound: &Inbound<'_>, rule: &Arc<Definition>, cause: &str) {
-        let telemetry = inbound.telemetry;
-        self.failed(rule, LastError::of(&inbound.source, telemetry, cause));
-        self.bury(inbound.source.clone(), Some(&rule.name), cause);
-        let Some(action) = &rule.error_action else { return };
-        let (topic, client) = (telemetry.topic.as_str(), telemetry.client.as_str());
-        let value = Bytes::from(failure_row(&rule.name, topic, client, &telemetry.payload, cause));
-        let trace = telemetry.traceparent.as_ref();
-        match output(inbound, rule, ERROR_ACTION, action, &Row::default(), &value, trace) {
-            Ok(outgoing) => self.put(inbound.source.clone(), rule, outgoing),
-            Err(cause) => self.bury(inbound.source.clone(), Some(&rule.name), &format!("error action: {cause}")),
+    fn failed(&mut self, key: &RuleKey, action: Option<u32>, error: LastError) {
+        let tally = self.rule_tally(key);
+        tally.failed += 1;
+        tally.last_error = Some(error);
+        if let Some(action) = action {
+            tally.action(action).failed += 1;
         }
     }
 
-    fn failed(&mut self, rule: &Definition, error: LastError) {
-        let tally = self.rule_tally(rule);
-        tally.failed += 1;
-        tally.last_error = Some(LastError { message: clip(&error.message).into_owned(), ..error });
-    }
-
-    fn put(&mut self, source: Arc<Stored>, rule: &Arc<Definition>, mut outgoing: Outgoing) {
+    fn put(&mut self, source: Arc<Stored>, rule: &Arc<Definition>, action: u32, mut outgoing: Outgoing) {
         // Retention goes by when a message came, which may be long after the time it names.
         outgoing.record.timestamp_ms = source.record.timestamp_ms;
         if &*outgoing.topic == OUTBOX_TOPIC {
@@ -301,13 +303,16 @@ impl Batch {
         } else {
             self.tally.kafka += 1;
         }
-        self.rule_tally(rule).emitted += 1;
-        self.outputs.push(Output { outgoing, source, rule: Some(rule.clone()) });
+        let tally = self.rule_tally(&rule.key);
+        tally.emitted += 1;
+        tally.action(action).emitted += 1;
+        self.outputs.push(Output { outgoing, source, rule: Some((rule.clone(), action)) });
     }
 
-    fn bury(&mut self, source: Arc<Stored>, rule: Option<&str>, cause: &str) {
+    /// A dead letter; `rule` and `action`: those to blame, if any is.
+    pub fn bury(&mut self, source: Arc<Stored>, rule: Option<&str>, action: Option<u32>, cause: &str) {
         self.tally.dead_letters += 1;
-        let outgoing = dead_letter(&source, rule, cause);
+        let outgoing = dead_letter(&source, rule, action, cause);
         self.outputs.push(Output { outgoing, source, rule: None });
     }
 
@@ -327,7 +332,7 @@ impl Batch {
             if !at_fault(output) {
                 continue;
             }
-            let Some(rule) = output.rule.clone() else {
+            let Some((rule, action)) = output.rule.clone() else {
                 let too_large = matches!(refusal, AppendError::TooLarge { .. });
                 if let Some(small) = without_source(&output.outgoing).filter(|_| too_large) {
                     self.outputs[i].outgoing = small;
@@ -338,136 +343,24 @@ impl Batch {
             diverted = true;
             let source = output.source.clone();
             let cause = refusal.to_string();
-            let outgoing = dead_letter(&source, Some(&rule.name), &cause);
+            let outgoing = dead_letter(&source, Some(&rule.name), Some(action), &cause);
             let error = LastError::of_record(&source, &cause);
             self.outputs[i] = Output { outgoing, source, rule: None };
             self.tally.dead_letters += 1;
-            self.failed(&rule, error);
-            let tally = self.rule_tally(&rule);
+            self.failed(&rule.key, Some(action), error);
+            let tally = self.rule_tally(&rule.key);
             tally.emitted = tally.emitted.saturating_sub(1);
+            let emitted = &mut tally.action(action).emitted;
+            *emitted = emitted.saturating_sub(1);
         }
         diverted
     }
 
-    fn rule_tally(&mut self, rule: &Definition) -> &mut RuleTally {
+    fn rule_tally(&mut self, key: &RuleKey) -> &mut RuleTally {
         // A key is made for the first row only: this is done for every one.
-        if !self.tally.rules.contains_key(&rule.key) {
-            self.tally.rules.insert(rule.key.clone(), RuleTally::default());
+        if !self.tally.rules.contains_key(key) {
+            self.tally.rules.insert(key.clone(), RuleTally::default());
         }
-        self.tally.rules.get_mut(&rule.key).expect("it was put there")
+        self.tally.rules.get_mut(key).expect("it was put there")
     }
-}
-
-/// The functions that rules of a tenant may call.
-struct Functions<'e> {
-    tenant: &'e TenantId,
-    rules: &'e RuleSet,
-    call: Call<'e>,
-}
-
-impl UserFunctions for Functions<'_> {
-    fn call(&self, function: &str, arguments: &[String]) -> Result<Option<String>, LookupError> {
-        let Some(function) = self.rules.function(self.tenant, function) else {
-            return Err(LookupError { reason: "there is no such function any more".to_owned() });
-        };
-        (self.call)(self.tenant, function, arguments).map_err(|reason| LookupError { reason })
-    }
-}
-
-/// A record as rules see it. The row of a window looks nothing up.
-fn message<'m>(
-    telemetry: &'m Telemetry,
-    functions: &'m dyn UserFunctions,
-    lookups: Option<&'m dyn Lookups>,
-) -> Message<'m> {
-    let (topic, client) = (telemetry.topic.as_str(), telemetry.client.as_str());
-    let mut message = Message::new(topic, Some(client), telemetry.time_ms, &telemetry.payload);
-    let content_type = telemetry.content_type.as_deref();
-    let mqtt5 = telemetry.mqtt5.as_deref();
-    let format = |utf8| if utf8 { PayloadFormat::Utf8 } else { PayloadFormat::Unspecified };
-    let properties = Properties {
-        content_type,
-        payload_format: mqtt5.and_then(|mqtt5| mqtt5.utf8).map(format),
-        response_topic: mqtt5.and_then(|mqtt5| mqtt5.response_topic.as_deref()),
-        correlation_data: mqtt5.and_then(|mqtt5| mqtt5.correlation_data.as_deref()),
-        user: &telemetry.properties,
-    };
-    let account = Some(telemetry.tenant.as_str());
-    let device = Some(telemetry.device.as_str());
-    let (id, functions) = (telemetry.id.0, Some(functions));
-    message.origin = Origin { id, device, account, properties, lookups, functions, ..Origin::default() };
-    message
-}
-
-/// The record that an action makes of a row, or why there is none.
-fn output(
-    inbound: &Inbound<'_>,
-    rule: &Definition,
-    number: u32,
-    action: &CompiledAction,
-    row: &Row<'_>,
-    value: &Bytes,
-    trace: Option<&TraceParent>,
-) -> Result<Outgoing, String> {
-    let telemetry = inbound.telemetry;
-    let id = telemetry.id.derived(&rule.name, number);
-    match action {
-        CompiledAction::Kafka { topic, key, .. } => {
-            let key = match key {
-                Some(key) => key.render(&inbound.message, row).map_err(|error| error.to_string())?,
-                None => telemetry.device.to_string(),
-            };
-            let headers = output_headers(id, rule, telemetry, trace);
-            let timestamp_ms = telemetry.time_ms as i64;
-            let record = Record { key: Some(key.into()), value: Some(value.clone()), headers, timestamp_ms };
-            Ok(Outgoing::keyed(topic.clone(), record))
-        }
-        CompiledAction::Republish { topic, qos } => {
-            let topic = topic.render(&inbound.message, row).map_err(|error| error.to_string())?;
-            TopicName::check(&topic).map_err(|error| format!("topic {topic:?}: {error}"))?;
-            let hops = telemetry.hops + 1;
-            if hops > REPUBLISH_HOPS_MAX {
-                return Err(format!("message was republished {} times, limit is {REPUBLISH_HOPS_MAX}", hops - 1));
-            }
-            let work = Republish { topic, qos: u32::from(u8::from(*qos)), payload: value.to_vec(), hops };
-            Ok(outbox_record(id, rule, number, telemetry, trace, outbox_entry::Work::Republish(work)))
-        }
-    }
-}
-
-fn output_headers(id: RecordId, rule: &Definition, telemetry: &Telemetry, trace: Option<&TraceParent>) -> Vec<Header> {
-    let mut headers = vec![
-        Header { name: header::ID.into(), value: Bytes::copy_from_slice(&id.0) },
-        text_header(header::RULE, &rule.name),
-        Header { name: header::TIME.into(), value: telemetry.time_ms.to_string().into() },
-    ];
-    headers.extend(trace.map(|trace| text_header(header::TRACEPARENT, trace.as_str())));
-    headers
-}
-
-fn outbox_record(
-    id: RecordId,
-    rule: &Definition,
-    action: u32,
-    telemetry: &Telemetry,
-    trace: Option<&TraceParent>,
-    work: outbox_entry::Work,
-) -> Outgoing {
-    let entry = OutboxEntry {
-        id: id.0.to_vec(),
-        tenant: telemetry.tenant.to_string(),
-        device: telemetry.device.to_string(),
-        rule: rule.name.clone(),
-        action,
-        time_ms: telemetry.time_ms,
-        traceparent: trace.map(|trace| trace.as_str().to_owned()).unwrap_or_default(),
-        work: Some(work),
-    };
-    let record = Record {
-        key: Some(telemetry.key().to_string().into()),
-        value: Some(entry.encode_to_vec().into()),
-        headers: output_headers(id, rule, telemetry, trace),
-        timestamp_ms: telemetry.time_ms as i64,
-    };
-    Outgoing::keyed(OUTBOX_TOPIC, record)
 }

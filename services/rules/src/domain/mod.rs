@@ -1,19 +1,26 @@
 //! What rules are and what they make of a record. Synchronous, without I/O: the engine around it reads and commits.
 
+mod action;
 mod batch;
 mod definition;
 mod filter_trie;
+mod lane;
+mod lanes;
 mod letters;
+mod message;
+mod output;
 mod rule_set;
 mod states;
 mod status;
 mod view;
 mod window;
 
-pub use batch::{Batch, Evaluation, Tally};
+pub use batch::{Batch, Evaluation, Tally, source_of};
 pub use definition::Definition;
-pub use letters::{ERRORS_TOPIC, OUTBOX_TOPIC, dead_letter, without_source};
+pub use lane::{Due, Entries, Entry, Verdict};
+pub use lanes::{LaneKey, Lanes};
+pub use letters::{ERRORS_TOPIC, Letter, OUTBOX_TOPIC, RETRY_TOPIC, open_letter};
 pub use rule_set::RuleSet;
 pub use states::{Held, STATE_TOPIC, States, Waiting};
-pub use status::{Board, Condition, RuleKey, RuleState};
+pub use status::{ActionTally, Board, Condition, LastError, RuleKey, RuleState, RuleTally};
 pub use view::{View, Views};

@@ -1,10 +1,12 @@
 //! How each rule is doing: what this process did with it since it started.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use drover_bus::{Position, Stored};
 use drover_types::{Telemetry, TenantId};
+
+use super::letters::clip;
 
 /// Which rule.
 pub type RuleKey = (TenantId, String);
@@ -35,6 +37,28 @@ pub struct RuleTally {
     /// Messages left out, as they came after their window had been closed.
     pub dropped: u64,
     pub last_error: Option<LastError>,
+    /// By number; the error action is the last of all.
+    pub actions: BTreeMap<u32, ActionTally>,
+}
+
+/// What one action did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ActionTally {
+    /// Records handed to outputs and to the outbox.
+    pub emitted: u64,
+    /// Entries of the outbox that were carried out.
+    pub delivered: u64,
+    /// Times that one was tried and has to be tried again.
+    pub retried: u64,
+    /// Rows for which it failed for good.
+    pub failed: u64,
+}
+
+impl RuleTally {
+    /// The tally of an action.
+    pub fn action(&mut self, number: u32) -> &mut ActionTally {
+        self.actions.entry(number).or_default()
+    }
 }
 
 /// Whether the rule is in force, and if not, why.
@@ -66,6 +90,11 @@ pub struct LastError {
 const SAMPLE_CHARS_MAX: usize = 256;
 
 impl LastError {
+    /// About no message in particular; the cause is clipped.
+    pub fn of_none(cause: &str) -> Self {
+        Self { message: clip(cause).into_owned(), ..Self::default() }
+    }
+
     /// About a message.
     pub fn of(source: &Stored, telemetry: &Telemetry, cause: &str) -> Self {
         Self { time_ms: telemetry.time_ms, topic: telemetry.topic.to_string(), ..Self::of_record(source, cause) }
@@ -79,7 +108,7 @@ impl LastError {
         let payload = String::from_utf8_lossy(&payload[..payload.len().min(4 * SAMPLE_CHARS_MAX)]);
         Self {
             time_ms: record.timestamp_ms.unsigned_abs(),
-            message: cause.to_owned(),
+            message: clip(cause).into_owned(),
             topic: String::new(),
             sample: payload.chars().take(SAMPLE_CHARS_MAX).collect(),
             source: format!("{}/{}/{offset}", at.topic, at.partition),
@@ -114,6 +143,13 @@ impl Board {
             counts.emitted += tally.emitted;
             counts.failed += tally.failed;
             counts.dropped += tally.dropped;
+            for (number, did) in &tally.actions {
+                let action = counts.action(*number);
+                action.emitted += did.emitted;
+                action.delivered += did.delivered;
+                action.retried += did.retried;
+                action.failed += did.failed;
+            }
             counts.last_error = tally.last_error.clone().or(counts.last_error.take());
         }
     }

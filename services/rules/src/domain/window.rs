@@ -8,7 +8,7 @@ use drover_types::{ClientId, DeviceId, Qos, RecordId, TELEMETRY_TOPIC, Telemetry
 use super::definition::Definition;
 
 /// Topic of these messages; nobody subscribes to it, and templates do not see it.
-const WINDOW_TOPIC: &str = "$drover/window";
+pub const TOPIC: &str = "$drover/window";
 
 /// The message of a closed window: its payload are the results, its time is the window's end. The id is the same
 /// whenever it is computed again; that of a late message's row hangs on the message, `late_of`.
@@ -24,7 +24,7 @@ pub fn message(rule: &Definition, due: &Due, late_of: Option<RecordId>) -> Resul
         tenant: rule.tenant.clone(),
         client: ClientId::new(&device).map_err(|error| error.to_string())?,
         device: DeviceId::new(&device).map_err(|error| error.to_string())?,
-        topic: TopicName::new(WINDOW_TOPIC).map_err(|error| error.to_string())?,
+        topic: TopicName::new(TOPIC).map_err(|error| error.to_string())?,
         payload: payload.into(),
         qos: Qos::AtLeastOnce,
         retain: false,

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::world::{World, message, until};
 
 /// Declares a device in a room, or deletes it.
-async fn device(world: &World, tenant: &str, name: &str, room: Option<&str>) {
+pub async fn device(world: &World, tenant: &str, name: &str, room: Option<&str>) {
     let after = room.map(|room| {
         let labels = HashMap::from([("room".to_owned(), room.to_owned())]);
         let meta = wire::Meta { tenant: tenant.into(), name: name.into(), labels, ..wire::Meta::default() };
@@ -40,7 +40,7 @@ async fn make_shadows(world: &World) {
     world.bus.create_topic(config).await.expect("topic");
 }
 
-async fn accepted(world: &World, rule: &str) -> String {
+pub async fn accepted(world: &World, rule: &str) -> String {
     let status = world.status(rule).await;
     status.map_or_else(|error| error.message().to_owned(), |status| status.conditions[0].reason.clone())
 }

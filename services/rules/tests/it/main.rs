@@ -1,10 +1,13 @@
 //! The rules service alone, through its public interface: records in, records out.
 
+mod actions;
 mod damage;
 mod faults;
 mod functions;
 mod lookups;
 mod outputs;
+mod replay;
 mod republish;
+mod target;
 mod windows;
 mod world;

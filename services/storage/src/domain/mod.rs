@@ -4,6 +4,7 @@ mod batch;
 mod fields;
 mod known_fields;
 mod query;
+mod row;
 mod steps;
 mod token;
 
@@ -11,5 +12,6 @@ pub use batch::{Batch, Tally};
 pub use fields::Skip;
 pub use known_fields::KnownFields;
 pub use query::{LATEST, MESSAGES, Queries, RANGE, Range};
+pub use row::entry as row_entry;
 pub use steps::Step;
 pub use token::Token;

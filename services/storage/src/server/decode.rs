@@ -1,8 +1,8 @@
 //! From requests to what the domain takes; checks shape only.
 
-use drover_types::{ApiError, DEFAULT_TENANT, DeviceId, DeviceKey, TenantId};
+use drover_types::{ApiError, DEFAULT_TENANT, DeviceId, DeviceKey, RecordId, TenantId};
 
-use crate::series::{Field, Series};
+use crate::series::{Field, Place, Series};
 
 /// Empty: the tenant `default`.
 fn tenant(text: &str) -> Result<TenantId, ApiError> {
@@ -18,6 +18,11 @@ pub fn device(of: &str, name: &str) -> Result<DeviceKey, ApiError> {
 pub fn series(tenant: &str, name: &str, field: &str) -> Result<Series, ApiError> {
     let field = Field::new(field).map_err(|error| ApiError::invalid("field", error.to_string()))?;
     Ok(Series { device: device(tenant, name)?, field })
+}
+
+pub fn place(time_ms: u64, id: &[u8]) -> Result<Place, ApiError> {
+    let id = <[u8; 16]>::try_from(id).map_err(|_| ApiError::invalid("id", "has 16 bytes").over(16, id.len()))?;
+    Ok(Place { time_ms, id: RecordId(id) })
 }
 
 /// End of a span; 0: without end.

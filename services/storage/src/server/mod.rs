@@ -11,7 +11,7 @@ use drover_proto::to_status;
 use drover_types::ApiError;
 use tonic::{Request, Response, Status};
 
-use crate::domain::{LATEST, MESSAGES, Queries, RANGE, Range, Token};
+use crate::domain::{LATEST, MESSAGES, Queries, RANGE, Range, Token, row_entry};
 use crate::telemetry::Telemetry;
 
 /// The service `drover.storage.v1.Storage`.
@@ -61,6 +61,14 @@ impl Server {
         })
     }
 
+    async fn keep(&self, request: wire::StoreRowRequest) -> Result<wire::StoreRowResponse, ApiError> {
+        let device = decode::device(&request.tenant, &request.device)?;
+        let at = decode::place(request.time_ms, &request.id)?;
+        let entry = row_entry(device, &request.table, at, request.row.into())?;
+        self.queries.store.store(Arc::new(vec![entry])).await?;
+        Ok(wire::StoreRowResponse {})
+    }
+
     fn answer<T>(&self, method: &'static str, outcome: Result<T, ApiError>) -> Result<Response<T>, Status> {
         self.telemetry.answered(method, outcome.as_ref().map(drop).map_err(|error| error.code));
         outcome.map(Response::new).map_err(|error| to_status(&error))
@@ -88,5 +96,12 @@ impl Storage for Server {
         request: Request<wire::GetMessagesRequest>,
     ) -> Result<Response<wire::GetMessagesResponse>, Status> {
         self.answer("messages", self.messages(request.into_inner()).await)
+    }
+
+    async fn store_row(
+        &self,
+        request: Request<wire::StoreRowRequest>,
+    ) -> Result<Response<wire::StoreRowResponse>, Status> {
+        self.answer("store_row", self.keep(request.into_inner()).await)
     }
 }

@@ -1,7 +1,7 @@
 //! Records published to the log, and what gRPC then answers.
 
 use drover_proto::from_status;
-use drover_proto::storage::v1::{GetLatestRequest, GetMessagesRequest, GetRangeRequest};
+use drover_proto::storage::v1::{GetLatestRequest, GetMessagesRequest, GetRangeRequest, StoreRowRequest};
 use drover_storage::StorageConfig;
 use drover_types::{ErrorCode, TenantId};
 
@@ -27,6 +27,29 @@ async fn a_published_message_is_found_by_field_by_span_and_as_it_was_sent() {
     assert_eq!(sent, [(NOW_MS + 5, 1, br#"{"temperature": 32}"#.as_slice()), (NOW_MS, 1, payload.as_bytes())]);
     assert_eq!(answer.messages[1].id, message("d", 1, NOW_MS, payload).id.0);
     assert_eq!(stage.range(of("d", "nothing")).await.points, []);
+}
+
+#[tokio::test]
+async fn a_row_of_a_rule_is_kept_once_under_the_name_of_its_table() {
+    let (stage, _directory) = stage().await;
+    let row = |id: Vec<u8>| StoreRowRequest {
+        tenant: "home".into(),
+        device: "d".into(),
+        table: "hot".into(),
+        id,
+        time_ms: NOW_MS,
+        row: br#"{"temperature": 31.5}"#.to_vec(),
+    };
+    for _ in 0..2 {
+        stage.client().store_row(row(vec![7; 16])).await.expect("kept");
+    }
+    stage.publish([message("d", 1, NOW_MS, r#"{"temperature": 20}"#)]).await;
+    assert_eq!(stage.latest("d").await, ["hot.temperature=31.5", "temperature=20"]);
+    let answer = stage.range(of("d", "hot.temperature")).await;
+    let points: Vec<_> = answer.points.iter().map(|p| (p.time_ms, value(p), p.topic.as_str())).collect();
+    assert_eq!(points, [(NOW_MS, "31.5".to_owned(), "$tables/hot")]);
+    let refused = stage.client().store_row(row(vec![7; 15])).await.expect_err("refused");
+    assert_eq!(from_status(&refused).field.as_deref(), Some("id"));
 }
 
 #[tokio::test]

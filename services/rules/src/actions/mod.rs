@@ -1,0 +1,370 @@
+//! The loop over the outbox for all actions but `republish`: at least once, each action of each rule in a lane of its
+//! own, so that a target that hangs delays itself.
+//!
+//! The log is the queue. A lane takes what fits into memory and reads the rest again when it has room; the group commits
+//! where the first unfinished entry of all stands, and where lanes are further is remembered beside it.
+
+mod carry;
+mod clusters;
+mod progress;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use drover_bus::{
+    Bus, ConsumeError, Consumer, GroupConfig, MAX_POLL_INTERVAL, Offset, Outgoing, Partition, Polled, Position,
+    ReadError, Start, Stored, TopicPartition,
+};
+use drover_host::{Backoff, Shutdown};
+use drover_proto::rules::v1::outbox_entry::Work;
+use drover_types::{Clock, Random, TenantId};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+pub use carry::Carrier;
+pub use clusters::{ClusterConfig, Clusters};
+
+use crate::append::append;
+use crate::domain::{
+    ActionTally, Batch, Board, Due, Entries, Entry, LaneKey, Lanes, LastError, OUTBOX_TOPIC, RuleSet, RuleTally,
+    Verdict, Views, source_of,
+};
+use crate::telemetry::Telemetry;
+
+/// Consumer group of these actions.
+pub const ACTIONS_GROUP: &str = "drover.rules.actions";
+/// Records of one poll.
+const POLL_RECORDS: usize = 500;
+/// Longest wait of one poll.
+const POLL_WAIT: Duration = Duration::from_millis(500);
+/// How often it is written down how far lanes are: what was done since is done again after a crash.
+const CHECKPOINT: Duration = Duration::from_secs(1);
+/// Requests under way, of all lanes; most of them wait for their turn.
+const REQUESTS_MAX: usize = 16_384;
+/// Bytes of records in memory, about; beyond, a lane holds one entry.
+const BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of one read of a lane that is behind.
+const READ_BYTES: usize = 256 * 1024;
+/// Lanes of a partition that read in one turn.
+const READS: usize = 16;
+/// A process that is not heard of for this long loses its partitions.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The loop.
+pub struct Actions {
+    pub bus: Arc<dyn Bus>,
+    pub clock: Arc<dyn Clock>,
+    pub random: Arc<dyn Random>,
+    pub member: String,
+    pub carrier: Arc<Carrier>,
+    pub rules: watch::Receiver<Arc<RuleSet>>,
+    pub views: Arc<Views>,
+    pub board: Arc<Board>,
+    pub telemetry: Telemetry,
+}
+
+/// One membership, from joining to leaving.
+struct Session<'a> {
+    actions: &'a Actions,
+    consumer: Box<dyn Consumer>,
+    partitions: BTreeMap<Partition, Lanes>,
+    committed: BTreeMap<Partition, Offset>,
+    requests: JoinSet<Finished>,
+    checkpoint_at: Instant,
+}
+
+/// An attempt that has ended.
+struct Finished {
+    partition: Partition,
+    key: LaneKey,
+    entries: Entries,
+    verdict: Verdict,
+}
+
+impl Actions {
+    /// Works until `shutdown`.
+    pub async fn run(self, shutdown: Shutdown) {
+        let mut backoff = Backoff::default();
+        loop {
+            let ended = match self.join().await {
+                Ok(mut session) => session.work(&shutdown, &mut backoff).await,
+                Err(error) => Err(error),
+            };
+            match ended {
+                Ok(()) => return,
+                Err(error) => tracing::warn!(%error, "actions begin again from the committed offsets"),
+            }
+            if !backoff.wait(&shutdown).await {
+                return;
+            }
+        }
+    }
+
+    async fn join(&self) -> Result<Session<'_>, ConsumeError> {
+        let config = GroupConfig {
+            group: ACTIONS_GROUP.to_owned(),
+            member: self.member.clone(),
+            topics: vec![OUTBOX_TOPIC.into()],
+            start: Start::Earliest,
+            session_timeout: SESSION_TIMEOUT,
+            max_poll_interval: MAX_POLL_INTERVAL,
+        };
+        let consumer = self.bus.join(config).await?;
+        Ok(Session {
+            actions: self,
+            consumer,
+            partitions: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            requests: JoinSet::new(),
+            checkpoint_at: Instant::now(),
+        })
+    }
+
+    /// Appends records and waits until they are durable.
+    async fn append(&self, records: Vec<Outgoing>) -> Result<(), ConsumeError> {
+        let unavailable = |reason: String| ConsumeError::Unavailable { reason };
+        let receipt = self.bus.append(records).await.map_err(|error| unavailable(error.to_string()))?;
+        receipt.await.map(drop).map_err(|error| unavailable(error.to_string()))
+    }
+
+    /// Makes dead letters of entries, and error actions of their rule.
+    async fn bury(&self, key: &LaneKey, entries: &Entries, cause: &str) -> Result<(), ConsumeError> {
+        tracing::warn!(tenant = key.tenant, rule = key.rule, action = key.action, cause, "actions become dead letters");
+        let (rules, mut batch) = (self.rules.borrow().clone(), Batch::default());
+        for (_, entry) in entries {
+            batch.fail_entry(&entry.work, &entry.stored, cause, &rules, &self.views);
+        }
+        append(&*self.bus, &mut batch).await.map_err(|reason| ConsumeError::Unavailable { reason })?;
+        self.telemetry.actions_failed.inc_by(entries.len() as u64);
+        batch.by_rule().for_each(|(key, tally)| self.board.add(key, tally));
+        Ok(())
+    }
+
+    /// A number from 0 to 1.
+    fn jitter(&self) -> f64 {
+        let mut bytes = [0; 4];
+        self.random.fill(&mut bytes);
+        f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX)
+    }
+
+    /// Adds to the rule's status.
+    fn tell(&self, key: &LaneKey, tally: ActionTally, error: Option<LastError>) {
+        let Ok(tenant) = TenantId::new(&key.tenant) else { return };
+        let mut told = RuleTally { last_error: error, ..RuleTally::default() };
+        *told.action(key.action) = tally;
+        self.board.add(&(tenant, key.rule.clone()), &told);
+    }
+}
+
+impl Session<'_> {
+    async fn work(&mut self, shutdown: &Shutdown, backoff: &mut Backoff) -> Result<(), ConsumeError> {
+        let mut wake: Option<Instant> = None;
+        loop {
+            let wait = wake.map_or(POLL_WAIT, |at| at.saturating_duration_since(Instant::now()));
+            let wait = wait.clamp(Duration::from_millis(1), POLL_WAIT);
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return self.checkpoint().await,
+                Some(finished) = self.requests.join_next() => {
+                    self.settle(ended(finished)?).await?;
+                    while let Some(finished) = self.requests.try_join_next() {
+                        self.settle(ended(finished)?).await?;
+                    }
+                }
+                polled = self.consumer.poll(POLL_RECORDS, wait) => {
+                    self.take(polled?).await?;
+                    backoff.reset();
+                }
+            }
+            self.catch_up().await?;
+            wake = self.begin().await?;
+            if self.checkpoint_at.elapsed() >= CHECKPOINT {
+                self.checkpoint().await?;
+            }
+        }
+    }
+
+    async fn take(&mut self, polled: Polled) -> Result<(), ConsumeError> {
+        match polled {
+            Polled::Idle => {}
+            Polled::Assigned(positions) => {
+                for Position { at, offset } in positions {
+                    let remembered = progress::read(&*self.actions.bus, at.partition).await?;
+                    self.partitions.insert(at.partition, Lanes::new(offset, remembered));
+                    self.committed.insert(at.partition, offset);
+                }
+            }
+            Polled::Revoked(partitions) => {
+                self.checkpoint().await?;
+                for at in partitions {
+                    self.partitions.remove(&at.partition);
+                    self.committed.remove(&at.partition);
+                }
+            }
+            Polled::Records(records) => {
+                let room = self.has_room();
+                records.into_iter().for_each(|stored| self.take_one(stored, room));
+            }
+        }
+        Ok(())
+    }
+
+    fn take_one(&mut self, stored: Stored, room: bool) {
+        let Position { at, offset } = stored.position.clone();
+        let Some(lanes) = self.partitions.get_mut(&at.partition) else { return };
+        match Entry::read(stored) {
+            // Those are the other group's, and so is what nobody can read.
+            Ok(entry) if matches!(entry.work.work, Some(Work::Republish(_)) | None) => {}
+            Ok(entry) => lanes.take(entry, room),
+            Err(error) => tracing::error!(%error, at.partition, offset, "an entry of the outbox cannot be read"),
+        }
+        lanes.passed(offset + 1);
+    }
+
+    fn has_room(&self) -> bool {
+        self.partitions.values().map(|lanes| lanes.held().1).sum::<usize>() < BYTES_MAX
+    }
+
+    /// Lanes that are behind and have room read on.
+    async fn catch_up(&mut self) -> Result<(), ConsumeError> {
+        let room = self.has_room();
+        for (partition, lanes) in &mut self.partitions {
+            let at = TopicPartition::new(OUTBOX_TOPIC, *partition);
+            for (key, from) in lanes.behind().into_iter().take(READS) {
+                match self.actions.bus.read(&at, from, READ_BYTES, Duration::ZERO).await {
+                    Ok(records) => lanes.catch_up(&key, records, room),
+                    Err(ReadError::OutOfRange { from, earliest, .. }) if from < earliest => {
+                        tracing::error!(
+                            rule = key.rule,
+                            from,
+                            earliest,
+                            "entries are not kept any more: actions are lost"
+                        );
+                        self.actions.telemetry.actions_lost.inc();
+                        lanes.skip_to(&key, earliest);
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins what is due; when the next will be.
+    async fn begin(&mut self) -> Result<Option<Instant>, ConsumeError> {
+        let (now, now_ms) = (Instant::now(), self.actions.clock.now_ms());
+        let (mut wake, mut too_old) = (None::<Instant>, Vec::new());
+        for (partition, lanes) in &mut self.partitions {
+            let budget = REQUESTS_MAX.saturating_sub(self.requests.len());
+            let (due, at) = lanes.due(now, now_ms, budget);
+            wake = [wake, at].into_iter().flatten().min();
+            for (key, due) in due {
+                match due {
+                    Due::Nothing(_) => {}
+                    Due::GiveUp(entries) => too_old.push((*partition, key, entries)),
+                    Due::Try(entries) => {
+                        let (carrier, partition) = (self.actions.carrier.clone(), *partition);
+                        self.requests.spawn(async move {
+                            let work: Vec<Arc<Entry>> = entries.iter().map(|(_, entry)| entry.clone()).collect();
+                            let verdict = carrier.carry_out(&work).await;
+                            Finished { partition, key, entries, verdict }
+                        });
+                    }
+                }
+            }
+        }
+        for (partition, key, entries) in too_old {
+            self.actions.bury(&key, &entries, "its target has not answered for a day").await?;
+            if let Some(lanes) = self.partitions.get_mut(&partition) {
+                lanes.given_up(&key, &offsets(&entries));
+            }
+        }
+        Ok(wake)
+    }
+
+    /// What came of an attempt.
+    async fn settle(&mut self, finished: Finished) -> Result<(), ConsumeError> {
+        let Finished { partition, key, entries, verdict } = finished;
+        let (now, jitter) = ((Instant::now(), self.actions.clock.now_ms()), self.actions.jitter());
+        for (_, others) in self.partitions.iter_mut().filter(|(other, _)| **other != partition) {
+            others.hear(&key, &verdict, now.0);
+        }
+        // It has left meanwhile, and another member does this again.
+        let Some(lanes) = self.partitions.get_mut(&partition) else { return Ok(()) };
+        let spent = lanes.settle(&key, &offsets(&entries), &verdict, now, jitter);
+        let (count, telemetry) = (entries.len() as u64, &self.actions.telemetry);
+        let cause = match verdict {
+            Verdict::Done => {
+                telemetry.actions_delivered.inc_by(count);
+                self.actions.tell(&key, ActionTally { delivered: count, ..ActionTally::default() }, None);
+                return Ok(());
+            }
+            Verdict::Later(cause) | Verdict::Away(cause) | Verdict::Refused(cause) => cause,
+        };
+        let retried = count - spent.len() as u64;
+        if retried > 0 {
+            tracing::debug!(tenant = key.tenant, rule = key.rule, action = key.action, cause, "an action waits");
+            telemetry.actions_retries.inc_by(retried);
+            let error = entries.first().map(|(_, entry)| waiting(entry, &cause));
+            self.actions.tell(&key, ActionTally { retried, ..ActionTally::default() }, error);
+        }
+        if !spent.is_empty() {
+            self.actions.bury(&key, &spent, &cause).await?;
+            if let Some(lanes) = self.partitions.get_mut(&partition) {
+                lanes.remove(&key, &offsets(&spent));
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits what is done, and writes down which lanes are further.
+    async fn checkpoint(&mut self) -> Result<(), ConsumeError> {
+        self.checkpoint_at = Instant::now();
+        let now_ms = self.actions.clock.now_ms();
+        let (mut finished, mut news, mut records, mut held) = (Vec::new(), Vec::new(), Vec::new(), (0, 0));
+        for (partition, lanes) in &mut self.partitions {
+            let offset = lanes.finished();
+            if self.committed.insert(*partition, offset) != Some(offset) {
+                finished.push(Position { at: TopicPartition::new(OUTBOX_TOPIC, *partition), offset });
+            }
+            let of_lanes = lanes.news();
+            records.extend(of_lanes.iter().map(|(key, at)| progress::record(*partition, key, *at, now_ms)));
+            news.push((*partition, of_lanes));
+            let (entries, _, suspended) = lanes.held();
+            held = (held.0 + entries, held.1 + suspended);
+        }
+        self.actions.telemetry.actions_held(held.0, held.1);
+        if !finished.is_empty() {
+            self.consumer.commit(finished).await?;
+        }
+        if !records.is_empty() {
+            self.actions.append(records).await?;
+        }
+        for (partition, news) in news {
+            if let Some(lanes) = self.partitions.get_mut(&partition) {
+                lanes.remember(news);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn ended(finished: Result<Finished, tokio::task::JoinError>) -> Result<Finished, ConsumeError> {
+    finished.map_err(|error| ConsumeError::Unavailable { reason: format!("an action has panicked: {error}") })
+}
+
+fn offsets(entries: &Entries) -> Vec<Offset> {
+    entries.iter().map(|(offset, _)| *offset).collect()
+}
+
+/// What the status says of an entry that is tried again.
+fn waiting(entry: &Entry, cause: &str) -> LastError {
+    let source = source_of(&entry.work, &entry.stored);
+    let cause = format!("action {} waits: {cause}", entry.work.action);
+    match drover_bus::repeats::telemetry(&source) {
+        Ok(telemetry) => LastError::of(&source, &telemetry, &cause),
+        Err(_) => LastError::of_record(&source, &cause),
+    }
+}

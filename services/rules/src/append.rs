@@ -1,0 +1,20 @@
+//! Writes a batch outside of the engine's transactions: at least once.
+
+use drover_bus::Bus;
+
+use crate::domain::Batch;
+
+/// Returns when all of it is durable; what the log refuses becomes a dead letter. The error: why it cannot be written now.
+pub async fn append(bus: &dyn Bus, batch: &mut Batch) -> Result<(), String> {
+    loop {
+        let records = batch.records();
+        if records.is_empty() {
+            return Ok(());
+        }
+        match bus.append(records).await {
+            Ok(receipt) => return receipt.await.map(drop).map_err(|error| error.to_string()),
+            Err(refusal) if batch.divert(&refusal) => {}
+            Err(refusal) => return Err(refusal.to_string()),
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! The lanes of one partition of the outbox, and how far each of them is: what has to be remembered is where the first
+//! unfinished entry of all stands, and, of lanes that are further, where they are.
+
+use std::collections::{BTreeMap, HashMap};
+
+use drover_bus::{Offset, Stored};
+use drover_proto::rules::v1::OutboxEntry;
+use drover_types::header;
+use tokio::time::Instant;
+
+use super::lane::{Due, Entries, Entry, Lane, Verdict};
+
+/// Tenant, rule and number of the action.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LaneKey {
+    pub tenant: String,
+    pub rule: String,
+    pub action: u32,
+}
+
+impl LaneKey {
+    /// The lane of an entry.
+    pub fn of(entry: &OutboxEntry) -> Self {
+        Self { tenant: entry.tenant.clone(), rule: entry.rule.clone(), action: entry.action }
+    }
+
+    /// The key of the record that says how far it is.
+    pub fn record_key(&self, partition: u32) -> String {
+        format!("{partition}/{}/{}/{}", self.tenant, self.rule, self.action)
+    }
+
+    /// Reads such a key; `None`: it is of another partition.
+    pub fn from_record_key(key: &str, partition: u32) -> Option<Self> {
+        let mut parts = key.split('/');
+        let (of, tenant, rule, action) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let key = Self { tenant: tenant.to_owned(), rule: rule.to_owned(), action: action.parse().ok()? };
+        (of.parse() == Ok(partition)).then_some(key)
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Lanes {
+    lanes: BTreeMap<LaneKey, Lane>,
+    /// Next offset that the group brings.
+    head: Offset,
+    /// What the log remembers of lanes that were further than the committed offset.
+    remembered: HashMap<LaneKey, Offset>,
+}
+
+impl Lanes {
+    /// Lanes of a partition that is read from `head` on, where some were further.
+    pub fn new(head: Offset, remembered: HashMap<LaneKey, Offset>) -> Self {
+        Self { lanes: BTreeMap::new(), head, remembered }
+    }
+
+    /// The group has brought what stands before `head`.
+    pub fn passed(&mut self, head: Offset) {
+        self.head = head;
+    }
+
+    /// Takes an entry that the group has brought.
+    pub fn take(&mut self, entry: Entry, room: bool) {
+        let key = LaneKey::of(&entry.work);
+        let done = self.remembered.get(&key).copied().unwrap_or(0);
+        self.lanes.entry(key).or_insert_with(|| Lane::new(done)).offer(entry, room);
+    }
+
+    /// What lanes want now, `budget` requests at most, and when the next one will want something.
+    pub fn due(&mut self, now: Instant, now_ms: u64, budget: usize) -> (Vec<(LaneKey, Due)>, Option<Instant>) {
+        let (mut due, mut wake) = (Vec::new(), None::<Instant>);
+        for (key, lane) in &mut self.lanes {
+            while due.len() < budget {
+                match lane.due(now, now_ms) {
+                    Due::Nothing(at) => {
+                        wake = [wake, at].into_iter().flatten().min();
+                        break;
+                    }
+                    wanted @ (Due::Try(_) | Due::GiveUp(_)) => due.push((key.clone(), wanted)),
+                }
+            }
+        }
+        (due, wake)
+    }
+
+    /// The lanes that have to read, and from where.
+    pub fn behind(&self) -> Vec<(LaneKey, Offset)> {
+        self.lanes.iter().filter_map(|(key, lane)| Some((key.clone(), lane.reads_from()?))).collect()
+    }
+
+    /// What a lane has read from where it had to. Nothing at all: there is nothing more.
+    pub fn catch_up(&mut self, key: &LaneKey, records: Vec<Stored>, room: bool) {
+        let head = self.head;
+        let Some(lane) = self.lanes.get_mut(key) else { return };
+        let mut next = head;
+        for stored in records {
+            let offset = stored.position.offset;
+            if offset >= head {
+                next = head;
+                break;
+            }
+            next = offset + 1;
+            if lane.has_taken(offset) || stored.record.header(header::RULE) != Some(key.rule.as_bytes()) {
+                continue;
+            }
+            let Ok(entry) = Entry::read(stored) else { continue };
+            if LaneKey::of(&entry.work) == *key && !lane.push(entry, room) {
+                next = offset;
+                break;
+            }
+        }
+        lane.has_read(Some(next).filter(|next| *next < head));
+    }
+
+    /// What a lane could not read, as it is not kept any more: it goes on from `earliest`.
+    pub fn skip_to(&mut self, key: &LaneKey, earliest: Offset) {
+        if let Some(lane) = self.lanes.get_mut(key) {
+            lane.has_read(Some(earliest).filter(|earliest| *earliest < self.head));
+        }
+    }
+
+    /// See [`Lane::settle`].
+    pub fn settle(
+        &mut self,
+        key: &LaneKey,
+        offsets: &[Offset],
+        verdict: &Verdict,
+        (now, now_ms): (Instant, u64),
+        jitter: f64,
+    ) -> Entries {
+        self.lanes.get_mut(key).map(|lane| lane.settle(offsets, verdict, now, now_ms, jitter)).unwrap_or_default()
+    }
+
+    /// See [`Lane::hear`].
+    pub fn hear(&mut self, key: &LaneKey, verdict: &Verdict, now: Instant) {
+        if let Some(lane) = self.lanes.get_mut(key) {
+            lane.hear(verdict, now);
+        }
+    }
+
+    /// See [`Lane::given_up`].
+    pub fn given_up(&mut self, key: &LaneKey, offsets: &[Offset]) {
+        if let Some(lane) = self.lanes.get_mut(key) {
+            lane.given_up(offsets);
+        }
+    }
+
+    /// Entries of a lane that are buried.
+    pub fn remove(&mut self, key: &LaneKey, offsets: &[Offset]) {
+        if let Some(lane) = self.lanes.get_mut(key) {
+            lane.remove(offsets);
+        }
+    }
+
+    /// Whatever stands before is done: the offset to commit.
+    pub fn finished(&self) -> Offset {
+        self.lanes.values().filter_map(Lane::unfinished).min().unwrap_or(self.head)
+    }
+
+    /// What has changed of lanes that are further than that: where they are, or `None`: nothing has to be remembered of
+    /// them any more. Lanes that nothing has to be remembered of go.
+    pub fn news(&mut self) -> Vec<(LaneKey, Option<Offset>)> {
+        let finished = self.finished();
+        let mut news = Vec::new();
+        for (key, lane) in &self.lanes {
+            let at = lane.finished();
+            if at > finished && self.remembered.get(key) != Some(&at) {
+                news.push((key.clone(), Some(at)));
+            }
+        }
+        let is_further = |key: &LaneKey| self.lanes.get(key).is_some_and(|lane| lane.finished() > finished);
+        let passed = self.remembered.iter().filter(|(key, at)| **at <= finished && !is_further(key));
+        news.extend(passed.map(|(key, _)| (key.clone(), None)));
+        self.lanes.retain(|_, lane| !lane.is_idle() || lane.finished() > finished);
+        news
+    }
+
+    /// The log has it.
+    pub fn remember(&mut self, news: Vec<(LaneKey, Option<Offset>)>) {
+        for (key, at) in news {
+            if let Some(at) = at {
+                self.remembered.insert(key, at);
+            } else {
+                self.remembered.remove(&key);
+            }
+        }
+    }
+
+    /// Entries in memory, their bytes, and lanes whose target does not answer.
+    pub fn held(&self) -> (usize, usize, usize) {
+        let mut held = (0, 0, 0);
+        for lane in self.lanes.values() {
+            let (entries, bytes) = lane.held();
+            held = (held.0 + entries, held.1 + bytes, held.2 + usize::from(lane.is_suspended()));
+        }
+        held
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_bus::{Header, Position, Record, TopicPartition};
+    use drover_proto::rules::v1::{Webhook, outbox_entry};
+    use prost::Message as _;
+
+    use super::super::lane::ENTRIES_MAX;
+    use super::*;
+
+    fn record(offset: Offset, rule: &str) -> Stored {
+        let work = Some(outbox_entry::Work::Webhook(Webhook::default()));
+        let (rule, device) = (rule.to_owned(), format!("d{offset}"));
+        let entry = OutboxEntry { rule: rule.clone(), device, work, ..OutboxEntry::default() };
+        let headers = vec![Header { name: header::RULE.into(), value: rule.into() }];
+        let record = Record { value: Some(entry.encode_to_vec().into()), headers, ..Record::default() };
+        Stored { position: Position { at: TopicPartition::new("o", 0), offset }, record }
+    }
+
+    fn take(lanes: &mut Lanes, offset: Offset, rule: &str) {
+        lanes.take(Entry::read(record(offset, rule)).expect("an entry"), true);
+        lanes.passed(offset + 1);
+    }
+
+    fn key(rule: &str) -> LaneKey {
+        LaneKey { tenant: String::new(), rule: rule.to_owned(), action: 0 }
+    }
+
+    /// Tries all that wants to be tried; what `fails` stays under way. The offsets that are done.
+    fn work(lanes: &mut Lanes, fails: &str) -> Vec<Offset> {
+        let (mut done, now) = (Vec::new(), Instant::now());
+        loop {
+            let mut any = false;
+            for (key, due) in lanes.due(now, 0, 1_000).0 {
+                let Due::Try(entries) = due else { panic!("nothing is old") };
+                if key.rule != fails {
+                    let offsets: Vec<Offset> = entries.iter().map(|(offset, _)| *offset).collect();
+                    lanes.settle(&key, &offsets, &Verdict::Done, (now, 0), 0.0);
+                    done.extend(offsets);
+                    any = true;
+                }
+            }
+            if !any {
+                done.sort_unstable();
+                return done;
+            }
+        }
+    }
+
+    #[test]
+    fn one_that_hangs_holds_up_itself_and_what_others_did_is_remembered() {
+        let mut lanes = Lanes::new(0, HashMap::new());
+        for n in 0..10 {
+            take(&mut lanes, n, if n % 2 == 0 { "dead" } else { "alive" });
+        }
+        assert_eq!(work(&mut lanes, "dead"), [1, 3, 5, 7, 9]);
+        assert_eq!(lanes.finished(), 0);
+        let news = lanes.news();
+        assert_eq!(news, [(key("alive"), Some(10))]);
+        lanes.remember(news.clone());
+        assert!(lanes.news().is_empty(), "said once");
+
+        // After a crash.
+        let remembered = news.into_iter().filter_map(|(key, at)| Some((key, at?))).collect();
+        let mut lanes = Lanes::new(0, remembered);
+        for n in 0..10 {
+            take(&mut lanes, n, if n % 2 == 0 { "dead" } else { "alive" });
+        }
+        take(&mut lanes, 10, "alive");
+        assert_eq!(work(&mut lanes, "dead"), [10], "the others are done");
+        assert_eq!(work(&mut lanes, "nobody"), [] as [Offset; 0], "those of the dead one are under way");
+    }
+
+    #[test]
+    fn a_lane_without_room_reads_the_rest_itself() {
+        let mut lanes = Lanes::new(0, HashMap::new());
+        let total = ENTRIES_MAX as u64 * 3;
+        for n in 0..total {
+            take(&mut lanes, n, "busy");
+        }
+        take(&mut lanes, total, "other");
+        let mut done = Vec::new();
+        while !lanes.behind().is_empty() || lanes.held().0 > 0 {
+            done.extend(work(&mut lanes, "nobody"));
+            for (key, from) in lanes.behind() {
+                let rule = |n| if n == total { "other" } else { "busy" };
+                let to = (from + 100).min(total + 1);
+                lanes.catch_up(&key, (from..to).map(|n| record(n, rule(n))).collect(), true);
+            }
+        }
+        done.sort_unstable();
+        assert_eq!(done, (0..=total).collect::<Vec<_>>(), "each once");
+        assert_eq!((lanes.finished(), lanes.news()), (total + 1, vec![]));
+    }
+
+    #[test]
+    fn what_is_remembered_has_a_key_of_its_partition() {
+        let key = LaneKey { tenant: "home".into(), rule: "a.b".into(), action: u32::MAX };
+        assert_eq!(LaneKey::from_record_key(&key.record_key(3), 3), Some(key.clone()));
+        assert_eq!(LaneKey::from_record_key(&key.record_key(3), 2), None);
+    }
+}

@@ -1,0 +1,247 @@
+//! Posts to other people's servers: over connections that are kept, a bounded number per action and per host, to
+//! addresses that are looked at before they are connected to. Redirects are not followed.
+
+mod address;
+mod secrets;
+mod signature;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT};
+use hyper::{Request, Response, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+
+pub use address::InternalHosts;
+pub use secrets::Secrets;
+pub use signature::sign;
+
+use crate::domain::Verdict;
+use address::Target;
+
+/// Requests of one action at a time: one that hangs leaves room at its host for others.
+const PER_ACTION: usize = 8;
+/// Requests to one host and port at a time, of all rules of a tenant.
+const PER_HOST: usize = 32;
+/// Actions and hosts whose requests are counted; with more, those without a request under way are forgotten.
+const TURNS_MAX: usize = 4_096;
+/// Connections to one host and port that are kept for the next request.
+const KEPT_PER_HOST: usize = 8;
+/// Hosts whose connections are kept; with more, all are closed.
+const HOSTS_MAX: usize = 256;
+/// Most of an answer that is read; with a longer one its connection is closed.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// What servers are told.
+const AGENT: &str = concat!("drover/", env!("CARGO_PKG_VERSION"));
+
+type Sender = SendRequest<Full<Bytes>>;
+
+/// One request. It is shown nowhere: address and headers may be secrets.
+pub struct Post {
+    pub tenant: String,
+    /// Which rule and which of its actions.
+    pub action: (String, u32),
+    pub url: String,
+    pub headers: Vec<(String, String)>,
+    /// Headers that must not be shown anywhere.
+    pub secret_headers: Vec<(String, String)>,
+    pub body: Bytes,
+    pub timeout: Duration,
+}
+
+/// Whose requests are counted together, in a tenant: those of an action of a rule, or those to a host.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Counted {
+    Action(String, String, u32),
+    Host(String, Target),
+}
+
+/// The client of all webhooks.
+pub struct Webhooks {
+    tls: TlsConnector,
+    internal: InternalHosts,
+    turns: Mutex<HashMap<Counted, Arc<Semaphore>>>,
+    kept: Mutex<HashMap<Target, Vec<Sender>>>,
+}
+
+impl Webhooks {
+    /// A client that trusts the web's certificate authorities and those of the file `ca` (PEM).
+    pub fn new(internal: InternalHosts, ca: Option<&Path>) -> anyhow::Result<Self> {
+        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        if let Some(path) = ca {
+            let shown = path.display();
+            let found = CertificateDer::pem_file_iter(path).with_context(|| format!("rules.webhook_ca: {shown}"))?;
+            for certificate in found {
+                let certificate = certificate.with_context(|| format!("rules.webhook_ca: {shown}"))?;
+                roots.add(certificate).with_context(|| format!("rules.webhook_ca: {shown}"))?;
+            }
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let tls = TlsConnector::from(Arc::new(config));
+        Ok(Self { tls, internal, turns: Mutex::default(), kept: Mutex::default() })
+    }
+
+    /// Sends a request and waits for its answer. The time it waits for its turn does not count.
+    pub async fn post(&self, post: &Post) -> Verdict {
+        let parsed = post.url.parse::<Uri>().map_err(|error| error.to_string());
+        let (uri, target) = match parsed.and_then(|uri| Target::of(&uri).map(|target| (uri, target))) {
+            Ok(found) => found,
+            Err(reason) => return Verdict::Refused(format!("url: {reason}")),
+        };
+        let (rule, action) = post.action.clone();
+        let of_action = self.turns(Counted::Action(post.tenant.clone(), rule, action), PER_ACTION);
+        let of_host = self.turns(Counted::Host(post.tenant.clone(), target.clone()), PER_HOST);
+        // In this order: who waits for the host is bounded by action, so that none fills the queue.
+        let (Ok(_of_action), Ok(_of_host)) = (of_action.acquire().await, of_host.acquire().await) else {
+            return Verdict::Later("the client is closed".to_owned());
+        };
+        match timeout(post.timeout, self.exchange(&uri, &target, post)).await {
+            Ok(verdict) => verdict,
+            Err(_) => Verdict::Later(format!("{} did not answer within {} ms", target.host, post.timeout.as_millis())),
+        }
+    }
+
+    async fn exchange(&self, uri: &Uri, target: &Target, post: &Post) -> Verdict {
+        let request = || request(uri, post);
+        if let Err(reason) = request() {
+            return Verdict::Refused(reason);
+        }
+        if let (Some(mut sender), Ok(request)) = (self.take_kept(target), request())
+            && sender.ready().await.is_ok()
+        {
+            match sender.send_request(request).await {
+                Ok(answer) => return self.read(target, sender, answer).await,
+                // It was closed before anything was sent.
+                Err(error) if error.is_canceled() => {}
+                Err(error) => return Verdict::Later(format!("{}: {error}", target.host)),
+            }
+        }
+        let mut sender = match self.connect(target).await {
+            Ok(sender) => sender,
+            Err(verdict) => return verdict,
+        };
+        let sent = match request() {
+            Ok(request) => sender.send_request(request).await,
+            Err(reason) => return Verdict::Refused(reason),
+        };
+        match sent {
+            Ok(answer) => self.read(target, sender, answer).await,
+            Err(error) => Verdict::Later(format!("{}: {error}", target.host)),
+        }
+    }
+
+    async fn read(&self, target: &Target, sender: Sender, answer: Response<Incoming>) -> Verdict {
+        let status = answer.status();
+        if Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await.is_ok() {
+            self.keep(target, sender);
+        }
+        let told = format!("{} answered {status}", target.host);
+        match status.as_u16() {
+            200..=299 => Verdict::Done,
+            300..=399 => Verdict::Refused(format!("{told}; redirects are not followed")),
+            408 | 425 | 429 | 500..=599 => Verdict::Later(told),
+            _ => Verdict::Refused(told),
+        }
+    }
+
+    async fn connect(&self, target: &Target) -> Result<Sender, Verdict> {
+        let host = &target.host;
+        let later = |reason: &dyn std::fmt::Display| Verdict::Later(format!("{host}: {reason}"));
+        let found = lookup_host((host.as_str(), target.port)).await.map_err(|error| later(&error))?;
+        let addresses: Vec<SocketAddr> = found.collect();
+        self.internal.check(target, &addresses).map_err(Verdict::Refused)?;
+        let stream = TcpStream::connect(addresses.as_slice()).await.map_err(|error| later(&error))?;
+        stream.set_nodelay(true).map_err(|error| later(&error))?;
+        if !target.tls {
+            return handshake(stream).await.map_err(|error| later(&error));
+        }
+        let name = ServerName::try_from(host.clone()).map_err(|error| Verdict::Refused(format!("{host}: {error}")))?;
+        let stream = self.tls.connect(name, stream).await.map_err(|error| later(&error))?;
+        handshake(stream).await.map_err(|error| later(&error))
+    }
+
+    /// The turns of an action or at a host.
+    fn turns(&self, counted: Counted, at_once: usize) -> Arc<Semaphore> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        if turns.len() >= TURNS_MAX && !turns.contains_key(&counted) {
+            turns.retain(|_, turns| Arc::strong_count(turns) > 1);
+        }
+        turns.entry(counted).or_insert_with(|| Arc::new(Semaphore::new(at_once))).clone()
+    }
+
+    fn take_kept(&self, target: &Target) -> Option<Sender> {
+        let mut kept = self.kept();
+        let senders = kept.get_mut(target)?;
+        while let Some(sender) = senders.pop() {
+            if !sender.is_closed() {
+                return Some(sender);
+            }
+        }
+        None
+    }
+
+    fn keep(&self, target: &Target, sender: Sender) {
+        let mut kept = self.kept();
+        if kept.len() >= HOSTS_MAX && !kept.contains_key(target) {
+            kept.clear();
+        }
+        let senders = kept.entry(target.clone()).or_default();
+        senders.retain(|sender| !sender.is_closed());
+        if senders.len() < KEPT_PER_HOST {
+            senders.push(sender);
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<Target, Vec<Sender>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Speaks HTTP over a connection, which is closed when its sender is dropped.
+async fn handshake<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: T) -> Result<Sender, hyper::Error> {
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a webhook's connection has ended");
+        }
+    });
+    Ok(sender)
+}
+
+fn request(uri: &Uri, post: &Post) -> Result<Request<Full<Bytes>>, String> {
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let host = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    let mut request = Request::post(path).body(Full::new(post.body.clone())).map_err(|error| error.to_string())?;
+    let headers = request.headers_mut();
+    headers.insert(HOST, HeaderValue::from_str(host).map_err(|error| format!("host: {error}"))?);
+    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let given = post.headers.iter().map(|header| (header, false));
+    for ((name, value), is_secret) in given.chain(post.secret_headers.iter().map(|header| (header, true))) {
+        let refused = || format!("header {name:?} has characters that no header may have");
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| refused())?;
+        let mut value = HeaderValue::from_str(value).map_err(|_| refused())?;
+        value.set_sensitive(is_secret);
+        headers.insert(name, value);
+    }
+    Ok(request)
+}
