@@ -93,7 +93,7 @@ pub enum Spec {
     Device(DeviceSpec),
     Credential(Credential),
     Policy(PolicySpec),
-    Rule(RuleSpec),
+    Rule(Box<RuleSpec>),
     ApiToken(ApiToken),
     Function(FunctionSpec),
 }

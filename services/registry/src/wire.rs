@@ -82,7 +82,7 @@ pub fn encode(object: &Object) -> registry::Object {
         Spec::Device(spec) => Wire::Device(types::Device::of(meta(), spec.clone())),
         Spec::Credential(spec) => Wire::Credential(credential(&object.meta, spec)),
         Spec::Policy(spec) => Wire::Policy(types::Policy::of(meta(), spec.clone())),
-        Spec::Rule(spec) => Wire::Rule(types::Rule::of(meta(), spec.clone())),
+        Spec::Rule(spec) => Wire::Rule(types::Rule::of(meta(), (**spec).clone())),
         Spec::ApiToken(spec) => Wire::ApiToken(api_token(meta(), spec)),
         Spec::Function(spec) => Wire::Function(types::Function::of(meta(), spec.clone())),
     };
@@ -97,7 +97,7 @@ pub fn decode(object: &registry::Object) -> Result<Object, ApiError> {
         Wire::Device(device) => Object { meta: meta(&device.meta)?, spec: Spec::Device(DeviceSpec::from(device)) },
         Wire::Credential(credential) => decode_credential(credential)?,
         Wire::Policy(policy) => Object { meta: meta(&policy.meta)?, spec: Spec::Policy(PolicySpec::try_from(policy)?) },
-        Wire::Rule(rule) => Object { meta: meta(&rule.meta)?, spec: Spec::Rule(RuleSpec::try_from(rule)?) },
+        Wire::Rule(rule) => Object { meta: meta(&rule.meta)?, spec: Spec::Rule(Box::new(RuleSpec::try_from(rule)?)) },
         Wire::Function(function) => {
             Object { meta: meta(&function.meta)?, spec: Spec::Function(FunctionSpec::try_from(function)?) }
         }

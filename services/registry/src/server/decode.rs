@@ -44,7 +44,7 @@ pub fn policy(policy: Option<&types::Policy>) -> Result<Declared, ApiError> {
 
 pub fn rule(rule: Option<&types::Rule>) -> Result<Declared, ApiError> {
     let rule = rule.required("rule")?;
-    declared(&rule.meta, Spec::Rule(RuleSpec::try_from(rule)?))
+    declared(&rule.meta, Spec::Rule(Box::new(RuleSpec::try_from(rule)?)))
 }
 
 pub fn function(function: Option<&types::Function>) -> Result<Declared, ApiError> {
