@@ -42,6 +42,14 @@ fn object(kind: &str, name: &str, spec: Value) -> Value {
     json!({"apiVersion": "drover.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec})
 }
 
+/// A function whose examples have values of every kind.
+fn decoder() -> Value {
+    json!({
+        "source": "function main(input) { return input === null ? null : {echo: input}; }",
+        "examples": [{"input": null, "output": null}, {"input": [1, {"a": "b"}], "output": {"echo": [1, {"a": "b"}]}}],
+    })
+}
+
 fn secret(cluster: &Kubernetes, name: &str, key: &str) -> anyhow::Result<String> {
     let secret = cluster.get("home", &["secret", name])?;
     let value = secret["data"][key].as_str().with_context(|| format!("{key} of {name}"))?;
@@ -78,9 +86,10 @@ fn objects_of_the_cluster_become_those_of_the_platform() -> anyhow::Result<()> {
             object("Policy", "all", json!({"statements": [statement]})),
             object("Rule", "hot-rooms", rule),
             object("DeviceFleet", "sensors", fleet),
+            object("Function", "decode", decoder()),
         ],
     )?;
-    for what in ["device/thermo-1", "policy/all", "rule/hot-rooms", "devicefleet/sensors"] {
+    for what in ["device/thermo-1", "policy/all", "rule/hot-rooms", "devicefleet/sensors", "function/decode"] {
         cluster.wait_for("home", "condition=Ready", &[what])?;
     }
     let fleet = cluster.get("home", &["fleet", "sensors"])?;
@@ -98,6 +107,10 @@ fn objects_of_the_cluster_become_those_of_the_platform() -> anyhow::Result<()> {
     with_certificate(&cluster, &platform, &runtime)?;
     let shadow = platform.cli(&["shadow", "get", "thermo-1", "-n", "home"])?;
     assert!(shadow.contains("targetTemperature") && shadow.contains("21"), "{shadow}");
+
+    // A function answers as its examples say, among them one without a value.
+    let functions = platform.cli(&["function", "list", "-n", "home"])?;
+    assert!(functions.contains("decode"), "{functions}");
 
     // What people see.
     let table = cluster.kubectl(&["-n", "home", "get", "drover"])?;
@@ -192,9 +205,9 @@ fn what_is_changed_elsewhere_is_set_back_and_what_is_anothers_is_left_alone() ->
 fn what_the_schemas_refuse_is_refused_by_the_api_server() -> anyhow::Result<()> {
     let Some(cluster) = Kubernetes::start()? else { return Ok(()) };
     cluster.kubectl(&["apply", "--server-side", "-f", CRDS])?;
-    let crds =
-        ["crd", "devices.devices.drover.dev", "rules.drover.dev", "policies.drover.dev", "devicefleets.drover.dev"];
-    cluster.wait_for("default", "condition=Established", &crds)?;
+    let crds = ["devices.devices", "rules", "policies", "devicefleets", "functions"]
+        .map(|plural| format!("crd/{plural}.drover.dev"));
+    cluster.wait_for("default", "condition=Established", &crds.each_ref().map(String::as_str))?;
     let both = json!({"token": {"secretName": "a"}, "certificate": {"secretName": "b"}});
     let action = json!({"kafka": {"topic": "t"}, "republish": {"topic": "t"}});
     let source = json!({"names": ["a"], "count": {"devices": 1, "prefix": "s"}});
@@ -209,6 +222,8 @@ fn what_the_schemas_refuse_is_refused_by_the_api_server() -> anyhow::Result<()> 
             "exactly one of kafka, republish",
         ),
         (object("Policy", "default", json!({"statements": []})), "built in"),
+        (object("Function", "a.b", decoder()), "has no dots"),
+        (object("Function", "f", json!({"source": "x", "routine": "a.b"})), "spec.routine"),
         (object("DeviceFleet", "f", json!({"source": source})), "exactly one of count, names, csv"),
     ] {
         let refused = cluster.apply("default", &[object]).err().with_context(|| format!("accepted although {told}"))?;

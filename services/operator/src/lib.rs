@@ -102,7 +102,7 @@ async fn work(config: OperatorConfig, ports: &Ports, shutdown: &Shutdown, client
 
 /// The CRDs, one YAML document each; the checked-in copy is `deploy/crds/drover.yaml`.
 pub fn crds_yaml() -> String {
-    [crd::Device::crd(), crd::DeviceFleet::crd(), crd::Policy::crd(), crd::Rule::crd()]
+    [crd::Device::crd(), crd::DeviceFleet::crd(), crd::Function::crd(), crd::Policy::crd(), crd::Rule::crd()]
         .iter()
         .map(|crd| serde_yaml_ng::to_string(crd).expect("a CRD is plain YAML"))
         .map(|document| format!("---\n{document}"))

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use drover_types::object::{DeviceSpec, PolicySpec, RuleSpec};
+use drover_types::object::{DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
 use drover_types::{ApiError, DeviceKey, TenantId};
 use serde_json::{Map, Value};
 
@@ -139,6 +139,13 @@ pub trait Registry: Send + Sync + 'static {
     async fn put_policy(&self, wanted: &Wanted<PolicySpec>, revision: u64) -> Result<Found<PolicySpec>, ApiError>;
     /// Nothing if it is gone.
     async fn delete_policy(&self, tenant: &TenantId, name: &str) -> Result<(), ApiError>;
+
+    async fn function(&self, tenant: &TenantId, name: &str) -> Result<Option<Found<FunctionSpec>>, ApiError>;
+    /// As [`Registry::put_device`]; `invalid_argument` when the script does not run or does not answer as its examples say.
+    async fn put_function(&self, wanted: &Wanted<FunctionSpec>, revision: u64)
+    -> Result<Found<FunctionSpec>, ApiError>;
+    /// Nothing if it is gone.
+    async fn delete_function(&self, tenant: &TenantId, name: &str) -> Result<(), ApiError>;
 
     /// Devices after the name `after`, up to 100 of them.
     async fn devices(&self, tenant: &TenantId, after: &str) -> Result<DevicePage, ApiError>;

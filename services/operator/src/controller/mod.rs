@@ -13,6 +13,7 @@ mod memory;
 mod registered;
 mod rule;
 mod secrets;
+mod simple;
 mod status;
 
 use std::future::Future;
@@ -31,7 +32,7 @@ use kube::{Api, Resource, ResourceExt};
 pub use context::{Context, Parts};
 pub use kind::Kind;
 
-use crate::crd::{Device, DeviceFleet, Policy, Rule};
+use crate::crd::{Device, DeviceFleet, Function, Policy, Rule};
 use crate::domain::problem::passes;
 use failure::Failure;
 
@@ -55,6 +56,7 @@ pub async fn run(context: Arc<Context>, shutdown: Shutdown) {
         controllers.push(controller::<Device>(context.clone(), namespace, shutdown.clone()).boxed());
         controllers.push(controller::<Rule>(context.clone(), namespace, shutdown.clone()).boxed());
         controllers.push(controller::<Policy>(context.clone(), namespace, shutdown.clone()).boxed());
+        controllers.push(controller::<Function>(context.clone(), namespace, shutdown.clone()).boxed());
         controllers.push(controller::<DeviceFleet>(context.clone(), namespace, shutdown.clone()).boxed());
     }
     future::join_all(controllers).await;

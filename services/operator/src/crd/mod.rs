@@ -3,6 +3,7 @@
 mod condition;
 mod device;
 mod fleet;
+mod function;
 mod policy;
 mod rule;
 
@@ -11,5 +12,6 @@ pub use device::{CertificateSecret, Device, DeviceCredential, DevicePhase, Devic
 pub use fleet::{
     CountSource, CsvSource, DeviceFleet, DeviceFleetSpec, DeviceFleetStatus, FleetError, FleetSource, FleetTemplate,
 };
+pub use function::{Function, FunctionExample, FunctionSpec, FunctionStatus};
 pub use policy::{Policy, PolicyAction, PolicyEffect, PolicySpec, PolicyStatement, PolicyStatus};
 pub use rule::{CreateTopic, KafkaAction, RepublishAction, Rule, RuleAction, RuleLastError, RuleSpec, RuleStatus};

@@ -5,6 +5,7 @@
 mod cluster;
 mod devices;
 mod fleets;
+mod functions;
 mod platform;
 mod rules;
 mod stage;
