@@ -313,6 +313,36 @@ fn what_has_no_tls_is_outside_the_cluster_only_if_it_is_turned_on() -> anyhow::R
     Ok(())
 }
 
+#[test]
+fn coap_listens_and_is_let_in_only_if_it_is_turned_on() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    for (values, edge) in [("standalone", "drover"), ("ha", "drover-ingress")] {
+        let file = format!("helm/drover/values-{values}.yaml");
+        let off = rendered_with(&program, &[&file], &[])?;
+        assert!(named(&off, "Service", "drover-coap").is_err(), "{values}");
+        let listen = |objects: &[Value]| -> anyhow::Result<Option<String>> {
+            let text = configuration(objects, named(objects, "StatefulSet", edge)?)?;
+            Ok(setting(text, "ingress", "coap").map(str::to_owned))
+        };
+        assert_eq!(listen(&off)?.as_deref(), Some("{listen = []}"), "{values}");
+
+        let on = rendered_with(&program, &[&file], &["service.coap=true", "service.type=LoadBalancer"])?;
+        assert_eq!(listen(&on)?.as_deref(), Some(r#"{listen = ["[::]:5683"]}"#), "{values}");
+        let service = &named(&on, "Service", "drover-coap")?["spec"];
+        assert_eq!(service["type"], "LoadBalancer", "{values}");
+        assert_eq!(service["sessionAffinity"], "ClientIP", "{values}: a device stays with its pod");
+        assert_eq!(service["ports"][0]["protocol"], "UDP", "{values}");
+        let pod = &named(&on, "StatefulSet", edge)?["spec"]["template"]["spec"]["containers"][0];
+        let opened = items(&pod["ports"]).find(|port| port["name"] == "coap").context("a port")?;
+        assert_eq!(opened["containerPort"], 5683, "{values}");
+        assert_eq!(opened["protocol"], "UDP", "{values}");
+        let rules = &named(&on, "NetworkPolicy", edge)?["spec"]["ingress"];
+        let let_in = items(rules).flat_map(|rule| items(&rule["ports"])).find(|port| port["port"] == "coap");
+        assert_eq!(let_in.context("a rule")?["protocol"], "UDP", "{values}");
+    }
+    Ok(())
+}
+
 /// What the gateway tells devices under a key.
 fn told<'a>(objects: &'a [Value], key: &str) -> anyhow::Result<&'a str> {
     let gateway = workloads(objects).find(|workload| ["drover", "drover-gateway"].contains(&name(workload)));

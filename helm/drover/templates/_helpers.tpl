@@ -147,3 +147,21 @@ its rights in its own namespace alone unless told otherwise. */}}
 {{- $values := get .root.Values .component -}}
 {{- if and (ne .component "standalone") (gt (int $values.replicas) 1) -}}true{{- end -}}
 {{- end }}
+
+{{/* How the Services of devices are reached. */}}
+{{- define "drover.exposure" -}}
+{{- $v := .Values -}}
+type: {{ $v.service.type }}
+ipFamilyPolicy: {{ $v.service.ipFamilyPolicy }}
+{{- if ne $v.service.type "ClusterIP" }}
+externalTrafficPolicy: {{ $v.service.externalTrafficPolicy }}
+{{- end }}
+{{- if eq $v.service.type "LoadBalancer" }}
+{{- with $v.service.loadBalancerClass }}
+loadBalancerClass: {{ . }}
+{{- end }}
+{{- with $v.service.loadBalancerSourceRanges }}
+loadBalancerSourceRanges: {{ toJson . }}
+{{- end }}
+{{- end }}
+{{- end }}

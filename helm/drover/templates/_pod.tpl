@@ -206,6 +206,9 @@ spec:
 {{- end }}
 - {name: mqtts, containerPort: 8883}
 - {name: http, containerPort: 8080}
+{{- if .root.Values.service.coap }}
+- {name: coap, containerPort: 5683, protocol: UDP}
+{{- end }}
 {{- else if eq .component "gateway" }}
 - {name: http, containerPort: 8080}
 {{- end }}
