@@ -6,6 +6,7 @@ mod costs;
 mod device_http;
 mod examples;
 mod first_path;
+mod image;
 mod jwt;
 mod kafka_hangs;
 mod killed;
