@@ -20,13 +20,17 @@ const SOON: &str = "operator.resync=1s";
 /// Longest wait for anything; only a failing test reaches it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// An API server with the CRDs and the namespace `home`, and the platform with its operator.
+/// An API server with the CRDs and the namespace `home`, and the platform with its operator, which writes numbers at once.
 fn stage() -> anyhow::Result<Option<(Kubernetes, Platform)>> {
+    stage_with(&["--set", "operator.status_interval=1s"])
+}
+
+fn stage_with(settings: &[&str]) -> anyhow::Result<Option<(Kubernetes, Platform)>> {
     let Some(cluster) = Kubernetes::start()? else { return Ok(None) };
     cluster.kubectl(&["apply", "--server-side", "-f", CRDS])?;
     cluster.wait_for("default", "condition=Established", &["crd", "devices.devices.drover.dev", "rules.drover.dev"])?;
     cluster.kubectl(&["create", "namespace", "home"])?;
-    let arguments = ["--operator", "--set", SOON, "--set", "operator.status_interval=1s"];
+    let arguments = [&["--operator", "--set", SOON], settings].concat();
     let platform = Platform::start_in(&arguments, cluster.environment())?;
     Ok(Some((cluster, platform)))
 }
@@ -198,6 +202,25 @@ fn what_is_changed_elsewhere_is_set_back_and_what_is_anothers_is_left_alone() ->
     let left: Value = serde_json::from_str(&platform.cli(&["device", "list", "--all", "-o", "json", "-n", "home"])?)?;
     assert_eq!(left["items"], json!([]), "an adopted device goes, too");
     assert_eq!(secret(&cluster, "taken", "a")?, "b");
+    Ok(())
+}
+
+#[test]
+fn a_fleet_follows_its_table_at_once() -> anyhow::Result<()> {
+    let Some((cluster, platform)) = stage_with(&[])? else { return Ok(()) };
+    let fleet = object("DeviceFleet", "listed", json!({"source": {"csv": {"configMap": "table"}}}));
+    let table = |rows: &str| {
+        let data = json!({"devices.csv": format!("name,labels\n{rows}")});
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "table"}, "data": data})
+    };
+    cluster.apply("home", &[fleet])?;
+    cluster.wait_for("home", "condition=Accepted=False", &["devicefleet/listed"])?;
+    for (rows, declared) in [("a,room=kitchen\n", 1), ("a,room=kitchen\nb,\nc,\n", 3), ("c,\n", 1)] {
+        cluster.apply("home", &[table(rows)])?;
+        cluster.wait_for("home", &format!("jsonpath={{.status.registered}}={declared}"), &["devicefleet/listed"])?;
+    }
+    let left: Value = serde_json::from_str(&platform.cli(&["device", "list", "--all", "-o", "json", "-n", "home"])?)?;
+    assert_eq!(left["items"][0]["metadata"]["name"], "c", "{left}");
     Ok(())
 }
 

@@ -105,6 +105,8 @@ pub struct Refusal {
 
 /// Most devices of one bulk call.
 pub const BULK_MAX: usize = 500;
+/// Most bytes of the texts of the devices of one bulk call: a message has at most 4 MiB.
+pub const BULK_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// The registry. After `unavailable` or `deadline_exceeded` a write may or may not have happened.
 #[async_trait]
@@ -149,7 +151,8 @@ pub trait Registry: Send + Sync + 'static {
 
     /// Devices after the name `after`, up to 100 of them.
     async fn devices(&self, tenant: &TenantId, after: &str) -> Result<DevicePage, ApiError>;
-    /// Creates or replaces up to [`BULK_MAX`] devices of one tenant; answers those refused.
+    /// Creates or replaces up to [`BULK_MAX`] devices of one tenant, of up to [`BULK_BYTES_MAX`] bytes unless it is one; answers
+    /// those refused.
     async fn put_devices(&self, wanted: &[Wanted<DeviceSpec>]) -> Result<Vec<Refusal>, ApiError>;
     /// Deletes up to [`BULK_MAX`] devices of one owner; answers those refused.
     async fn delete_devices(&self, tenant: &TenantId, owner: &str, names: &[String]) -> Result<Vec<Refusal>, ApiError>;

@@ -16,7 +16,7 @@ use crate::ports::{
     Credential, CredentialKind, DevicePage, Found, FoundDevice, Issued, IssuedSecret, Refusal, Registry, Wanted,
 };
 
-/// Devices of one page of a list: they fit into a message of 4 MiB unless labels and attributes are near their limits.
+/// Devices of one page of a list; the registry ends a page earlier where it would not fit into a message.
 const PAGE_SIZE: u32 = 100;
 
 /// The registry of the network.

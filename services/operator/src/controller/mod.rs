@@ -68,12 +68,9 @@ fn controller<K: Kind>(
     namespace: Option<&str>,
     shutdown: Shutdown,
 ) -> impl Future<Output = ()> + Send + use<K> {
-    let api = match namespace {
-        Some(namespace) => Api::<K>::namespaced(context.client.clone(), namespace),
-        None => Api::<K>::all(context.client.clone()),
-    };
     let (reader, writer) = reflector::store();
-    let changes = watcher(api, watcher::Config::default().page_size(PAGE_SIZE))
+    let triggers = K::triggers(&context, namespace, reader.clone());
+    let changes = watcher(api::<K>(&context, namespace), watcher::Config::default().page_size(PAGE_SIZE))
         .default_backoff()
         .modify(|object: &mut K| object.managed_fields_mut().clear())
         .reflect(writer)
@@ -82,6 +79,7 @@ fn controller<K: Kind>(
     let config = Config::default().concurrency(context.config.concurrency);
     Controller::for_stream(changes, reader)
         .with_config(config)
+        .reconcile_on(triggers)
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(reconcile::<K>, failed::<K>, context)
         .for_each(|outcome| {
@@ -95,6 +93,14 @@ fn controller<K: Kind>(
             }
             future::ready(())
         })
+}
+
+/// Objects of a kind in one namespace, or in all.
+fn api<K: Namespaced>(context: &Context, namespace: Option<&str>) -> Api<K> {
+    match namespace {
+        Some(namespace) => Api::namespaced(context.client.clone(), namespace),
+        None => Api::all(context.client.clone()),
+    }
 }
 
 /// What of an object has to change for it to be reconciled: all but its status.
