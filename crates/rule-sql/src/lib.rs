@@ -9,6 +9,7 @@
 
 mod ast;
 mod decimal;
+mod declared;
 mod duration;
 mod error;
 mod evaluate;
@@ -37,6 +38,7 @@ pub use ast::{
     UnaryOperator,
 };
 pub use decimal::Decimal;
+pub use declared::check;
 pub use error::{EvalError, Place, Problem, SqlError};
 pub use explain::Unmet;
 pub use function::{Cast, Function, is_built_in};

@@ -11,6 +11,7 @@ mod domain;
 mod leader;
 pub mod ports;
 mod telemetry;
+pub mod webhook;
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use drover_host::{Ports, Service, Shutdown, grpc};
 use kube::{Client, CustomResourceExt};
 use tonic::service::Routes;
 
-pub use config::{LeaseConfig, OperatorConfig};
+pub use config::{LeaseConfig, OperatorConfig, WebhookConfig};
 pub use telemetry::Telemetry;
 
 use adapters::{GrpcRegistry, GrpcRules, GrpcShadows};
@@ -57,25 +58,44 @@ pub async fn run_with(config: OperatorConfig, ports: Ports, shutdown: Shutdown, 
         grpc::serve(Routes::default(), Operator::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;
         anyhow::Ok(())
     };
-    let working = async {
-        Box::pin(work(config, &ports, &shutdown, client)).await;
-        anyhow::Ok(())
-    };
-    tokio::try_join!(serving, working)?;
-    Ok(())
-}
-
-/// Leads whenever it may, and reconciles while it leads.
-async fn work(config: OperatorConfig, ports: &Ports, shutdown: &Shutdown, client: Client) {
     let telemetry = ports.metrics.register(Telemetry::register);
-    let mut random = [0; IDENTITY_BYTES];
-    ports.random.fill(&mut random);
-    let identity = format!("{}_{:08x}", config.member, u32::from_be_bytes(random));
     let namespace = match config.lease.namespace.as_str() {
         "" => client.default_namespace().to_owned(),
         namespace => namespace.to_owned(),
     };
-    let mut elector = Elector::new(client.clone(), &namespace, &config.lease.name, identity.clone());
+    let admitting = async {
+        let parts = webhook::Parts {
+            config: config.webhook.clone(),
+            namespace: namespace.clone(),
+            client: client.clone(),
+            clock: ports.clock.clone(),
+            ready: ports.ready.clone(),
+            telemetry: telemetry.clone(),
+        };
+        webhook::run(parts, ports.sockets.take_tcp(config::WEBHOOK)?, shutdown.clone()).await?;
+        anyhow::Ok(())
+    };
+    let working = async {
+        Box::pin(work(config.clone(), &ports, &shutdown, client.clone(), &namespace, telemetry.clone())).await;
+        anyhow::Ok(())
+    };
+    tokio::try_join!(serving, admitting, working)?;
+    Ok(())
+}
+
+/// Leads whenever it may, and reconciles while it leads.
+async fn work(
+    config: OperatorConfig,
+    ports: &Ports,
+    shutdown: &Shutdown,
+    client: Client,
+    namespace: &str,
+    telemetry: Telemetry,
+) {
+    let mut random = [0; IDENTITY_BYTES];
+    ports.random.fill(&mut random);
+    let identity = format!("{}_{:08x}", config.member, u32::from_be_bytes(random));
+    let mut elector = Elector::new(client.clone(), namespace, &config.lease.name, identity.clone());
     let context = Arc::new(Context::new(Parts {
         client,
         identity,

@@ -1,5 +1,6 @@
 //! Serves routes on a bound socket: so many connections at once, each with a deadline for the head of a request.
 
+use std::future::{Future, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -11,6 +12,7 @@ use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -44,6 +46,22 @@ pub struct Ends {
 
 /// Serves until `shutdown`, then lets open requests end. Connections that were upgraded are no longer its own.
 pub async fn serve(listener: TcpListener, routes: Router, bounds: Bounds, shutdown: Shutdown) -> io::Result<()> {
+    serve_over(listener, |stream| ready(Ok(stream)), routes, bounds, shutdown).await
+}
+
+/// [`serve`] over what `open` makes of a connection, TLS for example; it has as long for that as for the head of a request.
+pub async fn serve_over<S, O, F>(
+    listener: TcpListener,
+    open: O,
+    routes: Router,
+    bounds: Bounds,
+    shutdown: Shutdown,
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    O: Fn(TcpStream) -> F,
+    F: Future<Output = io::Result<S>> + Send + 'static,
+{
     let places = Arc::new(Semaphore::new(bounds.connections_max));
     let (connections, cut) = (TaskTracker::new(), Shutdown::new());
     let bound = listener.local_addr()?;
@@ -57,8 +75,12 @@ pub async fn serve(listener: TcpListener, routes: Router, bounds: Bounds, shutdo
             Ok((stream, peer)) => {
                 let (shutdown, cut) = (shutdown.clone(), cut.clone());
                 let routes = Extension(Ends { peer, listener: bound }).layer(routes.clone());
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "TCP_NODELAY was refused");
+                }
+                let opening = open(stream);
                 connections.spawn(async move {
-                    cut.run_until_cancelled(connection(stream, routes, bounds.head, shutdown)).await;
+                    cut.run_until_cancelled(connection(opening, routes, bounds.head, shutdown)).await;
                     drop(place);
                 });
             }
@@ -76,10 +98,19 @@ pub async fn serve(listener: TcpListener, routes: Router, bounds: Bounds, shutdo
     Ok(())
 }
 
-async fn connection(stream: TcpStream, routes: AddExtension<Router, Ends>, head: Duration, shutdown: Shutdown) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY was refused");
-    }
+async fn connection<S>(
+    opening: impl Future<Output = io::Result<S>>,
+    routes: AddExtension<Router, Ends>,
+    head: Duration,
+    shutdown: Shutdown,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let stream = match tokio::time::timeout(head, opening).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, "an HTTP connection was not opened"),
+        Err(_) => return tracing::debug!("an HTTP connection was not opened in time"),
+    };
     // Not the builder of hyper-util that tells versions apart: it waits without a deadline for the first bytes.
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(BUFFER_BYTES_MAX);

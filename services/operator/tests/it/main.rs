@@ -9,3 +9,4 @@ mod functions;
 mod platform;
 mod rules;
 mod stage;
+mod webhook;

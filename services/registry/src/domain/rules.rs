@@ -1,8 +1,6 @@
 //! Rules: what is done with messages. A rule that does not compile is refused when it is written.
 
-use drover_rule_sql::{CompiledRule, Rule};
-use drover_types::limits::TOPIC_BYTES_MAX;
-use drover_types::object::{Action, RuleSpec};
+use drover_types::object::RuleSpec;
 use drover_types::{ApiError, ErrorCode, TenantId};
 
 use super::{Declared, Domain, Page, PageRequest, checks};
@@ -13,7 +11,7 @@ impl Domain {
     pub async fn put_rule(&self, rule: Declared) -> Result<Object, ApiError> {
         checks::subdomain("metadata.name", &rule.name)?;
         checks::labels(&rule.labels)?;
-        let compiled = check(spec(&rule.spec))?;
+        let compiled = drover_rule_sql::check(spec(&rule.spec))?;
         for function in compiled.user_functions() {
             let key = ObjectKey::new(Kind::Function, &rule.tenant, &function.name);
             if self.store.get(&key).await?.is_none() {
@@ -73,40 +71,6 @@ impl Domain {
             },
         }
     }
-}
-
-fn check(spec: &RuleSpec) -> Result<CompiledRule, ApiError> {
-    spec.check()?;
-    let rule = Rule::compile_open(&spec.sql)?;
-    if rule.filters().is_empty() {
-        return Err(ApiError::invalid(
-            "spec.sql",
-            "FROM '' is for messages by Basic Ingest, which there is none of here",
-        ));
-    }
-    for (i, action) in spec.actions.iter().enumerate() {
-        check_templates(&rule, &format!("spec.actions[{i}]"), action)?;
-    }
-    spec.error_action.as_ref().map_or(Ok(()), |action| check_templates(&rule, "spec.errorAction", action))?;
-    Ok(rule)
-}
-
-fn check_templates(rule: &CompiledRule, field: &str, action: &Action) -> Result<(), ApiError> {
-    if let Some(key) = action.kafka.as_ref().and_then(|kafka| kafka.key.as_ref()) {
-        check_template(rule, &format!("{field}.kafka.key"), key)?;
-    }
-    if let Some(republish) = &action.republish {
-        check_template(rule, &format!("{field}.republish.topic"), &republish.topic)?;
-    }
-    Ok(())
-}
-
-fn check_template(rule: &CompiledRule, field: &str, text: &str) -> Result<(), ApiError> {
-    if text.is_empty() || text.len() > TOPIC_BYTES_MAX {
-        return Err(ApiError::invalid(field, format!("a template has 1 to {TOPIC_BYTES_MAX} bytes"))
-            .over(TOPIC_BYTES_MAX, text.len()));
-    }
-    rule.template(text).map(drop).map_err(|e| e.in_field(field))
 }
 
 pub(super) fn spec(spec: &Spec) -> &RuleSpec {

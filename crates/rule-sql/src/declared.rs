@@ -1,0 +1,68 @@
+//! Whether a rule as it is declared can run: its statement, and the templates of its actions.
+
+use drover_types::ApiError;
+use drover_types::limits::TOPIC_BYTES_MAX;
+use drover_types::object::{Action, RuleSpec};
+
+use crate::{CompiledRule, Rule};
+
+/// Compiles all of a rule; the error names the field, and in the statement line and column. Whether the functions that it
+/// calls exist is for who knows them ([`CompiledRule::user_functions`]).
+pub fn check(spec: &RuleSpec) -> Result<CompiledRule, ApiError> {
+    spec.check()?;
+    let rule = Rule::compile_open(&spec.sql)?;
+    if rule.filters().is_empty() {
+        return Err(ApiError::invalid(
+            "spec.sql",
+            "FROM '' is for messages by Basic Ingest, which there is none of here",
+        ));
+    }
+    for (i, action) in spec.actions.iter().enumerate() {
+        check_templates(&rule, &format!("spec.actions[{i}]"), action)?;
+    }
+    spec.error_action.as_ref().map_or(Ok(()), |action| check_templates(&rule, "spec.errorAction", action))?;
+    Ok(rule)
+}
+
+fn check_templates(rule: &CompiledRule, field: &str, action: &Action) -> Result<(), ApiError> {
+    if let Some(key) = action.kafka.as_ref().and_then(|kafka| kafka.key.as_ref()) {
+        check_template(rule, &format!("{field}.kafka.key"), key)?;
+    }
+    if let Some(republish) = &action.republish {
+        check_template(rule, &format!("{field}.republish.topic"), &republish.topic)?;
+    }
+    Ok(())
+}
+
+fn check_template(rule: &CompiledRule, field: &str, text: &str) -> Result<(), ApiError> {
+    if text.is_empty() || text.len() > TOPIC_BYTES_MAX {
+        return Err(ApiError::invalid(field, format!("a template has 1 to {TOPIC_BYTES_MAX} bytes"))
+            .over(TOPIC_BYTES_MAX, text.len()));
+    }
+    rule.template(text).map(drop).map_err(|e| e.in_field(field))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(spec: serde_json::Value) -> String {
+        let spec: RuleSpec = serde_json::from_value(spec).expect("a spec");
+        check(&spec).expect_err("refused").field.expect("a field")
+    }
+
+    #[test]
+    fn every_part_that_does_not_compile_is_named() {
+        let with = |sql: &str, action: serde_json::Value| serde_json::json!({"sql": sql, "actions": [action]});
+        let kafka = |key: &str| serde_json::json!({"kafka": {"topic": "home.t", "key": key}});
+        let good: RuleSpec =
+            serde_json::from_value(with("SELECT my_own(x) AS y FROM 'a'", kafka("${y}"))).expect("a spec");
+        assert_eq!(check(&good).expect("compiles").user_functions().len(), 1);
+        assert_eq!(refused(with("SELECT FROM 'a'", kafka("k"))), "spec.sql");
+        assert_eq!(refused(with("SELECT * FROM ''", kafka("k"))), "spec.sql");
+        assert_eq!(refused(with("SELECT * FROM 'a'", kafka("${"))), "spec.actions[0].kafka.key");
+        assert_eq!(refused(with("SELECT * FROM 'a'", kafka(""))), "spec.actions[0].kafka.key");
+        let republish = serde_json::json!({"republish": {"topic": "a/${"}});
+        assert_eq!(refused(with("SELECT * FROM 'a'", republish)), "spec.actions[0].republish.topic");
+    }
+}
