@@ -1,6 +1,7 @@
 //! End to end: the real executable, real clients, an ordinary Kafka consumer.
 
 mod chart;
+mod chart_options;
 mod console;
 mod costs;
 mod device_http;

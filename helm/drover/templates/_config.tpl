@@ -139,7 +139,14 @@ is for the cluster alone. */}}
 
 {{- define "drover.config.operator" -}}
 {{- $lease := dict "name" (include "drover.operatorAccount" .root) "namespace" .root.Release.Namespace -}}
-{{- dict "namespaces" (include "drover.operatorNamespaces" .root | fromJsonArray) "owner" .root.Values.operator.owner "lease" $lease | toJson -}}
+{{- $operator := dict "namespaces" (include "drover.operatorNamespaces" .root | fromJsonArray) "owner" .root.Values.operator.owner "lease" $lease -}}
+{{- if include "drover.admits" . -}}
+{{- $webhook := include "drover.webhookName" .root -}}
+{{- $listen := include "drover.listen" (dict "root" .root "port" 9443) | fromJsonArray -}}
+{{- $host := printf "%s.%s.svc" $webhook .root.Release.Namespace -}}
+{{- $_ := set $operator "webhook" (dict "listen" $listen "host" $host "secret" $webhook "configuration" (include "drover.operatorName" .root)) -}}
+{{- end -}}
+{{- toJson $operator -}}
 {{- end }}
 
 {{/* The section of one service in mode ha. */}}

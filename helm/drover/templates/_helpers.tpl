@@ -117,6 +117,16 @@ consumer groups and of the nodes that others know. */}}
 {{ .Release.Namespace }}-{{ include "drover.fullname" . }}-operator
 {{- end }}
 
+{{/* The Service that the API server asks the operator by, the Secret of its certificate, and who may write that. */}}
+{{- define "drover.webhookName" -}}
+{{ include "drover.fullname" . }}-webhook
+{{- end }}
+
+{{/* Whether a component's pods answer the API server: "true" or empty. Takes root and component. */}}
+{{- define "drover.admits" -}}
+{{- if and (include "drover.operates" .) .root.Values.operator.webhook.enabled -}}true{{- end -}}
+{{- end }}
+
 {{/* Namespaces the operator takes care of, as JSON; none: all. Standalone, its pod is the one that devices speak to: there it has
 its rights in its own namespace alone unless told otherwise. */}}
 {{- define "drover.operatorNamespaces" -}}

@@ -197,6 +197,9 @@ spec:
 
 {{- define "drover.containerPorts" -}}
 - {name: admin, containerPort: {{ include "drover.adminPort" .component }}}
+{{- if include "drover.admits" . }}
+- {name: webhook, containerPort: 9443}
+{{- end }}
 {{- with include "drover.grpcPort" .component }}
 - {name: grpc, containerPort: {{ . }}}
 {{- end }}

@@ -8,6 +8,7 @@ mod config;
 pub mod controller;
 pub mod crd;
 mod domain;
+mod install;
 mod leader;
 pub mod ports;
 mod telemetry;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use drover_host::{Ports, Service, Shutdown, grpc};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Client, CustomResourceExt};
 use tonic::service::Routes;
 
@@ -41,14 +43,18 @@ impl Service for Operator {
     const NEEDS: &'static [&'static str] = &["registry"];
 
     async fn run(config: OperatorConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
-        // The client of Kubernetes asks for the process's provider; one that is there already is as good.
-        drop(rustls::crypto::ring::default_provider().install_default());
-        let cluster = kube::Config::infer().await.context(
-            "no way to a Kubernetes API server: neither a pod's service account nor a kubeconfig (KUBECONFIG) can be used",
-        )?;
-        let client = Client::try_from(cluster)?;
-        run_with(config, ports, shutdown, client).await
+        run_with(config, ports, shutdown, client().await?).await
     }
+}
+
+/// The way to the API server of the pod's cluster, or of the kubeconfig's.
+async fn client() -> anyhow::Result<Client> {
+    // The client asks for the process's provider; one that is there already is as good.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let cluster = kube::Config::infer().await.context(
+        "no way to a Kubernetes API server: neither a pod's service account nor a kubeconfig (KUBECONFIG) can be used",
+    )?;
+    Ok(Client::try_from(cluster)?)
 }
 
 /// [`Operator::run`] with a way to the API server.
@@ -120,9 +126,18 @@ async fn work(
     }
 }
 
+/// Applies the CRDs to the pod's cluster, or to the kubeconfig's; answers their names.
+pub async fn apply_crds() -> anyhow::Result<Vec<String>> {
+    Ok(install::apply(client().await?, &crds()).await?)
+}
+
+fn crds() -> [CustomResourceDefinition; 5] {
+    [crd::Device::crd(), crd::DeviceFleet::crd(), crd::Function::crd(), crd::Policy::crd(), crd::Rule::crd()]
+}
+
 /// The CRDs, one YAML document each; the checked-in copy is `deploy/crds/drover.yaml`.
 pub fn crds_yaml() -> String {
-    [crd::Device::crd(), crd::DeviceFleet::crd(), crd::Function::crd(), crd::Policy::crd(), crd::Rule::crd()]
+    crds()
         .iter()
         .map(|crd| serde_yaml_ng::to_string(crd).expect("a CRD is plain YAML"))
         .map(|document| format!("---\n{document}"))
