@@ -2,6 +2,7 @@
 
 mod chart;
 mod chart_options;
+mod cluster;
 mod console;
 mod costs;
 mod device_http;
