@@ -10,7 +10,7 @@ use drover_load::client::{Client, Options};
 use drover_load::target::{Target, TlsFiles};
 use drover_mqtt::Version;
 use drover_mqtt::client::ClientOptions;
-use drover_tests::{Kubernetes, Platform, options, pause};
+use drover_tests::{Kubernetes, Platform, free_port, options, pause};
 use drover_types::Qos;
 use serde_json::{Value, json};
 
@@ -221,6 +221,42 @@ fn a_fleet_follows_its_table_at_once() -> anyhow::Result<()> {
     }
     let left: Value = serde_json::from_str(&platform.cli(&["device", "list", "--all", "-o", "json", "-n", "home"])?)?;
     assert_eq!(left["items"][0]["metadata"]["name"], "c", "{left}");
+    Ok(())
+}
+
+#[test]
+fn a_rule_that_does_not_compile_is_refused_when_it_is_applied() -> anyhow::Result<()> {
+    let port = free_port()?;
+    let listen = format!("operator.webhook.listen=[\"127.0.0.1:{port}\"]");
+    let rest = ["host=localhost", "secret=hook", "configuration=rules"].map(|part| format!("operator.webhook.{part}"));
+    let settings: Vec<&str> = std::iter::once(&listen).chain(&rest).flat_map(|part| ["--set", part.as_str()]).collect();
+    // Both are the chart's to make. Here the API server and the operator are on one machine.
+    let clauses = json!({
+        "apiGroups": ["drover.dev"], "apiVersions": ["v1alpha1"], "resources": ["rules"], "operations": ["CREATE", "UPDATE"],
+    });
+    let asked = json!({
+        "name": "rules.drover.dev", "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Ignore",
+        "clientConfig": {"url": format!("https://localhost:{port}/rules")}, "rules": [clauses],
+    });
+    let configuration = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "rules"}, "webhooks": [asked],
+    });
+    let Some((cluster, _platform)) = stage_with(&settings)? else { return Ok(()) };
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hook"}});
+    cluster.apply("default", &[secret, configuration])?;
+    until("told the certificate", || {
+        let told = cluster.get("default", &["validatingwebhookconfiguration", "rules"])?;
+        Ok(told["webhooks"][0]["clientConfig"]["caBundle"].is_string())
+    })?;
+    let rule = |sql: &str| object("Rule", "r", json!({"sql": sql, "actions": [{"kafka": {"topic": "home.t"}}]}));
+    // The API server takes a moment to know whom it asks; until then it lets in what the status refuses.
+    until("refused", || {
+        let refused = cluster.apply("home", &[rule("SELECT FROM 'a'")]).err();
+        Ok(refused.is_some_and(|refused| format!("{refused:#}").contains("spec.sql: line 1, column ")))
+    })?;
+    cluster.apply("home", &[rule("SELECT * FROM 'a'")])?;
+    cluster.wait_for("home", "condition=Ready", &["rule/r"])?;
     Ok(())
 }
 
