@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use drover_tests::{executable, lines_of, tool};
 use serde_json::{Value, json};
 
@@ -102,5 +102,39 @@ fn an_upgrade_begins_with_the_crds_of_the_new_version() -> anyhow::Result<()> {
     assert_eq!(role["rules"][0]["resourceNames"], Value::Array(names));
     let without = rendered_with(&program, &[], &["crds.upgrade=false"])?;
     assert_eq!(of_kind(&without, "Job").count(), 0);
+    Ok(())
+}
+
+/// What a GitOps tool is told to leave alone: a kind, and the name of one object where it is only that.
+fn left_alone(manifest: &Value) -> Vec<(String, Option<String>)> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let argo = items(&manifest["spec"]["ignoreDifferences"]);
+    let flux = items(&manifest["spec"]["driftDetection"]["ignore"]).map(|ignored| &ignored["target"]);
+    argo.chain(flux).filter_map(|target| Some((text(&target["kind"])?, text(&target["name"])))).collect()
+}
+
+#[test]
+fn what_gitops_tools_are_told_to_leave_alone_is_in_the_chart() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    let objects = rendered_with(&program, &["helm/drover/values-ha.yaml"], &["crds.upgrade=false"])?;
+    let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/gitops.md"))?;
+    let blocks = guide.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let mut kinds = Vec::new();
+    for block in blocks {
+        let manifest: Value = serde_yaml_ng::from_str(block).with_context(|| block.to_owned())?;
+        for (kind, name) in left_alone(&manifest) {
+            match name {
+                Some(name) => {
+                    named(&objects, &kind, &name)?;
+                }
+                None => ensure!(of_kind(&objects, &kind).count() > 0, "the chart has no {kind}"),
+            }
+            kinds.push(kind);
+        }
+    }
+    // The operator's certificate is known in two places, which both tools have to spare.
+    for kind in ["ValidatingWebhookConfiguration", "Secret"] {
+        assert_eq!(kinds.iter().filter(|told| *told == kind).count(), 2, "{kind}");
+    }
     Ok(())
 }
