@@ -10,7 +10,7 @@ use drover_load::client::{Client, Options};
 use drover_load::target::{Target, TlsFiles};
 use drover_mqtt::Version;
 use drover_mqtt::client::ClientOptions;
-use drover_tests::{Kubernetes, Platform, free_port, options, pause};
+use drover_tests::{Kubernetes, Platform, options, pause};
 use drover_types::Qos;
 use serde_json::{Value, json};
 
@@ -226,23 +226,22 @@ fn a_fleet_follows_its_table_at_once() -> anyhow::Result<()> {
 
 #[test]
 fn a_rule_that_does_not_compile_is_refused_when_it_is_applied() -> anyhow::Result<()> {
-    let port = free_port()?;
-    let listen = format!("operator.webhook.listen=[\"127.0.0.1:{port}\"]");
-    let rest = ["host=localhost", "secret=hook", "configuration=rules"].map(|part| format!("operator.webhook.{part}"));
-    let settings: Vec<&str> = std::iter::once(&listen).chain(&rest).flat_map(|part| ["--set", part.as_str()]).collect();
+    let settings = ["listen=[\"127.0.0.1:9443\"]", "host=localhost", "secret=hook", "configuration=rules"];
+    let settings = settings.map(|part| format!("operator.webhook.{part}"));
+    let settings: Vec<&str> = settings.iter().flat_map(|part| ["--set", part.as_str()]).collect();
+    let Some((cluster, platform)) = stage_with(&settings)? else { return Ok(()) };
     // Both are the chart's to make. Here the API server and the operator are on one machine.
     let clauses = json!({
         "apiGroups": ["drover.dev"], "apiVersions": ["v1alpha1"], "resources": ["rules"], "operations": ["CREATE", "UPDATE"],
     });
     let asked = json!({
         "name": "rules.drover.dev", "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Ignore",
-        "clientConfig": {"url": format!("https://localhost:{port}/rules")}, "rules": [clauses],
+        "clientConfig": {"url": format!("https://localhost:{}/rules", platform.port(9443))}, "rules": [clauses],
     });
     let configuration = json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
         "metadata": {"name": "rules"}, "webhooks": [asked],
     });
-    let Some((cluster, _platform)) = stage_with(&settings)? else { return Ok(()) };
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hook"}});
     cluster.apply("default", &[secret, configuration])?;
     until("told the certificate", || {
