@@ -249,9 +249,12 @@ fn a_rule_that_does_not_compile_is_refused_when_it_is_applied() -> anyhow::Resul
         Ok(told["webhooks"][0]["clientConfig"]["caBundle"].is_string())
     })?;
     let rule = |sql: &str| object("Rule", "r", json!({"sql": sql, "actions": [{"kafka": {"topic": "home.t"}}]}));
-    // The API server takes a moment to know whom it asks; until then it lets in what the status refuses.
+    // The API server takes a moment to know whom it asks; until then it lets in what the status refuses. Of what is there already
+    // it asks only when it changes.
+    let mut tries = 0;
     until("refused", || {
-        let refused = cluster.apply("home", &[rule("SELECT FROM 'a'")]).err();
+        tries += 1;
+        let refused = cluster.apply("home", &[rule(&format!("SELECT FROM 'a/{tries}'"))]).err();
         Ok(refused.is_some_and(|refused| format!("{refused:#}").contains("spec.sql: line 1, column ")))
     })?;
     cluster.apply("home", &[rule("SELECT * FROM 'a'")])?;
