@@ -51,7 +51,7 @@ pub async fn run(parts: Parts, listeners: Vec<TcpListener>, shutdown: Shutdown) 
     if listeners.is_empty() {
         return Ok(());
     }
-    let (show, shown) = watch::channel(None);
+    let (show, shown) = watch::channel(None::<TlsAcceptor>);
     let routes = Router::new()
         .route(PATH, post(review))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -66,7 +66,7 @@ pub async fn run(parts: Parts, listeners: Vec<TcpListener>, shutdown: Shutdown) 
     });
     let keeping = async {
         shutdown.run_until_cancelled(Keeper::new(parts, show).keep()).await;
-        Ok(())
+        io::Result::Ok(())
     };
     tokio::try_join!(future::try_join_all(serving), keeping)?;
     Ok(())
