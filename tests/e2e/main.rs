@@ -1,6 +1,7 @@
 //! End to end: the real executable, real clients, an ordinary Kafka consumer.
 
 mod chart;
+mod chart_applied;
 mod chart_options;
 mod cluster;
 mod console;
