@@ -15,13 +15,13 @@ fn the_api_server_takes_what_the_chart_renders_and_finds_its_pods_restricted() -
     let everything =
         ["operator.webhook.enabled=true", "service.coap=true", "service.type=LoadBalancer", "web.enabled=true"];
     for (values, settings) in
-        [("standalone", &[][..]), ("ha", &[][..]), ("standalone", &everything), ("ha", &everything)]
+        [("standalone", &[][..]), ("ha", &[][..]), ("standalone", &everything[..]), ("ha", &everything[..])]
     {
         let mut render = Command::new(&helm);
         render.args(["template", "drover", "helm/drover", "--namespace", NAMESPACE, "--values"]);
         render.arg(format!("helm/drover/values-{values}.yaml")).args(["--set", "hostnames={iot.example.org}"]);
         for setting in settings {
-            render.args(["--set", setting]);
+            render.arg("--set").arg(setting);
         }
         let rendered = lines_of(render.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")), b"")?.join("\n");
         let arguments = ["--namespace", NAMESPACE, "apply", "--dry-run=server", "--warnings-as-errors", "-f", "-"];
