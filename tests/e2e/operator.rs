@@ -1,6 +1,7 @@
 //! The operator against a real API server: what is applied there becomes devices, Secrets, rules and fleets, is set back where
 //! it was changed elsewhere, and goes when it is deleted.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -10,7 +11,7 @@ use drover_load::client::{Client, Options};
 use drover_load::target::{Target, TlsFiles};
 use drover_mqtt::Version;
 use drover_mqtt::client::ClientOptions;
-use drover_tests::{Kubernetes, Platform, options, pause};
+use drover_tests::{Kubernetes, Platform, executable, lines_of, options, pause};
 use drover_types::Qos;
 use serde_json::{Value, json};
 
@@ -27,12 +28,20 @@ fn stage() -> anyhow::Result<Option<(Kubernetes, Platform)>> {
 
 fn stage_with(settings: &[&str]) -> anyhow::Result<Option<(Kubernetes, Platform)>> {
     let Some(cluster) = Kubernetes::start()? else { return Ok(None) };
-    cluster.kubectl(&["apply", "--server-side", "-f", CRDS])?;
+    apply_crds(&cluster)?;
     cluster.wait_for("default", "condition=Established", &["crd", "devices.devices.drover.dev", "rules.drover.dev"])?;
     cluster.kubectl(&["create", "namespace", "home"])?;
     let arguments = [&["--operator", "--set", SOON], settings].concat();
     let platform = Platform::start_in(&arguments, cluster.environment())?;
     Ok(Some((cluster, platform)))
+}
+
+/// As the chart's job does it before an upgrade.
+fn apply_crds(cluster: &Kubernetes) -> anyhow::Result<()> {
+    let mut apply = Command::new(executable()?);
+    let applied = lines_of(apply.args(["crd", "--apply"]).envs(cluster.environment()), b"")?;
+    ensure!(applied.contains(&"rules.drover.dev applied".to_owned()), "{applied:?}");
+    Ok(())
 }
 
 fn device(name: &str, spec: Value) -> Value {
@@ -266,6 +275,9 @@ fn a_rule_that_does_not_compile_is_refused_when_it_is_applied() -> anyhow::Resul
 fn what_the_schemas_refuse_is_refused_by_the_api_server() -> anyhow::Result<()> {
     let Some(cluster) = Kubernetes::start()? else { return Ok(()) };
     cluster.kubectl(&["apply", "--server-side", "-f", CRDS])?;
+    // Over what another has applied, and once more.
+    apply_crds(&cluster)?;
+    apply_crds(&cluster)?;
     let crds = ["devices.devices", "rules", "policies", "devicefleets", "functions"]
         .map(|plural| format!("crd/{plural}.drover.dev"));
     cluster.wait_for("default", "condition=Established", &crds.each_ref().map(String::as_str))?;
