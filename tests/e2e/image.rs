@@ -66,7 +66,7 @@ fn the_executable_runs_in_the_images_root_as_the_images_user() -> anyhow::Result
     let directory = tempfile::tempdir()?;
     let image = directory.path().join("root");
     let assemble = root().join("deploy/image/assemble");
-    lines_of(Command::new(&assemble).arg(executable()?).arg(&image), b"")?;
+    lines_of(Command::new(assemble).arg(executable()?).arg(&image), b"")?;
     ensure!(!image.join("bin/sh").exists(), "there is a shell");
     // Everybody may pass the test's own directory.
     std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;

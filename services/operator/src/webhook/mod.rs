@@ -65,7 +65,7 @@ pub async fn run(parts: Parts, listeners: Vec<TcpListener>, shutdown: Shutdown) 
         serve_over(listener, open, routes.clone(), BOUNDS, shutdown.clone())
     });
     let keeping = async {
-        shutdown.run_until_cancelled(Keeper::new(parts, show).keep()).await;
+        shutdown.run_until_cancelled(Box::pin(Keeper::new(parts, show).keep())).await;
         io::Result::Ok(())
     };
     tokio::try_join!(future::try_join_all(serving), keeping)?;
