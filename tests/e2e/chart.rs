@@ -207,7 +207,7 @@ fn the_operator_has_the_rights_it_needs_where_it_needs_them() -> anyhow::Result<
     ];
     for values in [standalone, ha] {
         for (settings, kind, expected) in &cases {
-            let settings = [&["operator.webhook.enabled=false"], *settings].concat();
+            let settings = [&["operator.webhook.enabled=false"][..], *settings].concat();
             let objects = rendered_with(&program, &[values], &settings)?;
             let mut names: Vec<&str> = lasting(&objects, kind).map(name).collect();
             names.sort_unstable();

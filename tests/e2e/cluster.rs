@@ -10,7 +10,7 @@ use drover_load::client::{Client, Options};
 use drover_load::target::{Target, TlsFiles};
 use drover_mqtt::Version;
 use drover_mqtt::client::ClientOptions;
-use drover_tests::{Node, free_port, pause, read_committed};
+use drover_tests::{KubernetesNode, free_port, pause, read_committed};
 use drover_types::Qos;
 use serde_json::Value;
 
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn the_chart_runs_tests_itself_and_a_device_connects_with_its_secret() -> anyhow::Result<()> {
-    let Some(node) = Node::start()? else { return Ok(()) };
+    let Some(node) = KubernetesNode::start()? else { return Ok(()) };
     node.load_image(IMAGE)?;
     node.helm(&["install", "drover", "helm/drover", "--wait", "--timeout", "5m"])?;
     node.helm(&["test", "drover", "--timeout", "3m"])?;

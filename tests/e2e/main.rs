@@ -22,5 +22,6 @@ mod sessions;
 mod shadow_cli;
 mod shadow_processes;
 mod shadows;
+mod snippets;
 mod traces;
 mod websocket;

@@ -31,7 +31,7 @@ fn stage_with(settings: &[&str]) -> anyhow::Result<Option<(Kubernetes, Platform)
     apply_crds(&cluster)?;
     cluster.wait_for("default", "condition=Established", &["crd", "devices.devices.drover.dev", "rules.drover.dev"])?;
     cluster.kubectl(&["create", "namespace", "home"])?;
-    let arguments = [&["--operator", "--set", SOON], settings].concat();
+    let arguments = [&["--operator", "--set", SOON][..], settings].concat();
     let platform = Platform::start_in(&arguments, cluster.environment())?;
     Ok(Some((cluster, platform)))
 }

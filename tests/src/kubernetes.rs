@@ -1,6 +1,6 @@
 //! A real API server with its controllers, of a test's own; nothing there runs pods. Built from Go modules if
 //! `DROVER_TEST_KUBERNETES` is set, and kept in the cache; or the cluster that `DROVER_TEST_KUBECONFIG` names. One that runs
-//! pods is [`crate::Node`].
+//! pods is [`crate::KubernetesNode`].
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

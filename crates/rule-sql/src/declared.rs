@@ -11,12 +11,6 @@ use crate::{CompiledRule, Rule};
 pub fn check(spec: &RuleSpec) -> Result<CompiledRule, ApiError> {
     spec.check()?;
     let rule = Rule::compile_open(&spec.sql)?;
-    if rule.filters().is_empty() {
-        return Err(ApiError::invalid(
-            "spec.sql",
-            "FROM '' is for messages by Basic Ingest, which there is none of here",
-        ));
-    }
     for (i, action) in spec.actions.iter().enumerate() {
         check_templates(&rule, &format!("spec.actions[{i}]"), action)?;
     }
@@ -58,8 +52,9 @@ mod tests {
         let good: RuleSpec =
             serde_json::from_value(with("SELECT my_own(x) AS y FROM 'a'", kafka("${y}"))).expect("a spec");
         assert_eq!(check(&good).expect("compiles").user_functions().len(), 1);
+        let basic: RuleSpec = serde_json::from_value(with("SELECT * FROM ''", kafka("k"))).expect("a spec");
+        assert!(check(&basic).is_ok(), "for messages by Basic Ingest alone");
         assert_eq!(refused(with("SELECT FROM 'a'", kafka("k"))), "spec.sql");
-        assert_eq!(refused(with("SELECT * FROM ''", kafka("k"))), "spec.sql");
         assert_eq!(refused(with("SELECT * FROM 'a'", kafka("${"))), "spec.actions[0].kafka.key");
         assert_eq!(refused(with("SELECT * FROM 'a'", kafka(""))), "spec.actions[0].kafka.key");
         let republish = serde_json::json!({"republish": {"topic": "a/${"}});

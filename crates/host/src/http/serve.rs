@@ -19,14 +19,17 @@ use tokio_util::task::TaskTracker;
 use tower::Layer;
 
 use crate::Shutdown;
+use crate::proxy::{self, Balancers};
 
 /// Bytes of a request's head, and of what is read at once of its body.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Wait after an accept that failed, for lack of descriptors for example.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// How long a balancer may take to say who is behind it.
+const INTRODUCTION: Duration = Duration::from_secs(10);
 
-/// Bounds of a listener.
-#[derive(Clone, Copy, Debug)]
+/// Bounds of a listener, and whose word it takes.
+#[derive(Clone, Debug)]
 pub struct Bounds {
     /// Connections at once; more wait in the kernel's queue until one ends, or becomes one of another protocol.
     pub connections_max: usize,
@@ -34,6 +37,8 @@ pub struct Bounds {
     pub head: Duration,
     /// For open requests to end after a stop was asked for; then they are cut.
     pub drain: Duration,
+    /// Who says by the PROXY protocol for whom it connects.
+    pub balancers: Balancers,
 }
 
 /// The two ends of the connection a request came by: an extension of each request.
@@ -49,7 +54,8 @@ pub async fn serve(listener: TcpListener, routes: Router, bounds: Bounds, shutdo
     serve_over(listener, |stream| ready(Ok(stream)), routes, bounds, shutdown).await
 }
 
-/// [`serve`] over what `open` makes of a connection, TLS for example; it has as long for that as for the head of a request.
+/// [`serve`] over what `open` makes of a connection, TLS for example, once a balancer has said who is behind it; it has as long for
+/// that as for the head of a request.
 pub async fn serve_over<S, O, F>(
     listener: TcpListener,
     open: O,
@@ -59,12 +65,12 @@ pub async fn serve_over<S, O, F>(
 ) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    O: Fn(TcpStream) -> F,
+    O: Fn(TcpStream) -> F + Clone + Send + 'static,
     F: Future<Output = io::Result<S>> + Send + 'static,
 {
     let places = Arc::new(Semaphore::new(bounds.connections_max));
     let (connections, cut) = (TaskTracker::new(), Shutdown::new());
-    let bound = listener.local_addr()?;
+    let listens_at = listener.local_addr()?;
     loop {
         let next = async {
             let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
@@ -73,14 +79,19 @@ where
         let Some((place, accepted)) = shutdown.run_until_cancelled(next).await else { break };
         match accepted {
             Ok((stream, peer)) => {
-                let (shutdown, cut) = (shutdown.clone(), cut.clone());
-                let routes = Extension(Ends { peer, listener: bound }).layer(routes.clone());
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "TCP_NODELAY was refused");
-                }
-                let opening = open(stream);
+                let (shutdown, cut, routes, open) = (shutdown.clone(), cut.clone(), routes.clone(), open.clone());
+                let Bounds { head, balancers, .. } = bounds.clone();
                 connections.spawn(async move {
-                    cut.run_until_cancelled(connection(opening, routes, bounds.head, shutdown)).await;
+                    let serving = async move {
+                        let Some(peer) = behind(&stream, peer, &balancers).await else { return };
+                        let routes = Extension(Ends { peer, listener: listens_at }).layer(routes);
+                        if let Err(error) = stream.set_nodelay(true) {
+                            tracing::debug!(%error, "TCP_NODELAY was refused");
+                        }
+                        let opening = open(stream);
+                        connection(opening, routes, head, shutdown).await;
+                    };
+                    cut.run_until_cancelled(serving).await;
                     drop(place);
                 });
             }
@@ -96,6 +107,25 @@ where
         connections.wait().await;
     }
     Ok(())
+}
+
+/// Who has connected: `peer`, or who is behind it if it is a balancer. `None`: it does not say so as it has to.
+async fn behind(stream: &TcpStream, peer: SocketAddr, balancers: &Balancers) -> Option<SocketAddr> {
+    if !balancers.contain(peer) {
+        return Some(peer);
+    }
+    match tokio::time::timeout(INTRODUCTION, proxy::introduced(stream)).await {
+        Ok(Ok(source)) => Some(source.unwrap_or(peer)),
+        Ok(Err(error)) => {
+            tracing::info!(%peer, %error, "a balancer's connection is closed");
+            None
+        }
+        Err(_) => {
+            let limit = INTRODUCTION;
+            tracing::info!(%peer, ?limit, "a balancer's connection is closed, it has not said in time who is behind it");
+            None
+        }
+    }
 }
 
 async fn connection<S>(
@@ -136,6 +166,8 @@ mod tests {
     use super::*;
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    /// What a balancer says of a client at 192.0.2.7:4711.
+    const INTRODUCED: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\x0a\0\0\x01\x12\x67\x1f\x90";
 
     async fn served(bounds: Bounds) -> (std::net::SocketAddr, Shutdown, tokio::task::JoinHandle<io::Result<()>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("port 0 is free");
@@ -157,7 +189,7 @@ mod tests {
     }
 
     fn bounds(head: Duration) -> Bounds {
-        Bounds { connections_max: 1, head, drain: Duration::from_millis(50) }
+        Bounds { connections_max: 1, head, drain: Duration::from_millis(50), balancers: Balancers::default() }
     }
 
     #[tokio::test]
@@ -186,6 +218,53 @@ mod tests {
         slow.read_to_end(&mut rest).await.expect("closed by the server");
         shutdown.cancel();
         server.await.expect("no panic").expect("ends well");
+    }
+
+    #[tokio::test]
+    async fn a_balancer_says_who_is_behind_it_before_anything_else() {
+        let balancers = Balancers::parse("k", &["127.0.0.0/8".to_owned()]).expect("valid");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("port 0 is free");
+        let (address, shutdown) = (listener.local_addr().expect("bound"), Shutdown::new());
+        let peer = async |Extension(ends): Extension<Ends>| ends.peer.to_string();
+        let bounds = Bounds { balancers, ..bounds(Duration::from_secs(60)) };
+        let server = tokio::spawn(serve(listener, Router::new().route("/", get(peer)), bounds, shutdown.clone()));
+        let mut stream = TcpStream::connect(address).await.expect("listening");
+        stream.write_all(&[INTRODUCED, REQUEST].concat()).await.expect("connected");
+        assert!(answer(&mut stream).await.ends_with("192.0.2.7:4711"));
+        drop(stream);
+        let mut bare = TcpStream::connect(address).await.expect("listening");
+        bare.write_all(REQUEST).await.expect("connected");
+        // Closed with a request unread: an end, or a reset.
+        assert_eq!(bare.read(&mut [0; 16]).await.unwrap_or(0), 0, "no answer");
+        shutdown.cancel();
+        server.await.expect("no panic").expect("ends well");
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_opened_behind_the_balancers_word_and_has_as_long_as_a_head() {
+        let open = |mut stream: TcpStream| async move {
+            stream.read_u8().await?;
+            io::Result::Ok(stream)
+        };
+        for (head, sent, answered) in [
+            (Duration::from_secs(60), [INTRODUCED, b"o", REQUEST].concat(), true),
+            (Duration::from_millis(50), INTRODUCED.to_vec(), false),
+        ] {
+            let balancers = Balancers::parse("k", &["127.0.0.0/8".to_owned()]).expect("valid");
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("port 0 is free");
+            let (address, shutdown) = (listener.local_addr().expect("bound"), Shutdown::new());
+            let peer = async |Extension(ends): Extension<Ends>| ends.peer.to_string();
+            let (routes, bounds) = (Router::new().route("/", get(peer)), Bounds { balancers, ..bounds(head) });
+            let server = tokio::spawn(serve_over(listener, open, routes, bounds, shutdown.clone()));
+            let mut stream = TcpStream::connect(address).await.expect("listening");
+            stream.write_all(&sent).await.expect("connected");
+            let said = answer(&mut stream).await;
+            assert_eq!(said.ends_with("192.0.2.7:4711"), answered, "{said}");
+            assert_eq!(said.is_empty(), !answered, "closed without a word");
+            drop(stream);
+            shutdown.cancel();
+            server.await.expect("no panic").expect("ends well");
+        }
     }
 
     #[tokio::test]

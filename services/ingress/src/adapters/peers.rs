@@ -10,6 +10,7 @@ use drover_proto::ingress::v1::ingress_client::IngressClient;
 use drover_proto::ingress::v1::{ForwardRequest, ForwardResponse, TakeOverRequest};
 use drover_types::{ClientId, TenantId};
 
+use crate::domain::shares::Refused;
 use crate::ports::{Answer, Batch, PeerLink};
 use crate::wire;
 
@@ -38,18 +39,22 @@ pub fn links(network: &Network, node: &str, boot: u32) -> Vec<Arc<dyn PeerLink>>
 #[async_trait]
 impl PeerLink for GrpcPeer {
     async fn forward(&self, batch: Batch<'_>) -> Result<Answer, String> {
-        let Batch { sequence, hello, messages, news } = batch;
+        let Batch { sequence, hello, messages, shares, news, groups } = batch;
         let request = ForwardRequest {
             node: self.node.clone(),
             boot: u64::from(self.boot),
             sequence,
             hello,
-            messages: messages.iter().map(|message| wire::write(message)).collect(),
+            messages: messages.iter().zip(shares).map(|(message, shares)| wire::write_for(message, shares)).collect(),
             interest: Some(wire::write_news(news)),
+            groups: groups.map(wire::write_groups),
         };
         let answer = self.client.clone().forward(request).await.map_err(|status| status.message().to_owned())?;
-        let ForwardResponse { node, gapped } = answer.into_inner();
-        Ok(Answer { node, gapped })
+        let ForwardResponse { node, gapped, boot, refused, completed } = answer.into_inner();
+        let refused = refused
+            .into_iter()
+            .map(|refused| Refused { message: refused.message as usize, share: refused.share as usize });
+        Ok(Answer { node, boot, gapped, refused: refused.collect(), completed })
     }
 
     async fn take_over(&self, tenant: &TenantId, client: &ClientId, epoch: u64) -> Result<Option<u64>, String> {

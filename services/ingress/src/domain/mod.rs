@@ -4,6 +4,7 @@
 
 pub mod authorize;
 pub mod batch;
+pub mod bucket;
 pub mod coap;
 pub mod confirmations;
 pub mod connection;
@@ -20,6 +21,7 @@ pub mod ownership;
 pub mod peers;
 pub mod post;
 pub mod presence;
+pub mod quotas;
 pub mod restore;
 pub mod retained;
 pub mod reverify;
@@ -27,4 +29,5 @@ pub mod revocations;
 pub mod router;
 pub mod session;
 pub mod sessions;
+pub mod shares;
 pub mod update;

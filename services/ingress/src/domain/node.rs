@@ -3,6 +3,8 @@
 //! Domain layer over the Bus port. The one rule: a message is routed after it is durable, never before; here first, then
 //! to the subscribers of other nodes.
 
+mod shared;
+
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -18,12 +20,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::confirmations::Confirmations;
 use crate::domain::connection::{CloseReason, Environment, Granted, Now};
-use crate::domain::filter::topics as topics_of;
 use crate::domain::journal::Journal;
 use crate::domain::link::Link;
 use crate::domain::message::{LogTopics, Message, Publisher, Stamp};
 use crate::domain::ownership::Claim;
-use crate::domain::peers::Peers;
+use crate::domain::peers::{Peers, Placed};
 use crate::domain::presence::Reports;
 use crate::domain::retained::{self, READS_MAX};
 use crate::domain::reverify::{Affected, Reverify};
@@ -178,6 +179,7 @@ impl Node {
         let _together = self.journal.together();
         self.clean_up(self.sessions.tick(self.now().monotonic_ms));
         self.telemetry.tick();
+        self.telemetry.waiting("peers", self.peers.waiting());
     }
 
     /// Refuses and closes what a revocation concerns; the connections that are about to close.
@@ -243,7 +245,7 @@ impl Node {
         }
         for Granted { filter, options, .. } in granted {
             if router.subscribe(&session.tenant, filter, session.number, session.clone(), *options) {
-                version = self.peers.subscribed(&session.tenant, topics_of(filter));
+                version = self.peers.subscribed(&session.tenant, filter);
             }
         }
         version
@@ -265,7 +267,7 @@ impl Node {
     fn unroute(&self, router: &mut Router<Arc<Session>>, session: &Session, filters: &[Box<str>]) {
         for filter in filters {
             if router.unsubscribe(&session.tenant, filter, session.number) {
-                self.peers.unsubscribed(&session.tenant, topics_of(filter));
+                self.peers.unsubscribed(&session.tenant, filter);
             }
         }
     }
@@ -305,17 +307,22 @@ impl Node {
     /// session.
     async fn route_all(&self, messages: &[Arc<Message>]) {
         self.room_for(messages, &[]).await;
-        let position = messages.iter().map(|message| self.route(message, None)).max().unwrap_or_default();
-        tokio::join!(self.peers.forward(messages, &self.telemetry), self.journal.durable(position));
+        let (mut position, mut placed) = (0, Vec::new());
+        for (at, message) in messages.iter().enumerate() {
+            position = position.max(self.route(at, message, None, &mut placed));
+        }
+        tokio::join!(self.peers.forward(messages, &placed, &self.telemetry), self.journal.durable(position));
     }
 
     /// As [`Node::route_all`], for messages of several sessions: `publishers` are those, in the order of the messages.
     /// Returns when the order is settled, with what receipts have to wait for besides.
     pub async fn route_each(&self, messages: &[Arc<Message>], publishers: &[&Session]) -> Confirmations {
         self.room_for(messages, publishers).await;
-        let routed = messages.iter().zip(publishers).map(|(message, publisher)| self.route(message, Some(publisher)));
-        let position = routed.max().unwrap_or_default();
-        self.peers.offer(messages, &self.telemetry).await.and_inboxes(&self.journal, position)
+        let (mut position, mut placed) = (0, Vec::new());
+        for (at, (message, publisher)) in messages.iter().zip(publishers).enumerate() {
+            position = position.max(self.route(at, message, Some(publisher), &mut placed));
+        }
+        self.peers.offer(messages, &placed, &self.telemetry).await.and_inboxes(&self.journal, position)
     }
 
     /// Returns when the journal has room for what routing `messages` of `publishers` adds to it; at once where that is
@@ -347,8 +354,9 @@ impl Node {
     /// Hands a durable message to the subscribers of this node. `publisher` is the session it came from. To be called for
     /// every durable message of a connection, also after the connection is gone: it is how a session learns that a
     /// message of QoS 2 is kept. One that comes out of the log's doubt a second time is not handed out again. The answer:
-    /// the position of the journal to wait for, or 0.
-    fn route(&self, message: &Arc<Message>, publisher: Option<&Session>) -> u64 {
+    /// the position of the journal to wait for, or 0. `placed` learns which nodes are to give it, as number `at`, to members
+    /// of shared subscriptions.
+    fn route(&self, at: usize, message: &Arc<Message>, publisher: Option<&Session>, placed: &mut Vec<Placed>) -> u64 {
         let telemetry = &message.telemetry;
         self.telemetry.stored(telemetry.qos.into());
         let packet_id = telemetry.packet_id.and_then(PacketId::new).filter(|_| telemetry.qos == Qos::ExactlyOnce);
@@ -361,8 +369,12 @@ impl Node {
             Some(Some(position)) => position,
             Some(None) => return self.journal.position(), // where it was noted
         };
-        let handed = self.hand_out(message, publisher.map(|session| session.number), |_| true);
-        position.max(handed.position)
+        let publisher = publisher.map(|session| session.number);
+        if self.peers.is_none() {
+            return position.max(self.hand_out(message, publisher, |_| true).position);
+        }
+        let handed = self.hand_to_own(message, publisher);
+        position.max(handed.position).max(self.share_out(at, message, placed))
     }
 
     /// Hands messages that another service or node has logged to whom they are for; how many sessions took them. Returns
@@ -395,8 +407,21 @@ impl Node {
         let ready = |session: &Arc<Session>| concerns(session) && session.is_ready();
         let matches = router.matches(&telemetry.tenant, telemetry.topic.as_str(), publisher, ready);
         drop(router);
+        self.offer_to(message, matches.into_iter().filter(|found| concerns(&found.subscriber)))
+    }
+
+    /// As [`Node::hand_out`], without shared subscriptions: of those other nodes have members as well.
+    fn hand_to_own(&self, message: &Arc<Message>, publisher: Option<u64>) -> Handed {
+        let telemetry = &message.telemetry;
+        let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
+        let matches = router.own_matches(&telemetry.tenant, telemetry.topic.as_str(), publisher);
+        drop(router);
+        self.offer_to(message, matches)
+    }
+
+    fn offer_to(&self, message: &Arc<Message>, matches: impl IntoIterator<Item = Match<Arc<Session>>>) -> Handed {
         let mut handed = Handed::default();
-        for found in matches.into_iter().filter(|found| concerns(&found.subscriber)) {
+        for found in matches {
             match offer(message.clone(), found) {
                 Ok(position) => {
                     handed.taken += 1;
@@ -492,12 +517,19 @@ impl Node {
         for Delivery { message, share, .. } in messages {
             let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
             let there = |other: &Arc<Session>| ready(other) && other.is_ready();
-            let found = share.and_then(|share| {
-                let member = router.member(&from.tenant, &share, there);
-                member.or_else(|| router.member(&from.tenant, &share, &ready))
+            let found = share.as_ref().and_then(|share| {
+                let member = router.member(&from.tenant, share, there);
+                member.or_else(|| router.member(&from.tenant, share, &ready))
             });
             drop(router);
-            let offered = found.map_or(Err(Dropped::NoMember), |found| offer(message, found));
+            let offered = match (found, share) {
+                (Some(found), _) => offer(message, found).map(|_| ()),
+                (None, Some(share)) if !self.peers.is_none() => {
+                    self.give_elsewhere(message, share);
+                    Ok(())
+                }
+                (None, _) => Err(Dropped::NoMember),
+            };
             if let Err(why) = offered {
                 self.telemetry.dropped(why, 1);
             }

@@ -5,9 +5,13 @@
 //! answered when each peer knows of it or its lease has ended: who has not heard of a peer for a lease takes it to want
 //! everything, so no message that is published after the answer passes the subscriber by.
 
+mod groups;
+mod held;
 mod peer;
 mod pictures;
 mod senders;
+mod taken;
+mod unplaced;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,15 +22,21 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::confirmations::Confirmations;
+use crate::domain::filter::{share, topics};
 use crate::domain::interest::{self, Interest, News};
 use crate::domain::message::Message;
 use crate::domain::sessions::Key;
+use crate::domain::shares::Share;
 use crate::ports::PeerLink;
 use crate::telemetry::Telemetry;
+use groups::Groups;
+pub use held::Unplaced;
 pub use peer::BATCH_MESSAGES_MAX;
-use peer::Peer;
+use peer::{Offered, Peer};
 use pictures::Pictures;
 pub use senders::Senders;
+use taken::Taken;
+use unplaced::Queue;
 
 /// How long a peer may take to end what it holds of a client. Beyond it the new connection goes on: the lifecycle
 /// events end the old one.
@@ -35,6 +45,14 @@ const TAKE_OVER: Duration = Duration::from_secs(1);
 const INTRODUCTION: Duration = Duration::from_millis(300);
 /// Pause between two looks at a state that is awaited.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Which of several messages a node is to give to a member of a shared subscription.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    pub at: usize,
+    pub node: Arc<str>,
+    pub share: Share,
+}
 
 /// All other nodes, as far as the configuration names them; this node may be among them.
 pub struct Peers {
@@ -45,6 +63,12 @@ pub struct Peers {
     pub senders: Senders,
     /// What their subscribers want.
     pictures: Pictures,
+    /// Their shared subscriptions.
+    pub groups: Groups,
+    /// What members of shared subscriptions have here of what they have sent.
+    pub taken: Taken,
+    /// What they could not give to members.
+    pub unplaced: Arc<Queue>,
     /// What the subscribers of this node want; counted only if there are peers.
     interest: Mutex<Interest>,
     /// The zero of monotonic time.
@@ -55,9 +79,40 @@ impl Peers {
     /// The peers at the other end of `links`; nothing is sent before [`Peers::run`]. `started` is the zero of monotonic
     /// time.
     pub fn new(node: &str, links: Vec<Arc<dyn PeerLink>>, started: Instant) -> Self {
-        let all = links.into_iter().map(|link| Arc::new(Peer::new(link, started))).collect();
+        let unplaced = Arc::<Queue>::default();
+        let all = links.into_iter().map(|link| Arc::new(Peer::new(link, unplaced.clone(), started))).collect();
         let (senders, pictures, interest) = (Senders::default(), Pictures::default(), Mutex::default());
-        Self { node: node.to_owned(), all, senders, pictures, interest, started }
+        let (groups, taken) = (Groups::default(), Taken::default());
+        Self { node: node.to_owned(), all, senders, pictures, groups, taken, unplaced, interest, started }
+    }
+
+    /// Messages in the queues to them.
+    pub fn waiting(&self) -> usize {
+        self.all.iter().map(|peer| peer.waiting()).sum()
+    }
+
+    /// Whether there is no other node.
+    pub fn is_none(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// A node that is there and has members of a shared subscription, and was not asked for this share yet.
+    pub fn member(&self, tenant: &TenantId, share: &Share) -> Option<Arc<str>> {
+        let able = |node: &Arc<str>| {
+            let is_there = |peer: &Arc<Peer>| peer.is_live() && !peer.is_ourselves() && peer.is_named(node);
+            !share.tried.contains(node) && self.all.iter().any(is_there)
+        };
+        self.groups.next(tenant, &share.filter, able)
+    }
+
+    /// Hands one message to a node for one member of a shared subscription; `done` is kept until it is confirmed.
+    pub async fn ask(&self, node: &str, unplaced: Unplaced, telemetry: &Telemetry) {
+        let Unplaced { message, share, done } = unplaced;
+        match self.all.iter().find(|peer| peer.is_named(node)) {
+            // What is waited for is `done`.
+            Some(peer) => drop(peer.offer(vec![Offered { message, shares: vec![share], done }], telemetry).await),
+            None => self.unplaced.add([Unplaced { message, share, done }]),
+        }
     }
 
     /// Name of this node.
@@ -77,14 +132,14 @@ impl Peers {
     }
 
     /// As [`Peers::offer`]; returns when all is confirmed.
-    pub async fn forward(&self, messages: &[Arc<Message>], telemetry: &Telemetry) {
-        self.offer(messages, telemetry).await.all().await;
+    pub async fn forward(&self, messages: &[Arc<Message>], placed: &[Placed], telemetry: &Telemetry) {
+        self.offer(messages, placed, telemetry).await.all().await;
     }
 
     /// Hands messages that are durable to the peers whose subscribers may want them. Returns when they are in the queues
     /// to these: messages offered after that follow them. While a peer's queue is full, QoS 1 waits and QoS 0 is dropped
-    /// and counted.
-    pub async fn offer(&self, messages: &[Arc<Message>], telemetry: &Telemetry) -> Confirmations {
+    /// and counted. `placed` says which of them a node is to give to a member of a shared subscription.
+    pub async fn offer(&self, messages: &[Arc<Message>], placed: &[Placed], telemetry: &Telemetry) -> Confirmations {
         if self.all.is_empty() {
             return Confirmations::default();
         }
@@ -95,22 +150,34 @@ impl Peers {
         let wanted = self.all.iter().filter(|peer| !peer.is_ourselves()).map(|peer| {
             let name = peer.name();
             let may_want = |of: &[u64]| name.as_deref().is_none_or(|name| self.pictures.may_want(name, of, now));
-            let wanted = messages.iter().zip(&beginnings).filter(|(_, of)| may_want(of));
-            let wanted: Vec<_> = wanted.map(|(message, _)| message.clone()).collect();
-            async move { peer.offer(&wanted, telemetry).await }
+            let mut wanted = Vec::new();
+            for (at, (message, of)) in messages.iter().zip(&beginnings).enumerate() {
+                let for_it = placed.iter().filter(|placed| placed.at == at && name.as_deref() == Some(&*placed.node));
+                let shares: Vec<_> = for_it.map(|placed| placed.share.clone()).collect();
+                if !shares.is_empty() || may_want(of) {
+                    wanted.push(Offered { message: message.clone(), shares, done: Vec::new() });
+                }
+            }
+            async move { peer.offer(wanted, telemetry).await }
         });
         Confirmations::of_peers(join_all(wanted).await.into_iter().flatten().collect())
     }
 
     /// A subscription more; the version that [`Peers::announced`] waits for.
     pub fn subscribed(&self, tenant: &TenantId, filter: &str) -> u64 {
-        if self.all.is_empty() { 0 } else { self.interest().add(interest::of_filter(tenant, filter)) }
+        match share(filter) {
+            _ if self.all.is_empty() => 0,
+            Some(_) => self.interest().join(tenant, filter),
+            None => self.interest().add(interest::of_filter(tenant, topics(filter))),
+        }
     }
 
     /// A subscription less.
     pub fn unsubscribed(&self, tenant: &TenantId, filter: &str) {
-        if !self.all.is_empty() {
-            self.interest().remove(interest::of_filter(tenant, filter));
+        match share(filter) {
+            _ if self.all.is_empty() => {}
+            Some(_) => self.interest().memberships.leave(tenant, filter),
+            None => self.interest().remove(interest::of_filter(tenant, topics(filter))),
         }
     }
 

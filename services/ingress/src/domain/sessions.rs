@@ -6,6 +6,7 @@
 
 mod changes;
 mod claims;
+mod counts;
 mod elsewhere;
 mod restored;
 mod rights;
@@ -24,9 +25,12 @@ use crate::domain::identity::Identity;
 use crate::domain::journal::Journal;
 use crate::domain::link::Link;
 use crate::domain::message::{Publication, Publisher};
+use crate::domain::quotas::QuotaOf;
 use crate::domain::revocations::Revocations;
 use crate::domain::session::{Dropped, Session};
 use claims::Claims;
+pub use counts::ConnectionQuotas;
+use counts::Counts;
 pub use elsewhere::Left;
 pub use restored::Kept;
 
@@ -95,6 +99,8 @@ pub enum AttachError {
     NoOwner { reason: String },
     #[error("node keeps {limit} persistent sessions, which is the limit")]
     TooManySessions { limit: usize },
+    #[error("{of} has {limit} connections to this node, which is its quota")]
+    TooManyConnections { of: QuotaOf, limit: u32 },
     /// Nobody could say what the session is.
     #[error("session cannot be read: {reason}")]
     NotRead { reason: String },
@@ -176,10 +182,13 @@ pub struct Sessions {
 struct Inner {
     /// The way into the store; without, sessions end with this process.
     journal: Option<Arc<Journal>>,
-    entries: HashMap<Key, Entry>,
+    /// Boxed: a table that has just grown is half empty, and its empty places are as large as the others.
+    entries: HashMap<Key, Box<Entry>>,
     /// What becomes due when: ends of absent sessions and delayed wills.
     due: BTreeSet<(u64, Key)>,
     persistent: usize,
+    /// Of connections.
+    counts: Counts,
     sessions: u64,
     /// Clients whose connections are about to get their sessions.
     claims: HashMap<Key, Claims>,
@@ -191,7 +200,8 @@ struct Entry {
     session: Arc<Session>,
     publisher: Publisher,
     expiry_s: u32,
-    will: Option<Will>,
+    /// Most clients have none.
+    will: Option<Box<Will>>,
     state: State,
 }
 
@@ -216,6 +226,7 @@ impl Sessions {
             entries: HashMap::new(),
             due: BTreeSet::new(),
             persistent: 0,
+            counts: Counts::default(),
             sessions: 0,
             claims: HashMap::new(),
             revocations: Revocations::default(),
@@ -227,6 +238,13 @@ impl Sessions {
     #[must_use]
     pub fn kept_by(self, journal: Arc<Journal>) -> Self {
         self.lock().journal = Some(journal);
+        self
+    }
+
+    /// The same, with at most so many connections of one device and of one tenant.
+    #[must_use]
+    pub fn within(self, quotas: ConnectionQuotas) -> Self {
+        self.lock().counts.quotas = quotas;
         self
     }
 
@@ -255,6 +273,8 @@ impl Sessions {
         if attach.epoch < inner.newest_epoch(&key) {
             return Err(AttachError::TakenOver);
         }
+        let live = inner.entries.get(&key).filter(|entry| matches!(entry.state, State::Live { .. }));
+        inner.counts.check(&key.0, &attach.identity.device, live.map(|entry| &entry.publisher))?;
         let known = inner.entries.get(&key).is_some_and(|entry| entry.expiry_s > 0);
         if attach.expiry_s > 0 && !known && inner.persistent >= self.persistent_max {
             return Err(AttachError::TooManySessions { limit: self.persistent_max });
@@ -279,7 +299,7 @@ impl Sessions {
             session: session.clone(),
             publisher: publisher.clone(),
             expiry_s: attach.expiry_s,
-            will: attach.will,
+            will: attach.will.map(Box::new),
             state: State::Live { link: attach.link, identity: attach.identity },
         };
         aftermath.journal = aftermath.journal.max(entry.put_head(None));
@@ -341,7 +361,8 @@ impl Sessions {
         let mut inner = self.lock();
         inner.due.clear();
         inner.persistent = 0;
-        let stopped = |(_, entry): (Key, Entry)| {
+        inner.counts = Counts { quotas: inner.counts.quotas, ..Counts::default() };
+        let stopped = |(_, entry): (Key, Box<Entry>)| {
             entry.session.close_record(Dropped::NodeStopped, false);
             (entry.session, Dropped::NodeStopped)
         };

@@ -7,7 +7,7 @@ use drover_host::trace;
 use drover_proto::ingress::v1::ingress_server::{Ingress, IngressServer};
 use drover_proto::ingress::v1::{
     DeliverRequest, DeliverResponse, ForwardRequest, ForwardResponse, IdentifyRequest, IdentifyResponse,
-    PublishRequest, PublishResponse, RevokeRequest, RevokeResponse, TakeOverRequest, TakeOverResponse,
+    PublishRequest, PublishResponse, RefusedShare, RevokeRequest, RevokeResponse, TakeOverRequest, TakeOverResponse,
 };
 use drover_proto::to_status;
 use drover_types::limits::{DELIVERY_BYTES_MAX, PAYLOAD_BYTES_MAX, REPUBLISH_HOPS_MAX};
@@ -78,26 +78,40 @@ impl Ingress for Server {
     }
 
     async fn forward(&self, request: Request<ForwardRequest>) -> Result<Response<ForwardResponse>, Status> {
-        let ForwardRequest { node, boot, sequence, hello, messages, interest } = request.into_inner();
+        let ForwardRequest { node, boot, sequence, hello, mut messages, interest, groups } = request.into_inner();
         if messages.len() > BATCH_MESSAGES_MAX {
             let error = ApiError::invalid("messages", "too many messages").over(BATCH_MESSAGES_MAX, messages.len());
             return Err(to_status(&error));
         }
+        let shares = messages.iter_mut().map(wire::read_shares).collect::<Result<Vec<_>, _>>();
+        let shares = shares.map_err(|e| to_status(&e))?;
         let messages = messages.into_iter().map(wire::read).collect::<Result<Vec<_>, _>>();
         let messages = messages.map_err(|e| to_status(&e))?;
         let news = wire::read_news(interest.unwrap_or_default()).map_err(|e| to_status(&e))?;
+        let groups = groups.map(wire::read_groups).transpose().map_err(|e| to_status(&e))?;
         let whole = self.node.peers.hear(&node, boot, news);
+        if let Some(groups) = groups {
+            self.node.peers.groups.hear(&node, groups);
+        }
         let messages: Vec<_> = messages.into_iter().map(Arc::new).collect();
-        if !messages.is_empty() && self.node.peers.senders.is_new(&node, boot, sequence) {
-            self.node.deliver_kept(&messages, &Recipient::Subscribers).await;
-        } else if !messages.is_empty() {
-            // Also what is said again is confirmed when the inboxes have it.
-            self.node.journal.durable(self.node.journal.position()).await;
+        let mut refused = Vec::new();
+        if !messages.is_empty() {
+            refused = self.node.take_batch((node.as_str(), boot), sequence, &messages, &shares).await;
         }
         if hello {
             self.node.peers.introduced(&node).await;
         }
-        Ok(Response::new(ForwardResponse { node: self.node.peers.node().to_owned(), gapped: !whole }))
+        let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let refused = refused
+            .into_iter()
+            .map(|refused| RefusedShare { message: number(refused.message), share: number(refused.share) });
+        Ok(Response::new(ForwardResponse {
+            node: self.node.peers.node().to_owned(),
+            gapped: !whole,
+            boot: u64::from(self.boot),
+            refused: refused.collect(),
+            completed: self.node.peers.taken.completed(&node, boot),
+        }))
     }
 
     async fn identify(&self, _: Request<IdentifyRequest>) -> Result<Response<IdentifyResponse>, Status> {
@@ -149,6 +163,7 @@ fn read(request: PublishRequest, payload_bytes_max: usize, now_ms: u64) -> Resul
         time_ms: now_ms,
         content_type: None,
         properties: Vec::new(),
+        mqtt5: None,
         traceparent: TraceParent::parse(&request.traceparent),
         hops: request.hops,
     };

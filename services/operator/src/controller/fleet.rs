@@ -8,9 +8,10 @@ use drover_types::TenantId;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt, future};
 use k8s_openapi::api::core::v1::ConfigMap;
+use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::{WatchStreamExt, metadata_watcher, watcher};
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 
 use super::context::Context;
@@ -40,7 +41,7 @@ impl Kind for DeviceFleet {
     /// A table has changed. Of ConfigMaps only their metadata is watched, and none of it is kept.
     fn triggers(context: &Context, namespace: Option<&str>, known: Store<Self>) -> BoxStream<'static, ObjectRef<Self>> {
         let config = watcher::Config::default().page_size(PAGE_SIZE);
-        metadata_watcher(api::<ConfigMap>(context, namespace), config)
+        watcher(api::<PartialObjectMeta<ConfigMap>>(context, namespace), config)
             .default_backoff()
             .touched_objects()
             .inspect_err(|error| tracing::warn!(%error, "watch of ConfigMaps"))

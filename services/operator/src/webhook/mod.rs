@@ -14,6 +14,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::post;
 use axum::{Json, Router};
 use drover_host::http::{Bounds, serve_over};
+use drover_host::proxy::Balancers;
 use drover_host::{Ready, Shutdown};
 use drover_types::Clock;
 use futures::future;
@@ -33,7 +34,11 @@ const PATH: &str = "/rules";
 /// Longest review, in bytes: an object of the API server has at most 1.5 MiB, and an update brings two.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Only the API server has a reason to connect, from a few processes.
-const BOUNDS: Bounds = Bounds { connections_max: 64, head: Duration::from_secs(30), drain: Duration::from_secs(5) };
+const CONNECTIONS_MAX: usize = 64;
+/// Longest wait for TLS, and as long for the head of a request.
+const HEAD: Duration = Duration::from_secs(30);
+/// Longest wait for reviews under way after a stop was asked for.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// What the webhook works with.
 pub struct Parts {
@@ -62,7 +67,9 @@ pub async fn run(parts: Parts, listeners: Vec<TcpListener>, shutdown: Shutdown) 
             let acceptor: Option<TlsAcceptor> = shown.borrow().clone();
             async move { acceptor.ok_or_else(|| io::Error::other("there is no certificate yet"))?.accept(stream).await }
         };
-        serve_over(listener, open, routes.clone(), BOUNDS, shutdown.clone())
+        let (connections_max, balancers) = (CONNECTIONS_MAX, Balancers::default());
+        let bounds = Bounds { connections_max, head: HEAD, drain: DRAIN, balancers };
+        serve_over(listener, open, routes.clone(), bounds, shutdown.clone())
     });
     let keeping = async {
         shutdown.run_until_cancelled(Box::pin(Keeper::new(parts, show).keep())).await;

@@ -8,8 +8,11 @@ use drover_types::Qos;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
+use super::held::{Done, Held, Unplaced};
+use super::unplaced::Queue;
 use crate::domain::interest::{Interest, News};
 use crate::domain::message::Message;
+use crate::domain::shares::{Group, Refused, Share};
 use crate::ports::{Answer, Batch, PeerLink};
 use crate::telemetry::Telemetry;
 
@@ -40,6 +43,10 @@ pub struct Peer {
     more: Notify,
     /// What it knows, for those who wait for that.
     known: watch::Sender<Known>,
+    /// What members of shared subscriptions have there.
+    held: Mutex<Held>,
+    /// Where what it cannot give to a member goes.
+    unplaced: Arc<Queue>,
     /// The zero of monotonic time.
     started: Instant,
 }
@@ -49,6 +56,8 @@ pub struct Peer {
 struct Known {
     /// Generation and version of [`Interest`]; `None`: nothing.
     interest: Option<(u64, u64)>,
+    /// Version of its memberships; `None`: nothing.
+    groups: Option<u64>,
     /// Nobody needs to wait for it.
     away: bool,
 }
@@ -58,6 +67,8 @@ struct State {
     condition: Condition,
     /// What it calls itself.
     name: Option<String>,
+    /// The number of its start; 0: it has not answered yet.
+    boot: u64,
     /// It has to be spoken to because it has spoken.
     spoken_to: bool,
     /// It has to be told what is wanted.
@@ -76,22 +87,57 @@ enum Condition {
 
 struct Waiting {
     message: Arc<Message>,
+    shares: Vec<Share>,
     kib: u32,
-    /// Resolved when this message, and so all before it, need not be waited for.
-    done: Option<oneshot::Sender<()>>,
+    /// Told, by being dropped, when this message, and so all before it, need not be waited for.
+    done: Vec<Done>,
+}
+
+/// A message for a peer.
+pub(super) struct Offered {
+    pub message: Arc<Message>,
+    /// For which shared subscriptions a member is to be given it.
+    pub shares: Vec<Share>,
+    /// Who waits for it besides.
+    pub done: Vec<Done>,
+}
+
+/// What is wanted here, and what the peer will know when it has been told.
+struct ToTell {
+    news: News,
+    groups: Option<Vec<Group>>,
+    groups_version: u64,
+}
+
+impl ToTell {
+    fn batch<'a>(
+        &'a self,
+        sequence: u64,
+        hello: bool,
+        messages: &'a [Arc<Message>],
+        shares: &'a [Vec<Share>],
+    ) -> Batch<'a> {
+        Batch { sequence, hello, messages, shares, news: &self.news, groups: self.groups.as_deref() }
+    }
 }
 
 impl Peer {
-    pub(super) fn new(link: Arc<dyn PeerLink>, started: Instant) -> Self {
+    pub(super) fn new(link: Arc<dyn PeerLink>, unplaced: Arc<Queue>, started: Instant) -> Self {
         let state = State {
             waiting: VecDeque::new(),
             condition: Condition::Unknown,
             name: None,
+            boot: 0,
             spoken_to: false,
             news: false,
         };
         let (state, room) = (Mutex::new(state), Semaphore::new(QUEUE_KIB_MAX));
-        Self { link, state, room, more: Notify::new(), known: watch::Sender::new(Known::default()), started }
+        let (known, held) = (watch::Sender::new(Known::default()), Mutex::default());
+        Self { link, state, room, more: Notify::new(), known, held, unplaced, started }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -112,6 +158,11 @@ impl Peer {
 
     pub(super) fn is_named(&self, name: &str) -> bool {
         self.state().name.as_deref() == Some(name)
+    }
+
+    /// Messages in the queue.
+    pub(super) fn waiting(&self) -> usize {
+        self.state().waiting.len()
     }
 
     pub(super) fn name(&self) -> Option<String> {
@@ -139,14 +190,15 @@ impl Peer {
 
     /// Puts messages into the queue in order. The answer is resolved when those of QoS 1 are with the peer or it is away,
     /// and is absent where nothing is to be waited for.
-    pub(super) async fn offer(
-        &self,
-        messages: &[Arc<Message>],
-        telemetry: &Telemetry,
-    ) -> Option<oneshot::Receiver<()>> {
-        let last = messages.iter().rposition(|message| message.telemetry.qos > Qos::AtMostOnce);
-        let mut confirmed = None;
-        for (at, message) in messages.iter().enumerate() {
+    pub(super) async fn offer(&self, offered: Vec<Offered>, telemetry: &Telemetry) -> Option<oneshot::Receiver<()>> {
+        let last = offered.iter().rposition(|offered| offered.message.telemetry.qos > Qos::AtMostOnce);
+        let (tell, confirmed) = oneshot::channel();
+        let tell: Done = Arc::new(tell);
+        let mut offered = offered.into_iter().enumerate();
+        while let Some((at, Offered { message, shares, mut done })) = offered.next() {
+            // What is for a member is waited for by itself: it may be given to somebody else later.
+            let is_waited_for = message.telemetry.qos > Qos::AtMostOnce && !shares.is_empty();
+            done.extend((is_waited_for || Some(at) == last).then(|| tell.clone()));
             let kib = u32::try_from(message.bytes() / 1_024 + 1).unwrap_or(u32::MAX).min(QUEUE_KIB_MAX as u32);
             let permits = match message.telemetry.qos {
                 Qos::AtMostOnce => self.room.try_acquire_many(kib).ok(),
@@ -157,24 +209,26 @@ impl Peer {
                 continue;
             };
             let mut state = self.state();
-            match state.condition {
+            let condition = state.condition;
+            match condition {
                 Condition::Ourselves => return None,
                 Condition::Away => {
-                    telemetry.not_forwarded("peer_away", messages.len() - at);
+                    drop(state);
+                    telemetry.not_forwarded("peer_away", offered.len() + 1);
+                    self.unplace(&message, shares, &done, None);
+                    for (_, Offered { message, shares, mut done }) in offered {
+                        done.push(tell.clone());
+                        self.unplace(&message, shares, &done, None);
+                    }
                     break;
                 }
                 Condition::Unknown | Condition::Live => {}
             }
             permits.forget();
-            let done = (Some(at) == last).then(|| {
-                let (done, resolved) = oneshot::channel();
-                confirmed = Some(resolved);
-                done
-            });
-            state.waiting.push_back(Waiting { message: message.clone(), kib, done });
+            state.waiting.push_back(Waiting { message, shares, kib, done });
             self.more.notify_one();
         }
-        confirmed
+        (Arc::strong_count(&tell) > 1).then_some(confirmed)
     }
 
     /// Speaks to the peer as long as this process runs, and tells it what the subscribers of this node want.
@@ -184,16 +238,18 @@ impl Peer {
             let batch = self.next_batch().await;
             let hello = self.says_hello();
             let messages: Vec<_> = batch.iter().map(|waiting| waiting.message.clone()).collect();
+            let shares: Vec<_> = batch.iter().map(|waiting| waiting.shares.clone()).collect();
             sequence += u64::from(!messages.is_empty());
             let number = if messages.is_empty() { 0 } else { sequence };
-            loop {
-                let news = self.news(interest);
-                let batch = Batch { sequence: number, hello, messages: &messages, news: &news };
+            let taken = loop {
+                let tell = self.to_tell(interest);
+                let batch = tell.batch(number, hello, &messages, &shares);
                 let error = match tokio::time::timeout(CALL, self.link.forward(batch)).await {
                     Ok(Ok(answer)) => {
                         heard = self.started.elapsed();
-                        self.answered(answer, node, &news, telemetry);
-                        break;
+                        let refused = answer.refused.clone();
+                        self.answered(answer, node, &tell, telemetry);
+                        break Some(refused);
                     }
                     Ok(Err(error)) => error,
                     Err(_) => {
@@ -209,10 +265,15 @@ impl Peer {
                 if self.started.elapsed() >= heard + LEASE {
                     telemetry.not_forwarded("peer_away", messages.len());
                     self.gone(&error, telemetry);
-                    break;
+                    break None;
                 }
                 tokio::time::sleep(RETRY).await;
-            }
+            };
+            let is_taken = |message, share| {
+                let refused = |refused: &Vec<Refused>| refused.contains(&Refused { message, share });
+                taken.as_ref().is_some_and(|taken| !refused(taken))
+            };
+            self.place(number, &batch, is_taken);
             self.settle(batch);
             if self.state().condition == Condition::Ourselves {
                 return;
@@ -221,16 +282,45 @@ impl Peer {
     }
 
     /// What the peer has to be told of what is wanted.
-    fn news(&self, interest: &Mutex<Interest>) -> News {
-        let known = self.known.borrow().interest;
-        interest.lock().unwrap_or_else(PoisonError::into_inner).news(known)
+    fn to_tell(&self, interest: &Mutex<Interest>) -> ToTell {
+        let Known { interest: known, groups, .. } = *self.known.borrow();
+        let interest = interest.lock().unwrap_or_else(PoisonError::into_inner);
+        let memberships = &interest.memberships;
+        ToTell { news: interest.news(known), groups: memberships.news(groups), groups_version: memberships.version() }
+    }
+
+    /// What members of the peer were given is held until they have done with it; for the rest others are found, and
+    /// whoever waits for the batch waits for that as well.
+    fn place(&self, sequence: u64, batch: &[Waiting], is_taken: impl Fn(usize, usize) -> bool) {
+        if batch.iter().all(|waiting| waiting.shares.is_empty()) {
+            return;
+        }
+        let done: Vec<Done> = batch.iter().flat_map(|waiting| waiting.done.iter().cloned()).collect();
+        let name = self.name();
+        for (message, Waiting { message: shared, shares, .. }) in batch.iter().enumerate() {
+            let (taken, left): (Vec<_>, Vec<_>) =
+                shares.iter().cloned().enumerate().partition(|(share, _)| is_taken(message, *share));
+            if shared.telemetry.qos > Qos::AtMostOnce {
+                let mut held = self.held();
+                taken.into_iter().for_each(|(_, share)| held.hold(sequence, shared.clone(), share.filter));
+            }
+            self.unplace(shared, left.into_iter().map(|(_, share)| share).collect(), &done, name.as_deref());
+        }
+    }
+
+    /// Has somebody else found for these, if there is one; this peer, `tried`, is not asked again.
+    fn unplace(&self, message: &Arc<Message>, shares: Vec<Share>, done: &[Done], tried: Option<&str>) {
+        self.unplaced.add(shares.into_iter().map(|mut share| {
+            share.tried.extend(tried.map(Arc::<str>::from));
+            Unplaced { message: message.clone(), share, done: done.to_vec() }
+        }));
     }
 
     /// Speaks to the peer beside a batch that it does not answer; whether it answers to that, which waits for no store.
     async fn beat(&self, node: &str, interest: &Mutex<Interest>, telemetry: &Telemetry) -> bool {
-        let news = self.news(interest);
-        let answer = self.link.forward(Batch { sequence: 0, hello: false, messages: &[], news: &news }).await;
-        answer.map(|answer| self.answered(answer, node, &news, telemetry)).is_ok()
+        let tell = self.to_tell(interest);
+        let answer = self.link.forward(tell.batch(0, false, &[], &[])).await;
+        answer.map(|answer| self.answered(answer, node, &tell, telemetry)).is_ok()
     }
 
     /// What to send next: as much as a batch may have of what waits, nothing when it is time to say so.
@@ -264,21 +354,28 @@ impl Peer {
         !answers && state.condition != Condition::Live
     }
 
-    fn answered(&self, answer: Answer, this_node: &str, news: &News, telemetry: &Telemetry) {
-        let Answer { node, gapped } = answer;
-        let interest = (!gapped).then_some((news.generation, news.to));
+    fn answered(&self, answer: Answer, this_node: &str, told: &ToTell, telemetry: &Telemetry) {
+        let Answer { node, boot, gapped, completed, .. } = answer;
+        let interest = (!gapped).then_some((told.news.generation, told.news.to));
+        let groups = (!gapped).then_some(told.groups_version);
         let ourselves = node == this_node;
-        {
+        let restarted = {
             let mut state = self.state();
             state.news |= gapped;
+            let before = std::mem::replace(&mut state.boot, boot);
             if ourselves {
                 state.condition = Condition::Ourselves;
             } else if state.condition != Condition::Live || state.name.as_deref() != Some(&node) {
                 telemetry.peer_live(&node);
                 (state.condition, state.name) = (Condition::Live, Some(node));
             }
+            before != 0 && before != boot
+        };
+        if restarted {
+            self.unplaced.add(self.held().lost()); // its members of before are gone with it
         }
-        self.known.send_replace(Known { interest, away: ourselves });
+        self.held().completed(completed);
+        self.known.send_replace(Known { interest, groups, away: ourselves });
         if ourselves {
             self.settle_all();
         }
@@ -293,7 +390,8 @@ impl Peer {
             }
             state.condition = Condition::Away;
         }
-        self.known.send_replace(Known { interest: None, away: true });
+        self.known.send_replace(Known { interest: None, groups: None, away: true });
+        self.unplaced.add(self.held().lost());
         telemetry.not_forwarded("peer_away", self.settle_all());
     }
 
@@ -301,6 +399,7 @@ impl Peer {
     fn settle_all(&self) -> usize {
         let left: Vec<_> = self.state().waiting.drain(..).collect();
         let count = left.len();
+        self.place(0, &left, |_, _| false);
         self.settle(left);
         count
     }
@@ -309,10 +408,7 @@ impl Peer {
     fn settle(&self, batch: Vec<Waiting>) {
         for Waiting { kib, done, .. } in batch {
             self.room.add_permits(kib as usize);
-            if let Some(done) = done {
-                // Whoever has waited may be gone.
-                done.send(()).ok();
-            }
+            drop(done);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Peers that answer, hang, are away and come back, on virtual time.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use drover_host::Metrics;
@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use super::peer::LEASE;
 use super::*;
 use crate::domain::session::tests::message;
+use crate::domain::shares::{Group, Refused};
 use crate::ports::{Answer, Batch};
 
 /// Another node: what it was handed, and whether it can be reached.
@@ -22,8 +23,12 @@ struct Other {
     store_hangs: AtomicBool,
     got: Mutex<Vec<(u64, Vec<u8>)>>,
     asked: Mutex<Vec<u64>>,
+    /// It has no members of shared subscriptions.
+    refuses: AtomicBool,
+    completed: AtomicU64,
     /// What it was told, as it was told.
     news: Mutex<Vec<News>>,
+    groups: Mutex<Vec<Group>>,
 }
 
 #[async_trait]
@@ -43,7 +48,14 @@ impl PeerLink for Other {
         let mut told = self.news.lock().expect("not poisoned");
         let gapped = !batch.news.full && told.last().is_none_or(|last| last.to < batch.news.from);
         told.push(batch.news.clone());
-        Ok(Answer { node: "other".to_owned(), gapped })
+        if let Some(groups) = batch.groups {
+            *self.groups.lock().expect("not poisoned") = groups.to_vec();
+        }
+        let shares = batch.shares.iter().enumerate();
+        let all = shares.flat_map(|(message, shares)| (0..shares.len()).map(move |share| Refused { message, share }));
+        let refused = all.filter(|_| self.refuses.load(Ordering::Relaxed)).collect();
+        let completed = self.completed.load(Ordering::Relaxed);
+        Ok(Answer { node: "other".to_owned(), boot: 1, gapped, refused, completed })
     }
 
     async fn take_over(&self, _: &TenantId, _: &ClientId, epoch: u64) -> Result<Option<u64>, String> {
@@ -96,7 +108,7 @@ fn qos1(numbers: std::ops::Range<u8>) -> Vec<Arc<Message>> {
 
 impl Stage {
     async fn forward(&self, messages: &[Arc<Message>]) {
-        self.peers.forward(messages, &self.telemetry).await;
+        self.peers.forward(messages, &[], &self.telemetry).await;
     }
 
     fn counts(&self, line: &str) -> bool {
@@ -253,4 +265,63 @@ async fn a_subscription_is_answered_when_every_peer_knows_of_it_or_its_lease_has
     stage.other.hangs.store(false, Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(told("c/#"), "it is back, and is told all");
+}
+
+const SHARED: &str = "$share/g/t";
+
+/// The first of several messages is for a member on the other node.
+fn placed() -> [Placed; 1] {
+    [Placed { at: 0, node: "other".into(), share: Share::new(SHARED.into()) }]
+}
+
+#[tokio::test(start_paused = true)]
+async fn peers_know_of_a_shared_subscription_when_it_is_answered_and_hear_when_it_is_gone() {
+    let stage = stage("this", |_| ());
+    stage.peers.greeted().await;
+    let tenant = TenantId::default_tenant();
+    let group = Group { tenant: tenant.clone(), filter: SHARED.into() };
+    stage.peers.announced(stage.peers.subscribed(&tenant, SHARED)).await;
+    assert_eq!(*stage.other.groups.lock().expect("not poisoned"), [group]);
+    let wanted = interest::of_filter(&tenant, "t");
+    let is_wanted = |news: &News| news.hashes.contains(&wanted);
+    assert!(
+        !stage.other.news.lock().expect("not poisoned").iter().any(is_wanted),
+        "it is asked for what it shall have"
+    );
+    stage.peers.unsubscribed(&tenant, SHARED);
+    tokio::time::sleep(LEASE).await;
+    assert!(stage.other.groups.lock().expect("not poisoned").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_peer_has_no_member_for_is_waited_for_until_somebody_else_has_it() {
+    let stage = stage("this", |other| other.refuses.store(true, Ordering::Relaxed));
+    stage.peers.greeted().await;
+    let confirmations = stage.peers.offer(&qos1(0..2), &placed(), &stage.telemetry).await;
+    let unplaced = stage.peers.unplaced.next().await;
+    assert_eq!(unplaced.len(), 1);
+    assert_eq!(unplaced[0].share.tried, [Arc::<str>::from("other")]);
+    stage.peers.groups.hear("other", vec![Group { tenant: TenantId::default_tenant(), filter: SHARED.into() }]);
+    let member = |share: &Share| stage.peers.member(&TenantId::default_tenant(), share);
+    assert_eq!(member(&unplaced[0].share), None, "it was asked");
+    assert_eq!(member(&Share::new(SHARED.into())).as_deref(), Some("other"));
+    let mut all = Box::pin(confirmations.all());
+    assert!(tokio::time::timeout(LEASE * 2, &mut all).await.is_err(), "nobody has it yet");
+    drop(unplaced);
+    all.await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_members_of_a_lost_peer_have_not_done_with_is_given_back() {
+    for (completed, lost) in [(0, 1), (u64::MAX, 0)] {
+        let stage = stage("this", |_| ());
+        stage.peers.greeted().await;
+        stage.peers.forward(&qos1(0..1), &placed(), &stage.telemetry).await;
+        stage.other.completed.store(completed, Ordering::Relaxed);
+        tokio::time::sleep(LEASE).await; // it has told
+        stage.other.away.store(true, Ordering::Relaxed);
+        let given_back = tokio::time::timeout(LEASE * 3, stage.peers.unplaced.next()).await.unwrap_or_default();
+        assert_eq!(given_back.len(), lost);
+        assert!(given_back.iter().all(|unplaced| unplaced.share == Share::new(SHARED.into())));
+    }
 }

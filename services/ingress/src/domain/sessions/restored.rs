@@ -43,7 +43,7 @@ impl Sessions {
             session: session.clone(),
             publisher,
             expiry_s: head.expiry_s,
-            will: head.will,
+            will: head.will.map(Box::new),
             state: State::Away { ends_ms: monotonic(ends_ms), will_ms: monotonic(will_ms) },
         };
         if ends_ms <= unix_ms {

@@ -1,7 +1,6 @@
 //! A real Kubernetes node that runs pods, of a test's own: containerd, kubelet and all else, in namespaces of its own. Built from Go
 //! modules if `DROVER_TEST_KUBERNETES=node`, by root, and kept in the cache.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -29,12 +28,12 @@ const BRIDGE: &str = "/usr/lib/cni/bridge";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The node, and the programs that go with it.
-pub struct Node {
+pub struct KubernetesNode {
     pub cluster: Kubernetes,
     pub helm: PathBuf,
 }
 
-impl Node {
+impl KubernetesNode {
     /// Starts a node with nothing on it but DNS and volumes. `None`, after one line that says why, where it cannot be had.
     pub fn start() -> anyhow::Result<Option<Self>> {
         if std::env::var_os("DROVER_TEST_KUBERNETES").is_none_or(|wanted| wanted != "node") {
@@ -100,11 +99,6 @@ impl Drop for Forward {
         self.0.kill().ok();
         self.0.wait().ok();
     }
-}
-
-/// A port that is free now.
-pub fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 fn scripts() -> PathBuf {
