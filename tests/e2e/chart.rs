@@ -10,7 +10,7 @@ use serde_json::Value;
 
 /// The version of Kubernetes that is rendered for.
 const KUBERNETES: &str = "1.34.0";
-const NAMESPACE: &str = "drover";
+pub const NAMESPACE: &str = "drover";
 
 /// A way to install the chart: files of values, from the root of the repository, and the workloads they make.
 struct Installation {
@@ -45,12 +45,12 @@ fn helm(program: &Path, arguments: &[&str]) -> Command {
 }
 
 /// The objects of an installation, as Helm would send them to a cluster.
-fn rendered(program: &Path, values: &[&str]) -> anyhow::Result<Vec<Value>> {
+pub fn rendered(program: &Path, values: &[&str]) -> anyhow::Result<Vec<Value>> {
     rendered_with(program, values, &[])
 }
 
 /// The same, with single values, `NAME=VALUE`, that go before those of the files.
-fn rendered_with(program: &Path, values: &[&str], settings: &[&str]) -> anyhow::Result<Vec<Value>> {
+pub fn rendered_with(program: &Path, values: &[&str], settings: &[&str]) -> anyhow::Result<Vec<Value>> {
     let mut command = helm(program, &["template", "drover", "helm/drover", "--namespace", NAMESPACE]);
     command.args(["--kube-version", KUBERNETES]);
     for file in values {
@@ -64,19 +64,19 @@ fn rendered_with(program: &Path, values: &[&str], settings: &[&str]) -> anyhow::
     documents.map(|document| serde_yaml_ng::from_str(document).with_context(|| document.to_owned())).collect()
 }
 
-fn of_kind<'a>(objects: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a Value> {
+pub fn of_kind<'a>(objects: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a Value> {
     objects.iter().filter(move |object| object["kind"] == kind)
 }
 
-fn name(object: &Value) -> &str {
+pub fn name(object: &Value) -> &str {
     object["metadata"]["name"].as_str().unwrap_or_default()
 }
 
-fn named<'a>(objects: &'a [Value], kind: &'a str, wanted: &str) -> anyhow::Result<&'a Value> {
+pub fn named<'a>(objects: &'a [Value], kind: &'a str, wanted: &str) -> anyhow::Result<&'a Value> {
     of_kind(objects, kind).find(|object| name(object) == wanted).with_context(|| format!("no {kind} {wanted}"))
 }
 
-fn workloads(objects: &[Value]) -> impl Iterator<Item = &Value> {
+pub fn workloads(objects: &[Value]) -> impl Iterator<Item = &Value> {
     of_kind(objects, "StatefulSet").chain(of_kind(objects, "Deployment"))
 }
 
@@ -86,12 +86,12 @@ fn pods(objects: &[Value]) -> impl Iterator<Item = &Value> {
     templates.chain(of_kind(objects, "Pod").map(|pod| &pod["spec"]))
 }
 
-fn items(value: &Value) -> impl Iterator<Item = &Value> {
+pub fn items(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
 /// The configuration file of a workload's pods.
-fn configuration<'a>(objects: &'a [Value], workload: &Value) -> anyhow::Result<&'a str> {
+pub fn configuration<'a>(objects: &'a [Value], workload: &Value) -> anyhow::Result<&'a str> {
     let volumes = &workload["spec"]["template"]["spec"]["volumes"];
     let volume = items(volumes).find(|volume| volume["name"] == "config").context("a volume `config`")?;
     let map = named(objects, "ConfigMap", volume["configMap"]["name"].as_str().context("a ConfigMap")?)?;
@@ -189,11 +189,11 @@ fn the_operator_has_the_rights_it_needs_where_it_needs_them() -> anyhow::Result<
         // Devices speak to the pod that has these rights.
         (standalone, "ClusterRole", &[]),
         (standalone, "Role", &["drover-operator", "drover-operator-lease"]),
-        (ha, "ClusterRole", &["drover-drover-operator"]),
+        (ha, "ClusterRole", &["drover-drover-operator", "drover-drover-operator-webhook"]),
     ];
     for (values, kind, expected) in by_default {
         let objects = rendered_with(&program, &[values], &[])?;
-        let mut names: Vec<&str> = of_kind(&objects, kind).map(name).collect();
+        let mut names: Vec<&str> = lasting(&objects, kind).map(name).collect();
         names.sort_unstable();
         assert_eq!(names, expected, "{values}: {kind}");
         let outside = of_kind(&objects, "Role")
@@ -207,8 +207,9 @@ fn the_operator_has_the_rights_it_needs_where_it_needs_them() -> anyhow::Result<
     ];
     for values in [standalone, ha] {
         for (settings, kind, expected) in &cases {
-            let objects = rendered_with(&program, &[values], settings)?;
-            let mut names: Vec<&str> = of_kind(&objects, kind).map(name).collect();
+            let settings = [&["operator.webhook.enabled=false"][..], *settings].concat();
+            let objects = rendered_with(&program, &[values], &settings)?;
+            let mut names: Vec<&str> = lasting(&objects, kind).map(name).collect();
             names.sort_unstable();
             assert_eq!(names, *expected, "{values}: {settings:?}");
             let roles = of_kind(&objects, "Role").chain(of_kind(&objects, "ClusterRole"));
@@ -226,8 +227,13 @@ fn the_operator_has_the_rights_it_needs_where_it_needs_them() -> anyhow::Result<
     Ok(())
 }
 
+/// Objects that are there for longer than an upgrade takes.
+fn lasting<'a>(objects: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    of_kind(objects, kind).filter(|object| object["metadata"]["annotations"]["helm.sh/hook"].is_null())
+}
+
 /// The value of a key as it stands in the file.
-fn setting<'a>(text: &'a str, section: &str, key: &str) -> Option<&'a str> {
+pub fn setting<'a>(text: &'a str, section: &str, key: &str) -> Option<&'a str> {
     let section = text.split_once(&format!("[{section}]\n"))?.1;
     let lines = section.lines().take_while(|line| !line.starts_with('['));
     lines.filter_map(|line| line.split_once(" = ")).find(|(name, _)| *name == key).map(|(_, value)| value)

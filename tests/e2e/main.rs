@@ -1,11 +1,15 @@
 //! End to end: the real executable, real clients, an ordinary Kafka consumer.
 
 mod chart;
+mod chart_applied;
+mod chart_options;
+mod cluster;
 mod console;
 mod costs;
 mod device_http;
 mod examples;
 mod first_path;
+mod image;
 mod jwt;
 mod kafka_hangs;
 mod killed;

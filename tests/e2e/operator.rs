@@ -1,6 +1,7 @@
 //! The operator against a real API server: what is applied there becomes devices, Secrets, rules and fleets, is set back where
 //! it was changed elsewhere, and goes when it is deleted.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -10,7 +11,7 @@ use drover_load::client::{Client, Options};
 use drover_load::target::{Target, TlsFiles};
 use drover_mqtt::Version;
 use drover_mqtt::client::ClientOptions;
-use drover_tests::{Kubernetes, Platform, options, pause};
+use drover_tests::{Kubernetes, Platform, executable, lines_of, options, pause};
 use drover_types::Qos;
 use serde_json::{Value, json};
 
@@ -20,15 +21,27 @@ const SOON: &str = "operator.resync=1s";
 /// Longest wait for anything; only a failing test reaches it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// An API server with the CRDs and the namespace `home`, and the platform with its operator.
+/// An API server with the CRDs and the namespace `home`, and the platform with its operator, which writes numbers at once.
 fn stage() -> anyhow::Result<Option<(Kubernetes, Platform)>> {
+    stage_with(&["--set", "operator.status_interval=1s"])
+}
+
+fn stage_with(settings: &[&str]) -> anyhow::Result<Option<(Kubernetes, Platform)>> {
     let Some(cluster) = Kubernetes::start()? else { return Ok(None) };
-    cluster.kubectl(&["apply", "--server-side", "-f", CRDS])?;
+    apply_crds(&cluster)?;
     cluster.wait_for("default", "condition=Established", &["crd", "devices.devices.drover.dev", "rules.drover.dev"])?;
     cluster.kubectl(&["create", "namespace", "home"])?;
-    let arguments = ["--operator", "--set", SOON, "--set", "operator.status_interval=1s"];
+    let arguments = [&["--operator", "--set", SOON][..], settings].concat();
     let platform = Platform::start_in(&arguments, cluster.environment())?;
     Ok(Some((cluster, platform)))
+}
+
+/// As the chart's job does it before an upgrade.
+fn apply_crds(cluster: &Kubernetes) -> anyhow::Result<()> {
+    let mut apply = Command::new(executable()?);
+    let applied = lines_of(apply.args(["crd", "--apply"]).envs(cluster.environment()), b"")?;
+    ensure!(applied.contains(&"rules.drover.dev applied".to_owned()), "{applied:?}");
+    Ok(())
 }
 
 fn device(name: &str, spec: Value) -> Value {
@@ -40,6 +53,14 @@ fn device(name: &str, spec: Value) -> Value {
 
 fn object(kind: &str, name: &str, spec: Value) -> Value {
     json!({"apiVersion": "drover.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec})
+}
+
+/// A function whose examples have values of every kind.
+fn decoder() -> Value {
+    json!({
+        "source": "function main(input) { return input === null ? null : {echo: input}; }",
+        "examples": [{"input": null, "output": null}, {"input": [1, {"a": "b"}], "output": {"echo": [1, {"a": "b"}]}}],
+    })
 }
 
 fn secret(cluster: &Kubernetes, name: &str, key: &str) -> anyhow::Result<String> {
@@ -78,9 +99,10 @@ fn objects_of_the_cluster_become_those_of_the_platform() -> anyhow::Result<()> {
             object("Policy", "all", json!({"statements": [statement]})),
             object("Rule", "hot-rooms", rule),
             object("DeviceFleet", "sensors", fleet),
+            object("Function", "decode", decoder()),
         ],
     )?;
-    for what in ["device/thermo-1", "policy/all", "rule/hot-rooms", "devicefleet/sensors"] {
+    for what in ["device/thermo-1", "policy/all", "rule/hot-rooms", "devicefleet/sensors", "function/decode"] {
         cluster.wait_for("home", "condition=Ready", &[what])?;
     }
     let fleet = cluster.get("home", &["fleet", "sensors"])?;
@@ -98,6 +120,10 @@ fn objects_of_the_cluster_become_those_of_the_platform() -> anyhow::Result<()> {
     with_certificate(&cluster, &platform, &runtime)?;
     let shadow = platform.cli(&["shadow", "get", "thermo-1", "-n", "home"])?;
     assert!(shadow.contains("targetTemperature") && shadow.contains("21"), "{shadow}");
+
+    // A function answers as its examples say, among them one without a value.
+    let functions = platform.cli(&["function", "list", "-n", "home"])?;
+    assert!(functions.contains("decode"), "{functions}");
 
     // What people see.
     let table = cluster.kubectl(&["-n", "home", "get", "drover"])?;
@@ -189,12 +215,72 @@ fn what_is_changed_elsewhere_is_set_back_and_what_is_anothers_is_left_alone() ->
 }
 
 #[test]
+fn a_fleet_follows_its_table_at_once() -> anyhow::Result<()> {
+    let Some((cluster, platform)) = stage_with(&[])? else { return Ok(()) };
+    let fleet = object("DeviceFleet", "listed", json!({"source": {"csv": {"configMap": "table"}}}));
+    let table = |rows: &str| {
+        let data = json!({"devices.csv": format!("name,labels\n{rows}")});
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "table"}, "data": data})
+    };
+    cluster.apply("home", &[fleet])?;
+    cluster.wait_for("home", "condition=Accepted=False", &["devicefleet/listed"])?;
+    for (rows, declared) in [("a,room=kitchen\n", 1), ("a,room=kitchen\nb,\nc,\n", 3), ("c,\n", 1)] {
+        cluster.apply("home", &[table(rows)])?;
+        cluster.wait_for("home", &format!("jsonpath={{.status.registered}}={declared}"), &["devicefleet/listed"])?;
+    }
+    let left: Value = serde_json::from_str(&platform.cli(&["device", "list", "--all", "-o", "json", "-n", "home"])?)?;
+    assert_eq!(left["items"][0]["metadata"]["name"], "c", "{left}");
+    Ok(())
+}
+
+#[test]
+fn a_rule_that_does_not_compile_is_refused_when_it_is_applied() -> anyhow::Result<()> {
+    let settings = ["listen=[\"127.0.0.1:9443\"]", "host=localhost", "secret=hook", "configuration=rules"];
+    let settings = settings.map(|part| format!("operator.webhook.{part}"));
+    let settings: Vec<&str> = settings.iter().flat_map(|part| ["--set", part.as_str()]).collect();
+    let Some((cluster, platform)) = stage_with(&settings)? else { return Ok(()) };
+    // Both are the chart's to make. Here the API server and the operator are on one machine.
+    let clauses = json!({
+        "apiGroups": ["drover.dev"], "apiVersions": ["v1alpha1"], "resources": ["rules"], "operations": ["CREATE", "UPDATE"],
+    });
+    let asked = json!({
+        "name": "rules.drover.dev", "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Ignore",
+        "clientConfig": {"url": format!("https://localhost:{}/rules", platform.port(9443))}, "rules": [clauses],
+    });
+    let configuration = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "rules"}, "webhooks": [asked],
+    });
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hook"}});
+    cluster.apply("default", &[secret, configuration])?;
+    until("told the certificate", || {
+        let told = cluster.get("default", &["validatingwebhookconfiguration", "rules"])?;
+        Ok(told["webhooks"][0]["clientConfig"]["caBundle"].is_string())
+    })?;
+    let rule = |sql: &str| object("Rule", "r", json!({"sql": sql, "actions": [{"kafka": {"topic": "home.t"}}]}));
+    // The API server takes a moment to know whom it asks; until then it lets in what the status refuses. Of what is there already
+    // it asks only when it changes.
+    let mut tries = 0;
+    until("refused", || {
+        tries += 1;
+        let refused = cluster.apply("home", &[rule(&format!("SELECT FROM 'a/{tries}'"))]).err();
+        Ok(refused.is_some_and(|refused| format!("{refused:#}").contains("spec.sql: line 1, column ")))
+    })?;
+    cluster.apply("home", &[rule("SELECT * FROM 'a'")])?;
+    cluster.wait_for("home", "condition=Ready", &["rule/r"])?;
+    Ok(())
+}
+
+#[test]
 fn what_the_schemas_refuse_is_refused_by_the_api_server() -> anyhow::Result<()> {
     let Some(cluster) = Kubernetes::start()? else { return Ok(()) };
     cluster.kubectl(&["apply", "--server-side", "-f", CRDS])?;
-    let crds =
-        ["crd", "devices.devices.drover.dev", "rules.drover.dev", "policies.drover.dev", "devicefleets.drover.dev"];
-    cluster.wait_for("default", "condition=Established", &crds)?;
+    // Over what another has applied, and once more.
+    apply_crds(&cluster)?;
+    apply_crds(&cluster)?;
+    let crds = ["devices.devices", "rules", "policies", "devicefleets", "functions"]
+        .map(|plural| format!("crd/{plural}.drover.dev"));
+    cluster.wait_for("default", "condition=Established", &crds.each_ref().map(String::as_str))?;
     let both = json!({"token": {"secretName": "a"}, "certificate": {"secretName": "b"}});
     let action = json!({"kafka": {"topic": "t"}, "republish": {"topic": "t"}});
     let source = json!({"names": ["a"], "count": {"devices": 1, "prefix": "s"}});
@@ -209,6 +295,8 @@ fn what_the_schemas_refuse_is_refused_by_the_api_server() -> anyhow::Result<()> 
             "exactly one of kafka, republish",
         ),
         (object("Policy", "default", json!({"statements": []})), "built in"),
+        (object("Function", "a.b", decoder()), "has no dots"),
+        (object("Function", "f", json!({"source": "x", "routine": "a.b"})), "spec.routine"),
         (object("DeviceFleet", "f", json!({"source": source})), "exactly one of count, names, csv"),
     ] {
         let refused = cluster.apply("default", &[object]).err().with_context(|| format!("accepted although {told}"))?;

@@ -1,5 +1,6 @@
 //! A real API server with its controllers, of a test's own; nothing there runs pods. Built from Go modules if
-//! `DROVER_TEST_KUBERNETES` is set, and kept in the cache; or the cluster that `DROVER_TEST_KUBECONFIG` names.
+//! `DROVER_TEST_KUBERNETES` is set, and kept in the cache; or the cluster that `DROVER_TEST_KUBECONFIG` names. One that runs
+//! pods is [`crate::KubernetesNode`].
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// A cluster, and the way to it.
 pub struct Kubernetes {
     running: Option<(Child, tempfile::TempDir)>,
+    /// Of the API server, where it is the test's own.
+    port: u16,
     kubectl: PathBuf,
     kubeconfig: PathBuf,
 }
@@ -32,7 +35,7 @@ impl Kubernetes {
     pub fn start() -> anyhow::Result<Option<Self>> {
         if let Some(kubeconfig) = std::env::var_os("DROVER_TEST_KUBECONFIG").map(PathBuf::from) {
             let Some(kubectl) = tool("kubectl") else { return Ok(None) };
-            return Ok(Some(Self { running: None, kubectl, kubeconfig }));
+            return Ok(Some(Self { running: None, port: 0, kubectl, kubeconfig }));
         }
         if std::env::var_os("DROVER_TEST_KUBERNETES").is_none() {
             println!(
@@ -41,21 +44,26 @@ impl Kubernetes {
             return Ok(None);
         }
         let (Some(_), Some(_)) = (tool("go"), tool("openssl")) else { return Ok(None) };
-        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes");
-        let bin = cache()?.join("kubernetes/bin");
+        Self::run("kubernetes", tempfile::tempdir()?).map(Some)
+    }
+
+    /// Builds and starts what the folder of scripts makes, on ports of its own, with its state in `directory`.
+    pub(crate) fn run(scripts: &str, directory: tempfile::TempDir) -> anyhow::Result<Self> {
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join(scripts);
+        let bin = bin(&scripts)?;
         let alone = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
         let built = Command::new(scripts.join("build")).arg(&bin).stdin(Stdio::null()).status()?;
         drop(alone);
-        ensure!(built.success(), "tests/kubernetes/build ended with {built}");
-        let directory = tempfile::tempdir()?;
+        ensure!(built.success(), "{}/build ended with {built}", scripts.display());
         let mut run = Command::new(scripts.join("run"));
-        run.arg(&bin).arg(directory.path()).arg(free_ports()?.to_string()).stdin(Stdio::null());
+        let port = free_ports()?;
+        run.arg(&bin).arg(directory.path()).arg(port.to_string()).stdin(Stdio::null());
         let said = std::fs::File::create(directory.path().join("run.log"))?;
         let child = run.stdout(said.try_clone()?).stderr(said).spawn()?;
         let (kubectl, kubeconfig) = (bin.join("kubectl"), directory.path().join("admin.kubeconfig"));
-        let mut cluster = Self { running: Some((child, directory)), kubectl, kubeconfig };
+        let mut cluster = Self { running: Some((child, directory)), port, kubectl, kubeconfig };
         cluster.wait()?;
-        Ok(Some(cluster))
+        Ok(cluster)
     }
 
     fn wait(&mut self) -> anyhow::Result<()> {
@@ -72,15 +80,30 @@ impl Kubernetes {
         Ok(())
     }
 
+    /// Where the state of one of the test's own is, and its port.
+    pub(crate) fn place(&self) -> Option<(&Path, u16)> {
+        self.running.as_ref().map(|(_, directory)| (directory.path(), self.port))
+    }
+
     /// The variables that lead a process to it.
     pub fn environment(&self) -> Vec<(String, String)> {
         vec![("KUBECONFIG".to_owned(), self.kubeconfig.display().to_string())]
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.kubectl);
+        self.tool(&self.kubectl, arguments)
+    }
+
+    /// A program that is led to it, in the root of the repository.
+    pub fn tool(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(arguments).envs(self.environment()).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
         command
+    }
+
+    /// Where `kubectl` is.
+    pub fn kubectl_program(&self) -> &Path {
+        &self.kubectl
     }
 
     /// Runs `kubectl` in the root of the repository; what it prints, or its complaint as the error.
@@ -119,8 +142,14 @@ impl Drop for Kubernetes {
     }
 }
 
+/// Where a folder of scripts keeps what it has built.
+pub(crate) fn bin(scripts: &Path) -> anyhow::Result<PathBuf> {
+    let name = scripts.strip_prefix(env!("CARGO_MANIFEST_DIR")).context("scripts of the tests")?;
+    Ok(cache()?.join(name).join("bin"))
+}
+
 /// Where what takes long to make is kept between runs.
-fn cache() -> anyhow::Result<PathBuf> {
+pub(crate) fn cache() -> anyhow::Result<PathBuf> {
     let named = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = named.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
     Ok(cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("drover"))

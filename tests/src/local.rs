@@ -1,7 +1,6 @@
 //! The two commands of the README's separate processes: Kafka and Cassandra by `cargo xtask backends`, and every service by
 //! `deploy/local/run`.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use crate::Processes;
 use crate::backends::environment;
 use crate::held::Held;
 use crate::platform::{beside, executable, pause};
+use crate::tools::free_port;
 
 /// How the first line begins; the task is run without cargo, whose lock a test run may hold.
 const TASK: &str = "cargo xtask ";
@@ -67,10 +67,6 @@ impl LocalBackends {
     pub fn environment(&self) -> Vec<(String, String)> {
         environment(&self.brokers, &self.cassandra)
     }
-}
-
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 /// `deploy/local/run`, on the data, the ports and the backends of [`Processes`], none of which runs meanwhile.

@@ -1,5 +1,6 @@
 //! Outside programs: looked for, run, and named in one line where they are missing.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -71,6 +72,11 @@ pub fn chromium() -> Option<PathBuf> {
 /// A file of `tests/e2e`.
 pub fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e").join(name)
+}
+
+/// A port that is free now.
+pub fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 /// Output lines of a program that must succeed; `input` is its standard input.

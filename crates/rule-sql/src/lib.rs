@@ -10,6 +10,7 @@
 mod asked;
 mod ast;
 mod decimal;
+mod declared;
 mod duration;
 mod error;
 mod evaluate;
@@ -40,6 +41,7 @@ pub use ast::{
     Statement, UnaryOperator,
 };
 pub use decimal::Decimal;
+pub use declared::check;
 pub use error::{EvalError, Place, Problem, SqlError};
 pub use explain::Unmet;
 pub use function::{Cast, Function, is_built_in};

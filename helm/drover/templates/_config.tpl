@@ -120,6 +120,8 @@ is for the cluster alone. */}}
 {{- end -}}
 {{- $mqtt := ternary $listen.mqtt (list "127.0.0.1:1883") $root.Values.service.mqtt -}}
 {{- $ingress := dict "mqtt" (dict "listen" $mqtt) "mqtts" (dict "listen" $listen.mqtts) "http" (dict "listen" $listen.http) -}}
+{{- $coap := ternary (include "drover.listen" (dict "root" $root "port" 5683) | fromJsonArray) list $root.Values.service.coap -}}
+{{- $_ := set $ingress "coap" (dict "listen" $coap) -}}
 {{- $_ := set $ingress "timeouts" (dict "drain" (printf "%vs" $root.Values.drain.seconds)) -}}
 {{- if include "drover.tlsSecret" $root -}}
 {{- $_ := set $ingress "tls" (dict "certificate" "/etc/drover/tls/tls.crt" "key" "/etc/drover/tls/tls.key") -}}
@@ -140,7 +142,14 @@ is for the cluster alone. */}}
 
 {{- define "drover.config.operator" -}}
 {{- $lease := dict "name" (include "drover.operatorAccount" .root) "namespace" .root.Release.Namespace -}}
-{{- dict "namespaces" (include "drover.operatorNamespaces" .root | fromJsonArray) "owner" .root.Values.operator.owner "lease" $lease | toJson -}}
+{{- $operator := dict "namespaces" (include "drover.operatorNamespaces" .root | fromJsonArray) "owner" .root.Values.operator.owner "lease" $lease -}}
+{{- if include "drover.admits" . -}}
+{{- $webhook := include "drover.webhookName" .root -}}
+{{- $listen := include "drover.listen" (dict "root" .root "port" 9443) | fromJsonArray -}}
+{{- $host := printf "%s.%s.svc" $webhook .root.Release.Namespace -}}
+{{- $_ := set $operator "webhook" (dict "listen" $listen "host" $host "secret" $webhook "configuration" (include "drover.operatorName" .root)) -}}
+{{- end -}}
+{{- toJson $operator -}}
 {{- end }}
 
 {{/* The section of one service in mode ha. */}}

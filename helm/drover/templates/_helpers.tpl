@@ -117,6 +117,16 @@ consumer groups and of the nodes that others know. */}}
 {{ .Release.Namespace }}-{{ include "drover.fullname" . }}-operator
 {{- end }}
 
+{{/* The Service that the API server asks the operator by, the Secret of its certificate, and who may write that. */}}
+{{- define "drover.webhookName" -}}
+{{ include "drover.fullname" . }}-webhook
+{{- end }}
+
+{{/* Whether a component's pods answer the API server: "true" or empty. Takes root and component. */}}
+{{- define "drover.admits" -}}
+{{- if and (include "drover.operates" .) .root.Values.operator.webhook.enabled -}}true{{- end -}}
+{{- end }}
+
 {{/* Namespaces the operator takes care of, as JSON; none: all. Standalone, its pod is the one that devices speak to: there it has
 its rights in its own namespace alone unless told otherwise. */}}
 {{- define "drover.operatorNamespaces" -}}
@@ -146,4 +156,22 @@ its rights in its own namespace alone unless told otherwise. */}}
 {{- define "drover.isMany" -}}
 {{- $values := get .root.Values .component -}}
 {{- if and (ne .component "standalone") (gt (int $values.replicas) 1) -}}true{{- end -}}
+{{- end }}
+
+{{/* How the Services of devices are reached. */}}
+{{- define "drover.exposure" -}}
+{{- $v := .Values -}}
+type: {{ $v.service.type }}
+ipFamilyPolicy: {{ $v.service.ipFamilyPolicy }}
+{{- if ne $v.service.type "ClusterIP" }}
+externalTrafficPolicy: {{ $v.service.externalTrafficPolicy }}
+{{- end }}
+{{- if eq $v.service.type "LoadBalancer" }}
+{{- with $v.service.loadBalancerClass }}
+loadBalancerClass: {{ . }}
+{{- end }}
+{{- with $v.service.loadBalancerSourceRanges }}
+loadBalancerSourceRanges: {{ toJson . }}
+{{- end }}
+{{- end }}
 {{- end }}

@@ -202,6 +202,9 @@ spec:
 
 {{- define "drover.containerPorts" -}}
 - {name: admin, containerPort: {{ include "drover.adminPort" .component }}}
+{{- if include "drover.admits" . }}
+- {name: webhook, containerPort: 9443}
+{{- end }}
 {{- with include "drover.grpcPort" .component }}
 - {name: grpc, containerPort: {{ . }}}
 {{- end }}
@@ -211,6 +214,9 @@ spec:
 {{- end }}
 - {name: mqtts, containerPort: 8883}
 - {name: http, containerPort: 8080}
+{{- if .root.Values.service.coap }}
+- {name: coap, containerPort: 5683, protocol: UDP}
+{{- end }}
 {{- else if eq .component "gateway" }}
 - {name: http, containerPort: 8080}
 {{- end }}

@@ -49,8 +49,8 @@ pub enum Command {
     Operator(services::ServiceArgs),
     /// Makes what separate processes share: certificates and the administrator's token.
     Init(init::InitArgs),
-    /// Prints the custom resource definitions for Kubernetes.
-    Crd,
+    /// Prints or applies the custom resource definitions for Kubernetes.
+    Crd(crd::CrdArgs),
     /// Says what is wrong with this machine and this installation, and what to do.
     Doctor(doctor::DoctorArgs),
     /// Prints the completions of a shell.
@@ -79,10 +79,7 @@ impl Command {
             Self::Gateway(service) => service.run("gateway"),
             Self::Operator(service) => service.run("operator"),
             Self::Init(init) => init.run(),
-            Self::Crd => {
-                crd::run();
-                Ok(())
-            }
+            Self::Crd(crd) => crd.run(),
             Self::Doctor(doctor) => doctor.run(),
             Self::Completions { shell } => {
                 let mut script = Vec::new();

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// gRPC port of this service: it only says that it is there.
 const PORT: u16 = 7076;
+/// Name of the socket of the webhook.
+pub const WEBHOOK: &str = "webhook";
 /// Longest owner, in bytes: it is written into every object of the registry.
 const OWNER_BYTES_MAX: usize = 64;
 
@@ -25,6 +27,7 @@ pub struct OperatorConfig {
     /// Name of this process in its Lease and its Events.
     pub member: String,
     pub lease: LeaseConfig,
+    pub webhook: WebhookConfig,
     /// Objects of one kind reconciled at the same time.
     pub concurrency: u16,
     /// How often an object is compared with the registry although nothing is heard of it, `60s` for example: so long may a
@@ -49,6 +52,33 @@ pub struct LeaseConfig {
     pub namespace: String,
 }
 
+/// `[operator.webhook]`: Rules that do not compile are refused when they are applied.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WebhookConfig {
+    /// Addresses at which the API server asks, by HTTPS; none: there is no webhook.
+    pub listen: Vec<SocketAddr>,
+    /// The name by which it asks: of a Service, `drover-webhook.drover.svc` for example.
+    pub host: String,
+    /// The Secret in the Lease's namespace that the certificate is kept in. It has to be there.
+    pub secret: String,
+    /// The ValidatingWebhookConfiguration that is told the certificate. It has to be there.
+    pub configuration: String,
+}
+
+impl WebhookConfig {
+    fn check(&self) -> Result<(), ApiError> {
+        let needed = [("host", &self.host), ("secret", &self.secret), ("configuration", &self.configuration)];
+        match needed.iter().find(|(_, text)| text.is_empty()) {
+            Some((key, _)) if !self.listen.is_empty() => {
+                let field = format!("operator.webhook.{key}");
+                Err(ApiError::invalid(field, "is empty, and operator.webhook.listen is not"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
 impl Default for LeaseConfig {
     fn default() -> Self {
         Self { name: "drover-operator".to_owned(), namespace: String::new() }
@@ -63,6 +93,7 @@ impl Default for OperatorConfig {
             owner: "kubernetes".to_owned(),
             member: "operator-0".to_owned(),
             lease: LeaseConfig::default(),
+            webhook: WebhookConfig::default(),
             concurrency: 16,
             resync: Duration::from_secs(60),
             status_interval: Duration::from_secs(10 * 60),
@@ -75,8 +106,16 @@ impl Default for OperatorConfig {
 
 impl ServiceConfig for OperatorConfig {
     fn listeners(&self) -> Vec<ListenSpec> {
-        let addresses = self.listen.clone();
-        vec![ListenSpec { name: grpc::SOCKET, key: "operator.listen", transport: Transport::Tcp, addresses }]
+        let tcp = |name, key, addresses: &[SocketAddr]| ListenSpec {
+            name,
+            key,
+            transport: Transport::Tcp,
+            addresses: addresses.to_vec(),
+        };
+        vec![
+            tcp(grpc::SOCKET, "operator.listen", &self.listen),
+            tcp(WEBHOOK, "operator.webhook.listen", &self.webhook.listen),
+        ]
     }
 
     fn check(&self) -> Result<(), ApiError> {
@@ -98,6 +137,7 @@ impl ServiceConfig for OperatorConfig {
                 return Err(ApiError::invalid(field, "is empty"));
             }
         }
+        self.webhook.check()?;
         let mut seen = BTreeSet::new();
         for namespace in &self.namespaces {
             let field = "operator.namespaces";
@@ -123,6 +163,8 @@ mod tests {
 
     #[test]
     fn a_value_out_of_range_is_named_with_its_limit() {
+        let half =
+            WebhookConfig { listen: vec![([127, 0, 0, 1], 9443).into()], host: "a".into(), ..Default::default() };
         let twice = vec!["home".to_owned(), "home".into()];
         for (config, field) in [
             (OperatorConfig { concurrency: 0, ..Default::default() }, "operator.concurrency"),
@@ -130,6 +172,7 @@ mod tests {
             (OperatorConfig { owner: "k".repeat(65), ..Default::default() }, "operator.owner"),
             (OperatorConfig { member: String::new(), ..Default::default() }, "operator.member"),
             (OperatorConfig { namespaces: vec!["A b".into()], ..Default::default() }, "operator.namespaces"),
+            (OperatorConfig { webhook: half, ..Default::default() }, "operator.webhook.secret"),
             (OperatorConfig { namespaces: twice, ..Default::default() }, "operator.namespaces"),
         ] {
             assert_eq!(config.check().expect_err(field).field.as_deref(), Some(field));

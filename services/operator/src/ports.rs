@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use drover_types::object::{DeviceSpec, PolicySpec, RuleSpec};
+use drover_types::object::{DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
 use drover_types::{ApiError, DeviceKey, TenantId};
 use serde_json::{Map, Value};
 
@@ -105,6 +105,8 @@ pub struct Refusal {
 
 /// Most devices of one bulk call.
 pub const BULK_MAX: usize = 500;
+/// Most bytes of the texts of the devices of one bulk call: a message has at most 4 MiB.
+pub const BULK_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// The registry. After `unavailable` or `deadline_exceeded` a write may or may not have happened.
 #[async_trait]
@@ -140,9 +142,17 @@ pub trait Registry: Send + Sync + 'static {
     /// Nothing if it is gone.
     async fn delete_policy(&self, tenant: &TenantId, name: &str) -> Result<(), ApiError>;
 
+    async fn function(&self, tenant: &TenantId, name: &str) -> Result<Option<Found<FunctionSpec>>, ApiError>;
+    /// As [`Registry::put_device`]; `invalid_argument` when the script does not run or does not answer as its examples say.
+    async fn put_function(&self, wanted: &Wanted<FunctionSpec>, revision: u64)
+    -> Result<Found<FunctionSpec>, ApiError>;
+    /// Nothing if it is gone.
+    async fn delete_function(&self, tenant: &TenantId, name: &str) -> Result<(), ApiError>;
+
     /// Devices after the name `after`, up to 100 of them.
     async fn devices(&self, tenant: &TenantId, after: &str) -> Result<DevicePage, ApiError>;
-    /// Creates or replaces up to [`BULK_MAX`] devices of one tenant; answers those refused.
+    /// Creates or replaces up to [`BULK_MAX`] devices of one tenant, of up to [`BULK_BYTES_MAX`] bytes unless it is one; answers
+    /// those refused.
     async fn put_devices(&self, wanted: &[Wanted<DeviceSpec>]) -> Result<Vec<Refusal>, ApiError>;
     /// Deletes up to [`BULK_MAX`] devices of one owner; answers those refused.
     async fn delete_devices(&self, tenant: &TenantId, owner: &str, names: &[String]) -> Result<Vec<Refusal>, ApiError>;

@@ -19,6 +19,12 @@ struct Outcome {
     outcome: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reviewed {
+    /// `allowed` or `refused`.
+    outcome: &'static str,
+}
+
 /// Metrics `drover_operator_*`. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Telemetry {
@@ -31,6 +37,7 @@ pub struct Telemetry {
     fleet_devices: Counter,
     left_behind: Family<OfKind, Counter>,
     leading: Gauge,
+    reviews: Family<Reviewed, Counter>,
 }
 
 impl Telemetry {
@@ -46,9 +53,11 @@ impl Telemetry {
             fleet_devices: Counter::default(),
             left_behind: Family::default(),
             leading: Gauge::default(),
+            reviews: Family::default(),
         };
         let Self { reconciles, reconcile_seconds, drift, status_writes, .. } = telemetry.clone();
-        let Self { status_deferred, secrets_written, fleet_devices, left_behind, leading, .. } = telemetry.clone();
+        let Self { status_deferred, secrets_written, fleet_devices, left_behind, leading, reviews, .. } =
+            telemetry.clone();
         let registry = registry.sub_registry_with_prefix("drover_operator");
         registry.register("reconciles", "Turns of objects, by kind and outcome", reconciles);
         registry.register("reconcile_seconds", "Time a turn took", reconcile_seconds);
@@ -60,6 +69,7 @@ impl Telemetry {
         let help = "Objects that were let go although the registry could not be asked to delete theirs";
         registry.register("left_behind", help, left_behind);
         registry.register("leading", "1: this process is the one that works", leading);
+        registry.register("reviews", "Rules that the API server asked about before it kept them, by outcome", reviews);
         telemetry
     }
 
@@ -91,6 +101,11 @@ impl Telemetry {
 
     pub fn left_behind(&self, kind: &'static str) {
         self.left_behind.get_or_create(&OfKind { kind }).inc();
+    }
+
+    pub fn reviewed(&self, allowed: bool) {
+        let outcome = if allowed { "allowed" } else { "refused" };
+        self.reviews.get_or_create(&Reviewed { outcome }).inc();
     }
 
     pub fn leads(&self, leads: bool) {

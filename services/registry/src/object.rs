@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use drover_types::object::{DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
+use drover_types::object::{Action, DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
 use drover_types::{DeviceId, DeviceKey, TenantId};
 
 /// SHA-256 of a token, or of a certificate's DER form.
@@ -140,6 +140,21 @@ impl Object {
         ObjectKey::new(self.spec.kind(), &self.meta.tenant, self.meta.name.clone())
     }
 
+    /// Bytes of its texts: about what it takes of an answer.
+    pub fn bytes(&self) -> usize {
+        let own = match &self.spec {
+            Spec::Device(device) => texts(&device.attributes) + device.policies.iter().map(String::len).sum::<usize>(),
+            Spec::Policy(policy) => policy.statements.iter().flat_map(|s| &s.resources).map(String::len).sum(),
+            Spec::Rule(rule) => {
+                let actions = rule.actions.iter().chain(&rule.error_action);
+                rule.sql.len() + actions.map(action_bytes).sum::<usize>()
+            }
+            Spec::Function(function) => function.bytes(),
+            Spec::Credential(_) | Spec::ApiToken(_) => 0,
+        };
+        own + texts(&self.meta.labels) + self.meta.name.len() + self.meta.owner.len()
+    }
+
     /// The credential and the device it belongs to, if this is one.
     pub fn credential(&self) -> Option<(&Credential, DeviceKey)> {
         match &self.spec {
@@ -149,6 +164,15 @@ impl Object {
             Spec::Device(_) | Spec::Policy(_) | Spec::Rule(_) | Spec::ApiToken(_) | Spec::Function(_) => None,
         }
     }
+}
+
+fn texts(entries: &BTreeMap<String, String>) -> usize {
+    entries.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
+fn action_bytes(action: &Action) -> usize {
+    let kafka = action.kafka.as_ref().map_or(0, |kafka| kafka.topic.len() + kafka.key.as_ref().map_or(0, String::len));
+    kafka + action.republish.as_ref().map_or(0, |republish| republish.topic.len())
 }
 
 impl Spec {

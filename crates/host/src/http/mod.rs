@@ -13,6 +13,6 @@ mod upgrade;
 pub use body::{Body, read};
 pub use failure::Failure;
 pub use guard::{Hosts, is_cross_site, refuse_foreign};
-pub use serve::{Bounds, Ends, serve};
+pub use serve::{Bounds, Ends, serve, serve_over};
 pub use shared::SharedRoutes;
 pub use upgrade::Upgrade;

@@ -1,5 +1,6 @@
 //! Serves routes on a bound socket: so many connections at once, each with a deadline for the head of a request.
 
+use std::future::{Future, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -11,6 +12,7 @@ use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -49,6 +51,23 @@ pub struct Ends {
 
 /// Serves until `shutdown`, then lets open requests end. Connections that were upgraded are no longer its own.
 pub async fn serve(listener: TcpListener, routes: Router, bounds: Bounds, shutdown: Shutdown) -> io::Result<()> {
+    serve_over(listener, |stream| ready(Ok(stream)), routes, bounds, shutdown).await
+}
+
+/// [`serve`] over what `open` makes of a connection, TLS for example, once a balancer has said who is behind it; it has as long for
+/// that as for the head of a request.
+pub async fn serve_over<S, O, F>(
+    listener: TcpListener,
+    open: O,
+    routes: Router,
+    bounds: Bounds,
+    shutdown: Shutdown,
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    O: Fn(TcpStream) -> F + Clone + Send + 'static,
+    F: Future<Output = io::Result<S>> + Send + 'static,
+{
     let places = Arc::new(Semaphore::new(bounds.connections_max));
     let (connections, cut) = (TaskTracker::new(), Shutdown::new());
     let listens_at = listener.local_addr()?;
@@ -60,15 +79,19 @@ pub async fn serve(listener: TcpListener, routes: Router, bounds: Bounds, shutdo
         let Some((place, accepted)) = shutdown.run_until_cancelled(next).await else { break };
         match accepted {
             Ok((stream, peer)) => {
-                let (shutdown, cut, routes) = (shutdown.clone(), cut.clone(), routes.clone());
+                let (shutdown, cut, routes, open) = (shutdown.clone(), cut.clone(), routes.clone(), open.clone());
                 let Bounds { head, balancers, .. } = bounds.clone();
                 connections.spawn(async move {
-                    cut.run_until_cancelled(async {
+                    let serving = async move {
                         let Some(peer) = behind(&stream, peer, &balancers).await else { return };
                         let routes = Extension(Ends { peer, listener: listens_at }).layer(routes);
-                        connection(stream, routes, head, shutdown).await;
-                    })
-                    .await;
+                        if let Err(error) = stream.set_nodelay(true) {
+                            tracing::debug!(%error, "TCP_NODELAY was refused");
+                        }
+                        let opening = open(stream);
+                        connection(opening, routes, head, shutdown).await;
+                    };
+                    cut.run_until_cancelled(serving).await;
                     drop(place);
                 });
             }
@@ -105,10 +128,19 @@ async fn behind(stream: &TcpStream, peer: SocketAddr, balancers: &Balancers) -> 
     }
 }
 
-async fn connection(stream: TcpStream, routes: AddExtension<Router, Ends>, head: Duration, shutdown: Shutdown) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY was refused");
-    }
+async fn connection<S>(
+    opening: impl Future<Output = io::Result<S>>,
+    routes: AddExtension<Router, Ends>,
+    head: Duration,
+    shutdown: Shutdown,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let stream = match tokio::time::timeout(head, opening).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, "an HTTP connection was not opened"),
+        Err(_) => return tracing::debug!("an HTTP connection was not opened in time"),
+    };
     // Not the builder of hyper-util that tells versions apart: it waits without a deadline for the first bytes.
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(BUFFER_BYTES_MAX);
@@ -134,6 +166,8 @@ mod tests {
     use super::*;
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    /// What a balancer says of a client at 192.0.2.7:4711.
+    const INTRODUCED: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\x0a\0\0\x01\x12\x67\x1f\x90";
 
     async fn served(bounds: Bounds) -> (std::net::SocketAddr, Shutdown, tokio::task::JoinHandle<io::Result<()>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("port 0 is free");
@@ -194,9 +228,8 @@ mod tests {
         let peer = async |Extension(ends): Extension<Ends>| ends.peer.to_string();
         let bounds = Bounds { balancers, ..bounds(Duration::from_secs(60)) };
         let server = tokio::spawn(serve(listener, Router::new().route("/", get(peer)), bounds, shutdown.clone()));
-        let header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\x0a\0\0\x01\x12\x67\x1f\x90";
         let mut stream = TcpStream::connect(address).await.expect("listening");
-        stream.write_all(&[&header[..], REQUEST].concat()).await.expect("connected");
+        stream.write_all(&[INTRODUCED, REQUEST].concat()).await.expect("connected");
         assert!(answer(&mut stream).await.ends_with("192.0.2.7:4711"));
         drop(stream);
         let mut bare = TcpStream::connect(address).await.expect("listening");
@@ -205,6 +238,33 @@ mod tests {
         assert_eq!(bare.read(&mut [0; 16]).await.unwrap_or(0), 0, "no answer");
         shutdown.cancel();
         server.await.expect("no panic").expect("ends well");
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_opened_behind_the_balancers_word_and_has_as_long_as_a_head() {
+        let open = |mut stream: TcpStream| async move {
+            stream.read_u8().await?;
+            io::Result::Ok(stream)
+        };
+        for (head, sent, answered) in [
+            (Duration::from_secs(60), [INTRODUCED, b"o", REQUEST].concat(), true),
+            (Duration::from_millis(50), INTRODUCED.to_vec(), false),
+        ] {
+            let balancers = Balancers::parse("k", &["127.0.0.0/8".to_owned()]).expect("valid");
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("port 0 is free");
+            let (address, shutdown) = (listener.local_addr().expect("bound"), Shutdown::new());
+            let peer = async |Extension(ends): Extension<Ends>| ends.peer.to_string();
+            let (routes, bounds) = (Router::new().route("/", get(peer)), Bounds { balancers, ..bounds(head) });
+            let server = tokio::spawn(serve_over(listener, open, routes, bounds, shutdown.clone()));
+            let mut stream = TcpStream::connect(address).await.expect("listening");
+            stream.write_all(&sent).await.expect("connected");
+            let said = answer(&mut stream).await;
+            assert_eq!(said.ends_with("192.0.2.7:4711"), answered, "{said}");
+            assert_eq!(said.is_empty(), !answered, "closed without a word");
+            drop(stream);
+            shutdown.cancel();
+            server.await.expect("no panic").expect("ends well");
+        }
     }
 
     #[tokio::test]

@@ -100,7 +100,7 @@ fn the_doctor_notices_a_log_that_up_would_refuse() {
 #[test]
 fn crds_and_completions_are_printed() {
     let crds = String::from_utf8(run(&["crd"]).stdout).expect("text");
-    assert_eq!(crds.matches("kind: CustomResourceDefinition").count(), 4);
+    assert_eq!(crds.matches("kind: CustomResourceDefinition").count(), 5);
     for shell in ["bash", "zsh", "fish"] {
         let completions = String::from_utf8(run(&["completions", shell]).stdout).expect("text");
         assert!(completions.contains("drover") && completions.contains("port-offset"), "{shell}");

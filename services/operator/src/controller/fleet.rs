@@ -1,22 +1,27 @@
 //! Fleets: many devices in the registry, none of them an object of the cluster.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use drover_types::TenantId;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt, future};
 use k8s_openapi::api::core::v1::ConfigMap;
+use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 
 use super::context::Context;
 use super::failure::Failure;
 use super::kind::Kind;
 use super::registered::refused;
-use super::{refused_wait, resync, status, uid};
+use super::{PAGE_SIZE, api, refused_wait, resync, status, uid};
 use crate::crd::{Condition, DeviceFleet, DeviceFleetStatus};
 use crate::domain::condition::{self, ACCEPTED, READY, Verdict};
-use crate::domain::fleet::{Fleet, Tally, Walk};
+use crate::domain::fleet::{Fleet, Tally, Walk, parts};
 use crate::domain::problem::{Problem, passes};
 use crate::domain::rule::tenant;
 use crate::domain::time::rfc3339;
@@ -31,6 +36,18 @@ impl Kind for DeviceFleet {
 
     fn conditions(&self) -> &[Condition] {
         self.status.as_ref().map_or(&[], |status| &status.conditions)
+    }
+
+    /// A table has changed. Of ConfigMaps only their metadata is watched, and none of it is kept.
+    fn triggers(context: &Context, namespace: Option<&str>, known: Store<Self>) -> BoxStream<'static, ObjectRef<Self>> {
+        let config = watcher::Config::default().page_size(PAGE_SIZE);
+        watcher(api::<PartialObjectMeta<ConfigMap>>(context, namespace), config)
+            .default_backoff()
+            .touched_objects()
+            .inspect_err(|error| tracing::warn!(%error, "watch of ConfigMaps"))
+            .filter_map(|map| future::ready(map.ok()))
+            .flat_map(move |map| stream::iter(fleets_of(&known.state(), &map)))
+            .boxed()
     }
 
     async fn apply(&self, context: &Context) -> Result<Action, Failure> {
@@ -102,6 +119,15 @@ fn owner(fleet: &DeviceFleet, context: &Context) -> String {
     format!("{}/fleets/{}", context.config.owner, fleet.name_any())
 }
 
+/// The fleets whose table is in this ConfigMap.
+fn fleets_of(fleets: &[Arc<DeviceFleet>], map: &impl ResourceExt) -> Vec<ObjectRef<DeviceFleet>> {
+    let reads = |fleet: &&Arc<DeviceFleet>| {
+        let csv = fleet.spec.source.csv.as_ref();
+        fleet.namespace() == map.namespace() && csv.is_some_and(|csv| csv.config_map == map.name_any())
+    };
+    fleets.iter().filter(reads).map(|fleet| ObjectRef::from_obj(&**fleet)).collect()
+}
+
 /// The devices that are declared, or why they cannot be known.
 async fn declared(fleet: &DeviceFleet, context: &Context) -> Result<Result<Fleet, Problem>, Failure> {
     let table = match &fleet.spec.source.csv {
@@ -153,10 +179,13 @@ async fn put(context: &Context, fleet: &Fleet, walk: &mut Walk<'_>) -> Result<()
     Ok(())
 }
 
-/// One bulk call: how many devices were in it, and those that were refused.
+/// One bulk call, or as many as the size of the devices takes: how many devices were in it, and those that were refused.
 async fn put_some(context: &Context, fleet: &Fleet, places: &[usize]) -> Result<(usize, Vec<Refusal>), Failure> {
     let wanted: Vec<_> = places.iter().map(|place| fleet.wanted(*place)).collect();
-    let refusals = context.registry.put_devices(&wanted).await?;
+    let mut refusals = Vec::new();
+    for part in parts(&wanted) {
+        refusals.extend(context.registry.put_devices(part).await?);
+    }
     context.telemetry.fleet_written(wanted.len() - refusals.len());
     Ok((wanted.len(), refusals))
 }
@@ -198,4 +227,34 @@ async fn write_status(
     }
     status.observed_time = Some(rfc3339(context.clock.now_ms()));
     status::write(fleet, context, &status, &status.conditions).await
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_config_map_concerns_the_fleets_of_its_namespace_that_name_it() {
+        let fleet = |name: &str, namespace: &str, source: serde_json::Value| -> Arc<DeviceFleet> {
+            let fleet = json!({
+                "apiVersion": "drover.dev/v1alpha1", "kind": "DeviceFleet", "spec": {"source": source},
+                "metadata": {"name": name, "namespace": namespace},
+            });
+            Arc::new(serde_json::from_value(fleet).expect("a fleet"))
+        };
+        let table = || json!({"csv": {"configMap": "table", "key": "devices.csv"}});
+        let fleets = [
+            fleet("a", "home", table()),
+            fleet("b", "lab", table()),
+            fleet("c", "home", json!({"csv": {"configMap": "other", "key": "devices.csv"}})),
+            fleet("d", "home", json!({"names": ["table"]})),
+            fleet("e", "home", table()),
+        ];
+        let map: ConfigMap =
+            serde_json::from_value(json!({"metadata": {"name": "table", "namespace": "home"}})).expect("a ConfigMap");
+        let named: Vec<String> = fleets_of(&fleets, &map).into_iter().map(|reference| reference.name).collect();
+        assert_eq!(named, ["a", "e"]);
+    }
 }

@@ -3,7 +3,9 @@
 use std::fmt::Debug;
 
 use async_trait::async_trait;
+use futures::stream::{self, BoxStream, StreamExt};
 use kube::runtime::controller::Action;
+use kube::runtime::reflector::{ObjectRef, Store};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -20,6 +22,16 @@ pub trait Kind: Namespaced + Clone + Debug + Serialize + DeserializeOwned + Send
 
     /// The conditions of its status.
     fn conditions(&self) -> &[Condition];
+
+    /// Objects of the namespace, or of all, that have to be looked at because something else has changed which they name.
+    /// `known`: those that there are. By default none.
+    fn triggers(
+        _context: &Context,
+        _namespace: Option<&str>,
+        _known: Store<Self>,
+    ) -> BoxStream<'static, ObjectRef<Self>> {
+        stream::empty().boxed()
+    }
 
     /// Brings everything to what the object declares, and its status to what is so; answers when to look again. A refusal
     /// is told in the status and is no failure.

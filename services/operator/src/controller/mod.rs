@@ -13,6 +13,7 @@ mod memory;
 mod registered;
 mod rule;
 mod secrets;
+mod simple;
 mod status;
 
 use std::future::Future;
@@ -31,7 +32,7 @@ use kube::{Api, Resource, ResourceExt};
 pub use context::{Context, Parts};
 pub use kind::Kind;
 
-use crate::crd::{Device, DeviceFleet, Policy, Rule};
+use crate::crd::{Device, DeviceFleet, Function, Policy, Rule};
 use crate::domain::problem::passes;
 use failure::Failure;
 
@@ -55,6 +56,7 @@ pub async fn run(context: Arc<Context>, shutdown: Shutdown) {
         controllers.push(controller::<Device>(context.clone(), namespace, shutdown.clone()).boxed());
         controllers.push(controller::<Rule>(context.clone(), namespace, shutdown.clone()).boxed());
         controllers.push(controller::<Policy>(context.clone(), namespace, shutdown.clone()).boxed());
+        controllers.push(controller::<Function>(context.clone(), namespace, shutdown.clone()).boxed());
         controllers.push(controller::<DeviceFleet>(context.clone(), namespace, shutdown.clone()).boxed());
     }
     future::join_all(controllers).await;
@@ -66,12 +68,9 @@ fn controller<K: Kind>(
     namespace: Option<&str>,
     shutdown: Shutdown,
 ) -> impl Future<Output = ()> + Send + use<K> {
-    let api = match namespace {
-        Some(namespace) => Api::<K>::namespaced(context.client.clone(), namespace),
-        None => Api::<K>::all(context.client.clone()),
-    };
     let (reader, writer) = reflector::store();
-    let changes = watcher(api, watcher::Config::default().page_size(PAGE_SIZE))
+    let triggers = K::triggers(&context, namespace, reader.clone());
+    let changes = watcher(api::<K>(&context, namespace), watcher::Config::default().page_size(PAGE_SIZE))
         .default_backoff()
         .modify(|object: &mut K| object.managed_fields_mut().clear())
         .reflect(writer)
@@ -80,6 +79,7 @@ fn controller<K: Kind>(
     let config = Config::default().concurrency(context.config.concurrency);
     Controller::for_stream(changes, reader)
         .with_config(config)
+        .reconcile_on(triggers)
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(reconcile::<K>, failed::<K>, context)
         .for_each(|outcome| {
@@ -93,6 +93,14 @@ fn controller<K: Kind>(
             }
             future::ready(())
         })
+}
+
+/// Objects of a kind in one namespace, or in all.
+fn api<K: Namespaced>(context: &Context, namespace: Option<&str>) -> Api<K> {
+    match namespace {
+        Some(namespace) => Api::namespaced(context.client.clone(), namespace),
+        None => Api::all(context.client.clone()),
+    }
 }
 
 /// What of an object has to change for it to be reconciled: all but its status.

@@ -1,18 +1,18 @@
-//! Rules and policies: objects of the registry, and whether they are in force.
+//! Rules: objects of the registry, and whether the rules service runs them.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use drover_types::object::RuleSpec;
+use kube::ResourceExt;
 use kube::runtime::controller::Action;
-use kube::{Resource, ResourceExt};
 
 use super::context::Context;
 use super::failure::Failure;
 use super::kind::Kind;
 use super::registered::{Outcome, accepted, refused, register};
 use super::{resync, status, uid};
-use crate::crd::{Condition, Policy, PolicyStatus, Rule, RuleStatus};
+use crate::crd::{Condition, Rule, RuleStatus};
 use crate::domain::condition::{self, READY, Verdict};
 use crate::domain::device::Due;
 use crate::domain::object::is_ours;
@@ -98,44 +98,5 @@ async fn runs(
             *status = RuleStatus { conditions, observed_generation, ..known };
             Ok(verdict)
         }
-    }
-}
-
-#[async_trait]
-impl Kind for Policy {
-    const NAME: &'static str = "Policy";
-
-    fn conditions(&self) -> &[Condition] {
-        self.status.as_ref().map_or(&[], |status| &status.conditions)
-    }
-
-    async fn apply(&self, context: &Context) -> Result<Action, Failure> {
-        let outcome = match domain::policy(self, &context.config.owner) {
-            Err(error) => Outcome::Refused(Problem::refused(&error)),
-            Ok(wanted) => {
-                let found = context.registry.policy(&wanted.tenant, &wanted.name).await?;
-                let put = async |revision| context.registry.put_policy(&wanted, revision).await;
-                register(self, context, &wanted, found, put).await?
-            }
-        };
-        let verdicts = match outcome {
-            Outcome::Refused(problem) => refused(&problem),
-            Outcome::Registered(_) => [accepted(), Verdict::holds(READY, "InForce", "devices that name it have it")],
-        };
-        let conditions = status::conditions(self, context, &verdicts);
-        let status = PolicyStatus { conditions, observed_generation: self.meta().generation };
-        if self.status.as_ref() != Some(&status) {
-            status::write(self, context, &status, &status.conditions).await?;
-        }
-        Ok(Action::requeue(resync(self, context)))
-    }
-
-    async fn cleanup(&self, context: &Context) -> Result<(), Failure> {
-        let (tenant, name) = (domain::tenant(self)?, self.name_any());
-        let found = context.registry.policy(&tenant, &name).await?;
-        if is_ours(&context.config.owner, found.as_ref()) {
-            context.registry.delete_policy(&tenant, &name).await?;
-        }
-        Ok(())
     }
 }

@@ -125,7 +125,7 @@ fn digits() -> u8 {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CsvSource {
-    /// Name of the ConfigMap. It is read again every ten minutes.
+    /// Name of the ConfigMap. It is read again when it changes.
     #[schemars(length(min = 1, max = 253))]
     pub config_map: String,
     /// Its key.

@@ -4,6 +4,7 @@ mod action;
 mod condition;
 mod device;
 mod fleet;
+mod function;
 mod policy;
 mod rule;
 
@@ -16,6 +17,7 @@ pub use device::{CertificateSecret, Device, DeviceCredential, DevicePhase, Devic
 pub use fleet::{
     CountSource, CsvSource, DeviceFleet, DeviceFleetSpec, DeviceFleetStatus, FleetError, FleetSource, FleetTemplate,
 };
+pub use function::{Function, FunctionExample, FunctionSpec, FunctionStatus};
 pub use policy::{Policy, PolicyAction, PolicyEffect, PolicySpec, PolicyStatement, PolicyStatus};
 pub use rule::{Rule, RuleLastError, RuleSpec, RuleStatus};
 

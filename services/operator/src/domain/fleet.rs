@@ -9,7 +9,7 @@ use drover_types::{ApiError, TenantId};
 use super::csv::{self, Row};
 use super::problem::told;
 use crate::crd::{CountSource, DeviceFleetSpec, FleetError, FleetTemplate};
-use crate::ports::{FoundDevice, Refusal, Wanted};
+use crate::ports::{BULK_BYTES_MAX, BULK_MAX, FoundDevice, Refusal, Wanted};
 
 /// How many errors a status tells.
 const ERRORS_MAX: usize = 10;
@@ -93,6 +93,30 @@ impl Fleet {
         }
         wanted
     }
+}
+
+/// Some devices in parts that fit into a bulk call each, in their order.
+pub fn parts(devices: &[Wanted<DeviceSpec>]) -> Vec<&[Wanted<DeviceSpec>]> {
+    let (mut parts, mut begun, mut bytes) = (Vec::new(), 0, 0);
+    for (place, device) in devices.iter().enumerate() {
+        let more = bytes_of(device);
+        if place > begun && (bytes + more > BULK_BYTES_MAX || place - begun == BULK_MAX) {
+            parts.push(&devices[begun..place]);
+            (begun, bytes) = (place, 0);
+        }
+        bytes += more;
+    }
+    if begun < devices.len() {
+        parts.push(&devices[begun..]);
+    }
+    parts
+}
+
+/// Of the texts of a device.
+fn bytes_of(device: &Wanted<DeviceSpec>) -> usize {
+    let entries = device.labels.iter().chain(&device.spec.attributes);
+    let entries = entries.map(|(name, value)| name.len() + value.len()).sum::<usize>();
+    entries + device.spec.policies.iter().map(String::len).sum::<usize>() + device.name.len() + device.owner.len()
 }
 
 fn numbered(count: &CountSource, devices_max: u64) -> Result<Members, ApiError> {
@@ -296,6 +320,24 @@ mod tests {
         let mut untyped = count(1, 1);
         untyped.template.device_type = Some(String::new());
         assert_eq!(fleet(&untyped, None).expect("valid").wanted(0).spec.device_type, None);
+    }
+
+    #[test]
+    fn a_bulk_call_is_bounded_by_devices_and_by_bytes() {
+        let some = |devices: usize, bytes: usize| -> Vec<Wanted<DeviceSpec>> {
+            let mut spec = count(devices as u64, 4);
+            spec.template.attributes.insert("a".into(), "x".repeat(bytes));
+            let fleet = fleet(&spec, None).expect("valid");
+            (0..fleet.len()).map(|place| fleet.wanted(place)).collect()
+        };
+        let sizes = |devices: &[Wanted<DeviceSpec>]| parts(devices).iter().map(|part| part.len()).collect::<Vec<_>>();
+        assert_eq!(sizes(&some(0, 1)), [0; 0]);
+        assert_eq!(sizes(&some(BULK_MAX, 1)), [500]);
+        assert_eq!(sizes(&some(BULK_MAX + 1, 1)), [500, 1]);
+        assert_eq!(sizes(&some(5, BULK_BYTES_MAX / 2 - 100)), [2, 2, 1]);
+        assert_eq!(sizes(&some(2, BULK_BYTES_MAX + 1)), [1, 1], "one is always sent");
+        let all = some(5, BULK_BYTES_MAX / 2 - 100);
+        assert_eq!(parts(&all).concat(), all);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Domain layer, pure: what Kubernetes and the registry have comes as arguments, what is to be done goes out as values; no
 //! calls, no clock.
 
+pub mod admission;
 pub mod condition;
 pub mod credentials;
 pub mod csv;

@@ -1,6 +1,6 @@
-//! Rule and Policy objects: what they declare, and what is said of a rule that runs.
+//! Rule, Policy and Function objects: what they declare, and what is said of a rule that runs.
 
-use drover_types::object::{PolicySpec, RuleSpec};
+use drover_types::object::{FunctionSpec, PolicySpec, RuleSpec};
 use drover_types::{ApiError, TenantId};
 use kube::ResourceExt;
 use serde::Serialize;
@@ -10,7 +10,7 @@ use super::condition::{READY, Verdict};
 use super::device::Due;
 use super::problem::Problem;
 use super::time;
-use crate::crd::{Policy, Rule, RuleLastError, RuleStatus};
+use crate::crd::{Function, Policy, Rule, RuleLastError, RuleStatus};
 use crate::ports::{RuleRun, Wanted};
 
 /// Reason of a rule that the rules service will take up soon.
@@ -26,6 +26,13 @@ pub fn rule(rule: &Rule, owner: &str) -> Result<Wanted<RuleSpec>, ApiError> {
 /// What a Policy declares.
 pub fn policy(policy: &Policy, owner: &str) -> Result<Wanted<PolicySpec>, ApiError> {
     wanted(policy, same_shape(&policy.spec)?, owner)
+}
+
+/// What a Function declares.
+pub fn function(function: &Function, owner: &str) -> Result<Wanted<FunctionSpec>, ApiError> {
+    let spec: FunctionSpec = same_shape(&function.spec)?;
+    spec.check()?;
+    wanted(function, spec, owner)
 }
 
 /// The tenant of an object: a namespace is one.

@@ -5,6 +5,8 @@
 mod cluster;
 mod devices;
 mod fleets;
+mod functions;
 mod platform;
 mod rules;
 mod stage;
+mod webhook;

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use drover_operator::ports::*;
-use drover_types::object::{DeviceSpec, PolicySpec, RuleSpec};
+use drover_types::object::{DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
 use drover_types::{ApiError, DeviceKey, ErrorCode, TenantId};
 use serde_json::{Map, Value};
 
@@ -19,6 +19,7 @@ pub struct Platform {
     pub credentials: Mutex<Vec<Credential>>,
     pub rules: Mutex<BTreeMap<String, Found<RuleSpec>>>,
     pub policies: Mutex<BTreeMap<String, Found<PolicySpec>>>,
+    pub functions: Mutex<BTreeMap<String, Found<FunctionSpec>>>,
     pub desired: Mutex<Map<String, Value>>,
     pub run: Mutex<Option<RuleRun>>,
     /// What every call of the registry is answered with, if anything.
@@ -165,6 +166,29 @@ impl Registry for Platform {
     async fn delete_policy(&self, _: &TenantId, name: &str) -> Result<(), ApiError> {
         self.called("delete_policy")?;
         self.policies.lock().unwrap().remove(name);
+        Ok(())
+    }
+
+    async fn function(&self, _: &TenantId, name: &str) -> Result<Option<Found<FunctionSpec>>, ApiError> {
+        self.called("function")?;
+        Ok(self.functions.lock().unwrap().get(name).cloned())
+    }
+
+    async fn put_function(
+        &self,
+        wanted: &Wanted<FunctionSpec>,
+        revision: u64,
+    ) -> Result<Found<FunctionSpec>, ApiError> {
+        self.called("put_function")?;
+        if !wanted.spec.source.contains(&wanted.spec.routine) {
+            return Err(ApiError::invalid("spec.routine", "the script has no such function"));
+        }
+        put(&mut self.functions.lock().unwrap(), wanted, revision)
+    }
+
+    async fn delete_function(&self, _: &TenantId, name: &str) -> Result<(), ApiError> {
+        self.called("delete_function")?;
+        self.functions.lock().unwrap().remove(name);
         Ok(())
     }
 

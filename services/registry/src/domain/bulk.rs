@@ -9,7 +9,8 @@ use futures::{StreamExt, stream};
 use super::{Declared, Domain, checks, not_owned};
 use crate::object::ObjectKey;
 
-/// Most devices of one call: they fit into a message of 4 MiB unless labels and attributes are near their limits.
+/// Most devices of one call. With labels and attributes near their limits fewer fit into a message of 4 MiB, which whoever calls
+/// has to see to.
 pub const DEVICES_MAX: usize = 500;
 /// Writes of one call under way at the same time.
 const WRITES_AT_ONCE: usize = 64;

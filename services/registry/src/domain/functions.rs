@@ -7,11 +7,9 @@ use drover_types::object::FunctionSpec;
 use drover_types::{ApiError, ErrorCode, TenantId};
 use serde_json::Value;
 
-use super::{Declared, Domain, Page, PageRequest, checks};
+use super::{Declared, Domain, PAGE_BYTES_MAX, Page, PageRequest, checks};
 use crate::object::{Kind, Object, ObjectKey, Spec};
 
-/// Most bytes of a page's functions: an answer has at most 4 MiB.
-const PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Functions read from the store at once for a page.
 const READ_AT_ONCE: usize = 8;
 /// Longest result told in a refusal, in characters.

@@ -71,6 +71,9 @@ pub struct Settings {
     pub partitions: u32,
 }
 
+/// Most bytes of a page's objects: an answer has at most 4 MiB.
+const PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+
 /// An object as somebody wants it.
 #[derive(Clone, Debug)]
 pub struct Declared {
@@ -113,10 +116,17 @@ impl PageRequest {
 }
 
 impl Page {
-    /// A page of `limit` out of up to `limit + 1` objects.
+    /// A page of `limit` out of up to `limit + 1` objects; it ends also where it would get too large for one answer.
     fn cut(mut items: Vec<Object>, limit: usize) -> Self {
-        let more = items.len() > limit;
-        items.truncate(limit);
+        let mut bytes = 0;
+        let fits = items.iter().take_while(|object| {
+            bytes += object.bytes();
+            bytes <= PAGE_BYTES_MAX
+        });
+        // One object is always within an answer.
+        let kept = fits.count().max(1).min(limit);
+        let more = items.len() > kept;
+        items.truncate(kept);
         let last = items.last().filter(|_| more);
         Self { next: last.map(|object| object.meta.name.clone()).unwrap_or_default(), items }
     }

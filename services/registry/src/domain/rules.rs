@@ -1,7 +1,6 @@
 //! Rules: what is done with messages. A rule that does not compile is refused when it is written.
 
-use drover_rule_sql::{CompiledRule, Rule};
-use drover_types::object::{Action, RuleSpec};
+use drover_types::object::RuleSpec;
 use drover_types::{ApiError, ErrorCode, TenantId};
 
 use super::{Declared, Domain, Page, PageRequest, checks};
@@ -12,7 +11,7 @@ impl Domain {
     pub async fn put_rule(&self, rule: Declared) -> Result<Object, ApiError> {
         checks::subdomain("metadata.name", &rule.name)?;
         checks::labels(&rule.labels)?;
-        let compiled = check(spec(&rule.spec))?;
+        let compiled = drover_rule_sql::check(spec(&rule.spec))?;
         for function in compiled.user_functions() {
             let key = ObjectKey::new(Kind::Function, &rule.tenant, &function.name);
             if self.store.get(&key).await?.is_none() {
@@ -77,24 +76,6 @@ impl Domain {
             },
         }
     }
-}
-
-fn check(spec: &RuleSpec) -> Result<CompiledRule, ApiError> {
-    spec.check()?;
-    let rule = Rule::compile_open(&spec.sql)?;
-    for (i, action) in spec.actions.iter().enumerate() {
-        check_templates(&rule, &format!("spec.actions[{i}]"), action)?;
-    }
-    spec.error_action.as_ref().map_or(Ok(()), |action| check_templates(&rule, "spec.errorAction", action))?;
-    Ok(rule)
-}
-
-/// Sizes were checked with the shape.
-fn check_templates(rule: &CompiledRule, field: &str, action: &Action) -> Result<(), ApiError> {
-    for template in action.templates() {
-        rule.template(template.text).map_err(|error| error.in_field(template.name(field)))?;
-    }
-    Ok(())
 }
 
 /// Functions that its actions call.

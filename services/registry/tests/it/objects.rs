@@ -76,6 +76,31 @@ async fn pages_follow_each_other_without_gaps_or_repeats() {
 }
 
 #[tokio::test]
+async fn pages_of_the_largest_devices_are_bounded_by_bytes() {
+    let stage = Stage::new().await;
+    let entries = |bytes: usize| (0..64).map(|i| (format!("{i:0128}"), "v".repeat(bytes))).collect();
+    for i in 0..40 {
+        let meta = Some(Meta { labels: entries(256), ..meta(&format!("d{i:02}")).expect("meta") });
+        let largest = Device { meta, attributes: entries(1_024), ..device("d") };
+        let request = CreateDeviceRequest { device: Some(largest) };
+        stage.client.clone().create_device(request).await.expect("within the limits");
+    }
+    let (mut names, mut page_token, mut pages) = (Vec::new(), String::new(), 0);
+    loop {
+        let request = ListDevicesRequest { tenant: String::new(), page_size: 1_000, page_token };
+        let page = stage.client.clone().list_devices(request).await.expect("it fits into a message").into_inner();
+        names.extend(page.devices.into_iter().filter_map(|d| Some(d.device?.meta?.name)));
+        (page_token, pages) = (page.next_page_token, pages + 1);
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(names, (0..40).map(|i| format!("d{i:02}")).collect::<Vec<_>>());
+    // One has 64 × (128 + 256 + 128 + 1,024) bytes: 21 are within 2 MiB.
+    assert_eq!(pages, 2);
+}
+
+#[tokio::test]
 async fn of_fifty_creations_of_one_name_one_wins() {
     let stage = Stage::new().await;
     let mut calls = tokio::task::JoinSet::new();

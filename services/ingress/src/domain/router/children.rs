@@ -6,7 +6,10 @@ use std::collections::HashMap;
 
 /// The children; two words where there is none or one.
 #[derive(Debug, Default)]
-#[expect(clippy::box_collection, reason = "a table in the node would make all nodes six words larger, and few have one")]
+#[expect(
+    clippy::box_collection,
+    reason = "a table in the node would make all nodes six words larger, and few have one"
+)]
 pub(super) enum Children<C> {
     #[default]
     None,

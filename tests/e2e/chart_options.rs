@@ -1,0 +1,140 @@
+//! Parts of the chart that are on or off: CoAP, the webhook, the job before an upgrade. Needs `helm`, no cluster.
+
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use drover_tests::{executable, lines_of, tool};
+use serde_json::{Value, json};
+
+use crate::chart::{
+    NAMESPACE, configuration, items, name, named, of_kind, rendered, rendered_with, setting, workloads,
+};
+
+#[test]
+fn coap_listens_and_is_let_in_only_if_it_is_turned_on() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    for (values, edge) in [("standalone", "drover"), ("ha", "drover-ingress")] {
+        let file = format!("helm/drover/values-{values}.yaml");
+        let off = rendered_with(&program, &[&file], &[])?;
+        assert!(named(&off, "Service", "drover-coap").is_err(), "{values}");
+        let listen = |objects: &[Value]| -> anyhow::Result<Option<String>> {
+            let text = configuration(objects, named(objects, "StatefulSet", edge)?)?;
+            Ok(setting(text, "ingress", "coap").map(str::to_owned))
+        };
+        assert_eq!(listen(&off)?.as_deref(), Some("{listen = []}"), "{values}");
+
+        let on = rendered_with(&program, &[&file], &["service.coap=true", "service.type=LoadBalancer"])?;
+        assert_eq!(listen(&on)?.as_deref(), Some(r#"{listen = ["[::]:5683"]}"#), "{values}");
+        let service = &named(&on, "Service", "drover-coap")?["spec"];
+        assert_eq!(service["type"], "LoadBalancer", "{values}");
+        assert_eq!(service["sessionAffinity"], "ClientIP", "{values}: a device stays with its pod");
+        assert_eq!(service["ports"][0]["protocol"], "UDP", "{values}");
+        let pod = &named(&on, "StatefulSet", edge)?["spec"]["template"]["spec"]["containers"][0];
+        let opened = items(&pod["ports"]).find(|port| port["name"] == "coap").context("a port")?;
+        assert_eq!(opened["containerPort"], 5683, "{values}");
+        assert_eq!(opened["protocol"], "UDP", "{values}");
+        let rules = &named(&on, "NetworkPolicy", edge)?["spec"]["ingress"];
+        let let_in = items(rules).flat_map(|rule| items(&rule["ports"])).find(|port| port["port"] == "coap");
+        assert_eq!(let_in.context("a rule")?["protocol"], "UDP", "{values}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_webhook_hangs_nobody_and_may_change_only_what_is_its_own() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    for (values, settings, pods) in [
+        ("standalone", ["operator.webhook.enabled=true"], "drover"),
+        ("ha", ["operator.namespaces={home,lab}"], "drover-operator"),
+    ] {
+        let file = format!("helm/drover/values-{values}.yaml");
+        let objects = rendered_with(&program, &[&file], &settings)?;
+        let asked = named(&objects, "ValidatingWebhookConfiguration", "drover-drover-operator")?;
+        let webhook = &asked["webhooks"][0];
+        assert_eq!(webhook["failurePolicy"], "Ignore", "{values}");
+        assert!(webhook["timeoutSeconds"].as_u64().is_some_and(|seconds| seconds <= 3), "{values}");
+        let selected = &webhook["namespaceSelector"]["matchExpressions"][0]["values"];
+        let expected = if values == "ha" { json!(["home", "lab"]) } else { json!([NAMESPACE]) };
+        assert_eq!(*selected, expected, "{values}: nobody else's Rules are asked about");
+
+        let service = webhook["clientConfig"]["service"]["name"].as_str().context("a Service")?;
+        assert_eq!(named(&objects, "Service", service)?["spec"]["ports"][0]["targetPort"], "webhook", "{values}");
+        let workload = workloads(&objects).find(|workload| name(workload) == pods).context("pods")?;
+        let ports = &workload["spec"]["template"]["spec"]["containers"][0]["ports"];
+        assert!(items(ports).any(|port| port["name"] == "webhook"), "{values}: {ports}");
+        let text = configuration(&objects, workload)?;
+        let host = format!("host = \"{service}.{NAMESPACE}.svc\"");
+        assert!(setting(text, "operator", "webhook").is_some_and(|table| table.contains(&host)), "{values}: {text}");
+
+        let secret = named(&objects, "Secret", service)?;
+        assert!(secret["data"].is_null() && secret["stringData"].is_null(), "{values}: an upgrade would empty it");
+        for (kind, role, resource) in
+            [("Role", service, service), ("ClusterRole", "drover-drover-operator-webhook", "drover-drover-operator")]
+        {
+            let rules = &named(&objects, kind, role)?["rules"];
+            assert_eq!(items(rules).count(), 1, "{values}: {rules}");
+            assert_eq!(rules[0]["resourceNames"], json!([resource]), "{values}: {rules}");
+        }
+    }
+    let without = rendered_with(&program, &["helm/drover/values-standalone.yaml"], &[])?;
+    assert_eq!(of_kind(&without, "ValidatingWebhookConfiguration").count(), 0, "devices speak to that pod");
+    Ok(())
+}
+
+#[test]
+fn an_upgrade_begins_with_the_crds_of_the_new_version() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    let objects = rendered(&program, &[])?;
+    let job = named(&objects, "Job", "drover-crds")?;
+    assert_eq!(job["metadata"]["annotations"]["helm.sh/hook"], "pre-upgrade");
+    let container = &job["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["args"], json!(["crd", "--apply"]));
+    assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+    // It may change those that there are, by name.
+    let printed = lines_of(Command::new(executable()?).arg("crd"), b"")?.join("\n");
+    let crds = printed.split("---\n").filter(|document| document.contains("kind: CustomResourceDefinition"));
+    let mut names = Vec::new();
+    for crd in crds {
+        let crd: Value = serde_yaml_ng::from_str(crd)?;
+        names.push(crd["metadata"]["name"].clone());
+    }
+    let role = named(&objects, "ClusterRole", "drover-drover-operator-crds")?;
+    assert_eq!(role["rules"][0]["resourceNames"], Value::Array(names));
+    let without = rendered_with(&program, &[], &["crds.upgrade=false"])?;
+    assert_eq!(of_kind(&without, "Job").count(), 0);
+    Ok(())
+}
+
+/// What a GitOps tool is told to leave alone: a kind, and the name of one object where it is only that.
+fn left_alone(manifest: &Value) -> Vec<(String, Option<String>)> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let argo = items(&manifest["spec"]["ignoreDifferences"]);
+    let flux = items(&manifest["spec"]["driftDetection"]["ignore"]).map(|ignored| &ignored["target"]);
+    argo.chain(flux).filter_map(|target| Some((text(&target["kind"])?, text(&target["name"])))).collect()
+}
+
+#[test]
+fn what_gitops_tools_are_told_to_leave_alone_is_in_the_chart() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    let objects = rendered_with(&program, &["helm/drover/values-ha.yaml"], &["crds.upgrade=false"])?;
+    let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/gitops.md"))?;
+    let blocks = guide.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let mut kinds = Vec::new();
+    for block in blocks {
+        let manifest: Value = serde_yaml_ng::from_str(block).with_context(|| block.to_owned())?;
+        for (kind, name) in left_alone(&manifest) {
+            match name {
+                Some(name) => {
+                    named(&objects, &kind, &name)?;
+                }
+                None => ensure!(of_kind(&objects, &kind).count() > 0, "the chart has no {kind}"),
+            }
+            kinds.push(kind);
+        }
+    }
+    // The operator's certificate is known in two places, which both tools have to spare.
+    for kind in ["ValidatingWebhookConfiguration", "Secret"] {
+        assert_eq!(kinds.iter().filter(|told| *told == kind).count(), 2, "{kind}");
+    }
+    Ok(())
+}

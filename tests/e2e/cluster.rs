@@ -1,0 +1,77 @@
+//! The README's chapter on Kubernetes, on a real node: the chart is installed, tests itself, and a device connects with what is
+//! in its Secret.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use drover_load::client::{Client, Options};
+use drover_load::target::{Target, TlsFiles};
+use drover_mqtt::Version;
+use drover_mqtt::client::ClientOptions;
+use drover_tests::{KubernetesNode, free_port, pause, read_committed};
+use drover_types::Qos;
+use serde_json::Value;
+
+/// The image that the chart asks for unless told otherwise.
+const IMAGE: &str = "localhost/drover:0.1.0";
+/// The embedded log's port: its listener tells clients the address that they came by, so it is the same here.
+const KAFKA: u16 = 9092;
+/// Longest wait for a delta, and for a row; only a failing test reaches it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[test]
+fn the_chart_runs_tests_itself_and_a_device_connects_with_its_secret() -> anyhow::Result<()> {
+    let Some(node) = KubernetesNode::start()? else { return Ok(()) };
+    node.load_image(IMAGE)?;
+    node.helm(&["install", "drover", "helm/drover", "--wait", "--timeout", "5m"])?;
+    node.helm(&["test", "drover", "--timeout", "3m"])?;
+    let cluster = &node.cluster;
+    cluster.kubectl(&["apply", "-f", "deploy/examples"])?;
+    let declared =
+        ["device/thermo-1", "rule/hot-rooms", "policy/sensor", "function/decode-climate", "devicefleet/sensors"];
+    for what in declared {
+        cluster.wait_for("default", "condition=Ready", &[what])?;
+    }
+
+    // Its certificate proves who it is; what is wanted of it comes as a delta, and what it says goes through the rule.
+    let port = free_port()?;
+    let _mqtts = node.forward("service/drover", port, 8883)?;
+    let directory = tempfile::tempdir()?;
+    let secret = cluster.get("default", &["secret", "thermo-1-tls"])?;
+    let file = |key: &str| -> anyhow::Result<_> {
+        let path = directory.path().join(key);
+        std::fs::write(&path, BASE64_STANDARD.decode(secret["data"][key].as_str().context("a key")?)?)?;
+        Ok(path)
+    };
+    let files = TlsFiles { authority: Some(file("ca.crt")?), identity: Some((file("tls.crt")?, file("tls.key")?)) };
+    let target = Target::new(&format!("mqtts://127.0.0.1:{port}"), &files)?;
+    let options = Options::new(target, ClientOptions::new(Version::V5, "thermo-1"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let delta = runtime.block_on(async {
+        let mut device = Client::connect(options).await?;
+        device.subscribe("$aws/things/thermo-1/shadow/update/delta", Qos::AtLeastOnce).await?;
+        let reported = br#"{"state": {"reported": {"targetTemperature": 19}}}"#;
+        device.publish("$aws/things/thermo-1/shadow/update", reported, Qos::AtLeastOnce).await?;
+        let delta = tokio::time::timeout(PATIENCE, device.next_message()).await?.context("a delta")?;
+        device.publish("sensors/kitchen/climate", br#"{"temperature": 31.5}"#, Qos::AtLeastOnce).await?;
+        device.disconnect().await;
+        anyhow::Ok(serde_json::from_slice::<Value>(&delta.payload)?)
+    })?;
+    ensure!(delta["state"]["targetTemperature"] == 21, "{delta}");
+
+    let _kafka = node.forward("pod/drover-0", KAFKA, KAFKA)?;
+    let (mut rows, mut waited) = (Vec::new(), Duration::ZERO);
+    while rows.is_empty() {
+        ensure!(waited < PATIENCE, "no row within {PATIENCE:?}");
+        waited += pause();
+        rows = read_committed(&format!("127.0.0.1:{KAFKA}"), "home.hot-rooms")?;
+    }
+    let row: Value = serde_json::from_str(&rows[0].value)?;
+    ensure!(row["temperature"] == 31.5 && row["device"] == "kitchen", "{row}");
+
+    let table = cluster.kubectl(&["get", "devices,rules"])?;
+    ensure!(table.contains("thermo-1") && table.contains("hot-rooms"), "{table}");
+    Ok(())
+}

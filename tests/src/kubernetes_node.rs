@@ -1,0 +1,125 @@
+//! A real Kubernetes node that runs pods, of a test's own: containerd, kubelet and all else, in namespaces of its own. Built from Go
+//! modules if `DROVER_TEST_KUBERNETES=node`, by root, and kept in the cache.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+
+use crate::kubernetes::{Kubernetes, bin, cache};
+use crate::platform::{executable, pause};
+use crate::tools::{lines_of, tool};
+
+const SCRIPTS: &str = "kubernetes/node";
+/// Programs of Debian that a node is made of, and their packages.
+const NEEDED: [(&str, &str); 7] = [
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    ("iptables", "iptables"),
+    ("conntrack", "conntrack"),
+    ("socat", "socat"),
+    ("ip", "iproute2"),
+    ("openssl", "openssl"),
+];
+/// Where Debian's package containernetworking-plugins has them.
+const BRIDGE: &str = "/usr/lib/cni/bridge";
+/// Longest wait for a forwarded port.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The node, and the programs that go with it.
+pub struct KubernetesNode {
+    pub cluster: Kubernetes,
+    pub helm: PathBuf,
+}
+
+impl KubernetesNode {
+    /// Starts a node with nothing on it but DNS and volumes. `None`, after one line that says why, where it cannot be had.
+    pub fn start() -> anyhow::Result<Option<Self>> {
+        if std::env::var_os("DROVER_TEST_KUBERNETES").is_none_or(|wanted| wanted != "node") {
+            println!(
+                "NOT RUN: a real Kubernetes node (its first build takes many minutes; DROVER_TEST_KUBERNETES=node, as root, wants it)"
+            );
+            return Ok(None);
+        }
+        if let Some(missing) = missing() {
+            println!("NOT RUN: a real Kubernetes node ({missing} is missing)");
+            return Ok(None);
+        }
+        if tool("go").is_none() {
+            return Ok(None);
+        }
+        // Layers of images do not lie well on those of a container's own root: in the cache, as what was built.
+        std::fs::create_dir_all(cache()?)?;
+        let cluster = Kubernetes::run(SCRIPTS, tempfile::tempdir_in(cache()?)?)?;
+        let helm = bin(&scripts())?.join("helm");
+        Ok(Some(Self { cluster, helm }))
+    }
+
+    /// Hands the node the image that the Dockerfile would make, assembled from the executable under test.
+    pub fn load_image(&self, name: &str) -> anyhow::Result<()> {
+        let root = tempfile::tempdir()?;
+        let image = root.path().join("root");
+        let assemble = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/image/assemble");
+        lines_of(Command::new(assemble).arg(executable()?).arg(&image), b"")?;
+        let (directory, port) = self.cluster.place().context("the cluster is another's")?;
+        let mut load = Command::new(scripts().join("load-image"));
+        load.arg(bin(&scripts())?).arg(directory).arg(port.to_string());
+        lines_of(load.arg(name).arg(image).arg("/usr/local/bin/drover"), b"").map(drop)
+    }
+
+    /// Runs `helm` in the root of the repository; what it prints, or its complaint as the error.
+    pub fn helm(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let said = lines_of(&mut self.cluster.tool(&self.helm, arguments), b"");
+        Ok(said.with_context(|| format!("helm {}", arguments.join(" ")))?.join("\n"))
+    }
+
+    /// Leads `local` of this machine to a port of a pod or Service, until it is dropped.
+    pub fn forward(&self, what: &str, local: u16, port: u16) -> anyhow::Result<Forward> {
+        let ports = format!("{local}:{port}");
+        let mut command = self.cluster.tool(self.cluster.kubectl_program(), &["port-forward", what, &ports]);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+        let mut forward = Forward(child);
+        let mut waited = Duration::ZERO;
+        while std::net::TcpStream::connect(("127.0.0.1", local)).is_err() {
+            let ended = forward.0.try_wait()?;
+            ensure!(ended.is_none(), "kubectl port-forward {what} {ports} has ended: {ended:?}");
+            ensure!(waited < PATIENCE, "kubectl port-forward {what} {ports} does not listen within {PATIENCE:?}");
+            waited += pause();
+        }
+        Ok(forward)
+    }
+}
+
+/// A way to a port of the cluster.
+pub struct Forward(Child);
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(SCRIPTS)
+}
+
+/// The first thing that a node needs and that is not here.
+fn missing() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("being root".to_owned());
+    }
+    if !Path::new(BRIDGE).exists() {
+        return Some("Debian's package containernetworking-plugins".to_owned());
+    }
+    let absent = NEEDED.iter().find(|(program, _)| !is_there(program));
+    absent.map(|(program, package)| format!("{program}, of Debian's package {package},"))
+}
+
+/// Root's programs may not be in the path of whoever runs tests.
+fn is_there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    folders.map(|folder| folder.join(program)).any(|file| file.is_file())
+}
