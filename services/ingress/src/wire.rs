@@ -39,6 +39,7 @@ pub fn write(message: &Message) -> ForwardedMessage {
         client: telemetry.client.to_string(),
         time_ms: telemetry.time_ms,
         packet,
+        id: telemetry.id.0.to_vec(),
     }
 }
 
@@ -58,7 +59,8 @@ pub fn read_news(interest: Interest) -> Result<News, ApiError> {
     Ok(News { full, everything, from, to, generation: 0, hashes })
 }
 
-/// The message that another node has forwarded. Its record is in the log already: nobody asks for its id here.
+/// The message that another node has forwarded. Its record is in the log already; a session that comes to have it by two ways
+/// knows it by its id.
 pub fn read(forwarded: ForwardedMessage) -> Result<Message, ApiError> {
     let invalid = |field: &'static str, reason: String| ApiError::invalid(field, reason);
     let decoded = Decoder::new(Side::Client, Version::V5).decode(&forwarded.packet);
@@ -81,7 +83,11 @@ pub fn read(forwarded: ForwardedMessage) -> Result<Message, ApiError> {
         client: ClientId::new(&forwarded.client).map_err(|e| invalid("client", e.to_string()))?,
         epoch: 0,
     };
-    let stamp = Stamp { id: RecordId([0; 16]), time_ms: forwarded.time_ms, traceparent: None };
+    let id = match forwarded.id.len() {
+        0 => [0; 16],
+        _ => forwarded.id.as_slice().try_into().map_err(|_| invalid("id", "has not 16 bytes".to_owned()))?,
+    };
+    let stamp = Stamp { id: RecordId(id), time_ms: forwarded.time_ms, traceparent: None };
     Ok(publication.stamp(&publisher, stamp))
 }
 
@@ -116,7 +122,7 @@ mod tests {
                 packet_id: 0,
                 properties: Forwarded::of(list.as_properties()),
             };
-            let stamp = Stamp { id: RecordId([0; 16]), time_ms: 1_000, traceparent: None };
+            let stamp = Stamp { id: RecordId([7; 16]), time_ms: 1_000, traceparent: None };
             let sent = publication.stamp(&publisher, stamp);
             let arrived = read(write(&sent)).expect("readable");
             assert_eq!(arrived, sent);
@@ -124,5 +130,10 @@ mod tests {
         }
         let rubbish = ForwardedMessage { packet: vec![0xc0, 0], ..ForwardedMessage::default() };
         assert_eq!(read(rubbish).expect_err("a PINGREQ").field.as_deref(), Some("packet"));
+        let sent = crate::domain::session::tests::message(vec![1]);
+        let short = ForwardedMessage { id: vec![7; 15], ..write(&sent) };
+        assert_eq!(read(short).expect_err("15 bytes").field.as_deref(), Some("id"));
+        let nameless = ForwardedMessage { id: Vec::new(), ..write(&sent) };
+        assert_eq!(read(nameless).expect("of an earlier version").telemetry.id, RecordId([0; 16]));
     }
 }

@@ -7,10 +7,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use drover_host::{Network, grpc};
 use drover_proto::ingress::v1::ingress_client::IngressClient;
-use drover_proto::ingress::v1::{ForwardRequest, ForwardResponse, TakeOverRequest};
+use drover_proto::ingress::v1::{
+    ClaimRequest, ForwardRequest, ForwardResponse, ForwardedMessage, InheritRequest, TakeOverRequest,
+};
 use drover_types::{ClientId, TenantId};
 
-use crate::ports::{Answer, Batch, PeerLink};
+use crate::domain::message::Message;
+use crate::ports::{Answer, Batch, Heir, PeerLink};
 use crate::wire;
 
 /// Name of the ingress in `[network]`.
@@ -35,6 +38,24 @@ pub fn links(network: &Network, node: &str, boot: u32) -> Vec<Arc<dyn PeerLink>>
     network.replicas(SERVICE).into_iter().map(link).collect()
 }
 
+fn written(messages: &[Arc<Message>]) -> Vec<ForwardedMessage> {
+    messages.iter().map(|message| wire::write(message)).collect()
+}
+
+#[async_trait]
+impl Heir for GrpcPeer {
+    async fn claim(&self, gone: &str, live: &[String]) -> Result<bool, String> {
+        let request = ClaimRequest { gone: gone.to_owned(), live: live.to_vec() };
+        let answer = self.client.clone().claim(request).await.map_err(|status| status.message().to_owned())?;
+        Ok(answer.into_inner().returned)
+    }
+
+    async fn inherit(&self, gone: &str, messages: &[Arc<Message>]) -> Result<(), String> {
+        let request = InheritRequest { gone: gone.to_owned(), messages: written(messages) };
+        self.client.clone().inherit(request).await.map(drop).map_err(|status| status.message().to_owned())
+    }
+}
+
 #[async_trait]
 impl PeerLink for GrpcPeer {
     async fn forward(&self, batch: Batch<'_>) -> Result<Answer, String> {
@@ -44,12 +65,12 @@ impl PeerLink for GrpcPeer {
             boot: u64::from(self.boot),
             sequence,
             hello,
-            messages: messages.iter().map(|message| wire::write(message)).collect(),
+            messages: written(messages),
             interest: Some(wire::write_news(news)),
         };
         let answer = self.client.clone().forward(request).await.map_err(|status| status.message().to_owned())?;
-        let ForwardResponse { node, gapped } = answer.into_inner();
-        Ok(Answer { node, gapped })
+        let ForwardResponse { node, gapped, starting } = answer.into_inner();
+        Ok(Answer { node, gapped, starting })
     }
 
     async fn take_over(&self, tenant: &TenantId, client: &ClientId, epoch: u64) -> Result<Option<u64>, String> {

@@ -158,7 +158,8 @@ async fn a_session_is_read_as_it_was_written_last_and_survives_a_restart(factory
     let writer = writer.reopened(factory).await;
     let stored = writer.read().await.expect("it is there");
     assert!(stored.stamp > first.stamp);
-    assert_eq!(stored, Stored { head: head(EPOCH), subscriptions, received, stamp: stored.stamp });
+    let (stamp, node) = (stored.stamp, stored.node.clone());
+    assert_eq!(stored, Stored { head: head(EPOCH), subscriptions, received, stamp, node });
     assert_eq!(writer.store.inbox(&writer.key, None, 2).await.expect("read"), [row(at(EPOCH, 0))]);
 }
 

@@ -3,12 +3,15 @@
 //! Domain layer over the port [`PeerLink`]. A message goes to the peers that may want it ([`Pictures`]). One of QoS 1 is
 //! acknowledged when each of them has confirmed it or its lease has ended; one of QoS 0 never waits. A subscription is
 //! answered when each peer knows of it or its lease has ended: who has not heard of a peer for a lease takes it to want
-//! everything, so no message that is published after the answer passes the subscriber by.
+//! everything, so no message that is published after the answer passes the subscriber by. A peer whose lease has ended is away
+//! when the others have its sessions ([`Heirs`]), and what was on its way to it.
 
+mod heirs;
 mod peer;
 mod pictures;
 mod senders;
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,8 +24,9 @@ use crate::domain::confirmations::Confirmations;
 use crate::domain::interest::{self, Interest, News};
 use crate::domain::message::Message;
 use crate::domain::sessions::Key;
-use crate::ports::PeerLink;
+use crate::ports::{Heir, PeerLink};
 use crate::telemetry::Telemetry;
+use heirs::Heirs;
 pub use peer::BATCH_MESSAGES_MAX;
 use peer::Peer;
 use pictures::Pictures;
@@ -49,6 +53,21 @@ pub struct Peers {
     interest: Mutex<Interest>,
     /// The zero of monotonic time.
     started: Instant,
+    /// Grows whenever the sessions of a peer have been claimed: what was routed before that may have missed them.
+    round: AtomicU64,
+    /// This node takes its sessions of before back.
+    starting: AtomicBool,
+}
+
+/// What became of a session at its former owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It has ended, as far as anybody can tell who was asked.
+    Done,
+    /// What a peer holds is newer, of this epoch.
+    Newer(u64),
+    /// The former owner was not there, or did not answer in time.
+    Unanswered,
 }
 
 impl Peers {
@@ -57,7 +76,38 @@ impl Peers {
     pub fn new(node: &str, links: Vec<Arc<dyn PeerLink>>, started: Instant) -> Self {
         let all = links.into_iter().map(|link| Arc::new(Peer::new(link, started))).collect();
         let (senders, pictures, interest) = (Senders::default(), Pictures::default(), Mutex::default());
-        Self { node: node.to_owned(), all, senders, pictures, interest, started }
+        let (round, starting) = (AtomicU64::default(), AtomicBool::default());
+        Self { node: node.to_owned(), all, senders, pictures, interest, started, round, starting }
+    }
+
+    /// The same, while this node takes its sessions of before back: peers are told that it wants everything, and it takes no
+    /// messages of theirs before [`Peers::opened`].
+    #[must_use]
+    pub fn starting(self) -> Self {
+        if !self.all.is_empty() {
+            self.starting.store(true, Ordering::Release);
+            self.interest().unknown();
+        }
+        self
+    }
+
+    /// The sessions of before are here.
+    pub fn opened(&self) {
+        if self.is_starting() {
+            self.interest().known();
+            self.starting.store(false, Ordering::Release);
+            self.all.iter().for_each(|peer| peer.speak_of_news());
+        }
+    }
+
+    /// Whether this node takes its sessions of before back.
+    pub fn is_starting(&self) -> bool {
+        self.starting.load(Ordering::Acquire)
+    }
+
+    /// How often sessions of a peer were claimed so far; to be asked before a message is routed here, for [`Peers::offer`].
+    pub fn round(&self) -> u64 {
+        self.round.load(Ordering::Acquire)
     }
 
     /// Name of this node.
@@ -65,9 +115,11 @@ impl Peers {
         &self.node
     }
 
-    /// Speaks to all peers until `stop`.
-    pub async fn run(&self, telemetry: &Telemetry, stop: CancellationToken) {
-        let talks = self.all.iter().map(|peer| peer.run(&self.node, &self.interest, telemetry));
+    /// Speaks to all peers until `stop`. `own` takes sessions of those that are gone, where sessions are shared.
+    pub async fn run(&self, own: Option<&dyn Heir>, telemetry: &Telemetry, stop: CancellationToken) {
+        let heirs = Heirs { own, node: &self.node, peers: &self.all };
+        let talks: Vec<_> =
+            self.all.iter().map(|peer| peer.run(heirs, &self.round, &self.interest, telemetry)).collect();
         stop.run_until_cancelled(join_all(talks)).await;
     }
 
@@ -77,14 +129,14 @@ impl Peers {
     }
 
     /// As [`Peers::offer`]; returns when all is confirmed.
-    pub async fn forward(&self, messages: &[Arc<Message>], telemetry: &Telemetry) {
-        self.offer(messages, telemetry).await.all().await;
+    pub async fn forward(&self, messages: &[Arc<Message>], round: u64, telemetry: &Telemetry) {
+        self.offer(messages, round, telemetry).await.all().await;
     }
 
     /// Hands messages that are durable to the peers whose subscribers may want them. Returns when they are in the queues
     /// to these: messages offered after that follow them. While a peer's queue is full, QoS 1 waits and QoS 0 is dropped
-    /// and counted.
-    pub async fn offer(&self, messages: &[Arc<Message>], telemetry: &Telemetry) -> Confirmations {
+    /// and counted. `round` is what [`Peers::round`] was before they were routed here.
+    pub async fn offer(&self, messages: &[Arc<Message>], round: u64, telemetry: &Telemetry) -> Confirmations {
         if self.all.is_empty() {
             return Confirmations::default();
         }
@@ -97,7 +149,7 @@ impl Peers {
             let may_want = |of: &[u64]| name.as_deref().is_none_or(|name| self.pictures.may_want(name, of, now));
             let wanted = messages.iter().zip(&beginnings).filter(|(_, of)| may_want(of));
             let wanted: Vec<_> = wanted.map(|(message, _)| message.clone()).collect();
-            async move { peer.offer(&wanted, telemetry).await }
+            async move { peer.offer(&wanted, round, telemetry).await }
         });
         Confirmations::of_peers(join_all(wanted).await.into_iter().flatten().collect())
     }
@@ -120,6 +172,11 @@ impl Peers {
             self.all.iter().for_each(|peer| peer.speak_of_news());
             join_all(self.all.iter().map(|peer| peer.knows(version))).await;
         }
+    }
+
+    /// The version of what is wanted as of now.
+    pub fn version(&self) -> u64 {
+        self.interest().version()
     }
 
     /// A peer tells what its subscribers want; whether that is whole now.
@@ -148,12 +205,39 @@ impl Peers {
         tokio::time::timeout(INTRODUCTION, known).await.ok();
     }
 
-    /// Ends what the former owner of a session, or any peer, holds of it. The answer: the epoch of what a peer holds,
-    /// if that is higher. Who does not answer in time is left to the lifecycle events.
-    pub async fn take_over(&self, former: Option<&str>, key: &Key, epoch: u64) -> Option<u64> {
+    /// Whether a node of this name answers.
+    pub fn is_live(&self, node: &str) -> bool {
+        self.all.iter().any(|peer| peer.is_there() && peer.is_named(node))
+    }
+
+    /// Whether a node that is away has spoken since then.
+    pub fn is_back(&self, node: &str) -> bool {
+        let since = self.all.iter().filter(|peer| peer.is_named(node)).filter_map(|peer| peer.away_since()).max();
+        since.is_some_and(|since| self.pictures.heard(node).is_some_and(|heard| heard > since))
+    }
+
+    /// Returns when this node knows whether the one of this name is gone; one that is not known here is.
+    pub async fn is_gone(&self, node: &str) -> bool {
+        let asked = self.started.elapsed();
+        let Some(peer) = self.all.iter().find(|peer| peer.is_named(node)) else { return true };
+        loop {
+            if peer.away_since().is_some() {
+                return !self.is_back(node);
+            }
+            if peer.is_ourselves() || peer.heard() > asked {
+                return false;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Ends what the former owner of a session, or any peer, holds of it. Who does not answer in time is asked again by
+    /// whoever has to know; the lifecycle events end it as well.
+    pub async fn take_over(&self, former: Option<&str>, key: &Key, epoch: u64) -> Ended {
         let live = || self.all.iter().filter(|peer| peer.may_be_live());
         let named: Vec<_> = live().filter(|peer| former.is_some_and(|name| peer.is_named(name))).collect();
         // A name that no peer has told yet may be that of any.
+        let mut unanswered = former.is_some() && named.is_empty();
         let asked = if named.is_empty() { live().collect() } else { named };
         let mut calls: Vec<_> = asked
             .into_iter()
@@ -162,14 +246,20 @@ impl Peers {
         while !calls.is_empty() {
             let (answer, _, left) = select_all(calls).await;
             match answer {
-                Ok(Ok(Some(newer))) => return Some(newer),
+                Ok(Ok(Some(newer))) => return Ended::Newer(newer),
                 Ok(Ok(None)) => {}
-                Ok(Err(error)) => tracing::debug!(error, "a peer did not end a session"),
-                Err(_) => tracing::debug!("a peer did not end a session in time"),
+                Ok(Err(error)) => {
+                    unanswered |= former.is_some();
+                    tracing::debug!(error, "a peer did not end a session");
+                }
+                Err(_) => {
+                    unanswered |= former.is_some();
+                    tracing::debug!("a peer did not end a session in time");
+                }
             }
             calls = left;
         }
-        None
+        if unanswered { Ended::Unanswered } else { Ended::Done }
     }
 
     fn knows(&self, node: &str) -> bool {

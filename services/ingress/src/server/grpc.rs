@@ -6,8 +6,9 @@ use std::sync::Arc;
 use drover_host::trace;
 use drover_proto::ingress::v1::ingress_server::{Ingress, IngressServer};
 use drover_proto::ingress::v1::{
-    DeliverRequest, DeliverResponse, ForwardRequest, ForwardResponse, IdentifyRequest, IdentifyResponse,
-    PublishRequest, PublishResponse, RevokeRequest, RevokeResponse, TakeOverRequest, TakeOverResponse,
+    ClaimRequest, ClaimResponse, DeliverRequest, DeliverResponse, ForwardRequest, ForwardResponse, ForwardedMessage,
+    IdentifyRequest, IdentifyResponse, InheritRequest, InheritResponse, PublishRequest, PublishResponse, RevokeRequest,
+    RevokeResponse, TakeOverRequest, TakeOverResponse,
 };
 use drover_proto::to_status;
 use drover_types::limits::{DELIVERY_BYTES_MAX, PAYLOAD_BYTES_MAX, REPUBLISH_HOPS_MAX};
@@ -21,11 +22,26 @@ use crate::domain::message::{Message, PLATFORM};
 use crate::domain::node::{Node, Recipient};
 use crate::domain::peers::BATCH_MESSAGES_MAX;
 use crate::domain::revocations::{Revocation, Whose};
+use crate::ports::Heir;
 use crate::wire;
+
+/// Most nodes that a request names.
+const NODES_MAX: usize = 1_024;
 
 struct Server {
     node: Arc<Node>,
     boot: u32,
+}
+
+impl Server {
+    /// Refuses to take sessions of others where they are not shared.
+    fn check_inherits(&self) -> Result<(), ApiError> {
+        if self.node.journal.store().is_shared() {
+            return Ok(());
+        }
+        let message = "sessions are not shared here (ingress.store.kind)";
+        Err(ApiError::new(ErrorCode::FailedPrecondition, message))
+    }
 }
 
 /// The service's routes; `boot` is the number of this start of the node.
@@ -79,31 +95,56 @@ impl Ingress for Server {
 
     async fn forward(&self, request: Request<ForwardRequest>) -> Result<Response<ForwardResponse>, Status> {
         let ForwardRequest { node, boot, sequence, hello, messages, interest } = request.into_inner();
-        if messages.len() > BATCH_MESSAGES_MAX {
-            let error = ApiError::invalid("messages", "too many messages").over(BATCH_MESSAGES_MAX, messages.len());
-            return Err(to_status(&error));
-        }
-        let messages = messages.into_iter().map(wire::read).collect::<Result<Vec<_>, _>>();
-        let messages = messages.map_err(|e| to_status(&e))?;
+        let messages = read_all(messages).map_err(|e| to_status(&e))?;
         let news = wire::read_news(interest.unwrap_or_default()).map_err(|e| to_status(&e))?;
         let whole = self.node.peers.hear(&node, boot, news);
-        let messages: Vec<_> = messages.into_iter().map(Arc::new).collect();
-        if !messages.is_empty() && self.node.peers.senders.is_new(&node, boot, sequence) {
+        let starting = self.node.peers.is_starting();
+        let taken = !messages.is_empty() && !starting; // else the sender keeps them, and comes again
+        if taken && self.node.peers.senders.is_new(&node, boot, sequence) {
             self.node.deliver_kept(&messages, &Recipient::Subscribers).await;
-        } else if !messages.is_empty() {
+        } else if taken {
             // Also what is said again is confirmed when the inboxes have it.
             self.node.journal.durable(self.node.journal.position()).await;
         }
         if hello {
             self.node.peers.introduced(&node).await;
         }
-        Ok(Response::new(ForwardResponse { node: self.node.peers.node().to_owned(), gapped: !whole }))
+        Ok(Response::new(ForwardResponse { node: self.node.peers.node().to_owned(), gapped: !whole, starting }))
+    }
+
+    async fn claim(&self, request: Request<ClaimRequest>) -> Result<Response<ClaimResponse>, Status> {
+        let ClaimRequest { gone, live } = request.into_inner();
+        if live.len() > NODES_MAX {
+            let error = ApiError::invalid("live", "too many nodes").over(NODES_MAX, live.len());
+            return Err(to_status(&error));
+        }
+        self.check_inherits().map_err(|e| to_status(&e))?;
+        let returned = self.node.claim(&gone, &live).await;
+        let returned = returned.map_err(|reason| to_status(&ApiError::new(ErrorCode::Unavailable, reason)))?;
+        Ok(Response::new(ClaimResponse { returned }))
+    }
+
+    async fn inherit(&self, request: Request<InheritRequest>) -> Result<Response<InheritResponse>, Status> {
+        let InheritRequest { gone, messages } = request.into_inner();
+        let messages = read_all(messages).map_err(|e| to_status(&e))?;
+        self.check_inherits().map_err(|e| to_status(&e))?;
+        let inherited = self.node.inherit(&gone, &messages).await;
+        inherited.map_err(|reason| to_status(&ApiError::new(ErrorCode::Unavailable, reason)))?;
+        Ok(Response::new(InheritResponse {}))
     }
 
     async fn identify(&self, _: Request<IdentifyRequest>) -> Result<Response<IdentifyResponse>, Status> {
         let (node, boot) = (self.node.peers.node().to_owned(), u64::from(self.boot));
         Ok(Response::new(IdentifyResponse { node, boot }))
     }
+}
+
+/// Messages of another node.
+fn read_all(messages: Vec<ForwardedMessage>) -> Result<Vec<Arc<Message>>, ApiError> {
+    if messages.len() > BATCH_MESSAGES_MAX {
+        return Err(ApiError::invalid("messages", "too many messages").over(BATCH_MESSAGES_MAX, messages.len()));
+    }
+    messages.into_iter().map(|message| wire::read(message).map(Arc::new)).collect()
 }
 
 /// A span of the message below that of the rule that made it, while this process takes part in a trace.

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 use drover_host::{Shutdown, Sockets, grpc};
 use drover_proto::ingress::v1::ingress_server::{Ingress, IngressServer};
 use drover_proto::ingress::v1::{
-    DeliverRequest, DeliverResponse, ForwardRequest, ForwardResponse, IdentifyRequest, IdentifyResponse,
-    PublishRequest, PublishResponse, RevokeRequest, RevokeResponse, TakeOverRequest, TakeOverResponse,
+    ClaimRequest, ClaimResponse, DeliverRequest, DeliverResponse, ForwardRequest, ForwardResponse, IdentifyRequest,
+    IdentifyResponse, InheritRequest, InheritResponse, PublishRequest, PublishResponse, RevokeRequest, RevokeResponse,
+    TakeOverRequest, TakeOverResponse,
 };
 use drover_rules::ERRORS_TOPIC;
 use drover_types::Telemetry;
@@ -45,6 +46,14 @@ impl Ingress for FakeIngress {
 
     async fn forward(&self, _: Request<ForwardRequest>) -> Result<Response<ForwardResponse>, Status> {
         Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn claim(&self, _: Request<ClaimRequest>) -> Result<Response<ClaimResponse>, Status> {
+        Err(Status::unimplemented("nobody asks here"))
+    }
+
+    async fn inherit(&self, _: Request<InheritRequest>) -> Result<Response<InheritResponse>, Status> {
+        Err(Status::unimplemented("nobody asks here"))
     }
 
     async fn identify(&self, _: Request<IdentifyRequest>) -> Result<Response<IdentifyResponse>, Status> {

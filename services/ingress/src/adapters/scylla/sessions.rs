@@ -2,10 +2,11 @@
 //!
 //! A bucket of an inbox is a partition: messages of one epoch, a thousand numbers. Those that the session has passed are
 //! removed whole, so however long a connection lasts, neither rows nor tombstones gather in a partition. All writes
-//! of a session carry its stamps as timestamps. Of one call, messages are written before what depends on them: one that
-//! changes hands is with the one before it leaves the other, and none is received before it is with its subscribers.
+//! of a session carry its stamps as timestamps: so what is written at the same time has the effect of its order, whichever
+//! arrives last. Of one call, messages are written before what depends on them: one that changes hands is with the one
+//! before it leaves the other, and none is received before it is with its subscribers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,8 +25,8 @@ use crate::domain::sessions::Key;
 use crate::ports::StoreError;
 use crate::ports::sessions::{Change, Listed, Place, Row, SessionStore, Stored, What};
 
-/// Sessions that are written at the same time.
-const CONCURRENT: usize = 32;
+/// Changes that are written at the same time, of whichever sessions.
+const CONCURRENT: usize = 128;
 /// Numbers of one bucket.
 const BUCKET: u32 = 1_000;
 /// Slices of a node's list of sessions.
@@ -120,16 +121,12 @@ impl Sessions {
             }
             What::Put(row) => {
                 let bucket = Bucket::of(row.place)?;
-                if !self.is_known(key, bucket) {
-                    let values = (tenant, client, bucket.epoch, bucket.bucket, BUCKET_TTL_S);
-                    self.write_at(*stamp, &of.put_bucket, values).await?;
-                    self.know(key, bucket);
-                }
                 let (number, message) = (i64::from(row.place.number), rows::write_row(row));
                 let values = (tenant, client, bucket.epoch, bucket.bucket, number, message, TTL_S);
                 self.write_at(*stamp, &of.put_message, values).await
             }
-            What::Received(_) | What::Remove(_) | What::Passed { .. } | What::End => Ok(()), // later
+            // later
+            What::Received(_) | What::Remove(_) | What::Passed { .. } | What::End | What::Left(_) => Ok(()),
         }
     }
 
@@ -171,6 +168,9 @@ impl Sessions {
                 self.write_at(*stamp, &of.delete_of_node, (self.node.as_str(), slice_of(key), tenant, client)).await?;
                 self.write_at(*stamp, &of.delete, (tenant, client)).await
             }
+            What::Left(node) => {
+                self.write_at(*stamp, &of.delete_of_node, (&**node, slice_of(key), tenant, client)).await
+            }
             What::Head(_) | What::Subscriptions(_) | What::Put(_) => Ok(()), // done
         }
     }
@@ -201,24 +201,71 @@ impl Sessions {
         known.insert(key.clone(), (bucket, Instant::now()));
     }
 
-    /// Makes the changes of each session in their order, those of several at once.
-    async fn make(&self, phase: Phase, sessions: Vec<Vec<&Change>>) -> Result<(), StoreError> {
-        let each: Vec<_> = sessions.into_iter().map(|changes| self.make_in_order(phase, changes)).collect();
-        stream::iter(each).buffer_unordered(CONCURRENT).try_collect().await
-    }
-
-    async fn make_in_order(&self, phase: Phase, changes: Vec<&Change>) -> Result<(), StoreError> {
+    /// Writes the buckets of messages among `changes` to their lists, where they are not known to be there: each once, and
+    /// before its messages.
+    async fn list_buckets(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let mut missing: BTreeMap<(&Key, Bucket), (u64, &Arc<Key>)> = BTreeMap::new();
         for change in changes {
-            match phase {
-                Phase::First => self.write_first(change).await?,
-                Phase::Then => self.write_then(change).await?,
+            let Change { key, stamp, what } = change;
+            let What::Put(row) = what else { continue };
+            let bucket = Bucket::of(row.place).map_err(|error| change.failed(error))?;
+            if !self.is_known(key, bucket) {
+                missing.insert((&**key, bucket), (*stamp, key)); // the last of its stamps
             }
         }
+        let writes: Vec<_> =
+            missing.into_iter().map(|((_, bucket), (stamp, key))| self.list_bucket(key, bucket, stamp)).collect();
+        stream::iter(writes).buffer_unordered(CONCURRENT).try_collect().await
+    }
+
+    async fn list_bucket(&self, key: &Arc<Key>, bucket: Bucket, stamp: u64) -> Result<(), StoreError> {
+        let values = (key.0.as_str(), key.1.as_str(), bucket.epoch, bucket.bucket, BUCKET_TTL_S);
+        self.write_at(stamp, &self.statements.put_bucket, values).await?;
+        self.know(key, bucket);
         Ok(())
     }
 
-    /// A session, and the node that wrote its head.
-    async fn find(&self, key: &Key) -> Result<Option<(Stored, String)>, StoreError> {
+    /// Makes half of the changes, many at once.
+    async fn make(&self, phase: Phase, changes: &[Change]) -> Result<(), StoreError> {
+        let each: Vec<_> = changes.iter().map(|change| self.make_one(phase, change)).collect();
+        stream::iter(each).buffer_unordered(CONCURRENT).try_collect().await
+    }
+
+    async fn make_one(&self, phase: Phase, change: &Change) -> Result<(), StoreError> {
+        let made = match phase {
+            Phase::First => self.write_first(change).await,
+            Phase::Then => self.write_then(change).await,
+        };
+        made.map_err(|error| change.failed(error))
+    }
+
+    /// Sessions whose head `node` has written last, as [`SessionStore::own`] says.
+    async fn list(&self, node: &str, after: Option<&Key>, sessions_max: usize) -> Result<Vec<Listed>, StoreError> {
+        let mut found = Vec::new();
+        for slice in after.map_or(0, slice_of)..SLICES {
+            let from = after.filter(|after| slice_of(after) == slice);
+            let (tenant, client) = from.map_or(("", ""), |(tenant, client)| (tenant.as_str(), client.as_str()));
+            let values = (node, slice, tenant, client);
+            let listed = self.store.stream::<(String, String)>(&self.statements.of_node, values).await;
+            let mut listed = listed.map_err(store_error)?;
+            while let Some((tenant, client)) = listed.try_next().await.map_err(store_error)? {
+                let key = (TenantId::new(tenant).map_err(corrupt)?, ClientId::new(client).map_err(corrupt)?);
+                let stored = match self.find(&key).await {
+                    // Else another node has it by now; the list is not told yet.
+                    Ok(stored) => stored.filter(|stored| *stored.node == *node).map(Ok),
+                    Err(error @ (StoreError::Corrupt { .. } | StoreError::Unwritable { .. })) => Some(Err(error)),
+                    Err(error @ StoreError::Unavailable { .. }) => return Err(error),
+                };
+                found.extend(stored.map(|stored| (key, stored)));
+                if found.len() >= sessions_max {
+                    return Ok(found);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    async fn find(&self, key: &Key) -> Result<Option<Stored>, StoreError> {
         type Columns = (Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>);
         let values = (key.0.as_str(), key.1.as_str());
         let row: Option<Columns> = self.store.row(&self.statements.read, values).await.map_err(store_error)?;
@@ -227,24 +274,20 @@ impl Sessions {
         let subscriptions = subscriptions.map(|bytes| rows::read_subscriptions(&bytes)).transpose()?;
         let received = received.map(|bytes| rows::read_received(&bytes)).transpose()?;
         let (subscriptions, received) = (subscriptions.unwrap_or_default(), received.unwrap_or_default());
-        Ok(Some((Stored { head, subscriptions, received, stamp }, node)))
+        Ok(Some(Stored { head, subscriptions, received, stamp, node: node.into() }))
     }
 }
 
 #[async_trait]
 impl SessionStore for Sessions {
     async fn write(&self, changes: Arc<[Change]>) -> Result<(), StoreError> {
-        let mut sessions: HashMap<&Key, Vec<&Change>> = HashMap::new();
-        for change in changes.iter() {
-            sessions.entry(&*change.key).or_default().push(change);
-        }
-        let sessions: Vec<Vec<&Change>> = sessions.into_values().collect();
-        self.make(Phase::First, sessions.clone()).await?;
-        self.make(Phase::Then, sessions).await
+        self.list_buckets(&changes).await?;
+        self.make(Phase::First, &changes).await?;
+        self.make(Phase::Then, &changes).await
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Stored>, StoreError> {
-        Ok(self.find(key).await?.map(|(stored, _)| stored))
+        self.find(key).await
     }
 
     async fn inbox(&self, key: &Key, after: Option<Place>, rows_max: usize) -> Result<Vec<Row>, StoreError> {
@@ -269,28 +312,11 @@ impl SessionStore for Sessions {
     }
 
     async fn own(&self, after: Option<&Key>, sessions_max: usize) -> Result<Vec<Listed>, StoreError> {
-        let mut found = Vec::new();
-        for slice in after.map_or(0, slice_of)..SLICES {
-            let from = after.filter(|after| slice_of(after) == slice);
-            let (tenant, client) = from.map_or(("", ""), |(tenant, client)| (tenant.as_str(), client.as_str()));
-            let values = (self.node.as_str(), slice, tenant, client);
-            let listed = self.store.stream::<(String, String)>(&self.statements.of_node, values).await;
-            let mut listed = listed.map_err(store_error)?;
-            while let Some((tenant, client)) = listed.try_next().await.map_err(store_error)? {
-                let key = (TenantId::new(tenant).map_err(corrupt)?, ClientId::new(client).map_err(corrupt)?);
-                let stored = match self.find(&key).await {
-                    // Else another node has it by now; the list is not told.
-                    Ok(stored) => stored.filter(|(_, node)| *node == self.node).map(|(stored, _)| Ok(stored)),
-                    Err(error @ StoreError::Corrupt { .. }) => Some(Err(error)),
-                    Err(error @ StoreError::Unavailable { .. }) => return Err(error),
-                };
-                found.extend(stored.map(|stored| (key, stored)));
-                if found.len() >= sessions_max {
-                    return Ok(found);
-                }
-            }
-        }
-        Ok(found)
+        self.list(&self.node, after, sessions_max).await
+    }
+
+    async fn left_by(&self, node: &str, after: Option<&Key>, sessions_max: usize) -> Result<Vec<Listed>, StoreError> {
+        self.list(node, after, sessions_max).await
     }
 
     fn is_shared(&self) -> bool {

@@ -1,6 +1,9 @@
 //! One other node: a bounded queue to it, one batch under way at a time, and whether it is there.
 
+mod leaving;
+
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,8 +13,10 @@ use tokio::time::Instant;
 
 use crate::domain::interest::{Interest, News};
 use crate::domain::message::Message;
+use crate::domain::peers::heirs::Heirs;
 use crate::ports::{Answer, Batch, PeerLink};
 use crate::telemetry::Telemetry;
+use leaving::Left;
 
 /// A peer that has not answered for this long, to a batch or beside it, is away: nobody waits for it, and messages pass
 /// it by.
@@ -62,6 +67,12 @@ struct State {
     spoken_to: bool,
     /// It has to be told what is wanted.
     news: bool,
+    /// When it has last answered, monotonic.
+    heard: Duration,
+    /// Since when it is away, or about to be.
+    away_since: Option<Duration>,
+    /// The round in which its sessions were claimed last.
+    claimed: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +80,8 @@ enum Condition {
     /// It has not answered yet; until a lease is over it may be there.
     Unknown,
     Live,
+    /// Its lease has ended, and the others take its sessions.
+    Leaving,
     Away,
     /// It is this node.
     Ourselves,
@@ -77,6 +90,8 @@ enum Condition {
 struct Waiting {
     message: Arc<Message>,
     kib: u32,
+    /// As of when it was routed on this node.
+    round: u64,
     /// Resolved when this message, and so all before it, need not be waited for.
     done: Option<oneshot::Sender<()>>,
 }
@@ -89,6 +104,9 @@ impl Peer {
             name: None,
             spoken_to: false,
             news: false,
+            heard: Duration::ZERO,
+            away_since: None,
+            claimed: 0,
         };
         let (state, room) = (Mutex::new(state), Semaphore::new(QUEUE_KIB_MAX));
         Self { link, state, room, more: Notify::new(), known: watch::Sender::new(Known::default()), started }
@@ -104,6 +122,21 @@ impl Peer {
 
     pub(super) fn is_live(&self) -> bool {
         matches!(self.state().condition, Condition::Live | Condition::Ourselves)
+    }
+
+    /// Whether it answers, and is another node.
+    pub(super) fn is_there(&self) -> bool {
+        self.state().condition == Condition::Live
+    }
+
+    /// Since when it is away, or about to be; monotonic.
+    pub(super) fn away_since(&self) -> Option<Duration> {
+        self.state().away_since
+    }
+
+    /// When it has last answered, monotonic.
+    pub(super) fn heard(&self) -> Duration {
+        self.state().heard
     }
 
     pub(super) fn may_be_live(&self) -> bool {
@@ -138,10 +171,11 @@ impl Peer {
     }
 
     /// Puts messages into the queue in order. The answer is resolved when those of QoS 1 are with the peer or it is away,
-    /// and is absent where nothing is to be waited for.
+    /// and is absent where nothing is to be waited for. They were routed on this node in `round`, or later.
     pub(super) async fn offer(
         &self,
         messages: &[Arc<Message>],
+        round: u64,
         telemetry: &Telemetry,
     ) -> Option<oneshot::Receiver<()>> {
         let last = messages.iter().rposition(|message| message.telemetry.qos > Qos::AtMostOnce);
@@ -159,11 +193,16 @@ impl Peer {
             let mut state = self.state();
             match state.condition {
                 Condition::Ourselves => return None,
-                Condition::Away => {
+                Condition::Away if round >= state.claimed => {
                     telemetry.not_forwarded("peer_away", messages.len() - at);
                     break;
                 }
-                Condition::Unknown | Condition::Live => {}
+                Condition::Leaving if message.telemetry.qos == Qos::AtMostOnce => {
+                    telemetry.not_forwarded("peer_away", 1);
+                    continue;
+                }
+                // Those that are away now, and were not yet when the message was routed, have heirs.
+                Condition::Unknown | Condition::Live | Condition::Leaving | Condition::Away => {}
             }
             permits.forget();
             let done = (Some(at) == last).then(|| {
@@ -171,17 +210,31 @@ impl Peer {
                 confirmed = Some(resolved);
                 done
             });
-            state.waiting.push_back(Waiting { message: message.clone(), kib, done });
+            state.waiting.push_back(Waiting { message: message.clone(), kib, round, done });
             self.more.notify_one();
         }
         confirmed
     }
 
-    /// Speaks to the peer as long as this process runs, and tells it what the subscribers of this node want.
-    pub(super) async fn run(&self, node: &str, interest: &Mutex<Interest>, telemetry: &Telemetry) {
+    /// Speaks to the peer as long as this process runs, and tells it what the subscribers of this node want. When its lease
+    /// has ended, `heirs` have what it leaves; `round` counts such ends, of whichever peer.
+    pub(super) async fn run(
+        &self,
+        heirs: Heirs<'_>,
+        round: &AtomicU64,
+        interest: &Mutex<Interest>,
+        telemetry: &Telemetry,
+    ) {
+        let node = heirs.node;
         let (mut sequence, mut heard) = (0, self.started.elapsed());
+        // It was given another lease, for others have heard it.
+        let mut spared = false;
         loop {
-            let batch = self.next_batch().await;
+            let mut batch = self.next_batch().await;
+            self.bequeath_late(&batch, heirs).await;
+            if self.state().condition == Condition::Away {
+                self.settle(std::mem::take(&mut batch));
+            }
             let hello = self.says_hello();
             let messages: Vec<_> = batch.iter().map(|waiting| waiting.message.clone()).collect();
             sequence += u64::from(!messages.is_empty());
@@ -191,9 +244,14 @@ impl Peer {
                 let batch = Batch { sequence: number, hello, messages: &messages, news: &news };
                 let error = match tokio::time::timeout(CALL, self.link.forward(batch)).await {
                     Ok(Ok(answer)) => {
-                        heard = self.started.elapsed();
+                        (heard, spared) = (self.started.elapsed(), false);
+                        let has_taken = !answer.starting || messages.is_empty();
                         self.answered(answer, node, &news, telemetry);
-                        break;
+                        if has_taken {
+                            break;
+                        }
+                        tokio::time::sleep(RETRY).await;
+                        continue;
                     }
                     Ok(Err(error)) => error,
                     Err(_) => {
@@ -207,8 +265,18 @@ impl Peer {
                     }
                 };
                 if self.started.elapsed() >= heard + LEASE {
-                    telemetry.not_forwarded("peer_away", messages.len());
-                    self.gone(&error, telemetry);
+                    if self.state().condition == Condition::Away {
+                        break; // a look at it
+                    }
+                    let left = self.leave(&messages, &error, heirs, round, telemetry).await;
+                    if left == Left::Returned && !spared {
+                        (heard, spared) = (self.started.elapsed(), true);
+                        continue;
+                    }
+                    if left != Left::Inherited {
+                        telemetry.not_forwarded("peer_away", messages.len());
+                        self.gone(&error, telemetry);
+                    }
                     break;
                 }
                 tokio::time::sleep(RETRY).await;
@@ -237,7 +305,7 @@ impl Peer {
     async fn next_batch(&self) -> Vec<Waiting> {
         let wait = match self.state().condition {
             Condition::Unknown => Duration::ZERO,
-            Condition::Live | Condition::Ourselves => BEAT,
+            Condition::Live | Condition::Leaving | Condition::Ourselves => BEAT,
             Condition::Away => PROBE,
         };
         let something = async {
@@ -265,12 +333,13 @@ impl Peer {
     }
 
     fn answered(&self, answer: Answer, this_node: &str, news: &News, telemetry: &Telemetry) {
-        let Answer { node, gapped } = answer;
+        let Answer { node, gapped, .. } = answer;
         let interest = (!gapped).then_some((news.generation, news.to));
         let ourselves = node == this_node;
         {
             let mut state = self.state();
             state.news |= gapped;
+            (state.heard, state.away_since) = (self.started.elapsed(), None);
             if ourselves {
                 state.condition = Condition::Ourselves;
             } else if state.condition != Condition::Live || state.name.as_deref() != Some(&node) {
@@ -288,10 +357,11 @@ impl Peer {
     fn gone(&self, error: &str, telemetry: &Telemetry) {
         {
             let mut state = self.state();
-            if state.condition != Condition::Away {
+            if !matches!(state.condition, Condition::Away | Condition::Leaving) {
                 telemetry.peer_away(state.name.as_deref().unwrap_or("not heard of yet"), error);
             }
             state.condition = Condition::Away;
+            state.away_since.get_or_insert(self.started.elapsed());
         }
         self.known.send_replace(Known { interest: None, away: true });
         telemetry.not_forwarded("peer_away", self.settle_all());

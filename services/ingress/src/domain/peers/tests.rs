@@ -16,6 +16,11 @@ use crate::ports::{Answer, Batch};
 /// Another node: what it was handed, and whether it can be reached.
 #[derive(Default)]
 struct Other {
+    /// Its name, if that is not `other`.
+    name: Option<&'static str>,
+    /// It takes its sessions of before back.
+    starts: AtomicBool,
+    heir: Own,
     away: AtomicBool,
     hangs: AtomicBool,
     /// Only what waits for the store does.
@@ -24,6 +29,51 @@ struct Other {
     asked: Mutex<Vec<u64>>,
     /// What it was told, as it was told.
     news: Mutex<Vec<News>>,
+}
+
+/// One that takes what nodes leave: what it was asked for, and what it has inherited.
+#[derive(Default)]
+struct Own {
+    /// Its store is away.
+    hangs: AtomicBool,
+    /// It has heard the node that is said to be gone.
+    hears: AtomicBool,
+    claims: Mutex<Vec<(String, Vec<String>)>>,
+    inherited: Mutex<Vec<u8>>,
+}
+
+#[async_trait]
+impl Heir for Own {
+    async fn claim(&self, gone: &str, live: &[String]) -> Result<bool, String> {
+        while self.hangs.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.claims.lock().expect("not poisoned").push((gone.to_owned(), live.to_vec()));
+        Ok(self.hears.load(Ordering::Relaxed))
+    }
+
+    async fn inherit(&self, _: &str, messages: &[Arc<Message>]) -> Result<(), String> {
+        let payloads = messages.iter().map(|message| message.telemetry.payload[0]);
+        self.inherited.lock().expect("not poisoned").extend(payloads);
+        Ok(())
+    }
+}
+
+impl Own {
+    fn inherited(&self) -> Vec<u8> {
+        self.inherited.lock().expect("not poisoned").clone()
+    }
+}
+
+#[async_trait]
+impl Heir for Other {
+    async fn claim(&self, gone: &str, live: &[String]) -> Result<bool, String> {
+        self.heir.claim(gone, live).await
+    }
+
+    async fn inherit(&self, gone: &str, messages: &[Arc<Message>]) -> Result<(), String> {
+        self.heir.inherit(gone, messages).await
+    }
 }
 
 #[async_trait]
@@ -38,12 +88,15 @@ impl PeerLink for Other {
         if self.store_hangs.load(Ordering::Relaxed) && !batch.messages.is_empty() {
             std::future::pending::<()>().await;
         }
-        let payloads = batch.messages.iter().map(|message| message.telemetry.payload[0]).collect();
-        self.got.lock().expect("not poisoned").push((batch.sequence, payloads));
+        let starting = self.starts.load(Ordering::Relaxed);
+        if !starting {
+            let payloads = batch.messages.iter().map(|message| message.telemetry.payload[0]).collect();
+            self.got.lock().expect("not poisoned").push((batch.sequence, payloads));
+        }
         let mut told = self.news.lock().expect("not poisoned");
         let gapped = !batch.news.full && told.last().is_none_or(|last| last.to < batch.news.from);
         told.push(batch.news.clone());
-        Ok(Answer { node: "other".to_owned(), gapped })
+        Ok(Answer { node: self.name.unwrap_or("other").to_owned(), gapped, starting })
     }
 
     async fn take_over(&self, _: &TenantId, _: &ClientId, epoch: u64) -> Result<Option<u64>, String> {
@@ -72,13 +125,23 @@ struct Stage {
 
 /// This node, and the other.
 fn stage(node: &str, change: impl FnOnce(&Other)) -> Stage {
+    stage_of(node, None, None, change)
+}
+
+/// The same with a third node, and an heir on this one.
+fn stage_of(node: &str, third: Option<Arc<Other>>, own: Option<Arc<Own>>, change: impl FnOnce(&Other)) -> Stage {
     let other = Arc::<Other>::default();
     change(&other);
     let metrics = Metrics::default();
     let telemetry = Arc::new(Telemetry::new(&metrics));
-    let peers = Arc::new(Peers::new(node, vec![other.clone()], Instant::now()));
+    let mut links: Vec<Arc<dyn PeerLink>> = vec![other.clone()];
+    links.extend(third.map(|third| -> Arc<dyn PeerLink> { third }));
+    let peers = Arc::new(Peers::new(node, links, Instant::now()));
     let (talking, counting) = (peers.clone(), telemetry.clone());
-    let _running = tokio::spawn(async move { talking.run(&counting, CancellationToken::new()).await });
+    let _running = tokio::spawn(async move {
+        let own = own.as_deref().map(|own| own as &dyn Heir);
+        talking.run(own, &counting, CancellationToken::new()).await;
+    });
     Stage { other, peers, telemetry, metrics, _running }
 }
 
@@ -96,7 +159,7 @@ fn qos1(numbers: std::ops::Range<u8>) -> Vec<Arc<Message>> {
 
 impl Stage {
     async fn forward(&self, messages: &[Arc<Message>]) {
-        self.peers.forward(messages, &self.telemetry).await;
+        self.peers.forward(messages, self.peers.round(), &self.telemetry).await;
     }
 
     fn counts(&self, line: &str) -> bool {
@@ -190,7 +253,7 @@ async fn a_node_that_finds_itself_among_its_peers_does_not_speak_to_itself() {
     stage.forward(&qos1(0..1)).await;
     assert!(stage.other.messages().is_empty());
     let key = (TenantId::default_tenant(), ClientId::new("c").expect("valid"));
-    assert_eq!(stage.peers.take_over(None, &key, 1).await, None);
+    assert_eq!(stage.peers.take_over(None, &key, 1).await, Ended::Done);
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,14 +261,16 @@ async fn a_former_owner_is_asked_by_its_name_and_one_that_hangs_is_not_waited_fo
     let stage = stage("this", |_| ());
     stage.peers.greeted().await;
     let key = (TenantId::default_tenant(), ClientId::new("c").expect("valid"));
-    for former in [Some("other"), Some("never heard of"), None] {
-        assert_eq!(stage.peers.take_over(former, &key, 7).await, None);
-        assert_eq!(stage.peers.take_over(former, &key, 4).await, Some(5), "it holds what is newer");
+    for (former, ended) in
+        [(Some("other"), Ended::Done), (Some("never heard of"), Ended::Unanswered), (None, Ended::Done)]
+    {
+        assert_eq!(stage.peers.take_over(former, &key, 7).await, ended);
+        assert_eq!(stage.peers.take_over(former, &key, 4).await, Ended::Newer(5), "it holds what is newer");
     }
     assert_eq!(*stage.other.asked.lock().expect("not poisoned"), [7, 4, 7, 4, 7, 4]);
     stage.other.hangs.store(true, Ordering::Relaxed);
     let began = Instant::now();
-    assert_eq!(stage.peers.take_over(Some("other"), &key, 8).await, None);
+    assert_eq!(stage.peers.take_over(Some("other"), &key, 8).await, Ended::Unanswered);
     assert!(began.elapsed() >= TAKE_OVER && began.elapsed() < TAKE_OVER * 2, "{:?}", began.elapsed());
 }
 
@@ -253,4 +318,106 @@ async fn a_subscription_is_answered_when_every_peer_knows_of_it_or_its_lease_has
     stage.other.hangs.store(false, Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(told("c/#"), "it is back, and is told all");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_is_gone_is_waited_for_until_the_others_have_its_sessions_and_what_was_for_it() {
+    let (third, own) = (Arc::new(Other { name: Some("third"), ..Other::default() }), Arc::<Own>::default());
+    let stage = stage_of("this", Some(third.clone()), Some(own.clone()), |_| ());
+    stage.peers.greeted().await;
+    own.hangs.store(true, Ordering::Relaxed);
+    stage.other.away.store(true, Ordering::Relaxed);
+    let messages = qos1(0..2);
+    let mut forwarded = Box::pin(stage.forward(&messages));
+    assert!(tokio::time::timeout(LEASE * 4, &mut forwarded).await.is_err(), "nobody has claimed its sessions");
+    let version = stage.peers.subscribed(&TenantId::default_tenant(), "a/b");
+    assert!(tokio::time::timeout(LEASE, stage.peers.announced(version)).await.is_ok(), "it need not know of that");
+    stage.forward(&[of_qos(Qos::AtMostOnce, 9, 1)]).await;
+    own.hangs.store(false, Ordering::Relaxed);
+    forwarded.await;
+    for heir in [&*own, &third.heir] {
+        let claims = heir.claims.lock().expect("not poisoned").clone();
+        assert!(claims.iter().all(|(gone, live)| gone == "other" && *live == ["third", "this"]), "{claims:?}");
+        assert!(!claims.is_empty());
+        assert_eq!(heir.inherited(), [0, 1]);
+    }
+    assert!(stage.other.messages().is_empty());
+
+    let began = Instant::now();
+    stage.forward(&qos1(2..3)).await;
+    assert!(began.elapsed() < Duration::from_millis(100), "it is away");
+    assert_eq!((own.inherited(), third.heir.claims.lock().expect("not poisoned").len()), (vec![0, 1], 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_routed_before_the_sessions_of_a_peer_were_claimed_is_inherited_however_late_it_comes() {
+    let own = Arc::<Own>::default();
+    let stage = stage_of("this", None, Some(own.clone()), |_| ());
+    stage.peers.greeted().await;
+    let before = stage.peers.round();
+    stage.other.away.store(true, Ordering::Relaxed);
+    stage.forward(&qos1(0..1)).await;
+    assert!(stage.peers.round() > before);
+    stage.peers.forward(&qos1(1..2), before, &stage.telemetry).await;
+    assert_eq!(own.inherited(), [0, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_another_hears_has_what_is_inherited_as_well_when_it_is_back() {
+    let own = Arc::<Own>::default();
+    let stage = stage_of("this", None, Some(own.clone()), |_| ());
+    stage.peers.greeted().await;
+    own.hears.store(true, Ordering::Relaxed);
+    stage.other.away.store(true, Ordering::Relaxed);
+    let other = stage.other.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(LEASE + Duration::from_secs(2)).await;
+        other.away.store(false, Ordering::Relaxed);
+    });
+    stage.forward(&qos1(0..2)).await;
+    assert_eq!((own.inherited(), stage.other.messages()), (vec![0, 1], vec![0, 1]));
+
+    stage.other.away.store(true, Ordering::Relaxed);
+    let began = Instant::now();
+    stage.forward(&qos1(2..3)).await;
+    assert!(began.elapsed() >= LEASE && began.elapsed() < LEASE * 3, "one lease more: {:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_its_sessions_back_gets_messages_when_it_has_them() {
+    let stage = stage("this", |_| ());
+    stage.peers.greeted().await;
+    stage.other.starts.store(true, Ordering::Relaxed);
+    let messages = qos1(0..2);
+    let mut forwarded = Box::pin(stage.forward(&messages));
+    assert!(tokio::time::timeout(LEASE * 3, &mut forwarded).await.is_err(), "it is there");
+    stage.other.starts.store(false, Ordering::Relaxed);
+    forwarded.await;
+    assert_eq!(stage.other.messages(), [0, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_takes_its_sessions_back_wants_everything_until_it_has_them() {
+    let other = Arc::<Other>::default();
+    let peers = Peers::new("this", vec![other.clone()], Instant::now()).starting();
+    let telemetry = Telemetry::new(&Metrics::default());
+    let tenant = TenantId::default_tenant();
+    let test = async {
+        peers.greeted().await;
+        assert!(peers.is_starting());
+        peers.announced(peers.subscribed(&tenant, "a")).await;
+        peers.opened();
+        assert!(!peers.is_starting());
+        tokio::time::sleep(LEASE).await;
+        let told = other.news.lock().expect("not poisoned");
+        assert!(told[0].everything);
+        let full = told.iter().rfind(|news| news.full).expect("it was told all anew");
+        assert!(!full.everything && full.hashes == [interest::of_filter(&tenant, "a")]);
+    };
+    let stop = CancellationToken::new();
+    let done = async {
+        test.await;
+        stop.cancel();
+    };
+    tokio::join!(peers.run(None, &telemetry, stop.clone()), done);
 }

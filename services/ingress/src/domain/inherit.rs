@@ -1,0 +1,206 @@
+//! The sessions of a node that is gone: the live nodes take them, each its share, publish the wills that are due, and hand
+//! them what was published meanwhile.
+//!
+//! Domain layer over the ports SessionStore, Owners and Heir. Which session falls to whom follows from the names of the live
+//! nodes alone (rendezvous hashing), as whoever asks sees them; where two see others, the owner's compare-and-set decides. The
+//! node may only have been slow: as soon as it can be asked it ends what it still holds, and what it has written to an inbox
+//! since that was read is taken up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::{self, StreamExt};
+use sha2::{Digest, Sha256};
+
+use crate::domain::message::Message;
+use crate::domain::node::Node;
+use crate::domain::peers::Ended;
+use crate::domain::restore::{AT_ONCE, PAGE, RETRY, RestoreError};
+use crate::domain::sessions::{Awaited, Key};
+use crate::ports::sessions::Row;
+use crate::ports::{Heir, StoreError};
+
+/// Pause between two looks at what is awaited.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// Pause between two tries to ask a former owner.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// A former owner that cannot be asked for this long, in milliseconds, writes nothing more: far longer than a request to the
+/// store may be on its way.
+const FORMER_MS: u64 = 600_000;
+
+#[async_trait]
+impl Heir for Arc<Node> {
+    async fn claim(&self, gone: &str, live: &[String]) -> Result<bool, String> {
+        // To its end, whoever waits: a session that is taken has to be routed by.
+        let claiming = self.spawn(self.clone().claim_share(gone.to_owned(), live.to_vec()));
+        claiming.await.map_err(|error| error.to_string())
+    }
+
+    async fn inherit(&self, gone: &str, messages: &[Arc<Message>]) -> Result<(), String> {
+        self.takers_done().await;
+        let position = self.hand_to_inherited(messages, gone);
+        self.peers.announced(self.peers.version()).await;
+        self.journal.durable(position).await;
+        Ok(())
+    }
+}
+
+impl Node {
+    /// Takes the share of this node; whether `gone` is there after all.
+    async fn claim_share(self: Arc<Self>, gone: String, live: Vec<String>) -> bool {
+        if !self.peers.is_gone(&gone).await {
+            return true;
+        }
+        let _alone = self.claiming.lock().await;
+        let (mut after, mut awaited, mut taken) = (None, Awaited::default(), Vec::new());
+        let returned = loop {
+            if self.peers.is_back(&gone) || self.is_stopping() {
+                break true;
+            }
+            match self.claim_page(&gone, &live, after.as_ref(), &mut taken).await {
+                Ok(None) => break false,
+                Ok(Some((last, settled))) => {
+                    after = Some(last);
+                    awaited = awaited.and(settled);
+                }
+                Err(error) if error.may_pass() => {
+                    self.telemetry.sessions_not_claimed(&gone, &error);
+                    tokio::time::sleep(RETRY).await;
+                }
+                Err(error) => {
+                    self.telemetry.sessions_not_claimed(&gone, &error);
+                    break false;
+                }
+            }
+        };
+        self.settled(awaited).await;
+        self.telemetry.sessions_claimed(&gone, taken.len());
+        self.follow_up(gone, taken);
+        returned
+    }
+
+    /// Takes this node's share of some sessions of `gone` behind `after`: the last of them, and what has to be settled. Adds
+    /// what is taken, with its epoch, to `taken`. `None`: there is none behind it.
+    async fn claim_page(
+        self: &Arc<Self>,
+        gone: &str,
+        live: &[String],
+        after: Option<&Key>,
+        taken: &mut Vec<(Key, u64)>,
+    ) -> Result<Option<(Key, Awaited)>, RestoreError> {
+        let mut page = self.journal.store().left_by(gone, after, PAGE).await?;
+        let Some(last) = page.last().map(|(key, _)| key.clone()) else { return Ok(None) };
+        page.retain(|(key, _)| heir(key, live) == Some(self.peers.node()));
+        let mut awaited = Awaited::default();
+        for claim in self.retake_all(page, gone).await? {
+            taken.push((claim.key().clone(), claim.epoch));
+            awaited = awaited.and(self.bring_back(claim));
+        }
+        Ok(Some((last, awaited)))
+    }
+
+    /// Returns when the connections that are about to take a session now have it, or have given up.
+    async fn takers_done(&self) {
+        let patience_ms = u64::try_from(self.ownership_patience.as_millis()).unwrap_or(u64::MAX);
+        let until_ms = self.now().monotonic_ms.saturating_add(patience_ms.saturating_mul(2));
+        for key in self.sessions.under_way() {
+            while self.sessions.is_under_way(&key) && self.now().monotonic_ms < until_ms {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        }
+    }
+
+    /// Sessions were taken with these epochs from `former`, which has not given them up yet: it is asked to as soon as it
+    /// can be, and what it has added to their inboxes since they were read is taken up.
+    pub(super) fn follow_up(self: &Arc<Self>, former: String, sessions: Vec<(Key, u64)>) {
+        if sessions.is_empty() {
+            return;
+        }
+        let node = self.clone();
+        self.spawn(async move {
+            let until_ms = node.now().monotonic_ms.saturating_add(FORMER_MS);
+            let each: Vec<_> =
+                sessions.into_iter().map(|(key, epoch)| node.settle_inbox(&former, key, epoch, until_ms)).collect();
+            stream::iter(each).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+        });
+    }
+
+    async fn settle_inbox(&self, former: &str, key: Key, epoch: u64, until_ms: u64) {
+        let is_late = || self.is_stopping() || self.now().monotonic_ms >= until_ms;
+        while !self.has_given_up(former, &key, epoch).await && !is_late() {
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+        while self.sessions.is_under_way(&key) && !is_late() {
+            tokio::time::sleep(LOOK_AGAIN).await; // its connection is about to have it
+        }
+        loop {
+            let Some(session) = self.sessions.session(&key) else { return };
+            let Some(known) = session.unsettled(epoch) else { return };
+            // What is removed already is not taken for late.
+            self.journal.durable(self.journal.position()).await;
+            match self.read_inbox(&key).await {
+                Ok(rows) => {
+                    let dropped = session.settle(epoch, rows, &known);
+                    return dropped.into_iter().for_each(|why| self.telemetry.dropped(why, 1));
+                }
+                Err(error) if is_late() => return self.telemetry.session_unreadable(&key.1, &error),
+                Err(error) => {
+                    tracing::debug!(%error, "an inbox cannot be read");
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+            }
+        }
+    }
+
+    async fn has_given_up(&self, former: &str, key: &Key, epoch: u64) -> bool {
+        self.peers.is_live(former) && self.peers.take_over(Some(former), key, epoch).await != Ended::Unanswered
+    }
+
+    /// The whole inbox of a session in the store.
+    pub(super) async fn read_inbox(&self, key: &Key) -> Result<Vec<Row>, StoreError> {
+        let mut rows = Vec::new();
+        loop {
+            let after = rows.last().map(|row: &Row| row.place);
+            let page = self.journal.store().inbox(key, after, PAGE).await?;
+            let last = page.len() < PAGE;
+            rows.extend(page);
+            if last {
+                return Ok(rows);
+            }
+        }
+    }
+}
+
+/// Which of the nodes `live` a session falls to: where one more or less is there, no other sessions than its own change hands.
+fn heir<'n>((tenant, client): &Key, live: &'n [String]) -> Option<&'n str> {
+    let weight = |node: &&String| {
+        let hash = Sha256::new().chain_update(node.as_str()).chain_update([0]).chain_update(tenant.as_str());
+        hash.chain_update([0]).chain_update(client.as_str()).finalize()
+    };
+    live.iter().max_by_key(weight).map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_types::{ClientId, TenantId};
+
+    use super::*;
+
+    #[test]
+    fn sessions_are_spread_over_the_live_nodes_and_only_those_of_one_that_goes_change_hands() {
+        let keys = (0..3_000).map(|n| (TenantId::default_tenant(), ClientId::new(format!("c-{n}")).expect("valid")));
+        let keys: Vec<Key> = keys.collect();
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let (three, two) = (names(&["a", "b", "c"]), names(&["c", "a"]));
+        for node in &three {
+            let share = keys.iter().filter(|key| heir(key, &three) == Some(node.as_str())).count();
+            assert!((800..1_200).contains(&share), "{node} has {share}");
+        }
+        for key in &keys {
+            let (before, after) = (heir(key, &three), heir(key, &two));
+            assert!(before == Some("b") || before == after, "{key:?}");
+        }
+        assert_eq!(heir(&keys[0], &[]), None);
+    }
+}

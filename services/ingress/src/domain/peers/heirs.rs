@@ -1,0 +1,97 @@
+//! What becomes of a node that is away: its sessions are claimed by those that are there, and what was for it is handed to
+//! them. Until then whoever waits for it waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{Either, join_all, select};
+
+use super::peer::Peer;
+use crate::domain::message::Message;
+use crate::ports::Heir;
+
+/// Wait before heirs are asked again of which one could not.
+const RETRY: Duration = Duration::from_millis(100);
+/// Pause between two looks whether an heir is still there.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// This node and its peers.
+#[derive(Clone, Copy)]
+pub(super) struct Heirs<'a> {
+    /// This node; absent where sessions are not shared, so that nobody can have those of another.
+    pub own: Option<&'a dyn Heir>,
+    pub node: &'a str,
+    pub peers: &'a [Arc<Peer>],
+}
+
+impl<'a> Heirs<'a> {
+    /// Whether there is anything to inherit.
+    pub fn can(self) -> bool {
+        self.own.is_some()
+    }
+
+    /// The live ones but for `gone`, by their names.
+    fn live(self, gone: &str) -> Vec<(String, &'a Arc<Peer>)> {
+        let named = self.peers.iter().filter(|peer| peer.is_there()).filter_map(|peer| Some((peer.name()?, peer)));
+        named.filter(|(name, _)| name != gone).collect()
+    }
+
+    /// Returns when every live node has claimed its share of the sessions of `gone`. The answer: whether one of them has
+    /// heard that node.
+    pub async fn claim(self, gone: &str) -> bool {
+        let Some(own) = self.own else { return false };
+        loop {
+            let live = self.live(gone);
+            let mut names: Vec<String> = live.iter().map(|(name, _)| name.clone()).collect();
+            names.push(self.node.to_owned());
+            names.sort();
+            let others: Vec<_> =
+                live.iter().map(|(_, peer)| while_there(peer, peer.link.claim(gone, &names))).collect();
+            let (own, others) = futures::future::join(own.claim(gone, &names), join_all(others)).await;
+            let mut answers = others;
+            answers.push(own);
+            match answers.into_iter().collect::<Result<Vec<bool>, String>>() {
+                Ok(returned) if self.are_still(gone, &live) => return returned.contains(&true),
+                Ok(_) => {} // one that has gone since may have taken what nobody has now
+                Err(error) => tracing::debug!(gone, error, "sessions are not claimed yet"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Returns when every live node has handed the messages to the sessions that it has from `gone`.
+    pub async fn inherit(self, gone: &str, messages: &[Arc<Message>]) {
+        let Some(own) = self.own else { return };
+        loop {
+            let live = self.live(gone);
+            let others: Vec<_> =
+                live.iter().map(|(_, peer)| while_there(peer, peer.link.inherit(gone, messages))).collect();
+            let (own, others) = futures::future::join(own.inherit(gone, messages), join_all(others)).await;
+            let mut answers = others;
+            answers.push(own);
+            match answers.into_iter().collect::<Result<(), String>>() {
+                Ok(()) => return,
+                Err(error) => tracing::debug!(gone, error, "messages are not inherited yet"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    fn are_still(self, gone: &str, live: &[(String, &Arc<Peer>)]) -> bool {
+        let now = self.live(gone);
+        live.iter().all(|(name, _)| now.iter().any(|(known, _)| known == name))
+    }
+}
+
+/// What a peer answers, if it is there until then.
+async fn while_there<T>(peer: &Peer, call: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let gone = async {
+        while peer.is_there() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    match select(Box::pin(call), Box::pin(gone)).await {
+        Either::Left((answer, _)) => answer,
+        Either::Right(((), _)) => Err("it is away itself".to_owned()),
+    }
+}
