@@ -148,6 +148,9 @@ pub trait PeerLink: Heir {
     /// Ends what the peer holds of a client with a lower epoch; returns when its connection is closed. The answer: the
     /// epoch of what the peer holds, if that is higher.
     async fn take_over(&self, tenant: &TenantId, client: &ClientId, epoch: u64) -> Result<Option<u64>, String>;
+
+    /// Returns when the nodes that the peer speaks to have what it had for them when it was asked.
+    async fn flush(&self) -> Result<(), String>;
 }
 
 /// Why a store did not do what it was asked to.

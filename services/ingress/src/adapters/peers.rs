@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use drover_host::{Network, grpc};
 use drover_proto::ingress::v1::ingress_client::IngressClient;
 use drover_proto::ingress::v1::{
-    ClaimRequest, ForwardRequest, ForwardResponse, ForwardedMessage, InheritRequest, TakeOverRequest,
+    ClaimRequest, FlushRequest, ForwardRequest, ForwardResponse, ForwardedMessage, InheritRequest, TakeOverRequest,
 };
 use drover_types::{ClientId, TenantId};
 
@@ -77,5 +77,9 @@ impl PeerLink for GrpcPeer {
         let request = TakeOverRequest { tenant: tenant.to_string(), client: client.to_string(), epoch };
         let answer = self.client.clone().take_over(request).await.map_err(|status| status.message().to_owned())?;
         Ok(Some(answer.into_inner().newer_epoch).filter(|epoch| *epoch > 0))
+    }
+
+    async fn flush(&self) -> Result<(), String> {
+        self.client.clone().flush(FlushRequest {}).await.map(drop).map_err(|status| status.message().to_owned())
     }
 }

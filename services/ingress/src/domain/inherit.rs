@@ -182,25 +182,4 @@ fn heir<'n>((tenant, client): &Key, live: &'n [String]) -> Option<&'n str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use drover_types::{ClientId, TenantId};
-
-    use super::*;
-
-    #[test]
-    fn sessions_are_spread_over_the_live_nodes_and_only_those_of_one_that_goes_change_hands() {
-        let keys = (0..3_000).map(|n| (TenantId::default_tenant(), ClientId::new(format!("c-{n}")).expect("valid")));
-        let keys: Vec<Key> = keys.collect();
-        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let (three, two) = (names(&["a", "b", "c"]), names(&["c", "a"]));
-        for node in &three {
-            let share = keys.iter().filter(|key| heir(key, &three) == Some(node.as_str())).count();
-            assert!((800..1_200).contains(&share), "{node} has {share}");
-        }
-        for key in &keys {
-            let (before, after) = (heir(key, &three), heir(key, &two));
-            assert!(before == Some("b") || before == after, "{key:?}");
-        }
-        assert_eq!(heir(&keys[0], &[]), None);
-    }
-}
+mod tests;

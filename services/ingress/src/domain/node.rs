@@ -168,6 +168,7 @@ impl Node {
         let _together = self.journal.together();
         let restored = claim.kept.take().map(|kept| self.restore(*kept)).unwrap_or_default();
         let attached = self.sessions.attach(attach, now.monotonic_ms, report);
+        let wanted = if claim.moves { self.peers.version() } else { 0 };
         drop(claim); // its place is taken
         match attached {
             Ok((mut attached, aftermath)) => {
@@ -175,7 +176,7 @@ impl Node {
                 let Publisher { client, epoch, .. } = &attached.publisher;
                 let allowed = |filter: &str| identity.policy.may_subscribe(filter, client.as_str());
                 self.withdrawn(&attached.session, attached.session.withdraw(*epoch, allowed));
-                attached.awaited = attached.awaited.and(restored);
+                attached.awaited = attached.awaited.and(restored).and(Awaited { interest: wanted, journal: 0 });
                 Ok(attached)
             }
             Err(error) => {

@@ -16,6 +16,9 @@ use crate::ports::{Former, StoreError, Taken};
 
 /// Pause between two looks at a session that is arriving.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How long a session that moves is held at its former owner until all nodes know that it is here as well: one that does not
+/// answer may be gone, and its client is not to wait for that.
+const AHEAD: Duration = Duration::from_millis(500);
 /// Wait before an inbox that could not be read is read again.
 const RETRY: Duration = Duration::from_millis(500);
 /// How long another node that asks for a session waits for what is arriving of it here: longer than it waits for an answer, so
@@ -27,6 +30,8 @@ pub struct Claim {
     pub epoch: u64,
     /// What the store has of it, if nothing is here.
     pub kept: Option<Box<Kept>>,
+    /// Whether it comes from another node: other nodes have to know what it wants before its client relies on that.
+    pub moves: bool,
     key: Key,
     node: Arc<Node>,
 }
@@ -34,7 +39,7 @@ pub struct Claim {
 impl Claim {
     pub(super) fn begin(node: Arc<Node>, key: Key) -> Self {
         node.sessions.begin_claim(&key);
-        Self { epoch: 0, kept: None, key, node }
+        Self { epoch: 0, kept: None, moves: false, key, node }
     }
 
     /// Whose session it is.
@@ -62,8 +67,8 @@ impl Node {
         let unknown = |error: crate::ports::OwnersError| AttachError::NoOwner { reason: error.to_string() };
         let taken = tokio::time::timeout(patience, self.owners.take(&claim.key.0, &claim.key.1)).await.map_err(late)?;
         let Taken { epoch, former } = taken.map_err(unknown)?;
-        claim.epoch = epoch;
-        let kept = tokio::time::timeout(patience, self.clone().bring_here(claim.key.clone(), epoch, former)).await;
+        (claim.epoch, claim.moves) = (epoch, former != Former::Here);
+        let kept = tokio::time::timeout(patience * 2, self.clone().bring_here(claim.key.clone(), epoch, former)).await;
         claim.kept = kept.map_err(late)??;
         Ok(claim)
     }
@@ -130,7 +135,14 @@ impl Node {
         let (head, subscriptions) = (stored.head.clone(), stored.subscriptions.clone());
         let kept = Kept { key: key.clone(), epoch, stored, rows: Vec::new(), unsettled: true };
         let session = self.sessions.arriving(kept, self.now().monotonic_ms)?;
-        self.peers.announced(self.route_kept(&session, subscriptions)).await;
+        let version = self.route_kept(&session, subscriptions);
+        let known = async {
+            self.peers.announced(version).await;
+            // What was for the other node before its peers knew has to reach it before the session leaves it.
+            self.peers.flush_all().await;
+        };
+        // What is for a node that is gone is inherited, whenever the others know.
+        tokio::time::timeout(AHEAD, known).await.ok();
         Some(head)
     }
 

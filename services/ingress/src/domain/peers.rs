@@ -37,6 +37,8 @@ pub use senders::Senders;
 const TAKE_OVER: Duration = Duration::from_secs(1);
 /// How long the greeting of a node that is not known yet may wait for being answered in kind.
 const INTRODUCTION: Duration = Duration::from_millis(300);
+/// How long a message that is just being offered takes into the queues.
+const OFFERING: Duration = Duration::from_millis(5);
 /// Pause between two looks at a state that is awaited.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -203,6 +205,27 @@ impl Peers {
         };
         // Whoever is not known by then is not in the configuration, or cannot be reached.
         tokio::time::timeout(INTRODUCTION, known).await.ok();
+    }
+
+    /// Returns when the peers have what this node had for them, or are away.
+    pub async fn flushed(&self) {
+        tokio::time::sleep(OFFERING).await;
+        join_all(self.all.iter().map(|peer| peer.flushed())).await;
+    }
+
+    /// Returns when every live peer has flushed, and this node has, but no later than a former owner of a session may take to
+    /// answer: what was for that one alone has reached it then.
+    pub async fn flush_all(&self) {
+        let peers: Vec<_> = self.all.iter().filter(|peer| peer.is_there()).map(|peer| peer.link.flush()).collect();
+        let flushing = async {
+            let (answers, ()) = tokio::join!(join_all(peers), self.flushed());
+            answers.into_iter().collect::<Result<(), String>>()
+        };
+        match tokio::time::timeout(TAKE_OVER, flushing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(error, "a peer has not said that nothing is on its way"),
+            Err(_) => tracing::debug!("a peer has not said in time that nothing is on its way"),
+        }
     }
 
     /// Whether a node of this name answers.

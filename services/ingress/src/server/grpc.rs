@@ -6,9 +6,9 @@ use std::sync::Arc;
 use drover_host::trace;
 use drover_proto::ingress::v1::ingress_server::{Ingress, IngressServer};
 use drover_proto::ingress::v1::{
-    ClaimRequest, ClaimResponse, DeliverRequest, DeliverResponse, ForwardRequest, ForwardResponse, ForwardedMessage,
-    IdentifyRequest, IdentifyResponse, InheritRequest, InheritResponse, PublishRequest, PublishResponse, RevokeRequest,
-    RevokeResponse, TakeOverRequest, TakeOverResponse,
+    ClaimRequest, ClaimResponse, DeliverRequest, DeliverResponse, FlushRequest, FlushResponse, ForwardRequest,
+    ForwardResponse, ForwardedMessage, IdentifyRequest, IdentifyResponse, InheritRequest, InheritResponse,
+    PublishRequest, PublishResponse, RevokeRequest, RevokeResponse, TakeOverRequest, TakeOverResponse,
 };
 use drover_proto::to_status;
 use drover_types::limits::{DELIVERY_BYTES_MAX, PAYLOAD_BYTES_MAX, REPUBLISH_HOPS_MAX};
@@ -131,6 +131,11 @@ impl Ingress for Server {
         let inherited = self.node.inherit(&gone, &messages).await;
         inherited.map_err(|reason| to_status(&ApiError::new(ErrorCode::Unavailable, reason)))?;
         Ok(Response::new(InheritResponse {}))
+    }
+
+    async fn flush(&self, _: Request<FlushRequest>) -> Result<Response<FlushResponse>, Status> {
+        self.node.peers.flushed().await;
+        Ok(Response::new(FlushResponse {}))
     }
 
     async fn identify(&self, _: Request<IdentifyRequest>) -> Result<Response<IdentifyResponse>, Status> {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use drover_proto::from_status;
 use drover_proto::ingress::v1::ingress_server::{Ingress, IngressServer};
 use drover_proto::ingress::v1::{
-    ClaimRequest, ClaimResponse, DeliverRequest, DeliverResponse, ForwardRequest, ForwardResponse, IdentifyRequest,
-    IdentifyResponse, InheritRequest, InheritResponse, PublishRequest, PublishResponse, RevokeRequest, RevokeResponse,
-    TakeOverRequest, TakeOverResponse,
+    ClaimRequest, ClaimResponse, DeliverRequest, DeliverResponse, FlushRequest, FlushResponse, ForwardRequest,
+    ForwardResponse, IdentifyRequest, IdentifyResponse, InheritRequest, InheritResponse, PublishRequest,
+    PublishResponse, RevokeRequest, RevokeResponse, TakeOverRequest, TakeOverResponse,
 };
 use drover_proto::registry::v1::authenticate_request::Proof;
 use drover_proto::registry::v1::*;
@@ -228,6 +228,10 @@ impl Ingress for Confirming {
     }
 
     async fn inherit(&self, _: Request<InheritRequest>) -> Result<Response<InheritResponse>, Status> {
+        Err(Status::unimplemented("nobody asks here"))
+    }
+
+    async fn flush(&self, _: Request<FlushRequest>) -> Result<Response<FlushResponse>, Status> {
         Err(Status::unimplemented("nobody asks here"))
     }
 

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use drover_host::{Shutdown, Sockets, grpc};
 use drover_proto::ingress::v1::ingress_server::{Ingress, IngressServer};
 use drover_proto::ingress::v1::{
-    ClaimRequest, ClaimResponse, DeliverRequest, DeliverResponse, ForwardRequest, ForwardResponse, IdentifyRequest,
-    IdentifyResponse, InheritRequest, InheritResponse, PublishRequest, PublishResponse, RevokeRequest, RevokeResponse,
-    TakeOverRequest, TakeOverResponse,
+    ClaimRequest, ClaimResponse, DeliverRequest, DeliverResponse, FlushRequest, FlushResponse, ForwardRequest,
+    ForwardResponse, IdentifyRequest, IdentifyResponse, InheritRequest, InheritResponse, PublishRequest,
+    PublishResponse, RevokeRequest, RevokeResponse, TakeOverRequest, TakeOverResponse,
 };
 use drover_rules::ERRORS_TOPIC;
 use drover_types::Telemetry;
@@ -53,6 +53,10 @@ impl Ingress for FakeIngress {
     }
 
     async fn inherit(&self, _: Request<InheritRequest>) -> Result<Response<InheritResponse>, Status> {
+        Err(Status::unimplemented("nobody asks here"))
+    }
+
+    async fn flush(&self, _: Request<FlushRequest>) -> Result<Response<FlushResponse>, Status> {
         Err(Status::unimplemented("nobody asks here"))
     }
 

@@ -45,6 +45,8 @@ pub struct Peer {
     more: Notify,
     /// What it knows, for those who wait for that.
     known: watch::Sender<Known>,
+    /// How many messages nobody waits for any more, for those who wait for that.
+    settled: watch::Sender<u64>,
     /// The zero of monotonic time.
     started: Instant,
 }
@@ -73,6 +75,8 @@ struct State {
     away_since: Option<Duration>,
     /// The round in which its sessions were claimed last.
     claimed: u64,
+    /// How many messages came into the queue.
+    offered: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,9 +111,11 @@ impl Peer {
             heard: Duration::ZERO,
             away_since: None,
             claimed: 0,
+            offered: 0,
         };
         let (state, room) = (Mutex::new(state), Semaphore::new(QUEUE_KIB_MAX));
-        Self { link, state, room, more: Notify::new(), known: watch::Sender::new(Known::default()), started }
+        let (known, settled) = (watch::Sender::new(Known::default()), watch::Sender::new(0));
+        Self { link, state, room, more: Notify::new(), known, settled, started }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -164,6 +170,13 @@ impl Peer {
         self.known.subscribe().wait_for(knows).await.ok();
     }
 
+    /// Returns when it has what is in the queue, or is away.
+    pub(super) async fn flushed(&self) {
+        let offered = self.state().offered;
+        // An error means that nobody will tell: the node stops.
+        self.settled.subscribe().wait_for(|settled| *settled >= offered).await.ok();
+    }
+
     /// It is to be spoken to now.
     pub(super) fn speak(&self) {
         self.state().spoken_to = true;
@@ -210,6 +223,7 @@ impl Peer {
                 confirmed = Some(resolved);
                 done
             });
+            state.offered += 1;
             state.waiting.push_back(Waiting { message: message.clone(), kib, round, done });
             self.more.notify_one();
         }
@@ -377,12 +391,16 @@ impl Peer {
 
     /// Nobody waits for these any more, and their room is free.
     fn settle(&self, batch: Vec<Waiting>) {
+        let count = batch.len() as u64;
         for Waiting { kib, done, .. } in batch {
             self.room.add_permits(kib as usize);
             if let Some(done) = done {
                 // Whoever has waited may be gone.
                 done.send(()).ok();
             }
+        }
+        if count > 0 {
+            self.settled.send_modify(|settled| *settled += count);
         }
     }
 }

@@ -106,6 +106,10 @@ impl PeerLink for Other {
         self.asked.lock().expect("not poisoned").push(epoch);
         Ok((epoch < 5).then_some(5))
     }
+
+    async fn flush(&self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 impl Other {
@@ -420,4 +424,18 @@ async fn a_node_that_takes_its_sessions_back_wants_everything_until_it_has_them(
         stop.cancel();
     };
     tokio::join!(peers.run(None, &telemetry, stop.clone()), done);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_on_its_way_to_a_peer_can_be_waited_for() {
+    let stage = stage("this", |_| ());
+    stage.peers.greeted().await;
+    stage.peers.flushed().await;
+    stage.other.store_hangs.store(true, Ordering::Relaxed);
+    drop(stage.peers.offer(&qos1(0..2), 0, &stage.telemetry).await);
+    let mut flushed = Box::pin(stage.peers.flushed());
+    assert!(tokio::time::timeout(LEASE, &mut flushed).await.is_err());
+    stage.other.store_hangs.store(false, Ordering::Relaxed);
+    flushed.await;
+    assert_eq!(stage.other.messages(), [0, 1]);
 }
