@@ -3,7 +3,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "processes are waited for in real time, and there is no runtime here")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -97,6 +97,17 @@ impl Stage {
             assert_eq!(got, numbers.collect::<Vec<_>>());
             client.disconnect().await;
             Ok(())
+        })
+    }
+
+    /// The numbers a client has got until its connection ended.
+    fn drain(&self, mut client: Client) -> anyhow::Result<Vec<u32>> {
+        self.runtime.block_on(async {
+            let mut numbers = Vec::new();
+            while let Some(message) = client.next_message().await {
+                numbers.push(String::from_utf8(message.payload)?.parse()?);
+            }
+            Ok(numbers)
         })
     }
 
@@ -391,29 +402,27 @@ fn a_session_that_moves_back_and_forth_while_it_is_written_to_misses_nothing() -
         publisher.disconnect().await;
         anyhow::Ok(())
     });
-    let mut got = std::collections::BTreeSet::new();
-    for turn in 0.. {
-        let done = publishing.is_finished();
-        let mut client = stage.resume(1 - turn % 2, "keeper")?;
-        let last: Option<u32> = stage.runtime.block_on(async {
-            let mut last = None;
-            // With the last message there is none left to wait for.
-            while let Ok(message) = tokio::time::timeout(Duration::from_millis(300), client.next_message()).await {
-                let Some(message) = message.ok() else { break };
-                last = Some(String::from_utf8(message.payload)?.parse()?);
-                got.extend(last);
-                if !done && got.len() % 50 == 0 {
-                    break;
-                }
-            }
-            client.disconnect().await;
-            anyhow::Ok(last)
-        })?;
-        if done && last.is_none() {
-            break;
-        }
+    // Each time the former connection is taken over, and what it has got until then is looked at.
+    let mut got = BTreeSet::new();
+    let mut holder = stage.resume(1, "keeper")?;
+    let mut turn = 0;
+    while !publishing.is_finished() {
+        let former = std::mem::replace(&mut holder, stage.resume(turn % 2, "keeper")?);
+        got.extend(stage.drain(former)?);
+        turn += 1;
     }
     stage.runtime.block_on(publishing)??;
+    let former = std::mem::replace(&mut holder, stage.resume(turn % 2, "keeper")?);
+    got.extend(stage.drain(former)?);
+    println!("{MESSAGES} messages over {turn} moves");
+    stage.runtime.block_on(async {
+        while got.len() < MESSAGES as usize {
+            let message = tokio::time::timeout(Duration::from_secs(30), holder.next_message()).await;
+            let message = message.with_context(|| format!("{} of {MESSAGES}", got.len()))?.context("connected")?;
+            got.insert(String::from_utf8(message.payload)?.parse()?);
+        }
+        anyhow::Ok(())
+    })?;
     assert_eq!(got, (0..MESSAGES).collect());
     Ok(())
 }
