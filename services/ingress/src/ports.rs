@@ -133,9 +133,10 @@ pub trait Heir: Send + Sync + 'static {
     /// knows what these sessions want. The answer: whether `gone` is there after all, as this heir sees it.
     async fn claim(&self, gone: &str, live: &[String]) -> Result<bool, String>;
 
-    /// Hands messages that were for `gone` to the sessions that were taken from it, those of CONNECTs under way among them;
-    /// returns when their inboxes have them. What such a session has by another way already, it does not get again.
-    async fn inherit(&self, gone: &str, messages: &[Arc<Message>]) -> Result<(), String>;
+    /// Hands messages that were for a node that is gone to the sessions that have come here lately, those of CONNECTs under
+    /// way among them; returns when their inboxes have them. What such a session has by another way already, it does not get
+    /// again.
+    async fn inherit(&self, messages: &[Arc<Message>]) -> Result<(), String>;
 }
 
 /// The way to one other ingress node. Every call may be dropped, and made again with the effect of once.

@@ -50,8 +50,8 @@ impl Heir for GrpcPeer {
         Ok(answer.into_inner().returned)
     }
 
-    async fn inherit(&self, gone: &str, messages: &[Arc<Message>]) -> Result<(), String> {
-        let request = InheritRequest { gone: gone.to_owned(), messages: written(messages) };
+    async fn inherit(&self, messages: &[Arc<Message>]) -> Result<(), String> {
+        let request = InheritRequest { messages: written(messages) };
         self.client.clone().inherit(request).await.map(drop).map_err(|status| status.message().to_owned())
     }
 }

@@ -37,9 +37,9 @@ impl Heir for Arc<Node> {
         claiming.await.map_err(|error| error.to_string())
     }
 
-    async fn inherit(&self, gone: &str, messages: &[Arc<Message>]) -> Result<(), String> {
+    async fn inherit(&self, messages: &[Arc<Message>]) -> Result<(), String> {
         self.takers_done().await;
-        let position = self.hand_to_inherited(messages, gone);
+        let position = self.hand_to_moved(messages);
         self.peers.announced(self.peers.version()).await;
         self.journal.durable(position).await;
         Ok(())

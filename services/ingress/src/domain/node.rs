@@ -168,7 +168,7 @@ impl Node {
         let _together = self.journal.together();
         let restored = claim.kept.take().map(|kept| self.restore(*kept)).unwrap_or_default();
         let attached = self.sessions.attach(attach, now.monotonic_ms, report);
-        let wanted = if claim.moves { self.peers.version() } else { 0 };
+        let moves = claim.moves;
         drop(claim); // its place is taken
         match attached {
             Ok((mut attached, aftermath)) => {
@@ -176,6 +176,7 @@ impl Node {
                 let Publisher { client, epoch, .. } = &attached.publisher;
                 let allowed = |filter: &str| identity.policy.may_subscribe(filter, client.as_str());
                 self.withdrawn(&attached.session, attached.session.withdraw(*epoch, allowed));
+                let wanted = if moves && attached.present { self.peers.version() } else { 0 };
                 attached.awaited = attached.awaited.and(restored).and(Awaited { interest: wanted, journal: 0 });
                 Ok(attached)
             }
@@ -413,10 +414,10 @@ impl Node {
         handed.iter().map(|handed| handed.taken).sum()
     }
 
-    /// Hands messages that were for the node `gone` to the sessions that were taken from it; the position of the journal as of
-    /// which their inboxes have them.
-    pub(super) fn hand_to_inherited(&self, messages: &[Arc<Message>], gone: &str) -> u64 {
-        let handed = messages.iter().map(|message| self.hand_out(message, None, |session| session.is_from(gone)));
+    /// Hands messages to the sessions that have come here lately, and do not have them; the position of the journal as of
+    /// which their inboxes do.
+    pub(super) fn hand_to_moved(&self, messages: &[Arc<Message>]) -> u64 {
+        let handed = messages.iter().map(|message| self.hand_out(message, None, Session::has_moved));
         handed.map(|handed| handed.position).max().unwrap_or_default()
     }
 

@@ -67,7 +67,7 @@ impl Node {
         let unknown = |error: crate::ports::OwnersError| AttachError::NoOwner { reason: error.to_string() };
         let taken = tokio::time::timeout(patience, self.owners.take(&claim.key.0, &claim.key.1)).await.map_err(late)?;
         let Taken { epoch, former } = taken.map_err(unknown)?;
-        (claim.epoch, claim.moves) = (epoch, former != Former::Here);
+        (claim.epoch, claim.moves) = (epoch, former != Former::Here && self.journal.store().is_shared());
         let kept = tokio::time::timeout(patience * 2, self.clone().bring_here(claim.key.clone(), epoch, former)).await;
         claim.kept = kept.map_err(late)??;
         Ok(claim)

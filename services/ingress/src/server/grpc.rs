@@ -125,10 +125,9 @@ impl Ingress for Server {
     }
 
     async fn inherit(&self, request: Request<InheritRequest>) -> Result<Response<InheritResponse>, Status> {
-        let InheritRequest { gone, messages } = request.into_inner();
-        let messages = read_all(messages).map_err(|e| to_status(&e))?;
+        let messages = read_all(request.into_inner().messages).map_err(|e| to_status(&e))?;
         self.check_inherits().map_err(|e| to_status(&e))?;
-        let inherited = self.node.inherit(&gone, &messages).await;
+        let inherited = self.node.inherit(&messages).await;
         inherited.map_err(|reason| to_status(&ApiError::new(ErrorCode::Unavailable, reason)))?;
         Ok(Response::new(InheritResponse {}))
     }

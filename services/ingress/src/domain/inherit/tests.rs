@@ -221,8 +221,8 @@ impl Heir for Way {
         self.node()?.claim(gone, live).await
     }
 
-    async fn inherit(&self, gone: &str, messages: &[Arc<Message>]) -> Result<(), String> {
-        self.node()?.inherit(gone, messages).await
+    async fn inherit(&self, messages: &[Arc<Message>]) -> Result<(), String> {
+        self.node()?.inherit(messages).await
     }
 }
 

@@ -12,6 +12,8 @@ use crate::ports::Heir;
 
 /// Wait before heirs are asked again of which one could not.
 const RETRY: Duration = Duration::from_millis(100);
+/// How often messages are handed to the heirs.
+const INHERITED: u32 = 2;
 /// Pause between two looks whether an heir is still there.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -59,21 +61,23 @@ impl<'a> Heirs<'a> {
         }
     }
 
-    /// Returns when every live node has handed the messages to the sessions that it has from `gone`.
+    /// Returns when every live node has handed the messages to the sessions that have come to it. Twice, so that one which
+    /// moves from a node that has not handed them out yet to one that has, gets them as well.
     pub async fn inherit(self, gone: &str, messages: &[Arc<Message>]) {
-        let Some(own) = self.own else { return };
-        loop {
+        let mut times = 0;
+        while let Some(own) = self.own.filter(|_| times < INHERITED) {
             let live = self.live(gone);
-            let others: Vec<_> =
-                live.iter().map(|(_, peer)| while_there(peer, peer.link.inherit(gone, messages))).collect();
-            let (own, others) = futures::future::join(own.inherit(gone, messages), join_all(others)).await;
+            let others: Vec<_> = live.iter().map(|(_, peer)| while_there(peer, peer.link.inherit(messages))).collect();
+            let (own, others) = futures::future::join(own.inherit(messages), join_all(others)).await;
             let mut answers = others;
             answers.push(own);
             match answers.into_iter().collect::<Result<(), String>>() {
-                Ok(()) => return,
-                Err(error) => tracing::debug!(gone, error, "messages are not inherited yet"),
+                Ok(()) => times += 1,
+                Err(error) => {
+                    tracing::debug!(gone, error, "messages are not inherited yet");
+                    tokio::time::sleep(RETRY).await;
+                }
             }
-            tokio::time::sleep(RETRY).await;
         }
     }
 

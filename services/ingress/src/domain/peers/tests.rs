@@ -52,9 +52,13 @@ impl Heir for Own {
         Ok(self.hears.load(Ordering::Relaxed))
     }
 
-    async fn inherit(&self, _: &str, messages: &[Arc<Message>]) -> Result<(), String> {
-        let payloads = messages.iter().map(|message| message.telemetry.payload[0]);
-        self.inherited.lock().expect("not poisoned").extend(payloads);
+    async fn inherit(&self, messages: &[Arc<Message>]) -> Result<(), String> {
+        let mut inherited = self.inherited.lock().expect("not poisoned");
+        for payload in messages.iter().map(|message| message.telemetry.payload[0]) {
+            if !inherited.contains(&payload) {
+                inherited.push(payload); // what a session has it does not get again
+            }
+        }
         Ok(())
     }
 }
@@ -71,8 +75,8 @@ impl Heir for Other {
         self.heir.claim(gone, live).await
     }
 
-    async fn inherit(&self, gone: &str, messages: &[Arc<Message>]) -> Result<(), String> {
-        self.heir.inherit(gone, messages).await
+    async fn inherit(&self, messages: &[Arc<Message>]) -> Result<(), String> {
+        self.heir.inherit(messages).await
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Domain layer, pure. For a while only: two ways take seconds.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use drover_types::RecordId;
 use drover_types::limits::INBOX_MESSAGES_MAX;
@@ -12,34 +12,27 @@ use crate::ports::sessions::Row;
 
 /// How long ids are remembered, in milliseconds: longer than a node is waited for, and its sessions are read.
 const REMEMBERED_MS: u64 = 600_000;
-/// Ids remembered; beyond it a message that comes twice is kept twice.
-const IDS_MAX: usize = 4 * INBOX_MESSAGES_MAX;
+/// Newest ids remembered, 16 bytes each, twice; an older message that comes twice is kept twice.
+const IDS_MAX: usize = 2 * INBOX_MESSAGES_MAX;
 /// Of messages that have no record.
 const NO_ID: RecordId = RecordId([0; 16]);
 
 /// The messages of one session, by their ids.
 pub(super) struct Moved {
-    /// Name of the node that held the session before.
-    from: Box<str>,
-    ids: HashSet<RecordId>,
+    known: HashSet<RecordId>,
+    /// The same, the oldest first.
+    order: VecDeque<RecordId>,
     /// Milliseconds since the Unix epoch.
     until_ms: u64,
 }
 
 impl Moved {
-    /// Of a session from the node `from`, whose inbox has `rows`.
-    pub fn new(from: &str, rows: &[Row], now_ms: u64) -> Self {
+    /// Of a session whose inbox has `rows`.
+    pub fn new(rows: &[Row], now_ms: u64) -> Self {
         let until_ms = now_ms.saturating_add(REMEMBERED_MS);
-        let mut moved = Self { from: from.into(), ids: HashSet::new(), until_ms };
-        rows.iter().for_each(|row| {
-            moved.add(row);
-        });
+        let mut moved = Self { known: HashSet::new(), order: VecDeque::new(), until_ms };
+        moved.add(rows);
         moved
-    }
-
-    /// Whether the session comes from this node.
-    pub fn is_from(&self, node: &str) -> bool {
-        *self.from == *node
     }
 
     /// Whether nothing comes by the former way any more.
@@ -47,9 +40,11 @@ impl Moved {
         now_ms >= self.until_ms
     }
 
-    /// Adds a message of the inbox; whether it was not known.
-    pub fn add(&mut self, row: &Row) -> bool {
-        row.delivery.as_ref().is_none_or(|delivery| self.is_new(delivery.message.telemetry.id))
+    /// Adds messages of the inbox.
+    pub fn add(&mut self, rows: &[Row]) {
+        for delivery in rows.iter().filter_map(|row| row.delivery.as_ref()) {
+            self.is_new(delivery.message.telemetry.id);
+        }
     }
 
     /// Whether a message was not known; it is from now on.
@@ -57,7 +52,16 @@ impl Moved {
         if id == NO_ID {
             return true;
         }
-        if self.ids.len() >= IDS_MAX { !self.ids.contains(&id) } else { self.ids.insert(id) }
+        let is_new = self.known.insert(id);
+        if is_new {
+            self.order.push_back(id);
+        }
+        if self.order.len() > IDS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        is_new
     }
 }
 
@@ -65,22 +69,24 @@ impl Moved {
 mod tests {
     use super::*;
 
+    fn id(n: usize) -> RecordId {
+        RecordId((n as u128 + 1).to_be_bytes())
+    }
+
     #[test]
     fn a_message_is_new_once_and_one_without_an_id_always() {
-        let mut moved = Moved::new("a", &[], 0);
-        assert!(moved.is_from("a") && !moved.is_from("b"));
-        let seen = [1, 2, 1].map(|n| moved.is_new(RecordId([n; 16])));
+        let mut moved = Moved::new(&[], 0);
+        let seen = [1, 2, 1].map(|n| moved.is_new(id(n)));
         assert_eq!(seen, [true, true, false]);
         assert!(moved.is_new(NO_ID) && moved.is_new(NO_ID));
         assert_eq!([0, REMEMBERED_MS - 1, REMEMBERED_MS].map(|now| moved.is_over(now)), [false, false, true]);
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
-        let mut moved = Moved::new("a", &[], 0);
-        let id = |n: usize| RecordId((n as u128 + 1).to_be_bytes());
-        assert!((0..IDS_MAX).all(|n| moved.is_new(id(n))));
-        assert!(!moved.is_new(id(0)));
-        assert!(moved.is_new(id(IDS_MAX)) && moved.is_new(id(IDS_MAX)), "it cannot be remembered");
+    fn the_newest_messages_are_remembered() {
+        let mut moved = Moved::new(&[], 0);
+        assert!((0..=IDS_MAX).all(|n| moved.is_new(id(n))));
+        assert!(!moved.is_new(id(IDS_MAX)) && !moved.is_new(id(1)));
+        assert!(moved.is_new(id(0)), "it is forgotten");
     }
 }

@@ -70,9 +70,9 @@ impl Record {
         Self { stamp, passed: first.unwrap_or(self.passed), sent, whole_ms: 0, ..self }
     }
 
-    /// It comes from the node `from`, with these messages.
-    pub fn moved(&mut self, from: &str, rows: &[Row], unsettled: bool) {
-        self.moved = Some(Box::new(Moved::new(from, rows, self.journal.unix_ms())));
+    /// It comes from the store, with these messages.
+    pub fn moved(&mut self, rows: &[Row], unsettled: bool) {
+        self.moved = Some(Box::new(Moved::new(rows, self.journal.unix_ms())));
         self.unsettled = unsettled;
     }
 
@@ -85,9 +85,9 @@ impl Record {
         self.sent = sent;
     }
 
-    /// Whether it comes from this node.
-    pub fn is_from(&self, node: &str) -> bool {
-        self.moved.as_ref().is_some_and(|moved| moved.is_from(node))
+    /// Whether it has come from the store lately.
+    pub fn has_moved(&self) -> bool {
+        self.moved.is_some()
     }
 
     /// Whether the session has got this message already. Retained messages are read as often as they are asked for.
@@ -98,9 +98,11 @@ impl Record {
         !delivery.retain && self.moved.as_mut().is_some_and(|moved| !moved.is_new(id))
     }
 
-    /// Adds a message that is in the store; whether it was not known.
-    pub fn is_new(&mut self, row: &Row) -> bool {
-        self.moved.as_mut().is_none_or(|moved| moved.add(row))
+    /// Remembers messages that are in the store.
+    pub fn remember(&mut self, rows: &[Row]) {
+        if let Some(moved) = &mut self.moved {
+            moved.add(rows);
+        }
     }
 
     /// No former owner adds to the inbox any more.

@@ -23,7 +23,7 @@ impl Session {
             rows.first().map(|row| row.place),
             last_sent(&stored, &rows),
         );
-        record.moved(&stored.node, &rows, unsettled);
+        record.moved(&rows, unsettled);
         let last_packet_id = rows.last().map_or(0, |row| row.packet_id.get());
         let outbox = outbox(&stored, rows);
         let state = State {
@@ -47,9 +47,7 @@ impl Session {
         let came = state.outbox.take().map(|outbox| outbox.into_kept()).unwrap_or_default();
         let State { record: Some(record), last_packet_id, .. } = &mut *state else { return Vec::new() };
         let theirs: BTreeSet<_> = rows.iter().filter_map(|row| row.delivery.as_ref().map(id_of)).collect();
-        rows.iter().for_each(|row| {
-            record.is_new(row);
-        });
+        record.remember(&rows);
         record.arrived(stored.stamp, rows.first().map(|row| row.place), last_sent(stored, &rows), unsettled);
         *last_packet_id = rows.last().map_or(*last_packet_id, |row| row.packet_id.get());
         let mut outbox = outbox(stored, rows);
@@ -98,9 +96,9 @@ impl Session {
         dropped
     }
 
-    /// Whether the session was taken back from this node.
-    pub fn is_from(&self, node: &str) -> bool {
-        self.state().record.as_ref().is_some_and(|record| record.is_from(node))
+    /// Whether the session has come from the store lately.
+    pub fn has_moved(&self) -> bool {
+        self.state().record.as_ref().is_some_and(|record| record.has_moved())
     }
 
     /// The session leaves the list of the node that held it before; the position of the journal.
