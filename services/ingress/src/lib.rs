@@ -39,7 +39,7 @@ use domain::presence::Reports;
 use domain::restore::RestoreError;
 use domain::reverify;
 use domain::sessions::Sessions;
-use ports::Heir;
+use ports::OwnHeir;
 use server::coap::Coap;
 use server::http::DeviceHttp;
 use server::loops::{Listening, Loops, PIPE_PEER, Setup};
@@ -195,7 +195,7 @@ async fn keep(node: Arc<Node>, stop: Shutdown) {
 }
 
 async fn talk(node: Arc<Node>, stop: Shutdown) {
-    let heir = node.journal.store().is_shared().then_some(&node as &dyn Heir);
+    let heir = node.journal.store().is_shared().then_some(&node as &dyn OwnHeir);
     node.peers.run(heir, &node.telemetry, stop).await;
 }
 

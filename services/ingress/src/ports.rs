@@ -139,6 +139,14 @@ pub trait Heir: Send + Sync + 'static {
     async fn inherit(&self, messages: &[Arc<Message>]) -> Result<(), String>;
 }
 
+/// This node as an heir.
+#[async_trait]
+pub trait OwnHeir: Heir {
+    /// Names of all nodes that may have left sessions, also of those that this one has never heard; returns when they are
+    /// known.
+    async fn nodes(&self) -> Vec<String>;
+}
+
 /// The way to one other ingress node. Every call may be dropped, and made again with the effect of once.
 #[async_trait]
 pub trait PeerLink: Heir {

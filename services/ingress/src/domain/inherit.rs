@@ -19,7 +19,7 @@ use crate::domain::peers::Ended;
 use crate::domain::restore::{AT_ONCE, PAGE, RETRY, RestoreError};
 use crate::domain::sessions::{Awaited, Key};
 use crate::ports::sessions::Row;
-use crate::ports::{Heir, StoreError};
+use crate::ports::{Heir, OwnHeir, StoreError};
 
 /// Pause between two looks at what is awaited.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -43,6 +43,25 @@ impl Heir for Arc<Node> {
         self.peers.announced(self.peers.version()).await;
         self.journal.durable(position).await;
         Ok(())
+    }
+}
+
+#[async_trait]
+impl OwnHeir for Arc<Node> {
+    async fn nodes(&self) -> Vec<String> {
+        loop {
+            match self.journal.store().nodes().await {
+                Ok(nodes) => return nodes,
+                Err(error) if self.is_stopping() => {
+                    tracing::debug!(%error, "the nodes are not known");
+                    return Vec::new();
+                }
+                Err(error) => {
+                    self.telemetry.sessions_not_claimed("not heard of yet", &error);
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
     }
 }
 

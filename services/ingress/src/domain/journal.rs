@@ -266,6 +266,10 @@ pub(crate) mod tests {
             Ok(Vec::new())
         }
 
+        async fn nodes(&self) -> Result<Vec<String>, StoreError> {
+            Ok(Vec::new())
+        }
+
         fn is_shared(&self) -> bool {
             false
         }

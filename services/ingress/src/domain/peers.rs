@@ -24,11 +24,11 @@ use crate::domain::confirmations::Confirmations;
 use crate::domain::interest::{self, Interest, News};
 use crate::domain::message::Message;
 use crate::domain::sessions::Key;
-use crate::ports::{Heir, PeerLink};
+use crate::ports::{OwnHeir, PeerLink};
 use crate::telemetry::Telemetry;
 use heirs::Heirs;
 pub use peer::BATCH_MESSAGES_MAX;
-use peer::Peer;
+use peer::{LEASE, Peer};
 use pictures::Pictures;
 pub use senders::Senders;
 
@@ -118,7 +118,7 @@ impl Peers {
     }
 
     /// Speaks to all peers until `stop`. `own` takes sessions of those that are gone, where sessions are shared.
-    pub async fn run(&self, own: Option<&dyn Heir>, telemetry: &Telemetry, stop: CancellationToken) {
+    pub async fn run(&self, own: Option<&dyn OwnHeir>, telemetry: &Telemetry, stop: CancellationToken) {
         let heirs = Heirs { own, node: &self.node, peers: &self.all };
         let talks: Vec<_> =
             self.all.iter().map(|peer| peer.run(heirs, &self.round, &self.interest, telemetry)).collect();
@@ -233,16 +233,19 @@ impl Peers {
         self.all.iter().any(|peer| peer.is_there() && peer.is_named(node))
     }
 
-    /// Whether a node that is away has spoken since then.
+    /// Whether a node that is away has spoken since then; one that was never heard by this node, lately.
     pub fn is_back(&self, node: &str) -> bool {
         let since = self.all.iter().filter(|peer| peer.is_named(node)).filter_map(|peer| peer.away_since()).max();
-        since.is_some_and(|since| self.pictures.heard(node).is_some_and(|heard| heard > since))
+        let since = since.unwrap_or_else(|| self.started.elapsed().saturating_sub(LEASE));
+        self.pictures.heard(node).is_some_and(|heard| heard > since)
     }
 
-    /// Returns when this node knows whether the one of this name is gone; one that is not known here is.
+    /// Returns when this node knows whether the one of this name is gone.
     pub async fn is_gone(&self, node: &str) -> bool {
         let asked = self.started.elapsed();
-        let Some(peer) = self.all.iter().find(|peer| peer.is_named(node)) else { return true };
+        let Some(peer) = self.all.iter().find(|peer| peer.is_named(node)) else {
+            return !self.is_back(node);
+        };
         loop {
             if peer.away_since().is_some() {
                 return !self.is_back(node);

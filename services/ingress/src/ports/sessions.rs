@@ -138,6 +138,9 @@ pub trait SessionStore: Send + Sync + 'static {
     /// As [`SessionStore::own`], for the node of this name; nothing where the store is not shared.
     async fn left_by(&self, node: &str, after: Option<&Key>, sessions_max: usize) -> Result<Vec<Listed>, StoreError>;
 
+    /// Names of the nodes that have ever opened the store; nothing where it is not shared.
+    async fn nodes(&self) -> Result<Vec<String>, StoreError>;
+
     /// Whether other nodes write to and read from it as well.
     fn is_shared(&self) -> bool;
 }

@@ -134,6 +134,10 @@ impl SessionStore for Sessions {
         Ok(Vec::new())
     }
 
+    async fn nodes(&self) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
+
     fn is_shared(&self) -> bool {
         false
     }

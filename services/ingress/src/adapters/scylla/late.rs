@@ -70,6 +70,10 @@ impl SessionStore for Late<Sessions> {
         self.get().await.left_by(node, after, sessions_max).await
     }
 
+    async fn nodes(&self) -> Result<Vec<String>, StoreError> {
+        self.get().await.nodes().await
+    }
+
     fn is_shared(&self) -> bool {
         true
     }

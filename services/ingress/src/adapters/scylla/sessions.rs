@@ -31,6 +31,8 @@ const CONCURRENT: usize = 128;
 const BUCKET: u32 = 1_000;
 /// Slices of a node's list of sessions.
 const SLICES: i32 = 64;
+/// The one list of nodes.
+const LIST: i32 = 0;
 /// Time to live of all rows, in seconds: nothing is left for ever of what nobody has removed. Longer than any session
 /// outlives its connection, and what that may have kept before.
 const TTL_S: i32 = 30 * 24 * 3600;
@@ -67,6 +69,7 @@ struct Statements {
     delete_messages_below: Write,
     delete_messages: Write,
     messages: Read,
+    nodes: Read,
 }
 
 /// Half of a call.
@@ -93,7 +96,8 @@ impl Bucket {
 impl Sessions {
     /// Opens the tables, or makes them, for the node of this name; while the database is away, waits and tells why.
     pub async fn open(cassandra: &Cassandra, node: &str, waiting: impl Fn(&OpenError)) -> Result<Self, OpenError> {
-        let (store, statements) = cassandra.open_and_prepare(&SCHEMA, Statements::prepare, waiting).await?;
+        let prepare = async |store: Store| Statements::prepare(store, node).await;
+        let (store, statements) = cassandra.open_and_prepare(&SCHEMA, prepare, waiting).await?;
         Ok(Self { store, statements, node: node.to_owned(), known: Mutex::default() })
     }
 
@@ -319,6 +323,11 @@ impl SessionStore for Sessions {
         self.list(node, after, sessions_max).await
     }
 
+    async fn nodes(&self) -> Result<Vec<String>, StoreError> {
+        let rows: Vec<(String,)> = self.store.rows(&self.statements.nodes, (LIST,)).await.map_err(store_error)?;
+        Ok(rows.into_iter().map(|(node,)| node).collect())
+    }
+
     fn is_shared(&self) -> bool {
         true
     }
@@ -331,7 +340,10 @@ fn slice_of((tenant, client): &Key) -> i32 {
 }
 
 impl Statements {
-    async fn prepare(store: Store) -> Result<(Store, Self), Failure> {
+    /// Prepares all of them, and writes `node` to the list of nodes.
+    async fn prepare(store: Store, node: &str) -> Result<(Store, Self), Failure> {
+        let put_node = store.prepare_write("INSERT INTO ingress_nodes (list, node) VALUES (?, ?)").await?;
+        store.write(&put_node, (LIST, node)).await?;
         let bucket = "tenant = ? AND client = ? AND epoch = ? AND bucket = ?";
         let statements = Self {
             put_head: store
@@ -395,6 +407,7 @@ impl Statements {
                     "SELECT number, message FROM ingress_inbox WHERE {bucket} AND number > ? LIMIT ?"
                 ))
                 .await?,
+            nodes: store.prepare_read("SELECT node FROM ingress_nodes WHERE list = ?").await?,
         };
         Ok((store, statements))
     }

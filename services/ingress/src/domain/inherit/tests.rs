@@ -9,6 +9,7 @@ use drover_host::{Metrics, SystemRandom};
 use drover_sim::{BusFaults, SimBus};
 use drover_types::object::{Effect, PolicyAction, Statement};
 use drover_types::{ClientId, DeviceId, FixedClock, Qos, RecordId, TELEMETRY_TOPIC, TenantId};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -116,6 +117,10 @@ impl SessionStore for Client {
             (key.clone(), Ok(stored))
         };
         Ok(found.take(sessions_max).map(listed).collect())
+    }
+
+    async fn nodes(&self) -> Result<Vec<String>, StoreError> {
+        Ok(NAMES.map(str::to_owned).to_vec())
     }
 
     fn is_shared(&self) -> bool {
@@ -251,20 +256,32 @@ impl PeerLink for Way {
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
+impl Drop for Platform {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
 /// Three nodes.
 struct Platform {
     nodes: Vec<Arc<Node>>,
     ways: Vec<(usize, usize, Arc<Way>)>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Platform {
     async fn new() -> Self {
-        let (database, started) = (Arc::<Database>::default(), Instant::now());
+        Self::over(Arc::default(), None).await
+    }
+
+    /// The nodes start over what is in the database, but for `gone`.
+    async fn over(database: Arc<Database>, gone: Option<usize>) -> Self {
+        let started = Instant::now();
         let topic = TELEMETRY_TOPIC.into();
         let config = TopicConfig { topic, partitions: 1, compact: false, retention_ms: None, retention_bytes: None };
         let bus = Arc::new(SimBus::new(1, BusFaults::default()));
         bus.create_topic(config).await.expect("created");
-        let mut platform = Self { nodes: Vec::new(), ways: Vec::new() };
+        let mut platform = Self { nodes: Vec::new(), ways: Vec::new(), tasks: Vec::new() };
         for (at, name) in NAMES.into_iter().enumerate() {
             let others: Vec<usize> = (0..NAMES.len()).filter(|other| *other != at).collect();
             let ways: Vec<Arc<Way>> = others
@@ -274,11 +291,14 @@ impl Platform {
             let links = ways.iter().map(|way| -> Arc<dyn PeerLink> { way.clone() }).collect();
             platform.ways.extend(others.into_iter().zip(ways).map(|(other, way)| (at, other, way)));
             let client = Client { database: database.clone(), node: name };
-            platform.nodes.push(node(name, client, bus.clone(), links, started));
+            let (node, tasks) = node(name, client, bus.clone(), links, started);
+            platform.nodes.push(node);
+            platform.tasks.extend(tasks);
         }
         for (_, to, way) in &platform.ways {
             way.to.set(platform.nodes[*to].clone()).ok();
         }
+        gone.into_iter().for_each(|node| platform.cut(node, true));
         for node in &platform.nodes {
             node.peers.greeted().await;
         }
@@ -349,7 +369,7 @@ fn node(
     bus: Arc<dyn Bus>,
     links: Vec<Arc<dyn PeerLink>>,
     started: Instant,
-) -> Arc<Node> {
+) -> (Arc<Node>, [JoinHandle<()>; 2]) {
     let (config, random) = (IngressConfig::default(), Arc::new(SystemRandom));
     let clock = Arc::new(FixedClock::at(1_795_000_000_000));
     let ports = NodePorts {
@@ -367,11 +387,11 @@ fn node(
     let environment = Environment { limits: config.connection_limits(), random, methods: Vec::new() };
     let node = Arc::new(Node::new(ports, environment, Sessions::new(1_000), Telemetry::new(&Metrics::default())));
     let (keeping, talking) = (node.clone(), node.clone());
-    tokio::spawn(async move { keeping.journal.run(&keeping.telemetry).await });
-    tokio::spawn(async move {
-        talking.peers.run(Some(&talking as &dyn Heir), &talking.telemetry, CancellationToken::new()).await;
+    let keeping = tokio::spawn(async move { keeping.journal.run(&keeping.telemetry).await });
+    let talking = tokio::spawn(async move {
+        talking.peers.run(Some(&talking as &dyn OwnHeir), &talking.telemetry, CancellationToken::new()).await;
     });
-    node
+    (node, [keeping, talking])
 }
 
 #[test]
@@ -479,4 +499,20 @@ async fn a_session_that_moves_while_its_client_is_written_to_misses_nothing_and_
     }
     published.await.expect("no panic");
     assert_eq!(session.depth(), (200, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_sessions_of_a_node_that_nobody_has_heard_since_the_start_are_taken() {
+    let database = Arc::<Database>::default();
+    let before = Platform::over(database.clone(), None).await;
+    let attached = before.connect(1, "c", None).await;
+    before.subscribe(1, &attached, "t").await;
+    before.leave(1, &attached);
+    before.nodes[1].journal.durable(before.nodes[1].journal.position()).await;
+    (0..NAMES.len()).for_each(|node| before.cut(node, true));
+    drop(before);
+    let platform = Platform::over(database, Some(1)).await;
+    platform.publish(0, 1).await;
+    let heir = platform.session(0, "c").or_else(|| platform.session(2, "c")).expect("taken");
+    assert_eq!(heir.depth(), (1, 0));
 }

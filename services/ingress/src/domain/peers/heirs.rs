@@ -8,7 +8,7 @@ use futures::future::{Either, join_all, select};
 
 use super::peer::Peer;
 use crate::domain::message::Message;
-use crate::ports::Heir;
+use crate::ports::{Heir, OwnHeir};
 
 /// Wait before heirs are asked again of which one could not.
 const RETRY: Duration = Duration::from_millis(100);
@@ -21,7 +21,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 #[derive(Clone, Copy)]
 pub(super) struct Heirs<'a> {
     /// This node; absent where sessions are not shared, so that nobody can have those of another.
-    pub own: Option<&'a dyn Heir>,
+    pub own: Option<&'a dyn OwnHeir>,
     pub node: &'a str,
     pub peers: &'a [Arc<Peer>],
 }
@@ -36,6 +36,15 @@ impl<'a> Heirs<'a> {
     fn live(self, gone: &str) -> Vec<(String, &'a Arc<Peer>)> {
         let named = self.peers.iter().filter(|peer| peer.is_there()).filter_map(|peer| Some((peer.name()?, peer)));
         named.filter(|(name, _)| name != gone).collect()
+    }
+
+    /// Names of nodes that are not there, as far as their peers have none: that of a peer which has never answered is among
+    /// them.
+    pub async fn unheard(self) -> Vec<String> {
+        let Some(own) = self.own else { return Vec::new() };
+        let mut nodes = own.nodes().await;
+        nodes.retain(|node| node != self.node && !self.peers.iter().any(|peer| peer.is_named(node)));
+        nodes
     }
 
     /// Returns when every live node has claimed its share of the sessions of `gone`. The answer: whether one of them has

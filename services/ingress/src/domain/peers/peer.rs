@@ -33,6 +33,8 @@ const BEAT: Duration = Duration::from_secs(1);
 const CALL: Duration = Duration::from_secs(1);
 /// Wait before a call that failed is made again.
 const RETRY: Duration = Duration::from_millis(100);
+/// What a peer is called that has not told its name.
+const NOT_HEARD: &str = "not heard of yet";
 /// Wait between two looks at a peer that is away.
 const PROBE: Duration = Duration::from_millis(500);
 
@@ -372,7 +374,7 @@ impl Peer {
         {
             let mut state = self.state();
             if !matches!(state.condition, Condition::Away | Condition::Leaving) {
-                telemetry.peer_away(state.name.as_deref().unwrap_or("not heard of yet"), error);
+                telemetry.peer_away(state.name.as_deref().unwrap_or(NOT_HEARD), error);
             }
             state.condition = Condition::Away;
             state.away_since.get_or_insert(self.started.elapsed());

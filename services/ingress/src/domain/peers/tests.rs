@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::peer::LEASE;
 use super::*;
 use crate::domain::session::tests::message;
-use crate::ports::{Answer, Batch};
+use crate::ports::{Answer, Batch, Heir};
 
 /// Another node: what it was handed, and whether it can be reached.
 #[derive(Default)]
@@ -60,6 +60,13 @@ impl Heir for Own {
             }
         }
         Ok(())
+    }
+}
+
+#[async_trait]
+impl OwnHeir for Own {
+    async fn nodes(&self) -> Vec<String> {
+        ["this", "other", "unheard"].map(str::to_owned).to_vec()
     }
 }
 
@@ -147,7 +154,7 @@ fn stage_of(node: &str, third: Option<Arc<Other>>, own: Option<Arc<Own>>, change
     let peers = Arc::new(Peers::new(node, links, Instant::now()));
     let (talking, counting) = (peers.clone(), telemetry.clone());
     let _running = tokio::spawn(async move {
-        let own = own.as_deref().map(|own| own as &dyn Heir);
+        let own = own.as_deref().map(|own| own as &dyn OwnHeir);
         talking.run(own, &counting, CancellationToken::new()).await;
     });
     Stage { other, peers, telemetry, metrics, _running }
@@ -442,4 +449,15 @@ async fn what_is_on_its_way_to_a_peer_can_be_waited_for() {
     stage.other.store_hangs.store(false, Ordering::Relaxed);
     flushed.await;
     assert_eq!(stage.other.messages(), [0, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_peer_that_never_answered_the_sessions_of_all_nodes_that_nobody_has_heard_are_claimed() {
+    let third = Arc::new(Other { name: Some("other"), ..Other::default() });
+    let own = Arc::<Own>::default();
+    let stage = stage_of("this", Some(third), Some(own.clone()), |other| other.away.store(true, Ordering::Relaxed));
+    stage.forward(&qos1(0..1)).await;
+    let claims = own.claims.lock().expect("not poisoned").clone();
+    assert_eq!(claims, [("unheard".to_owned(), vec!["other".to_owned(), "this".to_owned()])]);
+    assert_eq!(own.inherited(), [0]);
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use drover_types::Qos;
 
-use super::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, Condition, Known, Peer, Waiting};
+use super::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, Condition, Known, NOT_HEARD, Peer, Waiting};
 use crate::domain::message::Message;
 use crate::domain::peers::heirs::Heirs;
 use crate::telemetry::Telemetry;
@@ -31,9 +31,20 @@ impl Peer {
         round: &AtomicU64,
         telemetry: &Telemetry,
     ) -> Left {
-        let Some(name) = self.name().filter(|_| heirs.can()) else { return Left::Nothing };
+        if !heirs.can() {
+            return Left::Nothing;
+        }
         self.overdue(error, telemetry);
-        let returned = heirs.claim(&name).await;
+        let (name, mut returned) = (self.name(), false);
+        // One that has never answered is one of those that nobody here has heard.
+        let gone = match &name {
+            Some(name) => vec![name.clone()],
+            None => heirs.unheard().await,
+        };
+        for gone in &gone {
+            returned |= heirs.claim(gone).await;
+        }
+        let name = name.unwrap_or_else(|| NOT_HEARD.to_owned());
         // Who looks at it from now on and routes then, misses none of the sessions that were claimed.
         self.state().claimed = round.fetch_add(1, Ordering::AcqRel) + 1;
         heirs.inherit(&name, &kept(messages)).await;
@@ -59,8 +70,8 @@ impl Peer {
         let claimed = self.state().claimed;
         let late = batch.iter().filter(|waiting| waiting.round < claimed).map(|waiting| waiting.message.clone());
         let late: Vec<_> = late.collect();
-        if let Some(name) = self.name().filter(|_| !late.is_empty()) {
-            heirs.inherit(&name, &kept(&late)).await;
+        if !late.is_empty() {
+            heirs.inherit(self.name().as_deref().unwrap_or(NOT_HEARD), &kept(&late)).await;
         }
     }
 
@@ -84,7 +95,7 @@ impl Peer {
         {
             let mut state = self.state();
             if state.condition != Condition::Leaving {
-                telemetry.peer_away(state.name.as_deref().unwrap_or_default(), error);
+                telemetry.peer_away(state.name.as_deref().unwrap_or(NOT_HEARD), error);
             }
             state.condition = Condition::Leaving;
             state.away_since.get_or_insert(now);
