@@ -151,7 +151,10 @@ impl Node {
     async fn arrive(self: &Arc<Self>, key: &Key, epoch: u64, head: Head, unsettled: bool) -> Result<(), AttachError> {
         while self.sessions.arriving_with(key, epoch).is_some() {
             match self.read_kept(key.clone(), epoch).await {
-                Ok(Some(kept)) => self.arrived(Kept { unsettled, ..kept }),
+                Ok(Some(mut kept)) => {
+                    kept.rows.retain(|row| row.place.epoch < epoch); // the others have come here
+                    self.arrived(Kept { unsettled, ..kept });
+                }
                 Ok(None) => self.arrived_ended(key, epoch, &head),
                 Err(error @ StoreError::Unavailable { .. }) if !self.is_stopping() => {
                     tracing::debug!(%error, "a session that moves cannot be read");

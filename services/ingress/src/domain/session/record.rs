@@ -145,9 +145,11 @@ impl Record {
         self.whole_ms = self.journal.unix_ms();
     }
 
-    /// A connection of this epoch holds the session.
+    /// A connection of this epoch holds the session; messages may have come under it already.
     pub fn hold(&mut self, epoch: u64) {
-        self.next = Place { epoch, number: 0 };
+        if self.next.epoch != epoch {
+            self.next = Place { epoch, number: 0 };
+        }
         self.stamp = self.stamp.max(epoch);
     }
 

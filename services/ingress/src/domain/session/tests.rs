@@ -466,3 +466,15 @@ async fn what_a_former_owner_has_written_late_is_taken_up_and_nothing_else() {
     journal.durable(journal.position()).await;
     assert!(store.whats().iter().any(|what| matches!(what, What::Passed { .. })));
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_connection_a_session_was_taken_for_goes_on_behind_what_came_before_it() {
+    let (store, journal) = journal(0);
+    let session = moved(&journal, Vec::new(), false);
+    session.offer(named(1, Qos::AtLeastOnce)).expect("room");
+    session.hold(2, Arc::default());
+    journal.durable(session.offer(named(2, Qos::AtLeastOnce)).expect("room")).await;
+    let place = |what| if let What::Put(row) = what { Some(row.place) } else { None };
+    let places: Vec<Place> = store.whats().into_iter().filter_map(place).collect();
+    assert_eq!(places, [Place { epoch: 2, number: 0 }, Place { epoch: 2, number: 1 }]);
+}
