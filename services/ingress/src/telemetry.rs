@@ -374,6 +374,11 @@ impl Telemetry {
         self.seldom(|left_out| tracing::error!(%client, %error, left_out, "a session of before cannot be read"));
     }
 
+    /// What a former owner may have written late to the inbox of a session cannot be read now.
+    pub fn inbox_unread(&self, client: &impl Display, error: &dyn Display) {
+        self.seldom(|left_out| tracing::warn!(%client, %error, left_out, "the inbox of a session cannot be read"));
+    }
+
     /// A session ends, for the store cannot take what is to be kept of it.
     pub fn session_not_kept(&self, client: &impl Display, error: &dyn Display) {
         self.sessions_not_kept.inc();

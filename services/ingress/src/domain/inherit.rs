@@ -25,6 +25,11 @@ use crate::ports::{Heir, OwnHeir, StoreError};
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Pause between two tries to ask a former owner.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// Sessions whose former owner is asked at the same time; more wait, in the order in which they were taken.
+const SETTLED_AT_ONCE: usize = 1_000;
+/// When inboxes are looked at first though their former owner cannot be asked, in milliseconds, and how much later each time.
+const LOOK_FIRST_MS: u64 = 15_000;
+const LOOK_LATER: u64 = 4;
 /// A former owner that cannot be asked for this long, in milliseconds, writes nothing more: far longer than a request to the
 /// store may be on its way.
 const FORMER_MS: u64 = 600_000;
@@ -138,36 +143,48 @@ impl Node {
         }
         let node = self.clone();
         self.spawn(async move {
-            let until_ms = node.now().monotonic_ms.saturating_add(FORMER_MS);
+            let began_ms = node.now().monotonic_ms;
             let each: Vec<_> =
-                sessions.into_iter().map(|(key, epoch)| node.settle_inbox(&former, key, epoch, until_ms)).collect();
-            stream::iter(each).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+                sessions.into_iter().map(|(key, epoch)| node.settle_inbox(&former, key, epoch, began_ms)).collect();
+            stream::iter(each).buffer_unordered(SETTLED_AT_ONCE).collect::<Vec<()>>().await;
         });
     }
 
-    async fn settle_inbox(&self, former: &str, key: Key, epoch: u64, until_ms: u64) {
-        let is_late = || self.is_stopping() || self.now().monotonic_ms >= until_ms;
+    async fn settle_inbox(&self, former: &str, key: Key, epoch: u64, began_ms: u64) {
+        let elapsed_ms = || self.now().monotonic_ms.saturating_sub(began_ms);
+        let is_late = || self.is_stopping() || elapsed_ms() >= FORMER_MS;
+        let mut look_ms = LOOK_FIRST_MS;
         while !self.has_given_up(former, &key, epoch).await && !is_late() {
+            if elapsed_ms() >= look_ms {
+                self.take_up(&key, epoch, false).await; // it may be about to stop, and answer nobody
+                look_ms *= LOOK_LATER;
+            }
             tokio::time::sleep(ASK_AGAIN).await;
         }
         while self.sessions.is_under_way(&key) && !is_late() {
             tokio::time::sleep(LOOK_AGAIN).await; // its connection is about to have it
         }
-        loop {
-            let Some(session) = self.sessions.session(&key) else { return };
-            let Some(known) = session.unsettled(epoch) else { return };
-            // What is removed already is not taken for late.
-            self.journal.durable(self.journal.position()).await;
-            match self.read_inbox(&key).await {
-                Ok(rows) => {
-                    let dropped = session.settle(epoch, rows, &known);
-                    return dropped.into_iter().for_each(|why| self.telemetry.dropped(why, 1));
-                }
-                Err(error) if is_late() => return self.telemetry.session_unreadable(&key.1, &error),
-                Err(error) => {
-                    tracing::debug!(%error, "an inbox cannot be read");
-                    tokio::time::sleep(ASK_AGAIN).await;
-                }
+        while !self.take_up(&key, epoch, true).await && !is_late() {
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
+
+    /// Takes up what a former owner of a session has written late; `settled`: it writes nothing more. Whether the inbox could
+    /// be read, where it had to be.
+    async fn take_up(&self, key: &Key, epoch: u64, settled: bool) -> bool {
+        let Some(session) = self.sessions.session(key) else { return true };
+        let Some(known) = session.unsettled(epoch) else { return true };
+        // What is removed already is not taken for late.
+        self.journal.durable(self.journal.position()).await;
+        match self.read_inbox(key).await {
+            Ok(rows) => {
+                let dropped = session.take_up(epoch, rows, &known, settled);
+                dropped.into_iter().for_each(|why| self.telemetry.dropped(why, 1));
+                true
+            }
+            Err(error) => {
+                self.telemetry.inbox_unread(&key.1, &error);
+                false
             }
         }
     }

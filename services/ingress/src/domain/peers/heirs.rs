@@ -8,7 +8,7 @@ use futures::future::{Either, join_all, select};
 
 use super::peer::Peer;
 use crate::domain::message::Message;
-use crate::ports::{Heir, OwnHeir};
+use crate::ports::OwnHeir;
 
 /// Wait before heirs are asked again of which one could not.
 const RETRY: Duration = Duration::from_millis(100);

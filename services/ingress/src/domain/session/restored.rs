@@ -11,7 +11,7 @@ use super::record::Record;
 use super::{Delivery, Dropped, Outbox, Session, State};
 use crate::domain::journal::Journal;
 use crate::domain::router::{Options, Subscriber};
-use crate::domain::sessions::{Kept, Key};
+use crate::domain::sessions::Kept;
 use crate::ports::sessions::{Place, Row, Stored, Subscription};
 
 impl Session {
@@ -77,10 +77,10 @@ impl Session {
         Some(places.into_iter().filter(|place| place.epoch < epoch).collect())
     }
 
-    /// The inbox is `rows` as far as it is of epochs before `epoch`, and no former owner adds to it any more: what is not
-    /// among `known`, as [`Session::unsettled`] has answered, came late, and is put in as if it came now. Those that were
-    /// dropped, and why.
-    pub fn settle(&self, epoch: u64, rows: Vec<Row>, known: &BTreeSet<Place>) -> Vec<Dropped> {
+    /// The inbox is `rows` as far as it is of epochs before `epoch`: what is not among `known`, as [`Session::unsettled`]
+    /// has answered, came late, and is put in as if it came now. `settled`: no former owner adds to it any more. Why some
+    /// were dropped.
+    pub fn take_up(&self, epoch: u64, rows: Vec<Row>, known: &BTreeSet<Place>, settled: bool) -> Vec<Dropped> {
         let late = rows.into_iter().filter(|row| row.place.epoch < epoch && !known.contains(&row.place));
         let mut dropped = Vec::new();
         for Row { place, delivery, .. } in late {
@@ -90,7 +90,7 @@ impl Session {
                 record.remove(place);
             }
         }
-        if let Some(record) = &mut self.state().record {
+        if let Some(record) = self.state().record.as_mut().filter(|_| settled) {
             record.settled();
         }
         dropped

@@ -458,9 +458,11 @@ async fn what_a_former_owner_has_written_late_is_taken_up_and_nothing_else() {
         "what may come late is not removed unseen"
     );
     let known = session.unsettled(2).expect("not settled");
-    let dropped = session.settle(2, vec![left(1, 2, 2), left(2, 3, 4)], &known);
+    let dropped = session.take_up(2, vec![left(1, 2, 2), left(2, 3, 4)], &known, false);
     assert!(dropped.is_empty());
     assert_eq!(drain(&session, 3, 10).into_iter().map(|(payload, ..)| payload).collect::<Vec<_>>(), [4]);
+    let known = session.unsettled(2).expect("more may come");
+    session.take_up(2, vec![left(1, 2, 2)], &known, true);
     assert_eq!(session.unsettled(2), None);
     session.answer(3, id(2), Answer::Acknowledged);
     journal.durable(journal.position()).await;
