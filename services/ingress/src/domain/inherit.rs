@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::stream::{self, StreamExt};
+use futures::future::join_all;
 use sha2::{Digest, Sha256};
 
 use crate::domain::message::Message;
@@ -25,8 +25,6 @@ use crate::ports::{Heir, OwnHeir, StoreError};
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Pause between two tries to ask a former owner.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-/// Sessions whose former owner is asked at the same time; more wait, in the order in which they were taken.
-const SETTLED_AT_ONCE: usize = 1_000;
 /// When inboxes are looked at first though their former owner cannot be asked, in milliseconds, and how much later each time.
 const LOOK_FIRST_MS: u64 = 15_000;
 const LOOK_LATER: u64 = 4;
@@ -142,37 +140,44 @@ impl Node {
             return;
         }
         let node = self.clone();
-        self.spawn(async move {
-            let began_ms = node.now().monotonic_ms;
-            let each: Vec<_> =
-                sessions.into_iter().map(|(key, epoch)| node.settle_inbox(&former, key, epoch, began_ms)).collect();
-            stream::iter(each).buffer_unordered(SETTLED_AT_ONCE).collect::<Vec<()>>().await;
-        });
+        self.spawn(async move { node.settle_inboxes(&former, sessions).await });
     }
 
-    async fn settle_inbox(&self, former: &str, key: Key, epoch: u64, began_ms: u64) {
-        let elapsed_ms = || self.now().monotonic_ms.saturating_sub(began_ms);
-        let is_late = || self.is_stopping() || elapsed_ms() >= FORMER_MS;
-        let mut look_ms = LOOK_FIRST_MS;
-        while !self.has_given_up(former, &key, epoch).await && !is_late() {
-            if elapsed_ms() >= look_ms {
-                self.take_up(&key, epoch, false).await; // it may be about to stop, and answer nobody
-                look_ms *= LOOK_LATER;
+    async fn settle_inboxes(&self, former: &str, mut sessions: Vec<(Key, u64)>) {
+        let (began_ms, mut look_ms) = (self.now().monotonic_ms, LOOK_FIRST_MS);
+        while !sessions.is_empty() && !self.is_stopping() {
+            let elapsed_ms = self.now().monotonic_ms.saturating_sub(began_ms);
+            // It may be about to stop, and answer nobody.
+            let look = elapsed_ms >= look_ms;
+            if look {
+                look_ms = look_ms.saturating_mul(LOOK_LATER);
+            }
+            if look || elapsed_ms >= FORMER_MS || self.peers.is_live(former) {
+                sessions = self.settle_each(former, sessions, elapsed_ms >= FORMER_MS).await;
             }
             tokio::time::sleep(ASK_AGAIN).await;
         }
-        while self.sessions.is_under_way(&key) && !is_late() {
-            tokio::time::sleep(LOOK_AGAIN).await; // its connection is about to have it
-        }
-        while !self.take_up(&key, epoch, true).await && !is_late() {
-            tokio::time::sleep(ASK_AGAIN).await;
-        }
     }
 
-    /// Takes up what a former owner of a session has written late; `settled`: it writes nothing more. Whether the inbox could
-    /// be read, where it had to be.
-    async fn take_up(&self, key: &Key, epoch: u64, settled: bool) -> bool {
-        let Some(session) = self.sessions.session(key) else { return true };
+    /// Those of the sessions that are not settled yet.
+    async fn settle_each(&self, former: &str, sessions: Vec<(Key, u64)>, late: bool) -> Vec<(Key, u64)> {
+        let mut left = Vec::new();
+        for part in sessions.chunks(AT_ONCE) {
+            let each: Vec<_> = part.iter().map(|(key, epoch)| self.settle_inbox(former, key, *epoch, late)).collect();
+            let settled = join_all(each).await;
+            left.extend(part.iter().zip(settled).filter(|(_, settled)| !settled).map(|(session, _)| session.clone()));
+        }
+        left
+    }
+
+    /// Whether nothing more of this session is to be expected from its former owner; it is `late` for that.
+    async fn settle_inbox(&self, former: &str, key: &Key, epoch: u64, late: bool) -> bool {
+        if self.sessions.is_under_way(key) {
+            return false; // its connection is about to have it
+        }
+        let session = self.sessions.session(key).filter(|session| session.unsettled(epoch).is_some());
+        let Some(session) = session else { return true };
+        let settled = late || self.has_given_up(former, key, epoch).await;
         let Some(known) = session.unsettled(epoch) else { return true };
         // What is removed already is not taken for late.
         self.journal.durable(self.journal.position()).await;
@@ -180,7 +185,7 @@ impl Node {
             Ok(rows) => {
                 let dropped = session.take_up(epoch, rows, &known, settled);
                 dropped.into_iter().for_each(|why| self.telemetry.dropped(why, 1));
-                true
+                settled
             }
             Err(error) => {
                 self.telemetry.inbox_unread(&key.1, &error);
