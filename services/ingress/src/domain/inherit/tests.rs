@@ -256,17 +256,17 @@ impl PeerLink for Way {
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-impl Drop for Platform {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
-    }
-}
-
 /// Three nodes.
 struct Platform {
     nodes: Vec<Arc<Node>>,
     ways: Vec<(usize, usize, Arc<Way>)>,
     tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Platform {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
 }
 
 impl Platform {

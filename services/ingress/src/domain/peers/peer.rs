@@ -18,8 +18,8 @@ use crate::ports::{Answer, Batch, PeerLink};
 use crate::telemetry::Telemetry;
 use leaving::Left;
 
-/// A peer that has not answered for this long, to a batch or beside it, is away: nobody waits for it, and messages pass
-/// it by.
+/// A peer that has not answered for this long, to a batch or beside it, is away as soon as its sessions are with the others:
+/// nobody waits for it, and messages pass it by.
 pub const LEASE: Duration = Duration::from_secs(3);
 /// Messages in one batch.
 pub const BATCH_MESSAGES_MAX: usize = 1_000;
