@@ -223,4 +223,4 @@ fn heir<'n>((tenant, client): &Key, live: &'n [String]) -> Option<&'n str> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

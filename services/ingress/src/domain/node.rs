@@ -620,3 +620,6 @@ fn offer(message: Arc<Message>, found: Match<Arc<Session>>) -> Result<u64, Dropp
         share: found.share,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -277,10 +277,7 @@ impl Platform {
     /// The nodes start over what is in the database, but for `gone`.
     async fn over(database: Arc<Database>, gone: Option<usize>) -> Self {
         let started = Instant::now();
-        let topic = TELEMETRY_TOPIC.into();
-        let config = TopicConfig { topic, partitions: 1, compact: false, retention_ms: None, retention_bytes: None };
-        let bus = Arc::new(SimBus::new(1, BusFaults::default()));
-        bus.create_topic(config).await.expect("created");
+        let bus = bus().await;
         let mut platform = Self { nodes: Vec::new(), ways: Vec::new(), tasks: Vec::new() };
         for (at, name) in NAMES.into_iter().enumerate() {
             let others: Vec<usize> = (0..NAMES.len()).filter(|other| *other != at).collect();
@@ -291,7 +288,7 @@ impl Platform {
             let links = ways.iter().map(|way| -> Arc<dyn PeerLink> { way.clone() }).collect();
             platform.ways.extend(others.into_iter().zip(ways).map(|(other, way)| (at, other, way)));
             let client = Client { database: database.clone(), node: name };
-            let (node, tasks) = node(name, client, bus.clone(), links, started);
+            let (node, tasks) = node(name, client, bus.clone(), links, Arc::new(Nothing), started);
             platform.nodes.push(node);
             platform.tasks.extend(tasks);
         }
@@ -359,6 +356,22 @@ impl Platform {
     }
 }
 
+/// A node without peers, over this store of retained messages.
+pub(crate) async fn alone(retained: Arc<dyn RetainedStore>) -> Arc<Node> {
+    let client = Client { database: Arc::default(), node: "a" };
+    // Its tasks end with the runtime of the test.
+    node("a", client, bus().await, Vec::new(), retained, Instant::now()).0
+}
+
+/// A log with the topic of telemetry.
+async fn bus() -> Arc<SimBus> {
+    let topic = TELEMETRY_TOPIC.into();
+    let config = TopicConfig { topic, partitions: 1, compact: false, retention_ms: None, retention_bytes: None };
+    let bus = Arc::new(SimBus::new(1, BusFaults::default()));
+    bus.create_topic(config).await.expect("created");
+    bus
+}
+
 fn key(client: &str) -> Key {
     (TenantId::default_tenant(), ClientId::new(client).expect("valid"))
 }
@@ -368,6 +381,7 @@ fn node(
     client: Client,
     bus: Arc<dyn Bus>,
     links: Vec<Arc<dyn PeerLink>>,
+    retained: Arc<dyn RetainedStore>,
     started: Instant,
 ) -> (Arc<Node>, [JoinHandle<()>; 2]) {
     let (config, random) = (IngressConfig::default(), Arc::new(SystemRandom));
@@ -380,7 +394,7 @@ fn node(
         owners: Arc::new(client.clone()),
         ownership_patience: Duration::from_secs(4),
         peers: Peers::new(name, links, started),
-        retained: Arc::new(Nothing),
+        retained,
         journal: Arc::new(Journal::new(Arc::new(client), clock)),
         started,
     };
