@@ -21,6 +21,8 @@ use crate::domain::sessions::{Awaited, Key};
 use crate::ports::sessions::Row;
 use crate::ports::{Heir, OwnHeir, StoreError};
 
+/// Messages of an inbox that are read at once.
+const INBOX_ROWS: usize = 100;
 /// Pause between two looks at what is awaited.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Pause between two tries to ask a former owner.
@@ -203,8 +205,8 @@ impl Node {
         let mut rows = Vec::new();
         loop {
             let after = rows.last().map(|row: &Row| row.place);
-            let page = self.journal.store().inbox(key, after, PAGE).await?;
-            let last = page.len() < PAGE;
+            let page = self.journal.store().inbox(key, after, INBOX_ROWS).await?;
+            let last = page.len() < INBOX_ROWS;
             rows.extend(page);
             if last {
                 return Ok(rows);

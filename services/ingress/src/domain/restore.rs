@@ -17,9 +17,9 @@ use crate::ports::sessions::Listed;
 use crate::ports::{OwnersError, StoreError};
 
 /// Sessions that are looked up at once.
-pub(super) const PAGE: usize = 100;
-/// Sessions that are read at the same time.
-pub(super) const AT_ONCE: usize = 16;
+pub(super) const PAGE: usize = 128;
+/// Sessions that are taken and read at the same time: of each a read, a compare-and-set and two or three reads more.
+pub(super) const AT_ONCE: usize = 64;
 /// Wait before what could not be read is asked for again.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// How often a session is tried to be taken that others try to take at the same time.

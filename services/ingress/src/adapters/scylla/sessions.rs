@@ -25,7 +25,7 @@ use crate::domain::sessions::Key;
 use crate::ports::StoreError;
 use crate::ports::sessions::{Change, Listed, Place, Row, SessionStore, Stored, What};
 
-/// Changes that are written at the same time, of whichever sessions.
+/// Changes that are written at the same time, of whichever sessions, and heads that are read.
 const CONCURRENT: usize = 128;
 /// Numbers of one bucket.
 const BUCKET: u32 = 1_000;
@@ -252,18 +252,38 @@ impl Sessions {
             let values = (node, slice, tenant, client);
             let listed = self.store.stream::<(String, String)>(&self.statements.of_node, values).await;
             let mut listed = listed.map_err(store_error)?;
-            while let Some((tenant, client)) = listed.try_next().await.map_err(store_error)? {
-                let key = (TenantId::new(tenant).map_err(corrupt)?, ClientId::new(client).map_err(corrupt)?);
-                let stored = match self.find(&key).await {
-                    // Else another node has it by now; the list is not told yet.
-                    Ok(stored) => stored.filter(|stored| *stored.node == *node).map(Ok),
-                    Err(error @ (StoreError::Corrupt { .. } | StoreError::Unwritable { .. })) => Some(Err(error)),
-                    Err(error @ StoreError::Unavailable { .. }) => return Err(error),
-                };
-                found.extend(stored.map(|stored| (key, stored)));
+            loop {
+                let mut keys = Vec::new();
+                while keys.len() < sessions_max - found.len()
+                    && let Some((tenant, client)) = listed.try_next().await.map_err(store_error)?
+                {
+                    keys.push((TenantId::new(tenant).map_err(corrupt)?, ClientId::new(client).map_err(corrupt)?));
+                }
+                if keys.is_empty() {
+                    break;
+                }
+                found.extend(self.find_of(node, keys).await?);
                 if found.len() >= sessions_max {
                     return Ok(found);
                 }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Those of the sessions whose head `node` has written last, in their order.
+    async fn find_of(&self, node: &str, keys: Vec<Key>) -> Result<Vec<Listed>, StoreError> {
+        let reads: Vec<_> = keys.iter().map(|key| self.find(key)).collect();
+        let read: Vec<Result<Option<Stored>, StoreError>> = stream::iter(reads).buffered(CONCURRENT).collect().await;
+        let mut found = Vec::new();
+        for (key, stored) in keys.into_iter().zip(read) {
+            match stored {
+                Ok(Some(stored)) if *stored.node == *node => found.push((key, Ok(stored))),
+                Ok(_) => {} // another node has it by now; the list is not told yet
+                Err(error @ (StoreError::Corrupt { .. } | StoreError::Unwritable { .. })) => {
+                    found.push((key, Err(error)));
+                }
+                Err(error @ StoreError::Unavailable { .. }) => return Err(error),
             }
         }
         Ok(found)
