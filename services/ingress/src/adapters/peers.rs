@@ -11,6 +11,7 @@ use drover_proto::ingress::v1::{
     ClaimRequest, FlushRequest, ForwardRequest, ForwardResponse, ForwardedMessage, InheritRequest, TakeOverRequest,
 };
 use drover_types::{ClientId, TenantId};
+use tonic::{Code, Status};
 
 use crate::domain::message::Message;
 use crate::ports::{Answer, Batch, Heir, PeerLink};
@@ -38,6 +39,11 @@ pub fn links(network: &Network, node: &str, boot: u32) -> Vec<Arc<dyn PeerLink>>
     network.replicas(SERVICE).into_iter().map(link).collect()
 }
 
+/// Whether a node has no part in what others leave: one of an earlier version, or with a store of its own.
+fn cannot_inherit(status: &Status) -> bool {
+    matches!(status.code(), Code::Unimplemented | Code::FailedPrecondition)
+}
+
 fn written(messages: &[Arc<Message>]) -> Vec<ForwardedMessage> {
     messages.iter().map(|message| wire::write(message)).collect()
 }
@@ -46,13 +52,20 @@ fn written(messages: &[Arc<Message>]) -> Vec<ForwardedMessage> {
 impl Heir for GrpcPeer {
     async fn claim(&self, gone: &str, live: &[String]) -> Result<bool, String> {
         let request = ClaimRequest { gone: gone.to_owned(), live: live.to_vec() };
-        let answer = self.client.clone().claim(request).await.map_err(|status| status.message().to_owned())?;
-        Ok(answer.into_inner().returned)
+        match self.client.clone().claim(request).await {
+            Ok(answer) => Ok(answer.into_inner().returned),
+            Err(status) if cannot_inherit(&status) => Ok(false),
+            Err(status) => Err(status.message().to_owned()),
+        }
     }
 
     async fn inherit(&self, messages: &[Arc<Message>]) -> Result<(), String> {
         let request = InheritRequest { messages: written(messages) };
-        self.client.clone().inherit(request).await.map(drop).map_err(|status| status.message().to_owned())
+        match self.client.clone().inherit(request).await {
+            Ok(_) => Ok(()),
+            Err(status) if cannot_inherit(&status) => Ok(()),
+            Err(status) => Err(status.message().to_owned()),
+        }
     }
 }
 

@@ -61,8 +61,11 @@ impl<'a> Heirs<'a> {
             let (own, others) = futures::future::join(own.claim(gone, &names), join_all(others)).await;
             let mut answers = others;
             answers.push(own);
+            if answers.contains(&Ok(true)) {
+                return true; // whatever the others say
+            }
             match answers.into_iter().collect::<Result<Vec<bool>, String>>() {
-                Ok(returned) if self.are_still(gone, &live) => return returned.contains(&true),
+                Ok(_) if self.are_still(gone, &live) => return false,
                 Ok(_) => {} // one that has gone since may have taken what nobody has now
                 Err(error) => tracing::debug!(gone, error, "sessions are not claimed yet"),
             }
