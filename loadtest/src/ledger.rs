@@ -52,6 +52,16 @@ impl Ledger {
         *acknowledged.unwrap_or_else(|| panic!("message {number} of {device} was acknowledged but not sent")) = true;
     }
 
+    /// Whether a message was booked as sent.
+    pub fn was_sent(&self, device: &str, number: u64) -> bool {
+        self.devices.get(device).is_some_and(|device| number < device.sent)
+    }
+
+    /// Whether `device` has sent anything.
+    pub fn knows(&self, device: &str) -> bool {
+        self.devices.contains_key(device)
+    }
+
     /// Books the arrival of a message at `output`, for instance `topic/key` of a rule's output.
     pub fn received(&mut self, output: &str, device: &str, number: u64) {
         let receipt = Receipt { device: device.to_owned(), number };
@@ -104,8 +114,7 @@ impl Ledger {
         let mut latest: HashMap<&str, u64> = HashMap::new();
         for Receipt { device, number } in receipts {
             let message = || Message { device: device.clone(), number: *number };
-            let was_sent = self.devices.get(device).is_some_and(|sent| *number < sent.sent);
-            if !was_sent || !is_expected(device, *number) {
+            if !self.was_sent(device, *number) || !is_expected(device, *number) {
                 verdict.unexpected.add(message());
                 continue;
             }

@@ -1,17 +1,12 @@
 //! `drover-load`: command line of the load generator. Reads arguments and prints; the work is in the library.
 
-use std::num::NonZeroU16;
-use std::path::PathBuf;
+mod cli;
+
 use std::process::ExitCode;
-use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
-use drover_load::bench::{self, Plan};
-use drover_load::target::{Target, TlsFiles};
-use drover_mqtt::Version;
-use drover_types::Qos;
+use clap::{Parser, Subcommand};
 
-/// Load generator for MQTT brokers.
+/// Simulated fleets, load and proof for MQTT brokers.
 #[derive(Parser)]
 #[command(name = "drover-load", version)]
 struct Cli {
@@ -21,89 +16,28 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run a scenario; exit code 1 if one of its thresholds fails, 2 if it cannot be run as it is.
+    Run(cli::run::Arguments),
+    /// Run a scenario against processes started here, and kill, stop and restart them by seed meanwhile.
+    Chaos(cli::run::Chaos),
+    /// Print the figures of two runs side by side.
+    Compare(cli::run::Compare),
     /// Publish as fast as the windows allow, or hold idle connections.
-    Bench(Bench),
-}
-
-#[derive(Args)]
-struct Bench {
-    /// Broker: mqtt://HOST[:PORT] or mqtts://HOST[:PORT].
-    #[arg(long, default_value = "mqtt://127.0.0.1:1883")]
-    url: String,
-    /// Clients that publish.
-    #[arg(long, default_value_t = 200)]
-    clients: usize,
-    /// Further clients that connect and stay silent.
-    #[arg(long, default_value_t = 0)]
-    idle: usize,
-    /// Unacknowledged messages of each client; at QoS 0 how many are written at once.
-    #[arg(long, default_value = "10")]
-    window: NonZeroU16,
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1))]
-    qos: u8,
-    /// Payload, in bytes.
-    #[arg(long, default_value_t = 200)]
-    payload: usize,
-    #[arg(long, default_value_t = 10)]
-    seconds: u64,
-    /// Speak MQTT 5 instead of 3.1.1.
-    #[arg(long)]
-    v5: bool,
-    /// Topic; {i} is the client's number.
-    #[arg(long, default_value = "load/{i}")]
-    topic: String,
-    /// Client identifier; {i} is the client's number.
-    #[arg(long, default_value = "load-{i}")]
-    client_id: String,
-    /// User name; {i} is the client's number.
-    #[arg(long)]
-    user: Option<String>,
-    #[arg(long)]
-    password: Option<String>,
-    /// Certificate of the authority that signed the server's (PEM), for mqtts.
-    #[arg(long)]
-    ca: Option<PathBuf>,
-    /// Print the report as JSON.
-    #[arg(long)]
-    json: bool,
-}
-
-impl Bench {
-    fn plan(&self) -> anyhow::Result<Plan> {
-        let files = TlsFiles { authority: self.ca.clone(), identity: None };
-        Ok(Plan {
-            target: Target::new(&self.url, &files)?,
-            version: if self.v5 { Version::V5 } else { Version::V311 },
-            clients: self.clients,
-            idle: self.idle,
-            window: self.window,
-            qos: Qos::try_from(self.qos).map_err(anyhow::Error::msg)?,
-            payload_bytes: self.payload,
-            duration: Duration::from_secs(self.seconds),
-            topic: self.topic.clone(),
-            client_id: self.client_id.clone(),
-            user_name: self.user.clone(),
-            password: self.password.clone(),
-        })
-    }
-
-    /// Runs and prints; fails if a client stopped early.
-    fn run(&self) -> anyhow::Result<ExitCode> {
-        let plan = self.plan()?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let report = runtime.block_on(bench::run(&plan));
-        if self.json {
-            println!("{}", serde_json::to_string(&report)?);
-        } else {
-            println!("{report}");
-        }
-        Ok(if report.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-    }
+    Bench(cli::bench::Bench),
+    /// A share of a run; started by it.
+    #[command(hide = true)]
+    Worker,
 }
 
 fn main() -> ExitCode {
-    let Command::Bench(bench) = Cli::parse().command;
-    bench.run().unwrap_or_else(|error| {
+    let ended = match Cli::parse().command {
+        Command::Run(run) => run.run(),
+        Command::Chaos(chaos) => chaos.run(),
+        Command::Compare(compare) => Ok(compare.run()),
+        Command::Bench(bench) => bench.run(),
+        Command::Worker => cli::run::work(),
+    };
+    ended.unwrap_or_else(|error| {
         eprintln!("drover-load: {error:#}");
         ExitCode::FAILURE
     })

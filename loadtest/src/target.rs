@@ -95,7 +95,8 @@ fn split_port(address: &str, default_port: u16) -> Option<(String, u16)> {
     (!host.is_empty()).then(|| (host.to_owned(), port))
 }
 
-fn tls_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, TargetError> {
+/// A client's side of TLS with these files.
+pub fn tls_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, TargetError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(files.authority.as_ref().ok_or(TargetError::NoAuthority)?)? {
         roots.add(certificate)?;

@@ -6,6 +6,8 @@ use anyhow::Context;
 use drover_tests::{Platform, chromium, lines_of, node, script};
 use serde_json::{Value, json};
 
+/// How soon a message is in the curve, in milliseconds, as the page promises: it draws at least as often (`MOVE_MS`).
+const CURVE_MOVES_MS: u64 = 1_000;
 /// Most bytes of a page that nothing was kept of.
 const PAGE_BYTES_MAX: u64 = 300 * 1024;
 
@@ -34,6 +36,14 @@ fn a_person_connects_a_device_and_sees_its_curve_move() -> anyhow::Result<()> {
     assert!(seen["entry"].as_u64().is_some_and(|entry| entry > 0));
     assert!(seen["points"].as_u64().is_some_and(|points| points >= 12) && seen["drawn"] == true, "there is a curve");
     assert!(seen["messages"].as_u64().is_some_and(|messages| messages >= 12), "live messages are listed");
+    let mut within_ms: Vec<u64> =
+        seen["within_ms"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
+    assert_eq!(within_ms.len(), 12, "each message was waited for");
+    within_ms.sort_unstable();
+    let (median, longest) = (within_ms[within_ms.len() / 2], within_ms[within_ms.len() - 1]);
+    println!("the curve moved {median} ms after a message (median of {}), {longest} ms at most", within_ms.len());
+    // The median: a machine that does other things may hold up some of them.
+    assert!(median <= CURVE_MOVES_MS, "{within_ms:?}");
     assert_eq!(seen["pressed"], "1 h");
     assert_eq!((&seen["rows"], &seen["rows_after"]), (&json!(50), &json!(1)), "the list has pages");
     let bytes = seen["bytes"].as_u64().context("bytes were counted")?;

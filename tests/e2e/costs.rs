@@ -1,7 +1,8 @@
 //! What a message costs: publish to read-committed output, and processor time of ingress and rules.
 //!
 //! Prints figures and judges none but that all messages come out: what they are worth depends on the machine and on
-//! what else it does. `cargo xtask costs` measures the release build, for longer.
+//! what else it does. `cargo xtask costs` measures the release build, for longer. Kafka and Cassandra are started as the
+//! README says.
 
 use std::collections::HashMap;
 use std::num::NonZeroU16;
@@ -10,13 +11,14 @@ use std::time::Duration;
 use anyhow::Context;
 use drover_load::client::Client;
 use drover_mqtt::Version;
-use drover_tests::faults::Stage;
 use drover_tests::fleet::{Fleet, Plan};
 use drover_tests::marks::{self, Row};
-use drover_tests::{Follower, Platform, options, publish, read_committed};
+use drover_tests::{Follower, LocalBackends, Platform, Processes, options, publish, read_committed};
 use drover_types::Qos;
 use serde_json::json;
 use tokio::time::{Instant, interval};
+
+use crate::readme;
 
 /// Messages published one by one, and the time between two: each finds an idle platform.
 const SINGLES: u64 = 200;
@@ -116,22 +118,27 @@ fn costs_of_a_message_in_one_process() -> anyhow::Result<()> {
 
 #[test]
 fn costs_of_a_message_in_separate_processes_with_kafka() -> anyhow::Result<()> {
-    let Some(mut stage) = Stage::start()? else { return Ok(()) };
-    let brokers = stage.backends.kafka.brokers();
-    marks::apply_fleet_rule(&mut stage.processes, &brokers)?;
-    let ports = vec![stage.processes.port(1883), stage.processes.port(1884)];
+    let [line, _] = readme::separate_processes()?;
+    let Some(backends) = LocalBackends::start(&line)? else { return Ok(()) };
+    let (brokers, mut processes) = (backends.brokers(), Processes::prepare(backends.environment())?);
+    for name in Processes::names() {
+        processes.start(name)?;
+    }
+    processes.until_ready()?;
+    marks::apply_fleet_rule(&mut processes, &brokers)?;
+    let ports = vec![processes.port(1883), processes.port(1884)];
     tell("with Kafka", &latencies(ports[0], &brokers)?);
-    let spent = |stage: &Stage, names: [&str; 2]| -> anyhow::Result<f64> {
-        names.iter().map(|name| cpu_seconds(stage.processes.pid(name)?)).sum()
+    let spent = |processes: &Processes, names: [&str; 2]| -> anyhow::Result<f64> {
+        names.iter().map(|name| cpu_seconds(processes.pid(name)?)).sum()
     };
-    let of = |stage: &Stage| -> anyhow::Result<[f64; 2]> {
-        Ok([spent(stage, ["ingress-0", "ingress-1"])?, spent(stage, ["rules-0", "rules-1"])?])
+    let of = |processes: &Processes| -> anyhow::Result<[f64; 2]> {
+        Ok([spent(processes, ["ingress-0", "ingress-1"])?, spent(processes, ["rules-0", "rules-1"])?])
     };
-    let before = of(&stage)?;
+    let before = of(&processes)?;
     let (count, rate) = load(ports)?;
     let mut rows = 0;
-    marks::through(&mut stage.processes, &brokers, "mark", |row| rows += u64::from(row.device.starts_with("dev-")))?;
-    let after = of(&stage)?;
+    marks::through(&mut processes, &brokers, "mark", |row| rows += u64::from(row.device.starts_with("dev-")))?;
+    let after = of(&processes)?;
     let cost = |part: usize| (after[part] - before[part]) * 1e6 / count as f64;
     println!(
         "costs: with Kafka: {rate:.0} msg/s acknowledged, processor time a message: ingress {:.1} µs, rules {:.1} µs",

@@ -12,7 +12,19 @@ use drover_tests::{partitions, read_committed};
 use drover_types::TELEMETRY_TOPIC;
 
 /// What faults are done to.
-const TARGETS: [&str; 7] = ["ingress-0", "ingress-1", "rules-0", "rules-1", "registry", "kafka", "cassandra"];
+const TARGETS: [&str; 11] = [
+    "ingress-0",
+    "ingress-1",
+    "rules-0",
+    "rules-1",
+    "registry",
+    "shadow-0",
+    "shadow-1",
+    "storage",
+    "gateway",
+    "kafka",
+    "cassandra",
+];
 /// Time of the fleet's work for each fault, without what the faults take.
 const TIME_OF_A_FAULT: Duration = Duration::from_secs(5);
 

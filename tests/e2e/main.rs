@@ -18,5 +18,6 @@ mod sessions;
 mod shadow_cli;
 mod shadow_processes;
 mod shadows;
+mod snippets;
 mod traces;
 mod websocket;

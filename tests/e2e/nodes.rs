@@ -1,5 +1,5 @@
 //! Two ingress nodes over a real Kafka and a real Cassandra: one owner of each session, presence that never contradicts
-//! itself (P4), and messages that reach the subscribers of every node.
+//! itself (P4), messages that reach the subscribers of every node, and one member of a shared subscription.
 
 #![expect(clippy::disallowed_methods, reason = "processes are waited for in real time, and there is no runtime here")]
 
@@ -425,4 +425,24 @@ fn a_session_that_moves_back_and_forth_while_it_is_written_to_misses_nothing() -
     })?;
     assert_eq!(got, (0..MESSAGES).collect::<BTreeSet<u32>>());
     Ok(())
+}
+
+#[test]
+fn each_message_of_a_shared_subscription_reaches_one_member_of_all_nodes() -> anyhow::Result<()> {
+    let Some(mut stage) = stage()? else { return Ok(()) };
+    for name in ["registry", "ingress-0", "ingress-1"] {
+        stage.processes.start(name)?;
+    }
+    stage.processes.until_ready()?;
+    let (here, there) = (stage.connect(0, Version::V5, "here")?, stage.connect(1, Version::V5, "there")?);
+    for member in [&here, &there] {
+        stage.runtime.block_on(member.subscribe("$share/group/inbox/n", Qos::AtLeastOnce))?;
+    }
+    stage.publish(0, 0..100)?;
+    stage.publish(1, 100..200)?;
+    stage.receive(here, 0..100)?;
+    // Nobody is left on the publisher's node.
+    stage.until_last("here", false, NODES[0])?;
+    stage.publish(0, 200..300)?;
+    stage.receive(there, 100..300)
 }

@@ -1,4 +1,5 @@
-//! The README's commands, up to and including the section "Let others in", entered as they stand by a new user.
+//! The README's commands, up to and including the section "Let others in", entered as they stand by a new user. Those of
+//! separate processes are entered by `costs` and `separate`.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -186,6 +187,17 @@ fn commands(readme: &str) -> anyhow::Result<Vec<&str>> {
     let section = after.split("\n## ").next().unwrap_or_default();
     let blocks = [before, section].into_iter().flat_map(|text| text.split("```sh\n").skip(1));
     Ok(blocks.flat_map(|block| block.split("```").next().unwrap_or_default().lines()).collect())
+}
+
+/// The two commands of "In separate processes", without their comments: what starts the backends, what starts the services.
+pub fn separate_processes() -> anyhow::Result<[String; 2]> {
+    let readme = std::fs::read_to_string(repository().join("README.md"))?;
+    let (_, section) = readme.split_once("\n## In separate processes\n").context("README.md has no such section")?;
+    let block = section.split("```sh\n").nth(1).and_then(|block| block.split("```").next()).context("commands")?;
+    let lines = block.lines().map(|line| line.split(" #").next().unwrap_or(line).trim().to_owned());
+    let lines: Vec<String> = lines.collect();
+    let two: Result<[String; 2], Vec<String>> = lines.try_into();
+    two.map_err(|lines| anyhow::anyhow!("not two commands: {lines:?}"))
 }
 
 #[test]

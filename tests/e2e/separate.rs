@@ -1,16 +1,21 @@
 //! Every service a process of its own over a real Kafka and a real Cassandra: in any order, through the loss of each,
-//! until all stop well.
+//! until all stop well; and through the first path, as one process.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use drover_load::client::Client;
 use drover_mqtt::Version;
-use drover_tests::{Backends, Collector, Manner, Processes, marks, options, publish, read_committed};
+use drover_tests::{
+    Backends, Collector, LocalRun, Manner, Processes, marks, options, publish, python, read_committed, tool,
+};
 use drover_types::Qos;
 use serde_json::{Value, json};
 use tokio::time::timeout;
+
+use crate::first_path::{Site, exactly_five_hundred, publish_a_thousand, tls_device_to_kcat};
+use crate::readme;
 
 /// Messages of each part of the test.
 const MESSAGES: u64 = 50;
@@ -41,6 +46,11 @@ fn expected(devices: &[(&str, u64)]) -> Vec<(String, u64)> {
         devices.iter().flat_map(|(device, messages)| (0..*messages).map(|n| ((*device).to_owned(), n))).collect();
     all.sort();
     all
+}
+
+/// Whether it is one of the devices that only show how far the rules are.
+fn is_mark(device: &str) -> bool {
+    ["probe-", "mark-"].iter().any(|prefix| device.starts_with(prefix))
 }
 
 /// Whether `/readyz` of a process says that it waits for `what`.
@@ -99,6 +109,18 @@ fn closed_by_both(ports: [u16; 2], token: &str, revoke: impl FnOnce() -> anyhow:
     })
 }
 
+/// Who makes a device is told where it connects: at the ports that the processes have here.
+fn devices_are_told_the_way(processes: &Processes) -> anyhow::Result<()> {
+    let created: Value = serde_json::from_str(&processes.cli(&["device", "create", "told", "-o", "json"])?)?;
+    let expected = json!({
+        "mqtt": format!("127.0.0.1:{}", processes.port(1883)),
+        "mqtts": format!("127.0.0.1:{}", processes.port(8883)),
+        "http": format!("127.0.0.1:{}", processes.port(8081)),
+    });
+    ensure!(created["endpoints"] == expected, "where a device connects: {created}");
+    Ok(())
+}
+
 /// Runs the whole layout; each test of this file is one story on it.
 struct Layout {
     backends: Backends,
@@ -139,22 +161,34 @@ impl Layout {
         self.processes.until_ready()
     }
 
-    /// Waits until the rule is in force everywhere.
-    fn until_rule_works(&mut self) -> anyhow::Result<()> {
-        let ([first, _], brokers) = (self.ports(), self.backends.kafka.brokers());
-        let probes = AtomicU64::new(0);
-        self.processes.until("through the rule", |_| {
-            // Other numbers each time: the same again would be taken for a repeat.
-            publish_next(first, "probe", probes.fetch_add(MESSAGES, Ordering::Relaxed))?;
-            Ok(read_committed(&brokers, "fleet").is_ok_and(|rows| !rows.is_empty()))
-        })
+    /// Applies the rule of the fleet; returns when it works on every partition.
+    fn apply_fleet_rule(&mut self) -> anyhow::Result<()> {
+        marks::apply_fleet_rule(&mut self.processes, &self.backends.kafka.brokers())
+    }
+
+    /// Waits until whatever was published before has gone through the rules.
+    fn through(&mut self, mark: &str) -> anyhow::Result<()> {
+        marks::through(&mut self.processes, &self.backends.kafka.brokers(), mark, |_| {})
+    }
+
+    /// The steps of the first path, with the clients of others that are here; after [`Self::apply_fleet_rule`].
+    fn take_the_first_path(&mut self) -> anyhow::Result<()> {
+        if let Some(python) = python() {
+            tls_device_to_kcat(self, &python)?;
+        }
+        if let Some(mosquitto_pub) = tool("mosquitto_pub") {
+            publish_a_thousand(self, &mosquitto_pub)?;
+            self.through("mark-lines")?;
+            exactly_five_hundred(self)?;
+        }
+        Ok(())
     }
 
     /// Waits until exactly these messages have come out of the rule.
     fn until_out(&mut self, devices: &[(&str, u64)]) -> anyhow::Result<()> {
         let (all, brokers) = (expected(devices), self.backends.kafka.brokers());
         self.processes.until("out of the rules", |_| {
-            let rows = outputs(&brokers)?.into_iter().filter(|(device, _)| device != "probe");
+            let rows = outputs(&brokers)?.into_iter().filter(|(device, _)| !is_mark(device));
             Ok(rows.eq(all.iter().cloned()))
         })
     }
@@ -171,12 +205,34 @@ impl Layout {
     }
 }
 
+impl Site for Layout {
+    fn cli(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        self.processes.cli(arguments)
+    }
+
+    fn port(&self, contract: u16) -> u16 {
+        self.processes.port(contract)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.processes.file(name)
+    }
+
+    fn brokers(&self) -> String {
+        self.backends.kafka.brokers()
+    }
+
+    fn until(&mut self, what: &str, mut state: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+        self.processes.until(what, |_| state())
+    }
+}
+
 #[test]
 fn the_platform_works_in_separate_processes_and_survives_the_loss_of_each() -> anyhow::Result<()> {
     let Some(mut layout) = Layout::prepare()? else { return Ok(()) };
     layout.start_without_anything()?;
-    marks::apply_rule(&layout.processes)?;
-    layout.until_rule_works()?;
+    layout.apply_fleet_rule()?;
+    layout.take_the_first_path()?;
     let [first, second] = layout.ports();
     publish_next(first, "a", 0)?;
     publish_next(second, "b", 0)?;
@@ -233,8 +289,7 @@ fn log_and_database_may_go_and_come_back_and_the_stores_of_single_processes_too(
         layout.processes.start(name)?;
     }
     layout.processes.until_ready()?;
-    marks::apply_rule(&layout.processes)?;
-    layout.until_rule_works()?;
+    layout.apply_fleet_rule()?;
     let [first, second] = layout.ports();
     shadow_round_trip(&layout.processes, first, 1)?;
     layout.processes.until("reported", |all| Ok(reported(all)? == 1))?;
@@ -272,5 +327,15 @@ fn log_and_database_may_go_and_come_back_and_the_stores_of_single_processes_too(
     layout.processes.until_ready()?;
     assert_eq!(reported(&layout.processes)?, 1);
     assert_eq!(kept(&layout.processes, "b")?.len() as u64, MESSAGES);
-    layout.stop()
+    layout.stop()?;
+
+    // Once more on the same data, as the README has it: one command starts them all, and Ctrl-C stops them.
+    let [_, line] = readme::separate_processes()?;
+    let mut run = LocalRun::start(&layout.processes, &line)?;
+    layout.processes.until("ready by deploy/local/run", |all| run.is_ready(all))?;
+    assert_eq!(layout.processes.complaints("registry")?, Vec::<Value>::new(), "the doctor finds nothing to do");
+    devices_are_told_the_way(&layout.processes)?;
+    publish_next(first, "a", MESSAGES)?;
+    layout.until_out(&[("a", 2 * MESSAGES), ("b", MESSAGES), ("steady", 1)])?;
+    run.stop(&layout.processes)
 }

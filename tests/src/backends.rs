@@ -19,10 +19,14 @@ impl Backends {
 
     /// The environment that leads every process to them.
     pub fn environment(&self) -> Vec<(String, String)> {
-        let hosts = format!("[\"{}\"]", self.cassandra.address());
-        vec![
-            ("DROVER_BUS__KAFKA__BROKERS".to_owned(), self.kafka.brokers()),
-            ("DROVER_CASSANDRA__HOSTS".to_owned(), hosts),
-        ]
+        environment(&self.kafka.brokers(), &self.cassandra.address())
     }
+}
+
+/// What says where a Kafka and a Cassandra are.
+pub fn environment(brokers: &str, cassandra: &str) -> Vec<(String, String)> {
+    vec![
+        ("DROVER_BUS__KAFKA__BROKERS".to_owned(), brokers.to_owned()),
+        ("DROVER_CASSANDRA__HOSTS".to_owned(), format!("[\"{cassandra}\"]")),
+    ]
 }

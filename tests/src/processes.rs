@@ -87,9 +87,9 @@ impl Processes {
     pub fn start(&mut self, name: &str) -> anyhow::Result<()> {
         let (name, service, _) = process(name)?;
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log(name))?;
-        let configuration = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/local").join(format!("{name}.toml"));
         let mut command = Command::new(executable()?);
-        command.arg(service).arg("--config").arg(configuration).arg("--data").arg(self.directory.path().join(name));
+        command.arg(service).arg("--config").arg(configuration(name));
+        command.arg("--data").arg(self.directory.path().join(name));
         command.arg("--port-offset").arg(self.offset.to_string()).envs(self.environment.iter().cloned());
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
         self.running.insert(name, child);
@@ -226,6 +226,11 @@ impl Processes {
         configured + self.offset
     }
 
+    /// What leads anybody else to the same data, ports and backends: directory, offset, environment.
+    pub(crate) fn layout(&self) -> (&Path, u16, &[(String, String)]) {
+        (self.directory.path(), self.offset, &self.environment)
+    }
+
     /// A file of this test's own.
     pub fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
@@ -245,6 +250,18 @@ impl Processes {
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "drover {} ended with {}: {said}", arguments.join(" "), output.status);
         Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// What `drover doctor` finds that is not well, with the configuration of a process.
+    pub fn complaints(&self, name: &str) -> anyhow::Result<Vec<Value>> {
+        let mut command = Command::new(executable()?);
+        command.args(["doctor", "-o", "json", "--port-offset", &self.offset.to_string()]);
+        command.arg("--config").arg(configuration(name)).arg("--data").arg(self.directory.path().join(name));
+        let output = command.envs(self.environment.iter().cloned()).stdin(Stdio::null()).output()?;
+        let found: Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("drover doctor: {}", String::from_utf8_lossy(&output.stderr)))?;
+        let items = found["items"].as_array().context("items")?;
+        Ok(items.iter().filter(|finding| finding["verdict"] == "fail").cloned().collect())
     }
 
     /// The end of each process's log, for a failure.
@@ -279,6 +296,11 @@ impl Drop for Processes {
             child.wait().expect("our own child ends");
         }
     }
+}
+
+/// What a process of this name is told.
+fn configuration(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/local").join(format!("{name}.toml"))
 }
 
 fn process(name: &str) -> anyhow::Result<(&'static str, &'static str, u16)> {

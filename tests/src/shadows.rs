@@ -292,6 +292,7 @@ fn request(number: usize, update: usize, epoch: u64, clock: &VirtualClock, rando
         time_ms: clock.now_ms(),
         content_type: None,
         properties: Vec::new(),
+        mqtt5: None,
         traceparent: None,
         hops: 0,
     };

@@ -39,3 +39,31 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     });
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn the_processes_of_deploy_local_look_for_them_where_they_are_by_default() {
+        let Options { kafka_port, cassandra_port } = Line::parse_from(["backends"]).options;
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/local");
+        let files = std::fs::read_dir(folder).expect("there").map(|entry| entry.expect("an entry").path());
+        let files: Vec<_> = files.filter(|path| path.extension().is_some_and(|ending| ending == "toml")).collect();
+        assert!(!files.is_empty());
+        for file in files {
+            let text = std::fs::read_to_string(&file).expect("text");
+            assert!(text.contains(&format!("brokers = \"127.0.0.1:{kafka_port}\"")), "{}", file.display());
+            let database = format!("hosts = [\"127.0.0.1:{cassandra_port}\"]");
+            assert_eq!(text.contains("kind = \"cassandra\""), text.contains(&database), "{}", file.display());
+        }
+    }
+}

@@ -125,9 +125,11 @@ impl Appends {
         let mut partitions = Vec::with_capacity(batch.len());
         for outgoing in batch {
             let topic = &*outgoing.topic;
-            let bytes = outgoing.record.bytes() + HEADER_COST * outgoing.record.headers.len();
-            if bytes > RECORD_BYTES_MAX {
-                return Err(AppendError::TooLarge { bytes, limit: RECORD_BYTES_MAX });
+            // What headers cost is off the limit: callers find the record at fault by its own bytes.
+            let bytes = outgoing.record.bytes();
+            let limit = RECORD_BYTES_MAX.saturating_sub(HEADER_COST * outgoing.record.headers.len());
+            if bytes > limit {
+                return Err(AppendError::TooLarge { bytes, limit });
             }
             let count = match self.asker.known(topic) {
                 Some(known) => Some(known),

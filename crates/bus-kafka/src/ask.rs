@@ -13,6 +13,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::time::Instant;
 
 use crate::convert::{offset, places, raw_offset, raw_partition};
+use crate::options::TRANSACTION_TIMEOUT;
 use crate::readers::Lane;
 use crate::voice::{Plain, Voice};
 
@@ -21,6 +22,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Pause before it is looked again whether a transaction is visible.
 const VISIBLE: Duration = Duration::from_millis(1);
+/// Pause before it is looked again whether all transactions of a partition have ended.
+const SETTLING: Duration = Duration::from_millis(5);
+/// Longest wait for that: the coordinator ends what a dead process left open after its time, at its next look, which are
+/// ten seconds apart; the rest is for the partitions to hear of it.
+const SETTLED_MAX: Duration = Duration::from_secs(TRANSACTION_TIMEOUT.as_secs() + 25);
 /// Pause before the leader of a partition is asked again.
 const MOVING: Duration = Duration::from_millis(50);
 
@@ -34,14 +40,16 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 /// It holds no partition: on a connection with a fetch that waits for records, every question would wait behind it.
 pub(crate) struct Asker {
     lane: Arc<Lane>,
+    /// Sees what is not committed as well.
+    witness: Arc<Lane>,
     voice: Voice,
     /// Numbers of partitions; as many entries as the cluster has topics that were used.
     counts: RwLock<HashMap<Topic, u32>>,
 }
 
 impl Asker {
-    pub fn new(lane: Arc<Lane>, voice: Voice) -> Self {
-        Self { lane, voice, counts: RwLock::default() }
+    pub fn new(lane: Arc<Lane>, witness: Arc<Lane>, voice: Voice) -> Self {
+        Self { lane, witness, voice, counts: RwLock::default() }
     }
 
     /// The client, for questions that are asked elsewhere.
@@ -117,8 +125,31 @@ impl Asker {
 
     /// First kept and next offset, open transactions left out.
     pub async fn bounds(&self, at: &TopicPartition) -> Result<Bounds, ReadError> {
+        self.marks(at, self.client()).await
+    }
+
+    /// As the port promises: whatever is written at the beginning of the call is decided, and can be read if committed.
+    pub async fn settled_bounds(&self, at: &TopicPartition) -> Result<Bounds, ReadError> {
+        let written = self.marks(at, self.witness.client.clone()).await?.end;
+        let until = Instant::now() + SETTLED_MAX;
+        loop {
+            let bounds = self.bounds(at).await?;
+            if bounds.end >= written {
+                return Ok(bounds);
+            }
+            if Instant::now() >= until {
+                let (topic, partition, end) = (&at.topic, at.partition, bounds.end);
+                let reason = format!("{topic}/{partition}: a transaction is open at {end}, records end at {written}");
+                return Err(ReadError::Unavailable { reason });
+            }
+            tokio::time::sleep(SETTLING).await;
+        }
+    }
+
+    /// First kept and next offset, as a client sees them.
+    async fn marks(&self, at: &TopicPartition, client: Arc<StreamConsumer<Plain>>) -> Result<Bounds, ReadError> {
         self.exists(at).await?;
-        let (client, of) = (self.client(), at.clone());
+        let of = at.clone();
         let marks =
             blocking(move || settled(|| client.fetch_watermarks(&of.topic, raw_partition(of.partition), PATIENCE)));
         let (low, high) = marks.await.map_err(|error| self.unreadable(at, &error))?;

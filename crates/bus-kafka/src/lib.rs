@@ -62,7 +62,8 @@ impl KafkaBus {
     pub fn open(options: KafkaOptions) -> Result<Self, OptionsError> {
         options.check()?;
         let voice = Voice::default();
-        let asker = Arc::new(Asker::new(Lane::open(&options, &voice)?, voice));
+        let witness = Lane::open(&options.witness(), &voice)?;
+        let asker = Arc::new(Asker::new(Lane::open(&options.reader(), &voice)?, witness, voice));
         let appends = Arc::new(Appends::new(options.clone(), asker.clone())?);
         let memberships = Arc::new(Memberships::default());
         Ok(Self(Arc::new(Parts {
@@ -93,7 +94,7 @@ where
     C: rdkafka::client::ClientContext,
 {
     config.create_with_context(context).map_err(|error| match error {
-        KafkaError::ClientConfig(_, reason, key, value) => OptionsError::Refused { key, value, reason },
+        KafkaError::ClientConfig(_, reason, key, value) => options::refused(key, &value, &reason),
         error => OptionsError::Client { reason: error.to_string() },
     })
 }
@@ -128,6 +129,10 @@ impl Bus for KafkaBus {
 
     async fn bounds(&self, at: &TopicPartition) -> Result<Bounds, ReadError> {
         self.0.asker.bounds(at).await
+    }
+
+    async fn settled_bounds(&self, at: &TopicPartition) -> Result<Bounds, ReadError> {
+        self.0.asker.settled_bounds(at).await
     }
 
     async fn offset_at(&self, at: &TopicPartition, timestamp_ms: i64) -> Result<Offset, ReadError> {

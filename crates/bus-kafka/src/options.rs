@@ -3,6 +3,7 @@
 //! Settings that promises of the port rest on are set here and cannot be overridden; every other one of librdkafka can.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use drover_bus::GroupConfig;
@@ -28,8 +29,8 @@ pub enum OptionsError {
     Client { reason: String },
 }
 
-/// A cluster and how it is used.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A cluster and how it is used. Printed without secrets.
+#[derive(Clone, PartialEq, Eq)]
 pub struct KafkaOptions {
     /// `HOST:PORT` of some of its brokers.
     pub brokers: Vec<String>,
@@ -111,6 +112,39 @@ const RESERVED: [&str; 21] = [
     "transaction",
 ];
 
+/// What the names of librdkafka's settings contain whose values nobody is to see.
+const SECRET: [&str; 8] =
+    ["password", "passphrase", "secret", "private.key", "pem", "jaas", "token", "oauthbearer.config"];
+/// What stands for a secret wherever settings are shown.
+const HIDDEN: &str = "(hidden)";
+
+/// The value of one of librdkafka's settings as it may be shown.
+pub fn shown<'v>(key: &str, value: &'v str) -> &'v str {
+    let key = key.to_ascii_lowercase();
+    if SECRET.iter().any(|part| key.contains(part)) { HIDDEN } else { value }
+}
+
+/// The error about a setting that librdkafka does not take; its reason may quote the value.
+pub(crate) fn refused(key: String, value: &str, reason: &str) -> OptionsError {
+    let value_shown = shown(&key, value);
+    let reason = if value.is_empty() { reason.to_owned() } else { reason.replace(value, value_shown) };
+    OptionsError::Refused { value: value_shown.to_owned(), key, reason }
+}
+
+impl fmt::Debug for KafkaOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let client: BTreeMap<&str, &str> = self.client.iter().map(|(key, v)| (key.as_str(), shown(key, v))).collect();
+        f.debug_struct("KafkaOptions")
+            .field("brokers", &self.brokers)
+            .field("replication_factor", &self.replication_factor)
+            .field("min_insync_replicas", &self.min_insync_replicas)
+            .field("queue_messages_max", &self.queue_messages_max)
+            .field("queue_bytes_max", &self.queue_bytes_max)
+            .field("client", &client)
+            .finish()
+    }
+}
+
 impl KafkaOptions {
     /// Refuses what cannot work, without asking the cluster.
     pub fn check(&self) -> Result<(), OptionsError> {
@@ -134,7 +168,7 @@ impl KafkaOptions {
                 return Err(OptionsError::Reserved { key: key.clone() });
             }
             if !cfg!(feature = "tls") && needs_tls(key, value) {
-                return Err(OptionsError::NoTls { key: key.clone(), value: value.clone() });
+                return Err(OptionsError::NoTls { key: key.clone(), value: shown(key, value).to_owned() });
             }
         }
         Ok(())
@@ -230,6 +264,13 @@ impl KafkaOptions {
         config
     }
 
+    /// A client that asks where partitions end with all that was written, of open transactions too. It never reads.
+    pub(crate) fn witness(&self) -> ClientConfig {
+        let mut config = self.reader();
+        config.set("isolation.level", "read_uncommitted");
+        config
+    }
+
     /// A client that asks for the committed offsets of a group it does not join.
     pub(crate) fn inspector(&self, group: &str) -> ClientConfig {
         self.consumer(group, FOLLOWED_KIB_MAX)
@@ -272,6 +313,29 @@ mod tests {
             let error = KafkaOptions { queue_messages_max, ..with(&[]) }.check().expect_err("out of range");
             assert!(error.to_string().starts_with("queue_messages_max is "), "{error}");
         }
+    }
+
+    #[test]
+    fn the_values_of_secret_settings_are_never_shown() {
+        for key in [
+            "sasl.password",
+            "ssl.key.password",
+            "ssl.key.pem",
+            "ssl.keystore.password",
+            "SASL.OAUTHBEARER.CLIENT.SECRET",
+            "sasl.oauthbearer.config",
+            "sasl.oauthbearer.assertion.private.key.passphrase",
+        ] {
+            let options = with(&[(key, "hush"), ("compression.type", "lz4")]);
+            let printed = format!("{options:?}");
+            assert!(printed.contains(key) && printed.contains("lz4") && !printed.contains("hush"), "{printed}");
+            let error = refused(key.to_owned(), "hush", "Invalid value \"hush\" for the property").to_string();
+            assert_eq!(error, format!("option {key} = (hidden): Invalid value \"(hidden)\" for the property"));
+            // Without TLS the setting is refused.
+            assert!(options.check().err().is_none_or(|error| !error.to_string().contains("hush")));
+        }
+        let error = refused("linger.ms".to_owned(), "x", "no number: x").to_string();
+        assert_eq!(error, "option linger.ms = x: no number: x");
     }
 
     #[test]

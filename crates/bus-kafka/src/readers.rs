@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use drover_bus::{Bounds, Offset, ReadError, Stored, TopicPartition};
+use rdkafka::ClientConfig;
 use rdkafka::consumer::StreamConsumer;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -54,8 +55,8 @@ pub(crate) struct Lane {
 
 impl Lane {
     /// Opens a client; it connects by itself.
-    pub fn open(options: &KafkaOptions, voice: &Voice) -> Result<Arc<Self>, OptionsError> {
-        let client: StreamConsumer<Plain> = crate::create(&options.reader(), Plain(voice.clone()))?;
+    pub fn open(config: &ClientConfig, voice: &Voice) -> Result<Arc<Self>, OptionsError> {
+        let client: StreamConsumer<Plain> = crate::create(config, Plain(voice.clone()))?;
         let client = Arc::new(client);
         let (served, voice) = (client.clone(), voice.clone());
         // Errors of the client as such come here, and want to be taken.
@@ -220,7 +221,7 @@ impl Readers {
         if full {
             return Ok(None);
         }
-        let lane = Lane::open(&self.options, self.asker.voice())?;
+        let lane = Lane::open(&self.options.reader(), self.asker.voice())?;
         lane.take(at);
         state.lanes.push(lane.clone());
         Ok(Some(lane))

@@ -222,6 +222,12 @@ pub trait Bus: Send + Sync + 'static {
     ) -> Result<Vec<Stored>, ReadError>;
     /// First kept and next offset of a partition.
     async fn bounds(&self, at: &TopicPartition) -> Result<Bounds, ReadError>;
+    /// As [`Bus::bounds`], once all that was written before the call is decided: whatever is committed by then can be read
+    /// up to `end`. Who takes a partition over reads its state back by this. Where an adapter decides a transaction
+    /// before its partitions have heard of it, it waits, bounded; [`ReadError::Unavailable`] if one stays open.
+    async fn settled_bounds(&self, at: &TopicPartition) -> Result<Bounds, ReadError> {
+        self.bounds(at).await
+    }
     /// First offset whose record is at or after `timestamp_ms`; the end if there is none.
     async fn offset_at(&self, at: &TopicPartition, timestamp_ms: i64) -> Result<Offset, ReadError>;
 

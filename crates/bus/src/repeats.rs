@@ -75,7 +75,8 @@ pub async fn window_start(bus: &dyn Bus, position: &Position) -> Result<Option<i
     Ok(newest_ms.map(|newest_ms| newest_ms.saturating_sub_unsigned(REPEAT_WINDOW_MS)))
 }
 
-/// Every record from `since` (milliseconds since the Unix epoch) up to the offset `end`, or to the end of the partition.
+/// Every record from `since` (milliseconds since the Unix epoch) up to the offset `end`, or to the end of the partition,
+/// what is being decided included.
 pub async fn each_since(
     bus: &dyn Bus,
     at: &TopicPartition,
@@ -83,7 +84,7 @@ pub async fn each_since(
     end: Offset,
     mut each: impl FnMut(&Stored),
 ) -> Result<(), ReadError> {
-    let bounds = bus.bounds(at).await?;
+    let bounds = bus.settled_bounds(at).await?;
     let end = end.min(bounds.end);
     let mut next = bus.offset_at(at, since).await?.max(bounds.earliest);
     while next < end {

@@ -20,6 +20,7 @@ mod network;
 mod network_tls;
 mod peers;
 pub mod process;
+pub mod proxy;
 mod ready;
 mod remote;
 mod signals;

@@ -2,6 +2,7 @@
 
 use drover_types::TopicFilter;
 
+use crate::format::Format;
 use crate::function::{Cast, Function};
 use crate::number::Number;
 use crate::pattern::Pattern;
@@ -133,8 +134,8 @@ pub enum Select {
 pub enum Item {
     /// `*`: every member of the payload.
     Star,
-    /// `expr AS name`, or a field under its own last name.
-    Named { expr: Expr, name: String },
+    /// `expr AS name`, or a field under its own last name. `expr AS name.under…` puts it into an object of that name.
+    Named { expr: Expr, name: String, under: Vec<String> },
 }
 
 /// `(SELECT select FROM from [AS alias] [WHERE condition])`: asked of each element of an array, or of one object.
@@ -191,8 +192,8 @@ pub enum Expr {
     Call {
         function: &'static Function,
         arguments: Vec<Expr>,
-        /// The regular expression among the arguments, if it is a literal.
-        pattern: Option<Pattern>,
+        /// What its literal arguments were compiled to.
+        prepared: Option<Prepared>,
     },
     /// A call of a function that the language does not have, by its name in SQL, in lower case.
     UserCall {
@@ -203,6 +204,15 @@ pub enum Expr {
     Aggregate(Box<Aggregate>),
     /// `window_start()` and the like, in the same place.
     Bound(Bound),
+}
+
+/// Arguments of a call that are compiled with the rule.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Prepared {
+    /// A regular expression.
+    Pattern(Pattern),
+    /// The scheme of `decode`, with its schema.
+    Format(Format),
 }
 
 /// Operators before their operand.

@@ -2,10 +2,12 @@
 //! decimal128 without its infinities. What overflows is no number (`None`); what underflows is 0.
 
 use std::cmp::Ordering;
-use std::fmt;
+use std::fmt::{self, Write};
 
 /// Digits a number keeps.
 pub(crate) const DIGITS: u32 = 34;
+/// Digits of the largest `u128`.
+const DIGITS_BYTES: usize = 39;
 /// Digits an `i128` holds for certain.
 const WORK_DIGITS: u32 = 38;
 /// Largest power of ten of a number's first digit, as of decimal128.
@@ -210,6 +212,36 @@ impl Decimal {
         Self::new(whole + if away { sign } else { 0 }, places.checked_neg()?)
     }
 
+    /// Writes it plain where that needs at most 34 digits or 6 zeros behind the point, else scientific; a JSON number either
+    /// way.
+    pub(crate) fn write(self, out: &mut impl Write) -> fmt::Result {
+        out.write_str(if self.coefficient < 0 { "-" } else { "" })?;
+        let digits = Digits::of(self.coefficient.unsigned_abs());
+        let digits = digits.as_str();
+        match (self.exponent, self.magnitude()) {
+            (0.., magnitude) if magnitude < DIGITS as i32 => {
+                out.write_str(digits)?;
+                write_zeros(out, self.exponent.unsigned_abs())
+            }
+            (..0, magnitude @ 0..) => {
+                let (whole, fraction) = digits.split_at(magnitude.unsigned_abs() as usize + 1);
+                out.write_str(whole)?;
+                out.write_char('.')?;
+                out.write_str(fraction)
+            }
+            (..0, magnitude @ -7..0) => {
+                out.write_str("0.")?;
+                write_zeros(out, magnitude.unsigned_abs() - 1)?;
+                out.write_str(digits)
+            }
+            (_, magnitude) => {
+                let (first, rest) = digits.split_at(1);
+                let point = if rest.is_empty() { "" } else { "." };
+                write!(out, "{first}{point}{rest}E{magnitude}")
+            }
+        }
+    }
+
     /// The number with the other sign.
     pub fn negated(self) -> Self {
         Self { coefficient: -self.coefficient, ..self }
@@ -249,29 +281,48 @@ impl PartialOrd for Decimal {
     }
 }
 
-/// Plain where that needs at most 34 digits or 6 zeros behind the point, else scientific; a JSON number either way.
 impl fmt::Display for Decimal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sign = if self.coefficient < 0 { "-" } else { "" };
-        let digits = self.coefficient.unsigned_abs().to_string();
-        match (self.exponent, self.magnitude()) {
-            (0.., magnitude) if magnitude < DIGITS as i32 => {
-                write!(f, "{sign}{digits}{}", "0".repeat(self.exponent.unsigned_abs() as usize))
-            }
-            (..0, magnitude @ 0..) => {
-                let (whole, fraction) = digits.split_at(magnitude.unsigned_abs() as usize + 1);
-                write!(f, "{sign}{whole}.{fraction}")
-            }
-            (..0, magnitude @ -7..0) => {
-                write!(f, "{sign}0.{}{digits}", "0".repeat(magnitude.unsigned_abs() as usize - 1))
-            }
-            (_, magnitude) => {
-                let (first, rest) = digits.split_at(1);
-                let point = if rest.is_empty() { "" } else { "." };
-                write!(f, "{sign}{first}{point}{rest}E{magnitude}")
+        self.write(f)
+    }
+}
+
+/// The decimal digits of a number, where they stand: a row is written without memory for each of its numbers.
+pub(crate) struct Digits {
+    bytes: [u8; DIGITS_BYTES],
+    start: usize,
+}
+
+impl Digits {
+    pub fn of(n: u128) -> Self {
+        let (mut digits, mut rest) = (Self { bytes: [b'0'; DIGITS_BYTES], start: DIGITS_BYTES }, n);
+        while rest > u128::from(u64::MAX) {
+            digits.push((rest % 10) as u8);
+            rest /= 10;
+        }
+        // Divisions of 64 bits take a fraction of those of 128.
+        let mut rest = rest as u64;
+        loop {
+            digits.push((rest % 10) as u8);
+            rest /= 10;
+            if rest == 0 {
+                return digits;
             }
         }
     }
+
+    fn push(&mut self, digit: u8) {
+        self.start -= 1;
+        self.bytes[self.start] = b'0' + digit;
+    }
+
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[self.start..]).expect("digits are ASCII")
+    }
+}
+
+fn write_zeros(out: &mut impl Write, count: u32) -> fmt::Result {
+    (0..count).try_for_each(|_| out.write_char('0'))
 }
 
 /// Number of decimal digits; 0 for 0.

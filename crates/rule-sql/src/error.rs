@@ -80,6 +80,8 @@ pub enum Problem {
     AggregateNumber { name: &'static str, least: u64, most: u64, found: String },
     #[error("HYSTERESIS needs a comparison by <, <=, > or >=")]
     Hysteresis,
+    #[error("schema: {reason}")]
+    Schema { reason: String },
     #[error("expression is nested too deep, limit is {EXPRESSION_DEPTH_MAX}")]
     TooDeep,
     #[error("text has {bytes} bytes, limit is {SQL_BYTES_MAX}")]
@@ -91,6 +93,8 @@ pub enum Problem {
 pub enum EvalError {
     #[error("payload is not JSON: {0}")]
     Payload(#[from] JsonError),
+    #[error("value is not {format} by its schema: {reason}")]
+    Format { format: &'static str, reason: String },
     #[error("SELECT * with further items needs a JSON object as payload")]
     NotAnObject,
     #[error("SELECT VALUE of an undefined value")]
@@ -184,6 +188,7 @@ impl SqlError {
             | Problem::NoDevice
             | Problem::Hop { .. }
             | Problem::Hysteresis
+            | Problem::Schema { .. }
             | Problem::Filter { .. }
             | Problem::SharedFilter { .. } => error,
         }

@@ -82,10 +82,16 @@ pub(crate) fn shape<'m>(select: &'m Select, scope: Scope<'_, 'm, '_>) -> Result<
 /// Adds one item of a list.
 fn add<'m>(item: &'m Item, scope: Scope<'_, 'm, '_>, members: &mut Members<'m>) -> Result<(), EvalError> {
     match item {
-        Item::Named { expr, name } => {
+        Item::Named { expr, name, under } => {
             let value = evaluate(expr, scope)?;
             scope.message.charge(name.len() + value.weight())?;
-            members.put(name, value);
+            if under.is_empty() {
+                members.put(name, value);
+            } else if *value != Value::Undefined {
+                scope.message.charge(under.iter().map(String::len).sum())?;
+                let looked_at = members.put_under(name, under, value.into_value());
+                scope.message.charge(looked_at)?;
+            }
         }
         Item::Star => {
             for (name, value) in star(scope)? {
@@ -132,20 +138,22 @@ pub(crate) fn evaluate<'m>(expr: &'m Expr, scope: Scope<'_, 'm, '_>) -> Answer<'
         Expr::Query(query) => nested::results(query, scope).map(Held::Made),
         Expr::Exists(query) => Ok(Held::Made(Value::Bool(nested::exists(query, scope)?))),
         Expr::Cast { operand, to } => Ok(Held::Made(to.of(&*evaluate(operand, scope)?))),
-        Expr::Call { function, arguments, pattern } => {
+        Expr::Call { function, arguments, prepared } => {
             if function.is_fallback() {
                 return fallback(arguments, scope);
             }
+            let prepared = prepared.as_ref();
+            let takes_bytes = scope.frame.is_none() && function.takes_bytes(prepared);
             let mut values = Vec::with_capacity(arguments.len());
             for argument in arguments {
-                // Bytes need not be JSON: `encode(*, …)` is the one function that looks at them as they are.
+                // Bytes need not be JSON: some functions look at them as they are.
                 values.push(match argument {
-                    Expr::Star if function.takes_bytes() && scope.frame.is_none() => Held::Made(Value::Undefined),
+                    Expr::Star if takes_bytes => Held::Made(Value::Undefined),
                     argument => evaluate(argument, scope)?,
                 });
             }
-            let raw = function.takes_bytes() && scope.frame.is_none() && matches!(arguments[..], [Expr::Star, ..]);
-            function.call(&Call { message: scope.message, arguments: &values, pattern: pattern.as_ref(), raw })
+            let raw = takes_bytes && matches!(arguments[..], [Expr::Star, ..]);
+            function.call(&Call { message: scope.message, arguments: &values, prepared, raw })
         }
         Expr::UserCall { function, arguments } => user_function::call(function, arguments, scope),
         // A window's plan has names of results in their place.

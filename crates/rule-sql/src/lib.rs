@@ -7,12 +7,14 @@
 //! What cannot be computed is `Undefined`, never a panic; only what makes the whole row
 //! meaningless is an error.
 
+mod asked;
 mod ast;
 mod decimal;
 mod duration;
 mod error;
 mod evaluate;
 mod explain;
+mod format;
 mod function;
 mod json;
 mod lexer;
@@ -32,16 +34,17 @@ mod user_function;
 mod value;
 mod window;
 
+pub use asked::Asked;
 pub use ast::{
-    Aggregate, AggregateKind, BinaryOperator, Bound, Edge, Expr, Grouping, Item, Late, Per, Query, Select, Statement,
-    UnaryOperator,
+    Aggregate, AggregateKind, BinaryOperator, Bound, Edge, Expr, Grouping, Item, Late, Per, Prepared, Query, Select,
+    Statement, UnaryOperator,
 };
 pub use decimal::Decimal;
 pub use error::{EvalError, Place, Problem, SqlError};
 pub use explain::Unmet;
 pub use function::{Cast, Function, is_built_in};
 pub use json::{DEPTH_MAX, JsonError, read as read_json};
-pub use message::{GROWTH_BYTES_MAX, LookupError, Lookups, Message, Origin, PayloadFormat, Properties};
+pub use message::{GROWTH_BYTES_MAX, LookupError, Lookups, Message, Origin, PayloadFormat, Properties, rule_named_by};
 pub use number::Number;
 pub use parser::{
     COLLECT_MAX, EXPRESSION_DEPTH_MAX, FILTERS_MAX, KEYS_MAX, PANES_MAX, SPAN_MS_MAX, VARIABLES_MAX, parse,
@@ -53,6 +56,6 @@ pub use template::Template;
 pub use user_function::{USER_CALLS_MAX, UserFunction, UserFunctions};
 pub use value::{Held, Value};
 pub use window::{
-    Closed, Due, EVENT_AHEAD_MS_MAX, GROUP_BYTES_MAX, GROUP_KEY_BYTES_MAX, Groups, IDLE_MS, Plan, Room, STATE_VERSION,
-    Taken,
+    Closed, Due, EVENT_AHEAD_MS_MAX, GROUP_BYTES_MAX, GROUP_KEY_BYTES_MAX, Groups, IDLE_MS, PATTERN_KEPT_MS, Plan,
+    Room, STATE_VERSION, Taken,
 };

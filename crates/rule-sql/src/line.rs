@@ -2,7 +2,8 @@
 //! speaks, so that other implementations and tables of cases can be compared with this one.
 //!
 //! The payload is `payload` or `raw_b64`. A JSON string as `payload` is the payload's text; any other JSON value is the
-//! payload itself, letter by letter. A row that is no JSON is answered as it came: as text, or as base64.
+//! payload itself, letter by letter. A row that is no JSON is answered as it came: as text, or as base64. JSON that is
+//! longer or deeper than a payload may be is no answer to anybody: an error says so.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
 
-use crate::json::read;
+use crate::json::{JsonError, read};
 use crate::message::{LookupError, Lookups, Message, Origin, PayloadFormat, Properties};
 use crate::row::Row;
 use crate::rule::{CompiledRule, Outcome, Rule};
@@ -111,7 +112,7 @@ impl Lines {
             return Ok(json!({ "no": true }).to_string());
         }
         match rule.evaluate(&message) {
-            Outcome::Row(row) => Ok(format!("{{\"out\":{}}}", shown(&row, question.raw_b64.is_some()))),
+            Outcome::Row(row) => Ok(format!("{{\"out\":{}}}", shown(&row, question.raw_b64.is_some())?)),
             Outcome::NoMatch => Ok(json!({ "no": true }).to_string()),
             Outcome::Error(error) => Err(error.to_string()),
         }
@@ -130,14 +131,15 @@ impl Lines {
 }
 
 /// The row as the JSON it is; what is no JSON as text, or in base64 if it came so.
-fn shown(row: &Row<'_>, in_base64: bool) -> String {
-    let Some(payload) = row.as_payload() else { return row.to_string() };
-    match (std::str::from_utf8(payload), read(payload)) {
+fn shown(row: &Row<'_>, in_base64: bool) -> Result<String, String> {
+    let Some(payload) = row.as_payload() else { return Ok(row.to_string()) };
+    Ok(match (std::str::from_utf8(payload), read(payload)) {
         // On one line: JSON has line breaks between tokens only.
         (Ok(json), Ok(_)) => json.replace(['\n', '\r'], " "),
+        (_, Err(limit @ (JsonError::TooDeep { .. } | JsonError::TooLong { .. }))) => return Err(limit.to_string()),
         (Ok(text), Err(_)) if !in_base64 => Json::from(text).to_string(),
         (Ok(_) | Err(_), _) => Json::from(STANDARD.encode(payload)).to_string(),
-    }
+    })
 }
 
 impl Question {

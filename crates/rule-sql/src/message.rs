@@ -17,6 +17,11 @@ pub const GROWTH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Topics of messages that go straight to one rule, whose name is the next level.
 const BASIC_INGEST: &str = "$aws/rules/";
 
+/// The rule that a topic names (`$aws/rules/NAME/…`), if it names one: whoever routes messages gives it to that rule alone.
+pub fn rule_named_by(topic: &str) -> Option<&str> {
+    topic.strip_prefix(BASIC_INGEST)?.split_once('/').map(|(rule, _)| rule)
+}
+
 /// One message.
 #[derive(Debug)]
 pub struct Message<'p> {

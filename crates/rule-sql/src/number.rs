@@ -1,9 +1,9 @@
 //! Numbers: integers of 34 digits, and decimals for everything else.
 
 use std::cmp::Ordering;
-use std::fmt;
+use std::fmt::{self, Write};
 
-use crate::decimal::{DIGITS, Decimal, Rounding};
+use crate::decimal::{DIGITS, Decimal, Digits, Rounding};
 
 /// Largest integer, 34 digits; what an operation carries beyond becomes a decimal.
 const INT_MAX: i128 = 10i128.pow(DIGITS) - 1;
@@ -109,6 +109,17 @@ impl Number {
         Some(nearest).filter(|number| number.is_finite())
     }
 
+    /// Writes it as a JSON number.
+    pub(crate) fn write(self, out: &mut impl Write) -> fmt::Result {
+        match self {
+            Number::Int(int) => {
+                out.write_str(if int < 0 { "-" } else { "" })?;
+                out.write_str(Digits::of(int.unsigned_abs()).as_str())
+            }
+            Number::Decimal(decimal) => decimal.write(out),
+        }
+    }
+
     /// Sum; `None` on overflow, as below.
     pub fn sum(self, other: Self) -> Option<Self> {
         self.apply(other, i128::checked_add, Decimal::sum)
@@ -174,9 +185,6 @@ impl Ord for Number {
 
 impl fmt::Display for Number {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Number::Int(int) => int.fmt(f),
-            Number::Decimal(decimal) => decimal.fmt(f),
-        }
+        self.write(f)
     }
 }

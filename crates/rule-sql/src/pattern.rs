@@ -11,6 +11,23 @@ const BACKTRACKS_MAX: usize = 100_000;
 /// Largest compiled expression, in bytes.
 const COMPILED_BYTES_MAX: usize = 1024 * 1024;
 
+/// Java's classes of POSIX, which `\p{…}` names, as classes of ASCII.
+const POSIX: [(&str, &str); 13] = [
+    ("Lower", "a-z"),
+    ("Upper", "A-Z"),
+    ("ASCII", r"\x00-\x7F"),
+    ("Alpha", "A-Za-z"),
+    ("Digit", "0-9"),
+    ("Alnum", "A-Za-z0-9"),
+    ("Punct", r"!-/:-@\[-`{-~"),
+    ("Graph", "!-~"),
+    ("Print", " -~"),
+    ("Blank", r" \t"),
+    ("Cntrl", r"\x00-\x1F\x7F"),
+    ("XDigit", "0-9A-Fa-f"),
+    ("Space", r" \t\n\x0B\f\r"),
+];
+
 /// A compiled regular expression. What takes too long to search has no answer.
 #[derive(Clone, Debug)]
 pub struct Pattern {
@@ -96,7 +113,7 @@ fn group_number(text: &str, groups: usize) -> Option<(usize, usize)> {
     })
 }
 
-/// Java's classes are of ASCII, and `\Q…\E` quotes.
+/// Java's classes are of ASCII, and `\Q…\E` quotes. Other classes of `\p{…}` are those of Unicode.
 fn translated(source: &str) -> String {
     let mut translated = String::with_capacity(source.len());
     let mut rest = source;
@@ -119,11 +136,26 @@ fn translated(source: &str) -> String {
                 translated.push_str(&fancy_regex::escape(quoted));
                 rest = behind;
             }
+            'p' | 'P' => match posix(rest) {
+                Some((class, behind)) => {
+                    translated.push_str(if escaped == 'p' { "[" } else { "[^" });
+                    translated.push_str(class);
+                    translated.push(']');
+                    rest = behind;
+                }
+                None => translated.extend(['\\', escaped]),
+            },
             plain => translated.extend(['\\', plain]),
         }
     }
     translated.push_str(rest);
     translated
+}
+
+/// The class of POSIX whose name in braces `text` begins with, and what is behind it.
+fn posix(text: &str) -> Option<(&'static str, &str)> {
+    let (name, behind) = text.strip_prefix('{')?.split_once('}')?;
+    POSIX.iter().find(|(known, _)| *known == name).map(|(_, class)| (*class, behind))
 }
 
 #[cfg(test)]
@@ -151,6 +183,9 @@ mod tests {
         let matches = |pattern, text| Pattern::compile(pattern).and_then(|pattern| pattern.matches(text));
         assert_eq!((matches(r"^\w$", "é"), matches(r"^[\w.]+$", "a.b")), (Some(false), Some(true)));
         assert_eq!((matches(r"\Qa.b\E", "axb"), matches(r"\Qa.b\E", "a.b")), (Some(false), Some(true)));
+        assert_eq!((matches(r"^\p{Punct}+$", "!]`~"), matches(r"^\p{Punct}$", "a")), (Some(true), Some(false)));
+        assert_eq!((matches(r"^[\p{Upper}_]+$", "A_"), matches(r"^\P{Alpha}$", "é")), (Some(true), Some(true)));
+        assert_eq!((matches(r"^\p{Lu}$", "É"), matches(r"\p{Nope}", "a")), (Some(true), None));
         assert_eq!((matches("(?=a)a(?!b)", "ac"), matches(r"(a)\1", "aa")), (Some(true), Some(true)));
     }
 

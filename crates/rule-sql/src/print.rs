@@ -129,7 +129,10 @@ impl Display for Item {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Item::Star => f.write_str("*"),
-            Item::Named { expr, name } => write!(f, "{} AS {name}", Operand(expr)),
+            Item::Named { expr, name, under } => {
+                write!(f, "{} AS {name}", Operand(expr))?;
+                under.iter().try_for_each(|name| write!(f, ".{name}"))
+            }
         }
     }
 }
@@ -159,7 +162,7 @@ impl Display for Expr {
             Expr::Query(query) => write!(f, "{query}"),
             Expr::Exists(query) => write!(f, "EXISTS {query}"),
             Expr::Cast { operand, to } => write!(f, "cast({operand} AS {to})"),
-            Expr::Call { function, arguments, pattern: _ } => {
+            Expr::Call { function, arguments, prepared: _ } => {
                 write!(f, "{}(", function.name)?;
                 list(f, arguments)?;
                 f.write_str(")")

@@ -25,6 +25,8 @@ pub(crate) enum Shape<'m> {
     Object(Vec<(&'m str, Held<'m>)>),
 }
 
+/// Bytes for which there is room at first when a row is written.
+const ROW_BYTES_USUAL: usize = 256;
 /// Rows of up to this many members are searched for a name one by one, larger ones by hash.
 const PAIRWISE_MEMBERS_MAX: usize = 16;
 
@@ -47,6 +49,23 @@ impl<'m> Members<'m> {
         }
     }
 
+    /// Puts a value into the object of this name, below the names of `under`; what stands in the way and is no object is
+    /// replaced. How many members were looked at on the way.
+    pub fn put_under(&mut self, name: &'m str, under: &'m [String], value: Value<'m>) -> usize {
+        let place = match self.place(name) {
+            Some(place) => place,
+            None => {
+                self.members.push((name, Held::Made(Value::Undefined)));
+                self.members.len() - 1
+            }
+        };
+        let held = std::mem::take(&mut self.members[place].1);
+        let mut whole = held.into_value();
+        let looked_at = insert(&mut whole, under, value);
+        self.members[place].1 = Held::Made(whole);
+        looked_at
+    }
+
     fn place(&mut self, name: &str) -> Option<usize> {
         if self.members.len() <= PAIRWISE_MEMBERS_MAX {
             return self.members.iter().position(|(member, _)| *member == name);
@@ -60,6 +79,23 @@ impl<'m> Members<'m> {
     pub fn in_order(self) -> Vec<(&'m str, Held<'m>)> {
         self.members
     }
+}
+
+/// Puts a value below the names of a path; how many members were looked at.
+fn insert<'m>(into: &mut Value<'m>, path: &'m [String], value: Value<'m>) -> usize {
+    let Some((name, path)) = path.split_first() else {
+        *into = value;
+        return 0;
+    };
+    if !matches!(into, Value::Object(_)) {
+        *into = Value::Object(Vec::new());
+    }
+    let Value::Object(members) = into else { return 0 };
+    let place = members.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
+        members.push((name.as_str().into(), Value::Undefined));
+        members.len() - 1
+    });
+    place + 1 + insert(&mut members[place].1, path, value)
 }
 
 impl Shape<'_> {
@@ -81,10 +117,14 @@ impl Default for Shape<'_> {
 impl Row<'_> {
     /// What is sent: JSON, or the payload as it came.
     pub fn to_bytes(&self) -> Vec<u8> {
-        match &self.shape {
-            Shape::Payload(payload) => payload.to_vec(),
-            Shape::Value(_) | Shape::Object(_) => self.to_string().into_bytes(),
-        }
+        let mut text = String::with_capacity(ROW_BYTES_USUAL);
+        let written = match &self.shape {
+            Shape::Payload(payload) => return payload.to_vec(),
+            Shape::Value(value) => write_value(&mut text, value),
+            Shape::Object(members) => write_object(&mut text, members.iter().map(|(name, value)| (*name, &**value))),
+        };
+        written.expect("a String takes all");
+        text.into_bytes()
     }
 
     /// The payload, if the row is nothing else: it need not be JSON.

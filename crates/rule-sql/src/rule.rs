@@ -3,6 +3,7 @@
 use drover_types::{TopicFilter, matches};
 use sha2::{Digest, Sha256};
 
+use crate::asked::Asked;
 use crate::ast::Statement;
 use crate::error::{EvalError, SqlError};
 use crate::evaluate::{self, Scope};
@@ -80,6 +81,11 @@ impl CompiledRule {
     /// The statement as it was understood.
     pub fn statement(&self) -> &Statement {
         &self.statement
+    }
+
+    /// What is looked up for it besides its messages.
+    pub fn asked(&self) -> Asked {
+        Asked::by(&self.statement)
     }
 
     /// How it groups messages; `None` for a rule that looks at each by itself.

@@ -152,6 +152,12 @@ impl<'a> Value<'a> {
     }
 }
 
+impl Default for Held<'_> {
+    fn default() -> Self {
+        Held::Made(Value::Undefined)
+    }
+}
+
 impl<'m> Held<'m> {
     /// The value itself, copied if it is lent.
     pub(crate) fn into_value(self) -> Value<'m> {

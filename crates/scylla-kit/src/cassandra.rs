@@ -19,7 +19,7 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The database of this process. Cheap to clone; all clones share one session. Nothing is dialled before the first
-/// [`Cassandra::open`].
+/// [`Cassandra::open`] or [`Cassandra::look`].
 #[derive(Clone)]
 pub struct Cassandra {
     options: Arc<Options>,
@@ -36,6 +36,13 @@ impl Cassandra {
     /// The database at `options`.
     pub fn new(options: Options) -> Self {
         Self { options: Arc::new(options), session: Arc::default() }
+    }
+
+    /// Connects, and says whether the keyspace is there. Makes nothing.
+    pub async fn look(&self) -> Result<bool, OpenError> {
+        let session = self.dial().await?;
+        let doing = format!("looking for keyspace {}", self.options.keyspace);
+        keyspace::exists(&session, &self.options.keyspace).await.map_err(OpenError::while_doing(doing))
     }
 
     /// Connects, makes the keyspace if there is none, and brings `schema` up to date.
@@ -76,7 +83,21 @@ impl Cassandra {
         }
     }
 
+    /// A session in the keyspace.
     async fn connect(&self) -> Result<Arc<Session>, OpenError> {
+        let options = &*self.options;
+        let session = self.dial().await?;
+        keyspace::ensure(&session, options).await?;
+        let doing = format!("using keyspace {}", options.keyspace);
+        let (keyspace, of) = (options.keyspace.as_str(), &session);
+        let used = settled(move || async move { Ok(of.use_keyspace(keyspace, false).await?) }).await;
+        used.map_err(OpenError::while_doing(doing))?;
+        tracing::info!(hosts = options.hosts.join(", "), keyspace = options.keyspace, "connected to cassandra");
+        Ok(Arc::new(session))
+    }
+
+    /// A session in no keyspace.
+    async fn dial(&self) -> Result<Session, OpenError> {
         let options = &*self.options;
         options.check()?;
         let hosts = options.hosts.join(", ");
@@ -91,13 +112,7 @@ impl Cassandra {
             Err(_) => return Err(OpenError::Unreachable { hosts, reason: format!("no answer within {patience:?}") }),
         };
         check_datacenter(&session, options)?;
-        keyspace::ensure(&session, options).await?;
-        let doing = format!("using keyspace {}", options.keyspace);
-        let (keyspace, of) = (options.keyspace.as_str(), &session);
-        let used = settled(move || async move { Ok(of.use_keyspace(keyspace, false).await?) }).await;
-        used.map_err(OpenError::while_doing(doing))?;
-        tracing::info!(hosts, keyspace = options.keyspace, "connected to cassandra");
-        Ok(Arc::new(session))
+        Ok(session)
     }
 }
 

@@ -51,7 +51,8 @@ fn statements(keyspace: &str, replication: &str, server: Server) -> Vec<String> 
     }
 }
 
-async fn exists(session: &Session, keyspace: &str) -> Result<bool, Failure> {
+/// Whether there is a keyspace of this name.
+pub async fn exists(session: &Session, keyspace: &str) -> Result<bool, Failure> {
     let cql = "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?";
     let found: Option<(String,)> = first_row(session.query_unpaged(cql, (keyspace,)).await?)?;
     Ok(found.is_some())

@@ -2,7 +2,8 @@
 //!
 //! It stands between a service and any other bus: what is broken is broken here, and no service knows of it.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,17 +30,33 @@ pub struct Broken {
     pub no_repeat_window: bool,
     /// Reads of this topic bring nothing, so that whoever goes by its last records begins without them.
     pub unread_topic: Option<&'static str>,
+    /// The last record of each partition of this topic is seen only by who has asked for settled bounds since a transactor
+    /// was opened last: so is a transaction that is decided, and whose partitions have not heard of it.
+    pub late_topic: Option<&'static str>,
+    /// Settled bounds are no other than bounds.
+    pub never_settles: bool,
 }
 
 /// Another bus, but for what is [`Broken`].
 pub struct BrokenBus {
     bus: Arc<dyn Bus>,
     broken: Broken,
+    /// Partitions of the late topic that are seen as they are.
+    settled: Mutex<HashSet<TopicPartition>>,
 }
 
 impl BrokenBus {
     pub fn new(bus: Arc<dyn Bus>, broken: Broken) -> Self {
-        Self { bus, broken }
+        Self { bus, broken, settled: Mutex::default() }
+    }
+
+    fn settled(&self) -> MutexGuard<'_, HashSet<TopicPartition>> {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the last record of a partition is not seen.
+    fn is_late(&self, at: &TopicPartition) -> bool {
+        self.broken.late_topic.is_some_and(|topic| topic == &*at.topic) && !self.settled().contains(at)
     }
 
     /// Says at once that a batch is durable, at places made up, and only then appends it. Nobody learns whether it was.
@@ -112,11 +129,25 @@ impl Bus for BrokenBus {
         if self.broken.unread_topic.is_some_and(|topic| topic == &*at.topic) {
             return Ok(Vec::new());
         }
-        self.bus.read(at, from, bytes_max, wait).await
+        let mut records = self.bus.read(at, from, bytes_max, wait).await?;
+        if self.is_late(at) {
+            let seen = self.bounds(at).await?.end;
+            records.retain(|stored| stored.position.offset < seen);
+        }
+        Ok(records)
     }
 
     async fn bounds(&self, at: &TopicPartition) -> Result<Bounds, ReadError> {
-        self.bus.bounds(at).await
+        let Bounds { earliest, end } = self.bus.bounds(at).await?;
+        let end = if self.is_late(at) { end.saturating_sub(1).max(earliest) } else { end };
+        Ok(Bounds { earliest, end })
+    }
+
+    async fn settled_bounds(&self, at: &TopicPartition) -> Result<Bounds, ReadError> {
+        if !self.broken.never_settles {
+            self.settled().insert(at.clone());
+        }
+        self.bounds(at).await
     }
 
     async fn offset_at(&self, at: &TopicPartition, timestamp_ms: i64) -> Result<Offset, ReadError> {
@@ -137,6 +168,7 @@ impl Bus for BrokenBus {
 
     async fn transactor(&self, transactional_id: &str) -> Result<Box<dyn Transactor>, TransactError> {
         let transactor = self.bus.transactor(transactional_id).await?;
+        self.settled().clear();
         let Broken { offset_before_output, document_without_offset, .. } = self.broken;
         if offset_before_output || document_without_offset {
             return Ok(Box::new(TwoSteps { inner: transactor, offsets_first: offset_before_output }));

@@ -23,5 +23,7 @@ pub use ids::{ClientId, DEFAULT_TENANT, DeviceId, DeviceKey, InvalidId, RecordId
 pub use internal::{EVENTS_TOPIC, NODES_TOPIC, PRESENCE_TOPIC, REGISTRY_CHANGES_TOPIC};
 pub use qos::Qos;
 pub use random::Random;
-pub use telemetry::{Fingerprint, InvalidTelemetry, TELEMETRY_TOPIC, Telemetry, TraceParent, fingerprint, header};
+pub use telemetry::{
+    Fingerprint, InvalidTelemetry, Mqtt5, TELEMETRY_TOPIC, Telemetry, TraceParent, fingerprint, header,
+};
 pub use topic::{InvalidTopic, TopicFilter, TopicName, matches};

@@ -247,6 +247,7 @@ mod tests {
             time_ms: 1_000_000_000 + second * 1_000,
             content_type: None,
             properties: vec![],
+            mqtt5: None,
             traceparent: None,
             hops: 0,
         }

@@ -7,6 +7,9 @@ use crate::{DeviceId, InvalidId};
 
 /// Topic of requests to shadows: key = `tenant/device` of the shadow; value and headers as of telemetry.
 pub const SHADOW_REQUESTS_TOPIC: &str = "drover.shadow.requests";
+/// Topic of the last document of each shadow, compacted: key `tenant/device[/name]`, JSON without delta; a deleted shadow
+/// has no `state`. The truth about shadows.
+pub const SHADOW_DOCUMENTS_TOPIC: &str = "drover.shadow.documents";
 
 /// What every topic of a device's shadows begins with; the device follows.
 const THINGS: &str = "$aws/things/";

@@ -1,6 +1,7 @@
 //! One device publish as the log keeps it: the payload exactly as sent, everything else in headers.
 //!
-//! Header values are text, so that any Kafka tool can print them; `id` and `fingerprint` are 16 raw bytes.
+//! Header values are text, so that any Kafka tool can print them; `id` and `fingerprint` are 16 raw bytes, and
+//! `correlation-data` is what the device sent.
 
 use std::borrow::Cow;
 
@@ -27,13 +28,17 @@ pub mod header {
     pub const TIME: &str = "time";
     pub const CONTENT_TYPE: &str = "content-type";
     pub const PROPERTIES: &str = "properties";
+    pub const PAYLOAD_FORMAT: &str = "payload-format";
+    pub const RESPONSE_TOPIC: &str = "response-topic";
+    /// Raw bytes.
+    pub const CORRELATION_DATA: &str = "correlation-data";
     pub const TRACEPARENT: &str = "traceparent";
     pub const HOPS: &str = "hops";
     /// On rule outputs: the rule's name.
     pub const RULE: &str = "rule";
 
     /// All of them: whoever reads records back needs no memory for these names.
-    pub const ALL: [&str; 17] = [
+    pub const ALL: [&str; 20] = [
         ID,
         TOPIC,
         TENANT,
@@ -48,6 +53,9 @@ pub mod header {
         TIME,
         CONTENT_TYPE,
         PROPERTIES,
+        PAYLOAD_FORMAT,
+        RESPONSE_TOPIC,
+        CORRELATION_DATA,
         TRACEPARENT,
         HOPS,
         RULE,
@@ -116,6 +124,22 @@ pub enum InvalidTelemetry {
     Malformed { name: &'static str, reason: String },
 }
 
+/// What an MQTT 5 PUBLISH may say besides, for rules to ask.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Mqtt5 {
+    /// The payload format indicator: whether the payload is declared to be UTF-8.
+    pub utf8: Option<bool>,
+    pub response_topic: Option<String>,
+    pub correlation_data: Option<Bytes>,
+}
+
+impl Mqtt5 {
+    /// Itself, if it says anything.
+    pub fn said(self) -> Option<Box<Self>> {
+        (self != Self::default()).then(|| Box::new(self))
+    }
+}
+
 /// One device publish.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Telemetry {
@@ -141,6 +165,7 @@ pub struct Telemetry {
     pub content_type: Option<String>,
     /// MQTT 5 user properties, in the order sent.
     pub properties: Vec<(String, String)>,
+    pub mqtt5: Option<Box<Mqtt5>>,
     pub traceparent: Option<TraceParent>,
     /// How many rules republished it on its way; 0 for a device's own.
     pub hops: u32,
@@ -154,7 +179,6 @@ impl Telemetry {
 
     /// The headers of its record, in a fixed order.
     pub fn headers(&self) -> Vec<(Cow<'static, str>, Bytes)> {
-        let flag = |on: bool| Bytes::from_static(if on { b"1" } else { b"0" });
         let mut headers = Headers::with_room_for(self);
         headers.put(header::ID, |out| out.extend_from_slice(&self.id.0));
         headers.put(header::TOPIC, |out| out.extend_from_slice(self.topic.as_str().as_bytes()));
@@ -175,6 +199,9 @@ impl Telemetry {
         }
         if !self.properties.is_empty() {
             headers.put_shared(header::PROPERTIES, encode_properties(&self.properties));
+        }
+        if let Some(mqtt5) = &self.mqtt5 {
+            headers.put_mqtt5(mqtt5);
         }
         if let Some(traceparent) = &self.traceparent {
             headers.put(header::TRACEPARENT, |out| out.extend_from_slice(traceparent.as_str().as_bytes()));
@@ -208,6 +235,12 @@ impl Telemetry {
         ) -> Result<T, InvalidTelemetry> {
             text.parse().map_err(|e| malformed(name, e))
         }
+        let lossy = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+        let mqtt5 = Mqtt5 {
+            utf8: found.payload_format.map(|value| value == b"1"),
+            response_topic: found.response_topic.map(lossy),
+            correlation_data: found.correlation_data.map(Bytes::copy_from_slice),
+        };
         let id = RecordId(sixteen(header::ID, found.id)?);
         let qos: u8 = parse(header::QOS, text(header::QOS, found.qos)?)?;
         Ok(Self {
@@ -227,8 +260,9 @@ impl Telemetry {
             epoch: parse(header::EPOCH, text(header::EPOCH, found.epoch)?)?,
             fingerprint: sixteen(header::FINGERPRINT, found.fingerprint)?,
             time_ms: parse(header::TIME, text(header::TIME, found.time)?)?,
-            content_type: found.content_type.map(|v| String::from_utf8_lossy(v).into_owned()),
+            content_type: found.content_type.map(lossy),
             properties: found.properties.map_or_else(|| Ok(Vec::new()), decode_properties)?,
+            mqtt5: mqtt5.said(),
             traceparent: found.traceparent.and_then(|v| std::str::from_utf8(v).ok()).and_then(TraceParent::parse),
             hops: match found.hops {
                 None => 0,
@@ -236,6 +270,10 @@ impl Telemetry {
             },
         })
     }
+}
+
+fn flag(on: bool) -> Bytes {
+    Bytes::from_static(if on { b"1" } else { b"0" })
 }
 
 fn malformed(name: &'static str, reason: impl ToString) -> InvalidTelemetry {
@@ -258,6 +296,9 @@ struct Found<'a> {
     time: Option<&'a [u8]>,
     content_type: Option<&'a [u8]>,
     properties: Option<&'a [u8]>,
+    payload_format: Option<&'a [u8]>,
+    response_topic: Option<&'a [u8]>,
+    correlation_data: Option<&'a [u8]>,
     traceparent: Option<&'a [u8]>,
     hops: Option<&'a [u8]>,
 }
@@ -279,6 +320,9 @@ impl<'a> Found<'a> {
             header::TIME => &mut self.time,
             header::CONTENT_TYPE => &mut self.content_type,
             header::PROPERTIES => &mut self.properties,
+            header::PAYLOAD_FORMAT => &mut self.payload_format,
+            header::RESPONSE_TOPIC => &mut self.response_topic,
+            header::CORRELATION_DATA => &mut self.correlation_data,
             header::TRACEPARENT => &mut self.traceparent,
             header::HOPS => &mut self.hops,
             _ => return,
@@ -288,7 +332,7 @@ impl<'a> Found<'a> {
 }
 
 /// Most headers of one record.
-const HEADERS_MAX: usize = 16;
+const HEADERS_MAX: usize = 19;
 /// Bytes of the values of a record that are no text of its sender's: two ids and three numbers.
 const VALUES_BYTES: usize = 16 + 16 + 3 * 20 + 64;
 
@@ -314,6 +358,18 @@ impl Headers {
         self.count += 1;
         value(&mut self.values);
         self.put_shared(name, Bytes::new());
+    }
+
+    fn put_mqtt5(&mut self, mqtt5: &Mqtt5) {
+        if let Some(utf8) = mqtt5.utf8 {
+            self.put_shared(header::PAYLOAD_FORMAT, flag(utf8));
+        }
+        if let Some(topic) = &mqtt5.response_topic {
+            self.put(header::RESPONSE_TOPIC, |out| out.extend_from_slice(topic.as_bytes()));
+        }
+        if let Some(data) = &mqtt5.correlation_data {
+            self.put_shared(header::CORRELATION_DATA, data.clone());
+        }
     }
 
     fn put_shared(&mut self, name: &'static str, value: Bytes) {
@@ -373,6 +429,11 @@ mod tests {
             time_ms: 1_700_000_000_000,
             content_type: Some("application/json".into()),
             properties: vec![("k".into(), "v".into()), ("k".into(), "é\"".into())],
+            mqtt5: Some(Box::new(Mqtt5 {
+                utf8: Some(true),
+                response_topic: Some("answers/d-1".into()),
+                correlation_data: Some(Bytes::from_static(b"\0\x01")),
+            })),
             traceparent: TraceParent::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
             hops: 2,
         }
@@ -389,6 +450,7 @@ mod tests {
             packet_id: None,
             content_type: None,
             properties: vec![],
+            mqtt5: None,
             traceparent: None,
             hops: 0,
             ..sample()

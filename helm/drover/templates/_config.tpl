@@ -124,6 +124,9 @@ is for the cluster alone. */}}
 {{- if include "drover.tlsSecret" $root -}}
 {{- $_ := set $ingress "tls" (dict "certificate" "/etc/drover/tls/tls.crt" "key" "/etc/drover/tls/tls.key") -}}
 {{- end -}}
+{{- if $root.Values.tls.ticketKeysSecret -}}
+{{- $_ := set $ingress "tls" (merge (dict "ticket_keys" "/etc/drover/tickets") (default (dict) $ingress.tls)) -}}
+{{- end -}}
 {{- toJson $ingress -}}
 {{- end }}
 

@@ -120,10 +120,12 @@ spec:
       secret:
         secretName: {{ .secret }}
         defaultMode: 0440
+        {{- with .keys }}
         items:
-          {{- range .keys }}
+          {{- range . }}
           - {key: {{ . }}, path: {{ . }}}
           {{- end }}
+        {{- end }}
     {{- end }}
     {{- with $v.extraVolumes }}
     {{- toYaml . | nindent 4 }}
@@ -160,6 +162,9 @@ spec:
 {{- end -}}
 {{- if and $tls (eq .component (include "drover.edge" .root)) -}}
 {{- $volumes = append $volumes (dict "name" "tls" "secret" $tls "keys" (list "tls.crt" "tls.key")) -}}
+{{- end -}}
+{{- if and $v.tls.ticketKeysSecret (eq .component (include "drover.edge" .root)) -}}
+{{- $volumes = append $volumes (dict "name" "tickets" "secret" $v.tls.ticketKeysSecret "keys" (list)) -}}
 {{- end -}}
 {{- toJson $volumes -}}
 {{- end }}

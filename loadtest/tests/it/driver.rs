@@ -85,7 +85,7 @@ async fn a_client_that_may_not_reconnect_ends_with_its_connection() {
 }
 
 /// A certificate for 127.0.0.1 that is its own authority: the acceptor, and the certificate's file.
-fn tls(directory: &std::path::Path) -> (tokio_rustls::TlsAcceptor, std::path::PathBuf) {
+pub fn tls(directory: &std::path::Path) -> (tokio_rustls::TlsAcceptor, std::path::PathBuf) {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
     let file = directory.join("ca.pem");
     std::fs::write(&file, made.cert.pem()).expect("written");

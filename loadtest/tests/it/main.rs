@@ -1,5 +1,11 @@
-//! The client driver and the load generator against a small server that can be told to misbehave.
+//! The client driver, the load generator and scenarios: against a small server that can be told to misbehave, against
+//! mosquitto and `drover up` where they are there.
 
+mod chaos;
 mod driver;
+mod gateway;
 mod generator;
+mod mosquitto;
+mod runs;
+mod scenarios;
 mod server;

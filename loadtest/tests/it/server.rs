@@ -32,6 +32,8 @@ pub struct Seen {
 #[derive(Default)]
 struct Log {
     connections: usize,
+    open: usize,
+    most_open: usize,
     seen: Vec<Seen>,
 }
 
@@ -55,6 +57,7 @@ impl Server {
             while let Ok((tcp, _)) = listener.accept().await {
                 let (log, tls) = (shared.clone(), tls.clone());
                 tokio::spawn(async move {
+                    count(&log, 1);
                     match tls {
                         None => serve(tcp, &log, faults).await,
                         Some(tls) => match tls.accept(tcp).await {
@@ -62,6 +65,7 @@ impl Server {
                             Err(error) => eprintln!("no tls: {error}"),
                         },
                     }
+                    count(&log, -1);
                 });
             }
         });
@@ -79,6 +83,18 @@ impl Server {
     pub fn connections(&self) -> usize {
         self.log.lock().expect("no panic").connections
     }
+
+    /// Most connections that were open at once.
+    pub fn most_open(&self) -> usize {
+        self.log.lock().expect("no panic").most_open
+    }
+}
+
+/// Books that a connection has begun (1) or ended (-1).
+fn count(log: &Mutex<Log>, change: isize) {
+    let mut log = log.lock().expect("no panic");
+    log.open = log.open.saturating_add_signed(change);
+    log.most_open = log.most_open.max(log.open);
 }
 
 /// Serves one connection until it ends or is cut.

@@ -63,6 +63,14 @@ pub fn made_admin_token(data: &Path) -> anyhow::Result<AdminToken> {
     read_admin_token(&path)
 }
 
+/// The file that people find the administrator's token in; `None`: the configuration has the token itself.
+pub fn told_token_path(data: &Path, security: &SecurityConfig) -> Option<PathBuf> {
+    match &security.admin_token {
+        Some(_) => None,
+        None => Some(security.admin_token_file.clone().unwrap_or_else(|| token_path(data))),
+    }
+}
+
 /// The token that this process shares with others: as configured, else of the data directory. It is not made here: two
 /// processes that each made one would not know each other.
 pub fn shared_admin_token(data: &Path, security: &SecurityConfig) -> anyhow::Result<AdminToken> {
@@ -108,7 +116,9 @@ mod tests {
         assert!(told.contains("drover init") && !token_path(data.path()).exists(), "{told}");
         made_admin_token(data.path()).expect("made");
         shared_admin_token(data.path(), &security).expect("of the data directory");
+        assert_eq!(told_token_path(data.path(), &security), Some(token_path(data.path())));
         security.admin_token_file = Some(data.path().join("other"));
+        assert_eq!(told_token_path(data.path(), &security), Some(data.path().join("other")));
         std::fs::write(data.path().join("other"), "s3cret\n").expect("written");
         assert!(shared_admin_token(data.path(), &security).expect("of the file").matches("s3cret"));
     }

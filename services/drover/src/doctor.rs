@@ -2,6 +2,9 @@
 //!
 //! Each check reads the world into plain values and judges them in a function of its own, which a test can call.
 
+mod certificate;
+mod elsewhere;
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,8 +17,6 @@ use drover_host::{Conflict, SystemClock, bus, process};
 use drover_types::Clock;
 use serde::Serialize;
 use tokio::time::Instant;
-use x509_parser::pem::parse_x509_pem;
-use x509_parser::prelude::GeneralName;
 
 use crate::cli::{self, Format};
 use crate::data;
@@ -37,8 +38,6 @@ const CLOCK_UNSET_MS: u64 = 1_704_067_200_000;
 /// How long the clocks are compared, and how far they may drift apart in that time.
 const CLOCK_SPAN: Duration = Duration::from_millis(100);
 const CLOCK_DRIFT: Duration = Duration::from_millis(20);
-/// A certificate that ends within this many seconds is worth a warning: 30 days.
-const ENDS_SOON_S: i64 = 30 * 24 * 3600;
 const SERVER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// `drover doctor`.
@@ -95,20 +94,20 @@ impl DoctorArgs {
     pub fn run(self) -> anyhow::Result<()> {
         let layers = layers::with_surroundings(self.config.layers()?, &self.data)?;
         let mut plan = Plan::new(services::platform().collect(), layers::shift_ports(layers, self.port_offset)?)?;
-        plan.kafka = Some(KafkaConfig::load(&plan.layers)?);
+        if plan.has_embedded_log() {
+            plan.kafka = Some(KafkaConfig::load(&plan.layers)?);
+        }
+        let pki = plan.pki.clone().unwrap_or_else(|| data::pki_path(&self.data));
         let now_s = i64::try_from(SystemClock.now_ms() / 1000).unwrap_or(i64::MAX);
         let running = server(&plan);
         let answers = running.verdict == Verdict::Ok;
         let mut findings = ports(&plan.conflicts(), answers);
-        findings.extend([
-            running,
-            disk(&self.data),
-            sync(&self.data),
-            descriptors(),
-            clock(),
-            log(&self.data, answers),
-        ]);
-        findings.extend(["ca.pem", "server.pem"].map(|name| certificate(&self.data, name, now_s)));
+        findings.extend([running, disk(&self.data), sync(&self.data), descriptors(), clock()]);
+        if plan.has_embedded_log() {
+            findings.push(log(&self.data, answers));
+        }
+        findings.extend(elsewhere::look(&plan)?);
+        findings.extend(["ca.pem", "server.pem"].map(|name| certificate::look(&pki, name, now_s)));
         print(&findings, self.output)?;
         let failed = findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
         if failed > 0 {
@@ -290,62 +289,6 @@ fn judge_log(seen: Result<Option<Sight>, OpenError>, running: bool) -> Finding {
     }
 }
 
-fn certificate(data: &Path, name: &'static str, now_s: i64) -> Finding {
-    let path = data::pki_path(data).join(name);
-    match fs::read(&path) {
-        Ok(pem) => judge_certificate(name, &pem, now_s),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Finding::ok(name, "not made yet"),
-        Err(error) => Finding::fail(name, format!("{}: {error}", path.display()), "give permission to read it"),
-    }
-}
-
-fn judge_certificate(name: &'static str, pem: &[u8], now_s: i64) -> Finding {
-    let malformed = |error: String| Finding::fail(name, format!("is malformed: {error}"), "restore it from a backup");
-    let pem = match parse_x509_pem(pem) {
-        Ok((_, pem)) => pem,
-        Err(error) => return malformed(error.to_string()),
-    };
-    let certificate = match pem.parse_x509() {
-        Ok(certificate) => certificate,
-        Err(error) => return malformed(error.to_string()),
-    };
-    let names = match certificate.subject_alternative_name() {
-        Ok(Some(names)) => names.value.general_names.iter().filter_map(shown).collect(),
-        Ok(None) | Err(_) => Vec::new(),
-    };
-    let ends = certificate.validity().not_after;
-    let named = if names.is_empty() { String::new() } else { format!(", names {}", names.join(" ")) };
-    let message = format!("ends {ends}{named}");
-    if ends.timestamp() <= now_s {
-        return Finding::fail(
-            name,
-            message,
-            "start drover again: it renews the server certificate; a CA has to be replaced",
-        );
-    }
-    if ends.timestamp() <= now_s + ENDS_SOON_S {
-        return Finding::warn(
-            name,
-            message,
-            "start drover again: it renews the server certificate; a CA has to be replaced",
-        );
-    }
-    Finding::ok(name, message)
-}
-
-fn shown(name: &GeneralName<'_>) -> Option<String> {
-    match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
-        GeneralName::IPAddress(bytes) => <[u8; 4]>::try_from(*bytes)
-            .map(std::net::IpAddr::from)
-            .or_else(|_| <[u8; 16]>::try_from(*bytes).map(std::net::IpAddr::from))
-            .ok()
-            .map(|ip| ip.to_string()),
-        // Names of another kind are not for servers.
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -369,7 +312,7 @@ mod tests {
             (judge_clock(CLOCK_UNSET_MS, CLOCK_UNSET_MS + 5_000, ms(100)), Verdict::Warn),
             (judge_clock(CLOCK_UNSET_MS + 50, CLOCK_UNSET_MS, ms(100)), Verdict::Warn),
             (judge_clock(CLOCK_UNSET_MS, CLOCK_UNSET_MS + 100, ms(100)), Verdict::Ok),
-            (judge_certificate("ca.pem", b"no certificate", 0), Verdict::Fail),
+            (certificate::judge("ca.pem", b"no certificate", 0), Verdict::Fail),
             (judge_log(Ok(None), false), Verdict::Ok),
             (judge_log(Ok(Some(Sight { topics: 1, torn: vec![torn()] })), false), Verdict::Warn),
             (judge_log(Err(OpenError::Locked { directory: "d".into(), holder: Some(7) }), false), Verdict::Fail),
@@ -379,19 +322,5 @@ mod tests {
             assert_eq!(finding.verdict, verdict, "{finding:?}");
             assert_eq!(finding.advice.is_some(), verdict != Verdict::Ok, "{finding:?}");
         }
-    }
-
-    #[test]
-    fn a_certificate_is_judged_by_its_end() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let made = drover_registry::pki::ensure(directory.path(), &["edge.example".to_owned()], &SystemClock);
-        let pem = fs::read(made.expect("made").server_cert).expect("there");
-        let now_s = i64::try_from(SystemClock.now_ms() / 1000).expect("fits");
-        let good = judge_certificate("server.pem", &pem, now_s);
-        assert_eq!(good.verdict, Verdict::Ok);
-        assert!(good.message.ends_with("names localhost 127.0.0.1 ::1 edge.example"), "{good:?}");
-        let year = 365 * 24 * 3600;
-        assert_eq!(judge_certificate("server.pem", &pem, now_s + 2 * year + 70 * 24 * 3600).verdict, Verdict::Warn);
-        assert_eq!(judge_certificate("server.pem", &pem, now_s + 3 * year).verdict, Verdict::Fail);
     }
 }

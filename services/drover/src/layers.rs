@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use drover_gateway::{Gateway, GatewayConfig};
 use drover_host::config::{
     Anonymous, BusConfig, BusKind, ConfigError, Layers, NetworkConfig, SecurityConfig, Shared, UnknownKeys,
 };
@@ -17,7 +18,7 @@ use crate::data;
 use crate::kafka::{self, KafkaConfig};
 use crate::services;
 
-/// Listeners of devices, and the keys under which the gateway tells of them.
+/// Listeners of devices, and the keys under which the gateway tells of them: MQTT, MQTT over TLS, HTTP.
 const ENDPOINTS: [(&str, &str); 3] = [
     ("ingress.mqtt.listen", "gateway.mqtt_endpoint"),
     ("ingress.mqtts.listen", "gateway.mqtts_endpoint"),
@@ -138,6 +139,19 @@ pub fn shift_network(mut layers: Layers, offset: u16) -> Result<Layers, ShiftErr
         });
         let shifted = shifted.collect::<Result<Vec<String>, ShiftError>>()?;
         layers = layers.with_override(&format!("network.{service}"), shifted);
+    }
+    Ok(layers)
+}
+
+/// Moves the ports at which the gateway says that devices connect. A name without a port stays as it is.
+pub fn shift_endpoints(mut layers: Layers, offset: u16) -> Result<Layers, ShiftError> {
+    let gateway: GatewayConfig = layers.section(Gateway::NAME)?;
+    let told = [gateway.mqtt_endpoint, gateway.mqtts_endpoint, gateway.http_endpoint];
+    for ((_, key), endpoint) in ENDPOINTS.into_iter().zip(told) {
+        let Some((host, port)) = endpoint.rsplit_once(':') else { continue };
+        let Ok(port) = port.parse::<u16>() else { continue };
+        let shifted = port.checked_add(offset).ok_or(ShiftError::Beyond { port, offset })?;
+        layers = layers.with_override(key, format!("{host}:{shifted}"));
     }
     Ok(layers)
 }

@@ -59,7 +59,8 @@ pub struct ServiceArgs {
     /// Directory of the service's files.
     #[arg(long, value_name = "DIR", default_value = "./drover-data")]
     data: PathBuf,
-    /// Adds N to every port that the service binds, and to those of `[network]` that it calls.
+    /// Adds N to every port that the service binds, to those of `[network]` that it calls, and to those of the endpoints
+    /// that the gateway tells to devices.
     #[arg(long, value_name = "N", default_value_t = 0)]
     port_offset: u16,
 }
@@ -70,6 +71,7 @@ impl ServiceArgs {
         let services = ALL.into_iter().filter(|service| service.name == name).collect();
         let layers = layers::with_surroundings(self.config.layers()?, &self.data)?;
         let layers = layers::shift_network(layers::shift_ports(layers, self.port_offset)?, self.port_offset)?;
+        let layers = layers::shift_endpoints(layers, self.port_offset)?;
         layers::refuse_lone_owners(name, &layers)?;
         start::run(Plan::new(services, layers)?, &self.config, self.data)
     }

@@ -68,7 +68,8 @@ async fn serve(plan: Plan, data: PathBuf) -> anyhow::Result<()> {
     data::create(&data)?;
     process::register(&metrics, &*clock);
     let pki = plan.pki.clone().unwrap_or_else(|| data::pki_path(&data));
-    let text = welcome::text(&parts, &data, &pki); // before any part takes its sockets
+    let token = data::told_token_path(&data, &plan.shared.security);
+    let text = welcome::text(&parts, &data, &pki, token.as_deref()); // before any part takes its sockets
     // Until all parts are there to speak for themselves, the process is not ready.
     let starting = health.service(START);
     let admin = spawn_admin(&parts, &health, &metrics, &shutdown)?;

@@ -23,6 +23,8 @@ use crate::start;
 const KAFKA: &str = "kafka";
 /// CoAP among the parts that `--disable` names; it is one of the ways into the ingress, and comes with it.
 const COAP: &str = "coap";
+/// A part of the contract that this version does not have: to leave it out is no mistake.
+const SQL: &str = "sql";
 
 /// `drover up`.
 #[derive(Debug, Args)]
@@ -57,7 +59,7 @@ fn parts() -> PossibleValuesParser {
 }
 
 fn parts_to_disable() -> PossibleValuesParser {
-    PossibleValuesParser::new(services::ALL.map(|service| service.name).into_iter().chain([KAFKA, COAP]))
+    PossibleValuesParser::new(services::ALL.map(|service| service.name).into_iter().chain([KAFKA, COAP, SQL]))
 }
 
 impl UpArgs {
@@ -65,6 +67,9 @@ impl UpArgs {
     pub fn run(self) -> anyhow::Result<()> {
         let data = if self.ephemeral { temporary() } else { self.data.clone() };
         let _removal = self.ephemeral.then(|| Removal(data.clone()));
+        if self.disable.iter().any(|part| part == SQL) {
+            eprintln!("drover: --disable {SQL}: this version has no SQL listener, there is nothing to leave out");
+        }
         let chosen = services::ALL.into_iter().filter(|service| self.runs(service.name)).collect();
         let mut config = self.config.clone();
         if !self.hostname.is_empty() {

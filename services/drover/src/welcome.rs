@@ -6,31 +6,35 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::cli::connection::{DEFAULT_SERVER, DEFAULT_TOKEN_FILE, SERVER_VARIABLE, TOKEN_FILE_VARIABLE};
-use crate::data;
+use crate::cli::connection::{
+    DEFAULT_SERVER, DEFAULT_TOKEN_FILE, SERVER_VARIABLE, TOKEN_FILE_VARIABLE, TOKEN_VARIABLE,
+};
 use crate::plan::Part;
 
 /// Width of the column of names.
 const NAME_WIDTH: usize = 16;
+/// What is said of a token that is in no file, which is never printed.
+const CONFIGURED: &str = "security.admin_token of the configuration";
 /// The example of the first rule; where it is not at hand, the rule itself goes in by standard input.
 const RULE_FILE: &str = "deploy/examples/hot-rooms.yaml";
 const RULE: &str = include_str!("../../../deploy/examples/hot-rooms.yaml");
 /// A message that the rule matches.
 const PUBLISH: &str = "-q 1 -t sensors/kitchen/climate -m '{\"temperature\": 31.5}'";
 
-/// The whole text; only commands whose listener is bound are in it.
-pub fn text(parts: &[Part], data: &Path, pki: &Path) -> String {
+/// The whole text; only commands whose listener is bound are in it. `token` is the file with the administrator's token,
+/// if it is in one.
+pub fn text(parts: &[Part], data: &Path, pki: &Path, token: Option<&Path>) -> String {
     let ca = pki.join("ca.pem");
     let sockets = addresses(parts);
     let mut text = format!("\ndrover is ready\n  {:NAME_WIDTH$}{}\n", "data", data.display());
-    line(&mut text, "admin token", &data::token_path(data).display().to_string());
+    line(&mut text, "admin token", &token.map_or(CONFIGURED.to_owned(), |file| file.display().to_string()));
     line(&mut text, "platform CA", &ca.display().to_string());
     for (key, addresses) in &sockets {
         let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
         line(&mut text, key.strip_suffix(".listen").unwrap_or(key), &addresses.join("  "));
     }
     text.push_str("\nto try in a second terminal\n");
-    for command in client_commands(&sockets, data).into_iter().chain(commands(&sockets, &ca)) {
+    for command in client_commands(&sockets, token).into_iter().chain(commands(&sockets, &ca)) {
         writeln!(text, "  {command}").expect("writing to a String does not fail");
     }
     text.push('\n');
@@ -75,14 +79,17 @@ fn commands(sockets: &Listening, ca: &Path) -> Vec<String> {
 }
 
 /// What to try with our own command line; what it cannot guess goes in front.
-fn client_commands(sockets: &Listening, data: &Path) -> Vec<String> {
+fn client_commands(sockets: &Listening, token: Option<&Path>) -> Vec<String> {
     let Some(gateway) = reachable(sockets, "gateway.listen") else { return Vec::new() };
     let mut commands = Vec::new();
-    let (server, token) = (format!("http://{gateway}"), absolute(&data::token_path(data)));
+    let (server, token) = (format!("http://{gateway}"), token.map(absolute));
+    if token.is_none() {
+        commands.push(format!("read -r {TOKEN_VARIABLE} && export {TOKEN_VARIABLE}"));
+    }
+    let unusual = token.filter(|token| *token != absolute(Path::new(DEFAULT_TOKEN_FILE)));
     let variables = [
         (server != DEFAULT_SERVER).then(|| format!("{SERVER_VARIABLE}={}", quoted(&server))),
-        (token != absolute(Path::new(DEFAULT_TOKEN_FILE)))
-            .then(|| format!("{TOKEN_FILE_VARIABLE}={}", quoted(&token.display().to_string()))),
+        unusual.map(|token| format!("{TOKEN_FILE_VARIABLE}={}", quoted(&token.display().to_string()))),
     ];
     let variables: Vec<String> = variables.into_iter().flatten().collect();
     if !variables.is_empty() {
@@ -124,6 +131,15 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commands_find_the_token_where_the_configuration_has_put_it() {
+        let sockets = [("gateway.listen", vec![SocketAddr::from(([127, 0, 0, 1], 8080))])];
+        let first = |token: Option<&Path>| client_commands(&sockets, token).remove(0);
+        assert!(first(Some(Path::new(DEFAULT_TOKEN_FILE))).ends_with(" open"), "nothing is to be said");
+        assert_eq!(first(Some(Path::new("/run/secrets/t"))), "export DROVER_TOKEN_FILE=/run/secrets/t");
+        assert_eq!(first(None), "read -r DROVER_TOKEN && export DROVER_TOKEN");
+    }
 
     #[test]
     fn what_a_shell_would_take_apart_is_quoted() {

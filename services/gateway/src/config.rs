@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use drover_host::proxy::Balancers;
 use drover_host::{ByteSize, ListenSpec, ServiceConfig, Transport};
 use drover_types::ApiError;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,9 @@ pub struct GatewayConfig {
     pub listen: Vec<SocketAddr>,
     /// Host names besides `localhost` and loopback addresses by which a loopback listener may be called.
     pub allowed_hosts: Vec<String>,
+    /// Load balancers in front, by prefixes of their addresses, such as `10.0.0.0/8`: they begin each connection with a
+    /// header of the PROXY protocol, version 2.
+    pub proxy_protocol_from: Vec<String>,
     /// Where devices connect, told to whoever creates one: `host:port` of MQTT.
     pub mqtt_endpoint: String,
     /// The same for MQTT over TLS.
@@ -44,6 +48,7 @@ impl Default for GatewayConfig {
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 8080))],
             allowed_hosts: Vec::new(),
+            proxy_protocol_from: Vec::new(),
             mqtt_endpoint: "127.0.0.1:1883".into(),
             mqtts_endpoint: "127.0.0.1:8883".into(),
             http_endpoint: "127.0.0.1:8080".into(),
@@ -58,6 +63,11 @@ impl Default for GatewayConfig {
 }
 
 impl GatewayConfig {
+    /// The load balancers in front.
+    pub fn balancers(&self) -> Result<Balancers, ApiError> {
+        Balancers::parse("gateway.proxy_protocol_from", &self.proxy_protocol_from)
+    }
+
     /// Bounds of each live stream.
     pub fn tail_limits(&self) -> TailLimits {
         TailLimits { queue_messages: self.stream_queue_messages, lag_records_max: self.stream_lag_records_max }
@@ -85,7 +95,7 @@ impl ServiceConfig for GatewayConfig {
                 return Err(ApiError::invalid(format!("gateway.{key}"), message).over(most, value));
             }
         }
-        Ok(())
+        self.balancers().map(drop)
     }
 }
 
@@ -105,6 +115,8 @@ mod tests {
         let none = GatewayConfig { streams_max: 0, ..GatewayConfig::default() };
         let refused = none.check().expect_err("refused");
         assert_eq!(refused.field.as_deref(), Some("gateway.streams_max"));
+        let nowhere = GatewayConfig { proxy_protocol_from: vec!["here".into()], ..GatewayConfig::default() };
+        assert_eq!(nowhere.check().expect_err("refused").field.as_deref(), Some("gateway.proxy_protocol_from"));
         let large = GatewayConfig { page_items_max: 1_001, ..GatewayConfig::default() };
         assert_eq!(large.check().expect_err("refused").limit.as_deref(), Some("1000"));
     }

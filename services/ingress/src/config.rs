@@ -2,10 +2,12 @@
 
 mod coap;
 mod http;
+mod quotas;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
+use drover_host::proxy::Balancers;
 use drover_host::{ByteSize, Duration, ListenSpec, ServiceConfig, Transport};
 use drover_types::ApiError;
 use drover_types::limits::{
@@ -17,6 +19,7 @@ use crate::domain::connection::Limits;
 use crate::ports::RetainedBounds;
 pub use coap::{COAP, CoapConfig};
 pub use http::{HTTP, HttpConfig};
+pub use quotas::QuotasConfig;
 
 /// Name of the socket for MQTT over TCP.
 pub const MQTT: &str = "mqtt";
@@ -26,6 +29,8 @@ pub const MQTTS: &str = "mqtts";
 const PROPERTIES_BYTES_MAX: usize = 32 * 1024;
 /// How long a CONNECT may wait for the ownership of its session, at least and at most.
 const OWNERSHIP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
+/// Bytes of the reference to another server.
+const SERVER_REFERENCE_BYTES_MAX: usize = 256;
 /// Topic aliases a client may set; each keeps a topic in memory while it is connected.
 const TOPIC_ALIAS_MAX: u16 = 16;
 
@@ -40,15 +45,22 @@ pub struct IngressConfig {
     pub http: HttpConfig,
     pub coap: CoapConfig,
     pub tls: TlsConfig,
+    /// Load balancers in front of MQTT, WebSocket and HTTP, by prefixes of their addresses, such as `10.0.0.0/8`: they begin
+    /// each connection with a header of the PROXY protocol, version 2. Whoever else does is refused.
+    pub proxy_protocol_from: Vec<String>,
     /// Where clients without credentials are admitted.
     pub anonymous: AnonymousAccess,
     /// Name of this node in presence reports; unique among replicas, the same after a restart.
     pub node: String,
+    /// Where clients of MQTT 5 are sent when this node stops, such as `b.example.org:8883`: they are told 0x9C with it, else
+    /// 0x8B. Nothing is to be said where they come back by the same name.
+    pub server_reference: String,
     /// Whether a shadow service answers requests to shadows. Without one they are rejected here.
     pub shadows: bool,
     pub owners: OwnersConfig,
     pub store: StoreConfig,
     pub limits: LimitsConfig,
+    pub quotas: QuotasConfig,
     pub timeouts: Timeouts,
     /// Filters that nobody may subscribe to, whatever the policies say; a wider filter that matches the same topics is
     /// another one.
@@ -84,6 +96,10 @@ pub struct TlsConfig {
     pub key: Option<PathBuf>,
     /// Authorities whose client certificates are accepted; none is asked for without.
     pub client_ca: Option<PathBuf>,
+    /// Directory of the keys of session tickets, the same on all nodes so that a client resumes its TLS session at any of
+    /// them: `current` and, while they are changed, `previous`; each 32 random bytes as base64. Without, each node has keys
+    /// of its own. Files of this section that change count for connections that come later.
+    pub ticket_keys: Option<PathBuf>,
 }
 
 /// Where clients without credentials are admitted; decided by the address a listener is bound to, never by the peer's.
@@ -190,12 +206,15 @@ impl Default for IngressConfig {
             http: HttpConfig::default(),
             coap: CoapConfig::default(),
             tls: TlsConfig::default(),
+            proxy_protocol_from: Vec::new(),
             anonymous: AnonymousAccess::default(),
             node: "ingress-0".to_owned(),
+            server_reference: String::new(),
             shadows: true,
             owners: OwnersConfig::default(),
             store: StoreConfig::default(),
             limits: LimitsConfig::default(),
+            quotas: QuotasConfig::default(),
             timeouts: Timeouts::default(),
             denied_filters: Vec::new(),
             denied_publishes: DeniedPublishes::default(),
@@ -240,6 +259,11 @@ impl Default for Timeouts {
 }
 
 impl IngressConfig {
+    /// The load balancers in front.
+    pub fn balancers(&self) -> Result<Balancers, ApiError> {
+        Balancers::parse("ingress.proxy_protocol_from", &self.proxy_protocol_from)
+    }
+
     /// The limits of each connection.
     pub fn connection_limits(&self) -> Limits {
         let payload_bytes_max = self.limits.payload.as_len();
@@ -257,6 +281,7 @@ impl IngressConfig {
             denied_filters: self.denied_filters.iter().map(|filter| filter.as_str().into()).collect(),
             acknowledge_denied: self.denied_publishes == DeniedPublishes::Acknowledge,
             shadows: self.shadows,
+            server_reference: (!self.server_reference.is_empty()).then(|| self.server_reference.as_str().into()),
         }
     }
 }
@@ -288,6 +313,9 @@ impl ServiceConfig for IngressConfig {
         }
         if self.tls.client_ca.is_some() && self.tls.certificate.is_none() {
             return Err(ApiError::invalid("ingress.tls.client_ca", "is of no use without a certificate"));
+        }
+        if self.tls.ticket_keys.is_some() && self.tls.certificate.is_none() {
+            return Err(ApiError::invalid("ingress.tls.ticket_keys", "is of no use without a certificate"));
         }
         let connections = self.limits.connections;
         if connections == 0 || connections > 1_000_000 {
@@ -325,6 +353,15 @@ impl ServiceConfig for IngressConfig {
         if keep_alive.as_millis() > u64::from(u16::MAX) * 1_000 {
             return Err(ApiError::invalid("ingress.timeouts.keep_alive", "too long").over("65535s", keep_alive));
         }
+        let reference = &self.server_reference;
+        if reference.len() > SERVER_REFERENCE_BYTES_MAX {
+            let error = ApiError::invalid("ingress.server_reference", "is too long");
+            return Err(error.over(SERVER_REFERENCE_BYTES_MAX, reference.len()));
+        }
+        if reference.chars().any(char::is_control) {
+            return Err(ApiError::invalid("ingress.server_reference", "has control characters"));
+        }
+        self.balancers()?;
         self.http.check()?;
         self.coap.check()?;
         if self.limits.session_expiry.as_millis() / 1_000 > u64::from(SESSION_EXPIRY_SECONDS_MAX) {
@@ -366,12 +403,17 @@ mod tests {
         assert_eq!(check(|_| ()), None);
         assert_eq!(check(|c| c.tls.key = Some("k".into())).as_deref(), Some("ingress.tls"));
         assert_eq!(check(|c| c.tls.client_ca = Some("k".into())).as_deref(), Some("ingress.tls.client_ca"));
+        assert_eq!(check(|c| c.tls.ticket_keys = Some("k".into())).as_deref(), Some("ingress.tls.ticket_keys"));
         assert_eq!(check(|c| c.limits.connections = 0).as_deref(), Some("ingress.limits.connections"));
         assert_eq!(check(|c| c.store = StoreConfig::Cassandra).as_deref(), Some("ingress.store"));
         assert_eq!(check(|c| c.http.connections = 0).as_deref(), Some("ingress.http.connections"));
         assert_eq!(check(|c| c.limits.receive_maximum = 0).as_deref(), Some("ingress.limits.receive_maximum"));
         assert_eq!(check(|c| c.http.batch_rows = 0).as_deref(), Some("ingress.http.batch_rows"));
         assert_eq!(check(|c| c.coap.observers = 100_001).as_deref(), Some("ingress.coap.observers"));
+        assert_eq!(check(|c| c.server_reference = "x".repeat(257)).as_deref(), Some("ingress.server_reference"));
+        assert_eq!(check(|c| c.server_reference = "x\n".to_owned()).as_deref(), Some("ingress.server_reference"));
+        let nowhere = |c: &mut IngressConfig| c.proxy_protocol_from = vec!["here".to_owned()];
+        assert_eq!(check(nowhere).as_deref(), Some("ingress.proxy_protocol_from"));
         let payload = ByteSize::from_bytes(PAYLOAD_BYTES_MAX as u64 + 1);
         let mut config = IngressConfig::default();
         config.limits.payload = payload;

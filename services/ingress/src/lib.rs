@@ -36,13 +36,14 @@ use domain::journal::Journal;
 use domain::node::{Node, NodePorts};
 use domain::peers::Peers;
 use domain::presence::Reports;
+use domain::quotas::Quotas;
 use domain::restore::RestoreError;
 use domain::reverify;
 use domain::sessions::Sessions;
 use ports::OwnHeir;
 use server::coap::Coap;
 use server::http::DeviceHttp;
-use server::loops::{Listening, Loops, PIPE_PEER, Setup};
+use server::loops::{Listening, Loops, PIPE_PEER, Pace, Setup};
 use server::tls::Tls;
 use telemetry::Telemetry;
 
@@ -64,6 +65,7 @@ impl Service for Ingress {
 
     async fn run(config: IngressConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
         let tls = Tls::open(&config.tls)?;
+        let balancers = config.balancers()?;
         let boot = adapters::boot::next(&ports.data).context("boot number")?;
         let fresh = Arc::<Freshness>::default();
         let owners = Opened::new(&config.owners, &config.node, boot, &ports);
@@ -73,7 +75,7 @@ impl Service for Ingress {
         let loops = OnceLock::new();
         let patience = config.timeouts.authenticate.as_std();
         let functions = Arc::new(RegisteredFunctions::new(&ports.network, ports.functions.clone(), patience));
-        let device_http = DeviceHttp::new(node.clone(), functions, &config, &ports)?;
+        let device_http = DeviceHttp::new(node.clone(), functions, &config, balancers.clone(), &ports)?;
         let coap = Coap::new(&node, &config, &ports, boot)?;
 
         let (datagrams, background) = (TaskTracker::new(), TaskTracker::new());
@@ -98,6 +100,7 @@ impl Service for Ingress {
                 timeouts: config.timeouts.clone(),
                 connections_max: config.limits.connections,
                 listening,
+                balancers,
                 websockets: device_http.is_wanted(),
                 pipes: (ports.network.listen(MQTT), config.anonymous.at(PIPE_PEER)),
                 shutdown: shutdown.clone(),
@@ -112,7 +115,8 @@ impl Service for Ingress {
         let served = tokio::try_join!(serving, accepting);
         ports.ready.waiting("draining");
         shutdown.cancel(); // also when one of them has failed: nothing goes on without it
-        let ended = loops.get().map(Loops::drain);
+        let pace = Pace { closes: config.quotas.closes, patience: config.timeouts.drain.as_std() };
+        let ended = loops.get().map(|loops| loops.drain(pace));
         let drained = tokio::time::timeout(config.timeouts.drain.as_std(), async {
             if let Some(ended) = ended {
                 ended.await;
@@ -181,6 +185,7 @@ impl Work {
         background.spawn(events::follow(node.clone(), stop.clone()));
         background.spawn(reverify::run(node.clone(), stop.clone()));
         background.spawn(talk(node.clone(), stop.clone()));
+        background.spawn(place(node.clone(), stop.clone()));
         background.spawn(sweep(node.clone(), stop.clone()));
         background.spawn(tick(node, stop.clone()));
     }
@@ -197,6 +202,10 @@ async fn keep(node: Arc<Node>, stop: Shutdown) {
 async fn talk(node: Arc<Node>, stop: Shutdown) {
     let heir = node.journal.store().is_shared().then_some(&node as &dyn OwnHeir);
     node.peers.run(heir, &node.telemetry, stop).await;
+}
+
+async fn place(node: Arc<Node>, stop: Shutdown) {
+    stop.run_until_cancelled(node.place_again()).await;
 }
 
 /// Returns when the databases are there, and what they have of before is taken back. Other nodes know of this one before that:
@@ -241,9 +250,13 @@ fn node(
         journal: Arc::new(Journal::new(stores.sessions.clone(), ports.clock.clone())),
         started,
     };
-    let environment =
-        Environment { limits: config.connection_limits(), random: ports.random.clone(), methods: Vec::new() };
-    let sessions = Sessions::new(config.limits.persistent_sessions);
+    let environment = Environment {
+        limits: config.connection_limits(),
+        random: ports.random.clone(),
+        methods: Vec::new(),
+        quotas: Quotas::new(config.quotas.rates()),
+    };
+    let sessions = Sessions::new(config.limits.persistent_sessions).within(config.quotas.connections());
     let mut node = Node::new(node_ports, environment, sessions, Telemetry::new(&ports.metrics));
     node.reports = Reports::of(config.limits.connections);
     Arc::new(node)

@@ -18,6 +18,7 @@ use crate::domain::interest::News;
 use crate::domain::message::Message;
 use crate::domain::reverify::Affected;
 use crate::domain::sessions::Key;
+use crate::domain::shares::{Group, Refused, Share};
 
 /// Says who somebody is.
 #[async_trait]
@@ -111,7 +112,11 @@ pub struct Batch<'a> {
     /// The peer shall answer when it knows this node, if that is soon.
     pub hello: bool,
     pub messages: &'a [Arc<Message>],
+    /// For which shared subscriptions the peer is to give each of the messages to one member; as many as messages.
+    pub shares: &'a [Vec<Share>],
     pub news: &'a News,
+    /// All shared subscriptions with members here; `None`: those it was told of before.
+    pub groups: Option<&'a [Group]>,
 }
 
 /// What the other one answers.
@@ -119,8 +124,14 @@ pub struct Batch<'a> {
 pub struct Answer {
     /// Its name.
     pub node: String,
+    /// The number of its start.
+    pub boot: u64,
     /// It has to be told all that this node's subscribers want.
     pub gapped: bool,
+    /// Shares of the batch that it could give to nobody.
+    pub refused: Vec<Refused>,
+    /// The batch up to which its members of shared subscriptions have done with all.
+    pub completed: u64,
     /// It takes its sessions of before back, and has not taken the messages.
     pub starting: bool,
 }

@@ -36,6 +36,11 @@ struct Reason {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfQueue {
+    queue: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfQos {
     qos: u32,
 }
@@ -51,6 +56,8 @@ pub struct Telemetry {
     /// Of each QoS, found already: these are asked for with every message.
     messages_in_of: [Counter; 3],
     messages_refused: Family<Reason, Counter>,
+    messages_delayed: Counter,
+    messages_waiting: Family<OfQueue, Gauge>,
     subscriptions_refused: Family<Reason, Counter>,
     protocol_errors: Family<Reason, Counter>,
     messages_out: Family<OfQos, Counter>,
@@ -90,6 +97,8 @@ impl Telemetry {
             messages_in_of: of_each_qos(&messages_in),
             messages_in,
             messages_refused: Family::default(),
+            messages_delayed: Counter::default(),
+            messages_waiting: Family::default(),
             subscriptions_refused: Family::default(),
             protocol_errors: Family::default(),
             messages_out_of: of_each_qos(&messages_out),
@@ -126,6 +135,14 @@ impl Telemetry {
             registry.register("connections_refused", "Connections over the limit", self.refused.clone());
             registry.register("messages_in", "Messages stored, by QoS", self.messages_in.clone());
             registry.register("messages_refused", "Messages refused, by cause", self.messages_refused.clone());
+            let delayed = self.messages_delayed.clone();
+            registry.register(
+                "messages_delayed",
+                "Messages over a quota, after which their client was not read",
+                delayed,
+            );
+            let waiting = self.messages_waiting.clone();
+            registry.register("messages_waiting", "Messages in queues of this node, by queue", waiting);
             let refused = self.subscriptions_refused.clone();
             registry.register("subscriptions_refused", "Subscriptions refused, by cause", refused);
             let errors = self.protocol_errors.clone();
@@ -289,6 +306,16 @@ impl Telemetry {
         self.seldom(|left_out| tracing::warn!(client, %peer, cause = %fault, left_out, "{what}"));
     }
 
+    /// How many messages are in one of the node's queues by now.
+    pub fn waiting(&self, queue: &'static str, messages: usize) {
+        self.messages_waiting.get_or_create(&OfQueue { queue }).set(i64::try_from(messages).unwrap_or(i64::MAX));
+    }
+
+    /// A message was taken that is over a quota; its client is not read for a while.
+    pub fn message_delayed(&self) {
+        self.messages_delayed.inc();
+    }
+
     /// A message was written to a subscriber.
     pub fn delivered(&self, qos: Qos) {
         self.messages_out_of[qos as usize].inc();
@@ -423,6 +450,8 @@ fn refusal(fault: &Fault) -> &'static str {
         Fault::ClientIdMissing | Fault::ClientIdTooLong { .. } => "client_id",
         Fault::Topic(_) | Fault::NoShadows { .. } => "will",
         Fault::OverLimit | Fault::Session(AttachError::TooManySessions { .. }) => "over_limit",
+        Fault::Session(AttachError::TooManyConnections { .. }) => "quota",
+        Fault::ConnectRate { .. } => "rate",
         Fault::Session(AttachError::Revoked)
         | Fault::Revoked
         | Fault::Expired
@@ -439,6 +468,7 @@ fn refusal(fault: &Fault) -> &'static str {
         | Fault::AliasOverLimit { .. }
         | Fault::AliasUnknown { .. }
         | Fault::PayloadTooLarge { .. }
+        | Fault::OverQuota(_)
         | Fault::SubscribeDenied { .. }
         | Fault::FilterDenied { .. }
         | Fault::Filter(_)

@@ -3,11 +3,12 @@
 
 use bytes::Bytes;
 use drover_mqtt::{Decoder, Packet, PacketId, Property, PropertyList, Publish, Side, Version, encode};
-use drover_proto::ingress::v1::{ForwardedMessage, Interest};
+use drover_proto::ingress::v1::{ForwardedMessage, Group as WireGroup, Groups, Interest, Share as WireShare};
 use drover_types::{ApiError, ClientId, DeviceId, Qos, RecordId, TenantId, TopicName};
 
 use crate::domain::interest::{HASHES_MAX, News};
 use crate::domain::message::{Forwarded, Message, Publication, Publisher, Stamp};
+use crate::domain::shares::{GROUPS_MAX, Group, Share};
 
 /// The packet id of every packet between nodes: it says nothing there.
 const PACKET_ID: PacketId = PacketId::MIN;
@@ -39,8 +40,45 @@ pub fn write(message: &Message) -> ForwardedMessage {
         client: telemetry.client.to_string(),
         time_ms: telemetry.time_ms,
         packet,
+        shares: Vec::new(),
         id: telemetry.id.0.to_vec(),
     }
+}
+
+/// The same, to be given to one member of each of `shares`.
+pub fn write_for(message: &Message, shares: &[Share]) -> ForwardedMessage {
+    let write_share =
+        |share: &Share| WireShare { filter: share.filter.to_string(), absent: share.absent, again: share.again };
+    ForwardedMessage { shares: shares.iter().map(write_share).collect(), ..write(message) }
+}
+
+/// The shared subscriptions that have members here.
+pub fn write_groups(groups: &[Group]) -> Groups {
+    let write = |group: &Group| WireGroup { tenant: group.tenant.to_string(), filter: group.filter.to_string() };
+    Groups { all: groups.iter().map(write).collect() }
+}
+
+/// The shared subscriptions that another node has told of.
+pub fn read_groups(groups: Groups) -> Result<Vec<Group>, ApiError> {
+    if groups.all.len() > GROUPS_MAX {
+        return Err(ApiError::invalid("groups.all", "too many groups").over(GROUPS_MAX, groups.all.len()));
+    }
+    let read = |group: WireGroup| {
+        let tenant = TenantId::new(&group.tenant);
+        let tenant = tenant.map_err(|error| ApiError::invalid("groups.all.tenant", error.to_string()))?;
+        Ok(Group { tenant, filter: group.filter.into() })
+    };
+    groups.all.into_iter().map(read).collect()
+}
+
+/// For which shared subscriptions a message that was forwarded is to be given to a member.
+pub fn read_shares(forwarded: &mut ForwardedMessage) -> Result<Vec<Share>, ApiError> {
+    let shares = std::mem::take(&mut forwarded.shares);
+    if shares.len() > GROUPS_MAX {
+        return Err(ApiError::invalid("messages.shares", "too many shares").over(GROUPS_MAX, shares.len()));
+    }
+    let read = |WireShare { filter, absent, again }| Share { filter: filter.into(), absent, tried: Vec::new(), again };
+    Ok(shares.into_iter().map(read).collect())
 }
 
 /// What this node tells of its subscribers' wishes.
@@ -124,10 +162,16 @@ mod tests {
             };
             let stamp = Stamp { id: RecordId([7; 16]), time_ms: 1_000, traceparent: None };
             let sent = publication.stamp(&publisher, stamp);
-            let arrived = read(write(&sent)).expect("readable");
+            let absent = Share { absent: true, again: true, ..Share::new("$share/h/#".into()) };
+            let shares = [Share::new("$share/g/a/b".into()), absent];
+            let mut forwarded = write_for(&sent, &shares);
+            assert_eq!(read_shares(&mut forwarded), Ok(shares.to_vec()));
+            let arrived = read(forwarded).expect("readable");
             assert_eq!(arrived, sent);
             assert_eq!(arrived.expires_ms(), Some(10_000));
         }
+        let groups = [Group { tenant: publisher.tenant, filter: "$share/g/a/b".into() }];
+        assert_eq!(read_groups(write_groups(&groups)), Ok(groups.to_vec()));
         let rubbish = ForwardedMessage { packet: vec![0xc0, 0], ..ForwardedMessage::default() };
         assert_eq!(read(rubbish).expect_err("a PINGREQ").field.as_deref(), Some("packet"));
         let sent = crate::domain::session::tests::message(vec![1]);

@@ -2,14 +2,18 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use drover_host::{ListenSpec, ServiceConfig, Transport, grpc};
-use drover_types::ApiError;
+use drover_host::{Duration, ListenSpec, ServiceConfig, Transport, grpc};
+use drover_types::{ApiError, in_range};
 use serde::{Deserialize, Serialize};
 
 /// gRPC port of this service.
 const PORT: u16 = 7073;
 /// Most partitions of an internal topic.
 const PARTITIONS_MAX: u32 = 1_024;
+
+const fn days(days: u64) -> Duration {
+    Duration::from_secs(days * 24 * 3600)
+}
 
 /// Every key has a default; unknown keys are refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +27,8 @@ pub struct RulesConfig {
     pub create_topics: bool,
     /// Partitions of the outbox and the dead-letter topic where this service has to make them, 1 to 1,024.
     pub partitions: u32,
+    /// How long output topics made here keep records, `1h` to `3650d`; a topic that is there already stays as it is.
+    pub output_retention: Duration,
 }
 
 impl Default for RulesConfig {
@@ -32,6 +38,7 @@ impl Default for RulesConfig {
             member: "rules".to_owned(),
             create_topics: true,
             partitions: 8,
+            output_retention: days(7),
         }
     }
 }
@@ -51,7 +58,7 @@ impl ServiceConfig for RulesConfig {
                 ApiError::invalid("rules.partitions", "partitions out of range").over(PARTITIONS_MAX, self.partitions)
             );
         }
-        Ok(())
+        in_range("rules.output_retention", self.output_retention, Duration::from_secs(3600), days(3_650))
     }
 }
 
@@ -67,6 +74,12 @@ mod tests {
         for partitions in [0, 1_025] {
             let refused = config(partitions).check().expect_err("out of range");
             assert_eq!(refused.field.as_deref(), Some("rules.partitions"));
+        }
+        let kept = |output_retention| RulesConfig { output_retention, ..RulesConfig::default() };
+        assert_eq!((kept(Duration::from_secs(3600)).check(), kept(days(3_650)).check()), (Ok(()), Ok(())));
+        for output_retention in [Duration::from_secs(3599), Duration::from_secs(3_650 * 24 * 3600 + 1)] {
+            let refused = kept(output_retention).check().expect_err("out of range");
+            assert_eq!(refused.field.as_deref(), Some("rules.output_retention"));
         }
     }
 }

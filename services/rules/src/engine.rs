@@ -23,8 +23,8 @@ use futures::future::join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use crate::domain::{Batch, Board, Evaluation, RuleSet, States, Waiting};
-use crate::functions::Functions;
+use crate::domain::{Batch, Board, Evaluation, RuleSet, States, Views, Waiting};
+use crate::functions::{BATCH_MAX, Functions};
 use crate::restore;
 use crate::telemetry::{self, Telemetry};
 
@@ -38,6 +38,8 @@ const BATCH_OUTPUTS: usize = 5_000;
 const BATCH_STATE_BYTES: usize = 4 * 1024 * 1024;
 /// Longest that windows are closed at a stretch, about: meanwhile nobody looks at records, revocations or shutdown.
 const CLOSING_MAX: Duration = Duration::from_secs(1);
+/// Longest that records are evaluated at a stretch, about, for the same reason; what is left of a poll is read again.
+const EVALUATING_MAX: Duration = Duration::from_secs(5);
 /// How often rules that group messages are told what the clock says.
 const TICK: Duration = Duration::from_secs(1);
 /// Longest wait for what the log says of the partitions where no record comes.
@@ -56,6 +58,7 @@ pub struct Engine {
     pub rules: watch::Receiver<Arc<RuleSet>>,
     pub board: Arc<Board>,
     pub functions: Functions,
+    pub views: Arc<Views>,
     pub telemetry: Telemetry,
     pub ready: Ready,
     pub member: String,
@@ -249,7 +252,9 @@ impl Session<'_> {
         let call =
             |tenant: &TenantId, function: &FunctionSpec, inputs: &[String]| functions.call(tenant, function, inputs);
         let started = Instant::now();
-        let is_enough = |records, bytes| is_full(records, bytes) || started.elapsed() >= CLOSING_MAX;
+        let is_enough = |records, bytes| {
+            is_full(records, bytes) || started.elapsed() >= CLOSING_MAX || functions.taken() >= BATCH_MAX
+        };
         let all = self.batch.close_windows(&self.rules, &call, &mut self.states, is_enough);
         self.engine.refuse_outage()?;
         Ok(all)
@@ -285,7 +290,7 @@ impl Session<'_> {
     /// Whether the batch has to be written before more goes into it.
     fn is_full(&self) -> bool {
         let (records, bytes) = self.states.changed();
-        is_full(self.batch.outputs() + records, bytes)
+        is_full(self.batch.outputs() + records, bytes) || self.engine.functions.taken() >= BATCH_MAX
     }
 
     async fn evaluate(
@@ -298,17 +303,34 @@ impl Session<'_> {
         let functions = &self.engine.functions;
         let call =
             |tenant: &TenantId, function: &FunctionSpec, inputs: &[String]| functions.call(tenant, function, inputs);
-        for stored in records {
+        let (mut records, started) = (records.into_iter(), Instant::now());
+        for stored in records.by_ref() {
             let Some(window) = self.windows.get_mut(&stored.position.at) else {
                 return Err(Interrupted::Unassigned(stored.position.at.partition));
             };
             let (states, call, trace) = (&mut self.states, &call, &telemetry::continue_trace);
-            self.batch.take(stored, &mut Evaluation { rules: &rules, window, states, call, trace });
+            let views = &self.engine.views;
+            self.batch.take(stored, &mut Evaluation { rules: &rules, window, states, views, call, trace });
             self.engine.refuse_outage()?;
             if self.is_full() && !self.commit(shutdown, backoff).await? {
                 // What is left of the poll comes again from the committed offsets.
+                return Ok(());
+            }
+            if started.elapsed() >= EVALUATING_MAX {
                 break;
             }
+        }
+        self.put_back(records).await
+    }
+
+    /// Records of a poll that are read again by the next: each partition goes back to its first.
+    async fn put_back(&mut self, records: impl Iterator<Item = Stored> + Send) -> Result<(), Interrupted> {
+        let mut first: HashMap<TopicPartition, Position> = HashMap::new();
+        for Stored { position, .. } in records {
+            first.entry(position.at.clone()).or_insert(position);
+        }
+        for position in first.into_values() {
+            self.consumer.seek(position).await?;
         }
         Ok(())
     }
@@ -316,6 +338,7 @@ impl Session<'_> {
     /// Commits the batch, however long that takes. False: the group moved on; the work in hand was dropped.
     async fn commit(&mut self, shutdown: &Shutdown, backoff: &mut Backoff) -> Result<bool, Interrupted> {
         self.committed_at = Instant::now();
+        self.engine.functions.begin_batch();
         self.batch.keep(&mut self.states);
         while !self.batch.is_empty() {
             let started = Instant::now();

@@ -16,7 +16,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::domain::{Board, Condition, Definition, RuleKey, RuleSet};
+use crate::config::RulesConfig;
+use crate::domain::{Board, Condition, Definition, RuleKey, RuleSet, Views};
 use crate::topics;
 
 pub use drover_types::REGISTRY_CHANGES_TOPIC as CHANGES_TOPIC;
@@ -25,8 +26,10 @@ pub use drover_types::REGISTRY_CHANGES_TOPIC as CHANGES_TOPIC;
 const READ_BYTES: usize = 1024 * 1024;
 /// Longest wait for a change before asking again.
 const READ_WAIT: Duration = Duration::from_secs(5);
-/// How long a start waits for output topics that cannot be made now; the messages of that time are the rules' to evaluate.
+/// How long a start waits for output topics that cannot be made now, and then for what rules look up; the messages of that time are the rules' to evaluate.
 const LOAD_PATIENCE: Duration = Duration::from_secs(30);
+/// How often it is looked whether that has been read.
+const LOOK: Duration = Duration::from_millis(50);
 /// How long after a rule could not come into force it is looked at again.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -36,7 +39,10 @@ pub struct Feed {
     bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
     board: Arc<Board>,
+    views: Arc<Views>,
     create_topics: bool,
+    /// Of the topics made here.
+    output_retention_ms: u64,
     rules: watch::Sender<Arc<RuleSet>>,
     /// Held while a change is decided: two partitions may bring rules that want the same topic.
     deciding: Arc<tokio::sync::Mutex<()>>,
@@ -48,7 +54,7 @@ pub struct Feed {
 #[derive(Default)]
 struct State {
     rules: RuleSet,
-    /// Rules that wait for their topics and functions, as declared; what was in force of their name stays so.
+    /// Rules that wait for their topics, functions and look-ups, as declared; what was in force of their name stays so.
     waiting: BTreeMap<RuleKey, wire::Rule>,
     /// Told to the board once the engine has the rules: who sees a generation observed may rely on it.
     seen: Vec<Seen>,
@@ -64,7 +70,7 @@ enum Seen {
 enum Obstacle {
     /// Until its declaration changes.
     Invalid(String),
-    /// As long as its topics or functions are not there, or a topic is another's.
+    /// As long as its topics, functions or what it looks up are not there, or a topic is another's.
     Missing { reason: &'static str, message: String },
 }
 
@@ -76,10 +82,17 @@ enum Word {
 
 impl Feed {
     /// A feed that has read nothing.
-    pub fn new(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, board: Arc<Board>, create_topics: bool) -> Self {
+    pub fn new(
+        bus: Arc<dyn Bus>,
+        clock: Arc<dyn Clock>,
+        board: Arc<Board>,
+        views: Arc<Views>,
+        config: &RulesConfig,
+    ) -> Self {
+        let (create_topics, output_retention_ms) = (config.create_topics, config.output_retention.as_millis());
         let rules = watch::Sender::new(Arc::new(RuleSet::default()));
         let (deciding, state, missing) = (Arc::default(), Arc::default(), Arc::default());
-        Self { bus, clock, board, create_topics, rules, deciding, state, missing }
+        Self { bus, clock, board, views, create_topics, output_retention_ms, rules, deciding, state, missing }
     }
 
     /// To be set when an output topic turns out to be gone.
@@ -106,6 +119,7 @@ impl Feed {
                 }
             }
         };
+        self.looked_up(Instant::now() + LOAD_PATIENCE).await;
         // Their functions may have come behind them, in another partition.
         self.put_waiting().await;
         self.publish();
@@ -126,6 +140,14 @@ impl Feed {
             });
         }
         Some(tails)
+    }
+
+    /// Returns when what rules look up is read, or at `until`: a rule that waits for it then comes into force later.
+    async fn looked_up(&self, until: Instant) {
+        let missing = || !self.views.devices.unknown().is_empty() || !self.views.shadows.unknown().is_empty();
+        while missing() && Instant::now() < until {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Reads every partition up to its present end.
@@ -299,6 +321,10 @@ impl Feed {
         };
         let spec = RuleSpec::try_from(rule).map_err(invalid)?;
         let definition = Definition::compile(key.0.clone(), &key.1, &spec).map_err(invalid)?;
+        self.views.ask(&key.0, definition.asked).map_err(|missing| {
+            let message = format!("{missing} of the tenant, which the rule looks up, are being read");
+            Obstacle::Missing { reason: "LookupsMissing", message }
+        })?;
         for function in definition.rule.user_functions() {
             if self.state().rules.function(&key.0, &function.name).is_none() {
                 let message = format!("function {} does not exist", function.name);
@@ -322,7 +348,7 @@ impl Feed {
         let mut backoff = Backoff::default();
         loop {
             let failure = if self.create_topics {
-                match topics::make(&*self.bus, topic, partitions, None).await {
+                match topics::make(&*self.bus, topic, partitions, self.output_retention_ms).await {
                     Ok(()) => return Ok(()),
                     Err(error) => format!("topic {topic} cannot be made: {error}"),
                 }

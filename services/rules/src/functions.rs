@@ -1,6 +1,7 @@
 //! Calls of functions by rules, in the processes of the pool. The engine waits, at most as long as a function may take;
 //! other tasks of the runtime do not. A function that has taken more than its share of the engine's time is not called
-//! for a while, so that it does not hold up the rules of others.
+//! for a while, so that it does not hold up the rules of others; and what the functions of one tenant take of a single
+//! batch is bounded however quick each call is.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -14,6 +15,8 @@ use serde_json::value::RawValue;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Instant;
 
+use crate::telemetry::Telemetry;
+
 /// What a tenant's function may take of [`WINDOW`], by the wall; beyond, its calls fail at once until that is past.
 const SPENT_MAX: Duration = Duration::from_secs(1);
 /// The time that is looked back at, in [`SLICES`].
@@ -22,6 +25,11 @@ const SLICES: u32 = 10;
 /// What a call may take without being counted: an engine for a long script takes as much to start (ADR 16), and a
 /// function that is called often is not to blame for that.
 const ORDINARY: Duration = Duration::from_millis(5);
+/// What all functions may take of one batch, by the wall, before it is committed: latency is that of the batch.
+pub const BATCH_MAX: Duration = Duration::from_secs(1);
+/// What the functions of one tenant may take of one batch; beyond, its calls fail at once until the batch is committed.
+/// Batches end after a message, so this is about what a single message may cost.
+const TENANT_BATCH_MAX: Duration = Duration::from_secs(5);
 /// Most functions whose time is remembered; when there are more, all is forgotten.
 const REMEMBERED_MAX: usize = 1_000;
 
@@ -34,6 +42,15 @@ pub struct Functions {
     hasher: RandomState,
     /// Why a call could not be made, which says nothing of its message.
     outage: Mutex<Option<String>>,
+    batch: Mutex<Taken>,
+    telemetry: Telemetry,
+}
+
+/// What calls have taken of the batch in hand.
+#[derive(Default)]
+struct Taken {
+    all: Duration,
+    by_tenant: HashMap<TenantId, Duration>,
 }
 
 /// What the calls of a function took in each slice of the window, by the slices' numbers.
@@ -57,14 +74,26 @@ impl Spent {
 
 impl Functions {
     /// Calls by `pool`.
-    pub fn new(pool: Pool) -> Self {
+    pub fn new(pool: Pool, telemetry: Telemetry) -> Self {
         Self {
             pool,
             spent: Mutex::default(),
             since: Instant::now(),
             hasher: RandomState::new(),
             outage: Mutex::default(),
+            batch: Mutex::default(),
+            telemetry,
         }
+    }
+
+    /// A new batch begins, of which nothing is taken.
+    pub fn begin_batch(&self) {
+        *self.batch() = Taken::default();
+    }
+
+    /// What calls have taken of the batch in hand.
+    pub fn taken(&self) -> Duration {
+        self.batch().all
     }
 
     /// Why calls since this was last asked could not be made. What has come of their messages must not be kept.
@@ -85,21 +114,37 @@ impl Functions {
         }
         // A new version of a function is another one.
         let key = self.hasher.hash_one((tenant.as_str(), &function.source, &function.routine));
-        let slice = self.slice();
-        if self.spent().get(&key).is_some_and(|spent| spent.sum(slice) > SPENT_MAX) {
-            return Err(format!("is not called for a while: it took more than {SPENT_MAX:?} of the last {WINDOW:?}"));
+        if let Some(refusal) = self.refusal(tenant, key) {
+            self.telemetry.function_calls_refused.inc();
+            return Err(refusal);
         }
         let started = Instant::now();
         let outcome = self.called(function, inputs);
         if let Err(outage @ (CallError::Busy | CallError::Unavailable(_))) = &outcome {
             *self.outage() = Some(outage.to_string());
         }
-        self.charge(key, started.elapsed());
+        self.charge(tenant, key, started.elapsed());
         outcome.map_err(|error| error.to_string())
     }
 
+    /// Why a function is not called now, if it is not.
+    fn refusal(&self, tenant: &TenantId, key: u64) -> Option<String> {
+        let slice = self.slice();
+        if self.spent().get(&key).is_some_and(|spent| spent.sum(slice) > SPENT_MAX) {
+            return Some(format!("is not called for a while: it took more than {SPENT_MAX:?} of the last {WINDOW:?}"));
+        }
+        let over = self.batch().by_tenant.get(tenant).is_some_and(|taken| *taken > TENANT_BATCH_MAX);
+        over.then(|| format!("is not called: functions took more than {TENANT_BATCH_MAX:?} of one batch of messages"))
+    }
+
     /// Remembers what a call of the function took.
-    fn charge(&self, key: u64, took: Duration) {
+    fn charge(&self, tenant: &TenantId, key: u64, took: Duration) {
+        self.telemetry.function_seconds.inc_by(took.as_secs_f64());
+        {
+            let mut batch = self.batch();
+            batch.all += took;
+            *batch.by_tenant.entry(tenant.clone()).or_default() += took;
+        }
         let took = took.saturating_sub(ORDINARY);
         if took.is_zero() {
             return;
@@ -132,6 +177,10 @@ impl Functions {
         self.outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn batch(&self) -> MutexGuard<'_, Taken> {
+        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn spent(&self) -> MutexGuard<'_, HashMap<u64, Spent>> {
         self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -139,10 +188,16 @@ impl Functions {
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::registry::Registry;
+
     use super::*;
 
     fn function(source: &str) -> FunctionSpec {
         FunctionSpec { source: source.to_owned(), routine: "main".to_owned(), examples: Vec::new() }
+    }
+
+    fn functions(pool: Pool) -> Functions {
+        Functions::new(pool, Telemetry::register(&mut Registry::default()))
     }
 
     fn tenant(name: &str) -> TenantId {
@@ -151,34 +206,50 @@ mod tests {
 
     #[tokio::test]
     async fn where_no_process_can_be_started_it_is_told_apart_from_what_a_function_does() {
-        let functions = Functions::new(Pool::in_processes("/no/such/program".into()));
+        let functions = functions(Pool::in_processes("/no/such/program".into()));
         let told =
             functions.call(&tenant("a"), &function("function main() { return 1; }"), &[]).expect_err("no process");
         assert_eq!(functions.take_outage(), Some(told));
         assert_eq!(functions.take_outage(), None, "told once");
-        let functions = Functions::new(Pool::default());
+        let functions = super::tests::functions(Pool::default());
         assert!(functions.call(&tenant("a"), &function("function main() { throw 1; }"), &[]).is_err());
         assert_eq!(functions.take_outage(), None, "its own fault");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_function_that_took_more_than_its_share_is_not_called_for_a_while() {
-        let functions = Functions::new(Pool::default());
+        let functions = functions(Pool::default());
         let (function, mine, other) = (function("function main(n) { return n; }"), tenant("a"), tenant("b"));
         let call = |tenant: &TenantId| functions.call(tenant, &function, &["1".to_owned()]);
         let key = functions.hasher.hash_one((mine.as_str(), &function.source, &function.routine));
         // Time stands still in the test: what calls took is told.
         for _ in 0..10 {
-            functions.charge(key, ORDINARY + SPENT_MAX / 10);
+            functions.charge(&mine, key, ORDINARY + SPENT_MAX / 10);
             assert_eq!(call(&mine), Ok(Some("1".to_owned())), "quick ones do not clear what is owed");
         }
         tokio::time::advance(WINDOW / 2).await;
-        functions.charge(key, ORDINARY);
+        functions.charge(&mine, key, ORDINARY);
         assert_eq!(call(&mine), Ok(Some("1".to_owned())), "what is ordinary is not counted");
-        functions.charge(key, ORDINARY + Duration::from_millis(50));
+        functions.charge(&mine, key, ORDINARY + Duration::from_millis(50));
         assert!(call(&mine).expect_err("suspended").starts_with("is not called for a while"));
         assert_eq!(call(&other), Ok(Some("1".to_owned())), "the same function of somebody else");
         tokio::time::advance(WINDOW / 2).await;
         assert_eq!(call(&mine), Ok(Some("1".to_owned())), "the first second is past");
+    }
+    #[tokio::test(start_paused = true)]
+    async fn what_the_functions_of_a_tenant_take_of_one_batch_is_bounded_however_quick_each_call_is() {
+        let functions = functions(Pool::default());
+        let (function, mine, other) = (function("function main(n) { return n; }"), tenant("a"), tenant("b"));
+        let call = |tenant: &TenantId| functions.call(tenant, &function, &["1".to_owned()]);
+        for key in 0..=1_000 {
+            assert_eq!(call(&mine), Ok(Some("1".to_owned())));
+            functions.charge(&mine, key, ORDINARY);
+        }
+        assert!(functions.taken() > TENANT_BATCH_MAX);
+        assert!(call(&mine).expect_err("refused").contains("more than 5s of one batch"));
+        assert_eq!(call(&other), Ok(Some("1".to_owned())), "others have their own");
+        assert_eq!(functions.telemetry.function_calls_refused.get(), 1);
+        functions.begin_batch();
+        assert_eq!((call(&mine), functions.taken()), (Ok(Some("1".to_owned())), Duration::ZERO));
     }
 }

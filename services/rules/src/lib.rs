@@ -1,13 +1,15 @@
 //! SQL over the log, exactly once into topics.
 //!
 //! [`Rules`] runs three loops over the Bus port: the feed of rule definitions, the engine (telemetry in, outputs and
-//! offsets out in one transaction) and the outbox (actions that are not Kafka outputs, at least once). What rules make
-//! of a record is decided in `domain`, synchronously; the loops only read, commit and wait.
+//! offsets out in one transaction) and the outbox (actions that are not Kafka outputs, at least once); two more follow
+//! what rules look up, where rules do. What rules make of a record is decided in `domain`, synchronously; the loops only
+//! read, commit and wait.
 
 mod config;
 mod domain;
 mod engine;
 mod feed;
+mod follow;
 mod functions;
 mod lag;
 mod outbox;
@@ -23,6 +25,7 @@ use async_trait::async_trait;
 use drover_host::{Ports, Service, Shutdown, grpc};
 use drover_proto::rules::v1::rules_server::RulesServer;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tonic::service::Routes;
 
 pub use config::RulesConfig;
@@ -31,9 +34,10 @@ pub use engine::GROUP;
 pub use feed::CHANGES_TOPIC;
 pub use outbox::OUTBOX_GROUP;
 
-use crate::domain::Board;
+use crate::domain::{Board, Views};
 use crate::engine::Engine;
 use crate::feed::Feed;
+use crate::follow::Follow;
 use crate::functions::Functions;
 use crate::lag::Lag;
 use crate::outbox::Outbox;
@@ -75,14 +79,23 @@ async fn work(
     if topics::prepare(&ports, &config, &shutdown).await.is_none() {
         return Ok(());
     }
-    let feed = Feed::new(ports.bus.clone(), ports.clock.clone(), board.clone(), config.create_topics);
+    let views = Arc::new(Views::default());
+    // Ends with this function, if not before.
+    let mut following = JoinSet::new();
+    for follow in [Follow::devices, Follow::shadows] {
+        let follow = follow(ports.bus.clone(), views.clone(), telemetry.clone());
+        following.spawn(follow.run(shutdown.clone()));
+    }
+    let (bus, clock) = (ports.bus.clone(), ports.clock.clone());
+    let feed = Feed::new(bus, clock, board.clone(), views.clone(), &config);
     let Some(mut tails) = feed.start(&ports.ready, &shutdown).await else { return Ok(()) };
     let engine = Engine {
         bus: ports.bus.clone(),
         clock: ports.clock.clone(),
         rules: feed.rules(),
         board,
-        functions: Functions::new(ports.functions.apart()),
+        functions: Functions::new(ports.functions.apart(), telemetry.clone()),
+        views,
         telemetry: telemetry.clone(),
         ready: ports.ready.clone(),
         member: config.member.clone(),

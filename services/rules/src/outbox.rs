@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use drover_bus::{Bus, Outgoing, Stored};
+use drover_bus::{AppendError, Bus, Outgoing, Stored};
 use drover_host::grpc::Client;
 use drover_host::{CarryOut, InOrder, Shutdown};
 use drover_proto::from_status;
@@ -18,7 +18,7 @@ use drover_types::ErrorCode;
 use drover_types::limits::RECEIVE_MAXIMUM;
 use prost::Message as _;
 
-use crate::domain::{OUTBOX_TOPIC, dead_letter};
+use crate::domain::{OUTBOX_TOPIC, dead_letter, without_source};
 use crate::telemetry::Telemetry;
 
 /// Consumer group of the outbox.
@@ -102,8 +102,14 @@ impl Outbox {
         Err(if is_passing(error.code) { Failure::Later(error.message) } else { Failure::Refused(error.message) })
     }
 
+    /// Returns when the dead letter is durable; without its source if the log finds it too large.
     async fn bury(&self, letter: Outgoing) -> Result<(), String> {
-        let receipt = self.bus.append(vec![letter]).await.map_err(|error| error.to_string())?;
+        let small = without_source(&letter);
+        let appended = match (self.bus.append(vec![letter]).await, small) {
+            (Err(AppendError::TooLarge { .. }), Some(small)) => self.bus.append(vec![small]).await,
+            (appended, _) => appended,
+        };
+        let receipt = appended.map_err(|error| error.to_string())?;
         receipt.await.map(|_| ()).map_err(|error| error.to_string())
     }
 }

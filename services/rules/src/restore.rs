@@ -23,7 +23,8 @@ pub async fn states(bus: &dyn Bus, positions: &[Position]) -> Result<Vec<Held>, 
 
 async fn of_partition(bus: &dyn Bus, partition: Partition) -> Result<Held, ReadError> {
     let at = TopicPartition::new(STATE_TOPIC, partition);
-    let bounds = bus.bounds(&at).await?;
+    // Whoever had the partition before may have ended in the middle of a transaction.
+    let bounds = bus.settled_bounds(&at).await?;
     let (mut held, mut next) = (Held::default(), bounds.earliest);
     while next < bounds.end {
         let records = match bus.read(&at, next, READ_BYTES, Duration::ZERO).await {

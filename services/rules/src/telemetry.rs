@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::domain::{Definition, Held, Tally};
+use crate::domain::{Definition, Held, Tally, Views};
 use crate::lag::Lag;
 
 /// What `/metrics` shows of this service. Cheap to clone.
@@ -28,9 +28,14 @@ pub struct Telemetry {
     states_restored: Counter,
     states_unreadable: Counter,
     commit_seconds: Histogram,
+    view_bytes: Gauge,
+    view_crowded_out: Gauge,
     lag: Gauge,
     lag_seconds: Gauge<f64, AtomicU64>,
     pub restarts: Counter,
+    /// What calls of functions took, and how many were not made because too much had been taken.
+    pub function_seconds: Counter<f64, AtomicU64>,
+    pub function_calls_refused: Counter,
     pub republished: Counter,
     pub republish_retries: Counter,
     pub republish_refused: Counter,
@@ -63,15 +68,28 @@ impl Telemetry {
                 "States of groups that could not be read back and are left out",
             ),
             restarts: counter("restarts", "Sessions begun again from the committed offsets"),
+            function_seconds: Counter::default(),
+            function_calls_refused: counter(
+                "function_calls_refused",
+                "Calls of functions that were not made: theirs had taken too much time",
+            ),
             republished: counter("republished", "Republish actions that the ingress confirmed"),
             republish_retries: counter("republish_retries", "Republish actions that have to be tried again"),
             republish_refused: counter("republish_refused", "Republish actions refused for good, now dead letters"),
             commit_seconds: Histogram::new(exponential_buckets(0.000_5, 2.0, 14)),
+            view_bytes: Gauge::default(),
+            view_crowded_out: Gauge::default(),
             lag: Gauge::default(),
             lag_seconds: Gauge::default(),
         };
         let help = "Time a transaction of outputs and offsets took";
         registry.register("drover_rules_commit_seconds", help, telemetry.commit_seconds.clone());
+        let help = "Time that the engine waited for functions of tenants";
+        registry.register("drover_rules_function_seconds", help, telemetry.function_seconds.clone());
+        let help = "Size of the devices and shadows that rules look up, kept in memory";
+        registry.register("drover_rules_view_bytes", help, telemetry.view_bytes.clone());
+        let help = "Devices and shadows that rules look up and there is no room for";
+        registry.register("drover_rules_view_crowded_out", help, telemetry.view_crowded_out.clone());
         let help = "Telemetry records behind the committed offsets of all members";
         registry.register("drover_rules_lag_records", help, telemetry.lag.clone());
         let help = "Age of the oldest telemetry record that no member has committed";
@@ -83,6 +101,13 @@ impl Telemetry {
     pub fn lag(&self, lag: Lag) {
         self.lag.set(i64::try_from(lag.records).unwrap_or(i64::MAX));
         self.lag_seconds.set(Duration::from_millis(lag.age_ms).as_secs_f64());
+    }
+
+    /// So much is kept for rules to look up.
+    pub fn looked_up(&self, views: &Views) {
+        let (devices, shadows) = (views.devices.size(), views.shadows.size());
+        self.view_bytes.set(i64::try_from(devices.0 + shadows.0).unwrap_or(i64::MAX));
+        self.view_crowded_out.set(i64::try_from(devices.1 + shadows.1).unwrap_or(i64::MAX));
     }
 
     /// A partition's states are back.
@@ -109,7 +134,11 @@ impl Telemetry {
 
 /// A span of `rule` below the message's; its place in the trace, or the message's own where nobody records traces.
 pub fn continue_trace(message: &Message, rule: &Definition) -> Option<TraceParent> {
-    let span = tracing::info_span!("rule", tenant = %message.tenant, device = %message.device, rule = rule.name);
+    // Enabled only where a collector takes traces: a span for each row of each rule costs more than the row.
+    let span = tracing::debug_span!("rule", tenant = %message.tenant, device = %message.device, rule = rule.name);
+    if span.is_disabled() {
+        return message.traceparent.clone();
+    }
     if let Some(parent) = &message.traceparent {
         trace::continue_from(&span, parent.as_str());
     }

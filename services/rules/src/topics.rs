@@ -25,7 +25,7 @@ pub async fn prepare(ports: &Ports, config: &RulesConfig, shutdown: &Shutdown) -
 
 async fn try_prepare(bus: &dyn Bus, config: &RulesConfig) -> Result<(), String> {
     for (topic, days) in [(OUTBOX_TOPIC, 7), (ERRORS_TOPIC, 30)] {
-        make(bus, topic, config.partitions, Some(days * DAY_MS)).await.map_err(|error| error.to_string())?;
+        make(bus, topic, config.partitions, days * DAY_MS).await.map_err(|error| error.to_string())?;
     }
     let there = bus.topics().await.map_err(|error| error.to_string())?;
     let known = |topic: &str| there.iter().find(|known| &*known.topic == topic);
@@ -40,7 +40,8 @@ async fn try_prepare(bus: &dyn Bus, config: &RulesConfig) -> Result<(), String> 
 }
 
 /// Makes a topic that is missing; one that is there stays as it is.
-pub async fn make(bus: &dyn Bus, topic: &str, partitions: u32, retention_ms: Option<u64>) -> Result<(), AdminError> {
+pub async fn make(bus: &dyn Bus, topic: &str, partitions: u32, retention_ms: u64) -> Result<(), AdminError> {
+    let retention_ms = Some(retention_ms);
     let config = TopicConfig { topic: topic.into(), partitions, compact: false, retention_ms, retention_bytes: None };
     match bus.create_topic(config).await {
         Ok(_) | Err(AdminError::Partitions { .. }) => Ok(()),

@@ -39,7 +39,8 @@ pub async fn view(
     telemetry: &Telemetry,
 ) -> Result<Offset, RestoreError> {
     let at = TopicPartition::new(DOCUMENTS_TOPIC, partition);
-    let bounds = bus.bounds(&at).await?;
+    // Whoever had the partition before may have ended in the middle of a transaction.
+    let bounds = bus.settled_bounds(&at).await?;
     let kept = store.next(partition).await?;
     if let Some(kept) = kept.filter(|kept| *kept > bounds.end) {
         return Err(RestoreError::Ahead { partition, kept, end: bounds.end });

@@ -4,8 +4,8 @@
 use drover_bus::{AdminError, Bus, TopicConfig};
 use drover_types::shadow::SHADOW_REQUESTS_TOPIC;
 
-/// The last document of each shadow, key `tenant/device[/name]`, JSON: the truth.
-pub const DOCUMENTS_TOPIC: &str = "drover.shadow.documents";
+pub use drover_types::shadow::SHADOW_DOCUMENTS_TOPIC as DOCUMENTS_TOPIC;
+
 /// What every accepted update and deletion set, key `tenant/device`, JSON.
 pub const CHANGES_TOPIC: &str = "drover.shadow.changes";
 /// What is to be handed to clients, key `tenant/device`, `drover.shadow.v1.Delivery`.

@@ -15,6 +15,8 @@ const RETENTION_MIN: Duration = Duration::from_secs(60);
 /// Longest retention, a hundred years.
 const RETENTION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
+/// Most fields of a device that may be configured: their newest points are one partition, of 55 MB at the very most.
+const FIELDS_PER_DEVICE_MAX: usize = 10_000;
 /// Longest retention in Cassandra, ten years: a time to live is at most 20, and older servers end in 2038.
 const CASSANDRA_RETENTION_MAX: Duration = Duration::from_secs(3_650 * 24 * 3600);
 
@@ -29,6 +31,8 @@ pub struct StorageConfig {
     pub member: String,
     /// How long points and messages are kept, `365d` for example; absent: for ever.
     pub retention: Option<Duration>,
+    /// Fields of one device that are kept as points, 1 to 10,000; values of further ones are in their message only.
+    pub fields_per_device_max: usize,
 }
 
 /// `[storage.store]`.
@@ -64,6 +68,7 @@ impl Default for StorageConfig {
             store: StoreConfig::Embedded(EmbeddedLimits::default()),
             member: "storage".to_owned(),
             retention: None,
+            fields_per_device_max: 1_000,
         }
     }
 }
@@ -86,6 +91,7 @@ impl ServiceConfig for StorageConfig {
         if let Some(retention) = self.retention {
             in_range("storage.retention", retention, RETENTION_MIN, retention_max)?;
         }
+        in_range("storage.fields_per_device_max", self.fields_per_device_max, 1, FIELDS_PER_DEVICE_MAX)?;
         if self.member.is_empty() {
             return Err(ApiError::invalid("storage.member", "is empty"));
         }
@@ -114,5 +120,11 @@ mod tests {
         assert_eq!((refused.limit.as_deref(), refused.value.as_deref()), (Some("1m"), Some("59s")));
         let in_cassandra = StorageConfig { store: StoreConfig::Cassandra, ..with(RETENTION_MAX) };
         assert_eq!(in_cassandra.check().expect_err("refused").limit.as_deref(), Some("3650d"));
+        let fields = |fields_per_device_max| StorageConfig { fields_per_device_max, ..StorageConfig::default() };
+        assert_eq!((fields(1).check(), fields(FIELDS_PER_DEVICE_MAX).check()), (Ok(()), Ok(())));
+        for wrong in [0, FIELDS_PER_DEVICE_MAX + 1] {
+            let refused = fields(wrong).check().expect_err("refused");
+            assert_eq!(refused.field.as_deref(), Some("storage.fields_per_device_max"));
+        }
     }
 }

@@ -13,12 +13,14 @@ use drover_bus::{
     TopicPartition, repeats,
 };
 use drover_host::{Backoff, Ready, Shutdown};
-use drover_types::TELEMETRY_TOPIC;
 use drover_types::repeat::RepeatWindow;
+use drover_types::{Clock, DeviceKey, TELEMETRY_TOPIC};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
-use crate::domain::Batch;
-use crate::ports::SeriesStore;
+use crate::domain::{Batch, KnownFields};
+use crate::ports::{Limit, SeriesStore, StoreError};
+use crate::series::Field;
 use crate::telemetry::Telemetry;
 
 /// Consumer group of this service.
@@ -29,6 +31,10 @@ const POLL_RECORDS: usize = 1_000;
 const LINGER: Duration = Duration::from_millis(20);
 /// How long a poll waits while there is nothing to store.
 const IDLE: Duration = Duration::from_millis(500);
+/// Devices whose fields are read at a time.
+const READS_AT_ONCE: usize = 64;
+/// Bytes of the newest points of one such read.
+const READ_BYTES: usize = 256 * 1024;
 /// A process that is not heard of for this long loses its partitions.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -38,7 +44,9 @@ pub struct Ingest {
     pub store: Arc<dyn SeriesStore>,
     pub telemetry: Telemetry,
     pub ready: Ready,
+    pub clock: Arc<dyn Clock>,
     pub member: String,
+    pub fields_per_device_max: usize,
 }
 
 /// Why a session ended.
@@ -57,6 +65,7 @@ struct Session<'i> {
     ingest: &'i Ingest,
     consumer: Box<dyn Consumer>,
     windows: HashMap<TopicPartition, RepeatWindow>,
+    fields: KnownFields,
     batch: Batch,
     /// When the first record of the batch came.
     since: Instant,
@@ -94,8 +103,9 @@ impl Ingest {
             max_poll_interval: MAX_POLL_INTERVAL,
         };
         let consumer = self.bus.join(config).await?;
-        let (windows, batch) = (HashMap::new(), Batch::default());
-        Ok(Session { ingest: self, consumer, windows, batch, since: Instant::now() })
+        let (windows, fields) = (HashMap::new(), KnownFields::new(self.fields_per_device_max));
+        let (batch, since) = (Batch::default(), Instant::now());
+        Ok(Session { ingest: self, consumer, windows, fields, batch, since })
     }
 }
 
@@ -114,6 +124,7 @@ impl Session<'_> {
                 Polled::Revoked(partitions) => {
                     self.store(shutdown, backoff).await?;
                     self.windows.retain(|at, _| !partitions.contains(at));
+                    self.fields.forget();
                 }
                 Polled::Records(records) => self.take(&records),
                 Polled::Idle => {}
@@ -151,9 +162,7 @@ impl Session<'_> {
             return Ok(());
         }
         let started = Instant::now();
-        let entries = self.batch.entries();
-        while !entries.is_empty() {
-            let Err(error) = self.ingest.store.store(Arc::clone(&entries)).await else { break };
+        while let Err(error) = self.try_store().await {
             self.ingest.telemetry.refused(&error);
             self.ingest.ready.waiting(error.to_string());
             if !backoff.wait(shutdown).await {
@@ -167,5 +176,41 @@ impl Session<'_> {
         self.batch = Batch::default();
         backoff.reset();
         Ok(())
+    }
+
+    /// Makes the batch durable, without the points of fields that are more than a device may have.
+    async fn try_store(&mut self) -> Result<(), StoreError> {
+        let (store, entries, now_ms) = (&self.ingest.store, self.batch.entries(), self.ingest.clock.now_ms());
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let limit = self.fields.limit();
+        let unread = self.fields.unread(&entries, now_ms);
+        drop(entries);
+        let reading: Vec<_> = unread.into_iter().map(|device| fields_of(Arc::clone(store), device, limit)).collect();
+        let read: Vec<_> = stream::iter(reading).buffer_unordered(READS_AT_ONCE).try_collect().await?;
+        for (device, fields) in read {
+            self.fields.learn(device, &fields, now_ms);
+        }
+        self.batch.limit_fields(&mut self.fields);
+        store.store(self.batch.entries()).await
+    }
+}
+
+/// A device and its fields, up to `limit`.
+async fn fields_of(
+    store: Arc<dyn SeriesStore>,
+    device: DeviceKey,
+    limit: usize,
+) -> Result<(DeviceKey, Vec<Field>), StoreError> {
+    let (mut fields, mut from) = (Vec::new(), String::new());
+    loop {
+        let rows = limit - fields.len();
+        let page = store.newest(&device, &from, Limit { rows, bytes: READ_BYTES }).await?;
+        fields.extend(page.rows.into_iter().map(|point| point.field));
+        match page.next {
+            Some(next) if fields.len() < limit => from = next.as_str().to_owned(),
+            Some(_) | None => return Ok((device, fields)),
+        }
     }
 }

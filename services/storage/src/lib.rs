@@ -60,7 +60,9 @@ impl Service for Storage {
             store: Arc::clone(&store),
             telemetry: telemetry.clone(),
             ready: ports.ready.clone(),
+            clock: Arc::clone(&ports.clock),
             member: config.member,
+            fields_per_device_max: config.fields_per_device_max,
         };
         let ingesting = async {
             if topic_exists(&ports, &shutdown).await {

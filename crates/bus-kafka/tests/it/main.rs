@@ -9,6 +9,13 @@ mod refusals;
 #[cfg(feature = "tls")]
 mod tls;
 
+/// So that nobody takes a green run for one that has spoken TLS.
+#[cfg(not(feature = "tls"))]
+#[test]
+fn tls_to_kafka_is_tested_with_its_feature_only() {
+    println!("NOT RUN: TLS and passwords to Kafka (cargo test -p drover-bus-kafka --features tls; headers of OpenSSL)");
+}
+
 drover_bus::conformance_suite!(match broker::fixture().await {
     Some(fixture) => fixture,
     None => return,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    Bus, Consumer, GroupConfig, Offset, Outgoing, Partition, Polled, Position, Record, Start, Stored, Topic,
+    Bounds, Bus, Consumer, GroupConfig, Offset, Outgoing, Partition, Polled, Position, Record, Start, Stored, Topic,
     TopicConfig, TopicPartition,
 };
 
@@ -85,6 +85,7 @@ macro_rules! conformance_suite {
             transactions::a_rebalance_aborts_the_transaction
             transactions::an_older_holder_is_fenced
             transactions::a_new_holder_does_not_disturb_other_ids
+            transactions::what_is_committed_can_be_read_once_it_is_settled
             transactions::consume_transform_produce_is_exactly_once_across_members
         );
     };
@@ -138,9 +139,14 @@ impl Fixture {
     pub async fn all(&self, topic: &Topic, partition: Partition) -> Vec<Stored> {
         let at = TopicPartition::new(topic.clone(), partition);
         let bounds = self.bus.bounds(&at).await.expect("partition exists");
+        self.between(&at, bounds, MOMENT).await
+    }
+
+    /// Everything between two ends of a partition, in reads that wait so long.
+    pub async fn between(&self, at: &TopicPartition, bounds: Bounds, wait: Duration) -> Vec<Stored> {
         let (mut from, mut all) = (bounds.earliest, Vec::new());
         while from < bounds.end {
-            let read = within(self.bus.read(&at, from, BYTES, MOMENT)).await.expect("reads");
+            let read = within(self.bus.read(at, from, BYTES, wait)).await.expect("reads");
             let Some(last) = read.last() else { break };
             from = last.position.offset + 1;
             all.extend(read);

@@ -5,6 +5,9 @@ use std::time::Duration;
 use super::{BYTES, Fixture, Member, outgoing, record, settle, value, within};
 use crate::{AppendError, GroupConfig, Polled, Position, TopicPartition, TransactError, Transaction, Transactor};
 
+/// Transactions of a case that looks while they are made.
+const TRANSACTIONS: usize = 20;
+
 pub async fn a_transaction_shows_records_and_offsets_together(f: &Fixture) {
     let (input, output) = (f.topic("in", 1).await, f.topic("out", 2).await);
     f.put(&input, 0, "a").await;
@@ -76,6 +79,38 @@ pub async fn a_new_holder_does_not_disturb_other_ids(f: &Fixture) {
     let _two = f.bus.transactor(&f.name("two")).await.expect("opens");
     let records = vec![outgoing(&output, 0, record("one"))];
     within(one.commit(Transaction { records, offsets: None })).await.expect("commits");
+}
+
+/// Whoever sees committed offsets and asks for settled bounds then misses nothing that was committed with them.
+pub async fn what_is_committed_can_be_read_once_it_is_settled(f: &Fixture) {
+    let (input, output) = (f.topic("in", 1).await, f.topic("out", 1).await);
+    for i in 0..TRANSACTIONS {
+        f.put(&input, 0, &i.to_string()).await;
+    }
+    let mut member = f.join(f.member("g", "m", &[&input])).await;
+    member.receive(TRANSACTIONS).await;
+    let mut transactor = f.bus.transactor(&f.name("t")).await.expect("opens");
+    let work = async {
+        for stored in &member.records {
+            let records = vec![outgoing(&output, 0, stored.record.clone())];
+            let next = super::behind(std::slice::from_ref(stored));
+            let offsets = Some((member.consumer.membership(), next));
+            within(transactor.commit(Transaction { records, offsets })).await.expect("commits");
+        }
+    };
+    let watch = async {
+        let at = TopicPartition::new(output.clone(), 0);
+        let (group, mut read) = (f.name("g"), 0);
+        while read < TRANSACTIONS {
+            let committed = f.bus.committed(&group, &input).await.expect("answers");
+            let next = committed.first().map_or(0, |position| position.offset);
+            let done = member.records.iter().filter(|stored| stored.position.offset < next).count();
+            let bounds = within(f.bus.settled_bounds(&at)).await.expect("settles");
+            read = f.between(&at, bounds, Duration::ZERO).await.len();
+            assert!(read >= done, "{read} of {done} committed transactions can be read");
+        }
+    };
+    futures::future::join(work, watch).await;
 }
 
 /// Two members take turns; one is dropped in the middle of its work. Every input shows exactly once in the output.

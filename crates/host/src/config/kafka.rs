@@ -1,9 +1,11 @@
 //! `[bus.kafka]`: the cluster behind `bus.kind = kafka`, and how it is spoken to.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use drover_bus_kafka::options::shown;
 use drover_bus_kafka::{KafkaOptions, OptionsError};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::Secret;
 use crate::ByteSize;
@@ -35,7 +37,30 @@ pub struct KafkaConfig {
     /// File with the key of the client's certificate.
     pub ssl_key_location: Option<String>,
     /// Further settings of librdkafka, `{"compression.type" = "lz4"}` for example.
-    pub options: BTreeMap<String, String>,
+    pub options: ClientOptions,
+}
+
+/// Settings by librdkafka's names; the values of those that are secrets are shown as `(hidden)` wherever they are printed.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct ClientOptions(BTreeMap<String, String>);
+
+impl ClientOptions {
+    fn shown(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), shown(key, value)))
+    }
+}
+
+impl fmt::Debug for ClientOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.shown()).finish()
+    }
+}
+
+impl Serialize for ClientOptions {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.shown())
+    }
 }
 
 impl Default for KafkaConfig {
@@ -55,7 +80,7 @@ impl Default for KafkaConfig {
             ssl_ca_location: None,
             ssl_certificate_location: None,
             ssl_key_location: None,
-            options: BTreeMap::new(),
+            options: ClientOptions::default(),
         }
     }
 }
@@ -63,7 +88,7 @@ impl Default for KafkaConfig {
 impl KafkaConfig {
     /// As the adapter takes it.
     pub fn options(&self) -> KafkaOptions {
-        let mut client = self.options.clone();
+        let mut client = self.options.0.clone();
         let named = [
             ("security.protocol", self.security_protocol.as_deref()),
             ("sasl.mechanism", self.sasl_mechanism.as_deref()),
@@ -120,6 +145,20 @@ mod tests {
         assert_eq!(config.check(), Ok(()));
         assert!(!toml::to_string(&config).expect("plain data").contains("hush"));
         assert!(!format!("{config:?}").contains("hush"));
+    }
+
+    #[test]
+    fn secrets_among_the_options_reach_librdkafka_and_are_never_shown() {
+        let text = r#"
+            brokers = "a:9092"
+            options = {"sasl.password" = "hush", "ssl.key.pem" = "hush", "compression.type" = "lz4"}
+        "#;
+        let config: KafkaConfig = toml::from_str(text).expect("valid");
+        assert_eq!(config.options().client["sasl.password"], "hush");
+        for printed in [toml::to_string(&config).expect("plain data"), format!("{config:?} {:?}", config.options())] {
+            assert!(!printed.contains("hush") && printed.contains("ssl.key.pem"), "{printed}");
+            assert!(printed.contains("(hidden)") && printed.contains("lz4"), "{printed}");
+        }
     }
 
     #[test]

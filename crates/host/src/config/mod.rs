@@ -24,7 +24,7 @@ use crate::ServiceConfig;
 pub use cassandra::{CassandraConfig, CassandraTls};
 pub use error::ConfigError;
 pub use jwt::{JwtIssuer, JwtKeys};
-pub use kafka::KafkaConfig;
+pub use kafka::{ClientOptions, KafkaConfig};
 pub use network::NetworkConfig;
 pub use shared::{
     AdminConfig, Anonymous, BusConfig, BusKind, LogConfig, LogFormat, OtlpConfig, ProcessConfig, Secret,

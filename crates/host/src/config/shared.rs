@@ -246,8 +246,9 @@ impl SecurityConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Anonymous {
-    /// By listeners bound to a loopback address.
+    /// By listeners bound to a loopback address; `on` says the same.
     #[default]
+    #[serde(alias = "on")]
     Loopback,
     /// Nowhere.
     Off,

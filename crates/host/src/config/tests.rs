@@ -211,6 +211,12 @@ fn the_admin_token_is_never_an_argument() {
 }
 
 #[test]
+fn anonymous_on_is_on_for_loopback() {
+    let (_file, read) = layers("", &["security.anonymous=on"]);
+    assert_eq!(Shared::load(&read.expect("read")).expect("valid").security.anonymous, super::Anonymous::Loopback);
+}
+
+#[test]
 fn printed_configuration_hides_secrets_and_can_be_read_again() {
     let settings = ["otlp.endpoint=http://collector:4317", "otlp.authorization=Bearer s3cret", "bus.partitions=4"];
     let settings = settings.map(|text| text.parse().expect("a setting"));

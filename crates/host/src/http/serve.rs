@@ -17,14 +17,17 @@ use tokio_util::task::TaskTracker;
 use tower::Layer;
 
 use crate::Shutdown;
+use crate::proxy::{self, Balancers};
 
 /// Bytes of a request's head, and of what is read at once of its body.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Wait after an accept that failed, for lack of descriptors for example.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// How long a balancer may take to say who is behind it.
+const INTRODUCTION: Duration = Duration::from_secs(10);
 
-/// Bounds of a listener.
-#[derive(Clone, Copy, Debug)]
+/// Bounds of a listener, and whose word it takes.
+#[derive(Clone, Debug)]
 pub struct Bounds {
     /// Connections at once; more wait in the kernel's queue until one ends, or becomes one of another protocol.
     pub connections_max: usize,
@@ -32,6 +35,8 @@ pub struct Bounds {
     pub head: Duration,
     /// For open requests to end after a stop was asked for; then they are cut.
     pub drain: Duration,
+    /// Who says by the PROXY protocol for whom it connects.
+    pub balancers: Balancers,
 }
 
 /// The two ends of the connection a request came by: an extension of each request.
@@ -46,7 +51,7 @@ pub struct Ends {
 pub async fn serve(listener: TcpListener, routes: Router, bounds: Bounds, shutdown: Shutdown) -> io::Result<()> {
     let places = Arc::new(Semaphore::new(bounds.connections_max));
     let (connections, cut) = (TaskTracker::new(), Shutdown::new());
-    let bound = listener.local_addr()?;
+    let listens_at = listener.local_addr()?;
     loop {
         let next = async {
             let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
@@ -55,10 +60,15 @@ pub async fn serve(listener: TcpListener, routes: Router, bounds: Bounds, shutdo
         let Some((place, accepted)) = shutdown.run_until_cancelled(next).await else { break };
         match accepted {
             Ok((stream, peer)) => {
-                let (shutdown, cut) = (shutdown.clone(), cut.clone());
-                let routes = Extension(Ends { peer, listener: bound }).layer(routes.clone());
+                let (shutdown, cut, routes) = (shutdown.clone(), cut.clone(), routes.clone());
+                let Bounds { head, balancers, .. } = bounds.clone();
                 connections.spawn(async move {
-                    cut.run_until_cancelled(connection(stream, routes, bounds.head, shutdown)).await;
+                    cut.run_until_cancelled(async {
+                        let Some(peer) = behind(&stream, peer, &balancers).await else { return };
+                        let routes = Extension(Ends { peer, listener: listens_at }).layer(routes);
+                        connection(stream, routes, head, shutdown).await;
+                    })
+                    .await;
                     drop(place);
                 });
             }
@@ -74,6 +84,25 @@ pub async fn serve(listener: TcpListener, routes: Router, bounds: Bounds, shutdo
         connections.wait().await;
     }
     Ok(())
+}
+
+/// Who has connected: `peer`, or who is behind it if it is a balancer. `None`: it does not say so as it has to.
+async fn behind(stream: &TcpStream, peer: SocketAddr, balancers: &Balancers) -> Option<SocketAddr> {
+    if !balancers.contain(peer) {
+        return Some(peer);
+    }
+    match tokio::time::timeout(INTRODUCTION, proxy::introduced(stream)).await {
+        Ok(Ok(source)) => Some(source.unwrap_or(peer)),
+        Ok(Err(error)) => {
+            tracing::info!(%peer, %error, "a balancer's connection is closed");
+            None
+        }
+        Err(_) => {
+            let limit = INTRODUCTION;
+            tracing::info!(%peer, ?limit, "a balancer's connection is closed, it has not said in time who is behind it");
+            None
+        }
+    }
 }
 
 async fn connection(stream: TcpStream, routes: AddExtension<Router, Ends>, head: Duration, shutdown: Shutdown) {
@@ -126,7 +155,7 @@ mod tests {
     }
 
     fn bounds(head: Duration) -> Bounds {
-        Bounds { connections_max: 1, head, drain: Duration::from_millis(50) }
+        Bounds { connections_max: 1, head, drain: Duration::from_millis(50), balancers: Balancers::default() }
     }
 
     #[tokio::test]
@@ -153,6 +182,27 @@ mod tests {
         slow.write_all(b"GET / HT").await.expect("connected");
         let mut rest = Vec::new();
         slow.read_to_end(&mut rest).await.expect("closed by the server");
+        shutdown.cancel();
+        server.await.expect("no panic").expect("ends well");
+    }
+
+    #[tokio::test]
+    async fn a_balancer_says_who_is_behind_it_before_anything_else() {
+        let balancers = Balancers::parse("k", &["127.0.0.0/8".to_owned()]).expect("valid");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("port 0 is free");
+        let (address, shutdown) = (listener.local_addr().expect("bound"), Shutdown::new());
+        let peer = async |Extension(ends): Extension<Ends>| ends.peer.to_string();
+        let bounds = Bounds { balancers, ..bounds(Duration::from_secs(60)) };
+        let server = tokio::spawn(serve(listener, Router::new().route("/", get(peer)), bounds, shutdown.clone()));
+        let header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\x0a\0\0\x01\x12\x67\x1f\x90";
+        let mut stream = TcpStream::connect(address).await.expect("listening");
+        stream.write_all(&[&header[..], REQUEST].concat()).await.expect("connected");
+        assert!(answer(&mut stream).await.ends_with("192.0.2.7:4711"));
+        drop(stream);
+        let mut bare = TcpStream::connect(address).await.expect("listening");
+        bare.write_all(REQUEST).await.expect("connected");
+        // Closed with a request unread: an end, or a reset.
+        assert_eq!(bare.read(&mut [0; 16]).await.unwrap_or(0), 0, "no answer");
         shutdown.cancel();
         server.await.expect("no panic").expect("ends well");
     }

@@ -6,15 +6,15 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use sha2::Digest;
 
 use super::Call;
+use crate::ast::Prepared;
 use crate::error::EvalError;
 use crate::evaluate::{Answer, made, undefined};
+use crate::format::Format;
 use crate::json;
 use crate::number::Number;
 use crate::value::{Held, Value};
 
 const SCHEME: &str = "base64";
-/// The scheme that needs a schema, whose place and names the further arguments are.
-const PROTOBUF: &str = "proto";
 /// Texts without padding are read as well.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
@@ -32,15 +32,13 @@ pub(super) fn encode<'m>(call: &Call<'_, 'm, '_>) -> Answer<'m> {
     made(call.arguments[0].to_text().map(|text| BASE64.encode(text.as_bytes())))
 }
 
-/// `decode(text, 'base64')`: a value if it is JSON, else a text; null if it cannot be decoded.
-pub(super) fn decode(arguments: &[Held<'_>]) -> Answer<'static> {
-    if matches!(&*arguments[1], Value::Text(scheme) if scheme == PROTOBUF) || arguments.len() > 2 {
-        return Err(EvalError::Lookup {
-            function: "decode",
-            reason: "there are no schemas of Protobuf here".to_owned(),
-        });
+/// `decode(text, 'base64')`: a value if it is JSON, else a text; null if it cannot be decoded. `decode(value, scheme, …)`
+/// by a schema: of the bytes that base64 stands for; of `*`, the payload's.
+pub(super) fn decode<'m>(call: &Call<'_, 'm, '_>) -> Answer<'m> {
+    if let Some(Prepared::Format(format)) = call.prepared {
+        return by_schema(format, call);
     }
-    let Some(text) = arguments[0].to_text().filter(|_| is_base64(&arguments[1])) else { return undefined() };
+    let Some(text) = call.arguments[0].to_text().filter(|_| is_base64(&call.arguments[1])) else { return undefined() };
     let Some(decoded) = BASE64.decode(text.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok()) else {
         return made(Value::Null);
     };
@@ -48,6 +46,21 @@ pub(super) fn decode(arguments: &[Held<'_>]) -> Answer<'static> {
         Ok(value) => made(value.into_owned()),
         Err(_) => made(decoded),
     }
+}
+
+fn by_schema<'m>(format: &Format, call: &Call<'_, 'm, '_>) -> Answer<'m> {
+    if call.raw {
+        return format.decode(call.message.payload(), call.message).map(Held::Made);
+    }
+    let Some(text) = call.arguments[0].to_text() else { return undefined() };
+    if format.is_of_text() {
+        return format.decode(text.as_bytes(), call.message).map(Held::Made);
+    }
+    let bytes = BASE64.decode(text.as_bytes()).map_err(|error| {
+        let reason = format!("the value is not base64: {error}");
+        EvalError::Format { format: format.name(), reason }
+    })?;
+    format.decode(&bytes, call.message).map(Held::Made)
 }
 
 fn is_base64(scheme: &Value<'_>) -> bool {

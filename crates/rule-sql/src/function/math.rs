@@ -3,8 +3,8 @@
 use crate::decimal::Rounding;
 use crate::number::Number;
 
-/// Places that `trunc` looks at in either direction; a number has fewer.
-const PLACES_MAX: i128 = 10_000;
+/// Most places that `trunc` leaves, as many as a number has digits; as the reference has it.
+const PLACES_MAX: i128 = 34;
 
 pub(super) fn abs(number: Number) -> Option<Number> {
     if number < Number::Int(0) { Number::Int(0).difference(number) } else { Some(number) }
@@ -27,9 +27,9 @@ pub(super) fn sign(number: Number) -> Option<Number> {
     Some(Number::Int(number.cmp(&Number::Int(0)) as i128))
 }
 
-/// `trunc(x, n)`: `x` without what is behind `n` places after the point.
+/// `trunc(x, n)`: `x` without what is behind `n` places after the point; a negative `n` counts as 0.
 pub(super) fn trunc(number: Number, places: Number) -> Option<Number> {
-    let places = places.truncated()?.clamp(-PLACES_MAX, PLACES_MAX);
+    let places = places.clamp(Number::Int(0), Number::Int(PLACES_MAX)).truncated()?;
     number.rounded(i32::try_from(places).ok()?, Rounding::TowardsZero)
 }
 

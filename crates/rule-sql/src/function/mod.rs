@@ -11,11 +11,11 @@ use std::ops::RangeInclusive;
 
 pub use cast::Cast;
 
+use crate::ast::Prepared;
 use crate::evaluate::Answer;
 use crate::message::Message;
 use crate::number::Number;
 use crate::parser::group::is_word_of_groups;
-use crate::pattern::Pattern;
 use crate::time;
 use crate::value::{Held, Value};
 
@@ -30,8 +30,8 @@ pub struct Function {
 pub(crate) struct Call<'s, 'm, 'p> {
     pub message: &'m Message<'p>,
     pub arguments: &'s [Held<'m>],
-    /// The regular expression among the arguments, if it was compiled with the rule.
-    pub pattern: Option<&'m Pattern>,
+    /// Arguments that were compiled with the rule.
+    pub prepared: Option<&'m Prepared>,
     /// The first argument is the payload as it came.
     pub raw: bool,
 }
@@ -78,7 +78,7 @@ static TABLE: [Function; 78] = [
     row("concat", 0..=ARGUMENTS_MAX, Of(collection::concat)),
     row("cos", 1..=1, Double(f64::cos)),
     row("cosh", 1..=1, Double(f64::cosh)),
-    row("decode", 2..=6, Values(coding::decode)),
+    row("decode", 2..=6, Of(coding::decode)),
     row("device", 0..=0, Of(origin::device)),
     row("encode", 2..=2, Of(coding::encode)),
     row("endswith", 2..=2, Values(text::ends_with)),
@@ -189,9 +189,14 @@ impl Function {
         self.name.starts_with("regexp_").then_some(1)
     }
 
+    /// Which argument names a scheme whose schema stands behind it, if one does.
+    pub(crate) fn scheme_argument(&self) -> Option<usize> {
+        (self.name == "decode").then_some(1)
+    }
+
     /// Whether `*` as its first argument means the payload's bytes, JSON or not.
-    pub(crate) fn takes_bytes(&self) -> bool {
-        matches!(self.name, "encode" | "bytes")
+    pub(crate) fn takes_bytes(&self, prepared: Option<&Prepared>) -> bool {
+        matches!(self.name, "encode" | "bytes") || matches!(prepared, Some(Prepared::Format(_)))
     }
 
     /// Whether it is about the one message that is evaluated.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::Call;
+use crate::ast::Prepared;
 use crate::evaluate::{Answer, made, undefined};
 use crate::number::Number;
 use crate::operator::within_limit;
@@ -146,9 +147,9 @@ pub(super) fn regexp_replace<'m>(call: &Call<'_, 'm, '_>) -> Answer<'m> {
 /// The text to search, and the regular expression: the rule's own or made of the second argument.
 fn searched<'s>(call: &Call<'s, '_, '_>) -> Option<(Cow<'s, str>, Cow<'s, Pattern>)> {
     let text = call.arguments[0].to_text()?;
-    let pattern = match call.pattern {
-        Some(pattern) => Cow::Borrowed(pattern),
-        None => Cow::Owned(Pattern::compile(&call.arguments[1].to_text()?)?),
+    let pattern = match call.prepared {
+        Some(Prepared::Pattern(pattern)) => Cow::Borrowed(pattern),
+        Some(Prepared::Format(_)) | None => Cow::Owned(Pattern::compile(&call.arguments[1].to_text()?)?),
     };
     Some((text, pattern))
 }

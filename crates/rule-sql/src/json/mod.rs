@@ -299,7 +299,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Of members with the same name only the last stays.
-fn keep_last<T>(members: &mut Vec<(Cow<'_, str>, T)>) {
+pub(crate) fn keep_last<T>(members: &mut Vec<(Cow<'_, str>, T)>) {
     let repeated = |i: usize| members[i + 1..].iter().any(|(name, _)| *name == members[i].0);
     let stays: Vec<bool> = if members.len() <= PAIRWISE_MEMBERS_MAX {
         if !(0..members.len()).any(repeated) {

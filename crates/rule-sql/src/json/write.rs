@@ -17,7 +17,7 @@ pub(crate) fn write_value(out: &mut impl Write, value: &Value<'_>) -> fmt::Resul
         Value::Undefined | Value::Null => out.write_str("null"),
         Value::Bool(true) => out.write_str("true"),
         Value::Bool(false) => out.write_str("false"),
-        Value::Number(number) => write!(out, "{number}"),
+        Value::Number(number) => number.write(out),
         Value::Text(text) => write_text(out, text),
         Value::Array(elements) => {
             out.write_char('[')?;

@@ -2,8 +2,9 @@
 
 use super::expression::Tree;
 use super::{Parser, same};
-use crate::ast::{Expr, Query};
+use crate::ast::{Expr, Prepared, Query};
 use crate::error::{Problem, SqlError};
+use crate::format::Format;
 use crate::function::{Cast, Function};
 use crate::lexer::Kind;
 use crate::pattern::Pattern;
@@ -70,11 +71,29 @@ impl<'s> Parser<'s> {
         if !function.arity.contains(&found) {
             return Err(self.error(start, Problem::Arguments { name: function.name, least, most, found }));
         }
-        let pattern = match function.pattern_argument().map(|i| &arguments[i]) {
-            Some(Expr::Literal(Value::Text(source))) => Pattern::compile(source),
-            Some(_) | None => None,
+        let prepared = self.prepared(function, &arguments, start)?;
+        self.grown(Expr::Call { function, arguments, prepared }, height)
+    }
+
+    /// What the literal arguments of a call are compiled to.
+    fn prepared(&self, function: &Function, arguments: &[Expr], start: usize) -> Result<Option<Prepared>, SqlError> {
+        let literal = |expr: &Expr| match expr {
+            Expr::Literal(Value::Text(text)) => Some(text.to_string()),
+            _ => None,
         };
-        self.grown(Expr::Call { function, arguments, pattern }, height)
+        if let Some(i) = function.pattern_argument() {
+            return Ok(literal(&arguments[i]).and_then(|source| Pattern::compile(&source)).map(Prepared::Pattern));
+        }
+        let Some(scheme) = function.scheme_argument().and_then(|i| literal(&arguments[i])) else { return Ok(None) };
+        let texts: Vec<String> = arguments.iter().skip(2).filter_map(literal).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let all_literal = texts.len() + 2 == arguments.len();
+        let wrong = |reason: String| self.error(start, Problem::Schema { reason });
+        match Format::compile(&scheme, &texts) {
+            Some(_) if !all_literal => Err(wrong("it has to be written as text in quotes".to_owned())),
+            Some(format) => format.map(Prepared::Format).map(Some).map_err(wrong),
+            None => Ok(None),
+        }
     }
 
     /// A call of a function that the language does not have, its name and parenthesis read.

@@ -165,17 +165,24 @@ impl<'s> Parser<'s> {
     }
 
     fn item(&mut self) -> Result<(Item, usize), SqlError> {
-        if self.take_symbol("*")? {
-            return Ok((Item::Star, 0));
-        }
         let start = self.token.start;
-        let (expr, height) = self.climb(0)?;
-        let name = if self.take_word("AS")? {
-            self.name("a name")?
-        } else {
-            expr.name().ok_or_else(|| self.error(start, Problem::NoName))?.to_owned()
-        };
-        Ok((Item::Named { expr, name }, height))
+        let (expr, height) = if self.take_symbol("*")? { (Expr::Star, 1) } else { self.climb(0)? };
+        if !self.take_word("AS")? {
+            if expr == Expr::Star {
+                return Ok((Item::Star, 0));
+            }
+            let name = expr.name().ok_or_else(|| self.error(start, Problem::NoName))?.to_owned();
+            return Ok((Item::Named { expr, name, under: Vec::new() }, height));
+        }
+        let (name, mut under) = (self.name("a name")?, Vec::new());
+        while self.take_symbol(".")? {
+            under.push(self.any_word("a name")?);
+        }
+        let height = height + under.len();
+        if height > EXPRESSION_DEPTH_MAX {
+            return Err(self.error(start, Problem::TooDeep));
+        }
+        Ok((Item::Named { expr, name, under }, height))
     }
 
     /// `'a', 'b'`; `''` alone means none.

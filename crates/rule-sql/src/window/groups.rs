@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::input::Input;
+use super::pattern::Pattern;
 use super::plan::{Closed, Machine, Plan};
 use super::state::{Group, Pane};
 use super::total::Total;
@@ -29,6 +30,8 @@ pub struct Groups {
     timers: BTreeSet<(u64, Arc<str>)>,
     /// Whether the deadlines of restored states are known.
     armed: bool,
+    /// Whether its time goes on by messages only: nothing comes out when a pattern forgets a group.
+    patient: bool,
     /// Of all states.
     bytes: usize,
     /// Since [`Groups::changes`] was asked.
@@ -113,6 +116,9 @@ impl Groups {
         taken.matched = true;
         self.arm(plan);
         self.watermark.idle(message.timestamp_ms);
+        if plan.is_pattern() {
+            self.watermark.heard(message.timestamp_ms, message.timestamp_ms, 0);
+        }
         let outcome = self.add(plan, &input, order, hops, room, &mut taken);
         taken.error = outcome.err();
         taken.dropped = taken.late && plan.late == Late::Drop;
@@ -156,7 +162,7 @@ impl Groups {
             Machine::Sessions(sessions) => {
                 (late_rows, taken.late) = sessions.take(plan, &mut group, &message(plan)?, now_ms)?;
             }
-            Machine::Pattern(pattern) => taken.turned = pattern.take(&mut group, &input.turn)?,
+            Machine::Pattern(pattern) => taken.turned = pattern.take(&mut group, &input.turn, now_ms)?,
         }
         if let Err(error) = self.put(plan, &name, &group, room) {
             taken.turned = false;
@@ -167,10 +173,13 @@ impl Groups {
         Ok(())
     }
 
-    /// Time goes on without a message: the clock says `clock_ms`.
+    /// Time goes on without a message: the clock says `clock_ms`. Nothing to a pattern.
     pub fn tick(&mut self, rule: &CompiledRule, clock_ms: u64) {
         let Some(plan) = rule.plan() else { return };
         self.arm(plan);
+        if self.patient {
+            return;
+        }
         let before = self.watermark;
         self.watermark.idle(clock_ms);
         // It is told with what it closes; by itself it can be computed again.
@@ -181,7 +190,7 @@ impl Groups {
 
     /// Whether time has to go on for something to happen.
     pub fn waits_for_time(&self) -> bool {
-        if self.armed { !self.timers.is_empty() } else { !self.states.is_empty() }
+        if self.armed { !self.patient && !self.timers.is_empty() } else { !self.states.is_empty() }
     }
 
     /// Whether a window is over that has not been closed.
@@ -285,6 +294,7 @@ impl Groups {
             return;
         }
         self.armed = true;
+        self.patient = plan.is_pattern();
         for (name, held) in &mut self.states {
             // Restored states have been read once: this one can be.
             let deadline = Group::read(&held.bytes).ok().and_then(|group| plan.deadline(&group));
@@ -313,7 +323,8 @@ impl Groups {
 
     /// The keys of all that is kept, or was before the last changes; some may come twice.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        let watermark = (self.watermark != Watermark::default()).then_some(WATERMARK);
+        // That of a pattern is not kept: its messages tell it again.
+        let watermark = (self.watermark != Watermark::default() && !self.patient).then_some(WATERMARK);
         self.states.keys().chain(&self.changed).map(|name| &**name).chain(watermark)
     }
 }
@@ -323,7 +334,10 @@ impl Plan {
         match &self.machine {
             Machine::Panes(panes) => panes.close(self, group, watermark_ms),
             Machine::Sessions(sessions) => sessions.close(self, group, watermark_ms),
-            Machine::Pattern(_) => Ok(Vec::new()),
+            Machine::Pattern(_) => {
+                Pattern::forget(group, watermark_ms);
+                Ok(Vec::new())
+            }
         }
     }
 
@@ -331,7 +345,7 @@ impl Plan {
         match &self.machine {
             Machine::Panes(panes) => panes.deadline(group),
             Machine::Sessions(sessions) => sessions.deadline(group),
-            Machine::Pattern(_) => None,
+            Machine::Pattern(_) => Pattern::deadline(group),
         }
     }
 }

@@ -21,6 +21,7 @@ mod watermark;
 
 pub use groups::{Due, GROUP_BYTES_MAX, Groups, Room, Taken};
 pub use input::{EVENT_AHEAD_MS_MAX, GROUP_KEY_BYTES_MAX};
+pub use pattern::PATTERN_KEPT_MS;
 pub use plan::{Closed, Plan};
 pub use state::STATE_VERSION;
 pub use watermark::IDLE_MS;

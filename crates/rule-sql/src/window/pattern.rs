@@ -1,6 +1,7 @@
 //! Turns of single messages, in the order of the log: a value that changes, a condition that becomes true or ceases.
 //!
-//! What cannot be computed of a message is no turn, and leaves everything as it is.
+//! What cannot be computed of a message is no turn, and leaves everything as it is. What a pattern knows of a group is
+//! forgotten when that was not heard of for [`PATTERN_KEPT_MS`], by the times at which the rule's messages come.
 
 use super::state::Group;
 use crate::ast::{BinaryOperator, Edge, Expr};
@@ -8,7 +9,15 @@ use crate::error::EvalError;
 use crate::evaluate::{Scope, evaluate};
 use crate::json;
 use crate::number::Number;
+use crate::parser::SPAN_MS_MAX;
 use crate::value::Value;
+
+/// How long a pattern remembers a group that is not heard of, in milliseconds; as long as the longest window. After it
+/// the first value counts as a change again, and a condition as one that was not true.
+pub const PATTERN_KEPT_MS: u64 = SPAN_MS_MAX;
+/// How exactly it is known when a group was heard of, in milliseconds: it is kept up to this much longer, and is written
+/// for this at most once in it.
+pub(crate) const HEARD_STEP_MS: u64 = 24 * 3_600_000;
 
 /// What is looked for.
 #[expect(clippy::large_enum_variant, reason = "a rule has one, and keeps it as long as it lives")]
@@ -78,9 +87,22 @@ impl Pattern {
         })
     }
 
-    /// Whether the message makes a row. The first value counts as a change, and a condition that is true at first as one
-    /// that became true.
-    pub fn take(&self, group: &mut Group, turn: &Turn) -> Result<bool, EvalError> {
+    /// When the group is forgotten, milliseconds since the Unix epoch.
+    pub fn deadline(group: &Group) -> Option<u64> {
+        (group.heard_ms > 0).then(|| group.heard_ms.saturating_add(HEARD_STEP_MS + PATTERN_KEPT_MS))
+    }
+
+    /// Forgets what is known of a group, if its time has come.
+    pub fn forget(group: &mut Group, now_ms: u64) {
+        if Self::deadline(group).is_some_and(|deadline_ms| deadline_ms <= now_ms) {
+            *group = Group::default();
+        }
+    }
+
+    /// Whether a message that comes at `now_ms` makes a row. The first value counts as a change, and a condition that is
+    /// true at first as one that became true.
+    pub fn take(&self, group: &mut Group, turn: &Turn, now_ms: u64) -> Result<bool, EvalError> {
+        group.heard_ms = now_ms - now_ms % HEARD_STEP_MS;
         match self {
             Pattern::Changed(_) => {
                 let Some(value) = &turn.value else { return Ok(false) };

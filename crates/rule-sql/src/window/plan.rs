@@ -158,7 +158,9 @@ fn name(kind: &str, number: usize) -> String {
 fn named_item(item: &Item, keys: &[Expr], aggregates: &mut Vec<Aggregate>) -> Item {
     match item {
         Item::Star => Item::Star,
-        Item::Named { expr, name } => Item::Named { expr: named(expr, keys, aggregates), name: name.clone() },
+        Item::Named { expr, name, under } => {
+            Item::Named { expr: named(expr, keys, aggregates), name: name.clone(), under: under.clone() }
+        }
     }
 }
 
@@ -197,8 +199,8 @@ fn named(expr: &Expr, keys: &[Expr], aggregates: &mut Vec<Aggregate>) -> Expr {
             arms: arms.iter().map(|(when, then)| (*boxed(when), *boxed(then))).collect(),
             otherwise: otherwise.as_deref().map(&mut boxed),
         },
-        Expr::Call { function, arguments, pattern } => {
-            Expr::Call { function, arguments: arguments.iter().map(part).collect(), pattern: pattern.clone() }
+        Expr::Call { function, arguments, prepared } => {
+            Expr::Call { function, arguments: arguments.iter().map(part).collect(), prepared: prepared.clone() }
         }
         Expr::UserCall { function, arguments } => {
             Expr::UserCall { function: function.clone(), arguments: arguments.iter().map(part).collect() }

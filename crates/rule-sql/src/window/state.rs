@@ -26,6 +26,9 @@ pub(crate) struct Group {
     pub value: Option<String>,
     /// Whether the condition of an edge holds; where it does not, it is as if nothing were known.
     pub high: bool,
+    /// When a pattern heard of the group last, to the day so that what is as it was is not written for each message;
+    /// milliseconds since the Unix epoch. 0: not known.
+    pub heard_ms: u64,
 }
 
 /// What came in one piece of time: a hop of a window, or a session.
@@ -55,6 +58,8 @@ struct GroupBytes {
     /// Of all panes, where they have none of their own.
     #[prost(uint32, tag = "6")]
     hops: u32,
+    #[prost(uint64, tag = "7")]
+    heard_ms: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -118,6 +123,7 @@ impl Group {
             value: self.value.clone(),
             high: self.high.then_some(true),
             hops: 0,
+            heard_ms: self.heard_ms,
         };
         wire.encode_to_vec()
     }
@@ -125,10 +131,10 @@ impl Group {
     pub fn read(bytes: &[u8]) -> Result<Self, EvalError> {
         let wire = GroupBytes::decode(bytes).map_err(|error| unreadable(error.to_string()))?;
         known(wire.version)?;
-        let GroupBytes { closed_to_ms, value, high, hops, .. } = wire;
+        let GroupBytes { closed_to_ms, value, high, hops, heard_ms, .. } = wire;
         let pane = |wire| Pane::of_wire(wire).map(|pane| Pane { hops: pane.hops.max(hops), ..pane });
         let panes = wire.panes.into_iter().map(pane).collect::<Result<_, _>>()?;
-        Ok(Self { panes, closed_to_ms, value, high: high == Some(true) })
+        Ok(Self { panes, closed_to_ms, value, high: high == Some(true), heard_ms })
     }
 }
 

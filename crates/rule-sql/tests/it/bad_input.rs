@@ -1,5 +1,6 @@
 //! Payloads and statements that mean harm: an answer each, within bounds.
 
+use drover_rule_sql::line::{Defaults, Lines};
 use drover_rule_sql::{FILTERS_MAX, GROWTH_BYTES_MAX, Message, Outcome, Rule, Template, VARIABLES_MAX};
 
 use crate::ask;
@@ -117,4 +118,29 @@ fn look_ups_are_errors_where_there_is_nothing_to_look_in() {
     let answer = ask("SELECT get_thing_shadow('t', 'role').state AS r FROM '#'", "x", b"{}");
     assert_eq!(answer, "error: get_thing_shadow: cannot be looked up here");
     assert_eq!(ask("SELECT get_or_default(device(), 1) AS r FROM '#'", "x", b"{}"), r#"{"r":1}"#);
+}
+
+#[test]
+fn every_line_has_one_answer_whatever_it_is() {
+    let mut lines = Lines::default();
+    let mut error = |line: &str| {
+        let answer = lines.answer(line, Defaults::default());
+        assert!(!answer.contains('\n'), "{answer}");
+        let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+        answer["error"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+    };
+    let asked = |with: &str| format!(r#"{{"sql": "SELECT * FROM 'a'", "topic": "a", {with}}}"#);
+    let nested = format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000));
+    assert!(error(&asked(&format!(r#""payload": {nested}"#))).contains("nested too deep, limit is 128"));
+    let large = format!(r#""payload": {{"a": "{}"}}"#, "x".repeat(10 * 1024 * 1024));
+    assert!(error(&asked(&large)).contains("limit is 262144"));
+    assert!(error(&asked(r#""raw_b64": "!""#)).starts_with("raw_b64: "));
+    assert!(error(&asked(r#""payload": "\ud800""#)).starts_with("payload: "));
+    assert!(
+        error(&asked(&format!(r#""payload": 1, "ctx": {{"userProperties": {nested}}}"#))).starts_with("question: ")
+    );
+    assert!(error(&asked(r#""payload": 1, "payload": 2"#)).starts_with("question: "));
+    for broken in ["", "{", "[]", "null", "{\"sql\": 1}", r#"{"sql": "SELECT 1 AS x FROM 'a'"}"#] {
+        assert!(error(broken).starts_with("question: "), "{broken}");
+    }
 }

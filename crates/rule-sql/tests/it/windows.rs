@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use drover_rule_sql::{
-    CompiledRule, Due, GROUP_BYTES_MAX, Groups, IDLE_MS, Message, Origin, Outcome, Room, Rule, Taken,
+    CompiledRule, Due, GROUP_BYTES_MAX, Groups, IDLE_MS, Message, Origin, Outcome, PATTERN_KEPT_MS, Room, Rule, Taken,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -221,6 +221,25 @@ fn patterns_make_a_row_of_the_message_that_turned_them() {
     assert_eq!(rows(below, &[(0, 9), (1, 11), (2, 9), (3, 12), (4, 9)]), [r#"{"v":9}"#, r#"{"v":9}"#]);
     let plain = "SELECT v FROM '#' GROUP BY device(), RISING(v = 5)";
     assert_eq!(rows(plain, &[(0, 5), (1, 5), (2, 4), (3, 5)]), [r#"{"v":5}"#, r#"{"v":5}"#]);
+}
+
+#[test]
+fn a_pattern_forgets_a_group_that_was_not_heard_of_for_its_time() {
+    const DAY_MS: u64 = 24 * 3_600_000;
+    let mut stream = Stream::of("SELECT v FROM '#' GROUP BY device(), CHANGED(v)");
+    stream.message("a", 0, &json!({"v": 1}));
+    stream.message("b", 0, &json!({"v": 1}));
+    stream.restart();
+    stream.message("b", PATTERN_KEPT_MS, &json!({"v": 1}));
+    assert_eq!((stream.rows.len(), stream.groups.len()), (2, 2), "both are known");
+    stream.tick(PATTERN_KEPT_MS + 9 * DAY_MS);
+    assert!(!stream.groups.waits_for_time(), "time goes on with messages");
+    stream.message("b", PATTERN_KEPT_MS + DAY_MS, &json!({"v": 1}));
+    assert_eq!((stream.rows.len(), stream.groups.len()), (2, 1), "the other one is forgotten");
+    stream.restart();
+    assert_eq!(stream.groups.len(), 1, "and is removed from what is kept");
+    stream.message("b", 2 * PATTERN_KEPT_MS + 3 * DAY_MS, &json!({"v": 1}));
+    assert_eq!(stream.rows.len(), 3, "what comes after its time counts as the first");
 }
 
 #[test]

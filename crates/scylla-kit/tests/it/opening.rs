@@ -40,6 +40,16 @@ async fn of_several_starters_each_finds_the_schema_in_place() {
 }
 
 #[tokio::test]
+async fn who_only_looks_is_told_whether_the_keyspace_is_there_and_makes_nothing() {
+    let Some(options) = keyspace() else { return };
+    for _ in 0..2 {
+        assert_eq!(process(&options).look().await, Ok(false));
+    }
+    opened(&options, &SCHEMA).await.expect("opens");
+    assert_eq!(process(&options).look().await, Ok(true));
+}
+
+#[tokio::test]
 async fn an_older_keyspace_is_brought_up_and_another_service_has_its_own_version() {
     let Some(options) = keyspace() else { return };
     let older = Schema { name: SCHEMA.name, migrations: &[FIRST] };

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Subcommand;
 use drover_gateway::declared::Kind;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::connection::Connection;
 use super::manifest;
@@ -38,9 +38,9 @@ impl ObjectCommand {
             Self::Get { name } => to.output.list(out, &to.open()?.get(&[S::COLLECTION, &name])?, columns),
             Self::List => to.output.list(out, &to.open()?.list(&[S::COLLECTION], true)?, columns),
             Self::Delete { name } => {
-                to.open()?.delete(&[S::COLLECTION, &name])?;
-                writeln!(out, "{} {name} is deleted", noun::<S>())?;
-                Ok(())
+                let deleted = to.open()?.delete(&[S::COLLECTION, &name])?;
+                let told = json!({"name": name, "deleted": true});
+                to.output.gone(out, &format!("{} {name} is deleted", noun::<S>()), told, &deleted)
             }
         }
     }

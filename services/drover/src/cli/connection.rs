@@ -9,7 +9,7 @@ use super::client::{Client, ClientError};
 use super::output::Format;
 
 /// The environment variable with the token itself.
-const TOKEN_VARIABLE: &str = "DROVER_TOKEN";
+pub const TOKEN_VARIABLE: &str = "DROVER_TOKEN";
 
 /// Where the platform is, and in which file the token.
 pub const SERVER_VARIABLE: &str = "DROVER_SERVER";

@@ -72,9 +72,9 @@ impl Credential {
             }
             CredentialCommand::Revoke { device, id } => {
                 let revoked = to.open()?.delete(&["devices", &device, "credentials", &id])?;
-                writeln!(out, "credential {id} of {device} is revoked")?;
                 warn_unconfirmed(&revoked);
-                Ok(())
+                let told = json!({"device": device, "id": id, "revoked": true});
+                to.output.gone(out, &format!("credential {id} of {device} is revoked"), told, &revoked)
             }
         }
     }
@@ -92,7 +92,11 @@ impl Issue {
         }
         let issued = to.open()?.post(&["devices", &self.device, "credentials"], &order)?;
         match &self.out {
-            Some(dir) => save(dir, &issued, out),
+            Some(dir) => {
+                let files = save(dir, &issued)?;
+                to.output
+                    .object(out, &json!({"files": files}), |out| files.iter().try_for_each(|f| writeln!(out, "{f}")))
+            }
             None => {
                 let token = issued["token"].as_str().context("the answer has no token")?.to_owned();
                 to.output.object(out, &issued, |out| writeln!(out, "{token}"))
@@ -111,14 +115,16 @@ fn prepare(dir: &Path, force: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn save(dir: &Path, issued: &Value, out: &mut dyn Write) -> anyhow::Result<()> {
+/// Writes the files; their paths.
+fn save(dir: &Path, issued: &Value) -> anyhow::Result<Vec<String>> {
+    let mut files = Vec::new();
     for (name, field, mode) in FILES {
         let file = dir.join(name);
         let text = issued[field].as_str().with_context(|| format!("the answer has no {field}"))?;
         write(&file, text, mode).with_context(|| file.display().to_string())?;
-        writeln!(out, "{}", file.display())?;
+        files.push(file.display().to_string());
     }
-    Ok(())
+    Ok(files)
 }
 
 /// A former file goes first: its mode would stay otherwise, and a key must never be readable by others.
@@ -143,7 +149,7 @@ mod tests {
         let keys = dir.path().join("keys");
         prepare(&keys, false).expect("an empty place");
         let issued = json!({"certificatePem": "C", "privateKeyPem": "K", "caPem": "A"});
-        save(&keys, &issued, &mut Vec::new()).expect("saves");
+        save(&keys, &issued).expect("saves");
         let key = keys.join("device.private.key");
         assert_eq!(std::fs::metadata(&key).expect("there").permissions().mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_to_string(keys.join("ca.pem")).expect("there"), "A");
@@ -152,7 +158,7 @@ mod tests {
         assert!(refused.ends_with("device.cert.pem exists; --force overwrites it"), "{refused}");
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).expect("changed");
         prepare(&keys, true).expect("forced");
-        save(&keys, &issued, &mut Vec::new()).expect("saves again");
+        save(&keys, &issued).expect("saves again");
         assert_eq!(std::fs::metadata(&key).expect("there").permissions().mode() & 0o777, 0o600);
     }
 }

@@ -105,9 +105,9 @@ impl Device {
             }
             DeviceCommand::Delete { name } => {
                 let deleted = client.delete(&["devices", &name])?;
-                writeln!(out, "device {name} is deleted")?;
                 warn_unconfirmed(&deleted);
-                Ok(())
+                let told = json!({"name": name, "deleted": true});
+                format.gone(out, &format!("device {name} is deleted"), told, &deleted)
             }
             DeviceCommand::Snippet { name, lang } => {
                 let issued = client.post(&["devices", &name, "credentials"], &json!({"kind": "token"}))?;

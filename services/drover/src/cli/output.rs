@@ -32,6 +32,14 @@ impl Format {
         Ok(())
     }
 
+    /// Prints that something is no more: `line` for people; for programs `told`, and with it what the server answered.
+    pub fn gone(self, out: &mut dyn Write, line: &str, mut told: Value, answer: &Value) -> anyhow::Result<()> {
+        if let (Some(told), Some(answer)) = (told.as_object_mut(), answer.as_object()) {
+            told.extend(answer.clone());
+        }
+        self.object(out, &told, |out| writeln!(out, "{line}"))
+    }
+
     /// Prints a list, `{"items": […]}`, or one object, which becomes a table of one row.
     pub fn list(self, out: &mut dyn Write, list: &Value, columns: &[Column]) -> anyhow::Result<()> {
         self.object(out, list, |out| {
@@ -99,6 +107,20 @@ mod tests {
         let yaml: Value = serde_yaml_ng::from_str(&printed(Format::Yaml)).expect("YAML");
         assert_eq!(json, yaml);
         assert_eq!(json["items"][1]["tags"], json!(["x", "y"]));
+    }
+
+    #[test]
+    fn what_is_gone_is_a_line_or_an_object_with_what_the_server_has_answered() {
+        let printed = |format: Format, answer: Value| {
+            let mut out = Vec::new();
+            format.gone(&mut out, "a is deleted", json!({"name": "a", "deleted": true}), &answer).expect("prints");
+            String::from_utf8(out).expect("text")
+        };
+        assert_eq!(printed(Format::Table, Value::Null), "a is deleted\n");
+        let json: Value =
+            serde_json::from_str(&printed(Format::Json, json!({"unconfirmedNodes": ["n"]}))).expect("JSON");
+        assert_eq!(json, json!({"name": "a", "deleted": true, "unconfirmedNodes": ["n"]}));
+        assert_eq!(printed(Format::Yaml, Value::Null), "name: a\ndeleted: true\n");
     }
 
     #[test]

@@ -83,8 +83,9 @@ impl Token {
             }
             TokenCommand::List => to.output.list(out, &to.open()?.list(&["tokens"], true)?, &COLUMNS),
             TokenCommand::Delete { name } => {
-                to.open()?.delete(&["tokens", &name])?;
-                Ok(writeln!(out, "token {name} is deleted")?)
+                let deleted = to.open()?.delete(&["tokens", &name])?;
+                let told = json!({"name": name, "deleted": true});
+                to.output.gone(out, &format!("token {name} is deleted"), told, &deleted)
             }
         }
     }

@@ -28,6 +28,8 @@ fn a_device_is_made_listed_and_deleted() {
     assert_eq!(platform.json(&["device", "list", "--all", "-n", "home"])["items"][0]["metadata"]["name"], "t-2");
     assert_eq!(platform.refuses(&["device", "create", "t-1"]), "drover: device/default/t-1 exists already");
     assert_eq!(platform.says(&["device", "delete", "t-1"]), "device t-1 is deleted\n");
+    let gone = serde_json::json!({"name": "t-2", "deleted": true, "unconfirmedNodes": []});
+    assert_eq!(platform.json(&["device", "delete", "t-2", "-n", "home"]), gone);
     assert!(platform.refuses(&["device", "get", "t-1"]).contains("t-1"));
     assert!(platform.refuses(&["device", "create", "a/b"]).starts_with("drover: metadata.name: device contains '/'"));
 }
@@ -66,7 +68,7 @@ fn a_certificate_is_saved_once_and_revoked() {
         listed["items"].as_array().expect("items").iter().filter(|item| item["kind"] == "certificate").collect();
     assert_eq!(certificates.len(), 1, "a refused issue leaves nothing: {listed}");
     let id = certificates[0]["id"].as_str().expect("an id");
-    assert!(platform.says(&["credential", "revoke", "t-1", id]).contains("is revoked"));
+    assert_eq!(platform.json(&["credential", "revoke", "t-1", id])["revoked"], true);
     assert!(platform.refuses(&["credential", "revoke", "t-1", id]).contains(id));
     refused(&mut platform.command(&["credential", "issue", "t-1"]), 2);
     refused(&mut platform.command(&["credential", "issue", "t-1", "--certificate"]), 2);
@@ -85,6 +87,8 @@ fn rules_and_policies_are_applied_from_files() {
     let again = platform.file("again.json", &rule.to_string());
     assert_eq!(platform.says(&["rule", "apply", "-f", &again]), "rule hot-rooms is applied\n");
     assert_eq!(platform.says(&["rule", "delete", "hot-rooms"]), "rule hot-rooms is deleted\n");
+    let gone = platform.json(&["policy", "delete", "sensor"]);
+    assert_eq!(gone, serde_json::json!({"name": "sensor", "deleted": true}));
 }
 
 #[test]
@@ -153,7 +157,8 @@ fn rules_are_tried_on_messages_of_the_log() {
         let head = "apiVersion: drover.dev/v1alpha1\nkind: Rule\nmetadata: {name: r}\n";
         platform.file("r.yaml", &format!("{head}spec:\n  sql: \"{sql}\"\n  actions: [{{kafka: {{topic: t}}}}]\n"))
     };
-    assert!(platform.says(&["demo", "--devices", "2", "--seconds", "1"]).contains("matched"));
+    let told = platform.json(&["demo", "--devices", "2", "--seconds", "1"]);
+    assert_eq!((&told["acknowledged"], &told["rules"][0]["name"]), (&told["published"], &"demo-hot".into()));
     let all = rule("SELECT temperature FROM 'demo/+/climate'");
     let tried = platform.json(&["rule", "test", "-f", &all, "--since", "1h", "--limit", "2"]);
     let tried = tried["items"].as_array().expect("items");

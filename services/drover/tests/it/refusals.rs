@@ -1,10 +1,15 @@
 //! Bad input: one clear text that says what, where and what to do; and an exit code that is not 0.
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
 use crate::process::{Up, drover, free_offset, refused, run};
+
+/// User and group of somebody without rights, on Debian and elsewhere.
+const NOBODY: u32 = 65_534;
 
 /// A command that never gets as far as to bind anything.
 fn checked(arguments: &[&str]) -> Command {
@@ -129,6 +134,21 @@ fn the_printed_ports_are_those_that_would_be_bound() {
     assert!(shifted["gateway.mqtt_endpoint"].contains("127.0.0.1:21883"), "{shifted:?}");
 }
 
+#[test]
+fn a_gateway_of_its_own_tells_devices_the_ports_that_are_moved_with_it() {
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/local/gateway.toml");
+    let output = run(&["gateway", "--print-config", "--port-offset", "10000", "--config", config]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let printed = toml(&String::from_utf8(output.stdout).expect("text"));
+    for (key, port) in [("mqtt_endpoint", 11_883), ("mqtts_endpoint", 18_883), ("http_endpoint", 18_081)] {
+        assert_eq!(printed[&format!("gateway.{key}")], format!("\"127.0.0.1:{port}\""), "{key}");
+    }
+    let named = ["--set", "gateway.mqtt_endpoint=broker.example.org", "--config", config];
+    let output = run(&[&["gateway", "--print-config", "--port-offset", "10000"][..], &named].concat());
+    let printed = toml(&String::from_utf8(output.stdout).expect("text"));
+    assert_eq!(printed["gateway.mqtt_endpoint"], "\"broker.example.org\"", "there is no port to move");
+}
+
 /// `section.key` and the value's text of every line of a printed configuration.
 fn toml(text: &str) -> std::collections::HashMap<String, String> {
     let mut section = String::new();
@@ -218,6 +238,37 @@ fn a_directory_that_cannot_be_made_is_named() {
     let expected =
         format!("drover: data directory {} is a file, or below one; choose another with --data DIR", data.display());
     assert_eq!(said, expected);
+}
+
+#[test]
+fn a_directory_without_permission_is_named() {
+    let parent = tempfile::tempdir().expect("a directory");
+    std::fs::set_permissions(parent.path(), std::fs::Permissions::from_mode(0o555)).expect("ours");
+    let data = parent.path().join("data");
+    let offset = free_offset().to_string();
+    let mut command = drover(&["up", "--port-offset", &offset, "--set", "log.level=error", "--data"]);
+    command.arg(&data);
+    if rustix::process::geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY); // root may write everywhere
+    }
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            return println!(
+                "NOT RUN: a directory without permission: {} is root's alone",
+                env!("CARGO_BIN_EXE_drover")
+            );
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let expected = format!(
+        "drover: data directory {} cannot be made; give permission, or choose another with --data DIR: Permission denied (os error 13)",
+        data.display()
+    );
+    assert_eq!(one_line(&said), expected);
+    assert!(!data.exists());
 }
 
 #[test]

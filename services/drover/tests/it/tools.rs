@@ -7,8 +7,13 @@ use serde_json::{Value, json};
 use crate::process::{Up, drover, free_offset, run};
 
 fn doctor(data: &std::path::Path, offset: u16) -> (bool, Vec<Value>) {
+    doctor_with(data, offset, &[])
+}
+
+fn doctor_with(data: &std::path::Path, offset: u16, settings: &[&str]) -> (bool, Vec<Value>) {
     let mut command = drover(&["doctor", "-o", "json", "--port-offset", &offset.to_string(), "--data"]);
-    let output = command.arg(data).output().expect("runs");
+    let settings = settings.iter().flat_map(|setting| ["--set", setting]);
+    let output = command.arg(data).args(settings).output().expect("runs");
     let mut answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     (output.status.success(), answer["items"].as_array_mut().expect("items").drain(..).collect())
 }
@@ -24,6 +29,7 @@ fn the_doctor_finds_nothing_to_fail_on_an_empty_machine_and_on_a_running_platfor
     let (healthy, findings) = doctor(data.path(), free_offset());
     assert!(healthy, "{findings:?}");
     assert_eq!(verdicts(&findings, "server"), ["warn"], "nothing runs yet");
+    assert!(verdicts(&findings, "cassandra").is_empty(), "nothing is kept there: {findings:?}");
     let up = Up::on(data.path());
     let (healthy, findings) = doctor(data.path(), up.offset);
     assert!(healthy, "{findings:?}");
@@ -49,6 +55,28 @@ fn the_doctor_fails_on_taken_ports_and_damage_and_says_what_to_do() {
     }
     let unhealthy = findings.iter().filter(|finding| finding["verdict"] != "ok");
     assert!(unhealthy.clone().all(|finding| finding["advice"].is_string()), "{findings:?}");
+}
+
+#[test]
+fn the_doctor_asks_a_cluster_and_a_database_and_looks_where_the_certificates_are_said_to_be() {
+    let (data, pki) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    std::fs::write(pki.path().join("ca.pem"), "damaged").expect("written");
+    let offset = free_offset();
+    // Over a cluster `up` has no listener of Kafka's protocol, so this is in nobody's way.
+    let _held = std::net::TcpListener::bind(("127.0.0.1", 9092 + offset)).expect("was free");
+    let away = ["bus.kind=kafka", "bus.kafka.brokers=127.0.0.1:9", "cassandra.hosts=[\"127.0.0.1:9\"]"];
+    let elsewhere = format!("security.pki={}", pki.path().display());
+    let settings = [&away[..], &["shadow.store.kind=cassandra", elsewhere.as_str()]].concat();
+    let (healthy, findings) = doctor_with(data.path(), offset, &settings);
+    assert!(!healthy);
+    assert_eq!(verdicts(&findings, "ports"), ["ok"], "{findings:?}");
+    for check in ["log", "cassandra", "ca.pem"] {
+        assert_eq!(verdicts(&findings, check), ["fail"], "{check}: {findings:?}");
+    }
+    for address in ["Kafka at 127.0.0.1:9: ", "cassandra at 127.0.0.1:9 cannot be reached"] {
+        let told = |finding: &Value| finding["message"].as_str().is_some_and(|message| message.contains(address));
+        assert!(findings.iter().any(told), "{address}: {findings:?}");
+    }
 }
 
 #[test]

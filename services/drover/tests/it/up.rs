@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use crate::process::{Up, drover};
+use crate::process::{Up, drover, run};
 
 #[test]
 fn it_says_where_things_are_and_ends_well_on_sigterm() {
@@ -73,6 +73,9 @@ fn parts_can_be_left_out() {
     let left_out = ["kafka", "gateway", "coap"].map(|part| up.printed.contains(part));
     assert_eq!(left_out, [false; 3], "{}", up.printed);
     assert!(up.stop().success());
+    let output = run(&["up", "--check-config", "--disable", "sql,kafka,coap"]);
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(output.status.success() && said.lines().count() == 1 && said.contains("no SQL listener"), "{said}");
     let up = Up::start(&["--ephemeral", "--only", "registry"]);
     assert!(up.printed.contains("registry") && !up.printed.contains("kafka"), "{}", up.printed);
     assert!(up.stop().success());

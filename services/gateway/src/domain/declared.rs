@@ -94,6 +94,9 @@ struct Document {
     /// Belongs to the platform: accepted, so that what was read can be sent back, and ignored.
     #[serde(rename = "status")]
     _status: Option<Value>,
+    /// Stands in the answer to a change of a device: accepted for the same reason.
+    #[serde(rename = "unconfirmedNodes")]
+    _unconfirmed_nodes: Option<Value>,
 }
 
 fn empty() -> Value {

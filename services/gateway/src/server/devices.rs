@@ -36,6 +36,15 @@ pub struct Created {
     access: Access,
 }
 
+/// A device as it is now, and who may not know yet that it is disabled.
+#[derive(Serialize, ToSchema)]
+pub struct Changed {
+    #[serde(flatten)]
+    object: Device,
+    #[serde(flatten)]
+    revoked: Revoked,
+}
+
 /// Devices, in the order of their names.
 #[utoipa::path(get, path = "/devices", operation_id = "listDevices", tag = "devices", params(Page),
     responses((status = 200, body = List<Device>, description = "One page.")))]
@@ -77,16 +86,14 @@ pub async fn get(State(api): State<Arc<Api>>, at: At) -> Answer<Device> {
 
 /// Changes a device; one that is disabled is disconnected.
 #[utoipa::path(put, path = "/devices/{device}", operation_id = "putDevice", tag = "devices", params(DeviceParam),
-    request_body = Device, responses((status = 200, body = Device, description = "The device as it is now.")))]
-pub async fn put(State(api): State<Arc<Api>>, at: At, Body(body): Body) -> Answer<Device> {
+    request_body = Device, responses((status = 200, body = Changed, description = "The device as it is now.")))]
+pub async fn put(State(api): State<Arc<Api>>, at: At, Body(body): Body) -> Answer<Changed> {
     let object = Device::read(body)?;
     let meta = object.metadata.to_wire(&at.tenant, Some(at.device()?.as_str()))?;
     let request = UpdateDeviceRequest { device: Some(wire::Device::of(meta, object.spec)) };
     let updated = api.registry.call(async |mut client| client.update_device(request).await).await?;
-    if !updated.unconfirmed_nodes.is_empty() {
-        tracing::warn!(nodes = ?updated.unconfirmed_nodes, "nodes did not confirm the change of a device");
-    }
-    Ok(Json(find(&api, &at).await?))
+    let revoked = Revoked { unconfirmed_nodes: updated.unconfirmed_nodes };
+    Ok(Json(Changed { object: find(&api, &at).await?, revoked }))
 }
 
 /// Deletes a device; its credentials are revoked and its connections closed.

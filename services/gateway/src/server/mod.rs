@@ -111,7 +111,8 @@ impl Api {
 /// Serves one listener until `shutdown`, then lets open requests end, at most for [`DRAIN`].
 pub async fn serve(listener: tokio::net::TcpListener, api: Arc<Api>, shutdown: Shutdown) -> io::Result<()> {
     let loopback = listener.local_addr()?.ip().is_loopback();
-    let bounds = Bounds { connections_max: api.config.connections_max, head: HEAD, drain: DRAIN };
+    let balancers = api.config.balancers().map_err(io::Error::other)?;
+    let bounds = Bounds { connections_max: api.config.connections_max, head: HEAD, drain: DRAIN, balancers };
     http::serve(listener, router(api, loopback), bounds, shutdown).await
 }
 

@@ -81,7 +81,9 @@ impl Registry for FakeRegistry {
         let former = devices.get(&key(&meta)).ok_or_else(|| missing("device", &meta.name))?;
         device.meta = Some(kept(meta.clone(), former.meta.as_ref()));
         devices.insert(key(&meta), device.clone());
-        Ok(Response::new(UpdateDeviceResponse { device: Some(device), unconfirmed_nodes: vec![] }))
+        // As the registry does: nodes are told of a device that is disabled, and one of them hangs.
+        let unconfirmed_nodes = if device.enabled { vec![] } else { vec!["node-2".into()] };
+        Ok(Response::new(UpdateDeviceResponse { device: Some(device), unconfirmed_nodes }))
     }
 
     async fn get_device(&self, request: Request<GetDeviceRequest>) -> Answer<GetDeviceResponse> {

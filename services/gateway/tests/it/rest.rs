@@ -35,6 +35,13 @@ fn a_device_is_created_shown_changed_and_deleted() {
     let (status, changed) = gateway.ask("PUT", "/api/v1/devices/t-1", Some(shown));
     assert_eq!((status, &changed["status"]["phase"]), (200, &json!("Disabled")), "{changed}");
     assert_eq!(changed["metadata"]["generation"], 2);
+    assert_eq!(changed["unconfirmedNodes"], json!(["node-2"]), "its connections may live there");
+
+    // The answer can be sent back.
+    let mut enabled = changed;
+    enabled["spec"]["enabled"] = true.into();
+    let (status, changed) = gateway.ask("PUT", "/api/v1/devices/t-1", Some(enabled));
+    assert_eq!((status, &changed["unconfirmedNodes"]), (200, &json!([])), "{changed}");
 
     assert_eq!(gateway.ask("POST", "/api/v1/devices", Some(device("t-1"))).0, 409);
     let deleted = gateway.ask("DELETE", "/api/v1/devices/t-1", None);

@@ -8,12 +8,13 @@ use async_trait::async_trait;
 use drover_host::{Network, grpc};
 use drover_proto::ingress::v1::ingress_client::IngressClient;
 use drover_proto::ingress::v1::{
-    ClaimRequest, FlushRequest, ForwardRequest, ForwardResponse, ForwardedMessage, InheritRequest, TakeOverRequest,
+    ClaimRequest, FlushRequest, ForwardRequest, ForwardResponse, InheritRequest, TakeOverRequest,
 };
 use drover_types::{ClientId, TenantId};
 use tonic::{Code, Status};
 
 use crate::domain::message::Message;
+use crate::domain::shares::Refused;
 use crate::ports::{Answer, Batch, Heir, PeerLink};
 use crate::wire;
 
@@ -44,10 +45,6 @@ fn cannot_inherit(status: &Status) -> bool {
     matches!(status.code(), Code::Unimplemented | Code::FailedPrecondition)
 }
 
-fn written(messages: &[Arc<Message>]) -> Vec<ForwardedMessage> {
-    messages.iter().map(|message| wire::write(message)).collect()
-}
-
 #[async_trait]
 impl Heir for GrpcPeer {
     async fn claim(&self, gone: &str, live: &[String]) -> Result<bool, String> {
@@ -60,7 +57,7 @@ impl Heir for GrpcPeer {
     }
 
     async fn inherit(&self, messages: &[Arc<Message>]) -> Result<(), String> {
-        let request = InheritRequest { messages: written(messages) };
+        let request = InheritRequest { messages: messages.iter().map(|message| wire::write(message)).collect() };
         match self.client.clone().inherit(request).await {
             Ok(_) => Ok(()),
             Err(status) if cannot_inherit(&status) => Ok(()),
@@ -72,18 +69,22 @@ impl Heir for GrpcPeer {
 #[async_trait]
 impl PeerLink for GrpcPeer {
     async fn forward(&self, batch: Batch<'_>) -> Result<Answer, String> {
-        let Batch { sequence, hello, messages, news } = batch;
+        let Batch { sequence, hello, messages, shares, news, groups } = batch;
         let request = ForwardRequest {
             node: self.node.clone(),
             boot: u64::from(self.boot),
             sequence,
             hello,
-            messages: written(messages),
+            messages: messages.iter().zip(shares).map(|(message, shares)| wire::write_for(message, shares)).collect(),
             interest: Some(wire::write_news(news)),
+            groups: groups.map(wire::write_groups),
         };
         let answer = self.client.clone().forward(request).await.map_err(|status| status.message().to_owned())?;
-        let ForwardResponse { node, gapped, starting } = answer.into_inner();
-        Ok(Answer { node, gapped, starting })
+        let ForwardResponse { node, gapped, boot, refused, completed, starting } = answer.into_inner();
+        let refused = refused
+            .into_iter()
+            .map(|refused| Refused { message: refused.message as usize, share: refused.share as usize });
+        Ok(Answer { node, boot, gapped, refused: refused.collect(), completed, starting })
     }
 
     async fn take_over(&self, tenant: &TenantId, client: &ClientId, epoch: u64) -> Result<Option<u64>, String> {

@@ -29,6 +29,7 @@ use drover_types::{ClientId, Qos, Random};
 use crate::domain::identity::{Identity, Proof};
 use crate::domain::link::Stop;
 use crate::domain::message::{Publication, Publisher};
+use crate::domain::quotas::Quotas;
 use crate::domain::session::{Answer, Dropped, Gone, Session};
 use crate::domain::sessions::{Will, WillFate};
 use crate::ports::AuthMethod;
@@ -73,6 +74,8 @@ pub struct Limits {
     pub acknowledge_denied: bool,
     /// Whether somebody serves shadows.
     pub shadows: bool,
+    /// Where clients of MQTT 5 are sent when the node stops (section 3.14.2.2.5).
+    pub server_reference: Option<Box<str>>,
 }
 
 /// What all connections share.
@@ -82,6 +85,7 @@ pub struct Environment {
     pub random: Arc<dyn Random>,
     /// Of extended authentication.
     pub methods: Vec<Arc<dyn AuthMethod>>,
+    pub quotas: Quotas,
 }
 
 /// The two times of one moment.
@@ -122,6 +126,8 @@ pub enum Effect {
     Unsubscribe(Vec<Box<str>>),
     /// Count it.
     Refused(Fault),
+    /// Count it: what was published last is over a quota.
+    Delayed,
     /// Count it.
     Delivered { qos: Qos },
     /// Count it.
@@ -192,6 +198,8 @@ struct Live {
     aliases: Option<Box<Aliases>>,
     /// Whether the client wants reasons in words [MQTT-3.1.2-29].
     problem_information: bool,
+    /// Takes no packets before, monotonic: it has published more than a quota allows. 0: it has not.
+    rests_until_ms: u64,
     /// Takes no more packets, and closes when all publishes are acknowledged.
     draining: bool,
 }
@@ -232,6 +240,11 @@ impl Connection {
         taken
     }
 
+    /// A load balancer has said who is behind it, unless it is itself.
+    pub fn introduced(&mut self, source: Option<SocketAddr>) {
+        self.peer.address = source.unwrap_or(self.peer.address);
+    }
+
     /// The transport is ready for packets; `certificate` is that of its client, if it has shown one.
     pub fn secured(&mut self, certificate: Option<Box<[u8; 32]>>, now: Now) {
         self.peer.certificate = certificate;
@@ -255,7 +268,8 @@ impl Connection {
             Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed => false,
             Phase::Live(live) => {
                 let room = live.inbound.has_room(live.version, &self.environment.limits) && live.answers.has_room();
-                !live.draining && room && self.output.len() < OUTPUT_BYTES_MAX
+                let rests = live.draining || live.rests_until_ms > 0;
+                !rests && room && self.output.len() < OUTPUT_BYTES_MAX
             }
         }
     }
@@ -292,7 +306,8 @@ impl Connection {
             }
             Phase::Live(live) => {
                 let silent_ms = (live.keep_alive_ms > 0).then(|| self.heard_ms + live.keep_alive_ms);
-                silent_ms.into_iter().chain(live.ends_ms).min()
+                let rested_ms = (live.rests_until_ms > 0).then_some(live.rests_until_ms);
+                silent_ms.into_iter().chain(live.ends_ms).chain(rested_ms).min()
             }
             Phase::Closed => None,
         }
@@ -301,6 +316,7 @@ impl Connection {
     /// Time has passed.
     pub fn tick(&mut self, now: Now) {
         self.end_with_credential(now);
+        self.end_rest(now);
         if self.deadline_ms().is_none_or(|deadline_ms| now.monotonic_ms < deadline_ms) {
             return;
         }
@@ -360,6 +376,15 @@ impl Connection {
         }
     }
 
+    /// The time of what it has published beyond a quota may have come.
+    fn end_rest(&mut self, now: Now) {
+        let rested = |live: &&mut Live| (1..=now.monotonic_ms).contains(&live.rests_until_ms);
+        if let Some(live) = self.live().filter(rested) {
+            live.rests_until_ms = 0;
+            self.heard_ms = now.monotonic_ms;
+        }
+    }
+
     /// Also on the way of every packet in or out: a connection that is never idle ends in time as well.
     fn end_with_credential(&mut self, now: Now) {
         if self.live().is_some_and(|live| live.ends_ms.is_some_and(|ends_ms| ends_ms <= now.monotonic_ms)) {
@@ -369,7 +394,7 @@ impl Connection {
 
     fn packet(&mut self, packet: Packet<'_>, now: Now) {
         let done = match (&mut self.phase, packet) {
-            (Phase::New, Packet::Connect(connect)) => self.connect(connect),
+            (Phase::New, Packet::Connect(connect)) => self.connect(connect, now),
             (Phase::New, packet) => Err(Fault::NotConnected { packet: packet.packet_type() }), // [MQTT-3.1.0-1]
             (Phase::Challenged(_), Packet::Auth(auth)) => self.auth(&auth),
             (Phase::Challenged(_), Packet::Disconnect(_)) => {
@@ -387,7 +412,7 @@ impl Connection {
 
     fn live_packet(&mut self, packet: Packet<'_>, now: Now) -> Result<(), Fault> {
         match packet {
-            Packet::Publish(publish) => self.publish(publish),
+            Packet::Publish(publish) => self.publish(publish, now),
             Packet::PubAck(ack) => self.answered(ack.packet_id, Answer::Acknowledged, now),
             Packet::PubRec(ack) if ack.reason.is_error() => self.answered(ack.packet_id, Answer::Refused, now),
             Packet::PubRec(ack) => self.answered(ack.packet_id, Answer::Received, now),

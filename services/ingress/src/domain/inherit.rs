@@ -98,6 +98,9 @@ impl Node {
                 }
             }
         };
+        while self.peers.is_starting() && !self.is_stopping() {
+            tokio::time::sleep(LOOK_AGAIN).await; // until then others are told of no shared subscription
+        }
         self.settled(awaited).await;
         self.telemetry.sessions_claimed(&gone, taken.len());
         self.follow_up(gone, taken);

@@ -8,10 +8,14 @@ use std::collections::{HashMap, VecDeque};
 
 use drover_types::TenantId;
 
+use crate::domain::shares::Memberships;
+
 /// Distinct beginnings a node tells of; one with more is told everything. 2.4 MB, a message may have 4.
 pub const HASHES_MAX: usize = 300_000;
 /// Newest beginnings kept apart, for peers that know all others.
 const NEWS_MAX: usize = 4_096;
+/// No filter begins so: it only makes a new version.
+const NOTHING: u64 = 0;
 /// Beginnings nobody wants any more that peers are left to believe in: this many, or as many as are wanted.
 const OUTDATED_MAX: usize = 1_000;
 
@@ -102,6 +106,8 @@ pub struct Interest {
     outdated: usize,
     /// What is wanted is not known yet: peers are told that it is everything.
     unknown: bool,
+    /// Told beside the beginnings: shared subscriptions are none of these.
+    pub memberships: Memberships,
 }
 
 /// What a peer has to be told.
@@ -123,13 +129,25 @@ impl Interest {
         let count = self.counts.entry(hash).or_default();
         *count += 1;
         if *count == 1 {
-            self.version += 1;
-            self.news.push_back(hash);
-            if self.news.len() > NEWS_MAX {
-                self.news.pop_front();
-            }
+            self.tell(hash);
         }
         self.version
+    }
+
+    /// One more member of a shared subscription; the version, as for [`Interest::add`].
+    pub fn join(&mut self, tenant: &TenantId, filter: &str) -> u64 {
+        if self.memberships.join(tenant, filter) {
+            self.tell(NOTHING);
+        }
+        self.version
+    }
+
+    fn tell(&mut self, hash: u64) {
+        self.version += 1;
+        self.news.push_back(hash);
+        if self.news.len() > NEWS_MAX {
+            self.news.pop_front();
+        }
     }
 
     /// One subscription less.
@@ -154,6 +172,11 @@ impl Interest {
     /// All that is wanted is known; peers are told it.
     pub fn known(&mut self) {
         (self.unknown, self.generation) = (false, self.generation + 1);
+    }
+
+    /// Whether sessions of before are still taken back.
+    pub fn is_unknown(&self) -> bool {
+        self.unknown
     }
 
     /// The version as of now.

@@ -9,7 +9,7 @@ use drover_bus::{Header, Outgoing, Record, Topic};
 use drover_mqtt::{DecodeError, PacketType, Place, Properties, Property, PropertyList};
 use drover_types::shadow::{SHADOW_REQUESTS_TOPIC, ShadowRequest};
 use drover_types::{
-    ClientId, DeviceId, DeviceKey, Qos, RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TopicName, TraceParent,
+    ClientId, DeviceId, DeviceKey, Mqtt5, Qos, RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TopicName, TraceParent,
     fingerprint,
 };
 
@@ -122,6 +122,11 @@ impl Publication {
             fingerprint(publisher.client.as_str(), self.packet_id, self.qos, self.topic.as_str(), &self.payload);
         let traceparent = stamp.traceparent.or_else(|| self.traceparent());
         let sent = self.properties.as_ref().map(|forwarded| forwarded.properties()).unwrap_or_default();
+        let mqtt5 = Mqtt5 {
+            utf8: sent.payload_format(),
+            response_topic: sent.response_topic().map(str::to_owned),
+            correlation_data: sent.correlation_data().map(Bytes::copy_from_slice),
+        };
         let telemetry = Telemetry {
             id: stamp.id,
             tenant: publisher.tenant.clone(),
@@ -137,6 +142,7 @@ impl Publication {
             time_ms: stamp.time_ms,
             content_type: sent.content_type().map(str::to_owned),
             properties: sent.user_properties().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            mqtt5: mqtt5.said(),
             traceparent,
             hops: 0,
             topic: self.topic,
@@ -247,7 +253,10 @@ mod tests {
     #[test]
     fn the_record_reads_back_as_the_message() {
         let sent = publication(&[
+            Property::PayloadFormat(true),
             Property::ContentType("text/plain"),
+            Property::ResponseTopic("answers"),
+            Property::CorrelationData(b"\x00\x01"),
             Property::UserProperty(("k", "1")),
             Property::UserProperty(("k", "2")),
         ]);

@@ -4,6 +4,7 @@
 
 pub mod authorize;
 pub mod batch;
+pub mod bucket;
 pub mod coap;
 pub mod confirmations;
 pub mod connection;
@@ -21,6 +22,7 @@ pub mod ownership;
 pub mod peers;
 pub mod post;
 pub mod presence;
+pub mod quotas;
 pub mod restore;
 pub mod retained;
 pub mod reverify;
@@ -28,4 +30,5 @@ pub mod revocations;
 pub mod router;
 pub mod session;
 pub mod sessions;
+pub mod shares;
 pub mod update;

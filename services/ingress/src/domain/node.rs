@@ -3,6 +3,8 @@
 //! Domain layer over the Bus port. The one rule: a message is routed after it is durable, never before; here first, then
 //! to the subscribers of other nodes.
 
+mod shared;
+
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -19,12 +21,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::confirmations::Confirmations;
 use crate::domain::connection::{CloseReason, Environment, Granted, Now};
-use crate::domain::filter::topics as topics_of;
 use crate::domain::journal::Journal;
 use crate::domain::link::Link;
 use crate::domain::message::{LogTopics, Message, Publisher, Stamp};
 use crate::domain::ownership::Claim;
-use crate::domain::peers::Peers;
+use crate::domain::peers::{Peers, Placed};
 use crate::domain::presence::Reports;
 use crate::domain::retained::{self, READS_MAX};
 use crate::domain::reverify::{Affected, Reverify};
@@ -204,6 +205,7 @@ impl Node {
         let report = |report| self.reports.push(now.unix_ms, report);
         self.clean_up(self.sessions.end_unwritable(&unwritable, report));
         self.telemetry.tick();
+        self.telemetry.waiting("peers", self.peers.waiting());
     }
 
     /// Refuses and closes what a revocation concerns; the connections that are about to close.
@@ -281,7 +283,7 @@ impl Node {
         }
         for Granted { filter, options, .. } in granted {
             if router.subscribe(&session.tenant, filter, session.number, session.clone(), *options) {
-                version = self.peers.subscribed(&session.tenant, topics_of(filter));
+                version = self.peers.subscribed(&session.tenant, filter);
             }
         }
         version
@@ -303,7 +305,7 @@ impl Node {
     fn unroute(&self, router: &mut Router<Arc<Session>>, session: &Session, filters: &[Box<str>]) {
         for filter in filters {
             if router.unsubscribe(&session.tenant, filter, session.number) {
-                self.peers.unsubscribed(&session.tenant, topics_of(filter));
+                self.peers.unsubscribed(&session.tenant, filter);
             }
         }
     }
@@ -344,8 +346,12 @@ impl Node {
     async fn route_all(&self, messages: &[Arc<Message>]) {
         self.room_for(messages, &[]).await;
         let round = self.peers.round();
-        let position = messages.iter().map(|message| self.route(message, None)).max().unwrap_or_default();
-        tokio::join!(self.peers.forward(messages, round, &self.telemetry), self.journal.durable(position));
+        let (mut position, mut placed) = (0, Vec::new());
+        for (at, message) in messages.iter().enumerate() {
+            position = position.max(self.route(at, message, None, &mut placed));
+        }
+        let forwarded = self.peers.forward(messages, &placed, round, &self.telemetry);
+        tokio::join!(forwarded, self.journal.durable(position));
     }
 
     /// As [`Node::route_all`], for messages of several sessions: `publishers` are those, in the order of the messages.
@@ -353,9 +359,12 @@ impl Node {
     pub async fn route_each(&self, messages: &[Arc<Message>], publishers: &[&Session]) -> Confirmations {
         self.room_for(messages, publishers).await;
         let round = self.peers.round();
-        let routed = messages.iter().zip(publishers).map(|(message, publisher)| self.route(message, Some(publisher)));
-        let position = routed.max().unwrap_or_default();
-        self.peers.offer(messages, round, &self.telemetry).await.and_inboxes(&self.journal, position)
+        let (mut position, mut placed) = (0, Vec::new());
+        for (at, (message, publisher)) in messages.iter().zip(publishers).enumerate() {
+            position = position.max(self.route(at, message, Some(publisher), &mut placed));
+        }
+        let offered = self.peers.offer(messages, &placed, round, &self.telemetry).await;
+        offered.and_inboxes(&self.journal, position)
     }
 
     /// Returns when the journal has room for what routing `messages` of `publishers` adds to it; at once where that is
@@ -387,8 +396,9 @@ impl Node {
     /// Hands a durable message to the subscribers of this node. `publisher` is the session it came from. To be called for
     /// every durable message of a connection, also after the connection is gone: it is how a session learns that a
     /// message of QoS 2 is kept. One that comes out of the log's doubt a second time is not handed out again. The answer:
-    /// the position of the journal to wait for, or 0.
-    fn route(&self, message: &Arc<Message>, publisher: Option<&Session>) -> u64 {
+    /// the position of the journal to wait for, or 0. `placed` learns which nodes are to give it, as number `at`, to members
+    /// of shared subscriptions.
+    fn route(&self, at: usize, message: &Arc<Message>, publisher: Option<&Session>, placed: &mut Vec<Placed>) -> u64 {
         let telemetry = &message.telemetry;
         self.telemetry.stored(telemetry.qos.into());
         let packet_id = telemetry.packet_id.and_then(PacketId::new).filter(|_| telemetry.qos == Qos::ExactlyOnce);
@@ -401,8 +411,12 @@ impl Node {
             Some(Some(position)) => position,
             Some(None) => return self.journal.position(), // where it was noted
         };
-        let handed = self.hand_out(message, publisher.map(|session| session.number), |_| true);
-        position.max(handed.position)
+        let publisher = publisher.map(|session| session.number);
+        if self.peers.is_none() {
+            return position.max(self.hand_out(message, publisher, |_| true).position);
+        }
+        let handed = self.hand_to_own(message, publisher, |_| true);
+        position.max(handed.position).max(self.share_out(at, message, placed))
     }
 
     /// Hands messages that another service or node has logged to whom they are for; how many sessions took them. Returns
@@ -415,9 +429,9 @@ impl Node {
     }
 
     /// Hands messages to the sessions that have come here lately, and do not have them; the position of the journal as of
-    /// which their inboxes do.
+    /// which their inboxes do. For members of shared subscriptions the node that logged a message finds somebody itself.
     pub(super) fn hand_to_moved(&self, messages: &[Arc<Message>]) -> u64 {
-        let handed = messages.iter().map(|message| self.hand_out(message, None, Session::has_moved));
+        let handed = messages.iter().map(|message| self.hand_to_own(message, None, Session::has_moved));
         handed.map(|handed| handed.position).max().unwrap_or_default()
     }
 
@@ -442,8 +456,26 @@ impl Node {
         let ready = |session: &Arc<Session>| concerns(session) && session.is_ready();
         let matches = router.matches(&telemetry.tenant, telemetry.topic.as_str(), publisher, ready);
         drop(router);
+        self.offer_to(message, matches.into_iter().filter(|found| concerns(&found.subscriber)))
+    }
+
+    /// As [`Node::hand_out`], without shared subscriptions: of those other nodes have members as well.
+    fn hand_to_own(
+        &self,
+        message: &Arc<Message>,
+        publisher: Option<u64>,
+        concerns: impl Fn(&Session) -> bool,
+    ) -> Handed {
+        let telemetry = &message.telemetry;
+        let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
+        let matches = router.own_matches(&telemetry.tenant, telemetry.topic.as_str(), publisher);
+        drop(router);
+        self.offer_to(message, matches.into_iter().filter(|found| concerns(&found.subscriber)))
+    }
+
+    fn offer_to(&self, message: &Arc<Message>, matches: impl IntoIterator<Item = Match<Arc<Session>>>) -> Handed {
         let mut handed = Handed::default();
-        for found in matches.into_iter().filter(|found| concerns(&found.subscriber)) {
+        for found in matches {
             match offer(message.clone(), found) {
                 Ok(position) => {
                     handed.taken += 1;
@@ -571,12 +603,19 @@ impl Node {
         for Delivery { message, share, .. } in messages {
             let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
             let there = |other: &Arc<Session>| ready(other) && other.is_ready();
-            let found = share.and_then(|share| {
-                let member = router.member(&from.tenant, &share, there);
-                member.or_else(|| router.member(&from.tenant, &share, &ready))
+            let found = share.as_ref().and_then(|share| {
+                let member = router.member(&from.tenant, share, there);
+                member.or_else(|| router.member(&from.tenant, share, &ready))
             });
             drop(router);
-            let offered = found.map_or(Err(Dropped::NoMember), |found| offer(message, found));
+            let offered = match (found, share) {
+                (Some(found), _) => offer(message, found).map(|_| ()),
+                (None, Some(share)) if !self.peers.is_none() => {
+                    self.give_elsewhere(message, share);
+                    Ok(())
+                }
+                (None, _) => Err(Dropped::NoMember),
+            };
             if let Err(why) = offered {
                 self.telemetry.dropped(why, 1);
             }

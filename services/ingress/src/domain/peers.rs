@@ -6,10 +6,18 @@
 //! everything, so no message that is published after the answer passes the subscriber by. A peer whose lease has ended is away
 //! when the others have its sessions ([`Heirs`]), and what was on its way to it.
 
+//! everything, so no message that is published after the answer passes the subscriber by. A peer whose lease has ended is away
+//! when the others have its sessions ([`Heirs`]), and what was on its way to it. For one member of a shared subscription a
+//! message goes to a peer that has members, and if that is lost, to somebody else ([`Queue`]).
+
+mod groups;
 mod heirs;
+mod held;
 mod peer;
 mod pictures;
 mod senders;
+mod taken;
+mod unplaced;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,16 +29,22 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::confirmations::Confirmations;
+use crate::domain::filter::{share, topics};
 use crate::domain::interest::{self, Interest, News};
 use crate::domain::message::Message;
 use crate::domain::sessions::Key;
+use crate::domain::shares::Share;
 use crate::ports::{OwnHeir, PeerLink};
 use crate::telemetry::Telemetry;
+use groups::Groups;
 use heirs::Heirs;
+pub use held::Unplaced;
 pub use peer::BATCH_MESSAGES_MAX;
-use peer::{LEASE, Peer};
+use peer::{LEASE, Offered, Peer};
 use pictures::Pictures;
 pub use senders::Senders;
+use taken::Taken;
+use unplaced::Queue;
 
 /// How long a peer may take to end what it holds of a client. Beyond it the new connection goes on: the lifecycle
 /// events end the old one.
@@ -42,6 +56,14 @@ const OFFERING: Duration = Duration::from_millis(5);
 /// Pause between two looks at a state that is awaited.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
+/// Which of several messages a node is to give to a member of a shared subscription.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    pub at: usize,
+    pub node: Arc<str>,
+    pub share: Share,
+}
+
 /// All other nodes, as far as the configuration names them; this node may be among them.
 pub struct Peers {
     /// Name of this node.
@@ -51,6 +73,12 @@ pub struct Peers {
     pub senders: Senders,
     /// What their subscribers want.
     pictures: Pictures,
+    /// Their shared subscriptions.
+    pub groups: Groups,
+    /// What members of shared subscriptions have here of what they have sent.
+    pub taken: Taken,
+    /// What they could not give to members.
+    pub unplaced: Arc<Queue>,
     /// What the subscribers of this node want; counted only if there are peers.
     interest: Mutex<Interest>,
     /// The zero of monotonic time.
@@ -76,10 +104,13 @@ impl Peers {
     /// The peers at the other end of `links`; nothing is sent before [`Peers::run`]. `started` is the zero of monotonic
     /// time.
     pub fn new(node: &str, links: Vec<Arc<dyn PeerLink>>, started: Instant) -> Self {
-        let all = links.into_iter().map(|link| Arc::new(Peer::new(link, started))).collect();
+        let unplaced = Arc::<Queue>::default();
+        let all = links.into_iter().map(|link| Arc::new(Peer::new(link, unplaced.clone(), started))).collect();
         let (senders, pictures, interest) = (Senders::default(), Pictures::default(), Mutex::default());
+        let (groups, taken) = (Groups::default(), Taken::default());
         let (round, starting) = (AtomicU64::default(), AtomicBool::default());
-        Self { node: node.to_owned(), all, senders, pictures, interest, started, round, starting }
+        let node = node.to_owned();
+        Self { node, all, senders, pictures, groups, taken, unplaced, interest, started, round, starting }
     }
 
     /// The same, while this node takes its sessions of before back: peers are told that it wants everything, and it takes no
@@ -112,6 +143,44 @@ impl Peers {
         self.round.load(Ordering::Acquire)
     }
 
+    /// Messages in the queues to them.
+    pub fn waiting(&self) -> usize {
+        self.all.iter().map(|peer| peer.waiting()).sum()
+    }
+
+    /// Whether there is no other node.
+    pub fn is_none(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// A node that is there and has members of a shared subscription, and was not asked for this share yet.
+    pub fn member(&self, tenant: &TenantId, share: &Share) -> Option<Arc<str>> {
+        self.node_with(tenant, share, Peer::is_there)
+    }
+
+    /// As [`Peers::member`], of the nodes whose sessions are being claimed: what is for a member there is waited for, and goes
+    /// to wherever that is then.
+    pub fn leaving_member(&self, tenant: &TenantId, share: &Share) -> Option<Arc<str>> {
+        self.node_with(tenant, share, Peer::is_leaving)
+    }
+
+    fn node_with(&self, tenant: &TenantId, share: &Share, is_so: impl Fn(&Peer) -> bool) -> Option<Arc<str>> {
+        let able = |node: &Arc<str>| {
+            !share.tried.contains(node) && self.all.iter().any(|peer| is_so(peer) && peer.is_named(node))
+        };
+        self.groups.next(tenant, &share.filter, able)
+    }
+
+    /// Hands one message to a node for one member of a shared subscription; `done` is kept until it is confirmed.
+    pub async fn ask(&self, node: &str, unplaced: Unplaced, telemetry: &Telemetry) {
+        let Some(peer) = self.all.iter().find(|peer| peer.is_named(node)) else {
+            return self.unplaced.add([unplaced]);
+        };
+        let Unplaced { message, share, done } = unplaced;
+        let offered = vec![Offered { message, shares: vec![Share { again: true, ..share }], done }];
+        drop(peer.offer(offered, self.round(), telemetry).await); // what is waited for is `done`
+    }
+
     /// Name of this node.
     pub fn node(&self) -> &str {
         &self.node
@@ -131,14 +200,21 @@ impl Peers {
     }
 
     /// As [`Peers::offer`]; returns when all is confirmed.
-    pub async fn forward(&self, messages: &[Arc<Message>], round: u64, telemetry: &Telemetry) {
-        self.offer(messages, round, telemetry).await.all().await;
+    pub async fn forward(&self, messages: &[Arc<Message>], placed: &[Placed], round: u64, telemetry: &Telemetry) {
+        self.offer(messages, placed, round, telemetry).await.all().await;
     }
 
     /// Hands messages that are durable to the peers whose subscribers may want them. Returns when they are in the queues
     /// to these: messages offered after that follow them. While a peer's queue is full, QoS 1 waits and QoS 0 is dropped
-    /// and counted. `round` is what [`Peers::round`] was before they were routed here.
-    pub async fn offer(&self, messages: &[Arc<Message>], round: u64, telemetry: &Telemetry) -> Confirmations {
+    /// and counted. `placed` says which of them a node is to give to a member of a shared subscription, `round` is what
+    /// [`Peers::round`] was before they were routed here.
+    pub async fn offer(
+        &self,
+        messages: &[Arc<Message>],
+        placed: &[Placed],
+        round: u64,
+        telemetry: &Telemetry,
+    ) -> Confirmations {
         if self.all.is_empty() {
             return Confirmations::default();
         }
@@ -149,22 +225,34 @@ impl Peers {
         let wanted = self.all.iter().filter(|peer| !peer.is_ourselves()).map(|peer| {
             let name = peer.name();
             let may_want = |of: &[u64]| name.as_deref().is_none_or(|name| self.pictures.may_want(name, of, now));
-            let wanted = messages.iter().zip(&beginnings).filter(|(_, of)| may_want(of));
-            let wanted: Vec<_> = wanted.map(|(message, _)| message.clone()).collect();
-            async move { peer.offer(&wanted, round, telemetry).await }
+            let mut wanted = Vec::new();
+            for (at, (message, of)) in messages.iter().zip(&beginnings).enumerate() {
+                let for_it = placed.iter().filter(|placed| placed.at == at && name.as_deref() == Some(&*placed.node));
+                let shares: Vec<_> = for_it.map(|placed| placed.share.clone()).collect();
+                if !shares.is_empty() || may_want(of) {
+                    wanted.push(Offered { message: message.clone(), shares, done: Vec::new() });
+                }
+            }
+            async move { peer.offer(wanted, round, telemetry).await }
         });
         Confirmations::of_peers(join_all(wanted).await.into_iter().flatten().collect())
     }
 
     /// A subscription more; the version that [`Peers::announced`] waits for.
     pub fn subscribed(&self, tenant: &TenantId, filter: &str) -> u64 {
-        if self.all.is_empty() { 0 } else { self.interest().add(interest::of_filter(tenant, filter)) }
+        match share(filter) {
+            _ if self.all.is_empty() => 0,
+            Some(_) => self.interest().join(tenant, filter),
+            None => self.interest().add(interest::of_filter(tenant, topics(filter))),
+        }
     }
 
     /// A subscription less.
     pub fn unsubscribed(&self, tenant: &TenantId, filter: &str) {
-        if !self.all.is_empty() {
-            self.interest().remove(interest::of_filter(tenant, filter));
+        match share(filter) {
+            _ if self.all.is_empty() => {}
+            Some(_) => self.interest().memberships.leave(tenant, filter),
+            None => self.interest().remove(interest::of_filter(tenant, topics(filter))),
         }
     }
 

@@ -121,6 +121,8 @@ pub fn message(
     if payload.len() > limit {
         return Err(ApiError::invalid("payload", "is too large").over(limit, payload.len()));
     }
+    let taken = node.environment.quotas.take(&identity.tenant, device, node.now().monotonic_ms);
+    taken.map_err(|over| ApiError::new(ErrorCode::ResourceExhausted, over.to_string()).over(over.limit, "more"))?;
     let properties = forwarded(content_type.as_deref(), name.as_deref());
     let packet_id = way.packet_id;
     let publication = Publication { topic, payload, qos, retain: false, dup: false, packet_id, properties };

@@ -4,6 +4,7 @@
 //! nothing for topics and subscriptions that do not match. A tenant's trees are reachable only by the tenant's id.
 //! Shared subscriptions have a tree of their own, whose leaves are groups: of each group one member gets the message.
 
+mod children;
 mod groups;
 #[cfg(test)]
 mod tests;
@@ -104,6 +105,9 @@ impl<S: Clone> Router<S> {
         let before = entries.len();
         entries.retain(|(known, _, _)| *known != number);
         let new = entries.len() == before;
+        if entries.is_empty() {
+            entries.reserve_exact(1); // most filters are those of one client
+        }
         entries.push(entry);
         new
     }
@@ -140,18 +144,32 @@ impl<S: Clone> Router<S> {
         publisher: Option<Subscriber>,
         ready: impl Fn(&S) -> bool,
     ) -> Vec<Match<S>> {
+        let mut found = self.own_matches(tenant, topic, publisher);
+        found.extend(self.groups(tenant, topic).into_iter().filter_map(|group| group.choose(&ready)));
+        found
+    }
+
+    /// As [`Router::matches`], without shared subscriptions.
+    pub fn own_matches(&self, tenant: &TenantId, topic: &str, publisher: Option<Subscriber>) -> Vec<Match<S>> {
         let Some(subscriptions) = self.tenants.get(tenant) else { return Vec::new() };
         let mut entries = Vec::new();
         subscriptions.own.collect(topic, &mut entries);
         entries.retain(|(number, _, options)| !(options.no_local && publisher == Some(*number)));
         entries.sort_by_key(|(number, _, _)| *number);
-        let mut found: Vec<Match<S>> = entries.chunk_by(|a, b| a.0 == b.0).map(merge).collect();
-        if let Some(shared) = &subscriptions.shared {
-            let mut groups = Vec::new();
+        entries.chunk_by(|a, b| a.0 == b.0).map(merge).collect()
+    }
+
+    /// The shared subscriptions that match a topic, with their `$share/NAME/`.
+    pub fn shares(&self, tenant: &TenantId, topic: &str) -> Vec<Arc<str>> {
+        self.groups(tenant, topic).into_iter().map(Group::filter).collect()
+    }
+
+    fn groups(&self, tenant: &TenantId, topic: &str) -> Vec<&Group<S>> {
+        let mut groups = Vec::new();
+        if let Some(shared) = self.tenants.get(tenant).and_then(|subscriptions| subscriptions.shared.as_ref()) {
             shared.collect(topic, &mut groups);
-            found.extend(groups.into_iter().filter_map(|group| group.choose(&ready)));
         }
-        found
+        groups
     }
 
     /// The next member of the shared subscription `filter` that is `ready`; `None` if none is.

@@ -6,6 +6,7 @@
 
 mod changes;
 mod claims;
+mod counts;
 mod elsewhere;
 mod restored;
 mod rights;
@@ -24,9 +25,12 @@ use crate::domain::identity::Identity;
 use crate::domain::journal::Journal;
 use crate::domain::link::Link;
 use crate::domain::message::{Publication, Publisher};
+use crate::domain::quotas::QuotaOf;
 use crate::domain::revocations::Revocations;
 use crate::domain::session::{Dropped, Session};
 use claims::Claims;
+pub use counts::ConnectionQuotas;
+use counts::Counts;
 pub use elsewhere::Left;
 pub use restored::Kept;
 
@@ -95,6 +99,8 @@ pub enum AttachError {
     NoOwner { reason: String },
     #[error("node keeps {limit} persistent sessions, which is the limit")]
     TooManySessions { limit: usize },
+    #[error("{of} has {limit} connections to this node, which is its quota")]
+    TooManyConnections { of: QuotaOf, limit: u32 },
     /// Nobody could say what the session is.
     #[error("session cannot be read: {reason}")]
     NotRead { reason: String },
@@ -180,10 +186,13 @@ pub struct Sessions {
 struct Inner {
     /// The way into the store; without, sessions end with this process.
     journal: Option<Arc<Journal>>,
-    entries: HashMap<Key, Entry>,
+    /// Boxed: a table that has just grown is half empty, and its empty places are as large as the others.
+    entries: HashMap<Key, Box<Entry>>,
     /// What becomes due when: ends of absent sessions and delayed wills.
     due: BTreeSet<(u64, Key)>,
     persistent: usize,
+    /// Of connections.
+    counts: Counts,
     sessions: u64,
     /// Clients whose connections are about to get their sessions.
     claims: HashMap<Key, Claims>,
@@ -195,9 +204,10 @@ struct Entry {
     session: Arc<Session>,
     publisher: Publisher,
     expiry_s: u32,
-    will: Option<Will>,
     /// Its inbox is not read yet, for another node may hold it still.
     arriving: bool,
+    /// Most clients have none.
+    will: Option<Box<Will>>,
     state: State,
 }
 
@@ -222,6 +232,7 @@ impl Sessions {
             entries: HashMap::new(),
             due: BTreeSet::new(),
             persistent: 0,
+            counts: Counts::default(),
             sessions: 0,
             claims: HashMap::new(),
             revocations: Revocations::default(),
@@ -233,6 +244,13 @@ impl Sessions {
     #[must_use]
     pub fn kept_by(self, journal: Arc<Journal>) -> Self {
         self.lock().journal = Some(journal);
+        self
+    }
+
+    /// The same, with at most so many connections of one device and of one tenant.
+    #[must_use]
+    pub fn within(self, quotas: ConnectionQuotas) -> Self {
+        self.lock().counts.quotas = quotas;
         self
     }
 
@@ -261,6 +279,8 @@ impl Sessions {
         if attach.epoch < inner.newest_epoch(&key) {
             return Err(AttachError::TakenOver);
         }
+        let live = inner.entries.get(&key).filter(|entry| matches!(entry.state, State::Live { .. }));
+        inner.counts.check(&key.0, &attach.identity.device, live.map(|entry| &entry.publisher))?;
         let known = inner.entries.get(&key).is_some_and(|entry| entry.expiry_s > 0);
         if attach.expiry_s > 0 && !known && inner.persistent >= self.persistent_max {
             return Err(AttachError::TooManySessions { limit: self.persistent_max });
@@ -285,7 +305,7 @@ impl Sessions {
             session: session.clone(),
             publisher: publisher.clone(),
             expiry_s: attach.expiry_s,
-            will: attach.will,
+            will: attach.will.map(Box::new),
             arriving: false,
             state: State::Live { link: attach.link, identity: attach.identity },
         };
@@ -347,12 +367,11 @@ impl Sessions {
     /// renewed every [`RENEWED_MS`] after the time that their epochs begin with, both in milliseconds since the Unix epoch.
     pub fn to_renew(&self, from_ms: u64, now_ms: u64) -> Vec<(Key, u64)> {
         let inner = self.lock();
-        let is_due = |(_, entry): &(&Key, &Entry)| {
+        let due = inner.entries.iter().filter(|(_, entry)| {
             let began_ms = entry.publisher.epoch / 1_000;
             let times = |at_ms: u64| at_ms.saturating_sub(began_ms) / RENEWED_MS;
             matches!(entry.state, State::Live { .. }) && times(now_ms) > times(from_ms)
-        };
-        let due = inner.entries.iter().filter(is_due);
+        });
         due.map(|(key, entry)| (key.clone(), entry.publisher.epoch)).collect()
     }
 
@@ -370,7 +389,8 @@ impl Sessions {
         let mut inner = self.lock();
         inner.due.clear();
         inner.persistent = 0;
-        let stopped = |(_, entry): (Key, Entry)| {
+        inner.counts = Counts { quotas: inner.counts.quotas, ..Counts::default() };
+        let stopped = |(_, entry): (Key, Box<Entry>)| {
             entry.session.close_record(Dropped::NodeStopped, false);
             (entry.session, Dropped::NodeStopped)
         };

@@ -8,7 +8,7 @@ use drover_proto::ingress::v1::ingress_server::{Ingress, IngressServer};
 use drover_proto::ingress::v1::{
     ClaimRequest, ClaimResponse, DeliverRequest, DeliverResponse, FlushRequest, FlushResponse, ForwardRequest,
     ForwardResponse, ForwardedMessage, IdentifyRequest, IdentifyResponse, InheritRequest, InheritResponse,
-    PublishRequest, PublishResponse, RevokeRequest, RevokeResponse, TakeOverRequest, TakeOverResponse,
+    PublishRequest, PublishResponse, RefusedShare, RevokeRequest, RevokeResponse, TakeOverRequest, TakeOverResponse,
 };
 use drover_proto::to_status;
 use drover_types::limits::{DELIVERY_BYTES_MAX, PAYLOAD_BYTES_MAX, REPUBLISH_HOPS_MAX};
@@ -22,6 +22,7 @@ use crate::domain::message::{Message, PLATFORM};
 use crate::domain::node::{Node, Recipient};
 use crate::domain::peers::BATCH_MESSAGES_MAX;
 use crate::domain::revocations::{Revocation, Whose};
+use crate::domain::shares::Share;
 use crate::ports::Heir;
 use crate::wire;
 
@@ -94,22 +95,34 @@ impl Ingress for Server {
     }
 
     async fn forward(&self, request: Request<ForwardRequest>) -> Result<Response<ForwardResponse>, Status> {
-        let ForwardRequest { node, boot, sequence, hello, messages, interest } = request.into_inner();
-        let messages = read_all(messages).map_err(|e| to_status(&e))?;
+        let ForwardRequest { node, boot, sequence, hello, messages, interest, groups } = request.into_inner();
+        let (messages, shares) = read_all(messages).map_err(|e| to_status(&e))?;
         let news = wire::read_news(interest.unwrap_or_default()).map_err(|e| to_status(&e))?;
+        let groups = groups.map(wire::read_groups).transpose().map_err(|e| to_status(&e))?;
         let whole = self.node.peers.hear(&node, boot, news);
-        let starting = self.node.peers.is_starting();
-        let taken = !messages.is_empty() && !starting; // else the sender keeps them, and comes again
-        if taken && self.node.peers.senders.is_new(&node, boot, sequence) {
-            self.node.deliver_kept(&messages, &Recipient::Subscribers).await;
-        } else if taken {
-            // Also what is said again is confirmed when the inboxes have it.
-            self.node.journal.durable(self.node.journal.position()).await;
+        if let Some(groups) = groups {
+            self.node.peers.groups.hear(&node, groups);
         }
+        let starting = self.node.peers.is_starting();
+        let mut refused = Vec::new();
+        if !messages.is_empty() && !starting {
+            refused = self.node.take_batch((node.as_str(), boot), sequence, &messages, &shares).await;
+        } // else the sender keeps them, and comes again
         if hello {
             self.node.peers.introduced(&node).await;
         }
-        Ok(Response::new(ForwardResponse { node: self.node.peers.node().to_owned(), gapped: !whole, starting }))
+        let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let refused = refused
+            .into_iter()
+            .map(|refused| RefusedShare { message: number(refused.message), share: number(refused.share) });
+        Ok(Response::new(ForwardResponse {
+            node: self.node.peers.node().to_owned(),
+            gapped: !whole,
+            boot: u64::from(self.boot),
+            refused: refused.collect(),
+            completed: self.node.peers.taken.completed(&node, boot),
+            starting,
+        }))
     }
 
     async fn claim(&self, request: Request<ClaimRequest>) -> Result<Response<ClaimResponse>, Status> {
@@ -125,7 +138,7 @@ impl Ingress for Server {
     }
 
     async fn inherit(&self, request: Request<InheritRequest>) -> Result<Response<InheritResponse>, Status> {
-        let messages = read_all(request.into_inner().messages).map_err(|e| to_status(&e))?;
+        let (messages, _) = read_all(request.into_inner().messages).map_err(|e| to_status(&e))?;
         self.check_inherits().map_err(|e| to_status(&e))?;
         let inherited = self.node.inherit(&messages).await;
         inherited.map_err(|reason| to_status(&ApiError::new(ErrorCode::Unavailable, reason)))?;
@@ -143,12 +156,14 @@ impl Ingress for Server {
     }
 }
 
-/// Messages of another node.
-fn read_all(messages: Vec<ForwardedMessage>) -> Result<Vec<Arc<Message>>, ApiError> {
+/// Messages of another node, and for which shared subscriptions a member is to be given each of them.
+fn read_all(mut messages: Vec<ForwardedMessage>) -> Result<(Vec<Arc<Message>>, Vec<Vec<Share>>), ApiError> {
     if messages.len() > BATCH_MESSAGES_MAX {
         return Err(ApiError::invalid("messages", "too many messages").over(BATCH_MESSAGES_MAX, messages.len()));
     }
-    messages.into_iter().map(|message| wire::read(message).map(Arc::new)).collect()
+    let shares = messages.iter_mut().map(wire::read_shares).collect::<Result<_, _>>()?;
+    let messages = messages.into_iter().map(|message| wire::read(message).map(Arc::new)).collect::<Result<_, _>>()?;
+    Ok((messages, shares))
 }
 
 /// A span of the message below that of the rule that made it, while this process takes part in a trace.
@@ -194,6 +209,7 @@ fn read(request: PublishRequest, payload_bytes_max: usize, now_ms: u64) -> Resul
         time_ms: now_ms,
         content_type: None,
         properties: Vec::new(),
+        mqtt5: None,
         traceparent: TraceParent::parse(&request.traceparent),
         hops: request.hops,
     };

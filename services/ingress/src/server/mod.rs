@@ -7,4 +7,5 @@ pub mod grpc;
 pub mod http;
 pub mod loops;
 mod questions;
+mod tickets;
 pub mod tls;

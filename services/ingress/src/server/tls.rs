@@ -7,10 +7,11 @@ use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest, Sha256};
 
+use super::tickets::{CURRENT, PREVIOUS, Tickets, TicketsError};
 use crate::config::TlsConfig;
 
 /// Protocols a client may ask for: MQTT, by its own name and by the one AWS IoT gives it. Most ask for none.
@@ -30,6 +31,8 @@ pub enum TlsError {
     Unusable(#[from] rustls::Error),
     #[error("tls client_ca cannot be used: {0}")]
     ClientCa(String),
+    #[error(transparent)]
+    Tickets(#[from] TicketsError),
 }
 
 /// What the TLS listeners of a node serve by.
@@ -74,9 +77,11 @@ impl Tls {
 
     /// When each file was last changed, and its length; `None` if it is not there.
     async fn stamps(&self) -> Vec<Option<(SystemTime, u64)>> {
-        let TlsConfig { certificate, key, client_ca } = &self.files;
+        let TlsConfig { certificate, key, client_ca, ticket_keys } = &self.files;
+        let ticket_keys = ticket_keys.iter().flat_map(|directory| [CURRENT, PREVIOUS].map(|name| directory.join(name)));
+        let files: Vec<_> = [certificate, key, client_ca].into_iter().flatten().cloned().chain(ticket_keys).collect();
         let mut stamps = Vec::new();
-        for path in [certificate, key, client_ca].into_iter().flatten() {
+        for path in files {
             let metadata = tokio::fs::metadata(path).await.ok();
             stamps.push(metadata.and_then(|metadata| Some((metadata.modified().ok()?, metadata.len()))));
         }
@@ -92,11 +97,13 @@ fn server(config: &TlsConfig) -> Result<Option<Arc<ServerConfig>>, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS12, &rustls::version::TLS13])?;
+    let mut accepted = Sha256::new();
     let builder = match &config.client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
             let mut roots = RootCertStore::empty();
             for authority in certificates("tls.client_ca", path)? {
+                accepted.update(&authority);
                 roots.add(authority)?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
@@ -108,6 +115,13 @@ fn server(config: &TlsConfig) -> Result<Option<Arc<ServerConfig>>, TlsError> {
     };
     let mut server = builder.with_single_cert(chain, private)?;
     server.alpn_protocols = ALPN.map(|name| name.as_bytes().to_vec()).to_vec();
+    // What a client comes back with is all in its ticket, of which one is enough: nothing is kept here.
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    server.send_tls13_tickets = 1;
+    server.ticketer = match &config.ticket_keys {
+        Some(directory) => Arc::new(Tickets::open(directory, &accepted.finalize())?),
+        None => rustls::crypto::ring::Ticketer::new()?,
+    };
     Ok(Some(Arc::new(server)))
 }
 

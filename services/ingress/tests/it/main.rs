@@ -1,5 +1,6 @@
 //! The ingress alone, through its public interface: real sockets, the embedded log, a registry of the test's own.
 
+mod answers;
 mod batch;
 mod bus;
 mod coap;
@@ -12,6 +13,8 @@ mod http;
 mod lanes;
 mod mqtt;
 mod owners;
+mod proxied;
+mod quotas;
 mod raw;
 mod registry;
 mod rights;

@@ -3,11 +3,12 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
+use base64::Engine as _;
 use drover_ingress::config::IngressConfig;
 use drover_mqtt::{Connect, Packet, ReasonCode, Version};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -16,13 +17,14 @@ use tokio_rustls::client::TlsStream;
 
 use crate::stage::{Client, Stage};
 
-struct Pki {
+/// An authority, and the files of a server that has a certificate of it.
+pub struct Pki {
     ca: CertifiedIssuer<'static, KeyPair>,
     dir: tempfile::TempDir,
 }
 
 impl Pki {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
@@ -49,7 +51,7 @@ impl Pki {
         self.stage_with(|_| ()).await
     }
 
-    async fn stage_with(&self, change: impl FnOnce(&mut IngressConfig)) -> Stage {
+    pub async fn stage_with(&self, change: impl FnOnce(&mut IngressConfig)) -> Stage {
         let file = |name| Some(self.dir.path().join(name));
         let tls = |config: &mut IngressConfig| {
             config.tls.certificate = file("server.pem");
@@ -60,7 +62,7 @@ impl Pki {
         Stage::with(tls).await
     }
 
-    fn client_config(
+    pub fn client_config(
         &self,
         client: Option<&(rcgen::Certificate, KeyPair)>,
         version: &'static rustls::SupportedProtocolVersion,
@@ -82,10 +84,23 @@ impl Pki {
         }
     }
 
-    async fn handshake(&self, stage: &Stage, config: ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
+    async fn handshake(
+        &self,
+        stage: &Stage,
+        config: impl Into<Arc<ClientConfig>>,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(stage.mqtts.expect("a TLS listener")).await.expect("listening");
+        self.handshake_over(stream, config).await
+    }
+
+    pub async fn handshake_over(
+        &self,
+        stream: TcpStream,
+        config: impl Into<Arc<ClientConfig>>,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let name = "localhost".try_into().expect("a name");
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+        let config: Arc<ClientConfig> = config.into();
+        TlsConnector::from(config).connect(name, stream).await
     }
 
     async fn connect(
@@ -169,6 +184,63 @@ async fn a_certificate_that_is_replaced_counts_for_new_connections() {
     }
     old.publish(1, "t", "x").await;
     old.expect_acks([1]).await;
+}
+
+/// A node whose tickets are made with keys of these bytes, the second one the previous.
+async fn with_ticket_keys(pki: &Pki, directory: &str, keys: &[u8]) -> Stage {
+    let path = pki.dir.path().join(directory);
+    std::fs::create_dir_all(&path).expect("made");
+    for (name, byte) in ["current", "previous"].into_iter().zip(keys) {
+        let key = base64::engine::general_purpose::STANDARD.encode([*byte; 32]);
+        std::fs::write(path.join(name), key).expect("written");
+    }
+    let stage = pki.stage_with(|config| config.tls.ticket_keys = Some(path)).await;
+    stage.registry.credential("secret", "lamp");
+    stage
+}
+
+/// How a client that connects with what it has of before comes in. It reads, and so it has a ticket afterwards.
+async fn comes_in(pki: &Pki, stage: &Stage, config: &Arc<ClientConfig>) -> Option<HandshakeKind> {
+    let stream = pki.handshake(stage, config.clone()).await.expect("handshake");
+    let kind = stream.get_ref().1.handshake_kind();
+    let mut client = Client::new(stream, Version::V311);
+    let connect = Connect { user_name: Some("lamp"), password: Some(b"secret"), ..Connect::new(Version::V311, "lamp") };
+    client.send(&Packet::Connect(connect)).await;
+    client.expect(|p| matches!(p, Packet::ConnAck(ack) if !ack.reason.is_error())).await;
+    kind
+}
+
+#[tokio::test]
+async fn a_session_is_resumed_at_every_node_that_has_the_ticket_keys() {
+    let pki = Pki::new();
+    let first = with_ticket_keys(&pki, "first", &[1]).await;
+    let second = with_ticket_keys(&pki, "second", &[1]).await;
+    let rotated = with_ticket_keys(&pki, "rotated", &[2, 1]).await;
+    let stranger = with_ticket_keys(&pki, "stranger", &[3]).await;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let config = Arc::new(pki.client_config(None, version));
+        assert_eq!(comes_in(&pki, &first, &config).await, Some(HandshakeKind::Full));
+        assert_eq!(comes_in(&pki, &first, &config).await, Some(HandshakeKind::Resumed));
+        assert_eq!(comes_in(&pki, &second, &config).await, Some(HandshakeKind::Resumed));
+        assert_eq!(comes_in(&pki, &rotated, &config).await, Some(HandshakeKind::Resumed), "by the previous key");
+        assert_eq!(comes_in(&pki, &stranger, &config).await, Some(HandshakeKind::Full));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_by_a_ticket_is_known_by_its_certificate() {
+    let pki = Pki::new();
+    let stage = with_ticket_keys(&pki, "keys", &[1]).await;
+    let device = pki.issue("anything");
+    stage.registry.credential(Sha256::digest(device.0.der()).to_vec(), "lamp");
+    let config = Arc::new(pki.client_config(Some(&device), &rustls::version::TLS13));
+    for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+        let stream = pki.handshake(&stage, config.clone()).await.expect("handshake");
+        assert_eq!(stream.get_ref().1.handshake_kind(), Some(kind));
+        let mut client = Client::new(stream, Version::V311);
+        client.send(&Packet::Connect(Connect::new(Version::V311, "lamp"))).await;
+        client.expect(|p| matches!(p, Packet::ConnAck(ack) if !ack.reason.is_error())).await;
+    }
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ async fn refused(stage: &Stage, headers: &[(&'static str, &'static str)]) -> (u1
 }
 
 /// A client whose bytes go through `socket`.
-fn client(socket: Socket, version: Version) -> Client<DuplexStream> {
+pub fn client(socket: Socket, version: Version) -> Client<DuplexStream> {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     tokio::spawn(carry(socket, theirs));
     Client::new(ours, version)

@@ -120,8 +120,8 @@ fn digits() -> u8 {
     6
 }
 
-/// A table in a ConfigMap of this namespace, with the columns of `drover device import`: `name`, and where wanted `type`,
-/// `labels` and `attributes` (`k=v;k2=v2`), which come on top of the template's.
+/// A table in a ConfigMap of this namespace, with the columns `name`, and where wanted `type`, `labels` and `attributes`
+/// (`k=v;k2=v2`), which come on top of the template's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CsvSource {

@@ -1,4 +1,4 @@
-//! A table of devices, with the columns of `drover device import`: `name`, and where wanted `type`, `labels`, `attributes`.
+//! A table of devices, with the columns `name` and where wanted `type`, `labels`, `attributes`.
 
 use std::collections::BTreeMap;
 

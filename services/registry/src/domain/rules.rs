@@ -78,12 +78,6 @@ impl Domain {
 fn check(spec: &RuleSpec) -> Result<CompiledRule, ApiError> {
     spec.check()?;
     let rule = Rule::compile_open(&spec.sql)?;
-    if rule.filters().is_empty() {
-        return Err(ApiError::invalid(
-            "spec.sql",
-            "FROM '' is for messages by Basic Ingest, which there is none of here",
-        ));
-    }
     for (i, action) in spec.actions.iter().enumerate() {
         check_templates(&rule, &format!("spec.actions[{i}]"), action)?;
     }

@@ -260,6 +260,10 @@ async fn a_revocation_reaches_every_node_and_names_those_that_do_not_confirm() {
     let (tenant, device) = ("default".into(), "d".into());
     let expected = RevokeRequest { tenant, device, credential_id: id, anonymous: false };
     assert_eq!(heard.recv().await, Some(expected));
+    let disable = UpdateDeviceRequest { device: Some(Device { enabled: false, ..device("d") }) };
+    let answer = stage.client.clone().update_device(disable).await.expect("disabled").into_inner();
+    assert_eq!(answer.unconfirmed_nodes, ["away"]);
+    assert_eq!(heard.recv().await.map(|request| request.credential_id), Some(String::new()));
     let delete = DeleteDeviceRequest { name: "d".into(), ..Default::default() };
     let answer = stage.client.clone().delete_device(delete).await.expect("deleted").into_inner();
     assert_eq!(answer.unconfirmed_nodes, ["away"]);

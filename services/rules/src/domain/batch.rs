@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use drover_bus::{AppendError, Header, Offset, Outgoing, Partition, Position, Record, Stored, TopicPartition, repeats};
 use drover_proto::rules::v1::{OutboxEntry, Republish, outbox_entry};
-use drover_rule_sql::{Due, LookupError, Message, Origin, Outcome, Properties, Row, UserFunctions};
+use drover_rule_sql::{
+    Due, LookupError, Lookups, Message, Origin, Outcome, PayloadFormat, Properties, Row, UserFunctions,
+};
 use drover_types::limits::REPUBLISH_HOPS_MAX;
 use drover_types::object::FunctionSpec;
 use drover_types::repeat::{RepeatWindow, Verdict};
@@ -14,10 +16,11 @@ use drover_types::{RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TopicName, Tr
 use prost::Message as _;
 
 use super::definition::{CompiledAction, Definition};
-use super::letters::{OUTBOX_TOPIC, dead_letter, failure_row, text_header};
+use super::letters::{OUTBOX_TOPIC, clip, dead_letter, failure_row, text_header, without_source};
 use super::rule_set::RuleSet;
 use super::states::States;
 use super::status::{LastError, RuleKey, RuleTally};
+use super::view::{Lookup, Views};
 use super::window;
 
 /// Number of the error action in derived ids; ordinary actions count from 0.
@@ -57,7 +60,7 @@ pub struct Tally {
 struct Output {
     outgoing: Outgoing,
     source: Arc<Stored>,
-    /// Absent for a dead letter, which cannot become another one.
+    /// Absent for a dead letter, which cannot become another one: if it is too large, it loses its source.
     rule: Option<Arc<Definition>>,
 }
 
@@ -70,6 +73,7 @@ pub struct Evaluation<'e> {
     /// Of the record's partition.
     pub window: &'e mut RepeatWindow,
     pub states: &'e mut States,
+    pub views: &'e Views,
     pub call: Call<'e>,
     /// Continues a message's trace with a span of the rule.
     pub trace: &'e dyn Fn(&Telemetry, &Definition) -> Option<TraceParent>,
@@ -178,9 +182,10 @@ impl Batch {
     }
 
     fn meet_rules(&mut self, source: Arc<Stored>, telemetry: &Telemetry, evaluation: &mut Evaluation<'_>) {
-        let (rules, call) = (evaluation.rules, evaluation.call);
+        let (rules, call, views) = (evaluation.rules, evaluation.call, evaluation.views);
         let functions = Functions { tenant: &telemetry.tenant, rules, call };
-        let message = message(telemetry, &functions);
+        let lookup = Lookup { views, tenant: &telemetry.tenant, device: telemetry.device.as_str() };
+        let message = message(telemetry, &functions, Some(&lookup));
         let inbound = Inbound { source, telemetry, message };
         for definition in rules.matching(&telemetry.tenant, telemetry.topic.as_str()) {
             if definition.rule.plan().is_some() {
@@ -243,7 +248,7 @@ impl Batch {
             }
         };
         let source = Arc::new(window::stored(&telemetry, place));
-        let inbound = Inbound { source, telemetry: &telemetry, message: message(&telemetry, functions) };
+        let inbound = Inbound { source, telemetry: &telemetry, message: message(&telemetry, functions, None) };
         self.act_on(&inbound, rule, None);
     }
 
@@ -285,10 +290,12 @@ impl Batch {
     fn failed(&mut self, rule: &Definition, error: LastError) {
         let tally = self.rule_tally(rule);
         tally.failed += 1;
-        tally.last_error = Some(error);
+        tally.last_error = Some(LastError { message: clip(&error.message).into_owned(), ..error });
     }
 
-    fn put(&mut self, source: Arc<Stored>, rule: &Arc<Definition>, outgoing: Outgoing) {
+    fn put(&mut self, source: Arc<Stored>, rule: &Arc<Definition>, mut outgoing: Outgoing) {
+        // Retention goes by when a message came, which may be long after the time it names.
+        outgoing.record.timestamp_ms = source.record.timestamp_ms;
         if &*outgoing.topic == OUTBOX_TOPIC {
             self.tally.outbox += 1;
         } else {
@@ -304,7 +311,8 @@ impl Batch {
         self.outputs.push(Output { outgoing, source, rule: None });
     }
 
-    /// The log refused the batch: the outputs at fault become dead letters. False if none is at fault.
+    /// The log refused the batch: the outputs at fault become dead letters, and dead letters that are too large lose their
+    /// source. False if none is at fault.
     pub fn divert(&mut self, refusal: &AppendError) -> bool {
         let at_fault = |output: &Output| match refusal {
             AppendError::UnknownTopic { topic }
@@ -316,7 +324,17 @@ impl Batch {
         let mut diverted = false;
         for i in 0..self.outputs.len() {
             let output = &self.outputs[i];
-            let Some(rule) = output.rule.clone().filter(|_| at_fault(output)) else { continue };
+            if !at_fault(output) {
+                continue;
+            }
+            let Some(rule) = output.rule.clone() else {
+                let too_large = matches!(refusal, AppendError::TooLarge { .. });
+                if let Some(small) = without_source(&output.outgoing).filter(|_| too_large) {
+                    self.outputs[i].outgoing = small;
+                    diverted = true;
+                }
+                continue;
+            };
             diverted = true;
             let source = output.source.clone();
             let cause = refusal.to_string();
@@ -332,7 +350,11 @@ impl Batch {
     }
 
     fn rule_tally(&mut self, rule: &Definition) -> &mut RuleTally {
-        self.tally.rules.entry((rule.tenant.clone(), rule.name.clone())).or_default()
+        // A key is made for the first row only: this is done for every one.
+        if !self.tally.rules.contains_key(&rule.key) {
+            self.tally.rules.insert(rule.key.clone(), RuleTally::default());
+        }
+        self.tally.rules.get_mut(&rule.key).expect("it was put there")
     }
 }
 
@@ -352,16 +374,28 @@ impl UserFunctions for Functions<'_> {
     }
 }
 
-/// A record as rules see it.
-fn message<'m>(telemetry: &'m Telemetry, functions: &'m dyn UserFunctions) -> Message<'m> {
+/// A record as rules see it. The row of a window looks nothing up.
+fn message<'m>(
+    telemetry: &'m Telemetry,
+    functions: &'m dyn UserFunctions,
+    lookups: Option<&'m dyn Lookups>,
+) -> Message<'m> {
     let (topic, client) = (telemetry.topic.as_str(), telemetry.client.as_str());
     let mut message = Message::new(topic, Some(client), telemetry.time_ms, &telemetry.payload);
     let content_type = telemetry.content_type.as_deref();
-    let properties = Properties { content_type, user: &telemetry.properties, ..Properties::default() };
+    let mqtt5 = telemetry.mqtt5.as_deref();
+    let format = |utf8| if utf8 { PayloadFormat::Utf8 } else { PayloadFormat::Unspecified };
+    let properties = Properties {
+        content_type,
+        payload_format: mqtt5.and_then(|mqtt5| mqtt5.utf8).map(format),
+        response_topic: mqtt5.and_then(|mqtt5| mqtt5.response_topic.as_deref()),
+        correlation_data: mqtt5.and_then(|mqtt5| mqtt5.correlation_data.as_deref()),
+        user: &telemetry.properties,
+    };
     let account = Some(telemetry.tenant.as_str());
     let device = Some(telemetry.device.as_str());
     let (id, functions) = (telemetry.id.0, Some(functions));
-    message.origin = Origin { id, device, account, properties, functions, ..Origin::default() };
+    message.origin = Origin { id, device, account, properties, lookups, functions, ..Origin::default() };
     message
 }
 
@@ -405,7 +439,7 @@ fn output_headers(id: RecordId, rule: &Definition, telemetry: &Telemetry, trace:
     let mut headers = vec![
         Header { name: header::ID.into(), value: Bytes::copy_from_slice(&id.0) },
         text_header(header::RULE, &rule.name),
-        text_header(header::TIME, &telemetry.time_ms.to_string()),
+        Header { name: header::TIME.into(), value: telemetry.time_ms.to_string().into() },
     ];
     headers.extend(trace.map(|trace| text_header(header::TRACEPARENT, trace.as_str())));
     headers

@@ -1,11 +1,12 @@
 //! A rule as declared, compiled: whatever can be wrong with it is found here, before the first message.
 
 use drover_bus::Topic;
-use drover_rule_sql::{CompiledRule, Rule, Template};
+use drover_rule_sql::{Asked, CompiledRule, Rule, Template};
 use drover_types::object::{Action, RuleSpec};
 use drover_types::{ApiError, Qos, TenantId};
 
 use super::states;
+use super::status::RuleKey;
 
 /// Partitions of an output topic whose action names no number.
 pub const OUTPUT_PARTITIONS: u32 = 8;
@@ -15,7 +16,11 @@ pub const OUTPUT_PARTITIONS: u32 = 8;
 pub struct Definition {
     pub tenant: TenantId,
     pub name: String,
+    /// Both, to count by.
+    pub key: RuleKey,
     pub rule: CompiledRule,
+    /// What its statement and its actions look up.
+    pub asked: Asked,
     /// Where its states are, if it groups messages.
     pub state_prefix: String,
     pub actions: Vec<CompiledAction>,
@@ -42,14 +47,17 @@ impl Definition {
     pub fn compile(tenant: TenantId, name: &str, spec: &RuleSpec) -> Result<Self, ApiError> {
         spec.check()?;
         let rule = Rule::compile_open(&spec.sql)?;
+        let texts = serde_json::to_string(&(&spec.actions, &spec.error_action)).unwrap_or_default();
         let actions = spec.actions.iter().enumerate();
         let actions = actions.map(|(i, action)| compile(&rule, action, &format!("spec.actions[{i}]")));
         let error_action = spec.error_action.as_ref().map(|action| compile(&rule, action, "spec.errorAction"));
         Ok(Self {
             actions: actions.collect::<Result<_, _>>()?,
             error_action: error_action.transpose()?,
+            asked: rule.asked().and(Asked::by_text(&texts)),
             state_prefix: states::prefix(&tenant, name, &rule),
             rule,
+            key: (tenant.clone(), name.to_owned()),
             tenant,
             name: name.to_owned(),
         })

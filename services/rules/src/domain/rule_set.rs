@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use drover_bus::Topic;
+use drover_rule_sql::rule_named_by;
 use drover_types::TenantId;
 use drover_types::object::FunctionSpec;
 
@@ -80,9 +81,14 @@ impl RuleSet {
         self.functions.get(tenant)?.get(name).map(|function| &**function)
     }
 
-    /// The tenant's rules whose filter matches, by name.
+    /// The tenant's rules that a message of this topic is for, by name: those whose filter matches, or the one that the
+    /// topic names (Basic Ingest), whatever its filters are.
     pub fn matching(&self, tenant: &TenantId, topic: &str) -> Vec<&Arc<Definition>> {
-        let mut found = self.tenants.get(tenant).map(|rules| rules.by_filter.matches(topic)).unwrap_or_default();
+        let Some(rules) = self.tenants.get(tenant) else { return Vec::new() };
+        if let Some(name) = rule_named_by(topic) {
+            return rules.by_name.get(name).into_iter().collect();
+        }
+        let mut found = rules.by_filter.matches(topic);
         found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         // Several filters of one rule may match.
         found.dedup_by(|a, b| Arc::ptr_eq(a, b));
@@ -130,5 +136,25 @@ mod tests {
         rules.put(Definition::compile(tenant.clone(), "r", &spec).expect("compiles"));
         let found = |topic: &str| rules.matching(&tenant, topic).len();
         assert_eq!((found("a/b"), found("a/x"), found("c"), found("d")), (1, 1, 1, 0));
+    }
+
+    #[test]
+    fn a_topic_that_names_a_rule_is_for_that_rule_alone() {
+        let tenant = TenantId::new("home").expect("a tenant");
+        let mut rules = RuleSet::default();
+        for (name, from) in [("all", "#"), ("direct", ""), ("raw", "$aws/rules/#")] {
+            let sql = format!("SELECT * FROM '{from}'");
+            let spec = serde_json::json!({"sql": sql, "actions": [{"kafka": {"topic": "home.t"}}]});
+            let spec: RuleSpec = serde_json::from_value(spec).expect("a rule");
+            rules.put(Definition::compile(tenant.clone(), name, &spec).expect("compiles"));
+        }
+        let found = |topic: &str| -> Vec<&str> {
+            rules.matching(&tenant, topic).into_iter().map(|rule| rule.name.as_str()).collect()
+        };
+        assert_eq!(found("$aws/rules/direct/a/b"), ["direct"]);
+        assert_eq!(found("$aws/rules/all/a"), ["all"]);
+        assert_eq!(found("$aws/rules/none/a"), Vec::<&str>::new());
+        assert_eq!(found("$aws/rules/direct"), ["raw"], "nothing is behind the name");
+        assert_eq!(found("a/b"), ["all"]);
     }
 }

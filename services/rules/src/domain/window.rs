@@ -35,6 +35,7 @@ pub fn message(rule: &Definition, due: &Due, late_of: Option<RecordId>) -> Resul
         time_ms: end_ms,
         content_type: None,
         properties: Vec::new(),
+        mqtt5: None,
         traceparent: None,
         hops: due.closed.hops,
     })

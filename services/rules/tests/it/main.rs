@@ -3,6 +3,7 @@
 mod damage;
 mod faults;
 mod functions;
+mod lookups;
 mod outputs;
 mod republish;
 mod windows;

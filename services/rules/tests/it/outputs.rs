@@ -5,10 +5,10 @@ use std::sync::Arc;
 use drover_bus::{Outgoing, Record, TopicConfig};
 use drover_rules::{ERRORS_TOPIC, RulesConfig};
 use drover_sim::{Broken, BrokenBus};
-use drover_types::{RecordId, TELEMETRY_TOPIC, TenantId, TraceParent};
+use drover_types::{Mqtt5, RecordId, TELEMETRY_TOPIC, TenantId, TraceParent};
 use serde_json::json;
 
-use crate::world::{World, header, message, open, outgoing, redelivered, text, until};
+use crate::world::{World, header, largest, message, open, outgoing, redelivered, text, until};
 
 fn hot() -> serde_json::Value {
     json!({"sql": "SELECT n, topic(2) AS device FROM 'sensors/+' WHERE n % 2 = 0",
@@ -59,6 +59,28 @@ async fn an_output_carries_key_id_rule_time_and_trace_of_its_source() {
         assert_eq!((header(stored, "rule"), header(stored, "time")), ("keyed".into(), source.time_ms.to_string()));
         assert_eq!(header(stored, "traceparent"), source.traceparent.as_ref().expect("set").as_str());
     }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_rule_has_the_properties_of_the_publish() {
+    let (world, _dir) = World::embedded().await;
+    let sql = "SELECT get_mqtt_property('format_indicator') AS f, get_mqtt_property('response_topic') AS r, \
+               get_mqtt_property('correlation_data') AS c, get_mqtt_property('content_type') AS t, \
+               get_user_properties('k') AS k FROM 'sensors/+'";
+    world.rule("asking", 1, Some(json!({"sql": sql, "actions": [{"kafka": {"topic": "home.asked"}}]}))).await;
+    let said = Mqtt5 { utf8: Some(true), response_topic: Some("r".into()), correlation_data: Some(vec![1, 2].into()) };
+    let full = drover_types::Telemetry {
+        mqtt5: said.said(),
+        content_type: Some("text/plain".into()),
+        properties: vec![("k".into(), "v".into())],
+        ..message("d", 1, "-")
+    };
+    world.publish([full, message("e", 2, "-")]).await;
+    let running = world.start("a");
+    world.drained().await;
+    let row = r#"{"f":"UTF8_DATA","r":"r","c":"AQI=","t":"text/plain","k":["v"]}"#;
+    assert_eq!(world.values("home.asked").await, [row, "{}"]);
     running.stop().await;
 }
 
@@ -147,6 +169,50 @@ async fn what_cannot_be_evaluated_becomes_a_dead_letter_and_the_partition_moves_
     until("counted", async || world.status("picky").await.is_ok_and(|status| status.failed == 2)).await;
     let last = world.status("picky").await.expect("known").last_error.expect("an error");
     assert_eq!(last.message, "action 0: ${room} is undefined for this message");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_cause_that_quotes_a_whole_payload_stops_nobody() {
+    let (world, _dir) = World::embedded().await;
+    // The topic is refused and quoted; each of its characters takes six bytes there.
+    let rule = json!({"sql": "SELECT n FROM 'sensors/+'",
+        "actions": [{"republish": {"topic": "${target}"}}, {"kafka": {"topic": "home.out"}}],
+        "errorAction": {"kafka": {"topic": "home.failures"}}});
+    world.rule("quoting", 1, Some(rule)).await;
+    let target = "\u{7f}".repeat(250_000);
+    world.publish([message("d", 1, &format!("{{\"n\":1,\"target\":\"{target}\"}}"))]).await;
+    world.publish([message("d", 2, r#"{"n":2,"target":"alerts"}"#)]).await;
+    let running = world.start("a");
+    world.drained().await;
+    assert_eq!(world.values("home.out").await, [r#"{"n":1}"#, r#"{"n":2}"#]);
+    let letters = world.read(ERRORS_TOPIC).await;
+    assert_eq!(letters.len(), 1);
+    let error = header(&letters[0], "error");
+    assert!(error.starts_with("action 0: topic \"\\u{7f}") && error.ends_with('…'), "{} bytes", error.len());
+    assert!(error.len() <= 1_024 && text(&letters[0]).len() > 250_000, "the cause is clipped, the source is not");
+    assert_eq!(world.read("home.failures").await.len(), 1);
+    until("counted", async || world.status("quoting").await.is_ok_and(|status| status.failed == 1)).await;
+    let last = world.status("quoting").await.expect("known").last_error.expect("an error");
+    assert_eq!(last.message, error);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_record_at_the_limit_of_the_log_becomes_a_dead_letter_without_it() {
+    let (world, _dir) = World::embedded().await;
+    world.rule("even", 1, Some(hot())).await;
+    world.append(vec![Outgoing::keyed(TELEMETRY_TOPIC, largest("home/d"))]).await;
+    world.publish([message("d", 2, r#"{"n":2}"#)]).await;
+    let running = world.start("a");
+    world.drained().await;
+    assert_eq!(world.values("home.even").await, [r#"{"n":2,"device":"d"}"#]);
+    let letters = world.read(ERRORS_TOPIC).await;
+    assert_eq!((letters.len(), text(&letters[0]).as_str()), (1, ""));
+    assert_eq!(header(&letters[0], "error"), "header id is missing");
+    assert!(header(&letters[0], "source").starts_with("drover.telemetry/"));
+    let left_out: usize = header(&letters[0], "left-out").parse().expect("a number");
+    assert!(left_out > largest("home/d").bytes(), "{left_out}");
     running.stop().await;
 }
 
@@ -265,6 +331,42 @@ async fn what_a_status_calls_observed_is_in_force() {
         world.drained().await;
         assert_eq!(world.values(&topic).await, [format!("{{\"n\":{n}}}")]);
     }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_output_topic_made_for_a_rule_has_the_configured_retention_and_one_that_is_there_keeps_its_own() {
+    let (world, _dir) = World::embedded().await;
+    make(&world, "home.own").await;
+    let running = world.start("a");
+    let actions = json!([{"kafka": {"topic": "home.own"}}, {"kafka": {"topic": "home.made"}}]);
+    world.rule("r", 1, Some(json!({"sql": "SELECT n FROM '#'", "actions": actions}))).await;
+    observed(&world, 1, "Accepted").await;
+    running.stop().await;
+    let output_retention = "12h".parse().expect("a duration");
+    let running = world.start_with(RulesConfig { partitions: 2, output_retention, ..RulesConfig::default() });
+    world.rule("r", 2, Some(to("home.later"))).await;
+    observed(&world, 2, "Accepted").await;
+    let topics = world.bus.topics().await.expect("topics");
+    let kept = |topic: &str| topics.iter().find(|config| &*config.topic == topic).expect("made").retention_ms;
+    let hour_ms = 3_600_000;
+    let kept = ["home.own", "home.made", "home.later"].map(kept);
+    assert_eq!(kept, [None, Some(7 * 24 * hour_ms), Some(12 * hour_ms)]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_output_is_as_old_as_its_message_in_the_log_whatever_time_that_names() {
+    let (world, _dir) = World::embedded().await;
+    world.rule("even", 1, Some(hot())).await;
+    let mut late = outgoing(message("d", 2, r#"{"n":2}"#));
+    late.record.timestamp_ms += 366 * 24 * 3_600_000;
+    world.append(vec![late.clone()]).await;
+    let running = world.start("a");
+    world.drained().await;
+    let output = world.read("home.even").await.remove(0);
+    assert_eq!(output.record.timestamp_ms, late.record.timestamp_ms);
+    assert_eq!(header(&output, "time"), message("d", 2, "").time_ms.to_string());
     running.stop().await;
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use drover_bus::Outgoing;
 use drover_host::{Shutdown, Sockets, grpc};
 use drover_proto::ingress::v1::ingress_server::{Ingress, IngressServer};
 use drover_proto::ingress::v1::{
@@ -9,13 +10,13 @@ use drover_proto::ingress::v1::{
     ForwardResponse, IdentifyRequest, IdentifyResponse, InheritRequest, InheritResponse, PublishRequest,
     PublishResponse, RevokeRequest, RevokeResponse, TakeOverRequest, TakeOverResponse,
 };
-use drover_rules::ERRORS_TOPIC;
+use drover_rules::{ERRORS_TOPIC, OUTBOX_TOPIC};
 use drover_types::Telemetry;
 use serde_json::json;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-use crate::world::{World, header, message, until};
+use crate::world::{World, header, largest, message, text, until};
 
 /// Remembers what it was asked to publish, and refuses topics under `forbidden`.
 #[derive(Clone, Default)]
@@ -132,5 +133,27 @@ async fn what_the_ingress_refuses_or_has_hopped_too_often_becomes_a_dead_letter(
             "not there",
         ]
     );
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_entry_at_the_limit_of_the_log_becomes_a_dead_letter_without_it() {
+    let (world, _dir) = World::embedded().await;
+    let ingress = FakeIngress::default();
+    ingress.serve(&world);
+    world.rule("alerts", 1, Some(alerts())).await;
+    let running = world.start("a");
+    until("the outbox", async || {
+        let topics = world.bus.topics().await.expect("topics");
+        topics.iter().any(|config| &*config.topic == OUTBOX_TOPIC)
+    })
+    .await;
+    world.append(vec![Outgoing::keyed(OUTBOX_TOPIC, largest("home/d"))]).await;
+    world.publish([targeted(1, "alerts")]).await;
+    until("the entry behind it", async || ingress.published().len() == 1).await;
+    let letters = world.read(ERRORS_TOPIC).await;
+    assert_eq!((letters.len(), text(&letters[0]).as_str()), (1, ""));
+    assert!(header(&letters[0], "source").starts_with("drover.rules.outbox/"));
+    assert!(header(&letters[0], "left-out").parse::<usize>().is_ok_and(|bytes| bytes > largest("home/d").bytes()));
     running.stop().await;
 }

@@ -85,6 +85,17 @@ async fn every_window_comes_out_once_and_whole_whatever_the_bus_loses() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn states_of_a_transaction_that_is_just_decided_are_waited_for() {
+    let late = Broken { late_topic: Some(STATE_TOPIC), ..Broken::default() };
+    let mut found = 0;
+    for seed in 0..5 {
+        assert_eq!(run(seed, late).await, expected(), "seed {seed}");
+        found += usize::from(run(seed, Broken { never_settles: true, ..late }).await != expected());
+    }
+    assert!(found > 0, "no seed noticed that the last states were missing");
+}
+
+#[tokio::test(start_paused = true)]
 async fn offsets_before_states_and_states_that_are_not_restored_are_found_out() {
     let offsets_first = Broken { offset_before_output: true, ..Broken::default() };
     let unread = Broken { unread_topic: Some(STATE_TOPIC), ..Broken::default() };

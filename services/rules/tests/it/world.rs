@@ -226,6 +226,7 @@ pub fn message(device: &str, number: u16, payload: &str) -> Telemetry {
         time_ms: RECEIVED_MS,
         content_type: None,
         properties: vec![],
+        mqtt5: None,
         traceparent: None,
         hops: 0,
     }
@@ -247,6 +248,12 @@ pub fn outgoing(message: Telemetry) -> Outgoing {
         timestamp_ms: message.time_ms as i64,
     };
     Outgoing::keyed(TELEMETRY_TOPIC, record)
+}
+
+/// A record as large as the embedded log takes, which is neither a message nor an entry of the outbox.
+pub fn largest(key: &str) -> Record {
+    let value = vec![0; EmbeddedOptions::default().record_bytes_max - key.len()];
+    Record { key: Some(key.to_owned().into()), value: Some(value.into()), ..Record::default() }
 }
 
 pub fn text(stored: &Stored) -> String {

@@ -114,6 +114,7 @@ pub(super) fn own(device: &DeviceKey, topic: TopicName, payload: Bytes, id: Reco
         time_ms,
         content_type: None,
         properties: vec![(ID_PROPERTY.to_owned(), id.to_string())],
+        mqtt5: None,
         traceparent: None,
         hops: 0,
     };

@@ -8,6 +8,7 @@ use drover_types::repeat::{RepeatWindow, Verdict};
 use drover_types::{InvalidTelemetry, Telemetry};
 
 use super::fields::{Skip, fields};
+use super::known_fields::KnownFields;
 use crate::series::{Entry, Message, Place};
 
 /// Records of one batch; more wait for the next.
@@ -77,6 +78,25 @@ impl Batch {
             Verdict::New => self.keep(telemetry),
         }
         Ok(())
+    }
+
+    /// Leaves out the values of fields that are more than a device may have. Done again it changes nothing.
+    pub fn limit_fields(&mut self, known: &mut KnownFields) {
+        let mut refused = Vec::new();
+        for (number, entry) in self.entries.iter().enumerate() {
+            refused.extend(known.refuse(entry).into_iter().map(|place| (number, place)));
+        }
+        if refused.is_empty() {
+            return;
+        }
+        let count = refused.len() as u64;
+        self.tally.points -= count;
+        *self.tally.skipped.entry(Skip::DeviceFields).or_default() += count;
+        let entries = Arc::make_mut(&mut self.entries);
+        // From the last to the first: those before keep their places.
+        for (number, place) in refused.into_iter().rev() {
+            entries[number].values.remove(place);
+        }
     }
 
     fn look(&mut self, window: &mut RepeatWindow, telemetry: &Telemetry) -> Verdict {

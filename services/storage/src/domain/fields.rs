@@ -32,11 +32,13 @@ pub enum Skip {
     Text,
     /// A number beyond the range of an `f64`.
     Number,
+    /// Its field is one more than the device may have, see [`crate::StorageConfig::fields_per_device_max`].
+    DeviceFields,
 }
 
 impl Skip {
     /// Every reason.
-    pub const ALL: [Skip; 5] = [Skip::Fields, Skip::Depth, Skip::Name, Skip::Text, Skip::Number];
+    pub const ALL: [Skip; 6] = [Skip::Fields, Skip::Depth, Skip::Name, Skip::Text, Skip::Number, Skip::DeviceFields];
 
     /// As a metric's label.
     pub fn label(self) -> &'static str {
@@ -46,6 +48,7 @@ impl Skip {
             Skip::Name => "name",
             Skip::Text => "text",
             Skip::Number => "number",
+            Skip::DeviceFields => "device_fields",
         }
     }
 }

@@ -2,12 +2,14 @@
 
 mod batch;
 mod fields;
+mod known_fields;
 mod query;
 mod steps;
 mod token;
 
 pub use batch::{Batch, Tally};
 pub use fields::Skip;
+pub use known_fields::KnownFields;
 pub use query::{LATEST, MESSAGES, Queries, RANGE, Range};
 pub use steps::Step;
 pub use token::Token;

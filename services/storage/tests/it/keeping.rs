@@ -66,6 +66,31 @@ async fn a_store_that_is_lost_is_built_again_from_the_log() {
 }
 
 #[tokio::test]
+async fn a_device_has_as_many_fields_as_it_may_have_also_after_a_restart_and_its_messages_are_whole() {
+    let skipped = "drover_storage_values_skipped_total{reason=\"device_fields\"}";
+    let config = StorageConfig { fields_per_device_max: 3, ..StorageConfig::default() };
+    let directory = tempfile::tempdir().expect("a directory");
+    let stage = Stage::on(directory.path(), config.clone()).await;
+    let (first, second) = (r#"{"a":1,"b":2}"#, r#"{"c":3,"x":4,"a":5}"#);
+    stage.publish([message("d", 1, NOW_MS, first), message("d", 2, NOW_MS + 1, second)]).await;
+    assert_eq!(stage.latest("d").await, ["a=5", "b=2", "c=3"]);
+    assert_eq!(stage.range(of("d", "x")).await.points.len(), 0);
+    let kept = stage.messages(sent_by("d")).await.messages;
+    assert_eq!(kept.iter().rev().map(|m| m.payload.as_slice()).collect::<Vec<_>>(), [first, second].map(str::as_bytes));
+    assert_eq!((stage.counter(skipped), stage.counter("drover_storage_points_total")), (1, 4));
+    stage.stop().await;
+
+    // What it has is read from the store.
+    let stage = Stage::on(directory.path(), config).await;
+    stage
+        .publish([message("d", 3, NOW_MS + 2, r#"{"y":6,"c":7}"#), message("other", 4, NOW_MS, r#"{"y":8,"z":9}"#)])
+        .await;
+    assert_eq!(stage.latest("d").await, ["a=5", "b=2", "c=7"]);
+    assert_eq!(stage.latest("other").await, ["y=8", "z=9"]);
+    assert_eq!(stage.counter(skipped), 1);
+}
+
+#[tokio::test]
 async fn an_unreadable_record_is_skipped_and_counted() {
     let directory = tempfile::tempdir().expect("a directory");
     let stage = Stage::on(directory.path(), StorageConfig::default()).await;

@@ -189,6 +189,7 @@ pub fn message(device: &str, number: u16, time_ms: u64, payload: impl AsRef<[u8]
         time_ms,
         content_type: None,
         properties: vec![],
+        mqtt5: None,
         traceparent: None,
         hops: 0,
     }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::connection::Connection;
+use super::output::Format;
 use super::snippet::{Access, access};
 use fleet::Fleet;
 
@@ -34,31 +35,52 @@ pub struct Demo {
 
 impl Demo {
     pub fn run(self, out: &mut dyn Write) -> anyhow::Result<()> {
-        let client = self.connection.open()?;
+        let (client, format) = (self.connection.open()?, self.connection.output);
         let rules = rules(client.tenant.as_str());
         for rule in &rules {
-            let name = rule["metadata"]["name"].as_str().unwrap_or_default();
-            client.put(&["rules", name], rule)?;
-            writeln!(out, "rule {name}: {}", rule["spec"]["sql"].as_str().unwrap_or_default())?;
+            client.put(&["rules", name(rule)], rule)?;
         }
         let fleet: Vec<Access> = (1..=self.devices).map(|n| device(&client, n)).collect::<anyhow::Result<_>>()?;
+        if format == Format::Table {
+            self.introduce(&rules, out)?;
+        }
+        let told = Fleet { devices: fleet, seconds: self.seconds }.run()?;
+        let mut shown = Vec::new();
+        for rule in &rules {
+            let matched = client.get(&["rules", name(rule)])?["status"]["matched"].take();
+            shown.push(json!({"name": name(rule), "matched": matched}));
+        }
+        let report = json!({"published": told.published, "acknowledged": told.acknowledged, "rules": &shown});
+        format.object(out, &report, |out| {
+            writeln!(out, "published {}, acknowledged {}", told.published, told.acknowledged)?;
+            shown.iter().try_for_each(|rule| {
+                let matched = rule["matched"].as_str().unwrap_or("not known yet");
+                writeln!(
+                    out,
+                    "rule {} matched: {matched} since the platform started",
+                    rule["name"].as_str().unwrap_or_default()
+                )
+            })
+        })
+    }
+
+    /// What is going to happen, and how to watch it.
+    fn introduce(&self, rules: &[Value], out: &mut dyn Write) -> anyhow::Result<()> {
+        for rule in rules {
+            writeln!(out, "rule {}: {}", name(rule), rule["spec"]["sql"].as_str().unwrap_or_default())?;
+        }
         writeln!(out, "{} thermostats publish to demo/NAME/climate for {} s, at QoS 1", self.devices, self.seconds)?;
         writeln!(out, "watch them in another terminal:")?;
         writeln!(out, "  drover tail 'demo/#'")?;
         for topic in rules.iter().filter_map(|rule| rule["spec"]["actions"][0]["kafka"]["topic"].as_str()) {
             writeln!(out, "  drover tail --topic {topic}")?;
         }
-        out.flush()?;
-        let told = Fleet { devices: fleet, seconds: self.seconds }.run()?;
-        writeln!(out, "published {}, acknowledged {}", told.published, told.acknowledged)?;
-        for rule in &rules {
-            let name = rule["metadata"]["name"].as_str().unwrap_or_default();
-            let shown = client.get(&["rules", name])?;
-            let matched = shown["status"]["matched"].as_str().unwrap_or("not known yet");
-            writeln!(out, "rule {name} matched: {matched} since the platform started")?;
-        }
-        Ok(())
+        Ok(out.flush()?)
     }
+}
+
+fn name(rule: &Value) -> &str {
+    rule["metadata"]["name"].as_str().unwrap_or_default()
 }
 
 /// Two rules: one filters and answers, one looks into nested fields.

@@ -1,10 +1,14 @@
 //! Why and how a connection ends. Each cause is named once, with its reason code, label and fate of the will.
 
-use drover_mqtt::{ConnAck, DecodeError, Disconnect, Packet, PacketId, PacketType, Properties, ReasonCode, Version};
+use drover_mqtt::{
+    ConnAck, DecodeError, Disconnect, Packet, PacketId, PacketType, Properties, Property, PropertyList, ReasonCode,
+    Version,
+};
 use drover_types::InvalidTopic;
 
 use super::{Connection, Effect, Phase};
 use crate::domain::identity::AuthenticateError;
+use crate::domain::quotas::OverQuota;
 use crate::domain::sessions::{AttachError, WillFate};
 
 /// Who or what ended a connection, as presence tells it.
@@ -78,6 +82,10 @@ pub enum Fault {
     Unexpected { packet: PacketType },
     #[error("node has no room for another connection")]
     OverLimit,
+    #[error("more than {limit} clients a second connect to this node")]
+    ConnectRate { limit: u32 },
+    #[error(transparent)]
+    OverQuota(OverQuota),
     #[error("authentication method is not supported")]
     AuthenticationMethod,
     #[error("no answer to the challenge of its authentication method")]
@@ -167,9 +175,13 @@ impl Fault {
                 | AttachError::NoOwner { .. }
                 | AttachError::NotRead { .. },
             ) => ReasonCode::ServerUnavailable,
-            Fault::OverLimit | Fault::TooManyFilters { .. } | Fault::Session(AttachError::TooManySessions { .. }) => {
+            Fault::OverLimit
+            | Fault::OverQuota(_)
+            | Fault::TooManyFilters { .. }
+            | Fault::Session(AttachError::TooManySessions { .. } | AttachError::TooManyConnections { .. }) => {
                 ReasonCode::QuotaExceeded
             }
+            Fault::ConnectRate { .. } => ReasonCode::ConnectionRateExceeded,
             Fault::AuthenticationMethod => ReasonCode::BadAuthenticationMethod,
             Fault::ClientIdMissing | Fault::ClientIdTooLong { .. } => ReasonCode::ClientIdNotValid,
             Fault::Authentication(AuthenticateError::Wrong { .. }) => ReasonCode::BadUserNameOrPassword,
@@ -216,6 +228,8 @@ impl Fault {
             | Fault::SecondConnect
             | Fault::Unexpected { .. }
             | Fault::OverLimit
+            | Fault::ConnectRate { .. }
+            | Fault::OverQuota(_)
             | Fault::AuthenticationMethod
             | Fault::Challenge
             | Fault::NotAuthenticated
@@ -300,6 +314,10 @@ impl Connection {
             reason = ReasonCode::ServerUnavailable; // the node's own trouble: drain, revocation, take-over
         }
         let session_present = false; // [MQTT-3.2.2-6]
+        if let Some(list) = self.another_server(fault).filter(|_| self.decoder.version == Version::V5) {
+            let (reason, properties) = (ReasonCode::UseAnotherServer, list.as_properties());
+            return self.send(&Packet::ConnAck(ConnAck { session_present, reason, properties }));
+        }
         if fault.is_about_identity() || self.decoder.version == Version::V311 {
             let properties = Properties::default();
             return self.send(&Packet::ConnAck(ConnAck { session_present, reason, properties }));
@@ -311,8 +329,20 @@ impl Connection {
 
     /// A DISCONNECT with the fault's reason [MQTT-4.13.2-1].
     fn say_goodbye(&mut self, fault: &Fault) {
+        if let Some(list) = self.another_server(fault) {
+            let (reason, properties) = (ReasonCode::UseAnotherServer, list.as_properties());
+            return self.send(&Packet::Disconnect(Disconnect { reason, properties }));
+        }
         let reason = fault.reason_code();
         let reason = if reason.allowed_in(PacketType::Disconnect) { reason } else { ReasonCode::UnspecifiedError };
         self.send_with_reason(&fault.to_string(), |properties| Packet::Disconnect(Disconnect { reason, properties }));
+    }
+
+    /// Where else the client is served, if that is known and of use to it.
+    fn another_server(&self, fault: &Fault) -> Option<PropertyList> {
+        let reference = self.environment.limits.server_reference.as_deref().filter(|_| *fault == Fault::Drain)?;
+        let mut list = PropertyList::default();
+        list.push(Property::ServerReference(reference)).expect("its length is checked with the configuration");
+        Some(list)
     }
 }

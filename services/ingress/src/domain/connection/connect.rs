@@ -48,13 +48,15 @@ pub(super) struct Connecting {
 }
 
 impl Connection {
-    pub(super) fn connect(&mut self, connect: Connect<'_>) -> Result<(), Fault> {
+    pub(super) fn connect(&mut self, connect: Connect<'_>, now: Now) -> Result<(), Fault> {
         self.claims = Some(Claims::of(&connect));
         self.decoder.version = connect.version;
         self.decoder.packet_bytes_max = self.environment.limits.packet_bytes_max;
         if self.peer.over_limit {
             return Err(Fault::OverLimit);
         }
+        let admitted = self.environment.quotas.admit(now.monotonic_ms);
+        admitted.map_err(|limit| Fault::ConnectRate { limit })?;
         let exchange = self.exchange(&connect)?;
         let mut connecting = Box::new(self.read_connect(&connect)?);
         if let Some(exchange) = exchange {
@@ -196,6 +198,7 @@ impl Connection {
             packet_bytes_max: connecting.packet_bytes_max,
             aliases: Aliases::new(connecting.topic_alias_max, limits.topic_alias_max),
             problem_information: connecting.problem_information,
+            rests_until_ms: 0,
             draining: false,
         }));
         if let Some(newer) = connecting.newer_identity.take() {

@@ -22,7 +22,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Connection, Effect, Fault, Limits, Live, Now, raw};
-use crate::domain::message::{Forwarded, Publication};
+use crate::domain::message::{Forwarded, Publication, Publisher};
+use crate::domain::quotas::Quotas;
 use crate::domain::session::{Begun, RECEIVED_MAX, Released};
 
 /// Messages taken and not yet durable, of any QoS; at it nothing is read. QoS 0 has no window of its own.
@@ -134,7 +135,7 @@ impl Inbound {
 }
 
 impl Connection {
-    pub(super) fn publish(&mut self, publish: Publish<'_>) -> Result<(), Fault> {
+    pub(super) fn publish(&mut self, publish: Publish<'_>, now: Now) -> Result<(), Fault> {
         let environment = self.environment.clone();
         let limits = &environment.limits;
         let Some(live) = self.live() else { return Ok(()) };
@@ -145,21 +146,26 @@ impl Connection {
             return Ok(());
         }
         let version = live.version;
-        match topic.and_then(|topic| live.allowed(topic)) {
+        let topic = topic.and_then(|topic| live.allowed(topic));
+        match topic.and_then(|topic| live.within_quotas(&publish, topic, &environment.quotas, now)) {
             Ok(topic) if !limits.shadows && ShadowRequest::of_topic(topic.as_str()).is_some() => {
                 self.reject(&publish, &topic);
                 Ok(())
             }
             Ok(topic) => {
+                let rests = live.rests_until_ms > 0;
                 let Some(dup) = live.begin(&publish)? else {
                     self.answer_repeat(&publish); // the log has answered just now
                     return Ok(());
                 };
                 live.inbound.push(&publish, publish.payload.len(), Outcome::Open);
                 self.effects.push_back(Effect::Publish(publication(&Publish { dup, ..publish }, topic)));
+                self.effects.extend(rests.then_some(Effect::Delayed));
                 Ok(())
             }
-            Err(fault @ (Fault::PublishDenied { .. } | Fault::Topic(_))) if version == Version::V5 => {
+            Err(fault @ (Fault::PublishDenied { .. } | Fault::Topic(_) | Fault::OverQuota(_)))
+                if version == Version::V5 =>
+            {
                 self.refuse(&publish, fault);
                 Ok(())
             }
@@ -294,6 +300,25 @@ impl Live {
             Begun::Full => Err(Fault::Unreleased { limit: RECEIVED_MAX }),
             Begun::Lost => Err(Fault::TakenOver),
         }
+    }
+
+    /// Counts a message against the quotas. One beyond them is refused where the client can be told which one that is;
+    /// else it is taken, and the client is not read before the next one's time.
+    fn within_quotas(
+        &mut self,
+        publish: &Publish<'_>,
+        topic: TopicName,
+        quotas: &Quotas,
+        now: Now,
+    ) -> Result<TopicName, Fault> {
+        let Publisher { tenant, device, .. } = &self.publisher;
+        if self.version == Version::V5 && publish.packet_id.is_some() {
+            quotas.take(tenant, device, now.monotonic_ms).map_err(Fault::OverQuota)?;
+        } else {
+            let wait_ms = quotas.owe(tenant, device, now.monotonic_ms);
+            self.rests_until_ms = if wait_ms > 0 { now.monotonic_ms + wait_ms } else { 0 };
+        }
+        Ok(topic)
     }
 
     fn allowed(&self, topic: TopicName) -> Result<TopicName, Fault> {

@@ -36,6 +36,15 @@ impl Answers {
     pub(super) fn has_room(&self) -> bool {
         self.0.len() < ANSWERS_WAITING_MAX
     }
+
+    /// The oldest; without another no room is kept for those to come.
+    fn take(&mut self) -> Option<Answer> {
+        let oldest = self.0.pop_front();
+        if self.0.is_empty() {
+            self.0 = VecDeque::new();
+        }
+        oldest
+    }
 }
 
 impl Connection {
@@ -80,7 +89,7 @@ impl Connection {
     /// Routing follows the oldest unanswered [`Effect::Subscribe`] or [`Effect::Unsubscribe`].
     pub fn subscribed(&mut self, now: Now) {
         let paused = !self.takes_packets();
-        let Some(answer) = self.live().and_then(|live| live.answers.0.pop_front()) else { return };
+        let Some(answer) = self.live().and_then(|live| live.answers.take()) else { return };
         let properties = Properties::default();
         match &answer {
             Answer::Subscribed(packet_id, reasons) => {

@@ -1,6 +1,7 @@
 //! The state machine against the specification: one test a group of normative statements, and some for all inputs.
 
 mod connecting;
+mod corpus;
 mod ending;
 mod exactly_once;
 mod extended;
@@ -49,6 +50,7 @@ const LIMITS: Limits = Limits {
     denied_filters: Vec::new(),
     acknowledge_denied: false,
     shadows: true,
+    server_reference: None,
 };
 
 fn at(ms: u64) -> Now {
@@ -76,7 +78,8 @@ impl Client {
     fn with_peer(version: Version, change: impl FnOnce(&mut Peer)) -> Self {
         let mut peer = peer();
         change(&mut peer);
-        let environment = Environment { limits: LIMITS, random: Arc::new(Zeros), methods: Vec::new() };
+        let environment =
+            Environment { limits: LIMITS, random: Arc::new(Zeros), methods: Vec::new(), quotas: Quotas::default() };
         Self::within(version, peer, environment)
     }
 
@@ -122,7 +125,8 @@ impl Client {
     }
 
     fn connected_with(version: Version, limits: Limits) -> Self {
-        let environment = Environment { limits, random: Arc::new(Zeros), methods: Vec::new() };
+        let environment =
+            Environment { limits, random: Arc::new(Zeros), methods: Vec::new(), quotas: Quotas::default() };
         let mut client = Self::within(version, peer(), environment);
         client.send(&Packet::Connect(Connect::new(version, "c")));
         client.admit();

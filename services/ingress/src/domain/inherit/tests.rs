@@ -19,8 +19,9 @@ use crate::domain::authorize::Policy;
 use crate::domain::connection::{CloseReason, Environment, Granted};
 use crate::domain::identity::{AuthenticateError, Identity, Proof};
 use crate::domain::journal::Journal;
-use crate::domain::node::{NodePorts, Recipient};
+use crate::domain::node::NodePorts;
 use crate::domain::peers::Peers;
+use crate::domain::quotas::Quotas;
 use crate::domain::reverify::Affected;
 use crate::domain::router::Options;
 use crate::domain::session::Session;
@@ -236,12 +237,17 @@ impl PeerLink for Way {
     async fn forward(&self, batch: Batch<'_>) -> Result<Answer, String> {
         let node = self.node()?;
         let gapped = !node.peers.hear(self.from, 1, batch.news.clone());
+        if let Some(groups) = batch.groups {
+            node.peers.groups.hear(self.from, groups.to_vec());
+        }
         let starting = node.peers.is_starting();
-        if !batch.messages.is_empty() && !starting && node.peers.senders.is_new(self.from, 1, batch.sequence) {
-            node.deliver_kept(batch.messages, &Recipient::Subscribers).await;
+        let mut refused = Vec::new();
+        if !batch.messages.is_empty() && !starting {
+            refused = node.take_batch((self.from, 1), batch.sequence, batch.messages, batch.shares).await;
         }
         self.node()?; // else nobody hears the answer
-        Ok(Answer { node: node.peers.node().to_owned(), gapped, starting })
+        let completed = node.peers.taken.completed(self.from, 1);
+        Ok(Answer { node: node.peers.node().to_owned(), boot: 1, gapped, refused, completed, starting })
     }
 
     async fn take_over(&self, tenant: &TenantId, client: &ClientId, epoch: u64) -> Result<Option<u64>, String> {
@@ -383,7 +389,7 @@ fn node(
     links: Vec<Arc<dyn PeerLink>>,
     retained: Arc<dyn RetainedStore>,
     started: Instant,
-) -> (Arc<Node>, [JoinHandle<()>; 2]) {
+) -> (Arc<Node>, [JoinHandle<()>; 3]) {
     let (config, random) = (IngressConfig::default(), Arc::new(SystemRandom));
     let clock = Arc::new(FixedClock::at(1_795_000_000_000));
     let ports = NodePorts {
@@ -398,14 +404,16 @@ fn node(
         journal: Arc::new(Journal::new(Arc::new(client), clock)),
         started,
     };
-    let environment = Environment { limits: config.connection_limits(), random, methods: Vec::new() };
+    let (limits, quotas) = (config.connection_limits(), Quotas::default());
+    let environment = Environment { limits, random, methods: Vec::new(), quotas };
     let node = Arc::new(Node::new(ports, environment, Sessions::new(1_000), Telemetry::new(&Metrics::default())));
-    let (keeping, talking) = (node.clone(), node.clone());
+    let (keeping, talking, placing) = (node.clone(), node.clone(), node.clone());
     let keeping = tokio::spawn(async move { keeping.journal.run(&keeping.telemetry).await });
     let talking = tokio::spawn(async move {
         talking.peers.run(Some(&talking as &dyn OwnHeir), &talking.telemetry, CancellationToken::new()).await;
     });
-    (node, [keeping, talking])
+    let placing = tokio::spawn(async move { placing.place_again().await });
+    (node, [keeping, talking, placing])
 }
 
 #[test]
@@ -529,4 +537,28 @@ async fn the_sessions_of_a_node_that_nobody_has_heard_since_the_start_are_taken(
     platform.publish(0, 1).await;
     let heir = platform.session(0, "c").or_else(|| platform.session(2, "c")).expect("taken");
     assert_eq!(heir.depth(), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_of_a_shared_subscription_are_members_where_their_sessions_are_claimed() {
+    let platform = Platform::new().await;
+    let members = ["c-0", "c-1", "c-2"];
+    for member in members {
+        let attached = platform.connect(1, member, None).await;
+        platform.subscribe(1, &attached, "$share/g/t").await;
+        platform.leave(1, &attached);
+    }
+    for number in 1..=6 {
+        platform.publish(0, number).await;
+    }
+    platform.cut(1, true);
+    for number in 7..=9 {
+        platform.publish(0, number).await;
+        platform.publish(2, number + 3).await;
+    }
+    let heirs = members.map(|member| platform.session(0, member).or_else(|| platform.session(2, member)));
+    let depths = heirs.map(|heir| heir.expect("somebody has taken it").depth());
+    let waiting: usize = depths.iter().map(|(waiting, _)| waiting).sum();
+    assert_eq!(waiting, 12, "each message once: {depths:?}");
+    assert!(depths.iter().all(|(waiting, _)| *waiting > 2), "they take turns: {depths:?}");
 }

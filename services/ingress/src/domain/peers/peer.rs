@@ -1,22 +1,29 @@
 //! One other node: a bounded queue to it, one batch under way at a time, and whether it is there.
 
 mod leaving;
+mod queue;
+mod shares;
+mod telling;
 
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use drover_types::Qos;
-use tokio::sync::{Notify, Semaphore, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::domain::interest::{Interest, News};
+use super::heirs::Heirs;
+use super::held::{Done, Held};
+use super::unplaced::Queue;
+use crate::domain::interest::Interest;
 use crate::domain::message::Message;
-use crate::domain::peers::heirs::Heirs;
-use crate::ports::{Answer, Batch, PeerLink};
+use crate::domain::shares::Share;
+use crate::ports::{Answer, PeerLink};
 use crate::telemetry::Telemetry;
 use leaving::Left;
+pub(super) use queue::Offered;
+use telling::ToTell;
 
 /// A peer that has not answered for this long, to a batch or beside it, is away as soon as its sessions are with the others:
 /// nobody waits for it, and messages pass it by.
@@ -49,6 +56,10 @@ pub struct Peer {
     known: watch::Sender<Known>,
     /// How many messages nobody waits for any more, for those who wait for that.
     settled: watch::Sender<u64>,
+    /// What members of shared subscriptions have there.
+    held: Mutex<Held>,
+    /// Where what it cannot give to a member goes.
+    unplaced: Arc<Queue>,
     /// The zero of monotonic time.
     started: Instant,
 }
@@ -58,6 +69,8 @@ pub struct Peer {
 struct Known {
     /// Generation and version of [`Interest`]; `None`: nothing.
     interest: Option<(u64, u64)>,
+    /// Version of its memberships; `None`: nothing.
+    groups: Option<u64>,
     /// Nobody needs to wait for it.
     away: bool,
 }
@@ -67,6 +80,8 @@ struct State {
     condition: Condition,
     /// What it calls itself.
     name: Option<String>,
+    /// The number of its start; 0: it has not answered yet.
+    boot: u64,
     /// It has to be spoken to because it has spoken.
     spoken_to: bool,
     /// It has to be told what is wanted.
@@ -77,6 +92,8 @@ struct State {
     away_since: Option<Duration>,
     /// The round in which its sessions were claimed last.
     claimed: u64,
+    /// The others have its sessions since its lease has ended: its members of shared subscriptions are theirs.
+    has_left: bool,
     /// How many messages came into the queue.
     offered: u64,
 }
@@ -95,29 +112,37 @@ enum Condition {
 
 struct Waiting {
     message: Arc<Message>,
+    shares: Vec<Share>,
     kib: u32,
     /// As of when it was routed on this node.
     round: u64,
-    /// Resolved when this message, and so all before it, need not be waited for.
-    done: Option<oneshot::Sender<()>>,
+    /// Told, by being dropped, when this message, and so all before it, need not be waited for.
+    done: Vec<Done>,
 }
 
 impl Peer {
-    pub(super) fn new(link: Arc<dyn PeerLink>, started: Instant) -> Self {
+    pub(super) fn new(link: Arc<dyn PeerLink>, unplaced: Arc<Queue>, started: Instant) -> Self {
         let state = State {
             waiting: VecDeque::new(),
             condition: Condition::Unknown,
             name: None,
+            boot: 0,
             spoken_to: false,
             news: false,
             heard: Duration::ZERO,
             away_since: None,
             claimed: 0,
+            has_left: false,
             offered: 0,
         };
         let (state, room) = (Mutex::new(state), Semaphore::new(QUEUE_KIB_MAX));
         let (known, settled) = (watch::Sender::new(Known::default()), watch::Sender::new(0));
-        Self { link, state, room, more: Notify::new(), known, settled, started }
+        let (more, held) = (Notify::new(), Mutex::default());
+        Self { link, state, room, more, known, settled, held, unplaced, started }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -135,6 +160,12 @@ impl Peer {
     /// Whether it answers, and is another node.
     pub(super) fn is_there(&self) -> bool {
         self.state().condition == Condition::Live
+    }
+
+    /// Whether its sessions are being claimed, and not with the others yet.
+    pub(super) fn is_leaving(&self) -> bool {
+        let state = self.state();
+        state.condition == Condition::Leaving && !state.has_left
     }
 
     /// Since when it is away, or about to be; monotonic.
@@ -172,64 +203,10 @@ impl Peer {
         self.known.subscribe().wait_for(knows).await.ok();
     }
 
-    /// Returns when it has what is in the queue, or is away.
-    pub(super) async fn flushed(&self) {
-        let offered = self.state().offered;
-        // An error means that nobody will tell: the node stops.
-        self.settled.subscribe().wait_for(|settled| *settled >= offered).await.ok();
-    }
-
     /// It is to be spoken to now.
     pub(super) fn speak(&self) {
         self.state().spoken_to = true;
         self.more.notify_one();
-    }
-
-    /// Puts messages into the queue in order. The answer is resolved when those of QoS 1 are with the peer or it is away,
-    /// and is absent where nothing is to be waited for. They were routed on this node in `round`, or later.
-    pub(super) async fn offer(
-        &self,
-        messages: &[Arc<Message>],
-        round: u64,
-        telemetry: &Telemetry,
-    ) -> Option<oneshot::Receiver<()>> {
-        let last = messages.iter().rposition(|message| message.telemetry.qos > Qos::AtMostOnce);
-        let mut confirmed = None;
-        for (at, message) in messages.iter().enumerate() {
-            let kib = u32::try_from(message.bytes() / 1_024 + 1).unwrap_or(u32::MAX).min(QUEUE_KIB_MAX as u32);
-            let permits = match message.telemetry.qos {
-                Qos::AtMostOnce => self.room.try_acquire_many(kib).ok(),
-                Qos::AtLeastOnce | Qos::ExactlyOnce => self.room.acquire_many(kib).await.ok(),
-            };
-            let Some(permits) = permits else {
-                telemetry.not_forwarded("queue_full", 1);
-                continue;
-            };
-            let mut state = self.state();
-            match state.condition {
-                Condition::Ourselves => return None,
-                Condition::Away if round >= state.claimed => {
-                    telemetry.not_forwarded("peer_away", messages.len() - at);
-                    break;
-                }
-                Condition::Leaving if message.telemetry.qos == Qos::AtMostOnce => {
-                    telemetry.not_forwarded("peer_away", 1);
-                    continue;
-                }
-                // Those that are away now, and were not yet when the message was routed, have heirs.
-                Condition::Unknown | Condition::Live | Condition::Leaving | Condition::Away => {}
-            }
-            permits.forget();
-            let done = (Some(at) == last).then(|| {
-                let (done, resolved) = oneshot::channel();
-                confirmed = Some(resolved);
-                done
-            });
-            state.offered += 1;
-            state.waiting.push_back(Waiting { message: message.clone(), kib, round, done });
-            self.more.notify_one();
-        }
-        confirmed
     }
 
     /// Speaks to the peer as long as this process runs, and tells it what the subscribers of this node want. When its lease
@@ -249,22 +226,22 @@ impl Peer {
             let mut batch = self.next_batch().await;
             self.bequeath_late(&batch, heirs).await;
             if self.state().condition == Condition::Away {
-                self.settle(std::mem::take(&mut batch));
+                self.give_back(std::mem::take(&mut batch));
             }
             let hello = self.says_hello();
             let messages: Vec<_> = batch.iter().map(|waiting| waiting.message.clone()).collect();
+            let shares: Vec<_> = batch.iter().map(|waiting| waiting.shares.clone()).collect();
             sequence += u64::from(!messages.is_empty());
             let number = if messages.is_empty() { 0 } else { sequence };
-            loop {
-                let news = self.news(interest);
-                let batch = Batch { sequence: number, hello, messages: &messages, news: &news };
-                let error = match tokio::time::timeout(CALL, self.link.forward(batch)).await {
+            let answer = loop {
+                let tell = self.to_tell(interest);
+                let sent = tell.batch(number, hello, &messages, &shares);
+                let error = match tokio::time::timeout(CALL, self.link.forward(sent)).await {
                     Ok(Ok(answer)) => {
                         (heard, spared) = (self.started.elapsed(), false);
-                        let has_taken = !answer.starting || messages.is_empty();
-                        self.answered(answer, node, &news, telemetry);
-                        if has_taken {
-                            break;
+                        self.answered(&answer, node, &tell, telemetry);
+                        if !answer.starting || messages.is_empty() {
+                            break Some(answer);
                         }
                         tokio::time::sleep(RETRY).await;
                         continue;
@@ -282,7 +259,7 @@ impl Peer {
                 };
                 if self.started.elapsed() >= heard + LEASE {
                     if self.state().condition == Condition::Away {
-                        break; // a look at it
+                        break None; // a look at it
                     }
                     let left = self.leave(&messages, &error, heirs, round, telemetry).await;
                     if left == Left::Returned && !spared {
@@ -293,28 +270,28 @@ impl Peer {
                         telemetry.not_forwarded("peer_away", messages.len());
                         self.gone(&error, telemetry);
                     }
-                    break;
+                    break None;
                 }
                 tokio::time::sleep(RETRY).await;
+            };
+            match answer {
+                Some(answer) => {
+                    self.place(number, &batch, &answer);
+                    self.settle(batch);
+                }
+                None => self.give_back(batch),
             }
-            self.settle(batch);
             if self.state().condition == Condition::Ourselves {
                 return;
             }
         }
     }
 
-    /// What the peer has to be told of what is wanted.
-    fn news(&self, interest: &Mutex<Interest>) -> News {
-        let known = self.known.borrow().interest;
-        interest.lock().unwrap_or_else(PoisonError::into_inner).news(known)
-    }
-
     /// Speaks to the peer beside a batch that it does not answer; whether it answers to that, which waits for no store.
     async fn beat(&self, node: &str, interest: &Mutex<Interest>, telemetry: &Telemetry) -> bool {
-        let news = self.news(interest);
-        let answer = self.link.forward(Batch { sequence: 0, hello: false, messages: &[], news: &news }).await;
-        answer.map(|answer| self.answered(answer, node, &news, telemetry)).is_ok()
+        let tell = self.to_tell(interest);
+        let answer = self.link.forward(tell.batch(0, false, &[], &[])).await;
+        answer.map(|answer| self.answered(&answer, node, &tell, telemetry)).is_ok()
     }
 
     /// What to send next: as much as a batch may have of what waits, nothing when it is time to say so.
@@ -348,22 +325,29 @@ impl Peer {
         !answers && state.condition != Condition::Live
     }
 
-    fn answered(&self, answer: Answer, this_node: &str, news: &News, telemetry: &Telemetry) {
-        let Answer { node, gapped, .. } = answer;
-        let interest = (!gapped).then_some((news.generation, news.to));
+    fn answered(&self, answer: &Answer, this_node: &str, told: &ToTell, telemetry: &Telemetry) {
+        let Answer { node, boot, gapped, completed, .. } = answer;
+        let interest = (!gapped).then_some((told.news.generation, told.news.to));
+        let groups = told.groups_version.filter(|_| !gapped);
         let ourselves = node == this_node;
-        {
+        let restarted = {
             let mut state = self.state();
-            state.news |= gapped;
-            (state.heard, state.away_since) = (self.started.elapsed(), None);
+            state.news |= *gapped;
+            let before = std::mem::replace(&mut state.boot, *boot);
+            (state.heard, state.away_since, state.has_left) = (self.started.elapsed(), None, false);
             if ourselves {
                 state.condition = Condition::Ourselves;
-            } else if state.condition != Condition::Live || state.name.as_deref() != Some(&node) {
-                telemetry.peer_live(&node);
-                (state.condition, state.name) = (Condition::Live, Some(node));
+            } else if state.condition != Condition::Live || state.name.as_ref() != Some(node) {
+                telemetry.peer_live(node);
+                (state.condition, state.name) = (Condition::Live, Some(node.clone()));
             }
+            before != 0 && before != *boot
+        };
+        if restarted {
+            self.unplaced.add(self.held().lost()); // its members of before are gone with it
         }
-        self.known.send_replace(Known { interest, away: ourselves });
+        self.held().completed(*completed);
+        self.known.send_replace(Known { interest, groups, away: ourselves });
         if ourselves {
             self.settle_all();
         }
@@ -379,43 +363,8 @@ impl Peer {
             state.condition = Condition::Away;
             state.away_since.get_or_insert(self.started.elapsed());
         }
-        self.known.send_replace(Known { interest: None, away: true });
+        self.known.send_replace(Known { interest: None, groups: None, away: true });
+        self.unplaced.add(self.held().lost());
         telemetry.not_forwarded("peer_away", self.settle_all());
-    }
-
-    /// Gives up what waits in the queue; how many messages that were.
-    fn settle_all(&self) -> usize {
-        let left: Vec<_> = self.state().waiting.drain(..).collect();
-        let count = left.len();
-        self.settle(left);
-        count
-    }
-
-    /// Nobody waits for these any more, and their room is free.
-    fn settle(&self, batch: Vec<Waiting>) {
-        let count = batch.len() as u64;
-        for Waiting { kib, done, .. } in batch {
-            self.room.add_permits(kib as usize);
-            if let Some(done) = done {
-                // Whoever has waited may be gone.
-                done.send(()).ok();
-            }
-        }
-        if count > 0 {
-            self.settled.send_modify(|settled| *settled += count);
-        }
-    }
-}
-
-impl State {
-    fn take_batch(&mut self) -> Vec<Waiting> {
-        let mut bytes = 0;
-        let fits = |waiting: &&Waiting| {
-            bytes += waiting.message.bytes();
-            bytes <= BATCH_BYTES_MAX
-        };
-        let count = self.waiting.iter().take(BATCH_MESSAGES_MAX).take_while(fits).count();
-        let count = count.max(1).min(self.waiting.len());
-        self.waiting.drain(..count).collect()
     }
 }

@@ -1,7 +1,9 @@
 //! Peers that answer, hang, are away and come back, on virtual time.
 
+mod shares;
+
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use drover_host::Metrics;
@@ -11,6 +13,7 @@ use tokio::task::JoinHandle;
 use super::peer::LEASE;
 use super::*;
 use crate::domain::session::tests::message;
+use crate::domain::shares::{Group, Refused};
 use crate::ports::{Answer, Batch, Heir};
 
 /// Another node: what it was handed, and whether it can be reached.
@@ -20,6 +23,8 @@ struct Other {
     name: Option<&'static str>,
     /// It takes its sessions of before back.
     starts: AtomicBool,
+    /// How often it has started anew.
+    restarts: AtomicU64,
     heir: Own,
     away: AtomicBool,
     hangs: AtomicBool,
@@ -27,8 +32,12 @@ struct Other {
     store_hangs: AtomicBool,
     got: Mutex<Vec<(u64, Vec<u8>)>>,
     asked: Mutex<Vec<u64>>,
+    /// It has no members of shared subscriptions.
+    refuses: AtomicBool,
+    completed: AtomicU64,
     /// What it was told, as it was told.
     news: Mutex<Vec<News>>,
+    groups: Mutex<Vec<Group>>,
 }
 
 /// One that takes what nodes leave: what it was asked for, and what it has inherited.
@@ -107,7 +116,15 @@ impl PeerLink for Other {
         let mut told = self.news.lock().expect("not poisoned");
         let gapped = !batch.news.full && told.last().is_none_or(|last| last.to < batch.news.from);
         told.push(batch.news.clone());
-        Ok(Answer { node: self.name.unwrap_or("other").to_owned(), gapped, starting })
+        if let Some(groups) = batch.groups {
+            *self.groups.lock().expect("not poisoned") = groups.to_vec();
+        }
+        let shares = batch.shares.iter().enumerate();
+        let all = shares.flat_map(|(message, shares)| (0..shares.len()).map(move |share| Refused { message, share }));
+        let refused = all.filter(|_| self.refuses.load(Ordering::Relaxed)).collect();
+        let (node, boot) = (self.name.unwrap_or("other").to_owned(), 1 + self.restarts.load(Ordering::Relaxed));
+        let completed = self.completed.load(Ordering::Relaxed);
+        Ok(Answer { node, boot, gapped, refused, completed, starting })
     }
 
     async fn take_over(&self, _: &TenantId, _: &ClientId, epoch: u64) -> Result<Option<u64>, String> {
@@ -174,7 +191,7 @@ fn qos1(numbers: std::ops::Range<u8>) -> Vec<Arc<Message>> {
 
 impl Stage {
     async fn forward(&self, messages: &[Arc<Message>]) {
-        self.peers.forward(messages, self.peers.round(), &self.telemetry).await;
+        self.peers.forward(messages, &[], self.peers.round(), &self.telemetry).await;
     }
 
     fn counts(&self, line: &str) -> bool {
@@ -373,7 +390,7 @@ async fn what_was_routed_before_the_sessions_of_a_peer_were_claimed_is_inherited
     stage.other.away.store(true, Ordering::Relaxed);
     stage.forward(&qos1(0..1)).await;
     assert!(stage.peers.round() > before);
-    stage.peers.forward(&qos1(1..2), before, &stage.telemetry).await;
+    stage.peers.forward(&qos1(1..2), &[], before, &stage.telemetry).await;
     assert_eq!(own.inherited(), [0, 1]);
 }
 
@@ -443,7 +460,7 @@ async fn what_is_on_its_way_to_a_peer_can_be_waited_for() {
     stage.peers.greeted().await;
     stage.peers.flushed().await;
     stage.other.store_hangs.store(true, Ordering::Relaxed);
-    drop(stage.peers.offer(&qos1(0..2), 0, &stage.telemetry).await);
+    drop(stage.peers.offer(&qos1(0..2), &[], 0, &stage.telemetry).await);
     let mut flushed = Box::pin(stage.peers.flushed());
     assert!(tokio::time::timeout(LEASE, &mut flushed).await.is_err());
     stage.other.store_hangs.store(false, Ordering::Relaxed);

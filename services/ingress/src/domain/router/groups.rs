@@ -61,6 +61,11 @@ impl<S: Clone> Group<S> {
 }
 
 impl<S> Group<S> {
+    /// With its `$share/NAME/`.
+    pub fn filter(&self) -> Arc<str> {
+        self.filter.clone()
+    }
+
     pub fn is(&self, name: &str) -> bool {
         *self.name == *name
     }

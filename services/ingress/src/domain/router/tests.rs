@@ -102,6 +102,29 @@ fn members_of_a_shared_subscription_take_turns_and_the_absent_are_passed_over() 
     assert_eq!(router.member(&home(), "$share/x/a/+", |_| true), None);
 }
 
+/// The time for this many topics, in the fastest of several runs.
+fn fastest(router: &Router<Subscriber>, topics: &[String]) -> std::time::Duration {
+    let run = |_| {
+        let began = tokio::time::Instant::now();
+        assert!(topics.iter().all(|topic| subscribers(router, topic).len() == 1));
+        began.elapsed()
+    };
+    (0..20).map(run).min().expect("several runs")
+}
+
+#[test]
+fn matching_does_not_grow_with_the_number_of_topics_and_their_clients() {
+    let topics: Vec<String> = (0..8_000).map(|n| format!("fleet/device-{n}/commands")).collect();
+    let mut many = Router::default();
+    for (number, topic) in (1..).zip(&topics) {
+        many.subscribe(&home(), topic, number, number, PLAIN);
+    }
+    let one = router(&[(topics[0].as_str(), 1, PLAIN)]);
+    let (among_one, among_many) = (fastest(&one, &vec![topics[0].clone(); 8_000]), fastest(&many, &topics));
+    // Looking at each of them would be thousands of times slower; `benches/router.rs` has the true figures.
+    assert!(among_many < among_one * 20, "{among_many:?}, among one: {among_one:?}");
+}
+
 fn level() -> impl Strategy<Value = &'static str> {
     prop_oneof![Just("a"), Just("b"), Just(""), Just("$s")]
 }

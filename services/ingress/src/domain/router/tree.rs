@@ -1,13 +1,14 @@
 //! A tree of topic levels; at each filter's end hangs a list.
 //!
-//! Domain layer, pure.
+//! Domain layer, pure. Most nodes are on the way to one filter of one device, so a node with one child has no table of
+//! them, and a list begins with room for one.
 
-use std::collections::HashMap;
+use super::children::Children;
 
 /// What hangs where filters end.
 #[derive(Debug)]
 pub(super) struct Tree<T> {
-    children: HashMap<Box<str>, Tree<T>>,
+    children: Children<Tree<T>>,
     /// Below `+`.
     any: Option<Box<Tree<T>>>,
     /// Of filters that end here.
@@ -18,7 +19,7 @@ pub(super) struct Tree<T> {
 
 impl<T> Default for Tree<T> {
     fn default() -> Self {
-        Self { children: HashMap::new(), any: None, here: Vec::new(), below: Vec::new() }
+        Self { children: Children::default(), any: None, here: Vec::new(), below: Vec::new() }
     }
 }
 
@@ -30,7 +31,7 @@ impl<T> Tree<T> {
             node = match level {
                 "#" => return &mut node.below,
                 "+" => node.any.get_or_insert_default(),
-                text => node.children.entry(text.into()).or_default(),
+                text => node.children.get_or_default(text),
             };
         }
         &mut node.here

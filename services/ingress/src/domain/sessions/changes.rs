@@ -33,19 +33,25 @@ impl Inner {
 
     pub(super) fn insert(&mut self, key: Key, entry: Entry) {
         self.persistent += usize::from(entry.expiry_s > 0);
-        if let State::Away { ends_ms, will_ms } = entry.state {
-            let first = if entry.will.is_some() { ends_ms.min(will_ms) } else { ends_ms };
-            self.due.insert((first, key.clone()));
+        match entry.state {
+            State::Live { .. } => self.counts.add(&entry.publisher),
+            State::Away { ends_ms, will_ms } => {
+                let first = if entry.will.is_some() { ends_ms.min(will_ms) } else { ends_ms };
+                self.due.insert((first, key.clone()));
+            }
         }
-        self.entries.insert(key, entry);
+        self.entries.insert(key, Box::new(entry));
     }
 
     pub(super) fn remove(&mut self, key: &Key) -> Option<Entry> {
-        let entry = self.entries.remove(key)?;
+        let entry = *self.entries.remove(key)?;
         self.persistent -= usize::from(entry.expiry_s > 0);
-        if let State::Away { ends_ms, will_ms } = entry.state {
-            self.due.remove(&(ends_ms, key.clone()));
-            self.due.remove(&(will_ms, key.clone()));
+        match entry.state {
+            State::Live { .. } => self.counts.remove(&entry.publisher),
+            State::Away { ends_ms, will_ms } => {
+                self.due.remove(&(ends_ms, key.clone()));
+                self.due.remove(&(will_ms, key.clone()));
+            }
         }
         Some(entry)
     }
@@ -139,7 +145,7 @@ impl Entry {
             device,
             expiry_s: self.expiry_s,
             away,
-            will: self.will.clone(),
+            will: self.will.as_deref().cloned(),
             sent: None,
         })
     }

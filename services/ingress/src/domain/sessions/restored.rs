@@ -52,8 +52,8 @@ impl Sessions {
     pub fn arrived(&self, key: &Key, epoch: u64, head: Head, now_ms: u64) -> (Option<Arc<Session>>, Aftermath) {
         let mut inner = self.lock();
         let mut aftermath = Aftermath::default();
-        let is_it = |entry: &Entry| entry.arriving && entry.publisher.epoch == epoch;
-        if !inner.entries.get(key).is_some_and(is_it) {
+        let entry = inner.entries.get(key);
+        if !entry.is_some_and(|entry| entry.arriving && entry.publisher.epoch == epoch) {
             return (None, aftermath);
         }
         let (entry, journal) = (inner.remove(key), inner.journal.clone());
@@ -117,7 +117,7 @@ impl Inner {
             session,
             publisher,
             expiry_s: head.expiry_s,
-            will: head.will,
+            will: head.will.map(Box::new),
             arriving: false,
             state: State::Away { ends_ms: monotonic(ends_ms), will_ms: monotonic(will_ms) },
         };

@@ -30,11 +30,11 @@ impl Sessions {
     /// Clients whose live connections a change may concern.
     pub fn affected(&self, affected: &Affected) -> Vec<Key> {
         let inner = self.lock();
-        let concerned = |(key, entry): (&Key, &Entry)| match &entry.state {
+        let concerned = inner.entries.iter().filter_map(|(key, entry)| match &entry.state {
             State::Live { identity, .. } if affected.concerns(identity) => Some(key.clone()),
             State::Live { .. } | State::Away { .. } => None,
-        };
-        inner.entries.iter().filter_map(concerned).collect()
+        });
+        concerned.collect()
     }
 
     /// Which connection a client has, and who it is; `None` while it has none.
@@ -77,6 +77,6 @@ impl Inner {
     /// The entry of the connection that `publisher` is, while it holds its session.
     fn held_by(&mut self, publisher: &Publisher) -> Option<&mut Entry> {
         let key = (publisher.tenant.clone(), publisher.client.clone());
-        self.entries.get_mut(&key).filter(|entry| entry.publisher.epoch == publisher.epoch)
+        self.entries.get_mut(&key).map(Box::as_mut).filter(|entry| entry.publisher.epoch == publisher.epoch)
     }
 }

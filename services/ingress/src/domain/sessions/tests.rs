@@ -217,6 +217,32 @@ fn persistent_sessions_are_bounded() {
     assert!(sessions.attach(attach(0, 10, None), 0, |_| ()).is_ok(), "it has its place already");
 }
 
+#[test]
+fn connections_of_a_device_and_of_a_tenant_are_bounded() {
+    let of = |client: &str, device: &str| {
+        let attach = attach(0, 60, None);
+        let identity = Arc::into_inner(attach.identity).expect("nobody else has it");
+        let identity = Arc::new(Identity { device: DeviceId::new(device).expect("valid"), ..identity });
+        Attach { client: ClientId::new(client).expect("valid"), identity, ..attach }
+    };
+    let sessions = Sessions::new(10).within(ConnectionQuotas { device: 2, tenant: 3 });
+    let connect = |client, device| sessions.attach(of(client, device), 0, |_| ()).map(|(attached, _)| attached);
+    let first = connect("a", "d").expect("the first");
+    connect("b", "d").expect("at the limit");
+    let over = |of, limit| Some(AttachError::TooManyConnections { of, limit });
+    assert_eq!(connect("c", "d").err(), over(QuotaOf::Device, 2));
+    connect("b", "d").expect("it replaces itself");
+    connect("e", "e").expect("at the limit of the tenant");
+    assert_eq!(connect("f", "f").err(), over(QuotaOf::Tenant, 3));
+    assert_eq!(connect("e", "d").err(), over(QuotaOf::Device, 2), "as another device it does not replace itself");
+    assert!(connect("a", "d").expect("it replaces itself").present);
+    detach(&sessions, &first, 60, 0); // of a connection that was replaced: nothing happens
+    assert_eq!(connect("f", "f").err(), over(QuotaOf::Tenant, 3));
+    let last = connect("a", "d").expect("it replaces itself");
+    detach(&sessions, &last, 60, 0);
+    assert!(connect("f", "f").is_ok(), "an absent session is no connection");
+}
+
 fn key() -> Key {
     (TenantId::default_tenant(), ClientId::new("c").expect("valid"))
 }
@@ -334,4 +360,16 @@ fn a_session_that_cannot_be_kept_ends_with_its_connection() {
     assert!(detach(&sessions, &attached, 10, 0).ended.is_empty());
     assert!(sessions.end_unwritable(&keys, |r| reports.push(r)).ended.is_empty());
     assert_eq!((reports.len(), sessions.counts()), (2, (0, 0)));
+}
+
+#[test]
+fn what_the_table_keeps_of_a_client_is_small() {
+    for (what, bytes, limit) in [
+        ("a place in the table", size_of::<(Key, Box<Entry>)>(), 40),
+        ("an entry", size_of::<Entry>(), 112),
+        ("a session", size_of::<Session>(), 176),
+    ] {
+        println!("{what}: {bytes} B");
+        assert!(bytes <= limit, "{what} has {bytes} bytes, limit is {limit}");
+    }
 }

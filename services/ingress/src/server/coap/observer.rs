@@ -188,6 +188,7 @@ fn refusal(error: &AttachError) -> ApiError {
     let code = match error {
         AttachError::Revoked => ErrorCode::Unauthenticated,
         AttachError::TakenOver => ErrorCode::Aborted,
+        AttachError::TooManyConnections { .. } => ErrorCode::ResourceExhausted,
         AttachError::NoOwner { .. } | AttachError::TooManySessions { .. } | AttachError::NotRead { .. } => {
             ErrorCode::Unavailable
         }

@@ -19,6 +19,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::routing::{get, post};
 use drover_host::http::{self, Bounds, Failure, Hosts};
+use drover_host::proxy::Balancers;
 use drover_host::{Ports, Shutdown};
 use drover_types::{ApiError, ErrorCode};
 use tokio::net::TcpListener;
@@ -59,6 +60,7 @@ pub struct DeviceHttp {
     anonymous: AnonymousAccess,
     config: HttpConfig,
     drain: Duration,
+    balancers: Balancers,
     own: Vec<TcpListener>,
     ports: Ports,
 }
@@ -69,6 +71,7 @@ impl DeviceHttp {
         node: Arc<Node>,
         functions: Arc<dyn Functions>,
         config: &IngressConfig,
+        balancers: Balancers,
         ports: &Ports,
     ) -> std::io::Result<Self> {
         Ok(Self {
@@ -78,6 +81,7 @@ impl DeviceHttp {
             anonymous: config.anonymous,
             config: config.http.clone(),
             drain: config.timeouts.drain.as_std(),
+            balancers,
             own: ports.sockets.take_tcp(HTTP)?,
             ports: ports.clone(),
         })
@@ -100,13 +104,14 @@ impl DeviceHttp {
             }
             return;
         }
-        let bounds = Bounds { connections_max: self.config.connections, head: HEAD, drain: self.drain };
+        let (connections_max, drain, balancers) = (self.config.connections, self.drain, self.balancers);
+        let bounds = Bounds { connections_max, head: HEAD, drain, balancers };
         let hosts = Hosts::new("ingress.http.allowed_hosts", &self.config.allowed_hosts);
         let servers = self.own.into_iter().map(|listener| {
             let loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
             let guard = axum::middleware::from_fn_with_state(hosts.clone(), http::refuse_foreign);
             let routes = if loopback { routes.clone().layer(guard) } else { routes.clone() };
-            http::serve(listener, routes, bounds, shutdown.clone())
+            http::serve(listener, routes, bounds.clone(), shutdown.clone())
         });
         if let Err(error) = futures::future::try_join_all(servers).await {
             tracing::error!(%error, "HTTP for devices ended");

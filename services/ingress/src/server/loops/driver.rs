@@ -37,6 +37,8 @@ pub struct Loop<T> {
     lives: u32,
     /// Whether no new connections are taken.
     shut: bool,
+    /// The slot up to which connections were told to end, in the course of a drain.
+    closed_to: usize,
     /// Whether every connection is to end, also one that was on its way here.
     draining: bool,
 }
@@ -52,6 +54,7 @@ impl<T: Transport> Loop<T> {
             mail: Vec::new(),
             lives: 0,
             shut: false,
+            closed_to: 0,
             draining: false,
         }
     }
@@ -164,11 +167,24 @@ impl<T: Transport> Loop<T> {
                 released.into_iter().for_each(|(_, place)| self.with(place, |slot, _| slot.release()));
             }
             Mail::Shut => self.shut(),
+            Mail::Close(count) => self.close_some(count),
             Mail::Drain => {
                 self.shut();
                 self.draining = true;
                 self.slots.iter().for_each(|(_, slot)| slot.link.stop(Stop::Drain));
             }
+        }
+    }
+
+    /// Has the next `count` connections end, in the order of their slots.
+    fn close_some(&mut self, count: usize) {
+        let mut left = count;
+        while left > 0 && self.closed_to < self.slots.capacity() {
+            if let Some(slot) = self.slots.get(self.closed_to) {
+                slot.link.stop(Stop::Drain);
+                left -= 1;
+            }
+            self.closed_to += 1;
         }
     }
 

@@ -19,6 +19,8 @@ pub struct Arrival {
     pub stream: TcpStream,
     pub address: SocketAddr,
     pub anonymous: bool,
+    /// It comes from a load balancer, which has yet to say for whom.
+    pub proxied: bool,
     pub entry: Entry,
     pub speaks: Speaks,
 }
@@ -57,7 +59,7 @@ impl Entrance {
     pub fn websocket(&self, stream: std::net::TcpStream, early: Bytes, address: SocketAddr, anonymous: bool) {
         let Some(entry) = self.shared.enter(address) else { return };
         let (stream, speaks) = (TcpStream::from_std(stream), Speaks::WebSocket(early));
-        self.hand_on(Arrival { stream, address, anonymous, entry, speaks });
+        self.hand_on(Arrival { stream, address, anonymous, proxied: false, entry, speaks });
     }
 
     /// Gives a connection to the thread whose turn it is.

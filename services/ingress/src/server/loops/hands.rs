@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use drover_host::proxy::Balancers;
 use drover_types::{RecordId, TraceParent};
 use futures::future::BoxFuture;
 use tokio::runtime::Handle;
@@ -36,6 +37,7 @@ pub struct Shared {
     /// A peer that takes no byte for this long is gone, milliseconds.
     pub write_ms: u64,
     pub doors: Doors,
+    pub balancers: Balancers,
     /// Where work runs that takes time.
     pub runtime: Handle,
 }

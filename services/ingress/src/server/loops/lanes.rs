@@ -291,6 +291,12 @@ impl Lanes {
         Followed { next, resumed, dropped }
     }
 
+    /// Messages that wait for the batches before them.
+    pub fn waiting(&self) -> usize {
+        let known = self.known.get().map(|lanes| &**lanes).unwrap_or_default();
+        known.iter().chain([&self.early]).map(|lane| lane.lock().messages).sum()
+    }
+
     /// How many messages were dropped since the last call, because their connections are cut off.
     pub fn take_dropped(&self) -> usize {
         if self.dropped.load(Ordering::Relaxed) == 0 { 0 } else { self.dropped.swap(0, Ordering::Relaxed) }

@@ -2,7 +2,7 @@
 //!
 //! Any thread posts; the loop takes everything at once. A loop that was told to look is not told again until it does.
 //! The queue needs no limit of its own: each link, append and lane is in it at most once, each connection has at most one
-//! question and one wait of its SUBSCRIBEs on its way, and batches that other loops have stored are bounded by what their
+//! question and one wait of its SUBSCRIBEs on its way, a drain says ten times a second how many to close, and batches that other loops have stored are bounded by what their
 //! lanes hold.
 
 use std::fmt;
@@ -33,6 +33,8 @@ pub enum Mail {
     Room(LaneId),
     /// Takes no new connections, and is done when the others have closed.
     Shut,
+    /// Has so many connections more end.
+    Close(usize),
     /// Has every connection end.
     Drain,
 }

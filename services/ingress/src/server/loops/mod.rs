@@ -6,6 +6,7 @@
 
 mod appends;
 mod confirming;
+mod drain;
 mod driver;
 mod entrance;
 mod frames;
@@ -14,6 +15,7 @@ mod hands;
 mod lanes;
 mod mailbox;
 mod pipe;
+mod proxied;
 mod slot;
 mod thread;
 mod tls;
@@ -28,6 +30,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use drover_host::Incoming;
+use drover_host::proxy::Balancers;
 use drover_types::TELEMETRY_TOPIC;
 use mio::{Poll, Waker};
 use tokio::runtime::Handle;
@@ -39,6 +42,7 @@ use crate::config::Timeouts;
 use crate::domain::node::Node;
 use crate::server::tls::Tls;
 use appends::{Appends, Mailboxes};
+pub use drain::Pace;
 use driver::Loop;
 pub use entrance::Entrance;
 use fuse::Fuse;
@@ -55,6 +59,8 @@ pub const PIPE_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST
 const LOOPS_MAX: usize = 64;
 /// Wait before the log is asked again for its partitions.
 const PARTITIONS_RETRY: Duration = Duration::from_millis(200);
+/// How often it is told how much waits for the log.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// A bound socket and how it is spoken to.
 pub struct Listening {
@@ -69,6 +75,8 @@ pub struct Setup {
     pub timeouts: Timeouts,
     pub connections_max: usize,
     pub listening: Vec<Listening>,
+    /// Who says for whom it connects, at all of those.
+    pub balancers: Balancers,
     /// Whether sockets come by the [`Loops::entrance`] as well.
     pub websockets: bool,
     /// Connections within this process, and whether they may be anonymous.
@@ -106,7 +114,7 @@ impl Parts {
 impl Loops {
     /// Starts the loops: as many threads as there are cores if sockets may come.
     pub fn start(setup: Setup) -> io::Result<Self> {
-        let Setup { node, timeouts, connections_max, listening, websockets, pipes, shutdown } = setup;
+        let Setup { node, timeouts, connections_max, listening, balancers, websockets, pipes, shutdown } = setup;
         let cores = std::thread::available_parallelism().map_or(1, usize::from).min(LOOPS_MAX - 1);
         let threads = if listening.is_empty() && !websockets { 0 } else { cores };
         let polls = (0..threads).map(|_| Poll::new()).collect::<io::Result<Vec<_>>>()?;
@@ -116,7 +124,7 @@ impl Loops {
         let boxes = mailboxes(&wakers, &bell);
 
         let (write_ms, doors) = (timeouts.write.as_millis(), Doors::new(connections_max));
-        let shared = Arc::new(Shared { node, write_ms, doors, runtime: Handle::current() });
+        let shared = Arc::new(Shared { node, write_ms, doors, balancers, runtime: Handle::current() });
         let entrance = Arc::new(Entrance::new(shared.clone(), wakers));
         let parts = Parts { shared, lanes: Arc::default(), boxes };
         let mut loops = Self {
@@ -128,6 +136,7 @@ impl Loops {
             fuse: Fuse::new(shutdown.clone()),
         };
         loops.spawn(learn(parts.shared.node.clone(), parts.lanes.clone()));
+        loops.spawn(watch(parts.shared.node.clone(), parts.lanes.clone()));
         loops.spawn(shut(parts.boxes.clone(), shutdown));
         let (incoming, anonymous) = pipes;
         let core = parts.build::<Pipe>(threads);
@@ -164,12 +173,21 @@ impl Loops {
         tokio::spawn(self.abort.clone().run_until_cancelled_owned(task));
     }
 
-    /// Asks every connection to end; what is returned ends when they have, and what they sent is stored and routed.
-    pub fn drain(&self) -> impl Future<Output = ()> + use<> {
-        self.boxes.iter().for_each(|mailbox| mailbox.post(Mail::Drain));
+    /// Asks every connection to end, as many a second as `pace` says; what is returned ends when they have, and what they
+    /// sent is stored and routed.
+    pub fn drain(&self, pace: Pace) -> impl Future<Output = ()> + use<> {
         self.running.close();
-        let running = self.running.clone();
-        async move { running.wait().await }
+        let (running, boxes) = (self.running.clone(), self.boxes.clone());
+        async move {
+            let told = async {
+                pace.close(&boxes).await;
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = running.wait() => {}
+                () = told => {}
+            }
+        }
     }
 
     /// Ends the loops with the turns they are in, whatever connections are left; returns when they have ended, with
@@ -240,5 +258,13 @@ async fn learn(node: Arc<Node>, lanes: Arc<Lanes>) {
             return lanes.learn(topic.partitions);
         }
         tokio::time::sleep(PARTITIONS_RETRY).await;
+    }
+}
+
+/// Tells how much waits for the log.
+async fn watch(node: Arc<Node>, lanes: Arc<Lanes>) {
+    loop {
+        node.telemetry.waiting("log", lanes.waiting());
+        tokio::time::sleep(WATCH).await;
     }
 }

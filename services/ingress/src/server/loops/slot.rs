@@ -302,7 +302,14 @@ impl<T: Transport> Slot<T> {
         if self.secured {
             return;
         }
-        match self.transport.secure() {
+        let secured = match self.transport.introduce() {
+            Ok(source) => {
+                self.connection.introduced(source);
+                self.transport.secure()
+            }
+            Err(error) => Err(error),
+        };
+        match secured {
             Ok(certificate) => {
                 self.secured = true;
                 self.connection.secured(certificate, hands.now);

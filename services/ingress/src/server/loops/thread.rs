@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::driver::{Loop, Readiness};
 use super::entrance::{Arrival, Entrance, Speaks};
-use super::tls::TlsStream;
+use super::proxied::Proxied;
 use super::transport::Socket;
 use super::websocket::WebSocketStream;
 use crate::server::tls::Tls;
@@ -137,7 +137,8 @@ impl Worker {
             Ok((stream, address)) => {
                 let Some(entry) = shared.enter(address) else { return };
                 let speaks = door.tls.as_ref().map_or(Speaks::Nothing, |tls| Speaks::Tls(tls.current()));
-                self.entrance.hand_on(Arrival { stream, address, anonymous: door.anonymous, entry, speaks });
+                let proxied = shared.balancers.contain(address);
+                self.entrance.hand_on(Arrival { stream, address, anonymous: door.anonymous, proxied, entry, speaks });
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => door.waiting = false,
             // The peer has gone meanwhile.
@@ -150,10 +151,10 @@ impl Worker {
     }
 
     fn take_in(&mut self, arrival: Arrival) {
-        let Arrival { stream, address, anonymous, entry, speaks } = arrival;
+        let Arrival { stream, address, anonymous, proxied, entry, speaks } = arrival;
         let has_early = matches!(&speaks, Speaks::WebSocket(early) if !early.is_empty());
         let slot = self.core.vacant();
-        match self.register(stream, speaks) {
+        match self.register(stream, speaks, proxied) {
             Ok(socket) => {
                 self.core.accept(socket, address, anonymous, entry);
                 if has_early {
@@ -168,21 +169,20 @@ impl Worker {
         }
     }
 
-    fn register(&self, mut stream: TcpStream, speaks: Speaks) -> io::Result<Socket> {
+    fn register(&self, mut stream: TcpStream, speaks: Speaks, proxied: bool) -> io::Result<Socket> {
         // Without it the acknowledgement of a lone message may wait for the peer's delayed TCP acknowledgement.
         stream.set_nodelay(true)?;
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut stream, Token(self.core.vacant()), interest)?;
-        Ok(match speaks {
-            Speaks::Nothing => Socket::Tcp(stream),
-            Speaks::Tls(config) => {
-                let stream = TlsStream::new(stream, config).map_err(io::Error::other)?;
-                Socket::Tls(Box::new(stream))
-            }
+        let tls = match speaks {
+            Speaks::Nothing => None,
+            Speaks::Tls(config) => Some(config),
             Speaks::WebSocket(early) => {
                 let message_bytes_max = self.core.shared().node.environment.limits.packet_bytes_max; // with its header
-                Socket::WebSocket(Box::new(WebSocketStream::new(stream, early, message_bytes_max)))
+                let stream = WebSocketStream::new(stream, early, message_bytes_max);
+                return Ok(Socket::WebSocket(Box::new(stream)));
             }
-        })
+        };
+        if proxied { Ok(Socket::Proxied(Box::new(Proxied::new(stream, tls)))) } else { Socket::over(stream, tls) }
     }
 }

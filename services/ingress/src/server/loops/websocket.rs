@@ -139,7 +139,7 @@ impl WebSocketStream {
 
 /// The code of RFC 6455 (section 7.4.1) for the end of an MQTT connection.
 fn code(close: &Close) -> CloseCode {
-    if close.fault == Some(Fault::OverLimit) {
+    if matches!(close.fault, Some(Fault::OverLimit | Fault::ConnectRate { .. })) {
         return CloseCode::Again;
     }
     match close.reason {

@@ -1,6 +1,8 @@
 //! From CONNECT to CONNACK: what waits, who is refused and in which words.
 
 use super::*;
+use crate::domain::bucket::Rate;
+use crate::domain::quotas::Rates;
 
 #[test]
 fn packets_behind_connect_wait_for_authentication_and_then_run_in_order() {
@@ -142,4 +144,17 @@ fn what_an_idle_connection_holds_is_small() {
     assert!(client.connection.next_effect().is_none());
     assert_eq!(client.connection.effects.capacity(), 0, "nothing is kept for effects to come");
     assert!(client.connection.claims.is_none());
+}
+
+#[test]
+fn a_client_that_comes_when_too_many_do_is_told_so_and_nobody_is_asked_about_it() {
+    for (version, refusal) in [(Version::V5, "CONNACK 0x9f false"), (Version::V311, "CONNACK 0x88 false")] {
+        let quotas = Quotas::new(Rates { connects: Rate::new(1), ..Rates::default() });
+        assert_eq!(quotas.admit(0), Ok(()), "somebody else");
+        let environment = Environment { limits: LIMITS, random: Arc::new(Zeros), methods: Vec::new(), quotas };
+        let mut client = Client::within(version, peer(), environment);
+        client.send(&Packet::Connect(Connect::new(version, "c")));
+        assert_eq!(client.output(), [refusal]);
+        assert!(!client.effects.iter().any(|effect| matches!(effect, Effect::Authenticate(_))));
+    }
 }

@@ -56,7 +56,8 @@ fn a_client_of_mqtt_5_keeps_alive_as_the_server_says() {
         (Version::V311, 120, None),
     ] {
         let limits = Limits { keep_alive_s_max: 60, ..LIMITS };
-        let environment = Environment { limits, random: Arc::new(Zeros), methods: Vec::new() };
+        let environment =
+            Environment { limits, random: Arc::new(Zeros), methods: Vec::new(), quotas: Quotas::default() };
         let mut client = Client::within(version, peer(), environment);
         client.send(&Packet::Connect(Connect { keep_alive_s: asked_s, ..Connect::new(version, "c") }));
         client.admit();
@@ -102,6 +103,24 @@ fn those_who_end_a_connection_are_named_in_its_disconnect() {
         assert_eq!(client.output(), [format!("DISCONNECT {reason}")]);
         assert_eq!(client.closed().expect("closed").will, will);
     }
+}
+
+#[test]
+fn a_node_that_stops_sends_clients_of_mqtt_5_elsewhere_where_it_knows_of_another() {
+    let limits = || Limits { server_reference: Some("b.example.org:8883".into()), ..LIMITS };
+    let mut client = Client::connected_with(Version::V5, limits());
+    client.connection.stop(Stop::Drain);
+    let told = only(&mut client, |packet| match packet {
+        Packet::Disconnect(goodbye) => (goodbye.reason, goodbye.properties.server_reference().map(str::to_owned)),
+        other => panic!("unexpected {other:?}"),
+    });
+    assert_eq!(told, (ReasonCode::UseAnotherServer, Some("b.example.org:8883".to_owned())));
+    let mut client = Client::connected_with(Version::V311, limits());
+    client.connection.stop(Stop::Drain);
+    assert!(client.output().is_empty(), "MQTT 3.1.1 knows no DISCONNECT of a server");
+    let mut client = Client::connected_with(Version::V5, limits());
+    client.connection.stop(Stop::Revoked);
+    assert_eq!(client.output(), ["DISCONNECT 0x98"], "it would not be let in elsewhere");
 }
 
 #[test]

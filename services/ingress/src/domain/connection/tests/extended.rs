@@ -34,7 +34,7 @@ impl AuthExchange for Count {
 
 fn counting() -> Client {
     let methods: Vec<Arc<dyn AuthMethod>> = vec![Arc::new(Counting)];
-    let environment = Environment { limits: LIMITS, random: Arc::new(Zeros), methods };
+    let environment = Environment { limits: LIMITS, random: Arc::new(Zeros), methods, quotas: Quotas::default() };
     let mut client = Client::within(Version::V5, peer(), environment);
     let list = properties(&[Property::AuthenticationMethod("counting")]);
     client.send(&Packet::Connect(Connect { properties: list.as_properties(), ..Connect::new(Version::V5, "c") }));

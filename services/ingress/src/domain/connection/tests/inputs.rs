@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// Any packet a client may send, and some it may not.
-fn packets() -> impl Strategy<Value = Vec<u8>> {
+pub fn packets() -> impl Strategy<Value = Vec<u8>> {
     let publish = (0u16..6, any::<bool>(), prop_oneof![Just("ok/a"), Just("secret"), Just("")], 0usize..1_200)
         .prop_map(|(id, dup, topic, size)| {
             let payload = vec![1; size];

@@ -1,6 +1,8 @@
 //! What a client publishes: what is acknowledged, what is refused, what a broken rule costs.
 
 use super::*;
+use crate::domain::bucket::Rate;
+use crate::domain::quotas::Rates;
 
 #[test]
 fn pubacks_leave_in_order_and_only_for_durable_messages() {
@@ -59,6 +61,51 @@ fn a_forbidden_topic_may_be_acknowledged_to_a_client_of_3_1_1_and_goes_nowhere()
     assert_eq!(client.published(), [1]);
     assert!(client.closed().is_none());
     assert!(client.effects.iter().any(|effect| matches!(effect, Effect::Refused(Fault::PublishDenied { .. }))));
+}
+
+/// A connected client whose device may publish so many messages a second.
+fn limited(version: Version, per_second: u32) -> Client {
+    let quotas = Quotas::new(Rates { device_messages: Rate::new(per_second), ..Rates::default() });
+    let environment = Environment { limits: LIMITS, random: Arc::new(Zeros), methods: Vec::new(), quotas };
+    let mut client = Client::within(version, peer(), environment);
+    client.send(&Packet::Connect(Connect::new(version, "c")));
+    client.admit();
+    client.output();
+    client
+}
+
+#[test]
+fn what_is_over_a_quota_is_refused_in_its_turn_where_the_client_can_be_told() {
+    let mut client = limited(Version::V5, 2);
+    (1..=3).for_each(|id| client.publish(id, "ok/a"));
+    client.connection.stored(2, at(0));
+    assert_eq!(client.output(), ["PUBACK 1 0x00", "PUBACK 2 0x00", "PUBACK 3 0x97"]);
+    assert_eq!(client.published(), [1, 2]);
+    assert!(client.closed().is_none());
+}
+
+#[test]
+fn a_client_that_cannot_be_told_is_not_read_until_the_time_of_its_next_message_has_come() {
+    for version in BOTH {
+        let mut client = limited(version, 2);
+        for _ in 0..3 {
+            client.send(&Packet::Publish(Publish::new("ok/a", b"")));
+        }
+        let delayed = |client: &Client| client.effects.iter().filter(|e| matches!(e, Effect::Delayed)).count();
+        assert_eq!((client.published().len(), delayed(&client)), (2, 1), "the third one is not read yet");
+        assert!(!client.connection.wants_bytes(0));
+        assert_eq!(client.connection.deadline_ms(), Some(500));
+        for ms in [499, 500] {
+            client.connection.tick(at(ms));
+            client.go(ms);
+            assert_eq!(client.published().len(), if ms < 500 { 2 } else { 3 });
+        }
+        assert!(client.closed().is_none());
+    }
+    let mut client = limited(Version::V311, 1);
+    client.publish(1, "ok/a");
+    client.publish(2, "ok/a");
+    assert_eq!(client.published(), [1], "at QoS 1 as well, MQTT 3.1.1 has no word for it");
 }
 
 #[test]

@@ -45,8 +45,12 @@ impl Peer {
             returned |= heirs.claim(gone).await;
         }
         let name = name.unwrap_or_else(|| NOT_HEARD.to_owned());
-        // Who looks at it from now on and routes then, misses none of the sessions that were claimed.
-        self.state().claimed = round.fetch_add(1, Ordering::AcqRel) + 1;
+        {
+            let mut state = self.state();
+            // Who looks at it from now on and routes then, misses none of the sessions that were claimed.
+            state.claimed = round.fetch_add(1, Ordering::AcqRel) + 1;
+            state.has_left = !returned;
+        }
         heirs.inherit(&name, &kept(messages)).await;
         if returned {
             let waiting = self.state().waiting.iter().map(|waiting| waiting.message.clone()).collect::<Vec<_>>();
@@ -55,13 +59,15 @@ impl Peer {
             }
             return Left::Returned;
         }
+        // What its members had goes to others: those of sessions that were claimed among them.
+        self.unplaced.add(self.held().lost());
         loop {
             let batch = self.next_left();
             if batch.is_empty() {
                 return Left::Inherited;
             }
             self.bequeath(&batch, &name, heirs).await;
-            self.settle(batch);
+            self.give_back(batch);
         }
     }
 
@@ -100,7 +106,7 @@ impl Peer {
             state.condition = Condition::Leaving;
             state.away_since.get_or_insert(now);
         }
-        self.known.send_replace(Known { interest: None, away: true });
+        self.known.send_replace(Known { interest: None, groups: None, away: true });
     }
 }
 

@@ -57,6 +57,7 @@ impl<T: Transport> Slot<T> {
                 let client = admitted.map_or("", |admitted| admitted.publisher.client.as_str());
                 node.telemetry.message_refused(client, self.connection.peer(), &fault);
             }
+            Effect::Delayed => node.telemetry.message_delayed(),
             Effect::Delivered { qos } => node.telemetry.delivered(qos),
             Effect::Dropped(why) => node.telemetry.dropped(why, 1),
             Effect::Withdraw(gone) => {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use drover_bus::{Offset, TopicConfig, TopicPartition};
+use drover_host::proxy::Balancers;
 use drover_host::{Metrics, SystemClock, SystemRandom};
 use drover_mqtt::{
     Connect, Packet, PacketId, Properties, Property, PropertyList, Publish, Subscribe, Subscription, SubscriptionList,
@@ -26,6 +27,7 @@ use crate::domain::identity::{AuthenticateError, Identity, Proof};
 use crate::domain::journal::Journal;
 use crate::domain::node::{Node, NodePorts};
 use crate::domain::peers::Peers;
+use crate::domain::quotas::Quotas;
 use crate::domain::reverify::Affected;
 use crate::domain::router::Options;
 use crate::domain::sessions::{Attach, Sessions};
@@ -127,7 +129,8 @@ fn node(data: &TempDir) -> Arc<Node> {
         journal: Arc::new(Journal::new(Arc::new(sessions), clock)),
         started,
     };
-    let environment = Environment { limits: config.connection_limits(), random, methods: Vec::new() };
+    let (limits, quotas) = (config.connection_limits(), Quotas::default());
+    let environment = Environment { limits, random, methods: Vec::new(), quotas };
     Arc::new(Node::new(ports, environment, Sessions::new(1), Telemetry::new(&Metrics::default())))
 }
 
@@ -165,8 +168,8 @@ impl Stage {
         let data = tempfile::tempdir().expect("a directory");
         let node = node(&data);
         let write_ms = u64::try_from(WRITE.as_millis()).expect("seconds");
-        let (doors, runtime) = (Doors::new(1), Handle::current());
-        let shared = Arc::new(Shared { node: node.clone(), write_ms, doors, runtime });
+        let (doors, balancers, runtime) = (Doors::new(1), Balancers::default(), Handle::current());
+        let shared = Arc::new(Shared { node: node.clone(), write_ms, doors, balancers, runtime });
         let mailbox = Mailbox::new(0, || ());
         let boxes: Mailboxes = [mailbox.clone()].into();
         let appends = Appends::new(node.clone(), Arc::default(), boxes, 0);
@@ -216,7 +219,7 @@ impl Stage {
                 Mail::Answered(_, answer) => assert!(self.slot.answered(answer, &self.hands).is_none(), "it has asked"),
                 Mail::Settled(_) => self.slot.settled(&self.hands),
                 Mail::GoOn(step) => self.hands.appends.go_on(step, &mut self.hands.stored),
-                Mail::Stored(_) | Mail::Room(_) | Mail::Shut | Mail::Drain => {}
+                Mail::Stored(_) | Mail::Room(_) | Mail::Shut | Mail::Close(_) | Mail::Drain => {}
             }
         }
         for (_, count) in std::mem::take(&mut self.hands.stored) {
@@ -263,6 +266,7 @@ fn what_a_connection_holds_is_small() {
         ("its link", size_of::<Link>(), 64),
         ("its client", size_of::<Admitted>(), 88),
     ] {
+        println!("{what}: {bytes} B");
         assert!(bytes <= limit, "{what} has {bytes} bytes, limit is {limit}");
     }
 }

@@ -1,0 +1,213 @@
+//! The ledger of a run: the workers' journals and what readers print, put together, and checked for each consumer.
+//!
+//! Every consumer is promised every message. One that is promised each once is told apart from one that may see repeats.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::ledger::{Ledger, Verdict};
+use crate::scenario::{Reader, Scenario};
+use crate::worker::Numbered;
+
+/// Consumers of one run: each has books of its own, with every message in them.
+pub const CONSUMERS_MAX: usize = 16;
+/// Entries of all journals, and lines of all readers.
+const ENTRIES_MAX: u64 = 50_000_000;
+
+/// What was found at one consumer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ConsumerVerdict {
+    pub consumer: String,
+    /// Whether a repeat breaks a promise.
+    pub exactly_once: bool,
+    pub lost: u64,
+    pub doubled: u64,
+    pub reordered: u64,
+    pub unexpected: u64,
+    /// All of it in words, with the smallest counter-examples.
+    pub statement: String,
+}
+
+impl ConsumerVerdict {
+    fn new(consumer: &str, exactly_once: bool, verdict: &Verdict) -> Self {
+        Self {
+            consumer: consumer.to_owned(),
+            exactly_once,
+            lost: verdict.lost.count,
+            doubled: verdict.doubled.count,
+            reordered: verdict.reordered.count,
+            unexpected: verdict.unexpected.count,
+            statement: verdict.to_string(),
+        }
+    }
+
+    /// Whether every promise to this consumer was kept.
+    pub fn is_kept(&self) -> bool {
+        let repeats = if self.exactly_once { self.doubled } else { 0 };
+        self.lost + repeats + self.reordered + self.unexpected == 0
+    }
+}
+
+/// All books of a run.
+#[derive(Default)]
+struct Books {
+    /// What was sent and acknowledged.
+    sent: Ledger,
+    /// What each consumer got, in order: device and number.
+    received: BTreeMap<String, Vec<(String, u64)>>,
+    entries: u64,
+}
+
+/// Reads the journals, runs the readers, and compares.
+pub fn check(scenario: &Scenario, journals: &[PathBuf]) -> anyhow::Result<Vec<ConsumerVerdict>> {
+    let mut books = Books::default();
+    for journal in journals {
+        books.journal(journal).with_context(|| journal.display().to_string())?;
+    }
+    // A subscriber that got nothing has no entry, and is promised everything all the same.
+    for fleet in scenario.fleets.iter().filter(|fleet| !fleet.subscribe.is_empty()) {
+        for index in 0..fleet.devices {
+            books.received.entry(fleet.device.replace("{i}", &index.to_string())).or_default();
+        }
+    }
+    let mut verdicts: Vec<ConsumerVerdict> =
+        books.received.iter().map(|(consumer, got)| verdict(&books.sent, consumer, false, got)).collect();
+    for reader in &scenario.readers {
+        let got = books.read(scenario, reader).with_context(|| format!("reader {}", reader.name))?;
+        verdicts.push(verdict(&books.sent, &reader.name, reader.exactly_once, &got));
+    }
+    Ok(verdicts)
+}
+
+fn verdict(sent: &Ledger, consumer: &str, exactly_once: bool, got: &[(String, u64)]) -> ConsumerVerdict {
+    let mut ledger = sent.clone();
+    for (device, number) in got {
+        ledger.received(consumer, device, *number);
+    }
+    ConsumerVerdict::new(consumer, exactly_once, &ledger.check())
+}
+
+impl Books {
+    fn journal(&mut self, path: &Path) -> anyhow::Result<()> {
+        for line in BufReader::new(File::open(path)?).lines() {
+            let line = line?;
+            self.count()?;
+            self.entry(&line).with_context(|| format!("entry {line:?}"))?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, line: &str) -> anyhow::Result<()> {
+        let fields: Vec<&str> = line.split('\t').collect();
+        match fields[..] {
+            ["S", device, number] => {
+                let (number, expected) = (number.parse::<u64>()?, self.sent.sent(device));
+                ensure!(number == expected, "the number must be {expected}, but is {number}");
+            }
+            ["A", device, number] => {
+                let number = number.parse()?;
+                ensure!(self.sent.was_sent(device, number), "it was acknowledged, but not sent");
+                self.sent.acknowledged(device, number);
+            }
+            ["R", consumer, device, number] => {
+                let got = (device.to_owned(), number.parse()?);
+                self.received.entry(consumer.to_owned()).or_default().push(got);
+            }
+            _ => bail!("it is none of S, A and R with its fields"),
+        }
+        Ok(())
+    }
+
+    /// Runs a reader to its end; what it printed that is a numbered message.
+    fn read(&mut self, scenario: &Scenario, reader: &Reader) -> anyhow::Result<Vec<(String, u64)>> {
+        let command: Vec<String> = reader.command.iter().map(|part| scenario.target.expand(part)).collect();
+        let mut process = Command::new(&command[0]);
+        process.args(&command[1..]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut child = process.spawn().with_context(|| format!("starting {}", command[0]))?;
+        let stdout = child.stdout.take().context("stdout is piped")?;
+        let mut got = Vec::new();
+        for line in BufReader::new(stdout).lines() {
+            self.count()?;
+            // Others may have written there as well.
+            if let Ok(Numbered { device, n }) = serde_json::from_str(&line?)
+                && self.sent.knows(&device)
+            {
+                got.push((device, n));
+            }
+        }
+        let status = child.wait()?;
+        ensure!(status.success(), "{} ended with {status}", command[0]);
+        Ok(got)
+    }
+
+    fn count(&mut self) -> anyhow::Result<()> {
+        self.entries += 1;
+        ensure!(self.entries <= ENTRIES_MAX, "entries of the ledger must be at most {ENTRIES_MAX}");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scenario(reader: &str) -> Scenario {
+        let text = r##"
+            title = "t"
+            duration = "1s"
+            ledger = true
+            [[fleet]]
+            name = "ear"
+            devices = 1
+            device = "ear"
+            subscribe = [{ filter = "out/#" }]
+            [[reader]]
+            name = "log"
+            exactly_once = true
+        "##;
+        Scenario::parse(&format!("{text}\ncommand = [\"printf\", '{reader}']")).expect("valid")
+    }
+
+    fn checked(journal: &str, reader: &str) -> anyhow::Result<Vec<ConsumerVerdict>> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("ledger-0.tsv");
+        std::fs::write(&file, journal)?;
+        check(&scenario(reader), &[file])
+    }
+
+    const JOURNAL: &str = "S\td\t0\nS\td\t1\nA\td\t0\nA\td\t1\nR\tear\td\t0\nR\tear\td\t0\nR\tear\td\t1\n";
+
+    #[test]
+    fn repeats_break_no_promise_to_a_subscriber_but_one_to_a_reader_of_what_comes_once() -> anyhow::Result<()> {
+        let twice = r#"{"device":"d","n":0}\n{"device":"d","n":1}\n{"device":"d","n":1}\n"#;
+        let verdicts = checked(JOURNAL, twice)?;
+        assert_eq!(verdicts.iter().map(ConsumerVerdict::is_kept).collect::<Vec<_>>(), [true, false]);
+        assert!(verdicts[1].statement.contains("1 doubled, smallest: d #1"), "{}", verdicts[1].statement);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_lost_and_out_of_order_is_named_and_other_messages_are_passed_by() -> anyhow::Result<()> {
+        let verdicts = checked(JOURNAL, r#"{"device":"other","n":7}\nno json\n{"device":"d","n":1}\n"#)?;
+        assert_eq!((verdicts[1].lost, verdicts[1].unexpected), (1, 0));
+        assert!(verdicts[1].statement.contains("1 lost, smallest: d #0"));
+        let backwards = JOURNAL.replace("R\tear\td\t0\nR\tear\td\t0\nR\tear\td\t1\n", "R\tear\td\t1\nR\tear\td\t0\n");
+        assert_eq!(checked(&backwards, "")?[0].reordered, 1);
+        Ok(())
+    }
+
+    #[test]
+    fn a_subscriber_that_got_nothing_has_lost_everything_and_wrong_books_are_refused() -> anyhow::Result<()> {
+        assert_eq!(checked("S\td\t0\nA\td\t0\n", "")?[0].lost, 1);
+        for wrong in ["S\td\t1\n", "A\td\t0\n", "X\n", "S\td\tx\n"] {
+            assert!(checked(wrong, "").is_err(), "{wrong:?}");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,34 @@
+//! One run from its scenario to its report.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::books;
+use crate::controller::Run;
+use crate::live::Live;
+use crate::report::Report;
+use crate::scenario::Scenario;
+
+/// How a scenario is run.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub workers: u64,
+    /// `drover-load` itself, started again as worker.
+    pub executable: PathBuf,
+    /// Where reports and books go.
+    pub folder: PathBuf,
+    pub is_quiet: bool,
+}
+
+impl Session {
+    /// Runs `scenario`, checks its ledger, and writes nothing yet but the books.
+    pub fn run(&self, scenario: &Scenario) -> anyhow::Result<Report> {
+        let folder: &Path = &self.folder;
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let run = Run { scenario, workers: self.workers, executable: &self.executable, folder };
+        let gathered = run.go(&mut Live::new(self.is_quiet))?;
+        let ledger = if scenario.ledger { books::check(scenario, &gathered.journals)? } else { Vec::new() };
+        Ok(Report::new(scenario, &gathered, self.workers, ledger))
+    }
+}

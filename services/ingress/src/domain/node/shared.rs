@@ -1,0 +1,155 @@
+//! Shared subscriptions whose members are on several nodes: each message to one of them (ADR 32).
+//!
+//! The node that logs a message finds the member: one of its own that is there, else one on another node, which is asked to
+//! give it to whom it likes; at last one that is away, or will be somewhere when the sessions of a node that is gone are
+//! claimed. What a node has no member for, or takes with it when it is lost,
+//! is given to somebody else.
+
+use std::sync::{Arc, PoisonError, Weak};
+
+use drover_types::Qos;
+
+use super::{Node, offer};
+use crate::domain::message::Message;
+use crate::domain::peers::{Placed, Unplaced};
+use crate::domain::session::{Dropped, Session};
+use crate::domain::shares::{Refused, Share};
+
+#[cfg(test)]
+mod tests;
+
+/// What a member was given.
+struct Given {
+    /// Position of the journal to wait for; 0: none.
+    position: u64,
+    /// Whether the store has it: it outlives this node.
+    kept: bool,
+}
+
+/// Who is to have a message of a shared subscription.
+enum Whom {
+    /// A member here has it.
+    Here(Given),
+    /// This node is to be asked.
+    Node(Arc<str>),
+    Nobody,
+}
+
+impl Node {
+    /// Gives a message of this node to one member of each shared subscription that matches, wherever it is; `placed` learns
+    /// of those on other nodes. The position of the journal to wait for, or 0.
+    pub(super) fn share_out(&self, at: usize, message: &Arc<Message>, placed: &mut Vec<Placed>) -> u64 {
+        let (tenant, topic) = (&message.telemetry.tenant, message.telemetry.topic.as_str());
+        let mut filters = self.router.read().unwrap_or_else(PoisonError::into_inner).shares(tenant, topic);
+        for filter in self.peers.groups.matching(tenant, topic) {
+            if !filters.contains(&filter) {
+                filters.push(filter);
+            }
+        }
+        let mut position = 0;
+        for filter in filters {
+            let mut share = Share::new(filter);
+            match self.find_member(message, &mut share) {
+                Whom::Here(given) => position = position.max(given.position),
+                Whom::Node(node) => placed.push(Placed { at, node, share }),
+                Whom::Nobody => self.telemetry.dropped(Dropped::NoMember, 1),
+            }
+        }
+        position
+    }
+
+    /// Finds somebody for a share: in the order of this module's rule, and none that was asked before.
+    fn find_member(&self, message: &Arc<Message>, share: &mut Share) -> Whom {
+        let tenant = &message.telemetry.tenant;
+        if !share.absent {
+            if let Some(given) = self.give_here(message, share) {
+                return Whom::Here(given);
+            }
+            if let Some(node) = self.peers.member(tenant, share) {
+                return Whom::Node(node);
+            }
+            (share.absent, share.tried) = (true, Vec::new());
+        }
+        if let Some(given) = self.give_here(message, share) {
+            return Whom::Here(given);
+        }
+        // Members of a node whose sessions are being claimed are there when that is done; none of them has QoS 0.
+        let is_kept = message.telemetry.qos > Qos::AtMostOnce;
+        let leaving = || self.peers.leaving_member(tenant, share).filter(|_| is_kept);
+        self.peers.member(tenant, share).or_else(leaving).map_or(Whom::Nobody, Whom::Node)
+    }
+
+    /// Gives a message to a member on this node, if there is one that can have it.
+    fn give_here(&self, message: &Arc<Message>, share: &Share) -> Option<Given> {
+        let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
+        let ready = |session: &Arc<Session>| share.absent || session.is_ready();
+        let found = router.member(&message.telemetry.tenant, &share.filter, ready)?;
+        drop(router);
+        let kept = found.subscriber.keeps_messages();
+        let position = offer(message.clone(), found).ok()?;
+        Some(Given { position, kept })
+    }
+
+    /// Hands out what another node has logged: to subscribers of this node, and to one member of each shared subscription
+    /// that it asks for. Which of these nobody could be given; returns when inboxes of sessions that are kept have
+    /// theirs durably. A batch that comes again is not handed out again.
+    pub async fn take_batch(
+        &self,
+        (node, boot): (&str, u64),
+        sequence: u64,
+        messages: &[Arc<Message>],
+        shares: &[Vec<Share>],
+    ) -> Vec<Refused> {
+        let position = if self.peers.senders.is_new(node, boot, sequence) {
+            // At once, for whoever asks may go away while this waits, and not ask again.
+            let is_new = |shares: &[Share]| !shares.iter().any(|share| share.again);
+            let own = messages.iter().zip(shares).filter(|(_, shares)| is_new(shares));
+            let own = own.map(|(message, _)| self.hand_to_own(message, None, |_| true).position).max();
+            let (given, refused, position) = self.give_all(messages, shares);
+            self.peers.taken.note(node, boot, sequence, given, refused);
+            own.unwrap_or_default().max(position)
+        } else {
+            self.journal.position() // also what is said again is confirmed when the inboxes have it
+        };
+        self.journal.durable(position).await;
+        self.peers.taken.refused(node, boot, sequence)
+    }
+
+    /// Gives messages to members here: what they hold until they are done with it, what nobody could be given, and the
+    /// position of the journal to wait for, or 0.
+    fn give_all(&self, messages: &[Arc<Message>], shares: &[Vec<Share>]) -> (Vec<Weak<Message>>, Vec<Refused>, u64) {
+        let (mut held, mut refused, mut position) = (Vec::new(), Vec::new(), 0);
+        for (message, (shared, shares)) in messages.iter().zip(shares).enumerate() {
+            for (share, wanted) in shares.iter().enumerate() {
+                // Of its own, so that nobody but the member holds it.
+                let shared = Arc::new(Message::clone(shared));
+                match self.give_here(&shared, wanted) {
+                    Some(given) => {
+                        position = position.max(given.position);
+                        held.extend((!given.kept).then(|| Arc::downgrade(&shared)));
+                    }
+                    None => refused.push(Refused { message, share }),
+                }
+            }
+        }
+        (held, refused, position)
+    }
+
+    /// A member that is gone leaves a message to others; here is none.
+    pub(super) fn give_elsewhere(&self, message: Arc<Message>, filter: Arc<str>) {
+        self.peers.unplaced.add([Unplaced { message, share: Share::new(filter), done: Vec::new() }]);
+    }
+
+    /// Finds others for what nodes could not give to members, or have taken with them, as long as this process runs.
+    pub async fn place_again(&self) {
+        loop {
+            for mut unplaced in self.peers.unplaced.next().await {
+                match self.find_member(&unplaced.message, &mut unplaced.share) {
+                    Whom::Here(given) => self.journal.durable(given.position).await,
+                    Whom::Node(node) => self.peers.ask(&node, unplaced, &self.telemetry).await,
+                    Whom::Nobody => self.telemetry.dropped(Dropped::NoMember, 1),
+                }
+            }
+        }
+    }
+}
