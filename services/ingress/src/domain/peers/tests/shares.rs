@@ -96,7 +96,8 @@ async fn a_batch_that_a_starting_peer_has_not_taken_is_given_to_members_once_whe
     stage.peers.forward(&qos1(0..1), &placed(), 0, &stage.telemetry).await;
     stage.other.starts.store(true, Ordering::Relaxed);
     stage.other.restarts.store(1, Ordering::Relaxed);
-    let mut forwarded = Box::pin(stage.peers.forward(&qos1(1..2), &placed(), 0, &stage.telemetry));
+    let (messages, placed) = (qos1(1..2), placed());
+    let mut forwarded = Box::pin(stage.peers.forward(&messages, &placed, 0, &stage.telemetry));
     assert!(tokio::time::timeout(LEASE * 2, &mut forwarded).await.is_err(), "it has not taken it");
     assert_eq!(unplaced(&stage).await, [0], "its members of before are gone with it");
     stage.other.starts.store(false, Ordering::Relaxed);
