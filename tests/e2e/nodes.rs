@@ -3,7 +3,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "processes are waited for in real time, and there is no runtime here")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -20,6 +20,8 @@ const NODES: [&str; 2] = ["ingress-0", "ingress-1"];
 const PORTS: [u16; 2] = [1883, 1884];
 /// Messages of the way from one node to the other.
 const MESSAGES: u32 = 500;
+/// Persistent sessions of a node that is killed.
+const KEEPERS: usize = 40;
 /// What a lease (3 s), the look for it and a loaded machine take.
 const GONE_MAX: Duration = Duration::from_secs(30);
 
@@ -95,6 +97,17 @@ impl Stage {
             assert_eq!(got, numbers.collect::<Vec<_>>());
             client.disconnect().await;
             Ok(())
+        })
+    }
+
+    /// The numbers a client has got until its connection ended.
+    fn drain(&self, mut client: Client) -> anyhow::Result<Vec<u32>> {
+        self.runtime.block_on(async {
+            let mut numbers = Vec::new();
+            while let Some(message) = client.next_message().await {
+                numbers.push(String::from_utf8(message.payload)?.parse()?);
+            }
+            Ok(numbers)
         })
     }
 
@@ -321,6 +334,97 @@ fn a_persistent_session_moves_with_its_client_and_outlives_its_nodes() -> anyhow
     stage.start("ingress-1")?;
     stage.publish(1, 300..400)?;
     stage.receive(stage.resume(1, "keeper")?, 200..400)
+}
+
+#[test]
+fn what_is_published_while_a_node_is_gone_reaches_its_sessions_elsewhere() -> anyhow::Result<()> {
+    let Some(mut stage) = stage()? else { return Ok(()) };
+    for name in ["registry", "ingress-0", "ingress-1"] {
+        stage.processes.start(name)?;
+    }
+    stage.processes.until_ready()?;
+    // When their node is killed one half is away and the other is connected.
+    let names: Vec<String> = (0..KEEPERS).map(|n| format!("keeper-{n}")).collect();
+    let mut connected = Vec::new();
+    for (n, name) in names.iter().enumerate() {
+        let keeper = stage.resume(1, name)?;
+        stage.runtime.block_on(async {
+            keeper.subscribe("inbox/#", Qos::AtLeastOnce).await?;
+            if n % 2 == 0 {
+                keeper.disconnect().await;
+            } else {
+                connected.push(keeper);
+            }
+            anyhow::Ok(())
+        })?;
+    }
+    stage.publish(0, 0..50)?;
+    stage.processes.kill("ingress-1")?;
+    let began = Instant::now();
+    stage.publish(0, 50..51)?;
+    println!("PUBACK until the {KEEPERS} sessions of a node that was killed are taken: after {:?}", began.elapsed());
+    stage.publish(0, 51..100)?;
+    for keeper in connected {
+        stage.end(keeper)?;
+    }
+    for (n, name) in names.iter().enumerate() {
+        // Those that were connected may have got the first.
+        let first = if n % 2 == 0 { 0 } else { 50 };
+        stage.receive(stage.resume(0, name)?, first..100)?;
+    }
+    // The node is back: it has none of them, and they can go there.
+    stage.start("ingress-1")?;
+    stage.publish(0, 100..150)?;
+    for name in &names {
+        stage.receive(stage.resume(1, name)?, 100..150)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_session_that_moves_back_and_forth_while_it_is_written_to_misses_nothing() -> anyhow::Result<()> {
+    let Some(mut stage) = stage()? else { return Ok(()) };
+    for name in ["registry", "ingress-0", "ingress-1"] {
+        stage.processes.start(name)?;
+    }
+    stage.processes.until_ready()?;
+    let keeper = stage.resume(0, "keeper")?;
+    stage.runtime.block_on(async {
+        keeper.subscribe("inbox/#", Qos::AtLeastOnce).await?;
+        keeper.disconnect().await;
+        anyhow::Ok(())
+    })?;
+    let publisher = stage.connect(0, Version::V311, "publisher")?;
+    let publishing = stage.runtime.spawn(async move {
+        for n in 0..MESSAGES {
+            publisher.publish("inbox/n", n.to_string().as_bytes(), Qos::AtLeastOnce).await?;
+        }
+        publisher.disconnect().await;
+        anyhow::Ok(())
+    });
+    // Each time the former connection is taken over, and what it has got until then is looked at.
+    let mut got = BTreeSet::new();
+    let mut holder = stage.resume(1, "keeper")?;
+    let mut turn = 0;
+    while !publishing.is_finished() {
+        let former = std::mem::replace(&mut holder, stage.resume(turn % 2, "keeper")?);
+        got.extend(stage.drain(former)?);
+        turn += 1;
+    }
+    stage.runtime.block_on(publishing)??;
+    let former = std::mem::replace(&mut holder, stage.resume(turn % 2, "keeper")?);
+    got.extend(stage.drain(former)?);
+    println!("{MESSAGES} messages over {turn} moves");
+    stage.runtime.block_on(async {
+        while got.len() < MESSAGES as usize {
+            let message = tokio::time::timeout(Duration::from_secs(30), holder.next_message()).await;
+            let message = message.with_context(|| format!("{} of {MESSAGES}", got.len()))?.context("connected")?;
+            got.insert(String::from_utf8(message.payload)?.parse()?);
+        }
+        anyhow::Ok(())
+    })?;
+    assert_eq!(got, (0..MESSAGES).collect::<BTreeSet<u32>>());
+    Ok(())
 }
 
 #[test]

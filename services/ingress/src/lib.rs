@@ -40,6 +40,7 @@ use domain::quotas::Quotas;
 use domain::restore::RestoreError;
 use domain::reverify;
 use domain::sessions::Sessions;
+use ports::OwnHeir;
 use server::coap::Coap;
 use server::http::DeviceHttp;
 use server::loops::{Listening, Loops, PIPE_PEER, Pace, Setup};
@@ -94,11 +95,6 @@ impl Service for Ingress {
             let opened = shutdown.run_until_cancelled(Box::pin(open(&node, owners, stores, &ports.ready))).await;
             let Some(opened) = opened else { return anyhow::Ok(()) };
             opened?;
-            // Whoever subscribes here gets what other nodes log: they have to know of this one first.
-            let greeted = shutdown.run_until_cancelled(node.peers.greeted()).await;
-            if greeted.is_none() {
-                return anyhow::Ok(());
-            }
             let started = Loops::start(Setup {
                 node: node.clone(),
                 timeouts: config.timeouts.clone(),
@@ -204,17 +200,20 @@ async fn keep(node: Arc<Node>, stop: Shutdown) {
 }
 
 async fn talk(node: Arc<Node>, stop: Shutdown) {
-    node.peers.run(&node.telemetry, stop).await;
+    let heir = node.journal.store().is_shared().then_some(&node as &dyn OwnHeir);
+    node.peers.run(heir, &node.telemetry, stop).await;
 }
 
 async fn place(node: Arc<Node>, stop: Shutdown) {
     stop.run_until_cancelled(node.place_again()).await;
 }
 
-/// Returns when the databases are there, and what they have of before is taken back.
+/// Returns when the databases are there, and what they have of before is taken back. Other nodes know of this one before that:
+/// so none takes what this one is about to take, and whoever subscribes here gets what they log.
 async fn open(node: &Arc<Node>, owners: Opened, stores: Stores, ready: &Ready) -> anyhow::Result<()> {
     owners.open(ready).await?;
     stores.open(ready).await?;
+    node.peers.greeted().await;
     let waiting = |why: &RestoreError| {
         tracing::info!(%why, "ingress waits");
         ready.waiting(why.to_string());
@@ -223,6 +222,7 @@ async fn open(node: &Arc<Node>, owners: Opened, stores: Stores, ready: &Ready) -
     if count > 0 {
         tracing::info!(count, "sessions of before taken back");
     }
+    node.peers.opened();
     Ok(())
 }
 
@@ -245,7 +245,7 @@ fn node(
         authenticator: Arc::new(registry),
         owners: owners.owners.clone(),
         ownership_patience: timeouts.ownership.as_std(),
-        peers: Peers::new(&config.node, peers::links(&ports.network, &config.node, boot), started),
+        peers: Peers::new(&config.node, peers::links(&ports.network, &config.node, boot), started).starting(),
         retained: stores.retained.clone(),
         journal: Arc::new(Journal::new(stores.sessions.clone(), ports.clock.clone())),
         started,
@@ -270,8 +270,12 @@ async fn tick(node: Arc<Node>, stop: Shutdown) {
 }
 
 async fn sweep(node: Arc<Node>, stop: Shutdown) {
+    let mut renewed_ms = node.now().unix_ms;
     while stop.run_until_cancelled(tokio::time::sleep(SWEEP)).await.is_some() {
         node.sweep_retained().await;
         node.sessions.refresh();
+        let now_ms = node.now().unix_ms;
+        stop.run_until_cancelled(node.renew_owners(renewed_ms, now_ms)).await;
+        renewed_ms = now_ms;
     }
 }

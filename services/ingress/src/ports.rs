@@ -7,6 +7,7 @@
 pub mod sessions;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use drover_types::{ApiError, ClientId, TenantId, TopicName};
@@ -16,6 +17,7 @@ use crate::domain::identity::{AuthenticateError, Identity, Proof};
 use crate::domain::interest::News;
 use crate::domain::message::Message;
 use crate::domain::reverify::Affected;
+use crate::domain::sessions::Key;
 use crate::domain::shares::{Group, Refused, Share};
 
 /// Says who somebody is.
@@ -45,6 +47,32 @@ pub trait Owners: Send + Sync + 'static {
     /// whichever node and before whichever restart; two calls never get the same. A call that is dropped, or fails, may
     /// have taken the ownership nevertheless: nobody has its epoch then, and the next is higher.
     async fn take(&self, tenant: &TenantId, client: &ClientId) -> Result<Taken, OwnersError>;
+
+    /// Who the owner is, as far as anybody knows.
+    async fn owner(&self, tenant: &TenantId, client: &ClientId) -> Result<Option<Owner>, OwnersError>;
+
+    /// As [`Owners::take`], if the owner is still `owner`, as [`Owners::owner`] has answered; the epoch, or `None`.
+    async fn take_if(
+        &self,
+        tenant: &TenantId,
+        client: &ClientId,
+        owner: Option<Owner>,
+    ) -> Result<Option<u64>, OwnersError>;
+
+    /// This node is the owner still, with this epoch: that is remembered for at least [`OWNER_REMEMBERED`] from now on.
+    /// Without effect if another has taken the session.
+    async fn renew(&self, tenant: &TenantId, client: &ClientId, epoch: u64) -> Result<(), OwnersError>;
+}
+
+/// How long an owner is remembered at least after it took a session, or was renewed.
+pub const OWNER_REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// The owner of one session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Name of the node.
+    pub node: String,
+    pub epoch: u64,
 }
 
 /// The ownership of one session.
@@ -104,11 +132,35 @@ pub struct Answer {
     pub refused: Vec<Refused>,
     /// The batch up to which its members of shared subscriptions have done with all.
     pub completed: u64,
+    /// It takes its sessions of before back, and has not taken the messages.
+    pub starting: bool,
+}
+
+/// Who takes the sessions of a node that is gone: this node for itself, and each other. Every call may be dropped, and made
+/// again with the effect of once.
+#[async_trait]
+pub trait Heir: Send + Sync + 'static {
+    /// Takes those of the sessions of `gone` that fall to this heir among the nodes `live`; returns when every other node
+    /// knows what these sessions want. The answer: whether `gone` is there after all, as this heir sees it.
+    async fn claim(&self, gone: &str, live: &[String]) -> Result<bool, String>;
+
+    /// Hands messages that were for a node that is gone to the sessions that have come here lately, those of CONNECTs under
+    /// way among them; returns when their inboxes have them. What such a session has by another way already, it does not get
+    /// again.
+    async fn inherit(&self, messages: &[Arc<Message>]) -> Result<(), String>;
+}
+
+/// This node as an heir.
+#[async_trait]
+pub trait OwnHeir: Heir {
+    /// Names of all nodes that may have left sessions, also of those that this one has never heard; returns when they are
+    /// known.
+    async fn nodes(&self) -> Vec<String>;
 }
 
 /// The way to one other ingress node. Every call may be dropped, and made again with the effect of once.
 #[async_trait]
-pub trait PeerLink: Send + Sync + 'static {
+pub trait PeerLink: Heir {
     /// Hands over a batch and what this node's subscribers want, in order; returns when the peer's sessions have the
     /// one and it knows the other.
     async fn forward(&self, batch: Batch<'_>) -> Result<Answer, String>;
@@ -116,6 +168,9 @@ pub trait PeerLink: Send + Sync + 'static {
     /// Ends what the peer holds of a client with a lower epoch; returns when its connection is closed. The answer: the
     /// epoch of what the peer holds, if that is higher.
     async fn take_over(&self, tenant: &TenantId, client: &ClientId, epoch: u64) -> Result<Option<u64>, String>;
+
+    /// Returns when the nodes that the peer speaks to have what it had for them when it was asked.
+    async fn flush(&self) -> Result<(), String>;
 }
 
 /// Why a store did not do what it was asked to.
@@ -125,6 +180,9 @@ pub enum StoreError {
     Unavailable { reason: String },
     #[error("store holds what this version cannot read: {reason}")]
     Corrupt { reason: String },
+    /// Of a session: asked again it would say the same.
+    #[error("store cannot take what is to be kept of {:?}: {reason}", .whose.1.as_str())]
+    Unwritable { whose: Arc<Key>, reason: String },
 }
 
 /// What one tenant may have retained.

@@ -71,6 +71,8 @@ pub struct Telemetry {
     session_changes: Counter,
     session_writes_failed: Counter,
     sessions_unreadable: Counter,
+    sessions_not_kept: Counter,
+    sessions_claimed: Counter,
     events_skipped: Counter,
     events_malformed: Counter,
     not_forwarded: Family<Reason, Counter>,
@@ -110,6 +112,8 @@ impl Telemetry {
             session_changes: Counter::default(),
             session_writes_failed: Counter::default(),
             sessions_unreadable: Counter::default(),
+            sessions_not_kept: Counter::default(),
+            sessions_claimed: Counter::default(),
             events_skipped: Counter::default(),
             events_malformed: Counter::default(),
             not_forwarded: Family::default(),
@@ -159,6 +163,10 @@ impl Telemetry {
             registry.register("session_writes_failed", "Writes of sessions that failed, to be made again", failed);
             let unreadable = self.sessions_unreadable.clone();
             registry.register("sessions_unreadable", "Sessions of before the start that cannot be read", unreadable);
+            let not_kept = self.sessions_not_kept.clone();
+            registry.register("sessions_not_kept", "Sessions ended, as the store cannot take them", not_kept);
+            let claimed = self.sessions_claimed.clone();
+            registry.register("sessions_claimed", "Sessions taken from nodes that are gone", claimed);
             let skipped = self.events_skipped.clone();
             registry.register("events_skipped", "Lifecycle events too old when they could be read", skipped);
             let malformed = self.events_malformed.clone();
@@ -204,7 +212,7 @@ impl Telemetry {
             CloseReason::Drain | CloseReason::TakenOver | CloseReason::KeepAlive | CloseReason::NodeLost => {
                 tracing::debug!(client, %peer, reason, "connection ended");
             }
-            CloseReason::NotStored => {} // said once by `not_stored`
+            CloseReason::NotStored | CloseReason::NotKept => {} // said once by `not_stored` and `session_not_kept`
             CloseReason::Client | CloseReason::ConnectionLost | CloseReason::Revoked | CloseReason::ProtocolError => {
                 self.faults.write(|left_out| {
                     tracing::warn!(client, %peer, reason, cause = %fault, left_out, "connection closed");
@@ -332,6 +340,7 @@ impl Telemetry {
             Dropped::Moved => "moved",
             Dropped::RetainedFull => "retained_full",
             Dropped::NoMember => "no_member",
+            Dropped::NotKept => "not_kept",
         };
         self.drops.get_or_create(&Reason { reason }).inc_by(count as u64);
     }
@@ -386,10 +395,36 @@ impl Telemetry {
         );
     }
 
-    /// A session of before is not taken back: what the store has of it makes no sense.
+    /// A session is not taken back, or not all of it: what the store has of it makes no sense.
     pub fn session_unreadable(&self, client: &impl Display, error: &dyn Display) {
         self.sessions_unreadable.inc();
         self.seldom(|left_out| tracing::error!(%client, %error, left_out, "a session of before cannot be read"));
+    }
+
+    /// What a former owner may have written late to the inbox of a session cannot be read now.
+    pub fn inbox_unread(&self, client: &impl Display, error: &dyn Display) {
+        self.seldom(|left_out| tracing::warn!(%client, %error, left_out, "the inbox of a session cannot be read"));
+    }
+
+    /// A session ends, for the store cannot take what is to be kept of it.
+    pub fn session_not_kept(&self, client: &impl Display, error: &dyn Display) {
+        self.sessions_not_kept.inc();
+        self.seldom(|left_out| tracing::error!(%client, %error, left_out, "a session cannot be kept, and ends"));
+    }
+
+    /// This node has its share of the sessions of one that is gone.
+    pub fn sessions_claimed(&self, gone: &str, count: usize) {
+        if count > 0 {
+            self.sessions_claimed.inc_by(count as u64);
+            tracing::info!(gone, count, "sessions of an ingress node that is gone are taken");
+        }
+    }
+
+    /// Sessions of a node that is gone cannot be taken now; messages that may be for them wait.
+    pub fn sessions_not_claimed(&self, gone: &str, error: &dyn Display) {
+        self.seldom(
+            |left_out| tracing::error!(gone, %error, left_out, "sessions of a node that is gone cannot be taken"),
+        );
     }
 
     fn seldom(&self, line: impl FnOnce(u64)) {
@@ -424,7 +459,7 @@ fn refusal(fault: &Fault) -> &'static str {
         | Fault::SubscriptionWithdrawn { .. } => "revoked",
         Fault::Drain => "drain",
         Fault::TakenOver | Fault::Session(AttachError::TakenOver) => "taken_over",
-        Fault::KeepAlive | Fault::NotStored | Fault::DeclaredGone => "node",
+        Fault::KeepAlive | Fault::NotStored | Fault::DeclaredGone | Fault::NotKept => "node",
         Fault::Malformed(_)
         | Fault::NoConnectInTime
         | Fault::NotConnected { .. }

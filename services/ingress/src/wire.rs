@@ -14,7 +14,7 @@ use crate::domain::shares::{GROUPS_MAX, Group, Share};
 const PACKET_ID: PacketId = PacketId::MIN;
 
 /// A message on its way to another node.
-fn write_plain(message: &Message) -> ForwardedMessage {
+pub fn write(message: &Message) -> ForwardedMessage {
     let telemetry = &message.telemetry;
     let mut properties = PropertyList::default();
     if let Some(forwarded) = &message.properties {
@@ -41,13 +41,15 @@ fn write_plain(message: &Message) -> ForwardedMessage {
         time_ms: telemetry.time_ms,
         packet,
         shares: Vec::new(),
+        id: telemetry.id.0.to_vec(),
     }
 }
 
 /// The same, to be given to one member of each of `shares`.
 pub fn write_for(message: &Message, shares: &[Share]) -> ForwardedMessage {
-    let write = |share: &Share| WireShare { filter: share.filter.to_string(), absent: share.absent };
-    ForwardedMessage { shares: shares.iter().map(write).collect(), ..write_plain(message) }
+    let write_share =
+        |share: &Share| WireShare { filter: share.filter.to_string(), absent: share.absent, again: share.again };
+    ForwardedMessage { shares: shares.iter().map(write_share).collect(), ..write(message) }
 }
 
 /// The shared subscriptions that have members here.
@@ -75,7 +77,7 @@ pub fn read_shares(forwarded: &mut ForwardedMessage) -> Result<Vec<Share>, ApiEr
     if shares.len() > GROUPS_MAX {
         return Err(ApiError::invalid("messages.shares", "too many shares").over(GROUPS_MAX, shares.len()));
     }
-    let read = |WireShare { filter, absent }| Share { filter: filter.into(), absent, tried: Vec::new() };
+    let read = |WireShare { filter, absent, again }| Share { filter: filter.into(), absent, tried: Vec::new(), again };
     Ok(shares.into_iter().map(read).collect())
 }
 
@@ -95,7 +97,8 @@ pub fn read_news(interest: Interest) -> Result<News, ApiError> {
     Ok(News { full, everything, from, to, generation: 0, hashes })
 }
 
-/// The message that another node has forwarded. Its record is in the log already: nobody asks for its id here.
+/// The message that another node has forwarded. Its record is in the log already; a session that comes to have it by two ways
+/// knows it by its id.
 pub fn read(forwarded: ForwardedMessage) -> Result<Message, ApiError> {
     let invalid = |field: &'static str, reason: String| ApiError::invalid(field, reason);
     let decoded = Decoder::new(Side::Client, Version::V5).decode(&forwarded.packet);
@@ -118,7 +121,11 @@ pub fn read(forwarded: ForwardedMessage) -> Result<Message, ApiError> {
         client: ClientId::new(&forwarded.client).map_err(|e| invalid("client", e.to_string()))?,
         epoch: 0,
     };
-    let stamp = Stamp { id: RecordId([0; 16]), time_ms: forwarded.time_ms, traceparent: None };
+    let id = match forwarded.id.len() {
+        0 => [0; 16],
+        _ => forwarded.id.as_slice().try_into().map_err(|_| invalid("id", "has not 16 bytes".to_owned()))?,
+    };
+    let stamp = Stamp { id: RecordId(id), time_ms: forwarded.time_ms, traceparent: None };
     Ok(publication.stamp(&publisher, stamp))
 }
 
@@ -153,9 +160,9 @@ mod tests {
                 packet_id: 0,
                 properties: Forwarded::of(list.as_properties()),
             };
-            let stamp = Stamp { id: RecordId([0; 16]), time_ms: 1_000, traceparent: None };
+            let stamp = Stamp { id: RecordId([7; 16]), time_ms: 1_000, traceparent: None };
             let sent = publication.stamp(&publisher, stamp);
-            let absent = Share { absent: true, ..Share::new("$share/h/#".into()) };
+            let absent = Share { absent: true, again: true, ..Share::new("$share/h/#".into()) };
             let shares = [Share::new("$share/g/a/b".into()), absent];
             let mut forwarded = write_for(&sent, &shares);
             assert_eq!(read_shares(&mut forwarded), Ok(shares.to_vec()));
@@ -167,5 +174,10 @@ mod tests {
         assert_eq!(read_groups(write_groups(&groups)), Ok(groups.to_vec()));
         let rubbish = ForwardedMessage { packet: vec![0xc0, 0], ..ForwardedMessage::default() };
         assert_eq!(read(rubbish).expect_err("a PINGREQ").field.as_deref(), Some("packet"));
+        let sent = crate::domain::session::tests::message(vec![1]);
+        let short = ForwardedMessage { id: vec![7; 15], ..write(&sent) };
+        assert_eq!(read(short).expect_err("15 bytes").field.as_deref(), Some("id"));
+        let nameless = ForwardedMessage { id: Vec::new(), ..write(&sent) };
+        assert_eq!(read(nameless).expect("of an earlier version").telemetry.id, RecordId([0; 16]));
     }
 }

@@ -7,11 +7,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use drover_host::{Network, grpc};
 use drover_proto::ingress::v1::ingress_client::IngressClient;
-use drover_proto::ingress::v1::{ForwardRequest, ForwardResponse, TakeOverRequest};
+use drover_proto::ingress::v1::{
+    ClaimRequest, FlushRequest, ForwardRequest, ForwardResponse, InheritRequest, TakeOverRequest,
+};
 use drover_types::{ClientId, TenantId};
+use tonic::{Code, Status};
 
+use crate::domain::message::Message;
 use crate::domain::shares::Refused;
-use crate::ports::{Answer, Batch, PeerLink};
+use crate::ports::{Answer, Batch, Heir, PeerLink};
 use crate::wire;
 
 /// Name of the ingress in `[network]`.
@@ -36,6 +40,32 @@ pub fn links(network: &Network, node: &str, boot: u32) -> Vec<Arc<dyn PeerLink>>
     network.replicas(SERVICE).into_iter().map(link).collect()
 }
 
+/// Whether a node has no part in what others leave: one of an earlier version, or with a store of its own.
+fn cannot_inherit(status: &Status) -> bool {
+    matches!(status.code(), Code::Unimplemented | Code::FailedPrecondition)
+}
+
+#[async_trait]
+impl Heir for GrpcPeer {
+    async fn claim(&self, gone: &str, live: &[String]) -> Result<bool, String> {
+        let request = ClaimRequest { gone: gone.to_owned(), live: live.to_vec() };
+        match self.client.clone().claim(request).await {
+            Ok(answer) => Ok(answer.into_inner().returned),
+            Err(status) if cannot_inherit(&status) => Ok(false),
+            Err(status) => Err(status.message().to_owned()),
+        }
+    }
+
+    async fn inherit(&self, messages: &[Arc<Message>]) -> Result<(), String> {
+        let request = InheritRequest { messages: messages.iter().map(|message| wire::write(message)).collect() };
+        match self.client.clone().inherit(request).await {
+            Ok(_) => Ok(()),
+            Err(status) if cannot_inherit(&status) => Ok(()),
+            Err(status) => Err(status.message().to_owned()),
+        }
+    }
+}
+
 #[async_trait]
 impl PeerLink for GrpcPeer {
     async fn forward(&self, batch: Batch<'_>) -> Result<Answer, String> {
@@ -50,16 +80,20 @@ impl PeerLink for GrpcPeer {
             groups: groups.map(wire::write_groups),
         };
         let answer = self.client.clone().forward(request).await.map_err(|status| status.message().to_owned())?;
-        let ForwardResponse { node, gapped, boot, refused, completed } = answer.into_inner();
+        let ForwardResponse { node, gapped, boot, refused, completed, starting } = answer.into_inner();
         let refused = refused
             .into_iter()
             .map(|refused| Refused { message: refused.message as usize, share: refused.share as usize });
-        Ok(Answer { node, boot, gapped, refused: refused.collect(), completed })
+        Ok(Answer { node, boot, gapped, refused: refused.collect(), completed, starting })
     }
 
     async fn take_over(&self, tenant: &TenantId, client: &ClientId, epoch: u64) -> Result<Option<u64>, String> {
         let request = TakeOverRequest { tenant: tenant.to_string(), client: client.to_string(), epoch };
         let answer = self.client.clone().take_over(request).await.map_err(|status| status.message().to_owned())?;
         Ok(Some(answer.into_inner().newer_epoch).filter(|epoch| *epoch > 0))
+    }
+
+    async fn flush(&self) -> Result<(), String> {
+        self.client.clone().flush(FlushRequest {}).await.map(drop).map_err(|status| status.message().to_owned())
     }
 }

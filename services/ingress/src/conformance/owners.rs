@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use drover_types::{ClientId, TenantId};
 use futures::future::join_all;
 
-use crate::ports::{Former, Owners, OwnersError, Taken};
+use crate::ports::{Former, Owner, Owners, OwnersError, Taken};
 
 /// Calls made at the same time.
 const AT_ONCE: usize = 8;
@@ -48,6 +48,10 @@ pub async fn alone(factory: &dyn Factory) {
     let epochs: BTreeSet<u64> = taken.iter().map(|taken| taken.epoch).collect();
     assert_eq!(epochs.len(), AT_ONCE, "none comes twice");
     assert!(epochs.iter().all(|epoch| *epoch > second.epoch));
+    let tenant = TenantId::default_tenant();
+    let owner = owners.owner(&tenant, &client("c")).await.expect("known");
+    let taken = owners.take_if(&tenant, &client("c"), owner).await.expect("taken").expect("nobody else is there");
+    assert!(epochs.iter().all(|epoch| taken > *epoch));
     drop(owners);
     let again = take(&*factory.open("n", 2).await, "c").await;
     assert!(epochs.iter().all(|epoch| again.epoch > *epoch), "also after a restart");
@@ -63,6 +67,7 @@ pub async fn shared(factory: &dyn Factory) {
         assert_eq!(taken.former, former.map_or(Former::Here, |node| Former::Node(node.to_owned())));
         last = taken.epoch;
     }
+    one_of_those_who_see_the_same_owner_takes_its_session(&*a, &*b).await;
     let other = a.take(&TenantId::new("other").expect("valid"), &client("moving")).await.expect("taken");
     assert_eq!(other.former, Former::Here, "it is another tenant's");
 
@@ -76,6 +81,22 @@ pub async fn shared(factory: &dyn Factory) {
     // A call whose fate was unknown, and that took the session again, may stand between two of these.
     for (node, taken) in takes {
         assert!(taken.former != Former::Node(node.to_owned()) && taken.former != Former::Anyone, "{taken:?}");
+    }
+}
+
+async fn one_of_those_who_see_the_same_owner_takes_its_session(a: &dyn Owners, b: &dyn Owners) {
+    let (tenant, claimed) = (TenantId::default_tenant(), client("claimed"));
+    assert_eq!(a.owner(&tenant, &claimed).await, Ok(None));
+    let first = take(a, "claimed").await.epoch;
+    let owner = a.owner(&tenant, &claimed).await.expect("known");
+    assert_eq!(owner, Some(Owner { node: "a".to_owned(), epoch: first }));
+    let second = b.take_if(&tenant, &claimed, owner.clone()).await.expect("asked").expect("taken");
+    assert!(second > first);
+    assert_eq!(a.take_if(&tenant, &claimed, owner).await, Ok(None), "it was faster");
+    let owner = Some(Owner { node: "b".to_owned(), epoch: second });
+    for (owners, epoch) in [(b, second), (a, first)] {
+        owners.renew(&tenant, &claimed, epoch).await.expect("asked");
+        assert_eq!(a.owner(&tenant, &claimed).await, Ok(owner.clone()), "who has lost it changes nothing");
     }
 }
 

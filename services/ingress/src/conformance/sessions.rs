@@ -27,6 +27,7 @@ pub trait SessionFactory: Send + Sync {
 pub async fn sessions(factory: &dyn SessionFactory) {
     a_session_is_read_as_it_was_written_last_and_survives_a_restart(factory).await;
     an_inbox_keeps_its_order_over_pages_epochs_and_thousands_of_numbers(factory).await;
+    messages_of_one_write_keep_their_order_however_many(factory).await;
     what_is_removed_is_gone_one_by_one_and_all_that_is_passed(factory).await;
     a_write_that_is_made_again_has_the_effect_of_once(factory).await;
     a_session_that_has_ended_leaves_nothing_to_the_next_of_its_client(factory).await;
@@ -158,7 +159,8 @@ async fn a_session_is_read_as_it_was_written_last_and_survives_a_restart(factory
     let writer = writer.reopened(factory).await;
     let stored = writer.read().await.expect("it is there");
     assert!(stored.stamp > first.stamp);
-    assert_eq!(stored, Stored { head: head(EPOCH), subscriptions, received, stamp: stored.stamp });
+    let (stamp, node) = (stored.stamp, stored.node.clone());
+    assert_eq!(stored, Stored { head: head(EPOCH), subscriptions, received, stamp, node });
     assert_eq!(writer.store.inbox(&writer.key, None, 2).await.expect("read"), [row(at(EPOCH, 0))]);
 }
 
@@ -176,6 +178,19 @@ async fn an_inbox_keeps_its_order_over_pages_epochs_and_thousands_of_numbers(fac
     let key = (writer.key.0.clone(), ClientId::new("order-").expect("valid"));
     let other = Writer { key, ..writer };
     assert!(other.places(10).await.is_empty(), "another session's");
+}
+
+async fn messages_of_one_write_keep_their_order_however_many(factory: &dyn SessionFactory) {
+    let mut writer = Writer::of(factory, "many").await;
+    let places: Vec<Place> = (700..1_300).map(|number| at(EPOCH, number)).collect();
+    let puts = places.iter().map(|place| What::Put(row(*place)));
+    let states = places.iter().map(|place| What::Put(Row { delivery: None, ..row(*place) }));
+    let changes: Vec<What> = puts.chain(states).chain([What::Remove(places[1])]).collect();
+    writer.write(changes).await;
+    let rows = writer.store.inbox(&writer.key, None, 1_000).await.expect("read");
+    let found: Vec<Place> = rows.iter().map(|row| row.place).collect();
+    assert_eq!((found[0], &found[1..]), (places[0], &places[2..]));
+    assert!(rows.iter().all(|row| row.delivery.is_none()), "the later state of each");
 }
 
 async fn what_is_removed_is_gone_one_by_one_and_all_that_is_passed(factory: &dyn SessionFactory) {

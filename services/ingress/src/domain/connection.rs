@@ -350,6 +350,7 @@ impl Connection {
             (Stop::TakenOver, _) => self.fail(Fault::TakenOver),
             (Stop::Revoked, _) => self.fail(Fault::Revoked),
             (Stop::DeclaredGone, _) => self.fail(Fault::DeclaredGone),
+            (Stop::NotKept, _) => self.fail(Fault::NotKept),
         }
     }
 

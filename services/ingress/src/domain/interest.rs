@@ -104,6 +104,8 @@ pub struct Interest {
     generation: u64,
     /// Beginnings nobody wants any more, since the last generation began.
     outdated: usize,
+    /// What is wanted is not known yet: peers are told that it is everything.
+    unknown: bool,
     /// Told beside the beginnings: shared subscriptions are none of these.
     pub memberships: Memberships,
 }
@@ -162,6 +164,26 @@ impl Interest {
         }
     }
 
+    /// Sessions of before are taken back: until [`Interest::known`] peers send everything.
+    pub fn unknown(&mut self) {
+        self.unknown = true;
+    }
+
+    /// All that is wanted is known; peers are told it.
+    pub fn known(&mut self) {
+        (self.unknown, self.generation) = (false, self.generation + 1);
+    }
+
+    /// Whether sessions of before are still taken back.
+    pub fn is_unknown(&self) -> bool {
+        self.unknown
+    }
+
+    /// The version as of now.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
     /// What somebody has to be told who knows `known`, a generation and a version of it.
     pub fn news(&self, known: Option<(u64, u64)>) -> News {
         let behind = known.and_then(|(generation, version)| {
@@ -181,7 +203,7 @@ impl Interest {
                 let hashes = self.news.range(self.news.len() - behind..).copied().collect();
                 News { from, hashes, ..news }
             }
-            None if self.counts.len() > HASHES_MAX => News { full: true, everything: true, ..news },
+            None if self.unknown || self.counts.len() > HASHES_MAX => News { full: true, everything: true, ..news },
             None => News { full: true, hashes: self.counts.keys().copied().collect(), ..news },
         }
     }
@@ -256,6 +278,18 @@ mod tests {
         }
         let news = interest.news(None);
         assert!(news.everything && news.hashes.is_empty());
+    }
+
+    #[test]
+    fn while_it_is_not_known_what_is_wanted_peers_are_told_everything() {
+        let mut interest = Interest::default();
+        interest.unknown();
+        interest.add(7);
+        let news = interest.news(None);
+        assert!(news.full && news.everything);
+        interest.known();
+        let news = interest.news(Some((news.generation, news.to)));
+        assert!(news.full && !news.everything && news.hashes == [7]);
     }
 
     fn level() -> impl Strategy<Value = &'static str> {

@@ -2,8 +2,10 @@
 //!
 //! Domain layer over the port SessionStore. All that has gathered is written at once, one write after the other: many who
 //! wait share one. A write that fails is made again until it is done: whoever waits for it waits, nothing is skipped, and
-//! no message is acknowledged meanwhile. What nobody waits for goes with what somebody does, or after a while.
+//! no message is acknowledged meanwhile. A session of which the store cannot take something at all is left out, and ends. What
+//! nobody waits for goes with what somebody does, or after a while.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use drover_types::Clock;
 use tokio::sync::{Notify, watch};
 
 use crate::domain::link::Link;
+use crate::domain::sessions::Key;
+use crate::ports::StoreError;
 use crate::ports::sessions::{Change, SessionStore, What};
 use crate::telemetry::Telemetry;
 
@@ -46,6 +50,8 @@ struct State {
     last: u64,
     /// Connections to be woken when a position is durable.
     wakes: Vec<(u64, Arc<Link>)>,
+    /// Sessions that the store cannot take, until they are asked for: a node ends them within a second.
+    unwritable: HashSet<Arc<Key>>,
 }
 
 impl State {
@@ -151,14 +157,25 @@ impl Journal {
         }
     }
 
+    /// Sessions that the store cannot take, since the last call: they have to end.
+    pub fn take_unwritable(&self) -> HashSet<Arc<Key>> {
+        std::mem::take(&mut self.state().unwritable)
+    }
+
     /// Writes what comes, as long as this process runs.
     pub async fn run(&self, telemetry: &Telemetry) {
         loop {
             self.any.notified().await;
             // An error means that nobody waits for what there is.
             tokio::time::timeout(LAZY, self.more.notified()).await.ok();
-            let Some((changes, position)) = self.take() else { continue };
+            let Some((mut changes, position)) = self.take() else { continue };
             while let Err(error) = self.store.write(changes.clone()).await {
+                if let StoreError::Unwritable { whose, .. } = &error {
+                    telemetry.session_not_kept(&whose.1, &error);
+                    changes = changes.iter().filter(|change| change.key != *whose).cloned().collect();
+                    self.state().unwritable.insert(whose.clone());
+                    continue;
+                }
                 telemetry.sessions_not_written(&error);
                 tokio::time::sleep(RETRY).await;
             }
@@ -190,7 +207,12 @@ fn bytes(change: &Change) -> usize {
     match &change.what {
         What::Put(row) => row.delivery.as_ref().map_or(0, |delivery| delivery.message.bytes()),
         What::Head(head) => head.will.as_ref().map_or(0, |will| will.publication.payload.len()),
-        What::Subscriptions(_) | What::Received(_) | What::Remove(_) | What::Passed { .. } | What::End => 0,
+        What::Subscriptions(_)
+        | What::Received(_)
+        | What::Remove(_)
+        | What::Passed { .. }
+        | What::End
+        | What::Left(_) => 0,
     }
 }
 
@@ -201,8 +223,6 @@ pub(crate) mod tests {
     use drover_types::{ClientId, FixedClock, TenantId};
 
     use super::*;
-    use crate::domain::sessions::Key;
-    use crate::ports::StoreError;
     use crate::ports::sessions::{Listed, Place, Row, Stored};
 
     /// Remembers what it was told, and fails as often as it shall.
@@ -210,6 +230,8 @@ pub(crate) mod tests {
     pub struct Told {
         pub changes: Mutex<Vec<Vec<Change>>>,
         failures: Mutex<usize>,
+        /// The client of a session that it cannot take.
+        unwritable: Option<ClientId>,
     }
 
     #[async_trait]
@@ -219,6 +241,10 @@ pub(crate) mod tests {
             if *failures > 0 {
                 *failures -= 1;
                 return Err(StoreError::Unavailable { reason: "as told".to_owned() });
+            }
+            let refused = changes.iter().find(|change| Some(&change.key.1) == self.unwritable.as_ref());
+            if let Some(change) = refused {
+                return Err(change.failed(StoreError::Corrupt { reason: "as told".to_owned() }));
             }
             self.changes.lock().expect("no panic").push(changes.to_vec());
             Ok(())
@@ -236,6 +262,14 @@ pub(crate) mod tests {
             Ok(Vec::new())
         }
 
+        async fn left_by(&self, _: &str, _: Option<&Key>, _: usize) -> Result<Vec<Listed>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        async fn nodes(&self) -> Result<Vec<String>, StoreError> {
+            Ok(Vec::new())
+        }
+
         fn is_shared(&self) -> bool {
             false
         }
@@ -250,14 +284,22 @@ pub(crate) mod tests {
     }
 
     fn removal(number: u32) -> Change {
-        let key = (TenantId::default_tenant(), ClientId::new("c").expect("valid"));
+        removal_of("c", number)
+    }
+
+    fn removal_of(client: &str, number: u32) -> Change {
+        let key = (TenantId::default_tenant(), ClientId::new(client).expect("valid"));
         let what = What::Remove(Place { epoch: 1, number });
         Change { key: Arc::new(key), stamp: u64::from(number), what }
     }
 
     /// A journal that runs, and what it tells.
     pub fn journal(failures: usize) -> (Arc<Told>, Arc<Journal>) {
-        let store = Arc::new(Told { failures: Mutex::new(failures), ..Told::default() });
+        journal_over(Told { failures: Mutex::new(failures), ..Told::default() })
+    }
+
+    fn journal_over(told: Told) -> (Arc<Told>, Arc<Journal>) {
+        let store = Arc::new(told);
         let journal = Arc::new(Journal::new(store.clone(), Arc::new(FixedClock::at(0))));
         let running = journal.clone();
         tokio::spawn(async move { running.run(&Telemetry::new(&Metrics::default())).await });
@@ -277,6 +319,20 @@ pub(crate) mod tests {
         assert!(!journal.is_durable(1));
         journal.durable(3).await;
         assert_eq!(stamps(&store), [[1, 2, 3]]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_the_store_cannot_take_holds_no_other_up_and_is_to_end() {
+        let refused = ClientId::new("bad").expect("valid");
+        let (store, journal) = journal_over(Told { unwritable: Some(refused.clone()), ..Told::default() });
+        journal.push(removal(1));
+        journal.push(removal_of("bad", 2));
+        let last = journal.push(removal(3));
+        journal.durable(last).await;
+        assert_eq!(stamps(&store), [[1, 3]]);
+        let unwritable: Vec<_> = journal.take_unwritable().into_iter().map(|key| key.1.clone()).collect();
+        assert_eq!(unwritable, [refused]);
+        assert!(journal.take_unwritable().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -23,6 +23,8 @@ pub enum Stop {
     Drain = 3,
     /// The platform has taken the node for lost, and told that this connection is gone.
     DeclaredGone = 4,
+    /// The store cannot take its session, which has ended.
+    NotKept = 5,
 }
 
 /// What a connection is told.
@@ -173,7 +175,7 @@ impl Link {
 }
 
 fn stop(flags: u8) -> Option<Stop> {
-    let all = [Stop::TakenOver, Stop::Revoked, Stop::Drain, Stop::DeclaredGone];
+    let all = [Stop::TakenOver, Stop::Revoked, Stop::Drain, Stop::DeclaredGone, Stop::NotKept];
     all.into_iter().find(|stop| *stop as u8 == flags & STOP)
 }
 

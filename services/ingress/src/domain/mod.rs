@@ -11,6 +11,7 @@ pub mod connection;
 pub mod filter;
 pub mod foreign;
 pub mod identity;
+pub mod inherit;
 pub mod interest;
 pub mod journal;
 pub mod lifecycle;

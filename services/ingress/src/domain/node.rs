@@ -16,6 +16,7 @@ use drover_types::shadow::ShadowRequest;
 use drover_types::{ApiError, ClientId, Clock, ErrorCode, Qos, Random, RecordId, TopicName, TraceParent};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::confirmations::Confirmations;
@@ -43,6 +44,10 @@ const WILL_RETRY: Duration = Duration::from_millis(500);
 
 /// Wait before a message that was not retained is tried again.
 const RETAIN_RETRY: Duration = Duration::from_millis(500);
+/// How long a will may be held up by the store of retained messages, and what other services publish.
+const RETAIN_PATIENCE: Duration = Duration::from_secs(5);
+/// How often such messages may wait for that store beyond it; more are delivered, not retained, and counted.
+const RETAINING_MAX: usize = 1_000;
 
 /// What all connections of this node share.
 pub struct Node {
@@ -68,10 +73,13 @@ pub struct Node {
     router: RwLock<Router<Arc<Session>>>,
     started: tokio::time::Instant,
     wills: Arc<Semaphore>,
+    retaining: Arc<Semaphore>,
     /// Wills on their way, and readers of retained messages.
     tasks: TaskTracker,
     /// Where they run: who asks for them need not run there itself.
     runtime: Handle,
+    /// Held while sessions of a node that is gone are taken: of one node after the other.
+    pub(super) claiming: tokio::sync::Mutex<()>,
 }
 
 /// Whom a message from another service is for.
@@ -124,9 +132,21 @@ impl Node {
             router: RwLock::default(),
             started,
             wills: Arc::new(Semaphore::new(WILLS_WAITING_MAX)),
+            retaining: Arc::new(Semaphore::new(RETAINING_MAX)),
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
+            claiming: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// Runs a task to its end, whoever asks for it; those that take long look at [`Node::is_stopping`].
+    pub(super) fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.tasks.spawn_on(task, &self.runtime)
+    }
+
+    /// Whether this node is about to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.tasks.is_closed()
     }
 
     /// What time it is.
@@ -149,6 +169,7 @@ impl Node {
         let _together = self.journal.together();
         let restored = claim.kept.take().map(|kept| self.restore(*kept)).unwrap_or_default();
         let attached = self.sessions.attach(attach, now.monotonic_ms, report);
+        let moves = claim.moves;
         drop(claim); // its place is taken
         match attached {
             Ok((mut attached, aftermath)) => {
@@ -156,7 +177,8 @@ impl Node {
                 let Publisher { client, epoch, .. } = &attached.publisher;
                 let allowed = |filter: &str| identity.policy.may_subscribe(filter, client.as_str());
                 self.withdrawn(&attached.session, attached.session.withdraw(*epoch, allowed));
-                attached.awaited = attached.awaited.and(restored);
+                let wanted = if moves && attached.present { self.peers.version() } else { 0 };
+                attached.awaited = attached.awaited.and(restored).and(Awaited { interest: wanted, journal: 0 });
                 Ok(attached)
             }
             Err(error) => {
@@ -177,7 +199,11 @@ impl Node {
     /// Time has passed: sessions end, wills fall due.
     pub fn tick(self: &Arc<Self>) {
         let _together = self.journal.together();
-        self.clean_up(self.sessions.tick(self.now().monotonic_ms));
+        let now = self.now();
+        self.clean_up(self.sessions.tick(now.monotonic_ms));
+        let unwritable = self.journal.take_unwritable();
+        let report = |report| self.reports.push(now.unix_ms, report);
+        self.clean_up(self.sessions.end_unwritable(&unwritable, report));
         self.telemetry.tick();
         self.telemetry.waiting("peers", self.peers.waiting());
     }
@@ -211,14 +237,26 @@ impl Node {
     /// Takes back a session that was kept, absent, and routes by its subscriptions; what has to be settled before its
     /// client can rely on it.
     pub fn restore(self: &Arc<Self>, kept: Kept) -> Awaited {
-        let subscriptions = kept.stored.subscriptions.clone();
+        let (subscriptions, from) = (kept.stored.subscriptions.clone(), kept.stored.node.clone());
         let (session, aftermath) = self.sessions.restore(kept, self.now().monotonic_ms);
         let journal = aftermath.journal;
         self.clean_up(aftermath);
+        let Some(session) = session else { return Awaited { interest: 0, journal } };
+        let interest = self.route_kept(&session, subscriptions);
+        Awaited { interest, journal: journal.max(self.leave_list(&session, &from)) }
+    }
+
+    /// Routes by what was kept of a session; the version of what is wanted here.
+    pub(super) fn route_kept(&self, session: &Arc<Session>, subscriptions: Vec<Subscription>) -> u64 {
         let granted = |Subscription { filter, options }| Granted { filter, options, retained: false };
         let granted: Vec<_> = subscriptions.into_iter().map(granted).collect();
-        let interest = session.map_or(0, |session| self.route_to(&session, &granted));
-        Awaited { interest, journal }
+        self.route_to(session, &granted)
+    }
+
+    /// A session that was at the node `from` is in the list of this one by now; the position of the journal.
+    pub(super) fn leave_list(&self, session: &Session, from: &str) -> u64 {
+        let is_other = !from.is_empty() && from != self.peers.node();
+        if is_other { session.leave_list(from) } else { 0 }
     }
 
     /// Routes by these subscriptions from now on, and sends them the retained messages they ask for; the SUBSCRIBE is
@@ -294,7 +332,7 @@ impl Node {
         for message in messages {
             while let Err(error) = self.retain(std::slice::from_ref(message)).await {
                 self.telemetry.not_retained(&error);
-                if matches!(error, StoreError::Corrupt { .. }) {
+                if !matches!(error, StoreError::Unavailable { .. }) {
                     break;
                 }
                 tokio::time::sleep(RETAIN_RETRY).await;
@@ -307,22 +345,26 @@ impl Node {
     /// session.
     async fn route_all(&self, messages: &[Arc<Message>]) {
         self.room_for(messages, &[]).await;
+        let round = self.peers.round();
         let (mut position, mut placed) = (0, Vec::new());
         for (at, message) in messages.iter().enumerate() {
             position = position.max(self.route(at, message, None, &mut placed));
         }
-        tokio::join!(self.peers.forward(messages, &placed, &self.telemetry), self.journal.durable(position));
+        let forwarded = self.peers.forward(messages, &placed, round, &self.telemetry);
+        tokio::join!(forwarded, self.journal.durable(position));
     }
 
     /// As [`Node::route_all`], for messages of several sessions: `publishers` are those, in the order of the messages.
     /// Returns when the order is settled, with what receipts have to wait for besides.
     pub async fn route_each(&self, messages: &[Arc<Message>], publishers: &[&Session]) -> Confirmations {
         self.room_for(messages, publishers).await;
+        let round = self.peers.round();
         let (mut position, mut placed) = (0, Vec::new());
         for (at, (message, publisher)) in messages.iter().zip(publishers).enumerate() {
             position = position.max(self.route(at, message, Some(publisher), &mut placed));
         }
-        self.peers.offer(messages, &placed, &self.telemetry).await.and_inboxes(&self.journal, position)
+        let offered = self.peers.offer(messages, &placed, round, &self.telemetry).await;
+        offered.and_inboxes(&self.journal, position)
     }
 
     /// Returns when the journal has room for what routing `messages` of `publishers` adds to it; at once where that is
@@ -373,7 +415,7 @@ impl Node {
         if self.peers.is_none() {
             return position.max(self.hand_out(message, publisher, |_| true).position);
         }
-        let handed = self.hand_to_own(message, publisher);
+        let handed = self.hand_to_own(message, publisher, |_| true);
         position.max(handed.position).max(self.share_out(at, message, placed))
     }
 
@@ -384,6 +426,13 @@ impl Node {
         let handed: Vec<_> = messages.iter().map(|message| self.hand_to(message, recipient)).collect();
         self.journal.durable(handed.iter().map(|handed| handed.position).max().unwrap_or_default()).await;
         handed.iter().map(|handed| handed.taken).sum()
+    }
+
+    /// Hands messages to the sessions that have come here lately, and do not have them; the position of the journal as of
+    /// which their inboxes do. For members of shared subscriptions the node that logged a message finds somebody itself.
+    pub(super) fn hand_to_moved(&self, messages: &[Arc<Message>]) -> u64 {
+        let handed = messages.iter().map(|message| self.hand_to_own(message, None, Session::has_moved));
+        handed.map(|handed| handed.position).max().unwrap_or_default()
     }
 
     /// As [`Node::deliver_kept`], for one message, and without waiting.
@@ -411,12 +460,17 @@ impl Node {
     }
 
     /// As [`Node::hand_out`], without shared subscriptions: of those other nodes have members as well.
-    fn hand_to_own(&self, message: &Arc<Message>, publisher: Option<u64>) -> Handed {
+    fn hand_to_own(
+        &self,
+        message: &Arc<Message>,
+        publisher: Option<u64>,
+        concerns: impl Fn(&Session) -> bool,
+    ) -> Handed {
         let telemetry = &message.telemetry;
         let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
         let matches = router.own_matches(&telemetry.tenant, telemetry.topic.as_str(), publisher);
         drop(router);
-        self.offer_to(message, matches)
+        self.offer_to(message, matches.into_iter().filter(|found| concerns(&found.subscriber)))
     }
 
     fn offer_to(&self, message: &Arc<Message>, matches: impl IntoIterator<Item = Match<Arc<Session>>>) -> Handed {
@@ -443,14 +497,15 @@ impl Node {
     }
 
     /// Stores a message, then routes it. After an error its fate is unknown.
-    pub async fn publish(&self, message: Arc<Message>) -> Result<(), Unacknowledged> {
+    pub async fn publish(self: &Arc<Self>, message: Arc<Message>) -> Result<(), Unacknowledged> {
         let received_ms = message.telemetry.time_ms;
         self.publish_all(&[message], received_ms).await.map(drop)
     }
 
     /// As [`Node::publish`], for messages that came at `received_ms` and may tell of other times; where in the log they are.
+    /// A store of retained messages that fails holds nobody up for longer than a bound: they are retained later then.
     pub async fn publish_all(
-        &self,
+        self: &Arc<Self>,
         messages: &[Arc<Message>],
         received_ms: u64,
     ) -> Result<Vec<Position>, Unacknowledged> {
@@ -459,9 +514,40 @@ impl Node {
         }
         let records = messages.iter().map(|message| message.outgoing(&self.topics, received_ms)).collect();
         let positions = self.append(records).await?;
-        self.retain(messages).await.map_err(|error| Unacknowledged { reason: error.to_string() })?;
-        self.route_all(messages).await;
+        tokio::join!(self.retain_in_time(messages), self.route_all(messages));
         Ok(positions)
+    }
+
+    /// As [`Node::retain`], within a bound. What the store does not take by then is given to it again, as long as this node
+    /// runs.
+    async fn retain_in_time(self: &Arc<Self>, messages: &[Arc<Message>]) {
+        let retained: Vec<_> = messages.iter().filter(|message| message.is_retained()).cloned().collect();
+        if retained.is_empty() {
+            return;
+        }
+        let error = match tokio::time::timeout(RETAIN_PATIENCE, self.retain(&retained)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {RETAIN_PATIENCE:?}"),
+        };
+        self.telemetry.not_retained(&error);
+        let Ok(permit) = self.retaining.clone().try_acquire_owned() else {
+            return self.telemetry.dropped(Dropped::RetainedFull, retained.len());
+        };
+        let node = self.clone();
+        self.spawn(async move {
+            node.retain_each(&retained).await;
+            drop(permit);
+        });
+    }
+
+    /// Renews the owners of connections for which that came due between `from_ms` and `now_ms`, one after the other.
+    pub async fn renew_owners(&self, from_ms: u64, now_ms: u64) {
+        for (key, epoch) in self.sessions.to_renew(from_ms, now_ms) {
+            if let Err(error) = self.owners.renew(&key.0, &key.1, epoch).await {
+                tracing::warn!(client = %key.1, %error, "the owner of a session is not renewed; it will be tried again");
+            }
+        }
     }
 
     /// Gives back the room of retained messages whose time is over.
@@ -573,3 +659,6 @@ fn offer(message: Arc<Message>, found: Match<Arc<Session>>) -> Result<u64, Dropp
         share: found.share,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,33 +1,50 @@
 //! Whose a client's session is: this node takes it before it admits the client, and gives it up when another has it.
 //!
 //! Domain layer over the ports Owners and PeerLink. A CONNECT that cannot be told its epoch in time is refused, never
-//! admitted with a wrong one. The former owner is told at once; where that fails, the lifecycle events, which every node
-//! reads, end what has an older epoch.
+//! admitted with a wrong one. The former owner is told at once; where that fails, it is when it can be asked, and the lifecycle
+//! events, which every node reads, end what has an older epoch. While a session moves it takes messages at both ends.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::domain::lifecycle::{Event, EventType};
 use crate::domain::node::Node;
+use crate::domain::peers::Ended;
 use crate::domain::sessions::{AttachError, Kept, Key, Left};
-use crate::ports::sessions::Row;
+use crate::ports::sessions::{Away, Head, Stored};
 use crate::ports::{Former, StoreError, Taken};
 
-/// Messages of an inbox that are read at once.
-const INBOX_ROWS: usize = 100;
+/// Pause between two looks at a session that is arriving.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How long a session that moves is held at its former owner until all nodes know that it is here as well: one that does not
+/// answer may be gone, and its client is not to wait for that.
+const AHEAD: Duration = Duration::from_millis(500);
+/// Wait before an inbox that could not be read is read again.
+const RETRY: Duration = Duration::from_millis(500);
+/// How long another node that asks for a session waits for what is arriving of it here: longer than it waits for an answer, so
+/// that it asks again.
+const ARRIVAL: Duration = Duration::from_secs(2);
 
 /// A session that belongs to a connection which has not got it yet.
 pub struct Claim {
     pub epoch: u64,
     /// What the store has of it, if nothing is here.
     pub kept: Option<Box<Kept>>,
+    /// Whether it comes from another node: other nodes have to know what it wants before its client relies on that.
+    pub moves: bool,
     key: Key,
     node: Arc<Node>,
 }
 
 impl Claim {
-    fn begin(node: Arc<Node>, key: Key) -> Self {
+    pub(super) fn begin(node: Arc<Node>, key: Key) -> Self {
         node.sessions.begin_claim(&key);
-        Self { epoch: 0, kept: None, key, node }
+        Self { epoch: 0, kept: None, moves: false, key, node }
+    }
+
+    /// Whose session it is.
+    pub fn key(&self) -> &Key {
+        &self.key
     }
 }
 
@@ -37,47 +54,158 @@ impl Drop for Claim {
     }
 }
 
+fn unread(error: StoreError) -> AttachError {
+    AttachError::NotRead { reason: error.to_string() }
+}
+
 impl Node {
     /// Takes the session of an admitted client for this node, from wherever it was.
     pub async fn take(self: Arc<Self>, key: Key) -> Result<Claim, AttachError> {
         let patience = self.ownership_patience;
         let mut claim = Claim::begin(self.clone(), key);
-        let late = || AttachError::NoOwner { reason: format!("no answer within {patience:?}") };
-        claim.epoch = tokio::time::timeout(patience, self.take_session(&claim.key)).await.map_err(|_| late())??;
-        if self.journal.store().is_shared() && !self.sessions.has(&claim.key) {
-            let read = tokio::time::timeout(patience, self.read_kept(claim.key.clone(), claim.epoch)).await;
-            let kept = read.map_err(|_| late())?;
-            let unread = |error: StoreError| AttachError::NotRead { reason: error.to_string() };
-            claim.kept = kept.map_err(unread)?.map(Box::new);
-        }
+        let late = |_| AttachError::NoOwner { reason: format!("no answer within {patience:?}") };
+        let unknown = |error: crate::ports::OwnersError| AttachError::NoOwner { reason: error.to_string() };
+        let taken = tokio::time::timeout(patience, self.owners.take(&claim.key.0, &claim.key.1)).await.map_err(late)?;
+        let Taken { epoch, former } = taken.map_err(unknown)?;
+        (claim.epoch, claim.moves) = (epoch, former != Former::Here && self.journal.store().is_shared());
+        let kept = tokio::time::timeout(patience * 2, self.clone().bring_here(claim.key.clone(), epoch, former)).await;
+        claim.kept = kept.map_err(late)??;
         Ok(claim)
+    }
+
+    /// Ends what others hold of a session that this node has taken with `epoch`; what the store has of it then, if nothing
+    /// is here.
+    async fn bring_here(
+        self: Arc<Self>,
+        key: Key,
+        epoch: u64,
+        former: Former,
+    ) -> Result<Option<Box<Kept>>, AttachError> {
+        let shared = self.journal.store().is_shared();
+        if shared && former != Former::Here && !self.sessions.has(&key) {
+            // To its end, whoever waits: a session that takes messages here has to get its inbox.
+            let moving = self.spawn(self.clone().move_here(key, epoch, former));
+            let failed = |error: tokio::task::JoinError| AttachError::NotRead { reason: error.to_string() };
+            return moving.await.map_err(failed)?;
+        }
+        if let Ended::Newer(_) = self.end_elsewhere(&key, epoch, &former).await {
+            return Err(AttachError::TakenOver);
+        }
+        while self.sessions.is_arriving(&key) {
+            tokio::time::sleep(LOOK_AGAIN).await; // for an earlier connection
+        }
+        if !shared || self.sessions.has(&key) {
+            return Ok(None);
+        }
+        Ok(self.read_kept(key, epoch).await.map_err(unread)?.map(Box::new))
+    }
+
+    /// Takes a session from another node, while messages are published to it: it is routed by here before it ends there.
+    async fn move_here(
+        self: Arc<Self>,
+        key: Key,
+        epoch: u64,
+        former: Former,
+    ) -> Result<Option<Box<Kept>>, AttachError> {
+        let _claim = Claim::begin(self.clone(), key.clone());
+        let stored = self.journal.store().read(&key).await.map_err(unread)?;
+        let ahead = stored.filter(|stored| stored.head.expiry_s > 0 && !stored.subscriptions.is_empty());
+        let arriving = match ahead {
+            Some(stored) => self.route_ahead(&key, epoch, stored).await,
+            None => None,
+        };
+        let ended = self.end_elsewhere(&key, epoch, &former).await;
+        if let Ended::Newer(newer) = ended {
+            self.taken_elsewhere(&key, newer); // what is arriving
+            return Err(AttachError::TakenOver);
+        }
+        let unsettled = ended == Ended::Unanswered;
+        let kept = match arriving {
+            Some(head) => self.arrive(&key, epoch, head, unsettled).await.map(|()| None),
+            None => self.read_kept(key.clone(), epoch).await.map_err(unread),
+        };
+        if let (true, Former::Node(name)) = (unsettled, former) {
+            self.follow_up(name, vec![(key, epoch)]);
+        }
+        Ok(kept?.map(|kept| Box::new(Kept { unsettled, ..kept })))
+    }
+
+    /// Routes by what the store has of a session that another node holds still; its head, if it is on its way then.
+    async fn route_ahead(self: &Arc<Self>, key: &Key, epoch: u64, stored: Stored) -> Option<Head> {
+        let (head, subscriptions) = (stored.head.clone(), stored.subscriptions.clone());
+        let kept = Kept { key: key.clone(), epoch, stored, rows: Vec::new(), unsettled: true };
+        let session = self.sessions.arriving(kept, self.now().monotonic_ms)?;
+        let version = self.route_kept(&session, subscriptions);
+        let known = async {
+            self.peers.announced(version).await;
+            // What was for the other node before its peers knew has to reach it before the session leaves it.
+            self.peers.flush_all().await;
+        };
+        // What is for a node that is gone is inherited, whenever the others know.
+        tokio::time::timeout(AHEAD, known).await.ok();
+        Some(head)
+    }
+
+    /// Reads what the former owner has left of a session that is arriving; `head` is what it was before. While the store is
+    /// away it goes on trying, and its client is refused.
+    async fn arrive(self: &Arc<Self>, key: &Key, epoch: u64, head: Head, unsettled: bool) -> Result<(), AttachError> {
+        while self.sessions.arriving_with(key, epoch).is_some() {
+            match self.read_kept(key.clone(), epoch).await {
+                Ok(Some(mut kept)) => {
+                    kept.rows.retain(|row| row.place.epoch < epoch); // the others have come here
+                    self.arrived(Kept { unsettled, ..kept });
+                }
+                Ok(None) => self.arrived_ended(key, epoch, &head),
+                Err(error @ StoreError::Unavailable { .. }) if !self.is_stopping() => {
+                    tracing::debug!(%error, "a session that moves cannot be read");
+                    tokio::time::sleep(RETRY).await;
+                }
+                Err(error) => {
+                    self.taken_elsewhere(key, epoch + 1); // it stays as it is in the store
+                    return Err(unread(error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn arrived(self: &Arc<Self>, kept: Kept) {
+        let Kept { key, epoch, stored, rows, unsettled } = kept;
+        let _together = self.journal.together();
+        let Some(session) = self.sessions.arriving_with(&key, epoch) else { return };
+        let gone = session.arrived(&stored, rows, unsettled);
+        self.unsubscribe(&session, &gone);
+        let Stored { head, subscriptions, node, .. } = stored;
+        let (session, aftermath) = self.sessions.arrived(&key, epoch, head, self.now().monotonic_ms);
+        self.clean_up(aftermath);
+        if let Some(session) = session {
+            self.route_kept(&session, subscriptions);
+            self.leave_list(&session, &node);
+        }
+    }
+
+    /// It has ended at its former owner.
+    fn arrived_ended(self: &Arc<Self>, key: &Key, epoch: u64, head: &Head) {
+        let over = Some(Away { ends_ms: 0, will_ms: 0 });
+        let head = Head { expiry_s: 0, away: over, will: None, sent: None, ..head.clone() };
+        let _together = self.journal.together();
+        let (_, aftermath) = self.sessions.arrived(key, epoch, head, self.now().monotonic_ms);
+        self.clean_up(aftermath);
     }
 
     /// What the store has of a session that this node has taken with `epoch`.
     pub(super) async fn read_kept(&self, key: Key, epoch: u64) -> Result<Option<Kept>, StoreError> {
-        let store = self.journal.store();
-        let Some(stored) = store.read(&key).await? else { return Ok(None) };
-        let mut rows = Vec::new();
-        loop {
-            let after = rows.last().map(|row: &Row| row.place);
-            let page = store.inbox(&key, after, INBOX_ROWS).await?;
-            let last = page.len() < INBOX_ROWS;
-            rows.extend(page);
-            if last {
-                return Ok(Some(Kept { key, epoch, stored, rows }));
-            }
-        }
+        let Some(stored) = self.journal.store().read(&key).await? else { return Ok(None) };
+        let rows = self.read_inbox(&key).await?;
+        Ok(Some(Kept { key, epoch, stored, rows, unsettled: false }))
     }
 
-    async fn take_session(&self, key: &Key) -> Result<u64, AttachError> {
-        let unknown = |error: crate::ports::OwnersError| AttachError::NoOwner { reason: error.to_string() };
-        let Taken { epoch, former } = self.owners.take(&key.0, &key.1).await.map_err(unknown)?;
-        let newer = match former {
-            Former::Here => None,
-            Former::Node(name) => self.peers.take_over(Some(&name), key, epoch).await,
+    async fn end_elsewhere(&self, key: &Key, epoch: u64, former: &Former) -> Ended {
+        match former {
+            Former::Here => Ended::Done,
+            Former::Node(name) => self.peers.take_over(Some(name), key, epoch).await,
             Former::Anyone => self.peers.take_over(None, key, epoch).await,
-        };
-        if newer.is_some() { Err(AttachError::TakenOver) } else { Ok(epoch) }
+        }
     }
 
     /// The client has connected elsewhere with `epoch`: what is older here ends.
@@ -93,6 +221,12 @@ impl Node {
     /// As [`Node::taken_elsewhere`]; returns when its connection is closed and the store has all that there is of it. The
     /// epoch of what is here, if that is higher.
     pub async fn give_up(self: &Arc<Self>, key: &Key, epoch: u64) -> Option<u64> {
+        let arrived = async {
+            while self.sessions.is_arriving(key) {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        tokio::time::timeout(ARRIVAL, arrived).await.ok();
         match self.taken_elsewhere(key, epoch) {
             Left::Newer(newer_epoch) => return Some(newer_epoch),
             Left::Older(None) => {}

@@ -3,9 +3,15 @@
 //! Domain layer over the port [`PeerLink`]. A message goes to the peers that may want it ([`Pictures`]). One of QoS 1 is
 //! acknowledged when each of them has confirmed it or its lease has ended; one of QoS 0 never waits. A subscription is
 //! answered when each peer knows of it or its lease has ended: who has not heard of a peer for a lease takes it to want
-//! everything, so no message that is published after the answer passes the subscriber by.
+//! everything, so no message that is published after the answer passes the subscriber by. A peer whose lease has ended is away
+//! when the others have its sessions ([`Heirs`]), and what was on its way to it.
+
+//! everything, so no message that is published after the answer passes the subscriber by. A peer whose lease has ended is away
+//! when the others have its sessions ([`Heirs`]), and what was on its way to it. For one member of a shared subscription a
+//! message goes to a peer that has members, and if that is lost, to somebody else ([`Queue`]).
 
 mod groups;
+mod heirs;
 mod held;
 mod peer;
 mod pictures;
@@ -13,6 +19,7 @@ mod senders;
 mod taken;
 mod unplaced;
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,12 +34,13 @@ use crate::domain::interest::{self, Interest, News};
 use crate::domain::message::Message;
 use crate::domain::sessions::Key;
 use crate::domain::shares::Share;
-use crate::ports::PeerLink;
+use crate::ports::{OwnHeir, PeerLink};
 use crate::telemetry::Telemetry;
 use groups::Groups;
+use heirs::Heirs;
 pub use held::Unplaced;
 pub use peer::BATCH_MESSAGES_MAX;
-use peer::{Offered, Peer};
+use peer::{LEASE, Offered, Peer};
 use pictures::Pictures;
 pub use senders::Senders;
 use taken::Taken;
@@ -43,6 +51,8 @@ use unplaced::Queue;
 const TAKE_OVER: Duration = Duration::from_secs(1);
 /// How long the greeting of a node that is not known yet may wait for being answered in kind.
 const INTRODUCTION: Duration = Duration::from_millis(300);
+/// How long a message that is just being offered takes into the queues.
+const OFFERING: Duration = Duration::from_millis(5);
 /// Pause between two looks at a state that is awaited.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -73,6 +83,21 @@ pub struct Peers {
     interest: Mutex<Interest>,
     /// The zero of monotonic time.
     started: Instant,
+    /// Grows whenever the sessions of a peer have been claimed: what was routed before that may have missed them.
+    round: AtomicU64,
+    /// This node takes its sessions of before back.
+    starting: AtomicBool,
+}
+
+/// What became of a session at its former owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It has ended, as far as anybody can tell who was asked.
+    Done,
+    /// What a peer holds is newer, of this epoch.
+    Newer(u64),
+    /// The former owner was not there, or did not answer in time.
+    Unanswered,
 }
 
 impl Peers {
@@ -83,7 +108,39 @@ impl Peers {
         let all = links.into_iter().map(|link| Arc::new(Peer::new(link, unplaced.clone(), started))).collect();
         let (senders, pictures, interest) = (Senders::default(), Pictures::default(), Mutex::default());
         let (groups, taken) = (Groups::default(), Taken::default());
-        Self { node: node.to_owned(), all, senders, pictures, groups, taken, unplaced, interest, started }
+        let (round, starting) = (AtomicU64::default(), AtomicBool::default());
+        let node = node.to_owned();
+        Self { node, all, senders, pictures, groups, taken, unplaced, interest, started, round, starting }
+    }
+
+    /// The same, while this node takes its sessions of before back: peers are told that it wants everything, and it takes no
+    /// messages of theirs before [`Peers::opened`].
+    #[must_use]
+    pub fn starting(self) -> Self {
+        if !self.all.is_empty() {
+            self.starting.store(true, Ordering::Release);
+            self.interest().unknown();
+        }
+        self
+    }
+
+    /// The sessions of before are here.
+    pub fn opened(&self) {
+        if self.is_starting() {
+            self.interest().known();
+            self.starting.store(false, Ordering::Release);
+            self.all.iter().for_each(|peer| peer.speak_of_news());
+        }
+    }
+
+    /// Whether this node takes its sessions of before back.
+    pub fn is_starting(&self) -> bool {
+        self.starting.load(Ordering::Acquire)
+    }
+
+    /// How often sessions of a peer were claimed so far; to be asked before a message is routed here, for [`Peers::offer`].
+    pub fn round(&self) -> u64 {
+        self.round.load(Ordering::Acquire)
     }
 
     /// Messages in the queues to them.
@@ -98,21 +155,30 @@ impl Peers {
 
     /// A node that is there and has members of a shared subscription, and was not asked for this share yet.
     pub fn member(&self, tenant: &TenantId, share: &Share) -> Option<Arc<str>> {
+        self.node_with(tenant, share, Peer::is_there)
+    }
+
+    /// As [`Peers::member`], of the nodes whose sessions are being claimed: what is for a member there is waited for, and goes
+    /// to wherever that is then.
+    pub fn leaving_member(&self, tenant: &TenantId, share: &Share) -> Option<Arc<str>> {
+        self.node_with(tenant, share, Peer::is_leaving)
+    }
+
+    fn node_with(&self, tenant: &TenantId, share: &Share, is_so: impl Fn(&Peer) -> bool) -> Option<Arc<str>> {
         let able = |node: &Arc<str>| {
-            let is_there = |peer: &Arc<Peer>| peer.is_live() && !peer.is_ourselves() && peer.is_named(node);
-            !share.tried.contains(node) && self.all.iter().any(is_there)
+            !share.tried.contains(node) && self.all.iter().any(|peer| is_so(peer) && peer.is_named(node))
         };
         self.groups.next(tenant, &share.filter, able)
     }
 
     /// Hands one message to a node for one member of a shared subscription; `done` is kept until it is confirmed.
     pub async fn ask(&self, node: &str, unplaced: Unplaced, telemetry: &Telemetry) {
+        let Some(peer) = self.all.iter().find(|peer| peer.is_named(node)) else {
+            return self.unplaced.add([unplaced]);
+        };
         let Unplaced { message, share, done } = unplaced;
-        match self.all.iter().find(|peer| peer.is_named(node)) {
-            // What is waited for is `done`.
-            Some(peer) => drop(peer.offer(vec![Offered { message, shares: vec![share], done }], telemetry).await),
-            None => self.unplaced.add([Unplaced { message, share, done }]),
-        }
+        let offered = vec![Offered { message, shares: vec![Share { again: true, ..share }], done }];
+        drop(peer.offer(offered, self.round(), telemetry).await); // what is waited for is `done`
     }
 
     /// Name of this node.
@@ -120,9 +186,11 @@ impl Peers {
         &self.node
     }
 
-    /// Speaks to all peers until `stop`.
-    pub async fn run(&self, telemetry: &Telemetry, stop: CancellationToken) {
-        let talks = self.all.iter().map(|peer| peer.run(&self.node, &self.interest, telemetry));
+    /// Speaks to all peers until `stop`. `own` takes sessions of those that are gone, where sessions are shared.
+    pub async fn run(&self, own: Option<&dyn OwnHeir>, telemetry: &Telemetry, stop: CancellationToken) {
+        let heirs = Heirs { own, node: &self.node, peers: &self.all };
+        let talks: Vec<_> =
+            self.all.iter().map(|peer| peer.run(heirs, &self.round, &self.interest, telemetry)).collect();
         stop.run_until_cancelled(join_all(talks)).await;
     }
 
@@ -132,14 +200,21 @@ impl Peers {
     }
 
     /// As [`Peers::offer`]; returns when all is confirmed.
-    pub async fn forward(&self, messages: &[Arc<Message>], placed: &[Placed], telemetry: &Telemetry) {
-        self.offer(messages, placed, telemetry).await.all().await;
+    pub async fn forward(&self, messages: &[Arc<Message>], placed: &[Placed], round: u64, telemetry: &Telemetry) {
+        self.offer(messages, placed, round, telemetry).await.all().await;
     }
 
     /// Hands messages that are durable to the peers whose subscribers may want them. Returns when they are in the queues
     /// to these: messages offered after that follow them. While a peer's queue is full, QoS 1 waits and QoS 0 is dropped
-    /// and counted. `placed` says which of them a node is to give to a member of a shared subscription.
-    pub async fn offer(&self, messages: &[Arc<Message>], placed: &[Placed], telemetry: &Telemetry) -> Confirmations {
+    /// and counted. `placed` says which of them a node is to give to a member of a shared subscription, `round` is what
+    /// [`Peers::round`] was before they were routed here.
+    pub async fn offer(
+        &self,
+        messages: &[Arc<Message>],
+        placed: &[Placed],
+        round: u64,
+        telemetry: &Telemetry,
+    ) -> Confirmations {
         if self.all.is_empty() {
             return Confirmations::default();
         }
@@ -158,7 +233,7 @@ impl Peers {
                     wanted.push(Offered { message: message.clone(), shares, done: Vec::new() });
                 }
             }
-            async move { peer.offer(wanted, telemetry).await }
+            async move { peer.offer(wanted, round, telemetry).await }
         });
         Confirmations::of_peers(join_all(wanted).await.into_iter().flatten().collect())
     }
@@ -189,6 +264,11 @@ impl Peers {
         }
     }
 
+    /// The version of what is wanted as of now.
+    pub fn version(&self) -> u64 {
+        self.interest().version()
+    }
+
     /// A peer tells what its subscribers want; whether that is whole now.
     pub fn hear(&self, node: &str, boot: u64, news: News) -> bool {
         self.pictures.hear(node, boot, news, self.started.elapsed())
@@ -215,12 +295,63 @@ impl Peers {
         tokio::time::timeout(INTRODUCTION, known).await.ok();
     }
 
-    /// Ends what the former owner of a session, or any peer, holds of it. The answer: the epoch of what a peer holds,
-    /// if that is higher. Who does not answer in time is left to the lifecycle events.
-    pub async fn take_over(&self, former: Option<&str>, key: &Key, epoch: u64) -> Option<u64> {
+    /// Returns when the peers have what this node had for them, or are away.
+    pub async fn flushed(&self) {
+        tokio::time::sleep(OFFERING).await;
+        join_all(self.all.iter().map(|peer| peer.flushed())).await;
+    }
+
+    /// Returns when every live peer has flushed, and this node has, but no later than a former owner of a session may take to
+    /// answer: what was for that one alone has reached it then.
+    pub async fn flush_all(&self) {
+        let peers: Vec<_> = self.all.iter().filter(|peer| peer.is_there()).map(|peer| peer.link.flush()).collect();
+        let flushing = async {
+            let (answers, ()) = tokio::join!(join_all(peers), self.flushed());
+            answers.into_iter().collect::<Result<(), String>>()
+        };
+        match tokio::time::timeout(TAKE_OVER, flushing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(error, "a peer has not said that nothing is on its way"),
+            Err(_) => tracing::debug!("a peer has not said in time that nothing is on its way"),
+        }
+    }
+
+    /// Whether a node of this name answers.
+    pub fn is_live(&self, node: &str) -> bool {
+        self.all.iter().any(|peer| peer.is_there() && peer.is_named(node))
+    }
+
+    /// Whether a node that is away has spoken since then; one that was never heard by this node, lately.
+    pub fn is_back(&self, node: &str) -> bool {
+        let since = self.all.iter().filter(|peer| peer.is_named(node)).filter_map(|peer| peer.away_since()).max();
+        let since = since.unwrap_or_else(|| self.started.elapsed().saturating_sub(LEASE));
+        self.pictures.heard(node).is_some_and(|heard| heard > since)
+    }
+
+    /// Returns when this node knows whether the one of this name is gone.
+    pub async fn is_gone(&self, node: &str) -> bool {
+        let asked = self.started.elapsed();
+        let Some(peer) = self.all.iter().find(|peer| peer.is_named(node)) else {
+            return !self.is_back(node);
+        };
+        loop {
+            if peer.away_since().is_some() {
+                return !self.is_back(node);
+            }
+            if peer.is_ourselves() || peer.heard() > asked {
+                return false;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Ends what the former owner of a session, or any peer, holds of it. Who does not answer in time is asked again by
+    /// whoever has to know; the lifecycle events end it as well.
+    pub async fn take_over(&self, former: Option<&str>, key: &Key, epoch: u64) -> Ended {
         let live = || self.all.iter().filter(|peer| peer.may_be_live());
         let named: Vec<_> = live().filter(|peer| former.is_some_and(|name| peer.is_named(name))).collect();
         // A name that no peer has told yet may be that of any.
+        let mut unanswered = former.is_some() && named.is_empty();
         let asked = if named.is_empty() { live().collect() } else { named };
         let mut calls: Vec<_> = asked
             .into_iter()
@@ -229,14 +360,20 @@ impl Peers {
         while !calls.is_empty() {
             let (answer, _, left) = select_all(calls).await;
             match answer {
-                Ok(Ok(Some(newer))) => return Some(newer),
+                Ok(Ok(Some(newer))) => return Ended::Newer(newer),
                 Ok(Ok(None)) => {}
-                Ok(Err(error)) => tracing::debug!(error, "a peer did not end a session"),
-                Err(_) => tracing::debug!("a peer did not end a session in time"),
+                Ok(Err(error)) => {
+                    unanswered |= former.is_some();
+                    tracing::debug!(error, "a peer did not end a session");
+                }
+                Err(_) => {
+                    unanswered |= former.is_some();
+                    tracing::debug!("a peer did not end a session in time");
+                }
             }
             calls = left;
         }
-        None
+        if unanswered { Ended::Unanswered } else { Ended::Done }
     }
 
     fn knows(&self, node: &str) -> bool {

@@ -139,7 +139,7 @@ pub fn message(
 
 /// Publishes as `identity`; returns when the message is durable and handed to subscribers.
 pub async fn publish(
-    node: &Node,
+    node: &Arc<Node>,
     identity: &Identity,
     way: &Way,
     post: Post,

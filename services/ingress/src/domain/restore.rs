@@ -1,7 +1,8 @@
-//! The sessions of before this process: taken back from the store before anybody connects.
+//! Sessions that nobody holds: those of before this process are taken back from the store before anybody connects, and those
+//! of a node that is gone ([`super::inherit`]) while it is.
 //!
 //! Domain layer over the ports SessionStore and Owners. Each is taken anew, with an epoch of its own, so that what an
-//! earlier process of this name might still write is told from what this one does.
+//! earlier process of this name, or the other node, might still write is told from what this one does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,15 +10,20 @@ use std::time::Duration;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use crate::domain::node::Node;
-use crate::domain::sessions::{Kept, Key};
-use crate::ports::{Former, OwnersError, StoreError, Taken};
+use crate::domain::ownership::Claim;
+use crate::domain::peers::Ended;
+use crate::domain::sessions::{Awaited, Kept, Key};
+use crate::ports::sessions::Listed;
+use crate::ports::{OwnersError, StoreError};
 
 /// Sessions that are looked up at once.
-const PAGE: usize = 100;
-/// Sessions that are read at the same time.
-const AT_ONCE: usize = 16;
+pub(super) const PAGE: usize = 128;
+/// Sessions that are taken and read at the same time: of each a read, a compare-and-set and two or three reads more.
+pub(super) const AT_ONCE: usize = 64;
 /// Wait before what could not be read is asked for again.
-const RETRY: Duration = Duration::from_secs(1);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
+/// How often a session is tried to be taken that others try to take at the same time.
+const TRIES_MAX: usize = 8;
 
 /// Why a session was not taken back.
 #[derive(Debug, thiserror::Error)]
@@ -30,13 +36,12 @@ pub enum RestoreError {
 
 impl RestoreError {
     /// Whether waiting may help.
-    fn may_pass(&self) -> bool {
+    pub(super) fn may_pass(&self) -> bool {
         match self {
             RestoreError::Store(StoreError::Unavailable { .. })
             | RestoreError::Owners(OwnersError::Unavailable { .. }) => true,
-            RestoreError::Store(StoreError::Corrupt { .. }) | RestoreError::Owners(OwnersError::Corrupt { .. }) => {
-                false
-            }
+            RestoreError::Store(StoreError::Corrupt { .. } | StoreError::Unwritable { .. })
+            | RestoreError::Owners(OwnersError::Corrupt { .. }) => false,
         }
     }
 }
@@ -66,41 +71,80 @@ impl Node {
     async fn restore_page(self: &Arc<Self>, after: Option<&Key>) -> Result<Option<(Key, usize)>, RestoreError> {
         let page = self.journal.store().own(after, PAGE).await?;
         let Some(last) = page.last().map(|(key, _)| key.clone()) else { return Ok(None) };
-        let reads: Vec<_> = page.into_iter().map(|(key, stored)| self.retake_readable(key, stored.err())).collect();
-        let kept: Vec<Option<Kept>> = stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
-        let mut count = 0;
-        for kept in kept.into_iter().flatten() {
-            self.restore(kept);
-            count += 1;
-        }
+        let own = self.peers.node().to_owned();
+        let taken = self.retake_all(page, &own).await?;
+        let count = taken.len();
+        taken.into_iter().for_each(|claim| {
+            self.bring_back(claim);
+        });
         Ok(Some((last, count)))
     }
 
-    /// As [`Node::retake`]; one that is `corrupt` is left as it is, and keeps no other from being taken back.
-    async fn retake_readable(&self, key: Key, corrupt: Option<StoreError>) -> Result<Option<Kept>, RestoreError> {
+    /// Takes those sessions of a list that nobody has taken from `from`. One that is corrupt is left as it is, and keeps no
+    /// other from being taken.
+    pub(super) async fn retake_all(
+        self: &Arc<Self>,
+        page: Vec<Listed>,
+        from: &str,
+    ) -> Result<Vec<Claim>, RestoreError> {
+        let reads: Vec<_> =
+            page.into_iter().map(|(key, stored)| self.retake_readable(key, stored.err(), from)).collect();
+        let taken: Vec<Option<Claim>> = stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
+        Ok(taken.into_iter().flatten().collect())
+    }
+
+    /// A session that was taken is here, absent, from now on; what has to be settled before others can rely on that.
+    pub(super) fn bring_back(self: &Arc<Self>, mut claim: Claim) -> Awaited {
+        claim.kept.take().map(|kept| self.restore(*kept)).unwrap_or_default()
+    }
+
+    async fn retake_readable(
+        self: &Arc<Self>,
+        key: Key,
+        corrupt: Option<StoreError>,
+        from: &str,
+    ) -> Result<Option<Claim>, RestoreError> {
+        let client = key.1.clone();
         let retaken = match corrupt {
             Some(error) => Err(error.into()),
-            None => self.retake(key.clone()).await,
+            None => self.retake(key, from).await,
         };
         match retaken {
             Err(error) if !error.may_pass() => {
-                self.telemetry.session_unreadable(&key.1, &error);
+                self.telemetry.session_unreadable(&client, &error);
                 Ok(None)
             }
             retaken => retaken,
         }
     }
 
-    /// `None`: its client has gone to another node meanwhile.
-    async fn retake(&self, key: Key) -> Result<Option<Kept>, RestoreError> {
-        if self.sessions.has(&key) {
-            return Ok(None); // of a page that was cut short before
+    /// Takes a session that was last at the node `from`, which may be this one. `None`: it has gone elsewhere meanwhile, or
+    /// `from` is there again, which takes it back itself.
+    async fn retake(self: &Arc<Self>, key: Key, from: &str) -> Result<Option<Claim>, RestoreError> {
+        let own = self.peers.node();
+        for _ in 0..TRIES_MAX {
+            if self.sessions.has(&key) || self.sessions.is_under_way(&key) {
+                return Ok(None); // of a page that was cut short before, or a CONNECT takes it
+            }
+            let owner = self.owners.owner(&key.0, &key.1).await?;
+            let is_free = owner.as_ref().is_none_or(|owner| owner.node == from || owner.node == own);
+            // After the owner was read: a node that is back greets before it takes anything, so that it is known here
+            // before the owner is its again.
+            if !is_free || from != own && self.peers.is_back(from) {
+                return Ok(None);
+            }
+            let mut claim = Claim::begin(self.clone(), key.clone());
+            let unknown = owner.is_none();
+            let Some(epoch) = self.owners.take_if(&key.0, &key.1, owner).await? else { continue };
+            claim.epoch = epoch;
+            if unknown && from != own && self.peers.take_over(None, &key, epoch).await != Ended::Done {
+                return Ok(None); // another heir has it
+            }
+            let kept = self.read_kept(key, epoch).await?;
+            claim.kept = kept.map(|kept| Box::new(Kept { unsettled: from != own, ..kept }));
+            return Ok(claim.kept.is_some().then_some(claim));
         }
-        let Taken { epoch, former } = self.owners.take(&key.0, &key.1).await?;
-        let moved = match former {
-            Former::Node(node) => node != self.peers.node(),
-            Former::Here | Former::Anyone => false,
-        };
-        if moved { Ok(None) } else { Ok(self.read_kept(key, epoch).await?) }
+        let reason = format!("{} is taken by too many at once", key.1);
+        Err(OwnersError::Unavailable { reason }.into())
     }
 }

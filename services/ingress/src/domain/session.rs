@@ -6,6 +6,7 @@
 //! process. A session without messages on their way owns neither outbox nor list of received ids: most sessions are
 //! idle, and memory is the product.
 
+mod moved;
 mod outbox;
 mod received;
 mod record;
@@ -83,6 +84,8 @@ pub enum Dropped {
     RetainedFull,
     /// It was for one of several that share a subscription, and none of them is left.
     NoMember,
+    /// The store cannot take the session it waited in.
+    NotKept,
 }
 
 /// What is to be said to a client that lets go of a message of QoS 2.
@@ -516,6 +519,11 @@ impl State {
         let outbox = outbox.get_or_insert_default();
         let mut record = record.as_mut().filter(|record| record.keeps_messages() && delivery.qos > Qos::AtMostOnce);
         let first = outbox.check(&delivery)?;
+        if let Some(record) = &mut record
+            && record.has_already(&delivery)
+        {
+            return Ok((false, record.journal().position())); // it came by another way, and may not be durable yet
+        }
         let Some(record) = &mut record else {
             outbox.push(delivery, None);
             return Ok((first, 0));

@@ -13,7 +13,7 @@ mod rights;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -169,6 +169,10 @@ pub enum Presence {
     Disconnected { reason: CloseReason },
 }
 
+/// How often the owner of a live connection is renewed, in milliseconds: it is remembered for 30 days after that, so a
+/// store that is away has three more chances.
+const RENEWED_MS: u64 = 7 * 24 * 3600 * 1_000;
+
 /// Whose a session is.
 pub type Key = (TenantId, ClientId);
 
@@ -200,6 +204,8 @@ struct Entry {
     session: Arc<Session>,
     publisher: Publisher,
     expiry_s: u32,
+    /// Its inbox is not read yet, for another node may hold it still.
+    arriving: bool,
     /// Most clients have none.
     will: Option<Box<Will>>,
     state: State,
@@ -300,6 +306,7 @@ impl Sessions {
             publisher: publisher.clone(),
             expiry_s: attach.expiry_s,
             will: attach.will.map(Box::new),
+            arriving: false,
             state: State::Live { link: attach.link, identity: attach.identity },
         };
         aftermath.journal = aftermath.journal.max(entry.put_head(None));
@@ -345,6 +352,27 @@ impl Sessions {
             inner.fall_due(key, now_ms, &mut aftermath);
         }
         aftermath
+    }
+
+    /// Ends sessions that the store cannot take. `report` is called as by [`Sessions::attach`].
+    pub fn end_unwritable(&self, keys: &HashSet<Arc<Key>>, report: impl FnMut(Report)) -> Aftermath {
+        let mut inner = self.lock();
+        let mut aftermath = Aftermath::default();
+        keys.iter().for_each(|key| inner.end_unwritable(key, &mut aftermath));
+        aftermath.tell(report);
+        aftermath
+    }
+
+    /// Live connections whose owner was to be renewed since `from_ms`, by `now_ms`: whose they are, and their epochs. They are
+    /// renewed every [`RENEWED_MS`] after the time that their epochs begin with, both in milliseconds since the Unix epoch.
+    pub fn to_renew(&self, from_ms: u64, now_ms: u64) -> Vec<(Key, u64)> {
+        let inner = self.lock();
+        let due = inner.entries.iter().filter(|(_, entry)| {
+            let began_ms = entry.publisher.epoch / 1_000;
+            let times = |at_ms: u64| at_ms.saturating_sub(began_ms) / RENEWED_MS;
+            matches!(entry.state, State::Live { .. }) && times(now_ms) > times(from_ms)
+        });
+        due.map(|(key, entry)| (key.clone(), entry.publisher.epoch)).collect()
     }
 
     /// Has the sessions of long connections written anew, before what was written of them is too old.

@@ -28,12 +28,14 @@ pub struct Share {
     pub absent: bool,
     /// Nodes that could not give it to anybody.
     pub tried: Vec<Arc<str>>,
+    /// It was for somebody else before: those who have subscribed for themselves have the message.
+    pub again: bool,
 }
 
 impl Share {
     /// For a member that is there, on whatever node.
     pub fn new(filter: Arc<str>) -> Self {
-        Self { filter, absent: false, tried: Vec::new() }
+        Self { filter, absent: false, tried: Vec::new(), again: false }
     }
 }
 

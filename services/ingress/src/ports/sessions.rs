@@ -69,6 +69,16 @@ pub struct Change {
     pub what: What,
 }
 
+impl Change {
+    /// Why this change cannot be made, given why not: what will never be otherwise concerns its session alone.
+    pub fn failed(&self, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Corrupt { reason } => StoreError::Unwritable { whose: self.key.clone(), reason },
+            error @ (StoreError::Unavailable { .. } | StoreError::Unwritable { .. }) => error,
+        }
+    }
+}
+
 /// What changes.
 #[derive(Clone, Debug)]
 pub enum What {
@@ -88,6 +98,8 @@ pub enum What {
     },
     /// The session is over. What another of this key has written since stays.
     End,
+    /// It is no longer in the list of the node of this name, which had it before.
+    Left(Box<str>),
 }
 
 /// What is kept of a session, but for its inbox.
@@ -98,6 +110,8 @@ pub struct Stored {
     pub received: Vec<PacketId>,
     /// The greatest that is known to have been used; later changes have greater ones.
     pub stamp: u64,
+    /// Name of the node that has written the head last; empty where the store is not shared.
+    pub node: Box<str>,
 }
 
 /// A session of a list, or why this one cannot be read.
@@ -107,7 +121,8 @@ pub type Listed = (Key, Result<Stored, StoreError>);
 #[async_trait]
 pub trait SessionStore: Send + Sync + 'static {
     /// Makes the changes, with the effect of their order. All of them are durable on return, and then seen by every later
-    /// question. After an error some may be: made again, in the same order, they have the effect of once.
+    /// question. After an error some may be: made again, in the same order, they have the effect of once. After
+    /// [`StoreError::Unwritable`] they have to be made again without those of the session it names.
     async fn write(&self, changes: Arc<[Change]>) -> Result<(), StoreError>;
 
     /// A session, whoever wrote it; without head there is none.
@@ -119,6 +134,12 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Some of the sessions whose head this node has written last, in an order that stays: at least one behind `after`
     /// if there is one, at most `sessions_max`. One that is corrupt may be another node's.
     async fn own(&self, after: Option<&Key>, sessions_max: usize) -> Result<Vec<Listed>, StoreError>;
+
+    /// As [`SessionStore::own`], for the node of this name; nothing where the store is not shared.
+    async fn left_by(&self, node: &str, after: Option<&Key>, sessions_max: usize) -> Result<Vec<Listed>, StoreError>;
+
+    /// Names of the nodes that have ever opened the store; nothing where it is not shared.
+    async fn nodes(&self) -> Result<Vec<String>, StoreError>;
 
     /// Whether other nodes write to and read from it as well.
     fn is_shared(&self) -> bool;

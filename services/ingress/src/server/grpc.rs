@@ -6,7 +6,8 @@ use std::sync::Arc;
 use drover_host::trace;
 use drover_proto::ingress::v1::ingress_server::{Ingress, IngressServer};
 use drover_proto::ingress::v1::{
-    DeliverRequest, DeliverResponse, ForwardRequest, ForwardResponse, IdentifyRequest, IdentifyResponse,
+    ClaimRequest, ClaimResponse, DeliverRequest, DeliverResponse, FlushRequest, FlushResponse, ForwardRequest,
+    ForwardResponse, ForwardedMessage, IdentifyRequest, IdentifyResponse, InheritRequest, InheritResponse,
     PublishRequest, PublishResponse, RefusedShare, RevokeRequest, RevokeResponse, TakeOverRequest, TakeOverResponse,
 };
 use drover_proto::to_status;
@@ -21,11 +22,27 @@ use crate::domain::message::{Message, PLATFORM};
 use crate::domain::node::{Node, Recipient};
 use crate::domain::peers::BATCH_MESSAGES_MAX;
 use crate::domain::revocations::{Revocation, Whose};
+use crate::domain::shares::Share;
+use crate::ports::Heir;
 use crate::wire;
+
+/// Most nodes that a request names.
+const NODES_MAX: usize = 1_024;
 
 struct Server {
     node: Arc<Node>,
     boot: u32,
+}
+
+impl Server {
+    /// Refuses to take sessions of others where they are not shared.
+    fn check_inherits(&self) -> Result<(), ApiError> {
+        if self.node.journal.store().is_shared() {
+            return Ok(());
+        }
+        let message = "sessions are not shared here (ingress.store.kind)";
+        Err(ApiError::new(ErrorCode::FailedPrecondition, message))
+    }
 }
 
 /// The service's routes; `boot` is the number of this start of the node.
@@ -78,26 +95,19 @@ impl Ingress for Server {
     }
 
     async fn forward(&self, request: Request<ForwardRequest>) -> Result<Response<ForwardResponse>, Status> {
-        let ForwardRequest { node, boot, sequence, hello, mut messages, interest, groups } = request.into_inner();
-        if messages.len() > BATCH_MESSAGES_MAX {
-            let error = ApiError::invalid("messages", "too many messages").over(BATCH_MESSAGES_MAX, messages.len());
-            return Err(to_status(&error));
-        }
-        let shares = messages.iter_mut().map(wire::read_shares).collect::<Result<Vec<_>, _>>();
-        let shares = shares.map_err(|e| to_status(&e))?;
-        let messages = messages.into_iter().map(wire::read).collect::<Result<Vec<_>, _>>();
-        let messages = messages.map_err(|e| to_status(&e))?;
+        let ForwardRequest { node, boot, sequence, hello, messages, interest, groups } = request.into_inner();
+        let (messages, shares) = read_all(messages).map_err(|e| to_status(&e))?;
         let news = wire::read_news(interest.unwrap_or_default()).map_err(|e| to_status(&e))?;
         let groups = groups.map(wire::read_groups).transpose().map_err(|e| to_status(&e))?;
         let whole = self.node.peers.hear(&node, boot, news);
         if let Some(groups) = groups {
             self.node.peers.groups.hear(&node, groups);
         }
-        let messages: Vec<_> = messages.into_iter().map(Arc::new).collect();
+        let starting = self.node.peers.is_starting();
         let mut refused = Vec::new();
-        if !messages.is_empty() {
+        if !messages.is_empty() && !starting {
             refused = self.node.take_batch((node.as_str(), boot), sequence, &messages, &shares).await;
-        }
+        } // else the sender keeps them, and comes again
         if hello {
             self.node.peers.introduced(&node).await;
         }
@@ -111,13 +121,49 @@ impl Ingress for Server {
             boot: u64::from(self.boot),
             refused: refused.collect(),
             completed: self.node.peers.taken.completed(&node, boot),
+            starting,
         }))
+    }
+
+    async fn claim(&self, request: Request<ClaimRequest>) -> Result<Response<ClaimResponse>, Status> {
+        let ClaimRequest { gone, live } = request.into_inner();
+        if live.len() > NODES_MAX {
+            let error = ApiError::invalid("live", "too many nodes").over(NODES_MAX, live.len());
+            return Err(to_status(&error));
+        }
+        self.check_inherits().map_err(|e| to_status(&e))?;
+        let returned = self.node.claim(&gone, &live).await;
+        let returned = returned.map_err(|reason| to_status(&ApiError::new(ErrorCode::Unavailable, reason)))?;
+        Ok(Response::new(ClaimResponse { returned }))
+    }
+
+    async fn inherit(&self, request: Request<InheritRequest>) -> Result<Response<InheritResponse>, Status> {
+        let (messages, _) = read_all(request.into_inner().messages).map_err(|e| to_status(&e))?;
+        self.check_inherits().map_err(|e| to_status(&e))?;
+        let inherited = self.node.inherit(&messages).await;
+        inherited.map_err(|reason| to_status(&ApiError::new(ErrorCode::Unavailable, reason)))?;
+        Ok(Response::new(InheritResponse {}))
+    }
+
+    async fn flush(&self, _: Request<FlushRequest>) -> Result<Response<FlushResponse>, Status> {
+        self.node.peers.flushed().await;
+        Ok(Response::new(FlushResponse {}))
     }
 
     async fn identify(&self, _: Request<IdentifyRequest>) -> Result<Response<IdentifyResponse>, Status> {
         let (node, boot) = (self.node.peers.node().to_owned(), u64::from(self.boot));
         Ok(Response::new(IdentifyResponse { node, boot }))
     }
+}
+
+/// Messages of another node, and for which shared subscriptions a member is to be given each of them.
+fn read_all(mut messages: Vec<ForwardedMessage>) -> Result<(Vec<Arc<Message>>, Vec<Vec<Share>>), ApiError> {
+    if messages.len() > BATCH_MESSAGES_MAX {
+        return Err(ApiError::invalid("messages", "too many messages").over(BATCH_MESSAGES_MAX, messages.len()));
+    }
+    let shares = messages.iter_mut().map(wire::read_shares).collect::<Result<_, _>>()?;
+    let messages = messages.into_iter().map(|message| wire::read(message).map(Arc::new)).collect::<Result<_, _>>()?;
+    Ok((messages, shares))
 }
 
 /// A span of the message below that of the rule that made it, while this process takes part in a trace.

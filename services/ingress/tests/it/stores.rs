@@ -85,4 +85,11 @@ async fn a_node_finds_only_the_sessions_whose_head_it_has_written_last() {
     assert_eq!((held(&a).await, held(&b).await), (0, 1), "the first has lost it");
     a.write(head(1)).await.expect("written");
     assert_eq!((held(&a).await, held(&b).await), (0, 1), "also if it writes late");
+
+    let left = async |store: &Sessions, node: &str| store.left_by(node, None, 10).await.expect("read").len();
+    assert_eq!((left(&a, "b").await, left(&a, "a").await), (1, 0), "each finds those of the other");
+    let gone = Change { key: key.clone(), stamp: 4, what: What::Left("b".into()) };
+    let changes: Arc<[Change]> = Arc::from([gone]);
+    a.write(changes).await.expect("written");
+    assert_eq!(left(&a, "b").await, 0, "it is no longer in the list");
 }

@@ -44,6 +44,18 @@ impl Ingress for Node {
         Err(Status::unimplemented("only revocations here"))
     }
 
+    async fn claim(&self, _: Request<ClaimRequest>) -> Result<Response<ClaimResponse>, Status> {
+        Err(Status::unimplemented("nobody asks here"))
+    }
+
+    async fn inherit(&self, _: Request<InheritRequest>) -> Result<Response<InheritResponse>, Status> {
+        Err(Status::unimplemented("nobody asks here"))
+    }
+
+    async fn flush(&self, _: Request<FlushRequest>) -> Result<Response<FlushResponse>, Status> {
+        Err(Status::unimplemented("nobody asks here"))
+    }
+
     async fn identify(&self, _: Request<IdentifyRequest>) -> Result<Response<IdentifyResponse>, Status> {
         let name = self.name.lock().expect("no panic").clone();
         let node = name.ok_or_else(|| Status::unavailable("it is gone"))?;

@@ -67,7 +67,9 @@ impl SessionStore for Sessions {
         self.run(move |shared| {
             let open = shared.opened()?;
             let mut writes = Writes::default();
-            changes.iter().try_for_each(|change| writes.add(&open, change))?;
+            for change in changes.iter() {
+                writes.add(&open, change).map_err(|error| change.failed(error))?;
+            }
             let mut batch = open.batch();
             for (keyspace, rows) in [(&open.sessions, writes.sessions), (&open.inbox, writes.inbox)] {
                 for (key, row) in rows {
@@ -128,6 +130,14 @@ impl SessionStore for Sessions {
         .await
     }
 
+    async fn left_by(&self, _: &str, _: Option<&Key>, _: usize) -> Result<Vec<Listed>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn nodes(&self) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
+
     fn is_shared(&self) -> bool {
         false
     }
@@ -162,6 +172,7 @@ impl Writes {
                 let (first, last) = (Place::default(), Place { epoch: u64::MAX, number: u32::MAX });
                 self.remove_all(&open.inbox, keys::message(key, first)..keys::message(key, last))?;
             }
+            What::Left(_) => {} // there are no lists of nodes
         }
         Ok(())
     }
@@ -196,6 +207,7 @@ fn read(open: &Open, key: &Key) -> Result<Option<Stored>, StoreError> {
         subscriptions: subscriptions.unwrap_or_default(),
         received: received.unwrap_or_default(),
         stamp,
+        node: NODE.into(),
     }))
 }
 

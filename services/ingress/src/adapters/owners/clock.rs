@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use drover_types::{ClientId, Clock, TenantId};
 
 use super::epochs::Epochs;
-use crate::ports::{Former, Owners, OwnersError, Taken};
+use crate::ports::{Former, Owner, Owners, OwnersError, Taken};
 
 /// The owners of a platform whose nodes share no database.
 pub struct Clocks {
@@ -28,5 +28,17 @@ impl Clocks {
 impl Owners for Clocks {
     async fn take(&self, _: &TenantId, _: &ClientId) -> Result<Taken, OwnersError> {
         Ok(Taken { epoch: self.epochs.after(0), former: Former::Anyone })
+    }
+
+    async fn owner(&self, _: &TenantId, _: &ClientId) -> Result<Option<Owner>, OwnersError> {
+        Ok(None)
+    }
+
+    async fn take_if(&self, _: &TenantId, _: &ClientId, _: Option<Owner>) -> Result<Option<u64>, OwnersError> {
+        Ok(Some(self.epochs.after(0)))
+    }
+
+    async fn renew(&self, _: &TenantId, _: &ClientId, _: u64) -> Result<(), OwnersError> {
+        Ok(())
     }
 }

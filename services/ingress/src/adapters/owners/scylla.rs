@@ -13,11 +13,11 @@ use tokio::sync::watch;
 
 use super::epochs::Epochs;
 use crate::adapters::scylla::schema::SCHEMA;
-use crate::ports::{Former, Owners, OwnersError, Taken};
+use crate::ports::{Former, OWNER_REMEMBERED, Owner, Owners, OwnersError, Taken};
 
 /// How long the row of a client that does not connect again stays, in seconds: longer than any session does. Epochs
 /// begin with the time, so those that follow are higher nevertheless.
-const ROW_TTL_SECONDS: i32 = 30 * 24 * 3600;
+const ROW_TTL_SECONDS: i32 = OWNER_REMEMBERED.as_secs() as i32;
 /// How often a call starts over because others have taken the same session meanwhile.
 const TRIES_MAX: usize = 64;
 const OWNER: &str = "SELECT node, epoch FROM ingress_owners WHERE tenant = ? AND client = ?";
@@ -77,9 +77,21 @@ impl Scylla {
         Ok(Self { requests, node: node.to_owned(), epochs })
     }
 
-    async fn owner(&self, read: &Read, tenant: &TenantId, client: &ClientId) -> Result<Option<(String, i64)>, Failure> {
+    async fn row(&self, read: &Read, tenant: &TenantId, client: &ClientId) -> Result<Option<(String, i64)>, Failure> {
         let row: Option<Row> = self.requests.store.row(read, (tenant.as_str(), client.as_str())).await?;
         Ok(row.and_then(|(node, epoch)| node.zip(epoch)))
+    }
+
+    /// Makes this node the owner with `epoch` if the epoch is `former`.
+    async fn try_take(
+        &self,
+        tenant: &TenantId,
+        client: &ClientId,
+        epoch: i64,
+        former: Option<i64>,
+    ) -> Result<bool, Failure> {
+        let values = (ROW_TTL_SECONDS, &self.node, epoch, tenant.as_str(), client.as_str(), former);
+        self.requests.store.try_write(&self.requests.take, values).await
     }
 
     fn former(&self, owner: Option<&(String, i64)>) -> Former {
@@ -97,7 +109,7 @@ impl Owners for Scylla {
         // Our last try, of which nobody knows what became: its epoch, and who it would have taken the session from.
         let mut unknown: Option<(i64, Former, Failure)> = None;
         for _ in 0..TRIES_MAX {
-            let owner = self.owner(read, tenant, client).await?;
+            let owner = self.row(read, tenant, client).await?;
             let former = self.former(owner.as_ref());
             let former_epoch = owner.map(|(_, epoch)| epoch);
             if let Some((epoch, former, _)) = unknown.take_if(|(epoch, ..)| Some(*epoch) == former_epoch) {
@@ -105,8 +117,7 @@ impl Owners for Scylla {
             }
             let number = self.epochs.after(former_epoch.map_or(Ok(0), u64::try_from).map_err(corrupt)?);
             let epoch = i64::try_from(number).map_err(corrupt)?;
-            let values = (ROW_TTL_SECONDS, &self.node, epoch, tenant.as_str(), client.as_str(), former_epoch);
-            match self.requests.store.try_write(&self.requests.take, values).await {
+            match self.try_take(tenant, client, epoch, former_epoch).await {
                 Ok(true) => return Ok(Taken { epoch: number, former }),
                 Ok(false) => {}
                 Err(failure @ Failure::Unavailable { .. }) => unknown = Some((epoch, former, failure)),
@@ -116,6 +127,42 @@ impl Owners for Scylla {
         }
         let contended = || OwnersError::Unavailable { reason: format!("{client} is taken by too many at once") };
         Err(unknown.map_or_else(contended, |(_, _, failure)| failure.into()))
+    }
+
+    async fn owner(&self, tenant: &TenantId, client: &ClientId) -> Result<Option<Owner>, OwnersError> {
+        let owner = self.row(&self.requests.owner, tenant, client).await?;
+        owner.map(|(node, epoch)| Ok(Owner { node, epoch: u64::try_from(epoch).map_err(corrupt)? })).transpose()
+    }
+
+    async fn take_if(
+        &self,
+        tenant: &TenantId,
+        client: &ClientId,
+        owner: Option<Owner>,
+    ) -> Result<Option<u64>, OwnersError> {
+        let former_epoch = owner.map(|owner| i64::try_from(owner.epoch)).transpose().map_err(corrupt)?;
+        let number = self.epochs.after(former_epoch.map_or(Ok(0), u64::try_from).map_err(corrupt)?);
+        let epoch = i64::try_from(number).map_err(corrupt)?;
+        match self.try_take(tenant, client, epoch, former_epoch).await {
+            Ok(true) => Ok(Some(number)),
+            Ok(false) => Ok(None),
+            Err(failure @ Failure::Unavailable { .. }) => {
+                let settled = self.row(&self.requests.settled_owner, tenant, client).await?;
+                match settled.map(|(_, epoch)| epoch) {
+                    Some(settled) if settled == epoch => Ok(Some(number)),
+                    // It may still come, and the session be this node's then: whoever asks again finds that.
+                    settled if settled == former_epoch => Err(failure.into()),
+                    Some(_) | None => Ok(None),
+                }
+            }
+            Err(failure @ (Failure::Refused { .. } | Failure::Unreadable { .. })) => Err(failure.into()),
+        }
+    }
+
+    async fn renew(&self, tenant: &TenantId, client: &ClientId, epoch: u64) -> Result<(), OwnersError> {
+        let epoch = i64::try_from(epoch).map_err(corrupt)?;
+        // Whether it held, or another has the session: there is nothing else to do.
+        Ok(self.try_take(tenant, client, epoch, Some(epoch)).await.map(drop)?)
     }
 }
 
@@ -154,15 +201,34 @@ impl LateScylla {
         self.opened.send_replace(Some(Arc::new(opened)));
         Ok(())
     }
+
+    async fn get(&self) -> Result<Arc<Scylla>, OwnersError> {
+        let mut opened = self.opened.subscribe();
+        let found = opened.wait_for(Option::is_some).await.map(|opened| opened.clone());
+        found.ok().flatten().ok_or_else(|| OwnersError::Unavailable { reason: "the node stops".to_owned() })
+    }
 }
 
 #[async_trait]
 impl Owners for LateScylla {
     async fn take(&self, tenant: &TenantId, client: &ClientId) -> Result<Taken, OwnersError> {
-        let mut opened = self.opened.subscribe();
-        let found = opened.wait_for(Option::is_some).await.map(|opened| opened.clone());
-        let scylla = found.ok().flatten();
-        let scylla = scylla.ok_or_else(|| OwnersError::Unavailable { reason: "the node stops".to_owned() })?;
-        scylla.take(tenant, client).await
+        self.get().await?.take(tenant, client).await
+    }
+
+    async fn owner(&self, tenant: &TenantId, client: &ClientId) -> Result<Option<Owner>, OwnersError> {
+        self.get().await?.owner(tenant, client).await
+    }
+
+    async fn take_if(
+        &self,
+        tenant: &TenantId,
+        client: &ClientId,
+        owner: Option<Owner>,
+    ) -> Result<Option<u64>, OwnersError> {
+        self.get().await?.take_if(tenant, client, owner).await
+    }
+
+    async fn renew(&self, tenant: &TenantId, client: &ClientId, epoch: u64) -> Result<(), OwnersError> {
+        self.get().await?.renew(tenant, client, epoch).await
     }
 }

@@ -66,6 +66,14 @@ impl SessionStore for Late<Sessions> {
         self.get().await.own(after, sessions_max).await
     }
 
+    async fn left_by(&self, node: &str, after: Option<&Key>, sessions_max: usize) -> Result<Vec<Listed>, StoreError> {
+        self.get().await.left_by(node, after, sessions_max).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<String>, StoreError> {
+        self.get().await.nodes().await
+    }
+
     fn is_shared(&self) -> bool {
         true
     }

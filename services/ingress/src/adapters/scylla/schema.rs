@@ -45,5 +45,13 @@ pub const SCHEMA: Schema = Schema {
                     PRIMARY KEY ((tenant, client, epoch, bucket), number))",
             ],
         },
+        Migration {
+            number: 4,
+            name: "nodes",
+            statements: &[
+                // The nodes that have ever been there: one partition of a few rows.
+                "CREATE TABLE IF NOT EXISTS ingress_nodes (list int, node text, PRIMARY KEY (list, node))",
+            ],
+        },
     ],
 };

@@ -2,10 +2,11 @@
 //!
 //! A bucket of an inbox is a partition: messages of one epoch, a thousand numbers. Those that the session has passed are
 //! removed whole, so however long a connection lasts, neither rows nor tombstones gather in a partition. All writes
-//! of a session carry its stamps as timestamps. Of one call, messages are written before what depends on them: one that
-//! changes hands is with the one before it leaves the other, and none is received before it is with its subscribers.
+//! of a session carry its stamps as timestamps: so what is written at the same time has the effect of its order, whichever
+//! arrives last. Of one call, messages are written before what depends on them: one that changes hands is with the one
+//! before it leaves the other, and none is received before it is with its subscribers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,12 +25,14 @@ use crate::domain::sessions::Key;
 use crate::ports::StoreError;
 use crate::ports::sessions::{Change, Listed, Place, Row, SessionStore, Stored, What};
 
-/// Sessions that are written at the same time.
-const CONCURRENT: usize = 32;
+/// Changes that are written at the same time, of whichever sessions, and heads that are read.
+const CONCURRENT: usize = 128;
 /// Numbers of one bucket.
 const BUCKET: u32 = 1_000;
 /// Slices of a node's list of sessions.
 const SLICES: i32 = 64;
+/// The one list of nodes.
+const LIST: i32 = 0;
 /// Time to live of all rows, in seconds: nothing is left for ever of what nobody has removed. Longer than any session
 /// outlives its connection, and what that may have kept before.
 const TTL_S: i32 = 30 * 24 * 3600;
@@ -66,6 +69,7 @@ struct Statements {
     delete_messages_below: Write,
     delete_messages: Write,
     messages: Read,
+    nodes: Read,
 }
 
 /// Half of a call.
@@ -92,7 +96,8 @@ impl Bucket {
 impl Sessions {
     /// Opens the tables, or makes them, for the node of this name; while the database is away, waits and tells why.
     pub async fn open(cassandra: &Cassandra, node: &str, waiting: impl Fn(&OpenError)) -> Result<Self, OpenError> {
-        let (store, statements) = cassandra.open_and_prepare(&SCHEMA, Statements::prepare, waiting).await?;
+        let prepare = async |store: Store| Statements::prepare(store, node).await;
+        let (store, statements) = cassandra.open_and_prepare(&SCHEMA, prepare, waiting).await?;
         Ok(Self { store, statements, node: node.to_owned(), known: Mutex::default() })
     }
 
@@ -120,16 +125,12 @@ impl Sessions {
             }
             What::Put(row) => {
                 let bucket = Bucket::of(row.place)?;
-                if !self.is_known(key, bucket) {
-                    let values = (tenant, client, bucket.epoch, bucket.bucket, BUCKET_TTL_S);
-                    self.write_at(*stamp, &of.put_bucket, values).await?;
-                    self.know(key, bucket);
-                }
                 let (number, message) = (i64::from(row.place.number), rows::write_row(row));
                 let values = (tenant, client, bucket.epoch, bucket.bucket, number, message, TTL_S);
                 self.write_at(*stamp, &of.put_message, values).await
             }
-            What::Received(_) | What::Remove(_) | What::Passed { .. } | What::End => Ok(()), // later
+            // later
+            What::Received(_) | What::Remove(_) | What::Passed { .. } | What::End | What::Left(_) => Ok(()),
         }
     }
 
@@ -171,6 +172,9 @@ impl Sessions {
                 self.write_at(*stamp, &of.delete_of_node, (self.node.as_str(), slice_of(key), tenant, client)).await?;
                 self.write_at(*stamp, &of.delete, (tenant, client)).await
             }
+            What::Left(node) => {
+                self.write_at(*stamp, &of.delete_of_node, (&**node, slice_of(key), tenant, client)).await
+            }
             What::Head(_) | What::Subscriptions(_) | What::Put(_) => Ok(()), // done
         }
     }
@@ -201,24 +205,91 @@ impl Sessions {
         known.insert(key.clone(), (bucket, Instant::now()));
     }
 
-    /// Makes the changes of each session in their order, those of several at once.
-    async fn make(&self, phase: Phase, sessions: Vec<Vec<&Change>>) -> Result<(), StoreError> {
-        let each: Vec<_> = sessions.into_iter().map(|changes| self.make_in_order(phase, changes)).collect();
-        stream::iter(each).buffer_unordered(CONCURRENT).try_collect().await
-    }
-
-    async fn make_in_order(&self, phase: Phase, changes: Vec<&Change>) -> Result<(), StoreError> {
+    /// Writes the buckets of messages among `changes` to their lists, where they are not known to be there: each once, and
+    /// before its messages.
+    async fn list_buckets(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let mut missing: BTreeMap<(&Key, Bucket), (u64, &Arc<Key>)> = BTreeMap::new();
         for change in changes {
-            match phase {
-                Phase::First => self.write_first(change).await?,
-                Phase::Then => self.write_then(change).await?,
+            let Change { key, stamp, what } = change;
+            let What::Put(row) = what else { continue };
+            let bucket = Bucket::of(row.place).map_err(|error| change.failed(error))?;
+            if !self.is_known(key, bucket) {
+                missing.insert((&**key, bucket), (*stamp, key)); // the last of its stamps
             }
         }
+        let writes: Vec<_> =
+            missing.into_iter().map(|((_, bucket), (stamp, key))| self.list_bucket(key, bucket, stamp)).collect();
+        stream::iter(writes).buffer_unordered(CONCURRENT).try_collect().await
+    }
+
+    async fn list_bucket(&self, key: &Arc<Key>, bucket: Bucket, stamp: u64) -> Result<(), StoreError> {
+        let values = (key.0.as_str(), key.1.as_str(), bucket.epoch, bucket.bucket, BUCKET_TTL_S);
+        self.write_at(stamp, &self.statements.put_bucket, values).await?;
+        self.know(key, bucket);
         Ok(())
     }
 
-    /// A session, and the node that wrote its head.
-    async fn find(&self, key: &Key) -> Result<Option<(Stored, String)>, StoreError> {
+    /// Makes half of the changes, many at once.
+    async fn make(&self, phase: Phase, changes: &[Change]) -> Result<(), StoreError> {
+        let each: Vec<_> = changes.iter().map(|change| self.make_one(phase, change)).collect();
+        stream::iter(each).buffer_unordered(CONCURRENT).try_collect().await
+    }
+
+    async fn make_one(&self, phase: Phase, change: &Change) -> Result<(), StoreError> {
+        let made = match phase {
+            Phase::First => self.write_first(change).await,
+            Phase::Then => self.write_then(change).await,
+        };
+        made.map_err(|error| change.failed(error))
+    }
+
+    /// Sessions whose head `node` has written last, as [`SessionStore::own`] says.
+    async fn list(&self, node: &str, after: Option<&Key>, sessions_max: usize) -> Result<Vec<Listed>, StoreError> {
+        let mut found = Vec::new();
+        for slice in after.map_or(0, slice_of)..SLICES {
+            let from = after.filter(|after| slice_of(after) == slice);
+            let (tenant, client) = from.map_or(("", ""), |(tenant, client)| (tenant.as_str(), client.as_str()));
+            let values = (node, slice, tenant, client);
+            let listed = self.store.stream::<(String, String)>(&self.statements.of_node, values).await;
+            let mut listed = listed.map_err(store_error)?;
+            loop {
+                let mut keys = Vec::new();
+                while keys.len() < sessions_max - found.len()
+                    && let Some((tenant, client)) = listed.try_next().await.map_err(store_error)?
+                {
+                    keys.push((TenantId::new(tenant).map_err(corrupt)?, ClientId::new(client).map_err(corrupt)?));
+                }
+                if keys.is_empty() {
+                    break;
+                }
+                found.extend(self.find_of(node, keys).await?);
+                if found.len() >= sessions_max {
+                    return Ok(found);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Those of the sessions whose head `node` has written last, in their order.
+    async fn find_of(&self, node: &str, keys: Vec<Key>) -> Result<Vec<Listed>, StoreError> {
+        let reads: Vec<_> = keys.iter().map(|key| self.find(key)).collect();
+        let read: Vec<Result<Option<Stored>, StoreError>> = stream::iter(reads).buffered(CONCURRENT).collect().await;
+        let mut found = Vec::new();
+        for (key, stored) in keys.into_iter().zip(read) {
+            match stored {
+                Ok(Some(stored)) if *stored.node == *node => found.push((key, Ok(stored))),
+                Ok(_) => {} // another node has it by now; the list is not told yet
+                Err(error @ (StoreError::Corrupt { .. } | StoreError::Unwritable { .. })) => {
+                    found.push((key, Err(error)));
+                }
+                Err(error @ StoreError::Unavailable { .. }) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    async fn find(&self, key: &Key) -> Result<Option<Stored>, StoreError> {
         type Columns = (Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>);
         let values = (key.0.as_str(), key.1.as_str());
         let row: Option<Columns> = self.store.row(&self.statements.read, values).await.map_err(store_error)?;
@@ -227,24 +298,20 @@ impl Sessions {
         let subscriptions = subscriptions.map(|bytes| rows::read_subscriptions(&bytes)).transpose()?;
         let received = received.map(|bytes| rows::read_received(&bytes)).transpose()?;
         let (subscriptions, received) = (subscriptions.unwrap_or_default(), received.unwrap_or_default());
-        Ok(Some((Stored { head, subscriptions, received, stamp }, node)))
+        Ok(Some(Stored { head, subscriptions, received, stamp, node: node.into() }))
     }
 }
 
 #[async_trait]
 impl SessionStore for Sessions {
     async fn write(&self, changes: Arc<[Change]>) -> Result<(), StoreError> {
-        let mut sessions: HashMap<&Key, Vec<&Change>> = HashMap::new();
-        for change in changes.iter() {
-            sessions.entry(&*change.key).or_default().push(change);
-        }
-        let sessions: Vec<Vec<&Change>> = sessions.into_values().collect();
-        self.make(Phase::First, sessions.clone()).await?;
-        self.make(Phase::Then, sessions).await
+        self.list_buckets(&changes).await?;
+        self.make(Phase::First, &changes).await?;
+        self.make(Phase::Then, &changes).await
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Stored>, StoreError> {
-        Ok(self.find(key).await?.map(|(stored, _)| stored))
+        self.find(key).await
     }
 
     async fn inbox(&self, key: &Key, after: Option<Place>, rows_max: usize) -> Result<Vec<Row>, StoreError> {
@@ -269,28 +336,16 @@ impl SessionStore for Sessions {
     }
 
     async fn own(&self, after: Option<&Key>, sessions_max: usize) -> Result<Vec<Listed>, StoreError> {
-        let mut found = Vec::new();
-        for slice in after.map_or(0, slice_of)..SLICES {
-            let from = after.filter(|after| slice_of(after) == slice);
-            let (tenant, client) = from.map_or(("", ""), |(tenant, client)| (tenant.as_str(), client.as_str()));
-            let values = (self.node.as_str(), slice, tenant, client);
-            let listed = self.store.stream::<(String, String)>(&self.statements.of_node, values).await;
-            let mut listed = listed.map_err(store_error)?;
-            while let Some((tenant, client)) = listed.try_next().await.map_err(store_error)? {
-                let key = (TenantId::new(tenant).map_err(corrupt)?, ClientId::new(client).map_err(corrupt)?);
-                let stored = match self.find(&key).await {
-                    // Else another node has it by now; the list is not told.
-                    Ok(stored) => stored.filter(|(_, node)| *node == self.node).map(|(stored, _)| Ok(stored)),
-                    Err(error @ StoreError::Corrupt { .. }) => Some(Err(error)),
-                    Err(error @ StoreError::Unavailable { .. }) => return Err(error),
-                };
-                found.extend(stored.map(|stored| (key, stored)));
-                if found.len() >= sessions_max {
-                    return Ok(found);
-                }
-            }
-        }
-        Ok(found)
+        self.list(&self.node, after, sessions_max).await
+    }
+
+    async fn left_by(&self, node: &str, after: Option<&Key>, sessions_max: usize) -> Result<Vec<Listed>, StoreError> {
+        self.list(node, after, sessions_max).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<String>, StoreError> {
+        let rows: Vec<(String,)> = self.store.rows(&self.statements.nodes, (LIST,)).await.map_err(store_error)?;
+        Ok(rows.into_iter().map(|(node,)| node).collect())
     }
 
     fn is_shared(&self) -> bool {
@@ -305,7 +360,10 @@ fn slice_of((tenant, client): &Key) -> i32 {
 }
 
 impl Statements {
-    async fn prepare(store: Store) -> Result<(Store, Self), Failure> {
+    /// Prepares all of them, and writes `node` to the list of nodes.
+    async fn prepare(store: Store, node: &str) -> Result<(Store, Self), Failure> {
+        let put_node = store.prepare_write("INSERT INTO ingress_nodes (list, node) VALUES (?, ?)").await?;
+        store.write(&put_node, (LIST, node)).await?;
         let bucket = "tenant = ? AND client = ? AND epoch = ? AND bucket = ?";
         let statements = Self {
             put_head: store
@@ -369,6 +427,7 @@ impl Statements {
                     "SELECT number, message FROM ingress_inbox WHERE {bucket} AND number > ? LIMIT ?"
                 ))
                 .await?,
+            nodes: store.prepare_read("SELECT node FROM ingress_nodes WHERE list = ?").await?,
         };
         Ok((store, statements))
     }

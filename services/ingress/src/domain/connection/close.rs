@@ -25,6 +25,8 @@ pub enum CloseReason {
     NotStored,
     /// The platform has taken its node for lost.
     NodeLost,
+    /// The store cannot take its session.
+    NotKept,
 }
 
 impl CloseReason {
@@ -40,6 +42,7 @@ impl CloseReason {
             CloseReason::ProtocolError => "protocol_error",
             CloseReason::NotStored => "not_stored",
             CloseReason::NodeLost => "node_lost",
+            CloseReason::NotKept => "not_kept",
         }
     }
 }
@@ -147,6 +150,8 @@ pub enum Fault {
     NotStored,
     #[error("node was silent so long that its connections were declared gone")]
     DeclaredGone,
+    #[error("session cannot be kept, and has ended")]
+    NotKept,
 }
 
 impl Fault {
@@ -200,6 +205,7 @@ impl Fault {
             Fault::Revoked | Fault::Expired => ReasonCode::AdministrativeAction,
             Fault::Drain => ReasonCode::ServerShuttingDown,
             Fault::NotStored | Fault::DeclaredGone => ReasonCode::ServerBusy,
+            Fault::NotKept => ReasonCode::ImplementationSpecificError,
         }
     }
 
@@ -214,6 +220,7 @@ impl Fault {
             Fault::Drain => CloseReason::Drain,
             Fault::NotStored => CloseReason::NotStored,
             Fault::DeclaredGone => CloseReason::NodeLost,
+            Fault::NotKept => CloseReason::NotKept,
             Fault::Malformed(_)
             | Fault::NoConnectInTime
             | Fault::NoAnswerInTime

@@ -1,10 +1,13 @@
 //! Shared subscriptions whose members are on several nodes: each message to one of them (ADR 32).
 //!
 //! The node that logs a message finds the member: one of its own that is there, else one on another node, which is asked to
-//! give it to whom it likes; at last one that is away. What a node has no member for, or takes with it when it is lost,
+//! give it to whom it likes; at last one that is away, or will be somewhere when the sessions of a node that is gone are
+//! claimed. What a node has no member for, or takes with it when it is lost,
 //! is given to somebody else.
 
 use std::sync::{Arc, PoisonError, Weak};
+
+use drover_types::Qos;
 
 use super::{Node, offer};
 use crate::domain::message::Message;
@@ -66,11 +69,14 @@ impl Node {
                 return Whom::Node(node);
             }
             (share.absent, share.tried) = (true, Vec::new());
-            if let Some(given) = self.give_here(message, share) {
-                return Whom::Here(given);
-            }
         }
-        self.peers.member(tenant, share).map_or(Whom::Nobody, Whom::Node)
+        if let Some(given) = self.give_here(message, share) {
+            return Whom::Here(given);
+        }
+        // Members of a node whose sessions are being claimed are there when that is done; none of them has QoS 0.
+        let is_kept = message.telemetry.qos > Qos::AtMostOnce;
+        let leaving = || self.peers.leaving_member(tenant, share).filter(|_| is_kept);
+        self.peers.member(tenant, share).or_else(leaving).map_or(Whom::Nobody, Whom::Node)
     }
 
     /// Gives a message to a member on this node, if there is one that can have it.
@@ -96,7 +102,9 @@ impl Node {
     ) -> Vec<Refused> {
         let position = if self.peers.senders.is_new(node, boot, sequence) {
             // At once, for whoever asks may go away while this waits, and not ask again.
-            let own = messages.iter().map(|message| self.hand_to_own(message, None).position).max();
+            let is_new = |shares: &[Share]| !shares.iter().any(|share| share.again);
+            let own = messages.iter().zip(shares).filter(|(_, shares)| is_new(shares));
+            let own = own.map(|(message, _)| self.hand_to_own(message, None, |_| true).position).max();
             let (given, refused, position) = self.give_all(messages, shares);
             self.peers.taken.note(node, boot, sequence, given, refused);
             own.unwrap_or_default().max(position)

@@ -1,23 +1,32 @@
 //! One other node: a bounded queue to it, one batch under way at a time, and whether it is there.
 
+mod leaving;
+mod queue;
+mod shares;
+mod telling;
+
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use drover_types::Qos;
-use tokio::sync::{Notify, Semaphore, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
-use super::held::{Done, Held, Unplaced};
+use super::heirs::Heirs;
+use super::held::{Done, Held};
 use super::unplaced::Queue;
-use crate::domain::interest::{Interest, News};
+use crate::domain::interest::Interest;
 use crate::domain::message::Message;
-use crate::domain::shares::{Group, Refused, Share};
-use crate::ports::{Answer, Batch, PeerLink};
+use crate::domain::shares::Share;
+use crate::ports::{Answer, PeerLink};
 use crate::telemetry::Telemetry;
+use leaving::Left;
+pub(super) use queue::Offered;
+use telling::ToTell;
 
-/// A peer that has not answered for this long, to a batch or beside it, is away: nobody waits for it, and messages pass
-/// it by.
+/// A peer that has not answered for this long, to a batch or beside it, is away as soon as its sessions are with the others:
+/// nobody waits for it, and messages pass it by.
 pub const LEASE: Duration = Duration::from_secs(3);
 /// Messages in one batch.
 pub const BATCH_MESSAGES_MAX: usize = 1_000;
@@ -31,6 +40,8 @@ const BEAT: Duration = Duration::from_secs(1);
 const CALL: Duration = Duration::from_secs(1);
 /// Wait before a call that failed is made again.
 const RETRY: Duration = Duration::from_millis(100);
+/// What a peer is called that has not told its name.
+const NOT_HEARD: &str = "not heard of yet";
 /// Wait between two looks at a peer that is away.
 const PROBE: Duration = Duration::from_millis(500);
 
@@ -43,6 +54,8 @@ pub struct Peer {
     more: Notify,
     /// What it knows, for those who wait for that.
     known: watch::Sender<Known>,
+    /// How many messages nobody waits for any more, for those who wait for that.
+    settled: watch::Sender<u64>,
     /// What members of shared subscriptions have there.
     held: Mutex<Held>,
     /// Where what it cannot give to a member goes.
@@ -73,6 +86,16 @@ struct State {
     spoken_to: bool,
     /// It has to be told what is wanted.
     news: bool,
+    /// When it has last answered, monotonic.
+    heard: Duration,
+    /// Since when it is away, or about to be.
+    away_since: Option<Duration>,
+    /// The round in which its sessions were claimed last.
+    claimed: u64,
+    /// The others have its sessions since its lease has ended: its members of shared subscriptions are theirs.
+    has_left: bool,
+    /// How many messages came into the queue.
+    offered: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +103,8 @@ enum Condition {
     /// It has not answered yet; until a lease is over it may be there.
     Unknown,
     Live,
+    /// Its lease has ended, and the others take its sessions.
+    Leaving,
     Away,
     /// It is this node.
     Ourselves,
@@ -89,36 +114,10 @@ struct Waiting {
     message: Arc<Message>,
     shares: Vec<Share>,
     kib: u32,
+    /// As of when it was routed on this node.
+    round: u64,
     /// Told, by being dropped, when this message, and so all before it, need not be waited for.
     done: Vec<Done>,
-}
-
-/// A message for a peer.
-pub(super) struct Offered {
-    pub message: Arc<Message>,
-    /// For which shared subscriptions a member is to be given it.
-    pub shares: Vec<Share>,
-    /// Who waits for it besides.
-    pub done: Vec<Done>,
-}
-
-/// What is wanted here, and what the peer will know when it has been told.
-struct ToTell {
-    news: News,
-    groups: Option<Vec<Group>>,
-    groups_version: u64,
-}
-
-impl ToTell {
-    fn batch<'a>(
-        &'a self,
-        sequence: u64,
-        hello: bool,
-        messages: &'a [Arc<Message>],
-        shares: &'a [Vec<Share>],
-    ) -> Batch<'a> {
-        Batch { sequence, hello, messages, shares, news: &self.news, groups: self.groups.as_deref() }
-    }
 }
 
 impl Peer {
@@ -130,10 +129,16 @@ impl Peer {
             boot: 0,
             spoken_to: false,
             news: false,
+            heard: Duration::ZERO,
+            away_since: None,
+            claimed: 0,
+            has_left: false,
+            offered: 0,
         };
         let (state, room) = (Mutex::new(state), Semaphore::new(QUEUE_KIB_MAX));
-        let (known, held) = (watch::Sender::new(Known::default()), Mutex::default());
-        Self { link, state, room, more: Notify::new(), known, held, unplaced, started }
+        let (known, settled) = (watch::Sender::new(Known::default()), watch::Sender::new(0));
+        let (more, held) = (Notify::new(), Mutex::default());
+        Self { link, state, room, more, known, settled, held, unplaced, started }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -152,17 +157,33 @@ impl Peer {
         matches!(self.state().condition, Condition::Live | Condition::Ourselves)
     }
 
+    /// Whether it answers, and is another node.
+    pub(super) fn is_there(&self) -> bool {
+        self.state().condition == Condition::Live
+    }
+
+    /// Whether its sessions are being claimed, and not with the others yet.
+    pub(super) fn is_leaving(&self) -> bool {
+        let state = self.state();
+        state.condition == Condition::Leaving && !state.has_left
+    }
+
+    /// Since when it is away, or about to be; monotonic.
+    pub(super) fn away_since(&self) -> Option<Duration> {
+        self.state().away_since
+    }
+
+    /// When it has last answered, monotonic.
+    pub(super) fn heard(&self) -> Duration {
+        self.state().heard
+    }
+
     pub(super) fn may_be_live(&self) -> bool {
         matches!(self.state().condition, Condition::Live | Condition::Unknown)
     }
 
     pub(super) fn is_named(&self, name: &str) -> bool {
         self.state().name.as_deref() == Some(name)
-    }
-
-    /// Messages in the queue.
-    pub(super) fn waiting(&self) -> usize {
-        self.state().waiting.len()
     }
 
     pub(super) fn name(&self) -> Option<String> {
@@ -188,68 +209,42 @@ impl Peer {
         self.more.notify_one();
     }
 
-    /// Puts messages into the queue in order. The answer is resolved when those of QoS 1 are with the peer or it is away,
-    /// and is absent where nothing is to be waited for.
-    pub(super) async fn offer(&self, offered: Vec<Offered>, telemetry: &Telemetry) -> Option<oneshot::Receiver<()>> {
-        let last = offered.iter().rposition(|offered| offered.message.telemetry.qos > Qos::AtMostOnce);
-        let (tell, confirmed) = oneshot::channel();
-        let tell: Done = Arc::new(tell);
-        let mut offered = offered.into_iter().enumerate();
-        while let Some((at, Offered { message, shares, mut done })) = offered.next() {
-            // What is for a member is waited for by itself: it may be given to somebody else later.
-            let is_waited_for = message.telemetry.qos > Qos::AtMostOnce && !shares.is_empty();
-            done.extend((is_waited_for || Some(at) == last).then(|| tell.clone()));
-            let kib = u32::try_from(message.bytes() / 1_024 + 1).unwrap_or(u32::MAX).min(QUEUE_KIB_MAX as u32);
-            let permits = match message.telemetry.qos {
-                Qos::AtMostOnce => self.room.try_acquire_many(kib).ok(),
-                Qos::AtLeastOnce | Qos::ExactlyOnce => self.room.acquire_many(kib).await.ok(),
-            };
-            let Some(permits) = permits else {
-                telemetry.not_forwarded("queue_full", 1);
-                continue;
-            };
-            let mut state = self.state();
-            let condition = state.condition;
-            match condition {
-                Condition::Ourselves => return None,
-                Condition::Away => {
-                    drop(state);
-                    telemetry.not_forwarded("peer_away", offered.len() + 1);
-                    self.unplace(&message, shares, &done, None);
-                    for (_, Offered { message, shares, mut done }) in offered {
-                        done.push(tell.clone());
-                        self.unplace(&message, shares, &done, None);
-                    }
-                    break;
-                }
-                Condition::Unknown | Condition::Live => {}
-            }
-            permits.forget();
-            state.waiting.push_back(Waiting { message, shares, kib, done });
-            self.more.notify_one();
-        }
-        (Arc::strong_count(&tell) > 1).then_some(confirmed)
-    }
-
-    /// Speaks to the peer as long as this process runs, and tells it what the subscribers of this node want.
-    pub(super) async fn run(&self, node: &str, interest: &Mutex<Interest>, telemetry: &Telemetry) {
+    /// Speaks to the peer as long as this process runs, and tells it what the subscribers of this node want. When its lease
+    /// has ended, `heirs` have what it leaves; `round` counts such ends, of whichever peer.
+    pub(super) async fn run(
+        &self,
+        heirs: Heirs<'_>,
+        round: &AtomicU64,
+        interest: &Mutex<Interest>,
+        telemetry: &Telemetry,
+    ) {
+        let node = heirs.node;
         let (mut sequence, mut heard) = (0, self.started.elapsed());
+        // It was given another lease, for others have heard it.
+        let mut spared = false;
         loop {
-            let batch = self.next_batch().await;
+            let mut batch = self.next_batch().await;
+            self.bequeath_late(&batch, heirs).await;
+            if self.state().condition == Condition::Away {
+                self.give_back(std::mem::take(&mut batch));
+            }
             let hello = self.says_hello();
             let messages: Vec<_> = batch.iter().map(|waiting| waiting.message.clone()).collect();
             let shares: Vec<_> = batch.iter().map(|waiting| waiting.shares.clone()).collect();
             sequence += u64::from(!messages.is_empty());
             let number = if messages.is_empty() { 0 } else { sequence };
-            let taken = loop {
+            let answer = loop {
                 let tell = self.to_tell(interest);
-                let batch = tell.batch(number, hello, &messages, &shares);
-                let error = match tokio::time::timeout(CALL, self.link.forward(batch)).await {
+                let sent = tell.batch(number, hello, &messages, &shares);
+                let error = match tokio::time::timeout(CALL, self.link.forward(sent)).await {
                     Ok(Ok(answer)) => {
-                        heard = self.started.elapsed();
-                        let refused = answer.refused.clone();
-                        self.answered(answer, node, &tell, telemetry);
-                        break Some(refused);
+                        (heard, spared) = (self.started.elapsed(), false);
+                        self.answered(&answer, node, &tell, telemetry);
+                        if !answer.starting || messages.is_empty() {
+                            break Some(answer);
+                        }
+                        tokio::time::sleep(RETRY).await;
+                        continue;
                     }
                     Ok(Err(error)) => error,
                     Err(_) => {
@@ -263,71 +258,47 @@ impl Peer {
                     }
                 };
                 if self.started.elapsed() >= heard + LEASE {
-                    telemetry.not_forwarded("peer_away", messages.len());
-                    self.gone(&error, telemetry);
+                    if self.state().condition == Condition::Away {
+                        break None; // a look at it
+                    }
+                    let left = self.leave(&messages, &error, heirs, round, telemetry).await;
+                    if left == Left::Returned && !spared {
+                        (heard, spared) = (self.started.elapsed(), true);
+                        continue;
+                    }
+                    if left != Left::Inherited {
+                        telemetry.not_forwarded("peer_away", messages.len());
+                        self.gone(&error, telemetry);
+                    }
                     break None;
                 }
                 tokio::time::sleep(RETRY).await;
             };
-            let is_taken = |message, share| {
-                let refused = |refused: &Vec<Refused>| refused.contains(&Refused { message, share });
-                taken.as_ref().is_some_and(|taken| !refused(taken))
-            };
-            self.place(number, &batch, is_taken);
-            self.settle(batch);
+            match answer {
+                Some(answer) => {
+                    self.place(number, &batch, &answer);
+                    self.settle(batch);
+                }
+                None => self.give_back(batch),
+            }
             if self.state().condition == Condition::Ourselves {
                 return;
             }
         }
     }
 
-    /// What the peer has to be told of what is wanted.
-    fn to_tell(&self, interest: &Mutex<Interest>) -> ToTell {
-        let Known { interest: known, groups, .. } = *self.known.borrow();
-        let interest = interest.lock().unwrap_or_else(PoisonError::into_inner);
-        let memberships = &interest.memberships;
-        ToTell { news: interest.news(known), groups: memberships.news(groups), groups_version: memberships.version() }
-    }
-
-    /// What members of the peer were given is held until they have done with it; for the rest others are found, and
-    /// whoever waits for the batch waits for that as well.
-    fn place(&self, sequence: u64, batch: &[Waiting], is_taken: impl Fn(usize, usize) -> bool) {
-        if batch.iter().all(|waiting| waiting.shares.is_empty()) {
-            return;
-        }
-        let done: Vec<Done> = batch.iter().flat_map(|waiting| waiting.done.iter().cloned()).collect();
-        let name = self.name();
-        for (message, Waiting { message: shared, shares, .. }) in batch.iter().enumerate() {
-            let (taken, left): (Vec<_>, Vec<_>) =
-                shares.iter().cloned().enumerate().partition(|(share, _)| is_taken(message, *share));
-            if shared.telemetry.qos > Qos::AtMostOnce {
-                let mut held = self.held();
-                taken.into_iter().for_each(|(_, share)| held.hold(sequence, shared.clone(), share.filter));
-            }
-            self.unplace(shared, left.into_iter().map(|(_, share)| share).collect(), &done, name.as_deref());
-        }
-    }
-
-    /// Has somebody else found for these, if there is one; this peer, `tried`, is not asked again.
-    fn unplace(&self, message: &Arc<Message>, shares: Vec<Share>, done: &[Done], tried: Option<&str>) {
-        self.unplaced.add(shares.into_iter().map(|mut share| {
-            share.tried.extend(tried.map(Arc::<str>::from));
-            Unplaced { message: message.clone(), share, done: done.to_vec() }
-        }));
-    }
-
     /// Speaks to the peer beside a batch that it does not answer; whether it answers to that, which waits for no store.
     async fn beat(&self, node: &str, interest: &Mutex<Interest>, telemetry: &Telemetry) -> bool {
         let tell = self.to_tell(interest);
         let answer = self.link.forward(tell.batch(0, false, &[], &[])).await;
-        answer.map(|answer| self.answered(answer, node, &tell, telemetry)).is_ok()
+        answer.map(|answer| self.answered(&answer, node, &tell, telemetry)).is_ok()
     }
 
     /// What to send next: as much as a batch may have of what waits, nothing when it is time to say so.
     async fn next_batch(&self) -> Vec<Waiting> {
         let wait = match self.state().condition {
             Condition::Unknown => Duration::ZERO,
-            Condition::Live | Condition::Ourselves => BEAT,
+            Condition::Live | Condition::Leaving | Condition::Ourselves => BEAT,
             Condition::Away => PROBE,
         };
         let something = async {
@@ -354,27 +325,28 @@ impl Peer {
         !answers && state.condition != Condition::Live
     }
 
-    fn answered(&self, answer: Answer, this_node: &str, told: &ToTell, telemetry: &Telemetry) {
+    fn answered(&self, answer: &Answer, this_node: &str, told: &ToTell, telemetry: &Telemetry) {
         let Answer { node, boot, gapped, completed, .. } = answer;
         let interest = (!gapped).then_some((told.news.generation, told.news.to));
-        let groups = (!gapped).then_some(told.groups_version);
+        let groups = told.groups_version.filter(|_| !gapped);
         let ourselves = node == this_node;
         let restarted = {
             let mut state = self.state();
-            state.news |= gapped;
-            let before = std::mem::replace(&mut state.boot, boot);
+            state.news |= *gapped;
+            let before = std::mem::replace(&mut state.boot, *boot);
+            (state.heard, state.away_since, state.has_left) = (self.started.elapsed(), None, false);
             if ourselves {
                 state.condition = Condition::Ourselves;
-            } else if state.condition != Condition::Live || state.name.as_deref() != Some(&node) {
-                telemetry.peer_live(&node);
-                (state.condition, state.name) = (Condition::Live, Some(node));
+            } else if state.condition != Condition::Live || state.name.as_ref() != Some(node) {
+                telemetry.peer_live(node);
+                (state.condition, state.name) = (Condition::Live, Some(node.clone()));
             }
-            before != 0 && before != boot
+            before != 0 && before != *boot
         };
         if restarted {
             self.unplaced.add(self.held().lost()); // its members of before are gone with it
         }
-        self.held().completed(completed);
+        self.held().completed(*completed);
         self.known.send_replace(Known { interest, groups, away: ourselves });
         if ourselves {
             self.settle_all();
@@ -385,43 +357,14 @@ impl Peer {
     fn gone(&self, error: &str, telemetry: &Telemetry) {
         {
             let mut state = self.state();
-            if state.condition != Condition::Away {
-                telemetry.peer_away(state.name.as_deref().unwrap_or("not heard of yet"), error);
+            if !matches!(state.condition, Condition::Away | Condition::Leaving) {
+                telemetry.peer_away(state.name.as_deref().unwrap_or(NOT_HEARD), error);
             }
             state.condition = Condition::Away;
+            state.away_since.get_or_insert(self.started.elapsed());
         }
         self.known.send_replace(Known { interest: None, groups: None, away: true });
         self.unplaced.add(self.held().lost());
         telemetry.not_forwarded("peer_away", self.settle_all());
-    }
-
-    /// Gives up what waits in the queue; how many messages that were.
-    fn settle_all(&self) -> usize {
-        let left: Vec<_> = self.state().waiting.drain(..).collect();
-        let count = left.len();
-        self.place(0, &left, |_, _| false);
-        self.settle(left);
-        count
-    }
-
-    /// Nobody waits for these any more, and their room is free.
-    fn settle(&self, batch: Vec<Waiting>) {
-        for Waiting { kib, done, .. } in batch {
-            self.room.add_permits(kib as usize);
-            drop(done);
-        }
-    }
-}
-
-impl State {
-    fn take_batch(&mut self) -> Vec<Waiting> {
-        let mut bytes = 0;
-        let fits = |waiting: &&Waiting| {
-            bytes += waiting.message.bytes();
-            bytes <= BATCH_BYTES_MAX
-        };
-        let count = self.waiting.iter().take(BATCH_MESSAGES_MAX).take_while(fits).count();
-        let count = count.max(1).min(self.waiting.len());
-        self.waiting.drain(..count).collect()
     }
 }

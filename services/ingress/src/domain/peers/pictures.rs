@@ -57,6 +57,11 @@ impl Pictures {
         true
     }
 
+    /// When a node was last heard, if it is known what its subscribers want.
+    pub fn heard(&self, node: &str) -> Option<Duration> {
+        self.lock().get(node).map(|picture| picture.heard)
+    }
+
     /// Whether a node may want a message whose topic has these beginnings.
     pub fn may_want(&self, node: &str, beginnings: &[u64], now: Duration) -> bool {
         let pictures = self.lock();

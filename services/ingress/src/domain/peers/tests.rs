@@ -1,5 +1,7 @@
 //! Peers that answer, hang, are away and come back, on virtual time.
 
+mod shares;
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -12,11 +14,18 @@ use super::peer::LEASE;
 use super::*;
 use crate::domain::session::tests::message;
 use crate::domain::shares::{Group, Refused};
-use crate::ports::{Answer, Batch};
+use crate::ports::{Answer, Batch, Heir};
 
 /// Another node: what it was handed, and whether it can be reached.
 #[derive(Default)]
 struct Other {
+    /// Its name, if that is not `other`.
+    name: Option<&'static str>,
+    /// It takes its sessions of before back.
+    starts: AtomicBool,
+    /// How often it has started anew.
+    restarts: AtomicU64,
+    heir: Own,
     away: AtomicBool,
     hangs: AtomicBool,
     /// Only what waits for the store does.
@@ -31,6 +40,62 @@ struct Other {
     groups: Mutex<Vec<Group>>,
 }
 
+/// One that takes what nodes leave: what it was asked for, and what it has inherited.
+#[derive(Default)]
+struct Own {
+    /// Its store is away.
+    hangs: AtomicBool,
+    /// It has heard the node that is said to be gone.
+    hears: AtomicBool,
+    claims: Mutex<Vec<(String, Vec<String>)>>,
+    inherited: Mutex<Vec<u8>>,
+}
+
+#[async_trait]
+impl Heir for Own {
+    async fn claim(&self, gone: &str, live: &[String]) -> Result<bool, String> {
+        while self.hangs.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.claims.lock().expect("not poisoned").push((gone.to_owned(), live.to_vec()));
+        Ok(self.hears.load(Ordering::Relaxed))
+    }
+
+    async fn inherit(&self, messages: &[Arc<Message>]) -> Result<(), String> {
+        let mut inherited = self.inherited.lock().expect("not poisoned");
+        for payload in messages.iter().map(|message| message.telemetry.payload[0]) {
+            if !inherited.contains(&payload) {
+                inherited.push(payload); // what a session has it does not get again
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl OwnHeir for Own {
+    async fn nodes(&self) -> Vec<String> {
+        ["this", "other", "unheard"].map(str::to_owned).to_vec()
+    }
+}
+
+impl Own {
+    fn inherited(&self) -> Vec<u8> {
+        self.inherited.lock().expect("not poisoned").clone()
+    }
+}
+
+#[async_trait]
+impl Heir for Other {
+    async fn claim(&self, gone: &str, live: &[String]) -> Result<bool, String> {
+        self.heir.claim(gone, live).await
+    }
+
+    async fn inherit(&self, messages: &[Arc<Message>]) -> Result<(), String> {
+        self.heir.inherit(messages).await
+    }
+}
+
 #[async_trait]
 impl PeerLink for Other {
     async fn forward(&self, batch: Batch<'_>) -> Result<Answer, String> {
@@ -43,8 +108,11 @@ impl PeerLink for Other {
         if self.store_hangs.load(Ordering::Relaxed) && !batch.messages.is_empty() {
             std::future::pending::<()>().await;
         }
-        let payloads = batch.messages.iter().map(|message| message.telemetry.payload[0]).collect();
-        self.got.lock().expect("not poisoned").push((batch.sequence, payloads));
+        let starting = self.starts.load(Ordering::Relaxed);
+        if !starting {
+            let payloads = batch.messages.iter().map(|message| message.telemetry.payload[0]).collect();
+            self.got.lock().expect("not poisoned").push((batch.sequence, payloads));
+        }
         let mut told = self.news.lock().expect("not poisoned");
         let gapped = !batch.news.full && told.last().is_none_or(|last| last.to < batch.news.from);
         told.push(batch.news.clone());
@@ -54,8 +122,9 @@ impl PeerLink for Other {
         let shares = batch.shares.iter().enumerate();
         let all = shares.flat_map(|(message, shares)| (0..shares.len()).map(move |share| Refused { message, share }));
         let refused = all.filter(|_| self.refuses.load(Ordering::Relaxed)).collect();
+        let (node, boot) = (self.name.unwrap_or("other").to_owned(), 1 + self.restarts.load(Ordering::Relaxed));
         let completed = self.completed.load(Ordering::Relaxed);
-        Ok(Answer { node: "other".to_owned(), boot: 1, gapped, refused, completed })
+        Ok(Answer { node, boot, gapped, refused, completed, starting })
     }
 
     async fn take_over(&self, _: &TenantId, _: &ClientId, epoch: u64) -> Result<Option<u64>, String> {
@@ -64,6 +133,10 @@ impl PeerLink for Other {
         }
         self.asked.lock().expect("not poisoned").push(epoch);
         Ok((epoch < 5).then_some(5))
+    }
+
+    async fn flush(&self) -> Result<(), String> {
+        Ok(())
     }
 }
 
@@ -84,13 +157,23 @@ struct Stage {
 
 /// This node, and the other.
 fn stage(node: &str, change: impl FnOnce(&Other)) -> Stage {
+    stage_of(node, None, None, change)
+}
+
+/// The same with a third node, and an heir on this one.
+fn stage_of(node: &str, third: Option<Arc<Other>>, own: Option<Arc<Own>>, change: impl FnOnce(&Other)) -> Stage {
     let other = Arc::<Other>::default();
     change(&other);
     let metrics = Metrics::default();
     let telemetry = Arc::new(Telemetry::new(&metrics));
-    let peers = Arc::new(Peers::new(node, vec![other.clone()], Instant::now()));
+    let mut links: Vec<Arc<dyn PeerLink>> = vec![other.clone()];
+    links.extend(third.map(|third| -> Arc<dyn PeerLink> { third }));
+    let peers = Arc::new(Peers::new(node, links, Instant::now()));
     let (talking, counting) = (peers.clone(), telemetry.clone());
-    let _running = tokio::spawn(async move { talking.run(&counting, CancellationToken::new()).await });
+    let _running = tokio::spawn(async move {
+        let own = own.as_deref().map(|own| own as &dyn OwnHeir);
+        talking.run(own, &counting, CancellationToken::new()).await;
+    });
     Stage { other, peers, telemetry, metrics, _running }
 }
 
@@ -108,7 +191,7 @@ fn qos1(numbers: std::ops::Range<u8>) -> Vec<Arc<Message>> {
 
 impl Stage {
     async fn forward(&self, messages: &[Arc<Message>]) {
-        self.peers.forward(messages, &[], &self.telemetry).await;
+        self.peers.forward(messages, &[], self.peers.round(), &self.telemetry).await;
     }
 
     fn counts(&self, line: &str) -> bool {
@@ -202,7 +285,7 @@ async fn a_node_that_finds_itself_among_its_peers_does_not_speak_to_itself() {
     stage.forward(&qos1(0..1)).await;
     assert!(stage.other.messages().is_empty());
     let key = (TenantId::default_tenant(), ClientId::new("c").expect("valid"));
-    assert_eq!(stage.peers.take_over(None, &key, 1).await, None);
+    assert_eq!(stage.peers.take_over(None, &key, 1).await, Ended::Done);
 }
 
 #[tokio::test(start_paused = true)]
@@ -210,14 +293,16 @@ async fn a_former_owner_is_asked_by_its_name_and_one_that_hangs_is_not_waited_fo
     let stage = stage("this", |_| ());
     stage.peers.greeted().await;
     let key = (TenantId::default_tenant(), ClientId::new("c").expect("valid"));
-    for former in [Some("other"), Some("never heard of"), None] {
-        assert_eq!(stage.peers.take_over(former, &key, 7).await, None);
-        assert_eq!(stage.peers.take_over(former, &key, 4).await, Some(5), "it holds what is newer");
+    for (former, ended) in
+        [(Some("other"), Ended::Done), (Some("never heard of"), Ended::Unanswered), (None, Ended::Done)]
+    {
+        assert_eq!(stage.peers.take_over(former, &key, 7).await, ended);
+        assert_eq!(stage.peers.take_over(former, &key, 4).await, Ended::Newer(5), "it holds what is newer");
     }
     assert_eq!(*stage.other.asked.lock().expect("not poisoned"), [7, 4, 7, 4, 7, 4]);
     stage.other.hangs.store(true, Ordering::Relaxed);
     let began = Instant::now();
-    assert_eq!(stage.peers.take_over(Some("other"), &key, 8).await, None);
+    assert_eq!(stage.peers.take_over(Some("other"), &key, 8).await, Ended::Unanswered);
     assert!(began.elapsed() >= TAKE_OVER && began.elapsed() < TAKE_OVER * 2, "{:?}", began.elapsed());
 }
 
@@ -267,61 +352,129 @@ async fn a_subscription_is_answered_when_every_peer_knows_of_it_or_its_lease_has
     assert!(told("c/#"), "it is back, and is told all");
 }
 
-const SHARED: &str = "$share/g/t";
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_is_gone_is_waited_for_until_the_others_have_its_sessions_and_what_was_for_it() {
+    let (third, own) = (Arc::new(Other { name: Some("third"), ..Other::default() }), Arc::<Own>::default());
+    let stage = stage_of("this", Some(third.clone()), Some(own.clone()), |_| ());
+    stage.peers.greeted().await;
+    own.hangs.store(true, Ordering::Relaxed);
+    stage.other.away.store(true, Ordering::Relaxed);
+    let messages = qos1(0..2);
+    let mut forwarded = Box::pin(stage.forward(&messages));
+    assert!(tokio::time::timeout(LEASE * 4, &mut forwarded).await.is_err(), "nobody has claimed its sessions");
+    let version = stage.peers.subscribed(&TenantId::default_tenant(), "a/b");
+    assert!(tokio::time::timeout(LEASE, stage.peers.announced(version)).await.is_ok(), "it need not know of that");
+    stage.forward(&[of_qos(Qos::AtMostOnce, 9, 1)]).await;
+    own.hangs.store(false, Ordering::Relaxed);
+    forwarded.await;
+    for heir in [&*own, &third.heir] {
+        let claims = heir.claims.lock().expect("not poisoned").clone();
+        assert!(claims.iter().all(|(gone, live)| gone == "other" && *live == ["third", "this"]), "{claims:?}");
+        assert!(!claims.is_empty());
+        assert_eq!(heir.inherited(), [0, 1]);
+    }
+    assert!(stage.other.messages().is_empty());
 
-/// The first of several messages is for a member on the other node.
-fn placed() -> [Placed; 1] {
-    [Placed { at: 0, node: "other".into(), share: Share::new(SHARED.into()) }]
+    let began = Instant::now();
+    stage.forward(&qos1(2..3)).await;
+    assert!(began.elapsed() < Duration::from_millis(100), "it is away");
+    assert_eq!((own.inherited(), third.heir.claims.lock().expect("not poisoned").len()), (vec![0, 1], 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn peers_know_of_a_shared_subscription_when_it_is_answered_and_hear_when_it_is_gone() {
+async fn what_was_routed_before_the_sessions_of_a_peer_were_claimed_is_inherited_however_late_it_comes() {
+    let own = Arc::<Own>::default();
+    let stage = stage_of("this", None, Some(own.clone()), |_| ());
+    stage.peers.greeted().await;
+    let before = stage.peers.round();
+    stage.other.away.store(true, Ordering::Relaxed);
+    stage.forward(&qos1(0..1)).await;
+    assert!(stage.peers.round() > before);
+    stage.peers.forward(&qos1(1..2), &[], before, &stage.telemetry).await;
+    assert_eq!(own.inherited(), [0, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_another_hears_has_what_is_inherited_as_well_when_it_is_back() {
+    let own = Arc::<Own>::default();
+    let stage = stage_of("this", None, Some(own.clone()), |_| ());
+    stage.peers.greeted().await;
+    own.hears.store(true, Ordering::Relaxed);
+    stage.other.away.store(true, Ordering::Relaxed);
+    let other = stage.other.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(LEASE + Duration::from_secs(2)).await;
+        other.away.store(false, Ordering::Relaxed);
+    });
+    stage.forward(&qos1(0..2)).await;
+    assert_eq!((own.inherited(), stage.other.messages()), (vec![0, 1], vec![0, 1]));
+
+    stage.other.away.store(true, Ordering::Relaxed);
+    let began = Instant::now();
+    stage.forward(&qos1(2..3)).await;
+    assert!(began.elapsed() >= LEASE && began.elapsed() < LEASE * 3, "one lease more: {:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_its_sessions_back_gets_messages_when_it_has_them() {
     let stage = stage("this", |_| ());
     stage.peers.greeted().await;
+    stage.other.starts.store(true, Ordering::Relaxed);
+    let messages = qos1(0..2);
+    let mut forwarded = Box::pin(stage.forward(&messages));
+    assert!(tokio::time::timeout(LEASE * 3, &mut forwarded).await.is_err(), "it is there");
+    stage.other.starts.store(false, Ordering::Relaxed);
+    forwarded.await;
+    assert_eq!(stage.other.messages(), [0, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_takes_its_sessions_back_wants_everything_until_it_has_them() {
+    let other = Arc::<Other>::default();
+    let peers = Peers::new("this", vec![other.clone()], Instant::now()).starting();
+    let telemetry = Telemetry::new(&Metrics::default());
     let tenant = TenantId::default_tenant();
-    let group = Group { tenant: tenant.clone(), filter: SHARED.into() };
-    stage.peers.announced(stage.peers.subscribed(&tenant, SHARED)).await;
-    assert_eq!(*stage.other.groups.lock().expect("not poisoned"), [group]);
-    let wanted = interest::of_filter(&tenant, "t");
-    let is_wanted = |news: &News| news.hashes.contains(&wanted);
-    assert!(
-        !stage.other.news.lock().expect("not poisoned").iter().any(is_wanted),
-        "it is asked for what it shall have"
-    );
-    stage.peers.unsubscribed(&tenant, SHARED);
-    tokio::time::sleep(LEASE).await;
-    assert!(stage.other.groups.lock().expect("not poisoned").is_empty());
+    let test = async {
+        peers.greeted().await;
+        assert!(peers.is_starting());
+        peers.announced(peers.subscribed(&tenant, "a")).await;
+        peers.opened();
+        assert!(!peers.is_starting());
+        tokio::time::sleep(LEASE).await;
+        let told = other.news.lock().expect("not poisoned");
+        assert!(told[0].everything);
+        let full = told.iter().rfind(|news| news.full).expect("it was told all anew");
+        assert!(!full.everything && full.hashes == [interest::of_filter(&tenant, "a")]);
+    };
+    let stop = CancellationToken::new();
+    let done = async {
+        test.await;
+        stop.cancel();
+    };
+    tokio::join!(peers.run(None, &telemetry, stop.clone()), done);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_peer_has_no_member_for_is_waited_for_until_somebody_else_has_it() {
-    let stage = stage("this", |other| other.refuses.store(true, Ordering::Relaxed));
+async fn what_is_on_its_way_to_a_peer_can_be_waited_for() {
+    let stage = stage("this", |_| ());
     stage.peers.greeted().await;
-    let confirmations = stage.peers.offer(&qos1(0..2), &placed(), &stage.telemetry).await;
-    let unplaced = stage.peers.unplaced.next().await;
-    assert_eq!(unplaced.len(), 1);
-    assert_eq!(unplaced[0].share.tried, [Arc::<str>::from("other")]);
-    stage.peers.groups.hear("other", vec![Group { tenant: TenantId::default_tenant(), filter: SHARED.into() }]);
-    let member = |share: &Share| stage.peers.member(&TenantId::default_tenant(), share);
-    assert_eq!(member(&unplaced[0].share), None, "it was asked");
-    assert_eq!(member(&Share::new(SHARED.into())).as_deref(), Some("other"));
-    let mut all = Box::pin(confirmations.all());
-    assert!(tokio::time::timeout(LEASE * 2, &mut all).await.is_err(), "nobody has it yet");
-    drop(unplaced);
-    all.await;
+    stage.peers.flushed().await;
+    stage.other.store_hangs.store(true, Ordering::Relaxed);
+    drop(stage.peers.offer(&qos1(0..2), &[], 0, &stage.telemetry).await);
+    let mut flushed = Box::pin(stage.peers.flushed());
+    assert!(tokio::time::timeout(LEASE, &mut flushed).await.is_err());
+    stage.other.store_hangs.store(false, Ordering::Relaxed);
+    flushed.await;
+    assert_eq!(stage.other.messages(), [0, 1]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_members_of_a_lost_peer_have_not_done_with_is_given_back() {
-    for (completed, lost) in [(0, 1), (u64::MAX, 0)] {
-        let stage = stage("this", |_| ());
-        stage.peers.greeted().await;
-        stage.peers.forward(&qos1(0..1), &placed(), &stage.telemetry).await;
-        stage.other.completed.store(completed, Ordering::Relaxed);
-        tokio::time::sleep(LEASE).await; // it has told
-        stage.other.away.store(true, Ordering::Relaxed);
-        let given_back = tokio::time::timeout(LEASE * 3, stage.peers.unplaced.next()).await.unwrap_or_default();
-        assert_eq!(given_back.len(), lost);
-        assert!(given_back.iter().all(|unplaced| unplaced.share == Share::new(SHARED.into())));
-    }
+async fn of_a_peer_that_never_answered_the_sessions_of_all_nodes_that_nobody_has_heard_are_claimed() {
+    let third = Arc::new(Other { name: Some("other"), ..Other::default() });
+    let own = Arc::<Own>::default();
+    let stage = stage_of("this", Some(third), Some(own.clone()), |other| other.away.store(true, Ordering::Relaxed));
+    stage.forward(&qos1(0..1)).await;
+    let claims = own.claims.lock().expect("not poisoned").clone();
+    assert_eq!(claims, [("unheard".to_owned(), vec!["other".to_owned(), "this".to_owned()])]);
+    assert_eq!(own.inherited(), [0]);
 }

@@ -199,6 +199,18 @@ impl Outbox {
         }
     }
 
+    /// What waits and is kept, and where, of a session that nobody was sent anything of.
+    pub fn into_kept(self) -> Vec<(Delivery, Place)> {
+        let kept = |waiting: Waiting| waiting.kept.map(|kept| (waiting.delivery, kept.place));
+        self.waiting.into_iter().filter_map(kept).collect()
+    }
+
+    /// The places of all kept messages.
+    pub fn places(&self) -> Vec<Place> {
+        let in_flight = self.in_flight.iter().filter_map(|entry| entry.place);
+        in_flight.chain(self.waiting.iter().filter_map(|waiting| waiting.kept.map(|kept| kept.place))).collect()
+    }
+
     /// The oldest kept message.
     pub fn oldest(&self) -> Option<Place> {
         let in_flight = self.in_flight.iter().filter_map(|entry| entry.place);

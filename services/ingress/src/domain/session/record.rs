@@ -5,10 +5,13 @@
 
 use std::sync::Arc;
 
+use drover_mqtt::PacketId;
+
+use super::Delivery;
+use super::moved::Moved;
 use crate::domain::journal::Journal;
 use crate::domain::sessions::Key;
 use crate::ports::sessions::{Change, Head, Place, Row, Subscription, What};
-use drover_mqtt::PacketId;
 
 /// All of a session but its messages is written anew when it was last written this long ago, in milliseconds: stores give
 /// everything a time to live, of which this and the longest absence are a part.
@@ -30,6 +33,10 @@ pub(super) struct Record {
     sent: Option<Place>,
     /// When all but its messages was last written, milliseconds since the Unix epoch.
     whole_ms: u64,
+    /// What it has got already, for a while after it was taken back.
+    moved: Option<Box<Moved>>,
+    /// A former owner may still add to its inbox: until that is settled, only what is known is removed.
+    unsettled: bool,
 }
 
 impl std::fmt::Debug for Record {
@@ -42,7 +49,18 @@ impl Record {
     /// Of a new session, whose first connection has this epoch.
     pub fn new(journal: Arc<Journal>, key: Key, epoch: u64, keeps_messages: bool) -> Self {
         let (next, whole_ms) = (Place { epoch, number: 0 }, journal.unix_ms());
-        Self { journal, key: Arc::new(key), keeps_messages, next, stamp: epoch, passed: next, sent: None, whole_ms }
+        Self {
+            journal,
+            key: Arc::new(key),
+            keeps_messages,
+            next,
+            stamp: epoch,
+            passed: next,
+            sent: None,
+            whole_ms,
+            moved: None,
+            unsettled: false,
+        }
     }
 
     /// Of a session that was in the store: `stamp` is the last that was used, `first` is its oldest message, `sent` the
@@ -50,6 +68,63 @@ impl Record {
     pub fn restored(self, stamp: u64, first: Option<Place>, sent: Option<Place>) -> Self {
         let stamp = self.stamp.max(stamp.saturating_add(1));
         Self { stamp, passed: first.unwrap_or(self.passed), sent, whole_ms: 0, ..self }
+    }
+
+    /// It comes from the store, with these messages.
+    pub fn moved(&mut self, rows: &[Row], unsettled: bool) {
+        self.moved = Some(Box::new(Moved::new(rows, self.journal.unix_ms())));
+        self.unsettled = unsettled;
+    }
+
+    /// The inbox of a session that is arriving: `first` is its oldest message, `sent` the last that may have been sent. Stamps
+    /// go on behind `stamp`.
+    pub fn arrived(&mut self, stamp: u64, first: Option<Place>, sent: Option<Place>, unsettled: bool) {
+        self.unsettled = unsettled;
+        self.stamp = self.stamp.max(stamp.saturating_add(1));
+        self.passed = first.unwrap_or(self.passed);
+        self.sent = sent;
+    }
+
+    /// Whether it has come from the store lately.
+    pub fn has_moved(&self) -> bool {
+        self.moved.is_some()
+    }
+
+    /// Whether the session has got this message already. Retained messages are read as often as they are asked for.
+    pub fn has_already(&mut self, delivery: &Delivery) -> bool {
+        let now_ms = || self.journal.unix_ms();
+        self.moved.take_if(|moved| moved.is_over(now_ms()));
+        let id = delivery.message.telemetry.id;
+        !delivery.retain && self.moved.as_mut().is_some_and(|moved| !moved.is_new(id))
+    }
+
+    /// Remembers messages that are in the store.
+    pub fn remember(&mut self, rows: &[Row]) {
+        if let Some(moved) = &mut self.moved {
+            moved.add(rows);
+        }
+    }
+
+    /// No former owner adds to the inbox any more.
+    pub fn settled(&mut self) {
+        self.unsettled = false;
+    }
+
+    /// Whether a former owner may still add to the inbox.
+    pub fn is_unsettled(&self) -> bool {
+        self.unsettled
+    }
+
+    /// The message at `place`, which a former owner has put there late, leaves it.
+    pub fn remove(&mut self, place: Place) {
+        let change = self.change(What::Remove(place));
+        self.journal.push_lazily(change);
+    }
+
+    /// The session is to leave the list of the node that held it before.
+    pub fn leave_list(&mut self, node: &str) -> u64 {
+        let change = self.change(What::Left(node.into()));
+        self.journal.push(change)
     }
 
     pub fn journal(&self) -> &Arc<Journal> {
@@ -70,9 +145,11 @@ impl Record {
         self.whole_ms = self.journal.unix_ms();
     }
 
-    /// A connection of this epoch holds the session.
+    /// A connection of this epoch holds the session; messages may have come under it already.
     pub fn hold(&mut self, epoch: u64) {
-        self.next = Place { epoch, number: 0 };
+        if self.next.epoch != epoch {
+            self.next = Place { epoch, number: 0 };
+        }
         self.stamp = self.stamp.max(epoch);
     }
 
@@ -119,11 +196,12 @@ impl Record {
     /// These messages have left the inbox; `oldest` is what is left of it.
     pub fn left(&mut self, places: Vec<Place>, oldest: Option<Place>) {
         let oldest = oldest.unwrap_or(self.next);
-        for place in places.into_iter().filter(|place| *place > oldest) {
-            let change = self.change(What::Remove(place));
-            self.journal.push_lazily(change);
+        for place in places {
+            if self.unsettled || place > oldest {
+                self.remove(place);
+            }
         }
-        if oldest > self.passed {
+        if oldest > self.passed && !self.unsettled {
             let change = self.change(What::Passed { from: self.passed, before: oldest });
             self.journal.push_lazily(change);
             self.passed = oldest;

@@ -332,9 +332,15 @@ async fn what_comes_back_from_the_store_is_sent_again_as_what_may_have_been_sent
     };
     let back = |head| {
         let filter = Subscription { filter: "t".into(), options: Options::default() };
-        let stored = Stored { head, subscriptions: vec![filter], received: vec![id(5)], stamp: 1 };
-        let key = session().key();
-        let session = Session::restored(2, key, journal.clone(), 2, &stored, rows.clone());
+        let stored = Stored { head, subscriptions: vec![filter], received: vec![id(5)], stamp: 1, node: "a".into() };
+        let kept = crate::domain::sessions::Kept {
+            key: session().key(),
+            epoch: 2,
+            stored,
+            rows: rows.clone(),
+            unsettled: false,
+        };
+        let session = Session::restored(2, journal.clone(), kept);
         assert!(session.has_filter("t"));
         session.offer(delivery(3, Qos::AtLeastOnce)).expect("room");
         session.hold(3, Arc::default());
@@ -369,4 +375,108 @@ async fn a_session_that_goes_on_elsewhere_takes_nothing_here_and_forgets_nothing
     assert_eq!(session.end(Dropped::Moved).dropped, 0, "it is kept");
     journal.durable(journal.position()).await;
     assert!(matches!(store.whats()[..], [What::Put(_)]));
+}
+
+/// A message with a record, as those that come from other nodes have one.
+fn named(n: u8, qos: Qos) -> Delivery {
+    let mut delivery = delivery(n, qos);
+    let mut message = (*delivery.message).clone();
+    message.telemetry.id = RecordId([n + 1; 16]);
+    delivery.message = Arc::new(message);
+    delivery
+}
+
+/// A session that has moved from the node `a`, with this inbox.
+fn moved(journal: &Arc<Journal>, rows: Vec<Row>, unsettled: bool) -> Session {
+    let (key, stored) = (session().key(), left_at_a());
+    let kept = crate::domain::sessions::Kept { key, epoch: 2, stored, rows, unsettled };
+    Session::restored(2, journal.clone(), kept)
+}
+
+fn left_at_a() -> Stored {
+    let head = Head {
+        epoch: 1,
+        device: DeviceId::new("d").expect("valid"),
+        expiry_s: 60,
+        away: Some(Away { ends_ms: 1, will_ms: 1 }),
+        will: None,
+        sent: None,
+    };
+    let filter = Subscription { filter: "t".into(), options: Options::default() };
+    Stored { head, subscriptions: vec![filter], received: Vec::new(), stamp: 1, node: "a".into() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_to_a_session_that_has_moved_by_two_ways_is_kept_once() {
+    let (store, journal) = journal(0);
+    let session = moved(&journal, vec![row(0, 1, Some(named(1, Qos::AtLeastOnce)))], false);
+    assert!(session.has_moved());
+    session.offer(named(1, Qos::AtLeastOnce)).expect("it is there");
+    session.offer(named(2, Qos::AtLeastOnce)).expect("room");
+    let position = session.offer(named(2, Qos::AtLeastOnce)).expect("it is there");
+    journal.durable(position).await;
+    assert_eq!(store.whats().len(), 1, "whoever sends it again waits for the first");
+    session.offer(Delivery { retain: true, ..named(2, Qos::AtLeastOnce) }).expect("a retained message is asked for");
+    session.hold(3, Arc::default());
+    let payloads: Vec<u8> = drain(&session, 3, 10).into_iter().map(|(payload, ..)| payload).collect();
+    assert_eq!(payloads, [1, 2, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_while_a_session_was_arriving_stands_behind_what_its_former_owner_has_left() {
+    let (store, journal) = journal(0);
+    let session = moved(&journal, Vec::new(), true);
+    for n in [2, 3] {
+        session.offer(named(n, Qos::AtLeastOnce)).expect("room");
+    }
+    let left = |number, packet_id, n| row(number, packet_id, Some(named(n, Qos::AtLeastOnce)));
+    let stored = Stored { subscriptions: Vec::new(), received: vec![id(9)], ..left_at_a() };
+    let gone = session.arrived(&stored, vec![left(0, 1, 1), left(1, 2, 2)], false);
+    assert_eq!(gone, [Box::<str>::from("t")], "it was unsubscribed meanwhile");
+    assert_eq!(session.unsettled(2), None);
+    session.hold(3, Arc::default());
+    assert!(session.has_received(3, id(9)));
+    assert_eq!(drain(&session, 3, 10), [(1, Some(1), false), (2, Some(2), false), (3, Some(3), false)]);
+    journal.durable(journal.position()).await;
+    let removed = store.whats().into_iter().filter(|what| matches!(what, What::Remove(place) if place.epoch == 2));
+    assert_eq!(removed.count(), 1, "what both had");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_former_owner_has_written_late_is_taken_up_and_nothing_else() {
+    let (store, journal) = journal(0);
+    let left = |number, packet_id, n| row(number, packet_id, Some(named(n, Qos::AtLeastOnce)));
+    let session = moved(&journal, vec![left(0, 1, 1), left(1, 2, 2)], true);
+    session.hold(3, Arc::default());
+    drain(&session, 3, 10);
+    session.answer(3, id(1), Answer::Acknowledged);
+    let known = session.unsettled(2).expect("its former owner has not answered");
+    assert_eq!(known.into_iter().collect::<Vec<_>>(), [Place { epoch: 1, number: 1 }]);
+    journal.durable(journal.position()).await;
+    assert!(
+        !store.whats().iter().any(|what| matches!(what, What::Passed { .. })),
+        "what may come late is not removed unseen"
+    );
+    let known = session.unsettled(2).expect("not settled");
+    let dropped = session.take_up(2, vec![left(1, 2, 2), left(2, 3, 4)], &known, false);
+    assert!(dropped.is_empty());
+    assert_eq!(drain(&session, 3, 10).into_iter().map(|(payload, ..)| payload).collect::<Vec<_>>(), [4]);
+    let known = session.unsettled(2).expect("more may come");
+    session.take_up(2, vec![left(1, 2, 2)], &known, true);
+    assert_eq!(session.unsettled(2), None);
+    session.answer(3, id(2), Answer::Acknowledged);
+    journal.durable(journal.position()).await;
+    assert!(store.whats().iter().any(|what| matches!(what, What::Passed { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_connection_a_session_was_taken_for_goes_on_behind_what_came_before_it() {
+    let (store, journal) = journal(0);
+    let session = moved(&journal, Vec::new(), false);
+    session.offer(named(1, Qos::AtLeastOnce)).expect("room");
+    session.hold(2, Arc::default());
+    journal.durable(session.offer(named(2, Qos::AtLeastOnce)).expect("room")).await;
+    let place = |what| if let What::Put(row) = what { Some(row.place) } else { None };
+    let places: Vec<Place> = store.whats().into_iter().filter_map(place).collect();
+    assert_eq!(places, [Place { epoch: 2, number: 0 }, Place { epoch: 2, number: 1 }]);
 }

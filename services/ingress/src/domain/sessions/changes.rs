@@ -112,6 +112,17 @@ impl Inner {
         self.insert(key, entry);
     }
 
+    /// The store cannot take a session: it ends, and so does its connection.
+    pub(super) fn end_unwritable(&mut self, key: &Key, aftermath: &mut Aftermath) {
+        let Some(entry) = self.remove(key) else { return };
+        if let State::Live { link, .. } = &entry.state {
+            link.stop(Stop::NotKept);
+            let what = Presence::Disconnected { reason: CloseReason::NotKept };
+            aftermath.reports.push(Report { publisher: entry.publisher.clone(), what });
+        }
+        aftermath.end(entry, Dropped::NotKept);
+    }
+
     pub(super) fn fall_due(&mut self, key: Key, now_ms: u64, aftermath: &mut Aftermath) {
         let Some(mut entry) = self.remove(&key) else { return };
         match entry.state {

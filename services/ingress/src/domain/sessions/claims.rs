@@ -23,6 +23,16 @@ impl Sessions {
         claims.newest_epoch = claims.newest_epoch.max(newest_epoch);
     }
 
+    /// Clients whose sessions are about to be taken.
+    pub fn under_way(&self) -> Vec<Key> {
+        self.lock().claims.keys().cloned().collect()
+    }
+
+    /// Whether this client's session is.
+    pub fn is_under_way(&self, key: &Key) -> bool {
+        self.lock().claims.contains_key(key)
+    }
+
     /// It has its session, or gave up.
     pub fn end_claim(&self, key: &Key) {
         let mut inner = self.lock();

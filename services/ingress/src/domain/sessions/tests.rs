@@ -115,8 +115,8 @@ fn kept_with(clock: &Arc<FixedClock>) -> (Sessions, Arc<Journal>) {
 fn kept(epoch: u64, expiry_s: u32, away: Option<Away>) -> Kept {
     let will = attach(0, 0, Some(5)).will;
     let head = Head { epoch: 1, device: DeviceId::new("d").expect("valid"), expiry_s, away, will, sent: None };
-    let stored = Stored { head, subscriptions: Vec::new(), received: Vec::new(), stamp: 1 };
-    Kept { key: key(), epoch, stored, rows: Vec::new() }
+    let stored = Stored { head, subscriptions: Vec::new(), received: Vec::new(), stamp: 1, node: "a".into() };
+    Kept { key: key(), epoch, stored, rows: Vec::new(), unsettled: false }
 }
 
 #[test]
@@ -308,6 +308,58 @@ fn a_connection_that_was_declared_gone_closes_and_no_other() {
     assert_eq!(link.stopped(), None);
     sessions.declared_gone(&key(), epoch);
     assert_eq!(link.stopped(), Some(Stop::DeclaredGone));
+}
+
+#[test]
+fn a_session_that_is_arriving_takes_nothing_back_from_the_store_before_it_is_here() {
+    let sessions = kept_sessions(100_000);
+    let session = sessions.arriving(kept(7, 60, None), 7).expect("nothing is here");
+    assert!(sessions.is_arriving(&key()) && sessions.arriving(kept(8, 60, None), 7).is_none());
+    assert!(sessions.arriving_with(&key(), 6).is_none());
+    let (left, _) = sessions.taken_elsewhere(&key(), 6, |_| ());
+    assert!(matches!(left, Left::Newer(7)));
+    let away = Some(Away { ends_ms: 110_000, will_ms: 99_000 });
+    let (here, aftermath) = sessions.arrived(&key(), 7, kept(7, 60, away).stored.head, 7);
+    assert!(here.is_some_and(|here| here.number == session.number));
+    assert_eq!(aftermath.wills.len(), 1, "as its former owner has left it");
+    assert!(!sessions.is_arriving(&key()));
+    assert!(sessions.arrived(&key(), 7, kept(7, 60, away).stored.head, 7).0.is_none(), "it is here already");
+    assert_eq!(sessions.tick(10_007).ended.len(), 1);
+}
+
+#[test]
+fn owners_of_long_connections_are_renewed_every_week() {
+    let sessions = Sessions::new(10);
+    let epoch = 1_000_000;
+    let live = Attach { epoch: epoch * 1_000, ..attach(0, 10, None) };
+    let (attached, _) = sessions.attach(live, 0, |_| ()).expect("attached");
+    let due = |from_ms: u64, now_ms: u64| sessions.to_renew(epoch + from_ms, epoch + now_ms).len();
+    assert_eq!(
+        [due(0, RENEWED_MS - 1), due(RENEWED_MS - 1, RENEWED_MS), due(RENEWED_MS, 2 * RENEWED_MS - 1)],
+        [0, 1, 0]
+    );
+    assert_eq!(due(RENEWED_MS, 5 * RENEWED_MS), 1, "a process that slept");
+    detach(&sessions, &attached, 10, 0);
+    assert_eq!(due(0, RENEWED_MS), 0, "nobody is connected");
+}
+
+#[test]
+fn a_session_that_cannot_be_kept_ends_with_its_connection() {
+    let sessions = Sessions::new(10);
+    let live = attach(0, 10, Some(5));
+    let link = live.link.clone();
+    let mut reports = Vec::new();
+    let (attached, _) = sessions.attach(live, 0, |r| reports.push(r)).expect("attached");
+    let keys = HashSet::from([Arc::new(key())]);
+    let aftermath = sessions.end_unwritable(&keys, |r| reports.push(r));
+    assert_eq!(
+        (link.stopped(), aftermath.ended[0].1, aftermath.wills.len()),
+        (Some(Stop::NotKept), Dropped::NotKept, 1)
+    );
+    assert_eq!(reports[1].what, Presence::Disconnected { reason: CloseReason::NotKept });
+    assert!(detach(&sessions, &attached, 10, 0).ended.is_empty());
+    assert!(sessions.end_unwritable(&keys, |r| reports.push(r)).ended.is_empty());
+    assert_eq!((reports.len(), sessions.counts()), (2, (0, 0)));
 }
 
 #[test]

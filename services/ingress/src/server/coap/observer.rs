@@ -430,6 +430,9 @@ impl Observer {
             Ending::Stopped(Stop::DeclaredGone) => {
                 (CloseReason::NodeLost, Some((ResponseType::ServiceUnavailable, "register again")))
             }
+            Ending::Stopped(Stop::NotKept) => {
+                (CloseReason::NotKept, Some((ResponseType::InternalServerError, "the session cannot be kept")))
+            }
         };
         if let Some((code, text)) = told {
             let reply = Reply::refusing(code, text);

@@ -147,6 +147,6 @@ fn code(close: &Close) -> CloseCode {
         CloseReason::Drain | CloseReason::NodeLost => CloseCode::Away,
         CloseReason::KeepAlive | CloseReason::TakenOver | CloseReason::Revoked => CloseCode::Policy,
         CloseReason::ProtocolError => CloseCode::Protocol,
-        CloseReason::NotStored => CloseCode::Error,
+        CloseReason::NotStored | CloseReason::NotKept => CloseCode::Error,
     }
 }

@@ -29,7 +29,7 @@ use crate::domain::router::Options;
 use crate::domain::session::tests::message;
 use crate::domain::session::{Answer as SessionAnswer, Next};
 use crate::domain::sessions::{Attach, Attached, Sessions, WillFate};
-use crate::ports::{Answer, Authenticator, Batch, PeerLink};
+use crate::ports::{Answer, Authenticator, Batch, Heir, PeerLink};
 use crate::telemetry::Telemetry;
 
 const SHARED: &str = "$share/g/t";
@@ -68,11 +68,28 @@ impl PeerLink for Line {
             refused = node.take_batch((from, BOOT), batch.sequence, batch.messages, batch.shares).await;
         }
         let completed = node.peers.taken.completed(from, BOOT);
-        Ok(Answer { node: node.peers.node().to_owned(), boot: BOOT, gapped: !whole, refused, completed })
+        let name = node.peers.node().to_owned();
+        Ok(Answer { node: name, boot: BOOT, gapped: !whole, refused, completed, starting: false })
     }
 
     async fn take_over(&self, _: &TenantId, _: &ClientId, _: u64) -> Result<Option<u64>, String> {
         Ok(None)
+    }
+
+    async fn flush(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Sessions are not shared.
+#[async_trait]
+impl Heir for Line {
+    async fn claim(&self, _: &str, _: &[String]) -> Result<bool, String> {
+        Ok(false)
+    }
+
+    async fn inherit(&self, _: &[Arc<Message>]) -> Result<(), String> {
+        Ok(())
     }
 }
 
@@ -104,7 +121,7 @@ impl Stage {
             let node = node(&data, name, others.map(line).collect());
             tokio::spawn({
                 let node = node.clone();
-                async move { node.peers.run(&node.telemetry, CancellationToken::new()).await }
+                async move { node.peers.run(None, &node.telemetry, CancellationToken::new()).await }
             });
             tokio::spawn({
                 let node = node.clone();
@@ -130,8 +147,14 @@ impl Stage {
 
     /// A client on this node that is a member.
     async fn member(&self, name: &str) -> Attached {
+        self.subscriber(name, SHARED).await
+    }
+
+    /// A client on this node with this subscription.
+    async fn subscriber(&self, name: &str, filter: &str) -> Attached {
         let node = self.node(name);
-        let (tenant, client) = (TenantId::default_tenant(), ClientId::new(format!("at-{name}")).expect("valid"));
+        let client = ClientId::new(format!("at-{name}-{}", filter.len())).expect("valid");
+        let tenant = TenantId::default_tenant();
         let identity = Arc::new(Identity {
             tenant: tenant.clone(),
             device: DeviceId::new("d").expect("valid"),
@@ -155,9 +178,9 @@ impl Stage {
             link: Arc::default(),
         };
         let attached = node.attach(attach, claim).expect("there is room");
-        attached.session.add_filter(SHARED, 1).expect("there is room");
+        attached.session.add_filter(filter, 1).expect("there is room");
         let options = Options { qos: Qos::AtLeastOnce, ..Options::default() };
-        let granted = vec![Granted { filter: SHARED.into(), options, retained: false }];
+        let granted = vec![Granted { filter: filter.into(), options, retained: false }];
         node.settled(node.subscribe(&attached.session, granted)).await;
         attached
     }
@@ -253,6 +276,18 @@ async fn what_a_member_has_not_acknowledged_when_its_node_is_lost_goes_to_anothe
     let at_a = stage.member("a").await;
     stage.place("b").lost.store(true, Ordering::Relaxed);
     sent_until(&at_a, &[2, 3, 4]).await;
+}
+
+#[tokio::test]
+async fn who_has_subscribed_alone_does_not_get_again_what_goes_to_another_member() {
+    let stage = Stage::new().await;
+    let (at_b, alone_at_a) = (stage.member("b").await, stage.subscriber("a", "t").await);
+    stage.publish("c", 0..2).await;
+    assert_eq!((sent(&at_b), sent(&alone_at_a)), (vec![0, 1], vec![0, 1]));
+    let at_a = stage.member("a").await;
+    stage.place("b").lost.store(true, Ordering::Relaxed);
+    sent_until(&at_a, &[0, 1]).await;
+    assert!(sent(&alone_at_a).is_empty());
 }
 
 #[tokio::test]

@@ -1,0 +1,132 @@
+//! A peer whose lease has ended: it is away when its sessions are with the others, and what was on its way to it, too.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use drover_types::Qos;
+
+use super::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, Condition, Known, NOT_HEARD, Peer, Waiting};
+use crate::domain::message::Message;
+use crate::domain::peers::heirs::Heirs;
+use crate::telemetry::Telemetry;
+
+/// What became of a peer whose lease has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// It is away, and the others have everything.
+    Inherited,
+    /// One of the others has heard it: what waits is with those that have sessions of it, and has to go to it as well.
+    Returned,
+    /// Nobody can have its sessions.
+    Nothing,
+}
+
+impl Peer {
+    /// Its lease has ended for `error` while `messages` were under way; `round` counts such ends.
+    pub(super) async fn leave(
+        &self,
+        messages: &[Arc<Message>],
+        error: &str,
+        heirs: Heirs<'_>,
+        round: &AtomicU64,
+        telemetry: &Telemetry,
+    ) -> Left {
+        if !heirs.can() {
+            return Left::Nothing;
+        }
+        self.overdue(error, telemetry);
+        let (name, mut returned) = (self.name(), false);
+        // One that has never answered is one of those that nobody here has heard.
+        let gone = match &name {
+            Some(name) => vec![name.clone()],
+            None => heirs.unheard().await,
+        };
+        for gone in &gone {
+            returned |= heirs.claim(gone).await;
+        }
+        let name = name.unwrap_or_else(|| NOT_HEARD.to_owned());
+        {
+            let mut state = self.state();
+            // Who looks at it from now on and routes then, misses none of the sessions that were claimed.
+            state.claimed = round.fetch_add(1, Ordering::AcqRel) + 1;
+            state.has_left = !returned;
+        }
+        heirs.inherit(&name, &kept(messages)).await;
+        if returned {
+            let waiting = self.state().waiting.iter().map(|waiting| waiting.message.clone()).collect::<Vec<_>>();
+            for part in parts(kept(&waiting)) {
+                heirs.inherit(&name, &part).await;
+            }
+            return Left::Returned;
+        }
+        // What its members had goes to others: those of sessions that were claimed among them.
+        self.unplaced.add(self.held().lost());
+        loop {
+            let batch = self.next_left();
+            if batch.is_empty() {
+                return Left::Inherited;
+            }
+            self.bequeath(&batch, &name, heirs).await;
+            self.give_back(batch);
+        }
+    }
+
+    /// Hands to the heirs what was routed before they had the sessions of this peer, and came into its queue after that.
+    pub(super) async fn bequeath_late(&self, batch: &[Waiting], heirs: Heirs<'_>) {
+        let claimed = self.state().claimed;
+        let late = batch.iter().filter(|waiting| waiting.round < claimed).map(|waiting| waiting.message.clone());
+        let late: Vec<_> = late.collect();
+        if !late.is_empty() {
+            heirs.inherit(self.name().as_deref().unwrap_or(NOT_HEARD), &kept(&late)).await;
+        }
+    }
+
+    async fn bequeath(&self, batch: &[Waiting], name: &str, heirs: Heirs<'_>) {
+        let messages: Vec<_> = batch.iter().map(|waiting| waiting.message.clone()).collect();
+        heirs.inherit(name, &kept(&messages)).await;
+    }
+
+    /// What waits, as much as a batch may have; with nothing it is away.
+    fn next_left(&self) -> Vec<Waiting> {
+        let mut state = self.state();
+        if state.waiting.is_empty() {
+            state.condition = Condition::Away;
+        }
+        state.take_batch()
+    }
+
+    /// Nobody waits any more for what it knows, only for what it was to have.
+    fn overdue(&self, error: &str, telemetry: &Telemetry) {
+        let now = self.started.elapsed();
+        {
+            let mut state = self.state();
+            if state.condition != Condition::Leaving {
+                telemetry.peer_away(state.name.as_deref().unwrap_or(NOT_HEARD), error);
+            }
+            state.condition = Condition::Leaving;
+            state.away_since.get_or_insert(now);
+        }
+        self.known.send_replace(Known { interest: None, groups: None, away: true });
+    }
+}
+
+/// Those that absent sessions keep.
+fn kept(messages: &[Arc<Message>]) -> Vec<Arc<Message>> {
+    messages.iter().filter(|message| message.telemetry.qos > Qos::AtMostOnce).cloned().collect()
+}
+
+/// The same in parts that fit into one call.
+fn parts(messages: Vec<Arc<Message>>) -> Vec<Vec<Arc<Message>>> {
+    let (mut parts, mut bytes) = (Vec::<Vec<_>>::new(), 0);
+    for message in messages {
+        bytes += message.bytes();
+        match parts.last_mut() {
+            Some(part) if part.len() < BATCH_MESSAGES_MAX && bytes <= BATCH_BYTES_MAX => part.push(message),
+            Some(_) | None => {
+                bytes = message.bytes();
+                parts.push(vec![message]);
+            }
+        }
+    }
+    parts
+}
