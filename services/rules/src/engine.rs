@@ -46,7 +46,7 @@ const TICK: Duration = Duration::from_secs(1);
 const ASKED_MAX: Duration = Duration::from_millis(200);
 /// A partition that did not answer is asked again after this: by then the Kafka client has given up as well.
 const SILENT: Duration = Duration::from_secs(15);
-/// Offsets of records that matched nothing are committed this often.
+/// Offsets of records that matched nothing are committed this often; outputs do not wait for others for longer.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(50);
 /// A process that is not heard of for this long loses its partitions.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -93,7 +93,8 @@ struct Session<'e> {
     rules: Arc<RuleSet>,
     states: States,
     batch: Batch,
-    committed_at: Instant,
+    /// When the last commit ended, and how long it took.
+    committed: (Instant, Duration),
     ticked_at: Instant,
     /// Partitions of which the log did not say in time where they end, and when they were asked.
     silent: HashMap<Partition, Instant>,
@@ -139,7 +140,7 @@ impl Engine {
         let consumer = self.bus.join(config).await?;
         let (windows, batch) = (HashMap::new(), Batch::default());
         let (rules, states) = (self.rules.borrow().clone(), States::default());
-        let (committed_at, ticked_at) = (Instant::now(), Instant::now());
+        let (committed, ticked_at) = ((Instant::now(), Duration::ZERO), Instant::now());
         let (silent, stalled) = (HashMap::new(), Vec::new());
         let engine = self;
         Ok(Session {
@@ -150,7 +151,7 @@ impl Engine {
             rules,
             states,
             batch,
-            committed_at,
+            committed,
             ticked_at,
             silent,
             stalled,
@@ -181,8 +182,7 @@ impl Session<'_> {
         self.say_whether_ready();
         let mut all_closed = true;
         loop {
-            let left = COMMIT_INTERVAL.saturating_sub(self.committed_at.elapsed());
-            let wait = if all_closed { left } else { Duration::ZERO }.max(Duration::from_millis(1));
+            let wait = if all_closed { self.gathering() } else { Duration::ZERO }.max(Duration::from_millis(1));
             let polled = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return self.commit(shutdown, backoff).await.map(|_| ()),
@@ -205,10 +205,18 @@ impl Session<'_> {
                 Polled::Idle => {}
             }
             all_closed = self.close_windows().await?;
-            if !all_closed || self.batch.outputs() > 0 || self.committed_at.elapsed() >= COMMIT_INTERVAL {
+            if !all_closed || self.gathering().is_zero() {
                 self.commit(shutdown, backoff).await?;
             }
         }
+    }
+
+    /// How long the batch still waits for more. Outputs wait as long as the last commit took: where commits are quick they
+    /// leave at once, and a log that takes its time over one gets fewer and larger ones.
+    fn gathering(&self) -> Duration {
+        let (ended, took) = self.committed;
+        let pause = if self.batch.outputs() > 0 { took.min(COMMIT_INTERVAL) } else { COMMIT_INTERVAL };
+        pause.saturating_sub(ended.elapsed())
     }
 
     /// One damaged partition does not stop the others, but the engine is not ready with it.
@@ -337,7 +345,7 @@ impl Session<'_> {
 
     /// Commits the batch, however long that takes. False: the group moved on; the work in hand was dropped.
     async fn commit(&mut self, shutdown: &Shutdown, backoff: &mut Backoff) -> Result<bool, Interrupted> {
-        self.committed_at = Instant::now();
+        let begun = Instant::now();
         self.engine.functions.begin_batch();
         self.batch.keep(&mut self.states);
         while !self.batch.is_empty() {
@@ -376,6 +384,7 @@ impl Session<'_> {
                 }
             }
         }
+        self.committed = (Instant::now(), begun.elapsed());
         Ok(true)
     }
 

@@ -150,8 +150,8 @@ mod tests {
         Quotas::new(Rates { device_messages: Rate::new(device), tenant_messages: Rate::new(tenant), connects: None })
     }
 
-    fn device(name: impl ToString) -> DeviceId {
-        DeviceId::new(&name.to_string()).expect("valid")
+    fn device(name: impl AsRef<str>) -> DeviceId {
+        DeviceId::new(name).expect("valid")
     }
 
     fn tenant(name: &str) -> TenantId {

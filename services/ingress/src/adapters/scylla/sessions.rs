@@ -96,7 +96,11 @@ impl Bucket {
 impl Sessions {
     /// Opens the tables, or makes them, for the node of this name; while the database is away, waits and tells why.
     pub async fn open(cassandra: &Cassandra, node: &str, waiting: impl Fn(&OpenError)) -> Result<Self, OpenError> {
-        let prepare = async |store: Store| Statements::prepare(store, node).await;
+        let name = node.to_owned();
+        let prepare = move |store: Store| {
+            let name = name.clone();
+            async move { Statements::prepare(store, &name).await }
+        };
         let (store, statements) = cassandra.open_and_prepare(&SCHEMA, prepare, waiting).await?;
         Ok(Self { store, statements, node: node.to_owned(), known: Mutex::default() })
     }
