@@ -157,7 +157,9 @@ impl Ingress for Server {
 }
 
 /// Messages of another node, and for which shared subscriptions a member is to be given each of them.
-fn read_all(mut messages: Vec<ForwardedMessage>) -> Result<(Vec<Arc<Message>>, Vec<Vec<Share>>), ApiError> {
+type Forwarded = (Vec<Arc<Message>>, Vec<Vec<Share>>);
+
+fn read_all(mut messages: Vec<ForwardedMessage>) -> Result<Forwarded, ApiError> {
     if messages.len() > BATCH_MESSAGES_MAX {
         return Err(ApiError::invalid("messages", "too many messages").over(BATCH_MESSAGES_MAX, messages.len()));
     }

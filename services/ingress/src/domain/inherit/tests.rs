@@ -291,7 +291,7 @@ impl Platform {
                 .iter()
                 .map(|_| Arc::new(Way { from: name, to: OnceLock::new(), cut: Default::default() }))
                 .collect();
-            let links = ways.iter().map(|way| -> Arc<dyn PeerLink> { way.clone() }).collect();
+            let links = ways.iter().cloned().map(|way| way as Arc<dyn PeerLink>).collect();
             platform.ways.extend(others.into_iter().zip(ways).map(|(other, way)| (at, other, way)));
             let client = Client { database: database.clone(), node: name };
             let (node, tasks) = node(name, client, bus.clone(), links, Arc::new(Nothing), started);
