@@ -114,6 +114,7 @@ async fn work(
     let Some(mut tails) = feed.start(&ports.ready, &shutdown).await else { return Ok(()) };
     replayer.send_replace(Some(Arc::new(Replayer {
         bus: ports.bus.clone(),
+        clock: ports.clock.clone(),
         rules: feed.rules(),
         functions: Functions::new(ports.functions.apart(), telemetry.clone()),
         views: views.clone(),
@@ -135,6 +136,7 @@ async fn work(
     tails.spawn(crate::lag::watch(ports.bus.clone(), ports.clock.clone(), telemetry.clone(), lag, shutdown.clone()));
     let outbox = Outbox {
         bus: ports.bus.clone(),
+        clock: ports.clock.clone(),
         ingress: IngressClient::new(ports.network.client("ingress")),
         member: config.member.clone(),
         rules: feed.rules(),

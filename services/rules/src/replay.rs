@@ -11,7 +11,7 @@ use std::time::Duration;
 use drover_bus::{Bus, Offset, Partition, Position, ReadError, Stored, TopicPartition, repeats};
 use drover_types::object::FunctionSpec;
 use drover_types::repeat::{RepeatWindow, Verdict};
-use drover_types::{ApiError, ErrorCode, TELEMETRY_TOPIC, TenantId, header};
+use drover_types::{ApiError, Clock, ErrorCode, TELEMETRY_TOPIC, TenantId, header};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -28,6 +28,7 @@ const PART_MAX: Duration = Duration::from_secs(2);
 /// The way to put messages through again. One part at a time.
 pub struct Replayer {
     pub bus: Arc<dyn Bus>,
+    pub clock: Arc<dyn Clock>,
     pub rules: watch::Receiver<Arc<RuleSet>>,
     pub functions: Functions,
     pub views: Arc<Views>,
@@ -160,7 +161,7 @@ impl Replayer {
         if let Some(outage) = self.functions.take_outage() {
             return Err(ApiError::new(ErrorCode::Unavailable, format!("functions cannot be called: {outage}")));
         }
-        append(&*self.bus, &mut batch).await.map_err(unavailable)?;
+        append(&*self.bus, &*self.clock, &mut batch).await.map_err(unavailable)?;
         for (key, tally) in batch.by_rule() {
             part.emitted += tally.emitted;
             part.failed += tally.failed;

@@ -14,7 +14,7 @@ use drover_types::TenantId;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use crate::domain::{Entry, Verdict};
+use crate::domain::{Entry, Verdict, came_ms};
 
 /// Longest wait for a cluster to have a record.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -59,13 +59,13 @@ impl Clusters {
         self.0.get(name).filter(|cluster| cluster.tenants.iter().any(|allowed| allowed == "*" || allowed == tenant))
     }
 
-    /// Writes an entry's record, as old as the entry's own; done when the cluster has it.
+    /// Writes an entry's record, as old as the entry's message; done when the cluster has it.
     pub async fn write(&self, entry: &Entry, record: &KafkaRecord) -> Verdict {
         let name = &record.cluster;
         let Some(cluster) = self.of(&entry.work.tenant, name) else {
             return Verdict::Refused(format!("cluster {name} is not configured any more"));
         };
-        match timeout(TIMEOUT, append(&*cluster.bus, outgoing(record, entry.stored.record.timestamp_ms))).await {
+        match timeout(TIMEOUT, append(&*cluster.bus, outgoing(record, came_ms(&entry.work, &entry.stored)))).await {
             Ok(Ok(())) => Verdict::Done,
             Ok(Err(AppendError::Unavailable { reason })) => Verdict::Later(format!("cluster {name}: {reason}")),
             Ok(Err(

@@ -136,7 +136,7 @@ impl Actions {
         for (_, entry) in entries {
             batch.fail_entry(&entry.work, &entry.stored, cause, &rules, &self.views);
         }
-        append(&*self.bus, &mut batch).await.map_err(|reason| ConsumeError::Unavailable { reason })?;
+        append(&*self.bus, &*self.clock, &mut batch).await.map_err(|reason| ConsumeError::Unavailable { reason })?;
         self.telemetry.actions_failed.inc_by(entries.len() as u64);
         batch.by_rule().for_each(|(key, tally)| self.board.add(key, tally));
         Ok(())

@@ -20,7 +20,7 @@ pub const BYTES_MAX: usize = 1024 * 1024;
 pub const AT_ONCE: usize = 8;
 /// How often an entry is tried.
 pub const ATTEMPTS_MAX: u32 = 10;
-/// An entry whose message came longer ago than this is tried once, and not at all while its target does not answer.
+/// An entry that was written longer ago than this is tried once, and not at all while its target does not answer.
 const AGE_MS_MAX: u64 = 24 * 3600 * 1000;
 /// Longest wait before the second attempt; the waits are random from nothing to this, which doubles.
 const FIRST_WAIT: Duration = Duration::from_millis(500);

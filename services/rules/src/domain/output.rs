@@ -193,6 +193,7 @@ fn enclosed(source: &Stored) -> wire::Source {
         key: record.key.as_deref().unwrap_or_default().to_vec(),
         payload: record.value.as_deref().unwrap_or_default().to_vec(),
         headers: record.headers.iter().map(wire_header).collect(),
+        timestamp_ms: record.timestamp_ms,
     }
 }
 
