@@ -49,6 +49,14 @@ const BYTES_MAX: usize = 64 * 1024 * 1024;
 const READ_BYTES: usize = 256 * 1024;
 /// Lanes of a partition that read in one turn.
 const READS: usize = 16;
+/// A lane for which the log could not be read asks again after this.
+const UNREAD: Duration = Duration::from_secs(1);
+/// A lane that stands before a damaged place of the log asks again after this.
+const STALLED: Duration = Duration::from_secs(60);
+/// Attempts whose ends are looked at in one turn.
+const SETTLED_MAX: usize = 512;
+/// Turns without a poll; then one is made, however many attempts end.
+const TURNS_MAX: u32 = 8;
 /// A process that is not heard of for this long loses its partitions.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -160,25 +168,30 @@ impl Actions {
 
 impl Session<'_> {
     async fn work(&mut self, shutdown: &Shutdown, backoff: &mut Backoff) -> Result<(), ConsumeError> {
-        let mut wake: Option<Instant> = None;
+        let (mut wake, mut turns) = (None::<Instant>, 0);
         loop {
+            let settles = turns < TURNS_MAX;
             let wait = wake.map_or(POLL_WAIT, |at| at.saturating_duration_since(Instant::now()));
-            let wait = wait.clamp(Duration::from_millis(1), POLL_WAIT);
+            let most = if settles { POLL_WAIT } else { Duration::from_millis(1) };
+            let wait = wait.clamp(Duration::from_millis(1), most);
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return self.checkpoint().await,
-                Some(finished) = self.requests.join_next() => {
+                Some(finished) = self.requests.join_next(), if settles => {
+                    turns += 1;
                     self.settle(ended(finished)?).await?;
-                    while let Some(finished) = self.requests.try_join_next() {
+                    for _ in 1..SETTLED_MAX {
+                        let Some(finished) = self.requests.try_join_next() else { break };
                         self.settle(ended(finished)?).await?;
                     }
                 }
                 polled = self.consumer.poll(POLL_RECORDS, wait) => {
+                    turns = 0;
                     self.take(polled?).await?;
                     backoff.reset();
                 }
             }
-            self.catch_up().await?;
+            self.catch_up().await;
             wake = self.begin().await?;
             if self.checkpoint_at.elapsed() >= CHECKPOINT {
                 self.checkpoint().await?;
@@ -227,12 +240,12 @@ impl Session<'_> {
         self.partitions.values().map(|lanes| lanes.held().1).sum::<usize>() < BYTES_MAX
     }
 
-    /// Lanes that are behind and have room read on.
-    async fn catch_up(&mut self) -> Result<(), ConsumeError> {
-        let room = self.has_room();
+    /// Lanes that are behind and have room read on. What cannot be read holds up its lane.
+    async fn catch_up(&mut self) {
+        let (room, now) = (self.has_room(), Instant::now());
         for (partition, lanes) in &mut self.partitions {
             let at = TopicPartition::new(OUTBOX_TOPIC, *partition);
-            for (key, from) in lanes.behind().into_iter().take(READS) {
+            for (key, from) in lanes.behind(now, room, READS) {
                 match self.actions.bus.read(&at, from, READ_BYTES, Duration::ZERO).await {
                     Ok(records) => lanes.catch_up(&key, records, room),
                     Err(ReadError::OutOfRange { from, earliest, .. }) if from < earliest => {
@@ -245,11 +258,18 @@ impl Session<'_> {
                         self.actions.telemetry.actions_lost.inc();
                         lanes.skip_to(&key, earliest);
                     }
-                    Err(error) => return Err(error.into()),
+                    Err(error @ ReadError::Corrupt { .. }) => {
+                        tracing::error!(rule = key.rule, from, %error, "an action stands before a damaged place");
+                        self.actions.telemetry.actions_stalled.inc();
+                        lanes.could_not_read(&key, now + STALLED);
+                    }
+                    Err(error) => {
+                        tracing::debug!(rule = key.rule, from, %error, "an action cannot read on");
+                        lanes.could_not_read(&key, now + UNREAD);
+                    }
                 }
             }
         }
-        Ok(())
     }
 
     /// Begins what is due; when the next will be.
