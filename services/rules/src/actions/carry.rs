@@ -111,7 +111,7 @@ impl Carrier {
         self.webhooks.post(&Post { tenant, action, url, headers, secret_headers, body, timeout }).await
     }
 
-    /// The address is a secret: nothing of it is told.
+    /// The address is a secret: nothing of it is told but the host.
     async fn notice(&self, entry: &OutboxEntry, notice: &Notice) -> Verdict {
         let url = match self.secrets.entry(&entry.tenant, &notice.channel, URL).await {
             Ok(url) => url,

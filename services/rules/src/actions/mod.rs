@@ -57,6 +57,8 @@ const STALLED: Duration = Duration::from_secs(60);
 const SETTLED_MAX: usize = 512;
 /// Turns without a poll; then one is made, however many attempts end.
 const TURNS_MAX: u32 = 8;
+/// Lanes whose entries become dead letters by one append.
+const GRAVES_MAX: usize = 64;
 /// A process that is not heard of for this long loses its partitions.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -80,15 +82,31 @@ struct Session<'a> {
     partitions: BTreeMap<Partition, Lanes>,
     committed: BTreeMap<Partition, Offset>,
     requests: JoinSet<Finished>,
+    /// Which assignment of a partition its lanes are of; what was begun in an earlier one is not theirs.
+    assignments: BTreeMap<Partition, u64>,
+    assigned: u64,
+    /// What this turn has to bury.
+    graves: Vec<Grave>,
     checkpoint_at: Instant,
 }
 
 /// An attempt that has ended.
 struct Finished {
     partition: Partition,
+    assignment: u64,
     key: LaneKey,
     entries: Entries,
     verdict: Verdict,
+}
+
+/// Entries of a lane that become dead letters.
+struct Grave {
+    partition: Partition,
+    key: LaneKey,
+    entries: Entries,
+    cause: String,
+    /// Their lane has given them up, without an attempt.
+    given_up: bool,
 }
 
 impl Actions {
@@ -126,6 +144,9 @@ impl Actions {
             partitions: BTreeMap::new(),
             committed: BTreeMap::new(),
             requests: JoinSet::new(),
+            assignments: BTreeMap::new(),
+            assigned: 0,
+            graves: Vec::new(),
             checkpoint_at: Instant::now(),
         })
     }
@@ -137,15 +158,25 @@ impl Actions {
         receipt.await.map(drop).map_err(|error| unavailable(error.to_string()))
     }
 
-    /// Makes dead letters of entries, and error actions of their rule.
-    async fn bury(&self, key: &LaneKey, entries: &Entries, cause: &str) -> Result<(), ConsumeError> {
-        tracing::warn!(tenant = key.tenant, rule = key.rule, action = key.action, cause, "actions become dead letters");
+    /// Makes dead letters of entries, and error actions of their rules, by one append.
+    async fn bury(&self, graves: &[Grave]) -> Result<(), ConsumeError> {
         let (rules, mut batch) = (self.rules.borrow().clone(), Batch::default());
-        for (_, entry) in entries {
-            batch.fail_entry(&entry.work, &entry.stored, cause, &rules, &self.views);
+        let mut buried = 0;
+        for Grave { key, entries, cause, .. } in graves {
+            tracing::warn!(
+                tenant = key.tenant,
+                rule = key.rule,
+                action = key.action,
+                cause,
+                "actions become dead letters"
+            );
+            for (_, entry) in entries {
+                batch.fail_entry(&entry.work, &entry.stored, cause, &rules, &self.views);
+            }
+            buried += entries.len() as u64;
         }
         append(&*self.bus, &*self.clock, &mut batch).await.map_err(|reason| ConsumeError::Unavailable { reason })?;
-        self.telemetry.actions_failed.inc_by(entries.len() as u64);
+        self.telemetry.actions_failed.inc_by(buried);
         batch.by_rule().for_each(|(key, tally)| self.board.add(key, tally));
         Ok(())
     }
@@ -179,10 +210,10 @@ impl Session<'_> {
                 () = shutdown.cancelled() => return self.checkpoint().await,
                 Some(finished) = self.requests.join_next(), if settles => {
                     turns += 1;
-                    self.settle(ended(finished)?).await?;
+                    self.settle(ended(finished)?);
                     for _ in 1..SETTLED_MAX {
                         let Some(finished) = self.requests.try_join_next() else { break };
-                        self.settle(ended(finished)?).await?;
+                        self.settle(ended(finished)?);
                     }
                 }
                 polled = self.consumer.poll(POLL_RECORDS, wait) => {
@@ -191,8 +222,10 @@ impl Session<'_> {
                     backoff.reset();
                 }
             }
+            self.bury().await?;
             self.catch_up().await;
-            wake = self.begin().await?;
+            wake = self.begin();
+            self.bury().await?;
             if self.checkpoint_at.elapsed() >= CHECKPOINT {
                 self.checkpoint().await?;
             }
@@ -207,6 +240,8 @@ impl Session<'_> {
                     let remembered = progress::read(&*self.actions.bus, at.partition).await?;
                     self.partitions.insert(at.partition, Lanes::new(offset, remembered));
                     self.committed.insert(at.partition, offset);
+                    self.assigned += 1;
+                    self.assignments.insert(at.partition, self.assigned);
                 }
             }
             Polled::Revoked(partitions) => {
@@ -214,6 +249,7 @@ impl Session<'_> {
                 for at in partitions {
                     self.partitions.remove(&at.partition);
                     self.committed.remove(&at.partition);
+                    self.assignments.remove(&at.partition);
                 }
             }
             Polled::Records(records) => {
@@ -273,53 +309,71 @@ impl Session<'_> {
     }
 
     /// Begins what is due; when the next will be.
-    async fn begin(&mut self) -> Result<Option<Instant>, ConsumeError> {
+    fn begin(&mut self) -> Option<Instant> {
         let (now, now_ms) = (Instant::now(), self.actions.clock.now_ms());
-        let (mut wake, mut too_old) = (None::<Instant>, Vec::new());
+        let mut wake = None::<Instant>;
         for (partition, lanes) in &mut self.partitions {
             let budget = REQUESTS_MAX.saturating_sub(self.requests.len());
             let (due, at) = lanes.due(now, now_ms, budget);
             wake = [wake, at].into_iter().flatten().min();
+            let assignment = self.assignments.get(partition).copied().unwrap_or_default();
             for (key, due) in due {
                 match due {
                     Due::Nothing(_) => {}
-                    Due::GiveUp(entries) => too_old.push((*partition, key, entries)),
+                    Due::GiveUp(entries) => {
+                        let cause = "its target has not answered for a day".to_owned();
+                        self.graves.push(Grave { partition: *partition, key, entries, cause, given_up: true });
+                    }
                     Due::Try(entries) => {
                         let (carrier, partition) = (self.actions.carrier.clone(), *partition);
                         self.requests.spawn(async move {
                             let work: Vec<Arc<Entry>> = entries.iter().map(|(_, entry)| entry.clone()).collect();
                             let verdict = carrier.carry_out(&work).await;
-                            Finished { partition, key, entries, verdict }
+                            Finished { partition, assignment, key, entries, verdict }
                         });
                     }
                 }
             }
         }
-        for (partition, key, entries) in too_old {
-            self.actions.bury(&key, &entries, "its target has not answered for a day").await?;
-            if let Some(lanes) = self.partitions.get_mut(&partition) {
-                lanes.given_up(&key, &offsets(&entries));
+        wake
+    }
+
+    /// Buries what this turn has brought.
+    async fn bury(&mut self) -> Result<(), ConsumeError> {
+        let graves = std::mem::take(&mut self.graves);
+        for some in graves.chunks(GRAVES_MAX) {
+            self.actions.bury(some).await?;
+            for Grave { partition, key, entries, given_up, .. } in some {
+                let Some(lanes) = self.partitions.get_mut(partition) else { continue };
+                if *given_up {
+                    lanes.given_up(key, &offsets(entries));
+                } else {
+                    lanes.remove(key, &offsets(entries));
+                }
             }
         }
-        Ok(wake)
+        Ok(())
     }
 
     /// What came of an attempt.
-    async fn settle(&mut self, finished: Finished) -> Result<(), ConsumeError> {
-        let Finished { partition, key, entries, verdict } = finished;
+    fn settle(&mut self, finished: Finished) {
+        let Finished { partition, assignment, key, entries, verdict } = finished;
         let (now, jitter) = ((Instant::now(), self.actions.clock.now_ms()), self.actions.jitter());
         for (_, others) in self.partitions.iter_mut().filter(|(other, _)| **other != partition) {
             others.hear(&key, &verdict, now.0);
         }
-        // It has left meanwhile, and another member does this again.
-        let Some(lanes) = self.partitions.get_mut(&partition) else { return Ok(()) };
+        // It has left meanwhile: another member does this again, or this one, if it has come back.
+        if self.assignments.get(&partition) != Some(&assignment) {
+            return;
+        }
+        let Some(lanes) = self.partitions.get_mut(&partition) else { return };
         let spent = lanes.settle(&key, &offsets(&entries), &verdict, now, jitter);
         let (count, telemetry) = (entries.len() as u64, &self.actions.telemetry);
         let cause = match verdict {
             Verdict::Done => {
                 telemetry.actions_delivered.inc_by(count);
                 self.actions.tell(&key, ActionTally { delivered: count, ..ActionTally::default() }, None);
-                return Ok(());
+                return;
             }
             Verdict::Later(cause) | Verdict::Away(cause) | Verdict::Refused(cause) => cause,
         };
@@ -331,12 +385,8 @@ impl Session<'_> {
             self.actions.tell(&key, ActionTally { retried, ..ActionTally::default() }, error);
         }
         if !spent.is_empty() {
-            self.actions.bury(&key, &spent, &cause).await?;
-            if let Some(lanes) = self.partitions.get_mut(&partition) {
-                lanes.remove(&key, &offsets(&spent));
-            }
+            self.graves.push(Grave { partition, key, entries: spent, cause, given_up: false });
         }
-        Ok(())
     }
 
     /// Commits what is done, and writes down which lanes are further.

@@ -5,7 +5,7 @@
 //! see what was before. Who reads the log for it is in [`crate::follow`].
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use drover_rule_sql::{Asked, LookupError, Lookups, Value, read_json};
 use drover_types::TenantId;
@@ -38,7 +38,7 @@ struct State {
     /// Tenants whose rules ask, and those of them that are known.
     asked: HashSet<TenantId>,
     known: HashSet<TenantId>,
-    entries: HashMap<TenantId, HashMap<Box<str>, Box<str>>>,
+    entries: HashMap<TenantId, HashMap<Box<str>, Arc<str>>>,
     bytes: usize,
     /// Entries that there was no room for.
     crowded_out: u64,
@@ -115,17 +115,21 @@ impl View {
 
     /// An entry as a value.
     fn get(&self, tenant: &TenantId, key: &str) -> Result<Option<Value<'static>>, LookupError> {
-        let state = self.read();
-        if !state.known.contains(tenant) {
-            return Err(LookupError { reason: format!("{} are not read yet", self.of) });
-        }
-        let entry = state.entries.get(tenant).and_then(|entries| entries.get(key));
+        let (entry, is_crowded) = {
+            let state = self.read();
+            if !state.known.contains(tenant) {
+                return Err(LookupError { reason: format!("{} are not read yet", self.of) });
+            }
+            let entry = state.entries.get(tenant).and_then(|entries| entries.get(key)).cloned();
+            (entry, state.crowded_out > 0)
+        };
         match entry {
+            // Read without the lock: a document may be long.
             Some(json) => match read_json(json.as_bytes()) {
                 Ok(value) => Ok(Some(value.into_owned())),
                 Err(error) => Err(LookupError { reason: error.to_string() }),
             },
-            None if state.crowded_out > 0 => {
+            None if is_crowded => {
                 let reason = format!("there is no room for more {}, limit is {} bytes", self.of, self.bytes_max);
                 Err(LookupError { reason })
             }
