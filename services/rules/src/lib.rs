@@ -22,7 +22,7 @@ mod telemetry;
 mod topics;
 mod webhook;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
 use async_trait::async_trait;
@@ -151,7 +151,8 @@ async fn work(
         shadow: ShadowClient::new(ports.network.client("shadow")),
         storage: StorageClient::new(ports.network.client("storage")),
         ingress: IngressClient::new(ports.network.client("ingress")),
-        functions: ports.functions.apart(),
+        functions: Arc::new(Functions::new(ports.functions.apart(), telemetry.clone())),
+        calls: Mutex::default(),
         rules: feed.rules(),
         clock: ports.clock.clone(),
     };
