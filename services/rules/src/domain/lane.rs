@@ -215,7 +215,9 @@ impl Lane {
     /// What to do now; entries to be tried count as under way from here on.
     pub fn due(&mut self, now: Instant, now_ms: u64) -> Due {
         if let Some(until) = self.suspended_until.filter(|until| *until > now) {
-            let old = self.items.iter_mut().filter(|(_, item)| !item.under_way && item.is_old(now_ms));
+            // They were written in this order, about.
+            let old = self.items.iter_mut().take_while(|(_, item)| item.is_old(now_ms));
+            let old = old.filter(|(_, item)| !item.under_way);
             let old: Entries = old.map(|(offset, item)| (*offset, item.begin())).collect();
             if old.is_empty() {
                 return Due::Nothing(Some(until));
