@@ -64,6 +64,21 @@ impl Template {
 
     /// The text for one message and its row. Null and undefined values have no text and are errors.
     pub fn render(&self, message: &Message<'_>, row: &Row<'_>) -> Result<String, EvalError> {
+        self.render_with(message, row, String::push_str)
+    }
+
+    /// As [`Template::render`], for a URL: of what is put in all but the unreserved characters of RFC 3986 is
+    /// percent-encoded, so that no value adds a segment or a parameter.
+    pub fn render_url(&self, message: &Message<'_>, row: &Row<'_>) -> Result<String, EvalError> {
+        self.render_with(message, row, percent_encode)
+    }
+
+    fn render_with(
+        &self,
+        message: &Message<'_>,
+        row: &Row<'_>,
+        put: fn(&mut String, &str),
+    ) -> Result<String, EvalError> {
         message.begin();
         let mut text = String::new();
         for part in &self.parts {
@@ -73,7 +88,7 @@ impl Template {
                     let scope = Scope { row: Some(row), ..Scope::new(message, &row.variables) };
                     let value = evaluate::evaluate(expr, scope)?;
                     let missing = || EvalError::UndefinedTemplate { expression: expr.to_string() };
-                    text.push_str(&value.to_text().ok_or_else(missing)?);
+                    put(&mut text, &value.to_text().ok_or_else(missing)?);
                 }
             }
             within_limit(text.len())?;
@@ -96,5 +111,31 @@ impl Template {
         let json = value.to_string();
         within_limit(json.len())?;
         Ok(json)
+    }
+}
+
+/// Appends a value to a URL.
+fn percent_encode(url: &mut String, value: &str) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            url.push(char::from(byte));
+        } else {
+            url.push('%');
+            url.push(char::from(HEX[usize::from(byte >> 4)]));
+            url.push(char::from(HEX[usize::from(byte & 0xf)]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_into_a_url_adds_no_segment_and_no_parameter() {
+        let mut url = "https://example.org/".to_owned();
+        percent_encode(&mut url, "a-b._~/../x?y=1&z=ü %");
+        assert_eq!(url, "https://example.org/a-b._~%2F..%2Fx%3Fy%3D1%26z%3D%C3%BC%20%25");
     }
 }

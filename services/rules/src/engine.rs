@@ -390,7 +390,7 @@ impl Session<'_> {
 
     async fn try_commit(&mut self) -> Result<(), TransactError> {
         let offsets = Some((self.consumer.membership(), self.batch.offsets()));
-        let records = self.batch.records();
+        let records = self.batch.records(self.engine.clock.now_ms());
         self.transactor.commit(Transaction { records, offsets }).await?;
         Ok(())
     }

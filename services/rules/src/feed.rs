@@ -28,7 +28,7 @@ pub use drover_types::REGISTRY_CHANGES_TOPIC as CHANGES_TOPIC;
 const READ_BYTES: usize = 1024 * 1024;
 /// Longest wait for a change before asking again.
 const READ_WAIT: Duration = Duration::from_secs(5);
-/// How long a start waits for output topics that cannot be made now, and then for what rules look up; the messages of that time are the rules' to evaluate.
+/// How long a start waits for output topics that cannot be made now; the messages of that time are the rules' to evaluate.
 const LOAD_PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is looked whether that has been read.
 const LOOK: Duration = Duration::from_millis(50);
@@ -135,7 +135,11 @@ impl Feed {
                 }
             }
         };
-        self.looked_up(Instant::now() + LOAD_PATIENCE).await;
+        // Who asks for their status sees what is waited for.
+        self.publish();
+        if !self.looked_up(ready, shutdown).await {
+            return None;
+        }
         // Their functions may have come behind them, in another partition.
         self.put_waiting().await;
         self.publish();
@@ -158,12 +162,17 @@ impl Feed {
         Some(tails)
     }
 
-    /// Returns when what rules look up is read, or at `until`: a rule that waits for it then comes into force later.
-    async fn looked_up(&self, until: Instant) {
+    /// Returns when what rules look up is read, however long that takes: without them the engine would pass over their
+    /// messages for good. Only rules that come later come into force while others work. False: stopping.
+    async fn looked_up(&self, ready: &Ready, shutdown: &Shutdown) -> bool {
         let missing = || !self.views.devices.unknown().is_empty() || !self.views.shadows.unknown().is_empty();
-        while missing() && Instant::now() < until {
-            tokio::time::sleep(LOOK).await;
+        while missing() {
+            ready.waiting("what rules look up is being read");
+            if shutdown.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
+                return false;
+            }
         }
+        true
     }
 
     /// Reads every partition up to its present end.

@@ -100,7 +100,14 @@ impl Follow {
             let end = place.map_or(bounds.end, |place| place.next.load(Ordering::Relaxed));
             let mut next = bounds.earliest;
             while next < end {
-                let records = self.bus.read(&at, next, READ_BYTES, Duration::ZERO).await?;
+                let records = match self.bus.read(&at, next, READ_BYTES, Duration::ZERO).await {
+                    Err(ReadError::Corrupt { reason }) => {
+                        // As with states: one damaged place does not stop every rule, and is told of.
+                        tracing::error!(reason, topic = self.topic, at.partition, next, "look-ups behind it are lost");
+                        break;
+                    }
+                    read => read?,
+                };
                 let Some(last) = records.last() else { break };
                 next = last.position.offset + 1;
                 let before = records.iter().take_while(|stored| stored.position.offset < end);

@@ -127,24 +127,55 @@ impl Functions {
         outcome.map_err(|error| error.to_string())
     }
 
+    /// Calls a function with a row, JSON, for an action, and blocks: of a batch it takes nothing, of what the function may
+    /// take of a while as much as it takes. Then it is not called, as if there were no process for it.
+    pub fn call_alone(
+        &self,
+        tenant: &TenantId,
+        function: &FunctionSpec,
+        row: String,
+    ) -> Result<Option<String>, CallError> {
+        let key = self.hasher.hash_one((tenant.as_str(), &function.source, &function.routine));
+        if let Some(refusal) = self.overspent(key) {
+            self.telemetry.function_calls_refused.inc();
+            return Err(CallError::Unavailable(refusal));
+        }
+        let input = RawValue::from_string(row).map_err(|error| CallError::Failed(format!("row: {error}")))?;
+        let started = Instant::now();
+        let outcome = self.pool.call(&function.source, &function.routine, &[&*input]);
+        self.spend(key, started.elapsed());
+        outcome
+    }
+
     /// Why a function is not called now, if it is not.
     fn refusal(&self, tenant: &TenantId, key: u64) -> Option<String> {
-        let slice = self.slice();
-        if self.spent().get(&key).is_some_and(|spent| spent.sum(slice) > SPENT_MAX) {
-            return Some(format!("is not called for a while: it took more than {SPENT_MAX:?} of the last {WINDOW:?}"));
+        if let Some(refusal) = self.overspent(key) {
+            return Some(refusal);
         }
         let over = self.batch().by_tenant.get(tenant).is_some_and(|taken| *taken > TENANT_BATCH_MAX);
         over.then(|| format!("is not called: functions took more than {TENANT_BATCH_MAX:?} of one batch of messages"))
     }
 
-    /// Remembers what a call of the function took.
+    /// Whether a function has taken its share of the last while, in words.
+    fn overspent(&self, key: u64) -> Option<String> {
+        let slice = self.slice();
+        let over = self.spent().get(&key).is_some_and(|spent| spent.sum(slice) > SPENT_MAX);
+        over.then(|| format!("is not called for a while: it took more than {SPENT_MAX:?} of the last {WINDOW:?}"))
+    }
+
+    /// Remembers what a call of the function took of the batch and of the last while.
     fn charge(&self, tenant: &TenantId, key: u64, took: Duration) {
-        self.telemetry.function_seconds.inc_by(took.as_secs_f64());
         {
             let mut batch = self.batch();
             batch.all += took;
             *batch.by_tenant.entry(tenant.clone()).or_default() += took;
         }
+        self.spend(key, took);
+    }
+
+    /// Remembers what a call of the function took of the last while.
+    fn spend(&self, key: u64, took: Duration) {
+        self.telemetry.function_seconds.inc_by(took.as_secs_f64());
         let took = took.saturating_sub(ORDINARY);
         if took.is_zero() {
             return;
@@ -236,6 +267,21 @@ mod tests {
         tokio::time::advance(WINDOW / 2).await;
         assert_eq!(call(&mine), Ok(Some("1".to_owned())), "the first second is past");
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_function_of_actions_has_its_share_too_but_takes_nothing_of_a_batch() {
+        let functions = functions(Pool::default());
+        let (function, mine) = (function("function main(n) { return n; }"), tenant("a"));
+        let call = || functions.call_alone(&mine, &function, "1".to_owned());
+        assert_eq!((call(), functions.taken()), (Ok(Some("1".to_owned())), Duration::ZERO));
+        let key = functions.hasher.hash_one((mine.as_str(), &function.source, &function.routine));
+        functions.spend(key, ORDINARY + 2 * SPENT_MAX);
+        assert!(matches!(call(), Err(CallError::Unavailable(_))), "suspended");
+        assert_eq!(functions.taken(), Duration::ZERO);
+        tokio::time::advance(WINDOW).await;
+        assert_eq!(call(), Ok(Some("1".to_owned())));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_the_functions_of_a_tenant_take_of_one_batch_is_bounded_however_quick_each_call_is() {
         let functions = functions(Pool::default());

@@ -22,7 +22,7 @@ mod telemetry;
 mod topics;
 mod webhook;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
 use async_trait::async_trait;
@@ -114,6 +114,7 @@ async fn work(
     let Some(mut tails) = feed.start(&ports.ready, &shutdown).await else { return Ok(()) };
     replayer.send_replace(Some(Arc::new(Replayer {
         bus: ports.bus.clone(),
+        clock: ports.clock.clone(),
         rules: feed.rules(),
         functions: Functions::new(ports.functions.apart(), telemetry.clone()),
         views: views.clone(),
@@ -135,6 +136,7 @@ async fn work(
     tails.spawn(crate::lag::watch(ports.bus.clone(), ports.clock.clone(), telemetry.clone(), lag, shutdown.clone()));
     let outbox = Outbox {
         bus: ports.bus.clone(),
+        clock: ports.clock.clone(),
         ingress: IngressClient::new(ports.network.client("ingress")),
         member: config.member.clone(),
         rules: feed.rules(),
@@ -149,7 +151,8 @@ async fn work(
         shadow: ShadowClient::new(ports.network.client("shadow")),
         storage: StorageClient::new(ports.network.client("storage")),
         ingress: IngressClient::new(ports.network.client("ingress")),
-        functions: ports.functions.apart(),
+        functions: Arc::new(Functions::new(ports.functions.apart(), telemetry.clone())),
+        calls: Mutex::default(),
         rules: feed.rules(),
         clock: ports.clock.clone(),
     };

@@ -16,7 +16,7 @@ use drover_proto::ingress::v1::PublishRequest;
 use drover_proto::ingress::v1::ingress_client::IngressClient;
 use drover_proto::rules::v1::{OutboxEntry, Republish, outbox_entry};
 use drover_types::limits::RECEIVE_MAXIMUM;
-use drover_types::{ErrorCode, TenantId};
+use drover_types::{Clock, ErrorCode, TenantId};
 use prost::Message as _;
 use tokio::sync::watch;
 
@@ -35,6 +35,7 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 /// The loop over `drover.rules.outbox`.
 pub struct Outbox {
     pub bus: Arc<dyn Bus>,
+    pub clock: Arc<dyn Clock>,
     pub ingress: IngressClient<Client>,
     pub member: String,
     pub rules: watch::Receiver<Arc<RuleSet>>,
@@ -114,7 +115,7 @@ impl Outbox {
 
     /// Returns when what an entry has become is durable.
     async fn bury(&self, mut batch: Batch) -> Result<(), String> {
-        append(&*self.bus, &mut batch).await?;
+        append(&*self.bus, &*self.clock, &mut batch).await?;
         batch.by_rule().for_each(|(key, tally)| self.board.add(key, tally));
         Ok(())
     }

@@ -8,10 +8,10 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_bus::{Bus, Offset, Partition, Position, ReadError, Stored, TopicPartition, repeats};
+use drover_bus::{Bounds, Bus, Offset, Partition, Position, ReadError, Stored, TopicPartition, repeats};
 use drover_types::object::FunctionSpec;
 use drover_types::repeat::{RepeatWindow, Verdict};
-use drover_types::{ApiError, ErrorCode, TELEMETRY_TOPIC, TenantId, header};
+use drover_types::{ApiError, Clock, ErrorCode, TELEMETRY_TOPIC, TenantId, header};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -28,6 +28,7 @@ const PART_MAX: Duration = Duration::from_secs(2);
 /// The way to put messages through again. One part at a time.
 pub struct Replayer {
     pub bus: Arc<dyn Bus>,
+    pub clock: Arc<dyn Clock>,
     pub rules: watch::Receiver<Arc<RuleSet>>,
     pub functions: Functions,
     pub views: Arc<Views>,
@@ -78,7 +79,9 @@ impl Replayer {
                 "a rule with GROUP BY has put its messages into windows: only its dead letters go through again";
             return Err(ApiError::new(ErrorCode::FailedPrecondition, message));
         }
-        let mut spans = if cursor.is_empty() { self.spans(wanted).await.map_err(unavailable)? } else { parse(cursor)? };
+        let mut spans =
+            if cursor.is_empty() { self.spans(wanted).await } else { self.clamped(wanted, parse(cursor)?).await }
+                .map_err(unavailable)?;
         let Some(span) = spans.first_mut() else { return Ok(Part::default()) };
         let topic = if wanted.errors { ERRORS_TOPIC } else { TELEMETRY_TOPIC };
         let at = TopicPartition::new(topic, span.partition);
@@ -160,7 +163,7 @@ impl Replayer {
         if let Some(outage) = self.functions.take_outage() {
             return Err(ApiError::new(ErrorCode::Unavailable, format!("functions cannot be called: {outage}")));
         }
-        append(&*self.bus, &mut batch).await.map_err(unavailable)?;
+        append(&*self.bus, &*self.clock, &mut batch).await.map_err(unavailable)?;
         for (key, tally) in batch.by_rule() {
             part.emitted += tally.emitted;
             part.failed += tally.failed;
@@ -171,24 +174,44 @@ impl Replayer {
 
     /// All that is to be read. Of the messages those that the engine has passed: the others meet the rule anyhow.
     async fn spans(&self, wanted: Wanted) -> Result<Vec<Span>, ReadError> {
-        let topic = if wanted.errors { ERRORS_TOPIC } else { TELEMETRY_TOPIC };
-        let partitions = drover_bus::bounds(&*self.bus, topic).await?.unwrap_or_default();
-        let passed = if wanted.errors { None } else { Some(self.bus.committed(GROUP, topic).await?) };
         let mut spans = Vec::new();
-        for (at, bounds) in partitions {
+        for (at, bounds, to) in self.ends(wanted).await? {
             let since = i64::try_from(wanted.since_ms).unwrap_or(i64::MAX);
             // A dead letter has the time of its message, which may be long before those of its neighbours.
             let from = if wanted.errors { bounds.earliest } else { self.bus.offset_at(&at, since).await? };
-            let to = match &passed {
-                None => bounds.end,
-                Some(passed) => passed.iter().find(|p: &&Position| p.at == at).map_or(0, |p| p.offset),
-            };
             let from = from.max(bounds.earliest);
             if from < to {
                 spans.push(Span { partition: at.partition, from, to });
             }
         }
         Ok(spans)
+    }
+
+    /// The spans of a cursor, which comes from outside: none ends behind what may be read.
+    async fn clamped(&self, wanted: Wanted, spans: Vec<Span>) -> Result<Vec<Span>, ReadError> {
+        let ends = self.ends(wanted).await?;
+        let clamp = |span: Span| {
+            let end = ends.iter().find(|(at, ..)| at.partition == span.partition).map_or(0, |(_, _, to)| *to);
+            Span { to: span.to.min(end), ..span }
+        };
+        Ok(spans.into_iter().map(clamp).filter(|span| span.from < span.to).collect())
+    }
+
+    /// Each partition, what it has, and where what may be read ends: of the messages those that the engine has passed.
+    async fn ends(&self, wanted: Wanted) -> Result<Vec<(TopicPartition, Bounds, Offset)>, ReadError> {
+        let topic = if wanted.errors { ERRORS_TOPIC } else { TELEMETRY_TOPIC };
+        let partitions = drover_bus::bounds(&*self.bus, topic).await?.unwrap_or_default();
+        let passed = if wanted.errors { None } else { Some(self.bus.committed(GROUP, topic).await?) };
+        let end = |at: &TopicPartition, bounds: &Bounds| match &passed {
+            None => bounds.end,
+            Some(passed) => passed.iter().find(|p: &&Position| p.at == *at).map_or(0, |p| p.offset),
+        };
+        let mut ends = Vec::with_capacity(partitions.len());
+        for (at, bounds) in partitions {
+            let to = end(&at, &bounds);
+            ends.push((at, bounds, to));
+        }
+        Ok(ends)
     }
 }
 

@@ -43,6 +43,7 @@ pub struct Telemetry {
     pub actions_retries: Counter,
     pub actions_failed: Counter,
     pub actions_lost: Counter,
+    pub actions_stalled: Counter,
     actions_held: Gauge,
     actions_suspended: Gauge,
 }
@@ -86,6 +87,7 @@ impl Telemetry {
             actions_retries: counter("actions_retries", "Entries of the outbox that have to be tried again"),
             actions_failed: counter("actions_failed", "Entries of the outbox that failed for good, now dead letters"),
             actions_lost: counter("actions_lost", "Times that an action found what it had to read gone from the log"),
+            actions_stalled: counter("actions_stalled", "Times that an action found what it had to read damaged"),
             actions_held: Gauge::default(),
             actions_suspended: Gauge::default(),
             commit_seconds: Histogram::new(exponential_buckets(0.000_5, 2.0, 14)),

@@ -198,7 +198,7 @@ impl Session<'_> {
 }
 
 /// A device and its fields, up to `limit`.
-async fn fields_of(
+pub async fn fields_of(
     store: Arc<dyn SeriesStore>,
     device: DeviceKey,
     limit: usize,

@@ -12,6 +12,7 @@ mod domain;
 mod expiry;
 mod ingest;
 pub mod ports;
+mod rows;
 pub mod series;
 mod server;
 mod telemetry;
@@ -32,6 +33,7 @@ pub use ingest::GROUP;
 use domain::Queries;
 use expiry::Expiry;
 use ingest::Ingest;
+use rows::Rows;
 use telemetry::Telemetry;
 
 /// The storage service.
@@ -50,7 +52,9 @@ impl Service for Storage {
         let opening = adapters::open_store(&config.store, retention_ms, &directory, &ports);
         let Some(store) = shutdown.run_until_cancelled(opening).await.transpose()? else { return Ok(()) };
         let queries = Arc::new(Queries { store: Arc::clone(&store), clock: Arc::clone(&ports.clock), retention_ms });
-        let routes = Routes::new(StorageServer::new(server::Server { queries, telemetry: telemetry.clone() }));
+        let rows = Rows::new(Arc::clone(&store), Arc::clone(&ports.clock), config.fields_per_device_max);
+        let server = server::Server { queries, rows, telemetry: telemetry.clone() };
+        let routes = Routes::new(StorageServer::new(server));
         let serving = async {
             grpc::serve(routes, Self::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;
             anyhow::Ok(())

@@ -1,10 +1,11 @@
 //! Carries out one entry of the outbox, or a batch of them: once, and says what came of it.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use drover_functions::{CallError, Pool};
+use drover_functions::CallError;
 use drover_host::grpc::Client;
 use drover_proto::from_status;
 use drover_proto::ingress::v1::PublishRequest;
@@ -15,18 +16,17 @@ use drover_proto::shadow::v1::UpdateShadowRequest;
 use drover_proto::shadow::v1::shadow_client::ShadowClient;
 use drover_proto::storage::v1::StoreRowRequest;
 use drover_proto::storage::v1::storage_client::StorageClient;
-use drover_types::object::FunctionSpec;
 use drover_types::{Clock, ErrorCode, RecordId, TenantId};
 use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tonic::{Response, Status};
 
 use super::clusters::Clusters;
 use crate::domain::{Entry, RuleSet, Verdict};
+use crate::functions::Functions;
 use crate::outbox::is_passing;
 use crate::webhook::{Post, Secrets, Webhooks, sign};
 
@@ -34,6 +34,10 @@ use crate::webhook::{Post, Secrets, Webhooks, sign};
 const SERVICE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for whoever tells people.
 const NOTICE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Calls of functions of one tenant at a time: half of the places that there are for all.
+const CALLS_PER_TENANT: usize = 2;
+/// Tenants whose calls are counted; with more, those without a call are forgotten.
+const TENANTS_MAX: usize = 4_096;
 /// Most messages that one call of a function may make.
 const MESSAGES_MAX: usize = 100;
 /// Entry of a secret: the key that signs.
@@ -49,7 +53,9 @@ pub struct Carrier {
     pub shadow: ShadowClient<Client>,
     pub storage: StorageClient<Client>,
     pub ingress: IngressClient<Client>,
-    pub functions: Pool,
+    pub functions: Arc<Functions>,
+    /// Turns of tenants whose functions are called.
+    pub calls: Mutex<HashMap<TenantId, Arc<Semaphore>>>,
     pub rules: watch::Receiver<Arc<RuleSet>>,
     pub clock: Arc<dyn Clock>,
 }
@@ -111,7 +117,7 @@ impl Carrier {
         self.webhooks.post(&Post { tenant, action, url, headers, secret_headers, body, timeout }).await
     }
 
-    /// The address is a secret: nothing of it is told.
+    /// The address is a secret: nothing of it is told but the host.
     async fn notice(&self, entry: &OutboxEntry, notice: &Notice) -> Verdict {
         let url = match self.secrets.entry(&entry.tenant, &notice.channel, URL).await {
             Ok(url) => url,
@@ -159,8 +165,11 @@ impl Carrier {
         let Ok(tenant) = TenantId::new(&entry.tenant) else { return Verdict::Refused("tenant is none".to_owned()) };
         let function = self.rules.borrow().function(&tenant, name).cloned();
         let Some(function) = function else { return Verdict::Later(format!("function {name} does not exist")) };
-        let (pool, row) = (self.functions.clone(), String::from_utf8_lossy(&call.row).into_owned());
-        let called = tokio::task::spawn_blocking(move || called(&pool, &function, row)).await;
+        let turns = self.turns(&tenant);
+        let Ok(turn) = turns.acquire().await else { return Verdict::Later("calls have ended".to_owned()) };
+        let (functions, row) = (self.functions.clone(), String::from_utf8_lossy(&call.row).into_owned());
+        let called = tokio::task::spawn_blocking(move || functions.call_alone(&tenant, &function, row)).await;
+        drop(turn);
         let answer = match called {
             Ok(Ok(answer)) => answer,
             Ok(Err(error @ (CallError::Failed(_) | CallError::Slow(_)))) => {
@@ -201,6 +210,15 @@ impl Carrier {
         }
         Verdict::Done
     }
+
+    /// The turns of a tenant's functions.
+    fn turns(&self, tenant: &TenantId) -> Arc<Semaphore> {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        if calls.len() >= TENANTS_MAX && !calls.contains_key(tenant) {
+            calls.retain(|_, turns| Arc::strong_count(turns) > 1);
+        }
+        calls.entry(tenant.clone()).or_insert_with(|| Arc::new(Semaphore::new(CALLS_PER_TENANT))).clone()
+    }
 }
 
 /// The body of a request: that of its one entry, or those of a batch as a JSON array.
@@ -237,11 +255,6 @@ fn idempotency_key(entries: &[Arc<Entry>], is_batch: bool) -> String {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn called(pool: &Pool, function: &FunctionSpec, row: String) -> Result<Option<String>, CallError> {
-    let input = RawValue::from_string(row).map_err(|error| CallError::Failed(format!("row: {error}")))?;
-    pool.call(&function.source, &function.routine, &[&*input])
 }
 
 /// What a function wants to have published: nothing, a message, or a list of them.

@@ -1,8 +1,8 @@
 //! Other Kafka clusters that rules write to: those that the configuration names, for the tenants it names. At least once.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -12,12 +12,15 @@ use drover_proto::rules::v1 as wire;
 use drover_proto::rules::v1::KafkaRecord;
 use drover_types::TenantId;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::domain::{Entry, Verdict};
+use crate::domain::{Entry, Verdict, came_ms};
 
 /// Longest wait for a cluster to have a record.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// Records that are waited for on; one beyond may be written twice.
+const PENDING_MAX: usize = 10_000;
 
 /// Another cluster, and who may write to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +33,14 @@ pub struct ClusterConfig {
 
 /// The clusters by name.
 #[derive(Default)]
-pub struct Clusters(BTreeMap<String, Cluster>);
+pub struct Clusters {
+    clusters: BTreeMap<String, Cluster>,
+    /// Records that clusters did not have in time, by the ids of their entries. They stay in the client's queue: the next
+    /// attempt waits for the same record, and does not write another.
+    pending: Mutex<HashMap<Vec<u8>, Writing>>,
+}
+
+type Writing = JoinHandle<Result<(), AppendError>>;
 
 struct Cluster {
     tenants: Vec<String>,
@@ -46,7 +56,7 @@ impl Clusters {
                 drover_host::bus::cluster(&config.kafka).with_context(|| format!("rules.clusters.{name}.kafka"))?;
             clusters.insert(name.clone(), Cluster { tenants: config.tenants.clone(), bus });
         }
-        Ok(Self(clusters))
+        Ok(Self { clusters, pending: Mutex::default() })
     }
 
     /// Why a tenant cannot write to a cluster; a name that is another tenant's is as unknown as any.
@@ -56,16 +66,27 @@ impl Clusters {
     }
 
     fn of(&self, tenant: &str, name: &str) -> Option<&Cluster> {
-        self.0.get(name).filter(|cluster| cluster.tenants.iter().any(|allowed| allowed == "*" || allowed == tenant))
+        self.clusters
+            .get(name)
+            .filter(|cluster| cluster.tenants.iter().any(|allowed| allowed == "*" || allowed == tenant))
     }
 
-    /// Writes an entry's record, as old as the entry's own; done when the cluster has it.
+    /// Writes an entry's record, as old as the entry's message; done when the cluster has it.
     pub async fn write(&self, entry: &Entry, record: &KafkaRecord) -> Verdict {
         let name = &record.cluster;
         let Some(cluster) = self.of(&entry.work.tenant, name) else {
             return Verdict::Refused(format!("cluster {name} is not configured any more"));
         };
-        match timeout(TIMEOUT, append(&*cluster.bus, outgoing(record, entry.stored.record.timestamp_ms))).await {
+        let pending = self.pending().remove(&entry.work.id);
+        let mut writing = pending.unwrap_or_else(|| {
+            let outgoing = outgoing(record, came_ms(&entry.work, &entry.stored));
+            tokio::spawn(append(cluster.bus.clone(), outgoing))
+        });
+        let Ok(written) = timeout(TIMEOUT, &mut writing).await else {
+            self.keep(entry.work.id.clone(), writing);
+            return Verdict::Later(format!("cluster {name} did not take the record within {} s", TIMEOUT.as_secs()));
+        };
+        match written {
             Ok(Ok(())) => Verdict::Done,
             Ok(Err(AppendError::Unavailable { reason })) => Verdict::Later(format!("cluster {name}: {reason}")),
             Ok(Err(
@@ -74,12 +95,26 @@ impl Clusters {
                 | AppendError::TooLarge { .. }
                 | AppendError::Refused { .. }),
             )) => Verdict::Refused(format!("cluster {name}: {refused}")),
-            Err(_) => Verdict::Later(format!("cluster {name} did not take the record within {} s", TIMEOUT.as_secs())),
+            Err(error) => Verdict::Later(format!("cluster {name}: {error}")),
         }
+    }
+
+    fn keep(&self, id: Vec<u8>, writing: Writing) {
+        let mut pending = self.pending();
+        if pending.len() >= PENDING_MAX {
+            pending.retain(|_, writing| !writing.is_finished());
+        }
+        if pending.len() < PENDING_MAX {
+            pending.insert(id, writing);
+        }
+    }
+
+    fn pending(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Writing>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn append(bus: &dyn Bus, record: Outgoing) -> Result<(), AppendError> {
+async fn append(bus: Arc<dyn Bus>, record: Outgoing) -> Result<(), AppendError> {
     let receipt = bus.append(vec![record]).await?;
     receipt.await.map(drop).map_err(|error| AppendError::Unavailable { reason: error.to_string() })
 }
@@ -112,7 +147,7 @@ mod tests {
             TopicConfig { topic: "t".into(), partitions: 1, compact: false, retention_ms: None, retention_bytes: None };
         bus.create_topic(topic).await.expect("made");
         let cluster = Cluster { tenants: vec!["home".to_owned()], bus: bus.clone() };
-        let clusters = Clusters([("other".to_owned(), cluster)].into());
+        let clusters = Clusters { clusters: [("other".to_owned(), cluster)].into(), ..Clusters::default() };
         let record = KafkaRecord {
             cluster: "other".into(),
             topic: "t".into(),

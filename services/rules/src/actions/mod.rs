@@ -49,6 +49,16 @@ const BYTES_MAX: usize = 64 * 1024 * 1024;
 const READ_BYTES: usize = 256 * 1024;
 /// Lanes of a partition that read in one turn.
 const READS: usize = 16;
+/// A lane for which the log could not be read asks again after this.
+const UNREAD: Duration = Duration::from_secs(1);
+/// A lane that stands before a damaged place of the log asks again after this.
+const STALLED: Duration = Duration::from_secs(60);
+/// Attempts whose ends are looked at in one turn.
+const SETTLED_MAX: usize = 512;
+/// Turns without a poll; then one is made, however many attempts end.
+const TURNS_MAX: u32 = 8;
+/// Lanes whose entries become dead letters by one append.
+const GRAVES_MAX: usize = 64;
 /// A process that is not heard of for this long loses its partitions.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -72,15 +82,31 @@ struct Session<'a> {
     partitions: BTreeMap<Partition, Lanes>,
     committed: BTreeMap<Partition, Offset>,
     requests: JoinSet<Finished>,
+    /// Which assignment of a partition its lanes are of; what was begun in an earlier one is not theirs.
+    assignments: BTreeMap<Partition, u64>,
+    assigned: u64,
+    /// What this turn has to bury.
+    graves: Vec<Grave>,
     checkpoint_at: Instant,
 }
 
 /// An attempt that has ended.
 struct Finished {
     partition: Partition,
+    assignment: u64,
     key: LaneKey,
     entries: Entries,
     verdict: Verdict,
+}
+
+/// Entries of a lane that become dead letters.
+struct Grave {
+    partition: Partition,
+    key: LaneKey,
+    entries: Entries,
+    cause: String,
+    /// Their lane has given them up, without an attempt.
+    given_up: bool,
 }
 
 impl Actions {
@@ -118,6 +144,9 @@ impl Actions {
             partitions: BTreeMap::new(),
             committed: BTreeMap::new(),
             requests: JoinSet::new(),
+            assignments: BTreeMap::new(),
+            assigned: 0,
+            graves: Vec::new(),
             checkpoint_at: Instant::now(),
         })
     }
@@ -129,15 +158,25 @@ impl Actions {
         receipt.await.map(drop).map_err(|error| unavailable(error.to_string()))
     }
 
-    /// Makes dead letters of entries, and error actions of their rule.
-    async fn bury(&self, key: &LaneKey, entries: &Entries, cause: &str) -> Result<(), ConsumeError> {
-        tracing::warn!(tenant = key.tenant, rule = key.rule, action = key.action, cause, "actions become dead letters");
+    /// Makes dead letters of entries, and error actions of their rules, by one append.
+    async fn bury(&self, graves: &[Grave]) -> Result<(), ConsumeError> {
         let (rules, mut batch) = (self.rules.borrow().clone(), Batch::default());
-        for (_, entry) in entries {
-            batch.fail_entry(&entry.work, &entry.stored, cause, &rules, &self.views);
+        let mut buried = 0;
+        for Grave { key, entries, cause, .. } in graves {
+            tracing::warn!(
+                tenant = key.tenant,
+                rule = key.rule,
+                action = key.action,
+                cause,
+                "actions become dead letters"
+            );
+            for (_, entry) in entries {
+                batch.fail_entry(&entry.work, &entry.stored, cause, &rules, &self.views);
+            }
+            buried += entries.len() as u64;
         }
-        append(&*self.bus, &mut batch).await.map_err(|reason| ConsumeError::Unavailable { reason })?;
-        self.telemetry.actions_failed.inc_by(entries.len() as u64);
+        append(&*self.bus, &*self.clock, &mut batch).await.map_err(|reason| ConsumeError::Unavailable { reason })?;
+        self.telemetry.actions_failed.inc_by(buried);
         batch.by_rule().for_each(|(key, tally)| self.board.add(key, tally));
         Ok(())
     }
@@ -160,26 +199,33 @@ impl Actions {
 
 impl Session<'_> {
     async fn work(&mut self, shutdown: &Shutdown, backoff: &mut Backoff) -> Result<(), ConsumeError> {
-        let mut wake: Option<Instant> = None;
+        let (mut wake, mut turns) = (None::<Instant>, 0);
         loop {
+            let settles = turns < TURNS_MAX;
             let wait = wake.map_or(POLL_WAIT, |at| at.saturating_duration_since(Instant::now()));
-            let wait = wait.clamp(Duration::from_millis(1), POLL_WAIT);
+            let most = if settles { POLL_WAIT } else { Duration::from_millis(1) };
+            let wait = wait.clamp(Duration::from_millis(1), most);
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return self.checkpoint().await,
-                Some(finished) = self.requests.join_next() => {
-                    self.settle(ended(finished)?).await?;
-                    while let Some(finished) = self.requests.try_join_next() {
-                        self.settle(ended(finished)?).await?;
+                Some(finished) = self.requests.join_next(), if settles => {
+                    turns += 1;
+                    self.settle(ended(finished)?);
+                    for _ in 1..SETTLED_MAX {
+                        let Some(finished) = self.requests.try_join_next() else { break };
+                        self.settle(ended(finished)?);
                     }
                 }
                 polled = self.consumer.poll(POLL_RECORDS, wait) => {
+                    turns = 0;
                     self.take(polled?).await?;
                     backoff.reset();
                 }
             }
-            self.catch_up().await?;
-            wake = self.begin().await?;
+            self.bury().await?;
+            self.catch_up().await;
+            wake = self.begin();
+            self.bury().await?;
             if self.checkpoint_at.elapsed() >= CHECKPOINT {
                 self.checkpoint().await?;
             }
@@ -194,6 +240,8 @@ impl Session<'_> {
                     let remembered = progress::read(&*self.actions.bus, at.partition).await?;
                     self.partitions.insert(at.partition, Lanes::new(offset, remembered));
                     self.committed.insert(at.partition, offset);
+                    self.assigned += 1;
+                    self.assignments.insert(at.partition, self.assigned);
                 }
             }
             Polled::Revoked(partitions) => {
@@ -201,6 +249,7 @@ impl Session<'_> {
                 for at in partitions {
                     self.partitions.remove(&at.partition);
                     self.committed.remove(&at.partition);
+                    self.assignments.remove(&at.partition);
                 }
             }
             Polled::Records(records) => {
@@ -227,12 +276,12 @@ impl Session<'_> {
         self.partitions.values().map(|lanes| lanes.held().1).sum::<usize>() < BYTES_MAX
     }
 
-    /// Lanes that are behind and have room read on.
-    async fn catch_up(&mut self) -> Result<(), ConsumeError> {
-        let room = self.has_room();
+    /// Lanes that are behind and have room read on. What cannot be read holds up its lane.
+    async fn catch_up(&mut self) {
+        let (room, now) = (self.has_room(), Instant::now());
         for (partition, lanes) in &mut self.partitions {
             let at = TopicPartition::new(OUTBOX_TOPIC, *partition);
-            for (key, from) in lanes.behind().into_iter().take(READS) {
+            for (key, from) in lanes.behind(now, room, READS) {
                 match self.actions.bus.read(&at, from, READ_BYTES, Duration::ZERO).await {
                     Ok(records) => lanes.catch_up(&key, records, room),
                     Err(ReadError::OutOfRange { from, earliest, .. }) if from < earliest => {
@@ -245,61 +294,86 @@ impl Session<'_> {
                         self.actions.telemetry.actions_lost.inc();
                         lanes.skip_to(&key, earliest);
                     }
-                    Err(error) => return Err(error.into()),
+                    Err(error @ ReadError::Corrupt { .. }) => {
+                        tracing::error!(rule = key.rule, from, %error, "an action stands before a damaged place");
+                        self.actions.telemetry.actions_stalled.inc();
+                        lanes.could_not_read(&key, now + STALLED);
+                    }
+                    Err(error) => {
+                        tracing::debug!(rule = key.rule, from, %error, "an action cannot read on");
+                        lanes.could_not_read(&key, now + UNREAD);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Begins what is due; when the next will be.
+    fn begin(&mut self) -> Option<Instant> {
+        let (now, now_ms) = (Instant::now(), self.actions.clock.now_ms());
+        let mut wake = None::<Instant>;
+        for (partition, lanes) in &mut self.partitions {
+            let budget = REQUESTS_MAX.saturating_sub(self.requests.len());
+            let (due, at) = lanes.due(now, now_ms, budget);
+            wake = [wake, at].into_iter().flatten().min();
+            let assignment = self.assignments.get(partition).copied().unwrap_or_default();
+            for (key, due) in due {
+                match due {
+                    Due::Nothing(_) => {}
+                    Due::GiveUp(entries) => {
+                        let cause = "its target has not answered for a day".to_owned();
+                        self.graves.push(Grave { partition: *partition, key, entries, cause, given_up: true });
+                    }
+                    Due::Try(entries) => {
+                        let (carrier, partition) = (self.actions.carrier.clone(), *partition);
+                        self.requests.spawn(async move {
+                            let work: Vec<Arc<Entry>> = entries.iter().map(|(_, entry)| entry.clone()).collect();
+                            let verdict = carrier.carry_out(&work).await;
+                            Finished { partition, assignment, key, entries, verdict }
+                        });
+                    }
+                }
+            }
+        }
+        wake
+    }
+
+    /// Buries what this turn has brought.
+    async fn bury(&mut self) -> Result<(), ConsumeError> {
+        let graves = std::mem::take(&mut self.graves);
+        for some in graves.chunks(GRAVES_MAX) {
+            self.actions.bury(some).await?;
+            for Grave { partition, key, entries, given_up, .. } in some {
+                let Some(lanes) = self.partitions.get_mut(partition) else { continue };
+                if *given_up {
+                    lanes.given_up(key, &offsets(entries));
+                } else {
+                    lanes.remove(key, &offsets(entries));
                 }
             }
         }
         Ok(())
     }
 
-    /// Begins what is due; when the next will be.
-    async fn begin(&mut self) -> Result<Option<Instant>, ConsumeError> {
-        let (now, now_ms) = (Instant::now(), self.actions.clock.now_ms());
-        let (mut wake, mut too_old) = (None::<Instant>, Vec::new());
-        for (partition, lanes) in &mut self.partitions {
-            let budget = REQUESTS_MAX.saturating_sub(self.requests.len());
-            let (due, at) = lanes.due(now, now_ms, budget);
-            wake = [wake, at].into_iter().flatten().min();
-            for (key, due) in due {
-                match due {
-                    Due::Nothing(_) => {}
-                    Due::GiveUp(entries) => too_old.push((*partition, key, entries)),
-                    Due::Try(entries) => {
-                        let (carrier, partition) = (self.actions.carrier.clone(), *partition);
-                        self.requests.spawn(async move {
-                            let work: Vec<Arc<Entry>> = entries.iter().map(|(_, entry)| entry.clone()).collect();
-                            let verdict = carrier.carry_out(&work).await;
-                            Finished { partition, key, entries, verdict }
-                        });
-                    }
-                }
-            }
-        }
-        for (partition, key, entries) in too_old {
-            self.actions.bury(&key, &entries, "its target has not answered for a day").await?;
-            if let Some(lanes) = self.partitions.get_mut(&partition) {
-                lanes.given_up(&key, &offsets(&entries));
-            }
-        }
-        Ok(wake)
-    }
-
     /// What came of an attempt.
-    async fn settle(&mut self, finished: Finished) -> Result<(), ConsumeError> {
-        let Finished { partition, key, entries, verdict } = finished;
+    fn settle(&mut self, finished: Finished) {
+        let Finished { partition, assignment, key, entries, verdict } = finished;
         let (now, jitter) = ((Instant::now(), self.actions.clock.now_ms()), self.actions.jitter());
         for (_, others) in self.partitions.iter_mut().filter(|(other, _)| **other != partition) {
             others.hear(&key, &verdict, now.0);
         }
-        // It has left meanwhile, and another member does this again.
-        let Some(lanes) = self.partitions.get_mut(&partition) else { return Ok(()) };
+        // It has left meanwhile: another member does this again, or this one, if it has come back.
+        if self.assignments.get(&partition) != Some(&assignment) {
+            return;
+        }
+        let Some(lanes) = self.partitions.get_mut(&partition) else { return };
         let spent = lanes.settle(&key, &offsets(&entries), &verdict, now, jitter);
         let (count, telemetry) = (entries.len() as u64, &self.actions.telemetry);
         let cause = match verdict {
             Verdict::Done => {
                 telemetry.actions_delivered.inc_by(count);
                 self.actions.tell(&key, ActionTally { delivered: count, ..ActionTally::default() }, None);
-                return Ok(());
+                return;
             }
             Verdict::Later(cause) | Verdict::Away(cause) | Verdict::Refused(cause) => cause,
         };
@@ -311,12 +385,8 @@ impl Session<'_> {
             self.actions.tell(&key, ActionTally { retried, ..ActionTally::default() }, error);
         }
         if !spent.is_empty() {
-            self.actions.bury(&key, &spent, &cause).await?;
-            if let Some(lanes) = self.partitions.get_mut(&partition) {
-                lanes.remove(&key, &offsets(&spent));
-            }
+            self.graves.push(Grave { partition, key, entries: spent, cause, given_up: false });
         }
-        Ok(())
     }
 
     /// Commits what is done, and writes down which lanes are further.

@@ -19,7 +19,14 @@ pub async fn read(bus: &dyn Bus, partition: Partition) -> Result<HashMap<LaneKey
     let bounds = bus.bounds(&at).await?;
     let (mut next, mut found) = (bounds.earliest, HashMap::new());
     while next < bounds.end {
-        let records = bus.read(&at, next, READ_BYTES, Duration::ZERO).await?;
+        let records = match bus.read(&at, next, READ_BYTES, Duration::ZERO).await {
+            Err(ReadError::Corrupt { reason }) => {
+                // What is not remembered is done again: one damaged place does not stop every action, and is told of.
+                tracing::error!(reason, partition, next, "where actions stand is lost behind the damage");
+                break;
+            }
+            read => read?,
+        };
         let Some(last) = records.last() else { break };
         next = last.position.offset + 1;
         for stored in records {

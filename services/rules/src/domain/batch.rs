@@ -12,7 +12,7 @@ use drover_rule_sql::{Due, Outcome, Row};
 use drover_types::repeat::{RepeatWindow, Verdict};
 use drover_types::{RecordId, TELEMETRY_TOPIC, Telemetry, TraceParent};
 
-pub use failure::source_of;
+pub use failure::{came_ms, source_of};
 
 use super::definition::Definition;
 use super::letters::{OUTBOX_TOPIC, dead_letter, failure_row, without_source};
@@ -86,9 +86,15 @@ impl Batch {
         self.outputs.len()
     }
 
-    /// The records to write, in order.
-    pub fn records(&self) -> Vec<Outgoing> {
-        self.outputs.iter().map(|output| &output.outgoing).chain(&self.states).cloned().collect()
+    /// The records to write, in order. Entries of the outbox are as old as they are there, however old their messages
+    /// are: retention and the age at which they are given up go by that.
+    pub fn records(&self, now_ms: u64) -> Vec<Outgoing> {
+        let mut records: Vec<Outgoing> =
+            self.outputs.iter().map(|output| &output.outgoing).chain(&self.states).cloned().collect();
+        for entry in records.iter_mut().filter(|record| &*record.topic == OUTBOX_TOPIC) {
+            entry.record.timestamp_ms = now_ms as i64;
+        }
+        records
     }
 
     /// Takes what has changed in the states, to be written with the rest. Offsets go with it, so that a member that has

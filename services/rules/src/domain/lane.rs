@@ -20,7 +20,7 @@ pub const BYTES_MAX: usize = 1024 * 1024;
 pub const AT_ONCE: usize = 8;
 /// How often an entry is tried.
 pub const ATTEMPTS_MAX: u32 = 10;
-/// An entry whose message came longer ago than this is tried once, and not at all while its target does not answer.
+/// An entry that was written longer ago than this is tried once, and not at all while its target does not answer.
 const AGE_MS_MAX: u64 = 24 * 3600 * 1000;
 /// Longest wait before the second attempt; the waits are random from nothing to this, which doubles.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -75,6 +75,8 @@ pub struct Lane {
     taken: Offset,
     /// What stands from here on is not taken yet.
     behind: Option<Offset>,
+    /// The log could not be read; it is asked again then.
+    unread_until: Option<Instant>,
     /// Requests under way.
     requests: usize,
     /// Failures in a row.
@@ -90,6 +92,8 @@ struct Item {
     tries: u32,
     not_before: Option<Instant>,
     under_way: bool,
+    /// A request that it was in with others was refused: it goes without them.
+    alone: bool,
 }
 
 impl Item {
@@ -147,6 +151,7 @@ impl Lane {
             bytes: 0,
             taken: done,
             behind: None,
+            unread_until: None,
             requests: 0,
             failures: 0,
             suspended_until: None,
@@ -160,7 +165,7 @@ impl Lane {
         if self.behind.is_some() || offset < self.taken {
             return;
         }
-        if !self.push(entry, room) {
+        if !self.push(entry, room && !self.is_suspended()) {
             self.behind = Some(offset);
         }
     }
@@ -175,18 +180,31 @@ impl Lane {
         self.bytes += bytes;
         self.taken = offset + 1;
         let entry = Arc::new(entry);
-        self.items.insert(offset, Item { entry, attempts: 0, tries: 0, not_before: None, under_way: false });
+        let item = Item { entry, attempts: 0, tries: 0, not_before: None, under_way: false, alone: false };
+        self.items.insert(offset, item);
         true
     }
 
-    /// From where it has to read, once half of its room is free.
-    pub fn reads_from(&self) -> Option<Offset> {
-        self.behind.filter(|_| self.items.len() <= ENTRIES_MAX / 2 && self.bytes <= BYTES_MAX / 2)
+    /// From where it has to read: once half of its room is free, and where there is no room, or no target that answers,
+    /// once it has nothing left.
+    pub fn reads_from(&self, now: Instant, room: bool) -> Option<Offset> {
+        if self.unread_until.is_some_and(|until| until > now) {
+            return None;
+        }
+        let is_half_free = self.items.len() <= ENTRIES_MAX / 2 && self.bytes <= BYTES_MAX / 2;
+        let reads = if room && !self.is_suspended() { is_half_free } else { self.items.is_empty() };
+        self.behind.filter(|_| reads)
+    }
+
+    /// The log could not be read for it, and is asked again at `until`.
+    pub fn could_not_read(&mut self, until: Instant) {
+        self.unread_until = Some(until);
     }
 
     /// It has read: what stands from `behind` on is still to be taken; `None`: it has caught up.
     pub fn has_read(&mut self, behind: Option<Offset>) {
         self.behind = behind;
+        self.unread_until = None;
     }
 
     /// Whether whatever stands before `offset` is done or taken.
@@ -197,7 +215,9 @@ impl Lane {
     /// What to do now; entries to be tried count as under way from here on.
     pub fn due(&mut self, now: Instant, now_ms: u64) -> Due {
         if let Some(until) = self.suspended_until.filter(|until| *until > now) {
-            let old = self.items.iter_mut().filter(|(_, item)| !item.under_way && item.is_old(now_ms));
+            // They were written in this order, about.
+            let old = self.items.iter_mut().take_while(|(_, item)| item.is_old(now_ms));
+            let old = old.filter(|(_, item)| !item.under_way);
             let old: Entries = old.map(|(offset, item)| (*offset, item.begin())).collect();
             if old.is_empty() {
                 return Due::Nothing(Some(until));
@@ -247,8 +267,10 @@ impl Lane {
             return Err(Some(at));
         }
         let again = head.tries > 0;
-        let together = self.items.iter().take(head.entry.batch());
-        let together = together.take_while(|(_, item)| (item.tries > 0) == again && item.entry.goes_with(&head.entry));
+        let together = self.items.iter().take(if head.alone { 1 } else { head.entry.batch() });
+        let goes_with =
+            |item: &Item| item.alone == head.alone && (item.tries > 0) == again && item.entry.goes_with(&head.entry);
+        let together = together.take_while(|(_, item)| goes_with(item));
         Ok(together.map(|(offset, _)| *offset).collect())
     }
 
@@ -265,6 +287,10 @@ impl Lane {
             // The target is there and says no.
             Verdict::Refused(_) => {
                 self.answered();
+                if offsets.len() > 1 {
+                    self.part(offsets);
+                    return Entries::new();
+                }
                 let refused =
                     offsets.iter().filter_map(|offset| Some((*offset, self.items.get(offset)?.entry.clone())));
                 return refused.collect();
@@ -285,14 +311,42 @@ impl Lane {
             item.under_way = false;
             item.not_before = Some(now + wait(item.tries).mul_f64(jitter));
         }
+        self.shed();
         spent
+    }
+
+    /// A batch was refused: its entries go one by one, so that the one at fault is found.
+    fn part(&mut self, offsets: &[Offset]) {
+        for offset in offsets {
+            let Some(item) = self.items.get_mut(offset) else { continue };
+            item.tries += 1;
+            item.under_way = false;
+            item.alone = true;
+        }
+    }
+
+    /// While its target does not answer it keeps its first entry, and up to what is under way or goes again as it was; the
+    /// rest is read again, so that lanes of dead targets leave the room to others.
+    fn shed(&mut self) {
+        let Some((first, head)) = self.items.first_key_value().filter(|_| self.is_suspended()) else { return };
+        let is_batch = head.entry.batch() > 0;
+        let is_kept = |item: &Item| item.under_way || (is_batch && item.tries > 0);
+        let last_kept = self.items.iter().rev().find(|(_, item)| is_kept(item)).map_or(*first, |(offset, _)| *offset);
+        let dropped = self.items.split_off(&(last_kept + 1));
+        let Some(from) = dropped.keys().next().copied() else { return };
+        self.bytes -= dropped.values().map(|item| item.entry.stored.record.bytes()).sum::<usize>();
+        self.taken = from;
+        self.behind = Some(from);
     }
 
     /// What came of a request of the same action in another partition: their target is one.
     pub fn hear(&mut self, verdict: &Verdict, now: Instant) {
         match verdict {
             Verdict::Done | Verdict::Refused(_) => self.answered(),
-            Verdict::Later(_) | Verdict::Away(_) => self.not_answered(now),
+            Verdict::Later(_) | Verdict::Away(_) => {
+                self.not_answered(now);
+                self.shed();
+            }
         }
     }
 
@@ -444,8 +498,13 @@ mod tests {
         assert_eq!(tried(&mut lane, now), Vec::<Offset>::new());
         let then = now + FIRST_SUSPENSION;
         assert_eq!((tried(&mut lane, then).len(), tried(&mut lane, then).len()), (1, 0), "one, to find out");
+        assert_eq!((lane.held().0, lane.unfinished()), (1, Some(0)), "the rest is left to the log");
+        assert_eq!(lane.reads_from(then, true), None, "and not read as long as there is one");
         lane.settle(&[0], &Verdict::Done, then, NOW_MS, 1.0);
         assert!(!lane.is_suspended());
+        assert_eq!(lane.reads_from(then, true), Some(1));
+        (1..20).for_each(|n| assert!(lane.push(entry(n, &format!("d{n}"), 0), true)));
+        lane.has_read(None);
         assert_eq!((tried(&mut lane, then).len(), tried(&mut lane, then).len()), (1, 1));
     }
 
@@ -469,9 +528,9 @@ mod tests {
         }
         let Due::GiveUp(old) = lane.due(now, NOW_MS + AGE_MS_MAX + 1) else { panic!("all of them are old") };
         let old: Vec<Offset> = old.iter().map(|(offset, _)| *offset).collect();
-        assert_eq!(old, [0, 1, 2, 3, 4, 5]);
+        assert_eq!(old, [0], "the others are read when it is gone");
         lane.given_up(&old);
-        assert_eq!(lane.unfinished(), None);
+        assert_eq!((lane.unfinished(), lane.reads_from(now, true)), (Some(1), Some(1)));
     }
 
     #[test]
@@ -487,12 +546,32 @@ mod tests {
     }
 
     #[test]
+    fn of_a_batch_that_is_refused_only_the_entry_at_fault_is_buried() {
+        let now = Instant::now();
+        let mut lane = lane((0..4).map(|n| entry(n, "a", 3)));
+        let no = Verdict::Refused("no".into());
+        assert_eq!(tried(&mut lane, now), [0, 1, 2]);
+        assert!(lane.settle(&[0, 1, 2], &no, now, NOW_MS, 0.0).is_empty());
+        assert_eq!(tried(&mut lane, now), [0]);
+        lane.settle(&[0], &Verdict::Done, now, NOW_MS, 0.0);
+        assert_eq!(tried(&mut lane, now), [1]);
+        assert_eq!(lane.settle(&[1], &no, now, NOW_MS, 0.0).len(), 1);
+        lane.remove(&[1]);
+        assert_eq!(tried(&mut lane, now), [2]);
+        lane.settle(&[2], &Verdict::Done, now, NOW_MS, 0.0);
+        assert_eq!(tried(&mut lane, now), [3]);
+    }
+
+    #[test]
     fn what_does_not_fit_stays_in_the_log_until_there_is_room() {
         let mut lane = lane((0..ENTRIES_MAX as u64 + 9).map(|n| entry(n, "a", 0)));
-        assert_eq!((lane.held().0, lane.reads_from()), (ENTRIES_MAX, None));
+        let now = Instant::now();
+        assert_eq!((lane.held().0, lane.reads_from(now, true)), (ENTRIES_MAX, None));
         let half: Vec<Offset> = (0..ENTRIES_MAX as u64 / 2).collect();
         lane.remove(&half);
-        assert_eq!(lane.reads_from(), Some(ENTRIES_MAX as u64));
+        assert_eq!((lane.reads_from(now, true), lane.reads_from(now, false)), (Some(ENTRIES_MAX as u64), None));
+        lane.could_not_read(now + FIRST_WAIT);
+        assert_eq!((lane.reads_from(now, true), lane.reads_from(now + FIRST_WAIT, true).is_some()), (None, true));
         assert_eq!(lane.finished(), ENTRIES_MAX as u64 / 2);
         lane.has_read(None);
         lane.offer(entry(3, "a", 0), true);

@@ -46,12 +46,14 @@ pub struct Lanes {
     head: Offset,
     /// What the log remembers of lanes that were further than the committed offset.
     remembered: HashMap<LaneKey, Offset>,
+    /// The lane that read last: those after it come next.
+    read_last: Option<LaneKey>,
 }
 
 impl Lanes {
     /// Lanes of a partition that is read from `head` on, where some were further.
     pub fn new(head: Offset, remembered: HashMap<LaneKey, Offset>) -> Self {
-        Self { lanes: BTreeMap::new(), head, remembered }
+        Self { lanes: BTreeMap::new(), head, remembered, read_last: None }
     }
 
     /// The group has brought what stands before `head`.
@@ -83,9 +85,25 @@ impl Lanes {
         (due, wake)
     }
 
-    /// The lanes that have to read, and from where.
-    pub fn behind(&self) -> Vec<(LaneKey, Offset)> {
-        self.lanes.iter().filter_map(|(key, lane)| Some((key.clone(), lane.reads_from()?))).collect()
+    /// Lanes that have to read, and from where: `most` of them, in turn. `room`: see [`Lane::offer`].
+    pub fn behind(&mut self, now: Instant, room: bool, most: usize) -> Vec<(LaneKey, Offset)> {
+        let reads = |lane: &Lane| lane.reads_from(now, room);
+        let mut behind: Vec<(LaneKey, Offset)> =
+            self.lanes.iter().filter_map(|(key, lane)| Some((key.clone(), reads(lane)?))).collect();
+        let had_turn = self.read_last.as_ref().map_or(0, |last| behind.partition_point(|(key, _)| key <= last));
+        behind.rotate_left(had_turn);
+        behind.truncate(most);
+        if let Some((key, _)) = behind.last() {
+            self.read_last = Some(key.clone());
+        }
+        behind
+    }
+
+    /// See [`Lane::could_not_read`].
+    pub fn could_not_read(&mut self, key: &LaneKey, until: Instant) {
+        if let Some(lane) = self.lanes.get_mut(key) {
+            lane.could_not_read(until);
+        }
     }
 
     /// What a lane has read from where it had to. Nothing at all: there is nothing more.
@@ -277,10 +295,10 @@ mod tests {
             take(&mut lanes, n, "busy");
         }
         take(&mut lanes, total, "other");
-        let mut done = Vec::new();
-        while !lanes.behind().is_empty() || lanes.held().0 > 0 {
+        let (mut done, now) = (Vec::new(), Instant::now());
+        while lanes.finished() <= total {
             done.extend(work(&mut lanes, "nobody"));
-            for (key, from) in lanes.behind() {
+            for (key, from) in lanes.behind(now, true, 1) {
                 let rule = |n| if n == total { "other" } else { "busy" };
                 let to = (from + 100).min(total + 1);
                 lanes.catch_up(&key, (from..to).map(|n| record(n, rule(n))).collect(), true);
@@ -289,6 +307,24 @@ mod tests {
         done.sort_unstable();
         assert_eq!(done, (0..=total).collect::<Vec<_>>(), "each once");
         assert_eq!((lanes.finished(), lanes.news()), (total + 1, vec![]));
+    }
+
+    #[test]
+    fn lanes_that_are_behind_read_in_turn() {
+        let mut lanes = Lanes::new(0, HashMap::new());
+        let rules = ["a", "b", "c"];
+        for (offset, rule) in (0..).zip(rules.into_iter().cycle().take(6)) {
+            // The second of each finds no room.
+            lanes.take(Entry::read(record(offset, rule)).expect("an entry"), offset < 3);
+            lanes.passed(offset + 1);
+        }
+        let now = Instant::now();
+        let mut next =
+            |room: bool| -> Vec<String> { lanes.behind(now, room, 2).into_iter().map(|(key, _)| key.rule).collect() };
+        assert_eq!(
+            (next(true), next(true), next(false)),
+            (vec!["a".to_owned(), "b".into()], vec!["c".into(), "a".into()], vec![])
+        );
     }
 
     #[test]

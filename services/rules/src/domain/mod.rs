@@ -15,7 +15,7 @@ mod status;
 mod view;
 mod window;
 
-pub use batch::{Batch, Evaluation, Tally, source_of};
+pub use batch::{Batch, Evaluation, Tally, came_ms, source_of};
 pub use definition::Definition;
 pub use lane::{Due, Entries, Entry, Verdict};
 pub use lanes::{LaneKey, Lanes};

@@ -76,7 +76,10 @@ pub fn output(
             let (payload, hops) = (emitted.value.to_vec(), next_hop(telemetry)?);
             Work::Republish(Republish { topic, qos: u32::from(u8::from(*qos)), payload, hops })
         }
-        CompiledAction::Webhook(webhook) => Work::Webhook(request(webhook, &text, emitted.value)?),
+        CompiledAction::Webhook(webhook) => {
+            let url = webhook.url.render_url(&inbound.message, emitted.row).map_err(told)?;
+            Work::Webhook(request(webhook, url, &text, emitted.value)?)
+        }
         CompiledAction::Shadow(shadow) => {
             let device = text(&shadow.device)?;
             DeviceId::new(&device).map_err(|error| error.to_string())?;
@@ -114,6 +117,7 @@ fn next_hop(telemetry: &Telemetry) -> Result<u32, String> {
 
 fn request(
     webhook: &CompiledWebhook,
+    url: String,
     text: &dyn Fn(&Template) -> Result<String, String>,
     row: &Bytes,
 ) -> Result<Webhook, String> {
@@ -129,7 +133,7 @@ fn request(
         headers.insert(name.clone(), text(value)?);
     }
     Ok(Webhook {
-        url: text(&webhook.url)?,
+        url,
         headers,
         body,
         headers_secret: webhook.headers_secret.clone(),
@@ -193,6 +197,7 @@ fn enclosed(source: &Stored) -> wire::Source {
         key: record.key.as_deref().unwrap_or_default().to_vec(),
         payload: record.value.as_deref().unwrap_or_default().to_vec(),
         headers: record.headers.iter().map(wire_header).collect(),
+        timestamp_ms: record.timestamp_ms,
     }
 }
 

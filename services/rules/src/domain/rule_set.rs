@@ -77,8 +77,8 @@ impl RuleSet {
     }
 
     /// A function of the tenant.
-    pub fn function(&self, tenant: &TenantId, name: &str) -> Option<&FunctionSpec> {
-        self.functions.get(tenant)?.get(name).map(|function| &**function)
+    pub fn function(&self, tenant: &TenantId, name: &str) -> Option<&Arc<FunctionSpec>> {
+        self.functions.get(tenant)?.get(name)
     }
 
     /// The tenant's rules that a message of this topic is for, by name: those whose filter matches, or the one that the

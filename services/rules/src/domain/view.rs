@@ -5,13 +5,17 @@
 //! see what was before. Who reads the log for it is in [`crate::follow`].
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use drover_rule_sql::{Asked, LookupError, Lookups, Value, read_json};
 use drover_types::TenantId;
 
 /// Most bytes of names and JSON in one view, each entry with [`ENTRY_COST_BYTES`].
 pub const VIEW_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Most of it that is one tenant's.
+const TENANT_BYTES_MAX: usize = VIEW_BYTES_MAX / 4;
+/// Entries of a tenant without room whose keys are remembered; with more, any that is not there may be one.
+const CROWDED_OUT_MAX: usize = 10_000;
 /// What an entry takes besides its text, about.
 const ENTRY_COST_BYTES: usize = 64;
 
@@ -30,6 +34,7 @@ pub struct View {
     /// What it is of, for errors.
     of: &'static str,
     bytes_max: usize,
+    tenant_bytes_max: usize,
     state: RwLock<State>,
 }
 
@@ -38,10 +43,19 @@ struct State {
     /// Tenants whose rules ask, and those of them that are known.
     asked: HashSet<TenantId>,
     known: HashSet<TenantId>,
-    entries: HashMap<TenantId, HashMap<Box<str>, Box<str>>>,
+    tenants: HashMap<TenantId, OfTenant>,
+    /// Of all tenants.
     bytes: usize,
-    /// Entries that there was no room for.
-    crowded_out: u64,
+}
+
+#[derive(Debug, Default)]
+struct OfTenant {
+    entries: HashMap<Box<str>, Arc<str>>,
+    bytes: usize,
+    /// Keys of entries that there is no room for.
+    crowded_out: HashSet<Box<str>>,
+    /// Whether there are more of them than are remembered.
+    more: bool,
 }
 
 /// What an entry is now; `None`: there is none.
@@ -69,7 +83,7 @@ impl Views {
 
 impl View {
     fn of(of: &'static str) -> Self {
-        Self { of, bytes_max: VIEW_BYTES_MAX, state: RwLock::default() }
+        Self { of, bytes_max: VIEW_BYTES_MAX, tenant_bytes_max: TENANT_BYTES_MAX, state: RwLock::default() }
     }
 
     /// Asks for the entries of a tenant; whether they are known.
@@ -92,7 +106,7 @@ impl View {
         let mut state = self.write();
         for (tenant, key, json) in changes {
             if tenants.contains(tenant) {
-                state.apply(tenant, key, json, self.bytes_max);
+                state.apply(tenant, key, json, (self.bytes_max, self.tenant_bytes_max));
             }
         }
     }
@@ -107,26 +121,31 @@ impl View {
         self.read().known.clone()
     }
 
-    /// Bytes that it takes, about, and entries that there was no room for.
+    /// Bytes that it takes, about, and entries that there is no room for, as far as they are remembered.
     pub fn size(&self) -> (usize, u64) {
         let state = self.read();
-        (state.bytes, state.crowded_out)
+        (state.bytes, state.tenants.values().map(|of| of.crowded_out.len() as u64).sum())
     }
 
     /// An entry as a value.
     fn get(&self, tenant: &TenantId, key: &str) -> Result<Option<Value<'static>>, LookupError> {
-        let state = self.read();
-        if !state.known.contains(tenant) {
-            return Err(LookupError { reason: format!("{} are not read yet", self.of) });
-        }
-        let entry = state.entries.get(tenant).and_then(|entries| entries.get(key));
+        let (entry, is_crowded) = {
+            let state = self.read();
+            if !state.known.contains(tenant) {
+                return Err(LookupError { reason: format!("{} are not read yet", self.of) });
+            }
+            let of = state.tenants.get(tenant);
+            let entry = of.and_then(|of| of.entries.get(key)).cloned();
+            (entry, of.is_some_and(|of| of.more || of.crowded_out.contains(key)))
+        };
         match entry {
+            // Read without the lock: a document may be long.
             Some(json) => match read_json(json.as_bytes()) {
                 Ok(value) => Ok(Some(value.into_owned())),
                 Err(error) => Err(LookupError { reason: error.to_string() }),
             },
-            None if state.crowded_out > 0 => {
-                let reason = format!("there is no room for more {}, limit is {} bytes", self.of, self.bytes_max);
+            None if is_crowded => {
+                let reason = format!("there is no room for more {}, limit is {} bytes", self.of, self.tenant_bytes_max);
                 Err(LookupError { reason })
             }
             None => Ok(None),
@@ -143,19 +162,32 @@ impl View {
 }
 
 impl State {
-    fn apply(&mut self, tenant: &TenantId, key: &str, json: Option<String>, bytes_max: usize) {
-        let entries = self.entries.entry(tenant.clone()).or_default();
-        if let Some((key, json)) = entries.remove_entry(key) {
+    fn apply(
+        &mut self,
+        tenant: &TenantId,
+        key: &str,
+        json: Option<String>,
+        (bytes_max, tenant_bytes_max): (usize, usize),
+    ) {
+        let of = self.tenants.entry(tenant.clone()).or_default();
+        of.crowded_out.remove(key);
+        if let Some((key, json)) = of.entries.remove_entry(key) {
             self.bytes -= cost(&key, &json);
+            of.bytes -= cost(&key, &json);
         }
         let Some(json) = json else { return };
-        let bytes = self.bytes + cost(key, &json);
-        if bytes > bytes_max {
-            self.crowded_out += 1;
+        let bytes = cost(key, &json);
+        if self.bytes + bytes > bytes_max || of.bytes + bytes > tenant_bytes_max {
+            if of.crowded_out.len() < CROWDED_OUT_MAX {
+                of.crowded_out.insert(key.into());
+            } else {
+                of.more = true;
+            }
             return;
         }
-        self.bytes = bytes;
-        entries.insert(key.into(), json.into());
+        self.bytes += bytes;
+        of.bytes += bytes;
+        of.entries.insert(key.into(), json.into());
     }
 }
 
@@ -194,7 +226,8 @@ mod tests {
     }
 
     fn known(bytes_max: usize) -> (View, TenantId) {
-        let (view, tenant) = (View { bytes_max, ..View::of("devices") }, tenant("home"));
+        let view = View { bytes_max: 2 * bytes_max, tenant_bytes_max: bytes_max, ..View::of("devices") };
+        let tenant = tenant("home");
         assert!(!view.ask(&tenant));
         assert_eq!(view.unknown(), HashSet::from([tenant.clone()]));
         view.know(view.unknown());
@@ -231,6 +264,16 @@ mod tests {
         assert!(view.get(&home, "a").is_ok_and(|value| value.is_some()));
         let refused = view.get(&home, "c").expect_err("no room").to_string();
         assert_eq!(refused, "there is no room for more devices, limit is 132 bytes");
+        assert_eq!(view.get(&home, "d"), Ok(None), "of that it is known that it is missing");
+        let other = tenant("other");
+        assert!(!view.ask(&other));
+        view.know(view.unknown());
+        put(&view, &other, "c", Some("1"));
+        assert!(view.get(&other, "c").is_ok_and(|value| value.is_some()), "another tenant has room");
+        put(&view, &home, "a", None);
+        put(&view, &home, "c", Some("1"));
+        assert!(view.get(&home, "c").is_ok_and(|value| value.is_some()), "and so has this one again");
+        assert_eq!(view.size().1, 0);
     }
 
     #[test]

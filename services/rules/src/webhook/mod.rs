@@ -22,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
@@ -43,6 +43,10 @@ const PER_HOST: usize = 32;
 const TURNS_MAX: usize = 4_096;
 /// Connections to one host and port that are kept for the next request.
 const KEPT_PER_HOST: usize = 8;
+/// How long a connection is kept without a request, whose server may have forgotten it.
+const KEPT_FOR: Duration = Duration::from_secs(30);
+/// Names that are resolved at a time: that takes threads, which others need as well.
+const LOOKUPS: usize = 64;
 /// Hosts whose connections are kept; with more, all are closed.
 const HOSTS_MAX: usize = 256;
 /// Most of an answer that is read; with a longer one its connection is closed.
@@ -77,7 +81,8 @@ pub struct Webhooks {
     tls: TlsConnector,
     internal: InternalHosts,
     turns: Mutex<HashMap<Counted, Arc<Semaphore>>>,
-    kept: Mutex<HashMap<Target, Vec<Sender>>>,
+    kept: Mutex<HashMap<Target, Vec<(Instant, Sender)>>>,
+    lookups: Semaphore,
 }
 
 impl Webhooks {
@@ -97,7 +102,7 @@ impl Webhooks {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let tls = TlsConnector::from(Arc::new(config));
-        Ok(Self { tls, internal, turns: Mutex::default(), kept: Mutex::default() })
+        Ok(Self { tls, internal, turns: Mutex::default(), kept: Mutex::default(), lookups: Semaphore::new(LOOKUPS) })
     }
 
     /// Sends a request and waits for its answer. The time it waits for its turn does not count.
@@ -166,8 +171,10 @@ impl Webhooks {
     async fn connect(&self, target: &Target) -> Result<Sender, Verdict> {
         let host = &target.host;
         let later = |reason: &dyn std::fmt::Display| Verdict::Later(format!("{host}: {reason}"));
-        let found = lookup_host((host.as_str(), target.port)).await.map_err(|error| later(&error))?;
-        let addresses: Vec<SocketAddr> = found.collect();
+        let addresses: Vec<SocketAddr> = {
+            let _turn = self.lookups.acquire().await.map_err(|error| later(&error))?;
+            lookup_host((host.as_str(), target.port)).await.map_err(|error| later(&error))?.collect()
+        };
         self.internal.check(target, &addresses).map_err(Verdict::Refused)?;
         let stream = TcpStream::connect(addresses.as_slice()).await.map_err(|error| later(&error))?;
         stream.set_nodelay(true).map_err(|error| later(&error))?;
@@ -191,7 +198,8 @@ impl Webhooks {
     fn take_kept(&self, target: &Target) -> Option<Sender> {
         let mut kept = self.kept();
         let senders = kept.get_mut(target)?;
-        while let Some(sender) = senders.pop() {
+        senders.retain(|(since, _)| since.elapsed() < KEPT_FOR);
+        while let Some((_, sender)) = senders.pop() {
             if !sender.is_closed() {
                 return Some(sender);
             }
@@ -205,13 +213,13 @@ impl Webhooks {
             kept.clear();
         }
         let senders = kept.entry(target.clone()).or_default();
-        senders.retain(|sender| !sender.is_closed());
+        senders.retain(|(since, sender)| !sender.is_closed() && since.elapsed() < KEPT_FOR);
         if senders.len() < KEPT_PER_HOST {
-            senders.push(sender);
+            senders.push((Instant::now(), sender));
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, HashMap<Target, Vec<Sender>>> {
+    fn kept(&self) -> MutexGuard<'_, HashMap<Target, Vec<(Instant, Sender)>>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -229,8 +237,12 @@ async fn handshake<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: T
 
 fn request(uri: &Uri, post: &Post) -> Result<Request<Full<Bytes>>, String> {
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    // `https://host?x=1` has no path.
+    let slash = if path.starts_with('/') { "" } else { "/" };
     let host = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
-    let mut request = Request::post(path).body(Full::new(post.body.clone())).map_err(|error| error.to_string())?;
+    let mut request = Request::post(format!("{slash}{path}"))
+        .body(Full::new(post.body.clone()))
+        .map_err(|error| error.to_string())?;
     let headers = request.headers_mut();
     headers.insert(HOST, HeaderValue::from_str(host).map_err(|error| format!("host: {error}"))?);
     headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
@@ -244,4 +256,28 @@ fn request(uri: &Uri, post: &Post) -> Result<Request<Full<Bytes>>, String> {
         headers.insert(name, value);
     }
     Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_without_a_path_asks_for_the_root() {
+        let asked = |url: &str| {
+            let post = Post {
+                tenant: String::new(),
+                action: (String::new(), 0),
+                url: url.to_owned(),
+                headers: Vec::new(),
+                secret_headers: Vec::new(),
+                body: Bytes::new(),
+                timeout: Duration::ZERO,
+            };
+            request(&url.parse().expect("a URL"), &post).map(|request| request.uri().to_string())
+        };
+        assert_eq!(asked("https://example.org?x=1"), Ok("/?x=1".to_owned()));
+        assert_eq!(asked("https://example.org"), Ok("/".to_owned()));
+        assert_eq!(asked("https://example.org/a?x=1"), Ok("/a?x=1".to_owned()));
+    }
 }

@@ -12,11 +12,13 @@ use drover_types::ApiError;
 use tonic::{Request, Response, Status};
 
 use crate::domain::{LATEST, MESSAGES, Queries, RANGE, Range, Token, row_entry};
+use crate::rows::Rows;
 use crate::telemetry::Telemetry;
 
 /// The service `drover.storage.v1.Storage`.
 pub struct Server {
     pub queries: Arc<Queries>,
+    pub rows: Rows,
     pub telemetry: Telemetry,
 }
 
@@ -65,7 +67,7 @@ impl Server {
         let device = decode::device(&request.tenant, &request.device)?;
         let at = decode::place(request.time_ms, &request.id)?;
         let entry = row_entry(device, &request.table, at, request.row.into())?;
-        self.queries.store.store(Arc::new(vec![entry])).await?;
+        self.rows.keep(entry).await?;
         Ok(wire::StoreRowResponse {})
     }
 

@@ -53,6 +53,26 @@ async fn a_row_of_a_rule_is_kept_once_under_the_name_of_its_table() {
 }
 
 #[tokio::test]
+async fn rows_of_rules_name_no_more_fields_than_a_device_may_have() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = StorageConfig { fields_per_device_max: 2, ..StorageConfig::default() };
+    let stage = Stage::on(directory.path(), config).await;
+    for (id, name) in [(1, "a"), (2, "b"), (3, "c"), (4, "a")] {
+        let row = StoreRowRequest {
+            tenant: "home".into(),
+            device: "d".into(),
+            table: "t".into(),
+            id: vec![id; 16],
+            time_ms: NOW_MS + u64::from(id),
+            row: format!("{{\"{name}\": {id}}}").into_bytes(),
+        };
+        stage.client().store_row(row).await.expect("kept");
+    }
+    assert_eq!(stage.latest("d").await, ["t.a=4", "t.b=2"]);
+    assert_eq!(stage.messages(sent_by("d")).await.messages.len(), 4, "their messages are all there");
+}
+
+#[tokio::test]
 async fn any_payload_is_kept_as_a_message_and_what_has_no_fields_has_no_points() {
     let (stage, _directory) = stage().await;
     let payloads: [&[u8]; 5] = [b"", b"\xff\xfe", b"hello", b"{\"t\": NaN}", b"5"];

@@ -37,10 +37,16 @@ pub fn source_of(entry: &OutboxEntry, stored: &Stored) -> Stored {
         key: Some(Bytes::copy_from_slice(&source.key)),
         value: Some(Bytes::copy_from_slice(&source.payload)),
         headers: source.headers.iter().map(header).collect(),
-        // Outputs are as old as their source.
-        timestamp_ms: stored.record.timestamp_ms,
+        timestamp_ms: came_ms(entry, stored),
     };
     Stored { position: Position { at, offset: source.offset }, record }
+}
+
+/// When the message of an entry came, in milliseconds since the Unix epoch: what comes of the entry is as old. The entry's
+/// own record has the time when it was written.
+pub fn came_ms(entry: &OutboxEntry, stored: &Stored) -> i64 {
+    let came_ms = entry.source.as_ref().map_or(0, |source| source.timestamp_ms);
+    if came_ms == 0 { stored.record.timestamp_ms } else { came_ms }
 }
 
 impl Batch {
