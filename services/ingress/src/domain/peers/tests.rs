@@ -47,6 +47,8 @@ struct Own {
     hangs: AtomicBool,
     /// It has heard the node that is said to be gone.
     hears: AtomicBool,
+    /// How long its inboxes take.
+    inherits_ms: AtomicU64,
     claims: Mutex<Vec<(String, Vec<String>)>>,
     inherited: Mutex<Vec<u8>>,
 }
@@ -62,6 +64,7 @@ impl Heir for Own {
     }
 
     async fn inherit(&self, messages: &[Arc<Message>]) -> Result<(), String> {
+        tokio::time::sleep(Duration::from_millis(self.inherits_ms.load(Ordering::Relaxed))).await;
         let mut inherited = self.inherited.lock().expect("not poisoned");
         for payload in messages.iter().map(|message| message.telemetry.payload[0]) {
             if !inherited.contains(&payload) {
@@ -392,6 +395,28 @@ async fn what_was_routed_before_the_sessions_of_a_peer_were_claimed_is_inherited
     assert!(stage.peers.round() > before);
     stage.peers.forward(&qos1(1..2), &[], before, &stage.telemetry).await;
     assert_eq!(own.inherited(), [0, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_whose_sessions_are_claimed_comes_back_however_much_is_published() {
+    let own = Arc::new(Own { inherits_ms: AtomicU64::new(200), ..Own::default() });
+    let stage = stage_of("this", None, Some(own.clone()), |_| ());
+    stage.peers.greeted().await;
+    stage.other.away.store(true, Ordering::Relaxed);
+    let publishing = async {
+        for number in (0..100).cycle() {
+            let messages = qos1(number..number + 1);
+            drop(stage.peers.offer(&messages, &[], stage.peers.round(), &stage.telemetry).await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let mut publishing = Box::pin(publishing);
+    assert!(tokio::time::timeout(LEASE * 3, &mut publishing).await.is_err(), "it goes on");
+    assert!(!stage.peers.is_live("other") && own.inherited().contains(&0));
+    stage.other.away.store(false, Ordering::Relaxed);
+    assert!(tokio::time::timeout(LEASE, &mut publishing).await.is_err(), "it goes on");
+    assert!(stage.peers.is_live("other"), "it was spoken to");
+    assert!(!stage.other.messages().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
