@@ -224,11 +224,12 @@ async fn place(node: Arc<Node>, stop: Shutdown) {
     stop.run_until_cancelled(node.place_again()).await;
 }
 
-/// Returns when the databases are there, and what they have of before is taken back. Other nodes know of this one before that:
-/// so none takes what this one is about to take, and whoever subscribes here gets what they log.
+/// Returns when the databases are there, and what they have of before is taken back. Other nodes know of this one between the
+/// two: so none takes what this one is about to take, and whoever subscribes here gets what they log.
 async fn open(node: &Arc<Node>, owners: Opened, stores: Stores, ready: &Ready) -> anyhow::Result<()> {
     owners.open(ready).await?;
     stores.open(ready).await?;
+    node.peers.admit();
     node.peers.greeted().await;
     let waiting = |why: &RestoreError| {
         tracing::info!(%why, "ingress waits");
@@ -261,7 +262,7 @@ fn node(
         authenticator: Arc::new(registry),
         owners: owners.owners.clone(),
         ownership_patience: timeouts.ownership.as_std(),
-        peers: Peers::new(&config.node, peers::links(&ports.network, &config.node, boot), started).starting(),
+        peers: Peers::new(&config.node, peers::links(&ports.network, &config.node, boot), started).starting().closed(),
         retained: stores.retained.clone(),
         journal: Arc::new(Journal::new(stores.sessions.clone(), ports.clock.clone())),
         started,

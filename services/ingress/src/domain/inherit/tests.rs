@@ -524,6 +524,19 @@ async fn a_session_that_moves_while_its_client_is_written_to_misses_nothing_and_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_moves_though_the_first_connect_has_only_taken_its_ownership() {
+    let platform = Platform::new().await;
+    let attached = platform.connect(1, "c", None).await;
+    platform.subscribe(1, &attached, "t").await;
+    let (tenant, client) = key("c");
+    platform.nodes[2].owners.take(&tenant, &client).await.expect("taken");
+    assert!(platform.connect(2, "c", None).await.present);
+    assert!(platform.session(1, "c").is_none(), "it has ended there");
+    platform.publish(0, 1).await;
+    assert_eq!(platform.session(2, "c").map(|session| session.depth()), Some((1, 0)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_sessions_of_a_node_that_nobody_has_heard_since_the_start_are_taken() {
     let database = Arc::<Database>::default();
     let before = Platform::over(database.clone(), None).await;

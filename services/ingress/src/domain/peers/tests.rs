@@ -480,6 +480,41 @@ async fn a_node_that_takes_its_sessions_back_wants_everything_until_it_has_them(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_whose_stores_are_away_is_none_for_its_peers() {
+    let other = Arc::<Other>::default();
+    let peers = Peers::new("this", vec![other.clone()], Instant::now()).starting().closed();
+    let telemetry = Telemetry::new(&Metrics::default());
+    let test = async {
+        assert!(tokio::time::timeout(LEASE * 2, peers.greeted()).await.is_err());
+        assert!(!peers.admits() && other.news.lock().expect("not poisoned").is_empty(), "it has said nothing");
+        peers.admit();
+        peers.greeted().await;
+        assert!(peers.admits() && peers.is_live("other"));
+    };
+    let stop = CancellationToken::new();
+    let done = async {
+        test.await;
+        stop.cancel();
+    };
+    tokio::join!(peers.run(None, &telemetry, stop.clone()), done);
+    assert!(Peers::new("this", Vec::new(), Instant::now()).closed().admits(), "there is nobody to wait for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_heard_again_and_is_silent_since_is_not_back() {
+    let stage = stage("this", |_| ());
+    stage.peers.greeted().await;
+    stage.other.away.store(true, Ordering::Relaxed);
+    tokio::time::sleep(LEASE * 3).await;
+    assert!(!stage.peers.is_live("other"));
+    let news = News { full: true, everything: false, from: 0, to: 1, generation: 0, hashes: Vec::new() };
+    assert!(stage.peers.hear("other", 1, news));
+    assert!(stage.peers.is_back("other"));
+    tokio::time::sleep(LEASE).await;
+    assert!(!stage.peers.is_back("other"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_on_its_way_to_a_peer_can_be_waited_for() {
     let stage = stage("this", |_| ());
     stage.peers.greeted().await;
