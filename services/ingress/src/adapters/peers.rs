@@ -45,6 +45,14 @@ fn cannot_inherit(status: &Status) -> bool {
     matches!(status.code(), Code::Unimplemented | Code::FailedPrecondition)
 }
 
+/// Whether asking again changes nothing: the node does not take these messages, whoever they are for.
+fn stays(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::InvalidArgument | Code::OutOfRange | Code::ResourceExhausted | Code::PermissionDenied | Code::DataLoss
+    )
+}
+
 #[async_trait]
 impl Heir for GrpcPeer {
     async fn claim(&self, gone: &str, live: &[String]) -> Result<bool, String> {
@@ -61,6 +69,14 @@ impl Heir for GrpcPeer {
         match self.client.clone().inherit(request).await {
             Ok(_) => Ok(()),
             Err(status) if cannot_inherit(&status) => Ok(()),
+            Err(status) if stays(&status) => {
+                tracing::warn!(
+                    messages = messages.len(),
+                    error = status.message(),
+                    "a node refuses to inherit messages"
+                );
+                Ok(())
+            }
             Err(status) => Err(status.message().to_owned()),
         }
     }

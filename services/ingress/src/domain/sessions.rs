@@ -279,8 +279,7 @@ impl Sessions {
         if attach.epoch < inner.newest_epoch(&key) {
             return Err(AttachError::TakenOver);
         }
-        let live = inner.entries.get(&key).filter(|entry| matches!(entry.state, State::Live { .. }));
-        inner.counts.check(&key.0, &attach.identity.device, live.map(|entry| &entry.publisher))?;
+        inner.check_connections(&key, &attach.identity.device)?;
         let known = inner.entries.get(&key).is_some_and(|entry| entry.expiry_s > 0);
         if attach.expiry_s > 0 && !known && inner.persistent >= self.persistent_max {
             return Err(AttachError::TooManySessions { limit: self.persistent_max });
