@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 
 use crate::domain::message::Message;
 use crate::domain::shares::Refused;
-use crate::ports::{Answer, Batch, Heir, PeerLink};
+use crate::ports::{Answer, Batch, Claimed, Heir, PeerLink};
 use crate::wire;
 
 /// Name of the ingress in `[network]`.
@@ -55,11 +55,12 @@ fn stays(status: &Status) -> bool {
 
 #[async_trait]
 impl Heir for GrpcPeer {
-    async fn claim(&self, gone: &str, live: &[String]) -> Result<bool, String> {
+    async fn claim(&self, gone: &str, live: &[String]) -> Result<Claimed, String> {
         let request = ClaimRequest { gone: gone.to_owned(), live: live.to_vec() };
         match self.client.clone().claim(request).await {
-            Ok(answer) => Ok(answer.into_inner().returned),
-            Err(status) if cannot_inherit(&status) => Ok(false),
+            Ok(answer) if answer.get_ref().returned => Ok(Claimed::Returned),
+            Ok(_) => Ok(Claimed::Done),
+            Err(status) if cannot_inherit(&status) => Ok(Claimed::Never),
             Err(status) => Err(status.message().to_owned()),
         }
     }

@@ -23,7 +23,7 @@ use crate::domain::node::{Node, Recipient};
 use crate::domain::peers::BATCH_MESSAGES_MAX;
 use crate::domain::revocations::{Revocation, Whose};
 use crate::domain::shares::Share;
-use crate::ports::Heir;
+use crate::ports::{Claimed, Heir};
 use crate::wire;
 
 /// Most nodes that a request names.
@@ -142,9 +142,9 @@ impl Ingress for Server {
             return Err(to_status(&error));
         }
         self.check_inherits().map_err(|e| to_status(&e))?;
-        let returned = self.node.claim(&gone, &live).await;
-        let returned = returned.map_err(|reason| to_status(&ApiError::new(ErrorCode::Unavailable, reason)))?;
-        Ok(Response::new(ClaimResponse { returned }))
+        let claimed = self.node.claim(&gone, &live).await;
+        let claimed = claimed.map_err(|reason| to_status(&ApiError::new(ErrorCode::Unavailable, reason)))?;
+        Ok(Response::new(ClaimResponse { returned: claimed == Claimed::Returned }))
     }
 
     async fn inherit(&self, request: Request<InheritRequest>) -> Result<Response<InheritResponse>, Status> {

@@ -223,7 +223,7 @@ impl Way {
 
 #[async_trait]
 impl Heir for Way {
-    async fn claim(&self, gone: &str, live: &[String]) -> Result<bool, String> {
+    async fn claim(&self, gone: &str, live: &[String]) -> Result<Claimed, String> {
         self.node()?.claim(gone, live).await
     }
 

@@ -14,7 +14,7 @@ use super::peer::LEASE;
 use super::*;
 use crate::domain::session::tests::message;
 use crate::domain::shares::{Group, Refused};
-use crate::ports::{Answer, Batch, Heir};
+use crate::ports::{Answer, Batch, Claimed, Heir};
 
 /// Another node: what it was handed, and whether it can be reached.
 #[derive(Default)]
@@ -47,6 +47,8 @@ struct Own {
     hangs: AtomicBool,
     /// It has heard the node that is said to be gone.
     hears: AtomicBool,
+    /// It has no part in what others leave.
+    never: AtomicBool,
     /// How long its inboxes take.
     inherits_ms: AtomicU64,
     claims: Mutex<Vec<(String, Vec<String>)>>,
@@ -55,12 +57,15 @@ struct Own {
 
 #[async_trait]
 impl Heir for Own {
-    async fn claim(&self, gone: &str, live: &[String]) -> Result<bool, String> {
+    async fn claim(&self, gone: &str, live: &[String]) -> Result<Claimed, String> {
         while self.hangs.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.claims.lock().expect("not poisoned").push((gone.to_owned(), live.to_vec()));
-        Ok(self.hears.load(Ordering::Relaxed))
+        if self.never.load(Ordering::Relaxed) {
+            return Ok(Claimed::Never);
+        }
+        Ok(if self.hears.load(Ordering::Relaxed) { Claimed::Returned } else { Claimed::Done })
     }
 
     async fn inherit(&self, messages: &[Arc<Message>]) -> Result<(), String> {
@@ -90,7 +95,7 @@ impl Own {
 
 #[async_trait]
 impl Heir for Other {
-    async fn claim(&self, gone: &str, live: &[String]) -> Result<bool, String> {
+    async fn claim(&self, gone: &str, live: &[String]) -> Result<Claimed, String> {
         self.heir.claim(gone, live).await
     }
 
@@ -382,6 +387,19 @@ async fn a_peer_that_is_gone_is_waited_for_until_the_others_have_its_sessions_an
     stage.forward(&qos1(2..3)).await;
     assert!(began.elapsed() < Duration::from_millis(100), "it is away");
     assert_eq!((own.inherited(), third.heir.claims.lock().expect("not poisoned").len()), (vec![0, 1], 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_share_of_one_that_has_no_part_in_what_others_leave_is_for_the_others() {
+    let (third, own) = (Arc::new(Other { name: Some("third"), ..Other::default() }), Arc::<Own>::default());
+    let stage = stage_of("this", Some(third.clone()), Some(own.clone()), |_| ());
+    stage.peers.greeted().await;
+    third.heir.never.store(true, Ordering::Relaxed);
+    stage.other.away.store(true, Ordering::Relaxed);
+    stage.forward(&qos1(0..1)).await;
+    let claims = own.claims.lock().expect("not poisoned").clone();
+    let live: Vec<_> = claims.iter().map(|(_, live)| live.join(" ")).collect();
+    assert_eq!(live, ["third this", "this"]);
 }
 
 #[tokio::test(start_paused = true)]
