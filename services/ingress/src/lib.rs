@@ -111,7 +111,7 @@ impl Service for Ingress {
             shutdown.cancelled().await;
             Ok(())
         };
-        let accepted = accepting.await;
+        let accepted = Box::pin(accepting).await;
         ports.ready.waiting("draining");
         shutdown.cancel(); // also when it has failed: nothing goes on without it
         let pace = Pace { closes: config.quotas.closes, patience: config.timeouts.drain.as_std() };

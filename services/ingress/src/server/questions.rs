@@ -38,7 +38,8 @@ pub fn take(node: Arc<Node>, admission: Box<Admission>) -> BoxFuture<'static, An
     async move {
         let key = (admission.identity.tenant.clone(), admission.client.clone());
         // One that is over a quota takes nothing from anybody.
-        let claim = match node.sessions.check_connections(&key, &admission.identity.device) {
+        let room = node.sessions.check_connections(&key, &admission.identity.device);
+        let claim = match room {
             Ok(()) => node.take(key).await,
             Err(error) => Err(error),
         };

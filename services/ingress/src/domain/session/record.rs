@@ -86,7 +86,7 @@ impl Record {
     }
 
     /// Nothing comes to it by a former way.
-    pub fn has_one_way(&mut self) {
+    pub fn drop_former_way(&mut self) {
         self.moved = None;
     }
 

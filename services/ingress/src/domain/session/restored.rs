@@ -97,9 +97,9 @@ impl Session {
     }
 
     /// The store is this node's own: no other one has messages for the session.
-    pub fn has_one_way(&self) {
+    pub fn drop_former_way(&self) {
         if let Some(record) = &mut self.state().record {
-            record.has_one_way();
+            record.drop_former_way();
         }
     }
 

@@ -95,7 +95,7 @@ impl Inner {
         self.sessions += 1;
         let session = Session::restored(self.sessions, journal.clone(), kept);
         if !journal.store().is_shared() {
-            session.has_one_way();
+            session.drop_former_way();
         }
         Some((Arc::new(session), journal))
     }
