@@ -19,6 +19,7 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use drover_host::{Ports, Ready, Service, Shutdown, grpc};
 use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
 
 pub use adapters::owners::Scylla;
 #[cfg(feature = "conformance")]
@@ -79,17 +80,14 @@ impl Service for Ingress {
         let coap = Coap::new(&node, &config, &ports, boot)?;
 
         let (datagrams, background) = (TaskTracker::new(), TaskTracker::new());
-        let (stop, last) = (Shutdown::new(), Shutdown::new());
+        let (stop, last, calls) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
         // Whatever has still to end may wait for the store.
         let keeping = tokio::spawn(keep(node.clone(), last.clone()));
         let work = Work { node: node.clone(), fresh, name: config.node.clone(), boot, ports: ports.clone() };
         work.start(&background, &stop);
         background.spawn(follow(tls, stop.clone()));
-        let serving = async {
-            let routes = server::grpc::routes(node.clone(), boot);
-            grpc::serve(routes, Self::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;
-            anyhow::Ok(())
-        };
+        let routes = server::grpc::routes(node.clone(), boot);
+        let mut serving = tokio::spawn(serve(routes, ports.clone(), calls.clone(), shutdown.clone()));
         let accepting = async {
             // What earlier connections have subscribed to is routed by before anything is published here.
             let opened = shutdown.run_until_cancelled(Box::pin(open(&node, owners, stores, &ports.ready))).await;
@@ -110,11 +108,12 @@ impl Service for Ingress {
             // They are started once.
             loops.set(started).ok();
             ports.ready.ready();
+            shutdown.cancelled().await;
             Ok(())
         };
-        let served = tokio::try_join!(serving, accepting);
+        let accepted = Box::pin(accepting).await;
         ports.ready.waiting("draining");
-        shutdown.cancel(); // also when one of them has failed: nothing goes on without it
+        shutdown.cancel(); // also when it has failed: nothing goes on without it
         let pace = Pace { closes: config.quotas.closes, patience: config.timeouts.drain.as_std() };
         let ended = loops.get().map(|loops| loops.drain(pace));
         let drained = tokio::time::timeout(config.timeouts.drain.as_std(), async {
@@ -123,13 +122,20 @@ impl Service for Ingress {
             }
             datagrams.close();
             datagrams.wait().await; // observers are connections, too
+            // Until then peers have sent what those who are still connected want, and taken sessions over.
+            calls.cancel();
+            let served = (&mut serving).await;
             node.finish_tasks().await;
             stop.cancel();
             background.close();
             background.wait().await;
+            served
         });
-        if drained.await.is_err() {
+        let served = drained.await;
+        if served.is_err() {
             stop.cancel();
+            calls.cancel();
+            serving.abort();
             let deadline = config.timeouts.drain;
             tracing::warn!(%deadline, "connections or messages were left when the time to drain was over");
         }
@@ -140,10 +146,20 @@ impl Service for Ingress {
         last.cancel();
         keeping.await.context("sessions")?;
         node.stop();
-        served?;
+        accepted?;
+        if let Ok(served) = served {
+            served.context("calls")??;
+        }
         anyhow::ensure!(!failed, "a loop of connections has failed");
         Ok(())
     }
+}
+
+/// Answers the calls of other nodes and services until `calls` is cancelled. When that fails, the node stops.
+async fn serve(routes: Routes, ports: Ports, calls: Shutdown, shutdown: Shutdown) -> anyhow::Result<()> {
+    let served = grpc::serve(routes, Ingress::NAME, &ports.sockets, &ports.network, calls).await;
+    shutdown.cancel();
+    Ok(served?)
 }
 
 /// The bound sockets, each with what it speaks.
@@ -208,11 +224,12 @@ async fn place(node: Arc<Node>, stop: Shutdown) {
     stop.run_until_cancelled(node.place_again()).await;
 }
 
-/// Returns when the databases are there, and what they have of before is taken back. Other nodes know of this one before that:
-/// so none takes what this one is about to take, and whoever subscribes here gets what they log.
+/// Returns when the databases are there, and what they have of before is taken back. Other nodes know of this one between the
+/// two: so none takes what this one is about to take, and whoever subscribes here gets what they log.
 async fn open(node: &Arc<Node>, owners: Opened, stores: Stores, ready: &Ready) -> anyhow::Result<()> {
     owners.open(ready).await?;
     stores.open(ready).await?;
+    node.peers.admit();
     node.peers.greeted().await;
     let waiting = |why: &RestoreError| {
         tracing::info!(%why, "ingress waits");
@@ -245,7 +262,7 @@ fn node(
         authenticator: Arc::new(registry),
         owners: owners.owners.clone(),
         ownership_patience: timeouts.ownership.as_std(),
-        peers: Peers::new(&config.node, peers::links(&ports.network, &config.node, boot), started).starting(),
+        peers: Peers::new(&config.node, peers::links(&ports.network, &config.node, boot), started).starting().closed(),
         retained: stores.retained.clone(),
         journal: Arc::new(Journal::new(stores.sessions.clone(), ports.clock.clone())),
         started,

@@ -136,13 +136,24 @@ pub struct Answer {
     pub starting: bool,
 }
 
+/// What became of a claim to the sessions of a node that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// The heir has its share.
+    Done,
+    /// The node is there after all, as the heir sees it.
+    Returned,
+    /// The heir has no part in what others leave: its share is for the others.
+    Never,
+}
+
 /// Who takes the sessions of a node that is gone: this node for itself, and each other. Every call may be dropped, and made
 /// again with the effect of once.
 #[async_trait]
 pub trait Heir: Send + Sync + 'static {
     /// Takes those of the sessions of `gone` that fall to this heir among the nodes `live`; returns when every other node
-    /// knows what these sessions want. The answer: whether `gone` is there after all, as this heir sees it.
-    async fn claim(&self, gone: &str, live: &[String]) -> Result<bool, String>;
+    /// knows what these sessions want.
+    async fn claim(&self, gone: &str, live: &[String]) -> Result<Claimed, String>;
 
     /// Hands messages that were for a node that is gone to the sessions that have come here lately, those of CONNECTs under
     /// way among them; returns when their inboxes have them. What such a session has by another way already, it does not get

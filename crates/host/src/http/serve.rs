@@ -54,8 +54,8 @@ pub async fn serve(listener: TcpListener, routes: Router, bounds: Bounds, shutdo
     serve_over(listener, |stream| ready(Ok(stream)), routes, bounds, shutdown).await
 }
 
-/// [`serve`] over what `open` makes of a connection, TLS for example, once a balancer has said who is behind it; it has as long for
-/// that as for the head of a request.
+/// [`serve`] over what `open` makes of a connection, TLS for example, once a balancer has said who is behind it. `open` has as long
+/// as the head of a request, counted from then.
 pub async fn serve_over<S, O, F>(
     listener: TcpListener,
     open: O,

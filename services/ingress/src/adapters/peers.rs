@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 
 use crate::domain::message::Message;
 use crate::domain::shares::Refused;
-use crate::ports::{Answer, Batch, Heir, PeerLink};
+use crate::ports::{Answer, Batch, Claimed, Heir, PeerLink};
 use crate::wire;
 
 /// Name of the ingress in `[network]`.
@@ -45,13 +45,22 @@ fn cannot_inherit(status: &Status) -> bool {
     matches!(status.code(), Code::Unimplemented | Code::FailedPrecondition)
 }
 
+/// Whether asking again changes nothing: the node does not take these messages, whoever they are for.
+fn stays(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::InvalidArgument | Code::OutOfRange | Code::ResourceExhausted | Code::PermissionDenied | Code::DataLoss
+    )
+}
+
 #[async_trait]
 impl Heir for GrpcPeer {
-    async fn claim(&self, gone: &str, live: &[String]) -> Result<bool, String> {
+    async fn claim(&self, gone: &str, live: &[String]) -> Result<Claimed, String> {
         let request = ClaimRequest { gone: gone.to_owned(), live: live.to_vec() };
         match self.client.clone().claim(request).await {
-            Ok(answer) => Ok(answer.into_inner().returned),
-            Err(status) if cannot_inherit(&status) => Ok(false),
+            Ok(answer) if answer.get_ref().returned => Ok(Claimed::Returned),
+            Ok(_) => Ok(Claimed::Done),
+            Err(status) if cannot_inherit(&status) => Ok(Claimed::Never),
             Err(status) => Err(status.message().to_owned()),
         }
     }
@@ -61,6 +70,14 @@ impl Heir for GrpcPeer {
         match self.client.clone().inherit(request).await {
             Ok(_) => Ok(()),
             Err(status) if cannot_inherit(&status) => Ok(()),
+            Err(status) if stays(&status) => {
+                tracing::warn!(
+                    messages = messages.len(),
+                    error = status.message(),
+                    "a node refuses to inherit messages"
+                );
+                Ok(())
+            }
             Err(status) => Err(status.message().to_owned()),
         }
     }

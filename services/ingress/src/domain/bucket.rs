@@ -7,6 +7,8 @@ use std::num::NonZeroU32;
 
 /// What may be saved up, in nanoseconds: a second's worth.
 const SAVED_NS: u64 = 1_000_000_000;
+/// What may be owed, in nanoseconds: nobody waits longer than this, and who does not owe is kept waiting no longer.
+const OWED_MAX_NS: u64 = 5_000_000_000;
 const NS_PER_MS: u64 = 1_000_000;
 
 /// So many a second; at most a thousand million, whose interval is a nanosecond.
@@ -46,11 +48,12 @@ impl Bucket {
         there
     }
 
-    /// Takes one whether or not there is one; for how many milliseconds there is none after that.
+    /// Takes one whether or not there is one; for how many milliseconds, 5,000 at most, there is none after that.
     pub fn owe(&mut self, rate: Rate, now_ms: u64) -> u64 {
-        self.paid_ns = self.paid_with_one_more(rate, now_ms);
+        let saved_ns = (now_ms * NS_PER_MS).saturating_add(SAVED_NS);
+        self.paid_ns = self.paid_with_one_more(rate, now_ms).min(saved_ns.saturating_add(OWED_MAX_NS));
         let next_ns = self.paid_with_one_more(rate, now_ms);
-        next_ns.saturating_sub((now_ms * NS_PER_MS).saturating_add(SAVED_NS)).div_ceil(NS_PER_MS)
+        next_ns.saturating_sub(saved_ns).min(OWED_MAX_NS).div_ceil(NS_PER_MS)
     }
 
     /// Puts back what was just taken.
@@ -99,6 +102,13 @@ mod tests {
         let waits: Vec<u64> = (0..12).map(|_| bucket.owe(rate, 1_000)).collect();
         assert_eq!(waits, [0, 0, 0, 0, 0, 0, 0, 0, 0, 100, 200, 300]);
         assert!(!bucket.take(rate, 1_299) && bucket.take(rate, 1_300));
+    }
+
+    #[test]
+    fn no_more_is_owed_than_in_a_few_seconds() {
+        let (mut bucket, rate) = (Bucket::default(), rate(10));
+        assert_eq!((0..1_000).map(|_| bucket.owe(rate, 1_000)).max(), Some(5_000));
+        assert!(!bucket.take(rate, 6_099) && bucket.take(rate, 6_100));
     }
 
     proptest! {

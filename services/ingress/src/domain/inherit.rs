@@ -19,7 +19,7 @@ use crate::domain::peers::Ended;
 use crate::domain::restore::{AT_ONCE, PAGE, RETRY, RestoreError};
 use crate::domain::sessions::{Awaited, Key};
 use crate::ports::sessions::Row;
-use crate::ports::{Heir, OwnHeir, StoreError};
+use crate::ports::{Claimed, Heir, OwnHeir, StoreError};
 
 /// Messages of an inbox that are read at once.
 const INBOX_ROWS: usize = 100;
@@ -36,10 +36,11 @@ const FORMER_MS: u64 = 600_000;
 
 #[async_trait]
 impl Heir for Arc<Node> {
-    async fn claim(&self, gone: &str, live: &[String]) -> Result<bool, String> {
+    async fn claim(&self, gone: &str, live: &[String]) -> Result<Claimed, String> {
         // To its end, whoever waits: a session that is taken has to be routed by.
         let claiming = self.spawn(self.clone().claim_share(gone.to_owned(), live.to_vec()));
-        claiming.await.map_err(|error| error.to_string())
+        let returned = claiming.await.map_err(|error| error.to_string())?;
+        Ok(if returned { Claimed::Returned } else { Claimed::Done })
     }
 
     async fn inherit(&self, messages: &[Arc<Message>]) -> Result<(), String> {

@@ -30,7 +30,7 @@ pub struct Claim {
     pub epoch: u64,
     /// What the store has of it, if nothing is here.
     pub kept: Option<Box<Kept>>,
-    /// Whether it comes from another node: other nodes have to know what it wants before its client relies on that.
+    /// Whether it may come from another node: other nodes have to know what it wants before its client relies on that.
     pub moves: bool,
     key: Key,
     node: Arc<Node>,
@@ -67,7 +67,8 @@ impl Node {
         let unknown = |error: crate::ports::OwnersError| AttachError::NoOwner { reason: error.to_string() };
         let taken = tokio::time::timeout(patience, self.owners.take(&claim.key.0, &claim.key.1)).await.map_err(late)?;
         let Taken { epoch, former } = taken.map_err(unknown)?;
-        (claim.epoch, claim.moves) = (epoch, former != Former::Here && self.journal.store().is_shared());
+        let elsewhere = former != Former::Here || !self.sessions.has(&claim.key);
+        (claim.epoch, claim.moves) = (epoch, elsewhere && self.journal.store().is_shared());
         let kept = tokio::time::timeout(patience * 2, self.clone().bring_here(claim.key.clone(), epoch, former)).await;
         claim.kept = kept.map_err(late)??;
         Ok(claim)
@@ -83,10 +84,7 @@ impl Node {
     ) -> Result<Option<Box<Kept>>, AttachError> {
         let shared = self.journal.store().is_shared();
         if shared && former != Former::Here && !self.sessions.has(&key) {
-            // To its end, whoever waits: a session that takes messages here has to get its inbox.
-            let moving = self.spawn(self.clone().move_here(key, epoch, former));
-            let failed = |error: tokio::task::JoinError| AttachError::NotRead { reason: error.to_string() };
-            return moving.await.map_err(failed)?;
+            return self.move_to_its_end(key, epoch, former).await;
         }
         if let Ended::Newer(_) = self.end_elsewhere(&key, epoch, &former).await {
             return Err(AttachError::TakenOver);
@@ -97,7 +95,25 @@ impl Node {
         if !shared || self.sessions.has(&key) {
             return Ok(None);
         }
-        Ok(self.read_kept(key, epoch).await.map_err(unread)?.map(Box::new))
+        let kept = self.read_kept(key.clone(), epoch).await.map_err(unread)?;
+        let holder = kept.as_ref().map(|kept| &*kept.stored.node).filter(|node| *node != self.peers.node());
+        if let Some(holder) = holder.map(str::to_owned) {
+            // An earlier CONNECT has taken the ownership here, and gave up before it had the session.
+            return self.move_to_its_end(key, epoch, Former::Node(holder)).await;
+        }
+        Ok(kept.map(Box::new))
+    }
+
+    /// As [`Node::move_here`], to its end, whoever waits: a session that takes messages here has to get its inbox.
+    async fn move_to_its_end(
+        self: Arc<Self>,
+        key: Key,
+        epoch: u64,
+        former: Former,
+    ) -> Result<Option<Box<Kept>>, AttachError> {
+        let moving = self.spawn(self.clone().move_here(key, epoch, former));
+        let failed = |error: tokio::task::JoinError| AttachError::NotRead { reason: error.to_string() };
+        moving.await.map_err(failed)?
     }
 
     /// Takes a session from another node, while messages are published to it: it is routed by here before it ends there.

@@ -4,9 +4,6 @@
 //! acknowledged when each of them has confirmed it or its lease has ended; one of QoS 0 never waits. A subscription is
 //! answered when each peer knows of it or its lease has ended: who has not heard of a peer for a lease takes it to want
 //! everything, so no message that is published after the answer passes the subscriber by. A peer whose lease has ended is away
-//! when the others have its sessions ([`Heirs`]), and what was on its way to it.
-
-//! everything, so no message that is published after the answer passes the subscriber by. A peer whose lease has ended is away
 //! when the others have its sessions ([`Heirs`]), and what was on its way to it. For one member of a shared subscription a
 //! message goes to a peer that has members, and if that is lost, to somebody else ([`Queue`]).
 
@@ -25,6 +22,7 @@ use std::time::Duration;
 
 use drover_types::TenantId;
 use futures::future::{join_all, select_all};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -87,6 +85,8 @@ pub struct Peers {
     round: AtomicU64,
     /// This node takes its sessions of before back.
     starting: AtomicBool,
+    /// Whether the stores of this node are there: before that it is none for its peers.
+    admits: watch::Sender<bool>,
 }
 
 /// What became of a session at its former owner.
@@ -109,8 +109,8 @@ impl Peers {
         let (senders, pictures, interest) = (Senders::default(), Pictures::default(), Mutex::default());
         let (groups, taken) = (Groups::default(), Taken::default());
         let (round, starting) = (AtomicU64::default(), AtomicBool::default());
-        let node = node.to_owned();
-        Self { node, all, senders, pictures, groups, taken, unplaced, interest, started, round, starting }
+        let (node, admits) = (node.to_owned(), watch::Sender::new(true));
+        Self { node, all, senders, pictures, groups, taken, unplaced, interest, started, round, starting, admits }
     }
 
     /// The same, while this node takes its sessions of before back: peers are told that it wants everything, and it takes no
@@ -122,6 +122,24 @@ impl Peers {
             self.interest().unknown();
         }
         self
+    }
+
+    /// The same, while the stores of this node are not there: peers are not spoken to, and nothing is taken of them, before
+    /// [`Peers::admit`]. Else they would wait for this node as long as a store is away.
+    #[must_use]
+    pub fn closed(self) -> Self {
+        self.admits.send_replace(self.all.is_empty());
+        self
+    }
+
+    /// The stores of this node are there.
+    pub fn admit(&self) {
+        self.admits.send_replace(true);
+    }
+
+    /// Whether the stores of this node are there.
+    pub fn admits(&self) -> bool {
+        *self.admits.borrow()
     }
 
     /// The sessions of before are here.
@@ -186,12 +204,17 @@ impl Peers {
         &self.node
     }
 
-    /// Speaks to all peers until `stop`. `own` takes sessions of those that are gone, where sessions are shared.
+    /// Speaks to all peers until `stop`, as soon as the stores of this node are there. `own` takes sessions of those that are gone, where sessions are shared.
     pub async fn run(&self, own: Option<&dyn OwnHeir>, telemetry: &Telemetry, stop: CancellationToken) {
         let heirs = Heirs { own, node: &self.node, peers: &self.all };
         let talks: Vec<_> =
             self.all.iter().map(|peer| peer.run(heirs, &self.round, &self.interest, telemetry)).collect();
-        stop.run_until_cancelled(join_all(talks)).await;
+        let talking = async {
+            // An error means that nobody will tell: the node stops.
+            self.admits.subscribe().wait_for(|admits| *admits).await.ok();
+            join_all(talks).await;
+        };
+        stop.run_until_cancelled(talking).await;
     }
 
     /// Returns when every peer has answered, or is known to be away: at the latest when a lease is over.
@@ -321,10 +344,12 @@ impl Peers {
         self.all.iter().any(|peer| peer.is_there() && peer.is_named(node))
     }
 
-    /// Whether a node that is away has spoken since then; one that was never heard by this node, lately.
+    /// Whether a node that is away has spoken since then, and within a lease; one that was never heard by this node, within a
+    /// lease.
     pub fn is_back(&self, node: &str) -> bool {
         let since = self.all.iter().filter(|peer| peer.is_named(node)).filter_map(|peer| peer.away_since()).max();
-        let since = since.unwrap_or_else(|| self.started.elapsed().saturating_sub(LEASE));
+        let lately = self.started.elapsed().saturating_sub(LEASE);
+        let since = since.map_or(lately, |since| since.max(lately));
         self.pictures.heard(node).is_some_and(|heard| heard > since)
     }
 

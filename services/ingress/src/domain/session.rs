@@ -396,6 +396,12 @@ impl Session {
         state.held_by(epoch) && state.received.as_ref().is_some_and(|received| received.has(packet_id))
     }
 
+    /// Whether message `packet_id` of QoS 2 of the client of `epoch` may be in the log, and nobody knows.
+    pub fn doubts(&self, epoch: u64, packet_id: PacketId) -> bool {
+        let state = self.state();
+        state.held_by(epoch) && state.received.as_ref().is_some_and(|received| received.doubts(packet_id))
+    }
+
     /// The client's message `packet_id` of QoS 2 is in the log. The answer, if that is news: the position of the journal
     /// to wait for before the client is told, or 0. Not bound to an epoch: the log may answer after the connection is
     /// gone.

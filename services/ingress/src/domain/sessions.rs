@@ -279,8 +279,7 @@ impl Sessions {
         if attach.epoch < inner.newest_epoch(&key) {
             return Err(AttachError::TakenOver);
         }
-        let live = inner.entries.get(&key).filter(|entry| matches!(entry.state, State::Live { .. }));
-        inner.counts.check(&key.0, &attach.identity.device, live.map(|entry| &entry.publisher))?;
+        inner.check_connections(&key, &attach.identity.device)?;
         let known = inner.entries.get(&key).is_some_and(|entry| entry.expiry_s > 0);
         if attach.expiry_s > 0 && !known && inner.persistent >= self.persistent_max {
             return Err(AttachError::TooManySessions { limit: self.persistent_max });
@@ -375,9 +374,13 @@ impl Sessions {
         due.map(|(key, entry)| (key.clone(), entry.publisher.epoch)).collect()
     }
 
-    /// Has the sessions of long connections written anew, before what was written of them is too old.
+    /// Has the sessions of long connections written anew, before what was written of them is too old; and forgets what sessions
+    /// have had elsewhere that came here a while ago.
     pub fn refresh(&self) {
         let inner = self.lock();
+        if inner.journal.as_ref().is_some_and(|journal| journal.store().is_shared()) {
+            inner.entries.values().for_each(|entry| entry.session.forget_former_way());
+        }
         let live = inner.entries.values().filter(|entry| matches!(entry.state, State::Live { .. }));
         live.filter(|entry| entry.session.is_stale()).for_each(|entry| {
             entry.put_head(None);

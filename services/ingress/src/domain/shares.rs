@@ -3,7 +3,7 @@
 //!
 //! Domain layer, pure. A node tells of a shared subscription once, however many members it has.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use drover_types::TenantId;
@@ -11,12 +11,23 @@ use drover_types::TenantId;
 /// Shared subscriptions a node tells of; members of others get what is published on their own node, as if there were no
 /// other.
 pub const GROUPS_MAX: usize = 10_000;
+/// Bytes of what a node tells of them; with a batch, and all beginnings of filters, it is less than a gRPC message may have
+/// (4 MiB).
+const GROUPS_BYTES_MAX: usize = 512 * 1024;
+/// Bytes around the names of one.
+const FRAME_BYTES: usize = 16;
 
 /// A shared subscription, with its `$share/NAME/`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Group {
     pub tenant: TenantId,
     pub filter: Arc<str>,
+}
+
+impl Group {
+    fn bytes(&self) -> usize {
+        self.tenant.as_str().len() + self.filter.len() + FRAME_BYTES
+    }
 }
 
 /// One message for one member of a shared subscription.
@@ -50,7 +61,7 @@ pub struct Refused {
 #[derive(Debug, Default)]
 pub struct Memberships {
     /// Members of each.
-    counts: HashMap<Group, u32>,
+    counts: BTreeMap<Group, u32>,
     /// Grows with each subscription that comes or goes.
     version: u64,
 }
@@ -80,10 +91,30 @@ impl Memberships {
         self.version
     }
 
-    /// All there are, for somebody who knows the version `known` of them; `None`: that is this one.
+    /// All there are, as far as there is room, for somebody who knows the version `known` of them; `None`: that is this one.
     pub fn news(&self, known: Option<u64>) -> Option<Vec<Group>> {
         let is_known = known == Some(self.version);
-        (!is_known).then(|| self.counts.keys().take(GROUPS_MAX).cloned().collect())
+        (!is_known).then(|| self.told())
+    }
+
+    /// As many as there is room for. Tenants share it by bytes: what one has beyond its part costs no other one.
+    fn told(&self) -> Vec<Group> {
+        let mut all = Vec::<(usize, &Group)>::with_capacity(self.counts.len());
+        for group in self.counts.keys() {
+            let before = all.last().filter(|(_, last)| last.tenant == group.tenant).map_or(0, |(bytes, _)| *bytes);
+            all.push((before + group.bytes(), group));
+        }
+        all.sort_by_key(|(of_tenant, _)| *of_tenant);
+        let mut bytes = 0;
+        let mut told = Vec::new();
+        for (_, group) in all.into_iter().take(GROUPS_MAX) {
+            bytes += group.bytes();
+            if bytes > GROUPS_BYTES_MAX {
+                break;
+            }
+            told.push(group.clone());
+        }
+        told
     }
 }
 
@@ -118,5 +149,22 @@ mod tests {
             memberships.join(&TenantId::default_tenant(), &format!("$share/g/{number}"));
         }
         assert_eq!(memberships.news(None).map(|groups| groups.len()), Some(GROUPS_MAX));
+    }
+
+    #[test]
+    fn a_tenant_with_many_long_names_leaves_room_to_others() {
+        let (mut memberships, loud) = (Memberships::default(), TenantId::new("loud").expect("valid"));
+        for number in 0..1_000 {
+            memberships.join(&loud, &format!("$share/g/{number}/{}", "x".repeat(4_000)));
+        }
+        let quiet = TenantId::new("quiet").expect("valid");
+        (0..100).for_each(|number| {
+            memberships.join(&quiet, &format!("$share/g/{number}"));
+        });
+        let told = memberships.news(None).expect("there is news");
+        assert!(told.iter().map(Group::bytes).sum::<usize>() <= GROUPS_BYTES_MAX);
+        let count = |tenant: &TenantId| told.iter().filter(|group| group.tenant == *tenant).count();
+        assert_eq!(count(&quiet), 100);
+        assert!((100..200).contains(&count(&loud)), "{}", count(&loud));
     }
 }

@@ -23,7 +23,7 @@ use crate::domain::node::{Node, Recipient};
 use crate::domain::peers::BATCH_MESSAGES_MAX;
 use crate::domain::revocations::{Revocation, Whose};
 use crate::domain::shares::Share;
-use crate::ports::Heir;
+use crate::ports::{Claimed, Heir};
 use crate::wire;
 
 /// Most nodes that a request names.
@@ -35,6 +35,14 @@ struct Server {
 }
 
 impl Server {
+    /// Refuses what is for other nodes, or of them, before the stores of this one are there: whoever asks comes again.
+    fn check_admits(&self) -> Result<(), ApiError> {
+        if self.node.peers.admits() {
+            return Ok(());
+        }
+        Err(ApiError::new(ErrorCode::Unavailable, "the node waits for its stores"))
+    }
+
     /// Refuses to take sessions of others where they are not shared.
     fn check_inherits(&self) -> Result<(), ApiError> {
         if self.node.journal.store().is_shared() {
@@ -53,6 +61,7 @@ pub fn routes(node: Arc<Node>, boot: u32) -> Routes {
 #[tonic::async_trait]
 impl Ingress for Server {
     async fn publish(&self, request: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
+        self.check_admits().map_err(|e| to_status(&e))?;
         let received = read(request.into_inner(), PAYLOAD_BYTES_MAX, self.node.now().unix_ms);
         let mut message = received.map_err(|e| to_status(&e))?;
         self.node.check_topic(&message.telemetry.topic).map_err(|e| to_status(&e))?;
@@ -96,6 +105,7 @@ impl Ingress for Server {
 
     async fn forward(&self, request: Request<ForwardRequest>) -> Result<Response<ForwardResponse>, Status> {
         let ForwardRequest { node, boot, sequence, hello, messages, interest, groups } = request.into_inner();
+        self.check_admits().map_err(|e| to_status(&e))?;
         let (messages, shares) = read_all(messages).map_err(|e| to_status(&e))?;
         let news = wire::read_news(interest.unwrap_or_default()).map_err(|e| to_status(&e))?;
         let groups = groups.map(wire::read_groups).transpose().map_err(|e| to_status(&e))?;
@@ -132,9 +142,9 @@ impl Ingress for Server {
             return Err(to_status(&error));
         }
         self.check_inherits().map_err(|e| to_status(&e))?;
-        let returned = self.node.claim(&gone, &live).await;
-        let returned = returned.map_err(|reason| to_status(&ApiError::new(ErrorCode::Unavailable, reason)))?;
-        Ok(Response::new(ClaimResponse { returned }))
+        let claimed = self.node.claim(&gone, &live).await;
+        let claimed = claimed.map_err(|reason| to_status(&ApiError::new(ErrorCode::Unavailable, reason)))?;
+        Ok(Response::new(ClaimResponse { returned: claimed == Claimed::Returned }))
     }
 
     async fn inherit(&self, request: Request<InheritRequest>) -> Result<Response<InheritResponse>, Status> {

@@ -37,7 +37,12 @@ pub fn authenticate(node: Arc<Node>, proof: Proof) -> BoxFuture<'static, Answer>
 pub fn take(node: Arc<Node>, admission: Box<Admission>) -> BoxFuture<'static, Answer> {
     async move {
         let key = (admission.identity.tenant.clone(), admission.client.clone());
-        let claim = node.take(key).await;
+        // One that is over a quota takes nothing from anybody.
+        let room = node.sessions.check_connections(&key, &admission.identity.device);
+        let claim = match room {
+            Ok(()) => node.take(key).await,
+            Err(error) => Err(error),
+        };
         Answer::Owner(admission, claim)
     }
     .boxed()

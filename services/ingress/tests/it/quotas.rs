@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use drover_mqtt::{Connect, Packet, ReasonCode, Version};
+use drover_proto::ingress::v1::IdentifyRequest;
+use drover_proto::ingress::v1::ingress_client::IngressClient;
 use drover_types::Qos;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
@@ -106,7 +108,10 @@ async fn a_node_that_stops_closes_connections_one_after_the_other_and_serves_tho
     }
     let began = Instant::now();
     stage.shutdown.cancel();
-    let ends = clients.into_iter().map(|client| tokio::spawn(served_to_the_end(client, began)));
+    let ends: Vec<_> = clients.into_iter().map(|client| tokio::spawn(served_to_the_end(client, began))).collect();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut ingress = IngressClient::new(stage.network.client("ingress"));
+    ingress.identify(IdentifyRequest::default()).await.expect("other nodes are answered meanwhile");
     let mut ends: Vec<Duration> =
         futures::future::join_all(ends).await.into_iter().map(|end| end.expect("no panic")).collect();
     ends.sort();

@@ -288,6 +288,12 @@ impl Live {
         packet_id.is_some_and(|packet_id| self.session.has_received(self.publisher.epoch, packet_id))
     }
 
+    /// Whether the message may have been taken before: refused, its id would be free, and what is in the log taken twice.
+    fn is_doubtful(&self, publish: &Publish<'_>) -> bool {
+        let packet_id = publish.packet_id.filter(|_| publish.qos == Qos::ExactlyOnce);
+        packet_id.is_some_and(|packet_id| self.session.doubts(self.publisher.epoch, packet_id))
+    }
+
     /// Whether a message is to be taken, and then whether it may have been taken before; `None`: it was.
     fn begin(&self, publish: &Publish<'_>) -> Result<Option<bool>, Fault> {
         let Some(packet_id) = publish.packet_id.filter(|_| publish.qos == Qos::ExactlyOnce) else {
@@ -311,8 +317,9 @@ impl Live {
         quotas: &Quotas,
         now: Now,
     ) -> Result<TopicName, Fault> {
+        let is_refusable = self.version == Version::V5 && publish.packet_id.is_some() && !self.is_doubtful(publish);
         let Publisher { tenant, device, .. } = &self.publisher;
-        if self.version == Version::V5 && publish.packet_id.is_some() {
+        if is_refusable {
             quotas.take(tenant, device, now.monotonic_ms).map_err(Fault::OverQuota)?;
         } else {
             let wait_ms = quotas.owe(tenant, device, now.monotonic_ms);

@@ -223,7 +223,7 @@ impl Way {
 
 #[async_trait]
 impl Heir for Way {
-    async fn claim(&self, gone: &str, live: &[String]) -> Result<bool, String> {
+    async fn claim(&self, gone: &str, live: &[String]) -> Result<Claimed, String> {
         self.node()?.claim(gone, live).await
     }
 
@@ -521,6 +521,19 @@ async fn a_session_that_moves_while_its_client_is_written_to_misses_nothing_and_
     }
     published.await.expect("no panic");
     assert_eq!(session.depth(), (200, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_moves_though_the_first_connect_has_only_taken_its_ownership() {
+    let platform = Platform::new().await;
+    let attached = platform.connect(1, "c", None).await;
+    platform.subscribe(1, &attached, "t").await;
+    let (tenant, client) = key("c");
+    platform.nodes[2].owners.take(&tenant, &client).await.expect("taken");
+    assert!(platform.connect(2, "c", None).await.present);
+    assert!(platform.session(1, "c").is_none(), "it has ended there");
+    platform.publish(0, 1).await;
+    assert_eq!(platform.session(2, "c").map(|session| session.depth()), Some((1, 0)));
 }
 
 #[tokio::test(start_paused = true)]

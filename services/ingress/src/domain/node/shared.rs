@@ -8,6 +8,7 @@
 use std::sync::{Arc, PoisonError, Weak};
 
 use drover_types::Qos;
+use futures::future::{BoxFuture, join_all};
 
 use super::{Node, offer};
 use crate::domain::message::Message;
@@ -143,13 +144,21 @@ impl Node {
     /// Finds others for what nodes could not give to members, or have taken with them, as long as this process runs.
     pub async fn place_again(&self) {
         loop {
+            // All of them at once: one whose node has a full queue keeps no other waiting that came with it.
+            let mut placing = Vec::<BoxFuture<'_, ()>>::new();
             for mut unplaced in self.peers.unplaced.next().await {
                 match self.find_member(&unplaced.message, &mut unplaced.share) {
-                    Whom::Here(given) => self.journal.durable(given.position).await,
-                    Whom::Node(node) => self.peers.ask(&node, unplaced, &self.telemetry).await,
+                    Whom::Here(given) => placing.push(Box::pin(async move {
+                        self.journal.durable(given.position).await;
+                        drop(unplaced); // whoever waits for it
+                    })),
+                    Whom::Node(node) => {
+                        placing.push(Box::pin(async move { self.peers.ask(&node, unplaced, &self.telemetry).await }));
+                    }
                     Whom::Nobody => self.telemetry.dropped(Dropped::NoMember, 1),
                 }
             }
+            join_all(placing).await;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Shared subscriptions of other nodes: which nodes have members of which. They take turns.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use drover_types::TenantId;
@@ -27,12 +27,13 @@ struct Inner {
 #[derive(Debug)]
 struct Told {
     number: u64,
-    groups: Vec<Group>,
+    groups: BTreeSet<Group>,
 }
 
 impl Groups {
     /// A node tells all there are of it.
     pub fn hear(&self, node: &str, groups: Vec<Group>) {
+        let groups: BTreeSet<Group> = groups.into_iter().collect();
         let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let Inner { nodes, router, numbers } = &mut *inner;
         if !nodes.contains_key(node) {
@@ -40,17 +41,19 @@ impl Groups {
                 return;
             }
             *numbers += 1;
-            nodes.insert(node.into(), Told { number: *numbers, groups: Vec::new() });
+            nodes.insert(node.into(), Told { number: *numbers, groups: BTreeSet::new() });
         }
         let Some((name, _)) = nodes.get_key_value(node) else { return };
         let name = name.clone();
         let Some(told) = nodes.get_mut(node) else { return };
-        for Group { tenant, filter } in std::mem::replace(&mut told.groups, groups) {
-            router.unsubscribe(&tenant, &filter, told.number);
+        let before = std::mem::take(&mut told.groups);
+        for Group { tenant, filter } in before.difference(&groups) {
+            router.unsubscribe(tenant, filter, told.number);
         }
-        for Group { tenant, filter } in &told.groups {
+        for Group { tenant, filter } in groups.difference(&before) {
             router.subscribe(tenant, filter, told.number, name.clone(), Options::default());
         }
+        told.groups = groups;
     }
 
     /// Those that match a topic, with their `$share/NAME/`.

@@ -8,7 +8,7 @@ use futures::future::{Either, join_all, select};
 
 use super::peer::Peer;
 use crate::domain::message::Message;
-use crate::ports::OwnHeir;
+use crate::ports::{Claimed, OwnHeir};
 
 /// Wait before heirs are asked again of which one could not.
 const RETRY: Duration = Duration::from_millis(100);
@@ -51,8 +51,10 @@ impl<'a> Heirs<'a> {
     /// heard that node.
     pub async fn claim(self, gone: &str) -> bool {
         let Some(own) = self.own else { return false };
+        let mut never = Vec::<String>::new();
         loop {
-            let live = self.live(gone);
+            let mut live = self.live(gone);
+            live.retain(|(name, _)| !never.contains(name));
             let mut names: Vec<String> = live.iter().map(|(name, _)| name.clone()).collect();
             names.push(self.node.to_owned());
             names.sort();
@@ -61,10 +63,16 @@ impl<'a> Heirs<'a> {
             let (own, others) = futures::future::join(own.claim(gone, &names), join_all(others)).await;
             let mut answers = others;
             answers.push(own);
-            if answers.contains(&Ok(true)) {
+            if answers.contains(&Ok(Claimed::Returned)) {
                 return true; // whatever the others say
             }
-            match answers.into_iter().collect::<Result<Vec<bool>, String>>() {
+            let before = never.len();
+            let refusing = live.iter().zip(&answers).filter(|(_, answer)| **answer == Ok(Claimed::Never));
+            never.extend(refusing.map(|((name, _), _)| name.clone()));
+            if never.len() > before {
+                continue; // the share of those is for the others
+            }
+            match answers.into_iter().collect::<Result<Vec<Claimed>, String>>() {
                 Ok(_) if self.are_still(gone, &live) => return false,
                 Ok(_) => {} // one that has gone since may have taken what nobody has now
                 Err(error) => tracing::debug!(gone, error, "sessions are not claimed yet"),

@@ -9,8 +9,8 @@ use crate::domain::shares::Refused;
 
 /// Nodes remembered; of others everything counts as done with.
 const NODES_MAX: usize = 1_024;
-/// Batches of one node that members have not done with; of more the oldest count as done with.
-const BATCHES_MAX: usize = 10_000;
+/// Messages of one node that members have not done with; of more the oldest batches count as done with.
+const MESSAGES_MAX: usize = 10_000;
 
 /// By the names of the nodes.
 #[derive(Debug, Default)]
@@ -24,6 +24,16 @@ struct Sender {
     refused: Vec<Refused>,
     /// Messages that members have, as long as anybody holds them: a session lets go of what is acknowledged.
     batches: VecDeque<(u64, Vec<Weak<Message>>)>,
+    /// Messages in all of them.
+    messages: usize,
+}
+
+impl Sender {
+    fn forget_oldest(&mut self) {
+        if let Some((_, given)) = self.batches.pop_front() {
+            self.messages -= given.len();
+        }
+    }
 }
 
 impl Taken {
@@ -39,10 +49,11 @@ impl Taken {
         }
         (sender.newest, sender.refused) = (sequence, refused);
         if !given.is_empty() {
+            sender.messages += given.len();
             sender.batches.push_back((sequence, given));
         }
-        if sender.batches.len() > BATCHES_MAX {
-            sender.batches.pop_front();
+        while sender.messages > MESSAGES_MAX {
+            sender.forget_oldest();
         }
     }
 
@@ -58,7 +69,9 @@ impl Taken {
         let mut senders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(sender) = senders.get_mut(node).filter(|sender| sender.boot == boot) else { return 0 };
         while let Some((_, given)) = sender.batches.front_mut() {
+            let before = given.len();
             given.retain(|message| message.strong_count() > 0);
+            sender.messages -= before - given.len();
             if !given.is_empty() {
                 break;
             }
@@ -108,9 +121,14 @@ mod tests {
     #[test]
     fn what_is_remembered_is_bounded() {
         let (taken, held) = (Taken::default(), message(vec![0]));
-        for sequence in 1..=BATCHES_MAX as u64 + 1 {
-            taken.note("n", 7, sequence, vec![Arc::downgrade(&held)], Vec::new());
+        for sequence in 1..=3 {
+            taken.note("n", 7, sequence, vec![Arc::downgrade(&held); MESSAGES_MAX / 2], Vec::new());
         }
         assert_eq!(taken.completed("n", 7), 1, "the oldest counts as done with");
+        drop(held);
+        assert_eq!(taken.completed("n", 7), 3);
+        let held = message(vec![1]);
+        taken.note("n", 7, 4, vec![Arc::downgrade(&held); MESSAGES_MAX], Vec::new());
+        assert_eq!(taken.completed("n", 7), 3, "there is room for as many again");
     }
 }

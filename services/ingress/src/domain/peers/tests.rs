@@ -14,7 +14,7 @@ use super::peer::LEASE;
 use super::*;
 use crate::domain::session::tests::message;
 use crate::domain::shares::{Group, Refused};
-use crate::ports::{Answer, Batch, Heir};
+use crate::ports::{Answer, Batch, Claimed, Heir};
 
 /// Another node: what it was handed, and whether it can be reached.
 #[derive(Default)]
@@ -47,21 +47,29 @@ struct Own {
     hangs: AtomicBool,
     /// It has heard the node that is said to be gone.
     hears: AtomicBool,
+    /// It has no part in what others leave.
+    never: AtomicBool,
+    /// How long its inboxes take.
+    inherits_ms: AtomicU64,
     claims: Mutex<Vec<(String, Vec<String>)>>,
     inherited: Mutex<Vec<u8>>,
 }
 
 #[async_trait]
 impl Heir for Own {
-    async fn claim(&self, gone: &str, live: &[String]) -> Result<bool, String> {
+    async fn claim(&self, gone: &str, live: &[String]) -> Result<Claimed, String> {
         while self.hangs.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.claims.lock().expect("not poisoned").push((gone.to_owned(), live.to_vec()));
-        Ok(self.hears.load(Ordering::Relaxed))
+        if self.never.load(Ordering::Relaxed) {
+            return Ok(Claimed::Never);
+        }
+        Ok(if self.hears.load(Ordering::Relaxed) { Claimed::Returned } else { Claimed::Done })
     }
 
     async fn inherit(&self, messages: &[Arc<Message>]) -> Result<(), String> {
+        tokio::time::sleep(Duration::from_millis(self.inherits_ms.load(Ordering::Relaxed))).await;
         let mut inherited = self.inherited.lock().expect("not poisoned");
         for payload in messages.iter().map(|message| message.telemetry.payload[0]) {
             if !inherited.contains(&payload) {
@@ -87,7 +95,7 @@ impl Own {
 
 #[async_trait]
 impl Heir for Other {
-    async fn claim(&self, gone: &str, live: &[String]) -> Result<bool, String> {
+    async fn claim(&self, gone: &str, live: &[String]) -> Result<Claimed, String> {
         self.heir.claim(gone, live).await
     }
 
@@ -382,6 +390,19 @@ async fn a_peer_that_is_gone_is_waited_for_until_the_others_have_its_sessions_an
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_share_of_one_that_has_no_part_in_what_others_leave_is_for_the_others() {
+    let (third, own) = (Arc::new(Other { name: Some("third"), ..Other::default() }), Arc::<Own>::default());
+    let stage = stage_of("this", Some(third.clone()), Some(own.clone()), |_| ());
+    stage.peers.greeted().await;
+    third.heir.never.store(true, Ordering::Relaxed);
+    stage.other.away.store(true, Ordering::Relaxed);
+    stage.forward(&qos1(0..1)).await;
+    let claims = own.claims.lock().expect("not poisoned").clone();
+    let live: Vec<_> = claims.iter().map(|(_, live)| live.join(" ")).collect();
+    assert_eq!(live, ["third this", "this"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_routed_before_the_sessions_of_a_peer_were_claimed_is_inherited_however_late_it_comes() {
     let own = Arc::<Own>::default();
     let stage = stage_of("this", None, Some(own.clone()), |_| ());
@@ -392,6 +413,28 @@ async fn what_was_routed_before_the_sessions_of_a_peer_were_claimed_is_inherited
     assert!(stage.peers.round() > before);
     stage.peers.forward(&qos1(1..2), &[], before, &stage.telemetry).await;
     assert_eq!(own.inherited(), [0, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_whose_sessions_are_claimed_comes_back_however_much_is_published() {
+    let own = Arc::new(Own { inherits_ms: AtomicU64::new(200), ..Own::default() });
+    let stage = stage_of("this", None, Some(own.clone()), |_| ());
+    stage.peers.greeted().await;
+    stage.other.away.store(true, Ordering::Relaxed);
+    let publishing = async {
+        for number in (0..100).cycle() {
+            let messages = qos1(number..number + 1);
+            drop(stage.peers.offer(&messages, &[], stage.peers.round(), &stage.telemetry).await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let mut publishing = Box::pin(publishing);
+    assert!(tokio::time::timeout(LEASE * 3, &mut publishing).await.is_err(), "it goes on");
+    assert!(!stage.peers.is_live("other") && own.inherited().contains(&0));
+    stage.other.away.store(false, Ordering::Relaxed);
+    assert!(tokio::time::timeout(LEASE, &mut publishing).await.is_err(), "it goes on");
+    assert!(stage.peers.is_live("other"), "it was spoken to");
+    assert!(!stage.other.messages().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -452,6 +495,41 @@ async fn a_node_that_takes_its_sessions_back_wants_everything_until_it_has_them(
         stop.cancel();
     };
     tokio::join!(peers.run(None, &telemetry, stop.clone()), done);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_stores_are_away_is_none_for_its_peers() {
+    let other = Arc::<Other>::default();
+    let peers = Peers::new("this", vec![other.clone()], Instant::now()).starting().closed();
+    let telemetry = Telemetry::new(&Metrics::default());
+    let test = async {
+        assert!(tokio::time::timeout(LEASE * 2, peers.greeted()).await.is_err());
+        assert!(!peers.admits() && other.news.lock().expect("not poisoned").is_empty(), "it has said nothing");
+        peers.admit();
+        peers.greeted().await;
+        assert!(peers.admits() && peers.is_live("other"));
+    };
+    let stop = CancellationToken::new();
+    let done = async {
+        test.await;
+        stop.cancel();
+    };
+    tokio::join!(peers.run(None, &telemetry, stop.clone()), done);
+    assert!(Peers::new("this", Vec::new(), Instant::now()).closed().admits(), "there is nobody to wait for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_heard_again_and_is_silent_since_is_not_back() {
+    let stage = stage("this", |_| ());
+    stage.peers.greeted().await;
+    stage.other.away.store(true, Ordering::Relaxed);
+    tokio::time::sleep(LEASE * 3).await;
+    assert!(!stage.peers.is_live("other"));
+    let news = News { full: true, everything: false, from: 0, to: 1, generation: 0, hashes: Vec::new() };
+    assert!(stage.peers.hear("other", 1, news));
+    assert!(stage.peers.is_back("other"));
+    tokio::time::sleep(LEASE).await;
+    assert!(!stage.peers.is_back("other"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -92,6 +92,11 @@ impl Received {
         self.find(packet_id).is_ok_and(|at| self.open[at].1 != Stage::Doubtful)
     }
 
+    /// Whether the message was on its way into the log when its connection ended.
+    pub fn doubts(&self, packet_id: PacketId) -> bool {
+        self.find(packet_id).is_ok_and(|at| self.open[at].1 == Stage::Doubtful)
+    }
+
     /// A PUBLISH has come.
     pub fn begin(&mut self, packet_id: PacketId) -> Begun {
         match self.find(packet_id) {

@@ -85,6 +85,17 @@ impl Record {
         self.sent = sent;
     }
 
+    /// Nothing comes to it by a former way.
+    pub fn drop_former_way(&mut self) {
+        self.moved = None;
+    }
+
+    /// The same, if nothing does any more.
+    pub fn forget_former_way(&mut self) {
+        let now_ms = self.journal.unix_ms();
+        self.moved.take_if(|moved| moved.is_over(now_ms));
+    }
+
     /// Whether it has come from the store lately.
     pub fn has_moved(&self) -> bool {
         self.moved.is_some()

@@ -96,6 +96,20 @@ impl Session {
         dropped
     }
 
+    /// The store is this node's own: no other one has messages for the session.
+    pub fn drop_former_way(&self) {
+        if let Some(record) = &mut self.state().record {
+            record.drop_former_way();
+        }
+    }
+
+    /// What the session was given before it came here is forgotten when nothing comes to it from there any more.
+    pub fn forget_former_way(&self) {
+        if let Some(record) = &mut self.state().record {
+            record.forget_former_way();
+        }
+    }
+
     /// Whether the session has come from the store lately.
     pub fn has_moved(&self) -> bool {
         self.state().record.as_ref().is_some_and(|record| record.has_moved())

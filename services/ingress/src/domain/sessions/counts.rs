@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use drover_types::{DeviceId, TenantId};
 
-use super::AttachError;
+use super::{AttachError, Inner, Key, Sessions, State};
 use crate::domain::message::Publisher;
 use crate::domain::quotas::QuotaOf;
 
@@ -65,6 +65,22 @@ impl Counts {
         if self.quotas.tenant > 0 {
             less(&mut self.tenants, tenant);
         }
+    }
+}
+
+impl Sessions {
+    /// Whether there may be another connection of this device and of its tenant; one of the same client here gives its place
+    /// up. To be asked before the client's session is taken, and again when it is here.
+    pub fn check_connections(&self, key: &Key, device: &DeviceId) -> Result<(), AttachError> {
+        self.lock().check_connections(key, device)
+    }
+}
+
+impl Inner {
+    /// As [`Sessions::check_connections`].
+    pub(super) fn check_connections(&self, key: &Key, device: &DeviceId) -> Result<(), AttachError> {
+        let live = self.entries.get(key).filter(|entry| matches!(entry.state, State::Live { .. }));
+        self.counts.check(&key.0, device, live.map(|entry| &entry.publisher))
     }
 }
 

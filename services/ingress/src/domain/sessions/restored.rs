@@ -93,7 +93,11 @@ impl Inner {
             return None;
         }
         self.sessions += 1;
-        Some((Arc::new(Session::restored(self.sessions, journal.clone(), kept)), journal))
+        let session = Session::restored(self.sessions, journal.clone(), kept);
+        if !journal.store().is_shared() {
+            session.drop_former_way();
+        }
+        Some((Arc::new(session), journal))
     }
 
     /// Gives an absent session its entry, as `head` says; whether it goes on.

@@ -231,6 +231,11 @@ fn connections_of_a_device_and_of_a_tenant_are_bounded() {
     connect("b", "d").expect("at the limit");
     let over = |of, limit| Some(AttachError::TooManyConnections { of, limit });
     assert_eq!(connect("c", "d").err(), over(QuotaOf::Device, 2));
+    let asked = |client: &str| {
+        let key = (TenantId::default_tenant(), ClientId::new(client).expect("valid"));
+        sessions.check_connections(&key, &DeviceId::new("d").expect("valid")).err()
+    };
+    assert_eq!((asked("c"), asked("a")), (over(QuotaOf::Device, 2), None), "before anything is taken from anybody");
     connect("b", "d").expect("it replaces itself");
     connect("e", "e").expect("at the limit of the tenant");
     assert_eq!(connect("f", "f").err(), over(QuotaOf::Tenant, 3));

@@ -155,8 +155,10 @@ async fn attach(
     link: Arc<Link>,
 ) -> Result<Attached, AttachError> {
     let client = ClientId::new(format!("coap:{}", identity.device)).expect("a device id has no null character");
+    let key = (identity.tenant.clone(), client.clone());
+    node.sessions.check_connections(&key, &identity.device)?;
     node.reports.reserve().await;
-    let claim = match node.clone().take((identity.tenant.clone(), client.clone())).await {
+    let claim = match node.clone().take(key).await {
         Ok(claim) => claim,
         Err(error) => {
             node.reports.release();

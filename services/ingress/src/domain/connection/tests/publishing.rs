@@ -85,6 +85,26 @@ fn what_is_over_a_quota_is_refused_in_its_turn_where_the_client_can_be_told() {
 }
 
 #[test]
+fn a_message_in_doubt_is_taken_whatever_the_quota_for_refused_it_would_be_taken_twice() {
+    let mut client = limited(Version::V5, 1);
+    client.send(&Packet::Publish(qos2(1, "ok/a"))); // the log may have it when its connection ends
+    let quotas = Quotas::new(Rates { device_messages: Rate::new(1), ..Rates::default() });
+    let device = DeviceId::new("d").expect("valid");
+    assert_eq!(quotas.take(&TenantId::default_tenant(), &device, 0), Ok(()), "nothing is left");
+    let environment = Environment { limits: LIMITS, random: Arc::new(Zeros), methods: Vec::new(), quotas };
+    let mut client = Client { session: client.session, ..Client::within(Version::V5, peer(), environment) };
+    client.send(&Packet::Connect(Connect { clean_start: false, ..Connect::new(Version::V5, "c") }));
+    client.connection.authenticated(Ok(Arc::new(identity())));
+    client.go(0);
+    client.attach(true);
+    client.output();
+    client.send(&Packet::Publish(qos2(2, "ok/a")));
+    client.send(&Packet::Publish(Publish { dup: true, ..qos2(1, "ok/a") }));
+    assert_eq!(client.output(), ["PUBREC 2 0x97"]);
+    assert_eq!(client.published(), [1]);
+}
+
+#[test]
 fn a_client_that_cannot_be_told_is_not_read_until_the_time_of_its_next_message_has_come() {
     for version in BOTH {
         let mut client = limited(version, 2);

@@ -29,7 +29,7 @@ use crate::domain::router::Options;
 use crate::domain::session::tests::message;
 use crate::domain::session::{Answer as SessionAnswer, Next};
 use crate::domain::sessions::{Attach, Attached, Sessions, WillFate};
-use crate::ports::{Answer, Authenticator, Batch, Heir, PeerLink};
+use crate::ports::{Answer, Authenticator, Batch, Claimed, Heir, PeerLink};
 use crate::telemetry::Telemetry;
 
 const SHARED: &str = "$share/g/t";
@@ -84,8 +84,8 @@ impl PeerLink for Line {
 /// Sessions are not shared.
 #[async_trait]
 impl Heir for Line {
-    async fn claim(&self, _: &str, _: &[String]) -> Result<bool, String> {
-        Ok(false)
+    async fn claim(&self, _: &str, _: &[String]) -> Result<Claimed, String> {
+        Ok(Claimed::Never)
     }
 
     async fn inherit(&self, _: &[Arc<Message>]) -> Result<(), String> {

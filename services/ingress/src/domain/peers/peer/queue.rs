@@ -59,10 +59,13 @@ impl Peer {
                 continue;
             };
             let mut state = self.state();
-            let (condition, claimed) = (state.condition, state.claimed);
+            let (condition, claimed, has_left) = (state.condition, state.claimed, state.has_left);
             match condition {
                 Condition::Ourselves => return None,
-                Condition::Away if round >= claimed => {
+                // Once the others have its sessions, it only hands over what was routed before that.
+                Condition::Away | Condition::Leaving
+                    if round >= claimed && (has_left || condition == Condition::Away) =>
+                {
                     drop(state);
                     telemetry.not_forwarded("peer_away", offered.len() + 1);
                     self.unplace(&message, shares, &done);
