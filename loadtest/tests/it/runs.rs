@@ -113,6 +113,27 @@ async fn connections_that_the_server_believes_in_stay_open_beside_the_new_ones()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_no_answer_counts_until_the_end_and_a_full_socket_takes_nothing() {
+    let (server, folder) =
+        (Server::start(Faults { is_deaf: true, ..Faults::default() }).await, tempfile::tempdir().expect("a folder"));
+    let target = server.address.to_string();
+    let text = sending("", "").replace("settle = \"5s\"", "settle = \"1s\"");
+    let (output, report) = run(folder.path(), &text, &["--target", &target]);
+    assert!(output.status.success(), "{}", said(&output));
+    let metrics = report.expect("a report").metrics;
+    assert!(metrics["unacknowledged"] > 0.0 && metrics["ack_max"] > 1.0, "{metrics:?}");
+
+    // More than the sockets of both sides hold.
+    let large = text.replace("devices = 20", "devices = 1");
+    let large = large.replace("every = \"100ms\"", "every = \"10ms\"\nqos = 0\npad = 262144");
+    let (output, report) = run(folder.path(), &large, &["--target", &target]);
+    assert!(output.status.success(), "{}", said(&output));
+    let metrics = report.expect("a report").metrics;
+    assert!(metrics["unsent"] > 0.0, "{metrics:?}");
+    assert_eq!(metrics["acknowledged"] + metrics["unsent"], metrics["due"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ledger_finds_out_a_server_that_acknowledges_and_delivers_nothing() {
     let (server, folder) = (Server::start(Faults::default()).await, tempfile::tempdir().expect("a folder"));
     let ear = "[[fleet]]\nname = \"ear\"\ndevices = 1\ndevice = \"ear\"\nsubscribe = [{ filter = \"t/+\" }]\n";
