@@ -7,18 +7,28 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::clock::{pause, unix_us};
+use crate::guarded::Guarded;
 use crate::ledger::{Ledger, Verdict};
 use crate::scenario::{Reader, Scenario};
 use crate::worker::Numbered;
 
 /// Consumers of one run: each has books of its own, with every message in them.
 pub const CONSUMERS_MAX: usize = 16;
-/// Entries of all journals, and lines of all readers.
-const ENTRIES_MAX: u64 = 50_000_000;
+/// Entries of all journals, and lines of all readers: some hundred megabytes.
+const ENTRIES_MAX: u64 = 5_000_000;
+/// How long a reader may take, in seconds.
+const READER_SECONDS_MAX: u64 = 600;
+/// Lines of a reader that wait to be compared.
+const LINES_MAX: usize = 1_024;
+/// Between two looks at a reader that has said everything.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What was found at one consumer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -126,22 +136,50 @@ impl Books {
 
     /// Runs a reader to its end; what it printed that is a numbered message.
     fn read(&mut self, scenario: &Scenario, reader: &Reader) -> anyhow::Result<Vec<(String, u64)>> {
+        self.read_within(scenario, reader, Duration::from_secs(READER_SECONDS_MAX))
+    }
+
+    /// The same, in less time. A reader that does not end is killed.
+    fn read_within(
+        &mut self,
+        scenario: &Scenario,
+        reader: &Reader,
+        most: Duration,
+    ) -> anyhow::Result<Vec<(String, u64)>> {
         let command: Vec<String> = reader.command.iter().map(|part| scenario.target.expand(part)).collect();
         let mut process = Command::new(&command[0]);
         process.args(&command[1..]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut child = process.spawn().with_context(|| format!("starting {}", command[0]))?;
-        let stdout = child.stdout.take().context("stdout is piped")?;
+        let mut running = Guarded::start(&mut process).with_context(|| format!("starting {}", command[0]))?;
+        let stdout = running.stdout().context("stdout is piped")?;
+        let (lines, printed) = sync_channel(LINES_MAX);
+        std::thread::spawn(move || BufReader::new(stdout).lines().try_for_each(|line| lines.send(line)));
+        let late_us = unix_us() + most.as_micros() as u64;
+        let left = || -> anyhow::Result<Duration> {
+            let left = Duration::from_micros(late_us.saturating_sub(unix_us()));
+            ensure!(!left.is_zero(), "{} must end within {most:?}, but did not", command[0]);
+            Ok(left)
+        };
         let mut got = Vec::new();
-        for line in BufReader::new(stdout).lines() {
+        loop {
+            let line = match printed.recv_timeout(left()?) {
+                Ok(line) => line?,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
             self.count()?;
             // Others may have written there as well.
-            if let Ok(Numbered { device, n }) = serde_json::from_str(&line?)
+            if let Ok(Numbered { device, n }) = serde_json::from_str(&line)
                 && self.sent.knows(&device)
             {
                 got.push((device, n));
             }
         }
-        let status = child.wait()?;
+        let status = loop {
+            match running.ended()? {
+                Some(status) => break status,
+                None => pause(left()?.min(LOOK)),
+            }
+        };
         ensure!(status.success(), "{} ended with {status}", command[0]);
         Ok(got)
     }
@@ -199,6 +237,21 @@ mod tests {
         assert!(verdicts[1].statement.contains("1 lost, smallest: d #0"));
         let backwards = JOURNAL.replace("R\tear\td\t0\nR\tear\td\t0\nR\tear\td\t1\n", "R\tear\td\t1\nR\tear\td\t0\n");
         assert_eq!(checked(&backwards, "")?[0].reordered, 1);
+        Ok(())
+    }
+
+    #[test]
+    fn a_reader_that_does_not_end_is_ended_and_one_that_is_missing_is_told_before_the_run() -> anyhow::Result<()> {
+        let mut scenario = scenario("");
+        scenario.readers[0].command = ["sleep", "60"].map(str::to_owned).to_vec();
+        scenario.check_files()?;
+        let reader = scenario.readers[0].clone();
+        let late = Books::default().read_within(&scenario, &reader, Duration::from_millis(200));
+        let told = late.expect_err("it is too slow").to_string();
+        assert_eq!(told, "sleep must end within 200ms, but did not");
+        scenario.readers[0].command = vec!["no-such-program".to_owned()];
+        let told = scenario.check_files().expect_err("it is missing").to_string();
+        assert_eq!(told, "reader log: command must be a program that is there, but is no-such-program");
         Ok(())
     }
 

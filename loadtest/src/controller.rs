@@ -95,7 +95,12 @@ impl Run<'_> {
                     running -= 1;
                     ensure!(last_told[worker as usize], "worker {worker} ended before its time");
                 }
-                Ok(News::Server(sample)) => series.server(unix_us() as f64 / 1e6, sample),
+                Ok(News::Server(sample)) => {
+                    // What it says before the start is no part of the run.
+                    if let Some(at_us) = unix_us().checked_sub(start_unix_us) {
+                        series.server(at_us, sample);
+                    }
+                }
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
             let now_us = unix_us();

@@ -54,10 +54,11 @@ pub struct Series {
     pub points: Vec<Point>,
     gathering: BTreeMap<u64, Gathering>,
     connected: BTreeMap<u64, u64>,
-    server: Option<(f64, ServerSample)>,
+    server: Option<(u64, ServerSample)>,
+    /// Of seconds that are not closed: memory of the server, and cores in use.
+    samples: BTreeMap<u64, (f64, Option<f64>)>,
     /// Of each worker: memory before it had devices, most memory, most connections, processor time.
     workers: BTreeMap<u64, WorkerCost>,
-    server_now: (Option<f64>, Option<f64>),
     cores: Vec<f64>,
 }
 
@@ -100,21 +101,21 @@ impl Series {
         }
     }
 
-    /// Takes in what the server says at `seconds` of the clock.
-    pub fn server(&mut self, seconds: f64, sample: ServerSample) {
-        let before = self.server.replace((seconds, sample));
+    /// Takes in what the server says `at_us` microseconds after the start.
+    pub fn server(&mut self, at_us: u64, sample: ServerSample) {
+        let before = self.server.replace((at_us, sample));
         let cores = before.and_then(|(at, before)| {
             // A server that started again counts from nothing.
             let used = sample.cpu_seconds - before.cpu_seconds;
-            (used >= 0.0 && seconds > at).then(|| used / (seconds - at))
+            (used >= 0.0 && at_us > at).then(|| used / ((at_us - at) as f64 / 1e6))
         });
         self.cores.extend(cores);
-        self.server_now = (Some(sample.memory_bytes), cores);
+        self.samples.insert(at_us / 1_000_000, (sample.memory_bytes, cores));
     }
 
     fn close(&mut self, second: u64, gathering: Gathering) {
         self.connected.extend(gathering.connected);
-        let (server_memory_bytes, server_cores) = std::mem::take(&mut self.server_now);
+        let sample = self.samples.remove(&second);
         self.points.push(Point {
             second,
             counts: gathering.counts,
@@ -123,8 +124,8 @@ impl Series {
             ack_p99: gathering.ack.quantile(0.99),
             end_to_end_p50: gathering.end_to_end.quantile(0.5),
             end_to_end_p99: gathering.end_to_end.quantile(0.99),
-            server_memory_bytes,
-            server_cores,
+            server_memory_bytes: sample.map(|(memory, _)| memory),
+            server_cores: sample.and_then(|(_, cores)| cores),
         });
     }
 
@@ -156,6 +157,7 @@ impl Series {
             ("connected_max", count(self.points.iter().map(|point| point.connected).max().unwrap_or(0))),
             ("connect_failures", count(counts.connect_failures)),
             ("connections_lost", count(counts.connections_lost)),
+            ("sessions_lost", count(counts.sessions_lost)),
             ("connect_p50", self.connect.quantile(0.5)),
             ("connect_p99", self.connect.quantile(0.99)),
             ("connect_max", self.connect.max()),
@@ -274,10 +276,14 @@ mod tests {
     fn memory_of_the_server_grows_from_the_first_quarter_to_the_last() {
         let mut series = Series::default();
         for (at, bytes) in [100.0, 120.0, 110.0, 150.0].into_iter().enumerate() {
-            series.server(at as f64, ServerSample { memory_bytes: bytes, cpu_seconds: at as f64 / 2.0 });
-            series.worker(0, &second(at as u64, 1, 0));
-            series.end();
+            let sample = ServerSample { memory_bytes: bytes, cpu_seconds: at as f64 / 2.0 };
+            series.server(at as u64 * 1_000_000, sample);
         }
+        // Workers tell of a second when it is over.
+        (0..4).for_each(|at| series.worker(0, &second(at, 1, 0)));
+        series.end();
+        let told: Vec<_> = series.points.iter().map(|point| point.server_memory_bytes).collect();
+        assert_eq!(told, [Some(100.0), Some(120.0), Some(110.0), Some(150.0)]);
         let metrics = series.metrics(1, &[]);
         assert_eq!((metrics["server_memory_max"], metrics["server_memory_growth"]), (150.0, 50.0));
         assert!((metrics["server_cpu"] - 0.5).abs() < 1e-9);

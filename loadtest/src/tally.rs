@@ -15,6 +15,7 @@ macro_rules! counts {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// What happened in a second, or in all.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default)]
         pub struct Counts { $($(#[$doc])* pub $name: u64),* }
 
         impl Counts {
@@ -29,6 +30,8 @@ counts! {
     connects,
     connect_failures,
     connections_lost,
+    /// Sessions that were to last and that the server had not when their devices came back.
+    sessions_lost,
     /// Messages the schedule asked for.
     due,
     sent,

@@ -60,12 +60,12 @@ impl Target {
             "mqtts" => TLS_PORT,
             _ => return Err(malformed()),
         };
-        let (host, port) = split_port(address.trim_end_matches('/'), default_port).ok_or_else(malformed)?;
+        let (host, port) = split_port(address.trim_end_matches('/')).ok_or_else(malformed)?;
         let tls = match scheme {
             "mqtts" => Some((tls_config(files)?, ServerName::try_from(host.clone())?)),
             _ => None,
         };
-        Ok(Self { host, port, tls })
+        Ok(Self { host, port: port.unwrap_or(default_port), tls })
     }
 
     /// Opens a connection. Small packets are sent at once (no Nagle delay).
@@ -83,7 +83,7 @@ impl Target {
 }
 
 /// Host and port of `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`.
-fn split_port(address: &str, default_port: u16) -> Option<(String, u16)> {
+pub fn split_port(address: &str) -> Option<(String, Option<u16>)> {
     let (host, port) = match address.strip_prefix('[') {
         Some(bracketed) => {
             let (host, rest) = bracketed.split_once(']')?;
@@ -91,7 +91,7 @@ fn split_port(address: &str, default_port: u16) -> Option<(String, u16)> {
         }
         None => address.split_once(':').map_or((address, None), |(host, port)| (host, Some(port))),
     };
-    let port = port.map_or(Some(default_port), |port| port.parse().ok())?;
+    let port = port.map(str::parse::<u16>).transpose().ok()?;
     (!host.is_empty()).then(|| (host.to_owned(), port))
 }
 

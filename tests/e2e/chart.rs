@@ -382,6 +382,27 @@ fn ingress_nodes_are_named_first_and_added_without_replacing_a_pod() -> anyhow::
     Ok(())
 }
 
+/// Values that `helm upgrade --reuse-values` from an older chart does not have.
+const NEWER: [&str; 5] = [
+    "crds=null",
+    "operator.webhook=null",
+    "service.coap=null",
+    "service.nodePorts.coap=null",
+    "tls.ticketKeysSecret=null",
+];
+
+#[test]
+fn the_values_of_an_older_chart_are_enough() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    for values in ["helm/drover/values-standalone.yaml", "helm/drover/values-ha.yaml"] {
+        let objects = rendered_with(&program, &[values], &NEWER)?;
+        // The CRDs are upgraded all the same; what was not asked for is not there.
+        named(&objects, "Job", "drover-crds").context(values)?;
+        assert_eq!(of_kind(&objects, "ValidatingWebhookConfiguration").count(), 0, "{values}");
+    }
+    Ok(())
+}
+
 #[test]
 fn metrics_are_for_pods_of_the_cluster_or_for_whom_they_are_said_to_be() -> anyhow::Result<()> {
     let Some(program) = tool("helm") else { return Ok(()) };

@@ -9,7 +9,7 @@ use crate::chart::NAMESPACE;
 
 #[test]
 fn the_api_server_takes_what_the_chart_renders_and_finds_its_pods_restricted() -> anyhow::Result<()> {
-    let (Some(helm), Some(cluster)) = (tool("helm"), Kubernetes::start()?) else { return Ok(()) };
+    let (Some(helm), Some(cluster)) = (tool("helm"), Kubernetes::start_own()?) else { return Ok(()) };
     cluster.kubectl(&["create", "namespace", NAMESPACE])?;
     cluster.kubectl(&["label", "namespace", NAMESPACE, "pod-security.kubernetes.io/warn=restricted"])?;
     let everything =

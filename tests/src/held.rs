@@ -1,4 +1,5 @@
-//! A command for as long as somebody holds it: asked to stop (SIGTERM) by the end of its holder, orderly or not.
+//! A command for as long as somebody holds it: asked to stop (SIGTERM) by the end of its holder, orderly or not,
+//! and killed if it does not.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -9,12 +10,20 @@ use anyhow::ensure;
 
 use crate::platform::pause;
 
-/// Runs "$@"; stops it when standard input ends, which the death of the test does as well; ends as it ends.
+/// Runs "$@" but its first word, which is a number of seconds; asks it to stop when standard input ends, which the death of the
+/// test does as well, and kills it so much later; ends as it ends.
 const SCRIPT: &str = r#"
 exec 3<&0
+patience=$1
+shift
 "$@" 3<&- &
 pid=$!
-(read -r _ <&3; kill -TERM "$pid" 2>/dev/null) &
+(
+  read -r _ <&3
+  kill -TERM "$pid" 2>/dev/null
+  while [ "$patience" -gt 0 ]; do sleep 1; patience=$((patience - 1)); done
+  kill -KILL "$pid" 2>/dev/null
+) &
 watcher=$!
 wait "$pid"
 status=$?
@@ -35,7 +44,8 @@ impl Held {
     pub fn start(command: &Command, output: PathBuf) -> anyhow::Result<Self> {
         let log = File::create(&output)?;
         let mut shell = Command::new("sh");
-        shell.args(["-c", SCRIPT, "held"]).arg(command.get_program()).args(command.get_args());
+        shell.args(["-c", SCRIPT, "held"]).arg(PATIENCE.as_secs().to_string());
+        shell.arg(command.get_program()).args(command.get_args());
         shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         if let Some(directory) = command.get_current_dir() {
             shell.current_dir(directory);

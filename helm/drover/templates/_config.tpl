@@ -120,7 +120,7 @@ is for the cluster alone. */}}
 {{- end -}}
 {{- $mqtt := ternary $listen.mqtt (list "127.0.0.1:1883") $root.Values.service.mqtt -}}
 {{- $ingress := dict "mqtt" (dict "listen" $mqtt) "mqtts" (dict "listen" $listen.mqtts) "http" (dict "listen" $listen.http) -}}
-{{- $coap := ternary (include "drover.listen" (dict "root" $root "port" 5683) | fromJsonArray) list $root.Values.service.coap -}}
+{{- $coap := ternary (include "drover.listen" (dict "root" $root "port" 5683) | fromJsonArray) list (default false $root.Values.service.coap) -}}
 {{- $_ := set $ingress "coap" (dict "listen" $coap) -}}
 {{- $_ := set $ingress "timeouts" (dict "drain" (printf "%vs" $root.Values.drain.seconds)) -}}
 {{- if include "drover.tlsSecret" $root -}}

@@ -122,9 +122,10 @@ consumer groups and of the nodes that others know. */}}
 {{ include "drover.fullname" . }}-webhook
 {{- end }}
 
-{{/* Whether a component's pods answer the API server: "true" or empty. Takes root and component. */}}
+{{/* Whether a component's pods answer the API server: "true" or empty. Takes root and component. Values of an older chart
+(`helm upgrade --reuse-values`) do not have it. */}}
 {{- define "drover.admits" -}}
-{{- if and (include "drover.operates" .) .root.Values.operator.webhook.enabled -}}true{{- end -}}
+{{- if and (include "drover.operates" .) (dig "enabled" false (default dict .root.Values.operator.webhook)) -}}true{{- end -}}
 {{- end }}
 
 {{/* Namespaces the operator takes care of, as JSON; none: all. Standalone, its pod is the one that devices speak to: there it has

@@ -124,7 +124,7 @@ fn suffer(processes: &mut Processes, faults: &[Fault], is_over: &AtomicBool) -> 
     let mut under_way: Vec<Fault> = Vec::new();
     while (waiting.peek().is_some() || !under_way.is_empty()) && !is_over.load(Ordering::Relaxed) {
         pause(LOOK);
-        let now_us = unix_us() - start_us;
+        let now_us = unix_us().saturating_sub(start_us);
         for fault in under_way.extract_if(.., |fault| fault.ends_us() <= now_us) {
             processes.recover(&fault)?;
         }

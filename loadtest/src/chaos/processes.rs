@@ -1,22 +1,26 @@
-//! The processes of a chaos run: started here, struck and recovered here, and gone when this is dropped.
+//! The processes of a chaos run: started here, struck and recovered here, and gone when this is dropped or its process ends.
 
 use std::fs::OpenOptions;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use super::faults::{Fault, Kind};
 use crate::clock::{pause, unix_us};
+use crate::guarded::Guarded;
 use crate::scenario::Process;
 
 /// Ports that `drover up` binds; all are moved by one offset.
 const PORTS: [u16; 11] = [1883, 8883, 8080, 9092, 7071, 7072, 7073, 7074, 7075, 7076, 9464];
-/// Offsets that are tried: from the first, so many, this far apart.
-const OFFSETS: (u16, u16, u16) = (10_000, 300, 131);
+/// The port of CoAP.
+const UDP_PORT: u16 = 5683;
+/// Offsets that are tried: from the first, so many, this far apart. The last port lies below those that systems give to clients
+/// (from 32,768 on).
+const OFFSETS: (u16, u16, u16) = (10_000, 100, 131);
 /// How long a start or an orderly stop may take, in microseconds.
 const PATIENCE_US: u64 = 60_000_000;
 const LOOK: Duration = Duration::from_millis(20);
@@ -27,7 +31,10 @@ pub fn free_offset(seed: u64) -> anyhow::Result<i32> {
     let (first, count, apart) = OFFSETS;
     let number =
         |step: u16| ((seed.wrapping_add(u64::from(std::process::id())) + u64::from(step)) % u64::from(count)) as u16;
-    let is_free = |offset: &u16| PORTS.iter().all(|port| TcpListener::bind(("127.0.0.1", port + offset)).is_ok());
+    let is_free = |offset: &u16| {
+        PORTS.iter().all(|port| TcpListener::bind(("127.0.0.1", port + offset)).is_ok())
+            && UdpSocket::bind(("127.0.0.1", UDP_PORT + offset)).is_ok()
+    };
     let found = (0..count).map(|step| first + number(step) * apart).find(is_free);
     found.map(i32::from).context("no offset of ports is free")
 }
@@ -35,7 +42,7 @@ pub fn free_offset(seed: u64) -> anyhow::Result<i32> {
 /// Processes by their index in the scenario.
 pub struct Processes {
     declared: Vec<Process>,
-    running: Vec<Option<Child>>,
+    running: Vec<Option<Guarded>>,
     /// For what they say: `NAME.log`.
     folder: PathBuf,
 }
@@ -57,7 +64,7 @@ impl Processes {
                 self.check()?;
                 let name = &self.declared[process].name;
                 ensure!(
-                    unix_us() - since_us < PATIENCE_US,
+                    unix_us().saturating_sub(since_us) < PATIENCE_US,
                     "{name} was not ready in time: see {}",
                     self.log(process).display()
                 );
@@ -72,8 +79,8 @@ impl Processes {
         let log = OpenOptions::new().create(true).append(true).open(self.log(process))?;
         let mut program = Command::new(&command[0]);
         program.args(&command[1..]).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let child = program.spawn().with_context(|| format!("starting {name}: {}", command[0]))?;
-        self.running[process] = Some(child);
+        let started = Guarded::start(&mut program).with_context(|| format!("starting {name}: {}", command[0]))?;
+        self.running[process] = Some(started);
         Ok(())
     }
 
@@ -84,7 +91,11 @@ impl Processes {
     /// Begins a fault.
     pub fn strike(&mut self, fault: &Fault) -> anyhow::Result<()> {
         match fault.kind {
-            Kind::Kill => self.kill(fault.process),
+            Kind::Kill => {
+                // Dropping it kills it.
+                self.running[fault.process] = None;
+                Ok(())
+            }
             Kind::Hang => self.signal(fault.process, Signal::STOP),
             Kind::Restart => self.stop(fault.process),
         }
@@ -101,7 +112,7 @@ impl Processes {
     /// Fails if one has ended by itself.
     pub fn check(&mut self) -> anyhow::Result<()> {
         for process in 0..self.running.len() {
-            let status = self.running[process].as_mut().map(Child::try_wait).transpose()?.flatten();
+            let status = self.running[process].as_mut().map(Guarded::ended).transpose()?.flatten();
             if let Some(status) = status {
                 let name = &self.declared[process].name;
                 bail!("{name} ended by itself with {status}: see {}", self.log(process).display());
@@ -118,41 +129,23 @@ impl Processes {
 
     fn signal(&self, process: usize, signal: Signal) -> anyhow::Result<()> {
         let name = &self.declared[process].name;
-        let child = self.running[process].as_ref().with_context(|| format!("{name} does not run"))?;
-        kill_process(Pid::from_child(child), signal).with_context(|| format!("signal to {name}"))
-    }
-
-    fn kill(&mut self, process: usize) -> anyhow::Result<()> {
-        if let Some(mut child) = self.running[process].take() {
-            child.kill()?;
-            child.wait()?;
-        }
-        Ok(())
+        let running = self.running[process].as_ref().with_context(|| format!("{name} does not run"))?;
+        running.signal(signal).with_context(|| format!("signal to {name}"))
     }
 
     fn stop(&mut self, process: usize) -> anyhow::Result<()> {
         self.signal(process, Signal::TERM)?;
         let since_us = unix_us();
-        while let Some(child) = &mut self.running[process] {
-            if child.try_wait()?.is_some() {
+        while let Some(running) = &mut self.running[process] {
+            if running.ended()?.is_some() {
                 self.running[process] = None;
             } else {
                 let name = &self.declared[process].name;
-                ensure!(unix_us() - since_us < PATIENCE_US, "{name} did not stop in time");
+                ensure!(unix_us().saturating_sub(since_us) < PATIENCE_US, "{name} did not stop in time");
                 pause(LOOK);
             }
         }
         Ok(())
-    }
-}
-
-impl Drop for Processes {
-    fn drop(&mut self) {
-        for child in self.running.iter_mut().flatten() {
-            // One that has ended already is as good.
-            child.kill().ok();
-            child.wait().ok();
-        }
     }
 }
 
@@ -161,7 +154,8 @@ fn is_ready(ready: &str) -> bool {
     if ready.starts_with("http://") {
         return ureq::get(ready).config().timeout_global(Some(ANSWER)).build().call().is_ok();
     }
-    ready.parse::<SocketAddr>().is_ok_and(|address| TcpStream::connect_timeout(&address, ANSWER).is_ok())
+    let answers = |address| TcpStream::connect_timeout(&address, ANSWER).is_ok();
+    ready.to_socket_addrs().is_ok_and(|mut addresses| addresses.any(answers))
 }
 
 #[cfg(test)]

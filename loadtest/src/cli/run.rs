@@ -26,6 +26,9 @@ pub struct Arguments {
     /// Sends everybody to HOST[:PORT]. The port is that of the first fleet; the others are moved by as much.
     #[arg(long, value_name = "HOST[:PORT]")]
     target: Option<String>,
+    /// A Prometheus page with the server's memory and processor time, in place of the scenario's.
+    #[arg(long, value_name = "URL")]
+    metrics: Option<String>,
     /// Processes that share the devices.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=WORKERS_MAX))]
     workers: u64,
@@ -47,6 +50,9 @@ impl Arguments {
         scenario.scale(self.scale, SCALE)?;
         if let Some(target) = &self.target {
             scenario.aim(target)?;
+        }
+        if self.metrics.is_some() {
+            scenario.target.metrics.clone_from(&self.metrics);
         }
         Ok(scenario)
     }

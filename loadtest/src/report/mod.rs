@@ -59,7 +59,7 @@ impl Report {
             metrics.insert("ledger_reordered".to_owned(), sum(|verdict| verdict.reordered));
             metrics.insert("ledger_unexpected".to_owned(), sum(|verdict| verdict.unexpected));
         }
-        let first = scenario.fleets.first().map_or(0, |fleet| scenario.target.port(fleet.protocol));
+        let first = scenario.fleets.first().map(|fleet| scenario.target.authority(fleet.protocol));
         let quantiles = |latency: &Latency| {
             QUANTILES.iter().filter_map(|quantile| Some((*quantile, latency.quantile(*quantile)?))).collect()
         };
@@ -67,7 +67,7 @@ impl Report {
             title: scenario.title.clone(),
             shows: scenario.shows.trim().to_owned(),
             started_ms: gathered.start_unix_us / 1_000,
-            target: format!("{}:{first}", scenario.target.host),
+            target: first.unwrap_or_default(),
             seed: scenario.seed,
             workers,
             thresholds: scenario.thresholds.iter().map(|threshold| threshold.judge(&metrics)).collect(),

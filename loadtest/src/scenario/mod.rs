@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use fleet::{Answer, Arrive, Churn, Failure, Fleet, Protocol, Publish, Subscribe, Timing, Value};
 pub use span::{NoSpan, Span};
 
+use crate::target::split_port;
 use crate::threshold::Threshold;
 
 /// Why a scenario cannot be used.
@@ -106,6 +107,12 @@ impl Target {
     /// The port of a protocol; 0 where the offset makes it none, which is refused for protocols in use.
     pub fn port(&self, protocol: Protocol) -> u16 {
         u16::try_from(self.shifted(protocol)).unwrap_or_default()
+    }
+
+    /// `HOST:PORT` of a protocol, an address of IPv6 in brackets.
+    pub fn authority(&self, protocol: Protocol) -> String {
+        let port = self.port(protocol);
+        if self.host.contains(':') { format!("[{}]:{port}", self.host) } else { format!("{}:{port}", self.host) }
     }
 
     /// The sum of a protocol's port and the offset.
@@ -208,6 +215,13 @@ pub struct Process {
     pub ready: String,
 }
 
+/// Whether a command begins with a file, or with a name on the path.
+fn is_program(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places = std::env::split_paths(&path).map(|folder| folder.join(name));
+    if name.contains('/') { Path::new(name).is_file() } else { places.any(|file| file.is_file()) }
+}
+
 const fn one() -> u64 {
     1
 }
@@ -236,20 +250,18 @@ impl Scenario {
         Ok(scenario)
     }
 
-    /// Sends everybody to `HOST[:PORT]`; the port is that of the first fleet, the others are moved by as much.
+    /// Sends everybody to `HOST[:PORT]`, an address of IPv6 in brackets; the port is that of the first fleet, the others are
+    /// moved by as much. The page of metrics is of another server then, and is left out.
     pub fn aim(&mut self, target: &str) -> Result<(), ScenarioError> {
         let wrong = || ScenarioError::Value {
             field: "target".to_owned(),
             limit: "HOST or HOST:PORT".to_owned(),
             value: target.to_owned(),
         };
-        let (host, port) = target.split_once(':').map_or((target, None), |(host, port)| (host, Some(port)));
-        if host.is_empty() {
-            return Err(wrong());
-        }
-        host.clone_into(&mut self.target.host);
+        let (host, port) = split_port(target).ok_or_else(wrong)?;
+        self.target.host = host;
+        self.target.metrics = None;
         if let Some(port) = port {
-            let port: u16 = port.parse().map_err(|_| wrong())?;
             self.target.port_offset = 0;
             let first = self.fleets.first().map_or(self.target.mqtt, |fleet| self.target.port(fleet.protocol));
             self.target.port_offset = i32::from(port) - i32::from(first);
@@ -285,7 +297,7 @@ impl Scenario {
         }
     }
 
-    /// Says which file that the scenario names is not there.
+    /// Says which file or reader's program that the scenario names is not there.
     pub fn check_files(&self) -> Result<(), ScenarioError> {
         let own = self.fleets.iter().flat_map(|fleet| {
             let csv = fleet.values.values().filter_map(|value| match value {
@@ -296,6 +308,15 @@ impl Scenario {
         });
         for path in own.chain(self.tls.authority.clone()) {
             std::fs::metadata(&path).map_err(|source| ScenarioError::Read { path, source })?;
+        }
+        for reader in &self.readers {
+            if !is_program(&reader.command[0]) {
+                return Err(ScenarioError::Value {
+                    field: format!("reader {}: command", reader.name),
+                    limit: "a program that is there".to_owned(),
+                    value: reader.command[0].clone(),
+                });
+            }
         }
         Ok(())
     }

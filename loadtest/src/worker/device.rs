@@ -46,7 +46,7 @@ pub enum Phase {
 pub struct Device {
     pub link: Link,
     pub active: Option<Box<Active>>,
-    /// When the connection was due, in microseconds since the start.
+    /// When the connection was due, in microseconds since the start; tries that fail do not change it.
     pub due_us: u64,
     /// Its number in its fleet.
     pub number: u32,
@@ -58,6 +58,8 @@ pub struct Device {
     pub attempts: u8,
     pub awaits_pong: bool,
     pub will_leave: bool,
+    /// Whether it has been connected before: then the server has its session, if that is to last.
+    pub has_session: bool,
 }
 
 /// What a device has beyond its connection.
@@ -143,6 +145,7 @@ impl Device {
             attempts: 0,
             awaits_pong: false,
             will_leave: false,
+            has_session: false,
         }
     }
 
@@ -187,7 +190,26 @@ impl Device {
             return Ok(());
         }
         self.read(&plan, index, hands)?;
-        self.write(hands)
+        self.write_out(&plan, hands)
+    }
+
+    /// Writes what this turn has brought, and sends what nothing holds back any more.
+    pub fn write_out(&mut self, plan: &Plan, hands: &mut Hands) -> Result<(), Lost> {
+        self.write(hands)?;
+        // What has waited until the socket took the bytes before it.
+        while self.is_free_to_send(plan) {
+            self.send_waiting(plan, hands);
+            self.write(hands)?;
+        }
+        Ok(())
+    }
+
+    /// Whether messages wait that nothing holds back.
+    fn is_free_to_send(&self, plan: &Plan) -> bool {
+        self.phase == Phase::Up
+            && self.active.as_ref().is_some_and(|active| {
+                active.unsent.is_empty() && active.in_flight < active.flights.len() && active.in_flight < plan.window()
+            })
     }
 
     /// Goes from TCP to the greeting; whether it has come so far.
@@ -308,18 +330,24 @@ impl Device {
         Ok(written)
     }
 
-    /// Sends what waits, as far as the window allows; at QoS 0 all of it, which is as good as acknowledged then.
+    /// Sends what waits, as far as the window allows. At QoS 0, where what is written is as good as acknowledged, as long as
+    /// the socket has taken everything before it.
     pub fn send_waiting(&mut self, plan: &Plan, hands: &mut Hands) {
         let Some(active) = self.active.as_mut().filter(|_| self.phase == Phase::Up) else { return };
         let (is_http, window) = (plan.fleet.protocol.is_http(), plan.window());
+        let is_full = !active.unsent.is_empty();
         while active.in_flight < window && active.in_flight < active.flights.len() {
             let flight = &mut active.flights[active.in_flight];
+            let is_answered = flight.packet_id > 0 || is_http;
+            if is_full && !is_answered {
+                break;
+            }
             hands.output.extend_from_slice(&flight.frame);
             if !flight.was_sent {
                 flight.was_sent = true;
                 hands.tally.counts.sent += u64::from(flight.messages);
             }
-            if flight.packet_id > 0 || is_http {
+            if is_answered {
                 active.in_flight += 1;
             } else {
                 hands.tally.counts.acknowledged += u64::from(flight.messages);
@@ -415,6 +443,7 @@ impl Device {
             }
             hands.tally.error(why.to_string());
         }
+        let was_up = self.phase == Phase::Up;
         self.cut(hands);
         if is_rest {
             return;
@@ -423,8 +452,11 @@ impl Device {
         let pause_us = first.us().saturating_mul(1 << self.attempts.min(20)).min(last.us()).max(1);
         self.attempts = self.attempts.saturating_add(1);
         // Half of the pause is by chance, or all would come back at once.
-        self.due_us = hands.now_us + pause_us / 2 + hands.random.u64(0..=pause_us / 2);
-        hands.timers.set(self.due_us, index, Alarm::Connect);
+        let back_us = hands.now_us + pause_us / 2 + hands.random.u64(0..=pause_us / 2);
+        if was_up {
+            self.due_us = back_us;
+        }
+        hands.timers.set(back_us, index, Alarm::Connect);
     }
 }
 

@@ -33,7 +33,10 @@ pub fn request(plan: &Plan, path: &str, body: &[u8]) -> Vec<u8> {
 pub fn restart(active: &mut Active, hands: &mut Hands) {
     let is_given_up = active.in_flight > 0 && active.flights.front().is_some_and(|flight| !flight.is_repeatable);
     let given_up = is_given_up.then(|| active.flights.pop_front()).flatten();
-    hands.tally.counts.unacknowledged += given_up.map_or(0, |flight| u64::from(flight.messages));
+    if let Some(flight) = given_up {
+        hands.tally.counts.unacknowledged += u64::from(flight.messages);
+        hands.tally.ack.record(hands.now_us.saturating_sub(flight.due_us));
+    }
     active.in_flight = 0;
 }
 

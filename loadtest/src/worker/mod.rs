@@ -155,7 +155,6 @@ impl Worker {
             match alarm {
                 Alarm::Connect if matches!(device.phase, Phase::Absent | Phase::Away) => {
                     device.phase = Phase::Queued;
-                    device.due_us = due_us;
                     self.queue.push_back(index);
                 }
                 Alarm::Measure if due_us < self.hands.ends_us => {

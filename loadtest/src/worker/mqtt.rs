@@ -105,6 +105,11 @@ fn connected(device: &mut Device, plan: &Plan, index: u32, ack: &ConnAck<'_>, ha
         return Err(Lost::Refused(ack.reason));
     }
     device.up(plan, index, hands);
+    let is_kept = plan.keeps_sessions();
+    if is_kept && device.has_session && !ack.session_present {
+        hands.tally.counts.sessions_lost += 1;
+    }
+    device.has_session = is_kept;
     subscribe(device, plan, hands)?;
     device.send_waiting(plan, hands);
     Ok(())

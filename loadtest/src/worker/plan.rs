@@ -64,7 +64,7 @@ impl Plan {
         let tls = if protocol.is_tls() { Some((scenario.tls.clone(), secured(scenario)?)) } else { None };
         let password = fleet.password_file.as_deref().map(secret).transpose()?;
         let sends = fleet.publish.as_ref().map(|publish| Sends::new(scenario, &fleet, publish)).transpose()?;
-        let authority = format!("{}:{port}", target.host);
+        let authority = target.authority(protocol);
         Ok(Self {
             number,
             before: scenario.fleets[..number].iter().map(|fleet| u64::from(fleet.devices)).sum(),
@@ -81,6 +81,11 @@ impl Plan {
 
     pub fn version(&self) -> Version {
         if self.fleet.v5 { Version::V5 } else { Version::V311 }
+    }
+
+    /// Whether the server is to keep a device's session over a lost connection (sections 3.1.2.4 and 3.1.2.11.2 of MQTT 5).
+    pub fn keeps_sessions(&self) -> bool {
+        !self.fleet.clean && (!self.fleet.v5 || self.fleet.session_expiry.us() >= 1_000_000)
     }
 
     /// Messages, or requests, that a device sends without waiting for an answer.

@@ -177,7 +177,7 @@ fn launch(device: &mut Device, index: u32, plan: &Plan, flight: Flight, hands: &
     }
     device.send_waiting(plan, hands);
     if device.phase == Phase::Up
-        && let Err(lost) = device.write(hands)
+        && let Err(lost) = device.write_out(plan, hands)
     {
         device.lost(index, &lost, hands);
     }
@@ -206,11 +206,14 @@ pub fn answer(device: &mut Device, plan: &Plan, topic: &str, payload: &[u8], han
     Ok(())
 }
 
-/// Counts what is not sent, or not acknowledged, when the run is over, and forgets it.
+/// Counts what is not sent, or not acknowledged, when the run is over, and forgets it. What has no answer has taken until now.
 pub fn settle(device: &mut Device, hands: &mut Hands) {
     let Some(active) = &mut device.active else { return };
     active.in_flight = 0;
     for flight in active.flights.drain(..) {
+        if flight.was_sent {
+            hands.tally.ack.record(hands.now_us.saturating_sub(flight.due_us));
+        }
         let counts = &mut hands.tally.counts;
         let count = if flight.was_sent { &mut counts.unacknowledged } else { &mut counts.unsent };
         *count += u64::from(flight.messages);

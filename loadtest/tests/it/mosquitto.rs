@@ -55,7 +55,7 @@ fn a_subscriber_of_mosquitto_gets_every_message_once_and_in_order() {
     let folder = tempfile::tempdir().expect("a folder");
     let text = r#"
         title = "mosquitto"
-        duration = "2s"
+        duration = "4s"
         settle = "1s"
         ledger = true
         thresholds = ["acknowledged_share == 1", "ledger_lost == 0", "received > 500", "answered > 0", "end_to_end_p99 < 5s"]
@@ -74,7 +74,7 @@ fn a_subscriber_of_mosquitto_gets_every_message_once_and_in_order() {
         name = "devices"
         devices = 30
         device = "d-{i}"
-        arrive = { after = "500ms" }
+        arrive = { after = "2s" }
         [fleet.publish]
         topic = "t/{device}"
         every = "50ms"
@@ -83,7 +83,7 @@ fn a_subscriber_of_mosquitto_gets_every_message_once_and_in_order() {
         name = "switch"
         devices = 1
         device = "switch"
-        arrive = { after = "500ms" }
+        arrive = { after = "2s" }
         [fleet.publish]
         topic = "t/lamp-is-told/0"
         every = "200ms"

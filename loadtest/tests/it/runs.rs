@@ -89,13 +89,15 @@ async fn a_threshold_that_fails_is_exit_code_1_and_what_cannot_be_run_is_2() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_takes_all_connections_and_they_come_back_and_send_what_was_due() {
     let (server, folder) = (Server::start(Faults::default()).await, tempfile::tempdir().expect("a folder"));
-    let storm = "thresholds = [\"unsent == 0\", \"acknowledged_share == 1\"]\n[[storm]]\nat = \"1s\"\naway = \"1s\"\nover = \"500ms\"\n";
-    let text = sending(storm, "").replace("duration = \"1s\"", "duration = \"4s\"");
+    let storm = "thresholds = [\"unsent == 0\", \"acknowledged_share == 1\"]\n[[storm]]\nat = \"3s\"\naway = \"1s\"\nover = \"500ms\"\n";
+    let text = sending(storm, "clean = false").replace("duration = \"1s\"", "duration = \"7s\"");
     let (output, report) = run(folder.path(), &text, &["--target", &server.address.to_string()]);
     assert!(output.status.success(), "{}", said(&output));
     let metrics = report.expect("a report").metrics;
     assert_eq!((metrics["connects"], metrics["connections_lost"]), (40.0, 0.0));
     assert!(metrics.contains_key("storm_recovery_max"), "{metrics:?}");
+    // This server keeps none.
+    assert_eq!(metrics["sessions_lost"], 20.0);
     // Latency counts from when a message was due, not from when the network was back.
     assert!(metrics["ack_max"] > 0.5, "{metrics:?}");
 }
@@ -103,11 +105,32 @@ async fn a_storm_takes_all_connections_and_they_come_back_and_send_what_was_due(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_the_server_believes_in_stay_open_beside_the_new_ones() {
     let (server, folder) = (Server::start(Faults::default()).await, tempfile::tempdir().expect("a folder"));
-    let storm = "[[storm]]\nat = \"1s\"\naway = \"500ms\"\nhalf_open = true\n";
-    let text = sending(storm, "").replace("duration = \"1s\"", "duration = \"3s\"");
+    let storm = "[[storm]]\nat = \"3s\"\naway = \"500ms\"\nhalf_open = true\n";
+    let text = sending(storm, "").replace("duration = \"1s\"", "duration = \"6s\"");
     let (output, report) = run(folder.path(), &text, &["--target", &server.address.to_string()]);
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!((server.most_open(), report.expect("a report").metrics["connected_max"]), (40, 20.0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_no_answer_counts_until_the_end_and_a_full_socket_takes_nothing() {
+    let (server, folder) =
+        (Server::start(Faults { is_deaf: true, ..Faults::default() }).await, tempfile::tempdir().expect("a folder"));
+    let target = server.address.to_string();
+    let text = sending("", "").replace("settle = \"5s\"", "settle = \"1s\"");
+    let (output, report) = run(folder.path(), &text, &["--target", &target]);
+    assert!(output.status.success(), "{}", said(&output));
+    let metrics = report.expect("a report").metrics;
+    assert!(metrics["unacknowledged"] > 0.0 && metrics["ack_max"] > 1.0, "{metrics:?}");
+
+    // More than the sockets of both sides hold.
+    let large = text.replace("devices = 20", "devices = 1");
+    let large = large.replace("every = \"100ms\"", "every = \"10ms\"\nqos = 0\npad = 262144");
+    let (output, report) = run(folder.path(), &large, &["--target", &target]);
+    assert!(output.status.success(), "{}", said(&output));
+    let metrics = report.expect("a report").metrics;
+    assert!(metrics["unsent"] > 0.0, "{metrics:?}");
+    assert_eq!(metrics["acknowledged"] + metrics["unsent"], metrics["due"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

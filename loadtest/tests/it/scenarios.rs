@@ -70,11 +70,14 @@ fn a_target_and_a_scale_are_taken_from_outside() {
     assert_eq!((scenario.target.host.as_str(), scenario.target.port(Protocol::Http)), ("broker.example", 18_080));
     assert_eq!(scenario.target.port(Protocol::Mqtt), 11_883);
     assert_eq!(scenario.target.expand("http://x:{port:9464}/"), "http://x:19464/");
+    assert_eq!(scenario.target.metrics, None, "they are of another server");
+    scenario.aim("[::1]:8080").expect("valid");
+    assert_eq!((scenario.target.host.as_str(), scenario.target.port(Protocol::Http)), ("::1", 8_080));
     scenario.scale(0.5, (0.1, 2.0)).expect("within bounds");
     assert_eq!(scenario.devices(), 500);
     let too_much = scenario.scale(3.0, (0.1, 2.0)).expect_err("beyond bounds").to_string();
     assert_eq!(too_much, "scale must be from 0.1 to 2, but is 3");
-    for wrong in ["", ":1883", "h:port", "h:70000"] {
+    for wrong in ["", ":1883", "h:port", "h:70000", "[::1", "[::1]1883"] {
         assert!(scenario.aim(wrong).is_err(), "{wrong:?}");
     }
 }

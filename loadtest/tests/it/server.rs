@@ -20,6 +20,8 @@ pub struct Faults {
     pub cut_at_subscribe: bool,
     /// Refuses every publish with "not authorized".
     pub refuse: bool,
+    /// Reads nothing after it has accepted a connection.
+    pub is_deaf: bool,
 }
 
 /// A publish as the server saw it.
@@ -124,6 +126,9 @@ async fn serve(mut stream: impl Stream, log: &Mutex<Log>, faults: Faults) {
             return;
         }
         out.clear();
+        if faults.is_deaf {
+            std::future::pending::<()>().await;
+        }
     }
 }
 

@@ -16,7 +16,8 @@ pub enum InstallError {
     Newer { crd: String, version: String },
 }
 
-/// Applies CRDs, all of them or, where one in the cluster is newer, none; answers their names.
+/// Applies CRDs, all of them or, where objects of one are stored in a version that it does not have, none; answers their
+/// names. What is newer within a version is not told apart.
 pub async fn apply(client: Client, crds: &[CustomResourceDefinition]) -> Result<Vec<String>, InstallError> {
     let api = Api::<CustomResourceDefinition>::all(client);
     for crd in crds {

@@ -15,7 +15,7 @@ const LASTS_MS: u64 = 90 * DAY_MS;
 /// After how long it is replaced, in milliseconds: a third of its life is left for whoever cannot be reached meanwhile.
 pub const RENEW_AFTER_MS: u64 = 60 * DAY_MS;
 /// It is valid from this long ago, in milliseconds, for an API server whose clock is late.
-const CLOCK_SKEW_MS: u64 = DAY_MS;
+pub const CLOCK_SKEW_MS: u64 = DAY_MS;
 
 /// A certificate and its key, PEM.
 #[derive(Clone, PartialEq, Eq)]

@@ -17,13 +17,15 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::Parts;
-use super::certificate::{CertificateError, Pair, RENEW_AFTER_MS, acceptor, make};
+use super::certificate::{CLOCK_SKEW_MS, CertificateError, Pair, RENEW_AFTER_MS, acceptor, make};
 use crate::domain::time::{milliseconds, rfc3339};
 
 /// Annotation of the Secret: when its certificate is to be replaced, RFC 3339.
 const RENEW_AT: &str = "drover.dev/renew-at";
 /// How often both objects are looked at.
 const EVERY: Duration = Duration::from_secs(300);
+/// Longest look: an API server that does not answer is asked again.
+const LOOK: Duration = Duration::from_secs(30);
 /// Wait after a look that failed, or that another process was faster in.
 const RETRY: Duration = Duration::from_secs(10);
 /// Under which name `/readyz` tells of a webhook without a certificate.
@@ -45,6 +47,8 @@ enum KeepError {
     Kubernetes(#[from] kube::Error),
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    #[error("the API server has not answered within {LOOK:?}")]
+    Late,
 }
 
 pub struct Keeper {
@@ -61,7 +65,8 @@ impl Keeper {
     /// Looks at both objects again and again.
     pub async fn keep(mut self) {
         loop {
-            let wait = match self.look().await {
+            let looked = tokio::time::timeout(LOOK, self.look()).await.unwrap_or(Err(KeepError::Late));
+            let wait = match looked {
                 Ok(()) => {
                     self.parts.ready.miss(WEBHOOK, None);
                     EVERY
@@ -84,13 +89,13 @@ impl Keeper {
         self.tell(&held.trusted).await
     }
 
-    /// What is in the Secret, once it is there and not due.
+    /// What is in the Secret, or replaces it there: if it is due, or cannot be used.
     async fn held(&self) -> Result<Held, KeepError> {
         let api = Api::<Secret>::namespaced(self.parts.client.clone(), &self.parts.namespace);
         let mut secret = api.get(&self.parts.config.secret).await?;
         let now_ms = self.parts.clock.now_ms();
-        let former = held(&secret);
-        if let Some(held) = former.clone().filter(|held| now_ms < held.renew_at_ms) {
+        let former = held(&secret).filter(is_usable);
+        if let Some(held) = former.clone().filter(|held| is_current(held.renew_at_ms, now_ms)) {
             return Ok(held);
         }
         let pair = make(&self.parts.config.host, now_ms)?;
@@ -130,6 +135,17 @@ fn held(secret: &Secret) -> Option<Held> {
     Some(Held { pair, trusted: text("ca.crt")?, renew_at_ms })
 }
 
+/// Whether it can be shown, and who believes what it holds believes what is shown.
+fn is_usable(held: &Held) -> bool {
+    held.trusted.starts_with(&held.pair.certificate) && acceptor(&held.pair).is_ok()
+}
+
+/// Whether a certificate that is to be replaced at that time holds now. One that was made while a clock was far ahead does not:
+/// it would be kept for as long.
+fn is_current(renew_at_ms: u64, now_ms: u64) -> bool {
+    now_ms < renew_at_ms && renew_at_ms <= now_ms + RENEW_AFTER_MS + CLOCK_SKEW_MS
+}
+
 fn fill(secret: &mut Secret, held: &Held) {
     let parts = [("tls.crt", &held.pair.certificate), ("tls.key", &held.pair.key), ("ca.crt", &held.trusted)];
     let bytes = |(key, text): (&str, &String)| (key.to_owned(), ByteString(text.as_bytes().to_vec()));
@@ -152,5 +168,21 @@ mod tests {
         assert!(held(&secret).as_ref() == Some(&wanted));
         secret.data.as_mut().and_then(|data| data.remove("tls.key"));
         assert!(held(&secret).is_none());
+    }
+
+    #[test]
+    fn what_is_due_or_of_a_clock_far_ahead_or_cannot_be_shown_is_replaced() {
+        let now_ms = 1_700_000_000_000;
+        assert!(is_current(now_ms + RENEW_AFTER_MS, now_ms));
+        assert!(is_current(now_ms + RENEW_AFTER_MS, now_ms - 1_000), "another process's clock");
+        assert!(!is_current(now_ms, now_ms));
+        assert!(!is_current(now_ms + 2 * RENEW_AFTER_MS, now_ms));
+        let pair = make("a.b.svc", now_ms).expect("made");
+        let whole = Held { trusted: pair.certificate.clone(), pair, renew_at_ms: now_ms };
+        assert!(is_usable(&whole));
+        let (mut without_key, mut without_trust) = (whole.clone(), whole);
+        without_key.pair.key = "key".to_owned();
+        without_trust.trusted = "trusted".to_owned();
+        assert!(!is_usable(&without_key) && !is_usable(&without_trust));
     }
 }
