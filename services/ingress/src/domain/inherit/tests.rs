@@ -573,5 +573,5 @@ async fn members_of_a_shared_subscription_are_members_where_their_sessions_are_c
     let depths = heirs.map(|heir| heir.expect("somebody has taken it").depth());
     let waiting: usize = depths.iter().map(|(waiting, _)| waiting).sum();
     assert_eq!(waiting, 12, "each message once: {depths:?}");
-    assert!(depths.iter().all(|(waiting, _)| *waiting > 2), "they take turns: {depths:?}");
+    assert!(depths.iter().all(|(waiting, _)| *waiting > 1), "nodes and their members take turns: {depths:?}");
 }

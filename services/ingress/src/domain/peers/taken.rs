@@ -121,14 +121,15 @@ mod tests {
     #[test]
     fn what_is_remembered_is_bounded() {
         let (taken, held) = (Taken::default(), message(vec![0]));
+        let many = |held: &Arc<Message>, count| std::iter::repeat_n(held, count).map(Arc::downgrade).collect();
         for sequence in 1..=3 {
-            taken.note("n", 7, sequence, vec![Arc::downgrade(&held); MESSAGES_MAX / 2], Vec::new());
+            taken.note("n", 7, sequence, many(&held, MESSAGES_MAX / 2), Vec::new());
         }
         assert_eq!(taken.completed("n", 7), 1, "the oldest counts as done with");
         drop(held);
         assert_eq!(taken.completed("n", 7), 3);
         let held = message(vec![1]);
-        taken.note("n", 7, 4, vec![Arc::downgrade(&held); MESSAGES_MAX], Vec::new());
+        taken.note("n", 7, 4, many(&held, MESSAGES_MAX), Vec::new());
         assert_eq!(taken.completed("n", 7), 3, "there is room for as many again");
     }
 }
