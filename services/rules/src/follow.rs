@@ -26,6 +26,8 @@ const READ_BYTES: usize = 1024 * 1024;
 const READ_WAIT: Duration = Duration::from_secs(5);
 /// How often it is looked whether rules of more tenants ask.
 const LOOK: Duration = Duration::from_millis(500);
+/// How often it is looked whether a topic that did not exist has been made.
+const ABSENT: Duration = Duration::from_secs(1);
 
 /// An entry as a record tells it: tenant, key, and its JSON if it is there.
 type Told = (TenantId, String, Option<String>);
@@ -62,13 +64,20 @@ impl Follow {
         let (mut places, mut backoff) = (Vec::new(), Backoff::default());
         loop {
             let turn = async {
-                let asked = self.view().unknown();
+                let mut asked = self.view().unknown();
+                if places.is_empty() {
+                    // There was no topic when it was looked last: nobody's entries have been read.
+                    asked.extend(self.view().known());
+                }
                 if asked.is_empty() {
                     self.go_on(&places).await;
                     return Ok(());
                 }
                 places = self.read_back(&asked, &places).await?;
                 self.view().know(asked);
+                if places.is_empty() {
+                    sleep(ABSENT).await;
+                }
                 Ok::<(), ReadError>(())
             };
             match shutdown.run_until_cancelled(turn).await {
@@ -88,12 +97,11 @@ impl Follow {
         (self.view)(&self.views)
     }
 
-    /// All that the log has of these tenants, up to where the others are; up to its end, if there are none.
+    /// All that the log has of these tenants, up to where the others are; up to its end, if there are none. A topic that does
+    /// not exist has nothing of anybody.
     async fn read_back(&self, tenants: &HashSet<TenantId>, places: &[Place]) -> Result<Vec<Place>, ReadError> {
         let started = Instant::now();
-        let known = drover_bus::bounds(&*self.bus, self.topic).await?;
-        let reason = || format!("topic {} does not exist", self.topic);
-        let partitions = known.ok_or_else(|| ReadError::Unavailable { reason: reason() })?;
+        let Some(partitions) = drover_bus::bounds(&*self.bus, self.topic).await? else { return Ok(Vec::new()) };
         let mut reached = Vec::with_capacity(partitions.len());
         for (at, bounds) in partitions {
             let place = places.iter().find(|place| place.at == at);
