@@ -229,8 +229,8 @@ impl Peers {
 
     /// Hands messages that are durable to the peers whose subscribers may want them. Returns when they are in the queues
     /// to these: messages offered after that follow them. While a peer's queue is full, QoS 1 waits and QoS 0 is dropped
-    /// and counted. `placed` says which of them a node is to give to a member of a shared subscription, `round` is what
-    /// [`Peers::round`] was before they were routed here.
+    /// and counted. `placed` says which of them a node is to give to a member of a shared subscription, in the order of the
+    /// messages; `round` is what [`Peers::round`] was before they were routed here.
     pub async fn offer(
         &self,
         messages: &[Arc<Message>],
@@ -241,6 +241,7 @@ impl Peers {
         if self.all.is_empty() {
             return Confirmations::default();
         }
+        debug_assert!(placed.is_sorted_by_key(|placed| placed.at), "in the order of the messages");
         let beginnings =
             |message: &Arc<Message>| interest::of_topic(&message.telemetry.tenant, message.telemetry.topic.as_str());
         let beginnings: Vec<_> = messages.iter().map(beginnings).collect();
@@ -248,10 +249,14 @@ impl Peers {
         let wanted = self.all.iter().filter(|peer| !peer.is_ourselves()).map(|peer| {
             let name = peer.name();
             let may_want = |of: &[u64]| name.as_deref().is_none_or(|name| self.pictures.may_want(name, of, now));
+            let is_for_it = |placed: &&Placed| name.as_deref() == Some(&*placed.node);
+            let mut for_it = placed.iter().filter(is_for_it).peekable();
             let mut wanted = Vec::new();
             for (at, (message, of)) in messages.iter().zip(&beginnings).enumerate() {
-                let for_it = placed.iter().filter(|placed| placed.at == at && name.as_deref() == Some(&*placed.node));
-                let shares: Vec<_> = for_it.map(|placed| placed.share.clone()).collect();
+                let mut shares = Vec::new();
+                while let Some(placed) = for_it.next_if(|placed| placed.at == at) {
+                    shares.push(placed.share.clone());
+                }
                 if !shares.is_empty() || may_want(of) {
                     wanted.push(Offered { message: message.clone(), shares, done: Vec::new() });
                 }
