@@ -140,8 +140,9 @@ impl Owners for Scylla {
         client: &ClientId,
         owner: Option<Owner>,
     ) -> Result<Option<u64>, OwnersError> {
-        let former_epoch = owner.map(|owner| i64::try_from(owner.epoch)).transpose().map_err(corrupt)?;
-        let number = self.epochs.after(former_epoch.map_or(Ok(0), u64::try_from).map_err(corrupt)?);
+        let former = owner.map(|owner| owner.epoch);
+        let former_epoch = former.map(i64::try_from).transpose().map_err(corrupt)?;
+        let number = self.epochs.after(former.unwrap_or(0));
         let epoch = i64::try_from(number).map_err(corrupt)?;
         match self.try_take(tenant, client, epoch, former_epoch).await {
             Ok(true) => Ok(Some(number)),
