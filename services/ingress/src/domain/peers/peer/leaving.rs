@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use drover_types::Qos;
 
-use super::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, Condition, Known, NOT_HEARD, Peer, Waiting};
+use super::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, Condition, NOT_HEARD, Peer, Waiting};
 use crate::domain::message::Message;
 use crate::domain::peers::heirs::Heirs;
 use crate::telemetry::Telemetry;
@@ -34,7 +34,8 @@ impl Peer {
         if !heirs.can() {
             return Left::Nothing;
         }
-        self.overdue(error, telemetry);
+        // What it was to have is waited for still.
+        self.ends(Condition::Leaving, error, telemetry);
         let (name, mut returned) = (self.name(), false);
         // One that has never answered is one of those that nobody here has heard.
         let gone = match &name {
@@ -93,20 +94,6 @@ impl Peer {
             state.condition = Condition::Away;
         }
         state.take_batch()
-    }
-
-    /// Nobody waits any more for what it knows, only for what it was to have.
-    fn overdue(&self, error: &str, telemetry: &Telemetry) {
-        let now = self.started.elapsed();
-        {
-            let mut state = self.state();
-            if state.condition != Condition::Leaving {
-                telemetry.peer_away(state.name.as_deref().unwrap_or(NOT_HEARD), error);
-            }
-            state.condition = Condition::Leaving;
-            state.away_since.get_or_insert(now);
-        }
-        self.known.send_replace(Known { interest: None, groups: None, away: true });
     }
 }
 
