@@ -54,8 +54,8 @@ impl Peer {
         }
         heirs.inherit(&name, &kept(messages)).await;
         if returned {
-            let waiting = self.state().waiting.iter().map(|waiting| waiting.message.clone()).collect::<Vec<_>>();
-            for part in parts(kept(&waiting)) {
+            let waiting = kept(self.state().waiting.iter().map(|waiting| &waiting.message));
+            for part in parts(waiting) {
                 heirs.inherit(&name, &part).await;
             }
             return Left::Returned;
@@ -67,7 +67,8 @@ impl Peer {
             if batch.is_empty() {
                 return Left::Inherited;
             }
-            self.bequeath(&batch, &name, heirs).await;
+            let messages = kept(batch.iter().map(|waiting| &waiting.message));
+            heirs.inherit(&name, &messages).await;
             self.give_back(batch);
         }
     }
@@ -75,16 +76,11 @@ impl Peer {
     /// Hands to the heirs what was routed before they had the sessions of this peer, and came into its queue after that.
     pub(super) async fn bequeath_late(&self, batch: &[Waiting], heirs: Heirs<'_>) {
         let claimed = self.state().claimed;
-        let late = batch.iter().filter(|waiting| waiting.round < claimed).map(|waiting| waiting.message.clone());
+        let late = batch.iter().filter(|waiting| waiting.round < claimed).map(|waiting| &waiting.message);
         let late: Vec<_> = late.collect();
         if !late.is_empty() {
-            heirs.inherit(self.name().as_deref().unwrap_or(NOT_HEARD), &kept(&late)).await;
+            heirs.inherit(self.name().as_deref().unwrap_or(NOT_HEARD), &kept(late)).await;
         }
-    }
-
-    async fn bequeath(&self, batch: &[Waiting], name: &str, heirs: Heirs<'_>) {
-        let messages: Vec<_> = batch.iter().map(|waiting| waiting.message.clone()).collect();
-        heirs.inherit(name, &kept(&messages)).await;
     }
 
     /// What waits, as much as a batch may have; with nothing it is away.
@@ -98,8 +94,8 @@ impl Peer {
 }
 
 /// Those that absent sessions keep.
-fn kept(messages: &[Arc<Message>]) -> Vec<Arc<Message>> {
-    messages.iter().filter(|message| message.telemetry.qos > Qos::AtMostOnce).cloned().collect()
+fn kept<'m>(messages: impl IntoIterator<Item = &'m Arc<Message>>) -> Vec<Arc<Message>> {
+    messages.into_iter().filter(|message| message.telemetry.qos > Qos::AtMostOnce).cloned().collect()
 }
 
 /// The same in parts that fit into one call.
