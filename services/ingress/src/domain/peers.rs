@@ -52,7 +52,7 @@ const INTRODUCTION: Duration = Duration::from_millis(300);
 /// How long a message that is just being offered takes into the queues.
 const OFFERING: Duration = Duration::from_millis(5);
 /// Pause between two looks at a state that is awaited.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Which of several messages a node is to give to a member of a shared subscription.
 #[derive(Clone, Debug)]
