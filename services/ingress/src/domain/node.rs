@@ -260,7 +260,7 @@ impl Node {
         let mut idle = false;
         wanted.for_each(|wanted| idle |= session.want_retained(wanted)); // all of them, whoever reads
         if idle {
-            self.tasks.spawn_on(retained::send(self.clone(), session.clone()), &self.runtime);
+            self.spawn(retained::send(self.clone(), session.clone()));
         }
         Awaited { interest, journal }
     }
@@ -471,7 +471,7 @@ impl Node {
             return self.telemetry.will_dropped(&will.publisher.client);
         };
         let node = self.clone();
-        let body = async move {
+        self.spawn(async move {
             let mut message = will.publication.stamp(&will.publisher, node.stamp(node.now().unix_ms, None));
             while let Err(error) = node.publish(Arc::new(message.clone())).await {
                 node.telemetry.not_stored(&error);
@@ -479,8 +479,7 @@ impl Node {
                 tokio::time::sleep(WILL_RETRY).await;
             }
             drop(permit);
-        };
-        self.tasks.spawn_on(body, &self.runtime);
+        });
     }
 }
 
