@@ -183,15 +183,13 @@ impl Peers {
     }
 
     fn node_with(&self, tenant: &TenantId, share: &Share, is_so: impl Fn(&Peer) -> bool) -> Option<Arc<str>> {
-        let able = |node: &Arc<str>| {
-            !share.tried.contains(node) && self.all.iter().any(|peer| is_so(peer) && peer.is_named(node))
-        };
+        let able = |node: &Arc<str>| !share.tried.contains(node) && self.named(node).any(|peer| is_so(peer));
         self.groups.next(tenant, &share.filter, able)
     }
 
     /// Hands one message to a node for one member of a shared subscription; `done` is kept until it is confirmed.
     pub async fn ask(&self, node: &str, unplaced: Unplaced, telemetry: &Telemetry) {
-        let Some(peer) = self.all.iter().find(|peer| peer.is_named(node)) else {
+        let Some(peer) = self.named(node).next() else {
             return self.unplaced.add([unplaced]);
         };
         let Unplaced { message, share, done } = unplaced;
@@ -346,13 +344,13 @@ impl Peers {
 
     /// Whether a node of this name answers.
     pub fn is_live(&self, node: &str) -> bool {
-        self.all.iter().any(|peer| peer.is_there() && peer.is_named(node))
+        self.named(node).any(|peer| peer.is_there())
     }
 
     /// Whether a node that is away has spoken since then, and within a lease; one that was never heard by this node, within a
     /// lease.
     pub fn is_back(&self, node: &str) -> bool {
-        let since = self.all.iter().filter(|peer| peer.is_named(node)).filter_map(|peer| peer.away_since()).max();
+        let since = self.named(node).filter_map(|peer| peer.away_since()).max();
         let lately = self.started.elapsed().saturating_sub(LEASE);
         let since = since.map_or(lately, |since| since.max(lately));
         self.pictures.heard(node).is_some_and(|heard| heard > since)
@@ -361,7 +359,7 @@ impl Peers {
     /// Returns when this node knows whether the one of this name is gone.
     pub async fn is_gone(&self, node: &str) -> bool {
         let asked = self.started.elapsed();
-        let Some(peer) = self.all.iter().find(|peer| peer.is_named(node)) else {
+        let Some(peer) = self.named(node).next() else {
             return !self.is_back(node);
         };
         loop {
@@ -407,7 +405,12 @@ impl Peers {
     }
 
     fn knows(&self, node: &str) -> bool {
-        self.all.iter().any(|peer| peer.is_live() && peer.is_named(node))
+        self.named(node).any(|peer| peer.is_live())
+    }
+
+    /// Those that call themselves `node`.
+    fn named(&self, node: &str) -> impl Iterator<Item = &Arc<Peer>> {
+        self.all.iter().filter(move |peer| peer.is_named(node))
     }
 }
 
