@@ -319,7 +319,7 @@ impl Node {
     }
 
     /// As [`Node::retain`], each by itself, and again until it is done; but for what the store can make no sense of.
-    pub async fn retain_each(&self, messages: &[Arc<Message>]) {
+    pub(super) async fn retain_each(&self, messages: &[Arc<Message>]) {
         for message in messages {
             while let Err(error) = self.retain(std::slice::from_ref(message)).await {
                 self.telemetry.not_retained(&error);
