@@ -53,6 +53,11 @@ fn stays(status: &Status) -> bool {
     )
 }
 
+/// Why a node did not, as it says.
+fn text(status: Status) -> String {
+    status.message().to_owned()
+}
+
 #[async_trait]
 impl Heir for GrpcPeer {
     async fn claim(&self, gone: &str, live: &[String]) -> Result<Claimed, String> {
@@ -61,7 +66,7 @@ impl Heir for GrpcPeer {
             Ok(answer) if answer.get_ref().returned => Ok(Claimed::Returned),
             Ok(_) => Ok(Claimed::Done),
             Err(status) if cannot_inherit(&status) => Ok(Claimed::Never),
-            Err(status) => Err(status.message().to_owned()),
+            Err(status) => Err(text(status)),
         }
     }
 
@@ -78,7 +83,7 @@ impl Heir for GrpcPeer {
                 );
                 Ok(())
             }
-            Err(status) => Err(status.message().to_owned()),
+            Err(status) => Err(text(status)),
         }
     }
 }
@@ -96,7 +101,7 @@ impl PeerLink for GrpcPeer {
             interest: Some(wire::write_news(news)),
             groups: groups.map(wire::write_groups),
         };
-        let answer = self.client.clone().forward(request).await.map_err(|status| status.message().to_owned())?;
+        let answer = self.client.clone().forward(request).await.map_err(text)?;
         let ForwardResponse { node, gapped, boot, refused, completed, starting } = answer.into_inner();
         let refused = refused
             .into_iter()
@@ -106,11 +111,11 @@ impl PeerLink for GrpcPeer {
 
     async fn take_over(&self, tenant: &TenantId, client: &ClientId, epoch: u64) -> Result<Option<u64>, String> {
         let request = TakeOverRequest { tenant: tenant.to_string(), client: client.to_string(), epoch };
-        let answer = self.client.clone().take_over(request).await.map_err(|status| status.message().to_owned())?;
+        let answer = self.client.clone().take_over(request).await.map_err(text)?;
         Ok(Some(answer.into_inner().newer_epoch).filter(|epoch| *epoch > 0))
     }
 
     async fn flush(&self) -> Result<(), String> {
-        self.client.clone().flush(FlushRequest {}).await.map(drop).map_err(|status| status.message().to_owned())
+        self.client.clone().flush(FlushRequest {}).await.map(drop).map_err(text)
     }
 }

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::message::Message;
 use crate::domain::node::Node;
-use crate::domain::peers::Ended;
+use crate::domain::peers::{Ended, LOOK_AGAIN};
 use crate::domain::restore::{AT_ONCE, PAGE, RETRY, RestoreError};
 use crate::domain::sessions::{Awaited, Key};
 use crate::ports::sessions::Row;
@@ -23,8 +23,6 @@ use crate::ports::{Claimed, Heir, OwnHeir, StoreError};
 
 /// Messages of an inbox that are read at once.
 const INBOX_ROWS: usize = 100;
-/// Pause between two looks at what is awaited.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Pause between two tries to ask a former owner.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// When inboxes are looked at first though their former owner cannot be asked, in milliseconds, and how much later each time.

@@ -3,39 +3,39 @@
 //! Domain layer over the Bus port. The one rule: a message is routed after it is durable, never before; here first, then
 //! to the subscribers of other nodes.
 
+mod routing;
 mod shared;
 
-use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use drover_bus::{Bus, Outgoing, Position, Unacknowledged};
-use drover_mqtt::PacketId;
 use drover_types::shadow::ShadowRequest;
-use drover_types::{ApiError, ClientId, Clock, ErrorCode, Qos, Random, RecordId, TopicName, TraceParent};
+use drover_types::{ApiError, Clock, ErrorCode, Random, RecordId, TopicName, TraceParent};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
-use crate::domain::confirmations::Confirmations;
 use crate::domain::connection::{CloseReason, Environment, Granted, Now};
 use crate::domain::journal::Journal;
 use crate::domain::link::Link;
 use crate::domain::message::{LogTopics, Message, Publisher, Stamp};
 use crate::domain::ownership::Claim;
-use crate::domain::peers::{Peers, Placed};
+use crate::domain::peers::Peers;
 use crate::domain::presence::Reports;
 use crate::domain::retained::{self, READS_MAX};
 use crate::domain::reverify::{Affected, Reverify};
 use crate::domain::revocations::Revocation;
-use crate::domain::router::{Match, Router};
+use crate::domain::router::Router;
 use crate::domain::session::{Delivery, Dropped, Gone, Session, Wanted};
 use crate::domain::sessions::{Aftermath, Attach, AttachError, Attached, Awaited, DueWill, Kept, Sessions, WillFate};
 use crate::ports::sessions::Subscription;
 use crate::ports::{Authenticator, Owners, RetainedStore, StoreError};
 use crate::telemetry::Telemetry;
+pub use routing::Recipient;
+use routing::offer;
 
 /// Wills that wait for the log at the same time.
 const WILLS_WAITING_MAX: usize = 10_000;
@@ -80,15 +80,6 @@ pub struct Node {
     runtime: Handle,
     /// Held while sessions of a node that is gone are taken: of one node after the other.
     pub(super) claiming: tokio::sync::Mutex<()>,
-}
-
-/// Whom a message from another service is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Recipient {
-    /// Every session with a matching subscription.
-    Subscribers,
-    /// Only this client, if it has subscribed; with `epoch` only while that connection holds its session.
-    Client { client: ClientId, epoch: Option<u64> },
 }
 
 /// The ports a node works with.
@@ -269,7 +260,7 @@ impl Node {
         let mut idle = false;
         wanted.for_each(|wanted| idle |= session.want_retained(wanted)); // all of them, whoever reads
         if idle {
-            self.tasks.spawn_on(retained::send(self.clone(), session.clone()), &self.runtime);
+            self.spawn(retained::send(self.clone(), session.clone()));
         }
         Awaited { interest, journal }
     }
@@ -328,7 +319,7 @@ impl Node {
     }
 
     /// As [`Node::retain`], each by itself, and again until it is done; but for what the store can make no sense of.
-    pub async fn retain_each(&self, messages: &[Arc<Message>]) {
+    pub(super) async fn retain_each(&self, messages: &[Arc<Message>]) {
         for message in messages {
             while let Err(error) = self.retain(std::slice::from_ref(message)).await {
                 self.telemetry.not_retained(&error);
@@ -338,153 +329,6 @@ impl Node {
                 tokio::time::sleep(RETAIN_RETRY).await;
             }
         }
-    }
-
-    /// Hands durable messages to all subscribers: those of this node at once, those of other nodes as
-    /// [`Peers::forward`] says. Returns when the inboxes of sessions that are kept have them durably, too. They came from no
-    /// session.
-    async fn route_all(&self, messages: &[Arc<Message>]) {
-        self.room_for(messages, &[]).await;
-        let round = self.peers.round();
-        let (mut position, mut placed) = (0, Vec::new());
-        for (at, message) in messages.iter().enumerate() {
-            position = position.max(self.route(at, message, None, &mut placed));
-        }
-        let forwarded = self.peers.forward(messages, &placed, round, &self.telemetry);
-        tokio::join!(forwarded, self.journal.durable(position));
-    }
-
-    /// As [`Node::route_all`], for messages of several sessions: `publishers` are those, in the order of the messages.
-    /// Returns when the order is settled, with what receipts have to wait for besides.
-    pub async fn route_each(&self, messages: &[Arc<Message>], publishers: &[&Session]) -> Confirmations {
-        self.room_for(messages, publishers).await;
-        let round = self.peers.round();
-        let (mut position, mut placed) = (0, Vec::new());
-        for (at, (message, publisher)) in messages.iter().zip(publishers).enumerate() {
-            position = position.max(self.route(at, message, Some(publisher), &mut placed));
-        }
-        let offered = self.peers.offer(messages, &placed, round, &self.telemetry).await;
-        offered.and_inboxes(&self.journal, position)
-    }
-
-    /// Returns when the journal has room for what routing `messages` of `publishers` adds to it; at once where that is
-    /// nothing: a store that is away holds up those that need it, and nobody else.
-    async fn room_for(&self, messages: &[Arc<Message>], publishers: &[&Session]) {
-        if !self.journal.has_room() && self.adds_to_journal(messages, publishers) {
-            self.journal.room().await;
-        }
-    }
-
-    /// Whether one of `messages` may be for a session whose messages are kept, or tell of an exchange that is.
-    fn adds_to_journal(&self, messages: &[Arc<Message>], publishers: &[&Session]) -> bool {
-        let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
-        let is_kept = |message: &Arc<Message>| {
-            let telemetry = &message.telemetry;
-            let member = Cell::new(false);
-            let ready = |session: &Arc<Session>| {
-                member.set(member.get() || session.keeps_messages());
-                false // so that every member of a group is asked
-            };
-            let found = router.matches(&telemetry.tenant, telemetry.topic.as_str(), None, ready);
-            member.get() || found.iter().any(|found| found.subscriber.keeps_messages())
-        };
-        let exact = |message: &Arc<Message>| message.telemetry.qos == Qos::ExactlyOnce;
-        messages.iter().any(exact) && publishers.iter().any(|publisher| publisher.keeps_messages())
-            || messages.iter().any(|message| message.telemetry.qos > Qos::AtMostOnce && is_kept(message))
-    }
-
-    /// Hands a durable message to the subscribers of this node. `publisher` is the session it came from. To be called for
-    /// every durable message of a connection, also after the connection is gone: it is how a session learns that a
-    /// message of QoS 2 is kept. One that comes out of the log's doubt a second time is not handed out again. The answer:
-    /// the position of the journal to wait for, or 0. `placed` learns which nodes are to give it, as number `at`, to members
-    /// of shared subscriptions.
-    fn route(&self, at: usize, message: &Arc<Message>, publisher: Option<&Session>, placed: &mut Vec<Placed>) -> u64 {
-        let telemetry = &message.telemetry;
-        self.telemetry.stored(telemetry.qos.into());
-        let packet_id = telemetry.packet_id.and_then(PacketId::new).filter(|_| telemetry.qos == Qos::ExactlyOnce);
-        let exact = publisher.zip(packet_id);
-        // That it was received is never written without it.
-        let _together = exact.is_some().then(|| self.journal.together());
-        let noted = exact.map(|(session, packet_id)| session.stored(packet_id));
-        let position = match noted {
-            None => 0,
-            Some(Some(position)) => position,
-            Some(None) => return self.journal.position(), // where it was noted
-        };
-        let publisher = publisher.map(|session| session.number);
-        if self.peers.is_none() {
-            return position.max(self.hand_out(message, publisher, |_| true).position);
-        }
-        let handed = self.hand_to_own(message, publisher, |_| true);
-        position.max(handed.position).max(self.share_out(at, message, placed))
-    }
-
-    /// Hands messages that another service or node has logged to whom they are for; how many sessions took them. Returns
-    /// when the inboxes of those that are kept have them durably.
-    pub async fn deliver_kept(&self, messages: &[Arc<Message>], recipient: &Recipient) -> usize {
-        // At once, for whoever asks may go away while this waits, and not ask again.
-        let handed: Vec<_> = messages.iter().map(|message| self.hand_to(message, recipient)).collect();
-        self.journal.durable(handed.iter().map(|handed| handed.position).max().unwrap_or_default()).await;
-        handed.iter().map(|handed| handed.taken).sum()
-    }
-
-    /// Hands messages to the sessions that have come here lately, and do not have them; the position of the journal as of
-    /// which their inboxes do. For members of shared subscriptions the node that logged a message finds somebody itself.
-    pub(super) fn hand_to_moved(&self, messages: &[Arc<Message>]) -> u64 {
-        let handed = messages.iter().map(|message| self.hand_to_own(message, None, Session::has_moved));
-        handed.map(|handed| handed.position).max().unwrap_or_default()
-    }
-
-    /// As [`Node::deliver_kept`], for one message, and without waiting.
-    pub fn deliver(&self, message: &Arc<Message>, recipient: &Recipient) -> usize {
-        self.hand_to(message, recipient).taken
-    }
-
-    fn hand_to(&self, message: &Arc<Message>, recipient: &Recipient) -> Handed {
-        self.hand_out(message, None, |session| match recipient {
-            Recipient::Subscribers => true,
-            Recipient::Client { client, epoch } => {
-                session.client == *client && epoch.is_none_or(|epoch| session.is_held_by(epoch))
-            }
-        })
-    }
-
-    fn hand_out(&self, message: &Arc<Message>, publisher: Option<u64>, concerns: impl Fn(&Session) -> bool) -> Handed {
-        let telemetry = &message.telemetry;
-        let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
-        // Of a group the one whom it concerns, if it is in it: nobody else may have the message.
-        let ready = |session: &Arc<Session>| concerns(session) && session.is_ready();
-        let matches = router.matches(&telemetry.tenant, telemetry.topic.as_str(), publisher, ready);
-        drop(router);
-        self.offer_to(message, matches.into_iter().filter(|found| concerns(&found.subscriber)))
-    }
-
-    /// As [`Node::hand_out`], without shared subscriptions: of those other nodes have members as well.
-    fn hand_to_own(
-        &self,
-        message: &Arc<Message>,
-        publisher: Option<u64>,
-        concerns: impl Fn(&Session) -> bool,
-    ) -> Handed {
-        let telemetry = &message.telemetry;
-        let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
-        let matches = router.own_matches(&telemetry.tenant, telemetry.topic.as_str(), publisher);
-        drop(router);
-        self.offer_to(message, matches.into_iter().filter(|found| concerns(&found.subscriber)))
-    }
-
-    fn offer_to(&self, message: &Arc<Message>, matches: impl IntoIterator<Item = Match<Arc<Session>>>) -> Handed {
-        let mut handed = Handed::default();
-        for found in matches {
-            match offer(message.clone(), found) {
-                Ok(position) => {
-                    handed.taken += 1;
-                    handed.position = handed.position.max(position);
-                }
-                Err(why) => self.telemetry.dropped(why, 1),
-            }
-        }
-        handed
     }
 
     /// Refuses a request to a shadow where nobody serves them.
@@ -627,7 +471,7 @@ impl Node {
             return self.telemetry.will_dropped(&will.publisher.client);
         };
         let node = self.clone();
-        let body = async move {
+        self.spawn(async move {
             let mut message = will.publication.stamp(&will.publisher, node.stamp(node.now().unix_ms, None));
             while let Err(error) = node.publish(Arc::new(message.clone())).await {
                 node.telemetry.not_stored(&error);
@@ -635,29 +479,8 @@ impl Node {
                 tokio::time::sleep(WILL_RETRY).await;
             }
             drop(permit);
-        };
-        self.tasks.spawn_on(body, &self.runtime);
+        });
     }
-}
-
-/// What became of a message.
-#[derive(Clone, Copy, Debug, Default)]
-struct Handed {
-    /// How many sessions took it.
-    taken: usize,
-    /// Position of the journal that its publisher has to wait for; 0: none.
-    position: u64,
-}
-
-/// Puts a message into the session of a subscriber, as its subscriptions want it; the position of the journal.
-fn offer(message: Arc<Message>, found: Match<Arc<Session>>) -> Result<u64, Dropped> {
-    found.subscriber.offer(Delivery {
-        qos: message.telemetry.qos.min(found.qos),
-        retain: message.telemetry.retain && found.retain_as_published,
-        message,
-        ids: found.ids.into(),
-        share: found.share,
-    })
 }
 
 #[cfg(test)]

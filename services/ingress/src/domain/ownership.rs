@@ -9,13 +9,11 @@ use std::time::Duration;
 
 use crate::domain::lifecycle::{Event, EventType};
 use crate::domain::node::Node;
-use crate::domain::peers::Ended;
+use crate::domain::peers::{Ended, LOOK_AGAIN};
 use crate::domain::sessions::{AttachError, Kept, Key, Left};
 use crate::ports::sessions::{Away, Head, Stored};
 use crate::ports::{Former, StoreError, Taken};
 
-/// Pause between two looks at a session that is arriving.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// How long a session that moves is held at its former owner until all nodes know that it is here as well: one that does not
 /// answer may be gone, and its client is not to wait for that.
 const AHEAD: Duration = Duration::from_millis(500);
@@ -89,9 +87,7 @@ impl Node {
         if let Ended::Newer(_) = self.end_elsewhere(&key, epoch, &former).await {
             return Err(AttachError::TakenOver);
         }
-        while self.sessions.is_arriving(&key) {
-            tokio::time::sleep(LOOK_AGAIN).await; // for an earlier connection
-        }
+        self.arrived_here(&key).await; // for an earlier connection
         if !shared || self.sessions.has(&key) {
             return Ok(None);
         }
@@ -185,6 +181,13 @@ impl Node {
         Ok(())
     }
 
+    /// Returns when nothing of the session is arriving here.
+    async fn arrived_here(&self, key: &Key) {
+        while self.sessions.is_arriving(key) {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
     fn arrived(self: &Arc<Self>, kept: Kept) {
         let Kept { key, epoch, stored, rows, unsettled } = kept;
         let _together = self.journal.together();
@@ -237,12 +240,7 @@ impl Node {
     /// As [`Node::taken_elsewhere`]; returns when its connection is closed and the store has all that there is of it. The
     /// epoch of what is here, if that is higher.
     pub async fn give_up(self: &Arc<Self>, key: &Key, epoch: u64) -> Option<u64> {
-        let arrived = async {
-            while self.sessions.is_arriving(key) {
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-        };
-        tokio::time::timeout(ARRIVAL, arrived).await.ok();
+        tokio::time::timeout(ARRIVAL, self.arrived_here(key)).await.ok();
         match self.taken_elsewhere(key, epoch) {
             Left::Newer(newer_epoch) => return Some(newer_epoch),
             Left::Older(None) => {}

@@ -52,7 +52,7 @@ const INTRODUCTION: Duration = Duration::from_millis(300);
 /// How long a message that is just being offered takes into the queues.
 const OFFERING: Duration = Duration::from_millis(5);
 /// Pause between two looks at a state that is awaited.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Which of several messages a node is to give to a member of a shared subscription.
 #[derive(Clone, Debug)]
@@ -183,15 +183,13 @@ impl Peers {
     }
 
     fn node_with(&self, tenant: &TenantId, share: &Share, is_so: impl Fn(&Peer) -> bool) -> Option<Arc<str>> {
-        let able = |node: &Arc<str>| {
-            !share.tried.contains(node) && self.all.iter().any(|peer| is_so(peer) && peer.is_named(node))
-        };
+        let able = |node: &Arc<str>| !share.tried.contains(node) && self.named(node).any(|peer| is_so(peer));
         self.groups.next(tenant, &share.filter, able)
     }
 
     /// Hands one message to a node for one member of a shared subscription; `done` is kept until it is confirmed.
     pub async fn ask(&self, node: &str, unplaced: Unplaced, telemetry: &Telemetry) {
-        let Some(peer) = self.all.iter().find(|peer| peer.is_named(node)) else {
+        let Some(peer) = self.named(node).next() else {
             return self.unplaced.add([unplaced]);
         };
         let Unplaced { message, share, done } = unplaced;
@@ -229,8 +227,8 @@ impl Peers {
 
     /// Hands messages that are durable to the peers whose subscribers may want them. Returns when they are in the queues
     /// to these: messages offered after that follow them. While a peer's queue is full, QoS 1 waits and QoS 0 is dropped
-    /// and counted. `placed` says which of them a node is to give to a member of a shared subscription, `round` is what
-    /// [`Peers::round`] was before they were routed here.
+    /// and counted. `placed` says which of them a node is to give to a member of a shared subscription, in the order of the
+    /// messages; `round` is what [`Peers::round`] was before they were routed here.
     pub async fn offer(
         &self,
         messages: &[Arc<Message>],
@@ -241,6 +239,7 @@ impl Peers {
         if self.all.is_empty() {
             return Confirmations::default();
         }
+        debug_assert!(placed.is_sorted_by_key(|placed| placed.at), "in the order of the messages");
         let beginnings =
             |message: &Arc<Message>| interest::of_topic(&message.telemetry.tenant, message.telemetry.topic.as_str());
         let beginnings: Vec<_> = messages.iter().map(beginnings).collect();
@@ -248,10 +247,14 @@ impl Peers {
         let wanted = self.all.iter().filter(|peer| !peer.is_ourselves()).map(|peer| {
             let name = peer.name();
             let may_want = |of: &[u64]| name.as_deref().is_none_or(|name| self.pictures.may_want(name, of, now));
+            let is_for_it = |placed: &&Placed| name.as_deref() == Some(&*placed.node);
+            let mut for_it = placed.iter().filter(is_for_it).peekable();
             let mut wanted = Vec::new();
             for (at, (message, of)) in messages.iter().zip(&beginnings).enumerate() {
-                let for_it = placed.iter().filter(|placed| placed.at == at && name.as_deref() == Some(&*placed.node));
-                let shares: Vec<_> = for_it.map(|placed| placed.share.clone()).collect();
+                let mut shares = Vec::new();
+                while let Some(placed) = for_it.next_if(|placed| placed.at == at) {
+                    shares.push(placed.share.clone());
+                }
                 if !shares.is_empty() || may_want(of) {
                     wanted.push(Offered { message: message.clone(), shares, done: Vec::new() });
                 }
@@ -341,13 +344,13 @@ impl Peers {
 
     /// Whether a node of this name answers.
     pub fn is_live(&self, node: &str) -> bool {
-        self.all.iter().any(|peer| peer.is_there() && peer.is_named(node))
+        self.named(node).any(|peer| peer.is_there())
     }
 
     /// Whether a node that is away has spoken since then, and within a lease; one that was never heard by this node, within a
     /// lease.
     pub fn is_back(&self, node: &str) -> bool {
-        let since = self.all.iter().filter(|peer| peer.is_named(node)).filter_map(|peer| peer.away_since()).max();
+        let since = self.named(node).filter_map(|peer| peer.away_since()).max();
         let lately = self.started.elapsed().saturating_sub(LEASE);
         let since = since.map_or(lately, |since| since.max(lately));
         self.pictures.heard(node).is_some_and(|heard| heard > since)
@@ -356,7 +359,7 @@ impl Peers {
     /// Returns when this node knows whether the one of this name is gone.
     pub async fn is_gone(&self, node: &str) -> bool {
         let asked = self.started.elapsed();
-        let Some(peer) = self.all.iter().find(|peer| peer.is_named(node)) else {
+        let Some(peer) = self.named(node).next() else {
             return !self.is_back(node);
         };
         loop {
@@ -402,7 +405,12 @@ impl Peers {
     }
 
     fn knows(&self, node: &str) -> bool {
-        self.all.iter().any(|peer| peer.is_live() && peer.is_named(node))
+        self.named(node).any(|peer| peer.is_live())
+    }
+
+    /// Those that call themselves `node`.
+    fn named(&self, node: &str) -> impl Iterator<Item = &Arc<Peer>> {
+        self.all.iter().filter(move |peer| peer.is_named(node))
     }
 }
 

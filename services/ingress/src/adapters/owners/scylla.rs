@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use drover_host::Cassandra;
 use drover_scylla_kit::{Conditional, Failure, OpenError, Read, Store};
 use drover_types::{ClientId, Clock, TenantId};
-use tokio::sync::watch;
 
 use super::epochs::Epochs;
+use crate::adapters::scylla::Late;
 use crate::adapters::scylla::schema::SCHEMA;
 use crate::ports::{Former, OWNER_REMEMBERED, Owner, Owners, OwnersError, Taken};
 
@@ -140,8 +140,9 @@ impl Owners for Scylla {
         client: &ClientId,
         owner: Option<Owner>,
     ) -> Result<Option<u64>, OwnersError> {
-        let former_epoch = owner.map(|owner| i64::try_from(owner.epoch)).transpose().map_err(corrupt)?;
-        let number = self.epochs.after(former_epoch.map_or(Ok(0), u64::try_from).map_err(corrupt)?);
+        let former = owner.map(|owner| owner.epoch);
+        let former_epoch = former.map(i64::try_from).transpose().map_err(corrupt)?;
+        let number = self.epochs.after(former.unwrap_or(0));
         let epoch = i64::try_from(number).map_err(corrupt)?;
         match self.try_take(tenant, client, epoch, former_epoch).await {
             Ok(true) => Ok(Some(number)),
@@ -185,38 +186,32 @@ fn corrupt(reason: impl ToString) -> OwnersError {
 pub struct LateScylla {
     node: String,
     epochs: Arc<Epochs>,
-    opened: watch::Sender<Option<Arc<Scylla>>>,
+    opened: Late<Scylla>,
 }
 
 impl LateScylla {
     /// Not opened yet.
     pub fn new(node: &str, clock: Arc<dyn Clock>, boot: u32) -> Self {
         let epochs = Arc::new(Epochs::new(clock, boot));
-        Self { node: node.to_owned(), epochs, opened: watch::Sender::new(None) }
+        Self { node: node.to_owned(), epochs, opened: Late::default() }
     }
 
     /// Opens them; while the database is away, waits and tells why.
     pub async fn open(&self, cassandra: &Cassandra, waiting: impl Fn(&OpenError)) -> Result<(), OpenError> {
         let opened = Scylla::open_with(cassandra, &self.node, self.epochs.clone(), waiting).await?;
-        self.opened.send_replace(Some(Arc::new(opened)));
+        self.opened.set(opened);
         Ok(())
-    }
-
-    async fn get(&self) -> Result<Arc<Scylla>, OwnersError> {
-        let mut opened = self.opened.subscribe();
-        let found = opened.wait_for(Option::is_some).await.map(|opened| opened.clone());
-        found.ok().flatten().ok_or_else(|| OwnersError::Unavailable { reason: "the node stops".to_owned() })
     }
 }
 
 #[async_trait]
 impl Owners for LateScylla {
     async fn take(&self, tenant: &TenantId, client: &ClientId) -> Result<Taken, OwnersError> {
-        self.get().await?.take(tenant, client).await
+        self.opened.get().await.take(tenant, client).await
     }
 
     async fn owner(&self, tenant: &TenantId, client: &ClientId) -> Result<Option<Owner>, OwnersError> {
-        self.get().await?.owner(tenant, client).await
+        self.opened.get().await.owner(tenant, client).await
     }
 
     async fn take_if(
@@ -225,10 +220,10 @@ impl Owners for LateScylla {
         client: &ClientId,
         owner: Option<Owner>,
     ) -> Result<Option<u64>, OwnersError> {
-        self.get().await?.take_if(tenant, client, owner).await
+        self.opened.get().await.take_if(tenant, client, owner).await
     }
 
     async fn renew(&self, tenant: &TenantId, client: &ClientId, epoch: u64) -> Result<(), OwnersError> {
-        self.get().await?.renew(tenant, client, epoch).await
+        self.opened.get().await.renew(tenant, client, epoch).await
     }
 }

@@ -26,7 +26,8 @@ impl<T> Late<T> {
         self.0.send_replace(Some(Arc::new(store)));
     }
 
-    async fn get(&self) -> Arc<T> {
+    /// The store, as soon as it is there.
+    pub(in crate::adapters) async fn get(&self) -> Arc<T> {
         let mut opened = self.0.subscribe();
         let store = opened.wait_for(Option::is_some).await.map(|opened| opened.clone());
         store.ok().flatten().expect("the sender is here, and there is some")

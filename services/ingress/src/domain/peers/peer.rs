@@ -353,17 +353,22 @@ impl Peer {
         }
     }
 
-    /// Its lease has ended: nobody waits for it any more.
-    fn gone(&self, error: &str, telemetry: &Telemetry) {
+    /// Its lease has ended for `error`, and it is `Leaving` or `Away`: nobody waits any more for what it knows.
+    fn ends(&self, condition: Condition, error: &str, telemetry: &Telemetry) {
         {
             let mut state = self.state();
             if !matches!(state.condition, Condition::Away | Condition::Leaving) {
                 telemetry.peer_away(state.name.as_deref().unwrap_or(NOT_HEARD), error);
             }
-            state.condition = Condition::Away;
+            state.condition = condition;
             state.away_since.get_or_insert(self.started.elapsed());
         }
         self.known.send_replace(Known { interest: None, groups: None, away: true });
+    }
+
+    /// Its lease has ended: nobody waits for it any more.
+    fn gone(&self, error: &str, telemetry: &Telemetry) {
+        self.ends(Condition::Away, error, telemetry);
         self.unplaced.add(self.held().lost());
         telemetry.not_forwarded("peer_away", self.settle_all());
     }

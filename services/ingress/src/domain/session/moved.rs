@@ -15,7 +15,7 @@ const REMEMBERED_MS: u64 = 600_000;
 /// Newest ids remembered, 16 bytes each, twice; an older message that comes twice is kept twice.
 const IDS_MAX: usize = 2 * INBOX_MESSAGES_MAX;
 /// Of messages that have no record.
-const NO_ID: RecordId = RecordId([0; 16]);
+pub(super) const NO_ID: RecordId = RecordId([0; 16]);
 
 /// The messages of one session, by their ids.
 pub(super) struct Moved {

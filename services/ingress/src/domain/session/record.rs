@@ -103,8 +103,9 @@ impl Record {
 
     /// Whether the session has got this message already. Retained messages are read as often as they are asked for.
     pub fn has_already(&mut self, delivery: &Delivery) -> bool {
-        let now_ms = || self.journal.unix_ms();
-        self.moved.take_if(|moved| moved.is_over(now_ms()));
+        if self.moved.is_some() {
+            self.forget_former_way();
+        }
         let id = delivery.message.telemetry.id;
         !delivery.retain && self.moved.as_mut().is_some_and(|moved| !moved.is_new(id))
     }

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::moved::NO_ID;
 use super::received::Received;
 use super::record::Record;
 use super::{Delivery, Dropped, Outbox, Session, State};
@@ -46,14 +47,15 @@ impl Session {
         let mut state = self.state();
         let came = state.outbox.take().map(|outbox| outbox.into_kept()).unwrap_or_default();
         let State { record: Some(record), last_packet_id, .. } = &mut *state else { return Vec::new() };
-        let theirs: BTreeSet<_> = rows.iter().filter_map(|row| row.delivery.as_ref().map(id_of)).collect();
+        let theirs = rows.iter().filter_map(|row| row.delivery.as_ref().map(id_of));
+        let theirs: BTreeSet<_> = theirs.filter(|id| *id != NO_ID).collect();
         record.remember(&rows);
         record.arrived(stored.stamp, rows.first().map(|row| row.place), last_sent(stored, &rows), unsettled);
         *last_packet_id = rows.last().map_or(*last_packet_id, |row| row.packet_id.get());
         let mut outbox = outbox(stored, rows);
         let mut twice = Vec::new();
         for (delivery, place) in came {
-            if theirs.contains(&id_of(&delivery)) && has_id(&delivery) {
+            if theirs.contains(&id_of(&delivery)) {
                 twice.push(place);
                 continue;
             }
@@ -149,8 +151,4 @@ fn received(stored: &Stored) -> Option<Box<Received>> {
 
 fn id_of(delivery: &Delivery) -> drover_types::RecordId {
     delivery.message.telemetry.id
-}
-
-fn has_id(delivery: &Delivery) -> bool {
-    id_of(delivery).0 != [0; 16]
 }

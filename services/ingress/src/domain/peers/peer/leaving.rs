@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use drover_types::Qos;
 
-use super::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, Condition, Known, NOT_HEARD, Peer, Waiting};
+use super::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, Condition, NOT_HEARD, Peer, Waiting};
 use crate::domain::message::Message;
 use crate::domain::peers::heirs::Heirs;
 use crate::telemetry::Telemetry;
@@ -34,7 +34,8 @@ impl Peer {
         if !heirs.can() {
             return Left::Nothing;
         }
-        self.overdue(error, telemetry);
+        // What it was to have is waited for still.
+        self.ends(Condition::Leaving, error, telemetry);
         let (name, mut returned) = (self.name(), false);
         // One that has never answered is one of those that nobody here has heard.
         let gone = match &name {
@@ -53,8 +54,8 @@ impl Peer {
         }
         heirs.inherit(&name, &kept(messages)).await;
         if returned {
-            let waiting = self.state().waiting.iter().map(|waiting| waiting.message.clone()).collect::<Vec<_>>();
-            for part in parts(kept(&waiting)) {
+            let waiting = kept(self.state().waiting.iter().map(|waiting| &waiting.message));
+            for part in parts(waiting) {
                 heirs.inherit(&name, &part).await;
             }
             return Left::Returned;
@@ -66,7 +67,8 @@ impl Peer {
             if batch.is_empty() {
                 return Left::Inherited;
             }
-            self.bequeath(&batch, &name, heirs).await;
+            let messages = kept(batch.iter().map(|waiting| &waiting.message));
+            heirs.inherit(&name, &messages).await;
             self.give_back(batch);
         }
     }
@@ -74,16 +76,11 @@ impl Peer {
     /// Hands to the heirs what was routed before they had the sessions of this peer, and came into its queue after that.
     pub(super) async fn bequeath_late(&self, batch: &[Waiting], heirs: Heirs<'_>) {
         let claimed = self.state().claimed;
-        let late = batch.iter().filter(|waiting| waiting.round < claimed).map(|waiting| waiting.message.clone());
+        let late = batch.iter().filter(|waiting| waiting.round < claimed).map(|waiting| &waiting.message);
         let late: Vec<_> = late.collect();
         if !late.is_empty() {
-            heirs.inherit(self.name().as_deref().unwrap_or(NOT_HEARD), &kept(&late)).await;
+            heirs.inherit(self.name().as_deref().unwrap_or(NOT_HEARD), &kept(late)).await;
         }
-    }
-
-    async fn bequeath(&self, batch: &[Waiting], name: &str, heirs: Heirs<'_>) {
-        let messages: Vec<_> = batch.iter().map(|waiting| waiting.message.clone()).collect();
-        heirs.inherit(name, &kept(&messages)).await;
     }
 
     /// What waits, as much as a batch may have; with nothing it is away.
@@ -94,25 +91,11 @@ impl Peer {
         }
         state.take_batch()
     }
-
-    /// Nobody waits any more for what it knows, only for what it was to have.
-    fn overdue(&self, error: &str, telemetry: &Telemetry) {
-        let now = self.started.elapsed();
-        {
-            let mut state = self.state();
-            if state.condition != Condition::Leaving {
-                telemetry.peer_away(state.name.as_deref().unwrap_or(NOT_HEARD), error);
-            }
-            state.condition = Condition::Leaving;
-            state.away_since.get_or_insert(now);
-        }
-        self.known.send_replace(Known { interest: None, groups: None, away: true });
-    }
 }
 
 /// Those that absent sessions keep.
-fn kept(messages: &[Arc<Message>]) -> Vec<Arc<Message>> {
-    messages.iter().filter(|message| message.telemetry.qos > Qos::AtMostOnce).cloned().collect()
+fn kept<'m>(messages: impl IntoIterator<Item = &'m Arc<Message>>) -> Vec<Arc<Message>> {
+    messages.into_iter().filter(|message| message.telemetry.qos > Qos::AtMostOnce).cloned().collect()
 }
 
 /// The same in parts that fit into one call.
