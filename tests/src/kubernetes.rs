@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::held::Held;
 use crate::platform::pause;
-use crate::tools::{lines_of, tool};
+use crate::tools::{cache, lines_of, tool};
 
 /// How long the API server may take to answer; generous, since machines are shared.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -146,13 +146,6 @@ impl Kubernetes {
 pub(crate) fn bin(scripts: &Path) -> anyhow::Result<PathBuf> {
     let name = scripts.strip_prefix(env!("CARGO_MANIFEST_DIR")).context("scripts of the tests")?;
     Ok(cache()?.join(name).join("bin"))
-}
-
-/// Where what takes long to make is kept between runs.
-pub(crate) fn cache() -> anyhow::Result<PathBuf> {
-    let named = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = named.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-    Ok(cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("drover"))
 }
 
 /// The first of three ports that are free now.

@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 
 use crate::held::Held;
-use crate::kubernetes::{Kubernetes, bin, cache};
+use crate::kubernetes::{Kubernetes, bin};
 use crate::platform::{executable, pause};
-use crate::tools::{lines_of, tool};
+use crate::tools::{cache, find, lines_of, tool};
 
 const SCRIPTS: &str = "kubernetes/node";
 /// Programs of Debian that a node is made of, and their packages.
@@ -110,13 +110,6 @@ fn missing() -> Option<String> {
     if !Path::new(BRIDGE).exists() {
         return Some("Debian's package containernetworking-plugins".to_owned());
     }
-    let absent = NEEDED.iter().find(|(program, _)| !is_there(program));
+    let absent = NEEDED.iter().find(|(program, _)| find(program).is_none());
     absent.map(|(program, package)| format!("{program}, of Debian's package {package},"))
-}
-
-/// Root's programs may not be in the path of whoever runs tests.
-fn is_there(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    folders.map(|folder| folder.join(program)).any(|file| file.is_file())
 }

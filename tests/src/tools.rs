@@ -9,6 +9,9 @@ use anyhow::{Context, ensure};
 /// How a test says that it could not run; what follows names the missing part.
 const NOT_RUN: &str = "NOT RUN:";
 
+/// Where root's programs are; they may not be in the path of whoever runs tests.
+const SBIN: [&str; 2] = ["/usr/sbin", "/sbin"];
+
 /// The program, or `None` after saying what is not run without it.
 pub fn tool(name: &str) -> Option<PathBuf> {
     let found = find(name);
@@ -18,9 +21,18 @@ pub fn tool(name: &str) -> Option<PathBuf> {
     found
 }
 
-fn find(name: &str) -> Option<PathBuf> {
+/// Where a program is.
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+    let folders = std::env::split_paths(&path).chain(SBIN.map(PathBuf::from));
+    folders.map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// Where what takes long to make is kept between runs.
+pub(crate) fn cache() -> anyhow::Result<PathBuf> {
+    let named = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = named.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    Ok(cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("drover"))
 }
 
 /// A Python that has paho-mqtt, or `None` after saying so.
@@ -50,10 +62,8 @@ pub struct Node {
 /// Node.js with a package that `tests/run --install` has installed, or `None` after saying so.
 pub fn node(package: &str) -> Option<Node> {
     let program = tool("node")?;
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
     let named = std::env::var_os("DROVER_TEST_NODE").map(PathBuf::from);
-    let modules = named.or_else(|| Some(cache?.join("drover/node/node_modules"))).unwrap_or_default();
+    let modules = named.or_else(|| Some(cache().ok()?.join("node/node_modules"))).unwrap_or_default();
     if modules.join(package).is_dir() {
         return Some(Node { program, modules });
     }
