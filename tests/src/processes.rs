@@ -158,9 +158,12 @@ impl Processes {
     /// Waits until all running processes are ready.
     pub fn until_ready(&mut self) -> anyhow::Result<()> {
         let names: Vec<_> = self.running.keys().copied().collect();
-        self.until("ready", |processes| {
-            Ok(names.iter().all(|name| processes.readiness(name).is_ok_and(|answer| answer["ready"] == true)))
-        })
+        self.until("ready", |processes| Ok(names.iter().all(|name| processes.is_ready(name))))
+    }
+
+    /// Whether a process answers that it is ready.
+    pub fn is_ready(&self, name: &str) -> bool {
+        self.readiness(name).is_ok_and(|answer| answer["ready"] == true)
     }
 
     /// What `/readyz` of a process says.
