@@ -1,14 +1,17 @@
-//! Outside programs: looked for, run, and named in one line where they are missing.
+//! Outside programs: looked for, run, and named in one line where they are missing; and the gateway, asked by HTTP.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use serde_json::Value;
 
 /// How a test says that it could not run; what follows names the missing part.
 const NOT_RUN: &str = "NOT RUN:";
-
+/// How long a request may take; a dependency that is away is waited for by the service asked.
+const REQUEST: Duration = Duration::from_secs(30);
 /// Where root's programs are; they may not be in the path of whoever runs tests.
 const SBIN: [&str; 2] = ["/usr/sbin", "/sbin"];
 
@@ -87,6 +90,34 @@ pub fn script(name: &str) -> PathBuf {
 /// A port that is free now.
 pub fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// Asks the gateway at a port with the token of a file: method, path under `/api/v1`, body if any. The answer's JSON.
+pub(crate) fn rest(
+    port: u16,
+    token_file: &Path,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> anyhow::Result<Value> {
+    let token = std::fs::read_to_string(token_file)?;
+    let request = ureq::http::Request::builder()
+        .method(method)
+        .uri(format!("http://127.0.0.1:{port}/api/v1{path}"))
+        .header("authorization", format!("Bearer {}", token.trim()))
+        .header("content-type", "application/json")
+        .body(body.map(ToString::to_string).unwrap_or_default())?;
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .allow_non_standard_methods(true)
+        .timeout_global(Some(REQUEST))
+        .build()
+        .into();
+    let answer = agent.run(request)?;
+    let status = answer.status();
+    let text = answer.into_body().read_to_string()?;
+    ensure!(status.is_success(), "{method} {path}: {status}: {text}");
+    Ok(serde_json::from_str(&text)?)
 }
 
 /// Output lines of a program that must succeed; `input` is its standard input.
