@@ -83,7 +83,7 @@ pub fn check(scenario: &Scenario, journals: &[PathBuf]) -> anyhow::Result<Vec<Co
     // A subscriber that got nothing has no entry, and is promised everything all the same.
     for fleet in scenario.fleets.iter().filter(|fleet| !fleet.subscribe.is_empty()) {
         for index in 0..fleet.devices {
-            books.received.entry(fleet.device.replace("{i}", &index.to_string())).or_default();
+            books.received.entry(fleet.device_name(index)).or_default();
         }
     }
     let mut verdicts: Vec<ConsumerVerdict> =
