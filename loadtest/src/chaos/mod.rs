@@ -14,15 +14,13 @@ use anyhow::{Context, ensure};
 
 pub use self::faults::{Fault, Kind, schedule};
 use self::processes::Processes;
-use crate::clock::{pause, unix_us};
+use crate::clock::{LOOK, pause, unix_us};
 use crate::report::Report;
 use crate::scenario::{Process, Scenario};
 use crate::session::Session;
 
 /// The name of what is started where a scenario names no processes.
 const DROVER: &str = "drover";
-/// Between two looks at the time, and at the processes.
-const LOOK: Duration = Duration::from_millis(20);
 /// How often a command before the load is tried: services may not be ready for it.
 const SETUP_TRIES: usize = 60;
 const SETUP_PAUSE: Duration = Duration::from_millis(500);
