@@ -30,17 +30,15 @@ const SETUP_PAUSE: Duration = Duration::from_millis(500);
 pub struct Stage {
     /// What `{drover}` stands for.
     pub drover: PathBuf,
-    /// For logs, and for the data while it runs.
-    pub folder: PathBuf,
     /// Where commands before the load run, so that they find the scenario's files.
     pub scenario_folder: PathBuf,
 }
 
 /// Runs the whole: start, prepare, load with faults, check, stop.
 pub fn run(scenario: &mut Scenario, session: &Session, stage: &Stage, seed: u64) -> anyhow::Result<Report> {
-    std::fs::create_dir_all(&stage.folder).with_context(|| stage.folder.display().to_string())?;
+    std::fs::create_dir_all(&session.folder).with_context(|| session.folder.display().to_string())?;
     // Processes run elsewhere than this one.
-    let folder = stage.folder.canonicalize()?;
+    let folder = session.folder.canonicalize()?;
     let data = tempfile::Builder::new().prefix("data-").tempdir_in(&folder)?;
     if scenario.chaos.processes.is_empty() {
         scenario.target.port_offset = processes::free_offset(seed)?;
