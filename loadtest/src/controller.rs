@@ -100,7 +100,6 @@ impl Run<'_> {
         }
         is_over.store(true, Ordering::Relaxed);
         series.end();
-        live.end();
         Ok(Gathered { series, start_unix_us, journals })
     }
 }
