@@ -46,6 +46,13 @@ pub fn unix_us() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_micros() as u64)
 }
 
+/// Processor time of the calling thread, in microseconds, where the system says it.
+pub fn cpu_us() -> Option<u64> {
+    let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    let ns: u64 = schedstat.split_whitespace().next()?.parse().ok()?;
+    Some(ns / 1_000)
+}
+
 /// Looks at another process until there is something to see, for so long at most; `None`: there was nothing.
 pub fn until<T>(most: Duration, mut look: impl FnMut() -> io::Result<Option<T>>) -> io::Result<Option<T>> {
     let since_us = unix_us();
