@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, timeout_at};
 
+use crate::clock::cpu_us;
 use crate::target::{Stream, Target};
 
 /// Connections being opened at the same time; more only fill the server's accept queue.
@@ -164,13 +165,13 @@ pub async fn run(plan: &Plan) -> Report {
         ack_p50_us: tally.latency_us.value_at_quantile(0.5),
         ack_p99_us: tally.latency_us.value_at_quantile(0.99),
         ack_max_us: tally.latency_us.max(),
-        generator_us_per_message: cpu_us.filter(|_| count > 0).map(|us| us / count as f64),
+        generator_us_per_message: cpu_us.filter(|_| count > 0).map(|us| us as f64 / count as f64),
         errors: tally.errors.clone(),
     }
 }
 
 /// Connects everyone, then lets them publish until the time is up; the seconds and CPU microseconds of the latter.
-async fn run_clients(plan: &Plan, tally: &Rc<RefCell<Tally>>) -> (f64, Option<f64>) {
+async fn run_clients(plan: &Plan, tally: &Rc<RefCell<Tally>>) -> (f64, Option<u64>) {
     let sessions = connect_all(plan, tally).await;
     let (started, cpu_before_us) = (Instant::now(), cpu_us());
     let stop_at = started + plan.duration;
@@ -360,11 +361,4 @@ impl Session {
         self.stream.write_all(&self.out).await?;
         Ok(())
     }
-}
-
-/// CPU time of the calling thread, in microseconds, where the system says it.
-fn cpu_us() -> Option<f64> {
-    let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    let ns: f64 = schedstat.split_whitespace().next()?.parse().ok()?;
-    Some(ns / 1_000.0)
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::clock::{pause, unix_us};
+use crate::clock::{unix_us, until};
 use crate::guarded::Guarded;
 use crate::ledger::{Ledger, Verdict};
 use crate::scenario::{Reader, Scenario};
@@ -27,8 +27,6 @@ const ENTRIES_MAX: u64 = 5_000_000;
 const READER_SECONDS_MAX: u64 = 600;
 /// Lines of a reader that wait to be compared.
 const LINES_MAX: usize = 1_024;
-/// Between two looks at a reader that has said everything.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// What was found at one consumer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -83,7 +81,7 @@ pub fn check(scenario: &Scenario, journals: &[PathBuf]) -> anyhow::Result<Vec<Co
     // A subscriber that got nothing has no entry, and is promised everything all the same.
     for fleet in scenario.fleets.iter().filter(|fleet| !fleet.subscribe.is_empty()) {
         for index in 0..fleet.devices {
-            books.received.entry(fleet.device.replace("{i}", &index.to_string())).or_default();
+            books.received.entry(fleet.device_name(index)).or_default();
         }
     }
     let mut verdicts: Vec<ConsumerVerdict> =
@@ -154,14 +152,13 @@ impl Books {
         let (lines, printed) = sync_channel(LINES_MAX);
         std::thread::spawn(move || BufReader::new(stdout).lines().try_for_each(|line| lines.send(line)));
         let late_us = unix_us() + most.as_micros() as u64;
-        let left = || -> anyhow::Result<Duration> {
-            let left = Duration::from_micros(late_us.saturating_sub(unix_us()));
-            ensure!(!left.is_zero(), "{} must end within {most:?}, but did not", command[0]);
-            Ok(left)
-        };
+        let left = || Duration::from_micros(late_us.saturating_sub(unix_us()));
+        let late = || format!("{} must end within {most:?}, but did not", command[0]);
         let mut got = Vec::new();
         loop {
-            let line = match printed.recv_timeout(left()?) {
+            let left = left();
+            ensure!(!left.is_zero(), late());
+            let line = match printed.recv_timeout(left) {
                 Ok(line) => line?,
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -174,12 +171,7 @@ impl Books {
                 got.push((device, n));
             }
         }
-        let status = loop {
-            match running.ended()? {
-                Some(status) => break status,
-                None => pause(left()?.min(LOOK)),
-            }
-        };
+        let status = until(left(), || running.ended())?.with_context(late)?;
         ensure!(status.success(), "{} ended with {status}", command[0]);
         Ok(got)
     }

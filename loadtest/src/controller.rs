@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 
 use crate::clock::{pause, unix_us};
+use crate::guarded::Guarded;
 use crate::live::Live;
 use crate::scenario::Scenario;
 use crate::series::{Series, ServerSample};
@@ -52,31 +53,19 @@ enum News {
     Server(ServerSample),
 }
 
-/// Children that are killed when the run ends early.
-struct Workers(Vec<Child>);
-
-impl Drop for Workers {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            // One that has ended already is as good.
-            child.kill().ok();
-            child.wait().ok();
-        }
-    }
-}
-
 impl Run<'_> {
     /// Runs the scenario to its end.
     pub fn go(&self, live: &mut Live) -> anyhow::Result<Gathered> {
         let start_unix_us = unix_us() + START_AHEAD_US;
         let (sender, news) = sync_channel(NEWS_MAX);
-        let (mut workers, mut journals) = (Workers(Vec::new()), Vec::new());
+        // They are killed when the run ends early.
+        let (mut workers, mut journals) = (Vec::new(), Vec::new());
         for worker in 0..self.workers {
             let journal = self.scenario.ledger.then(|| self.folder.join(format!("ledger-{worker}.tsv")));
             journals.extend(journal.clone());
             let orders =
                 Orders { scenario: self.scenario.clone(), worker, workers: self.workers, start_unix_us, journal };
-            workers.0.push(start(self.executable, &orders, sender.clone())?);
+            workers.push(start(self.executable, &orders, sender.clone())?);
         }
         let is_over = Arc::new(AtomicBool::new(false));
         if let Some(url) = &self.scenario.target.metrics {
@@ -84,7 +73,7 @@ impl Run<'_> {
         }
         let deadline_us = start_unix_us + self.scenario.ends_us().1 + PATIENCE_US;
         let (mut series, mut running) = (Series::default(), self.workers);
-        let mut last_told = vec![false; workers.0.len()];
+        let mut last_told = vec![false; workers.len()];
         while running > 0 {
             match news.recv_timeout(Duration::from_millis(250)) {
                 Ok(News::Told(worker, told)) => {
@@ -111,18 +100,17 @@ impl Run<'_> {
         }
         is_over.store(true, Ordering::Relaxed);
         series.end();
-        live.end();
         Ok(Gathered { series, start_unix_us, journals })
     }
 }
 
 /// Starts one worker, gives it its orders, and hands on what it tells.
-fn start(executable: &Path, orders: &Orders, news: SyncSender<News>) -> anyhow::Result<Child> {
+fn start(executable: &Path, orders: &Orders, news: SyncSender<News>) -> anyhow::Result<Guarded> {
     let mut command = Command::new(executable);
     command.arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.spawn().with_context(|| format!("starting {}", executable.display()))?;
-    let stdin = child.stdin.take().context("stdin is piped")?;
-    let stdout = child.stdout.take().context("stdout is piped")?;
+    let mut process = Guarded::start(&mut command).with_context(|| format!("starting {}", executable.display()))?;
+    let stdin = process.stdin().context("stdin is piped")?;
+    let stdout = process.stdout().context("stdout is piped")?;
     serde_json::to_writer(stdin, orders).context("giving a worker its orders")?;
     let worker = orders.worker;
     std::thread::spawn(move || {
@@ -136,7 +124,7 @@ fn start(executable: &Path, orders: &Orders, news: SyncSender<News>) -> anyhow::
         }
         news.send(News::Ended(worker)).ok();
     });
-    Ok(child)
+    Ok(process)
 }
 
 /// Asks the server for its memory and processor time, until the run is over. One that does not answer is asked again.

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -32,6 +32,11 @@ impl Guarded {
                 Err(error)
             }
         }
+    }
+
+    /// Its standard input, if that is piped and was not taken yet.
+    pub fn stdin(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
     }
 
     /// Its standard output, if that is piped and was not taken yet.

@@ -9,7 +9,7 @@ pub mod chaos;
 pub mod client;
 mod clock;
 pub mod controller;
-mod guarded;
+pub mod guarded;
 pub mod ledger;
 pub mod live;
 pub mod metrics;

@@ -47,11 +47,6 @@ impl Live {
             writeln!(err, "{}", lines[1..].join(" · ")).ok();
         }
     }
-
-    /// What follows is not drawn over it.
-    pub fn end(&mut self) {
-        self.drawn = 0;
-    }
 }
 
 fn lines(scenario: &Scenario, series: &Series, now_us: u64) -> Vec<String> {

@@ -263,7 +263,7 @@ mod tests {
         let storm = Storm {
             at: Span::from_secs(2),
             away: Span::from_secs(2),
-            over: Span::ZERO,
+            over: Span::default(),
             half_open: false,
             fleets: Vec::new(),
         };

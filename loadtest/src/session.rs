@@ -16,7 +16,7 @@ pub struct Session {
     pub workers: u64,
     /// `drover-load` itself, started again as worker.
     pub executable: PathBuf,
-    /// Where reports and books go.
+    /// Where reports and books go; under chaos also logs, and the data while it runs.
     pub folder: PathBuf,
     pub is_quiet: bool,
 }

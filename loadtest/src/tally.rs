@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::cpu_us;
+
 /// Longest latency recorded, in microseconds; longer ones count as this.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
 /// Kinds of errors told apart; further ones are counted as "other".
@@ -102,7 +104,7 @@ pub struct Second {
     /// Resident memory of the worker now, and before it had devices.
     pub memory_bytes: u64,
     pub memory_before_bytes: u64,
-    /// Processor time of the worker since it started.
+    /// Processor time of the worker's one thread since it started; 0 where the system does not say.
     pub cpu_us: u64,
     /// Whether this is the worker's last.
     pub is_last: bool,
@@ -144,7 +146,7 @@ impl Tally {
             errors: std::mem::take(&mut self.errors),
             memory_bytes: memory_bytes(),
             memory_before_bytes: self.memory_before_bytes,
-            cpu_us: cpu_us(),
+            cpu_us: cpu_us().unwrap_or(0),
             is_last,
         }
     }
@@ -156,13 +158,6 @@ fn memory_bytes() -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib: Option<u64> = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
     kib.unwrap_or(0) * 1_024
-}
-
-/// Processor time of the main thread, which is a worker's only one; 0 where the system does not say.
-fn cpu_us() -> u64 {
-    let schedstat = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
-    let ns: Option<u64> = schedstat.split_whitespace().next().and_then(|ns| ns.parse().ok());
-    ns.unwrap_or(0) / 1_000
 }
 
 #[cfg(test)]

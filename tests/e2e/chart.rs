@@ -51,6 +51,13 @@ pub fn rendered(program: &Path, values: &[&str]) -> anyhow::Result<Vec<Value>> {
 
 /// The same, with single values, `NAME=VALUE`, that go before those of the files.
 pub fn rendered_with(program: &Path, values: &[&str], settings: &[&str]) -> anyhow::Result<Vec<Value>> {
+    let text = template(program, values, settings)?;
+    let documents = text.split("\n---\n").filter(|part| part.lines().any(|line| line.contains(": ")));
+    documents.map(|document| serde_yaml_ng::from_str(document).with_context(|| document.to_owned())).collect()
+}
+
+/// The same as the text that Helm prints.
+pub fn template(program: &Path, values: &[&str], settings: &[&str]) -> anyhow::Result<String> {
     let mut command = helm(program, &["template", "drover", "helm/drover", "--namespace", NAMESPACE]);
     command.args(["--kube-version", KUBERNETES]);
     for file in values {
@@ -59,9 +66,7 @@ pub fn rendered_with(program: &Path, values: &[&str], settings: &[&str]) -> anyh
     for setting in settings {
         command.args(["--set", setting]);
     }
-    let text = lines_of(&mut command, b"")?.join("\n");
-    let documents = text.split("\n---\n").filter(|part| part.lines().any(|line| line.contains(": ")));
-    documents.map(|document| serde_yaml_ng::from_str(document).with_context(|| document.to_owned())).collect()
+    Ok(lines_of(&mut command, b"")?.join("\n"))
 }
 
 pub fn of_kind<'a>(objects: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a Value> {

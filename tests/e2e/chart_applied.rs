@@ -1,11 +1,9 @@
 //! What the chart renders, before a real API server: it takes every object, and finds the pods restricted. Needs `helm`.
 
-use std::process::Command;
-
 use anyhow::Context;
 use drover_tests::{Kubernetes, lines_of, tool};
 
-use crate::chart::NAMESPACE;
+use crate::chart::{NAMESPACE, template};
 
 #[test]
 fn the_api_server_takes_what_the_chart_renders_and_finds_its_pods_restricted() -> anyhow::Result<()> {
@@ -17,13 +15,8 @@ fn the_api_server_takes_what_the_chart_renders_and_finds_its_pods_restricted() -
     for (values, settings) in
         [("standalone", &[][..]), ("ha", &[][..]), ("standalone", &everything[..]), ("ha", &everything[..])]
     {
-        let mut render = Command::new(&helm);
-        render.args(["template", "drover", "helm/drover", "--namespace", NAMESPACE, "--values"]);
-        render.arg(format!("helm/drover/values-{values}.yaml")).args(["--set", "hostnames={iot.example.org}"]);
-        for setting in settings {
-            render.arg("--set").arg(setting);
-        }
-        let rendered = lines_of(render.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")), b"")?.join("\n");
+        let settings = [&["hostnames={iot.example.org}"], settings].concat();
+        let rendered = template(&helm, &[&format!("helm/drover/values-{values}.yaml")], &settings)?;
         let arguments = ["--namespace", NAMESPACE, "apply", "--dry-run=server", "--warnings-as-errors", "-f", "-"];
         let taken = lines_of(&mut cluster.tool(cluster.kubectl_program(), &arguments), rendered.as_bytes());
         taken.with_context(|| format!("values-{values}.yaml with {settings:?}"))?;

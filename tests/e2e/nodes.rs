@@ -50,6 +50,14 @@ fn stage() -> anyhow::Result<Option<Stage>> {
 }
 
 impl Stage {
+    /// Starts the registry and both nodes.
+    fn start_all(&mut self) -> anyhow::Result<()> {
+        for name in ["registry", NODES[0], NODES[1]] {
+            self.processes.start(name)?;
+        }
+        self.processes.until_ready()
+    }
+
     fn start(&mut self, name: &str) -> anyhow::Result<()> {
         self.processes.start(name)?;
         self.processes.until_ready()
@@ -172,10 +180,7 @@ fn assert_never_contradicts(client: &str, events: &[Event]) {
 fn a_device_that_moves_between_nodes_has_one_connection_and_presence_that_never_contradicts_itself()
 -> anyhow::Result<()> {
     let Some(mut stage) = stage()? else { return Ok(()) };
-    for name in ["registry", "ingress-0"] {
-        stage.processes.start(name)?;
-    }
-    stage.start("ingress-1")?;
+    stage.start_all()?;
     // Of boot numbers alone, those of the first node would be higher from now on.
     for _ in 0..2 {
         stage.processes.kill("ingress-0")?;
@@ -254,10 +259,7 @@ fn a_device_that_moves_between_nodes_has_one_connection_and_presence_that_never_
 #[test]
 fn what_is_published_on_one_node_reaches_the_subscribers_of_the_other() -> anyhow::Result<()> {
     let Some(mut stage) = stage()? else { return Ok(()) };
-    for name in ["registry", "ingress-0", "ingress-1"] {
-        stage.processes.start(name)?;
-    }
-    stage.processes.until_ready()?;
+    stage.start_all()?;
     let mut subscriber = stage.connect(1, Version::V5, "subscriber")?;
     stage.runtime.block_on(subscriber.subscribe("fleet/+", Qos::AtLeastOnce))?;
     let publishers = [stage.connect(0, Version::V5, "a")?, stage.connect(0, Version::V311, "b")?];
@@ -310,10 +312,7 @@ fn what_is_published_on_one_node_reaches_the_subscribers_of_the_other() -> anyho
 #[test]
 fn a_persistent_session_moves_with_its_client_and_outlives_its_nodes() -> anyhow::Result<()> {
     let Some(mut stage) = stage()? else { return Ok(()) };
-    for name in ["registry", "ingress-0", "ingress-1"] {
-        stage.processes.start(name)?;
-    }
-    stage.processes.until_ready()?;
+    stage.start_all()?;
     let keeper = stage.resume(1, "keeper")?;
     stage.runtime.block_on(async {
         keeper.subscribe("inbox/#", Qos::AtLeastOnce).await?;
@@ -339,10 +338,7 @@ fn a_persistent_session_moves_with_its_client_and_outlives_its_nodes() -> anyhow
 #[test]
 fn what_is_published_while_a_node_is_gone_reaches_its_sessions_elsewhere() -> anyhow::Result<()> {
     let Some(mut stage) = stage()? else { return Ok(()) };
-    for name in ["registry", "ingress-0", "ingress-1"] {
-        stage.processes.start(name)?;
-    }
-    stage.processes.until_ready()?;
+    stage.start_all()?;
     // When their node is killed one half is away and the other is connected.
     let names: Vec<String> = (0..KEEPERS).map(|n| format!("keeper-{n}")).collect();
     let mut connected = Vec::new();
@@ -384,10 +380,7 @@ fn what_is_published_while_a_node_is_gone_reaches_its_sessions_elsewhere() -> an
 #[test]
 fn a_session_that_moves_back_and_forth_while_it_is_written_to_misses_nothing() -> anyhow::Result<()> {
     let Some(mut stage) = stage()? else { return Ok(()) };
-    for name in ["registry", "ingress-0", "ingress-1"] {
-        stage.processes.start(name)?;
-    }
-    stage.processes.until_ready()?;
+    stage.start_all()?;
     let keeper = stage.resume(0, "keeper")?;
     stage.runtime.block_on(async {
         keeper.subscribe("inbox/#", Qos::AtLeastOnce).await?;
@@ -430,10 +423,7 @@ fn a_session_that_moves_back_and_forth_while_it_is_written_to_misses_nothing() -
 #[test]
 fn each_message_of_a_shared_subscription_reaches_one_member_of_all_nodes() -> anyhow::Result<()> {
     let Some(mut stage) = stage()? else { return Ok(()) };
-    for name in ["registry", "ingress-0", "ingress-1"] {
-        stage.processes.start(name)?;
-    }
-    stage.processes.until_ready()?;
+    stage.start_all()?;
     let (here, there) = (stage.connect(0, Version::V5, "here")?, stage.connect(1, Version::V5, "there")?);
     for member in [&here, &there] {
         stage.runtime.block_on(member.subscribe("$share/group/inbox/n", Qos::AtLeastOnce))?;

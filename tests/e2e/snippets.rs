@@ -5,7 +5,6 @@ use std::process::Command;
 
 use anyhow::Context;
 use drover_tests::{Platform, lines_of, node, python, tool};
-use serde_json::Value;
 
 /// A language with what runs its programs, which come by standard input; and how many readings one publishes at least.
 type Runner = (&'static str, Command, usize);
@@ -29,11 +28,8 @@ fn runners() -> Vec<Runner> {
 
 /// How many temperatures are kept of a device.
 fn kept(platform: &Platform, device: &str) -> anyhow::Result<usize> {
-    let token = std::fs::read_to_string(platform.data().join("admin.token"))?;
-    let server = format!("http://127.0.0.1:{}", platform.port(8080));
-    let url = format!("{server}/api/v1/devices/{device}/telemetry?field=temperature&from=-1h&limit=100");
-    let mut answer = ureq::get(&url).header("authorization", format!("Bearer {}", token.trim())).call()?;
-    let answer: Value = serde_json::from_str(&answer.body_mut().read_to_string()?)?;
+    let path = format!("/devices/{device}/telemetry?field=temperature&from=-1h&limit=100");
+    let answer = platform.rest("GET", &path, None)?;
     Ok(answer["items"].as_array().context("items")?.len())
 }
 

@@ -4,23 +4,25 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tempfile::TempDir;
 
+use crate::held::Held;
 use crate::platform::pause;
-use crate::tools::{lines_of, tool};
+use crate::tools::{cache, lines_of, tool};
 
 /// How long the API server may take to answer; generous, since machines are shared.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A cluster, and the way to it.
 pub struct Kubernetes {
-    running: Option<(Child, tempfile::TempDir)>,
+    /// The test's own, and where its state is.
+    running: Option<(Held, TempDir)>,
     /// Of the API server, where it is the test's own.
     port: u16,
     kubectl: PathBuf,
@@ -58,7 +60,7 @@ impl Kubernetes {
     }
 
     /// Builds and starts what the folder of scripts makes, on ports of its own, with its state in `directory`.
-    pub(crate) fn run(scripts: &str, directory: tempfile::TempDir) -> anyhow::Result<Self> {
+    pub(crate) fn run(scripts: &str, directory: TempDir) -> anyhow::Result<Self> {
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join(scripts);
         let bin = bin(&scripts)?;
         let alone = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -67,24 +69,23 @@ impl Kubernetes {
         ensure!(built.success(), "{}/build ended with {built}", scripts.display());
         let mut run = Command::new(scripts.join("run"));
         let port = free_ports()?;
-        run.arg(&bin).arg(directory.path()).arg(port.to_string()).stdin(Stdio::null());
-        let said = std::fs::File::create(directory.path().join("run.log"))?;
-        let child = run.stdout(said.try_clone()?).stderr(said).spawn()?;
+        run.arg(&bin).arg(directory.path()).arg(port.to_string());
+        // Asked to stop, it ends what it has started.
+        let held = Held::start(&run, directory.path().join("run.log"))?;
         let (kubectl, kubeconfig) = (bin.join("kubectl"), directory.path().join("admin.kubeconfig"));
-        let mut cluster = Self { running: Some((child, directory)), port, kubectl, kubeconfig };
+        let mut cluster = Self { running: Some((held, directory)), port, kubectl, kubeconfig };
         cluster.wait()?;
         Ok(cluster)
     }
 
     fn wait(&mut self) -> anyhow::Result<()> {
-        let (child, directory) = self.running.as_mut().context("it is another's")?;
+        let (held, directory) = self.running.as_mut().context("it is another's")?;
         let mut waited = Duration::ZERO;
         while !directory.path().join("ready").exists() {
-            let said = || std::fs::read_to_string(directory.path().join("run.log")).unwrap_or_default();
-            if let Some(status) = child.try_wait()? {
-                anyhow::bail!("the API server ended with {status}:\n{}", said());
+            if let Some(status) = held.ended()? {
+                anyhow::bail!("the API server ended with {status}:\n{}", held.said());
             }
-            ensure!(waited < PATIENCE, "the API server does not answer within {PATIENCE:?}:\n{}", said());
+            ensure!(waited < PATIENCE, "the API server does not answer within {PATIENCE:?}:\n{}", held.said());
             waited += pause();
         }
         Ok(())
@@ -141,28 +142,10 @@ impl Kubernetes {
     }
 }
 
-impl Drop for Kubernetes {
-    fn drop(&mut self) {
-        let Some((child, _)) = &mut self.running else { return };
-        if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-            // It ends what it has started.
-            kill_process(pid, Signal::TERM).ok();
-        }
-        child.wait().ok();
-    }
-}
-
 /// Where a folder of scripts keeps what it has built.
 pub(crate) fn bin(scripts: &Path) -> anyhow::Result<PathBuf> {
     let name = scripts.strip_prefix(env!("CARGO_MANIFEST_DIR")).context("scripts of the tests")?;
     Ok(cache()?.join(name).join("bin"))
-}
-
-/// Where what takes long to make is kept between runs.
-pub(crate) fn cache() -> anyhow::Result<PathBuf> {
-    let named = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = named.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-    Ok(cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("drover"))
 }
 
 /// The first of three ports that are free now.

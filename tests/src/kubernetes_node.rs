@@ -2,14 +2,15 @@
 //! modules if `DROVER_TEST_KUBERNETES=node`, by root, and kept in the cache.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-use crate::kubernetes::{Kubernetes, bin, cache};
+use crate::held::Held;
+use crate::kubernetes::{Kubernetes, bin};
 use crate::platform::{executable, pause};
-use crate::tools::{lines_of, tool};
+use crate::tools::{cache, find, lines_of, tool};
 
 const SCRIPTS: &str = "kubernetes/node";
 /// Programs of Debian that a node is made of, and their packages.
@@ -77,14 +78,17 @@ impl KubernetesNode {
     /// Leads `local` of this machine to a port of a pod or Service, until it is dropped.
     pub fn forward(&self, what: &str, local: u16, port: u16) -> anyhow::Result<Forward> {
         let ports = format!("{local}:{port}");
-        let mut command = self.cluster.tool(self.cluster.kubectl_program(), &["port-forward", what, &ports]);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
-        let mut forward = Forward(child);
+        let command = self.cluster.tool(self.cluster.kubectl_program(), &["port-forward", what, &ports]);
+        let (directory, _) = self.cluster.place().context("the cluster is another's")?;
+        let mut forward = Forward(Held::start(&command, directory.join(format!("forward-{local}.log")))?);
         let mut waited = Duration::ZERO;
         while std::net::TcpStream::connect(("127.0.0.1", local)).is_err() {
-            let ended = forward.0.try_wait()?;
-            ensure!(ended.is_none(), "kubectl port-forward {what} {ports} has ended: {ended:?}");
-            ensure!(waited < PATIENCE, "kubectl port-forward {what} {ports} does not listen within {PATIENCE:?}");
+            let (ended, said) = (forward.0.ended()?, forward.0.said());
+            ensure!(ended.is_none(), "kubectl port-forward {what} {ports} has ended: {ended:?}: {said}");
+            ensure!(
+                waited < PATIENCE,
+                "kubectl port-forward {what} {ports} does not listen within {PATIENCE:?}: {said}"
+            );
             waited += pause();
         }
         Ok(forward)
@@ -92,14 +96,7 @@ impl KubernetesNode {
 }
 
 /// A way to a port of the cluster.
-pub struct Forward(Child);
-
-impl Drop for Forward {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
+pub struct Forward(Held);
 
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(SCRIPTS)
@@ -113,13 +110,6 @@ fn missing() -> Option<String> {
     if !Path::new(BRIDGE).exists() {
         return Some("Debian's package containernetworking-plugins".to_owned());
     }
-    let absent = NEEDED.iter().find(|(program, _)| !is_there(program));
+    let absent = NEEDED.iter().find(|(program, _)| find(program).is_none());
     absent.map(|(program, package)| format!("{program}, of Debian's package {package},"))
-}
-
-/// Root's programs may not be in the path of whoever runs tests.
-fn is_there(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    folders.map(|folder| folder.join(program)).any(|file| file.is_file())
 }

@@ -88,7 +88,7 @@ impl LocalRun {
     pub fn is_ready(&mut self, processes: &Processes) -> anyhow::Result<bool> {
         let ended = self.0.ended()?;
         ensure!(ended.is_none(), "deploy/local/run ended with {ended:?}: {}", self.0.said());
-        Ok(Processes::names().all(|name| processes.readiness(name).is_ok_and(|answer| answer["ready"] == true)))
+        Ok(Processes::names().all(|name| processes.is_ready(name)))
     }
 
     /// Stops it as Ctrl-C does: it ends well, and nothing that it has started is left.

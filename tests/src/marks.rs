@@ -43,8 +43,7 @@ pub fn devices(brokers: &str, prefix: &str) -> anyhow::Result<Vec<String>> {
     (0..count).map(|partition| of(partition).context("some name falls into each")).collect()
 }
 
-/// Applies a rule that copies `fleet/+` to the topic `fleet`.
-pub fn apply_rule(processes: &Processes) -> anyhow::Result<()> {
+fn apply_rule(processes: &Processes) -> anyhow::Result<()> {
     let rule = json!({
         "apiVersion": "drover.dev/v1alpha1", "kind": "Rule", "metadata": {"name": "fleet"},
         "spec": {"sql": "SELECT device, n FROM 'fleet/+'", "actions": [{"kafka": {"topic": FLEET}}]},
@@ -55,7 +54,7 @@ pub fn apply_rule(processes: &Processes) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As [`apply_rule`]; waits until every partition goes through it.
+/// Applies a rule that copies `fleet/+` to the topic `fleet`, and waits until every partition goes through it.
 pub fn apply_fleet_rule(processes: &mut Processes, brokers: &str) -> anyhow::Result<()> {
     apply_rule(processes)?;
     through(processes, brokers, "probe", |_| {})

@@ -9,6 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
+use crate::tools::rest;
+
 /// Ports that `up` binds; a test moves them all by one offset.
 const PORTS: [u16; 11] = [1883, 8883, 8080, 9092, 7071, 7072, 7073, 7074, 7075, 7076, 9464];
 /// How long a start or a drain may take before the test gives up; generous, since machines are shared.
@@ -143,6 +145,11 @@ impl Platform {
     pub fn admin(&self, path: &str) -> anyhow::Result<String> {
         let url = format!("http://127.0.0.1:{}{path}", self.port(9464));
         Ok(ureq::get(&url).call()?.body_mut().read_to_string()?)
+    }
+
+    /// Asks the gateway with the administrator's token: method, path under `/api/v1`, body if any. The answer's JSON.
+    pub fn rest(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        rest(self.port(8080), &self.data().join("admin.token"), method, path, body)
     }
 
     fn admin_token(&self) -> anyhow::Result<String> {

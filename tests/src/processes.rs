@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::platform::{LOOK, executable, pause};
+use crate::tools::rest;
 
 /// Processes by the names of their configuration files, each with its service and its admin port there.
 const PROCESSES: [(&str, &str, u16); 9] = [
@@ -31,9 +32,6 @@ const PROCESSES: [(&str, &str, u16); 9] = [
 const PORTS: [u16; 15] = [1883, 1884, 8883, 8884, 8080, 8081, 8082, 7071, 7072, 7172, 7073, 7173, 7074, 7075, 7175];
 /// How long the processes may take for anything before the test gives up; generous, since machines are shared.
 const PATIENCE: Duration = Duration::from_secs(180);
-
-/// How long a request may take; a dependency that is away is waited for by the service asked.
-const REQUEST: Duration = Duration::from_secs(30);
 
 /// The processes, and the directory they share.
 pub struct Processes {
@@ -158,9 +156,12 @@ impl Processes {
     /// Waits until all running processes are ready.
     pub fn until_ready(&mut self) -> anyhow::Result<()> {
         let names: Vec<_> = self.running.keys().copied().collect();
-        self.until("ready", |processes| {
-            Ok(names.iter().all(|name| processes.readiness(name).is_ok_and(|answer| answer["ready"] == true)))
-        })
+        self.until("ready", |processes| Ok(names.iter().all(|name| processes.is_ready(name))))
+    }
+
+    /// Whether a process answers that it is ready.
+    pub fn is_ready(&self, name: &str) -> bool {
+        self.readiness(name).is_ok_and(|answer| answer["ready"] == true)
     }
 
     /// What `/readyz` of a process says.
@@ -201,24 +202,7 @@ impl Processes {
 
     /// Asks the gateway with the administrator's token: method, path under `/api/v1`, body if any. The answer's JSON.
     pub fn rest(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
-        let token = std::fs::read_to_string(self.file("admin.token"))?;
-        let request = ureq::http::Request::builder()
-            .method(method)
-            .uri(format!("http://127.0.0.1:{}/api/v1{path}", self.port(8080)))
-            .header("authorization", format!("Bearer {}", token.trim()))
-            .header("content-type", "application/json")
-            .body(body.map(ToString::to_string).unwrap_or_default())?;
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .allow_non_standard_methods(true)
-            .timeout_global(Some(REQUEST))
-            .build()
-            .into();
-        let answer = agent.run(request)?;
-        let status = answer.status();
-        let text = answer.into_body().read_to_string()?;
-        ensure!(status.is_success(), "{method} {path}: {status}: {text}");
-        Ok(serde_json::from_str(&text)?)
+        rest(self.port(8080), &self.file("admin.token"), method, path, body)
     }
 
     /// A port of the configuration files, moved.

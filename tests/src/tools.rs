@@ -1,13 +1,19 @@
-//! Outside programs: looked for, run, and named in one line where they are missing.
+//! Outside programs: looked for, run, and named in one line where they are missing; and the gateway, asked by HTTP.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use serde_json::Value;
 
 /// How a test says that it could not run; what follows names the missing part.
 const NOT_RUN: &str = "NOT RUN:";
+/// How long a request may take; a dependency that is away is waited for by the service asked.
+const REQUEST: Duration = Duration::from_secs(30);
+/// Where root's programs are; they may not be in the path of whoever runs tests.
+const SBIN: [&str; 2] = ["/usr/sbin", "/sbin"];
 
 /// The program, or `None` after saying what is not run without it.
 pub fn tool(name: &str) -> Option<PathBuf> {
@@ -18,9 +24,18 @@ pub fn tool(name: &str) -> Option<PathBuf> {
     found
 }
 
-fn find(name: &str) -> Option<PathBuf> {
+/// Where a program is.
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+    let folders = std::env::split_paths(&path).chain(SBIN.map(PathBuf::from));
+    folders.map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// Where what takes long to make is kept between runs.
+pub(crate) fn cache() -> anyhow::Result<PathBuf> {
+    let named = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = named.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    Ok(cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("drover"))
 }
 
 /// A Python that has paho-mqtt, or `None` after saying so.
@@ -50,10 +65,8 @@ pub struct Node {
 /// Node.js with a package that `tests/run --install` has installed, or `None` after saying so.
 pub fn node(package: &str) -> Option<Node> {
     let program = tool("node")?;
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
     let named = std::env::var_os("DROVER_TEST_NODE").map(PathBuf::from);
-    let modules = named.or_else(|| Some(cache?.join("drover/node/node_modules"))).unwrap_or_default();
+    let modules = named.or_else(|| Some(cache().ok()?.join("node/node_modules"))).unwrap_or_default();
     if modules.join(package).is_dir() {
         return Some(Node { program, modules });
     }
@@ -77,6 +90,34 @@ pub fn script(name: &str) -> PathBuf {
 /// A port that is free now.
 pub fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// Asks the gateway at a port with the token of a file: method, path under `/api/v1`, body if any. The answer's JSON.
+pub(crate) fn rest(
+    port: u16,
+    token_file: &Path,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> anyhow::Result<Value> {
+    let token = std::fs::read_to_string(token_file)?;
+    let request = ureq::http::Request::builder()
+        .method(method)
+        .uri(format!("http://127.0.0.1:{port}/api/v1{path}"))
+        .header("authorization", format!("Bearer {}", token.trim()))
+        .header("content-type", "application/json")
+        .body(body.map(ToString::to_string).unwrap_or_default())?;
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .allow_non_standard_methods(true)
+        .timeout_global(Some(REQUEST))
+        .build()
+        .into();
+    let answer = agent.run(request)?;
+    let status = answer.status();
+    let text = answer.into_body().read_to_string()?;
+    ensure!(status.is_success(), "{method} {path}: {status}: {text}");
+    Ok(serde_json::from_str(&text)?)
 }
 
 /// Output lines of a program that must succeed; `input` is its standard input.

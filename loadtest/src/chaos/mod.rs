@@ -14,15 +14,13 @@ use anyhow::{Context, ensure};
 
 pub use self::faults::{Fault, Kind, schedule};
 use self::processes::Processes;
-use crate::clock::{pause, unix_us};
+use crate::clock::{LOOK, pause, unix_us};
 use crate::report::Report;
 use crate::scenario::{Process, Scenario};
 use crate::session::Session;
 
 /// The name of what is started where a scenario names no processes.
 const DROVER: &str = "drover";
-/// Between two looks at the time, and at the processes.
-const LOOK: Duration = Duration::from_millis(20);
 /// How often a command before the load is tried: services may not be ready for it.
 const SETUP_TRIES: usize = 60;
 const SETUP_PAUSE: Duration = Duration::from_millis(500);
@@ -32,17 +30,15 @@ const SETUP_PAUSE: Duration = Duration::from_millis(500);
 pub struct Stage {
     /// What `{drover}` stands for.
     pub drover: PathBuf,
-    /// For logs, and for the data while it runs.
-    pub folder: PathBuf,
     /// Where commands before the load run, so that they find the scenario's files.
     pub scenario_folder: PathBuf,
 }
 
 /// Runs the whole: start, prepare, load with faults, check, stop.
 pub fn run(scenario: &mut Scenario, session: &Session, stage: &Stage, seed: u64) -> anyhow::Result<Report> {
-    std::fs::create_dir_all(&stage.folder).with_context(|| stage.folder.display().to_string())?;
+    std::fs::create_dir_all(&session.folder).with_context(|| session.folder.display().to_string())?;
     // Processes run elsewhere than this one.
-    let folder = stage.folder.canonicalize()?;
+    let folder = session.folder.canonicalize()?;
     let data = tempfile::Builder::new().prefix("data-").tempdir_in(&folder)?;
     if scenario.chaos.processes.is_empty() {
         scenario.target.port_offset = processes::free_offset(seed)?;

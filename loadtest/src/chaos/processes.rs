@@ -10,7 +10,7 @@ use anyhow::{Context, bail, ensure};
 use rustix::process::Signal;
 
 use super::faults::{Fault, Kind};
-use crate::clock::{pause, unix_us};
+use crate::clock::{LOOK, pause, unix_us, until};
 use crate::guarded::Guarded;
 use crate::scenario::Process;
 
@@ -23,7 +23,6 @@ const UDP_PORT: u16 = 5683;
 const OFFSETS: (u16, u16, u16) = (10_000, 100, 131);
 /// How long a start or an orderly stop may take, in microseconds.
 const PATIENCE_US: u64 = 60_000_000;
-const LOOK: Duration = Duration::from_millis(20);
 const ANSWER: Duration = Duration::from_secs(1);
 
 /// An offset at which every port is free now; another first for each seed, so that runs side by side seldom meet.
@@ -135,16 +134,11 @@ impl Processes {
 
     fn stop(&mut self, process: usize) -> anyhow::Result<()> {
         self.signal(process, Signal::TERM)?;
-        let since_us = unix_us();
-        while let Some(running) = &mut self.running[process] {
-            if running.ended()?.is_some() {
-                self.running[process] = None;
-            } else {
-                let name = &self.declared[process].name;
-                ensure!(unix_us().saturating_sub(since_us) < PATIENCE_US, "{name} did not stop in time");
-                pause(LOOK);
-            }
+        if let Some(running) = &mut self.running[process] {
+            let ended = until(Duration::from_micros(PATIENCE_US), || running.ended())?;
+            ensure!(ended.is_some(), "{} did not stop in time", self.declared[process].name);
         }
+        self.running[process] = None;
         Ok(())
     }
 }

@@ -104,7 +104,6 @@ impl Chaos {
         let beside = || session.executable.with_file_name("drover");
         let stage = Stage {
             drover: self.drover.clone().unwrap_or_else(beside),
-            folder: self.arguments.out.clone(),
             scenario_folder: self.arguments.scenario.parent().map(PathBuf::from).unwrap_or_default(),
         };
         let report = chaos::run(&mut scenario, &session, &stage, self.seed)?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
-use super::{Fleet, Publish, Scenario, ScenarioError, Timing, Value};
+use super::{Fleet, INDEX, Publish, Scenario, ScenarioError, Timing, Value};
 use crate::books::CONSUMERS_MAX;
 
 /// Devices of all fleets together.
@@ -65,7 +65,7 @@ impl Scenario {
     fn check_fleet(&self, fleet: &Fleet) -> Result<(), ScenarioError> {
         let field = |name: &str| format!("fleet {}: {name}", fleet.name);
         within(&field("devices"), fleet.devices, 1, 10_000_000)?;
-        let is_numbered = fleet.devices == 1 || fleet.device.contains("{i}");
+        let is_numbered = fleet.devices == 1 || fleet.device.contains(INDEX);
         require(is_numbered, &field("device"), "a name with {i}, as there are several devices", &fleet.device)?;
         within(&field("keep_alive (seconds)"), fleet.keep_alive.us() / 1_000_000, 0, u64::from(u16::MAX))?;
         within(&field("subscribe and answer"), fleet.subscribe.len() + fleet.answer.len(), 0, FILTERS_MAX)?;

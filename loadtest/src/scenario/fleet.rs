@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Span;
 
+/// What takes the place of a device's number.
+pub const INDEX: &str = "{i}";
+
 /// Devices of one model.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,6 +50,13 @@ pub struct Fleet {
     /// Pause before a lost connection is tried again: the first, doubled each time up to the last.
     #[serde(default = "reconnect")]
     pub reconnect: [Span; 2],
+}
+
+impl Fleet {
+    /// The name of a device by its number.
+    pub fn device_name(&self, index: u32) -> String {
+        self.device.replace(INDEX, &index.to_string())
+    }
 }
 
 /// How devices reach the broker.

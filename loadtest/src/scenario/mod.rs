@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use fleet::{Answer, Arrive, Churn, Failure, Fleet, Protocol, Publish, Subscribe, Timing, Value};
+pub use fleet::{Answer, Arrive, Churn, Failure, Fleet, INDEX, Protocol, Publish, Subscribe, Timing, Value};
 pub use span::{NoSpan, Span};
 
 use crate::target::split_port;

@@ -14,8 +14,6 @@ const UNITS: [(&str, u64); 6] =
 pub struct Span(u64);
 
 impl Span {
-    pub const ZERO: Self = Self(0);
-
     pub const fn from_us(us: u64) -> Self {
         Self(us)
     }

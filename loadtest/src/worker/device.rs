@@ -99,6 +99,20 @@ pub struct Flight {
     pub frame: Vec<u8>,
 }
 
+impl Flight {
+    /// So many of its messages are there.
+    pub fn landed(&self, messages: u64, hands: &mut Hands) {
+        hands.tally.counts.acknowledged += messages;
+        hands.tally.ack.record(hands.clock.now_us().saturating_sub(self.due_us));
+    }
+
+    /// It was sent, and will have no answer; that has taken until now.
+    pub fn give_up(&self, hands: &mut Hands) {
+        hands.tally.counts.unacknowledged += u64::from(self.messages);
+        hands.tally.ack.record(hands.now_us.saturating_sub(self.due_us));
+    }
+}
+
 impl Active {
     fn is_needless(&self) -> bool {
         self.sensors.is_none() && self.flights.is_empty() && self.unread.is_empty() && self.unsent.is_empty()
@@ -155,6 +169,11 @@ impl Device {
 
     pub fn active(&mut self) -> &mut Active {
         self.active.get_or_insert_default()
+    }
+
+    /// Whether it has messages that wait, or that are not acknowledged.
+    pub fn is_waited_for(&self) -> bool {
+        self.active.as_ref().is_some_and(|active| !active.flights.is_empty())
     }
 
     /// Begins to connect.
@@ -350,8 +369,7 @@ impl Device {
             if is_answered {
                 active.in_flight += 1;
             } else {
-                hands.tally.counts.acknowledged += u64::from(flight.messages);
-                hands.tally.ack.record(hands.clock.now_us().saturating_sub(flight.due_us));
+                flight.landed(u64::from(flight.messages), hands);
                 active.flights.remove(active.in_flight);
             }
         }
@@ -385,8 +403,7 @@ impl Device {
 
     /// Leaves by choice, and comes back later; stays until what it has sent is acknowledged.
     pub fn leave(&mut self, index: u32, hands: &mut Hands) {
-        let is_waiting = self.active.as_ref().is_some_and(|active| !active.flights.is_empty());
-        if is_waiting && self.phase == Phase::Up {
+        if self.is_waited_for() && self.phase == Phase::Up {
             return hands.timers.set(hands.now_us + STAY_US, index, Alarm::Leave);
         }
         self.will_leave = false;
@@ -432,9 +449,8 @@ impl Device {
     /// The connection is gone: counts it, and comes back after a pause.
     pub fn lost(&mut self, index: u32, why: &Lost, hands: &mut Hands) {
         let plan = self.plan(hands);
-        let is_waited_for = self.active.as_ref().is_some_and(|active| !active.flights.is_empty());
         // Servers close connections of HTTP that have nothing to say: it is opened again when it has.
-        let is_rest = plan.fleet.protocol.is_http() && matches!(why, Lost::Closed) && !is_waited_for;
+        let is_rest = plan.fleet.protocol.is_http() && matches!(why, Lost::Closed) && !self.is_waited_for();
         if !is_rest {
             match self.phase {
                 Phase::Up => hands.tally.counts.connections_lost += 1,

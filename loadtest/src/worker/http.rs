@@ -34,8 +34,7 @@ pub fn restart(active: &mut Active, hands: &mut Hands) {
     let is_given_up = active.in_flight > 0 && active.flights.front().is_some_and(|flight| !flight.is_repeatable);
     let given_up = is_given_up.then(|| active.flights.pop_front()).flatten();
     if let Some(flight) = given_up {
-        hands.tally.counts.unacknowledged += u64::from(flight.messages);
-        hands.tally.ack.record(hands.now_us.saturating_sub(flight.due_us));
+        flight.give_up(hands);
     }
     active.in_flight = 0;
 }
@@ -86,10 +85,9 @@ fn answered(device: &mut Device, plan: &Plan, status: u16, body: &[u8], hands: &
         PARTLY => serde_json::from_slice::<Kept>(body).map_or(0, |answer| answer.kept.min(messages)),
         _ => 0,
     };
-    hands.tally.counts.acknowledged += kept;
     hands.tally.counts.refused += messages - kept;
     if kept > 0 {
-        hands.tally.ack.record(hands.clock.now_us().saturating_sub(flight.due_us));
+        flight.landed(kept, hands);
     }
     if kept < messages {
         hands.tally.error(format!("http status {status}"));

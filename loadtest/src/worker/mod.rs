@@ -264,8 +264,7 @@ impl Worker {
             return false;
         }
         let is_quiet = now_us > self.received_us.max(ends_us) + QUIET_US;
-        let is_waiting = |device: &Device| device.active.as_ref().is_some_and(|active| !active.flights.is_empty());
-        now_us >= self.settled_by_us || is_quiet && self.ends_early && !self.devices.iter().any(is_waiting)
+        now_us >= self.settled_by_us || is_quiet && self.ends_early && !self.devices.iter().any(Device::is_waited_for)
     }
 
     /// Says goodbye, and what is left open.

@@ -150,8 +150,7 @@ fn landed(device: &Device, plan: &Plan, flight: &Flight, reason: ReasonCode, han
         hands.tally.error(format!("message refused: {reason}"));
         return;
     }
-    hands.tally.counts.acknowledged += 1;
-    hands.tally.ack.record(hands.clock.now_us().saturating_sub(flight.due_us));
+    flight.landed(1, hands);
     if let Some(number) = flight.number.filter(|_| hands.journal.is_some()) {
         let name = plan.device(device.number);
         hands.book(|journal| journal.acknowledged(&name, number));

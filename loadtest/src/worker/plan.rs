@@ -10,13 +10,11 @@ use rustls::pki_types::ServerName;
 
 use super::link::Secured;
 use crate::payload::{Models, Template};
-use crate::scenario::{Fleet, Publish, Scenario, Tls};
+use crate::scenario::{Fleet, INDEX, Publish, Scenario, Tls};
 use crate::target::{TlsFiles, tls_config};
 
-/// What takes the place of a device's name, and of its number.
+/// What takes the place of a device's name.
 const DEVICE: &str = "{device}";
-const INDEX: &str = "{i}";
-
 /// Window of devices that only answer.
 const ANSWERS_WINDOW: usize = 20;
 
@@ -96,7 +94,7 @@ impl Plan {
 
     /// The name of a device.
     pub fn device(&self, index: u32) -> String {
-        self.fleet.device.replace(INDEX, &index.to_string())
+        self.fleet.device_name(index)
     }
 
     /// A text of the scenario as it is for one device.

@@ -206,17 +206,16 @@ pub fn answer(device: &mut Device, plan: &Plan, topic: &str, payload: &[u8], han
     Ok(())
 }
 
-/// Counts what is not sent, or not acknowledged, when the run is over, and forgets it. What has no answer has taken until now.
+/// Counts what is not sent, or not acknowledged, when the run is over, and forgets it.
 pub fn settle(device: &mut Device, hands: &mut Hands) {
     let Some(active) = &mut device.active else { return };
     active.in_flight = 0;
     for flight in active.flights.drain(..) {
         if flight.was_sent {
-            hands.tally.ack.record(hands.now_us.saturating_sub(flight.due_us));
+            flight.give_up(hands);
+        } else {
+            hands.tally.counts.unsent += u64::from(flight.messages);
         }
-        let counts = &mut hands.tally.counts;
-        let count = if flight.was_sent { &mut counts.unacknowledged } else { &mut counts.unsent };
-        *count += u64::from(flight.messages);
     }
     hands.tally.counts.unsent += u64::from(std::mem::take(&mut active.row_count));
 }

@@ -2,8 +2,10 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
+
+use drover_load::guarded::Guarded;
 
 use crate::runs::{run, said};
 
@@ -13,7 +15,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// A broker of its own for one test.
 struct Mosquitto {
-    child: Child,
+    _running: Guarded,
     address: SocketAddr,
 }
 
@@ -31,7 +33,7 @@ impl Mosquitto {
         let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
         let mut command = Command::new(program);
         command.args(["-p", &address.port().to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
-        let mosquitto = Self { child: command.spawn().expect("it starts"), address };
+        let mosquitto = Self { _running: Guarded::start(&mut command).expect("it starts"), address };
         for _ in 0..LOOKS_MAX {
             if TcpStream::connect(address).is_ok() {
                 return Some(mosquitto);
@@ -39,13 +41,6 @@ impl Mosquitto {
             std::thread::sleep(LOOK);
         }
         panic!("mosquitto did not start");
-    }
-}
-
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        self.child.kill().expect("our own child can be killed");
-        self.child.wait().expect("it has ended");
     }
 }
 

@@ -10,6 +10,8 @@ use super::Finding;
 
 /// A certificate that ends within this many seconds is worth a warning: 30 days.
 const ENDS_SOON_S: i64 = 30 * 24 * 3600;
+/// What to do about one that ends.
+const RENEW: &str = "start drover again: it renews the server certificate; a CA has to be replaced";
 
 /// Looks at the certificate `name` of the directory `pki`.
 pub(super) fn look(pki: &Path, name: &'static str, now_s: i64) -> Finding {
@@ -39,18 +41,10 @@ pub(super) fn judge(name: &'static str, pem: &[u8], now_s: i64) -> Finding {
     let named = if names.is_empty() { String::new() } else { format!(", names {}", names.join(" ")) };
     let message = format!("ends {ends}{named}");
     if ends.timestamp() <= now_s {
-        return Finding::fail(
-            name,
-            message,
-            "start drover again: it renews the server certificate; a CA has to be replaced",
-        );
+        return Finding::fail(name, message, RENEW);
     }
     if ends.timestamp() <= now_s + ENDS_SOON_S {
-        return Finding::warn(
-            name,
-            message,
-            "start drover again: it renews the server certificate; a CA has to be replaced",
-        );
+        return Finding::warn(name, message, RENEW);
     }
     Finding::ok(name, message)
 }

@@ -3,12 +3,8 @@
 use std::sync::Arc;
 
 use drover_proto::from_status;
-use drover_proto::ingress::v1::ingress_server::{Ingress, IngressServer};
-use drover_proto::ingress::v1::{
-    ClaimRequest, ClaimResponse, DeliverRequest, DeliverResponse, FlushRequest, FlushResponse, ForwardRequest,
-    ForwardResponse, IdentifyRequest, IdentifyResponse, InheritRequest, InheritResponse, PublishRequest,
-    PublishResponse, RevokeRequest, RevokeResponse, TakeOverRequest, TakeOverResponse,
-};
+use drover_proto::ingress::v1::RevokeRequest;
+use drover_proto::ingress::v1::ingress_server::IngressServer;
 use drover_proto::registry::v1::authenticate_request::Proof;
 use drover_proto::registry::v1::*;
 use drover_proto::types::v1::{Device, Identity};
@@ -17,9 +13,8 @@ use drover_types::{ApiError, ErrorCode};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use tokio::sync::mpsc;
-use tonic::{Request, Response, Status};
 
+use crate::nodes::Node;
 use crate::stage::{NOW_MS, Stage, config, device};
 
 async fn authenticate(stage: &Stage, proof: Proof) -> Result<Identity, ApiError> {
@@ -197,77 +192,35 @@ async fn a_certificate_is_verified_by_the_platforms_authority_and_known_by_its_f
     assert_eq!(refused.field.as_deref(), Some("duration_s"));
 }
 
-/// An ingress node that confirms what it is told.
-struct Confirming(mpsc::Sender<RevokeRequest>);
-
-#[tonic::async_trait]
-impl Ingress for Confirming {
-    async fn publish(&self, _: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
-        Err(Status::unimplemented("nobody publishes here"))
-    }
-
-    async fn deliver(&self, _: Request<DeliverRequest>) -> Result<Response<DeliverResponse>, Status> {
-        Err(Status::unimplemented("nobody delivers here"))
-    }
-
-    async fn revoke(&self, request: Request<RevokeRequest>) -> Result<Response<RevokeResponse>, Status> {
-        self.0.send(request.into_inner()).await.map_err(|e| Status::internal(e.to_string()))?;
-        Ok(Response::new(RevokeResponse { closed: 1 }))
-    }
-
-    async fn take_over(&self, _: Request<TakeOverRequest>) -> Result<Response<TakeOverResponse>, Status> {
-        Err(Status::unimplemented("nobody asks here"))
-    }
-
-    async fn forward(&self, _: Request<ForwardRequest>) -> Result<Response<ForwardResponse>, Status> {
-        Err(Status::unimplemented("nobody asks here"))
-    }
-
-    async fn claim(&self, _: Request<ClaimRequest>) -> Result<Response<ClaimResponse>, Status> {
-        Err(Status::unimplemented("nobody asks here"))
-    }
-
-    async fn inherit(&self, _: Request<InheritRequest>) -> Result<Response<InheritResponse>, Status> {
-        Err(Status::unimplemented("nobody asks here"))
-    }
-
-    async fn flush(&self, _: Request<FlushRequest>) -> Result<Response<FlushResponse>, Status> {
-        Err(Status::unimplemented("nobody asks here"))
-    }
-
-    async fn identify(&self, _: Request<IdentifyRequest>) -> Result<Response<IdentifyResponse>, Status> {
-        Err(Status::unimplemented("nobody asks here"))
-    }
-}
-
 #[tokio::test]
 async fn a_revocation_reaches_every_node_and_names_those_that_do_not_confirm() {
     let nodes = ["near".to_owned(), "away".to_owned()];
     let config = RegistryConfig { ingress_nodes: nodes.into(), ..config() };
     let stage = Stage::with(config, tempfile::tempdir().expect("a directory")).await;
-    let (told, mut heard) = mpsc::channel(8);
+    let near = Node::default();
     let incoming = stage.network.listen("near");
-    let node = tonic::transport::Server::builder().add_service(IngressServer::new(Confirming(told)));
-    let node = tokio::spawn(node.serve_with_incoming(incoming));
+    let server = tonic::transport::Server::builder().add_service(IngressServer::new(near.clone()));
+    let server = tokio::spawn(server.serve_with_incoming(incoming));
 
     stage.create_device("d").await.expect("created");
     let id = stage.issue_token("d", 0).await.credential.expect("credential").id;
     let revoke = RevokeCredentialRequest { tenant: String::new(), id: id.clone() };
     let answer = stage.client.clone().revoke_credential(revoke).await.expect("revoked").into_inner();
     assert_eq!(answer.unconfirmed_nodes, ["away"]);
-    let first = heard.recv().await.map(|request| (request.credential_id, request.anonymous));
+    let mut told = near.take().into_iter();
+    let first = told.next().map(|request| (request.credential_id, request.anonymous));
     assert_eq!(first, Some((String::new(), true)), "with the first credential nobody is the device without");
     let expected = RevokeRequest { tenant: "default".into(), device: "d".into(), credential_id: id, anonymous: false };
-    assert_eq!(heard.recv().await, Some(expected));
+    assert_eq!(told.next(), Some(expected));
     let disable = UpdateDeviceRequest { device: Some(Device { enabled: false, ..device("d") }) };
     let answer = stage.client.clone().update_device(disable).await.expect("disabled").into_inner();
     assert_eq!(answer.unconfirmed_nodes, ["away"]);
-    assert_eq!(heard.recv().await.map(|request| request.credential_id), Some(String::new()));
+    assert_eq!(near.take().first().map(|request| request.credential_id.as_str()), Some(""));
     let delete = DeleteDeviceRequest { name: "d".into(), ..Default::default() };
     let answer = stage.client.clone().delete_device(delete).await.expect("deleted").into_inner();
     assert_eq!(answer.unconfirmed_nodes, ["away"]);
-    assert_eq!(heard.recv().await.map(|request| request.credential_id), Some(String::new()));
-    node.abort();
+    assert_eq!(near.take().first().map(|request| request.credential_id.as_str()), Some(""));
+    server.abort();
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ const LEASE: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// An ingress process that only remembers what was revoked, and who it is.
 #[derive(Clone, Default)]
-struct Node {
+pub struct Node {
     revoked: Arc<Mutex<Vec<RevokeRequest>>>,
     /// `None`: it does not say.
     name: Arc<Mutex<Option<String>>>,
@@ -85,6 +85,11 @@ impl Node {
             grpc::serve(routes, "ingress", &sockets, &network, stop).await.expect("serves");
         });
         address
+    }
+
+    /// What was revoked since this was asked last.
+    pub fn take(&self) -> Vec<RevokeRequest> {
+        std::mem::take(&mut *self.revoked.lock().expect("no panic"))
     }
 
     fn heard(&self) -> Vec<String> {
