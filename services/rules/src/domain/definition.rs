@@ -47,9 +47,14 @@ impl Definition {
         })
     }
 
+    /// Its actions, the error action last.
+    fn all(&self) -> impl Iterator<Item = &CompiledAction> {
+        self.actions.iter().chain(&self.error_action)
+    }
+
     /// The topics of the log that it writes, each with the partitions it is to be made with.
     pub fn output_topics(&self) -> impl Iterator<Item = (&Topic, u32)> {
-        self.actions.iter().chain(&self.error_action).filter_map(|action| match action {
+        self.all().filter_map(|action| match action {
             CompiledAction::Kafka { topic, partitions, cluster: None, .. } => Some((topic, *partitions)),
             CompiledAction::Kafka { .. }
             | CompiledAction::Republish { .. }
@@ -63,12 +68,12 @@ impl Definition {
 
     /// The functions that its actions call; those of its statement are the statement's.
     pub fn called_functions(&self) -> impl Iterator<Item = &str> {
-        self.actions.iter().chain(&self.error_action).filter_map(CompiledAction::function)
+        self.all().filter_map(CompiledAction::function)
     }
 
     /// The other clusters it writes to.
     pub fn clusters(&self) -> impl Iterator<Item = &str> {
-        self.actions.iter().chain(&self.error_action).filter_map(|action| match action {
+        self.all().filter_map(|action| match action {
             CompiledAction::Kafka { cluster, .. } => cluster.as_deref(),
             CompiledAction::Republish { .. }
             | CompiledAction::Webhook(_)
@@ -81,7 +86,7 @@ impl Definition {
 
     /// The addresses its webhooks go to, as declared.
     pub fn webhooks(&self) -> impl Iterator<Item = &str> {
-        self.actions.iter().chain(&self.error_action).filter_map(|action| match action {
+        self.all().filter_map(|action| match action {
             CompiledAction::Webhook(webhook) => Some(webhook.address.as_str()),
             CompiledAction::Kafka { .. }
             | CompiledAction::Republish { .. }
