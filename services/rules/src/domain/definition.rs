@@ -30,15 +30,22 @@ impl Definition {
     pub fn compile(tenant: TenantId, name: &str, spec: &RuleSpec) -> Result<Self, ApiError> {
         spec.check()?;
         let rule = Rule::compile_open(&spec.sql)?;
-        let texts = serde_json::to_string(&(&spec.actions, &spec.error_action)).unwrap_or_default();
         let actions = spec.actions.iter().enumerate();
         let actions = actions.map(|(i, action)| CompiledAction::compile(&rule, action, &format!("spec.actions[{i}]")));
         let error_action = spec.error_action.as_ref();
         let error_action = error_action.map(|action| CompiledAction::compile(&rule, action, "spec.errorAction"));
+        let (actions, error_action) = (actions.collect::<Result<Vec<_>, _>>()?, error_action.transpose()?);
+        let mut asked = rule.asked();
+        for (field, action) in spec.all_actions() {
+            for template in action.templates() {
+                let compiled = rule.template(template.text).map_err(|error| error.in_field(template.name(&field)))?;
+                asked = asked.and(compiled.asked());
+            }
+        }
         Ok(Self {
-            actions: actions.collect::<Result<_, _>>()?,
-            error_action: error_action.transpose()?,
-            asked: rule.asked().and(Asked::by_text(&texts)),
+            actions,
+            error_action,
+            asked,
             state_prefix: states::prefix(&tenant, name, &rule),
             rule,
             key: (tenant.clone(), name.to_owned()),
