@@ -1,7 +1,6 @@
 //! Carries out one entry of the outbox, or a batch of them: once, and says what came of it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +19,7 @@ use drover_types::{Clock, ErrorCode, RecordId, TenantId};
 use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::{Response, Status};
 
@@ -28,6 +27,7 @@ use super::clusters::Clusters;
 use crate::domain::{Entry, RuleSet, Verdict};
 use crate::functions::Functions;
 use crate::outbox::is_passing;
+use crate::turns::Turns;
 use crate::webhook::{Post, Secrets, Webhooks, sign};
 
 /// Longest wait for another service of the platform.
@@ -36,8 +36,6 @@ const SERVICE_TIMEOUT: Duration = Duration::from_secs(5);
 const NOTICE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Calls of functions of one tenant at a time: half of the places that there are for all.
 const CALLS_PER_TENANT: usize = 2;
-/// Tenants whose calls are counted; with more, those without a call are forgotten.
-const TENANTS_MAX: usize = 4_096;
 /// Most messages that one call of a function may make.
 const MESSAGES_MAX: usize = 100;
 /// Entry of a secret: the key that signs.
@@ -55,7 +53,7 @@ pub struct Carrier {
     pub ingress: IngressClient<Client>,
     pub functions: Arc<Functions>,
     /// Turns of tenants whose functions are called.
-    pub calls: Mutex<HashMap<TenantId, Arc<Semaphore>>>,
+    pub calls: Turns<TenantId>,
     pub rules: watch::Receiver<Arc<RuleSet>>,
     pub clock: Arc<dyn Clock>,
 }
@@ -165,7 +163,7 @@ impl Carrier {
         let Ok(tenant) = TenantId::new(&entry.tenant) else { return Verdict::Refused("tenant is none".to_owned()) };
         let function = self.rules.borrow().function(&tenant, name).cloned();
         let Some(function) = function else { return Verdict::Later(format!("function {name} does not exist")) };
-        let turns = self.turns(&tenant);
+        let turns = self.calls.of(tenant.clone(), CALLS_PER_TENANT);
         let Ok(turn) = turns.acquire().await else { return Verdict::Later("calls have ended".to_owned()) };
         let (functions, row) = (self.functions.clone(), String::from_utf8_lossy(&call.row).into_owned());
         let called = tokio::task::spawn_blocking(move || functions.call_alone(&tenant, &function, row)).await;
@@ -209,15 +207,6 @@ impl Carrier {
             }
         }
         Verdict::Done
-    }
-
-    /// The turns of a tenant's functions.
-    fn turns(&self, tenant: &TenantId) -> Arc<Semaphore> {
-        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        if calls.len() >= TENANTS_MAX && !calls.contains_key(tenant) {
-            calls.retain(|_, turns| Arc::strong_count(turns) > 1);
-        }
-        calls.entry(tenant.clone()).or_insert_with(|| Arc::new(Semaphore::new(CALLS_PER_TENANT))).clone()
     }
 }
 
