@@ -15,6 +15,7 @@ mod follow;
 mod functions;
 mod lag;
 mod outbox;
+mod platform;
 mod replay;
 mod restore;
 mod server;

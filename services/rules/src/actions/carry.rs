@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use drover_functions::CallError;
 use drover_host::grpc::Client;
-use drover_proto::from_status;
 use drover_proto::ingress::v1::PublishRequest;
 use drover_proto::ingress::v1::ingress_client::IngressClient;
 use drover_proto::rules::v1::outbox_entry::Work;
@@ -15,23 +14,20 @@ use drover_proto::shadow::v1::UpdateShadowRequest;
 use drover_proto::shadow::v1::shadow_client::ShadowClient;
 use drover_proto::storage::v1::StoreRowRequest;
 use drover_proto::storage::v1::storage_client::StorageClient;
-use drover_types::{Clock, ErrorCode, RecordId, TenantId};
+use drover_types::{Clock, RecordId, TenantId};
 use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tonic::{Response, Status};
 
 use super::clusters::Clusters;
 use crate::domain::{Entry, RuleSet, Verdict};
 use crate::functions::Functions;
-use crate::outbox::is_passing;
+use crate::platform::{SERVICE_TIMEOUT, publish, told};
 use crate::turns::Turns;
 use crate::webhook::{Post, Secrets, Webhooks, sign};
 
-/// Longest wait for another service of the platform.
-const SERVICE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for whoever tells people.
 const NOTICE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Calls of functions of one tenant at a time: half of the places that there are for all.
@@ -200,8 +196,7 @@ impl Carrier {
                 hops: call.hops,
                 traceparent: entry.traceparent.clone(),
             };
-            let mut ingress = self.ingress.clone();
-            let verdict = told("ingress", timeout(SERVICE_TIMEOUT, ingress.publish(request)).await);
+            let verdict = publish(&self.ingress, request).await;
             if verdict != Verdict::Done {
                 return verdict;
             }
@@ -261,22 +256,6 @@ fn messages(answer: Option<&str>) -> Result<Vec<Made>, String> {
     match made.iter().find(|made| made.qos > 1) {
         Some(made) => Err(format!("result has a message of qos {}, limit is 1", made.qos)),
         None => Ok(made),
-    }
-}
-
-/// What the answer of another service of the platform comes to.
-fn told<T>(service: &str, answer: Result<Result<Response<T>, Status>, tokio::time::error::Elapsed>) -> Verdict {
-    let error = match answer {
-        Ok(Ok(_)) => return Verdict::Done,
-        Ok(Err(status)) => from_status(&status),
-        Err(_) => return Verdict::Away(format!("{service} does not answer")),
-    };
-    match error.code {
-        ErrorCode::Unavailable | ErrorCode::DeadlineExceeded | ErrorCode::Cancelled | ErrorCode::Unauthenticated => {
-            Verdict::Away(error.message)
-        }
-        code if is_passing(code) => Verdict::Later(error.message),
-        _ => Verdict::Refused(error.message),
     }
 }
 
