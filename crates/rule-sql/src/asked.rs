@@ -40,13 +40,6 @@ impl Asked {
         asked
     }
 
-    /// What a text with templates may ask: whatever looks like a call counts as one.
-    pub fn by_text(text: &str) -> Self {
-        let calls: String = text.split_whitespace().collect::<String>().to_ascii_lowercase();
-        let has = |name: &str| calls.contains(&format!("{name}("));
-        Self { devices: has(DEVICE), shadows: has(SHADOW) }
-    }
-
     /// What either asks.
     pub fn and(self, other: Self) -> Self {
         Self { devices: self.devices || other.devices, shadows: self.shadows || other.shadows }
@@ -69,7 +62,8 @@ impl Asked {
         query.condition.iter().for_each(|condition| self.add(condition, &[]));
     }
 
-    fn add(&mut self, expr: &Expr, keys: &[Expr]) {
+    /// What an expression asks, but for those that are among `keys`.
+    pub(crate) fn add(&mut self, expr: &Expr, keys: &[Expr]) {
         if keys.contains(expr) {
             return;
         }
@@ -109,6 +103,7 @@ impl Asked {
 mod tests {
     use super::*;
     use crate::parser::parse;
+    use crate::template::Template;
 
     fn asked(sql: &str) -> (bool, bool) {
         let Asked { devices, shadows } = Asked::by(&parse(sql).expect("a statement"));
@@ -135,8 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn texts_of_actions_ask_for_what_they_seem_to_call() {
-        assert_eq!(Asked::by_text("rooms/${DEVICE ( ).labels.room}"), Asked { devices: true, shadows: false });
-        assert_eq!(Asked::by_text("${device}/${topic(2)}"), Asked::default());
+    fn templates_ask_for_what_they_call() {
+        let asked = |text: &str| Template::compile(text).expect("a template").asked();
+        assert_eq!(asked("rooms/${DEVICE ( ).labels.room}"), Asked { devices: true, shadows: false });
+        assert_eq!(asked("rooms/${device\n().labels.room}"), Asked { devices: true, shadows: false });
+        assert_eq!(asked("${device}/${topic(2)}"), Asked::default());
+        assert_eq!(asked("device()"), Asked::default());
     }
 }

@@ -1,7 +1,7 @@
 //! Whether a rule as it is declared can run: its statement, and the templates of its actions.
 
 use drover_types::ApiError;
-use drover_types::object::{Action, RuleSpec};
+use drover_types::object::RuleSpec;
 
 use crate::{CompiledRule, Rule};
 
@@ -10,19 +10,13 @@ use crate::{CompiledRule, Rule};
 pub fn check(spec: &RuleSpec) -> Result<CompiledRule, ApiError> {
     spec.check()?;
     let rule = Rule::compile_open(&spec.sql)?;
-    for (i, action) in spec.actions.iter().enumerate() {
-        check_templates(&rule, &format!("spec.actions[{i}]"), action)?;
+    // Sizes were checked with the shape.
+    for (field, action) in spec.all_actions() {
+        for template in action.templates() {
+            rule.template(template.text).map_err(|error| error.in_field(template.name(&field)))?;
+        }
     }
-    spec.error_action.as_ref().map_or(Ok(()), |action| check_templates(&rule, "spec.errorAction", action))?;
     Ok(rule)
-}
-
-/// Sizes were checked with the shape.
-fn check_templates(rule: &CompiledRule, field: &str, action: &Action) -> Result<(), ApiError> {
-    for template in action.templates() {
-        rule.template(template.text).map_err(|error| error.in_field(template.name(field)))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Texts of action fields with `${expr}` in them. Names are looked up in the row first, then in the payload.
 
+use crate::asked::Asked;
 use crate::ast::{Expr, Item, Select};
 use crate::error::{EvalError, Problem, SqlError};
 use crate::evaluate::{self, Scope};
@@ -21,11 +22,8 @@ impl CompiledRule {
             return Ok(template);
         };
         let selected: Vec<Expr> = items.iter().filter_map(Item::as_field).collect();
-        let mut exprs = template.parts.iter().filter_map(|part| match part {
-            Part::Text(_) => None,
-            Part::Expr(expr) => Some(expr),
-        });
-        match exprs.find_map(|expr| ungrouped(expr, &selected)) {
+        let unknown = template.exprs().find_map(|expr| ungrouped(expr, &selected));
+        match unknown {
             Some(expr) => Err(SqlError::at(text, 0, Problem::NotSelected { expression: expr.to_string() })),
             None => Ok(template),
         }
@@ -60,6 +58,20 @@ impl Template {
             parts.push(Part::Text(text[at..].to_owned()));
         }
         Ok(Self { parts })
+    }
+
+    /// What it looks up.
+    pub fn asked(&self) -> Asked {
+        let mut asked = Asked::default();
+        self.exprs().for_each(|expr| asked.add(expr, &[]));
+        asked
+    }
+
+    fn exprs(&self) -> impl Iterator<Item = &Expr> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Text(_) => None,
+            Part::Expr(expr) => Some(expr),
+        })
     }
 
     /// The text for one message and its row. Null and undefined values have no text and are errors.

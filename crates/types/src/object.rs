@@ -111,10 +111,13 @@ impl RuleSpec {
                 ApiError::invalid("spec.actions", "too many actions").over(ACTIONS_PER_RULE_MAX, self.actions.len())
             );
         }
-        for (i, action) in self.actions.iter().enumerate() {
-            action.check(&format!("spec.actions[{i}]"))?;
-        }
-        self.error_action.as_ref().map_or(Ok(()), |action| action.check("spec.errorAction"))
+        self.all_actions().try_for_each(|(field, action)| action.check(&field))
+    }
+
+    /// Every action with its field, the error action last.
+    pub fn all_actions(&self) -> impl Iterator<Item = (String, &Action)> {
+        let actions = self.actions.iter().enumerate().map(|(i, action)| (format!("spec.actions[{i}]"), action));
+        actions.chain(self.error_action.iter().map(|action| ("spec.errorAction".to_owned(), action)))
     }
 }
 

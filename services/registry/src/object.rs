@@ -146,8 +146,7 @@ impl Object {
             Spec::Device(device) => texts(&device.attributes) + device.policies.iter().map(String::len).sum::<usize>(),
             Spec::Policy(policy) => policy.statements.iter().flat_map(|s| &s.resources).map(String::len).sum(),
             Spec::Rule(rule) => {
-                let actions = rule.actions.iter().chain(&rule.error_action);
-                rule.sql.len() + actions.map(action_bytes).sum::<usize>()
+                rule.sql.len() + rule.all_actions().map(|(_, action)| action_bytes(action)).sum::<usize>()
             }
             Spec::Function(function) => function.bytes(),
             Spec::Credential(_) | Spec::ApiToken(_) => 0,
@@ -170,9 +169,13 @@ fn texts(entries: &BTreeMap<String, String>) -> usize {
     entries.iter().map(|(name, value)| name.len() + value.len()).sum()
 }
 
+/// Texts in the states of a shadow count twice: by themselves and in the JSON around them.
 fn action_bytes(action: &Action) -> usize {
-    let kafka = action.kafka.as_ref().map_or(0, |kafka| kafka.topic.len() + kafka.key.as_ref().map_or(0, String::len));
-    kafka + action.republish.as_ref().map_or(0, |republish| republish.topic.len())
+    let templates = action.templates();
+    let templates: usize = templates.iter().map(|template| template.pointer.len() + template.text.len()).sum();
+    let states = action.shadow.iter().flat_map(|shadow| shadow.desired.iter().chain(&shadow.reported));
+    let states: usize = states.map(|state| state.to_string().len()).sum();
+    templates + states + action.kafka.as_ref().map_or(0, |kafka| kafka.topic.len())
 }
 
 impl Spec {
@@ -185,6 +188,35 @@ impl Spec {
             Spec::Rule(_) => Kind::Rule,
             Spec::ApiToken(_) => Kind::ApiToken,
             Spec::Function(_) => Kind::Function,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_types::object::RuleSpec;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn whatever_is_long_in_a_rule_counts() {
+        let bytes = |action: serde_json::Value| {
+            let spec: RuleSpec = serde_json::from_value(json!({"sql": "", "actions": [action]})).expect("a spec");
+            spec.all_actions().map(|(_, action)| action_bytes(action)).sum::<usize>()
+        };
+        let long = "x".repeat(1_000);
+        for action in [
+            json!({"kafka": {"topic": "t", "key": long}}),
+            json!({"kafka": {"topic": "t", "headers": {"a": long}}}),
+            json!({"republish": {"topic": long}}),
+            json!({"webhook": {"url": "https://h", "body": long}}),
+            json!({"webhook": {"url": "https://h", "headers": {"a": long}}}),
+            json!({"shadow": {"device": "d", "desired": {"a": long}}}),
+            json!({"shadow": {"device": "d", "reported": {long.as_str(): 1}}}),
+            json!({"notify": {"channel": "c", "text": long}}),
+        ] {
+            assert!(bytes(action.clone()) >= long.len(), "{action}");
         }
     }
 }

@@ -15,14 +15,16 @@ mod follow;
 mod functions;
 mod lag;
 mod outbox;
+mod platform;
 mod replay;
 mod restore;
 mod server;
 mod telemetry;
 mod topics;
+mod turns;
 mod webhook;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
@@ -52,6 +54,7 @@ use crate::lag::Lag;
 use crate::outbox::Outbox;
 use crate::replay::Replayer;
 use crate::telemetry::Telemetry;
+use crate::turns::Turns;
 use crate::webhook::{InternalHosts, Secrets, Webhooks};
 
 /// The rules service.
@@ -152,7 +155,7 @@ async fn work(
         storage: StorageClient::new(ports.network.client("storage")),
         ingress: IngressClient::new(ports.network.client("ingress")),
         functions: Arc::new(Functions::new(ports.functions.apart(), telemetry.clone())),
-        calls: Mutex::default(),
+        calls: Turns::default(),
         rules: feed.rules(),
         clock: ports.clock.clone(),
     };

@@ -5,23 +5,22 @@
 //! ingress refuses for good becomes a dead letter.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use drover_bus::{Bus, Stored};
 use drover_host::grpc::Client;
 use drover_host::{CarryOut, InOrder, Shutdown};
-use drover_proto::from_status;
 use drover_proto::ingress::v1::PublishRequest;
 use drover_proto::ingress::v1::ingress_client::IngressClient;
 use drover_proto::rules::v1::{OutboxEntry, Republish, outbox_entry};
 use drover_types::limits::RECEIVE_MAXIMUM;
-use drover_types::{Clock, ErrorCode, TenantId};
+use drover_types::{Clock, TenantId};
 use prost::Message as _;
 use tokio::sync::watch;
 
 use crate::append::append;
-use crate::domain::{Batch, Board, OUTBOX_TOPIC, RuleSet, RuleTally, Views};
+use crate::domain::{Batch, Board, OUTBOX_TOPIC, RuleSet, RuleTally, Verdict, Views};
+use crate::platform;
 use crate::telemetry::Telemetry;
 
 /// Consumer group of the outbox.
@@ -29,8 +28,6 @@ pub const OUTBOX_GROUP: &str = "drover.rules.outbox";
 /// Entries of one poll; those of one partition run one after the other. After a crash they are sent again, so they must
 /// fit the window that recognises what is sent again.
 const POLL_RECORDS: usize = RECEIVE_MAXIMUM as usize;
-/// Longest a single publish may take before it is tried again.
-const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The loop over `drover.rules.outbox`.
 pub struct Outbox {
@@ -42,14 +39,6 @@ pub struct Outbox {
     pub views: Arc<Views>,
     pub board: Arc<Board>,
     pub telemetry: Telemetry,
-}
-
-/// Why an entry was not done.
-enum Failure {
-    /// Try again.
-    Later(String),
-    /// Never will be.
-    Refused(String),
 }
 
 impl Outbox {
@@ -74,13 +63,13 @@ impl Outbox {
         };
         let Some(outbox_entry::Work::Republish(work)) = &entry.work else { return Ok(()) };
         match self.publish(&entry, work).await {
-            Ok(()) => {
+            Verdict::Done => {
                 self.telemetry.republished.inc();
                 self.delivered(&entry);
                 Ok(())
             }
-            Err(Failure::Later(reason)) => Err(reason),
-            Err(Failure::Refused(cause)) => {
+            Verdict::Later(reason) | Verdict::Away(reason) => Err(reason),
+            Verdict::Refused(cause) => {
                 tracing::warn!(cause, offset = stored.position.offset, "an action becomes a dead letter");
                 let mut batch = Batch::default();
                 batch.fail_entry(&entry, stored, &cause, &self.rules.borrow().clone(), &self.views);
@@ -91,7 +80,7 @@ impl Outbox {
         }
     }
 
-    async fn publish(&self, entry: &OutboxEntry, work: &Republish) -> Result<(), Failure> {
+    async fn publish(&self, entry: &OutboxEntry, work: &Republish) -> Verdict {
         let request = PublishRequest {
             id: entry.id.clone(),
             tenant: entry.tenant.clone(),
@@ -103,14 +92,7 @@ impl Outbox {
             hops: work.hops,
             traceparent: entry.traceparent.clone(),
         };
-        let mut ingress = self.ingress.clone();
-        let answer = tokio::time::timeout(PUBLISH_TIMEOUT, ingress.publish(request)).await;
-        let error = match answer {
-            Ok(Ok(_)) => return Ok(()),
-            Ok(Err(status)) => from_status(&status),
-            Err(_) => return Err(Failure::Later("the ingress does not answer".to_owned())),
-        };
-        Err(if is_passing(error.code) { Failure::Later(error.message) } else { Failure::Refused(error.message) })
+        platform::publish(&self.ingress, request).await
     }
 
     /// Returns when what an entry has become is durable.
@@ -135,29 +117,5 @@ impl CarryOut for Outbox {
         self.run_one(stored).await.inspect_err(|_| {
             self.telemetry.republish_retries.inc();
         })
-    }
-}
-
-/// Whether the same request may succeed later.
-pub fn is_passing(code: ErrorCode) -> bool {
-    match code {
-        ErrorCode::Cancelled
-        | ErrorCode::Unknown
-        | ErrorCode::DeadlineExceeded
-        | ErrorCode::ResourceExhausted
-        | ErrorCode::Aborted
-        | ErrorCode::Internal
-        | ErrorCode::Unavailable
-        // Of who asks, not of what is asked: a wrong token.
-        | ErrorCode::Unauthenticated => true,
-        ErrorCode::InvalidArgument
-        | ErrorCode::NotFound
-        | ErrorCode::AlreadyExists
-        | ErrorCode::PermissionDenied
-        | ErrorCode::FailedPrecondition
-        | ErrorCode::OutOfRange
-        // What nobody here serves, shadows for example.
-        | ErrorCode::Unimplemented
-        | ErrorCode::DataLoss => false,
     }
 }

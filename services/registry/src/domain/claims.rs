@@ -76,9 +76,7 @@ impl Domain {
 
 /// The Kafka topics a rule writes to, each with its field.
 fn outputs(spec: &RuleSpec) -> impl Iterator<Item = (String, &str)> {
-    let actions = spec.actions.iter().enumerate().map(|(i, action)| (format!("spec.actions[{i}]"), action));
-    let all = actions.chain(spec.error_action.iter().map(|action| ("spec.errorAction".to_owned(), action)));
-    all.filter_map(|(field, action)| {
+    spec.all_actions().filter_map(|(field, action)| {
         // Those of other clusters are not the platform's to give.
         let kafka = action.kafka.as_ref().filter(|kafka| kafka.cluster.is_none())?;
         Some((format!("{field}.kafka.topic"), kafka.topic.as_str()))

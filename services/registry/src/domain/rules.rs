@@ -80,9 +80,7 @@ impl Domain {
 
 /// Functions that its actions call.
 fn called(spec: &RuleSpec) -> Vec<(String, &str)> {
-    let actions = spec.actions.iter().enumerate().map(|(i, action)| (format!("spec.actions[{i}]"), action));
-    let all = actions.chain(spec.error_action.iter().map(|action| ("spec.errorAction".to_owned(), action)));
-    let called = all.filter_map(|(field, action)| {
+    let called = spec.all_actions().filter_map(|(field, action)| {
         action.function.as_ref().map(|called| (format!("{field}.function.ref"), called.function.as_str()))
     });
     called.collect()

@@ -1,13 +1,11 @@
 //! Carries out one entry of the outbox, or a batch of them: once, and says what came of it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use drover_functions::CallError;
 use drover_host::grpc::Client;
-use drover_proto::from_status;
 use drover_proto::ingress::v1::PublishRequest;
 use drover_proto::ingress::v1::ingress_client::IngressClient;
 use drover_proto::rules::v1::outbox_entry::Work;
@@ -16,28 +14,24 @@ use drover_proto::shadow::v1::UpdateShadowRequest;
 use drover_proto::shadow::v1::shadow_client::ShadowClient;
 use drover_proto::storage::v1::StoreRowRequest;
 use drover_proto::storage::v1::storage_client::StorageClient;
-use drover_types::{Clock, ErrorCode, RecordId, TenantId};
+use drover_types::{Clock, RecordId, TenantId};
 use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
-use tonic::{Response, Status};
 
 use super::clusters::Clusters;
 use crate::domain::{Entry, RuleSet, Verdict};
 use crate::functions::Functions;
-use crate::outbox::is_passing;
+use crate::platform::{SERVICE_TIMEOUT, publish, told};
+use crate::turns::Turns;
 use crate::webhook::{Post, Secrets, Webhooks, sign};
 
-/// Longest wait for another service of the platform.
-const SERVICE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for whoever tells people.
 const NOTICE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Calls of functions of one tenant at a time: half of the places that there are for all.
 const CALLS_PER_TENANT: usize = 2;
-/// Tenants whose calls are counted; with more, those without a call are forgotten.
-const TENANTS_MAX: usize = 4_096;
 /// Most messages that one call of a function may make.
 const MESSAGES_MAX: usize = 100;
 /// Entry of a secret: the key that signs.
@@ -55,7 +49,7 @@ pub struct Carrier {
     pub ingress: IngressClient<Client>,
     pub functions: Arc<Functions>,
     /// Turns of tenants whose functions are called.
-    pub calls: Mutex<HashMap<TenantId, Arc<Semaphore>>>,
+    pub calls: Turns<TenantId>,
     pub rules: watch::Receiver<Arc<RuleSet>>,
     pub clock: Arc<dyn Clock>,
 }
@@ -165,7 +159,7 @@ impl Carrier {
         let Ok(tenant) = TenantId::new(&entry.tenant) else { return Verdict::Refused("tenant is none".to_owned()) };
         let function = self.rules.borrow().function(&tenant, name).cloned();
         let Some(function) = function else { return Verdict::Later(format!("function {name} does not exist")) };
-        let turns = self.turns(&tenant);
+        let turns = self.calls.of(tenant.clone(), CALLS_PER_TENANT);
         let Ok(turn) = turns.acquire().await else { return Verdict::Later("calls have ended".to_owned()) };
         let (functions, row) = (self.functions.clone(), String::from_utf8_lossy(&call.row).into_owned());
         let called = tokio::task::spawn_blocking(move || functions.call_alone(&tenant, &function, row)).await;
@@ -202,22 +196,12 @@ impl Carrier {
                 hops: call.hops,
                 traceparent: entry.traceparent.clone(),
             };
-            let mut ingress = self.ingress.clone();
-            let verdict = told("ingress", timeout(SERVICE_TIMEOUT, ingress.publish(request)).await);
+            let verdict = publish(&self.ingress, request).await;
             if verdict != Verdict::Done {
                 return verdict;
             }
         }
         Verdict::Done
-    }
-
-    /// The turns of a tenant's functions.
-    fn turns(&self, tenant: &TenantId) -> Arc<Semaphore> {
-        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        if calls.len() >= TENANTS_MAX && !calls.contains_key(tenant) {
-            calls.retain(|_, turns| Arc::strong_count(turns) > 1);
-        }
-        calls.entry(tenant.clone()).or_insert_with(|| Arc::new(Semaphore::new(CALLS_PER_TENANT))).clone()
     }
 }
 
@@ -272,22 +256,6 @@ fn messages(answer: Option<&str>) -> Result<Vec<Made>, String> {
     match made.iter().find(|made| made.qos > 1) {
         Some(made) => Err(format!("result has a message of qos {}, limit is 1", made.qos)),
         None => Ok(made),
-    }
-}
-
-/// What the answer of another service of the platform comes to.
-fn told<T>(service: &str, answer: Result<Result<Response<T>, Status>, tokio::time::error::Elapsed>) -> Verdict {
-    let error = match answer {
-        Ok(Ok(_)) => return Verdict::Done,
-        Ok(Err(status)) => from_status(&status),
-        Err(_) => return Verdict::Away(format!("{service} does not answer")),
-    };
-    match error.code {
-        ErrorCode::Unavailable | ErrorCode::DeadlineExceeded | ErrorCode::Cancelled | ErrorCode::Unauthenticated => {
-            Verdict::Away(error.message)
-        }
-        code if is_passing(code) => Verdict::Later(error.message),
-        _ => Verdict::Refused(error.message),
     }
 }
 

@@ -105,8 +105,6 @@ struct Grave {
     key: LaneKey,
     entries: Entries,
     cause: String,
-    /// Their lane has given them up, without an attempt.
-    given_up: bool,
 }
 
 impl Actions {
@@ -322,7 +320,7 @@ impl Session<'_> {
                     Due::Nothing(_) => {}
                     Due::GiveUp(entries) => {
                         let cause = "its target has not answered for a day".to_owned();
-                        self.graves.push(Grave { partition: *partition, key, entries, cause, given_up: true });
+                        self.graves.push(Grave { partition: *partition, key, entries, cause });
                     }
                     Due::Try(entries) => {
                         let (carrier, partition) = (self.actions.carrier.clone(), *partition);
@@ -343,11 +341,8 @@ impl Session<'_> {
         let graves = std::mem::take(&mut self.graves);
         for some in graves.chunks(GRAVES_MAX) {
             self.actions.bury(some).await?;
-            for Grave { partition, key, entries, given_up, .. } in some {
-                let Some(lanes) = self.partitions.get_mut(partition) else { continue };
-                if *given_up {
-                    lanes.given_up(key, &offsets(entries));
-                } else {
+            for Grave { partition, key, entries, .. } in some {
+                if let Some(lanes) = self.partitions.get_mut(partition) {
                     lanes.remove(key, &offsets(entries));
                 }
             }
@@ -385,7 +380,7 @@ impl Session<'_> {
             self.actions.tell(&key, ActionTally { retried, ..ActionTally::default() }, error);
         }
         if !spent.is_empty() {
-            self.graves.push(Grave { partition, key, entries: spent, cause, given_up: false });
+            self.graves.push(Grave { partition, key, entries: spent, cause });
         }
     }
 

@@ -30,15 +30,22 @@ impl Definition {
     pub fn compile(tenant: TenantId, name: &str, spec: &RuleSpec) -> Result<Self, ApiError> {
         spec.check()?;
         let rule = Rule::compile_open(&spec.sql)?;
-        let texts = serde_json::to_string(&(&spec.actions, &spec.error_action)).unwrap_or_default();
         let actions = spec.actions.iter().enumerate();
         let actions = actions.map(|(i, action)| CompiledAction::compile(&rule, action, &format!("spec.actions[{i}]")));
         let error_action = spec.error_action.as_ref();
         let error_action = error_action.map(|action| CompiledAction::compile(&rule, action, "spec.errorAction"));
+        let (actions, error_action) = (actions.collect::<Result<Vec<_>, _>>()?, error_action.transpose()?);
+        let mut asked = rule.asked();
+        for (field, action) in spec.all_actions() {
+            for template in action.templates() {
+                let compiled = rule.template(template.text).map_err(|error| error.in_field(template.name(&field)))?;
+                asked = asked.and(compiled.asked());
+            }
+        }
         Ok(Self {
-            actions: actions.collect::<Result<_, _>>()?,
-            error_action: error_action.transpose()?,
-            asked: rule.asked().and(Asked::by_text(&texts)),
+            actions,
+            error_action,
+            asked,
             state_prefix: states::prefix(&tenant, name, &rule),
             rule,
             key: (tenant.clone(), name.to_owned()),
@@ -47,9 +54,14 @@ impl Definition {
         })
     }
 
+    /// Its actions, the error action last.
+    fn all(&self) -> impl Iterator<Item = &CompiledAction> {
+        self.actions.iter().chain(&self.error_action)
+    }
+
     /// The topics of the log that it writes, each with the partitions it is to be made with.
     pub fn output_topics(&self) -> impl Iterator<Item = (&Topic, u32)> {
-        self.actions.iter().chain(&self.error_action).filter_map(|action| match action {
+        self.all().filter_map(|action| match action {
             CompiledAction::Kafka { topic, partitions, cluster: None, .. } => Some((topic, *partitions)),
             CompiledAction::Kafka { .. }
             | CompiledAction::Republish { .. }
@@ -63,12 +75,12 @@ impl Definition {
 
     /// The functions that its actions call; those of its statement are the statement's.
     pub fn called_functions(&self) -> impl Iterator<Item = &str> {
-        self.actions.iter().chain(&self.error_action).filter_map(CompiledAction::function)
+        self.all().filter_map(CompiledAction::function)
     }
 
     /// The other clusters it writes to.
     pub fn clusters(&self) -> impl Iterator<Item = &str> {
-        self.actions.iter().chain(&self.error_action).filter_map(|action| match action {
+        self.all().filter_map(|action| match action {
             CompiledAction::Kafka { cluster, .. } => cluster.as_deref(),
             CompiledAction::Republish { .. }
             | CompiledAction::Webhook(_)
@@ -81,7 +93,7 @@ impl Definition {
 
     /// The addresses its webhooks go to, as declared.
     pub fn webhooks(&self) -> impl Iterator<Item = &str> {
-        self.actions.iter().chain(&self.error_action).filter_map(|action| match action {
+        self.all().filter_map(|action| match action {
             CompiledAction::Webhook(webhook) => Some(webhook.address.as_str()),
             CompiledAction::Kafka { .. }
             | CompiledAction::Republish { .. }

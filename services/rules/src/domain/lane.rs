@@ -222,7 +222,6 @@ impl Lane {
             if old.is_empty() {
                 return Due::Nothing(Some(until));
             }
-            self.requests += 1;
             return Due::GiveUp(old);
         }
         let at_once = if self.failures >= FAILURES_MAX { 1 } else { AT_ONCE };
@@ -363,12 +362,6 @@ impl Lane {
             self.suspended_until = Some(now + self.suspension);
             self.suspension = (self.suspension * 2).min(LONGEST_SUSPENSION);
         }
-    }
-
-    /// A giving up has ended: no request is under way for it any more.
-    pub fn given_up(&mut self, offsets: &[Offset]) {
-        self.requests = self.requests.saturating_sub(1);
-        self.remove(offsets);
     }
 
     /// Entries that are done or buried.
@@ -529,7 +522,7 @@ mod tests {
         let Due::GiveUp(old) = lane.due(now, NOW_MS + AGE_MS_MAX + 1) else { panic!("all of them are old") };
         let old: Vec<Offset> = old.iter().map(|(offset, _)| *offset).collect();
         assert_eq!(old, [0], "the others are read when it is gone");
-        lane.given_up(&old);
+        lane.remove(&old);
         assert_eq!((lane.unfinished(), lane.reads_from(now, true)), (Some(1), Some(1)));
     }
 

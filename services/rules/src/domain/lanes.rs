@@ -156,13 +156,6 @@ impl Lanes {
         }
     }
 
-    /// See [`Lane::given_up`].
-    pub fn given_up(&mut self, key: &LaneKey, offsets: &[Offset]) {
-        if let Some(lane) = self.lanes.get_mut(key) {
-            lane.given_up(offsets);
-        }
-    }
-
     /// Entries of a lane that are buried.
     pub fn remove(&mut self, key: &LaneKey, offsets: &[Offset]) {
         if let Some(lane) = self.lanes.get_mut(key) {

@@ -33,14 +33,13 @@ pub use secrets::Secrets;
 pub use signature::sign;
 
 use crate::domain::Verdict;
+use crate::turns::Turns;
 use address::Target;
 
 /// Requests of one action at a time: one that hangs leaves room at its host for others.
 const PER_ACTION: usize = 8;
 /// Requests to one host and port at a time, of all rules of a tenant.
 const PER_HOST: usize = 32;
-/// Actions and hosts whose requests are counted; with more, those without a request under way are forgotten.
-const TURNS_MAX: usize = 4_096;
 /// Connections to one host and port that are kept for the next request.
 const KEPT_PER_HOST: usize = 8;
 /// How long a connection is kept without a request, whose server may have forgotten it.
@@ -80,7 +79,7 @@ enum Counted {
 pub struct Webhooks {
     tls: TlsConnector,
     internal: InternalHosts,
-    turns: Mutex<HashMap<Counted, Arc<Semaphore>>>,
+    turns: Turns<Counted>,
     kept: Mutex<HashMap<Target, Vec<(Instant, Sender)>>>,
     lookups: Semaphore,
 }
@@ -102,7 +101,7 @@ impl Webhooks {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let tls = TlsConnector::from(Arc::new(config));
-        Ok(Self { tls, internal, turns: Mutex::default(), kept: Mutex::default(), lookups: Semaphore::new(LOOKUPS) })
+        Ok(Self { tls, internal, turns: Turns::default(), kept: Mutex::default(), lookups: Semaphore::new(LOOKUPS) })
     }
 
     /// Sends a request and waits for its answer. The time it waits for its turn does not count.
@@ -113,8 +112,8 @@ impl Webhooks {
             Err(reason) => return Verdict::Refused(format!("url: {reason}")),
         };
         let (rule, action) = post.action.clone();
-        let of_action = self.turns(Counted::Action(post.tenant.clone(), rule, action), PER_ACTION);
-        let of_host = self.turns(Counted::Host(post.tenant.clone(), target.clone()), PER_HOST);
+        let of_action = self.turns.of(Counted::Action(post.tenant.clone(), rule, action), PER_ACTION);
+        let of_host = self.turns.of(Counted::Host(post.tenant.clone(), target.clone()), PER_HOST);
         // In this order: who waits for the host is bounded by action, so that none fills the queue.
         let (Ok(_of_action), Ok(_of_host)) = (of_action.acquire().await, of_host.acquire().await) else {
             return Verdict::Later("the client is closed".to_owned());
@@ -184,15 +183,6 @@ impl Webhooks {
         let name = ServerName::try_from(host.clone()).map_err(|error| Verdict::Refused(format!("{host}: {error}")))?;
         let stream = self.tls.connect(name, stream).await.map_err(|error| later(&error))?;
         handshake(stream).await.map_err(|error| later(&error))
-    }
-
-    /// The turns of an action or at a host.
-    fn turns(&self, counted: Counted, at_once: usize) -> Arc<Semaphore> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        if turns.len() >= TURNS_MAX && !turns.contains_key(&counted) {
-            turns.retain(|_, turns| Arc::strong_count(turns) > 1);
-        }
-        turns.entry(counted).or_insert_with(|| Arc::new(Semaphore::new(at_once))).clone()
     }
 
     fn take_kept(&self, target: &Target) -> Option<Sender> {
