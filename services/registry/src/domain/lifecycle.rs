@@ -20,7 +20,7 @@ use prost::Message;
 use super::nodes::Nodes;
 use super::presence::{self, Event, Report, Sessions, What};
 use super::topics::{EVENTS_TOPIC, PRESENCE_TOPIC};
-use crate::ports::{RegistryStore, SessionKey, StoreError};
+use crate::ports::{PresenceChange, RegistryStore, SessionKey, StoreError};
 use crate::telemetry::Telemetry;
 use crate::wire;
 
@@ -153,7 +153,9 @@ impl Lifecycle {
             }
         }
         let mut owned = Owned { sessions, next, reported, swept_ms: 0 };
-        self.write_view(partition, &mut owned).await?;
+        if let Some(change) = self.changes(partition, &mut owned) {
+            self.store.put_presence(vec![change]).await?;
+        }
         Ok(owned)
     }
 
@@ -209,25 +211,27 @@ impl Lifecycle {
                 owned.next = owned.next.max(offset + 1);
             }
         }
+        let mut changes = Vec::with_capacity(reported.len());
         for partition in reported {
             if let Some(owned) = owned.get_mut(&partition) {
-                self.write_view(partition, owned).await?;
+                changes.extend(self.changes(partition, owned));
             }
+        }
+        if !changes.is_empty() {
+            self.store.put_presence(changes).await?;
         }
         Ok(())
     }
 
-    async fn write_view(&self, partition: Partition, owned: &mut Owned) -> Result<(), LifecycleError> {
+    /// What the view of a partition lacks; `None`: nothing.
+    fn changes(&self, partition: Partition, owned: &mut Owned) -> Option<PresenceChange> {
         let now_ms = self.clock.now_ms();
         if now_ms.saturating_sub(owned.swept_ms) >= FORGET_EVERY_MS {
             owned.sessions.forget_before(now_ms.saturating_sub(self.keep_ms));
             owned.swept_ms = now_ms;
         }
-        let changes = owned.sessions.take_changes();
-        if !changes.is_empty() {
-            self.store.put_presence(partition, owned.next, changes).await?;
-        }
-        Ok(())
+        let sessions = owned.sessions.take_changes();
+        (!sessions.is_empty()).then_some(PresenceChange { partition, next: owned.next, sessions })
     }
 
     fn record(&self, partition: Partition, event: &Event) -> Outgoing {
