@@ -302,8 +302,7 @@ async fn a_revocation_reaches_every_node_and_names_those_that_do_not_confirm() {
     assert_eq!(answer.unconfirmed_nodes, ["away"]);
     let first = heard.recv().await.map(|request| (request.credential_id, request.anonymous));
     assert_eq!(first, Some((String::new(), true)), "with the first credential nobody is the device without");
-    let expected =
-        RevokeRequest { tenant: "default".into(), device: "d".into(), credential_id: id, anonymous: false };
+    let expected = RevokeRequest { tenant: "default".into(), device: "d".into(), credential_id: id, anonymous: false };
     assert_eq!(heard.recv().await, Some(expected));
     let disable = UpdateDeviceRequest { device: Some(Device { enabled: false, ..device("d") }) };
     let answer = stage.client.clone().update_device(disable).await.expect("disabled").into_inner();
