@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use drover_host::proxy::Balancers;
 use drover_types::{RecordId, TraceParent};
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
@@ -153,11 +154,16 @@ impl Hands {
         Stamp { id: RecordId::at(time_ms, random), time_ms, traceparent }
     }
 
-    /// Has a question of a connection answered, by mail.
-    pub fn ask(&self, place: Place, question: BoxFuture<'static, Answer>) -> AbortHandle {
+    /// Has a question of a connection answered, by mail. `None`: it is answered already, and the mail on its way; only a
+    /// question that has to wait for others is worth a task, whose end by [`AbortHandle`] takes it back.
+    pub fn ask(&self, place: Place, mut question: BoxFuture<'static, Answer>) -> Option<AbortHandle> {
         let mailbox = self.mailbox.clone();
+        if let Some(answer) = question.as_mut().now_or_never() {
+            mailbox.post(Mail::Answered(place, answer));
+            return None;
+        }
         let asking = self.shared.runtime.spawn(async move { mailbox.post(Mail::Answered(place, question.await)) });
-        asking.abort_handle()
+        Some(asking.abort_handle())
     }
 
     /// Says by mail when what a SUBSCRIBE or UNSUBSCRIBE waits for is settled.

@@ -98,10 +98,10 @@ pub struct Slot<T> {
 
 enum Stage {
     Arriving,
-    /// What its CONNECT waits for is asked.
-    Asking(AbortHandle),
+    /// What its CONNECT waits for is asked; without a task the answer is in the mail.
+    Asking(Option<AbortHandle>),
     /// It has its session, and is told so when what is new of that is settled.
-    Attached(Box<Admitted>, AbortHandle),
+    Attached(Box<Admitted>, Option<AbortHandle>),
     Live(Box<Admitted>),
     /// Only its last packets are left to write, until then; monotonic.
     Closing {
@@ -441,7 +441,7 @@ impl<T: Transport> Slot<T> {
             (None, None) if !self.secured => {} // said already, or gone without a word
             (Some(_), None) | (None, _) => node.telemetry.ended(client, peer, close),
         }
-        if let Stage::Asking(asking) | Stage::Attached(_, asking) = &stage {
+        if let Stage::Asking(Some(asking)) | Stage::Attached(_, Some(asking)) = &stage {
             asking.abort();
         }
         if let Stage::Attached(admitted, _) | Stage::Live(admitted) = stage {
