@@ -1,5 +1,7 @@
 //! What the domain needs from outside, with the promises it relies on.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use drover_bus::{Offset, Partition};
 use drover_types::{ApiError, ClientId, DeviceKey, ErrorCode, TenantId};
@@ -64,7 +66,7 @@ pub struct Session {
     /// Of the last event, milliseconds since the Unix epoch.
     pub changed_ms: u64,
     /// The ingress node that holds or held it.
-    pub node: String,
+    pub node: Arc<str>,
     /// Number of the start of that node.
     #[serde(default)]
     pub boot: u64,
