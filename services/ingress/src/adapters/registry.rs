@@ -79,8 +79,8 @@ impl Authenticator for Registry {
         }
         let forgotten = self.kept().forgotten();
         let answer = self.questions.ask(proof).await?;
-        let identity = answer.identity(generation).map_err(|error| AuthenticateError::Unavailable {
-            reason: format!("the answer is not an identity: {error}"),
+        let identity = answer.identity(&self.questions.common, generation).map_err(|error| {
+            AuthenticateError::Unavailable { reason: format!("the answer is not an identity: {error}") }
         })?;
         let identity = Arc::new(identity);
         if let Some(token) = token {

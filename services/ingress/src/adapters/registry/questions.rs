@@ -17,7 +17,7 @@ use prost::Message;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::wire::{self, Answer, Compiled, unavailable};
+use super::wire::{self, Answer, Common, unavailable};
 use crate::domain::identity::{AuthenticateError, Proof};
 
 /// Questions of one call, as many as the registry takes.
@@ -57,7 +57,7 @@ pub fn over(network: &Network) -> Box<dyn Calls> {
 pub struct Questions {
     calls: Box<dyn Calls>,
     deadline: Duration,
-    compiled: Compiled,
+    pub common: Common,
     state: Mutex<State>,
 }
 
@@ -76,7 +76,7 @@ struct Question {
 impl Questions {
     /// Nobody is asked before the first question, each of which is answered within `deadline`.
     pub fn new(calls: Box<dyn Calls>, deadline: Duration) -> Self {
-        Self { calls, deadline, compiled: Compiled::default(), state: Mutex::default() }
+        Self { calls, deadline, common: Common::default(), state: Mutex::default() }
     }
 
     /// Who it is.
@@ -160,7 +160,7 @@ impl Questions {
         if answer.verdicts.is_empty() {
             return refuse(together, &unavailable("the answer names nobody"));
         }
-        let rights: Vec<_> = answer.rights.iter().map(|rights| self.compiled.compile(rights)).collect();
+        let rights: Vec<_> = answer.rights.iter().map(|rights| self.common.compile(rights)).collect();
         let mut questions = together.into_iter();
         for (verdict, question) in answer.verdicts.into_iter().zip(&mut questions) {
             tell(question, Answer::of(verdict, &rights));

@@ -10,7 +10,7 @@ use drover_proto::registry::v1::{
 };
 use drover_proto::types::v1 as wire;
 use drover_types::object::Statement;
-use drover_types::{ApiError, DeviceId, ErrorCode, TenantId};
+use drover_types::{ApiError, DeviceId, ErrorCode, InvalidId, TenantId};
 use prost::Message;
 
 use crate::domain::authorize::Policy;
@@ -18,6 +18,8 @@ use crate::domain::identity::{AuthenticateError, Identity, Proof};
 
 /// Sets of statements kept compiled; when there are more, all are compiled again as they come.
 const POLICIES_MAX: usize = 1_024;
+/// Names of tenants kept, likewise.
+const TENANTS_MAX: usize = 1_024;
 
 /// An identity as it came, and what it may do.
 #[derive(Clone, Debug)]
@@ -33,14 +35,32 @@ pub struct Allowed {
     policy: Policy,
 }
 
-/// Compiled rights by their encoding: most devices have the same ones, and share them.
+/// What many identities have in common, each once: names of tenants, and compiled rights by their encoding.
 #[derive(Default)]
-pub struct Compiled(Mutex<HashMap<Vec<u8>, Allowed>>);
+pub struct Common {
+    rights: Mutex<HashMap<Vec<u8>, Allowed>>,
+    tenants: Mutex<HashMap<String, TenantId>>,
+}
 
-impl Compiled {
+impl Common {
+    /// The tenant of this name.
+    fn tenant(&self, name: &str) -> Result<TenantId, InvalidId> {
+        let mut known = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tenant) = known.get(name) {
+            return Ok(tenant.clone());
+        }
+        let tenant = TenantId::new(name)?;
+        if known.len() >= TENANTS_MAX {
+            known.clear();
+        }
+        known.insert(name.to_owned(), tenant.clone());
+        Ok(tenant)
+    }
+
+    /// What `rights` allow, ready to be asked.
     pub fn compile(&self, rights: &Rights) -> Result<Allowed, ApiError> {
         let key = rights.encode_to_vec();
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.rights.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(allowed) = known.get(&key) {
             return Ok(allowed.clone());
         }
@@ -71,13 +91,14 @@ impl Answer {
     }
 
     /// The identity, as of the newest revocation `generation`.
-    pub fn identity(self, generation: u64) -> Result<Identity, ApiError> {
-        let invalid = |field: &'static str| move |e: drover_types::InvalidId| ApiError::invalid(field, e.to_string());
+    pub fn identity(self, common: &Common, generation: u64) -> Result<Identity, ApiError> {
+        let invalid = |field: &'static str| move |e: InvalidId| ApiError::invalid(field, e.to_string());
         let Self { identity, allowed } = self;
+        let device = DeviceId::new(&identity.device).map_err(invalid("device"))?;
         Ok(Identity {
-            tenant: TenantId::new(&identity.tenant).map_err(invalid("tenant"))?,
-            policy: allowed.policy.of(&identity.device),
-            device: DeviceId::new(&identity.device).map_err(invalid("device"))?,
+            tenant: common.tenant(&identity.tenant).map_err(invalid("tenant"))?,
+            policy: allowed.policy.of(&device),
+            device,
             credential: identity.credential_id,
             policies: allowed.policies,
             expires_ms: identity.expires_ms,
