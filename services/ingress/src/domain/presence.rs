@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use drover_bus::{Bus, Outgoing, Record};
+use drover_bus::{Bus, Outgoing, Record, Topic};
 use drover_mqtt::Version;
 use drover_proto::ingress::v1::{Connected, Disconnected, NodeStarted, PresenceReport, presence_report::What};
 use drover_types::Clock;
@@ -99,13 +99,15 @@ impl Reports {
         let Some(()) = stop.run_until_cancelled(announce(&*bus, &*clock, node, boot)).await else { return };
         let mut gather = tokio::time::interval(GATHER);
         gather.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let topic = Topic::from(PRESENCE_TOPIC);
         loop {
             if !self.is_empty() && !self.is_full() {
                 stop.run_until_cancelled(gather.tick()).await;
             }
             let batch = self.front();
             if !batch.is_empty() {
-                let records = batch.iter().map(|(time_ms, report)| outgoing(node, boot, *time_ms, report)).collect();
+                let records =
+                    batch.iter().map(|(time_ms, report)| outgoing(&topic, node, boot, *time_ms, report)).collect();
                 append(&*bus, records).await;
                 self.done(batch.len());
             } else if stop.run_until_cancelled(self.more.notified()).await.is_none() {
@@ -125,7 +127,8 @@ async fn announce(bus: &dyn Bus, clock: &dyn Clock, node: &str, boot: u32) {
         what: Some(What::NodeStarted(NodeStarted {})),
         ..PresenceReport::default()
     };
-    let record = |partition| Outgoing { partition: Some(partition), ..encode(None, &report) };
+    let topic = Topic::from(PRESENCE_TOPIC);
+    let record = |partition| Outgoing { partition: Some(partition), ..encode(&topic, None, &report) };
     append(bus, (0..partitions).map(record).collect()).await;
 }
 
@@ -155,7 +158,7 @@ async fn append(bus: &dyn Bus, records: Vec<Outgoing>) {
     }
 }
 
-fn outgoing(node: &str, boot: u32, time_ms: u64, report: &Report) -> Outgoing {
+fn outgoing(topic: &Topic, node: &str, boot: u32, time_ms: u64, report: &Report) -> Outgoing {
     let publisher = &report.publisher;
     let what = match &report.what {
         Presence::Connected { peer, version } => {
@@ -178,22 +181,22 @@ fn outgoing(node: &str, boot: u32, time_ms: u64, report: &Report) -> Outgoing {
         what: Some(what),
         boot: u64::from(boot),
     };
-    encode(Some(format!("{}/{}", publisher.tenant, publisher.device)), &wire)
+    encode(topic, Some(format!("{}/{}", publisher.tenant, publisher.device)), &wire)
 }
 
-fn encode(key: Option<String>, report: &PresenceReport) -> Outgoing {
+fn encode(topic: &Topic, key: Option<String>, report: &PresenceReport) -> Outgoing {
     let record = Record {
         key: key.map(Into::into),
         value: Some(report.encode_to_vec().into()),
         headers: Vec::new(),
         timestamp_ms: i64::try_from(report.time_ms).unwrap_or(i64::MAX),
     };
-    Outgoing::keyed(PRESENCE_TOPIC, record)
+    Outgoing::keyed(Arc::clone(topic), record)
 }
 
 #[cfg(test)]
 mod tests {
-    use drover_bus::{Topic, TopicConfig, TopicPartition};
+    use drover_bus::{TopicConfig, TopicPartition};
     use drover_sim::{BusFaults, SimBus};
     use drover_types::{ClientId, DeviceId, FixedClock, TenantId};
     use tokio::time::Instant;
