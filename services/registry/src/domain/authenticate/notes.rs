@@ -134,3 +134,40 @@ fn nothing(wanted: &Lookups, error: &StoreError) -> Found {
         had_credentials: vec![Err(error.clone()); wanted.had_credentials.len()],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use drover_types::ErrorCode;
+
+    use super::*;
+
+    fn keys(kind: Kind) -> [ObjectKey; 2] {
+        ["a", "b"].map(|name| ObjectKey::new(kind, &TenantId::default_tenant(), name))
+    }
+
+    #[test]
+    fn what_several_lack_is_looked_up_once_and_a_failure_refuses_only_those_that_need_it() {
+        let (mut notes, [a, b]) = (Notes::default(), keys(Kind::Device));
+        for key in [&a, &b, &a] {
+            assert!(matches!(notes.object(key.clone()), Err(Pause::Lacking)));
+        }
+        assert_eq!(notes.lacking.objects, [a.clone(), b.clone()]);
+        let failed = Err(StoreError::Corrupt { reason: "bad row".to_owned() });
+        note(&mut notes.objects, vec![a.clone(), b.clone()], [failed, Ok(None)].into_iter());
+        let refused = notes.object(a).expect_err("it failed");
+        assert!(matches!(&refused, Pause::Refused(error) if error.code == ErrorCode::DataLoss), "{refused:?}");
+        assert!(matches!(notes.object(b), Ok(None)), "it is known not to be there");
+    }
+
+    #[test]
+    fn all_policies_are_looked_up_together_and_one_that_is_gone_allows_nothing() {
+        let (mut notes, policies) = (Notes::default(), keys(Kind::Policy));
+        let (tenant, names) = (TenantId::default_tenant(), ["a", DEFAULT_POLICY, "b"].map(str::to_owned));
+        assert!(matches!(notes.rights(&tenant, &names), Err(Pause::Lacking)));
+        assert_eq!(notes.lacking.objects, policies);
+        note(&mut notes.objects, policies.to_vec(), [Ok(None), Ok(None)].into_iter());
+        let rights = notes.rights(&tenant, &names).expect("all is known");
+        assert_eq!((rights.policies.as_slice(), rights.statements.len()), (names.as_slice(), 2));
+        assert!(Arc::ptr_eq(&rights, &notes.rights(&tenant, &names).expect("as before")));
+    }
+}
