@@ -18,6 +18,7 @@ mod tests {
     fn what_only_reads_and_what_is_named_by_an_id_may_be_called_again() {
         for again in [
             "registry.v1.Registry/Authenticate",
+            "registry.v1.Registry/AuthenticateAll",
             "ingress.v1.Ingress/Publish",
             "rules.v1.Rules/GetStatus",
             "shadow.v1.Shadow/UpdateShadow",

@@ -11,7 +11,9 @@ use drover_types::{ClientId, DeviceId, DeviceKey, TenantId};
 use tokio::task::JoinSet;
 
 use crate::object::{ApiToken, Credential, CredentialKind, Kind, Meta, Object, ObjectKey, Role, Spec};
-use crate::ports::{Mutation, PresenceView, RegistryStore, Session, SessionKey, StoreError, TopicClaim};
+use crate::ports::{
+    Found, Lookups, Mutation, PresenceChange, PresenceView, RegistryStore, Session, SessionKey, StoreError, TopicClaim,
+};
 
 /// Makes stores for the suite.
 #[async_trait]
@@ -30,6 +32,7 @@ pub async fn suite(factory: &dyn Factory) {
     pages_are_ordered_and_keep_to_their_kind_and_tenant(factory).await;
     credentials_are_found_by_digest_and_by_device_until_deleted(factory).await;
     a_device_that_had_credentials_is_known_after_they_are_gone(factory).await;
+    what_is_looked_up_at_once_is_what_is_looked_up_alone(factory).await;
     an_api_token_is_found_by_its_key_and_is_no_credential(factory).await;
     every_write_leaves_one_outbox_row_in_order_until_forgotten(factory).await;
     writes_and_outbox_survive_reopening(factory).await;
@@ -158,6 +161,29 @@ async fn a_device_that_had_credentials_is_known_after_they_are_gone(factory: &dy
     assert_eq!(store.has_had_credentials(&d).await, Ok(false));
 }
 
+async fn what_is_looked_up_at_once_is_what_is_looked_up_alone(factory: &dyn Factory) {
+    let store = factory.empty().await;
+    let named = |name: &str| DeviceId::new(name).expect("valid");
+    let tenant = TenantId::default_tenant();
+    let kind = CredentialKind::Token;
+    let spec = Spec::Credential(Credential { device: named("a"), kind, expires_ms: None, digest: [1; 32] });
+    let credential = create(&*store, object(&tenant, "1", spec)).await;
+    let (a, b) = (create(&*store, device("a")).await, create(&*store, device("b")).await);
+    let missing = ObjectKey::new(Kind::Device, &tenant, "c");
+    let wanted = Lookups {
+        objects: vec![b.key(), missing, credential.key(), b.key(), a.key()],
+        digests: vec![[9; 32], [1; 32]],
+        had_credentials: ["b", "a"].map(|name| DeviceKey { tenant: tenant.clone(), device: named(name) }).to_vec(),
+    };
+    let found = Found {
+        objects: vec![Ok(Some(b.clone())), Ok(None), Ok(Some(credential.clone())), Ok(Some(b)), Ok(Some(a))],
+        by_digest: vec![Ok(None), Ok(Some(credential))],
+        had_credentials: vec![Ok(false), Ok(true)],
+    };
+    assert_eq!(store.look_up(wanted).await, Ok(found));
+    assert_eq!(store.look_up(Lookups::default()).await, Ok(Found::default()));
+}
+
 async fn an_api_token_is_found_by_its_key_and_is_no_credential(factory: &dyn Factory) {
     let store = factory.empty().await;
     let token = |tenant: &TenantId, name: &str, expires_ms| {
@@ -218,13 +244,17 @@ async fn presence_is_kept_by_partition_and_device(factory: &dyn Factory) {
     let session = Session { connected: true, epoch: 3, changed_ms: 5, node: "n".into(), boot: 2 };
     assert_eq!(store.presence(1).await, Ok(PresenceView::default()));
     let sessions = [key("a", "x"), key("a", "y/z"), key("ab", "x")].map(|key| (key, Some(session.clone())));
-    store.put_presence(1, 11, sessions.to_vec()).await.expect("writable");
+    let change = |partition, next, sessions| PresenceChange { partition, next, sessions };
+    let both = vec![change(1, 11, sessions.to_vec()), change(3, 5, sessions[..1].to_vec())];
+    store.put_presence(both).await.expect("writable");
     let of_a = store.presence_of(1, &device("a")).await.expect("readable");
     assert_eq!(of_a, [(key("a", "x"), session.clone()), (key("a", "y/z"), session.clone())]);
     assert_eq!(store.presence_of(2, &device("a")).await, Ok(vec![]));
-    store.put_presence(1, 12, vec![(key("a", "x"), None)]).await.expect("writable");
-    let view = store.presence(1).await.expect("readable");
-    assert_eq!((view.next, view.sessions.len()), (Some(12), 2));
+    assert_eq!(store.presence_of(3, &device("a")).await, Ok(vec![(key("a", "x"), session)]));
+    store.put_presence(vec![change(1, 12, vec![(key("a", "x"), None)])]).await.expect("writable");
+    let (first, third) = (store.presence(1).await.expect("readable"), store.presence(3).await.expect("readable"));
+    assert_eq!((first.next, first.sessions.len()), (Some(12), 2));
+    assert_eq!((third.next, third.sessions.len()), (Some(5), 1));
     assert_eq!(store.presence(2).await, Ok(PresenceView::default()));
 }
 

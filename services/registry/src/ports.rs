@@ -1,5 +1,7 @@
 //! What the domain needs from outside, with the promises it relies on.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use drover_bus::{Offset, Partition};
 use drover_types::{ApiError, ClientId, DeviceKey, ErrorCode, TenantId};
@@ -64,7 +66,7 @@ pub struct Session {
     /// Of the last event, milliseconds since the Unix epoch.
     pub changed_ms: u64,
     /// The ingress node that holds or held it.
-    pub node: String,
+    pub node: Arc<str>,
     /// Number of the start of that node.
     #[serde(default)]
     pub boot: u64,
@@ -78,6 +80,16 @@ pub struct PresenceView {
     pub sessions: Vec<(SessionKey, Session)>,
 }
 
+/// What has changed in the view of one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PresenceChange {
+    pub partition: Partition,
+    /// Next event to read.
+    pub next: Offset,
+    /// `None`: to be forgotten.
+    pub sessions: Vec<(SessionKey, Option<Session>)>,
+}
+
 /// Whose a Kafka topic is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -88,6 +100,36 @@ pub struct TopicClaim {
     pub rules: Vec<String>,
     /// When one of them did last, milliseconds since the Unix epoch.
     pub claimed_ms: u64,
+}
+
+/// What is to be looked up at once, to know who somebody is and what they may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lookups {
+    pub objects: Vec<ObjectKey>,
+    /// Digests of credentials, of any tenant.
+    pub digests: Vec<Digest>,
+    /// Devices of which is asked whether a credential of theirs was ever written.
+    pub had_credentials: Vec<DeviceKey>,
+}
+
+impl Lookups {
+    /// How many they are.
+    pub fn len(&self) -> usize {
+        self.objects.len() + self.digests.len() + self.had_credentials.len()
+    }
+
+    /// Whether there is nothing to look up.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What was found: as many of each as were asked for, in that order, each by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    pub objects: Vec<Result<Option<Object>, StoreError>>,
+    pub by_digest: Vec<Result<Option<Object>, StoreError>>,
+    pub had_credentials: Vec<Result<bool, StoreError>>,
 }
 
 /// Why the store did not do it. After any of these but `Conflict` the write may or may not have happened, but never
@@ -120,6 +162,10 @@ pub trait RegistryStore: Send + Sync + 'static {
     async fn credentials_of(&self, device: &DeviceKey) -> Result<Vec<Object>, StoreError>;
     /// Whether a credential of this device was ever written; stays true when it is deleted, and the device with it.
     async fn has_had_credentials(&self, device: &DeviceKey) -> Result<bool, StoreError>;
+    /// Many of [`RegistryStore::get`], [`RegistryStore::credential_by_digest`] and
+    /// [`RegistryStore::has_had_credentials`] for the price of few: one that fails does not keep the others. They are not
+    /// of one moment; each is as if it was asked alone after the call began. The error: none could be looked up.
+    async fn look_up(&self, wanted: Lookups) -> Result<Found, StoreError>;
 
     /// Compare-and-set: writes and answers the object as written, with its new revision, which is greater than every
     /// earlier one of this key; [`StoreError::Conflict`] if the expectation does not hold (nothing is written then).
@@ -149,14 +195,9 @@ pub trait RegistryStore: Send + Sync + 'static {
     ) -> Result<Vec<(SessionKey, Session)>, StoreError>;
     /// The whole view of a partition.
     async fn presence(&self, partition: Partition) -> Result<PresenceView, StoreError>;
-    /// Writes sessions (`None`: forget it) and the offset of the next event in one step. Need not be durable: what is
-    /// lost is found again in the event log, from the offset that is left.
-    async fn put_presence(
-        &self,
-        partition: Partition,
-        next: Offset,
-        sessions: Vec<(SessionKey, Option<Session>)>,
-    ) -> Result<(), StoreError>;
+    /// Writes what has changed in some partitions, of each in one step. Need not be durable: what is lost is found again
+    /// in the event log, from the offset that is left.
+    async fn put_presence(&self, changes: Vec<PresenceChange>) -> Result<(), StoreError>;
 }
 
 /// The live ingress nodes, which hold connections of devices.

@@ -37,6 +37,7 @@ mod recovery;
 mod section;
 mod segment;
 mod shared;
+mod tail;
 mod topic;
 mod topic_files;
 mod topic_writer;
@@ -73,7 +74,7 @@ const CLOSED: &str = "bus is closed";
 pub struct EmbeddedOptions {
     /// Bytes at which a segment is sealed; retention and compaction go by segments.
     pub segment_bytes: u64,
-    /// Bytes of the newest records kept in memory, over all topics.
+    /// Bytes of the newest records kept in memory, over all topics; each for ten seconds at most.
     pub tail_bytes: usize,
     /// Records that may wait for the writer; as many KiB at most.
     pub queue_records: usize,

@@ -23,6 +23,7 @@ use super::recovery::{self, DirectoryLock};
 use super::section::Section;
 use super::segment::ScanError;
 use super::shared::Shared;
+use super::tail::Tail;
 use super::topic::TopicLog;
 use super::topic_files;
 use super::topic_writer::TopicWriter;
@@ -40,9 +41,7 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     journal: Journal,
     topics: BTreeMap<TopicId, TopicWriter>,
-    /// Sections in memory, oldest first, with their bytes.
-    tail: VecDeque<(Arc<TopicLog>, Partition, usize)>,
-    tail_bytes: usize,
+    tail: Tail,
     directory: PathBuf,
     /// The compaction under way, if any; ends with what it has done, unless it is to be tried again.
     compaction: Option<JoinHandle<Option<(TopicId, u64)>>>,
@@ -80,11 +79,10 @@ impl Writer {
         lock: DirectoryLock,
     ) -> Self {
         Self {
+            tail: Tail::new(shared.options.tail_bytes),
             shared,
             journal,
             topics,
-            tail: VecDeque::new(),
-            tail_bytes: 0,
             directory,
             compaction: None,
             compacted: BTreeMap::new(),
@@ -104,6 +102,7 @@ impl Writer {
             if ticked.elapsed() >= TICK {
                 self.tick();
                 ticked = Instant::now();
+                self.tail.forget(ticked);
             }
         }
         if let Some(running) = self.compaction.take() {
@@ -214,7 +213,7 @@ impl Writer {
         if rolled? {
             self.retain(id);
         }
-        self.remember(&log, sizes);
+        self.tail.remember(&log, sizes, Instant::now());
         Ok(())
     }
 
@@ -329,21 +328,7 @@ impl Writer {
         if let Err(error) = writer.append_lazily(sections) {
             self.shared.set_trouble(Some(error.to_string()));
         }
-        self.remember(&log, sizes);
-    }
-
-    /// Accounts for sections now in the tail and drops the oldest beyond its limit.
-    fn remember(&mut self, log: &Arc<TopicLog>, sizes: Vec<(Partition, usize)>) {
-        for (partition, bytes) in sizes {
-            self.tail_bytes += bytes;
-            self.tail.push_back((log.clone(), partition, bytes));
-        }
-        while self.tail_bytes > self.shared.options.tail_bytes
-            && let Some((log, partition, bytes)) = self.tail.pop_front()
-        {
-            log.view().forget_oldest(partition);
-            self.tail_bytes -= bytes;
-        }
+        self.tail.remember(&log, sizes, Instant::now());
     }
 
     fn create_topic(&mut self, config: TopicConfig) -> Result<bool, AdminError> {

@@ -215,6 +215,10 @@ impl Registry for FakeRegistry {
     async fn authenticate(&self, _: Request<AuthenticateRequest>) -> Answer<AuthenticateResponse> {
         Err(Status::unimplemented("the gateway never asks this"))
     }
+
+    async fn authenticate_all(&self, _: Request<AuthenticateAllRequest>) -> Answer<AuthenticateAllResponse> {
+        Err(Status::unimplemented("the gateway never asks this"))
+    }
 }
 
 #[tonic::async_trait]

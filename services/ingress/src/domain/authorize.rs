@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use drover_types::DeviceId;
 use drover_types::object::{Effect, PolicyAction, Statement};
 use drover_types::shadow::is_shadow_answer;
 
@@ -18,7 +19,7 @@ const EVENTS: &str = "$events";
 pub struct Policy {
     /// Shared by all devices that the same statements apply to.
     statements: Arc<Compiled>,
-    device: Box<str>,
+    device: Arc<str>,
 }
 
 #[derive(Debug, Default)]
@@ -71,8 +72,8 @@ impl Policy {
     }
 
     /// The same statements for another device.
-    pub fn of(&self, device: &str) -> Self {
-        Self { statements: self.statements.clone(), device: device.into() }
+    pub fn of(&self, device: &DeviceId) -> Self {
+        Self { statements: self.statements.clone(), device: device.shared() }
     }
 
     fn who<'a>(&'a self, client: &'a str) -> Who<'a> {

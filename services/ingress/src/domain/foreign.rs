@@ -136,7 +136,7 @@ mod tests {
             tenant: TenantId::default_tenant(),
             device: DeviceId::new("hook").expect("valid"),
             credential: "c".into(),
-            policies: Box::default(),
+            policies: Arc::default(),
             policy: Policy::compile(&statements, "hook"),
             expires_ms: 0,
             generation: 0,

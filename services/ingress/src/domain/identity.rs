@@ -3,6 +3,7 @@
 //! Domain layer, pure. A tenant comes from here and from nowhere else.
 
 use std::fmt;
+use std::sync::Arc;
 
 use drover_types::{ClientId, DeviceId, TenantId};
 
@@ -15,8 +16,8 @@ pub struct Identity {
     pub device: DeviceId,
     /// Empty for an anonymous device.
     pub credential: String,
-    /// Names of the policies that `policy` is made of.
-    pub policies: Box<[Box<str>]>,
+    /// Names of the policies that `policy` is made of, shared by all that have the same.
+    pub policies: Arc<[Box<str>]>,
     pub policy: Policy,
     /// When the credential ends, milliseconds since the Unix epoch; 0: never.
     pub expires_ms: u64,

@@ -8,12 +8,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use drover_bus::{Bus, Outgoing, Record};
+use drover_bus::{Bus, Outgoing, Record, Topic};
 use drover_mqtt::Version;
 use drover_proto::ingress::v1::{Connected, Disconnected, NodeStarted, PresenceReport, presence_report::What};
 use drover_types::Clock;
 use prost::Message as _;
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::sessions::{Presence, Protocol, Report};
@@ -26,6 +27,9 @@ const REPORTS_BESIDE: usize = 100_000;
 const REPORTS_PER_CONNECTION: u32 = 2;
 /// Reports in one append.
 const BATCH_MAX: usize = 512;
+/// Time from one append to the next, unless there is a whole one to write: each costs the log a sync, and the registry a
+/// transaction. A report after a quiet time is written at once.
+const GATHER: Duration = Duration::from_millis(50);
 /// Wait before an append that failed is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -72,18 +76,38 @@ impl Reports {
         waiting.iter().take(BATCH_MAX).cloned().collect()
     }
 
+    fn is_empty(&self) -> bool {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    fn is_full(&self) -> bool {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).len() >= BATCH_MAX
+    }
+
     fn done(&self, count: usize) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).drain(..count);
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.drain(..count);
+        if waiting.is_empty() {
+            waiting.shrink_to(BATCH_MAX); // what a burst has taken is not kept
+        }
+        drop(waiting);
         self.room.add_permits(count);
     }
 
     /// Writes reports until `stop`, and then those that wait. First of all the node says that it has started.
     pub async fn run(&self, bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, node: &str, boot: u32, stop: CancellationToken) {
         let Some(()) = stop.run_until_cancelled(announce(&*bus, &*clock, node, boot)).await else { return };
+        let mut gather = tokio::time::interval(GATHER);
+        gather.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let topic = Topic::from(PRESENCE_TOPIC);
         loop {
+            if !self.is_empty() && !self.is_full() {
+                stop.run_until_cancelled(gather.tick()).await;
+            }
             let batch = self.front();
             if !batch.is_empty() {
-                let records = batch.iter().map(|(time_ms, report)| outgoing(node, boot, *time_ms, report)).collect();
+                let records =
+                    batch.iter().map(|(time_ms, report)| outgoing(&topic, node, boot, *time_ms, report)).collect();
                 append(&*bus, records).await;
                 self.done(batch.len());
             } else if stop.run_until_cancelled(self.more.notified()).await.is_none() {
@@ -103,7 +127,8 @@ async fn announce(bus: &dyn Bus, clock: &dyn Clock, node: &str, boot: u32) {
         what: Some(What::NodeStarted(NodeStarted {})),
         ..PresenceReport::default()
     };
-    let record = |partition| Outgoing { partition: Some(partition), ..encode(None, &report) };
+    let topic = Topic::from(PRESENCE_TOPIC);
+    let record = |partition| Outgoing { partition: Some(partition), ..encode(&topic, None, &report) };
     append(bus, (0..partitions).map(record).collect()).await;
 }
 
@@ -133,7 +158,7 @@ async fn append(bus: &dyn Bus, records: Vec<Outgoing>) {
     }
 }
 
-fn outgoing(node: &str, boot: u32, time_ms: u64, report: &Report) -> Outgoing {
+fn outgoing(topic: &Topic, node: &str, boot: u32, time_ms: u64, report: &Report) -> Outgoing {
     let publisher = &report.publisher;
     let what = match &report.what {
         Presence::Connected { peer, version } => {
@@ -156,15 +181,79 @@ fn outgoing(node: &str, boot: u32, time_ms: u64, report: &Report) -> Outgoing {
         what: Some(what),
         boot: u64::from(boot),
     };
-    encode(Some(format!("{}/{}", publisher.tenant, publisher.device)), &wire)
+    encode(topic, Some(format!("{}/{}", publisher.tenant, publisher.device)), &wire)
 }
 
-fn encode(key: Option<String>, report: &PresenceReport) -> Outgoing {
+fn encode(topic: &Topic, key: Option<String>, report: &PresenceReport) -> Outgoing {
     let record = Record {
         key: key.map(Into::into),
         value: Some(report.encode_to_vec().into()),
         headers: Vec::new(),
         timestamp_ms: i64::try_from(report.time_ms).unwrap_or(i64::MAX),
     };
-    Outgoing::keyed(PRESENCE_TOPIC, record)
+    Outgoing::keyed(Arc::clone(topic), record)
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_bus::{TopicConfig, TopicPartition};
+    use drover_sim::{BusFaults, SimBus};
+    use drover_types::{ClientId, DeviceId, FixedClock, TenantId};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::domain::message::Publisher;
+
+    fn report(epoch: u64) -> Report {
+        let (tenant, device) = (TenantId::default_tenant(), DeviceId::new("d").expect("valid"));
+        let publisher = Publisher { tenant, device, client: ClientId::new("d").expect("valid"), epoch };
+        let peer = "10.0.0.1:5".parse().expect("an address");
+        Report { publisher, what: Presence::Connected { peer, version: Protocol::Coap } }
+    }
+
+    /// Epochs of the connections reported in the log.
+    async fn epochs(bus: &SimBus) -> Vec<u64> {
+        let at = TopicPartition::new(PRESENCE_TOPIC, 0);
+        let stored = bus.read(&at, 0, 1 << 24, Duration::ZERO).await.expect("readable");
+        let reports = stored.iter().map(|stored| stored.record.value.as_deref().unwrap_or_default());
+        let reports = reports.map(|value| PresenceReport::decode(value).expect("a report"));
+        reports.filter(|report| matches!(report.what, Some(What::Connected(_)))).map(|report| report.epoch).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lone_report_is_written_at_once_a_burst_together_and_at_the_end_all() {
+        let bus = Arc::new(SimBus::new(1, BusFaults::default()));
+        let topic = Topic::from(PRESENCE_TOPIC);
+        let config = TopicConfig { topic, partitions: 1, compact: false, retention_ms: None, retention_bytes: None };
+        bus.create_topic(config).await.expect("created");
+        let (reports, stop) = (Arc::new(Reports::of(1_000)), CancellationToken::new());
+        let running = tokio::spawn({
+            let (reports, bus, stop) = (reports.clone(), bus.clone(), stop.clone());
+            async move { reports.run(bus, Arc::new(FixedClock::at(1)), "n", 1, stop).await }
+        });
+        tokio::time::sleep(GATHER * 4).await;
+        reports.push(1, report(1));
+        tokio::time::sleep(GATHER / 5).await;
+        assert_eq!(epochs(&bus).await, [1], "nothing else is there to wait for");
+        reports.push(1, report(2));
+        tokio::time::sleep(GATHER / 5).await;
+        assert_eq!(epochs(&bus).await, [1], "one was just written");
+        (3..=400).for_each(|epoch| reports.push(1, report(epoch)));
+        tokio::time::sleep(GATHER).await;
+        assert_eq!(epochs(&bus).await, (1..=400).collect::<Vec<_>>(), "in their order");
+
+        (0..BATCH_MAX * 4).for_each(|_| reports.push(1, report(500)));
+        let began = Instant::now();
+        while epochs(&bus).await.len() < 400 + BATCH_MAX * 4 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(began.elapsed() < GATHER / 2, "a whole batch does not wait: {:?}", began.elapsed());
+        tokio::time::sleep(GATHER).await;
+        let room = reports.waiting.lock().expect("not poisoned").capacity();
+        assert!(room <= BATCH_MAX, "room for {room} is kept while nothing waits");
+        reports.push(1, report(600));
+        stop.cancel();
+        running.await.expect("no panic");
+        assert_eq!(epochs(&bus).await.last(), Some(&600), "what waits at the end is written");
+    }
 }

@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::identity::{AuthenticateError, Identity, Proof};
 use crate::domain::node::Node;
 
-/// Questions on their way at the same time; the rest of the registry's attention is for those who connect.
-const QUESTIONS_MAX: usize = 64;
+/// Questions on their way at the same time, as many as one call takes: the rest of the registry's attention is for those
+/// who connect.
+const QUESTIONS_MAX: usize = 256;
 /// Clients taken at once; one that changes again meanwhile waits for the next turn.
 const TURN_MAX: usize = 1_024;
 /// Wait before those that nobody could tell of are asked for again.

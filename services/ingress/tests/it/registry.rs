@@ -87,6 +87,18 @@ impl FakeRegistry {
         let device = known.get(&secret).ok_or_else(|| Status::unauthenticated("wrong"))?;
         Ok((device.clone(), format!("of-{device}")))
     }
+
+    fn identity(&self, question: AuthenticateRequest) -> Result<Identity, Status> {
+        let (device, credential_id) = self.who(question.proof.expect("a proof"))?;
+        Ok(Identity {
+            tenant: "default".into(),
+            credential_id,
+            device,
+            statements: self.statements.lock().expect("not poisoned").clone(),
+            expires_ms: 0,
+            policies: vec![POLICY.into()],
+        })
+    }
 }
 
 fn allow(actions: &[PolicyAction], resources: &[&str]) -> Statement {
@@ -97,7 +109,7 @@ fn allow(actions: &[PolicyAction], resources: &[&str]) -> Statement {
     }
 }
 
-/// The registry's service, of which the ingress uses one call.
+/// The registry's service, of which the ingress asks who somebody is.
 macro_rules! registry {
     ($($call:ident: $request:ident -> $response:ident;)*) => {
         #[tonic::async_trait]
@@ -106,16 +118,28 @@ macro_rules! registry {
                 &self,
                 request: Request<AuthenticateRequest>,
             ) -> Result<Response<AuthenticateResponse>, Status> {
-                let (device, credential_id) = self.who(request.into_inner().proof.expect("a proof"))?;
-                let identity = Identity {
-                    tenant: "default".into(),
-                    credential_id,
-                    device,
-                    statements: self.statements.lock().expect("not poisoned").clone(),
-                    expires_ms: 0,
-                    policies: vec![POLICY.into()],
-                };
-                Ok(Response::new(AuthenticateResponse { identity: Some(identity) }))
+                let identity = Some(self.identity(request.into_inner())?);
+                Ok(Response::new(AuthenticateResponse { identity }))
+            }
+
+            async fn authenticate_all(
+                &self,
+                request: Request<AuthenticateAllRequest>,
+            ) -> Result<Response<AuthenticateAllResponse>, Status> {
+                let mut answer = AuthenticateAllResponse::default();
+                for question in request.into_inner().questions {
+                    let verdict = match self.identity(question) {
+                        Ok(identity) => Verdict { identity: Some(identity), ..Verdict::default() },
+                        Err(refused) => {
+                            let code = (refused.code() as i32).cast_unsigned();
+                            Verdict { code, message: refused.message().to_owned(), ..Verdict::default() }
+                        }
+                    };
+                    answer.verdicts.push(verdict);
+                }
+                let statements = self.statements.lock().expect("not poisoned").clone();
+                answer.rights.push(Rights { policies: vec![POLICY.into()], statements });
+                Ok(Response::new(answer))
             }
 
             $(async fn $call(&self, _: Request<$request>) -> Result<Response<$response>, Status> {

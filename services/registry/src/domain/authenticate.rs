@@ -1,5 +1,12 @@
 //! Who is it? Every wrong proof gets one and the same answer, so that nobody learns which devices there are; of a JWT the
 //! nodes are told why, for their logs.
+//!
+//! Proofs are judged together, in rounds: each says what it has to know next, all of that is looked up in one call of the
+//! store, and those that know enough have their answer. One proof is as many as a hundred.
+
+mod notes;
+
+use std::sync::Arc;
 
 use drover_types::object::{DEFAULT_POLICY, Statement};
 use drover_types::{ApiError, DEFAULT_TENANT, DeviceId, DeviceKey, ErrorCode, TenantId};
@@ -9,6 +16,13 @@ use super::credentials::digest;
 use super::devices::{disabled, is_enabled, spec};
 use super::{Domain, checks, jwt};
 use crate::object::{CredentialKind, Digest, Kind, Object, ObjectKey};
+use notes::{Notes, Pause};
+
+/// Most proofs of one call: their look-ups are one read of the embedded store, and some dozens of Cassandra at a time.
+pub const PROOFS_MAX: usize = 256;
+
+/// The name of JWTs in metrics.
+const JWT: &str = "jwt";
 
 /// How somebody says who they are.
 #[derive(Clone)]
@@ -33,162 +47,243 @@ pub struct Identity {
     pub device: DeviceKey,
     /// `None`: anonymous.
     pub credential_id: Option<String>,
+    /// Shared by those of one call that have the same policies.
+    pub rights: Arc<Rights>,
+    /// When the credential ends, milliseconds since the Unix epoch; `None`: never.
+    pub expires_ms: Option<u64>,
+}
+
+/// What somebody may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rights {
     /// Names of the policies the statements are from.
     pub policies: Vec<String>,
     pub statements: Vec<Statement>,
-    /// When the credential ends, milliseconds since the Unix epoch; `None`: never.
-    pub expires_ms: Option<u64>,
+}
+
+/// What a proof comes to before anything is looked up.
+enum Lead {
+    /// Whoever has the credential with this digest; with `named`, only if it is that one.
+    Secret {
+        kind: CredentialKind,
+        digest: Digest,
+        named: Option<DeviceKey>,
+    },
+    /// The device, if the credential of this id is still its own.
+    Credential {
+        device: DeviceKey,
+        id: String,
+    },
+    /// A device for which an issuer vouches until then.
+    Vouched {
+        device: DeviceKey,
+        issuer: String,
+        expires_ms: u64,
+    },
+    Anonymous(DeviceKey),
+    Behalf(DeviceKey),
 }
 
 impl Domain {
     /// `unauthenticated` if the proof does not hold, `permission_denied` if it does and the device is disabled.
     pub async fn authenticate(&self, proof: Proof) -> Result<Identity, ApiError> {
-        let kind = proof.name();
-        let outcome = match proof {
+        self.authenticate_all(vec![proof]).await.pop().expect("an answer for each proof")
+    }
+
+    /// As [`Domain::authenticate`], each proof by itself; as many answers as proofs, in their order.
+    pub async fn authenticate_all(&self, proofs: Vec<Proof>) -> Vec<Result<Identity, ApiError>> {
+        let kinds: Vec<&'static str> = proofs.iter().map(Proof::name).collect();
+        let mut leads = Vec::with_capacity(proofs.len());
+        for (proof, kind) in proofs.into_iter().zip(&kinds) {
+            leads.push(self.lead(proof));
+            if *kind == JWT {
+                tokio::task::yield_now().await; // hundreds of signatures in one go would hold up everybody else
+            }
+        }
+        let mut outcomes: Vec<Option<Result<Identity, ApiError>>> = vec![None; leads.len()];
+        let mut notes = Notes::default();
+        loop {
+            for (lead, outcome) in leads.iter().zip(&mut outcomes).filter(|(_, outcome)| outcome.is_none()) {
+                *outcome = match lead {
+                    Ok(lead) => self.judge(lead, &mut notes),
+                    Err(refused) => Some(Err(refused.clone())),
+                };
+            }
+            if !notes.lacks_any() {
+                break;
+            }
+            notes.look_up(&*self.store).await;
+        }
+        let outcomes: Vec<_> = outcomes.into_iter().map(|outcome| outcome.expect("nothing is lacking")).collect();
+        for (kind, outcome) in kinds.into_iter().zip(&outcomes) {
+            self.telemetry.authenticated(kind, outcome.as_ref().map(drop).map_err(|e| e.code));
+        }
+        outcomes
+    }
+
+    fn lead(&self, proof: Proof) -> Result<Lead, ApiError> {
+        let secret = |token: &str, named| {
+            let (kind, digest) = (CredentialKind::Token, digest(token.as_bytes()));
+            Lead::Secret { kind, digest, named }
+        };
+        match proof {
             Proof::Token { user_name, token } => match named(&user_name) {
-                Some(named) if jwt::is_one(&token) => self.by_jwt(Some(named), &token).await,
-                Some(named) => self.by_secret(CredentialKind::Token, digest(token.as_bytes()), Some(named)).await,
+                Some(named) if jwt::is_one(&token) => self.vouched(Some(&named), &token),
+                Some(named) => Ok(secret(&token, Some(named))),
                 None => Err(refused()),
             },
-            Proof::ApiKey { token } if jwt::is_one(&token) => self.by_jwt(None, &token).await,
-            Proof::ApiKey { token } => self.by_secret(CredentialKind::Token, digest(token.as_bytes()), None).await,
-            Proof::Certificate { fingerprint } => match Digest::try_from(fingerprint) {
-                Ok(fingerprint) => self.by_secret(CredentialKind::Certificate, fingerprint, None).await,
-                Err(_) => Err(refused()),
-            },
-            Proof::Anonymous { client_id } => self.anonymous(&client_id).await,
+            Proof::ApiKey { token } if jwt::is_one(&token) => self.vouched(None, &token),
+            Proof::ApiKey { token } => Ok(secret(&token, None)),
+            Proof::Certificate { fingerprint } => {
+                let digest = Digest::try_from(fingerprint).map_err(|_| refused())?;
+                Ok(Lead::Secret { kind: CredentialKind::Certificate, digest, named: None })
+            }
+            Proof::Anonymous { client_id } => self.anonymous(&client_id),
             Proof::Known { device, credential_id: Some(id) } => match jwt::read_known_id(&id) {
-                Some((issuer, expires_ms)) => self.by_known_jwt(device, issuer, expires_ms).await,
-                None => self.by_id(device, &id).await,
+                Some((issuer, expires_ms)) => self.still_vouched(device, issuer, expires_ms),
+                None => Ok(Lead::Credential { device, id }),
             },
             Proof::Known { device, credential_id: None } if device.tenant == TenantId::default_tenant() => {
-                self.anonymous(device.device.as_str()).await
+                self.anonymous(device.device.as_str())
             }
             Proof::Known { .. } => Err(refused()),
-            Proof::Behalf(device) => self.behalf(device).await,
-        };
-        self.telemetry.authenticated(kind, outcome.as_ref().map(drop).map_err(|e| e.code));
-        outcome
-    }
-
-    async fn by_secret(
-        &self,
-        kind: CredentialKind,
-        digest: Digest,
-        named: Option<DeviceKey>,
-    ) -> Result<Identity, ApiError> {
-        let found = self.store.credential_by_digest(&digest).await?.ok_or_else(refused)?;
-        let (credential, device) = found.credential().ok_or_else(refused)?;
-        let same = bool::from(credential.digest.ct_eq(&digest)) && credential.kind == kind;
-        if !same || named.is_some_and(|named| named != device) {
-            return Err(refused());
-        }
-        self.by_credential(&found).await
-    }
-
-    /// A credential that was shown before, if it is still the device's.
-    async fn by_id(&self, known: DeviceKey, id: &str) -> Result<Identity, ApiError> {
-        let key = ObjectKey::new(Kind::Credential, &known.tenant, id);
-        let found = self.store.get(&key).await?.ok_or_else(refused)?;
-        match found.credential() {
-            Some((_, device)) if device == known => self.by_credential(&found).await,
-            Some(_) | None => Err(refused()),
+            Proof::Behalf(device) => Ok(Lead::Behalf(device)),
         }
     }
 
-    async fn by_credential(&self, found: &Object) -> Result<Identity, ApiError> {
-        let (credential, device) = found.credential().ok_or_else(refused)?;
-        if credential.expires_ms.is_some_and(|ends| ends <= self.clock.now_ms()) {
-            return Err(refused());
-        }
-        let object = self.store.get(&ObjectKey::device(&device)).await?.ok_or_else(refused)?;
-        if !is_enabled(&object) {
-            return Err(disabled());
-        }
-        let (expires_ms, id) = (credential.expires_ms, Some(found.meta.name.clone()));
-        self.identity(device, &object, id, expires_ms).await
-    }
-
-    /// A device for which an issuer vouches. It must be registered: a token says who somebody is, not that the tenant
-    /// wants them.
-    async fn by_jwt(&self, named: Option<DeviceKey>, token: &str) -> Result<Identity, ApiError> {
+    /// A device for which an issuer vouches.
+    fn vouched(&self, named: Option<&DeviceKey>, token: &str) -> Result<Lead, ApiError> {
         let issuers = self.issuers.current();
-        let vouched = jwt::verify(&issuers, named.as_ref(), token, self.clock.now_ms()).map_err(not_vouched)?;
-        self.vouched(vouched.device, &vouched.issuer, vouched.expires_ms).await
+        let vouched = jwt::verify(&issuers, named, token, self.clock.now_ms()).map_err(not_vouched)?;
+        Ok(Lead::Vouched { device: vouched.device, issuer: vouched.issuer, expires_ms: vouched.expires_ms })
     }
 
     /// A device that showed a token before, as long as that lasts and its issuer is one.
-    async fn by_known_jwt(&self, device: DeviceKey, issuer: &str, expires_ms: u64) -> Result<Identity, ApiError> {
+    fn still_vouched(&self, device: DeviceKey, issuer: &str, expires_ms: u64) -> Result<Lead, ApiError> {
         let is_it = |known: &jwt::Issuer| known.tenant == device.tenant && known.name == issuer;
         if expires_ms <= self.clock.now_ms() || !self.issuers.current().iter().any(is_it) {
             return Err(refused());
         }
-        self.vouched(device, issuer, expires_ms).await
+        Ok(Lead::Vouched { device, issuer: issuer.to_owned(), expires_ms })
     }
 
-    async fn vouched(&self, device: DeviceKey, issuer: &str, expires_ms: u64) -> Result<Identity, ApiError> {
-        let object = self.store.get(&ObjectKey::device(&device)).await?;
-        let object = object.ok_or_else(|| not_vouched(jwt::Refusal::NotRegistered))?;
-        if !is_enabled(&object) {
-            return Err(disabled());
-        }
-        self.identity(device, &object, Some(jwt::known_id(issuer, expires_ms)), Some(expires_ms)).await
-    }
-
-    /// A device of the tenant `default` under its client id, never one that has or had credentials of its own: whoever
-    /// lost them must not come back without, not even under a device deleted and made anew. Where an issuer vouches for
-    /// the tenant's devices, every registered one has its tokens. One that is not registered has the built-in policy,
-    /// and no row is made for it.
-    async fn anonymous(&self, client_id: &str) -> Result<Identity, ApiError> {
+    /// A device of the tenant `default` under its client id.
+    fn anonymous(&self, client_id: &str) -> Result<Lead, ApiError> {
         if !self.settings.anonymous {
             return Err(refused());
         }
         let device = checks::device_name(client_id).map_err(|_| refused())?;
-        let device = DeviceKey { tenant: TenantId::default_tenant(), device };
-        if self.store.has_had_credentials(&device).await? {
-            return Err(refused());
+        Ok(Lead::Anonymous(DeviceKey { tenant: TenantId::default_tenant(), device }))
+    }
+
+    /// The answer; `None`: not before what was noted as lacking is looked up.
+    fn judge(&self, lead: &Lead, notes: &mut Notes) -> Option<Result<Identity, ApiError>> {
+        let identity = match lead {
+            Lead::Secret { kind, digest, named } => self.by_secret(*kind, digest, named.as_ref(), notes),
+            Lead::Credential { device, id } => self.by_id(device, id, notes),
+            Lead::Vouched { device, issuer, expires_ms } => Self::by_issuer(device, issuer, *expires_ms, notes),
+            Lead::Anonymous(device) => self.without_credentials(device, notes),
+            Lead::Behalf(device) => Self::spoken_for(device, notes),
+        };
+        match identity {
+            Ok(identity) => Some(Ok(identity)),
+            Err(Pause::Refused(error)) => Some(Err(error)),
+            Err(Pause::Lacking) => None,
         }
-        match self.store.get(&ObjectKey::device(&device)).await? {
-            Some(object) if !is_enabled(&object) || self.issuers.serve(&device.tenant) => Err(refused()),
-            Some(object) => self.identity(device, &object, None, None).await,
-            None => self.unregistered(device).await,
+    }
+
+    fn by_secret(
+        &self,
+        kind: CredentialKind,
+        digest: &Digest,
+        named: Option<&DeviceKey>,
+        notes: &mut Notes,
+    ) -> Result<Identity, Pause> {
+        let found = notes.by_digest(digest)?.ok_or_else(refused)?;
+        let (credential, device) = found.credential().ok_or_else(refused)?;
+        let same = bool::from(credential.digest.ct_eq(digest)) && credential.kind == kind;
+        if !same || named.is_some_and(|named| *named != device) {
+            return Err(refused().into());
+        }
+        self.by_credential(&found, notes)
+    }
+
+    /// A credential that was shown before, if it is still the device's.
+    fn by_id(&self, known: &DeviceKey, id: &str, notes: &mut Notes) -> Result<Identity, Pause> {
+        let found = notes.object(ObjectKey::new(Kind::Credential, &known.tenant, id))?.ok_or_else(refused)?;
+        match found.credential() {
+            Some((_, device)) if device == *known => self.by_credential(&found, notes),
+            Some(_) | None => Err(refused().into()),
+        }
+    }
+
+    fn by_credential(&self, found: &Object, notes: &mut Notes) -> Result<Identity, Pause> {
+        let (credential, device) = found.credential().ok_or_else(refused)?;
+        if credential.expires_ms.is_some_and(|ends| ends <= self.clock.now_ms()) {
+            return Err(refused().into());
+        }
+        let object = notes.object(ObjectKey::device(&device))?.ok_or_else(refused)?;
+        identity(device, &object, Some(found.meta.name.clone()), credential.expires_ms, notes)
+    }
+
+    /// It must be registered: a token says who somebody is, not that the tenant wants them.
+    fn by_issuer(device: &DeviceKey, issuer: &str, expires_ms: u64, notes: &mut Notes) -> Result<Identity, Pause> {
+        let object = notes.object(ObjectKey::device(device))?;
+        let object = object.ok_or_else(|| not_vouched(jwt::Refusal::NotRegistered))?;
+        let known_by = jwt::known_id(issuer, expires_ms);
+        identity(device.clone(), &object, Some(known_by), Some(expires_ms), notes)
+    }
+
+    /// Never one that has or had credentials of its own: whoever lost them must not come back without, not even under a
+    /// device deleted and made anew. Where an issuer vouches for the tenant's devices, every registered one has its
+    /// tokens. One that is not registered has the built-in policy, and no row is made for it.
+    fn without_credentials(&self, device: &DeviceKey, notes: &mut Notes) -> Result<Identity, Pause> {
+        let object = notes.object(ObjectKey::device(device)); // both are lacking at first
+        if notes.had_credentials(device)? {
+            return Err(refused().into());
+        }
+        match object? {
+            Some(object) if !is_enabled(&object) || self.issuers.serve(&device.tenant) => Err(refused().into()),
+            Some(object) => identity(device.clone(), &object, None, None, notes),
+            None => unregistered(device.clone(), notes),
         }
     }
 
     /// A device that somebody else vouches for. One that is disabled is refused: who it speaks through makes no
     /// difference.
-    async fn behalf(&self, device: DeviceKey) -> Result<Identity, ApiError> {
-        match self.store.get(&ObjectKey::device(&device)).await? {
-            Some(object) if !is_enabled(&object) => Err(disabled()),
-            Some(object) => self.identity(device, &object, None, None).await,
-            None => self.unregistered(device).await,
+    fn spoken_for(device: &DeviceKey, notes: &mut Notes) -> Result<Identity, Pause> {
+        match notes.object(ObjectKey::device(device))? {
+            Some(object) => identity(device.clone(), &object, None, None, notes),
+            None => unregistered(device.clone(), notes),
         }
     }
+}
 
-    async fn unregistered(&self, device: DeviceKey) -> Result<Identity, ApiError> {
-        let policies = vec![DEFAULT_POLICY.to_owned()];
-        let statements = self.statements(&device.tenant, &policies).await?;
-        Ok(Identity { device, credential_id: None, policies, statements, expires_ms: None })
+/// What a registered device may do, unless it is disabled.
+fn identity(
+    device: DeviceKey,
+    object: &Object,
+    credential_id: Option<String>,
+    expires_ms: Option<u64>,
+    notes: &mut Notes,
+) -> Result<Identity, Pause> {
+    if !is_enabled(object) {
+        return Err(disabled().into());
     }
+    let rights = notes.rights(&device.tenant, &spec(&object.spec).policies)?;
+    Ok(Identity { device, credential_id, rights, expires_ms })
+}
 
-    async fn identity(
-        &self,
-        device: DeviceKey,
-        object: &Object,
-        credential_id: Option<String>,
-        expires_ms: Option<u64>,
-    ) -> Result<Identity, ApiError> {
-        let policies = spec(&object.spec).policies.clone();
-        let statements = self.statements(&device.tenant, &policies).await?;
-        Ok(Identity { device, credential_id, policies, statements, expires_ms })
-    }
+fn unregistered(device: DeviceKey, notes: &mut Notes) -> Result<Identity, Pause> {
+    let rights = notes.rights(&device.tenant, &[DEFAULT_POLICY.to_owned()])?;
+    Ok(Identity { device, credential_id: None, rights, expires_ms: None })
 }
 
 impl Proof {
     /// The name in metrics.
     fn name(&self) -> &'static str {
         match self {
-            Proof::Token { token, .. } | Proof::ApiKey { token } if jwt::is_one(token) => "jwt",
+            Proof::Token { token, .. } | Proof::ApiKey { token } if jwt::is_one(token) => JWT,
             Proof::Token { .. } => "token",
             Proof::Certificate { .. } => "certificate",
             Proof::Anonymous { .. } => "anonymous",

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use drover_bus::{
     Bus, ConsumeError, Consumer, GroupConfig, Header, MAX_POLL_INTERVAL, Offset, Outgoing, Partition, Polled, Position,
-    ReadError, Record, Start, Stored, TopicPartition, TransactError, Transaction, Transactor,
+    ReadError, Record, Start, Stored, Topic, TopicPartition, TransactError, Transaction, Transactor,
 };
 use drover_host::Shutdown;
 use drover_proto::ingress::v1::{PresenceReport, presence_report};
@@ -20,7 +20,7 @@ use prost::Message;
 use super::nodes::Nodes;
 use super::presence::{self, Event, Report, Sessions, What};
 use super::topics::{EVENTS_TOPIC, PRESENCE_TOPIC};
-use crate::ports::{RegistryStore, SessionKey, StoreError};
+use crate::ports::{PresenceChange, RegistryStore, SessionKey, StoreError};
 use crate::telemetry::Telemetry;
 use crate::wire;
 
@@ -34,6 +34,8 @@ const POLL_WAIT: Duration = Duration::from_secs(1);
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of events read at once when a partition is restored.
 const RESTORE_BYTES: usize = 1024 * 1024;
+/// Random bytes of one event's id.
+const ID_BYTES: usize = 10;
 /// Pause before starting over.
 const RETRY: Duration = Duration::from_millis(200);
 /// How often clients long gone are looked for, in milliseconds.
@@ -153,25 +155,27 @@ impl Lifecycle {
             }
         }
         let mut owned = Owned { sessions, next, reported, swept_ms: 0 };
-        self.write_view(partition, &mut owned).await?;
+        if let Some(change) = self.changes(partition, &mut owned) {
+            self.store.put_presence(vec![change]).await?;
+        }
         Ok(owned)
     }
 
     /// The events of some reports, and the offsets after them.
     fn advance(&self, owned: &mut HashMap<Partition, Owned>, reports: Vec<Stored>) -> (Vec<Outgoing>, Vec<Position>) {
-        let mut records = Vec::new();
+        let mut told = Vec::new();
         let mut offsets: HashMap<Partition, Position> = HashMap::new();
         for Stored { position, record } in reports {
             let partition = position.at.partition;
             let owned = owned.get_mut(&partition).expect("records follow their partition's assignment");
             owned.reported = position.offset + 1;
             match events(&mut owned.sessions, record.value.as_deref().unwrap_or_default()) {
-                Ok(events) => records.extend(events.iter().map(|event| self.record(partition, event))),
+                Ok(events) => told.extend(events.into_iter().map(|event| (partition, event))),
                 Err(error) => self.telemetry.malformed(PRESENCE_TOPIC, &position, &error),
             }
             offsets.insert(partition, Position { offset: position.offset + 1, at: position.at });
         }
-        (records, offsets.into_values().collect())
+        (self.records(&told), offsets.into_values().collect())
     }
 
     /// The ends of the sessions of nodes that are lost, fenced by where the reports stand: whoever has lost a partition
@@ -180,18 +184,18 @@ impl Lifecycle {
         let nodes = self.nodes.as_ref()?;
         let holders: BTreeSet<&str> = owned.values().flat_map(|owned| owned.sessions.holders()).collect();
         let lost = nodes.lost(holders.into_iter().map(str::to_owned));
-        let (mut records, mut offsets) = (Vec::new(), Vec::new());
+        let (mut told, mut offsets) = (Vec::new(), Vec::new());
         for (partition, owned) in owned {
             let now_ms = self.clock.now_ms();
             let events: Vec<Event> = lost.iter().flat_map(|node| owned.sessions.node_gone(node, now_ms)).collect();
             if !events.is_empty() {
-                records.extend(events.iter().map(|event| self.record(*partition, event)));
+                told.extend(events.into_iter().map(|event| (*partition, event)));
                 let at = TopicPartition::new(PRESENCE_TOPIC, *partition);
                 offsets.push(Position { at, offset: owned.reported });
             }
         }
         let offsets = Some((consumer.membership(), offsets));
-        (!records.is_empty()).then_some(Transaction { records, offsets })
+        (!told.is_empty()).then(|| Transaction { records: self.records(&told), offsets })
     }
 
     async fn commit(
@@ -209,41 +213,52 @@ impl Lifecycle {
                 owned.next = owned.next.max(offset + 1);
             }
         }
+        let mut changes = Vec::with_capacity(reported.len());
         for partition in reported {
             if let Some(owned) = owned.get_mut(&partition) {
-                self.write_view(partition, owned).await?;
+                changes.extend(self.changes(partition, owned));
             }
+        }
+        if !changes.is_empty() {
+            self.store.put_presence(changes).await?;
         }
         Ok(())
     }
 
-    async fn write_view(&self, partition: Partition, owned: &mut Owned) -> Result<(), LifecycleError> {
+    /// What the view of a partition lacks; `None`: nothing.
+    fn changes(&self, partition: Partition, owned: &mut Owned) -> Option<PresenceChange> {
         let now_ms = self.clock.now_ms();
         if now_ms.saturating_sub(owned.swept_ms) >= FORGET_EVERY_MS {
             owned.sessions.forget_before(now_ms.saturating_sub(self.keep_ms));
             owned.swept_ms = now_ms;
         }
-        let changes = owned.sessions.take_changes();
-        if !changes.is_empty() {
-            self.store.put_presence(partition, owned.next, changes).await?;
-        }
-        Ok(())
+        let sessions = owned.sessions.take_changes();
+        (!sessions.is_empty()).then_some(PresenceChange { partition, next: owned.next, sessions })
     }
 
-    fn record(&self, partition: Partition, event: &Event) -> Outgoing {
-        let id = RecordId::new(event.time_ms, &*self.random);
-        let header = |name, value| Header { name: std::borrow::Cow::Borrowed(name), value };
-        let record = Record {
-            key: Some(event.key.device.to_string().into()),
-            value: Some(presence::to_json(event).into()),
-            headers: vec![
-                header(header::ID, Bytes::copy_from_slice(&id.0)),
-                header(header::TIME, event.time_ms.to_string().into()),
-            ],
-            timestamp_ms: i64::try_from(event.time_ms).unwrap_or(i64::MAX),
-        };
-        Outgoing { topic: EVENTS_TOPIC.into(), partition: Some(partition), record }
+    /// The records of these events; the random parts of their ids are drawn together.
+    fn records(&self, told: &[(Partition, Event)]) -> Vec<Outgoing> {
+        let mut drawn = vec![0_u8; told.len() * ID_BYTES];
+        self.random.fill(&mut drawn);
+        let (ids, _) = drawn.as_chunks::<ID_BYTES>();
+        let topic: Topic = EVENTS_TOPIC.into();
+        told.iter().zip(ids).map(|((partition, event), id)| record(&topic, *partition, event, *id)).collect()
     }
+}
+
+fn record(topic: &Topic, partition: Partition, event: &Event, random: [u8; ID_BYTES]) -> Outgoing {
+    let id = RecordId::at(event.time_ms, random);
+    let header = |name, value| Header { name: std::borrow::Cow::Borrowed(name), value };
+    let record = Record {
+        key: Some(event.key.device.to_string().into()),
+        value: Some(presence::to_json(event).into()),
+        headers: vec![
+            header(header::ID, Bytes::copy_from_slice(&id.0)),
+            header(header::TIME, event.time_ms.to_string().into()),
+        ],
+        timestamp_ms: i64::try_from(event.time_ms).unwrap_or(i64::MAX),
+    };
+    Outgoing { topic: Arc::clone(topic), partition: Some(partition), record }
 }
 
 /// The events a report's record amounts to.

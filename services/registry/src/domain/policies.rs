@@ -40,19 +40,6 @@ impl Domain {
         }
         self.delete(ObjectKey::new(Kind::Policy, tenant, name)).await.map(drop)
     }
-
-    /// All statements of the named policies; a policy that is gone has none.
-    pub(super) async fn statements(&self, tenant: &TenantId, names: &[String]) -> Result<Vec<Statement>, ApiError> {
-        let mut statements = Vec::new();
-        for name in names {
-            if name == DEFAULT_POLICY {
-                statements.extend(default_statements());
-            } else if let Some(policy) = self.store.get(&ObjectKey::new(Kind::Policy, tenant, name)).await? {
-                statements.extend(spec(&policy.spec).statements.iter().cloned());
-            }
-        }
-        Ok(statements)
-    }
 }
 
 /// The policy `default`, which every tenant has: connect as itself; publish and subscribe any topic that does not
@@ -72,7 +59,8 @@ fn built_in(tenant: &TenantId) -> Object {
     Object { meta, spec: Spec::Policy(PolicySpec { statements: default_statements() }) }
 }
 
-fn default_statements() -> Vec<Statement> {
+/// What the policy `default` says.
+pub(super) fn default_statements() -> Vec<Statement> {
     let allow = |actions: &[PolicyAction], resources: &[&str]| Statement {
         effect: Effect::Allow,
         actions: actions.to_vec(),
@@ -87,7 +75,7 @@ fn default_statements() -> Vec<Statement> {
     ]
 }
 
-fn spec(spec: &Spec) -> &PolicySpec {
+pub(super) fn spec(spec: &Spec) -> &PolicySpec {
     match spec {
         Spec::Policy(spec) => spec,
         Spec::Device(_) | Spec::Credential(_) | Spec::Rule(_) | Spec::ApiToken(_) | Spec::Function(_) => {

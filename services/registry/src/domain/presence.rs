@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use drover_types::{ClientId, DeviceId, DeviceKey, TenantId};
 use serde::{Deserialize, Serialize};
@@ -49,7 +50,10 @@ pub type Event = Report;
 pub struct Sessions {
     known: BTreeMap<SessionKey, Session>,
     /// How many of them each node holds.
-    held: BTreeMap<String, usize>,
+    held: BTreeMap<Arc<str>, usize>,
+    /// The names that `known` is full of, each once.
+    nodes: BTreeSet<Arc<str>>,
+    tenants: BTreeSet<TenantId>,
     /// Changed since the view was last written.
     touched: BTreeSet<SessionKey>,
 }
@@ -58,7 +62,10 @@ impl Sessions {
     /// The sessions of a view.
     pub fn restored(sessions: Vec<(SessionKey, Session)>) -> Self {
         let mut restored = Self::default();
-        sessions.into_iter().for_each(|(key, session)| restored.put(key, session));
+        for (key, session) in sessions {
+            let node = restored.shared_node(&session.node);
+            restored.put(key, Session { node, ..session });
+        }
         restored
     }
 
@@ -96,14 +103,15 @@ impl Sessions {
 
     /// Nodes that hold sessions.
     pub fn holders(&self) -> impl Iterator<Item = &str> {
-        self.held.keys().map(String::as_str)
+        self.held.keys().map(|node| &**node)
     }
 
     fn node_lost(&mut self, node: &str, lost: impl Fn(&Session) -> bool, time_ms: u64) -> Vec<Event> {
         if !self.held.contains_key(node) {
             return Vec::new();
         }
-        let lost = |(_, session): &(&SessionKey, &Session)| session.connected && session.node == node && lost(session);
+        let lost =
+            |(_, session): &(&SessionKey, &Session)| session.connected && *session.node == *node && lost(session);
         let events: Vec<Event> =
             self.known.iter().filter(lost).map(|(key, session)| ended(key, session, NODE_LOST, time_ms)).collect();
         events.iter().for_each(|event| self.remember(event, false));
@@ -120,6 +128,8 @@ impl Sessions {
         let old = |session: &Session| !session.connected && session.changed_ms < time_ms;
         let gone = self.known.extract_if(.., |_, session| old(session)).map(|(key, _)| key);
         self.touched.extend(gone);
+        self.nodes = self.known.values().map(|session| Arc::clone(&session.node)).collect();
+        self.tenants = self.known.keys().map(|key| key.device.tenant.clone()).collect();
     }
 
     /// What changed since this was last asked; `None`: forgotten.
@@ -130,14 +140,30 @@ impl Sessions {
 
     fn remember(&mut self, report: &Report, connected: bool) {
         let Report { key, node, boot, epoch, time_ms, .. } = report;
-        let session = Session { connected, epoch: *epoch, changed_ms: *time_ms, node: node.clone(), boot: *boot };
+        let node = self.shared_node(node);
+        let session = Session { connected, epoch: *epoch, changed_ms: *time_ms, node, boot: *boot };
         self.put(key.clone(), session);
         self.touched.insert(key.clone());
     }
 
-    fn put(&mut self, key: SessionKey, session: Session) {
+    fn shared_node(&mut self, node: &str) -> Arc<str> {
+        if let Some(known) = self.nodes.get(node) {
+            return Arc::clone(known);
+        }
+        let node = Arc::from(node);
+        self.nodes.insert(Arc::clone(&node));
+        node
+    }
+
+    fn put(&mut self, mut key: SessionKey, session: Session) {
+        match self.tenants.get(&key.device.tenant) {
+            Some(known) => key.device.tenant = known.clone(),
+            None => {
+                self.tenants.insert(key.device.tenant.clone());
+            }
+        }
         if session.connected {
-            *self.held.entry(session.node.clone()).or_default() += 1;
+            *self.held.entry(Arc::clone(&session.node)).or_default() += 1;
         }
         let Some(former) = self.known.insert(key, session).filter(|former| former.connected) else { return };
         if let Some(held) = self.held.get_mut(&former.node) {
@@ -152,7 +178,7 @@ impl Sessions {
 fn ended(key: &SessionKey, session: &Session, reason: &str, time_ms: u64) -> Event {
     Event {
         key: key.clone(),
-        node: session.node.clone(),
+        node: session.node.to_string(),
         boot: session.boot,
         epoch: session.epoch,
         time_ms,
@@ -319,6 +345,26 @@ mod tests {
         sessions.take_changes();
         sessions.forget_before(2);
         assert_eq!(sessions.take_changes(), [(key("b"), None)]);
+    }
+
+    #[test]
+    fn names_that_many_sessions_share_are_kept_once_and_as_long_as_they_are_used() {
+        let mut sessions = Sessions::default();
+        for (client, node) in [("a", "n1"), ("b", "n1"), ("c", "n2")] {
+            sessions.report(connected(client, node, 1));
+        }
+        let view = sessions.take_changes().into_iter().filter_map(|(key, session)| Some((key, session?)));
+        let mut restored = Sessions::restored(
+            view.map(|(key, session)| (key, Session { node: session.node.to_string().into(), ..session })).collect(),
+        );
+        for sessions in [&sessions, &restored] {
+            let [a, b, c] = ["a", "b", "c"].map(|client| &sessions.known[&key(client)].node);
+            assert!(Arc::ptr_eq(a, b) && !Arc::ptr_eq(a, c));
+            assert_eq!((sessions.nodes.len(), sessions.tenants.len()), (2, 1));
+        }
+        restored.report(disconnected("c", "n2", 1));
+        restored.forget_before(2);
+        assert_eq!((restored.nodes.len(), restored.tenants.len()), (1, 1));
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! From requests to what the domain takes; checks shape only.
 
 use drover_proto::Field;
-use drover_proto::registry::v1::{CreateApiTokenRequest, authenticate_request};
+use drover_proto::registry::v1::{AuthenticateRequest, CreateApiTokenRequest, authenticate_request};
 use drover_proto::types::v1 as types;
 use drover_types::object::{DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
 use drover_types::{ApiError, DeviceKey, TenantId};
 
 use crate::domain::api_tokens::Wanted;
-use crate::domain::authenticate::Proof;
+use crate::domain::authenticate::{PROOFS_MAX, Proof};
 use crate::domain::{Declared, PageRequest};
 use crate::object::Spec;
 use crate::wire;
@@ -83,4 +83,12 @@ pub fn proof(proof: Option<authenticate_request::Proof>) -> Result<Proof, ApiErr
         },
         Wire::Behalf(behalf) => Proof::Behalf(device_key("proof.behalf.device", &behalf.tenant, &behalf.device)?),
     })
+}
+
+/// The proofs of a call, each unless it cannot be read.
+pub fn proofs(questions: Vec<AuthenticateRequest>) -> Result<Vec<Result<Proof, ApiError>>, ApiError> {
+    if questions.len() > PROOFS_MAX {
+        return Err(ApiError::invalid("questions", "too many questions").over(PROOFS_MAX, questions.len()));
+    }
+    Ok(questions.into_iter().map(|question| proof(question.proof)).collect())
 }

@@ -145,6 +145,14 @@ impl Server {
         let identity = self.domain.authenticate(decode::proof(request.proof)?).await?;
         Ok(AuthenticateResponse { identity: Some(encode::identity(identity)) })
     }
+
+    async fn identities(&self, request: AuthenticateAllRequest) -> Result<AuthenticateAllResponse, ApiError> {
+        let proofs = decode::proofs(request.questions)?;
+        let readable = proofs.iter().filter_map(|proof| proof.as_ref().ok().cloned()).collect();
+        let mut judged = self.domain.authenticate_all(readable).await.into_iter();
+        let outcomes = proofs.into_iter().map(|proof| proof.and_then(|_| judged.next().expect("one for each proof")));
+        Ok(encode::verdicts(outcomes))
+    }
 }
 
 impl Server {
@@ -229,6 +237,7 @@ serve! {
     list_rules(ListRulesRequest) -> ListRulesResponse = rules;
     delete_rule(DeleteRuleRequest) -> DeleteRuleResponse = rule_deleted;
     authenticate(AuthenticateRequest) -> AuthenticateResponse = identity;
+    authenticate_all(AuthenticateAllRequest) -> AuthenticateAllResponse = identities;
 }
 
 serve! {

@@ -7,7 +7,7 @@ use drover_proto::ingress::v1::RevokeRequest;
 use drover_proto::ingress::v1::ingress_server::IngressServer;
 use drover_proto::registry::v1::authenticate_request::Proof;
 use drover_proto::registry::v1::*;
-use drover_proto::types::v1::{Device, Identity};
+use drover_proto::types::v1::{Device, Effect, Identity, Policy, PolicyAction, Statement};
 use drover_registry::RegistryConfig;
 use drover_types::{ApiError, ErrorCode};
 use rustls::pki_types::pem::PemObject;
@@ -15,7 +15,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 
 use crate::nodes::Node;
-use crate::stage::{NOW_MS, Stage, config, device};
+use crate::stage::{NOW_MS, Stage, config, device, meta};
 
 async fn authenticate(stage: &Stage, proof: Proof) -> Result<Identity, ApiError> {
     let answer = stage.client.clone().authenticate(AuthenticateRequest { proof: Some(proof) }).await;
@@ -190,6 +190,64 @@ async fn a_certificate_is_verified_by_the_platforms_authority_and_known_by_its_f
     let forever = IssueCertificateRequest { duration_s: 3_651 * 24 * 3600, ..request };
     let refused = from_status(&stage.client.clone().issue_certificate(forever).await.expect_err("too long"));
     assert_eq!(refused.field.as_deref(), Some("duration_s"));
+}
+
+#[tokio::test]
+async fn many_are_told_apart_in_one_call_as_each_would_be_alone() {
+    let stage = Stage::new().await;
+    let mut client = stage.client.clone();
+    let statement = Statement {
+        effect: Effect::Allow.into(),
+        actions: vec![PolicyAction::Publish.into()],
+        resources: vec!["a/#".into()],
+    };
+    let policy = Policy { meta: meta("only-a"), statements: vec![statement] };
+    client.put_policy(PutPolicyRequest { policy: Some(policy) }).await.expect("made");
+    for name in ["a", "disabled"] {
+        stage.create_device(name).await.expect("created");
+    }
+    let policies = ["only-a", "default"].map(str::to_owned).to_vec();
+    let narrow = Device { policies, ..device("narrow") };
+    client.create_device(CreateDeviceRequest { device: Some(narrow) }).await.expect("created");
+    let (of_a, of_disabled) = (stage.issue_token("a", 0).await.token, stage.issue_token("disabled", 0).await.token);
+    let disable = UpdateDeviceRequest { device: Some(Device { enabled: false, ..device("disabled") }) };
+    client.update_device(disable).await.expect("disabled");
+
+    let malformed = Proof::Behalf(BehalfProof { tenant: "default".into(), device: "a/b".into() });
+    let mut proofs = vec![
+        token("a", &of_a),
+        anonymous("nobody-knows-it"),
+        token("a", "drv_wrong"),
+        anonymous("narrow"),
+        malformed,
+        api_key(&of_disabled),
+        anonymous("a"),
+        token("a", &of_a),
+    ];
+    proofs.extend((proofs.len()..256).map(|i| anonymous(&format!("d{i}"))));
+    let questions = |proofs: &[Proof]| {
+        let questions = proofs.iter().map(|proof| AuthenticateRequest { proof: Some(proof.clone()) }).collect();
+        AuthenticateAllRequest { questions }
+    };
+    let answer = client.authenticate_all(questions(&proofs)).await.expect("answered").into_inner();
+    assert_eq!((answer.verdicts.len(), answer.rights.len()), (256, 2), "rights are shared");
+    for (proof, verdict) in proofs.iter().zip(answer.verdicts) {
+        let alone = authenticate(&stage, proof.clone()).await.map_err(|error| (error.code.grpc(), error.message));
+        let together = match verdict.identity {
+            Some(identity) => {
+                let Rights { policies, statements } = answer.rights[verdict.rights as usize].clone();
+                Ok(Identity { policies, statements, ..identity })
+            }
+            None => Err((verdict.code.cast_signed(), verdict.message)),
+        };
+        assert_eq!(together, alone, "{proof:?}");
+    }
+    proofs.push(anonymous("one-more"));
+    let refused = from_status(&client.authenticate_all(questions(&proofs)).await.expect_err("too many"));
+    assert_eq!((refused.code, refused.field.as_deref()), (ErrorCode::InvalidArgument, Some("questions")));
+    assert_eq!((refused.limit.as_deref(), refused.value.as_deref()), (Some("256"), Some("257")));
+    let none = client.authenticate_all(AuthenticateAllRequest::default()).await.expect("answered").into_inner();
+    assert_eq!(none, AuthenticateAllResponse::default());
 }
 
 #[tokio::test]

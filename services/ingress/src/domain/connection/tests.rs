@@ -214,7 +214,7 @@ fn identity() -> Identity {
         tenant: TenantId::default_tenant(),
         device: DeviceId::new("d").expect("valid"),
         credential: String::new(),
-        policies: Box::default(),
+        policies: Arc::default(),
         policy: Policy::compile(&statements, "d"),
         expires_ms: 0,
         generation: 0,

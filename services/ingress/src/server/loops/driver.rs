@@ -147,7 +147,7 @@ impl<T: Transport> Loop<T> {
             Mail::Answered(place, answer) => {
                 let slot = find(&mut self.slots, place);
                 let unwanted = match slot {
-                    Some(slot) => slot.answered(answer, &self.hands),
+                    Some(slot) => slot.answered(answer, &mut self.hands),
                     None => Some(answer),
                 };
                 match unwanted {

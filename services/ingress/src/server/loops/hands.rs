@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use drover_host::proxy::Balancers;
 use drover_types::{RecordId, TraceParent};
-use futures::future::BoxFuture;
+use futures::future::{self, Abortable, BoxFuture};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -28,6 +30,8 @@ const REFUSALS_MAX: usize = 64;
 const ID_BYTES: usize = 10;
 /// Records whose random bytes are drawn at once.
 const IDS_DRAWN: usize = 64;
+/// Questions for which room is kept from turn to turn.
+const ASKED_KEPT: usize = 64;
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -115,6 +119,20 @@ pub struct Hands {
     pub stored: Vec<(Place, usize)>,
     /// Random bytes of records to come.
     drawn: Vec<u8>,
+    /// Questions of this turn, at most one of each connection it has worked on.
+    asked: Vec<(Place, Abortable<BoxFuture<'static, Answer>>)>,
+}
+
+/// A question of a connection on its way.
+pub struct Asked(Option<future::AbortHandle>);
+
+impl Asked {
+    /// Nobody wants to know any more; the answer may be in the mail already.
+    pub fn take_back(&self) {
+        if let Some(question) = &self.0 {
+            question.abort();
+        }
+    }
 }
 
 impl Hands {
@@ -132,12 +150,14 @@ impl Hands {
             held: Vec::new(),
             stored: Vec::new(),
             drawn: Vec::new(),
+            asked: Vec::new(),
         }
     }
 
-    /// What was read goes to the lanes.
+    /// What was read goes to the lanes, what was asked to those who answer.
     pub fn hand_over(&mut self) {
         self.appends.hand_over(&mut self.stored);
+        self.ask_all();
     }
 
     /// The receipt of a message that came in this turn.
@@ -153,11 +173,37 @@ impl Hands {
         Stamp { id: RecordId::at(time_ms, random), time_ms, traceparent }
     }
 
-    /// Has a question of a connection answered, by mail.
-    pub fn ask(&self, place: Place, question: BoxFuture<'static, Answer>) -> AbortHandle {
+    /// Has a question of a connection answered, by mail. Most that need not wait for others are answered at once; the
+    /// others of a turn share one task, which [`Hands::hand_over`] begins.
+    pub fn ask(&mut self, place: Place, mut question: BoxFuture<'static, Answer>) -> Asked {
+        if let Some(answer) = question.as_mut().now_or_never() {
+            self.mailbox.post(Mail::Answered(place, answer));
+            return Asked(None);
+        }
+        let (handle, registration) = future::AbortHandle::new_pair();
+        self.asked.push((place, Abortable::new(question, registration)));
+        Asked(Some(handle))
+    }
+
+    /// Has the questions of this turn answered.
+    fn ask_all(&mut self) {
+        if self.asked.is_empty() {
+            return;
+        }
         let mailbox = self.mailbox.clone();
-        let asking = self.shared.runtime.spawn(async move { mailbox.post(Mail::Answered(place, question.await)) });
-        asking.abort_handle()
+        let told = |(place, question): (Place, Abortable<BoxFuture<'static, Answer>>)| {
+            question.map(move |answer| answer.map(|answer| (place, answer)))
+        };
+        let mut questions: FuturesUnordered<_> = self.asked.drain(..).map(told).collect();
+        self.asked.shrink_to(ASKED_KEPT);
+        self.shared.runtime.spawn(async move {
+            while let Some(answered) = questions.next().await {
+                // Otherwise it was taken back.
+                if let Ok((place, answer)) = answered {
+                    mailbox.post(Mail::Answered(place, answer));
+                }
+            }
+        });
     }
 
     /// Says by mail when what a SUBSCRIBE or UNSUBSCRIBE waits for is settled.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::{Buf, BytesMut};
 use tokio::task::AbortHandle;
 
-use super::hands::{Entry, Hands};
+use super::hands::{Asked, Entry, Hands};
 use super::lanes::LaneId;
 use super::transport::Transport;
 use super::wheel::Wheel;
@@ -99,9 +99,9 @@ pub struct Slot<T> {
 enum Stage {
     Arriving,
     /// What its CONNECT waits for is asked.
-    Asking(AbortHandle),
+    Asking(Asked),
     /// It has its session, and is told so when what is new of that is settled.
-    Attached(Box<Admitted>, AbortHandle),
+    Attached(Box<Admitted>, Asked),
     Live(Box<Admitted>),
     /// Only its last packets are left to write, until then; monotonic.
     Closing {
@@ -195,7 +195,7 @@ impl<T: Transport> Slot<T> {
     }
 
     /// Takes the answer to its question; gives it back if it does not wait for it.
-    pub fn answered(&mut self, answer: Answer, hands: &Hands) -> Option<Answer> {
+    pub fn answered(&mut self, answer: Answer, hands: &mut Hands) -> Option<Answer> {
         match (std::mem::replace(&mut self.stage, Stage::Arriving), answer) {
             (Stage::Asking(_), Answer::Identity(answer)) => {
                 self.reserved = answer.is_ok();
@@ -441,8 +441,8 @@ impl<T: Transport> Slot<T> {
             (None, None) if !self.secured => {} // said already, or gone without a word
             (Some(_), None) | (None, _) => node.telemetry.ended(client, peer, close),
         }
-        if let Stage::Asking(asking) | Stage::Attached(_, asking) = &stage {
-            asking.abort();
+        if let Stage::Asking(asked) | Stage::Attached(_, asked) = &stage {
+            asked.take_back();
         }
         if let Stage::Attached(admitted, _) | Stage::Live(admitted) = stage {
             node.detach(&admitted.publisher, close.expiry_s, close.will, close.reason);

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
-use drover_bus::{Offset, Partition};
+use drover_bus::Partition;
 use drover_fjall_kit::{Failure, Layout, OpenError};
 use drover_types::{DeviceKey, TenantId};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
@@ -23,7 +23,8 @@ use crate::adapters::claims::{claimed, released};
 use crate::config::EmbeddedLimits;
 use crate::object::{Digest, Kind, Object, ObjectKey};
 use crate::ports::{
-    Mutation, OutboxRow, PresenceView, RegistryStore, RelayTurn, Session, SessionKey, StoreError, TopicClaim,
+    Found, Lookups, Mutation, OutboxRow, PresenceChange, PresenceView, RegistryStore, RelayTurn, Session, SessionKey,
+    StoreError, TopicClaim,
 };
 use writer::Request;
 
@@ -156,6 +157,16 @@ impl Open {
         self.rows.get(keys::object(key)).map_err(store_error)?.map(|row| keys::read_object(&row)).transpose()
     }
 
+    fn by_digest(&self, digest: &Digest) -> Result<Option<Object>, StoreError> {
+        let Some(key) = self.rows.get(keys::digest(digest)).map_err(store_error)? else { return Ok(None) };
+        self.rows.get(&key).map_err(store_error)?.map(|row| keys::read_object(&row)).transpose()
+    }
+
+    /// The mark that the first credential left behind.
+    fn had_credentials(&self, device: &DeviceKey) -> Result<bool, StoreError> {
+        self.rows.contains_key(keys::credentials_of(device)).map_err(store_error)
+    }
+
     /// Keys and values of the rows under `prefix`, after the row `after` if there is one.
     fn scan<T>(
         &self,
@@ -194,17 +205,24 @@ impl RegistryStore for Embedded {
     }
 
     async fn credential_by_digest(&self, digest: &Digest) -> Result<Option<Object>, StoreError> {
-        let index = keys::digest(digest);
-        self.read(move |open| {
-            let Some(key) = open.rows.get(index).map_err(store_error)? else { return Ok(None) };
-            open.rows.get(&key).map_err(store_error)?.map(|row| keys::read_object(&row)).transpose()
-        })
-        .await
+        let digest = *digest;
+        self.read(move |open| open.by_digest(&digest)).await
     }
 
     async fn has_had_credentials(&self, device: &DeviceKey) -> Result<bool, StoreError> {
-        let prefix = keys::credentials_of(device);
-        self.read(move |open| Ok(!open.scan(&prefix, None, 1, |_, _| Ok(()))?.is_empty())).await
+        let device = device.clone();
+        self.read(move |open| open.had_credentials(&device)).await
+    }
+
+    async fn look_up(&self, wanted: Lookups) -> Result<Found, StoreError> {
+        self.read(move |open| {
+            Ok(Found {
+                objects: wanted.objects.iter().map(|key| open.object(key)).collect(),
+                by_digest: wanted.digests.iter().map(|digest| open.by_digest(digest)).collect(),
+                had_credentials: wanted.had_credentials.iter().map(|device| open.had_credentials(device)).collect(),
+            })
+        })
+        .await
     }
 
     async fn credentials_of(&self, device: &DeviceKey) -> Result<Vec<Object>, StoreError> {
@@ -270,21 +288,18 @@ impl RegistryStore for Embedded {
         .await
     }
 
-    async fn put_presence(
-        &self,
-        partition: Partition,
-        next: Offset,
-        sessions: Vec<(SessionKey, Option<Session>)>,
-    ) -> Result<(), StoreError> {
+    async fn put_presence(&self, changes: Vec<PresenceChange>) -> Result<(), StoreError> {
         self.commit(None, move |open, batch| {
-            for (key, session) in sessions {
-                let key = keys::session(partition, &key);
-                match session {
-                    Some(session) => batch.insert(&open.rows, key, keys::write_session(&session)),
-                    None => batch.remove(&open.rows, key),
+            for PresenceChange { partition, next, sessions } in changes {
+                for (key, session) in sessions {
+                    let key = keys::session(partition, &key);
+                    match session {
+                        Some(session) => batch.insert(&open.rows, key, keys::write_session(&session)),
+                        None => batch.remove(&open.rows, key),
+                    }
                 }
+                batch.insert(&open.rows, keys::next_event(partition), next.to_be_bytes());
             }
-            batch.insert(&open.rows, keys::next_event(partition), next.to_be_bytes());
         })
         .await
     }

@@ -1,12 +1,13 @@
 //! The store in Cassandra or Scylla, shared by any number of registry processes.
 //!
-//! Adapter layer. [`heads`] has the one decision of every write and what follows from it, [`lists`] and [`presence`]
-//! read and write what is not decided, [`outbox`] hands changes to the one process that relays them. Numbers of writes
+//! Adapter layer. [`heads`] has the one decision of every write and what follows from it, [`lists`], [`look_up`] and
+//! [`presence`] read and write what is not decided, [`outbox`] hands changes to the one process that relays them. Numbers of writes
 //! ([`sequence`]) are the timestamps of all rows, so that nothing late wins over anything newer.
 
 mod claims;
 mod heads;
 mod lists;
+mod look_up;
 mod outbox;
 mod presence;
 mod rows;
@@ -18,14 +19,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use drover_bus::{Offset, Partition};
+use drover_bus::Partition;
 use drover_scylla_kit::{Cassandra, OpenError, Store};
 use drover_types::{Clock, DeviceKey, Random, TenantId};
 
 use crate::adapters::claims::{claimed, released};
 use crate::object::{Digest, Kind, Object, ObjectKey};
 use crate::ports::{
-    Mutation, OutboxRow, PresenceView, RegistryStore, RelayTurn, Session, SessionKey, StoreError, TopicClaim,
+    Found, Lookups, Mutation, OutboxRow, PresenceChange, PresenceView, RegistryStore, RelayTurn, Session, SessionKey,
+    StoreError, TopicClaim,
 };
 use outbox::Relay;
 use schema::SCHEMA;
@@ -95,6 +97,10 @@ impl RegistryStore for Scylla {
         .await
     }
 
+    async fn look_up(&self, wanted: Lookups) -> Result<Found, StoreError> {
+        Ok(self.look_up_each(&wanted).await)
+    }
+
     async fn write(&self, mutation: Mutation) -> Result<Option<Object>, StoreError> {
         self.in_time(self.write_object(&mutation)).await
     }
@@ -132,12 +138,10 @@ impl RegistryStore for Scylla {
         self.view(partition).await
     }
 
-    async fn put_presence(
-        &self,
-        partition: Partition,
-        next: Offset,
-        sessions: Vec<(SessionKey, Option<Session>)>,
-    ) -> Result<(), StoreError> {
-        self.put_view(partition, next, sessions).await
+    async fn put_presence(&self, changes: Vec<PresenceChange>) -> Result<(), StoreError> {
+        for PresenceChange { partition, next, sessions } in changes {
+            self.put_view(partition, next, sessions).await?;
+        }
+        Ok(())
     }
 }

@@ -159,7 +159,7 @@ impl Stage {
             tenant: tenant.clone(),
             device: DeviceId::new("d").expect("valid"),
             credential: String::new(),
-            policies: Box::default(),
+            policies: Arc::default(),
             policy: Policy::default(),
             expires_ms: 0,
             generation: 0,

@@ -71,8 +71,8 @@ impl<T: Transport> Slot<T> {
 
     /// The session is this connection's, as far as the nodes among themselves are concerned; or not. Mail is opened
     /// between turns: what a connection that is replaced here has sent is with its lane by now.
-    pub(super) fn attach(&mut self, admission: Admission, claim: Result<Claim, AttachError>, hands: &Hands) {
-        let node = &hands.shared.node;
+    pub(super) fn attach(&mut self, admission: Admission, claim: Result<Claim, AttachError>, hands: &mut Hands) {
+        let node = hands.shared.node.clone();
         let peer = self.connection.peer();
         let attached = claim.and_then(|claim| {
             let attach = Attach {
@@ -98,7 +98,7 @@ impl<T: Transport> Slot<T> {
                     self.stage = Stage::Live(admitted);
                     self.connection.attached(attached, hands.now);
                 } else {
-                    let question = questions::settle(node.clone(), attached);
+                    let question = questions::settle(node, attached);
                     self.stage = Stage::Attached(admitted, hands.ask(self.place, question));
                 }
             }

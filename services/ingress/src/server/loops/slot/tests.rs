@@ -103,7 +103,7 @@ impl Authenticator for Anyone {
             tenant: TenantId::default_tenant(),
             device: DeviceId::new("d").expect("valid"),
             credential: String::new(),
-            policies: Box::default(),
+            policies: Arc::default(),
             policy: Policy::compile(&[statement], "d"),
             expires_ms: 0,
             generation: 0,
@@ -216,7 +216,9 @@ impl Stage {
         for mail in self.hands.mailbox.take(Vec::new()) {
             match mail {
                 Mail::Rung(_) => self.slot.signalled(&self.hands),
-                Mail::Answered(_, answer) => assert!(self.slot.answered(answer, &self.hands).is_none(), "it has asked"),
+                Mail::Answered(_, answer) => {
+                    assert!(self.slot.answered(answer, &mut self.hands).is_none(), "it has asked")
+                }
                 Mail::Settled(_) => self.slot.settled(&self.hands),
                 Mail::GoOn(step) => self.hands.appends.go_on(step, &mut self.hands.stored),
                 Mail::Stored(_) | Mail::Room(_) | Mail::Shut | Mail::Close(_) | Mail::Drain => {}

@@ -1,0 +1,190 @@
+//! Questions to the registry, many in a call.
+//!
+//! One that comes while no call is under way is asked at once. Those that come meanwhile wait, and go together in the next
+//! call: the more there are, the less each costs. A further call, up to [`CALLS_MAX`], begins when a whole call's worth
+//! waits, or one of them has waited for [`PATIENCE`]: a call that is slow keeps only its own questions.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use drover_host::{Network, grpc};
+use drover_proto::registry::v1::registry_client::RegistryClient;
+use drover_proto::registry::v1::{AuthenticateAllRequest, AuthenticateAllResponse, AuthenticateRequest};
+use drover_types::ApiError;
+use prost::Message;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::wire::{self, Answer, Common, unavailable};
+use crate::domain::identity::{AuthenticateError, Proof};
+
+/// Questions of one call, as many as the registry takes.
+pub const QUESTIONS_MAX: usize = 256;
+/// Bytes of the questions of one call, but for one that alone is larger: passwords have up to 64 KiB.
+const CALL_BYTES_MAX: usize = 1024 * 1024;
+/// Calls under way at the same time.
+const CALLS_MAX: usize = 4;
+/// How long a question waits for a call that is under way before it has another one begin.
+const PATIENCE: Duration = Duration::from_millis(20);
+/// Questions waiting for a call: beyond that the registry is too slow for all of them to be answered in time.
+const WAITING_MAX: usize = 100_000;
+
+/// The registry's one call that is used here.
+#[async_trait]
+pub trait Calls: Send + Sync + 'static {
+    /// The error: nobody was judged.
+    async fn authenticate_all(&self, request: AuthenticateAllRequest) -> Result<AuthenticateAllResponse, ApiError>;
+}
+
+struct Client(RegistryClient<grpc::Client>);
+
+#[async_trait]
+impl Calls for Client {
+    async fn authenticate_all(&self, request: AuthenticateAllRequest) -> Result<AuthenticateAllResponse, ApiError> {
+        let answer = self.0.clone().authenticate_all(request).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| drover_proto::from_status(&status))
+    }
+}
+
+/// The registry that `network` reaches.
+pub fn over(network: &Network) -> Box<dyn Calls> {
+    Box::new(Client(RegistryClient::new(network.client("registry"))))
+}
+
+/// The questions that wait, and the calls under way.
+pub struct Questions {
+    calls: Box<dyn Calls>,
+    deadline: Duration,
+    pub common: Common,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Question>,
+    under_way: usize,
+}
+
+struct Question {
+    request: AuthenticateRequest,
+    until: Instant,
+    answer: oneshot::Sender<Result<Answer, AuthenticateError>>,
+}
+
+impl Questions {
+    /// Nobody is asked before the first question, each of which is answered within `deadline`.
+    pub fn new(calls: Box<dyn Calls>, deadline: Duration) -> Self {
+        Self { calls, deadline, common: Common::default(), state: Mutex::default() }
+    }
+
+    /// Who it is.
+    pub async fn ask(self: &Arc<Self>, proof: Proof) -> Result<Answer, AuthenticateError> {
+        let until = Instant::now() + self.deadline;
+        let (answer, mut answered) = oneshot::channel();
+        self.add(Question { request: wire::question(proof), until, answer })?;
+        let first = timeout(PATIENCE.min(self.deadline), &mut answered).await;
+        let outcome = match first {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                self.begin_if(|state| !state.waiting.is_empty());
+                timeout_at(until, answered).await.map_err(|_| self.late())?
+            }
+        };
+        outcome.unwrap_or_else(|_| Err(unavailable("the call ended without an answer")))
+    }
+
+    fn add(self: &Arc<Self>, question: Question) -> Result<(), AuthenticateError> {
+        {
+            let mut state = self.state();
+            if state.waiting.len() >= WAITING_MAX {
+                return Err(unavailable(format!("more than {WAITING_MAX} questions wait")));
+            }
+            state.waiting.push_back(question);
+        }
+        self.begin_if(|state| state.under_way == 0 || state.waiting.len() >= QUESTIONS_MAX);
+        Ok(())
+    }
+
+    /// Begins a call, if it is time and there may be one more.
+    fn begin_if(self: &Arc<Self>, time: impl FnOnce(&State) -> bool) {
+        let mut state = self.state();
+        if state.under_way < CALLS_MAX && time(&state) {
+            state.under_way += 1;
+            drop(state);
+            let questions = Arc::clone(self);
+            tokio::spawn(async move {
+                while let Some(together) = questions.next_call() {
+                    questions.call(together).await;
+                }
+            });
+        }
+    }
+
+    /// What goes in the next call; `None`: nothing waits, and there is one call less.
+    fn next_call(&self) -> Option<Vec<Question>> {
+        let mut state = self.state();
+        let (mut together, mut bytes) = (Vec::new(), 0);
+        while let Some(question) = state.waiting.pop_front() {
+            if question.answer.is_closed() {
+                continue; // nobody waits for it any more
+            }
+            bytes += question.request.encoded_len();
+            if together.len() == QUESTIONS_MAX || (bytes > CALL_BYTES_MAX && !together.is_empty()) {
+                state.waiting.push_front(question);
+                break;
+            }
+            together.push(question);
+        }
+        if together.is_empty() {
+            state.under_way -= 1;
+            return None;
+        }
+        Some(together)
+    }
+
+    async fn call(&self, together: Vec<Question>) {
+        let Some(until) = together.iter().map(|question| question.until).max() else { return };
+        let questions = together.iter().map(|question| question.request.clone()).collect();
+        let call = self.calls.authenticate_all(AuthenticateAllRequest { questions });
+        match timeout_at(until, call).await {
+            Ok(Ok(answer)) => self.tell(together, answer),
+            Ok(Err(error)) => refuse(together, &unavailable(error.to_string())),
+            Err(_) => refuse(together, &self.late()),
+        }
+    }
+
+    /// Hands out verdicts. Questions that have none go first in the next call.
+    fn tell(&self, together: Vec<Question>, answer: AuthenticateAllResponse) {
+        if answer.verdicts.is_empty() {
+            return refuse(together, &unavailable("the answer names nobody"));
+        }
+        let rights: Vec<_> = answer.rights.iter().map(|rights| self.common.compile(rights)).collect();
+        let mut questions = together.into_iter();
+        for (verdict, question) in answer.verdicts.into_iter().zip(&mut questions) {
+            tell(question, Answer::of(verdict, &rights));
+        }
+        let mut state = self.state();
+        for question in questions.rev() {
+            state.waiting.push_front(question);
+        }
+    }
+
+    fn late(&self) -> AuthenticateError {
+        unavailable(format!("no answer within {:?}", self.deadline))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn refuse(together: Vec<Question>, error: &AuthenticateError) {
+    together.into_iter().for_each(|question| tell(question, Err(error.clone())));
+}
+
+fn tell(question: Question, outcome: Result<Answer, AuthenticateError>) {
+    // Whoever asked may have gone.
+    drop(question.answer.send(outcome));
+}
