@@ -117,6 +117,8 @@ fn time_ms(field: &str, time: &Value, now_ms: u64) -> Result<u64, ApiError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use drover_types::TenantId;
     use drover_types::object::{Effect, PolicyAction, Statement};
 

@@ -197,7 +197,7 @@ fn identity() -> Arc<Identity> {
         tenant: TenantId::default_tenant(),
         device: DeviceId::new("d").expect("valid"),
         credential: String::new(),
-        policies: Box::default(),
+        policies: Arc::default(),
         policy: Policy::compile(&[statement], "d"),
         expires_ms: 0,
         generation: 0,
