@@ -1,12 +1,14 @@
 // The console in a real Chromium, as a person uses it. Prints what was seen as JSON; the test judges it.
-// console.cjs SERVER LINK TOKEN FOLDER: the gateway, a one-time link, an admin token, and where pictures go.
+// console.cjs SERVER MQTT LINK TOKEN FOLDER: the gateway, the port of MQTT, a one-time link, an admin token, and where pictures go.
 const { chromium } = require("playwright-core");
+const { once } = require("node:events");
+const net = require("node:net");
 const { setTimeout: sleep } = require("node:timers/promises");
 
-const [server, link, token, folder] = process.argv.slice(2);
+const [server, mqtt, link, token, folder] = process.argv.slice(2);
 const FLEET = 50;
 const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
-const seen = { errors: [], within_ms: [] };
+const seen = { errors: [], within_ms: [], states: [] };
 
 async function rest(method, path, body) {
   const headers = { authorization: `Bearer ${token}`, "content-type": "application/json" };
@@ -21,7 +23,20 @@ async function update(key, fields) {
   return Number(await answer.text());
 }
 
-/** Devices that publish once a second until `stop`. */
+/** Connects a device by MQTT 3.1.1; what it answers disconnects it. */
+async function attach(device, key) {
+  const text = (value) => Buffer.concat([Buffer.from([value.length >> 8, value.length & 255]), Buffer.from(value)]);
+  const head = Buffer.from([4, 0xc2, 0, 60]); // level 4; user name, password, clean session; keep alive 60 s
+  const body = Buffer.concat([text("MQTT"), head, text(device), text(device), text(key)]);
+  const length = body.length < 128 ? [body.length] : [(body.length & 127) | 128, body.length >> 7];
+  const socket = net.connect(Number(mqtt), "127.0.0.1");
+  socket.write(Buffer.concat([Buffer.from([0x10, ...length]), body]));
+  const [ack] = await once(socket, "data");
+  if (ack[0] !== 0x20 || ack[3] !== 0) throw new Error(`${device} got ${ack.toString("hex")} for its CONNECT`);
+  return () => socket.end(Buffer.from([0xe0, 0]));
+}
+
+/** Devices that publish by HTTP once a second until `stop`. */
 async function fleet() {
   const keys = [];
   for (let i = 0; i < FLEET; i += 1) keys.push((await rest("POST", "devices", { metadata: { name: `fleet-${String(i).padStart(2, "0")}` } })).token);
@@ -33,10 +48,11 @@ async function fleet() {
       await round;
     }
   });
-  return async () => {
+  const stop = async () => {
     running = false;
     await Promise.all(work);
   };
+  return { keys, stop };
 }
 
 function watch(page, what) {
@@ -104,6 +120,28 @@ async function curveMoves(page, key) {
   await page.locator("#chart[data-last]:not([data-last=''])").waitFor();
 }
 
+/** A device that sends by HTTP moves its "last seen", and its state follows when it connects and leaves. */
+async function rowChanges(page, device, key) {
+  const row = page.locator(`#devices tr[data-device="${device}"]`);
+  const state = async (phase) => {
+    await row.locator(`.state[data-phase=${phase}]`).waitFor();
+    seen.states.push(await row.locator(".state").textContent());
+  };
+  await state("Disconnected");
+  const before = await row.locator(".seen time").getAttribute("datetime");
+  const moved = ([name, before]) => Date.parse(document.querySelector(`#devices tr[data-device="${name}"] .seen time`).dateTime) > Date.parse(before);
+  await page.waitForFunction(moved, [device, before]);
+  const leave = await attach(device, key);
+  await state("Connected");
+  leave();
+  await state("Disconnected");
+}
+
+async function fits(page, look, what) {
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  if (wide > 0) seen.errors.push(`${look}: ${what} is ${wide} px too wide`);
+}
+
 async function pictures(browser, state) {
   const looks = [
     ["light", { viewport: { width: 1280, height: 800 }, colorScheme: "light" }],
@@ -115,17 +153,20 @@ async function pictures(browser, state) {
     const page = await context.newPage();
     watch(page, look);
     await page.goto(`${server}/`);
+    await fits(page, look, "the list");
     await picture(page, `devices-${look}`);
+    await page.goto(`${server}/connect`);
+    await fits(page, look, "connecting");
     for (const device of ["lamp-1", "fleet-00"]) {
       await page.goto(`${server}/devices/${device}`);
       await page.locator("#stream-state[data-live]").waitFor();
       if (device === "fleet-00") await page.waitForFunction(() => Number(document.getElementById("chart").dataset.points) >= 4);
-      const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-      if (wide > 0) seen.errors.push(`${look}: ${device} is ${wide} px too wide`);
+      await fits(page, look, device);
       await picture(page, `${device}-${look}`);
     }
     await page.goto(`${server}/live`);
     await page.locator("#messages li").first().waitFor();
+    await fits(page, look, "live");
     await picture(page, `live-${look}`);
     await context.close();
   }
@@ -145,12 +186,13 @@ async function run() {
   await picture(page, "empty-light");
   await page.keyboard.press("Tab");
   seen.first_focus = await page.evaluate(() => document.activeElement.textContent);
-  const stop = await fleet();
+  const { keys, stop } = await fleet();
   const key = await connectByName(page);
   await curveMoves(page, key);
   seen.bytes = await weigh(context, `${server}/devices/lamp-1`);
   await page.goto(`${server}/`);
   seen.rows = await page.locator("#devices tbody tr").count();
+  await rowChanges(page, "fleet-00", keys[0]);
   await page.getByRole("link", { name: "Next page" }).click();
   await page.locator("#devices tbody tr").first().waitFor();
   seen.rows_after = await page.locator("#devices tbody tr").count();

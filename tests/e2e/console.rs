@@ -22,7 +22,8 @@ fn a_person_connects_a_device_and_sees_its_curve_move() -> anyhow::Result<()> {
 
     let mut person = Command::new(node.program);
     person.env("NODE_PATH", node.modules).env("CHROMIUM", chromium);
-    person.arg(script("console.cjs")).args([&server, link.trim(), token.trim()]).arg(&folder);
+    let mqtt = platform.port(1883).to_string();
+    person.arg(script("console.cjs")).args([server.as_str(), mqtt.as_str(), link.trim(), token.trim()]).arg(&folder);
     let printed = lines_of(&mut person, b"")?;
     let seen: Value = serde_json::from_str(printed.last().context("it prints what it saw")?)?;
     println!("seen in Chromium, pictures in {}: {seen}", folder.display());
@@ -40,10 +41,10 @@ fn a_person_connects_a_device_and_sees_its_curve_move() -> anyhow::Result<()> {
         seen["within_ms"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
     assert_eq!(within_ms.len(), 12, "each message was waited for");
     within_ms.sort_unstable();
-    let (median, longest) = (within_ms[within_ms.len() / 2], within_ms[within_ms.len() - 1]);
-    println!("the curve moved {median} ms after a message (median of {}), {longest} ms at most", within_ms.len());
-    // The median: a machine that does other things may hold up some of them.
-    assert!(median <= CURVE_MOVES_MS, "{within_ms:?}");
+    println!("the curve moved {} ms after a message (median of 12), {} ms at most", within_ms[6], within_ms[11]);
+    // All but one: a machine that does other things may hold one up.
+    assert!(within_ms[10] <= CURVE_MOVES_MS, "{within_ms:?}");
+    assert_eq!(seen["states"], json!(["Disconnected", "Connected", "Disconnected"]), "a row follows its device");
     assert_eq!(seen["pressed"], "1 h");
     assert_eq!((&seen["rows"], &seen["rows_after"]), (&json!(50), &json!(1)), "the list has pages");
     let bytes = seen["bytes"].as_u64().context("bytes were counted")?;

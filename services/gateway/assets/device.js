@@ -119,6 +119,7 @@ setInterval(async () => {
   const found = await get(`devices/${encodeURIComponent(device)}`);
   if (!found) return;
   const state = head.querySelector(".state");
+  if (state.dataset.phase !== found.status.phase) document.getElementById("since")?.remove(); // it told of the former phase
   state.dataset.phase = found.status.phase;
   state.textContent = TITLES[found.status.phase] ?? found.status.phase;
 }, STATE_EVERY_MS);

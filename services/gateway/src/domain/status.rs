@@ -39,9 +39,10 @@ impl Phase {
         }
     }
 
-    /// The phase of a device that is `enabled` and was last heard of as `presence` says.
-    pub fn of(enabled: bool, presence: &Presence) -> Self {
-        match (enabled, presence.ever_seen, presence.connected) {
+    /// The phase of a device that is `enabled`: of its last connection as `presence` says, and whether a message of it
+    /// is known, which needs no connection.
+    pub fn of(enabled: bool, presence: &Presence, heard_ms: Option<u64>) -> Self {
+        match (enabled, last_seen_ms(presence, heard_ms).is_some(), presence.connected) {
             (false, _, _) => Self::Disabled,
             (true, false, _) => Self::NeverSeen,
             (true, true, true) => Self::Connected,
@@ -50,11 +51,17 @@ impl Phase {
     }
 }
 
-/// `status` of a device.
-pub fn device(enabled: bool, presence: &Presence) -> Value {
-    let mut status = json!({"phase": Phase::of(enabled, presence)});
-    if presence.ever_seen {
-        status["lastSeen"] = iso(presence.changed_ms).into();
+/// When a device was last seen, milliseconds since the Unix epoch: when it last connected or disconnected, or its last
+/// message came, whichever is later. `None`: never.
+pub fn last_seen_ms(presence: &Presence, heard_ms: Option<u64>) -> Option<u64> {
+    presence.ever_seen.then_some(presence.changed_ms).max(heard_ms)
+}
+
+/// `status` of a device, whose last known message came at `heard_ms`.
+pub fn device(enabled: bool, presence: &Presence, heard_ms: Option<u64>) -> Value {
+    let mut status = json!({"phase": Phase::of(enabled, presence, heard_ms)});
+    if let Some(last_seen_ms) = last_seen_ms(presence, heard_ms) {
+        status["lastSeen"] = iso(last_seen_ms).into();
     }
     status
 }
@@ -151,10 +158,19 @@ mod tests {
     #[test]
     fn a_devices_phase_follows_from_what_is_known() {
         let seen = Presence { ever_seen: true, connected: true, changed_ms: 1_000, epoch: 1 };
-        assert_eq!(device(true, &seen), json!({"phase": "Connected", "lastSeen": "1970-01-01T00:00:01Z"}));
-        assert_eq!(device(false, &seen)["phase"], "Disabled");
-        assert_eq!(device(true, &Presence { connected: false, ..seen })["phase"], "Disconnected");
-        assert_eq!(device(true, &Presence::default()), json!({"phase": "NeverSeen"}));
+        assert_eq!(device(true, &seen, None), json!({"phase": "Connected", "lastSeen": "1970-01-01T00:00:01Z"}));
+        assert_eq!(device(false, &seen, None)["phase"], "Disabled");
+        assert_eq!(device(true, &Presence { connected: false, ..seen }, None)["phase"], "Disconnected");
+        assert_eq!(device(true, &Presence::default(), None), json!({"phase": "NeverSeen"}));
+    }
+
+    #[test]
+    fn a_device_was_last_seen_by_its_connection_or_its_message_whichever_is_later() {
+        let seen = Presence { ever_seen: true, connected: true, changed_ms: 2_000, epoch: 1 };
+        assert_eq!(device(true, &seen, Some(1_000))["lastSeen"], "1970-01-01T00:00:02Z");
+        assert_eq!(device(true, &seen, Some(3_000))["lastSeen"], "1970-01-01T00:00:03Z");
+        let by_http = json!({"phase": "Disconnected", "lastSeen": "1970-01-01T00:00:03Z"});
+        assert_eq!(device(true, &Presence::default(), Some(3_000)), by_http);
     }
 
     #[test]

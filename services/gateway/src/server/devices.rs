@@ -7,8 +7,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use drover_proto::Field;
 use drover_proto::registry::v1::{
-    CreateDeviceRequest, DeleteDeviceRequest, GetDeviceRequest, GetDeviceResponse, ListDevicesRequest, Presence,
-    UpdateDeviceRequest,
+    CreateDeviceRequest, DeleteDeviceRequest, GetDeviceRequest, GetDeviceResponse, ListDevicesRequest,
+    ListDevicesResponse, Presence, UpdateDeviceRequest,
 };
 use drover_proto::types::v1 as wire;
 use drover_types::object::DeviceSpec;
@@ -19,6 +19,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::body::{Body, Params};
 use super::credentials::{self, Access};
+use super::heard;
 use super::objects::{Answer, List, Page, Revoked};
 use super::path::{At, DeviceParam};
 use crate::domain::declared::{Declared, Metadata};
@@ -50,12 +51,17 @@ pub struct Changed {
     responses((status = 200, body = List<Device>, description = "One page.")))]
 pub async fn list(State(api): State<Arc<Api>>, at: At, Params(page): Params<Page>) -> Answer<List<Device>> {
     let request = ListDevicesRequest {
-        tenant: at.tenant.into(),
+        tenant: at.tenant.to_string(),
         page_size: page.size(api.config.page_items_max)?,
         page_token: page.page_token,
     };
     let listed = api.registry.call(async |mut client| client.list_devices(request).await).await?;
-    let items = listed.devices.into_iter().map(known).collect::<Result<_, _>>()?;
+    let heard = heard::last_heard(&api, at.tenant.as_str(), names(&listed)).await;
+    let mut items = Vec::with_capacity(listed.devices.len());
+    for device in listed.devices {
+        let heard_ms = name(&device).and_then(|name| heard.get(name)).copied();
+        items.push(known(device, heard_ms)?);
+    }
     Ok(Json(List { items, next_page_token: listed.next_page_token }))
 }
 
@@ -72,7 +78,7 @@ pub async fn create(
     let name = checked(&meta.name)?;
     let request = CreateDeviceRequest { device: Some(wire::Device::of(meta, object.spec)) };
     let created = api.registry.call(async |mut client| client.create_device(request).await).await?;
-    let object = shown(created.device.required("device")?, &Presence::default())?;
+    let object = shown(created.device.required("device")?, &Presence::default(), None)?;
     let access = credentials::token(&api, &at.tenant, &name, 0).await?;
     Ok((StatusCode::CREATED, Json(Created { object, access })))
 }
@@ -106,17 +112,32 @@ pub async fn delete(State(api): State<Arc<Api>>, at: At) -> Answer<Revoked> {
 }
 
 async fn find(api: &Api, at: &At) -> Result<Device, ApiError> {
-    let request = GetDeviceRequest { tenant: at.tenant.to_string(), name: at.device()?.into() };
-    known(api.registry.call(async |mut client| client.get_device(request).await).await?)
+    let device = at.device()?;
+    let request = GetDeviceRequest { tenant: at.tenant.to_string(), name: device.to_string() };
+    let (found, heard_ms) = tokio::join!(
+        api.registry.call(async |mut client| client.get_device(request).await),
+        heard::of_device(api, at.tenant.as_str(), device.as_str()),
+    );
+    known(found?, heard_ms)
 }
 
-fn known(known: GetDeviceResponse) -> Result<Device, ApiError> {
-    shown(known.device.required("device")?, &known.presence.unwrap_or_default())
+/// The name of a listed device.
+pub fn name(listed: &GetDeviceResponse) -> Option<&str> {
+    Some(listed.device.as_ref()?.meta.as_ref()?.name.as_str())
 }
 
-fn shown(device: wire::Device, presence: &Presence) -> Result<Device, ApiError> {
+/// The names of listed devices.
+pub fn names(listed: &ListDevicesResponse) -> Vec<String> {
+    listed.devices.iter().filter_map(name).map(str::to_owned).collect()
+}
+
+fn known(known: GetDeviceResponse, heard_ms: Option<u64>) -> Result<Device, ApiError> {
+    shown(known.device.required("device")?, &known.presence.unwrap_or_default(), heard_ms)
+}
+
+fn shown(device: wire::Device, presence: &Presence, heard_ms: Option<u64>) -> Result<Device, ApiError> {
     let metadata = Metadata::from(device.meta.as_ref().required("device.meta")?);
-    let status = status::device(device.enabled, presence);
+    let status = status::device(device.enabled, presence, heard_ms);
     Ok(Declared::new(metadata, DeviceSpec::from(&device), Some(status)))
 }
 

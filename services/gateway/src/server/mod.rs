@@ -11,6 +11,7 @@ mod devices;
 mod functions;
 mod guard;
 mod health;
+mod heard;
 mod objects;
 mod path;
 mod policies;

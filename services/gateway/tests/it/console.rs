@@ -118,7 +118,10 @@ fn a_name_becomes_a_device_with_a_program_for_it() {
     assert!(!page.contains("value=\"<script>\""), "what was typed is shown escaped");
 
     let (status, page) = browser.get("/devices/thermo-1");
-    assert!(status == 200 && page.contains("Never connected") && page.contains("21.5"), "{page}");
+    assert!(status == 200 && page.contains("21.5"), "{page}");
+    assert!(page.contains("Disconnected") && page.contains("last message <time datetime=\"1970-01-01T00:00:01Z\""));
+    let (_, page) = browser.get("/");
+    assert!(page.contains("Disconnected") && page.contains("<time datetime=\"1970-01-01T00:00:01Z\""), "{page}");
     let (status, page) = browser.form("/devices/thermo-1/program", &format!("csrf={}", browser.csrf));
     assert!(status == 200 && page.contains("mosquitto_pub"), "{page}");
     let (status, page) = browser.get("/devices/none");

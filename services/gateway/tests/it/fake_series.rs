@@ -35,6 +35,14 @@ impl Storage for FakeStorage {
         }))
     }
 
+    /// Every device of tenant `home`, when its point came.
+    async fn get_last_heard(&self, request: Request<GetLastHeardRequest>) -> Answer<GetLastHeardResponse> {
+        let GetLastHeardRequest { tenant, devices } = request.into_inner();
+        let known = devices.into_iter().filter(|_| tenant == "home");
+        let devices = known.map(|device| LastHeard { device, time_ms: 1_000 }).collect();
+        Ok(Response::new(GetLastHeardResponse { devices }))
+    }
+
     /// Points at both ends of the span, or one step as wide as asked for; the limit is the count of the step.
     async fn get_range(&self, request: Request<GetRangeRequest>) -> Answer<GetRangeResponse> {
         let GetRangeRequest { from_ms, to_ms, step_ms, limit, .. } = request.into_inner();

@@ -51,6 +51,25 @@ fn a_device_is_created_shown_changed_and_deleted() {
 }
 
 #[test]
+fn a_device_is_seen_by_its_messages_too() {
+    let gateway = Running::start();
+    let path = "/api/v1/tenants/home/devices";
+    let (_, created) = gateway.ask("POST", path, Some(device("t-1")));
+    assert_eq!(created["status"], json!({"phase": "NeverSeen"}));
+    let heard = json!({"phase": "Disconnected", "lastSeen": "1970-01-01T00:00:01Z"});
+    assert_eq!(gateway.ask("GET", &format!("{path}/t-1"), None).1["status"], heard);
+    assert_eq!(gateway.ask("GET", path, None).1["items"][0]["status"], heard);
+
+    let gateway = Running::with(GatewayConfig::default(), &["registry"]);
+    assert_eq!(gateway.ask("POST", path, Some(device("t-1"))).0, 201);
+    for path in [path.to_owned(), format!("{path}/t-1")] {
+        let (status, found) = gateway.ask("GET", &path, None);
+        let found = found["items"].get(0).unwrap_or(&found);
+        assert_eq!((status, &found["status"]["phase"]), (200, &json!("NeverSeen")), "storage is away: {found}");
+    }
+}
+
+#[test]
 fn a_list_comes_in_pages_of_one_tenant() {
     let gateway = Running::start();
     for (tenant, name) in [("home", "a"), ("home", "b"), ("home", "c"), ("away", "d")] {

@@ -15,8 +15,8 @@ use drover_proto::shadow::v1::{
 };
 use drover_proto::storage::v1::storage_server::{Storage, StorageServer};
 use drover_proto::storage::v1::{
-    GetLatestRequest, GetLatestResponse, GetMessagesRequest, GetMessagesResponse, GetRangeRequest, GetRangeResponse,
-    StoreRowRequest, StoreRowResponse,
+    GetLastHeardRequest, GetLastHeardResponse, GetLatestRequest, GetLatestResponse, GetMessagesRequest,
+    GetMessagesResponse, GetRangeRequest, GetRangeResponse, StoreRowRequest, StoreRowResponse,
 };
 use drover_rules::{ERRORS_TOPIC, RETRY_TOPIC, RulesConfig};
 use drover_types::{Clock, Telemetry};
@@ -382,6 +382,10 @@ impl Storage for FakeStorage {
     }
 
     async fn get_latest(&self, _: Request<GetLatestRequest>) -> Result<Response<GetLatestResponse>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn get_last_heard(&self, _: Request<GetLastHeardRequest>) -> Result<Response<GetLastHeardResponse>, Status> {
         Err(Status::unimplemented("not asked here"))
     }
 

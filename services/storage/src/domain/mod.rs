@@ -2,6 +2,7 @@
 
 mod batch;
 mod fields;
+mod heard;
 mod known_fields;
 mod query;
 mod row;
@@ -10,6 +11,7 @@ mod token;
 
 pub use batch::{Batch, Tally};
 pub use fields::Skip;
+pub use heard::check_devices;
 pub use known_fields::KnownFields;
 pub use query::{LATEST, MESSAGES, Queries, RANGE, Range};
 pub use row::entry as row_entry;

@@ -12,6 +12,11 @@ const TABLE_BYTES_MAX: usize = 64;
 /// In front of a table's name in the topic of its rows, which no device can publish to.
 const TOPIC: &str = "$tables/";
 
+/// Whether a message that was published to `topic` is a row of a rule.
+pub fn is_row(topic: &str) -> bool {
+    topic.starts_with(TOPIC)
+}
+
 /// What is to be kept of a row, JSON. Stored again under the same place it is kept once.
 pub fn entry(device: DeviceKey, table: &str, at: Place, row: Bytes) -> Result<Entry, ApiError> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');

@@ -15,6 +15,10 @@ pub fn device(of: &str, name: &str) -> Result<DeviceKey, ApiError> {
     Ok(DeviceKey { tenant: tenant(of)?, device })
 }
 
+pub fn devices(of: &str, names: &[String]) -> Result<Vec<DeviceKey>, ApiError> {
+    names.iter().map(|name| device(of, name)).collect()
+}
+
 pub fn series(tenant: &str, name: &str, field: &str) -> Result<Series, ApiError> {
     let field = Field::new(field).map_err(|error| ApiError::invalid("field", error.to_string()))?;
     Ok(Series { device: device(tenant, name)?, field })

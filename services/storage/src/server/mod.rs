@@ -11,7 +11,7 @@ use drover_proto::to_status;
 use drover_types::ApiError;
 use tonic::{Request, Response, Status};
 
-use crate::domain::{LATEST, MESSAGES, Queries, RANGE, Range, Token, row_entry};
+use crate::domain::{LATEST, MESSAGES, Queries, RANGE, Range, Token, check_devices, row_entry};
 use crate::rows::Rows;
 use crate::telemetry::Telemetry;
 
@@ -63,6 +63,15 @@ impl Server {
         })
     }
 
+    async fn last_heard(&self, request: wire::GetLastHeardRequest) -> Result<wire::GetLastHeardResponse, ApiError> {
+        check_devices("devices", request.devices.len())?;
+        let keys = decode::devices(&request.tenant, &request.devices)?;
+        let times = self.queries.last_heard(&keys).await?;
+        let heard = request.devices.into_iter().zip(times);
+        let heard = heard.filter_map(|(device, time_ms)| Some(wire::LastHeard { device, time_ms: time_ms? }));
+        Ok(wire::GetLastHeardResponse { devices: heard.collect() })
+    }
+
     async fn keep(&self, request: wire::StoreRowRequest) -> Result<wire::StoreRowResponse, ApiError> {
         let device = decode::device(&request.tenant, &request.device)?;
         let at = decode::place(request.time_ms, &request.id)?;
@@ -98,6 +107,13 @@ impl Storage for Server {
         request: Request<wire::GetMessagesRequest>,
     ) -> Result<Response<wire::GetMessagesResponse>, Status> {
         self.answer("messages", self.messages(request.into_inner()).await)
+    }
+
+    async fn get_last_heard(
+        &self,
+        request: Request<wire::GetLastHeardRequest>,
+    ) -> Result<Response<wire::GetLastHeardResponse>, Status> {
+        self.answer("last_heard", self.last_heard(request.into_inner()).await)
     }
 
     async fn store_row(

@@ -1,7 +1,9 @@
 //! Records published to the log, and what gRPC then answers.
 
 use drover_proto::from_status;
-use drover_proto::storage::v1::{GetLatestRequest, GetMessagesRequest, GetRangeRequest, StoreRowRequest};
+use drover_proto::storage::v1::{
+    GetLastHeardRequest, GetLatestRequest, GetMessagesRequest, GetRangeRequest, LastHeard, StoreRowRequest,
+};
 use drover_storage::StorageConfig;
 use drover_types::{ErrorCode, TenantId};
 
@@ -50,6 +52,40 @@ async fn a_row_of_a_rule_is_kept_once_under_the_name_of_its_table() {
     assert_eq!(points, [(NOW_MS, "31.5".to_owned(), "$tables/hot")]);
     let refused = stage.client().store_row(row(vec![7; 15])).await.expect_err("refused");
     assert_eq!(from_status(&refused).field.as_deref(), Some("id"));
+}
+
+#[tokio::test]
+async fn devices_were_last_heard_when_their_own_last_message_came() {
+    let (stage, _directory) = stage().await;
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let ask = |devices| GetLastHeardRequest { tenant: "home".into(), devices };
+    stage
+        .publish([message("a", 1, NOW_MS - 9, "1"), message("a", 2, NOW_MS - 7, b"\xff"), message("b", 3, 1, "1")])
+        .await;
+    // A rule keeps rows for whichever device it names, up to 16 of which are passed over.
+    let row = |device: &str, id: u8| StoreRowRequest {
+        tenant: "home".into(),
+        device: device.into(),
+        table: "t".into(),
+        id: vec![id; 16],
+        time_ms: NOW_MS - 1,
+        row: b"1".to_vec(),
+    };
+    for id in 0..16 {
+        stage.client().store_row(row("a", id)).await.expect("kept");
+    }
+    for id in 0..17 {
+        stage.client().store_row(row("b", id)).await.expect("kept");
+    }
+    let answer = stage.client().get_last_heard(ask(names(&["silent", "b", "a"]))).await.expect("answered").into_inner();
+    assert_eq!(answer.devices, [LastHeard { device: "a".into(), time_ms: NOW_MS - 7 }]);
+
+    let many = |count: usize| (0..count).map(|i| format!("d{i}")).collect::<Vec<_>>();
+    assert_eq!(stage.client().get_last_heard(ask(many(1_000))).await.expect("at the limit").into_inner().devices, []);
+    for (devices, field) in [(many(1_001), "devices"), (vec![], "devices"), (names(&["a/b"]), "device")] {
+        let error = from_status(&stage.client().get_last_heard(ask(devices)).await.expect_err("refused"));
+        assert_eq!((error.code, error.field.as_deref()), (ErrorCode::InvalidArgument, Some(field)));
+    }
 }
 
 #[tokio::test]

@@ -18,9 +18,9 @@ use crate::domain::caller::Caller;
 use crate::domain::declared::{Metadata, iso};
 use crate::domain::series::Point;
 use crate::domain::sessions::Session;
-use crate::domain::status::Phase;
-use crate::server::Api;
+use crate::domain::status::{Phase, last_seen_ms};
 use crate::server::body::Params;
+use crate::server::{Api, devices, heard};
 
 /// Devices on a page.
 const PAGE_ITEMS: u32 = 50;
@@ -62,8 +62,10 @@ pub async fn devices(
         Ok(listed) => listed,
         Err(error) => return templates::failure(error),
     };
-    let shown = listed.devices.iter().map(|known| shown(known).map(|(shown, _, _)| shown)).collect();
-    match shown {
+    let heard = heard::last_heard(&api, session.ticket.tenant.as_str(), devices::names(&listed)).await;
+    let heard_ms = |known: &GetDeviceResponse| devices::name(known).and_then(|name| heard.get(name)).copied();
+    let rows = listed.devices.iter().map(|known| shown(known, heard_ms(known)).map(|(shown, _, _)| shown)).collect();
+    match rows {
         Ok(devices) => templates::html(&templates::Devices {
             page: Page::new(&session, &caller, "devices"),
             devices,
@@ -93,23 +95,23 @@ async fn find(api: &Api, session: &Session, name: &str) -> Result<impl FnOnce(Pa
     let request = GetDeviceRequest { tenant: tenant.clone(), name: device.to_string() };
     let latest = GetLatestRequest { tenant, device: device.to_string(), ..GetLatestRequest::default() };
     let storage = api.storage.hurried(VALUES_DEADLINE);
-    let (known, latest) = tokio::join!(
+    let (known, heard_ms, latest) = tokio::join!(
         api.registry.call(async |mut client| client.get_device(request).await),
+        heard::of_device(api, session.ticket.tenant.as_str(), device.as_str()),
         storage.call(async |mut client| client.get_latest(latest).await),
     );
-    let (device, spec, meta) = shown(&known?)?;
+    let (device, spec, meta) = shown(&known?, heard_ms)?;
     let points = latest.map(|latest| latest.points).unwrap_or_else(|error| {
         tracing::debug!(%error, "a page is shown without last values");
         Vec::new()
     });
-    let heard = points.iter().map(|point| point.time_ms).max().map(iso);
     let mut values: Vec<Value> = points.into_iter().map(|point| value(point.into())).collect();
     values.sort_by(|a, b| a.field.cmp(&b.field));
     Ok(move |page| templates::Device {
         page,
         device,
         values,
-        heard,
+        heard: heard_ms.map(iso),
         policies: spec.policies,
         labels: meta.labels.into_iter().collect(),
         attributes: spec.attributes.into_iter().collect(),
@@ -123,15 +125,17 @@ fn value(point: Point) -> Value {
     Value { field: point.field, text, number, time: point.time }
 }
 
-fn shown(known: &GetDeviceResponse) -> Result<(Shown, DeviceSpec, Metadata), ApiError> {
+/// A listed device whose last known message came at `heard_ms`.
+fn shown(known: &GetDeviceResponse, heard_ms: Option<u64>) -> Result<(Shown, DeviceSpec, Metadata), ApiError> {
     let device = known.device.as_ref().required("device")?;
     let meta = Metadata::from(device.meta.as_ref().required("device.meta")?);
     let presence = known.presence.unwrap_or_default();
     let spec = DeviceSpec::from(device);
     let shown = Shown {
         name: meta.name.clone(),
-        phase: Phase::of(device.enabled, &presence),
-        last_seen: presence.ever_seen.then(|| iso(presence.changed_ms)),
+        phase: Phase::of(device.enabled, &presence, heard_ms),
+        since: presence.ever_seen.then(|| iso(presence.changed_ms)),
+        last_seen: last_seen_ms(&presence, heard_ms).map(iso),
         kind: spec.device_type.clone(),
     };
     Ok((shown, spec, meta))

@@ -23,7 +23,9 @@ pub struct Page {
 pub struct Shown {
     pub name: String,
     pub phase: Phase,
-    /// ISO 8601.
+    /// When it last connected or disconnected, ISO 8601.
+    pub since: Option<String>,
+    /// When it did that or sent something, whichever is later, ISO 8601.
     pub last_seen: Option<String>,
     pub kind: Option<String>,
 }
