@@ -122,10 +122,11 @@ impl Device {
 fn connects(out: &mut dyn Write, access: &Access) -> io::Result<()> {
     writeln!(out, "device {} of tenant {} may connect now:", access.device, access.tenant)?;
     writeln!(out, "  MQTT       {} (over TLS: {})", access.endpoints.mqtt, access.endpoints.mqtts)?;
-    writeln!(out, "  HTTP       curl -X POST \"http://{}/update?api_key=…\" -d field1=21.5", access.endpoints.http)?;
+    let (http, token) = (&access.endpoints.http, &access.token);
+    writeln!(out, "  HTTP       curl -X POST \"http://{http}/update?api_key={token}\" -d field1=21.5")?;
     writeln!(out, "  client id  {}", access.device)?;
     writeln!(out, "  user name  {}", access.user_name())?;
-    writeln!(out, "  password   {} (its token; not shown again)", access.token)?;
+    writeln!(out, "  password   {token} (its token; not shown again)")?;
     writeln!(out, "a program for it: drover device snippet {} --lang python", access.device)
 }
 

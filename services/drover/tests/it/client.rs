@@ -21,6 +21,15 @@ fn a_device_is_made_listed_and_deleted() {
 
     let told = platform.says(&["device", "create", "t-2", "-n", "home"]);
     assert!(told.contains("home/t-2") && told.contains("not shown again"), "{told}");
+    let words =
+        |line: &str| told.lines().find_map(|told| told.trim().strip_prefix(line)).expect(line).trim().to_owned();
+    let (command, password) = (words("HTTP"), words("password"));
+    let token = password.split(' ').next().expect("a token");
+    let http = format!("127.0.0.1:{}", 8080 + platform.up.offset);
+    assert_eq!(command, format!("curl -X POST \"http://{http}/update?api_key={token}\" -d field1=21.5"));
+    let url = command.split('"').nth(1).expect("quoted");
+    let mut answer = ureq::post(url).send_form([("field1", "21.5")]).expect("the line works as it was printed");
+    assert!(answer.body_mut().read_to_string().expect("text").parse::<u64>().is_ok_and(|entry| entry > 0));
     assert_eq!(
         platform.says(&["device", "list"]),
         "NAME  TYPE        STATE      LAST-SEEN\nt-1   thermostat  NeverSeen  -\n"
