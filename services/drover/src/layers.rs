@@ -3,6 +3,7 @@
 //!
 //! Pure: layers in, layers or an error out; nothing is opened or bound here.
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use drover_gateway::{Gateway, GatewayConfig};
@@ -12,7 +13,11 @@ use drover_host::config::{
 use drover_host::{ListenSpec, Service, ServiceConfig, Transport, admin};
 use drover_ingress::Ingress;
 use drover_ingress::config::{IngressConfig, OwnersConfig};
+use drover_operator::Operator;
 use drover_registry::{Registry, RegistryConfig};
+use drover_rules::Rules;
+use drover_shadow::Shadow;
+use drover_storage::Storage;
 
 use crate::data;
 use crate::kafka::{self, KafkaConfig};
@@ -24,6 +29,25 @@ const ENDPOINTS: [(&str, &str); 3] = [
     ("ingress.mqtts.listen", "gateway.mqtts_endpoint"),
     ("ingress.http.listen", "gateway.http_endpoint"),
 ];
+
+/// Admin ports of services in processes of their own, several of which may be on one machine; `up` has that of
+/// `[admin]`.
+const ADMIN_PORTS: [(&str, u16); 7] = [
+    (Registry::NAME, 9464),
+    (Shadow::NAME, 9465),
+    (Rules::NAME, 9466),
+    (Storage::NAME, 9467),
+    (Ingress::NAME, 9468),
+    (Gateway::NAME, 9469),
+    (Operator::NAME, 9470),
+];
+
+/// Adds the admin port of a process that is `service` alone.
+pub fn with_admin_port(layers: Layers, service: &str) -> Layers {
+    let Some((_, port)) = ADMIN_PORTS.into_iter().find(|(name, _)| *name == service) else { return layers };
+    let listen: Vec<SocketAddr> = vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
+    layers.with_default("admin.listen", listen)
+}
 
 /// Adds the defaults that services take from their surroundings: the data directory and `[security]`.
 pub fn with_surroundings(layers: Layers, data: &Path) -> Result<Layers, ConfigError> {

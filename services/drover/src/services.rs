@@ -69,7 +69,8 @@ impl ServiceArgs {
     /// Runs the service of this name as a process of its own.
     pub fn run(self, name: &str) -> anyhow::Result<()> {
         let services = ALL.into_iter().filter(|service| service.name == name).collect();
-        let layers = layers::with_surroundings(self.config.layers()?, &self.data)?;
+        let layers = layers::with_admin_port(self.config.layers()?, name);
+        let layers = layers::with_surroundings(layers, &self.data)?;
         let layers = layers::shift_network(layers::shift_ports(layers, self.port_offset)?, self.port_offset)?;
         let layers = layers::shift_endpoints(layers, self.port_offset)?;
         layers::refuse_lone_owners(name, &layers)?;

@@ -149,6 +149,38 @@ fn a_gateway_of_its_own_tells_devices_the_ports_that_are_moved_with_it() {
     assert_eq!(printed["gateway.mqtt_endpoint"], "\"broker.example.org\"", "there is no port to move");
 }
 
+#[test]
+fn a_service_of_its_own_has_an_admin_port_of_its_own() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("others.toml");
+    let others = ["registry", "ingress", "shadow", "rules", "storage", "gateway", "operator"];
+    let network: String = others.iter().map(|name| format!("{name} = \"http://127.0.0.1:7999\"\n")).collect();
+    std::fs::write(&file, format!("[network]\n{network}")).expect("written");
+    let admin = |service: &str, arguments: &[&str]| {
+        let output =
+            drover(&[service, "--print-config", "--config"]).arg(&file).args(arguments).output().expect("runs");
+        assert!(output.status.success(), "{service}: {}", String::from_utf8_lossy(&output.stderr));
+        toml(&String::from_utf8(output.stdout).expect("text"))["admin.listen"].clone()
+    };
+    for (service, port) in [
+        ("up", 9464),
+        ("registry", 9464),
+        ("shadow", 9465),
+        ("rules", 9466),
+        ("storage", 9467),
+        ("ingress", 9468),
+        ("gateway", 9469),
+        ("operator", 9470),
+    ] {
+        assert_eq!(admin(service, &[]), format!("[\"127.0.0.1:{port}\", \"[::1]:{port}\"]"), "{service}");
+        let moved = port + 100;
+        let listen = admin(service, &["--port-offset", "100"]);
+        assert_eq!(listen, format!("[\"127.0.0.1:{moved}\", \"[::1]:{moved}\"]"), "{service}");
+        let listen = admin(service, &["--set", "admin.listen=[\"127.0.0.1:1\"]"]);
+        assert_eq!(listen, "[\"127.0.0.1:1\"]", "what is said goes before: {service}");
+    }
+}
+
 /// `section.key` and the value's text of every line of a printed configuration.
 fn toml(text: &str) -> std::collections::HashMap<String, String> {
     let mut section = String::new();
