@@ -11,10 +11,13 @@ use drover_bus_kafka::{KafkaBus, KafkaOptions};
 /// Longest wait for what must happen, on a machine that does many other things.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The shared broker compacts small topics soon: by default it waits for a segment of 1 GiB, and looks every 15 seconds.
+const COMPACTS: &str = "log.segment.bytes=2097152\nlog.cleaner.backoff.ms=250\n";
+
 /// The broker that all tests share which do not harm it. `None` where there is no Kafka; that was said.
 pub async fn shared() -> Option<&'static Kafka> {
     static SHARED: OnceLock<Option<Kafka>> = OnceLock::new();
-    let get = || SHARED.get_or_init(|| Kafka::start().expect("kafka starts")).as_ref();
+    let get = || SHARED.get_or_init(|| Kafka::start_with(COMPACTS).expect("kafka starts")).as_ref();
     tokio::task::spawn_blocking(get).await.expect("no panic")
 }
 
@@ -40,7 +43,7 @@ pub fn bus(kafka: &Kafka) -> KafkaBus {
 }
 
 pub async fn fixture() -> Option<Fixture> {
-    Some(Fixture::new(Arc::new(bus(shared().await?)), ()))
+    Some(Fixture::new(Arc::new(bus(shared().await?)), ()).compacting())
 }
 
 /// A new topic nobody else uses.

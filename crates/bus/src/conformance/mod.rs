@@ -20,6 +20,7 @@ use crate::{
 
 pub mod groups;
 pub mod log;
+pub mod topics;
 pub mod transactions;
 
 /// Longest wait for something that must happen.
@@ -37,6 +38,8 @@ pub struct Fixture {
     /// The adapter.
     pub bus: Arc<dyn Bus>,
     prefix: String,
+    /// Whether it compacts what a case writes within [`PATIENCE`].
+    compacts: bool,
     /// What must outlive the case, such as a directory.
     _kept: Box<dyn Any + Send>,
 }
@@ -67,6 +70,8 @@ macro_rules! conformance_suite {
             log::reads_honour_their_byte_limit
             log::a_read_wakes_when_a_record_comes
             log::a_read_without_records_ends_with_its_wait
+            topics::a_topic_is_listed_with_what_it_was_made_with
+            topics::the_newest_record_of_each_key_stays_in_a_compacted_topic
             groups::a_single_member_gets_everything
             groups::two_members_share_evenly_without_overlap
             groups::three_members_share_and_leavers_are_replaced
@@ -103,7 +108,17 @@ impl Fixture {
     /// A fixture for `bus`; `kept` is dropped after it.
     pub fn new(bus: Arc<dyn Bus>, kept: impl Any + Send) -> Self {
         let number = FIXTURES.fetch_add(1, Ordering::Relaxed);
-        Self { bus, prefix: format!("conformance-{}-{number}", std::process::id()), _kept: Box::new(kept) }
+        Self {
+            bus,
+            prefix: format!("conformance-{}-{number}", std::process::id()),
+            compacts: false,
+            _kept: Box::new(kept),
+        }
+    }
+
+    /// Of a bus that is made to compact a topic of a few MB within [`PATIENCE`].
+    pub fn compacting(self) -> Self {
+        Self { compacts: true, ..self }
     }
 
     /// A name nobody else uses.
