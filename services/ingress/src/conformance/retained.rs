@@ -81,7 +81,8 @@ impl Place {
     }
 }
 
-fn message(tenant: &TenantId, topic: &str, payload: &str, time_ms: u64, id: u8, expiry_s: Option<u32>) -> Message {
+/// A retained message with a user property.
+pub fn message(tenant: &TenantId, topic: &str, payload: &str, time_ms: u64, id: u8, expiry_s: Option<u32>) -> Message {
     let mut list = PropertyList::default();
     list.push(Property::UserProperty(("k", "v"))).expect("short");
     expiry_s.iter().for_each(|s| list.push(Property::MessageExpiry(*s)).expect("short"));

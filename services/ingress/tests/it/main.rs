@@ -22,6 +22,7 @@ mod sessions;
 mod shadows;
 mod stage;
 mod stores;
+mod stores_away;
 mod tls;
 mod tools;
 mod websocket;

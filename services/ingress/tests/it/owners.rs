@@ -15,6 +15,8 @@ use drover_types::{ClientId, TenantId};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::stores_away::OWN_SERVER;
+
 /// What calls are given where nothing is wrong; a loaded machine needs it.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What calls are given where the server is away.
@@ -94,6 +96,7 @@ async fn a_call_that_is_cut_off_anywhere_leaves_an_order_of_epochs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_killed_or_hanging_refuses_in_time_and_epochs_grow_through_it() {
+    let _turn = OWN_SERVER.lock().await;
     let Some(mut server) = Server::start(cassandra::Options::default()) else { return };
     let options = options(&server.address(), IMPATIENCE);
     // Tables take longer than calls do.

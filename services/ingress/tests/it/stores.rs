@@ -1,4 +1,4 @@
-//! What ingress nodes share on a real Cassandra: every promise of both ports, and a server that hangs.
+//! What ingress nodes share on a real Cassandra: every promise of both ports.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
