@@ -1,4 +1,5 @@
-//! House rules that the compiler does not know: dependency direction, file headers, a domain free of I/O.
+//! House rules that the compiler does not know: dependency direction, file headers, a domain free of I/O, reads that know
+//! their partition.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -48,6 +49,10 @@ const OUTSIDE: [&str; 9] = [
     "std::env",
     "std::fs",
 ];
+/// What no statement of a database says: it reads all partitions to find some rows.
+const FILTERING: &str = "FILTERING";
+/// The file that names it to forbid it.
+const FORBIDS: &str = "xtask/src/tidy.rs";
 /// How many of the longest files and functions the report shows.
 const SHOWN: usize = 5;
 
@@ -131,17 +136,31 @@ fn file_rules(path: &str, text: &str) -> Vec<String> {
     if !text.starts_with("//!") {
         broken.push(format!("{path} has no `//!` header"));
     }
+    if path != FORBIDS {
+        for (i, _) in text.lines().enumerate().filter(|(_, line)| is_code(line) && filters(line)) {
+            broken.push(format!("{path}:{} has a statement with ALLOW FILTERING", i + 1));
+        }
+    }
     // Tests may ask for the time: it is virtual there.
     let is_test = path.ends_with("/tests.rs") || path.contains("/tests/");
     let code = text.split("#[cfg(test)]").next().unwrap_or(text);
     if path.contains("/domain/") && !is_test {
-        for (i, line) in code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+        for (i, line) in code.lines().enumerate().filter(|(_, line)| is_code(line)) {
             if let Some(outside) = OUTSIDE.iter().find(|outside| line.contains(**outside)) {
                 broken.push(format!("{path}:{} names {outside} in the domain", i + 1));
             }
         }
     }
     broken
+}
+
+fn is_code(line: &str) -> bool {
+    !line.trim_start().starts_with("//")
+}
+
+/// Whether a line has the words, or the second of them where the first is at the end of the line before.
+fn filters(line: &str) -> bool {
+    line.contains(FILTERING) || line.to_uppercase().contains("ALLOW FILTERING")
 }
 
 /// Every Rust source of the workspace: path from the root, and text.
@@ -228,5 +247,11 @@ mod tests {
         assert_eq!(file_rules("a/b.rs", "fn x() {}").len(), 1);
         assert_eq!(file_rules("a/domain/b.rs", "//! x\nuse std::time::SystemTime;\n").len(), 1);
         assert_eq!(file_rules("a/domain/b.rs", "//! x\n#[cfg(test)]\nuse std::env;\n"), Vec::<String>::new());
+        for statement in
+            ["\"SELECT a FROM b ALLOW FILTERING\"", "\"select a from b allow filtering\"", "    FILTERING\""]
+        {
+            assert_eq!(file_rules("a/b.rs", &format!("//! x\nlet cql = {statement};\n")).len(), 1, "{statement}");
+        }
+        assert_eq!(file_rules("a/b.rs", "//! x\n// no ALLOW FILTERING, no filtering\n"), Vec::<String>::new());
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use drover_host::config::JwtIssuer;
 use drover_host::{ByteSize, Duration, ListenSpec, ServiceConfig, Transport};
-use drover_types::limits::RULES_PER_TENANT_MAX;
+use drover_types::limits::{POLICIES_PER_TENANT_MAX, RULES_PER_TENANT_MAX};
 use drover_types::{ApiError, in_range};
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +38,8 @@ pub struct RegistryConfig {
     /// Who may vouch for devices by JSON Web Tokens; absent: those of `[[security.jwt]]`.
     pub jwt: Vec<JwtIssuer>,
     pub rules_per_tenant_max: usize,
+    /// The built-in one not among them.
+    pub policies_per_tenant_max: usize,
     /// How long lifecycle events are kept, and how long a device that is away is remembered; `30d` for example.
     pub events_retention: Duration,
 }
@@ -82,6 +84,7 @@ impl Default for RegistryConfig {
             anonymous: true,
             jwt: Vec::new(),
             rules_per_tenant_max: RULES_PER_TENANT_MAX,
+            policies_per_tenant_max: POLICIES_PER_TENANT_MAX,
             events_retention: days(30),
         }
     }

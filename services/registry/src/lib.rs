@@ -80,11 +80,13 @@ impl Service for Registry {
             functions: ports.functions.clone(),
             writing_rule: Mutex::default(),
             writing_function: Mutex::default(),
+            writing_policy: Mutex::default(),
             making_api_token: Mutex::default(),
             issuers: Arc::clone(&issuers),
             settings: Settings {
                 anonymous: config.anonymous,
                 rules_per_tenant_max: config.rules_per_tenant_max,
+                policies_per_tenant_max: config.policies_per_tenant_max,
                 partitions: config.partitions,
             },
         });

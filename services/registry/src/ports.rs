@@ -132,12 +132,16 @@ pub struct Found {
     pub had_credentials: Vec<Result<bool, StoreError>>,
 }
 
-/// Why the store did not do it. After any of these but `Conflict` the write may or may not have happened, but never
-/// a part of it; a later call works when the cause is gone.
+/// Why the store did not do it. After any of these but `Conflict` and `Busy` the write may or may not have happened, but
+/// never a part of it; a later call works when the cause is gone.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     #[error("expected revision {expected:?}, found {found:?}")]
     Conflict { expected: Option<u64>, found: Option<u64> },
+    #[error(
+        "{bytes} bytes of changes in one minute are too many for one process, limit is {limit}; try again in a minute"
+    )]
+    Busy { limit: usize, bytes: usize },
     #[error("the registry's store has no space left: {reason}")]
     Full { reason: String },
     #[error("the registry's store is unavailable: {reason}")]
@@ -240,7 +244,8 @@ impl From<StoreError> for ApiError {
         let code = match &error {
             StoreError::Conflict { .. } => ErrorCode::Aborted,
             StoreError::Full { .. } => ErrorCode::ResourceExhausted,
-            StoreError::Unavailable { .. } => ErrorCode::Unavailable,
+            // Whoever tries again later gets through.
+            StoreError::Busy { .. } | StoreError::Unavailable { .. } => ErrorCode::Unavailable,
             StoreError::Corrupt { .. } => ErrorCode::DataLoss,
         };
         ApiError::new(code, error.to_string())

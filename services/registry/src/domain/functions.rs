@@ -27,12 +27,8 @@ impl Domain {
         examining.await.map_err(|panic| ApiError::new(ErrorCode::Internal, panic.to_string()))??;
         let key = ObjectKey::new(Kind::Function, &function.tenant, &function.name);
         let _alone = self.writing_function.lock().await;
-        let limit = FUNCTIONS_PER_TENANT_MAX;
-        if self.store.get(&key).await?.is_none()
-            && self.store.page(Kind::Function, &function.tenant, "", limit).await?.len() >= limit
-        {
-            let error = ApiError::new(ErrorCode::ResourceExhausted, "the tenant has too many functions");
-            return Err(error.over(limit, limit + 1));
+        if self.store.get(&key).await?.is_none() {
+            self.has_room(Kind::Function, &function.tenant, FUNCTIONS_PER_TENANT_MAX, "functions").await?;
         }
         self.put(function).await
     }

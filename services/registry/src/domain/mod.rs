@@ -17,6 +17,7 @@ pub mod lifecycle;
 pub mod nodes;
 pub mod policies;
 pub mod presence;
+mod room;
 pub mod rules;
 pub mod topics;
 
@@ -54,6 +55,8 @@ pub struct Domain {
     pub writing_rule: Mutex<()>,
     /// Held while a function is written: two creations cannot both be the last.
     pub writing_function: Mutex<()>,
+    /// Held while a policy is written: two creations cannot both be the last.
+    pub writing_policy: Mutex<()>,
     /// Held while an API token is made: two cannot both be the last.
     pub making_api_token: Mutex<()>,
     /// Who may vouch for devices.
@@ -67,6 +70,7 @@ pub struct Settings {
     /// Whether clients without credentials may be devices of the tenant `default`.
     pub anonymous: bool,
     pub rules_per_tenant_max: usize,
+    pub policies_per_tenant_max: usize,
     /// Partitions of the event log, to find a device's presence.
     pub partitions: u32,
 }

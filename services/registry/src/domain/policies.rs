@@ -11,6 +11,12 @@ impl Domain {
     pub async fn put_policy(&self, policy: Declared) -> Result<Object, ApiError> {
         checks::policy(&policy.name, spec(&policy.spec))?;
         checks::labels(&policy.labels)?;
+        let key = ObjectKey::new(Kind::Policy, &policy.tenant, &policy.name);
+        let _alone = self.writing_policy.lock().await;
+        if self.store.get(&key).await?.is_none() {
+            let limit = self.settings.policies_per_tenant_max;
+            self.has_room(Kind::Policy, &policy.tenant, limit, "policies").await?;
+        }
         self.put(policy).await
     }
 

@@ -26,10 +26,8 @@ impl Domain {
         let key = ObjectKey::new(Kind::Rule, &rule.tenant, &rule.name);
         let _alone = self.writing_rule.lock().await;
         let current = self.store.get(&key).await?;
-        let limit = self.settings.rules_per_tenant_max;
-        if current.is_none() && self.store.page(Kind::Rule, &rule.tenant, "", limit).await?.len() >= limit {
-            let error = ApiError::new(ErrorCode::ResourceExhausted, "the tenant has too many rules");
-            return Err(error.over(limit, limit + 1));
+        if current.is_none() {
+            self.has_room(Kind::Rule, &rule.tenant, self.settings.rules_per_tenant_max, "rules").await?;
         }
         let wanted = spec(&rule.spec).clone();
         let outcome = match self.claim_topics(&key, &wanted).await {

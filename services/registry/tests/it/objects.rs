@@ -163,6 +163,33 @@ async fn the_policy_default_is_built_in_and_listed_in_its_place() {
 }
 
 #[tokio::test]
+async fn the_number_of_policies_is_bounded_and_those_there_can_be_changed() {
+    let config = RegistryConfig { policies_per_tenant_max: 2, ..config() };
+    let stage = Stage::with(config, tempfile::tempdir().expect("a directory")).await;
+    let mut client = stage.client.clone();
+    let put = |tenant: &str, name: &str, resource: &str| {
+        let statement = Statement {
+            effect: Effect::Allow.into(),
+            actions: vec![PolicyAction::Publish.into()],
+            resources: vec![resource.into()],
+        };
+        let meta = meta(name).map(|meta| Meta { tenant: tenant.into(), ..meta });
+        PutPolicyRequest { policy: Some(Policy { meta, statements: vec![statement] }) }
+    };
+    for name in ["a", "b"] {
+        client.put_policy(put("home", name, "a/#")).await.expect("the built-in one does not count");
+    }
+    let full = from_status(&client.put_policy(put("home", "c", "a/#")).await.expect_err("a third"));
+    assert_eq!((full.code, full.message.as_str()), (ErrorCode::ResourceExhausted, "the tenant has too many policies"));
+    assert_eq!((full.limit.as_deref(), full.value.as_deref()), (Some("2"), Some("3")));
+    client.put_policy(put("home", "a", "b/#")).await.expect("replaced");
+    client.put_policy(put("work", "c", "a/#")).await.expect("another tenant has room of its own");
+    let delete = DeletePolicyRequest { tenant: "home".into(), name: "b".into() };
+    client.delete_policy(delete).await.expect("deleted");
+    client.put_policy(put("home", "c", "a/#")).await.expect("there is room again");
+}
+
+#[tokio::test]
 async fn a_rule_compiles_or_is_refused_and_their_number_is_bounded() {
     let config = RegistryConfig { rules_per_tenant_max: 2, ..config() };
     let stage = Stage::with(config, tempfile::tempdir().expect("a directory")).await;

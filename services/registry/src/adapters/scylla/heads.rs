@@ -5,6 +5,8 @@
 //! written again, late, and by several without harm; `applied` is written when it all stands. Whoever meets a head
 //! that is not applied brings it to its end before using it: nobody sees a write by half.
 
+use std::sync::PoisonError;
+
 use drover_scylla_kit::{Failure, Read};
 use futures::future::{BoxFuture, FutureExt, try_join_all};
 
@@ -84,6 +86,7 @@ impl Scylla {
                 return Err(StoreError::Conflict { expected: *expected, found });
             }
             let (head, written) = self.next(former.as_ref(), after.clone(), *time_ms)?;
+            self.take_room(&head)?;
             match self.decide(key, &head, former.as_ref()).await? {
                 Decision::Ours => {
                     self.follow(key, &head).await?;
@@ -96,6 +99,13 @@ impl Scylla {
             }
         }
         Err(StoreError::Unavailable { reason: format!("{key} changed {TRIES_MAX} times under the same write") })
+    }
+
+    /// Takes room in the outbox for what `head` will write there.
+    fn take_room(&self, head: &Head) -> Result<(), StoreError> {
+        let versions = [head.before.as_ref(), head.object.as_ref()];
+        let bytes: usize = versions.into_iter().flatten().map(Vec::len).sum();
+        self.minutes.lock().unwrap_or_else(PoisonError::into_inner).take(minute(head.sequence), bytes)
     }
 
     /// The head and the object that take the place of `former`.

@@ -8,6 +8,7 @@ mod claims;
 mod heads;
 mod lists;
 mod look_up;
+mod minutes;
 mod outbox;
 mod presence;
 mod rows;
@@ -29,6 +30,7 @@ use crate::ports::{
     Found, Lookups, Mutation, OutboxRow, PresenceChange, PresenceView, RegistryStore, RelayTurn, Session, SessionKey,
     StoreError, TopicClaim,
 };
+use minutes::Minutes;
 use outbox::Relay;
 use schema::SCHEMA;
 use sequence::Sequence;
@@ -42,6 +44,7 @@ pub struct Scylla {
     /// Tells this store's writes and its turn at the relay from those of others.
     writer: [u8; 16],
     relay: Mutex<Relay>,
+    minutes: Mutex<Minutes>,
     /// How long a call may take, however many requests it is.
     patience: Duration,
 }
@@ -59,7 +62,7 @@ impl Scylla {
         let mut writer = [0; 16];
         random.fill(&mut writer);
         let (sequence, patience) = (Sequence::new(clock), store.request_timeout());
-        Ok(Self { store, statements, sequence, writer, relay: Mutex::default(), patience })
+        Ok(Self { store, statements, sequence, writer, relay: Mutex::default(), minutes: Mutex::default(), patience })
     }
 
     /// A call ends in time, whatever the database does. What it was at then happens wholly, later, or not.
