@@ -30,6 +30,7 @@ async function attach(device, key) {
   const body = Buffer.concat([text("MQTT"), head, text(device), text(device), text(key)]);
   const length = body.length < 128 ? [body.length] : [(body.length & 127) | 128, body.length >> 7];
   const socket = net.connect(Number(mqtt), "127.0.0.1");
+  socket.on("error", (error) => seen.errors.push(`mqtt: ${error}`));
   socket.write(Buffer.concat([Buffer.from([0x10, ...length]), body]));
   const [ack] = await once(socket, "data");
   if (ack[0] !== 0x20 || ack[3] !== 0) throw new Error(`${device} got ${ack.toString("hex")} for its CONNECT`);
