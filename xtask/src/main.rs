@@ -9,8 +9,10 @@ mod costs;
 mod generated;
 mod ledger;
 mod links;
+mod not_run;
 mod test;
 mod tidy;
+mod tls;
 
 use std::path::PathBuf;
 
@@ -31,8 +33,8 @@ enum Task {
     Tidy,
     /// Run all that the gate runs besides the tests: formatting, lints, house rules, generated files.
     Check,
-    /// Run all tests, suites side by side.
-    Test,
+    /// Run all tests, suites side by side; `test tls`: those of TLS to Kafka and Cassandra.
+    Test(test::Options),
     /// Measure start, idle memory and durable throughput of the release build, with mosquitto in the same run.
     Bench(bench::Options),
     /// Measure what a message costs: latency to the output and processor time, in one process and with Kafka.
@@ -48,7 +50,7 @@ fn main() -> anyhow::Result<()> {
         Task::Gen => generated::write(&root()),
         Task::Tidy => tidy::report(&root()),
         Task::Check => check::run(&root()),
-        Task::Test => test::run(&root()),
+        Task::Test(options) => test::run(&root(), &options),
         Task::Bench(options) => bench::run(&root(), &options),
         Task::Costs(options) => costs::run(&root(), &options),
         Task::Backends(options) => backends::run(&options),
