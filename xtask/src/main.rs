@@ -1,4 +1,4 @@
-//! House tasks: `cargo xtask gen | tidy | check | test | bench | costs | backends | ledger`.
+//! House tasks: `cargo xtask gen | tidy | check | test | bench | costs | backends | ledger | hang`.
 //!
 //! A task only lists and runs; what it knows lives in its module.
 
@@ -7,6 +7,7 @@ mod bench;
 mod check;
 mod costs;
 mod generated;
+mod hang;
 mod ledger;
 mod links;
 mod not_run;
@@ -43,6 +44,8 @@ enum Task {
     Backends(backends::Options),
     /// Kill and hang every process under a fleet, and compare what was acknowledged with what came out.
     Ledger(ledger::Options),
+    /// Hang Kafka for a minute under load: nothing is acknowledged, nothing grows, and afterwards all is there.
+    Hang(hang::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -55,6 +58,7 @@ fn main() -> anyhow::Result<()> {
         Task::Costs(options) => costs::run(&root(), &options),
         Task::Backends(options) => backends::run(&options),
         Task::Ledger(options) => ledger::run(&root(), &options),
+        Task::Hang(options) => hang::run(&root(), &options),
     }
 }
 
