@@ -1,6 +1,7 @@
 //! A disk that fills up under the embedded store of sessions: an inbox keeps what was answered, and takes more with room.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use drover_backends::small_disk;
 use drover_ingress::conformance::BOUNDS;
@@ -18,6 +19,9 @@ const DISK_BYTES: u64 = 8 * 1024 * 1024;
 const BALLAST_BYTES: usize = 6 * 1024 * 1024;
 /// Large enough to fill the disk soon.
 const PAYLOAD_BYTES: usize = 64 * 1024;
+/// How long a store may take to be opened again, and between two tries.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The session of a client that is away.
 fn session() -> (Key, Head) {
@@ -80,7 +84,12 @@ async fn what_an_inbox_took_before_the_disk_was_full_is_kept_and_with_room_it_ta
     std::fs::remove_file(&ballast).expect("removed");
     // As the node writes it again, whether it is there or not; and one more.
     for number in [kept, kept + 1] {
-        write(2 + u64::from(number), What::Put(row(number))).await.expect("there is room again");
+        let written = async {
+            while write(2 + u64::from(number), What::Put(row(number))).await.is_err() {
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, written).await.expect("there is room again");
     }
 
     let stored = sessions.read(&key).await.expect("readable").expect("there is a session");

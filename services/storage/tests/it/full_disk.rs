@@ -1,6 +1,7 @@
 //! A disk that fills up under the embedded store: what it has taken is there afterwards, and later rows are taken again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use drover_backends::small_disk;
 use drover_storage::conformance::{device, entry};
@@ -13,6 +14,9 @@ const DISK_BYTES: u64 = 8 * 1024 * 1024;
 const BALLAST_BYTES: usize = 6 * 1024 * 1024;
 /// Large enough to fill the disk soon.
 const PAYLOAD_BYTES: usize = 64 * 1024;
+/// How long a store may take to be opened again, and between two tries.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(20);
 const ALL: Limit = Limit { rows: 10_000, bytes: usize::MAX };
 
 async fn store(store: &Embedded, number: u64) -> Result<(), StoreError> {
@@ -38,9 +42,14 @@ async fn what_was_stored_before_the_disk_was_full_is_kept_and_with_room_rows_are
     assert!(matches!(failure, StoreError::Full { .. } | StoreError::Unavailable { .. }), "{failure}");
     assert!(stored > 0, "there was room at first");
     std::fs::remove_file(&ballast).expect("removed");
-    // As the log brings it again, whether it was stored or not; and one more.
+    // As it comes again from the log, whether it was stored or not; and one more.
     for number in [stored, stored + 1] {
-        store(&series, number).await.expect("there is room again");
+        let stored = async {
+            while store(&series, number).await.is_err() {
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, stored).await.expect("there is room again");
     }
 
     let wanted: Vec<u64> = (0..=stored + 1).collect();
