@@ -1,6 +1,6 @@
 //! Kafka hangs under load: acknowledgements stop, sockets are not read, memory stays, metrics tell, nothing is lost.
 //!
-//! `DROVER_KAFKA_HANG_SECONDS=60` is the long form.
+//! `cargo xtask hang` is the long form, by `DROVER_KAFKA_HANG_SECONDS`.
 
 use std::num::NonZeroU16;
 use std::time::Duration;

@@ -9,6 +9,7 @@ mod costs;
 mod device_http;
 mod examples;
 mod first_path;
+mod full_disk;
 mod image;
 mod jwt;
 mod kafka_hangs;

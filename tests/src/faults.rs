@@ -31,13 +31,15 @@ pub struct Fault {
     pub lasts: Duration,
 }
 
-/// `count` faults over the whole of the work. Targets are dealt like cards: none comes a second time before all others.
-pub fn schedule(seed: u64, targets: &[&'static str], count: usize) -> Vec<Fault> {
+/// `count` faults over the whole of the work. The decks of targets are dealt in turn, each like cards: no target comes a
+/// second time before all others, and those of the first deck come first.
+pub fn schedule(seed: u64, decks: &[&[&'static str]], count: usize) -> Vec<Fault> {
     let random = SeededRandom::new(seed);
+    let mut turns = decks.iter().cycle();
     let mut deck = Vec::new();
     let fault = |number: usize| {
         if deck.is_empty() {
-            deck = targets.to_vec();
+            deck = turns.next().map(|deck| deck.to_vec()).unwrap_or_default();
         }
         let card = usize::try_from(random.below(deck.len() as u64)).unwrap_or(0);
         let (slot, count) = (number as u64, count as u64);
@@ -150,16 +152,19 @@ mod tests {
 
     #[test]
     fn a_seed_is_a_schedule_that_comes_to_every_target_in_the_order_of_the_work() {
-        let targets = ["a", "b", "c"];
-        let told = |seed| schedule(seed, &targets, 7).iter().map(|fault| format!("{fault:?}")).collect::<Vec<_>>();
+        let decks: [&[&str]; 2] = [&["a", "b", "c"], &["d", "e"]];
+        let told = |seed| schedule(seed, &decks, 13).iter().map(|fault| format!("{fault:?}")).collect::<Vec<_>>();
         assert_eq!(told(1), told(1));
         assert_ne!(told(1), told(2));
-        let faults = schedule(1, &targets, 7);
+        let faults = schedule(1, &decks, 13);
         assert!(faults.is_sorted_by_key(|fault| fault.at) && faults.iter().all(|fault| fault.at < 900));
-        for dealt in faults.chunks_exact(3) {
-            let mut names: Vec<_> = dealt.iter().map(|fault| fault.target).collect();
-            names.sort_unstable();
-            assert_eq!(names, targets);
+        let names: Vec<&str> = faults.iter().map(|fault| fault.target).collect();
+        for (dealt, deck) in
+            [(0..3, decks[0]), (3..5, decks[1]), (5..8, decks[0]), (8..10, decks[1]), (10..13, decks[0])]
+        {
+            let mut dealt = names[dealt].to_vec();
+            dealt.sort_unstable();
+            assert_eq!(dealt, deck);
         }
     }
 }

@@ -16,7 +16,8 @@ pub fn run(root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn cargo(root: &Path, arguments: &[&str]) -> anyhow::Result<()> {
+/// Runs cargo; fails if it does.
+pub fn cargo(root: &Path, arguments: &[&str]) -> anyhow::Result<()> {
     let shown = arguments.join(" ");
     println!("cargo {shown}");
     let status = Command::new("cargo").args(arguments).current_dir(root).status().context("starting cargo")?;

@@ -1,4 +1,4 @@
-//! House tasks: `cargo xtask gen | tidy | check | test | bench | costs | backends | ledger`.
+//! House tasks: `cargo xtask gen | tidy | check | test | bench | costs | backends | ledger | hang`.
 //!
 //! A task only lists and runs; what it knows lives in its module.
 
@@ -7,10 +7,13 @@ mod bench;
 mod check;
 mod costs;
 mod generated;
+mod hang;
 mod ledger;
 mod links;
+mod not_run;
 mod test;
 mod tidy;
+mod tls;
 
 use std::path::PathBuf;
 
@@ -31,8 +34,8 @@ enum Task {
     Tidy,
     /// Run all that the gate runs besides the tests: formatting, lints, house rules, generated files.
     Check,
-    /// Run all tests, suites side by side.
-    Test,
+    /// Run all tests, suites side by side; `test tls`: those of TLS to Kafka and Cassandra.
+    Test(test::Options),
     /// Measure start, idle memory and durable throughput of the release build, with mosquitto in the same run.
     Bench(bench::Options),
     /// Measure what a message costs: latency to the output and processor time, in one process and with Kafka.
@@ -41,6 +44,8 @@ enum Task {
     Backends(backends::Options),
     /// Kill and hang every process under a fleet, and compare what was acknowledged with what came out.
     Ledger(ledger::Options),
+    /// Hang Kafka for a minute under load: nothing is acknowledged, nothing grows, and afterwards all is there.
+    Hang(hang::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -48,11 +53,12 @@ fn main() -> anyhow::Result<()> {
         Task::Gen => generated::write(&root()),
         Task::Tidy => tidy::report(&root()),
         Task::Check => check::run(&root()),
-        Task::Test => test::run(&root()),
+        Task::Test(options) => test::run(&root(), &options),
         Task::Bench(options) => bench::run(&root(), &options),
         Task::Costs(options) => costs::run(&root(), &options),
         Task::Backends(options) => backends::run(&options),
         Task::Ledger(options) => ledger::run(&root(), &options),
+        Task::Hang(options) => hang::run(&root(), &options),
     }
 }
 

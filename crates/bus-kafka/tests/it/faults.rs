@@ -12,7 +12,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use crate::broker::{bus, options, own, record, topic, values, with, within};
 
-/// How long the broker hangs; `DROVER_KAFKA_HANG_SECONDS` makes it longer.
+/// How long the broker hangs; `cargo xtask hang` makes it longer, by `DROVER_KAFKA_HANG_SECONDS`.
 const HANG: Duration = Duration::from_secs(10);
 
 /// Appends `count` records of one key one after the other, and returns those that were acknowledged, in order.
@@ -65,8 +65,8 @@ fn resident_bytes() -> usize {
 async fn while_the_broker_hangs_callers_wait_memory_is_bounded_and_afterwards_all_is_there() {
     const COUNT: usize = 200_000;
     let Some(kafka) = own("").await else { return };
-    let seconds = std::env::var("DROVER_KAFKA_HANG_SECONDS").ok().and_then(|text| text.parse().ok());
-    let hang = seconds.map_or(HANG, Duration::from_secs);
+    let named = std::env::var("DROVER_KAFKA_HANG_SECONDS").ok();
+    let hang = named.map_or(HANG, |text| Duration::from_secs(text.parse().expect("a number of seconds")));
     let bus = KafkaBus::open(KafkaOptions { queue_messages_max: 20_000, ..options(&kafka) }).expect("opens");
     let topic = topic(&bus, "hung", 1).await;
     let first = bus.append(vec![record(&topic, "k", "first")]).await.expect("is taken");

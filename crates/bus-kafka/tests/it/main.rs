@@ -13,7 +13,7 @@ mod tls;
 #[cfg(not(feature = "tls"))]
 #[test]
 fn tls_to_kafka_is_tested_with_its_feature_only() {
-    println!("NOT RUN: TLS and passwords to Kafka (cargo test -p drover-bus-kafka --features tls; headers of OpenSSL)");
+    println!("NOT RUN: TLS and passwords to Kafka (cargo xtask test tls)");
 }
 
 drover_bus::conformance_suite!(match broker::fixture().await {

@@ -1,34 +1,14 @@
 //! A disk that is full: nothing is acknowledged, nothing acknowledged is lost, and appends work again when there is room.
 
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
+use drover_backends::small_disk;
 use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions};
 use drover_bus::{Bus, Outgoing, Record, TopicConfig, TopicPartition, TransactError, Transaction};
 
-/// A small file system of its own, unmounted when dropped.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    /// `None` where mounting is not allowed.
-    fn mount() -> Option<Self> {
-        let directory = tempfile::tempdir().expect("a directory");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(directory.path());
-        mount.output().ok()?.status.success().then_some(Self(directory))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _status = Command::new("umount").arg("-l").arg(self.path()).status();
-    }
-}
+const DISK_BYTES: u64 = 2 * 1024 * 1024;
+/// What stands in the way, and is removed later.
+const BALLAST_BYTES: usize = 512 * 1024;
 
 fn outgoing(bytes: usize) -> Outgoing {
     let record = Record { value: Some(vec![7; bytes].into()), ..Record::default() };
@@ -43,16 +23,14 @@ async fn append(bus: &EmbeddedBus, bytes: usize) -> Result<u64, String> {
 
 #[tokio::test]
 async fn a_full_disk_loses_nothing_and_writing_resumes_by_itself() {
-    let Some(disk) = SmallDisk::mount() else {
-        println!("NOT RUN: a_full_disk_loses_nothing_and_writing_resumes_by_itself: cannot mount a tmpfs");
-        return;
-    };
-    let (bus, _) = EmbeddedBus::open(disk.path(), EmbeddedOptions::default()).expect("opens");
+    let name = "full_disk::a_full_disk_loses_nothing_and_writing_resumes_by_itself";
+    let Some(disk) = small_disk::enter(name, DISK_BYTES) else { return };
+    let (bus, _) = EmbeddedBus::open(&disk, EmbeddedOptions::default()).expect("opens");
     let config =
         TopicConfig { topic: "t".into(), partitions: 1, compact: false, retention_ms: None, retention_bytes: None };
     bus.create_topic(config).await.expect("creates");
-    let ballast = disk.path().join("ballast");
-    std::fs::write(&ballast, vec![0; 512 * 1024]).expect("writes");
+    let ballast = disk.join("ballast");
+    std::fs::write(&ballast, vec![0; BALLAST_BYTES]).expect("writes");
 
     let mut acknowledged = Vec::new();
     let failure = loop {
@@ -80,7 +58,7 @@ async fn a_full_disk_loses_nothing_and_writing_resumes_by_itself() {
     acknowledged.push(tokio::time::timeout(Duration::from_secs(30), resumed).await.expect("writing resumes"));
     drop((bus, transactor));
 
-    let (bus, recovery) = EmbeddedBus::open(disk.path(), EmbeddedOptions::default()).expect("opens");
+    let (bus, recovery) = EmbeddedBus::open(&disk, EmbeddedOptions::default()).expect("opens");
     assert_eq!(recovery.cut, []);
     let at = TopicPartition::new("t", 0);
     let mut kept = Vec::new();

@@ -11,5 +11,5 @@ mod tls;
 #[cfg(not(feature = "cassandra-tls"))]
 #[test]
 fn tls_to_cassandra_is_tested_with_its_feature_only() {
-    println!("NOT RUN: TLS and passwords to Cassandra (cargo test -p drover-scylla-kit --features cassandra-tls)");
+    println!("NOT RUN: TLS and passwords to Cassandra (cargo xtask test tls)");
 }

@@ -5,12 +5,17 @@ use std::time::{Duration, Instant};
 
 use drover_backends::kafka::Kafka;
 
-use crate::process::{Up, drover, free_offset};
+use crate::process::{Up, drover, free_offset, one_line, refused};
 
-fn over(brokers: &str) -> Vec<String> {
-    let settings = ["kind=kafka", &format!("kafka.brokers={brokers}"), "kafka.replication_factor=1"].map(str::to_owned);
-    let settings = settings.into_iter().chain(["kafka.min_insync_replicas=1".to_owned()]);
-    settings.map(|setting| format!("--set=bus.{setting}")).collect()
+/// Arguments for a cluster of one broker.
+pub fn over(brokers: &str) -> Vec<String> {
+    with_replicas(brokers, 1)
+}
+
+fn with_replicas(brokers: &str, replicas: u16) -> Vec<String> {
+    let (brokers, factor) = (format!("kafka.brokers={brokers}"), format!("kafka.replication_factor={replicas}"));
+    let settings = ["kind=kafka", &brokers, &factor, "kafka.min_insync_replicas=1"];
+    settings.map(|setting| format!("--set=bus.{setting}")).into()
 }
 
 #[test]
@@ -43,4 +48,29 @@ fn a_cluster_that_is_away_is_waited_for_and_named_by_readyz() {
         std::thread::sleep(Duration::from_millis(100));
     }
     assert!(up.stop().success(), "it stops without the cluster");
+}
+
+#[test]
+fn a_cluster_that_cannot_hold_the_log_as_configured_ends_the_process_with_one_line() {
+    let Some(kafka) = Kafka::start().expect("kafka starts") else { return };
+    let brokers = kafka.brokers();
+    let up = |replicas: u16, partitions: u32| {
+        let mut command = drover(&["up", "--ephemeral", "--set", "log.level=error"]);
+        command.args(with_replicas(&brokers, replicas)).args(["--set", &format!("bus.partitions={partitions}")]);
+        command
+    };
+    let told = |replicas: u16, partitions: u32| {
+        let said = refused(up(replicas, partitions).args(["--port-offset", &free_offset().to_string()]), 1);
+        one_line(&said).to_owned()
+    };
+    assert_eq!(
+        told(3, 4),
+        "drover: bus.partitions = 4: topic drover.telemetry is refused: replication factor 3 wants as many brokers, \
+         there is 1; see bus.kafka.replication_factor"
+    );
+    assert!(Up::start_at(free_offset(), &mut up(1, 2)).stop().success(), "the refused process has left no topic");
+    assert_eq!(
+        told(1, 4),
+        "drover: bus.partitions = 4: topic drover.telemetry exists with 2 partitions, 4 were asked for"
+    );
 }

@@ -7,6 +7,7 @@ mod metrics;
 mod platform;
 mod process;
 mod refusals;
+mod separate;
 mod shadow;
 mod token;
 mod tools;

@@ -36,6 +36,13 @@ pub fn refused(command: &mut Command, code: i32) -> String {
     said
 }
 
+/// A complaint that has to be one line.
+pub fn one_line(said: &str) -> &str {
+    let line = said.trim_end();
+    assert!(!line.contains('\n'), "more than one line: {said}");
+    line
+}
+
 /// An offset at which every port is free, and that no other test of this process uses.
 pub fn free_offset() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);

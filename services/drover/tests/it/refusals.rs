@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::process::{Up, drover, free_offset, refused, run};
+use crate::process::{Up, drover, free_offset, one_line, refused, run};
 
 /// User and group of somebody without rights, on Debian and elsewhere.
 const NOBODY: u32 = 65_534;
@@ -14,12 +14,6 @@ const NOBODY: u32 = 65_534;
 /// A command that never gets as far as to bind anything.
 fn checked(arguments: &[&str]) -> Command {
     drover(&[&["up", "--check-config"], arguments].concat())
-}
-
-fn one_line(said: &str) -> &str {
-    let line = said.trim_end();
-    assert!(!line.contains('\n'), "more than one line: {said}");
-    line
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod coap_clients;
 mod counted;
 mod delivery;
 mod events;
+mod full_disk;
 mod functions;
 mod http;
 mod lanes;

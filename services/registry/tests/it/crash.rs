@@ -4,14 +4,13 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use drover_backends::small_disk;
 use drover_registry::ports::{RegistryStore, StoreError};
 use drover_registry::{Embedded, EmbeddedLimits, conformance};
 
 /// Tells the child where to write.
 const DIRECTORY: &str = "DROVER_TEST_REGISTRY_DIRECTORY";
-/// Tells the child where its small disk is mounted.
-const SMALL_DISK: &str = "DROVER_TEST_REGISTRY_SMALL_DISK";
-const SMALL_DISK_BYTES: usize = 8 * 1024 * 1024;
+const SMALL_DISK_BYTES: u64 = 8 * 1024 * 1024;
 /// What stands in the way, and is removed later.
 const FILLER_BYTES: usize = 6 * 1024 * 1024;
 /// Makes each write large enough to fill the disk soon.
@@ -68,11 +67,11 @@ fn answers_of_a_killed_child(directory: &Path, answers: usize) -> Vec<String> {
     answered
 }
 
-/// Not a test of its own: what the child on a small disk does. Without its directory it does nothing.
 #[tokio::test]
-async fn child_whose_disk_fills_up() {
-    let Ok(directory) = std::env::var(SMALL_DISK) else { return };
-    let (store_dir, filler) = (Path::new(&directory).join("store"), Path::new(&directory).join("filler"));
+async fn a_full_disk_refuses_a_write_wholly_and_later_writes_work_again() {
+    let name = "crash::a_full_disk_refuses_a_write_wholly_and_later_writes_work_again";
+    let Some(disk) = small_disk::enter(name, SMALL_DISK_BYTES) else { return };
+    let (store_dir, filler) = (disk.join("store"), disk.join("filler"));
     let store = Embedded::open(&store_dir, EmbeddedLimits::default()).expect("opens");
     std::fs::write(&filler, vec![1; FILLER_BYTES]).expect("there is room for it");
     let write = async |i: usize| {
@@ -102,21 +101,4 @@ async fn child_whose_disk_fills_up() {
     for row in rows {
         assert_eq!(store.get(&row.change.key).await.expect("readable"), row.change.after, "half a write");
     }
-    println!("\nsurvived after {answered}");
-}
-
-#[test]
-fn a_full_disk_refuses_a_write_wholly_and_later_writes_work_again() {
-    let directory = tempfile::tempdir().expect("a directory");
-    // A mount namespace of its own: nothing is left behind, and nobody has to be root.
-    let script = format!("mount -t tmpfs -o size={SMALL_DISK_BYTES} none \"${SMALL_DISK}\" && exec \"$0\" \"$@\"");
-    let child = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script])
-        .arg(std::env::current_exe().expect("this test"))
-        .args(["--exact", "crash::child_whose_disk_fills_up", "--nocapture"])
-        .env(SMALL_DISK, directory.path())
-        .output()
-        .expect("unshare (util-linux) is installed");
-    let (stdout, stderr) = (String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
-    assert!(stdout.contains("\nsurvived after"), "{stdout}\n{stderr}");
 }

@@ -1,7 +1,8 @@
-//! The storage service alone: records into the log, questions over gRPC, and processes that are killed.
+//! The storage service alone: records into the log, questions over gRPC, processes that are killed, and disks that fill up.
 
 mod answers;
 mod cassandra;
 mod crash;
+mod full_disk;
 mod keeping;
 mod stage;
