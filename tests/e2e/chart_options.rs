@@ -53,7 +53,11 @@ fn coap_over_dtls_shares_the_service_and_its_master_keys_go_to_the_registry_alon
         };
         assert_eq!(of(edge, "ingress", "coap")?.as_deref(), Some("{listen = []}"), "{values}");
         assert_eq!(of(edge, "ingress", "coaps")?.as_deref(), Some(r#"{listen = ["[::]:5684"]}"#), "{values}");
-        assert_eq!(of(registry, "registry", "master_keys")?.as_deref(), Some(r#""/etc/drover/master-keys""#), "{values}");
+        assert_eq!(
+            of(registry, "registry", "master_keys")?.as_deref(),
+            Some(r#""/etc/drover/master-keys""#),
+            "{values}"
+        );
         let ports = &named(&on, "Service", "drover-coap")?["spec"]["ports"];
         let ports: Vec<_> = items(ports).map(|port| (&port["name"], &port["port"], &port["protocol"])).collect();
         assert_eq!(ports, [(&json!("coaps"), &json!(5684), &json!("UDP"))], "{values}");

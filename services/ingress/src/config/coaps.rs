@@ -21,7 +21,7 @@ const IDLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 pub struct CoapsConfig {
     /// Addresses, UDP; none: no CoAP over DTLS. On a machine of several addresses name them.
     pub listen: Vec<SocketAddr>,
-    /// Associations of each address at once, 1 to 100,000, some 10 KiB each; for one more the longest silent one goes.
+    /// Associations of each address at once, 1 to 100,000; for one more the longest silent one goes.
     pub associations: usize,
     /// An association that was silent for this long is closed; 1s to 7d.
     pub idle: Duration,

@@ -221,14 +221,15 @@ impl Dtls {
     }
 
     fn failed(&self, address: SocketAddr, handshake: &Handshake, error: &dimpl::Error) {
-        let keyed = matches!(handshake.stage, Stage::Keyed(_));
-        if keyed {
-            tracing::info!(%address, %error, "a handshake was refused: the key is wrong, or nobody's");
-            self.send_all(&[records::REFUSAL.to_vec()], address);
-        } else {
+        let Stage::Keyed(shown) = &handshake.stage else {
             tracing::debug!(%address, %error, "a handshake failed");
+            return self.telemetry.handshake(Handshaken::Failed);
+        };
+        if let Some(shown) = shown {
+            tracing::info!(%address, device = %shown.who.device, %error, "a handshake is refused: the key is wrong");
         }
-        self.telemetry.handshake(if keyed { Handshaken::Refused } else { Handshaken::Failed });
+        self.send_all(&[records::REFUSAL.to_vec()], address);
+        self.telemetry.handshake(Handshaken::Refused);
     }
 
     /// A datagram for the association at an address.
