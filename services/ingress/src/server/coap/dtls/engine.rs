@@ -10,6 +10,8 @@ use tokio::time::Instant;
 
 /// How long a handshake may take, from its first datagram.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Datagrams that the library keeps of one handshake: a flight has three messages of the client.
+const QUEUE_MAX: usize = 10;
 /// Largest record, in bytes: 16 KiB of plaintext (RFC 6347 section 4.1.1) and what protects it.
 const RECORD_BYTES_MAX: usize = 16 * 1024 + 256;
 
@@ -42,6 +44,7 @@ pub fn config(key: Arc<KeyAtHand>) -> Result<Arc<Config>, Error> {
         .dtls12_cipher_suites(&[SUITE])
         .dtls13_cipher_suites(&[])
         .use_server_cookie(true)
+        .max_queue_rx(QUEUE_MAX)
         .handshake_timeout(HANDSHAKE)
         .with_psk_server(None, key);
     Ok(Arc::new(config.build()?))

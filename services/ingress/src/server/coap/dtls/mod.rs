@@ -32,9 +32,10 @@ use table::{Association, Handshake, Stage, Table};
 
 /// Longest identity that is asked for, in bytes: a tenant, a device and what is between them.
 const IDENTITY_BYTES_MAX: usize = 256;
-/// Datagrams of a handshake that wait for its key, and bytes of each: a flight of the client, and once more.
+/// Largest datagram of a handshake, in bytes; its flights are small.
+const FLIGHT_BYTES_MAX: usize = 1_500;
+/// Datagrams of a handshake that wait for its key: a flight of the client, and once more.
 const HELD_MAX: usize = 8;
-const HELD_BYTES_MAX: usize = 1_500;
 
 /// What a datagram has led to.
 pub enum Event {
@@ -121,8 +122,13 @@ impl Dtls {
         now: Instant,
         events: &mut Vec<Event>,
     ) {
+        if datagram.len() > FLIGHT_BYTES_MAX {
+            self.telemetry.lost(Lost::Malformed);
+            table.handshakes.insert(address, handshake);
+            return;
+        }
         if let Stage::Asking { held } = &mut handshake.stage {
-            if held.len() < HELD_MAX && datagram.len() <= HELD_BYTES_MAX {
+            if held.len() < HELD_MAX {
                 held.push(datagram.to_vec());
             }
             table.handshakes.insert(address, handshake);

@@ -172,6 +172,21 @@ async fn a_key_that_nobody_could_tell_is_asked_for_again_when_the_flight_comes_a
 }
 
 #[tokio::test]
+async fn a_datagram_that_is_too_large_for_a_handshake_is_lost_and_the_handshake_goes_on() {
+    let (server, mut client) = (server(8).await, Client::new(KEY).await);
+    let question = client.asked(&server).await;
+    let [high, low] = u16::try_from(FLIGHT_BYTES_MAX).expect("a record").to_be_bytes();
+    let mut large = vec![22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 9, high, low];
+    large.resize(large.len() + FLIGHT_BYTES_MAX, 0);
+    assert!(server.receive(&large, client.address(), Instant::now()).is_empty());
+    server.answered(&question, known(KEY), Instant::now());
+    while !client.connected {
+        client.hear().await;
+        client.tell(&server);
+    }
+}
+
+#[tokio::test]
 async fn an_association_ends_with_its_credential_and_when_it_was_silent() {
     let (server, sessions) = (server(8).await, Sessions::new(1));
     let mut client = Client::new(KEY).await;
