@@ -388,11 +388,14 @@ fn ingress_nodes_are_named_first_and_added_without_replacing_a_pod() -> anyhow::
 }
 
 /// Values that `helm upgrade --reuse-values` from an older chart does not have.
-const NEWER: [&str; 5] = [
+const NEWER: [&str; 8] = [
     "crds=null",
     "operator.webhook=null",
     "service.coap=null",
     "service.nodePorts.coap=null",
+    "service.coaps=null",
+    "service.nodePorts.coaps=null",
+    "pki.masterKeysSecret=null",
     "tls.ticketKeysSecret=null",
 ];
 

@@ -41,6 +41,36 @@ fn coap_listens_and_is_let_in_only_if_it_is_turned_on() -> anyhow::Result<()> {
 }
 
 #[test]
+fn coap_over_dtls_shares_the_service_and_its_master_keys_go_to_the_registry_alone() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    for (values, edge, registry) in [("standalone", "drover", "drover"), ("ha", "drover-ingress", "drover-registry")] {
+        let file = format!("helm/drover/values-{values}.yaml");
+        let settings = ["service.coaps=true", "pki.masterKeysSecret=keys"];
+        let on = rendered_with(&program, &[&file], &settings)?;
+        let of = |workload: &str, section: &str, key: &str| -> anyhow::Result<Option<String>> {
+            let text = configuration(&on, named(&on, "StatefulSet", workload)?)?;
+            Ok(setting(text, section, key).map(str::to_owned))
+        };
+        assert_eq!(of(edge, "ingress", "coap")?.as_deref(), Some("{listen = []}"), "{values}");
+        assert_eq!(of(edge, "ingress", "coaps")?.as_deref(), Some(r#"{listen = ["[::]:5684"]}"#), "{values}");
+        assert_eq!(
+            of(registry, "registry", "master_keys")?.as_deref(),
+            Some(r#""/etc/drover/master-keys""#),
+            "{values}"
+        );
+        let ports = &named(&on, "Service", "drover-coap")?["spec"]["ports"];
+        let ports: Vec<_> = items(ports).map(|port| (&port["name"], &port["port"], &port["protocol"])).collect();
+        assert_eq!(ports, [(&json!("coaps"), &json!(5684), &json!("UDP"))], "{values}");
+        for workload in workloads(&on) {
+            let volumes = &workload["spec"]["template"]["spec"]["volumes"];
+            let has = items(volumes).any(|volume| volume["secret"]["secretName"] == "keys");
+            assert_eq!(has, name(workload) == registry, "{values}: {}", name(workload));
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn the_webhook_hangs_nobody_and_may_change_only_what_is_its_own() -> anyhow::Result<()> {
     let Some(program) = tool("helm") else { return Ok(()) };
     for (values, settings, pods) in [

@@ -120,8 +120,10 @@ is for the cluster alone. */}}
 {{- end -}}
 {{- $mqtt := ternary $listen.mqtt (list "127.0.0.1:1883") $root.Values.service.mqtt -}}
 {{- $ingress := dict "mqtt" (dict "listen" $mqtt) "mqtts" (dict "listen" $listen.mqtts) "http" (dict "listen" $listen.http) -}}
-{{- $coap := ternary (include "drover.listen" (dict "root" $root "port" 5683) | fromJsonArray) list (default false $root.Values.service.coap) -}}
-{{- $_ := set $ingress "coap" (dict "listen" $coap) -}}
+{{- range $name, $port := dict "coap" 5683 "coaps" 5684 -}}
+{{- $on := default false (get $root.Values.service $name) -}}
+{{- $_ := set $ingress $name (dict "listen" (ternary (include "drover.listen" (dict "root" $root "port" $port) | fromJsonArray) list $on)) -}}
+{{- end -}}
 {{- $_ := set $ingress "timeouts" (dict "drain" (printf "%vs" $root.Values.drain.seconds)) -}}
 {{- if include "drover.tlsSecret" $root -}}
 {{- $_ := set $ingress "tls" (dict "certificate" "/etc/drover/tls/tls.crt" "key" "/etc/drover/tls/tls.key") -}}
@@ -166,6 +168,7 @@ is for the cluster alone. */}}
 {{- $port := include "drover.grpcPort" .component -}}
 {{- $_ := set $section "listen" (include "drover.listen" (dict "root" .root "port" $port) | fromJsonArray) -}}
 {{- if has .component (list "registry" "shadow" "storage" "ingress") }}{{ $_ := set $section "store" (dict "kind" "cassandra") }}{{ end -}}
+{{- if and (eq .component "registry") .root.Values.pki.masterKeysSecret }}{{ $_ := set $section "master_keys" "/etc/drover/master-keys" }}{{ end -}}
 {{- if has .component (list "registry" "shadow" "rules") }}{{ $_ := set $section "partitions" .root.Values.kafka.partitions }}{{ end -}}
 {{- end -}}
 {{- toJson $section -}}
@@ -184,6 +187,7 @@ is for the cluster alone. */}}
 {{- if include "drover.operates" . }}{{ $_ := set $sections "operator" (include "drover.config.operator" . | fromJson) }}{{ end -}}
 {{- $_ := set $sections "ingress" (include "drover.config.ingress" . | fromJson) -}}
 {{- $_ := set $sections "gateway" (include "drover.config.gateway" . | fromJson) -}}
+{{- if $root.Values.pki.masterKeysSecret }}{{ $_ := set $sections "registry" (dict "master_keys" "/etc/drover/master-keys") }}{{ end -}}
 {{- else -}}
 {{- $_ := set $sections "network" (include "drover.config.network" . | fromJson) -}}
 {{- $_ := set $sections $component (include "drover.config.service" . | fromJson) -}}

@@ -160,6 +160,9 @@ spec:
 {{- $volumes = append $volumes (dict "name" "network" "secret" . "keys" (list "ca.pem" "service.pem" "service.key")) -}}
 {{- end -}}
 {{- end -}}
+{{- if and $v.pki.masterKeysSecret (has .component (list "registry" "standalone")) -}}
+{{- $volumes = append $volumes (dict "name" "master-keys" "secret" $v.pki.masterKeysSecret "keys" (list)) -}}
+{{- end -}}
 {{- if and $tls (eq .component (include "drover.edge" .root)) -}}
 {{- $volumes = append $volumes (dict "name" "tls" "secret" $tls "keys" (list "tls.crt" "tls.key")) -}}
 {{- end -}}
@@ -216,6 +219,9 @@ spec:
 - {name: http, containerPort: 8080}
 {{- if .root.Values.service.coap }}
 - {name: coap, containerPort: 5683, protocol: UDP}
+{{- end }}
+{{- if .root.Values.service.coaps }}
+- {name: coaps, containerPort: 5684, protocol: UDP}
 {{- end }}
 {{- else if eq .component "gateway" }}
 - {name: http, containerPort: 8080}

@@ -16,8 +16,8 @@ use crate::scenario::Process;
 
 /// Ports that `drover up` binds; all are moved by one offset.
 const PORTS: [u16; 11] = [1883, 8883, 8080, 9092, 7071, 7072, 7073, 7074, 7075, 7076, 9464];
-/// The port of CoAP.
-const UDP_PORT: u16 = 5683;
+/// The ports of CoAP, without DTLS and with it.
+const UDP_PORTS: [u16; 2] = [5683, 5684];
 /// Offsets that are tried: from the first, so many, this far apart. The last port lies below those that systems give to clients
 /// (from 32,768 on).
 const OFFSETS: (u16, u16, u16) = (10_000, 100, 131);
@@ -32,7 +32,7 @@ pub fn free_offset(seed: u64) -> anyhow::Result<i32> {
         |step: u16| ((seed.wrapping_add(u64::from(std::process::id())) + u64::from(step)) % u64::from(count)) as u16;
     let is_free = |offset: &u16| {
         PORTS.iter().all(|port| TcpListener::bind(("127.0.0.1", port + offset)).is_ok())
-            && UdpSocket::bind(("127.0.0.1", UDP_PORT + offset)).is_ok()
+            && UDP_PORTS.iter().all(|port| UdpSocket::bind(("127.0.0.1", port + offset)).is_ok())
     };
     let found = (0..count).map(|step| first + number(step) * apart).find(is_free);
     found.map(i32::from).context("no offset of ports is free")

@@ -28,6 +28,11 @@ pub fn network_pki_path(pki: &Path) -> PathBuf {
     pki.join("network")
 }
 
+/// Where the master keys of the registry are.
+pub fn master_keys_path(data: &Path) -> PathBuf {
+    data.join("master-keys")
+}
+
 /// Where the log is.
 pub fn bus_path(data: &Path) -> PathBuf {
     data.join("bus")

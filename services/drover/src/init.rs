@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use drover_host::SystemClock;
-use drover_registry::pki;
+use drover_host::{SystemClock, SystemRandom};
+use drover_registry::{master_keys, pki};
 
 use crate::data;
 
@@ -31,9 +31,12 @@ impl InitArgs {
         let devices = pki::ensure(&pki, &self.hostname, &SystemClock).context("certificates")?;
         let network = pki::ensure_network(&data::network_pki_path(&pki), &self.hostname, &SystemClock);
         let network = network.context("certificates of the network")?;
+        let keys = data::master_keys_path(&self.data);
+        master_keys::ensure(&keys, &SystemRandom).context("master key of the registry")?;
         data::made_admin_token(&self.data)?;
         println!("admin token            {}", data::token_path(&self.data).display());
         println!("platform CA            {} (its key stays with the registry)", devices.ca.display());
+        println!("master key             {} (for the registry alone)", keys.join(master_keys::CURRENT).display());
         println!("device listeners       {}", devices.server_cert.display());
         println!("network CA             {}", network.ca.display());
         println!("network certificate    {}", network.server_cert.display());

@@ -56,6 +56,7 @@ pub fn with_surroundings(layers: Layers, data: &Path) -> Result<Layers, ConfigEr
     let pki = registry.pki.or(security.pki).unwrap_or_else(|| data::pki_path(data));
     Ok(layers
         .with_default("registry.pki", &pki)
+        .with_default("registry.master_keys", data::master_keys_path(data))
         .with_default("registry.anonymous", security.anonymous != Anonymous::Off)
         .with_default("registry.jwt", security.jwt)
         .with_default("ingress.anonymous", security.anonymous)

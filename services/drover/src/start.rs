@@ -17,7 +17,7 @@ use drover_host::{
 };
 use drover_ingress::Ingress;
 use drover_ingress::config::IngressConfig;
-use drover_registry::Registry;
+use drover_registry::{Registry, RegistryConfig};
 
 use crate::kafka::{self, KafkaConfig};
 use crate::plan::{Part, Plan};
@@ -79,7 +79,10 @@ async fn serve(plan: Plan, data: PathBuf) -> anyhow::Result<()> {
     network.register(&metrics);
     match plan.one_process {
         true => {
-            drop(drover_registry::pki::ensure(&pki, &plan.shared.security.hostnames, &*clock).context("certificates")?)
+            drop(drover_registry::pki::ensure(&pki, &plan.shared.security.hostnames, &*clock).context("certificates")?);
+            let RegistryConfig { master_keys, .. } = plan.layers.section(Registry::NAME)?;
+            let keys = master_keys.unwrap_or_else(|| data::master_keys_path(&data));
+            drover_registry::master_keys::ensure(&keys, &SystemRandom).context("master key of the registry")?;
         }
         false => refuse_missing_certificates(&plan, &pki)?,
     }

@@ -21,7 +21,8 @@ use crate::start;
 
 /// The Kafka listener among the parts that `--disable` and `--only` name.
 const KAFKA: &str = "kafka";
-/// CoAP among the parts that `--disable` names; it is one of the ways into the ingress, and comes with it.
+/// CoAP, over DTLS as well, among the parts that `--disable` names; it is one of the ways into the ingress, and comes with
+/// it.
 const COAP: &str = "coap";
 /// A part of the contract that this version does not have: to leave it out is no mistake.
 const SQL: &str = "sql";
@@ -81,7 +82,9 @@ impl UpArgs {
             layers = layers.with_default("ingress.shadows", self.runs(Shadow::NAME));
         }
         if self.disable.iter().any(|part| part == COAP) {
-            layers = layers.with_override("ingress.coap.listen", Vec::<SocketAddr>::new());
+            for key in ["ingress.coap.listen", "ingress.coaps.listen"] {
+                layers = layers.with_override(key, Vec::<SocketAddr>::new());
+            }
         }
         let layers = layers::shift_ports(layers, self.port_offset).map_err(usage)?;
         let mut plan = Plan::new(chosen, layers::with_endpoints(layers)?)?;

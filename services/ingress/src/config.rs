@@ -1,6 +1,7 @@
 //! The ingress's section of the configuration.
 
 mod coap;
+mod coaps;
 mod http;
 mod quotas;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::connection::Limits;
 use crate::ports::RetainedBounds;
 pub use coap::{COAP, CoapConfig};
+pub use coaps::{COAPS, CoapsConfig};
 pub use http::{HTTP, HttpConfig};
 pub use quotas::QuotasConfig;
 
@@ -44,6 +46,7 @@ pub struct IngressConfig {
     pub mqtts: Listener,
     pub http: HttpConfig,
     pub coap: CoapConfig,
+    pub coaps: CoapsConfig,
     pub tls: TlsConfig,
     /// Load balancers in front of MQTT, WebSocket and HTTP, by prefixes of their addresses, such as `10.0.0.0/8`: they begin
     /// each connection with a header of the PROXY protocol, version 2. Whoever else does is refused.
@@ -205,6 +208,7 @@ impl Default for IngressConfig {
             mqtts: Listener { listen: loopback(8883) },
             http: HttpConfig::default(),
             coap: CoapConfig::default(),
+            coaps: CoapsConfig::default(),
             tls: TlsConfig::default(),
             proxy_protocol_from: Vec::new(),
             anonymous: AnonymousAccess::default(),
@@ -299,8 +303,11 @@ impl ServiceConfig for IngressConfig {
             tcp(MQTT, "ingress.mqtt.listen", &self.mqtt.listen),
             tcp(HTTP, "ingress.http.listen", &self.http.listen),
         ];
-        let udp = ListenSpec { transport: Transport::Udp, ..tcp(COAP, "ingress.coap.listen", &self.coap.listen) };
-        listeners.push(udp);
+        for (name, key, addresses) in
+            [(COAP, "ingress.coap.listen", &self.coap.listen), (COAPS, "ingress.coaps.listen", &self.coaps.listen)]
+        {
+            listeners.push(ListenSpec { transport: Transport::Udp, ..tcp(name, key, addresses) });
+        }
         if self.tls.certificate.is_some() {
             listeners.push(tcp(MQTTS, "ingress.mqtts.listen", &self.mqtts.listen));
         }
@@ -364,6 +371,7 @@ impl ServiceConfig for IngressConfig {
         self.balancers()?;
         self.http.check()?;
         self.coap.check()?;
+        self.coaps.check()?;
         if self.limits.session_expiry.as_millis() / 1_000 > u64::from(SESSION_EXPIRY_SECONDS_MAX) {
             let value = self.limits.session_expiry;
             return Err(ApiError::invalid("ingress.limits.session_expiry", "too long").over("7d", value));
@@ -410,6 +418,8 @@ mod tests {
         assert_eq!(check(|c| c.limits.receive_maximum = 0).as_deref(), Some("ingress.limits.receive_maximum"));
         assert_eq!(check(|c| c.http.batch_rows = 0).as_deref(), Some("ingress.http.batch_rows"));
         assert_eq!(check(|c| c.coap.observers = 100_001).as_deref(), Some("ingress.coap.observers"));
+        assert_eq!(check(|c| c.coaps.associations = 0).as_deref(), Some("ingress.coaps.associations"));
+        assert_eq!(check(|c| c.coaps.idle = Duration::from_secs(0)).as_deref(), Some("ingress.coaps.idle"));
         assert_eq!(check(|c| c.server_reference = "x".repeat(257)).as_deref(), Some("ingress.server_reference"));
         assert_eq!(check(|c| c.server_reference = "x\n".to_owned()).as_deref(), Some("ingress.server_reference"));
         let nowhere = |c: &mut IngressConfig| c.proxy_protocol_from = vec!["here".to_owned()];
@@ -424,8 +434,8 @@ mod tests {
     fn there_is_no_tls_listener_without_a_certificate() {
         let names = |config: &IngressConfig| config.listeners().iter().map(|l| l.name).collect::<Vec<_>>();
         let mut config = IngressConfig::default();
-        assert_eq!(names(&config), ["grpc", MQTT, HTTP, COAP]);
+        assert_eq!(names(&config), ["grpc", MQTT, HTTP, COAP, COAPS]);
         config.tls.certificate = Some("c.pem".into());
-        assert_eq!(names(&config), ["grpc", MQTT, HTTP, COAP, MQTTS]);
+        assert_eq!(names(&config), ["grpc", MQTT, HTTP, COAP, COAPS, MQTTS]);
     }
 }

@@ -27,6 +27,7 @@ pub use adapters::{embedded, scylla};
 
 use adapters::changes::{self, Freshness};
 use adapters::functions::RegisteredFunctions;
+use adapters::keys::RegisteredKeys;
 use adapters::owners::Opened;
 use adapters::registry::Registry;
 use adapters::stores::Stores;
@@ -41,7 +42,7 @@ use domain::quotas::Quotas;
 use domain::restore::RestoreError;
 use domain::reverify;
 use domain::sessions::Sessions;
-use ports::OwnHeir;
+use ports::{Keys, OwnHeir};
 use server::coap::Coap;
 use server::http::DeviceHttp;
 use server::loops::{Listening, Loops, PIPE_PEER, Pace, Setup};
@@ -77,7 +78,8 @@ impl Service for Ingress {
         let patience = config.timeouts.authenticate.as_std();
         let functions = Arc::new(RegisteredFunctions::new(&ports.network, ports.functions.clone(), patience));
         let device_http = DeviceHttp::new(node.clone(), functions, &config, balancers.clone(), &ports)?;
-        let coap = Coap::new(&node, &config, &ports, boot)?;
+        let keys: Arc<dyn Keys> = Arc::new(RegisteredKeys::new(&ports.network, patience));
+        let coap = Coap::new(&node, &keys, &config, &ports, boot)?;
 
         let (datagrams, background) = (TaskTracker::new(), TaskTracker::new());
         let (stop, last, calls) = (Shutdown::new(), Shutdown::new(), Shutdown::new());

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use drover_types::{ApiError, ClientId, TenantId, TopicName};
+use drover_types::{ApiError, ClientId, DeviceId, TenantId, TopicName};
 use serde_json::value::RawValue;
 
 use crate::domain::identity::{AuthenticateError, Identity, Proof};
@@ -29,6 +29,22 @@ pub trait Authenticator: Send + Sync + 'static {
 
     /// Forgets what is known of the identities that a change may concern.
     fn forget(&self, affected: &Affected);
+}
+
+/// Says which key a device and the registry share.
+#[async_trait]
+pub trait Keys: Send + Sync + 'static {
+    /// The key in force of the device that an identity names, `TENANT/DEVICE` or `DEVICE`. Answers within its own deadline;
+    /// [`AuthenticateError::Unavailable`] when nobody could tell. Asked for each handshake anew: nothing is kept.
+    async fn find(&self, identity: &str) -> Result<SharedKey, AuthenticateError>;
+}
+
+/// A key and whose it is.
+pub struct SharedKey {
+    pub tenant: TenantId,
+    pub device: DeviceId,
+    pub credential: String,
+    pub key: Vec<u8>,
 }
 
 /// Calls functions that make messages of foreign bodies.

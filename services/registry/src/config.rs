@@ -25,6 +25,10 @@ pub struct RegistryConfig {
     pub store: StoreConfig,
     /// Directory of the platform's certificate authority; absent: `pki` in the service's own directory.
     pub pki: Option<PathBuf>,
+    /// Directory of the master keys that pre-shared keys of devices are sealed with: `current` and, while they are changed,
+    /// `previous`; each 32 random bytes as base64, the same for all registry processes over one store. Without `current`
+    /// no pre-shared key is issued. Read at the start.
+    pub master_keys: Option<PathBuf>,
     /// Partitions of the topics this service makes. Set once: a topic that exists with another number is refused.
     pub partitions: u32,
     /// Name of this process in its consumer group; unique among replicas, the same after a restart.
@@ -77,6 +81,7 @@ impl Default for RegistryConfig {
             listen: loopback.map(|ip| SocketAddr::new(ip, 7071)).to_vec(),
             store: StoreConfig::Embedded(EmbeddedLimits::default()),
             pki: None,
+            master_keys: None,
             partitions: 8,
             member: "registry-0".to_owned(),
             ingress_nodes: vec!["ingress".to_owned()],

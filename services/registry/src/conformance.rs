@@ -10,7 +10,9 @@ use drover_types::object::{DeviceSpec, PolicySpec};
 use drover_types::{ClientId, DeviceId, DeviceKey, TenantId};
 use tokio::task::JoinSet;
 
-use crate::object::{ApiToken, Credential, CredentialKind, Kind, Meta, Object, ObjectKey, Role, Spec};
+use crate::object::{
+    ApiToken, Credential, CredentialKind, Kind, Meta, NONCE_BYTES, Object, ObjectKey, Role, Sealed, Spec,
+};
 use crate::ports::{
     Found, Lookups, Mutation, PresenceChange, PresenceView, RegistryStore, Session, SessionKey, StoreError, TopicClaim,
 };
@@ -31,6 +33,7 @@ pub async fn suite(factory: &dyn Factory) {
     of_many_concurrent_creations_one_wins(factory).await;
     pages_are_ordered_and_keep_to_their_kind_and_tenant(factory).await;
     credentials_are_found_by_digest_and_by_device_until_deleted(factory).await;
+    a_sealed_secret_is_kept_and_stays_found_when_it_is_sealed_anew(factory).await;
     a_device_that_had_credentials_is_known_after_they_are_gone(factory).await;
     what_is_looked_up_at_once_is_what_is_looked_up_alone(factory).await;
     an_api_token_is_found_by_its_key_and_is_no_credential(factory).await;
@@ -131,7 +134,8 @@ async fn credentials_are_found_by_digest_and_by_device_until_deleted(factory: &d
     let credential = |id: &str, device: &str, byte: u8| {
         let device = DeviceId::new(device).expect("valid");
         let kind = CredentialKind::Token;
-        object(&tenant, id, Spec::Credential(Credential { device, kind, expires_ms: Some(9), digest: [byte; 32] }))
+        let digest = [byte; 32];
+        object(&tenant, id, Spec::Credential(Credential { device, kind, expires_ms: Some(9), digest, sealed: None }))
     };
     let first = create(&*store, credential("1", "d", 1)).await;
     let second = create(&*store, credential("2", "d", 2)).await;
@@ -145,13 +149,39 @@ async fn credentials_are_found_by_digest_and_by_device_until_deleted(factory: &d
     assert_eq!(store.credentials_of(&d).await, Ok(vec![second]));
 }
 
+async fn a_sealed_secret_is_kept_and_stays_found_when_it_is_sealed_anew(factory: &dyn Factory) {
+    let store = factory.empty().await;
+    let tenant = TenantId::default_tenant();
+    let d = DeviceKey { tenant: tenant.clone(), device: DeviceId::new("d").expect("valid") };
+    let sealed = |byte: u8| Some(Sealed { master_key: "k".into(), nonce: [byte; NONCE_BYTES], secret: vec![byte; 48] });
+    let credential = |byte| {
+        let (device, kind) = (d.device.clone(), CredentialKind::PreSharedKey);
+        let digest = [1; 32];
+        Spec::Credential(Credential { device, kind, expires_ms: None, digest, sealed: sealed(byte) })
+    };
+    let first = create(&*store, object(&tenant, "1", credential(1))).await;
+    assert_eq!(store.credentials_of(&d).await, Ok(vec![first.clone()]));
+    let after = Some(Object { spec: credential(2), ..first.clone() });
+    let anew = Mutation { key: first.key(), expected: Some(first.meta.revision), after, time_ms: 8 };
+    let second = store.write(anew).await.expect("written").expect("it is there");
+    let store = factory.reopened(store).await;
+    assert_eq!(store.credentials_of(&d).await, Ok(vec![second.clone()]));
+    assert_eq!(store.credential_by_digest(&[1; 32]).await, Ok(Some(second.clone())));
+    let rows = store.outbox(9).await.expect("readable");
+    let told = rows.iter().flat_map(|row| [&row.change.before, &row.change.after]).flatten();
+    let sealed = told.filter_map(Object::credential).filter(|(credential, _)| credential.sealed.is_some()).count();
+    assert_eq!((rows.len(), sealed), (2, 0), "it does not leave the store");
+    delete(&*store, &second).await;
+    assert_eq!(store.credentials_of(&d).await, Ok(vec![]));
+}
+
 async fn a_device_that_had_credentials_is_known_after_they_are_gone(factory: &dyn Factory) {
     let store = factory.empty().await;
     let key =
         |name: &str| DeviceKey { tenant: TenantId::default_tenant(), device: DeviceId::new(name).expect("valid") };
     let (d, dd) = (key("d"), key("dd"));
     let (kind, device) = (CredentialKind::Token, dd.device.clone());
-    let spec = Spec::Credential(Credential { device, kind, expires_ms: None, digest: [1; 32] });
+    let spec = Spec::Credential(Credential { device, kind, expires_ms: None, digest: [1; 32], sealed: None });
     let credential = create(&*store, object(&dd.tenant, "1", spec)).await;
     assert_eq!(store.has_had_credentials(&dd).await, Ok(true));
     delete(&*store, &credential).await;
@@ -166,7 +196,8 @@ async fn what_is_looked_up_at_once_is_what_is_looked_up_alone(factory: &dyn Fact
     let named = |name: &str| DeviceId::new(name).expect("valid");
     let tenant = TenantId::default_tenant();
     let kind = CredentialKind::Token;
-    let spec = Spec::Credential(Credential { device: named("a"), kind, expires_ms: None, digest: [1; 32] });
+    let (device_a, digest) = (named("a"), [1; 32]);
+    let spec = Spec::Credential(Credential { device: device_a, kind, expires_ms: None, digest, sealed: None });
     let credential = create(&*store, object(&tenant, "1", spec)).await;
     let (a, b) = (create(&*store, device("a")).await, create(&*store, device("b")).await);
     let missing = ObjectKey::new(Kind::Device, &tenant, "c");

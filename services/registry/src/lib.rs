@@ -8,6 +8,7 @@ mod config;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod domain;
+pub mod master_keys;
 pub mod object;
 pub mod pki;
 pub mod ports;
@@ -25,6 +26,7 @@ use drover_bus::{AdminError, Bus, bounds};
 use drover_host::{Ports, Service, Shutdown, grpc};
 use drover_proto::registry::v1::api_tokens_server::ApiTokensServer;
 use drover_proto::registry::v1::functions_server::FunctionsServer;
+use drover_proto::registry::v1::pre_shared_keys_server::PreSharedKeysServer;
 use drover_proto::registry::v1::registry_server::RegistryServer;
 use tokio::sync::{Mutex, Notify};
 use tonic::service::Routes;
@@ -41,6 +43,7 @@ use domain::jwt::Issuers;
 use domain::lifecycle::Lifecycle;
 use domain::nodes::Nodes;
 use domain::{Domain, Settings, topics};
+use master_keys::MasterKeys;
 use ports::IngressNodes;
 use telemetry::Telemetry;
 
@@ -63,6 +66,7 @@ impl Service for Registry {
         let issuers = Arc::new(Issuers::new(jwt_keys::read(&config.jwt)?));
         let Some(store) = shutdown.run_until_cancelled(opening).await.transpose()? else { return Ok(()) };
         let authority = pki::Authority::ensure(&pki_dir, &*ports.clock).context("certificate authority")?;
+        let vault = MasterKeys::read(config.master_keys.as_deref()).context("registry.master_keys")?;
         let written = Arc::new(Notify::new());
         let ingress = GrpcNodes::new(&ports.network, &config.ingress_nodes, config.revoke_timeout.as_std());
         let ingress: Arc<dyn IngressNodes> = Arc::new(ingress);
@@ -73,6 +77,7 @@ impl Service for Registry {
             store: Arc::clone(&store),
             nodes: ingress,
             authority: Arc::new(authority),
+            vault: Arc::new(vault),
             clock: Arc::clone(&ports.clock),
             random: Arc::clone(&ports.random),
             telemetry: Arc::clone(&telemetry),
@@ -105,8 +110,9 @@ impl Service for Registry {
         };
         let api_tokens = ApiTokensServer::new(server::Server { domain: domain.clone() });
         let functions = FunctionsServer::new(server::Server { domain: domain.clone() });
+        let keys = PreSharedKeysServer::new(server::Server { domain: domain.clone() });
         let routes = Routes::new(RegistryServer::new(server::Server { domain }));
-        let routes = routes.add_service(api_tokens).add_service(functions);
+        let routes = routes.add_service(api_tokens).add_service(functions).add_service(keys);
         let serving = async {
             grpc::serve(routes, Self::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;
             anyhow::Ok(())

@@ -8,7 +8,7 @@ use std::fmt;
 use drover_types::object::{Action, DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
 use drover_types::{DeviceId, DeviceKey, TenantId};
 
-/// SHA-256 of a token, or of a certificate's DER form.
+/// SHA-256 of a token, of a certificate's DER form, or of a pre-shared key.
 pub type Digest = [u8; 32];
 
 /// The kinds of objects.
@@ -98,7 +98,8 @@ pub enum Spec {
     Function(FunctionSpec),
 }
 
-/// What is known of a credential; never the secret itself. Its id is the object's name; it never changes.
+/// What is known of a credential; never the secret itself. Its id is the object's name; it never changes, but for the
+/// master key that its secret is under.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credential {
     pub device: DeviceId,
@@ -106,6 +107,8 @@ pub struct Credential {
     /// Milliseconds since the Unix epoch; `None`: it does not end.
     pub expires_ms: Option<u64>,
     pub digest: Digest,
+    /// Of a pre-shared key; the others are never needed again.
+    pub sealed: Option<Sealed>,
 }
 
 /// How a credential is shown.
@@ -113,6 +116,20 @@ pub struct Credential {
 pub enum CredentialKind {
     Token,
     Certificate,
+    PreSharedKey,
+}
+
+/// Bytes of the nonce of a sealed secret.
+pub const NONCE_BYTES: usize = 12;
+
+/// A secret under a master key, which is not where this is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// Which master key.
+    pub master_key: String,
+    pub nonce: [u8; NONCE_BYTES],
+    /// With the tag at its end.
+    pub secret: Vec<u8>,
 }
 
 /// What is known of a token of the REST interface; never the token itself. It never changes.

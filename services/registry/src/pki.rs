@@ -264,7 +264,7 @@ fn read_file(path: &Path) -> Result<Option<String>, PkiError> {
 }
 
 /// Writes a file wholly or not at all.
-fn write_file(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
+pub(crate) fn write_file(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
     let write = || -> io::Result<()> {
         let unfinished = path.with_extension("new");
         match fs::remove_file(&unfinished) {

@@ -7,7 +7,7 @@ use drover_bus::{Offset, Partition};
 use drover_types::{ApiError, ClientId, DeviceKey, ErrorCode, TenantId};
 use serde::{Deserialize, Serialize};
 
-use crate::object::{Digest, Kind, Object, ObjectKey};
+use crate::object::{Digest, Kind, NONCE_BYTES, Object, ObjectKey, Sealed};
 
 /// One write of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -237,6 +237,17 @@ pub struct IssuedCertificate {
 pub trait CertificateAuthority: Send + Sync + 'static {
     /// Makes a key pair and a client certificate for `device`, valid for the given milliseconds since the Unix epoch.
     fn issue(&self, device: &DeviceKey, from_ms: u64, until_ms: u64) -> Result<IssuedCertificate, ApiError>;
+}
+
+/// Seals the secrets that must be known again. The master keys are its own: no store has them.
+pub trait Vault: Send + Sync + 'static {
+    /// Seals a secret of `device`, which alone opens it again; `nonce` is random, for this secret only.
+    /// `failed_precondition` if there is no master key.
+    fn seal(&self, secret: &[u8], device: &DeviceKey, nonce: [u8; NONCE_BYTES]) -> Result<Sealed, ApiError>;
+    /// The secret. `failed_precondition` if its master key is not there, `data_loss` if it was not sealed for `device`.
+    fn open(&self, sealed: &Sealed, device: &DeviceKey) -> Result<Vec<u8>, ApiError>;
+    /// Whether it is under the master key that new secrets are sealed with.
+    fn is_current(&self, sealed: &Sealed) -> bool;
 }
 
 impl From<StoreError> for ApiError {

@@ -56,7 +56,11 @@ impl Telemetry {
         };
         metrics.register(|registry| {
             let mut add = |name: &str, help: &str, counter: &Counter| registry.register(name, help, counter.clone());
-            add("drover_registry_credentials_issued", "Tokens and certificates made", &telemetry.issued);
+            add(
+                "drover_registry_credentials_issued",
+                "Tokens, certificates and pre-shared keys made",
+                &telemetry.issued,
+            );
             add(
                 "drover_registry_revocations",
                 "Revocations sent to ingress nodes, and API tokens deleted",

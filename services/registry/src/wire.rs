@@ -8,7 +8,7 @@ use drover_proto::types::v1 as types;
 use drover_types::object::{DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
 use drover_types::{ApiError, DeviceId, TenantId};
 
-use crate::object::{ApiToken, Credential, CredentialKind, Digest, Meta, Object, Role, Spec};
+use crate::object::{ApiToken, Credential, CredentialKind, Digest, Meta, NONCE_BYTES, Object, Role, Sealed, Spec};
 use crate::ports::Change;
 
 impl TryFrom<&types::Meta> for Meta {
@@ -56,11 +56,12 @@ pub fn device(field: &str, text: &str) -> Result<DeviceId, ApiError> {
     DeviceId::new(text).map_err(|e| ApiError::invalid(field, e.to_string()))
 }
 
-/// A credential object as sent.
+/// A credential object as sent: what is sealed of it stays in the store.
 pub fn credential(meta: &Meta, credential: &Credential) -> types::Credential {
     let kind = match credential.kind {
         CredentialKind::Token => types::CredentialKind::Token,
         CredentialKind::Certificate => types::CredentialKind::Certificate,
+        CredentialKind::PreSharedKey => types::CredentialKind::PreSharedKey,
     };
     types::Credential {
         id: meta.name.clone(),
@@ -71,16 +72,38 @@ pub fn credential(meta: &Meta, credential: &Credential) -> types::Credential {
         expires_ms: credential.expires_ms.unwrap_or(0),
         digest: credential.digest.to_vec(),
         owner: meta.owner.clone(),
+        sealed: None,
     }
 }
 
-/// An object as stored and sent.
+/// A credential object as stored.
+fn stored_credential(meta: &Meta, spec: &Credential) -> types::Credential {
+    let sealed = spec.sealed.as_ref().map(|sealed| types::SealedSecret {
+        master_key: sealed.master_key.clone(),
+        nonce: sealed.nonce.to_vec(),
+        secret: sealed.secret.clone(),
+    });
+    types::Credential { sealed, ..credential(meta, spec) }
+}
+
+/// An object as sent, on the change feed for example.
+fn sent(object: &Object) -> registry::Object {
+    match &object.spec {
+        Spec::Credential(spec) => {
+            let credential = credential(&object.meta, spec);
+            registry::Object { object: Some(registry::object::Object::Credential(credential)) }
+        }
+        Spec::Device(_) | Spec::Policy(_) | Spec::Rule(_) | Spec::ApiToken(_) | Spec::Function(_) => encode(object),
+    }
+}
+
+/// An object as stored.
 pub fn encode(object: &Object) -> registry::Object {
     use registry::object::Object as Wire;
     let meta = || object.meta.clone().into();
     let wire = match &object.spec {
         Spec::Device(spec) => Wire::Device(types::Device::of(meta(), spec.clone())),
-        Spec::Credential(spec) => Wire::Credential(credential(&object.meta, spec)),
+        Spec::Credential(spec) => Wire::Credential(stored_credential(&object.meta, spec)),
         Spec::Policy(spec) => Wire::Policy(types::Policy::of(meta(), spec.clone())),
         Spec::Rule(spec) => Wire::Rule(types::Rule::of(meta(), (**spec).clone())),
         Spec::ApiToken(spec) => Wire::ApiToken(api_token(meta(), spec)),
@@ -109,6 +132,7 @@ fn decode_credential(credential: &types::Credential) -> Result<Object, ApiError>
     let kind = match credential.kind() {
         types::CredentialKind::Token => CredentialKind::Token,
         types::CredentialKind::Certificate => CredentialKind::Certificate,
+        types::CredentialKind::PreSharedKey => CredentialKind::PreSharedKey,
         types::CredentialKind::Unspecified => return Err(ApiError::invalid("kind", "is not a known kind")),
     };
     let spec = Credential {
@@ -116,6 +140,7 @@ fn decode_credential(credential: &types::Credential) -> Result<Object, ApiError>
         kind,
         expires_ms: Some(credential.expires_ms).filter(|ms| *ms > 0),
         digest: digest(&credential.digest)?,
+        sealed: credential.sealed.as_ref().map(decode_sealed).transpose()?,
     };
     let meta = Meta {
         tenant: tenant("tenant", &credential.tenant)?,
@@ -128,6 +153,14 @@ fn decode_credential(credential: &types::Credential) -> Result<Object, ApiError>
         owner: credential.owner.clone(),
     };
     Ok(Object { meta, spec: Spec::Credential(spec) })
+}
+
+fn decode_sealed(sealed: &types::SealedSecret) -> Result<Sealed, ApiError> {
+    let types::SealedSecret { master_key, nonce, secret } = sealed.clone();
+    let nonce: [u8; NONCE_BYTES] = nonce.try_into().map_err(|nonce: Vec<u8>| {
+        ApiError::invalid("sealed.nonce", "has not 12 bytes").over(NONCE_BYTES, nonce.len())
+    })?;
+    Ok(Sealed { master_key, nonce, secret })
 }
 
 fn api_token(meta: types::Meta, token: &ApiToken) -> types::ApiToken {
@@ -171,8 +204,8 @@ fn digest(bytes: &[u8]) -> Result<Digest, ApiError> {
 /// A change as stored in the outbox and sent on the feed.
 pub fn encode_change(change: &Change) -> registry::Change {
     registry::Change {
-        before: change.before.as_ref().map(encode),
-        after: change.after.as_ref().map(encode),
+        before: change.before.as_ref().map(sent),
+        after: change.after.as_ref().map(sent),
         time_ms: change.time_ms,
     }
 }

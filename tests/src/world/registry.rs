@@ -85,6 +85,7 @@ registry! {
     delete_devices: DeleteDevicesRequest -> DeleteDevicesResponse;
     issue_token: IssueTokenRequest -> IssueTokenResponse;
     issue_certificate: IssueCertificateRequest -> IssueCertificateResponse;
+    issue_pre_shared_key: IssuePreSharedKeyRequest -> IssuePreSharedKeyResponse;
     list_credentials: ListCredentialsRequest -> ListCredentialsResponse;
     revoke_credential: RevokeCredentialRequest -> RevokeCredentialResponse;
     put_policy: PutPolicyRequest -> PutPolicyResponse;

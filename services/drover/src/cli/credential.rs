@@ -46,18 +46,21 @@ enum CredentialCommand {
 struct Issue {
     device: String,
     /// A token, printed once
-    #[arg(long, required_unless_present = "certificate")]
+    #[arg(long, required_unless_present_any = ["certificate", "psk"])]
     token: bool,
     /// A client certificate with its key, written to files
     #[arg(long, requires = "out", conflicts_with = "token")]
     certificate: bool,
+    /// A pre-shared key for CoAP over DTLS, printed once: its identity and the key, of which each character is a byte
+    #[arg(long, conflicts_with_all = ["token", "certificate"])]
+    psk: bool,
     /// Directory for device.cert.pem, device.private.key and ca.pem
     #[arg(long, value_name = "DIR", requires = "certificate")]
     out: Option<PathBuf>,
     /// Overwrite files that are there
     #[arg(long, requires = "certificate")]
     force: bool,
-    /// Seconds until it ends; without: a token never, a certificate in a year
+    /// Seconds until it ends; without: a token or a key never, a certificate in a year
     #[arg(long, value_name = "SECONDS")]
     duration_s: Option<u64>,
 }
@@ -85,7 +88,11 @@ impl Issue {
         if let Some(dir) = &self.out {
             prepare(dir, self.force)?;
         }
-        let kind = if self.certificate { "certificate" } else { "token" };
+        let kind = match (self.certificate, self.psk) {
+            (true, _) => "certificate",
+            (false, true) => "preSharedKey",
+            (false, false) => "token",
+        };
         let mut order = json!({"kind": kind});
         if let Some(duration_s) = self.duration_s {
             order["durationS"] = duration_s.into();
@@ -96,6 +103,11 @@ impl Issue {
                 let files = save(dir, &issued)?;
                 to.output
                     .object(out, &json!({"files": files}), |out| files.iter().try_for_each(|f| writeln!(out, "{f}")))
+            }
+            None if self.psk => {
+                let field = |name: &str| issued[name].as_str().with_context(|| format!("the answer has no {name}"));
+                let (identity, key) = (field("identity")?, field("preSharedKey")?);
+                to.output.object(out, &issued, |out| writeln!(out, "identity  {identity}\nkey       {key}"))
             }
             None => {
                 let token = issued["token"].as_str().context("the answer has no token")?.to_owned();

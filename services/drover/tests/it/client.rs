@@ -84,6 +84,21 @@ fn a_certificate_is_saved_once_and_revoked() {
 }
 
 #[test]
+fn a_pre_shared_key_is_printed_once_with_its_identity() {
+    let platform = Platform::start();
+    platform.says(&["device", "create", "t-1"]);
+    let printed = platform.says(&["credential", "issue", "t-1", "--psk"]);
+    assert!(printed.starts_with("identity  default/t-1\nkey       "), "{printed}");
+    let issued = platform.json(&["credential", "issue", "t-1", "--psk"]);
+    let key = issued["preSharedKey"].as_str().expect("a key");
+    assert!(key.len() == 32 && !printed.contains(key), "{issued}");
+    let listed = platform.json(&["credential", "list", "t-1"]);
+    let keys = listed["items"].as_array().expect("items").iter().filter(|item| item["kind"] == "preSharedKey");
+    assert!(keys.count() == 2 && !listed.to_string().contains(key), "{listed}");
+    refused(&mut platform.command(&["credential", "issue", "t-1", "--psk", "--token"]), 2);
+}
+
+#[test]
 fn rules_and_policies_are_applied_from_files() {
     let platform = Platform::start();
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/examples");

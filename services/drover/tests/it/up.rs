@@ -16,7 +16,11 @@ fn it_says_where_things_are_and_ends_well_on_sigterm() {
     for port in [1883, 8883, 7071, 7072, 7073, 7074, 7075, 8080, 9092, 9464] {
         assert!(up.printed.contains(&format!("127.0.0.1:{}", port + up.offset)), "{port} in {}", up.printed);
     }
-    assert!(up.printed.contains(&format!("127.0.0.1:{}", 5683 + up.offset)), "CoAP in {}", up.printed);
+    for port in [5683, 5684] {
+        assert!(up.printed.contains(&format!("127.0.0.1:{}", port + up.offset)), "CoAP in {}", up.printed);
+    }
+    let master_key = data.join("master-keys/current");
+    assert_eq!(std::fs::metadata(&master_key).expect("made").permissions().mode() & 0o777, 0o600);
     assert_eq!(std::fs::metadata(&data).expect("there").permissions().mode() & 0o777, 0o700);
     assert_eq!(up.admin("/readyz"), (200, r#"{"ready":true}"#.to_owned()));
     assert_eq!(up.admin("/healthz").0, 200);
@@ -50,10 +54,10 @@ fn after_a_kill_it_resumes_with_the_same_token_and_authority() {
     let data = tempfile::tempdir().expect("a directory");
     let read = |name: &str| std::fs::read_to_string(data.path().join(name)).expect("there");
     let up = Up::on(data.path());
-    let before = ["admin.token", "pki/ca.pem", "pki/server.pem"].map(read);
+    let before = ["admin.token", "pki/ca.pem", "pki/server.pem", "master-keys/current"].map(read);
     up.kill();
     let again = Up::on(data.path());
-    assert_eq!(["admin.token", "pki/ca.pem", "pki/server.pem"].map(read), before);
+    assert_eq!(["admin.token", "pki/ca.pem", "pki/server.pem", "master-keys/current"].map(read), before);
     assert!(again.stop().success());
 }
 

@@ -7,8 +7,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use drover_proto::Field;
 use drover_proto::registry::v1::{
-    GetDeviceRequest, IssueCertificateRequest, IssueTokenRequest, IssueTokenResponse, ListCredentialsRequest,
-    RevokeCredentialRequest,
+    GetDeviceRequest, IssueCertificateRequest, IssuePreSharedKeyRequest, IssueTokenRequest, IssueTokenResponse,
+    ListCredentialsRequest, RevokeCredentialRequest,
 };
 use drover_proto::types::v1 as wire;
 use drover_types::{ApiError, DeviceId, ErrorCode, TenantId};
@@ -28,6 +28,7 @@ use drover_host::http::Failure;
 pub enum Kind {
     Token,
     Certificate,
+    PreSharedKey,
 }
 
 /// What is wanted.
@@ -35,7 +36,7 @@ pub enum Kind {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Order {
     kind: Kind,
-    /// Seconds until it ends; absent: a token does not, a certificate does in a year.
+    /// Seconds until it ends; absent: a token or a key does not, a certificate does in a year.
     #[serde(default)]
     duration_s: u64,
 }
@@ -69,8 +70,22 @@ pub struct Access {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", untagged)]
 pub enum Secret {
-    Token { credential: String, token: String },
-    Certificate { credential: String, certificate_pem: String, private_key_pem: String, ca_pem: String },
+    Token {
+        credential: String,
+        token: String,
+    },
+    Certificate {
+        credential: String,
+        certificate_pem: String,
+        private_key_pem: String,
+        ca_pem: String,
+    },
+    /// For DTLS: the identity, and the key, of which each character is a byte.
+    PreSharedKey {
+        credential: String,
+        identity: String,
+        pre_shared_key: String,
+    },
 }
 
 /// Where devices connect, `host:port`.
@@ -103,6 +118,7 @@ pub async fn issue(
     let access = match order.kind {
         Kind::Token => token(&api, &at.tenant, &device, order.duration_s).await?,
         Kind::Certificate => certificate(&api, &at.tenant, &device, order.duration_s).await?,
+        Kind::PreSharedKey => pre_shared_key(&api, &at.tenant, &device, order.duration_s).await?,
     };
     Ok((StatusCode::CREATED, Json(access)))
 }
@@ -158,6 +174,22 @@ async fn certificate(api: &Api, tenant: &TenantId, device: &DeviceId, duration_s
     Ok(Access::new(api, tenant, device, secret))
 }
 
+async fn pre_shared_key(api: &Api, tenant: &TenantId, device: &DeviceId, duration_s: u64) -> Result<Access, ApiError> {
+    let request = IssuePreSharedKeyRequest {
+        tenant: tenant.to_string(),
+        device: device.to_string(),
+        duration_s,
+        owner: String::new(),
+    };
+    let issued = api.registry.call(async |mut client| client.issue_pre_shared_key(request).await).await?;
+    let secret = Secret::PreSharedKey {
+        credential: issued.credential.required("credential")?.id,
+        identity: format!("{tenant}/{device}"),
+        pre_shared_key: issued.key,
+    };
+    Ok(Access::new(api, tenant, device, secret))
+}
+
 /// The credentials of a device that exists.
 async fn listed(api: &Api, at: &At) -> Result<Vec<wire::Credential>, ApiError> {
     let (tenant, device) = (at.tenant.to_string(), at.device()?.to_string());
@@ -186,6 +218,7 @@ impl TryFrom<&wire::Credential> for Credential {
         let kind = match credential.kind() {
             wire::CredentialKind::Token => Kind::Token,
             wire::CredentialKind::Certificate => Kind::Certificate,
+            wire::CredentialKind::PreSharedKey => Kind::PreSharedKey,
             wire::CredentialKind::Unspecified => {
                 let message = format!("credential {} has no kind", credential.id);
                 return Err(ApiError::new(ErrorCode::Internal, message));

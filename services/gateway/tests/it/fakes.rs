@@ -135,6 +135,15 @@ impl Registry for FakeRegistry {
         }))
     }
 
+    async fn issue_pre_shared_key(
+        &self,
+        request: Request<IssuePreSharedKeyRequest>,
+    ) -> Answer<IssuePreSharedKeyResponse> {
+        let request = request.into_inner();
+        let credential = Some(self.issue(request.tenant, request.device, CredentialKind::PreSharedKey));
+        Ok(Response::new(IssuePreSharedKeyResponse { credential, key: "KEY".into() }))
+    }
+
     async fn list_credentials(&self, request: Request<ListCredentialsRequest>) -> Answer<ListCredentialsResponse> {
         let ListCredentialsRequest { tenant, device } = request.into_inner();
         let credentials = self.credentials.lock().unwrap();

@@ -105,10 +105,15 @@ fn secrets_are_shown_once_and_revoked_by_their_devices_path_only() {
     );
     assert_eq!((&issued["caPem"], &issued["credential"]), (&json!("CA"), &json!("c2")));
 
+    let (status, issued) = gateway.ask("POST", path, Some(json!({"kind": "preSharedKey"})));
+    assert_eq!((status, &issued["preSharedKey"], &issued["credential"]), (201, &json!("KEY"), &json!("c3")));
+    assert_eq!(issued["identity"], "default/t-1");
+
     let (_, listed) = gateway.ask("GET", path, None);
     let expected = json!({"items": [
         {"id": "c0", "device": "t-1", "kind": "token", "creationTimestamp": "1970-01-01T00:00:01Z"},
         {"id": "c2", "device": "t-1", "kind": "certificate", "creationTimestamp": "1970-01-01T00:00:01Z"},
+        {"id": "c3", "device": "t-1", "kind": "preSharedKey", "creationTimestamp": "1970-01-01T00:00:01Z"},
     ]});
     assert_eq!(listed, expected);
 

@@ -6,6 +6,7 @@ pub mod changes;
 pub mod embedded;
 pub mod events;
 pub mod functions;
+pub mod keys;
 pub mod owners;
 pub mod peers;
 pub mod registry;

@@ -6,7 +6,7 @@
 
 mod kept;
 mod questions;
-mod wire;
+pub mod wire;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

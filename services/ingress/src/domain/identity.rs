@@ -50,6 +50,8 @@ pub enum Proof {
     ApiKey { token: String },
     /// SHA-256 of the DER form of a client certificate that the handshake has verified.
     Certificate { fingerprint: [u8; 32] },
+    /// A pre-shared key, which the association has shown that a request comes by.
+    PreSharedKey { tenant: TenantId, device: DeviceId, credential: String },
     /// Nothing, where that is allowed.
     Anonymous { client: ClientId },
     /// One of these, verified before, of a connection that is open.
@@ -72,6 +74,7 @@ impl fmt::Debug for Proof {
                 f.write_str("certificate ")?;
                 fingerprint.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
             }
+            Proof::PreSharedKey { credential, .. } => write!(f, "pre-shared key {credential:?}"),
             Proof::Anonymous { .. } => f.write_str("no credentials"),
             Proof::Known { credential, .. } => write!(f, "credential {credential:?}, verified before"),
             Proof::Behalf { device, .. } => write!(f, "another device speaks for {device}"),

@@ -80,7 +80,13 @@ impl Revocations {
 
     /// Whether a revocation after its verification concerns the identity; in doubt it does.
     pub fn concern(&self, identity: &Identity) -> bool {
-        self.all.concern(identity) || identity.credential.is_empty() && self.anonymous.concern(identity)
+        self.concern_after(identity.generation, identity)
+    }
+
+    /// Whether one with a number higher than `generation` concerns the identity; in doubt it does.
+    pub fn concern_after(&self, generation: u64, identity: &Identity) -> bool {
+        let anonymous = identity.credential.is_empty() && self.anonymous.concern(generation, identity);
+        anonymous || self.all.concern(generation, identity)
     }
 }
 
@@ -94,8 +100,8 @@ impl Newest {
         self.numbered.push_back((number, revocation));
     }
 
-    fn concern(&self, identity: &Identity) -> bool {
-        let after = self.numbered.iter().rev().take_while(|(number, _)| *number > identity.generation);
-        identity.generation < self.forgotten || after.into_iter().any(|(_, revocation)| revocation.concerns(identity))
+    fn concern(&self, generation: u64, identity: &Identity) -> bool {
+        let after = self.numbered.iter().rev().take_while(|(number, _)| *number > generation);
+        generation < self.forgotten || after.into_iter().any(|(_, revocation)| revocation.concerns(identity))
     }
 }

@@ -4,11 +4,14 @@ use std::process::{Command, Output};
 
 use drover_mqtt::Version;
 
+use crate::coaps::{KEY, count};
 use crate::http::TOKEN;
 use crate::stage::Stage;
 
 /// As Debian's package libcoap3-bin has it, without DTLS and with it.
 const COAP_CLIENTS: [&str; 3] = ["coap-client-notls", "coap-client", "coap-client-openssl"];
+/// Those with DTLS, over two libraries.
+const DTLS_CLIENTS: [&str; 2] = ["coap-client-openssl", "coap-client-gnutls"];
 /// With what aiocoap is asked to post, and to observe two messages in two and more blocks.
 const AIOCOAP: &str = r#"
 import asyncio, sys
@@ -87,6 +90,40 @@ async fn coap_client_publishes_durably_is_refused_and_observes() {
     let observed = observing.await.expect("no panic");
     assert!(String::from_utf8_lossy(&observed.stdout).contains("to the device"), "{observed:?}");
     stage.metric("drover_ingress_coap_observers 0").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn coap_client_with_its_key_publishes_durably_over_dtls_and_with_another_it_is_refused() {
+    let clients: Vec<&'static str> = DTLS_CLIENTS.into_iter().filter(|name| found(&[*name]).is_some()).collect();
+    if clients.is_empty() {
+        println!("NOT RUN: no coap-client with DTLS is installed (package libcoap3-bin)");
+    }
+    for client in clients {
+        let stage = Stage::new().await;
+        stage.registry.key("d", KEY);
+        let url = format!("coaps://{}/t/libcoap/up", stage.coaps.expect("bound"));
+        let with = |key: &str, what: &[&str]| arguments(&[["-u", "d", "-k", key].as_slice(), what].concat());
+        let said = coap_client(client, with(KEY, &["-m", "post", "-e", "21.5", &url])).await.expect("no panic");
+        assert!(said.status.success(), "{client}: {said:?}");
+        let body = "x".repeat(5_000);
+        let blocks = with(KEY, &["-m", "post", "-b", "64", "-e", &body, &url]);
+        assert!(coap_client(client, blocks).await.expect("no panic").status.success(), "{client}");
+        assert_eq!(stage.payloads().await, ["21.5".to_owned(), body], "{client}");
+
+        let wrong = with("another key", &["-B", "3", "-m", "post", "-e", "wrong", &url]);
+        coap_client(client, wrong).await.expect("no panic");
+        assert!(count(&stage, "refused") > 0, "{client}");
+        assert_eq!(stage.payloads().await.len(), 2, "{client}");
+
+        let down = url.replace("/up", "/down");
+        let observing = coap_client(client, with(KEY, &["-s", "2", &down]));
+        stage.metric("drover_ingress_coap_observers 1").await;
+        let mut publisher = stage.connect(Version::V5, "p").await;
+        publisher.publish(1, "libcoap/down", "to the device").await;
+        publisher.expect_acks([1]).await;
+        let observed = observing.await.expect("no panic");
+        assert!(String::from_utf8_lossy(&observed.stdout).contains("to the device"), "{client}: {observed:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

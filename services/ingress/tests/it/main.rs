@@ -5,6 +5,7 @@ mod batch;
 mod bus;
 mod coap;
 mod coap_clients;
+mod coaps;
 mod counted;
 mod delivery;
 mod events;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use drover_host::Network;
 use drover_proto::registry::v1::authenticate_request::Proof;
 use drover_proto::registry::v1::functions_server::{Functions, FunctionsServer};
+use drover_proto::registry::v1::pre_shared_keys_server::{PreSharedKeys, PreSharedKeysServer};
 use drover_proto::registry::v1::registry_server::{Registry, RegistryServer};
 use drover_proto::registry::v1::*;
 use drover_proto::types::v1::{Effect, Function, Identity, PolicyAction, Statement};
@@ -16,6 +17,8 @@ use tonic::{Request, Response, Status};
 pub struct FakeRegistry {
     /// Tokens and fingerprints, with the device each proves.
     pub credentials: Arc<Mutex<HashMap<Vec<u8>, String>>>,
+    /// Keys that devices share with the registry.
+    pub keys: Arc<Mutex<HashMap<String, String>>>,
     pub anonymous: bool,
     /// What every device may do, by the policy [`POLICY`].
     pub statements: Arc<Mutex<Vec<Statement>>>,
@@ -38,11 +41,16 @@ impl FakeRegistry {
         self.credentials.lock().expect("not poisoned").insert(secret.into(), device.to_owned());
     }
 
+    /// Makes `key` the one that `device` shares.
+    pub fn key(&self, device: &str, key: &str) {
+        self.keys.lock().expect("not poisoned").insert(device.to_owned(), key.to_owned());
+    }
+
     /// Serves until the test ends.
     pub fn serve(&self, network: &Network) {
         let functions = FunctionsServer::new(self.clone());
         let server = tonic::transport::Server::builder().add_service(RegistryServer::new(self.clone()));
-        let server = server.add_service(functions);
+        let server = server.add_service(functions).add_service(PreSharedKeysServer::new(self.clone()));
         tokio::spawn(server.serve_with_incoming(network.listen("registry")));
     }
 
@@ -159,6 +167,7 @@ registry! {
     delete_devices: DeleteDevicesRequest -> DeleteDevicesResponse;
     issue_token: IssueTokenRequest -> IssueTokenResponse;
     issue_certificate: IssueCertificateRequest -> IssueCertificateResponse;
+    issue_pre_shared_key: IssuePreSharedKeyRequest -> IssuePreSharedKeyResponse;
     list_credentials: ListCredentialsRequest -> ListCredentialsResponse;
     revoke_credential: RevokeCredentialRequest -> RevokeCredentialResponse;
     put_policy: PutPolicyRequest -> PutPolicyResponse;
@@ -169,6 +178,20 @@ registry! {
     get_rule: GetRuleRequest -> GetRuleResponse;
     list_rules: ListRulesRequest -> ListRulesResponse;
     delete_rule: DeleteRuleRequest -> DeleteRuleResponse;
+}
+
+#[tonic::async_trait]
+impl PreSharedKeys for FakeRegistry {
+    async fn find_pre_shared_key(
+        &self,
+        request: Request<FindPreSharedKeyRequest>,
+    ) -> Result<Response<FindPreSharedKeyResponse>, Status> {
+        let device = request.into_inner().identity;
+        let key = self.keys.lock().expect("not poisoned").get(&device).cloned();
+        let key = key.ok_or_else(|| Status::unauthenticated("wrong"))?.into_bytes();
+        let credential_id = format!("key-of-{device}");
+        Ok(Response::new(FindPreSharedKeyResponse { tenant: "default".into(), device, credential_id, key }))
+    }
 }
 
 #[tonic::async_trait]

@@ -34,6 +34,7 @@ pub struct Stage {
     pub mqtts: Option<SocketAddr>,
     pub http: Option<SocketAddr>,
     pub coap: Option<SocketAddr>,
+    pub coaps: Option<SocketAddr>,
     pub bus: Arc<GatedBus>,
     pub registry: FakeRegistry,
     pub network: Network,
@@ -72,6 +73,7 @@ impl Stage {
         config.mqtt.listen = free.clone();
         config.http.listen = free.clone();
         config.coap.listen = free.clone();
+        config.coaps.listen = free.clone();
         config.mqtts.listen = free;
         change(&mut config);
         config.check().expect("a valid configuration");
@@ -86,7 +88,7 @@ impl Stage {
         let mut config = IngressConfig { listen: Vec::new(), ..IngressConfig::default() };
         config.mqtt.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
         config.http.listen = Vec::new();
-        config.coap.listen = Vec::new();
+        (config.coap.listen, config.coaps.listen) = (Vec::new(), Vec::new());
         let data = tempfile::tempdir().expect("a directory");
         Self::over(Arc::new(bus), config, Broken::default(), false, data).await
     }
@@ -96,7 +98,7 @@ impl Stage {
         let free = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
         let mut config = IngressConfig { listen: Vec::new(), ..IngressConfig::default() };
         config.mqtt.listen = free;
-        (config.http.listen, config.coap.listen) = (Vec::new(), Vec::new());
+        (config.http.listen, config.coap.listen, config.coaps.listen) = (Vec::new(), Vec::new(), Vec::new());
         let data = tempfile::tempdir().expect("a directory");
         let (bus, _) = EmbeddedBus::open(&data.path().join("bus"), EmbeddedOptions::default()).expect("a log");
         make_topic(&bus, TELEMETRY_TOPIC, partitions).await;
@@ -113,6 +115,7 @@ impl Stage {
             mqtts: None,
             http: None,
             coap: None,
+            coaps: None,
             http_socket,
             bus,
             registry,
@@ -136,7 +139,7 @@ impl Stage {
         let sockets = Sockets::bind(&specs).expect("free ports");
         let address = |name| sockets.addresses(name).first().copied();
         (self.mqtt, self.mqtts) = (address("mqtt").expect("bound"), address("mqtts"));
-        (self.http, self.coap) = (address("ingress.http"), address("coap"));
+        (self.http, self.coap, self.coaps) = (address("ingress.http"), address("coap"), address("coaps"));
         let ports = Ports {
             bus: Arc::new(BrokenBus::new(self.bus.clone(), self.broken)),
             clock: Arc::new(SystemClock),

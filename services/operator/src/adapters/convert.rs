@@ -53,7 +53,9 @@ pub fn credential(credential: types::Credential) -> Result<Credential, ApiError>
     let kind = match credential.kind() {
         types::CredentialKind::Token => CredentialKind::Token,
         types::CredentialKind::Certificate => CredentialKind::Certificate,
-        types::CredentialKind::Unspecified => return Err(ApiError::invalid("kind", "is not a known kind")),
+        types::CredentialKind::PreSharedKey | types::CredentialKind::Unspecified => {
+            return Err(ApiError::invalid("kind", "is not one that the operator issues"));
+        }
     };
     Ok(Credential {
         id: credential.id,

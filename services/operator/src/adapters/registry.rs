@@ -81,7 +81,9 @@ impl Registry for GrpcRegistry {
     async fn credentials(&self, device: &DeviceKey) -> Result<Vec<Credential>, ApiError> {
         let request = ListCredentialsRequest { tenant: device.tenant.to_string(), device: device.device.to_string() };
         let listed = self.registry.call(async |mut client| client.list_credentials(request).await).await?;
-        listed.credentials.into_iter().map(convert::credential).collect()
+        // Keys are in no Secret: they are not the operator's.
+        let own = listed.credentials.into_iter().filter(|sent| sent.kind() != types::CredentialKind::PreSharedKey);
+        own.map(convert::credential).collect()
     }
 
     async fn issue(

@@ -294,7 +294,8 @@ impl Proof {
     }
 }
 
-fn named(user_name: &str) -> Option<DeviceKey> {
+/// The device that a user name or an identity names: `TENANT/DEVICE` or `DEVICE`.
+pub(super) fn named(user_name: &str) -> Option<DeviceKey> {
     let (tenant, device) = user_name.split_once('/').unwrap_or((DEFAULT_TENANT, user_name));
     Some(DeviceKey { tenant: TenantId::new(tenant).ok()?, device: DeviceId::new(device).ok()? })
 }
@@ -304,6 +305,6 @@ fn not_vouched(why: jwt::Refusal) -> ApiError {
     ApiError::new(ErrorCode::Unauthenticated, format!("the JWT is not valid: {why}"))
 }
 
-fn refused() -> ApiError {
+pub(super) fn refused() -> ApiError {
     ApiError::new(ErrorCode::Unauthenticated, "credentials are not valid")
 }

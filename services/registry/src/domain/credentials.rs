@@ -1,7 +1,8 @@
 //! Credentials: how devices prove who they are.
 //!
 //! A token is 32 random bytes, shown once and kept as its SHA-256. A slow hash protects secrets that can be guessed;
-//! 256 random bits cannot, so a fast one is as safe, and no connect storm pays for it.
+//! 256 random bits cannot, so a fast one is as safe, and no connect storm pays for it. Keys that have to be known again are
+//! in `pre_shared_keys`.
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -45,6 +46,7 @@ impl Domain {
             kind: CredentialKind::Token,
             expires_ms,
             digest: digest(token.as_bytes()),
+            sealed: None,
         };
         Ok((self.add_credential(device, credential, owner).await?, token))
     }
@@ -70,6 +72,7 @@ impl Domain {
             kind: CredentialKind::Certificate,
             expires_ms: Some(until_ms),
             digest: digest(&issued.certificate_der),
+            sealed: None,
         };
         Ok((self.add_credential(device, credential, owner).await?, issued))
     }
@@ -111,7 +114,7 @@ impl Domain {
         BASE64_URL_SAFE_NO_PAD.encode(secret)
     }
 
-    async fn add_credential(
+    pub(super) async fn add_credential(
         &self,
         device: &DeviceKey,
         credential: Credential,

@@ -16,6 +16,7 @@ pub mod jwt;
 pub mod lifecycle;
 pub mod nodes;
 pub mod policies;
+pub mod pre_shared_keys;
 pub mod presence;
 mod room;
 pub mod rules;
@@ -29,7 +30,7 @@ use drover_types::{ApiError, Clock, ErrorCode, Random, TenantId};
 use tokio::sync::{Mutex, Notify};
 
 use crate::object::{Kind, Meta, Object, ObjectKey, Spec};
-use crate::ports::{CertificateAuthority, IngressNodes, Mutation, RegistryStore, StoreError};
+use crate::ports::{CertificateAuthority, IngressNodes, Mutation, RegistryStore, StoreError, Vault};
 use crate::telemetry::Telemetry;
 
 /// Objects on a page when nobody says how many.
@@ -44,6 +45,7 @@ pub struct Domain {
     pub store: Arc<dyn RegistryStore>,
     pub nodes: Arc<dyn IngressNodes>,
     pub authority: Arc<dyn CertificateAuthority>,
+    pub vault: Arc<dyn Vault>,
     pub clock: Arc<dyn Clock>,
     pub random: Arc<dyn Random>,
     pub telemetry: Arc<Telemetry>,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use drover_proto::registry::v1::api_tokens_server::ApiTokens;
 use drover_proto::registry::v1::functions_server::Functions;
+use drover_proto::registry::v1::pre_shared_keys_server::PreSharedKeys;
 use drover_proto::registry::v1::registry_server::Registry;
 use drover_proto::registry::v1::*;
 use drover_proto::to_status;
@@ -16,6 +17,7 @@ use tonic::{Request, Response, Status};
 use crate::domain::Domain;
 use crate::domain::bulk::Bulk;
 use crate::domain::devices::Revoked;
+use crate::domain::pre_shared_keys::FoundKey;
 
 /// Serves one domain.
 pub struct Server {
@@ -83,6 +85,12 @@ impl Server {
             private_key_pem: issued.private_key_pem,
             ca_pem: issued.ca_pem,
         })
+    }
+
+    async fn key(&self, request: IssuePreSharedKeyRequest) -> Result<IssuePreSharedKeyResponse, ApiError> {
+        let device = decode::device_key("device", &request.tenant, &request.device)?;
+        let (credential, key) = self.domain.issue_pre_shared_key(&device, request.duration_s, request.owner).await?;
+        Ok(IssuePreSharedKeyResponse { credential: encode::credential(&credential), key })
     }
 
     async fn credentials(&self, request: ListCredentialsRequest) -> Result<ListCredentialsResponse, ApiError> {
@@ -203,6 +211,13 @@ impl Server {
     }
 }
 
+impl Server {
+    async fn key_found(&self, request: FindPreSharedKeyRequest) -> Result<FindPreSharedKeyResponse, ApiError> {
+        let FoundKey { device, credential_id, key } = self.domain.find_pre_shared_key(&request.identity).await?;
+        Ok(FindPreSharedKeyResponse { tenant: device.tenant.into(), device: device.device.into(), credential_id, key })
+    }
+}
+
 /// The methods of a service; each is one line, for each is one of the functions above.
 macro_rules! serve {
     ($service:ident: $($method:ident($request:ty) -> $response:ty = $function:ident;)*) => {
@@ -226,6 +241,7 @@ serve! {
     delete_devices(DeleteDevicesRequest) -> DeleteDevicesResponse = devices_deleted;
     issue_token(IssueTokenRequest) -> IssueTokenResponse = token;
     issue_certificate(IssueCertificateRequest) -> IssueCertificateResponse = certificate;
+    issue_pre_shared_key(IssuePreSharedKeyRequest) -> IssuePreSharedKeyResponse = key;
     list_credentials(ListCredentialsRequest) -> ListCredentialsResponse = credentials;
     revoke_credential(RevokeCredentialRequest) -> RevokeCredentialResponse = revoked;
     put_policy(PutPolicyRequest) -> PutPolicyResponse = policy_put;
@@ -238,6 +254,11 @@ serve! {
     delete_rule(DeleteRuleRequest) -> DeleteRuleResponse = rule_deleted;
     authenticate(AuthenticateRequest) -> AuthenticateResponse = identity;
     authenticate_all(AuthenticateAllRequest) -> AuthenticateAllResponse = identities;
+}
+
+serve! {
+    PreSharedKeys:
+    find_pre_shared_key(FindPreSharedKeyRequest) -> FindPreSharedKeyResponse = key_found;
 }
 
 serve! {

@@ -122,7 +122,8 @@ fn credential(name: &str) -> Object {
     let mut object = device(name);
     let digest = std::array::from_fn(|i| name.as_bytes().get(i).copied().unwrap_or(0));
     let device = DeviceId::new(name).expect("valid");
-    object.spec = Spec::Credential(Credential { device, kind: CredentialKind::Token, expires_ms: None, digest });
+    let kind = CredentialKind::Token;
+    object.spec = Spec::Credential(Credential { device, kind, expires_ms: None, digest, sealed: None });
     object
 }
 

@@ -10,5 +10,6 @@ mod jwt;
 mod nodes;
 mod objects;
 mod owners;
+mod pre_shared_keys;
 mod presence;
 mod stage;

@@ -37,6 +37,11 @@ impl Token {
             Proof::Token { user_name, token } => [b"token", user_name.as_bytes(), token.as_bytes()].map(&mut part),
             Proof::ApiKey { token } => [b"api key", token.as_bytes(), b""].map(&mut part),
             Proof::Certificate { fingerprint } => [b"certificate".as_slice(), fingerprint, b""].map(&mut part),
+            Proof::PreSharedKey { tenant, device, credential } => {
+                // Neither of the two has a slash.
+                let device = format!("{tenant}/{device}");
+                [b"pre-shared key".as_slice(), device.as_bytes(), credential.as_bytes()].map(&mut part)
+            }
             Proof::Anonymous { client } => [b"anonymous", client.as_str().as_bytes(), b""].map(&mut part),
             Proof::Behalf { tenant, device } => {
                 [b"behalf", tenant.as_str().as_bytes(), device.as_str().as_bytes()].map(&mut part)

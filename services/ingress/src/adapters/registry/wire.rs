@@ -112,7 +112,8 @@ pub fn unavailable(reason: impl Into<String>) -> AuthenticateError {
     AuthenticateError::Unavailable { reason: reason.into() }
 }
 
-fn refusal(error: ApiError) -> AuthenticateError {
+/// Why somebody is not who they say, or cannot be known.
+pub fn refusal(error: ApiError) -> AuthenticateError {
     let reason = error.message;
     match error.code {
         ErrorCode::Unauthenticated | ErrorCode::NotFound | ErrorCode::InvalidArgument => {
@@ -142,11 +143,11 @@ pub fn question(proof: Proof) -> AuthenticateRequest {
             WireProof::Certificate(CertificateProof { fingerprint: fingerprint.to_vec() })
         }
         Proof::Anonymous { client } => WireProof::Anonymous(AnonymousProof { client_id: client.to_string() }),
-        Proof::Known { tenant, device, credential } => WireProof::Known(KnownProof {
-            tenant: tenant.to_string(),
-            device: device.to_string(),
-            credential_id: credential,
-        }),
+        // That the key is known was shown to this node.
+        Proof::Known { tenant, device, credential } | Proof::PreSharedKey { tenant, device, credential } => {
+            let (tenant, device) = (tenant.to_string(), device.to_string());
+            WireProof::Known(KnownProof { tenant, device, credential_id: credential })
+        }
         Proof::Behalf { tenant, device } => {
             WireProof::Behalf(BehalfProof { tenant: tenant.to_string(), device: device.to_string() })
         }

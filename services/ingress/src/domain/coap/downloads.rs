@@ -3,12 +3,11 @@
 //! Pure. One body for each device, peer and filter: the newest.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 
 use bytes::Bytes;
 use drover_types::DeviceKey;
 
-use super::EXCHANGE_LIFETIME_MS;
+use super::{EXCHANGE_LIFETIME_MS, Peer};
 
 /// Bodies kept, and those of one device, which fetches one after the other (NSTART is 1); at it the oldest give way.
 const DOWNLOADS_MAX: usize = 1_024;
@@ -20,7 +19,7 @@ const BYTES_MAX: usize = 32 * 1024 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DownloadKey {
     pub device: DeviceKey,
-    pub peer: SocketAddr,
+    pub peer: Peer,
     pub filter: String,
 }
 
@@ -99,13 +98,15 @@ impl Downloads {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use drover_types::{DeviceId, TenantId};
 
     use super::*;
 
     fn key(filter: &str) -> DownloadKey {
         let device = DeviceKey { tenant: TenantId::default_tenant(), device: DeviceId::new("d").expect("valid") };
-        DownloadKey { device, peer: ([127, 0, 0, 1], 7).into(), filter: filter.to_owned() }
+        DownloadKey { device, peer: SocketAddr::from(([127, 0, 0, 1], 7)).into(), filter: filter.to_owned() }
     }
 
     fn body(bytes: usize) -> Body {

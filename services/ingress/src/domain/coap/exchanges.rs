@@ -140,10 +140,13 @@ fn acknowledgement(id: u16) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
+    use crate::domain::coap::Peer;
 
     fn key(id: u16) -> MessageKey {
-        (([127, 0, 0, 1], 7).into(), id)
+        (SocketAddr::from(([127, 0, 0, 1], 7)).into(), id)
     }
 
     #[test]
@@ -154,8 +157,10 @@ mod tests {
         assert!(exchanges.may_piggyback(&key(1)));
         exchanges.answered(&key(1), "a".into());
         assert_eq!(exchanges.begin(key(1), true, EXCHANGE_LIFETIME_MS - 1), Seen::Answered("a".into()));
-        let elsewhere = (([127, 0, 0, 1], 8).into(), 1);
+        let elsewhere = (SocketAddr::from(([127, 0, 0, 1], 8)).into(), 1);
         assert_eq!(exchanges.begin(elsewhere, true, 20), Seen::New, "ids are those of their peer");
+        let associated = (Peer { association: 1, ..key(1).0 }, 1);
+        assert_eq!(exchanges.begin(associated, true, 20), Seen::New, "an association is a peer of its own");
         assert_eq!(exchanges.begin(key(1), true, EXCHANGE_LIFETIME_MS), Seen::New);
     }
 

@@ -91,10 +91,12 @@ impl<P> Transmissions<P> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     fn key(id: u16) -> MessageKey {
-        (([127, 0, 0, 1], 7).into(), id)
+        (SocketAddr::from(([127, 0, 0, 1], 7)).into(), id)
     }
 
     #[test]

@@ -3,13 +3,12 @@
 //! Pure. Whoever sends has shown who it is, with each block.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 
 use bytes::Bytes;
 use drover_types::DeviceKey;
 
-use super::EXCHANGE_LIFETIME_MS;
 use super::block::Block;
+use super::{EXCHANGE_LIFETIME_MS, Peer};
 
 /// Bodies under way, and those of one device; a device sends one after the other (NSTART is 1).
 const UPLOADS_MAX: usize = 1_024;
@@ -21,7 +20,7 @@ const BYTES_MAX: usize = 32 * 1024 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UploadKey {
     pub device: DeviceKey,
-    pub peer: SocketAddr,
+    pub peer: Peer,
     pub topic: String,
     pub tag: Vec<u8>,
 }
@@ -121,13 +120,15 @@ impl Uploads {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use drover_types::{DeviceId, TenantId};
 
     use super::*;
 
     fn key(tag: u8) -> UploadKey {
         let device = DeviceKey { tenant: TenantId::default_tenant(), device: DeviceId::new("d").expect("valid") };
-        UploadKey { device, peer: ([127, 0, 0, 1], 7).into(), topic: "t".into(), tag: vec![tag] }
+        UploadKey { device, peer: SocketAddr::from(([127, 0, 0, 1], 7)).into(), topic: "t".into(), tag: vec![tag] }
     }
 
     fn block(number: u32, more: bool) -> Block {

@@ -27,6 +27,12 @@ impl Sessions {
         links
     }
 
+    /// Whether a revocation with a number higher than `generation` concerns the identity, which need not have a session; in
+    /// doubt it does.
+    pub fn is_revoked_after(&self, generation: u64, identity: &Identity) -> bool {
+        self.lock().revocations.concern_after(generation, identity)
+    }
+
     /// Clients whose live connections a change may concern.
     pub fn affected(&self, affected: &Affected) -> Vec<Key> {
         let inner = self.lock();

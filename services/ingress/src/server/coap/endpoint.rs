@@ -4,7 +4,6 @@
 //! lost, as it could be anywhere else on its way: what matters is sent again.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,7 +11,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use coap_lite::{MessageType, Packet, ResponseType};
 use drover_host::Shutdown;
-use tokio::net::UdpSocket;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::task::TaskTracker;
@@ -20,12 +18,15 @@ use tokio_util::task::TaskTracker;
 use super::observers::Observers;
 use super::requests;
 use super::telemetry::{Lost, Telemetry};
+use super::transport::Transport;
+use crate::domain::coap::Peer;
 use crate::domain::coap::downloads::Downloads;
 use crate::domain::coap::exchanges::{Exchanges, Seen};
 use crate::domain::coap::reply::{Reply, empty};
 use crate::domain::coap::request::{Method, Received, Request, receive};
 use crate::domain::coap::transmissions::{Due, Transmissions};
 use crate::domain::coap::uploads::Uploads;
+use crate::domain::identity::Proof;
 use crate::domain::node::Node;
 
 /// Largest datagram read, in bytes: as large as UDP has them.
@@ -53,12 +54,14 @@ pub struct Setup {
 /// Where a request is from, and how it is answered.
 #[derive(Clone, Debug)]
 pub struct Origin {
-    pub peer: SocketAddr,
+    pub peer: Peer,
     pub id: u16,
     pub token: Vec<u8>,
     pub confirmable: bool,
     /// Of its datagram.
     pub bytes: usize,
+    /// What its association has shown; `None`: there is none, and the request shows who it is by itself.
+    pub shown: Option<Proof>,
 }
 
 /// What became of a notification.
@@ -74,7 +77,7 @@ pub enum Outcome {
 /// A socket and what is under way over it.
 pub struct Endpoint {
     pub setup: Setup,
-    socket: UdpSocket,
+    pub transport: Transport,
     requests: Arc<Semaphore>,
     state: Mutex<State>,
     pub tasks: TaskTracker,
@@ -89,14 +92,14 @@ pub struct State {
     transmissions: Transmissions<Option<oneshot::Sender<Outcome>>>,
     pub uploads: Uploads,
     pub downloads: Downloads,
-    peers: HashMap<SocketAddr, u32>,
+    peers: HashMap<Peer, u32>,
     last_id: u16,
 }
 
 /// The place of a request among those under way.
 struct Turn {
     endpoint: Arc<Endpoint>,
-    peer: SocketAddr,
+    peer: Peer,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -114,11 +117,11 @@ impl Drop for Turn {
 
 impl Endpoint {
     /// An endpoint that has received nothing.
-    pub fn new(setup: Setup, socket: UdpSocket) -> Self {
+    pub fn new(setup: Setup, transport: Transport) -> Self {
         let state = State { last_id: random(&setup), ..State::default() };
         Self {
             setup,
-            socket,
+            transport,
             requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
             state: Mutex::new(state),
             tasks: TaskTracker::new(),
@@ -139,6 +142,7 @@ impl Endpoint {
             () = self.tasks.wait() => {}
             () = self.receive_all(&mut ticks, &mut buffer) => {}
         }
+        self.transport.end();
     }
 
     async fn receive_all(self: &Arc<Self>, ticks: &mut Interval, buffer: &mut [u8]) {
@@ -150,8 +154,8 @@ impl Endpoint {
                     count = count.wrapping_add(1);
                     self.tick(count.is_multiple_of(SWEEP_TICKS));
                 }
-                received = self.socket.recv_from(buffer) => match received {
-                    Ok((bytes, peer)) => self.receive(&buffer[..bytes], peer),
+                received = self.transport.socket().recv_from(buffer) => match received {
+                    Ok((bytes, address)) => self.take(&buffer[..bytes], address),
                     Err(error) => {
                         tracing::debug!(%error, "a datagram could not be read");
                         self.setup.telemetry.lost(Lost::Socket);
@@ -172,9 +176,10 @@ impl Endpoint {
         self.setup.node.now().monotonic_ms
     }
 
-    fn receive(self: &Arc<Self>, datagram: &[u8], peer: SocketAddr) {
+    /// A message has come; `shown` is what its association has, if it came by one.
+    pub fn receive(self: &Arc<Self>, datagram: &[u8], peer: Peer, shown: Option<Proof>) {
         match receive(datagram) {
-            Received::Request(packet) => self.start(*packet, peer, datagram.len()),
+            Received::Request(packet) => self.start(*packet, peer, datagram.len(), shown),
             Received::Acknowledged(id) => self.told((peer, id), Outcome::Acknowledged),
             Received::Reset(id) => self.told((peer, id), Outcome::Reset),
             Received::Unfit(id) => {
@@ -185,7 +190,7 @@ impl Endpoint {
         }
     }
 
-    fn told(&self, key: (SocketAddr, u16), outcome: Outcome) {
+    fn told(&self, key: (Peer, u16), outcome: Outcome) {
         let purpose = self.state().transmissions.answered(&key).flatten();
         if let Some(waiting) = purpose {
             waiting.send(outcome).ok(); // whoever has waited may be gone
@@ -193,10 +198,10 @@ impl Endpoint {
     }
 
     /// Starts a request, or answers one that has come again.
-    fn start(self: &Arc<Self>, packet: Packet, peer: SocketAddr, bytes: usize) {
+    fn start(self: &Arc<Self>, packet: Packet, peer: Peer, bytes: usize, shown: Option<Proof>) {
         let (id, token) = (packet.header.message_id, packet.get_token().to_vec());
         let confirmable = packet.header.get_type() == MessageType::Confirmable;
-        let origin = Origin { peer, id, token, confirmable, bytes };
+        let origin = Origin { peer, id, token, confirmable, bytes, shown };
         let now_ms = self.now_ms();
         let mut state = self.state();
         let seen = state.exchanges.begin((peer, id), confirmable, now_ms);
@@ -227,7 +232,7 @@ impl Endpoint {
     }
 
     #[expect(clippy::result_large_err, reason = "it is answered at once, and not passed on")]
-    fn turn(self: &Arc<Self>, peer: SocketAddr) -> Result<Turn, Reply> {
+    fn turn(self: &Arc<Self>, peer: Peer) -> Result<Turn, Reply> {
         if self.draining.load(Ordering::Acquire) {
             return Err(Reply::refusing(ResponseType::ServiceUnavailable, "the node stops"));
         }
@@ -293,7 +298,7 @@ impl Endpoint {
 
     /// Sends a notification, as soon as there is room to wait for its answer, and again until it is answered; what became
     /// of it.
-    pub async fn notify(self: Arc<Self>, peer: SocketAddr, token: Vec<u8>, reply: Reply) -> Outcome {
+    pub async fn notify(self: Arc<Self>, peer: Peer, token: Vec<u8>, reply: Reply) -> Outcome {
         loop {
             if let Some(told) = self.try_notify(peer, &token, &reply) {
                 return told.await.unwrap_or(Outcome::GivenUp);
@@ -303,7 +308,7 @@ impl Endpoint {
     }
 
     /// `None`: there is no room now.
-    fn try_notify(&self, peer: SocketAddr, token: &[u8], reply: &Reply) -> Option<oneshot::Receiver<Outcome>> {
+    fn try_notify(&self, peer: Peer, token: &[u8], reply: &Reply) -> Option<oneshot::Receiver<Outcome>> {
         let (sender, told) = oneshot::channel();
         let (now_ms, random) = (self.now_ms(), random(&self.setup));
         let mut state = self.state();
@@ -319,12 +324,13 @@ impl Endpoint {
     }
 
     /// Sends what nobody has to answer.
-    pub fn tell(&self, peer: SocketAddr, token: &[u8], reply: &Reply) {
+    pub fn tell(&self, peer: Peer, token: &[u8], reply: &Reply) {
         let id = self.state().next_id();
         self.send(peer, &reply.encode(MessageType::NonConfirmable, id, token));
     }
 
     fn tick(&self, sweep: bool) {
+        self.transport.tick(sweep, &self.setup.node);
         let now_ms = self.now_ms();
         let mut state = self.state();
         let slow = state.exchanges.slow(now_ms);
@@ -346,11 +352,8 @@ impl Endpoint {
         }
     }
 
-    fn send(&self, peer: SocketAddr, datagram: &[u8]) {
-        if let Err(error) = self.socket.try_send_to(datagram, peer) {
-            tracing::debug!(%peer, %error, "a datagram was not sent");
-            self.setup.telemetry.lost(Lost::Socket);
-        }
+    fn send(&self, peer: Peer, datagram: &[u8]) {
+        self.transport.send(peer, datagram, &self.setup.telemetry);
     }
 }
 

@@ -3,7 +3,6 @@
 //! Each is confirmable, and the next leaves when the one before has arrived (RFC 7641 section 4.5): what the device does not
 //! take waits in its session, within the bounds of any session. A device that does not answer is gone.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use tokio::time::Instant;
 use super::ear::Ear;
 use super::endpoint::{Endpoint, Outcome};
 use super::requests;
+use crate::domain::coap::Peer;
 use crate::domain::coap::block::Block;
 use crate::domain::coap::downloads::DownloadKey;
 use crate::domain::coap::reply::Reply;
@@ -59,7 +59,7 @@ pub enum Command {
 pub struct Start {
     pub endpoint: Arc<Endpoint>,
     pub identity: Arc<Identity>,
-    pub peer: SocketAddr,
+    pub peer: Peer,
     pub commands: mpsc::Receiver<Command>,
     pub ear: Ear,
 }
@@ -97,7 +97,7 @@ enum Ending {
 
 struct Observer {
     endpoint: Arc<Endpoint>,
-    peer: SocketAddr,
+    peer: Peer,
     ear: Ear,
     session: Arc<Session>,
     publisher: Publisher,
@@ -151,7 +151,7 @@ pub async fn run(start: Start) {
 async fn attach(
     node: &Arc<Node>,
     identity: &Arc<Identity>,
-    peer: SocketAddr,
+    peer: Peer,
     link: Arc<Link>,
 ) -> Result<Attached, AttachError> {
     let client = ClientId::new(format!("coap:{}", identity.device)).expect("a device id has no null character");
@@ -173,7 +173,7 @@ async fn attach(
         expiry_s: 0,
         will: None,
         version: Protocol::Coap,
-        peer,
+        peer: peer.address,
         link,
     };
     let attached = node.attach(attach, claim)?;
@@ -202,7 +202,7 @@ impl Observer {
     fn new(
         endpoint: Arc<Endpoint>,
         identity: &Identity,
-        peer: SocketAddr,
+        peer: Peer,
         ear: Ear,
         session: Arc<Session>,
         publisher: Publisher,

@@ -1,7 +1,6 @@
 //! The devices that observe, and the tasks that serve them: one of a device on this node, for the peer that came last.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use tokio::time::timeout;
 use super::ear::Ear;
 use super::endpoint::{Endpoint, Origin};
 use super::observer::{self, Command, Start};
+use crate::domain::coap::Peer;
 use crate::domain::coap::block::Block;
 use crate::domain::identity::Identity;
 use crate::domain::link::{Link, Stop};
@@ -24,7 +24,7 @@ const ATTEMPTS: usize = 2;
 /// A task and how it is reached.
 #[derive(Clone)]
 struct Handle {
-    peer: SocketAddr,
+    peer: Peer,
     commands: mpsc::Sender<Command>,
     link: Arc<Link>,
 }

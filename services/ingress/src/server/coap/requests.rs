@@ -34,7 +34,7 @@ pub async fn answer(endpoint: &Arc<Endpoint>, origin: &Origin, request: Request)
         [TOPICS, topic @ ..] if !topic.is_empty() => topic.join("/"),
         _ => return Reply::refusing(ResponseType::NotFound, "there is only /t/{topic}"),
     };
-    let identity = match who(&endpoint.setup.node, request.key.as_ref()).await {
+    let identity = match who(&endpoint.setup.node, origin, request.key.as_ref()).await {
         Ok(identity) => identity,
         Err(error) => return Reply::from(&error),
     };
@@ -50,7 +50,11 @@ fn links() -> Reply {
     Reply { payload, content_format: Some(formats::LINKS), ..Reply::new(ResponseType::Content) }
 }
 
-async fn who(node: &Node, key: Option<&String>) -> Result<Arc<Identity>, ApiError> {
+/// An association has shown it for all of its requests; a token in one of them is not looked at.
+async fn who(node: &Node, origin: &Origin, key: Option<&String>) -> Result<Arc<Identity>, ApiError> {
+    if let Some(shown) = &origin.shown {
+        return identify(node, shown.clone()).await;
+    }
     let missing = || {
         let message = format!("the device's token is missing: option {TOKEN_OPTION}, or token=TOKEN in the query");
         ApiError::new(ErrorCode::Unauthenticated, message)

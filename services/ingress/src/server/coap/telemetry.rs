@@ -25,6 +25,27 @@ pub enum Lost {
     Malformed,
     /// The socket did not take it, or could not be read.
     Socket,
+    /// There is no association that it is for.
+    Unassociated,
+}
+
+/// What a handshake has come to.
+#[derive(Clone, Copy, Debug)]
+pub enum Handshaken {
+    Completed,
+    /// The key was wrong, or there is none.
+    Refused,
+    /// It was not as handshakes are.
+    Failed,
+    /// It took too long.
+    Late,
+    /// It had to give way to others.
+    CrowdedOut,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
 }
 
 /// Handles on the metrics.
@@ -36,6 +57,8 @@ pub struct Telemetry {
     lost: Family<Reason, Counter>,
     retransmissions: Counter,
     observers: Gauge,
+    handshakes: Family<Outcome, Counter>,
+    associations: Gauge,
 }
 
 impl Telemetry {
@@ -51,6 +74,8 @@ impl Telemetry {
             own.register("coap_datagrams_lost", "Datagrams that came to nothing, by reason", telemetry.lost.clone());
             let retransmissions = telemetry.retransmissions.clone();
             own.register("coap_retransmissions", "Messages sent again", retransmissions);
+            own.register("coap_handshakes", "Handshakes of DTLS, by outcome", telemetry.handshakes.clone());
+            own.register("coap_associations", "Associations of DTLS", telemetry.associations.clone());
             own.register("coap_observers", "Devices that observe", telemetry.observers.clone());
         });
         telemetry
@@ -77,6 +102,7 @@ impl Telemetry {
         let reason = match why {
             Lost::Malformed => "malformed",
             Lost::Socket => "socket",
+            Lost::Unassociated => "unassociated",
         };
         self.lost.get_or_create(&Reason { reason }).inc();
     }
@@ -84,6 +110,28 @@ impl Telemetry {
     /// A message was sent again.
     pub fn retransmitted(&self) {
         self.retransmissions.inc();
+    }
+
+    /// A handshake has ended.
+    pub fn handshake(&self, how: Handshaken) {
+        let outcome = match how {
+            Handshaken::Completed => "completed",
+            Handshaken::Refused => "refused",
+            Handshaken::Failed => "failed",
+            Handshaken::Late => "late",
+            Handshaken::CrowdedOut => "crowded_out",
+        };
+        self.handshakes.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// There is one more association.
+    pub fn associated(&self) {
+        self.associations.inc();
+    }
+
+    /// There is one less.
+    pub fn dissociated(&self) {
+        self.associations.dec();
     }
 
     /// A device observes.

@@ -96,11 +96,15 @@ fn stage(open: &Open, mutation: Mutation, sequence: u64, batch: &mut OwnedWriteB
         let by_device = [keys::credentials_of(&device), object.meta.name.clone().into_bytes()].concat();
         Some([keys::digest(&credential.digest), by_device])
     };
-    for old in before.as_ref().and_then(index).into_iter().flatten() {
-        batch.remove(&open.rows, old);
-    }
-    for new in after.as_ref().and_then(index).into_iter().flatten() {
-        batch.insert(&open.rows, new, row.as_slice());
+    let (old, new) = (before.as_ref().and_then(index), after.as_ref().and_then(index));
+    // One batch says one thing of a row: what stays is not removed.
+    if old != new {
+        for old in old.into_iter().flatten() {
+            batch.remove(&open.rows, old);
+        }
+        for new in new.into_iter().flatten() {
+            batch.insert(&open.rows, new, row.as_slice());
+        }
     }
     match &after {
         Some(object) => batch.insert(&open.rows, row, keys::write_object(object)),
