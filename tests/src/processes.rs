@@ -224,6 +224,12 @@ impl Processes {
         Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1024.0)
     }
 
+    /// Connections that each of these ingress nodes says it has.
+    pub fn connections(&self, nodes: &[&str]) -> anyhow::Result<Vec<usize>> {
+        let of = |node: &&str| Ok(self.metric(node, "drover_ingress_connections")?.unwrap_or(0.0) as usize);
+        nodes.iter().map(of).collect()
+    }
+
     /// Process id of one that runs.
     pub fn pid(&self, name: &str) -> anyhow::Result<u32> {
         Ok(self.running.get(name).with_context(|| format!("{name} does not run"))?.id())
