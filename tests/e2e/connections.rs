@@ -23,8 +23,8 @@ const JUDGED: usize = 10_000;
 const PATIENCE: Duration = Duration::from_secs(120);
 const PER_THOUSAND: Duration = Duration::from_secs(10);
 /// Quiet time before memory is read, and how long all connections are held then.
-const SETTLE: Duration = Duration::from_secs(5);
-const HOLD: Duration = Duration::from_secs(15);
+const SETTLE: Duration = Duration::from_secs(3);
+const HOLD: Duration = Duration::from_secs(10);
 /// Between two looks at the nodes.
 const LOOK: Duration = Duration::from_millis(500);
 const MILLION: f64 = 1e6;
