@@ -22,7 +22,8 @@ const SESSIONS: usize = 100;
 /// Messages for each of them: before its node is killed, and while it is.
 const BEFORE: u32 = 2;
 const MEANWHILE: u32 = 4;
-/// Unacknowledged messages of the publisher.
+/// Unacknowledged messages of the publisher; of one session at most one is among them, as what is inherited may come behind
+/// later ones.
 const WINDOW: usize = 100;
 /// Clients that connect at the same time.
 const AT_ONCE: usize = 32;
@@ -96,7 +97,7 @@ async fn publish(
         for session in 0..sessions {
             let payload = number.to_string();
             pending.push_back(publisher.start(&topic(session), payload.as_bytes(), Qos::AtLeastOnce).await?);
-            if pending.len() >= WINDOW
+            if pending.len() >= WINDOW.min(sessions)
                 && let Some(oldest) = pending.pop_front()
             {
                 oldest.acknowledged().await?;
