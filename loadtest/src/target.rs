@@ -92,8 +92,8 @@ impl Target {
     }
 
     async fn connect_bound(&self, source: IpAddr) -> io::Result<TcpStream> {
-        let mut addresses = lookup_host((self.host.as_str(), self.port)).await?;
-        let address = addresses.find(|address| address.is_ipv4() == source.is_ipv4());
+        let same_family = |address: &SocketAddr| address.is_ipv4() == source.is_ipv4();
+        let address = lookup_host((self.host.as_str(), self.port)).await?.find(same_family);
         let other_family = || io::Error::new(io::ErrorKind::AddrNotAvailable, "host has no address of that family");
         let address = address.ok_or_else(other_family)?;
         let socket = if source.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
