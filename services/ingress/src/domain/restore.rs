@@ -22,6 +22,9 @@ pub(super) const PAGE: usize = 128;
 pub(super) const AT_ONCE: usize = 64;
 /// Wait before what could not be read is asked for again.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
+/// Peers wait for a node that takes its sessions back. One that gets no further for this long, in milliseconds, ends instead,
+/// and they take what it has left; started again, it is none of the nodes before its stores are there.
+pub(super) const STUCK_MS: u64 = 120_000;
 /// How often a session is tried to be taken that others try to take at the same time.
 const TRIES_MAX: usize = 8;
 
@@ -48,23 +51,28 @@ impl RestoreError {
 
 impl Node {
     /// Takes back all sessions that this node held last, but for those that cannot be read; how many those are. While the
-    /// store is away it waits, and tells why.
+    /// store is away it waits, and tells why; not for ever where others wait for it.
     pub async fn restore_all(self: &Arc<Self>, waiting: impl Fn(&RestoreError)) -> Result<usize, RestoreError> {
-        let (mut after, mut count) = (None, 0);
+        let (mut after, mut count, mut since_ms) = (None, 0, self.now().monotonic_ms);
         loop {
             match self.restore_page(after.as_ref()).await {
                 Ok(None) => return Ok(count),
                 Ok(Some((last, restored))) => {
-                    after = Some(last);
+                    (after, since_ms) = (Some(last), self.now().monotonic_ms);
                     count += restored;
                 }
-                Err(error) if error.may_pass() => {
+                Err(error) if error.may_pass() && !self.is_stuck(since_ms) => {
                     waiting(&error);
                     tokio::time::sleep(RETRY).await;
                 }
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Whether others have waited for this node since then, and long enough.
+    fn is_stuck(&self, since_ms: u64) -> bool {
+        self.peers.any_is_there() && self.now().monotonic_ms.saturating_sub(since_ms) >= STUCK_MS
     }
 
     /// Takes back some sessions behind `after`: the last of them, and how many; `None`: there is none.
