@@ -22,7 +22,7 @@ use crate::domain::journal::Journal;
 use crate::domain::node::NodePorts;
 use crate::domain::peers::Peers;
 use crate::domain::quotas::Quotas;
-use crate::domain::restore::STUCK_MS;
+use crate::domain::restore::{HELD_UP_MS, STUCK_MS};
 use crate::domain::reverify::Affected;
 use crate::domain::router::Options;
 use crate::domain::session::Session;
@@ -43,6 +43,8 @@ struct Database {
     epochs: AtomicU64,
     /// No node can ask for the sessions of its own.
     is_away: AtomicBool,
+    /// The session that cannot be read.
+    unreadable: Mutex<Option<Key>>,
 }
 
 /// One session: its head with the node and stamp of the last write, and the rest.
@@ -92,6 +94,9 @@ impl SessionStore for Client {
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Stored>, StoreError> {
+        if self.database.unreadable.lock().expect("no panic").as_ref() == Some(key) {
+            return Err(StoreError::Unavailable { reason: "as told".to_owned() });
+        }
         let sessions = self.database.sessions.lock().expect("no panic");
         let Some(rows) = sessions.get(key) else { return Ok(None) };
         let Some((head, node, stamp)) = rows.head.clone() else { return Ok(None) };
@@ -605,4 +610,38 @@ async fn a_node_that_gets_no_further_with_its_sessions_gives_up_where_others_wai
     assert!(waiting.await.is_err(), "it has given up");
     database.is_away.store(false, Ordering::Relaxed);
     assert_eq!(platform.nodes[1].restore_all(|_| ()).await.expect("it is there again"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_cannot_be_read_holds_the_others_up_for_a_while_only() {
+    let database = Arc::<Database>::default();
+    let platform = Platform::over(database.clone(), None).await;
+    // More than one of them for each heir.
+    let clients: Vec<String> = (0..20).map(|n| format!("c-{n}")).collect();
+    for client in &clients {
+        let attached = platform.connect(1, client, None).await;
+        platform.subscribe(1, &attached, "t").await;
+        platform.leave(1, &attached);
+    }
+    platform.publish(0, 1).await;
+    let broken = "c-7";
+    *database.unreadable.lock().expect("no panic") = Some(key(broken));
+    platform.cut(1, true);
+    let (held_up, began) = (Duration::from_millis(HELD_UP_MS), Instant::now());
+    platform.publish(0, 2).await;
+    assert!(began.elapsed() >= held_up && began.elapsed() < 2 * held_up, "{:?}", began.elapsed());
+    let depths = |client: &str| [0, 2].map(|node| platform.session(node, client).map(|session| session.depth()));
+    for client in clients.iter().filter(|client| *client != broken) {
+        let depths = depths(client.as_str());
+        assert!(depths.contains(&Some((2, 0))) && depths.contains(&None), "{client}: {depths:?}");
+    }
+    assert_eq!(depths(broken), [None, None]);
+
+    // It is left as it is, and its client finds it when it can be read.
+    *database.unreadable.lock().expect("no panic") = None;
+    let attached = platform.connect(2, broken, None).await;
+    assert!(attached.present);
+    assert_eq!(attached.session.depth(), (1, 0), "what was kept before its node was gone");
+    platform.publish(0, 3).await;
+    assert_eq!(attached.session.depth(), (2, 0));
 }
