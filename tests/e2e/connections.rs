@@ -74,11 +74,11 @@ fn start() -> anyhow::Result<Option<(Backends, Processes)>> {
     ];
     environment.extend(settings.map(|(name, value)| (name.to_owned(), value)));
     let mut processes = Processes::prepare_nodes(environment, u16::try_from(NODES.len())?)?;
-    processes.start("registry")?;
-    for node in NODES {
-        processes.start(node)?;
+    // The first makes the tables that all of them use.
+    for some in [["registry", NODES[0]].as_slice(), &NODES[1..]] {
+        some.iter().try_for_each(|name| processes.start(name))?;
+        processes.until_ready()?;
     }
-    processes.until_ready()?;
     Ok(Some((backends, processes)))
 }
 
