@@ -21,7 +21,7 @@ use super::{Event, NODES, PORTS, Stage, assert_never_contradicts, stage_of};
 const SESSIONS: usize = 100;
 /// Messages for each of them: before its node is killed, and while it is.
 const BEFORE: u32 = 2;
-const MEANWHILE: u32 = 4;
+const MEANWHILE: u32 = 30;
 /// Unacknowledged messages of the publisher; of one session at most one is among them, as what is inherited may come behind
 /// later ones.
 const WINDOW: usize = 100;
