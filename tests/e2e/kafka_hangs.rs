@@ -119,6 +119,7 @@ fn while_kafka_hangs_nothing_is_acknowledged_nothing_grows_and_metrics_tell_and_
 -> anyhow::Result<()> {
     let hang = number("DROVER_KAFKA_HANG_SECONDS", HANG_SECONDS)?;
     let rate = number("DROVER_KAFKA_HANG_RATE", RATE)?;
+    ensure!((DEVICES..=100_000).contains(&rate), "DROVER_KAFKA_HANG_RATE is {rate}, {DEVICES} to 100000 are allowed");
     let pace = Duration::from_micros(DEVICES * 1_000_000 / rate);
     let Some(mut stage) = Stage::start()? else { return Ok(()) };
     let brokers = stage.backends.kafka.brokers();
