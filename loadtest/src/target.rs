@@ -1,5 +1,7 @@
 //! Where a broker is and how to reach it: TCP or TLS.
 
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -7,7 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 
 /// Default ports of `mqtt://` and `mqtts://`.
@@ -69,8 +71,16 @@ impl Target {
     }
 
     /// Opens a connection. Small packets are sent at once (no Nagle delay).
-    pub async fn connect(&self) -> std::io::Result<Box<dyn Stream>> {
-        let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
+    pub async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+        self.connect_from(None).await
+    }
+
+    /// As [`Self::connect`], from this local address: an address has some 28,000 ports, which get slow to be found.
+    pub async fn connect_from(&self, source: Option<IpAddr>) -> io::Result<Box<dyn Stream>> {
+        let tcp = match source {
+            None => TcpStream::connect((self.host.as_str(), self.port)).await?,
+            Some(source) => self.connect_bound(source).await?,
+        };
         tcp.set_nodelay(true)?;
         match &self.tls {
             None => Ok(Box::new(tcp)),
@@ -79,6 +89,16 @@ impl Target {
                 Ok(Box::new(tls))
             }
         }
+    }
+
+    async fn connect_bound(&self, source: IpAddr) -> io::Result<TcpStream> {
+        let same_family = |address: &SocketAddr| address.is_ipv4() == source.is_ipv4();
+        let address = lookup_host((self.host.as_str(), self.port)).await?.find(same_family);
+        let other_family = || io::Error::new(io::ErrorKind::AddrNotAvailable, "host has no address of that family");
+        let address = address.ok_or_else(other_family)?;
+        let socket = if source.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.bind(SocketAddr::new(source, 0))?;
+        socket.connect(address).await
     }
 }
 

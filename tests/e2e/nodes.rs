@@ -1,7 +1,9 @@
-//! Two ingress nodes over a real Kafka and a real Cassandra: one owner of each session, presence that never contradicts
+//! Two ingress nodes, and three in `killed`, over a real Kafka and a real Cassandra: one owner of each session, presence that never contradicts
 //! itself (P4), messages that reach the subscribers of every node, and one member of a shared subscription.
 
 #![expect(clippy::disallowed_methods, reason = "processes are waited for in real time, and there is no runtime here")]
+
+mod killed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -15,9 +17,9 @@ use drover_types::Qos;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-const NODES: [&str; 2] = ["ingress-0", "ingress-1"];
+const NODES: [&str; 3] = ["ingress-0", "ingress-1", "ingress-2"];
 /// Their MQTT ports, as configured.
-const PORTS: [u16; 2] = [1883, 1884];
+const PORTS: [u16; 3] = [1883, 1884, 1885];
 /// Messages of the way from one node to the other.
 const MESSAGES: u32 = 500;
 /// Persistent sessions of a node that is killed.
@@ -30,10 +32,16 @@ struct Stage {
     processes: Processes,
     backends: Backends,
     runtime: Runtime,
+    /// Ingress nodes; two but for `killed`.
+    nodes: u16,
 }
 
-/// `None` where a server cannot be had.
+/// Two nodes. `None` where a server cannot be had.
 fn stage() -> anyhow::Result<Option<Stage>> {
+    stage_of(2)
+}
+
+fn stage_of(nodes: u16) -> anyhow::Result<Option<Stage>> {
     let Some(backends) = Backends::start()? else { return Ok(None) };
     let settings = [
         ("DROVER_CASSANDRA__REPLICATION", "1"),
@@ -44,15 +52,16 @@ fn stage() -> anyhow::Result<Option<Stage>> {
     ];
     let mut environment = backends.environment();
     environment.extend(settings.map(|(name, value)| (name.to_owned(), value.to_owned())));
-    let processes = Processes::prepare(environment)?;
+    let processes = Processes::prepare_nodes(environment, nodes)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    Ok(Some(Stage { processes, backends, runtime }))
+    Ok(Some(Stage { processes, backends, runtime, nodes }))
 }
 
 impl Stage {
-    /// Starts the registry and both nodes.
+    /// Starts the registry and all nodes.
     fn start_all(&mut self) -> anyhow::Result<()> {
-        for name in ["registry", NODES[0], NODES[1]] {
+        self.processes.start("registry")?;
+        for name in &NODES[..usize::from(self.nodes)] {
             self.processes.start(name)?;
         }
         self.processes.until_ready()
@@ -125,12 +134,20 @@ impl Stage {
         self.runtime.block_on(ended).context("the connection stays open")
     }
 
-    /// The lifecycle events of one client so far: type, epoch, node and reason.
+    /// The lifecycle events so far by client: type, epoch, node and reason.
+    fn all_events(&self) -> anyhow::Result<BTreeMap<String, Vec<Event>>> {
+        let mut all: BTreeMap<String, Vec<Event>> = BTreeMap::new();
+        for output in read_committed(&self.backends.kafka.brokers(), "drover.events")? {
+            let event: Value = serde_json::from_str(&output.value)?;
+            let client = event["clientId"].as_str().context("a client")?.to_owned();
+            all.entry(client).or_default().push(Event::read(&event)?);
+        }
+        Ok(all)
+    }
+
+    /// Those of one client.
     fn events(&self, client: &str) -> anyhow::Result<Vec<Event>> {
-        let all = read_committed(&self.backends.kafka.brokers(), "drover.events")?;
-        let all = all.iter().map(|output| Ok(serde_json::from_str(&output.value)?));
-        let all: Vec<Value> = all.collect::<anyhow::Result<_>>()?;
-        all.iter().filter(|event| event["clientId"] == client).map(Event::read).collect()
+        Ok(self.all_events()?.remove(client).unwrap_or_default())
     }
 
     /// Waits until the client's last event is of this type and node; how long that took.

@@ -1,6 +1,7 @@
 //! Every service as a process of its own, as `deploy/local` configures them, moved to free ports.
 //!
-//! Knows the executable only from outside, as `platform` does.
+//! Knows the executable only from outside, as `platform` does. Ingress nodes beyond the two of `deploy/local` are told what
+//! the second is, at ports of their own.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -28,6 +29,18 @@ const PROCESSES: [(&str, &str, u16); 9] = [
     ("ingress-1", "ingress", 9568),
     ("registry", "registry", 9464),
 ];
+/// Ingress nodes of tests that want more of them; their files are made of that of [`LIKE`].
+const FURTHER: [(&str, &str, u16); 4] = [
+    ("ingress-2", "ingress", 9668),
+    ("ingress-3", "ingress", 9768),
+    ("ingress-4", "ingress", 9868),
+    ("ingress-5", "ingress", 9968),
+];
+const LIKE: &str = "ingress-1";
+/// Ports of [`LIKE`], and how much further those of each node after it are: gRPC, HTTP, CoAP, MQTT, MQTT over TLS, admin.
+const STEPS: [(u16, u16); 6] = [(7175, 100), (8082, 1), (5693, 10), (1884, 1), (8884, 1), (9568, 100)];
+/// gRPC port of the first ingress node.
+const FIRST_GRPC: u16 = 7075;
 /// Other ports of the configuration files.
 const PORTS: [u16; 15] = [1883, 1884, 8883, 8884, 8080, 8081, 8082, 7071, 7072, 7172, 7073, 7173, 7074, 7075, 7175];
 /// How long the processes may take for anything before the test gives up; generous, since machines are shared.
@@ -76,7 +89,23 @@ impl Processes {
         Ok(Self { running: BTreeMap::new(), directory, offset: free_offset()?, environment, _turn: turn })
     }
 
-    /// Names of all processes.
+    /// As [`Self::prepare`], for `nodes` ingress nodes, 2 to 6, of which all processes know: `ingress-0` and so on, at MQTT
+    /// ports from 1883 on.
+    pub fn prepare_nodes(mut environment: Vec<(String, String)>, nodes: u16) -> anyhow::Result<Self> {
+        ensure!((2..=6).contains(&nodes), "{nodes} ingress nodes, 2 to 6 are allowed");
+        let (_, step) = STEPS[0];
+        let uris: Vec<String> =
+            (0..nodes).map(|node| format!("\"http://127.0.0.1:{}\"", FIRST_GRPC + node * step)).collect();
+        environment.push(("DROVER_NETWORK__INGRESS".to_owned(), format!("[{}]", uris.join(", "))));
+        let processes = Self::prepare(environment)?;
+        let like = std::fs::read_to_string(processes.configuration(LIKE))?;
+        for (after, (name, ..)) in (1..nodes - 1).zip(FURTHER) {
+            std::fs::write(processes.configuration(name), further(&like, name, after))?;
+        }
+        Ok(processes)
+    }
+
+    /// Names of all processes of `deploy/local`.
     pub fn names() -> impl Iterator<Item = &'static str> {
         PROCESSES.iter().map(|(name, ..)| *name)
     }
@@ -86,7 +115,7 @@ impl Processes {
         let (name, service, _) = process(name)?;
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log(name))?;
         let mut command = Command::new(executable()?);
-        command.arg(service).arg("--config").arg(configuration(name));
+        command.arg(service).arg("--config").arg(self.configuration(name));
         command.arg("--data").arg(self.directory.path().join(name));
         command.arg("--port-offset").arg(self.offset.to_string()).envs(self.environment.iter().cloned());
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
@@ -195,6 +224,12 @@ impl Processes {
         Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1024.0)
     }
 
+    /// Connections that each of these ingress nodes says it has.
+    pub fn connections(&self, nodes: &[&str]) -> anyhow::Result<Vec<usize>> {
+        let of = |node: &&str| Ok(self.metric(node, "drover_ingress_connections")?.unwrap_or(0.0) as usize);
+        nodes.iter().map(of).collect()
+    }
+
     /// Process id of one that runs.
     pub fn pid(&self, name: &str) -> anyhow::Result<u32> {
         Ok(self.running.get(name).with_context(|| format!("{name} does not run"))?.id())
@@ -220,6 +255,15 @@ impl Processes {
         self.directory.path().join(name)
     }
 
+    /// What a process of this name is told.
+    fn configuration(&self, name: &str) -> PathBuf {
+        let file = format!("{name}.toml");
+        if FURTHER.iter().any(|(further, ..)| *further == name) {
+            return self.file(&file);
+        }
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/local").join(file)
+    }
+
     /// Where a process writes what it says.
     pub fn log(&self, name: &str) -> PathBuf {
         self.file(&format!("{name}.log"))
@@ -240,7 +284,7 @@ impl Processes {
     pub fn complaints(&self, name: &str) -> anyhow::Result<Vec<Value>> {
         let mut command = Command::new(executable()?);
         command.args(["doctor", "-o", "json", "--port-offset", &self.offset.to_string()]);
-        command.arg("--config").arg(configuration(name)).arg("--data").arg(self.directory.path().join(name));
+        command.arg("--config").arg(self.configuration(name)).arg("--data").arg(self.directory.path().join(name));
         let output = command.envs(self.environment.iter().cloned()).stdin(Stdio::null()).output()?;
         let found: Value = serde_json::from_slice(&output.stdout)
             .with_context(|| format!("drover doctor: {}", String::from_utf8_lossy(&output.stderr)))?;
@@ -256,17 +300,23 @@ impl Processes {
             let readiness = self.readiness(name).map_or_else(|error| error.to_string(), |answer| answer.to_string());
             format!("{name}: {readiness}\n{}", lines[lines.len().saturating_sub(10)..].join("\n"))
         };
-        let ends = Self::names().map(end).collect::<Vec<_>>().join("\n");
+        let ends = self.told().map(end).collect::<Vec<_>>().join("\n");
         match self.keep_logs() {
             Ok(kept) => format!("{ends}\nwhole logs: {}", kept.display()),
             Err(error) => format!("{ends}\nwhole logs are lost: {error}"),
         }
     }
 
+    /// Names of the processes that have written a log.
+    fn told(&self) -> impl Iterator<Item = &'static str> {
+        let names = PROCESSES.into_iter().chain(FURTHER).map(|(name, ..)| name);
+        names.filter(|name| self.log(name).exists())
+    }
+
     /// Copies the logs to where they outlive the test.
     fn keep_logs(&self) -> anyhow::Result<PathBuf> {
         let kept = tempfile::Builder::new().prefix("drover-logs-").disable_cleanup(true).tempdir()?;
-        for name in Self::names().filter(|name| self.log(name).exists()) {
+        for name in self.told() {
             std::fs::copy(self.log(name), kept.path().join(format!("{name}.log")))?;
         }
         Ok(kept.path().to_owned())
@@ -282,20 +332,50 @@ impl Drop for Processes {
     }
 }
 
-/// What a process of this name is told.
-fn configuration(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/local").join(format!("{name}.toml"))
+/// The file of the node `name`, so many after [`LIKE`] with this file.
+fn further(like: &str, name: &str, after: u16) -> String {
+    let named = like.replace(&format!("node = \"{LIKE}\""), &format!("node = \"{name}\""));
+    STEPS.iter().fold(named, |text, (port, step)| {
+        // Places where others are called have a scheme in front, and stay.
+        text.replace(&format!("[\"127.0.0.1:{port}\"]"), &format!("[\"127.0.0.1:{}\"]", port + after * step))
+    })
 }
 
 fn process(name: &str) -> anyhow::Result<(&'static str, &'static str, u16)> {
-    PROCESSES.into_iter().find(|(known, ..)| *known == name).with_context(|| format!("{name} is no process"))
+    PROCESSES
+        .into_iter()
+        .chain(FURTHER)
+        .find(|(known, ..)| *known == name)
+        .with_context(|| format!("{name} is no process"))
 }
 
 /// An offset at which every port is free now.
 fn free_offset() -> anyhow::Result<u16> {
     let seed = u16::try_from(std::process::id() % 20_000)?;
     let candidates = (0..200).map(|i| 11_000 + (seed + i * 97) % 20_000);
-    let ports = || PORTS.into_iter().chain(PROCESSES.into_iter().map(|(_, _, admin)| admin));
+    let admin = || PROCESSES.into_iter().chain(FURTHER).map(|(_, _, admin)| admin);
+    let further = || (1..5).flat_map(|after| STEPS.map(|(port, step)| port + after * step));
+    let ports = || PORTS.into_iter().chain(admin()).chain(further());
     let free = |offset: u16| ports().all(|port| TcpListener::bind(("127.0.0.1", port + offset)).is_ok());
     candidates.into_iter().find(|offset| free(*offset)).context("no free ports")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_further_node_has_ports_and_a_name_of_its_own() -> anyhow::Result<()> {
+        let file =
+            |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/local").join(format!("{name}.toml"));
+        let like = std::fs::read_to_string(file(LIKE))?;
+        let third = further(&like, "ingress-2", 1);
+        assert!(third.contains("node = \"ingress-2\""));
+        let bound = |text: &str| -> Vec<String> {
+            text.lines().filter(|line| line.contains("listen = [")).map(str::to_owned).collect()
+        };
+        assert!(!bound(&like).is_empty() && bound(&like).len() == bound(&third).len());
+        assert!(bound(&like).iter().zip(bound(&third)).all(|(second, third)| *second != third));
+        Ok(())
+    }
 }

@@ -1,9 +1,15 @@
 //! `cargo xtask bench`: start, idle memory and durable QoS 1 throughput of the release build, mosquitto in the same run.
 //!
-//! Prints figures beside what the project promises, and judges none: what they are worth depends on the machine and on what
-//! else it does.
+//! Prints figures beside what the project promises, and judges none of these: what they are worth depends on the machine and on
+//! what else it does. `bench mqtt` and `bench kafka` are about what the server itself spends, and fail where that is over a
+//! ceiling of the project.
 
+
+mod figures;
+mod generator;
+mod kafka;
 mod mqtt;
+mod whole;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +22,10 @@ use serde_json::Value;
 
 /// Ports of the servers under test: the contract's, moved by this much.
 const PORT_OFFSET: u16 = 21_000;
+const TLS_PORT: u16 = 8883 + PORT_OFFSET;
 const MOSQUITTO_PORT: u16 = 22_883;
+/// The parts of `drover up` that do what other brokers do; and as many connections as 20,000 descriptors allow.
+const LIKE_BROKERS: [&str; 4] = ["--only", "ingress,registry", "--set", "ingress.limits.connections=19000"];
 /// Longest wait for a server to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks.
@@ -53,8 +62,25 @@ pub struct Options {
 
 #[derive(Subcommand)]
 enum What {
-    /// What a connection and a message cost: idle memory, connect, QoS 0 and 1.
+    /// What a connection and a message cost: idle memory, connect, QoS 0 and 1, a subscriber to everything, TLS.
     Mqtt,
+    /// What a message costs over a real Kafka: processor time of ours and of librdkafka's, rate, latency.
+    Kafka,
+    /// Six ingress processes hold as many connections as there are descriptors for; what a million would take.
+    Connections {
+        /// Of all processes together.
+        #[arg(long, default_value_t = 110_000)]
+        connections: usize,
+    },
+    /// From a revocation to the closed socket at three ingress nodes, in calm and while Kafka hangs.
+    Revoke {
+        /// Of all nodes together.
+        #[arg(long, default_value_t = 10_000)]
+        connections: usize,
+        /// Devices revoked in each of the two parts.
+        #[arg(long, default_value_t = 300)]
+        revocations: usize,
+    },
 }
 
 /// A server process, ended when dropped.
@@ -80,17 +106,35 @@ pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     println!("cores          {cores}");
     println!("load before    {}", load.trim());
+    match &options.what {
+        Some(What::Kafka) => return kafka::run(&binaries, options),
+        Some(What::Connections { connections }) => {
+            let sizes = [("DROVER_CONNECTIONS", *connections)];
+            return whole::run(root, &binaries, "connections::", &sizes);
+        }
+        Some(What::Revoke { connections, revocations }) => {
+            let sizes = [("DROVER_REVOCATIONS_CONNECTIONS", *connections), ("DROVER_REVOCATIONS", *revocations)];
+            return whole::run(root, &binaries, "revocations::", &sizes);
+        }
+        Some(What::Mqtt) => return mqtt::run(&binaries, options),
+        None => {}
+    }
     for round in 1..=options.runs {
         println!("\nround {round}");
-        let folder = std::env::temp_dir().join(format!("drover-bench-{}-{round}", std::process::id()));
-        measure_one("drover", drover(&binaries, &folder, options)?, &binaries, options)?;
+        let folder = folder(round);
+        measure("drover", drover(&binaries, &folder, &[], &[])?, &binaries, options)?;
         fs::remove_dir_all(&folder)?;
         match mosquitto()? {
-            Some(server) => measure_one("mosquitto", server, &binaries, options)?,
+            Some(server) => measure("mosquitto", server, &binaries, options)?,
             None => println!("NOT RUN: mosquitto is missing"),
         }
     }
     Ok(())
+}
+
+/// Where a server keeps what it has, for one round.
+fn folder(round: usize) -> PathBuf {
+    std::env::temp_dir().join(format!("drover-bench-{}-{round}", std::process::id()))
 }
 
 /// Builds in release; where the executables are.
@@ -101,13 +145,6 @@ fn build(root: &Path) -> anyhow::Result<PathBuf> {
     Ok(target(root)?.join("release"))
 }
 
-fn measure_one(name: &str, server: Server, binaries: &Path, options: &Options) -> anyhow::Result<()> {
-    match options.what {
-        None => measure(name, server, binaries, options),
-        Some(What::Mqtt) => mqtt::measure(name, &server, binaries, options.seconds),
-    }
-}
-
 /// The target directory.
 pub fn target(root: &Path) -> anyhow::Result<PathBuf> {
     let arguments = ["metadata", "--no-deps", "--format-version", "1"];
@@ -116,12 +153,11 @@ pub fn target(root: &Path) -> anyhow::Result<PathBuf> {
     Ok(metadata["target_directory"].as_str().context("cargo metadata names the target directory")?.into())
 }
 
-fn drover(binaries: &Path, folder: &Path, options: &Options) -> anyhow::Result<Server> {
+/// `drover up` on a folder of its own, with these further arguments and settings.
+fn drover(binaries: &Path, folder: &Path, arguments: &[&str], settings: &[String]) -> anyhow::Result<Server> {
     let mut command = Command::new(binaries.join("drover"));
     command.arg("up").arg("--data").arg(folder).args(["--port-offset", &PORT_OFFSET.to_string()]);
-    if options.what.is_some() {
-        command.args(["--only", "ingress,registry", "--set", "ingress.limits.connections=19000"]);
-    }
+    command.args(arguments).args(settings.iter().flat_map(|setting| ["--set", setting.as_str()]));
     let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     let server = Server { child, url: format!("mqtt://127.0.0.1:{}", 1883 + PORT_OFFSET) };
     let waited = wait_for_port(9464 + PORT_OFFSET, "GET /readyz HTTP/1.0\r\nhost: localhost\r\n\r\n")?;
@@ -196,9 +232,13 @@ fn resident_mib(pid: u32) -> anyhow::Result<f64> {
     Ok(kib / 1024.0)
 }
 
-/// User and system time of a process: fields 14 and 15 of `/proc/PID/stat` (proc(5)).
+/// User and system time of a process.
 fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    cpu_of(&fs::read_to_string(format!("/proc/{pid}/stat"))?)
+}
+
+/// User and system time of a process or thread, in seconds: fields 14 and 15 of its `stat` (proc(5)).
+fn cpu_of(stat: &str) -> anyhow::Result<f64> {
     let after_name = stat.rsplit(')').next().context("a name in parentheses")?;
     let fields: Vec<&str> = after_name.split_whitespace().collect();
     let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;

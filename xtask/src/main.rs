@@ -36,7 +36,8 @@ enum Task {
     Check,
     /// Run all tests, suites side by side; `test tls`: those of TLS to Kafka and Cassandra.
     Test(test::Options),
-    /// Measure start, idle memory and durable throughput of the release build, with mosquitto in the same run.
+    /// Measure the release build: start, idle memory and durable throughput, with mosquitto in the same run; or one of the
+    /// subcommands.
     Bench(bench::Options),
     /// Measure what a message costs: latency to the output and processor time, in one process and with Kafka.
     Costs(costs::Options),

@@ -1,6 +1,7 @@
-//! `drover-load bench`: as fast as the windows allow, without a scenario.
+//! `drover-load bench`: as fast as the windows allow or at a pace, without a scenario.
 
-use std::num::NonZeroU16;
+use std::net::IpAddr;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,6 +23,15 @@ pub struct Bench {
     /// Further clients that connect and stay silent.
     #[arg(long, default_value_t = 0)]
     idle: usize,
+    /// Further clients that subscribe to everything.
+    #[arg(long, default_value_t = 0)]
+    subscribers: usize,
+    /// Messages a second of all publishing clients together; without it as fast as their windows allow.
+    #[arg(long)]
+    rate: Option<NonZeroU32>,
+    /// A local address to connect from; several are taken in turn.
+    #[arg(long = "source", value_name = "ADDRESS")]
+    sources: Vec<IpAddr>,
     /// Unacknowledged messages of each client; at QoS 0 how many are written at once.
     #[arg(long, default_value = "10")]
     window: NonZeroU16,
@@ -56,12 +66,16 @@ pub struct Bench {
 
 impl Bench {
     fn plan(&self) -> anyhow::Result<Plan> {
+        anyhow::ensure!(self.rate.is_none() || self.qos == 1, "--rate needs --qos 1, it is {}", self.qos);
         let files = TlsFiles { authority: self.ca.clone(), identity: None };
         Ok(Plan {
             target: Target::new(&self.url, &files)?,
             version: if self.v5 { Version::V5 } else { Version::V311 },
             clients: self.clients,
             idle: self.idle,
+            subscribers: self.subscribers,
+            rate: self.rate,
+            sources: self.sources.clone(),
             window: self.window,
             qos: Qos::try_from(self.qos).map_err(anyhow::Error::msg)?,
             payload_bytes: self.payload,

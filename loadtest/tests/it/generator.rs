@@ -1,6 +1,6 @@
 //! The load generator's counts.
 
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 use drover_load::bench::{Plan, run};
@@ -15,6 +15,9 @@ fn plan(server: &Server, qos: Qos) -> Plan {
         version: Version::V5,
         clients: 3,
         idle: 2,
+        subscribers: 0,
+        rate: None,
+        sources: Vec::new(),
         window: NonZeroU16::new(4).expect("not zero"),
         qos,
         payload_bytes: 10,
@@ -51,4 +54,35 @@ async fn refusals_and_cut_connections_are_reported() {
     let report = run(&one).await;
     assert_eq!(report.errors.values().sum::<u64>(), 1, "{report}");
     assert!(report.to_string().contains("errors         1"));
+}
+
+#[tokio::test]
+async fn what_subscribers_got_is_counted_beside_what_was_acknowledged() {
+    let server = Server::start(Faults { fans_out: true, ..Faults::default() }).await;
+    let report = run(&Plan { subscribers: 2, ..plan(&server, Qos::AtLeastOnce) }).await;
+    assert!(report.errors.is_empty(), "{report}");
+    assert!(report.acknowledged > 0 && report.delivered_per_second > 0.0);
+    assert_eq!((report.connected, report.delivered), (7, 2 * report.acknowledged));
+    assert!(report.to_string().contains("2 subscribed to everything"), "{report}");
+}
+
+#[tokio::test]
+async fn at_a_pace_no_more_is_sent_than_it_says() {
+    let server = Server::start(Faults::default()).await;
+    let (rate, duration) = (NonZeroU32::new(60), Duration::from_secs(1));
+    let report = run(&Plan { rate, duration, ..plan(&server, Qos::AtLeastOnce) }).await;
+    assert!(report.errors.is_empty(), "{report}");
+    // A machine that is busy at the end leaves the last ones out.
+    assert!((40..=60).contains(&report.sent) && report.acknowledged == report.sent, "{report}");
+}
+
+#[tokio::test]
+async fn clients_connect_from_the_addresses_they_are_given() {
+    let server = Server::start(Faults::default()).await;
+    let sources = ["127.0.0.2", "127.0.0.3"].map(|address| address.parse().expect("an address")).to_vec();
+    let report = run(&Plan { sources, ..plan(&server, Qos::AtLeastOnce) }).await;
+    assert!(report.errors.is_empty(), "{report}");
+    let peers: Vec<String> = server.peers().iter().map(|peer| peer.ip().to_string()).collect();
+    assert_eq!(peers.iter().filter(|peer| *peer == "127.0.0.2").count(), 3, "{peers:?}");
+    assert_eq!(peers.iter().filter(|peer| *peer == "127.0.0.3").count(), 2, "{peers:?}");
 }

@@ -9,6 +9,7 @@ use drover_mqtt::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 
 /// What a server does wrong.
@@ -20,6 +21,8 @@ pub struct Faults {
     pub cut_at_subscribe: bool,
     /// Refuses every publish with "not authorized".
     pub refuse: bool,
+    /// Sends what anybody publishes to all who have subscribed, instead of to the publisher alone.
+    pub fans_out: bool,
     /// Reads nothing after it has accepted a connection.
     pub is_deaf: bool,
 }
@@ -31,9 +34,15 @@ pub struct Seen {
     pub dup: bool,
 }
 
+/// Messages on their way to subscribers that do not read.
+const FANNED_OUT_MAX: usize = 100_000;
+
 #[derive(Default)]
 struct Log {
     connections: usize,
+    peers: Vec<SocketAddr>,
+    /// Where each subscriber's messages go, at [`Faults::fans_out`]: topic and payload.
+    subscribers: Vec<mpsc::Sender<(String, Vec<u8>)>>,
     open: usize,
     most_open: usize,
     seen: Vec<Seen>,
@@ -56,7 +65,8 @@ impl Server {
         let (address, log) = (listener.local_addr().expect("bound"), Arc::new(Mutex::new(Log::default())));
         let shared = log.clone();
         tokio::spawn(async move {
-            while let Ok((tcp, _)) = listener.accept().await {
+            while let Ok((tcp, peer)) = listener.accept().await {
+                shared.lock().expect("no panic").peers.push(peer);
                 let (log, tls) = (shared.clone(), tls.clone());
                 tokio::spawn(async move {
                     count(&log, 1);
@@ -82,6 +92,11 @@ impl Server {
         self.log.lock().expect("no panic").seen.clone()
     }
 
+    /// Where connections came from.
+    pub fn peers(&self) -> Vec<SocketAddr> {
+        self.log.lock().expect("no panic").peers.clone()
+    }
+
     pub fn connections(&self) -> usize {
         self.log.lock().expect("no panic").connections
     }
@@ -103,8 +118,20 @@ fn count(log: &Mutex<Log>, change: isize) {
 async fn serve(mut stream: impl Stream, log: &Mutex<Log>, faults: Faults) {
     let mut decoder = Decoder::new(Side::Client, Version::V311);
     let (mut unread, mut out, mut is_subscribed) = (Vec::new(), Vec::new(), false);
-    while stream.read_buf(&mut unread).await.is_ok_and(|read| read > 0) {
-        let mut taken = 0;
+    let (subscriber, mut fanned_out) = mpsc::channel(FANNED_OUT_MAX);
+    loop {
+        tokio::select! {
+            read = stream.read_buf(&mut unread) => {
+                if !read.is_ok_and(|read| read > 0) {
+                    return;
+                }
+            }
+            Some((topic, payload)) = fanned_out.recv() => {
+                let publish = Publish::new(&topic, &payload);
+                encode(&Packet::Publish(publish), decoder.version, &mut out).expect("valid");
+            }
+        }
+        let (mut taken, was_subscribed) = (0, is_subscribed);
         while let Some((packet, bytes)) = decoder.decode(&unread[taken..]).expect("a valid client") {
             taken += bytes;
             if let Packet::Connect(connect) = packet {
@@ -122,6 +149,9 @@ async fn serve(mut stream: impl Stream, log: &Mutex<Log>, faults: Faults) {
             }
         }
         unread.drain(..taken);
+        if faults.fans_out && is_subscribed && !was_subscribed {
+            log.lock().expect("no panic").subscribers.push(subscriber.clone());
+        }
         if stream.write_all(&out).await.is_err() {
             return;
         }
@@ -154,7 +184,12 @@ fn answer(
             if log.connections == 1 && faults.cut_at_publish == Some(log.seen.len()) {
                 return false;
             }
-            if *is_subscribed {
+            if faults.fans_out {
+                let sent = |to: &mpsc::Sender<(String, Vec<u8>)>| {
+                    to.try_send((publish.topic.to_owned(), publish.payload.to_vec())).expect("it reads");
+                };
+                log.subscribers.iter().for_each(sent);
+            } else if *is_subscribed {
                 put(Packet::Publish(Publish::new(publish.topic, publish.payload)));
             }
             let reason = if faults.refuse { ReasonCode::NotAuthorized } else { ReasonCode::Success };

@@ -1,101 +1,169 @@
 //! `cargo xtask bench mqtt`: what a connection and a message cost the server, with mosquitto in the same run.
 //!
-//! `drover up --only ingress,registry` as shipped: embedded log, durable acknowledgements, presence events. CPU time and
-//! resident memory of the server process are read from /proc, so another load on the machine disturbs less than it does
-//! rates. Prints figures beside the ceilings and goals of the project; judges none.
+//! `drover up --only ingress,registry` as shipped: embedded log, durable acknowledgements, presence events; and the whole of
+//! `drover up` besides. CPU time and resident memory of the server process are read from /proc, so another load on the
+//! machine disturbs less than it does rates. Fails where ours is over a ceiling of the project, and says how far a goal is.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, ensure};
-use serde_json::Value;
+use anyhow::ensure;
 
-use super::{LOOK, Server, cpu_seconds, pause, resident_mib};
+use super::figures::{Bounds, Figures};
+use super::generator::Generator;
+use super::{LIKE_BROKERS, Options, Server, TLS_PORT, cpu_seconds, drover, folder, mosquitto, resident_mib};
 
 /// Idle connections of the three waves: to warm up, and between which memory is compared.
 const WAVES: [usize; 3] = [2_000, 4_000, 12_000];
-/// How long a wave is held: connecting takes a part of it.
-const HOLD_SECONDS: u64 = 40;
-/// Longest wait for a wave to be connected, in looks.
-const LOOKS_MAX: usize = 12_000;
+/// The same over TLS, where both ends compute for a millisecond or more.
+const WAVES_TLS: [usize; 3] = [500, 1_000, 4_000];
+/// Bytes of an idle connection, and µs of a connect.
+const IDLE: Bounds = Bounds { ceiling: 1_200.0, goal: 735.0 };
+const IDLE_TLS: Bounds = Bounds { ceiling: 20.0 * 1024.0, goal: 12.0 * 1024.0 };
+const CONNECT: Bounds = Bounds { ceiling: 30.0, goal: 13.0 };
 
 /// One load: its name, arguments of the generator, ceiling and goal in µs of server CPU a message.
-const LOADS: [(&str, [&str; 4], f64, f64); 3] = [
-    ("QoS 1, window 10", ["--qos", "1", "--window", "10"], 3.5, 1.4),
-    ("QoS 1, window 1", ["--qos", "1", "--window", "1"], 9.0, 5.5),
-    ("QoS 0", ["--qos", "0", "--window", "10"], 2.5, 1.1),
+pub const LOADS: [(&str, [&str; 6], Bounds); 3] = [
+    ("QoS 1, window 10", ["--qos", "1", "--window", "10", "--clients", "500"], Bounds { ceiling: 3.5, goal: 1.4 }),
+    ("QoS 1, window 1", ["--qos", "1", "--window", "1", "--clients", "500"], Bounds { ceiling: 9.0, goal: 5.5 }),
+    ("QoS 0", ["--qos", "0", "--window", "10", "--clients", "500"], Bounds { ceiling: 2.5, goal: 1.1 }),
 ];
+/// Everything to one subscriber.
+const EVERYTHING: [&str; 8] = ["--qos", "1", "--window", "10", "--clients", "100", "--subscribers", "1"];
+/// Messages a second at which a server is calm, and the load that is so many.
+const CALM: [&str; 8] = ["--qos", "1", "--window", "10", "--clients", "50", "--rate", "500"];
+/// How often a disk is asked to keep something, to learn what that takes.
+const SYNCS: usize = 200;
 
-/// Measures one server.
-pub fn measure(name: &str, server: &Server, binaries: &Path, seconds: u64) -> anyhow::Result<()> {
-    idle(name, server, binaries)?;
-    for (load, arguments, ceiling, goal) in LOADS {
-        let before = cpu_seconds(server.child.id())?;
-        let mut generator = Command::new(binaries.join("drover-load"));
-        generator.args(["bench", "--json", "--url", &server.url, "--clients", "500", "--payload", "128"]);
-        let output = generator.args(arguments).args(["--seconds", &seconds.to_string()]).output()?;
-        ensure!(output.status.success(), "drover-load: {}", String::from_utf8_lossy(&output.stderr));
-        let report: Value = serde_json::from_slice(&output.stdout)?;
-        let number = |field: &str| report[field].as_f64().unwrap_or_default();
-        let cost = (cpu_seconds(server.child.id())? - before) * 1e6 / number("acknowledged").max(1.0);
-        println!(
-            "{name:10} {load:17} {cost:6.2} µs a message (ceiling {ceiling}, goal {goal}), {:.0} msg/s, p50 {:.0} µs",
-            number("messages_per_second"),
-            number("ack_p50_us"),
-        );
+/// Measures ours, mosquitto if it is there, and the whole platform; fails at the end if ours is over a ceiling.
+pub fn run(binaries: &Path, options: &Options) -> anyhow::Result<()> {
+    let (mut over, seconds) = (Vec::new(), options.seconds);
+    for round in 1..=options.runs {
+        println!("\nround {round}");
+        let folder = folder(round);
+        over.extend(measure("drover", true, &drover(binaries, &folder, &LIKE_BROKERS, &[])?, binaries, seconds)?);
+        tell_disk(&folder)?;
+        let server = drover(binaries, &folder, &LIKE_BROKERS, &[])?;
+        over.extend(over_tls("drover", &server, &folder.join("pki/ca.pem"), binaries)?);
+        drop(server);
+        std::fs::remove_dir_all(&folder)?;
+        match mosquitto()? {
+            Some(server) => drop(measure("mosquitto", false, &server, binaries, seconds)?),
+            None => println!("NOT RUN: mosquitto is missing"),
+        }
+        let [_, _, set, connections] = LIKE_BROKERS;
+        let platform = drover(binaries, &folder, &[set, connections], &[])?;
+        drop(measure("platform", false, &platform, binaries, seconds)?);
+        drop(platform);
+        std::fs::remove_dir_all(&folder)?;
     }
+    ensure!(over.is_empty(), "{}", over.join("; "));
     Ok(())
 }
 
-/// Memory of an idle connection as the slope between two numbers of them, and CPU time of a connect.
-fn idle(name: &str, server: &Server, binaries: &Path) -> anyhow::Result<()> {
+/// Measures one server; `judged`: it is ours, alone and as shipped. What is not as it has to be.
+fn measure(name: &str, judged: bool, server: &Server, binaries: &Path, seconds: u64) -> anyhow::Result<Vec<String>> {
+    let generator = Generator { binaries, url: &server.url, authority: None };
+    let mut figures = Figures::new(name, judged);
+    idle(&mut figures, server, &generator, WAVES, IDLE)?;
+    for (load, arguments, bounds) in LOADS {
+        let before = cpu_seconds(server.child.id())?;
+        let report = generator.load(&arguments, seconds)?;
+        let cost = (cpu_seconds(server.child.id())? - before) * 1e6 / report.number("acknowledged").max(1.0);
+        let (rate, p50) = (report.number("messages_per_second"), report.number("ack_p50_us"));
+        figures.judge(load, cost, "µs a message", bounds, &format!("{rate:.0} msg/s, p50 {p50:.0} µs"));
+    }
+    everything(&mut figures, server, &generator, seconds)?;
+    calm(&figures, &generator, seconds)?;
+    Ok(figures.over())
+}
+
+/// Memory of an idle connection of ours over TLS.
+fn over_tls(name: &str, server: &Server, authority: &Path, binaries: &Path) -> anyhow::Result<Vec<String>> {
+    let url = format!("mqtts://127.0.0.1:{TLS_PORT}");
+    let generator = Generator { binaries, url: &url, authority: Some(authority) };
+    let mut figures = Figures::new(name, true);
+    let (memory, cost) = slope(server, &generator, WAVES_TLS)?;
+    figures.judge("idle over TLS", memory, "B a connection", IDLE_TLS, &between(WAVES_TLS));
+    figures.tell("connect over TLS", &format!("{cost:7.1} µs, the handshake with it"));
+    Ok(figures.over())
+}
+
+fn idle(
+    figures: &mut Figures<'_>,
+    server: &Server,
+    generator: &Generator<'_>,
+    waves: [usize; 3],
+    bounds: Bounds,
+) -> anyhow::Result<()> {
+    let (memory, cost) = slope(server, generator, waves)?;
+    figures.judge("idle", memory, "B a connection", bounds, &between(waves));
+    figures.judge("connect", cost, "µs", CONNECT, "");
+    Ok(())
+}
+
+fn between([_, few, more]: [usize; 3]) -> String {
+    format!("between {few} and {} connections", few + more)
+}
+
+/// Bytes of an idle connection as the slope between two numbers of them, and µs of server CPU of a connect.
+fn slope(server: &Server, generator: &Generator<'_>, [warm, few, more]: [usize; 3]) -> anyhow::Result<(f64, f64)> {
     let pid = server.child.id();
-    let [warm, few, more] = WAVES;
-    drop(Wave::start("warm", server, binaries, warm)?);
-    let _few = Wave::start("few", server, binaries, few)?;
+    drop(generator.wave(server, 1, warm)?);
+    let _few = generator.wave(server, 2, few)?;
     let (memory, cpu) = (resident_mib(pid)?, cpu_seconds(pid)?);
-    let _more = Wave::start("more", server, binaries, more)?;
+    let _more = generator.wave(server, 3, more)?;
     let cost = (cpu_seconds(pid)? - cpu) * 1e6 / more as f64;
     let bytes = (resident_mib(pid)? - memory) * 1024.0 * 1024.0 / more as f64;
-    println!(
-        "{name:10} idle              {bytes:6.0} B a connection between {few} and {} (ceiling 1200, goal 735)",
-        few + more
-    );
-    println!("{name:10} connect           {cost:6.1} µs (ceiling 30)");
+    Ok((bytes, cost))
+}
+
+/// What one subscriber to everything gets, while publishers wait for nobody but the server.
+fn everything(
+    figures: &mut Figures<'_>,
+    server: &Server,
+    generator: &Generator<'_>,
+    seconds: u64,
+) -> anyhow::Result<()> {
+    let before = cpu_seconds(server.child.id())?;
+    let report = generator.load(&EVERYTHING, seconds)?;
+    let (acknowledged, delivered) = (report.number("acknowledged"), report.number("delivered"));
+    let cost = (cpu_seconds(server.child.id())? - before) * 1e6 / delivered.max(1.0);
+    let missing = acknowledged - delivered;
+    let rate = report.number("delivered_per_second");
+    let figure = format!("{rate:.0} delivered/s, {missing:.0} of {acknowledged:.0} missing, {cost:.2} µs each");
+    figures.tell("one # subscriber", &figure);
+    figures.demand(missing == 0.0 && delivered > 0.0, &format!("{missing:.0} messages did not reach the subscriber"));
     Ok(())
 }
 
-/// Idle connections, closed when dropped.
-struct Wave(Child);
-
-impl Wave {
-    /// Connects, and returns when the server holds all of them.
-    fn start(prefix: &str, server: &Server, binaries: &Path, count: usize) -> anyhow::Result<Self> {
-        let before = descriptors(server)?;
-        let mut generator = Command::new(binaries.join("drover-load"));
-        generator.args(["bench", "--url", &server.url, "--clients", "0", "--idle", &count.to_string()]);
-        generator.args(["--client-id", &format!("{prefix}-{{i}}"), "--seconds", &HOLD_SECONDS.to_string()]);
-        let wave = Self(generator.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
-        for _ in 0..LOOKS_MAX {
-            if descriptors(server)? >= before + count {
-                super::pause(super::SETTLE);
-                return Ok(wave);
-            }
-            pause(LOOK);
-        }
-        anyhow::bail!("{count} connections were not there in time");
-    }
+/// How long an acknowledgement takes of a server that is not busy.
+pub fn calm(figures: &Figures<'_>, generator: &Generator<'_>, seconds: u64) -> anyhow::Result<()> {
+    let report = generator.load(&CALM, seconds)?;
+    let at = |quantile: &str| report.number(&format!("ack_{quantile}_us"));
+    let rate = report.number("messages_per_second");
+    let figure =
+        format!("p50 {:.0} µs, p99 {:.0} µs, max {:.0} µs at {rate:.0} msg/s", at("p50"), at("p99"), at("max"));
+    figures.tell("PUBACK in calm", &figure);
+    Ok(())
 }
 
-impl Drop for Wave {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-        pause(super::SETTLE);
+/// Prints what a disk takes to keep a few bytes: no durable acknowledgement is faster.
+#[allow(clippy::disallowed_methods, reason = "this measures real time")]
+fn tell_disk(folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let path = folder.join("sync-probe");
+    let mut file = File::create(&path)?;
+    let mut took = Vec::with_capacity(SYNCS);
+    for _ in 0..SYNCS {
+        let began = std::time::Instant::now();
+        file.write_all(&[0; 256])?;
+        file.sync_data()?;
+        took.push(began.elapsed().as_micros());
     }
-}
-
-fn descriptors(server: &Server) -> anyhow::Result<usize> {
-    let directory = format!("/proc/{}/fd", server.child.id());
-    Ok(std::fs::read_dir(directory).context("descriptors of the server")?.count())
+    std::fs::remove_file(path)?;
+    took.sort_unstable();
+    println!("disk       fdatasync              p50 {} µs, p99 {} µs", took[SYNCS / 2], took[SYNCS * 99 / 100]);
+    Ok(())
 }

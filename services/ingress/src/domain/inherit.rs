@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::domain::message::Message;
 use crate::domain::node::Node;
 use crate::domain::peers::{Ended, LOOK_AGAIN};
-use crate::domain::restore::{AT_ONCE, PAGE, RETRY, RestoreError};
+use crate::domain::restore::{AT_ONCE, HeldUp, PAGE, RETRY, RestoreError, Retaken};
 use crate::domain::sessions::{Awaited, Key};
 use crate::ports::sessions::Row;
 use crate::ports::{Claimed, Heir, OwnHeir, StoreError};
@@ -31,6 +31,15 @@ const LOOK_LATER: u64 = 4;
 /// A former owner that cannot be asked for this long, in milliseconds, writes nothing more: far longer than a request to the
 /// store may be on its way.
 const FORMER_MS: u64 = 600_000;
+
+/// What this node has taken of a node that is gone.
+#[derive(Default)]
+struct Inheritance {
+    /// Sessions, with the epochs they were taken with.
+    sessions: Vec<(Key, u64)>,
+    /// What has to be settled before others can rely on that.
+    awaited: Awaited,
+}
 
 #[async_trait]
 impl Heir for Arc<Node> {
@@ -76,17 +85,14 @@ impl Node {
             return true;
         }
         let _alone = self.claiming.lock().await;
-        let (mut after, mut awaited, mut taken) = (None, Awaited::default(), Vec::new());
+        let (mut after, mut held_up, mut inheritance) = (None, HeldUp::default(), Inheritance::default());
         let returned = loop {
             if self.peers.is_back(&gone) || self.is_stopping() {
                 break true;
             }
-            match self.claim_page(&gone, &live, after.as_ref(), &mut taken).await {
+            match self.claim_page(&gone, &live, after.as_ref(), &mut held_up, &mut inheritance).await {
                 Ok(None) => break false,
-                Ok(Some((last, settled))) => {
-                    after = Some(last);
-                    awaited = awaited.and(settled);
-                }
+                Ok(Some(last)) => (after, held_up) = (Some(last), HeldUp::default()),
                 Err(error) if error.may_pass() => {
                     self.telemetry.sessions_not_claimed(&gone, &error);
                     tokio::time::sleep(RETRY).await;
@@ -100,30 +106,33 @@ impl Node {
         while self.peers.is_starting() && !self.is_stopping() {
             tokio::time::sleep(LOOK_AGAIN).await; // until then others are told of no shared subscription
         }
-        self.settled(awaited).await;
-        self.telemetry.sessions_claimed(&gone, taken.len());
-        self.follow_up(gone, taken);
+        self.settled(inheritance.awaited).await;
+        self.telemetry.sessions_claimed(&gone, inheritance.sessions.len());
+        self.follow_up(gone, inheritance.sessions);
         returned
     }
 
-    /// Takes this node's share of some sessions of `gone` behind `after`: the last of them, and what has to be settled. Adds
-    /// what is taken, with its epoch, to `taken`. `None`: there is none behind it.
+    /// Takes this node's share of some sessions of `gone` behind `after`: the last of them; `None`: there is none. What is taken
+    /// comes into `inheritance`, also where it fails.
     async fn claim_page(
         self: &Arc<Self>,
         gone: &str,
         live: &[String],
         after: Option<&Key>,
-        taken: &mut Vec<(Key, u64)>,
-    ) -> Result<Option<(Key, Awaited)>, RestoreError> {
-        let mut page = self.journal.store().left_by(gone, after, PAGE).await?;
+        held_up: &mut HeldUp,
+        inheritance: &mut Inheritance,
+    ) -> Result<Option<Key>, RestoreError> {
+        let mut page = held_up.listed(self.journal.store().left_by(gone, after, PAGE).await)?;
         let Some(last) = page.last().map(|(key, _)| key.clone()) else { return Ok(None) };
         page.retain(|(key, _)| heir(key, live) == Some(self.peers.node()));
-        let mut awaited = Awaited::default();
-        for claim in self.retake_all(page, gone).await? {
-            taken.push((claim.key().clone(), claim.epoch));
-            awaited = awaited.and(self.bring_back(claim));
+        let Retaken { claims, failed } = self.retake_all(page, gone).await;
+        held_up.others |= !claims.is_empty();
+        for claim in claims {
+            inheritance.sessions.push((claim.key().clone(), claim.epoch));
+            inheritance.awaited = inheritance.awaited.and(self.bring_back(claim));
         }
-        Ok(Some((last, awaited)))
+        self.leave_late(failed, held_up)?;
+        Ok(Some(last))
     }
 
     /// Returns when the connections that are about to take a session now have it, or have given up.

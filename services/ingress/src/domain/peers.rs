@@ -342,6 +342,11 @@ impl Peers {
         }
     }
 
+    /// Whether any other node answers.
+    pub fn any_is_there(&self) -> bool {
+        self.all.iter().any(|peer| peer.is_there())
+    }
+
     /// Whether a node of this name answers.
     pub fn is_live(&self, node: &str) -> bool {
         self.named(node).any(|peer| peer.is_there())

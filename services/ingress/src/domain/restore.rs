@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 
 use crate::domain::node::Node;
 use crate::domain::ownership::Claim;
@@ -22,8 +22,46 @@ pub(super) const PAGE: usize = 128;
 pub(super) const AT_ONCE: usize = 64;
 /// Wait before what could not be read is asked for again.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
+/// Peers wait for a node that takes its sessions back. One that gets no further for this long, in milliseconds, ends instead,
+/// and they take what it has left; started again, it is none of the nodes before its stores are there.
+pub(super) const STUCK_MS: u64 = 120_000;
+/// Sessions that cannot be taken for this long, in milliseconds, while others of their list can, are left to the return of their
+/// clients: no other session is to wait for them.
+pub(super) const HELD_UP_MS: u64 = 60_000;
 /// How often a session is tried to be taken that others try to take at the same time.
 const TRIES_MAX: usize = 8;
+
+/// What became of the sessions of a list.
+#[derive(Default)]
+pub(super) struct Retaken {
+    pub claims: Vec<Claim>,
+    /// Those that could not be taken now, and may be later.
+    pub failed: Vec<(Key, RestoreError)>,
+}
+
+/// Sessions of a list that hold up the others.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct HeldUp {
+    /// Since when there are such, in milliseconds.
+    since_ms: Option<u64>,
+    /// Whether others of the list were taken since then: what is wrong is not the store.
+    pub others: bool,
+}
+
+impl HeldUp {
+    /// What the store answers to the question for the list; without one it is the store that holds all of them up.
+    pub fn listed(&mut self, listed: Result<Vec<Listed>, StoreError>) -> Result<Vec<Listed>, StoreError> {
+        if listed.is_err() {
+            *self = Self::default();
+        }
+        listed
+    }
+
+    /// Whether it is too long, as of `now_ms`.
+    fn is_late(&mut self, now_ms: u64) -> bool {
+        self.others && now_ms.saturating_sub(*self.since_ms.get_or_insert(now_ms)) >= HELD_UP_MS
+    }
+}
 
 /// Why a session was not taken back.
 #[derive(Debug, thiserror::Error)]
@@ -48,17 +86,17 @@ impl RestoreError {
 
 impl Node {
     /// Takes back all sessions that this node held last, but for those that cannot be read; how many those are. While the
-    /// store is away it waits, and tells why.
+    /// store is away it waits, and tells why; not for ever where others wait for it.
     pub async fn restore_all(self: &Arc<Self>, waiting: impl Fn(&RestoreError)) -> Result<usize, RestoreError> {
-        let (mut after, mut count) = (None, 0);
+        let (mut after, mut count, mut since_ms) = (None, 0, self.now().monotonic_ms);
+        let mut held_up = HeldUp::default();
         loop {
-            match self.restore_page(after.as_ref()).await {
+            match self.restore_page(after.as_ref(), &mut held_up, &mut count).await {
                 Ok(None) => return Ok(count),
-                Ok(Some((last, restored))) => {
-                    after = Some(last);
-                    count += restored;
+                Ok(Some(last)) => {
+                    (after, since_ms, held_up) = (Some(last), self.now().monotonic_ms, HeldUp::default());
                 }
-                Err(error) if error.may_pass() => {
+                Err(error) if error.may_pass() && !self.is_stuck(since_ms) => {
                     waiting(&error);
                     tokio::time::sleep(RETRY).await;
                 }
@@ -67,30 +105,63 @@ impl Node {
         }
     }
 
-    /// Takes back some sessions behind `after`: the last of them, and how many; `None`: there is none.
-    async fn restore_page(self: &Arc<Self>, after: Option<&Key>) -> Result<Option<(Key, usize)>, RestoreError> {
-        let page = self.journal.store().own(after, PAGE).await?;
-        let Some(last) = page.last().map(|(key, _)| key.clone()) else { return Ok(None) };
-        let own = self.peers.node().to_owned();
-        let taken = self.retake_all(page, &own).await?;
-        let count = taken.len();
-        taken.into_iter().for_each(|claim| {
-            self.bring_back(claim);
-        });
-        Ok(Some((last, count)))
+    /// Whether others have waited for this node since then, and long enough.
+    fn is_stuck(&self, since_ms: u64) -> bool {
+        self.peers.any_is_there() && self.now().monotonic_ms.saturating_sub(since_ms) >= STUCK_MS
     }
 
-    /// Takes those sessions of a list that nobody has taken from `from`. One that is corrupt is left as it is, and keeps no
-    /// other from being taken.
-    pub(super) async fn retake_all(
+    /// Takes back some sessions behind `after`: the last of them; `None`: there is none. Adds to `count` how many those are, also
+    /// where it fails.
+    async fn restore_page(
         self: &Arc<Self>,
-        page: Vec<Listed>,
-        from: &str,
-    ) -> Result<Vec<Claim>, RestoreError> {
+        after: Option<&Key>,
+        held_up: &mut HeldUp,
+        count: &mut usize,
+    ) -> Result<Option<Key>, RestoreError> {
+        let page = held_up.listed(self.journal.store().own(after, PAGE).await)?;
+        let Some(last) = page.last().map(|(key, _)| key.clone()) else { return Ok(None) };
+        let own = self.peers.node().to_owned();
+        let Retaken { claims, failed } = self.retake_all(page, &own).await;
+        *count += claims.len();
+        held_up.others |= !claims.is_empty();
+        claims.into_iter().for_each(|claim| {
+            self.bring_back(claim);
+        });
+        self.leave_late(failed, held_up)?;
+        Ok(Some(last))
+    }
+
+    /// Takes those sessions of a list that nobody has taken from `from`. One that is corrupt is left as it is; none keeps
+    /// another from being taken.
+    pub(super) async fn retake_all(self: &Arc<Self>, page: Vec<Listed>, from: &str) -> Retaken {
         let reads: Vec<_> =
             page.into_iter().map(|(key, stored)| self.retake_readable(key, stored.err(), from)).collect();
-        let taken: Vec<Option<Claim>> = stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
-        Ok(taken.into_iter().flatten().collect())
+        let each: Vec<Result<Option<Claim>, (Key, RestoreError)>> =
+            stream::iter(reads).buffered(AT_ONCE).collect().await;
+        let mut retaken = Retaken::default();
+        for one in each {
+            match one {
+                Ok(claim) => retaken.claims.extend(claim),
+                Err(failed) => retaken.failed.push(failed),
+            }
+        }
+        retaken
+    }
+
+    /// The sessions of a list that could not be taken are to be tried again, for this reason; those for which that has been
+    /// so for too long are left as they are.
+    pub(super) fn leave_late(
+        &self,
+        failed: Vec<(Key, RestoreError)>,
+        held_up: &mut HeldUp,
+    ) -> Result<(), RestoreError> {
+        for (key, error) in failed {
+            if !held_up.is_late(self.now().monotonic_ms) {
+                return Err(error);
+            }
+            self.telemetry.session_unreadable(&key.1, &error);
+        }
+        Ok(())
     }
 
     /// A session that was taken is here, absent, from now on; what has to be settled before others can rely on that.
@@ -103,18 +174,18 @@ impl Node {
         key: Key,
         corrupt: Option<StoreError>,
         from: &str,
-    ) -> Result<Option<Claim>, RestoreError> {
-        let client = key.1.clone();
+    ) -> Result<Option<Claim>, (Key, RestoreError)> {
         let retaken = match corrupt {
             Some(error) => Err(error.into()),
-            None => self.retake(key, from).await,
+            None => self.retake(key.clone(), from).await,
         };
         match retaken {
-            Err(error) if !error.may_pass() => {
-                self.telemetry.session_unreadable(&client, &error);
+            Ok(claim) => Ok(claim),
+            Err(error) if error.may_pass() => Err((key, error)),
+            Err(error) => {
+                self.telemetry.session_unreadable(&key.1, &error);
                 Ok(None)
             }
-            retaken => retaken,
         }
     }
 

@@ -117,12 +117,14 @@ async fn what_may_not_be_posted_is_refused_in_the_one_shape() {
     stage.registry.credential(TOKEN, "d");
     let authorization = format!("Bearer {TOKEN}");
     let authorized = [("authorization", authorization.as_str())];
+    let long = format!("/v1/topics/{}", "x".repeat(drover_types::limits::TOPIC_BYTES_MAX + 1));
     for (method, path, headers, body, status, code) in [
         ("POST", "/v1/topics/a", &[][..], "1", 401, "unauthenticated"),
         ("POST", "/v1/topics/a", &[("authorization", "Bearer wrong")], "1", 401, "unauthenticated"),
         ("POST", "/v1/topics/$SYS/a", &authorized, "1", 403, "permission_denied"),
         ("POST", "/v1/topics/a%2F%23", &authorized, "1", 400, "invalid_argument"),
         ("POST", "/v1/topics/%FF", &authorized, "1", 400, "invalid_argument"),
+        ("POST", long.as_str(), &authorized, "1", 400, "invalid_argument"),
         ("POST", "/v1/topics/a?qos=2", &authorized, "1", 400, "invalid_argument"),
         ("POST", "/v1/topics/a?q=1", &authorized, "1", 400, "invalid_argument"),
         ("POST", "/v1/topics/a", &authorized, "12345678901234567", 400, "invalid_argument"),

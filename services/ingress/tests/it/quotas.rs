@@ -14,8 +14,12 @@ use crate::stage::{Client, Stage, qos1};
 
 /// The reason by which a new client is refused.
 async fn refused(stage: &Stage, id: &str) -> ReasonCode {
-    let mut client = stage.open(Version::V5).await;
-    client.send(&Packet::Connect(Connect::new(Version::V5, id))).await;
+    answered(&mut stage.open(Version::V5).await, Connect::new(Version::V5, id)).await
+}
+
+/// The reason of the answer to a CONNECT.
+async fn answered(client: &mut Client<tokio::net::TcpStream>, connect: Connect<'_>) -> ReasonCode {
+    client.send(&Packet::Connect(connect)).await;
     let read = |packet: Packet<'_>| match packet {
         Packet::ConnAck(ack) => ack.reason,
         other => panic!("unexpected {other:?}"),
@@ -53,6 +57,46 @@ async fn a_client_of_mqtt_3_1_1_over_its_quota_waits_and_loses_nothing() {
     // Four at once, the fifth after a quarter of a second, the sixth after another.
     assert!(began.elapsed() >= Duration::from_millis(450), "{:?}", began.elapsed());
     assert_eq!(stage.payloads().await.len(), ids.len());
+}
+
+#[tokio::test]
+async fn the_devices_of_a_tenant_share_its_quota_of_messages() {
+    let stage = Stage::with(|config| config.quotas.tenant_messages = 1).await;
+    let mut noisy = stage.connect(Version::V5, "noisy").await;
+    let mut quiet = stage.connect(Version::V5, "quiet").await;
+    noisy.publish(1, "t", "x").await;
+    noisy.expect_acks([1]).await;
+    // It has sent next to nothing, and is told so all the same: the tenant's time has to come.
+    quiet.publish_until("t", ReasonCode::QuotaExceeded).await;
+    quiet.publish_until("t", ReasonCode::Success).await;
+}
+
+#[tokio::test]
+async fn connections_of_a_device_are_bounded_whatever_its_client_ids() {
+    let stage = Stage::with(|config| config.quotas.device_connections = 2).await;
+    stage.registry.credential("right", "gateway");
+    stage.registry.allow_clients(&["${device}-*"]);
+    let connect = |id| Connect {
+        user_name: Some("gateway"),
+        password: Some(b"right".as_slice()),
+        ..Connect::new(Version::V5, id)
+    };
+    let mut clients = Vec::new();
+    for (id, reason) in [
+        ("gateway", ReasonCode::Success),
+        ("gateway-1", ReasonCode::Success),
+        ("gateway-2", ReasonCode::QuotaExceeded),
+        ("gateway-1", ReasonCode::Success), // it takes its own place over
+    ] {
+        let mut client = stage.open(Version::V5).await;
+        assert_eq!(answered(&mut client, connect(id)).await, reason, "{id}");
+        clients.push(client);
+    }
+    let _other = stage.connect(Version::V5, "lamp").await;
+    clients.clear();
+    while answered(&mut stage.open(Version::V5).await, connect("gateway-2")).await != ReasonCode::Success {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

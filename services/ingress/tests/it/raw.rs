@@ -192,6 +192,12 @@ async fn before_a_connect_is_accepted() {
                 packet(0x10, &[LEVEL_5, b"\x02\0\0", b"\x06\x21\0\x01\x21\0\x01", &text("d")]),
                 refused(0x82, "malformed packet: property 0x21 appears twice"),
             ),
+            Case {
+                name: "no id and no session [3.1.1 MQTT-3.1.3-7]",
+                sent: connect_as(v4, 2, 0, &text("")),
+                answer: accepted(v4),
+                closes: false,
+            },
             goes_on("keep alive 0", v4, &[], &[]),
             Case {
                 name: "keep alive 65535",
@@ -387,6 +393,7 @@ async fn subscriptions_and_their_limits() {
     let stage = Stage::with(change).await;
     stage.registry.allow(&["a", "b"], &["a", "b", "c/#"]);
     let (v4, v5) = (Version::V311, Version::V5);
+    let long = text(vec![b'x'; 65_535]);
     let filters = |options: u8, filters: &[&str]| -> Vec<u8> {
         filters.iter().flat_map(|filter| [text(filter), vec![options]].concat()).collect()
     };
@@ -404,6 +411,18 @@ async fn subscriptions_and_their_limits() {
                 v4,
                 &[packet(0x82, &[b"\0\x09", &filters(1, &["a", "d", "a/#b", "c/+", "b"])])],
                 &[packet(0x90, &[b"\0\x09", b"\x01\x80\x80\x01\x80"])],
+            ),
+            goes_on(
+                "a filter of 65535 bytes in 5",
+                v5,
+                &[packet(0x82, &[b"\0\x09\0", &long, b"\x01"])],
+                &[packet(0x90, &[b"\0\x09\0", b"\x8f"])],
+            ),
+            goes_on(
+                "a filter of 65535 bytes in 3.1.1",
+                v4,
+                &[packet(0x82, &[b"\0\x09", &long, b"\x01"])],
+                &[packet(0x90, &[b"\0\x09", b"\x80"])],
             ),
             goes_on(
                 "unsubscribe [MQTT-3.10.4-4, MQTT-3.11.3-1]",
@@ -430,7 +449,7 @@ async fn subscriptions_and_their_limits() {
     )
     .await;
     stage.metric("drover_ingress_subscriptions_refused_total{reason=\"quota exceeded\"} 2").await;
-    stage.metric("drover_ingress_subscriptions_refused_total{reason=\"topic filter invalid\"} 2").await;
+    stage.metric("drover_ingress_subscriptions_refused_total{reason=\"topic filter invalid\"} 4").await;
 }
 
 #[tokio::test]

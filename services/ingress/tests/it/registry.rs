@@ -63,6 +63,11 @@ impl FakeRegistry {
         ];
     }
 
+    /// Lets every device connect by these client ids as well.
+    pub fn allow_clients(&self, clients: &[&str]) {
+        self.statements.lock().expect("not poisoned").push(allow(&[PolicyAction::Connect], clients));
+    }
+
     /// Lets every device speak for these as well.
     pub fn allow_for(&self, devices: &[&str]) {
         self.statements.lock().expect("not poisoned").push(allow(&[PolicyAction::PublishFor], devices));

@@ -22,6 +22,7 @@ use crate::domain::journal::Journal;
 use crate::domain::node::NodePorts;
 use crate::domain::peers::Peers;
 use crate::domain::quotas::Quotas;
+use crate::domain::restore::{HELD_UP_MS, STUCK_MS};
 use crate::domain::reverify::Affected;
 use crate::domain::router::Options;
 use crate::domain::session::Session;
@@ -40,6 +41,10 @@ struct Database {
     sessions: Mutex<BTreeMap<Key, Rows>>,
     owners: Mutex<HashMap<Key, Owner>>,
     epochs: AtomicU64,
+    /// No node can ask for the sessions of its own.
+    is_away: AtomicBool,
+    /// The session that cannot be read.
+    unreadable: Mutex<Option<Key>>,
 }
 
 /// One session: its head with the node and stamp of the last write, and the rest.
@@ -89,6 +94,9 @@ impl SessionStore for Client {
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Stored>, StoreError> {
+        if self.database.unreadable.lock().expect("no panic").as_ref() == Some(key) {
+            return Err(StoreError::Unavailable { reason: "as told".to_owned() });
+        }
         let sessions = self.database.sessions.lock().expect("no panic");
         let Some(rows) = sessions.get(key) else { return Ok(None) };
         let Some((head, node, stamp)) = rows.head.clone() else { return Ok(None) };
@@ -103,6 +111,9 @@ impl SessionStore for Client {
     }
 
     async fn own(&self, after: Option<&Key>, sessions_max: usize) -> Result<Vec<Listed>, StoreError> {
+        if self.database.is_away.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable { reason: "as told".to_owned() });
+        }
         self.left_by(self.node, after, sessions_max).await
     }
 
@@ -574,4 +585,63 @@ async fn members_of_a_shared_subscription_are_members_where_their_sessions_are_c
     let waiting: usize = depths.iter().map(|(waiting, _)| waiting).sum();
     assert_eq!(waiting, 12, "each message once: {depths:?}");
     assert!(depths.iter().all(|(waiting, _)| *waiting > 1), "nodes and their members take turns: {depths:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_gets_no_further_with_its_sessions_gives_up_where_others_wait_for_it() {
+    let database = Arc::<Database>::default();
+    let platform = Platform::over(database.clone(), None).await;
+    database.is_away.store(true, Ordering::Relaxed);
+    let (stuck, began) = (Duration::from_millis(STUCK_MS), Instant::now());
+    let told = AtomicU64::new(0);
+    let tell = |_: &RestoreError| {
+        told.fetch_add(1, Ordering::Relaxed);
+    };
+    let error = platform.nodes[0].restore_all(tell).await.expect_err("they wait for it");
+    assert!(error.may_pass() && told.load(Ordering::Relaxed) > 10, "{error}");
+    assert!(began.elapsed() >= stuck && began.elapsed() < 2 * stuck, "{:?}", began.elapsed());
+
+    // Nobody hears of this one, so that nobody waits for it.
+    platform.cut(1, true);
+    while platform.nodes[1].peers.any_is_there() {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    let waiting = tokio::time::timeout(3 * stuck, platform.nodes[1].restore_all(|_| ()));
+    assert!(waiting.await.is_err(), "it has given up");
+    database.is_away.store(false, Ordering::Relaxed);
+    assert_eq!(platform.nodes[1].restore_all(|_| ()).await.expect("it is there again"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_cannot_be_read_holds_the_others_up_for_a_while_only() {
+    let database = Arc::<Database>::default();
+    let platform = Platform::over(database.clone(), None).await;
+    // More than one of them for each heir.
+    let clients: Vec<String> = (0..20).map(|n| format!("c-{n}")).collect();
+    for client in &clients {
+        let attached = platform.connect(1, client, None).await;
+        platform.subscribe(1, &attached, "t").await;
+        platform.leave(1, &attached);
+    }
+    platform.publish(0, 1).await;
+    let broken = "c-7";
+    *database.unreadable.lock().expect("no panic") = Some(key(broken));
+    platform.cut(1, true);
+    let (held_up, began) = (Duration::from_millis(HELD_UP_MS), Instant::now());
+    platform.publish(0, 2).await;
+    assert!(began.elapsed() >= held_up && began.elapsed() < 2 * held_up, "{:?}", began.elapsed());
+    let depths = |client: &str| [0, 2].map(|node| platform.session(node, client).map(|session| session.depth()));
+    for client in clients.iter().filter(|client| *client != broken) {
+        let depths = depths(client.as_str());
+        assert!(depths.contains(&Some((2, 0))) && depths.contains(&None), "{client}: {depths:?}");
+    }
+    assert_eq!(depths(broken), [None, None]);
+
+    // It is left as it is, and its client finds it when it can be read.
+    *database.unreadable.lock().expect("no panic") = None;
+    let attached = platform.connect(2, broken, None).await;
+    assert!(attached.present);
+    assert_eq!(attached.session.depth(), (1, 0), "what was kept before its node was gone");
+    platform.publish(0, 3).await;
+    assert_eq!(attached.session.depth(), (2, 0));
 }

@@ -10,8 +10,10 @@ use super::peer::Peer;
 use crate::domain::message::Message;
 use crate::ports::{Claimed, OwnHeir};
 
-/// Wait before heirs are asked again of which one could not.
+/// Wait before heirs are asked again of which one could not: at first, and at most, twice as long each time. They are asked
+/// as long as there are any: what they are asked for is acknowledged to its publisher when they have it.
 const RETRY: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(2);
 /// How often messages are handed to the heirs.
 const INHERITED: u32 = 2;
 /// Pause between two looks whether an heir is still there.
@@ -51,7 +53,7 @@ impl<'a> Heirs<'a> {
     /// heard that node.
     pub async fn claim(self, gone: &str) -> bool {
         let Some(own) = self.own else { return false };
-        let mut never = Vec::<String>::new();
+        let (mut never, mut pause) = (Vec::<String>::new(), RETRY);
         loop {
             let mut live = self.live(gone);
             live.retain(|(name, _)| !never.contains(name));
@@ -77,14 +79,15 @@ impl<'a> Heirs<'a> {
                 Ok(_) => {} // one that has gone since may have taken what nobody has now
                 Err(error) => tracing::debug!(gone, error, "sessions are not claimed yet"),
             }
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(pause).await;
+            pause = longer(pause);
         }
     }
 
     /// Returns when every live node has handed the messages to the sessions that have come to it. Twice, so that one which
     /// moves from a node that has not handed them out yet to one that has, gets them as well.
     pub async fn inherit(self, gone: &str, messages: &[Arc<Message>]) {
-        let mut times = 0;
+        let (mut times, mut pause) = (0, RETRY);
         while let Some(own) = self.own.filter(|_| times < INHERITED) {
             let live = self.live(gone);
             let others: Vec<_> = live.iter().map(|(_, peer)| while_there(peer, peer.link.inherit(messages))).collect();
@@ -95,7 +98,8 @@ impl<'a> Heirs<'a> {
                 Ok(()) => times += 1,
                 Err(error) => {
                     tracing::debug!(gone, error, "messages are not inherited yet");
-                    tokio::time::sleep(RETRY).await;
+                    tokio::time::sleep(pause).await;
+                    pause = longer(pause);
                 }
             }
         }
@@ -105,6 +109,10 @@ impl<'a> Heirs<'a> {
         let now = self.live(gone);
         live.iter().all(|(name, _)| now.iter().any(|(known, _)| known == name))
     }
+}
+
+fn longer(pause: Duration) -> Duration {
+    (pause * 2).min(RETRY_MAX)
 }
 
 /// What a peer answers, if it is there until then.

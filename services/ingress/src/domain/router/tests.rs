@@ -38,6 +38,39 @@ fn overlapping_filters_deliver_once_at_the_highest_qos_with_all_ids() {
     assert_eq!(ids, [10, 20]);
 }
 
+/// How many nodes of the tree are looked at for a topic, and how many subscribers are found.
+fn work(router: &Router<Subscriber>, topic: &str) -> (usize, usize) {
+    let mut found = Vec::new();
+    (router.tenants[&home()].own.collect(topic, &mut found), found.len())
+}
+
+#[test]
+fn the_work_for_a_topic_is_the_same_among_thousands_of_topics_and_wildcards() {
+    let topic = |client: u64| format!("fleet/device-{client}/commands");
+    let mut alone = Router::default();
+    alone.subscribe(&home(), &topic(0), 0, 0, PLAIN);
+    let (one, _) = work(&alone, &topic(0));
+    let mut among = Router::default();
+    for client in 0..8_000 {
+        among.subscribe(&home(), &topic(client), client, client, PLAIN);
+    }
+    for client in [0, 4_999, 7_999] {
+        assert_eq!(work(&among, &topic(client)), (one, 1));
+    }
+    // Others' wildcards, each of which could be about any topic as far as its last level tells.
+    for client in 0..8_000 {
+        among.subscribe(&home(), &format!("site-{client}/#"), client, client, PLAIN);
+        among.subscribe(&home(), &format!("+/device-{client}/state"), client, client, PLAIN);
+    }
+    for client in [0, 4_999, 7_999] {
+        let (nodes, found) = work(&among, &topic(client));
+        assert!(
+            nodes <= 2 * one && found == 1,
+            "{nodes} nodes for {found} subscribers, {one} where there is one topic"
+        );
+    }
+}
+
 #[test]
 fn a_second_subscription_to_a_filter_replaces_the_first() {
     let router = router(&[("a", 1, PLAIN), ("a", 1, Options { qos: Qos::AtMostOnce, ..PLAIN })]);

@@ -76,27 +76,29 @@ impl<T> Tree<T> {
     }
 
     /// Adds everything whose filter matches `topic`. Wildcards do not match a first level that starts with `$`
-    /// [MQTT-4.7.2-1].
-    pub fn collect<'a>(&'a self, topic: &str, found: &mut Vec<&'a T>) {
-        self.collect_rest(Some(topic), !topic.starts_with('$'), found);
+    /// [MQTT-4.7.2-1]. The answer: how many nodes it has looked at.
+    pub fn collect<'a>(&'a self, topic: &str, found: &mut Vec<&'a T>) -> usize {
+        self.collect_rest(Some(topic), !topic.starts_with('$'), found)
     }
 
     /// `rest`: the levels of the topic below this node; `None`: the topic ends here.
-    fn collect_rest<'a>(&'a self, rest: Option<&str>, wildcards: bool, found: &mut Vec<&'a T>) {
+    fn collect_rest<'a>(&'a self, rest: Option<&str>, wildcards: bool, found: &mut Vec<&'a T>) -> usize {
         if wildcards {
             found.extend(&self.below);
         }
         let Some(rest) = rest else {
             found.extend(&self.here);
-            return;
+            return 1;
         };
         let (level, rest) = rest.split_once('/').map_or((rest, None), |(level, rest)| (level, Some(rest)));
+        let mut nodes = 1;
         if let Some(child) = self.children.get(level) {
-            child.collect_rest(rest, true, found);
+            nodes += child.collect_rest(rest, true, found);
         }
         if let Some(any) = self.any.as_ref().filter(|_| wildcards) {
-            any.collect_rest(rest, true, found);
+            nodes += any.collect_rest(rest, true, found);
         }
+        nodes
     }
 
     pub fn is_empty(&self) -> bool {

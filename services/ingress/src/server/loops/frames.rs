@@ -262,6 +262,8 @@ pub fn head(opcode: OpCode, payload_bytes: usize) -> ([u8; HEAD_BYTES_MAX], usiz
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const LIMIT: u64 = 100;
@@ -312,6 +314,40 @@ mod tests {
             assert_eq!((payload, frames.refusal()), (wanted.clone(), None), "parts of {part}");
             assert_eq!(frames.take_pong().as_deref(), Some(&b"still there?"[..]), "the latest");
             assert!(frames.frame.is_none() && frames.control.capacity() == 0, "nothing is kept between frames");
+        }
+    }
+
+    /// Frames that may come, some that may not, and bytes that are none.
+    fn streams() -> impl Strategy<Value = Vec<u8>> {
+        let binary = prop_oneof![4 => Just(0x82_u8), 1 => Just(0x02), 1 => Just(0x80)];
+        let first = prop_oneof![8 => binary, 2 => Just(0x89), 1 => Just(0x8a), 1 => Just(0x88), 1 => any::<u8>()];
+        let payload = proptest::collection::vec(any::<u8>(), 0..140);
+        let framed = (first, payload).prop_map(|(first, payload)| frame(first, &payload));
+        let piece = prop_oneof![9 => framed, 1 => proptest::collection::vec(any::<u8>(), 0..20)];
+        proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_read_the_same_in_whatever_pieces(
+            bytes in streams(),
+            cuts in proptest::collection::vec(1_usize..40, 1..20),
+        ) {
+            let (whole, at_once) = decoded(&bytes, bytes.len().max(1));
+            let (mut payload, mut frames, mut rest) = (Vec::new(), Frames::new(LIMIT), bytes.as_slice());
+            for cut in cuts.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (piece, behind) = rest.split_at((*cut).min(rest.len()));
+                let mut piece = piece.to_vec();
+                let filled = frames.decode(&mut piece);
+                payload.extend_from_slice(&piece[..filled]);
+                prop_assert!(frames.control.len() as u64 <= CONTROL_BYTES_MAX);
+                rest = behind;
+            }
+            prop_assert_eq!(payload, whole);
+            prop_assert_eq!((frames.refusal(), frames.closed()), (at_once.refusal(), at_once.closed()));
         }
     }
 

@@ -33,6 +33,34 @@ fn silence_of_one_and_a_half_keep_alives_ends_a_connection_unless_the_server_has
 }
 
 #[test]
+fn the_longest_keep_alive_is_waited_for_and_without_one_nobody_is_closed_for_silence() {
+    // [MQTT-3.1.2-22]: 65,535 s, and half of that again.
+    const LONGEST_MS: u64 = 98_302_500;
+    for version in [Version::V311, Version::V5] {
+        let connect = |keep_alive_s| {
+            let mut client = Client::new(version);
+            client.send(&Packet::Connect(Connect { keep_alive_s, ..Connect::new(version, "c") }));
+            client.admit();
+            client.output();
+            client
+        };
+        let mut longest = connect(u16::MAX);
+        longest.connection.tick(at(LONGEST_MS - 1));
+        longest.go(0);
+        assert!(longest.closed().is_none(), "{version:?}");
+        longest.connection.tick(at(LONGEST_MS));
+        longest.go(0);
+        assert_eq!(longest.closed().expect("closed").reason, CloseReason::KeepAlive, "{version:?}");
+
+        let mut without = connect(0);
+        assert_eq!(without.connection.deadline_ms(), None);
+        without.connection.tick(at(100 * LONGEST_MS));
+        without.go(0);
+        assert!(without.closed().is_none(), "{version:?}");
+    }
+}
+
+#[test]
 fn nobody_is_waited_for_without_end_before_it_is_known() {
     let mut silent = Client::new(Version::V5);
     silent.connection.tick(at(LIMITS.connect_ms));
