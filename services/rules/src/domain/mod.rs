@@ -1,6 +1,7 @@
 //! What rules are and what they make of a record. Synchronous, without I/O: the engine around it reads and commits.
 
 mod action;
+mod alarms;
 mod batch;
 mod definition;
 mod filter_trie;
@@ -18,7 +19,7 @@ mod window;
 pub use batch::{Batch, Evaluation, Tally, came_ms, source_of};
 pub use definition::Definition;
 pub use lane::{Due, Entries, Entry, Verdict};
-pub use lanes::{LaneKey, Lanes};
+pub use lanes::{LaneKey, Lanes, Load};
 pub use letters::{ERRORS_TOPIC, Letter, OUTBOX_TOPIC, RETRY_TOPIC, open_letter};
 pub use rule_set::RuleSet;
 pub use states::{Held, STATE_TOPIC, States, Waiting};

@@ -109,6 +109,16 @@ async fn delivered(world: &World, target: &Target, messages: Vec<Telemetry>) -> 
     started.elapsed()
 }
 
+/// The median time from publishing a message by itself to its request.
+async fn latency(world: &World, target: &Target, numbers: std::ops::Range<u16>) -> Duration {
+    let mut took = Vec::new();
+    for n in numbers {
+        took.push(delivered(world, target, numbered(n..n + 1, 50)).await);
+    }
+    took.sort_unstable();
+    took[took.len() / 2]
+}
+
 #[tokio::test]
 async fn a_webhook_that_hangs_delays_itself_and_no_other_action() {
     let (world, _dir) = World::embedded().await;
@@ -120,16 +130,21 @@ async fn a_webhook_that_hangs_delays_itself_and_no_other_action() {
     world.rule("alive", 1, Some(again)).await;
     let running = start(&world);
     let alone = delivered(&world, &alive, numbered(0..1_500, 50)).await;
+    let one_alone = latency(&world, &alive, 1_500..1_521).await;
     world.rule("dead", 1, Some(to(&dead))).await;
     until("in force", async || world.status("dead").await.is_ok()).await;
     // More than a lane holds in memory.
-    let beside = delivered(&world, &alive, numbered(1_500..3_000, 50)).await;
-    until("all republished", async || ingress.published().len() >= 3_000).await;
+    let beside = delivered(&world, &alive, numbered(1_521..3_000, 50)).await;
+    let one_beside = latency(&world, &alive, 3_000..3_021).await;
+    until("all republished", async || ingress.published().len() >= 3_021).await;
     println!("1,500 requests: {alone:?} alone, {beside:?} beside a webhook that hangs");
+    println!("one request: {one_alone:?} alone, {one_beside:?} beside it");
     assert!(beside < Duration::from_secs(30), "somebody has waited for the timeout: {beside:?}");
+    let unchanged = one_alone * 2 + Duration::from_millis(100);
+    assert!(one_beside <= unchanged, "a request takes {one_beside:?}, and took {one_alone:?}");
     assert_eq!(dead.seen().len(), 8, "of the one that hangs, as many as may be under way");
     let numbers = numbers(&alive.accepted());
-    assert_eq!(numbers.len(), 3_000, "each once");
+    assert_eq!(numbers.len(), 3_021, "each once");
     assert!(is_in_order(&numbers, 50));
     running.stop().await;
 }
