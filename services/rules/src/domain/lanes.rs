@@ -362,7 +362,7 @@ mod tests {
         for (offset, rule) in (0..).zip(["a", "b", "c"]) {
             take(&mut lanes, offset, rule);
         }
-        let bytes = (0..).zip(["a", "b", "c"]).map(|(offset, rule)| record(offset, rule).record.bytes()).sum();
+        let bytes: usize = (0..).zip(["a", "b", "c"]).map(|(offset, rule)| record(offset, rule).record.bytes()).sum();
         assert_eq!(lanes.load(), Load { entries: 3, bytes, suspended: 0 });
         let first = lanes.due(now, 0, 2).0;
         assert_eq!(first.len(), 2, "no more than the budget");

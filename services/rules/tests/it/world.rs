@@ -86,18 +86,7 @@ impl World {
 
     /// Declares `home/NAME`, or deletes it.
     pub async fn rule(&self, name: &str, generation: u64, spec: Option<serde_json::Value>) {
-        let rule = spec.map(|spec| {
-            let spec: RuleSpec = serde_json::from_value(spec).expect("a rule");
-            let meta = wire::Meta { tenant: "home".into(), name: name.into(), generation, ..wire::Meta::default() };
-            Object { object: Some(object::Object::Rule(wire::Rule::of(meta, spec))) }
-        });
-        let change = Change { before: None, after: rule, time_ms: 1 };
-        let record = Record {
-            key: Some(format!("rule/home/{name}").into()),
-            value: Some(change.encode_to_vec().into()),
-            ..Record::default()
-        };
-        self.append(vec![Outgoing::keyed(CHANGES_TOPIC, record)]).await;
+        self.append(vec![rule_change("home", name, generation, spec)]).await;
     }
 
     /// Declares the function `home/NAME`, or deletes it.
@@ -197,6 +186,22 @@ impl Running {
         self.task.abort();
         assert!(self.task.await.is_err());
     }
+}
+
+/// The registry's change that declares the rule `TENANT/NAME`, or deletes it.
+pub fn rule_change(tenant: &str, name: &str, generation: u64, spec: Option<serde_json::Value>) -> Outgoing {
+    let rule = spec.map(|spec| {
+        let spec: RuleSpec = serde_json::from_value(spec).expect("a rule");
+        let meta = wire::Meta { tenant: tenant.into(), name: name.into(), generation, ..wire::Meta::default() };
+        Object { object: Some(object::Object::Rule(wire::Rule::of(meta, spec))) }
+    });
+    let change = Change { before: None, after: rule, time_ms: 1 };
+    let record = Record {
+        key: Some(format!("rule/{tenant}/{name}").into()),
+        value: Some(change.encode_to_vec().into()),
+        ..Record::default()
+    };
+    Outgoing::keyed(CHANGES_TOPIC, record)
 }
 
 /// Opens the log in a directory, as soon as who had it before has let go.
