@@ -9,6 +9,7 @@ use drover_types::{ApiError, in_range};
 use serde::{Deserialize, Serialize};
 
 use crate::actions::ClusterConfig;
+use crate::mail::SmtpConfig;
 
 /// gRPC port of this service.
 const PORT: u16 = 7073;
@@ -42,6 +43,8 @@ pub struct RulesConfig {
     pub webhook_ca: Option<PathBuf>,
     /// Other Kafka clusters that rules may write to, by name.
     pub clusters: BTreeMap<String, ClusterConfig>,
+    /// The server that takes the mail of `notify`; absent: none is sent.
+    pub smtp: Option<SmtpConfig>,
 }
 
 impl Default for RulesConfig {
@@ -56,6 +59,7 @@ impl Default for RulesConfig {
             internal_hosts: Vec::new(),
             webhook_ca: None,
             clusters: BTreeMap::new(),
+            smtp: None,
         }
     }
 }
@@ -75,6 +79,7 @@ impl ServiceConfig for RulesConfig {
                 ApiError::invalid("rules.partitions", "partitions out of range").over(PARTITIONS_MAX, self.partitions)
             );
         }
+        self.smtp.as_ref().map_or(Ok(()), SmtpConfig::check)?;
         in_range("rules.output_retention", self.output_retention, Duration::from_secs(3600), days(3_650))
     }
 }

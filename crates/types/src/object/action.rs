@@ -158,12 +158,12 @@ pub struct FunctionAction {
     pub function: String,
 }
 
-/// Tells people, by an incoming webhook of Slack, Teams or what understands `{"text": …}`.
+/// Tells people, by mail or an incoming webhook of Slack, Teams or what understands `{"text": …}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NotifyAction {
-    /// Name of the secret whose entry `url` is the webhook's address.
+    /// Name of the secret with the entry `email`, addresses, or `url`, that of the webhook.
     pub channel: String,
     /// Template.
     pub text: String,

@@ -33,7 +33,7 @@ pub struct RuleAction {
     /// Call a function with the row, and publish the messages it returns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function: Option<FunctionAction>,
-    /// Tell people, by an incoming webhook of Slack, Teams or the like.
+    /// Tell people, by mail or an incoming webhook of Slack, Teams or the like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notify: Option<NotifyAction>,
 }
@@ -172,7 +172,7 @@ pub struct FunctionAction {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NotifyAction {
-    /// Name of the secret whose entry `url` is the webhook's address.
+    /// Name of the secret with the entry `email`, addresses, or `url`, that of the webhook.
     #[schemars(length(min = 1, max = 128))]
     pub channel: String,
     /// Text, a template.

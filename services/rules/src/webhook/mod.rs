@@ -29,7 +29,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
 pub use address::InternalHosts;
-pub use secrets::Secrets;
+pub use secrets::{Secrets, read as read_secret};
 pub use signature::sign;
 
 use crate::domain::Verdict;

@@ -5,6 +5,8 @@ mod damage;
 mod faults;
 mod functions;
 mod lookups;
+mod mail;
+mod mail_server;
 mod outputs;
 mod replay;
 mod republish;
