@@ -65,7 +65,7 @@ fn others(tenant: usize) -> Vec<Outgoing> {
     let name = if tenant == 0 { "home".to_owned() } else { format!("away-{tenant}") };
     let one = |n: usize| {
         let spec = rule(&format!("sensors/other-{n}/+"), &format!("{name}.other"));
-        rule_change(&name, &format!("other-{n}"), 1, Some(spec))
+        rule_change((&name, &format!("other-{n}")), 1, 1, Some(spec))
     };
     // One place of the first tenant is that of the rule whose messages these are.
     (usize::from(tenant == 0)..RULES_PER_TENANT_MAX).map(one).collect()
@@ -100,7 +100,7 @@ async fn done(world: &World) -> u64 {
 /// One run over a log of its own.
 async fn measure(tenants: Range<usize>) -> Cost {
     let (world, _directory) = World::embedded().await;
-    world.append(vec![rule_change("home", "wanted", 1, Some(rule("sensors/+", OUTPUT)))]).await;
+    world.append(vec![rule_change(("home", "wanted"), 1, 1, Some(rule("sensors/+", OUTPUT)))]).await;
     for tenant in tenants {
         world.append(others(tenant)).await;
     }

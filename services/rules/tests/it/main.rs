@@ -1,6 +1,7 @@
 //! The rules service alone, through its public interface: records in, records out.
 
 mod actions;
+mod bad_input;
 mod damage;
 mod faults;
 mod functions;
