@@ -2,8 +2,12 @@
 
 mod failure;
 mod replay;
+#[cfg(test)]
+mod tests;
 
+use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -183,18 +187,34 @@ impl Batch {
         let message = message(telemetry, &functions, Some(&lookup));
         let inbound = Inbound { source, telemetry, message };
         for definition in rules.matching(&telemetry.tenant, telemetry.topic.as_str()) {
-            if definition.rule.plan().is_some() {
-                self.group(&inbound, definition, evaluation, &functions);
-                continue;
+            // A fault of ours in one rule would meet the same message after every start, and stop all others for good. What
+            // a rule knows of many messages is changed last, when nothing is left to go wrong.
+            let met = catch_unwind(AssertUnwindSafe(|| self.meet(&inbound, definition, evaluation, &functions)));
+            if let Err(panic) = met {
+                let cause = format!("fault of the platform: {}", words(&*panic));
+                tracing::error!(rule = definition.name, cause, "a message becomes a dead letter");
+                self.fail(&inbound, definition, None, &cause);
             }
-            match definition.rule.evaluate(&inbound.message) {
-                Outcome::NoMatch => {}
-                Outcome::Error(error) => self.fail(&inbound, definition, None, &error.to_string()),
-                Outcome::Row(row) => {
-                    let trace = (evaluation.trace)(telemetry, definition);
-                    self.rule_tally(&definition.key).matched += 1;
-                    self.act(&inbound, definition, &row, trace.as_ref());
-                }
+        }
+    }
+
+    fn meet(
+        &mut self,
+        inbound: &Inbound<'_>,
+        definition: &Arc<Definition>,
+        evaluation: &mut Evaluation<'_>,
+        functions: &Functions<'_>,
+    ) {
+        if definition.rule.plan().is_some() {
+            return self.group(inbound, definition, evaluation, functions);
+        }
+        match definition.rule.evaluate(&inbound.message) {
+            Outcome::NoMatch => {}
+            Outcome::Error(error) => self.fail(inbound, definition, None, &error.to_string()),
+            Outcome::Row(row) => {
+                let trace = (evaluation.trace)(inbound.telemetry, definition);
+                self.rule_tally(&definition.key).matched += 1;
+                self.act(inbound, definition, &row, trace.as_ref());
             }
         }
     }
@@ -369,4 +389,10 @@ impl Batch {
         }
         self.tally.rules.get_mut(key).expect("it was put there")
     }
+}
+
+/// What a panic says.
+fn words(panic: &(dyn Any + Send + 'static)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it says nothing")
 }
