@@ -10,6 +10,7 @@ mod clusters;
 mod progress;
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use drover_bus::{
 use drover_host::{Backoff, Shutdown};
 use drover_proto::rules::v1::outbox_entry::Work;
 use drover_types::{Clock, Random, TenantId};
+use futures::FutureExt as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -30,7 +32,7 @@ pub use clusters::{ClusterConfig, Clusters};
 use crate::append::append;
 use crate::domain::{
     ActionTally, Batch, Board, Due, Entries, Entry, LaneKey, Lanes, LastError, Load, OUTBOX_TOPIC, RuleSet, RuleTally,
-    Verdict, Views, source_of,
+    Verdict, Views, fault, source_of,
 };
 use crate::telemetry::Telemetry;
 
@@ -294,7 +296,9 @@ impl Session<'_> {
                         let (carrier, partition) = (self.actions.carrier.clone(), *partition);
                         self.requests.spawn(async move {
                             let work: Vec<Arc<Entry>> = entries.iter().map(|(_, entry)| entry.clone()).collect();
-                            let verdict = carrier.carry_out(&work).await;
+                            // One that ends in a panic would be tried again after each, and all others with it.
+                            let attempt = AssertUnwindSafe(carrier.carry_out(&work)).catch_unwind();
+                            let verdict = attempt.await.unwrap_or_else(|panic| Verdict::Refused(fault(&*panic)));
                             Finished { partition, assignment, key, entries, verdict }
                         });
                     }

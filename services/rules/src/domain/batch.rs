@@ -5,7 +5,6 @@ mod replay;
 #[cfg(test)]
 mod tests;
 
-use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -19,6 +18,7 @@ use drover_types::{RecordId, TELEMETRY_TOPIC, Telemetry, TraceParent};
 pub use failure::{came_ms, source_of};
 
 use super::definition::Definition;
+use super::fault::fault;
 use super::letters::{OUTBOX_TOPIC, dead_letter, failure_row, without_source};
 use super::message::{Call, Functions, message};
 use super::output::{ERROR_ACTION, Emitted, Inbound, output};
@@ -191,7 +191,7 @@ impl Batch {
             // a rule knows of many messages is changed last, when nothing is left to go wrong.
             let met = catch_unwind(AssertUnwindSafe(|| self.meet(&inbound, definition, evaluation, &functions)));
             if let Err(panic) = met {
-                let cause = format!("fault of the platform: {}", words(&*panic));
+                let cause = fault(&*panic);
                 tracing::error!(rule = definition.name, cause, "a message becomes a dead letter");
                 self.fail(&inbound, definition, None, &cause);
             }
@@ -389,10 +389,4 @@ impl Batch {
         }
         self.tally.rules.get_mut(key).expect("it was put there")
     }
-}
-
-/// What a panic says.
-fn words(panic: &(dyn Any + Send + 'static)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it says nothing")
 }

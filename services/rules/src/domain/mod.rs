@@ -4,6 +4,7 @@ mod action;
 mod alarms;
 mod batch;
 mod definition;
+mod fault;
 mod filter_trie;
 mod lane;
 mod lanes;
@@ -18,6 +19,7 @@ mod window;
 
 pub use batch::{Batch, Evaluation, Tally, came_ms, source_of};
 pub use definition::Definition;
+pub use fault::fault;
 pub use lane::{Due, Entries, Entry, Verdict};
 pub use lanes::{LaneKey, Lanes, Load};
 pub use letters::{ERRORS_TOPIC, Letter, OUTBOX_TOPIC, RETRY_TOPIC, open_letter};
