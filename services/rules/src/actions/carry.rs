@@ -82,7 +82,7 @@ impl Carrier {
             Some(Work::Notice(notice)) => self.notice(first, notice).await,
             Some(Work::Store(row)) => self.store(first, row).await,
             Some(Work::Kafka(record)) => self.clusters.write(entry, record).await,
-            Some(Work::Republish(_)) | None => Verdict::Refused("entry of the outbox has no work".to_owned()),
+            Some(Work::Republish(_)) | None => Verdict::Refused("this version cannot do what it says".to_owned()),
         }
     }
 

@@ -257,8 +257,9 @@ impl Session<'_> {
         let Position { at, offset } = stored.position.clone();
         let Some(lanes) = self.partitions.get_mut(&at.partition) else { return };
         match Entry::read(stored) {
-            // Those are the other group's, and so is what nobody can read.
-            Ok(entry) if matches!(entry.work.work, Some(Work::Republish(_)) | None) => {}
+            // Those are the other group's, and so is what nobody can read. What a newer version has to do, and this one does
+            // not know, has a lane as any: its entries become dead letters, by which it can be done again.
+            Ok(entry) if matches!(entry.work.work, Some(Work::Republish(_))) => {}
             Ok(entry) => lanes.take(entry, room),
             Err(error) => tracing::error!(%error, at.partition, offset, "an entry of the outbox cannot be read"),
         }
