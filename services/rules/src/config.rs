@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use drover_host::{Duration, ListenSpec, ServiceConfig, Transport, grpc};
+use drover_types::limits::PARTITIONS_MAX;
 use drover_types::{ApiError, in_range};
 use serde::{Deserialize, Serialize};
 
@@ -13,8 +14,6 @@ use crate::mail::SmtpConfig;
 
 /// gRPC port of this service.
 const PORT: u16 = 7073;
-/// Most partitions of an internal topic.
-const PARTITIONS_MAX: u32 = 1_024;
 
 const fn days(days: u64) -> Duration {
     Duration::from_secs(days * 24 * 3600)

@@ -48,6 +48,9 @@ pub struct KafkaAction {
     /// Record key, a template such as `${device}`; the device id where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// Number of the partition, a template such as `${n % 8}`; by the key where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<String>,
     /// Record headers, templates.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,

@@ -346,9 +346,13 @@ impl Batch {
     /// source. False if none is at fault.
     pub fn divert(&mut self, refusal: &AppendError) -> bool {
         let at_fault = |output: &Output| match refusal {
-            AppendError::UnknownTopic { topic }
-            | AppendError::UnknownPartition { topic, .. }
-            | AppendError::Refused { topic, .. } => *output.outgoing.topic == **topic,
+            AppendError::UnknownTopic { topic } | AppendError::Refused { topic, .. } => {
+                *output.outgoing.topic == **topic
+            }
+            AppendError::UnknownPartition { topic, partition } => {
+                let is_beyond = output.outgoing.partition.is_some_and(|named| named >= *partition);
+                *output.outgoing.topic == **topic && is_beyond
+            }
             AppendError::TooLarge { bytes, limit } => output.outgoing.record.bytes() >= (*bytes).min(*limit),
             AppendError::Unavailable { .. } => false,
         };
