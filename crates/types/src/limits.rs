@@ -32,7 +32,7 @@ pub const WEBHOOK_TIMEOUT_MS_MIN: u32 = 100;
 pub const WEBHOOK_TIMEOUT_MS_MAX: u32 = 30_000;
 /// Most rules of one tenant.
 pub const RULES_PER_TENANT_MAX: usize = 1_000;
-/// Partitions of a topic.
+/// Most partitions of a topic.
 pub const PARTITIONS_MAX: u32 = 1_024;
 /// Longest script of a function, in bytes. Two versions of script and examples make one record of the change feed.
 /// The longest payload codec of device makers that we have seen has 235,000.

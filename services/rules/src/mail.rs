@@ -86,7 +86,7 @@ impl SmtpConfig {
         let wrong = || format!("server is HOST:PORT, not {:?}", self.server);
         let (host, port) = self.server.rsplit_once(':').ok_or_else(wrong)?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        match port.parse() {
+        match port.parse::<u16>() {
             Ok(port) if !host.is_empty() => Ok((host.to_owned(), port)),
             Ok(_) | Err(_) => Err(wrong()),
         }

@@ -109,7 +109,7 @@ pub fn output(
 
 /// Which partition is meant; whether the topic has so many is the log's to say.
 fn number_of(partition: &str) -> Result<Partition, String> {
-    let number = partition.parse().ok().filter(|number| *number < PARTITIONS_MAX);
+    let number = partition.parse::<Partition>().ok().filter(|number| *number < PARTITIONS_MAX);
     number.ok_or_else(|| format!("partition {partition:?} is no number from 0 to {}", PARTITIONS_MAX - 1))
 }
 
