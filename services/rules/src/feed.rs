@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use drover_bus::{Bus, Offset, ReadError, Record, Stored, TopicPartition};
 use drover_host::{Backoff, Ready, Shutdown};
 use drover_proto::types::v1 as wire;
@@ -170,11 +171,11 @@ impl Feed {
         true
     }
 
-    /// Reads every partition up to its present end, and takes what is said of each object last: functions first, and rules
-    /// in the order in which they were made. So a topic that two tenants want is the same one's after every start.
+    /// Reads every partition up to its present end, and takes what is said of each object in its order: functions first,
+    /// and rules as they were made. So a topic that two tenants want is the same one's after every start.
     async fn load(&self) -> Result<Vec<(TopicPartition, Offset)>, ReadError> {
         let until = Instant::now() + LOAD_PATIENCE;
-        let (mut positions, mut last) = (Vec::new(), HashMap::new());
+        let (mut positions, mut said) = (Vec::new(), HashMap::<Option<Bytes>, Vec<Record>>::new());
         for (at, bounds) in drover_bus::bounds(&*self.bus, CHANGES_TOPIC).await?.unwrap_or_default() {
             let mut next = bounds.earliest;
             while next < bounds.end {
@@ -183,15 +184,16 @@ impl Feed {
                 next = end.position.offset + 1;
                 for Stored { record, .. } in records {
                     if key_of("function/", &record).is_some() || key_of("rule/", &record).is_some() {
-                        last.insert(record.key.clone(), record);
+                        said.entry(record.key.clone()).or_default().push(record);
                     }
                 }
             }
             positions.push((at, next.max(bounds.end)));
         }
-        let mut records: Vec<(u64, Record)> = last.into_values().map(|record| (made_ms(&record), record)).collect();
-        records.sort_unstable_by_key(|(made_ms, record)| (*made_ms, record.key.clone()));
-        for (_, record) in &records {
+        let mut said: Vec<(Option<Bytes>, Vec<Record>)> = said.into_iter().collect();
+        // A former version stays in force where the last one has to wait.
+        said.sort_by_cached_key(|(key, records)| (records.last().map_or(0, made_ms), key.clone()));
+        for record in said.iter().flat_map(|(_, records)| records) {
             self.apply(record, until).await;
         }
         Ok(positions)
