@@ -193,8 +193,10 @@ impl Feed {
         let mut said: Vec<(Option<Bytes>, Vec<Record>)> = said.into_iter().collect();
         // A former version stays in force where the last one has to wait.
         said.sort_by_cached_key(|(key, records)| (records.last().map_or(0, made_ms), key.clone()));
-        for record in said.iter().flat_map(|(_, records)| records) {
-            self.apply(record, until).await;
+        for (_, records) in &said {
+            for record in records {
+                self.apply(record, until).await;
+            }
         }
         Ok(positions)
     }
