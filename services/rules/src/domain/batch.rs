@@ -187,14 +187,17 @@ impl Batch {
         let message = message(telemetry, &functions, Some(&lookup));
         let inbound = Inbound { source, telemetry, message };
         for definition in rules.matching(&telemetry.tenant, telemetry.topic.as_str()) {
-            // A fault of ours in one rule would meet the same message after every start, and stop all others for good. What
-            // a rule knows of many messages is changed last, when nothing is left to go wrong.
-            let met = catch_unwind(AssertUnwindSafe(|| self.meet(&inbound, definition, evaluation, &functions)));
-            if let Err(panic) = met {
-                let cause = fault(&*panic);
-                tracing::error!(rule = definition.name, cause, "a message becomes a dead letter");
-                self.fail(&inbound, definition, None, &cause);
-            }
+            self.guarded(&inbound, definition, |batch| batch.meet(&inbound, definition, evaluation, &functions));
+        }
+    }
+
+    /// A fault of ours in one rule would meet the same message after every start, and stop all others for good: it becomes
+    /// a dead letter. What a rule knows of many messages is changed last, when nothing is left to go wrong.
+    fn guarded(&mut self, inbound: &Inbound<'_>, rule: &Arc<Definition>, work: impl FnOnce(&mut Self)) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(self))) {
+            let cause = fault(&*panic);
+            tracing::error!(rule = rule.name, cause, "a message becomes a dead letter");
+            self.fail(inbound, rule, None, &cause);
         }
     }
 
@@ -264,7 +267,7 @@ impl Batch {
         };
         let source = Arc::new(window::stored(&telemetry, place));
         let inbound = Inbound { source, telemetry: &telemetry, message: message(&telemetry, functions, None) };
-        self.act_on(&inbound, rule, None);
+        self.guarded(&inbound, rule, |batch| batch.act_on(&inbound, rule, None));
     }
 
     /// The row of a pattern's message or of a closed window.
