@@ -2,8 +2,6 @@
 
 mod failure;
 mod replay;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -397,3 +395,6 @@ impl Batch {
         self.tally.rules.get_mut(key).expect("it was put there")
     }
 }
+
+#[cfg(test)]
+mod tests;
