@@ -1,4 +1,5 @@
-//! What a message costs: publish to read-committed output, and processor time of ingress and rules.
+//! What a message costs: publish to read-committed output, on an idle platform and at 5,000 messages a second, and
+//! processor time of ingress and rules.
 //!
 //! Prints figures, beside the project's ceilings, and judges none but that all messages come out: what they are worth
 //! depends on the machine and on what else it does. `cargo xtask costs` measures the release build, for longer; only its
@@ -8,7 +9,7 @@ use std::collections::HashMap;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use drover_load::client::Client;
 use drover_mqtt::Version;
 use drover_tests::fleet::{Fleet, Plan};
@@ -20,12 +21,18 @@ use tokio::time::{Instant, interval};
 
 use crate::readme;
 
-/// Messages published one by one, and the time between two: each finds an idle platform.
+/// Messages published one by one, and the time between two: each finds an idle platform, if there is no other load.
 const SINGLES: u64 = 200;
 const SINGLE_PACE: Duration = Duration::from_millis(20);
-/// The fleet of the second part: closed loops, as fast as the windows let them.
+/// The load beside them: so many devices with a message each so often, 5,000 a second, for longer than they take.
+const BUSY_DEVICES: usize = 50;
+const BUSY_PACE: Duration = Duration::from_millis(10);
+const BUSY_MESSAGES: u64 = 600;
+/// The fleet of the last part: closed loops, as fast as the windows let them.
 const DEVICES: usize = 50;
-const LONGEST_POLL: Duration = Duration::from_secs(30);
+const LONGEST_POLL: Duration = Duration::from_secs(1);
+/// Longest that the outputs of all singles take.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Processor time of a message with Kafka, librdkafka's included, in µs: most of the ingress, most of the rules.
 const CEILINGS_US: [f64; 2] = [20.0, 10.0];
 /// The device of the first part.
@@ -48,16 +55,23 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Publishes one by one; milliseconds from each publish until a read-committed consumer has its output, sorted.
-fn latencies(port: u16, brokers: &str) -> anyhow::Result<Vec<f64>> {
+/// Publishes one by one, beside a load if there is one; milliseconds from each publish until a read-committed consumer has
+/// its output, sorted.
+fn latencies(port: u16, brokers: &str, load: Option<Plan>) -> anyhow::Result<Vec<f64>> {
     let mut output = Follower::open(brokers, "fleet")?;
     while output.next(Duration::from_secs(1))?.is_some() {}
+    // Other numbers each time: the same again would be taken for repeats.
+    let first = if load.is_some() { SINGLES } else { 0 };
+    let load = load.map(Fleet::start);
     let arriving = std::thread::spawn(move || -> anyhow::Result<HashMap<u64, Instant>> {
-        let mut arrivals = HashMap::new();
+        let (mut arrivals, since) = (HashMap::new(), Instant::now());
         while (arrivals.len() as u64) < SINGLES {
+            ensure!(since.elapsed() < PATIENCE, "{} of {SINGLES} outputs within {PATIENCE:?}", arrivals.len());
             let Some(record) = output.next(LONGEST_POLL)? else { continue };
-            let row = Row::read(&record)?;
-            arrivals.insert(row.number, Instant::now());
+            let (row, now) = (Row::read(&record)?, Instant::now());
+            if row.device == SINGLE && row.number >= first {
+                arrivals.insert(row.number, now);
+            }
         }
         Ok(arrivals)
     });
@@ -65,7 +79,7 @@ fn latencies(port: u16, brokers: &str) -> anyhow::Result<Vec<f64>> {
     let sent: Vec<Instant> = runtime.block_on(async {
         let client = Client::connect(options(port, Version::V311, SINGLE)?).await?;
         let (mut pace, mut sent) = (interval(SINGLE_PACE), Vec::new());
-        for number in 0..SINGLES {
+        for number in first..first + SINGLES {
             pace.tick().await;
             sent.push(Instant::now());
             let payload = json!({"device": SINGLE, "n": number}).to_string();
@@ -75,12 +89,20 @@ fn latencies(port: u16, brokers: &str) -> anyhow::Result<Vec<f64>> {
         anyhow::Ok(sent)
     })?;
     let arrivals = arriving.join().map_err(|_| anyhow::anyhow!("the consumer panicked"))??;
-    let took = |(number, sent): (usize, &Instant)| {
-        arrivals.get(&(number as u64)).map(|arrived| (*arrived - *sent).as_secs_f64() * 1e3)
-    };
-    let mut took: Vec<f64> = sent.iter().enumerate().filter_map(took).collect();
+    if let Some(load) = load {
+        let totals = load.finish()?.totals();
+        ensure!(totals.acknowledged == BUSY_DEVICES as u64 * BUSY_MESSAGES, "the load: {totals:?}");
+    }
+    let took =
+        |(number, sent): (u64, &Instant)| arrivals.get(&number).map(|arrived| (*arrived - *sent).as_secs_f64() * 1e3);
+    let mut took: Vec<f64> = (first..).zip(&sent).filter_map(took).collect();
     took.sort_by(f64::total_cmp);
     Ok(took)
+}
+
+/// 5,000 messages a second.
+fn busy(ports: Vec<u16>) -> Plan {
+    Plan { prefix: "busy", keep_alive_s: 0, ..Plan::new(ports, BUSY_DEVICES, BUSY_MESSAGES, BUSY_PACE) }
 }
 
 fn tell(what: &str, latencies: &[f64]) {
@@ -111,7 +133,8 @@ fn costs_of_a_message_in_one_process() -> anyhow::Result<()> {
         publish(port, "probe", "fleet/probe", &[json!({"device": "probe", "n": probes}).to_string()])?;
         Ok(read_committed(&brokers, "fleet").is_ok_and(|rows| !rows.is_empty()))
     })?;
-    tell("one process", &latencies(port, &brokers)?);
+    tell("one process", &latencies(port, &brokers, None)?);
+    tell("one process, at 5,000 msg/s", &latencies(port, &brokers, Some(busy(vec![port])))?);
     let (pid, before) = (platform.pid()?, cpu_seconds(platform.pid()?)?);
     let (count, rate) = load(vec![port])?;
     platform.until("out of the rules", |_| {
@@ -137,7 +160,8 @@ fn costs_of_a_message_in_separate_processes_with_kafka() -> anyhow::Result<()> {
     processes.until_ready()?;
     marks::apply_fleet_rule(&mut processes, &brokers)?;
     let ports = vec![processes.port(1883), processes.port(1884)];
-    tell("with Kafka", &latencies(ports[0], &brokers)?);
+    tell("with Kafka", &latencies(ports[0], &brokers, None)?);
+    tell("with Kafka, at 5,000 msg/s", &latencies(ports[0], &brokers, Some(busy(ports.clone())))?);
     let spent = |processes: &Processes, names: [&str; 2]| -> anyhow::Result<f64> {
         names.iter().map(|name| cpu_seconds(processes.pid(name)?)).sum()
     };

@@ -1,6 +1,6 @@
 //! The ledger over the whole layout, with real Kafka and Cassandra, while everything is killed and hung by seed.
 //!
-//! `cargo xtask ledger` runs it with other numbers: `DROVER_LEDGER_DEVICES`, `_MESSAGES`, `_FAULTS`, `_SEED`.
+//! `cargo xtask ledger` runs it with other numbers: `DROVER_LEDGER_DEVICES`, `_MESSAGES`, `_FAULTS`, `_SECONDS`, `_SEED`.
 
 use std::time::Duration;
 
@@ -38,8 +38,12 @@ fn ledger_faults_what_was_acknowledged_comes_out_exactly_once_and_in_order_whate
     let devices = number("DROVER_LEDGER_DEVICES", 20)?;
     let messages = number("DROVER_LEDGER_MESSAGES", 200)?;
     let faults = number("DROVER_LEDGER_FAULTS", 7)?;
+    // Beyond session timeouts and keep-alives.
+    let longest = Duration::from_secs(number("DROVER_LEDGER_SECONDS", 15)?);
     let seed = number("DROVER_LEDGER_SEED", any_seed())?;
-    println!("ledger: {devices} devices, {messages} messages each, {faults} faults, seed {seed}");
+    println!(
+        "ledger: {devices} devices, {messages} messages each, {faults} faults of {longest:?} at most, seed {seed}"
+    );
     let Some(mut stage) = Stage::start()? else { return Ok(()) };
     let brokers = stage.backends.kafka.brokers();
     marks::apply_fleet_rule(&mut stage.processes, &brokers)?;
@@ -48,7 +52,8 @@ fn ledger_faults_what_was_acknowledged_comes_out_exactly_once_and_in_order_whate
     let ports = vec![stage.processes.port(1883), stage.processes.port(1884)];
     let fleet = Fleet::start(Plan::new(ports, usize::try_from(devices)?, messages, pace));
     let progress = || fleet.acknowledged() * 1_000 / (devices * messages);
-    stage.suffer(&schedule(seed, &TARGETS, usize::try_from(faults)?), progress, || fleet.is_finished())?;
+    let faults = schedule(seed, &TARGETS, usize::try_from(faults)?, longest);
+    stage.suffer(&faults, progress, || fleet.is_finished())?;
     let mut ledger = fleet.finish()?;
 
     stage.processes.until_ready()?;

@@ -10,8 +10,8 @@ use crate::{Backends, Processes};
 /// Names of the backends among the targets.
 const KAFKA: &str = "kafka";
 const CASSANDRA: &str = "cassandra";
-/// How long a fault lasts, in milliseconds: from a hiccup to beyond session timeouts and keep-alives.
-const LASTS_MS: (u64, u64) = (300, 15_000);
+/// How long the shortest fault lasts, in milliseconds: a hiccup.
+const SHORTEST_MS: u64 = 300;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -31,11 +31,12 @@ pub struct Fault {
     pub lasts: Duration,
 }
 
-/// `count` faults over the whole of the work. The decks of targets are dealt in turn, each like cards: no target comes a
-/// second time before all others, and those of the first deck come first.
-pub fn schedule(seed: u64, decks: &[&[&'static str]], count: usize) -> Vec<Fault> {
+/// `count` faults over the whole of the work, none of them longer than `longest`. The decks of targets are dealt in turn,
+/// each like cards: no target comes a second time before all others, and those of the first deck come first.
+pub fn schedule(seed: u64, decks: &[&[&'static str]], count: usize, longest: Duration) -> Vec<Fault> {
     let random = SeededRandom::new(seed);
     let mut turns = decks.iter().cycle();
+    let longest_ms = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX).max(SHORTEST_MS + 1);
     let mut deck = Vec::new();
     let fault = |number: usize| {
         if deck.is_empty() {
@@ -46,7 +47,7 @@ pub fn schedule(seed: u64, decks: &[&[&'static str]], count: usize) -> Vec<Fault
         // The last tenth of the work is left alone, or a fault could begin when nothing is left to lose.
         let at = (slot * 900 + random.below(900)) / count;
         let kind = if random.chance(500) { Kind::Kill } else { Kind::Hang };
-        let lasts = Duration::from_millis(LASTS_MS.0 + random.below(LASTS_MS.1 - LASTS_MS.0));
+        let lasts = Duration::from_millis(SHORTEST_MS + random.below(longest_ms - SHORTEST_MS));
         Fault { target: deck.swap_remove(card), kind, at, lasts }
     };
     (0..count).map(fault).collect()
@@ -153,10 +154,13 @@ mod tests {
     #[test]
     fn a_seed_is_a_schedule_that_comes_to_every_target_in_the_order_of_the_work() {
         let decks: [&[&str]; 2] = [&["a", "b", "c"], &["d", "e"]];
-        let told = |seed| schedule(seed, &decks, 13).iter().map(|fault| format!("{fault:?}")).collect::<Vec<_>>();
+        let longest = Duration::from_secs(30);
+        let told =
+            |seed| schedule(seed, &decks, 13, longest).iter().map(|fault| format!("{fault:?}")).collect::<Vec<_>>();
         assert_eq!(told(1), told(1));
         assert_ne!(told(1), told(2));
-        let faults = schedule(1, &decks, 13);
+        let faults = schedule(1, &decks, 13, longest);
+        assert!(faults.iter().all(|fault| fault.lasts < longest && fault.lasts.as_millis() >= u128::from(SHORTEST_MS)));
         assert!(faults.is_sorted_by_key(|fault| fault.at) && faults.iter().all(|fault| fault.at < 900));
         let names: Vec<&str> = faults.iter().map(|fault| fault.target).collect();
         for (dealt, deck) in

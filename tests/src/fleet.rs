@@ -24,6 +24,8 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// Who sends how much.
 #[derive(Clone)]
 pub struct Plan {
+    /// Devices are named by it and a number.
+    pub prefix: &'static str,
     /// MQTT ports; devices take them in turn.
     pub ports: Vec<u16>,
     pub devices: usize,
@@ -40,7 +42,7 @@ impl Plan {
     /// The window is paho's; the keep-alive is short, so that a hung ingress is left while it hangs.
     pub fn new(ports: Vec<u16>, devices: usize, messages: u64, pace: Duration) -> Self {
         let window = NonZeroU16::new(20).expect("20 is not 0");
-        Self { ports, devices, messages, pace, window, keep_alive_s: 10 }
+        Self { prefix: "dev", ports, devices, messages, pace, window, keep_alive_s: 10 }
     }
 }
 
@@ -53,7 +55,8 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Starts all devices: `dev-N` publishes `{"device": "dev-N", "n": …}` to `fleet/dev-N` at QoS 1.
+    /// Starts all devices: `dev-N` publishes `{"device": "dev-N", "n": …}` to `fleet/dev-N` at QoS 1, if the prefix is
+    /// `dev`.
     pub fn start(plan: Plan) -> Self {
         let ledger = Arc::new(Mutex::new(Ledger::default()));
         let acknowledged = Arc::new(AtomicU64::new(0));
@@ -111,7 +114,7 @@ fn run(plan: &Plan, books: &Books) -> anyhow::Result<()> {
         let mut devices = JoinSet::new();
         for number in 0..plan.devices {
             let port = plan.ports[number % plan.ports.len()];
-            devices.spawn(device(format!("dev-{number}"), port, plan.clone(), books.clone()));
+            devices.spawn(device(format!("{}-{number}", plan.prefix), port, plan.clone(), books.clone()));
         }
         while let Some(ended) = devices.join_next().await {
             ended??;

@@ -4,7 +4,6 @@
 //! what else it does. `bench mqtt` and `bench kafka` are about what the server itself spends, and fail where that is over a
 //! ceiling of the project.
 
-
 mod figures;
 mod generator;
 mod kafka;

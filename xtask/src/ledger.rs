@@ -12,10 +12,13 @@ pub struct Options {
     #[arg(long, default_value_t = 200)]
     devices: u32,
     /// Of each device.
-    #[arg(long, default_value_t = 2_000)]
+    #[arg(long, default_value_t = 5_000)]
     messages: u32,
     #[arg(long, default_value_t = 20)]
     faults: u32,
+    /// The longest of them, in seconds.
+    #[arg(long, default_value_t = 30)]
+    seconds: u32,
     /// Which faults, when and for how long; absent: another one each time, printed.
     #[arg(long)]
     seed: Option<u64>,
@@ -28,6 +31,7 @@ pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
     cargo.env("DROVER_LEDGER_DEVICES", options.devices.to_string());
     cargo.env("DROVER_LEDGER_MESSAGES", options.messages.to_string());
     cargo.env("DROVER_LEDGER_FAULTS", options.faults.to_string());
+    cargo.env("DROVER_LEDGER_SECONDS", options.seconds.to_string());
     if let Some(seed) = options.seed {
         cargo.env("DROVER_LEDGER_SEED", seed.to_string());
     }

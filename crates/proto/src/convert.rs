@@ -184,6 +184,7 @@ mod tests {
                     kafka: Some(KafkaAction {
                         topic: "t".into(),
                         key: Some("${device}".into()),
+                        partition: Some("${n}".into()),
                         headers: [("a".to_owned(), "b".to_owned())].into(),
                         create_topic: Some(CreateTopic { partitions: 3 }),
                         cluster: None,

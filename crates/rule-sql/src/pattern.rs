@@ -28,6 +28,10 @@ const POSIX: [(&str, &str); 13] = [
     ("Space", r" \t\n\x0B\f\r"),
 ];
 
+/// What Java's `\h` and `\v` match, as contents of a class.
+const HORIZONTAL: &str = " \t\u{A0}\u{1680}\u{180E}\u{2000}-\u{200A}\u{202F}\u{205F}\u{3000}";
+const VERTICAL: &str = "\n\u{B}\u{C}\r\u{85}\u{2028}\u{2029}";
+
 /// A compiled regular expression. What takes too long to search has no answer.
 #[derive(Clone, Debug)]
 pub struct Pattern {
@@ -131,6 +135,11 @@ fn translated(source: &str) -> String {
             'W' => translated.push_str("[^A-Za-z0-9_]"),
             's' => translated.push_str(r"[ \t\n\x0B\f\r]"),
             'S' => translated.push_str(r"[^ \t\n\x0B\f\r]"),
+            'h' => translated.push_str(&format!("[{HORIZONTAL}]")),
+            'H' => translated.push_str(&format!("[^{HORIZONTAL}]")),
+            'v' => translated.push_str(&format!("[{VERTICAL}]")),
+            'V' => translated.push_str(&format!("[^{VERTICAL}]")),
+            'R' => translated.push_str(&format!(r"(?:\r\n|[{VERTICAL}])")),
             'Q' => {
                 let (quoted, behind) = rest.split_once("\\E").unwrap_or((rest, ""));
                 translated.push_str(&fancy_regex::escape(quoted));
@@ -186,6 +195,8 @@ mod tests {
         assert_eq!((matches(r"^\p{Punct}+$", "!]`~"), matches(r"^\p{Punct}$", "a")), (Some(true), Some(false)));
         assert_eq!((matches(r"^[\p{Upper}_]+$", "A_"), matches(r"^\P{Alpha}$", "é")), (Some(true), Some(true)));
         assert_eq!((matches(r"^\p{Lu}$", "É"), matches(r"\p{Nope}", "a")), (Some(true), None));
+        assert_eq!((matches(r"^a\hb$", "a\tb"), matches(r"\h", "af")), (Some(true), Some(false)));
+        assert_eq!((matches(r"^[\v]\H\V$", "\nxy"), matches(r"^a\Rb$", "a\r\nb")), (Some(true), Some(true)));
         assert_eq!((matches("(?=a)a(?!b)", "ac"), matches(r"(a)\1", "aa")), (Some(true), Some(true)));
     }
 

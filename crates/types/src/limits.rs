@@ -34,6 +34,8 @@ pub const WEBHOOK_TIMEOUT_MS_MAX: u32 = 30_000;
 pub const RULES_PER_TENANT_MAX: usize = 1_000;
 /// Most policies of one tenant, besides the built-in one.
 pub const POLICIES_PER_TENANT_MAX: usize = 1_000;
+/// Most partitions of a topic.
+pub const PARTITIONS_MAX: u32 = 1_024;
 /// Longest script of a function, in bytes. Two versions of script and examples make one record of the change feed.
 /// The longest payload codec of device makers that we have seen has 235,000.
 pub const FUNCTION_SOURCE_BYTES_MAX: usize = 256 * 1024;

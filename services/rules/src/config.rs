@@ -5,15 +5,15 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use drover_host::{Duration, ListenSpec, ServiceConfig, Transport, grpc};
+use drover_types::limits::PARTITIONS_MAX;
 use drover_types::{ApiError, in_range};
 use serde::{Deserialize, Serialize};
 
 use crate::actions::ClusterConfig;
+use crate::mail::SmtpConfig;
 
 /// gRPC port of this service.
 const PORT: u16 = 7073;
-/// Most partitions of an internal topic.
-const PARTITIONS_MAX: u32 = 1_024;
 
 const fn days(days: u64) -> Duration {
     Duration::from_secs(days * 24 * 3600)
@@ -42,6 +42,8 @@ pub struct RulesConfig {
     pub webhook_ca: Option<PathBuf>,
     /// Other Kafka clusters that rules may write to, by name.
     pub clusters: BTreeMap<String, ClusterConfig>,
+    /// The server that takes the mail of `notify`; absent: none is sent.
+    pub smtp: Option<SmtpConfig>,
 }
 
 impl Default for RulesConfig {
@@ -56,6 +58,7 @@ impl Default for RulesConfig {
             internal_hosts: Vec::new(),
             webhook_ca: None,
             clusters: BTreeMap::new(),
+            smtp: None,
         }
     }
 }
@@ -75,6 +78,7 @@ impl ServiceConfig for RulesConfig {
                 ApiError::invalid("rules.partitions", "partitions out of range").over(PARTITIONS_MAX, self.partitions)
             );
         }
+        self.smtp.as_ref().map_or(Ok(()), SmtpConfig::check)?;
         in_range("rules.output_retention", self.output_retention, Duration::from_secs(3600), days(3_650))
     }
 }

@@ -1,17 +1,18 @@
 //! Rule definitions and functions from the registry's feed: read from the start, then followed while the engine runs.
 
-use std::collections::BTreeMap;
+mod record;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use drover_bus::{Bus, Offset, ReadError, Record, TopicPartition};
+use bytes::Bytes;
+use drover_bus::{Bus, Offset, ReadError, Record, Stored, TopicPartition};
 use drover_host::{Backoff, Ready, Shutdown};
-use drover_proto::registry::v1::{Change, object};
 use drover_proto::types::v1 as wire;
-use drover_types::object::{FunctionSpec, RuleSpec};
+use drover_types::object::RuleSpec;
 use drover_types::{ApiError, Clock, TenantId};
-use prost::Message as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -21,6 +22,7 @@ use crate::config::RulesConfig;
 use crate::domain::{Board, Condition, Definition, RuleKey, RuleSet, Views};
 use crate::topics;
 use crate::webhook::InternalHosts;
+use record::{Word, function, key_of, made_ms, word};
 
 pub use drover_types::REGISTRY_CHANGES_TOPIC as CHANGES_TOPIC;
 
@@ -76,12 +78,6 @@ enum Obstacle {
     Invalid(String),
     /// As long as its topics, functions or what it looks up are not there, or a topic is another's.
     Missing { reason: &'static str, message: String },
-}
-
-/// What a record of the feed says about a rule.
-enum Word {
-    Put(Box<wire::Rule>),
-    Gone,
 }
 
 impl Feed {
@@ -175,21 +171,32 @@ impl Feed {
         true
     }
 
-    /// Reads every partition up to its present end.
+    /// Reads every partition up to its present end, and takes what is said of each object in its order: functions first,
+    /// and rules as they were made. So a topic that two tenants want is the same one's after every start.
     async fn load(&self) -> Result<Vec<(TopicPartition, Offset)>, ReadError> {
         let until = Instant::now() + LOAD_PATIENCE;
-        let mut positions = Vec::new();
+        let (mut positions, mut said) = (Vec::new(), HashMap::<Option<Bytes>, Vec<Record>>::new());
         for (at, bounds) in drover_bus::bounds(&*self.bus, CHANGES_TOPIC).await?.unwrap_or_default() {
             let mut next = bounds.earliest;
             while next < bounds.end {
                 let records = self.bus.read(&at, next, READ_BYTES, Duration::ZERO).await?;
-                let Some(last) = records.last() else { break };
-                next = last.position.offset + 1;
-                for stored in &records {
-                    self.apply(&stored.record, until).await;
+                let Some(end) = records.last() else { break };
+                next = end.position.offset + 1;
+                for Stored { record, .. } in records {
+                    if key_of("function/", &record).is_some() || key_of("rule/", &record).is_some() {
+                        said.entry(record.key.clone()).or_default().push(record);
+                    }
                 }
             }
             positions.push((at, next.max(bounds.end)));
+        }
+        let mut said: Vec<(Option<Bytes>, Vec<Record>)> = said.into_iter().collect();
+        // A former version stays in force where the last one has to wait.
+        said.sort_by_cached_key(|(key, records)| (records.last().map_or(0, made_ms), key.clone()));
+        for (_, records) in &said {
+            for record in records {
+                self.apply(record, until).await;
+            }
         }
         Ok(positions)
     }
@@ -396,38 +403,5 @@ impl Feed {
             }
             backoff.wait(&never).await;
         }
-    }
-}
-
-/// Tenant and name, if the record is about an object of the kind whose keys begin so.
-fn key_of(prefix: &str, record: &Record) -> Option<RuleKey> {
-    let key = std::str::from_utf8(record.key.as_ref()?).ok()?;
-    let (tenant, name) = key.strip_prefix(prefix)?.split_once('/')?;
-    Some((TenantId::new(tenant).ok()?, name.to_owned()))
-}
-
-fn word(record: &Record) -> Result<Word, prost::DecodeError> {
-    let Some(value) = &record.value else { return Ok(Word::Gone) };
-    let after = Change::decode(value.clone())?.after.and_then(|after| after.object);
-    Ok(match after {
-        Some(object::Object::Rule(rule)) => Word::Put(Box::new(rule)),
-        Some(
-            object::Object::Device(_)
-            | object::Object::Credential(_)
-            | object::Object::Policy(_)
-            | object::Object::ApiToken(_)
-            | object::Object::Function(_),
-        )
-        | None => Word::Gone,
-    })
-}
-
-/// What a record of the feed says of a function; `None`: it is gone.
-fn function(record: &Record) -> Result<Option<FunctionSpec>, ApiError> {
-    let Some(value) = &record.value else { return Ok(None) };
-    let change = Change::decode(value.clone()).map_err(|error| ApiError::invalid("value", error.to_string()))?;
-    match change.after.and_then(|after| after.object) {
-        Some(object::Object::Function(function)) => Ok(Some(FunctionSpec::try_from(&function)?)),
-        Some(_) | None => Ok(None),
     }
 }

@@ -14,6 +14,7 @@ mod feed;
 mod follow;
 mod functions;
 mod lag;
+mod mail;
 mod outbox;
 mod platform;
 mod replay;
@@ -42,6 +43,7 @@ pub use config::RulesConfig;
 pub use domain::{ERRORS_TOPIC, OUTBOX_TOPIC, RETRY_TOPIC, STATE_TOPIC};
 pub use engine::GROUP;
 pub use feed::CHANGES_TOPIC;
+pub use mail::{SmtpConfig, SmtpTls};
 pub use outbox::OUTBOX_GROUP;
 
 use crate::actions::{Actions, Carrier, Clusters};
@@ -51,6 +53,7 @@ use crate::feed::Feed;
 use crate::follow::Follow;
 use crate::functions::Functions;
 use crate::lag::Lag;
+use crate::mail::Mailer;
 use crate::outbox::Outbox;
 use crate::replay::Replayer;
 use crate::telemetry::Telemetry;
@@ -111,6 +114,7 @@ async fn work(
     }
     let internal = InternalHosts::new(config.internal_hosts.clone());
     let webhooks = Webhooks::new(internal.clone(), config.webhook_ca.as_deref())?;
+    let mailer = config.smtp.as_ref().map(Mailer::new).transpose()?;
     let clusters = Arc::new(Clusters::open(&config.clusters)?);
     let (bus, clock, outside) = (ports.bus.clone(), ports.clock.clone(), (internal, clusters.clone()));
     let feed = Feed::new(bus, clock, board.clone(), views.clone(), &config, outside);
@@ -149,6 +153,7 @@ async fn work(
     };
     let carrier = Carrier {
         webhooks,
+        mailer,
         secrets: Secrets::new(config.secrets.unwrap_or_else(|| ports.data.join("secrets"))),
         clusters,
         shadow: ShadowClient::new(ports.network.client("shadow")),

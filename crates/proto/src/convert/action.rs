@@ -21,6 +21,7 @@ impl TryFrom<&wire::Action> for Action {
                 read.kafka = Some(KafkaAction {
                     topic: kafka.topic.clone(),
                     key: kafka.key.clone(),
+                    partition: kafka.partition.clone(),
                     headers: kafka.headers.clone().into_iter().collect(),
                     create_topic: kafka.create_partitions.map(|partitions| CreateTopic { partitions }),
                     cluster: given(&kafka.cluster),
@@ -86,6 +87,7 @@ impl From<Action> for wire::Action {
             Kind::Kafka(wire::KafkaAction {
                 topic: kafka.topic,
                 key: kafka.key,
+                partition: kafka.partition,
                 create_partitions: kafka.create_topic.map(|create| create.partitions),
                 headers: kafka.headers.into_iter().collect(),
                 cluster: kafka.cluster.unwrap_or_default(),

@@ -31,7 +31,7 @@ pub(super) fn topic<'m>(call: &Call<'_, 'm, '_>) -> Answer<'m> {
     let Some(level) = call.arguments.first() else {
         return text(topic);
     };
-    let level = level.to_number().and_then(Number::truncated).and_then(|n| usize::try_from(n).ok());
+    let level = level.to_int().and_then(|n| usize::try_from(n).ok());
     known(level.and_then(|n| n.checked_sub(1)).and_then(|n| topic.split('/').nth(n)))
 }
 

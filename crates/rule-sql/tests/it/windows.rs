@@ -243,6 +243,26 @@ fn a_pattern_forgets_a_group_that_was_not_heard_of_for_its_time() {
 }
 
 #[test]
+fn an_edge_that_was_forgotten_rises_again_and_does_not_fall() {
+    const DAY_MS: u64 = 24 * 3_600_000;
+    for (pattern, then, known, forgotten) in [
+        ("RISING(v > 30, HYSTERESIS 2)", 40, vec![r#"{"v":31}"#], vec![r#"{"v":31}"#, r#"{"v":40}"#]),
+        ("FALLING(v > 30, HYSTERESIS 2)", 20, vec![r#"{"v":20}"#], vec![]),
+    ] {
+        let rows = |after_ms: u64| {
+            let mut stream = Stream::of(&format!("SELECT v FROM '#' GROUP BY device(), {pattern}"));
+            stream.message("d", 0, &json!({"v": 31}));
+            stream.restart();
+            stream.message("d", after_ms, &json!({"v": then}));
+            stream.rows
+        };
+        // A group that is heard of at the beginning of a day is kept for a day longer.
+        assert_eq!(rows(PATTERN_KEPT_MS + DAY_MS - 1), known, "{pattern}");
+        assert_eq!(rows(PATTERN_KEPT_MS + DAY_MS), forgotten, "{pattern}");
+    }
+}
+
+#[test]
 fn a_value_that_is_not_there_is_no_turn() {
     let mut stream = Stream::of("SELECT v FROM '#' GROUP BY device(), RISING(v > 30)");
     for payload in

@@ -41,6 +41,9 @@ pub struct KafkaAction {
     /// Template of the record key; the device where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// Template of the partition's number, from 0; by the key where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<String>,
     /// Templates of header values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
@@ -158,12 +161,12 @@ pub struct FunctionAction {
     pub function: String,
 }
 
-/// Tells people, by an incoming webhook of Slack, Teams or what understands `{"text": …}`.
+/// Tells people, by mail or an incoming webhook of Slack, Teams or what understands `{"text": …}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NotifyAction {
-    /// Name of the secret whose entry `url` is the webhook's address.
+    /// Name of the secret with the entry `email`, addresses, or `url`, that of the webhook.
     pub channel: String,
     /// Template.
     pub text: String,
@@ -206,6 +209,9 @@ impl Action {
         let mut put = |pointer: String, text| found.push(TemplateField { pointer, text });
         if let Some(key) = self.kafka.as_ref().and_then(|kafka| kafka.key.as_ref()) {
             put("/kafka/key".to_owned(), key);
+        }
+        if let Some(partition) = self.kafka.as_ref().and_then(|kafka| kafka.partition.as_ref()) {
+            put("/kafka/partition".to_owned(), partition);
         }
         for (name, value) in self.kafka.iter().flat_map(|kafka| &kafka.headers) {
             put(format!("/kafka/headers/{name}"), value);
@@ -312,7 +318,7 @@ mod tests {
             json!({"store": {"table": "hot", "tags": ["device"]}}),
             json!({"function": {"ref": "decode-v2"}}),
             json!({"notify": {"channel": "ops", "text": "${d} is at ${t}"}}),
-            json!({"kafka": {"topic": "t", "key": "${d}", "headers": {"room": "${r}"}, "cluster": "other"}}),
+            json!({"kafka": {"topic": "t", "key": "${d}", "partition": "${n % 8}", "headers": {"room": "${r}"}, "cluster": "other"}}),
         ] {
             let action = action(json.clone());
             assert_eq!(action.check("a"), Ok(()), "{json}");

@@ -33,7 +33,7 @@ pub struct RuleAction {
     /// Call a function with the row, and publish the messages it returns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function: Option<FunctionAction>,
-    /// Tell people, by an incoming webhook of Slack, Teams or the like.
+    /// Tell people, by mail or an incoming webhook of Slack, Teams or the like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notify: Option<NotifyAction>,
 }
@@ -48,6 +48,9 @@ pub struct KafkaAction {
     /// Record key, a template such as `${device}`; the device id where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// Number of the partition, a template such as `${n % 8}`; by the key where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<String>,
     /// Record headers, templates.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
@@ -172,7 +175,7 @@ pub struct FunctionAction {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NotifyAction {
-    /// Name of the secret whose entry `url` is the webhook's address.
+    /// Name of the secret with the entry `email`, addresses, or `url`, that of the webhook.
     #[schemars(length(min = 1, max = 128))]
     pub channel: String,
     /// Text, a template.

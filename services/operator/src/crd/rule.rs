@@ -84,7 +84,7 @@ mod tests {
         let json = serde_json::json!({
             "sql": "SELECT * FROM 'a'",
             "actions": [
-                {"kafka": {"topic": "t", "key": "${device}", "createTopic": {"partitions": 2}}},
+                {"kafka": {"topic": "t", "key": "${device}", "partition": "1", "createTopic": {"partitions": 2}}},
                 {"republish": {"topic": "b", "qos": 1}},
                 {"webhook": {"url": "https://h", "headers": {"a": "b"}, "headersFrom": {"secretRef": "s"},
                     "signature": {"secretRef": "s"}, "body": "b", "timeout": "5s", "batch": {"records": 2}}},

@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use super::clusters::Clusters;
 use crate::domain::{Entry, RuleSet, Verdict};
 use crate::functions::Functions;
+use crate::mail::{Mail, Mailer};
 use crate::platform::{SERVICE_TIMEOUT, publish, told};
 use crate::turns::Turns;
 use crate::webhook::{Post, Secrets, Webhooks, sign};
@@ -36,13 +37,17 @@ const CALLS_PER_TENANT: usize = 2;
 const MESSAGES_MAX: usize = 100;
 /// Entry of a secret: the key that signs.
 const HMAC: &str = "hmac";
-/// Entry of a secret: the address of a channel.
+/// Entry of a secret: the addresses that a channel's mail goes to.
+const EMAIL: &str = "email";
+/// Entry of a secret: the address of a channel's webhook.
 const URL: &str = "url";
 
 /// What actions need. Shared by all that are under way.
 pub struct Carrier {
     pub webhooks: Webhooks,
     pub secrets: Secrets,
+    /// Absent: no mail is sent.
+    pub mailer: Option<Mailer>,
     pub clusters: Arc<Clusters>,
     pub shadow: ShadowClient<Client>,
     pub storage: StorageClient<Client>,
@@ -77,7 +82,7 @@ impl Carrier {
             Some(Work::Notice(notice)) => self.notice(first, notice).await,
             Some(Work::Store(row)) => self.store(first, row).await,
             Some(Work::Kafka(record)) => self.clusters.write(entry, record).await,
-            Some(Work::Republish(_)) | None => Verdict::Refused("entry of the outbox has no work".to_owned()),
+            Some(Work::Republish(_)) | None => Verdict::Refused("this version cannot do what it says".to_owned()),
         }
     }
 
@@ -111,8 +116,25 @@ impl Carrier {
         self.webhooks.post(&Post { tenant, action, url, headers, secret_headers, body, timeout }).await
     }
 
-    /// The address is a secret: nothing of it is told but the host.
+    /// By mail where the channel has addresses, else by its webhook.
     async fn notice(&self, entry: &OutboxEntry, notice: &Notice) -> Verdict {
+        match self.secrets.find(&entry.tenant, &notice.channel, EMAIL).await {
+            Ok(Some(addresses)) => self.mail(entry, notice, &addresses).await,
+            Ok(None) => self.post_notice(entry, notice).await,
+            Err(reason) => Verdict::Later(reason),
+        }
+    }
+
+    async fn mail(&self, entry: &OutboxEntry, notice: &Notice, addresses: &str) -> Verdict {
+        let Some(mailer) = &self.mailer else {
+            return Verdict::Later(format!("{} has addresses of mail, and rules.smtp is not set", notice.channel));
+        };
+        let (id, now_ms) = (hex(&entry.id), self.clock.now_ms());
+        mailer.send(&Mail { tenant: &entry.tenant, addresses, text: &notice.text, id: &id, now_ms }).await
+    }
+
+    /// The address is a secret: nothing of it is told but the host.
+    async fn post_notice(&self, entry: &OutboxEntry, notice: &Notice) -> Verdict {
         let url = match self.secrets.entry(&entry.tenant, &notice.channel, URL).await {
             Ok(url) => url,
             Err(reason) => return Verdict::Later(reason),

@@ -127,7 +127,7 @@ fn outgoing(record: &KafkaRecord, timestamp_ms: i64) -> Outgoing {
         headers: record.headers.iter().map(header).collect(),
         timestamp_ms,
     };
-    Outgoing::keyed(record.topic.as_str(), written)
+    Outgoing { topic: record.topic.as_str().into(), partition: record.partition, record: written }
 }
 
 #[cfg(test)]
@@ -154,6 +154,7 @@ mod tests {
             key: b"k".to_vec(),
             value: b"v".to_vec(),
             headers: vec![wire::Header { name: "rule".into(), value: b"r".to_vec() }],
+            partition: None,
         };
         let entry = |tenant: &str| {
             let position = Position { at: TopicPartition::new("o", 0), offset: 0 };
@@ -169,6 +170,8 @@ mod tests {
         assert!(matches!(clusters.write(&entry("away"), &record).await, Verdict::Refused(_)));
         let elsewhere = KafkaRecord { topic: "u".into(), ..record };
         assert!(matches!(clusters.write(&entry("home"), &elsewhere).await, Verdict::Refused(_)));
+        let beyond = KafkaRecord { topic: "t".into(), partition: Some(1), ..elsewhere };
+        assert!(matches!(clusters.write(&entry("home"), &beyond).await, Verdict::Refused(_)));
         let tenant = |name: &str| TenantId::new(name).expect("a name");
         assert_eq!(clusters.refuse(&tenant("home"), "other"), None);
         assert!(clusters.refuse(&tenant("away"), "other").is_some());

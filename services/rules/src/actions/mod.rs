@@ -5,20 +5,23 @@
 //! where the first unfinished entry of all stands, and where lanes are further is remembered beside it.
 
 mod carry;
+mod catch_up;
 mod clusters;
 mod progress;
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use drover_bus::{
-    Bus, ConsumeError, Consumer, GroupConfig, MAX_POLL_INTERVAL, Offset, Outgoing, Partition, Polled, Position,
-    ReadError, Start, Stored, TopicPartition,
+    Bus, ConsumeError, Consumer, GroupConfig, MAX_POLL_INTERVAL, Offset, Outgoing, Partition, Polled, Position, Start,
+    Stored, TopicPartition,
 };
 use drover_host::{Backoff, Shutdown};
 use drover_proto::rules::v1::outbox_entry::Work;
 use drover_types::{Clock, Random, TenantId};
+use futures::FutureExt as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -28,8 +31,8 @@ pub use clusters::{ClusterConfig, Clusters};
 
 use crate::append::append;
 use crate::domain::{
-    ActionTally, Batch, Board, Due, Entries, Entry, LaneKey, Lanes, LastError, OUTBOX_TOPIC, RuleSet, RuleTally,
-    Verdict, Views, source_of,
+    ActionTally, Batch, Board, Due, Entries, Entry, LaneKey, Lanes, LastError, Load, OUTBOX_TOPIC, RuleSet, RuleTally,
+    Verdict, Views, fault, source_of,
 };
 use crate::telemetry::Telemetry;
 
@@ -45,14 +48,6 @@ const CHECKPOINT: Duration = Duration::from_secs(1);
 const REQUESTS_MAX: usize = 16_384;
 /// Bytes of records in memory, about; beyond, a lane holds one entry.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Bytes of one read of a lane that is behind.
-const READ_BYTES: usize = 256 * 1024;
-/// Lanes of a partition that read in one turn.
-const READS: usize = 16;
-/// A lane for which the log could not be read asks again after this.
-const UNREAD: Duration = Duration::from_secs(1);
-/// A lane that stands before a damaged place of the log asks again after this.
-const STALLED: Duration = Duration::from_secs(60);
 /// Attempts whose ends are looked at in one turn.
 const SETTLED_MAX: usize = 512;
 /// Turns without a poll; then one is made, however many attempts end.
@@ -262,8 +257,9 @@ impl Session<'_> {
         let Position { at, offset } = stored.position.clone();
         let Some(lanes) = self.partitions.get_mut(&at.partition) else { return };
         match Entry::read(stored) {
-            // Those are the other group's, and so is what nobody can read.
-            Ok(entry) if matches!(entry.work.work, Some(Work::Republish(_)) | None) => {}
+            // Those are the other group's, and so is what nobody can read. What a newer version has to do, and this one does
+            // not know, has a lane as any: its entries become dead letters, by which it can be done again.
+            Ok(entry) if matches!(entry.work.work, Some(Work::Republish(_))) => {}
             Ok(entry) => lanes.take(entry, room),
             Err(error) => tracing::error!(%error, at.partition, offset, "an entry of the outbox cannot be read"),
         }
@@ -271,39 +267,14 @@ impl Session<'_> {
     }
 
     fn has_room(&self) -> bool {
-        self.partitions.values().map(|lanes| lanes.held().1).sum::<usize>() < BYTES_MAX
+        self.load().bytes < BYTES_MAX
     }
 
-    /// Lanes that are behind and have room read on. What cannot be read holds up its lane.
-    async fn catch_up(&mut self) {
-        let (room, now) = (self.has_room(), Instant::now());
-        for (partition, lanes) in &mut self.partitions {
-            let at = TopicPartition::new(OUTBOX_TOPIC, *partition);
-            for (key, from) in lanes.behind(now, room, READS) {
-                match self.actions.bus.read(&at, from, READ_BYTES, Duration::ZERO).await {
-                    Ok(records) => lanes.catch_up(&key, records, room),
-                    Err(ReadError::OutOfRange { from, earliest, .. }) if from < earliest => {
-                        tracing::error!(
-                            rule = key.rule,
-                            from,
-                            earliest,
-                            "entries are not kept any more: actions are lost"
-                        );
-                        self.actions.telemetry.actions_lost.inc();
-                        lanes.skip_to(&key, earliest);
-                    }
-                    Err(error @ ReadError::Corrupt { .. }) => {
-                        tracing::error!(rule = key.rule, from, %error, "an action stands before a damaged place");
-                        self.actions.telemetry.actions_stalled.inc();
-                        lanes.could_not_read(&key, now + STALLED);
-                    }
-                    Err(error) => {
-                        tracing::debug!(rule = key.rule, from, %error, "an action cannot read on");
-                        lanes.could_not_read(&key, now + UNREAD);
-                    }
-                }
-            }
-        }
+    /// What lanes of all partitions hold.
+    fn load(&self) -> Load {
+        let mut load = Load::default();
+        self.partitions.values().for_each(|lanes| load.add(lanes.load()));
+        load
     }
 
     /// Begins what is due; when the next will be.
@@ -326,7 +297,9 @@ impl Session<'_> {
                         let (carrier, partition) = (self.actions.carrier.clone(), *partition);
                         self.requests.spawn(async move {
                             let work: Vec<Arc<Entry>> = entries.iter().map(|(_, entry)| entry.clone()).collect();
-                            let verdict = carrier.carry_out(&work).await;
+                            // One that ends in a panic would be tried again after each, and all others with it.
+                            let attempt = AssertUnwindSafe(carrier.carry_out(&work)).catch_unwind();
+                            let verdict = attempt.await.unwrap_or_else(|panic| Verdict::Refused(fault(&*panic)));
                             Finished { partition, assignment, key, entries, verdict }
                         });
                     }
@@ -388,7 +361,7 @@ impl Session<'_> {
     async fn checkpoint(&mut self) -> Result<(), ConsumeError> {
         self.checkpoint_at = Instant::now();
         let now_ms = self.actions.clock.now_ms();
-        let (mut finished, mut news, mut records, mut held) = (Vec::new(), Vec::new(), Vec::new(), (0, 0));
+        let (mut finished, mut news, mut records) = (Vec::new(), Vec::new(), Vec::new());
         for (partition, lanes) in &mut self.partitions {
             let offset = lanes.finished();
             if self.committed.insert(*partition, offset) != Some(offset) {
@@ -397,10 +370,9 @@ impl Session<'_> {
             let of_lanes = lanes.news();
             records.extend(of_lanes.iter().map(|(key, at)| progress::record(*partition, key, *at, now_ms)));
             news.push((*partition, of_lanes));
-            let (entries, _, suspended) = lanes.held();
-            held = (held.0 + entries, held.1 + suspended);
         }
-        self.actions.telemetry.actions_held(held.0, held.1);
+        let load = self.load();
+        self.actions.telemetry.actions_held(load.entries, load.suspended);
         if !finished.is_empty() {
             self.consumer.commit(finished).await?;
         }

@@ -14,10 +14,12 @@ const TIMEOUT_MS: u32 = 5_000;
 /// What is done with a row.
 #[derive(Debug)]
 pub enum CompiledAction {
-    /// `key` absent: the device. `partitions`: of a topic that has to be made. `cluster` absent: the platform's own.
+    /// `key` absent: the device. `partition` absent: by the key. `partitions`: of a topic that has to be made. `cluster`
+    /// absent: the platform's own.
     Kafka {
         topic: Topic,
         key: Option<Template>,
+        partition: Option<Template>,
         headers: Vec<(String, Template)>,
         partitions: u32,
         cluster: Option<String>,
@@ -92,6 +94,7 @@ impl CompiledAction {
                 cluster: kafka.cluster.clone(),
                 topic: kafka.topic.as_str().into(),
                 key: kafka.key.as_deref().map(|key| template("/kafka/key", key)).transpose()?,
+                partition: kafka.partition.as_deref().map(|text| template("/kafka/partition", text)).transpose()?,
                 partitions: kafka.create_topic.as_ref().map_or(OUTPUT_PARTITIONS, |create| create.partitions),
             });
         }

@@ -4,6 +4,7 @@ mod failure;
 mod replay;
 
 use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use drover_types::{RecordId, TELEMETRY_TOPIC, Telemetry, TraceParent};
 pub use failure::{came_ms, source_of};
 
 use super::definition::Definition;
+use super::fault::fault;
 use super::letters::{OUTBOX_TOPIC, dead_letter, failure_row, without_source};
 use super::message::{Call, Functions, message};
 use super::output::{ERROR_ACTION, Emitted, Inbound, output};
@@ -183,18 +185,37 @@ impl Batch {
         let message = message(telemetry, &functions, Some(&lookup));
         let inbound = Inbound { source, telemetry, message };
         for definition in rules.matching(&telemetry.tenant, telemetry.topic.as_str()) {
-            if definition.rule.plan().is_some() {
-                self.group(&inbound, definition, evaluation, &functions);
-                continue;
-            }
-            match definition.rule.evaluate(&inbound.message) {
-                Outcome::NoMatch => {}
-                Outcome::Error(error) => self.fail(&inbound, definition, None, &error.to_string()),
-                Outcome::Row(row) => {
-                    let trace = (evaluation.trace)(telemetry, definition);
-                    self.rule_tally(&definition.key).matched += 1;
-                    self.act(&inbound, definition, &row, trace.as_ref());
-                }
+            self.guarded(&inbound, definition, |batch| batch.meet(&inbound, definition, evaluation, &functions));
+        }
+    }
+
+    /// A fault of ours in one rule would meet the same message after every start, and stop all others for good: it becomes
+    /// a dead letter. What a rule knows of many messages is changed last, when nothing is left to go wrong.
+    fn guarded(&mut self, inbound: &Inbound<'_>, rule: &Arc<Definition>, work: impl FnOnce(&mut Self)) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(self))) {
+            let cause = fault(&*panic);
+            tracing::error!(rule = rule.name, cause, "a message becomes a dead letter");
+            self.fail(inbound, rule, None, &cause);
+        }
+    }
+
+    fn meet(
+        &mut self,
+        inbound: &Inbound<'_>,
+        definition: &Arc<Definition>,
+        evaluation: &mut Evaluation<'_>,
+        functions: &Functions<'_>,
+    ) {
+        if definition.rule.plan().is_some() {
+            return self.group(inbound, definition, evaluation, functions);
+        }
+        match definition.rule.evaluate(&inbound.message) {
+            Outcome::NoMatch => {}
+            Outcome::Error(error) => self.fail(inbound, definition, None, &error.to_string()),
+            Outcome::Row(row) => {
+                let trace = (evaluation.trace)(inbound.telemetry, definition);
+                self.rule_tally(&definition.key).matched += 1;
+                self.act(inbound, definition, &row, trace.as_ref());
             }
         }
     }
@@ -244,7 +265,7 @@ impl Batch {
         };
         let source = Arc::new(window::stored(&telemetry, place));
         let inbound = Inbound { source, telemetry: &telemetry, message: message(&telemetry, functions, None) };
-        self.act_on(&inbound, rule, None);
+        self.guarded(&inbound, rule, |batch| batch.act_on(&inbound, rule, None));
     }
 
     /// The row of a pattern's message or of a closed window.
@@ -326,9 +347,13 @@ impl Batch {
     /// source. False if none is at fault.
     pub fn divert(&mut self, refusal: &AppendError) -> bool {
         let at_fault = |output: &Output| match refusal {
-            AppendError::UnknownTopic { topic }
-            | AppendError::UnknownPartition { topic, .. }
-            | AppendError::Refused { topic, .. } => *output.outgoing.topic == **topic,
+            AppendError::UnknownTopic { topic } | AppendError::Refused { topic, .. } => {
+                *output.outgoing.topic == **topic
+            }
+            AppendError::UnknownPartition { topic, partition } => {
+                let is_beyond = output.outgoing.partition.is_some_and(|named| named >= *partition);
+                *output.outgoing.topic == **topic && is_beyond
+            }
             AppendError::TooLarge { bytes, limit } => output.outgoing.record.bytes() >= (*bytes).min(*limit),
             AppendError::Unavailable { .. } => false,
         };
@@ -370,3 +395,6 @@ impl Batch {
         self.tally.rules.get_mut(key).expect("it was put there")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -207,6 +207,11 @@ impl Lane {
         self.unread_until = None;
     }
 
+    /// Whether it has not taken all.
+    pub fn is_behind(&self) -> bool {
+        self.behind.is_some()
+    }
+
     /// Whether whatever stands before `offset` is done or taken.
     pub fn has_taken(&self, offset: Offset) -> bool {
         offset < self.taken

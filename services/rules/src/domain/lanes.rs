@@ -1,13 +1,14 @@
 //! The lanes of one partition of the outbox, and how far each of them is: what has to be remembered is where the first
 //! unfinished entry of all stands, and, of lanes that are further, where they are.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use drover_bus::{Offset, Stored};
 use drover_proto::rules::v1::OutboxEntry;
 use drover_types::header;
 use tokio::time::Instant;
 
+use super::alarms::Alarms;
 use super::lane::{Due, Entries, Entry, Lane, Verdict};
 
 /// Tenant, rule and number of the action.
@@ -38,10 +39,27 @@ impl LaneKey {
     }
 }
 
-/// See the module.
+/// What lanes hold in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    pub entries: usize,
+    /// Of their records.
+    pub bytes: usize,
+    /// Lanes whose target does not answer.
+    pub suspended: usize,
+}
+
+/// See the module. A turn looks at the lanes that something has happened to, and no others.
 #[derive(Debug, Default)]
 pub struct Lanes {
     lanes: BTreeMap<LaneKey, Lane>,
+    /// Lanes to be asked what they want: something has happened to them, or their time has come.
+    stirred: BTreeSet<LaneKey>,
+    /// When lanes want something although nothing happens.
+    alarms: Alarms<LaneKey>,
+    /// Lanes that have not taken all.
+    late: BTreeSet<LaneKey>,
+    load: Load,
     /// Next offset that the group brings.
     head: Offset,
     /// What the log remembers of lanes that were further than the committed offset.
@@ -53,7 +71,7 @@ pub struct Lanes {
 impl Lanes {
     /// Lanes of a partition that is read from `head` on, where some were further.
     pub fn new(head: Offset, remembered: HashMap<LaneKey, Offset>) -> Self {
-        Self { lanes: BTreeMap::new(), head, remembered, read_last: None }
+        Self { head, remembered, ..Self::default() }
     }
 
     /// The group has brought what stands before `head`.
@@ -65,31 +83,55 @@ impl Lanes {
     pub fn take(&mut self, entry: Entry, room: bool) {
         let key = LaneKey::of(&entry.work);
         let done = self.remembered.get(&key).copied().unwrap_or(0);
-        self.lanes.entry(key).or_insert_with(|| Lane::new(done)).offer(entry, room);
+        self.lanes.entry(key.clone()).or_insert_with(|| Lane::new(done));
+        self.change(&key, |lane| lane.offer(entry, room));
+    }
+
+    /// Changes a lane, and what is known of all of them with it. `None`: there is no such lane.
+    fn change<R>(&mut self, key: &LaneKey, how: impl FnOnce(&mut Lane) -> R) -> Option<R> {
+        let lane = self.lanes.get_mut(key)?;
+        let before = Load::of(lane);
+        let result = how(lane);
+        self.load.add(Load::of(lane));
+        self.load.subtract(before);
+        if lane.is_behind() {
+            self.late.insert(key.clone());
+        } else {
+            self.late.remove(key);
+        }
+        self.stirred.insert(key.clone());
+        Some(result)
     }
 
     /// What lanes want now, `budget` requests at most, and when the next one will want something.
     pub fn due(&mut self, now: Instant, now_ms: u64, budget: usize) -> (Vec<(LaneKey, Due)>, Option<Instant>) {
-        let (mut due, mut wake) = (Vec::new(), None::<Instant>);
-        for (key, lane) in &mut self.lanes {
-            while due.len() < budget {
+        self.stirred.extend(self.alarms.ring(now));
+        let mut due = Vec::new();
+        while due.len() < budget {
+            let Some(key) = self.stirred.pop_first() else { break };
+            let Some(lane) = self.lanes.get_mut(&key) else { continue };
+            loop {
                 match lane.due(now, now_ms) {
                     Due::Nothing(at) => {
-                        wake = [wake, at].into_iter().flatten().min();
+                        self.alarms.set(&key, at);
                         break;
                     }
                     wanted @ (Due::Try(_) | Due::GiveUp(_)) => due.push((key.clone(), wanted)),
                 }
+                if due.len() >= budget {
+                    self.stirred.insert(key);
+                    break;
+                }
             }
         }
-        (due, wake)
+        (due, self.alarms.next())
     }
 
     /// Lanes that have to read, and from where: `most` of them, in turn. `room`: see [`Lane::offer`].
     pub fn behind(&mut self, now: Instant, room: bool, most: usize) -> Vec<(LaneKey, Offset)> {
-        let reads = |lane: &Lane| lane.reads_from(now, room);
+        let reads = |key: &LaneKey| self.lanes.get(key)?.reads_from(now, room);
         let mut behind: Vec<(LaneKey, Offset)> =
-            self.lanes.iter().filter_map(|(key, lane)| Some((key.clone(), reads(lane)?))).collect();
+            self.late.iter().filter_map(|key| Some((key.clone(), reads(key)?))).collect();
         let had_turn = self.read_last.as_ref().map_or(0, |last| behind.partition_point(|(key, _)| key <= last));
         behind.rotate_left(had_turn);
         behind.truncate(most);
@@ -101,40 +143,38 @@ impl Lanes {
 
     /// See [`Lane::could_not_read`].
     pub fn could_not_read(&mut self, key: &LaneKey, until: Instant) {
-        if let Some(lane) = self.lanes.get_mut(key) {
-            lane.could_not_read(until);
-        }
+        self.change(key, |lane| lane.could_not_read(until));
     }
 
     /// What a lane has read from where it had to. Nothing at all: there is nothing more.
     pub fn catch_up(&mut self, key: &LaneKey, records: Vec<Stored>, room: bool) {
         let head = self.head;
-        let Some(lane) = self.lanes.get_mut(key) else { return };
-        let mut next = head;
-        for stored in records {
-            let offset = stored.position.offset;
-            if offset >= head {
-                next = head;
-                break;
+        self.change(key, |lane| {
+            let mut next = head;
+            for stored in records {
+                let offset = stored.position.offset;
+                if offset >= head {
+                    next = head;
+                    break;
+                }
+                next = offset + 1;
+                if lane.has_taken(offset) || stored.record.header(header::RULE) != Some(key.rule.as_bytes()) {
+                    continue;
+                }
+                let Ok(entry) = Entry::read(stored) else { continue };
+                if LaneKey::of(&entry.work) == *key && !lane.push(entry, room) {
+                    next = offset;
+                    break;
+                }
             }
-            next = offset + 1;
-            if lane.has_taken(offset) || stored.record.header(header::RULE) != Some(key.rule.as_bytes()) {
-                continue;
-            }
-            let Ok(entry) = Entry::read(stored) else { continue };
-            if LaneKey::of(&entry.work) == *key && !lane.push(entry, room) {
-                next = offset;
-                break;
-            }
-        }
-        lane.has_read(Some(next).filter(|next| *next < head));
+            lane.has_read(Some(next).filter(|next| *next < head));
+        });
     }
 
     /// What a lane could not read, as it is not kept any more: it goes on from `earliest`.
     pub fn skip_to(&mut self, key: &LaneKey, earliest: Offset) {
-        if let Some(lane) = self.lanes.get_mut(key) {
-            lane.has_read(Some(earliest).filter(|earliest| *earliest < self.head));
-        }
+        let behind = Some(earliest).filter(|earliest| *earliest < self.head);
+        self.change(key, |lane| lane.has_read(behind));
     }
 
     /// See [`Lane::settle`].
@@ -146,21 +186,17 @@ impl Lanes {
         (now, now_ms): (Instant, u64),
         jitter: f64,
     ) -> Entries {
-        self.lanes.get_mut(key).map(|lane| lane.settle(offsets, verdict, now, now_ms, jitter)).unwrap_or_default()
+        self.change(key, |lane| lane.settle(offsets, verdict, now, now_ms, jitter)).unwrap_or_default()
     }
 
     /// See [`Lane::hear`].
     pub fn hear(&mut self, key: &LaneKey, verdict: &Verdict, now: Instant) {
-        if let Some(lane) = self.lanes.get_mut(key) {
-            lane.hear(verdict, now);
-        }
+        self.change(key, |lane| lane.hear(verdict, now));
     }
 
     /// Entries of a lane that are buried.
     pub fn remove(&mut self, key: &LaneKey, offsets: &[Offset]) {
-        if let Some(lane) = self.lanes.get_mut(key) {
-            lane.remove(offsets);
-        }
+        self.change(key, |lane| lane.remove(offsets));
     }
 
     /// Whatever stands before is done: the offset to commit.
@@ -197,14 +233,29 @@ impl Lanes {
         }
     }
 
-    /// Entries in memory, their bytes, and lanes whose target does not answer.
-    pub fn held(&self) -> (usize, usize, usize) {
-        let mut held = (0, 0, 0);
-        for lane in self.lanes.values() {
-            let (entries, bytes) = lane.held();
-            held = (held.0 + entries, held.1 + bytes, held.2 + usize::from(lane.is_suspended()));
-        }
-        held
+    /// What all of them hold.
+    pub fn load(&self) -> Load {
+        self.load
+    }
+}
+
+impl Load {
+    fn of(lane: &Lane) -> Self {
+        let (entries, bytes) = lane.held();
+        Self { entries, bytes, suspended: usize::from(lane.is_suspended()) }
+    }
+
+    /// Adds what others hold.
+    pub fn add(&mut self, more: Self) {
+        self.entries += more.entries;
+        self.bytes += more.bytes;
+        self.suspended += more.suspended;
+    }
+
+    fn subtract(&mut self, less: Self) {
+        self.entries -= less.entries;
+        self.bytes -= less.bytes;
+        self.suspended -= less.suspended;
     }
 }
 
@@ -214,7 +265,7 @@ mod tests {
     use drover_proto::rules::v1::{Webhook, outbox_entry};
     use prost::Message as _;
 
-    use super::super::lane::ENTRIES_MAX;
+    use super::super::lane::{ENTRIES_MAX, FAILURES_MAX};
     use super::*;
 
     fn record(offset: Offset, rule: &str) -> Stored {
@@ -300,6 +351,42 @@ mod tests {
         done.sort_unstable();
         assert_eq!(done, (0..=total).collect::<Vec<_>>(), "each once");
         assert_eq!((lanes.finished(), lanes.news()), (total + 1, vec![]));
+    }
+
+    #[test]
+    fn a_turn_asks_the_lanes_that_something_happened_to_and_those_whose_time_has_come() {
+        let (mut lanes, now) = (Lanes::new(0, HashMap::new()), Instant::now());
+        let asked = |lanes: &mut Lanes, now| -> Vec<String> {
+            lanes.due(now, 0, 100).0.into_iter().map(|(key, _)| key.rule).collect()
+        };
+        for (offset, rule) in (0..).zip(["a", "b", "c"]) {
+            take(&mut lanes, offset, rule);
+        }
+        let bytes: usize = (0..).zip(["a", "b", "c"]).map(|(offset, rule)| record(offset, rule).record.bytes()).sum();
+        assert_eq!(lanes.load(), Load { entries: 3, bytes, suspended: 0 });
+        let first = lanes.due(now, 0, 2).0;
+        assert_eq!(first.len(), 2, "no more than the budget");
+        assert_eq!((asked(&mut lanes, now), asked(&mut lanes, now)), (vec!["c".to_owned()], vec![]));
+        let later = Verdict::Later("no".into());
+        lanes.settle(&key("b"), &[1], &later, (now, 0), 1.0);
+        let (due, wake) = lanes.due(now, 0, 100);
+        let wake = wake.expect("b goes again");
+        assert!(due.is_empty() && wake > now);
+        assert_eq!((asked(&mut lanes, wake), asked(&mut lanes, wake)), (vec!["b".to_owned()], vec![]));
+        for (offset, rule) in (0..).zip(["a", "b", "c"]) {
+            lanes.settle(&key(rule), &[offset], &Verdict::Done, (wake, 0), 0.0);
+        }
+        assert_eq!((lanes.load(), lanes.due(wake, 0, 100).1), (Load::default(), None));
+    }
+
+    #[test]
+    fn what_is_held_counts_lanes_whose_target_does_not_answer() {
+        let (mut lanes, now) = (Lanes::new(0, HashMap::new()), Instant::now());
+        take(&mut lanes, 0, "a");
+        (0..FAILURES_MAX).for_each(|_| lanes.hear(&key("a"), &Verdict::Later("no".into()), now));
+        assert_eq!(lanes.load().suspended, 1);
+        lanes.hear(&key("a"), &Verdict::Done, now);
+        assert_eq!(lanes.load().suspended, 0);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! What rules are and what they make of a record. Synchronous, without I/O: the engine around it reads and commits.
 
 mod action;
+mod alarms;
 mod batch;
 mod definition;
+mod fault;
 mod filter_trie;
 mod lane;
 mod lanes;
@@ -17,8 +19,9 @@ mod window;
 
 pub use batch::{Batch, Evaluation, Tally, came_ms, source_of};
 pub use definition::Definition;
+pub use fault::fault;
 pub use lane::{Due, Entries, Entry, Verdict};
-pub use lanes::{LaneKey, Lanes};
+pub use lanes::{LaneKey, Lanes, Load};
 pub use letters::{ERRORS_TOPIC, Letter, OUTBOX_TOPIC, RETRY_TOPIC, open_letter};
 pub use rule_set::RuleSet;
 pub use states::{Held, STATE_TOPIC, States, Waiting};

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use drover_bus::{Header, Outgoing, Record, Stored};
+use drover_bus::{Header, Outgoing, Partition, Record, Stored};
 use drover_proto::rules::v1 as wire;
 use drover_proto::rules::v1::outbox_entry::Work;
 use drover_proto::rules::v1::{
     FunctionCall, KafkaRecord, Notice, OutboxEntry, Republish, ShadowUpdate, StoredRow, Webhook,
 };
 use drover_rule_sql::{EvalError, Message, Row, Template};
-use drover_types::limits::REPUBLISH_HOPS_MAX;
+use drover_types::limits::{PARTITIONS_MAX, REPUBLISH_HOPS_MAX};
 use drover_types::{DeviceId, RecordId, Telemetry, TopicName, TraceParent, header};
 use prost::Message as _;
 use serde_json::value::RawValue;
@@ -50,8 +50,10 @@ pub fn output(
     let id = telemetry.id.derived(&rule.name, number);
     let text = |template: &Template| template.render(&inbound.message, emitted.row).map_err(told);
     let work = match action {
-        CompiledAction::Kafka { topic, key, headers: own, cluster, .. } => {
+        CompiledAction::Kafka { topic, key, partition, headers: own, cluster, .. } => {
             let key = key.as_ref().map_or_else(|| Ok(telemetry.device.to_string()), text)?;
+            let partition = partition.as_ref().map(|partition| text(partition).and_then(|text| number_of(&text)));
+            let partition = partition.transpose()?;
             let mut headers = output_headers(id, rule, telemetry, emitted.trace);
             for (name, value) in own {
                 headers.push(Header { name: name.clone().into(), value: text(value)?.into() });
@@ -63,12 +65,13 @@ pub fn output(
                     key: key.into_bytes(),
                     value: emitted.value.to_vec(),
                     headers: headers.iter().map(wire_header).collect(),
+                    partition,
                 };
                 return Ok(entry(id, inbound, rule, number, emitted.trace, Work::Kafka(record)));
             }
             let (value, timestamp_ms) = (Some(emitted.value.clone()), telemetry.time_ms as i64);
             let record = Record { key: Some(key.into()), value, headers, timestamp_ms };
-            return Ok(Outgoing::keyed(topic.clone(), record));
+            return Ok(Outgoing { topic: topic.clone(), partition, record });
         }
         CompiledAction::Republish { topic, qos } => {
             let topic = text(topic)?;
@@ -102,6 +105,12 @@ pub fn output(
         }
     };
     Ok(entry(id, inbound, rule, number, emitted.trace, work))
+}
+
+/// Which partition is meant; whether the topic has so many is the log's to say.
+fn number_of(partition: &str) -> Result<Partition, String> {
+    let number = partition.parse::<Partition>().ok().filter(|number| *number < PARTITIONS_MAX);
+    number.ok_or_else(|| format!("partition {partition:?} is no number from 0 to {}", PARTITIONS_MAX - 1))
 }
 
 fn told(error: EvalError) -> String {

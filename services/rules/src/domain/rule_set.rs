@@ -32,8 +32,12 @@ impl RuleSet {
     pub fn put(&mut self, definition: Definition) {
         let tenant = Arc::make_mut(self.tenants.entry(definition.tenant.clone()).or_default());
         self.waiting.remove(&(definition.tenant.clone(), definition.name.clone()));
-        tenant.by_name.insert(definition.name.clone(), Arc::new(definition));
-        tenant.index();
+        let rule = Arc::new(definition);
+        match tenant.by_name.insert(rule.name.clone(), rule.clone()) {
+            // At a start there are thousands of them.
+            None => tenant.find(&rule),
+            Some(_) => tenant.index(),
+        }
     }
 
     /// A rule will be put once its topics and functions are there; what is in force of its name stays so.
@@ -113,10 +117,14 @@ impl RuleSet {
 impl TenantRules {
     fn index(&mut self) {
         self.by_filter = FilterTrie::default();
-        for rule in self.by_name.values() {
-            for filter in rule.rule.filters() {
-                self.by_filter.insert(filter.as_str(), rule.clone());
-            }
+        let rules: Vec<Arc<Definition>> = self.by_name.values().cloned().collect();
+        rules.iter().for_each(|rule| self.find(rule));
+    }
+
+    /// Makes a rule be found by its filters.
+    fn find(&mut self, rule: &Arc<Definition>) {
+        for filter in rule.rule.filters() {
+            self.by_filter.insert(filter.as_str(), rule.clone());
         }
     }
 }
@@ -136,6 +144,24 @@ mod tests {
         rules.put(Definition::compile(tenant.clone(), "r", &spec).expect("compiles"));
         let found = |topic: &str| rules.matching(&tenant, topic).len();
         assert_eq!((found("a/b"), found("a/x"), found("c"), found("d")), (1, 1, 1, 0));
+    }
+
+    #[test]
+    fn a_rule_that_is_put_again_is_found_by_its_new_filters_only() {
+        let tenant = TenantId::new("home").expect("a tenant");
+        let mut rules = RuleSet::default();
+        for (name, from) in [("a", "x"), ("b", "x"), ("a", "y")] {
+            let sql = format!("SELECT * FROM '{from}'");
+            let spec = serde_json::json!({"sql": sql, "actions": [{"kafka": {"topic": "home.t"}}]});
+            let spec: RuleSpec = serde_json::from_value(spec).expect("a rule");
+            rules.put(Definition::compile(tenant.clone(), name, &spec).expect("compiles"));
+        }
+        let found = |rules: &RuleSet, topic: &str| -> Vec<String> {
+            rules.matching(&tenant, topic).into_iter().map(|rule| rule.name.clone()).collect()
+        };
+        assert_eq!((found(&rules, "x"), found(&rules, "y")), (vec!["b".to_owned()], vec!["a".to_owned()]));
+        rules.remove(&tenant, "b");
+        assert_eq!((found(&rules, "x"), found(&rules, "y")), (vec![], vec!["a".to_owned()]));
     }
 
     #[test]

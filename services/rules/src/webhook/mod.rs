@@ -29,7 +29,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
 pub use address::InternalHosts;
-pub use secrets::Secrets;
+pub use secrets::{Secrets, read as read_secret};
 pub use signature::sign;
 
 use crate::domain::Verdict;
@@ -125,29 +125,27 @@ impl Webhooks {
     }
 
     async fn exchange(&self, uri: &Uri, target: &Target, post: &Post) -> Verdict {
-        let request = || request(uri, post);
-        if let Err(reason) = request() {
-            return Verdict::Refused(reason);
-        }
-        if let (Some(mut sender), Ok(request)) = (self.take_kept(target), request())
+        let mut request = match request(uri, post) {
+            Ok(request) => request,
+            Err(reason) => return Verdict::Refused(reason),
+        };
+        if let Some(mut sender) = self.take_kept(target)
             && sender.ready().await.is_ok()
         {
-            match sender.send_request(request).await {
+            match sender.try_send_request(request).await {
                 Ok(answer) => return self.read(target, sender, answer).await,
-                // It was closed before anything was sent.
-                Err(error) if error.is_canceled() => {}
-                Err(error) => return Verdict::Later(format!("{}: {error}", target.host)),
+                Err(mut failed) => match failed.take_message() {
+                    // It was closed before anything was sent.
+                    Some(unsent) => request = unsent,
+                    None => return Verdict::Later(format!("{}: {}", target.host, failed.into_error())),
+                },
             }
         }
         let mut sender = match self.connect(target).await {
             Ok(sender) => sender,
             Err(verdict) => return verdict,
         };
-        let sent = match request() {
-            Ok(request) => sender.send_request(request).await,
-            Err(reason) => return Verdict::Refused(reason),
-        };
-        match sent {
+        match sender.send_request(request).await {
             Ok(answer) => self.read(target, sender, answer).await,
             Err(error) => Verdict::Later(format!("{}: {error}", target.host)),
         }

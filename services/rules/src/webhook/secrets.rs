@@ -1,7 +1,8 @@
 //! Secrets of tenants: files `DIR/TENANT/NAME/ENTRY`, as a mounted Kubernetes Secret has them. Read when they are needed,
 //! so that a changed one counts at once; never logged.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 /// Most bytes of one entry.
 const ENTRY_BYTES_MAX: u64 = 16 * 1024;
@@ -20,14 +21,14 @@ impl Secrets {
 
     /// One entry of a secret, without the blank space around it.
     pub async fn entry(&self, tenant: &str, name: &str, entry: &str) -> Result<String, String> {
+        let found = self.find(tenant, name, entry).await?;
+        found.ok_or_else(|| format!("secret {name} of {tenant} has no {entry}"))
+    }
+
+    /// As [`Secrets::entry`]; `None` if the secret has no such entry.
+    pub async fn find(&self, tenant: &str, name: &str, entry: &str) -> Result<Option<String>, String> {
         let path = self.path(tenant, name)?.join(entry);
-        let missing = |reason: &dyn std::fmt::Display| format!("secret {name} of {tenant} has no {entry}: {reason}");
-        let size = tokio::fs::metadata(&path).await.map_err(|error| missing(&error.kind()))?.len();
-        if size > ENTRY_BYTES_MAX {
-            return Err(format!("{entry} of secret {name} has {size} bytes, limit is {ENTRY_BYTES_MAX}"));
-        }
-        let text = tokio::fs::read_to_string(&path).await.map_err(|error| missing(&error.kind()))?;
-        Ok(text.trim().to_owned())
+        read(&path).await.map_err(|reason| format!("{entry} of secret {name} of {tenant} {reason}"))
     }
 
     /// All entries of a secret but those in `except`, by name.
@@ -58,6 +59,22 @@ impl Secrets {
     }
 }
 
+/// The text of a file without the blank space around it; `None` if there is no such file. The error is what is wrong with
+/// it, without its name.
+pub async fn read(path: &Path) -> Result<Option<String>, String> {
+    let unreadable = |kind: ErrorKind| format!("cannot be read: {kind}");
+    let size = match tokio::fs::metadata(path).await {
+        Ok(metadata) => metadata.len(),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(error.kind())),
+    };
+    if size > ENTRY_BYTES_MAX {
+        return Err(format!("has {size} bytes, limit is {ENTRY_BYTES_MAX}"));
+    }
+    let text = tokio::fs::read_to_string(path).await.map_err(|error| unreadable(error.kind()))?;
+    Ok(Some(text.trim().to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +90,10 @@ mod tests {
         let headers = secrets.entries("home", "hooks", "hmac").await.expect("there");
         assert_eq!(headers, [("authorization".to_owned(), "Bearer x".to_owned())]);
         assert_eq!(secrets.entry("home", "hooks", "hmac").await, Ok("key".to_owned()));
+        assert_eq!(secrets.find("home", "hooks", "url").await, Ok(None));
+        std::fs::write(secret.join("long"), "x".repeat(ENTRY_BYTES_MAX as usize + 1)).expect("written");
+        let refused = secrets.entry("home", "hooks", "long").await.expect_err("too long");
+        assert_eq!(refused, "long of secret hooks of home has 16385 bytes, limit is 16384");
         for (tenant, name) in [("away", "hooks"), ("home", "other"), ("home", ".."), ("..", "hooks"), ("home", "a/b")] {
             assert!(secrets.entry(tenant, name, "hmac").await.is_err(), "{tenant}/{name}");
         }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use drover_bus::{Outgoing, Record};
 use drover_host::{Shutdown, Sockets, SystemClock, grpc};
-use drover_proto::rules::v1::LaneProgress;
+use drover_proto::rules::v1::{LaneProgress, OutboxEntry};
 use drover_proto::shadow::v1::shadow_server::{Shadow, ShadowServer};
 use drover_proto::shadow::v1::{
     DeleteShadowRequest, DeleteShadowResponse, GetShadowRequest, GetShadowResponse, ListShadowsRequest,
@@ -18,7 +19,7 @@ use drover_proto::storage::v1::{
     GetLastHeardRequest, GetLastHeardResponse, GetLatestRequest, GetLatestResponse, GetMessagesRequest,
     GetMessagesResponse, GetRangeRequest, GetRangeResponse, StoreRowRequest, StoreRowResponse,
 };
-use drover_rules::{ERRORS_TOPIC, RETRY_TOPIC, RulesConfig};
+use drover_rules::{ERRORS_TOPIC, OUTBOX_TOPIC, RETRY_TOPIC, RulesConfig};
 use drover_types::{Clock, Telemetry};
 use prost::Message as _;
 use ring::hmac;
@@ -109,6 +110,16 @@ async fn delivered(world: &World, target: &Target, messages: Vec<Telemetry>) -> 
     started.elapsed()
 }
 
+/// The median time from publishing a message by itself to its request.
+async fn latency(world: &World, target: &Target, numbers: std::ops::Range<u16>) -> Duration {
+    let mut took = Vec::new();
+    for n in numbers {
+        took.push(delivered(world, target, numbered(n..n + 1, 50)).await);
+    }
+    took.sort_unstable();
+    took[took.len() / 2]
+}
+
 #[tokio::test]
 async fn a_webhook_that_hangs_delays_itself_and_no_other_action() {
     let (world, _dir) = World::embedded().await;
@@ -120,16 +131,21 @@ async fn a_webhook_that_hangs_delays_itself_and_no_other_action() {
     world.rule("alive", 1, Some(again)).await;
     let running = start(&world);
     let alone = delivered(&world, &alive, numbered(0..1_500, 50)).await;
+    let one_alone = latency(&world, &alive, 1_500..1_521).await;
     world.rule("dead", 1, Some(to(&dead))).await;
     until("in force", async || world.status("dead").await.is_ok()).await;
     // More than a lane holds in memory.
-    let beside = delivered(&world, &alive, numbered(1_500..3_000, 50)).await;
-    until("all republished", async || ingress.published().len() >= 3_000).await;
+    let beside = delivered(&world, &alive, numbered(1_521..3_000, 50)).await;
+    let one_beside = latency(&world, &alive, 3_000..3_021).await;
+    until("all republished", async || ingress.published().len() >= 3_021).await;
     println!("1,500 requests: {alone:?} alone, {beside:?} beside a webhook that hangs");
+    println!("one request: {one_alone:?} alone, {one_beside:?} beside it");
     assert!(beside < Duration::from_secs(30), "somebody has waited for the timeout: {beside:?}");
+    let unchanged = one_alone * 2 + Duration::from_millis(100);
+    assert!(one_beside <= unchanged, "a request takes {one_beside:?}, and took {one_alone:?}");
     assert_eq!(dead.seen().len(), 8, "of the one that hangs, as many as may be under way");
     let numbers = numbers(&alive.accepted());
-    assert_eq!(numbers.len(), 3_000, "each once");
+    assert_eq!(numbers.len(), 3_021, "each once");
     assert!(is_in_order(&numbers, 50));
     running.stop().await;
 }
@@ -458,5 +474,28 @@ async fn an_old_message_has_as_many_attempts_as_any_other() {
     target.becomes(Manner::Answers(200));
     until("done", async || target.accepted().len() == 1).await;
     assert!(world.read(ERRORS_TOPIC).await.is_empty());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_this_version_cannot_do_becomes_a_dead_letter_and_is_not_passed_over() {
+    let (world, _dir) = World::embedded().await;
+    let target = Target::start(Manner::Answers(200)).await;
+    world.rule("hook", 1, Some(to(&target))).await;
+    let running = start(&world);
+    // The outbox is there.
+    world.publish(numbered(0..1, 1)).await;
+    until("done", async || target.accepted().len() == 1).await;
+    // As an older version reads an action that it does not know.
+    let (tenant, device, rule) = ("home".to_owned(), "d0".to_owned(), "newer".to_owned());
+    let entry = OutboxEntry { id: vec![7; 16], tenant, device, rule, action: 3, ..OutboxEntry::default() };
+    let (key, value) = (Some("home/d0".into()), Some(entry.encode_to_vec().into()));
+    world.append(vec![Outgoing::keyed(OUTBOX_TOPIC, Record { key, value, ..Record::default() })]).await;
+    until("buried", async || world.read(ERRORS_TOPIC).await.len() == 1).await;
+    let letter = world.read(ERRORS_TOPIC).await.remove(0);
+    let told = ["rule", "action", "error"].map(|name| header(&letter, name));
+    assert_eq!(told, ["newer", "3", "action 3: this version cannot do what it says"]);
+    world.publish(numbered(1..2, 1)).await;
+    until("the others go on", async || target.accepted().len() == 2).await;
     running.stop().await;
 }

@@ -85,6 +85,26 @@ async fn a_rule_has_the_properties_of_the_publish() {
 }
 
 #[tokio::test]
+async fn an_output_goes_to_the_partition_that_its_message_names_and_to_none_that_is_not_there() {
+    let (world, _dir) = World::embedded().await;
+    let kafka = json!({"topic": "home.out", "partition": "${p}", "createTopic": {"partitions": 3}});
+    world.rule("placed", 1, Some(json!({"sql": "SELECT n FROM 'sensors/+'", "actions": [{"kafka": kafka}]}))).await;
+    let named = [(1, "0"), (2, "2"), (3, "3"), (4, r#""x""#), (5, "1"), (6, "-1")];
+    world.publish(named.map(|(n, p)| message("d", n, &format!("{{\"n\":{n},\"p\":{p}}}")))).await;
+    let running = world.start("a");
+    world.drained().await;
+    let placed: Vec<(String, u32)> =
+        world.read("home.out").await.iter().map(|stored| (text(stored), stored.position.at.partition)).collect();
+    assert_eq!(placed, [(r#"{"n":1}"#.to_owned(), 0), (r#"{"n":5}"#.to_owned(), 1), (r#"{"n":2}"#.to_owned(), 2)]);
+    let mut errors: Vec<String> = world.read(ERRORS_TOPIC).await.iter().map(|l| header(l, "error")).collect();
+    errors.sort_unstable();
+    assert_eq!(errors[0], r#"action 0: partition "-1" is no number from 0 to 1023"#);
+    assert_eq!(errors[1], r#"action 0: partition "x" is no number from 0 to 1023"#);
+    assert!(errors.len() == 3 && errors[2].contains("partition 3"), "{errors:?}");
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_killed_engine_goes_on_where_it_was_and_every_output_is_there_once() {
     let (mut world, dir) = World::embedded().await;
     world.rule("even", 1, Some(hot())).await;

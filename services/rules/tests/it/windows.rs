@@ -19,10 +19,19 @@ const MESSAGES: u16 = 200;
 const WINDOW_MS: u64 = 10_000;
 const STEP_MS: u64 = 700;
 
+/// Messages that change places lie in a block of so many: the first and the last of it are less than 30 s apart.
+const BLOCK: usize = 40;
+
 /// Messages of ten seconds, by the time they say.
 fn counted() -> Value {
-    let sql = "SELECT device().name AS d, window_start() AS s, count(*) AS n, sum(n) AS sum, last(n) AS last FROM '#' \
-               GROUP BY device(), TUMBLING(10s) EVENT TIME t LATENESS 0s";
+    counted_within("0s")
+}
+
+fn counted_within(lateness: &str) -> Value {
+    let sql = format!(
+        "SELECT device().name AS d, window_start() AS s, count(*) AS n, sum(n) AS sum, last(n) AS last FROM '#' \
+         GROUP BY device(), TUMBLING(10s) EVENT TIME t LATENESS {lateness}"
+    );
     json!({"sql": sql, "actions": [{"kafka": {"topic": "home.out"}}]})
 }
 
@@ -50,18 +59,34 @@ fn expected() -> Vec<String> {
 
 /// All rows after kills and faults of one seed.
 async fn run(seed: u64, broken: Broken) -> Vec<String> {
+    run_over(seed, broken, counted(), (0..MESSAGES).collect()).await
+}
+
+/// The messages in another order, by seed.
+fn shuffled(seed: u64) -> Vec<u16> {
+    let (mut order, random) = ((0..MESSAGES).collect::<Vec<_>>(), SeededRandom::new(seed));
+    for block in order.chunks_mut(BLOCK) {
+        for last in (1..block.len()).rev() {
+            block.swap(last, random.below(last as u64 + 1) as usize);
+        }
+    }
+    order
+}
+
+/// As [`run`], of a rule over messages in an order.
+async fn run_over(seed: u64, broken: Broken, rule: Value, order: Vec<u16>) -> Vec<String> {
     let bus = SimBus::new(seed, BusFaults::default());
     let mut world = World::on(Arc::new(BrokenBus::new(Arc::new(bus.clone()), broken))).await;
     let clock = Arc::new(FixedClock::at(RECEIVED_MS));
     world.clock = clock.clone();
-    world.rule("counted", 1, Some(counted())).await;
+    world.rule("counted", 1, Some(rule)).await;
     let random = SeededRandom::new(seed);
     let faults = BusFaults { lost_acknowledgement: 100, lost_write: 100, delay_ms_max: 20, ..BusFaults::default() };
-    for n in 0..MESSAGES {
+    for (i, n) in order.into_iter().enumerate() {
         bus.set_faults(BusFaults::default());
         world.publish([timed(n)]).await;
         bus.set_faults(faults);
-        if n % 20 == 0 {
+        if i % 20 == 0 {
             let running = world.start("a");
             tokio::time::sleep(Duration::from_millis(random.below(400))).await;
             running.kill().await;
@@ -82,6 +107,19 @@ async fn every_window_comes_out_once_and_whole_whatever_the_bus_loses() {
     for seed in 0..10 {
         assert_eq!(run(seed, Broken::default()).await, expected(), "seed {seed}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shuffled_stream_gives_the_rows_of_a_sorted_one_whatever_the_bus_loses() {
+    let mut reordered = 0;
+    for seed in 0..5 {
+        let order = shuffled(seed);
+        reordered += usize::from(!order.is_sorted());
+        assert_eq!(run_over(seed, Broken::default(), counted_within("30s"), order).await, expected(), "seed {seed}");
+    }
+    assert_eq!(reordered, 5);
+    let late = run_over(0, Broken::default(), counted(), shuffled(0)).await;
+    assert_ne!(late, expected(), "without lateness messages are left out");
 }
 
 #[tokio::test(start_paused = true)]

@@ -86,18 +86,7 @@ impl World {
 
     /// Declares `home/NAME`, or deletes it.
     pub async fn rule(&self, name: &str, generation: u64, spec: Option<serde_json::Value>) {
-        let rule = spec.map(|spec| {
-            let spec: RuleSpec = serde_json::from_value(spec).expect("a rule");
-            let meta = wire::Meta { tenant: "home".into(), name: name.into(), generation, ..wire::Meta::default() };
-            Object { object: Some(object::Object::Rule(wire::Rule::of(meta, spec))) }
-        });
-        let change = Change { before: None, after: rule, time_ms: 1 };
-        let record = Record {
-            key: Some(format!("rule/home/{name}").into()),
-            value: Some(change.encode_to_vec().into()),
-            ..Record::default()
-        };
-        self.append(vec![Outgoing::keyed(CHANGES_TOPIC, record)]).await;
+        self.append(vec![rule_change(("home", name), generation, 1, spec)]).await;
     }
 
     /// Declares the function `home/NAME`, or deletes it.
@@ -165,7 +154,11 @@ impl World {
     }
 
     pub async fn status(&self, name: &str) -> Result<RuleStatus, tonic::Status> {
-        let request = GetStatusRequest { tenant: "home".into(), name: name.into() };
+        self.status_of("home", name).await
+    }
+
+    pub async fn status_of(&self, tenant: &str, name: &str) -> Result<RuleStatus, tonic::Status> {
+        let request = GetStatusRequest { tenant: tenant.into(), name: name.into() };
         let response = RulesClient::new(self.network.client("rules")).get_status(request).await?;
         Ok(response.into_inner().status.expect("a status"))
     }
@@ -197,6 +190,28 @@ impl Running {
         self.task.abort();
         assert!(self.task.await.is_err());
     }
+}
+
+/// The registry's change that declares the rule `TENANT/NAME`, made at `created_ms`, or deletes it.
+pub fn rule_change(
+    (tenant, name): (&str, &str),
+    generation: u64,
+    created_ms: u64,
+    spec: Option<serde_json::Value>,
+) -> Outgoing {
+    let rule = spec.map(|spec| {
+        let spec: RuleSpec = serde_json::from_value(spec).expect("a rule");
+        let (tenant, name) = (tenant.to_owned(), name.to_owned());
+        let meta = wire::Meta { tenant, name, generation, created_ms, ..wire::Meta::default() };
+        Object { object: Some(object::Object::Rule(wire::Rule::of(meta, spec))) }
+    });
+    let change = Change { before: None, after: rule, time_ms: 1 };
+    let record = Record {
+        key: Some(format!("rule/{tenant}/{name}").into()),
+        value: Some(change.encode_to_vec().into()),
+        ..Record::default()
+    };
+    Outgoing::keyed(CHANGES_TOPIC, record)
 }
 
 /// Opens the log in a directory, as soon as who had it before has let go.

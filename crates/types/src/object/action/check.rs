@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::{Action, DEVICE_TAG, KafkaAction, ShadowAction, StoreAction, WebhookAction};
 use crate::limits::{
-    BATCH_RECORDS_MAX, HEADERS_PER_ACTION_MAX, SHADOW_DEPTH_MAX, SHADOW_NAME_BYTES_MAX, SHADOW_STATE_BYTES_MAX,
-    WEBHOOK_TIMEOUT_MS_MAX, WEBHOOK_TIMEOUT_MS_MIN,
+    BATCH_RECORDS_MAX, HEADERS_PER_ACTION_MAX, PARTITIONS_MAX, SHADOW_DEPTH_MAX, SHADOW_NAME_BYTES_MAX,
+    SHADOW_STATE_BYTES_MAX, WEBHOOK_TIMEOUT_MS_MAX, WEBHOOK_TIMEOUT_MS_MIN,
 };
 use crate::{ApiError, Qos};
 
@@ -32,8 +32,6 @@ const SECRET_HEADERS: [&str; 3] = ["authorization", "cookie", "proxy-authorizati
 const SECRET_NAME_BYTES_MAX: usize = 128;
 /// Longest name of a table, in bytes.
 const TABLE_BYTES_MAX: usize = 64;
-/// Most partitions a rule may ask for.
-const PARTITIONS_MAX: u32 = 1_024;
 
 impl Action {
     /// Checks that it is exactly one action, and sound; `field` is where it stands.
@@ -94,6 +92,12 @@ impl KafkaAction {
         if topic.starts_with("drover.") {
             return Err(ApiError::invalid(name, "topics under drover. are internal").over("not drover.*", topic));
         }
+        let partition = self.partition.as_deref().filter(|partition| !partition.contains("${"));
+        if let Some(partition) = partition.filter(|partition| !is_partition(partition)) {
+            let refused =
+                ApiError::invalid(format!("{field}.partition"), "a partition is a number, or a template of one");
+            return Err(refused.over(PARTITIONS_MAX - 1, partition));
+        }
         if self.headers.len() > HEADERS_PER_ACTION_MAX {
             let refused = ApiError::invalid(format!("{field}.headers"), "too many headers");
             return Err(refused.over(HEADERS_PER_ACTION_MAX, self.headers.len()));
@@ -124,6 +128,11 @@ impl KafkaAction {
             Some(_) | None => Ok(()),
         }
     }
+}
+
+/// Whether a text is the number of a partition that some topic may have.
+fn is_partition(text: &str) -> bool {
+    text.parse::<u32>().is_ok_and(|partition| partition < PARTITIONS_MAX)
 }
 
 impl WebhookAction {
@@ -299,6 +308,8 @@ mod tests {
             (webhook("body", json!("")), "a.webhook.body"),
             (json!({"webhook": {"url": "https://h/${x}", "batch": {"records": 2}}}), "a.webhook.batch"),
             (json!({"kafka": {"topic": "t", "headers": {"id": "x"}}}), "a.kafka.headers.id"),
+            (json!({"kafka": {"topic": "t", "partition": "-1"}}), "a.kafka.partition"),
+            (json!({"kafka": {"topic": "t", "partition": "1024"}}), "a.kafka.partition"),
             (json!({"kafka": {"topic": "t", "cluster": ".."}}), "a.kafka.cluster"),
             (json!({"kafka": {"topic": "t", "cluster": "o", "createTopic": {"partitions": 1}}}), "a.kafka.createTopic"),
             (json!({"store": {"table": "a b"}}), "a.store.table"),
