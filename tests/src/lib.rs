@@ -1,6 +1,7 @@
 //! What the tests of several services share: the real executable as a child process, and the tools around it.
 //!
-//! `platform` knows it only from outside: flags, ports, files; `world` and `shadows` run services on virtual time.
+//! `platform` knows it only from outside: flags, ports, files; `world` and `shadows` run services on virtual time,
+//! by `seeds`.
 
 mod backends;
 mod collector;
@@ -15,6 +16,7 @@ mod local;
 pub mod marks;
 mod platform;
 mod processes;
+pub mod seeds;
 pub mod shadows;
 mod tools;
 pub mod world;

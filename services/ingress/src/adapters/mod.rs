@@ -6,6 +6,8 @@ pub mod changes;
 pub mod embedded;
 pub mod events;
 pub mod functions;
+#[cfg(any(test, feature = "conformance"))]
+pub mod memory;
 pub mod owners;
 pub mod peers;
 pub mod registry;
