@@ -1,5 +1,6 @@
 //! P3: from the log to a rule's output exactly once; what a device sends again is recognised.
 
+use drover_rules::OUTBOX_TOPIC;
 use drover_sim::Broken;
 
 #[test]
@@ -17,4 +18,10 @@ fn offsets_committed_before_outputs_are_caught() {
 #[test]
 fn a_missing_repeat_window_is_caught() {
     super::caught(Broken { no_repeat_window: true, ..Broken::default() }, |outcome| outcome.rule.doubled.count > 0);
+}
+
+#[test]
+fn an_entry_of_the_outbox_that_is_forgotten_is_caught() {
+    let broken = Broken { forgotten_topic: Some(OUTBOX_TOPIC), ..Broken::default() };
+    super::caught(broken, |outcome| outcome.republished.lost.count > 0);
 }

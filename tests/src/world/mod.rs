@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_bus::{Bus, Outgoing, Record, TopicConfig, TopicPartition};
+use drover_bus::{Bus, Outgoing, Record, Stored, TopicConfig, TopicPartition, repeats};
 use drover_host::{Health, Metrics, Network, Ports, Service, Shutdown, Sockets};
 use drover_ingress::config::{HttpConfig, IngressConfig};
 use drover_ingress::memory::{SharedRetained, SharedSessions};
@@ -42,6 +42,8 @@ use subscriber::Subscriber;
 
 /// Where the rule's outputs go.
 const OUTPUT: &str = "out";
+/// What the topics begin with to which it publishes its rows once more.
+const AGAIN: &str = "again/";
 /// Partitions of each topic.
 const PARTITIONS: u32 = 4;
 /// When the simulated world begins, milliseconds since the Unix epoch.
@@ -205,7 +207,10 @@ impl World {
             self.harm().await;
         }
         self.bus.set_faults(BusFaults::default());
-        while self.devices.iter().any(|device| !device.is_done()) || self.lag().await? > 0 {
+        while self.devices.iter().any(|device| !device.is_done())
+            || self.lag(drover_rules::GROUP, TELEMETRY_TOPIC).await? > 0
+            || self.lag(drover_rules::OUTBOX_GROUP, drover_rules::OUTBOX_TOPIC).await? > 0
+        {
             tokio::time::sleep(LOOK).await;
         }
         let late = tokio::time::Instant::now() + ARRIVAL;
@@ -287,7 +292,10 @@ impl World {
     async fn declare_rule(&self) -> anyhow::Result<()> {
         let spec: RuleSpec = serde_json::from_value(serde_json::json!({
             "sql": "SELECT n FROM 'sensors/+'",
-            "actions": [{"kafka": {"topic": OUTPUT, "createTopic": {"partitions": PARTITIONS}}}],
+            "actions": [
+                {"kafka": {"topic": OUTPUT, "createTopic": {"partitions": PARTITIONS}}},
+                {"republish": {"topic": format!("{AGAIN}${{topic(2)}}"), "qos": 1}},
+            ],
         }))?;
         let meta = wire::Meta { tenant: "default".into(), name: "all".into(), generation: 1, ..wire::Meta::default() };
         let rule = Object { object: Some(object::Object::Rule(wire::Rule::of(meta, spec))) };
@@ -298,12 +306,12 @@ impl World {
         Ok(())
     }
 
-    /// Telemetry the rules have not committed.
-    async fn lag(&self) -> anyhow::Result<u64> {
-        let committed = self.bus.committed(drover_rules::GROUP, TELEMETRY_TOPIC).await?;
+    /// Records of a topic that a group has not committed.
+    async fn lag(&self, group: &str, topic: &str) -> anyhow::Result<u64> {
+        let committed = self.bus.committed(group, topic).await?;
         let mut lag = 0;
         for partition in 0..PARTITIONS {
-            let end = self.bus.bounds(&TopicPartition::new(TELEMETRY_TOPIC, partition)).await?.end;
+            let end = self.bus.bounds(&TopicPartition::new(topic, partition)).await?.end;
             lag += end - committed.iter().find(|p| p.at.partition == partition).map_or(0, |p| p.offset);
         }
         Ok(lag)
@@ -314,21 +322,32 @@ impl World {
         format!("waiting for {waiting:?}, books {:?}", self.ledger.borrow().totals())
     }
 
+    async fn records(&self, topic: &str) -> anyhow::Result<Vec<Stored>> {
+        let mut all = Vec::new();
+        for partition in 0..PARTITIONS {
+            all.extend(self.bus.read(&TopicPartition::new(topic, partition), 0, usize::MAX, Duration::ZERO).await?);
+        }
+        Ok(all)
+    }
+
     /// Books what came out, and compares.
     async fn outcome(&self) -> anyhow::Result<Outcome> {
-        let mut ledger = self.ledger.borrow().clone();
-        for partition in 0..PARTITIONS {
-            let at = TopicPartition::new(OUTPUT, partition);
-            for stored in self.bus.read(&at, 0, usize::MAX, Duration::ZERO).await? {
-                let device = String::from_utf8_lossy(stored.record.key.as_deref().unwrap_or_default()).into_owned();
-                let row: serde_json::Value =
-                    serde_json::from_slice(stored.record.value.as_deref().unwrap_or_default())?;
-                let number = row["n"].as_u64().ok_or_else(|| anyhow::anyhow!("{row} has no n"))?;
-                ledger.received(&format!("{OUTPUT}/{device}"), &device, number);
+        let mut rule = self.ledger.borrow().clone();
+        for stored in self.records(OUTPUT).await? {
+            let device = String::from_utf8_lossy(stored.record.key.as_deref().unwrap_or_default()).into_owned();
+            let number = number(stored.record.value.as_deref().unwrap_or_default())?;
+            rule.received(&format!("{OUTPUT}/{device}"), &device, number);
+        }
+        let mut republished = self.ledger.borrow().clone();
+        for stored in self.records(TELEMETRY_TOPIC).await? {
+            let message = repeats::telemetry(&stored)?;
+            if let Some(device) = message.topic.as_str().strip_prefix(AGAIN) {
+                republished.received(AGAIN, device, number(&message.payload)?);
             }
         }
         let forgotten = self.subscriber.heard.borrow().forgotten;
-        Ok(Outcome { rule: ledger.check(), subscriber: self.deliveries(), forgotten })
+        let (rule, republished, subscriber) = (rule.check(), republished.check(), self.deliveries());
+        Ok(Outcome { rule, republished, subscriber, forgotten })
     }
 
     /// The books of the subscriber.
@@ -339,4 +358,10 @@ impl World {
         }
         ledger.check()
     }
+}
+
+/// The number of a message, or of a row made of it.
+fn number(json: &[u8]) -> anyhow::Result<u64> {
+    let row: serde_json::Value = serde_json::from_slice(json)?;
+    row["n"].as_u64().ok_or_else(|| anyhow::anyhow!("{row} has no n"))
 }
