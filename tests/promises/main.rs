@@ -3,6 +3,8 @@
 mod p1_acknowledged_means_kept;
 mod p2_order_per_device;
 mod p3_exactly_once;
+mod p4_presence;
+mod p5_revoked_means_out;
 mod p6_shadow_versions;
 
 use drover_tests::seeds;

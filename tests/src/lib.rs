@@ -1,9 +1,10 @@
 //! What the tests of several services share: the real executable as a child process, and the tools around it.
 //!
-//! `platform` knows it only from outside: flags, ports, files; `world` and `shadows` run services on virtual time,
+//! `platform` knows it only from outside: flags, ports, files; `world`, `cluster` and `shadows` run services on virtual time,
 //! by `seeds`.
 
 mod backends;
+pub mod cluster;
 mod collector;
 mod device;
 pub mod faults;

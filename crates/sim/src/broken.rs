@@ -133,6 +133,7 @@ impl Bus for BrokenBus {
         wait: Duration,
     ) -> Result<Vec<Stored>, ReadError> {
         if self.broken.unread_topic.is_some_and(|topic| topic == &*at.topic) {
+            tokio::time::sleep(wait).await;
             return Ok(Vec::new());
         }
         let mut records = self.bus.read(at, from, bytes_max, wait).await?;

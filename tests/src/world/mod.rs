@@ -9,7 +9,7 @@ mod device;
 mod outcome;
 pub mod registry;
 pub(crate) mod severed;
-mod store;
+pub(crate) mod store;
 mod subscriber;
 
 use std::cell::RefCell;

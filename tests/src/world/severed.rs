@@ -33,7 +33,7 @@ impl SeverableBus {
 }
 
 /// The answer, unless the line is cut before it comes.
-pub(super) async fn through<T>(severed: &CancellationToken, call: impl Future<Output = T>) -> T {
+pub(crate) async fn through<T>(severed: &CancellationToken, call: impl Future<Output = T>) -> T {
     match severed.run_until_cancelled(call).await {
         Some(answer) => answer,
         None => std::future::pending().await,
