@@ -6,6 +6,7 @@ mod p3_exactly_once;
 mod p4_presence;
 mod p5_revoked_means_out;
 mod p6_shadow_versions;
+mod p8_upgrades;
 
 use drover_tests::seeds;
 use drover_tests::world::{Flaws, Outcome, Scale, run};

@@ -10,6 +10,7 @@ pub mod presence;
 pub mod revoked;
 mod roamer;
 mod switchboard;
+pub mod upgrades;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use drover_bus::{Bus, TopicConfig};
 use drover_host::{Calling, Health, Metrics, Network, NetworkParts, Ports, Shutdown, Sockets};
-use drover_ingress::config::{HttpConfig, IngressConfig};
+use drover_ingress::config::{HttpConfig, IngressConfig, QuotasConfig};
 use drover_ingress::memory::{SharedRetained, SharedSessions};
 use drover_ingress::ports::Owners;
 use drover_ingress::{Backing, SharedOwners, SoleOwner};
@@ -43,6 +44,8 @@ pub const NODES: [&str; 2] = ["ingress-a", "ingress-b"];
 const REGISTRY: &str = "registry";
 /// Partitions of each topic.
 const PARTITIONS: u32 = 4;
+/// Connections that a node closes a second when it stops.
+const CLOSES: u32 = 5;
 /// When the simulated world begins, milliseconds since the Unix epoch.
 const STARTED_MS: u64 = 1_700_000_000_000;
 /// Virtual time after which a world that has not come to rest has stalled.
@@ -60,6 +63,8 @@ pub struct Flaws {
     pub owners: OwnersFlaws,
     /// Nobody calls ingress nodes about a revocation: they learn of it from the feed.
     pub revoked_by_feed_alone: bool,
+    /// A node that stops closes all connections at once.
+    pub unpaced: bool,
 }
 
 /// Runs a world to its end on virtual time, within [`PATIENCE`].
@@ -94,6 +99,7 @@ struct Cluster {
 /// One life of a process.
 struct Life {
     bus: SeverableBus,
+    shutdown: Shutdown,
     task: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
 
@@ -174,6 +180,13 @@ impl Cluster {
         Ok(())
     }
 
+    /// Stops a node in good order; returns when it has ended.
+    async fn stop_node(&mut self, number: usize) -> anyhow::Result<()> {
+        let Some(mut life) = self.nodes[number].take() else { return Ok(()) };
+        life.shutdown.cancel();
+        (&mut life.task).await?
+    }
+
     fn start_registry(&mut self) -> anyhow::Result<()> {
         let bus = SeverableBus::new(self.bus.clone());
         let ports = self.ports(REGISTRY, REGISTRY, &bus, self.flaws.registry)?;
@@ -184,8 +197,9 @@ impl Cluster {
             ingress_nodes: nodes,
             ..RegistryConfig::default()
         };
-        let running = drover_registry::run_with(config, ports, Shutdown::new(), Arc::new(self.objects.clone()));
-        self.registry = Some(Life { bus, task: tokio::spawn(running) });
+        let (shutdown, objects) = (Shutdown::new(), Arc::new(self.objects.clone()));
+        let running = drover_registry::run_with(config, ports, shutdown.clone(), objects);
+        self.registry = Some(Life { bus, shutdown, task: tokio::spawn(running) });
         Ok(())
     }
 
@@ -213,9 +227,11 @@ impl Cluster {
         let backing = Backing::of(boot, owners, Arc::new(self.retained.clone()), Arc::new(sessions));
         // Without HTTP no thread is started.
         let http = HttpConfig { listen: Vec::new(), ..HttpConfig::default() };
-        let config = IngressConfig { node: name.to_owned(), http, ..IngressConfig::default() };
-        let running = drover_ingress::run_with(config, ports, Shutdown::new(), backing);
-        self.nodes[number] = Some(Life { bus, task: tokio::spawn(running) });
+        let quotas = QuotasConfig { closes: if self.flaws.unpaced { 0 } else { CLOSES }, ..QuotasConfig::default() };
+        let config = IngressConfig { node: name.to_owned(), http, quotas, ..IngressConfig::default() };
+        let shutdown = Shutdown::new();
+        let running = drover_ingress::run_with(config, ports, shutdown.clone(), backing);
+        self.nodes[number] = Some(Life { bus, shutdown, task: tokio::spawn(running) });
         Ok(())
     }
 

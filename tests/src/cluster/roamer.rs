@@ -44,6 +44,8 @@ pub struct Seen {
     pub connected: bool,
     /// When it was last told that it is connected.
     pub admitted: Option<Instant>,
+    /// Whether its session was there then.
+    pub session_present: bool,
     /// When it last found that it is not any more.
     pub out: Option<Instant>,
 }
@@ -188,9 +190,10 @@ impl Life {
     fn receive(&mut self, input: &[u8], out: &mut Vec<u8>) -> Option<usize> {
         let seen = &self.seen;
         let on_event = |event: Event<'_>| {
-            if let Event::Connected { .. } = event {
-                let mut seen = seen.borrow_mut();
-                (seen.connected, seen.admitted) = (true, Some(Instant::now()));
+            if let Event::Connected { session_present, .. } = event {
+                let admitted = Some(Instant::now());
+                let before = *seen.borrow();
+                *seen.borrow_mut() = Seen { connected: true, admitted, session_present, ..before };
             }
         };
         self.client.receive(input, self.clock.now_ms(), out, on_event).ok()
