@@ -6,6 +6,7 @@ mod p3_exactly_once;
 mod p4_presence;
 mod p5_revoked_means_out;
 mod p6_shadow_versions;
+mod p7_backpressure;
 mod p8_upgrades;
 
 use drover_tests::seeds;
@@ -22,7 +23,7 @@ fn sound() -> impl Iterator<Item = (u64, Outcome)> {
 
 /// The first seed at which a broken platform shows the fault, which it tells.
 fn caught(flaws: impl Into<Flaws>, shows: impl Fn(&Outcome) -> bool) {
-    let flaws = flaws.into();
+    let flaws: Flaws = flaws.into();
     let (seed, outcome) = seeds::caught(|seed| run(seed, Scale::default(), flaws), shows);
     println!("seed {seed} shows it: {outcome}");
 }

@@ -1,7 +1,7 @@
 //! What the tests of several services share: the real executable as a child process, and the tools around it.
 //!
-//! `platform` knows it only from outside: flags, ports, files; `world`, `cluster` and `shadows` run services on virtual time,
-//! by `seeds`.
+//! `platform` knows it only from outside: flags, ports, files; `world`, `cluster`, `flood` and `shadows` run services on
+//! virtual time, by `seeds`.
 
 mod backends;
 pub mod cluster;
@@ -9,6 +9,7 @@ mod collector;
 mod device;
 pub mod faults;
 pub mod fleet;
+pub mod flood;
 mod held;
 mod kafka;
 mod kubernetes;
@@ -20,6 +21,7 @@ mod processes;
 pub mod seeds;
 pub mod shadows;
 mod tools;
+mod virtual_time;
 pub mod world;
 
 pub use backends::Backends;

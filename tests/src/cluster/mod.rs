@@ -48,8 +48,6 @@ const PARTITIONS: u32 = 4;
 const CLOSES: u32 = 5;
 /// When the simulated world begins, milliseconds since the Unix epoch.
 const STARTED_MS: u64 = 1_700_000_000_000;
-/// Virtual time after which a world that has not come to rest has stalled.
-const PATIENCE: Duration = Duration::from_secs(3_600);
 /// Between two looks at a state, in virtual time.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -65,16 +63,6 @@ pub struct Flaws {
     pub revoked_by_feed_alone: bool,
     /// A node that stops closes all connections at once.
     pub unpaced: bool,
-}
-
-/// Runs a world to its end on virtual time, within [`PATIENCE`].
-fn on_virtual_time<T>(world: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
-    let local = tokio::task::LocalSet::new();
-    runtime.block_on(local.run_until(async {
-        let finished = tokio::time::timeout(PATIENCE, world).await;
-        finished.map_err(|_| anyhow::anyhow!("not at rest after {PATIENCE:?}"))?
-    }))
 }
 
 /// The platform, and what outlives its processes.

@@ -9,7 +9,8 @@ use drover_sim::BusFaults;
 
 use super::events::Events;
 use super::roamer::{Order, Roamer};
-use super::{Cluster, Flaws, LOOK, NODES, on_virtual_time, within};
+use super::{Cluster, Flaws, LOOK, NODES, within};
+use crate::virtual_time;
 
 /// Client ids; each has two clients that do not know of each other.
 const CLIENTS: usize = 6;
@@ -47,7 +48,7 @@ impl Verdict {
 
 /// Runs one world to its end and checks its books. The error says what did not come to rest.
 pub fn run(seed: u64, flaws: Flaws) -> anyhow::Result<Verdict> {
-    on_virtual_time(async move {
+    virtual_time::run(async move {
         let mut cluster = Cluster::new(seed, flaws).await?;
         let twins: Vec<[Roamer; 2]> = (0..CLIENTS).map(|number| [(); 2].map(|()| client(&cluster, number))).collect();
         twins.iter().flatten().for_each(|client| client.order(Order::Roam));

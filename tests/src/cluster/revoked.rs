@@ -15,7 +15,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::roamer::{Order, Roamer};
-use super::{Cluster, Flaws, NODES, on_virtual_time, within};
+use super::{Cluster, Flaws, NODES, within};
+use crate::virtual_time;
 
 /// Devices, each with a token.
 const DEVICES: usize = 6;
@@ -49,7 +50,7 @@ impl Verdict {
 
 /// Runs one world to its end and checks its books. The error says what did not come to rest.
 pub fn run(seed: u64, flaws: Flaws) -> anyhow::Result<Verdict> {
-    on_virtual_time(async move {
+    virtual_time::run(async move {
         let cluster = Cluster::new(seed, flaws).await?;
         let registry = RegistryClient::new(cluster.network(CancellationToken::new())?.client("registry"));
         let mut devices = Vec::new();

@@ -8,7 +8,8 @@ use drover_mqtt::client::ClientOptions;
 use tokio::time::Instant;
 
 use super::roamer::{Order, Roamer};
-use super::{CLOSES, Cluster, Flaws, on_virtual_time, within};
+use super::{CLOSES, Cluster, Flaws, within};
+use crate::virtual_time;
 
 /// Clients, all at the node that is upgraded: as many as it closes in half the time it has to drain.
 const CLIENTS: usize = 25;
@@ -35,7 +36,7 @@ impl Verdict {
 
 /// Runs one world to its end and checks its books. The error says what did not come to rest, or that the node failed.
 pub fn run(seed: u64, flaws: Flaws) -> anyhow::Result<Verdict> {
-    on_virtual_time(async move {
+    virtual_time::run(async move {
         let mut cluster = Cluster::new(seed, flaws).await?;
         let clients: Vec<Roamer> = (0..CLIENTS).map(|number| client(&cluster, number)).collect();
         let absent = || clients.iter().filter(|client| !client.seen().connected).count();
