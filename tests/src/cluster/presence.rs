@@ -86,14 +86,15 @@ async fn end(cluster: &Cluster, twins: &[[Roamer; 2]]) -> anyhow::Result<Verdict
     twins.iter().flatten().for_each(|client| client.order(Order::Leave));
     let staying = || twins.iter().step_by(2).enumerate();
     for (number, [first, _]) in staying() {
-        first.order(Order::StayOnce(number % NODES.len()));
+        first.order(Order::Stay(number % NODES.len()));
     }
     within(ARRIVAL, async || Ok(staying().all(|(_, [first, _])| first.seen().connected))).await?;
     verdict.absent = staying().filter(|(_, [first, _])| !first.seen().connected).count();
     verdict.untrue = untrue(cluster, twins).await?;
 
-    for (number, [_, second]) in staying() {
-        second.order(Order::StayOnce((number + 1) % NODES.len()));
+    for (number, twins) in staying() {
+        twins.iter().for_each(Roamer::settle);
+        twins[1].order(Order::Stay((number + 1) % NODES.len()));
     }
     let taken = |twins: &[Roamer; 2]| twins[1].seen().connected && !twins[0].seen().connected;
     within(ARRIVAL, async || Ok(staying().all(|(_, twins)| twins[1].seen().connected))).await?;

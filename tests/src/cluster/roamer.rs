@@ -1,6 +1,6 @@
 //! A client that goes from node to node, or stays where it is told to, and writes down when it was admitted and put out.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use super::switchboard::Switchboard;
 const VISIT_MS_MAX: u64 = 3_000;
 const AWAY_MS_MAX: u64 = 1_500;
 /// Between two tries of a client that is to stay.
-const RETRY: Duration = Duration::from_millis(200);
+const RETRY: Duration = Duration::from_millis(400);
 /// A server that has not answered a CONNECT for this long is given up.
 const SILENCE: Duration = Duration::from_secs(15);
 /// Longer than any world lasts.
@@ -32,8 +32,6 @@ pub enum Order {
     Roam,
     /// Be connected to this node, again and again.
     Stay(usize),
-    /// As `Stay`, until it has been connected once and was put out.
-    StayOnce(usize),
     /// Be away.
     Leave,
 }
@@ -55,6 +53,7 @@ pub struct Roamer {
     pub client_id: String,
     orders: watch::Sender<Order>,
     seen: Rc<RefCell<Seen>>,
+    settled: Rc<Cell<bool>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -63,15 +62,21 @@ impl Roamer {
     pub fn start(options: ClientOptions, board: Switchboard, clock: Arc<VirtualClock>, random: SeededRandom) -> Self {
         let client_id = options.client_id.clone();
         let (orders, told) = watch::channel(Order::Leave);
-        let seen = Rc::<RefCell<Seen>>::default();
-        let life = Life { client: Client::new(options), board, clock, random, seen: seen.clone() };
+        let (seen, settled) = (Rc::<RefCell<Seen>>::default(), Rc::<Cell<bool>>::default());
+        let client = Client::new(options);
+        let life = Life { client, board, clock, random, seen: seen.clone(), settled: settled.clone() };
         let task = tokio::task::spawn_local(life.live(told));
-        Self { client_id, orders, seen, task }
+        Self { client_id, orders, seen, settled, task }
     }
 
     /// What it was doing ends, with its connection.
     pub fn order(&self, order: Order) {
         self.orders.send_replace(order);
+    }
+
+    /// When it is put out from now on it does not come back, unless it is ordered to.
+    pub fn settle(&self) {
+        self.settled.set(true);
     }
 
     pub fn seen(&self) -> Seen {
@@ -91,6 +96,7 @@ struct Life {
     clock: Arc<VirtualClock>,
     random: SeededRandom,
     seen: Rc<RefCell<Seen>>,
+    settled: Rc<Cell<bool>>,
 }
 
 impl Life {
@@ -102,7 +108,7 @@ impl Life {
                     let pause = Duration::from_millis(self.random.below(AWAY_MS_MAX));
                     (self.random.below(NODES.len() as u64) as usize, self.visit_time(), pause)
                 }
-                Order::Stay(node) | Order::StayOnce(node) => (node, EVER, RETRY),
+                Order::Stay(node) => (node, EVER, RETRY),
                 Order::Leave => {
                     if orders.changed().await.is_err() {
                         return;
@@ -126,7 +132,7 @@ impl Life {
             if ordered {
                 continue;
             }
-            if was_there && matches!(order, Order::StayOnce(_)) {
+            if was_there && self.settled.get() {
                 if orders.changed().await.is_err() {
                     return;
                 }

@@ -112,6 +112,8 @@ struct World {
     network: Network,
     clock: Arc<VirtualClock>,
     random: Arc<SeededRandom>,
+    /// What services draw from: how often they do changes nothing else.
+    ids: Arc<SeededRandom>,
     ledger: Rc<RefCell<Ledger>>,
     devices: Vec<Device>,
     subscriber: Subscriber,
@@ -167,6 +169,7 @@ impl World {
             network,
             clock,
             random,
+            ids: Arc::new(SeededRandom::new(seed)),
             ledger: Rc::default(),
             devices: Vec::new(),
             subscriber,
@@ -251,7 +254,7 @@ impl World {
         Ports {
             bus: Arc::new(BrokenBus::new(Arc::new(bus.clone()), self.flaws.bus)),
             clock: self.clock.clone(),
-            random: self.random.clone(),
+            random: self.ids.clone(),
             network: self.network.clone(),
             sockets: Sockets::default(),
             data: PathBuf::new(),
