@@ -20,6 +20,7 @@ mod platform;
 mod processes;
 pub mod seeds;
 pub mod shadows;
+mod switchboard;
 mod tools;
 mod virtual_time;
 pub mod world;

@@ -9,7 +9,6 @@ mod owners;
 pub mod presence;
 pub mod revoked;
 mod roamer;
-mod switchboard;
 pub mod upgrades;
 
 use std::collections::HashMap;
@@ -30,13 +29,13 @@ use drover_types::TELEMETRY_TOPIC;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+use crate::switchboard::Switchboard;
 use crate::world::StoreFlaws;
 use crate::world::severed::SeverableBus;
 use crate::world::store::SeverableSessions;
 pub use owners::OwnersFlaws;
 use owners::SeverableOwners;
 use roamer::Roamer;
-use switchboard::Switchboard;
 
 /// Hosts of the ingress nodes, which are their names.
 pub const NODES: [&str; 2] = ["ingress-a", "ingress-b"];

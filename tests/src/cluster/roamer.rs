@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::NODES;
-use super::switchboard::Switchboard;
+use crate::switchboard::Switchboard;
 
 /// Longest visit of a client that roams, and longest time between two, milliseconds.
 const VISIT_MS_MAX: u64 = 3_000;
@@ -157,8 +157,7 @@ impl Life {
 
     /// One connection, for so long or until it breaks.
     async fn visit(&mut self, host: &str, visit: Duration) {
-        let Some(network) = self.board.network(host) else { return };
-        if let Ok(stream) = network.open("mqtt").await {
+        if let Ok(stream) = self.board.open(host, "mqtt").await {
             self.connection(stream, visit).await;
         }
     }

@@ -40,10 +40,14 @@ use store::SeverableSessions;
 pub use store::StoreFlaws;
 use subscriber::Subscriber;
 
+use crate::switchboard::Switchboard;
+
 /// Where the rule's outputs go.
 const OUTPUT: &str = "out";
 /// What the topics begin with to which it publishes its rows once more.
 const AGAIN: &str = "again/";
+/// Host of the ingress.
+const INGRESS: &str = "ingress";
 /// Partitions of each topic.
 const PARTITIONS: u32 = 4;
 /// When the simulated world begins, milliseconds since the Unix epoch.
@@ -109,7 +113,7 @@ pub fn run(seed: u64, scale: Scale, flaws: Flaws) -> anyhow::Result<Outcome> {
 
 struct World {
     bus: SimBus,
-    network: Network,
+    board: Switchboard,
     clock: Arc<VirtualClock>,
     random: Arc<SeededRandom>,
     /// What services draw from: how often they do changes nothing else.
@@ -160,13 +164,13 @@ impl World {
                 TopicConfig { topic: topic.into(), partitions, compact, retention_ms: None, retention_bytes: None };
             bus.create_topic(config).await?;
         }
-        let network = Network::default();
+        let board = Switchboard::default();
         let clock = Arc::new(VirtualClock::starting_at(STARTED_MS));
         let random = Arc::new(SeededRandom::new(seed.wrapping_mul(31).wrapping_add(7)));
-        let subscriber = Subscriber::start(network.clone(), clock.clone(), SeededRandom::new(random.next()));
+        let subscriber = Subscriber::start(board.clone(), clock.clone(), SeededRandom::new(random.next()));
         let mut world = Self {
             bus,
-            network,
+            board,
             clock,
             random,
             ids: Arc::new(SeededRandom::new(seed)),
@@ -180,7 +184,6 @@ impl World {
             rules: None,
             flaws,
         };
-        registry::serve(&world.network);
         world.declare_rule().await?;
         world.start_ingress();
         world.start_rules();
@@ -194,8 +197,8 @@ impl World {
     async fn live(&mut self, scale: Scale) -> anyhow::Result<()> {
         for number in 0..scale.devices {
             let random = SeededRandom::new(self.random.next());
-            let (network, ledger) = (self.network.clone(), self.ledger.clone());
-            self.devices.push(Device::start(number, scale.messages, network, ledger, self.clock.clone(), random));
+            let (board, ledger) = (self.board.clone(), self.ledger.clone());
+            self.devices.push(Device::start(number, scale.messages, board, ledger, self.clock.clone(), random));
         }
         self.bus.set_faults(BusFaults {
             lost_acknowledgement: 30,
@@ -250,12 +253,12 @@ impl World {
         }
     }
 
-    fn ports(&self, name: &'static str, bus: &SeverableBus) -> Ports {
+    fn ports(&self, name: &'static str, bus: &SeverableBus, network: Network) -> Ports {
         Ports {
             bus: Arc::new(BrokenBus::new(Arc::new(bus.clone()), self.flaws.bus)),
             clock: self.clock.clone(),
             random: self.ids.clone(),
-            network: self.network.clone(),
+            network,
             sockets: Sockets::default(),
             data: PathBuf::new(),
             metrics: Metrics::default(),
@@ -279,14 +282,19 @@ impl World {
         // Without HTTP no thread is started.
         let http = HttpConfig { listen: Vec::new(), ..HttpConfig::default() };
         let config = IngressConfig { http, ..IngressConfig::default() };
-        let (ports, shutdown) = (self.ports("ingress", &bus), Shutdown::new());
+        let network = Network::default();
+        registry::serve(&network);
+        self.board.plug(INGRESS, network.clone(), "ingress", bus.severed());
+        let (ports, shutdown) = (self.ports("ingress", &bus, network), Shutdown::new());
         let running = drover_ingress::run_with(config, ports, shutdown.clone(), backing);
         self.ingress = Some(Incarnation { bus, shutdown, task: tokio::spawn(running) });
     }
 
     fn start_rules(&mut self) {
         let bus = SeverableBus::new(self.bus.clone());
-        let (ports, shutdown) = (self.ports("rules", &bus), Shutdown::new());
+        let network = Network::default();
+        self.board.carry(&network, "ingress", INGRESS);
+        let (ports, shutdown) = (self.ports("rules", &bus, network), Shutdown::new());
         let config = RulesConfig { partitions: PARTITIONS, ..RulesConfig::default() };
         let running = Rules::run(config, ports, shutdown.clone());
         self.rules = Some(Incarnation { bus, shutdown, task: tokio::spawn(running) });

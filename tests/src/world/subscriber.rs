@@ -5,13 +5,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_host::Network;
 use drover_mqtt::client::{Client, ClientOptions, Event};
 use drover_mqtt::{Publish, Subscription, SubscriptionList, SubscriptionOptions, Version};
 use drover_sim::{SeededRandom, VirtualClock};
 use drover_types::{Clock, Qos};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::Notify;
+
+use super::INGRESS;
+use crate::switchboard::Switchboard;
 
 /// What it wants: all that devices send.
 const FILTER: &str = "sensors/+";
@@ -40,7 +42,7 @@ pub struct Subscriber {
 
 impl Subscriber {
     /// Starts it; it lives until it is dropped.
-    pub fn start(network: Network, clock: Arc<VirtualClock>, random: SeededRandom) -> Self {
+    pub fn start(board: Switchboard, clock: Arc<VirtualClock>, random: SeededRandom) -> Self {
         let (heard, cut) = (Rc::<RefCell<Heard>>::default(), Rc::new(Notify::new()));
         let options = ClientOptions {
             clean_start: false,
@@ -48,7 +50,7 @@ impl Subscriber {
             ..ClientOptions::new(Version::V5, "subscriber")
         };
         let life = Life { client: Client::new(options), heard: heard.clone(), clock, random };
-        let task = tokio::task::spawn_local(life.live(network, cut.clone()));
+        let task = tokio::task::spawn_local(life.live(board, cut.clone()));
         Self { heard, cut, task }
     }
 
@@ -72,9 +74,9 @@ struct Life {
 }
 
 impl Life {
-    async fn live(mut self, network: Network, cut: Rc<Notify>) {
+    async fn live(mut self, board: Switchboard, cut: Rc<Notify>) {
         loop {
-            if let Ok(stream) = network.open("mqtt").await {
+            if let Ok(stream) = board.open(INGRESS, "mqtt").await {
                 tokio::select! {
                     biased;
                     () = cut.notified() => {}

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use drover_host::{Network, Wires};
+use futures::StreamExt;
 use tokio::io::{DuplexStream, copy_bidirectional, duplex};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Uri;
@@ -37,13 +38,29 @@ impl Switchboard {
         Arc::new(Line { board: self.clone(), severed })
     }
 
-    /// What the process at `host` listens by, if there is one.
-    pub fn network(&self, host: &str) -> Option<Network> {
-        self.there(host).map(|process| process.network)
+    /// Carries the calls that are made to `service` within `near` to whoever is at `host` then.
+    pub fn carry(&self, near: &Network, service: &str, host: &'static str) {
+        let (board, mut calls) = (self.clone(), near.listen(service));
+        tokio::spawn(async move {
+            while let Some(Ok(call)) = calls.next().await {
+                // A call to nobody is dropped: it is refused.
+                if let Ok(there) = board.there(host)
+                    && let Ok(answering) = there.network.open(there.service).await
+                {
+                    tokio::spawn(connect(call, answering, there.severed.cancelled_owned()));
+                }
+            }
+        });
     }
 
-    fn there(&self, host: &str) -> Option<Process> {
-        self.processes().get(host).filter(|process| !process.severed.is_cancelled()).cloned()
+    /// A pipe to what the process at `host` listens to as `name`.
+    pub async fn open(&self, host: &str, name: &str) -> io::Result<DuplexStream> {
+        self.there(host)?.network.open(name).await
+    }
+
+    fn there(&self, host: &str) -> io::Result<Process> {
+        let there = self.processes().get(host).filter(|process| !process.severed.is_cancelled()).cloned();
+        there.ok_or_else(refused)
     }
 
     fn processes(&self) -> MutexGuard<'_, BTreeMap<String, Process>> {
@@ -60,22 +77,33 @@ struct Line {
 #[async_trait]
 impl Wires for Line {
     async fn open(&self, uri: &Uri) -> io::Result<DuplexStream> {
-        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
-        let there = self.board.there(uri.host().unwrap_or_default()).ok_or_else(refused)?;
+        let there = self.board.there(uri.host().unwrap_or_default())?;
         if self.severed.is_cancelled() {
             return Err(refused());
         }
-        let mut far_end = there.network.open(there.service).await?;
-        let (near, mut near_end) = duplex(WIRE_BYTES);
+        let answering = there.network.open(there.service).await?;
+        let (near, calling) = duplex(WIRE_BYTES);
         let (here, there) = (self.severed.clone(), there.severed);
-        tokio::spawn(async move {
+        tokio::spawn(connect(calling, answering, async move {
             tokio::select! {
                 biased;
                 () = here.cancelled() => {}
                 () = there.cancelled() => {}
-                _ = copy_bidirectional(&mut near_end, &mut far_end) => {}
             }
-        });
+        }));
         Ok(near)
     }
+}
+
+/// Carries bytes both ways until one of the ends is closed, or the wire is cut.
+async fn connect(mut calling: DuplexStream, mut answering: DuplexStream, cut: impl Future<Output = ()>) {
+    tokio::select! {
+        biased;
+        () = cut => {}
+        _ = copy_bidirectional(&mut calling, &mut answering) => {}
+    }
+}
+
+fn refused() -> io::Error {
+    io::Error::from(io::ErrorKind::ConnectionRefused)
 }
