@@ -8,6 +8,7 @@ mod p5_revoked_means_out;
 mod p6_shadow_versions;
 mod p7_backpressure;
 mod p8_upgrades;
+mod p9_tenants_are_walls;
 
 use drover_tests::seeds;
 use drover_tests::world::{Flaws, Outcome, Scale, run};

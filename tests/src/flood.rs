@@ -11,14 +11,15 @@ use drover_host::{Health, Metrics, Network, Ports, Shutdown, Sockets};
 use drover_ingress::config::{HttpConfig, IngressConfig, QuotasConfig};
 use drover_ingress::memory::{SharedRetained, SharedSessions};
 use drover_ingress::{Backing, SoleOwner};
-use drover_mqtt::client::{Client, ClientOptions, Event};
-use drover_mqtt::{Publish, ReasonCode, Subscription, SubscriptionList, SubscriptionOptions, Version};
+use drover_mqtt::client::ClientOptions;
+use drover_mqtt::{Publish, ReasonCode, Version};
 use drover_sim::{Broken, BrokenBus, BusFaults, SeededRandom, SimBus, VirtualClock};
 use drover_types::limits::INBOX_MESSAGES_MAX;
 use drover_types::{Clock, Qos, TELEMETRY_TOPIC};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::Instant;
 
+use crate::peer::Peer;
+use crate::switchboard::Switchboard;
 use crate::virtual_time;
 use crate::world::severed::SeverableBus;
 use crate::world::store::SeverableSessions;
@@ -35,10 +36,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const PARTITIONS: u32 = 4;
 /// When the simulated world begins, milliseconds since the Unix epoch.
 const STARTED_MS: u64 = 1_700_000_000_000;
-/// A server that says nothing for this long has nothing to say.
-const QUIET: Duration = Duration::from_secs(20);
-/// Between two tries to connect.
-const RETRY: Duration = Duration::from_millis(200);
+/// Host of the ingress.
+const INGRESS: &str = "ingress";
 
 /// What is broken; the default breaks nothing.
 #[derive(Clone, Copy, Debug, Default)]
@@ -96,7 +95,7 @@ pub fn run(seed: u64, flaws: Flaws) -> anyhow::Result<Verdict> {
 
 struct World {
     bus: SimBus,
-    network: Network,
+    board: Switchboard,
     clock: Arc<VirtualClock>,
     random: Arc<SeededRandom>,
     sessions: SharedSessions,
@@ -137,11 +136,9 @@ impl World {
             let config = TopicConfig { topic, partitions, compact: false, retention_ms: None, retention_bytes: None };
             bus.create_topic(config).await?;
         }
-        let network = Network::default();
-        registry::serve(&network);
         Ok(Self {
             bus,
-            network,
+            board: Switchboard::default(),
             clock: Arc::new(VirtualClock::starting_at(STARTED_MS)),
             random: Arc::new(SeededRandom::new(seed.wrapping_mul(31).wrapping_add(7))),
             sessions: SharedSessions::default(),
@@ -153,11 +150,14 @@ impl World {
     fn start(&mut self) -> Life {
         self.boots += 1;
         let (bus, metrics) = (SeverableBus::new(self.bus.clone()), Metrics::default());
+        let network = Network::default();
+        registry::serve(&network);
+        self.board.plug(INGRESS, network.clone(), "ingress", bus.severed());
         let ports = Ports {
             bus: Arc::new(BrokenBus::new(Arc::new(bus.clone()), self.flaws.bus)),
             clock: self.clock.clone(),
             random: self.random.clone(),
-            network: self.network.clone(),
+            network,
             sockets: Sockets::default(),
             data: PathBuf::new(),
             metrics: metrics.clone(),
@@ -185,30 +185,18 @@ impl World {
 
     /// A subscriber comes, says what it wants, and leaves.
     async fn subscribe(&self) -> anyhow::Result<()> {
-        let mut subscriber = self.subscriber().await;
-        let mut list = SubscriptionList::default();
-        list.push(Subscription { filter: "flood/+", options: SubscriptionOptions::new(Qos::AtLeastOnce) })?;
-        let mut out = Vec::new();
-        subscriber.client.subscribe(list.as_subscriptions(), self.clock.now_ms(), &mut out)?;
-        subscriber.stream.write_all(&out).await?;
-        while !subscriber.hear().await?.subscribed {}
-        out.clear();
-        subscriber.client.disconnect(self.clock.now_ms(), &mut out)?;
-        Ok(subscriber.stream.write_all(&out).await?)
+        let mut subscriber = self.come(&subscriber()).await;
+        subscriber.subscribe("flood/+").await?;
+        subscriber.leave().await
     }
 
-    async fn subscriber(&self) -> Peer {
-        let options = ClientOptions {
-            clean_start: false,
-            session_expiry_s: 3_600,
-            ..ClientOptions::new(Version::V5, "subscriber")
-        };
-        Peer::come(&self.network, &self.clock, &options).await
+    async fn come(&self, options: &ClientOptions) -> Peer {
+        Peer::come(&self.board, INGRESS, &self.clock, options).await
     }
 
     /// The device sends, as much as it can, until enough was accepted.
     async fn flood(&self) -> anyhow::Result<Verdict> {
-        let mut device = Peer::come(&self.network, &self.clock, &ClientOptions::new(Version::V5, "device")).await;
+        let mut device = self.come(&ClientOptions::new(Version::V5, "device")).await;
         self.bus.set_faults(BusFaults { hang: 20, hang_ms_max: 3_000, delay_ms_max: 20, ..BusFaults::default() });
         let (began, mut verdict, mut number) = (Instant::now(), Verdict::default(), 0_u64);
         while verdict.accepted < ACCEPTED || device.client.in_flight() > 0 {
@@ -220,7 +208,7 @@ impl World {
                 device.client.publish(&message, self.clock.now_ms(), &mut out)?;
                 number += 1;
             }
-            device.stream.write_all(&out).await?;
+            device.send(&out).await?;
             let reasons = device.hear().await?.acknowledged;
             let refused = reasons.iter().filter(|reason| **reason == ReasonCode::QuotaExceeded).count();
             verdict.refused += refused;
@@ -245,87 +233,18 @@ impl World {
         Ok(logged)
     }
 
-    /// How many messages the subscriber gets when it comes back.
+    /// How many messages the subscriber gets when it comes back, each counted once.
     async fn collect(&self) -> anyhow::Result<usize> {
-        let mut subscriber = self.subscriber().await;
-        let mut numbers = BTreeSet::new();
-        loop {
-            let heard = subscriber.hear().await?;
-            if heard.is_quiet {
-                return Ok(numbers.len());
-            }
-            numbers.extend(heard.numbers);
-        }
+        let payloads = self.come(&subscriber()).await.collect().await?;
+        Ok(payloads.into_iter().collect::<BTreeSet<String>>().len())
     }
+}
+
+fn subscriber() -> ClientOptions {
+    ClientOptions { clean_start: false, session_expiry_s: 3_600, ..ClientOptions::new(Version::V5, "subscriber") }
 }
 
 /// How many messages the device may have sent in this time: what comes in one second may come at once.
 fn allowed(elapsed: Duration) -> usize {
     (elapsed.as_secs_f64() * f64::from(QUOTA)).ceil() as usize + QUOTA as usize + 1
-}
-
-/// One connection of a client.
-struct Peer {
-    client: Client,
-    stream: DuplexStream,
-    input: Vec<u8>,
-    clock: Arc<VirtualClock>,
-}
-
-/// What has come at once.
-#[derive(Default)]
-struct Heard {
-    is_quiet: bool,
-    connected: bool,
-    subscribed: bool,
-    acknowledged: Vec<ReasonCode>,
-    /// Of messages.
-    numbers: Vec<u64>,
-}
-
-impl Peer {
-    /// Connects, as often as that takes.
-    async fn come(network: &Network, clock: &Arc<VirtualClock>, options: &ClientOptions) -> Self {
-        loop {
-            if let Ok(peer) = Self::connect(network, clock.clone(), options.clone()).await {
-                return peer;
-            }
-            tokio::time::sleep(RETRY).await;
-        }
-    }
-
-    async fn connect(network: &Network, clock: Arc<VirtualClock>, options: ClientOptions) -> anyhow::Result<Self> {
-        let (mut client, mut out) = (Client::new(options), Vec::new());
-        client.open(clock.now_ms(), &mut out)?;
-        let mut stream = network.open("mqtt").await?;
-        stream.write_all(&out).await?;
-        let mut peer = Self { client, stream, input: Vec::new(), clock };
-        let heard = peer.hear().await?;
-        anyhow::ensure!(heard.connected, "no answer to a CONNECT");
-        Ok(peer)
-    }
-
-    /// What the next bytes bring; quiet, if none come.
-    async fn hear(&mut self) -> anyhow::Result<Heard> {
-        let mut heard = Heard::default();
-        let Ok(read) = tokio::time::timeout(QUIET, self.stream.read_buf(&mut self.input)).await else {
-            return Ok(Heard { is_quiet: true, ..heard });
-        };
-        anyhow::ensure!(read? > 0, "the connection was closed");
-        let on_event = |event: Event<'_>| match event {
-            Event::Connected { .. } => heard.connected = true,
-            Event::Subscribed { .. } => heard.subscribed = true,
-            Event::Acknowledged { reason, .. } => heard.acknowledged.push(reason),
-            Event::Message(message) => {
-                let number = std::str::from_utf8(message.payload).ok().and_then(|text| text.parse().ok());
-                heard.numbers.push(number.expect("what the device has sent"));
-            }
-            Event::Unsubscribed { .. } | Event::Pong | Event::Disconnected { .. } => {}
-        };
-        let mut out = Vec::new();
-        let taken = self.client.receive(&self.input, self.clock.now_ms(), &mut out, on_event)?;
-        self.input.drain(..taken);
-        self.stream.write_all(&out).await?;
-        Ok(heard)
-    }
 }

@@ -16,6 +16,7 @@ mod kubernetes;
 mod kubernetes_node;
 mod local;
 pub mod marks;
+mod peer;
 mod platform;
 mod processes;
 pub mod seeds;

@@ -9,6 +9,7 @@ mod owners;
 pub mod presence;
 pub mod revoked;
 mod roamer;
+pub mod tenants;
 pub mod upgrades;
 
 use std::collections::HashMap;
@@ -58,6 +59,8 @@ pub struct Flaws {
     /// Of the bus, as ingress nodes see it.
     pub ingress: Broken,
     pub owners: OwnersFlaws,
+    /// Of the store of sessions.
+    pub store: StoreFlaws,
     /// Nobody calls ingress nodes about a revocation: they learn of it from the feed.
     pub revoked_by_feed_alone: bool,
     /// A node that stops closes all connections at once.
@@ -199,7 +202,7 @@ impl Cluster {
             inner: self.sessions.of(name),
             severed: bus.severed(),
             random: self.random.clone(),
-            flaws: StoreFlaws::default(),
+            flaws: self.flaws.store,
         };
         let owners: Arc<dyn Owners> = if self.flaws.owners.unshared {
             Arc::new(SoleOwner::new(boot))

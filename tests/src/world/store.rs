@@ -10,6 +10,7 @@ use drover_ingress::memory::NodeSessions;
 use drover_ingress::ports::StoreError;
 use drover_ingress::ports::sessions::{Change, Listed, Place, Row, SessionStore, Stored, What};
 use drover_sim::SeededRandom;
+use drover_types::TenantId;
 use tokio_util::sync::CancellationToken;
 
 use super::severed::through;
@@ -30,6 +31,8 @@ pub struct StoreFlaws {
     pub answers_before: bool,
     /// Sessions that were left are not found by the next life of their node.
     pub forgets_sessions: bool,
+    /// Sessions are known by their clients' ids alone, whatever tenant they are of.
+    pub ignores_tenants: bool,
 }
 
 /// After the line is severed no call begins, and none that has begun ends.
@@ -73,18 +76,26 @@ impl SeverableSessions {
     }
 }
 
-fn is_of_message(change: &Change) -> bool {
-    matches!(change.what, What::Put(_))
+impl StoreFlaws {
+    /// What is to be written instead.
+    fn changes(self, changes: Arc<[Change]>) -> Arc<[Change]> {
+        if !self.forgets_messages && !self.ignores_tenants {
+            return changes;
+        }
+        let kept = changes.iter().filter(|change| !(self.forgets_messages && matches!(change.what, What::Put(_))));
+        kept.map(|change| Change { key: Arc::new(self.key(&change.key)), ..change.clone() }).collect()
+    }
+
+    /// The key under which a session is kept.
+    fn key(self, key: &Key) -> Key {
+        if self.ignores_tenants { (TenantId::default_tenant(), key.1.clone()) } else { key.clone() }
+    }
 }
 
 #[async_trait]
 impl SessionStore for SeverableSessions {
     async fn write(&self, changes: Arc<[Change]>) -> Result<(), StoreError> {
-        let changes: Arc<[Change]> = if self.flaws.forgets_messages {
-            changes.iter().filter(|change| !is_of_message(change)).cloned().collect()
-        } else {
-            changes
-        };
+        let changes = self.flaws.changes(changes);
         if self.flaws.answers_before {
             self.write_late(changes);
             return Ok(());
@@ -93,11 +104,11 @@ impl SessionStore for SeverableSessions {
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Stored>, StoreError> {
-        self.call(self.inner.read(key)).await
+        self.call(self.inner.read(&self.flaws.key(key))).await
     }
 
     async fn inbox(&self, key: &Key, after: Option<Place>, rows_max: usize) -> Result<Vec<Row>, StoreError> {
-        self.call(self.inner.inbox(key, after, rows_max)).await
+        self.call(self.inner.inbox(&self.flaws.key(key), after, rows_max)).await
     }
 
     async fn own(&self, after: Option<&Key>, sessions_max: usize) -> Result<Vec<Listed>, StoreError> {
