@@ -187,7 +187,10 @@ impl World {
     async fn subscribe(&self) -> anyhow::Result<()> {
         let mut subscriber = self.come(&subscriber()).await;
         subscriber.subscribe("flood/+").await?;
-        subscriber.leave().await
+        subscriber.leave().await?;
+        // Whoever sends from now on finds it away.
+        tokio::time::sleep(PAUSE).await;
+        Ok(())
     }
 
     async fn come(&self, options: &ClientOptions) -> Peer {
