@@ -2,7 +2,7 @@
 //! `tests/sim`, whose ingress is upgraded as often as it is killed.
 
 use drover_tests::cluster::Flaws;
-use drover_tests::cluster::upgrades::run;
+use drover_tests::cluster::upgrades::{Verdict, run};
 use drover_tests::seeds;
 
 /// Seeds that a sound platform has to pass.
@@ -21,6 +21,6 @@ fn a_node_that_stops_closes_connections_at_its_rate_and_forgets_no_session() {
 #[test]
 fn a_node_that_closes_all_connections_at_once_is_caught() {
     let flaws = Flaws { unpaced: true, ..Flaws::default() };
-    let (seed, verdict) = seeds::caught(|seed| run(seed, flaws), |verdict| !verdict.is_clean());
+    let (seed, verdict) = seeds::caught(|seed| run(seed, flaws), |verdict: &Verdict| !verdict.is_clean());
     println!("seed {seed} shows it: {verdict:?}");
 }
