@@ -1,4 +1,5 @@
-//! Calls between processes, over real sockets.
+//! Calls between processes, over real sockets and over other wires.
 
 mod remote;
 mod service;
+mod wires;
