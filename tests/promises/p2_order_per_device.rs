@@ -4,14 +4,12 @@ use drover_sim::Broken;
 
 #[test]
 fn messages_of_a_device_keep_their_order() {
-    for (seed, verdict) in super::sound() {
-        assert_eq!(verdict.reordered.count, 0, "seed {seed}: {verdict}");
+    for (seed, outcome) in super::sound() {
+        assert_eq!(outcome.rule.reordered.count, 0, "seed {seed}: {outcome}");
     }
 }
 
 #[test]
 fn a_device_spread_over_partitions_is_caught() {
-    let broken = Broken { scatter_devices: true, ..Broken::default() };
-    let (seed, verdict) = super::caught(broken, |verdict| verdict.reordered.count > 0).expect("a seed reorders");
-    println!("seed {seed} shows it: {verdict}");
+    super::caught(Broken { scatter_devices: true, ..Broken::default() }, |outcome| outcome.rule.reordered.count > 0);
 }

@@ -1,12 +1,15 @@
 //! What the tests of several services share: the real executable as a child process, and the tools around it.
 //!
-//! `platform` knows it only from outside: flags, ports, files; `world` and `shadows` run services on virtual time.
+//! `platform` knows it only from outside: flags, ports, files; `world`, `cluster`, `flood` and `shadows` run services on
+//! virtual time, by `seeds`.
 
 mod backends;
+pub mod cluster;
 mod collector;
 mod device;
 pub mod faults;
 pub mod fleet;
+pub mod flood;
 mod held;
 mod idle;
 mod kafka;
@@ -14,10 +17,14 @@ mod kubernetes;
 mod kubernetes_node;
 mod local;
 pub mod marks;
+mod peer;
 mod platform;
 mod processes;
+pub mod seeds;
 pub mod shadows;
+mod switchboard;
 mod tools;
+mod virtual_time;
 pub mod world;
 
 pub use backends::Backends;

@@ -94,8 +94,9 @@ struct Replica {
 
 impl World {
     async fn new(seed: u64, broken: Broken) -> anyhow::Result<Self> {
+        let bus = SimBus::new(seed, BusFaults::default());
         let mut world = Self {
-            bus: SimBus::new(seed, BusFaults::default()),
+            bus: if broken.unfenced { bus.unfenced() } else { bus },
             store: Arc::default(),
             clock: Arc::new(VirtualClock::starting_at(STARTED_MS)),
             random: Arc::new(SeededRandom::new(seed.wrapping_mul(31).wrapping_add(7))),

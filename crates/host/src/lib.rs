@@ -52,7 +52,7 @@ pub use network::{Incoming, Network, NetworkParts};
 pub use network_tls::{NetworkTls, NetworkTlsConfig, NetworkTlsError};
 pub use peers::Peers;
 pub use ready::{Health, Ready};
-pub use remote::Calling;
+pub use remote::{Calling, Wires};
 pub use signals::shutdown_on_signal;
 pub use sockets::{Bound, Conflict, ListenSpec, Sockets, Transport};
 pub use supervise::{RunError, Task, run_all};

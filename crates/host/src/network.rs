@@ -15,7 +15,7 @@ use tonic::transport::{Channel, Endpoint, ServerTlsConfig, Uri};
 use crate::grpc;
 use crate::http::SharedRoutes;
 use crate::network_tls::NetworkTls;
-use crate::remote::{Calling, Remote, Tally};
+use crate::remote::{Calling, Remote, Tally, Wires};
 use crate::{AdminToken, Metrics};
 
 /// Bytes buffered in each direction of an in-memory pipe.
@@ -64,11 +64,20 @@ struct Pipe {
 impl Network {
     /// A network of these parts. The error: its certificates cannot be used.
     pub fn new(parts: NetworkParts) -> Result<Self, tonic::transport::Error> {
+        Self::build(parts, None)
+    }
+
+    /// As [`Network::new`]; services in other processes are reached by `wires` instead of TCP.
+    pub fn over(parts: NetworkParts, wires: &Arc<dyn Wires>) -> Result<Self, tonic::transport::Error> {
+        Self::build(parts, Some(wires))
+    }
+
+    fn build(parts: NetworkParts, wires: Option<&Arc<dyn Wires>>) -> Result<Self, tonic::transport::Error> {
         let NetworkParts { services, admin_token, tls, calling } = parts;
         let (client_tls, tally) = (tls.as_ref().map(NetworkTls::client), Tally::default());
         let mut remote = HashMap::new();
         for (name, uris) in services {
-            let service = Remote::new(&name, uris, client_tls.as_ref(), calling.clone(), tally.clone())?;
+            let service = Remote::new(&name, uris, client_tls.as_ref(), wires, calling.clone(), tally.clone())?;
             remote.insert(name, service);
         }
         Ok(Self(Arc::new(Inner { remote, admin_token, tls, tally, ..Inner::default() })))

@@ -5,18 +5,22 @@
 //! time, and of another replica first.
 
 use std::error::Error;
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use axum::http::header::HeaderValue;
 use axum::http::{HeaderMap, Request, Response};
 use bytes::Bytes;
 use drover_types::Random;
 use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use tokio::io::DuplexStream;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Uri};
@@ -55,6 +59,13 @@ impl Default for Calling {
     fn default() -> Self {
         Self { deadline: Duration::from_secs(15), is_idempotent: |_| false }
     }
+}
+
+/// Another way than TCP to services in other processes: for simulation.
+#[async_trait]
+pub trait Wires: Send + Sync + 'static {
+    /// A new connection to whoever is at `uri`.
+    async fn open(&self, uri: &Uri) -> io::Result<DuplexStream>;
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -107,17 +118,18 @@ struct Failed {
 }
 
 impl Remote {
-    /// Replicas are connected to when first used, and again whenever a connection breaks. The error: `tls` cannot be
-    /// used.
+    /// Replicas are connected to when first used, and again whenever a connection breaks; by TCP, unless there are other
+    /// `wires`. The error: `tls` cannot be used.
     pub fn new(
         service: &str,
         uris: Vec<Uri>,
         tls: Option<&ClientTlsConfig>,
+        wires: Option<&Arc<dyn Wires>>,
         calling: Calling,
         tally: Tally,
     ) -> Result<Self, tonic::transport::Error> {
         let replica =
-            |uri: Uri| Ok(Replica { channel: channel(uri.clone(), tls)?, uri, shunned_until: Mutex::default() });
+            |uri: Uri| Ok(Replica { channel: channel(uri.clone(), tls, wires)?, uri, shunned_until: Mutex::default() });
         let replicas = uris.into_iter().map(replica).collect::<Result<_, tonic::transport::Error>>()?;
         Ok(Self { service: service.into(), replicas, turn: Arc::default(), calling, tally })
     }
@@ -221,17 +233,25 @@ impl Replica {
     }
 }
 
-fn channel(uri: Uri, tls: Option<&ClientTlsConfig>) -> Result<Channel, tonic::transport::Error> {
+fn channel(
+    uri: Uri,
+    tls: Option<&ClientTlsConfig>,
+    wires: Option<&Arc<dyn Wires>>,
+) -> Result<Channel, tonic::transport::Error> {
     let endpoint = Endpoint::from(uri)
         .connect_timeout(CONNECT)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true);
-    Ok(match tls {
+    let endpoint = match tls {
         Some(tls) => endpoint.tls_config(tls.clone())?,
         None => endpoint,
-    }
-    .connect_lazy())
+    };
+    let Some(wires) = wires.cloned() else { return Ok(endpoint.connect_lazy()) };
+    Ok(endpoint.connect_with_connector_lazy(tower::service_fn(move |uri: Uri| {
+        let wires = wires.clone();
+        async move { wires.open(&uri).await.map(TokioIo::new) }
+    })))
 }
 
 /// What a broken transport means for the call.

@@ -35,6 +35,12 @@ pub struct Broken {
     pub late_topic: Option<&'static str>,
     /// Settled bounds are no other than bounds.
     pub never_settles: bool,
+    /// Whoever was fenced may write nevertheless; for the simulated bus itself, which is to be made [`SimBus::unfenced`].
+    ///
+    /// [`SimBus::unfenced`]: crate::SimBus::unfenced
+    pub unfenced: bool,
+    /// Records of this topic are left out of transactions, as if nobody had written them.
+    pub forgotten_topic: Option<&'static str>,
 }
 
 /// Another bus, but for what is [`Broken`].
@@ -127,6 +133,7 @@ impl Bus for BrokenBus {
         wait: Duration,
     ) -> Result<Vec<Stored>, ReadError> {
         if self.broken.unread_topic.is_some_and(|topic| topic == &*at.topic) {
+            tokio::time::sleep(wait).await;
             return Ok(Vec::new());
         }
         let mut records = self.bus.read(at, from, bytes_max, wait).await?;
@@ -169,7 +176,10 @@ impl Bus for BrokenBus {
     async fn transactor(&self, transactional_id: &str) -> Result<Box<dyn Transactor>, TransactError> {
         let transactor = self.bus.transactor(transactional_id).await?;
         self.settled().clear();
-        let Broken { offset_before_output, document_without_offset, .. } = self.broken;
+        let Broken { offset_before_output, document_without_offset, forgotten_topic, .. } = self.broken;
+        if let Some(topic) = forgotten_topic {
+            return Ok(Box::new(Forgetting { inner: transactor, topic }));
+        }
         if offset_before_output || document_without_offset {
             return Ok(Box::new(TwoSteps { inner: transactor, offsets_first: offset_before_output }));
         }
@@ -204,6 +214,20 @@ impl Consumer for Renaming {
 
     fn stalled(&self) -> Vec<Stalled> {
         self.0.stalled()
+    }
+}
+
+/// Leaves the records of one topic out.
+struct Forgetting {
+    inner: Box<dyn Transactor>,
+    topic: &'static str,
+}
+
+#[async_trait]
+impl Transactor for Forgetting {
+    async fn commit(&mut self, mut transaction: Transaction) -> Result<Vec<Position>, TransactError> {
+        transaction.records.retain(|outgoing| &*outgoing.topic != self.topic);
+        self.inner.commit(transaction).await
     }
 }
 

@@ -24,6 +24,11 @@ use tonic::service::Routes;
 pub use adapters::owners::Scylla;
 #[cfg(feature = "conformance")]
 pub use adapters::{embedded, scylla};
+#[cfg(any(test, feature = "conformance"))]
+pub use adapters::{
+    memory,
+    owners::{Embedded as SoleOwner, NodeOwners, SharedOwners},
+};
 
 use adapters::changes::{self, Freshness};
 use adapters::functions::RegisteredFunctions;
@@ -42,7 +47,8 @@ use domain::quotas::Quotas;
 use domain::restore::RestoreError;
 use domain::reverify;
 use domain::sessions::Sessions;
-use ports::{Keys, OwnHeir};
+use ports::sessions::SessionStore;
+use ports::{Keys, OwnHeir, Owners, RetainedStore};
 use server::coap::Coap;
 use server::http::DeviceHttp;
 use server::loops::{Listening, Loops, PIPE_PEER, Pace, Setup};
@@ -66,95 +72,122 @@ impl Service for Ingress {
     const NEEDS: &'static [&'static str] = &["registry"];
 
     async fn run(config: IngressConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
-        let tls = Tls::open(&config.tls)?;
-        let balancers = config.balancers()?;
         let boot = adapters::boot::next(&ports.data).context("boot number")?;
-        let fresh = Arc::<Freshness>::default();
         let owners = Opened::new(&config.owners, &config.node, boot, &ports);
         let stores = Stores::new(&config, &ports)?;
-        let node = node(&config, &ports, boot, fresh.clone(), &owners, &stores);
-        let listening = listening(&config, &ports, tls.clone())?;
-        let loops = OnceLock::new();
-        let patience = config.timeouts.authenticate.as_std();
-        let functions = Arc::new(RegisteredFunctions::new(&ports.network, ports.functions.clone(), patience));
-        let device_http = DeviceHttp::new(node.clone(), functions, &config, balancers.clone(), &ports)?;
-        let keys: Arc<dyn Keys> = Arc::new(RegisteredKeys::new(&ports.network, patience));
-        let coap = Coap::new(&node, &keys, &config, &ports, boot)?;
-
-        let (datagrams, background) = (TaskTracker::new(), TaskTracker::new());
-        let (stop, last, calls) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
-        // Whatever has still to end may wait for the store.
-        let keeping = tokio::spawn(keep(node.clone(), last.clone()));
-        let work = Work { node: node.clone(), fresh, name: config.node.clone(), boot, ports: ports.clone() };
-        work.start(&background, &stop);
-        background.spawn(follow(tls, stop.clone()));
-        let routes = server::grpc::routes(node.clone(), boot);
-        let mut serving = tokio::spawn(serve(routes, ports.clone(), calls.clone(), shutdown.clone()));
-        let accepting = async {
-            // What earlier connections have subscribed to is routed by before anything is published here.
-            let opened = shutdown.run_until_cancelled(Box::pin(open(&node, owners, stores, &ports.ready))).await;
-            let Some(opened) = opened else { return anyhow::Ok(()) };
-            opened?;
-            let started = Loops::start(Setup {
-                node: node.clone(),
-                timeouts: config.timeouts.clone(),
-                connections_max: config.limits.connections,
-                listening,
-                balancers,
-                websockets: device_http.is_wanted(),
-                pipes: (ports.network.listen(MQTT), config.anonymous.at(PIPE_PEER)),
-                shutdown: shutdown.clone(),
-            })?;
-            background.spawn(device_http.serve(started.entrance(), shutdown.clone()));
-            datagrams.spawn(coap.serve(shutdown.clone()));
-            // They are started once.
-            loops.set(started).ok();
-            ports.ready.ready();
-            shutdown.cancelled().await;
-            Ok(())
-        };
-        let accepted = Box::pin(accepting).await;
-        ports.ready.waiting("draining");
-        shutdown.cancel(); // also when it has failed: nothing goes on without it
-        let pace = Pace { closes: config.quotas.closes, patience: config.timeouts.drain.as_std() };
-        let ended = loops.get().map(|loops| loops.drain(pace));
-        let drained = tokio::time::timeout(config.timeouts.drain.as_std(), async {
-            if let Some(ended) = ended {
-                ended.await;
-            }
-            datagrams.close();
-            datagrams.wait().await; // observers are connections, too
-            // Until then peers have sent what those who are still connected want, and taken sessions over.
-            calls.cancel();
-            let served = (&mut serving).await;
-            node.finish_tasks().await;
-            stop.cancel();
-            background.close();
-            background.wait().await;
-            served
-        });
-        let served = drained.await;
-        if served.is_err() {
-            stop.cancel();
-            calls.cancel();
-            serving.abort();
-            let deadline = config.timeouts.drain;
-            tracing::warn!(%deadline, "connections or messages were left when the time to drain was over");
-        }
-        let failed = match loops.into_inner() {
-            Some(loops) => loops.end().await, // no connection is driven on while its session ends
-            None => false,
-        };
-        last.cancel();
-        keeping.await.context("sessions")?;
-        node.stop();
-        accepted?;
-        if let Ok(served) = served {
-            served.context("calls")??;
-        }
-        anyhow::ensure!(!failed, "a loop of connections has failed");
-        Ok(())
+        Box::pin(run_with(config, ports, shutdown, Backing { boot, owners, stores })).await
     }
+}
+
+/// What a node keeps and shares with others, and the number of its start.
+#[doc(hidden)]
+pub struct Backing {
+    boot: u32,
+    owners: Opened,
+    stores: Stores,
+}
+
+impl Backing {
+    /// Of stores and owners that are open.
+    pub fn of(
+        boot: u32,
+        owners: Arc<dyn Owners>,
+        retained: Arc<dyn RetainedStore>,
+        sessions: Arc<dyn SessionStore>,
+    ) -> Self {
+        Self { boot, owners: Opened::already(owners), stores: Stores::already(retained, sessions) }
+    }
+}
+
+/// [`Ingress::run`] over what somebody else has opened.
+#[doc(hidden)]
+pub async fn run_with(config: IngressConfig, ports: Ports, shutdown: Shutdown, backing: Backing) -> anyhow::Result<()> {
+    let tls = Tls::open(&config.tls)?;
+    let balancers = config.balancers()?;
+    let Backing { boot, owners, stores } = backing;
+    let fresh = Arc::<Freshness>::default();
+    let node = node(&config, &ports, boot, fresh.clone(), &owners, &stores);
+    let listening = listening(&config, &ports, tls.clone())?;
+    let loops = OnceLock::new();
+    let patience = config.timeouts.authenticate.as_std();
+    let functions = Arc::new(RegisteredFunctions::new(&ports.network, ports.functions.clone(), patience));
+    let device_http = DeviceHttp::new(node.clone(), functions, &config, balancers.clone(), &ports)?;
+    let keys: Arc<dyn Keys> = Arc::new(RegisteredKeys::new(&ports.network, patience));
+    let coap = Coap::new(&node, &keys, &config, &ports, boot)?;
+
+    let (datagrams, background) = (TaskTracker::new(), TaskTracker::new());
+    let (stop, last, calls) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
+    // Whatever has still to end may wait for the store.
+    let keeping = tokio::spawn(keep(node.clone(), last.clone()));
+    let work = Work { node: node.clone(), fresh, name: config.node.clone(), boot, ports: ports.clone() };
+    work.start(&background, &stop);
+    background.spawn(follow(tls, stop.clone()));
+    let routes = server::grpc::routes(node.clone(), boot);
+    let mut serving = tokio::spawn(serve(routes, ports.clone(), calls.clone(), shutdown.clone()));
+    let accepting = async {
+        // What earlier connections have subscribed to is routed by before anything is published here.
+        let opened = shutdown.run_until_cancelled(Box::pin(open(&node, owners, stores, &ports.ready))).await;
+        let Some(opened) = opened else { return anyhow::Ok(()) };
+        opened?;
+        let started = Loops::start(Setup {
+            node: node.clone(),
+            timeouts: config.timeouts.clone(),
+            connections_max: config.limits.connections,
+            listening,
+            balancers,
+            websockets: device_http.is_wanted(),
+            pipes: (ports.network.listen(MQTT), config.anonymous.at(PIPE_PEER)),
+            shutdown: shutdown.clone(),
+        })?;
+        background.spawn(device_http.serve(started.entrance(), shutdown.clone()));
+        datagrams.spawn(coap.serve(shutdown.clone()));
+        // They are started once.
+        loops.set(started).ok();
+        ports.ready.ready();
+        shutdown.cancelled().await;
+        Ok(())
+    };
+    let accepted = Box::pin(accepting).await;
+    ports.ready.waiting("draining");
+    shutdown.cancel(); // also when it has failed: nothing goes on without it
+    let pace = Pace { closes: config.quotas.closes, patience: config.timeouts.drain.as_std() };
+    let ended = loops.get().map(|loops| loops.drain(pace));
+    let drained = tokio::time::timeout(config.timeouts.drain.as_std(), async {
+        if let Some(ended) = ended {
+            ended.await;
+        }
+        datagrams.close();
+        datagrams.wait().await; // observers are connections, too
+        // Until then peers have sent what those who are still connected want, and taken sessions over.
+        calls.cancel();
+        let served = (&mut serving).await;
+        node.finish_tasks().await;
+        stop.cancel();
+        background.close();
+        background.wait().await;
+        served
+    });
+    let served = drained.await;
+    if served.is_err() {
+        stop.cancel();
+        calls.cancel();
+        serving.abort();
+        let deadline = config.timeouts.drain;
+        tracing::warn!(%deadline, "connections or messages were left when the time to drain was over");
+    }
+    let failed = match loops.into_inner() {
+        Some(loops) => loops.end().await, // no connection is driven on while its session ends
+        None => false,
+    };
+    last.cancel();
+    keeping.await.context("sessions")?;
+    node.stop();
+    accepted?;
+    if let Ok(served) = served {
+        served.context("calls")??;
+    }
+    anyhow::ensure!(!failed, "a loop of connections has failed");
+    Ok(())
 }
 
 /// Answers the calls of other nodes and services until `calls` is cancelled. When that fails, the node stops.

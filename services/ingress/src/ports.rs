@@ -1,8 +1,8 @@
 //! What the ingress needs from others, besides the shared ports.
 //!
 //! Port layer: promises, no code. The one adapter that asks the registry is in `adapters/registry.rs`; those of
-//! ownership are in `adapters/owners`; what outlives the process is kept by `adapters/embedded` or `adapters/scylla`. All
-//! adapters of a port pass one suite (`conformance`).
+//! ownership are in `adapters/owners`; what outlives the process is kept by `adapters/embedded` or `adapters/scylla`, in
+//! simulations by `adapters/memory`. All adapters of a port pass one suite (`conformance`).
 
 pub mod sessions;
 

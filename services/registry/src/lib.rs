@@ -32,6 +32,8 @@ use tokio::sync::{Mutex, Notify};
 use tonic::service::Routes;
 
 pub use adapters::embedded::Embedded;
+#[cfg(any(test, feature = "conformance"))]
+pub use adapters::memory::Memory;
 pub use adapters::scylla::Scylla;
 pub use config::{EmbeddedLimits, RegistryConfig, StoreConfig};
 pub use domain::topics::{CHANGES_TOPIC, EVENTS_TOPIC, NODES_TOPIC, PRESENCE_TOPIC};
@@ -44,7 +46,7 @@ use domain::lifecycle::Lifecycle;
 use domain::nodes::Nodes;
 use domain::{Domain, Settings, topics};
 use master_keys::MasterKeys;
-use ports::IngressNodes;
+use ports::{IngressNodes, RegistryStore};
 use telemetry::Telemetry;
 
 /// Pause before the bus is asked again for its topics.
@@ -60,78 +62,103 @@ impl Service for Registry {
 
     async fn run(config: RegistryConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
         let telemetry = Arc::new(Telemetry::new(&ports.metrics, ports.ready.clone()));
-        let (store_dir, pki_dir) = (ports.data.join("store"), config.pki.clone().unwrap_or(ports.data.join("pki")));
-        refuse_lost_store(&config.store, &store_dir, &*ports.bus).await?;
-        let opening = Box::pin(adapters::open_store(&config.store, &store_dir, &ports, &telemetry));
+        let directory = ports.data.join("store");
+        refuse_lost_store(&config.store, &directory, &*ports.bus).await?;
+        let opening = Box::pin(adapters::open_store(&config.store, &directory, &ports, &telemetry));
         let issuers = Arc::new(Issuers::new(jwt_keys::read(&config.jwt)?));
         let Some(store) = shutdown.run_until_cancelled(opening).await.transpose()? else { return Ok(()) };
-        let authority = pki::Authority::ensure(&pki_dir, &*ports.clock).context("certificate authority")?;
-        let vault = MasterKeys::read(config.master_keys.as_deref()).context("registry.master_keys")?;
-        let written = Arc::new(Notify::new());
-        let ingress = GrpcNodes::new(&ports.network, &config.ingress_nodes, config.revoke_timeout.as_std());
-        let ingress: Arc<dyn IngressNodes> = Arc::new(ingress);
-        let elsewhere = ports.network.remote_services().iter().any(|name| config.ingress_nodes.contains(name));
-        let now = tokio::time::Instant::now();
-        let nodes = elsewhere.then(|| Arc::new(Nodes::new(ports.bus.clone(), ingress.clone(), now)));
-        let domain = Arc::new(Domain {
-            store: Arc::clone(&store),
-            nodes: ingress,
-            authority: Arc::new(authority),
-            vault: Arc::new(vault),
-            clock: Arc::clone(&ports.clock),
-            random: Arc::clone(&ports.random),
-            telemetry: Arc::clone(&telemetry),
-            written: Arc::clone(&written),
-            functions: ports.functions.clone(),
-            writing_rule: Mutex::default(),
-            writing_function: Mutex::default(),
-            writing_policy: Mutex::default(),
-            making_api_token: Mutex::default(),
-            issuers: Arc::clone(&issuers),
-            settings: Settings {
-                anonymous: config.anonymous,
-                rules_per_tenant_max: config.rules_per_tenant_max,
-                policies_per_tenant_max: config.policies_per_tenant_max,
-                partitions: config.partitions,
-            },
-        });
-        let bus = Arc::clone(&ports.bus);
-        let feed =
-            ChangeFeed { bus: Arc::clone(&bus), store: Arc::clone(&store), telemetry: telemetry.clone(), written };
-        let lifecycle = Lifecycle {
-            bus: Arc::clone(&bus),
-            store,
-            clock: ports.clock,
-            random: ports.random,
-            telemetry: Arc::clone(&telemetry),
-            member: config.member.clone(),
-            keep_ms: config.events_retention.as_millis(),
-            nodes: nodes.clone(),
-        };
-        let api_tokens = ApiTokensServer::new(server::Server { domain: domain.clone() });
-        let functions = FunctionsServer::new(server::Server { domain: domain.clone() });
-        let keys = PreSharedKeysServer::new(server::Server { domain: domain.clone() });
-        let routes = Routes::new(RegistryServer::new(server::Server { domain }));
-        let routes = routes.add_service(api_tokens).add_service(functions).add_service(keys);
-        let serving = async {
-            grpc::serve(routes, Self::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;
-            anyhow::Ok(())
-        };
-        let logging = async {
-            create_topics(&*bus, &config, &telemetry, &shutdown).await?;
-            telemetry.started();
-            let keys = jwt_keys::follow(&issuers, config.jwt.clone(), shutdown.clone());
-            let listening = async {
-                if let Some(nodes) = nodes {
-                    nodes.run(shutdown.clone()).await;
-                }
-            };
-            tokio::join!(feed.run(shutdown.clone()), lifecycle.run(shutdown.clone()), keys, listening);
-            anyhow::Ok(())
-        };
-        tokio::try_join!(serving, logging)?;
-        Ok(())
+        Box::pin(work(config, ports, shutdown, Opened { store, issuers, telemetry })).await
     }
+}
+
+/// [`Registry::run`] over a store that is open.
+#[doc(hidden)]
+pub async fn run_with(
+    config: RegistryConfig,
+    ports: Ports,
+    shutdown: Shutdown,
+    store: Arc<dyn RegistryStore>,
+) -> anyhow::Result<()> {
+    let telemetry = Arc::new(Telemetry::new(&ports.metrics, ports.ready.clone()));
+    let issuers = Arc::new(Issuers::new(jwt_keys::read(&config.jwt)?));
+    Box::pin(work(config, ports, shutdown, Opened { store, issuers, telemetry })).await
+}
+
+/// What is there before anybody is served.
+struct Opened {
+    store: Arc<dyn RegistryStore>,
+    issuers: Arc<Issuers>,
+    telemetry: Arc<Telemetry>,
+}
+
+async fn work(config: RegistryConfig, ports: Ports, shutdown: Shutdown, opened: Opened) -> anyhow::Result<()> {
+    let Opened { store, issuers, telemetry } = opened;
+    let pki_dir = config.pki.clone().unwrap_or(ports.data.join("pki"));
+    let authority = pki::Authority::ensure(&pki_dir, &*ports.clock).context("certificate authority")?;
+    let vault = MasterKeys::read(config.master_keys.as_deref()).context("registry.master_keys")?;
+    let written = Arc::new(Notify::new());
+    let ingress = GrpcNodes::new(&ports.network, &config.ingress_nodes, config.revoke_timeout.as_std());
+    let ingress: Arc<dyn IngressNodes> = Arc::new(ingress);
+    let elsewhere = ports.network.remote_services().iter().any(|name| config.ingress_nodes.contains(name));
+    let now = tokio::time::Instant::now();
+    let nodes = elsewhere.then(|| Arc::new(Nodes::new(ports.bus.clone(), ingress.clone(), now)));
+    let domain = Arc::new(Domain {
+        store: Arc::clone(&store),
+        nodes: ingress,
+        authority: Arc::new(authority),
+        vault: Arc::new(vault),
+        clock: Arc::clone(&ports.clock),
+        random: Arc::clone(&ports.random),
+        telemetry: Arc::clone(&telemetry),
+        written: Arc::clone(&written),
+        functions: ports.functions.clone(),
+        writing_rule: Mutex::default(),
+        writing_function: Mutex::default(),
+        writing_policy: Mutex::default(),
+        making_api_token: Mutex::default(),
+        issuers: Arc::clone(&issuers),
+        settings: Settings {
+            anonymous: config.anonymous,
+            rules_per_tenant_max: config.rules_per_tenant_max,
+            policies_per_tenant_max: config.policies_per_tenant_max,
+            partitions: config.partitions,
+        },
+    });
+    let bus = Arc::clone(&ports.bus);
+    let feed = ChangeFeed { bus: Arc::clone(&bus), store: Arc::clone(&store), telemetry: telemetry.clone(), written };
+    let lifecycle = Lifecycle {
+        bus: Arc::clone(&bus),
+        store,
+        clock: ports.clock,
+        random: ports.random,
+        telemetry: Arc::clone(&telemetry),
+        member: config.member.clone(),
+        keep_ms: config.events_retention.as_millis(),
+        nodes: nodes.clone(),
+    };
+    let api_tokens = ApiTokensServer::new(server::Server { domain: domain.clone() });
+    let functions = FunctionsServer::new(server::Server { domain: domain.clone() });
+    let keys = PreSharedKeysServer::new(server::Server { domain: domain.clone() });
+    let routes = Routes::new(RegistryServer::new(server::Server { domain }));
+    let routes = routes.add_service(api_tokens).add_service(functions).add_service(keys);
+    let serving = async {
+        grpc::serve(routes, Registry::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;
+        anyhow::Ok(())
+    };
+    let logging = async {
+        create_topics(&*bus, &config, &telemetry, &shutdown).await?;
+        telemetry.started();
+        let keys = jwt_keys::follow(&issuers, config.jwt.clone(), shutdown.clone());
+        let listening = async {
+            if let Some(nodes) = nodes {
+                nodes.run(shutdown.clone()).await;
+            }
+        };
+        tokio::join!(feed.run(shutdown.clone()), lifecycle.run(shutdown.clone()), keys, listening);
+        anyhow::Ok(())
+    };
+    tokio::try_join!(serving, logging)?;
+    Ok(())
 }
 
 /// A store that is not there although the feed tells of what it held was lost, not forgotten: beginning with an empty one

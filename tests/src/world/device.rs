@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_host::Network;
 use drover_load::ledger::Ledger;
 use drover_mqtt::client::{Client, ClientOptions, Event};
 use drover_mqtt::{PacketId, Publish, Version};
@@ -15,6 +14,9 @@ use drover_sim::{SeededRandom, VirtualClock};
 use drover_types::{Clock, Qos};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::Notify;
+
+use super::INGRESS;
+use crate::switchboard::Switchboard;
 
 /// Unacknowledged messages at a time.
 const WINDOW: u16 = 5;
@@ -38,7 +40,7 @@ impl Device {
     pub fn start(
         number: usize,
         messages: usize,
-        network: Network,
+        board: Switchboard,
         ledger: Rc<RefCell<Ledger>>,
         clock: Arc<VirtualClock>,
         random: SeededRandom,
@@ -61,7 +63,7 @@ impl Device {
             clock,
             random,
         };
-        let task = tokio::task::spawn_local(life.live(network, cut.clone()));
+        let task = tokio::task::spawn_local(life.live(board, cut.clone()));
         Self { name, cut, task }
     }
 
@@ -93,9 +95,9 @@ struct Life {
 }
 
 impl Life {
-    async fn live(mut self, network: Network, cut: Rc<Notify>) {
+    async fn live(mut self, board: Switchboard, cut: Rc<Notify>) {
         while self.unsent > 0 || self.client.in_flight() > 0 {
-            if let Ok(stream) = network.open("mqtt").await {
+            if let Ok(stream) = board.open(INGRESS, "mqtt").await {
                 tokio::select! {
                     biased;
                     () = cut.notified() => {}

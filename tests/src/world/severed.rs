@@ -25,10 +25,15 @@ impl SeverableBus {
     pub fn sever(&self) {
         self.severed.cancel();
     }
+
+    /// Cancelled when it is severed.
+    pub fn severed(&self) -> CancellationToken {
+        self.severed.clone()
+    }
 }
 
 /// The answer, unless the line is cut before it comes.
-async fn through<T>(severed: &CancellationToken, call: impl Future<Output = T>) -> T {
+pub(crate) async fn through<T>(severed: &CancellationToken, call: impl Future<Output = T>) -> T {
     match severed.run_until_cancelled(call).await {
         Some(answer) => answer,
         None => std::future::pending().await,

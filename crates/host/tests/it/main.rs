@@ -1,5 +1,6 @@
-//! Calls between processes, over real sockets.
+//! Calls between processes, over real sockets and over other wires.
 
 mod remote;
 mod service;
 mod skew;
+mod wires;

@@ -7,6 +7,8 @@ pub mod embedded;
 pub mod events;
 pub mod functions;
 pub mod keys;
+#[cfg(any(test, feature = "conformance"))]
+pub mod memory;
 pub mod owners;
 pub mod peers;
 pub mod registry;

@@ -48,6 +48,11 @@ impl Stores {
         }
     }
 
+    /// Stores that can answer already.
+    pub fn already(retained: Arc<dyn RetainedStore>, sessions: Arc<dyn SessionStore>) -> Self {
+        Self { retained, sessions, late: None }
+    }
+
     /// Returns when the stores can answer; `ready` hears what is waited for.
     pub async fn open(self, ready: &Ready) -> anyhow::Result<()> {
         let Some(late) = self.late else { return Ok(()) };

@@ -4,6 +4,8 @@ mod claims;
 pub mod embedded;
 pub mod ingress;
 pub mod jwt_keys;
+#[cfg(any(test, feature = "conformance"))]
+pub mod memory;
 pub mod scylla;
 
 use std::path::Path;

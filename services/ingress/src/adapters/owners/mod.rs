@@ -4,6 +4,8 @@
 mod clock;
 mod embedded;
 mod epochs;
+#[cfg(any(test, feature = "conformance"))]
+mod memory;
 mod scylla;
 
 use std::sync::Arc;
@@ -13,6 +15,8 @@ use drover_host::{Cassandra, Ports, Ready};
 
 pub use clock::Clocks;
 pub use embedded::Embedded;
+#[cfg(any(test, feature = "conformance"))]
+pub use memory::{NodeOwners, SharedOwners};
 pub use scylla::{LateScylla, Scylla};
 
 use crate::config::OwnersConfig;
@@ -35,6 +39,11 @@ impl Opened {
                 Self { owners: owners.clone(), late: Some((owners, ports.cassandra.clone())) }
             }
         }
+    }
+
+    /// Owners that can answer already.
+    pub fn already(owners: Arc<dyn Owners>) -> Self {
+        Self { owners, late: None }
     }
 
     /// Returns when the owners can answer; `ready` hears what is waited for.
