@@ -16,6 +16,7 @@ mod killed;
 mod ledger_faults;
 mod nodes;
 mod operator;
+mod operator_rights;
 mod readme;
 mod separate;
 mod sessions;

@@ -2,6 +2,7 @@
 //!
 //! `platform` knows it only from outside: flags, ports, files; `world` and `shadows` run services on virtual time.
 
+mod api_server;
 mod backends;
 mod collector;
 mod device;
@@ -13,12 +14,14 @@ mod kubernetes;
 mod kubernetes_node;
 mod local;
 pub mod marks;
+mod operator;
 mod platform;
 mod processes;
 pub mod shadows;
 mod tools;
 pub mod world;
 
+pub use api_server::written;
 pub use backends::Backends;
 pub use collector::{Collector, Manner};
 pub use device::{options, publish};
@@ -26,6 +29,7 @@ pub use kafka::{Follower, Output, partitions, read_committed};
 pub use kubernetes::Kubernetes;
 pub use kubernetes_node::{Forward, KubernetesNode};
 pub use local::{LocalBackends, LocalRun};
+pub use operator::OperatorProcess;
 pub use platform::{Platform, artefacts, beside, executable, pause};
 pub use processes::Processes;
 pub use tools::{Node, chromium, free_port, lines_of, node, python, python_with, script, tool};
