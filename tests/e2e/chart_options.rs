@@ -7,7 +7,7 @@ use drover_tests::{executable, lines_of, tool};
 use serde_json::{Value, json};
 
 use crate::chart::{
-    NAMESPACE, configuration, items, name, named, of_kind, rendered, rendered_with, setting, workloads,
+    NAMESPACE, configuration, items, name, named, of_kind, rendered, rendered_with, setting, template, workloads,
 };
 
 #[test]
@@ -136,5 +136,16 @@ fn what_gitops_tools_are_told_to_leave_alone_is_in_the_chart() -> anyhow::Result
     for kind in ["ValidatingWebhookConfiguration", "Secret"] {
         assert_eq!(kinds.iter().filter(|told| *told == kind).count(), 2, "{kind}");
     }
+    Ok(())
+}
+
+#[test]
+fn the_chart_by_itself_is_the_standalone_installation() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    // So deploy/manifests has the golden files of all three sets of values.
+    let token = ["adminToken.existingSecret=drover-admin"];
+    let by_itself = template(&program, &[], &token)?;
+    let standalone = template(&program, &["helm/drover/values-standalone.yaml"], &token)?;
+    ensure!(by_itself == standalone, "values.yaml and values-standalone.yaml make other objects");
     Ok(())
 }

@@ -16,6 +16,8 @@ mod killed;
 mod ledger_faults;
 mod nodes;
 mod operator;
+mod operator_killed;
+mod operator_many;
 mod operator_rights;
 mod readme;
 mod separate;

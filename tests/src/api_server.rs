@@ -39,11 +39,15 @@ impl Kubernetes {
         Ok(line.parse::<f64>()? as u64)
     }
 
+    /// The kubeconfig of whoever runs the tests, as JSON.
+    pub fn kubeconfig(&self) -> anyhow::Result<String> {
+        self.kubectl(&["config", "view", "--raw", "--minify", "-o", "json"])
+    }
+
     /// The kubeconfig of a service account: its rights, and no others.
     pub fn account(&self, namespace: &str, name: &str) -> anyhow::Result<String> {
         let token = self.kubectl(&["-n", namespace, "create", "token", name, "--duration", HOLDS])?;
-        let mut config: Value =
-            serde_json::from_str(&self.kubectl(&["config", "view", "--raw", "--minify", "-o", "json"])?)?;
+        let mut config: Value = serde_json::from_str(&self.kubeconfig()?)?;
         config["users"][0]["user"] = json!({"token": token.trim()});
         // What is not said otherwise is looked for where the account is.
         config["contexts"][0]["context"]["namespace"] = json!(namespace);

@@ -128,6 +128,12 @@ impl Kubernetes {
         lines_of(&mut self.command(&["-n", namespace, "apply", "-f", "-"]), list.as_bytes()).map(drop)
     }
 
+    /// Makes objects given as JSON in a namespace, none of which is there yet: half the calls of [`Kubernetes::apply`].
+    pub fn create(&self, namespace: &str, objects: &[Value]) -> anyhow::Result<()> {
+        let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
+        lines_of(&mut self.command(&["-n", namespace, "create", "-f", "-"]), list.as_bytes()).map(drop)
+    }
+
     /// One object or a list, as JSON.
     pub fn get(&self, namespace: &str, what: &[&str]) -> anyhow::Result<Value> {
         let arguments = [&["-n", namespace, "get", "-o", "json"], what].concat();

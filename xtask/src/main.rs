@@ -1,4 +1,4 @@
-//! House tasks: `cargo xtask gen | tidy | check | test | bench | costs | backends | ledger`.
+//! House tasks: `cargo xtask gen | tidy | check | test | bench | costs | backends | ledger | kubernetes`.
 //!
 //! A task only lists and runs; what it knows lives in its module.
 
@@ -7,6 +7,7 @@ mod bench;
 mod check;
 mod costs;
 mod generated;
+mod kubernetes;
 mod ledger;
 mod links;
 mod test;
@@ -39,6 +40,8 @@ enum Task {
     Costs(costs::Options),
     /// Run Kafka and Cassandra for `deploy/local/run` until Ctrl-C.
     Backends(backends::Options),
+    /// Try the operator and the chart of the release build on a real API server, and on a real node.
+    Kubernetes(kubernetes::Options),
     /// Kill and hang every process under a fleet, and compare what was acknowledged with what came out.
     Ledger(ledger::Options),
 }
@@ -52,6 +55,7 @@ fn main() -> anyhow::Result<()> {
         Task::Bench(options) => bench::run(&root(), &options),
         Task::Costs(options) => costs::run(&root(), &options),
         Task::Backends(options) => backends::run(&options),
+        Task::Kubernetes(options) => kubernetes::run(&root(), &options),
         Task::Ledger(options) => ledger::run(&root(), &options),
     }
 }
