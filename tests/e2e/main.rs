@@ -4,6 +4,7 @@ mod chart;
 mod chart_applied;
 mod chart_options;
 mod cluster;
+mod cluster_separate;
 mod console;
 mod costs;
 mod device_http;

@@ -46,7 +46,7 @@ impl Kubernetes {
             return Ok(None);
         }
         let (Some(_), Some(_)) = (tool("go"), tool("openssl")) else { return Ok(None) };
-        Self::run("kubernetes", tempfile::tempdir()?).map(Some)
+        Self::run("kubernetes", tempfile::tempdir()?, &[]).map(Some)
     }
 
     /// The same, for a test that calls back from the API server to this machine, or leaves behind what no other cluster is to
@@ -59,8 +59,9 @@ impl Kubernetes {
         Self::start()
     }
 
-    /// Builds and starts what the folder of scripts makes, on ports of its own, with its state in `directory`.
-    pub(crate) fn run(scripts: &str, directory: TempDir) -> anyhow::Result<Self> {
+    /// Builds and starts what the folder of scripts makes, on ports of its own, with its state in `directory`; `further` are
+    /// arguments that only some of them take.
+    pub(crate) fn run(scripts: &str, directory: TempDir, further: &[String]) -> anyhow::Result<Self> {
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join(scripts);
         let bin = bin(&scripts)?;
         let alone = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,7 +70,7 @@ impl Kubernetes {
         ensure!(built.success(), "{}/build ended with {built}", scripts.display());
         let mut run = Command::new(scripts.join("run"));
         let port = free_ports()?;
-        run.arg(&bin).arg(directory.path()).arg(port.to_string());
+        run.arg(&bin).arg(directory.path()).arg(port.to_string()).args(further);
         // Asked to stop, it ends what it has started.
         let held = Held::start(&run, directory.path().join("run.log"))?;
         let (kubectl, kubeconfig) = (bin.join("kubectl"), directory.path().join("admin.kubeconfig"));
