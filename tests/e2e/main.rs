@@ -17,6 +17,7 @@ mod killed;
 mod ledger_faults;
 mod nodes;
 mod operator;
+mod operator_away;
 mod operator_killed;
 mod operator_many;
 mod operator_rights;
