@@ -41,6 +41,21 @@ fn coap_listens_and_is_let_in_only_if_it_is_turned_on() -> anyhow::Result<()> {
 }
 
 #[test]
+fn ingress_nodes_are_added_by_an_autoscaler_up_to_those_that_are_named() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    let settings = ["ingress.autoscaling.enabled=true", "ingress.replicas=2", "ingress.nodes=4"];
+    let objects = rendered_with(&program, &["helm/drover/values-ha.yaml"], &settings)?;
+    let scaler = &named(&objects, "HorizontalPodAutoscaler", "drover-ingress")?["spec"];
+    assert_eq!((&scaler["minReplicas"], &scaler["maxReplicas"]), (&json!(2), &json!(4)));
+    assert_eq!(scaler["scaleTargetRef"]["kind"], "StatefulSet");
+    let set = named(&objects, "StatefulSet", "drover-ingress")?;
+    assert!(set["spec"]["replicas"].is_null(), "an upgrade would set back what the autoscaler has set");
+    let others = configuration(&objects, named(&objects, "StatefulSet", "drover-registry")?)?;
+    assert!(others.contains("drover-ingress-3.") && !others.contains("drover-ingress-4."), "{others}");
+    Ok(())
+}
+
+#[test]
 fn the_webhook_hangs_nobody_and_may_change_only_what_is_its_own() -> anyhow::Result<()> {
     let Some(program) = tool("helm") else { return Ok(()) };
     for (values, settings, pods) in [
