@@ -89,11 +89,11 @@ fn program() -> anyhow::Result<PathBuf> {
 }
 
 /// The cluster, with the rule whose output is compared.
-fn stage() -> anyhow::Result<Option<SeparateCluster>> {
+fn stage(settings: &[&str], metrics: bool) -> anyhow::Result<Option<SeparateCluster>> {
     if tool("kcat").is_none() {
         return Ok(None);
     }
-    let Some(cluster) = SeparateCluster::start()? else { return Ok(None) };
+    let Some(cluster) = SeparateCluster::start(settings, metrics)? else { return Ok(None) };
     cluster.node.cluster.kubectl(&["apply", "-f", "loadtest/scenarios/chaos-rule.yaml"])?;
     let ready = cluster.node.cluster.wait_for("default", "condition=Ready", &["rule/chaos"]);
     ready.with_context(|| cluster.node.explain())?;
@@ -122,7 +122,7 @@ fn connected(cluster: &SeparateCluster, load: &mut Load, devices: usize) -> anyh
 
 #[test]
 fn a_pod_of_every_service_is_killed_under_load_and_nothing_is_lost() -> anyhow::Result<()> {
-    let Some(cluster) = stage()? else { return Ok(()) };
+    let Some(cluster) = stage(&[], false)? else { return Ok(()) };
     let kubernetes = &cluster.node.cluster;
     cluster.node.helm(&["test", "drover", "--timeout", "3m"]).with_context(|| cluster.node.explain())?;
     let mut load = Load::start(&cluster, 40, "200ms", 420)?;
@@ -152,7 +152,7 @@ fn a_pod_of_every_service_is_killed_under_load_and_nothing_is_lost() -> anyhow::
 
 #[test]
 fn an_upgrade_replaces_every_pod_and_two_thousand_devices_lose_nothing() -> anyhow::Result<()> {
-    let Some(cluster) = stage()? else { return Ok(()) };
+    let Some(cluster) = stage(&[], false)? else { return Ok(()) };
     let mut load = Load::start(&cluster, DEVICES, EVERY, 600)?;
     connected(&cluster, &mut load, DEVICES)?;
     let pods = || cluster.node.cluster.kubectl(&["get", "pods", "-o", "jsonpath={.items[*].metadata.uid}"]);
@@ -177,6 +177,38 @@ fn an_upgrade_replaces_every_pod_and_two_thousand_devices_lose_nothing() -> anyh
     let report = load.finish().with_context(|| cluster.node.explain())?;
     reconnects_are_bounded(&report)?;
     presence_never_contradicts_itself(&cluster)
+}
+
+#[test]
+fn an_autoscaler_adds_an_ingress_pod_under_load() -> anyhow::Result<()> {
+    let settings = [
+        "ingress.replicas=1",
+        "ingress.nodes=2",
+        "ingress.autoscaling.enabled=true",
+        "ingress.autoscaling.cpu=60",
+        "ingress.resources.requests.cpu=100m",
+    ];
+    let Some(cluster) = stage(&settings, true)? else { return Ok(()) };
+    let kubernetes = &cluster.node.cluster;
+    let scaler =
+        |field: &str| kubernetes.kubectl(&["get", "hpa", "drover-ingress", "-o", &format!("jsonpath={{{field}}}")]);
+    let explain = || format!("{}\n{}", scaler(".status").unwrap_or_default(), cluster.node.explain());
+    let mut waited = Duration::ZERO;
+    while scaler(".status.currentMetrics[0].resource.current.averageUtilization")?.is_empty() {
+        ensure!(waited < PATIENCE, "the autoscaler knows no use of CPU after {waited:?}: {}", explain());
+        waited += (0..25).map(|_| pause()).sum::<Duration>();
+    }
+    ensure!(scaler(".status.currentReplicas")? == "1", "there is no load yet: {}", explain());
+    let mut load = Load::start(&cluster, 400, "100ms", 300)?;
+    let mut waited = Duration::ZERO;
+    let ready = ["get", "statefulset", "drover-ingress", "-o", "jsonpath={.status.readyReplicas}"];
+    while kubernetes.kubectl(&ready)? != "2" {
+        load.goes_on().with_context(explain)?;
+        waited += (0..25).map(|_| pause()).sum::<Duration>();
+    }
+    println!("the second pod was ready after {waited:?} at least");
+    load.finish().with_context(explain)?;
+    Ok(())
 }
 
 /// Once all were connected, nobody came back faster than nodes may close connections.

@@ -65,7 +65,7 @@ impl Kubernetes {
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join(scripts);
         let bin = bin(&scripts)?;
         let alone = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
-        let built = Command::new(scripts.join("build")).arg(&bin).stdin(Stdio::null()).status()?;
+        let built = Command::new(scripts.join("build")).arg(&bin).args(further).stdin(Stdio::null()).status()?;
         drop(alone);
         ensure!(built.success(), "{}/build ended with {built}", scripts.display());
         let mut run = Command::new(scripts.join("run"));

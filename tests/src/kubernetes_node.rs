@@ -46,18 +46,19 @@ pub struct KubernetesNode {
 impl KubernetesNode {
     /// Starts a node with nothing on it but DNS and volumes. `None`, after one line that says why, where it cannot be had.
     pub fn start() -> anyhow::Result<Option<Self>> {
-        Self::start_beside(&[])
+        Self::start_beside(&[], false)
     }
 
-    /// The same, whose pods reach these ports of 127.0.0.1 at [`NODE`].
-    pub fn start_beside(servers: &[u16]) -> anyhow::Result<Option<Self>> {
+    /// The same, whose pods reach these ports of 127.0.0.1 at [`NODE`]; with `metrics` autoscalers know what pods use.
+    pub fn start_beside(servers: &[u16], metrics: bool) -> anyhow::Result<Option<Self>> {
         if !Self::can_be_had() {
             return Ok(None);
         }
         // Layers of images do not lie well on those of a container's own root: in the cache, as what was built.
         std::fs::create_dir_all(cache()?)?;
-        let servers: Vec<String> = servers.iter().map(u16::to_string).collect();
-        let cluster = Kubernetes::run(SCRIPTS, tempfile::tempdir_in(cache()?)?, &servers)?;
+        let mut further: Vec<String> = servers.iter().map(u16::to_string).collect();
+        further.extend(metrics.then(|| "metrics".to_owned()));
+        let cluster = Kubernetes::run(SCRIPTS, tempfile::tempdir_in(cache()?)?, &further)?;
         let helm = bin(&scripts())?.join("helm");
         Ok(Some(Self { cluster, helm }))
     }

@@ -27,9 +27,9 @@ pub struct SeparateCluster {
 }
 
 impl SeparateCluster {
-    /// Installs the chart as release `drover` and waits until every pod is ready. `None`, after one line that says why, where a
-    /// part of it cannot be had.
-    pub fn start() -> anyhow::Result<Option<Self>> {
+    /// Installs the chart as release `drover`, with further settings, and waits until every pod is ready. `None`, after one line
+    /// that says why, where a part of it cannot be had. With `metrics` autoscalers know what pods use.
+    pub fn start(settings: &[&str], metrics: bool) -> anyhow::Result<Option<Self>> {
         if !KubernetesNode::can_be_had() {
             return Ok(None);
         }
@@ -44,10 +44,10 @@ impl SeparateCluster {
         let Some(cassandra) = Cassandra::start(cassandra::Options::default()) else { return Ok(None) };
         let address = cassandra.address();
         let cassandra_port = address.rsplit_once(':').context("a port")?.1.parse()?;
-        let Some(node) = KubernetesNode::start_beside(&[port, cassandra_port])? else { return Ok(None) };
+        let Some(node) = KubernetesNode::start_beside(&[port, cassandra_port], metrics)? else { return Ok(None) };
         let (brokers, directory) = (format!("{NODE}:{port}"), tempfile::tempdir()?);
         let started = Self { node, kafka, brokers, _cassandra: cassandra, directory };
-        started.install(cassandra_port).with_context(|| started.node.explain())?;
+        started.install(cassandra_port, settings).with_context(|| started.node.explain())?;
         Ok(Some(started))
     }
 
@@ -56,7 +56,7 @@ impl SeparateCluster {
         &self.brokers
     }
 
-    fn install(&self, cassandra_port: u16) -> anyhow::Result<()> {
+    fn install(&self, cassandra_port: u16, settings: &[&str]) -> anyhow::Result<()> {
         self.node.load_image(IMAGE)?;
         let data = self.directory.path().join("init");
         lines_of(Command::new(executable()?).args(["init", "--hostname", "localhost", "--data"]).arg(&data), b"")?;
@@ -72,6 +72,7 @@ impl SeparateCluster {
         let mut arguments = vec!["install", "drover", "helm/drover", "--wait", "--timeout", READY];
         arguments.extend(VALUES.iter().flat_map(|file| ["--values", *file]));
         arguments.extend(["--set", &brokers, "--set", &hosts]);
+        arguments.extend(settings.iter().flat_map(|setting| ["--set", *setting]));
         self.node.helm(&arguments).map(drop)
     }
 }
