@@ -71,8 +71,8 @@ impl Load {
         let status = loop {
             match self.held.ended()? {
                 Some(status) => break status,
-                None => drop(pause()),
-            }
+                None => pause(),
+            };
         };
         let said = self.held.said();
         ensure!(status.success(), "drover-load ended with {status}:\n{said}");

@@ -37,7 +37,8 @@ fn device(serial: &str) -> Value {
 fn policy(name: &str, effect: &str) -> Value {
     let statement = json!({"effect": effect, "actions": ["publish"], "resources": ["a/#"]});
     json!({
-        "apiVersion": "drover.dev/v1alpha1", "kind": "Policy", "metadata": {"name": name}, "spec": {"statements": [statement]},
+        "apiVersion": "drover.dev/v1alpha1", "kind": "Policy",
+        "metadata": {"name": name}, "spec": {"statements": [statement]},
     })
 }
 

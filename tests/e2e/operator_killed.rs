@@ -55,7 +55,9 @@ fn harass(cluster: &Kubernetes, operator: &mut OperatorProcess, dice: &mut Dice)
         // The Lease of the one before would hold for fifteen seconds: whoever follows need not wait so often here.
         cluster.kubectl(&["-n", "home", "delete", "lease", "killed", "--ignore-not-found"])?;
         operator.lead()?;
-        (0..dice.below(LOOKS_MAX)).for_each(|_| drop(pause()));
+        for _ in 0..dice.below(LOOKS_MAX) {
+            pause();
+        }
         operator.kill()?;
         operator.resume()?;
     }
@@ -126,7 +128,7 @@ fn an_operator_that_is_killed_fifty_times_leaves_nothing_undone_and_nothing_behi
     let seed = u64::from(std::process::id()) * 2_654_435_761 + 1;
     println!("seed {seed}");
     let mut dice = Dice(seed);
-    // One at a time: so that kills find many objects half done.
+    // Few at a time, so that there is work left for each of the lives.
     let settings = ["operator.concurrency=2", "operator.lease.namespace=home", "operator.lease.name=killed"];
     let mut operator = OperatorProcess::start(&platform, &cluster.kubeconfig()?, &settings)?;
     cluster.create("home", &objects())?;

@@ -57,7 +57,7 @@ fn create(cluster: &Kubernetes) -> anyhow::Result<()> {
     let parts: Vec<&[Value]> = devices.chunks(CREATED_AT_ONCE).collect();
     for parts in parts.chunks(CREATORS) {
         std::thread::scope(|scope| {
-            let creating: Vec<_> = parts.iter().map(|part| scope.spawn(|| cluster.create("home", part))).collect();
+            let creating: Vec<_> = parts.iter().map(|part| scope.spawn(move || cluster.create("home", part))).collect();
             creating.into_iter().try_for_each(|one| one.join().expect("a creator does not panic"))
         })?;
     }
@@ -73,7 +73,9 @@ fn reach(operator: &OperatorProcess, metric: &str, wanted: f64, since: Instant) 
         }
         let waited = since.elapsed();
         ensure!(waited < PATIENCE, "{metric} is {reached} of {wanted} after {waited:?}:\n{}", end_of(&operator.log()));
-        (0..LOOKS).for_each(|_| drop(pause()));
+        for _ in 0..LOOKS {
+            pause();
+        }
     }
 }
 
@@ -138,7 +140,8 @@ fn a_fleet_of_two_hundred_thousand_is_one_object_of_the_cluster() -> anyhow::Res
     let begun = Instant::now();
     let source = json!({"count": {"devices": FLEET, "prefix": "s-", "digits": 6}});
     let fleet = json!({
-        "apiVersion": "drover.dev/v1alpha1", "kind": "DeviceFleet", "metadata": {"name": "sensors"}, "spec": {"source": source},
+        "apiVersion": "drover.dev/v1alpha1", "kind": "DeviceFleet",
+        "metadata": {"name": "sensors"}, "spec": {"source": source},
     });
     cluster.create("home", &[fleet])?;
     reach(&operator, "drover_operator_fleet_devices_written_total", FLEET as f64, begun)?;

@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(due(Some(&former), &later, interval, start + interval), Due::Never);
         // A disabled device stays disabled when it has been disconnected, and is told to be so nevertheless.
         let with = |presence, at_ms| {
-            let conditions = condition::conditions(&[], &[connected(presence)], 1, "t");
+            let conditions = condition::conditions(&[], &[super::connected(presence)], 1, "t");
             DeviceStatus { conditions, ..status(DevicePhase::Disabled, 1, at_ms) }
         };
         let up = with(Presence { ever_seen: true, connected: true, changed_ms: 0 }, start);

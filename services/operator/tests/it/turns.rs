@@ -25,10 +25,10 @@ fn device(generation: i64) -> Device {
 }
 
 /// The same, being deleted since `ms` (milliseconds since the Unix epoch) by the API server's clock.
-fn going(mut metadata: Value, ms: u64) -> Value {
+fn going(mut object: Value, ms: u64) -> Value {
     let time = jiff::Timestamp::from_millisecond(i64::try_from(ms).unwrap()).unwrap();
-    metadata["metadata"]["deletionTimestamp"] = json!(time.to_string());
-    metadata
+    object["metadata"]["deletionTimestamp"] = json!(time.to_string());
+    object
 }
 
 fn parsed<K: serde::de::DeserializeOwned>(object: Value) -> Arc<K> {
