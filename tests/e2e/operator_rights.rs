@@ -33,9 +33,10 @@ fn cluster(values: &str, settings: &[&str]) -> anyhow::Result<Option<Kubernetes>
         cluster.kubectl(&["create", "namespace", namespace])?;
     }
     let objects = rendered_with(&helm, &[values], settings)?;
-    let rights: Vec<Value> =
-        objects.into_iter().filter(|object| RIGHTS.iter().any(|kind| object["kind"] == *kind)).collect();
-    cluster.apply(NAMESPACE, &rights)?;
+    for object in objects.iter().filter(|object| RIGHTS.iter().any(|kind| object["kind"] == *kind)) {
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or(NAMESPACE);
+        cluster.apply(namespace, std::slice::from_ref(object))?;
+    }
     Ok(Some(cluster))
 }
 
