@@ -113,12 +113,16 @@ impl OperatorProcess {
         Ok(values.filter_map(|(_, value)| value.parse::<f64>().ok()).sum())
     }
 
-    /// The most memory that this life of the process has had, in bytes.
+    /// The most memory that this life of the process has had, in bytes, but for what is mapped of its executable: of a debug
+    /// build that is as much again, and the kernel takes it back when it wants to.
     pub fn peak_bytes(&self) -> anyhow::Result<u64> {
         let pid = self.child.as_ref().context("it does not run")?.id();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+        let kilobytes = |name: &str| -> anyhow::Result<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| name.to_owned())?;
+            Ok(line.trim().trim_end_matches(" kB").parse()?)
+        };
+        Ok(kilobytes("VmHWM:")?.saturating_sub(kilobytes("RssFile:")?) * 1024)
     }
 
     /// All that its lives have said.

@@ -44,8 +44,9 @@ use failure::Failure;
 pub const FINALIZER: &str = "drover.dev/registry";
 /// The operator as the manager of the fields it writes.
 pub const MANAGER: &str = "drover-operator";
-/// Objects of one page of a list: what the API server and this process hold of it at once.
-const PAGE_SIZE: u32 = 500;
+/// Objects of one page of a list: what the API server and this process hold of it at once. With what managers of fields have
+/// written into them objects take ten times their size while they are read.
+const PAGE_SIZE: u32 = 100;
 /// First wait after a failure; doubled with every further one of the same object.
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 /// Longest wait after failures of the same object.
