@@ -388,8 +388,9 @@ fn ingress_nodes_are_named_first_and_added_without_replacing_a_pod() -> anyhow::
 }
 
 /// Values that `helm upgrade --reuse-values` from an older chart does not have.
-const NEWER: [&str; 8] = [
+const NEWER: [&str; 9] = [
     "crds=null",
+    "ingress.autoscaling=null",
     "operator.webhook=null",
     "service.coap=null",
     "service.nodePorts.coap=null",
@@ -435,7 +436,10 @@ fn wrong_values_are_refused_by_their_names() -> anyhow::Result<()> {
         (&["--set", "mode=cluster"], "mode"),
         (&["--set", "service.type=Public"], "service/type"),
         (&["--set", "standalone.persistence.siez=1Gi"], "siez"),
-        (&["--set", "ingress.autoscaling.enabled=true"], "autoscaling"),
+        (
+            &["--values", ha, "--set", "ingress.autoscaling.enabled=true"],
+            "ingress.nodes: is 0, with ingress.autoscaling more than ingress.replicas (3)",
+        ),
         (&["--values", ha, "--set", "kafka.partitions=0"], "kafka/partitions"),
         (&["--values", ha, "--set", "kafka.brokers="], "kafka.brokers: "),
         (&["--values", ha, "--set", "cassandra.hosts=null"], "cassandra.hosts: "),

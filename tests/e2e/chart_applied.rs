@@ -2,24 +2,60 @@
 
 use anyhow::Context;
 use drover_tests::{Kubernetes, lines_of, tool};
+use serde_json::Value;
 
-use crate::chart::{NAMESPACE, template};
+use crate::chart::{NAMESPACE, rendered_with};
+
+/// Kinds of others' CRDs, which an API server by itself does not know.
+const FOREIGN: [&str; 2] = ["Certificate", "ServiceMonitor"];
+/// All that is off by default.
+const EVERYTHING: [&str; 4] =
+    ["operator.webhook.enabled=true", "service.coap=true", "service.type=LoadBalancer", "web.enabled=true"];
 
 #[test]
 fn the_api_server_takes_what_the_chart_renders_and_finds_its_pods_restricted() -> anyhow::Result<()> {
     let (Some(helm), Some(cluster)) = (tool("helm"), Kubernetes::start_own()?) else { return Ok(()) };
     cluster.kubectl(&["create", "namespace", NAMESPACE])?;
-    cluster.kubectl(&["label", "namespace", NAMESPACE, "pod-security.kubernetes.io/warn=restricted"])?;
-    let everything =
-        ["operator.webhook.enabled=true", "service.coap=true", "service.type=LoadBalancer", "web.enabled=true"];
-    for (values, settings) in
-        [("standalone", &[][..]), ("ha", &[][..]), ("standalone", &everything[..]), ("ha", &everything[..])]
-    {
-        let settings = [&["hostnames={iot.example.org}"], settings].concat();
-        let rendered = template(&helm, &[&format!("helm/drover/values-{values}.yaml")], &settings)?;
-        let arguments = ["--namespace", NAMESPACE, "apply", "--dry-run=server", "--warnings-as-errors", "-f", "-"];
-        let taken = lines_of(&mut cluster.tool(cluster.kubectl_program(), &arguments), rendered.as_bytes());
-        taken.with_context(|| format!("values-{values}.yaml with {settings:?}"))?;
+    for mode in ["warn", "enforce"] {
+        let label = format!("pod-security.kubernetes.io/{mode}=restricted");
+        cluster.kubectl(&["label", "namespace", NAMESPACE, &label])?;
+    }
+    let sets: [&[&str]; 4] = [
+        &[],
+        &["helm/drover/values-standalone.yaml"],
+        &["helm/drover/values-ha.yaml"],
+        &["tests/e2e/chart-everything.yaml"],
+    ];
+    // As `helm install` sends it, and as Argo CD and Flux do.
+    for way in [&["apply"][..], &["apply", "--server-side"]] {
+        for (values, settings) in sets.iter().flat_map(|values| [(values, &[][..]), (values, &EVERYTHING[..])]) {
+            let settings = [&["hostnames={iot.example.org}"], settings].concat();
+            let objects: Vec<Value> = rendered_with(&helm, values, &settings)?
+                .into_iter()
+                .filter(|object| !FOREIGN.iter().any(|kind| object["kind"] == *kind))
+                .collect();
+            let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
+            let checked = ["--namespace", NAMESPACE, "--dry-run=server", "--warnings-as-errors", "-f", "-"];
+            let arguments = [way, &checked].concat();
+            let taken = lines_of(&mut cluster.tool(cluster.kubectl_program(), &arguments), list.as_bytes());
+            taken.with_context(|| format!("{way:?} of {values:?} with {settings:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_api_server_takes_the_crds_the_examples_and_the_plain_manifests() -> anyhow::Result<()> {
+    let Some(cluster) = Kubernetes::start_own()? else { return Ok(()) };
+    let strictly = ["--dry-run=server", "--warnings-as-errors", "-f"];
+    cluster.kubectl(&[&["apply", "--server-side"][..], &strictly, &["deploy/crds/drover.yaml"]].concat())?;
+    cluster.kubectl(&["apply", "--server-side", "-f", "deploy/crds/drover.yaml"])?;
+    cluster.wait_for("default", "condition=Established", &["crd", "--all"])?;
+    cluster.kubectl(&[&["apply"][..], &strictly, &["deploy/examples"]].concat())?;
+    cluster.kubectl(&["create", "namespace", NAMESPACE])?;
+    for file in ["standalone", "ha"] {
+        let file = format!("deploy/manifests/{file}.yaml");
+        cluster.kubectl(&[&["-n", NAMESPACE, "apply"][..], &strictly, &[file.as_str()]].concat())?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use drover_tests::{executable, lines_of, tool};
 use serde_json::{Value, json};
 
 use crate::chart::{
-    NAMESPACE, configuration, items, name, named, of_kind, rendered, rendered_with, setting, workloads,
+    NAMESPACE, configuration, items, name, named, of_kind, rendered, rendered_with, setting, template, workloads,
 };
 
 #[test]
@@ -67,6 +67,21 @@ fn coap_over_dtls_shares_the_service_and_its_master_keys_go_to_the_registry_alon
             assert_eq!(has, name(workload) == registry, "{values}: {}", name(workload));
         }
     }
+    Ok(())
+}
+
+#[test]
+fn ingress_nodes_are_added_by_an_autoscaler_up_to_those_that_are_named() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    let settings = ["ingress.autoscaling.enabled=true", "ingress.replicas=2", "ingress.nodes=4"];
+    let objects = rendered_with(&program, &["helm/drover/values-ha.yaml"], &settings)?;
+    let scaler = &named(&objects, "HorizontalPodAutoscaler", "drover-ingress")?["spec"];
+    assert_eq!((&scaler["minReplicas"], &scaler["maxReplicas"]), (&json!(2), &json!(4)));
+    assert_eq!(scaler["scaleTargetRef"]["kind"], "StatefulSet");
+    let set = named(&objects, "StatefulSet", "drover-ingress")?;
+    assert!(set["spec"]["replicas"].is_null(), "an upgrade would set back what the autoscaler has set");
+    let others = configuration(&objects, named(&objects, "StatefulSet", "drover-registry")?)?;
+    assert!(others.contains("drover-ingress-3.") && !others.contains("drover-ingress-4."), "{others}");
     Ok(())
 }
 
@@ -166,5 +181,16 @@ fn what_gitops_tools_are_told_to_leave_alone_is_in_the_chart() -> anyhow::Result
     for kind in ["ValidatingWebhookConfiguration", "Secret"] {
         assert_eq!(kinds.iter().filter(|told| *told == kind).count(), 2, "{kind}");
     }
+    Ok(())
+}
+
+#[test]
+fn the_chart_by_itself_is_the_standalone_installation() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    // So deploy/manifests has the golden files of all three sets of values.
+    let token = ["adminToken.existingSecret=drover-admin"];
+    let by_itself = template(&program, &[], &token)?;
+    let standalone = template(&program, &["helm/drover/values-standalone.yaml"], &token)?;
+    ensure!(by_itself == standalone, "values.yaml and values-standalone.yaml make other objects");
     Ok(())
 }

@@ -10,12 +10,10 @@ use drover_load::client::{Client, Options};
 use drover_load::target::{Target, TlsFiles};
 use drover_mqtt::Version;
 use drover_mqtt::client::ClientOptions;
-use drover_tests::{KubernetesNode, free_port, pause, read_committed};
+use drover_tests::{IMAGE, KubernetesNode, free_port, pause, read_committed};
 use drover_types::Qos;
 use serde_json::Value;
 
-/// The image that the chart asks for unless told otherwise.
-const IMAGE: &str = "localhost/drover:0.1.0";
 /// The embedded log's port: its listener tells clients the address that they came by, so it is the same here.
 const KAFKA: u16 = 9092;
 /// Longest wait for a delta, and for a row; only a failing test reaches it.
@@ -25,14 +23,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn the_chart_runs_tests_itself_and_a_device_connects_with_its_secret() -> anyhow::Result<()> {
     let Some(node) = KubernetesNode::start()? else { return Ok(()) };
     node.load_image(IMAGE)?;
-    node.helm(&["install", "drover", "helm/drover", "--wait", "--timeout", "5m"])?;
-    node.helm(&["test", "drover", "--timeout", "3m"])?;
+    node.helm(&["install", "drover", "helm/drover", "--wait", "--timeout", "5m"]).with_context(|| node.explain())?;
+    node.helm(&["test", "drover", "--timeout", "3m"]).with_context(|| node.explain())?;
     let cluster = &node.cluster;
     cluster.kubectl(&["apply", "-f", "deploy/examples"])?;
     let declared =
         ["device/thermo-1", "rule/hot-rooms", "policy/sensor", "function/decode-climate", "devicefleet/sensors"];
     for what in declared {
-        cluster.wait_for("default", "condition=Ready", &[what])?;
+        cluster.wait_for("default", "condition=Ready", &[what]).with_context(|| node.explain())?;
     }
 
     // Its certificate proves who it is; what is wanted of it comes as a delta, and what it says goes through the rule.

@@ -120,6 +120,7 @@ fn objects_of_the_cluster_become_those_of_the_platform() -> anyhow::Result<()> {
     (options.mqtt.user_name, options.mqtt.password) = (Some(user), Some(token.into_bytes()));
     let connected = runtime.block_on(Client::connect(options))?;
     cluster.wait_for("home", "jsonpath={.status.phase}=Connected", &["device/thermo-1"])?;
+    cluster.wait_for("home", "condition=Connected", &["device/thermo-1"])?;
     runtime.block_on(connected.disconnect());
     with_certificate(&cluster, &platform, &runtime)?;
     let shadow = platform.cli(&["shadow", "get", "thermo-1", "-n", "home"])?;
@@ -181,6 +182,7 @@ fn what_is_changed_elsewhere_is_set_back_and_what_is_anothers_is_left_alone() ->
             device("d", json!({"attributes": {"serial": "1"}})),
             device("by-hand", json!({})),
             device("greedy", json!({"credentials": [{"token": {"secretName": "taken"}}]})),
+            device("frozen", json!({"credentials": [{"token": {"secretName": "frozen"}}]})),
             object("Rule", "bad", json!({"sql": "SELECT FROM 'a'", "actions": [{"kafka": {"topic": "home.t"}}]})),
         ],
     )?;
@@ -198,6 +200,19 @@ fn what_is_changed_elsewhere_is_set_back_and_what_is_anothers_is_left_alone() ->
         assert!(found["message"].as_str().is_some_and(|message| message.contains(told)), "{what}: {found}");
     }
     assert_eq!(secret(&cluster, "taken", "a")?, "b");
+
+    // A Secret that the API server does not let anybody change is told, once its credential is gone.
+    cluster.wait_for("home", "condition=Ready", &["device/frozen"])?;
+    cluster.kubectl(&["-n", "home", "patch", "secret", "frozen", "--type=merge", "-p", r#"{"immutable": true}"#])?;
+    let issued: Value =
+        serde_json::from_str(&platform.cli(&["credential", "list", "frozen", "-o", "json", "-n", "home"])?)?;
+    let id = issued["items"][0]["id"].as_str().context("a credential")?;
+    platform.cli(&["credential", "revoke", "frozen", id, "-n", "home"])?;
+    cluster.kubectl(&["-n", "home", "annotate", "device", "frozen", "look=again"])?;
+    cluster.wait_for("home", "condition=Ready=False", &["device/frozen"])?;
+    let conditions =
+        cluster.kubectl(&["-n", "home", "get", "device", "frozen", "-o", "jsonpath={.status.conditions}"])?;
+    ensure!(conditions.contains("SecretRefused") && conditions.contains("immutable"), "{conditions}");
 
     let declared = platform.cli(&["device", "get", "d", "-o", "json", "-n", "home"])?;
     platform.cli(&["device", "delete", "d", "-n", "home"])?;
@@ -294,6 +309,7 @@ fn what_the_schemas_refuse_is_refused_by_the_api_server() -> anyhow::Result<()> 
         (device(&"d".repeat(129), json!({})), "at most 128 characters"),
         (device("d", json!({"credentials": [{"certificate": {"secretName": "c", "duration": "soon"}}]})), "duration"),
         (device("d", json!({"type": ""})), "spec.type"),
+        (device("d", json!({"credentials": [{"token": {"secretName": "../../lab/secrets/t"}}]})), "secretName"),
         (object("Rule", "r", json!({"sql": "", "actions": []})), "spec.sql"),
         (
             object("Rule", "r", json!({"sql": "SELECT * FROM 'a'", "actions": [action]})),

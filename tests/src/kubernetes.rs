@@ -46,7 +46,7 @@ impl Kubernetes {
             return Ok(None);
         }
         let (Some(_), Some(_)) = (tool("go"), tool("openssl")) else { return Ok(None) };
-        Self::run("kubernetes", tempfile::tempdir()?).map(Some)
+        Self::run("kubernetes", tempfile::tempdir()?, &[]).map(Some)
     }
 
     /// The same, for a test that calls back from the API server to this machine, or leaves behind what no other cluster is to
@@ -59,17 +59,18 @@ impl Kubernetes {
         Self::start()
     }
 
-    /// Builds and starts what the folder of scripts makes, on ports of its own, with its state in `directory`.
-    pub(crate) fn run(scripts: &str, directory: TempDir) -> anyhow::Result<Self> {
+    /// Builds and starts what the folder of scripts makes, on ports of its own, with its state in `directory`; `further` are
+    /// arguments that only some of them take.
+    pub(crate) fn run(scripts: &str, directory: TempDir, further: &[String]) -> anyhow::Result<Self> {
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join(scripts);
         let bin = bin(&scripts)?;
         let alone = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
-        let built = Command::new(scripts.join("build")).arg(&bin).stdin(Stdio::null()).status()?;
+        let built = Command::new(scripts.join("build")).arg(&bin).args(further).stdin(Stdio::null()).status()?;
         drop(alone);
         ensure!(built.success(), "{}/build ended with {built}", scripts.display());
         let mut run = Command::new(scripts.join("run"));
         let port = free_ports()?;
-        run.arg(&bin).arg(directory.path()).arg(port.to_string());
+        run.arg(&bin).arg(directory.path()).arg(port.to_string()).args(further);
         // Asked to stop, it ends what it has started.
         let held = Held::start(&run, directory.path().join("run.log"))?;
         let (kubectl, kubeconfig) = (bin.join("kubectl"), directory.path().join("admin.kubeconfig"));
@@ -126,6 +127,12 @@ impl Kubernetes {
     pub fn apply(&self, namespace: &str, objects: &[Value]) -> anyhow::Result<()> {
         let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
         lines_of(&mut self.command(&["-n", namespace, "apply", "-f", "-"]), list.as_bytes()).map(drop)
+    }
+
+    /// Makes objects given as JSON in a namespace, none of which is there yet: half the calls of [`Kubernetes::apply`].
+    pub fn create(&self, namespace: &str, objects: &[Value]) -> anyhow::Result<()> {
+        let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
+        lines_of(&mut self.command(&["-n", namespace, "create", "-f", "-"]), list.as_bytes()).map(drop)
     }
 
     /// One object or a list, as JSON.

@@ -1,4 +1,4 @@
-//! House tasks: `cargo xtask gen | tidy | check | test | bench | costs | backends | ledger | hang`.
+//! House tasks: `cargo xtask gen | tidy | check | test | bench | costs | backends | ledger | hang | kubernetes`.
 //!
 //! A task only lists and runs; what it knows lives in its module.
 
@@ -8,6 +8,7 @@ mod check;
 mod costs;
 mod generated;
 mod hang;
+mod kubernetes;
 mod ledger;
 mod links;
 mod not_run;
@@ -43,6 +44,8 @@ enum Task {
     Costs(costs::Options),
     /// Run Kafka and Cassandra for `deploy/local/run` until Ctrl-C.
     Backends(backends::Options),
+    /// Try the operator and the chart of the release build on a real API server, and on a real node.
+    Kubernetes(kubernetes::Options),
     /// Kill and hang every process under a fleet, and compare what was acknowledged with what came out.
     Ledger(ledger::Options),
     /// Hang Kafka for a minute under load: nothing is acknowledged, nothing grows, and afterwards all is there.
@@ -58,6 +61,7 @@ fn main() -> anyhow::Result<()> {
         Task::Bench(options) => bench::run(&root(), &options),
         Task::Costs(options) => costs::run(&root(), &options),
         Task::Backends(options) => backends::run(&options),
+        Task::Kubernetes(options) => kubernetes::run(&root(), &options),
         Task::Ledger(options) => ledger::run(&root(), &options),
         Task::Hang(options) => hang::run(&root(), &options),
     }

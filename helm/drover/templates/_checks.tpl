@@ -7,6 +7,7 @@
 {{- if not $v.pki.existingSecret }}{{ fail "pki.existingSecret: mode ha needs the certificates of `drover init`; make a Secret of them: drover init --data drover-init; kubectl create secret generic drover-pki --from-file=drover-init/pki" }}{{ end -}}
 {{- if gt (int $v.kafka.minInsyncReplicas) (int $v.kafka.replicationFactor) }}{{ fail (printf "kafka.minInsyncReplicas: is %v, at most kafka.replicationFactor (%v)" $v.kafka.minInsyncReplicas $v.kafka.replicationFactor) }}{{ end -}}
 {{- if and (int $v.ingress.nodes) (lt (int $v.ingress.nodes) (int $v.ingress.replicas)) }}{{ fail (printf "ingress.nodes: is %v, at least ingress.replicas (%v), or 0 for as many" $v.ingress.nodes $v.ingress.replicas) }}{{ end -}}
+{{- if and (dig "autoscaling" "enabled" false $v.ingress) (le (int $v.ingress.nodes) (int $v.ingress.replicas)) }}{{ fail (printf "ingress.nodes: is %v, with ingress.autoscaling more than ingress.replicas (%v): it is the most pods that there may be" $v.ingress.nodes $v.ingress.replicas) }}{{ end -}}
 {{- range list "registry" "shadow" "rules" "storage" "gateway" -}}
 {{- $of := get $v . -}}
 {{- if and $of.autoscaling.enabled (lt (int $of.autoscaling.maxReplicas) (int $of.replicas)) }}{{ fail (printf "%s.autoscaling.maxReplicas: is %v, at least %s.replicas (%v)" . $of.autoscaling.maxReplicas . $of.replicas) }}{{ end -}}

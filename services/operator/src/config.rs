@@ -13,6 +13,8 @@ const PORT: u16 = 7076;
 pub const WEBHOOK: &str = "webhook";
 /// Longest owner, in bytes: it is written into every object of the registry.
 const OWNER_BYTES_MAX: usize = 64;
+/// Longest name of a member, in bytes: with nine more it is in each Event, where the API server takes 128.
+const MEMBER_BYTES_MAX: usize = 119;
 
 /// `[operator]`. Every key has a default; unknown keys are refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,10 +134,9 @@ impl ServiceConfig for OperatorConfig {
         let day = Duration::from_secs(24 * 3600);
         in_range("operator.deletion_patience", self.deletion_patience, Duration::from_secs(1), day)?;
         in_range("operator.owner", self.owner.len(), 1, OWNER_BYTES_MAX)?;
-        for (field, text) in [("operator.member", &self.member), ("operator.lease.name", &self.lease.name)] {
-            if text.is_empty() {
-                return Err(ApiError::invalid(field, "is empty"));
-            }
+        in_range("operator.member", self.member.len(), 1, MEMBER_BYTES_MAX)?;
+        if self.lease.name.is_empty() {
+            return Err(ApiError::invalid("operator.lease.name", "is empty"));
         }
         self.webhook.check()?;
         let mut seen = BTreeSet::new();
@@ -171,6 +172,7 @@ mod tests {
             (OperatorConfig { fleet_devices_max: 0, ..Default::default() }, "operator.fleet_devices_max"),
             (OperatorConfig { owner: "k".repeat(65), ..Default::default() }, "operator.owner"),
             (OperatorConfig { member: String::new(), ..Default::default() }, "operator.member"),
+            (OperatorConfig { member: "m".repeat(MEMBER_BYTES_MAX + 1), ..Default::default() }, "operator.member"),
             (OperatorConfig { namespaces: vec!["A b".into()], ..Default::default() }, "operator.namespaces"),
             (OperatorConfig { webhook: half, ..Default::default() }, "operator.webhook.secret"),
             (OperatorConfig { namespaces: twice, ..Default::default() }, "operator.namespaces"),

@@ -46,6 +46,8 @@ pub struct Context {
     pub(super) refusals: Memory<(i64, u32)>,
     /// Devices of which everything is as declared.
     pub(super) settled: Memory<Settled>,
+    /// When an object was first seen to be going, milliseconds since the Unix epoch.
+    pub(super) going: Memory<u64>,
     /// When the status of a rule was last written, milliseconds since the Unix epoch; that of a device says so itself.
     pub(super) written: Memory<u64>,
     writes: Mutex<Bucket>,
@@ -70,6 +72,7 @@ impl Context {
             failures: Memory::default(),
             refusals: Memory::default(),
             settled: Memory::default(),
+            going: Memory::default(),
             written: Memory::default(),
             writes,
         }

@@ -175,9 +175,10 @@ async fn write_status(
     shadow_version: Option<i64>,
 ) -> Result<Option<Duration>, Failure> {
     let now_ms = context.clock.now_ms();
+    let verdicts = [verdicts, &[domain::connected(presence)]].concat();
     let status = DeviceStatus {
         phase: Some(domain::phase(device.spec.enabled, presence)),
-        conditions: status::conditions(device, context, verdicts),
+        conditions: status::conditions(device, context, &verdicts),
         observed_generation: Some(status::generation(device)),
         observed_time: Some(rfc3339(now_ms)),
         last_seen: presence.ever_seen.then(|| rfc3339(presence.changed_ms)),

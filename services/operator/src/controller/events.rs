@@ -33,7 +33,7 @@ impl Events {
         let (reason, action) = (reason.to_owned(), "Reconcile".to_owned());
         let event = Event { type_, reason, note: Some(note), action, secondary: None };
         if let Err(error) = self.0.publish(&event, &Resource::object_ref(object, &())).await {
-            tracing::debug!(kind = K::NAME, reason = event.reason, %error, "event not told");
+            tracing::warn!(kind = K::NAME, reason = event.reason, %error, "event not told");
         }
     }
 }

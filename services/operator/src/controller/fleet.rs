@@ -8,7 +8,7 @@ use drover_types::TenantId;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt, future};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::core::PartialObjectMeta;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -22,6 +22,7 @@ use super::{PAGE_SIZE, api, refused_wait, resync, status, uid};
 use crate::crd::{Condition, DeviceFleet, DeviceFleetStatus};
 use crate::domain::condition::{self, ACCEPTED, READY, Verdict};
 use crate::domain::fleet::{Fleet, Tally, Walk, parts};
+use crate::domain::name;
 use crate::domain::problem::{Problem, passes};
 use crate::domain::rule::tenant;
 use crate::domain::time::rfc3339;
@@ -39,7 +40,11 @@ impl Kind for DeviceFleet {
     }
 
     /// A table has changed. Of ConfigMaps only their metadata is watched, and none of it is kept.
-    fn triggers(context: &Context, namespace: Option<&str>, known: Store<Self>) -> BoxStream<'static, ObjectRef<Self>> {
+    fn triggers(
+        context: &Context,
+        namespace: Option<&str>,
+        known: Store<DeserializeGuard<Self>>,
+    ) -> BoxStream<'static, ObjectRef<DeserializeGuard<Self>>> {
         let config = watcher::Config::default().page_size(PAGE_SIZE);
         watcher(api::<PartialObjectMeta<ConfigMap>>(context, namespace), config)
             .default_backoff()
@@ -120,9 +125,12 @@ fn owner(fleet: &DeviceFleet, context: &Context) -> String {
 }
 
 /// The fleets whose table is in this ConfigMap.
-fn fleets_of(fleets: &[Arc<DeviceFleet>], map: &impl ResourceExt) -> Vec<ObjectRef<DeviceFleet>> {
-    let reads = |fleet: &&Arc<DeviceFleet>| {
-        let csv = fleet.spec.source.csv.as_ref();
+fn fleets_of(
+    fleets: &[Arc<DeserializeGuard<DeviceFleet>>],
+    map: &impl ResourceExt,
+) -> Vec<ObjectRef<DeserializeGuard<DeviceFleet>>> {
+    let reads = |fleet: &&Arc<DeserializeGuard<DeviceFleet>>| {
+        let csv = fleet.0.as_ref().ok().and_then(|fleet| fleet.spec.source.csv.as_ref());
         fleet.namespace() == map.namespace() && csv.is_some_and(|csv| csv.config_map == map.name_any())
     };
     fleets.iter().filter(reads).map(|fleet| ObjectRef::from_obj(&**fleet)).collect()
@@ -133,6 +141,9 @@ async fn declared(fleet: &DeviceFleet, context: &Context) -> Result<Result<Fleet
     let table = match &fleet.spec.source.csv {
         None => None,
         Some(csv) => {
+            if let Err(error) = name::check("spec.source.csv.configMap", &csv.config_map) {
+                return Ok(Err(Problem::refused(&error)));
+            }
             let api = Api::<ConfigMap>::namespaced(context.client.clone(), &fleet.namespace().unwrap_or_default());
             let found = api.get_opt(&csv.config_map).await?.and_then(|map| map.data?.remove(&csv.key));
             let Some(table) = found else {
@@ -237,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_config_map_concerns_the_fleets_of_its_namespace_that_name_it() {
-        let fleet = |name: &str, namespace: &str, source: serde_json::Value| -> Arc<DeviceFleet> {
+        let fleet = |name: &str, namespace: &str, source: serde_json::Value| -> Arc<DeserializeGuard<DeviceFleet>> {
             let fleet = json!({
                 "apiVersion": "drover.dev/v1alpha1", "kind": "DeviceFleet", "spec": {"source": source},
                 "metadata": {"name": name, "namespace": namespace},

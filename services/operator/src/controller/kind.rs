@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
+use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
 use serde::Serialize;
@@ -28,8 +29,8 @@ pub trait Kind: Namespaced + Clone + Debug + Serialize + DeserializeOwned + Send
     fn triggers(
         _context: &Context,
         _namespace: Option<&str>,
-        _known: Store<Self>,
-    ) -> BoxStream<'static, ObjectRef<Self>> {
+        _known: Store<DeserializeGuard<Self>>,
+    ) -> BoxStream<'static, ObjectRef<DeserializeGuard<Self>>> {
         stream::empty().boxed()
     }
 

@@ -10,11 +10,13 @@ mod failure;
 mod fleet;
 mod kind;
 mod memory;
+mod patience;
 mod registered;
 mod rule;
 mod secrets;
 mod simple;
 mod status;
+mod unreadable;
 
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -24,15 +26,17 @@ use std::time::Duration;
 use drover_host::Shutdown;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, future};
-use kube::core::NamespaceResourceScope;
+use kube::core::{DeserializeGuard, NamespaceResourceScope};
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::{PredicateConfig, WatchStreamExt, finalizer, reflector, watcher};
 use kube::{Api, Resource, ResourceExt};
 
 pub use context::{Context, Parts};
 pub use kind::Kind;
+pub use unreadable::read;
 
 use crate::crd::{Device, DeviceFleet, Function, Policy, Rule};
+use crate::domain::condition;
 use crate::domain::problem::passes;
 use failure::Failure;
 
@@ -40,8 +44,9 @@ use failure::Failure;
 pub const FINALIZER: &str = "drover.dev/registry";
 /// The operator as the manager of the fields it writes.
 pub const MANAGER: &str = "drover-operator";
-/// Objects of one page of a list: what the API server and this process hold of it at once.
-const PAGE_SIZE: u32 = 500;
+/// Objects of one page of a list: what the API server and this process hold of it at once. With what managers of fields have
+/// written into them objects take ten times their size while they are read.
+const PAGE_SIZE: u32 = 100;
 /// First wait after a failure; doubled with every further one of the same object.
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 /// Longest wait after failures of the same object.
@@ -70,18 +75,19 @@ fn controller<K: Kind>(
 ) -> impl Future<Output = ()> + Send + use<K> {
     let (reader, writer) = reflector::store();
     let triggers = K::triggers(&context, namespace, reader.clone());
-    let changes = watcher(api::<K>(&context, namespace), watcher::Config::default().page_size(PAGE_SIZE))
+    let objects = api::<DeserializeGuard<K>>(&context, namespace);
+    let changes = watcher(objects, watcher::Config::default().page_size(PAGE_SIZE))
         .default_backoff()
-        .modify(|object: &mut K| object.managed_fields_mut().clear())
+        .modify(|object: &mut DeserializeGuard<K>| object.managed_fields_mut().clear())
         .reflect(writer)
         .applied_objects()
-        .predicate_filter(declared::<K>, PredicateConfig::default());
+        .predicate_filter(declared::<DeserializeGuard<K>>, PredicateConfig::default());
     let config = Config::default().concurrency(context.config.concurrency);
     Controller::for_stream(changes, reader)
         .with_config(config)
         .reconcile_on(triggers)
         .graceful_shutdown_on(shutdown.cancelled_owned())
-        .run(reconcile::<K>, failed::<K>, context)
+        .run(unreadable::read::<K>, failed::<K>, context)
         .for_each(|outcome| {
             match outcome {
                 Ok(_) => {}
@@ -113,7 +119,7 @@ fn declared<K: Resource>(object: &K) -> Option<u64> {
 }
 
 /// One turn of one object.
-async fn reconcile<K: Kind>(object: Arc<K>, context: Arc<Context>) -> Result<Action, Failure> {
+pub async fn reconcile<K: Kind>(object: Arc<K>, context: Arc<Context>) -> Result<Action, Failure> {
     let api = Api::<K>::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
     let begun_ms = context.clock.now_ms();
     let turn = |event: finalizer::Event<K>| {
@@ -133,15 +139,16 @@ async fn reconcile<K: Kind>(object: Arc<K>, context: Arc<Context>) -> Result<Act
     context.telemetry.reconciled(K::NAME, outcome.is_ok(), context.clock.now_ms().saturating_sub(begun_ms));
     if outcome.is_ok() {
         context.failures.forget(&uid(&*object));
+        context.going.forget(&uid(&*object));
     }
     outcome
 }
 
-/// Brings the registry to what the object declares; says so if the registry cannot be asked about one that it has never had.
+/// Brings the registry to what the object declares; says so if the registry cannot be asked about what is new.
 async fn applied<K: Kind>(object: &K, context: &Context) -> Result<Action, Failure> {
     let outcome = object.apply(context).await;
     if let Err(Failure::Service(error)) = &outcome
-        && object.conditions().is_empty()
+        && !condition::is_told(object.conditions(), status::generation(object))
         && context.may_write()
     {
         status::write_unknown(object, context, error).await?;
@@ -157,24 +164,18 @@ async fn cleaned<K: Kind>(object: &K, context: &Context) -> Result<Action, Failu
         Ok(()) => return Ok(Action::await_change()),
         Err(failure) => failure,
     };
-    let since = object.meta().deletion_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_millisecond());
-    let waited_ms = context.clock.now_ms().saturating_sub(u64::try_from(since).unwrap_or(0));
     match &failure {
-        Failure::Service(error) if passes(error) && waited_ms < context.config.deletion_patience.as_millis() => {
-            Err(failure)
-        }
-        Failure::Service(error) => {
-            let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-            tracing::error!(kind = K::NAME, namespace, name, %error, "left behind in the registry; delete it there");
-            context.telemetry.left_behind(K::NAME);
+        Failure::Service(error) if passes(error) && patience::is_left(object.meta(), context) => Err(failure),
+        Failure::Service(_) => {
+            patience::left_behind::<K>(object.meta(), context, &failure);
             Ok(Action::await_change())
         }
-        Failure::Kubernetes(_) | Failure::Object => Err(failure),
+        Failure::Kubernetes(_) | Failure::Object | Failure::Unreadable => Err(failure),
     }
 }
 
 /// The wait after a failed turn.
-fn failed<K: Kind>(object: Arc<K>, failure: &Failure, context: Arc<Context>) -> Action {
+fn failed<K: Kind>(object: Arc<DeserializeGuard<K>>, failure: &Failure, context: Arc<Context>) -> Action {
     let failures = context.failures.update(uid(&*object), |failures| failures.unwrap_or(0) + 1);
     let wait = backoff(failures);
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());

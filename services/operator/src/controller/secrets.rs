@@ -80,7 +80,10 @@ async fn carry_out(
         if let Err(error) = context.registry.revoke(&declared.key.tenant, id).await {
             tracing::warn!(device = username, credential = id, %error, "in no Secret and not revoked; a later turn does");
         }
-        return Err(failure);
+        return match failure.refusal() {
+            Some(message) => Ok(Some(not_written(&wanted.secret, message))),
+            None => Err(failure),
+        };
     }
     context.telemetry.secret_written();
     if *is_renewal {
@@ -88,6 +91,12 @@ async fn carry_out(
         context.events.normal(device, "Renewed", note).await;
     }
     Ok(None)
+}
+
+/// A quota, a right that is missing, a Secret that was made immutable.
+fn not_written(name: &str, message: &str) -> Problem {
+    let message = format!("Secret {name} cannot be written: {message}; mend that, or choose another secretName");
+    Problem::new("SecretRefused", message)
 }
 
 /// Creates a Secret, or writes over the one of this version.

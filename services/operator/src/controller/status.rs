@@ -1,8 +1,9 @@
 //! Writing what is known of an object: by server-side apply, under the operator's own field manager.
 
 use drover_types::ApiError;
-use kube::api::{Patch, PatchParams};
-use kube::{Api, ResourceExt};
+use kube::Api;
+use kube::api::{ObjectMeta, Patch, PatchParams};
+use kube::core::PartialObjectMeta;
 use serde::Serialize;
 use serde_json::json;
 
@@ -11,7 +12,7 @@ use super::context::Context;
 use super::failure::Failure;
 use super::kind::Kind;
 use crate::crd::Condition;
-use crate::domain::condition::{self, ACCEPTED, Verdict};
+use crate::domain::condition::{self, ACCEPTED, READY, Verdict};
 use crate::domain::problem::Problem;
 use crate::domain::time::rfc3339;
 
@@ -36,17 +37,31 @@ pub async fn write<K: Kind>(
     if let Some(trouble) = condition::new_trouble(object.conditions(), conditions) {
         context.events.warning(object, &trouble.reason, trouble.message.clone()).await;
     }
-    let api = Api::<K>::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
+    patch::<K>(context, object.meta(), status).await
+}
+
+/// Writes the status of the object with this metadata. Of the answer only its metadata is read.
+pub async fn patch<K: Kind>(context: &Context, metadata: &ObjectMeta, status: &impl Serialize) -> Result<(), Failure> {
+    let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
+    let (Some(namespace), Some(name)) = (namespace, name) else { return Err(Failure::Object) };
+    let api = Api::<PartialObjectMeta<K>>::namespaced(context.client.clone(), namespace);
     let patch = json!({"apiVersion": K::api_version(&()), "kind": K::kind(&()), "status": status});
-    api.patch_status(&object.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch)).await?;
+    api.patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch)).await?;
     context.telemetry.status_written(K::NAME);
     Ok(())
 }
 
-/// Says of an object that was never accepted that nobody could be asked about it yet.
+/// Says of an object that nobody could be asked about it, or about its new spec, yet; what else is known of it stays.
 pub async fn write_unknown<K: Kind>(object: &K, context: &Context, error: &ApiError) -> Result<(), Failure> {
-    let Problem { message, .. } = Problem::refused(error);
-    let problem = Problem::new("Unavailable", format!("{message}; it is tried again"));
-    let conditions = conditions(object, context, &[Verdict::unknown(ACCEPTED, &problem)]);
-    write(object, context, &json!({"conditions": conditions}), &conditions).await
+    let message = format!("{}; it is tried again", Problem::refused(error).message);
+    let problem = Problem::new("Unavailable", message.clone());
+    let ready = Verdict::unknown(READY, &Problem::new("NotAccepted", "see Accepted"));
+    let conditions = conditions(object, context, &[Verdict::unknown(ACCEPTED, &problem), ready]);
+    let mut status = serde_json::to_value(object).expect("an object is plain data")["status"].take();
+    if !status.is_object() {
+        status = json!({});
+    }
+    status["conditions"] = json!(conditions);
+    context.events.warning(object, problem.reason, message).await;
+    write(object, context, &status, &conditions).await
 }

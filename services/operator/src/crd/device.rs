@@ -87,7 +87,10 @@ pub struct DeviceCredential {
 pub struct TokenSecret {
     /// Name of the Secret; its keys are `username` and `token`, the password of MQTT. Deleted, it is made anew with another
     /// token, and the former one is revoked.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
     pub secret_name: String,
 }
 
@@ -96,7 +99,10 @@ pub struct TokenSecret {
 #[serde(rename_all = "camelCase")]
 pub struct CertificateSecret {
     /// Name of the Secret of type kubernetes.io/tls; its keys are `tls.crt`, `tls.key` and `ca.crt`.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
     pub secret_name: String,
     /// How long the certificate holds, `8760h` (the default) for example, 1h to 87600h. It is renewed when a third of that is
     /// left; the former one holds until its own end.
@@ -114,6 +120,7 @@ pub struct DeviceStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<DevicePhase>,
     /// `Accepted`: the registry has the device as it is declared. `Ready`: so are its Secrets and its wanted state.
+    /// `Connected`: it was connected at `observedTime`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

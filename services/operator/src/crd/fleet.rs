@@ -126,7 +126,10 @@ fn digits() -> u8 {
 #[serde(rename_all = "camelCase")]
 pub struct CsvSource {
     /// Name of the ConfigMap. It is read again when it changes.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
     pub config_map: String,
     /// Its key.
     #[serde(default = "csv_key")]

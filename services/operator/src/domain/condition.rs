@@ -7,6 +7,8 @@ use crate::crd::Condition;
 pub const ACCEPTED: &str = "Accepted";
 /// Everything that the object asks for is there.
 pub const READY: &str = "Ready";
+/// The device is connected, as far as the status is up to date.
+pub const CONNECTED: &str = "Connected";
 
 /// What is to be said under one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,10 +90,16 @@ pub fn was_accepted(conditions: &[Condition], generation: i64) -> bool {
     find(conditions, ACCEPTED).is_some_and(|c| c.status == "True" && c.observed_generation == Some(generation))
 }
 
-/// Conditions that speak of trouble which they have not spoken of before: what an Event is for.
+/// Whether it is known of this generation whether the registry has it, or that nobody could be asked.
+pub fn is_told(conditions: &[Condition], generation: i64) -> bool {
+    find(conditions, ACCEPTED).is_some_and(|c| c.observed_generation == Some(generation))
+}
+
+/// Conditions that speak of trouble which they have not spoken of before: what an Event is for. A device that is away is none.
 pub fn new_trouble<'a>(former: &[Condition], now: &'a [Condition]) -> Option<&'a Condition> {
     let is_new = |condition: &&Condition| {
         condition.status == "False"
+            && condition.kind != CONNECTED
             && find(former, &condition.kind)
                 .is_none_or(|was| (&was.status, &was.reason) != (&condition.status, &condition.reason))
     };
@@ -123,11 +131,16 @@ mod tests {
         assert!(new_trouble(&first, &conditions(&first, &bad("NotOurs"), 2, "u")).is_some());
         let good = conditions(&[], &[Verdict::holds(ACCEPTED, "Registered", "")], 1, "t");
         assert!(new_trouble(&[], &good).is_none());
+        let away = [Verdict::fails(CONNECTED, &Problem::new("NeverSeen", "m"))];
+        assert!(new_trouble(&[], &conditions(&[], &away, 1, "t")).is_none());
     }
 
     #[test]
     fn accepted_is_said_of_a_generation() {
         let good = conditions(&[], &[Verdict::holds(ACCEPTED, "Registered", "")], 3, "t");
         assert!(was_accepted(&good, 3) && !was_accepted(&good, 4) && !was_accepted(&[], 3));
+        let unknown = conditions(&[], &[Verdict::unknown(ACCEPTED, &Problem::new("Unavailable", ""))], 3, "t");
+        assert!(is_told(&good, 3) && is_told(&unknown, 3) && !was_accepted(&unknown, 3));
+        assert!(!is_told(&good, 4) && !is_told(&[], 3));
     }
 }

@@ -7,9 +7,11 @@ use drover_types::object::DeviceSpec;
 use drover_types::{ApiError, DeviceId, DeviceKey, TenantId};
 use serde_json::{Map, Value};
 
+use super::condition::{self, CONNECTED, Verdict};
 use super::credentials::WantedCredential;
-use super::{span, time};
-use crate::crd::{Device, DeviceCredential, DevicePhase, DeviceStatus};
+use super::problem::Problem;
+use super::{name, span, time};
+use crate::crd::{Condition, Device, DeviceCredential, DevicePhase, DeviceStatus};
 use crate::ports::{CredentialKind, Presence, Wanted};
 
 /// How long a certificate holds when nobody says, in seconds: one year.
@@ -68,8 +70,9 @@ fn credentials(declared: &[DeviceCredential]) -> Result<Vec<WantedCredential>, A
     let mut wanted = Vec::with_capacity(declared.len());
     for (i, credential) in declared.iter().enumerate() {
         let credential = self::credential(&format!("spec.credentials[{i}]"), credential)?;
+        let field = format!("spec.credentials[{i}].secretName");
+        name::check(&field, &credential.secret)?;
         if !names.insert(credential.secret.clone()) {
-            let field = format!("spec.credentials[{i}].secretName");
             return Err(
                 ApiError::invalid(field, "two credentials cannot be in one Secret").over("once", credential.secret)
             );
@@ -126,6 +129,17 @@ pub fn phase(enabled: bool, presence: Presence) -> DevicePhase {
     }
 }
 
+/// Whether the device is connected, as a condition tells it.
+pub fn connected(presence: Presence) -> Verdict {
+    match presence {
+        Presence { connected: true, .. } => Verdict::holds(CONNECTED, "Connected", "it is connected"),
+        Presence { ever_seen: true, .. } => {
+            Verdict::fails(CONNECTED, &Problem::new("Disconnected", "it has been connected, and is not now"))
+        }
+        Presence { .. } => Verdict::fails(CONNECTED, &Problem::new("NeverSeen", "it has never been connected")),
+    }
+}
+
 /// When a status is to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
@@ -142,10 +156,13 @@ pub enum Due {
 /// before `interval_ms` after the last time, and for nothing else.
 pub fn due(former: Option<&DeviceStatus>, status: &DeviceStatus, interval_ms: u64, now_ms: u64) -> Due {
     let Some(former) = former else { return Due::Now };
-    if former.conditions != status.conditions || former.observed_generation != status.observed_generation {
+    let is_of_spec = |condition: &&Condition| condition.kind != CONNECTED;
+    let of_spec = former.conditions.iter().filter(is_of_spec).eq(status.conditions.iter().filter(is_of_spec));
+    if !of_spec || former.observed_generation != status.observed_generation {
         return Due::Now;
     }
-    if former.phase == status.phase {
+    let said = |status: &DeviceStatus| condition::find(&status.conditions, CONNECTED).map(|c| c.status.clone());
+    if former.phase == status.phase && said(former) == said(status) {
         return Due::Never;
     }
     let written_ms = former.observed_time.as_deref().and_then(time::milliseconds).unwrap_or(0);
@@ -196,6 +213,7 @@ mod tests {
             (json!([certificate("59m59s")]), "spec.credentials[0].certificate.duration"),
             (json!([certificate("87601h")]), "spec.credentials[0].certificate.duration"),
             (json!([{"token": {"secretName": "s"}}, {"token": {"secretName": "s"}}]), "spec.credentials[1].secretName"),
+            (json!([{"token": {"secretName": "../../lab/secrets/s"}}]), "spec.credentials[0].secretName"),
             (json!([{}]), "spec.credentials[0]"),
         ] {
             let refused = declared(&device(json!({"credentials": credentials})), "k").expect_err(field);
@@ -228,6 +246,15 @@ mod tests {
         assert_eq!(due(Some(&former), &connected, interval, start - 3_600_000), Due::InMs(interval));
         let later = status(DevicePhase::NeverSeen, 1, start + interval);
         assert_eq!(due(Some(&former), &later, interval, start + interval), Due::Never);
+        // A disabled device stays disabled when it has been disconnected, and is told to be so nevertheless.
+        let with = |presence, at_ms| {
+            let conditions = condition::conditions(&[], &[super::connected(presence)], 1, "t");
+            DeviceStatus { conditions, ..status(DevicePhase::Disabled, 1, at_ms) }
+        };
+        let up = with(Presence { ever_seen: true, connected: true, changed_ms: 0 }, start);
+        let down = with(Presence { ever_seen: true, connected: false, changed_ms: 0 }, start);
+        assert_eq!(due(Some(&up), &up, interval, start + interval), Due::Never);
+        assert_eq!(due(Some(&up), &down, interval, start + 1_000), Due::InMs(599_000));
     }
 
     #[test]

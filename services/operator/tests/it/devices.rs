@@ -48,6 +48,7 @@ async fn a_new_device_costs_one_write_for_its_secret_and_one_for_its_status() {
     let status = status(&writes).expect("written");
     assert_eq!(condition(&status, "Accepted"), pair("True", "Registered"));
     assert_eq!(condition(&status, "Ready"), pair("True", "Furnished"));
+    assert_eq!(condition(&status, "Connected"), pair("False", "NeverSeen"));
     assert_eq!((status["phase"].as_str(), status["observedGeneration"].as_i64()), (Some("NeverSeen"), Some(1)));
     assert_eq!(stage.platform.devices.lock().unwrap()["thermo-1"].object.owner, "kubernetes");
 }
@@ -134,6 +135,37 @@ async fn a_credential_whose_secret_could_not_be_written_is_revoked_at_once() {
 }
 
 #[tokio::test]
+async fn a_secret_that_the_api_server_refuses_is_told_and_leaves_no_credential() {
+    let stage = Stage::new();
+    for code in [403, 422] {
+        stage.cluster.answers(Method::POST, SECRETS, code, refusal(code, "exceeded quota: secrets"));
+        let (writes, events) = stage.turn(&with_token()).await;
+        let status = status(&writes).expect("written");
+        assert_eq!(condition(&status, "Accepted"), pair("True", "Registered"));
+        assert_eq!(condition(&status, "Ready"), pair("False", "SecretRefused"));
+        assert_eq!(
+            message(&status, "Ready"),
+            "Secret t cannot be written: exceeded quota: secrets; mend that, or choose another secretName"
+        );
+        assert_eq!(events[0].body["reason"], "SecretRefused");
+        assert!(stage.platform.ids().is_empty(), "{:?}", stage.platform.ids());
+    }
+    stage.cluster.answers(Method::POST, SECRETS, 201, json!({"metadata": {"name": "t"}}));
+    let (writes, _) = stage.turn(&with_token()).await;
+    assert_eq!(condition(&status(&writes).expect("written"), "Ready"), pair("True", "Furnished"));
+}
+
+#[tokio::test]
+async fn a_name_that_no_secret_has_is_refused_before_anybody_is_asked() {
+    let stage = Stage::new();
+    let wrong = device(json!({"credentials": [{"token": {"secretName": "../../lab/secrets/t"}}]}));
+    let (writes, _) = stage.turn(&wrong).await;
+    let refused = status(&writes).expect("written");
+    assert!(message(&refused, "Accepted").starts_with("spec.credentials[0].secretName: "), "{refused}");
+    assert!(writes.len() == 1 && stage.platform.calls().is_empty(), "{writes:?}");
+}
+
+#[tokio::test]
 async fn a_certificate_is_renewed_in_its_secret_and_the_former_one_holds() {
     let stage = Stage::new();
     let (writes, _) = stage.turn(&with_certificate()).await;
@@ -168,6 +200,7 @@ async fn a_phase_is_written_at_most_once_in_ten_minutes() {
         (status["phase"].as_str(), status["lastSeen"].as_str()),
         (Some("Connected"), Some("2023-11-14T22:13:21Z"))
     );
+    assert_eq!(condition(&status, "Connected"), pair("True", "Connected"));
 }
 
 #[tokio::test]

@@ -9,4 +9,5 @@ mod functions;
 mod platform;
 mod rules;
 mod stage;
+mod turns;
 mod webhook;

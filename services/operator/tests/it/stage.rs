@@ -21,7 +21,7 @@ pub struct Stage {
     pub cluster: Cluster,
     pub platform: Arc<Platform>,
     pub clock: Arc<FixedClock>,
-    pub context: Context,
+    pub context: Arc<Context>,
 }
 
 impl Stage {
@@ -33,7 +33,7 @@ impl Stage {
         let (cluster, platform, clock) =
             (Cluster::default(), Arc::new(Platform::default()), Arc::new(FixedClock::at(NOW_MS)));
         *platform.now_ms.lock().unwrap() = NOW_MS;
-        let context = Context::new(Parts {
+        let context = Arc::new(Context::new(Parts {
             client: cluster.client(),
             identity: "operator-0".into(),
             config,
@@ -43,7 +43,7 @@ impl Stage {
             clock: clock.clone(),
             random: Arc::new(SystemRandom),
             telemetry: Metrics::default().register(Telemetry::register),
-        });
+        }));
         Self { cluster, platform, clock, context }
     }
 

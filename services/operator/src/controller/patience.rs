@@ -1,0 +1,29 @@
+//! How long an object that is being deleted waits for what it stands for to be deleted first: a namespace that cannot be deleted
+//! is worse than a device that is left behind.
+
+use kube::core::ObjectMeta;
+
+use super::context::Context;
+use super::failure::Failure;
+use super::kind::Kind;
+
+/// Whether the object may wait on: `deletion_patience` from when this process first saw it go. The API server's clock, by which
+/// its deletion has a time, may be another than ours; it counts only where nothing more can be remembered.
+pub fn is_left(metadata: &ObjectMeta, context: &Context) -> bool {
+    let uid = metadata.uid.clone().unwrap_or_default();
+    let now_ms = context.clock.now_ms();
+    context.going.update(uid.clone(), |since| since.unwrap_or(now_ms));
+    let asked_at = || {
+        let deleted = metadata.deletion_timestamp.as_ref().map_or(0, |time| time.0.as_millisecond());
+        u64::try_from(deleted).unwrap_or(0)
+    };
+    let since_ms = context.going.get(&uid).unwrap_or_else(asked_at);
+    now_ms.saturating_sub(since_ms) < context.config.deletion_patience.as_millis()
+}
+
+/// Says that the object goes, and what it stood for stays.
+pub fn left_behind<K: Kind>(metadata: &ObjectMeta, context: &Context, why: &Failure) {
+    let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
+    tracing::error!(kind = K::NAME, namespace, name, %why, "left behind in the registry; delete it there");
+    context.telemetry.left_behind(K::NAME);
+}
