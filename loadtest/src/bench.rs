@@ -25,8 +25,12 @@ use crate::target::{Stream, Target};
 
 /// Connections being opened at the same time; more only fill the server's accept queue.
 const CONNECTING_MAX: usize = 64;
-/// How long a connection may take to open, and the last acknowledgements to arrive, in seconds.
-const WAIT_SECONDS_MAX: u64 = 20;
+/// How long a connection may take to open, and the last acknowledgements to arrive, unless a plan says otherwise.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// At QoS 0 a ping follows this many bytes, and one ping may be unanswered before the next: no client has more than twice
+/// this unread. Sockets alone would hold megabytes of each client, for which the server would take minutes.
+const PING_AFTER_BYTES: usize = 32 * 1024;
+const PINGS_MAX: u64 = 1;
 /// Longest latency the histogram can state, in microseconds.
 const LATENCY_US_MAX: u64 = 60_000_000;
 /// Bytes of a connection's first read buffer: an acknowledgement has four.
@@ -47,6 +51,8 @@ pub struct Plan {
     pub qos: Qos,
     pub payload_bytes: usize,
     pub duration: Duration,
+    /// How long a connection may take to open, and the last acknowledgements to arrive.
+    pub patience: Duration,
     /// `{i}` stands for the client's number.
     pub topic: String,
     pub client_id: String,
@@ -67,8 +73,8 @@ enum Stopped {
     Encode(#[from] EncodeError),
     #[error("server closed the connection")]
     Closed,
-    #[error("no answer for {WAIT_SECONDS_MAX} s")]
-    Silent,
+    #[error("no answer for {0:?}")]
+    Silent(Duration),
 }
 
 /// What came of it.
@@ -119,6 +125,15 @@ impl fmt::Display for Report {
             write!(f, "\n  {count} × {error}")?;
         }
         Ok(())
+    }
+}
+
+impl Report {
+    /// Why clients stopped early, in one line; `None`: none did.
+    pub fn failure(&self) -> Option<String> {
+        let told: Vec<String> = self.errors.iter().map(|(error, count)| format!("{count} × {error}")).collect();
+        let stopped = self.errors.values().sum::<u64>();
+        (stopped > 0).then(|| format!("{stopped} clients stopped early: {}", told.join(", ")))
     }
 }
 
@@ -186,10 +201,10 @@ async fn run_clients(plan: &Plan, tally: &Rc<RefCell<Tally>>) -> (f64, Option<u6
             let ended = match (is_publisher, plan.qos) {
                 (false, _) => session.stay(stop_at).await,
                 (true, Qos::AtMostOnce) => {
-                    patient(stop_at, session.publish_at_most_once(&message, plan.window, stop_at)).await
+                    patient(&plan, stop_at, session.publish_at_most_once(&message, plan.window, stop_at)).await
                 }
                 (true, Qos::AtLeastOnce | Qos::ExactlyOnce) => {
-                    patient(stop_at, session.publish_acknowledged(&message, stop_at)).await
+                    patient(&plan, stop_at, session.publish_acknowledged(&message, stop_at)).await
                 }
             };
             tally.borrow_mut().note(ended);
@@ -207,7 +222,7 @@ async fn connect_all(plan: &Plan, tally: &Rc<RefCell<Tally>>) -> Vec<(usize, Ses
         let (plan, tally, permits) = (plan.clone(), tally.clone(), permits.clone());
         tasks.spawn_local(async move {
             let permit = permits.acquire().await;
-            let session = patient(Instant::now(), Session::open(&plan, index, &tally)).await;
+            let session = patient(&plan, Instant::now(), Session::open(&plan, index, &tally)).await;
             drop(permit);
             match session {
                 Ok(session) => {
@@ -225,9 +240,12 @@ async fn connect_all(plan: &Plan, tally: &Rc<RefCell<Tally>>) -> Vec<(usize, Ses
 }
 
 /// Gives `work` some time beyond `stop_at`: one timer a client, not one a message.
-async fn patient<T>(stop_at: Instant, work: impl Future<Output = Result<T, Stopped>>) -> Result<T, Stopped> {
-    let deadline = stop_at + Duration::from_secs(WAIT_SECONDS_MAX);
-    timeout_at(deadline, work).await.unwrap_or(Err(Stopped::Silent))
+async fn patient<T>(
+    plan: &Plan,
+    stop_at: Instant,
+    work: impl Future<Output = Result<T, Stopped>>,
+) -> Result<T, Stopped> {
+    timeout_at(stop_at + plan.patience, work).await.unwrap_or(Err(Stopped::Silent(plan.patience)))
 }
 
 fn numbered(template: &str, index: usize) -> String {
@@ -321,25 +339,34 @@ impl Session {
         }
     }
 
-    /// Writes `window` messages at a time; they count when a ping behind them has been answered.
+    /// Writes `window` messages at a time, as long as pings behind earlier ones are answered; they count when the last ping
+    /// has been.
     async fn publish_at_most_once(
         mut self,
         message: &Publish<'_>,
         window: NonZeroU16,
         stop_at: Instant,
     ) -> Result<(), Stopped> {
-        let mut sent = 0;
+        let (mut sent, mut pings, mut behind) = (0, 0, 0);
         while Instant::now() < stop_at {
             for _ in 0..window.get() {
                 self.client.publish(message, 0, &mut self.out)?;
             }
             sent += u64::from(window.get());
+            self.tally.borrow_mut().sent += u64::from(window.get());
+            behind += self.out.len();
+            if behind >= PING_AFTER_BYTES {
+                self.client.ping(0, &mut self.out)?;
+                (pings, behind) = (pings + 1, 0);
+            }
             self.stream.write_all(&self.out).await?;
             self.out.clear();
+            while self.pongs + PINGS_MAX < pings {
+                self.exchange().await?;
+            }
         }
-        self.tally.borrow_mut().sent += sent;
         self.client.ping(0, &mut self.out)?;
-        while self.pongs == 0 {
+        while self.pongs <= pings {
             self.exchange().await?;
         }
         self.tally.borrow_mut().acknowledged += sent;

@@ -6,7 +6,7 @@ mod mqtt;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -156,12 +156,10 @@ fn wait_for_port(port: u16, request: &str) -> anyhow::Result<Duration> {
 
 fn measure(name: &str, server: Server, binaries: &Path, options: &Options) -> anyhow::Result<()> {
     let before = cpu_seconds(server.child.id())?;
-    let mut load = Command::new(binaries.join("drover-load"));
-    load.args(["bench", "--json", "--qos", "1", "--url", &server.url]);
+    let mut load = generator(binaries, &server, options.seconds);
+    load.args(["--qos", "1"]);
     load.args(["--clients", &options.clients.to_string(), "--window", &options.window.to_string()]);
-    let output = load.args(["--seconds", &options.seconds.to_string()]).output()?;
-    ensure!(output.status.success(), "drover-load: {}", String::from_utf8_lossy(&output.stderr));
-    let report: Value = serde_json::from_slice(&output.stdout)?;
+    let report = reported(&mut load)?;
     let number = |field: &str| report[field].as_f64().unwrap_or_default();
     let cpu = (cpu_seconds(server.child.id())? - before) * 1e6 / number("acknowledged").max(1.0);
     println!(
@@ -174,6 +172,21 @@ fn measure(name: &str, server: Server, binaries: &Path, options: &Options) -> an
         resident_mib(server.child.id())?
     );
     Ok(())
+}
+
+/// The generator against a server, for so long.
+fn generator(binaries: &Path, server: &Server, seconds: u64) -> Command {
+    let mut load = Command::new(binaries.join("drover-load"));
+    load.args(["bench", "--json", "--url", &server.url, "--seconds", &seconds.to_string()]);
+    load
+}
+
+/// Runs the generator; its report, or why it failed: what it says, and else what it has reported.
+fn reported(load: &mut Command) -> anyhow::Result<Value> {
+    let Output { status, stdout, stderr } = load.output().context("starting drover-load")?;
+    let (report, said) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    ensure!(status.success(), "drover-load ended with {status}: {}{}", said.trim_end(), report.trim_end());
+    serde_json::from_str(&report).with_context(|| format!("the report of drover-load: {report}"))
 }
 
 fn resident_mib(pid: u32) -> anyhow::Result<f64> {
@@ -195,4 +208,20 @@ fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
 #[allow(clippy::disallowed_methods, reason = "no runtime here: this waits for another process")]
 fn pause(time: Duration) {
     std::thread::sleep(time);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generator_that_fails_is_told_with_its_status_what_it_said_and_what_it_reported() {
+        let mut load = Command::new("sh");
+        load.args(["-c", "echo '{\"errors\":{\"no answer\":3}}'; exit 1"]);
+        let told = reported(&mut load).expect_err("it fails").to_string();
+        assert_eq!(told, "drover-load ended with exit status: 1: {\"errors\":{\"no answer\":3}}");
+        let mut load = Command::new("sh");
+        load.args(["-c", "echo '{\"sent\":3}'"]);
+        assert_eq!(reported(&mut load).expect("it ends well")["sent"], 3);
+    }
 }

@@ -19,6 +19,7 @@ fn plan(server: &Server, qos: Qos) -> Plan {
         qos,
         payload_bytes: 10,
         duration: Duration::from_millis(100),
+        patience: Duration::from_secs(20),
         topic: "load/{i}".to_owned(),
         client_id: "load-{i}".to_owned(),
         user_name: None,
@@ -51,4 +52,16 @@ async fn refusals_and_cut_connections_are_reported() {
     let report = run(&one).await;
     assert_eq!(report.errors.values().sum::<u64>(), 1, "{report}");
     assert!(report.to_string().contains("errors         1"));
+}
+
+#[tokio::test]
+async fn at_qos_0_a_server_that_does_not_read_is_not_sent_more_than_it_may_owe_and_is_reported() {
+    let server = Server::start(Faults { is_deaf: true, ..Faults::default() }).await;
+    let deaf = Plan { clients: 1, idle: 0, patience: Duration::from_millis(200), ..plan(&server, Qos::AtMostOnce) };
+    let deaf = Plan { payload_bytes: 1_000, ..deaf };
+    let report = run(&deaf).await;
+    assert_eq!(report.acknowledged, 0);
+    // Twice nine writes of four messages: each nine are more than 32 KiB.
+    assert!((1..=72).contains(&report.sent), "{report}");
+    assert_eq!(report.failure().as_deref(), Some("1 clients stopped early: 1 × no answer for 200ms"));
 }

@@ -7,8 +7,7 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, ensure};
-use serde_json::Value;
+use anyhow::Context;
 
 use super::{LOOK, Server, cpu_seconds, pause, resident_mib};
 
@@ -31,11 +30,9 @@ pub fn measure(name: &str, server: &Server, binaries: &Path, seconds: u64) -> an
     idle(name, server, binaries)?;
     for (load, arguments, ceiling, goal) in LOADS {
         let before = cpu_seconds(server.child.id())?;
-        let mut generator = Command::new(binaries.join("drover-load"));
-        generator.args(["bench", "--json", "--url", &server.url, "--clients", "500", "--payload", "128"]);
-        let output = generator.args(arguments).args(["--seconds", &seconds.to_string()]).output()?;
-        ensure!(output.status.success(), "drover-load: {}", String::from_utf8_lossy(&output.stderr));
-        let report: Value = serde_json::from_slice(&output.stdout)?;
+        let mut generator = super::generator(binaries, server, seconds);
+        generator.args(["--clients", "500", "--payload", "128"]).args(arguments);
+        let report = super::reported(&mut generator).context(load)?;
         let number = |field: &str| report[field].as_f64().unwrap_or_default();
         let cost = (cpu_seconds(server.child.id())? - before) * 1e6 / number("acknowledged").max(1.0);
         println!(
