@@ -18,7 +18,7 @@ struct Cli {
 enum Command {
     /// Run a scenario; exit code 1 if one of its thresholds fails, 2 if it cannot be run as it is.
     Run(cli::run::Arguments),
-    /// Run a scenario against processes started here, and kill, stop and restart them by seed meanwhile.
+    /// Run a scenario against processes started here, and do faults to them by seed meanwhile.
     Chaos(cli::run::Chaos),
     /// Print the figures of two runs side by side.
     Compare(cli::run::Compare),

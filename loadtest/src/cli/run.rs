@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
-use drover_load::chaos::{self, Stage};
+use drover_load::chaos::{self, Places, rooms};
 use drover_load::controller::WORKERS_MAX;
 use drover_load::report::{Report, compare};
 use drover_load::scenario::{Scenario, ScenarioError};
@@ -91,7 +91,13 @@ pub struct Chaos {
     /// The executable to be tried.
     #[arg(long, env = "DROVER_BIN", value_name = "FILE")]
     drover: Option<PathBuf>,
+    // Whether this process is in namespaces of its own already.
+    #[arg(long, hide = true)]
+    inside: bool,
 }
+
+/// The name of the flag above.
+const INSIDE: &str = "--inside";
 
 impl Chaos {
     /// Starts the processes, runs the scenario, and does the faults meanwhile.
@@ -100,14 +106,25 @@ impl Chaos {
             Ok(scenario) => scenario,
             Err(error) => return Ok(bad_input(&error)),
         };
+        if let Err(missing) = rooms::check(&scenario.chaos) {
+            return Ok(bad_input(&missing));
+        }
+        if rooms::are_needed(&scenario.chaos) && !self.inside {
+            return Err(rooms::enter(&scenario.chaos, INSIDE));
+        }
         let session = self.arguments.session()?;
         let beside = || session.executable.with_file_name("drover");
-        let stage = Stage {
+        let places = Places {
             drover: self.drover.clone().unwrap_or_else(beside),
             scenario_folder: self.arguments.scenario.parent().map(PathBuf::from).unwrap_or_default(),
         };
-        let report = chaos::run(&mut scenario, &session, &stage, self.seed)?;
-        self.arguments.end(&report)
+        match chaos::run(&mut scenario, &session, &places, self.seed) {
+            Ok(report) => self.arguments.end(&report),
+            Err(error) => match error.downcast_ref::<rooms::Missing>() {
+                Some(missing) => Ok(bad_input(missing)),
+                None => Err(error),
+            },
+        }
     }
 }
 

@@ -17,6 +17,8 @@ const PAD_MAX: usize = 256 * 1024;
 const DECIMALS_MAX: u8 = 9;
 /// Subscriptions and answers of a device.
 const FILTERS_MAX: usize = 100;
+/// Processes of a chaos run: each may have a network of its own.
+const PROCESSES_MAX: usize = 64;
 /// The shortest gap between two messages of a device, in microseconds.
 const EVERY_US_MIN: u64 = 100;
 
@@ -54,12 +56,27 @@ impl Scenario {
         for reader in &self.readers {
             require(!reader.command.is_empty(), "reader.command", "a program with its arguments", "empty")?;
         }
-        for process in &self.chaos.processes {
+        self.check_chaos()
+    }
+
+    fn check_chaos(&self) -> Result<(), ScenarioError> {
+        let chaos = &self.chaos;
+        within("number of chaos.process", chaos.processes.len(), 0, PROCESSES_MAX)?;
+        let names: BTreeSet<&str> = chaos.processes.iter().map(|process| process.name.as_str()).collect();
+        require(names.len() == chaos.processes.len(), "chaos.process.name", "one process's only", "another's as well")?;
+        for process in &chaos.processes {
             require(!process.command.is_empty(), "chaos.process.command", "a program with its arguments", "empty")?;
+            let is_file_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            let is_plain = !process.name.is_empty() && process.name.chars().all(is_file_name);
+            require(is_plain, "chaos.process.name", "made of letters, digits, - and _", &process.name)?;
         }
-        require(!self.chaos.setup.iter().any(Vec::is_empty), "chaos.setup", "programs with their arguments", "empty")?;
-        within("chaos.every (ms)", self.chaos.every.us() / 1_000, 100, 3_600_000)?;
-        within("chaos.longest (ms)", self.chaos.longest.us() / 1_000, 100, 600_000)
+        for (name, commands) in [("chaos.before", &chaos.before), ("chaos.setup", &chaos.setup)] {
+            require(!commands.iter().any(Vec::is_empty), name, "programs with their arguments", "empty")?;
+        }
+        require(!chaos.faults.is_empty(), "chaos.faults", "at least one kind", "empty")?;
+        within("chaos.disk_mib", chaos.disk_mib, 16, 65_536)?;
+        within("chaos.every (ms)", chaos.every.us() / 1_000, 100, 3_600_000)?;
+        within("chaos.longest (ms)", chaos.longest.us() / 1_000, 100, 600_000)
     }
 
     fn check_fleet(&self, fleet: &Fleet) -> Result<(), ScenarioError> {
@@ -71,6 +88,11 @@ impl Scenario {
         within(&field("subscribe and answer"), fleet.subscribe.len() + fleet.answer.len(), 0, FILTERS_MAX)?;
         for subscribe in &fleet.subscribe {
             within(&field("subscribe.qos"), subscribe.qos, 0, 1)?;
+        }
+        if let Some(at) = &fleet.at {
+            // What chaos is to fill in is not known yet.
+            let is_place = at.contains("{at:") || crate::target::split_port(at).is_some();
+            require(is_place, &field("at"), "HOST or HOST:PORT", at)?;
         }
         let port = self.target.shifted(fleet.protocol);
         within(&field("port, with target.port_offset"), port, 1, i64::from(u16::MAX))?;

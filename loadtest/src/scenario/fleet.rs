@@ -20,6 +20,8 @@ pub struct Fleet {
     pub device: String,
     #[serde(default)]
     pub protocol: Protocol,
+    /// `HOST[:PORT]` that these devices connect to, instead of the target's.
+    pub at: Option<String>,
     /// MQTT 5 instead of 3.1.1.
     #[serde(default)]
     pub v5: bool,

@@ -3,6 +3,7 @@
 
 mod chaos;
 mod driver;
+mod faults;
 mod gateway;
 mod generator;
 mod mosquitto;

@@ -17,6 +17,9 @@ fn every_ready_scenario_is_valid_has_thresholds_and_says_what_it_shows() {
     for expected in ["tado", "bboxx", "spiio", "million-idle", "storm", "soak", "shadow", "chaos"] {
         assert!(names.contains(&expected), "{expected} is missing");
     }
+    for expected in ["chaos-network", "chaos-disk", "chaos-cluster"] {
+        assert!(names.contains(&expected), "{expected} is missing");
+    }
     for path in files {
         let scenario = Scenario::load(&path).unwrap_or_else(|error| panic!("{error}"));
         let text = std::fs::read_to_string(&path).expect("readable");
