@@ -23,6 +23,7 @@ use anyhow::{Context, ensure};
 
 pub use self::faults::{Fault, schedule};
 use self::layout::{Layout, absolute};
+pub use self::processes::free_offset;
 use self::stage::Stage;
 use crate::clock::{LOOK, pause, unix_us};
 use crate::report::Report;

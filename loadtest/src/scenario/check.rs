@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
-use super::{Fleet, INDEX, Publish, Scenario, ScenarioError, Timing, Value};
+use super::{Fleet, INDEX, Protocol, Publish, Scenario, ScenarioError, Timing, Value};
 use crate::books::CONSUMERS_MAX;
+use crate::worker::COAP_PAYLOAD_BYTES_MAX;
 
 /// Devices of all fleets together.
 const DEVICES_MAX: u64 = 10_000_000;
@@ -97,8 +98,15 @@ impl Scenario {
         let port = self.target.shifted(fleet.protocol);
         within(&field("port, with target.port_offset"), port, 1, i64::from(u16::MAX))?;
         let listens = !(fleet.subscribe.is_empty() && fleet.answer.is_empty());
-        let is_possible = !(listens && fleet.protocol.is_http());
-        require(is_possible, &field("subscribe"), "absent over HTTP", "there")?;
+        let is_possible = !listens || fleet.protocol.is_mqtt();
+        require(is_possible, &field("subscribe"), "absent over HTTP and CoAP", "there")?;
+        let is_known = fleet.protocol != Protocol::Coap || fleet.password_file.is_some();
+        require(
+            is_known,
+            &field("password_file"),
+            "a file with a token, as every request over CoAP has one",
+            "absent",
+        )?;
         let is_in_time = fleet.arrive.after.us().saturating_add(fleet.arrive.over.us()) <= self.duration.us();
         require(is_in_time, &field("arrive"), "over within `duration`", fleet.arrive.over)?;
         require(fleet.reconnect[0].us() > 0, &field("reconnect"), "more than 0s", fleet.reconnect[0])?;
@@ -124,7 +132,8 @@ impl Scenario {
         let field = |name: &str| format!("fleet {}: publish.{name}", fleet.name);
         within(&field("qos"), publish.qos, 0, 1)?;
         within(&field("window"), publish.window, 1, WINDOW_MAX)?;
-        within(&field("pad (bytes)"), publish.pad, 0, PAD_MAX)?;
+        let pad_max = if fleet.protocol == Protocol::Coap { COAP_PAYLOAD_BYTES_MAX } else { PAD_MAX };
+        within(&field("pad (bytes)"), publish.pad, 0, pad_max)?;
         let every_us = self.hurried_us(publish.every);
         within(&field("every (µs, divided by `speed`)"), every_us, EVERY_US_MIN, u64::MAX)?;
         let is_watched = match publish.timing {

@@ -74,6 +74,8 @@ pub enum Protocol {
     /// `POST /v1/topics/…`, or `/v1/batch`.
     Http,
     Https,
+    /// `POST /t/…` over UDP.
+    Coap,
 }
 
 impl Protocol {
@@ -87,6 +89,10 @@ impl Protocol {
 
     pub fn is_http(self) -> bool {
         matches!(self, Self::Http | Self::Https)
+    }
+
+    pub fn is_mqtt(self) -> bool {
+        matches!(self, Self::Mqtt | Self::Mqtts | Self::Ws | Self::Wss)
     }
 }
 

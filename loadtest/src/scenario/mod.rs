@@ -80,6 +80,8 @@ pub struct Target {
     /// HTTP, and MQTT over WebSocket under `/mqtt`.
     pub http: u16,
     pub https: u16,
+    /// UDP.
+    pub coap: u16,
     /// Added to each of these ports, as `drover up --port-offset` does.
     pub port_offset: i32,
     /// A page in the format of Prometheus with `process_resident_memory_bytes` and `process_cpu_seconds_total`;
@@ -98,6 +100,7 @@ impl Default for Target {
             mqtts: 8883,
             http: 8080,
             https: 8443,
+            coap: 5683,
             port_offset: 0,
             metrics: None,
             connections_per_source: 8_000,
@@ -131,6 +134,7 @@ impl Target {
             Protocol::Mqtts => self.mqtts,
             Protocol::Ws | Protocol::Http => self.http,
             Protocol::Wss | Protocol::Https => self.https,
+            Protocol::Coap => self.coap,
         };
         i64::from(port) + i64::from(self.port_offset)
     }

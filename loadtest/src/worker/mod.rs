@@ -3,6 +3,7 @@
 //! It gets its orders as JSON, and hands back one line of JSON a second. The rule that keeps it simple: alarms say what
 //! is due, readiness says what a socket can do, and both end in a method of a device.
 
+mod coap;
 mod device;
 mod hands;
 mod http;
@@ -22,6 +23,7 @@ use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
+pub use self::coap::PAYLOAD_BYTES_MAX as COAP_PAYLOAD_BYTES_MAX;
 use self::device::{Device, Phase};
 use self::hands::{Alarm, Hands, Timers};
 use self::journal::Journal;

@@ -86,10 +86,11 @@ impl Plan {
         !self.fleet.clean && (!self.fleet.v5 || self.fleet.session_expiry.us() >= 1_000_000)
     }
 
-    /// Messages, or requests, that a device sends without waiting for an answer.
+    /// Messages, or requests, that a device sends without waiting for an answer; one request over HTTP, and over CoAP (NSTART,
+    /// RFC 7252 section 4.7).
     pub fn window(&self) -> usize {
         let of_messages = self.sends.as_ref().map_or(ANSWERS_WINDOW, |sends| usize::from(sends.publish.window));
-        if self.fleet.protocol.is_http() { 1 } else { of_messages }
+        if self.fleet.protocol.is_mqtt() { of_messages } else { 1 }
     }
 
     /// The name of a device.

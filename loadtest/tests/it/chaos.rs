@@ -8,7 +8,7 @@ use drover_load::report::Report;
 use crate::runs::said;
 
 /// The executable named, or the one beside the generator's; `None` after saying so.
-fn drover() -> Option<PathBuf> {
+pub fn drover() -> Option<PathBuf> {
     let named = std::env::var_os("DROVER_BIN").map(PathBuf::from);
     let drover = named.unwrap_or_else(|| Path::new(env!("CARGO_BIN_EXE_drover-load")).with_file_name("drover"));
     if drover.is_file() {

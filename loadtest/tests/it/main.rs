@@ -2,6 +2,7 @@
 //! mosquitto and `drover up` where they are there.
 
 mod chaos;
+mod coap;
 mod driver;
 mod faults;
 mod gateway;
