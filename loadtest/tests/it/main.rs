@@ -8,6 +8,7 @@ mod faults;
 mod gateway;
 mod generator;
 mod mosquitto;
+mod remote;
 mod runs;
 mod scenarios;
 mod server;
