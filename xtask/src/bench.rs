@@ -8,6 +8,7 @@ mod machine;
 mod mqtt;
 mod page;
 mod server;
+mod sheet;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -12,10 +12,11 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use serde_json::Value;
 
-use super::chart::{bars, short};
+use super::chart::short;
 use super::machine;
 use super::mqtt::{self, CLIENTS, Cost, LOADS, PAYLOAD, Wave};
 use super::server::{PORT_OFFSET, SETTLE, Server, pause};
+use super::sheet::Page;
 use super::{BROKER, MOSQUITTO};
 
 /// What else may run side by side, where `--peer` says how.
@@ -38,48 +39,6 @@ pub struct Options {
     /// What `cargo xtask costs` has printed; its figures are taken in.
     #[arg(long, value_name = "FILE")]
     costs: Option<PathBuf>,
-}
-
-/// The page in the making.
-#[derive(Default)]
-struct Page {
-    text: String,
-    /// Drawings by their file names.
-    charts: Vec<(String, String)>,
-    /// What was not measured, and why.
-    missing: Vec<String>,
-}
-
-impl Page {
-    fn line(&mut self, line: &str) {
-        self.text.push_str(line);
-        self.text.push('\n');
-    }
-
-    fn table(&mut self, head: &[&str], rows: &[Vec<String>]) {
-        self.line(&format!("\n| {} |", head.join(" | ")));
-        self.line(&format!("|{}", "---|".repeat(head.len())));
-        for row in rows {
-            self.line(&format!("| {} |", row.join(" | ")));
-        }
-    }
-
-    fn chart(&mut self, file: &str, title: &str, unit: &str, values: &[(String, f64)]) {
-        if let Some(svg) = bars(title, unit, values) {
-            self.line(&format!("\n![{title}](benchmarks/{file}.svg)"));
-            self.charts.push((format!("{file}.svg"), svg));
-        }
-    }
-
-    /// The value; or nothing, and the page says why.
-    fn or_missing<T>(&mut self, what: &str, measured: anyhow::Result<T>) -> Option<T> {
-        measured
-            .map_err(|error| {
-                println!("NOT MEASURED: {what}: {error:#}");
-                self.missing.push(format!("{what}: {error:#}"));
-            })
-            .ok()
-    }
 }
 
 /// Where and how long is measured.
@@ -397,19 +356,6 @@ fn not_measured(page: &mut Page) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_table_has_its_head_and_what_fails_is_named_with_its_reason() {
-        let mut page = Page::default();
-        page.table(&["A", "B"], &[vec!["1".to_owned(), "2".to_owned()]]);
-        assert_eq!(page.text, "\n| A | B |\n|---|---|\n| 1 | 2 |\n");
-        assert_eq!(page.or_missing("x", anyhow::Ok(3)), Some(3));
-        assert_eq!(page.or_missing::<u32>("y", Err(anyhow::anyhow!("no room"))), None);
-        not_measured(&mut page);
-        assert!(page.text.contains("\n- y: no room\n"), "{}", page.text);
-        page.chart("f", "T", "µs", &[("a".to_owned(), 1.0)]);
-        assert!(page.text.ends_with("![T](benchmarks/f.svg)\n") && page.charts[0].0 == "f.svg");
-    }
 
     #[test]
     fn a_report_becomes_a_row_and_what_it_lacks_is_empty() {
