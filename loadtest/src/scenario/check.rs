@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
-use super::{Fleet, INDEX, Protocol, Publish, Scenario, ScenarioError, Timing, Value};
+use super::{Fleet, INDEX, Network, Protocol, Publish, Scenario, ScenarioError, Timing, Value};
 use crate::books::CONSUMERS_MAX;
 use crate::worker::COAP_PAYLOAD_BYTES_MAX;
 
@@ -18,6 +18,9 @@ const PAD_MAX: usize = 256 * 1024;
 const DECIMALS_MAX: u8 = 9;
 /// Subscriptions and answers of a device.
 const FILTERS_MAX: usize = 100;
+/// The slowest network, in milliseconds, and the worst.
+const LAG_MS_MAX: u64 = 60_000;
+const LOSS_MAX: f64 = 0.9;
 /// Processes of a chaos run: each may have a network of its own.
 const PROCESSES_MAX: usize = 64;
 /// The shortest gap between two messages of a device, in microseconds.
@@ -119,6 +122,11 @@ impl Scenario {
         require(is_both, "tls.certificate and tls.key", "both with {device} or both without", "not")?;
         for (name, value) in &fleet.values {
             check_value(&field(&format!("values.{name}")), value)?;
+        }
+        if let Some(Network { lag: [least, most], loss }) = fleet.network {
+            require(least <= most, &field("network.lag"), "the least first", most)?;
+            within(&field("network.lag (ms)"), most.us() / 1_000, 0, LAG_MS_MAX)?;
+            require((0.0..=LOSS_MAX).contains(&loss), &field("network.loss"), &format!("from 0 to {LOSS_MAX}"), loss)?;
         }
         if let Some(failure) = &fleet.failure {
             require((0.0..=1.0).contains(&failure.share), &field("failure.share"), "from 0 to 1", failure.share)?;

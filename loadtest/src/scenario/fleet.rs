@@ -49,6 +49,8 @@ pub struct Fleet {
     pub values: BTreeMap<String, Value>,
     pub failure: Option<Failure>,
     pub churn: Option<Churn>,
+    /// What the network does to what devices write.
+    pub network: Option<Network>,
     /// Pause before a lost connection is tried again: the first, doubled each time up to the last.
     #[serde(default = "reconnect")]
     pub reconnect: [Span; 2],
@@ -219,6 +221,18 @@ pub struct Failure {
     pub drift_per_hour: f64,
     /// Stays at this instead.
     pub stuck_at: Option<f64>,
+}
+
+/// A network that is slow and loses packets, on the way from a device to its server.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// What a device writes comes so much later, at least and at most: round trips take so much longer.
+    #[serde(default)]
+    pub lag: [Span; 2],
+    /// Which part of its packets is lost: datagrams are gone, what is written to a stream comes a second later.
+    #[serde(default)]
+    pub loss: f64,
 }
 
 /// Devices that come and go.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use chaos::{Chaos, Kind, Process};
-pub use fleet::{Answer, Arrive, Churn, Failure, Fleet, INDEX, Protocol, Publish, Subscribe, Timing, Value};
+pub use fleet::{Answer, Arrive, Churn, Failure, Fleet, INDEX, Network, Protocol, Publish, Subscribe, Timing, Value};
 pub use span::{NoSpan, Span};
 
 use crate::target::split_port;

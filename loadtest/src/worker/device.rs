@@ -13,6 +13,7 @@ use drover_mqtt::{DecodeError, EncodeError, PacketType, ReasonCode};
 
 use super::coap::Exchange;
 use super::hands::{Alarm, Hands};
+use super::late::Late;
 use super::link::Link;
 use super::plan::Plan;
 use super::{coap, http, mqtt, socket};
@@ -53,6 +54,8 @@ pub struct Device {
     pub due_us: u64,
     /// Its number in its fleet.
     pub number: u32,
+    /// Its number in its worker.
+    pub index: u32,
     /// When it has written last, or begun to connect; in seconds since the start.
     pub wrote_s: u32,
     pub fleet: u16,
@@ -83,6 +86,8 @@ pub struct Active {
     pub unread: Vec<u8>,
     /// What the socket has not taken.
     pub unsent: Vec<u8>,
+    /// What a slow network has not let through.
+    pub late: Late,
     /// Of the request under way over CoAP.
     pub exchange: Exchange,
 }
@@ -120,7 +125,8 @@ impl Flight {
 
 impl Active {
     fn is_needless(&self) -> bool {
-        self.sensors.is_none() && self.flights.is_empty() && self.unread.is_empty() && self.unsent.is_empty()
+        let is_quiet = self.unread.is_empty() && self.unsent.is_empty() && self.late.is_empty();
+        self.sensors.is_none() && self.flights.is_empty() && is_quiet
     }
 }
 
@@ -154,12 +160,13 @@ pub enum Lost {
 }
 
 impl Device {
-    pub fn new(plan: &Plan, number: u32) -> Self {
+    pub fn new(plan: &Plan, number: u32, index: u32) -> Self {
         Self {
             link: Link::Gone,
             active: None,
             due_us: plan.arrives_us(number),
             number,
+            index,
             wrote_s: 0,
             fleet: plan.number as u16,
             phase: Phase::Absent,
@@ -330,8 +337,32 @@ impl Device {
         ended
     }
 
-    /// Writes what this turn has brought, after what an earlier one has left.
+    /// Writes what this turn has brought; over a slow network it is on its way for a time.
     pub fn write(&mut self, hands: &mut Hands) -> Result<(), Lost> {
+        let fleet = &hands.plans[usize::from(self.fleet)].fleet;
+        let (network, is_datagram) = (fleet.network, fleet.protocol == Protocol::Coap);
+        let Some(network) = network.filter(|_| !hands.output.is_empty()) else { return self.write_now(hands) };
+        let bytes = std::mem::take(&mut hands.output);
+        self.wrote_s = seconds(hands.now_us);
+        let due_us = self.active().late.keep(bytes, &network, is_datagram, hands.now_us, &mut hands.random);
+        if let Some(due_us) = due_us {
+            hands.timers.set(due_us, self.index, Alarm::Through);
+        }
+        Ok(())
+    }
+
+    /// Writes what a slow network lets through now.
+    pub fn through(&mut self, hands: &mut Hands) {
+        let now_us = hands.now_us;
+        let Some(active) = &mut self.active else { return };
+        active.late.take(now_us, &mut hands.output);
+        if let Err(lost) = self.write_now(hands) {
+            self.lost(self.index, &lost, hands);
+        }
+    }
+
+    /// Writes, after what an earlier turn has left.
+    fn write_now(&mut self, hands: &mut Hands) -> Result<(), Lost> {
         let mut output = std::mem::take(&mut hands.output);
         if let Some(active) = self.active.as_mut().filter(|active| !active.unsent.is_empty()) {
             active.unsent.append(&mut output);
@@ -448,8 +479,11 @@ impl Device {
     /// Says goodbye, as far as the socket takes it.
     pub fn goodbye(&mut self, plan: &Plan, hands: &mut Hands) {
         if self.phase == Phase::Up && plan.fleet.protocol.is_mqtt() {
-            // What becomes of a goodbye is of no interest any more.
-            mqtt::disconnect(plan, hands).and_then(|()| self.write(hands)).ok();
+            // It is behind all that is under way; what becomes of it is of no interest any more.
+            if let Some(active) = &mut self.active {
+                active.late.take(u64::MAX, &mut hands.output);
+            }
+            mqtt::disconnect(plan, hands).and_then(|()| self.write_now(hands)).ok();
         }
     }
 
@@ -468,6 +502,7 @@ impl Device {
         if let Some(active) = &mut self.active {
             active.unread.clear();
             active.unsent.clear();
+            active.late.clear();
             match protocol {
                 Protocol::Http | Protocol::Https => http::restart(active, hands),
                 Protocol::Coap => coap::restart(active),

@@ -8,6 +8,7 @@ mod device;
 mod hands;
 mod http;
 mod journal;
+mod late;
 mod link;
 mod mqtt;
 mod plan;
@@ -126,8 +127,9 @@ impl Worker {
             for number in
                 (0..plan.fleet.devices).filter(|number| (plan.before + u64::from(*number)) % workers == *worker)
             {
-                let device = Device::new(&plan, number);
-                schedule::begin(&device, devices.len() as u32, &plan, &mut hands);
+                let index = devices.len() as u32;
+                let device = Device::new(&plan, number, index);
+                schedule::begin(&device, index, &plan, &mut hands);
                 devices.push(device);
             }
         }
@@ -166,6 +168,7 @@ impl Worker {
                     schedule::upload(device, index, due_us, &mut self.hands);
                 }
                 Alarm::Leave => device.leave(index, &mut self.hands),
+                Alarm::Through => device.through(&mut self.hands),
                 Alarm::Connect | Alarm::Measure | Alarm::Upload => {}
             }
         }
