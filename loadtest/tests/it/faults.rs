@@ -15,7 +15,7 @@ use crate::runs::said;
 use crate::server::{Faults, Server};
 
 /// What a run says that cannot be done here; the test says so, too.
-const CANNOT: &str = "drover-load: chaos.faults with ";
+pub const CANNOT: &str = "drover-load: chaos.faults with ";
 /// How long what a killed run has left may take to go away, in looks.
 const LOOKS_MAX: usize = 1_500;
 const LOOK: Duration = Duration::from_millis(20);
