@@ -16,6 +16,8 @@ use crate::server::{Faults, Server};
 
 /// What a run says that cannot be done here; the test says so, too.
 pub const CANNOT: &str = "drover-load: chaos.faults with ";
+/// A fault that nobody can miss, in microseconds.
+const FELT_US: u64 = 500_000;
 /// How long what a killed run has left may take to go away, in looks.
 const LOOKS_MAX: usize = 1_500;
 const LOOK: Duration = Duration::from_millis(20);
@@ -43,10 +45,13 @@ fn scenario(seconds: u64, chaos: &str) -> String {
     )
 }
 
-/// The first seed whose faults are of all kinds there are in the scenario.
+/// The first seed that has a fault of each kind there is in the scenario, long enough to be felt.
 fn seed(text: &str) -> u64 {
     let scenario = Scenario::parse(text).expect("valid");
-    let of = |seed| schedule(seed, &scenario).iter().map(|fault| fault.kind).collect::<BTreeSet<Kind>>();
+    let of = |seed| {
+        let faults = schedule(seed, &scenario).into_iter().filter(|fault| fault.lasts_us >= FELT_US);
+        faults.map(|fault| fault.kind).collect::<BTreeSet<Kind>>()
+    };
     let all: BTreeSet<Kind> = scenario.chaos.all_faults().into_iter().collect();
     (0..10_000).find(|seed| of(*seed) == all).expect("a seed with all kinds")
 }
@@ -154,7 +159,8 @@ async fn a_disk_is_full_or_slow_for_a_time_and_has_room_and_speed_again() {
     let at = ready.local_addr().expect("bound");
     let chaos =
         format!("faults = [\"full\", \"slow\"]\nevery = \"2s\"\nlongest = \"2s\"\n{WRITER}\nready = \"{at}\"\n");
-    let arguments = ["--target", &server.address.to_string()];
+    let target = server.address.to_string();
+    let arguments = ["--target", &target];
     let Some((output, report)) = run(folder.path(), &scenario(20, &chaos), &arguments) else { return };
     let log = std::fs::read_to_string(folder.path().join("out/writer.log")).expect("a log");
     assert!(output.status.success(), "{}{log}", said(&output));
@@ -191,7 +197,8 @@ async fn a_run_that_is_killed_leaves_no_frozen_disk_no_mount_and_no_process() {
     let ready = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let at = ready.local_addr().expect("bound");
     let chaos = format!("faults = [\"slow\"]\nevery = \"500ms\"\nlongest = \"20s\"\n{WRITER}\nready = \"{at}\"\n");
-    let arguments = ["--target", &server.address.to_string()];
+    let target = server.address.to_string();
+    let arguments = ["--target", &target];
     let mut command = command(folder.path(), &scenario(60, &chaos), &arguments);
     let mut run = Killed(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts"));
     let own = folder.path().display().to_string();
@@ -255,7 +262,8 @@ async fn the_clock_of_one_process_jumps_and_is_right_again() {
         ready = "{at}"
         "#
     );
-    let arguments = ["--target", &server.address.to_string()];
+    let target = server.address.to_string();
+    let arguments = ["--target", &target];
     let Some((output, report)) = run(folder.path(), &scenario(20, &chaos), &arguments) else { return };
     assert!(output.status.success(), "{}", said(&output));
     assert!(report.faults.iter().any(|fault| fault.contains("set the clock of teller by ")), "{:?}", report.faults);
