@@ -121,7 +121,7 @@ impl Jobs<'_> {
                     "metadata": {"labels": self.labels(part)},
                     "spec": {
                         "restartPolicy": "Never", "automountServiceAccountToken": false, "topologySpreadConstraints": spread,
-                        "securityContext": {"fsGroup": 65_532}, "containers": [container], "volumes": volumes,
+                        "securityContext": {"fsGroup": 65_532, "seccompProfile": {"type": "RuntimeDefault"}}, "containers": [container], "volumes": volumes,
                     },
                 },
             },

@@ -14,6 +14,7 @@ mod jwt;
 mod kafka_hangs;
 mod killed;
 mod ledger_faults;
+mod load_jobs;
 mod nodes;
 mod operator;
 mod readme;
