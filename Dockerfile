@@ -20,10 +20,23 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cargo build --release --locked --package drover --features "$FEATURES" \
     && deploy/image/assemble "/target/$(uname -m)/release/drover" /image
 
+# The load generator, with --target load.
+FROM build AS build-load
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/target,sharing=locked \
+    CARGO_TARGET_DIR="/target/$(uname -m)" CARGO_PROFILE_RELEASE_STRIP=debuginfo \
+    cargo build --release --locked --package drover-load \
+    && deploy/image/assemble "/target/$(uname -m)/release/drover-load" /image-load drover-load
+
+FROM scratch AS load
+COPY --from=build-load /image-load/ /
+USER 65532:65532
+ENTRYPOINT ["/usr/local/bin/drover-load"]
+
 FROM scratch
 COPY --from=build /image/ /
 COPY --from=build --chown=65532:65532 /image/var/lib/drover /var/lib/drover
 USER 65532:65532
-# MQTT, MQTT over TLS, HTTP, CoAP, metrics.
-EXPOSE 1883 8883 8080 5683/udp 9464
+# MQTT, MQTT over TLS, HTTP, CoAP, CoAP over DTLS, metrics.
+EXPOSE 1883 8883 8080 5683/udp 5684/udp 9464
 ENTRYPOINT ["/usr/local/bin/drover"]

@@ -30,8 +30,8 @@ use crate::target::Target;
 
 /// Connections being opened at the same time; more only fill the server's accept queue.
 const CONNECTING_MAX: usize = 64;
-/// How long a connection may take to open, and the last acknowledgements to arrive, in seconds.
-const WAIT_SECONDS_MAX: u64 = 20;
+/// How long a connection may take to open, and the last acknowledgements to arrive, unless a plan says otherwise.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Longest latency the histogram can state, in microseconds.
 const LATENCY_US_MAX: u64 = 60_000_000;
 
@@ -56,6 +56,8 @@ pub struct Plan {
     pub qos: Qos,
     pub payload_bytes: usize,
     pub duration: Duration,
+    /// How long a connection may take to open, and the last acknowledgements to arrive.
+    pub patience: Duration,
     /// `{i}` stands for the client's number.
     pub topic: String,
     pub client_id: String,
@@ -160,11 +162,13 @@ async fn publish(
         let pace = Duration::from_secs(1) * u32::try_from(plan.clients).unwrap_or(u32::MAX) / rate.get();
         // Not all at once.
         let first = Instant::now() + pace.mul_f64(index as f64 / plan.clients as f64);
-        return patient(stop_at, session.publish_at_pace(message, first, pace, stop_at)).await;
+        return patient(plan, stop_at, session.publish_at_pace(message, first, pace, stop_at)).await;
     }
     match plan.qos {
-        Qos::AtMostOnce => patient(stop_at, session.publish_at_most_once(message, plan.window, stop_at)).await,
-        Qos::AtLeastOnce | Qos::ExactlyOnce => patient(stop_at, session.publish_acknowledged(message, stop_at)).await,
+        Qos::AtMostOnce => patient(plan, stop_at, session.publish_at_most_once(message, plan.window, stop_at)).await,
+        Qos::AtLeastOnce | Qos::ExactlyOnce => {
+            patient(plan, stop_at, session.publish_acknowledged(message, stop_at)).await
+        }
     }
 }
 
@@ -175,7 +179,7 @@ async fn connect_all(plan: &Plan, tally: &Rc<RefCell<Tally>>) -> Vec<(usize, Ses
         let (plan, tally, permits) = (plan.clone(), tally.clone(), permits.clone());
         tasks.spawn_local(async move {
             let permit = permits.acquire().await;
-            let session = patient(Instant::now(), Session::open(&plan, index, &tally)).await;
+            let session = patient(&plan, Instant::now(), Session::open(&plan, index, &tally)).await;
             drop(permit);
             match session {
                 Ok(session) => {
@@ -193,9 +197,12 @@ async fn connect_all(plan: &Plan, tally: &Rc<RefCell<Tally>>) -> Vec<(usize, Ses
 }
 
 /// Gives `work` some time beyond `stop_at`: one timer a client, not one a message.
-async fn patient<T>(stop_at: Instant, work: impl Future<Output = Result<T, Stopped>>) -> Result<T, Stopped> {
-    let deadline = stop_at + Duration::from_secs(WAIT_SECONDS_MAX);
-    timeout_at(deadline, work).await.unwrap_or(Err(Stopped::Silent))
+async fn patient<T>(
+    plan: &Plan,
+    stop_at: Instant,
+    work: impl Future<Output = Result<T, Stopped>>,
+) -> Result<T, Stopped> {
+    timeout_at(stop_at + plan.patience, work).await.unwrap_or(Err(Stopped::Silent(plan.patience)))
 }
 
 fn numbered(template: &str, index: usize) -> String {

@@ -1,6 +1,7 @@
 //! The one that starts workers as processes, gathers what they tell, and sees to it that they end.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use anyhow::{Context, bail, ensure};
 use crate::clock::{pause, unix_us};
 use crate::guarded::Guarded;
 use crate::live::Live;
+use crate::remote;
 use crate::scenario::Scenario;
 use crate::series::{Series, ServerSample};
 use crate::tally::Second;
@@ -20,6 +22,8 @@ use crate::worker::Orders;
 
 /// How far ahead the start lies, so that all workers are there by then.
 const START_AHEAD_US: u64 = 300_000;
+/// The same where workers are elsewhere: orders travel, and clocks differ.
+const START_AHEAD_REMOTE_US: u64 = 3_000_000;
 /// Reports that wait; a worker that tells more waits.
 const NEWS_MAX: usize = 1_024;
 /// How long a worker may take beyond the scenario's own time.
@@ -32,6 +36,8 @@ pub const WORKERS_MAX: u64 = 64;
 pub struct Run<'a> {
     pub scenario: &'a Scenario,
     pub workers: u64,
+    /// Where workers come that were started elsewhere; `None`: they are started here.
+    pub listener: Option<&'a TcpListener>,
     /// `drover-load` itself, started again as worker.
     pub executable: &'a Path,
     /// Where workers keep their books, if the scenario wants them.
@@ -56,7 +62,10 @@ enum News {
 impl Run<'_> {
     /// Runs the scenario to its end.
     pub fn go(&self, live: &mut Live) -> anyhow::Result<Gathered> {
-        let start_unix_us = unix_us() + START_AHEAD_US;
+        let peers = self.listener.map(|listener| remote::gather(listener, self.workers)).transpose()?;
+        let ahead_us = if peers.is_some() { START_AHEAD_REMOTE_US } else { START_AHEAD_US };
+        let start_unix_us = unix_us() + ahead_us;
+        let mut peers = peers.unwrap_or_default().into_iter();
         let (sender, news) = sync_channel(NEWS_MAX);
         // They are killed when the run ends early.
         let (mut workers, mut journals) = (Vec::new(), Vec::new());
@@ -65,7 +74,13 @@ impl Run<'_> {
             journals.extend(journal.clone());
             let orders =
                 Orders { scenario: self.scenario.clone(), worker, workers: self.workers, start_unix_us, journal };
-            workers.push(start(self.executable, &orders, sender.clone())?);
+            match peers.next() {
+                Some(peer) => {
+                    remote::order(&peer, &orders)?;
+                    listen(peer, worker, sender.clone());
+                }
+                None => workers.push(start(self.executable, &orders, sender.clone())?),
+            }
         }
         let is_over = Arc::new(AtomicBool::new(false));
         if let Some(url) = &self.scenario.target.metrics {
@@ -73,7 +88,7 @@ impl Run<'_> {
         }
         let deadline_us = start_unix_us + self.scenario.ends_us().1 + PATIENCE_US;
         let (mut series, mut running) = (Series::default(), self.workers);
-        let mut last_told = vec![false; workers.len()];
+        let mut last_told = vec![false; self.workers as usize];
         while running > 0 {
             match news.recv_timeout(Duration::from_millis(250)) {
                 Ok(News::Told(worker, told)) => {
@@ -112,9 +127,14 @@ fn start(executable: &Path, orders: &Orders, news: SyncSender<News>) -> anyhow::
     let stdin = process.stdin().context("stdin is piped")?;
     let stdout = process.stdout().context("stdout is piped")?;
     serde_json::to_writer(stdin, orders).context("giving a worker its orders")?;
-    let worker = orders.worker;
+    listen(stdout, orders.worker, news);
+    Ok(process)
+}
+
+/// Hands on what a worker tells, on a thread that ends with it.
+fn listen(told: impl Read + Send + 'static, worker: u64, news: SyncSender<News>) {
     std::thread::spawn(move || {
-        for line in BufReader::new(stdout).lines() {
+        for line in BufReader::new(told).lines() {
             // What is no report is the worker's failure, which it tells on stderr.
             let told: Option<Second> = line.ok().and_then(|line| serde_json::from_str(&line).ok());
             let is_heard = told.is_some_and(|told| news.send(News::Told(worker, Box::new(told))).is_ok());
@@ -124,7 +144,6 @@ fn start(executable: &Path, orders: &Orders, news: SyncSender<News>) -> anyhow::
         }
         news.send(News::Ended(worker)).ok();
     });
-    Ok(process)
 }
 
 /// Asks the server for its memory and processor time, until the run is over. One that does not answer is asked again.

@@ -1,7 +1,7 @@
 //! Load and proof: scenarios of simulated fleets, a ledger of who sent, who acknowledged and who got, a client for tests.
 //!
 //! Speaks to any MQTT broker; knows nothing of Drover's services. `session` is the way of one run: `controller` starts
-//! `worker` processes, `series` adds up what they tell, `books` checks the ledger, `report` says what came of it.
+//! `worker` processes or waits for those that are `remote`, `series` adds up what they tell, `books` checks the ledger, `report` says what came of it.
 
 pub mod bench;
 pub mod books;
@@ -10,10 +10,12 @@ pub mod client;
 mod clock;
 pub mod controller;
 pub mod guarded;
+pub mod kubernetes;
 pub mod ledger;
 pub mod live;
 pub mod metrics;
 pub mod payload;
+pub mod remote;
 pub mod report;
 pub mod scenario;
 pub mod series;

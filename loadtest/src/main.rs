@@ -17,16 +17,17 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run a scenario; exit code 1 if one of its thresholds fails, 2 if it cannot be run as it is.
-    Run(cli::run::Arguments),
-    /// Run a scenario against processes started here, and kill, stop and restart them by seed meanwhile.
+    Run(cli::run::Run),
+    /// Run a scenario against processes started here, and do faults to them by seed meanwhile.
     Chaos(cli::run::Chaos),
     /// Print the figures of two runs side by side.
     Compare(cli::run::Compare),
     /// Publish as fast as the windows allow, or hold idle connections.
     Bench(cli::bench::Bench),
-    /// A share of a run; started by it.
-    #[command(hide = true)]
-    Worker,
+    /// A share of a run: started by it, or elsewhere with --controller.
+    Worker(cli::run::Work),
+    /// Print a run as objects of Kubernetes: `drover-load kubernetes SCENARIO | kubectl apply -f -`.
+    Kubernetes(cli::run::Kubernetes),
 }
 
 fn main() -> ExitCode {
@@ -35,7 +36,8 @@ fn main() -> ExitCode {
         Command::Chaos(chaos) => chaos.run(),
         Command::Compare(compare) => Ok(compare.run()),
         Command::Bench(bench) => bench.run(),
-        Command::Worker => cli::run::work(),
+        Command::Worker(work) => work.run(),
+        Command::Kubernetes(kubernetes) => kubernetes.run(),
     };
     ended.unwrap_or_else(|error| {
         eprintln!("drover-load: {error:#}");

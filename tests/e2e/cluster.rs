@@ -71,5 +71,5 @@ fn the_chart_runs_tests_itself_and_a_device_connects_with_its_secret() -> anyhow
 
     let table = cluster.kubectl(&["get", "devices,rules"])?;
     ensure!(table.contains("thermo-1") && table.contains("hot-rooms"), "{table}");
-    Ok(())
+    crate::load_jobs::run(&node)
 }

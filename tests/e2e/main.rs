@@ -17,6 +17,7 @@ mod jwt;
 mod kafka_hangs;
 mod killed;
 mod ledger_faults;
+mod load_jobs;
 mod nodes;
 mod operator;
 mod operator_away;

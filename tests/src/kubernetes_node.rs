@@ -99,14 +99,19 @@ impl KubernetesNode {
 
     /// Hands the node the image that the Dockerfile would make, assembled from the executable under test.
     pub fn load_image(&self, name: &str) -> anyhow::Result<()> {
+        self.load_image_of(&executable()?, "drover", name)
+    }
+
+    /// The same of another executable, called `program` there.
+    pub fn load_image_of(&self, executable: &Path, program: &str, name: &str) -> anyhow::Result<()> {
         let root = tempfile::tempdir()?;
         let image = root.path().join("root");
         let assemble = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/image/assemble");
-        lines_of(Command::new(assemble).arg(executable()?).arg(&image), b"")?;
+        lines_of(Command::new(assemble).arg(executable).arg(&image).arg(program), b"")?;
         let (directory, port) = self.cluster.place().context("the cluster is another's")?;
         let mut load = Command::new(scripts().join("load-image"));
         load.arg(bin(&scripts())?).arg(directory).arg(port.to_string());
-        lines_of(load.arg(name).arg(image).arg("/usr/local/bin/drover"), b"").map(drop)
+        lines_of(load.arg(name).arg(image).arg(format!("/usr/local/bin/{program}")), b"").map(drop)
     }
 
     /// Runs `helm` in the root of the repository; what it prints, or its complaint as the error.

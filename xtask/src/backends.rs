@@ -2,7 +2,9 @@
 //!
 //! For trying things out on one machine; what they hold goes with them.
 
-use anyhow::Context;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
 use clap::Args;
 use drover_backends::cassandra::{self, Cassandra};
 use drover_backends::kafka::Kafka;
@@ -14,10 +16,37 @@ pub struct Options {
     kafka_port: u16,
     #[arg(long, default_value_t = 9042)]
     cassandra_port: u16,
+    /// Starts nothing: writes what both need into DIR/kafka and DIR/cassandra, for `drover-load chaos`.
+    #[arg(long, value_name = "DIR")]
+    prepare: Option<PathBuf>,
+    /// With --prepare: where clients find Kafka and Cassandra.
+    #[arg(long, default_value = "127.0.0.1")]
+    kafka_host: String,
+    #[arg(long, default_value = "127.0.0.1")]
+    cassandra_host: String,
+}
+
+/// Writes the files of both.
+fn prepare(directory: &Path, options: &Options) -> anyhow::Result<()> {
+    let [kafka, cassandra] = ["kafka", "cassandra"].map(|name| directory.join(name));
+    for folder in [&kafka, &cassandra] {
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
+    let advertised = format!("{}:{}", options.kafka_host, options.kafka_port);
+    ensure!(drover_backends::kafka::prepare(&kafka, &advertised)?, "Kafka cannot be had here");
+    let told = cassandra::Options {
+        port: Some(options.cassandra_port),
+        advertised: Some(options.cassandra_host.clone()),
+        ..cassandra::Options::default()
+    };
+    cassandra::prepare(&cassandra, &told).context("Cassandra cannot be had here")
 }
 
 /// Starts both, says where they are, and stops them at Ctrl-C or SIGTERM.
 pub fn run(options: &Options) -> anyhow::Result<()> {
+    if let Some(directory) = &options.prepare {
+        return prepare(directory, options);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Asked for first: a signal during the start must stop what has started.
     let signals = runtime.block_on(async {
@@ -54,7 +83,7 @@ mod tests {
 
     #[test]
     fn the_processes_of_deploy_local_look_for_them_where_they_are_by_default() {
-        let Options { kafka_port, cassandra_port } = Line::parse_from(["backends"]).options;
+        let Options { kafka_port, cassandra_port, .. } = Line::parse_from(["backends"]).options;
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/local");
         let files = std::fs::read_dir(folder).expect("there").map(|entry| entry.expect("an entry").path());
         let files: Vec<_> = files.filter(|path| path.extension().is_some_and(|ending| ending == "toml")).collect();

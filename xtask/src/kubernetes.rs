@@ -8,7 +8,7 @@ use anyhow::ensure;
 use clap::Args;
 
 /// Modules of `tests/e2e` that need a cluster.
-const TESTS: [&str; 3] = ["operator", "chart_applied", "cluster"];
+const TESTS: [&str; 4] = ["operator", "chart_applied", "cluster", "load_jobs"];
 
 /// What is run.
 #[derive(Args)]

@@ -10,7 +10,7 @@ const MARK: &str = "NOT RUN: ";
 /// Set by who expects all but [`OPTIONAL`] to run.
 const COMPLETE: &str = "DROVER_TEST_COMPLETE";
 /// How the lines begin that a good machine may say: no layer of the platform is tested by these alone.
-const OPTIONAL: [&str; 15] = [
+const OPTIONAL: [&str; 17] = [
     // Minutes of building, or a cluster of one's own.
     "a real API server",
     "a real Kubernetes node",
@@ -24,9 +24,12 @@ const OPTIONAL: [&str; 15] = [
     "kcat is missing",
     "kcat is not installed",
     "coap-client is not installed",
+    "no coap-client with DTLS is installed",
     "aiocoap is not installed",
     // Not in Debian, and no part of the platform: the chart is rendered by it.
     "helm is missing",
+    // Root, modules of the kernel and libfaketime: for faults of networks, disks and clocks, beside kills and stops without.
+    "drover-load: chaos.faults with ",
     // Rights of who runs the tests.
     "a directory without permission",
     "the executable in the image's root",

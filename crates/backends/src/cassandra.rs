@@ -30,6 +30,8 @@ pub struct Options {
     pub passwords: bool,
     /// Where clients connect; absent: a port that is free.
     pub port: Option<u16>,
+    /// Address that clients are told, where it is another than they find it at by themselves.
+    pub advertised: Option<String>,
     /// Clients speak TLS; PEM file with the server's key and certificate.
     pub tls: Option<PathBuf>,
 }
@@ -55,6 +57,16 @@ pub fn shared() -> Option<String> {
     static SERVER: OnceLock<Option<Mutex<Cassandra>>> = OnceLock::new();
     let server = SERVER.get_or_init(|| Cassandra::start(Options::default()).map(Mutex::new));
     server.as_ref().map(|server| server.lock().expect("nobody panics while they hold this").address())
+}
+
+/// Writes the files of a server into a directory, for somebody who starts and stops it: `java @DIRECTORY/java.args`. `None`
+/// if a tool is missing.
+pub fn prepare(directory: &Path, options: &Options) -> Option<()> {
+    let jars = jars::fetch()?;
+    let [free, storage_port] = free_ports();
+    command::write_config(directory, options.port.unwrap_or(free), storage_port, options);
+    command::write_launcher(directory, &jars);
+    Some(())
 }
 
 impl Cassandra {

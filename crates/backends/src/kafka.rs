@@ -3,7 +3,7 @@
 //! All calls block, up to [`PATIENCE`]; an asynchronous test makes them off its runtime. `scripts/kafka.sh` knows how to
 //! fetch and to start, and runs Kafka's own tools for other tests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -109,6 +109,16 @@ impl Kafka {
         }
         Ok(())
     }
+}
+
+/// Writes what a broker is told into a directory, for somebody who starts and stops it: [`SCRIPT`]` server DIRECTORY PORT
+/// CONTROLLER_PORT`; `advertised` is the `HOST:PORT` that clients are told. `false`, after one line that says why, where
+/// Kafka cannot be had.
+pub fn prepare(directory: &Path, advertised: &str) -> anyhow::Result<bool> {
+    let is_here = fetched()?;
+    let told = format!("advertised.listeners=PLAINTEXT://{advertised}\n");
+    std::fs::write(directory.join("extra.properties"), told).context("extra.properties")?;
+    Ok(is_here)
 }
 
 /// Whether the jars are here now; says why where they cannot be had.

@@ -34,6 +34,15 @@ pub struct Report {
     pub errors: BTreeMap<String, u64>,
 }
 
+impl Report {
+    /// Why clients stopped early, in one line; `None`: none did.
+    pub fn failure(&self) -> Option<String> {
+        let told: Vec<String> = self.errors.iter().map(|(error, count)| format!("{count} × {error}")).collect();
+        let stopped = self.errors.values().sum::<u64>();
+        (stopped > 0).then(|| format!("{stopped} clients stopped early: {}", told.join(", ")))
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { clients, idle, subscribers, connected, .. } = self;

@@ -1,6 +1,6 @@
 //! Faults by seed: what is done to which process, when, and for how long.
 
-use crate::scenario::{Scenario, Span};
+use crate::scenario::{Kind, Scenario, Span};
 
 /// Faults end before this part of the duration is over, in percent: what they have done shall show.
 const OVER_AT_PERCENT: u64 = 80;
@@ -8,16 +8,8 @@ const OVER_AT_PERCENT: u64 = 80;
 const SHORTEST_US: u64 = 100_000;
 /// Faults of one run.
 const FAULTS_MAX: usize = 10_000;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// SIGKILL, and a new start.
-    Kill,
-    /// SIGSTOP, and SIGCONT.
-    Hang,
-    /// SIGTERM, and a new start when it has ended.
-    Restart,
-}
+/// A clock is set by at least and at most so many seconds.
+const CLOCK_SECONDS: (i64, i64) = (2, 120);
 
 /// One fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +17,10 @@ pub struct Fault {
     /// Index of the process.
     pub process: usize,
     pub kind: Kind,
+    /// The other side of a partition; `None`: the devices.
+    pub peer: Option<usize>,
+    /// By how much a clock is set, in seconds.
+    pub jump_s: i64,
     /// Since the start of the run.
     pub at_us: u64,
     pub lasts_us: u64,
@@ -35,15 +31,25 @@ impl Fault {
         self.at_us + self.lasts_us
     }
 
-    /// The fault in words.
-    pub fn tell(&self, name: &str) -> String {
+    /// The fault in words; `names` are those of the processes.
+    pub fn tell(&self, names: &[&str]) -> String {
         let (at, lasts) = (Span::from_us(self.at_us).seconds(), Span::from_us(self.lasts_us).seconds());
+        let name = names[self.process];
         let what = match self.kind {
-            Kind::Kill => "kill -9",
-            Kind::Hang => "SIGSTOP",
-            Kind::Restart => "restart",
+            Kind::Kill => format!("kill -9 {name}"),
+            Kind::Hang => format!("SIGSTOP {name}"),
+            Kind::Restart => format!("restart {name}"),
+            Kind::Cut => format!("cut {name} off"),
+            Kind::Partition => format!("part {name} and {}", self.peer.map_or("the devices", |peer| names[peer])),
+            Kind::Reset => format!("reset connections of {name}"),
+            Kind::Loss => format!("lose packets of {name}"),
+            Kind::Delay => format!("delay packets of {name}"),
+            Kind::Narrow => format!("narrow the link of {name}"),
+            Kind::Full => format!("fill the disk of {name}"),
+            Kind::Slow => format!("slow the disk of {name}"),
+            Kind::Clock => format!("set the clock of {name} by {:+} s", self.jump_s),
         };
-        format!("{at:7.1} s  {what} {name} for {lasts:.1} s")
+        format!("{at:7.1} s  {what} for {lasts:.1} s")
     }
 }
 
@@ -56,9 +62,12 @@ pub fn schedule(seed: u64, scenario: &Scenario) -> Vec<Fault> {
     while faults.len() < FAULTS_MAX {
         now_us += random.u64(chaos.every.us() / 2..=chaos.every.us() * 3 / 2);
         let process = random.usize(0..chaos.processes.len());
-        let kind = [Kind::Kill, Kind::Hang, Kind::Restart][random.usize(0..3)];
+        let kinds = chaos.faults_of(&chaos.processes[process]);
+        let kind = kinds[random.usize(0..kinds.len())];
         let lasts_us = random.u64(SHORTEST_US..=chaos.longest.us());
-        let fault = Fault { process, kind, at_us: now_us, lasts_us };
+        let peer = (kind == Kind::Partition).then(|| peer(process, chaos.processes.len(), &mut random)).flatten();
+        let jump_s = if kind == Kind::Clock { jump_s(&mut random) } else { 0 };
+        let fault = Fault { process, kind, peer, jump_s, at_us: now_us, lasts_us };
         if fault.ends_us() >= over_us {
             break;
         }
@@ -68,6 +77,17 @@ pub fn schedule(seed: u64, scenario: &Scenario) -> Vec<Fault> {
         }
     }
     faults
+}
+
+/// One of the other processes, or the devices.
+fn peer(process: usize, processes: usize, random: &mut fastrand::Rng) -> Option<usize> {
+    let chosen = random.usize(0..processes);
+    (chosen != process).then_some(chosen)
+}
+
+fn jump_s(random: &mut fastrand::Rng) -> i64 {
+    let seconds = random.i64(CLOCK_SECONDS.0..=CLOCK_SECONDS.1);
+    if random.bool() { seconds } else { -seconds }
 }
 
 #[cfg(test)]
@@ -112,5 +132,28 @@ mod tests {
                 assert!(own.windows(2).all(|pair| pair[0].ends_us() < pair[1].at_us), "seed {seed}: {own:?}");
             }
         }
+    }
+
+    #[test]
+    fn every_kind_that_a_process_may_suffer_comes_and_no_other() {
+        let mut scenario = scenario();
+        scenario.chaos.faults =
+            vec![Kind::Cut, Kind::Partition, Kind::Reset, Kind::Loss, Kind::Delay, Kind::Narrow, Kind::Clock];
+        scenario.chaos.processes[1].faults = vec![Kind::Full, Kind::Slow];
+        let all: Vec<Fault> = (0..200).flat_map(|seed| schedule(seed, &scenario)).collect();
+        for process in 0..2 {
+            let mut kinds: Vec<Kind> =
+                all.iter().filter(|fault| fault.process == process).map(|fault| fault.kind).collect();
+            kinds.sort_unstable();
+            kinds.dedup();
+            assert_eq!(kinds, scenario.chaos.faults_of(&scenario.chaos.processes[process]));
+        }
+        let parted = |peer| all.iter().any(|fault| fault.kind == Kind::Partition && fault.peer == peer);
+        assert!(parted(None) && parted(Some(1)) && !parted(Some(0)), "a process is not parted from itself");
+        let jumps: Vec<i64> = all.iter().filter(|fault| fault.kind == Kind::Clock).map(|fault| fault.jump_s).collect();
+        assert!(jumps.iter().any(|jump| *jump < -1) && jumps.iter().any(|jump| *jump > 1), "{jumps:?}");
+        assert!(jumps.iter().all(|jump| (2..=120).contains(&jump.abs())), "{jumps:?}");
+        let told = all.iter().find(|fault| fault.peer == Some(1)).map(|fault| fault.tell(&["a", "b"]));
+        assert!(told.is_some_and(|told| told.contains("  part a and b for ")));
     }
 }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use rustix::process::Signal;
 
-use super::faults::{Fault, Kind};
+use super::faults::Fault;
 use crate::clock::{LOOK, pause, unix_us, until};
 use crate::guarded::Guarded;
-use crate::scenario::Process;
+use crate::scenario::{Kind, Process};
 
 /// Ports that `drover up` binds; all are moved by one offset.
 const PORTS: [u16; 11] = [1883, 8883, 8080, 9092, 7071, 7072, 7073, 7074, 7075, 7076, 9464];
@@ -21,7 +21,8 @@ const UDP_PORTS: [u16; 2] = [5683, 5684];
 /// Offsets that are tried: from the first, so many, this far apart. The last port lies below those that systems give to clients
 /// (from 32,768 on).
 const OFFSETS: (u16, u16, u16) = (10_000, 100, 131);
-/// How long a start or an orderly stop may take, in microseconds.
+/// How long a start may take (databases need theirs), and an orderly stop, in microseconds.
+const START_US: u64 = 300_000_000;
 const PATIENCE_US: u64 = 60_000_000;
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -52,18 +53,25 @@ impl Processes {
         Self { declared, running, folder }
     }
 
-    /// Starts all, and waits until each is ready.
+    /// Starts those that others need first, then the others; waits until each is ready.
     pub fn start_all(&mut self) -> anyhow::Result<()> {
-        for process in 0..self.declared.len() {
-            self.start(process)?;
+        for is_first in [true, false] {
+            let turn: Vec<usize> =
+                (0..self.declared.len()).filter(|process| self.declared[*process].first == is_first).collect();
+            turn.iter().try_for_each(|process| self.start(*process))?;
+            self.until_ready(&turn)?;
         }
+        Ok(())
+    }
+
+    fn until_ready(&mut self, processes: &[usize]) -> anyhow::Result<()> {
         let since_us = unix_us();
-        for process in 0..self.declared.len() {
+        for &process in processes {
             while !is_ready(&self.declared[process].ready) {
                 self.check()?;
                 let name = &self.declared[process].name;
                 ensure!(
-                    unix_us().saturating_sub(since_us) < PATIENCE_US,
+                    unix_us().saturating_sub(since_us) < START_US,
                     "{name} was not ready in time: see {}",
                     self.log(process).display()
                 );
@@ -74,10 +82,10 @@ impl Processes {
     }
 
     fn start(&mut self, process: usize) -> anyhow::Result<()> {
-        let Process { name, command, .. } = &self.declared[process];
+        let Process { name, command, environment, .. } = &self.declared[process];
         let log = OpenOptions::new().create(true).append(true).open(self.log(process))?;
         let mut program = Command::new(&command[0]);
-        program.args(&command[1..]).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        program.args(&command[1..]).envs(environment).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let started = Guarded::start(&mut program).with_context(|| format!("starting {name}: {}", command[0]))?;
         self.running[process] = Some(started);
         Ok(())
@@ -87,7 +95,7 @@ impl Processes {
         self.folder.join(format!("{}.log", self.declared[process].name))
     }
 
-    /// Begins a fault.
+    /// Begins a fault that signals make; others are not done to processes.
     pub fn strike(&mut self, fault: &Fault) -> anyhow::Result<()> {
         match fault.kind {
             Kind::Kill => {
@@ -97,6 +105,7 @@ impl Processes {
             }
             Kind::Hang => self.signal(fault.process, Signal::STOP),
             Kind::Restart => self.stop(fault.process),
+            _ => Ok(()),
         }
     }
 
@@ -105,6 +114,7 @@ impl Processes {
         match fault.kind {
             Kind::Kill | Kind::Restart => self.start(fault.process),
             Kind::Hang => self.signal(fault.process, Signal::CONT),
+            _ => Ok(()),
         }
     }
 
@@ -154,12 +164,16 @@ fn is_ready(ready: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn sleeper() -> anyhow::Result<(Processes, tempfile::TempDir, TcpListener)> {
         let (folder, ready) = (tempfile::tempdir()?, TcpListener::bind("127.0.0.1:0")?);
         let command = vec!["sleep".to_owned(), "60".to_owned()];
-        let declared = vec![Process { name: "s".into(), command, ready: ready.local_addr()?.to_string() }];
+        let ready_at = ready.local_addr()?.to_string();
+        let (environment, first, faults) = (BTreeMap::new(), false, Vec::new());
+        let declared = vec![Process { name: "s".into(), command, environment, ready: ready_at, first, faults }];
         let mut processes = Processes::new(declared, folder.path().to_owned());
         processes.start_all()?;
         Ok((processes, folder, ready))
@@ -169,7 +183,7 @@ mod tests {
     fn every_fault_ends_with_a_process_that_runs() -> anyhow::Result<()> {
         let (mut processes, _folder, _ready) = sleeper()?;
         for kind in [Kind::Kill, Kind::Hang, Kind::Restart] {
-            let fault = Fault { process: 0, kind, at_us: 0, lasts_us: 0 };
+            let fault = Fault { process: 0, kind, peer: None, jump_s: 0, at_us: 0, lasts_us: 0 };
             processes.strike(&fault)?;
             processes.recover(&fault)?;
             processes.check()?;

@@ -80,6 +80,7 @@ impl Bench {
             qos: Qos::try_from(self.qos).map_err(anyhow::Error::msg)?,
             payload_bytes: self.payload,
             duration: Duration::from_secs(self.seconds),
+            patience: bench::PATIENCE,
             topic: self.topic.clone(),
             client_id: self.client_id.clone(),
             user_name: self.user.clone(),
@@ -97,6 +98,9 @@ impl Bench {
         } else {
             println!("{report}");
         }
-        Ok(if report.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        let Some(failure) = report.failure() else { return Ok(ExitCode::SUCCESS) };
+        // Whoever reads the report as JSON may look only here for the reason.
+        eprintln!("drover-load: {failure}");
+        Ok(ExitCode::FAILURE)
     }
 }

@@ -1,13 +1,16 @@
-//! `drover-load run`, `chaos`, `compare`, and the `worker` that a run starts.
+//! `drover-load run`, `chaos`, `compare`, the `worker` of a run, and a run for `kubernetes`.
 
-use std::io::Write as _;
+use std::io::{BufWriter, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
-use drover_load::chaos::{self, Stage};
+use drover_load::chaos::{self, Places, rooms};
 use drover_load::controller::WORKERS_MAX;
+use drover_load::kubernetes::Jobs;
+use drover_load::remote;
 use drover_load::report::{Report, compare};
 use drover_load::scenario::{Scenario, ScenarioError};
 use drover_load::session::Session;
@@ -57,9 +60,9 @@ impl Arguments {
         Ok(scenario)
     }
 
-    fn session(&self) -> anyhow::Result<Session> {
+    fn session(&self, listen: Option<SocketAddr>) -> anyhow::Result<Session> {
         let executable = std::env::current_exe()?;
-        Ok(Session { workers: self.workers, executable, folder: self.out.clone(), is_quiet: self.quiet })
+        Ok(Session { workers: self.workers, listen, executable, folder: self.out.clone(), is_quiet: self.quiet })
     }
 
     /// Writes and prints a report; the exit code it means.
@@ -69,15 +72,31 @@ impl Arguments {
         println!("report: {}", self.out.join("report.html").display());
         Ok(if report.passes() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
 
+#[derive(Args)]
+pub struct Run {
+    #[command(flatten)]
+    arguments: Arguments,
+    /// Wait here for workers that are started elsewhere (`drover-load worker --controller`), and start none. For trusted networks.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+}
+
+impl Run {
     /// Runs the scenario.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let scenario = match self.scenario() {
+        let scenario = match self.arguments.scenario() {
             Ok(scenario) => scenario,
             Err(error) => return Ok(bad_input(&error)),
         };
-        let report = self.session()?.run(&scenario)?;
-        self.end(&report)
+        if self.listen.is_some() && scenario.ledger {
+            let limit = "absent with --listen, as each worker keeps its books in a file of its own machine".to_owned();
+            let field = "ledger".to_owned();
+            return Ok(bad_input(&ScenarioError::Value { field, limit, value: "true".to_owned() }));
+        }
+        let report = self.arguments.session(self.listen)?.run(&scenario)?;
+        self.arguments.end(&report)
     }
 }
 
@@ -91,7 +110,13 @@ pub struct Chaos {
     /// The executable to be tried.
     #[arg(long, env = "DROVER_BIN", value_name = "FILE")]
     drover: Option<PathBuf>,
+    // Whether this process is in namespaces of its own already.
+    #[arg(long, hide = true)]
+    inside: bool,
 }
+
+/// The name of the flag above.
+const INSIDE: &str = "--inside";
 
 impl Chaos {
     /// Starts the processes, runs the scenario, and does the faults meanwhile.
@@ -100,14 +125,25 @@ impl Chaos {
             Ok(scenario) => scenario,
             Err(error) => return Ok(bad_input(&error)),
         };
-        let session = self.arguments.session()?;
+        if let Err(missing) = rooms::check(&scenario.chaos) {
+            return Ok(bad_input(&missing));
+        }
+        if rooms::are_needed(&scenario.chaos) && !self.inside {
+            return Err(rooms::enter(&scenario.chaos, INSIDE));
+        }
+        let session = self.arguments.session(None)?;
         let beside = || session.executable.with_file_name("drover");
-        let stage = Stage {
+        let places = Places {
             drover: self.drover.clone().unwrap_or_else(beside),
             scenario_folder: self.arguments.scenario.parent().map(PathBuf::from).unwrap_or_default(),
         };
-        let report = chaos::run(&mut scenario, &session, &stage, self.seed)?;
-        self.arguments.end(&report)
+        match chaos::run(&mut scenario, &session, &places, self.seed) {
+            Ok(report) => self.arguments.end(&report),
+            Err(error) => match error.downcast_ref::<rooms::Missing>() {
+                Some(missing) => Ok(bad_input(missing)),
+                None => Err(error),
+            },
+        }
     }
 }
 
@@ -131,13 +167,76 @@ impl Compare {
     }
 }
 
-/// Reads orders from standard input and runs a share of the devices.
-pub fn work() -> anyhow::Result<ExitCode> {
-    let orders: Orders = serde_json::from_reader(std::io::stdin().lock()).context("orders on standard input")?;
-    let mut out = std::io::stdout().lock();
-    worker::run(&orders, &mut out)?;
-    out.flush()?;
+#[derive(Args)]
+pub struct Work {
+    /// Where the controller waits; without it, orders are on standard input.
+    #[arg(long, value_name = "HOST:PORT")]
+    controller: Option<String>,
+}
+
+impl Work {
+    /// Gets orders and runs a share of the devices.
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        if let Some(controller) = &self.controller {
+            let (orders, stream) = remote::join(controller)?;
+            return work(&orders, BufWriter::new(stream));
+        }
+        let orders: Orders = serde_json::from_reader(std::io::stdin().lock()).context("orders on standard input")?;
+        work(&orders, std::io::stdout().lock())
+    }
+}
+
+fn work(orders: &Orders, mut told: impl Write) -> anyhow::Result<ExitCode> {
+    worker::run(orders, &mut told)?;
+    told.flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Args)]
+pub struct Kubernetes {
+    /// The scenario's file; what it names beside itself comes from --secret.
+    scenario: PathBuf,
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=WORKERS_MAX))]
+    workers: u64,
+    /// Name of all objects, `-controller` and `-worker` added to those of the Jobs.
+    #[arg(long, default_value = "drover-load")]
+    name: String,
+    /// An image with drover-load as its entry point.
+    #[arg(long, default_value = concat!("localhost/drover-load:", env!("CARGO_PKG_VERSION")))]
+    image: String,
+    /// A Secret whose keys are files beside the scenario, such as tokens.
+    #[arg(long, value_name = "NAME")]
+    secret: Option<String>,
+    /// Further arguments of `run`, such as --target.
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+impl Kubernetes {
+    /// Prints the objects.
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        if let Err(error) = Scenario::load(&self.scenario) {
+            return Ok(bad_input(&error));
+        }
+        let text = std::fs::read_to_string(&self.scenario)?;
+        let file = self.scenario.file_name().and_then(|name| name.to_str()).context("the scenario's file name")?;
+        let jobs = Jobs {
+            name: &self.name,
+            image: &self.image,
+            workers: self.workers,
+            file,
+            text: &text,
+            secret: self.secret.as_deref(),
+            arguments: &self.arguments,
+        };
+        match jobs.list() {
+            Ok(list) => {
+                println!("{list:#}");
+                Ok(ExitCode::SUCCESS)
+            }
+            Err(error) => Ok(bad_input(&error)),
+        }
+    }
 }
 
 fn bad_input(error: &impl std::fmt::Display) -> ExitCode {

@@ -59,7 +59,7 @@ impl Report {
             metrics.insert("ledger_reordered".to_owned(), sum(|verdict| verdict.reordered));
             metrics.insert("ledger_unexpected".to_owned(), sum(|verdict| verdict.unexpected));
         }
-        let first = scenario.fleets.first().map(|fleet| scenario.target.authority(fleet.protocol));
+        let first = scenario.fleets.first().map(|fleet| scenario.target.authority(fleet));
         let quantiles = |latency: &Latency| {
             QUANTILES.iter().filter_map(|quantile| Some((*quantile, latency.quantile(*quantile)?))).collect()
         };

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
-use super::{Fleet, INDEX, Publish, Scenario, ScenarioError, Timing, Value};
+use super::{Fleet, INDEX, Network, Protocol, Publish, Scenario, ScenarioError, Timing, Value};
 use crate::books::CONSUMERS_MAX;
+use crate::worker::COAP_PAYLOAD_BYTES_MAX;
 
 /// Devices of all fleets together.
 const DEVICES_MAX: u64 = 10_000_000;
@@ -17,6 +18,11 @@ const PAD_MAX: usize = 256 * 1024;
 const DECIMALS_MAX: u8 = 9;
 /// Subscriptions and answers of a device.
 const FILTERS_MAX: usize = 100;
+/// The slowest network, in milliseconds, and the worst.
+const LAG_MS_MAX: u64 = 60_000;
+const LOSS_MAX: f64 = 0.9;
+/// Processes of a chaos run: each may have a network of its own.
+const PROCESSES_MAX: usize = 64;
 /// The shortest gap between two messages of a device, in microseconds.
 const EVERY_US_MIN: u64 = 100;
 
@@ -54,12 +60,27 @@ impl Scenario {
         for reader in &self.readers {
             require(!reader.command.is_empty(), "reader.command", "a program with its arguments", "empty")?;
         }
-        for process in &self.chaos.processes {
+        self.check_chaos()
+    }
+
+    fn check_chaos(&self) -> Result<(), ScenarioError> {
+        let chaos = &self.chaos;
+        within("number of chaos.process", chaos.processes.len(), 0, PROCESSES_MAX)?;
+        let names: BTreeSet<&str> = chaos.processes.iter().map(|process| process.name.as_str()).collect();
+        require(names.len() == chaos.processes.len(), "chaos.process.name", "one process's only", "another's as well")?;
+        for process in &chaos.processes {
             require(!process.command.is_empty(), "chaos.process.command", "a program with its arguments", "empty")?;
+            let is_file_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            let is_plain = !process.name.is_empty() && process.name.chars().all(is_file_name);
+            require(is_plain, "chaos.process.name", "made of letters, digits, - and _", &process.name)?;
         }
-        require(!self.chaos.setup.iter().any(Vec::is_empty), "chaos.setup", "programs with their arguments", "empty")?;
-        within("chaos.every (ms)", self.chaos.every.us() / 1_000, 100, 3_600_000)?;
-        within("chaos.longest (ms)", self.chaos.longest.us() / 1_000, 100, 600_000)
+        for (name, commands) in [("chaos.before", &chaos.before), ("chaos.setup", &chaos.setup)] {
+            require(!commands.iter().any(Vec::is_empty), name, "programs with their arguments", "empty")?;
+        }
+        require(!chaos.faults.is_empty(), "chaos.faults", "at least one kind", "empty")?;
+        within("chaos.disk_mib", chaos.disk_mib, 16, 65_536)?;
+        within("chaos.every (ms)", chaos.every.us() / 1_000, 100, 3_600_000)?;
+        within("chaos.longest (ms)", chaos.longest.us() / 1_000, 100, 600_000)
     }
 
     fn check_fleet(&self, fleet: &Fleet) -> Result<(), ScenarioError> {
@@ -72,11 +93,23 @@ impl Scenario {
         for subscribe in &fleet.subscribe {
             within(&field("subscribe.qos"), subscribe.qos, 0, 1)?;
         }
+        if let Some(at) = &fleet.at {
+            // What chaos is to fill in is not known yet.
+            let is_place = at.contains("{at:") || crate::target::split_port(at).is_some();
+            require(is_place, &field("at"), "HOST or HOST:PORT", at)?;
+        }
         let port = self.target.shifted(fleet.protocol);
         within(&field("port, with target.port_offset"), port, 1, i64::from(u16::MAX))?;
         let listens = !(fleet.subscribe.is_empty() && fleet.answer.is_empty());
-        let is_possible = !(listens && fleet.protocol.is_http());
-        require(is_possible, &field("subscribe"), "absent over HTTP", "there")?;
+        let is_possible = !listens || fleet.protocol.is_mqtt();
+        require(is_possible, &field("subscribe"), "absent over HTTP and CoAP", "there")?;
+        let is_known = fleet.protocol != Protocol::Coap || fleet.password_file.is_some();
+        require(
+            is_known,
+            &field("password_file"),
+            "a file with a token, as every request over CoAP has one",
+            "absent",
+        )?;
         let is_in_time = fleet.arrive.after.us().saturating_add(fleet.arrive.over.us()) <= self.duration.us();
         require(is_in_time, &field("arrive"), "over within `duration`", fleet.arrive.over)?;
         require(fleet.reconnect[0].us() > 0, &field("reconnect"), "more than 0s", fleet.reconnect[0])?;
@@ -90,6 +123,11 @@ impl Scenario {
         for (name, value) in &fleet.values {
             check_value(&field(&format!("values.{name}")), value)?;
         }
+        if let Some(Network { lag: [least, most], loss }) = fleet.network {
+            require(least <= most, &field("network.lag"), "the least first", most)?;
+            within(&field("network.lag (ms)"), most.us() / 1_000, 0, LAG_MS_MAX)?;
+            require((0.0..=LOSS_MAX).contains(&loss), &field("network.loss"), &format!("from 0 to {LOSS_MAX}"), loss)?;
+        }
         if let Some(failure) = &fleet.failure {
             require((0.0..=1.0).contains(&failure.share), &field("failure.share"), "from 0 to 1", failure.share)?;
             let is_known = fleet.values.contains_key(&failure.field);
@@ -102,7 +140,8 @@ impl Scenario {
         let field = |name: &str| format!("fleet {}: publish.{name}", fleet.name);
         within(&field("qos"), publish.qos, 0, 1)?;
         within(&field("window"), publish.window, 1, WINDOW_MAX)?;
-        within(&field("pad (bytes)"), publish.pad, 0, PAD_MAX)?;
+        let pad_max = if fleet.protocol == Protocol::Coap { COAP_PAYLOAD_BYTES_MAX } else { PAD_MAX };
+        within(&field("pad (bytes)"), publish.pad, 0, pad_max)?;
         let every_us = self.hurried_us(publish.every);
         within(&field("every (µs, divided by `speed`)"), every_us, EVERY_US_MIN, u64::MAX)?;
         let is_watched = match publish.timing {

@@ -20,6 +20,8 @@ pub struct Fleet {
     pub device: String,
     #[serde(default)]
     pub protocol: Protocol,
+    /// `HOST[:PORT]` that these devices connect to, instead of the target's.
+    pub at: Option<String>,
     /// MQTT 5 instead of 3.1.1.
     #[serde(default)]
     pub v5: bool,
@@ -47,6 +49,8 @@ pub struct Fleet {
     pub values: BTreeMap<String, Value>,
     pub failure: Option<Failure>,
     pub churn: Option<Churn>,
+    /// What the network does to what devices write.
+    pub network: Option<Network>,
     /// Pause before a lost connection is tried again: the first, doubled each time up to the last.
     #[serde(default = "reconnect")]
     pub reconnect: [Span; 2],
@@ -72,6 +76,8 @@ pub enum Protocol {
     /// `POST /v1/topics/…`, or `/v1/batch`.
     Http,
     Https,
+    /// `POST /t/…` over UDP.
+    Coap,
 }
 
 impl Protocol {
@@ -85,6 +91,10 @@ impl Protocol {
 
     pub fn is_http(self) -> bool {
         matches!(self, Self::Http | Self::Https)
+    }
+
+    pub fn is_mqtt(self) -> bool {
+        matches!(self, Self::Mqtt | Self::Mqtts | Self::Ws | Self::Wss)
     }
 }
 
@@ -211,6 +221,18 @@ pub struct Failure {
     pub drift_per_hour: f64,
     /// Stays at this instead.
     pub stuck_at: Option<f64>,
+}
+
+/// A network that is slow and loses packets, on the way from a device to its server.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// What a device writes comes so much later, at least and at most: round trips take so much longer.
+    #[serde(default)]
+    pub lag: [Span; 2],
+    /// Which part of its packets is lost: datagrams are gone, what is written to a stream comes a second later.
+    #[serde(default)]
+    pub loss: f64,
 }
 
 /// Devices that come and go.

@@ -3,6 +3,7 @@
 //! The one format of the file, and of what the controller hands to its workers. Unknown keys are refused by serde,
 //! values out of range by `check`; after that the rest of the crate relies on them.
 
+mod chaos;
 mod check;
 mod fleet;
 mod span;
@@ -11,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use fleet::{Answer, Arrive, Churn, Failure, Fleet, INDEX, Protocol, Publish, Subscribe, Timing, Value};
+pub use chaos::{Chaos, Kind, Process};
+pub use fleet::{Answer, Arrive, Churn, Failure, Fleet, INDEX, Network, Protocol, Publish, Subscribe, Timing, Value};
 pub use span::{NoSpan, Span};
 
 use crate::target::split_port;
@@ -78,6 +80,8 @@ pub struct Target {
     /// HTTP, and MQTT over WebSocket under `/mqtt`.
     pub http: u16,
     pub https: u16,
+    /// UDP.
+    pub coap: u16,
     /// Added to each of these ports, as `drover up --port-offset` does.
     pub port_offset: i32,
     /// A page in the format of Prometheus with `process_resident_memory_bytes` and `process_cpu_seconds_total`;
@@ -96,6 +100,7 @@ impl Default for Target {
             mqtts: 8883,
             http: 8080,
             https: 8443,
+            coap: 5683,
             port_offset: 0,
             metrics: None,
             connections_per_source: 8_000,
@@ -109,10 +114,17 @@ impl Target {
         u16::try_from(self.shifted(protocol)).unwrap_or_default()
     }
 
-    /// `HOST:PORT` of a protocol, an address of IPv6 in brackets.
-    pub fn authority(&self, protocol: Protocol) -> String {
-        let port = self.port(protocol);
-        if self.host.contains(':') { format!("[{}]:{port}", self.host) } else { format!("{}:{port}", self.host) }
+    /// Host and port that a fleet connects to.
+    pub fn place(&self, fleet: &Fleet) -> (String, u16) {
+        let own = fleet.at.as_deref().and_then(split_port);
+        let (host, port) = own.unwrap_or_else(|| (self.host.clone(), None));
+        (host, port.unwrap_or_else(|| self.port(fleet.protocol)))
+    }
+
+    /// `HOST:PORT` of a fleet, an address of IPv6 in brackets.
+    pub fn authority(&self, fleet: &Fleet) -> String {
+        let (host, port) = self.place(fleet);
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 
     /// The sum of a protocol's port and the offset.
@@ -122,6 +134,7 @@ impl Target {
             Protocol::Mqtts => self.mqtts,
             Protocol::Ws | Protocol::Http => self.http,
             Protocol::Wss | Protocol::Https => self.https,
+            Protocol::Coap => self.coap,
         };
         i64::from(port) + i64::from(self.port_offset)
     }
@@ -184,37 +197,6 @@ pub struct Reader {
     pub exactly_once: bool,
 }
 
-/// What `drover-load chaos` starts and does.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Chaos {
-    /// What faults are done to; none: `drover up`.
-    #[serde(rename = "process")]
-    pub processes: Vec<Process>,
-    /// Commands before the load begins, such as `["{drover}", "rule", "apply", "-f", "rule.yaml"]`.
-    pub setup: Vec<Vec<String>>,
-    /// Mean time between two faults.
-    pub every: Span,
-    /// Longest time that a process is dead or stopped.
-    pub longest: Span,
-}
-
-impl Default for Chaos {
-    fn default() -> Self {
-        Self { processes: Vec::new(), setup: Vec::new(), every: Span::from_secs(8), longest: Span::from_secs(5) }
-    }
-}
-
-/// A process that chaos starts, and nobody else's.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Process {
-    pub name: String,
-    pub command: Vec<String>,
-    /// `HOST:PORT` that accepts connections once it is ready.
-    pub ready: String,
-}
-
 /// Whether a command begins with a file, or with a name on the path.
 fn is_program(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -261,6 +243,7 @@ impl Scenario {
         let (host, port) = split_port(target).ok_or_else(wrong)?;
         self.target.host = host;
         self.target.metrics = None;
+        self.fleets.iter_mut().for_each(|fleet| fleet.at = None);
         if let Some(port) = port {
             self.target.port_offset = 0;
             let first = self.fleets.first().map_or(self.target.mqtt, |fleet| self.target.port(fleet.protocol));

@@ -6,15 +6,19 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 
 use drover_mqtt::{DecodeError, EncodeError, PacketType, ReasonCode};
 
+use super::coap::Exchange;
 use super::hands::{Alarm, Hands};
+use super::late::Late;
 use super::link::Link;
 use super::plan::Plan;
-use super::{http, mqtt, socket};
+use super::{coap, http, mqtt, socket};
 use crate::payload::Sensors;
+use crate::scenario::Protocol;
 
 /// Messages of a device that wait or are not acknowledged; what is due beyond them is counted as unsent.
 pub const FLIGHTS_MAX: usize = 1_000;
@@ -50,6 +54,8 @@ pub struct Device {
     pub due_us: u64,
     /// Its number in its fleet.
     pub number: u32,
+    /// Its number in its worker.
+    pub index: u32,
     /// When it has written last, or begun to connect; in seconds since the start.
     pub wrote_s: u32,
     pub fleet: u16,
@@ -80,6 +86,10 @@ pub struct Active {
     pub unread: Vec<u8>,
     /// What the socket has not taken.
     pub unsent: Vec<u8>,
+    /// What a slow network has not let through.
+    pub late: Late,
+    /// Of the request under way over CoAP.
+    pub exchange: Exchange,
 }
 
 /// A message, or a batch of them, without an acknowledgement.
@@ -89,7 +99,7 @@ pub struct Flight {
     pub number: Option<u64>,
     /// How many messages it is: 1, or the rows of a batch.
     pub messages: u32,
-    /// 0 at QoS 0 and over HTTP.
+    /// 0 at QoS 0 and over HTTP; over CoAP the message id.
     pub packet_id: u16,
     /// Whether it may be sent again after the connection was lost.
     pub is_repeatable: bool,
@@ -115,7 +125,8 @@ impl Flight {
 
 impl Active {
     fn is_needless(&self) -> bool {
-        self.sensors.is_none() && self.flights.is_empty() && self.unread.is_empty() && self.unsent.is_empty()
+        let is_quiet = self.unread.is_empty() && self.unsent.is_empty() && self.late.is_empty();
+        self.sensors.is_none() && self.flights.is_empty() && is_quiet
     }
 }
 
@@ -144,15 +155,18 @@ pub enum Lost {
     Unexpected(PacketType),
     #[error("unreadable answer over http: {0}")]
     Http(String),
+    #[error("coap: {0}")]
+    Coap(String),
 }
 
 impl Device {
-    pub fn new(plan: &Plan, number: u32) -> Self {
+    pub fn new(plan: &Plan, number: u32, index: u32) -> Self {
         Self {
             link: Link::Gone,
             active: None,
             due_us: plan.arrives_us(number),
             number,
+            index,
             wrote_s: 0,
             fleet: plan.number as u16,
             phase: Phase::Absent,
@@ -182,15 +196,23 @@ impl Device {
         let source = socket::source(plan.address, plan.before + u64::from(self.number), plan.connections_per_source);
         (self.phase, self.wrote_s) = (Phase::Opening, seconds(hands.now_us));
         hands.connecting += 1;
-        let opened = plan.secured(self.number).map_err(|error| Lost::Tls(format!("{error:#}"))).and_then(|secured| {
-            let tcp = socket::open(plan.address, source)?;
-            hands.selector.add(&tcp, index)?;
-            Ok(Link::new(tcp, secured.as_ref())?)
-        });
-        match opened {
+        match self.opened(&plan, source, index, hands) {
             Ok(link) => self.link = link,
             Err(lost) => self.lost(index, &lost, hands),
         }
+    }
+
+    /// A link whose socket is watched.
+    fn opened(&self, plan: &Plan, source: Option<Ipv4Addr>, index: u32, hands: &Hands) -> Result<Link, Lost> {
+        if plan.fleet.protocol == Protocol::Coap {
+            let socket = socket::open_datagrams(plan.address, source)?;
+            hands.selector.add(&socket, index)?;
+            return Ok(Link::Datagrams(socket));
+        }
+        let secured = plan.secured(self.number).map_err(|error| Lost::Tls(format!("{error:#}")))?;
+        let tcp = socket::open(plan.address, source)?;
+        hands.selector.add(&tcp, index)?;
+        Ok(Link::new(tcp, secured.as_ref())?)
     }
 
     /// Does what the socket is ready for.
@@ -245,12 +267,12 @@ impl Device {
         if !self.link.is_open()? {
             return Ok(false);
         }
-        if plan.fleet.protocol.is_http() {
-            self.up(plan, index, hands);
-            self.send_waiting(plan, hands);
-        } else {
+        if plan.fleet.protocol.is_mqtt() {
             self.phase = Phase::Greeting;
             mqtt::greet(self, plan, hands)?;
+        } else {
+            self.up(plan, index, hands);
+            self.send_waiting(plan, hands);
         }
         Ok(true)
     }
@@ -298,10 +320,12 @@ impl Device {
                 }
             }
         }
-        let taken = if plan.fleet.protocol.is_http() {
-            http::take(self, plan, &input, hands)
-        } else {
-            mqtt::take(self, plan, index, &input, hands)
+        let taken = match plan.fleet.protocol {
+            Protocol::Http | Protocol::Https => http::take(self, plan, &input, hands),
+            Protocol::Coap => coap::take(self, plan, &input, hands),
+            Protocol::Mqtt | Protocol::Mqtts | Protocol::Ws | Protocol::Wss => {
+                mqtt::take(self, plan, index, &input, hands)
+            }
         };
         if let Ok(taken) = &taken
             && *taken < input.len()
@@ -313,8 +337,32 @@ impl Device {
         ended
     }
 
-    /// Writes what this turn has brought, after what an earlier one has left.
+    /// Writes what this turn has brought; over a slow network it is on its way for a time.
     pub fn write(&mut self, hands: &mut Hands) -> Result<(), Lost> {
+        let fleet = &hands.plans[usize::from(self.fleet)].fleet;
+        let (network, is_datagram) = (fleet.network, fleet.protocol == Protocol::Coap);
+        let Some(network) = network.filter(|_| !hands.output.is_empty()) else { return self.write_now(hands) };
+        let bytes = std::mem::take(&mut hands.output);
+        self.wrote_s = seconds(hands.now_us);
+        let due_us = self.active().late.keep(bytes, &network, is_datagram, hands.now_us, &mut hands.random);
+        if let Some(due_us) = due_us {
+            hands.timers.set(due_us, self.index, Alarm::Through);
+        }
+        Ok(())
+    }
+
+    /// Writes what a slow network lets through now.
+    pub fn through(&mut self, hands: &mut Hands) {
+        let now_us = hands.now_us;
+        let Some(active) = &mut self.active else { return };
+        active.late.take(now_us, &mut hands.output);
+        if let Err(lost) = self.write_now(hands) {
+            self.lost(self.index, &lost, hands);
+        }
+    }
+
+    /// Writes, after what an earlier turn has left.
+    fn write_now(&mut self, hands: &mut Hands) -> Result<(), Lost> {
         let mut output = std::mem::take(&mut hands.output);
         if let Some(active) = self.active.as_mut().filter(|active| !active.unsent.is_empty()) {
             active.unsent.append(&mut output);
@@ -368,6 +416,9 @@ impl Device {
             }
             if is_answered {
                 active.in_flight += 1;
+                if plan.fleet.protocol == Protocol::Coap {
+                    active.exchange = Exchange::begin(hands.now_us, &mut hands.random);
+                }
             } else {
                 flight.landed(u64::from(flight.messages), hands);
                 active.flights.remove(active.in_flight);
@@ -388,6 +439,13 @@ impl Device {
             return;
         }
         let plan = self.plan(hands);
+        if plan.fleet.protocol == Protocol::Coap {
+            coap::tick(self, &plan, hands);
+            if let Err(lost) = self.write(hands) {
+                self.lost(index, &lost, hands);
+            }
+            return;
+        }
         let keep_alive_s = plan.fleet.keep_alive.us() / 1_000_000;
         if keep_alive_s == 0 || plan.fleet.protocol.is_http() || quiet_s * 100 < keep_alive_s * PING_AFTER_PERCENT {
             return;
@@ -420,9 +478,12 @@ impl Device {
 
     /// Says goodbye, as far as the socket takes it.
     pub fn goodbye(&mut self, plan: &Plan, hands: &mut Hands) {
-        if self.phase == Phase::Up && !plan.fleet.protocol.is_http() {
-            // What becomes of a goodbye is of no interest any more.
-            mqtt::disconnect(plan, hands).and_then(|()| self.write(hands)).ok();
+        if self.phase == Phase::Up && plan.fleet.protocol.is_mqtt() {
+            // It is behind all that is under way; what becomes of it is of no interest any more.
+            if let Some(active) = &mut self.active {
+                active.late.take(u64::MAX, &mut hands.output);
+            }
+            mqtt::disconnect(plan, hands).and_then(|()| self.write_now(hands)).ok();
         }
     }
 
@@ -437,11 +498,16 @@ impl Device {
         self.phase = Phase::Absent;
         self.awaits_pong = false;
         hands.output.clear();
-        let is_http = self.plan(hands).fleet.protocol.is_http();
+        let protocol = self.plan(hands).fleet.protocol;
         if let Some(active) = &mut self.active {
             active.unread.clear();
             active.unsent.clear();
-            if is_http { http::restart(active, hands) } else { mqtt::restart(active) }
+            active.late.clear();
+            match protocol {
+                Protocol::Http | Protocol::Https => http::restart(active, hands),
+                Protocol::Coap => coap::restart(active),
+                Protocol::Mqtt | Protocol::Mqtts | Protocol::Ws | Protocol::Wss => mqtt::restart(active),
+            }
         }
         self.active.take_if(|active| active.is_needless());
     }

@@ -20,9 +20,12 @@ pub enum Alarm {
     Upload,
     /// The end of a connection that comes and goes.
     Leave,
+    /// The end of what a slow network does to bytes.
+    Through,
 }
 
-/// Alarms by time. A device has at most one of each kind but `Connect`, and of that one for each lost connection.
+/// Alarms by time. A device has at most one of each kind but `Connect` and `Through`: one for each lost connection, and for each
+/// write that is under way.
 #[derive(Default)]
 pub struct Timers(BinaryHeap<Reverse<(u64, u32, Alarm)>>);
 

@@ -1,8 +1,8 @@
-//! A connection's bytes over TCP, TLS or WebSocket, without blocking. An idle one over TCP is its descriptor and no more.
+//! A connection's bytes over TCP, TLS, WebSocket or UDP, without blocking. An idle one over TCP is its descriptor and no more.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
@@ -14,6 +14,8 @@ use tungstenite::http::HeaderValue;
 use tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Bytes, HandshakeError, Message, WebSocket};
+
+use super::coap::{DATAGRAM_BYTES_MAX, LENGTH_BYTES, datagram};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 16 * 1024;
@@ -69,6 +71,8 @@ pub enum Link {
     /// The WebSocket's handshake is under way.
     Upgrading(Box<Upgrade>),
     Frames(Box<WebSocket<Wire>>),
+    /// Each datagram behind its length (`coap`).
+    Datagrams(UdpSocket),
 }
 
 impl Link {
@@ -121,7 +125,7 @@ impl Link {
         {
             self.settle(upgrade.handshake().map(|(socket, _)| socket))?;
         }
-        Ok(matches!(self, Self::Stream(_) | Self::Frames(_)))
+        Ok(matches!(self, Self::Stream(_) | Self::Frames(_) | Self::Datagrams(_)))
     }
 
     /// Appends bytes that have come. `WouldBlock`: there are none; `UnexpectedEof`: there will be none.
@@ -143,6 +147,15 @@ impl Link {
                 Message::Close(_) => Err(ErrorKind::UnexpectedEof.into()),
                 Message::Text(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(()),
             },
+            Self::Datagrams(socket) => {
+                let (before, body) = (into.len(), into.len() + LENGTH_BYTES);
+                into.resize(body + DATAGRAM_BYTES_MAX, 0);
+                let read = socket.recv(&mut into[body..]);
+                into.truncate(read.as_ref().map_or(before, |bytes| body + bytes));
+                let length = read? as u16;
+                into[before..body].copy_from_slice(&length.to_be_bytes());
+                Ok(())
+            }
         }
     }
 
@@ -159,13 +172,18 @@ impl Link {
                 Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
                 Ok(()) | Err(_) => Ok(bytes.len()),
             },
+            Self::Datagrams(socket) => {
+                let datagram = datagram(bytes).ok_or(ErrorKind::InvalidData)?;
+                socket.send(datagram)?;
+                Ok(LENGTH_BYTES + datagram.len())
+            }
         }
     }
 
     /// Writes what TLS and WebSocket keep in buffers of their own, as far as the socket takes it.
     pub fn flush(&mut self) -> io::Result<()> {
         let flushed = match self {
-            Self::Gone | Self::Upgrading(_) => Ok(()),
+            Self::Gone | Self::Upgrading(_) | Self::Datagrams(_) => Ok(()),
             Self::Stream(wire) => wire.flush(),
             Self::Frames(socket) => socket.flush().map_err(plain),
         };

@@ -3,10 +3,12 @@
 //! It gets its orders as JSON, and hands back one line of JSON a second. The rule that keeps it simple: alarms say what
 //! is due, readiness says what a socket can do, and both end in a method of a device.
 
+mod coap;
 mod device;
 mod hands;
 mod http;
 mod journal;
+mod late;
 mod link;
 mod mqtt;
 mod plan;
@@ -22,6 +24,7 @@ use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
+pub use self::coap::PAYLOAD_BYTES_MAX as COAP_PAYLOAD_BYTES_MAX;
 use self::device::{Device, Phase};
 use self::hands::{Alarm, Hands, Timers};
 use self::journal::Journal;
@@ -124,8 +127,9 @@ impl Worker {
             for number in
                 (0..plan.fleet.devices).filter(|number| (plan.before + u64::from(*number)) % workers == *worker)
             {
-                let device = Device::new(&plan, number);
-                schedule::begin(&device, devices.len() as u32, &plan, &mut hands);
+                let index = devices.len() as u32;
+                let device = Device::new(&plan, number, index);
+                schedule::begin(&device, index, &plan, &mut hands);
                 devices.push(device);
             }
         }
@@ -164,6 +168,7 @@ impl Worker {
                     schedule::upload(device, index, due_us, &mut self.hands);
                 }
                 Alarm::Leave => device.leave(index, &mut self.hands),
+                Alarm::Through => device.through(&mut self.hands),
                 Alarm::Connect | Alarm::Measure | Alarm::Upload => {}
             }
         }

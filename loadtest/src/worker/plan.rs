@@ -57,12 +57,12 @@ impl Plan {
     pub fn new(scenario: &Scenario, number: usize) -> anyhow::Result<Self> {
         let fleet = scenario.fleets[number].clone();
         let (target, protocol) = (&scenario.target, fleet.protocol);
-        let port = target.port(protocol);
-        let address = resolve(&target.host, port)?;
-        let tls = if protocol.is_tls() { Some((scenario.tls.clone(), secured(scenario)?)) } else { None };
+        let (host, port) = target.place(&fleet);
+        let address = resolve(&host, port)?;
+        let tls = if protocol.is_tls() { Some((scenario.tls.clone(), secured(scenario, host)?)) } else { None };
         let password = fleet.password_file.as_deref().map(secret).transpose()?;
         let sends = fleet.publish.as_ref().map(|publish| Sends::new(scenario, &fleet, publish)).transpose()?;
-        let authority = target.authority(protocol);
+        let authority = target.authority(&fleet);
         Ok(Self {
             number,
             before: scenario.fleets[..number].iter().map(|fleet| u64::from(fleet.devices)).sum(),
@@ -86,10 +86,11 @@ impl Plan {
         !self.fleet.clean && (!self.fleet.v5 || self.fleet.session_expiry.us() >= 1_000_000)
     }
 
-    /// Messages, or requests, that a device sends without waiting for an answer.
+    /// Messages, or requests, that a device sends without waiting for an answer; one request over HTTP, and over CoAP (NSTART,
+    /// RFC 7252 section 4.7).
     pub fn window(&self) -> usize {
         let of_messages = self.sends.as_ref().map_or(ANSWERS_WINDOW, |sends| usize::from(sends.publish.window));
-        if self.fleet.protocol.is_http() { 1 } else { of_messages }
+        if self.fleet.protocol.is_mqtt() { of_messages } else { 1 }
     }
 
     /// The name of a device.
@@ -144,18 +145,17 @@ impl Sends {
 
 /// The first address of a host; one of IPv4 where it has both, as their sources can be spread.
 fn resolve(host: &str, port: u16) -> anyhow::Result<SocketAddr> {
-    let found: Vec<SocketAddr> =
-        (host, port).to_socket_addrs().with_context(|| format!("target.host {host:?}"))?.collect();
+    let found: Vec<SocketAddr> = (host, port).to_socket_addrs().with_context(|| format!("host {host:?}"))?.collect();
     let chosen = found.iter().find(|address| address.is_ipv4()).or(found.first());
-    chosen.copied().with_context(|| format!("target.host {host:?} has no address"))
+    chosen.copied().with_context(|| format!("host {host:?} has no address"))
 }
 
-fn secured(scenario: &Scenario) -> anyhow::Result<Secured> {
+fn secured(scenario: &Scenario, host: String) -> anyhow::Result<Secured> {
     let Tls { authority, certificate, key } = &scenario.tls;
     let shared = |text: &Option<String>| text.clone().filter(|text| !text.contains('{')).map(PathBuf::from);
     let identity = shared(certificate).zip(shared(key));
     let config = tls_config(&TlsFiles { authority: authority.clone(), identity })?;
-    Ok(Secured { config, name: ServerName::try_from(scenario.target.host.clone())? })
+    Ok(Secured { config, name: ServerName::try_from(host)? })
 }
 
 /// A secret from its file, without the line's end. It is never shown.

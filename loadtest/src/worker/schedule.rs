@@ -5,9 +5,9 @@ use std::io::Write as _;
 use super::device::{Active, Device, FLIGHTS_MAX, Flight, Lost, Phase, exponential};
 use super::hands::{Alarm, Hands};
 use super::plan::{Plan, Sends};
-use super::{http, mqtt};
+use super::{coap, http, mqtt};
 use crate::payload::{Message, Reading, random};
-use crate::scenario::Timing;
+use crate::scenario::{Protocol, Timing};
 use drover_types::Qos;
 
 /// Rows of one upload; the server's default limit (`ingress.http.batch_rows`). Further measurements are unsent.
@@ -108,11 +108,19 @@ fn post(
     }
     let (number, payload) = payload(device, plan, sends, readings, due_us, hands);
     let topic = plan.fill(&sends.publish.topic, device.number);
-    let framed = if plan.fleet.protocol.is_http() {
-        let path = format!("/v1/topics/{topic}?qos={}", u8::from(sends.qos));
-        Ok((0, http::request(plan, &path, payload.as_bytes())))
-    } else {
-        mqtt::frame(device.active(), plan.version(), sends.qos, &topic, payload.as_bytes())
+    let framed = match plan.fleet.protocol {
+        Protocol::Http | Protocol::Https => {
+            let path = format!("/v1/topics/{topic}?qos={}", u8::from(sends.qos));
+            Ok((0, http::request(plan, &path, payload.as_bytes())))
+        }
+        Protocol::Coap => {
+            // As in a batch: the id tells devices and runs apart.
+            let id = format!("{}-{}-{number}", hands.clock.start_unix_us() / 1_000, plan.device(device.number));
+            coap::frame(device.active(), plan, sends.qos, &topic, &id, payload.as_bytes())
+        }
+        Protocol::Mqtt | Protocol::Mqtts | Protocol::Ws | Protocol::Wss => {
+            mqtt::frame(device.active(), plan.version(), sends.qos, &topic, payload.as_bytes())
+        }
     };
     match framed {
         Ok((packet_id, frame)) => {

@@ -1,7 +1,7 @@
 //! Opens sockets: not blocking, from the source address asked for, and what waits for them.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -28,6 +28,15 @@ pub fn open(target: SocketAddr, source: Option<Ipv4Addr>) -> io::Result<TcpStrea
         Ok(()) | Err(Errno::INPROGRESS) => Ok(TcpStream::from(socket)),
         Err(error) => Err(error.into()),
     }
+}
+
+/// A socket for datagrams to and from `target` alone.
+pub fn open_datagrams(target: SocketAddr, source: Option<Ipv4Addr>) -> io::Result<UdpSocket> {
+    let any = if target.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let socket = UdpSocket::bind((source.map_or(any, IpAddr::V4), 0))?;
+    socket.connect(target)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 /// The source address of connection `number`: 127.0.1.1 and up, so many connections each; `None` unless the target is

@@ -22,6 +22,7 @@ fn plan(server: &Server, qos: Qos) -> Plan {
         qos,
         payload_bytes: 10,
         duration: Duration::from_millis(100),
+        patience: Duration::from_secs(20),
         topic: "load/{i}".to_owned(),
         client_id: "load-{i}".to_owned(),
         user_name: None,
@@ -85,4 +86,16 @@ async fn clients_connect_from_the_addresses_they_are_given() {
     let peers: Vec<String> = server.peers().iter().map(|peer| peer.ip().to_string()).collect();
     assert_eq!(peers.iter().filter(|peer| *peer == "127.0.0.2").count(), 3, "{peers:?}");
     assert_eq!(peers.iter().filter(|peer| *peer == "127.0.0.3").count(), 2, "{peers:?}");
+}
+
+#[tokio::test]
+async fn at_qos_0_a_server_that_does_not_read_is_not_sent_more_than_it_may_owe_and_is_reported() {
+    let server = Server::start(Faults { is_deaf: true, ..Faults::default() }).await;
+    let deaf = Plan { clients: 1, idle: 0, patience: Duration::from_millis(200), ..plan(&server, Qos::AtMostOnce) };
+    let deaf = Plan { payload_bytes: 1_000, ..deaf };
+    let report = run(&deaf).await;
+    assert_eq!(report.acknowledged, 0);
+    // Twice nine writes of four messages: each nine are more than 32 KiB.
+    assert!((1..=72).contains(&report.sent), "{report}");
+    assert_eq!(report.failure().as_deref(), Some("1 clients stopped early: 1 × no answer for 200ms"));
 }

@@ -2,10 +2,13 @@
 //! mosquitto and `drover up` where they are there.
 
 mod chaos;
+mod coap;
 mod driver;
+mod faults;
 mod gateway;
 mod generator;
 mod mosquitto;
+mod remote;
 mod runs;
 mod scenarios;
 mod server;

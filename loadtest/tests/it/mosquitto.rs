@@ -13,6 +13,18 @@ use crate::runs::{run, said};
 const LOOKS_MAX: usize = 500;
 const LOOK: Duration = Duration::from_millis(20);
 
+/// The executable; `None` after saying so where it is missing.
+pub fn program() -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let sbin = PathBuf::from("/usr/sbin");
+    let mut found = std::env::split_paths(&folders).chain([sbin]).map(|folder| folder.join("mosquitto"));
+    let program = found.find(|file| file.is_file());
+    if program.is_none() {
+        println!("NOT RUN: mosquitto is missing");
+    }
+    program
+}
+
 /// A broker of its own for one test.
 struct Mosquitto {
     _running: Guarded,
@@ -23,13 +35,7 @@ impl Mosquitto {
     /// Starts it on a free port; `None` after saying so where it is missing.
     #[allow(clippy::disallowed_methods, reason = "no runtime here: this waits for another process")]
     fn start() -> Option<Self> {
-        let folders = std::env::var_os("PATH").unwrap_or_default();
-        let sbin = PathBuf::from("/usr/sbin");
-        let mut found = std::env::split_paths(&folders).chain([sbin]).map(|folder| folder.join("mosquitto"));
-        let Some(program) = found.find(|file| file.is_file()) else {
-            println!("NOT RUN: mosquitto is missing");
-            return None;
-        };
+        let program = program()?;
         let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
         let mut command = Command::new(program);
         command.args(["-p", &address.port().to_string()]).stdout(Stdio::null()).stderr(Stdio::null());

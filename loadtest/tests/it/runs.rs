@@ -113,6 +113,19 @@ async fn connections_that_the_server_believes_in_stay_open_beside_the_new_ones()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_network_that_loses_packets_makes_everything_late_and_loses_nothing() {
+    let (server, folder) = (Server::start(Faults::default()).await, tempfile::tempdir().expect("a folder"));
+    let thresholds =
+        "thresholds = [\"acknowledged_share == 1\", \"errors == 0\", \"ack_p50 > 200ms\", \"connect_p50 > 200ms\"]";
+    let slow = sending(thresholds, "network = { lag = [\"200ms\", \"300ms\"], loss = 0.05 }");
+    let (output, report) = run(folder.path(), &slow, &["--target", &server.address.to_string()]);
+    assert!(output.status.success(), "{}", said(&output));
+    let metrics = report.expect("a report").metrics;
+    assert!(metrics["ack_max"] > 1.0, "a lost packet comes a second later: {metrics:?}");
+    assert_eq!(server.seen().len() as f64, metrics["sent"], "each once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_has_no_answer_counts_until_the_end_and_a_full_socket_takes_nothing() {
     let (server, folder) =
         (Server::start(Faults { is_deaf: true, ..Faults::default() }).await, tempfile::tempdir().expect("a folder"));

@@ -17,6 +17,9 @@ fn every_ready_scenario_is_valid_has_thresholds_and_says_what_it_shows() {
     for expected in ["tado", "bboxx", "spiio", "million-idle", "storm", "soak", "shadow", "chaos"] {
         assert!(names.contains(&expected), "{expected} is missing");
     }
+    for expected in ["chaos-network", "chaos-disk", "chaos-cluster", "coap"] {
+        assert!(names.contains(&expected), "{expected} is missing");
+    }
     for path in files {
         let scenario = Scenario::load(&path).unwrap_or_else(|error| panic!("{error}"));
         let text = std::fs::read_to_string(&path).expect("readable");
@@ -57,6 +60,11 @@ fn what_is_wrong_is_told_by_field_limit_and_value() {
     assert!(
         with("", "protocol = \"http\"\nsubscribe = [{filter = \"a\"}]").contains("subscribe must be absent over HTTP")
     );
+    assert!(with("", "network = {lag = [\"2s\", \"1s\"]}").contains("network.lag must be the least first, but is 1s"));
+    assert!(with("", "network = {lag = [\"1s\", \"2m\"]}").contains("network.lag (ms) must be from 0 to 60000"));
+    assert!(with("", "network = {loss = 1.0}").contains("network.loss must be from 0 to 0.9, but is 1"));
+    assert!(with("", "at = \":1\"").contains("at must be HOST or HOST:PORT, but is :1"));
+    assert!(with("[chaos]\nfaults = []", "").contains("chaos.faults must be at least one kind"));
     let batch = "publish = {topic = \"t\", every = \"1s\", timing = \"batch\", upload = \"2s\", payload = \"\"}";
     assert!(with("", batch).contains("publish.timing must be another than \"batch\""));
 }

@@ -1,15 +1,15 @@
 //! The load generator as a process of its own: loads, of which it reports, and waves of idle connections.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
-use super::{LOOK, SETTLE, Server, pause};
+use super::server::{LOOK, SETTLE, Server, pause};
 
 /// How long idle connections are held if nobody ends them before, in seconds: further waves come meanwhile.
-const HOLD_SECONDS: u64 = 600;
+pub const HOLD_SECONDS: u64 = 600;
 /// Longest wait for a wave to be connected, in looks.
 const LOOKS_MAX: usize = 24_000;
 /// Connections from one local address; more make connect(2) slow.
@@ -24,6 +24,7 @@ pub struct Generator<'a> {
 }
 
 /// What the generator has reported.
+#[derive(Debug)]
 pub struct Report(Value);
 
 impl Report {
@@ -33,7 +34,11 @@ impl Report {
     }
 }
 
-impl Generator<'_> {
+impl<'a> Generator<'a> {
+    pub fn new(binaries: &'a Path, server: &'a Server) -> Self {
+        Self { binaries, url: &server.url, authority: None }
+    }
+
     fn command(&self) -> Command {
         let mut generator = Command::new(self.binaries.join("drover-load"));
         generator.args(["bench", "--url", self.url]);
@@ -46,17 +51,12 @@ impl Generator<'_> {
     /// Publishes for so long, and waits for the end of it.
     pub fn load(&self, arguments: &[&str], seconds: u64) -> anyhow::Result<Report> {
         let mut generator = self.command();
-        generator.args(["--json", "--payload", "128"]).args(arguments).args(["--seconds", &seconds.to_string()]);
-        let output = generator.output()?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        let report: Value = serde_json::from_slice(&output.stdout).with_context(|| format!("drover-load: {said}"))?;
-        ensure!(output.status.success(), "drover-load: {}", report["errors"]);
-        Ok(Report(report))
+        reported(generator.args(["--json", "--seconds", &seconds.to_string()]).args(arguments))
     }
 
     /// Connects `count` idle clients, and returns when the server holds all of them. `number` tells waves apart.
     pub fn wave(&self, server: &Server, number: u8, count: usize) -> anyhow::Result<Wave> {
-        let before = descriptors(server)?;
+        let before = server.descriptors()?;
         let mut generator = self.command();
         generator.args(["--clients", "0", "--idle", &count.to_string(), "--seconds", &HOLD_SECONDS.to_string()]);
         generator.args(["--client-id", &format!("wave-{number}-{{i}}")]);
@@ -65,7 +65,7 @@ impl Generator<'_> {
         }
         let wave = Wave(generator.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
         for _ in 0..LOOKS_MAX {
-            if descriptors(server)? >= before + count {
+            if server.descriptors()? >= before + count {
                 pause(SETTLE);
                 return Ok(wave);
             }
@@ -73,6 +73,14 @@ impl Generator<'_> {
         }
         anyhow::bail!("{count} connections were not there in time");
     }
+}
+
+/// Runs the generator; its report, or why it failed: what it says, and else what it has reported.
+fn reported(generator: &mut Command) -> anyhow::Result<Report> {
+    let Output { status, stdout, stderr } = generator.output().context("starting drover-load")?;
+    let (report, said) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    ensure!(status.success(), "drover-load ended with {status}: {}{}", said.trim_end(), report.trim_end());
+    serde_json::from_str(&report).map(Report).with_context(|| format!("the report of drover-load: {report}"))
 }
 
 /// Idle connections, closed when dropped.
@@ -86,7 +94,18 @@ impl Drop for Wave {
     }
 }
 
-fn descriptors(server: &Server) -> anyhow::Result<usize> {
-    let directory = format!("/proc/{}/fd", server.child.id());
-    Ok(std::fs::read_dir(directory).context("descriptors of the server")?.count())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generator_that_fails_is_told_with_its_status_what_it_said_and_what_it_reported() {
+        let mut load = Command::new("sh");
+        load.args(["-c", "echo '{\"errors\":{\"no answer\":3}}'; exit 1"]);
+        let told = reported(&mut load).expect_err("it fails").to_string();
+        assert_eq!(told, "drover-load ended with exit status: 1: {\"errors\":{\"no answer\":3}}");
+        let mut load = Command::new("sh");
+        load.args(["-c", "echo '{\"sent\":3}'"]);
+        assert_eq!(reported(&mut load).expect("it ends well").number("sent"), 3.0);
+    }
 }

@@ -11,10 +11,14 @@ use drover_backends::kafka::Kafka;
 use super::figures::{Bounds, Figures};
 use super::generator::Generator;
 use super::mqtt::{LOADS, calm};
-use super::{LIKE_BROKERS, Options, Server, cpu_of, drover, folder};
+use super::server::{LIKE_BROKERS, Server, cpu_of};
+use super::{Options, folder};
 
-/// µs of ingress CPU a message of QoS 1 in a window of 10.
+/// µs of ingress CPU a message of the first load: QoS 1 in a window of 10.
 const MESSAGE: Bounds = Bounds { ceiling: 12.0, goal: 12.0 };
+/// There is one broker.
+const REPLICAS: &str = "bus.kafka.replication_factor=1";
+const IN_SYNC: &str = "bus.kafka.min_insync_replicas=1";
 /// How the names of librdkafka's threads begin.
 const LIBRDKAFKA: &str = "rdk:";
 
@@ -29,7 +33,7 @@ impl Cpu {
     /// Of all threads of a process (proc(5), `/proc/PID/task`). One that ends takes its time along; those of a service stay.
     fn of(server: &Server) -> anyhow::Result<Self> {
         let mut cpu = Self { ours: 0.0, librdkafka: 0.0 };
-        for thread in std::fs::read_dir(format!("/proc/{}/task", server.child.id()))? {
+        for thread in std::fs::read_dir(server.proc("task"))? {
             let folder = thread?.path();
             let [name, stat] = ["comm", "stat"].map(|file| std::fs::read_to_string(folder.join(file)));
             let (Ok(name), Ok(stat)) = (name, stat) else { continue }; // it has ended
@@ -53,14 +57,13 @@ pub fn run(binaries: &Path, options: &Options) -> anyhow::Result<()> {
     for round in 1..=options.runs {
         println!("\nround {round}");
         let Some(kafka) = Kafka::start()? else { return Ok(()) };
-        let settings = [
-            "bus.kind=kafka".to_owned(),
-            format!("bus.kafka.brokers={}", kafka.brokers()),
-            "bus.kafka.replication_factor=1".to_owned(),
-            "bus.kafka.min_insync_replicas=1".to_owned(),
-        ];
+        let brokers = format!("bus.kafka.brokers={}", kafka.brokers());
+        let mut arguments = LIKE_BROKERS.to_vec();
+        for setting in ["bus.kind=kafka", brokers.as_str(), REPLICAS, IN_SYNC] {
+            arguments.extend(["--set", setting]);
+        }
         let folder = folder(round);
-        let server = drover(binaries, &folder, &LIKE_BROKERS, &settings)?;
+        let server = Server::drover(binaries, &folder, &arguments)?;
         over.extend(measure(&server, binaries, options.seconds)?);
         drop(server);
         std::fs::remove_dir_all(&folder)?;
@@ -71,18 +74,18 @@ pub fn run(binaries: &Path, options: &Options) -> anyhow::Result<()> {
 
 /// What is not as it has to be.
 fn measure(server: &Server, binaries: &Path, seconds: u64) -> anyhow::Result<Vec<String>> {
-    let generator = Generator { binaries, url: &server.url, authority: None };
+    let generator = Generator::new(binaries, server);
     let mut figures = Figures::new("kafka", true);
-    for (load, arguments, _) in LOADS {
+    for (number, load) in LOADS.iter().enumerate() {
         let before = Cpu::of(server)?;
-        let report = generator.load(&arguments, seconds).with_context(|| load.to_owned())?;
+        let report = generator.load(&load.arguments, seconds).context(load.name)?;
         let Cpu { ours, librdkafka } = Cpu::of(server)?.each(before, report.number("acknowledged"));
         let (rate, p50) = (report.number("messages_per_second"), report.number("ack_p50_us"));
         let besides = format!("ours {ours:.2}, librdkafka {librdkafka:.2}; {rate:.0} msg/s, p50 {p50:.0} µs");
         let whole = ours + librdkafka;
-        match load {
-            "QoS 1, window 10" => figures.judge(load, whole, "µs a message", MESSAGE, &besides),
-            _ => figures.tell(load, &format!("{whole:7.2} µs a message; {besides}")),
+        match number {
+            0 => figures.judge(load.name, whole, "µs a message", MESSAGE, &besides),
+            _ => figures.tell(load.name, &format!("{whole:7.2} µs a message; {besides}")),
         }
     }
     calm(&figures, &generator, seconds)?;

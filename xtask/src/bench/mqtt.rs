@@ -8,31 +8,54 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 
 use super::figures::{Bounds, Figures};
 use super::generator::Generator;
-use super::{LIKE_BROKERS, Options, Server, TLS_PORT, cpu_seconds, drover, folder, mosquitto, resident_mib};
+use super::server::{LIKE_BROKERS, Server, TLS_PORT};
+use super::{Options, folder};
 
 /// Idle connections of the three waves: to warm up, and between which memory is compared.
-const WAVES: [usize; 3] = [2_000, 4_000, 12_000];
+pub const WAVES: [usize; 3] = [2_000, 4_000, 12_000];
 /// The same over TLS, where both ends compute for a millisecond or more.
 const WAVES_TLS: [usize; 3] = [500, 1_000, 4_000];
 /// Bytes of an idle connection, and µs of a connect.
 const IDLE: Bounds = Bounds { ceiling: 1_200.0, goal: 735.0 };
 const IDLE_TLS: Bounds = Bounds { ceiling: 20.0 * 1024.0, goal: 12.0 * 1024.0 };
 const CONNECT: Bounds = Bounds { ceiling: 30.0, goal: 13.0 };
+/// Who publishes in a load, and what, in bytes.
+pub const CLIENTS: &str = "500";
+pub const PAYLOAD: &str = "128";
 
-/// One load: its name, arguments of the generator, ceiling and goal in µs of server CPU a message.
-pub const LOADS: [(&str, [&str; 6], Bounds); 3] = [
-    ("QoS 1, window 10", ["--qos", "1", "--window", "10", "--clients", "500"], Bounds { ceiling: 3.5, goal: 1.4 }),
-    ("QoS 1, window 1", ["--qos", "1", "--window", "1", "--clients", "500"], Bounds { ceiling: 9.0, goal: 5.5 }),
-    ("QoS 0", ["--qos", "0", "--window", "10", "--clients", "500"], Bounds { ceiling: 2.5, goal: 1.1 }),
+/// One load: its name, arguments of the generator, and what a message may cost, in µs of server CPU.
+pub struct Load {
+    pub name: &'static str,
+    pub arguments: [&'static str; 8],
+    bounds: Bounds,
+}
+
+pub const LOADS: [Load; 3] = [
+    Load {
+        name: "QoS 1, window 10",
+        arguments: ["--qos", "1", "--window", "10", "--clients", CLIENTS, "--payload", PAYLOAD],
+        bounds: Bounds { ceiling: 3.5, goal: 1.4 },
+    },
+    Load {
+        name: "QoS 1, window 1",
+        arguments: ["--qos", "1", "--window", "1", "--clients", CLIENTS, "--payload", PAYLOAD],
+        bounds: Bounds { ceiling: 9.0, goal: 5.5 },
+    },
+    Load {
+        name: "QoS 0",
+        arguments: ["--qos", "0", "--window", "10", "--clients", CLIENTS, "--payload", PAYLOAD],
+        bounds: Bounds { ceiling: 2.5, goal: 1.1 },
+    },
 ];
 /// Everything to one subscriber.
-const EVERYTHING: [&str; 8] = ["--qos", "1", "--window", "10", "--clients", "100", "--subscribers", "1"];
+const EVERYTHING: [&str; 10] =
+    ["--qos", "1", "--window", "10", "--clients", "100", "--payload", PAYLOAD, "--subscribers", "1"];
 /// Messages a second at which a server is calm, and the load that is so many.
-const CALM: [&str; 8] = ["--qos", "1", "--window", "10", "--clients", "50", "--rate", "500"];
+const CALM: [&str; 10] = ["--qos", "1", "--window", "10", "--clients", "50", "--payload", PAYLOAD, "--rate", "500"];
 /// How often a disk is asked to keep something, to learn what that takes.
 const SYNCS: usize = 200;
 
@@ -42,18 +65,17 @@ pub fn run(binaries: &Path, options: &Options) -> anyhow::Result<()> {
     for round in 1..=options.runs {
         println!("\nround {round}");
         let folder = folder(round);
-        over.extend(measure("drover", true, &drover(binaries, &folder, &LIKE_BROKERS, &[])?, binaries, seconds)?);
+        over.extend(measure("drover", true, &Server::drover(binaries, &folder, &LIKE_BROKERS)?, binaries, seconds)?);
         tell_disk(&folder)?;
-        let server = drover(binaries, &folder, &LIKE_BROKERS, &[])?;
+        let server = Server::drover(binaries, &folder, &LIKE_BROKERS)?;
         over.extend(over_tls("drover", &server, &folder.join("pki/ca.pem"), binaries)?);
         drop(server);
         std::fs::remove_dir_all(&folder)?;
-        match mosquitto()? {
-            Some(server) => drop(measure("mosquitto", false, &server, binaries, seconds)?),
-            None => println!("NOT RUN: mosquitto is missing"),
+        if let Some(server) = Server::mosquitto()? {
+            drop(measure("mosquitto", false, &server, binaries, seconds)?);
         }
         let [_, _, set, connections] = LIKE_BROKERS;
-        let platform = drover(binaries, &folder, &[set, connections], &[])?;
+        let platform = Server::drover(binaries, &folder, &[set, connections])?;
         drop(measure("platform", false, &platform, binaries, seconds)?);
         drop(platform);
         std::fs::remove_dir_all(&folder)?;
@@ -62,17 +84,37 @@ pub fn run(binaries: &Path, options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a message of a load has cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Cost {
+    /// Server CPU a message, in microseconds.
+    pub cpu_us: f64,
+    /// Acknowledged messages a second.
+    pub rate: f64,
+    /// Publish to acknowledgement, in microseconds; 0 at QoS 0.
+    pub p50_us: f64,
+    pub p99_us: f64,
+}
+
+/// What a connection costs that does nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Idle {
+    /// Memory as the slope between two numbers of connections, in bytes.
+    pub bytes: f64,
+    /// Server CPU of a connect, in microseconds.
+    pub connect_us: f64,
+}
+
 /// Measures one server; `judged`: it is ours, alone and as shipped. What is not as it has to be.
 fn measure(name: &str, judged: bool, server: &Server, binaries: &Path, seconds: u64) -> anyhow::Result<Vec<String>> {
-    let generator = Generator { binaries, url: &server.url, authority: None };
+    let generator = Generator::new(binaries, server);
     let mut figures = Figures::new(name, judged);
-    idle(&mut figures, server, &generator, WAVES, IDLE)?;
-    for (load, arguments, bounds) in LOADS {
-        let before = cpu_seconds(server.child.id())?;
-        let report = generator.load(&arguments, seconds)?;
-        let cost = (cpu_seconds(server.child.id())? - before) * 1e6 / report.number("acknowledged").max(1.0);
-        let (rate, p50) = (report.number("messages_per_second"), report.number("ack_p50_us"));
-        figures.judge(load, cost, "µs a message", bounds, &format!("{rate:.0} msg/s, p50 {p50:.0} µs"));
+    let Idle { bytes, connect_us } = idle(server, &generator, WAVES)?;
+    figures.judge("idle", bytes, "B a connection", IDLE, &between(WAVES));
+    figures.judge("connect", connect_us, "µs", CONNECT, "");
+    for load in &LOADS {
+        let Cost { cpu_us, rate, p50_us, .. } = cost(load, server, &generator, seconds)?;
+        figures.judge(load.name, cpu_us, "µs a message", load.bounds, &format!("{rate:.0} msg/s, p50 {p50_us:.0} µs"));
     }
     everything(&mut figures, server, &generator, seconds)?;
     calm(&figures, &generator, seconds)?;
@@ -84,39 +126,37 @@ fn over_tls(name: &str, server: &Server, authority: &Path, binaries: &Path) -> a
     let url = format!("mqtts://127.0.0.1:{TLS_PORT}");
     let generator = Generator { binaries, url: &url, authority: Some(authority) };
     let mut figures = Figures::new(name, true);
-    let (memory, cost) = slope(server, &generator, WAVES_TLS)?;
-    figures.judge("idle over TLS", memory, "B a connection", IDLE_TLS, &between(WAVES_TLS));
-    figures.tell("connect over TLS", &format!("{cost:7.1} µs, the handshake with it"));
+    let Idle { bytes, connect_us } = idle(server, &generator, WAVES_TLS)?;
+    figures.judge("idle over TLS", bytes, "B a connection", IDLE_TLS, &between(WAVES_TLS));
+    figures.tell("connect over TLS", &format!("{connect_us:7.1} µs, the handshake with it"));
     Ok(figures.over())
-}
-
-fn idle(
-    figures: &mut Figures<'_>,
-    server: &Server,
-    generator: &Generator<'_>,
-    waves: [usize; 3],
-    bounds: Bounds,
-) -> anyhow::Result<()> {
-    let (memory, cost) = slope(server, generator, waves)?;
-    figures.judge("idle", memory, "B a connection", bounds, &between(waves));
-    figures.judge("connect", cost, "µs", CONNECT, "");
-    Ok(())
 }
 
 fn between([_, few, more]: [usize; 3]) -> String {
     format!("between {few} and {} connections", few + more)
 }
 
-/// Bytes of an idle connection as the slope between two numbers of them, and µs of server CPU of a connect.
-fn slope(server: &Server, generator: &Generator<'_>, [warm, few, more]: [usize; 3]) -> anyhow::Result<(f64, f64)> {
-    let pid = server.child.id();
+/// What a connection costs, by waves of them.
+pub fn idle(server: &Server, generator: &Generator<'_>, [warm, few, more]: [usize; 3]) -> anyhow::Result<Idle> {
     drop(generator.wave(server, 1, warm)?);
     let _few = generator.wave(server, 2, few)?;
-    let (memory, cpu) = (resident_mib(pid)?, cpu_seconds(pid)?);
+    let (memory, cpu) = (server.resident_mib()?, server.cpu_seconds()?);
     let _more = generator.wave(server, 3, more)?;
-    let cost = (cpu_seconds(pid)? - cpu) * 1e6 / more as f64;
-    let bytes = (resident_mib(pid)? - memory) * 1024.0 * 1024.0 / more as f64;
-    Ok((bytes, cost))
+    let connect_us = (server.cpu_seconds()? - cpu) * 1e6 / more as f64;
+    let bytes = (server.resident_mib()? - memory) * 1024.0 * 1024.0 / more as f64;
+    Ok(Idle { bytes, connect_us })
+}
+
+/// What a message of a load costs a server.
+pub fn cost(load: &Load, server: &Server, generator: &Generator<'_>, seconds: u64) -> anyhow::Result<Cost> {
+    let before = server.cpu_seconds()?;
+    let report = generator.load(&load.arguments, seconds).context(load.name)?;
+    Ok(Cost {
+        cpu_us: (server.cpu_seconds()? - before) * 1e6 / report.number("acknowledged").max(1.0),
+        rate: report.number("messages_per_second"),
+        p50_us: report.number("ack_p50_us"),
+        p99_us: report.number("ack_p99_us"),
+    })
 }
 
 /// What one subscriber to everything gets, while publishers wait for nobody but the server.
@@ -126,10 +166,10 @@ fn everything(
     generator: &Generator<'_>,
     seconds: u64,
 ) -> anyhow::Result<()> {
-    let before = cpu_seconds(server.child.id())?;
+    let before = server.cpu_seconds()?;
     let report = generator.load(&EVERYTHING, seconds)?;
     let (acknowledged, delivered) = (report.number("acknowledged"), report.number("delivered"));
-    let cost = (cpu_seconds(server.child.id())? - before) * 1e6 / delivered.max(1.0);
+    let cost = (server.cpu_seconds()? - before) * 1e6 / delivered.max(1.0);
     let missing = acknowledged - delivered;
     let rate = report.number("delivered_per_second");
     let figure = format!("{rate:.0} delivered/s, {missing:.0} of {acknowledged:.0} missing, {cost:.2} µs each");

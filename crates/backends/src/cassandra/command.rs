@@ -75,6 +75,7 @@ pub fn write_config(directory: &Path, port: u16, storage_port: u16, options: &Op
             store.display()
         )
     });
+    let told = options.advertised.as_ref().map_or_else(String::new, |at| format!("broadcast_rpc_address: {at}\n"));
     let text = format!(
         r#"cluster_name: drover tests
 num_tokens: 1
@@ -119,7 +120,7 @@ hinted_handoff_enabled: false
 disk_failure_policy: stop
 commit_failure_policy: stop
 storage_compatibility_mode: NONE
-{encryption}"#
+{told}{encryption}"#
     );
     fs::write(directory.join("cassandra.yaml"), text).expect("the directory is writable");
     let logback = format!(
