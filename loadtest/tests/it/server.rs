@@ -118,7 +118,7 @@ fn count(log: &Mutex<Log>, change: isize) {
 async fn serve(mut stream: impl Stream, log: &Mutex<Log>, faults: Faults) {
     let mut decoder = Decoder::new(Side::Client, Version::V311);
     let (mut unread, mut out, mut is_subscribed) = (Vec::new(), Vec::new(), false);
-    let (subscriber, mut fanned_out) = mpsc::channel(FANNED_OUT_MAX);
+    let (subscriber, mut fanned_out) = mpsc::channel::<(String, Vec<u8>)>(FANNED_OUT_MAX);
     loop {
         tokio::select! {
             read = stream.read_buf(&mut unread) => {

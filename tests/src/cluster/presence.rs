@@ -71,7 +71,7 @@ pub fn run(seed: u64, flaws: Flaws) -> anyhow::Result<Verdict> {
 
 fn client(cluster: &Cluster, number: usize) -> Roamer {
     let version = if number.is_multiple_of(2) { Version::V5 } else { Version::V311 };
-    let clean_start = number % 3 == 0;
+    let clean_start = number.is_multiple_of(3);
     let options = ClientOptions {
         clean_start,
         session_expiry_s: if clean_start { 0 } else { 3_600 },

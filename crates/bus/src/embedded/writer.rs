@@ -261,8 +261,9 @@ impl Writer {
         let journaled = self.journal.append(&entries);
         self.shared.set_trouble(journaled.as_ref().err().map(|error| error.file_error().to_string()));
         if journaled.is_ok() {
-            entries.iter().for_each(|entry| self.shared.kept().apply(entry));
+            // Whoever sees the committed offsets finds the records that go with them.
             gathered.into_iter().for_each(|(id, gathered)| self.write_lazily(id, gathered.sections));
+            entries.iter().for_each(|entry| self.shared.kept().apply(entry));
         }
         for (answer, group, offsets) in answers {
             group.inspect(|group| self.shared.groups().end_commit(group));

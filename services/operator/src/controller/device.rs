@@ -74,7 +74,8 @@ impl Kind for Device {
         };
         let furnished = match is_new && declared.credentials.is_empty() {
             true => Furnished::default(),
-            false => secrets::furnish(self, context, &declared).await?,
+            // Of one that was never here there is nothing to be read: should its Secret exist, making it says so.
+            false => secrets::furnish(self, context, &declared, is_new && self.status.is_none()).await?,
         };
         let (shadow, version) = wanted_state(self, context, &declared).await?;
         let problem = furnished.problem.clone().or(shadow);

@@ -22,11 +22,21 @@ pub struct Furnished {
     pub renew_at_ms: Option<u64>,
 }
 
-/// Brings the credentials and their Secrets to what is declared.
-pub async fn furnish(device: &Device, context: &Context, declared: &DeclaredDevice) -> Result<Furnished, Failure> {
+/// Brings the credentials and their Secrets to what is declared. Neither is looked for of a device that is the first of its
+/// name: a Secret that exists nevertheless is refused by the API server, and found by the next turn.
+pub async fn furnish(
+    device: &Device,
+    context: &Context,
+    declared: &DeclaredDevice,
+    is_first: bool,
+) -> Result<Furnished, Failure> {
     let api = Api::<Secret>::namespaced(context.client.clone(), declared.key.tenant.as_str());
-    let seen = read(&api, device, &declared.credentials).await?;
-    let known = context.registry.credentials(&declared.key).await?;
+    let (seen, known) = if is_first {
+        (declared.credentials.iter().map(|wanted| (wanted.clone(), Seen::Nothing)).collect::<Vec<_>>(), Vec::new())
+    } else {
+        let seen = read(&api, device, &declared.credentials).await?;
+        (seen, context.registry.credentials(&declared.key).await?)
+    };
     let plan = credentials::plan(&seen, &known, &context.config.owner, context.clock.now_ms());
     let Plan { issue, revoke, refused, renew_at_ms } = plan;
     let mut problem = refused;

@@ -35,6 +35,15 @@ fn keep(stage: &Stage, writes: &[Call], name: &str) {
     stage.cluster.answers(Method::GET, &format!("{SECRETS}/{name}"), 200, secret);
 }
 
+/// The API server has a Secret `t` of somebody else's, which the first turn of a device comes upon.
+async fn not_ours(stage: &Stage) {
+    let foreign = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "t"}, "type": "Opaque"});
+    stage.cluster.answers(Method::GET, &format!("{SECRETS}/t"), 200, foreign);
+    stage.cluster.answers(Method::POST, SECRETS, 409, refusal(409, "AlreadyExists"));
+    with_token().apply(&stage.context).await.expect_err("it cannot be made");
+    stage.cluster.calls();
+}
+
 #[tokio::test]
 async fn a_new_device_costs_one_write_for_its_secret_and_one_for_its_status() {
     let stage = Stage::new();
@@ -51,6 +60,15 @@ async fn a_new_device_costs_one_write_for_its_secret_and_one_for_its_status() {
     assert_eq!(condition(&status, "Connected"), pair("False", "NeverSeen"));
     assert_eq!((status["phase"].as_str(), status["observedGeneration"].as_i64()), (Some("NeverSeen"), Some(1)));
     assert_eq!(stage.platform.devices.lock().unwrap()["thermo-1"].object.owner, "kubernetes");
+}
+
+#[tokio::test]
+async fn a_device_that_is_the_first_of_its_name_is_written_without_a_look() {
+    let stage = Stage::new();
+    with_token().apply(&stage.context).await.expect("nothing is away");
+    let calls: Vec<_> = stage.cluster.calls().into_iter().map(|call| call.method).collect();
+    assert_eq!(calls, [Method::POST, Method::PATCH]);
+    assert_eq!(stage.platform.calls(), ["device", "put_device", "issue"]);
 }
 
 #[tokio::test]
@@ -110,8 +128,7 @@ async fn a_device_of_others_is_left_alone_until_it_is_to_be_taken_over() {
 #[tokio::test]
 async fn a_secret_that_is_not_ours_is_refused_and_stays_as_it_is() {
     let stage = Stage::new();
-    let foreign = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "t"}, "type": "Opaque"});
-    stage.cluster.answers(Method::GET, &format!("{SECRETS}/t"), 200, foreign);
+    not_ours(&stage).await;
     let (writes, _) = stage.turn(&with_token()).await;
     assert_eq!(writes.len(), 1, "{writes:?}");
     let status = status(&writes).expect("written");
@@ -254,8 +271,7 @@ async fn a_device_is_refused_by_field_and_what_is_wrong_is_said_once() {
 #[tokio::test]
 async fn a_refused_device_is_tried_again_ever_later_and_a_wrong_one_not_at_all() {
     let stage = Stage::new();
-    let foreign = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "t"}, "type": "Opaque"});
-    stage.cluster.answers(Method::GET, &format!("{SECRETS}/t"), 200, foreign);
+    not_ours(&stage).await;
     let (writes, _) = stage.turn(&with_token()).await;
     let mut refused = with_status(&with_token(), &writes);
     let seconds = |seconds| Action::requeue(Duration::from_secs(seconds));
