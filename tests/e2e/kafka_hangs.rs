@@ -75,8 +75,8 @@ fn looks(processes: &Processes) -> anyhow::Result<Vec<Look>> {
     NODES.iter().map(|(name, port)| Look::at(processes, name, *port)).collect()
 }
 
-fn look(stage: &Stage, fleet: &Fleet, when: &str) -> anyhow::Result<Vec<Look>> {
-    let looks = looks(&stage.processes)?;
+fn look(processes: &Processes, fleet: &Fleet, when: &str) -> anyhow::Result<Vec<Look>> {
+    let looks = looks(processes)?;
     let totals = fleet.totals();
     print!("{when:>10}: sent {:6}, acknowledged {:6}", totals.sent, totals.acknowledged);
     for Look { resident_mib, records, oldest_seconds, is_stalled, unread, .. } in &looks {
@@ -134,7 +134,7 @@ fn while_kafka_hangs_nothing_is_acknowledged_nothing_grows_and_metrics_tell_and_
     for _ in 0..CALM_SECONDS {
         second();
     }
-    let before = look(&stage, &fleet, "before")?;
+    let before = look(&stage.processes, &fleet, "before")?;
 
     stage.backends.kafka.pause()?;
     let mut acknowledged = None;
@@ -142,7 +142,7 @@ fn while_kafka_hangs_nothing_is_acknowledged_nothing_grows_and_metrics_tell_and_
     let mut last = Vec::new();
     for passed in 1..=hang {
         second();
-        last = look(&stage, &fleet, &format!("hung {passed:2} s"))?;
+        last = look(&stage.processes, &fleet, &format!("hung {passed:2} s"))?;
         last.iter().zip(&mut worst).for_each(|(look, worst)| *worst = worst.max(look.resident_mib));
         if passed >= SILENCE_AFTER {
             let now = fleet.acknowledged();
@@ -156,8 +156,13 @@ fn while_kafka_hangs_nothing_is_acknowledged_nothing_grows_and_metrics_tell_and_
     }
     stage.backends.kafka.resume()?;
 
-    stage.processes.until("acknowledged", |_| Ok(fleet.is_finished()))?;
-    look(&stage, &fleet, "after")?;
+    let mut passed = 0;
+    stage.processes.until("acknowledged", |processes| {
+        second();
+        passed += 1;
+        look(processes, &fleet, &format!("back {passed:2} s"))?;
+        Ok(fleet.is_finished())
+    })?;
     stage.processes.until("idle again by their metrics", |processes| {
         let over = |(name, port): &(&str, u16)| -> anyhow::Result<bool> {
             let look = Look::at(processes, name, *port)?;
