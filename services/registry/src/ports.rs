@@ -254,11 +254,27 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let code = match &error {
             StoreError::Conflict { .. } => ErrorCode::Aborted,
-            StoreError::Full { .. } => ErrorCode::ResourceExhausted,
-            // Whoever tries again later gets through.
-            StoreError::Busy { .. } | StoreError::Unavailable { .. } => ErrorCode::Unavailable,
+            // Busy: whoever tries again in a minute gets through, and not within the second in which unavailable is repeated.
+            StoreError::Full { .. } | StoreError::Busy { .. } => ErrorCode::ResourceExhausted,
+            StoreError::Unavailable { .. } => ErrorCode::Unavailable,
             StoreError::Corrupt { .. } => ErrorCode::DataLoss,
         };
-        ApiError::new(code, error.to_string())
+        let answer = ApiError::new(code, error.to_string());
+        match error {
+            StoreError::Busy { limit, bytes } => answer.over(limit, bytes),
+            _ => answer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_wrote_too_much_in_a_minute_is_told_the_limit_and_the_value() {
+        let error = ApiError::from(StoreError::Busy { limit: 10, bytes: 11 });
+        assert_eq!(error.code, ErrorCode::ResourceExhausted);
+        assert_eq!((error.limit.as_deref(), error.value.as_deref()), (Some("10"), Some("11")));
     }
 }

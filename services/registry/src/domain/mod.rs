@@ -147,7 +147,7 @@ impl Domain {
                 self.telemetry.working("store");
                 self.written.notify_one();
             }
-            Err(StoreError::Conflict { .. }) => {}
+            Err(StoreError::Conflict { .. } | StoreError::Busy { .. }) => {} // nothing is wrong with the store
             Err(failure) => self.telemetry.obstacle("store", failure),
         }
         outcome

@@ -13,7 +13,7 @@ use futures::future::{BoxFuture, FutureExt, try_join_all};
 use super::Scylla;
 use super::rows::{self, corrupt, signed};
 use super::sequence::minute;
-use crate::object::{Object, ObjectKey};
+use crate::object::{Object, ObjectKey, Spec};
 use crate::ports::{Change, Mutation, StoreError};
 
 /// How long the head of a deleted object stays, in seconds: its revision is greater than those that follow only as long
@@ -86,7 +86,7 @@ impl Scylla {
                 return Err(StoreError::Conflict { expected: *expected, found });
             }
             let (head, written) = self.next(former.as_ref(), after.clone(), *time_ms)?;
-            self.take_room(&head)?;
+            self.take_room(&head, takes_away(former.as_ref(), after.as_ref())?)?;
             match self.decide(key, &head, former.as_ref()).await? {
                 Decision::Ours => {
                     self.follow(key, &head).await?;
@@ -101,11 +101,18 @@ impl Scylla {
         Err(StoreError::Unavailable { reason: format!("{key} changed {TRIES_MAX} times under the same write") })
     }
 
-    /// Takes room in the outbox for what `head` will write there.
-    fn take_room(&self, head: &Head) -> Result<(), StoreError> {
+    /// Takes room in the outbox for what `head` will write there; if it takes something away, whether there is any or not. What
+    /// is written to a minute to come, after a clock that was ahead, counts to the minute it is: it goes on when that ends.
+    fn take_room(&self, head: &Head, takes_away: bool) -> Result<(), StoreError> {
         let versions = [head.before.as_ref(), head.object.as_ref()];
         let bytes: usize = versions.into_iter().flatten().map(Vec::len).sum();
-        self.minutes.lock().unwrap_or_else(PoisonError::into_inner).take(minute(head.sequence), bytes)
+        let (minute, mut minutes) =
+            (self.sequence.minute(), self.minutes.lock().unwrap_or_else(PoisonError::into_inner));
+        if takes_away {
+            minutes.take_anyway(minute, bytes);
+            return Ok(());
+        }
+        minutes.take(minute, bytes)
     }
 
     /// The head and the object that take the place of `former`.
@@ -241,4 +248,48 @@ enum Decision {
     Ours,
     /// Somebody else's, with this revision; `None`: they deleted it.
     Other(Option<u64>),
+}
+
+/// Whether `after` in the place of `former` takes something away: an object is deleted, or a device disabled.
+fn takes_away(former: Option<&Head>, after: Option<&Object>) -> Result<bool, StoreError> {
+    let Some(after) = after else { return Ok(true) };
+    let is_disabled = |object: &Object| matches!(&object.spec, Spec::Device(device) if !device.enabled);
+    if !is_disabled(after) {
+        return Ok(false);
+    }
+    let before = former.map_or(Ok(None), Head::object)?;
+    Ok(before.is_some_and(|before| !is_disabled(&before)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::device;
+
+    fn head(object: Object) -> Head {
+        let object = Some(rows::write_object(&object));
+        Head { revision: 1, sequence: 1, writer: Vec::new(), object, before: None, time_ms: 0, applied: 1 }
+    }
+
+    #[test]
+    fn what_deletes_or_disables_takes_away_and_nothing_else_does() {
+        let of = |enabled: bool| {
+            let mut object = device("d");
+            if let Spec::Device(device) = &mut object.spec {
+                device.enabled = enabled;
+            }
+            object
+        };
+        for (former, after, expected) in [
+            (Some(true), None, true),
+            (Some(true), Some(false), true),
+            (Some(true), Some(true), false),
+            (Some(false), Some(false), false),
+            (Some(false), Some(true), false),
+            (None, Some(false), false),
+        ] {
+            let (head, object) = (former.map(|enabled| head(of(enabled))), after.map(of));
+            assert_eq!(takes_away(head.as_ref(), object.as_ref()), Ok(expected), "{former:?} {after:?}");
+        }
+    }
 }
