@@ -2,7 +2,8 @@
 //!
 //! One that comes while no call is under way is asked at once. Those that come meanwhile wait, and go together in the next
 //! call: the more there are, the less each costs. A further call, up to [`CALLS_MAX`], begins when a whole call's worth
-//! waits, or one of them has waited for [`PATIENCE`]: a call that is slow keeps only its own questions.
+//! waits, or one of them has waited for [`PATIENCE`]: a call that is slow keeps only its own questions. A registry that does not
+//! know calls of many, as one does that is upgraded after this node, is asked one by one.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,8 +12,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use drover_host::{Network, grpc};
 use drover_proto::registry::v1::registry_client::RegistryClient;
-use drover_proto::registry::v1::{AuthenticateAllRequest, AuthenticateAllResponse, AuthenticateRequest};
-use drover_types::ApiError;
+use drover_proto::registry::v1::{
+    AuthenticateAllRequest, AuthenticateAllResponse, AuthenticateRequest, AuthenticateResponse, Rights, Verdict,
+};
+use drover_types::{ApiError, ErrorCode};
+use futures::stream::{self, StreamExt};
 use prost::Message;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -26,16 +30,20 @@ pub const QUESTIONS_MAX: usize = 256;
 const CALL_BYTES_MAX: usize = 1024 * 1024;
 /// Calls under way at the same time.
 const CALLS_MAX: usize = 4;
+/// Questions of one such call under way at the same time where the registry takes no more than one in a call.
+const SINGLE_AT_ONCE: usize = 32;
 /// How long a question waits for a call that is under way before it has another one begin.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// Questions waiting for a call: beyond that the registry is too slow for all of them to be answered in time.
 const WAITING_MAX: usize = 100_000;
 
-/// The registry's one call that is used here.
+/// The registry's calls that are used here.
 #[async_trait]
 pub trait Calls: Send + Sync + 'static {
     /// The error: nobody was judged.
     async fn authenticate_all(&self, request: AuthenticateAllRequest) -> Result<AuthenticateAllResponse, ApiError>;
+    /// The error: also of who is not who they say.
+    async fn authenticate(&self, request: AuthenticateRequest) -> Result<AuthenticateResponse, ApiError>;
 }
 
 struct Client(RegistryClient<grpc::Client>);
@@ -44,6 +52,11 @@ struct Client(RegistryClient<grpc::Client>);
 impl Calls for Client {
     async fn authenticate_all(&self, request: AuthenticateAllRequest) -> Result<AuthenticateAllResponse, ApiError> {
         let answer = self.0.clone().authenticate_all(request).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| drover_proto::from_status(&status))
+    }
+
+    async fn authenticate(&self, request: AuthenticateRequest) -> Result<AuthenticateResponse, ApiError> {
+        let answer = self.0.clone().authenticate(request).await;
         answer.map(tonic::Response::into_inner).map_err(|status| drover_proto::from_status(&status))
     }
 }
@@ -150,9 +163,34 @@ impl Questions {
         let call = self.calls.authenticate_all(AuthenticateAllRequest { questions });
         match timeout_at(until, call).await {
             Ok(Ok(answer)) => self.tell(together, answer),
+            Ok(Err(error)) if error.code == ErrorCode::Unimplemented => self.call_each(together).await,
             Ok(Err(error)) => refuse(together, &unavailable(error.to_string())),
             Err(_) => refuse(together, &self.late()),
         }
+    }
+
+    /// Asks one by one, each within its own time.
+    async fn call_each(&self, together: Vec<Question>) {
+        let calls: Vec<_> = together.into_iter().map(|question| self.call_one(question)).collect();
+        stream::iter(calls).buffer_unordered(SINGLE_AT_ONCE).collect::<Vec<()>>().await;
+    }
+
+    async fn call_one(&self, question: Question) {
+        let call = self.calls.authenticate(question.request.clone());
+        let outcome = match timeout_at(question.until, call).await {
+            Ok(Ok(answer)) => self.alone(answer),
+            Ok(Err(error)) => Err(wire::refusal(error)),
+            Err(_) => Err(self.late()),
+        };
+        tell(question, outcome);
+    }
+
+    /// The answer of a call of one question.
+    fn alone(&self, answer: AuthenticateResponse) -> Result<Answer, AuthenticateError> {
+        let mut identity = answer.identity.ok_or_else(|| unavailable("the answer names nobody"))?;
+        let (policies, statements) = (std::mem::take(&mut identity.policies), std::mem::take(&mut identity.statements));
+        let rights = self.common.compile(&Rights { policies, statements });
+        Answer::of(Verdict { identity: Some(identity), ..Verdict::default() }, &[rights])
     }
 
     /// Hands out verdicts. Questions that have none go first in the next call.

@@ -5,7 +5,9 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use drover_proto::registry::v1::authenticate_request::Proof as WireProof;
-use drover_proto::registry::v1::{AuthenticateAllRequest, AuthenticateAllResponse, Rights, Verdict};
+use drover_proto::registry::v1::{
+    AuthenticateAllRequest, AuthenticateAllResponse, AuthenticateRequest, AuthenticateResponse, Rights, Verdict,
+};
 use drover_proto::types::v1 as types;
 use drover_types::{ApiError, ClientId, ErrorCode, FixedClock};
 use tokio::sync::oneshot;
@@ -46,6 +48,15 @@ impl Calls for Handle {
         let verdicts = clients.into_iter().take(all).map(verdict).collect();
         let rights = vec![Rights { policies: vec!["p".into()], statements: Vec::new() }];
         Ok(AuthenticateAllResponse { verdicts, rights })
+    }
+
+    async fn authenticate(&self, request: AuthenticateRequest) -> Result<AuthenticateResponse, ApiError> {
+        let client = client_of(request.proof);
+        self.0.asked.lock().expect("not poisoned").push(vec![client.clone()]);
+        let Verdict { identity, message, .. } = verdict(client);
+        let identity = identity.ok_or_else(|| ApiError::new(ErrorCode::Unauthenticated, message))?;
+        let policies = vec!["p".to_owned()];
+        Ok(AuthenticateResponse { identity: Some(types::Identity { policies, ..identity }) })
     }
 }
 
@@ -186,6 +197,27 @@ async fn a_failed_call_refuses_nobody_and_the_next_one_works() {
     let failed = first.await.expect("no panic").expect_err("nobody was judged");
     assert!(matches!(failed, AuthenticateError::Unavailable { .. }), "{failed}");
     second.await.expect("no panic").expect("asked by the next call");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_takes_one_question_in_a_call_is_asked_one_by_one() {
+    let stage = Stage::new(0);
+    let (first_gate, second_gate) = (stage.gate(), stage.gate());
+    let first = stage.ask(anonymous("a"));
+    settle().await;
+    let others = ["b", "wrong"].map(|client| stage.ask(anonymous(client)));
+    settle().await;
+    for gate in [first_gate, second_gate] {
+        gate.send(Err(ApiError::new(ErrorCode::Unimplemented, "of an earlier version"))).expect("it waits");
+        settle().await;
+    }
+    let identity = first.await.expect("no panic").expect("known");
+    assert_eq!((identity.device.as_str(), identity.policies.len()), ("a", 1));
+    let [known, wrong] = others;
+    assert_eq!(known.await.expect("no panic").expect("known").device.as_str(), "b");
+    let reason = "no".to_owned();
+    assert_eq!(wrong.await.expect("no panic").expect_err("wrong"), AuthenticateError::Wrong { reason });
+    assert_eq!(stage.calls(), [1, 1, 2, 1, 1], "each call of many is tried first");
 }
 
 #[tokio::test(start_paused = true)]
