@@ -9,7 +9,7 @@ use drover_host::{Network, grpc};
 use drover_proto::from_status;
 use drover_proto::registry::v1::pre_shared_keys_client::PreSharedKeysClient;
 use drover_proto::registry::v1::{FindPreSharedKeyRequest, FindPreSharedKeyResponse};
-use drover_types::{DeviceId, TenantId};
+use drover_types::{ApiError, DeviceId, ErrorCode, TenantId};
 
 use super::registry::wire::{refusal, unavailable};
 use crate::domain::identity::AuthenticateError;
@@ -35,7 +35,7 @@ impl Keys for RegisteredKeys {
         let mut client = self.client.clone();
         let answer = tokio::time::timeout(self.deadline, client.find_pre_shared_key(request)).await;
         let answer = answer.map_err(|_| unavailable(format!("no answer within {:?}", self.deadline)))?;
-        let found = answer.map_err(|status| refusal(from_status(&status)))?.into_inner();
+        let found = answer.map_err(|status| not_found(from_status(&status)))?.into_inner();
         let FindPreSharedKeyResponse { tenant, device, credential_id, key } = found;
         let invalid = |error: &dyn std::fmt::Display| unavailable(format!("the answer names no device: {error}"));
         Ok(SharedKey {
@@ -44,5 +44,28 @@ impl Keys for RegisteredKeys {
             credential: credential_id,
             key,
         })
+    }
+}
+
+/// Why there is no key. A registry without the master key it is sealed under says nothing of the device: another one, or this
+/// one when it has begun anew, may have it.
+fn not_found(error: ApiError) -> AuthenticateError {
+    if error.code == ErrorCode::FailedPrecondition {
+        return unavailable(error.message);
+    }
+    refusal(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_that_lacks_a_master_key_refuses_nobody() {
+        let error = |code| not_found(ApiError::new(code, "no"));
+        let reason = "no".to_owned();
+        assert_eq!(error(ErrorCode::FailedPrecondition), unavailable("no"));
+        assert_eq!(error(ErrorCode::PermissionDenied), AuthenticateError::Refused { reason: reason.clone() });
+        assert_eq!(error(ErrorCode::Unauthenticated), AuthenticateError::Wrong { reason });
     }
 }
