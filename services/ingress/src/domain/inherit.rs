@@ -126,7 +126,7 @@ impl Node {
         let Some(last) = page.last().map(|(key, _)| key.clone()) else { return Ok(None) };
         page.retain(|(key, _)| heir(key, live) == Some(self.peers.node()));
         let Retaken { claims, failed } = self.retake_all(page, gone).await;
-        held_up.others |= !claims.is_empty();
+        held_up.taken(claims.len());
         for claim in claims {
             inheritance.sessions.push((claim.key().clone(), claim.epoch));
             inheritance.awaited = inheritance.awaited.and(self.bring_back(claim));

@@ -25,8 +25,8 @@ pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// Peers wait for a node that takes its sessions back. One that gets no further for this long, in milliseconds, ends instead,
 /// and they take what it has left; started again, it is none of the nodes before its stores are there.
 pub(super) const STUCK_MS: u64 = 120_000;
-/// Sessions that cannot be taken for this long, in milliseconds, while others of their list can, are left to the return of their
-/// clients: no other session is to wait for them.
+/// Sessions of a list that cannot be taken for this long, in milliseconds, after the last of the others was, are left to the return
+/// of their clients: no other session is to wait for them.
 pub(super) const HELD_UP_MS: u64 = 60_000;
 /// How often a session is tried to be taken that others try to take at the same time.
 const TRIES_MAX: usize = 8;
@@ -42,10 +42,10 @@ pub(super) struct Retaken {
 /// Sessions of a list that hold up the others.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct HeldUp {
-    /// Since when there are such, in milliseconds.
+    /// Since when there are such and no other was taken, in milliseconds.
     since_ms: Option<u64>,
-    /// Whether others of the list were taken since then: what is wrong is not the store.
-    pub others: bool,
+    /// Whether others of the list were taken: what is wrong is not the store.
+    others: bool,
 }
 
 impl HeldUp {
@@ -55,6 +55,13 @@ impl HeldUp {
             *self = Self::default();
         }
         listed
+    }
+
+    /// So many others were taken at once: as long as there are any, it is a slow store that holds all of them up.
+    pub fn taken(&mut self, count: usize) {
+        if count > 0 {
+            *self = Self { since_ms: None, others: true };
+        }
     }
 
     /// Whether it is too long, as of `now_ms`.
@@ -123,7 +130,7 @@ impl Node {
         let own = self.peers.node().to_owned();
         let Retaken { claims, failed } = self.retake_all(page, &own).await;
         *count += claims.len();
-        held_up.others |= !claims.is_empty();
+        held_up.taken(claims.len());
         claims.into_iter().for_each(|claim| {
             self.bring_back(claim);
         });
@@ -217,5 +224,24 @@ impl Node {
         }
         let reason = format!("{} is taken by too many at once", key.1);
         Err(OwnersError::Unavailable { reason }.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_are_given_up_a_while_after_the_last_of_the_others_was_taken() {
+        let mut held_up = HeldUp::default();
+        assert!(!held_up.is_late(0) && !held_up.is_late(HELD_UP_MS), "it may be the store");
+        for pass in 0..4 {
+            held_up.taken(1);
+            assert!(!held_up.is_late(pass * HELD_UP_MS), "the store is slow");
+        }
+        held_up.taken(0);
+        assert!(!held_up.is_late(4 * HELD_UP_MS - 1) && held_up.is_late(4 * HELD_UP_MS));
+        assert!(held_up.listed(Err(StoreError::Unavailable { reason: "away".to_owned() })).is_err());
+        assert!(!held_up.is_late(9 * HELD_UP_MS), "the store is away");
     }
 }

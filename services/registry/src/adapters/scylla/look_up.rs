@@ -61,12 +61,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_that_hangs_is_given_up_and_holds_up_no_other() {
-        let mut reads = vec![pending().boxed()];
+        let mut reads: Vec<BoxFuture<'_, Result<usize, StoreError>>> = vec![pending().boxed()];
         reads.extend((1..4 * CONCURRENT).map(|place| ready(Ok(place)).boxed()));
         let began = Instant::now();
         let outcomes = all(reads).await;
         assert!(began.elapsed() < EACH * 2, "{:?}", began.elapsed());
         assert_eq!(outcomes[0], Err(late()));
-        assert_eq!(outcomes[1..], (1..4 * CONCURRENT).map(Ok).collect::<Vec<_>>());
+        let others: Vec<Result<usize, StoreError>> = (1..4 * CONCURRENT).map(Ok).collect();
+        assert_eq!(outcomes[1..], others);
     }
 }
