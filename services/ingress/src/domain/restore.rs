@@ -98,7 +98,12 @@ impl Node {
         let (mut after, mut count, mut since_ms) = (None, 0, self.now().monotonic_ms);
         let mut held_up = HeldUp::default();
         loop {
-            match self.restore_page(after.as_ref(), &mut held_up, &mut count).await {
+            let before = count;
+            let page = self.restore_page(after.as_ref(), &mut held_up, &mut count).await;
+            if count > before {
+                since_ms = self.now().monotonic_ms;
+            }
+            match page {
                 Ok(None) => return Ok(count),
                 Ok(Some(last)) => {
                     (after, since_ms, held_up) = (Some(last), self.now().monotonic_ms, HeldUp::default());
