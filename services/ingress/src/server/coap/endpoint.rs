@@ -136,6 +136,7 @@ impl Endpoint {
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
         shutdown.run_until_cancelled(self.receive_all(&mut ticks, &mut buffer)).await;
         self.draining.store(true, Ordering::Release);
+        self.transport.drain();
         self.setup.observers.stop();
         self.tasks.close();
         tokio::select! {
@@ -169,6 +170,11 @@ impl Endpoint {
     /// What is under way; held for a moment only.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether what is under way is only brought to its end.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
     }
 
     /// Monotonic milliseconds.
@@ -233,7 +239,7 @@ impl Endpoint {
 
     #[expect(clippy::result_large_err, reason = "it is answered at once, and not passed on")]
     fn turn(self: &Arc<Self>, peer: Peer) -> Result<Turn, Reply> {
-        if self.draining.load(Ordering::Acquire) {
+        if self.is_draining() {
             return Err(Reply::refusing(ResponseType::ServiceUnavailable, "the node stops"));
         }
         let Ok(permit) = self.requests.clone().try_acquire_owned() else {

@@ -49,6 +49,14 @@ impl Transport {
         }
     }
 
+    /// Nobody is let in any more.
+    pub fn drain(&self) {
+        match self {
+            Transport::Plain(_) => {}
+            Transport::Secured(dtls, _) => dtls.end_handshakes(),
+        }
+    }
+
     /// Nothing is sent any more.
     pub fn end(&self) {
         match self {
@@ -78,11 +86,16 @@ impl Endpoint {
         }
     }
 
-    /// Asks for a key in a task of its own: there are no more than handshakes.
+    /// Asks for a key in a task of its own, which ends with its handshake: there are no more than handshakes. While the node
+    /// drains nobody is asked.
     fn ask(self: &Arc<Self>, question: Question, keys: Arc<dyn Keys>) {
+        if self.is_draining() {
+            return;
+        }
         let endpoint = self.clone();
         self.tasks.spawn(async move {
-            let answer = dtls::ask(&*keys, &endpoint.setup.node, &question).await;
+            let asking = dtls::ask(&*keys, &endpoint.setup.node, &question);
+            let Some(answer) = question.ended.run_until_cancelled(asking).await else { return };
             if let Transport::Secured(dtls, _) = &endpoint.transport {
                 endpoint.take_all(dtls.answered(&question, answer, Instant::now()), &keys);
             }

@@ -3,18 +3,22 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::domain::identity::{AuthenticateError, Identity, Proof};
 use crate::domain::node::Node;
 use crate::ports::{Keys, SharedKey};
 
 /// A key that a handshake needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Question {
     pub address: SocketAddr,
     /// Of the handshake.
     pub id: u64,
     /// As the client says it.
     pub identity: Vec<u8>,
+    /// Cancelled when the handshake has come to its end, or needs no answer any more.
+    pub ended: CancellationToken,
 }
 
 /// What is known of an identity.

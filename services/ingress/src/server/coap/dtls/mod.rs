@@ -19,6 +19,7 @@ use bytes::Bytes;
 use dimpl::Config;
 use tokio::net::UdpSocket;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::telemetry::{Handshaken, Lost, Telemetry};
 use crate::domain::coap::Peer;
@@ -127,7 +128,7 @@ impl Dtls {
             table.handshakes.insert(address, handshake);
             return;
         }
-        if let Stage::Asking { held } = &mut handshake.stage {
+        if let Stage::Asking { held, .. } = &mut handshake.stage {
             if held.len() < HELD_MAX {
                 held.push(datagram.to_vec());
             }
@@ -136,9 +137,9 @@ impl Dtls {
         }
         let identity = records::identity(datagram).filter(|identity| identity.len() <= IDENTITY_BYTES_MAX);
         if let (Stage::Proven, Some(identity)) = (&handshake.stage, identity) {
-            let identity = identity.to_vec();
-            events.push(Event::Asks(Question { address, id: handshake.id, identity }));
-            handshake.stage = Stage::Asking { held: vec![datagram.to_vec()] };
+            let (identity, ended) = (identity.to_vec(), CancellationToken::new());
+            events.push(Event::Asks(Question { address, id: handshake.id, identity, ended: ended.clone() }));
+            handshake.stage = Stage::Asking { held: vec![datagram.to_vec()], _question: ended.drop_guard() };
             table.handshakes.insert(address, handshake);
             return;
         }
@@ -190,7 +191,7 @@ impl Dtls {
         let mut events = Vec::new();
         let asked = table.handshakes.get_mut(&question.address).filter(|handshake| handshake.id == question.id);
         let Some(handshake) = asked else { return events };
-        let Stage::Asking { held } = &mut handshake.stage else { return events };
+        let Stage::Asking { held, .. } = &mut handshake.stage else { return events };
         let held = std::mem::take(held);
         handshake.stage = match answer {
             Answer::Known(shown) => Stage::Keyed(Some(Arc::from(shown))),
@@ -339,6 +340,11 @@ impl Dtls {
                 }
             }
         });
+    }
+
+    /// Ends the handshakes, and with them the questions.
+    pub fn end_handshakes(&self) {
+        self.table().handshakes.clear();
     }
 
     /// Ends all of them.

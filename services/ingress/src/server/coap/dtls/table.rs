@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use dimpl::Config;
 use tokio::time::Instant;
+use tokio_util::sync::DropGuard;
 
 use super::asking::Shown;
 use super::engine::{Engine, Scratch};
@@ -23,8 +24,8 @@ pub enum Stage {
     Unproven,
     /// Its peer is where it says.
     Proven,
-    /// The registry is asked for its key; what has come since then waits.
-    Asking { held: Vec<Vec<u8>> },
+    /// The registry is asked for its key; what has come since then waits. The question ends with this.
+    Asking { held: Vec<Vec<u8>>, _question: DropGuard },
     /// With the key of its identity; without, if there is none: it fails at its end, as with a wrong key.
     Keyed(Option<Arc<Shown>>),
 }

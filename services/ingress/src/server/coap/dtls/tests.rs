@@ -172,6 +172,20 @@ async fn a_key_that_nobody_could_tell_is_asked_for_again_when_the_flight_comes_a
 }
 
 #[tokio::test]
+async fn a_question_ends_with_its_handshake() {
+    let server = server(8).await;
+    let (mut late, mut drained) = (Client::new(KEY).await, Client::new(KEY).await);
+    let question = late.asked(&server).await;
+    server.tick(Instant::now(), false, &Sessions::new(1), 0);
+    assert!(!question.ended.is_cancelled());
+    server.tick(Instant::now() + HANDSHAKE, false, &Sessions::new(1), 0);
+    assert!(question.ended.is_cancelled(), "it took too long");
+    let question = drained.asked(&server).await;
+    server.end_handshakes();
+    assert!(question.ended.is_cancelled(), "the node drains");
+}
+
+#[tokio::test]
 async fn a_datagram_that_is_too_large_for_a_handshake_is_lost_and_the_handshake_goes_on() {
     let (server, mut client) = (server(8).await, Client::new(KEY).await);
     let question = client.asked(&server).await;
