@@ -13,6 +13,7 @@ use drover_proto::ingress::v1::RevokeRequest;
 use drover_proto::ingress::v1::ingress_client::IngressClient;
 use tokio::net::UdpSocket;
 use tokio::time::Instant;
+use tonic::Status;
 
 use crate::stage::Stage;
 
@@ -226,6 +227,20 @@ async fn a_revoked_key_ends_its_association_and_opens_no_other() {
     }
     assert!(!again.connected);
     assert_eq!(stage.payloads().await, ["1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_association_whose_revocation_was_missed_ends_when_its_device_is_refused() {
+    let stage = stage(|_| ()).await;
+    let mut device = Device::connected(&stage, "d").await;
+    revoke(&stage, "another").await; // what is known of the device is asked for again
+    let verdicts = [Status::unavailable("away"), Status::unauthenticated("revoked")];
+    stage.registry.verdicts.lock().expect("not poisoned").extend(verdicts);
+    assert_eq!(device.post("t/a", "1").await, MessageClass::Response(ResponseType::ServiceUnavailable));
+    assert_eq!(device.post("t/a", "2").await, MessageClass::Response(ResponseType::Unauthorized));
+    device.hears_the_end().await;
+    stage.metric("drover_ingress_coap_associations 0").await;
+    assert!(stage.payloads().await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

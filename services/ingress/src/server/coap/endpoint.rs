@@ -263,6 +263,9 @@ impl Endpoint {
             // What is only read may be read again; what was done is not done twice.
             let keep = method == Method::Post && reply.known;
             endpoint.respond(&origin, &reply, Request::is_wanted(no_response, reply.code), keep);
+            if requests::is_refused(&reply) {
+                endpoint.transport.dissociate(origin.peer); // its revocation may have been missed
+            }
             drop(turn);
         });
     }

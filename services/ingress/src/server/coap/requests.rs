@@ -45,6 +45,12 @@ pub async fn answer(endpoint: &Arc<Endpoint>, origin: &Origin, request: Request)
     Reply { known: true, ..reply.unwrap_or_else(|error| Reply::from(&error)) }
 }
 
+/// Whether it says that the device is not who it says, or may not come in; not that nobody could tell, and not that it may not do
+/// this.
+pub fn is_refused(reply: &Reply) -> bool {
+    !reply.known && matches!(reply.code, ResponseType::Unauthorized | ResponseType::Forbidden)
+}
+
 fn links() -> Reply {
     let payload = Bytes::from_static(LINKS.as_bytes());
     Reply { payload, content_format: Some(formats::LINKS), ..Reply::new(ResponseType::Content) }

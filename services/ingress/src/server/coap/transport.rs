@@ -49,6 +49,14 @@ impl Transport {
         }
     }
 
+    /// What the association of `peer` has shown does not hold any more.
+    pub fn dissociate(&self, peer: Peer) {
+        match self {
+            Transport::Plain(_) => {}
+            Transport::Secured(dtls, _) => dtls.dissociate(peer),
+        }
+    }
+
     /// Nobody is let in any more.
     pub fn drain(&self) {
         match self {

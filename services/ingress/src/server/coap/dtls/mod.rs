@@ -342,6 +342,16 @@ impl Dtls {
         });
     }
 
+    /// Ends the association that `peer` is, if it still is: what it has shown does not hold any more.
+    pub fn dissociate(&self, peer: Peer) {
+        let mut guard = self.table();
+        let table = &mut *guard;
+        let found = table.associations.get(&peer.address).is_some_and(|found| found.id == peer.association);
+        if let Some(association) = found.then(|| table.associations.remove(&peer.address)).flatten() {
+            self.close(peer.address, association, table);
+        }
+    }
+
     /// Ends the handshakes, and with them the questions.
     pub fn end_handshakes(&self) {
         self.table().handshakes.clear();
