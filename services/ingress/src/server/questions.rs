@@ -18,6 +18,8 @@ pub enum Answer {
     Identity(Result<Arc<Identity>, AuthenticateError>),
     Owner(Box<Admission>, Result<Claim, AttachError>),
     Settled(Box<Attached>),
+    /// There is none: it has panicked.
+    Failed,
 }
 
 /// Asks who it is, then waits for the room its presence reports take.

@@ -153,7 +153,7 @@ impl<T: Transport> Loop<T> {
                 match unwanted {
                     None => self.queue(place.slot as usize),
                     Some(Answer::Identity(Ok(_))) => self.hands.shared.node.reports.release(),
-                    Some(Answer::Identity(Err(_)) | Answer::Owner(..) | Answer::Settled(_)) => {}
+                    Some(Answer::Identity(Err(_)) | Answer::Owner(..) | Answer::Settled(_) | Answer::Failed) => {}
                 }
             }
             Mail::Settled(place) => self.with(place, |slot, hands| slot.settled(hands)),

@@ -1,6 +1,7 @@
 //! What all connections of one loop work with: the node, the buffer they read into, time, and the ways out.
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -174,8 +175,10 @@ impl Hands {
     }
 
     /// Has a question of a connection answered, by mail. Most that need not wait for others are answered at once; the
-    /// others of a turn share one task, which [`Hands::hand_over`] begins.
-    pub fn ask(&mut self, place: Place, mut question: BoxFuture<'static, Answer>) -> Asked {
+    /// others of a turn share one task, which [`Hands::hand_over`] begins. One that panics has failed, and no other with it.
+    pub fn ask(&mut self, place: Place, question: BoxFuture<'static, Answer>) -> Asked {
+        let caught = AssertUnwindSafe(question).catch_unwind();
+        let mut question = caught.map(|answer| answer.unwrap_or(Answer::Failed)).boxed();
         if let Some(answer) = question.as_mut().now_or_never() {
             self.mailbox.post(Mail::Answered(place, answer));
             return Asked(None);

@@ -206,6 +206,10 @@ impl<T: Transport> Slot<T> {
                 self.stage = Stage::Live(admitted);
                 self.connection.attached(*attached, hands.now);
             }
+            (stage @ (Stage::Asking(_) | Stage::Attached(..)), Answer::Failed) => {
+                self.stage = stage;
+                self.connection.lost();
+            }
             (stage, answer) => {
                 self.stage = stage;
                 return Some(answer);

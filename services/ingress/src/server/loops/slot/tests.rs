@@ -13,6 +13,7 @@ use drover_mqtt::{
 use drover_sim::{BusFaults, SimBus};
 use drover_types::object::{Effect as Permission, PolicyAction, Statement};
 use drover_types::{ClientId, DeviceId, Qos, TELEMETRY_TOPIC, TenantId};
+use futures::FutureExt;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -328,6 +329,31 @@ async fn a_client_is_told_when_the_store_has_its_session_and_its_subscription() 
 async fn a_client_that_goes_before_it_is_told_leaves_the_session_it_asked_for() {
     let mut stage = Stage::untold().await;
     stage.slot.connection.lost();
+    assert_eq!(stage.turn(), Outcome::Gone);
+    assert_eq!(stage.node().sessions.counts(), (0, 1));
+}
+
+#[tokio::test]
+async fn a_question_that_panics_ends_its_connection_and_no_other_question() {
+    let mut stage = Stage::untold().await;
+    let place = Place { slot: 1, life: 0 };
+    let question = |panics: bool| async move {
+        tokio::task::yield_now().await;
+        assert!(!panics, "as the test wants it");
+        Answer::Identity(Err(AuthenticateError::Unavailable { reason: "away".to_owned() }))
+    };
+    let _asked = [true, false].map(|panics| stage.hands.ask(place, question(panics).boxed()));
+    stage.hands.hand_over();
+    let mut answers = Vec::new();
+    while answers.len() < 2 {
+        tokio::task::yield_now().await;
+        let posted = stage.hands.mailbox.take(Vec::new()).into_iter();
+        answers.extend(posted.filter(|mail| matches!(mail, Mail::Answered(..))));
+    }
+    let failed = answers.iter().filter(|mail| matches!(mail, Mail::Answered(_, Answer::Failed)));
+    assert_eq!(failed.count(), 1);
+
+    assert!(stage.slot.answered(Answer::Failed, &mut stage.hands).is_none(), "it has asked");
     assert_eq!(stage.turn(), Outcome::Gone);
     assert_eq!(stage.node().sessions.counts(), (0, 1));
 }
