@@ -70,6 +70,11 @@ struct Gathered {
     next: Vec<Offset>,
 }
 
+/// Whether the file of a topic lacks what readers were told.
+fn is_behind(topics: &BTreeMap<TopicId, TopicWriter>, log: &TopicLog) -> bool {
+    topics.get(&log.id).is_some_and(TopicWriter::is_behind)
+}
+
 impl Writer {
     pub fn new(
         shared: Arc<Shared>,
@@ -102,7 +107,7 @@ impl Writer {
             if ticked.elapsed() >= TICK {
                 self.tick();
                 ticked = Instant::now();
-                self.tail.forget(ticked);
+                self.tail.forget(ticked, |log| is_behind(&self.topics, log));
             }
         }
         if let Some(running) = self.compaction.take() {
@@ -213,7 +218,7 @@ impl Writer {
         if rolled? {
             self.retain(id);
         }
-        self.tail.remember(&log, sizes, Instant::now());
+        self.tail.remember(&log, sizes, Instant::now(), |log| is_behind(&self.topics, log));
         Ok(())
     }
 
@@ -329,7 +334,7 @@ impl Writer {
         if let Err(error) = writer.append_lazily(sections) {
             self.shared.set_trouble(Some(error.to_string()));
         }
-        self.tail.remember(&log, sizes, Instant::now());
+        self.tail.remember(&log, sizes, Instant::now(), |log| is_behind(&self.topics, log));
     }
 
     fn create_topic(&mut self, config: TopicConfig) -> Result<bool, AdminError> {
