@@ -27,6 +27,7 @@ mod separate_cluster;
 pub mod shadows;
 mod switchboard;
 mod tools;
+mod turn;
 mod virtual_time;
 pub mod world;
 
