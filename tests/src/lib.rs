@@ -36,7 +36,7 @@ pub use backends::Backends;
 pub use collector::{Collector, Manner};
 pub use device::{options, publish};
 pub use held::Held;
-pub use idle::{Idle, raise_descriptors};
+pub use idle::{Idle, generator, raise_descriptors};
 pub use kafka::{Follower, Output, partitions, read_committed};
 pub use kubernetes::Kubernetes;
 pub use kubernetes_node::{Forward, IMAGE, KubernetesNode};
