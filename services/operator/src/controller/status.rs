@@ -56,7 +56,8 @@ pub async fn write_unknown<K: Kind>(object: &K, context: &Context, error: &ApiEr
     let message = format!("{}; it is tried again", Problem::refused(error).message);
     let problem = Problem::new("Unavailable", message.clone());
     let ready = Verdict::unknown(READY, &Problem::new("NotAccepted", "see Accepted"));
-    let conditions = conditions(object, context, &[Verdict::unknown(ACCEPTED, &problem), ready]);
+    let unknown = conditions(object, context, &[Verdict::unknown(ACCEPTED, &problem), ready]);
+    let conditions = condition::with_others(unknown, object.conditions());
     let mut status = serde_json::to_value(object).expect("an object is plain data")["status"].take();
     if !status.is_object() {
         status = json!({});

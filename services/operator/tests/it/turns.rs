@@ -87,6 +87,7 @@ async fn what_is_new_while_the_registry_is_away_is_told_so_once_and_keeps_what_e
     let unknown = status(&writes).expect("written");
     assert_eq!(condition(&unknown, "Accepted"), pair("Unknown", "Unavailable"));
     assert_eq!(message(&unknown, "Accepted"), "the registry cannot be reached; it is tried again");
+    assert_eq!(condition(&unknown, "Connected"), pair("False", "NeverSeen"));
     assert_eq!((unknown["phase"].as_str(), unknown["observedGeneration"].as_i64()), (Some("NeverSeen"), Some(1)));
     assert_eq!((events.len(), events[0].body["reason"].as_str()), (1, Some("Unavailable")));
     let told = with_status(&changed, &writes);
