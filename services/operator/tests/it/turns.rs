@@ -1,6 +1,7 @@
 //! Whole turns, finalizers among them: what goes, what cannot be read, and services that are away.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::Method;
 use drover_operator::controller::{read, reconcile};
@@ -98,6 +99,7 @@ async fn what_is_new_while_the_registry_is_away_is_told_so_once_and_keeps_what_e
 #[tokio::test]
 async fn an_object_of_a_newer_crd_is_told_to_wait_for_a_newer_operator() {
     let stage = Stage::new();
+    stage.cluster.answers(Method::GET, POLICY, 200, newer());
     stage.cluster.answers(Method::PATCH, &format!("{POLICY}/status"), 200, newer());
     let policy: Arc<DeserializeGuard<Policy>> = parsed(newer());
     for _ in 0..2 {
@@ -111,6 +113,36 @@ async fn an_object_of_a_newer_crd_is_told_to_wait_for_a_newer_operator() {
     let told = message(&refused, "Accepted");
     assert!(told.contains("Unknown variant audit") && told.contains("use one that is as new as the CRD"), "{told}");
     assert!(stage.platform.calls().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_known_of_an_object_that_cannot_be_read_stays_and_is_written_once_by_the_rate_of_all() {
+    let other = json!({
+        "type": "Connected", "status": "True", "reason": "Connected", "message": "m",
+        "lastTransitionTime": "2023-01-01T00:00:00Z",
+    });
+    let mut known = newer();
+    known["status"] = json!({"phase": "Connected", "conditions": [other]});
+    let stage = Stage::new();
+    stage.cluster.answers(Method::GET, POLICY, 200, known.clone());
+    stage.cluster.answers(Method::PATCH, &format!("{POLICY}/status"), 200, newer());
+    while stage.context.may_write() {}
+    let policy: Arc<DeserializeGuard<Policy>> = parsed(newer());
+    let next = read(policy.clone(), stage.context.clone()).await.expect("later");
+    assert_eq!(next, Action::requeue(Duration::from_secs(5)));
+    assert!(stage.cluster.writes().0.is_empty(), "the rate of all is used up");
+    stage.clock.advance(5_000);
+    read(policy.clone(), stage.context.clone()).await.expect("told");
+    let told = status(&stage.cluster.writes().0).expect("written");
+    assert_eq!(condition(&told, "Accepted"), pair("False", "Unreadable"));
+    assert_eq!((condition(&told, "Connected"), &told["phase"]), (pair("True", "Connected"), &json!("Connected")));
+
+    // Another process finds it said.
+    known["status"] = told;
+    let another = Stage::new();
+    another.cluster.answers(Method::GET, POLICY, 200, known);
+    let next = read(policy, another.context.clone()).await.expect("told");
+    assert_eq!((next, another.cluster.writes().0.len()), (Action::await_change(), 0));
 }
 
 #[tokio::test]
