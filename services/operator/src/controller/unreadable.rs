@@ -94,5 +94,16 @@ async fn let_go<K: Kind>(metadata: &ObjectMeta, context: &Context) -> Result<Act
         Ok(Action::await_change())
     };
     let object = Arc::new(metadata.clone().into_response_partial::<K>());
-    Box::pin(finalizer::finalizer(&api, FINALIZER, object, turn)).await.map_err(Failure::from)
+    let outcome = Box::pin(finalizer::finalizer(&api, FINALIZER, object, turn)).await.map_err(Failure::from);
+    let outcome = match outcome {
+        Err(failure) if failure.is_gone() => Ok(Action::await_change()),
+        outcome => outcome,
+    };
+    if outcome.is_ok() {
+        let uid = metadata.uid.clone().unwrap_or_default();
+        context.forget(&uid);
+        context.failures.forget(&uid);
+        context.going.forget(&uid);
+    }
+    outcome
 }

@@ -59,8 +59,8 @@ async fn what_goes_waits_for_a_registry_that_is_away_by_the_operators_own_clock(
     let away = ApiError::new(ErrorCode::Unavailable, "the registry cannot be reached");
     *stage.platform.refusal.lock().unwrap() = Some(away);
     stage.cluster.answers(Method::PATCH, DEVICE, 200, serde_json::to_value(device(1)).unwrap());
-    // The API server's clock is a day late: by it the device has been going for a day.
-    let device: Arc<Device> = parsed(going(serde_json::to_value(device(1)).unwrap(), NOW_MS - 86_400_000));
+    // The API server's clock is half an hour late: by it the device has been going for so long.
+    let device: Arc<Device> = parsed(going(serde_json::to_value(device(1)).unwrap(), NOW_MS - 1_800_000));
     reconcile(device.clone(), stage.context.clone()).await.expect_err("it waits");
     stage.clock.advance(599_999);
     reconcile(device.clone(), stage.context.clone()).await.expect_err("it waits");
@@ -68,6 +68,20 @@ async fn what_goes_waits_for_a_registry_that_is_away_by_the_operators_own_clock(
     stage.clock.advance(1);
     reconcile(device, stage.context.clone()).await.expect("ten minutes are enough");
     assert_eq!(removed(&stage.cluster.calls(), DEVICE), 1);
+}
+
+#[tokio::test]
+async fn an_operator_that_is_restarted_again_and_again_lets_go_after_six_times_its_patience() {
+    let away = ApiError::new(ErrorCode::Unavailable, "the registry cannot be reached");
+    let device: Arc<Device> = parsed(going(serde_json::to_value(device(1)).unwrap(), NOW_MS));
+    for (passed_ms, expected) in [(0, 0), (599_999, 0), (3_599_999, 0), (3_600_000, 1)] {
+        let stage = Stage::new();
+        *stage.platform.refusal.lock().unwrap() = Some(away.clone());
+        stage.cluster.answers(Method::PATCH, DEVICE, 200, serde_json::to_value(&*device).unwrap());
+        stage.clock.advance(passed_ms);
+        let turn = reconcile(device.clone(), stage.context.clone()).await;
+        assert_eq!((turn.is_ok(), removed(&stage.cluster.calls(), DEVICE)), (expected == 1, expected), "{passed_ms}");
+    }
 }
 
 #[tokio::test]
