@@ -68,6 +68,8 @@ pub struct Plan {
 /// Counts of all clients; they run on one thread.
 struct Tally {
     sent: u64,
+    /// Messages that were due while the window of their client was full.
+    skipped: u64,
     acknowledged: u64,
     refused: u64,
     connected: usize,
@@ -95,6 +97,7 @@ pub async fn run(plan: &Plan) -> Report {
         connected: tally.connected,
         seconds: publishing_s,
         sent: tally.sent,
+        skipped: tally.skipped,
         acknowledged: count,
         refused: tally.refused,
         messages_per_second: per_second(count, publishing_s),
@@ -213,6 +216,7 @@ impl Tally {
     fn new() -> Self {
         Self {
             sent: 0,
+            skipped: 0,
             acknowledged: 0,
             refused: 0,
             connected: 0,

@@ -67,7 +67,7 @@ impl Jobs<'_> {
             "run".to_owned(),
             format!("{SCENARIO_FOLDER}/{}", self.file),
             "--listen".to_owned(),
-            format!("0.0.0.0:{PORT}"),
+            format!("[::]:{PORT}"),
             "--workers".to_owned(),
             self.workers.to_string(),
             "--out".to_owned(),

@@ -79,7 +79,12 @@ fn ingress_nodes_are_added_by_an_autoscaler_up_to_those_that_are_named() -> anyh
     assert_eq!((&scaler["minReplicas"], &scaler["maxReplicas"]), (&json!(2), &json!(4)));
     assert_eq!(scaler["scaleTargetRef"]["kind"], "StatefulSet");
     let set = named(&objects, "StatefulSet", "drover-ingress")?;
-    assert!(set["spec"]["replicas"].is_null(), "an upgrade would set back what the autoscaler has set");
+    assert!(set["spec"]["replicas"].is_null(), "nothing is there, so the autoscaler says how many");
+    // Values of an older chart may say that it is on, and nothing else.
+    let bare = ["ingress.autoscaling.cpu=null", "ingress.autoscaling.metrics=null"];
+    let reused = rendered_with(&program, &["helm/drover/values-ha.yaml"], &[&settings[..], &bare].concat())?;
+    let scaler = &named(&reused, "HorizontalPodAutoscaler", "drover-ingress")?["spec"];
+    assert_eq!(scaler["metrics"][0]["resource"]["target"]["averageUtilization"], 70);
     let others = configuration(&objects, named(&objects, "StatefulSet", "drover-registry")?)?;
     assert!(others.contains("drover-ingress-3.") && !others.contains("drover-ingress-4."), "{others}");
     Ok(())

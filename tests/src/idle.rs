@@ -53,7 +53,7 @@ pub fn raise_descriptors() -> u64 {
 }
 
 /// The generator that `DROVER_LOAD_BIN` names, or the one beside this test.
-fn generator() -> anyhow::Result<PathBuf> {
+pub fn generator() -> anyhow::Result<PathBuf> {
     match std::env::var_os("DROVER_LOAD_BIN") {
         Some(named) => Ok(named.into()),
         None => beside("drover-load"),

@@ -27,6 +27,7 @@ mod separate_cluster;
 pub mod shadows;
 mod switchboard;
 mod tools;
+mod turn;
 mod virtual_time;
 pub mod world;
 
@@ -35,7 +36,7 @@ pub use backends::Backends;
 pub use collector::{Collector, Manner};
 pub use device::{options, publish};
 pub use held::Held;
-pub use idle::{Idle, raise_descriptors};
+pub use idle::{Idle, generator, raise_descriptors};
 pub use kafka::{Follower, Output, partitions, read_committed};
 pub use kubernetes::Kubernetes;
 pub use kubernetes_node::{Forward, IMAGE, KubernetesNode};

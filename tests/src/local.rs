@@ -13,6 +13,7 @@ use crate::backends::environment;
 use crate::held::Held;
 use crate::platform::{beside, executable, pause};
 use crate::tools::free_port;
+use crate::turn::Turn;
 
 /// How the first line begins; the task is run without cargo, whose lock a test run may hold.
 const TASK: &str = "cargo xtask ";
@@ -29,13 +30,15 @@ pub struct LocalBackends {
     brokers: String,
     cassandra: String,
     _directory: TempDir,
+    _turn: Turn,
 }
 
 impl LocalBackends {
-    /// Enters the README's `line` and waits until both serve. `None`, after one line that says why, where one of them
-    /// cannot be had.
+    /// Enters the README's `line`, once no other test has such backends, and waits until both serve. `None`, after one line
+    /// that says why, where one of them cannot be had.
     pub fn start(line: &str) -> anyhow::Result<Option<Self>> {
         let task = line.strip_prefix(TASK).with_context(|| format!("{line:?} does not begin with {TASK:?}"))?;
+        let turn = Turn::wait();
         let (kafka, cassandra) = (free_port()?.to_string(), free_port()?.to_string());
         let directory = tempfile::tempdir()?;
         let mut command = Command::new(beside("xtask")?);
@@ -55,7 +58,7 @@ impl LocalBackends {
             waited += pause();
         }
         let [brokers, cassandra] = [kafka, cassandra].map(|port| format!("127.0.0.1:{port}"));
-        Ok(Some(Self { _held: held, brokers, cassandra, _directory: directory }))
+        Ok(Some(Self { _held: held, brokers, cassandra, _directory: directory, _turn: turn }))
     }
 
     /// `bootstrap.servers`.

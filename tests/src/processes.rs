@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -52,41 +51,19 @@ pub struct Processes {
     directory: tempfile::TempDir,
     offset: u16,
     environment: Vec<(String, String)>,
-    _turn: Turn,
-}
-
-/// Nine processes, a Kafka and a Cassandra are as much as a small machine carries: one test has them at a time.
-struct Turn;
-
-static TAKEN: Mutex<bool> = Mutex::new(false);
-static FREE: Condvar = Condvar::new();
-
-impl Turn {
-    fn wait() -> Self {
-        let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-        *FREE.wait_while(taken, |taken| *taken).unwrap_or_else(PoisonError::into_inner) = true;
-        Self
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        FREE.notify_one();
-    }
 }
 
 impl Processes {
-    /// Makes what the processes share; starts none of them. `environment` is that of all.
+    /// Makes what the processes share; starts none of them. `environment` is that of all, and leads to backends that the
+    /// test has started: with these came its turn.
     pub fn prepare(mut environment: Vec<(String, String)>) -> anyhow::Result<Self> {
-        let turn = Turn::wait();
         let directory = tempfile::tempdir()?;
         let file = |name: &str| directory.path().join(name).display().to_string();
         environment.push(("DROVER_SECURITY__PKI".to_owned(), file("pki")));
         environment.push(("DROVER_SECURITY__ADMIN_TOKEN_FILE".to_owned(), file("admin.token")));
         let made = Command::new(executable()?).args(["init", "--data"]).arg(directory.path()).output()?;
         ensure!(made.status.success(), "drover init: {}", String::from_utf8_lossy(&made.stderr));
-        Ok(Self { running: BTreeMap::new(), directory, offset: free_offset()?, environment, _turn: turn })
+        Ok(Self { running: BTreeMap::new(), directory, offset: free_offset()?, environment })
     }
 
     /// As [`Self::prepare`], for `nodes` ingress nodes, 2 to 6, of which all processes know: `ingress-0` and so on, at MQTT

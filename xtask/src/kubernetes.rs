@@ -35,7 +35,8 @@ pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
         Some(only) => cargo.arg(only),
         None => cargo.args(TESTS),
     };
-    cargo.env("DROVER_BIN", super::bench::target(root)?.join("release/drover"));
+    let binaries = super::bench::target(root)?.join("release");
+    cargo.env("DROVER_BIN", binaries.join("drover")).env("DROVER_LOAD_BIN", binaries.join("drover-load"));
     cargo.env("DROVER_TEST_KUBERNETES", if options.node { "node" } else { "1" });
     ensure!(cargo.current_dir(root).status()?.success(), "a test failed");
     Ok(())

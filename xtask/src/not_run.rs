@@ -10,7 +10,7 @@ const MARK: &str = "NOT RUN: ";
 /// Set by who expects all but [`OPTIONAL`] to run.
 const COMPLETE: &str = "DROVER_TEST_COMPLETE";
 /// How the lines begin that a good machine may say: no layer of the platform is tested by these alone.
-const OPTIONAL: [&str; 17] = [
+const OPTIONAL: [&str; 19] = [
     // Minutes of building, or a cluster of one's own.
     "a real API server",
     "a real Kubernetes node",
@@ -32,6 +32,8 @@ const OPTIONAL: [&str; 17] = [
     "drover-load: chaos.faults with ",
     // Rights of who runs the tests.
     "a directory without permission",
+    "a small disk cannot be mounted here",
+    "a full disk at the start",
     "the executable in the image's root",
     "chroot is missing",
 ];

@@ -56,6 +56,6 @@ pub fn noise(seed: u64, bytes: usize) -> String {
 }
 
 fn not_run<T>(name: &str, why: &str) -> Option<T> {
-    println!("NOT RUN: {name}: no small disk can be mounted here: {why}");
+    println!("NOT RUN: a small disk cannot be mounted here ({name}): {why}");
     None
 }

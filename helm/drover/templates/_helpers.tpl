@@ -58,6 +58,21 @@ app.kubernetes.io/component: {{ .component }}
 {{- if eq .component "standalone" -}}{{ $full }}{{- else -}}{{ printf "%s-%s" $full .component }}{{- end -}}
 {{- end }}
 
+{{/* How many pods a component has: takes root, component and kind. Where an autoscaler says so it is what there is; nothing where
+nothing is yet. An upgrade that turned it on without a number would leave one pod, the API server's default. */}}
+{{- define "drover.replicas" -}}
+{{- $values := get .root.Values .component -}}
+{{- if eq .component "standalone" -}}
+1
+{{- else if not (dig "autoscaling" "enabled" false $values) -}}
+{{ $values.replicas }}
+{{- else -}}
+{{- with lookup "apps/v1" .kind .root.Release.Namespace (include "drover.objectName" .) -}}
+{{ max (int $values.replicas) (int .spec.replicas) }}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{/* The headless Service of a component: names of its pods, and their metrics. */}}
 {{- define "drover.headlessName" -}}
 {{- include "drover.objectName" . }}-pods

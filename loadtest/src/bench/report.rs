@@ -16,6 +16,8 @@ pub struct Report {
     /// Time of publishing, in seconds; at QoS 1 up to the last acknowledgement.
     pub seconds: f64,
     pub sent: u64,
+    /// At a pace: messages that were due while the window of their client was full, and were not sent.
+    pub skipped: u64,
     /// QoS 1: positive acknowledgements. QoS 0: messages known to be read, because a later ping was answered.
     pub acknowledged: u64,
     /// QoS 1: acknowledgements with an error code.
@@ -24,7 +26,7 @@ pub struct Report {
     /// Messages that all subscribers together got, and how many a second until the last came.
     pub delivered: u64,
     pub delivered_per_second: f64,
-    /// Publish to acknowledgement, in microseconds; 0 at QoS 0.
+    /// Publish, or at a pace when it was due, to acknowledgement, in microseconds; 0 at QoS 0.
     pub ack_p50_us: u64,
     pub ack_p99_us: u64,
     pub ack_max_us: u64,
@@ -35,11 +37,14 @@ pub struct Report {
 }
 
 impl Report {
-    /// Why clients stopped early, in one line; `None`: none did.
+    /// Why clients stopped early, and what was not sent in its time, in one line; `None`: neither happened.
     pub fn failure(&self) -> Option<String> {
-        let told: Vec<String> = self.errors.iter().map(|(error, count)| format!("{count} × {error}")).collect();
+        let errors: Vec<String> = self.errors.iter().map(|(error, count)| format!("{count} × {error}")).collect();
         let stopped = self.errors.values().sum::<u64>();
-        (stopped > 0).then(|| format!("{stopped} clients stopped early: {}", told.join(", ")))
+        let stopped = (stopped > 0).then(|| format!("{stopped} clients stopped early: {}", errors.join(", ")));
+        let skipped = (self.skipped > 0).then(|| format!("{} messages were due while a window was full", self.skipped));
+        let told: Vec<String> = stopped.into_iter().chain(skipped).collect();
+        (!told.is_empty()).then(|| told.join("; "))
     }
 }
 
@@ -52,7 +57,11 @@ impl fmt::Display for Report {
             0 => writeln!(f)?,
             _ => writeln!(f, ", {subscribers} subscribed to everything")?,
         }
-        writeln!(f, "sent           {} in {:.1} s", self.sent, self.seconds)?;
+        write!(f, "sent           {} in {:.1} s", self.sent, self.seconds)?;
+        match self.skipped {
+            0 => writeln!(f)?,
+            skipped => writeln!(f, ", {skipped} skipped as a window was full")?,
+        }
         writeln!(
             f,
             "acknowledged   {} ({:.0} msg/s), {} refused",

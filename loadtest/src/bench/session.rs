@@ -53,7 +53,8 @@ pub(super) struct Session {
     pub tally: Rc<RefCell<Tally>>,
     out: Vec<u8>,
     unread: Vec<u8>,
-    /// When what was published and not acknowledged was published, oldest first; at most the window.
+    /// Since when what was published and not acknowledged counts, oldest first: its publishing, or at a pace when it was due. At
+    /// most the window.
     published: VecDeque<(PacketId, Instant)>,
     pongs: u64,
     /// Messages received.
@@ -174,8 +175,9 @@ impl Session {
         }
     }
 
-    /// Publishes one message every `pace` from `first` on, but for those that the window has no room for then; after
-    /// `stop_at` waits for what is in flight.
+    /// Publishes one message every `pace` from `first` on, and counts those that the window has no room for then; after
+    /// `stop_at` waits for what is in flight. Latency begins when a message is due, so that it has the waits of a generator or
+    /// a server that is late.
     pub async fn publish_at_pace(
         mut self,
         message: &Publish<'_>,
@@ -190,11 +192,14 @@ impl Session {
                 return self.close().await;
             }
             if now < stop_at && now >= due {
+                let was_due = due;
                 due += pace;
                 if self.client.capacity() > 0 {
                     let packet_id = self.client.publish(message, 0, &mut self.out)?;
-                    self.published.extend(packet_id.map(|packet_id| (packet_id, now)));
+                    self.published.extend(packet_id.map(|packet_id| (packet_id, was_due)));
                     self.tally.borrow_mut().sent += 1;
+                } else {
+                    self.tally.borrow_mut().skipped += 1;
                 }
                 continue;
             }

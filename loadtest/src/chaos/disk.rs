@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, ensure};
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
-use super::tools;
+use super::{rooms, tools};
 use crate::scenario::Kind;
 
 /// Writes wait until the thaw, again and again: 400 of 500 ms. Ends with standard input, and leaves it thawed.
@@ -37,14 +37,15 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Makes one of `mib` MiB in the file `image`, and mounts it at `folder`.
-    pub fn make(image: &Path, folder: &Path, mib: u32) -> anyhow::Result<Self> {
+    /// Makes one of `mib` MiB in the file `image`, for this fault among others, and mounts it at `folder`.
+    pub fn make(fault: Kind, image: &Path, folder: &Path, mib: u32) -> anyhow::Result<Self> {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let file = File::create_new(image).with_context(|| image.display().to_string())?;
         file.set_len(u64::from(mib) * MIB)?;
         // Nothing is kept for root, or root's processes would find room on a full disk.
         tools::run_words(&["mkfs.ext4", "-q", "-F", "-m", "0", tools::word(image)?])?;
-        tools::run_words(&["mount", "-o", "loop", tools::word(image)?, tools::word(folder)?])?;
+        let mounted = tools::run_words(&["mount", "-o", "loop", tools::word(image)?, tools::word(folder)?]);
+        mounted.map_err(|error| rooms::not_allowed(fault, &error))?;
         let disk = Self { folder: folder.to_owned(), freezer: None };
         // Whose data lie there expects an empty folder.
         fs::remove_dir(folder.join("lost+found")).context("lost+found")?;

@@ -25,15 +25,11 @@ pub struct Network;
 impl Network {
     /// Makes them in the namespaces of this process, and finds out whether the kernel can do these faults.
     pub fn make(processes: usize, faults: &[Kind]) -> anyhow::Result<Self> {
-        rooms::furnish()?;
-        for process in 0..processes {
-            wire(process).with_context(|| format!("network of process {process}"))?;
+        let of_network: Vec<Kind> = faults.iter().copied().filter(|fault| fault.is_of_network()).collect();
+        if let Some(&fault) = of_network.first() {
+            lay(processes).map_err(|error| rooms::not_allowed(fault, &error))?;
         }
-        let first = address(0);
-        tools::run(&format!("iptables -w -t nat -A OUTPUT -d 127.0.0.1 -j DNAT --to-destination {first}"))?;
-        // Who spoke from loopback is answered at the router's end of the wire.
-        tools::run("iptables -w -t nat -A POSTROUTING -o wire0 -s 127.0.0.0/8 -j MASQUERADE")?;
-        for &fault in faults.iter().filter(|fault| fault.is_of_network()) {
+        for fault in of_network {
             Self.try_out(fault)?;
         }
         Ok(Self)
@@ -115,6 +111,18 @@ fn both_ends(process: usize, line: &str) -> anyhow::Result<()> {
     let (near, far) = (line.replace("END", "eth0"), line.replace("END", &format!("wire{process}")));
     inside(process, &format!("tc qdisc {near}"))?;
     tools::run(&format!("tc qdisc {far}")).map(drop)
+}
+
+/// Makes the router, and a network for each process.
+fn lay(processes: usize) -> anyhow::Result<()> {
+    rooms::furnish()?;
+    for process in 0..processes {
+        wire(process).with_context(|| format!("network of process {process}"))?;
+    }
+    let first = address(0);
+    tools::run(&format!("iptables -w -t nat -A OUTPUT -d 127.0.0.1 -j DNAT --to-destination {first}"))?;
+    // Who spoke from loopback is answered at the router's end of the wire.
+    tools::run("iptables -w -t nat -A POSTROUTING -o wire0 -s 127.0.0.0/8 -j MASQUERADE").map(drop)
 }
 
 /// Makes the network of a process, and the wire to it.

@@ -32,6 +32,8 @@ pub enum Missing {
     Tool { fault: Kind, tool: &'static str },
     #[error("chaos.faults with {fault} needs libfaketime, which is not installed ({FAKETIME_VARIABLE} may name it)")]
     Library { fault: Kind },
+    #[error("chaos.faults with {fault} needs rights that this process has not: {said}")]
+    Rights { fault: Kind, said: String },
     #[error("chaos.faults with {fault} needs the kernel's {module}, which it has not: {said}")]
     Module { fault: Kind, module: &'static str, said: String },
 }
@@ -66,7 +68,26 @@ pub fn check(chaos: &Chaos) -> Result<(), Missing> {
             return Err(Missing::Library { fault });
         }
     }
-    Ok(())
+    match chaos.all_faults().into_iter().find(|fault| fault.is_of_network() || fault.is_of_disk()) {
+        Some(fault) => {
+            let mut words = vec!["unshare"];
+            words.extend_from_slice(namespaces(chaos));
+            words.push("true");
+            tools::run_words(&words).map(drop).map_err(|error| not_allowed(fault, &error))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What a step for a fault has said that the system does not let this process do; root of a container has few rights.
+pub fn not_allowed(fault: Kind, error: &anyhow::Error) -> Missing {
+    Missing::Rights { fault, said: format!("{error:#}") }
+}
+
+/// What `unshare` is told to make for these faults.
+fn namespaces(chaos: &Chaos) -> &'static [&'static str] {
+    let has_network = chaos.all_faults().iter().any(|fault| fault.is_of_network());
+    if has_network { &["--mount", "--net"] } else { &["--mount"] }
 }
 
 /// The library that sets a process's clock; `None`: it is not there.
@@ -80,10 +101,7 @@ pub fn faketime() -> Option<PathBuf> {
 /// only where that fails.
 pub fn enter(chaos: &Chaos, argument: &str) -> anyhow::Error {
     let mut command = Command::new("unshare");
-    command.arg("--mount");
-    if chaos.all_faults().iter().any(|fault| fault.is_of_network()) {
-        command.arg("--net");
-    }
+    command.args(namespaces(chaos));
     let executable = match std::env::current_exe() {
         Ok(executable) => executable,
         Err(error) => return error.into(),

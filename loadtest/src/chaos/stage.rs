@@ -32,8 +32,8 @@ impl Stage {
             let mut filled: Process = layout.process(index, chaos)?;
             let beside = |ending: &str| layout.data.join(format!("{}.{ending}", process.name));
             std::fs::create_dir_all(layout.own(index)).with_context(|| layout.own(index).display().to_string())?;
-            if faults.iter().any(|fault| fault.is_of_disk()) {
-                let disk = Disk::make(&beside("image"), &layout.own(index), chaos.disk_mib)
+            if let Some(&fault) = faults.iter().find(|fault| fault.is_of_disk()) {
+                let disk = Disk::make(fault, &beside("image"), &layout.own(index), chaos.disk_mib)
                     .with_context(|| format!("the disk of {}", process.name))?;
                 disks.insert(index, disk);
             }

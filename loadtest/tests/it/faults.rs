@@ -276,6 +276,29 @@ async fn the_clock_of_one_process_jumps_and_is_right_again() {
 }
 
 #[test]
+fn who_may_make_no_namespaces_is_told_before_anything_starts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("scenario.toml");
+    let program = env!("CARGO_BIN_EXE_drover-load");
+    for fault in ["cut", "full"] {
+        std::fs::write(&file, scenario(5, &format!("faults = [\"{fault}\"]"))).expect("written");
+        let mut command = Command::new(program);
+        if rustix::process::geteuid().is_root() {
+            // As root of a container, who has not all rights of root.
+            command = Command::new("setpriv");
+            command.args(["--bounding-set=-sys_admin", program]);
+        }
+        let output = match command.arg("chaos").arg(&file).arg("--out").arg(folder.path().join("out")).output() {
+            Ok(output) if !said(&output).starts_with("setpriv:") => output,
+            told => return println!("NOT RUN: {CANNOT}less rights: setpriv gives none up: {told:?}"),
+        };
+        assert_eq!(output.status.code(), Some(2), "{fault}: {}", said(&output));
+        assert!(said(&output).starts_with(CANNOT), "{fault}: {}", said(&output));
+        assert!(!folder.path().join("out").exists(), "{fault}: nothing was started");
+    }
+}
+
+#[test]
 fn what_is_no_fault_is_told_before_anything_starts() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("scenario.toml");

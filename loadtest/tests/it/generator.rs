@@ -78,6 +78,19 @@ async fn at_a_pace_no_more_is_sent_than_it_says() {
 }
 
 #[tokio::test]
+async fn at_a_pace_what_a_full_window_keeps_back_is_counted_and_a_failure() {
+    let server = Server::start(Faults { is_deaf: true, ..Faults::default() }).await;
+    let (rate, duration) = (NonZeroU32::new(60), Duration::from_secs(1));
+    let deaf = Plan { clients: 1, idle: 0, rate, duration, ..plan(&server, Qos::AtLeastOnce) };
+    let report = run(&Plan { patience: Duration::from_millis(200), ..deaf }).await;
+    assert_eq!((report.sent, report.acknowledged), (4, 0), "a window: {report}");
+    assert!((1..=60).contains(&report.skipped), "{report}");
+    let told = format!("; {} messages were due while a window was full", report.skipped);
+    assert!(report.failure().is_some_and(|failure| failure.ends_with(&told)), "{report}");
+    assert!(report.to_string().contains("skipped as a window was full"), "{report}");
+}
+
+#[tokio::test]
 async fn clients_connect_from_the_addresses_they_are_given() {
     let server = Server::start(Faults::default()).await;
     let sources = ["127.0.0.2", "127.0.0.3"].map(|address| address.parse().expect("an address")).to_vec();

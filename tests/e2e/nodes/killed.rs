@@ -18,10 +18,10 @@ use tokio::task::JoinSet;
 use super::{Event, NODES, PORTS, Stage, assert_never_contradicts, stage_of};
 
 /// Persistent sessions of the node that is killed; every other one is connected then.
-const SESSIONS: usize = 100;
+const SESSIONS: usize = 40;
 /// Messages for each of them: before its node is killed, and while it is.
 const BEFORE: u32 = 2;
-const MEANWHILE: u32 = 30;
+const MEANWHILE: u32 = 20;
 /// Unacknowledged messages of the publisher; of one session at most one is among them, as what is inherited may come behind
 /// later ones.
 const WINDOW: usize = 100;

@@ -25,8 +25,6 @@ use crate::ports::{FoundDevice, Presence};
 const SETTLED_MS: u64 = 10 * 60 * 1000;
 /// How soon a device is tried again that was refused: what it names may be made at the same time. Doubled up to the resync.
 const REFUSED_RETRY: Duration = Duration::from_secs(10);
-/// How soon a status is tried again that could not be written by the rate of all of them.
-const DEFERRED_RETRY: Duration = Duration::from_secs(5);
 
 /// What was so when everything was as declared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,7 +187,7 @@ async fn write_status(
     match domain::due(device.status.as_ref(), &status, interval_ms, now_ms) {
         Due::Never => return Ok(None),
         Due::InMs(wait_ms) => return Ok(Some(Duration::from_millis(wait_ms))),
-        Due::InTurn if !context.may_write() => return Ok(Some(DEFERRED_RETRY)),
+        Due::InTurn if !context.may_write() => return Ok(Some(status::DEFERRED_RETRY)),
         Due::InTurn | Due::Now => {}
     }
     status::write(device, context, &status, &status.conditions).await?;

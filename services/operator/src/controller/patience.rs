@@ -7,18 +7,23 @@ use super::context::Context;
 use super::failure::Failure;
 use super::kind::Kind;
 
+/// An object waits for no more than so many times the patience by the API server's clock: an operator that is restarted again and
+/// again would wait for ever.
+const PATIENCES_MAX: u64 = 6;
+
 /// Whether the object may wait on: `deletion_patience` from when this process first saw it go. The API server's clock, by which
-/// its deletion has a time, may be another than ours; it counts only where nothing more can be remembered.
+/// its deletion has a time, may be another than ours; it counts where nothing more can be remembered, and for
+/// [`PATIENCES_MAX`].
 pub fn is_left(metadata: &ObjectMeta, context: &Context) -> bool {
     let uid = metadata.uid.clone().unwrap_or_default();
     let now_ms = context.clock.now_ms();
     context.going.update(uid.clone(), |since| since.unwrap_or(now_ms));
-    let asked_at = || {
-        let deleted = metadata.deletion_timestamp.as_ref().map_or(0, |time| time.0.as_millisecond());
-        u64::try_from(deleted).unwrap_or(0)
-    };
-    let since_ms = context.going.get(&uid).unwrap_or_else(asked_at);
-    now_ms.saturating_sub(since_ms) < context.config.deletion_patience.as_millis()
+    let deleted = metadata.deletion_timestamp.as_ref().map_or(0, |time| time.0.as_millisecond());
+    let deleted_ms = u64::try_from(deleted).unwrap_or(0);
+    let since_ms = context.going.get(&uid).unwrap_or(deleted_ms);
+    let patience_ms = context.config.deletion_patience.as_millis();
+    now_ms.saturating_sub(since_ms) < patience_ms
+        && now_ms.saturating_sub(deleted_ms) < patience_ms.saturating_mul(PATIENCES_MAX)
 }
 
 /// Says that the object goes, and what it stood for stays.

@@ -45,8 +45,11 @@ pub async fn furnish(
             problem.get_or_insert(refused);
         }
     }
-    for id in &revoke {
-        context.registry.revoke(&declared.key.tenant, id).await?;
+    // The device may still use what a Secret holds for which there is no other yet.
+    if problem.is_none() {
+        for id in &revoke {
+            context.registry.revoke(&declared.key.tenant, id).await?;
+        }
     }
     // What was just issued has its whole life before it, or is looked at with the next turn.
     Ok(Furnished { problem, renew_at_ms: renew_at_ms.filter(|_| issue.is_empty()) })

@@ -1,5 +1,7 @@
 //! Writing what is known of an object: by server-side apply, under the operator's own field manager.
 
+use std::time::Duration;
+
 use drover_types::ApiError;
 use kube::Api;
 use kube::api::{ObjectMeta, Patch, PatchParams};
@@ -15,6 +17,9 @@ use crate::crd::Condition;
 use crate::domain::condition::{self, ACCEPTED, READY, Verdict};
 use crate::domain::problem::Problem;
 use crate::domain::time::rfc3339;
+
+/// How soon a status is tried again that could not be written by the rate of all of them.
+pub const DEFERRED_RETRY: Duration = Duration::from_secs(5);
 
 /// Conditions of an object that say `verdicts` now; the generation is the object's.
 pub fn conditions<K: Kind>(object: &K, context: &Context, verdicts: &[Verdict]) -> Vec<Condition> {
@@ -56,7 +61,8 @@ pub async fn write_unknown<K: Kind>(object: &K, context: &Context, error: &ApiEr
     let message = format!("{}; it is tried again", Problem::refused(error).message);
     let problem = Problem::new("Unavailable", message.clone());
     let ready = Verdict::unknown(READY, &Problem::new("NotAccepted", "see Accepted"));
-    let conditions = conditions(object, context, &[Verdict::unknown(ACCEPTED, &problem), ready]);
+    let unknown = conditions(object, context, &[Verdict::unknown(ACCEPTED, &problem), ready]);
+    let conditions = condition::with_others(unknown, object.conditions());
     let mut status = serde_json::to_value(object).expect("an object is plain data")["status"].take();
     if !status.is_object() {
         status = json!({});

@@ -80,6 +80,13 @@ pub fn conditions(former: &[Condition], verdicts: &[Verdict], generation: i64, n
     verdicts.iter().map(condition).collect()
 }
 
+/// What is said now, and beside it what `former` says under other names: a status is written whole, so they would be lost.
+pub fn with_others(mut now: Vec<Condition>, former: &[Condition]) -> Vec<Condition> {
+    let others: Vec<Condition> = former.iter().filter(|was| find(&now, &was.kind).is_none()).cloned().collect();
+    now.extend(others);
+    now
+}
+
 /// The condition of this name.
 pub fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
     conditions.iter().find(|condition| condition.kind == kind)

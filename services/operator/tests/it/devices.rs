@@ -173,6 +173,24 @@ async fn a_secret_that_the_api_server_refuses_is_told_and_leaves_no_credential()
 }
 
 #[tokio::test]
+async fn a_credential_that_cannot_be_replaced_holds_until_it_can() {
+    let stage = Stage::new();
+    let (writes, _) = stage.turn(&with_certificate()).await;
+    keep(&stage, &writes, "c");
+    let longer = device(json!({"credentials": [{"certificate": {"secretName": "c", "duration": "18h"}}]}));
+    let mut longer = with_status(&longer, &writes);
+    longer.metadata.generation = Some(2);
+    let secret = format!("{SECRETS}/c");
+    stage.cluster.answers(Method::PATCH, &secret, 422, refusal(422, "immutable"));
+    let (writes, _) = stage.turn(&longer).await;
+    assert_eq!(condition(&status(&writes).expect("written"), "Ready"), pair("False", "SecretRefused"));
+    assert_eq!(stage.platform.ids(), ["c1"], "the device's only one");
+    stage.cluster.answers(Method::PATCH, &secret, 200, json!({"metadata": {"name": "c"}}));
+    stage.turn(&longer).await;
+    assert_eq!(stage.platform.ids(), ["c3"]);
+}
+
+#[tokio::test]
 async fn a_name_that_no_secret_has_is_refused_before_anybody_is_asked() {
     let stage = Stage::new();
     let wrong = device(json!({"credentials": [{"token": {"secretName": "../../lab/secrets/t"}}]}));

@@ -1,6 +1,7 @@
 //! Whole turns, finalizers among them: what goes, what cannot be read, and services that are away.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::Method;
 use drover_operator::controller::{read, reconcile};
@@ -58,8 +59,8 @@ async fn what_goes_waits_for_a_registry_that_is_away_by_the_operators_own_clock(
     let away = ApiError::new(ErrorCode::Unavailable, "the registry cannot be reached");
     *stage.platform.refusal.lock().unwrap() = Some(away);
     stage.cluster.answers(Method::PATCH, DEVICE, 200, serde_json::to_value(device(1)).unwrap());
-    // The API server's clock is a day late: by it the device has been going for a day.
-    let device: Arc<Device> = parsed(going(serde_json::to_value(device(1)).unwrap(), NOW_MS - 86_400_000));
+    // The API server's clock is half an hour late: by it the device has been going for so long.
+    let device: Arc<Device> = parsed(going(serde_json::to_value(device(1)).unwrap(), NOW_MS - 1_800_000));
     reconcile(device.clone(), stage.context.clone()).await.expect_err("it waits");
     stage.clock.advance(599_999);
     reconcile(device.clone(), stage.context.clone()).await.expect_err("it waits");
@@ -67,6 +68,20 @@ async fn what_goes_waits_for_a_registry_that_is_away_by_the_operators_own_clock(
     stage.clock.advance(1);
     reconcile(device, stage.context.clone()).await.expect("ten minutes are enough");
     assert_eq!(removed(&stage.cluster.calls(), DEVICE), 1);
+}
+
+#[tokio::test]
+async fn an_operator_that_is_restarted_again_and_again_lets_go_after_six_times_its_patience() {
+    let away = ApiError::new(ErrorCode::Unavailable, "the registry cannot be reached");
+    let device: Arc<Device> = parsed(going(serde_json::to_value(device(1)).unwrap(), NOW_MS));
+    for (passed_ms, expected) in [(0, 0), (599_999, 0), (3_599_999, 0), (3_600_000, 1)] {
+        let stage = Stage::new();
+        *stage.platform.refusal.lock().unwrap() = Some(away.clone());
+        stage.cluster.answers(Method::PATCH, DEVICE, 200, serde_json::to_value(&*device).unwrap());
+        stage.clock.advance(passed_ms);
+        let turn = reconcile(device.clone(), stage.context.clone()).await;
+        assert_eq!((turn.is_ok(), removed(&stage.cluster.calls(), DEVICE)), (expected == 1, expected), "{passed_ms}");
+    }
 }
 
 #[tokio::test]
@@ -87,6 +102,7 @@ async fn what_is_new_while_the_registry_is_away_is_told_so_once_and_keeps_what_e
     let unknown = status(&writes).expect("written");
     assert_eq!(condition(&unknown, "Accepted"), pair("Unknown", "Unavailable"));
     assert_eq!(message(&unknown, "Accepted"), "the registry cannot be reached; it is tried again");
+    assert_eq!(condition(&unknown, "Connected"), pair("False", "NeverSeen"));
     assert_eq!((unknown["phase"].as_str(), unknown["observedGeneration"].as_i64()), (Some("NeverSeen"), Some(1)));
     assert_eq!((events.len(), events[0].body["reason"].as_str()), (1, Some("Unavailable")));
     let told = with_status(&changed, &writes);
@@ -97,6 +113,7 @@ async fn what_is_new_while_the_registry_is_away_is_told_so_once_and_keeps_what_e
 #[tokio::test]
 async fn an_object_of_a_newer_crd_is_told_to_wait_for_a_newer_operator() {
     let stage = Stage::new();
+    stage.cluster.answers(Method::GET, POLICY, 200, newer());
     stage.cluster.answers(Method::PATCH, &format!("{POLICY}/status"), 200, newer());
     let policy: Arc<DeserializeGuard<Policy>> = parsed(newer());
     for _ in 0..2 {
@@ -110,6 +127,36 @@ async fn an_object_of_a_newer_crd_is_told_to_wait_for_a_newer_operator() {
     let told = message(&refused, "Accepted");
     assert!(told.contains("Unknown variant audit") && told.contains("use one that is as new as the CRD"), "{told}");
     assert!(stage.platform.calls().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_known_of_an_object_that_cannot_be_read_stays_and_is_written_once_by_the_rate_of_all() {
+    let other = json!({
+        "type": "Connected", "status": "True", "reason": "Connected", "message": "m",
+        "lastTransitionTime": "2023-01-01T00:00:00Z",
+    });
+    let mut known = newer();
+    known["status"] = json!({"phase": "Connected", "conditions": [other]});
+    let stage = Stage::new();
+    stage.cluster.answers(Method::GET, POLICY, 200, known.clone());
+    stage.cluster.answers(Method::PATCH, &format!("{POLICY}/status"), 200, newer());
+    while stage.context.may_write() {}
+    let policy: Arc<DeserializeGuard<Policy>> = parsed(newer());
+    let next = read(policy.clone(), stage.context.clone()).await.expect("later");
+    assert_eq!(next, Action::requeue(Duration::from_secs(5)));
+    assert!(stage.cluster.writes().0.is_empty(), "the rate of all is used up");
+    stage.clock.advance(5_000);
+    read(policy.clone(), stage.context.clone()).await.expect("told");
+    let told = status(&stage.cluster.writes().0).expect("written");
+    assert_eq!(condition(&told, "Accepted"), pair("False", "Unreadable"));
+    assert_eq!((condition(&told, "Connected"), &told["phase"]), (pair("True", "Connected"), &json!("Connected")));
+
+    // Another process finds it said.
+    known["status"] = told;
+    let another = Stage::new();
+    another.cluster.answers(Method::GET, POLICY, 200, known);
+    let next = read(policy, another.context.clone()).await.expect("told");
+    assert_eq!((next, another.cluster.writes().0.len()), (Action::await_change(), 0));
 }
 
 #[tokio::test]
