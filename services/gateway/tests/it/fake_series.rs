@@ -57,7 +57,8 @@ impl Storage for FakeStorage {
     async fn get_messages(&self, request: Request<GetMessagesRequest>) -> Answer<GetMessagesResponse> {
         let request = request.into_inner();
         let payload = format!("{}-{}", request.device, request.limit).into_bytes();
-        let message = StoredMessage { id: vec![1; 16], time_ms: request.to_ms, topic: "a".into(), qos: 1, payload };
+        let (id, topic) = (vec![1; 16], "a".into());
+        let message = StoredMessage { id, time_ms: request.to_ms, topic, qos: 1, payload, of_rule: false };
         Ok(Response::new(GetMessagesResponse { messages: vec![message], ..Default::default() }))
     }
 

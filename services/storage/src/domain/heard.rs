@@ -4,7 +4,6 @@ use drover_types::{ApiError, DeviceKey};
 use futures::future::try_join_all;
 
 use super::query::Queries;
-use super::row;
 use crate::ports::Limit;
 use crate::series::Place;
 
@@ -12,7 +11,7 @@ use crate::series::Place;
 const DEVICES_MAX: usize = 1_000;
 /// Devices looked up at once.
 const AT_ONCE: usize = 16;
-/// Rows of rules that are passed over until a device's own message is found; behind more of them it counts as silent.
+/// Messages and rows of rules that are passed over until a device's own message is found; behind more of them it counts as silent.
 const ROWS_PASSED_MAX: usize = 16;
 /// One row, whatever its size.
 const ONE: Limit = Limit { rows: 1, bytes: 1 };
@@ -40,7 +39,7 @@ impl Queries {
     async fn heard(&self, device: &DeviceKey, from_ms: u64, mut last: Place) -> Result<Option<u64>, ApiError> {
         for _ in 0..=ROWS_PASSED_MAX {
             let page = self.store.messages(device, from_ms, last, ONE).await?;
-            let own = page.rows.first().filter(|message| !row::is_row(&message.topic));
+            let own = page.rows.first().filter(|message| message.is_own());
             match (own, page.next) {
                 (Some(message), _) => return Ok(Some(message.at.time_ms)),
                 (None, Some(next)) => last = next,
