@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use drover_proto::registry::v1::GetDeviceResponse;
 use drover_proto::storage::v1::GetLastHeardRequest;
 
 use super::Api;
@@ -29,4 +30,10 @@ pub async fn last_heard(api: &Api, tenant: &str, devices: Vec<String>) -> HashMa
 /// As [`last_heard`], of one device.
 pub async fn of_device(api: &Api, tenant: &str, device: &str) -> Option<u64> {
     last_heard(api, tenant, vec![device.to_owned()]).await.remove(device)
+}
+
+/// What was heard of this device at `heard_ms`, of a device of its name: before it was made that was another one.
+pub fn of_this(known: &GetDeviceResponse, heard_ms: Option<u64>) -> Option<u64> {
+    let created_ms = known.device.as_ref()?.meta.as_ref()?.created_ms;
+    heard_ms.filter(|at_ms| *at_ms >= created_ms)
 }

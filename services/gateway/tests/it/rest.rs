@@ -56,9 +56,16 @@ fn a_device_is_seen_by_its_messages_too() {
     let path = "/api/v1/tenants/home/devices";
     let (_, created) = gateway.ask("POST", path, Some(device("t-1")));
     assert_eq!(created["status"], json!({"phase": "NeverSeen"}));
-    let heard = json!({"phase": "Disconnected", "lastSeen": "1970-01-01T00:00:01Z"});
+    let heard = json!({"phase": "Disconnected", "lastSeen": "2023-11-14T22:13:21Z"});
     assert_eq!(gateway.ask("GET", &format!("{path}/t-1"), None).1["status"], heard);
     assert_eq!(gateway.ask("GET", path, None).1["items"][0]["status"], heard);
+    // What was heard of a device of its name that is deleted is not heard of it.
+    assert_eq!(gateway.ask("POST", path, Some(device("again-1"))).0, 201);
+    for path in [path.to_owned(), format!("{path}/again-1")] {
+        let (_, found) = gateway.ask("GET", &path, None);
+        let found = found["items"].get(0).unwrap_or(&found);
+        assert_eq!((&found["metadata"]["name"], &found["status"]), (&json!("again-1"), &json!({"phase": "NeverSeen"})));
+    }
 
     let gateway = Running::with(GatewayConfig::default(), &["registry"]);
     assert_eq!(gateway.ask("POST", path, Some(device("t-1"))).0, 201);
