@@ -35,9 +35,12 @@ impl Storage for FakeStorage {
         }))
     }
 
-    /// Every device of tenant `home` a second after it was made, and those named `again…` long before.
+    /// Every device of tenant `home` a second after it was made, and those named `again…` long before. Never answers tenant `slow`.
     async fn get_last_heard(&self, request: Request<GetLastHeardRequest>) -> Answer<GetLastHeardResponse> {
         let GetLastHeardRequest { tenant, devices } = request.into_inner();
+        if tenant == "slow" {
+            return std::future::pending().await;
+        }
         let known = devices.into_iter().filter(|_| tenant == "home");
         let time_ms = |device: &str| if device.starts_with("again") { 1_000 } else { 1_700_000_001_000 };
         let devices = known.map(|device| LastHeard { time_ms: time_ms(&device), device }).collect();

@@ -77,6 +77,21 @@ fn a_device_is_seen_by_its_messages_too() {
 }
 
 #[test]
+fn storage_that_hangs_is_waited_for_once_and_not_by_every_page() {
+    let gateway = Running::start();
+    for tenant in ["slow", "home"] {
+        assert_eq!(gateway.ask("POST", &format!("/api/v1/tenants/{tenant}/devices"), Some(device("t-1"))).0, 201);
+    }
+    let phase = |tenant: &str| {
+        let (_, found) = gateway.ask("GET", &format!("/api/v1/tenants/{tenant}/devices"), None);
+        found["items"][0]["status"]["phase"].clone()
+    };
+    assert_eq!(phase("home"), "Disconnected");
+    assert_eq!(phase("slow"), "NeverSeen", "it was given up");
+    assert_eq!(phase("home"), "NeverSeen", "it is not asked for a while");
+}
+
+#[test]
 fn a_list_comes_in_pages_of_one_tenant() {
     let gateway = Running::start();
     for (tenant, name) in [("home", "a"), ("home", "b"), ("home", "c"), ("away", "d")] {
