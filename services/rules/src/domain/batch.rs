@@ -156,9 +156,9 @@ impl Batch {
                 self.pass(partition, next);
                 match closed {
                     Ok(due) => due.iter().for_each(|due| self.emit(rule, due, (partition, next), None, &functions)),
-                    Err(error) => {
-                        tracing::error!(rule = rule.name, %error, "a group's state is lost");
-                        self.failed(&rule.key, None, LastError::of_none(&error.to_string()));
+                    Err(cause) => {
+                        tracing::error!(rule = rule.name, cause, "a group's state is lost");
+                        self.failed(&rule.key, None, LastError::of_none(&cause));
                     }
                 }
                 let (records, bytes) = states.changed();
