@@ -13,10 +13,10 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{ProducerContext, ThreadedProducer};
+use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
 use tokio::sync::Semaphore;
 
-use crate::ask::Asker;
+use crate::ask::{Asker, PATIENCE, blocking};
 use crate::batch::{Batch, Ticket};
 use crate::convert::to_send;
 use crate::options::{KafkaOptions, OptionsError, RECORD_BYTES_MAX};
@@ -139,12 +139,25 @@ impl Appends {
             let any = || self.turn.fetch_add(1, Ordering::Relaxed) % count;
             let by_key = || outgoing.record.key.as_ref().map_or_else(any, |key| partition_of(key, count));
             let partition = outgoing.partition.unwrap_or_else(by_key);
-            if partition >= count {
+            if partition >= count && partition >= self.grown(topic, count).await? {
                 return Err(AppendError::UnknownPartition { topic: topic.to_owned(), partition });
             }
             partitions.push(partition);
         }
         Ok(partitions)
+    }
+
+    /// Partitions of a topic that may have more than the `known` ones. The producer has to see them, too: by itself it looks
+    /// every few minutes.
+    async fn grown(&self, topic: &str, known: u32) -> Result<u32, AppendError> {
+        let unavailable = |reason: String| AppendError::Unavailable { reason };
+        let count = self.asker.grown(topic, known).await.map_err(unavailable)?;
+        if count > known {
+            let (live, name) = (self.live()?, topic.to_owned());
+            let seen = blocking(move || live.producer.client().fetch_metadata(Some(&name), PATIENCE).map(drop)).await;
+            seen.map_err(|error| unavailable(self.asker.away("metadata", &error)))?;
+        }
+        Ok(count)
     }
 
     /// Waits in line for room. A batch larger than the whole queue waits until it is alone.

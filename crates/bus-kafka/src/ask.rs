@@ -3,7 +3,7 @@
 //! Every question has an end: [`PATIENCE`] after which the cluster counts as away.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use drover_bus::{Bounds, Offset, Position, ReadError, Topic, TopicPartition};
@@ -30,6 +30,9 @@ const SETTLED_MAX: Duration = Duration::from_secs(TRANSACTION_TIMEOUT.as_secs() 
 /// Pause before the leader of a partition is asked again.
 const MOVING: Duration = Duration::from_millis(50);
 
+/// How long it is not asked again whether a topic has more partitions than are known.
+const GROWTH: Duration = Duration::from_secs(5);
+
 /// Runs what blocks.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("blocking work does not panic, and the runtime outlives its callers")
@@ -45,11 +48,13 @@ pub(crate) struct Asker {
     voice: Voice,
     /// Numbers of partitions; as many entries as the cluster has topics that were used.
     counts: RwLock<HashMap<Topic, u32>>,
+    /// When it was asked last whether one of them has grown; of the same topics.
+    growth: Mutex<HashMap<Topic, Instant>>,
 }
 
 impl Asker {
     pub fn new(lane: Arc<Lane>, witness: Arc<Lane>, voice: Voice) -> Self {
-        Self { lane, witness, voice, counts: RwLock::default() }
+        Self { lane, witness, voice, counts: RwLock::default(), growth: Mutex::default() }
     }
 
     /// The client, for questions that are asked elsewhere.
@@ -87,6 +92,22 @@ impl Asker {
             self.learn(topic.into(), partitions);
         }
         Ok(found)
+    }
+
+    /// Partitions of a topic that may have more than the `known` ones, as somebody names another. It is asked at most once
+    /// in [`GROWTH`], so that a partition that is nowhere costs no question a record.
+    pub async fn grown(&self, topic: &str, known: u32) -> Result<u32, String> {
+        let asked = self.growth.lock().unwrap_or_else(PoisonError::into_inner).get(topic).copied();
+        if asked.is_some_and(|at| at.elapsed() < GROWTH) {
+            return Ok(self.known(topic).unwrap_or(known));
+        }
+        let Some(partitions) = self.look(topic).await? else {
+            self.forget(topic);
+            return Ok(known);
+        };
+        self.growth.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.into(), Instant::now());
+        self.learn(topic.into(), partitions);
+        Ok(partitions)
     }
 
     /// As [`Self::partitions`], asking in any case; a topic counts as there when every partition has a leader.

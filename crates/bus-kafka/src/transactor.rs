@@ -16,8 +16,8 @@ use tokio::sync::{Mutex, OwnedRwLockReadGuard};
 use tokio::time::Instant;
 
 use crate::appends::{Appends, Delivering};
-use crate::ask::{Asker, blocking, is_unknown, words};
-use crate::batch::Batch;
+use crate::ask::{Asker, PATIENCE, blocking, is_unknown, words};
+use crate::batch::{Batch, Ticket};
 use crate::convert::{list, to_send};
 use crate::membership::{Membership, Memberships};
 use crate::options::{KafkaOptions, RECORD_BYTES_MAX, TRANSACTION_TIMEOUT};
@@ -141,7 +141,14 @@ impl Line {
         let (tickets, outcome) = Batch::tracked(&work.records, &work.partitions, None);
         let committed = self.producer.begin_transaction().and_then(|()| {
             for ((outgoing, partition), ticket) in work.records.iter().zip(&work.partitions).zip(tickets) {
-                if let Err((error, back)) = self.producer.send(to_send(outgoing, *partition, Box::new(ticket))) {
+                let send = |ticket: Box<Ticket>| self.producer.send(to_send(outgoing, *partition, ticket));
+                let sent = match send(Box::new(ticket)) {
+                    Err((error, back)) if is_no_partition(&error) && self.looks_at(&outgoing.topic) => {
+                        send(back.delivery_opaque)
+                    }
+                    sent => sent,
+                };
+                if let Err((error, back)) = sent {
                     back.delivery_opaque.failed(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail));
                     return Err(error);
                 }
@@ -174,6 +181,11 @@ impl Line {
                 Err(work.verdict(undone, failed))
             }
         }
+    }
+
+    /// Has the producer look at a topic, which may have grown since it did so last; whether it could.
+    fn looks_at(&self, topic: &str) -> bool {
+        self.producer.client().fetch_metadata(Some(topic), PATIENCE).is_ok()
     }
 
     /// Waits until no record is under way, so that the flush of a commit has nothing to wait for: its looks at the queue are
@@ -259,6 +271,11 @@ fn refusal(outgoing: &Outgoing, code: RDKafkaErrorCode) -> Option<AppendError> {
         | RDKafkaErrorCode::PolicyViolation => Some(AppendError::Refused { topic, reason: code.to_string() }),
         _ => None,
     }
+}
+
+/// Whether the producer does not know the partition, which somebody has seen.
+fn is_no_partition(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition)
 }
 
 /// Makes a call again for as long as that may help, up to [`DECISION`].

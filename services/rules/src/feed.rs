@@ -22,7 +22,7 @@ use crate::config::RulesConfig;
 use crate::domain::{Board, Condition, Definition, RuleKey, RuleSet, Views};
 use crate::topics;
 use crate::webhook::InternalHosts;
-use record::{Word, function, key_of, made_ms, word};
+use record::{Word, function, in_order, key_of, word};
 
 pub use drover_types::REGISTRY_CHANGES_TOPIC as CHANGES_TOPIC;
 
@@ -171,8 +171,7 @@ impl Feed {
         true
     }
 
-    /// Reads every partition up to its present end, and takes what is said of each object in its order: functions first,
-    /// and rules as they were made. So a topic that two tenants want is the same one's after every start.
+    /// Reads every partition up to its present end, and takes what is said in the order of [`in_order`].
     async fn load(&self) -> Result<Vec<(TopicPartition, Offset)>, ReadError> {
         let until = Instant::now() + LOAD_PATIENCE;
         let (mut positions, mut said) = (Vec::new(), HashMap::<Option<Bytes>, Vec<Record>>::new());
@@ -190,13 +189,9 @@ impl Feed {
             }
             positions.push((at, next.max(bounds.end)));
         }
-        let mut said: Vec<(Option<Bytes>, Vec<Record>)> = said.into_iter().collect();
         // A former version stays in force where the last one has to wait.
-        said.sort_by_cached_key(|(key, records)| (records.last().map_or(0, made_ms), key.clone()));
-        for (_, records) in &said {
-            for record in records {
-                self.apply(record, until).await;
-            }
+        for record in in_order(said) {
+            self.apply(&record, until).await;
         }
         Ok(positions)
     }

@@ -12,7 +12,8 @@ use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::transport::smtp::Error;
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters};
-use lettre::transport::smtp::extension::ClientId;
+use lettre::transport::smtp::commands;
+use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -35,7 +36,7 @@ const ADDRESSES_MAX: usize = 20;
 const SUBJECT_CHARS_MAX: usize = 120;
 /// Tells programs that answer mail that nobody would read it (RFC 3834).
 const AUTO_SUBMITTED: HeaderName = HeaderName::new_from_ascii_str("Auto-Submitted");
-/// Answers that say nothing of the mail, but that Drover has not shown who it is (RFC 4954).
+/// Answers that say nothing of the mail, whenever they come, but that Drover has not shown who it is (RFC 4954).
 const NOT_AUTHENTICATED: [u16; 4] = [530, 534, 535, 538];
 
 /// The server that takes mail.
@@ -152,10 +153,7 @@ impl Mailer {
         };
         match timeout(TIMEOUT, self.deliver(&message)).await {
             Ok(Ok(mut connection)) => {
-                // It has the mail, whatever it says now.
-                if timeout(GOODBYE, connection.abort()).await.is_err() {
-                    tracing::debug!(host = self.host, "the mail server does not say goodbye");
-                }
+                self.say_goodbye(&mut connection).await;
                 Verdict::Done
             }
             Ok(Err(verdict)) => verdict,
@@ -175,12 +173,12 @@ impl Mailer {
         for address in addresses(mail.addresses)? {
             message = message.to(address);
         }
-        message.body(mail.text.to_owned()).map_err(|error| format!("mail: {error}"))
+        message.body(body(mail.text)).map_err(|error| format!("mail: {error}"))
     }
 
     /// The connection, once its server has taken the message.
     async fn deliver(&self, message: &Message) -> Result<AsyncSmtpConnection, Verdict> {
-        let told = |error: Error| self.verdict(&error);
+        let told = |error: Error| Verdict::Later(self.told(&error));
         let server = (self.host.as_str(), self.port);
         let from_the_beginning = (self.config.tls == SmtpTls::Implicit).then(|| self.tls.clone());
         let connecting =
@@ -192,8 +190,44 @@ impl Mailer {
         if let Some(credentials) = self.credentials().await.map_err(Verdict::Later)? {
             connection.auth(DEFAULT_MECHANISMS, &credentials).await.map_err(told)?;
         }
-        connection.send(message.envelope(), &message.formatted()).await.map_err(told)?;
-        Ok(connection)
+        let handed = self.hand_over(&mut connection, message).await;
+        if handed.is_err() {
+            self.say_goodbye(&mut connection).await;
+        }
+        handed.map(|()| connection)
+    }
+
+    /// The message itself. What is refused before it names a recipient is not refused for what the mail is.
+    async fn hand_over(&self, connection: &mut AsyncSmtpConnection, message: &Message) -> Result<(), Verdict> {
+        let (envelope, text) = (message.envelope(), message.formatted());
+        let mut options = Vec::new();
+        let has_other_addresses =
+            envelope.from().into_iter().chain(envelope.to()).any(|address| !AsRef::<str>::as_ref(address).is_ascii());
+        for (is_needed, extension, option) in [
+            (has_other_addresses, Extension::SmtpUtfEight, MailParameter::SmtpUtfEight),
+            (!text.is_ascii(), Extension::EightBitMime, MailParameter::Body(MailBodyParameter::EightBitMime)),
+        ] {
+            if is_needed && !connection.server_info().supports_feature(extension) {
+                return Err(Verdict::Later(format!("{} does not support {extension}", self.host)));
+            }
+            options.extend(is_needed.then_some(option));
+        }
+        let from = commands::Mail::new(envelope.from().cloned(), options);
+        connection.command(from).await.map_err(|error| Verdict::Later(self.told(&error)))?;
+        for address in envelope.to() {
+            let to = commands::Rcpt::new(address.clone(), Vec::new());
+            connection.command(to).await.map_err(|error| self.of_mail(&error))?;
+        }
+        connection.command(commands::Data).await.map_err(|error| self.of_mail(&error))?;
+        connection.message(&text).await.map_err(|error| self.of_mail(&error))?;
+        Ok(())
+    }
+
+    /// Whether it has the mail is known, whatever it says now.
+    async fn say_goodbye(&self, connection: &mut AsyncSmtpConnection) {
+        if timeout(GOODBYE, connection.abort()).await.is_err() {
+            tracing::debug!(host = self.host, "the mail server does not say goodbye");
+        }
     }
 
     async fn credentials(&self) -> Result<Option<Credentials>, String> {
@@ -204,16 +238,20 @@ impl Mailer {
         Ok(Some(Credentials::new(user.clone(), password)))
     }
 
-    /// What a failure means. A server's words may repeat addresses: of an answer only the code is told.
-    fn verdict(&self, error: &Error) -> Verdict {
+    /// What a failure means once the mail itself is asked about.
+    fn of_mail(&self, error: &Error) -> Verdict {
+        let is_of_mail = error.status().is_some_and(|code| !NOT_AUTHENTICATED.contains(&u16::from(code)));
+        let is_refused = error.is_permanent() && is_of_mail;
+        if is_refused { Verdict::Refused(self.told(error)) } else { Verdict::Later(self.told(error)) }
+    }
+
+    /// A failure in words. A server's own may repeat addresses: of an answer only the code is told.
+    fn told(&self, error: &Error) -> String {
         let host = &self.host;
         match error.status() {
-            Some(code) if error.is_permanent() && !NOT_AUTHENTICATED.contains(&u16::from(code)) => {
-                Verdict::Refused(format!("{host} answered {code}"))
-            }
-            Some(code) => Verdict::Later(format!("{host} answered {code}")),
-            None if error.is_response() => Verdict::Later(format!("{host} gave an answer that is not SMTP")),
-            None => Verdict::Later(format!("{host}: {error}")),
+            Some(code) => format!("{host} answered {code}"),
+            None if error.is_response() => format!("{host} gave an answer that is not SMTP"),
+            None => format!("{host}: {error}"),
         }
     }
 }
@@ -230,6 +268,13 @@ fn addresses(list: &str) -> Result<Vec<Mailbox>, String> {
         parsed.push(found.ok_or_else(|| format!("address {number} of the channel is none"))?);
     }
     Ok(parsed)
+}
+
+/// A text as the body of a mail, its lines ended by `\n`, of which the message makes `\r\n`. A `\r` that stands alone ends
+/// a line for some servers only: with a dot behind it, one would see the end of the mail where another does not.
+fn body(text: &str) -> String {
+    let lines = text.replace("\r\n", "\n").replace('\r', "\n");
+    lines.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
 }
 
 /// The first line of a text, or its beginning and an ellipsis.
@@ -312,5 +357,17 @@ mod tests {
         }
         assert!(sent.is_ascii(), "{sent}");
         assert_eq!(message.envelope().to().len(), 2);
+    }
+
+    #[test]
+    fn no_text_ends_its_mail_and_begins_another() {
+        let mailer = Mailer::new(&config()).expect("sound");
+        let text = "hot\r.\rMAIL FROM:<x@example.org>\r\n.\r\n\tvery\u{0} \u{1b}hot\n.\r";
+        let mail = Mail { tenant: "home", addresses: "a@example.org", text, id: "0af7", now_ms: 0 };
+        let sent = String::from_utf8(mailer.message(&mail).expect("a mail").formatted()).expect("text");
+        let (_, body) = sent.split_once("\r\n\r\n").expect("headers and a body");
+        let lines: Vec<&str> = body.trim_end().split("\r\n").collect();
+        assert_eq!(lines, ["hot", ".", "MAIL FROM:<x@example.org>", ".", "\tvery hot", "."]);
+        assert!(!sent.replace("\r\n", "").contains(['\r', '\n', '\u{0}', '\u{1b}']), "{sent:?}");
     }
 }

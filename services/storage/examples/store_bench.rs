@@ -36,6 +36,7 @@ fn entry(i: usize) -> Entry {
         qos: Qos::AtLeastOnce,
         payload: format!(r#"{{"battery":{{"voltage":{i}}},"door":{i},"humidity":{i},"mode":{i},"temperature":{i}}}"#)
             .into(),
+        of_rule: false,
     };
     Entry { device: device(i % DEVICES), message, values: fields.to_vec() }
 }

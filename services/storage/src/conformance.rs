@@ -56,7 +56,9 @@ pub fn entry(name: &str, time_ms: u64, id: u8, payload: &str) -> Entry {
 
 fn entry_of(device: DeviceKey, at: Place, payload: &str, values: Vec<(Field, Value)>) -> Entry {
     let topic = format!("t/{}", device.device);
-    let message = Message { at, topic, qos: Qos::AtLeastOnce, payload: payload.to_owned().into() };
+    // Some of either kind, the same whenever it is made.
+    let of_rule = at.id.0[0] % 2 == 1;
+    let message = Message { at, topic, qos: Qos::AtLeastOnce, payload: payload.to_owned().into(), of_rule };
     Entry { device, message, values }
 }
 

@@ -76,6 +76,12 @@ pub trait SeriesStore: Send + Sync + 'static {
         limit: Limit,
     ) -> Result<Page<Message, Place>, StoreError>;
 
+    /// When the last message came that the device itself has sent, milliseconds since the Unix epoch, where the store keeps
+    /// that apart from messages. `None`: it does not, or not yet for this device, and messages tell it.
+    async fn heard(&self, _device: &DeviceKey) -> Result<Option<u64>, StoreError> {
+        Ok(None)
+    }
+
     /// Removes some of what stands before the time `before_ms`, the newest points among them; goes on from where the
     /// step before ended. A store that forgets by itself does nothing. What is removed need not be durably so.
     async fn expire(&self, before_ms: u64, from: Option<Vec<u8>>) -> Result<Expired, StoreError>;

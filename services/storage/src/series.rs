@@ -1,4 +1,4 @@
-//! What is kept: messages as devices sent them, and the points their payloads hold.
+//! What is kept: messages as they were sent, and the points their payloads hold.
 
 use std::fmt;
 
@@ -96,16 +96,26 @@ impl Point {
     }
 }
 
-/// One message as its device sent it.
+/// In front of a table's name in the topic of the rows that rules keep, which no device can publish to.
+pub const TABLES_TOPIC: &str = "$tables/";
+
+/// One message of a device, as it was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     pub at: Place,
     pub topic: String,
     pub qos: Qos,
     pub payload: Bytes,
+    /// A rule has published or kept it, not the device itself; of old rows it is not known.
+    pub of_rule: bool,
 }
 
 impl Message {
+    /// Whether the device itself has sent it.
+    pub fn is_own(&self) -> bool {
+        !self.of_rule && !self.topic.starts_with(TABLES_TOPIC)
+    }
+
     /// Bytes it takes in an answer, about.
     pub fn bytes(&self) -> usize {
         ROW_BYTES + self.topic.len() + self.payload.len()

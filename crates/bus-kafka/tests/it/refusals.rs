@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use drover_bus::{AdminError, AppendError, Bus, TopicConfig};
+use drover_bus::{AdminError, AppendError, Bus, Outgoing, TopicConfig, Transaction};
 use drover_bus_kafka::{KafkaBus, KafkaOptions};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::client::DefaultClientContext;
 
-use crate::broker::{options, own, record, shared, within};
+use crate::broker::{bus, options, own, record, shared, topic, values, within};
 
 /// One listener for clients, with passwords; the node itself uses it, too.
 const SASL: &str = r#"
@@ -39,6 +42,42 @@ async fn a_topic_with_another_number_of_partitions_is_named_with_both() {
     assert_eq!(bus.create_topic(config("counted")).await, Ok(true));
     let refused = bus.create_topic(TopicConfig { partitions: 5, ..config("counted") }).await.expect_err("has 1");
     assert_eq!(refused.to_string(), "topic counted exists with 1 partitions, 5 were asked for");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_is_refused_until_its_topic_has_grown_it() {
+    let Some(kafka) = shared().await else { return };
+    let bus = bus(kafka);
+    let grown = topic(&bus, "grown", 1).await;
+    let third = || vec![Outgoing { partition: Some(2), ..record(&grown, "k", "v") }];
+    let mut transactor = within(bus.transactor("grown")).await.expect("opens");
+    let mut commit = async |partition: u32, value: &str| {
+        let records = vec![Outgoing { partition: Some(partition), ..record(&grown, "k", value) }];
+        transactor.commit(Transaction { records, offsets: None }).await
+    };
+    // Both producers know the topic as it is now.
+    let first = within(bus.append(vec![Outgoing { partition: Some(0), ..record(&grown, "k", "0") }])).await;
+    within(first.expect("there")).await.expect("appended");
+    within(commit(0, "1")).await.expect("commits");
+    let refused = within(bus.append(third())).await.err().expect("it has 1");
+    assert!(matches!(refused, AppendError::UnknownPartition { partition: 2, .. }), "{refused}");
+    let mut config = ClientConfig::new();
+    let admin: AdminClient<DefaultClientContext> =
+        config.set("bootstrap.servers", kafka.brokers()).create().expect("a client");
+    let more = [NewPartitions::new(&grown, 3)];
+    let made = within(admin.create_partitions(&more, &AdminOptions::new())).await.expect("answered");
+    assert!(made.iter().all(Result::is_ok), "{made:?}");
+    within(async {
+        while bus.append(third()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        while values(&bus, &grown, 2).await != ["v"] {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    within(commit(2, "w")).await.expect("commits");
+    assert_eq!(values(&bus, &grown, 2).await, ["v", "w"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -129,6 +129,7 @@ impl Groups {
         taken
     }
 
+    /// All is computed before the first state changes: whoever survives a fault in it has lost no window.
     fn add(
         &mut self,
         plan: &Plan,
@@ -140,35 +141,33 @@ impl Groups {
     ) -> Result<(), EvalError> {
         let name: Arc<str> = input.group.as_str().into();
         let now_ms = self.watermark.time_ms;
-        if self.states.get(&name).is_some_and(|held| held.deadline_ms <= now_ms) {
-            taken.due.extend(self.close(plan, &name)?);
-        }
-        let mut group = match self.states.get(&name) {
-            Some(held) => Group::read(&held.bytes)?,
-            None => Group { closed_to_ms: now_ms, ..Group::default() },
+        let fresh = || Group { closed_to_ms: now_ms, ..Group::default() };
+        let (mut group, closed) = match self.states.get(&name) {
+            None => (fresh(), None),
+            Some(held) if held.deadline_ms > now_ms => (Group::read(&held.bytes)?, None),
+            Some(held) => match closed(plan, &held.bytes, now_ms) {
+                Ok((left, rows)) => {
+                    let group = if left.is_empty() { fresh() } else { left.clone() };
+                    (group, Some((left, rows)))
+                }
+                Err(error) => {
+                    self.forget(&name);
+                    return Err(error);
+                }
+            },
         };
-        let message = |plan: &Plan| -> Result<Pane, EvalError> {
-            let totals = plan.kinds().zip(&input.values);
-            let totals = totals.map(|(kind, value)| Total::of(kind, value, input.time_ms, order));
-            let (start_ms, last_ms) = (input.time_ms, input.time_ms);
-            Ok(Pane { start_ms, last_ms, hops, totals: totals.collect::<Result<_, _>>()? })
-        };
-        let mut late_rows = Vec::new();
-        match &plan.machine {
-            Machine::Panes(panes) => {
-                group.closed_to_ms = group.closed_to_ms.max(now_ms);
-                (late_rows, taken.late) = panes.take(plan, &mut group, &message(plan)?, now_ms)?;
-            }
-            Machine::Sessions(sessions) => {
-                (late_rows, taken.late) = sessions.take(plan, &mut group, &message(plan)?, now_ms)?;
-            }
-            Machine::Pattern(pattern) => taken.turned = pattern.take(&mut group, &input.turn, now_ms)?,
+        let late_rows = take(plan, &mut group, input, (order, hops), now_ms, taken);
+        let due = |closed| Due { group: name.clone(), closed };
+        if let Some((left, rows)) = closed {
+            // It has not grown: room does not matter.
+            self.store(plan, &name, &left, left.to_bytes());
+            taken.due.extend(rows.into_iter().map(due));
         }
+        let late_rows = late_rows?;
         if let Err(error) = self.put(plan, &name, &group, room) {
             taken.turned = false;
             return Err(error);
         }
-        let due = |closed| Due { group: name.clone(), closed };
         taken.due.extend(late_rows.into_iter().map(due));
         Ok(())
     }
@@ -208,21 +207,24 @@ impl Groups {
 
     fn close(&mut self, plan: &Plan, name: &Arc<str>) -> Result<Vec<Due>, EvalError> {
         let Some(held) = self.states.get(name) else { return Ok(Vec::new()) };
-        let closed = Group::read(&held.bytes).and_then(|mut group| {
-            let closed = plan.close(&mut group, self.watermark.time_ms)?;
-            Ok((group, closed))
-        });
-        match closed {
-            Ok((group, closed)) => {
+        match closed(plan, &held.bytes, self.watermark.time_ms) {
+            Ok((group, rows)) => {
                 // It has not grown: room does not matter.
                 self.store(plan, name, &group, group.to_bytes());
                 let due = |closed| Due { group: name.clone(), closed };
-                Ok(closed.into_iter().map(due).collect())
+                Ok(rows.into_iter().map(due).collect())
             }
             Err(error) => {
                 self.forget(name);
                 Err(error)
             }
+        }
+    }
+
+    /// Gives up the group that is due first, whose windows cannot be closed.
+    pub fn forget_due(&mut self) {
+        if let Some((_, name)) = self.timers.first().filter(|_| self.is_due()).cloned() {
+            self.forget(&name);
         }
     }
 
@@ -327,6 +329,48 @@ impl Groups {
         let watermark = (self.watermark != Watermark::default() && !self.patient).then_some(WATERMARK);
         self.states.keys().chain(&self.changed).map(|name| &**name).chain(watermark)
     }
+}
+
+/// A kept state without the windows that are over at `now_ms`, and these.
+fn closed(plan: &Plan, state: &[u8], now_ms: u64) -> Result<(Group, Vec<Closed>), EvalError> {
+    let mut group = Group::read(state)?;
+    let rows = plan.close(&mut group, now_ms)?;
+    Ok((group, rows))
+}
+
+/// Takes a message, by its order and hops, into its group; the rows that it makes by being late.
+fn take(
+    plan: &Plan,
+    group: &mut Group,
+    input: &Input,
+    (order, hops): (u64, u32),
+    now_ms: u64,
+    taken: &mut Taken,
+) -> Result<Vec<Closed>, EvalError> {
+    let message = || -> Result<Pane, EvalError> {
+        let totals = plan.kinds().zip(&input.values);
+        let totals = totals.map(|(kind, value)| Total::of(kind, value, input.time_ms, order));
+        let (start_ms, last_ms) = (input.time_ms, input.time_ms);
+        Ok(Pane { start_ms, last_ms, hops, totals: totals.collect::<Result<_, _>>()? })
+    };
+    let late_rows = match &plan.machine {
+        Machine::Panes(panes) => {
+            group.closed_to_ms = group.closed_to_ms.max(now_ms);
+            let (late_rows, late) = panes.take(plan, group, &message()?, now_ms)?;
+            taken.late = late;
+            late_rows
+        }
+        Machine::Sessions(sessions) => {
+            let (late_rows, late) = sessions.take(plan, group, &message()?, now_ms)?;
+            taken.late = late;
+            late_rows
+        }
+        Machine::Pattern(pattern) => {
+            taken.turned = pattern.take(group, &input.turn, now_ms)?;
+            Vec::new()
+        }
+    };
+    Ok(late_rows)
 }
 
 impl Plan {

@@ -327,6 +327,36 @@ fn a_group_has_a_largest_state_and_a_rule_so_many_groups() {
 }
 
 #[test]
+fn a_window_that_is_over_comes_out_with_a_message_that_there_is_no_room_for() {
+    let rule = Rule::compile("SELECT count(*) AS n FROM '#' GROUP BY device(), TUMBLING(1m)").expect("compiles");
+    let mut groups = Groups::default();
+    let mut take = |at_ms: u64, room: Room| {
+        let mut message = Message::new("a", None, BASE_MS + at_ms, b"{}");
+        message.origin.device = Some("d");
+        groups.take(&rule, &message, 0, 0, room)
+    };
+    assert_eq!(take(0, ROOM).error, None);
+    let taken = take(100_000_000, Room { groups: 0, ..ROOM });
+    assert_eq!((taken.due.len(), taken.error.is_some()), (1, true));
+    assert!(groups.is_empty(), "its window does not come out again");
+}
+
+#[test]
+fn a_group_that_cannot_be_closed_is_given_up_and_told_as_removed() {
+    let rule = Rule::compile("SELECT count(*) AS n FROM '#' GROUP BY device(), TUMBLING(1m)").expect("compiles");
+    let mut groups = Groups::default();
+    let mut message = Message::new("a", None, BASE_MS, b"{}");
+    message.origin.device = Some("d");
+    assert_eq!(groups.take(&rule, &message, 0, 0, ROOM).error, None);
+    groups.forget_due();
+    assert_eq!(groups.len(), 1, "it is not due");
+    groups.tick(&rule, BASE_MS + 100_000_000);
+    groups.forget_due();
+    assert!(groups.is_empty() && groups.bytes() == 0 && groups.close_next(&rule).is_none());
+    assert!(groups.changes().values().any(Option::is_none), "what is kept of it goes");
+}
+
+#[test]
 fn what_does_not_group_says_what_is_missing() {
     let told = |sql: &str| Rule::compile(sql).expect_err(sql).to_string();
     for (sql, message) in [

@@ -132,6 +132,7 @@ pub fn names(listed: &ListDevicesResponse) -> Vec<String> {
 }
 
 fn known(known: GetDeviceResponse, heard_ms: Option<u64>) -> Result<Device, ApiError> {
+    let heard_ms = heard::of_this(&known, heard_ms);
     shown(known.device.required("device")?, &known.presence.unwrap_or_default(), heard_ms)
 }
 

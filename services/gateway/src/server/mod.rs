@@ -45,6 +45,7 @@ use crate::GatewayConfig;
 use crate::domain::sessions::Sessions;
 use crate::telemetry::Telemetry;
 use backend::Backend;
+use heard::Silence;
 use rules::RuleStatuses;
 use verify::Verifier;
 
@@ -69,6 +70,8 @@ pub struct Api {
     registry: Backend<RegistryClient<grpc::Client>>,
     functions: Backend<FunctionsClient<grpc::Client>>,
     storage: Backend<StorageClient<grpc::Client>>,
+    /// Of storage, where it is asked when devices were last heard.
+    silence: Silence,
     shadow: Backend<ShadowClient<grpc::Client>>,
     rules: Backend<RulesClient<grpc::Client>>,
     statuses: RuleStatuses,
@@ -93,6 +96,7 @@ impl Api {
             registry: Backend::new("registry", registry, REGISTRY_DEADLINE),
             functions: Backend::new("registry", functions, REGISTRY_DEADLINE),
             storage: Backend::new("storage service", storage, STORAGE_DEADLINE),
+            silence: Silence::default(),
             shadow: Backend::new("shadow service", shadow, SHADOW_DEADLINE),
             rules: Backend::new("rules service", RulesClient::new(network.client("rules")), REPLAY_DEADLINE),
             statuses: RuleStatuses::new(&network),

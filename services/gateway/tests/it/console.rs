@@ -119,9 +119,12 @@ fn a_name_becomes_a_device_with_a_program_for_it() {
 
     let (status, page) = browser.get("/devices/thermo-1");
     assert!(status == 200 && page.contains("21.5"), "{page}");
-    assert!(page.contains("Disconnected") && page.contains("last message <time datetime=\"1970-01-01T00:00:01Z\""));
+    assert!(page.contains("Disconnected") && page.contains("last message <time datetime=\"2023-11-14T22:13:21Z\""));
     let (_, page) = browser.get("/");
-    assert!(page.contains("Disconnected") && page.contains("<time datetime=\"1970-01-01T00:00:01Z\""), "{page}");
+    assert!(page.contains("Disconnected") && page.contains("<time datetime=\"2023-11-14T22:13:21Z\""), "{page}");
+    assert_eq!(browser.form("/connect", &form("again-1")).0, 200);
+    let (_, page) = browser.get("/devices/again-1");
+    assert!(page.contains("Never connected") && !page.contains("1970-01-01T00:00:01Z\"></time></span></p>"), "{page}");
     let (status, page) = browser.form("/devices/thermo-1/program", &format!("csrf={}", browser.csrf));
     assert!(status == 200 && page.contains("mosquitto_pub"), "{page}");
     let (status, page) = browser.get("/devices/none");

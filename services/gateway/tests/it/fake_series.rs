@@ -35,11 +35,15 @@ impl Storage for FakeStorage {
         }))
     }
 
-    /// Every device of tenant `home`, when its point came.
+    /// Every device of tenant `home` a second after it was made, and those named `again…` long before. Never answers tenant `slow`.
     async fn get_last_heard(&self, request: Request<GetLastHeardRequest>) -> Answer<GetLastHeardResponse> {
         let GetLastHeardRequest { tenant, devices } = request.into_inner();
+        if tenant == "slow" {
+            return std::future::pending().await;
+        }
         let known = devices.into_iter().filter(|_| tenant == "home");
-        let devices = known.map(|device| LastHeard { device, time_ms: 1_000 }).collect();
+        let time_ms = |device: &str| if device.starts_with("again") { 1_000 } else { 1_700_000_001_000 };
+        let devices = known.map(|device| LastHeard { time_ms: time_ms(&device), device }).collect();
         Ok(Response::new(GetLastHeardResponse { devices }))
     }
 
@@ -57,7 +61,8 @@ impl Storage for FakeStorage {
     async fn get_messages(&self, request: Request<GetMessagesRequest>) -> Answer<GetMessagesResponse> {
         let request = request.into_inner();
         let payload = format!("{}-{}", request.device, request.limit).into_bytes();
-        let message = StoredMessage { id: vec![1; 16], time_ms: request.to_ms, topic: "a".into(), qos: 1, payload };
+        let (id, topic) = (vec![1; 16], "a".into());
+        let message = StoredMessage { id, time_ms: request.to_ms, topic, qos: 1, payload, of_rule: false };
         Ok(Response::new(GetMessagesResponse { messages: vec![message], ..Default::default() }))
     }
 

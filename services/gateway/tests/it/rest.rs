@@ -56,9 +56,16 @@ fn a_device_is_seen_by_its_messages_too() {
     let path = "/api/v1/tenants/home/devices";
     let (_, created) = gateway.ask("POST", path, Some(device("t-1")));
     assert_eq!(created["status"], json!({"phase": "NeverSeen"}));
-    let heard = json!({"phase": "Disconnected", "lastSeen": "1970-01-01T00:00:01Z"});
+    let heard = json!({"phase": "Disconnected", "lastSeen": "2023-11-14T22:13:21Z"});
     assert_eq!(gateway.ask("GET", &format!("{path}/t-1"), None).1["status"], heard);
     assert_eq!(gateway.ask("GET", path, None).1["items"][0]["status"], heard);
+    // What was heard of a device of its name that is deleted is not heard of it.
+    assert_eq!(gateway.ask("POST", path, Some(device("again-1"))).0, 201);
+    for path in [path.to_owned(), format!("{path}/again-1")] {
+        let (_, found) = gateway.ask("GET", &path, None);
+        let found = found["items"].get(0).unwrap_or(&found);
+        assert_eq!((&found["metadata"]["name"], &found["status"]), (&json!("again-1"), &json!({"phase": "NeverSeen"})));
+    }
 
     let gateway = Running::with(GatewayConfig::default(), &["registry"]);
     assert_eq!(gateway.ask("POST", path, Some(device("t-1"))).0, 201);
@@ -67,6 +74,21 @@ fn a_device_is_seen_by_its_messages_too() {
         let found = found["items"].get(0).unwrap_or(&found);
         assert_eq!((status, &found["status"]["phase"]), (200, &json!("NeverSeen")), "storage is away: {found}");
     }
+}
+
+#[test]
+fn storage_that_hangs_is_waited_for_once_and_not_by_every_page() {
+    let gateway = Running::start();
+    for tenant in ["slow", "home"] {
+        assert_eq!(gateway.ask("POST", &format!("/api/v1/tenants/{tenant}/devices"), Some(device("t-1"))).0, 201);
+    }
+    let phase = |tenant: &str| {
+        let (_, found) = gateway.ask("GET", &format!("/api/v1/tenants/{tenant}/devices"), None);
+        found["items"][0]["status"]["phase"].clone()
+    };
+    assert_eq!(phase("home"), "Disconnected");
+    assert_eq!(phase("slow"), "NeverSeen", "it was given up");
+    assert_eq!(phase("home"), "NeverSeen", "it is not asked for a while");
 }
 
 #[test]

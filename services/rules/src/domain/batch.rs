@@ -156,9 +156,9 @@ impl Batch {
                 self.pass(partition, next);
                 match closed {
                     Ok(due) => due.iter().for_each(|due| self.emit(rule, due, (partition, next), None, &functions)),
-                    Err(error) => {
-                        tracing::error!(rule = rule.name, %error, "a group's state is lost");
-                        self.failed(&rule.key, None, LastError::of_none(&error.to_string()));
+                    Err(cause) => {
+                        tracing::error!(rule = rule.name, cause, "a group's state is lost");
+                        self.failed(&rule.key, None, LastError::of_none(&cause));
                     }
                 }
                 let (records, bytes) = states.changed();
@@ -304,7 +304,10 @@ impl Batch {
         let (topic, client) = (telemetry.topic.as_str(), telemetry.client.as_str());
         let value = Bytes::from(failure_row(&rule.name, topic, client, &telemetry.payload, cause));
         let (row, trace) = (Row::default(), telemetry.traceparent.as_ref());
-        match output(inbound, rule, ERROR_ACTION, then, &Emitted { row: &row, value: &value, trace }) {
+        let emitted = Emitted { row: &row, value: &value, trace };
+        // It may meet the same fault again, and whoever is here has to come through.
+        let made = catch_unwind(AssertUnwindSafe(|| output(inbound, rule, ERROR_ACTION, then, &emitted)));
+        match made.unwrap_or_else(|panic| Err(fault(&*panic))) {
             Ok(outgoing) => self.put(inbound.source.clone(), rule, ERROR_ACTION, outgoing),
             Err(cause) => {
                 let cause = format!("error action: {cause}");

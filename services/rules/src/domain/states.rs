@@ -5,6 +5,7 @@
 //! of the SQL: a rule that says something else has nothing to do with the state of its predecessor, which is removed.
 
 use std::collections::{BTreeSet, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use drover_bus::{Offset, Outgoing, Partition, Record};
@@ -12,6 +13,7 @@ use drover_rule_sql::{CompiledRule, Due, EvalError, Groups, IDLE_MS, Message, Ro
 use drover_types::TenantId;
 
 use super::definition::Definition;
+use super::fault::fault;
 use super::rule_set::RuleSet;
 use super::status::RuleKey;
 
@@ -235,9 +237,19 @@ impl States {
         &mut self,
         partition: Partition,
         rule: &Definition,
-    ) -> Option<(Offset, Result<Vec<Due>, EvalError>)> {
+    ) -> Option<(Offset, Result<Vec<Due>, String>)> {
         let next = self.partitions.get(&partition)?.next;
-        let closed = self.change(partition, &rule.state_prefix, |groups| groups.close_next(&rule.rule))?;
+        let close = |groups: &mut Groups| {
+            // A fault of ours that a state meets would be met again after every start.
+            match catch_unwind(AssertUnwindSafe(|| groups.close_next(&rule.rule))) {
+                Ok(closed) => closed.map(|closed| closed.map_err(|error| error.to_string())),
+                Err(panic) => {
+                    groups.forget_due();
+                    Some(Err(fault(&*panic)))
+                }
+            }
+        };
+        let closed = self.change(partition, &rule.state_prefix, close)?;
         Some((next, closed))
     }
 

@@ -1,5 +1,8 @@
 //! Reads the records of the registry's feed that are about rules and functions.
 
+use std::collections::HashMap;
+
+use bytes::Bytes;
 use drover_bus::Record;
 use drover_proto::registry::v1::{Change, object};
 use drover_proto::types::v1 as wire;
@@ -39,8 +42,27 @@ pub fn word(record: &Record) -> Result<Word, prost::DecodeError> {
     })
 }
 
+/// What the feed says of each key, in the order of the log, as one: functions first, then rules by the time of each record,
+/// so that a topic that two tenants want is the same one's after every start. Compaction may have taken what was said
+/// before the first record of a key: that one stands where its rule was made.
+pub fn in_order(said: HashMap<Option<Bytes>, Vec<Record>>) -> Vec<Record> {
+    let mut all = Vec::new();
+    for (key, records) in said {
+        let is_rule = key.as_ref().is_some_and(|key| key.starts_with(b"rule/"));
+        let mut at_ms = 0;
+        for (number, record) in records.into_iter().enumerate() {
+            let own_ms = if number == 0 { made_ms(&record) } else { u64::try_from(record.timestamp_ms).unwrap_or(0) };
+            // The order of a key is that of the log, whatever clocks have said.
+            at_ms = own_ms.max(at_ms);
+            all.push(((is_rule, at_ms, key.clone(), number), record));
+        }
+    }
+    all.sort_by(|(one, _), (other, _)| one.cmp(other));
+    all.into_iter().map(|(_, record)| record).collect()
+}
+
 /// When a rule was made, milliseconds since the Unix epoch; 0 for everything else.
-pub fn made_ms(record: &Record) -> u64 {
+fn made_ms(record: &Record) -> u64 {
     match word(record) {
         Ok(Word::Put(rule)) => rule.meta.as_ref().map_or(0, |meta| meta.created_ms),
         Ok(Word::Gone) | Err(_) => 0,

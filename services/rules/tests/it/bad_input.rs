@@ -76,6 +76,25 @@ async fn a_topic_of_the_platform_or_of_another_tenant_is_no_target() {
 }
 
 #[tokio::test]
+async fn a_rule_that_has_come_to_a_topic_later_does_not_take_it_at_a_start() {
+    let (world, _dir) = World::embedded().await;
+    let first = rule_change(("home", "r1"), 1, 1_000, Some(to("mine")));
+    let owner = rule_change(("away", "r2"), 1, 2_000, Some(to("shared")));
+    let mut later = rule_change(("home", "r1"), 2, 1_000, Some(to("shared")));
+    later.record.timestamp_ms = 3_000;
+    world.append(vec![first, owner, later]).await;
+    let running = world.start("a");
+    let reason = async |tenant: &str, name: &str| {
+        let status = world.status_of(tenant, name).await.ok()?;
+        status.conditions.first().map(|condition| condition.reason.clone())
+    };
+    until("observed", async || reason("away", "r2").await.is_some() && reason("home", "r1").await.is_some()).await;
+    let reasons = (reason("away", "r2").await, reason("home", "r1").await);
+    assert_eq!(reasons, (Some("Accepted".to_owned()), Some("TopicTaken".to_owned())));
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_topic_is_the_same_tenants_after_every_start() {
     const TOPICS: u64 = 12;
     let (world, _dir) = World::embedded().await;

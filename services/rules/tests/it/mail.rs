@@ -132,6 +132,21 @@ async fn a_mail_that_is_refused_for_good_is_a_dead_letter_and_one_without_a_serv
 }
 
 #[tokio::test]
+async fn a_mail_whose_sender_is_refused_waits_until_the_server_is_set_right() {
+    let (world, directory) = World::embedded().await;
+    let server = MailServer::start(Protection::None, Manner::AnswersSender(550)).await;
+    secret(&directory, "ops", "email", "ops@example.org");
+    tell(&world).await;
+    world.publish([message("d", 1, r#"{"n":1}"#)]).await;
+    let running = start(&world, &directory, Some(smtp(&server, SmtpTls::Off)));
+    assert_eq!(told(&world, "550").await, "action 0 waits: localhost answered 550");
+    server.becomes(Manner::Takes);
+    until("taken", async || !server.received().is_empty()).await;
+    assert!(world.read(ERRORS_TOPIC).await.is_empty(), "no mail is refused for its sender");
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_mail_that_was_taken_does_not_come_again_because_the_server_falls_silent() {
     let (world, directory) = World::embedded().await;
     let server = MailServer::start(Protection::None, Manner::TakesAndFallsSilent).await;

@@ -27,6 +27,8 @@ pub enum Manner {
     TakesAndFallsSilent,
     /// Answers so to each recipient.
     Answers(u16),
+    /// Answers so to each sender.
+    AnswersSender(u16),
     /// Never says whether it has it.
     Hangs,
 }
@@ -155,14 +157,20 @@ impl MailServer {
                 }
                 "MAIL" => {
                     mail.from = address(rest);
-                    say(&mut stream, "250 so far").await?;
+                    let from = address(rest);
+                    match self.manner() {
+                        Manner::AnswersSender(code) => say(&mut stream, &format!("{code} not <{from}>")).await?,
+                        Manner::Takes | Manner::TakesAndFallsSilent | Manner::Answers(_) | Manner::Hangs => {
+                            say(&mut stream, "250 so far").await?;
+                        }
+                    }
                 }
                 "RCPT" => {
                     mail.to.push(address(rest));
                     let to = address(rest);
                     match self.manner() {
                         Manner::Answers(code) => say(&mut stream, &format!("{code} not <{to}>")).await?,
-                        Manner::Takes | Manner::TakesAndFallsSilent | Manner::Hangs => {
+                        Manner::Takes | Manner::TakesAndFallsSilent | Manner::AnswersSender(_) | Manner::Hangs => {
                             say(&mut stream, "250 so far").await?;
                         }
                     }

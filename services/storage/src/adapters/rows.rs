@@ -69,15 +69,16 @@ pub fn write_message(message: &Message) -> Vec<u8> {
         topic: message.topic.clone(),
         qos: u32::from(u8::from(message.qos)),
         payload: message.payload.to_vec(),
+        of_rule: message.of_rule,
         ..wire::StoredMessage::default()
     }
     .encode_to_vec()
 }
 
 pub fn read_message(at: Place, row: &[u8]) -> Result<Message, StoreError> {
-    let wire::StoredMessage { topic, qos, payload, .. } = wire::StoredMessage::decode(row).map_err(corrupt)?;
+    let wire::StoredMessage { topic, qos, payload, of_rule, .. } = wire::StoredMessage::decode(row).map_err(corrupt)?;
     let qos = u8::try_from(qos).map_err(corrupt).and_then(|qos| Qos::try_from(qos).map_err(corrupt))?;
-    Ok(Message { at, topic, qos, payload: payload.into() })
+    Ok(Message { at, topic, qos, payload: payload.into(), of_rule })
 }
 
 pub fn corrupt(reason: impl ToString) -> StoreError {

@@ -124,6 +124,8 @@ impl Batch {
             topic: telemetry.topic.as_str().to_owned(),
             qos: telemetry.qos,
             payload: telemetry.payload.clone(),
+            // What a rule publishes has one hop at least; what a device does, none.
+            of_rule: telemetry.hops > 0,
         };
         Arc::make_mut(&mut self.entries).push(Entry { device: telemetry.key(), message, values: found.values });
     }

@@ -129,7 +129,7 @@ mod tests {
 
     fn entry(name: &str, fields: &[&str]) -> Entry {
         let at = Place { time_ms: 1, id: RecordId([0; 16]) };
-        let message = Message { at, topic: "t".to_owned(), qos: Qos::AtMostOnce, payload: "{}".into() };
+        let message = Message { at, topic: "t".to_owned(), qos: Qos::AtMostOnce, payload: "{}".into(), of_rule: false };
         let values = fields.iter().map(|name| (field(name), Value::Boolean(true))).collect();
         Entry { device: device(name), message, values }
     }

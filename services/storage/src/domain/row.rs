@@ -5,17 +5,10 @@ use drover_types::{ApiError, DeviceKey, Qos};
 
 use super::batch::TIME_MS_MAX;
 use super::fields::fields;
-use crate::series::{Entry, Field, Message, Place};
+use crate::series::{Entry, Field, Message, Place, TABLES_TOPIC};
 
 /// Longest name of a table, in bytes.
 const TABLE_BYTES_MAX: usize = 64;
-/// In front of a table's name in the topic of its rows, which no device can publish to.
-const TOPIC: &str = "$tables/";
-
-/// Whether a message that was published to `topic` is a row of a rule.
-pub fn is_row(topic: &str) -> bool {
-    topic.starts_with(TOPIC)
-}
 
 /// What is to be kept of a row, JSON. Stored again under the same place it is kept once.
 pub fn entry(device: DeviceKey, table: &str, at: Place, row: Bytes) -> Result<Entry, ApiError> {
@@ -37,7 +30,8 @@ pub fn entry(device: DeviceKey, table: &str, at: Place, row: Bytes) -> Result<En
         Some((field, value))
     });
     let values = values.collect();
-    let message = Message { at, topic: format!("{TOPIC}{table}"), qos: Qos::AtLeastOnce, payload: row };
+    let topic = format!("{TABLES_TOPIC}{table}");
+    let message = Message { at, topic, qos: Qos::AtLeastOnce, payload: row, of_rule: true };
     Ok(Entry { device, message, values })
 }
 
@@ -58,6 +52,7 @@ mod tests {
     fn a_row_is_a_message_and_points_of_its_table() {
         let entry = kept("hot", 7, r#"{"t": 31.5, "room": {"name": "hall"}}"#).expect("a row");
         assert_eq!((entry.message.topic.as_str(), entry.message.at.time_ms), ("$tables/hot", 7));
+        assert!(!entry.message.is_own(), "no device has sent it");
         let values: Vec<(&str, &Value)> = entry.values.iter().map(|(field, value)| (field.as_str(), value)).collect();
         assert_eq!(values, [("hot.t", &Value::Number(31.5)), ("hot.room.name", &Value::Text("hall".to_owned()))]);
     }

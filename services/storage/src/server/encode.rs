@@ -26,6 +26,7 @@ pub fn message(message: Message) -> wire::StoredMessage {
         topic: message.topic,
         qos: u32::from(u8::from(message.qos)),
         payload: message.payload.to_vec(),
+        of_rule: message.of_rule,
     }
 }
 

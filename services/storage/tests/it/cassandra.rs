@@ -68,21 +68,34 @@ async fn the_store_in_cassandra_keeps_every_promise_and_outlives_a_server_that_h
     let address = server.address();
     conformance::suite(&Keyspaces { address: address.clone(), made: AtomicU32::new(0) }).await;
     rows_with_a_retention_go_by_themselves(&address).await;
+    a_device_was_heard_when_its_own_last_message_came(&address).await;
     what_was_stored_is_there_after_a_hang_and_a_kill(server).await;
 }
 
 async fn rows_with_a_retention_go_by_themselves(address: &str) {
     let store = open(options(address, "storage_retention".to_owned(), PATIENCE), Some(1_500)).await;
-    store.store(Arc::new(vec![entry("d", 1, 1, "1")])).await.expect("writable");
+    store.store(Arc::new(vec![entry("d", 1, 2, "1")])).await.expect("writable");
     let limit = Limit { rows: 10, bytes: usize::MAX };
     loop {
         let messages = store.messages(&device("d"), 0, Place::last_of(9), limit).await.expect("readable").rows;
         let newest = store.newest(&device("d"), "", limit).await.expect("readable").rows;
-        if messages.is_empty() && newest.is_empty() {
+        let heard = store.heard(&device("d")).await.expect("readable");
+        if messages.is_empty() && newest.is_empty() && heard.is_none() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+async fn a_device_was_heard_when_its_own_last_message_came(address: &str) {
+    let store = open(options(address, "storage_heard".to_owned(), PATIENCE), None).await;
+    assert_eq!(store.heard(&device("d")).await, Ok(None), "nothing is known");
+    // Of odd ids are those of rules.
+    let batch = vec![entry("d", 4, 2, "1"), entry("d", 5, 2, "2"), entry("d", 7, 1, "3"), entry("e", 8, 1, "4")];
+    store.store(Arc::new(batch)).await.expect("writable");
+    store.store(Arc::new(vec![entry("d", 3, 2, "0")])).await.expect("writable");
+    assert_eq!(store.heard(&device("d")).await, Ok(Some(5)), "an earlier one that comes later changes nothing");
+    assert_eq!(store.heard(&device("e")).await, Ok(None), "messages of rules do not count");
 }
 
 /// Whether `call` says, in time, that the store is away.

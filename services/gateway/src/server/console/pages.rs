@@ -63,7 +63,9 @@ pub async fn devices(
         Err(error) => return templates::failure(error),
     };
     let heard = heard::last_heard(&api, session.ticket.tenant.as_str(), devices::names(&listed)).await;
-    let heard_ms = |known: &GetDeviceResponse| devices::name(known).and_then(|name| heard.get(name)).copied();
+    let heard_ms = |known: &GetDeviceResponse| {
+        heard::of_this(known, devices::name(known).and_then(|name| heard.get(name)).copied())
+    };
     let rows = listed.devices.iter().map(|known| shown(known, heard_ms(known)).map(|(shown, _, _)| shown)).collect();
     match rows {
         Ok(devices) => templates::html(&templates::Devices {
@@ -100,7 +102,9 @@ async fn find(api: &Api, session: &Session, name: &str) -> Result<impl FnOnce(Pa
         heard::of_device(api, session.ticket.tenant.as_str(), device.as_str()),
         storage.call(async |mut client| client.get_latest(latest).await),
     );
-    let (device, spec, meta) = shown(&known?, heard_ms)?;
+    let known = known?;
+    let heard_ms = heard::of_this(&known, heard_ms);
+    let (device, spec, meta) = shown(&known, heard_ms)?;
     let points = latest.map(|latest| latest.points).unwrap_or_else(|error| {
         tracing::debug!(%error, "a page is shown without last values");
         Vec::new()

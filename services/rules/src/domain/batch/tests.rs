@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use drover_bus::{Header, Record};
+use drover_rule_sql::{LookupError, Lookups, Value};
 use drover_types::object::{FunctionSpec, RuleSpec};
 use drover_types::{ClientId, DeviceId, Qos, TenantId, TopicName, fingerprint};
 use serde_json::json;
@@ -71,4 +72,42 @@ fn a_fault_in_one_rule_is_a_dead_letter_and_the_others_have_their_rows() {
     assert_eq!(records[0].record.header("error"), Some(&b"fault of the platform: one too many"[..]));
     assert_eq!(records[0].record.header("rule"), Some(&b"faulty"[..]));
     assert_eq!(batch.offsets()[0].offset, 5, "the partition moves on");
+}
+
+/// Look-ups with a fault of ours.
+struct Faulty;
+
+impl Lookups for Faulty {
+    fn shadow(&self, _: &str, _: Option<&str>) -> Result<Option<Value<'static>>, LookupError> {
+        panic!("a second one")
+    }
+
+    fn device(&self) -> Result<Option<Value<'static>>, LookupError> {
+        panic!("a second one")
+    }
+}
+
+#[test]
+fn an_error_action_that_meets_a_fault_is_a_dead_letter_beside_the_first() {
+    let tenant = TenantId::new("home").expect("valid");
+    let spec = json!({"sql": "SELECT n FROM '#'", "actions": [{"kafka": {"topic": "home.out"}}],
+        "errorAction": {"republish": {"topic": "errors/${device().labels.hall}"}}});
+    let spec: RuleSpec = serde_json::from_value(spec).expect("a rule");
+    let mut rules = RuleSet::default();
+    rules.put(Definition::compile(tenant.clone(), "r", &spec).expect("compiles"));
+    let telemetry = telemetry();
+    let call = |_: &TenantId, _: &FunctionSpec, _: &[String]| -> Result<Option<String>, String> { Ok(None) };
+    let functions = Functions { tenant: &tenant, rules: &rules, call: &call };
+    let message = message(&telemetry, &functions, Some(&Faulty));
+    let inbound = Inbound { source: Arc::new(stored(&telemetry)), telemetry: &telemetry, message };
+    let mut batch = Batch::default();
+    // As the outbox does, which nothing else guards.
+    let rule = rules.get(&(tenant.clone(), "r".to_owned())).expect("there");
+    batch.fail(&inbound, rule, Some(0), "action 0: refused");
+
+    let records = batch.records(0);
+    let errors: Vec<(&str, Option<&[u8]>)> =
+        records.iter().map(|record| (&*record.topic, record.record.header("error"))).collect();
+    let second = &b"error action: fault of the platform: a second one"[..];
+    assert_eq!(errors, [(ERRORS_TOPIC, Some(&b"action 0: refused"[..])), (ERRORS_TOPIC, Some(second))]);
 }

@@ -135,6 +135,12 @@ impl SeriesStore for Scylla {
         Ok(page.done())
     }
 
+    async fn heard(&self, device: &DeviceKey) -> Result<Option<u64>, StoreError> {
+        let names = (device.tenant.as_str(), device.device.as_str());
+        let row = self.store.row::<(i64,)>(&self.statements.heard, names).await.map_err(store_error)?;
+        row.map(|(time_ms,)| u64::try_from(time_ms).map_err(rows::corrupt)).transpose()
+    }
+
     async fn expire(&self, _before_ms: u64, _from: Option<Vec<u8>>) -> Result<Expired, StoreError> {
         Ok(Expired::default())
     }

@@ -4,29 +4,38 @@ use drover_scylla_kit::{Failure, Migration, Read, Schema, Store, Write};
 
 /// Points and messages lie in a partition a day, so that none grows for ever. The newest points of a device, one a field,
 /// lie in one: `storage.fields_per_device_max` bounds it, 1,000 rows of 5.5 KB at most by default. The days of a
-/// device lie in one that grows by a row a day: without retention, 36,525 small rows in a hundred years.
+/// device lie in one that grows by a row a day: without retention, 36,525 small rows in a hundred years. When a device was
+/// last heard is one row, so that a list of devices reads no payloads.
 ///
 /// Times are milliseconds, and so are the timestamps of writes, which the window of compaction must know.
 pub const SCHEMA: Schema = Schema {
     name: "storage",
-    migrations: &[Migration {
-        number: 1,
-        name: "points and messages",
-        statements: &[
-            "CREATE TABLE IF NOT EXISTS storage_days (tenant text, device text, day int, \
-                PRIMARY KEY ((tenant, device), day))",
-            "CREATE TABLE IF NOT EXISTS storage_newest (tenant text, device text, field text, newest blob, \
-                PRIMARY KEY ((tenant, device), field))",
-            "CREATE TABLE IF NOT EXISTS storage_points (tenant text, device text, field text, day int, time_ms bigint, \
-                id blob, point blob, PRIMARY KEY ((tenant, device, field, day), time_ms, id)) \
-                WITH compaction = {'class': 'TimeWindowCompactionStrategy', 'compaction_window_unit': 'DAYS', \
-                'compaction_window_size': 7, 'timestamp_resolution': 'MILLISECONDS'}",
-            "CREATE TABLE IF NOT EXISTS storage_messages (tenant text, device text, day int, time_ms bigint, \
-                id blob, message blob, PRIMARY KEY ((tenant, device, day), time_ms, id)) \
-                WITH compaction = {'class': 'TimeWindowCompactionStrategy', 'compaction_window_unit': 'DAYS', \
-                'compaction_window_size': 7, 'timestamp_resolution': 'MILLISECONDS'}",
-        ],
-    }],
+    migrations: &[
+        Migration {
+            number: 1,
+            name: "points and messages",
+            statements: &[
+                "CREATE TABLE IF NOT EXISTS storage_days (tenant text, device text, day int, \
+                    PRIMARY KEY ((tenant, device), day))",
+                "CREATE TABLE IF NOT EXISTS storage_newest (tenant text, device text, field text, newest blob, \
+                    PRIMARY KEY ((tenant, device), field))",
+                "CREATE TABLE IF NOT EXISTS storage_points (tenant text, device text, field text, day int, \
+                    time_ms bigint, id blob, point blob, PRIMARY KEY ((tenant, device, field, day), time_ms, id)) \
+                    WITH compaction = {'class': 'TimeWindowCompactionStrategy', 'compaction_window_unit': 'DAYS', \
+                    'compaction_window_size': 7, 'timestamp_resolution': 'MILLISECONDS'}",
+                "CREATE TABLE IF NOT EXISTS storage_messages (tenant text, device text, day int, time_ms bigint, \
+                    id blob, message blob, PRIMARY KEY ((tenant, device, day), time_ms, id)) \
+                    WITH compaction = {'class': 'TimeWindowCompactionStrategy', 'compaction_window_unit': 'DAYS', \
+                    'compaction_window_size': 7, 'timestamp_resolution': 'MILLISECONDS'}",
+            ],
+        },
+        Migration {
+            number: 2,
+            name: "when devices were last heard",
+            statements: &["CREATE TABLE IF NOT EXISTS storage_heard (tenant text, device text, heard_ms bigint, \
+                PRIMARY KEY ((tenant, device)))"],
+        },
+    ],
 };
 
 /// Milliseconds of one partition.
@@ -38,11 +47,13 @@ pub struct Statements {
     pub put_newest: Write,
     pub put_point: Write,
     pub put_message: Write,
+    pub put_heard: Write,
     pub days_up: Read,
     pub days_down: Read,
     pub newest: Read,
     pub points: Read,
     pub messages: Read,
+    pub heard: Read,
 }
 
 impl Statements {
@@ -70,6 +81,9 @@ impl Statements {
                         VALUES (?, ?, ?, ?, ?, ?) USING TTL ?",
                 )
                 .await?,
+            put_heard: store
+                .prepare_write("INSERT INTO storage_heard (tenant, device, heard_ms) VALUES (?, ?, ?) USING TTL ?")
+                .await?,
             days_up: store.prepare_read(&format!("{days} ASC")).await?,
             days_down: store.prepare_read(&format!("{days} DESC")).await?,
             newest: store
@@ -90,6 +104,7 @@ impl Statements {
                         ORDER BY time_ms DESC, id DESC LIMIT ?",
                 )
                 .await?,
+            heard: store.prepare_read("SELECT heard_ms FROM storage_heard WHERE tenant = ? AND device = ?").await?,
         })
     }
 }

@@ -70,6 +70,7 @@ impl Scylla {
         self.messages(entries, &mut sending);
         self.points(entries, &mut sending);
         self.newest_points(entries, &mut sending);
+        self.times_heard(entries, &mut sending);
         stream::iter(sending).buffer_unordered(IN_FLIGHT).try_collect::<()>().await?;
         self.known_days.add(unlisted.into_iter());
         Ok(())
@@ -131,6 +132,22 @@ impl Scylla {
             let timestamp = at.time_ms.cast_signed();
             sending.push(Box::pin(async move {
                 self.store.write_at(timestamp, &self.statements.put_newest, row).await.map_err(store_error)
+            }));
+        }
+    }
+
+    /// When each device was last heard: of two times the later one stays, whichever is written last.
+    fn times_heard<'s>(&'s self, entries: &[Entry], sending: &mut Sending<'s>) {
+        let mut heard: BTreeMap<&DeviceKey, u64> = BTreeMap::new();
+        for Entry { device, message, .. } in entries.iter().filter(|entry| entry.message.is_own()) {
+            let last_ms = heard.entry(device).or_default();
+            *last_ms = (*last_ms).max(message.at.time_ms);
+        }
+        for (device, time_ms) in heard {
+            let ((tenant, name), timestamp) = (names(device), time_ms.cast_signed());
+            let row = (tenant, name, timestamp, self.ttl_s);
+            sending.push(Box::pin(async move {
+                self.store.write_at(timestamp, &self.statements.put_heard, row).await.map_err(store_error)
             }));
         }
     }
