@@ -1,7 +1,7 @@
 //! What did not run, by the lines `NOT RUN: …` that tests print where they miss something: told at the end, where it is seen.
 //!
-//! The gate sets `DROVER_TEST_COMPLETE`: then a line that is not among the optional ones fails the run, or whole layers could
-//! go untested unnoticed.
+//! With `DROVER_TEST_COMPLETE` a line that is not among the optional ones fails the run, or whole layers could go untested
+//! unnoticed.
 
 use std::collections::BTreeMap;
 

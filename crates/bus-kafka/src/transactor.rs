@@ -141,16 +141,15 @@ impl Line {
         let (tickets, outcome) = Batch::tracked(&work.records, &work.partitions, None);
         let committed = self.producer.begin_transaction().and_then(|()| {
             for ((outgoing, partition), ticket) in work.records.iter().zip(&work.partitions).zip(tickets) {
-                let send = |ticket: Box<Ticket>| self.producer.send(to_send(outgoing, *partition, ticket));
-                let sent = match send(Box::new(ticket)) {
-                    Err((error, back)) if is_no_partition(&error) && self.looks_at(&outgoing.topic) => {
-                        send(back.delivery_opaque)
-                    }
-                    sent => sent,
-                };
+                let mut sent = self.producer.send(to_send(outgoing, *partition, Box::new(ticket)));
                 if let Err((error, back)) = sent {
-                    back.delivery_opaque.failed(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail));
-                    return Err(error);
+                    if !is_no_partition(&error) || !self.looks_at(&outgoing.topic) {
+                        return Err(given_up(back.delivery_opaque, error));
+                    }
+                    sent = self.producer.send(to_send(outgoing, *partition, back.delivery_opaque));
+                }
+                if let Err((error, back)) = sent {
+                    return Err(given_up(back.delivery_opaque, error));
                 }
             }
             if let Some(offsets) = &work.offsets {
@@ -255,6 +254,12 @@ impl Offsets {
     fn metadata(&self) -> Result<ConsumerGroupMetadata, KafkaError> {
         self.membership.consumer.group_metadata().ok_or(KafkaError::Canceled)
     }
+}
+
+/// The record is not sent; its ticket says why.
+fn given_up(ticket: Box<Ticket>, error: KafkaError) -> KafkaError {
+    ticket.failed(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail));
+    error
 }
 
 /// A record that the cluster will never take; `None`: it may, later.
