@@ -15,6 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 async fn server(associations: usize) -> Dtls {
     let socket = UdpSocket::bind(("127.0.0.1", 0)).await.expect("port 0 is free");
+    socket.writable().await.expect("open"); // known to the runtime only once it was asked for
     let bounds = Bounds { associations, idle: Duration::from_secs(60) };
     Dtls::new(socket, bounds, Arc::default()).expect("the suite is there")
 }
