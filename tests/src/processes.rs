@@ -37,7 +37,7 @@ const FURTHER: [(&str, &str, u16); 4] = [
 ];
 const LIKE: &str = "ingress-1";
 /// Ports of [`LIKE`], and how much further those of each node after it are: gRPC, HTTP, CoAP, MQTT, MQTT over TLS, admin.
-const STEPS: [(u16, u16); 6] = [(7175, 100), (8082, 1), (5693, 10), (1884, 1), (8884, 1), (9568, 100)];
+const STEPS: [(u16, u16); 7] = [(7175, 100), (8082, 1), (5693, 10), (5694, 10), (1884, 1), (8884, 1), (9568, 100)];
 /// gRPC port of the first ingress node.
 const FIRST_GRPC: u16 = 7075;
 /// Other ports of the configuration files.
