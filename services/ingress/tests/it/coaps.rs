@@ -77,6 +77,7 @@ impl Device {
                 Output::ApplicationData(message) => self.messages.push(Packet::from_bytes(message).expect("CoAP")),
                 Output::Connected => self.connected = true,
                 Output::CloseNotify => self.closed = true,
+                Output::KeyingMaterial(..) => {}
                 Output::Timeout(_) => break,
                 other => panic!("unexpected {other:?}"),
             }

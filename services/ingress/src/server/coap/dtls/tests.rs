@@ -59,6 +59,7 @@ impl Client {
                 Output::ApplicationData(message) => self.messages.push(message.to_vec()),
                 Output::Connected => self.connected = true,
                 Output::CloseNotify => self.closed = true,
+                Output::KeyingMaterial(..) => {}
                 Output::Timeout(_) => return packets,
                 other => panic!("unexpected {other:?}"),
             }
