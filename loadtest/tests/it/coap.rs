@@ -1,7 +1,7 @@
 //! Devices that post over CoAP: against a server of a few lines that loses and delays, and against `drover up`.
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -180,25 +180,21 @@ fn what_coap_cannot_carry_is_refused_before_anything_starts() {
     }
 }
 
-/// Waits until a port of loopback accepts.
+/// Makes a device, as soon as the platform takes one; its token.
 #[allow(clippy::disallowed_methods, reason = "no runtime here: this waits for another process")]
-fn wait_for(port: u16) {
-    for _ in 0..LOOKS_MAX {
-        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-            return;
-        }
-        std::thread::sleep(LOOK);
-    }
-    panic!("nobody listens on port {port}");
-}
-
-/// Makes a device; its token.
 fn token(drover: &Path, data: &Path, offset: i32) -> String {
     let mut command = Command::new(drover);
     command.args(["device", "create", "meters", "-o", "json"]);
     command.env("DROVER_SERVER", format!("http://127.0.0.1:{}", 8080 + offset));
     command.env("DROVER_TOKEN_FILE", data.join("admin.token"));
-    let output = command.output().expect("it starts");
+    let mut output = command.output().expect("it starts");
+    for _ in 0..LOOKS_MAX {
+        if output.status.success() {
+            break;
+        }
+        std::thread::sleep(LOOK);
+        output = command.output().expect("it starts");
+    }
     assert!(output.status.success(), "{}", said(&output));
     let made: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     made["token"].as_str().expect("a token").to_owned()
@@ -212,7 +208,6 @@ fn drover_up_acknowledges_every_message_once_it_is_durable() {
     let mut command = Command::new(&drover);
     command.arg("up").arg("--data").arg(&data).args(["--port-offset", &offset.to_string()]);
     let _running = Guarded::start(command.stdout(Stdio::null()).stderr(Stdio::null())).expect("it starts");
-    wait_for(u16::try_from(8080 + offset).expect("a port"));
     std::fs::write(folder.path().join("token"), token(&drover, &data, offset)).expect("written");
     let text = scenario("\"acknowledged_share == 1\", \"errors == 0\", \"acknowledged > 80\"", "");
     let (output, _) = run(folder.path(), &text, &["--target", &format!("127.0.0.1:{}", 5683 + offset)]);
