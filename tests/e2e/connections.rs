@@ -19,9 +19,9 @@ const PER_NODE: usize = 19_000;
 /// What a connection may take, in bytes, where each node gets at least [`MANY`] of them, so that its other memory does not matter.
 const CEILING_BYTES: f64 = 1_200.0;
 const MANY: usize = 10_000;
-/// The same of fewer: each node may take 2.3 MiB for other things between the two numbers that are compared. Buffers of a
+/// The same of fewer: each node may take some 9 MiB for other things between the two numbers that are compared. Buffers of a
 /// usual size for each connection are more.
-const LOOSE_CEILING_BYTES: f64 = 32.0 * 1024.0;
+const LOOSE_CEILING_BYTES: f64 = 128.0 * 1024.0;
 /// How long all may take to connect: so long, and so much more for each thousand of them.
 const PATIENCE: Duration = Duration::from_secs(120);
 const PER_THOUSAND: Duration = Duration::from_secs(10);

@@ -133,26 +133,3 @@ async fn a_producer_that_fails_for_good_leaves_its_records_unacknowledged_and_a_
     assert_eq!((state.producers_replaced, state.records_waiting, state.oldest), (1, 0, None));
     assert_eq!(state.producer, ProducerState::Working);
 }
-
-/// A broker that hangs for longer than its session leaves its partitions without a leader for a while.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn records_for_a_partition_that_was_without_a_leader_arrive_when_it_has_one_again() {
-    let cluster = MockCluster::new(1).expect("a cluster");
-    cluster.create_topic("t", 2, 1).expect("a topic");
-    let brokers = vec![cluster.bootstrap_servers()];
-    let options = KafkaOptions { brokers, replication_factor: 1, min_insync_replicas: 1, ..KafkaOptions::default() };
-    let bus = KafkaBus::open(options).expect("opens");
-    let topic: Topic = "t".into();
-    let append = async |value: &str| bus.append(vec![record(&topic, "k", value)]).await.expect("is taken");
-    within(append("before").await).await.expect("is acknowledged");
-    for partition in 0..2 {
-        cluster.partition_leader("t", partition, None).expect("no leader");
-    }
-    let receipts = [append("a").await, append("b").await];
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let later = append("c").await;
-    for partition in 0..2 {
-        cluster.partition_leader("t", partition, Some(1)).expect("a leader");
-    }
-    within(futures::future::try_join_all(receipts.into_iter().chain([later]))).await.expect("are acknowledged");
-}

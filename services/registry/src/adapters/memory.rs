@@ -12,7 +12,7 @@ use drover_bus::{Offset, Partition};
 use drover_types::{DeviceKey, TenantId};
 
 use super::claims::{claimed, released};
-use crate::object::{Digest, Kind, Object, ObjectKey};
+use crate::object::{Digest, Kind, Object, ObjectKey, Spec};
 use crate::ports::{
     Change, Found, Lookups, Mutation, OutboxRow, PresenceChange, PresenceView, RegistryStore, RelayTurn, Session,
     SessionKey, StoreError, TopicClaim,
@@ -72,9 +72,18 @@ impl Rows {
             }
             None => drop(self.objects.remove(&key)),
         }
-        self.outbox.insert(self.sequence, Change { key, before, after: after.clone(), time_ms });
+        let told = |object: &Option<Object>| object.clone().map(without_secret);
+        self.outbox.insert(self.sequence, Change { key, before: told(&before), after: told(&after), time_ms });
         Ok(after)
     }
+}
+
+/// As the feed tells it: sealed keys do not leave the store.
+fn without_secret(mut object: Object) -> Object {
+    if let Spec::Credential(credential) = &mut object.spec {
+        credential.sealed = None;
+    }
+    object
 }
 
 #[async_trait]
