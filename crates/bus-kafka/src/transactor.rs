@@ -144,12 +144,12 @@ impl Line {
                 let mut sent = self.producer.send(to_send(outgoing, *partition, Box::new(ticket)));
                 if let Err((error, back)) = sent {
                     if !is_no_partition(&error) || !self.looks_at(&outgoing.topic) {
-                        return Err(given_up(back.delivery_opaque, error));
+                        return Err(given_up(*back.delivery_opaque, error));
                     }
                     sent = self.producer.send(to_send(outgoing, *partition, back.delivery_opaque));
                 }
                 if let Err((error, back)) = sent {
-                    return Err(given_up(back.delivery_opaque, error));
+                    return Err(given_up(*back.delivery_opaque, error));
                 }
             }
             if let Some(offsets) = &work.offsets {
@@ -257,7 +257,7 @@ impl Offsets {
 }
 
 /// The record is not sent; its ticket says why.
-fn given_up(ticket: Box<Ticket>, error: KafkaError) -> KafkaError {
+fn given_up(ticket: Ticket, error: KafkaError) -> KafkaError {
     ticket.failed(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail));
     error
 }

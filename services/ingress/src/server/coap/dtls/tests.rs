@@ -168,9 +168,21 @@ async fn a_key_that_nobody_could_tell_is_asked_for_again_when_the_flight_comes_a
     let (server, mut client) = (server(8).await, Client::new(KEY).await);
     let question = client.asked(&server).await;
     assert!(server.answered(&question, Answer::Unknown, Instant::now()).is_empty());
-    tokio::time::sleep(Duration::from_secs(2)).await; // beyond its first timeout
-    client.dtls.handle_timeout(Instant::now().into_std()).expect("it tries again");
-    client.connected(&server).await;
+    let again = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            client.dtls.handle_timeout(Instant::now().into_std()).expect("it tries again");
+            if let Some(Event::Asks(question)) = client.tell(&server).pop() {
+                return question;
+            }
+        }
+    };
+    let question = tokio::time::timeout(PATIENCE, again).await.expect("the flight comes again");
+    assert!(server.answered(&question, known(KEY), Instant::now()).is_empty());
+    while !client.connected {
+        client.hear().await;
+        assert!(client.tell(&server).is_empty());
+    }
 }
 
 #[tokio::test]
