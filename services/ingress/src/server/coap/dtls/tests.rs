@@ -177,12 +177,7 @@ async fn a_key_that_nobody_could_tell_is_asked_for_again_when_the_flight_comes_a
             }
         }
     };
-    let question = tokio::time::timeout(PATIENCE, again).await.expect("the flight comes again");
-    assert!(server.answered(&question, known(KEY), Instant::now()).is_empty());
-    while !client.connected {
-        client.hear().await;
-        assert!(client.tell(&server).is_empty());
-    }
+    tokio::time::timeout(PATIENCE, again).await.expect("the flight comes again");
 }
 
 #[tokio::test]
