@@ -21,8 +21,6 @@ use crate::adapters::rows::retained::{Row, literal};
 use crate::domain::message::Message;
 use crate::ports::{RetainedBounds, RetainedPage, RetainedQuery, RetainedStore, StoreError};
 
-/// How long a removal is remembered, milliseconds: longer than a message takes from its receipt to the store.
-const REMOVAL_MS: u64 = 10 * 60 * 1_000;
 /// Rows read at most for one page, matching or not.
 const ROWS_READ_MAX: usize = 10_000;
 
@@ -181,8 +179,7 @@ impl Inner {
         for row in open.retained.iter() {
             let (key, bytes) = row.into_inner().map_err(store_error)?;
             let row = Row::read(&bytes)?;
-            let forgotten = row.kept.is_none() && row.time_ms.saturating_add(REMOVAL_MS) <= now_ms;
-            if !forgotten && !row.has_expired(now_ms) {
+            if !row.is_over(now_ms) {
                 continue;
             }
             let (tenant, topic) = keys::read_topic(&key)?;

@@ -12,9 +12,6 @@ use crate::adapters::rows::retained::Row;
 use crate::domain::message::Message;
 use crate::ports::{RetainedBounds, RetainedPage, RetainedQuery, RetainedStore, StoreError};
 
-/// How long a removal is remembered, milliseconds.
-const REMOVAL_MS: u64 = 10 * 60 * 1_000;
-
 /// What all nodes retain.
 #[derive(Clone)]
 pub struct SharedRetained {
@@ -83,10 +80,7 @@ impl RetainedStore for SharedRetained {
     async fn sweep(&self, now_ms: u64) -> Result<usize, StoreError> {
         let mut rows = self.rows();
         let before = rows.len();
-        rows.retain(|_, row| {
-            let is_forgotten = row.kept.is_none() && row.time_ms.saturating_add(REMOVAL_MS) <= now_ms;
-            !is_forgotten && !row.has_expired(now_ms)
-        });
+        rows.retain(|_, row| !row.is_over(now_ms));
         Ok(before - rows.len())
     }
 }

@@ -8,6 +8,9 @@ use super::{corrupt, parts, qos};
 use crate::domain::message::{Forwarded, Message, Publication, Publisher, Stamp};
 use crate::ports::StoreError;
 
+/// How long a removal is remembered, milliseconds: longer than a message takes from its receipt to the store.
+pub const REMOVAL_MS: u64 = 10 * 60 * 1_000;
+
 /// A retained message, or that there was one.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Row {
@@ -73,6 +76,12 @@ impl Row {
     /// Whether nobody may get it any more.
     pub fn has_expired(&self, now_ms: u64) -> bool {
         self.expires_ms().is_some_and(|expires_ms| expires_ms <= now_ms)
+    }
+
+    /// Whether nothing has to be kept of it any more.
+    pub fn is_over(&self, now_ms: u64) -> bool {
+        let is_forgotten = self.kept.is_none() && self.time_ms.saturating_add(REMOVAL_MS) <= now_ms;
+        is_forgotten || self.has_expired(now_ms)
     }
 
     /// From when on nobody may get it, milliseconds since the Unix epoch.

@@ -5,6 +5,7 @@ use drover_types::{ClientId, DeviceId, Qos, RecordId, TopicName};
 
 use super::*;
 use crate::adapters::embedded;
+use crate::adapters::rows::retained::REMOVAL_MS;
 use crate::conformance::{BOUNDS, RetainedFactory, retained};
 use crate::domain::message::{Publication, Publisher, Stamp};
 
