@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::appends::{Appends, Delivering};
 use crate::ask::{Asker, PATIENCE, blocking, is_unknown, words};
-use crate::batch::{Batch, Ticket};
+use crate::batch::Batch;
 use crate::convert::{list, to_send};
 use crate::membership::{Membership, Memberships};
 use crate::options::{KafkaOptions, RECORD_BYTES_MAX, TRANSACTION_TIMEOUT};
@@ -141,15 +141,15 @@ impl Line {
         let (tickets, outcome) = Batch::tracked(&work.records, &work.partitions, None);
         let committed = self.producer.begin_transaction().and_then(|()| {
             for ((outgoing, partition), ticket) in work.records.iter().zip(&work.partitions).zip(tickets) {
-                let mut sent = self.producer.send(to_send(outgoing, *partition, Box::new(ticket)));
-                if let Err((error, back)) = sent {
-                    if !is_no_partition(&error) || !self.looks_at(&outgoing.topic) {
-                        return Err(given_up(*back.delivery_opaque, error));
+                let sent = match self.producer.send(to_send(outgoing, *partition, Box::new(ticket))) {
+                    Err((error, back)) if is_no_partition(&error) && self.looks_at(&outgoing.topic) => {
+                        self.producer.send(to_send(outgoing, *partition, back.delivery_opaque))
                     }
-                    sent = self.producer.send(to_send(outgoing, *partition, back.delivery_opaque));
-                }
+                    sent => sent,
+                };
                 if let Err((error, back)) = sent {
-                    return Err(given_up(*back.delivery_opaque, error));
+                    back.delivery_opaque.failed(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail));
+                    return Err(error);
                 }
             }
             if let Some(offsets) = &work.offsets {
@@ -254,12 +254,6 @@ impl Offsets {
     fn metadata(&self) -> Result<ConsumerGroupMetadata, KafkaError> {
         self.membership.consumer.group_metadata().ok_or(KafkaError::Canceled)
     }
-}
-
-/// The record is not sent; its ticket says why.
-fn given_up(ticket: Ticket, error: KafkaError) -> KafkaError {
-    ticket.failed(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail));
-    error
 }
 
 /// A record that the cluster will never take; `None`: it may, later.
