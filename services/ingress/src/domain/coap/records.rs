@@ -76,8 +76,7 @@ struct Message<'a> {
 /// The first record and what follows it.
 fn split(datagram: &[u8]) -> Option<(Record<'_>, &[u8])> {
     let (header, rest) = datagram.split_at_checked(RECORD_HEADER_BYTES)?;
-    let [content, _, _, epoch @ .., high, low] = header else { return None };
-    let [epoch_high, epoch_low, ..] = epoch else { return None };
+    let [content, _, _, epoch_high, epoch_low, .., high, low] = header else { return None };
     let (fragment, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([*high, *low])))?;
     Some((Record { content: *content, epoch: u16::from_be_bytes([*epoch_high, *epoch_low]), fragment }, rest))
 }
