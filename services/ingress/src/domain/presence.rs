@@ -76,12 +76,8 @@ impl Reports {
         waiting.iter().take(BATCH_MAX).cloned().collect()
     }
 
-    fn is_empty(&self) -> bool {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
-    }
-
-    fn is_full(&self) -> bool {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).len() >= BATCH_MAX
+    fn count(&self) -> usize {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     fn done(&self, count: usize) {
@@ -101,7 +97,7 @@ impl Reports {
         gather.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let topic = Topic::from(PRESENCE_TOPIC);
         loop {
-            if !self.is_empty() && !self.is_full() {
+            if (1..BATCH_MAX).contains(&self.count()) {
                 stop.run_until_cancelled(gather.tick()).await;
             }
             let batch = self.front();
