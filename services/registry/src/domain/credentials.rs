@@ -109,9 +109,14 @@ impl Domain {
 
     /// What nobody can guess, as text.
     pub(super) fn secret(&self) -> String {
-        let mut secret = [0; TOKEN_BYTES];
-        self.random.fill(&mut secret);
-        BASE64_URL_SAFE_NO_PAD.encode(secret)
+        self.random_text::<TOKEN_BYTES>()
+    }
+
+    /// So many random bytes, as text.
+    pub(super) fn random_text<const BYTES: usize>(&self) -> String {
+        let mut random = [0; BYTES];
+        self.random.fill(&mut random);
+        BASE64_URL_SAFE_NO_PAD.encode(random)
     }
 
     pub(super) async fn add_credential(

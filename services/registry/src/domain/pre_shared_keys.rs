@@ -4,8 +4,6 @@
 //! which themselves are the bytes of the key: clients take keys as text, and small ones take no more than 32 bytes. They
 //! are made of 192 random bits, more than the ciphers they are for.
 
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use drover_types::{ApiError, DeviceKey};
 
 use super::Domain;
@@ -35,9 +33,7 @@ impl Domain {
         owner: String,
     ) -> Result<(Object, String), ApiError> {
         let expires_ms = self.ends_ms(duration_s)?;
-        let mut random = [0; RANDOM_BYTES];
-        self.random.fill(&mut random);
-        let key = BASE64_URL_SAFE_NO_PAD.encode(random);
+        let key = self.random_text::<RANDOM_BYTES>();
         let sealed = self.vault.seal(key.as_bytes(), device, self.nonce())?;
         let credential = Credential {
             device: device.device.clone(),
