@@ -111,6 +111,13 @@ pub struct Credential {
     pub sealed: Option<Sealed>,
 }
 
+impl Credential {
+    /// Whether it is none any more, as of `now_ms`.
+    pub fn has_ended(&self, now_ms: u64) -> bool {
+        self.expires_ms.is_some_and(|ends| ends <= now_ms)
+    }
+}
+
 /// How a credential is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CredentialKind {

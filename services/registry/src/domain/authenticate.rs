@@ -219,7 +219,7 @@ impl Domain {
 
     fn by_credential(&self, found: &Object, notes: &mut Notes) -> Result<Identity, Pause> {
         let (credential, device) = found.credential().ok_or_else(refused)?;
-        if credential.expires_ms.is_some_and(|ends| ends <= self.clock.now_ms()) {
+        if credential.has_ended(self.clock.now_ms()) {
             return Err(refused().into());
         }
         let object = notes.object(ObjectKey::device(&device))?.ok_or_else(refused)?;

@@ -95,6 +95,6 @@ impl Domain {
 /// The sealed key of a credential that is one and has not ended.
 fn in_force(object: &Object, now_ms: u64) -> Option<&Sealed> {
     let Spec::Credential(credential) = &object.spec else { return None };
-    let ended = credential.expires_ms.is_some_and(|ends| ends <= now_ms);
-    credential.sealed.as_ref().filter(|_| credential.kind == CredentialKind::PreSharedKey && !ended)
+    let in_force = credential.kind == CredentialKind::PreSharedKey && !credential.has_ended(now_ms);
+    credential.sealed.as_ref().filter(|_| in_force)
 }
