@@ -62,22 +62,25 @@ pub fn shared() -> Option<String> {
 /// Writes the files of a server into a directory, for somebody who starts and stops it: `java @DIRECTORY/java.args`. `None`
 /// if a tool is missing.
 pub fn prepare(directory: &Path, options: &Options) -> Option<()> {
+    let _port = write(directory, options)?;
+    Some(())
+}
+
+/// As [`prepare`]; the port where clients connect.
+fn write(directory: &Path, options: &Options) -> Option<u16> {
     let jars = jars::fetch()?;
     let [free, storage_port] = free_ports();
-    command::write_config(directory, options.port.unwrap_or(free), storage_port, options);
+    let port = options.port.unwrap_or(free);
+    command::write_config(directory, port, storage_port, options);
     command::write_launcher(directory, &jars);
-    Some(())
+    Some(port)
 }
 
 impl Cassandra {
     /// Starts a server with nothing in it; `None` if a tool is missing.
     pub fn start(options: Options) -> Option<Self> {
-        let jars = jars::fetch()?;
         let directory = tempfile::tempdir().expect("a directory");
-        let [free, storage_port] = free_ports();
-        let port = options.port.unwrap_or(free);
-        command::write_config(directory.path(), port, storage_port, &options);
-        command::write_launcher(directory.path(), &jars);
+        let port = write(directory.path(), &options)?;
         let mut server = Self { directory, port, makes_user: options.passwords, running: None };
         server.restart();
         Some(server)
