@@ -59,13 +59,26 @@ impl Device {
     /// One that has completed its handshake.
     async fn connected(stage: &Stage, identity: &str) -> Self {
         let mut device = Self::new(stage, &config(identity, KEY)).await;
-        while !device.connected {
-            device.tell().await;
-            if !device.connected {
-                assert!(device.hear().await, "it is let in");
+        device.connect().await;
+        device
+    }
+
+    /// Goes on until its handshake is complete.
+    async fn connect(&mut self) {
+        while !self.connected {
+            self.tell().await;
+            if !self.connected {
+                assert!(self.hear().await, "it is let in");
             }
         }
-        device
+    }
+
+    /// Goes on until its handshake is refused.
+    async fn refused(&mut self) {
+        self.tell().await;
+        while self.hear().await {
+            self.tell().await;
+        }
     }
 
     /// Sends what it has to send.
@@ -199,10 +212,7 @@ async fn a_wrong_key_and_a_device_without_one_are_refused_alike() {
     let stage = stage(|_| ()).await;
     for (identity, key) in [("d", "another"), ("nobody", KEY), ("d/d/d", KEY)] {
         let mut device = Device::new(&stage, &config(identity, key)).await;
-        device.tell().await;
-        while device.hear().await {
-            device.tell().await;
-        }
+        device.refused().await;
         assert!(!device.connected, "{identity}");
     }
     assert_eq!(count(&stage, "refused"), 3);
@@ -222,10 +232,7 @@ async fn a_revoked_key_ends_its_association_and_opens_no_other() {
     assert!(revoked.elapsed() < Duration::from_secs(1), "P5: {:?}", revoked.elapsed());
     stage.metric("drover_ingress_coap_associations 0").await;
     let mut again = Device::new(&stage, &config("d", KEY)).await;
-    again.tell().await;
-    while again.hear().await {
-        again.tell().await;
-    }
+    again.refused().await;
     assert!(!again.connected);
     assert_eq!(stage.payloads().await, ["1"]);
 }
@@ -252,12 +259,7 @@ async fn a_device_that_begins_anew_from_the_same_port_takes_the_place_of_its_ass
     let id = device.last_id;
     device.dtls = begun(&config("d", KEY));
     (device.connected, device.last_id) = (false, id - 1);
-    while !device.connected {
-        device.tell().await;
-        if !device.connected {
-            assert!(device.hear().await, "it is let in");
-        }
-    }
+    device.connect().await;
     // The message id of before is another message now.
     assert_eq!(device.post("t/a", "after").await, MessageClass::Response(ResponseType::Changed));
     assert_eq!(stage.payloads().await, ["before", "after"]);
