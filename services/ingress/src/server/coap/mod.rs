@@ -17,7 +17,6 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use drover_host::{Ports, Shutdown};
-use tokio::net::UdpSocket;
 
 use crate::config::{COAP, COAPS, IngressConfig};
 use crate::domain::node::Node;
@@ -54,7 +53,8 @@ impl Coap {
         let bounds = Bounds { associations: config.coaps.associations, idle: config.coaps.idle.as_std() };
         let mut transports: Vec<Transport> = plain.into_iter().map(Transport::Plain).collect();
         for socket in secured {
-            transports.push(Transport::Secured(Box::new(associating(socket, bounds, &setup)?), keys.clone()));
+            let dtls = Dtls::new(socket, bounds, setup.telemetry.clone()).context("DTLS")?;
+            transports.push(Transport::Secured(Box::new(dtls), keys.clone()));
         }
         let endpoint = |transport| Arc::new(Endpoint::new(setup.clone(), transport));
         Ok(Self(transports.into_iter().map(endpoint).collect()))
@@ -64,8 +64,4 @@ impl Coap {
     pub async fn serve(self, shutdown: Shutdown) {
         futures::future::join_all(self.0.into_iter().map(|endpoint| endpoint.serve(shutdown.clone()))).await;
     }
-}
-
-fn associating(socket: UdpSocket, bounds: Bounds, setup: &Setup) -> anyhow::Result<Dtls> {
-    Dtls::new(socket, bounds, setup.telemetry.clone()).context("DTLS")
 }
