@@ -113,14 +113,9 @@ pub struct Lookups {
 }
 
 impl Lookups {
-    /// How many they are.
-    pub fn len(&self) -> usize {
-        self.objects.len() + self.digests.len() + self.had_credentials.len()
-    }
-
     /// Whether there is nothing to look up.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.objects.is_empty() && self.digests.is_empty() && self.had_credentials.is_empty()
     }
 }
 
