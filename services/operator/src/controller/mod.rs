@@ -137,8 +137,8 @@ pub async fn reconcile<K: Kind>(object: Arc<K>, context: Arc<Context>) -> Result
     outcome
 }
 
-/// What a turn has come to: an object that is gone meanwhile is done with. After one that went well neither failures nor how
-/// long the object has been going are remembered.
+/// What a turn has come to: an object that is gone meanwhile is done with. After one that went well neither failures nor
+/// how long the object has been going are remembered.
 fn ended(outcome: Result<Action, finalizer::Error<Failure>>, uid: &str, context: &Context) -> Result<Action, Failure> {
     let outcome = match outcome.map_err(Failure::from) {
         Err(failure) if failure.is_gone() => Ok(Action::await_change()),
