@@ -30,26 +30,14 @@ pub fn told<T>(service: &str, answer: Result<Result<Response<T>, Status>, Elapse
         Err(_) => return Verdict::Away(format!("{service} does not answer")),
     };
     match error.code {
-        ErrorCode::Unavailable | ErrorCode::DeadlineExceeded | ErrorCode::Cancelled | ErrorCode::Unauthenticated => {
-            Verdict::Away(error.message)
-        }
-        code if is_passing(code) => Verdict::Later(error.message),
-        _ => Verdict::Refused(error.message),
-    }
-}
-
-/// Whether the same request may succeed later.
-fn is_passing(code: ErrorCode) -> bool {
-    match code {
         ErrorCode::Cancelled
-        | ErrorCode::Unknown
         | ErrorCode::DeadlineExceeded
-        | ErrorCode::ResourceExhausted
-        | ErrorCode::Aborted
-        | ErrorCode::Internal
         | ErrorCode::Unavailable
         // Of who asks, not of what is asked: a wrong token.
-        | ErrorCode::Unauthenticated => true,
+        | ErrorCode::Unauthenticated => Verdict::Away(error.message),
+        ErrorCode::Unknown | ErrorCode::ResourceExhausted | ErrorCode::Aborted | ErrorCode::Internal => {
+            Verdict::Later(error.message)
+        }
         ErrorCode::InvalidArgument
         | ErrorCode::NotFound
         | ErrorCode::AlreadyExists
@@ -58,6 +46,6 @@ fn is_passing(code: ErrorCode) -> bool {
         | ErrorCode::OutOfRange
         // What nobody here serves, shadows for example.
         | ErrorCode::Unimplemented
-        | ErrorCode::DataLoss => false,
+        | ErrorCode::DataLoss => Verdict::Refused(error.message),
     }
 }

@@ -1,5 +1,6 @@
 //! `devices` and `devices/{device}`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -57,11 +58,7 @@ pub async fn list(State(api): State<Arc<Api>>, at: At, Params(page): Params<Page
     };
     let listed = api.registry.call(async |mut client| client.list_devices(request).await).await?;
     let heard = heard::last_heard(&api, at.tenant.as_str(), names(&listed)).await;
-    let mut items = Vec::with_capacity(listed.devices.len());
-    for device in listed.devices {
-        let heard_ms = name(&device).and_then(|name| heard.get(name)).copied();
-        items.push(known(device, heard_ms)?);
-    }
+    let items = listed.devices.into_iter().map(|device| known(device, &heard)).collect::<Result<_, _>>()?;
     Ok(Json(List { items, next_page_token: listed.next_page_token }))
 }
 
@@ -114,25 +111,20 @@ pub async fn delete(State(api): State<Arc<Api>>, at: At) -> Answer<Revoked> {
 async fn find(api: &Api, at: &At) -> Result<Device, ApiError> {
     let device = at.device()?;
     let request = GetDeviceRequest { tenant: at.tenant.to_string(), name: device.to_string() };
-    let (found, heard_ms) = tokio::join!(
+    let (found, heard) = tokio::join!(
         api.registry.call(async |mut client| client.get_device(request).await),
-        heard::of_device(api, at.tenant.as_str(), device.as_str()),
+        heard::last_heard(api, at.tenant.as_str(), vec![device.to_string()]),
     );
-    known(found?, heard_ms)
-}
-
-/// The name of a listed device.
-pub fn name(listed: &GetDeviceResponse) -> Option<&str> {
-    Some(listed.device.as_ref()?.meta.as_ref()?.name.as_str())
+    known(found?, &heard)
 }
 
 /// The names of listed devices.
 pub fn names(listed: &ListDevicesResponse) -> Vec<String> {
-    listed.devices.iter().filter_map(name).map(str::to_owned).collect()
+    listed.devices.iter().filter_map(|known| Some(known.device.as_ref()?.meta.as_ref()?.name.clone())).collect()
 }
 
-fn known(known: GetDeviceResponse, heard_ms: Option<u64>) -> Result<Device, ApiError> {
-    let heard_ms = heard::of_this(&known, heard_ms);
+fn known(known: GetDeviceResponse, heard: &HashMap<String, u64>) -> Result<Device, ApiError> {
+    let heard_ms = heard::of_this(&known, heard);
     shown(known.device.required("device")?, &known.presence.unwrap_or_default(), heard_ms)
 }
 

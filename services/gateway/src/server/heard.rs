@@ -65,15 +65,10 @@ fn unanswered(api: &Api, error: &ApiError) {
     tracing::debug!(%error, "devices are shown without their last messages");
 }
 
-/// As [`last_heard`], of one device.
-pub async fn of_device(api: &Api, tenant: &str, device: &str) -> Option<u64> {
-    last_heard(api, tenant, vec![device.to_owned()]).await.remove(device)
-}
-
-/// What was heard of this device at `heard_ms`, of a device of its name: before it was made that was another one.
-pub fn of_this(known: &GetDeviceResponse, heard_ms: Option<u64>) -> Option<u64> {
-    let created_ms = known.device.as_ref()?.meta.as_ref()?.created_ms;
-    heard_ms.filter(|at_ms| *at_ms >= created_ms)
+/// What [`last_heard`] says of this device: what came before it was made was of another one of its name.
+pub fn of_this(known: &GetDeviceResponse, heard: &HashMap<String, u64>) -> Option<u64> {
+    let meta = known.device.as_ref()?.meta.as_ref()?;
+    heard.get(&meta.name).copied().filter(|at_ms| *at_ms >= meta.created_ms)
 }
 
 #[cfg(test)]

@@ -131,15 +131,22 @@ pub async fn reconcile<K: Kind>(object: Arc<K>, context: Arc<Context>) -> Result
             }
         }
     };
-    let outcome = Box::pin(finalizer::finalizer(&api, FINALIZER, object.clone(), turn)).await.map_err(Failure::from);
-    let outcome = match outcome {
+    let outcome = Box::pin(finalizer::finalizer(&api, FINALIZER, object.clone(), turn)).await;
+    let outcome = ended(outcome, &uid(&*object), &context);
+    context.telemetry.reconciled(K::NAME, outcome.is_ok(), context.clock.now_ms().saturating_sub(begun_ms));
+    outcome
+}
+
+/// What a turn has come to: an object that is gone meanwhile is done with. After one that went well neither failures nor
+/// how long the object has been going are remembered.
+fn ended(outcome: Result<Action, finalizer::Error<Failure>>, uid: &str, context: &Context) -> Result<Action, Failure> {
+    let outcome = match outcome.map_err(Failure::from) {
         Err(failure) if failure.is_gone() => Ok(Action::await_change()),
         outcome => outcome,
     };
-    context.telemetry.reconciled(K::NAME, outcome.is_ok(), context.clock.now_ms().saturating_sub(begun_ms));
     if outcome.is_ok() {
-        context.failures.forget(&uid(&*object));
-        context.going.forget(&uid(&*object));
+        context.failures.forget(uid);
+        context.going.forget(uid);
     }
     outcome
 }

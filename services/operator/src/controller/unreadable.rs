@@ -16,7 +16,7 @@ use super::context::Context;
 use super::failure::Failure;
 use super::kind::Kind;
 use super::registered::refused;
-use super::{FINALIZER, patience, reconcile, status};
+use super::{FINALIZER, ended, patience, reconcile, status};
 use crate::crd::Condition;
 use crate::domain::condition::{self, ACCEPTED};
 use crate::domain::problem::Problem;
@@ -94,16 +94,11 @@ async fn let_go<K: Kind>(metadata: &ObjectMeta, context: &Context) -> Result<Act
         Ok(Action::await_change())
     };
     let object = Arc::new(metadata.clone().into_response_partial::<K>());
-    let outcome = Box::pin(finalizer::finalizer(&api, FINALIZER, object, turn)).await.map_err(Failure::from);
-    let outcome = match outcome {
-        Err(failure) if failure.is_gone() => Ok(Action::await_change()),
-        outcome => outcome,
-    };
+    let outcome = Box::pin(finalizer::finalizer(&api, FINALIZER, object, turn)).await;
+    let uid = metadata.uid.clone().unwrap_or_default();
+    let outcome = ended(outcome, &uid, context);
     if outcome.is_ok() {
-        let uid = metadata.uid.clone().unwrap_or_default();
         context.forget(&uid);
-        context.failures.forget(&uid);
-        context.going.forget(&uid);
     }
     outcome
 }

@@ -6,7 +6,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Condition;
+use super::{Condition, OBJECT_NAME};
 
 /// A device: who it is, how it proves it, and what it may do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
@@ -87,10 +87,7 @@ pub struct DeviceCredential {
 pub struct TokenSecret {
     /// Name of the Secret; its keys are `username` and `token`, the password of MQTT. Deleted, it is made anew with another
     /// token, and the former one is revoked.
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
-    )]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     pub secret_name: String,
 }
 
@@ -99,10 +96,7 @@ pub struct TokenSecret {
 #[serde(rename_all = "camelCase")]
 pub struct CertificateSecret {
     /// Name of the Secret of type kubernetes.io/tls; its keys are `tls.crt`, `tls.key` and `ca.crt`.
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
-    )]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     pub secret_name: String,
     /// How long the certificate holds, `8760h` (the default) for example, 1h to 87600h. It is renewed when a third of that is
     /// left; the former one holds until its own end.

@@ -6,8 +6,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Condition;
 use super::device::{default_policies, yes};
+use super::{Condition, OBJECT_NAME};
 
 /// Many devices of one kind, which are in the registry only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, CustomResource)]
@@ -126,10 +126,7 @@ fn digits() -> u8 {
 #[serde(rename_all = "camelCase")]
 pub struct CsvSource {
     /// Name of the ConfigMap. It is read again when it changes.
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
-    )]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     pub config_map: String,
     /// Its key.
     #[serde(default = "csv_key")]

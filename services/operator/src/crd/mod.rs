@@ -22,3 +22,6 @@ pub use policy::{Policy, PolicyAction, PolicyEffect, PolicySpec, PolicyStatement
 pub use rule::{Rule, RuleLastError, RuleSpec, RuleStatus};
 
 use device::any_object;
+
+/// What Secrets and ConfigMaps can be called: `domain/name.rs` checks the same.
+const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";

@@ -63,10 +63,8 @@ pub async fn devices(
         Err(error) => return templates::failure(error),
     };
     let heard = heard::last_heard(&api, session.ticket.tenant.as_str(), devices::names(&listed)).await;
-    let heard_ms = |known: &GetDeviceResponse| {
-        heard::of_this(known, devices::name(known).and_then(|name| heard.get(name)).copied())
-    };
-    let rows = listed.devices.iter().map(|known| shown(known, heard_ms(known)).map(|(shown, _, _)| shown)).collect();
+    let row = |known: &GetDeviceResponse| shown(known, heard::of_this(known, &heard)).map(|(shown, _, _)| shown);
+    let rows = listed.devices.iter().map(row).collect();
     match rows {
         Ok(devices) => templates::html(&templates::Devices {
             page: Page::new(&session, &caller, "devices"),
@@ -97,13 +95,13 @@ async fn find(api: &Api, session: &Session, name: &str) -> Result<impl FnOnce(Pa
     let request = GetDeviceRequest { tenant: tenant.clone(), name: device.to_string() };
     let latest = GetLatestRequest { tenant, device: device.to_string(), ..GetLatestRequest::default() };
     let storage = api.storage.hurried(VALUES_DEADLINE);
-    let (known, heard_ms, latest) = tokio::join!(
+    let (known, heard, latest) = tokio::join!(
         api.registry.call(async |mut client| client.get_device(request).await),
-        heard::of_device(api, session.ticket.tenant.as_str(), device.as_str()),
+        heard::last_heard(api, session.ticket.tenant.as_str(), vec![device.to_string()]),
         storage.call(async |mut client| client.get_latest(latest).await),
     );
     let known = known?;
-    let heard_ms = heard::of_this(&known, heard_ms);
+    let heard_ms = heard::of_this(&known, &heard);
     let (device, spec, meta) = shown(&known, heard_ms)?;
     let points = latest.map(|latest| latest.points).unwrap_or_else(|error| {
         tracing::debug!(%error, "a page is shown without last values");
