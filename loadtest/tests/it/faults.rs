@@ -89,22 +89,26 @@ fn images(folder: &Path) -> usize {
     files.filter(|file| Path::new(file.trim_end()).starts_with(folder)).count()
 }
 
-#[test]
-fn devices_get_through_whatever_is_done_to_the_network_and_nothing_of_it_is_left() {
-    let Some(program) = mosquitto::program() else { return };
-    let folder = tempfile::tempdir().expect("a folder");
-    let chaos = format!(
+/// mosquitto as what faults are done to; `None` after saying so where it is missing.
+fn broker() -> Option<String> {
+    let program = mosquitto::program()?;
+    Some(format!(
         r#"
-        faults = ["cut", "partition", "reset", "loss"]
-        every = "1s"
-        longest = "1s"
         [[chaos.process]]
         name = "broker"
         command = ["{}", "-p", "1883"]
         ready = "{{at:broker}}:1883"
         "#,
         program.display()
-    );
+    ))
+}
+
+#[test]
+fn devices_get_through_whatever_is_done_to_the_network_and_nothing_of_it_is_left() {
+    let Some(broker) = broker() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let chaos =
+        format!("faults = [\"cut\", \"partition\", \"reset\", \"loss\"]\nevery = \"1s\"\nlongest = \"1s\"\n{broker}");
     let Some((output, report)) = run(folder.path(), &scenario(20, &chaos), &[]) else { return };
     assert!(output.status.success(), "{}", said(&output));
     for told in
@@ -121,21 +125,10 @@ fn devices_get_through_whatever_is_done_to_the_network_and_nothing_of_it_is_left
 
 #[test]
 fn packets_come_late_and_links_are_narrow_where_the_kernel_can_do_that() {
-    let Some(program) = mosquitto::program() else { return };
+    let Some(broker) = broker() else { return };
     for (kind, told) in [("delay", "delay packets of"), ("narrow", "narrow the link of")] {
         let folder = tempfile::tempdir().expect("a folder");
-        let chaos = format!(
-            r#"
-            faults = ["{kind}"]
-            every = "2s"
-            longest = "2s"
-            [[chaos.process]]
-            name = "broker"
-            command = ["{}", "-p", "1883"]
-            ready = "{{at:broker}}:1883"
-            "#,
-            program.display()
-        );
+        let chaos = format!("faults = [\"{kind}\"]\nevery = \"2s\"\nlongest = \"2s\"\n{broker}");
         let Some((output, report)) = run(folder.path(), &scenario(12, &chaos), &[]) else { continue };
         assert!(output.status.success(), "{kind}: {}", said(&output));
         assert!(report.faults.iter().any(|fault| fault.contains(told)), "{:?}", report.faults);
