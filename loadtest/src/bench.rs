@@ -135,7 +135,7 @@ async fn run_clients(plan: &Plan, tally: &Rc<RefCell<Tally>>) -> Spent {
             let tally = session.tally.clone();
             let message = Publish { qos: plan.qos, ..Publish::new(&topic, &payload) };
             let ended = if index < plan.clients {
-                let ended = publish(session, &plan, index, &message, stop_at).await;
+                let ended = patient(&plan, stop_at, publish(session, &plan, index, &message, stop_at)).await;
                 tally.borrow_mut().done();
                 ended
             } else if index < plan.clients + plan.idle {
@@ -165,13 +165,11 @@ async fn publish(
         let pace = Duration::from_secs(1) * u32::try_from(plan.clients).unwrap_or(u32::MAX) / rate.get();
         // Not all at once.
         let first = Instant::now() + pace.mul_f64(index as f64 / plan.clients as f64);
-        return patient(plan, stop_at, session.publish_at_pace(message, first, pace, stop_at)).await;
+        return session.publish_at_pace(message, first, pace, stop_at).await;
     }
     match plan.qos {
-        Qos::AtMostOnce => patient(plan, stop_at, session.publish_at_most_once(message, plan.window, stop_at)).await,
-        Qos::AtLeastOnce | Qos::ExactlyOnce => {
-            patient(plan, stop_at, session.publish_acknowledged(message, stop_at)).await
-        }
+        Qos::AtMostOnce => session.publish_at_most_once(message, plan.window, stop_at).await,
+        Qos::AtLeastOnce | Qos::ExactlyOnce => session.publish_acknowledged(message, stop_at).await,
     }
 }
 

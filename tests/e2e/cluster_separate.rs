@@ -2,11 +2,10 @@
 //! was acknowledged comes out of the rule, once.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use drover_tests::{Held, SeparateCluster, executable, pause, read_committed, tool};
+use drover_tests::{Held, SeparateCluster, generator, pause, read_committed, tool};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -53,7 +52,7 @@ impl Load {
         std::fs::write(&file, scenario)?;
         let service = cluster.node.cluster.get("default", &["service", "drover"])?;
         let target = format!("{}:1883", service["spec"]["clusterIP"].as_str().context("an address")?);
-        let mut command = cluster.node.enter(&program()?)?;
+        let mut command = cluster.node.enter(&generator()?)?;
         command.arg("run").arg(&file).args(["--target", &target, "--quiet", "--out"]).arg(directory.path());
         let held = Held::start(&command, directory.path().join("load.log"))?;
         Ok(Self { held, directory })
@@ -79,13 +78,6 @@ impl Load {
         println!("{said}");
         Ok(serde_json::from_str(&std::fs::read_to_string(self.directory.path().join("report.json"))?)?)
     }
-}
-
-/// Beside the executable under test.
-fn program() -> anyhow::Result<PathBuf> {
-    let program = std::path::absolute(executable()?)?.with_file_name("drover-load");
-    ensure!(program.exists(), "{} is missing: run `cargo build --workspace`", program.display());
-    Ok(program)
 }
 
 /// The cluster, with the rule whose output is compared.

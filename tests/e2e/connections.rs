@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use drover_tests::{Backends, Idle, Processes, raise_descriptors};
+use drover_tests::{Backends, Idle, Processes, number, raise_descriptors};
 use tokio::time::Instant;
 
 const NODES: [&str; 6] = ["ingress-0", "ingress-1", "ingress-2", "ingress-3", "ingress-4", "ingress-5"];
@@ -119,8 +119,7 @@ fn closed(processes: &Processes, node: &str) -> anyhow::Result<f64> {
 
 #[test]
 fn six_ingress_processes_hold_all_connections_at_once_and_each_takes_little() -> anyhow::Result<()> {
-    let named = std::env::var("DROVER_CONNECTIONS").ok();
-    let all: usize = named.map_or(Ok(CONNECTIONS), |text| text.parse().context("DROVER_CONNECTIONS"))?;
+    let all = number("DROVER_CONNECTIONS", CONNECTIONS)?;
     let share = all.div_ceil(NODES.len());
     ensure!(
         (4..=PER_NODE).contains(&share),

@@ -14,7 +14,7 @@ use drover_load::client::Client;
 use drover_mqtt::Version;
 use drover_tests::fleet::{Fleet, Plan};
 use drover_tests::marks::{self, Row};
-use drover_tests::{Follower, LocalBackends, Platform, Processes, options, publish, read_committed};
+use drover_tests::{Follower, LocalBackends, Platform, Processes, number, options, publish, read_committed};
 use drover_types::Qos;
 use serde_json::json;
 use tokio::time::{Instant, interval};
@@ -40,7 +40,7 @@ const SINGLE: &str = "single";
 
 /// Messages of each device of the fleet.
 fn messages() -> anyhow::Result<u64> {
-    std::env::var("DROVER_COSTS_MESSAGES").map_or(Ok(200), |text| text.parse().context("DROVER_COSTS_MESSAGES"))
+    number("DROVER_COSTS_MESSAGES", 200)
 }
 
 /// User and system time of a process (proc(5): fields 14 and 15 of `/proc/PID/stat`, 100 ticks a second on Linux).

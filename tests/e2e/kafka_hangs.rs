@@ -6,10 +6,10 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use drover_tests::Processes;
 use drover_tests::faults::Stage;
 use drover_tests::fleet::{Fleet, Plan};
 use drover_tests::marks;
+use drover_tests::{Processes, number};
 
 const DEVICES: u64 = 100;
 /// Messages a second of all devices together.
@@ -87,13 +87,6 @@ fn look(processes: &Processes, fleet: &Fleet, when: &str) -> anyhow::Result<Vec<
     }
     println!();
     Ok(looks)
-}
-
-fn number(name: &str, default: u64) -> anyhow::Result<u64> {
-    match std::env::var(name) {
-        Ok(text) => text.parse().with_context(|| format!("{name} = {text}")),
-        Err(_) => Ok(default),
-    }
 }
 
 /// How many messages all nodes have told to be durable.

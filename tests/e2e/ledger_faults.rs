@@ -4,11 +4,10 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
 use drover_tests::faults::{Stage, schedule};
 use drover_tests::fleet::{Fleet, Plan};
 use drover_tests::marks;
-use drover_tests::{partitions, read_committed};
+use drover_tests::{number, partitions, read_committed};
 use drover_types::TELEMETRY_TOPIC;
 
 /// What faults are done to: first, in every run, one of each kind on the way of a message; then all others.
@@ -19,13 +18,6 @@ const TARGETS: [&[&str]; 2] = [
 /// Time of the fleet's work for each fault, without what the faults take.
 const TIME_OF_A_FAULT: Duration = Duration::from_secs(5);
 
-fn number(name: &str, default: u64) -> anyhow::Result<u64> {
-    match std::env::var(name) {
-        Ok(text) => text.parse().with_context(|| format!("{name} = {text}")),
-        Err(_) => Ok(default),
-    }
-}
-
 /// Another one for each run.
 fn any_seed() -> u64 {
     let time = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_millis());
@@ -35,9 +27,9 @@ fn any_seed() -> u64 {
 #[test]
 fn ledger_faults_what_was_acknowledged_comes_out_exactly_once_and_in_order_whatever_dies_or_hangs() -> anyhow::Result<()>
 {
-    let devices = number("DROVER_LEDGER_DEVICES", 20)?;
-    let messages = number("DROVER_LEDGER_MESSAGES", 200)?;
-    let faults = number("DROVER_LEDGER_FAULTS", 7)?;
+    let devices = number("DROVER_LEDGER_DEVICES", 20_u64)?;
+    let messages = number("DROVER_LEDGER_MESSAGES", 200_u64)?;
+    let faults = number("DROVER_LEDGER_FAULTS", 7_u64)?;
     // Beyond session timeouts and keep-alives.
     let longest = Duration::from_secs(number("DROVER_LEDGER_SECONDS", 15)?);
     let seed = number("DROVER_LEDGER_SEED", any_seed())?;

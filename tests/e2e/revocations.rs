@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use drover_load::client::{Client, ConnectionError};
 use drover_mqtt::{ReasonCode, Version};
-use drover_tests::{Backends, Idle, Processes, options, pause, raise_descriptors};
+use drover_tests::{Backends, Idle, Processes, number, options, pause, raise_descriptors};
 use drover_types::Qos;
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -132,13 +132,6 @@ impl Stage {
             ensure!(began.elapsed() < PATIENCE, "{held} of {count} connections:\n{}", self.processes.log_ends());
             pause();
         }
-    }
-}
-
-fn number(name: &str, default: usize) -> anyhow::Result<usize> {
-    match std::env::var(name) {
-        Ok(text) => text.parse().with_context(|| format!("{name} = {text}")),
-        Err(_) => Ok(default),
     }
 }
 

@@ -10,6 +10,8 @@ mod p7_backpressure;
 mod p8_upgrades;
 mod p9_tenants_are_walls;
 
+use std::fmt::Debug;
+
 use drover_tests::seeds;
 use drover_tests::world::{Flaws, Outcome, Scale, run};
 
@@ -27,4 +29,21 @@ fn caught(flaws: impl Into<Flaws>, shows: impl Fn(&Outcome) -> bool) {
     let flaws: Flaws = flaws.into();
     let (seed, outcome) = seeds::caught(|seed| run(seed, Scale::default(), flaws), shows);
     println!("seed {seed} shows it: {outcome}");
+}
+
+/// Verdicts of sound worlds, seed after seed: so many ordinarily, as [`seeds::seeds`] says. Fails at the first that stalls or is
+/// not clean, with the line that repeats it; `test` is how the name of the calling test begins.
+fn passing<V: Debug>(
+    ordinary: u64,
+    test: &str,
+    run: impl Fn(u64) -> anyhow::Result<V>,
+    is_clean: impl Fn(&V) -> bool,
+) -> Vec<V> {
+    let tried = seeds::seeds(ordinary).map(|seed| {
+        let verdict = run(seed);
+        let verdict = verdict.unwrap_or_else(|stalled| panic!("{}", seeds::failed(seed, "promises", test, stalled)));
+        assert!(is_clean(&verdict), "{}", seeds::failed(seed, "promises", test, format_args!("{verdict:?}")));
+        verdict
+    });
+    tried.collect()
 }

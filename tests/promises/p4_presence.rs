@@ -17,12 +17,10 @@ fn caught(flaws: Flaws, shows: impl Fn(&Verdict) -> bool) {
 
 #[test]
 fn presence_alternates_and_is_true_in_the_end() {
-    let again = |seed, shown: String| seeds::failed(seed, "promises", "presence_alternates", shown);
     let mut events = 0;
-    for seed in seeds::seeds(SOUND_SEEDS) {
-        let verdict = run(seed, Flaws::default());
-        let verdict = verdict.unwrap_or_else(|stalled| panic!("{}", again(seed, stalled.to_string())));
-        assert!(verdict.is_clean(), "{}", again(seed, format!("{verdict:?}")));
+    for verdict in
+        super::passing(SOUND_SEEDS, "presence_alternates", |seed| run(seed, Flaws::default()), Verdict::is_clean)
+    {
         events += verdict.events;
     }
     println!("{events} events");

@@ -17,12 +17,10 @@ fn caught(flaws: Flaws, shows: impl Fn(&Verdict) -> bool) {
 
 #[test]
 fn revoked_means_out_within_a_second_while_the_log_hangs() {
-    let again = |seed, shown: String| seeds::failed(seed, "promises", "revoked_means_out", shown);
     let mut revoked = 0;
-    for seed in seeds::seeds(SOUND_SEEDS) {
-        let verdict = run(seed, Flaws::default());
-        let verdict = verdict.unwrap_or_else(|stalled| panic!("{}", again(seed, stalled.to_string())));
-        assert!(verdict.is_clean(), "{}", again(seed, format!("{verdict:?}")));
+    for verdict in
+        super::passing(SOUND_SEEDS, "revoked_means_out", |seed| run(seed, Flaws::default()), Verdict::is_clean)
+    {
         revoked += verdict.revoked;
     }
     println!("{revoked} devices were revoked");

@@ -18,11 +18,9 @@ fn caught(broken: Broken, shows: impl Fn(&Verdict) -> bool) {
 #[test]
 fn versions_have_no_gap_and_every_update_is_carried_out_once() {
     let (mut updates, mut repeats) = (0, 0);
-    let again = |seed, shown: String| seeds::failed(seed, "promises", "versions_have_no_gap", shown);
-    for seed in seeds::seeds(SOUND_SEEDS) {
-        let verdict = run(seed, Broken::default());
-        let verdict = verdict.unwrap_or_else(|stalled| panic!("{}", again(seed, stalled.to_string())));
-        assert!(verdict.is_clean(), "{}", again(seed, format!("{verdict:?}")));
+    for verdict in
+        super::passing(SOUND_SEEDS, "versions_have_no_gap", |seed| run(seed, Broken::default()), Verdict::is_clean)
+    {
         updates += verdict.updates;
         repeats += verdict.answers - verdict.updates;
     }

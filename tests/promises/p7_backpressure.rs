@@ -16,11 +16,9 @@ fn caught(flaws: Flaws, shows: impl Fn(&Verdict) -> bool) {
 
 #[test]
 fn what_is_not_delivered_was_refused_or_is_counted() {
-    let again = |seed, shown: String| seeds::failed(seed, "promises", "what_is_not_delivered", shown);
-    for seed in seeds::seeds(SOUND_SEEDS) {
-        let verdict = run(seed, Flaws::default());
-        let verdict = verdict.unwrap_or_else(|stalled| panic!("{}", again(seed, stalled.to_string())));
-        assert!(verdict.is_clean(), "{}", again(seed, format!("{verdict:?}")));
+    for verdict in
+        super::passing(SOUND_SEEDS, "what_is_not_delivered", |seed| run(seed, Flaws::default()), Verdict::is_clean)
+    {
         assert!(verdict.dropped > 0 && verdict.refused > 0, "nothing was too much: {verdict:?}");
     }
 }

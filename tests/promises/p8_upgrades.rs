@@ -10,12 +10,7 @@ const SOUND_SEEDS: u64 = 10;
 
 #[test]
 fn a_node_that_stops_closes_connections_at_its_rate_and_forgets_no_session() {
-    let again = |seed, shown: String| seeds::failed(seed, "promises", "a_node_that_stops", shown);
-    for seed in seeds::seeds(SOUND_SEEDS) {
-        let verdict = run(seed, Flaws::default());
-        let verdict = verdict.unwrap_or_else(|stalled| panic!("{}", again(seed, stalled.to_string())));
-        assert!(verdict.is_clean(), "{}", again(seed, format!("{verdict:?}")));
-    }
+    super::passing(SOUND_SEEDS, "a_node_that_stops", |seed| run(seed, Flaws::default()), Verdict::is_clean);
 }
 
 #[test]

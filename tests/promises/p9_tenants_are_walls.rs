@@ -10,12 +10,7 @@ const SOUND_SEEDS: u64 = 15;
 
 #[test]
 fn nobody_gets_what_is_another_tenants_and_everybody_what_is_their_own() {
-    let again = |seed, shown: String| seeds::failed(seed, "promises", "nobody_gets_what_is_another", shown);
-    for seed in seeds::seeds(SOUND_SEEDS) {
-        let verdict = run(seed, Flaws::default());
-        let verdict = verdict.unwrap_or_else(|stalled| panic!("{}", again(seed, stalled.to_string())));
-        assert!(verdict.is_clean(), "{}", again(seed, format!("{verdict:?}")));
-    }
+    super::passing(SOUND_SEEDS, "nobody_gets_what_is_another", |seed| run(seed, Flaws::default()), Verdict::is_clean);
 }
 
 #[test]

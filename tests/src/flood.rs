@@ -2,18 +2,17 @@
 //! whatever is not delivered was refused, or is counted (P7).
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use drover_bus::{Bus, TopicConfig, TopicPartition};
-use drover_host::{Health, Metrics, Network, Ports, Shutdown, Sockets};
+use drover_host::{Metrics, Network, Shutdown};
 use drover_ingress::config::{HttpConfig, IngressConfig, QuotasConfig};
 use drover_ingress::memory::{SharedRetained, SharedSessions};
 use drover_ingress::{Backing, SoleOwner};
 use drover_mqtt::client::ClientOptions;
 use drover_mqtt::{Publish, ReasonCode, Version};
-use drover_sim::{Broken, BrokenBus, BusFaults, SeededRandom, SimBus, VirtualClock};
+use drover_sim::{Broken, BusFaults, SeededRandom, SimBus, VirtualClock};
 use drover_types::limits::INBOX_MESSAGES_MAX;
 use drover_types::{Clock, Qos, TELEMETRY_TOPIC};
 use tokio::time::Instant;
@@ -149,22 +148,12 @@ impl World {
 
     fn start(&mut self) -> Life {
         self.boots += 1;
-        let (bus, metrics) = (SeverableBus::new(self.bus.clone()), Metrics::default());
+        let bus = SeverableBus::new(self.bus.clone());
         let network = Network::default();
         registry::serve(&network);
         self.board.plug(INGRESS, network.clone(), "ingress", bus.severed());
-        let ports = Ports {
-            bus: Arc::new(BrokenBus::new(Arc::new(bus.clone()), self.flaws.bus)),
-            clock: self.clock.clone(),
-            random: self.random.clone(),
-            network,
-            sockets: Sockets::default(),
-            data: PathBuf::new(),
-            metrics: metrics.clone(),
-            cassandra: Default::default(),
-            functions: Default::default(),
-            ready: Health::default().service("ingress"),
-        };
+        let ports = bus.ports(self.flaws.bus, &self.clock, &self.random, network, "ingress");
+        let metrics = ports.metrics.clone();
         // Without HTTP no thread is started.
         let http = HttpConfig { listen: Vec::new(), ..HttpConfig::default() };
         let device_messages = if self.flaws.unlimited { 0 } else { QUOTA };

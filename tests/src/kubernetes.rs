@@ -125,14 +125,17 @@ impl Kubernetes {
 
     /// Applies objects given as JSON to a namespace.
     pub fn apply(&self, namespace: &str, objects: &[Value]) -> anyhow::Result<()> {
-        let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
-        lines_of(&mut self.command(&["-n", namespace, "apply", "-f", "-"]), list.as_bytes()).map(drop)
+        self.send("apply", namespace, objects)
     }
 
     /// Makes objects given as JSON in a namespace, none of which is there yet: half the calls of [`Kubernetes::apply`].
     pub fn create(&self, namespace: &str, objects: &[Value]) -> anyhow::Result<()> {
+        self.send("create", namespace, objects)
+    }
+
+    fn send(&self, verb: &str, namespace: &str, objects: &[Value]) -> anyhow::Result<()> {
         let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
-        lines_of(&mut self.command(&["-n", namespace, "create", "-f", "-"]), list.as_bytes()).map(drop)
+        lines_of(&mut self.command(&["-n", namespace, verb, "-f", "-"]), list.as_bytes()).map(drop)
     }
 
     /// One object or a list, as JSON.

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use drover_bus::{Bus, Header, Outgoing, Record, Stored, TopicPartition};
-use drover_host::{Health, Metrics, Network, Ports, Shutdown, Sockets};
+use drover_host::{Network, Shutdown};
 use drover_proto::shadow::v1::shadow_client::ShadowClient;
 use drover_proto::shadow::v1::{Delivery, UpdateShadowRequest};
 use drover_shadow::conformance::MemoryStore;
 use drover_shadow::{CHANGES_TOPIC, DOCUMENTS_TOPIC, GROUP, REPLIES_TOPIC, ShadowConfig, run_with};
-use drover_sim::{Broken, BrokenBus, BusFaults, SeededRandom, SimBus, VirtualClock};
+use drover_sim::{Broken, BusFaults, SeededRandom, SimBus, VirtualClock};
 use drover_types::shadow::SHADOW_REQUESTS_TOPIC;
 use drover_types::{ClientId, Clock, DeviceId, Qos, Random, RecordId, Telemetry, TenantId, TopicName, fingerprint};
 use prost::Message as _;
@@ -113,18 +113,8 @@ impl World {
 
     fn start(&mut self, number: usize) {
         let bus = SeverableBus::new(self.bus.clone());
-        let ports = Ports {
-            bus: Arc::new(BrokenBus::new(Arc::new(bus.clone()), self.broken)),
-            clock: self.clock.clone(),
-            random: self.random.clone(),
-            network: if number == 0 { self.network.clone() } else { Network::default() },
-            sockets: Sockets::default(),
-            data: std::path::PathBuf::new(),
-            metrics: Metrics::default(),
-            cassandra: Default::default(),
-            functions: Default::default(),
-            ready: Health::default().service("shadow"),
-        };
+        let network = if number == 0 { self.network.clone() } else { Network::default() };
+        let ports = bus.ports(self.broken, &self.clock, &self.random, network, "shadow");
         let (member, ingress_nodes) = (format!("shadow-{number}"), Vec::new());
         let config = ShadowConfig { partitions: PARTITIONS, member, ingress_nodes, ..ShadowConfig::default() };
         let running = run_with(config, ports, Shutdown::new(), self.store.clone());

@@ -1,8 +1,10 @@
 //! Outside programs: looked for, run, and named in one line where they are missing; and the gateway, asked by HTTP.
 
 use std::net::TcpListener;
+use std::num::ParseIntError;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -85,6 +87,14 @@ pub fn chromium() -> Option<PathBuf> {
 /// A file of `tests/e2e`.
 pub fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e").join(name)
+}
+
+/// What the environment says for a number of a test, in place of `default`.
+pub fn number<N: FromStr<Err = ParseIntError>>(name: &str, default: N) -> anyhow::Result<N> {
+    match std::env::var(name) {
+        Ok(text) => text.parse().with_context(|| format!("{name} = {text}")),
+        Err(_) => Ok(default),
+    }
 }
 
 /// A port that is free now.

@@ -13,7 +13,6 @@ mod mqtt;
 mod page;
 mod server;
 mod sheet;
-mod whole;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,6 +24,7 @@ use serde_json::Value;
 
 use self::generator::Generator;
 use self::server::Server;
+use super::whole;
 
 /// What is promised of Drover: durable QoS 1 messages a second from 200 clients with a window of 10 on 2 cores.
 const MESSAGES_PER_SECOND_MIN: f64 = 40_000.0;
@@ -87,12 +87,12 @@ pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
         Some(What::Mqtt) => mqtt::run(&binaries, options),
         Some(What::Kafka) => kafka::run(&binaries, options),
         Some(What::Connections { connections }) => {
-            let sizes = [("DROVER_CONNECTIONS", *connections)];
-            whole::run(root, &binaries, "connections::", &sizes)
+            let sizes = [("DROVER_CONNECTIONS", connections.to_string())];
+            whole::run(root, &binaries, &["connections::"], &sizes)
         }
         Some(What::Revoke { connections, revocations }) => {
-            let sizes = [("DROVER_REVOCATIONS_CONNECTIONS", *connections), ("DROVER_REVOCATIONS", *revocations)];
-            whole::run(root, &binaries, "revocations::", &sizes)
+            let sizes = [("DROVER_REVOCATIONS_CONNECTIONS", connections), ("DROVER_REVOCATIONS", revocations)];
+            whole::run(root, &binaries, &["revocations::"], &sizes.map(|(name, size)| (name, size.to_string())))
         }
         Some(What::Page(page)) => page::write(root, &binaries, options, page),
     }

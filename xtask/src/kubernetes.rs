@@ -2,10 +2,10 @@
 //! server; with `--node`, as root, on a real node as well.
 
 use std::path::Path;
-use std::process::Command;
 
-use anyhow::ensure;
 use clap::Args;
+
+use super::whole;
 
 /// Modules of `tests/e2e` that need a cluster.
 const TESTS: [&str; 4] = ["operator", "chart_applied", "cluster", "load_jobs"];
@@ -23,21 +23,8 @@ pub struct Options {
 
 /// Builds the release executable and tries it; what takes the time of many minutes at first is kept in the cache.
 pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
-    let built = ["build", "--release", "--workspace", "--bins"];
-    ensure!(
-        Command::new("cargo").args(built).current_dir(root).status()?.success(),
-        "cargo {} failed",
-        built.join(" ")
-    );
-    let mut cargo = Command::new("cargo");
-    cargo.args(["test", "--workspace", "--test", "e2e", "--", "--nocapture", "--test-threads=1"]);
-    match &options.only {
-        Some(only) => cargo.arg(only),
-        None => cargo.args(TESTS),
-    };
-    let binaries = super::bench::target(root)?.join("release");
-    cargo.env("DROVER_BIN", binaries.join("drover")).env("DROVER_LOAD_BIN", binaries.join("drover-load"));
-    cargo.env("DROVER_TEST_KUBERNETES", if options.node { "node" } else { "1" });
-    ensure!(cargo.current_dir(root).status()?.success(), "a test failed");
-    Ok(())
+    let binaries = whole::build(root)?;
+    let names = options.only.as_deref().map_or(TESTS.to_vec(), |only| vec![only]);
+    let wanted = if options.node { "node" } else { "1" };
+    whole::run(root, &binaries, &names, &[("DROVER_TEST_KUBERNETES", wanted.to_owned())])
 }

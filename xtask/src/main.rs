@@ -15,6 +15,7 @@ mod not_run;
 mod test;
 mod tidy;
 mod tls;
+mod whole;
 
 use std::path::PathBuf;
 

@@ -54,7 +54,7 @@ pub fn run(scenario: &mut Scenario, session: &Session, places: &Places, seed: u6
     // Processes run elsewhere than this one.
     let folder = session.folder.canonicalize()?;
     let data = tempfile::Builder::new().prefix("data-").tempdir_in(&folder)?;
-    let has_network = scenario.chaos.all_faults().iter().any(|fault| fault.is_of_network());
+    let has_network = rooms::has_network(&scenario.chaos);
     if scenario.chaos.processes.is_empty() {
         if !has_network {
             scenario.target.port_offset = processes::free_offset(seed)?;

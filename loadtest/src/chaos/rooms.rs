@@ -49,16 +49,25 @@ fn tools_of(fault: Kind) -> &'static [&'static str] {
     }
 }
 
+fn needs_namespaces(fault: Kind) -> bool {
+    fault.is_of_network() || fault.is_of_disk()
+}
+
 /// Whether there are faults that need namespaces.
 pub fn are_needed(chaos: &Chaos) -> bool {
-    chaos.all_faults().iter().any(|fault| fault.is_of_network() || fault.is_of_disk())
+    chaos.all_faults().into_iter().any(needs_namespaces)
+}
+
+/// Whether there are faults for which processes have networks of their own.
+pub fn has_network(chaos: &Chaos) -> bool {
+    chaos.all_faults().into_iter().any(Kind::is_of_network)
 }
 
 /// Says what is missing for a fault, if anything is.
 pub fn check(chaos: &Chaos) -> Result<(), Missing> {
     let user = rustix::process::geteuid();
     for fault in chaos.all_faults() {
-        if (fault.is_of_network() || fault.is_of_disk()) && !user.is_root() {
+        if needs_namespaces(fault) && !user.is_root() {
             return Err(Missing::Root { fault, user: user.as_raw() });
         }
         if let Some(tool) = tools_of(fault).iter().copied().find(|tool| tools::find(tool).is_none()) {
@@ -68,7 +77,7 @@ pub fn check(chaos: &Chaos) -> Result<(), Missing> {
             return Err(Missing::Library { fault });
         }
     }
-    match chaos.all_faults().into_iter().find(|fault| fault.is_of_network() || fault.is_of_disk()) {
+    match chaos.all_faults().into_iter().find(|fault| needs_namespaces(*fault)) {
         Some(fault) => {
             let mut words = vec!["unshare"];
             words.extend_from_slice(namespaces(chaos));
@@ -86,8 +95,7 @@ pub fn not_allowed(fault: Kind, error: &anyhow::Error) -> Missing {
 
 /// What `unshare` is told to make for these faults.
 fn namespaces(chaos: &Chaos) -> &'static [&'static str] {
-    let has_network = chaos.all_faults().iter().any(|fault| fault.is_of_network());
-    if has_network { &["--mount", "--net"] } else { &["--mount"] }
+    if has_network(chaos) { &["--mount", "--net"] } else { &["--mount"] }
 }
 
 /// The library that sets a process's clock; `None`: it is not there.

@@ -1,12 +1,14 @@
 //! Faults of networks, disks and clocks by `drover-load chaos`, done to small processes; as root, where the tools are.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use drover_load::chaos::schedule;
+use drover_load::guarded::Guarded;
 use drover_load::report::Report;
 use drover_load::scenario::{Kind, Scenario};
 
@@ -89,22 +91,26 @@ fn images(folder: &Path) -> usize {
     files.filter(|file| Path::new(file.trim_end()).starts_with(folder)).count()
 }
 
-#[test]
-fn devices_get_through_whatever_is_done_to_the_network_and_nothing_of_it_is_left() {
-    let Some(program) = mosquitto::program() else { return };
-    let folder = tempfile::tempdir().expect("a folder");
-    let chaos = format!(
+/// mosquitto as what faults are done to; `None` after saying so where it is missing.
+fn broker() -> Option<String> {
+    let program = mosquitto::program()?;
+    Some(format!(
         r#"
-        faults = ["cut", "partition", "reset", "loss"]
-        every = "1s"
-        longest = "1s"
         [[chaos.process]]
         name = "broker"
         command = ["{}", "-p", "1883"]
         ready = "{{at:broker}}:1883"
         "#,
         program.display()
-    );
+    ))
+}
+
+#[test]
+fn devices_get_through_whatever_is_done_to_the_network_and_nothing_of_it_is_left() {
+    let Some(broker) = broker() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let chaos =
+        format!("faults = [\"cut\", \"partition\", \"reset\", \"loss\"]\nevery = \"1s\"\nlongest = \"1s\"\n{broker}");
     let Some((output, report)) = run(folder.path(), &scenario(20, &chaos), &[]) else { return };
     assert!(output.status.success(), "{}", said(&output));
     for told in
@@ -121,21 +127,10 @@ fn devices_get_through_whatever_is_done_to_the_network_and_nothing_of_it_is_left
 
 #[test]
 fn packets_come_late_and_links_are_narrow_where_the_kernel_can_do_that() {
-    let Some(program) = mosquitto::program() else { return };
+    let Some(broker) = broker() else { return };
     for (kind, told) in [("delay", "delay packets of"), ("narrow", "narrow the link of")] {
         let folder = tempfile::tempdir().expect("a folder");
-        let chaos = format!(
-            r#"
-            faults = ["{kind}"]
-            every = "2s"
-            longest = "2s"
-            [[chaos.process]]
-            name = "broker"
-            command = ["{}", "-p", "1883"]
-            ready = "{{at:broker}}:1883"
-            "#,
-            program.display()
-        );
+        let chaos = format!("faults = [\"{kind}\"]\nevery = \"2s\"\nlongest = \"2s\"\n{broker}");
         let Some((output, report)) = run(folder.path(), &scenario(12, &chaos), &[]) else { continue };
         assert!(output.status.success(), "{kind}: {}", said(&output));
         assert!(report.faults.iter().any(|fault| fault.contains(told)), "{:?}", report.faults);
@@ -180,16 +175,6 @@ async fn a_disk_is_full_or_slow_for_a_time_and_has_room_and_speed_again() {
     }
 }
 
-/// Kills and asks for its end, so that no failed test leaves a run behind.
-struct Killed(std::process::Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_that_is_killed_leaves_no_frozen_disk_no_mount_and_no_process() {
     let server = Server::start(Faults::default()).await;
@@ -200,13 +185,14 @@ async fn a_run_that_is_killed_leaves_no_frozen_disk_no_mount_and_no_process() {
     let target = server.address.to_string();
     let arguments = ["--target", &target];
     let mut command = command(folder.path(), &scenario(60, &chaos), &arguments);
-    let mut run = Killed(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts"));
+    let errors = folder.path().join("errors");
+    command.stdout(Stdio::null()).stderr(File::create(&errors).expect("made"));
+    let mut run = Guarded::start(&mut command).expect("it starts");
     let own = folder.path().display().to_string();
     let freezes = || processes().iter().any(|line| line.contains("freezer") && line.contains(&own));
     for look in 0.. {
-        if run.0.try_wait().expect("it is ours").is_some() {
-            let output = Output { status: run.0.wait().expect("ended"), stdout: Vec::new(), stderr: rest(&mut run.0) };
-            let why = said(&output);
+        if run.ended().expect("it is ours").is_some() {
+            let why = std::fs::read_to_string(&errors).expect("text");
             assert!(why.starts_with(CANNOT), "{why}");
             return println!("NOT RUN: {}", why.trim_end());
         }
@@ -217,8 +203,9 @@ async fn a_run_that_is_killed_leaves_no_frozen_disk_no_mount_and_no_process() {
         tokio::time::sleep(LOOK).await;
     }
     assert_eq!(images(folder.path()), 1);
-    run.0.kill().expect("it runs");
-    run.0.wait().expect("it is ours");
+    assert_eq!(run.ended().expect("it is ours"), None);
+    // With SIGKILL.
+    drop(run);
     for look in 0.. {
         let is_left = images(folder.path()) > 0 || processes().iter().any(|line| line.contains(&own));
         if !is_left {
@@ -227,15 +214,6 @@ async fn a_run_that_is_killed_leaves_no_frozen_disk_no_mount_and_no_process() {
         assert!(look < LOOKS_MAX, "left: {} images, {:?}", images(folder.path()), processes());
         tokio::time::sleep(LOOK).await;
     }
-}
-
-/// What a process has said on a piped standard error.
-fn rest(child: &mut std::process::Child) -> Vec<u8> {
-    let mut text = Vec::new();
-    if let Some(mut pipe) = child.stderr.take() {
-        std::io::Read::read_to_end(&mut pipe, &mut text).expect("readable");
-    }
-    text
 }
 
 /// The command lines of all processes that have one.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use drover_load::client::{Client, ConnectionError, Publisher};
 use drover_mqtt::{ReasonCode, Version};
-use drover_tests::{options, pause};
+use drover_tests::{number, options, pause};
 use drover_types::Qos;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -38,11 +38,6 @@ fn name(number: usize) -> String {
 
 fn topic(number: usize) -> String {
     format!("own/{number}")
-}
-
-fn sessions() -> anyhow::Result<usize> {
-    let named = std::env::var("DROVER_NODES_SESSIONS").ok();
-    named.map_or(Ok(SESSIONS), |text| text.parse().context("DROVER_NODES_SESSIONS"))
 }
 
 /// Connects a client whose session outlives the connection, again for a while where it is refused; how often it was.
@@ -175,7 +170,7 @@ fn three_nodes_work_together(stage: &Stage) -> anyhow::Result<()> {
 #[test]
 fn of_three_nodes_one_is_killed_and_all_its_sessions_go_on_elsewhere_with_every_acknowledged_message()
 -> anyhow::Result<()> {
-    let sessions = sessions()?;
+    let sessions = number("DROVER_NODES_SESSIONS", SESSIONS)?;
     let Some(mut stage) = stage_of(3)? else { return Ok(()) };
     stage.start_all()?;
     three_nodes_work_together(&stage)?;

@@ -13,19 +13,18 @@ pub mod tenants;
 pub mod upgrades;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use drover_bus::{Bus, TopicConfig};
-use drover_host::{Calling, Health, Metrics, Network, NetworkParts, Ports, Shutdown, Sockets};
+use drover_host::{Calling, Network, NetworkParts, Ports, Shutdown};
 use drover_ingress::config::{HttpConfig, IngressConfig, QuotasConfig};
 use drover_ingress::memory::{SharedRetained, SharedSessions};
 use drover_ingress::ports::Owners;
 use drover_ingress::{Backing, SharedOwners, SoleOwner};
 use drover_mqtt::client::ClientOptions;
 use drover_registry::{EVENTS_TOPIC, Memory, RegistryConfig};
-use drover_sim::{Broken, BrokenBus, BusFaults, SeededRandom, SimBus, VirtualClock};
+use drover_sim::{Broken, BusFaults, SeededRandom, SimBus, VirtualClock};
 use drover_types::TELEMETRY_TOPIC;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -229,18 +228,7 @@ impl Cluster {
     fn ports(&self, host: &str, service: &'static str, bus: &SeverableBus, broken: Broken) -> anyhow::Result<Ports> {
         let network = self.network(bus.severed())?;
         self.board.plug(host, network.clone(), service, bus.severed());
-        Ok(Ports {
-            bus: Arc::new(BrokenBus::new(Arc::new(bus.clone()), broken)),
-            clock: self.clock.clone(),
-            random: self.random.clone(),
-            network,
-            sockets: Sockets::default(),
-            data: PathBuf::new(),
-            metrics: Metrics::default(),
-            cassandra: Default::default(),
-            functions: Default::default(),
-            ready: Health::default().service(service),
-        })
+        Ok(bus.ports(broken, &self.clock, &self.random, network, service))
     }
 
     /// The way to all services, of a process whose life ends with `severed`.

@@ -13,13 +13,12 @@ pub(crate) mod store;
 mod subscriber;
 
 use std::cell::RefCell;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use drover_bus::{Bus, Outgoing, Record, Stored, TopicConfig, TopicPartition, repeats};
-use drover_host::{Health, Metrics, Network, Ports, Service, Shutdown, Sockets};
+use drover_host::{Network, Ports, Service, Shutdown};
 use drover_ingress::config::{HttpConfig, IngressConfig};
 use drover_ingress::memory::{SharedRetained, SharedSessions};
 use drover_ingress::{Backing, SoleOwner};
@@ -27,7 +26,7 @@ use drover_load::ledger::{Ledger, Verdict};
 use drover_proto::registry::v1::{Change, Object, object};
 use drover_proto::types::v1 as wire;
 use drover_rules::{Rules, RulesConfig};
-use drover_sim::{Broken, BrokenBus, BusFaults, SeededRandom, SimBus, VirtualClock};
+use drover_sim::{Broken, BusFaults, SeededRandom, SimBus, VirtualClock};
 use drover_types::object::RuleSpec;
 use drover_types::{Clock, TELEMETRY_TOPIC};
 use prost::Message as _;
@@ -253,19 +252,8 @@ impl World {
         }
     }
 
-    fn ports(&self, name: &'static str, bus: &SeverableBus, network: Network) -> Ports {
-        Ports {
-            bus: Arc::new(BrokenBus::new(Arc::new(bus.clone()), self.flaws.bus)),
-            clock: self.clock.clone(),
-            random: self.ids.clone(),
-            network,
-            sockets: Sockets::default(),
-            data: PathBuf::new(),
-            metrics: Metrics::default(),
-            cassandra: Default::default(),
-            functions: Default::default(),
-            ready: Health::default().service(name),
-        }
+    fn ports(&self, bus: &SeverableBus, network: Network, service: &'static str) -> Ports {
+        bus.ports(self.flaws.bus, &self.clock, &self.ids, network, service)
     }
 
     fn start_ingress(&mut self) {
@@ -285,7 +273,7 @@ impl World {
         let network = Network::default();
         registry::serve(&network);
         self.board.plug(INGRESS, network.clone(), "ingress", bus.severed());
-        let (ports, shutdown) = (self.ports("ingress", &bus, network), Shutdown::new());
+        let (ports, shutdown) = (self.ports(&bus, network, "ingress"), Shutdown::new());
         let running = drover_ingress::run_with(config, ports, shutdown.clone(), backing);
         self.ingress = Some(Incarnation { bus, shutdown, task: tokio::spawn(running) });
     }
@@ -294,7 +282,7 @@ impl World {
         let bus = SeverableBus::new(self.bus.clone());
         let network = Network::default();
         self.board.carry(&network, "ingress", INGRESS);
-        let (ports, shutdown) = (self.ports("rules", &bus, network), Shutdown::new());
+        let (ports, shutdown) = (self.ports(&bus, network, "rules"), Shutdown::new());
         let config = RulesConfig { partitions: PARTITIONS, ..RulesConfig::default() };
         let running = Rules::run(config, ports, shutdown.clone());
         self.rules = Some(Incarnation { bus, shutdown, task: tokio::spawn(running) });

@@ -1,5 +1,7 @@
 //! A bus that can be taken away from one life of a service, as its death does.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -7,7 +9,8 @@ use drover_bus::{
     AdminError, AppendError, Bounds, Bus, ConsumeError, Consumer, GroupConfig, Membership, Offset, Outgoing, Polled,
     Position, ReadError, Receipt, Stalled, Stored, TopicConfig, TopicPartition, TransactError, Transaction, Transactor,
 };
-use drover_sim::SimBus;
+use drover_host::{Health, Metrics, Network, Ports, Sockets};
+use drover_sim::{Broken, BrokenBus, SeededRandom, SimBus, VirtualClock};
 use tokio_util::sync::CancellationToken;
 
 /// After [`SeverableBus::sever`] no call begins, and none that has begun ends.
@@ -29,6 +32,29 @@ impl SeverableBus {
     /// Cancelled when it is severed.
     pub fn severed(&self) -> CancellationToken {
         self.severed.clone()
+    }
+
+    /// What one life of a service is given that has this bus, broken as said: no disk, no socket, nothing outside the world.
+    pub fn ports(
+        &self,
+        broken: Broken,
+        clock: &Arc<VirtualClock>,
+        random: &Arc<SeededRandom>,
+        network: Network,
+        service: &'static str,
+    ) -> Ports {
+        Ports {
+            bus: Arc::new(BrokenBus::new(Arc::new(self.clone()), broken)),
+            clock: clock.clone(),
+            random: random.clone(),
+            network,
+            sockets: Sockets::default(),
+            data: PathBuf::new(),
+            metrics: Metrics::default(),
+            cassandra: Default::default(),
+            functions: Default::default(),
+            ready: Health::default().service(service),
+        }
     }
 }
 
