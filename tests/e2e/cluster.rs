@@ -6,11 +6,12 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use drover_backends::ports;
 use drover_load::client::{Client, Options};
 use drover_load::target::{Target, TlsFiles};
 use drover_mqtt::Version;
 use drover_mqtt::client::ClientOptions;
-use drover_tests::{IMAGE, KubernetesNode, free_port, pause, read_committed};
+use drover_tests::{IMAGE, KubernetesNode, pause, read_committed};
 use drover_types::Qos;
 use serde_json::Value;
 
@@ -34,7 +35,7 @@ fn the_chart_runs_tests_itself_and_a_device_connects_with_its_secret() -> anyhow
     }
 
     // Its certificate proves who it is; what is wanted of it comes as a delta, and what it says goes through the rule.
-    let port = free_port()?;
+    let port = ports::free()?;
     let _mqtts = node.forward("service/drover", port, 8883)?;
     let directory = tempfile::tempdir()?;
     let secret = cluster.get("default", &["secret", "thermo-1-tls"])?;

@@ -6,7 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use drover_tests::{Kubernetes, OperatorProcess, Platform, executable, free_port, lines_of, pause, tool};
+use drover_backends::ports;
+use drover_tests::{Kubernetes, OperatorProcess, Platform, executable, lines_of, pause, tool};
 use serde_json::{Value, json};
 
 use crate::chart::{NAMESPACE, rendered_with};
@@ -152,7 +153,7 @@ fn the_rights_of_every_namespace_are_enough_with_the_webhook() -> anyhow::Result
     let settings = [
         "operator.resync=1s",
         "operator.lease.name=drover-operator",
-        &format!("operator.webhook.listen=[\"127.0.0.1:{}\"]", free_port()?),
+        &format!("operator.webhook.listen=[\"127.0.0.1:{}\"]", ports::free()?),
         &format!("operator.webhook.host=drover-webhook.{NAMESPACE}.svc"),
         "operator.webhook.secret=drover-webhook",
         "operator.webhook.configuration=drover-drover-operator",

@@ -2,7 +2,6 @@
 //! when one is killed or hangs and the other takes over.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use drover_backends::cassandra::{self, Cassandra};
 use drover_backends::kafka::Kafka;
+use drover_backends::ports;
 use drover_host::{AdminToken, Calling, Network, NetworkParts};
 use drover_proto::shadow::v1::shadow_client::ShadowClient;
 use drover_proto::shadow::v1::{GetShadowRequest, UpdateShadowRequest};
@@ -46,23 +46,16 @@ struct Stage {
     network: Network,
 }
 
-fn free_ports() -> anyhow::Result<[u16; 4]> {
-    let mut listeners = Vec::new();
-    for _ in 0..4 {
-        listeners.push(TcpListener::bind(("127.0.0.1", 0))?);
-    }
-    let ports: Vec<u16> = listeners.iter().map(|l| Ok(l.local_addr()?.port())).collect::<std::io::Result<_>>()?;
-    ports.try_into().ok().context("four ports")
-}
-
 impl Stage {
     fn new(brokers: String, cassandra: String) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let made = Command::new(executable()?).args(["init", "--data"]).arg(directory.path()).output()?;
         ensure!(made.status.success(), "drover init: {}", String::from_utf8_lossy(&made.stderr));
-        let [a, b, c, d] = free_ports()?;
-        let process = |number, grpc, admin| Process { name: format!("shadow-{number}"), grpc, admin, child: None };
-        let processes = [process(0, a, b), process(1, c, d)];
+        let process = |number| -> anyhow::Result<Process> {
+            let name = format!("shadow-{number}");
+            Ok(Process { name, grpc: ports::free()?, admin: ports::free()?, child: None })
+        };
+        let processes = [process(0)?, process(1)?];
         let uris = processes.iter().map(|p| format!("http://127.0.0.1:{}", p.grpc).parse());
         let services = HashMap::from([("shadow".to_owned(), uris.collect::<Result<_, _>>()?)]);
         let token = AdminToken::new(&std::fs::read_to_string(directory.path().join("admin.token"))?);

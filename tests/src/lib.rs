@@ -45,4 +45,4 @@ pub use operator::OperatorProcess;
 pub use platform::{Platform, artefacts, beside, executable, pause};
 pub use processes::Processes;
 pub use separate_cluster::SeparateCluster;
-pub use tools::{Node, chromium, free_port, lines_of, node, number, python, python_with, script, tool};
+pub use tools::{Node, chromium, lines_of, node, number, python, python_with, script, tool};

@@ -6,13 +6,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use drover_backends::ports;
 use tempfile::TempDir;
 
 use crate::Processes;
 use crate::backends::environment;
 use crate::held::Held;
 use crate::platform::{beside, executable, pause};
-use crate::tools::free_port;
 use crate::turn::Turn;
 
 /// How the first line begins; the task is run without cargo, whose lock a test run may hold.
@@ -39,7 +39,7 @@ impl LocalBackends {
     pub fn start(line: &str) -> anyhow::Result<Option<Self>> {
         let task = line.strip_prefix(TASK).with_context(|| format!("{line:?} does not begin with {TASK:?}"))?;
         let turn = Turn::wait();
-        let (kafka, cassandra) = (free_port()?.to_string(), free_port()?.to_string());
+        let (kafka, cassandra) = (ports::free()?.to_string(), ports::free()?.to_string());
         let directory = tempfile::tempdir()?;
         let mut command = Command::new(beside("xtask")?);
         command.args(task.split_whitespace()).args(["--kafka-port", &kafka, "--cassandra-port", &cassandra]);

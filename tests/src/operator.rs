@@ -4,10 +4,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use drover_backends::ports;
 use tempfile::TempDir;
 
 use crate::platform::{Platform, executable, pause};
-use crate::tools::free_port;
 
 /// Services that it calls, by the ports of the contract.
 const CALLED: [(&str, u16); 3] = [("registry", 7071), ("shadow", 7072), ("rules", 7073)];
@@ -27,7 +27,7 @@ impl OperatorProcess {
     pub fn start(platform: &Platform, kubeconfig: &str, settings: &[&str]) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         std::fs::write(directory.path().join("kubeconfig"), kubeconfig)?;
-        let (admin, grpc) = (free_port()?, free_port()?);
+        let (admin, grpc) = (ports::free()?, ports::free()?);
         let token = platform.data().join("admin.token");
         let mut keys = vec![
             format!("admin.listen=[\"127.0.0.1:{admin}\"]"),

@@ -1,12 +1,11 @@
 //! `drover up` as a child process on free ports: started, killed, started again.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use drover_backends::ports;
 use serde_json::Value;
 
 use crate::tools::rest;
@@ -42,7 +41,7 @@ impl Platform {
     pub fn start_in(arguments: &[&str], environment: Vec<(String, String)>) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
-        let mut platform = Self { child: None, directory, offset: free_offset()?, arguments, environment };
+        let mut platform = Self { child: None, directory, offset: ports::free_offset(&PORTS)?, arguments, environment };
         platform.resume()?;
         Ok(platform)
     }
@@ -206,14 +205,4 @@ pub fn artefacts(name: &str) -> anyhow::Result<PathBuf> {
 fn profile() -> anyhow::Result<PathBuf> {
     let test = std::env::current_exe()?;
     Ok(test.parent().and_then(Path::parent).context("a test lies in target/PROFILE/deps")?.to_owned())
-}
-
-/// An offset at which every port is free now.
-fn free_offset() -> anyhow::Result<u16> {
-    let seed = u16::try_from(std::process::id() % 20_000)?;
-    // Tests of one process run side by side: each takes candidates of its own.
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let candidates = (0..200).map(|_| 10_000 + (seed + NEXT.fetch_add(1, Ordering::Relaxed) % 300 * 97) % 40_000);
-    let free = |offset: u16| PORTS.iter().all(|port| TcpListener::bind(("127.0.0.1", port + offset)).is_ok());
-    candidates.into_iter().find(|offset| free(*offset)).context("no free ports")
 }

@@ -4,12 +4,12 @@
 //! the second is, at ports of their own.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use drover_backends::ports;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -328,13 +328,9 @@ fn process(name: &str) -> anyhow::Result<(&'static str, &'static str, u16)> {
 
 /// An offset at which every port is free now.
 fn free_offset() -> anyhow::Result<u16> {
-    let seed = u16::try_from(std::process::id() % 20_000)?;
-    let candidates = (0..200).map(|i| 11_000 + (seed + i * 97) % 20_000);
-    let admin = || PROCESSES.into_iter().chain(FURTHER).map(|(_, _, admin)| admin);
-    let further = || (1..5).flat_map(|after| STEPS.map(|(port, step)| port + after * step));
-    let ports = || PORTS.into_iter().chain(admin()).chain(further());
-    let free = |offset: u16| ports().all(|port| TcpListener::bind(("127.0.0.1", port + offset)).is_ok());
-    candidates.into_iter().find(|offset| free(*offset)).context("no free ports")
+    let admin = PROCESSES.into_iter().chain(FURTHER).map(|(_, _, admin)| admin);
+    let further = (1..5).flat_map(|after| STEPS.map(|(port, step)| port + after * step));
+    ports::free_offset(&PORTS.into_iter().chain(admin).chain(further).collect::<Vec<_>>())
 }
 
 #[cfg(test)]

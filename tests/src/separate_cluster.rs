@@ -5,11 +5,12 @@ use std::process::Command;
 use anyhow::Context;
 use drover_backends::cassandra::{self, Cassandra};
 use drover_backends::kafka::Kafka;
+use drover_backends::ports;
 use tempfile::TempDir;
 
 use crate::kubernetes_node::{IMAGE, KubernetesNode, NODE};
 use crate::platform::executable;
-use crate::tools::{free_port, lines_of};
+use crate::tools::lines_of;
 
 /// What the chart is told, in this order.
 const VALUES: [&str; 2] = ["helm/drover/values-ha.yaml", "tests/e2e/cluster-ha.yaml"];
@@ -34,7 +35,7 @@ impl SeparateCluster {
             return Ok(None);
         }
         // Clients are led to where a broker says that it is: to the pods it says another address than to this machine.
-        let port = free_port()?;
+        let port = ports::free()?;
         let properties = format!(
             "listeners=PLAINTEXT://127.0.0.1:PORT,CONTROLLER://127.0.0.1:CONTROLLER_AT,NODE://127.0.0.1:{port}\n\
              advertised.listeners=PLAINTEXT://127.0.0.1:PORT,NODE://{NODE}:{port}\n\

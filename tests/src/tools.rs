@@ -1,6 +1,5 @@
 //! Outside programs: looked for, run, and named in one line where they are missing; and the gateway, asked by HTTP.
 
-use std::net::TcpListener;
 use std::num::ParseIntError;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -95,11 +94,6 @@ pub fn number<N: FromStr<Err = ParseIntError>>(name: &str, default: N) -> anyhow
         Ok(text) => text.parse().with_context(|| format!("{name} = {text}")),
         Err(_) => Ok(default),
     }
-}
-
-/// A port that is free now.
-pub fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 /// Asks the gateway at a port with the token of a file: method, path under `/api/v1`, body if any. The answer's JSON.

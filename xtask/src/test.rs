@@ -26,6 +26,8 @@ const LONGEST_FIRST: [&str; 4] =
 const ALONE: [&str; 1] = ["tests e2e"];
 /// Suites of the summary, by time.
 const SLOWEST: usize = 5;
+/// Lines of a suite's failures that are printed again at the end.
+const FAILURE_LINES: usize = 80;
 
 /// Which tests.
 #[derive(Args)]
@@ -95,6 +97,9 @@ pub fn conclude(mut ended: Vec<Ended>) -> anyhow::Result<()> {
     let mut not_run = NotRun::default();
     ended.iter().for_each(|suite| not_run.note(&suite.said));
     let told = not_run.tell();
+    for suite in ended.iter().filter(|suite| !suite.passed) {
+        println!("\nfailed: {}\n{}", suite.name, failures(&suite.said));
+    }
     let failed: Vec<&str> = ended.iter().filter(|suite| !suite.passed).map(|suite| suite.name.as_str()).collect();
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     told?;
@@ -173,9 +178,29 @@ fn passed(said: &str) -> usize {
     count.and_then(|(count, _)| count.parse().ok()).unwrap_or(0)
 }
 
+/// What a runner says of the tests that failed; the end of all it has said, if it was ended before it could.
+fn failures(said: &str) -> String {
+    let told = said.split_once("\nfailures:\n").map(|(_, failures)| failures);
+    let lines: Vec<&str> = told.unwrap_or(said).lines().collect();
+    let shown = match told {
+        Some(_) => &lines[..lines.len().min(FAILURE_LINES)],
+        None => &lines[lines.len().saturating_sub(FAILURE_LINES)..],
+    };
+    shown.join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_failed_is_told_from_what_passed() {
+        let passed = "test a ... FAILED\n\nsuccesses:\n\n---- b stdout ----\nfine\n";
+        let failed = "---- a stdout ----\nError: no";
+        assert_eq!(failures(&format!("{passed}\nfailures:\n\n{failed}\n")).trim(), failed);
+        let killed = (0..100).map(|line| format!("line {line}\n")).collect::<String>();
+        assert!(failures(&killed).starts_with("line 20\n") && failures(&killed).ends_with("line 99"));
+    }
 
     #[test]
     fn a_runner_tells_how_many_passed_in_its_closing_line() {

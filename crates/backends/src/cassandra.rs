@@ -7,7 +7,7 @@ mod command;
 mod jars;
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::sync::{Mutex, OnceLock, mpsc};
@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use crate::ports;
 
 /// How long a start may take; a loaded machine needs half a minute.
 const START_MAX: Duration = Duration::from_secs(240);
@@ -69,8 +71,8 @@ pub fn prepare(directory: &Path, options: &Options) -> Option<()> {
 /// As [`prepare`]; the port where clients connect.
 fn write(directory: &Path, options: &Options) -> Option<u16> {
     let jars = jars::fetch()?;
-    let [free, storage_port] = free_ports();
-    let port = options.port.unwrap_or(free);
+    let free = || ports::free().expect("a free port");
+    let (port, storage_port) = (options.port.unwrap_or_else(free), free());
     command::write_config(directory, port, storage_port, options);
     command::write_launcher(directory, &jars);
     Some(port)
@@ -177,10 +179,4 @@ fn keep(directory: &Path) -> Running {
 fn signal(pid: Pid, signal: Signal) {
     // A process that is gone already needs no signal.
     kill_process(pid, signal).ok();
-}
-
-/// Two ports that were free a moment ago.
-fn free_ports() -> [u16; 2] {
-    let listeners = [0; 2].map(|port| TcpListener::bind(("127.0.0.1", port)).expect("a free port"));
-    listeners.map(|listener| listener.local_addr().expect("bound").port())
 }

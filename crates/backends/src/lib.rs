@@ -12,5 +12,5 @@ pub mod cassandra;
 pub mod certificates;
 mod guard;
 pub mod kafka;
-mod ports;
+pub mod ports;
 pub mod small_disk;

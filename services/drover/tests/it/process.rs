@@ -1,17 +1,14 @@
 //! `drover` as a child process: its output, its exit code, and a port offset of its own.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 
+use drover_backends::ports;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Ports that `up` binds.
 const PORTS: [u16; 10] = [1883, 8883, 8080, 9092, 7071, 7072, 7073, 7074, 7075, 9464];
-/// Distance of the offsets of two tests: more than the distance of neighbouring ports.
-const STEP: u16 = 20;
 
 /// The executable, without the caller's own settings.
 pub fn drover(arguments: &[&str]) -> Command {
@@ -43,16 +40,9 @@ pub fn one_line(said: &str) -> &str {
     line
 }
 
-/// An offset at which every port is free, and that no other test of this process uses.
+/// An offset at which every port is free.
 pub fn free_offset() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let base = 10_000 + u16::try_from(std::process::id() % 30_000).expect("below 30,000");
-    loop {
-        let offset = base + NEXT.fetch_add(STEP, Ordering::Relaxed) % 10_000;
-        if PORTS.iter().all(|port| TcpListener::bind(("127.0.0.1", port + offset)).is_ok()) {
-            return offset;
-        }
-    }
+    ports::free_offset(&PORTS).expect("free ports")
 }
 
 /// A running `drover up`; killed when dropped.
