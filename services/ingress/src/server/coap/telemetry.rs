@@ -27,6 +27,8 @@ pub enum Lost {
     Socket,
     /// There is no association that it is for.
     Unassociated,
+    /// As many of its handshake wait for a key as may.
+    CrowdedOut,
 }
 
 /// What a handshake has come to.
@@ -103,6 +105,7 @@ impl Telemetry {
             Lost::Malformed => "malformed",
             Lost::Socket => "socket",
             Lost::Unassociated => "unassociated",
+            Lost::CrowdedOut => "crowded_out",
         };
         self.lost.get_or_create(&Reason { reason }).inc();
     }

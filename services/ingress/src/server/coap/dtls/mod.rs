@@ -131,6 +131,9 @@ impl Dtls {
         if let Stage::Asking { held, .. } = &mut handshake.stage {
             if held.len() < HELD_MAX {
                 held.push(datagram.to_vec());
+            } else {
+                tracing::debug!(%address, held = HELD_MAX, "a datagram is dropped: too many wait for a key");
+                self.telemetry.lost(Lost::CrowdedOut);
             }
             table.handshakes.insert(address, handshake);
             return;

@@ -2,6 +2,7 @@
 
 use dimpl::Output;
 use dimpl::crypto::{Dtls12CipherSuite, rust_crypto};
+use drover_host::Metrics;
 use drover_types::{DeviceId, TenantId};
 
 use super::table::UNPROVEN_MAX;
@@ -14,10 +15,14 @@ const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 async fn server(associations: usize) -> Dtls {
+    server_telling(associations, Arc::default()).await
+}
+
+async fn server_telling(associations: usize, telemetry: Arc<Telemetry>) -> Dtls {
     let socket = UdpSocket::bind(("127.0.0.1", 0)).await.expect("port 0 is free");
     socket.writable().await.expect("open"); // known to the runtime only once it was asked for
     let bounds = Bounds { associations, idle: Duration::from_secs(60) };
-    Dtls::new(socket, bounds, Arc::default()).expect("the suite is there")
+    Dtls::new(socket, bounds, telemetry).expect("the suite is there")
 }
 
 /// A device that begins a handshake.
@@ -217,6 +222,30 @@ async fn a_datagram_that_is_too_large_for_a_handshake_is_lost_and_the_handshake_
         client.hear().await;
         client.tell(&server);
     }
+}
+
+#[tokio::test]
+async fn what_waits_for_a_key_is_bounded_and_what_is_beyond_that_is_counted() {
+    let metrics = Metrics::default();
+    let (server, mut client) = (server_telling(8, Arc::new(Telemetry::new(&metrics))).await, Client::new(KEY).await);
+    client.asked(&server).await;
+    let address = client.address();
+    let waiting = || {
+        let table = server.table();
+        let handshake = table.handshakes.get(&address).expect("its key is asked for");
+        let Stage::Asking { held, .. } = &handshake.stage else { panic!("its key is asked for") };
+        held.len()
+    };
+    let flight = waiting();
+    // Alerts in plain, as anybody can send them.
+    let alert = [21_u8, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 1, 90];
+    for _ in flight..HELD_MAX + 3 {
+        assert!(server.receive(&alert, address, Instant::now()).is_empty());
+    }
+    assert_eq!(waiting(), HELD_MAX);
+    let lost = "drover_ingress_coap_datagrams_lost_total{reason=\"crowded_out\"} 3";
+    let told = metrics.encode();
+    assert!(told.lines().any(|line| line == lost), "{told}");
 }
 
 #[tokio::test]
