@@ -29,7 +29,7 @@ pub const QUESTIONS_MAX: usize = 256;
 /// Bytes of the questions of one call, but for one that alone is larger: passwords have up to 64 KiB.
 const CALL_BYTES_MAX: usize = 1024 * 1024;
 /// Calls under way at the same time.
-const CALLS_MAX: usize = 4;
+pub const CALLS_MAX: usize = 4;
 /// Questions of one such call under way at the same time where the registry takes no more than one in a call.
 const SINGLE_AT_ONCE: usize = 32;
 /// How long a question waits for a call that is under way before it has another one begin.
@@ -80,6 +80,12 @@ struct State {
     under_way: usize,
 }
 
+/// A place among the calls under way, which is given back when nothing waits, or with its end: a panic keeps none.
+struct Place {
+    questions: Arc<Questions>,
+    is_held: bool,
+}
+
 struct Question {
     request: AuthenticateRequest,
     until: Instant,
@@ -126,35 +132,13 @@ impl Questions {
         if state.under_way < CALLS_MAX && time(&state) {
             state.under_way += 1;
             drop(state);
-            let questions = Arc::clone(self);
+            let mut place = Place { questions: Arc::clone(self), is_held: true };
             tokio::spawn(async move {
-                while let Some(together) = questions.next_call() {
-                    questions.call(together).await;
+                while let Some(together) = place.next_call() {
+                    place.questions.call(together).await;
                 }
             });
         }
-    }
-
-    /// What goes in the next call; `None`: nothing waits, and there is one call less.
-    fn next_call(&self) -> Option<Vec<Question>> {
-        let mut state = self.state();
-        let (mut together, mut bytes) = (Vec::new(), 0);
-        while let Some(question) = state.waiting.pop_front() {
-            if question.answer.is_closed() {
-                continue; // nobody waits for it any more
-            }
-            bytes += question.request.encoded_len();
-            if together.len() == QUESTIONS_MAX || (bytes > CALL_BYTES_MAX && !together.is_empty()) {
-                state.waiting.push_front(question);
-                break;
-            }
-            together.push(question);
-        }
-        if together.is_empty() {
-            state.under_way -= 1;
-            return None;
-        }
-        Some(together)
     }
 
     async fn call(&self, together: Vec<Question>) {
@@ -215,6 +199,47 @@ impl Questions {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Of those that wait, what goes in one call.
+    fn take(&mut self) -> Vec<Question> {
+        let (mut together, mut bytes) = (Vec::new(), 0);
+        while let Some(question) = self.waiting.pop_front() {
+            if question.answer.is_closed() {
+                continue; // nobody waits for it any more
+            }
+            bytes += question.request.encoded_len();
+            if together.len() == QUESTIONS_MAX || (bytes > CALL_BYTES_MAX && !together.is_empty()) {
+                self.waiting.push_front(question);
+                break;
+            }
+            together.push(question);
+        }
+        together
+    }
+}
+
+impl Place {
+    /// What goes in the next call; `None`: nothing waits, and there is one call less for whoever looks next.
+    fn next_call(&mut self) -> Option<Vec<Question>> {
+        let mut state = self.questions.state();
+        let together = state.take();
+        if together.is_empty() {
+            state.under_way -= 1;
+            self.is_held = false;
+            return None;
+        }
+        Some(together)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.is_held {
+            self.questions.state().under_way -= 1;
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::questions::QUESTIONS_MAX;
+use super::questions::{CALLS_MAX, QUESTIONS_MAX};
 use super::*;
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -197,6 +197,24 @@ async fn a_failed_call_refuses_nobody_and_the_next_one_works() {
     let failed = first.await.expect("no panic").expect_err("nobody was judged");
     assert!(matches!(failed, AuthenticateError::Unavailable { .. }), "{failed}");
     second.await.expect("no panic").expect("asked by the next call");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_panics_leaves_its_place_to_the_next() {
+    let stage = Stage::new(0);
+    let began = Instant::now();
+    for _ in 0..=CALLS_MAX {
+        let open = stage.gate();
+        let asked = stage.ask(anonymous("a"));
+        settle().await;
+        drop(open); // the call panics
+        let failed = asked.await.expect("no panic").expect_err("nobody answered");
+        assert_eq!(failed, wire::unavailable("the call ended without an answer"));
+        settle().await;
+    }
+    stage.ask(anonymous("b")).await.expect("no panic").expect("answered");
+    assert!(began.elapsed() < Duration::from_millis(1), "each is asked at once: {:?}", began.elapsed());
+    assert_eq!(stage.calls(), [1; CALLS_MAX + 2]);
 }
 
 #[tokio::test(start_paused = true)]
