@@ -1,7 +1,9 @@
 //! Actions as declared, compiled: their templates, and what they make of a row.
 
+use std::cell::Cell;
+
 use drover_bus::Topic;
-use drover_rule_sql::{CompiledRule, EvalError, Message, Row, Template};
+use drover_rule_sql::{Asked, CompiledRule, EvalError, Message, Row, Template};
 use drover_types::object::{Action, DEVICE_TAG, SecretRef, ShadowAction, TemplateField, WebhookAction};
 use drover_types::{ApiError, Qos};
 use serde_json::Value;
@@ -10,6 +12,12 @@ use serde_json::Value;
 pub const OUTPUT_PARTITIONS: u32 = 8;
 /// Longest wait for a webhook's answer where its action names none, in milliseconds.
 const TIMEOUT_MS: u32 = 5_000;
+
+/// Compiles the templates of a rule's actions, and keeps in mind what they look up.
+pub struct Templates<'a> {
+    rule: &'a CompiledRule,
+    asked: Cell<Asked>,
+}
 
 /// What is done with a row.
 #[derive(Debug)]
@@ -82,8 +90,8 @@ enum Pattern {
 
 impl CompiledAction {
     /// Compiles an action that was checked; the error names the field, from `field` on.
-    pub fn compile(rule: &CompiledRule, action: &Action, field: &str) -> Result<Self, ApiError> {
-        let template = |pointer: &str, text: &str| template(rule, field, pointer, text);
+    pub fn compile(templates: &Templates<'_>, action: &Action, field: &str) -> Result<Self, ApiError> {
+        let template = |pointer: &str, text: &str| templates.compile(field, pointer, text);
         if let Some(kafka) = &action.kafka {
             let mut headers = Vec::with_capacity(kafka.headers.len());
             for (name, value) in &kafka.headers {
@@ -103,10 +111,10 @@ impl CompiledAction {
             return Ok(Self::Republish { topic, qos: republish.qos });
         }
         if let Some(webhook) = &action.webhook {
-            return CompiledWebhook::compile(rule, webhook, field).map(Self::Webhook);
+            return CompiledWebhook::compile(templates, webhook, field).map(Self::Webhook);
         }
         if let Some(shadow) = &action.shadow {
-            return CompiledShadow::compile(rule, shadow, field).map(Self::Shadow);
+            return CompiledShadow::compile(templates, shadow, field).map(Self::Shadow);
         }
         if let Some(store) = &action.store {
             let device = format!("${{{DEVICE_TAG}}}");
@@ -137,14 +145,28 @@ impl CompiledAction {
     }
 }
 
-fn template(rule: &CompiledRule, field: &str, pointer: &str, text: &str) -> Result<Template, ApiError> {
-    let place = TemplateField { pointer: pointer.to_owned(), text };
-    rule.template(text).map_err(|error| error.in_field(place.name(field)))
+impl<'a> Templates<'a> {
+    /// Those of the actions of `rule`.
+    pub fn of(rule: &'a CompiledRule) -> Self {
+        Self { rule, asked: Cell::new(rule.asked()) }
+    }
+
+    /// What the rule's statement and the templates so far look up.
+    pub fn asked(&self) -> Asked {
+        self.asked.get()
+    }
+
+    fn compile(&self, field: &str, pointer: &str, text: &str) -> Result<Template, ApiError> {
+        let place = TemplateField { pointer: pointer.to_owned(), text };
+        let template = self.rule.template(text).map_err(|error| error.in_field(place.name(field)))?;
+        self.asked.set(self.asked.get().and(template.asked()));
+        Ok(template)
+    }
 }
 
 impl CompiledWebhook {
-    fn compile(rule: &CompiledRule, webhook: &WebhookAction, field: &str) -> Result<Self, ApiError> {
-        let template = |pointer: &str, text: &str| template(rule, field, pointer, text);
+    fn compile(templates: &Templates<'_>, webhook: &WebhookAction, field: &str) -> Result<Self, ApiError> {
+        let template = |pointer: &str, text: &str| templates.compile(field, pointer, text);
         let mut headers = Vec::with_capacity(webhook.headers.len());
         for (name, value) in &webhook.headers {
             headers.push((name.clone(), template(&format!("/webhook/headers/{name}"), value)?));
@@ -165,12 +187,12 @@ impl CompiledWebhook {
 }
 
 impl CompiledShadow {
-    fn compile(rule: &CompiledRule, shadow: &ShadowAction, field: &str) -> Result<Self, ApiError> {
+    fn compile(templates: &Templates<'_>, shadow: &ShadowAction, field: &str) -> Result<Self, ApiError> {
         let pattern = |part: &str, state: &Option<Value>| {
-            state.as_ref().map(|state| Pattern::compile(rule, state, field, format!("/shadow/{part}"))).transpose()
+            state.as_ref().map(|state| Pattern::compile(templates, state, field, format!("/shadow/{part}"))).transpose()
         };
         Ok(Self {
-            device: template(rule, field, "/shadow/device", &shadow.device)?,
+            device: templates.compile(field, "/shadow/device", &shadow.device)?,
             name: shadow.name.clone().unwrap_or_default(),
             desired: pattern("desired", &shadow.desired)?,
             reported: pattern("reported", &shadow.reported)?,
@@ -190,18 +212,18 @@ impl CompiledShadow {
 }
 
 impl Pattern {
-    fn compile(rule: &CompiledRule, value: &Value, field: &str, pointer: String) -> Result<Self, ApiError> {
+    fn compile(templates: &Templates<'_>, value: &Value, field: &str, pointer: String) -> Result<Self, ApiError> {
         match value {
-            Value::String(text) => template(rule, field, &pointer, text).map(Self::Text),
+            Value::String(text) => templates.compile(field, &pointer, text).map(Self::Text),
             Value::Array(elements) => {
                 let elements = elements.iter().enumerate();
                 let elements =
-                    elements.map(|(i, element)| Self::compile(rule, element, field, format!("{pointer}/{i}")));
+                    elements.map(|(i, element)| Self::compile(templates, element, field, format!("{pointer}/{i}")));
                 elements.collect::<Result<_, _>>().map(Self::Array)
             }
             Value::Object(members) => {
                 let members = members.iter().map(|(name, member)| {
-                    let member = Self::compile(rule, member, field, format!("{pointer}/{name}"))?;
+                    let member = Self::compile(templates, member, field, format!("{pointer}/{name}"))?;
                     Ok((name.clone(), member))
                 });
                 members.collect::<Result<_, ApiError>>().map(Self::Object)

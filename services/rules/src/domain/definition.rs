@@ -2,10 +2,10 @@
 
 use drover_bus::Topic;
 use drover_rule_sql::{Asked, CompiledRule, Rule};
-use drover_types::object::RuleSpec;
+use drover_types::object::{Action, RuleSpec};
 use drover_types::{ApiError, TenantId};
 
-use super::action::CompiledAction;
+use super::action::{CompiledAction, Templates};
 use super::states;
 use super::status::RuleKey;
 
@@ -30,22 +30,16 @@ impl Definition {
     pub fn compile(tenant: TenantId, name: &str, spec: &RuleSpec) -> Result<Self, ApiError> {
         spec.check()?;
         let rule = Rule::compile_open(&spec.sql)?;
+        let templates = Templates::of(&rule);
+        let compile = |action: &Action, field: &str| CompiledAction::compile(&templates, action, field);
         let actions = spec.actions.iter().enumerate();
-        let actions = actions.map(|(i, action)| CompiledAction::compile(&rule, action, &format!("spec.actions[{i}]")));
-        let error_action = spec.error_action.as_ref();
-        let error_action = error_action.map(|action| CompiledAction::compile(&rule, action, "spec.errorAction"));
-        let (actions, error_action) = (actions.collect::<Result<Vec<_>, _>>()?, error_action.transpose()?);
-        let mut asked = rule.asked();
-        for (field, action) in spec.all_actions() {
-            for template in action.templates() {
-                let compiled = rule.template(template.text).map_err(|error| error.in_field(template.name(&field)))?;
-                asked = asked.and(compiled.asked());
-            }
-        }
+        let actions = actions.map(|(i, action)| compile(action, &format!("spec.actions[{i}]")));
+        let actions = actions.collect::<Result<Vec<_>, _>>()?;
+        let error_action = spec.error_action.as_ref().map(|action| compile(action, "spec.errorAction")).transpose()?;
         Ok(Self {
             actions,
             error_action,
-            asked,
+            asked: templates.asked(),
             state_prefix: states::prefix(&tenant, name, &rule),
             rule,
             key: (tenant.clone(), name.to_owned()),
@@ -102,5 +96,43 @@ impl Definition {
             | CompiledAction::Function { .. }
             | CompiledAction::Notify { .. } => None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_rule_looks_up_is_what_its_statement_and_any_template_of_its_actions_look_up() {
+        let asked = |sql: &str, action: serde_json::Value| {
+            let spec = json!({"sql": sql, "actions": [{"kafka": {"topic": "home.t"}}], "errorAction": action});
+            let spec: RuleSpec = serde_json::from_value(spec).expect("a rule");
+            Definition::compile(TenantId::default_tenant(), "r", &spec).expect("compiles").asked
+        };
+        let (plain, looks) = ("SELECT * FROM 'a'", "${device().labels.room}");
+        let url = "https://example.org/a";
+        for action in [
+            json!({"kafka": {"topic": "home.e", "key": looks}}),
+            json!({"kafka": {"topic": "home.e", "partition": looks}}),
+            json!({"kafka": {"topic": "home.e", "headers": {"room": looks}}}),
+            json!({"republish": {"topic": looks}}),
+            json!({"webhook": {"url": format!("{url}/{looks}")}}),
+            json!({"webhook": {"url": url, "headers": {"room": looks}}}),
+            json!({"webhook": {"url": url, "body": looks}}),
+            json!({"shadow": {"device": looks, "desired": {}}}),
+            json!({"shadow": {"device": "d", "desired": {"a": ["b", {"c": looks}]}}}),
+            json!({"shadow": {"device": "d", "reported": {"room": looks}}}),
+            json!({"notify": {"channel": "people", "text": looks}}),
+        ] {
+            assert_eq!(asked(plain, action.clone()), Asked { devices: true, shadows: false }, "{action}");
+        }
+        let quiet = json!({"republish": {"topic": "e"}});
+        assert_eq!(asked(plain, quiet.clone()), Asked::default());
+        let (sql, both) = ("SELECT get_thing_shadow('t', '') AS s FROM 'a'", Asked { devices: true, shadows: true });
+        assert_eq!(asked(sql, quiet), Asked { devices: false, shadows: true });
+        assert_eq!(asked(sql, json!({"republish": {"topic": looks}})), both);
     }
 }
