@@ -8,6 +8,7 @@ mod error;
 mod ids;
 mod internal;
 pub mod limits;
+mod name;
 pub mod object;
 mod qos;
 mod random;
@@ -21,6 +22,7 @@ pub use clock::{Clock, FixedClock};
 pub use error::{ApiError, ErrorCode, in_range};
 pub use ids::{ClientId, DEFAULT_TENANT, DeviceId, DeviceKey, InvalidId, RecordId, TenantId};
 pub use internal::{EVENTS_TOPIC, NODES_TOPIC, PRESENCE_TOPIC, REGISTRY_CHANGES_TOPIC};
+pub use name::subdomain;
 pub use qos::Qos;
 pub use random::Random;
 pub use telemetry::{

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use drover_types::TenantId;
+use drover_types::{TenantId, subdomain};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt, future};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -22,7 +22,6 @@ use super::{PAGE_SIZE, api, refused_wait, resync, status, uid};
 use crate::crd::{Condition, DeviceFleet, DeviceFleetStatus};
 use crate::domain::condition::{self, ACCEPTED, READY, Verdict};
 use crate::domain::fleet::{Fleet, Tally, Walk, parts};
-use crate::domain::name;
 use crate::domain::problem::{Problem, passes};
 use crate::domain::rule::tenant;
 use crate::domain::time::rfc3339;
@@ -141,7 +140,7 @@ async fn declared(fleet: &DeviceFleet, context: &Context) -> Result<Result<Fleet
     let table = match &fleet.spec.source.csv {
         None => None,
         Some(csv) => {
-            if let Err(error) = name::check("spec.source.csv.configMap", &csv.config_map) {
+            if let Err(error) = subdomain("spec.source.csv.configMap", &csv.config_map) {
                 return Ok(Err(Problem::refused(&error)));
             }
             let api = Api::<ConfigMap>::namespaced(context.client.clone(), &fleet.namespace().unwrap_or_default());

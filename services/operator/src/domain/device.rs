@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use drover_types::limits::SHADOW_STATE_BYTES_MAX;
 use drover_types::object::DeviceSpec;
-use drover_types::{ApiError, DeviceId, DeviceKey, TenantId};
+use drover_types::{ApiError, DeviceId, DeviceKey, TenantId, subdomain};
 use serde_json::{Map, Value};
 
 use super::condition::{self, CONNECTED, Verdict};
 use super::credentials::WantedCredential;
 use super::problem::Problem;
-use super::{name, span, time};
+use super::{span, time};
 use crate::crd::{Condition, Device, DeviceCredential, DevicePhase, DeviceStatus};
 use crate::ports::{CredentialKind, Presence, Wanted};
 
@@ -71,7 +71,7 @@ fn credentials(declared: &[DeviceCredential]) -> Result<Vec<WantedCredential>, A
     for (i, credential) in declared.iter().enumerate() {
         let credential = self::credential(&format!("spec.credentials[{i}]"), credential)?;
         let field = format!("spec.credentials[{i}].secretName");
-        name::check(&field, &credential.secret)?;
+        subdomain(&field, &credential.secret)?;
         if !names.insert(credential.secret.clone()) {
             return Err(
                 ApiError::invalid(field, "two credentials cannot be in one Secret").over("once", credential.secret)

@@ -11,7 +11,6 @@ pub mod desired;
 pub mod device;
 pub mod fleet;
 pub mod lease;
-pub mod name;
 pub mod object;
 pub mod problem;
 pub mod rule;

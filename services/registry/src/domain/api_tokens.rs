@@ -3,11 +3,11 @@
 //! A token is `drt_TENANT.NAME.SECRET`: it says itself whose it is, so that it is found by its key alone. Its SHA-256 is
 //! kept, as of the credentials of devices; see there why a fast hash is enough.
 
-use drover_types::{API_TOKEN_PREFIX, ApiError, ErrorCode, TenantId, api_token_tenant};
+use drover_types::{API_TOKEN_PREFIX, ApiError, ErrorCode, TenantId, api_token_tenant, subdomain};
 use subtle::ConstantTimeEq;
 
 use super::credentials::digest;
-use super::{Declared, Domain, Page, PageRequest, checks};
+use super::{Declared, Domain, Page, PageRequest};
 use crate::object::{ApiToken, Kind, Object, ObjectKey, Role, Spec};
 
 /// Most tokens of a tenant, those that have ended among them.
@@ -32,7 +32,7 @@ impl Domain {
     /// Makes a token; it is in the answer and nowhere else. `already_exists` if there is one of its name.
     pub async fn create_api_token(&self, wanted: Wanted) -> Result<(Object, String), ApiError> {
         let Wanted { tenant, name, role, duration_s, created_by } = wanted;
-        checks::subdomain("name", &name)?;
+        subdomain("name", &name)?;
         if created_by.len() > CREATED_BY_BYTES_MAX {
             let error = ApiError::invalid("created_by", "is too long");
             return Err(error.over(CREATED_BY_BYTES_MAX, created_by.len()));

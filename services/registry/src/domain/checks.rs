@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use drover_types::object::{DEFAULT_POLICY, DeviceSpec, PolicyAction, PolicySpec};
-use drover_types::{ApiError, DeviceId, TopicFilter};
+use drover_types::{ApiError, DeviceId, TopicFilter, subdomain};
 
 /// Most labels of an object, and most attributes of a device.
 const ENTRIES_MAX: usize = 64;
@@ -19,30 +19,10 @@ const POLICIES_PER_DEVICE_MAX: usize = 16;
 const STATEMENTS_MAX: usize = 64;
 /// Most bytes of all resources of a policy: every connection of its devices holds them.
 const RESOURCES_BYTES_MAX: usize = 16 * 1024;
-/// Longest RFC 1123 subdomain, in bytes: what Kubernetes takes as an object's name.
-const SUBDOMAIN_BYTES_MAX: usize = 253;
 
 /// A device's name is its id.
 pub fn device_name(name: &str) -> Result<DeviceId, ApiError> {
     DeviceId::new(name).map_err(|e| ApiError::invalid("metadata.name", e.to_string()))
-}
-
-/// A name as Kubernetes takes it: RFC 1123 labels joined by dots.
-pub fn subdomain(field: &str, name: &str) -> Result<(), ApiError> {
-    if name.len() > SUBDOMAIN_BYTES_MAX {
-        return Err(ApiError::invalid(field, "name is too long").over(SUBDOMAIN_BYTES_MAX, name.len()));
-    }
-    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let label = |label: &str| {
-        label.starts_with(alphanumeric)
-            && label.ends_with(alphanumeric)
-            && label.chars().all(|c| alphanumeric(c) || c == '-')
-    };
-    if name.split('.').all(label) {
-        return Ok(());
-    }
-    Err(ApiError::invalid(field, "a name is a-z, 0-9, - and ., and begins and ends with a letter or digit")
-        .over("RFC 1123 subdomain", name))
 }
 
 /// A name as SQL can call it, with `_` for each `-`, and as a path can say it.
@@ -173,18 +153,6 @@ fn resource(field: &str, actions: &[PolicyAction], text: &str) -> Result<(), Api
 mod tests {
     use super::*;
     use drover_types::object::{Effect, Statement};
-
-    #[test]
-    fn names_are_subdomains_up_to_their_limit() {
-        for good in ["a", "a-b.c0", "0", &"a".repeat(253)] {
-            assert_eq!(subdomain("metadata.name", good), Ok(()), "{good}");
-        }
-        for bad in ["", "A", "-a", "a-", "a..b", ".a", "a_b", "a/b", &"a".repeat(254)] {
-            let refused = subdomain("metadata.name", bad).expect_err(bad);
-            assert_eq!(refused.field.as_deref(), Some("metadata.name"));
-            assert!(refused.limit.is_some() && refused.value.is_some(), "{bad}");
-        }
-    }
 
     #[test]
     fn labels_and_attributes_are_bounded_in_number_and_size() {

@@ -1,7 +1,7 @@
 //! Rules: what is done with messages. A rule that does not compile is refused when it is written.
 
 use drover_types::object::RuleSpec;
-use drover_types::{ApiError, ErrorCode, TenantId};
+use drover_types::{ApiError, ErrorCode, TenantId, subdomain};
 
 use super::{Declared, Domain, Page, PageRequest, checks};
 use crate::object::{Kind, Object, ObjectKey, Spec};
@@ -9,7 +9,7 @@ use crate::object::{Kind, Object, ObjectKey, Spec};
 impl Domain {
     /// Creates or replaces a rule. `already_exists` if it would write to another tenant's Kafka topic.
     pub async fn put_rule(&self, rule: Declared) -> Result<Object, ApiError> {
-        checks::subdomain("metadata.name", &rule.name)?;
+        subdomain("metadata.name", &rule.name)?;
         checks::labels(&rule.labels)?;
         let compiled = drover_rule_sql::check(spec(&rule.spec))?;
         for function in compiled.user_functions() {
