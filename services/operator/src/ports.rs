@@ -105,7 +105,7 @@ pub struct Refusal {
 
 /// Most devices of one bulk call.
 pub const BULK_MAX: usize = 500;
-/// Most bytes of the texts of the devices of one bulk call: a message has at most 4 MiB.
+/// Most bytes of the devices of one bulk call: a message has at most 4 MiB.
 pub const BULK_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// The registry. After `unavailable` or `deadline_exceeded` a write may or may not have happened.

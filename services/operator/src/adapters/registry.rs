@@ -171,10 +171,7 @@ impl Registry for GrpcRegistry {
     }
 
     async fn put_devices(&self, wanted: &[Wanted<DeviceSpec>]) -> Result<Vec<Refusal>, ApiError> {
-        let Some(first) = wanted.first() else { return Ok(Vec::new()) };
-        let tenant = first.tenant.to_string();
-        let of = |wanted: &Wanted<DeviceSpec>| types::Device::of(convert::meta(wanted, 0), wanted.spec.clone());
-        let request = PutDevicesRequest { tenant, devices: wanted.iter().map(of).collect() };
+        let Some(request) = bulk(wanted) else { return Ok(Vec::new()) };
         let answer = self.registry.call(async |mut client| client.put_devices(request).await).await?;
         Ok(answer.refusals.into_iter().map(convert::refusal).collect())
     }
@@ -187,6 +184,13 @@ impl Registry for GrpcRegistry {
     }
 }
 
+/// The call that writes devices of one tenant.
+fn bulk(wanted: &[Wanted<DeviceSpec>]) -> Option<PutDevicesRequest> {
+    let tenant = wanted.first()?.tenant.to_string();
+    let of = |wanted: &Wanted<DeviceSpec>| types::Device::of(convert::meta(wanted, 0), wanted.spec.clone());
+    Some(PutDevicesRequest { tenant, devices: wanted.iter().map(of).collect() })
+}
+
 fn rule_found(rule: &types::Rule) -> Result<Found<RuleSpec>, ApiError> {
     convert::found(&rule.meta, RuleSpec::try_from(rule)?)
 }
@@ -197,4 +201,31 @@ fn policy_found(policy: &types::Policy) -> Result<Found<PolicySpec>, ApiError> {
 
 fn function_found(function: &types::Function) -> Result<Found<FunctionSpec>, ApiError> {
     convert::found(&function.meta, FunctionSpec::try_from(function)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use prost::Message as _;
+
+    use super::*;
+    use crate::domain::fleet::parts;
+    use crate::ports::BULK_BYTES_MAX;
+
+    #[test]
+    fn a_bulk_call_of_devices_with_many_short_texts_is_within_its_bytes_too() {
+        let attributes: BTreeMap<_, _> = (0..1_000).map(|i| (format!("a{i:04}"), "1".to_owned())).collect();
+        let wanted = |number: usize| Wanted {
+            tenant: TenantId::default_tenant(),
+            name: format!("d{number}"),
+            labels: BTreeMap::new(),
+            spec: DeviceSpec { attributes: attributes.clone(), ..DeviceSpec::default() },
+            owner: "kubernetes/fleets/f".to_owned(),
+        };
+        let devices: Vec<_> = (0..200).map(wanted).collect();
+        let sizes: Vec<_> = parts(&devices).into_iter().filter_map(bulk).map(|call| call.encoded_len()).collect();
+        assert!(sizes.iter().sum::<usize>() > BULK_BYTES_MAX, "{sizes:?}");
+        assert!(sizes.iter().all(|bytes| *bytes <= BULK_BYTES_MAX), "{sizes:?}");
+    }
 }

@@ -13,6 +13,8 @@ use crate::ports::{BULK_BYTES_MAX, BULK_MAX, FoundDevice, Refusal, Wanted};
 
 /// How many errors a status tells.
 const ERRORS_MAX: usize = 10;
+/// What a text, and whatever has texts in it, takes of a message besides them: its number and its length, in bytes at most.
+const FRAME_BYTES: usize = 5;
 
 /// The devices of a fleet.
 #[derive(Clone, Debug)]
@@ -112,11 +114,16 @@ pub fn parts(devices: &[Wanted<DeviceSpec>]) -> Vec<&[Wanted<DeviceSpec>]> {
     parts
 }
 
-/// Of the texts of a device.
+/// What a device takes of a message at most. It may have more entries than the registry takes, which refuses it then.
 fn bytes_of(device: &Wanted<DeviceSpec>) -> usize {
+    let text = |text: &str| FRAME_BYTES + text.len();
     let entries = device.labels.iter().chain(&device.spec.attributes);
-    let entries = entries.map(|(name, value)| name.len() + value.len()).sum::<usize>();
-    entries + device.spec.policies.iter().map(String::len).sum::<usize>() + device.name.len() + device.owner.len()
+    let entries: usize = entries.map(|(name, value)| FRAME_BYTES + text(name) + text(value)).sum();
+    let policies: usize = device.spec.policies.iter().map(|policy| text(policy)).sum();
+    let own = text(&device.name) + text(&device.owner) + text(device.tenant.as_str());
+    let device_type = device.spec.device_type.as_deref().map_or(0, text);
+    // The device, its metadata, and whether it is enabled.
+    3 * FRAME_BYTES + own + device_type + policies + entries
 }
 
 fn numbered(count: &CountSource, devices_max: u64) -> Result<Members, ApiError> {
