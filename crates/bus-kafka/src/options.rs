@@ -87,12 +87,6 @@ const HEARTBEAT_MS: &str = "500";
 /// that joins in waits for it, as librdkafka has one fetch at a time under way to each broker.
 const FETCH_WAIT_MS: &str = "50";
 
-/// A group's member takes what there is when it is so much, or this old: one fetch brings a message of each device, not one
-/// message. Measured with 10,000 messages a second: a quarter less processor time for the members, the broker gives a
-/// third more; a member that waits for single messages costs the broker 50 questions a second.
-const MEMBER_FETCH_BYTES: &str = "65536";
-const MEMBER_FETCH_WAIT_MS: &str = "20";
-
 /// A client that knows no broker any more starts over from `bootstrap.servers` after this (librdkafka: 5 minutes). A cluster
 /// all of whose brokers hung for longer than their sessions names none of them for a moment when it goes on, and a client that
 /// asks just then forgets them all.
@@ -260,8 +254,6 @@ impl KafkaOptions {
         config.set("group.instance.id", &of.member).set("max.poll.interval.ms", poll.as_millis().to_string());
         // Positions are given with each assignment; this is for those that retention has overtaken.
         config.set("auto.offset.reset", "earliest");
-        self.set_unless_given(&mut config, "fetch.min.bytes", MEMBER_FETCH_BYTES);
-        self.set_unless_given(&mut config, "fetch.wait.max.ms", MEMBER_FETCH_WAIT_MS);
         config
     }
 
