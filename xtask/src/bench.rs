@@ -16,15 +16,12 @@ mod sheet;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
-use serde_json::Value;
 
 use self::generator::Generator;
 use self::server::Server;
-use super::whole;
+use super::{release, whole};
 
 /// What is promised of Drover: durable QoS 1 messages a second from 200 clients with a window of 10 on 2 cores.
 const MESSAGES_PER_SECOND_MIN: f64 = 40_000.0;
@@ -78,7 +75,7 @@ enum What {
 pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
     let binaries = match &options.binaries {
         Some(binaries) => binaries.clone(),
-        None => build(root)?,
+        None => release::build(root)?,
     };
     println!("cores          {}", machine::cores());
     println!("load before    {}", machine::load());
@@ -115,22 +112,6 @@ fn durable(binaries: &Path, options: &Options) -> anyhow::Result<()> {
 /// Where a server keeps what it has, for one round.
 fn folder(round: usize) -> PathBuf {
     std::env::temp_dir().join(format!("drover-bench-{}-{round}", std::process::id()))
-}
-
-/// Builds in release; where the executables are.
-fn build(root: &Path) -> anyhow::Result<PathBuf> {
-    let built = ["build", "--release", "--package", "drover", "--package", "drover-load"];
-    let status = Command::new("cargo").args(built).current_dir(root).status()?;
-    ensure!(status.success(), "cargo {} failed", built.join(" "));
-    Ok(target(root)?.join("release"))
-}
-
-/// The target directory.
-pub fn target(root: &Path) -> anyhow::Result<PathBuf> {
-    let arguments = ["metadata", "--no-deps", "--format-version", "1"];
-    let output = Command::new("cargo").args(arguments).current_dir(root).output()?;
-    let metadata: Value = serde_json::from_slice(&output.stdout)?;
-    Ok(metadata["target_directory"].as_str().context("cargo metadata names the target directory")?.into())
 }
 
 fn measure(name: &str, server: &Server, binaries: &Path, options: &Options) -> anyhow::Result<()> {

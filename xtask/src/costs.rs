@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 
-use super::whole;
+use super::{release, whole};
 
 /// How much is measured.
 #[derive(Args)]
@@ -16,6 +16,6 @@ pub struct Options {
 
 /// Builds the release executable and measures it.
 pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
-    let binaries = whole::build(root)?;
+    let binaries = release::build(root)?;
     whole::run(root, &binaries, &["costs"], &[("DROVER_COSTS_MESSAGES", options.messages.to_string())])
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::Args;
 
-use super::whole;
+use super::{release, whole};
 
 /// Modules of `tests/e2e` that need a cluster.
 const TESTS: [&str; 4] = ["operator", "chart_applied", "cluster", "load_jobs"];
@@ -23,7 +23,7 @@ pub struct Options {
 
 /// Builds the release executable and tries it; what takes the time of many minutes at first is kept in the cache.
 pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
-    let binaries = whole::build(root)?;
+    let binaries = release::build(root)?;
     let names = options.only.as_deref().map_or(TESTS.to_vec(), |only| vec![only]);
     let wanted = if options.node { "node" } else { "1" };
     whole::run(root, &binaries, &names, &[("DROVER_TEST_KUBERNETES", wanted.to_owned())])

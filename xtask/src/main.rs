@@ -12,6 +12,7 @@ mod kubernetes;
 mod ledger;
 mod links;
 mod not_run;
+mod release;
 mod test;
 mod tidy;
 mod tls;

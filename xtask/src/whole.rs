@@ -1,19 +1,10 @@
 //! Tests of `tests/e2e` over the release build, one after the other: measurements that need several processes, Kafka and
 //! Cassandra, with more of everything than the gate takes, and what needs a cluster.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::ensure;
-
-use super::bench::target;
-use super::check::cargo;
-
-/// Builds all executables in release; where they are.
-pub fn build(root: &Path) -> anyhow::Result<PathBuf> {
-    cargo(root, &["build", "--release", "--workspace", "--bins"])?;
-    Ok(target(root)?.join("release"))
-}
 
 /// Runs the tests whose names contain one of `names`, with these variables in their environment.
 pub fn run(root: &Path, binaries: &Path, names: &[&str], variables: &[(&str, String)]) -> anyhow::Result<()> {
