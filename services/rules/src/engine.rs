@@ -6,7 +6,7 @@
 //! Whatever leaves the fate of a batch in doubt ends the session: everything in memory is dropped, and the next session
 //! starts from the committed offsets with windows rebuilt from the log.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -333,7 +333,7 @@ impl Session<'_> {
 
     /// Records of a poll that are read again by the next: each partition goes back to its first.
     async fn put_back(&mut self, records: impl Iterator<Item = Stored> + Send) -> Result<(), Interrupted> {
-        let mut first: HashMap<TopicPartition, Position> = HashMap::new();
+        let mut first: BTreeMap<TopicPartition, Position> = BTreeMap::new();
         for Stored { position, .. } in records {
             first.entry(position.at.clone()).or_insert(position);
         }

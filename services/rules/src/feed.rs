@@ -149,6 +149,7 @@ impl Feed {
             let (feed, shutdown) = (self.clone(), shutdown.clone());
             tails.spawn(async move {
                 tokio::select! {
+                    biased;
                     () = shutdown.cancelled() => {}
                     () = feed.follow(at, next, &shutdown) => {}
                 }

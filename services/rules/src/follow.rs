@@ -136,6 +136,7 @@ impl Follow {
         };
         let following: Vec<_> = places.iter().map(|place| self.follow(place)).collect();
         tokio::select! {
+            biased;
             () = more => {}
             _ = join_all(following), if !places.is_empty() => {}
         }
