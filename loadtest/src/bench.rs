@@ -20,7 +20,7 @@ use drover_types::Qos;
 use hdrhistogram::Histogram;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, LocalSet};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 pub use report::Report;
 use session::{Session, Stopped};
@@ -30,6 +30,8 @@ use crate::target::Target;
 
 /// Connections being opened at the same time; more only fill the server's accept queue.
 const CONNECTING_MAX: usize = 64;
+/// Pause before a server that was too busy for a client is asked again.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// How long a connection may take to open, and the last acknowledgements to arrive, unless a plan says otherwise.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Longest latency the histogram can state, in microseconds.
@@ -180,7 +182,7 @@ async fn connect_all(plan: &Plan, tally: &Rc<RefCell<Tally>>) -> Vec<(usize, Ses
         let (plan, tally, permits) = (plan.clone(), tally.clone(), permits.clone());
         tasks.spawn_local(async move {
             let permit = permits.acquire().await;
-            let session = patient(&plan, Instant::now(), Session::open(&plan, index, &tally)).await;
+            let session = patient(&plan, Instant::now(), connect(&plan, index, &tally)).await;
             drop(permit);
             match session {
                 Ok(session) => {
@@ -195,6 +197,16 @@ async fn connect_all(plan: &Plan, tally: &Rc<RefCell<Tally>>) -> Vec<(usize, Ses
         });
     }
     tasks.join_all().await.into_iter().flatten().collect()
+}
+
+/// Connects client number `index`, as devices do: again, if the server is too busy for it.
+async fn connect(plan: &Plan, index: usize, tally: &Rc<RefCell<Tally>>) -> Result<Session, Stopped> {
+    loop {
+        match Session::open(plan, index, tally).await {
+            Err(stopped) if stopped.is_for_now() => sleep(BUSY_PAUSE).await,
+            opened => return opened,
+        }
+    }
 }
 
 /// Gives `work` some time beyond `stop_at`: one timer a client, not one a message.

@@ -12,6 +12,8 @@ use crate::platform::beside;
 const PER_SOURCE: usize = 8_000;
 /// How long the generator holds them if nobody ends it, in seconds.
 const HOLD_SECONDS: u32 = 3_600;
+/// How long a client may take to connect, in seconds: many come at once to servers that share a machine.
+const PATIENCE_SECONDS: u32 = 120;
 
 /// Clients without credentials that have a clean session and want nothing; gone when dropped.
 pub struct Idle(Child);
@@ -23,7 +25,7 @@ impl Idle {
         let mut generator = Command::new(generator()?);
         generator.args(["bench", "--url", &format!("mqtt://127.0.0.1:{port}"), "--clients", "0"]);
         generator.args(["--idle", &count.to_string(), "--client-id", &format!("{prefix}-{{i}}")]);
-        generator.args(["--seconds", &HOLD_SECONDS.to_string()]);
+        generator.args(["--seconds", &HOLD_SECONDS.to_string(), "--patience", &PATIENCE_SECONDS.to_string()]);
         for source in 1..=count.div_ceil(PER_SOURCE) {
             generator.args(["--source", &format!("127.{net}.{part}.{source}")]);
         }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use drover_mqtt::client::{Client, ClientError, ClientOptions, Event, Phase, SendError};
-use drover_mqtt::{EncodeError, PacketId, Publish, Subscription, SubscriptionList, SubscriptionOptions};
+use drover_mqtt::{EncodeError, PacketId, Publish, ReasonCode, Subscription, SubscriptionList, SubscriptionOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -44,6 +44,13 @@ pub(super) enum Stopped {
     Closed,
     #[error("no answer for {0:?}")]
     Silent(Duration),
+}
+
+impl Stopped {
+    /// Whether the server has no time for this client, and may have later.
+    pub fn is_for_now(&self) -> bool {
+        matches!(self, Self::Mqtt(ClientError::Refused(ReasonCode::ServerUnavailable | ReasonCode::ServerBusy)))
+    }
 }
 
 /// One client with its connection.

@@ -42,6 +42,9 @@ pub struct Bench {
     payload: usize,
     #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// How long a client waits for a server that does not answer, in seconds; one that is too busy for it is asked again so long.
+    #[arg(long, default_value_t = bench::PATIENCE.as_secs())]
+    patience: u64,
     /// Speak MQTT 5 instead of 3.1.1.
     #[arg(long)]
     v5: bool,
@@ -80,7 +83,7 @@ impl Bench {
             qos: Qos::try_from(self.qos).map_err(anyhow::Error::msg)?,
             payload_bytes: self.payload,
             duration: Duration::from_secs(self.seconds),
-            patience: bench::PATIENCE,
+            patience: Duration::from_secs(self.patience),
             topic: self.topic.clone(),
             client_id: self.client_id.clone(),
             user_name: self.user.clone(),

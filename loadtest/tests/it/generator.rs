@@ -91,6 +91,19 @@ async fn at_a_pace_what_a_full_window_keeps_back_is_counted_and_a_failure() {
 }
 
 #[tokio::test]
+async fn clients_a_server_is_too_busy_for_come_again_and_are_not_waited_for_longer_than_they_have_patience() {
+    let server = Server::start(Faults { busy_for: 2, ..Faults::default() }).await;
+    let report = run(&plan(&server, Qos::AtLeastOnce)).await;
+    assert!(report.errors.is_empty(), "{report}");
+    assert_eq!((report.connected, server.connections()), (5, 7));
+
+    let server = Server::start(Faults { busy_for: usize::MAX, ..Faults::default() }).await;
+    let hurried = Plan { patience: Duration::from_millis(200), ..plan(&server, Qos::AtLeastOnce) };
+    let report = run(&hurried).await;
+    assert_eq!((report.connected, report.errors.values().sum::<u64>()), (0, 5), "{report}");
+}
+
+#[tokio::test]
 async fn clients_connect_from_the_addresses_they_are_given() {
     let server = Server::start(Faults::default()).await;
     let sources = ["127.0.0.2", "127.0.0.3"].map(|address| address.parse().expect("an address")).to_vec();

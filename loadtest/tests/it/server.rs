@@ -25,6 +25,8 @@ pub struct Faults {
     pub fans_out: bool,
     /// Reads nothing after it has accepted a connection.
     pub is_deaf: bool,
+    /// Refuses so many clients first as "server busy".
+    pub busy_for: usize,
 }
 
 /// A publish as the server saw it.
@@ -176,7 +178,8 @@ fn answer(
     match packet {
         Packet::Connect(_) => {
             log.connections += 1;
-            put(Packet::ConnAck(ConnAck { session_present: false, reason: ReasonCode::Success, properties }));
+            let reason = if log.connections <= faults.busy_for { ReasonCode::ServerBusy } else { ReasonCode::Success };
+            put(Packet::ConnAck(ConnAck { session_present: false, reason, properties }));
         }
         Packet::Publish(publish) => {
             let payload = String::from_utf8_lossy(publish.payload).into_owned();
