@@ -23,15 +23,15 @@ fn the_books_agree_whatever_is_killed_cut_or_lost() {
     println!("{count} seeds, {messages} acknowledged messages, books clean");
 }
 
-/// But for repeats: the tries of the outbox are spread by the order of a hash map, and those who wait for the same are woken in
-/// an order that tokio draws by lot, so that a subscriber whose node is killed just then has acknowledged more or less.
+/// But for repeats: the tries of the outbox are spread by the order of a hash map, and what a subscriber gets again when its node
+/// is killed differs now and then, for a reason that is not found.
 #[test]
 fn a_seed_replays_exactly() {
     let books = |seed| {
         let outcome = run(seed, Scale::default(), Flaws::default()).expect("comes to rest");
-        let subscriber = outcome.subscriber;
-        let distinct = subscriber.totals.received - subscriber.doubled.count;
-        (outcome.rule, distinct, subscriber.lost, subscriber.reordered, outcome.forgotten)
+        let mut subscriber = outcome.subscriber;
+        subscriber.totals.received -= std::mem::take(&mut subscriber.doubled).count;
+        (outcome.rule, subscriber, outcome.forgotten)
     };
     for seed in [3, 4] {
         assert_eq!(books(seed), books(seed));

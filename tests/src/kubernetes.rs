@@ -2,13 +2,13 @@
 //! `DROVER_TEST_KUBERNETES` is set, and kept in the cache; or the cluster that `DROVER_TEST_KUBECONFIG` names. One that runs
 //! pods is [`crate::KubernetesNode`].
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use drover_backends::ports;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -69,7 +69,8 @@ impl Kubernetes {
         drop(alone);
         ensure!(built.success(), "{}/build ended with {built}", scripts.display());
         let mut run = Command::new(scripts.join("run"));
-        let port = free_ports()?;
+        // The first of three.
+        let port = ports::free_offset(&[0, 1, 2])?;
         run.arg(&bin).arg(directory.path()).arg(port.to_string()).args(further);
         // Asked to stop, it ends what it has started.
         let held = Held::start(&run, directory.path().join("run.log"))?;
@@ -156,14 +157,4 @@ impl Kubernetes {
 pub(crate) fn bin(scripts: &Path) -> anyhow::Result<PathBuf> {
     let name = scripts.strip_prefix(env!("CARGO_MANIFEST_DIR")).context("scripts of the tests")?;
     Ok(cache()?.join(name).join("bin"))
-}
-
-/// The first of three ports that are free now.
-fn free_ports() -> anyhow::Result<u16> {
-    let free = |port: &u16| (0..3).all(|i| TcpListener::bind(("127.0.0.1", port + i)).is_ok());
-    let start = 20_000 + u16::try_from(std::process::id() % 2_000)? * 5;
-    static NEXT: Mutex<u16> = Mutex::new(0);
-    let mut next = NEXT.lock().unwrap_or_else(PoisonError::into_inner);
-    *next += 5;
-    (start + *next..start + *next + 1_000).step_by(5).find(free).context("no free ports")
 }

@@ -17,7 +17,7 @@ pub fn build(root: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// The target directory.
-pub fn target(root: &Path) -> anyhow::Result<PathBuf> {
+fn target(root: &Path) -> anyhow::Result<PathBuf> {
     let arguments = ["metadata", "--no-deps", "--format-version", "1"];
     let output = Command::new("cargo").args(arguments).current_dir(root).output()?;
     let metadata: Value = serde_json::from_slice(&output.stdout)?;
