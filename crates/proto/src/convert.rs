@@ -4,7 +4,8 @@ mod action;
 
 use drover_types::ApiError;
 use drover_types::object::{
-    Action, DeviceSpec, Effect, FunctionExample, FunctionSpec, PolicyAction, PolicySpec, RuleSpec, Statement,
+    Action, CertificateAuthoritySpec, DeviceSpec, Effect, FunctionExample, FunctionSpec, PolicyAction, PolicySpec,
+    RuleSpec, Statement,
 };
 
 use crate::types::v1 as wire;
@@ -168,6 +169,25 @@ impl wire::Function {
     }
 }
 
+impl TryFrom<&wire::CertificateAuthority> for CertificateAuthoritySpec {
+    type Error = ApiError;
+
+    fn try_from(authority: &wire::CertificateAuthority) -> Result<Self, ApiError> {
+        let template = authority.template.as_ref().required("template")?;
+        let labels = template.meta.iter().flat_map(|meta| meta.labels.clone()).collect();
+        Ok(Self { certificate: authority.certificate.clone(), labels, template: DeviceSpec::from(template) })
+    }
+}
+
+impl wire::CertificateAuthority {
+    /// The wire form of a spec.
+    pub fn of(meta: wire::Meta, spec: CertificateAuthoritySpec) -> Self {
+        let labels = wire::Meta { labels: spec.labels.into_iter().collect(), ..wire::Meta::default() };
+        let template = Some(wire::Device::of(labels, spec.template));
+        Self { meta: Some(meta), certificate: spec.certificate, template }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use drover_types::Qos;
@@ -212,6 +232,11 @@ mod tests {
             }],
         };
         assert_eq!(PolicySpec::try_from(&wire::Policy::of(wire::Meta::default(), policy.clone())), Ok(policy));
+
+        let labels = [("site".to_owned(), "north".to_owned())].into();
+        let authority = CertificateAuthoritySpec { certificate: "pem".into(), labels, template: DeviceSpec::default() };
+        let wire = wire::CertificateAuthority::of(wire::Meta::default(), authority.clone());
+        assert_eq!(CertificateAuthoritySpec::try_from(&wire), Ok(authority));
 
         let example = FunctionExample {
             description: None,

@@ -47,6 +47,14 @@ pub const EXAMPLES_BYTES_MAX: usize = 64 * 1024;
 pub const ROUTINE_BYTES_MAX: usize = 128;
 /// Most functions of one tenant: with all their examples 32 MiB.
 pub const FUNCTIONS_PER_TENANT_MAX: usize = 100;
+/// Most certificate authorities of one tenant: each of the same subject may be asked about a certificate.
+pub const CERTIFICATE_AUTHORITIES_PER_TENANT_MAX: usize = 32;
+/// Largest certificate of an authority as PEM, in bytes: that of an RSA key of 16,384 bits has some 8,000.
+pub const AUTHORITY_BYTES_MAX: usize = 16 * 1024;
+/// Most certificates that a client shows, its own among them.
+pub const CERTIFICATE_CHAIN_MAX: usize = 4;
+/// Most bytes of these, as DER. They go with the question who the client is, and into the ticket it comes back by.
+pub const CERTIFICATE_CHAIN_BYTES_MAX: usize = 16 * 1024;
 /// Most `republish` hops of one message.
 pub const REPUBLISH_HOPS_MAX: u32 = 5;
 /// How long a fingerprint counts as "just seen", in milliseconds.

@@ -1,6 +1,7 @@
 //! Declared objects: the one shape that REST, files and custom resources share.
 
 mod action;
+mod authority;
 mod function;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ pub use action::{
     Action, Batch, CreateTopic, DEVICE_TAG, FunctionAction, KafkaAction, NotifyAction, RepublishAction, SecretRef,
     ShadowAction, StoreAction, TemplateField, Timeout, WebhookAction,
 };
+pub use authority::{AUTHORITY_ATTRIBUTE, CERTIFICATE_ATTRIBUTE, CertificateAuthoritySpec};
 pub use function::{FunctionExample, FunctionSpec};
 
 /// `spec` of a Device.

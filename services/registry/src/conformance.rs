@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use drover_types::object::{DeviceSpec, PolicySpec};
+use drover_types::object::{CertificateAuthoritySpec, DeviceSpec, PolicySpec};
 use drover_types::{ClientId, DeviceId, DeviceKey, TenantId};
 use tokio::task::JoinSet;
 
@@ -37,6 +37,7 @@ pub async fn suite(factory: &dyn Factory) {
     a_device_that_had_credentials_is_known_after_they_are_gone(factory).await;
     what_is_looked_up_at_once_is_what_is_looked_up_alone(factory).await;
     an_api_token_is_found_by_its_key_and_is_no_credential(factory).await;
+    a_certificate_authority_is_kept_and_told_as_it_is(factory).await;
     every_write_leaves_one_outbox_row_in_order_until_forgotten(factory).await;
     writes_and_outbox_survive_reopening(factory).await;
     presence_is_kept_by_partition_and_device(factory).await;
@@ -236,6 +237,25 @@ async fn an_api_token_is_found_by_its_key_and_is_no_credential(factory: &dyn Fac
     assert_eq!(store.page(Kind::ApiToken, &tenant, "", 9).await, Ok(vec![a]));
 }
 
+async fn a_certificate_authority_is_kept_and_told_as_it_is(factory: &dyn Factory) {
+    let store = factory.empty().await;
+    let authority = |name: &str| {
+        let attributes = BTreeMap::from([("site".to_owned(), "north".to_owned())]);
+        let template = DeviceSpec { device_type: Some("lamp".into()), attributes, ..DeviceSpec::default() };
+        let labels = BTreeMap::from([("room".to_owned(), "hall".to_owned())]);
+        let spec = CertificateAuthoritySpec { certificate: "pem".into(), labels, template };
+        object(&TenantId::default_tenant(), name, Spec::CertificateAuthority(spec))
+    };
+    let b = create(&*store, authority("b")).await;
+    let a = create(&*store, authority("a.c")).await;
+    let store = factory.reopened(store).await;
+    assert_eq!(store.get(&b.key()).await, Ok(Some(b.clone())));
+    assert_eq!(store.page(Kind::CertificateAuthority, &b.meta.tenant, "", 9).await, Ok(vec![a, b.clone()]));
+    assert_eq!(store.outbox(9).await.expect("readable")[0].change.after, Some(b.clone()));
+    delete(&*store, &b).await;
+    assert_eq!(store.get(&b.key()).await, Ok(None));
+}
+
 async fn every_write_leaves_one_outbox_row_in_order_until_forgotten(factory: &dyn Factory) {
     let store = factory.empty().await;
     let a = create(&*store, device("a")).await;
@@ -300,6 +320,7 @@ async fn a_topic_is_its_first_tenants_until_its_last_rule_goes(factory: &dyn Fac
         let rules = rules.iter().map(|rule| (*rule).to_owned()).collect();
         Ok(TopicClaim { tenant: a1.tenant.clone(), rules, claimed_ms })
     };
+    assert_eq!(store.topic_claim("t").await, Ok(None));
     assert_eq!(store.claim_topic("t", &a2, 1).await, of_a(&["2"], 1));
     assert_eq!(store.claim_topic("t", &a1, 2).await, of_a(&["1", "2"], 2));
     assert_eq!(store.claim_topic("t", &b, 3).await, of_a(&["1", "2"], 2), "nothing changes");
@@ -309,7 +330,9 @@ async fn a_topic_is_its_first_tenants_until_its_last_rule_goes(factory: &dyn Fac
     store.release_topic("t", &a1).await.expect("releasing twice is nothing");
     let store = factory.reopened(store).await;
     assert_eq!(store.claim_topic("t", &b, 5).await, of_a(&["2"], 4), "also after a restart");
+    assert_eq!(store.topic_claim("t").await, of_a(&["2"], 4).map(Some));
     store.release_topic("t", &a2).await.expect("writable");
+    assert_eq!(store.topic_claim("t").await, Ok(None));
     let of_b = TopicClaim { tenant: b.tenant.clone(), rules: vec!["1".to_owned()], claimed_ms: 6 };
     assert_eq!(store.claim_topic("t", &b, 6).await, Ok(of_b.clone()));
     let store = factory.reopened(store).await;

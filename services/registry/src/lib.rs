@@ -25,6 +25,7 @@ use async_trait::async_trait;
 use drover_bus::{AdminError, Bus, bounds};
 use drover_host::{Ports, Service, Shutdown, grpc};
 use drover_proto::registry::v1::api_tokens_server::ApiTokensServer;
+use drover_proto::registry::v1::certificate_authorities_server::CertificateAuthoritiesServer;
 use drover_proto::registry::v1::functions_server::FunctionsServer;
 use drover_proto::registry::v1::pre_shared_keys_server::PreSharedKeysServer;
 use drover_proto::registry::v1::registry_server::RegistryServer;
@@ -115,6 +116,7 @@ async fn work(config: RegistryConfig, ports: Ports, shutdown: Shutdown, opened: 
         writing_rule: Mutex::default(),
         writing_function: Mutex::default(),
         writing_policy: Mutex::default(),
+        writing_authority: Mutex::default(),
         making_api_token: Mutex::default(),
         issuers: Arc::clone(&issuers),
         settings: Settings {
@@ -139,8 +141,9 @@ async fn work(config: RegistryConfig, ports: Ports, shutdown: Shutdown, opened: 
     let api_tokens = ApiTokensServer::new(server::Server { domain: domain.clone() });
     let functions = FunctionsServer::new(server::Server { domain: domain.clone() });
     let keys = PreSharedKeysServer::new(server::Server { domain: domain.clone() });
+    let authorities = CertificateAuthoritiesServer::new(server::Server { domain: domain.clone() });
     let routes = Routes::new(RegistryServer::new(server::Server { domain }));
-    let routes = routes.add_service(api_tokens).add_service(functions).add_service(keys);
+    let routes = routes.add_service(api_tokens).add_service(functions).add_service(keys).add_service(authorities);
     let serving = async {
         grpc::serve(routes, Registry::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;
         anyhow::Ok(())

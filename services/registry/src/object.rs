@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use drover_types::object::{Action, DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
+use drover_types::object::{Action, CertificateAuthoritySpec, DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
 use drover_types::{DeviceId, DeviceKey, TenantId};
 
 /// SHA-256 of a token, of a certificate's DER form, or of a pre-shared key.
@@ -20,6 +20,7 @@ pub enum Kind {
     Rule,
     ApiToken,
     Function,
+    CertificateAuthority,
 }
 
 impl Kind {
@@ -32,6 +33,7 @@ impl Kind {
             Kind::Rule => "rule",
             Kind::ApiToken => "api_token",
             Kind::Function => "function",
+            Kind::CertificateAuthority => "certificate_authority",
         }
     }
 }
@@ -96,6 +98,7 @@ pub enum Spec {
     Rule(Box<RuleSpec>),
     ApiToken(ApiToken),
     Function(FunctionSpec),
+    CertificateAuthority(CertificateAuthoritySpec),
 }
 
 /// What is known of a credential; never the secret itself. Its id is the object's name; it never changes, but for the
@@ -167,12 +170,15 @@ impl Object {
     /// Bytes of its texts: about what it takes of an answer.
     pub fn bytes(&self) -> usize {
         let own = match &self.spec {
-            Spec::Device(device) => texts(&device.attributes) + device.policies.iter().map(String::len).sum::<usize>(),
+            Spec::Device(device) => device_bytes(device),
             Spec::Policy(policy) => policy.statements.iter().flat_map(|s| &s.resources).map(String::len).sum(),
             Spec::Rule(rule) => {
                 rule.sql.len() + rule.all_actions().map(|(_, action)| action_bytes(action)).sum::<usize>()
             }
             Spec::Function(function) => function.bytes(),
+            Spec::CertificateAuthority(authority) => {
+                authority.certificate.len() + texts(&authority.labels) + device_bytes(&authority.template)
+            }
             Spec::Credential(_) | Spec::ApiToken(_) => 0,
         };
         own + texts(&self.meta.labels) + self.meta.name.len() + self.meta.owner.len()
@@ -184,13 +190,22 @@ impl Object {
             Spec::Credential(credential) => {
                 Some((credential, DeviceKey { tenant: self.meta.tenant.clone(), device: credential.device.clone() }))
             }
-            Spec::Device(_) | Spec::Policy(_) | Spec::Rule(_) | Spec::ApiToken(_) | Spec::Function(_) => None,
+            Spec::Device(_)
+            | Spec::Policy(_)
+            | Spec::Rule(_)
+            | Spec::ApiToken(_)
+            | Spec::Function(_)
+            | Spec::CertificateAuthority(_) => None,
         }
     }
 }
 
 fn texts(entries: &BTreeMap<String, String>) -> usize {
     entries.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
+fn device_bytes(device: &DeviceSpec) -> usize {
+    texts(&device.attributes) + device.policies.iter().map(String::len).sum::<usize>()
 }
 
 /// Texts in the states of a shadow count twice: by themselves and in the JSON around them.
@@ -212,6 +227,7 @@ impl Spec {
             Spec::Rule(_) => Kind::Rule,
             Spec::ApiToken(_) => Kind::ApiToken,
             Spec::Function(_) => Kind::Function,
+            Spec::CertificateAuthority(_) => Kind::CertificateAuthority,
         }
     }
 }

@@ -90,7 +90,8 @@ pub struct PresenceChange {
     pub sessions: Vec<(SessionKey, Option<Session>)>,
 }
 
-/// Whose a Kafka topic is.
+/// Whose a Kafka topic is. Subjects of certificate authorities are claimed as topics are, by names that no topic has, and
+/// the authorities stand where the rules do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TopicClaim {
@@ -174,6 +175,8 @@ pub trait RegistryStore: Send + Sync + 'static {
     /// and who writes to it now. Of many tenants that claim a free topic at once, one gets it, whichever process they
     /// ask: one compare-and-set on the topic's own row. Claiming again only moves its time.
     async fn claim_topic(&self, topic: &str, rule: &ObjectKey, now_ms: u64) -> Result<TopicClaim, StoreError>;
+    /// Whose a topic is now; `None`: nobody's.
+    async fn topic_claim(&self, topic: &str) -> Result<Option<TopicClaim>, StoreError>;
     /// A rule no longer writes to a topic; with the last one the topic is free. Nothing if it is not among them.
     async fn release_topic(&self, topic: &str, rule: &ObjectKey) -> Result<(), StoreError>;
 

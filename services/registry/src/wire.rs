@@ -5,7 +5,7 @@
 use drover_proto::Field;
 use drover_proto::registry::v1 as registry;
 use drover_proto::types::v1 as types;
-use drover_types::object::{DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
+use drover_types::object::{CertificateAuthoritySpec, DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
 use drover_types::{ApiError, DeviceId, TenantId};
 
 use crate::object::{ApiToken, Credential, CredentialKind, Digest, Meta, NONCE_BYTES, Object, Role, Sealed, Spec};
@@ -93,7 +93,12 @@ fn sent(object: &Object) -> registry::Object {
             let credential = credential(&object.meta, spec);
             registry::Object { object: Some(registry::object::Object::Credential(credential)) }
         }
-        Spec::Device(_) | Spec::Policy(_) | Spec::Rule(_) | Spec::ApiToken(_) | Spec::Function(_) => encode(object),
+        Spec::Device(_)
+        | Spec::Policy(_)
+        | Spec::Rule(_)
+        | Spec::ApiToken(_)
+        | Spec::Function(_)
+        | Spec::CertificateAuthority(_) => encode(object),
     }
 }
 
@@ -108,6 +113,9 @@ pub fn encode(object: &Object) -> registry::Object {
         Spec::Rule(spec) => Wire::Rule(types::Rule::of(meta(), (**spec).clone())),
         Spec::ApiToken(spec) => Wire::ApiToken(api_token(meta(), spec)),
         Spec::Function(spec) => Wire::Function(types::Function::of(meta(), spec.clone())),
+        Spec::CertificateAuthority(spec) => {
+            Wire::CertificateAuthority(types::CertificateAuthority::of(meta(), spec.clone()))
+        }
     };
     registry::Object { object: Some(wire) }
 }
@@ -125,6 +133,10 @@ pub fn decode(object: &registry::Object) -> Result<Object, ApiError> {
             Object { meta: meta(&function.meta)?, spec: Spec::Function(FunctionSpec::try_from(function)?) }
         }
         Wire::ApiToken(token) => Object { meta: meta(&token.meta)?, spec: Spec::ApiToken(decode_api_token(token)?) },
+        Wire::CertificateAuthority(authority) => {
+            let spec = Spec::CertificateAuthority(CertificateAuthoritySpec::try_from(authority)?);
+            Object { meta: meta(&authority.meta)?, spec }
+        }
     })
 }
 

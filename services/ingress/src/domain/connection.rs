@@ -26,7 +26,7 @@ use bytes::BytesMut;
 use drover_mqtt::{Decoder, Disconnect, Packet, PacketId, ReasonCode, Side, Version, claimed_version, encode};
 use drover_types::{ClientId, Qos, Random};
 
-use crate::domain::identity::{Identity, Proof};
+use crate::domain::identity::{Certificate, Identity, Proof};
 use crate::domain::link::Stop;
 use crate::domain::message::{Publication, Publisher};
 use crate::domain::quotas::Quotas;
@@ -101,8 +101,8 @@ pub struct Now {
 #[derive(Clone, Debug)]
 pub struct Peer {
     pub address: SocketAddr,
-    /// SHA-256 of the DER form of its client certificate.
-    pub certificate: Option<Box<[u8; 32]>>,
+    /// What it has shown in the handshake, until its CONNECT.
+    pub certificate: Option<Box<Certificate>>,
     /// Whether clients without credentials may connect here.
     pub anonymous: bool,
     /// Whether the node has no room for it: its CONNECT is answered with 0x97 and nothing else happens.
@@ -246,7 +246,7 @@ impl Connection {
     }
 
     /// The transport is ready for packets; `certificate` is that of its client, if it has shown one.
-    pub fn secured(&mut self, certificate: Option<Box<[u8; 32]>>, now: Now) {
+    pub fn secured(&mut self, certificate: Option<Box<Certificate>>, now: Now) {
         self.peer.certificate = certificate;
         self.heard_ms = now.monotonic_ms;
     }

@@ -47,13 +47,20 @@ pub enum Proof {
         token: String,
     },
     /// A token that alone says whose it is.
-    ApiKey { token: String },
-    /// SHA-256 of the DER form of a client certificate that the handshake has verified.
-    Certificate { fingerprint: [u8; 32] },
+    ApiKey {
+        token: String,
+    },
+    Certificate(Certificate),
     /// A pre-shared key, which the association has shown that a request comes by.
-    PreSharedKey { tenant: TenantId, device: DeviceId, credential: String },
+    PreSharedKey {
+        tenant: TenantId,
+        device: DeviceId,
+        credential: String,
+    },
     /// Nothing, where that is allowed.
-    Anonymous { client: ClientId },
+    Anonymous {
+        client: ClientId,
+    },
     /// One of these, verified before, of a connection that is open.
     Known {
         tenant: TenantId,
@@ -62,7 +69,19 @@ pub enum Proof {
         credential: String,
     },
     /// None of its own: another device, whose policy lets it, hands in messages of this one.
-    Behalf { tenant: TenantId, device: DeviceId },
+    Behalf {
+        tenant: TenantId,
+        device: DeviceId,
+    },
+}
+
+/// A client certificate whose key the handshake has seen used. Whose it is, the registry knows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Certificate {
+    /// SHA-256 of its DER form.
+    pub fingerprint: [u8; 32],
+    /// DER forms of it and of those that the client has shown with it.
+    pub chain: Vec<Vec<u8>>,
 }
 
 impl fmt::Debug for Proof {
@@ -70,9 +89,9 @@ impl fmt::Debug for Proof {
         match self {
             Proof::Token { user_name, .. } => write!(f, "token of user {user_name:?}"),
             Proof::ApiKey { .. } => f.write_str("a token alone"),
-            Proof::Certificate { fingerprint } => {
+            Proof::Certificate(certificate) => {
                 f.write_str("certificate ")?;
-                fingerprint.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                certificate.fingerprint.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
             }
             Proof::PreSharedKey { credential, .. } => write!(f, "pre-shared key {credential:?}"),
             Proof::Anonymous { .. } => f.write_str("no credentials"),

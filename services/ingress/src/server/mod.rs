@@ -2,6 +2,7 @@
 //!
 //! Server layer: moves bytes and carries out effects; decides nothing about a protocol.
 
+mod clients;
 pub mod coap;
 pub mod grpc;
 pub mod http;

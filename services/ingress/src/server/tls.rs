@@ -1,5 +1,5 @@
-//! TLS for MQTT: certificates from files, client certificates asked for but not demanded. Files that change count for
-//! connections that come later.
+//! TLS for MQTT: certificates from files, client certificates asked for but not demanded ([`super::clients`]). Files that
+//! change count for connections that come later.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -7,12 +7,14 @@ use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::NoServerSessionStorage;
 use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest, Sha256};
 
+use super::clients::Clients;
 use super::tickets::{CURRENT, PREVIOUS, Tickets, TicketsError};
 use crate::config::TlsConfig;
+use crate::domain::identity::Certificate;
 
 /// Protocols a client may ask for: MQTT, by its own name and by the one AWS IoT gives it. Most ask for none.
 const ALPN: [&str; 2] = ["mqtt", "x-amzn-mqtt-ca"];
@@ -106,11 +108,8 @@ fn server(config: &TlsConfig) -> Result<Option<Arc<ServerConfig>>, TlsError> {
                 accepted.update(&authority);
                 roots.add(authority)?;
             }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .allow_unauthenticated()
-                .build()
-                .map_err(|e| TlsError::ClientCa(e.to_string()))?;
-            builder.with_client_cert_verifier(verifier)
+            let clients = Clients::new(roots, provider).map_err(|e| TlsError::ClientCa(e.to_string()))?;
+            builder.with_client_cert_verifier(Arc::new(clients))
         }
     };
     let mut server = builder.with_single_cert(chain, private)?;
@@ -125,9 +124,10 @@ fn server(config: &TlsConfig) -> Result<Option<Arc<ServerConfig>>, TlsError> {
     Ok(Some(Arc::new(server)))
 }
 
-/// SHA-256 of a certificate's DER form: what the registry knows it by.
-pub fn fingerprint(certificate: &CertificateDer<'_>) -> [u8; 32] {
-    Sha256::digest(certificate).into()
+/// What a client has shown; `None`: nothing.
+pub fn shown(chain: &[CertificateDer<'_>]) -> Option<Certificate> {
+    let fingerprint = Sha256::digest(chain.first()?).into();
+    Some(Certificate { fingerprint, chain: chain.iter().map(|certificate| certificate.to_vec()).collect() })
 }
 
 fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -134,6 +134,10 @@ impl RegistryStore for Memory {
         Ok(answer)
     }
 
+    async fn topic_claim(&self, topic: &str) -> Result<Option<TopicClaim>, StoreError> {
+        Ok(self.rows().claims.get(topic).cloned())
+    }
+
     async fn release_topic(&self, topic: &str, rule: &ObjectKey) -> Result<(), StoreError> {
         let mut rows = self.rows();
         let after = released(rows.claims.remove(topic), rule);

@@ -102,9 +102,12 @@ fn unknown() -> ApiError {
 fn spec(spec: &Spec) -> &ApiToken {
     match spec {
         Spec::ApiToken(token) => token,
-        Spec::Device(_) | Spec::Credential(_) | Spec::Policy(_) | Spec::Rule(_) | Spec::Function(_) => {
-            unreachable!("an API token's key holds an API token")
-        }
+        Spec::Device(_)
+        | Spec::Credential(_)
+        | Spec::Policy(_)
+        | Spec::Rule(_)
+        | Spec::Function(_)
+        | Spec::CertificateAuthority(_) => unreachable!("an API token's key holds an API token"),
     }
 }
 

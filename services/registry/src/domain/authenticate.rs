@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use drover_types::object::{DEFAULT_POLICY, Statement};
 use drover_types::{ApiError, DEFAULT_TENANT, DeviceId, DeviceKey, ErrorCode, TenantId};
+use futures::{StreamExt, stream};
 use subtle::ConstantTimeEq;
 
 use super::credentials::digest;
@@ -21,6 +22,9 @@ use notes::{Notes, Pause};
 /// Most proofs of one call: their look-ups are one read of the embedded store, and some dozens of Cassandra at a time.
 pub const PROOFS_MAX: usize = 256;
 
+/// Devices of one call that are being registered at the same time.
+const REGISTRATIONS_AT_ONCE: usize = 32;
+
 /// The name of JWTs in metrics.
 const JWT: &str = "jwt";
 
@@ -29,8 +33,9 @@ const JWT: &str = "jwt";
 pub enum Proof {
     /// A user name, `TENANT/DEVICE` or `DEVICE`, and a token, or a JWT that vouches for this device.
     Token { user_name: String, token: String },
-    /// SHA-256 of a client certificate whose chain was verified in the handshake.
-    Certificate { fingerprint: Vec<u8> },
+    /// SHA-256 of a client certificate whose key the handshake has seen used. `chain`: DER forms of it and of those between
+    /// it and its authority, by which its device is registered if it is not yet.
+    Certificate { fingerprint: Vec<u8>, chain: Vec<Vec<u8>> },
     /// Nothing but a client id.
     Anonymous { client_id: String },
     /// A token alone, or a JWT.
@@ -94,7 +99,13 @@ impl Domain {
     pub async fn authenticate_all(&self, proofs: Vec<Proof>) -> Vec<Result<Identity, ApiError>> {
         let kinds: Vec<&'static str> = proofs.iter().map(Proof::name).collect();
         let mut leads = Vec::with_capacity(proofs.len());
-        for (proof, kind) in proofs.into_iter().zip(&kinds) {
+        let mut chains = Vec::new();
+        for (mut proof, kind) in proofs.into_iter().zip(&kinds) {
+            if let Proof::Certificate { chain, .. } = &mut proof
+                && !chain.is_empty()
+            {
+                chains.push((leads.len(), std::mem::take(chain)));
+            }
             leads.push(self.lead(proof));
             if *kind == JWT {
                 tokio::task::yield_now().await; // hundreds of signatures in one go would hold up everybody else
@@ -102,6 +113,7 @@ impl Domain {
         }
         let mut outcomes: Vec<Option<Result<Identity, ApiError>>> = vec![None; leads.len()];
         let mut notes = Notes::default();
+        self.register_unknown(chains, &mut leads, &mut notes).await;
         loop {
             for (lead, outcome) in leads.iter().zip(&mut outcomes).filter(|(_, outcome)| outcome.is_none()) {
                 *outcome = match lead {
@@ -121,6 +133,41 @@ impl Domain {
         outcomes
     }
 
+    /// Registers the devices of certificates that nobody has; each chain with the place of its lead, which is refused where
+    /// that fails.
+    async fn register_unknown(
+        &self,
+        chains: Vec<(usize, Vec<Vec<u8>>)>,
+        leads: &mut [Result<Lead, ApiError>],
+        notes: &mut Notes,
+    ) {
+        let mut shown = Vec::with_capacity(chains.len());
+        for (place, chain) in chains {
+            let digest = digest(&chain[0]);
+            // A chain that is another certificate's is not looked at.
+            if matches!(&leads[place], Ok(Lead::Secret { digest: said, .. }) if *said == digest) {
+                drop(notes.by_digest(&digest)); // lacking at first
+                shown.push((place, digest, chain));
+            }
+        }
+        if notes.lacks_any() {
+            notes.look_up(&*self.store).await;
+        }
+        let mut registrations = Vec::new();
+        for (place, digest, chain) in shown {
+            if matches!(notes.by_digest(&digest), Ok(None)) {
+                registrations.push(async move { (place, digest, self.register(&digest, chain).await) });
+            }
+        }
+        let outcomes = stream::iter(registrations).buffer_unordered(REGISTRATIONS_AT_ONCE);
+        for (place, digest, outcome) in outcomes.collect::<Vec<_>>().await {
+            match outcome {
+                Ok(credential) => notes.found(digest, credential),
+                Err(error) => leads[place] = Err(error),
+            }
+        }
+    }
+
     fn lead(&self, proof: Proof) -> Result<Lead, ApiError> {
         let secret = |token: &str, named| {
             let (kind, digest) = (CredentialKind::Token, digest(token.as_bytes()));
@@ -134,7 +181,7 @@ impl Domain {
             },
             Proof::ApiKey { token } if jwt::is_one(&token) => self.vouched(None, &token),
             Proof::ApiKey { token } => Ok(secret(&token, None)),
-            Proof::Certificate { fingerprint } => {
+            Proof::Certificate { fingerprint, chain: _ } => {
                 let digest = Digest::try_from(fingerprint).map_err(|_| refused())?;
                 Ok(Lead::Secret { kind: CredentialKind::Certificate, digest, named: None })
             }

@@ -80,7 +80,9 @@ impl Domain {
     /// All credentials of a device, the oldest first.
     pub async fn list_credentials(&self, device: &DeviceKey) -> Result<Vec<Object>, ApiError> {
         self.get(ObjectKey::device(device)).await?;
-        Ok(self.store.credentials_of(device).await?)
+        let mut found = self.store.credentials_of(device).await?;
+        found.sort_by_key(|credential| credential.meta.created_ms);
+        Ok(found)
     }
 
     /// Deletes a credential and has its connections closed; answers the nodes that did not confirm.
@@ -125,6 +127,18 @@ impl Domain {
         credential: Credential,
         owner: String,
     ) -> Result<Object, ApiError> {
+        let id = RecordId::new(self.clock.now_ms(), &*self.random).to_string();
+        self.add_credential_as(id, device, credential, owner).await
+    }
+
+    /// `already_exists` if there is one of this id.
+    pub(super) async fn add_credential_as(
+        &self,
+        id: String,
+        device: &DeviceKey,
+        credential: Credential,
+        owner: String,
+    ) -> Result<Object, ApiError> {
         let of_device = ObjectKey::device(device);
         self.get(of_device.clone()).await?;
         let existing = self.store.credentials_of(device).await?.len();
@@ -134,7 +148,7 @@ impl Domain {
         }
         let declared = Declared {
             tenant: device.tenant.clone(),
-            name: RecordId::new(self.clock.now_ms(), &*self.random).to_string(),
+            name: id,
             labels: Default::default(),
             revision: 0,
             owner,

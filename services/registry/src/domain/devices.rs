@@ -78,7 +78,7 @@ impl Domain {
         unconfirmed
     }
 
-    async fn check_device(&self, device: &Declared) -> Result<DeviceKey, ApiError> {
+    pub(super) async fn check_device(&self, device: &Declared) -> Result<DeviceKey, ApiError> {
         let id = checks::device_name(&device.name)?;
         checks::labels(&device.labels)?;
         let spec = spec(&device.spec);
@@ -113,9 +113,12 @@ pub(super) fn is_enabled(device: &Object) -> bool {
 pub(super) fn spec(spec: &Spec) -> &DeviceSpec {
     match spec {
         Spec::Device(spec) => spec,
-        Spec::Credential(_) | Spec::Policy(_) | Spec::Rule(_) | Spec::ApiToken(_) | Spec::Function(_) => {
-            unreachable!("a device's key holds a device")
-        }
+        Spec::Credential(_)
+        | Spec::Policy(_)
+        | Spec::Rule(_)
+        | Spec::ApiToken(_)
+        | Spec::Function(_)
+        | Spec::CertificateAuthority(_) => unreachable!("a device's key holds a device"),
     }
 }
 

@@ -101,8 +101,11 @@ fn refused(field: &str, error: CallError) -> ApiError {
 fn spec(spec: &Spec) -> &FunctionSpec {
     match spec {
         Spec::Function(spec) => spec,
-        Spec::Device(_) | Spec::Credential(_) | Spec::Policy(_) | Spec::Rule(_) | Spec::ApiToken(_) => {
-            unreachable!("a function's key holds a function")
-        }
+        Spec::Device(_)
+        | Spec::Credential(_)
+        | Spec::Policy(_)
+        | Spec::Rule(_)
+        | Spec::ApiToken(_)
+        | Spec::CertificateAuthority(_) => unreachable!("a function's key holds a function"),
     }
 }

@@ -5,7 +5,9 @@
 
 pub mod api_tokens;
 pub mod authenticate;
+pub mod authorities;
 pub mod bulk;
+mod certificates;
 pub mod changes;
 mod checks;
 mod claims;
@@ -18,6 +20,7 @@ pub mod nodes;
 pub mod policies;
 pub mod pre_shared_keys;
 pub mod presence;
+mod registration;
 mod room;
 pub mod rules;
 pub mod topics;
@@ -59,6 +62,9 @@ pub struct Domain {
     pub writing_function: Mutex<()>,
     /// Held while a policy is written: two creations cannot both be the last.
     pub writing_policy: Mutex<()>,
+    /// Held while a certificate authority is written: two creations cannot both be the last, and the claims of subjects
+    /// follow its writes.
+    pub writing_authority: Mutex<()>,
     /// Held while an API token is made: two cannot both be the last.
     pub making_api_token: Mutex<()>,
     /// Who may vouch for devices.

@@ -84,8 +84,11 @@ pub(super) fn default_statements() -> Vec<Statement> {
 pub(super) fn spec(spec: &Spec) -> &PolicySpec {
     match spec {
         Spec::Policy(spec) => spec,
-        Spec::Device(_) | Spec::Credential(_) | Spec::Rule(_) | Spec::ApiToken(_) | Spec::Function(_) => {
-            unreachable!("a policy's key holds a policy")
-        }
+        Spec::Device(_)
+        | Spec::Credential(_)
+        | Spec::Rule(_)
+        | Spec::ApiToken(_)
+        | Spec::Function(_)
+        | Spec::CertificateAuthority(_) => unreachable!("a policy's key holds a policy"),
     }
 }

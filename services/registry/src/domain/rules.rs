@@ -87,8 +87,11 @@ fn called(spec: &RuleSpec) -> Vec<(String, &str)> {
 pub(super) fn spec(spec: &Spec) -> &RuleSpec {
     match spec {
         Spec::Rule(spec) => spec,
-        Spec::Device(_) | Spec::Credential(_) | Spec::Policy(_) | Spec::ApiToken(_) | Spec::Function(_) => {
-            unreachable!("a rule's key holds a rule")
-        }
+        Spec::Device(_)
+        | Spec::Credential(_)
+        | Spec::Policy(_)
+        | Spec::ApiToken(_)
+        | Spec::Function(_)
+        | Spec::CertificateAuthority(_) => unreachable!("a rule's key holds a rule"),
     }
 }

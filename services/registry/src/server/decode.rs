@@ -3,7 +3,7 @@
 use drover_proto::Field;
 use drover_proto::registry::v1::{AuthenticateRequest, CreateApiTokenRequest, authenticate_request};
 use drover_proto::types::v1 as types;
-use drover_types::object::{DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
+use drover_types::object::{CertificateAuthoritySpec, DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
 use drover_types::{ApiError, DeviceKey, TenantId};
 
 use crate::domain::api_tokens::Wanted;
@@ -52,6 +52,11 @@ pub fn function(function: Option<&types::Function>) -> Result<Declared, ApiError
     declared(&function.meta, Spec::Function(FunctionSpec::try_from(function)?))
 }
 
+pub fn certificate_authority(authority: Option<&types::CertificateAuthority>) -> Result<Declared, ApiError> {
+    let authority = authority.required("certificate_authority")?;
+    declared(&authority.meta, Spec::CertificateAuthority(CertificateAuthoritySpec::try_from(authority)?))
+}
+
 pub fn api_token(request: CreateApiTokenRequest) -> Result<Wanted, ApiError> {
     let (tenant, role) = (wire::tenant("tenant", &request.tenant)?, wire::role(request.role())?);
     let CreateApiTokenRequest { name, duration_s, created_by, .. } = request;
@@ -74,7 +79,9 @@ pub fn proof(proof: Option<authenticate_request::Proof>) -> Result<Proof, ApiErr
     use authenticate_request::Proof as Wire;
     Ok(match proof.required("proof")? {
         Wire::Token(token) => Proof::Token { user_name: token.user_name, token: token.token },
-        Wire::Certificate(certificate) => Proof::Certificate { fingerprint: certificate.fingerprint },
+        Wire::Certificate(certificate) => {
+            Proof::Certificate { fingerprint: certificate.fingerprint, chain: certificate.chain }
+        }
         Wire::Anonymous(anonymous) => Proof::Anonymous { client_id: anonymous.client_id },
         Wire::ApiKey(key) => Proof::ApiKey { token: key.token },
         Wire::Known(known) => Proof::Known {

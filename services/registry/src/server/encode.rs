@@ -33,6 +33,7 @@ object_of_kind! {
     policy -> Policy;
     rule -> Rule;
     function -> Function;
+    certificate_authority -> CertificateAuthority;
     whole_api_token -> ApiToken;
 }
 
@@ -45,7 +46,12 @@ pub fn api_token(object: Object) -> types::ApiToken {
 pub fn credential(object: &Object) -> Option<types::Credential> {
     match &object.spec {
         Spec::Credential(credential) => Some(wire::credential(&object.meta, credential)),
-        Spec::Device(_) | Spec::Policy(_) | Spec::Rule(_) | Spec::ApiToken(_) | Spec::Function(_) => None,
+        Spec::Device(_)
+        | Spec::Policy(_)
+        | Spec::Rule(_)
+        | Spec::ApiToken(_)
+        | Spec::Function(_)
+        | Spec::CertificateAuthority(_) => None,
     }
 }
 

@@ -6,6 +6,7 @@ mod encode;
 use std::sync::Arc;
 
 use drover_proto::registry::v1::api_tokens_server::ApiTokens;
+use drover_proto::registry::v1::certificate_authorities_server::CertificateAuthorities;
 use drover_proto::registry::v1::functions_server::Functions;
 use drover_proto::registry::v1::pre_shared_keys_server::PreSharedKeys;
 use drover_proto::registry::v1::registry_server::Registry;
@@ -212,6 +213,47 @@ impl Server {
 }
 
 impl Server {
+    async fn authority_put(
+        &self,
+        request: PutCertificateAuthorityRequest,
+    ) -> Result<PutCertificateAuthorityResponse, ApiError> {
+        let authority = decode::certificate_authority(request.certificate_authority.as_ref())?;
+        let authority = self.domain.put_certificate_authority(authority).await?;
+        let certificate_authority = Some(encode::certificate_authority(authority));
+        Ok(PutCertificateAuthorityResponse { certificate_authority })
+    }
+
+    async fn authority(
+        &self,
+        request: GetCertificateAuthorityRequest,
+    ) -> Result<GetCertificateAuthorityResponse, ApiError> {
+        let tenant = decode::tenant(&request.tenant)?;
+        let authority = self.domain.get_certificate_authority(&tenant, &request.name).await?;
+        let certificate_authority = Some(encode::certificate_authority(authority));
+        Ok(GetCertificateAuthorityResponse { certificate_authority })
+    }
+
+    async fn authorities(
+        &self,
+        request: ListCertificateAuthoritiesRequest,
+    ) -> Result<ListCertificateAuthoritiesResponse, ApiError> {
+        let page = decode::page(&request.tenant, request.page_size, request.page_token)?;
+        let page = self.domain.list_certificate_authorities(&page).await?;
+        let certificate_authorities = page.items.into_iter().map(encode::certificate_authority).collect();
+        Ok(ListCertificateAuthoritiesResponse { certificate_authorities, next_page_token: page.next })
+    }
+
+    async fn authority_deleted(
+        &self,
+        request: DeleteCertificateAuthorityRequest,
+    ) -> Result<DeleteCertificateAuthorityResponse, ApiError> {
+        let tenant = decode::tenant(&request.tenant)?;
+        self.domain.delete_certificate_authority(&tenant, &request.name).await?;
+        Ok(DeleteCertificateAuthorityResponse {})
+    }
+}
+
+impl Server {
     async fn key_found(&self, request: FindPreSharedKeyRequest) -> Result<FindPreSharedKeyResponse, ApiError> {
         let FoundKey { device, credential_id, key } = self.domain.find_pre_shared_key(&request.identity).await?;
         Ok(FindPreSharedKeyResponse { tenant: device.tenant.into(), device: device.device.into(), credential_id, key })
@@ -275,4 +317,13 @@ serve! {
     get_function(GetFunctionRequest) -> GetFunctionResponse = function;
     list_functions(ListFunctionsRequest) -> ListFunctionsResponse = functions;
     delete_function(DeleteFunctionRequest) -> DeleteFunctionResponse = function_deleted;
+}
+
+serve! {
+    CertificateAuthorities:
+    put_certificate_authority(PutCertificateAuthorityRequest) -> PutCertificateAuthorityResponse = authority_put;
+    get_certificate_authority(GetCertificateAuthorityRequest) -> GetCertificateAuthorityResponse = authority;
+    list_certificate_authorities(ListCertificateAuthoritiesRequest) -> ListCertificateAuthoritiesResponse = authorities;
+    delete_certificate_authority(DeleteCertificateAuthorityRequest) -> DeleteCertificateAuthorityResponse =
+        authority_deleted;
 }

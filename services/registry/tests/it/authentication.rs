@@ -64,8 +64,8 @@ async fn every_wrong_proof_gets_the_same_answer() {
         anonymous("a"),
         anonymous("a b"),
         anonymous(""),
-        Proof::Certificate(CertificateProof { fingerprint: vec![0; 32] }),
-        Proof::Certificate(CertificateProof { fingerprint: vec![0; 5] }),
+        Proof::Certificate(CertificateProof { fingerprint: vec![0; 32], chain: Vec::new() }),
+        Proof::Certificate(CertificateProof { fingerprint: vec![0; 5], chain: Vec::new() }),
     ];
     let refused = ApiError::new(ErrorCode::Unauthenticated, "credentials are not valid");
     for proof in wrong {
@@ -185,7 +185,7 @@ async fn a_certificate_is_verified_by_the_platforms_authority_and_known_by_its_f
     assert_eq!(issued.credential.as_ref().map(|credential| credential.expires_ms), Some(NOW_MS + year_ms));
 
     let fingerprint = issued.credential.expect("credential").digest;
-    let proof = Proof::Certificate(CertificateProof { fingerprint });
+    let proof = Proof::Certificate(CertificateProof { fingerprint, chain: Vec::new() });
     assert_eq!(authenticate(&stage, proof).await.expect("known").device, "d");
     let forever = IssueCertificateRequest { duration_s: 3_651 * 24 * 3600, ..request };
     let refused = from_status(&stage.client.clone().issue_certificate(forever).await.expect_err("too long"));

@@ -36,7 +36,8 @@ pub fn word(record: &Record) -> Result<Word, prost::DecodeError> {
             | object::Object::Credential(_)
             | object::Object::Policy(_)
             | object::Object::ApiToken(_)
-            | object::Object::Function(_),
+            | object::Object::Function(_)
+            | object::Object::CertificateAuthority(_),
         )
         | None => Word::Gone,
     })

@@ -36,7 +36,9 @@ impl Token {
         match proof {
             Proof::Token { user_name, token } => [b"token", user_name.as_bytes(), token.as_bytes()].map(&mut part),
             Proof::ApiKey { token } => [b"api key", token.as_bytes(), b""].map(&mut part),
-            Proof::Certificate { fingerprint } => [b"certificate".as_slice(), fingerprint, b""].map(&mut part),
+            Proof::Certificate(certificate) => {
+                [b"certificate".as_slice(), &certificate.fingerprint, b""].map(&mut part)
+            }
             Proof::PreSharedKey { tenant, device, credential } => {
                 // Neither of the two has a slash.
                 let device = format!("{tenant}/{device}");

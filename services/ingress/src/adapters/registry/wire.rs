@@ -14,7 +14,7 @@ use drover_types::{ApiError, DeviceId, ErrorCode, InvalidId, TenantId};
 use prost::Message;
 
 use crate::domain::authorize::Policy;
-use crate::domain::identity::{AuthenticateError, Identity, Proof};
+use crate::domain::identity::{AuthenticateError, Certificate, Identity, Proof};
 
 /// Sets of statements kept compiled; when there are more, all are compiled again as they come.
 const POLICIES_MAX: usize = 1_024;
@@ -139,8 +139,8 @@ pub fn question(proof: Proof) -> AuthenticateRequest {
     let proof = match proof {
         Proof::Token { user_name, token } => WireProof::Token(TokenProof { user_name, token }),
         Proof::ApiKey { token } => WireProof::ApiKey(ApiKeyProof { token }),
-        Proof::Certificate { fingerprint } => {
-            WireProof::Certificate(CertificateProof { fingerprint: fingerprint.to_vec() })
+        Proof::Certificate(Certificate { fingerprint, chain }) => {
+            WireProof::Certificate(CertificateProof { fingerprint: fingerprint.to_vec(), chain })
         }
         Proof::Anonymous { client } => WireProof::Anonymous(AnonymousProof { client_id: client.to_string() }),
         // That the key is known was shown to this node.

@@ -120,9 +120,9 @@ impl Connection {
     }
 
     /// What the client shows. A certificate counts before a user name; a wrong password is never anonymous.
-    fn proof(&self, connect: &Connect<'_>, client: &ClientId) -> Result<Proof, Fault> {
-        if let Some(fingerprint) = &self.peer.certificate {
-            return Ok(Proof::Certificate { fingerprint: **fingerprint });
+    fn proof(&mut self, connect: &Connect<'_>, client: &ClientId) -> Result<Proof, Fault> {
+        if let Some(certificate) = self.peer.certificate.take() {
+            return Ok(Proof::Certificate(*certificate));
         }
         match (connect.user_name, connect.password) {
             (None, None) if self.peer.anonymous => Ok(Proof::Anonymous { client: anonymous(client).0 }),

@@ -13,8 +13,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::driver::{Loop, Readiness};
-use super::transport::{Fingerprint, Transport};
+use super::transport::Transport;
 use crate::domain::connection::{Close, CloseReason};
+use crate::domain::identity::Certificate;
 
 /// One end of a pipe, and who is told when it can go on.
 pub struct Pipe {
@@ -100,7 +101,7 @@ impl Transport for Pipe {
         false
     }
 
-    fn secure(&mut self) -> io::Result<Option<Fingerprint>> {
+    fn secure(&mut self) -> io::Result<Option<Box<Certificate>>> {
         Ok(None)
     }
 

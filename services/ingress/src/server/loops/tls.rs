@@ -10,8 +10,8 @@ use std::sync::Arc;
 use mio::net::TcpStream;
 use rustls::{ServerConfig, ServerConnection};
 
-use super::transport::Fingerprint;
-use crate::server::tls::fingerprint;
+use crate::domain::identity::Certificate;
+use crate::server::tls::shown;
 
 /// Looks at the socket in one read; records may have nothing in them, and other connections wait.
 const RECEIVES_MAX: usize = 64;
@@ -29,15 +29,14 @@ impl TlsStream {
     }
 
     /// Goes on with the handshake.
-    pub fn secure(&mut self) -> io::Result<Option<Fingerprint>> {
+    pub fn secure(&mut self) -> io::Result<Option<Box<Certificate>>> {
         while self.tls.is_handshaking() {
             self.flush()?;
             if self.tls.is_handshaking() && self.receive()? == 0 {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
         }
-        let chain = self.tls.peer_certificates().and_then(|chain| chain.first());
-        Ok(chain.map(|certificate| Box::new(fingerprint(certificate))))
+        Ok(shown(self.tls.peer_certificates().unwrap_or_default()).map(Box::new))
     }
 
     pub fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {

@@ -14,9 +14,7 @@ use super::proxied::Proxied;
 use super::tls::TlsStream;
 use super::websocket::WebSocketStream;
 use crate::domain::connection::{Close, CloseReason};
-
-/// SHA-256 of the DER form of a client's certificate.
-pub type Fingerprint = Box<[u8; 32]>;
+use crate::domain::identity::Certificate;
 
 /// One connection's bytes.
 pub trait Transport: Send {
@@ -27,8 +25,8 @@ pub trait Transport: Send {
     fn introduce(&mut self) -> io::Result<Option<SocketAddr>> {
         Ok(None)
     }
-    /// Goes on with what comes before the first packet; the certificate that the client has shown.
-    fn secure(&mut self) -> io::Result<Option<Fingerprint>>;
+    /// Goes on with what comes before the first packet; what the client has shown.
+    fn secure(&mut self) -> io::Result<Option<Box<Certificate>>>;
     /// Reads into `room`; 0: the peer has sent all it will. [`Interrupted`](io::ErrorKind::Interrupted): it may be called again at once.
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize>;
     /// Writes some of `bytes`, which are not empty.
@@ -76,7 +74,7 @@ impl Transport for Socket {
         Ok(source)
     }
 
-    fn secure(&mut self) -> io::Result<Option<Fingerprint>> {
+    fn secure(&mut self) -> io::Result<Option<Box<Certificate>>> {
         match self {
             Self::Tcp(_) | Self::WebSocket(_) => Ok(None),
             Self::Tls(stream) => stream.secure(),

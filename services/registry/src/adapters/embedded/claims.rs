@@ -9,6 +9,16 @@ use crate::adapters::claims;
 use crate::ports::{StoreError, TopicClaim};
 
 impl Embedded {
+    /// A topic's claim.
+    pub(super) async fn claim_of(&self, topic: &str) -> Result<Option<TopicClaim>, StoreError> {
+        let row = keys::topic(topic);
+        self.read(move |open| {
+            let stored = open.rows.get(row).map_err(store_error)?;
+            stored.map(|stored| claims::read(&stored)).transpose()
+        })
+        .await
+    }
+
     /// Puts in the place of a topic's claim what `change` makes of it; a row that stays the same is not written.
     pub(super) async fn change_claim<T: Send + 'static>(
         &self,

@@ -28,6 +28,7 @@ pub fn objects_of(kind: Kind, tenant: &TenantId) -> Vec<u8> {
         Kind::Rule => b'r',
         Kind::ApiToken => b'a',
         Kind::Function => b'f',
+        Kind::CertificateAuthority => b'u',
     };
     [&[table], tenant.as_str().as_bytes(), &[0]].concat()
 }
@@ -48,7 +49,7 @@ pub fn credentials_of(device: &DeviceKey) -> Vec<u8> {
     [b"b", device.tenant.as_str().as_bytes(), &[0], device.device.as_str().as_bytes(), &[0]].concat()
 }
 
-/// Whose a Kafka topic is: value = JSON.
+/// Whose a Kafka topic, or a subject of certificate authorities, is: value = JSON.
 pub fn topic(topic: &str) -> Vec<u8> {
     [b"t", topic.as_bytes()].concat()
 }

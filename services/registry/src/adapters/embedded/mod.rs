@@ -248,6 +248,10 @@ impl RegistryStore for Embedded {
         self.change_claim(topic, move |claim| claimed(claim, &rule, now_ms)).await
     }
 
+    async fn topic_claim(&self, topic: &str) -> Result<Option<TopicClaim>, StoreError> {
+        self.claim_of(topic).await
+    }
+
     async fn release_topic(&self, topic: &str, rule: &ObjectKey) -> Result<(), StoreError> {
         let (topic, rule) = (topic.to_owned(), rule.clone());
         self.change_claim(topic, move |claim| (released(claim, &rule), ())).await

@@ -10,6 +10,12 @@ use crate::ports::{StoreError, TopicClaim};
 const TRIES_MAX: usize = 64;
 
 impl Scylla {
+    /// A topic's claim.
+    pub(super) async fn claim_of(&self, topic: &str) -> Result<Option<TopicClaim>, StoreError> {
+        let stored: Option<(Option<Vec<u8>>,)> = self.store.row(&self.statements.topic, (topic,)).await?;
+        stored.and_then(|(claim,)| claim).as_deref().map(claims::read).transpose()
+    }
+
     /// Puts in the place of a topic's claim what `change` makes of it; a row that stays the same is not written. A
     /// change whose fate is unknown is made again on what is there now, so `change` made twice must be as made once.
     pub(super) async fn change_claim<T>(

@@ -112,6 +112,10 @@ impl RegistryStore for Scylla {
         self.in_time(self.change_claim(topic, |before| claimed(before, rule, now_ms))).await
     }
 
+    async fn topic_claim(&self, topic: &str) -> Result<Option<TopicClaim>, StoreError> {
+        self.in_time(self.claim_of(topic)).await
+    }
+
     async fn release_topic(&self, topic: &str, rule: &ObjectKey) -> Result<(), StoreError> {
         self.in_time(self.change_claim(topic, |before| (released(before, rule), ()))).await
     }

@@ -19,7 +19,7 @@ pub const SESSION_SHARDS: i32 = 16;
 pub fn shards(kind: Kind) -> i32 {
     match kind {
         Kind::Device | Kind::Credential => SHARDS.cast_signed(),
-        Kind::Policy | Kind::Rule | Kind::ApiToken | Kind::Function => 1,
+        Kind::Policy | Kind::Rule | Kind::ApiToken | Kind::Function | Kind::CertificateAuthority => 1,
     }
 }
 
@@ -27,7 +27,7 @@ pub fn shards(kind: Kind) -> i32 {
 pub fn shard(key: &ObjectKey) -> i32 {
     match key.kind {
         Kind::Device | Kind::Credential => (hash(&[&key.name]) % SHARDS).cast_signed(),
-        Kind::Policy | Kind::Rule | Kind::ApiToken | Kind::Function => 0,
+        Kind::Policy | Kind::Rule | Kind::ApiToken | Kind::Function | Kind::CertificateAuthority => 0,
     }
 }
 
@@ -44,7 +44,15 @@ fn hash(parts: &[&str]) -> u32 {
 
 /// The kind of a row.
 pub fn kind(text: &str) -> Result<Kind, StoreError> {
-    let kinds = [Kind::Device, Kind::Credential, Kind::Policy, Kind::Rule, Kind::ApiToken, Kind::Function];
+    let kinds = [
+        Kind::Device,
+        Kind::Credential,
+        Kind::Policy,
+        Kind::Rule,
+        Kind::ApiToken,
+        Kind::Function,
+        Kind::CertificateAuthority,
+    ];
     kinds.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| corrupt(format!("kind {text:?}")))
 }
 

@@ -53,6 +53,11 @@ impl Notes {
         known(&mut self.by_digest, *digest, &mut self.lacking.digests)
     }
 
+    /// The credential with this digest is there now.
+    pub fn found(&mut self, digest: Digest, credential: Object) {
+        self.by_digest.insert(digest, Some(Ok(Some(Arc::new(credential)))));
+    }
+
     pub fn had_credentials(&mut self, device: &DeviceKey) -> Result<bool, Pause> {
         known(&mut self.had_credentials, device.clone(), &mut self.lacking.had_credentials)
     }

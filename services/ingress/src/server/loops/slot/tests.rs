@@ -24,7 +24,7 @@ use crate::adapters::owners::Embedded;
 use crate::config::IngressConfig;
 use crate::domain::authorize::Policy;
 use crate::domain::connection::{Environment, Granted, Peer};
-use crate::domain::identity::{AuthenticateError, Identity, Proof};
+use crate::domain::identity::{AuthenticateError, Certificate, Identity, Proof};
 use crate::domain::journal::Journal;
 use crate::domain::node::{Node, NodePorts};
 use crate::domain::peers::Peers;
@@ -37,7 +37,7 @@ use crate::server::loops::PIPE_PEER;
 use crate::server::loops::appends::{Appends, Mailboxes};
 use crate::server::loops::hands::{Doors, Shared};
 use crate::server::loops::mailbox::{Mail, Mailbox};
-use crate::server::loops::transport::{Fingerprint, Socket};
+use crate::server::loops::transport::Socket;
 use crate::telemetry::Telemetry;
 
 /// A peer that takes no byte for this long is gone.
@@ -59,7 +59,7 @@ impl Transport for Wire {
         self.sent.is_empty()
     }
 
-    fn secure(&mut self) -> io::Result<Option<Fingerprint>> {
+    fn secure(&mut self) -> io::Result<Option<Box<Certificate>>> {
         Ok(None)
     }
 

@@ -1,0 +1,130 @@
+//! Certificate authorities of tenants: whose certificates register devices, and what these are like.
+//!
+//! An authority is found by its subject, which is what a certificate says of its issuer. A subject is one tenant's, which may
+//! have several authorities of it, as while one is replaced.
+
+use drover_types::limits::CERTIFICATE_AUTHORITIES_PER_TENANT_MAX;
+use drover_types::object::{AUTHORITY_ATTRIBUTE, CERTIFICATE_ATTRIBUTE, CertificateAuthoritySpec, DeviceSpec};
+use drover_types::{ApiError, ErrorCode, TenantId, subdomain};
+
+use super::certificates::Authority;
+use super::credentials::digest;
+use super::{Declared, Domain, Page, PageRequest, checks};
+use crate::object::{Digest, Kind, Object, ObjectKey, Spec};
+use crate::ports::StoreError;
+
+impl Domain {
+    /// Creates or replaces an authority. `already_exists` if another tenant has one of its subject.
+    pub async fn put_certificate_authority(&self, authority: Declared) -> Result<Object, ApiError> {
+        subdomain("metadata.name", &authority.name)?;
+        checks::labels(&authority.labels)?;
+        let certificate = Authority::read(&spec(&authority.spec).certificate)?;
+        certificate.check_in_force(self.clock.now_ms())?;
+        let key = ObjectKey::new(Kind::CertificateAuthority, &authority.tenant, &authority.name);
+        let device = device(&key, &authority.owner, spec(&authority.spec), &authority.name, &Digest::default());
+        let of_template = |field: Option<String>| field.map(|field| format!("template.{field}"));
+        let checked = self.check_device(&device).await;
+        checked.map_err(|error| ApiError { field: of_template(error.field.clone()), ..error })?;
+
+        let _alone = self.writing_authority.lock().await;
+        let current = self.store.get(&key).await?;
+        if current.is_none() {
+            let limit = CERTIFICATE_AUTHORITIES_PER_TENANT_MAX;
+            self.has_room(key.kind, &key.tenant, limit, "certificate authorities").await?;
+        }
+        let name = claim_name(&certificate.subject);
+        let outcome = match self.claim(&key, &name).await {
+            Ok(true) => self.put(authority).await,
+            Ok(false) => Err(taken()),
+            Err(error) => Err(error.into()),
+        };
+        let former = current.and_then(|current| claimed_by(spec(&current.spec)));
+        for name in former.into_iter().chain([name]) {
+            self.settle(&key, &name).await;
+        }
+        outcome
+    }
+
+    /// An authority.
+    pub async fn get_certificate_authority(&self, tenant: &TenantId, name: &str) -> Result<Object, ApiError> {
+        self.get(ObjectKey::new(Kind::CertificateAuthority, tenant, name)).await
+    }
+
+    /// Authorities in the order of their names.
+    pub async fn list_certificate_authorities(&self, request: &PageRequest) -> Result<Page, ApiError> {
+        self.page(Kind::CertificateAuthority, request).await
+    }
+
+    /// Deletes an authority: it registers nobody any more. The devices it has registered stay.
+    pub async fn delete_certificate_authority(&self, tenant: &TenantId, name: &str) -> Result<(), ApiError> {
+        let _alone = self.writing_authority.lock().await;
+        let key = ObjectKey::new(Kind::CertificateAuthority, tenant, name);
+        let deleted = self.delete(key.clone()).await?;
+        if let Some(name) = claimed_by(spec(&deleted.spec)) {
+            self.settle(&key, &name).await;
+        }
+        Ok(())
+    }
+
+    /// The authorities of this subject (DER), all of one tenant.
+    pub(super) async fn authorities_of(&self, subject: &[u8]) -> Result<Vec<Object>, StoreError> {
+        let Some(claim) = self.store.topic_claim(&claim_name(subject)).await? else { return Ok(Vec::new()) };
+        let mut found = Vec::with_capacity(claim.rules.len());
+        for name in &claim.rules {
+            let key = ObjectKey::new(Kind::CertificateAuthority, &claim.tenant, name);
+            found.extend(self.store.get(&key).await?);
+        }
+        Ok(found)
+    }
+}
+
+/// The device `name` as the template of its authority has it; whoever keeps the authority keeps it.
+pub(super) fn device(
+    authority: &ObjectKey,
+    owner: &str,
+    spec: &CertificateAuthoritySpec,
+    name: &str,
+    fingerprint: &Digest,
+) -> Declared {
+    let mut attributes = spec.template.attributes.clone();
+    attributes.insert(AUTHORITY_ATTRIBUTE.to_owned(), authority.name.clone());
+    attributes.insert(CERTIFICATE_ATTRIBUTE.to_owned(), hexadecimal(fingerprint));
+    Declared {
+        tenant: authority.tenant.clone(),
+        name: name.to_owned(),
+        labels: spec.labels.clone(),
+        revision: 0,
+        owner: owner.to_owned(),
+        spec: Spec::Device(DeviceSpec { attributes, ..spec.template.clone() }),
+    }
+}
+
+pub(super) fn hexadecimal(digest: &Digest) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What an authority claims: its subject, by a name that no Kafka topic can have.
+pub(super) fn claimed_by(authority: &CertificateAuthoritySpec) -> Option<String> {
+    Authority::read(&authority.certificate).ok().map(|certificate| claim_name(&certificate.subject))
+}
+
+fn claim_name(subject: &[u8]) -> String {
+    format!("authority/{}", hexadecimal(&digest(subject)))
+}
+
+fn taken() -> ApiError {
+    let message = "the subject of this authority belongs to another tenant";
+    ApiError { field: Some("certificate".into()), ..ApiError::new(ErrorCode::AlreadyExists, message) }
+}
+
+pub(super) fn spec(spec: &Spec) -> &CertificateAuthoritySpec {
+    match spec {
+        Spec::CertificateAuthority(spec) => spec,
+        Spec::Device(_)
+        | Spec::Credential(_)
+        | Spec::Policy(_)
+        | Spec::Rule(_)
+        | Spec::ApiToken(_)
+        | Spec::Function(_) => unreachable!("an authority's key holds an authority"),
+    }
+}
