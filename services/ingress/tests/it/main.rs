@@ -9,6 +9,7 @@ mod coaps;
 mod counted;
 mod delivery;
 mod events;
+mod foreign_certificates;
 mod full_disk;
 mod functions;
 mod http;

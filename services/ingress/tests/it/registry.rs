@@ -17,6 +17,8 @@ use tonic::{Request, Response, Status};
 pub struct FakeRegistry {
     /// Tokens and fingerprints, with the device each proves.
     pub credentials: Arc<Mutex<HashMap<Vec<u8>, String>>>,
+    /// What was shown with each certificate that was asked about.
+    pub chains: Arc<Mutex<Vec<Vec<Vec<u8>>>>>,
     /// Keys that devices share with the registry.
     pub keys: Arc<Mutex<HashMap<String, String>>>,
     pub anonymous: bool,
@@ -92,7 +94,10 @@ impl FakeRegistry {
         let known = self.credentials.lock().expect("not poisoned");
         let secret = match proof {
             Proof::Token(token) => token.token.into_bytes(),
-            Proof::Certificate(certificate) => certificate.fingerprint,
+            Proof::Certificate(certificate) => {
+                self.chains.lock().expect("not poisoned").push(certificate.chain);
+                certificate.fingerprint
+            }
             Proof::Anonymous(anonymous) if self.anonymous => return Ok((anonymous.client_id, String::new())),
             Proof::ApiKey(key) => key.token.into_bytes(),
             Proof::Anonymous(_) | Proof::Known(_) | Proof::Behalf(_) => return Err(Status::unauthenticated("nobody")),

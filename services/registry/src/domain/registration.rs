@@ -67,11 +67,13 @@ impl Domain {
         device: &DeviceKey,
         credential: Credential,
     ) -> Result<Object, ApiError> {
-        if self.store.has_had_credentials(device).await? {
-            return Err(had_credentials(device));
-        }
         let (id, owner, spec) =
             (hexadecimal(&credential.digest), &authority.meta.owner, authorities::spec(&authority.spec));
+        let key = ObjectKey::new(Kind::Credential, &device.tenant, id.as_str());
+        if self.store.has_had_credentials(device).await? {
+            // It may be this certificate, which another has registered meanwhile.
+            return self.store.get(&key).await?.ok_or_else(|| had_credentials(device));
+        }
         let wanted = authorities::device(&authority.key(), owner, spec, device.device.as_str(), &credential.digest);
         let is_new = match self.create_device(wanted).await {
             Ok(_) => true,
@@ -84,11 +86,10 @@ impl Domain {
         if self.store.has_had_credentials(device).await? {
             if is_new {
                 // It was registered and deleted meanwhile.
-                self.delete(ObjectKey::device(device)).await?;
+                self.delete_device(device).await?;
             }
-            return Err(had_credentials(device));
+            return self.store.get(&key).await?.ok_or_else(|| had_credentials(device));
         }
-        let key = ObjectKey::new(Kind::Credential, &device.tenant, id.as_str());
         match self.add_credential_as(id, device, credential, owner.clone()).await {
             Err(error) if error.code == ErrorCode::AlreadyExists => self.get(key).await,
             added => added,

@@ -17,7 +17,7 @@ use rustls::server::WebPkiClientVerifier;
 use crate::nodes::Node;
 use crate::stage::{NOW_MS, Stage, config, device, meta};
 
-async fn authenticate(stage: &Stage, proof: Proof) -> Result<Identity, ApiError> {
+pub async fn authenticate(stage: &Stage, proof: Proof) -> Result<Identity, ApiError> {
     let answer = stage.client.clone().authenticate(AuthenticateRequest { proof: Some(proof) }).await;
     answer.map(|answer| answer.into_inner().identity.expect("identity")).map_err(|status| from_status(&status))
 }

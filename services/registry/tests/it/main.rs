@@ -2,6 +2,7 @@
 
 mod api_tokens;
 mod authentication;
+mod authorities;
 mod cassandra;
 mod crash;
 mod feed;
