@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use drover_types::object::{DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
+use drover_types::object::{CertificateAuthoritySpec, DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
 use drover_types::{ApiError, DeviceKey, TenantId};
 use serde_json::{Map, Value};
 
@@ -148,6 +148,20 @@ pub trait Registry: Send + Sync + 'static {
     -> Result<Found<FunctionSpec>, ApiError>;
     /// Nothing if it is gone.
     async fn delete_function(&self, tenant: &TenantId, name: &str) -> Result<(), ApiError>;
+
+    async fn certificate_authority(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+    ) -> Result<Option<Found<CertificateAuthoritySpec>>, ApiError>;
+    /// As [`Registry::put_device`]; `already_exists` also when another tenant has one of its subject.
+    async fn put_certificate_authority(
+        &self,
+        wanted: &Wanted<CertificateAuthoritySpec>,
+        revision: u64,
+    ) -> Result<Found<CertificateAuthoritySpec>, ApiError>;
+    /// It registers no device from then on. Nothing if it is gone.
+    async fn delete_certificate_authority(&self, tenant: &TenantId, name: &str) -> Result<(), ApiError>;
 
     /// Devices after the name `after`, up to 100 of them.
     async fn devices(&self, tenant: &TenantId, after: &str) -> Result<DevicePage, ApiError>;

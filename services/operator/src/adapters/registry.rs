@@ -3,11 +3,12 @@
 use async_trait::async_trait;
 use drover_host::{Network, grpc};
 use drover_proto::Field;
+use drover_proto::registry::v1::certificate_authorities_client::CertificateAuthoritiesClient;
 use drover_proto::registry::v1::functions_client::FunctionsClient;
 use drover_proto::registry::v1::registry_client::RegistryClient;
 use drover_proto::registry::v1::*;
 use drover_proto::types::v1 as types;
-use drover_types::object::{DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
+use drover_types::object::{CertificateAuthoritySpec, DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
 use drover_types::{ApiError, DeviceKey, TenantId};
 
 use super::backend::{Backend, unless_gone};
@@ -23,6 +24,7 @@ const PAGE_SIZE: u32 = 100;
 pub struct GrpcRegistry {
     registry: Backend<RegistryClient<grpc::Client>>,
     functions: Backend<FunctionsClient<grpc::Client>>,
+    authorities: Backend<CertificateAuthoritiesClient<grpc::Client>>,
 }
 
 impl GrpcRegistry {
@@ -31,6 +33,7 @@ impl GrpcRegistry {
         Self {
             registry: Backend::new("registry", RegistryClient::new(network.client("registry"))),
             functions: Backend::new("registry", FunctionsClient::new(network.client("registry"))),
+            authorities: Backend::new("registry", CertificateAuthoritiesClient::new(network.client("registry"))),
         }
     }
 
@@ -162,6 +165,34 @@ impl Registry for GrpcRegistry {
         unless_gone(self.functions.call(async |mut client| client.delete_function(request).await).await).map(drop)
     }
 
+    async fn certificate_authority(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+    ) -> Result<Option<Found<CertificateAuthoritySpec>>, ApiError> {
+        let request = GetCertificateAuthorityRequest { tenant: tenant.to_string(), name: name.to_owned() };
+        let answer = self.authorities.call(async |mut client| client.get_certificate_authority(request).await).await;
+        let authority = unless_gone(answer)?.and_then(|answer| answer.certificate_authority);
+        authority.as_ref().map(authority_found).transpose()
+    }
+
+    async fn put_certificate_authority(
+        &self,
+        wanted: &Wanted<CertificateAuthoritySpec>,
+        revision: u64,
+    ) -> Result<Found<CertificateAuthoritySpec>, ApiError> {
+        let authority = types::CertificateAuthority::of(convert::meta(wanted, revision), wanted.spec.clone());
+        let request = PutCertificateAuthorityRequest { certificate_authority: Some(authority) };
+        let written = self.authorities.call(async |mut client| client.put_certificate_authority(request).await).await?;
+        authority_found(&written.certificate_authority.required("certificate_authority")?)
+    }
+
+    async fn delete_certificate_authority(&self, tenant: &TenantId, name: &str) -> Result<(), ApiError> {
+        let request = DeleteCertificateAuthorityRequest { tenant: tenant.to_string(), name: name.to_owned() };
+        let answer = self.authorities.call(async |mut client| client.delete_certificate_authority(request).await).await;
+        unless_gone(answer).map(drop)
+    }
+
     async fn devices(&self, tenant: &TenantId, after: &str) -> Result<DevicePage, ApiError> {
         let (tenant, page_token) = (tenant.to_string(), after.to_owned());
         let request = ListDevicesRequest { tenant, page_size: PAGE_SIZE, page_token };
@@ -197,6 +228,10 @@ fn rule_found(rule: &types::Rule) -> Result<Found<RuleSpec>, ApiError> {
 
 fn policy_found(policy: &types::Policy) -> Result<Found<PolicySpec>, ApiError> {
     convert::found(&policy.meta, PolicySpec::try_from(policy)?)
+}
+
+fn authority_found(authority: &types::CertificateAuthority) -> Result<Found<CertificateAuthoritySpec>, ApiError> {
+    convert::found(&authority.meta, CertificateAuthoritySpec::try_from(authority)?)
 }
 
 fn function_found(function: &types::Function) -> Result<Found<FunctionSpec>, ApiError> {

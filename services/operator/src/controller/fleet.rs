@@ -14,6 +14,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 
+use super::authority;
 use super::context::Context;
 use super::failure::Failure;
 use super::kind::Kind;
@@ -38,7 +39,7 @@ impl Kind for DeviceFleet {
         self.status.as_ref().map_or(&[], |status| &status.conditions)
     }
 
-    /// A table has changed. Of ConfigMaps only their metadata is watched, and none of it is kept.
+    /// A table, or an authority, has changed. Of ConfigMaps only their metadata is watched, and none of it is kept.
     fn triggers(
         context: &Context,
         namespace: Option<&str>,
@@ -55,6 +56,9 @@ impl Kind for DeviceFleet {
     }
 
     async fn apply(&self, context: &Context) -> Result<Action, Failure> {
+        if let Some(source) = &self.spec.source.certificate_authority {
+            return authority::apply(self, source, context).await;
+        }
         let fleet = match declared(self, context).await? {
             Ok(fleet) => fleet,
             Err(problem) => {
@@ -94,6 +98,10 @@ impl Kind for DeviceFleet {
 
     async fn cleanup(&self, context: &Context) -> Result<(), Failure> {
         let (tenant, owner) = (tenant(self)?, owner(self, context));
+        if self.spec.source.certificate_authority.is_some() {
+            // First, so that no device comes after those that are deleted.
+            authority::delete(self, &tenant, &owner, context).await?;
+        }
         let (mut after, mut awaited) = (String::new(), None);
         loop {
             let page = context.registry.devices(&tenant, &after).await?;
@@ -114,23 +122,23 @@ impl Kind for DeviceFleet {
 }
 
 /// When a fleet is tried again of which something was refused: each time is a walk along all its devices.
-fn again(fleet: &DeviceFleet, context: &Context) -> Duration {
+pub(super) fn again(fleet: &DeviceFleet, context: &Context) -> Duration {
     refused_wait(fleet, context, resync(fleet, context), context.config.status_interval.as_std())
 }
 
 /// How the registry knows the devices of a fleet from all others.
-fn owner(fleet: &DeviceFleet, context: &Context) -> String {
+pub(super) fn owner(fleet: &DeviceFleet, context: &Context) -> String {
     format!("{}/fleets/{}", context.config.owner, fleet.name_any())
 }
 
-/// The fleets whose table is in this ConfigMap.
+/// The fleets whose table or authority is in this ConfigMap.
 fn fleets_of(
     fleets: &[Arc<DeserializeGuard<DeviceFleet>>],
     map: &impl ResourceExt,
 ) -> Vec<ObjectRef<DeserializeGuard<DeviceFleet>>> {
     let reads = |fleet: &&Arc<DeserializeGuard<DeviceFleet>>| {
-        let csv = fleet.0.as_ref().ok().and_then(|fleet| fleet.spec.source.csv.as_ref());
-        fleet.namespace() == map.namespace() && csv.is_some_and(|csv| csv.config_map == map.name_any())
+        let read = fleet.0.as_ref().ok().and_then(|fleet| fleet.spec.source.config_map());
+        fleet.namespace() == map.namespace() && read.is_some_and(|name| name == map.name_any())
     };
     fleets.iter().filter(reads).map(|fleet| ObjectRef::from_obj(&**fleet)).collect()
 }
@@ -222,7 +230,7 @@ fn ready(tally: &Tally, declared: i64) -> Verdict {
 }
 
 /// Writes the status if it tells anything new.
-async fn write_status(
+pub(super) async fn write_status(
     fleet: &DeviceFleet,
     context: &Context,
     verdicts: &[Verdict],
@@ -261,10 +269,12 @@ mod tests {
             fleet("c", "home", json!({"csv": {"configMap": "other", "key": "devices.csv"}})),
             fleet("d", "home", json!({"names": ["table"]})),
             fleet("e", "home", table()),
+            fleet("f", "home", json!({"certificateAuthority": {"configMap": "table"}})),
+            fleet("g", "home", json!({"certificateAuthority": {"secretName": "table"}})),
         ];
         let map: ConfigMap =
             serde_json::from_value(json!({"metadata": {"name": "table", "namespace": "home"}})).expect("a ConfigMap");
         let named: Vec<String> = fleets_of(&fleets, &map).into_iter().map(|reference| reference.name).collect();
-        assert_eq!(named, ["a", "e"]);
+        assert_eq!(named, ["a", "e", "f"]);
     }
 }

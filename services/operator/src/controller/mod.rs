@@ -3,6 +3,7 @@
 //! Reconcile = read, validate, plan, apply. What is valid and what is to be done is decided in `domain`; here is what reads
 //! and what writes. An object is reconciled by one task at a time, so none of it is locked.
 
+mod authority;
 mod context;
 mod device;
 mod events;

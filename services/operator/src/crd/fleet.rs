@@ -76,8 +76,11 @@ impl Default for FleetTemplate {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "[has(self.count), has(self.names), has(self.csv)].filter(x, x).size() == 1",
-    "message": "a source has exactly one of count, names, csv",
+    "rule": "[has(self.count), has(self.names), has(self.csv), has(self.certificateAuthority)].filter(x, x).size() == 1",
+    "message": "a source has exactly one of count, names, csv, certificateAuthority",
+}, {
+    "rule": "has(self.certificateAuthority) == has(oldSelf.certificateAuthority)",
+    "message": "a fleet of an authority stays one, and no other becomes one: make another fleet",
 }]))]
 pub struct FleetSource {
     /// Devices with numbered names.
@@ -90,6 +93,18 @@ pub struct FleetSource {
     /// Devices from a table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub csv: Option<CsvSource>,
+    /// Devices that connect with a certificate of an authority: each is registered when it does so for the first time. A
+    /// template that changes is that of devices to come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_authority: Option<AuthoritySource>,
+}
+
+impl FleetSource {
+    /// The ConfigMap it is read from.
+    pub fn config_map(&self) -> Option<&str> {
+        let of_authority = || self.certificate_authority.as_ref()?.config_map.as_deref();
+        self.csv.as_ref().map(|csv| csv.config_map.as_str()).or_else(of_authority)
+    }
 }
 
 /// Devices `prefix` and a number from 1 on, `sensor-0001` for example.
@@ -134,6 +149,33 @@ pub struct CsvSource {
     pub key: String,
 }
 
+/// The certificate of an authority, PEM, in a Secret or a ConfigMap of this namespace; its private key is of no use there.
+/// The common name of a device's certificate is the device's name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.secretName) != has(self.configMap)",
+    "message": "the certificate is in a Secret or in a ConfigMap",
+}]))]
+pub struct AuthoritySource {
+    /// Name of the Secret. It is read again every ten minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
+    pub secret_name: Option<String>,
+    /// Name of the ConfigMap. It is read again when it changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
+    pub config_map: Option<String>,
+    /// Its key.
+    #[serde(default = "authority_key")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+fn authority_key() -> String {
+    "ca.crt".to_owned()
+}
+
 fn csv_key() -> String {
     "devices.csv".to_owned()
 }
@@ -142,7 +184,8 @@ fn csv_key() -> String {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeviceFleetStatus {
-    /// `Accepted`: the source can be read. `Ready`: every device of it is registered as declared.
+    /// `Accepted`: the source can be read. `Ready`: every device of it is registered as declared, or its authority registers
+    /// them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -153,10 +196,10 @@ pub struct DeviceFleetStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     pub observed_time: Option<String>,
-    /// Devices of the source.
+    /// Devices of the source; nobody knows how many an authority has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub declared: Option<i64>,
-    /// Of these, those that the registry has as declared.
+    /// Of these, those that the registry has as declared; of an authority, those that it has registered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registered: Option<i64>,
     /// Of these, those that are connected.

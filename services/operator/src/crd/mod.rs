@@ -15,7 +15,8 @@ pub use action::{
 pub use condition::Condition;
 pub use device::{CertificateSecret, Device, DeviceCredential, DevicePhase, DeviceSpec, DeviceStatus, TokenSecret};
 pub use fleet::{
-    CountSource, CsvSource, DeviceFleet, DeviceFleetSpec, DeviceFleetStatus, FleetError, FleetSource, FleetTemplate,
+    AuthoritySource, CountSource, CsvSource, DeviceFleet, DeviceFleetSpec, DeviceFleetStatus, FleetError, FleetSource,
+    FleetTemplate,
 };
 pub use function::{Function, FunctionExample, FunctionSpec, FunctionStatus};
 pub use policy::{Policy, PolicyAction, PolicyEffect, PolicySpec, PolicyStatement, PolicyStatus};

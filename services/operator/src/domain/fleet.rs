@@ -3,12 +3,14 @@
 //! Both the fleet and the registry's list are in the order of names, so one walk along both compares them; nothing is held
 //! of a numbered fleet but the places of those that have to be written.
 
-use drover_types::object::DeviceSpec;
+use std::collections::BTreeMap;
+
+use drover_types::object::{CertificateAuthoritySpec, DeviceSpec};
 use drover_types::{ApiError, TenantId};
 
 use super::csv::{self, Row};
 use super::problem::told;
-use crate::crd::{CountSource, DeviceFleetSpec, FleetError, FleetTemplate};
+use crate::crd::{CountSource, DeviceFleetSpec, FleetError, FleetSource, FleetTemplate};
 use crate::ports::{BULK_BYTES_MAX, BULK_MAX, FoundDevice, Refusal, Wanted};
 
 /// How many errors a status tells.
@@ -42,16 +44,16 @@ impl Fleet {
         devices_max: u64,
     ) -> Result<Self, ApiError> {
         let source = &spec.source;
-        let members = match (&source.count, &source.names, &source.csv) {
-            (Some(count), None, None) => numbered(count, devices_max)?,
-            (None, Some(names), None) => {
+        let members = match (&source.count, &source.names, &source.csv, &source.certificate_authority) {
+            (Some(count), None, None, None) => numbered(count, devices_max)?,
+            (None, Some(names), None, None) => {
                 let row = |name: &String| Row { name: name.clone(), ..Row::default() };
                 listed("spec.source.names", names.iter().map(row).collect(), devices_max)?
             }
-            (None, None, Some(_)) => {
+            (None, None, Some(_), None) => {
                 listed("spec.source.csv", csv::read(table.unwrap_or_default(), devices_max)?, devices_max)?
             }
-            _ => return Err(ApiError::invalid("spec.source", "a source has exactly one of count, names, csv")),
+            _ => return Err(not_one()),
         };
         Ok(Self { tenant, owner, template: spec.template.clone(), members })
     }
@@ -79,12 +81,7 @@ impl Fleet {
             tenant: self.tenant.clone(),
             name: self.name(place),
             labels: template.labels.clone(),
-            spec: DeviceSpec {
-                device_type: template.device_type.clone().filter(|name| !name.is_empty()),
-                enabled: template.enabled,
-                attributes: template.attributes.clone(),
-                policies: template.policies.clone(),
-            },
+            spec: device_spec(template),
             owner: self.owner.clone(),
         };
         if let Members::Listed(rows) = &self.members {
@@ -95,6 +92,36 @@ impl Fleet {
         }
         wanted
     }
+}
+
+/// The authority of a fleet, by the fleet's own name; `certificate` is PEM.
+pub fn authority(
+    tenant: TenantId,
+    owner: String,
+    name: String,
+    spec: &DeviceFleetSpec,
+    certificate: String,
+) -> Result<Wanted<CertificateAuthoritySpec>, ApiError> {
+    let FleetSource { count: None, names: None, csv: None, certificate_authority: Some(_) } = &spec.source else {
+        return Err(not_one());
+    };
+    let (labels, template) = (spec.template.labels.clone(), device_spec(&spec.template));
+    let spec = CertificateAuthoritySpec { certificate, labels, template };
+    Ok(Wanted { tenant, name, labels: BTreeMap::new(), spec, owner })
+}
+
+fn device_spec(template: &FleetTemplate) -> DeviceSpec {
+    DeviceSpec {
+        device_type: template.device_type.clone().filter(|name| !name.is_empty()),
+        enabled: template.enabled,
+        attributes: template.attributes.clone(),
+        policies: template.policies.clone(),
+    }
+}
+
+fn not_one() -> ApiError {
+    let message = "a source has exactly one of count, names, csv, certificateAuthority";
+    ApiError::invalid("spec.source", message)
 }
 
 /// Some devices in parts that fit into a bulk call each, in their order.
@@ -235,6 +262,14 @@ impl<'a> Walk<'a> {
 }
 
 impl Tally {
+    /// Those of some devices that `owner` keeps, as they are.
+    pub fn count(&mut self, owner: &str, devices: &[FoundDevice]) {
+        for device in devices.iter().filter(|device| device.object.owner == owner) {
+            self.registered += 1;
+            self.connected += i64::from(device.presence.connected);
+        }
+    }
+
     /// The answer to a bulk write of `count` devices.
     pub fn written(&mut self, count: usize, refusals: Vec<Refusal>) {
         self.registered += count as i64 - refusals.len() as i64;
@@ -254,10 +289,7 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::crd::FleetSource;
     use crate::ports::{Found, Presence};
 
     const OWNER: &str = "kubernetes/fleets/f";

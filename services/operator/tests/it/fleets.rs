@@ -4,6 +4,10 @@ use axum::http::Method;
 use drover_operator::OperatorConfig;
 use drover_operator::controller::Kind as _;
 use drover_operator::crd::DeviceFleet;
+use drover_operator::ports::{Registry as _, Wanted};
+use drover_types::TenantId;
+use drover_types::object::DeviceSpec;
+use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
 use crate::stage::{Stage, condition, message, object, pair, status, with_status};
@@ -125,4 +129,82 @@ async fn a_table_comes_from_a_config_map_which_may_be_missing_or_wrong() {
     let (writes, _) = stage.turn(&fleet).await;
     assert_eq!(condition(&status(&writes).expect("written"), "Accepted"), pair("False", "Invalid"));
     assert_eq!(stage.platform.devices.lock().unwrap().len(), 2, "an emptied table deletes none");
+}
+
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+
+fn of_authority(template: Value) -> DeviceFleet {
+    let source = json!({"certificateAuthority": {"secretName": "works-ca"}});
+    object("drover.dev/v1alpha1", "DeviceFleet", "sensors", json!({"source": source, "template": template}))
+}
+
+fn secret(stage: &Stage, text: &str) {
+    let data = json!({"ca.crt": ByteString(text.as_bytes().to_vec())});
+    let object = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "works-ca"}, "data": data});
+    stage.cluster.answers(Method::GET, "/api/v1/namespaces/home/secrets/works-ca", 200, object);
+}
+
+/// The registry registers a device for whoever keeps the authority.
+async fn registered(stage: &Stage, name: &str, owner: &str) {
+    let (labels, spec) = (Default::default(), DeviceSpec::default());
+    let tenant = TenantId::new("home").expect("valid");
+    let wanted = Wanted { tenant, name: name.to_owned(), labels, spec, owner: owner.to_owned() };
+    stage.platform.put_device(&wanted, 0).await.expect("new");
+}
+
+#[tokio::test]
+async fn a_fleet_of_an_authority_registers_that_and_counts_the_devices_it_has_brought() {
+    let stage = Stage::new();
+    let fleet = of_authority(json!({"labels": {"site": "north"}, "type": "lamp"}));
+    let (writes, _) = stage.turn(&fleet).await;
+    assert_eq!(condition(&status(&writes).expect("written"), "Accepted"), pair("False", "SecretMissing"));
+    secret(&stage, "nonsense");
+    let (writes, _) = stage.turn(&fleet).await;
+    assert_eq!(condition(&status(&writes).expect("written"), "Accepted"), pair("False", "Invalid"));
+
+    secret(&stage, CERTIFICATE);
+    let (writes, _) = stage.turn(&fleet).await;
+    let first = status(&writes).expect("written");
+    assert_eq!(condition(&first, "Ready"), pair("True", "Registering"));
+    assert_eq!((first["registered"].as_i64(), first.get("declared")), (Some(0), None));
+    let authority = stage.platform.authorities.lock().unwrap()["sensors"].clone();
+    assert_eq!(
+        (authority.spec.certificate.as_str(), authority.owner.as_str()),
+        (CERTIFICATE, "kubernetes/fleets/sensors")
+    );
+    assert_eq!(authority.spec.labels["site"], "north");
+    assert_eq!(authority.spec.template.device_type.as_deref(), Some("lamp"));
+
+    for name in ["a", "b", "c", "d"] {
+        registered(&stage, name, "kubernetes/fleets/sensors").await;
+    }
+    registered(&stage, "other", "").await;
+    stage.platform.change("b", |found| found.presence.connected = true);
+    let (writes, _) = stage.turn(&with_status(&fleet, &writes)).await;
+    let second = status(&writes).expect("written");
+    assert_eq!((second["registered"].as_i64(), second["connected"].as_i64()), (Some(4), Some(1)));
+}
+
+#[tokio::test]
+async fn a_deleted_fleet_takes_its_authority_away_before_its_devices_and_leaves_those_of_others() {
+    let stage = Stage::new();
+    secret(&stage, CERTIFICATE);
+    let fleet = of_authority(json!({}));
+    stage.turn(&fleet).await;
+    registered(&stage, "a", "kubernetes/fleets/sensors").await;
+    registered(&stage, "other", "").await;
+    stage.platform.calls();
+    fleet.cleanup(&stage.context).await.expect("nothing is away");
+    let calls = stage.platform.calls();
+    let place = |call: &str| calls.iter().position(|seen| seen == call).expect("called");
+    assert!(place("delete_certificate_authority") < place("devices"), "{calls:?}");
+    assert!(stage.platform.authorities.lock().unwrap().is_empty());
+    assert_eq!(stage.platform.devices.lock().unwrap().keys().cloned().collect::<Vec<_>>(), ["other"]);
+
+    stage.turn(&fleet).await;
+    stage.platform.authorities.lock().unwrap().get_mut("sensors").expect("there").owner = String::new();
+    let (writes, _) = stage.turn(&fleet).await;
+    assert_eq!(condition(&status(&writes).expect("written"), "Accepted"), pair("False", "NotOurs"));
+    fleet.cleanup(&stage.context).await.expect("nothing is away");
+    assert_eq!(stage.platform.authorities.lock().unwrap().len(), 1, "it is another's now");
 }

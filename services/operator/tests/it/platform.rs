@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use drover_operator::ports::*;
-use drover_types::object::{DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
+use drover_types::object::{CertificateAuthoritySpec, DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
 use drover_types::{ApiError, DeviceKey, ErrorCode, TenantId};
 use serde_json::{Map, Value};
 
@@ -20,6 +20,7 @@ pub struct Platform {
     pub rules: Mutex<BTreeMap<String, Found<RuleSpec>>>,
     pub policies: Mutex<BTreeMap<String, Found<PolicySpec>>>,
     pub functions: Mutex<BTreeMap<String, Found<FunctionSpec>>>,
+    pub authorities: Mutex<BTreeMap<String, Found<CertificateAuthoritySpec>>>,
     pub desired: Mutex<Map<String, Value>>,
     pub run: Mutex<Option<RuleRun>>,
     /// What every call of the registry is answered with, if anything.
@@ -189,6 +190,33 @@ impl Registry for Platform {
     async fn delete_function(&self, _: &TenantId, name: &str) -> Result<(), ApiError> {
         self.called("delete_function")?;
         self.functions.lock().unwrap().remove(name);
+        Ok(())
+    }
+
+    async fn certificate_authority(
+        &self,
+        _: &TenantId,
+        name: &str,
+    ) -> Result<Option<Found<CertificateAuthoritySpec>>, ApiError> {
+        self.called("certificate_authority")?;
+        Ok(self.authorities.lock().unwrap().get(name).cloned())
+    }
+
+    async fn put_certificate_authority(
+        &self,
+        wanted: &Wanted<CertificateAuthoritySpec>,
+        revision: u64,
+    ) -> Result<Found<CertificateAuthoritySpec>, ApiError> {
+        self.called("put_certificate_authority")?;
+        if !wanted.spec.certificate.starts_with("-----BEGIN CERTIFICATE-----") {
+            return Err(ApiError::invalid("certificate", "is no certificate in PEM"));
+        }
+        put(&mut self.authorities.lock().unwrap(), wanted, revision)
+    }
+
+    async fn delete_certificate_authority(&self, _: &TenantId, name: &str) -> Result<(), ApiError> {
+        self.called("delete_certificate_authority")?;
+        self.authorities.lock().unwrap().remove(name);
         Ok(())
     }
 
