@@ -1,5 +1,6 @@
 //! End to end: the real executable, real clients, an ordinary Kafka consumer.
 
+mod authorities;
 mod chart;
 mod chart_applied;
 mod chart_options;

@@ -97,7 +97,8 @@ pub struct TlsConfig {
     /// The server's certificate and those between it and its root.
     pub certificate: Option<PathBuf>,
     pub key: Option<PathBuf>,
-    /// Authorities whose client certificates are accepted; none is asked for without.
+    /// The platform's own authorities, which issue certificates of clients; those of tenants are the registry's. No client is
+    /// asked for a certificate without.
     pub client_ca: Option<PathBuf>,
     /// Directory of the keys of session tickets, the same on all nodes so that a client resumes its TLS session at any of
     /// them: `current` and, while they are changed, `previous`; each 32 random bytes as base64. Without, each node has keys

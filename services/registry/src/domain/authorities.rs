@@ -13,6 +13,9 @@ use super::{Declared, Domain, Page, PageRequest, checks};
 use crate::object::{Digest, Kind, Object, ObjectKey, Spec};
 use crate::ports::StoreError;
 
+/// A device that stands for all of an authority when its template is checked.
+const ANY_DEVICE: &str = "device";
+
 impl Domain {
     /// Creates or replaces an authority. `already_exists` if another tenant has one of its subject.
     pub async fn put_certificate_authority(&self, authority: Declared) -> Result<Object, ApiError> {
@@ -21,7 +24,7 @@ impl Domain {
         let certificate = Authority::read(&spec(&authority.spec).certificate)?;
         certificate.check_in_force(self.clock.now_ms())?;
         let key = ObjectKey::new(Kind::CertificateAuthority, &authority.tenant, &authority.name);
-        let device = device(&key, &authority.owner, spec(&authority.spec), &authority.name, &Digest::default());
+        let device = device(&key, &authority.owner, spec(&authority.spec), ANY_DEVICE, &Digest::default());
         let of_template = |field: Option<String>| field.map(|field| format!("template.{field}"));
         let checked = self.check_device(&device).await;
         checked.map_err(|error| ApiError { field: of_template(error.field.clone()), ..error })?;

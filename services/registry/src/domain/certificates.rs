@@ -93,7 +93,7 @@ impl Chain {
         let parsed: Vec<X509Certificate<'_>> = parsed.collect::<Result<_, _>>().ok()?;
         let own = parsed.first()?;
         let names = own.subject().iter_common_name().map(|name| name.as_str().map(str::to_owned));
-        let common_names = names.collect::<Result<_, _>>().ok()?;
+        let common_names = names.collect::<Result<Vec<String>, _>>().ok()?;
         let (_, until_ms) = validity_ms(own);
         let issuers = parsed.iter().map(|certificate| certificate.issuer().as_raw().to_vec()).collect();
         Some(Self { certificates, issuers, common_names, until_ms })
