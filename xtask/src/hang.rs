@@ -1,10 +1,11 @@
 //! `cargo xtask hang`: Kafka hangs for as long as said, under a whole fleet and under one client of the adapter.
 
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::ensure;
 use clap::Args;
+
+use super::cargo;
 
 /// Target and filter of each test: `tests/e2e/kafka_hangs.rs`, `crates/bus-kafka/tests/it/faults.rs`.
 const TESTS: [(&str, &str); 2] = [("e2e", "while_kafka_hangs"), ("it", "while_the_broker_hangs")];
@@ -19,10 +20,10 @@ pub struct Options {
 /// Runs both tests and shows what they print.
 pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
     for (target, filter) in TESTS {
-        let mut cargo = Command::new("cargo");
-        cargo.args(["test", "--workspace", "--test", target, "--", "--nocapture", filter]).current_dir(root);
-        cargo.env("DROVER_KAFKA_HANG_SECONDS", options.seconds.to_string());
-        ensure!(cargo.status()?.success(), "{filter} failed, with Kafka hanging for {} s", options.seconds);
+        let mut tests = cargo::command(root);
+        tests.args(["test", "--workspace", "--test", target, "--", "--nocapture", filter]);
+        tests.env("DROVER_KAFKA_HANG_SECONDS", options.seconds.to_string());
+        ensure!(tests.status()?.success(), "{filter} failed, with Kafka hanging for {} s", options.seconds);
     }
     Ok(())
 }

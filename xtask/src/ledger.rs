@@ -1,10 +1,11 @@
 //! `cargo xtask ledger`: the fault test of `tests/e2e/ledger_faults.rs` with other numbers than the gate's.
 
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::ensure;
 use clap::Args;
+
+use super::cargo;
 
 /// How much happens; the defaults are the full form.
 #[derive(Args)]
@@ -26,15 +27,15 @@ pub struct Options {
 
 /// Runs the test and shows what it prints.
 pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
-    let mut cargo = Command::new("cargo");
-    cargo.args(["test", "--workspace", "--test", "e2e", "--", "--nocapture", "ledger_faults"]).current_dir(root);
-    cargo.env("DROVER_LEDGER_DEVICES", options.devices.to_string());
-    cargo.env("DROVER_LEDGER_MESSAGES", options.messages.to_string());
-    cargo.env("DROVER_LEDGER_FAULTS", options.faults.to_string());
-    cargo.env("DROVER_LEDGER_SECONDS", options.seconds.to_string());
+    let mut tests = cargo::command(root);
+    tests.args(["test", "--workspace", "--test", "e2e", "--", "--nocapture", "ledger_faults"]);
+    tests.env("DROVER_LEDGER_DEVICES", options.devices.to_string());
+    tests.env("DROVER_LEDGER_MESSAGES", options.messages.to_string());
+    tests.env("DROVER_LEDGER_FAULTS", options.faults.to_string());
+    tests.env("DROVER_LEDGER_SECONDS", options.seconds.to_string());
     if let Some(seed) = options.seed {
-        cargo.env("DROVER_LEDGER_SEED", seed.to_string());
+        tests.env("DROVER_LEDGER_SEED", seed.to_string());
     }
-    ensure!(cargo.status()?.success(), "the ledger does not balance");
+    ensure!(tests.status()?.success(), "the ledger does not balance");
     Ok(())
 }

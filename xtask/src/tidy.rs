@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, ensure};
 use serde::Deserialize;
+
+use super::cargo;
 
 /// What may depend on several services.
 const SEVERAL_SERVICES: [&str; 3] = ["drover", "drover-tests", "xtask"];
@@ -93,7 +94,7 @@ struct Dependency {
 
 fn packages(root: &Path) -> anyhow::Result<Vec<Package>> {
     let arguments = ["metadata", "--no-deps", "--format-version", "1"];
-    let output = Command::new("cargo").args(arguments).current_dir(root).output().context("cargo metadata")?;
+    let output = cargo::command(root).args(arguments).output().context("cargo metadata")?;
     ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
     Ok(serde_json::from_slice::<Metadata>(&output.stdout)?.packages)
 }
