@@ -323,6 +323,7 @@ fn data_of_another_version_or_damaged_data_is_refused_and_left_alone() {
     std::fs::write(&ca, "no certificate").expect("written");
     let said = refused_on(data.path());
     assert!(said.contains(&ca.display().to_string()) && said.contains("malformed"), "{said}");
+    assert!(said.contains("restore it from a backup"), "{said}");
 }
 
 #[test]
