@@ -19,6 +19,8 @@ use crate::readme;
 
 /// Messages of each part of the test.
 const MESSAGES: u64 = 50;
+/// Processes that keep something in the database.
+const KEEPERS: [&str; 6] = ["registry", "shadow-0", "shadow-1", "storage", "ingress-0", "ingress-1"];
 /// How long a delta may take to its device.
 const DELIVERY: Duration = Duration::from_secs(60);
 
@@ -302,7 +304,8 @@ fn log_and_database_may_go_and_come_back_and_the_stores_of_single_processes_too(
     runtime.block_on(steady.publish("fleet/steady", payload.as_bytes(), Qos::AtLeastOnce))?;
     layout.until_out(&[("steady", 1)])?;
     layout.processes.until("telling of the database", |all| {
-        Ok(waits(all, "registry", "registry") && waits(all, "storage", "storage"))
+        let told = KEEPERS.iter().all(|name| waits(all, name, "database"));
+        Ok(told && waits(all, "registry", "registry") && waits(all, "storage", "storage"))
     })?;
     layout.backends.cassandra.restart();
     layout.processes.until_ready()?;
