@@ -1,6 +1,7 @@
 //! Every service a process of its own over a real Kafka and a real Cassandra: in any order, through the loss of each,
 //! until all stop well; and through the first path, as one process.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -240,12 +241,16 @@ fn the_platform_works_in_separate_processes_and_survives_the_loss_of_each() -> a
     publish_next(second, "b", 0)?;
     layout.until_out(&[("a", MESSAGES), ("b", MESSAGES)])?;
 
-    // One trace, although the ingress and the rules are different processes.
-    let collector = &layout.collector;
+    // One trace to the output, although the ingress and the rules are different processes.
+    let (collector, brokers) = (&layout.collector, layout.backends.kafka.brokers());
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     layout.processes.until("traced", |_| {
         let spans = collector.spans();
         let of = |name: &'static str| spans.iter().filter(move |span| span.name == name);
+        let outputs = read_committed(&brokers, "fleet")?;
+        let told: BTreeSet<String> = outputs.into_iter().filter_map(|output| output.traceparent).collect();
         Ok(of("rule")
+            .filter(|rule| told.contains(&format!("00-{}-{}-01", hex(&rule.trace_id), hex(&rule.span_id))))
             .any(|rule| of("publish").any(|p| p.span_id == rule.parent_span_id && p.trace_id == rule.trace_id)))
     })?;
 
