@@ -165,11 +165,12 @@ async fn a_keyspace_of_a_newer_version_is_refused_in_one_line() {
         name: "of the future",
         statements: &["CREATE TABLE IF NOT EXISTS shadow_future (name text PRIMARY KEY)"],
     };
-    const NEWER: Schema = Schema { name: "shadow", migrations: &[STEP, Migration { number: 2, ..STEP }] };
+    const STEPS: [Migration; 3] = [STEP, Migration { number: 2, ..STEP }, Migration { number: 3, ..STEP }];
+    const NEWER: Schema = Schema { name: "shadow", migrations: &STEPS };
     let options = options(&address, PATIENCE);
     Cassandra::new(options.clone()).open_when_there(&NEWER, |_| {}).await.expect("opens");
     let line = Stage::new().start("shadow-0", &Cassandra::new(options)).refused().await;
-    let expected = "holds version 2 of the shadow schema, this drover knows up to 1";
+    let expected = "holds version 3 of the shadow schema, this drover knows up to 2";
     assert!(line.starts_with("shadow.store.kind = cassandra: ") && line.contains(expected), "{line}");
     assert!(!line.contains('\n'), "{line}");
 }
