@@ -118,8 +118,8 @@ impl Scylla {
         if key.is_classic() && !is_late { self.put_open_delta(&key.device, &shadow).await } else { Ok(()) }
     }
 
-    /// A deletion leaves a tombstone that lists have to pass by, so only what is there is deleted. Whoever was to put it has
-    /// done so: of each shadow the version before is put before the next one is made.
+    /// A deletion leaves a tombstone that lists have to pass by, so only a row that is there is deleted. It is there if it has
+    /// to be: of each shadow a version is put before the next one is made.
     async fn put_open_delta(&self, device: &DeviceKey, shadow: &Shadow) -> Result<(), Failure> {
         let Statements { open_delta, put_open_delta, delete_open_delta, .. } = &self.statements;
         let (version, name) = (signed(shadow.version), device.device.as_str());

@@ -12,6 +12,7 @@ use drover_scylla_kit::{Credentials, Migration, Options, Replication, Schema};
 use drover_shadow::Scylla;
 use drover_shadow::conformance::{self, Factory};
 use drover_shadow::ports::ShadowStore;
+use drover_types::TenantId;
 use tokio::task::JoinSet;
 
 use crate::stage::{Stage, until};
@@ -155,6 +156,30 @@ async fn replicas_that_start_at_once_share_the_partitions_and_one_goes_on_for_th
     stage.check_books(2 * UPDATES).await;
     one.stop().await;
     two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keyspace_whose_documents_are_older_than_its_list_of_open_deltas_is_filled_again() {
+    let Some(address) = shared() else { return };
+    const STEP: Migration = Migration {
+        number: 1,
+        name: "no list",
+        statements: &["TRUNCATE shadow_open_deltas", "TRUNCATE shadow_view_next"],
+    };
+    /// Leaves what a Drover leaves that keeps no such list.
+    const FORMER: Schema = Schema { name: "former", migrations: &[STEP] };
+    let (stage, options) = (Stage::new(), options(&address, PATIENCE));
+    let replica = stage.start("shadow-0", &Cassandra::new(options.clone()));
+    replica.ready().await;
+    replica.update("lamp", 1).await;
+    until(async || replica.open_deltas().await == Ok(vec!["lamp".to_owned()])).await;
+    replica.stop().await;
+    Cassandra::new(options.clone()).open_when_there(&FORMER, |_| {}).await.expect("opens");
+    let store = open(&options).await;
+    assert_eq!(store.open_deltas(&TenantId::new("home").expect("a tenant"), None, 9).await, Ok(Vec::new()));
+    let replica = stage.start("shadow-0", &Cassandra::new(options));
+    until(async || replica.open_deltas().await == Ok(vec!["lamp".to_owned()])).await;
+    replica.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
