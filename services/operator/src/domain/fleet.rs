@@ -1,7 +1,7 @@
 //! Fleets: which devices they declare, and what has to be done for the registry to have them.
 //!
 //! Both the fleet and the registry's list are in the order of names, so one walk along both compares them; nothing is held
-//! of a numbered fleet but the places of those that have to be written.
+//! of a numbered fleet but the places of those that have to be written, and of those whose shadows want something.
 
 use std::collections::HashSet;
 
