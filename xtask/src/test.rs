@@ -172,7 +172,7 @@ impl Suite {
 }
 
 /// Tests that passed, by the closing line of their runner: `test result: ok. 5 passed; …`.
-fn passed(said: &str) -> usize {
+pub fn passed(said: &str) -> usize {
     let closing = said.lines().rev().find(|line| line.starts_with("test result: "));
     let count =
         closing.and_then(|line| line.split(' ').zip(line.split(' ').skip(1)).find(|(_, word)| *word == "passed;"));
