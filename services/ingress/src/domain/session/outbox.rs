@@ -10,11 +10,17 @@ use drover_mqtt::PacketId;
 use drover_types::Qos;
 use drover_types::limits::{INBOX_BYTES_MAX, INBOX_MESSAGES_MAX};
 
-use super::{Delivery, Dropped};
+use super::overfull::Overfull;
+use super::{Delivery, Dropped, WhenFull};
 use crate::ports::sessions::{Place, Row};
 
 /// Most messages of QoS 0 among those that wait; a reader slower than that loses them and keeps the others.
 pub(super) const QOS0_WAITING_MAX: usize = INBOX_MESSAGES_MAX / 2;
+/// Most messages that wait while their publishers wait as well. What is beyond the inbox is what those had on their way: each
+/// no more than its receive maximum. Far fewer than there are packet ids.
+pub(super) const OVERFULL_MESSAGES_MAX: usize = 10 * INBOX_MESSAGES_MAX;
+/// Their bytes.
+const OVERFULL_BYTES_MAX: usize = 4 * INBOX_BYTES_MAX;
 
 /// What to send next.
 #[derive(Debug)]
@@ -80,6 +86,8 @@ pub(super) struct Outbox {
     left: Vec<Place>,
     /// The last kept message that was sent, if that is not told yet.
     last_sent: Option<Place>,
+    /// There from when more waits than the inbox holds until half of it is free.
+    overfull: Option<Box<Overfull>>,
 }
 
 #[derive(Debug)]
@@ -171,15 +179,58 @@ impl Outbox {
 
     /// Whether a message for a client that is there, or of QoS 1 or 2, would be the first that waits; or why it cannot be
     /// taken.
-    pub fn check(&self, delivery: &Delivery) -> Result<bool, Dropped> {
+    pub fn check(&self, delivery: &Delivery, when_full: WhenFull) -> Result<bool, Dropped> {
         let bytes = delivery.message.bytes();
         if delivery.qos == Qos::AtMostOnce && self.waiting.len() >= QOS0_WAITING_MAX {
             return Err(Dropped::SlowReader);
         }
-        if self.waiting.len() >= INBOX_MESSAGES_MAX || self.waiting_bytes + bytes > INBOX_BYTES_MAX {
+        let (messages_max, bytes_max) = match when_full {
+            WhenFull::Drop => (INBOX_MESSAGES_MAX, INBOX_BYTES_MAX),
+            WhenFull::Wait => (OVERFULL_MESSAGES_MAX, OVERFULL_BYTES_MAX),
+        };
+        let stalled = self.overfull.as_ref().is_some_and(|overfull| overfull.is_stalled());
+        if stalled || self.waiting.len() >= messages_max || self.waiting_bytes + bytes > bytes_max {
             return Err(Dropped::InboxFull);
         }
         Ok(self.waiting.is_empty())
+    }
+
+    /// Who waits for room, and whether the client moves; `None`: nobody has to wait.
+    pub fn overfull(&mut self) -> Option<&mut Overfull> {
+        self.overfull.as_deref_mut()
+    }
+
+    /// Whether who has put in a message just now has to wait.
+    pub fn is_overfull(&mut self) -> bool {
+        let exceeds = self.waiting.len() > INBOX_MESSAGES_MAX || self.waiting_bytes > INBOX_BYTES_MAX;
+        if exceeds && self.overfull.is_none() {
+            self.overfull = Some(Box::default());
+        }
+        self.overfull.is_some()
+    }
+
+    /// Lets go those who wait for room, if there is.
+    pub fn let_go_at_room(&mut self) {
+        if self.overfull.is_some() && self.has_room() {
+            self.overfull = None;
+        }
+    }
+
+    /// Lets go those who wait for room: the client is not there to make any.
+    pub fn let_go(&mut self) {
+        self.overfull = None;
+    }
+
+    /// Whether the client was sent what it has to acknowledge.
+    pub fn awaits_answers(&self) -> bool {
+        self.sent > 0
+    }
+
+    /// The client has taken or acknowledged something.
+    fn step(&mut self) {
+        if let Some(overfull) = &mut self.overfull {
+            overfull.step();
+        }
     }
 
     /// Takes a message that was checked.
@@ -256,6 +307,7 @@ impl Outbox {
     pub fn resume(&mut self) {
         self.sent = 0;
         self.releases.clear(); // each of them is sent again
+        self.step();
     }
 
     /// What to send next, with at most `window` messages in flight; `durable` says whether a position of the journal is.
@@ -263,7 +315,11 @@ impl Outbox {
         let due = self.releases.pop_front_if(|(_, position)| durable(*position));
         let release = due.map(|(packet_id, _)| Next::Release { packet_id });
         let resend = release.or_else(|| self.resend(window));
-        resend.or_else(|| self.send(window, last_packet_id)).unwrap_or(Next::Nothing)
+        let next = resend.or_else(|| self.send(window, last_packet_id));
+        if next.is_some() {
+            self.step();
+        }
+        next.unwrap_or(Next::Nothing)
     }
 
     fn resend(&mut self, window: usize) -> Option<Next> {
@@ -311,6 +367,7 @@ impl Outbox {
     /// The client answers message `packet_id`.
     pub fn answer(&mut self, packet_id: PacketId, answer: Answer) -> Answered {
         let Some(at) = self.position(packet_id) else { return Answered::Unknown };
+        self.step();
         let qos = self.in_flight[at].delivery.as_ref().map(|delivery| delivery.qos);
         match (answer, qos) {
             (Answer::Acknowledged, Some(Qos::AtLeastOnce))
