@@ -65,7 +65,7 @@ pub struct Telemetry {
     drops: Family<Reason, Counter>,
     withheld: Counter,
     awaited: Gauge,
-    stalled: Counter,
+    too_slow: Counter,
     unacknowledged: Counter,
     acknowledged_seconds: Histogram,
     superseded: Counter,
@@ -109,7 +109,7 @@ impl Telemetry {
             drops: Family::default(),
             withheld: Counter::default(),
             awaited: Gauge::default(),
-            stalled: Counter::default(),
+            too_slow: Counter::default(),
             unacknowledged: Counter::default(),
             acknowledged_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 18)),
             superseded: Counter::default(),
@@ -158,8 +158,8 @@ impl Telemetry {
             let withheld = "Messages not acknowledged before a subscriber has room for them";
             registry.register("messages_withheld", withheld, self.withheld.clone());
             registry.register("subscribers_awaited", "Subscribers that publishers wait for", self.awaited.clone());
-            let stalled = "Subscribers that publishers have waited for, and that did not move";
-            registry.register("subscribers_stalled", stalled, self.stalled.clone());
+            let too_slow = "Times that publishers have waited for a subscriber for too long";
+            registry.register("subscribers_too_slow", too_slow, self.too_slow.clone());
             registry.register("appends_failed", "Batches the log did not confirm", self.unacknowledged.clone());
             let seconds = self.acknowledged_seconds.clone();
             registry.register("stored_seconds", "From reading messages to their being durable", seconds);
@@ -366,10 +366,10 @@ impl Telemetry {
         self.awaited.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// A subscriber that publishers have waited for did not move: they wait no longer, and what it has no room for is dropped.
-    pub fn subscriber_stalled(&self, client: &impl Display) {
-        self.stalled.inc();
-        self.seldom(|left_out| tracing::warn!(%client, left_out, "a subscriber stands still; its inbox is full"));
+    /// Publishers have waited for a subscriber for too long: they wait no longer, and what it has no room for is dropped.
+    pub fn subscriber_too_slow(&self, client: &impl Display) {
+        self.too_slow.inc();
+        self.seldom(|left_out| tracing::warn!(%client, left_out, "a subscriber is too slow; its inbox is full"));
     }
 
     /// Messages were not offered to the subscribers of another node.

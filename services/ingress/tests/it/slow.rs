@@ -94,7 +94,7 @@ async fn a_subscriber_that_stands_still_is_waited_for_once_and_within_a_bound() 
     let (taken, sent) = (ROOM + window, WINDOWS * window);
     let dropped = sent - taken;
     stage.metric(&format!("drover_ingress_messages_dropped_total{{reason=\"inbox_full\"}} {dropped}")).await;
-    assert_eq!(counted(&stage, "drover_ingress_subscribers_stalled_total"), 1);
+    assert_eq!(counted(&stage, "drover_ingress_subscribers_too_slow_total"), 1);
 
     for n in 0..taken {
         assert_eq!(still.message().await, format!("p {n}"));

@@ -7,8 +7,8 @@ use super::{Connection, Effect, Fault, Live, Now, OUTPUT_BYTES_MAX};
 use crate::domain::session::{Answer, Answered, Delivery, Dropped, Next};
 
 impl Connection {
-    /// Writes what waits in the session. To be called when messages came, and when the store has what the
-    /// connection waits for.
+    /// Writes what waits in the session. To be called when messages came, when output was written, and when the store has
+    /// what the connection waits for.
     pub fn deliver(&mut self, now: Now) {
         self.end_with_credential(now);
         if self.live().is_some_and(|live| live.inbound.begins_with_repeat()) {
@@ -23,17 +23,6 @@ impl Connection {
                 Next::Send { delivery, packet_id, dup } => self.send_delivery(&delivery, packet_id, dup, now),
             }
         }
-    }
-
-    /// The peer has taken bytes of the output, and more may follow. If it did not take all, its session hears of it: a slow
-    /// reader moves, also before it has taken the message.
-    pub fn written(&mut self, now: Now) {
-        if !self.output.is_empty()
-            && let Some(live) = self.live()
-        {
-            live.session.takes_bytes(live.publisher.epoch);
-        }
-        self.deliver(now);
     }
 
     /// The client has answered a message: the next may follow. An id that is not in flight belongs to a session that the

@@ -17,7 +17,7 @@ use crate::domain::session::{Look, Session};
 /// between nodes may take.
 pub(super) const MOMENT: Duration = Duration::from_millis(500);
 
-/// Sessions whose inboxes have taken more than they hold, by their numbers.
+/// Sessions whose inboxes have taken more than they hold, or lately had, by their numbers.
 pub(super) type Overfull = BTreeMap<Subscriber, Arc<Session>>;
 
 impl Node {
@@ -46,16 +46,18 @@ impl Node {
         self.overfull.lock().unwrap_or_else(PoisonError::into_inner).extend(overfull);
     }
 
-    /// Gives up waiting for clients that do not move.
+    /// Gives up waiting for clients that are too slow.
     pub(super) fn look_at_overfull(&self, now_ms: u64) {
         let mut overfull = self.overfull.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut awaited = 0;
         overfull.retain(|_, session| {
             let look = session.look(now_ms);
-            if look == Look::Stalled {
-                self.telemetry.subscriber_stalled(&session.client);
+            if look == Look::GivenUp {
+                self.telemetry.subscriber_too_slow(&session.client);
             }
-            look == Look::Awaited
+            awaited += usize::from(look == Look::Awaited);
+            look != Look::Over
         });
-        self.telemetry.subscribers_awaited(overfull.len());
+        self.telemetry.subscribers_awaited(awaited);
     }
 }

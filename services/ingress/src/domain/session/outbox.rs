@@ -86,7 +86,7 @@ pub(super) struct Outbox {
     left: Vec<Place>,
     /// The last kept message that was sent, if that is not told yet.
     last_sent: Option<Place>,
-    /// There from when more waits than the inbox holds until half of it is free.
+    /// There from when more waits than the inbox holds until half of it is free, or the client was too slow for some time.
     overfull: Option<Box<Overfull>>,
 }
 
@@ -185,17 +185,20 @@ impl Outbox {
             return Err(Dropped::SlowReader);
         }
         let (messages_max, bytes_max) = match when_full {
-            WhenFull::Drop => (INBOX_MESSAGES_MAX, INBOX_BYTES_MAX),
-            WhenFull::Wait => (OVERFULL_MESSAGES_MAX, OVERFULL_BYTES_MAX),
+            WhenFull::Wait if !self.is_too_slow() => (OVERFULL_MESSAGES_MAX, OVERFULL_BYTES_MAX),
+            WhenFull::Wait | WhenFull::Drop => (INBOX_MESSAGES_MAX, INBOX_BYTES_MAX),
         };
-        let stalled = self.overfull.as_ref().is_some_and(|overfull| overfull.is_stalled());
-        if stalled || self.waiting.len() >= messages_max || self.waiting_bytes + bytes > bytes_max {
+        if self.waiting.len() >= messages_max || self.waiting_bytes + bytes > bytes_max {
             return Err(Dropped::InboxFull);
         }
         Ok(self.waiting.is_empty())
     }
 
-    /// Who waits for room, and whether the client moves; `None`: nobody has to wait.
+    fn is_too_slow(&self) -> bool {
+        self.overfull.as_ref().is_some_and(|overfull| overfull.is_too_slow())
+    }
+
+    /// Who waits for room, and for how long; `None`: nobody has to wait.
     pub fn overfull(&mut self) -> Option<&mut Overfull> {
         self.overfull.as_deref_mut()
     }
@@ -206,12 +209,12 @@ impl Outbox {
         if exceeds && self.overfull.is_none() {
             self.overfull = Some(Box::default());
         }
-        self.overfull.is_some()
+        self.overfull.is_some() && !self.is_too_slow()
     }
 
     /// Lets go those who wait for room, if there is.
     pub fn let_go_at_room(&mut self) {
-        if self.overfull.is_some() && self.has_room() {
+        if self.overfull.is_some() && !self.is_too_slow() && self.has_room() {
             self.overfull = None;
         }
     }
@@ -224,13 +227,6 @@ impl Outbox {
     /// Whether the client was sent what it has to acknowledge.
     pub fn awaits_answers(&self) -> bool {
         self.sent > 0
-    }
-
-    /// The client has taken or acknowledged something.
-    fn step(&mut self) {
-        if let Some(overfull) = &mut self.overfull {
-            overfull.step();
-        }
     }
 
     /// Takes a message that was checked.
@@ -307,7 +303,6 @@ impl Outbox {
     pub fn resume(&mut self) {
         self.sent = 0;
         self.releases.clear(); // each of them is sent again
-        self.step();
     }
 
     /// What to send next, with at most `window` messages in flight; `durable` says whether a position of the journal is.
@@ -315,11 +310,7 @@ impl Outbox {
         let due = self.releases.pop_front_if(|(_, position)| durable(*position));
         let release = due.map(|(packet_id, _)| Next::Release { packet_id });
         let resend = release.or_else(|| self.resend(window));
-        let next = resend.or_else(|| self.send(window, last_packet_id));
-        if next.is_some() {
-            self.step();
-        }
-        next.unwrap_or(Next::Nothing)
+        resend.or_else(|| self.send(window, last_packet_id)).unwrap_or(Next::Nothing)
     }
 
     fn resend(&mut self, window: usize) -> Option<Next> {
@@ -367,7 +358,6 @@ impl Outbox {
     /// The client answers message `packet_id`.
     pub fn answer(&mut self, packet_id: PacketId, answer: Answer) -> Answered {
         let Some(at) = self.position(packet_id) else { return Answered::Unknown };
-        self.step();
         let qos = self.in_flight[at].delivery.as_ref().map(|delivery| delivery.qos);
         match (answer, qos) {
             (Answer::Acknowledged, Some(Qos::AtLeastOnce))

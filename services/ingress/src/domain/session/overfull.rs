@@ -1,8 +1,7 @@
-//! An inbox that has taken more than it holds, as publishers can wait for its client: who waits, and whether the client moves
-//! (ADR 40).
+//! An inbox that has taken more than it holds, as publishers can wait for its client: who waits, and for how long (ADR 40).
 //!
-//! Domain layer, pure. It lasts until half of the inbox is free. Who waits is let go with it; or before, when the client
-//! has stood still for too long: then nothing more is taken, and nobody waits again, before half of the inbox is free.
+//! Domain layer, pure. Publishers wait until half of the inbox is free. If that takes a client too long, they are let go, and
+//! for a while nobody waits for it again.
 
 use std::sync::Arc;
 
@@ -11,8 +10,10 @@ use tokio::sync::watch;
 use super::Session;
 use crate::domain::link::{Link, Withheld};
 
-/// How long a client that takes and acknowledges nothing is waited for, in milliseconds.
-pub const STANDSTILL_MS: u64 = 5_000;
+/// How long publishers wait for one client, in milliseconds.
+pub const PATIENCE_MS: u64 = 5_000;
+/// How long they do not wait again for a client that was too slow, in milliseconds.
+pub const MISTRUST_MS: u64 = 300_000;
 
 /// Who waits for one client.
 #[derive(Debug, Default)]
@@ -21,11 +22,9 @@ pub(super) struct Overfull {
     withheld: Vec<Withheld>,
     /// Tells tasks that wait; also by being dropped.
     over: watch::Sender<()>,
-    /// How often the client has taken or acknowledged something.
-    steps: u64,
-    /// What `steps` was when it was last seen to grow, and when that was, monotonic milliseconds.
-    seen: Option<(u64, u64)>,
-    stalled: bool,
+    /// When it was looked at first, monotonic milliseconds.
+    since_ms: Option<u64>,
+    too_slow: bool,
 }
 
 /// What became of an inbox that was overfull.
@@ -33,40 +32,41 @@ pub(super) struct Overfull {
 pub enum Look {
     /// Publishers wait for it.
     Awaited,
-    /// Its client has stood still for too long: nobody waits any more.
-    Stalled,
-    /// It has room, or its client is gone.
+    /// Its client is too slow: they wait no longer, as of now.
+    GivenUp,
+    /// Nobody waits for it for now.
+    Mistrusted,
+    /// It has room, or its client is gone, or is trusted again.
     Over,
 }
 
 impl Overfull {
-    /// Whether its client has stood still for too long.
-    pub fn is_stalled(&self) -> bool {
-        self.stalled
-    }
-
-    /// The client has taken or acknowledged something.
-    pub fn step(&mut self) {
-        self.steps += 1;
+    /// Whether nobody waits for its client for now.
+    pub fn is_too_slow(&self) -> bool {
+        self.too_slow
     }
 
     fn withhold(&mut self, publisher: &Arc<Link>) {
         let is_known = self.withheld.last().is_some_and(|last| last.is_of(publisher));
-        if !self.stalled && !is_known {
+        if !self.too_slow && !is_known {
             self.withheld.push(publisher.withhold());
         }
     }
 
     fn look(&mut self, now_ms: u64) -> Look {
-        let (steps, since_ms) = *self.seen.get_or_insert((self.steps, now_ms));
-        if steps != self.steps {
-            self.seen = Some((self.steps, now_ms));
-        } else if now_ms >= since_ms.saturating_add(STANDSTILL_MS) {
-            self.stalled = true;
-            self.withheld = Vec::new();
-            self.over.send_replace(());
+        let given_up_ms = self.since_ms.get_or_insert(now_ms).saturating_add(PATIENCE_MS);
+        if now_ms < given_up_ms {
+            return Look::Awaited;
         }
-        if self.stalled { Look::Stalled } else { Look::Awaited }
+        if now_ms >= given_up_ms.saturating_add(MISTRUST_MS) {
+            return Look::Over;
+        }
+        if std::mem::replace(&mut self.too_slow, true) {
+            return Look::Mistrusted;
+        }
+        self.withheld = Vec::new();
+        self.over.send_replace(());
+        Look::GivenUp
     }
 }
 
@@ -80,22 +80,19 @@ impl Session {
 
     /// Changes or closes when there is room, or the client is waited for no longer; `None`: so it is by now.
     pub fn room(&self) -> Option<watch::Receiver<()>> {
-        self.state().overfull().filter(|overfull| !overfull.stalled).map(|overfull| overfull.over.subscribe())
+        self.state().overfull().filter(|overfull| !overfull.too_slow).map(|overfull| overfull.over.subscribe())
     }
 
-    /// Looks whether the client moves while others wait for it. To be called more often than every [`STANDSTILL_MS`].
+    /// Looks whether publishers have waited for long enough. To be called more often than every [`PATIENCE_MS`].
     pub fn look(&self, now_ms: u64) -> Look {
-        self.state().overfull().map_or(Look::Over, |overfull| overfull.look(now_ms))
-    }
-
-    /// The client of `epoch` has taken bytes of a message, and may take all of it only later.
-    pub fn takes_bytes(&self, epoch: u64) {
         let mut state = self.state();
-        if state.held_by(epoch)
-            && let Some(overfull) = state.overfull()
+        let look = state.overfull().map_or(Look::Over, |overfull| overfull.look(now_ms));
+        if look == Look::Over
+            && let Some(outbox) = &mut state.outbox
         {
-            overfull.step();
+            outbox.let_go();
         }
+        look
     }
 
     /// Whether the client of `epoch` was sent what it has to acknowledge.

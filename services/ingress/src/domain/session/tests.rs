@@ -5,7 +5,7 @@ use drover_types::limits::{INBOX_BYTES_MAX, INBOX_MESSAGES_MAX};
 use drover_types::{DeviceId, RecordId, TopicName};
 
 use super::outbox::{OVERFULL_MESSAGES_MAX, QOS0_WAITING_MAX};
-use super::overfull::STANDSTILL_MS;
+use super::overfull::{MISTRUST_MS, PATIENCE_MS};
 use super::*;
 use crate::domain::journal::tests::journal;
 use crate::domain::message::{Publication, Publisher, Stamp};
@@ -162,26 +162,29 @@ fn what_waits_with_its_publishers_is_bounded() {
 }
 
 #[tokio::test]
-async fn a_client_that_stands_still_is_waited_for_within_a_bound_and_not_again_before_it_has_room() {
+async fn a_client_that_is_too_slow_is_waited_for_within_a_bound_and_not_again_for_a_while() {
     let (session, publisher) = (overfull(), Arc::<Link>::default());
     session.withhold(&publisher);
     let mut room = session.room().expect("none is left");
-    assert_eq!(session.look(0), Look::Awaited);
-    assert_eq!(drain(&session, 1, 1).len(), 1);
-    assert_eq!(session.look(STANDSTILL_MS), Look::Awaited, "it has taken one");
-    session.takes_bytes(1);
-    assert_eq!(session.look(2 * STANDSTILL_MS), Look::Awaited, "it takes some of the next");
-    assert_eq!(session.look(3 * STANDSTILL_MS - 1), Look::Awaited);
-    assert_eq!(session.look(3 * STANDSTILL_MS), Look::Stalled);
+    assert_eq!([0, PATIENCE_MS - 1].map(|now_ms| session.look(now_ms)), [Look::Awaited; 2]);
+    take_until(&session, QOS0_WAITING_MAX + 1);
+    assert_eq!(session.look(PATIENCE_MS), Look::GivenUp, "half of it is not free");
     assert!(!publisher.is_withheld());
     room.changed().await.expect("whoever waits is told");
     session.withhold(&publisher);
     assert!(!publisher.is_withheld() && session.room().is_none());
-    session.answer(1, id(1), Answer::Acknowledged);
-    take_until(&session, QOS0_WAITING_MAX + 1);
-    assert_eq!(put(&session), Err(Dropped::InboxFull), "else it would never have room while others send");
+
     take_until(&session, QOS0_WAITING_MAX);
-    assert_eq!((put(&session), session.look(4 * STANDSTILL_MS)), (Ok(false), Look::Over));
+    let trusted_ms = PATIENCE_MS + MISTRUST_MS;
+    for now_ms in [PATIENCE_MS + 1, trusted_ms - 1] {
+        assert_eq!(session.look(now_ms), Look::Mistrusted);
+        while session.depth().0 < INBOX_MESSAGES_MAX {
+            assert_eq!(put(&session), Ok(false));
+        }
+        assert_eq!(put(&session), Err(Dropped::InboxFull), "nobody waits");
+    }
+    assert_eq!(session.look(trusted_ms), Look::Over);
+    assert_eq!(put(&session), Ok(true));
 }
 
 #[test]

@@ -409,7 +409,7 @@ impl<T: Transport> Slot<T> {
             Ok(bytes) => {
                 self.stalled_ms = NEVER;
                 if bytes > 0 {
-                    self.connection.written(hands.now);
+                    self.connection.deliver(hands.now);
                 }
                 bytes > 0
             }
