@@ -1,6 +1,7 @@
 //! Every service a process of its own over a real Kafka and a real Cassandra: in any order, through the loss of each,
 //! until all stop well; and through the first path, as one process.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use crate::readme;
 
 /// Messages of each part of the test.
 const MESSAGES: u64 = 50;
+/// Processes that keep something in the database.
+const KEEPERS: [&str; 6] = ["registry", "shadow-0", "shadow-1", "storage", "ingress-0", "ingress-1"];
 /// How long a delta may take to its device.
 const DELIVERY: Duration = Duration::from_secs(60);
 
@@ -238,12 +241,16 @@ fn the_platform_works_in_separate_processes_and_survives_the_loss_of_each() -> a
     publish_next(second, "b", 0)?;
     layout.until_out(&[("a", MESSAGES), ("b", MESSAGES)])?;
 
-    // One trace, although the ingress and the rules are different processes.
-    let collector = &layout.collector;
+    // One trace to the output, although the ingress and the rules are different processes.
+    let (collector, brokers) = (&layout.collector, layout.backends.kafka.brokers());
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     layout.processes.until("traced", |_| {
         let spans = collector.spans();
         let of = |name: &'static str| spans.iter().filter(move |span| span.name == name);
+        let outputs = read_committed(&brokers, "fleet")?;
+        let told: BTreeSet<String> = outputs.into_iter().filter_map(|output| output.traceparent).collect();
         Ok(of("rule")
+            .filter(|rule| told.contains(&format!("00-{}-{}-01", hex(&rule.trace_id), hex(&rule.span_id))))
             .any(|rule| of("publish").any(|p| p.span_id == rule.parent_span_id && p.trace_id == rule.trace_id)))
     })?;
 
@@ -302,7 +309,8 @@ fn log_and_database_may_go_and_come_back_and_the_stores_of_single_processes_too(
     runtime.block_on(steady.publish("fleet/steady", payload.as_bytes(), Qos::AtLeastOnce))?;
     layout.until_out(&[("steady", 1)])?;
     layout.processes.until("telling of the database", |all| {
-        Ok(waits(all, "registry", "registry") && waits(all, "storage", "storage"))
+        let told = KEEPERS.iter().all(|name| waits(all, name, "database"));
+        Ok(told && waits(all, "registry", "registry") && waits(all, "storage", "storage"))
     })?;
     layout.backends.cassandra.restart();
     layout.processes.until_ready()?;

@@ -21,7 +21,7 @@ use clap::{Args, Subcommand};
 
 use self::generator::Generator;
 use self::server::Server;
-use super::{release, whole};
+use super::whole;
 
 /// What is promised of Drover: durable QoS 1 messages a second from 200 clients with a window of 10 on 2 cores.
 const MESSAGES_PER_SECOND_MIN: f64 = 40_000.0;
@@ -73,10 +73,7 @@ enum What {
 
 /// Builds in release, measures, prints.
 pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
-    let binaries = match &options.binaries {
-        Some(binaries) => binaries.clone(),
-        None => release::build(root)?,
-    };
+    let binaries = whole::binaries(root, options.binaries.as_ref())?;
     println!("cores          {}", machine::cores());
     println!("load before    {}", machine::load());
     match &options.what {
@@ -85,11 +82,11 @@ pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
         Some(What::Kafka) => kafka::run(&binaries, options),
         Some(What::Connections { connections }) => {
             let sizes = [("DROVER_CONNECTIONS", connections.to_string())];
-            whole::run(root, &binaries, &["connections::"], &sizes)
+            whole::run(root, &binaries, "e2e", &["connections::"], &sizes)
         }
         Some(What::Revoke { connections, revocations }) => {
             let sizes = [("DROVER_REVOCATIONS_CONNECTIONS", connections), ("DROVER_REVOCATIONS", revocations)];
-            whole::run(root, &binaries, &["revocations::"], &sizes.map(|(name, size)| (name, size.to_string())))
+            whole::run(root, &binaries, "e2e", &["revocations::"], &sizes.map(|(name, size)| (name, size.to_string())))
         }
         Some(What::Page(page)) => page::write(root, &binaries, options, page),
     }

@@ -1,10 +1,11 @@
-//! `cargo xtask hang`: Kafka hangs for as long as said, under a whole fleet and under one client of the adapter.
+//! `cargo xtask hang`: Kafka hangs for as long as said, under a whole fleet of the release build and under one client of the
+//! adapter.
 
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 
-use anyhow::ensure;
 use clap::Args;
+
+use super::whole;
 
 /// Target and filter of each test: `tests/e2e/kafka_hangs.rs`, `crates/bus-kafka/tests/it/faults.rs`.
 const TESTS: [(&str, &str); 2] = [("e2e", "while_kafka_hangs"), ("it", "while_the_broker_hangs")];
@@ -12,17 +13,16 @@ const TESTS: [(&str, &str); 2] = [("e2e", "while_kafka_hangs"), ("it", "while_th
 /// For how long; the gate has seconds.
 #[derive(Args)]
 pub struct Options {
+    /// Where built executables lie; without it a release build is made.
+    #[arg(long)]
+    binaries: Option<PathBuf>,
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(10..=600))]
     seconds: u32,
 }
 
 /// Runs both tests and shows what they print.
 pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
-    for (target, filter) in TESTS {
-        let mut cargo = Command::new("cargo");
-        cargo.args(["test", "--workspace", "--test", target, "--", "--nocapture", filter]).current_dir(root);
-        cargo.env("DROVER_KAFKA_HANG_SECONDS", options.seconds.to_string());
-        ensure!(cargo.status()?.success(), "{filter} failed, with Kafka hanging for {} s", options.seconds);
-    }
-    Ok(())
+    let binaries = whole::binaries(root, options.binaries.as_ref())?;
+    let variables = [("DROVER_KAFKA_HANG_SECONDS", options.seconds.to_string())];
+    TESTS.iter().try_for_each(|(target, filter)| whole::run(root, &binaries, target, &[filter], &variables))
 }

@@ -1,11 +1,11 @@
 //! `cargo xtask kubernetes`: the tests of the operator and the chart over the release build, one after the other, on a real API
 //! server; with `--node`, as root, on a real node as well.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{release, whole};
+use super::whole;
 
 /// Modules of `tests/e2e` that need a cluster.
 const TESTS: [&str; 4] = ["operator", "chart_applied", "cluster", "load_jobs"];
@@ -13,6 +13,9 @@ const TESTS: [&str; 4] = ["operator", "chart_applied", "cluster", "load_jobs"];
 /// What is run.
 #[derive(Args)]
 pub struct Options {
+    /// Where built executables lie; without it a release build is made.
+    #[arg(long)]
+    binaries: Option<PathBuf>,
     /// On a real node too: as root, with Debian's packages that the README names.
     #[arg(long)]
     node: bool,
@@ -21,10 +24,10 @@ pub struct Options {
     only: Option<String>,
 }
 
-/// Builds the release executable and tries it; what takes the time of many minutes at first is kept in the cache.
+/// Tries the release executable; what takes the time of many minutes at first is kept in the cache.
 pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
-    let binaries = release::build(root)?;
+    let binaries = whole::binaries(root, options.binaries.as_ref())?;
     let names = options.only.as_deref().map_or(TESTS.to_vec(), |only| vec![only]);
     let wanted = if options.node { "node" } else { "1" };
-    whole::run(root, &binaries, &names, &[("DROVER_TEST_KUBERNETES", wanted.to_owned())])
+    whole::run(root, &binaries, "e2e", &names, &[("DROVER_TEST_KUBERNETES", wanted.to_owned())])
 }

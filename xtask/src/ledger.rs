@@ -1,14 +1,18 @@
-//! `cargo xtask ledger`: the fault test of `tests/e2e/ledger_faults.rs` with other numbers than the gate's.
+//! `cargo xtask ledger`: the fault test of `tests/e2e/ledger_faults.rs` over the release build, with other numbers than the
+//! gate's.
 
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 
-use anyhow::ensure;
 use clap::Args;
+
+use super::whole;
 
 /// How much happens; the defaults are the full form.
 #[derive(Args)]
 pub struct Options {
+    /// Where built executables lie; without it a release build is made.
+    #[arg(long)]
+    binaries: Option<PathBuf>,
     #[arg(long, default_value_t = 200)]
     devices: u32,
     /// Of each device.
@@ -26,15 +30,14 @@ pub struct Options {
 
 /// Runs the test and shows what it prints.
 pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
-    let mut cargo = Command::new("cargo");
-    cargo.args(["test", "--workspace", "--test", "e2e", "--", "--nocapture", "ledger_faults"]).current_dir(root);
-    cargo.env("DROVER_LEDGER_DEVICES", options.devices.to_string());
-    cargo.env("DROVER_LEDGER_MESSAGES", options.messages.to_string());
-    cargo.env("DROVER_LEDGER_FAULTS", options.faults.to_string());
-    cargo.env("DROVER_LEDGER_SECONDS", options.seconds.to_string());
-    if let Some(seed) = options.seed {
-        cargo.env("DROVER_LEDGER_SEED", seed.to_string());
-    }
-    ensure!(cargo.status()?.success(), "the ledger does not balance");
-    Ok(())
+    let Options { binaries, devices, messages, faults, seconds, seed } = options;
+    let mut variables = vec![
+        ("DROVER_LEDGER_DEVICES", devices.to_string()),
+        ("DROVER_LEDGER_MESSAGES", messages.to_string()),
+        ("DROVER_LEDGER_FAULTS", faults.to_string()),
+        ("DROVER_LEDGER_SECONDS", seconds.to_string()),
+    ];
+    variables.extend(seed.map(|seed| ("DROVER_LEDGER_SEED", seed.to_string())));
+    let binaries = whole::binaries(root, binaries.as_ref())?;
+    whole::run(root, &binaries, "e2e", &["ledger_faults"], &variables)
 }

@@ -4,6 +4,7 @@
 
 mod backends;
 mod bench;
+mod cargo;
 mod check;
 mod costs;
 mod generated;

@@ -69,7 +69,8 @@ impl NotRun {
         Ok(())
     }
 
-    fn obligatory(&self) -> Vec<&str> {
+    /// Lines of what has to run.
+    pub fn obligatory(&self) -> Vec<&str> {
         let is_optional = |line: &str| OPTIONAL.iter().any(|optional| line.starts_with(optional));
         self.0.keys().map(String::as_str).filter(|line| !is_optional(line)).collect()
     }

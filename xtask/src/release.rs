@@ -1,25 +1,24 @@
 //! The release executables that are measured and tried.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::Context;
 use serde_json::Value;
 
-use super::check::cargo;
+use super::cargo;
 
 /// Builds them; where they are. The platform by itself, as its users build it: cargo gives packages that are built together
 /// the features of all of them, and would build everything once more.
 pub fn build(root: &Path) -> anyhow::Result<PathBuf> {
-    cargo(root, &["build", "--release"])?;
-    cargo(root, &["build", "--release", "--package", "drover-load"])?;
+    cargo::run(root, &["build", "--release"])?;
+    cargo::run(root, &["build", "--release", "--package", "drover-load"])?;
     Ok(target(root)?.join("release"))
 }
 
 /// The target directory.
 fn target(root: &Path) -> anyhow::Result<PathBuf> {
     let arguments = ["metadata", "--no-deps", "--format-version", "1"];
-    let output = Command::new("cargo").args(arguments).current_dir(root).output()?;
+    let output = cargo::command(root).args(arguments).output()?;
     let metadata: Value = serde_json::from_slice(&output.stdout)?;
     Ok(metadata["target_directory"].as_str().context("cargo metadata names the target directory")?.into())
 }

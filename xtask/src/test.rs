@@ -14,6 +14,7 @@ use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
+use super::cargo;
 use super::not_run::NotRun;
 use super::tls;
 
@@ -82,7 +83,7 @@ fn all(root: &Path) -> anyhow::Result<()> {
     together.sort_by_key(|suite| !LONGEST_FIRST.contains(&suite.name.as_str()));
     let mut ended = in_lanes(together, LANES, &[])?;
     ended.extend(in_lanes(alone, 1, &[])?);
-    let documentation = Command::new("cargo").args(["test", "--workspace", "--doc"]).current_dir(root).status()?;
+    let documentation = cargo::command(root).args(["test", "--workspace", "--doc"]).status()?;
 
     conclude(ended)?;
     ensure!(documentation.success(), "failed: examples in documentation");
@@ -110,7 +111,7 @@ pub fn conclude(mut ended: Vec<Ended>) -> anyhow::Result<()> {
 /// What cargo has built of the `chosen` packages, by its own account.
 pub fn suites(root: &Path, chosen: &[&str]) -> anyhow::Result<Vec<Suite>> {
     let arguments = [&["test"][..], chosen, &["--no-run", "--message-format=json-render-diagnostics"]].concat();
-    let built = Command::new("cargo").args(&arguments).current_dir(root).stderr(Stdio::inherit()).output()?;
+    let built = cargo::command(root).args(&arguments).stderr(Stdio::inherit()).output()?;
     ensure!(built.status.success(), "cargo {} failed", arguments.join(" "));
     let messages = built.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
     let suites: Vec<Suite> = messages.filter_map(|message| suite(root, &message)).collect();
@@ -171,7 +172,7 @@ impl Suite {
 }
 
 /// Tests that passed, by the closing line of their runner: `test result: ok. 5 passed; …`.
-fn passed(said: &str) -> usize {
+pub fn passed(said: &str) -> usize {
     let closing = said.lines().rev().find(|line| line.starts_with("test result: "));
     let count =
         closing.and_then(|line| line.split(' ').zip(line.split(' ').skip(1)).find(|(_, word)| *word == "passed;"));

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::ensure;
 
-use super::check::cargo;
+use super::cargo;
 use super::test::{conclude, in_lanes, suites};
 
 /// Crates, and the feature of each.
@@ -20,7 +20,7 @@ pub fn run(root: &Path) -> anyhow::Result<()> {
     let mut ended = Vec::new();
     for (package, feature) in FEATURES {
         let chosen = ["--package", package, "--features", feature];
-        cargo(root, &[&["clippy"][..], &chosen, &["--all-targets", "--quiet", "--", "-D", "warnings"]].concat())?;
+        cargo::run(root, &[&["clippy"][..], &chosen, &["--all-targets", "--quiet", "--", "-D", "warnings"]].concat())?;
         let suites = in_lanes(suites(root, &chosen)?, 1, &[TESTS])?;
         ensure!(suites.iter().any(|suite| suite.tests > 0), "{package} has no test named {TESTS}");
         ended.extend(suites);

@@ -1,18 +1,48 @@
-//! Tests of `tests/e2e` over the release build, one after the other: measurements that need several processes, Kafka and
-//! Cassandra, with more of everything than the gate takes, and what needs a cluster.
+//! Tests over the release build, one after the other: measurements that need several processes, Kafka and Cassandra, with
+//! more of everything than the gate takes, and what needs a cluster.
 
-use std::path::Path;
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 
-/// Runs the tests whose names contain one of `names`, with these variables in their environment.
-pub fn run(root: &Path, binaries: &Path, names: &[&str], variables: &[(&str, String)]) -> anyhow::Result<()> {
-    let mut cargo = Command::new("cargo");
-    cargo.args(["test", "--workspace", "--test", "e2e", "--", "--nocapture", "--test-threads=1"]).args(names);
-    cargo.env("DROVER_BIN", std::path::absolute(binaries.join("drover"))?);
-    cargo.env("DROVER_LOAD_BIN", std::path::absolute(binaries.join("drover-load"))?);
-    cargo.envs(variables.iter().map(|(name, value)| (*name, value)));
-    ensure!(cargo.current_dir(root).status()?.success(), "failed: {}", names.join(", "));
+use super::not_run::NotRun;
+use super::test::passed;
+use super::{cargo, release};
+
+/// Where the executables are: in `binaries`, or else in a release build that is made now.
+pub fn binaries(root: &Path, binaries: Option<&PathBuf>) -> anyhow::Result<PathBuf> {
+    binaries.cloned().map_or_else(|| release::build(root), Ok)
+}
+
+/// Runs the tests of `target` whose names contain one of `names`, with these variables in their environment, and shows what they
+/// print. Fails if there is none, and if one could not run.
+pub fn run(
+    root: &Path,
+    binaries: &Path,
+    target: &str,
+    names: &[&str],
+    variables: &[(&str, String)],
+) -> anyhow::Result<()> {
+    let mut tests = cargo::command(root);
+    tests.args(["test", "--workspace", "--test", target, "--", "--nocapture", "--test-threads=1"]).args(names);
+    tests.env("DROVER_BIN", std::path::absolute(binaries.join("drover"))?);
+    tests.env("DROVER_LOAD_BIN", std::path::absolute(binaries.join("drover-load"))?);
+    tests.envs(variables.iter().map(|(name, value)| (*name, value)));
+
+    let mut running = tests.stdout(Stdio::piped()).spawn().context("starting cargo")?;
+    let (mut not_run, mut count) = (NotRun::default(), 0);
+    for line in BufReader::new(running.stdout.take().context("what cargo prints")?).lines() {
+        let line = line?;
+        println!("{line}");
+        not_run.note(&line);
+        count += passed(&line);
+    }
+    let names = names.join(", ");
+    ensure!(running.wait()?.success(), "failed: {names}");
+    let left_out = not_run.obligatory();
+    ensure!(left_out.is_empty(), "could not run: {}", left_out.join("; "));
+    ensure!(count > 0, "no test of {target} is named {names}");
     Ok(())
 }

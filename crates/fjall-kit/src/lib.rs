@@ -10,6 +10,8 @@ use fjall::Database;
 
 /// Bytes of journal before old ones are flushed and removed: the least fjall allows.
 const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// What can be done about every directory that does not open.
+const ELSEWHERE: &str = "choose another directory with --data DIR";
 
 /// How a store is told from others.
 #[derive(Clone, Copy, Debug)]
@@ -24,18 +26,21 @@ pub struct Layout {
     pub open_files_max: usize,
 }
 
-/// A store did not open; nothing was changed.
+/// A store did not open; nothing was changed. Each says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("{} cannot be used: {source}", directory.display())]
+    #[error("{} cannot be used: {source}; make room or give permission, or {ELSEWHERE}", directory.display())]
     Io { directory: PathBuf, source: std::io::Error },
-    #[error("{} is in use by another process", directory.display())]
+    #[error("{} is in use by another process; stop that process, or {ELSEWHERE}", directory.display())]
     Locked { directory: PathBuf },
-    #[error("{} holds {found}, which is not {what}", directory.display())]
+    #[error("{} holds {found}, which is not {what}; {ELSEWHERE}", directory.display())]
     Foreign { directory: PathBuf, found: String, what: &'static str },
-    #[error("{} holds format {found:?}, this version reads {known:?}", directory.display())]
+    #[error(
+        "{} holds format {found:?}, this version reads {known:?}; use the version of drover that wrote it, or {ELSEWHERE}",
+        directory.display()
+    )]
     Format { directory: PathBuf, found: String, known: &'static str },
-    #[error("{} is damaged: {reason}", directory.display())]
+    #[error("{} is damaged: {reason}; restore it from a backup, or move it away and {ELSEWHERE}", directory.display())]
     Damaged { directory: PathBuf, reason: String },
 }
 
@@ -151,14 +156,15 @@ mod tests {
     fn a_directory_of_somebody_else_is_refused_and_left_as_it_is() {
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::write(directory.path().join("letter.txt"), "dear").expect("written");
-        assert_eq!(refused(directory.path()), "DIR holds letter.txt, which is not a store of lamps");
+        let told = |found: &str| format!("DIR holds {found}, which is not a store of lamps; {ELSEWHERE}");
+        assert_eq!(refused(directory.path()), told("letter.txt"));
         assert_eq!(std::fs::read_dir(directory.path()).expect("readable").count(), 1);
 
         let other = tempfile::tempdir().expect("a directory");
         let database = Database::builder(other.path()).open().expect("opens");
         drop(database.keyspace("theirs", KeyspaceCreateOptions::default).expect("made"));
         drop(database);
-        assert_eq!(refused(other.path()), "DIR holds another program's database, which is not a store of lamps");
+        assert_eq!(refused(other.path()), told("another program's database"));
     }
 
     #[test]
@@ -167,7 +173,7 @@ mod tests {
         let at = directory.path();
         let database = LAYOUT.open(at, 1 << 16).expect("made");
         let rows = database.keyspace(LAYOUT.keyspace, KeyspaceCreateOptions::default).expect("made");
-        assert_eq!(refused(at), "DIR is in use by another process");
+        assert_eq!(refused(at), format!("DIR is in use by another process; stop that process, or {ELSEWHERE}"));
         drop((rows, database));
         drop(LAYOUT.open(at, 1 << 16).expect("opened again"));
 
@@ -177,7 +183,13 @@ mod tests {
             let error = LAYOUT.is_new(at, found, is_empty).expect_err("refused").to_string();
             error.replace(&at.display().to_string(), "DIR")
         };
-        assert_eq!(told(None, false), "DIR holds rows without a format, which is not a store of lamps");
-        assert_eq!(told(Some(b"lamps 2"), false), r#"DIR holds format "lamps 2", this version reads "lamps 1""#);
+        let foreign = format!("DIR holds rows without a format, which is not a store of lamps; {ELSEWHERE}");
+        assert_eq!(told(None, false), foreign);
+        let other = told(Some(b"lamps 2"), false);
+        assert!(
+            other.starts_with(r#"DIR holds format "lamps 2", this version reads "lamps 1"; use the version"#),
+            "{other}"
+        );
+        assert!(other.ends_with(ELSEWHERE), "{other}");
     }
 }

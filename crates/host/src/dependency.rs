@@ -12,7 +12,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::grpc::Client;
 use crate::skew::{self, Skew};
-use crate::{Health, Ready, Shutdown, SystemClock};
+use crate::{Cassandra, Health, Ready, Shutdown, SystemClock};
 
 /// Between two looks at what answers, and at what does not.
 const LOOK: Duration = Duration::from_secs(5);
@@ -91,6 +91,14 @@ pub fn log(bus: Arc<dyn Bus>) -> Probe {
     Box::new(move || {
         let bus = bus.clone();
         Box::pin(async move { bus.topics().await.map(|_| ()).map_err(|error| error.to_string()) })
+    })
+}
+
+/// Asks the database, once it is connected to.
+pub fn database(cassandra: Cassandra) -> Probe {
+    Box::new(move || {
+        let cassandra = cassandra.clone();
+        Box::pin(async move { cassandra.answers().await.map_err(|failure| failure.to_string()) })
     })
 }
 

@@ -55,7 +55,7 @@ pub use ready::{Health, Ready};
 pub use remote::{Calling, Wires};
 pub use signals::shutdown_on_signal;
 pub use sockets::{Bound, Conflict, ListenSpec, Sockets, Transport};
-pub use supervise::{RunError, Task, run_all};
+pub use supervise::{RunError, Task, run_all, told};
 /// Cancelled when the process is asked to stop; a service then finishes its work in hand and returns.
 pub use tokio_util::sync::CancellationToken as Shutdown;
 pub use units::{ByteSize, Duration, InvalidQuantity};

@@ -16,12 +16,25 @@ pub struct Task {
 /// Why the process ends with an error.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    #[error("{service}: {cause:#}")]
+    #[error("{service}: {}", told(cause))]
     Failed { service: &'static str, cause: anyhow::Error },
     #[error("{service} ended although nobody asked it to")]
     Ended { service: &'static str },
     #[error("{} did not finish within {limit} (process.drain)", services.join(", "))]
     Undrained { services: Vec<&'static str>, limit: Duration },
+}
+
+/// The error and its causes, each said once: some texts hold those of their causes already, in the system's words or in
+/// ours.
+pub fn told(error: &anyhow::Error) -> String {
+    let plain = |text: &str| text.split(" (os error").next().unwrap_or(text).to_lowercase();
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
+        if !text.to_lowercase().contains(&plain(&cause)) {
+            text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
+        }
+    }
+    text
 }
 
 /// Runs `tasks` until `shutdown`. The first to fail, panic or end by itself stops all others and is the error. All
@@ -114,6 +127,21 @@ mod tests {
         let ended = run_all(vec![patient("patient", &shutdown), broken], shutdown.clone(), DRAIN).await;
         assert_eq!(ended.expect_err("failed").to_string(), "broken: no disk");
         assert!(shutdown.is_cancelled());
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot open DIR: {}; make room", source.to_string().to_lowercase())]
+    struct NoRoom {
+        source: std::io::Error,
+    }
+
+    #[test]
+    fn a_cause_that_is_in_the_text_before_it_is_not_said_again() {
+        let no_room = NoRoom { source: std::io::Error::other("No space left (os error 28)") };
+        let wrapped = anyhow::Error::from(no_room).context("store");
+        assert_eq!(told(&wrapped), "store: cannot open DIR: no space left (os error 28); make room");
+        let causes = anyhow::anyhow!("no disk").context("cannot be written").context("log");
+        assert_eq!(told(&causes), "log: cannot be written: no disk");
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::policies::load_balancing::DefaultPolicy;
+use scylla::statement::unprepared::Statement;
 use tokio::sync::OnceCell;
 
 use crate::error::no_session;
@@ -17,6 +18,8 @@ use crate::{Failure, OpenError, Options, Schema, Store, keyspace, migrate};
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// Pause before a database that is away is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// A question that costs nothing; no schema is called so.
+const ANSWERS: &str = "SELECT number FROM drover_migrations WHERE schema_name = 'drover'";
 
 /// The database of this process. Cheap to clone; all clones share one session. Nothing is dialled before the first
 /// [`Cassandra::open`] or [`Cassandra::look`].
@@ -80,6 +83,20 @@ impl Cassandra {
                 settled => return settled,
             }
             tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Whether the database answers: a read of one partition, at the consistency of reads. Before it is connected to, whoever
+    /// opens it tells what is waited for, and this has nothing to say.
+    pub async fn answers(&self) -> Result<(), Failure> {
+        let Some(session) = self.session.get() else { return Ok(()) };
+        let mut statement = Statement::new(ANSWERS);
+        statement.set_consistency(self.options.consistency.of_reads());
+        statement.set_is_idempotent(true);
+        match session.query_unpaged(statement, ()).await.map_err(Failure::from) {
+            // Refused is an answer: the table is made by whoever opens a schema first.
+            Ok(_) | Err(Failure::Refused { .. }) => Ok(()),
+            Err(failure) => Err(failure),
         }
     }
 

@@ -97,19 +97,8 @@ fn report(error: &anyhow::Error) -> ExitCode {
         eprintln!("{usage}");
         return ExitCode::from(2);
     }
-    eprintln!("drover: {}", told(error));
+    eprintln!("drover: {}", drover_host::told(error));
     ExitCode::FAILURE
-}
-
-/// The error and its causes, each said once: some texts hold those of their causes already.
-fn told(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
-        if !text.contains(&cause) {
-            text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
-        }
-    }
-    text
 }
 
 #[cfg(test)]

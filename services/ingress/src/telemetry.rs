@@ -63,6 +63,9 @@ pub struct Telemetry {
     messages_out: Family<OfQos, Counter>,
     messages_out_of: [Counter; 3],
     drops: Family<Reason, Counter>,
+    withheld: Counter,
+    awaited: Gauge,
+    too_slow: Counter,
     unacknowledged: Counter,
     acknowledged_seconds: Histogram,
     superseded: Counter,
@@ -104,6 +107,9 @@ impl Telemetry {
             messages_out_of: of_each_qos(&messages_out),
             messages_out,
             drops: Family::default(),
+            withheld: Counter::default(),
+            awaited: Gauge::default(),
+            too_slow: Counter::default(),
             unacknowledged: Counter::default(),
             acknowledged_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 18)),
             superseded: Counter::default(),
@@ -149,6 +155,11 @@ impl Telemetry {
             registry.register("protocol_errors", "Connections ended for what the client sent, by cause", errors);
             registry.register("messages_out", "Messages sent to subscribers, by QoS", self.messages_out.clone());
             registry.register("messages_dropped", "Messages not delivered, by reason", self.drops.clone());
+            let withheld = "Messages not acknowledged before a subscriber has room for them";
+            registry.register("messages_withheld", withheld, self.withheld.clone());
+            registry.register("subscribers_awaited", "Subscribers that publishers wait for", self.awaited.clone());
+            let too_slow = "Times that publishers have waited for a subscriber for too long";
+            registry.register("subscribers_too_slow", too_slow, self.too_slow.clone());
             registry.register("appends_failed", "Batches the log did not confirm", self.unacknowledged.clone());
             let seconds = self.acknowledged_seconds.clone();
             registry.register("stored_seconds", "From reading messages to their being durable", seconds);
@@ -343,6 +354,22 @@ impl Telemetry {
             Dropped::NotKept => "not_kept",
         };
         self.drops.get_or_create(&Reason { reason }).inc_by(count as u64);
+    }
+
+    /// A message is not acknowledged before a subscriber has room for it.
+    pub fn withheld(&self) {
+        self.withheld.inc();
+    }
+
+    /// Publishers wait for so many subscribers by now.
+    pub fn subscribers_awaited(&self, count: usize) {
+        self.awaited.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Publishers have waited for a subscriber for too long: they wait no longer, and what it has no room for is dropped.
+    pub fn subscriber_too_slow(&self, client: &impl Display) {
+        self.too_slow.inc();
+        self.seldom(|left_out| tracing::warn!(%client, left_out, "a subscriber is too slow; its inbox is full"));
     }
 
     /// Messages were not offered to the subscribers of another node.

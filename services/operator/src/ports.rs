@@ -172,6 +172,14 @@ pub trait Registry: Send + Sync + 'static {
     async fn delete_devices(&self, tenant: &TenantId, owner: &str, names: &[String]) -> Result<Vec<Refusal>, ApiError>;
 }
 
+/// Some devices whose shadows want what is not reported, in no order.
+#[derive(Clone, Debug, Default)]
+pub struct OpenDeltas {
+    pub devices: Vec<String>,
+    /// Where the next page goes on; empty: there is none.
+    pub next: String,
+}
+
 /// The shadows of devices.
 #[async_trait]
 pub trait Shadows: Send + Sync + 'static {
@@ -179,6 +187,8 @@ pub trait Shadows: Send + Sync + 'static {
     async fn desired(&self, device: &DeviceKey) -> Result<(Map<String, Value>, u64), ApiError>;
     /// Merges into what the shadow wants; a repeat of `id` changes nothing. Answers the new version.
     async fn update(&self, device: &DeviceKey, desired: &Map<String, Value>, id: [u8; 16]) -> Result<u64, ApiError>;
+    /// Of a tenant, from `after` on (empty: from the start), up to 1,000. An error as long as not all of them are known.
+    async fn open_deltas(&self, tenant: &TenantId, after: &str) -> Result<OpenDeltas, ApiError>;
 }
 
 /// How a rule is doing in the rules service.

@@ -50,7 +50,7 @@ pub enum PkiError {
     Io { path: PathBuf, source: io::Error },
     #[error("{} exists without its key {}: restore the key, or move both away to start a new authority", cert.display(), key.display())]
     KeyMissing { cert: PathBuf, key: PathBuf },
-    #[error("{} is malformed: {reason}", path.display())]
+    #[error("{} is malformed: {reason}; restore it from a backup", path.display())]
     Malformed { path: PathBuf, reason: String },
     #[error("certificate cannot be made: {0}")]
     Make(#[from] rcgen::Error),

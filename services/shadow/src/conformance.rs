@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use drover_bus::{Offset, Partition};
-use drover_types::DeviceKey;
 use drover_types::shadow::ShadowName;
+use drover_types::{DeviceId, DeviceKey, TenantId};
 
 use crate::domain::{Shadow, ShadowKey};
 use crate::ports::{ShadowStore, StoreError};
@@ -28,6 +28,8 @@ pub async fn suite(factory: &dyn Factory) {
     the_highest_version_and_the_highest_offset_stay(factory).await;
     what_would_leave_a_gap_is_refused(factory).await;
     names_are_those_of_the_device_in_order(factory).await;
+    open_deltas_are_those_of_the_classic_shadows_as_they_are(factory).await;
+    open_deltas_come_page_by_page(factory).await;
     everything_survives_reopening(factory).await;
     shadows_put_side_by_side_are_all_there(factory).await;
 }
@@ -96,10 +98,69 @@ async fn names_are_those_of_the_device_in_order(factory: &dyn Factory) {
     assert_eq!(store.names(&key("home/none").device).await, Ok(Vec::new()));
 }
 
+/// A shadow whose wish is reported.
+fn met(version: u64) -> Shadow {
+    let document = format!(
+        r#"{{"state":{{"desired":{{"on":1}},"reported":{{"on":1.0}}}},"metadata":{{}},"version":{version},"timestamp":7}}"#
+    );
+    Shadow::from_json(document.as_bytes()).expect("a document")
+}
+
+/// All open deltas of a tenant, in pages of `limit`; in the order of names.
+async fn open(store: &dyn ShadowStore, tenant: &str, limit: usize) -> Vec<String> {
+    let tenant = TenantId::new(tenant).expect("a tenant");
+    let mut found: Vec<DeviceId> = Vec::new();
+    loop {
+        let page = store.open_deltas(&tenant, found.last(), limit).await.expect("readable");
+        assert!(page.len() <= limit, "{page:?}");
+        let is_last = page.len() < limit;
+        found.extend(page);
+        if is_last {
+            found.sort();
+            return found.iter().map(DeviceId::to_string).collect();
+        }
+    }
+}
+
+async fn open_deltas_are_those_of_the_classic_shadows_as_they_are(factory: &dyn Factory) {
+    let store = factory.empty().await;
+    let wants = |version| shadow(version, Some(true));
+    let put = [
+        ("home/lamp", wants(1)),
+        ("home/fan", wants(1)),
+        ("home/bulb", met(1)),
+        ("home/bell/a", wants(1)),
+        ("home-2/door", wants(1)),
+    ];
+    store.put(0, 0, 10, put.map(|(text, shadow)| (key(text), shadow)).to_vec()).await.expect("put");
+    assert_eq!(open(&*store, "home", 10).await, ["fan", "lamp"]);
+    assert_eq!(open(&*store, "home-2", 10).await, ["door"]);
+    let put = [("home/lamp", met(2)), ("home/fan", shadow(2, None)), ("home/bulb", wants(2))];
+    store.put(0, 10, 20, put.map(|(text, shadow)| (key(text), shadow)).to_vec()).await.expect("put");
+    assert_eq!(open(&*store, "home", 10).await, ["bulb"]);
+    let late = [("home/lamp", wants(1)), ("home/bulb", met(1))];
+    store.put(0, 10, 20, late.map(|(text, shadow)| (key(text), shadow)).to_vec()).await.expect("put late");
+    assert_eq!(open(&*store, "home", 10).await, ["bulb"]);
+    store.put(0, 20, 21, vec![(key("home/lamp"), wants(3))]).await.expect("put");
+    assert_eq!(open(&*store, "home", 10).await, ["bulb", "lamp"]);
+}
+
+async fn open_deltas_come_page_by_page(factory: &dyn Factory) {
+    let store = factory.empty().await;
+    assert_eq!(open(&*store, "home", 3).await, Vec::<String>::new());
+    let names: Vec<String> = (10..22).map(|number| format!("lamp-{number}")).collect();
+    let shadows = names.iter().map(|name| (key(&format!("home/{name}")), shadow(1, Some(true)))).collect();
+    store.put(0, 0, 12, shadows).await.expect("put");
+    for limit in [1, 3, 5, 100] {
+        assert_eq!(open(&*store, "home", limit).await, names, "pages of {limit}");
+    }
+}
+
 async fn everything_survives_reopening(factory: &dyn Factory) {
     let store = factory.empty().await;
     store.put(1, 0, 5, vec![(key("home/lamp"), shadow(3, Some(false)))]).await.expect("put");
     let store = factory.reopened(store).await;
+    assert_eq!(open(&*store, "home", 10).await, ["lamp"]);
     assert_eq!(store.get(&key("home/lamp")).await, Ok(Some(shadow(3, Some(false)))));
     assert_eq!(store.next(1).await, Ok(Some(5)));
 }
@@ -158,6 +219,18 @@ impl ShadowStore for MemoryStore {
         let memory = self.memory();
         let of_device = memory.shadows.iter().filter(|(key, _)| key.device == *device);
         Ok(of_device.map(|(key, shadow)| (key.name.clone(), shadow.state.is_some())).collect())
+    }
+
+    async fn open_deltas(
+        &self,
+        tenant: &TenantId,
+        after: Option<&DeviceId>,
+        limit: usize,
+    ) -> Result<Vec<DeviceId>, StoreError> {
+        let memory = self.memory();
+        let classic = memory.shadows.iter().filter(|(key, _)| key.is_classic() && key.device.tenant == *tenant);
+        let open = classic.filter(|(_, shadow)| shadow.is_open()).map(|(key, _)| &key.device.device);
+        Ok(open.filter(|device| after.is_none_or(|after| *device > after)).take(limit).cloned().collect())
     }
 
     async fn next(&self, partition: Partition) -> Result<Option<Offset>, StoreError> {

@@ -13,6 +13,7 @@ mod deletions;
 mod delivery;
 mod domain;
 mod engine;
+mod lag;
 pub mod ports;
 mod requests;
 mod restore;
@@ -73,7 +74,8 @@ pub async fn run_with(
     let telemetry = ports.metrics.register(Telemetry::register);
     let requests =
         Requests::new(ports.bus.clone(), ports.clock.clone(), config.partitions, config.answer_timeout.as_std());
-    let server = Server { store: store.clone(), requests, clock: ports.clock.clone() };
+    let (clock, bus, partitions) = (ports.clock.clone(), ports.bus.clone(), config.partitions);
+    let server = Server { store: store.clone(), requests, clock, bus, partitions };
     let routes = Routes::new(ShadowServer::new(server));
     let serving = async {
         grpc::serve(routes, Shadow::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;

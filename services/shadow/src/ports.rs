@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use drover_bus::{Offset, Partition};
 use drover_proto::shadow::v1::Delivery;
 use drover_types::shadow::ShadowName;
-use drover_types::{ApiError, DeviceKey, ErrorCode};
+use drover_types::{ApiError, DeviceId, DeviceKey, ErrorCode, TenantId};
 
 use crate::domain::{Shadow, ShadowKey};
 
@@ -37,9 +37,18 @@ pub trait ShadowStore: Send + Sync + 'static {
     /// The shadows a device has had, ordered by name, and whether each is there now. At most
     /// [`SHADOWS_PER_DEVICE_MAX`](drover_types::limits::SHADOWS_PER_DEVICE_MAX).
     async fn names(&self, device: &DeviceKey) -> Result<Vec<(ShadowName, bool)>, StoreError>;
-    /// Next document to read of a partition of the log; `None`: none was read yet.
+    /// Devices of a tenant whose classic shadow is open, that is, wants what is not reported: each once, those after `after`
+    /// in an order of the store's own. Fewer than `limit` (at least 1): there are no more. Reads no document.
+    async fn open_deltas(
+        &self,
+        tenant: &TenantId,
+        after: Option<&DeviceId>,
+        limit: usize,
+    ) -> Result<Vec<DeviceId>, StoreError>;
+    /// Next document to read of a partition of the log; `None`: none was read yet, or only by a Drover that kept no list
+    /// of open deltas, so that all of them have to be put again.
     async fn next(&self, partition: Partition) -> Result<Option<Offset>, StoreError>;
-    /// Takes over the shadows of the documents from `from` on, and with them the offset of the next document.
+    /// Takes over the shadows, each once, of the documents from `from` on, and with them the offset of the next document.
     /// [`StoreError::Behind`] if the store has not got all before `from`: it has lost some. Of each shadow the highest
     /// version stays, whatever the order of the calls, and of a partition the highest offset: who was late does no harm.
     async fn put(

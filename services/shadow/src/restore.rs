@@ -3,6 +3,7 @@
 //! The store is brought up to the last document, and the window of repeats is filled from the requests that were
 //! carried out and the answers they got. Nothing here is needed after a stop in good order; nothing is lost without it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use drover_bus::repeats::{each_since, window_start};
@@ -51,9 +52,10 @@ pub async fn view(
         let documents = bus.read(&at, next, READ_BYTES, Duration::ZERO).await?;
         let Some(last) = documents.last() else { break };
         next = last.position.offset + 1;
-        let shadows: Vec<_> = documents.iter().filter_map(|stored| document(stored, telemetry)).collect();
+        // Of each shadow the last: their versions follow each other in the log.
+        let shadows: BTreeMap<_, _> = documents.iter().filter_map(|stored| document(stored, telemetry)).collect();
         telemetry.restored.inc_by(shadows.len() as u64);
-        store.put(partition, from, next, shadows).await?;
+        store.put(partition, from, next, shadows.into_iter().collect()).await?;
         from = next;
     }
     Ok(from)

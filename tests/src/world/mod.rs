@@ -1,9 +1,9 @@
 //! The platform in one process on virtual time: ingress and rules over a simulated bus, devices that number what they
 //! send, a subscriber that comes and goes, and faults by seed.
 //!
-//! Everything runs on one thread under a paused clock, and nothing waits for a disk or for another thread, so a seed replays
-//! exactly and takes a fraction of a second. A service is killed by severing it from bus, store and clients: what it still
-//! does reaches nobody, as after kill -9.
+//! Everything runs on one thread under a paused clock, and nothing waits for a disk or for another thread, so a seed replays,
+//! but for repeats (ADR 38), and takes a fraction of a second. A service is killed by severing it from bus, store and
+//! clients: what it still does reaches nobody, as after kill -9.
 
 mod device;
 mod outcome;
@@ -117,6 +117,8 @@ struct World {
     random: Arc<SeededRandom>,
     /// What services draw from: how often they do changes nothing else.
     ids: Arc<SeededRandom>,
+    /// What their store draws from, for the same reason.
+    of_store: Arc<SeededRandom>,
     ledger: Rc<RefCell<Ledger>>,
     devices: Vec<Device>,
     subscriber: Subscriber,
@@ -128,6 +130,8 @@ struct World {
     ingress: Option<Incarnation>,
     rules: Option<Incarnation>,
     flaws: Flaws,
+    /// As in [`Outcome`].
+    faults: Vec<(u64, &'static str)>,
 }
 
 /// One life of a service.
@@ -166,6 +170,7 @@ impl World {
         let board = Switchboard::default();
         let clock = Arc::new(VirtualClock::starting_at(STARTED_MS));
         let random = Arc::new(SeededRandom::new(seed.wrapping_mul(31).wrapping_add(7)));
+        let of_store = Arc::new(SeededRandom::new(random.next()));
         let subscriber = Subscriber::start(board.clone(), clock.clone(), SeededRandom::new(random.next()));
         let mut world = Self {
             bus,
@@ -173,6 +178,8 @@ impl World {
             clock,
             random,
             ids: Arc::new(SeededRandom::new(seed)),
+            of_store,
+            faults: Vec::new(),
             ledger: Rc::default(),
             devices: Vec::new(),
             subscriber,
@@ -209,7 +216,9 @@ impl World {
         });
         for _ in 0..scale.faults {
             tokio::time::sleep(Duration::from_millis(self.random.below(1_500))).await;
-            self.harm().await;
+            let at_ms = self.clock.now_ms() - STARTED_MS;
+            let what = self.harm().await;
+            self.faults.push((at_ms, what));
         }
         self.bus.set_faults(BusFaults::default());
         while self.devices.iter().any(|device| !device.is_done())
@@ -225,29 +234,36 @@ impl World {
         Ok(())
     }
 
-    /// One fault: a kill or an upgrade of a service, or a cut connection.
-    async fn harm(&mut self) {
+    /// One fault: a kill or an upgrade of a service, or a cut connection. Which.
+    async fn harm(&mut self) -> &'static str {
         match self.random.below(12) {
             0..3 => {
                 self.ingress.take().into_iter().for_each(Incarnation::kill);
                 self.devices.iter().for_each(Device::cut);
                 self.subscriber.cut();
                 self.start_ingress();
+                "ingress killed"
             }
             3..6 => {
                 self.rules.take().into_iter().for_each(Incarnation::kill);
                 self.start_rules();
+                "rules killed"
             }
             6 => {
                 if let Some(ingress) = self.ingress.take() {
                     ingress.stop().await;
                 }
                 self.start_ingress();
+                "ingress upgraded"
             }
-            7 | 8 => self.subscriber.cut(),
+            7 | 8 => {
+                self.subscriber.cut();
+                "subscriber cut"
+            }
             _ => {
                 let victim = self.random.below(self.devices.len() as u64) as usize;
                 self.devices[victim].cut();
+                "device cut"
             }
         }
     }
@@ -262,7 +278,7 @@ impl World {
         let sessions = SeverableSessions {
             inner: self.sessions.alone(),
             severed: bus.severed(),
-            random: self.random.clone(),
+            random: self.of_store.clone(),
             flaws: self.flaws.store,
         };
         let owners = Arc::new(SoleOwner::new(self.boots));
@@ -331,11 +347,12 @@ impl World {
 
     /// Books what came out, and compares.
     async fn outcome(&self) -> anyhow::Result<Outcome> {
-        let mut rule = self.ledger.borrow().clone();
+        let (mut rule, mut rows) = (self.ledger.borrow().clone(), Vec::new());
         for stored in self.records(OUTPUT).await? {
             let device = String::from_utf8_lossy(stored.record.key.as_deref().unwrap_or_default()).into_owned();
             let number = number(stored.record.value.as_deref().unwrap_or_default())?;
             rule.received(&format!("{OUTPUT}/{device}"), &device, number);
+            rows.push((stored.position.at.partition, device, number));
         }
         let mut republished = self.ledger.borrow().clone();
         for stored in self.records(TELEMETRY_TOPIC).await? {
@@ -346,7 +363,7 @@ impl World {
         }
         let forgotten = self.subscriber.heard.borrow().forgotten;
         let (rule, republished, subscriber) = (rule.check(), republished.check(), self.deliveries());
-        Ok(Outcome { rule, republished, subscriber, forgotten })
+        Ok(Outcome { rule, republished, subscriber, forgotten, faults: self.faults.clone(), rows })
     }
 
     /// The books of the subscriber.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use drover_bus::Partition;
 use drover_load::ledger::Verdict;
 
 /// The rule's outputs, which appear exactly once and in order; what it has published again, and what the subscriber has got,
@@ -14,6 +15,10 @@ pub struct Outcome {
     pub subscriber: Verdict,
     /// How often the subscriber's session was gone when it came back.
     pub forgotten: usize,
+    /// What was broken, and when: virtual milliseconds since the world began.
+    pub faults: Vec<(u64, &'static str)>,
+    /// The rule's outputs in the order of the log: partition, device, number of the message.
+    pub rows: Vec<(Partition, String, u64)>,
 }
 
 impl Outcome {
@@ -26,7 +31,7 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rule, republished, subscriber, forgotten } = self;
+        let Self { rule, republished, subscriber, forgotten, .. } = self;
         write!(f, "rule: {rule}; republished: {republished}; subscriber: {subscriber}")?;
         if *forgotten > 0 { write!(f, "; session forgotten {forgotten} times") } else { Ok(()) }
     }

@@ -204,7 +204,7 @@ async fn check(bus: &EmbeddedBus, told: &Told, partition: u32, newest: &mut BTre
 async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut random = 0x9e37_79b9_7f4a_7c15u64;
-    let (mut first, mut acknowledged, mut cuts, mut redone) = (0, 0, 0, 0);
+    let (mut first, mut acknowledged, mut committed, mut cuts, mut redone) = (0, 0, 0, 0, 0);
     for round in 0..ROUNDS {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(round);
         let told = run_and_kill(directory.path(), first, 200 + (random >> 33) % 3_000);
@@ -215,10 +215,11 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
         }
         first = newest.values().max().copied().unwrap_or(0) + 1;
         acknowledged += told.acknowledged.len();
+        committed += told.committed.len();
         cuts += recovery.cut.len();
         redone += recovery.redone_records;
         bus.close().await;
     }
-    assert!(acknowledged > 0, "children were acknowledged something");
+    assert!(acknowledged > 0 && committed > 0, "children were told of appends and of transactions");
     println!("{ROUNDS} kills, {acknowledged} acknowledged appends kept, {cuts} torn ends cut, {redone} records redone");
 }

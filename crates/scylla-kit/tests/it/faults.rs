@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use drover_backends::cassandra::{self, Cassandra as Server};
-use drover_scylla_kit::{Failure, Options, Read, Store, Write};
+use drover_scylla_kit::{Cassandra, Failure, Options, Read, Store, Write};
 use tokio::time::Instant;
 
 use crate::stage::{SCHEMA, options, process};
@@ -14,6 +14,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const SLACK: Duration = Duration::from_secs(6);
 
 struct Probe {
+    cassandra: Cassandra,
     store: Store,
     read: Read,
     write: Write,
@@ -21,10 +22,13 @@ struct Probe {
 
 impl Probe {
     async fn new(options: &Options) -> Self {
-        let store = process(options).open_when_there(&SCHEMA, |_| {}).await.expect("opens");
+        let cassandra = process(options);
+        assert_eq!(cassandra.answers().await, Ok(()), "nobody has asked for it yet");
+        let store = cassandra.open_when_there(&SCHEMA, |_| {}).await.expect("opens");
+        assert_eq!(cassandra.answers().await, Ok(()));
         let read = store.prepare_read("SELECT owner FROM test_owners WHERE name = ?").await.expect("prepared");
         let write = store.prepare_write("UPDATE test_owners SET owner = ? WHERE name = ?").await.expect("prepared");
-        Self { store, read, write }
+        Self { cassandra, store, read, write }
     }
 
     async fn write(&self, owner: &str) -> Result<(), Failure> {
@@ -54,6 +58,7 @@ async fn a_server_that_is_killed_and_comes_back_has_what_was_written_and_takes_m
     let failure = probe.write("while").await.expect_err("nobody is there");
     assert!(matches!(failure, Failure::Unavailable { .. }), "{failure}");
     assert!(began.elapsed() < TIMEOUT + SLACK, "it took {:?}", began.elapsed());
+    assert!(matches!(probe.cassandra.answers().await, Err(Failure::Unavailable { .. })));
     let _server = tokio::task::spawn_blocking(move || {
         server.restart();
         server
@@ -69,6 +74,7 @@ async fn a_server_that_is_killed_and_comes_back_has_what_was_written_and_takes_m
     };
     assert_eq!(found, Some(("before".to_owned(),)));
     probe.recovers("after").await;
+    assert_eq!(probe.cassandra.answers().await, Ok(()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,6 +89,7 @@ async fn a_server_that_hangs_costs_a_request_its_time_and_no_more() {
         assert!(matches!(failure, Failure::Unavailable { .. }), "{failure}");
         assert!(began.elapsed() < TIMEOUT + SLACK, "it took {:?}", began.elapsed());
     }
+    assert!(matches!(probe.cassandra.answers().await, Err(Failure::Unavailable { .. })));
     // Another process starts now: it waits, and nothing is half-migrated.
     let other = Options { keyspace: format!("{}_other", patient.keyspace), connect_timeout: TIMEOUT, ..patient };
     let starting = tokio::spawn(async move { process(&other).open_when_there(&SCHEMA, |_| {}).await });

@@ -149,7 +149,11 @@ pub async fn device_side(State(api): State<Arc<Api>>, request: Request, next: Ne
     }
     match api.network.http().of("ingress") {
         Some(routes) => routes.oneshot(request).await.into_response(),
-        None => Failure::nothing_at(request.uri()).into_response(),
+        None => {
+            let (path, devices) = (request.uri().path(), &api.config.http_endpoint);
+            let message = format!("there is nothing at {path} here: devices are served at {devices}");
+            Failure(ApiError::new(ErrorCode::NotFound, message)).into_response()
+        }
     }
 }
 

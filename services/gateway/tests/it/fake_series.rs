@@ -100,4 +100,8 @@ impl Shadow for FakeShadow {
         let names = shadows.keys().filter(|(t, d, _)| *t == tenant && *d == device).map(|(_, _, name)| name.clone());
         Ok(Response::new(ListShadowsResponse { names: names.collect() }))
     }
+
+    async fn list_open_deltas(&self, _: Request<ListOpenDeltasRequest>) -> Answer<ListOpenDeltasResponse> {
+        Err(Status::unimplemented("the gateway never asks this"))
+    }
 }

@@ -200,6 +200,8 @@ struct Live {
     problem_information: bool,
     /// Takes no packets before, monotonic: it has published more than a quota allows. 0: it has not.
     rests_until_ms: u64,
+    /// Acknowledges nothing: a subscriber has no room for what it has published.
+    withheld: bool,
     /// Takes no more packets, and closes when all publishes are acknowledged.
     draining: bool,
 }
@@ -267,7 +269,7 @@ impl Connection {
             Phase::New | Phase::Challenged(_) => true,
             Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed => false,
             Phase::Live(live) => {
-                let room = live.inbound.has_room(live.version, &self.environment.limits) && live.answers.has_room();
+                let room = live.has_room(&self.environment.limits) && live.answers.has_room();
                 let rests = live.draining || live.rests_until_ms > 0;
                 !rests && room && self.output.len() < OUTPUT_BYTES_MAX
             }

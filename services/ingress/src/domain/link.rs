@@ -4,7 +4,7 @@
 //! connection gather until its loop takes them, so that however many there are, the loop is told once.
 
 use std::fmt::Debug;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -70,6 +70,10 @@ const CLOSED: u8 = 1 << 7;
 #[derive(Debug, Default)]
 pub struct Link {
     flags: AtomicU8,
+    /// How many [`Withheld`] there are of it.
+    withheld: AtomicU32,
+    /// Its client may miss messages: no publisher waits for it.
+    skips: bool,
     /// Its identity as of now, if the connection has not seen it yet.
     identity: Mutex<Option<Arc<Identity>>>,
     /// Absent where nobody listens, in tests.
@@ -80,6 +84,17 @@ impl Link {
     /// The link of the connection at `place` of a loop.
     pub fn new(bell: Arc<dyn Doorbell>, place: Place) -> Self {
         Self { at: Some((bell, place)), ..Self::default() }
+    }
+
+    /// The same, of a client whose protocol lets it miss messages: no publisher waits until it has room.
+    #[must_use]
+    pub fn skipping(self) -> Self {
+        Self { skips: true, ..self }
+    }
+
+    /// Whether no publisher waits until its client has room.
+    pub fn skips(&self) -> bool {
+        self.skips
     }
 
     /// The number of its loop, and its place there.
@@ -122,6 +137,17 @@ impl Link {
     /// Whether no message that it reads from now on may go into the log.
     pub fn is_cut(&self) -> bool {
         self.flags.load(Ordering::Acquire) & (NOT_STORED | REPLACED) != 0
+    }
+
+    /// The connection acknowledges nothing until the answer is dropped, which wakes it.
+    pub fn withhold(self: &Arc<Self>) -> Withheld {
+        self.withheld.fetch_add(1, Ordering::AcqRel);
+        Withheld(self.clone())
+    }
+
+    /// Whether the connection is to acknowledge nothing.
+    pub fn is_withheld(&self) -> bool {
+        self.withheld.load(Ordering::Acquire) > 0
     }
 
     fn signal(&self, what: u8) {
@@ -174,6 +200,25 @@ impl Link {
     }
 }
 
+/// Acknowledgements of one connection, for as long as this is there.
+#[derive(Debug)]
+pub struct Withheld(Arc<Link>);
+
+impl Withheld {
+    /// Whether they are those of the connection that `link` is.
+    pub fn is_of(&self, link: &Arc<Link>) -> bool {
+        Arc::ptr_eq(&self.0, link)
+    }
+}
+
+impl Drop for Withheld {
+    fn drop(&mut self) {
+        if self.0.withheld.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.wake();
+        }
+    }
+}
+
 fn stop(flags: u8) -> Option<Stop> {
     let all = [Stop::TakenOver, Stop::Revoked, Stop::Drain, Stop::DeclaredGone, Stop::NotKept];
     all.into_iter().find(|stop| *stop as u8 == flags & STOP)
@@ -218,6 +263,18 @@ mod tests {
         assert!(link.has_lost() && link.take().not_stored, "it does not pass");
         link.wake();
         assert_eq!(bell.rung.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_connection_is_woken_when_the_last_of_those_who_withhold_its_acknowledgements_lets_go() {
+        let bell = Arc::new(Bell::default());
+        let link = Arc::new(Link::new(bell.clone(), Place { slot: 0, life: 0 }));
+        let [first, second] = [link.withhold(), link.withhold()];
+        assert!(first.is_of(&link) && !first.is_of(&Arc::default()));
+        drop(first);
+        assert!(link.is_withheld() && bell.rung.load(Ordering::Relaxed) == 0);
+        drop(second);
+        assert!(!link.is_withheld() && bell.rung.load(Ordering::Relaxed) == 1);
     }
 
     #[tokio::test]

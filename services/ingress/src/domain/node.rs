@@ -3,11 +3,12 @@
 //! Domain layer over the Bus port. The one rule: a message is routed after it is durable, never before; here first, then
 //! to the subscribers of other nodes.
 
+mod overfull;
 mod routing;
 mod shared;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use drover_bus::{Bus, Outgoing, Position, Unacknowledged};
@@ -29,11 +30,12 @@ use crate::domain::retained::{self, READS_MAX};
 use crate::domain::reverify::{Affected, Reverify};
 use crate::domain::revocations::Revocation;
 use crate::domain::router::Router;
-use crate::domain::session::{Delivery, Dropped, Gone, Session, Wanted};
+use crate::domain::session::{Delivery, Dropped, Gone, Session, Wanted, WhenFull};
 use crate::domain::sessions::{Aftermath, Attach, AttachError, Attached, Awaited, DueWill, Kept, Sessions, WillFate};
 use crate::ports::sessions::Subscription;
 use crate::ports::{Authenticator, Owners, RetainedStore, StoreError};
 use crate::telemetry::Telemetry;
+use overfull::Overfull;
 pub use routing::Recipient;
 use routing::offer;
 
@@ -71,6 +73,8 @@ pub struct Node {
     pub telemetry: Telemetry,
     pub topics: LogTopics,
     router: RwLock<Router<Arc<Session>>>,
+    /// Those that publishers wait for.
+    overfull: Mutex<Overfull>,
     started: tokio::time::Instant,
     wills: Arc<Semaphore>,
     retaining: Arc<Semaphore>,
@@ -121,6 +125,7 @@ impl Node {
             reverify: Reverify::default(),
             telemetry,
             router: RwLock::default(),
+            overfull: Mutex::default(),
             started,
             wills: Arc::new(Semaphore::new(WILLS_WAITING_MAX)),
             retaining: Arc::new(Semaphore::new(RETAINING_MAX)),
@@ -191,6 +196,7 @@ impl Node {
     pub fn tick(self: &Arc<Self>) {
         let _together = self.journal.together();
         let now = self.now();
+        self.look_at_overfull(now.monotonic_ms);
         self.clean_up(self.sessions.tick(now.monotonic_ms));
         let unwritable = self.journal.take_unwritable();
         let report = |report| self.reports.push(now.unix_ms, report);
@@ -453,7 +459,7 @@ impl Node {
             });
             drop(router);
             let offered = match (found, share) {
-                (Some(found), _) => offer(message, found).map(|_| ()),
+                (Some(found), _) => offer(message, found, WhenFull::Drop).map(drop),
                 (None, Some(share)) if !self.peers.is_none() => {
                     self.give_elsewhere(message, share);
                     Ok(())

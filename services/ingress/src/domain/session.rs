@@ -8,6 +8,7 @@
 
 mod moved;
 mod outbox;
+mod overfull;
 mod received;
 mod record;
 mod restored;
@@ -29,10 +30,12 @@ use crate::domain::router::{Options, Subscriber};
 use crate::domain::sessions::Key;
 use crate::ports::sessions::{Head, Row, Subscription};
 use outbox::{Kept, Outbox};
+use overfull::Overfull;
 use received::Received;
 use record::Record;
 
 pub use outbox::{Answer, Answered, Next};
+pub use overfull::Look;
 pub use received::{Begun, RECEIVED_MAX};
 
 /// A message for one session.
@@ -86,6 +89,24 @@ pub enum Dropped {
     NoMember,
     /// The store cannot take the session it waited in.
     NotKept,
+}
+
+/// What becomes of a message of QoS 1 or 2 for a client that is there, and whose inbox is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It is dropped.
+    Drop,
+    /// It is taken, and its publisher waits until there is room.
+    Wait,
+}
+
+/// A message that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Position of the journal that its publisher has to wait for, or 0.
+    pub position: u64,
+    /// Whether its publisher has to wait for room as well, by [`Session::withhold`] or [`Session::room`].
+    pub overfull: bool,
 }
 
 /// What is to be said to a client that lets go of a message of QoS 2.
@@ -178,6 +199,9 @@ impl Session {
             return 0;
         }
         state.holder = None;
+        if let Some(outbox) = &mut state.outbox {
+            outbox.let_go();
+        }
         state.keep(|delivery| delivery.qos != Qos::AtMostOnce)
     }
 
@@ -317,6 +341,12 @@ impl Session {
     /// Puts a message in and wakes the connection; or says why not. The answer: the position of the journal that its
     /// publisher has to wait for, or 0.
     pub fn offer(&self, delivery: Delivery) -> Result<u64, Dropped> {
+        self.put(delivery, WhenFull::Drop).map(|taken| taken.position)
+    }
+
+    /// As [`Session::offer`], where the publisher can wait for a full inbox: not for that of a client that is away or may
+    /// miss messages, and not at QoS 0.
+    pub fn put(&self, delivery: Delivery, when_full: WhenFull) -> Result<Taken, Dropped> {
         let mut state = self.state();
         if let Some(why) = state.ended {
             return Err(why);
@@ -324,13 +354,17 @@ impl Session {
         if state.holder.is_none() && delivery.qos == Qos::AtMostOnce {
             return Err(Dropped::Away);
         }
-        let pushed = state.push(delivery);
+        let is_awaited = delivery.qos > Qos::AtMostOnce && state.holder.as_ref().is_some_and(|h| !h.link.skips());
+        let when_full = if is_awaited { when_full } else { WhenFull::Drop };
+        let pushed = state.push(delivery, when_full);
         state.tidy();
         let (first, position) = pushed?;
         if let Some(holder) = state.holder.as_ref().filter(|_| first) {
             holder.link.wake();
         }
-        Ok(position)
+        let waits = when_full == WhenFull::Wait;
+        let overfull = waits && state.outbox.as_mut().is_some_and(|outbox| outbox.is_overfull());
+        Ok(Taken { position, overfull })
     }
 
     /// What the connection of `epoch` shall send next, with at most `window` messages unacknowledged.
@@ -497,6 +531,7 @@ impl Session {
         state.ended = Some(why);
         if let Some(outbox) = &mut state.outbox {
             outbox.forget_kept();
+            outbox.let_go();
         }
         0
     }
@@ -520,11 +555,11 @@ impl State {
 
     /// Puts a message into the outbox, and into the store if it is one to be kept: whether it is the first that waits,
     /// and the position of the journal.
-    fn push(&mut self, delivery: Delivery) -> Result<(bool, u64), Dropped> {
+    fn push(&mut self, delivery: Delivery, when_full: WhenFull) -> Result<(bool, u64), Dropped> {
         let Self { outbox, record, last_packet_id, .. } = self;
         let outbox = outbox.get_or_insert_default();
         let mut record = record.as_mut().filter(|record| record.keeps_messages() && delivery.qos > Qos::AtMostOnce);
-        let first = outbox.check(&delivery)?;
+        let first = outbox.check(&delivery, when_full)?;
         if let Some(record) = &mut record
             && record.has_already(&delivery)
         {
@@ -571,8 +606,16 @@ impl State {
         dropped
     }
 
-    /// Tells the store what has left the outbox, and gives back what is empty.
+    /// Of an inbox that has taken more than it holds.
+    fn overfull(&mut self) -> Option<&mut Overfull> {
+        self.outbox.as_mut().and_then(|outbox| outbox.overfull())
+    }
+
+    /// Tells the store what has left the outbox, lets go who waits for room that there is, and gives back what is empty.
     fn tidy(&mut self) {
+        if let Some(outbox) = &mut self.outbox {
+            outbox.let_go_at_room();
+        }
         if let Self { outbox: Some(outbox), record: Some(record), .. } = self {
             let left = outbox.take_left();
             if !left.is_empty() {

@@ -23,6 +23,7 @@ mod registry;
 mod rights;
 mod sessions;
 mod shadows;
+mod slow;
 mod stage;
 mod stores;
 mod stores_away;

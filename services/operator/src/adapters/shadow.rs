@@ -3,12 +3,15 @@
 use async_trait::async_trait;
 use drover_host::{Network, grpc};
 use drover_proto::shadow::v1::shadow_client::ShadowClient;
-use drover_proto::shadow::v1::{GetShadowRequest, UpdateShadowRequest};
-use drover_types::{ApiError, DeviceKey, ErrorCode};
+use drover_proto::shadow::v1::{GetShadowRequest, ListOpenDeltasRequest, UpdateShadowRequest};
+use drover_types::{ApiError, DeviceKey, ErrorCode, TenantId};
 use serde_json::{Map, Value, json};
 
 use super::backend::{Backend, unless_gone};
-use crate::ports::Shadows;
+use crate::ports::{OpenDeltas, Shadows};
+
+/// Devices of one page of open deltas.
+const PAGE_SIZE: u32 = 1_000;
 
 /// The shadow service of the network.
 pub struct GrpcShadows(Backend<ShadowClient<grpc::Client>>);
@@ -42,5 +45,12 @@ impl Shadows for GrpcShadows {
         let document = json!({"state": {"desired": desired}}).to_string().into_bytes();
         let request = UpdateShadowRequest { tenant, device, name: String::new(), document, id: id.to_vec() };
         Ok(self.0.call(async |mut client| client.update_shadow(request).await).await?.version)
+    }
+
+    async fn open_deltas(&self, tenant: &TenantId, after: &str) -> Result<OpenDeltas, ApiError> {
+        let (tenant, page_token) = (tenant.to_string(), after.to_owned());
+        let request = ListOpenDeltasRequest { tenant, page_size: PAGE_SIZE, page_token };
+        let page = self.0.call(async |mut client| client.list_open_deltas(request).await).await?;
+        Ok(OpenDeltas { devices: page.devices, next: page.next_page_token })
     }
 }

@@ -1,5 +1,6 @@
 //! Fleets: many devices in the registry, none of them an object of the cluster.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,6 +85,7 @@ impl Kind for DeviceFleet {
             declared: Some(declared),
             registered: Some(tally.registered),
             connected: Some(tally.connected),
+            converged: tally.converged,
             failed: Some(tally.failed),
             first_errors: tally.first_errors,
             ..DeviceFleetStatus::default()
@@ -165,9 +167,29 @@ async fn declared(fleet: &DeviceFleet, context: &Context) -> Result<Result<Fleet
     Ok(declared.map_err(|error| Problem::refused(&error)))
 }
 
+/// Places of the fleet's devices whose shadows want what is not reported; `None`: nobody can tell now, which keeps nothing else
+/// from being told.
+async fn open(fleet: &Fleet, tenant: &TenantId, context: &Context) -> Option<HashSet<usize>> {
+    let (mut open, mut after) = (HashSet::new(), String::new());
+    loop {
+        let page = match context.shadows.open_deltas(tenant, &after).await {
+            Ok(page) => page,
+            Err(error) => {
+                tracing::info!(%tenant, %error, "which devices of a fleet have converged is not known");
+                return None;
+            }
+        };
+        open.extend(page.devices.iter().filter_map(|device| fleet.place(device)));
+        after = page.next;
+        if after.is_empty() {
+            return Some(open);
+        }
+    }
+}
+
 /// Walks along the registry's list and writes what differs.
 async fn bring_about(fleet: &Fleet, tenant: &TenantId, owner: &str, context: &Context) -> Result<Tally, Failure> {
-    let mut walk = Walk::new(fleet);
+    let mut walk = Walk::new(fleet, open(fleet, tenant, context).await);
     let mut after = String::new();
     loop {
         let page = context.registry.devices(tenant, &after).await?;
@@ -178,10 +200,10 @@ async fn bring_about(fleet: &Fleet, tenant: &TenantId, owner: &str, context: &Co
         }
         put(context, fleet, &mut walk).await?;
         for Refusal { name, error } in delete(context, tenant, owner, std::mem::take(&mut walk.delete)).await? {
-            walk.tally.fail(name, error.message);
+            walk.fail(name, error.message);
         }
         if after.is_empty() {
-            return Ok(walk.tally);
+            return Ok(walk.tally());
         }
     }
 }
@@ -192,7 +214,7 @@ async fn put(context: &Context, fleet: &Fleet, walk: &mut Walk<'_>) -> Result<()
     let calls: Vec<_> = places.chunks(BULK_MAX).map(|places| put_some(context, fleet, places)).collect();
     let mut answers = stream::iter(calls).buffered(CALLS_AT_ONCE);
     while let Some((count, refusals)) = answers.try_next().await? {
-        walk.tally.written(count, refusals);
+        walk.written(count, refusals);
     }
     Ok(())
 }

@@ -26,6 +26,7 @@ use super::{Condition, OBJECT_NAME};
     printcolumn = r#"{"name":"Declared","type":"integer","jsonPath":".status.declared"}"#,
     printcolumn = r#"{"name":"Registered","type":"integer","jsonPath":".status.registered"}"#,
     printcolumn = r#"{"name":"Connected","type":"integer","jsonPath":".status.connected"}"#,
+    printcolumn = r#"{"name":"Converged","type":"integer","jsonPath":".status.converged"}"#,
     printcolumn = r#"{"name":"Failed","type":"integer","jsonPath":".status.failed"}"#,
     printcolumn = r#"{"name":"As-Of","type":"date","jsonPath":".status.observedTime"}"#
 )]
@@ -205,6 +206,9 @@ pub struct DeviceFleetStatus {
     /// Of these, those that are connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connected: Option<i64>,
+    /// Of those registered, those whose classic shadow has no difference open between desired and reported; no desired state counts as converged. Absent while it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub converged: Option<i64>,
     /// Those that the registry refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<i64>,

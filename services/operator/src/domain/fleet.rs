@@ -1,9 +1,9 @@
 //! Fleets: which devices they declare, and what has to be done for the registry to have them.
 //!
 //! Both the fleet and the registry's list are in the order of names, so one walk along both compares them; nothing is held
-//! of a numbered fleet but the places of those that have to be written.
+//! of a numbered fleet but the places of those that have to be written, and of those whose shadows want something.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use drover_types::object::{CertificateAuthoritySpec, DeviceSpec};
 use drover_types::{ApiError, TenantId};
@@ -72,6 +72,18 @@ impl Fleet {
             Members::Numbered(count) => numbered_name(count, place as u64 + 1),
             Members::Listed(rows) => rows[place].name.clone(),
         }
+    }
+
+    /// The place of the device of this name, if the fleet has one.
+    pub fn place(&self, name: &str) -> Option<usize> {
+        let place = match &self.members {
+            Members::Numbered(count) => {
+                let number: u64 = name.strip_prefix(&count.prefix)?.parse().ok()?;
+                usize::try_from(number.checked_sub(1)?).ok()?
+            }
+            Members::Listed(rows) => rows.binary_search_by(|row| row.name.as_str().cmp(name)).ok()?,
+        };
+        (place < self.len() && self.name(place) == name).then_some(place)
     }
 
     /// The device at this place, as the registry is to have it.
@@ -192,7 +204,9 @@ pub struct Walk<'a> {
     pub put: Vec<usize>,
     /// Names of devices that are the fleet's no more.
     pub delete: Vec<String>,
-    pub tally: Tally,
+    /// Places of devices whose shadows want what is not reported, those that have failed aside; `None`: they are not known.
+    open: Option<HashSet<usize>>,
+    tally: Tally,
 }
 
 /// How a fleet is doing.
@@ -201,6 +215,8 @@ pub struct Tally {
     /// As declared, those just written among them.
     pub registered: i64,
     pub connected: i64,
+    /// Of those registered; `None`: nobody knows.
+    pub converged: Option<i64>,
     pub failed: i64,
     pub first_errors: Vec<FleetError>,
     /// Devices that were there and were otherwise.
@@ -208,8 +224,9 @@ pub struct Tally {
 }
 
 impl<'a> Walk<'a> {
-    pub fn new(fleet: &'a Fleet) -> Self {
-        Self { fleet, place: 0, put: Vec::new(), delete: Vec::new(), tally: Tally::default() }
+    /// `open`: the places of the devices whose shadows want what is not reported, where that is known.
+    pub fn new(fleet: &'a Fleet, open: Option<HashSet<usize>>) -> Self {
+        Self { fleet, place: 0, put: Vec::new(), delete: Vec::new(), open, tally: Tally::default() }
     }
 
     /// Compares a page of the registry's list, which follows the page before.
@@ -257,7 +274,33 @@ impl<'a> Walk<'a> {
             "" => "was made elsewhere; delete it there".to_owned(),
             owner => format!("is kept by {owner}"),
         };
-        self.tally.fail(found.name.clone(), message);
+        self.fail(found.name.clone(), message);
+    }
+
+    /// The answer to a bulk write of `count` devices.
+    pub fn written(&mut self, count: usize, refusals: Vec<Refusal>) {
+        self.tally.registered += count as i64 - refusals.len() as i64;
+        for Refusal { name, error } in refusals {
+            self.fail(name, told(&error));
+        }
+    }
+
+    /// A device is not as declared.
+    pub fn fail(&mut self, device: String, message: String) {
+        if let (Some(open), Some(place)) = (&mut self.open, self.fleet.place(&device)) {
+            open.remove(&place);
+        }
+        let tally = &mut self.tally;
+        tally.failed += 1;
+        if tally.first_errors.len() < ERRORS_MAX {
+            tally.first_errors.push(FleetError { device, message });
+        }
+    }
+
+    /// What it came to, once the list has ended and all is written.
+    pub fn tally(self) -> Tally {
+        let converged = self.open.map(|open| self.tally.registered - open.len() as i64);
+        Tally { converged, ..self.tally }
     }
 }
 
@@ -267,22 +310,6 @@ impl Tally {
         for device in devices.iter().filter(|device| device.object.owner == owner) {
             self.registered += 1;
             self.connected += i64::from(device.presence.connected);
-        }
-    }
-
-    /// The answer to a bulk write of `count` devices.
-    pub fn written(&mut self, count: usize, refusals: Vec<Refusal>) {
-        self.registered += count as i64 - refusals.len() as i64;
-        for Refusal { name, error } in refusals {
-            self.fail(name, told(&error));
-        }
-    }
-
-    /// A device is not as declared.
-    pub fn fail(&mut self, device: String, message: String) {
-        self.failed += 1;
-        if self.first_errors.len() < ERRORS_MAX {
-            self.first_errors.push(FleetError { device, message });
         }
     }
 }
@@ -330,7 +357,7 @@ mod tests {
     #[test]
     fn a_walk_finds_what_is_missing_changed_foreign_and_left_over() {
         let fleet = fleet(&count(6, 1), None).expect("valid");
-        let mut walk = Walk::new(&fleet);
+        let mut walk = Walk::new(&fleet, None);
         let mut changed = found("s-3", OWNER, true);
         changed.object.spec.enabled = false;
         walk.page(&[found("a", "", false), found("s-2", OWNER, true), changed]);
@@ -340,15 +367,43 @@ mod tests {
         assert_eq!(walk.delete, ["s-7", "z"]);
         assert_eq!((walk.tally.registered, walk.tally.connected, walk.tally.changed), (1, 2, 1));
         assert_eq!(walk.tally.first_errors[0].message, "is kept by kubernetes");
-        walk.tally.written(4, vec![Refusal { name: "s-5".into(), error: ApiError::invalid("spec.type", "bad") }]);
-        assert_eq!((walk.tally.registered, walk.tally.failed), (4, 2));
-        assert_eq!(walk.tally.first_errors[1].message, "spec.type: bad");
+        walk.written(4, vec![Refusal { name: "s-5".into(), error: ApiError::invalid("spec.type", "bad") }]);
+        let tally = walk.tally();
+        assert_eq!((tally.registered, tally.failed, tally.converged), (4, 2, None));
+        assert_eq!(tally.first_errors[1].message, "spec.type: bad");
+    }
+
+    #[test]
+    fn registered_devices_whose_shadows_want_nothing_are_converged() {
+        let fleet = fleet(&count(6, 1), None).expect("valid");
+        let open = ["s-1", "s-2", "s-4", "s-5", "s-7"].into_iter().filter_map(|name| fleet.place(name)).collect();
+        let mut walk = Walk::new(&fleet, Some(open));
+        // Of the open ones s-1 is new, s-2 is there, s-4 is another's and s-5 is refused.
+        walk.page(&[found("s-2", OWNER, true), found("s-3", OWNER, true), found("s-4", "kubernetes", true)]);
+        walk.end();
+        walk.written(3, vec![Refusal { name: "s-5".into(), error: ApiError::invalid("spec.type", "bad") }]);
+        let tally = walk.tally();
+        assert_eq!((tally.registered, tally.converged), (4, Some(2)));
+    }
+
+    #[test]
+    fn a_device_is_found_by_its_name_alone() {
+        let names = Some(vec!["b".to_owned(), "a".into()]);
+        for spec in [count(12, 3), spec(FleetSource { names, ..FleetSource::default() })] {
+            let fleet = fleet(&spec, None).expect("valid");
+            for place in 0..fleet.len() {
+                assert_eq!(fleet.place(&fleet.name(place)), Some(place));
+            }
+            for other in ["", "c", "s-", "s-000", "s-013", "s-1", "s-0001", "s-+01", "s-18446744073709551616"] {
+                assert_eq!(fleet.place(other), None, "{other}");
+            }
+        }
     }
 
     #[test]
     fn a_fleet_that_is_all_there_needs_nothing() {
         let fleet = fleet(&count(3, 1), None).expect("valid");
-        let mut walk = Walk::new(&fleet);
+        let mut walk = Walk::new(&fleet, None);
         walk.page(&["s-1", "s-2", "s-3"].map(|name| found(name, OWNER, false)));
         walk.end();
         assert_eq!((walk.put.len(), walk.delete.len(), walk.tally.registered), (0, 0, 3));
@@ -381,8 +436,10 @@ mod tests {
 
     #[test]
     fn the_errors_of_a_status_are_bounded() {
-        let mut tally = Tally::default();
-        (0..50).for_each(|i| tally.fail(format!("d{i}"), "bad".into()));
+        let fleet = fleet(&count(1, 1), None).expect("valid");
+        let mut walk = Walk::new(&fleet, None);
+        (0..50).for_each(|i| walk.fail(format!("d{i}"), "bad".into()));
+        let tally = walk.tally();
         assert_eq!((tally.failed, tally.first_errors.len()), (50, ERRORS_MAX));
     }
 

@@ -5,8 +5,8 @@ use drover_operator::OperatorConfig;
 use drover_operator::controller::Kind as _;
 use drover_operator::crd::DeviceFleet;
 use drover_operator::ports::{Registry as _, Wanted};
-use drover_types::TenantId;
 use drover_types::object::DeviceSpec;
+use drover_types::{ApiError, ErrorCode, TenantId};
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
@@ -92,6 +92,24 @@ async fn devices_that_are_refused_are_counted_and_the_first_are_told() {
     assert_eq!((status["registered"].as_i64(), status["failed"].as_i64()), (Some(1), Some(2)));
     assert_eq!(status["firstErrors"][0]["device"], "s-0001");
     assert_eq!(status["firstErrors"][1]["message"], "metadata.name: device id contains ' '");
+}
+
+#[tokio::test]
+async fn devices_whose_shadows_want_what_is_not_reported_are_not_converged() {
+    let stage = Stage::new();
+    let (writes, _) = stage.turn(&counted(7)).await;
+    assert_eq!(status(&writes).expect("written")["converged"], 7);
+    let known = with_status(&counted(7), &writes);
+    let open = ["s-0006", "other", "s-0002", "s-0008", "s-0003", "s-0007", "t-0001"];
+    *stage.platform.open.lock().unwrap() = open.map(String::from).to_vec();
+    stage.platform.change("s-0007", |found| found.object.owner = "kubernetes".into());
+    let (writes, _) = stage.turn(&known).await;
+    let told = status(&writes).expect("written");
+    assert_eq!((told["registered"].as_i64(), told["converged"].as_i64()), (Some(6), Some(3)));
+    *stage.platform.open_unknown.lock().unwrap() = Some(ApiError::new(ErrorCode::Unavailable, "behind"));
+    let (writes, _) = stage.turn(&with_status(&known, &writes)).await;
+    let told = status(&writes).expect("written");
+    assert_eq!((told["registered"].as_i64(), told.get("converged")), (Some(6), None));
 }
 
 #[tokio::test]

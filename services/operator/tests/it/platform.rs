@@ -22,6 +22,10 @@ pub struct Platform {
     pub functions: Mutex<BTreeMap<String, Found<FunctionSpec>>>,
     pub authorities: Mutex<BTreeMap<String, Found<CertificateAuthoritySpec>>>,
     pub desired: Mutex<Map<String, Value>>,
+    /// Devices whose shadows want what is not reported.
+    pub open: Mutex<Vec<String>>,
+    /// Why nobody knows those, if so.
+    pub open_unknown: Mutex<Option<ApiError>>,
     pub run: Mutex<Option<RuleRun>>,
     /// What every call of the registry is answered with, if anything.
     pub refusal: Mutex<Option<ApiError>>,
@@ -271,6 +275,18 @@ impl Shadows for Platform {
         self.called("update_shadow")?;
         self.desired.lock().unwrap().extend(desired.clone());
         Ok(2)
+    }
+
+    async fn open_deltas(&self, _: &TenantId, after: &str) -> Result<OpenDeltas, ApiError> {
+        if let Some(error) = self.open_unknown.lock().unwrap().clone() {
+            return Err(error);
+        }
+        let all = self.open.lock().unwrap();
+        let from = if after.is_empty() { 0 } else { after.parse().expect("a place") };
+        let devices: Vec<_> = all.iter().skip(from).take(PAGE).cloned().collect();
+        let to = from + devices.len();
+        let next = if to < all.len() { to.to_string() } else { String::new() };
+        Ok(OpenDeltas { devices, next })
     }
 }
 

@@ -11,8 +11,8 @@ use drover_host::{Shutdown, Sockets, SystemClock, grpc};
 use drover_proto::rules::v1::{LaneProgress, OutboxEntry};
 use drover_proto::shadow::v1::shadow_server::{Shadow, ShadowServer};
 use drover_proto::shadow::v1::{
-    DeleteShadowRequest, DeleteShadowResponse, GetShadowRequest, GetShadowResponse, ListShadowsRequest,
-    ListShadowsResponse, UpdateShadowRequest, UpdateShadowResponse,
+    DeleteShadowRequest, DeleteShadowResponse, GetShadowRequest, GetShadowResponse, ListOpenDeltasRequest,
+    ListOpenDeltasResponse, ListShadowsRequest, ListShadowsResponse, UpdateShadowRequest, UpdateShadowResponse,
 };
 use drover_proto::storage::v1::storage_server::{Storage, StorageServer};
 use drover_proto::storage::v1::{
@@ -347,6 +347,13 @@ impl Shadow for FakeShadow {
     }
 
     async fn list_shadows(&self, _: Request<ListShadowsRequest>) -> Result<Response<ListShadowsResponse>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn list_open_deltas(
+        &self,
+        _: Request<ListOpenDeltasRequest>,
+    ) -> Result<Response<ListOpenDeltasResponse>, Status> {
         Err(Status::unimplemented("not asked here"))
     }
 }

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use drover_bus::{Offset, Partition};
 use drover_fjall_kit::{Failure, Layout, OpenError};
-use drover_types::DeviceKey;
 use drover_types::shadow::ShadowName;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use drover_types::{DeviceId, DeviceKey, TenantId};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch};
 
 use crate::config::EmbeddedLimits;
 use crate::domain::{Shadow, ShadowKey};
@@ -90,8 +90,13 @@ impl Shared {
             let row_key = shadow_key(key);
             let there = open.rows.get(&row_key).map_err(store_error)?;
             let version = there.map(|row| version_of(&row)).transpose()?;
-            if version.is_none_or(|version| version < shadow.version) {
-                batch.insert(&open.rows, row_key, row_of(shadow));
+            if version.is_some_and(|version| version > shadow.version) {
+                continue;
+            }
+            // Of the same version, too: a Drover that kept no open deltas may have put it.
+            batch.insert(&open.rows, row_key, row_of(shadow));
+            if key.is_classic() {
+                open.put_open_delta(&mut batch, &key.device, shadow.is_open())?;
             }
         }
         if kept < next {
@@ -122,6 +127,36 @@ impl Open {
         row.map(|row| number(&row)).transpose()
     }
 
+    fn put_open_delta(&self, batch: &mut OwnedWriteBatch, device: &DeviceKey, is_open: bool) -> Result<(), StoreError> {
+        let key = [&delta_prefix(&device.tenant), device.device.as_str().as_bytes()].concat();
+        let is_listed = self.rows.contains_key(&key).map_err(store_error)?;
+        match (is_open, is_listed) {
+            (true, false) => batch.insert(&self.rows, key, ""),
+            (false, true) => batch.remove(&self.rows, key),
+            (true, true) | (false, false) => {}
+        }
+        Ok(())
+    }
+
+    fn open_deltas(
+        &self,
+        tenant: &TenantId,
+        after: Option<&DeviceId>,
+        limit: usize,
+    ) -> Result<Vec<DeviceId>, StoreError> {
+        let (prefix, after) = (delta_prefix(tenant), after.map_or("", DeviceId::as_str));
+        // No name has a zero byte: this is right behind `after`, and before all names where it is empty.
+        let from = [prefix.as_slice(), after.as_bytes(), &[0]].concat();
+        let mut devices = Vec::new();
+        for row in self.rows.range(from..) {
+            let (key, _) = row.into_inner().map_err(store_error)?;
+            let Some(device) = key.strip_prefix(prefix.as_slice()).filter(|_| devices.len() < limit) else { break };
+            let device = std::str::from_utf8(device).map_err(corrupt)?;
+            devices.push(DeviceId::new(device).map_err(corrupt)?);
+        }
+        Ok(devices)
+    }
+
     fn names(&self, device: &DeviceKey) -> Result<Vec<(ShadowName, bool)>, StoreError> {
         let prefix = device_prefix(device);
         let mut names = Vec::new();
@@ -146,6 +181,16 @@ impl ShadowStore for Embedded {
     async fn names(&self, device: &DeviceKey) -> Result<Vec<(ShadowName, bool)>, StoreError> {
         let device = device.clone();
         self.blocking(move |_, open| open.names(&device)).await
+    }
+
+    async fn open_deltas(
+        &self,
+        tenant: &TenantId,
+        after: Option<&DeviceId>,
+        limit: usize,
+    ) -> Result<Vec<DeviceId>, StoreError> {
+        let (tenant, after) = (tenant.clone(), after.cloned());
+        self.blocking(move |_, open| open.open_deltas(&tenant, after.as_ref(), limit)).await
     }
 
     async fn next(&self, partition: Partition) -> Result<Option<Offset>, StoreError> {
@@ -173,9 +218,15 @@ fn shadow_key(key: &ShadowKey) -> Vec<u8> {
     [&device_prefix(&key.device), key.name.as_str().as_bytes()].concat()
 }
 
-/// Offset of the next document of a partition.
+/// What the keys of a tenant's open deltas begin with; the device follows, and there is no value.
+fn delta_prefix(tenant: &TenantId) -> Vec<u8> {
+    [b"d", tenant.as_str().as_bytes(), &[0]].concat()
+}
+
+/// Offset of the next document of a partition. A Drover that kept no open deltas has it under `n`: what it has put is put
+/// again.
 fn next_key(partition: Partition) -> Vec<u8> {
-    [b"n".as_slice(), &partition.to_be_bytes()].concat()
+    [b"v".as_slice(), &partition.to_be_bytes()].concat()
 }
 
 fn row_of(shadow: &Shadow) -> Vec<u8> {
@@ -241,6 +292,22 @@ mod tests {
     #[tokio::test]
     async fn the_embedded_store_keeps_every_promise() {
         conformance::suite(&Directories::default()).await;
+    }
+
+    #[tokio::test]
+    async fn the_directory_of_a_drover_that_kept_no_open_deltas_is_filled_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let key = ShadowKey::parse("home/lamp").expect("a key");
+        let document = br#"{"state":{"desired":{"on":true}},"metadata":{},"version":4,"timestamp":7}"#;
+        let shadow = Shadow::from_json(document).expect("a document");
+        let former = Open::at(directory.path(), EmbeddedLimits::default()).expect("opens");
+        former.rows.insert(shadow_key(&key), row_of(&shadow)).expect("written");
+        former.rows.insert([b"n".as_slice(), &3_u32.to_be_bytes()].concat(), 9_u64.to_be_bytes()).expect("written");
+        drop(former);
+        let store = Embedded::open(directory.path(), EmbeddedLimits::default()).expect("opens");
+        assert_eq!(store.next(3).await, Ok(None));
+        store.put(3, 0, 9, vec![(key.clone(), shadow)]).await.expect("put");
+        assert_eq!(store.open_deltas(&key.device.tenant, None, 9).await, Ok(vec![key.device.device]));
     }
 
     #[test]

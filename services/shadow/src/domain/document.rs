@@ -60,6 +60,11 @@ impl Shadow {
         Self { version: self.version + 1, timestamp, state: None }
     }
 
+    /// Whether something is desired and not reported so; never of a shadow that is deleted.
+    pub fn is_open(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| !state.delta().values.is_empty())
+    }
+
     /// The document as it is kept: AWS's, without delta; a deleted one has neither state nor metadata.
     pub fn to_json(&self) -> Vec<u8> {
         let Self { version, timestamp, state } = self;

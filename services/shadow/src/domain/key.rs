@@ -26,6 +26,11 @@ impl ShadowKey {
         Some(Self { device, name })
     }
 
+    /// Whether it is the classic shadow, of which a device has one.
+    pub fn is_classic(&self) -> bool {
+        self.name.as_str().is_empty()
+    }
+
     /// The name as AWS's messages have it: the classic shadow bears that of its device.
     pub fn shown(&self) -> &str {
         match self.name.as_str() {

@@ -12,6 +12,7 @@ use drover_scylla_kit::{Credentials, Migration, Options, Replication, Schema};
 use drover_shadow::Scylla;
 use drover_shadow::conformance::{self, Factory};
 use drover_shadow::ports::ShadowStore;
+use drover_types::TenantId;
 use tokio::task::JoinSet;
 
 use crate::stage::{Stage, until};
@@ -158,6 +159,30 @@ async fn replicas_that_start_at_once_share_the_partitions_and_one_goes_on_for_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_keyspace_whose_documents_are_older_than_its_list_of_open_deltas_is_filled_again() {
+    let Some(address) = shared() else { return };
+    const STEP: Migration = Migration {
+        number: 1,
+        name: "no list",
+        statements: &["TRUNCATE shadow_open_deltas", "TRUNCATE shadow_view_next"],
+    };
+    /// Leaves what a Drover leaves that keeps no such list.
+    const FORMER: Schema = Schema { name: "former", migrations: &[STEP] };
+    let (stage, options) = (Stage::new(), options(&address, PATIENCE));
+    let replica = stage.start("shadow-0", &Cassandra::new(options.clone()));
+    replica.ready().await;
+    replica.update("lamp", 1).await;
+    until(async || replica.open_deltas().await == Ok(vec!["lamp".to_owned()])).await;
+    replica.stop().await;
+    Cassandra::new(options.clone()).open_when_there(&FORMER, |_| {}).await.expect("opens");
+    let store = open(&options).await;
+    assert_eq!(store.open_deltas(&TenantId::new("home").expect("a tenant"), None, 9).await, Ok(Vec::new()));
+    let replica = stage.start("shadow-0", &Cassandra::new(options));
+    until(async || replica.open_deltas().await == Ok(vec!["lamp".to_owned()])).await;
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_keyspace_of_a_newer_version_is_refused_in_one_line() {
     let Some(address) = shared() else { return };
     const STEP: Migration = Migration {
@@ -165,11 +190,12 @@ async fn a_keyspace_of_a_newer_version_is_refused_in_one_line() {
         name: "of the future",
         statements: &["CREATE TABLE IF NOT EXISTS shadow_future (name text PRIMARY KEY)"],
     };
-    const NEWER: Schema = Schema { name: "shadow", migrations: &[STEP, Migration { number: 2, ..STEP }] };
+    const STEPS: [Migration; 3] = [STEP, Migration { number: 2, ..STEP }, Migration { number: 3, ..STEP }];
+    const NEWER: Schema = Schema { name: "shadow", migrations: &STEPS };
     let options = options(&address, PATIENCE);
     Cassandra::new(options.clone()).open_when_there(&NEWER, |_| {}).await.expect("opens");
     let line = Stage::new().start("shadow-0", &Cassandra::new(options)).refused().await;
-    let expected = "holds version 2 of the shadow schema, this drover knows up to 1";
+    let expected = "holds version 3 of the shadow schema, this drover knows up to 2";
     assert!(line.starts_with("shadow.store.kind = cassandra: ") && line.contains(expected), "{line}");
     assert!(!line.contains('\n'), "{line}");
 }

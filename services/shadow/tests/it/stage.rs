@@ -9,7 +9,7 @@ use drover_bus::{Bus, Stored, TopicPartition};
 use drover_host::{Cassandra, Health, Metrics, Network, Ports, Service, Shutdown, Sockets, SystemClock, SystemRandom};
 use drover_proto::from_status;
 use drover_proto::shadow::v1::shadow_client::ShadowClient;
-use drover_proto::shadow::v1::{GetShadowRequest, UpdateShadowRequest};
+use drover_proto::shadow::v1::{GetShadowRequest, ListOpenDeltasRequest, UpdateShadowRequest};
 use drover_shadow::{CHANGES_TOPIC, DOCUMENTS_TOPIC, Shadow, ShadowConfig, StoreConfig};
 use drover_types::ApiError;
 use serde_json::Value;
@@ -180,6 +180,13 @@ impl Replica {
         let request = GetShadowRequest { tenant: "home".to_owned(), device: device.to_owned(), name: String::new() };
         let answer = ShadowClient::new(self.network.client("shadow")).get_shadow(request).await;
         answer.map(|answer| answer.into_inner().version).map_err(|status| from_status(&status))
+    }
+
+    /// The devices that want what they have not reported; one page.
+    pub async fn open_deltas(&self) -> Result<Vec<String>, ApiError> {
+        let request = ListOpenDeltasRequest { tenant: "home".to_owned(), ..ListOpenDeltasRequest::default() };
+        let answer = ShadowClient::new(self.network.client("shadow")).list_open_deltas(request).await;
+        answer.map(|answer| answer.into_inner().devices).map_err(|status| from_status(&status))
     }
 }
 

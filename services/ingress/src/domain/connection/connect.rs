@@ -199,6 +199,7 @@ impl Connection {
             aliases: Aliases::new(connecting.topic_alias_max, limits.topic_alias_max),
             problem_information: connecting.problem_information,
             rests_until_ms: 0,
+            withheld: false,
             draining: false,
         }));
         if let Some(newer) = connecting.newer_identity.take() {

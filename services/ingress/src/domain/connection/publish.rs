@@ -8,6 +8,8 @@
 //!
 //! A message of QoS 2 is taken once: its packet id is noted in the session before it goes to the log, and forgotten at
 //! PUBREL. Sent again after its connection ended in between, it goes to the log once more, marked as a repeat.
+//!
+//! While a subscriber has no room for what the client has published, nothing is acknowledged (ADR 40).
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -82,6 +84,20 @@ impl Inbound {
     pub(super) fn has_room(&self, version: Version, limits: &Limits) -> bool {
         let window = version == Version::V5 || self.unacknowledged < usize::from(limits.receive_maximum);
         window && self.waiting.len() < PUBLISHES_WAITING_MAX && self.waiting_bytes < PUBLISHES_WAITING_BYTES_MAX
+    }
+
+    /// Whether another message may be read of a client whose own acknowledgements are behind its messages.
+    fn has_place(&self) -> bool {
+        self.waiting.len() < PUBLISHES_WAITING_MAX
+    }
+
+    /// Takes off what is done and has no acknowledgement to wait for.
+    fn forget_unanswered(&mut self) {
+        self.waiting.retain(|waiting| {
+            let stays = waiting.packet_id.is_some() || matches!(waiting.outcome, Outcome::Open);
+            self.waiting_bytes -= if stays { 0 } else { waiting.bytes };
+            stays
+        });
     }
 
     fn push(&mut self, publish: &Publish<'_>, bytes: usize, outcome: Outcome) {
@@ -216,12 +232,24 @@ impl Connection {
         self.acknowledge_done();
     }
 
+    /// Whether acknowledgements are withheld from now on: a subscriber has no room for what the client has published.
+    pub fn withhold(&mut self, withheld: bool, now: Now) {
+        let Some(live) = self.live() else { return };
+        let was_withheld = std::mem::replace(&mut live.withheld, withheld);
+        if was_withheld && !withheld {
+            self.stored(0, now);
+        }
+    }
+
     /// The oldest `count` messages given out by [`Effect::Publish`] and not answered yet are durable.
     pub fn stored(&mut self, count: usize, now: Now) {
         let paused = !self.takes_packets();
         let Some(live) = self.live() else { return };
         let open = live.inbound.waiting.iter_mut().filter(|waiting| matches!(waiting.outcome, Outcome::Open));
         open.take(count).for_each(|waiting| waiting.outcome = Outcome::Stored);
+        if live.withheld {
+            live.inbound.forget_unanswered();
+        }
         self.acknowledge_done();
         let drained = self.live().is_some_and(|live| live.draining && live.inbound.is_empty());
         if drained {
@@ -237,8 +265,8 @@ impl Connection {
 
     fn acknowledge_done(&mut self) {
         let next = |live: &mut Live| {
-            let Live { inbound, session, .. } = live;
-            inbound.pop_done(|position| session.is_durable(position))
+            let Live { inbound, session, withheld, .. } = live;
+            if *withheld { None } else { inbound.pop_done(|position| session.is_durable(position)) }
         };
         while let Some(done) = self.live().and_then(next) {
             let Some(packet_id) = done.packet_id else { continue };
@@ -282,6 +310,13 @@ impl Connection {
 }
 
 impl Live {
+    /// Whether another message may be read. While its acknowledgements are withheld, a client that has messages to
+    /// acknowledge itself is read on: else its inbox, and those whose acknowledgements wait for it, might wait for ever.
+    pub(super) fn has_room(&self, limits: &Limits) -> bool {
+        let is_awaited = || self.session.awaits_answers(self.publisher.epoch);
+        self.inbound.has_room(self.version, limits) || self.withheld && self.inbound.has_place() && is_awaited()
+    }
+
     /// Whether the message was taken before: it is answered as it was then, whatever the policies say by now.
     fn is_repeat(&self, publish: &Publish<'_>) -> bool {
         let packet_id = publish.packet_id.filter(|_| publish.qos == Qos::ExactlyOnce);

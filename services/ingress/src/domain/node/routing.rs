@@ -9,11 +9,12 @@ use drover_mqtt::PacketId;
 use drover_types::{ClientId, Qos};
 
 use super::Node;
+use super::overfull::Overfull;
 use crate::domain::confirmations::Confirmations;
 use crate::domain::message::Message;
 use crate::domain::peers::Placed;
 use crate::domain::router::Match;
-use crate::domain::session::{Delivery, Dropped, Session};
+use crate::domain::session::{Delivery, Dropped, Session, WhenFull};
 
 /// Whom a message from another service is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,39 +25,77 @@ pub enum Recipient {
     Client { client: ClientId, epoch: Option<u64> },
 }
 
-/// What became of a message.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Handed {
-    /// How many sessions took it.
-    taken: usize,
+/// A message that a session took.
+pub(super) struct Offered {
     /// Position of the journal that its publisher has to wait for; 0: none.
     pub(super) position: u64,
+    /// The session, if its publisher has to wait for room there.
+    overfull: Option<Arc<Session>>,
+}
+
+/// What became of messages.
+#[derive(Default)]
+pub(super) struct Handed {
+    /// How often a session took one.
+    taken: usize,
+    /// As in [`Offered`], the highest.
+    pub(super) position: u64,
+    pub(super) overfull: Overfull,
+}
+
+impl Handed {
+    pub(super) fn add(&mut self, Offered { position, overfull }: Offered) {
+        self.taken += 1;
+        self.position = self.position.max(position);
+        self.overfull.extend(overfull.map(|session| (session.number, session)));
+    }
+
+    pub(super) fn join(&mut self, mut other: Self) {
+        self.taken += other.taken;
+        self.position = self.position.max(other.position);
+        self.overfull.append(&mut other.overfull);
+    }
+}
+
+/// What became of durable messages of this node.
+#[derive(Default)]
+pub(super) struct Routed {
+    pub(super) handed: Handed,
+    /// Nodes that are to give them to members of shared subscriptions.
+    pub(super) placed: Vec<Placed>,
 }
 
 impl Node {
     /// Hands durable messages to all subscribers: those of this node at once, those of other nodes as
     /// [`crate::domain::peers::Peers::forward`] says. Returns when the inboxes of sessions that are kept have them durably,
-    /// too. They came from no session.
+    /// too, and inboxes that are full have room or a moment has passed. They came from no session.
     pub(super) async fn route_all(&self, messages: &[Arc<Message>]) {
         self.room_for(messages, &[]).await;
         let round = self.peers.round();
-        let (mut position, mut placed) = (0, Vec::new());
+        let mut routed = Routed::default();
         for (at, message) in messages.iter().enumerate() {
-            position = position.max(self.route(at, message, None, &mut placed));
+            self.route(at, message, None, &mut routed);
         }
+        let Routed { handed: Handed { position, overfull, .. }, placed } = routed;
         let forwarded = self.peers.forward(messages, &placed, round, &self.telemetry);
-        tokio::join!(forwarded, self.journal.durable(position));
+        tokio::join!(forwarded, self.journal.durable(position), self.room_in(overfull));
     }
 
     /// As [`Node::route_all`], for messages of several sessions: `publishers` are those, in the order of the messages.
-    /// Returns when the order is settled, with what receipts have to wait for besides.
+    /// Returns when the order is settled, with what receipts have to wait for besides. Those whose messages are in full
+    /// inboxes acknowledge nothing before there is room.
     pub async fn route_each(&self, messages: &[Arc<Message>], publishers: &[&Session]) -> Confirmations {
         self.room_for(messages, publishers).await;
         let round = self.peers.round();
-        let (mut position, mut placed) = (0, Vec::new());
+        let mut routed = Routed::default();
         for (at, (message, publisher)) in messages.iter().zip(publishers).enumerate() {
-            position = position.max(self.route(at, message, Some(publisher), &mut placed));
+            self.route(at, message, Some(publisher), &mut routed);
+            let overfull = &mut routed.handed.overfull;
+            if !overfull.is_empty() {
+                self.withhold(std::mem::take(overfull), publisher);
+            }
         }
+        let Routed { handed: Handed { position, .. }, placed } = routed;
         let offered = self.peers.offer(messages, &placed, round, &self.telemetry).await;
         offered.and_inboxes(&self.journal, position)
     }
@@ -89,10 +128,9 @@ impl Node {
 
     /// Hands a durable message to the subscribers of this node. `publisher` is the session it came from. To be called for
     /// every durable message of a connection, also after the connection is gone: it is how a session learns that a
-    /// message of QoS 2 is kept. One that comes out of the log's doubt a second time is not handed out again. The answer:
-    /// the position of the journal to wait for, or 0. `placed` learns which nodes are to give it, as number `at`, to members
-    /// of shared subscriptions.
-    fn route(&self, at: usize, message: &Arc<Message>, publisher: Option<&Session>, placed: &mut Vec<Placed>) -> u64 {
+    /// message of QoS 2 is kept. One that comes out of the log's doubt a second time is not handed out again. `routed` learns
+    /// what is to be waited for, and which nodes are to give it, as number `at`, to members of shared subscriptions.
+    fn route(&self, at: usize, message: &Arc<Message>, publisher: Option<&Session>, routed: &mut Routed) {
         let telemetry = &message.telemetry;
         self.telemetry.stored(telemetry.qos.into());
         let packet_id = telemetry.packet_id.and_then(PacketId::new).filter(|_| telemetry.qos == Qos::ExactlyOnce);
@@ -103,14 +141,18 @@ impl Node {
         let position = match noted {
             None => 0,
             Some(Some(position)) => position,
-            Some(None) => return self.journal.position(), // where it was noted
+            Some(None) => self.journal.position(), // where it was noted
         };
+        routed.handed.position = routed.handed.position.max(position);
+        if noted == Some(None) {
+            return;
+        }
         let publisher = publisher.map(|session| session.number);
         if self.peers.is_none() {
-            return position.max(self.hand_out(message, publisher, |_| true).position);
+            return routed.handed.join(self.hand_out(message, publisher, WhenFull::Wait, |_| true));
         }
-        let handed = self.hand_to_own(message, publisher, |_| true);
-        position.max(handed.position).max(self.share_out(at, message, placed))
+        routed.handed.join(self.hand_to_own(message, publisher, WhenFull::Wait, |_| true));
+        self.share_out(at, message, routed);
     }
 
     /// Hands messages that another service or node has logged to whom they are for; how many sessions took them. Returns
@@ -125,7 +167,7 @@ impl Node {
     /// Hands messages to the sessions that have come here lately, and do not have them; the position of the journal as of
     /// which their inboxes do. For members of shared subscriptions the node that logged a message finds somebody itself.
     pub(in crate::domain) fn hand_to_moved(&self, messages: &[Arc<Message>]) -> u64 {
-        let handed = messages.iter().map(|message| self.hand_to_own(message, None, Session::has_moved));
+        let handed = messages.iter().map(|message| self.hand_to_own(message, None, WhenFull::Drop, Session::has_moved));
         handed.map(|handed| handed.position).max().unwrap_or_default()
     }
 
@@ -135,7 +177,7 @@ impl Node {
     }
 
     fn hand_to(&self, message: &Arc<Message>, recipient: &Recipient) -> Handed {
-        self.hand_out(message, None, |session| match recipient {
+        self.hand_out(message, None, WhenFull::Drop, |session| match recipient {
             Recipient::Subscribers => true,
             Recipient::Client { client, epoch } => {
                 session.client == *client && epoch.is_none_or(|epoch| session.is_held_by(epoch))
@@ -143,14 +185,20 @@ impl Node {
         })
     }
 
-    fn hand_out(&self, message: &Arc<Message>, publisher: Option<u64>, concerns: impl Fn(&Session) -> bool) -> Handed {
+    fn hand_out(
+        &self,
+        message: &Arc<Message>,
+        publisher: Option<u64>,
+        when_full: WhenFull,
+        concerns: impl Fn(&Session) -> bool,
+    ) -> Handed {
         let telemetry = &message.telemetry;
         let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
         // Of a group the one whom it concerns, if it is in it: nobody else may have the message.
         let ready = |session: &Arc<Session>| concerns(session) && session.is_ready();
         let matches = router.matches(&telemetry.tenant, telemetry.topic.as_str(), publisher, ready);
         drop(router);
-        self.offer_to(message, matches.into_iter().filter(|found| concerns(&found.subscriber)))
+        self.offer_to(message, when_full, matches.into_iter().filter(|found| concerns(&found.subscriber)))
     }
 
     /// As [`Node::hand_out`], without shared subscriptions: of those other nodes have members as well.
@@ -158,23 +206,26 @@ impl Node {
         &self,
         message: &Arc<Message>,
         publisher: Option<u64>,
+        when_full: WhenFull,
         concerns: impl Fn(&Session) -> bool,
     ) -> Handed {
         let telemetry = &message.telemetry;
         let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
         let matches = router.own_matches(&telemetry.tenant, telemetry.topic.as_str(), publisher);
         drop(router);
-        self.offer_to(message, matches.into_iter().filter(|found| concerns(&found.subscriber)))
+        self.offer_to(message, when_full, matches.into_iter().filter(|found| concerns(&found.subscriber)))
     }
 
-    fn offer_to(&self, message: &Arc<Message>, matches: impl IntoIterator<Item = Match<Arc<Session>>>) -> Handed {
+    fn offer_to(
+        &self,
+        message: &Arc<Message>,
+        when_full: WhenFull,
+        matches: impl IntoIterator<Item = Match<Arc<Session>>>,
+    ) -> Handed {
         let mut handed = Handed::default();
         for found in matches {
-            match offer(message.clone(), found) {
-                Ok(position) => {
-                    handed.taken += 1;
-                    handed.position = handed.position.max(position);
-                }
+            match offer(message.clone(), found, when_full) {
+                Ok(offered) => handed.add(offered),
                 Err(why) => self.telemetry.dropped(why, 1),
             }
         }
@@ -182,13 +233,19 @@ impl Node {
     }
 }
 
-/// Puts a message into the session of a subscriber, as its subscriptions want it; the position of the journal.
-pub(super) fn offer(message: Arc<Message>, found: Match<Arc<Session>>) -> Result<u64, Dropped> {
-    found.subscriber.offer(Delivery {
+/// Puts a message into the session of a subscriber, as its subscriptions want it.
+pub(super) fn offer(
+    message: Arc<Message>,
+    found: Match<Arc<Session>>,
+    when_full: WhenFull,
+) -> Result<Offered, Dropped> {
+    let delivery = Delivery {
         qos: message.telemetry.qos.min(found.qos),
         retain: message.telemetry.retain && found.retain_as_published,
         message,
         ids: found.ids.into(),
         share: found.share,
-    })
+    };
+    let taken = found.subscriber.put(delivery, when_full)?;
+    Ok(Offered { position: taken.position, overfull: taken.overfull.then_some(found.subscriber) })
 }

@@ -10,10 +10,11 @@ use std::sync::{Arc, PoisonError, Weak};
 use drover_types::Qos;
 use futures::future::{BoxFuture, join_all};
 
+use super::routing::{Handed, Offered, Routed};
 use super::{Node, offer};
 use crate::domain::message::Message;
 use crate::domain::peers::{Placed, Unplaced};
-use crate::domain::session::{Dropped, Session};
+use crate::domain::session::{Dropped, Session, WhenFull};
 use crate::domain::shares::{Refused, Share};
 
 #[cfg(test)]
@@ -21,8 +22,7 @@ mod tests;
 
 /// What a member was given.
 struct Given {
-    /// Position of the journal to wait for; 0: none.
-    position: u64,
+    offered: Offered,
     /// Whether the store has it: it outlives this node.
     kept: bool,
 }
@@ -37,9 +37,9 @@ enum Whom {
 }
 
 impl Node {
-    /// Gives a message of this node to one member of each shared subscription that matches, wherever it is; `placed` learns
-    /// of those on other nodes. The position of the journal to wait for, or 0.
-    pub(super) fn share_out(&self, at: usize, message: &Arc<Message>, placed: &mut Vec<Placed>) -> u64 {
+    /// Gives a message of this node to one member of each shared subscription that matches, wherever it is; `routed` learns
+    /// of those on other nodes, and what is to be waited for.
+    pub(super) fn share_out(&self, at: usize, message: &Arc<Message>, routed: &mut Routed) {
         let (tenant, topic) = (&message.telemetry.tenant, message.telemetry.topic.as_str());
         let mut filters = self.router.read().unwrap_or_else(PoisonError::into_inner).shares(tenant, topic);
         for filter in self.peers.groups.matching(tenant, topic) {
@@ -47,16 +47,14 @@ impl Node {
                 filters.push(filter);
             }
         }
-        let mut position = 0;
         for filter in filters {
             let mut share = Share::new(filter);
             match self.find_member(message, &mut share) {
-                Whom::Here(given) => position = position.max(given.position),
-                Whom::Node(node) => placed.push(Placed { at, node, share }),
+                Whom::Here(given) => routed.handed.add(given.offered),
+                Whom::Node(node) => routed.placed.push(Placed { at, node, share }),
                 Whom::Nobody => self.telemetry.dropped(Dropped::NoMember, 1),
             }
         }
-        position
     }
 
     /// Finds somebody for a share: in the order of this module's rule, and none that was asked before.
@@ -87,13 +85,13 @@ impl Node {
         let found = router.member(&message.telemetry.tenant, &share.filter, ready)?;
         drop(router);
         let kept = found.subscriber.keeps_messages();
-        let position = offer(message.clone(), found).ok()?;
-        Some(Given { position, kept })
+        let offered = offer(message.clone(), found, WhenFull::Wait).ok()?;
+        Some(Given { offered, kept })
     }
 
     /// Hands out what another node has logged: to subscribers of this node, and to one member of each shared subscription
     /// that it asks for. Which of these nobody could be given; returns when inboxes of sessions that are kept have
-    /// theirs durably. A batch that comes again is not handed out again.
+    /// theirs durably, and full ones have room or a moment has passed. A batch that comes again is not handed out again.
     pub async fn take_batch(
         &self,
         (node, boot): (&str, u64),
@@ -101,39 +99,45 @@ impl Node {
         messages: &[Arc<Message>],
         shares: &[Vec<Share>],
     ) -> Vec<Refused> {
-        let position = if self.peers.senders.is_new(node, boot, sequence) {
+        let mut handed = Handed::default();
+        if self.peers.senders.is_new(node, boot, sequence) {
             // At once, for whoever asks may go away while this waits, and not ask again.
             let is_new = |shares: &[Share]| !shares.iter().any(|share| share.again);
-            let own = messages.iter().zip(shares).filter(|(_, shares)| is_new(shares));
-            let own = own.map(|(message, _)| self.hand_to_own(message, None, |_| true).position).max();
-            let (given, refused, position) = self.give_all(messages, shares);
+            for (message, _) in messages.iter().zip(shares).filter(|(_, shares)| is_new(shares)) {
+                handed.join(self.hand_to_own(message, None, WhenFull::Wait, |_| true));
+            }
+            let (given, refused) = self.give_all(messages, shares, &mut handed);
             self.peers.taken.note(node, boot, sequence, given, refused);
-            own.unwrap_or_default().max(position)
         } else {
-            self.journal.position() // also what is said again is confirmed when the inboxes have it
-        };
-        self.journal.durable(position).await;
+            handed.position = self.journal.position(); // also what is said again is confirmed when the inboxes have it
+        }
+        tokio::join!(self.journal.durable(handed.position), self.room_in(handed.overfull));
         self.peers.taken.refused(node, boot, sequence)
     }
 
-    /// Gives messages to members here: what they hold until they are done with it, what nobody could be given, and the
-    /// position of the journal to wait for, or 0.
-    fn give_all(&self, messages: &[Arc<Message>], shares: &[Vec<Share>]) -> (Vec<Weak<Message>>, Vec<Refused>, u64) {
-        let (mut held, mut refused, mut position) = (Vec::new(), Vec::new(), 0);
+    /// Gives messages to members here: what they hold until they are done with it, and what nobody could be given. `handed`
+    /// learns what is to be waited for.
+    fn give_all(
+        &self,
+        messages: &[Arc<Message>],
+        shares: &[Vec<Share>],
+        handed: &mut Handed,
+    ) -> (Vec<Weak<Message>>, Vec<Refused>) {
+        let (mut held, mut refused) = (Vec::new(), Vec::new());
         for (message, (shared, shares)) in messages.iter().zip(shares).enumerate() {
             for (share, wanted) in shares.iter().enumerate() {
                 // Of its own, so that nobody but the member holds it.
                 let shared = Arc::new(Message::clone(shared));
                 match self.give_here(&shared, wanted) {
                     Some(given) => {
-                        position = position.max(given.position);
+                        handed.add(given.offered);
                         held.extend((!given.kept).then(|| Arc::downgrade(&shared)));
                     }
                     None => refused.push(Refused { message, share }),
                 }
             }
         }
-        (held, refused, position)
+        (held, refused)
     }
 
     /// A member that is gone leaves a message to others; here is none.
@@ -149,7 +153,7 @@ impl Node {
             for mut unplaced in self.peers.unplaced.next().await {
                 match self.find_member(&unplaced.message, &mut unplaced.share) {
                     Whom::Here(given) => placing.push(Box::pin(async move {
-                        self.journal.durable(given.position).await;
+                        self.journal.durable(given.offered.position).await;
                         drop(unplaced); // whoever waits for it
                     })),
                     Whom::Node(node) => {

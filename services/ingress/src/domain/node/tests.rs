@@ -1,12 +1,16 @@
-//! A store of retained messages that fails, on virtual time.
+//! A store of retained messages that fails, and a subscriber that does not read, on virtual time.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use drover_types::limits::INBOX_MESSAGES_MAX;
+use drover_types::{ClientId, Qos, TenantId};
 
+use super::overfull::MOMENT;
 use super::*;
 use crate::domain::inherit::tests::alone;
+use crate::domain::router::Options;
 use crate::domain::session::tests::message;
 use crate::ports::{RetainedPage, RetainedQuery};
 
@@ -79,4 +83,22 @@ async fn no_more_messages_wait_for_the_store_of_retained_ones_than_may() {
     store.away.store(false, Ordering::Relaxed);
     tokio::time::sleep(2 * RETAIN_RETRY).await;
     assert_eq!(store.kept.lock().expect("no panic").len(), RETAINING_MAX);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_publishes_without_a_session_waits_for_a_full_inbox_for_a_moment() {
+    let node = alone(Arc::<Store>::default()).await;
+    let client = ClientId::new("s").expect("valid");
+    let session = Arc::new(Session::new(1, TenantId::default_tenant(), client));
+    session.hold(1, Arc::default());
+    let options = Options { qos: Qos::AtLeastOnce, ..Options::default() };
+    node.subscribe(&session, vec![Granted { filter: "t".into(), options, retained: false }]);
+    let publish = async |count: usize| {
+        let (messages, began) = (vec![message(vec![1]); count], tokio::time::Instant::now());
+        node.publish_all(&messages, 0).await.expect("kept");
+        began.elapsed()
+    };
+    let waited = [publish(INBOX_MESSAGES_MAX).await, publish(1).await];
+    assert!(waited[0] < MOMENT && (MOMENT..2 * MOMENT).contains(&waited[1]), "{waited:?}");
+    assert_eq!(session.depth(), (INBOX_MESSAGES_MAX + 1, 0));
 }

@@ -10,11 +10,17 @@ use drover_mqtt::PacketId;
 use drover_types::Qos;
 use drover_types::limits::{INBOX_BYTES_MAX, INBOX_MESSAGES_MAX};
 
-use super::{Delivery, Dropped};
+use super::overfull::Overfull;
+use super::{Delivery, Dropped, WhenFull};
 use crate::ports::sessions::{Place, Row};
 
 /// Most messages of QoS 0 among those that wait; a reader slower than that loses them and keeps the others.
 pub(super) const QOS0_WAITING_MAX: usize = INBOX_MESSAGES_MAX / 2;
+/// Most messages that wait while their publishers wait as well. What is beyond the inbox is what those had on their way: each
+/// no more than its receive maximum. Far fewer than there are packet ids.
+pub(super) const OVERFULL_MESSAGES_MAX: usize = 10 * INBOX_MESSAGES_MAX;
+/// Their bytes.
+const OVERFULL_BYTES_MAX: usize = 4 * INBOX_BYTES_MAX;
 
 /// What to send next.
 #[derive(Debug)]
@@ -80,6 +86,8 @@ pub(super) struct Outbox {
     left: Vec<Place>,
     /// The last kept message that was sent, if that is not told yet.
     last_sent: Option<Place>,
+    /// There from when more waits than the inbox holds until half of it is free, or the client was too slow for some time.
+    overfull: Option<Box<Overfull>>,
 }
 
 #[derive(Debug)]
@@ -171,15 +179,54 @@ impl Outbox {
 
     /// Whether a message for a client that is there, or of QoS 1 or 2, would be the first that waits; or why it cannot be
     /// taken.
-    pub fn check(&self, delivery: &Delivery) -> Result<bool, Dropped> {
+    pub fn check(&self, delivery: &Delivery, when_full: WhenFull) -> Result<bool, Dropped> {
         let bytes = delivery.message.bytes();
         if delivery.qos == Qos::AtMostOnce && self.waiting.len() >= QOS0_WAITING_MAX {
             return Err(Dropped::SlowReader);
         }
-        if self.waiting.len() >= INBOX_MESSAGES_MAX || self.waiting_bytes + bytes > INBOX_BYTES_MAX {
+        let (messages_max, bytes_max) = match when_full {
+            WhenFull::Wait if !self.is_too_slow() => (OVERFULL_MESSAGES_MAX, OVERFULL_BYTES_MAX),
+            WhenFull::Wait | WhenFull::Drop => (INBOX_MESSAGES_MAX, INBOX_BYTES_MAX),
+        };
+        if self.waiting.len() >= messages_max || self.waiting_bytes + bytes > bytes_max {
             return Err(Dropped::InboxFull);
         }
         Ok(self.waiting.is_empty())
+    }
+
+    fn is_too_slow(&self) -> bool {
+        self.overfull.as_ref().is_some_and(|overfull| overfull.is_too_slow())
+    }
+
+    /// Who waits for room, and for how long; `None`: nobody has to wait.
+    pub fn overfull(&mut self) -> Option<&mut Overfull> {
+        self.overfull.as_deref_mut()
+    }
+
+    /// Whether who has put in a message just now has to wait.
+    pub fn is_overfull(&mut self) -> bool {
+        let exceeds = self.waiting.len() > INBOX_MESSAGES_MAX || self.waiting_bytes > INBOX_BYTES_MAX;
+        if exceeds && self.overfull.is_none() {
+            self.overfull = Some(Box::default());
+        }
+        self.overfull.is_some() && !self.is_too_slow()
+    }
+
+    /// Lets go those who wait for room, if there is.
+    pub fn let_go_at_room(&mut self) {
+        if self.overfull.is_some() && !self.is_too_slow() && self.has_room() {
+            self.overfull = None;
+        }
+    }
+
+    /// Lets go those who wait for room: the client is not there to make any.
+    pub fn let_go(&mut self) {
+        self.overfull = None;
+    }
+
+    /// Whether the client was sent what it has to acknowledge.
+    pub fn awaits_answers(&self) -> bool {
+        self.sent > 0
     }
 
     /// Takes a message that was checked.

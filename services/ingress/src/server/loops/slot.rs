@@ -191,6 +191,7 @@ impl<T: Transport> Slot<T> {
         if let Some(identity) = signals.identity {
             self.connection.reauthorized(identity, hands.now);
         }
+        self.connection.withhold(self.link.is_withheld(), hands.now);
         self.connection.deliver(hands.now);
     }
 
@@ -247,6 +248,7 @@ impl<T: Transport> Slot<T> {
     /// The oldest `count` of its messages that are on their way are stored.
     pub fn stored(&mut self, count: usize, hands: &mut Hands) {
         self.outstanding = self.outstanding.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
+        self.connection.withhold(self.link.is_withheld(), hands.now);
         self.connection.stored(count, hands.now);
         self.stage_waiting(hands);
     }

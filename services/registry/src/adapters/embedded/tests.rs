@@ -81,6 +81,7 @@ fn a_corrupt_version_file_is_told_with_the_directory() {
     std::fs::write(directory.path().join("version"), b"rubbish").expect("written");
     let refused = Embedded::open(directory.path(), EmbeddedLimits::default()).map(drop).expect_err("corrupt");
     assert!(refused.to_string().contains(&directory.path().display().to_string()), "{refused}");
+    assert!(refused.to_string().ends_with("choose another directory with --data DIR"), "{refused}");
 }
 
 #[tokio::test]

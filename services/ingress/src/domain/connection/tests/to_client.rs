@@ -1,6 +1,7 @@
 //! What is written to the client: messages, aliases, reasons, and nothing larger than it takes.
 
 use super::*;
+use crate::domain::connection::publish::PUBLISHES_WAITING_MAX;
 
 #[test]
 fn a_message_of_qos_2_to_the_client_takes_both_steps() {
@@ -106,4 +107,40 @@ fn reasons_are_told_in_words_to_those_who_want_them() {
         });
         assert_eq!(reason.as_deref(), Some("a second connect"), "always in a DISCONNECT");
     }
+}
+
+#[test]
+fn while_a_subscriber_has_no_room_nothing_is_acknowledged_and_what_the_client_acknowledges_is_read() {
+    let mut client = Client::connected(Version::V311);
+    client.connection.withhold(true, at(0));
+    [1, 2, 3].into_iter().for_each(|id| client.publish(id, "ok/a"));
+    client.stored(&[1, 2, 3]);
+    assert!(client.output().is_empty());
+    assert!(!client.connection.takes_packets(), "it has sent as much as it may");
+    client.session.offer(Delivery { qos: Qos::AtLeastOnce, ..delivery("t", b"x") }).expect("room");
+    client.connection.deliver(at(0));
+    assert_eq!(client.output(), ["PUBLISH t Some(1) dup=false"]);
+    assert!(client.connection.takes_packets());
+    client.publish(4, "ok/a");
+    client.send(&Packet::PubAck(ack(1)));
+    assert!(client.session.depth() == (0, 0) && !client.connection.takes_packets(), "it has nothing to acknowledge");
+    client.stored(&[4]);
+    assert!(client.output().is_empty());
+    client.connection.withhold(false, at(0));
+    assert_eq!(client.output(), ["PUBACK 1 0x00", "PUBACK 2 0x00", "PUBACK 3 0x00", "PUBACK 4 0x00"]);
+}
+
+#[test]
+fn messages_of_qos_0_take_no_place_behind_acknowledgements_that_are_withheld() {
+    let mut client = Client::connected(Version::V5);
+    client.connection.withhold(true, at(0));
+    client.publish(1, "ok/a");
+    client.stored(&[1]);
+    for _ in 0..PUBLISHES_WAITING_MAX {
+        client.send(&Packet::Publish(Publish::new("ok/a", b"x")));
+        client.connection.stored(1, at(0));
+    }
+    assert!(client.connection.takes_packets());
+    client.connection.withhold(false, at(0));
+    assert_eq!(client.output(), ["PUBACK 1 0x00"]);
 }
