@@ -137,11 +137,13 @@ impl Asker {
 
     /// Refuses a partition that is not there.
     async fn exists(&self, at: &TopicPartition) -> Result<(), ReadError> {
-        let partitions = self.partitions(&at.topic).await.map_err(|reason| ReadError::Unavailable { reason })?;
-        if partitions.is_some_and(|count| at.partition < count) {
-            return Ok(());
-        }
-        Err(ReadError::Unknown { at: at.clone() })
+        let unavailable = |reason| ReadError::Unavailable { reason };
+        let count = match self.partitions(&at.topic).await.map_err(unavailable)? {
+            Some(known) if at.partition >= known => self.grown(&at.topic, known).await.map_err(unavailable)?,
+            Some(known) => known,
+            None => 0,
+        };
+        if at.partition < count { Ok(()) } else { Err(ReadError::Unknown { at: at.clone() }) }
     }
 
     /// First kept and next offset, open transactions left out.

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_bus::Bus;
+use drover_bus::{Bounds, Bus, ReadError, TopicPartition};
 use drover_types::Clock;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -19,6 +19,8 @@ const LOOK: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// An answer that takes longer is none.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A topic that nobody makes: that it is not there is the shortest answer of a log, however many topics that has.
+const NO_TOPIC: &str = "drover.nobody";
 
 /// Asks once; the error says why there is no good answer.
 pub type Probe = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
@@ -86,12 +88,21 @@ pub fn service(name: &str, client: Client) -> Probe {
     })
 }
 
-/// Asks the log for its topics.
+/// Asks the log whether it has a topic.
 pub fn log(bus: Arc<dyn Bus>) -> Probe {
+    let at = TopicPartition::new(NO_TOPIC, 0);
     Box::new(move || {
-        let bus = bus.clone();
-        Box::pin(async move { bus.topics().await.map(|_| ()).map_err(|error| error.to_string()) })
+        let (bus, at) = (bus.clone(), at.clone());
+        Box::pin(async move { answered(bus.bounds(&at).await) })
     })
+}
+
+/// All that the log knows is an answer.
+fn answered(bounds: Result<Bounds, ReadError>) -> Result<(), String> {
+    match bounds {
+        Ok(_) | Err(ReadError::Unknown { .. } | ReadError::OutOfRange { .. } | ReadError::Corrupt { .. }) => Ok(()),
+        Err(error @ ReadError::Unavailable { .. }) => Err(error.to_string()),
+    }
 }
 
 /// Asks the database, once it is connected to.
@@ -115,6 +126,13 @@ mod tests {
             let answer = if there.load(Ordering::Relaxed) { Ok(()) } else { Err("away".to_owned()) };
             Box::pin(std::future::ready(answer))
         })
+    }
+
+    #[test]
+    fn a_log_that_does_not_know_the_topic_has_answered() {
+        assert_eq!(answered(Err(ReadError::Unknown { at: TopicPartition::new(NO_TOPIC, 0) })), Ok(()));
+        let away = answered(Err(ReadError::Unavailable { reason: "away".into() }));
+        assert_eq!(away, Err("bus is unavailable: away".to_owned()));
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use drover_bus::{AdminError, AppendError, Bus, Outgoing, TopicConfig, Transaction};
+use drover_bus::{AdminError, AppendError, Bounds, Bus, Outgoing, ReadError, TopicConfig, TopicPartition, Transaction};
 use drover_bus_kafka::{KafkaBus, KafkaOptions};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
@@ -61,6 +61,9 @@ async fn a_partition_is_refused_until_its_topic_has_grown_it() {
     within(commit(0, "1")).await.expect("commits");
     let refused = within(bus.append(third())).await.err().expect("it has 1");
     assert!(matches!(refused, AppendError::UnknownPartition { partition: 2, .. }), "{refused}");
+    // A process that only reads.
+    let (reader, second) = (KafkaBus::open(options(kafka)).expect("opens"), TopicPartition::new(grown.clone(), 1));
+    assert_eq!(within(reader.bounds(&second)).await, Err(ReadError::Unknown { at: second.clone() }));
     let mut config = ClientConfig::new();
     let admin: AdminClient<DefaultClientContext> =
         config.set("bootstrap.servers", kafka.brokers()).create().expect("a client");
@@ -72,6 +75,12 @@ async fn a_partition_is_refused_until_its_topic_has_grown_it() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         while values(&bus, &grown, 2).await != ["v"] {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    within(async {
+        while reader.bounds(&second).await != Ok(Bounds { earliest: 0, end: 0 }) {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     })

@@ -143,6 +143,7 @@ pub async fn unknown_topics_and_partitions_are_refused(f: &Fixture) {
         assert_eq!(f.bus.bounds(&at).await, Err(ReadError::Unknown { at: at.clone() }));
         let read = f.bus.read(&at, 0, BYTES, Duration::ZERO).await;
         assert_eq!(read, Err(ReadError::Unknown { at: at.clone() }));
+        assert_eq!(f.bus.offset_at(&at, 0).await, Err(ReadError::Unknown { at: at.clone() }));
     }
 }
 

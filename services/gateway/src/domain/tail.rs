@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_bus::{AdminError, Bus, Offset, ReadError, TopicPartition};
+use drover_bus::{Bus, Offset, ReadError, Topic, TopicPartition};
 use drover_types::{ApiError, ErrorCode};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -78,11 +78,7 @@ impl Tail {
     ) -> Result<Self, ApiError> {
         let selection = Arc::new(selection);
         let (out, events) = mpsc::channel(limits.queue_messages);
-        let mut begins = Vec::new();
-        for at in partitions(bus.as_ref(), selection.log_topic()).await? {
-            let next = begin(bus.as_ref(), &at, start).await.map_err(|error| failed(&error))?;
-            begins.push((at, next));
-        }
+        let begins = begins(bus.as_ref(), selection.log_topic(), start).await?;
         let mut readers = JoinSet::new();
         for (at, next) in begins {
             let lag_records_max = match start {
@@ -96,11 +92,22 @@ impl Tail {
     }
 }
 
-async fn partitions(bus: &dyn Bus, topic: &str) -> Result<Vec<TopicPartition>, ApiError> {
-    let topics = bus.topics().await.map_err(|error| unavailable(&error))?;
-    let config = topics.into_iter().find(|config| config.topic.as_ref() == topic);
-    let config = config.ok_or_else(|| ApiError::new(ErrorCode::NotFound, format!("topic {topic} does not exist")))?;
-    Ok((0..config.partitions).map(|partition| TopicPartition::new(config.topic.clone(), partition)).collect())
+/// Where to begin in each partition: the log is asked for one after the other until there is no more, since a list of its
+/// topics would have all of them.
+async fn begins(bus: &dyn Bus, topic: &str, start: Start) -> Result<Vec<(TopicPartition, Offset)>, ApiError> {
+    let (topic, mut begins) = (Topic::from(topic), Vec::new());
+    for partition in 0.. {
+        let at = TopicPartition::new(topic.clone(), partition);
+        match begin(bus, &at, start).await {
+            Ok(next) => begins.push((at, next)),
+            Err(ReadError::Unknown { .. }) => break,
+            Err(error) => return Err(failed(&error)),
+        }
+    }
+    if begins.is_empty() {
+        return Err(ApiError::new(ErrorCode::NotFound, format!("topic {topic} does not exist")));
+    }
+    Ok(begins)
 }
 
 async fn begin(bus: &dyn Bus, at: &TopicPartition, start: Start) -> Result<Offset, ReadError> {
@@ -109,10 +116,6 @@ async fn begin(bus: &dyn Bus, at: &TopicPartition, start: Start) -> Result<Offse
         Start::Now => Ok(bus.bounds(at).await?.end),
         Start::At(ms) => bus.offset_at(at, ms).await,
     }
-}
-
-fn unavailable(error: &AdminError) -> ApiError {
-    ApiError::new(ErrorCode::Unavailable, format!("topics cannot be listed: {error}"))
 }
 
 fn failed(error: &ReadError) -> ApiError {

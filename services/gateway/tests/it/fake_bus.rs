@@ -87,16 +87,7 @@ impl Bus for FakeBus {
     }
 
     async fn topics(&self) -> Result<Vec<TopicConfig>, AdminError> {
-        let records = self.records.lock().unwrap();
-        let first = records.iter().filter(|(at, _)| at.partition == 0);
-        let config = |(at, _): &(TopicPartition, _)| TopicConfig {
-            topic: at.topic.clone(),
-            partitions: PARTITIONS,
-            compact: false,
-            retention_ms: None,
-            retention_bytes: None,
-        };
-        Ok(first.map(config).collect())
+        Err(AdminError::Unavailable { reason: unavailable() })
     }
 
     async fn append(&self, _: Vec<Outgoing>) -> Result<Receipt, AppendError> {

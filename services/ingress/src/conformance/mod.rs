@@ -5,5 +5,5 @@ mod retained;
 mod sessions;
 
 pub use owners::{Factory, alone, shared};
-pub use retained::{BOUNDS, RetainedFactory, message as retained_message, retained};
+pub use retained::{BOUNDS, REMOVAL_MS, RetainedFactory, message as retained_message, moment_ms, retained};
 pub use sessions::{SessionFactory, sessions};

@@ -1,13 +1,16 @@
 //! What every adapter of [`RetainedStore`] must do.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use drover_host::SystemClock;
 use drover_mqtt::{Property, PropertyList};
-use drover_types::{ClientId, DeviceId, Qos, RecordId, TenantId, TopicName};
-use futures::future::join_all;
+use drover_types::{ClientId, Clock, DeviceId, Qos, RecordId, TenantId, TopicName};
+use futures::future::{join, join_all};
 
+pub use crate::adapters::rows::retained::REMOVAL_MS;
 use crate::domain::message::{Forwarded, Message, Publication, Publisher, Stamp};
 use crate::ports::{RetainedBounds, RetainedQuery, RetainedStore};
 
@@ -15,6 +18,8 @@ use crate::ports::{RetainedBounds, RetainedQuery, RetainedStore};
 pub const BOUNDS: RetainedBounds = RetainedBounds { messages: 3, bytes: 1_000 };
 /// Calls made at the same time.
 const AT_ONCE: u64 = 50;
+/// First levels that become empty, and are written to while they are swept.
+const LEVELS: u64 = 20;
 
 /// Stores to test.
 #[async_trait]
@@ -31,6 +36,17 @@ pub async fn retained(factory: &dyn RetainedFactory) {
     a_tenant_keeps_no_more_than_its_bounds_and_another_is_not_hurt(factory).await;
     what_has_expired_is_not_sent_and_gives_its_room_back(factory).await;
     many_who_keep_at_once_are_all_answered(factory).await;
+    what_is_kept_under_an_empty_level_while_it_is_swept_is_found(factory).await;
+}
+
+/// A time of the system's clock, by which stores may go: not before anything that was kept so far, and before all that
+/// is kept from now on. Milliseconds since the Unix epoch.
+pub async fn moment_ms() -> u64 {
+    let moment_ms = SystemClock.now_ms();
+    while SystemClock.now_ms() <= moment_ms {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    moment_ms
 }
 
 /// A store, and a tenant that no other test uses.
@@ -198,4 +214,26 @@ async fn many_who_keep_at_once_are_all_answered(factory: &dyn RetainedFactory) {
     let answers = join_all((1..=AT_ONCE).map(keep)).await;
     assert!(answers.into_iter().all(|answer| matches!(answer, Ok(0))));
     assert_eq!(place.read_all("t").await, [format!("t={AT_ONCE}")]);
+}
+
+async fn what_is_kept_under_an_empty_level_while_it_is_swept_is_found(factory: &dyn RetainedFactory) {
+    let place = Place::of(factory, "levels").await;
+    place.keep(&[place.message("stays/1", "1", 1)]).await;
+    for n in 1..=LEVELS {
+        let topic = format!("level-{n}/1");
+        place.keep(&[place.message(&topic, "1", 1)]).await;
+        place.keep(&[place.message(&topic, "", 2)]).await;
+        let later_ms = moment_ms().await + REMOVAL_MS;
+        let again = vec![Arc::new(place.message(&topic, "2", 3))];
+        let (swept, kept) = join(place.store.sweep(later_ms), place.store.keep(again)).await;
+        assert!(swept.is_ok() && matches!(kept, Ok(0)), "{swept:?} {kept:?}");
+        for filter in ["#", "+/1", "+/#"] {
+            assert_eq!(place.read_all(filter).await, [format!("{topic}=2"), "stays/1=1".to_owned()], "{filter}");
+        }
+        place.keep(&[place.message(&topic, "", 4)]).await;
+    }
+    let later_ms = moment_ms().await + REMOVAL_MS;
+    place.store.sweep(later_ms).await.expect("swept");
+    let place = place.reopened(factory).await;
+    assert_eq!(place.read_all("#").await, ["stays/1=1"]);
 }

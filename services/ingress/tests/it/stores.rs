@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use drover_backends::cassandra::shared;
-use drover_host::Cassandra;
-use drover_ingress::conformance::{self, BOUNDS, RetainedFactory, SessionFactory};
+use drover_host::{Cassandra, SystemClock};
+use drover_ingress::conformance::{self, BOUNDS, REMOVAL_MS, RetainedFactory, SessionFactory, moment_ms};
 use drover_ingress::ports::RetainedStore;
 use drover_ingress::ports::sessions::SessionStore;
 use drover_ingress::scylla::{Retained, Sessions};
-use drover_scylla_kit::{Options, Replication};
+use drover_scylla_kit::{Options, Replication, Schema};
+use drover_types::{Clock, TenantId};
 
 /// Each store over a session of its own, as processes have them.
 struct Keyspace(Options);
@@ -58,6 +59,40 @@ async fn the_retained_messages_in_cassandra_keep_every_promise() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_first_level_stays_listed_without_a_message_until_none_can_be_on_its_way() {
+    let Some(keyspace) = Keyspace::new() else { return };
+    let cassandra = keyspace.cassandra();
+    let retained = Retained::open(&cassandra, BOUNDS, |_| ()).await.expect("opens");
+    let store = cassandra.open(&Schema { name: "reader", migrations: &[] }).await.expect("opens");
+    let levels = "SELECT level FROM ingress_retained_levels WHERE tenant = ?";
+    let levels = store.prepare_read(levels).await.expect("prepared");
+    let tenant = TenantId::default_tenant();
+    let listed = async || {
+        let rows: Vec<(String,)> = store.rows(&levels, (tenant.as_str(),)).await.expect("read");
+        rows.into_iter().map(|(level,)| level).collect::<Vec<_>>()
+    };
+    let keep = async |topic: &str, payload: &str, time_ms: u64, expiry_s: Option<u32>| {
+        let message = conformance::retained_message(&tenant, topic, payload, time_ms, 7, expiry_s);
+        assert_eq!(retained.keep(vec![Arc::new(message)]).await.expect("kept"), 0, "{topic}");
+    };
+    let before_ms = SystemClock.now_ms();
+    keep("stays/1", "1", 1, None).await;
+    keep("removed/1", "1", 1, None).await;
+    keep("expires/1", "1", 1, Some(1)).await;
+    keep("removed/1", "", 2, None).await;
+    assert_eq!(retained.sweep(before_ms + REMOVAL_MS - 1).await.expect("swept"), 1, "what has expired");
+    assert_eq!(listed().await, ["expires", "removed", "stays"]);
+    retained.sweep(moment_ms().await + REMOVAL_MS).await.expect("swept");
+    assert_eq!(listed().await, ["stays"]);
+
+    keep("stays/1", "", 3, None).await;
+    retained.sweep(before_ms).await.expect("swept");
+    assert_eq!(listed().await, ["stays"], "a tenant that keeps nothing is swept on");
+    retained.sweep(moment_ms().await + REMOVAL_MS).await.expect("swept");
+    assert_eq!(listed().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_sessions_in_cassandra_keep_every_promise() {
     let Some(keyspace) = Keyspace::new() else { return };
     conformance::sessions(&keyspace).await;
@@ -66,7 +101,7 @@ async fn the_sessions_in_cassandra_keep_every_promise() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_finds_only_the_sessions_whose_head_it_has_written_last() {
     use drover_ingress::ports::sessions::{Change, Head, What};
-    use drover_types::{ClientId, DeviceId, TenantId};
+    use drover_types::{ClientId, DeviceId};
 
     let Some(keyspace) = Keyspace::new() else { return };
     let cassandra = keyspace.cassandra();

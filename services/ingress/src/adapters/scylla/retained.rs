@@ -4,29 +4,40 @@
 //! one timestamp the greater value stays, which begins with time and id. What a tenant keeps is counted by each node for
 //! itself, from a reading of all its rows, and anew after each sweep: several nodes may exceed a bound by what they write
 //! between two sweeps.
+//!
+//! The first levels of a tenant are listed, for filters that begin with a wildcard. A level is never missing there while a
+//! message under it is kept: it is listed before each message, at the node's time; a sweep that finds it empty deletes as
+//! of [`LISTED_MS`] ago, so that whoever has listed it since wins; and whoever takes [`LISTED_AGAIN`] from there to its
+//! message lists it again. This holds while the clocks of ingress nodes differ by less than the remaining five minutes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use drover_host::Cassandra;
+use drover_host::{Cassandra, SystemClock};
 use drover_scylla_kit::{Failure, OpenError, Read, Store, Write};
-use drover_types::{TenantId, TopicName};
+use drover_types::{Clock, TenantId, TopicName};
 use futures::{StreamExt, TryStreamExt, stream};
 use prost::Message as _;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::schema::SCHEMA;
 use super::store_error;
 use crate::adapters::rows::corrupt;
-use crate::adapters::rows::retained::{Row, literal};
+use crate::adapters::rows::retained::{REMOVAL_MS, Row, literal};
 use crate::domain::message::Message;
 use crate::ports::{RetainedBounds, RetainedPage, RetainedQuery, RetainedStore, StoreError};
 
 /// Requests under way at once.
 const CONCURRENT: usize = 32;
-/// How long a removal is remembered, seconds: longer than a message takes from its receipt to the store.
-const REMOVAL_TTL_S: i32 = 10 * 60;
+/// [`REMOVAL_MS`] in seconds.
+const REMOVAL_TTL_S: i32 = (REMOVAL_MS / 1_000) as i32;
+/// How long a level stays listed without a message, milliseconds: as long as a removal is remembered.
+const LISTED_MS: u64 = REMOVAL_MS;
+/// A level that was listed this long before its message was kept is listed again.
+const LISTED_AGAIN: Duration = Duration::from_millis(LISTED_MS / 2);
 /// What a message outlives its expiry by in the table, seconds: until then it is found, and not sent.
 const EXPIRED_S: i32 = 60;
 /// Longest time to live there is, seconds: 20 years.
@@ -48,6 +59,7 @@ struct Statements {
     put: Write,
     put_level: Write,
     delete: Write,
+    delete_level: Write,
     one: Read,
     some: Read,
     sizes: Read,
@@ -59,6 +71,8 @@ struct Statements {
 struct Amount {
     messages: usize,
     bytes: usize,
+    /// First levels that were listed when it was counted, empty ones too.
+    levels: usize,
 }
 
 impl Retained {
@@ -89,12 +103,28 @@ impl Retained {
         let bytes = row.bytes(topic).map_or(0, |bytes| i32::try_from(bytes).unwrap_or(i32::MAX));
         let expires_ms = row.expires_ms().map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
         let at = timestamp(row.time_ms);
+        let began = Instant::now();
         if kept.is_some() {
-            let written = self.store.write(&self.statements.put_level, (tenant, level)).await;
-            written.map_err(store_error)?;
+            self.list(tenant, level).await?;
         }
         let values = (tenant, level, topic, write(row), bytes, expires_ms, ttl_s);
-        self.store.write_at(at, &self.statements.put, values).await.map_err(store_error)
+        self.store.write_at(at, &self.statements.put, values).await.map_err(store_error)?;
+        if kept.is_some() && began.elapsed() >= LISTED_AGAIN {
+            self.list(tenant, level).await?;
+        }
+        Ok(())
+    }
+
+    async fn list(&self, tenant: &str, level: &str) -> Result<(), StoreError> {
+        let at = timestamp(SystemClock.now_ms());
+        self.store.write_at(at, &self.statements.put_level, (tenant, level)).await.map_err(store_error)
+    }
+
+    /// Takes a level from the list that was empty at `now_ms` or later, unless it was listed within [`LISTED_MS`] before.
+    async fn unlist(&self, tenant: &TenantId, level: &str, now_ms: u64) -> Result<(), StoreError> {
+        let Some(at_ms) = now_ms.checked_sub(LISTED_MS) else { return Ok(()) };
+        let values = (tenant.as_str(), level);
+        self.store.write_at(timestamp(at_ms), &self.statements.delete_level, values).await.map_err(store_error)
     }
 
     async fn levels(&self, tenant: &TenantId) -> Result<Vec<String>, StoreError> {
@@ -102,10 +132,13 @@ impl Retained {
         rows.map_err(store_error)?.map_ok(|(level,)| level).try_collect().await.map_err(store_error)
     }
 
-    /// What a tenant keeps by `now_ms`; what has expired by then is removed, and counted beside it.
+    /// What a tenant keeps by `now_ms`; what has expired by then is removed, and counted beside it, and levels under
+    /// which nothing is kept are taken from the list.
     async fn count(&self, tenant: &TenantId, now_ms: u64) -> Result<(Amount, usize), StoreError> {
-        let (mut amount, mut expired) = (Amount::default(), 0);
-        for level in self.levels(tenant).await? {
+        let levels = self.levels(tenant).await?;
+        let (mut amount, mut expired) = (Amount { levels: levels.len(), ..Amount::default() }, 0);
+        for level in levels {
+            let before = amount.messages;
             let values = (tenant.as_str(), level.as_str());
             let rows = self.store.stream::<(String, i32, Option<i64>, i64)>(&self.statements.sizes, values).await;
             let mut rows = rows.map_err(store_error)?;
@@ -118,6 +151,9 @@ impl Retained {
                 } else if bytes > 0 {
                     amount = amount.with(Some(usize::try_from(bytes).unwrap_or(0)));
                 }
+            }
+            if amount.messages == before {
+                self.unlist(tenant, &level, now_ms).await?;
             }
         }
         Ok((amount, expired))
@@ -144,7 +180,8 @@ impl RetainedStore for Retained {
         let rows: Vec<_> = stream::iter(reads).buffer_unordered(CONCURRENT).try_collect().await?;
         let (mut writes, mut refused) = (Vec::new(), 0);
         for (tenant, topic, row, before) in rows {
-            if before.as_ref().is_some_and(|before| !row.is_after(before)) {
+            // One that is there already is written again: the attempt that wrote it may have failed behind it.
+            if before.as_ref().is_some_and(|before| before.is_after(&row)) {
                 continue;
             }
             if !kept.contains_key(&tenant) {
@@ -215,14 +252,15 @@ impl RetainedStore for Retained {
             }
             removed += expired;
         }
-        self.kept.lock().await.retain(|_, amount| amount.messages > 0);
+        // Whose levels are still listed is swept again, until they are not.
+        self.kept.lock().await.retain(|_, amount| amount.messages > 0 || amount.levels > 0);
         Ok(removed)
     }
 }
 
 impl Amount {
     fn with(self, bytes: Option<usize>) -> Self {
-        bytes.map_or(self, |bytes| Self { messages: self.messages + 1, bytes: self.bytes + bytes })
+        bytes.map_or(self, |bytes| Self { messages: self.messages + 1, bytes: self.bytes + bytes, ..self })
     }
 
     /// Another node may have written what is replaced: it is not counted here then.
@@ -230,6 +268,7 @@ impl Amount {
         bytes.map_or(self, |bytes| Self {
             messages: self.messages.saturating_sub(1),
             bytes: self.bytes.saturating_sub(bytes),
+            ..self
         })
     }
 }
@@ -268,6 +307,9 @@ impl Statements {
             put_level: store.prepare_write("INSERT INTO ingress_retained_levels (tenant, level) VALUES (?, ?)").await?,
             delete: store
                 .prepare_write("DELETE FROM ingress_retained WHERE tenant = ? AND level = ? AND topic = ?")
+                .await?,
+            delete_level: store
+                .prepare_write("DELETE FROM ingress_retained_levels WHERE tenant = ? AND level = ?")
                 .await?,
             one: store
                 .prepare_read("SELECT kept FROM ingress_retained WHERE tenant = ? AND level = ? AND topic = ?")

@@ -22,7 +22,7 @@ pub const SCHEMA: Schema = Schema {
                 "CREATE TABLE IF NOT EXISTS ingress_retained (
                     tenant text, level text, topic text, kept blob, bytes int, expires_ms bigint,
                     PRIMARY KEY ((tenant, level), topic))",
-                // First levels of a tenant's topics: as many as topics at most.
+                // First levels of a tenant's topics: as many as topics at most, and those that were left within minutes.
                 "CREATE TABLE IF NOT EXISTS ingress_retained_levels (tenant text, level text, PRIMARY KEY (tenant, level))",
             ],
         },
@@ -51,6 +51,15 @@ pub const SCHEMA: Schema = Schema {
             statements: &[
                 // The nodes that have ever been there: one partition of a few rows.
                 "CREATE TABLE IF NOT EXISTS ingress_nodes (list int, node text, PRIMARY KEY (list, node))",
+            ],
+        },
+        Migration {
+            number: 5,
+            name: "levels_that_go",
+            statements: &[
+                // Whoever reads a list passes by what was deleted in an hour, not in ten days. A deletion that a replica has
+                // missed by then lists an empty level, until the next sweep.
+                "ALTER TABLE ingress_retained_levels WITH gc_grace_seconds = 3600",
             ],
         },
     ],
