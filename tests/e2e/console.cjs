@@ -173,6 +173,22 @@ async function pictures(browser, state) {
   }
 }
 
+/** A live page that is refused, and whose session then ends elsewhere. */
+async function signsOut(context) {
+  const page = await context.newPage(); // not watched: its browser complains of what is refused
+  await page.route(/\/stream\?/, (route) => route.fulfill({ status: 503 }));
+  await page.goto(`${server}/live`);
+  const state = page.locator("#stream-state");
+  await state.filter({ hasText: "Connecting" }).waitFor();
+  const other = await context.newPage();
+  await other.goto(`${server}/`);
+  await other.getByRole("button", { name: "Sign out" }).click();
+  await other.locator("main", { hasText: "drover open" }).waitFor();
+  await page.unroute(/\/stream\?/);
+  await state.filter({ hasText: "Signed out" }).waitFor();
+  seen.signed_out = true;
+}
+
 async function run() {
   const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: FLAGS });
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
@@ -188,6 +204,7 @@ async function run() {
   await page.keyboard.press("Tab");
   seen.first_focus = await page.evaluate(() => document.activeElement.textContent);
   const { keys, stop } = await fleet();
+  await page.locator('#devices tr[data-device="fleet-00"]').waitFor(); // the page was open before
   const key = await connectByName(page);
   await curveMoves(page, key);
   seen.bytes = await weigh(context, `${server}/devices/lamp-1`);
@@ -198,6 +215,8 @@ async function run() {
   await page.locator("#devices tbody tr").first().waitFor();
   seen.rows_after = await page.locator("#devices tbody tr").count();
   await pictures(browser, await context.storageState());
+  await page.close();
+  await signsOut(context);
   await stop();
   await browser.close();
   console.log(JSON.stringify(seen));

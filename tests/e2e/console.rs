@@ -48,6 +48,7 @@ fn a_person_connects_a_device_and_sees_its_curve_move() -> anyhow::Result<()> {
     assert!(within_ms[judged] <= CURVE_MOVES_MS, "{within_ms:?}");
     assert_eq!(seen["states"], json!(["Disconnected", "Connected", "Disconnected"]), "a row follows its device");
     assert_eq!(seen["pressed"], "1 h");
+    assert_eq!(seen["signed_out"], true, "a page whose session has ended says so");
     assert_eq!((&seen["rows"], &seen["rows_after"]), (&json!(50), &json!(1)), "the list has pages");
     let bytes = seen["bytes"].as_u64().context("bytes were counted")?;
     assert!(bytes > 0 && bytes <= PAGE_BYTES_MAX, "{bytes} bytes");

@@ -1,5 +1,5 @@
 // The program of a device: tabs by mouse and arrow keys, copying, and the device's first message.
-import { follow } from "./drover.js";
+import { SIGNED_OUT, follow } from "./drover.js";
 
 const COPIED_MS = 1500;
 const tabs = [...document.querySelectorAll("[role=tab]")];
@@ -58,5 +58,8 @@ follow({ filter: "#", device: document.getElementById("connect").dataset.device 
     document.getElementById("arrival-title").textContent = count === 1 ? "It is here" : `${count} messages`;
     document.getElementById("arrival-text").textContent = `${topic}  ${payload ?? `base64:${payloadBase64}`}`;
     document.getElementById("arrival-link").hidden = false;
+  },
+  state(state) {
+    if (state === SIGNED_OUT) document.getElementById("arrival-title").textContent = `${SIGNED_OUT}: nothing more is shown here`;
   },
 });

@@ -89,8 +89,6 @@ function heard(time) {
 }
 
 const list = messageList(document.getElementById("messages"), document.getElementById("no-messages"));
-const showState = streamState(document.getElementById("stream-state"));
-let opened = false;
 follow({ filter: "#", device }, {
   message(message) {
     list.message(message);
@@ -103,15 +101,12 @@ follow({ filter: "#", device }, {
       }
     }
   },
-  dropped: list.dropped,
-  state(live) {
-    showState(live);
-    if (live && opened) {
-      curve.clear(); // what came while the stream was away is in the history
-      load();
-    }
-    opened ||= live;
+  dropped(left) {
+    list.dropped(left);
+    curve.clear(); // what was left out is in the history
+    load();
   },
+  state: streamState(document.getElementById("stream-state")),
 });
 
 setInterval(async () => {

@@ -1,31 +1,39 @@
-// The list of devices: state and last seen stay up to date while the page is looked at.
-import { get, tellTimes } from "./drover.js";
+// The list of devices as the server shows it: new ones appear, state and last seen stay up to date, while it is looked at.
+import { tellTimes } from "./drover.js";
 
 const EVERY_MS = 3000;
-const TITLES = { Connected: "Connected", Disconnected: "Disconnected", NeverSeen: "Never connected", Disabled: "Disabled" };
-const table = document.getElementById("devices");
+const PARTS = [".state", ".seen"];
+const links = (list) => [...list.querySelectorAll("a")].map((link) => link.getAttribute("href"));
 
-function show(row, { phase, lastSeen }) {
-  const state = row.querySelector(".state");
-  state.dataset.phase = phase;
-  state.textContent = TITLES[phase] ?? phase;
-  if (!lastSeen) return;
-  const seen = row.querySelector(".seen");
-  const time = document.createElement("time");
-  time.dateTime = lastSeen;
-  seen.replaceChildren(time);
+/** The list as it is now; null while the server does not answer. */
+async function fetched() {
+  const answer = await fetch(location.href).catch(() => null);
+  if (answer?.status === 401) location.reload();
+  if (!answer?.ok) return null;
+  return new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("list");
+}
+
+/** Devices came or went: all is replaced, and the focus stays at its link. */
+function replace(list, now) {
+  const focused = list.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+  list.replaceWith(now);
+  [...now.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
 }
 
 async function refresh() {
   if (document.hidden) return;
-  const rows = table.tBodies[0].rows;
-  const page = await get("devices", { pageSize: rows.length, pageToken: table.dataset.after });
-  const found = new Map(page?.items.map((item) => [item.metadata.name, item.status]));
-  for (const row of rows) {
-    const status = found.get(row.dataset.device);
-    if (status) show(row, status);
+  const now = await fetched();
+  if (!now) return;
+  const list = document.getElementById("list");
+  if (links(list).join(" ") === links(now).join(" ")) {
+    for (const part of PARTS) {
+      const fresh = now.querySelectorAll(part);
+      list.querySelectorAll(part).forEach((shown, i) => shown.replaceWith(fresh[i]));
+    }
+  } else {
+    replace(list, now);
   }
-  tellTimes(table);
+  tellTimes(document.getElementById("list"));
 }
 
-if (table) setInterval(refresh, EVERY_MS);
+setInterval(refresh, EVERY_MS);

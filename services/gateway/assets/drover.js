@@ -15,22 +15,64 @@ export async function get(path, query) {
   return answer.ok ? answer.json() : null;
 }
 
+/** What `state` of a stream hears. */
+export const LIVE = "Live";
+export const CONNECTING = "Connecting";
+export const SIGNED_OUT = "Signed out";
+
+const RETRY_MS = 3000;
+/** A page that was away for longer, asleep for example, does not ask for all that came meanwhile. */
+const AWAY_MS = 300_000;
+
+/** The status by which the server answers a stream now; 0 if it does not. */
+async function statusOf(url) {
+  const stop = new AbortController();
+  try {
+    return (await fetch(url, { signal: stop.signal })).status;
+  } catch {
+    return 0;
+  } finally {
+    stop.abort();
+  }
+}
+
 /**
- * Live messages: calls `message` for each and `dropped` with the number left out; `state` hears whether it is live.
- * A stream that ends is opened again.
+ * Live messages: calls `message` for each and `dropped` with what was left out, {records, reason}; `state` hears how it is.
+ * A stream that ends goes on behind its last event. After SIGNED_OUT nothing comes.
  */
 export function follow(query, { message, dropped = () => {}, state = () => {} }) {
-  const retryMs = 3000;
   let source;
+  let last = ""; // the id of the last event
+  let heard = Date.now();
+  const url = () => api("stream", last ? { ...query, from: last } : query);
+  const telling = (tell) => (event) => {
+    last = event.lastEventId;
+    heard = Date.now();
+    tell(JSON.parse(event.data));
+  };
   const open = () => {
-    source = new EventSource(api("stream", query));
-    source.onopen = () => state(true);
-    source.onmessage = (event) => message(JSON.parse(event.data));
-    source.addEventListener("dropped", (event) => dropped(JSON.parse(event.data).records));
+    source = new EventSource(url());
+    source.onopen = () => state(LIVE);
+    source.onmessage = telling(message);
+    source.addEventListener("dropped", telling(dropped));
+    source.addEventListener("place", telling(() => {}));
     source.onerror = () => {
-      state(false);
-      if (source.readyState === EventSource.CLOSED) setTimeout(open, retryMs);
+      source.close(); // the browser by itself does not say why it was refused
+      state(CONNECTING);
+      setTimeout(again, RETRY_MS);
     };
+  };
+  const again = async () => {
+    const status = await statusOf(url());
+    if (status === 401) {
+      state(SIGNED_OUT);
+      return;
+    }
+    if (last && (status === 400 || Date.now() - heard > AWAY_MS)) {
+      last = "";
+      dropped({ reason: status === 400 ? "reset" : "away" });
+    }
+    open();
   };
   open();
   addEventListener("pagehide", () => source.close());
@@ -88,6 +130,13 @@ export function element(name, className, text = "") {
   return made;
 }
 
+const LEFT_OUT = {
+  slow: "this page read too slowly",
+  retention: "the log does not keep them any more",
+  reset: "the log is not the one it was",
+  away: "this page was away for too long",
+};
+
 /** A list of messages, the newest first, at most `limit`. */
 export function messageList(list, note, limit = 100) {
   const add = (item) => {
@@ -105,18 +154,18 @@ export function messageList(list, note, limit = 100) {
       item.append(at, element("span", "topic", where), element("code", "", payload ?? `base64:${payloadBase64}`));
       add(item);
     },
-    dropped(records) {
+    dropped({ records, reason }) {
       const item = document.createElement("li");
-      item.append(element("span", "left-out", `${records} messages were left out: this page read too slowly`));
+      item.append(element("span", "left-out", `${records ?? "Some"} messages were left out: ${LEFT_OUT[reason] ?? reason}`));
       add(item);
     },
   };
 }
 
-/** Shows whether a stream is live. */
+/** Shows how a stream is. */
 export function streamState(status) {
-  return (live) => {
-    status.textContent = live ? "Live" : "Connecting";
-    status.toggleAttribute("data-live", live);
+  return (state) => {
+    status.textContent = state;
+    status.toggleAttribute("data-live", state === LIVE);
   };
 }

@@ -112,7 +112,9 @@ impl Device {
             DeviceCommand::Snippet { name, lang } => {
                 let issued = client.post(&["devices", &name, "credentials"], &json!({"kind": "token"}))?;
                 eprintln!("a new token was issued to {name} for this program; its other credentials stay valid");
-                Ok(out.write_all(lang.0.program(&access(&issued)?).as_bytes())?)
+                let program = lang.0.program(&access(&issued)?);
+                let told = json!({"device": name, "credential": issued["credential"], "program": program});
+                format.object(out, &told, |out| out.write_all(program.as_bytes()))
             }
         }
     }

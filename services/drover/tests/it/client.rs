@@ -54,6 +54,10 @@ fn a_snippet_carries_a_new_token() {
     }
     let listed = platform.json(&["credential", "list", "t-1"]);
     assert_eq!(listed["items"].as_array().map(Vec::len), Some(6), "{listed}");
+    let told = platform.json(&["device", "snippet", "t-1", "--lang", "python"]);
+    assert!(told["program"].as_str().is_some_and(|program| program.contains("paho.mqtt")), "{told}");
+    let listed = platform.json(&["credential", "list", "t-1"]);
+    assert_eq!((&told["device"], &told["credential"]), (&"t-1".into(), &listed["items"][6]["id"]), "{listed}");
     assert!(platform.refuses(&["device", "snippet", "none", "--lang", "python"]).contains("none"));
 }
 

@@ -9,7 +9,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::declared::iso;
+use super::place::Place;
 
+/// The header by which a client that comes again names the last event it got (HTML Living Standard, section 9.2).
+pub const LAST_EVENT_ID: &str = "Last-Event-ID";
 /// Topics that only the platform reads.
 const INTERNAL_PREFIX: &str = "drover.";
 
@@ -23,7 +26,7 @@ pub enum Selection {
 }
 
 /// Where a stream begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
     /// At the oldest record kept.
     Earliest,
@@ -31,6 +34,8 @@ pub enum Start {
     Now,
     /// At the first record of that time or later, milliseconds since the Unix epoch.
     At(i64),
+    /// Behind an event of an earlier stream.
+    Behind(Place),
 }
 
 /// One shown record. `payload` is the text exactly as sent; what is no UTF-8 is in `payloadBase64` instead.
@@ -58,13 +63,19 @@ pub struct Message {
 }
 
 impl Start {
-    /// `earliest`, `now` or an ISO 8601 time with its offset; absent: now.
-    pub fn parse(text: Option<&str>) -> Result<Self, ApiError> {
-        match text {
+    /// Where a stream of `topic` begins: behind the event `last_event_id`, which a client shows that comes again by itself;
+    /// else at `from`: `earliest`, `now`, an ISO 8601 time with its offset or the id of an event; absent: now.
+    pub fn parse(last_event_id: Option<&str>, from: Option<&str>, topic: &str) -> Result<Self, ApiError> {
+        if let Some(id) = last_event_id {
+            return Place::parse(LAST_EVENT_ID, id, topic).map(Self::Behind);
+        }
+        match from {
             None | Some("now") => Ok(Self::Now),
             Some("earliest") => Ok(Self::Earliest),
+            Some(id) if Place::is_id(id) => Place::parse("from", id, topic).map(Self::Behind),
             Some(text) => text.parse::<Timestamp>().map(|time| Self::At(time.as_millisecond())).map_err(|error| {
-                ApiError::invalid("from", format!("is none of earliest, now and an ISO 8601 time: {error}"))
+                let message = format!("is none of earliest, now, the id of an event and an ISO 8601 time: {error}");
+                ApiError::invalid("from", message)
             }),
         }
     }
@@ -218,10 +229,18 @@ mod tests {
     }
 
     #[test]
-    fn a_start_is_a_word_or_a_time() {
-        assert_eq!(Start::parse(None), Ok(Start::Now));
-        assert_eq!(Start::parse(Some("earliest")), Ok(Start::Earliest));
-        assert_eq!(Start::parse(Some("1970-01-01T00:00:01Z")), Ok(Start::At(1_000)));
-        assert_eq!(Start::parse(Some("yesterday")).expect_err("refused").field.as_deref(), Some("from"));
+    fn a_start_is_a_word_a_time_or_the_id_of_an_event() {
+        let from = |text| Start::parse(None, text, "t");
+        assert_eq!(from(None), Ok(Start::Now));
+        assert_eq!(from(Some("earliest")), Ok(Start::Earliest));
+        assert_eq!(from(Some("1970-01-01T00:00:01Z")), Ok(Start::At(1_000)));
+        for wrong in ["yesterday", "p1.x"] {
+            assert_eq!(from(Some(wrong)).expect_err("refused").field.as_deref(), Some("from"), "{wrong}");
+        }
+        let place = Place::new("t", vec![1, 2]);
+        assert_eq!(from(Some(&place.id())), Ok(Start::Behind(place.clone())));
+        assert_eq!(Start::parse(Some(&place.id()), Some("earliest"), "t"), Ok(Start::Behind(place)));
+        let refused = Start::parse(Some("now"), None, "t").expect_err("refused");
+        assert_eq!(refused.field.as_deref(), Some("Last-Event-ID"));
     }
 }

@@ -4,6 +4,7 @@
 pub mod caller;
 pub mod declared;
 pub mod live;
+pub mod place;
 pub mod series;
 pub mod sessions;
 pub mod span;

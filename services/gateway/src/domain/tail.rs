@@ -1,18 +1,21 @@
 //! Follows the log for one live stream: a reader per partition, one bounded queue to the client.
 //!
 //! Domain layer over the [`Bus`] port. The log is the buffer: a slow client makes its readers wait, and nothing is
-//! copied for it. Only two things are ever left out, and both are told to the client: what a stream that began with
-//! "now" would show too late, and what retention deleted before it was read.
+//! copied for it. Only three things are ever left out, and all are told to the client: what a stream that began with
+//! "now" would show too late, what retention deleted before it was read, and what the log has lost. With each event the
+//! place behind it is known, from where another stream goes on.
 
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use drover_bus::{Bus, Offset, ReadError, Topic, TopicPartition};
+use drover_bus::{Bus, Offset, Partition, ReadError, Topic, TopicPartition};
 use drover_types::{ApiError, ErrorCode};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::live::{Message, Selection, Start};
+use super::place::Place;
 
 /// Bytes of one read of a partition; bounds what a stream holds in memory per partition.
 const READ_BYTES: usize = 256 * 1024;
@@ -37,6 +40,8 @@ pub enum Event {
         records: u64,
         reason: DropReason,
     },
+    /// Records were looked at that are not selected: only the place is another.
+    Passed,
     /// The stream ends with this error.
     Failed(ApiError),
 }
@@ -48,6 +53,8 @@ pub enum DropReason {
     Slow,
     /// They were deleted before they were read.
     Retention,
+    /// The log ends before the place of the stream: it was cut, or is another one. So many are gone at least.
+    Reset,
 }
 
 impl DropReason {
@@ -56,20 +63,29 @@ impl DropReason {
         match self {
             Self::Slow => "slow",
             Self::Retention => "retention",
+            Self::Reset => "reset",
         }
     }
 }
 
 /// A running stream; dropping it stops its readers.
 pub struct Tail {
-    pub events: mpsc::Receiver<Event>,
+    steps: mpsc::Receiver<Step>,
+    place: Place,
     _readers: JoinSet<()>,
+}
+
+/// What a partition brings, and the offset behind it.
+struct Step {
+    partition: Partition,
+    next: Offset,
+    event: Event,
 }
 
 impl Tail {
     /// Starts to follow. When this returns, the place where the stream begins is fixed.
     ///
-    /// `not_found` if the topic does not exist.
+    /// `not_found` if the topic does not exist, `out_of_range` if it has fewer partitions than the place to begin behind.
     pub async fn open(
         bus: &Arc<dyn Bus>,
         selection: Selection,
@@ -77,24 +93,42 @@ impl Tail {
         limits: TailLimits,
     ) -> Result<Self, ApiError> {
         let selection = Arc::new(selection);
-        let (out, events) = mpsc::channel(limits.queue_messages);
-        let begins = begins(bus.as_ref(), selection.log_topic(), start).await?;
+        let begins = begins(bus.as_ref(), selection.log_topic(), &start).await?;
+        if let Start::Behind(place) = &start {
+            place.check(begins.len())?;
+        }
+        let place = Place::new(selection.log_topic(), begins.iter().map(|(_, next)| *next).collect());
+        let lag_records_max = match start {
+            Start::Now => Some(limits.lag_records_max),
+            Start::Earliest | Start::At(_) | Start::Behind(_) => None,
+        };
+        let (out, steps) = mpsc::channel(limits.queue_messages);
         let mut readers = JoinSet::new();
         for (at, next) in begins {
-            let lag_records_max = match start {
-                Start::Now => Some(limits.lag_records_max),
-                Start::Earliest | Start::At(_) => None,
-            };
             let reader = Reader { bus: bus.clone(), at, next, lag_records_max, selection: selection.clone() };
             readers.spawn(reader.run(out.clone()));
         }
-        Ok(Self { events, _readers: readers })
+        Ok(Self { steps, place, _readers: readers })
+    }
+
+    /// The next event; `None` when there will be no other.
+    pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let step = ready!(self.steps.poll_recv(cx));
+        Poll::Ready(step.map(|Step { partition, next, event }| {
+            self.place.advance(partition, next);
+            event
+        }))
+    }
+
+    /// The id of the last event: the place behind it. Before the first, the place where the stream begins.
+    pub fn id(&self) -> String {
+        self.place.id()
     }
 }
 
 /// Where to begin in each partition: the log is asked for one after the other until there is no more, since a list of its
 /// topics would have all of them.
-async fn begins(bus: &dyn Bus, topic: &str, start: Start) -> Result<Vec<(TopicPartition, Offset)>, ApiError> {
+async fn begins(bus: &dyn Bus, topic: &str, start: &Start) -> Result<Vec<(TopicPartition, Offset)>, ApiError> {
     let (topic, mut begins) = (Topic::from(topic), Vec::new());
     for partition in 0.. {
         let at = TopicPartition::new(topic.clone(), partition);
@@ -110,11 +144,16 @@ async fn begins(bus: &dyn Bus, topic: &str, start: Start) -> Result<Vec<(TopicPa
     Ok(begins)
 }
 
-async fn begin(bus: &dyn Bus, at: &TopicPartition, start: Start) -> Result<Offset, ReadError> {
+async fn begin(bus: &dyn Bus, at: &TopicPartition, start: &Start) -> Result<Offset, ReadError> {
     match start {
         Start::Earliest => Ok(bus.bounds(at).await?.earliest),
         Start::Now => Ok(bus.bounds(at).await?.end),
-        Start::At(ms) => bus.offset_at(at, ms).await,
+        Start::At(ms) => bus.offset_at(at, *ms).await,
+        // Asked for in any case, to know that the partition is there; of one that the topic has grown since, all came later.
+        Start::Behind(place) => {
+            let earliest = bus.bounds(at).await?.earliest;
+            Ok(place.next(at.partition).unwrap_or(earliest))
+        }
     }
 }
 
@@ -141,8 +180,8 @@ impl From<ReadError> for Stop {
     }
 }
 
-impl From<mpsc::error::SendError<Event>> for Stop {
-    fn from(_: mpsc::error::SendError<Event>) -> Self {
+impl From<mpsc::error::SendError<Step>> for Stop {
+    fn from(_: mpsc::error::SendError<Step>) -> Self {
         Self::Closed
     }
 }
@@ -152,13 +191,13 @@ struct Reader {
     bus: Arc<dyn Bus>,
     at: TopicPartition,
     next: Offset,
-    /// `None`: a replay, which shows everything however long it takes.
+    /// `None`: a replay, or one that goes on, which shows everything however long it takes.
     lag_records_max: Option<u64>,
     selection: Arc<Selection>,
 }
 
 impl Reader {
-    async fn run(mut self, out: mpsc::Sender<Event>) {
+    async fn run(mut self, out: mpsc::Sender<Step>) {
         loop {
             match self.step(&out).await {
                 Ok(()) => {}
@@ -166,7 +205,7 @@ impl Reader {
                 Err(Stop::Failed(error)) => {
                     tracing::warn!(%error, topic = %self.at.topic, partition = self.at.partition, "live stream ends");
                     // The receiver may be gone already; then nobody has to be told.
-                    drop(out.send(Event::Failed(failed(&error))).await);
+                    drop(self.tell(Event::Failed(failed(&error)), &out).await);
                     return;
                 }
             }
@@ -174,24 +213,33 @@ impl Reader {
     }
 
     /// One read, and whatever it brought into the queue.
-    async fn step(&mut self, out: &mpsc::Sender<Event>) -> Result<(), Stop> {
+    async fn step(&mut self, out: &mpsc::Sender<Step>) -> Result<(), Stop> {
         let records = match self.bus.read(&self.at, self.next, READ_BYTES, READ_WAIT).await {
             Ok(records) => records,
             Err(ReadError::OutOfRange { earliest, .. }) if earliest > self.next => {
                 return self.jump(earliest, DropReason::Retention, out).await;
             }
+            Err(ReadError::OutOfRange { end, .. }) if end < self.next => {
+                return self.jump(end, DropReason::Reset, out).await;
+            }
             Err(error) => return Err(error.into()),
         };
+        let mut passed = false;
         for stored in &records {
-            if let Some(message) = self.selection.show(stored) {
-                out.send(Event::Message(message)).await?;
-            }
             self.next = stored.position.offset + 1;
+            let shown = self.selection.show(stored);
+            passed = shown.is_none();
+            if let Some(message) = shown {
+                self.tell(Event::Message(message), out).await?;
+            }
+        }
+        if passed {
+            self.tell(Event::Passed, out).await?;
         }
         if records.is_empty() { Ok(()) } else { self.stay_live(out).await }
     }
 
-    async fn stay_live(&mut self, out: &mpsc::Sender<Event>) -> Result<(), Stop> {
+    async fn stay_live(&mut self, out: &mpsc::Sender<Step>) -> Result<(), Stop> {
         let Some(lag_records_max) = self.lag_records_max else { return Ok(()) };
         let end = self.bus.bounds(&self.at).await?.end;
         if end.saturating_sub(self.next) <= lag_records_max {
@@ -200,9 +248,14 @@ impl Reader {
         self.jump(end, DropReason::Slow, out).await
     }
 
-    async fn jump(&mut self, to: Offset, reason: DropReason, out: &mpsc::Sender<Event>) -> Result<(), Stop> {
-        let records = to - self.next;
+    async fn jump(&mut self, to: Offset, reason: DropReason, out: &mpsc::Sender<Step>) -> Result<(), Stop> {
+        let records = to.abs_diff(self.next);
         self.next = to;
-        Ok(out.send(Event::Dropped { records, reason }).await?)
+        self.tell(Event::Dropped { records, reason }, out).await
+    }
+
+    /// Queues an event with the place behind it.
+    async fn tell(&self, event: Event, out: &mpsc::Sender<Step>) -> Result<(), Stop> {
+        Ok(out.send(Step { partition: self.at.partition, next: self.next, event }).await?)
     }
 }

@@ -139,8 +139,12 @@ pub async fn revoke(State(api): State<Arc<Api>>, at: At) -> Answer<Revoked> {
 }
 
 /// Issues a token that ends after `duration_s` seconds, or never if that is 0.
-pub async fn token(api: &Api, tenant: &TenantId, device: &DeviceId, duration_s: u64) -> Result<Access, ApiError> {
-    let issued = issue_token(api, tenant, device, duration_s).await?;
+async fn token(api: &Api, tenant: &TenantId, device: &DeviceId, duration_s: u64) -> Result<Access, ApiError> {
+    access(api, tenant, device, issue_token(api, tenant, device, duration_s).await?)
+}
+
+/// What a device needs to connect with the token that the registry has issued to it.
+pub fn access(api: &Api, tenant: &TenantId, device: &DeviceId, issued: IssueTokenResponse) -> Result<Access, ApiError> {
     let credential = issued.credential.required("credential")?.id;
     Ok(Access::new(api, tenant, device, Secret::Token { credential, token: issued.token }))
 }

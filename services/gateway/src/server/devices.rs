@@ -8,12 +8,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use drover_proto::Field;
 use drover_proto::registry::v1::{
-    CreateDeviceRequest, DeleteDeviceRequest, GetDeviceRequest, GetDeviceResponse, ListDevicesRequest,
-    ListDevicesResponse, Presence, UpdateDeviceRequest,
+    DeleteDeviceRequest, GetDeviceRequest, GetDeviceResponse, ListDevicesRequest, ListDevicesResponse, Presence,
+    UpdateDeviceRequest,
 };
 use drover_proto::types::v1 as wire;
 use drover_types::object::DeviceSpec;
-use drover_types::{ApiError, DeviceId};
+use drover_types::{ApiError, DeviceId, DeviceKey};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -21,6 +21,7 @@ use super::Api;
 use super::body::{Body, Params};
 use super::credentials::{self, Access};
 use super::heard;
+use super::making;
 use super::objects::{Answer, List, Page, Revoked};
 use super::path::{At, DeviceParam};
 use crate::domain::declared::{Declared, Metadata};
@@ -63,6 +64,8 @@ pub async fn list(State(api): State<Arc<Api>>, at: At, Params(page): Params<Page
 }
 
 /// Makes a device with a token, which is shown this once.
+///
+/// After an error other than 409 the same request may be made again for ten minutes, until a token was issued.
 #[utoipa::path(post, path = "/devices", operation_id = "createDevice", tag = "devices", request_body = Device,
     responses((status = 201, body = Created, description = "The device and all it needs to connect.")))]
 pub async fn create(
@@ -72,11 +75,10 @@ pub async fn create(
 ) -> Result<(StatusCode, Json<Created>), Failure> {
     let object = Device::read(body)?;
     let meta = object.metadata.to_wire(&at.tenant, None)?;
-    let name = checked(&meta.name)?;
-    let request = CreateDeviceRequest { device: Some(wire::Device::of(meta, object.spec)) };
-    let created = api.registry.call(async |mut client| client.create_device(request).await).await?;
-    let object = shown(created.device.required("device")?, &Presence::default(), None)?;
-    let access = credentials::token(&api, &at.tenant, &name, 0).await?;
+    let key = DeviceKey { device: checked(&meta.name)?, tenant: at.tenant };
+    let (made, issued) = making::device(&api, &key, wire::Device::of(meta, object.spec)).await?;
+    let object = shown(made, &Presence::default(), None)?;
+    let access = credentials::access(&api, &key.tenant, &key.device, issued)?;
     Ok((StatusCode::CREATED, Json(Created { object, access })))
 }
 

@@ -12,6 +12,7 @@ mod functions;
 mod guard;
 mod health;
 mod heard;
+mod making;
 mod objects;
 mod path;
 mod policies;
@@ -46,6 +47,7 @@ use crate::domain::sessions::Sessions;
 use crate::telemetry::Telemetry;
 use backend::Backend;
 use heard::Silence;
+use making::Making;
 use rules::RuleStatuses;
 use verify::Verifier;
 
@@ -80,6 +82,7 @@ pub struct Api {
     random: Arc<dyn Random>,
     streams: Arc<Semaphore>,
     sessions: Sessions,
+    making: Making,
     telemetry: Telemetry,
     shutdown: Shutdown,
 }
@@ -106,6 +109,7 @@ impl Api {
             streams: Arc::new(Semaphore::new(config.streams_max)),
             telemetry: Telemetry::new(&ports.metrics),
             sessions: Sessions::new(ports.random.clone()),
+            making: Making::default(),
             verifier: Verifier::new(&network, token, REGISTRY_DEADLINE),
             network,
             config,

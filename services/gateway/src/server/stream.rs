@@ -1,4 +1,5 @@
-//! `stream`: live messages as server-sent events (`message`, `dropped`, `error`).
+//! `stream`: live messages as server-sent events (`message`, `dropped`, `place`, `error`), each with an id behind which
+//! another stream goes on.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -6,12 +7,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::extract::{Extension, State};
-use axum::response::sse::{Event as Sent, KeepAlive, Sse};
+use axum::extract::{Extension, FromRequestParts, State};
+use axum::http::request::Parts;
+use axum::response::sse::{Event as Sent, Sse};
 use drover_types::{ApiError, ErrorCode, TenantId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Interval, interval};
 use tokio_stream::Stream;
 
 use super::Api;
@@ -19,13 +22,14 @@ use super::body::Params;
 use super::path::At;
 use super::rules;
 use super::verify::Authorization;
-use crate::domain::live::{Message, Selection, Start};
+use crate::domain::live::{LAST_EVENT_ID, Message, Selection, Start};
 use crate::domain::tail::{Event, Tail};
 use crate::telemetry::OpenStream;
 use drover_host::http::Failure;
 use utoipa::IntoParams;
 
-/// A comment goes out after this much silence, so that proxies keep the connection and dead clients are found.
+/// The place goes out after this much silence, so that proxies keep the connection, dead clients are found, and one that
+/// gets little goes on near the end of the log.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// The query: exactly one of `filter` and `topic`.
@@ -39,28 +43,51 @@ pub struct Query {
     device: Option<String>,
     /// Kafka topic that a rule of the tenant writes to.
     topic: Option<String>,
-    /// `earliest`, `now` (where absent) or an ISO 8601 time.
+    /// `earliest`, `now` (where absent), an ISO 8601 time, or the `id` of an event: what comes behind it.
     from: Option<String>,
 }
 
-/// Live messages as server-sent events: `message`, `dropped`, `error`.
-#[utoipa::path(get, path = "/stream", operation_id = "openStream", tag = "messages", params(Query),
+/// The header `Last-Event-ID`, if it says anything.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header, names("Last-Event-ID"))]
+pub struct LastEventId(
+    /// The `id` of the last event of a stream that was cut; goes before `from`.
+    #[param(value_type = String, required = false)]
+    Option<String>,
+);
+
+impl FromRequestParts<Arc<Api>> for LastEventId {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Api>) -> Result<Self, Failure> {
+        let Some(id) = parts.headers.get(LAST_EVENT_ID) else { return Ok(Self(None)) };
+        let id = id.to_str().map_err(|_| ApiError::invalid(LAST_EVENT_ID, "is not ASCII, as every id is"))?;
+        Ok(Self(Some(id.to_owned()).filter(|id| !id.is_empty())))
+    }
+}
+
+/// Live messages as server-sent events: `message`, `dropped`, `place`, `error`.
+///
+/// Each has an `id`. A stream that begins behind one has each message that came since, once; what the log does not keep
+/// any more is told by `dropped`.
+#[utoipa::path(get, path = "/stream", operation_id = "openStream", tag = "messages", params(Query, LastEventId),
     responses((status = 200, content_type = "text/event-stream", body = Message, description = "Until either side ends it.")))]
 pub async fn open(
     State(api): State<Arc<Api>>,
     Extension(Authorization(authorization)): Extension<Authorization>,
     at: At,
+    LastEventId(last_event_id): LastEventId,
     Params(query): Params<Query>,
 ) -> Result<Sse<impl Stream<Item = Result<Sent, Infallible>>>, Failure> {
-    let start = Start::parse(query.from.as_deref())?;
     let selection = select(&api, at.tenant, &query).await?;
-    let place = api.streams.clone().try_acquire_owned().map_err(|_| {
+    let start = Start::parse(last_event_id.as_deref(), query.from.as_deref(), selection.log_topic())?;
+    let permit = api.streams.clone().try_acquire_owned().map_err(|_| {
         ApiError::new(ErrorCode::ResourceExhausted, "too many live streams").over(api.config.streams_max, "one more")
     })?;
     let tail = Tail::open(&api.bus, selection, start, api.config.tail_limits()).await?;
     let end = Box::pin(ended(api.clone(), authorization));
-    let live = Live { tail, end, counted: api.telemetry.stream_opened(), ended: false, _place: place };
-    Ok(Sse::new(live).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+    let counted = api.telemetry.stream_opened();
+    Ok(Sse::new(Live { tail, end, counted, silence: interval(KEEP_ALIVE), ended: false, _permit: permit }))
 }
 
 /// Returns when the stream must end: with an error when its holder is nobody any more, without when the process stops.
@@ -99,8 +126,24 @@ struct Live {
     tail: Tail,
     end: Pin<Box<dyn Future<Output = Option<ApiError>> + Send>>,
     counted: OpenStream,
+    /// Ticks at the beginning, and when nothing was sent for [`KEEP_ALIVE`].
+    silence: Interval,
     ended: bool,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Live {
+    /// The next event to send; [`Event::Passed`] after silence only.
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let mut event = Some(Event::Passed);
+        if self.silence.poll_tick(cx).is_pending() {
+            while event == Some(Event::Passed) {
+                event = ready!(self.tail.poll_event(cx));
+            }
+        }
+        self.silence.reset();
+        Poll::Ready(event)
+    }
 }
 
 impl Stream for Live {
@@ -112,24 +155,27 @@ impl Stream for Live {
         }
         if let Poll::Ready(why) = self.end.as_mut().poll(cx) {
             self.ended = true;
-            return Poll::Ready(why.map(|why| Ok(sent(&Event::Failed(why)))));
+            return Poll::Ready(why.map(|why| Ok(sent(&Event::Failed(why), self.tail.id()))));
         }
-        let Some(event) = ready!(self.tail.events.poll_recv(cx)) else { return Poll::Ready(None) };
+        let Some(event) = ready!(self.poll_event(cx)) else { return Poll::Ready(None) };
         match &event {
             Event::Message(_) => self.counted.sent(),
             Event::Dropped { records, reason } => self.counted.dropped(*records, *reason),
+            Event::Passed => {}
             Event::Failed(_) => self.ended = true,
         }
-        Poll::Ready(Some(Ok(sent(&event))))
+        Poll::Ready(Some(Ok(sent(&event, self.tail.id()))))
     }
 }
 
-fn sent(event: &Event) -> Sent {
-    match event {
+fn sent(event: &Event, id: String) -> Sent {
+    let sent = match event {
         Event::Message(message) => named("message", message),
         Event::Dropped { records, reason } => named("dropped", &json!({"records": records, "reason": reason.as_str()})),
+        Event::Passed => named("place", &json!({})),
         Event::Failed(error) => named("error", &json!({"error": error})),
-    }
+    };
+    sent.id(id)
 }
 
 fn named(name: &str, data: &impl Serialize) -> Sent {

@@ -113,6 +113,9 @@ fn a_name_becomes_a_device_with_a_program_for_it() {
     }
     let (status, page) = browser.form("/connect", &form("thermo-1"));
     assert!(status == 409 && page.contains("There is a device thermo-1 already"), "{page}");
+    assert_eq!(browser.form("/connect", &form("cut-1")).0, 503, "made, and without a token");
+    let (status, page) = browser.form("/connect", &form("cut-1"));
+    assert!(status == 200 && page.contains("home/cut-1"), "{page}");
     let (status, page) = browser.form("/connect", &form("%3Cscript%3E"));
     assert!(status == 400 && page.contains("device contains") && !page.contains("<script>alert"), "{page}");
     assert!(!page.contains("value=\"<script>\""), "what was typed is shown escaped");

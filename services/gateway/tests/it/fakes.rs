@@ -1,8 +1,9 @@
 //! A registry and a rules service in memory, behind the real gRPC code.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
+use drover_host::SystemClock;
 use drover_proto::registry::v1::registry_server::Registry;
 use drover_proto::registry::v1::*;
 use drover_proto::rules::v1::rules_server::Rules;
@@ -11,18 +12,21 @@ use drover_proto::rules::v1::{
 };
 use drover_proto::to_status;
 use drover_proto::types::v1::{Credential, CredentialKind, Device, Meta, Policy, Rule};
-use drover_types::{ApiError, ErrorCode};
+use drover_types::{ApiError, Clock, ErrorCode};
 use tonic::{Request, Response, Status};
 
 type Key = (String, String);
 type Answer<T> = Result<Response<T>, Status>;
 
+/// Devices named `cut…` and `late…` do not get their first token at the first attempt; only `cut…` are made now.
 #[derive(Default)]
 pub struct FakeRegistry {
     devices: Mutex<BTreeMap<Key, Device>>,
     policies: Mutex<BTreeMap<Key, Policy>>,
     rules: Mutex<BTreeMap<Key, Rule>>,
     credentials: Mutex<Vec<Credential>>,
+    /// Those that have had it.
+    cut: Mutex<BTreeSet<String>>,
 }
 
 /// Says that it has seen the rules named `seen…`, and nothing of others.
@@ -65,7 +69,10 @@ impl FakeRegistry {
 impl Registry for FakeRegistry {
     async fn create_device(&self, request: Request<CreateDeviceRequest>) -> Answer<CreateDeviceResponse> {
         let mut device = request.into_inner().device.unwrap_or_default();
-        let meta = kept(device.meta.take().unwrap_or_default(), None);
+        let mut meta = kept(device.meta.take().unwrap_or_default(), None);
+        if meta.name.starts_with("cut") {
+            meta.created_ms = SystemClock.now_ms();
+        }
         let mut devices = self.devices.lock().unwrap();
         if devices.contains_key(&key(&meta)) {
             let taken = ApiError::new(ErrorCode::AlreadyExists, format!("device {} exists", meta.name));
@@ -120,6 +127,10 @@ impl Registry for FakeRegistry {
 
     async fn issue_token(&self, request: Request<IssueTokenRequest>) -> Answer<IssueTokenResponse> {
         let request = request.into_inner();
+        let fails = request.device.starts_with("cut") || request.device.starts_with("late");
+        if fails && self.cut.lock().unwrap().insert(request.device.clone()) {
+            return Err(to_status(&ApiError::new(ErrorCode::Unavailable, "the store is away")));
+        }
         let credential = Some(self.issue(request.tenant, request.device, CredentialKind::Token));
         Ok(Response::new(IssueTokenResponse { credential, token: "once".into() }))
     }

@@ -51,6 +51,27 @@ fn a_device_is_created_shown_changed_and_deleted() {
 }
 
 #[test]
+fn a_device_that_was_made_without_its_token_gets_it_when_it_is_made_again() {
+    let gateway = Running::start();
+    let make = |device: &Value| gateway.ask("POST", "/api/v1/devices", Some(device.clone()));
+    let tokens = |name: &str| {
+        let (_, listed) = gateway.ask("GET", &format!("/api/v1/devices/{name}/credentials"), None);
+        listed["items"].as_array().map(Vec::len)
+    };
+    let (status, failed) = make(&device("cut-1"));
+    assert_eq!((status, code(&failed)), (503, "unavailable"), "{failed}");
+    let mut other = device("cut-1");
+    other["metadata"]["labels"]["room"] = "hall".into();
+    assert_eq!((make(&other).0, tokens("cut-1")), (409, Some(0)), "it was not asked for like this");
+    let (status, made) = make(&device("cut-1"));
+    assert_eq!((status, &made["token"], &made["metadata"]["name"]), (201, &json!("once"), &json!("cut-1")), "{made}");
+    assert_eq!((make(&device("cut-1")).0, tokens("cut-1")), (409, Some(1)), "no second token");
+
+    assert_eq!(make(&device("late-1")).0, 503);
+    assert_eq!((make(&device("late-1")).0, tokens("late-1")), (409, Some(0)), "it was made long ago");
+}
+
+#[test]
 fn a_device_is_seen_by_its_messages_too() {
     let gateway = Running::start();
     let path = "/api/v1/tenants/home/devices";

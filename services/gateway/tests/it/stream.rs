@@ -9,7 +9,11 @@ use serde_json::{Value, json};
 use crate::running::{Running, TOKEN};
 
 /// A client of a stream that reads event by event.
-pub struct Events(BufReader<Box<dyn Read + Send>>);
+pub struct Events {
+    lines: BufReader<Box<dyn Read + Send>>,
+    /// Of the last event.
+    id: String,
+}
 
 impl Events {
     fn open(gateway: &Running, query: &str) -> Self {
@@ -18,31 +22,59 @@ impl Events {
 
     /// As whoever `header` says.
     pub fn open_with(gateway: &Running, query: &str, header: (&str, &str)) -> Self {
-        let mut response = ureq::get(gateway.url(&format!("/api/v1/tenants/home/stream?{query}")))
-            .header(header.0, header.1)
-            .call()
-            .expect("a stream");
-        assert_eq!(response.headers()["content-type"], "text/event-stream");
-        let body = std::mem::replace(response.body_mut(), ureq::Body::builder().data(""));
-        Self(BufReader::new(Box::new(body.into_reader())))
+        Self::opened(gateway, query, &[header])
     }
 
-    /// Name and data of the next event; `None` at the end.
+    /// As a client that comes again.
+    fn behind(gateway: &Running, query: &str, id: &str) -> Self {
+        let bearer = format!("Bearer {TOKEN}");
+        Self::opened(gateway, query, &[("authorization", &bearer), ("last-event-id", id)])
+    }
+
+    fn opened(gateway: &Running, query: &str, headers: &[(&str, &str)]) -> Self {
+        let mut request = ureq::get(gateway.url(&format!("/api/v1/tenants/home/stream?{query}")));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut response = request.call().expect("a stream");
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        let body = std::mem::replace(response.body_mut(), ureq::Body::builder().data(""));
+        Self { lines: BufReader::new(Box::new(body.into_reader())), id: String::new() }
+    }
+
+    /// Name and data of the next event besides `place`; `None` at the end.
     pub fn next(&mut self) -> Option<(String, Value)> {
+        loop {
+            match self.any()? {
+                (name, _) if name == "place" => {}
+                event => return Some(event),
+            }
+        }
+    }
+
+    fn any(&mut self) -> Option<(String, Value)> {
         let (mut name, mut data) = (String::new(), Value::Null);
         loop {
             let mut line = String::new();
-            if self.0.read_line(&mut line).expect("a line") == 0 {
+            if self.lines.read_line(&mut line).expect("a line") == 0 {
                 return None;
             }
             if let Some(text) = line.strip_prefix("event: ") {
                 name = text.trim().to_owned();
             } else if let Some(text) = line.strip_prefix("data: ") {
                 data = serde_json::from_str(text).expect("JSON");
+            } else if let Some(text) = line.strip_prefix("id: ") {
+                self.id = text.trim().to_owned();
             } else if line.trim().is_empty() && !name.is_empty() {
                 return Some((name, data));
             }
         }
+    }
+
+    /// The id of a stream to which nothing came yet.
+    fn place(&mut self) -> String {
+        assert_eq!(self.any(), Some(("place".to_owned(), json!({}))));
+        self.id.clone()
     }
 
     fn payload(&mut self) -> String {
@@ -53,10 +85,14 @@ impl Events {
 }
 
 fn publish(gateway: &Running, tenant: &str, topic: &str, payload: &str, time_ms: i64) {
+    publish_by(gateway, "d-1", tenant, topic, payload, time_ms);
+}
+
+fn publish_by(gateway: &Running, device: &str, tenant: &str, topic: &str, payload: &str, time_ms: i64) {
     let header = |name: &'static str, value: &str| Header { name: name.into(), value: value.to_owned().into() };
-    let headers = vec![header("tenant", tenant), header("topic", topic), header("device", "d-1")];
+    let headers = vec![header("tenant", tenant), header("topic", topic), header("device", device)];
     let record = Record {
-        key: Some(format!("{tenant}/d-1").into()),
+        key: Some(format!("{tenant}/{device}").into()),
         value: Some(payload.to_owned().into()),
         headers,
         timestamp_ms: time_ms,
@@ -207,6 +243,87 @@ fn a_client_is_told_what_retention_deleted_before_it_was_read() {
         }
     }
     assert!(dropped > 0, "everything was read before it was deleted");
+}
+
+#[test]
+fn a_stream_that_was_cut_goes_on_behind_its_last_event_with_nothing_lost_or_doubled() {
+    const DEVICES: u32 = 8; // of both partitions
+    const ROUNDS: u32 = 10;
+    let gateway = Running::start();
+    let (mut seen, mut id) = (Vec::new(), Events::open(&gateway, "filter=a").place());
+    let read = |events: &mut Events| events.payload().parse::<u32>().expect("a number");
+    for round in 0..ROUNDS {
+        for n in round * 20..(round + 1) * 20 {
+            let device = format!("d-{}", n % DEVICES);
+            publish_by(&gateway, &device, "home", "a", &n.to_string(), 1);
+            publish_by(&gateway, &device, "home", "b", "not selected", 1);
+        }
+        let mut events = match round % 2 {
+            0 => Events::behind(&gateway, "filter=a&from=earliest", &id),
+            _ => Events::open(&gateway, &format!("filter=a&from={id}")),
+        };
+        // Cut while more is on its way.
+        seen.extend((0..13).map(|_| read(&mut events)));
+        id = events.id;
+    }
+    let mut events = Events::behind(&gateway, "filter=a", &id);
+    while seen.len() < 20 * ROUNDS as usize {
+        seen.push(read(&mut events));
+    }
+    for device in 0..DEVICES {
+        assert!(seen.iter().filter(|n| *n % DEVICES == device).is_sorted(), "{device}: {seen:?}");
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (0..20 * ROUNDS).collect::<Vec<u32>>());
+    publish(&gateway, "home", "a", "and no more", 1);
+    assert_eq!(events.payload(), "and no more");
+}
+
+#[test]
+fn ids_that_are_none_of_the_stream_are_refused() {
+    let gateway = Running::start();
+    let rule = json!({"spec": {"sql": "SELECT * FROM 'a'", "actions": [{"kafka": {"topic": "home.hot"}}]}});
+    assert_eq!(gateway.ask("PUT", "/api/v1/tenants/home/rules/r", Some(rule)).0, 200);
+    let id = Events::open(&gateway, "filter=a").place();
+    let (cut, long, bearer) = (&id[..id.len() - 1], "p".repeat(20_000), format!("Bearer {TOKEN}"));
+    for (query, shown, field, limit) in [
+        ("filter=a", "7", "Last-Event-ID", json!(null)),
+        ("filter=a", cut, "Last-Event-ID", json!(null)),
+        ("filter=a", long.as_str(), "Last-Event-ID", json!("12299")),
+        ("topic=home.hot", id.as_str(), "Last-Event-ID", json!(null)),
+        ("filter=a&from=p1.x", "", "from", json!(null)),
+    ] {
+        let headers = [("authorization", bearer.as_str()), ("last-event-id", shown)];
+        let (status, refused) = gateway.send("GET", &format!("/api/v1/tenants/home/stream?{query}"), &headers, "");
+        let error = &refused["error"];
+        assert_eq!((status, &error["field"], &error["limit"]), (400, &json!(field), &limit), "{query}: {refused}");
+    }
+}
+
+#[test]
+fn what_the_log_does_not_keep_until_a_client_comes_again_is_told() {
+    let dropped =
+        |records: u64, reason: &str| Some(("dropped".to_owned(), json!({"records": records, "reason": reason})));
+    let gateway = Running::start();
+    for n in 0..10 {
+        publish(&gateway, "home", "a", &n.to_string(), 1);
+    }
+    let mut events = Events::open(&gateway, "filter=a&from=earliest");
+    assert_eq!([events.payload(), events.payload()], ["0", "1"]);
+    *gateway.bus.earliest.lock().unwrap() = 6;
+    let mut events = Events::behind(&gateway, "filter=a", &events.id);
+    assert_eq!(events.next(), dropped(4, "retention"));
+    let again = events.id.clone();
+    assert_eq!(events.payload(), "6");
+    assert_eq!(Events::behind(&gateway, "filter=a", &again).payload(), "6", "it is told once");
+
+    // A log that has lost its end, or that begins anew.
+    let gateway = Running::start();
+    publish(&gateway, "home", "a", "of another log", 1);
+    let mut events = Events::behind(&gateway, "filter=a", &again);
+    assert_eq!(events.next(), dropped(5, "reset"));
+    publish(&gateway, "home", "a", "new", 1);
+    assert_eq!(events.payload(), "new");
 }
 
 #[test]

@@ -6,18 +6,18 @@ use axum::Form;
 use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use drover_proto::registry::v1::{CreateDeviceRequest, GetDeviceRequest};
+use drover_proto::registry::v1::{GetDeviceRequest, IssueTokenResponse};
 use drover_proto::types::v1 as wire;
 use drover_snippets::{Access, Endpoints, Language};
 use drover_types::object::DeviceSpec;
-use drover_types::{ApiError, DeviceId, ErrorCode, TenantId};
+use drover_types::{ApiError, DeviceId, DeviceKey, ErrorCode};
 use serde::Deserialize;
 
 use super::login::{self, Csrf};
 use super::templates::{self, Connect, Page, Program, Programs};
 use crate::domain::caller::Caller;
 use crate::domain::sessions::Session;
-use crate::server::{Api, credentials};
+use crate::server::{Api, credentials, making};
 
 /// The form.
 #[derive(Deserialize)]
@@ -40,13 +40,16 @@ pub async fn create(
     if let Err(error) = login::check(&session, &form.csrf) {
         return templates::failure(error);
     }
-    match made(&api, &session.ticket.tenant, &form.name).await {
+    match made(&api, &session, &form.name).await {
         Ok(access) => show(&session, &caller, &access),
         Err(error) => {
             let page = Page::new(&session, &caller, "connect");
             let status = StatusCode::from_u16(error.code.http()).expect("codes map to valid statuses");
             let error = match error.code {
-                ErrorCode::AlreadyExists => format!("There is a device {} already. Choose another name.", form.name),
+                ErrorCode::AlreadyExists => {
+                    let name = &form.name;
+                    format!("There is a device {name} already. Choose another name, or get a program on its page.")
+                }
                 _ => format!("That did not work: {}.", error.message),
             };
             (status, templates::html(&Connect { page, name: form.name, error: Some(error) })).into_response()
@@ -63,10 +66,11 @@ pub async fn program(
 ) -> Response {
     let access = async {
         login::check(&session, &form.csrf)?;
-        let (tenant, device) = (&session.ticket.tenant, checked(&name)?);
-        let request = GetDeviceRequest { tenant: tenant.to_string(), name: device.to_string() };
+        let key = key(&session, &name)?;
+        let request = GetDeviceRequest { tenant: key.tenant.to_string(), name: key.device.to_string() };
         api.registry.call(async |mut client| client.get_device(request).await).await?;
-        issued(&api, tenant, &device).await
+        let issued = credentials::issue_token(&api, &key.tenant, &key.device, 0).await?;
+        Ok::<_, ApiError>(access(&api, &key, issued))
     };
     match access.await {
         Ok(access) => show(&session, &caller, &access),
@@ -74,27 +78,26 @@ pub async fn program(
     }
 }
 
-async fn made(api: &Api, tenant: &TenantId, name: &str) -> Result<Access, ApiError> {
-    let device = checked(name)?;
-    let meta = wire::Meta { tenant: tenant.to_string(), name: device.to_string(), ..wire::Meta::default() };
-    let request = CreateDeviceRequest { device: Some(wire::Device::of(meta, DeviceSpec::default())) };
-    api.registry.call(async |mut client| client.create_device(request).await).await?;
-    issued(api, tenant, &device).await
+async fn made(api: &Api, session: &Session, name: &str) -> Result<Access, ApiError> {
+    let key = key(session, name)?;
+    let meta = wire::Meta { tenant: key.tenant.to_string(), name: key.device.to_string(), ..wire::Meta::default() };
+    let (_, issued) = making::device(api, &key, wire::Device::of(meta, DeviceSpec::default())).await?;
+    Ok(access(api, &key, issued))
 }
 
-async fn issued(api: &Api, tenant: &TenantId, device: &DeviceId) -> Result<Access, ApiError> {
-    let token = credentials::issue_token(api, tenant, device, 0).await?.token;
+fn access(api: &Api, key: &DeviceKey, issued: IssueTokenResponse) -> Access {
     let config = &api.config;
     let endpoints = Endpoints {
         mqtt: config.mqtt_endpoint.clone(),
         mqtts: config.mqtts_endpoint.clone(),
         http: config.http_endpoint.clone(),
     };
-    Ok(Access { tenant: tenant.to_string(), device: device.to_string(), token, endpoints })
+    Access { tenant: key.tenant.to_string(), device: key.device.to_string(), token: issued.token, endpoints }
 }
 
-fn checked(name: &str) -> Result<DeviceId, ApiError> {
-    DeviceId::new(name.trim()).map_err(|error| ApiError::invalid("name", error.to_string()))
+fn key(session: &Session, name: &str) -> Result<DeviceKey, ApiError> {
+    let device = DeviceId::new(name.trim()).map_err(|error| ApiError::invalid("name", error.to_string()))?;
+    Ok(DeviceKey { tenant: session.ticket.tenant.clone(), device })
 }
 
 fn show(session: &Session, caller: &Caller, access: &Access) -> Response {

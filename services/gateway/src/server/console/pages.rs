@@ -70,7 +70,6 @@ pub async fn devices(
             page: Page::new(&session, &caller, "devices"),
             devices,
             first: query.after.is_empty(),
-            after: query.after,
             next: Some(listed.next_page_token).filter(|next| !next.is_empty()),
         }),
         Err(error) => templates::failure(error),

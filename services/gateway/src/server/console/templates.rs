@@ -36,7 +36,6 @@ pub struct Devices {
     pub page: Page,
     pub devices: Vec<Shown>,
     pub first: bool,
-    pub after: String,
     pub next: Option<String>,
 }
 
