@@ -34,6 +34,7 @@ pub async fn suite(factory: &dyn Factory) {
     the_newest_point_is_the_last_by_time_and_id_in_whatever_order_they_came(factory).await;
     tenants_devices_and_fields_are_kept_apart(factory).await;
     pages_bring_each_row_once_also_within_a_millisecond(factory).await;
+    rows_of_all_sizes_keep_their_order_where_a_slice_of_time_ends(factory).await;
     the_bytes_of_a_page_are_bounded_but_it_has_a_row(factory).await;
     what_was_stored_survives_reopening(factory).await;
     whatever_is_stored_again_in_any_order_reads_as_the_model_says(factory).await;
@@ -174,6 +175,30 @@ fn crowd() -> Vec<Entry> {
     (0..15).map(place).map(|(time_ms, i)| entry("d", time_ms, i, &i.to_string())).collect()
 }
 
+/// All points of a series, page by page.
+async fn paged_points(store: &dyn SeriesStore, series: &Series, limit: Limit) -> Vec<Point> {
+    let (mut found, mut from) = (Vec::new(), Some(Place::first_of(0)));
+    while let Some(at) = from {
+        let page = store.points(series, at, u64::MAX, limit).await.expect("readable");
+        assert!(page.rows.len() == limit.rows || limit.bytes < usize::MAX || page.next.is_none());
+        found.extend(page.rows);
+        from = page.next;
+    }
+    found
+}
+
+/// All messages of a device, page by page.
+async fn paged_messages(store: &dyn SeriesStore, device: &DeviceKey, limit: Limit) -> Vec<Message> {
+    let (mut found, mut last) = (Vec::new(), Some(Place::last_of(LAST_MS)));
+    while let Some(at) = last {
+        let page = store.messages(device, 0, at, limit).await.expect("readable");
+        assert!(page.rows.len() == limit.rows || limit.bytes < usize::MAX || page.next.is_none());
+        found.extend(page.rows);
+        last = page.next;
+    }
+    found
+}
+
 async fn pages_bring_each_row_once_also_within_a_millisecond(factory: &dyn Factory) {
     let store = factory.empty().await;
     let (d, t) = (device("d"), series(&device("d"), "t"));
@@ -183,22 +208,8 @@ async fn pages_bring_each_row_once_also_within_a_millisecond(factory: &dyn Facto
     assert!(all.is_sorted_by_key(|point| point.at) && all_messages.iter().rev().is_sorted_by_key(|m| m.at));
     for rows in [1, 2, 3, 7, 14, 15, 16] {
         let limit = Limit { rows, bytes: usize::MAX };
-        let (mut found, mut from) = (Vec::new(), Some(Place::first_of(0)));
-        while let Some(at) = from {
-            let page = store.points(&t, at, u64::MAX, limit).await.expect("readable");
-            assert!(page.rows.len() == rows || page.next.is_none());
-            found.extend(page.rows);
-            from = page.next;
-        }
-        assert_eq!(found, all, "{rows} rows");
-        let (mut found, mut last) = (Vec::new(), Some(Place::last_of(LAST_MS)));
-        while let Some(at) = last {
-            let page = store.messages(&d, 0, at, limit).await.expect("readable");
-            assert!(page.rows.len() == rows || page.next.is_none());
-            found.extend(page.rows);
-            last = page.next;
-        }
-        assert_eq!(found, all_messages, "{rows} rows");
+        assert_eq!(paged_points(&*store, &t, limit).await, all, "{rows} rows");
+        assert_eq!(paged_messages(&*store, &d, limit).await, all_messages, "{rows} rows");
     }
     let span = store.points(&t, all[4].at, all[9].at.time_ms, ALL).await.expect("readable");
     assert_eq!(span, Page { rows: all[4..9].to_vec(), next: None });
@@ -211,6 +222,53 @@ async fn pages_bring_each_row_once_also_within_a_millisecond(factory: &dyn Facto
     assert_eq!((page.rows.len(), page.next), (2, Some(field("c"))));
     let page = store.newest(&device("f"), "c", ALL).await.expect("readable");
     assert_eq!((page.rows.len(), page.next), (1, None));
+}
+
+/// Messages of all sizes, in order, at times around those where a store may begin something new: seconds, minutes, an
+/// hour, a day. Their texts are points as far as texts may be.
+fn borders() -> Vec<Entry> {
+    const DAY_MS: u64 = 86_400_000;
+    let borders_ms = [3_000, 15_000, 120_000, 900_000, 3_600_000, DAY_MS].map(|ms| 20_000 * DAY_MS + ms);
+    let times_ms = borders_ms.into_iter().flat_map(|ms| [ms - 1, ms]);
+    let of_time = |time_ms| {
+        [5_000usize, 1, 200_000, 900, 40_000].into_iter().zip(0u8..).map(move |(bytes, id)| {
+            let at = Place { time_ms, id: RecordId([id; 16]) };
+            let text = Value::Text("x".repeat(bytes.min(1_024)));
+            entry_of(device("d"), at, &"x".repeat(bytes), vec![(field("t"), text)])
+        })
+    };
+    times_ms.flat_map(of_time).collect()
+}
+
+async fn rows_of_all_sizes_keep_their_order_where_a_slice_of_time_ends(factory: &dyn Factory) {
+    let store = factory.empty().await;
+    let (d, t, mut model) = (device("d"), series(&device("d"), "t"), Model::default());
+    let entries = borders();
+    entries.iter().for_each(|entry| model.keep(entry));
+    // From the last to the first, then again in another order and in other batches.
+    for batch in entries.rchunks(7) {
+        store_all(&*store, batch.to_vec()).await;
+    }
+    for batch in entries.chunks(11) {
+        store_all(&*store, batch.iter().rev().cloned().collect()).await;
+    }
+    model.compare(&*store).await;
+    let (all, all_messages) = (points(&*store, &t).await, messages(&*store, &d).await);
+    for (rows, bytes) in [(1, usize::MAX), (7, usize::MAX), (59, usize::MAX), (1_000, 1), (1_000, 300_000)] {
+        let limit = Limit { rows, bytes };
+        assert!(paged_points(&*store, &t, limit).await == all, "{limit:?}");
+        assert!(paged_messages(&*store, &d, limit).await == all_messages, "{limit:?}");
+    }
+    // Each span begins and ends within slices.
+    for (first, last) in [(0, 9), (3, 31), (17, 48), (22, 22), (41, 59)] {
+        let (from, to) = (all[first].at, all[last].at);
+        let expected = all.iter().filter(|point| point.at >= from && point.at.time_ms < to.time_ms + 1);
+        let span = store.points(&t, from, to.time_ms + 1, ALL).await.expect("readable");
+        assert!(span.rows.iter().eq(expected), "points {first} to {last}");
+        let expected = all_messages.iter().filter(|kept| kept.at.time_ms >= from.time_ms && kept.at <= to);
+        let span = store.messages(&d, from.time_ms, to, ALL).await.expect("readable");
+        assert!(span.rows.iter().eq(expected), "messages {first} to {last}");
+    }
 }
 
 async fn the_bytes_of_a_page_are_bounded_but_it_has_a_row(factory: &dyn Factory) {

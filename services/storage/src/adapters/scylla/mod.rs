@@ -3,9 +3,12 @@
 //! Adapter layer. Every write sets whole rows at a timestamp that is the time of its message, in milliseconds: storing
 //! again changes nothing, and of the newest points the later one stays whichever arrives last. A newest point is one
 //! cell that begins with time and id, for among writes of one timestamp the greater value stays. What is too old goes
-//! by its time to live.
+//! by its time to live. Rows lie in slices of time (`slices`), which are listed by device and day.
 
+mod listed;
+mod read;
 mod schema;
+mod slices;
 mod write;
 
 use std::sync::Arc;
@@ -14,12 +17,14 @@ use async_trait::async_trait;
 use drover_scylla_kit::{Cassandra, Failure, OpenError, Store};
 use drover_types::{DeviceKey, RecordId};
 use futures::TryStreamExt;
+use tokio::time::Instant;
 
 use super::rows;
 use crate::ports::{Expired, Limit, Page, SeriesStore, StoreError};
 use crate::series::{Entry, Field, Message, Place, Point, Series};
+use listed::Listed;
+use read::Span;
 use schema::{DAY_MS, SCHEMA, Statements};
-use write::KnownDays;
 
 /// Latest time there is, milliseconds since the Unix epoch: the end of the year 9999.
 const TIME_MS_MAX: u64 = 253_402_300_799_999;
@@ -30,7 +35,7 @@ pub struct Scylla {
     statements: Statements,
     /// Time to live of rows, seconds; 0: for ever.
     ttl_s: i32,
-    known_days: KnownDays,
+    listed: Listed,
 }
 
 impl Scylla {
@@ -47,7 +52,7 @@ impl Scylla {
             failure,
         })?;
         let ttl_s = retention_ms.map_or(0, |kept_ms| i32::try_from(kept_ms.div_ceil(1_000)).unwrap_or(i32::MAX));
-        Ok(Self { store, statements, ttl_s, known_days: KnownDays::default() })
+        Ok(Self { store, statements, ttl_s, listed: Listed::new(Instant::now()) })
     }
 }
 
@@ -83,22 +88,13 @@ impl SeriesStore for Scylla {
         if from.time_ms >= to_ms {
             return Ok(page.done());
         }
-        let (tenant, device) = (series.device.tenant.as_str(), series.device.device.as_str());
-        let span = (tenant, device, day(from.time_ms), day(to_ms - 1));
-        let days = self.store.stream::<(i32,)>(&self.statements.days_up, span).await.map_err(store_error)?;
-        let mut days = days.map_err(store_error);
-        while let Some((day,)) = days.try_next().await? {
-            let (from_ms, end_ms) = (from.time_ms.cast_signed(), to_ms.cast_signed());
-            let (from_id, end_id) = (from.id.0.as_slice(), [0u8; 16].as_slice());
-            let field = series.field.as_str();
-            let span = (tenant, device, field, day, from_ms, from_id, end_ms, end_id, one_more(page.left()));
-            let rows = self.store.stream::<(i64, Vec<u8>, Vec<u8>)>(&self.statements.points, span).await;
-            let mut rows = rows.map_err(store_error)?;
-            while let Some((time_ms, id, row)) = rows.try_next().await.map_err(store_error)? {
-                let point = rows::read_point(series.field.clone(), place(time_ms, &id)?, &row)?;
-                if !page.push(point.bytes(), point.at, point) {
-                    return Ok(page.done());
-                }
+        let Series { device, field } = series;
+        let span = Span { device, field: Some(field), first: from, last: Place::last_of(to_ms - 1), limit };
+        let mut found = self.span(span).await?;
+        while let Some((at, row)) = found.next().await? {
+            let point = rows::read_point(field.clone(), at, &row)?;
+            if !page.push(point.bytes(), at, point) {
+                break;
             }
         }
         Ok(page.done())
@@ -115,21 +111,11 @@ impl SeriesStore for Scylla {
         if last.time_ms < from_ms {
             return Ok(page.done());
         }
-        let (tenant, name) = (device.tenant.as_str(), device.device.as_str());
-        let span = (tenant, name, day(from_ms), day(last.time_ms));
-        let days = self.store.stream::<(i32,)>(&self.statements.days_down, span).await.map_err(store_error)?;
-        let mut days = days.map_err(store_error);
-        while let Some((day,)) = days.try_next().await? {
-            let (from_ms, last_ms) = (from_ms.cast_signed(), last.time_ms.cast_signed());
-            let (from_id, last_id) = ([0u8; 16].as_slice(), last.id.0.as_slice());
-            let span = (tenant, name, day, from_ms, from_id, last_ms, last_id, one_more(page.left()));
-            let rows = self.store.stream::<(i64, Vec<u8>, Vec<u8>)>(&self.statements.messages, span).await;
-            let mut rows = rows.map_err(store_error)?;
-            while let Some((time_ms, id, row)) = rows.try_next().await.map_err(store_error)? {
-                let message = rows::read_message(place(time_ms, &id)?, &row)?;
-                if !page.push(message.bytes(), message.at, message) {
-                    return Ok(page.done());
-                }
+        let mut found = self.span(Span { device, field: None, first: Place::first_of(from_ms), last, limit }).await?;
+        while let Some((at, row)) = found.next().await? {
+            let message = rows::read_message(at, &row)?;
+            if !page.push(message.bytes(), at, message) {
+                break;
             }
         }
         Ok(page.done())
@@ -158,11 +144,6 @@ impl<T, N> Filling<T, N> {
         Self { limit, bytes: 0, page: Page { rows: Vec::new(), next: None } }
     }
 
-    /// Rows that may still come.
-    fn left(&self) -> usize {
-        self.limit.rows.saturating_sub(self.page.rows.len())
-    }
-
     /// Adds a row that stands at `at`. False: there was no room for it.
     fn push(&mut self, bytes: usize, at: N, row: T) -> bool {
         let full = self.page.rows.len() >= self.limit.rows || self.bytes >= self.limit.bytes;
@@ -185,7 +166,7 @@ fn one_more(rows: usize) -> i32 {
     i32::try_from(rows.saturating_add(1)).unwrap_or(i32::MAX)
 }
 
-/// The partition of a time.
+/// The day of a time, counted from the Unix epoch.
 fn day(time_ms: u64) -> i32 {
     i32::try_from(time_ms / DAY_MS).unwrap_or(i32::MAX)
 }

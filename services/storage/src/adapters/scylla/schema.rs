@@ -2,12 +2,17 @@
 
 use drover_scylla_kit::{Failure, Migration, Read, Schema, Store, Write};
 
-/// Points and messages lie in a partition a day, so that none grows for ever. The newest points of a device, one a field,
-/// lie in one: `storage.fields_per_device_max` bounds it, 1,000 rows of 5.5 KB at most by default. The days of a
-/// device lie in one that grows by a row a day: without retention, 36,525 small rows in a hundred years. When a device was
-/// last heard is one row, so that a list of devices reads no payloads.
+use super::slices::Kind;
+
+/// Points and messages lie in slices of time (`slices.rs`); the slices of a device are listed by day, and its days.
+/// Lists bound themselves: a day has 28,800 of the shortest slices, and days grow by a row a day and width, without
+/// retention 36,525 small rows in a hundred years. The newest points of a device, one a field, lie in one partition:
+/// `storage.fields_per_device_max` bounds it, 1,000 rows of 5.5 KB at most by default. When a device was last heard is
+/// one row, so that a list of devices reads no payloads. `storage_days`, `storage_points` and `storage_messages` have
+/// what versions before slices have kept.
 ///
-/// Times are milliseconds, and so are the timestamps of writes, which the window of compaction must know.
+/// Times are milliseconds, and so are the timestamps of writes, which the window of compaction must know; those of
+/// lists are the servers' own: of two listings the later one, with its time to live, stays.
 pub const SCHEMA: Schema = Schema {
     name: "storage",
     migrations: &[
@@ -35,34 +40,72 @@ pub const SCHEMA: Schema = Schema {
             statements: &["CREATE TABLE IF NOT EXISTS storage_heard (tenant text, device text, heard_ms bigint, \
                 PRIMARY KEY ((tenant, device)))"],
         },
+        Migration {
+            number: 3,
+            name: "points and messages in slices",
+            statements: &[
+                "CREATE TABLE IF NOT EXISTS storage_slice_days (tenant text, device text, kind text, slice_ms bigint, \
+                    day int, PRIMARY KEY ((tenant, device, kind, slice_ms), day))",
+                "CREATE TABLE IF NOT EXISTS storage_slices (tenant text, device text, kind text, slice_ms bigint, \
+                    day int, start_ms bigint, PRIMARY KEY ((tenant, device, kind, slice_ms, day), start_ms))",
+                "CREATE TABLE IF NOT EXISTS storage_sliced_points (tenant text, device text, field text, \
+                    slice_ms bigint, start_ms bigint, time_ms bigint, id blob, point blob, \
+                    PRIMARY KEY ((tenant, device, field, slice_ms, start_ms), time_ms, id)) \
+                    WITH compaction = {'class': 'TimeWindowCompactionStrategy', 'compaction_window_unit': 'DAYS', \
+                    'compaction_window_size': 7, 'timestamp_resolution': 'MILLISECONDS'}",
+                "CREATE TABLE IF NOT EXISTS storage_sliced_messages (tenant text, device text, slice_ms bigint, \
+                    start_ms bigint, time_ms bigint, id blob, message blob, \
+                    PRIMARY KEY ((tenant, device, slice_ms, start_ms), time_ms, id)) \
+                    WITH compaction = {'class': 'TimeWindowCompactionStrategy', 'compaction_window_unit': 'DAYS', \
+                    'compaction_window_size': 7, 'timestamp_resolution': 'MILLISECONDS'}",
+            ],
+        },
     ],
 };
 
-/// Milliseconds of one partition.
+/// Milliseconds of a day.
 pub const DAY_MS: u64 = 24 * 3600 * 1000;
 
 /// Statements, prepared. A time to live of 0: for ever.
 pub struct Statements {
     pub put_day: Write,
+    pub put_slice: Write,
     pub put_newest: Write,
     pub put_point: Write,
     pub put_message: Write,
     pub put_heard: Write,
-    pub days_up: Read,
-    pub days_down: Read,
     pub newest: Read,
-    pub points: Read,
-    pub messages: Read,
     pub heard: Read,
+    pub points: SpanReads,
+    pub messages: SpanReads,
+}
+
+/// How a span of time is read: points forwards, messages backwards.
+pub struct SpanReads {
+    pub days: Read,
+    pub slices: Read,
+    /// Of one slice.
+    pub rows: Read,
+    /// The days in which versions before slices have kept something.
+    pub old_days: Read,
+    /// Of one of those.
+    pub old_rows: Read,
 }
 
 impl Statements {
     pub async fn prepare(store: &Store) -> Result<Self, Failure> {
-        let days =
-            "SELECT day FROM storage_days WHERE tenant = ? AND device = ? AND day >= ? AND day <= ? ORDER BY day";
         Ok(Self {
             put_day: store
-                .prepare_write("INSERT INTO storage_days (tenant, device, day) VALUES (?, ?, ?) USING TTL ?")
+                .prepare_write(
+                    "INSERT INTO storage_slice_days (tenant, device, kind, slice_ms, day) \
+                        VALUES (?, ?, ?, ?, ?) USING TTL ?",
+                )
+                .await?,
+            put_slice: store
+                .prepare_write(
+                    "INSERT INTO storage_slices (tenant, device, kind, slice_ms, day, start_ms) \
+                        VALUES (?, ?, ?, ?, ?, ?) USING TTL ?",
+                )
                 .await?,
             put_newest: store
                 .prepare_write(
@@ -71,40 +114,66 @@ impl Statements {
                 .await?,
             put_point: store
                 .prepare_write(
-                    "INSERT INTO storage_points (tenant, device, field, day, time_ms, id, point) \
-                        VALUES (?, ?, ?, ?, ?, ?, ?) USING TTL ?",
+                    "INSERT INTO storage_sliced_points (tenant, device, field, slice_ms, start_ms, time_ms, id, point) \
+                        VALUES (?, ?, ?, ?, ?, ?, ?, ?) USING TTL ?",
                 )
                 .await?,
             put_message: store
                 .prepare_write(
-                    "INSERT INTO storage_messages (tenant, device, day, time_ms, id, message) \
-                        VALUES (?, ?, ?, ?, ?, ?) USING TTL ?",
+                    "INSERT INTO storage_sliced_messages (tenant, device, slice_ms, start_ms, time_ms, id, message) \
+                        VALUES (?, ?, ?, ?, ?, ?, ?) USING TTL ?",
                 )
                 .await?,
             put_heard: store
                 .prepare_write("INSERT INTO storage_heard (tenant, device, heard_ms) VALUES (?, ?, ?) USING TTL ?")
                 .await?,
-            days_up: store.prepare_read(&format!("{days} ASC")).await?,
-            days_down: store.prepare_read(&format!("{days} DESC")).await?,
             newest: store
                 .prepare_read(
                     "SELECT field, newest FROM storage_newest WHERE tenant = ? AND device = ? AND field >= ? LIMIT ?",
                 )
                 .await?,
-            points: store
-                .prepare_read(
-                    "SELECT time_ms, id, point FROM storage_points WHERE tenant = ? AND device = ? AND field = ? \
-                        AND day = ? AND (time_ms, id) >= (?, ?) AND (time_ms, id) < (?, ?) LIMIT ?",
-                )
-                .await?,
-            messages: store
-                .prepare_read(
-                    "SELECT time_ms, id, message FROM storage_messages WHERE tenant = ? AND device = ? AND day = ? \
-                        AND (time_ms, id) >= (?, ?) AND (time_ms, id) <= (?, ?) \
-                        ORDER BY time_ms DESC, id DESC LIMIT ?",
-                )
-                .await?,
             heard: store.prepare_read("SELECT heard_ms FROM storage_heard WHERE tenant = ? AND device = ?").await?,
+            points: SpanReads::prepare(store, Kind::Points).await?,
+            messages: SpanReads::prepare(store, Kind::Messages).await?,
+        })
+    }
+
+    pub const fn of(&self, kind: Kind) -> &SpanReads {
+        match kind {
+            Kind::Points => &self.points,
+            Kind::Messages => &self.messages,
+        }
+    }
+}
+
+impl SpanReads {
+    async fn prepare(store: &Store, kind: Kind) -> Result<Self, Failure> {
+        let (value, series, order) = match kind {
+            Kind::Points => ("point", "tenant = ? AND device = ? AND field = ?", "ASC"),
+            Kind::Messages => ("message", "tenant = ? AND device = ?", "DESC"),
+        };
+        let (kind, device) = (kind.name(), "tenant = ? AND device = ?");
+        let span =
+            format!("(time_ms, id) >= (?, ?) AND (time_ms, id) <= (?, ?) ORDER BY time_ms {order}, id {order} LIMIT ?");
+        let days = format!("day >= ? AND day <= ? ORDER BY day {order}");
+        let old_days = format!("SELECT day FROM storage_days WHERE {device} AND {days}");
+        let old_rows = format!("SELECT time_ms, id, {value} FROM storage_{kind} WHERE {series} AND day = ? AND {span}");
+        let days =
+            format!("SELECT day FROM storage_slice_days WHERE {device} AND kind = ? AND slice_ms = ? AND {days}");
+        let slices = format!(
+            "SELECT start_ms FROM storage_slices WHERE {device} AND kind = ? AND slice_ms = ? AND day = ? \
+                AND start_ms >= ? AND start_ms <= ? ORDER BY start_ms {order}"
+        );
+        let rows = format!(
+            "SELECT time_ms, id, {value} FROM storage_sliced_{kind} WHERE {series} AND slice_ms = ? \
+                AND start_ms = ? AND {span}"
+        );
+        Ok(Self {
+            days: store.prepare_read(&days).await?,
+            slices: store.prepare_read(&slices).await?,
+            rows: store.prepare_read(&rows).await?,
+            old_days: store.prepare_read(&old_days).await?,
+            old_rows: store.prepare_read(&old_rows).await?,
         })
     }
 }

@@ -1,14 +1,16 @@
 //! A batch of the log as writes of single partitions, many at a time.
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
 
 use drover_scylla_kit::Batch;
 use drover_types::DeviceKey;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
+use tokio::time::Instant;
 
+use super::listed::Listing;
 use super::schema::DAY_MS;
+use super::slices::{Kind, Slice};
 use super::{Scylla, day, store_error};
 use crate::adapters::rows;
 use crate::ports::StoreError;
@@ -20,30 +22,8 @@ const IN_FLIGHT: usize = 64;
 const ROWS_MAX: usize = 100;
 /// Bytes of the rows of one statement batch, passed by one row at most: servers warn beyond 5 KiB and refuse beyond 50.
 const BYTES_MAX: usize = 4 * 1024;
-/// Seconds that the list of days lives longer than what it leads to.
+/// Seconds that lists of slices and days live longer than what they lead to.
 const DAY_S: i32 = (DAY_MS / 1_000) as i32;
-/// Days remembered as listed; when they are this many, all are forgotten and listed again.
-const KNOWN_DAYS_MAX: usize = 100_000;
-
-/// Days of devices that are known to be listed, so that each is written once.
-#[derive(Default)]
-pub struct KnownDays(Mutex<HashSet<(DeviceKey, i32)>>);
-
-impl KnownDays {
-    fn has(&self, day: &(DeviceKey, i32)) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(day)
-    }
-
-    fn add(&self, days: impl Iterator<Item = (DeviceKey, i32)>) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for day in days {
-            if known.len() >= KNOWN_DAYS_MAX {
-                known.clear();
-            }
-            known.insert(day);
-        }
-    }
-}
 
 /// Rows of one partition on their way.
 #[derive(Default)]
@@ -60,59 +40,67 @@ type Sending<'s> = Vec<BoxFuture<'s, Result<(), StoreError>>>;
 impl Scylla {
     /// Writes all; what was written when it fails is written again by the next try.
     pub(super) async fn write(&self, entries: &[Entry]) -> Result<(), StoreError> {
-        let mut sending = Sending::new();
-        let days: HashSet<(DeviceKey, i32)> =
-            entries.iter().map(|e| (e.device.clone(), day(e.message.at.time_ms))).collect();
-        // A time to live is bound to the last write, so with retention days are listed each time.
-        let unlisted = days.into_iter().filter(|day| self.ttl_s > 0 || !self.known_days.has(day));
-        let unlisted: Vec<(DeviceKey, i32)> = unlisted.collect();
-        unlisted.iter().for_each(|(device, day)| sending.push(self.send_day(device, *day)));
-        self.messages(entries, &mut sending);
-        self.points(entries, &mut sending);
+        let (mut sending, mut slices) = (Sending::new(), BTreeSet::new());
+        self.messages(entries, &mut slices, &mut sending);
+        self.points(entries, &mut slices, &mut sending);
         self.newest_points(entries, &mut sending);
         self.times_heard(entries, &mut sending);
+        let unlisted = self.listed.missing(slices, Instant::now());
+        unlisted.iter().for_each(|slice| self.list(slice, &mut sending));
         stream::iter(sending).buffer_unordered(IN_FLIGHT).try_collect::<()>().await?;
-        self.known_days.add(unlisted.into_iter());
+        self.listed.add(unlisted);
         Ok(())
     }
 
-    fn send_day(&self, device: &DeviceKey, day: i32) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn list<'s>(&'s self, (device, kind, slice): &Listing, sending: &mut Sending<'s>) {
         let ttl_s = if self.ttl_s == 0 { 0 } else { self.ttl_s.saturating_add(DAY_S) };
-        let row = (device.tenant.as_str().to_owned(), device.device.as_str().to_owned(), day, ttl_s);
-        let timestamp = i64::from(day) * DAY_MS.cast_signed();
-        Box::pin(
-            async move { self.store.write_at(timestamp, &self.statements.put_day, row).await.map_err(store_error) },
-        )
+        let ((tenant, name), (slice_ms, start_ms)) = (names(device), columns(*slice));
+        let (kind, day) = (kind.name(), day(slice.start_ms));
+        let day_row = (tenant.clone(), name.clone(), kind, slice_ms, day, ttl_s);
+        let row = (tenant, name, kind, slice_ms, day, start_ms, ttl_s);
+        sending.push(Box::pin(async move {
+            self.store.write(&self.statements.put_day, day_row).await.map_err(store_error)?;
+            self.store.write(&self.statements.put_slice, row).await.map_err(store_error)
+        }));
     }
 
-    fn messages<'s>(&'s self, entries: &[Entry], sending: &mut Sending<'s>) {
-        let mut partitions: BTreeMap<(&DeviceKey, i32), Rows> = BTreeMap::new();
+    fn messages<'s>(&'s self, entries: &[Entry], slices: &mut BTreeSet<Listing>, sending: &mut Sending<'s>) {
+        let mut partitions: BTreeMap<(&DeviceKey, Slice), Rows> = BTreeMap::new();
         for Entry { device, message, .. } in entries {
             let (at, row) = (message.at, rows::write_message(message));
-            let rows = partitions.entry((device, day(at.time_ms))).or_default();
+            let slice = Slice::of(at.time_ms, row.len());
+            let rows = partitions.entry((device, slice)).or_default();
             rows.grow(self, row.len(), at, sending);
-            let (tenant, name) = names(device);
-            let row = (tenant, name, day(at.time_ms), at.time_ms.cast_signed(), at.id.0.to_vec(), row, self.ttl_s);
+            let ((tenant, name), (slice_ms, start_ms)) = (names(device), columns(slice));
+            let (time_ms, id) = (at.time_ms.cast_signed(), at.id.0.to_vec());
+            let row = (tenant, name, slice_ms, start_ms, time_ms, id, row, self.ttl_s);
             rows.batch.push(&self.statements.put_message, row);
         }
-        partitions.into_values().for_each(|rows| sending.push(self.send(rows)));
+        for ((device, slice), rows) in partitions {
+            slices.insert((device.clone(), Kind::Messages, slice));
+            sending.push(self.send(rows));
+        }
     }
 
-    fn points<'s>(&'s self, entries: &[Entry], sending: &mut Sending<'s>) {
-        let mut partitions: BTreeMap<(&DeviceKey, &Field, i32), Rows> = BTreeMap::new();
+    fn points<'s>(&'s self, entries: &[Entry], slices: &mut BTreeSet<Listing>, sending: &mut Sending<'s>) {
+        let mut partitions: BTreeMap<(&DeviceKey, &Field, Slice), Rows> = BTreeMap::new();
         for Entry { device, message, values } in entries {
             let at = message.at;
             for (field, value) in values {
                 let row = rows::write_point(&message.topic, value);
-                let rows = partitions.entry((device, field, day(at.time_ms))).or_default();
+                let slice = Slice::of(at.time_ms, row.len());
+                let rows = partitions.entry((device, field, slice)).or_default();
                 rows.grow(self, row.len(), at, sending);
-                let ((tenant, name), id) = (names(device), at.id.0.to_vec());
-                let (field, time_ms) = (field.as_str().to_owned(), at.time_ms.cast_signed());
-                let row = (tenant, name, field, day(at.time_ms), time_ms, id, row, self.ttl_s);
+                let ((tenant, name), (slice_ms, start_ms)) = (names(device), columns(slice));
+                let (field, time_ms, id) = (field.as_str().to_owned(), at.time_ms.cast_signed(), at.id.0.to_vec());
+                let row = (tenant, name, field, slice_ms, start_ms, time_ms, id, row, self.ttl_s);
                 rows.batch.push(&self.statements.put_point, row);
             }
         }
-        partitions.into_values().for_each(|rows| sending.push(self.send(rows)));
+        for ((device, _, slice), rows) in partitions {
+            slices.insert((device.clone(), Kind::Points, slice));
+            sending.push(self.send(rows));
+        }
     }
 
     fn newest_points<'s>(&'s self, entries: &[Entry], sending: &mut Sending<'s>) {
@@ -172,4 +160,9 @@ impl Rows {
 
 fn names(device: &DeviceKey) -> (String, String) {
     (device.tenant.as_str().to_owned(), device.device.as_str().to_owned())
+}
+
+/// `slice_ms` and `start_ms` of a slice.
+fn columns(slice: Slice) -> (i64, i64) {
+    (slice.slice_ms.cast_signed(), slice.start_ms.cast_signed())
 }
