@@ -24,6 +24,8 @@ pub struct Authority {
     /// In force from and until then, milliseconds since the Unix epoch.
     from_ms: u64,
     until_ms: u64,
+    /// Most certificates between one that it is to have issued and itself.
+    between_max: usize,
 }
 
 impl Authority {
@@ -33,17 +35,24 @@ impl Authority {
             return Err(ApiError::invalid(FIELD, "is too long").over(AUTHORITY_BYTES_MAX, pem.len()));
         }
         let (rest, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(malformed)?;
+        let not_one = || ApiError::invalid(FIELD, "is not one certificate and nothing else");
         if pem.label != "CERTIFICATE" || !rest.trim_ascii().is_empty() {
-            return Err(ApiError::invalid(FIELD, "is not one certificate and nothing else"));
+            return Err(not_one());
         }
-        let (_, parsed) = X509Certificate::from_der(&pem.contents).map_err(malformed)?;
+        let (behind, parsed) = X509Certificate::from_der(&pem.contents).map_err(malformed)?;
+        if !behind.is_empty() {
+            return Err(not_one());
+        }
         let signs = parsed.key_usage().ok().is_some_and(|usage| usage.is_none_or(|usage| usage.value.key_cert_sign()));
         if !parsed.is_ca() || !signs {
             return Err(ApiError::invalid(FIELD, "is not that of an authority, which may issue certificates"));
         }
         let (from_ms, until_ms) = validity_ms(&parsed);
+        let constraints = parsed.basic_constraints().ok().flatten();
+        let between_max = constraints.and_then(|constraints| constraints.value.path_len_constraint);
+        let between_max = between_max.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
         let subject = parsed.subject().as_raw().to_vec();
-        Ok(Self { subject, from_ms, until_ms, der: pem.contents })
+        Ok(Self { subject, from_ms, until_ms, between_max, der: pem.contents })
     }
 
     /// `invalid_argument` before and after the time that its certificate is for.
@@ -66,7 +75,10 @@ impl Authority {
         let verifier = verifier.map_err(|error| error.to_string())?;
         let certificates: Vec<_> = chain.certificates.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
         let now = UnixTime::since_unix_epoch(Duration::from_millis(now_ms));
-        verifier.verify_client_cert(&certificates[0], &certificates[1..], now).map(drop).map_err(told)
+        // The path length of an anchor is not for webpki to see.
+        let between = &certificates[1..];
+        let between = &between[..between.len().min(self.between_max)];
+        verifier.verify_client_cert(&certificates[0], between, now).map(drop).map_err(told)
     }
 }
 
@@ -74,7 +86,7 @@ impl Authority {
 pub struct Chain {
     /// DER; at least one.
     certificates: Vec<Vec<u8>>,
-    /// Of each, DER.
+    /// Of these, DER; each once.
     issuers: Vec<Vec<u8>>,
     /// Of the client's own.
     common_names: Vec<String>,
@@ -95,7 +107,13 @@ impl Chain {
         let names = own.subject().iter_common_name().map(|name| name.as_str().map(str::to_owned));
         let common_names = names.collect::<Result<Vec<String>, _>>().ok()?;
         let (_, until_ms) = validity_ms(own);
-        let issuers = parsed.iter().map(|certificate| certificate.issuer().as_raw().to_vec()).collect();
+        let mut issuers: Vec<Vec<u8>> = Vec::with_capacity(parsed.len());
+        for certificate in &parsed {
+            let issuer = certificate.issuer().as_raw();
+            if !issuers.iter().any(|known| known == issuer) {
+                issuers.push(issuer.to_vec());
+            }
+        }
         Some(Self { certificates, issuers, common_names, until_ms })
     }
 

@@ -42,15 +42,24 @@ impl Domain {
         Ok(registered)
     }
 
-    /// The authority that has issued it; of several, the one nearest to the device.
+    /// The authority that has issued it; of several of one tenant, the one nearest to the device. `permission_denied` if more
+    /// than one tenant has such an authority: nobody has shown the key of one, so whoever registers an authority below
+    /// another tenant's must not get that tenant's devices.
     async fn issuer_of(&self, chain: &Chain) -> Result<Object, ApiError> {
         let now_ms = self.clock.now_ms();
+        let mut issuer: Option<Object> = None;
         let mut refusal = refused();
         for subject in chain.issuers() {
             for found in self.authorities_of(subject).await? {
+                if issuer.as_ref().is_some_and(|nearer| nearer.meta.tenant == found.meta.tenant) {
+                    continue;
+                }
                 let authority = Authority::read(&authorities::spec(&found.spec).certificate)?;
-                match authority.has_issued(chain, now_ms) {
-                    Ok(()) => return Ok(found),
+                let issued = authority.has_issued(chain, now_ms);
+                tokio::task::yield_now().await; // signatures of many devices in one go would hold up everybody else
+                match issued {
+                    Ok(()) if issuer.is_some() => return Err(contested()),
+                    Ok(()) => issuer = Some(found),
                     Err(reason) => {
                         let message = format!("the certificate is not valid: {reason}");
                         refusal = ApiError::new(ErrorCode::Unauthenticated, message);
@@ -58,7 +67,7 @@ impl Domain {
                 }
             }
         }
-        Err(refusal)
+        issuer.ok_or(refusal)
     }
 
     async fn register_once(
@@ -111,6 +120,11 @@ impl Domain {
         }
         Ok(())
     }
+}
+
+fn contested() -> ApiError {
+    let message = "authorities of more than one tenant have issued the certificate: none of them registers its device";
+    ApiError::new(ErrorCode::PermissionDenied, message)
 }
 
 fn had_credentials(device: &DeviceKey) -> ApiError {

@@ -1,5 +1,7 @@
 //! Certificate authorities of tenants, and the devices that their certificates register.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use drover_proto::from_status;
 use drover_proto::registry::v1::authenticate_request::Proof;
 use drover_proto::registry::v1::certificate_authorities_client::CertificateAuthoritiesClient;
@@ -139,8 +141,10 @@ async fn a_certificate_that_is_not_an_authoritys_or_names_no_device_registers_no
         assert!(refused.message.to_lowercase().contains(why), "{refused}");
     }
     let nameless = params_with("x", |params| assert!(params.distinguished_name.remove(DnType::CommonName)));
-    for certificate in [issued(&ca, params("a b")), issued(&ca, params("default/a")), issued(&ca, nameless)] {
-        let refused = show(&stage, &certificate).await.expect_err("no device");
+    let another_name = DnType::CustomDnType(vec![2, 5, 4, 3]);
+    let two_names = params_with("a", |params| params.distinguished_name.push(another_name, "b"));
+    for wrong in [params("a b"), params("default/a"), params("a\0"), params("\u{ff41}"), nameless, two_names] {
+        let refused = show(&stage, &issued(&ca, wrong)).await.expect_err("no device");
         assert_eq!(refused.code, ErrorCode::PermissionDenied);
         assert!(refused.message.contains("common name"), "{refused}");
     }
@@ -164,6 +168,41 @@ async fn a_certificate_between_counts_and_four_are_looked_at() {
     assert!(show(&stage, &certificate).await.is_err(), "nobody knows who issued it");
     let chain = proof(&[&certificate, between.der(), between.der(), between.der()]);
     assert_eq!(authenticate(&stage, chain).await.expect("registered").device, "deep");
+}
+
+#[tokio::test]
+async fn an_authority_that_may_have_none_below_it_registers_what_it_has_issued_itself() {
+    let stage = Stage::new().await;
+    let alone = params_with("Root", |params| params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)));
+    let root = CertifiedIssuer::self_signed(alone, KeyPair::generate().expect("a key")).expect("a certificate");
+    put(&stage, "", "root", root.pem()).await.expect("registered");
+    let key = KeyPair::generate().expect("a key");
+    let between = CertifiedIssuer::signed_by(authority_params("Between"), key, &root).expect("a certificate");
+    let (deep, near) = (issued(&between, params("deep")), issued(&root, params("near")));
+    let refused = authenticate(&stage, proof(&[&deep, between.der()])).await.expect_err("it may have none below it");
+    assert_eq!(refused.code, ErrorCode::Unauthenticated, "{refused}");
+    assert_eq!(authenticate(&stage, proof(&[&near, root.der()])).await.expect("registered").device, "near");
+}
+
+#[tokio::test]
+async fn an_authority_below_anothers_takes_none_of_its_devices() {
+    let stage = Stage::new().await;
+    let root = issuer("Root");
+    put(&stage, "a", "root", root.pem()).await.expect("registered");
+    let key = KeyPair::generate().expect("a key");
+    let between = CertifiedIssuer::signed_by(authority_params("Between"), key, &root).expect("a certificate");
+    let (early, late) = (issued(&between, params("early")), issued(&between, params("late")));
+    let (early, late) = (proof(&[&early, between.der()]), proof(&[&late, between.der()]));
+    let known = authenticate(&stage, early.clone()).await.expect("registered");
+    put(&stage, "b", "between", between.pem()).await.expect("its subject is free");
+    let refused = authenticate(&stage, late.clone()).await.expect_err("whose is it?");
+    assert_eq!(refused.code, ErrorCode::PermissionDenied, "{refused}");
+    assert!(!refused.message.contains("tenant a"), "{refused}");
+    assert_eq!(find(&stage, "b", "late").await, Err(Code::NotFound));
+    assert_eq!(authenticate(&stage, early).await, Ok(known), "who is known goes on");
+    delete(&stage, "b", "between").await;
+    put(&stage, "a", "between", between.pem()).await.expect("its subject is free");
+    assert_eq!(authenticate(&stage, late).await.expect("both are of one tenant").tenant, "a");
 }
 
 #[tokio::test]
@@ -285,6 +324,7 @@ async fn what_is_no_authority_in_force_is_refused_by_its_field() {
     ended.not_after = date_time_ymd(2026, 1, 1);
     let mut signs_nothing = authority_params("signs nothing");
     signs_nothing.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    let more = BASE64_STANDARD.encode([&**ca.der(), b"more".as_slice()].concat());
     for wrong in [
         String::new(),
         "no PEM".to_owned(),
@@ -293,6 +333,7 @@ async fn what_is_no_authority_in_force_is_refused_by_its_field() {
         signed(ended),
         signed(signs_nothing),
         ca.pem() + &ca.pem(),
+        format!("-----BEGIN CERTIFICATE-----\n{more}\n-----END CERTIFICATE-----\n"),
         format!("{}{}", ca.pem(), "\n".repeat(16 * 1024)),
     ] {
         let refused = put(&stage, "", "a", wrong.clone()).await.expect_err(&wrong);
