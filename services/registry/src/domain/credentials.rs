@@ -162,9 +162,9 @@ impl Domain {
             return Err(not_found(&of_device));
         }
         self.telemetry.issued();
-        if first {
-            // From now on nobody is this device without credentials. A node that does not confirm learns it from the
-            // change feed.
+        if first && device.tenant == TenantId::default_tenant() {
+            // From now on nobody is this device without credentials, as in other tenants nobody ever was. A node that does
+            // not confirm learns it from the change feed.
             self.revoke(device, Whose::Anonymous).await;
         }
         Ok(created)

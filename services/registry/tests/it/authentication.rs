@@ -260,6 +260,13 @@ async fn a_revocation_reaches_every_node_and_names_those_that_do_not_confirm() {
     let server = tonic::transport::Server::builder().add_service(IngressServer::new(near.clone()));
     let server = tokio::spawn(server.serve_with_incoming(incoming));
 
+    let mut elsewhere = device("d");
+    elsewhere.meta.as_mut().expect("meta").tenant = "elsewhere".into();
+    let create = CreateDeviceRequest { device: Some(elsewhere) };
+    stage.client.clone().create_device(create).await.expect("created");
+    let issue = IssueTokenRequest { tenant: "elsewhere".into(), device: "d".into(), ..Default::default() };
+    stage.client.clone().issue_token(issue).await.expect("issued");
+    assert!(near.take().is_empty(), "only in the tenant `default` could it be connected without");
     stage.create_device("d").await.expect("created");
     let id = stage.issue_token("d", 0).await.credential.expect("credential").id;
     let revoke = RevokeCredentialRequest { tenant: String::new(), id: id.clone() };
