@@ -347,7 +347,7 @@ impl Connection {
     /// Somebody asks the connection to end.
     pub fn stop(&mut self, why: Stop) {
         match (why, &mut self.phase) {
-            (Stop::Drain, Phase::Live(live)) if !live.inbound.is_empty() => live.draining = true,
+            (Stop::Drain, Phase::Live(live)) if !live.inbound.is_empty() => self.drain(),
             (Stop::Drain, _) => self.fail(Fault::Drain),
             (Stop::TakenOver, _) => self.fail(Fault::TakenOver),
             (Stop::Revoked, _) => self.fail(Fault::Revoked),

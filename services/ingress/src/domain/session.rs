@@ -147,7 +147,7 @@ struct State {
     filters: BTreeMap<Box<str>, Options>,
     /// What is kept of it in the store; absent if it dies with its connection.
     record: Option<Box<Record>>,
-    /// To the client; absent while nothing waits or is in flight.
+    /// To the client; absent while nothing waits or is in flight, unless it was too slow lately.
     outbox: Option<Box<Outbox>>,
     /// From the client at QoS 2; absent while no exchange is open.
     received: Option<Box<Received>>,
@@ -531,7 +531,7 @@ impl Session {
         state.ended = Some(why);
         if let Some(outbox) = &mut state.outbox {
             outbox.forget_kept();
-            outbox.let_go();
+            outbox.trust();
         }
         0
     }

@@ -9,7 +9,7 @@
 //! A message of QoS 2 is taken once: its packet id is noted in the session before it goes to the log, and forgotten at
 //! PUBREL. Sent again after its connection ended in between, it goes to the log once more, marked as a repeat.
 //!
-//! While a subscriber has no room for what the client has published, nothing is acknowledged (ADR 40).
+//! While a subscriber has no room for what the client has published, nothing is acknowledged (ADR 40), unless it drains.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -251,11 +251,23 @@ impl Connection {
             live.inbound.forget_unanswered();
         }
         self.acknowledge_done();
-        let drained = self.live().is_some_and(|live| live.draining && live.inbound.is_empty());
-        if drained {
+        self.end_if_drained();
+        self.resume(paused, now);
+    }
+
+    /// Takes no more packets, and closes when all publishes are acknowledged. Nothing is withheld any more: it publishes
+    /// nothing that a subscriber would have to have room for.
+    pub(super) fn drain(&mut self) {
+        let Some(live) = self.live() else { return };
+        live.draining = true;
+        self.acknowledge_done();
+        self.end_if_drained();
+    }
+
+    fn end_if_drained(&mut self) {
+        if self.live().is_some_and(|live| live.draining && live.inbound.is_empty()) {
             self.fail(Fault::Drain);
         }
-        self.resume(paused, now);
     }
 
     /// The log did not take them, or their fate is unknown: no PUBACK leaves, and the client sends them again (P1).
@@ -265,8 +277,8 @@ impl Connection {
 
     fn acknowledge_done(&mut self) {
         let next = |live: &mut Live| {
-            let Live { inbound, session, withheld, .. } = live;
-            if *withheld { None } else { inbound.pop_done(|position| session.is_durable(position)) }
+            let Live { inbound, session, withheld, draining, .. } = live;
+            if *withheld && !*draining { None } else { inbound.pop_done(|position| session.is_durable(position)) }
         };
         while let Some(done) = self.live().and_then(next) {
             let Some(packet_id) = done.packet_id else { continue };

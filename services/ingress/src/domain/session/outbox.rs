@@ -119,8 +119,9 @@ impl Waiting {
 }
 
 impl Outbox {
+    /// Whether nothing has to be remembered; that the client was too slow does.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.in_flight.is_empty()
+        self.waiting.is_empty() && self.in_flight.is_empty() && self.overfull.is_none()
     }
 
     /// Messages that the client does not have.
@@ -219,8 +220,15 @@ impl Outbox {
         }
     }
 
-    /// Lets go those who wait for room: the client is not there to make any.
+    /// Lets go those who wait for room: the client is not there to make any. That it was too slow is remembered.
     pub fn let_go(&mut self) {
+        if !self.is_too_slow() {
+            self.overfull = None;
+        }
+    }
+
+    /// Lets go those who wait for room, and forgets that the client was too slow.
+    pub fn trust(&mut self) {
         self.overfull = None;
     }
 

@@ -1,7 +1,7 @@
 //! An inbox that has taken more than it holds, as publishers can wait for its client: who waits, and for how long (ADR 40).
 //!
 //! Domain layer, pure. Publishers wait until half of the inbox is free. If that takes a client too long, they are let go, and
-//! for a while nobody waits for it again.
+//! for a while nobody waits for it again, whether it has taken all meanwhile, or has come back by another connection.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub enum Look {
     GivenUp,
     /// Nobody waits for it for now.
     Mistrusted,
-    /// It has room, or its client is gone, or is trusted again.
+    /// It has room, or its client is gone and was not too slow, or is trusted again.
     Over,
 }
 
@@ -87,10 +87,11 @@ impl Session {
     pub fn look(&self, now_ms: u64) -> Look {
         let mut state = self.state();
         let look = state.overfull().map_or(Look::Over, |overfull| overfull.look(now_ms));
-        if look == Look::Over
-            && let Some(outbox) = &mut state.outbox
-        {
-            outbox.let_go();
+        if look == Look::Over {
+            if let Some(outbox) = &mut state.outbox {
+                outbox.trust();
+            }
+            state.tidy();
         }
         look
     }

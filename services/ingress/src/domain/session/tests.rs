@@ -188,6 +188,30 @@ async fn a_client_that_is_too_slow_is_waited_for_within_a_bound_and_not_again_fo
 }
 
 #[test]
+fn a_client_that_was_too_slow_stays_so_when_it_has_taken_all_and_when_it_comes_again() {
+    let session = overfull();
+    assert_eq!([0, PATIENCE_MS].map(|now_ms| session.look(now_ms)), [Look::Awaited, Look::GivenUp]);
+    take_until(&session, 1);
+    assert_eq!(session.depth(), (0, 0));
+    session.release(1);
+    session.hold(2, Arc::default());
+    while session.depth().0 < INBOX_MESSAGES_MAX {
+        assert_eq!(put(&session), Ok(false));
+    }
+    assert_eq!(put(&session), Err(Dropped::InboxFull), "nobody waits");
+    let trusted_ms = PATIENCE_MS + MISTRUST_MS;
+    assert_eq!([trusted_ms - 1, trusted_ms].map(|now_ms| session.look(now_ms)), [Look::Mistrusted, Look::Over]);
+    assert_eq!(put(&session), Ok(true));
+
+    let session = overfull();
+    assert_eq!([0, PATIENCE_MS].map(|now_ms| session.look(now_ms)), [Look::Awaited, Look::GivenUp]);
+    take_until(&session, 1);
+    assert!(session.state().outbox.is_some());
+    assert_eq!(session.look(trusted_ms), Look::Over);
+    assert!(session.state().outbox.is_none(), "nothing is left of it");
+}
+
+#[test]
 fn nobody_waits_for_a_client_that_is_away_or_may_miss_messages() {
     let (session, publisher) = (overfull(), Arc::<Link>::default());
     session.withhold(&publisher);

@@ -197,3 +197,16 @@ fn a_drain_waits_for_messages_that_are_on_their_way() {
     client.connection.stored(1, at(0));
     assert_eq!(client.output(), ["PUBACK 1 0x00", "DISCONNECT 0x8b"]);
 }
+
+#[test]
+fn a_drain_does_not_wait_for_subscribers_that_have_no_room() {
+    let mut client = Client::connected(Version::V5);
+    [1, 2].into_iter().for_each(|id| client.publish(id, "ok/a"));
+    client.connection.withhold(true, at(0));
+    client.connection.stored(1, at(0));
+    assert!(client.output().is_empty());
+    client.connection.stop(Stop::Drain);
+    assert_eq!(client.output(), ["PUBACK 1 0x00"]);
+    client.connection.stored(1, at(0));
+    assert_eq!(client.output(), ["PUBACK 2 0x00", "DISCONNECT 0x8b"]);
+}
