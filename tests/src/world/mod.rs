@@ -1,9 +1,9 @@
 //! The platform in one process on virtual time: ingress and rules over a simulated bus, devices that number what they
 //! send, a subscriber that comes and goes, and faults by seed.
 //!
-//! Everything runs on one thread under a paused clock, and nothing waits for a disk or for another thread, so a seed replays,
-//! but for repeats (ADR 38), and takes a fraction of a second. A service is killed by severing it from bus, store and
-//! clients: what it still does reaches nobody, as after kill -9.
+//! Everything runs on one thread under a paused clock, and nothing waits for a disk or for another thread, so a seed replays
+//! exactly (ADR 38) and takes a fraction of a second. A service is killed by severing it from bus, store and clients: what it
+//! still does reaches nobody, as after kill -9.
 
 mod device;
 mod outcome;

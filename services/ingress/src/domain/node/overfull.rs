@@ -1,7 +1,7 @@
 //! Publishers wait for subscribers of this node that read more slowly than they send (ADR 40).
 //!
 //! Domain layer. No lane and no loop waits: a message is in the log and in the inbox by then, and what waits is its
-//! acknowledgement. Whoever has none that is bounded by a receive maximum, as another node, waits for a moment at most.
+//! acknowledgement. Whoever has none that is bounded by a receive maximum waits for a moment at most, and other nodes do not.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -13,8 +13,7 @@ use super::Node;
 use crate::domain::router::Subscriber;
 use crate::domain::session::{Look, Session};
 
-/// How long requests by HTTP and CoAP, what other services publish, wills, and batches of other nodes wait: less than a call
-/// between nodes may take.
+/// How long requests by HTTP and CoAP, what other services publish, and wills wait: less than a call between services may take.
 pub(super) const MOMENT: Duration = Duration::from_millis(500);
 
 /// Sessions whose inboxes have taken more than they hold, or lately had, by their numbers.

@@ -61,7 +61,7 @@ impl Node {
     fn find_member(&self, message: &Arc<Message>, share: &mut Share) -> Whom {
         let tenant = &message.telemetry.tenant;
         if !share.absent {
-            if let Some(given) = self.give_here(message, share) {
+            if let Some(given) = self.give_here(message, share, WhenFull::Wait) {
                 return Whom::Here(given);
             }
             if let Some(node) = self.peers.member(tenant, share) {
@@ -69,7 +69,7 @@ impl Node {
             }
             (share.absent, share.tried) = (true, Vec::new());
         }
-        if let Some(given) = self.give_here(message, share) {
+        if let Some(given) = self.give_here(message, share, WhenFull::Wait) {
             return Whom::Here(given);
         }
         // Members of a node whose sessions are being claimed are there when that is done; none of them has QoS 0.
@@ -79,19 +79,20 @@ impl Node {
     }
 
     /// Gives a message to a member on this node, if there is one that can have it.
-    fn give_here(&self, message: &Arc<Message>, share: &Share) -> Option<Given> {
+    fn give_here(&self, message: &Arc<Message>, share: &Share, when_full: WhenFull) -> Option<Given> {
         let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
         let ready = |session: &Arc<Session>| share.absent || session.is_ready();
         let found = router.member(&message.telemetry.tenant, &share.filter, ready)?;
         drop(router);
         let kept = found.subscriber.keeps_messages();
-        let offered = offer(message.clone(), found, WhenFull::Wait).ok()?;
+        let offered = offer(message.clone(), found, when_full).ok()?;
         Some(Given { offered, kept })
     }
 
     /// Hands out what another node has logged: to subscribers of this node, and to one member of each shared subscription
     /// that it asks for. Which of these nobody could be given; returns when inboxes of sessions that are kept have
-    /// theirs durably, and full ones have room or a moment has passed. A batch that comes again is not handed out again.
+    /// theirs durably. A batch that comes again is not handed out again, and none waits for a full inbox: those behind it would, of
+    /// all tenants.
     pub async fn take_batch(
         &self,
         (node, boot): (&str, u64),
@@ -104,14 +105,14 @@ impl Node {
             // At once, for whoever asks may go away while this waits, and not ask again.
             let is_new = |shares: &[Share]| !shares.iter().any(|share| share.again);
             for (message, _) in messages.iter().zip(shares).filter(|(_, shares)| is_new(shares)) {
-                handed.join(self.hand_to_own(message, None, WhenFull::Wait, |_| true));
+                handed.join(self.hand_to_own(message, None, WhenFull::Drop, |_| true));
             }
             let (given, refused) = self.give_all(messages, shares, &mut handed);
             self.peers.taken.note(node, boot, sequence, given, refused);
         } else {
             handed.position = self.journal.position(); // also what is said again is confirmed when the inboxes have it
         }
-        tokio::join!(self.journal.durable(handed.position), self.room_in(handed.overfull));
+        self.journal.durable(handed.position).await;
         self.peers.taken.refused(node, boot, sequence)
     }
 
@@ -128,7 +129,7 @@ impl Node {
             for (share, wanted) in shares.iter().enumerate() {
                 // Of its own, so that nobody but the member holds it.
                 let shared = Arc::new(Message::clone(shared));
-                match self.give_here(&shared, wanted) {
+                match self.give_here(&shared, wanted, WhenFull::Drop) {
                     Some(given) => {
                         handed.add(given.offered);
                         held.extend((!given.kept).then(|| Arc::downgrade(&shared)));
