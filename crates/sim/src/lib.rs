@@ -1,7 +1,7 @@
 //! Deterministic simulation: seeded randomness, a virtual clock and a bus that fails by seed; for tests only.
 //!
-//! Everything here runs on one thread under tokio's paused clock and uses neither OS time nor hash-map order. The services
-//! that it is put around do use it, so that a seed replays exactly (ADR 38).
+//! Everything here runs on one thread under tokio's paused clock and uses neither OS time nor hash-map order, so that a seed
+//! replays exactly (ADR 38).
 
 mod broken;
 mod bus;
