@@ -20,7 +20,7 @@ mod topic;
 pub use api_token::{API_TOKEN_PREFIX, api_token_tenant};
 pub use clock::{Clock, FixedClock};
 pub use error::{ApiError, ErrorCode, in_range};
-pub use ids::{ClientId, DEFAULT_TENANT, DeviceId, DeviceKey, InvalidId, RecordId, TenantId};
+pub use ids::{ClientId, DEFAULT_TENANT, DeviceId, DeviceKey, InvalidId, RecordId, RecordIds, TenantId};
 pub use internal::{EVENTS_TOPIC, NODES_TOPIC, PRESENCE_TOPIC, REGISTRY_CHANGES_TOPIC};
 pub use name::subdomain;
 pub use qos::Qos;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use drover_bus::{Bus, Outgoing, Position, Unacknowledged};
 use drover_types::shadow::ShadowRequest;
-use drover_types::{ApiError, Clock, ErrorCode, Random, RecordId, TopicName, TraceParent};
+use drover_types::{ApiError, Clock, ErrorCode, Random, RecordIds, TopicName, TraceParent};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -75,6 +75,8 @@ pub struct Node {
     router: RwLock<Router<Arc<Session>>>,
     /// Those that publishers wait for.
     overfull: Mutex<Overfull>,
+    /// Of what comes by no loop.
+    ids: Mutex<RecordIds>,
     started: tokio::time::Instant,
     wills: Arc<Semaphore>,
     retaining: Arc<Semaphore>,
@@ -126,6 +128,7 @@ impl Node {
             telemetry,
             router: RwLock::default(),
             overfull: Mutex::default(),
+            ids: Mutex::default(),
             started,
             wills: Arc::new(Semaphore::new(WILLS_WAITING_MAX)),
             retaining: Arc::new(Semaphore::new(RETAINING_MAX)),
@@ -153,7 +156,10 @@ impl Node {
 
     /// The receipt of a message that came at `unix_ms`.
     pub fn stamp(&self, unix_ms: u64, traceparent: Option<TraceParent>) -> Stamp {
-        Stamp { id: RecordId::new(unix_ms, &*self.random), time_ms: unix_ms, traceparent }
+        let mut random = [0; 10];
+        self.random.fill(&mut random);
+        let id = self.ids.lock().unwrap_or_else(PoisonError::into_inner).next(unix_ms, random);
+        Stamp { id, time_ms: unix_ms, traceparent }
     }
 
     /// Gives an admitted client the session it has claimed, with the claim's epoch. Room for its reports is reserved.

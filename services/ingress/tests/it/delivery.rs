@@ -104,6 +104,24 @@ async fn a_retained_message_is_there_for_later_subscriptions_also_after_a_restar
 }
 
 #[tokio::test]
+async fn of_retained_messages_of_one_millisecond_the_last_one_stays() {
+    const TOPICS: u16 = 20;
+    let stage = Stage::new().await;
+    let mut publisher = stage.connect(Version::V311, "p").await;
+    let payloads =
+        (0..TOPICS).flat_map(|topic| ["first", "second", "last"].map(|payload| (format!("t/{topic}"), payload)));
+    for (id, (topic, payload)) in (1..).zip(payloads) {
+        publisher.send(&Packet::Publish(Publish { retain: true, ..qos1(id, &topic, payload) })).await;
+    }
+    publisher.expect_acks(1..=3 * TOPICS).await;
+    let mut subscriber = stage.connect(Version::V5, "s").await;
+    subscriber.subscribe("t/+", Qos::AtLeastOnce).await;
+    for _ in 0..TOPICS {
+        assert_eq!(subscriber.message().await, "last");
+    }
+}
+
+#[tokio::test]
 async fn a_subscription_says_whether_it_wants_retained_messages_and_their_flag() {
     // [MQTT-3.3.1-9] to [MQTT-3.3.1-11], [MQTT-3.3.1-13]
     let stage = Stage::new().await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use drover_host::proxy::Balancers;
-use drover_types::{RecordId, TraceParent};
+use drover_types::{RecordIds, TraceParent};
 use futures::future::{self, Abortable, BoxFuture};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
@@ -120,6 +120,8 @@ pub struct Hands {
     pub stored: Vec<(Place, usize)>,
     /// Random bytes of records to come.
     drawn: Vec<u8>,
+    /// In the order in which they came: of two retained messages the later one counts.
+    ids: RecordIds,
     /// Questions of this turn, at most one of each connection it has worked on.
     asked: Vec<(Place, Abortable<BoxFuture<'static, Answer>>)>,
 }
@@ -151,6 +153,7 @@ impl Hands {
             held: Vec::new(),
             stored: Vec::new(),
             drawn: Vec::new(),
+            ids: RecordIds::default(),
             asked: Vec::new(),
         }
     }
@@ -171,7 +174,7 @@ impl Hands {
         random.copy_from_slice(&self.drawn[self.drawn.len() - ID_BYTES..]);
         self.drawn.truncate(self.drawn.len() - ID_BYTES);
         let time_ms = self.now.unix_ms;
-        Stamp { id: RecordId::at(time_ms, random), time_ms, traceparent }
+        Stamp { id: self.ids.next(time_ms, random), time_ms, traceparent }
     }
 
     /// Has a question of a connection answered, by mail. Most that need not wait for others are answered at once; the

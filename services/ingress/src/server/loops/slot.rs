@@ -318,6 +318,8 @@ impl<T: Transport> Slot<T> {
         match secured {
             Ok(certificate) => {
                 self.secured = true;
+                // What came with the end of the handshake is here already, and nobody says again that it is readable.
+                self.readable |= !self.transport.is_emptied_by(0, 1);
                 self.connection.secured(certificate, hands.now);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}

@@ -275,6 +275,14 @@ fn what_a_connection_holds_is_small() {
 }
 
 #[tokio::test]
+async fn what_came_with_the_end_of_a_handshake_is_read_though_nothing_more_is_announced() {
+    let mut stage = Stage::open();
+    stage.send(&encoded(&Packet::Connect(Connect::new(Version::V5, "d"))));
+    while stage.slot.work(&mut stage.hands) == Outcome::Again {}
+    assert!(stage.slot.transport.sent.is_empty() && matches!(stage.slot.stage, super::Stage::Asking(_)));
+}
+
+#[tokio::test]
 async fn of_a_packet_that_is_half_there_its_bytes_are_kept_and_nothing_else() {
     let mut stage = Stage::new().await;
     assert!(stage.owns_nothing());
