@@ -4,12 +4,20 @@
 //! It knows no row. A service brings its [`Layout`], opens its keyspaces in the database, and asks with
 //! [`Layout::is_new`] whether what it finds is its own.
 
+use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use fjall::Database;
 
 /// Bytes of journal before old ones are flushed and removed: the least fjall allows.
 const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Files of a database: who has it open, its first journal, and what is written last when it is made.
+const LOCK: &str = "lock";
+const FIRST_JOURNAL: &str = "0.jnl";
+const MARKER: &str = "version";
+/// The directory of its keyspaces, empty before the marker is there.
+const KEYSPACES: &str = "keyspaces";
 /// What can be done about every directory that does not open.
 const ELSEWHERE: &str = "choose another directory with --data DIR";
 
@@ -62,6 +70,7 @@ impl Layout {
     pub fn open(&self, directory: &Path, cache_bytes: u64) -> Result<Database, OpenError> {
         std::fs::create_dir_all(directory).map_err(io(directory))?;
         self.refuse_foreign_files(directory)?;
+        clear_unfinished(directory)?;
         let database = Database::builder(directory)
             .cache_size(cache_bytes)
             .max_cached_files(Some(self.open_files_max))
@@ -100,7 +109,7 @@ impl Layout {
     fn refuse_foreign_files(&self, directory: &Path) -> Result<(), OpenError> {
         for entry in std::fs::read_dir(directory).map_err(io(directory))? {
             let name = entry.map_err(io(directory))?.file_name().to_string_lossy().into_owned();
-            if !matches!(name.as_str(), "version" | "lock" | "keyspaces") && !name.ends_with(".jnl") {
+            if !matches!(name.as_str(), MARKER | LOCK | KEYSPACES) && !name.ends_with(".jnl") {
                 return Err(self.foreign(directory, &name));
             }
         }
@@ -114,6 +123,30 @@ impl Layout {
     fn other_format(&self, directory: &Path, found: String) -> OpenError {
         OpenError::Format { directory: directory.to_owned(), found, known: self.format }
     }
+}
+
+/// Takes away the files of a database that a process has not finished making, as when it was killed: fjall would not open
+/// it, and nothing was ever written to it.
+fn clear_unfinished(directory: &Path) -> Result<(), OpenError> {
+    let path = |name: &str| directory.join(name);
+    let has_keyspaces = fs::read_dir(path(KEYSPACES)).is_ok_and(|mut entries| entries.next().is_some());
+    let is_finished = fs::metadata(path(MARKER)).is_ok_and(|marker| marker.len() > 0);
+    let is_begun = [MARKER, FIRST_JOURNAL].iter().any(|name| path(name).exists());
+    if has_keyspaces || is_finished || !is_begun {
+        return Ok(());
+    }
+    let lock = File::options().create(true).truncate(false).write(true).open(path(LOCK)).map_err(io(directory))?;
+    lock.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => OpenError::Locked { directory: directory.to_owned() },
+        TryLockError::Error(source) => io(directory)(source),
+    })?;
+    for name in [MARKER, FIRST_JOURNAL] {
+        match fs::remove_file(path(name)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(io(directory)(error)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn io(directory: &Path) -> impl Fn(std::io::Error) -> OpenError + use<> {
@@ -165,6 +198,31 @@ mod tests {
         drop(database.keyspace("theirs", KeyspaceCreateOptions::default).expect("made"));
         drop(database);
         assert_eq!(refused(other.path()), told("another program's database"));
+    }
+
+    #[test]
+    fn a_store_that_was_not_finished_is_made_anew_and_no_other() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| directory.path().join(name);
+        fs::create_dir(at(KEYSPACES)).expect("made");
+        for marker in [false, true] {
+            fs::write(at(FIRST_JOURNAL), [0; 100]).expect("written");
+            if marker {
+                fs::write(at(MARKER), "").expect("written");
+            }
+            let maker = File::create(at(LOCK)).expect("made");
+            maker.try_lock().expect("nobody has it");
+            assert!(refused(directory.path()).starts_with("DIR is in use"), "somebody is making it");
+            drop(maker);
+            drop(LAYOUT.open(directory.path(), 1 << 16).expect("made anew"));
+            drop(LAYOUT.open(directory.path(), 1 << 16).expect("opened again"));
+            fs::remove_dir_all(at(KEYSPACES)).expect("removed");
+            fs::remove_file(at(MARKER)).expect("removed");
+            fs::create_dir(at(KEYSPACES)).expect("made");
+        }
+        fs::create_dir(at(KEYSPACES).join("1")).expect("made");
+        assert!(refused(directory.path()).starts_with("DIR cannot be used"), "it may have held something");
+        assert!(at(FIRST_JOURNAL).exists());
     }
 
     #[test]

@@ -16,6 +16,7 @@ use drover_storage::{GROUP, Storage, StorageConfig};
 use drover_types::{
     ClientId, DeviceId, FixedClock, Qos, RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TopicName, fingerprint,
 };
+use futures::TryFutureExt as _;
 use tokio::task::JoinHandle;
 
 /// Late 2026, in milliseconds since the Unix epoch.
@@ -69,7 +70,8 @@ impl Stage {
             functions: Default::default(),
             ready: health.service("storage"),
         };
-        let running = tokio::spawn(Storage::run(config, ports, shutdown.clone()));
+        let run = Storage::run(config, ports, shutdown.clone());
+        let running = tokio::spawn(run.inspect_err(|error| println!("the service ended: {error:#}")));
         Self { bus, clock, metrics, health, network, shutdown, running }
     }
 
