@@ -21,6 +21,7 @@ use clap::{Args, Subcommand};
 
 use self::generator::Generator;
 use self::server::Server;
+use super::release::Binaries;
 use super::whole;
 
 /// What is promised of Drover: durable QoS 1 messages a second from 200 clients with a window of 10 on 2 cores.
@@ -31,9 +32,8 @@ const MESSAGES_PER_SECOND_MIN: f64 = 40_000.0;
 pub struct Options {
     #[command(subcommand)]
     what: Option<What>,
-    /// Where built executables lie; without it a release build is made.
-    #[arg(long, global = true)]
-    binaries: Option<PathBuf>,
+    #[command(flatten)]
+    binaries: Binaries,
     #[arg(long, default_value_t = 200)]
     clients: usize,
     /// Unacknowledged messages of each client.
@@ -73,7 +73,7 @@ enum What {
 
 /// Builds in release, measures, prints.
 pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
-    let binaries = whole::binaries(root, options.binaries.as_ref())?;
+    let binaries = options.binaries.find(root)?;
     println!("cores          {}", machine::cores());
     println!("load before    {}", machine::load());
     match &options.what {

@@ -1,18 +1,18 @@
 //! `cargo xtask ledger`: the fault test of `tests/e2e/ledger_faults.rs` over the release build, with other numbers than the
 //! gate's.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Args;
 
+use super::release::Binaries;
 use super::whole;
 
 /// How much happens; the defaults are the full form.
 #[derive(Args)]
 pub struct Options {
-    /// Where built executables lie; without it a release build is made.
-    #[arg(long)]
-    binaries: Option<PathBuf>,
+    #[command(flatten)]
+    binaries: Binaries,
     #[arg(long, default_value_t = 200)]
     devices: u32,
     /// Of each device.
@@ -38,6 +38,6 @@ pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
         ("DROVER_LEDGER_SECONDS", seconds.to_string()),
     ];
     variables.extend(seed.map(|seed| ("DROVER_LEDGER_SEED", seed.to_string())));
-    let binaries = whole::binaries(root, binaries.as_ref())?;
+    let binaries = binaries.find(root)?;
     whole::run(root, &binaries, "e2e", &["ledger_faults"], &variables)
 }

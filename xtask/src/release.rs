@@ -3,13 +3,29 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use clap::Args;
 use serde_json::Value;
 
 use super::cargo;
 
+/// Which are taken.
+#[derive(Args)]
+pub struct Binaries {
+    /// Where built executables lie; without it a release build is made.
+    #[arg(long, global = true)]
+    binaries: Option<PathBuf>,
+}
+
+impl Binaries {
+    /// Where they are, built now if nobody has said where.
+    pub fn find(&self, root: &Path) -> anyhow::Result<PathBuf> {
+        self.binaries.clone().map_or_else(|| build(root), Ok)
+    }
+}
+
 /// Builds them; where they are. The platform by itself, as its users build it: cargo gives packages that are built together
 /// the features of all of them, and would build everything once more.
-pub fn build(root: &Path) -> anyhow::Result<PathBuf> {
+fn build(root: &Path) -> anyhow::Result<PathBuf> {
     cargo::run(root, &["build", "--release"])?;
     cargo::run(root, &["build", "--release", "--package", "drover-load"])?;
     Ok(target(root)?.join("release"))

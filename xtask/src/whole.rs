@@ -2,19 +2,14 @@
 //! more of everything than the gate takes, and what needs a cluster.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, ensure};
 
+use super::cargo;
 use super::not_run::NotRun;
 use super::test::passed;
-use super::{cargo, release};
-
-/// Where the executables are: in `binaries`, or else in a release build that is made now.
-pub fn binaries(root: &Path, binaries: Option<&PathBuf>) -> anyhow::Result<PathBuf> {
-    binaries.cloned().map_or_else(|| release::build(root), Ok)
-}
 
 /// Runs the tests of `target` whose names contain one of `names`, with these variables in their environment, and shows what they
 /// print. Fails if there is none, and if one could not run.
