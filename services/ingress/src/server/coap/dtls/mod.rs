@@ -238,8 +238,8 @@ impl Dtls {
         if let Some(shown) = shown {
             tracing::info!(%address, device = %shown.who.device, %error, "a handshake is refused: the key is wrong");
         }
+        self.telemetry.handshake(Handshaken::Refused); // before the refused one can know
         self.send_all(&[records::REFUSAL.to_vec()], address);
-        self.telemetry.handshake(Handshaken::Refused);
     }
 
     /// A datagram for the association at an address.
