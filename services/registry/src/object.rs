@@ -186,17 +186,8 @@ impl Object {
 
     /// The credential and the device it belongs to, if this is one.
     pub fn credential(&self) -> Option<(&Credential, DeviceKey)> {
-        match &self.spec {
-            Spec::Credential(credential) => {
-                Some((credential, DeviceKey { tenant: self.meta.tenant.clone(), device: credential.device.clone() }))
-            }
-            Spec::Device(_)
-            | Spec::Policy(_)
-            | Spec::Rule(_)
-            | Spec::ApiToken(_)
-            | Spec::Function(_)
-            | Spec::CertificateAuthority(_) => None,
-        }
+        let Spec::Credential(credential) = &self.spec else { return None };
+        Some((credential, DeviceKey { tenant: self.meta.tenant.clone(), device: credential.device.clone() }))
     }
 }
 
@@ -229,6 +220,46 @@ impl Spec {
             Spec::Function(_) => Kind::Function,
             Spec::CertificateAuthority(_) => Kind::CertificateAuthority,
         }
+    }
+
+    /// That of a device; panics if it is none.
+    pub fn device(&self) -> &DeviceSpec {
+        let Spec::Device(spec) = self else { self.is_no(Kind::Device) };
+        spec
+    }
+
+    /// That of a policy; panics if it is none.
+    pub fn policy(&self) -> &PolicySpec {
+        let Spec::Policy(spec) = self else { self.is_no(Kind::Policy) };
+        spec
+    }
+
+    /// That of a rule; panics if it is none.
+    pub fn rule(&self) -> &RuleSpec {
+        let Spec::Rule(spec) = self else { self.is_no(Kind::Rule) };
+        spec
+    }
+
+    /// That of an API token; panics if it is none.
+    pub fn api_token(&self) -> &ApiToken {
+        let Spec::ApiToken(spec) = self else { self.is_no(Kind::ApiToken) };
+        spec
+    }
+
+    /// That of a function; panics if it is none.
+    pub fn function(&self) -> &FunctionSpec {
+        let Spec::Function(spec) = self else { self.is_no(Kind::Function) };
+        spec
+    }
+
+    /// That of a certificate authority; panics if it is none.
+    pub fn certificate_authority(&self) -> &CertificateAuthoritySpec {
+        let Spec::CertificateAuthority(spec) = self else { self.is_no(Kind::CertificateAuthority) };
+        spec
+    }
+
+    fn is_no(&self, wanted: Kind) -> ! {
+        unreachable!("the key of a {} holds a {}", wanted.as_str(), self.kind().as_str())
     }
 }
 

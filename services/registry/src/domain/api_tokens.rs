@@ -76,7 +76,7 @@ impl Domain {
     async fn find_api_token(&self, token: &str) -> Result<Object, ApiError> {
         let key = key_of(token).ok_or_else(unknown)?;
         let found = self.store.get(&key).await?.ok_or_else(unknown)?;
-        let known = spec(&found.spec);
+        let known = found.spec.api_token();
         if !bool::from(known.digest.ct_eq(&digest(token.as_bytes()))) {
             return Err(unknown());
         }
@@ -97,18 +97,6 @@ fn key_of(token: &str) -> Option<ObjectKey> {
 
 fn unknown() -> ApiError {
     ApiError::new(ErrorCode::Unauthenticated, "the API token is not one in force")
-}
-
-fn spec(spec: &Spec) -> &ApiToken {
-    match spec {
-        Spec::ApiToken(token) => token,
-        Spec::Device(_)
-        | Spec::Credential(_)
-        | Spec::Policy(_)
-        | Spec::Rule(_)
-        | Spec::Function(_)
-        | Spec::CertificateAuthority(_) => unreachable!("an API token's key holds an API token"),
-    }
 }
 
 #[cfg(test)]

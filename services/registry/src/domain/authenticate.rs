@@ -14,7 +14,7 @@ use futures::{StreamExt, stream};
 use subtle::ConstantTimeEq;
 
 use super::credentials::digest;
-use super::devices::{disabled, is_enabled, spec};
+use super::devices::{disabled, is_enabled};
 use super::{Domain, checks, jwt};
 use crate::object::{CredentialKind, Digest, Kind, Object, ObjectKey};
 use notes::{Notes, Pause};
@@ -317,7 +317,7 @@ fn identity(
     if !is_enabled(object) {
         return Err(disabled().into());
     }
-    let rights = notes.rights(&device.tenant, &spec(&object.spec).policies)?;
+    let rights = notes.rights(&device.tenant, &object.spec.device().policies)?;
     Ok(Identity { device, credential_id, rights, expires_ms })
 }
 

@@ -21,10 +21,11 @@ impl Domain {
     pub async fn put_certificate_authority(&self, authority: Declared) -> Result<Object, ApiError> {
         subdomain("metadata.name", &authority.name)?;
         checks::labels(&authority.labels)?;
-        let certificate = Authority::read(&spec(&authority.spec).certificate)?;
+        let certificate = Authority::read(&authority.spec.certificate_authority().certificate)?;
         certificate.check_in_force(self.clock.now_ms())?;
         let key = ObjectKey::new(Kind::CertificateAuthority, &authority.tenant, &authority.name);
-        let device = device(&key, &authority.owner, spec(&authority.spec), ANY_DEVICE, &Digest::default());
+        let device =
+            device(&key, &authority.owner, authority.spec.certificate_authority(), ANY_DEVICE, &Digest::default());
         let of_template = |field: Option<String>| field.map(|field| format!("template.{field}"));
         let checked = self.check_device(&device).await;
         checked.map_err(|error| ApiError { field: of_template(error.field.clone()), ..error })?;
@@ -41,7 +42,7 @@ impl Domain {
             Ok(false) => Err(taken()),
             Err(error) => Err(error.into()),
         };
-        let former = current.and_then(|current| claimed_by(spec(&current.spec)));
+        let former = current.and_then(|current| claimed_by(current.spec.certificate_authority()));
         for name in former.into_iter().chain([name]) {
             self.settle(&key, &name).await;
         }
@@ -63,7 +64,7 @@ impl Domain {
         let _alone = self.writing_authority.lock().await;
         let key = ObjectKey::new(Kind::CertificateAuthority, tenant, name);
         let deleted = self.delete(key.clone()).await?;
-        if let Some(name) = claimed_by(spec(&deleted.spec)) {
+        if let Some(name) = claimed_by(deleted.spec.certificate_authority()) {
             self.settle(&key, &name).await;
         }
         Ok(())
@@ -118,16 +119,4 @@ fn claim_name(subject: &[u8]) -> String {
 fn taken() -> ApiError {
     let message = "the subject of this authority belongs to another tenant";
     ApiError { field: Some("certificate".into()), ..ApiError::new(ErrorCode::AlreadyExists, message) }
-}
-
-pub(super) fn spec(spec: &Spec) -> &CertificateAuthoritySpec {
-    match spec {
-        Spec::CertificateAuthority(spec) => spec,
-        Spec::Device(_)
-        | Spec::Credential(_)
-        | Spec::Policy(_)
-        | Spec::Rule(_)
-        | Spec::ApiToken(_)
-        | Spec::Function(_) => unreachable!("an authority's key holds an authority"),
-    }
 }

@@ -3,10 +3,10 @@
 use drover_types::{ApiError, DeviceKey, ErrorCode};
 
 use super::{Declared, Domain, Page, PageRequest, checks};
-use crate::object::{Kind, Object, ObjectKey, Spec};
+use crate::object::{Kind, Object, ObjectKey};
 use crate::ports::Whose;
 use drover_bus::partition_of;
-use drover_types::object::{DEFAULT_POLICY, DeviceSpec};
+use drover_types::object::DEFAULT_POLICY;
 
 /// Whether a device is connected, as the event log tells it; over all its clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,7 +81,7 @@ impl Domain {
     pub(super) async fn check_device(&self, device: &Declared) -> Result<DeviceKey, ApiError> {
         let id = checks::device_name(&device.name)?;
         checks::labels(&device.labels)?;
-        let spec = spec(&device.spec);
+        let spec = device.spec.device();
         checks::device(spec)?;
         for name in spec.policies.iter().filter(|name| *name != DEFAULT_POLICY) {
             let key = ObjectKey::new(Kind::Policy, &device.tenant, name);
@@ -107,19 +107,7 @@ impl Domain {
 
 /// Whether a device object is one that may connect.
 pub(super) fn is_enabled(device: &Object) -> bool {
-    spec(&device.spec).enabled
-}
-
-pub(super) fn spec(spec: &Spec) -> &DeviceSpec {
-    match spec {
-        Spec::Device(spec) => spec,
-        Spec::Credential(_)
-        | Spec::Policy(_)
-        | Spec::Rule(_)
-        | Spec::ApiToken(_)
-        | Spec::Function(_)
-        | Spec::CertificateAuthority(_) => unreachable!("a device's key holds a device"),
-    }
+    device.spec.device().enabled
 }
 
 /// The error of a device that may not connect.

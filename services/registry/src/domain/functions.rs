@@ -8,7 +8,7 @@ use drover_types::{ApiError, ErrorCode, TenantId};
 use serde_json::Value;
 
 use super::{Declared, Domain, PAGE_BYTES_MAX, Page, PageRequest, checks};
-use crate::object::{Kind, Object, ObjectKey, Spec};
+use crate::object::{Kind, Object, ObjectKey};
 
 /// Functions read from the store at once for a page.
 const READ_AT_ONCE: usize = 8;
@@ -20,7 +20,7 @@ impl Domain {
     pub async fn put_function(&self, function: Declared) -> Result<Object, ApiError> {
         checks::function_name(&function.name)?;
         checks::labels(&function.labels)?;
-        let wanted = spec(&function.spec).clone();
+        let wanted = function.spec.function().clone();
         wanted.check()?;
         let pool = self.functions.clone();
         let examining = tokio::task::spawn_blocking(move || examined(examine(&pool, &wanted), &wanted));
@@ -47,7 +47,7 @@ impl Domain {
             let found = self.store.page(Kind::Function, &request.tenant, &after, wanted).await?;
             let more = found.len() == wanted;
             for function in found {
-                bytes += spec(&function.spec).bytes();
+                bytes += function.spec.function().bytes();
                 if items.len() == limit || (bytes > PAGE_BYTES_MAX && !items.is_empty()) {
                     return Ok(Page { items, next: after });
                 }
@@ -95,17 +95,5 @@ fn refused(field: &str, error: CallError) -> ApiError {
     match error {
         CallError::Failed(message) | CallError::Slow(message) => ApiError::invalid(field, message),
         CallError::Busy | CallError::Unavailable(_) => ApiError::new(ErrorCode::Unavailable, error.to_string()),
-    }
-}
-
-fn spec(spec: &Spec) -> &FunctionSpec {
-    match spec {
-        Spec::Function(spec) => spec,
-        Spec::Device(_)
-        | Spec::Credential(_)
-        | Spec::Policy(_)
-        | Spec::Rule(_)
-        | Spec::ApiToken(_)
-        | Spec::CertificateAuthority(_) => unreachable!("a function's key holds a function"),
     }
 }

@@ -9,7 +9,7 @@ use crate::object::{Kind, Meta, Object, ObjectKey, Spec};
 impl Domain {
     /// Creates or replaces a policy.
     pub async fn put_policy(&self, policy: Declared) -> Result<Object, ApiError> {
-        checks::policy(&policy.name, spec(&policy.spec))?;
+        checks::policy(&policy.name, policy.spec.policy())?;
         checks::labels(&policy.labels)?;
         let key = ObjectKey::new(Kind::Policy, &policy.tenant, &policy.name);
         let _alone = self.writing_policy.lock().await;
@@ -79,16 +79,4 @@ pub(super) fn default_statements() -> Vec<Statement> {
             &["#", "$aws/things/${device}/#", "$drover/commands/${device}/#"],
         ),
     ]
-}
-
-pub(super) fn spec(spec: &Spec) -> &PolicySpec {
-    match spec {
-        Spec::Policy(spec) => spec,
-        Spec::Device(_)
-        | Spec::Credential(_)
-        | Spec::Rule(_)
-        | Spec::ApiToken(_)
-        | Spec::Function(_)
-        | Spec::CertificateAuthority(_) => unreachable!("a policy's key holds a policy"),
-    }
 }

@@ -7,10 +7,10 @@
 use drover_types::object::CERTIFICATE_ATTRIBUTE;
 use drover_types::{ApiError, DeviceKey, ErrorCode};
 
+use super::Domain;
 use super::authenticate::refused;
 use super::authorities::{self, hexadecimal};
 use super::certificates::{Authority, Chain};
-use super::{Domain, devices};
 use crate::object::{Credential, CredentialKind, Digest, Kind, Object, ObjectKey};
 
 /// A device made so long ago without a credential is left over from a registration that has ended, milliseconds; longer than
@@ -54,7 +54,7 @@ impl Domain {
                 if issuer.as_ref().is_some_and(|nearer| nearer.meta.tenant == found.meta.tenant) {
                     continue;
                 }
-                let authority = Authority::read(&authorities::spec(&found.spec).certificate)?;
+                let authority = Authority::read(&found.spec.certificate_authority().certificate)?;
                 let issued = authority.has_issued(chain, now_ms);
                 tokio::task::yield_now().await; // signatures of many devices in one go would hold up everybody else
                 match issued {
@@ -77,7 +77,7 @@ impl Domain {
         credential: Credential,
     ) -> Result<Object, ApiError> {
         let (id, owner, spec) =
-            (hexadecimal(&credential.digest), &authority.meta.owner, authorities::spec(&authority.spec));
+            (hexadecimal(&credential.digest), &authority.meta.owner, authority.spec.certificate_authority());
         let key = ObjectKey::new(Kind::Credential, &device.tenant, id.as_str());
         if self.store.has_had_credentials(device).await? {
             // It may be this certificate, which another has registered meanwhile.
@@ -108,7 +108,7 @@ impl Domain {
     /// Whether a device that exists is one that this certificate has begun to register, and nobody goes on with it.
     async fn may_complete(&self, device: &DeviceKey, fingerprint: &str) -> Result<(), ApiError> {
         let found = self.get(ObjectKey::device(device)).await?;
-        let begun_by = devices::spec(&found.spec).attributes.get(CERTIFICATE_ATTRIBUTE);
+        let begun_by = found.spec.device().attributes.get(CERTIFICATE_ATTRIBUTE);
         if begun_by.is_none_or(|begun_by| begun_by != fingerprint) {
             let message = format!("device {device} exists, and this certificate has not registered it");
             return Err(ApiError::new(ErrorCode::PermissionDenied, message));

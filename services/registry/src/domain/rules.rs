@@ -4,21 +4,21 @@ use drover_types::object::RuleSpec;
 use drover_types::{ApiError, ErrorCode, TenantId, subdomain};
 
 use super::{Declared, Domain, Page, PageRequest, checks};
-use crate::object::{Kind, Object, ObjectKey, Spec};
+use crate::object::{Kind, Object, ObjectKey};
 
 impl Domain {
     /// Creates or replaces a rule. `already_exists` if it would write to another tenant's Kafka topic.
     pub async fn put_rule(&self, rule: Declared) -> Result<Object, ApiError> {
         subdomain("metadata.name", &rule.name)?;
         checks::labels(&rule.labels)?;
-        let compiled = drover_rule_sql::check(spec(&rule.spec))?;
+        let compiled = drover_rule_sql::check(rule.spec.rule())?;
         for function in compiled.user_functions() {
             let key = ObjectKey::new(Kind::Function, &rule.tenant, &function.name);
             if self.store.get(&key).await?.is_none() {
                 return Err(function.unknown.clone().into());
             }
         }
-        for (field, function) in called(spec(&rule.spec)) {
+        for (field, function) in called(rule.spec.rule()) {
             if self.store.get(&ObjectKey::new(Kind::Function, &rule.tenant, function)).await?.is_none() {
                 return Err(ApiError::invalid(field, format!("function {function} does not exist")));
             }
@@ -29,12 +29,12 @@ impl Domain {
         if current.is_none() {
             self.has_room(Kind::Rule, &rule.tenant, self.settings.rules_per_tenant_max, "rules").await?;
         }
-        let wanted = spec(&rule.spec).clone();
+        let wanted = rule.spec.rule().clone();
         let outcome = match self.claim_topics(&key, &wanted).await {
             Ok(()) => self.put(rule).await,
             Err(error) => Err(error),
         };
-        let former = current.as_ref().map(|current| spec(&current.spec));
+        let former = current.as_ref().map(|current| current.spec.rule());
         self.settle_topics(&key, former.into_iter().chain([&wanted])).await;
         outcome
     }
@@ -54,7 +54,7 @@ impl Domain {
         let _alone = self.writing_rule.lock().await;
         let key = ObjectKey::new(Kind::Rule, tenant, name);
         let deleted = self.delete(key.clone()).await?;
-        self.settle_topics(&key, [spec(&deleted.spec)]).await;
+        self.settle_topics(&key, [deleted.spec.rule()]).await;
         Ok(())
     }
 
@@ -82,16 +82,4 @@ fn called(spec: &RuleSpec) -> Vec<(String, &str)> {
         action.function.as_ref().map(|called| (format!("{field}.function.ref"), called.function.as_str()))
     });
     called.collect()
-}
-
-pub(super) fn spec(spec: &Spec) -> &RuleSpec {
-    match spec {
-        Spec::Rule(spec) => spec,
-        Spec::Device(_)
-        | Spec::Credential(_)
-        | Spec::Policy(_)
-        | Spec::ApiToken(_)
-        | Spec::Function(_)
-        | Spec::CertificateAuthority(_) => unreachable!("a rule's key holds a rule"),
-    }
 }

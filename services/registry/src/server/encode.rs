@@ -9,7 +9,7 @@ use prost::Message;
 
 use crate::domain::authenticate::{Identity, Rights};
 use crate::domain::devices::Presence;
-use crate::object::{Object, Spec};
+use crate::object::Object;
 use crate::wire;
 
 /// Bytes of the rights in one answer to many; with those of one more, and 256 identities, it is less than the 4 MiB that a
@@ -44,15 +44,7 @@ pub fn api_token(object: Object) -> types::ApiToken {
 
 /// A credential; nothing of other kinds.
 pub fn credential(object: &Object) -> Option<types::Credential> {
-    match &object.spec {
-        Spec::Credential(credential) => Some(wire::credential(&object.meta, credential)),
-        Spec::Device(_)
-        | Spec::Policy(_)
-        | Spec::Rule(_)
-        | Spec::ApiToken(_)
-        | Spec::Function(_)
-        | Spec::CertificateAuthority(_) => None,
-    }
+    object.credential().map(|(credential, _)| wire::credential(&object.meta, credential))
 }
 
 pub fn seen((object, presence): (Object, Presence)) -> registry::GetDeviceResponse {

@@ -78,7 +78,7 @@ impl Notes {
             if name == DEFAULT_POLICY {
                 statements.extend(policies::default_statements());
             } else if let Some(policy) = found.next().expect("one for each name")? {
-                statements.extend(policies::spec(&policy.spec).statements.iter().cloned());
+                statements.extend(policy.spec.policy().statements.iter().cloned());
             }
         }
         let rights = Arc::new(Rights { policies: names.to_vec(), statements });
