@@ -8,6 +8,7 @@ use drover_types::object::{AUTHORITY_ATTRIBUTE, CERTIFICATE_ATTRIBUTE, Certifica
 use drover_types::{ApiError, ErrorCode, TenantId, subdomain};
 
 use super::certificates::Authority;
+use super::claims::Needed;
 use super::credentials::digest;
 use super::{Declared, Domain, Page, PageRequest, checks};
 use crate::object::{Digest, Kind, Object, ObjectKey, Spec};
@@ -36,17 +37,7 @@ impl Domain {
             let limit = CERTIFICATE_AUTHORITIES_PER_TENANT_MAX;
             self.has_room(key.kind, &key.tenant, limit, "certificate authorities").await?;
         }
-        let name = claim_name(&certificate.subject);
-        let outcome = match self.claim(&key, &name).await {
-            Ok(true) => self.put(authority).await,
-            Ok(false) => Err(taken()),
-            Err(error) => Err(error.into()),
-        };
-        let former = current.and_then(|current| claimed_by(current.spec.certificate_authority()));
-        for name in former.into_iter().chain([name]) {
-            self.settle(&key, &name).await;
-        }
-        outcome
+        self.put_with_claims(authority, current).await
     }
 
     /// An authority.
@@ -62,12 +53,7 @@ impl Domain {
     /// Deletes an authority: it registers nobody any more. The devices it has registered stay.
     pub async fn delete_certificate_authority(&self, tenant: &TenantId, name: &str) -> Result<(), ApiError> {
         let _alone = self.writing_authority.lock().await;
-        let key = ObjectKey::new(Kind::CertificateAuthority, tenant, name);
-        let deleted = self.delete(key.clone()).await?;
-        if let Some(name) = claimed_by(deleted.spec.certificate_authority()) {
-            self.settle(&key, &name).await;
-        }
-        Ok(())
+        self.delete_with_claims(ObjectKey::new(Kind::CertificateAuthority, tenant, name)).await
     }
 
     /// The authorities of this subject (DER), all of one tenant.
@@ -107,16 +93,15 @@ pub(super) fn hexadecimal(digest: &Digest) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What an authority claims: its subject, by a name that no Kafka topic can have.
-pub(super) fn claimed_by(authority: &CertificateAuthoritySpec) -> Option<String> {
-    Authority::read(&authority.certificate).ok().map(|certificate| claim_name(&certificate.subject))
+/// What an authority needs: its subject.
+pub(super) fn needed(authority: &CertificateAuthoritySpec) -> Option<Needed> {
+    let certificate = Authority::read(&authority.certificate).ok()?;
+    let message = "the subject of this authority belongs to another tenant";
+    let taken = ApiError { field: Some("certificate".into()), ..ApiError::new(ErrorCode::AlreadyExists, message) };
+    Some(Needed { name: claim_name(&certificate.subject), taken })
 }
 
+/// A name that no Kafka topic can have.
 fn claim_name(subject: &[u8]) -> String {
     format!("authority/{}", hexadecimal(&digest(subject)))
-}
-
-fn taken() -> ApiError {
-    let message = "the subject of this authority belongs to another tenant";
-    ApiError { field: Some("certificate".into()), ..ApiError::new(ErrorCode::AlreadyExists, message) }
 }

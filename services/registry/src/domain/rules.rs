@@ -29,14 +29,7 @@ impl Domain {
         if current.is_none() {
             self.has_room(Kind::Rule, &rule.tenant, self.settings.rules_per_tenant_max, "rules").await?;
         }
-        let wanted = rule.spec.rule().clone();
-        let outcome = match self.claim_topics(&key, &wanted).await {
-            Ok(()) => self.put(rule).await,
-            Err(error) => Err(error),
-        };
-        let former = current.as_ref().map(|current| current.spec.rule());
-        self.settle_topics(&key, former.into_iter().chain([&wanted])).await;
-        outcome
+        self.put_with_claims(rule, current).await
     }
 
     /// A rule.
@@ -52,10 +45,7 @@ impl Domain {
     /// Deletes a rule; topics that no other rule of its tenant writes to are free again.
     pub async fn delete_rule(&self, tenant: &TenantId, name: &str) -> Result<(), ApiError> {
         let _alone = self.writing_rule.lock().await;
-        let key = ObjectKey::new(Kind::Rule, tenant, name);
-        let deleted = self.delete(key.clone()).await?;
-        self.settle_topics(&key, [deleted.spec.rule()]).await;
-        Ok(())
+        self.delete_with_claims(ObjectKey::new(Kind::Rule, tenant, name)).await
     }
 
     /// Creates, or replaces what is there.
