@@ -32,11 +32,8 @@ impl Domain {
         checked.map_err(|error| ApiError { field: of_template(error.field.clone()), ..error })?;
 
         let _alone = self.writing_authority.lock().await;
-        let current = self.store.get(&key).await?;
-        if current.is_none() {
-            let limit = CERTIFICATE_AUTHORITIES_PER_TENANT_MAX;
-            self.has_room(key.kind, &key.tenant, limit, "certificate authorities").await?;
-        }
+        let limit = CERTIFICATE_AUTHORITIES_PER_TENANT_MAX;
+        let current = self.current_or_room(&key, limit, "certificate authorities").await?;
         self.put_with_claims(authority, current).await
     }
 

@@ -27,9 +27,7 @@ impl Domain {
         examining.await.map_err(|panic| ApiError::new(ErrorCode::Internal, panic.to_string()))??;
         let key = ObjectKey::new(Kind::Function, &function.tenant, &function.name);
         let _alone = self.writing_function.lock().await;
-        if self.store.get(&key).await?.is_none() {
-            self.has_room(Kind::Function, &function.tenant, FUNCTIONS_PER_TENANT_MAX, "functions").await?;
-        }
+        self.current_or_room(&key, FUNCTIONS_PER_TENANT_MAX, "functions").await?;
         self.put(function).await
     }
 

@@ -13,10 +13,7 @@ impl Domain {
         checks::labels(&policy.labels)?;
         let key = ObjectKey::new(Kind::Policy, &policy.tenant, &policy.name);
         let _alone = self.writing_policy.lock().await;
-        if self.store.get(&key).await?.is_none() {
-            let limit = self.settings.policies_per_tenant_max;
-            self.has_room(Kind::Policy, &policy.tenant, limit, "policies").await?;
-        }
+        self.current_or_room(&key, self.settings.policies_per_tenant_max, "policies").await?;
         self.put(policy).await
     }
 

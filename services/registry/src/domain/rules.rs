@@ -25,10 +25,7 @@ impl Domain {
         }
         let key = ObjectKey::new(Kind::Rule, &rule.tenant, &rule.name);
         let _alone = self.writing_rule.lock().await;
-        let current = self.store.get(&key).await?;
-        if current.is_none() {
-            self.has_room(Kind::Rule, &rule.tenant, self.settings.rules_per_tenant_max, "rules").await?;
-        }
+        let current = self.current_or_room(&key, self.settings.rules_per_tenant_max, "rules").await?;
         self.put_with_claims(rule, current).await
     }
 
