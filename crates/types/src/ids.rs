@@ -188,21 +188,35 @@ pub struct RecordIds {
     /// Of the last id. Runs ahead of the clock where a millisecond has more ids than the counter counts.
     last_ms: u64,
     count: u16,
+    /// Random bytes of ids to come.
+    drawn: Vec<u8>,
 }
 
 impl RecordIds {
     /// Largest value of the counter.
     const COUNT_MAX: u16 = 0x0fff;
+    /// Random bytes of an id.
+    const RANDOM_BYTES: usize = 10;
+    /// Ids whose random bytes are drawn at once.
+    const DRAWN: usize = 64;
 
     /// The next id, at `now_ms` since the Unix epoch.
-    pub fn next(&mut self, now_ms: u64, mut random: [u8; 10]) -> RecordId {
+    pub fn next(&mut self, now_ms: u64, random: &dyn Random) -> RecordId {
         (self.last_ms, self.count) = match self.count {
             _ if now_ms > self.last_ms => (now_ms, 0),
             Self::COUNT_MAX => (self.last_ms + 1, 0),
             count => (self.last_ms, count + 1),
         };
-        random[..2].copy_from_slice(&self.count.to_be_bytes());
-        RecordId::at(self.last_ms, random)
+        if self.drawn.is_empty() {
+            self.drawn.resize(Self::RANDOM_BYTES * Self::DRAWN, 0);
+            random.fill(&mut self.drawn);
+        }
+        let left = self.drawn.len() - Self::RANDOM_BYTES;
+        let mut bytes = [0; Self::RANDOM_BYTES];
+        bytes.copy_from_slice(&self.drawn[left..]);
+        self.drawn.truncate(left);
+        bytes[..2].copy_from_slice(&self.count.to_be_bytes());
+        RecordId::at(self.last_ms, bytes)
     }
 }
 
@@ -220,7 +234,19 @@ impl fmt::Debug for RecordId {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU8, Ordering};
+
     use super::*;
+
+    /// Gives each byte one more than the one before.
+    #[derive(Default)]
+    struct Counting(AtomicU8);
+
+    impl Random for Counting {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.iter_mut().for_each(|byte| *byte = self.0.fetch_add(1, Ordering::Relaxed));
+        }
+    }
 
     #[test]
     fn device_ids_are_checked_at_their_limit() {
@@ -244,9 +270,9 @@ mod tests {
 
     #[test]
     fn ids_of_one_source_sort_as_they_were_given_within_a_millisecond_too() {
-        let (mut ids, mut last) = (RecordIds::default(), RecordId([0; 16]));
-        for (number, now_ms) in [1; 10_000].into_iter().chain([2, 3, 9, 8, 10]).enumerate() {
-            let id = ids.next(now_ms, [255 - (number % 256) as u8; 10]);
+        let (mut ids, mut last, random) = (RecordIds::default(), RecordId([0; 16]), Counting::default());
+        for now_ms in [1; 10_000].into_iter().chain([2, 3, 9, 8, 10]) {
+            let id = ids.next(now_ms, &random);
             assert!(id > last, "{id} at {now_ms} ms behind {last}");
             last = id;
         }

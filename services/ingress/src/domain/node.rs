@@ -156,9 +156,7 @@ impl Node {
 
     /// The receipt of a message that came at `unix_ms`.
     pub fn stamp(&self, unix_ms: u64, traceparent: Option<TraceParent>) -> Stamp {
-        let mut random = [0; 10];
-        self.random.fill(&mut random);
-        let id = self.ids.lock().unwrap_or_else(PoisonError::into_inner).next(unix_ms, random);
+        let id = self.ids.lock().unwrap_or_else(PoisonError::into_inner).next(unix_ms, &*self.random);
         Stamp { id, time_ms: unix_ms, traceparent }
     }
 

@@ -27,10 +27,6 @@ use crate::server::questions::Answer;
 
 /// Connections over the limit that are answered with a reason at the same time; more are just closed.
 const REFUSALS_MAX: usize = 64;
-/// Random bytes of one record's id.
-const ID_BYTES: usize = 10;
-/// Records whose random bytes are drawn at once.
-const IDS_DRAWN: usize = 64;
 /// Questions for which room is kept from turn to turn.
 const ASKED_KEPT: usize = 64;
 /// Bytes read at once.
@@ -118,8 +114,6 @@ pub struct Hands {
     pub held: Vec<(LaneId, Place)>,
     /// Receipts that connections are to be told of.
     pub stored: Vec<(Place, usize)>,
-    /// Random bytes of records to come.
-    drawn: Vec<u8>,
     /// In the order in which they came: of two retained messages the later one counts.
     ids: RecordIds,
     /// Questions of this turn, at most one of each connection it has worked on.
@@ -152,7 +146,6 @@ impl Hands {
             instant: Instant::now(),
             held: Vec::new(),
             stored: Vec::new(),
-            drawn: Vec::new(),
             ids: RecordIds::default(),
             asked: Vec::new(),
         }
@@ -166,15 +159,8 @@ impl Hands {
 
     /// The receipt of a message that came in this turn.
     pub fn stamp(&mut self, traceparent: Option<TraceParent>) -> Stamp {
-        if self.drawn.len() < ID_BYTES {
-            self.drawn.resize(ID_BYTES * IDS_DRAWN, 0);
-            self.shared.node.random.fill(&mut self.drawn);
-        }
-        let mut random = [0; ID_BYTES];
-        random.copy_from_slice(&self.drawn[self.drawn.len() - ID_BYTES..]);
-        self.drawn.truncate(self.drawn.len() - ID_BYTES);
         let time_ms = self.now.unix_ms;
-        Stamp { id: self.ids.next(time_ms, random), time_ms, traceparent }
+        Stamp { id: self.ids.next(time_ms, &*self.shared.node.random), time_ms, traceparent }
     }
 
     /// Has a question of a connection answered, by mail. Most that need not wait for others are answered at once; the
