@@ -25,6 +25,15 @@ pub enum Recipient {
     Client { client: ClientId, epoch: Option<u64> },
 }
 
+/// What becomes of a message for shared subscriptions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Members {
+    /// One member of each has it, of those of this node.
+    Chosen,
+    /// None has it by this: other nodes have members as well.
+    LeftOut,
+}
+
 /// A message that a session took.
 pub(super) struct Offered {
     /// Position of the journal that its publisher has to wait for; 0: none.
@@ -148,11 +157,11 @@ impl Node {
             return;
         }
         let publisher = publisher.map(|session| session.number);
-        if self.peers.is_none() {
-            return routed.handed.join(self.hand_out(message, publisher, WhenFull::Wait, |_| true));
+        let members = if self.peers.is_none() { Members::Chosen } else { Members::LeftOut };
+        routed.handed.join(self.hand_out(message, publisher, WhenFull::Wait, members, |_| true));
+        if members == Members::LeftOut {
+            self.share_out(at, message, routed);
         }
-        routed.handed.join(self.hand_to_own(message, publisher, WhenFull::Wait, |_| true));
-        self.share_out(at, message, routed);
     }
 
     /// Hands messages that another service or node has logged to whom they are for; how many sessions took them. Returns
@@ -167,8 +176,8 @@ impl Node {
     /// Hands messages to the sessions that have come here lately, and do not have them; the position of the journal as of
     /// which their inboxes do. For members of shared subscriptions the node that logged a message finds somebody itself.
     pub(in crate::domain) fn hand_to_moved(&self, messages: &[Arc<Message>]) -> u64 {
-        let handed = messages.iter().map(|message| self.hand_to_own(message, None, WhenFull::Drop, Session::has_moved));
-        handed.map(|handed| handed.position).max().unwrap_or_default()
+        let hand = |message| self.hand_out(message, None, WhenFull::Drop, Members::LeftOut, Session::has_moved);
+        messages.iter().map(hand).map(|handed| handed.position).max().unwrap_or_default()
     }
 
     /// As [`Node::deliver_kept`], for one message, and without waiting.
@@ -177,7 +186,7 @@ impl Node {
     }
 
     fn hand_to(&self, message: &Arc<Message>, recipient: &Recipient) -> Handed {
-        self.hand_out(message, None, WhenFull::Drop, |session| match recipient {
+        self.hand_out(message, None, WhenFull::Drop, Members::Chosen, |session| match recipient {
             Recipient::Subscribers => true,
             Recipient::Client { client, epoch } => {
                 session.client == *client && epoch.is_none_or(|epoch| session.is_held_by(epoch))
@@ -185,45 +194,26 @@ impl Node {
         })
     }
 
-    fn hand_out(
+    /// Hands a message to those sessions of this node whom it concerns.
+    pub(super) fn hand_out(
         &self,
         message: &Arc<Message>,
         publisher: Option<u64>,
         when_full: WhenFull,
+        members: Members,
         concerns: impl Fn(&Session) -> bool,
     ) -> Handed {
-        let telemetry = &message.telemetry;
+        let (tenant, topic) = (&message.telemetry.tenant, message.telemetry.topic.as_str());
         let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
         // Of a group the one whom it concerns, if it is in it: nobody else may have the message.
         let ready = |session: &Arc<Session>| concerns(session) && session.is_ready();
-        let matches = router.matches(&telemetry.tenant, telemetry.topic.as_str(), publisher, ready);
+        let matches = match members {
+            Members::Chosen => router.matches(tenant, topic, publisher, ready),
+            Members::LeftOut => router.own_matches(tenant, topic, publisher),
+        };
         drop(router);
-        self.offer_to(message, when_full, matches.into_iter().filter(|found| concerns(&found.subscriber)))
-    }
-
-    /// As [`Node::hand_out`], without shared subscriptions: of those other nodes have members as well.
-    pub(super) fn hand_to_own(
-        &self,
-        message: &Arc<Message>,
-        publisher: Option<u64>,
-        when_full: WhenFull,
-        concerns: impl Fn(&Session) -> bool,
-    ) -> Handed {
-        let telemetry = &message.telemetry;
-        let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
-        let matches = router.own_matches(&telemetry.tenant, telemetry.topic.as_str(), publisher);
-        drop(router);
-        self.offer_to(message, when_full, matches.into_iter().filter(|found| concerns(&found.subscriber)))
-    }
-
-    fn offer_to(
-        &self,
-        message: &Arc<Message>,
-        when_full: WhenFull,
-        matches: impl IntoIterator<Item = Match<Arc<Session>>>,
-    ) -> Handed {
         let mut handed = Handed::default();
-        for found in matches {
+        for found in matches.into_iter().filter(|found| concerns(&found.subscriber)) {
             match offer(message.clone(), found, when_full) {
                 Ok(offered) => handed.add(offered),
                 Err(why) => self.telemetry.dropped(why, 1),

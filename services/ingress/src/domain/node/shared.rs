@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use drover_types::Qos;
 use futures::future::{BoxFuture, join_all};
 
-use super::routing::{Handed, Offered, Routed};
+use super::routing::{Handed, Members, Offered, Routed};
 use super::{Node, offer};
 use crate::domain::message::Message;
 use crate::domain::peers::{Placed, Unplaced};
@@ -105,7 +105,7 @@ impl Node {
             // At once, for whoever asks may go away while this waits, and not ask again.
             let is_new = |shares: &[Share]| !shares.iter().any(|share| share.again);
             for (message, _) in messages.iter().zip(shares).filter(|(_, shares)| is_new(shares)) {
-                handed.join(self.hand_to_own(message, None, WhenFull::Drop, |_| true));
+                handed.join(self.hand_out(message, None, WhenFull::Drop, Members::LeftOut, |_| true));
             }
             let (given, refused) = self.give_all(messages, shares, &mut handed);
             self.peers.taken.note(node, boot, sequence, given, refused);
