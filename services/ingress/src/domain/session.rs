@@ -12,17 +12,16 @@ mod overfull;
 mod received;
 mod record;
 mod restored;
+mod subscriptions;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use drover_mqtt::{PacketId, SubscriptionId};
 use drover_types::{ClientId, Qos, TenantId};
 
-use crate::domain::connection::Granted;
-use crate::domain::filter::topics;
 use crate::domain::journal::Journal;
 use crate::domain::link::Link;
 use crate::domain::message::Message;
@@ -37,6 +36,7 @@ use record::Record;
 pub use outbox::{Answer, Answered, Next};
 pub use overfull::Look;
 pub use received::{Begun, RECEIVED_MAX};
+pub use subscriptions::Wanted;
 
 /// A message for one session.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,14 +48,6 @@ pub struct Delivery {
     pub ids: Box<[SubscriptionId]>,
     /// The shared subscription it is for, with its `$share/NAME/`.
     pub share: Option<Arc<str>>,
-}
-
-/// A new subscription that wants the retained messages.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    pub filter: Box<str>,
-    pub qos: Qos,
-    pub id: Option<SubscriptionId>,
 }
 
 /// Why a message was not kept for a session.
@@ -205,40 +197,6 @@ impl Session {
         state.keep(|delivery| delivery.qos != Qos::AtMostOnce)
     }
 
-    /// Adds a filter. `Ok(true)`: it is new. `Err` with the limit: there are too many.
-    pub fn add_filter(&self, filter: &str, limit: usize) -> Result<bool, usize> {
-        let mut state = self.state();
-        if state.filters.contains_key(filter) {
-            return Ok(false);
-        }
-        if state.filters.len() >= limit {
-            return Err(limit);
-        }
-        state.filters.insert(filter.into(), Options::default());
-        Ok(true)
-    }
-
-    /// These are routed by from now on, as far as they have not been removed meanwhile.
-    pub fn subscribed(&self, granted: &[Granted]) -> u64 {
-        let mut state = self.state();
-        for Granted { filter, options, .. } in granted {
-            if let Some(known) = state.filters.get_mut(filter) {
-                *known = *options;
-            }
-        }
-        state.record_filters()
-    }
-
-    /// Filters were removed.
-    pub fn unsubscribed(&self) -> u64 {
-        self.state().record_filters()
-    }
-
-    /// Removes a filter; whether it was there.
-    pub fn remove_filter(&self, filter: &str) -> bool {
-        self.state().filters.remove(filter).is_some()
-    }
-
     /// The session is over: nothing is put in any more.
     pub fn end(&self, why: Dropped) -> Gone {
         let mut state = self.state();
@@ -250,82 +208,9 @@ impl Session {
         Gone { filters, dropped: outbox.messages(), shared }
     }
 
-    /// Shared subscriptions whose messages wait here or may be sent again, while no connection holds the session.
-    pub fn shares(&self) -> BTreeSet<Arc<str>> {
-        let state = self.state();
-        let outbox = state.outbox.as_ref().filter(|_| state.holder.is_none());
-        outbox.map(|outbox| outbox.shares()).unwrap_or_default()
-    }
-
-    /// Takes out what other members of the shared subscriptions `moved` may have: what was not sent, and what was sent
-    /// at QoS 1 and not acknowledged. A delivery of QoS 2 that has begun is completed with its client
-    /// [MQTT-4.8.2-4].
-    pub fn take_shared(&self, moved: impl Fn(&Arc<str>) -> bool) -> Vec<Delivery> {
-        let mut state = self.state();
-        if state.holder.is_some() {
-            return Vec::new(); // it has come back meanwhile
-        }
-        let taken = state.outbox.as_mut().map(|outbox| outbox.take_shared(moved)).unwrap_or_default();
-        state.tidy();
-        taken
-    }
-
-    /// Whether a member of a shared subscription can have a message now.
-    pub fn is_ready(&self) -> bool {
-        let state = self.state();
-        state.holder.is_some() && state.outbox.as_ref().is_none_or(|outbox| outbox.has_room())
-    }
-
-    /// Retained messages are to be read for this subscription. True if nobody reads for this session: whoever asks then
-    /// has to call [`Session::next_wanted`] until there is no more.
-    pub fn want_retained(&self, wanted: Wanted) -> bool {
-        let mut state = self.state();
-        if state.ended.is_some() {
-            return false;
-        }
-        let idle = state.wanted.is_none();
-        let list = state.wanted.get_or_insert_default();
-        list.retain(|known| known.filter != wanted.filter); // at most one for each filter of the session
-        list.push_back(wanted);
-        idle
-    }
-
-    /// The subscription to read retained messages for next.
-    pub fn next_wanted(&self) -> Option<Wanted> {
-        let mut state = self.state();
-        let next = state.wanted.as_mut().and_then(|list| list.pop_front());
-        if next.is_none() {
-            state.wanted = None;
-        }
-        next
-    }
-
-    /// Whether the session has this filter.
-    pub fn has_filter(&self, filter: &str) -> bool {
-        self.state().filters.contains_key(filter)
-    }
-
     /// Whether a connection holds the session.
     pub fn is_held(&self) -> bool {
         self.state().holder.is_some()
-    }
-
-    /// Gives up the filters that are not `allowed`, and every message that no other filter asks for; nothing if another
-    /// connection than that of `epoch` holds the session.
-    pub fn withdraw(&self, epoch: u64, allowed: impl Fn(&str) -> bool) -> Gone {
-        let mut state = self.state();
-        if !state.held_by(epoch) {
-            return Gone::default();
-        }
-        let denied = state.filters.extract_if(.., |filter, _| !allowed(filter));
-        let filters: Vec<Box<str>> = denied.map(|(filter, _)| filter).collect();
-        if filters.is_empty() {
-            return Gone::default();
-        }
-        let left = state.filters.clone();
-        let wanted = |topic: &str| left.keys().any(|filter| drover_types::matches(topics(filter), topic));
-        let dropped = state.keep(|delivery| wanted(delivery.message.telemetry.topic.as_str()));
-        Gone { filters, dropped, shared: Vec::new() }
     }
 
     /// Whether the connection of `epoch` holds the session.
