@@ -35,7 +35,7 @@ use record::Record;
 
 pub use outbox::{Answer, Answered, Next};
 pub use overfull::Look;
-pub use received::{Begun, RECEIVED_MAX};
+pub use received::{Begun, RECEIVED_MAX, Released};
 pub use subscriptions::Wanted;
 
 /// A message for one session.
@@ -99,17 +99,6 @@ pub struct Taken {
     pub position: u64,
     /// Whether its publisher has to wait for room as well, by [`Session::withhold`] or [`Session::room`].
     pub overfull: bool,
-}
-
-/// What is to be said to a client that lets go of a message of QoS 2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Released {
-    /// PUBCOMP that says success.
-    Known,
-    /// PUBCOMP that says there is no such message.
-    Unknown,
-    /// PUBCOMP comes when it is due, from [`Session::next`].
-    Later,
 }
 
 /// What a session has given up.
@@ -298,78 +287,9 @@ impl Session {
         state.tidy();
     }
 
-    /// The client of `epoch` publishes message `packet_id` at QoS 2.
-    pub fn begin(&self, epoch: u64, packet_id: PacketId) -> Begun {
-        let mut state = self.state();
-        if !state.held_by(epoch) {
-            return Begun::Lost;
-        }
-        let begun = state.received.get_or_insert_default().begin(packet_id);
-        state.tidy();
-        begun
-    }
-
-    /// Whether message `packet_id` of QoS 2 of the client of `epoch` was taken, and not let go of.
-    pub fn has_received(&self, epoch: u64, packet_id: PacketId) -> bool {
-        let state = self.state();
-        state.held_by(epoch) && state.received.as_ref().is_some_and(|received| received.has(packet_id))
-    }
-
-    /// Whether message `packet_id` of QoS 2 of the client of `epoch` may be in the log, and nobody knows.
-    pub fn doubts(&self, epoch: u64, packet_id: PacketId) -> bool {
-        let state = self.state();
-        state.held_by(epoch) && state.received.as_ref().is_some_and(|received| received.doubts(packet_id))
-    }
-
-    /// The client's message `packet_id` of QoS 2 is in the log. The answer, if that is news: the position of the journal
-    /// to wait for before the client is told, or 0. Not bound to an epoch: the log may answer after the connection is
-    /// gone.
-    pub fn stored(&self, packet_id: PacketId) -> Option<u64> {
-        let mut state = self.state();
-        let State { received: Some(received), record, .. } = &mut *state else { return None };
-        if !received.stored(packet_id) {
-            return None;
-        }
-        let record = record.as_mut().filter(|record| record.keeps_messages());
-        Some(record.map_or(0, |record| record.put_received(received.all_stored())))
-    }
-
-    /// A message of QoS 2 that was taken before has come again: the position of the journal as of which what came of it
-    /// is durable, when the connection is woken; 0 if it is.
-    pub fn repeated(&self) -> u64 {
-        let state = self.state();
-        let (Some(record), Some(holder)) = (&state.record, &state.holder) else { return 0 };
-        let position = record.journal().position();
-        if record.journal().is_durable(position) {
-            return 0;
-        }
-        record.journal().wake_at(position, holder.link.clone());
-        position
-    }
-
     /// Whether the store has all up to `position` of the journal; also where nothing of this session is kept.
     pub fn is_durable(&self, position: u64) -> bool {
         self.state().record.as_ref().is_none_or(|record| record.journal().is_durable(position))
-    }
-
-    /// The client of `epoch` has let go of message `packet_id` of QoS 2. Where that is kept, PUBCOMP waits until the store
-    /// knows it as well, for the client may give the number to another message after it.
-    pub fn released(&self, epoch: u64, packet_id: PacketId) -> Released {
-        let mut state = self.state();
-        if !state.held_by(epoch) {
-            return Released::Unknown;
-        }
-        let State { received: Some(received), record, holder, .. } = &mut *state else { return Released::Unknown };
-        let mut released = if received.release(packet_id) { Released::Known } else { Released::Unknown };
-        let record = record.as_mut().filter(|record| released == Released::Known && record.keeps_messages());
-        if let (Some(record), Some(holder)) = (record, holder) {
-            let position = record.put_received(received.all_stored());
-            received.complete_at(packet_id, position);
-            record.journal().wake_at(position, holder.link.clone());
-            released = Released::Later;
-        }
-        state.tidy();
-        released
     }
 
     /// The session outlives its connections from now on, or at least its will shall: all of it that may not be lost goes

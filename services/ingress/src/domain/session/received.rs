@@ -1,6 +1,6 @@
 //! Messages of QoS 2 from one client: which packet ids are in use, and how far each has come (section 4.3.3).
 //!
-//! Domain layer, pure. A message is taken exactly once: its packet id is noted before it goes to the log, and stays until
+//! Domain layer, no I/O. A message is taken exactly once: its packet id is noted before it goes to the log, and stays until
 //! the client lets go of it with PUBREL.
 //!
 //! A PUBLISH with DUP whose id is not open is one of two things: a message of before this session, which the log may have,
@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 
 use drover_mqtt::PacketId;
 use drover_types::limits::RECEIVE_MAXIMUM;
+
+use super::{Session, State};
 
 /// Open exchanges of one session: a client of MQTT 5 may have as many as its receive maximum says, one of 3.1.1 does
 /// not know that.
@@ -32,6 +34,17 @@ pub enum Begun {
     Full,
     /// Another connection holds the session.
     Lost,
+}
+
+/// What is to be said to a client that lets go of a message of QoS 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// PUBCOMP that says success.
+    Known,
+    /// PUBCOMP that says there is no such message.
+    Unknown,
+    /// PUBCOMP comes when it is due, from [`Session::next`].
+    Later,
 }
 
 /// How far an exchange has come.
@@ -140,6 +153,77 @@ impl Received {
         self.completions.clear(); // its PUBRELs come again
         let open = self.open.iter_mut();
         open.filter(|(_, stage)| *stage == Stage::Open).for_each(|(_, stage)| *stage = Stage::Doubtful);
+    }
+}
+
+impl Session {
+    /// The client of `epoch` publishes message `packet_id` at QoS 2.
+    pub fn begin(&self, epoch: u64, packet_id: PacketId) -> Begun {
+        let mut state = self.state();
+        if !state.held_by(epoch) {
+            return Begun::Lost;
+        }
+        let begun = state.received.get_or_insert_default().begin(packet_id);
+        state.tidy();
+        begun
+    }
+
+    /// Whether message `packet_id` of QoS 2 of the client of `epoch` was taken, and not let go of.
+    pub fn has_received(&self, epoch: u64, packet_id: PacketId) -> bool {
+        let state = self.state();
+        state.held_by(epoch) && state.received.as_ref().is_some_and(|received| received.has(packet_id))
+    }
+
+    /// Whether message `packet_id` of QoS 2 of the client of `epoch` may be in the log, and nobody knows.
+    pub fn doubts(&self, epoch: u64, packet_id: PacketId) -> bool {
+        let state = self.state();
+        state.held_by(epoch) && state.received.as_ref().is_some_and(|received| received.doubts(packet_id))
+    }
+
+    /// The client's message `packet_id` of QoS 2 is in the log. The answer, if that is news: the position of the journal
+    /// to wait for before the client is told, or 0. Not bound to an epoch: the log may answer after the connection is
+    /// gone.
+    pub fn stored(&self, packet_id: PacketId) -> Option<u64> {
+        let mut state = self.state();
+        let State { received: Some(received), record, .. } = &mut *state else { return None };
+        if !received.stored(packet_id) {
+            return None;
+        }
+        let record = record.as_mut().filter(|record| record.keeps_messages());
+        Some(record.map_or(0, |record| record.put_received(received.all_stored())))
+    }
+
+    /// A message of QoS 2 that was taken before has come again: the position of the journal as of which what came of it
+    /// is durable, when the connection is woken; 0 if it is.
+    pub fn repeated(&self) -> u64 {
+        let state = self.state();
+        let (Some(record), Some(holder)) = (&state.record, &state.holder) else { return 0 };
+        let position = record.journal().position();
+        if record.journal().is_durable(position) {
+            return 0;
+        }
+        record.journal().wake_at(position, holder.link.clone());
+        position
+    }
+
+    /// The client of `epoch` has let go of message `packet_id` of QoS 2. Where that is kept, PUBCOMP waits until the store
+    /// knows it as well, for the client may give the number to another message after it.
+    pub fn released(&self, epoch: u64, packet_id: PacketId) -> Released {
+        let mut state = self.state();
+        if !state.held_by(epoch) {
+            return Released::Unknown;
+        }
+        let State { received: Some(received), record, holder, .. } = &mut *state else { return Released::Unknown };
+        let mut released = if received.release(packet_id) { Released::Known } else { Released::Unknown };
+        let record = record.as_mut().filter(|record| released == Released::Known && record.keeps_messages());
+        if let (Some(record), Some(holder)) = (record, holder) {
+            let position = record.put_received(received.all_stored());
+            received.complete_at(packet_id, position);
+            record.journal().wake_at(position, holder.link.clone());
+            released = Released::Later;
+        }
+        state.tidy();
+        released
     }
 }
 
