@@ -105,8 +105,16 @@ fn answered(bounds: Result<Bounds, ReadError>) -> Result<(), String> {
     }
 }
 
+/// Looks at the database until `shutdown`, as of when a service opens it: from then on the process needs it. `name` is
+/// its place in `/readyz`.
+pub async fn watch_database(name: &'static str, cassandra: Cassandra, health: Health, shutdown: Shutdown) {
+    if shutdown.run_until_cancelled(cassandra.opened()).await.is_some() {
+        Dependency::needed(health.service(name), &health, database(cassandra)).watch(shutdown).await;
+    }
+}
+
 /// Asks the database, once it is connected to.
-pub fn database(cassandra: Cassandra) -> Probe {
+fn database(cassandra: Cassandra) -> Probe {
     Box::new(move || {
         let cassandra = cassandra.clone();
         Box::pin(async move { cassandra.answers().await.map_err(|failure| failure.to_string()) })

@@ -8,7 +8,7 @@ use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::policies::load_balancing::DefaultPolicy;
 use scylla::statement::unprepared::Statement;
-use tokio::sync::OnceCell;
+use tokio::sync::{Notify, OnceCell};
 
 use crate::error::no_session;
 use crate::settle::settled;
@@ -27,6 +27,8 @@ const ANSWERS: &str = "SELECT number FROM drover_migrations WHERE schema_name = 
 pub struct Cassandra {
     options: Arc<Options>,
     session: Arc<OnceCell<Arc<Session>>>,
+    /// Told by whoever opens it.
+    opened: Arc<Notify>,
 }
 
 impl Default for Cassandra {
@@ -38,7 +40,7 @@ impl Default for Cassandra {
 impl Cassandra {
     /// The database at `options`.
     pub fn new(options: Options) -> Self {
-        Self { options: Arc::new(options), session: Arc::default() }
+        Self { options: Arc::new(options), session: Arc::default(), opened: Arc::default() }
     }
 
     /// Connects, and says whether the keyspace is there. Makes nothing.
@@ -52,6 +54,7 @@ impl Cassandra {
     ///
     /// Safe with any number of processes at once, and when it is cut off anywhere: the next call goes on.
     pub async fn open(&self, schema: &Schema) -> Result<Store, OpenError> {
+        self.opened.notify_one();
         let session = self.session.get_or_try_init(|| self.connect()).await?;
         migrate::up(session, &self.options, schema).await?;
         Ok(Store::new(Arc::clone(session), Arc::clone(&self.options)))
@@ -84,6 +87,11 @@ impl Cassandra {
             }
             tokio::time::sleep(RETRY).await;
         }
+    }
+
+    /// Returns as soon as somebody tries to open it. Only one may wait for that: who watches it for the process.
+    pub async fn opened(&self) {
+        self.opened.notified().await;
     }
 
     /// Whether the database answers: a read of one partition, at the consistency of reads. Before it is connected to, whoever
@@ -186,4 +194,19 @@ fn check_datacenter(session: &Session, options: &Options) -> Result<(), OpenErro
     there.dedup();
     let reason = format!("is {wanted:?}, the cluster has {}", there.join(", "));
     Err(OpenError::Options { key: "local_datacenter", reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whether_it_is_needed_is_known_as_soon_as_somebody_opens_it() {
+        let cassandra = Cassandra::default();
+        assert_eq!(cassandra.opened().now_or_never(), None);
+        drop(cassandra.clone().open(&Schema { name: "test", migrations: &[] }).now_or_never());
+        assert_eq!(cassandra.opened().now_or_never(), Some(()));
+    }
 }

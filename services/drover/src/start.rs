@@ -18,7 +18,6 @@ use drover_host::{
 use drover_ingress::Ingress;
 use drover_ingress::config::IngressConfig;
 use drover_registry::{Registry, RegistryConfig};
-use serde_json::Value;
 
 use crate::kafka::{self, KafkaConfig};
 use crate::plan::{Part, Plan};
@@ -31,7 +30,7 @@ const LAST_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 const START: &str = "start";
 /// Under which name `/readyz` tells of the log.
 const LOG: &str = "log";
-/// Under which name `/readyz` tells of the database, where a service of the process keeps something there.
+/// Under which name `/readyz` tells of the database, once a service of the process has opened it.
 const DATABASE: &str = "database";
 
 /// Runs `plan` on the directory `data` until a signal; or only shows or checks its configuration.
@@ -198,19 +197,10 @@ impl Process {
                 watched.push(Dependency::needed(log, &self.health, dependency::log(self.log.bus.clone())));
             }
         }
-        if plan.services.iter().any(|service| names_cassandra(&service.section)) {
-            let (ready, probe) = (self.health.service(DATABASE), dependency::database(self.cassandra.clone()));
-            watched.push(Dependency::needed(ready, &self.health, probe));
-        }
-        let task = |dependency: Dependency| {
-            let watching = dependency.watch(shutdown.clone());
-            let body = async {
-                watching.await;
-                Ok(())
-            };
-            Task { name: "dependencies", body: Box::pin(body) }
-        };
-        watched.into_iter().map(task).collect()
+        let (cassandra, health) = (self.cassandra.clone(), self.health.clone());
+        let database = watching(dependency::watch_database(DATABASE, cassandra, health, shutdown.clone()));
+        let others = watched.into_iter().map(|dependency| watching(dependency.watch(shutdown.clone())));
+        others.chain([database]).collect()
     }
 
     fn tasks(&self, plan: Plan, parts: Vec<Part>, shutdown: &Shutdown) -> anyhow::Result<Vec<Task>> {
@@ -255,40 +245,10 @@ impl Process {
     }
 }
 
-/// Whether a store of a service's section is of the kind `cassandra`.
-fn names_cassandra(section: &Value) -> bool {
-    match section {
-        Value::Object(members) => {
-            members.get("kind").is_some_and(|kind| kind == "cassandra") || members.values().any(names_cassandra)
-        }
-        Value::Array(items) => items.iter().any(names_cassandra),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use drover_host::config::{Layers, Setting};
-
-    use super::*;
-    use crate::services;
-
-    #[test]
-    fn who_keeps_something_in_cassandra_is_known_by_its_configuration() {
-        let named = |service: &str, settings: &[&str]| {
-            let settings: Vec<Setting> = settings.iter().map(|text| text.parse().expect("a setting")).collect();
-            let layers = Layers::load(None, &settings).expect("a configuration");
-            let entry = services::ALL.into_iter().find(|entry| entry.name == service).expect("a service");
-            names_cassandra(&entry.prepare(&layers).expect("valid").section)
-        };
-        assert!(named("registry", &["registry.store.kind=cassandra"]));
-        assert!(named("shadow", &["shadow.store.kind=cassandra"]));
-        assert!(named("storage", &["storage.store.kind=cassandra"]));
-        assert!(named("ingress", &["ingress.owners.kind=cassandra"]));
-        assert!(named("ingress", &["ingress.owners.kind=clock", "ingress.store.kind=cassandra"]));
-        assert!(!named("rules", &["registry.store.kind=cassandra"]), "the registry's is not the rules'");
-        for service in services::ALL {
-            assert!(!named(service.name, &[]), "{}", service.name);
-        }
-    }
+fn watching(watch: impl Future<Output = ()> + Send + 'static) -> Task {
+    let body = async {
+        watch.await;
+        Ok(())
+    };
+    Task { name: "dependencies", body: Box::pin(body) }
 }
