@@ -2,13 +2,17 @@
 //! wrong with it is said in one way.
 //!
 //! It knows no row. A service brings its [`Layout`], opens its keyspaces in the database, and asks with
-//! [`Layout::is_new`] whether what it finds is its own.
+//! [`Layout::is_new`] whether what it finds is its own. [`Reopened`] holds what it has opened.
+
+mod reopened;
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use fjall::Database;
+
+pub use reopened::Reopened;
 
 /// Bytes of journal before old ones are flushed and removed: the least fjall allows.
 const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -177,7 +181,7 @@ mod tests {
 
     use super::*;
 
-    const LAYOUT: Layout =
+    pub(crate) const LAYOUT: Layout =
         Layout { what: "a store of lamps", keyspace: "lamps", format: "lamps 1", open_files_max: 16 };
 
     fn refused(directory: &Path) -> String {

@@ -3,12 +3,12 @@
 //! Adapter layer. It is a view, so nothing is synced: a crash loses whole batches from the end, which the log brings
 //! again. After a failed write the database is dropped and opened again by the next call.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use drover_bus::{Offset, Partition};
-use drover_fjall_kit::{Failure, Layout, OpenError};
+use drover_fjall_kit::{Failure, Layout, OpenError, Reopened};
 use drover_types::shadow::ShadowName;
 use drover_types::{DeviceId, DeviceKey, TenantId};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch};
@@ -29,15 +29,11 @@ const VERSION_BYTES: usize = 8;
 pub struct Embedded(Arc<Shared>);
 
 struct Shared {
-    directory: PathBuf,
-    limits: EmbeddedLimits,
-    /// `None` after a failed write, until the next call opens it again.
-    open: Mutex<Option<Open>>,
+    database: Reopened<Open>,
     /// Held while a write looks at what is there and then writes.
     writing: Mutex<()>,
 }
 
-#[derive(Clone)]
 struct Open {
     rows: Keyspace,
     database: Database,
@@ -46,35 +42,25 @@ struct Open {
 impl Embedded {
     /// Opens the store in `directory`, or makes it.
     pub fn open(directory: &Path, limits: EmbeddedLimits) -> Result<Self, OpenError> {
-        let open = Mutex::new(Some(Open::at(directory, limits)?));
-        Ok(Self(Arc::new(Shared { directory: directory.to_owned(), limits, open, writing: Mutex::default() })))
+        let database = Reopened::new(LAYOUT.what, directory, move |directory| Open::at(directory, limits))?;
+        Ok(Self(Arc::new(Shared { database, writing: Mutex::default() })))
     }
 
     /// Runs where blocking is allowed.
     async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Shared, Open) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&Shared, Arc<Open>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let shared = self.0.clone();
-        let task = tokio::task::spawn_blocking(move || work(&shared, shared.opened()?));
+        let task = tokio::task::spawn_blocking(move || work(&shared, shared.database.opened()?));
         task.await.unwrap_or_else(|e| Err(StoreError::Unavailable { reason: e.to_string() }))
     }
 }
 
 impl Shared {
-    fn opened(&self) -> Result<Open, StoreError> {
-        let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = slot.as_ref() {
-            return Ok(open.clone());
-        }
-        let open =
-            Open::at(&self.directory, self.limits).map_err(|e| StoreError::Unavailable { reason: e.to_string() })?;
-        Ok(slot.insert(open).clone())
-    }
-
     fn put(
         &self,
-        open: &Open,
+        open: &Arc<Open>,
         partition: Partition,
         from: Offset,
         next: Offset,
@@ -102,11 +88,7 @@ impl Shared {
         if kept < next {
             batch.insert(&open.rows, next_key(partition), next.to_be_bytes());
         }
-        batch.commit().map_err(|error| {
-            tracing::error!(%error, directory = %self.directory.display(), "shadow store failed to write");
-            self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
-            store_error(error)
-        })
+        Ok(self.database.commit(open, batch)?)
     }
 }
 
@@ -250,10 +232,16 @@ fn corrupt(reason: impl ToString) -> StoreError {
 }
 
 fn store_error(error: fjall::Error) -> StoreError {
-    match Failure::from(error) {
-        Failure::Full { reason } => StoreError::Full { reason },
-        Failure::Unavailable { reason } => StoreError::Unavailable { reason },
-        Failure::Corrupt { reason } => StoreError::Corrupt { reason },
+    Failure::from(error).into()
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Full { reason } => StoreError::Full { reason },
+            Failure::Unavailable { reason } => StoreError::Unavailable { reason },
+            Failure::Corrupt { reason } => StoreError::Corrupt { reason },
+        }
     }
 }
 

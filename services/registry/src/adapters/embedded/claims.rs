@@ -28,7 +28,7 @@ impl Embedded {
         let shared = self.shared.clone();
         let task = tokio::task::spawn_blocking(move || {
             let _alone = shared.claiming.lock().unwrap_or_else(PoisonError::into_inner);
-            let open = shared.opened()?;
+            let open = shared.database.opened()?;
             let row = keys::topic(&topic);
             let stored = open.rows.get(&row).map_err(store_error)?;
             let before = stored.map(|stored| claims::read(&stored)).transpose()?;
@@ -39,7 +39,7 @@ impl Embedded {
                     Some(claim) => batch.insert(&open.rows, row, claims::write(claim)),
                     None => batch.remove(&open.rows, row),
                 }
-                shared.commit(&open, batch)?;
+                shared.database.commit(&open, batch)?;
             }
             Ok(answer)
         });

@@ -8,13 +8,13 @@ mod claims;
 mod keys;
 mod writer;
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use drover_bus::Partition;
-use drover_fjall_kit::{Failure, Layout, OpenError};
+use drover_fjall_kit::{Failure, Layout, OpenError, Reopened};
 use drover_types::{DeviceKey, TenantId};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 use tokio::sync::{mpsc, oneshot};
@@ -44,10 +44,7 @@ pub struct Embedded {
 
 /// What readers and the writer share.
 struct Shared {
-    directory: PathBuf,
-    limits: EmbeddedLimits,
-    /// `None` after a failed write, until the next call opens it again.
-    open: RwLock<Option<Arc<Open>>>,
+    database: Reopened<Open>,
     /// Held while a topic's claim is read and written: no other process has this directory.
     claiming: Mutex<()>,
 }
@@ -61,9 +58,8 @@ struct Open {
 impl Embedded {
     /// Opens the store in `directory`, or makes it.
     pub fn open(directory: &Path, limits: EmbeddedLimits) -> Result<Self, OpenError> {
-        let open = Arc::new(Open::at(directory, limits)?);
-        let open = RwLock::new(Some(open));
-        let shared = Arc::new(Shared { directory: directory.to_owned(), limits, open, claiming: Mutex::default() });
+        let database = Reopened::new(LAYOUT.what, directory, move |directory| Open::at(directory, limits))?;
+        let shared = Arc::new(Shared { database, claiming: Mutex::default() });
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
         let (of_writer, name) = (Arc::clone(&shared), "registry-store".to_owned());
         let writer = std::thread::Builder::new()
@@ -79,7 +75,7 @@ impl Embedded {
         read: impl FnOnce(&Open) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let shared = Arc::clone(&self.shared);
-        let task = tokio::task::spawn_blocking(move || read(&*shared.opened()?));
+        let task = tokio::task::spawn_blocking(move || read(&*shared.database.opened()?));
         task.await.unwrap_or_else(|e| Err(StoreError::Unavailable { reason: e.to_string() }))
     }
 
@@ -91,10 +87,10 @@ impl Embedded {
     ) -> Result<(), StoreError> {
         let shared = Arc::clone(&self.shared);
         let task = tokio::task::spawn_blocking(move || {
-            let open = shared.opened()?;
+            let open = shared.database.opened()?;
             let mut batch = open.database.batch().durability(durability);
             fill(&open, &mut batch);
-            shared.commit(&open, batch)
+            Ok(shared.database.commit(&open, batch)?)
         });
         task.await.unwrap_or_else(|e| Err(StoreError::Unavailable { reason: e.to_string() }))
     }
@@ -108,33 +104,6 @@ impl Drop for Embedded {
         {
             tracing::error!("the registry store's writer panicked");
         }
-    }
-}
-
-impl Shared {
-    /// The open database; opens it again after a failure.
-    fn opened(&self) -> Result<Arc<Open>, StoreError> {
-        if let Some(open) = self.open.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            return Ok(Arc::clone(open));
-        }
-        let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = slot.as_ref() {
-            return Ok(Arc::clone(open));
-        }
-        let open =
-            Open::at(&self.directory, self.limits).map_err(|e| StoreError::Unavailable { reason: e.to_string() })?;
-        tracing::info!(directory = %self.directory.display(), "registry store opened again");
-        Ok(Arc::clone(slot.insert(Arc::new(open))))
-    }
-
-    /// Commits; a database that failed takes no more writes and is given up.
-    fn commit(&self, open: &Arc<Open>, batch: OwnedWriteBatch) -> Result<(), StoreError> {
-        batch.commit().map_err(|error| {
-            tracing::error!(%error, directory = %self.directory.display(), "registry store failed to write");
-            let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
-            slot.take_if(|current| Arc::ptr_eq(current, open));
-            store_error(error)
-        })
     }
 }
 
@@ -310,10 +279,16 @@ impl RegistryStore for Embedded {
 }
 
 fn store_error(error: fjall::Error) -> StoreError {
-    match Failure::from(error) {
-        Failure::Full { reason } => StoreError::Full { reason },
-        Failure::Unavailable { reason } => StoreError::Unavailable { reason },
-        Failure::Corrupt { reason } => StoreError::Corrupt { reason },
+    Failure::from(error).into()
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Full { reason } => StoreError::Full { reason },
+            Failure::Unavailable { reason } => StoreError::Unavailable { reason },
+            Failure::Corrupt { reason } => StoreError::Corrupt { reason },
+        }
     }
 }
 

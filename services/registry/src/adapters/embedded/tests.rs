@@ -89,8 +89,8 @@ async fn after_a_failed_write_the_store_opens_again_and_keeps_what_was_answered(
     let directory = tempfile::tempdir().expect("a directory");
     let store = Embedded::open(directory.path(), EmbeddedLimits::default()).expect("opens");
     store.write(creation(device("before"))).await.expect("written");
-    // What `Shared::commit` does when the database failed.
-    drop(store.shared.open.write().expect("not poisoned").take());
+    // What `Reopened::commit` does when the database failed.
+    store.shared.database.give_up(&store.shared.database.opened().expect("open"));
     store.write(creation(device("after"))).await.expect("written");
     for name in ["before", "after"] {
         assert!(store.get(&device(name).key()).await.expect("readable").is_some(), "{name}");

@@ -29,7 +29,7 @@ pub fn run(shared: &Shared, mut queue: mpsc::Receiver<Request>) {
     while let Some(first) = carried.take().or_else(|| queue.blocking_recv()) {
         let group;
         (group, carried) = gather(first, &mut queue);
-        match shared.opened() {
+        match shared.database.opened().map_err(StoreError::from) {
             Ok(open) => commit(shared, &open, group),
             Err(error) => group.into_iter().for_each(|request| tell(request.answer, Err(error.clone()))),
         }
@@ -70,7 +70,7 @@ fn commit(shared: &Shared, open: &Arc<Open>, group: Vec<Request>) {
         return;
     }
     batch.insert(&open.rows, keys::SEQUENCE, sequence.to_be_bytes());
-    let outcome = shared.commit(open, batch);
+    let outcome = shared.database.commit(open, batch).map_err(StoreError::from);
     for (answer, after) in written {
         tell(answer, outcome.clone().map(|()| after));
     }

@@ -6,10 +6,11 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use drover_fjall_kit::Reopened;
 use fjall::Keyspace;
 
 use super::keys;
-use super::open::{Open, Shared, store_error};
+use super::open::{Open, store_error};
 use crate::adapters::rows::{self, PLACE_BYTES};
 use crate::ports::{Expired, StoreError};
 use crate::series::Place;
@@ -63,7 +64,12 @@ struct Sweep<'o> {
 }
 
 /// One step from a cursor on.
-pub fn step(shared: &Shared, open: &Arc<Open>, before_ms: u64, cursor: Option<Vec<u8>>) -> Result<Expired, StoreError> {
+pub fn step(
+    database: &Reopened<Open>,
+    open: &Arc<Open>,
+    before_ms: u64,
+    cursor: Option<Vec<u8>>,
+) -> Result<Expired, StoreError> {
     let cursor = cursor.unwrap_or_else(|| vec![Table::Points as u8]);
     let (table, from) = cursor.split_first().ok_or_else(|| rows::corrupt("empty cursor"))?;
     let table = Table::of(*table)?;
@@ -81,7 +87,7 @@ pub fn step(shared: &Shared, open: &Arc<Open>, before_ms: u64, cursor: Option<Ve
     for key in sweep.old {
         batch.remove(table.rows(open), key);
     }
-    shared.commit(open, batch)?;
+    database.commit(open, batch)?;
     Ok(Expired { rows, next })
 }
 

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use drover_fjall_kit::OpenError;
+use drover_fjall_kit::{OpenError, Reopened};
 use drover_types::DeviceKey;
 use fjall::{Keyspace, OwnedWriteBatch, PersistMode};
 
@@ -22,14 +22,14 @@ use super::rows;
 use crate::config::EmbeddedLimits;
 use crate::ports::{Expired, Limit, Page, SeriesStore, StoreError};
 use crate::series::{Entry, Field, Message, Place, Point, Series};
-use open::{Open, Shared, store_error};
+use open::{Open, store_error};
 
 /// The embedded store.
 #[derive(Clone)]
 pub struct Embedded(Arc<Inner>);
 
 struct Inner {
-    shared: Shared,
+    database: Reopened<Open>,
     /// Held from reading the newest points to writing them.
     writing: Mutex<()>,
 }
@@ -37,7 +37,7 @@ struct Inner {
 impl Embedded {
     /// Opens the store in `directory`, or makes it.
     pub fn open(directory: &Path, limits: EmbeddedLimits) -> Result<Self, OpenError> {
-        Ok(Self(Arc::new(Inner { shared: Shared::new(directory, limits)?, writing: Mutex::new(()) })))
+        Ok(Self(Arc::new(Inner { database: open::database(directory, limits)?, writing: Mutex::new(()) })))
     }
 
     /// Runs a read or a write where blocking is allowed.
@@ -46,7 +46,7 @@ impl Embedded {
         work: impl FnOnce(&Inner, &Arc<Open>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let inner = Arc::clone(&self.0);
-        let task = tokio::task::spawn_blocking(move || work(&inner, &inner.shared.opened()?));
+        let task = tokio::task::spawn_blocking(move || work(&inner, &inner.database.opened()?));
         task.await.unwrap_or_else(|e| Err(StoreError::Unavailable { reason: e.to_string() }))
     }
 }
@@ -58,7 +58,7 @@ impl SeriesStore for Embedded {
             let _turn = inner.writing.lock().unwrap_or_else(PoisonError::into_inner);
             let mut batch = open.database.batch().durability(Some(PersistMode::SyncAll));
             stage(open, &entries, &mut batch)?;
-            inner.shared.commit(open, batch)
+            Ok(inner.database.commit(open, batch)?)
         })
         .await
     }
@@ -126,7 +126,7 @@ impl SeriesStore for Embedded {
     async fn expire(&self, before_ms: u64, from: Option<Vec<u8>>) -> Result<Expired, StoreError> {
         self.run(move |inner, open| {
             let _turn = inner.writing.lock().unwrap_or_else(PoisonError::into_inner);
-            expiry::step(&inner.shared, open, before_ms, from)
+            expiry::step(&inner.database, open, before_ms, from)
         })
         .await
     }

@@ -1,10 +1,9 @@
 //! The database of the embedded store: opened, told from somebody else's, and opened again after a failure.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::path::Path;
 
-use drover_fjall_kit::{Failure, Layout, OpenError};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, OwnedWriteBatch, PersistMode};
+use drover_fjall_kit::{Failure, Layout, OpenError, Reopened};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 
 use crate::config::EmbeddedLimits;
 use crate::ports::StoreError;
@@ -25,14 +24,6 @@ const LAYOUT: Layout = Layout {
     open_files_max: 128,
 };
 
-/// What all calls share.
-pub struct Shared {
-    directory: PathBuf,
-    limits: EmbeddedLimits,
-    /// `None` after a failed write, until the next call opens it again.
-    open: RwLock<Option<Arc<Open>>>,
-}
-
 /// An open database.
 pub struct Open {
     pub points: Keyspace,
@@ -42,41 +33,9 @@ pub struct Open {
     pub database: Database,
 }
 
-impl Shared {
-    pub fn new(directory: &Path, limits: EmbeddedLimits) -> Result<Self, OpenError> {
-        let open = RwLock::new(Some(Arc::new(Open::at(directory, limits)?)));
-        Ok(Self { directory: directory.to_owned(), limits, open })
-    }
-
-    /// The open database; opens it again after a failure.
-    pub fn opened(&self) -> Result<Arc<Open>, StoreError> {
-        if let Some(open) = self.open.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            return Ok(Arc::clone(open));
-        }
-        let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = slot.as_ref() {
-            return Ok(Arc::clone(open));
-        }
-        let open =
-            Open::at(&self.directory, self.limits).map_err(|e| StoreError::Unavailable { reason: e.to_string() })?;
-        tracing::info!(directory = %self.directory.display(), "store of time series opened again");
-        Ok(Arc::clone(slot.insert(Arc::new(open))))
-    }
-
-    /// Commits; a database that failed takes no more writes and is given up.
-    pub fn commit(&self, open: &Arc<Open>, batch: OwnedWriteBatch) -> Result<(), StoreError> {
-        batch.commit().map_err(|error| {
-            tracing::error!(%error, directory = %self.directory.display(), "store of time series failed to write");
-            self.give_up(open);
-            store_error(error)
-        })
-    }
-
-    /// Lets a database go that failed.
-    pub fn give_up(&self, open: &Arc<Open>) {
-        let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        slot.take_if(|current| Arc::ptr_eq(current, open));
-    }
+/// The database in `directory`, which is made if there is none.
+pub fn database(directory: &Path, limits: EmbeddedLimits) -> Result<Reopened<Open>, OpenError> {
+    Reopened::new(LAYOUT.what, directory, move |directory| Open::at(directory, limits))
 }
 
 impl Open {
@@ -108,9 +67,15 @@ impl Open {
 }
 
 pub fn store_error(error: fjall::Error) -> StoreError {
-    match Failure::from(error) {
-        Failure::Full { reason } => StoreError::Full { reason },
-        Failure::Unavailable { reason } => StoreError::Unavailable { reason },
-        Failure::Corrupt { reason } => StoreError::Corrupt { reason },
+    Failure::from(error).into()
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Full { reason } => StoreError::Full { reason },
+            Failure::Unavailable { reason } => StoreError::Unavailable { reason },
+            Failure::Corrupt { reason } => StoreError::Corrupt { reason },
+        }
     }
 }

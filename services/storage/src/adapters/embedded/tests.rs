@@ -87,8 +87,8 @@ async fn after_a_failed_write_the_store_opens_again_and_keeps_what_was_answered(
     let store = Embedded::open(directory.path(), EmbeddedLimits::default()).expect("opens");
     let (before, after) = (entry("d", 1, 1, "1"), entry("d", 2, 2, "2"));
     store.store(Arc::new(vec![before.clone()])).await.expect("stored");
-    // What `Shared::commit` does when the database failed.
-    store.0.shared.give_up(&store.0.shared.opened().expect("open"));
+    // What `Reopened::commit` does when the database failed.
+    store.0.database.give_up(&store.0.database.opened().expect("open"));
     store.store(Arc::new(vec![after.clone()])).await.expect("stored");
     let limit = Limit { rows: 10, bytes: usize::MAX };
     let last = Place::last_of(u64::MAX);
