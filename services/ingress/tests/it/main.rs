@@ -13,6 +13,7 @@ mod foreign_certificates;
 mod full_disk;
 mod functions;
 mod http;
+mod https;
 mod lanes;
 mod mqtt;
 mod owners;
