@@ -18,6 +18,7 @@ pub mod lifecycle;
 pub mod link;
 pub mod message;
 pub mod node;
+pub mod notices;
 pub mod ownership;
 pub mod peers;
 pub mod post;

@@ -126,15 +126,15 @@ pub fn message(
     let properties = forwarded(content_type.as_deref(), name.as_deref());
     let packet_id = way.packet_id;
     let publication = Publication { topic, payload, qos, retain: false, dup: false, packet_id, properties };
-    let publisher = Publisher {
-        tenant: identity.tenant.clone(),
-        device: device.clone(),
-        client: way.client.clone(),
-        epoch: way.epoch,
-    };
     let mut stamp = node.stamp(received_ms, traceparent);
     stamp.time_ms = time_ms;
-    Ok(Arc::new(publication.stamp(&publisher, stamp)))
+    Ok(Arc::new(publication.stamp(&publisher(identity, device, way), stamp)))
+}
+
+/// Who publishes where `identity` sends what is `device`'s.
+fn publisher(identity: &Identity, device: &DeviceId, way: &Way) -> Publisher {
+    let (tenant, device, client) = (identity.tenant.clone(), device.clone(), way.client.clone());
+    Publisher { tenant, device, client, epoch: way.epoch }
 }
 
 /// Publishes as `identity`; returns when the message is durable and handed to subscribers.
@@ -146,7 +146,8 @@ pub async fn publish(
     patience: Duration,
 ) -> Result<Kept, ApiError> {
     let now_ms = node.now().unix_ms;
-    let message = message(node, identity, &identity.device, way, post, now_ms, now_ms)?;
+    let told = |error: &ApiError| node.tell_refusal(&publisher(identity, &identity.device, way), || error.clone());
+    let message = message(node, identity, &identity.device, way, post, now_ms, now_ms).inspect_err(told)?;
     let id = message.telemetry.id;
     let positions = in_time(node, patience, node.publish_all(&[message], now_ms)).await?;
     let position = positions.first().expect("a batch of one has one position");

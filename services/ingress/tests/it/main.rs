@@ -16,6 +16,7 @@ mod http;
 mod https;
 mod lanes;
 mod mqtt;
+mod notices;
 mod owners;
 mod proxied;
 mod quotas;
