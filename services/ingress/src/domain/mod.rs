@@ -15,6 +15,7 @@ pub mod inherit;
 pub mod interest;
 pub mod journal;
 pub mod lifecycle;
+pub mod line_protocol;
 pub mod link;
 pub mod message;
 pub mod node;

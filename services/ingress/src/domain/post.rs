@@ -99,8 +99,22 @@ pub async fn on_behalf(node: &Node, tenant: &TenantId, devices: BTreeSet<DeviceI
 }
 
 /// The message that `post` becomes when `identity` sends it in the name of `device` at `time_ms`; an error if it may not, or
-/// if the message cannot be. Whether it may speak for that device was looked at before. `received_ms` is now.
+/// if the message cannot be, which the device is told as well. Whether it may speak for that device was looked at before.
+/// `received_ms` is now.
 pub fn message(
+    node: &Node,
+    identity: &Identity,
+    device: &DeviceId,
+    way: &Way,
+    post: Post,
+    time_ms: u64,
+    received_ms: u64,
+) -> Result<Arc<Message>, ApiError> {
+    let made = make(node, identity, device, way, post, time_ms, received_ms);
+    made.inspect_err(|error| node.tell_refusal(&publisher(identity, device, way), || error.clone()))
+}
+
+fn make(
     node: &Node,
     identity: &Identity,
     device: &DeviceId,
@@ -146,8 +160,7 @@ pub async fn publish(
     patience: Duration,
 ) -> Result<Kept, ApiError> {
     let now_ms = node.now().unix_ms;
-    let told = |error: &ApiError| node.tell_refusal(&publisher(identity, &identity.device, way), || error.clone());
-    let message = message(node, identity, &identity.device, way, post, now_ms, now_ms).inspect_err(told)?;
+    let message = message(node, identity, &identity.device, way, post, now_ms, now_ms)?;
     let id = message.telemetry.id;
     let positions = in_time(node, patience, node.publish_all(&[message], now_ms)).await?;
     let position = positions.first().expect("a batch of one has one position");

@@ -32,3 +32,4 @@ mod stores_away;
 mod tls;
 mod tools;
 mod websocket;
+mod write;

@@ -1,4 +1,5 @@
-//! HTTP for devices: `POST /v1/topics/{topic}`, `POST /v1/batch`, `POST /v1/functions/{name}` and the ThingSpeak update. No session: each request says who it is and
+//! HTTP for devices: `POST /v1/topics/{topic}`, `POST /v1/batch`, `POST /v1/functions/{name}`, the ThingSpeak update and InfluxDB's
+//! line protocol. No session: each request says who it is and
 //! goes the way of an MQTT message — policy, limits, log, subscribers. And `/mqtt`, where MQTT over WebSocket begins.
 //!
 //! Server layer. Of it only `/mqtt` is a matter of presence: other requests neither connect nor disconnect a device.
@@ -12,6 +13,7 @@ mod topics;
 mod update;
 mod websocket;
 mod who;
+mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -163,6 +165,7 @@ impl DeviceHttp {
             .route("/v1/batch", post(batch::post))
             .route("/v1/functions/{name}", post(functions::post))
             .route("/update", get(update::update).post(update::update))
+            .route("/api/v2/write", post(write::post))
             .route(websocket::PATH, get(websocket::upgrade))
             .fallback(async |request: Request| Failure::nothing_at(request.uri()))
             .method_not_allowed_fallback(wrong_method)

@@ -8,12 +8,13 @@ use drover_types::{ApiError, ErrorCode};
 
 use crate::domain::identity::Proof;
 
-/// `Authorization: Bearer TOKEN`, or `Basic` with `DEVICE:TOKEN` (or `TENANT/DEVICE:TOKEN`).
+/// `Authorization: Bearer TOKEN` (`Token TOKEN`, as clients of InfluxDB say it), or `Basic` with `DEVICE:TOKEN` (or
+/// `TENANT/DEVICE:TOKEN`).
 pub fn proof(headers: &HeaderMap) -> Result<Proof, ApiError> {
     let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let (scheme, value) = header.and_then(|header| header.split_once(' ')).ok_or_else(missing)?;
     let value = value.trim();
-    if scheme.eq_ignore_ascii_case("bearer") {
+    if ["bearer", "token"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
         return Ok(Proof::ApiKey { token: value.to_owned() });
     }
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -40,7 +41,9 @@ mod tests {
 
     #[test]
     fn a_token_comes_alone_or_with_its_device() {
-        assert_eq!(of("Bearer t"), Ok(Proof::ApiKey { token: "t".into() }));
+        for alone in ["Bearer t", "Token t"] {
+            assert_eq!(of(alone), Ok(Proof::ApiKey { token: "t".into() }));
+        }
         let basic = |text: &str| format!("Basic {}", STANDARD.encode(text));
         let token = |user_name: &str, token: &str| Proof::Token { user_name: user_name.into(), token: token.into() };
         assert_eq!(of(&basic("d:t")), Ok(token("d", "t")));
