@@ -45,10 +45,11 @@ fn https_listens_and_is_let_in_only_if_it_is_turned_on() -> anyhow::Result<()> {
     let Some(program) = tool("helm") else { return Ok(()) };
     for (values, edge) in [("standalone", "drover"), ("ha", "drover-ingress")] {
         let file = format!("helm/drover/values-{values}.yaml");
-        for (setting_of, listen, opened) in
-            [("service.https=false", "{listen = []}", false), ("service.https=true", r#"{listen = ["[::]:8443"]}"#, true)]
-        {
-            let objects = rendered_with(&program, &[&file], &[setting_of])?;
+        for (value, listen, opened) in [
+            ("service.https=false", "{listen = []}", false),
+            ("service.https=true", r#"{listen = ["[::]:8443"]}"#, true),
+        ] {
+            let objects = rendered_with(&program, &[&file], &[value])?;
             let workload = named(&objects, "StatefulSet", edge)?;
             let text = configuration(&objects, workload)?;
             assert_eq!(setting(text, "ingress", "https"), Some(listen), "{values}");

@@ -36,8 +36,8 @@ impl Node {
         filters: impl Iterator<Item = &'f str>,
     ) {
         let filters: Vec<&str> = filters.collect();
-        if !filters.is_empty() {
-            let topic = notices::subscriptions_topic(change, &publisher.device);
+        let topic = notices::subscriptions_topic(change, &publisher.device);
+        if !filters.is_empty() && self.is_wanted(&publisher.tenant, topic.as_str()) {
             let node = self.peers.node();
             self.tell(publisher, topic, |time_ms| notices::subscriptions(change, &filters, publisher, node, time_ms));
         }
@@ -45,8 +45,8 @@ impl Node {
 
     /// Tells why something that the client of `publisher` wanted was refused.
     pub fn tell_refusal(&self, publisher: &Publisher, error: impl FnOnce() -> ApiError) {
-        let topic = notices::errors_topic(&publisher.device);
         let (tenant, device) = (&publisher.tenant, &publisher.device);
+        let topic = notices::errors_topic(device);
         if !self.is_wanted(tenant, topic.as_str()) {
             return;
         }
@@ -72,9 +72,6 @@ impl Node {
     }
 
     fn tell(&self, publisher: &Publisher, topic: TopicName, payload: impl FnOnce(u64) -> Bytes) {
-        if !self.is_wanted(&publisher.tenant, topic.as_str()) {
-            return;
-        }
         let now_ms = self.now().unix_ms;
         let mut message = notices::message(publisher, topic, payload(now_ms), self.stamp(now_ms, None));
         self.deliver(&Arc::new(message.clone()), &Recipient::Subscribers);

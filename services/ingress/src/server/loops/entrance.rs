@@ -40,7 +40,10 @@ pub enum Speaks {
     Nothing,
     Tls(Arc<ServerConfig>),
     /// A WebSocket whose handshake is done, over TLS if that is given, with what the client has sent behind it.
-    WebSocket { tls: Option<Box<ServerConnection>>, early: Bytes },
+    WebSocket {
+        tls: Option<Box<ServerConnection>>,
+        early: Bytes,
+    },
 }
 
 /// One thread, as those who hand on to it know it.
