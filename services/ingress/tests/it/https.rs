@@ -27,6 +27,15 @@ async fn connect(pki: &Pki, stage: &Stage, device: Option<&(rcgen::Certificate, 
     pki.handshake_over(stream, config).await.expect("handshake")
 }
 
+/// Posts with these headers; the answer.
+async fn post(mut stream: TlsStream<TcpStream>, headers: &str) -> String {
+    let head = "POST /v1/topics/a/b HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n";
+    stream.write_all(format!("{head}{headers}\r\n21").as_bytes()).await.expect("connected");
+    let mut answer = [0; 1024];
+    let len = stream.read(&mut answer).await.expect("an answer");
+    String::from_utf8_lossy(&answer[..len]).into_owned()
+}
+
 /// A client over a WebSocket over TLS that has said nothing yet.
 async fn wss(pki: &Pki, stage: &Stage, device: Option<&(rcgen::Certificate, KeyPair)>) -> Client<DuplexStream> {
     let mut request = "ws://localhost/mqtt".into_client_request().expect("a request");
@@ -41,17 +50,28 @@ async fn a_device_posts_over_tls() {
     let stage = pki.stage_with(|_| ()).await;
     stage.registry.credential(TOKEN, "lamp");
     for (token, status) in [(TOKEN, "HTTP/1.1 200"), ("wrong", "HTTP/1.1 401")] {
-        let mut stream = connect(&pki, &stage, None).await;
+        let stream = connect(&pki, &stage, None).await;
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"http/1.1".as_slice()));
-        let head = "POST /v1/topics/a/b HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n";
-        let request = format!("{head}authorization: Bearer {token}\r\n\r\n21");
-        stream.write_all(request.as_bytes()).await.expect("connected");
-        let mut answer = [0; 1024];
-        let len = stream.read(&mut answer).await.expect("an answer");
-        let answer = String::from_utf8_lossy(&answer[..len]);
+        let answer = post(stream, &format!("authorization: Bearer {token}\r\n")).await;
         assert!(answer.starts_with(status), "{answer}");
     }
     assert_eq!(stage.payloads().await, ["21"]);
+}
+
+#[tokio::test]
+async fn a_certificate_says_whose_a_post_is_whatever_its_header_says() {
+    let pki = Pki::new();
+    let stage = pki.stage_with(|_| ()).await;
+    let (device, stranger) = (pki.issue("anything"), pki.issue("stranger"));
+    stage.registry.credential(Sha256::digest(device.0.der()).to_vec(), "lamp");
+    stage.registry.credential(TOKEN, "door");
+    for (shown, status) in [(&device, "HTTP/1.1 200"), (&stranger, "HTTP/1.1 401")] {
+        let stream = connect(&pki, &stage, Some(shown)).await;
+        let answer = post(stream, &format!("authorization: Bearer {TOKEN}\r\n")).await;
+        assert!(answer.starts_with(status), "{answer}");
+    }
+    let kept = crate::http::records(&stage).await;
+    assert_eq!(kept.iter().map(|kept| kept.device.as_str()).collect::<Vec<_>>(), ["lamp"]);
 }
 
 #[tokio::test]

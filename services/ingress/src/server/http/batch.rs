@@ -94,7 +94,7 @@ struct Batch<'a> {
 /// Takes the rows and tells what became of each.
 pub async fn post(State(side): State<Arc<DeviceSide>>, request: Request) -> Result<Response, Failure> {
     let (head, body) = request.into_parts();
-    let proof = proof(&head.headers)?;
+    let proof = proof(&head)?;
     identify(&side.node, proof.clone()).await?;
     let limit = side.batch_bytes_max;
     let declared = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());

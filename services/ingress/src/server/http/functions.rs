@@ -34,7 +34,7 @@ pub async fn post(
     request: Request,
 ) -> Result<Json<Published>, Failure> {
     let (head, body) = request.into_parts();
-    let identity = identify(&side.node, proof(&head.headers)?).await?;
+    let identity = identify(&side.node, proof(&head)?).await?;
     let Path(name) = name.map_err(|refused| ApiError::invalid("name", refused.body_text()))?;
     let limit = side.node.environment.limits.payload_bytes_max;
     let body = http::read(&head.headers, body, limit, side.patience).await?;

@@ -47,7 +47,7 @@ pub async fn post(
     request: Request,
 ) -> Result<StatusCode, Failure> {
     let (head, body) = request.into_parts();
-    let identity = identify(&side.node, proof(&head.headers)?).await?;
+    let identity = identify(&side.node, proof(&head)?).await?;
     let Query(wanted) = query.map_err(|refused| ApiError::invalid("query", refused.body_text()))?;
     let Ok(_turn) = timeout(side.patience, side.batches.acquire()).await else {
         let error = ApiError::new(ErrorCode::Unavailable, "too many batches are under way");
