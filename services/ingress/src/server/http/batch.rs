@@ -26,6 +26,7 @@ use crate::domain::identity::{Identity, Proof};
 use crate::domain::message::Message;
 use crate::domain::node::Node;
 use crate::domain::post::{self, Identities, Way, identify};
+use crate::server::traced;
 
 /// Batches under way at the same time; more wait for their turn. Each holds one part and one line.
 pub const BATCHES_MAX: usize = 16;
@@ -210,7 +211,7 @@ impl<'a> Batch<'a> {
         let identities = identities(node, &gateway, &part).await;
         let (mut messages, mut refused) = (Vec::new(), Vec::new());
         for (number, mut row) in part {
-            row.post.traceparent = self.traceparent.clone();
+            row.post.traceparent = traced::publish(&row.device, &row.post.topic, self.traceparent.clone());
             match message(node, &gateway, &identities, row, received_ms) {
                 Ok(message) => messages.push(message),
                 Err(error) if error.code == ErrorCode::Unavailable => return Err(unknown(error)),

@@ -24,6 +24,7 @@ use crate::domain::line_protocol::{Point, Precision};
 use crate::domain::message::Message;
 use crate::domain::node::Node;
 use crate::domain::post::{self, Post, Way, identify};
+use crate::server::traced;
 
 /// Bytes of a body, as sent and as unpacked: agents send a thousand lines at a time.
 const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -96,12 +97,13 @@ impl Written {
     fn message(&self, node: &Node, identity: &Identity, line: &str) -> Result<Arc<Message>, ApiError> {
         let point = Point::read(line, self.precision, self.received_ms)?;
         let (device, way) = (&identity.device, Way::http(identity.device.as_str()));
+        let topic = point.topic(device);
         let post = Post {
-            topic: point.topic(device),
+            traceparent: traced::publish(device, &topic, self.traceparent.clone()),
+            topic,
             payload: point.payload.into(),
             qos: Qos::AtLeastOnce,
             content_type: Some("application/json".to_owned()),
-            traceparent: self.traceparent.clone(),
             name: None,
         };
         let time_ms = point.time_ms.unwrap_or(self.received_ms);
