@@ -37,6 +37,6 @@ FROM scratch
 COPY --from=build /image/ /
 COPY --from=build --chown=65532:65532 /image/var/lib/drover /var/lib/drover
 USER 65532:65532
-# MQTT, MQTT over TLS, HTTP, CoAP, CoAP over DTLS, metrics.
-EXPOSE 1883 8883 8080 5683/udp 5684/udp 9464
+# MQTT, MQTT over TLS, HTTP, HTTP over TLS, CoAP, CoAP over DTLS, metrics.
+EXPOSE 1883 8883 8080 8443 5683/udp 5684/udp 9464
 ENTRYPOINT ["/usr/local/bin/drover"]

@@ -295,10 +295,11 @@ fn services(objects: &[Value], are_outside: bool) -> Vec<(&str, Vec<u64>)> {
 #[test]
 fn what_has_no_tls_is_outside_the_cluster_only_if_it_is_turned_on() -> anyhow::Result<()> {
     let Some(program) = tool("helm") else { return Ok(()) };
-    let cases: [(&[&str], &[u64]); 3] = [
+    let cases: [(&[&str], &[u64]); 4] = [
         (&["service.mqtt=false"], &[8883]),
         (&[], &[1883, 8883]),
         (&["service.mqtt=false", "service.http=true"], &[8883, 8080]),
+        (&["service.mqtt=false", "service.https=true"], &[8883, 8443]),
     ];
     for (values, rest) in [("standalone", "drover-http"), ("ha", "drover-gateway")] {
         let file = format!("helm/drover/values-{values}.yaml");
@@ -388,7 +389,7 @@ fn ingress_nodes_are_named_first_and_added_without_replacing_a_pod() -> anyhow::
 }
 
 /// Values that `helm upgrade --reuse-values` from an older chart does not have.
-const NEWER: [&str; 9] = [
+const NEWER: [&str; 11] = [
     "crds=null",
     "ingress.autoscaling=null",
     "operator.webhook=null",
@@ -396,6 +397,8 @@ const NEWER: [&str; 9] = [
     "service.nodePorts.coap=null",
     "service.coaps=null",
     "service.nodePorts.coaps=null",
+    "service.https=null",
+    "service.nodePorts.https=null",
     "pki.masterKeysSecret=null",
     "tls.ticketKeysSecret=null",
 ];

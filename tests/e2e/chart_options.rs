@@ -41,6 +41,30 @@ fn coap_listens_and_is_let_in_only_if_it_is_turned_on() -> anyhow::Result<()> {
 }
 
 #[test]
+fn https_listens_and_is_let_in_only_if_it_is_turned_on() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    for (values, edge) in [("standalone", "drover"), ("ha", "drover-ingress")] {
+        let file = format!("helm/drover/values-{values}.yaml");
+        for (value, listen, opened) in [
+            ("service.https=false", "{listen = []}", false),
+            ("service.https=true", r#"{listen = ["[::]:8443"]}"#, true),
+        ] {
+            let objects = rendered_with(&program, &[&file], &[value])?;
+            let workload = named(&objects, "StatefulSet", edge)?;
+            let text = configuration(&objects, workload)?;
+            assert_eq!(setting(text, "ingress", "https"), Some(listen), "{values}");
+            let pod = &workload["spec"]["template"]["spec"]["containers"][0];
+            let is_open = items(&pod["ports"]).any(|port| port["name"] == "https" && port["containerPort"] == 8443);
+            assert_eq!(is_open, opened, "{values}");
+            let rules = &named(&objects, "NetworkPolicy", edge)?["spec"]["ingress"];
+            let is_let_in = items(rules).flat_map(|rule| items(&rule["ports"])).any(|port| port["port"] == "https");
+            assert_eq!(is_let_in, opened, "{values}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn coap_over_dtls_shares_the_service_and_its_master_keys_go_to_the_registry_alone() -> anyhow::Result<()> {
     let Some(program) = tool("helm") else { return Ok(()) };
     for (values, edge, registry) in [("standalone", "drover", "drover"), ("ha", "drover-ingress", "drover-registry")] {

@@ -37,6 +37,24 @@ fn a_publish_is_one_trace_from_the_ingress_through_the_rule_to_the_output() -> a
 }
 
 #[test]
+fn a_post_goes_on_with_the_trace_of_its_client() -> anyhow::Result<()> {
+    let collector = Collector::start(Manner::Takes)?;
+    let mut platform = Platform::start_with(&["--set", &collector.setting()])?;
+    let created: serde_json::Value = serde_json::from_str(&platform.cli(&["device", "create", "d", "-o", "json"])?)?;
+    let authorization = format!("Bearer {}", created["token"].as_str().context("a token")?);
+    let (trace, span) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
+    let url = format!("http://127.0.0.1:{}/v1/topics/traced", platform.port(8080));
+    let post = ureq::post(&url).header("authorization", &authorization);
+    post.header("traceparent", &format!("00-{trace}-{span}-01")).send("1")?;
+    platform.until("traced", |_| Ok(collector.spans().iter().any(|span| span.name == "publish")))?;
+    let published = collector.spans().into_iter().find(|span| span.name == "publish").context("its span")?;
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert_eq!((hex(&published.trace_id), hex(&published.parent_span_id)), (trace.to_owned(), span.to_owned()));
+    assert!(platform.stop()?.success());
+    Ok(())
+}
+
+#[test]
 fn what_is_not_sampled_is_not_sent_and_its_context_says_so() -> anyhow::Result<()> {
     let collector = Collector::start(Manner::Takes)?;
     let mut platform = Platform::start_with(&["--set", &collector.setting(), "--set", "otlp.sample_ratio=0.0"])?;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::tools::rest;
 
 /// Ports that `up` binds; a test moves them all by one offset.
-const PORTS: [u16; 11] = [1883, 8883, 8080, 9092, 7071, 7072, 7073, 7074, 7075, 7076, 9464];
+const PORTS: [u16; 12] = [1883, 8883, 8080, 8443, 9092, 7071, 7072, 7073, 7074, 7075, 7076, 9464];
 /// How long a start or a drain may take before the test gives up; generous, since machines are shared.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a state.

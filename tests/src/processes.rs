@@ -36,12 +36,14 @@ const FURTHER: [(&str, &str, u16); 4] = [
     ("ingress-5", "ingress", 9968),
 ];
 const LIKE: &str = "ingress-1";
-/// Ports of [`LIKE`], and how much further those of each node after it are: gRPC, HTTP, CoAP, MQTT, MQTT over TLS, admin.
-const STEPS: [(u16, u16); 7] = [(7175, 100), (8082, 1), (5693, 10), (5694, 10), (1884, 1), (8884, 1), (9568, 100)];
+/// Ports of [`LIKE`], and how much further those of each node after it are: gRPC, HTTP, HTTPS, CoAP, MQTT, MQTT over TLS, admin.
+const STEPS: [(u16, u16); 8] =
+    [(7175, 100), (8082, 1), (8444, 1), (5693, 10), (5694, 10), (1884, 1), (8884, 1), (9568, 100)];
 /// gRPC port of the first ingress node.
 const FIRST_GRPC: u16 = 7075;
 /// Other ports of the configuration files.
-const PORTS: [u16; 15] = [1883, 1884, 8883, 8884, 8080, 8081, 8082, 7071, 7072, 7172, 7073, 7173, 7074, 7075, 7175];
+const PORTS: [u16; 17] =
+    [1883, 1884, 8883, 8884, 8080, 8081, 8082, 8443, 8444, 7071, 7072, 7172, 7073, 7173, 7074, 7075, 7175];
 /// How long the processes may take for anything before the test gives up; generous, since machines are shared.
 const PATIENCE: Duration = Duration::from_secs(180);
 

@@ -120,7 +120,7 @@ is for the cluster alone. */}}
 {{- end -}}
 {{- $mqtt := ternary $listen.mqtt (list "127.0.0.1:1883") $root.Values.service.mqtt -}}
 {{- $ingress := dict "mqtt" (dict "listen" $mqtt) "mqtts" (dict "listen" $listen.mqtts) "http" (dict "listen" $listen.http) -}}
-{{- range $name, $port := dict "coap" 5683 "coaps" 5684 -}}
+{{- range $name, $port := dict "https" 8443 "coap" 5683 "coaps" 5684 -}}
 {{- $on := default false (get $root.Values.service $name) -}}
 {{- $_ := set $ingress $name (dict "listen" (ternary (include "drover.listen" (dict "root" $root "port" $port) | fromJsonArray) list $on)) -}}
 {{- end -}}

@@ -217,6 +217,9 @@ spec:
 {{- end }}
 - {name: mqtts, containerPort: 8883}
 - {name: http, containerPort: 8080}
+{{- if .root.Values.service.https }}
+- {name: https, containerPort: 8443}
+{{- end }}
 {{- if .root.Values.service.coap }}
 - {name: coap, containerPort: 5683, protocol: UDP}
 {{- end }}

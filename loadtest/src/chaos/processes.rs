@@ -15,7 +15,7 @@ use crate::guarded::Guarded;
 use crate::scenario::{Kind, Process};
 
 /// Ports that `drover up` binds; all are moved by one offset.
-const PORTS: [u16; 11] = [1883, 8883, 8080, 9092, 7071, 7072, 7073, 7074, 7075, 7076, 9464];
+const PORTS: [u16; 12] = [1883, 8883, 8080, 8443, 9092, 7071, 7072, 7073, 7074, 7075, 7076, 9464];
 /// The ports of CoAP, without DTLS and with it.
 const UDP_PORTS: [u16; 2] = [5683, 5684];
 /// Offsets that are tried: from the first, so many, this far apart. The last port lies below those that systems give to clients

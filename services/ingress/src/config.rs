@@ -20,7 +20,7 @@ use crate::domain::connection::Limits;
 use crate::ports::RetainedBounds;
 pub use coap::{COAP, CoapConfig};
 pub use coaps::{COAPS, CoapsConfig};
-pub use http::{HTTP, HttpConfig};
+pub use http::{HTTP, HTTPS, HttpConfig};
 pub use quotas::QuotasConfig;
 
 /// Name of the socket for MQTT over TCP.
@@ -45,6 +45,8 @@ pub struct IngressConfig {
     pub mqtt: Listener,
     pub mqtts: Listener,
     pub http: HttpConfig,
+    /// HTTP over TLS, and MQTT over WebSocket over TLS; with the bounds of `ingress.http`.
+    pub https: Listener,
     pub coap: CoapConfig,
     pub coaps: CoapsConfig,
     pub tls: TlsConfig,
@@ -208,6 +210,7 @@ impl Default for IngressConfig {
             mqtt: Listener { listen: loopback(1883) },
             mqtts: Listener { listen: loopback(8883) },
             http: HttpConfig::default(),
+            https: Listener { listen: loopback(8443) },
             coap: CoapConfig::default(),
             coaps: CoapsConfig::default(),
             tls: TlsConfig::default(),
@@ -311,6 +314,7 @@ impl ServiceConfig for IngressConfig {
         }
         if self.tls.certificate.is_some() {
             listeners.push(tcp(MQTTS, "ingress.mqtts.listen", &self.mqtts.listen));
+            listeners.push(tcp(HTTPS, "ingress.https.listen", &self.https.listen));
         }
         listeners
     }
@@ -437,6 +441,6 @@ mod tests {
         let mut config = IngressConfig::default();
         assert_eq!(names(&config), ["grpc", MQTT, HTTP, COAP, COAPS]);
         config.tls.certificate = Some("c.pem".into());
-        assert_eq!(names(&config), ["grpc", MQTT, HTTP, COAP, COAPS, MQTTS]);
+        assert_eq!(names(&config), ["grpc", MQTT, HTTP, COAP, COAPS, MQTTS, HTTPS]);
     }
 }

@@ -111,7 +111,7 @@ pub async fn run_with(config: IngressConfig, ports: Ports, shutdown: Shutdown, b
     let loops = OnceLock::new();
     let patience = config.timeouts.authenticate.as_std();
     let functions = Arc::new(RegisteredFunctions::new(&ports.network, ports.functions.clone(), patience));
-    let device_http = DeviceHttp::new(node.clone(), functions, &config, balancers.clone(), &ports)?;
+    let device_http = DeviceHttp::new(node.clone(), functions, &config, balancers.clone(), tls.as_ref(), &ports)?;
     let keys: Arc<dyn Keys> = Arc::new(RegisteredKeys::new(&ports.network, patience));
     let coap = Coap::new(&node, &keys, &config, &ports, boot)?;
 

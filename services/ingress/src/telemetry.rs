@@ -78,6 +78,7 @@ pub struct Telemetry {
     sessions_claimed: Counter,
     events_skipped: Counter,
     events_malformed: Counter,
+    refusals_untold: Counter,
     not_forwarded: Family<Reason, Counter>,
     /// About the log or the sockets.
     trouble: Lines,
@@ -122,6 +123,7 @@ impl Telemetry {
             sessions_claimed: Counter::default(),
             events_skipped: Counter::default(),
             events_malformed: Counter::default(),
+            refusals_untold: Counter::default(),
             not_forwarded: Family::default(),
             trouble: Lines::new(1, TROUBLE_INTERVAL),
             refusals: Lines::new(CLIENT_LINES_MAX, CLIENTS_INTERVAL),
@@ -182,6 +184,8 @@ impl Telemetry {
             registry.register("events_skipped", "Lifecycle events too old when they could be read", skipped);
             let malformed = self.events_malformed.clone();
             registry.register("events_malformed", "Lifecycle events that cannot be read", malformed);
+            let untold = self.refusals_untold.clone();
+            registry.register("refusals_untold", "Refusals that their devices were not told of", untold);
             let not_forwarded = self.not_forwarded.clone();
             registry.register(
                 "messages_not_forwarded",
@@ -262,6 +266,11 @@ impl Telemetry {
     pub fn event_malformed(&self, position: &Position, error: &dyn Display) {
         self.events_malformed.inc();
         self.seldom(|left_out| tracing::warn!(?position, %error, left_out, "lifecycle event skipped"));
+    }
+
+    /// A device has more refused than it is told of.
+    pub fn refusal_untold(&self) {
+        self.refusals_untold.inc();
     }
 
     /// A connection was closed because there are too many.

@@ -51,12 +51,12 @@ pub struct Ends {
 
 /// Serves until `shutdown`, then lets open requests end. Connections that were upgraded are no longer its own.
 pub async fn serve(listener: TcpListener, routes: Router, bounds: Bounds, shutdown: Shutdown) -> io::Result<()> {
-    serve_over(listener, |stream| ready(Ok(stream)), routes, bounds, shutdown).await
+    serve_over(listener, |stream| ready(Ok((stream, ()))), routes, bounds, shutdown).await
 }
 
 /// [`serve`] over what `open` makes of a connection, TLS for example, once a balancer has said who is behind it. `open` has as long
-/// as the head of a request, counted from then.
-pub async fn serve_over<S, O, F>(
+/// as the head of a request, counted from then; what it tells of the peer is an extension of each request.
+pub async fn serve_over<S, E, O, F>(
     listener: TcpListener,
     open: O,
     routes: Router,
@@ -65,8 +65,9 @@ pub async fn serve_over<S, O, F>(
 ) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    E: Clone + Send + Sync + 'static,
     O: Fn(TcpStream) -> F + Clone + Send + 'static,
-    F: Future<Output = io::Result<S>> + Send + 'static,
+    F: Future<Output = io::Result<(S, E)>> + Send + 'static,
 {
     let places = Arc::new(Semaphore::new(bounds.connections_max));
     let (connections, cut) = (TaskTracker::new(), Shutdown::new());
@@ -128,23 +129,25 @@ async fn behind(stream: &TcpStream, peer: SocketAddr, balancers: &Balancers) -> 
     }
 }
 
-async fn connection<S>(
-    opening: impl Future<Output = io::Result<S>>,
+async fn connection<S, E>(
+    opening: impl Future<Output = io::Result<(S, E)>>,
     routes: AddExtension<Router, Ends>,
     head: Duration,
     shutdown: Shutdown,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    E: Clone + Send + Sync + 'static,
 {
-    let stream = match tokio::time::timeout(head, opening).await {
-        Ok(Ok(stream)) => stream,
+    let (stream, told) = match tokio::time::timeout(head, opening).await {
+        Ok(Ok(opened)) => opened,
         Ok(Err(error)) => return tracing::debug!(%error, "an HTTP connection was not opened"),
         Err(_) => return tracing::debug!("an HTTP connection was not opened in time"),
     };
     // Not the builder of hyper-util that tells versions apart: it waits without a deadline for the first bytes.
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(BUFFER_BYTES_MAX);
-    let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+    let service = TowerToHyperService::new(Extension(told).layer(routes));
+    let serving = builder.serve_connection(TokioIo::new(stream), service);
     let mut served = pin!(serving.with_upgrades());
     let ended = tokio::select! {
         ended = served.as_mut() => ended,
@@ -243,8 +246,8 @@ mod tests {
     #[tokio::test]
     async fn a_connection_is_opened_behind_the_balancers_word_and_has_as_long_as_a_head() {
         let open = |mut stream: TcpStream| async move {
-            stream.read_u8().await?;
-            io::Result::Ok(stream)
+            let told = stream.read_u8().await?;
+            io::Result::Ok((stream, told))
         };
         for (head, sent, answered) in [
             (Duration::from_secs(60), [INTRODUCED, b"o", REQUEST].concat(), true),
@@ -253,13 +256,15 @@ mod tests {
             let balancers = Balancers::parse("k", &["127.0.0.0/8".to_owned()]).expect("valid");
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("port 0 is free");
             let (address, shutdown) = (listener.local_addr().expect("bound"), Shutdown::new());
-            let peer = async |Extension(ends): Extension<Ends>| ends.peer.to_string();
+            let peer = async |Extension(ends): Extension<Ends>, Extension(told): Extension<u8>| {
+                format!("{} of {}", char::from(told), ends.peer)
+            };
             let (routes, bounds) = (Router::new().route("/", get(peer)), Bounds { balancers, ..bounds(head) });
             let server = tokio::spawn(serve_over(listener, open, routes, bounds, shutdown.clone()));
             let mut stream = TcpStream::connect(address).await.expect("listening");
             stream.write_all(&sent).await.expect("connected");
             let said = answer(&mut stream).await;
-            assert_eq!(said.ends_with("192.0.2.7:4711"), answered, "{said}");
+            assert_eq!(said.ends_with("o of 192.0.2.7:4711"), answered, "{said}");
             assert_eq!(said.is_empty(), !answered, "closed without a word");
             drop(stream);
             shutdown.cancel();

@@ -8,7 +8,7 @@ use drover_backends::ports;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Ports that `up` binds.
-const PORTS: [u16; 10] = [1883, 8883, 8080, 9092, 7071, 7072, 7073, 7074, 7075, 9464];
+const PORTS: [u16; 11] = [1883, 8883, 8080, 8443, 9092, 7071, 7072, 7073, 7074, 7075, 9464];
 
 /// The executable, without the caller's own settings.
 pub fn drover(arguments: &[&str]) -> Command {

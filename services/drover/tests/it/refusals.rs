@@ -113,6 +113,7 @@ fn the_printed_ports_are_those_that_would_be_bound() {
         "registry.listen",
         "ingress.mqtt.listen",
         "ingress.mqtts.listen",
+        "ingress.https.listen",
         "gateway.listen",
         "kafka.listen",
         "admin.listen",

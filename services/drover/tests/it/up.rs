@@ -13,7 +13,7 @@ fn it_says_where_things_are_and_ends_well_on_sigterm() {
     let secret = std::fs::read_to_string(&token).expect("made at the first start");
     assert!(up.printed.contains(&token.display().to_string()), "{}", up.printed);
     assert!(!up.printed.contains(secret.trim()), "the token itself is never printed");
-    for port in [1883, 8883, 7071, 7072, 7073, 7074, 7075, 8080, 9092, 9464] {
+    for port in [1883, 8883, 7071, 7072, 7073, 7074, 7075, 8080, 8443, 9092, 9464] {
         assert!(up.printed.contains(&format!("127.0.0.1:{}", port + up.offset)), "{port} in {}", up.printed);
     }
     for port in [5683, 5684] {

@@ -138,7 +138,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 
 /// Whether the device side of HTTP is asked: the ingress answers, never the gateway.
 fn is_device_side(path: &str) -> bool {
-    path == "/mqtt" || path == "/update" || path.starts_with("/v1/")
+    matches!(path, "/mqtt" | "/update" | "/api/v2/write") || path.starts_with("/v1/")
 }
 
 /// Hands requests of devices to the routes of the ingress, where it runs in this process and has no HTTP listener of

@@ -288,7 +288,7 @@ fn everything_but_healthz_and_the_document_demands_a_token() {
 #[test]
 fn who_looks_for_the_side_of_devices_is_told_where_it_is() {
     let gateway = Running::start();
-    for path in ["/update?api_key=x", "/v1/topics/a", "/mqtt"] {
+    for path in ["/update?api_key=x", "/v1/topics/a", "/mqtt", "/api/v2/write"] {
         let (status, refused) = gateway.send("POST", path, &[], "");
         assert_eq!((status, code(&refused)), (404, "not_found"), "{path}: {refused}");
         let message = refused["error"]["message"].as_str().unwrap_or_default();

@@ -10,6 +10,8 @@ use super::loopback;
 
 /// Name of the socket for HTTP.
 pub const HTTP: &str = "ingress.http";
+/// Name of the socket for HTTP over TLS.
+pub const HTTPS: &str = "ingress.https";
 
 /// `[ingress.http]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

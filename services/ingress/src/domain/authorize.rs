@@ -10,9 +10,10 @@ use drover_types::object::{Effect, PolicyAction, Statement};
 use drover_types::shadow::is_shadow_answer;
 
 use crate::domain::filter::{ClientPattern, Pattern, Who, topics};
+use crate::domain::notices::ERRORS;
 
-/// First level of the topics of lifecycle events.
-const EVENTS: &str = "$events";
+/// First levels of what the platform alone tells: lifecycle events, and errors.
+const TOLD: [&str; 2] = ["$events", ERRORS];
 
 /// The statements of one identity, ready to be asked.
 #[derive(Clone, Debug, Default)]
@@ -92,11 +93,13 @@ impl Policy {
         allow.iter().any(|p| p.matches(whom)) && !deny.iter().any(|p| p.matches(whom))
     }
 
-    /// Whether `client` may publish to the topic name `topic`. Nobody may publish where the platform tells of events,
-    /// whatever a statement says: a device could tell lies about another. Nor in the name
+    /// Whether `client` may publish to the topic name `topic`. Nobody may publish where the platform tells of events and
+    /// errors, whatever a statement says: a device could tell lies about another. Nor in the name
     /// of shadows.
     pub fn may_publish(&self, topic: &str, client: &str) -> bool {
-        if topic == EVENTS || topic.strip_prefix(EVENTS).is_some_and(|rest| rest.starts_with('/')) {
+        let below =
+            |first: &str| topic.strip_prefix(first).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        if topic.starts_with('$') && TOLD.into_iter().any(below) {
             return false;
         }
         let (who, Rules { allow, deny }) = (self.who(client), &self.statements.publish);
@@ -186,11 +189,13 @@ mod tests {
     }
 
     #[test]
-    fn events_may_be_subscribed_to_and_never_published() {
-        let filters = ["$events/#", "$eventsful"];
+    fn events_and_errors_may_be_subscribed_to_and_never_published() {
+        let filters = ["$events/#", "$eventsful", "$drover/#"];
         let policy = Policy::compile(&[statement(Effect::Allow, &[Publish, Subscribe], &filters)], "d");
         assert!(policy.may_subscribe("$events/presence/connected/+", "d"));
         assert!(!policy.may_publish("$events/presence/connected/d", "d") && !policy.may_publish("$events", "d"));
         assert!(policy.may_publish("$eventsful", "d"));
+        assert!(policy.may_subscribe("$drover/errors/d", "d"));
+        assert!(!policy.may_publish("$drover/errors/d", "d") && policy.may_publish("$drover/commands/d/1/x", "d"));
     }
 }

@@ -6,4 +6,4 @@ mod lines;
 mod row;
 
 pub use lines::{Line, Lines};
-pub use row::Row;
+pub use row::{AHEAD_MS_MAX, Row};

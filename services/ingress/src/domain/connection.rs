@@ -11,6 +11,7 @@ mod claims;
 mod close;
 mod connect;
 mod deliver;
+mod errors;
 mod extended;
 mod publish;
 mod reasons;

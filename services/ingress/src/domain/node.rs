@@ -3,6 +3,7 @@
 //! Domain layer over the Bus port. The one rule: a message is routed after it is durable, never before; here first, then
 //! to the subscribers of other nodes.
 
+mod notices;
 mod overfull;
 mod routing;
 mod shared;
@@ -26,6 +27,7 @@ use crate::domain::message::{LogTopics, Message, Publisher, Stamp};
 use crate::domain::ownership::Claim;
 use crate::domain::peers::Peers;
 use crate::domain::presence::Reports;
+use crate::domain::quotas::Quotas;
 use crate::domain::retained::{self, READS_MAX};
 use crate::domain::reverify::{Affected, Reverify};
 use crate::domain::revocations::Revocation;
@@ -77,6 +79,8 @@ pub struct Node {
     overfull: Mutex<Overfull>,
     /// Of what comes by no loop.
     ids: Mutex<RecordIds>,
+    /// Of refusals that are told.
+    refusals: Quotas,
     started: tokio::time::Instant,
     wills: Arc<Semaphore>,
     retaining: Arc<Semaphore>,
@@ -129,6 +133,7 @@ impl Node {
             router: RwLock::default(),
             overfull: Mutex::default(),
             ids: Mutex::default(),
+            refusals: notices::refusals(),
             started,
             wills: Arc::new(Semaphore::new(WILLS_WAITING_MAX)),
             retaining: Arc::new(Semaphore::new(RETAINING_MAX)),

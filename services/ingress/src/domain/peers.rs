@@ -20,7 +20,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use drover_types::TenantId;
+use drover_types::{Qos, TenantId};
+use futures::FutureExt as _;
 use futures::future::{join_all, select_all};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -262,6 +263,29 @@ impl Peers {
             async move { peer.offer(wanted, round, telemetry).await }
         });
         Confirmations::of_peers(join_all(wanted).await.into_iter().flatten().collect())
+    }
+
+    /// Whether a peer is known to have subscribers that want what is published to a topic.
+    pub fn is_any_known_to_want(&self, tenant: &TenantId, topic: &str) -> bool {
+        let (of, now) = (interest::of_topic(tenant, topic), self.started.elapsed());
+        self.all.iter().any(|peer| self.is_known_to_want(peer, &of, now))
+    }
+
+    fn is_known_to_want(&self, peer: &Peer, beginnings: &[u64], now: Duration) -> bool {
+        !peer.is_ourselves() && peer.name().is_some_and(|name| self.pictures.wants(&name, beginnings, now))
+    }
+
+    /// Hands a message of QoS 0 that is in no log to the peers that are known to have subscribers for it, as far as there is
+    /// room in the queues to them.
+    pub fn tell(&self, message: &Arc<Message>, telemetry: &Telemetry) {
+        debug_assert_eq!(message.telemetry.qos, Qos::AtMostOnce, "nobody waits for it");
+        let of = interest::of_topic(&message.telemetry.tenant, message.telemetry.topic.as_str());
+        let (now, round) = (self.started.elapsed(), self.round());
+        for peer in self.all.iter().filter(|peer| self.is_known_to_want(peer, &of, now)) {
+            let offered = vec![Offered { message: message.clone(), shares: Vec::new(), done: Vec::new() }];
+            // At QoS 0 it is in the queue at once, or counted and nowhere.
+            drop(peer.offer(offered, round, telemetry).now_or_never());
+        }
     }
 
     /// A subscription more; the version that [`Peers::announced`] waits for.

@@ -99,8 +99,22 @@ pub async fn on_behalf(node: &Node, tenant: &TenantId, devices: BTreeSet<DeviceI
 }
 
 /// The message that `post` becomes when `identity` sends it in the name of `device` at `time_ms`; an error if it may not, or
-/// if the message cannot be. Whether it may speak for that device was looked at before. `received_ms` is now.
+/// if the message cannot be, which the device is told as well. Whether it may speak for that device was looked at before.
+/// `received_ms` is now.
 pub fn message(
+    node: &Node,
+    identity: &Identity,
+    device: &DeviceId,
+    way: &Way,
+    post: Post,
+    time_ms: u64,
+    received_ms: u64,
+) -> Result<Arc<Message>, ApiError> {
+    let made = make(node, identity, device, way, post, time_ms, received_ms);
+    made.inspect_err(|error| node.tell_refusal(&publisher(identity, device, way), || error.clone()))
+}
+
+fn make(
     node: &Node,
     identity: &Identity,
     device: &DeviceId,
@@ -126,15 +140,15 @@ pub fn message(
     let properties = forwarded(content_type.as_deref(), name.as_deref());
     let packet_id = way.packet_id;
     let publication = Publication { topic, payload, qos, retain: false, dup: false, packet_id, properties };
-    let publisher = Publisher {
-        tenant: identity.tenant.clone(),
-        device: device.clone(),
-        client: way.client.clone(),
-        epoch: way.epoch,
-    };
     let mut stamp = node.stamp(received_ms, traceparent);
     stamp.time_ms = time_ms;
-    Ok(Arc::new(publication.stamp(&publisher, stamp)))
+    Ok(Arc::new(publication.stamp(&publisher(identity, device, way), stamp)))
+}
+
+/// Who publishes where `identity` sends what is `device`'s.
+fn publisher(identity: &Identity, device: &DeviceId, way: &Way) -> Publisher {
+    let (tenant, device, client) = (identity.tenant.clone(), device.clone(), way.client.clone());
+    Publisher { tenant, device, client, epoch: way.epoch }
 }
 
 /// Publishes as `identity`; returns when the message is durable and handed to subscribers.

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use drover_host::trace;
 use drover_proto::ingress::v1::ingress_server::{Ingress, IngressServer};
 use drover_proto::ingress::v1::{
     ClaimRequest, ClaimResponse, DeliverRequest, DeliverResponse, FlushRequest, FlushResponse, ForwardRequest,
@@ -24,6 +23,7 @@ use crate::domain::peers::BATCH_MESSAGES_MAX;
 use crate::domain::revocations::{Revocation, Whose};
 use crate::domain::shares::Share;
 use crate::ports::{Claimed, Heir};
+use crate::server::traced;
 use crate::wire;
 
 /// Most nodes that a request names.
@@ -180,12 +180,8 @@ fn read_all(mut messages: Vec<ForwardedMessage>) -> Result<Forwarded, ApiError> 
 
 /// A span of the message below that of the rule that made it, while this process takes part in a trace.
 fn continue_trace(message: &mut Message) {
-    let telemetry = &mut message.telemetry;
-    let span = tracing::debug_span!("publish", device = %telemetry.device, topic = telemetry.topic.as_str());
-    if let Some(parent) = &telemetry.traceparent {
-        trace::continue_from(&span, parent.as_str());
-    }
-    telemetry.traceparent = trace::traceparent_of(&span).or_else(|| telemetry.traceparent.take());
+    let Telemetry { device, topic, traceparent, .. } = &mut message.telemetry;
+    *traceparent = traced::publish(device, topic.as_str(), traceparent.take());
 }
 
 /// The message a request asks for. Its id is its fingerprint, and it says that it may be a repeat: whoever asks again

@@ -10,3 +10,4 @@ pub mod loops;
 mod questions;
 mod tickets;
 pub mod tls;
+mod traced;

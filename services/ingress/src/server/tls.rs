@@ -1,4 +1,4 @@
-//! TLS for MQTT: certificates from files, client certificates asked for but not demanded ([`super::clients`]). Files that
+//! TLS for MQTT and HTTP: certificates from files, client certificates asked for but not demanded ([`super::clients`]). Files that
 //! change count for connections that come later.
 
 use std::path::{Path, PathBuf};
@@ -18,6 +18,8 @@ use crate::domain::identity::Certificate;
 
 /// Protocols a client may ask for: MQTT, by its own name and by the one AWS IoT gives it. Most ask for none.
 const ALPN: [&str; 2] = ["mqtt", "x-amzn-mqtt-ca"];
+/// The protocol of a listener of HTTP, as its clients may ask for it; WebSocket begins there as well.
+const HTTP_ALPN: &str = "http/1.1";
 
 /// How often the files are looked at.
 const RELOAD: Duration = Duration::from_secs(2);
@@ -40,7 +42,13 @@ pub enum TlsError {
 /// What the TLS listeners of a node serve by.
 pub struct Tls {
     files: TlsConfig,
-    current: RwLock<Arc<ServerConfig>>,
+    current: RwLock<Served>,
+}
+
+/// What those of each protocol serve by.
+struct Served {
+    mqtt: Arc<ServerConfig>,
+    http: Arc<ServerConfig>,
 }
 
 impl Tls {
@@ -50,9 +58,14 @@ impl Tls {
         Ok(Some(Arc::new(Self { files: config.clone(), current: RwLock::new(current) })))
     }
 
-    /// For a connection that comes now.
-    pub fn current(&self) -> Arc<ServerConfig> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// For a connection of MQTT that comes now.
+    pub fn mqtt(&self) -> Arc<ServerConfig> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).mqtt.clone()
+    }
+
+    /// For a connection of HTTP that comes now.
+    pub fn http(&self) -> Arc<ServerConfig> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).http.clone()
     }
 
     /// Reads the files again whenever they have changed, until dropped. Those that cannot be used change nothing: what was
@@ -91,7 +104,7 @@ impl Tls {
     }
 }
 
-fn server(config: &TlsConfig) -> Result<Option<Arc<ServerConfig>>, TlsError> {
+fn server(config: &TlsConfig) -> Result<Option<Served>, TlsError> {
     let (Some(certificate), Some(key)) = (&config.certificate, &config.key) else { return Ok(None) };
     let chain = certificates("tls.certificate", certificate)?;
     let key_file = |e: rustls::pki_types::pem::Error| file_error("tls.key", key, &e);
@@ -113,7 +126,6 @@ fn server(config: &TlsConfig) -> Result<Option<Arc<ServerConfig>>, TlsError> {
         }
     };
     let mut server = builder.with_single_cert(chain, private)?;
-    server.alpn_protocols = ALPN.map(|name| name.as_bytes().to_vec()).to_vec();
     // What a client comes back with is all in its ticket, of which one is enough: nothing is kept here.
     server.session_storage = Arc::new(NoServerSessionStorage {});
     server.send_tls13_tickets = 1;
@@ -121,7 +133,13 @@ fn server(config: &TlsConfig) -> Result<Option<Arc<ServerConfig>>, TlsError> {
         Some(directory) => Arc::new(Tickets::open(directory, &accepted.finalize())?),
         None => rustls::crypto::ring::Ticketer::new()?,
     };
-    Ok(Some(Arc::new(server)))
+    let speaking = |names: &[&str]| {
+        let alpn_protocols = names.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let mut server = server.clone();
+        server.alpn_protocols = alpn_protocols;
+        Arc::new(server)
+    };
+    Ok(Some(Served { mqtt: speaking(&ALPN), http: speaking(&[HTTP_ALPN]) }))
 }
 
 /// What a client has shown; `None`: nothing.

@@ -84,6 +84,22 @@ async fn a_websocket_is_known_by_its_own_address() {
 }
 
 #[tokio::test]
+async fn a_websocket_over_tls_is_known_by_its_own_address() {
+    let pki = Pki::new();
+    let stage = pki.stage_with(|config| config.proxy_protocol_from = vec!["127.0.0.1".to_owned()]).await;
+    let stream = balancer(stage.https.expect("a listener of HTTPS")).await;
+    let config = pki.client_config(None, &rustls::version::TLS13);
+    let stream = pki.handshake_over(stream, config).await.expect("handshake");
+    let mut request = "ws://localhost/mqtt".into_client_request().expect("a request");
+    request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("mqtt"));
+    let (socket, _) = client_async(request, stream).await.expect("upgraded");
+    let mut client = websocket::client(socket, Version::V5);
+    client.send(&Packet::Connect(Connect::new(Version::V5, "lamp"))).await;
+    client.expect(|packet| matches!(packet, Packet::ConnAck(ack) if !ack.reason.is_error())).await;
+    assert_eq!(peer(&stage).await, SOURCE);
+}
+
+#[tokio::test]
 async fn a_balancer_that_does_not_say_for_whom_it_connects_is_closed_in_time() {
     let stage = Stage::with(|config| {
         config.proxy_protocol_from = vec!["127.0.0.1".to_owned()];

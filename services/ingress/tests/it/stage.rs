@@ -33,6 +33,7 @@ pub struct Stage {
     pub mqtt: SocketAddr,
     pub mqtts: Option<SocketAddr>,
     pub http: Option<SocketAddr>,
+    pub https: Option<SocketAddr>,
     pub coap: Option<SocketAddr>,
     pub coaps: Option<SocketAddr>,
     pub bus: Arc<GatedBus>,
@@ -72,6 +73,7 @@ impl Stage {
         let mut config = IngressConfig { listen: Vec::new(), ..IngressConfig::default() };
         config.mqtt.listen = free.clone();
         config.http.listen = free.clone();
+        config.https.listen = free.clone();
         config.coap.listen = free.clone();
         config.coaps.listen = free.clone();
         config.mqtts.listen = free;
@@ -114,6 +116,7 @@ impl Stage {
             mqtt: SocketAddr::from(([127, 0, 0, 1], 0)),
             mqtts: None,
             http: None,
+            https: None,
             coap: None,
             coaps: None,
             http_socket,
@@ -139,7 +142,8 @@ impl Stage {
         let sockets = Sockets::bind(&specs).expect("free ports");
         let address = |name| sockets.addresses(name).first().copied();
         (self.mqtt, self.mqtts) = (address("mqtt").expect("bound"), address("mqtts"));
-        (self.http, self.coap, self.coaps) = (address("ingress.http"), address("coap"), address("coaps"));
+        (self.http, self.https) = (address("ingress.http"), address("ingress.https"));
+        (self.coap, self.coaps) = (address("coap"), address("coaps"));
         let ports = Ports {
             bus: Arc::new(BrokenBus::new(self.bus.clone(), self.broken)),
             clock: Arc::new(SystemClock),

@@ -37,7 +37,8 @@ impl Pki {
         pki
     }
 
-    fn issue(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
+    /// A certificate of this name, and its key.
+    pub fn issue(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
         (params.signed_by(&key, &self.ca).expect("a certificate"), key)

@@ -5,7 +5,7 @@ use drover_ingress::config::AnonymousAccess;
 use drover_mqtt::{Connect, Packet, ReasonCode, Version, encode};
 use drover_types::Qos;
 use futures::{SinkExt, StreamExt};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Request};
@@ -53,14 +53,17 @@ async fn refused(stage: &Stage, headers: &[(&'static str, &'static str)]) -> (u1
 }
 
 /// A client whose bytes go through `socket`.
-pub fn client(socket: Socket, version: Version) -> Client<DuplexStream> {
+pub fn client<S>(socket: WebSocketStream<S>, version: Version) -> Client<DuplexStream>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     tokio::spawn(carry(socket, theirs));
     Client::new(ours, version)
 }
 
 /// Moves bytes until one end is gone.
-async fn carry(mut socket: Socket, mut bytes: DuplexStream) {
+async fn carry<S: AsyncRead + AsyncWrite + Unpin>(mut socket: WebSocketStream<S>, mut bytes: DuplexStream) {
     let mut buffer = vec![0; 4096];
     loop {
         let goes_on = tokio::select! {

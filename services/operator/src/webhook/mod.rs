@@ -65,7 +65,10 @@ pub async fn run(parts: Parts, listeners: Vec<TcpListener>, shutdown: Shutdown) 
         let shown = shown.clone();
         let open = move |stream: TcpStream| {
             let acceptor: Option<TlsAcceptor> = shown.borrow().clone();
-            async move { acceptor.ok_or_else(|| io::Error::other("there is no certificate yet"))?.accept(stream).await }
+            async move {
+                let acceptor = acceptor.ok_or_else(|| io::Error::other("there is no certificate yet"))?;
+                io::Result::Ok((acceptor.accept(stream).await?, ()))
+            }
         };
         let (connections_max, balancers) = (CONNECTIONS_MAX, Balancers::default());
         let bounds = Bounds { connections_max, head: HEAD, drain: DRAIN, balancers };

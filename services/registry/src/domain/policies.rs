@@ -73,7 +73,7 @@ pub(super) fn default_statements() -> Vec<Statement> {
         allow(&[PolicyAction::Connect], &["${device}"]),
         allow(
             &[PolicyAction::Publish, PolicyAction::Subscribe],
-            &["#", "$aws/things/${device}/#", "$drover/commands/${device}/#"],
+            &["#", "$aws/things/${device}/#", "$drover/commands/${device}/#", "$drover/errors/${device}"],
         ),
     ]
 }

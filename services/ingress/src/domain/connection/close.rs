@@ -59,6 +59,11 @@ pub struct Close {
 }
 
 impl Close {
+    /// What was wrong with what the client has sent, if that is why.
+    pub fn clients_fault(&self) -> Option<&Fault> {
+        self.fault.as_ref().filter(|_| self.reason == CloseReason::ProtocolError)
+    }
+
     /// The peer is gone without a word.
     pub(super) fn lost() -> Self {
         Self { reason: CloseReason::ConnectionLost, will: WillFate::Publish, expiry_s: 0, fault: None }

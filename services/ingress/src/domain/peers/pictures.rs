@@ -64,10 +64,20 @@ impl Pictures {
 
     /// Whether a node may want a message whose topic has these beginnings.
     pub fn may_want(&self, node: &str, beginnings: &[u64], now: Duration) -> bool {
+        self.shown(node, beginnings, now).unwrap_or(true)
+    }
+
+    /// Whether a node is known to want it.
+    pub fn wants(&self, node: &str, beginnings: &[u64], now: Duration) -> bool {
+        self.shown(node, beginnings, now).unwrap_or(false)
+    }
+
+    /// What the picture of a node shows; `None`: everything.
+    fn shown(&self, node: &str, beginnings: &[u64], now: Duration) -> Option<bool> {
         let pictures = self.lock();
         let known = pictures.get(node).filter(|picture| now.saturating_sub(picture.heard) < LEASE);
-        let hashes = known.and_then(|picture| picture.hashes.as_ref());
-        hashes.is_none_or(|hashes| beginnings.iter().any(|beginning| hashes.contains(beginning)))
+        let hashes = known.and_then(|picture| picture.hashes.as_ref())?;
+        Some(beginnings.iter().any(|beginning| hashes.contains(beginning)))
     }
 }
 
@@ -89,6 +99,8 @@ mod tests {
         assert!(!pictures.hear("n", 1, news(false, 0, 1, &[1]), NOW), "its beginning is missing");
         assert!(pictures.hear("n", 1, news(true, 0, 1, &[1]), NOW));
         assert_eq!([wants(1, NOW), wants(2, NOW)], [true, false]);
+        let known = |hash, now| pictures.wants("n", &[hash], now);
+        assert_eq!([known(1, NOW), known(2, NOW), known(1, NOW + LEASE)], [true, false, false]);
         assert!(pictures.hear("n", 1, news(false, 1, 2, &[2]), NOW));
         assert!(pictures.hear("n", 1, news(false, 1, 2, &[2]), NOW), "the same again");
         assert_eq!([wants(2, NOW), wants(3, NOW)], [true, false]);

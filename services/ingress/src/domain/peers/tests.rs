@@ -287,6 +287,23 @@ async fn a_full_queue_drops_qos_0_and_counts_it_and_holds_qos_1_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_in_no_log_goes_to_peers_that_are_known_to_want_it() {
+    let stage = stage("this", |_| ());
+    stage.peers.greeted().await;
+    let home = TenantId::default_tenant();
+    let tell = |number| stage.peers.tell(&of_qos(Qos::AtMostOnce, number, 1), &stage.telemetry);
+    assert!(!stage.peers.is_any_known_to_want(&home, "t"), "it has told nothing");
+    tell(1);
+    let hashes = vec![interest::of_filter(&home, "t")];
+    let news = News { full: true, everything: false, from: 0, to: 1, generation: 0, hashes };
+    assert!(stage.peers.hear("other", 1, news));
+    assert!(stage.peers.is_any_known_to_want(&home, "t") && !stage.peers.is_any_known_to_want(&home, "u"));
+    tell(2);
+    stage.forward(&qos1(3..4)).await;
+    assert_eq!(stage.other.messages(), [2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_that_finds_itself_among_its_peers_does_not_speak_to_itself() {
     let stage = stage("other", |_| ());
     stage.peers.greeted().await;

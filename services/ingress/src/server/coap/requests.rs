@@ -18,6 +18,7 @@ use crate::domain::message::Message;
 use crate::domain::node::Node;
 use crate::domain::post::{self, Post, Way, identify};
 use crate::ports::RetainedQuery;
+use crate::server::traced;
 
 /// First segment of the paths of topics.
 const TOPICS: &str = "t";
@@ -111,11 +112,11 @@ async fn publish(
     let wanted = Wanted::read(request, origin.confirmable)?;
     let way = way(endpoint, origin, identity, wanted.qos);
     let post = Post {
+        traceparent: traced::publish(&identity.device, &topic, None),
         topic,
         payload,
         qos: wanted.qos,
         content_type: request.content_format.and_then(formats::media_type).map(str::to_owned),
-        traceparent: None,
         name: wanted.id,
     };
     post::publish(&endpoint.setup.node, identity, &way, post, endpoint.setup.patience).await?;

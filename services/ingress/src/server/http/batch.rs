@@ -26,6 +26,7 @@ use crate::domain::identity::{Identity, Proof};
 use crate::domain::message::Message;
 use crate::domain::node::Node;
 use crate::domain::post::{self, Identities, Way, identify};
+use crate::server::traced;
 
 /// Batches under way at the same time; more wait for their turn. Each holds one part and one line.
 pub const BATCHES_MAX: usize = 16;
@@ -94,7 +95,7 @@ struct Batch<'a> {
 /// Takes the rows and tells what became of each.
 pub async fn post(State(side): State<Arc<DeviceSide>>, request: Request) -> Result<Response, Failure> {
     let (head, body) = request.into_parts();
-    let proof = proof(&head.headers)?;
+    let proof = proof(&head)?;
     identify(&side.node, proof.clone()).await?;
     let limit = side.batch_bytes_max;
     let declared = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
@@ -210,7 +211,7 @@ impl<'a> Batch<'a> {
         let identities = identities(node, &gateway, &part).await;
         let (mut messages, mut refused) = (Vec::new(), Vec::new());
         for (number, mut row) in part {
-            row.post.traceparent = self.traceparent.clone();
+            row.post.traceparent = traced::publish(&row.device, &row.post.topic, self.traceparent.clone());
             match message(node, &gateway, &identities, row, received_ms) {
                 Ok(message) => messages.push(message),
                 Err(error) if error.code == ErrorCode::Unavailable => return Err(unknown(error)),

@@ -18,6 +18,7 @@ use crate::domain::foreign::{self, Made};
 use crate::domain::identity::Identity;
 use crate::domain::node::Node;
 use crate::domain::post::{self, Post, Way, identify};
+use crate::server::traced;
 
 /// The messages are durable.
 #[derive(Serialize)]
@@ -34,7 +35,7 @@ pub async fn post(
     request: Request,
 ) -> Result<Json<Published>, Failure> {
     let (head, body) = request.into_parts();
-    let identity = identify(&side.node, proof(&head.headers)?).await?;
+    let identity = identify(&side.node, proof(&head)?).await?;
     let Path(name) = name.map_err(|refused| ApiError::invalid("name", refused.body_text()))?;
     let limit = side.node.environment.limits.payload_bytes_max;
     let body = http::read(&head.headers, body, limit, side.patience).await?;
@@ -46,7 +47,8 @@ pub async fn post(
     check_devices(&side.node, &identity, &made).await?;
     let made = made.into_iter().map(|made| {
         let Made { device, topic, payload, time_ms } = made;
-        let (topic, traceparent) = (topic.as_str().to_owned(), traceparent.clone());
+        let traceparent = traced::publish(&device, topic.as_str(), traceparent.clone());
+        let topic = topic.as_str().to_owned();
         let post = Post { topic, payload, qos: Qos::AtLeastOnce, content_type: None, traceparent, name: None };
         post::message(&side.node, &identity, &device, &way, post, time_ms, now_ms)
     });

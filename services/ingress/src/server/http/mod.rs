@@ -1,4 +1,5 @@
-//! HTTP for devices: `POST /v1/topics/{topic}`, `POST /v1/batch`, `POST /v1/functions/{name}` and the ThingSpeak update. No session: each request says who it is and
+//! HTTP for devices: `POST /v1/topics/{topic}`, `POST /v1/batch`, `POST /v1/functions/{name}`, the ThingSpeak update and InfluxDB's
+//! line protocol. No session: each request says who it is and
 //! goes the way of an MQTT message — policy, limits, log, subscribers. And `/mqtt`, where MQTT over WebSocket begins.
 //!
 //! Server layer. Of it only `/mqtt` is a matter of presence: other requests neither connect nor disconnect a device.
@@ -6,11 +7,13 @@
 mod batch;
 mod functions;
 mod publish;
+mod secure;
 mod telemetry;
 mod topics;
 mod update;
 mod websocket;
 mod who;
+mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,13 +25,15 @@ use drover_host::http::{self, Bounds, Failure, Hosts};
 use drover_host::proxy::Balancers;
 use drover_host::{Ports, Shutdown};
 use drover_types::{ApiError, ErrorCode};
+use futures::future::try_join_all;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::config::{AnonymousAccess, HTTP, HttpConfig, IngressConfig};
+use crate::config::{AnonymousAccess, HTTP, HTTPS, HttpConfig, IngressConfig};
 use crate::domain::node::Node;
 use crate::ports::Functions;
 use crate::server::loops::Entrance;
+use crate::server::tls::Tls;
 use telemetry::Telemetry;
 
 /// How long the head of a request may take, and a connection may be idle: devices post every minute or less.
@@ -59,63 +64,88 @@ pub struct DeviceHttp {
     telemetry: Telemetry,
     anonymous: AnonymousAccess,
     config: HttpConfig,
+    handshake: Duration,
     drain: Duration,
     balancers: Balancers,
     own: Vec<TcpListener>,
+    /// Those that speak TLS.
+    secure: Vec<(TcpListener, Arc<Tls>)>,
     ports: Ports,
 }
 
 impl DeviceHttp {
-    /// Takes the sockets.
+    /// Takes the sockets; those of HTTPS where there is a certificate.
     pub fn new(
         node: Arc<Node>,
         functions: Arc<dyn Functions>,
         config: &IngressConfig,
         balancers: Balancers,
+        tls: Option<&Arc<Tls>>,
         ports: &Ports,
     ) -> std::io::Result<Self> {
+        let secure = ports.sockets.take_tcp(HTTPS)?;
         Ok(Self {
             node,
             functions,
             telemetry: Telemetry::new(&ports.metrics),
             anonymous: config.anonymous,
             config: config.http.clone(),
+            handshake: config.timeouts.connect.as_std(),
             drain: config.timeouts.drain.as_std(),
             balancers,
             own: ports.sockets.take_tcp(HTTP)?,
+            secure: tls.map(|tls| secure.into_iter().map(|own| (own, tls.clone())).collect()).unwrap_or_default(),
             ports: ports.clone(),
         })
     }
 
     /// Whether anybody is to serve it.
     pub fn is_wanted(&self) -> bool {
-        !self.own.is_empty() || !self.config.listen.is_empty()
+        !self.own.is_empty() || !self.secure.is_empty() || !self.config.listen.is_empty()
     }
 
-    /// Serves until `shutdown`: on sockets of its own, or on the listener of whoever has its addresses. WebSockets are
-    /// handed to the `entrance`.
-    pub async fn serve(self, entrance: Arc<Entrance>, shutdown: Shutdown) {
+    /// Serves until `shutdown`: on sockets of its own, or on the listener of whoever has its addresses; over TLS always on
+    /// sockets of its own. WebSockets are handed to the `entrance`.
+    pub async fn serve(mut self, entrance: Arc<Entrance>, shutdown: Shutdown) {
         let routes = self.routes(entrance);
-        if self.own.is_empty() {
-            if !self.config.listen.is_empty() {
-                self.ports.network.http().contribute(SERVICE, routes);
-                shutdown.cancelled().await;
-                self.ports.network.http().withdraw(SERVICE);
-            }
-            return;
-        }
-        let (connections_max, drain, balancers) = (self.config.connections, self.drain, self.balancers);
-        let bounds = Bounds { connections_max, head: HEAD, drain, balancers };
-        let hosts = Hosts::new("ingress.http.allowed_hosts", &self.config.allowed_hosts);
-        let servers = self.own.into_iter().map(|listener| {
-            let loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
-            let guard = axum::middleware::from_fn_with_state(hosts.clone(), http::refuse_foreign);
-            let routes = if loopback { routes.clone().layer(guard) } else { routes.clone() };
+        let (own, secure) = (std::mem::take(&mut self.own), std::mem::take(&mut self.secure));
+        let is_lent = own.is_empty() && !self.config.listen.is_empty();
+        let bounds = self.bounds();
+        let plain = try_join_all(own.into_iter().map(|listener| {
+            let routes = self.guarded(&routes, &listener);
             http::serve(listener, routes, bounds.clone(), shutdown.clone())
-        });
-        if let Err(error) = futures::future::try_join_all(servers).await {
-            tracing::error!(%error, "HTTP for devices ended");
-        }
+        }));
+        let over_tls = try_join_all(secure.into_iter().map(|(listener, tls)| {
+            let routes = self.guarded(&routes, &listener);
+            secure::serve(listener, tls, self.handshake, routes, bounds.clone(), shutdown.clone())
+        }));
+        let network = self.ports.network;
+        let served = async move {
+            if let Err(error) = tokio::try_join!(plain, over_tls) {
+                tracing::error!(%error, "HTTP for devices ended");
+            }
+        };
+        let lent = async move {
+            if is_lent {
+                network.http().contribute(SERVICE, routes);
+                shutdown.cancelled().await;
+                network.http().withdraw(SERVICE);
+            }
+        };
+        tokio::join!(served, lent);
+    }
+
+    fn bounds(&self) -> Bounds {
+        let (connections_max, drain, balancers) = (self.config.connections, self.drain, self.balancers.clone());
+        Bounds { connections_max, head: HEAD, drain, balancers }
+    }
+
+    /// The routes as `listener` serves them: one on loopback refuses the pages of other sites.
+    fn guarded(&self, routes: &Router, listener: &TcpListener) -> Router {
+        let loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+        let hosts = Hosts::new("ingress.http.allowed_hosts", &self.config.allowed_hosts);
+        let guard = axum::middleware::from_fn_with_state(hosts, http::refuse_foreign);
+        if loopback { routes.clone().layer(guard) } else { routes.clone() }
     }
 
     fn routes(&self, entrance: Arc<Entrance>) -> Router {
@@ -135,6 +165,7 @@ impl DeviceHttp {
             .route("/v1/batch", post(batch::post))
             .route("/v1/functions/{name}", post(functions::post))
             .route("/update", get(update::update).post(update::update))
+            .route("/api/v2/write", post(write::post))
             .route(websocket::PATH, get(websocket::upgrade))
             .fallback(async |request: Request| Failure::nothing_at(request.uri()))
             .method_not_allowed_fallback(wrong_method)

@@ -8,6 +8,7 @@ use drover_types::{ApiError, Qos, TraceParent};
 use super::DeviceSide;
 use crate::domain::identity::Identity;
 use crate::domain::post::{self, Kept, Post, Way};
+use crate::server::traced;
 
 /// Header of the W3C trace context.
 const TRACEPARENT: &str = "traceparent";
@@ -30,6 +31,7 @@ pub fn post(headers: &HeaderMap, topic: String, payload: Bytes, qos: Qos) -> Pos
 }
 
 /// Publishes as `identity`; returns when the message is durable and handed to subscribers.
-pub async fn publish(side: &DeviceSide, identity: &Identity, post: Post) -> Result<Kept, ApiError> {
+pub async fn publish(side: &DeviceSide, identity: &Identity, mut post: Post) -> Result<Kept, ApiError> {
+    post.traceparent = traced::publish(&identity.device, &post.topic, post.traceparent.take());
     post::publish(&side.node, identity, &Way::http(identity.device.as_str()), post, side.patience).await
 }

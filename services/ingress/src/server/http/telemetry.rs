@@ -14,7 +14,7 @@ use super::{DeviceSide, websocket};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
-    /// `topics`, `batch`, `functions`, `update`, `mqtt` or `other`: paths hold topics, which do not belong in labels.
+    /// `topics`, `batch`, `functions`, `update`, `write`, `mqtt` or `other`: paths hold topics, which do not belong in labels.
     route: &'static str,
     status: u16,
 }
@@ -64,6 +64,7 @@ fn route(path: &str) -> &'static str {
     match path {
         "/update" => "update",
         "/v1/batch" => "batch",
+        "/api/v2/write" => "write",
         websocket::PATH => "mqtt",
         path if path.starts_with("/v1/topics/") => "topics",
         path if path.starts_with("/v1/functions/") => "functions",

@@ -47,7 +47,7 @@ pub async fn post(
     request: Request,
 ) -> Result<Json<Published>, Failure> {
     let (head, body) = request.into_parts();
-    let identity = identify(&side.node, proof(&head.headers)?).await?;
+    let identity = identify(&side.node, proof(&head)?).await?;
     let Path(topic) = topic.map_err(|refused| ApiError::invalid("topic", refused.body_text()))?;
     let Query(wanted) = query.map_err(|refused| ApiError::invalid("query", refused.body_text()))?;
     let limit = side.node.environment.limits.payload_bytes_max;

@@ -1,5 +1,6 @@
 //! `GET /mqtt`: the connection becomes a WebSocket that MQTT is spoken over, and goes to the loops.
 
+use std::io;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -13,6 +14,8 @@ use drover_types::{ApiError, ErrorCode};
 use tungstenite::handshake::server::create_response_with_body;
 
 use super::DeviceSide;
+use super::secure::{OverTls, Secure};
+use crate::server::loops::Upgraded;
 
 /// Where MQTT is spoken over WebSocket.
 pub const PATH: &str = "/mqtt";
@@ -41,13 +44,25 @@ pub async fn upgrade(
     }
     let message = "the connection does not end with this request";
     let upgrade = Upgrade::take(request.extensions_mut()).ok_or_else(|| ApiError::invalid("upgrade", message))?;
+    let over_tls = request.extensions().get::<OverTls>().is_some();
     tokio::spawn(async move {
-        match upgrade.socket().await {
-            Ok((socket, early)) => side.entrance.websocket(socket, early, ends.peer, anonymous),
+        match upgraded(upgrade, over_tls).await {
+            Ok(upgraded) => side.entrance.websocket(upgraded, ends.peer, anonymous),
             Err(error) => side.node.telemetry.transport_failed(ends.peer, &error),
         }
     });
     Ok(answer)
+}
+
+/// The connection as the loops take it.
+async fn upgraded(upgrade: Upgrade, over_tls: bool) -> io::Result<Upgraded> {
+    if over_tls {
+        let (stream, early) = upgrade.stream::<Secure>().await?;
+        let (socket, tls) = stream.into_inner();
+        return Ok(Upgraded { socket: socket.into_std()?, tls: Some(Box::new(tls)), early });
+    }
+    let (socket, early) = upgrade.socket().await?;
+    Ok(Upgraded { socket, tls: None, early })
 }
 
 /// Whether the client would speak MQTT.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use mio::Waker;
 use mio::net::TcpStream;
-use rustls::ServerConfig;
+use rustls::{ServerConfig, ServerConnection};
 
 use super::hands::{Entry, Shared};
 
@@ -25,12 +25,25 @@ pub struct Arrival {
     pub speaks: Speaks,
 }
 
+/// A connection that has left HTTP for WebSocket, and was answered so.
+pub struct Upgraded {
+    /// It does not block.
+    pub socket: std::net::TcpStream,
+    /// After its handshake; `None`: there is no TLS.
+    pub tls: Option<Box<ServerConnection>>,
+    /// What the client has sent behind its request.
+    pub early: Bytes,
+}
+
 /// What lies between the socket and MQTT.
 pub enum Speaks {
     Nothing,
     Tls(Arc<ServerConfig>),
-    /// A WebSocket whose handshake is done, with what the client has sent behind it.
-    WebSocket(Bytes),
+    /// A WebSocket whose handshake is done, over TLS if that is given, with what the client has sent behind it.
+    WebSocket {
+        tls: Option<Box<ServerConnection>>,
+        early: Bytes,
+    },
 }
 
 /// One thread, as those who hand on to it know it.
@@ -56,9 +69,10 @@ impl Entrance {
     }
 
     /// Serves MQTT over a WebSocket whose handshake is done; it counts as those accepted here.
-    pub fn websocket(&self, stream: std::net::TcpStream, early: Bytes, address: SocketAddr, anonymous: bool) {
+    pub fn websocket(&self, upgraded: Upgraded, address: SocketAddr, anonymous: bool) {
         let Some(entry) = self.shared.enter(address) else { return };
-        let (stream, speaks) = (TcpStream::from_std(stream), Speaks::WebSocket(early));
+        let Upgraded { socket, tls, early } = upgraded;
+        let (stream, speaks) = (TcpStream::from_std(socket), Speaks::WebSocket { tls, early });
         self.hand_on(Arrival { stream, address, anonymous, proxied: false, entry, speaks });
     }
 

@@ -44,7 +44,7 @@ use crate::server::tls::Tls;
 use appends::{Appends, Mailboxes};
 pub use drain::Pace;
 use driver::Loop;
-pub use entrance::Entrance;
+pub use entrance::{Entrance, Upgraded};
 use fuse::Fuse;
 use hands::{Doors, Shared};
 use lanes::Lanes;

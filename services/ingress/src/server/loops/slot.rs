@@ -453,6 +453,7 @@ impl<T: Transport> Slot<T> {
             asked.take_back();
         }
         if let Stage::Attached(admitted, _) | Stage::Live(admitted) = stage {
+            node.tell_close(&admitted.publisher, close);
             node.detach(&admitted.publisher, close.expiry_s, close.will, close.reason);
         }
         if let Some(settling) = self.settling.take() {

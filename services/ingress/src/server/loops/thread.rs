@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use super::driver::{Loop, Readiness};
 use super::entrance::{Arrival, Entrance, Speaks};
 use super::proxied::Proxied;
+use super::tls::TlsStream;
 use super::transport::Socket;
-use super::websocket::WebSocketStream;
+use super::websocket::{Carrier, WebSocketStream};
 use crate::server::tls::Tls;
 
 /// Wakes the thread for its mail.
@@ -136,7 +137,7 @@ impl Worker {
         match door.listener.accept() {
             Ok((stream, address)) => {
                 let Some(entry) = shared.enter(address) else { return };
-                let speaks = door.tls.as_ref().map_or(Speaks::Nothing, |tls| Speaks::Tls(tls.current()));
+                let speaks = door.tls.as_ref().map_or(Speaks::Nothing, |tls| Speaks::Tls(tls.mqtt()));
                 let proxied = shared.balancers.contain(address);
                 self.entrance.hand_on(Arrival { stream, address, anonymous: door.anonymous, proxied, entry, speaks });
             }
@@ -152,7 +153,7 @@ impl Worker {
 
     fn take_in(&mut self, arrival: Arrival) {
         let Arrival { stream, address, anonymous, proxied, entry, speaks } = arrival;
-        let has_early = matches!(&speaks, Speaks::WebSocket(early) if !early.is_empty());
+        let has_early = matches!(&speaks, Speaks::WebSocket { early, .. } if !early.is_empty());
         let slot = self.core.vacant();
         match self.register(stream, speaks, proxied) {
             Ok(socket) => {
@@ -177,9 +178,13 @@ impl Worker {
         let tls = match speaks {
             Speaks::Nothing => None,
             Speaks::Tls(config) => Some(config),
-            Speaks::WebSocket(early) => {
+            Speaks::WebSocket { tls, early } => {
+                let carrier = match tls {
+                    None => Carrier::Tcp(stream),
+                    Some(tls) => Carrier::Tls(Box::new(TlsStream::established(stream, *tls))),
+                };
                 let message_bytes_max = self.core.shared().node.environment.limits.packet_bytes_max; // with its header
-                let stream = WebSocketStream::new(stream, early, message_bytes_max);
+                let stream = WebSocketStream::new(carrier, early, message_bytes_max);
                 return Ok(Socket::WebSocket(Box::new(stream)));
             }
         };

@@ -3,7 +3,7 @@
 //! Plain bytes are taken only when no sealed ones wait for the socket, so a reader that stops costs one record's worth
 //! of memory here, and the loop's bounds hold.
 
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, IoSlice, Read as _, Write as _};
 use std::net::Shutdown;
 use std::sync::Arc;
 
@@ -26,6 +26,11 @@ impl TlsStream {
     /// A connection whose handshake has not begun.
     pub fn new(socket: TcpStream, config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
         Ok(Self { socket, tls: ServerConnection::new(config)? })
+    }
+
+    /// A connection whose handshake is done: what came behind it may be in `tls`.
+    pub fn established(socket: TcpStream, tls: ServerConnection) -> Self {
+        Self { socket, tls }
     }
 
     /// Goes on with the handshake.
@@ -71,8 +76,13 @@ impl TlsStream {
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    /// As [`TlsStream::write`], of parts that follow each other.
+    pub fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         self.flush()?;
-        let taken = self.tls.writer().write(bytes)?;
+        let taken = self.tls.writer().write_vectored(parts)?;
         match self.flush() {
             Ok(()) => Ok(taken),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(taken),

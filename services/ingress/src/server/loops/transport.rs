@@ -76,8 +76,9 @@ impl Transport for Socket {
 
     fn secure(&mut self) -> io::Result<Option<Box<Certificate>>> {
         match self {
-            Self::Tcp(_) | Self::WebSocket(_) => Ok(None),
+            Self::Tcp(_) => Ok(None),
             Self::Tls(stream) => stream.secure(),
+            Self::WebSocket(stream) => stream.secure(),
             Self::Proxied(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }

@@ -1,7 +1,7 @@
-//! MQTT over a WebSocket (section 6 of MQTT 3.1.1 and 5) on a socket that does not wait.
+//! MQTT over a WebSocket (section 6 of MQTT 3.1.1 and 5) on a socket that does not wait, or on TLS over one.
 //!
-//! It keeps what TCP keeps, nothing: of a frame that comes only its head (`frames`), of what is sent the one frame that the
-//! socket has not taken as a whole.
+//! It keeps what TCP keeps, nothing: of a frame that comes only its head (`frames`), of what is sent the one frame that its
+//! carrier has not taken as a whole.
 
 use std::io::{self, ErrorKind, IoSlice, Read as _, Write as _};
 
@@ -10,18 +10,57 @@ use mio::net::TcpStream;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 use super::frames::{self, Frames};
+use super::tls::TlsStream;
 use crate::domain::connection::{Close, CloseReason, Fault};
+use crate::domain::identity::Certificate;
 
 /// Payload bytes of a frame we send; what is longer is split.
 const FRAME_BYTES_MAX: usize = 16 * 1024;
 
+/// What frames go over.
+pub enum Carrier {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream>),
+}
+
+impl Carrier {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.read(room),
+            Self::Tls(stream) => stream.read(room),
+        }
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.write_vectored(parts),
+            Self::Tls(stream) => stream.write_vectored(parts),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tcp(_) => Ok(()),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
+
+    /// Nothing follows.
+    fn close(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tcp(_) => Ok(()), // the goodbye was said in a frame
+            Self::Tls(stream) => stream.close(),
+        }
+    }
+}
+
 /// A connection over WebSocket, after its handshake.
 pub struct WebSocketStream {
-    socket: TcpStream,
+    carrier: Carrier,
     frames: Frames,
     /// What the client has sent behind its request, before it was answered.
     early: Bytes,
-    /// Frames that the socket has not taken: the rest of one, an answer to a ping, the goodbye.
+    /// Frames that the carrier has not taken: the rest of one, an answer to a ping, the goodbye.
     unsent: Vec<u8>,
     /// What the client is told at the end, with the code in front.
     goodbye: Vec<u8>,
@@ -33,9 +72,17 @@ pub struct WebSocketStream {
 impl WebSocketStream {
     /// A connection on which nothing was said yet but `early`. A message, and so a frame, of the client may have
     /// `message_bytes_max`.
-    pub fn new(socket: TcpStream, early: Bytes, message_bytes_max: u32) -> Self {
+    pub fn new(carrier: Carrier, early: Bytes, message_bytes_max: u32) -> Self {
         let frames = Frames::new(message_bytes_max.into());
-        Self { socket, frames, early, unsent: Vec::new(), goodbye: Vec::new(), said: false, ended: false }
+        Self { carrier, frames, early, unsent: Vec::new(), goodbye: Vec::new(), said: false, ended: false }
+    }
+
+    /// What the client has shown when TLS was agreed on.
+    pub fn secure(&mut self) -> io::Result<Option<Box<Certificate>>> {
+        match &mut self.carrier {
+            Carrier::Tcp(_) => Ok(None),
+            Carrier::Tls(stream) => stream.secure(),
+        }
     }
 
     /// Reads payload; [`ErrorKind::Interrupted`]: there was none in what was read.
@@ -64,18 +111,18 @@ impl WebSocketStream {
             self.early.copy_to_slice(&mut room[..bytes]);
             return Ok(bytes);
         }
-        let bytes = self.socket.read(room)?;
+        let bytes = self.carrier.read(room)?;
         self.ended |= bytes == 0;
         Ok(bytes)
     }
 
-    /// Takes the bytes of one frame. What of it the socket does not take is kept, so that frames that follow are whole.
+    /// Takes the bytes of one frame. What of it the carrier does not take is kept, so that frames that follow are whole.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.flush()?;
         let payload = &bytes[..bytes.len().min(FRAME_BYTES_MAX)];
         let (head, len) = frames::head(OpCode::Data(Data::Binary), payload.len());
         let head = &head[..len];
-        let sent = self.socket.write_vectored(&[IoSlice::new(head), IoSlice::new(payload)])?;
+        let sent = self.carrier.write_vectored(&[IoSlice::new(head), IoSlice::new(payload)])?;
         if sent == 0 {
             return Err(ErrorKind::WriteZero.into());
         }
@@ -92,7 +139,7 @@ impl WebSocketStream {
                 let Some(pong) = self.frames.take_pong().filter(|_| !self.said) else { break };
                 frames::put(&mut self.unsent, OpCode::Control(Control::Pong), &pong);
             }
-            match self.socket.write(&self.unsent) {
+            match self.carrier.write_vectored(&[IoSlice::new(&self.unsent)]) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(sent) => drop(self.unsent.drain(..sent)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -100,7 +147,7 @@ impl WebSocketStream {
             }
         }
         self.unsent = Vec::new();
-        Ok(())
+        self.carrier.flush()
     }
 
     /// The connection ends for this, or for a frame that was refused: that has the say. Whether the client may still
@@ -129,7 +176,7 @@ impl WebSocketStream {
         }
         self.flush()?;
         if self.ended || self.frames.closed().is_some() {
-            return Ok(());
+            return self.carrier.close();
         }
         let bytes = self.receive(room)?;
         self.frames.decode(&mut room[..bytes]);

@@ -7,6 +7,7 @@ use super::{Admitted, Slot, Stage};
 use crate::domain::connection::{Admission, Close, Effect};
 use crate::domain::message::{Message, Publication, Publisher};
 use crate::domain::node::Recipient;
+use crate::domain::notices::Change;
 use crate::domain::ownership::Claim;
 use crate::domain::sessions::{Attach, AttachError};
 use crate::server::loops::hands::Hands;
@@ -46,16 +47,27 @@ impl<T: Transport> Slot<T> {
                 self.stage = Stage::Asking(hands.ask(self.place, question));
             }
             Effect::Subscribe(granted) => {
+                if let Some(admitted) = admitted {
+                    let filters = granted.iter().map(|granted| &*granted.filter);
+                    node.tell_subscriptions(&admitted.publisher, Change::Subscribed, filters);
+                }
                 let awaited = admitted.map(|admitted| node.subscribe(&admitted.session, granted));
                 self.settle(awaited.unwrap_or_default(), hands);
             }
             Effect::Unsubscribe(filters) => {
+                if let Some(admitted) = admitted {
+                    let gone = filters.iter().map(|filter| &**filter);
+                    node.tell_subscriptions(&admitted.publisher, Change::Unsubscribed, gone);
+                }
                 let awaited = admitted.map(|admitted| node.unsubscribe(&admitted.session, &filters));
                 self.settle(awaited.unwrap_or_default(), hands);
             }
             Effect::Refused(fault) => {
                 let client = admitted.map_or("", |admitted| admitted.publisher.client.as_str());
                 node.telemetry.message_refused(client, self.connection.peer(), &fault);
+                if let Some(admitted) = admitted {
+                    node.tell_refusal(&admitted.publisher, || fault.to_error());
+                }
             }
             Effect::Delayed => node.telemetry.message_delayed(),
             Effect::Delivered { qos } => node.telemetry.delivered(qos),
