@@ -144,7 +144,9 @@ fn shown(row: &Row<'_>, in_base64: bool) -> Result<String, String> {
 
 impl Question {
     fn payload(&self) -> Result<Vec<u8>, String> {
-        match (&self.payload, &self.raw_b64) {
+        // `null` beside the other one is none.
+        let payload = self.payload.as_deref().filter(|json| self.raw_b64.is_none() || json.get() != "null");
+        match (payload, &self.raw_b64) {
             (Some(json), None) if json.get().starts_with('"') => {
                 serde_json::from_str(json.get()).map(String::into_bytes).map_err(|error| format!("payload: {error}"))
             }

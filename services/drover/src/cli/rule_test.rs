@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use drover_gateway::declared::Declared;
 use drover_host::SystemClock;
-use drover_rule_sql::{CompiledRule, Message, Origin, Outcome, Row, Rule, Template, Unmet};
+use drover_rule_sql::{CompiledRule, Message, Origin, Outcome, Row, Rule, Template, Unmet, rule_named_by};
 use drover_types::object::{Action, RuleSpec};
 use drover_types::{ApiError, Clock, TopicName};
 use serde_json::{Value, json};
@@ -97,9 +97,14 @@ impl<'f> Tested<'f> {
         Ok(Self { name, actions: actions.collect::<Result<_, _>>()?, rule, functions })
     }
 
+    /// Whether the platform would ask it about the message: one by Basic Ingest is for the rule that its topic names alone.
+    pub fn listens_to(&self, message: &Message<'_>) -> bool {
+        rule_named_by(message.topic).is_none_or(|name| name == self.name) && self.rule.listens_to(message)
+    }
+
     /// What the rule says to one message by itself.
     pub fn verdict(&self, message: &Message<'_>, device: &str) -> Value {
-        if !self.rule.listens_to(message) {
+        if !self.listens_to(message) {
             let from: Vec<&str> = self.rule.filters().iter().map(|filter| filter.as_str()).collect();
             return json!({"rule": self.name, "outcome": "no match", "topic": message.topic, "from": from});
         }
@@ -265,5 +270,13 @@ mod tests {
         assert_eq!(tested("b", "{}"), "hot: no match: topic \"b\" is none of FROM [\"a/+\"]\n");
         let error = "hot: error: payload is not JSON: line 1, column 1: expected a JSON value\n";
         assert_eq!(tested("a/b", "damaged"), error);
+    }
+
+    #[test]
+    fn a_message_by_basic_ingest_is_for_the_rule_that_its_topic_names() {
+        let not_met = "hot: no match\n  t > 30 is undefined\n";
+        assert!(tested("$aws/rules/hot/c", "{}").starts_with(not_met));
+        let other = "hot: no match: topic \"$aws/rules/cold/a/b\" is none of FROM [\"a/+\"]\n";
+        assert_eq!(tested("$aws/rules/cold/a/b", "{}"), other);
     }
 }
