@@ -18,9 +18,14 @@ const CLAIM_SETTLES_MS: u64 = 60_000;
 
 impl Domain {
     /// Claims every topic the rule is to write to; `already_exists` names the field of one that is another tenant's,
-    /// and never that tenant.
+    /// and never that tenant, `permission_denied` that of one that no rule of this tenant may have.
     pub(super) async fn claim_topics(&self, rule: &ObjectKey, wanted: &RuleSpec) -> Result<(), ApiError> {
         for (field, topic) in outputs(wanted) {
+            if !self.settings.output_topics.are_open_to(&rule.tenant, topic) {
+                let message = format!("topic {topic} is not the tenant's: its own begin with {}.", rule.tenant);
+                let error = ApiError::new(ErrorCode::PermissionDenied, message);
+                return Err(ApiError { field: Some(field), value: Some(topic.to_owned()), ..error });
+            }
             if !self.claim(rule, topic).await? {
                 let message = format!("topic {topic} belongs to another tenant");
                 let error = ApiError::new(ErrorCode::AlreadyExists, message);
