@@ -1,13 +1,18 @@
 //! Whether a function does what its examples say.
 //!
-//! Outputs are compared as The Things Network compares them: as JSON values, numbers by their value, and empty lists of
-//! `warnings` and `errors` as if they were not there.
+//! Outputs are compared as The Things Network compares them: as JSON values, numbers by their value, empty lists of
+//! `warnings` and `errors` as if they were not there, and one normalized measurement as a list of it.
+
+use std::borrow::Cow;
 
 use drover_types::object::{FunctionExample, FunctionSpec};
 use serde_json::Value;
 use serde_json::value::to_raw_value;
 
 use crate::pool::{CallError, Pool};
+
+/// The routine whose `data` is a list of measurements, or the only one.
+const NORMALIZE: &str = "normalizeUplink";
 
 /// What became of one example.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,8 +45,20 @@ fn verdict(pool: &Pool, function: &FunctionSpec, example: &FunctionExample) -> V
         Err(error) => return Verdict::Failed(error),
     };
     match out {
-        Some(out) if same(&out, &example.output) => Verdict::Right,
+        Some(out) if same(&listed(routine, &out), &listed(routine, &example.output)) => Verdict::Right,
         out => Verdict::Wrong(out),
+    }
+}
+
+/// The output of a routine, with measurements in a list.
+fn listed<'o>(routine: &str, output: &'o Value) -> Cow<'o, Value> {
+    match output.get("data") {
+        Some(only @ Value::Object(_)) if routine == NORMALIZE => {
+            let mut listed = output.clone();
+            listed["data"] = Value::Array(vec![only.clone()]);
+            Cow::Owned(listed)
+        }
+        Some(_) | None => Cow::Borrowed(output),
     }
 }
 
@@ -90,6 +107,21 @@ mod tests {
         let verdicts: Vec<Verdict> = examine(&pool, &function).expect("runs").collect();
         let wrong = Verdict::Wrong(Some(json!({"data": 4, "warnings": []})));
         assert_eq!(verdicts, [Verdict::Right, wrong, Verdict::Right, Verdict::Wrong(None)]);
+    }
+
+    #[test]
+    fn one_normalized_measurement_is_a_list_of_it() {
+        let (input, listed) = (json!({"data": {"t": 1}}), json!({"data": [{"air": {"temperature": 1}}]}));
+        let examples = json!([
+            {"routine": "normalizeUplink", "input": input, "output": listed},
+            {"routine": "other", "input": input, "output": listed},
+        ]);
+        let source = "function normalizeUplink(input) { return {data: {air: {temperature: input.data.t}}}; } \
+                      const other = normalizeUplink; function main() {}";
+        let (pool, function) = (Pool::default(), function(source, examples));
+        let verdicts: Vec<Verdict> = examine(&pool, &function).expect("runs").collect();
+        let alone = Verdict::Wrong(Some(json!({"data": {"air": {"temperature": 1}}})));
+        assert_eq!(verdicts, [Verdict::Right, alone]);
     }
 
     #[test]

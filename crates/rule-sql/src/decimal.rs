@@ -212,8 +212,8 @@ impl Decimal {
         Self::new(whole + if away { sign } else { 0 }, places.checked_neg()?)
     }
 
-    /// Writes it plain where that needs at most 34 digits or 6 zeros behind the point, else scientific; a JSON number either
-    /// way.
+    /// Writes it plain where that needs at most 34 digits or 5 zeros behind the point, as Java's `BigDecimal` has it, else
+    /// scientific; a JSON number either way.
     pub(crate) fn write(self, out: &mut impl Write) -> fmt::Result {
         out.write_str(if self.coefficient < 0 { "-" } else { "" })?;
         let digits = Digits::of(self.coefficient.unsigned_abs());
@@ -229,7 +229,7 @@ impl Decimal {
                 out.write_char('.')?;
                 out.write_str(fraction)
             }
-            (..0, magnitude @ -7..0) => {
+            (..0, magnitude @ -6..0) => {
                 out.write_str("0.")?;
                 write_zeros(out, magnitude.unsigned_abs() - 1)?;
                 out.write_str(digits)
@@ -458,8 +458,9 @@ mod tests {
             ("10.0", "10"),
             ("-0.50", "-0.5"),
             ("1e3", "1000"),
-            ("0.0000001", "0.0000001"),
-            ("0.00000001", "1E-8"),
+            ("0.000001", "0.000001"),
+            ("0.0000012", "0.0000012"),
+            ("0.0000001", "1E-7"),
             ("1e34", "1E34"),
             ("12345e40", "1.2345E44"),
             ("-0", "0"),

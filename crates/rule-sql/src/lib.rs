@@ -9,6 +9,7 @@
 
 mod asked;
 mod ast;
+mod context;
 mod decimal;
 mod declared;
 mod duration;
@@ -40,6 +41,7 @@ pub use ast::{
     Aggregate, AggregateKind, BinaryOperator, Bound, Edge, Expr, Grouping, Item, Late, Per, Prepared, Query, Select,
     Statement, UnaryOperator,
 };
+pub use context::Context;
 pub use decimal::Decimal;
 pub use declared::check;
 pub use error::{EvalError, Place, Problem, SqlError};

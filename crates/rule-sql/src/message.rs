@@ -126,11 +126,6 @@ impl<'p> Message<'p> {
         behind.map_or(self.topic, |(_, topic)| topic)
     }
 
-    /// Whether it goes straight to one rule.
-    pub fn is_basic_ingest(&self) -> bool {
-        self.topic.starts_with(BASIC_INGEST)
-    }
-
     /// The payload, to look up members.
     pub(crate) fn document(&self) -> Result<&Document<'p>, EvalError> {
         self.document.get_or_init(|| Document::check(self.payload)).as_ref().map_err(|error| error.clone().into())

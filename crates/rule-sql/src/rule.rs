@@ -8,7 +8,7 @@ use crate::ast::Statement;
 use crate::error::{EvalError, SqlError};
 use crate::evaluate::{self, Scope};
 use crate::explain::{self, Unmet};
-use crate::message::Message;
+use crate::message::{Message, rule_named_by};
 use crate::parser::{parse, parse_open};
 use crate::row::{Row, Shape};
 use crate::user_function::UserFunction;
@@ -64,13 +64,11 @@ impl CompiledRule {
         &self.statement.from
     }
 
-    /// Whether FROM speaks of this message: by a filter, or as a rule that Basic Ingest calls by name.
+    /// Whether the message is for it: by a filter, or whatever FROM says, by a topic of Basic Ingest, which is taken to
+    /// name this rule.
     pub fn listens_to(&self, message: &Message<'_>) -> bool {
-        let by_filter = |topic: &str| self.filters().iter().any(|filter| matches(filter.as_str(), topic));
-        if message.is_basic_ingest() {
-            return self.filters().is_empty() || by_filter(message.topic) || by_filter(message.topic_of_device());
-        }
-        by_filter(message.topic)
+        let by_filter = || self.filters().iter().any(|filter| matches(filter.as_str(), message.topic));
+        rule_named_by(message.topic).is_some() || by_filter()
     }
 
     /// The functions it calls that the language does not have.

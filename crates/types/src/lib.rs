@@ -26,6 +26,6 @@ pub use name::subdomain;
 pub use qos::Qos;
 pub use random::Random;
 pub use telemetry::{
-    Fingerprint, InvalidTelemetry, Mqtt5, TELEMETRY_TOPIC, Telemetry, TraceParent, fingerprint, header,
+    COAP_CLIENT, Fingerprint, InvalidTelemetry, Mqtt5, TELEMETRY_TOPIC, Telemetry, TraceParent, fingerprint, header,
 };
 pub use topic::{InvalidTopic, TopicFilter, TopicName, matches};

@@ -12,6 +12,9 @@ use crate::{ClientId, DeviceId, DeviceKey, Qos, RecordId, TenantId, TopicName};
 /// Topic of raw telemetry: key = `tenant/device`, value = payload.
 pub const TELEMETRY_TOPIC: &str = "drover.telemetry";
 
+/// What the client of a message by CoAP begins with; its device follows.
+pub const COAP_CLIENT: &str = "coap:";
+
 /// Names of the headers of a telemetry record.
 pub mod header {
     pub const ID: &str = "id";
@@ -175,6 +178,12 @@ impl Telemetry {
     /// Whose message it is.
     pub fn key(&self) -> DeviceKey {
         DeviceKey { tenant: self.tenant.clone(), device: self.device.clone() }
+    }
+
+    /// The client, if it came by MQTT: what came another way has no epoch of a session, but for messages by CoAP.
+    pub fn mqtt_client(&self) -> Option<&ClientId> {
+        let by_coap = self.client.as_str().strip_prefix(COAP_CLIENT) == Some(self.device.as_str());
+        (self.epoch > 0 && !by_coap).then_some(&self.client)
     }
 
     /// The headers of its record, in a fixed order.
@@ -456,6 +465,16 @@ mod tests {
             ..sample()
         };
         assert_eq!(read(&bare.headers()), Ok(bare));
+    }
+
+    #[test]
+    fn a_client_of_mqtt_is_told_from_other_ways() {
+        let from = |client: &str, epoch| {
+            let telemetry = Telemetry { client: ClientId::new(client).expect("valid"), epoch, ..sample() };
+            telemetry.mqtt_client().map(|client| client.as_str().to_owned())
+        };
+        assert_eq!((from("d-1", 1), from("coap:other", 1)), (Some("d-1".to_owned()), Some("coap:other".to_owned())));
+        assert_eq!((from("http:d-1", 0), from("rule/r", 0), from("coap:d-1", 1)), (None, None, None));
     }
 
     #[test]

@@ -201,17 +201,25 @@ pub struct RuleRun {
     pub reason: String,
     pub message: String,
     pub matched: u64,
+    pub emitted: u64,
     pub failed: u64,
+    pub dropped: u64,
+    /// Messages not yet evaluated, and the age of the oldest of them in milliseconds.
     pub lag: u64,
+    pub lag_ms: u64,
     pub last_error: Option<RuleError>,
 }
 
 /// The last message that failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuleError {
     pub time_ms: u64,
     pub message: String,
     pub topic: String,
+    /// The beginning of its payload.
+    pub sample: String,
+    /// Where it stands in the log: `topic/partition/offset`.
+    pub source: String,
 }
 
 /// The rules service.

@@ -1,12 +1,13 @@
 //! The registry's section of the configuration.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use drover_host::config::JwtIssuer;
 use drover_host::{ByteSize, Duration, ListenSpec, ServiceConfig, Transport};
 use drover_types::limits::{POLICIES_PER_TENANT_MAX, RULES_PER_TENANT_MAX};
-use drover_types::{ApiError, in_range};
+use drover_types::{ApiError, TenantId, in_range};
 use serde::{Deserialize, Serialize};
 
 /// Least memory that a buffer of the store works with.
@@ -44,6 +45,11 @@ pub struct RegistryConfig {
     pub rules_per_tenant_max: usize,
     /// The built-in one not among them.
     pub policies_per_tenant_max: usize,
+    /// Whether rules write to Kafka topics named `TENANT.…` only, and to those of `kafka_topics`; else to any that no other
+    /// tenant has. Looked at when a rule is put.
+    pub own_topics_only: bool,
+    /// Further topics, by tenant: names, or beginnings of names with `*` behind them.
+    pub kafka_topics: BTreeMap<String, Vec<String>>,
     /// How long lifecycle events are kept, and how long a device that is away is remembered; `30d` for example.
     pub events_retention: Duration,
 }
@@ -90,6 +96,8 @@ impl Default for RegistryConfig {
             jwt: Vec::new(),
             rules_per_tenant_max: RULES_PER_TENANT_MAX,
             policies_per_tenant_max: POLICIES_PER_TENANT_MAX,
+            own_topics_only: false,
+            kafka_topics: BTreeMap::new(),
             events_retention: days(30),
         }
     }
@@ -117,6 +125,9 @@ impl ServiceConfig for RegistryConfig {
             StoreConfig::Cassandra => {}
         }
         JwtIssuer::check_all(&self.jwt).map_err(|reason| ApiError::invalid("registry.jwt", reason))?;
+        for tenant in self.kafka_topics.keys() {
+            TenantId::new(tenant).map_err(|error| ApiError::invalid("registry.kafka_topics", error.to_string()))?;
+        }
         if self.member.is_empty() {
             return Err(ApiError::invalid("registry.member", "is empty"));
         }
@@ -146,5 +157,8 @@ mod tests {
         let refused = RegistryConfig { partitions: 1_025, ..Default::default() }.check().expect_err("refused");
         assert_eq!(refused.field.as_deref(), Some("registry.partitions"));
         assert_eq!((refused.limit.as_deref(), refused.value.as_deref()), (Some("1024"), Some("1025")));
+        let kafka_topics = [("No Tenant".to_owned(), Vec::new())].into();
+        let refused = RegistryConfig { kafka_topics, ..Default::default() }.check().expect_err("refused");
+        assert_eq!(refused.field.as_deref(), Some("registry.kafka_topics"));
     }
 }

@@ -45,6 +45,7 @@ use domain::changes::ChangeFeed;
 use domain::jwt::Issuers;
 use domain::lifecycle::Lifecycle;
 use domain::nodes::Nodes;
+use domain::output_topics::OutputTopics;
 use domain::{Domain, Settings, topics};
 use master_keys::MasterKeys;
 use ports::{IngressNodes, RegistryStore};
@@ -123,6 +124,7 @@ async fn work(config: RegistryConfig, ports: Ports, shutdown: Shutdown, opened: 
             anonymous: config.anonymous,
             rules_per_tenant_max: config.rules_per_tenant_max,
             policies_per_tenant_max: config.policies_per_tenant_max,
+            output_topics: OutputTopics { own_only: config.own_topics_only, listed: config.kafka_topics.clone() },
             partitions: config.partitions,
         },
     });

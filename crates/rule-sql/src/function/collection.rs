@@ -3,10 +3,11 @@
 use super::Call;
 use crate::error::EvalError;
 use crate::evaluate::{Answer, undefined};
+use crate::json::json_bytes;
 use crate::operator::within_limit;
 use crate::value::{Held, Value};
 
-/// Largest array that `transform` makes, in bytes as JSON (about).
+/// Largest array that `transform` makes, in bytes as JSON; as the reference has it.
 const TRANSFORM_BYTES_MAX: usize = 128 * 1024;
 
 /// `get(collection, key)`: an element of an array or a character of a text by its index from 0, a member of an object
@@ -64,17 +65,18 @@ pub(super) fn transform<'m>(call: &Call<'_, 'm, '_>) -> Answer<'m> {
         return undefined();
     }
     let mut enriched = Vec::with_capacity(elements.len());
-    let (mut bytes, added_bytes) = (0, object.weight());
+    let (mut bytes, added_weight) = ("[]".len(), object.weight());
     for element in elements {
         let Value::Object(members) = element else { return undefined() };
-        bytes += element.weight() + added_bytes;
+        call.message.charge(element.weight() + added_weight)?;
+        let kept = members.iter().filter(|(name, _)| !added.iter().any(|(other, _)| other == name));
+        let both = Value::Object(kept.chain(added).cloned().collect());
+        bytes += usize::from(!enriched.is_empty()) + json_bytes(&both);
         if bytes > TRANSFORM_BYTES_MAX {
             return Err(EvalError::TextTooLong { bytes, limit: TRANSFORM_BYTES_MAX });
         }
-        let kept = members.iter().filter(|(name, _)| !added.iter().any(|(other, _)| other == name));
-        enriched.push(Value::Object(kept.chain(added).cloned().collect()));
+        enriched.push(both);
     }
-    call.message.charge(bytes)?;
     Ok(Held::Made(Value::Array(enriched)))
 }
 

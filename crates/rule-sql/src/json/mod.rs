@@ -15,7 +15,7 @@ use crate::number::Number;
 use crate::value::Value;
 
 pub(crate) use document::Document;
-pub(crate) use write::{write_object, write_value};
+pub(crate) use write::{json_bytes, write_object, write_value};
 
 /// Deepest nesting of arrays and objects in a payload; what walks a value recurses.
 pub const DEPTH_MAX: usize = 128;

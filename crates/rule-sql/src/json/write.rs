@@ -11,6 +11,23 @@ impl fmt::Display for Value<'_> {
     }
 }
 
+/// How many bytes a value takes as JSON.
+pub(crate) fn json_bytes(value: &Value<'_>) -> usize {
+    let mut count = Count(0);
+    write_value(&mut count, value).expect("counting never fails");
+    count.0
+}
+
+/// Counts what is written instead of keeping it.
+struct Count(usize);
+
+impl Write for Count {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 += text.len();
+        Ok(())
+    }
+}
+
 /// Writes a value as [`Value`] prints it.
 pub(crate) fn write_value(out: &mut impl Write, value: &Value<'_>) -> fmt::Result {
     match value {

@@ -69,6 +69,17 @@ fn what_one_evaluation_makes_is_bounded_however_it_is_made() {
 }
 
 #[test]
+fn an_enriched_array_is_refused_beyond_128_kib_of_json() {
+    let answer = |elements: usize| {
+        let payload = format!("{{\"v\":[{}]}}", vec![r#"{"a":1}"#; elements].join(","));
+        ask("SELECT VALUE transform('enrichArray', {'b': 2}, v) FROM '#'", "x", payload.as_bytes())
+    };
+    // 13 bytes each, 14 with the comma.
+    assert_eq!(answer(9_362).len(), 131_069);
+    assert_eq!(answer(9_363), "error: text grows to 131083 bytes, limit is 131072");
+}
+
+#[test]
 fn texts_do_not_grow_beyond_their_limit() {
     for expression in ["t + t + t", "concat(t, t, t)", "replace(t, 'x', 'yyy')", "t + lpad(t, 1000) + t"] {
         let answer = ask(&format!("SELECT {expression} AS r FROM '#'"), "x", payload().as_bytes());

@@ -43,6 +43,10 @@ mod tests {
         assert_eq!(ask(json!({"t": 4}), "b"), r#"{"no":true}"#);
         let raw = json!({"sql": "SELECT * FROM 'a'", "topic": "a", "raw_b64": "eyJ4IjoxfQ=="});
         assert_eq!(answered(raw), r#"{"out":{"x":1}}"#);
+        let both = json!({"sql": "SELECT * FROM 'a'", "topic": "a", "payload": null, "raw_b64": "eyJ4IjoxfQ=="});
+        assert_eq!(answered(both), r#"{"out":{"x":1}}"#);
+        let null = json!({"sql": "SELECT isNull(*) AS n FROM 'a'", "topic": "a", "payload": null, "raw_b64": null});
+        assert_eq!(answered(null), r#"{"out":{"n":true}}"#);
     }
 
     #[test]

@@ -154,7 +154,7 @@ impl<'r> Stream<'r> {
         let id = u128::from(*offset).to_be_bytes();
         message.origin =
             Origin { id, device: Some(device), functions: Some(self.tested.functions), ..Origin::default() };
-        if !self.tested.rule.listens_to(&message) {
+        if !self.tested.listens_to(&message) {
             return false;
         }
         let about = |mut verdict: Value| {

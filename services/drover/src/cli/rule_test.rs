@@ -4,10 +4,11 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::Args;
 use drover_gateway::declared::Declared;
 use drover_host::SystemClock;
-use drover_rule_sql::{CompiledRule, Message, Origin, Outcome, Row, Rule, Template, Unmet};
+use drover_rule_sql::{CompiledRule, Context, Message, Origin, Outcome, Row, Rule, Template, Unmet, rule_named_by};
 use drover_types::object::{Action, RuleSpec};
 use drover_types::{ApiError, Clock, TopicName};
 use serde_json::{Value, json};
@@ -38,8 +39,11 @@ pub struct RuleTest {
     /// When it comes, milliseconds since the Unix epoch; now, unless given
     #[arg(long, value_name = "MS")]
     time: Option<u64>,
+    /// What surrounds the message and is looked up for it: {"device": …, "shadows": …, "mqtt5": …, "userProperties": …}
+    #[arg(long, value_name = "JSON")]
+    context: Option<String>,
     /// Instead of one message: those that the platform has received since so long ago, 1h for example
-    #[arg(long, value_name = "SPAN", conflicts_with_all = ["topic", "payload", "client", "time"])]
+    #[arg(long, value_name = "SPAN", conflicts_with_all = ["topic", "payload", "client", "time", "context"])]
     since: Option<String>,
     /// Most of them that are looked at
     #[arg(long, default_value_t = 100, value_name = "MESSAGES")]
@@ -64,10 +68,14 @@ impl RuleTest {
     fn verdicts(&self, rules: &[Tested<'_>], topic: &str) -> anyhow::Result<Vec<Value>> {
         TopicName::check(topic).map_err(|error| anyhow::anyhow!("--topic {topic:?}: {error}"))?;
         let time_ms = self.time.unwrap_or_else(|| SystemClock.now_ms());
+        let context = self.context.as_deref().map(serde_json::from_str::<Context>).transpose().context("--context")?;
         let verdict = |tested: &Tested<'_>| {
             let mut message = Message::new(topic, Some(&self.client), time_ms, self.payload.as_bytes());
             let (id, device) = (u128::from(time_ms).to_be_bytes(), Some(self.client.as_str()));
             message.origin = Origin { id, device, functions: Some(tested.functions), ..Origin::default() };
+            if let Some(context) = &context {
+                context.describe(&mut message);
+            }
             tested.verdict(&message, &self.client)
         };
         Ok(rules.iter().map(verdict).collect())
@@ -97,9 +105,14 @@ impl<'f> Tested<'f> {
         Ok(Self { name, actions: actions.collect::<Result<_, _>>()?, rule, functions })
     }
 
+    /// Whether the platform would ask it about the message: one by Basic Ingest is for the rule that its topic names alone.
+    pub fn listens_to(&self, message: &Message<'_>) -> bool {
+        rule_named_by(message.topic).is_none_or(|name| name == self.name) && self.rule.listens_to(message)
+    }
+
     /// What the rule says to one message by itself.
     pub fn verdict(&self, message: &Message<'_>, device: &str) -> Value {
-        if !self.rule.listens_to(message) {
+        if !self.listens_to(message) {
             let from: Vec<&str> = self.rule.filters().iter().map(|filter| filter.as_str()).collect();
             return json!({"rule": self.name, "outcome": "no match", "topic": message.topic, "from": from});
         }
@@ -229,8 +242,12 @@ mod tests {
                     {"kafka": {"topic": "home.x", "key": "${absent}"}}]}}"#;
 
     fn tested(topic: &str, payload: &str) -> String {
+        told(RULES, topic, payload, None).expect("runs")
+    }
+
+    fn told(rules: &str, topic: &str, payload: &str, context: Option<&str>) -> anyhow::Result<String> {
         let mut file = tempfile::NamedTempFile::new().expect("file");
-        file.write_all(RULES.as_bytes()).expect("written");
+        file.write_all(rules.as_bytes()).expect("written");
         let test = RuleTest {
             file: file.path().to_owned(),
             functions: Vec::new(),
@@ -238,14 +255,15 @@ mod tests {
             payload: payload.to_owned(),
             client: "c".to_owned(),
             time: Some(5),
+            context: context.map(str::to_owned),
             since: None,
             limit: 1,
         };
         let mut out = Vec::new();
         let (server, token_file) = ("http://127.0.0.1:9".to_owned(), PathBuf::new());
         let connection = Connection { server, token_file, tenant: None, output: Format::Table };
-        test.run(&connection, &mut out).expect("runs");
-        String::from_utf8(out).expect("text")
+        test.run(&connection, &mut out)?;
+        Ok(String::from_utf8(out).expect("text"))
     }
 
     #[test]
@@ -265,5 +283,32 @@ mod tests {
         assert_eq!(tested("b", "{}"), "hot: no match: topic \"b\" is none of FROM [\"a/+\"]\n");
         let error = "hot: error: payload is not JSON: line 1, column 1: expected a JSON value\n";
         assert_eq!(tested("a/b", "damaged"), error);
+    }
+
+    #[test]
+    fn what_rules_look_up_is_in_the_context() {
+        let rules = r#"{"apiVersion": "drover.dev/v1alpha1", "kind": "Rule", "metadata": {"name": "hot"}, "spec": {
+            "sql": "SELECT device().labels.room AS room FROM 'a' WHERE get_thing_shadow('t').state.reported.on = true",
+            "actions": [{"republish": {"topic": "alerts/${get(get_user_properties('site'), 0)}"}}]}}"#;
+        let context = |on: bool| {
+            let (device, shadow) = (json!({"labels": {"room": "hall"}}), json!({"state": {"reported": {"on": on}}}));
+            json!({"device": device, "shadows": {"t": shadow}, "userProperties": {"site": "north"}}).to_string()
+        };
+        let with = |context: Option<&str>| told(rules, "a", "{}", context);
+        let row = with(Some(&context(true))).expect("runs");
+        assert!(row.starts_with("hot: {\"room\":\"hall\"}\n") && row.contains("alerts/north"), "{row}");
+        let unmet = with(Some(&context(false))).expect("runs");
+        assert!(unmet.starts_with("hot: no match\n") && unmet.contains(" is false\n"), "{unmet}");
+        assert_eq!(with(None).expect("runs"), "hot: error: get_thing_shadow: cannot be looked up here\n");
+        let refused = format!("{:#}", with(Some("{")).expect_err("no JSON"));
+        assert!(refused.starts_with("--context: "), "{refused}");
+    }
+
+    #[test]
+    fn a_message_by_basic_ingest_is_for_the_rule_that_its_topic_names() {
+        let not_met = "hot: no match\n  t > 30 is undefined\n";
+        assert!(tested("$aws/rules/hot/c", "{}").starts_with(not_met));
+        let other = "hot: no match: topic \"$aws/rules/cold/a/b\" is none of FROM [\"a/+\"]\n";
+        assert_eq!(tested("$aws/rules/cold/a/b", "{}"), other);
     }
 }

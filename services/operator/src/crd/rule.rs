@@ -52,12 +52,21 @@ pub struct RuleStatus {
     /// Messages for which the condition was true since the rules service started, a decimal number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matched: Option<String>,
+    /// Records handed to outputs, one for each action of a row, a decimal number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emitted: Option<String>,
     /// Messages whose row or action failed, a decimal number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
+    /// Messages left out because their window had been closed, a decimal number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<String>,
     /// Messages not yet evaluated, a decimal number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<String>,
+    /// Age of the oldest message not yet evaluated, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_seconds: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<RuleLastError>,
 }
@@ -72,6 +81,12 @@ pub struct RuleLastError {
     pub message: String,
     /// MQTT topic of the message.
     pub topic: String,
+    /// The beginning of its payload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<String>,
+    /// Where it stands in the log, `topic/partition/offset`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
 }
 
 #[cfg(test)]

@@ -69,12 +69,17 @@ pub fn runs(run: Option<&RuleRun>, generation: u64) -> Verdict {
 /// The numbers of a status.
 pub fn numbers(status: &mut RuleStatus, run: &RuleRun) {
     status.matched = Some(run.matched.to_string());
+    status.emitted = Some(run.emitted.to_string());
     status.failed = Some(run.failed.to_string());
+    status.dropped = Some(run.dropped.to_string());
     status.lag = Some(run.lag.to_string());
+    status.lag_seconds = Some(i64::try_from(run.lag_ms / 1_000).unwrap_or(i64::MAX));
     status.last_error = run.last_error.as_ref().map(|error| RuleLastError {
         time: time::rfc3339(error.time_ms),
         message: error.message.clone(),
         topic: error.topic.clone(),
+        sample: Some(error.sample.clone()),
+        source: Some(error.source.clone()),
     });
 }
 

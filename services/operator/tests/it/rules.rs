@@ -2,7 +2,7 @@
 
 use drover_operator::controller::Kind as _;
 use drover_operator::crd::{Policy, Rule};
-use drover_operator::ports::RuleRun;
+use drover_operator::ports::{RuleError, RuleRun};
 use serde_json::json;
 
 use crate::stage::{Stage, condition, message, object, pair, status, with_status};
@@ -27,12 +27,18 @@ async fn a_rule_is_accepted_pending_and_then_runs() {
     assert!(events.is_empty());
 
     let run = RuleRun { generation: 1, accepted: true, matched: 7, failed: 1, lag: 3, ..RuleRun::default() };
+    let error = RuleError { sample: "{".into(), source: "drover.telemetry/0/9".into(), ..RuleError::default() };
+    let run = RuleRun { emitted: 14, dropped: 2, lag_ms: 4_500, last_error: Some(error), ..run };
     *stage.platform.run.lock().unwrap() = Some(run.clone());
     let known = with_status(&rule("SELECT * FROM 'a'"), &writes);
     let (writes, _) = stage.turn(&known).await;
     let running = status(&writes).expect("written");
     assert_eq!(condition(&running, "Ready"), pair("True", "Running"));
     assert_eq!((running["matched"].as_str(), running["lag"].as_str()), (Some("7"), Some("3")));
+    let [emitted, dropped, lag_seconds] = ["emitted", "dropped", "lagSeconds"].map(|name| running[name].clone());
+    assert_eq!((emitted, dropped, lag_seconds), (json!("14"), json!("2"), json!(4)));
+    let [sample, source] = ["sample", "source"].map(|name| running["lastError"][name].clone());
+    assert_eq!((sample, source), (json!("{"), json!("drover.telemetry/0/9")));
 
     let known = with_status(&known, &writes);
     *stage.platform.run.lock().unwrap() = Some(RuleRun { matched: 8, ..run });

@@ -25,7 +25,7 @@ pub(super) struct Needed {
 
 impl Domain {
     /// Creates an object with the names it needs, or replaces `current`; `already_exists` if one of them is another
-    /// tenant's. The caller holds a lock of its kind.
+    /// tenant's, `permission_denied` if it is one that no rule of this tenant may have. The caller holds a lock of its kind.
     pub(super) async fn put_with_claims(
         &self,
         declared: Declared,
@@ -50,6 +50,10 @@ impl Domain {
 
     async fn claim_all(&self, holder: &ObjectKey, spec: &Spec) -> Result<(), ApiError> {
         for Needed { name, taken } in needed(spec) {
+            if spec.rule().is_some() && !self.settings.output_topics.are_open_to(&holder.tenant, &name) {
+                let message = format!("topic {name} is not the tenant's: its own begin with {}.", holder.tenant);
+                return Err(ApiError { code: ErrorCode::PermissionDenied, message, ..taken });
+            }
             if !self.claim(holder, &name).await? {
                 return Err(taken);
             }

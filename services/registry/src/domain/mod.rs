@@ -17,6 +17,7 @@ pub mod functions;
 pub mod jwt;
 pub mod lifecycle;
 pub mod nodes;
+pub mod output_topics;
 pub mod policies;
 pub mod pre_shared_keys;
 pub mod presence;
@@ -79,6 +80,7 @@ pub struct Settings {
     pub anonymous: bool,
     pub rules_per_tenant_max: usize,
     pub policies_per_tenant_max: usize,
+    pub output_topics: output_topics::OutputTopics,
     /// Partitions of the event log, to find a device's presence.
     pub partitions: u32,
 }

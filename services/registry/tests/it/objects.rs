@@ -253,6 +253,23 @@ async fn a_topic_belongs_to_the_first_tenant_that_claims_it_until_its_last_rule_
 }
 
 #[tokio::test]
+async fn where_tenants_have_topics_of_their_own_a_rule_writes_to_no_other() {
+    let kafka_topics = [("home".to_owned(), vec!["billing".to_owned(), "shared.*".to_owned()])].into();
+    let config = RegistryConfig { own_topics_only: true, kafka_topics, ..config() };
+    let stage = Stage::with(config, tempfile::tempdir().expect("a directory")).await;
+    let mut client = stage.client.clone();
+    let own = rule_to("home", "r", &["home.hot", "billing", "shared.a"], Some("home.errors"));
+    client.put_rule(own).await.expect("all its own");
+    let others = ["homely.hot", "home", "billing.x", "shared", "work.hot"].map(|topic| ("home", topic));
+    for (tenant, topic) in others.into_iter().chain([("work", "billing"), ("work", "home.cold")]) {
+        let refused = from_status(&client.put_rule(rule_to(tenant, "other", &[topic], None)).await.expect_err(topic));
+        let field = Some("spec.actions[0].kafka.topic");
+        assert_eq!((refused.code, refused.field.as_deref()), (ErrorCode::PermissionDenied, field), "{topic}");
+        assert_eq!(refused.value.as_deref(), Some(topic));
+    }
+}
+
+#[tokio::test]
 async fn of_many_tenants_that_want_a_topic_at_once_one_gets_it() {
     let stage = Stage::new().await;
     let mut calls = tokio::task::JoinSet::new();

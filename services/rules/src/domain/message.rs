@@ -2,7 +2,7 @@
 
 use drover_rule_sql::{LookupError, Lookups, Message, Origin, PayloadFormat, Properties, UserFunctions};
 use drover_types::object::FunctionSpec;
-use drover_types::{Telemetry, TenantId};
+use drover_types::{ClientId, Telemetry, TenantId};
 
 use super::rule_set::RuleSet;
 
@@ -31,8 +31,8 @@ pub fn message<'m>(
     functions: &'m dyn UserFunctions,
     lookups: Option<&'m dyn Lookups>,
 ) -> Message<'m> {
-    let (topic, client) = (telemetry.topic.as_str(), telemetry.client.as_str());
-    let mut message = Message::new(topic, Some(client), telemetry.time_ms, &telemetry.payload);
+    let (topic, client) = (telemetry.topic.as_str(), telemetry.mqtt_client().map(ClientId::as_str));
+    let mut message = Message::new(topic, client, telemetry.time_ms, &telemetry.payload);
     let content_type = telemetry.content_type.as_deref();
     let mqtt5 = telemetry.mqtt5.as_deref();
     let format = |utf8| if utf8 { PayloadFormat::Utf8 } else { PayloadFormat::Unspecified };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use drover_bus::{Outgoing, Record, TopicConfig};
 use drover_rules::{ERRORS_TOPIC, RulesConfig};
 use drover_sim::{Broken, BrokenBus};
-use drover_types::{Mqtt5, RecordId, TELEMETRY_TOPIC, TenantId, TraceParent};
+use drover_types::{ClientId, Mqtt5, RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TraceParent};
 use serde_json::json;
 
 use crate::world::{World, header, largest, message, open, outgoing, redelivered, text, until};
@@ -15,7 +15,7 @@ fn hot() -> serde_json::Value {
            "actions": [{"kafka": {"topic": "home.even"}}]})
 }
 
-fn numbered(device: &str, numbers: std::ops::Range<u16>) -> Vec<drover_types::Telemetry> {
+fn numbered(device: &str, numbers: std::ops::Range<u16>) -> Vec<Telemetry> {
     numbers.map(|n| message(device, n, &format!("{{\"n\":{n}}}"))).collect()
 }
 
@@ -44,7 +44,7 @@ async fn an_output_carries_key_id_rule_time_and_trace_of_its_source() {
         {"kafka": {"topic": "home.keyed", "key": "${room}-${n}"}}, {"kafka": {"topic": "home.plain"}}]});
     world.rule("keyed", 1, Some(keyed)).await;
     let trace = TraceParent::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
-    let source = drover_types::Telemetry { traceparent: trace, ..message("d", 1, r#"{"room":"hall","n":1}"#) };
+    let source = Telemetry { traceparent: trace, ..message("d", 1, r#"{"room":"hall","n":1}"#) };
     world.publish([source.clone()]).await;
     let running = world.start("a");
     world.drained().await;
@@ -70,7 +70,7 @@ async fn a_rule_has_the_properties_of_the_publish() {
                get_user_properties('k') AS k FROM 'sensors/+'";
     world.rule("asking", 1, Some(json!({"sql": sql, "actions": [{"kafka": {"topic": "home.asked"}}]}))).await;
     let said = Mqtt5 { utf8: Some(true), response_topic: Some("r".into()), correlation_data: Some(vec![1, 2].into()) };
-    let full = drover_types::Telemetry {
+    let full = Telemetry {
         mqtt5: said.said(),
         content_type: Some("text/plain".into()),
         properties: vec![("k".into(), "v".into())],
@@ -81,6 +81,22 @@ async fn a_rule_has_the_properties_of_the_publish() {
     world.drained().await;
     let row = r#"{"f":"UTF8_DATA","r":"r","c":"AQI=","t":"text/plain","k":["v"]}"#;
     assert_eq!(world.values("home.asked").await, [row, "{}"]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_that_did_not_come_by_mqtt_has_no_client() {
+    let (world, _dir) = World::embedded().await;
+    let sql = "SELECT clientid() AS c FROM 'sensors/+'";
+    world.rule("asking", 1, Some(json!({"sql": sql, "actions": [{"kafka": {"topic": "home.asked"}}]}))).await;
+    let client = |name: &str| ClientId::new(name).expect("valid");
+    let by_http = Telemetry { client: client("http:e"), epoch: 0, ..message("e", 2, "-") };
+    let by_coap = Telemetry { client: client("coap:f"), ..message("f", 3, "-") };
+    world.publish([message("d", 1, "-"), by_http, by_coap]).await;
+    let running = world.start("a");
+    world.drained().await;
+    let none = r#"{"c":"n/a"}"#;
+    assert_eq!(world.values("home.asked").await, [r#"{"c":"d"}"#, none, none]);
     running.stop().await;
 }
 
@@ -264,13 +280,13 @@ async fn rules_change_while_the_engine_runs_and_meet_only_their_own_tenant() {
     world.rule("r", 1, Some(to("home.one"))).await;
     until("generation 1", async || world.status("r").await.is_ok_and(|s| s.observed_generation == 1)).await;
     world.publish(numbered("d", 0..1)).await;
-    let stranger = drover_types::Telemetry { tenant: TenantId::new("away").expect("valid"), ..message("d", 7, "{}") };
+    let stranger = Telemetry { tenant: TenantId::new("away").expect("valid"), ..message("d", 7, "{}") };
     world.publish([stranger]).await;
     world.drained().await;
     world.rule("r", 2, Some(to("home.two"))).await;
     until("generation 2", async || world.status("r").await.is_ok_and(|s| s.observed_generation == 2)).await;
     until("in force", async || {
-        world.publish([drover_types::Telemetry { packet_id: None, ..message("probe", 0, r#"{"n":"p"}"#) }]).await;
+        world.publish([Telemetry { packet_id: None, ..message("probe", 0, r#"{"n":"p"}"#) }]).await;
         world.drained().await;
         world.values("home.two").await.iter().any(|value| value.contains('p'))
     })

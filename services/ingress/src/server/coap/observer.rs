@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use coap_lite::ResponseType;
 use drover_mqtt::{PacketId, SubscriptionId};
-use drover_types::{ApiError, ClientId, DeviceKey, ErrorCode, Qos, TopicFilter};
+use drover_types::{ApiError, COAP_CLIENT, ClientId, DeviceKey, ErrorCode, Qos, TopicFilter};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
@@ -154,7 +154,7 @@ async fn attach(
     peer: Peer,
     link: Arc<Link>,
 ) -> Result<Attached, AttachError> {
-    let client = ClientId::new(format!("coap:{}", identity.device)).expect("a device id has no null character");
+    let client = ClientId::new(format!("{COAP_CLIENT}{}", identity.device)).expect("a device id has no null character");
     let key = (identity.tenant.clone(), client.clone());
     node.sessions.check_connections(&key, &identity.device)?;
     node.reports.reserve().await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use coap_lite::ResponseType;
-use drover_types::{ApiError, DeviceKey, ErrorCode, Qos, TopicFilter, TopicName};
+use drover_types::{ApiError, COAP_CLIENT, DeviceKey, ErrorCode, Qos, TopicFilter, TopicName};
 
 use super::endpoint::{Endpoint, Origin};
 use crate::domain::coap::block::Block;
@@ -127,7 +127,7 @@ async fn publish(
 /// id and payload, in another epoch.
 fn way(endpoint: &Endpoint, origin: &Origin, identity: &Identity, qos: Qos) -> Way {
     let packet_id = if origin.confirmable && qos == Qos::AtLeastOnce { origin.id } else { 0 };
-    Way { packet_id, epoch: endpoint.setup.boot, ..Way::of(format!("coap:{}", identity.device)) }
+    Way { packet_id, epoch: endpoint.setup.boot, ..Way::of(format!("{COAP_CLIENT}{}", identity.device)) }
 }
 
 /// The query of a message.
