@@ -151,7 +151,36 @@ fn an_upgrade_begins_with_the_crds_of_the_new_version() -> anyhow::Result<()> {
     let role = named(&objects, "ClusterRole", "drover-drover-operator-crds")?;
     assert_eq!(role["rules"][0]["resourceNames"], Value::Array(names));
     let without = rendered_with(&program, &[], &["crds.upgrade=false"])?;
-    assert_eq!(of_kind(&without, "Job").count(), 0);
+    assert!(named(&without, "Job", "drover-crds").is_err());
+    Ok(())
+}
+
+#[test]
+fn an_uninstallation_ends_with_the_finalizers_of_the_objects_that_were_taken_care_of() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    let cases: [(&str, &[&str], &str); 3] = [
+        ("operator.enabled=true", &["--namespace=drover"], "Role"),
+        ("operator.namespaces={home,lab}", &["--namespace=home", "--namespace=lab"], "Role"),
+        ("operator.namespaces={*}", &[], "ClusterRole"),
+    ];
+    for (setting, namespaces, kind) in cases {
+        let objects = rendered_with(&program, &[], &[setting])?;
+        let job = named(&objects, "Job", "drover-finalizers")?;
+        let arguments = [&["crd", "--remove-finalizers"][..], namespaces].concat();
+        assert_eq!(job["spec"]["template"]["spec"]["containers"][0]["args"], json!(arguments), "{setting}");
+        // Whatever there is of it is gone with it, and is not there before the operator is gone.
+        let hooked = |kind| {
+            let all = of_kind(&objects, kind).filter(|object| name(object).ends_with("-finalizers"));
+            all.inspect(|object| assert_eq!(object["metadata"]["annotations"]["helm.sh/hook"], "post-delete"))
+        };
+        assert_eq!((hooked("Job").count(), hooked("ServiceAccount").count()), (1, 1), "{setting}");
+        assert_eq!(hooked(kind).count(), namespaces.len().max(1), "{setting}");
+        for rule in hooked(kind).flat_map(|role| items(&role["rules"])) {
+            assert_eq!(rule["verbs"], json!(["get", "list", "patch"]), "{setting}");
+        }
+    }
+    let without = rendered_with(&program, &[], &["operator.enabled=false"])?;
+    assert_eq!(of_kind(&without, "Job").count(), 0, "there is no operator");
     Ok(())
 }
 

@@ -1,10 +1,11 @@
 //! What the operator cannot have: a registry that is away, and objects that only a newer one can read. It says so, nothing spins,
-//! and no namespace hangs.
+//! and no namespace hangs; nor does one where no operator runs any more.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use drover_tests::{Kubernetes, OperatorProcess, Platform, pause};
+use drover_tests::{Kubernetes, OperatorProcess, Platform, executable, lines_of, pause};
 use serde_json::{Value, json};
 
 /// How long what is being deleted waits here.
@@ -109,5 +110,25 @@ fn an_object_of_a_newer_crd_is_told_so_and_stops_no_other() -> anyhow::Result<()
     cluster.wait_for("home", "condition=Ready", &["policy/plain"])?;
     cluster.kubectl(&["delete", "namespace", "home", "--timeout=90s"])?;
     ensure!(!platform.cli(&["policy", "list", "-n", "home"])?.contains("plain"), "left in the registry");
+    Ok(())
+}
+
+#[test]
+fn where_no_operator_runs_any_more_a_command_lets_the_objects_of_a_namespace_go() -> anyhow::Result<()> {
+    let Some((cluster, _platform, mut operator)) = stage(&["home", "kept"])? else { return Ok(()) };
+    cluster.apply("home", &[device("1"), policy("p", "allow")])?;
+    cluster.apply("kept", &[policy("p", "allow")])?;
+    cluster.wait_for("home", "condition=Ready", &["device/d", "policy/p"])?;
+    cluster.wait_for("kept", "condition=Ready", &["policy/p"])?;
+
+    operator.kill()?;
+    cluster.kubectl(&["delete", "namespace", "home", "--wait=false"])?;
+    let mut command = Command::new(executable()?);
+    command.args(["crd", "--remove-finalizers", "--namespace", "home"]).envs(cluster.environment());
+    let said = lines_of(&mut command, b"")?;
+    ensure!(said == ["finalizers removed: 2"], "{said:?}");
+    cluster.kubectl(&["wait", "--for=delete", "namespace/home", "--timeout=90s"])?;
+    let kept = cluster.get("kept", &["policy/p"])?;
+    ensure!(kept["metadata"]["finalizers"][0] == "drover.dev/registry", "{kept}");
     Ok(())
 }
