@@ -9,7 +9,7 @@ use kube::{Api, ResourceExt};
 
 use super::context::Context;
 use super::failure::Failure;
-use super::fleet::{again, owner, write_status};
+use super::fleet::{again, open, owner, write_status};
 use super::registered::{Outcome, accepted, refused, register};
 use super::uid;
 use crate::crd::{AuthoritySource, DeviceFleet, DeviceFleetStatus};
@@ -40,6 +40,7 @@ pub async fn apply(fleet: &DeviceFleet, source: &AuthoritySource, context: &Cont
     let status = DeviceFleetStatus {
         registered: Some(tally.registered),
         connected: Some(tally.connected),
+        converged: tally.converged,
         ..DeviceFleetStatus::default()
     };
     write_status(fleet, context, &verdicts, status).await?;
@@ -75,10 +76,11 @@ async fn put(
 }
 
 async fn count(context: &Context, tenant: &TenantId, owner: &str) -> Result<Tally, Failure> {
+    let open = open(tenant, context, |name| Some(name.to_owned())).await;
     let (mut tally, mut after) = (Tally::default(), String::new());
     loop {
         let page = context.registry.devices(tenant, &after).await?;
-        tally.count(owner, &page.devices);
+        tally.count(owner, &page.devices, open.as_ref());
         after = page.next;
         if after.is_empty() {
             return Ok(tally);

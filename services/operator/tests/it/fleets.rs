@@ -204,6 +204,29 @@ async fn a_fleet_of_an_authority_registers_that_and_counts_the_devices_it_has_br
 }
 
 #[tokio::test]
+async fn devices_of_an_authority_whose_shadows_want_what_is_not_reported_are_not_converged() {
+    let stage = Stage::with(OperatorConfig { fleet_devices_max: 3, ..OperatorConfig::default() });
+    secret(&stage, CERTIFICATE);
+    let fleet = of_authority(json!({}));
+    let (writes, _) = stage.turn(&fleet).await;
+    assert_eq!(status(&writes).expect("written")["converged"], 0);
+    for name in ["a", "b", "c"] {
+        registered(&stage, name, "kubernetes/fleets/sensors").await;
+    }
+    let converged = async |open: &[&str], known: &DeviceFleet| {
+        *stage.platform.open.lock().unwrap() = open.iter().map(|name| (*name).to_owned()).collect();
+        let (writes, _) = stage.turn(known).await;
+        with_status(known, &writes).status.expect("written").converged
+    };
+    assert_eq!(converged(&["b", "other"], &fleet).await, Some(2));
+    // More names than a fleet may have devices are not kept in mind.
+    let many = ["a", "b", "c", "d", "e", "f", "g"];
+    assert_eq!(converged(&many, &fleet).await, None);
+    *stage.platform.open_unknown.lock().unwrap() = Some(ApiError::new(ErrorCode::Unavailable, "behind"));
+    assert_eq!(converged(&[], &fleet).await, None);
+}
+
+#[tokio::test]
 async fn a_deleted_fleet_takes_its_authority_away_before_its_devices_and_leaves_those_of_others() {
     let stage = Stage::new();
     secret(&stage, CERTIFICATE);
