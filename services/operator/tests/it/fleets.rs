@@ -1,5 +1,7 @@
 //! Turns of fleets.
 
+use std::time::Duration;
+
 use axum::http::Method;
 use drover_operator::OperatorConfig;
 use drover_operator::controller::Kind as _;
@@ -10,7 +12,7 @@ use drover_types::{ApiError, ErrorCode, TenantId};
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, condition, message, object, pair, status, with_status};
+use crate::stage::{NOW_MS, Stage, condition, message, object, pair, status, with_status};
 
 fn fleet(source: Value) -> DeviceFleet {
     object("drover.dev/v1alpha1", "DeviceFleet", "sensors", json!({"source": source}))
@@ -224,6 +226,23 @@ async fn devices_of_an_authority_whose_shadows_want_what_is_not_reported_are_not
     assert_eq!(converged(&many, &fleet).await, None);
     *stage.platform.open_unknown.lock().unwrap() = Some(ApiError::new(ErrorCode::Unavailable, "behind"));
     assert_eq!(converged(&[], &fleet).await, None);
+}
+
+#[tokio::test]
+async fn an_authority_that_has_ended_is_told() {
+    let stage = Stage::new();
+    let mut params = rcgen::CertificateParams::default();
+    params.not_after = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_millis(NOW_MS + 3_600_000);
+    let key = rcgen::KeyPair::generate().expect("a key");
+    secret(&stage, &params.self_signed(&key).expect("signed").pem());
+    let fleet = of_authority(json!({}));
+    let (writes, _) = stage.turn(&fleet).await;
+    assert_eq!(condition(&status(&writes).expect("written"), "Ready"), pair("True", "Registering"));
+    stage.clock.advance(3_601_000);
+    let (writes, events) = stage.turn(&with_status(&fleet, &writes)).await;
+    let told = status(&writes).expect("written");
+    assert_eq!(condition(&told, "Accepted"), pair("True", "Registered"));
+    assert_eq!((condition(&told, "Ready"), events.len()), (pair("False", "AuthorityEnded"), 1));
 }
 
 #[tokio::test]
