@@ -18,7 +18,7 @@ pub fn ready(ends_ms: Option<u64>, now_ms: u64) -> Verdict {
         None => Verdict::holds(READY, "Registering", "devices are registered when they connect"),
         Some(end) => {
             let end = rfc3339(end);
-            let message = format!("the authority's certificate has ended at {end}: it registers no more devices; renew it");
+            let message = format!("the authority's certificate has ended at {end}: it registers nobody; renew it");
             Verdict::fails(READY, &Problem::new("AuthorityEnded", message))
         }
     }
