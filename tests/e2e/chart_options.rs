@@ -90,6 +90,31 @@ fn ingress_nodes_are_added_by_an_autoscaler_up_to_those_that_are_named() -> anyh
     Ok(())
 }
 
+/// What an autoscaler looks at.
+fn metrics<'a>(objects: &'a [Value], scaler: &'a str) -> anyhow::Result<&'a Value> {
+    Ok(&named(objects, "HorizontalPodAutoscaler", scaler)?["spec"]["metrics"])
+}
+
+#[test]
+fn autoscalers_look_at_connections_and_lag_where_they_are_told_to() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    let ha = ["helm/drover/values-ha.yaml"];
+    let on = ["ingress.nodes=8", "ingress.autoscaling.enabled=true", "rules.autoscaling.enabled=true"];
+    let told = ["ingress.autoscaling.connections=50000", "rules.autoscaling.lagSeconds=30"];
+    let without = rendered_with(&program, &ha, &on)?;
+    let with = rendered_with(&program, &ha, &[&on[..], &told].concat())?;
+    let exported = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md"))?;
+    for (scaler, metric, value) in
+        [("drover-ingress", "drover_ingress_connections", "50000"), ("drover-rules", "drover_rules_lag_seconds", "30")]
+    {
+        assert_eq!(items(metrics(&without, scaler)?).count(), 1, "{scaler}: CPU alone");
+        let pods = &metrics(&with, scaler)?[1]["pods"];
+        assert_eq!((&pods["metric"]["name"], &pods["target"]["averageValue"]), (&json!(metric), &json!(value)));
+        ensure!(exported.contains(&format!("`{metric}`")), "no pod exports {metric}");
+    }
+    Ok(())
+}
+
 #[test]
 fn the_webhook_hangs_nobody_and_may_change_only_what_is_its_own() -> anyhow::Result<()> {
     let Some(program) = tool("helm") else { return Ok(()) };
