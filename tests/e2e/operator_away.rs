@@ -100,6 +100,8 @@ fn an_object_of_a_newer_crd_is_told_so_and_stops_no_other() -> anyhow::Result<()
     let told = accepted(&cluster, "policy/future")?;
     let message = told["message"].as_str().context("a message")?;
     ensure!(told["reason"] == "Unreadable" && message.contains("audit"), "{told}");
+    let table = cluster.kubectl(&["-n", "home", "get", "policies"])?;
+    ensure!(table.contains("REASON") && table.contains("Unreadable"), "{table}");
 
     // One that begins to lead lists them all.
     operator.kill()?;
