@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 const PATIENT: &str = "operator.deletion_patience=5s";
 /// Failed turns of one object at most meanwhile: pauses double from one second on.
 const TURNS_MAX: f64 = 12.0;
+/// Lines of log at most while the API server restarts: some for each watch and each look at the Lease, over half a minute.
+const LINES_MAX: usize = 500;
 
 /// An API server with the CRDs and the namespaces, a platform, and an operator that leads.
 fn stage(namespaces: &[&str]) -> anyhow::Result<Option<(Kubernetes, Platform, OperatorProcess)>> {
@@ -80,6 +82,27 @@ fn a_registry_that_is_away_is_told_and_waited_for_and_hangs_no_namespace() -> an
     let now: Value = serde_json::from_str(&platform.cli(&["device", "get", "d", "-o", "json", "-n", "home"])?)?;
     ensure!(now["spec"]["attributes"]["serial"] == "2", "{now}");
     operator.until("ready again", |operator| Ok(operator.metric("drover_operator_leading")? > 0.0))
+}
+
+#[test]
+fn an_api_server_that_restarts_is_waited_for_and_nothing_spins() -> anyhow::Result<()> {
+    let Some((cluster, platform, mut operator)) = stage(&["home"])? else { return Ok(()) };
+    cluster.apply("home", &[device("1")])?;
+    cluster.wait_for("home", "condition=Ready", &["device/d"])?;
+    let before = operator.log().lines().count();
+    // For longer than a Lease may go without being renewed.
+    cluster.without_api_server(|| {
+        operator.until("a candidate again", |operator| Ok(operator.metric("drover_operator_leading")? == 0.0))
+    })?;
+    operator.lead()?;
+    let said = operator.log().lines().count() - before;
+    ensure!(said <= LINES_MAX, "{said} lines about an API server that was away:\n{}", operator.log());
+
+    cluster.apply("home", &[device("2")])?;
+    operator.until("done with what came after", |_| {
+        let now = platform.cli(&["device", "get", "d", "-o", "json", "-n", "home"])?;
+        Ok(serde_json::from_str::<Value>(&now)?["spec"]["attributes"]["serial"] == "2")
+    })
 }
 
 #[test]
