@@ -308,7 +308,7 @@ impl Tally {
     /// Those of some devices that `owner` keeps, as they are. `open`: devices whose shadows want what is not reported, where that
     /// is known.
     pub fn count(&mut self, owner: &str, devices: &[FoundDevice], open: Option<&HashSet<String>>) {
-        let ours = || devices.iter().filter(|device| device.object.owner == owner);
+        let ours = || devices.iter().filter(move |device| device.object.owner == owner);
         self.registered += ours().count() as i64;
         self.connected += ours().filter(|device| device.presence.connected).count() as i64;
         let converged = open.map(|open| ours().filter(|device| !open.contains(&device.name)).count() as i64);
