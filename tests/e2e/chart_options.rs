@@ -114,6 +114,31 @@ fn ingress_nodes_are_added_by_an_autoscaler_up_to_those_that_are_named() -> anyh
     Ok(())
 }
 
+/// What an autoscaler looks at.
+fn metrics<'a>(objects: &'a [Value], scaler: &'a str) -> anyhow::Result<&'a Value> {
+    Ok(&named(objects, "HorizontalPodAutoscaler", scaler)?["spec"]["metrics"])
+}
+
+#[test]
+fn autoscalers_look_at_connections_and_lag_where_they_are_told_to() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    let ha = ["helm/drover/values-ha.yaml"];
+    let on = ["ingress.nodes=8", "ingress.autoscaling.enabled=true", "rules.autoscaling.enabled=true"];
+    let told = ["ingress.autoscaling.connections=50000", "rules.autoscaling.lagSeconds=30"];
+    let without = rendered_with(&program, &ha, &on)?;
+    let with = rendered_with(&program, &ha, &[&on[..], &told].concat())?;
+    let exported = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md"))?;
+    for (scaler, metric, value) in
+        [("drover-ingress", "drover_ingress_connections", "50000"), ("drover-rules", "drover_rules_lag_seconds", "30")]
+    {
+        assert_eq!(items(metrics(&without, scaler)?).count(), 1, "{scaler}: CPU alone");
+        let pods = &metrics(&with, scaler)?[1]["pods"];
+        assert_eq!((&pods["metric"]["name"], &pods["target"]["averageValue"]), (&json!(metric), &json!(value)));
+        ensure!(exported.contains(&format!("`{metric}`")), "no pod exports {metric}");
+    }
+    Ok(())
+}
+
 #[test]
 fn the_webhook_hangs_nobody_and_may_change_only_what_is_its_own() -> anyhow::Result<()> {
     let Some(program) = tool("helm") else { return Ok(()) };
@@ -175,7 +200,36 @@ fn an_upgrade_begins_with_the_crds_of_the_new_version() -> anyhow::Result<()> {
     let role = named(&objects, "ClusterRole", "drover-drover-operator-crds")?;
     assert_eq!(role["rules"][0]["resourceNames"], Value::Array(names));
     let without = rendered_with(&program, &[], &["crds.upgrade=false"])?;
-    assert_eq!(of_kind(&without, "Job").count(), 0);
+    assert!(named(&without, "Job", "drover-crds").is_err());
+    Ok(())
+}
+
+#[test]
+fn an_uninstallation_ends_with_the_finalizers_of_the_objects_that_were_taken_care_of() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    let cases: [(&str, &[&str], &str); 3] = [
+        ("operator.enabled=true", &["--namespace=drover"], "Role"),
+        ("operator.namespaces={home,lab}", &["--namespace=home", "--namespace=lab"], "Role"),
+        ("operator.namespaces={*}", &[], "ClusterRole"),
+    ];
+    for (setting, namespaces, kind) in cases {
+        let objects = rendered_with(&program, &[], &[setting])?;
+        let job = named(&objects, "Job", "drover-finalizers")?;
+        let arguments = [&["crd", "--remove-finalizers"][..], namespaces].concat();
+        assert_eq!(job["spec"]["template"]["spec"]["containers"][0]["args"], json!(arguments), "{setting}");
+        // Whatever there is of it is gone with it, and is not there before the operator is gone.
+        let hooked = |kind| {
+            let all = of_kind(&objects, kind).filter(|object| name(object).ends_with("-finalizers"));
+            all.inspect(|object| assert_eq!(object["metadata"]["annotations"]["helm.sh/hook"], "post-delete"))
+        };
+        assert_eq!((hooked("Job").count(), hooked("ServiceAccount").count()), (1, 1), "{setting}");
+        assert_eq!(hooked(kind).count(), namespaces.len().max(1), "{setting}");
+        for rule in hooked(kind).flat_map(|role| items(&role["rules"])) {
+            assert_eq!(rule["verbs"], json!(["get", "list", "patch"]), "{setting}");
+        }
+    }
+    let without = rendered_with(&program, &[], &["operator.enabled=false"])?;
+    assert_eq!(of_kind(&without, "Job").count(), 0, "there is no operator");
     Ok(())
 }
 

@@ -1,5 +1,5 @@
 //! The README's chapter on Kubernetes, on a real node: the chart is installed, tests itself, and a device connects with what is
-//! in its Secret.
+//! in its Secret; then it is upgraded, rolled back and uninstalled.
 
 use std::time::Duration;
 
@@ -72,5 +72,28 @@ fn the_chart_runs_tests_itself_and_a_device_connects_with_its_secret() -> anyhow
 
     let table = cluster.kubectl(&["get", "devices,rules"])?;
     ensure!(table.contains("thermo-1") && table.contains("hot-rooms"), "{table}");
-    crate::load_jobs::run(&node)
+    crate::load_jobs::run(&node)?;
+    upgrade_and_take_it_back(&node).with_context(|| node.explain())?;
+    uninstall(&node)
+}
+
+/// An upgrade replaces the pod, a rollback brings the former one back, and devices are as they were.
+fn upgrade_and_take_it_back(node: &KubernetesNode) -> anyhow::Result<()> {
+    let annotation = ["get", "pod", "drover-0", "-o", "jsonpath={.metadata.annotations.revision}"];
+    let waiting = ["--wait", "--timeout", "5m"];
+    let upgrade = ["upgrade", "drover", "helm/drover", "--reuse-values", "--set", "podAnnotations.revision=two"];
+    node.helm(&[&upgrade[..], &waiting].concat())?;
+    ensure!(node.cluster.kubectl(&annotation)? == "two", "the upgrade has not replaced the pod");
+    node.helm(&[&["rollback", "drover", "1"][..], &waiting].concat())?;
+    ensure!(node.cluster.kubectl(&annotation)?.is_empty(), "the rollback has not replaced the pod");
+    node.cluster.wait_for("default", "condition=Ready", &["device/thermo-1"])
+}
+
+/// Objects outlive the release, and can be deleted without it.
+fn uninstall(node: &KubernetesNode) -> anyhow::Result<()> {
+    let uninstalled = node.helm(&["uninstall", "drover", "--wait", "--timeout", "5m"]);
+    uninstalled.with_context(|| node.explain())?;
+    let device = node.cluster.get("default", &["device/thermo-1"])?;
+    ensure!(device["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty), "{device}");
+    node.cluster.kubectl(&["delete", "-f", "deploy/examples", "--timeout=60s"]).map(drop)
 }

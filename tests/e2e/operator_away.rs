@@ -1,16 +1,19 @@
 //! What the operator cannot have: a registry that is away, and objects that only a newer one can read. It says so, nothing spins,
-//! and no namespace hangs.
+//! and no namespace hangs; nor does one where no operator runs any more.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use drover_tests::{Kubernetes, OperatorProcess, Platform, pause};
+use drover_tests::{Kubernetes, OperatorProcess, Platform, executable, lines_of, pause};
 use serde_json::{Value, json};
 
 /// How long what is being deleted waits here.
 const PATIENT: &str = "operator.deletion_patience=5s";
 /// Failed turns of one object at most meanwhile: pauses double from one second on.
 const TURNS_MAX: f64 = 12.0;
+/// Lines of log at most while the API server restarts: some for each watch and each look at the Lease, over half a minute.
+const LINES_MAX: usize = 500;
 
 /// An API server with the CRDs and the namespaces, a platform, and an operator that leads.
 fn stage(namespaces: &[&str]) -> anyhow::Result<Option<(Kubernetes, Platform, OperatorProcess)>> {
@@ -82,6 +85,27 @@ fn a_registry_that_is_away_is_told_and_waited_for_and_hangs_no_namespace() -> an
 }
 
 #[test]
+fn an_api_server_that_restarts_is_waited_for_and_nothing_spins() -> anyhow::Result<()> {
+    let Some((cluster, platform, mut operator)) = stage(&["home"])? else { return Ok(()) };
+    cluster.apply("home", &[device("1")])?;
+    cluster.wait_for("home", "condition=Ready", &["device/d"])?;
+    let before = operator.log().lines().count();
+    // For longer than a Lease may go without being renewed.
+    cluster.without_api_server(|| {
+        operator.until("a candidate again", |operator| Ok(operator.metric("drover_operator_leading")? == 0.0))
+    })?;
+    operator.lead()?;
+    let said = operator.log().lines().count() - before;
+    ensure!(said <= LINES_MAX, "{said} lines about an API server that was away:\n{}", operator.log());
+
+    cluster.apply("home", &[device("2")])?;
+    operator.until("done with what came after", |_| {
+        let now = platform.cli(&["device", "get", "d", "-o", "json", "-n", "home"])?;
+        Ok(serde_json::from_str::<Value>(&now)?["spec"]["attributes"]["serial"] == "2")
+    })
+}
+
+#[test]
 fn an_object_of_a_newer_crd_is_told_so_and_stops_no_other() -> anyhow::Result<()> {
     let Some((cluster, platform, mut operator)) = stage(&["home"])? else { return Ok(()) };
     // As after a rollback: the CRD knows an effect that this operator does not.
@@ -99,6 +123,8 @@ fn an_object_of_a_newer_crd_is_told_so_and_stops_no_other() -> anyhow::Result<()
     let told = accepted(&cluster, "policy/future")?;
     let message = told["message"].as_str().context("a message")?;
     ensure!(told["reason"] == "Unreadable" && message.contains("audit"), "{told}");
+    let table = cluster.kubectl(&["-n", "home", "get", "policies"])?;
+    ensure!(table.contains("REASON") && table.contains("Unreadable"), "{table}");
 
     // One that begins to lead lists them all.
     operator.kill()?;
@@ -109,5 +135,25 @@ fn an_object_of_a_newer_crd_is_told_so_and_stops_no_other() -> anyhow::Result<()
     cluster.wait_for("home", "condition=Ready", &["policy/plain"])?;
     cluster.kubectl(&["delete", "namespace", "home", "--timeout=90s"])?;
     ensure!(!platform.cli(&["policy", "list", "-n", "home"])?.contains("plain"), "left in the registry");
+    Ok(())
+}
+
+#[test]
+fn where_no_operator_runs_any_more_a_command_lets_the_objects_of_a_namespace_go() -> anyhow::Result<()> {
+    let Some((cluster, _platform, mut operator)) = stage(&["home", "kept"])? else { return Ok(()) };
+    cluster.apply("home", &[device("1"), policy("p", "allow")])?;
+    cluster.apply("kept", &[policy("p", "allow")])?;
+    cluster.wait_for("home", "condition=Ready", &["device/d", "policy/p"])?;
+    cluster.wait_for("kept", "condition=Ready", &["policy/p"])?;
+
+    operator.kill()?;
+    cluster.kubectl(&["delete", "namespace", "home", "--wait=false"])?;
+    let mut command = Command::new(executable()?);
+    command.args(["crd", "--remove-finalizers", "--namespace", "home"]).envs(cluster.environment());
+    let said = lines_of(&mut command, b"")?;
+    ensure!(said == ["finalizers removed: 2"], "{said:?}");
+    cluster.kubectl(&["wait", "--for=delete", "namespace/home", "--timeout=90s"])?;
+    let kept = cluster.get("kept", &["policy/p"])?;
+    ensure!(kept["metadata"]["finalizers"][0] == "drover.dev/registry", "{kept}");
     Ok(())
 }

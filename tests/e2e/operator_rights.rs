@@ -41,12 +41,24 @@ fn cluster(values: &str, settings: &[&str]) -> anyhow::Result<Option<Kubernetes>
     Ok(Some(cluster))
 }
 
-/// `drover crd --apply` with the rights of an account; what it says.
-fn apply_crds(kubeconfig: &str) -> anyhow::Result<Vec<String>> {
+/// `drover crd` with the rights of an account; what it says.
+fn crd(kubeconfig: &str, arguments: &[&str]) -> anyhow::Result<Vec<String>> {
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("kubeconfig");
     std::fs::write(&file, kubeconfig)?;
-    lines_of(Command::new(executable()?).args(["crd", "--apply"]).env("KUBECONFIG", file), b"")
+    lines_of(Command::new(executable()?).arg("crd").args(arguments).env("KUBECONFIG", file), b"")
+}
+
+/// The job after an uninstallation finds what the operator has left, with `arguments` in the namespace `home`.
+fn let_go(cluster: &Kubernetes, arguments: &[&str]) -> anyhow::Result<()> {
+    let statement = json!({"effect": "allow", "actions": ["connect"], "resources": ["${device}"]});
+    let mut left = object("drover.dev/v1alpha1", "Policy", "left", json!({"statements": [statement]}));
+    left["metadata"]["finalizers"] = json!(["drover.dev/registry"]);
+    cluster.apply("home", &[left])?;
+    let arguments = [&["--remove-finalizers"][..], arguments].concat();
+    let said = crd(&cluster.account(NAMESPACE, "drover-finalizers")?, &arguments)?;
+    ensure!(said == ["finalizers removed: 1"], "{said:?}");
+    cluster.kubectl(&["-n", "home", "delete", "policy", "left", "--timeout=60s"]).map(drop)
 }
 
 fn object(api_version: &str, kind: &str, name: &str, spec: Value) -> Value {
@@ -145,7 +157,7 @@ fn the_rights_of_every_namespace_are_enough_with_the_webhook() -> anyhow::Result
     // As the job before an upgrade: one kind is new, the others are there.
     cluster.kubectl(&["apply", "--server-side", "-f", "deploy/crds/drover.yaml"])?;
     cluster.kubectl(&["delete", "crd", "functions.drover.dev", "--timeout=60s"])?;
-    let applied = apply_crds(&cluster.account(NAMESPACE, "drover-crds")?)?;
+    let applied = crd(&cluster.account(NAMESPACE, "drover-crds")?, &["--apply"])?;
     ensure!(applied.len() == 5, "{applied:?}");
     cluster.wait_for("default", "condition=Established", &["crd", "functions.drover.dev", "rules.drover.dev"])?;
 
@@ -166,7 +178,8 @@ fn the_rights_of_every_namespace_are_enough_with_the_webhook() -> anyhow::Result
     })?;
     // Nobody serves the Service here: what is applied is let in without an answer.
     exercise(&cluster, &platform, &operator)?;
-    stop(&cluster, operator)
+    stop(&cluster, operator)?;
+    let_go(&cluster, &[])
 }
 
 #[test]
@@ -182,6 +195,7 @@ fn the_rights_of_one_namespace_are_enough_there_and_end_there() -> anyhow::Resul
     operator.lead()?;
     exercise(&cluster, &platform, &operator)?;
     stop(&cluster, operator)?;
+    let_go(&cluster, &["--namespace", "home"])?;
 
     // Whoever has the pod's token can read no Secret of another namespace, and list none of its own.
     let may = |verb: &str, namespace: &str| -> anyhow::Result<bool> {

@@ -93,6 +93,27 @@ impl Kubernetes {
         Ok(())
     }
 
+    /// Kills the API server of one of the test's own, and brings it back once `meanwhile` is done.
+    pub fn without_api_server(&self, meanwhile: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+        let (directory, _) = self.place().context("the cluster is another's")?;
+        let down = directory.join("down");
+        std::fs::write(&down, "")?;
+        self.until_it_answers(false)?;
+        meanwhile()?;
+        std::fs::remove_file(&down)?;
+        self.until_it_answers(true)
+    }
+
+    /// Waits until the API server answers, or does not.
+    fn until_it_answers(&self, wanted: bool) -> anyhow::Result<()> {
+        let mut waited = Duration::ZERO;
+        while self.kubectl(&["get", "--raw", "/readyz"]).is_ok() != wanted {
+            ensure!(waited < PATIENCE, "whether the API server answers is not {wanted} within {PATIENCE:?}");
+            waited += pause();
+        }
+        Ok(())
+    }
+
     /// Where the state of one of the test's own is, and its port.
     pub(crate) fn place(&self) -> Option<(&Path, u16)> {
         self.running.as_ref().map(|(_, directory)| (directory.path(), self.port))

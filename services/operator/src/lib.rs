@@ -8,6 +8,8 @@ mod config;
 pub mod controller;
 pub mod crd;
 mod domain;
+#[doc(hidden)]
+pub mod finalizers;
 mod install;
 mod leader;
 pub mod ports;
@@ -129,6 +131,12 @@ async fn work(
 /// Applies the CRDs to the pod's cluster, or to the kubeconfig's; answers their names.
 pub async fn apply_crds() -> anyhow::Result<Vec<String>> {
     Ok(install::apply(client().await?, &crds()).await?)
+}
+
+/// Takes the operator's finalizer off the objects of these namespaces, of all where none is named, in the pod's cluster or the
+/// kubeconfig's; answers how many had it.
+pub async fn remove_finalizers(namespaces: &[String]) -> anyhow::Result<usize> {
+    Ok(finalizers::remove(&client().await?, namespaces).await?)
 }
 
 fn crds() -> [CustomResourceDefinition; 5] {

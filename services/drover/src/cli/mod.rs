@@ -3,6 +3,7 @@
 //! One module a noun, thin over [`client`]; what a command prints goes through [`output`].
 
 mod apply;
+mod authority;
 mod client;
 pub mod connection;
 mod credential;
@@ -40,6 +41,8 @@ pub enum ClientCommand {
     Credential(credential::Credential),
     /// Policies: what devices may do
     Policy(policy::Policy),
+    /// Certificate authorities: their certificates register devices
+    Authority(authority::Authority),
     /// Rules: SQL over messages and what happens with its rows
     Rule(rule::Rule),
     /// API tokens: who may use the REST interface, the console and these commands
@@ -61,6 +64,7 @@ impl ClientCommand {
             Self::Device(device) => device.run(out),
             Self::Credential(credential) => credential.run(out),
             Self::Policy(policy) => policy.run(out),
+            Self::Authority(authority) => authority.run(out),
             Self::Rule(rule) => rule.run(out),
             Self::Token(token) => token.run(out),
             Self::Function(function) => function.run(out),

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::platform::Platform;
-use crate::process::{drover, refused};
+use crate::process::{Up, drover, free_offset, refused};
 
 #[test]
 fn a_device_is_made_listed_and_deleted() {
@@ -252,4 +252,19 @@ fn rules_are_evaluated_without_a_platform() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!((lines.len(), lines[0]), (2, r#"{"out":{"t":2}}"#));
     assert!(lines[1].starts_with(r#"{"error":"#) && output.status.success(), "{text}");
+}
+
+#[test]
+fn a_demo_that_checks_is_done_when_a_message_has_come_back_through_a_rule() {
+    let told = Platform::start().json(&["demo", "--check", "--seconds", "60", "-n", "checked"]);
+    assert_eq!((&told["device"], &told["rule"]), (&"demo-thermostat-1".into(), &"demo-check".into()));
+}
+
+#[test]
+fn a_demo_that_checks_fails_where_no_rule_is_carried_out() {
+    let data = tempfile::tempdir().expect("a directory");
+    let up = Up::start_at(free_offset(), drover(&["up", "--disable", "rules", "--data"]).arg(data.path()));
+    let said = Platform { up, data }.refuses(&["demo", "--check", "--seconds", "2"]);
+    let expected = "no message of demo-thermostat-1 has come back through rule demo-check within 2 s; its status: {";
+    assert!(said.contains(expected), "{said}");
 }

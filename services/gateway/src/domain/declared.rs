@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use drover_proto::types::v1 as wire;
-use drover_types::object::{DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
+use drover_types::object::{CertificateAuthoritySpec, DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
 use drover_types::{ApiError, TenantId};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -45,6 +45,12 @@ impl Kind for FunctionSpec {
     const API_VERSION: &'static str = "drover.dev/v1alpha1";
     const KIND: &'static str = "Function";
     const COLLECTION: &'static str = "functions";
+}
+
+impl Kind for CertificateAuthoritySpec {
+    const API_VERSION: &'static str = "drover.dev/v1alpha1";
+    const KIND: &'static str = "CertificateAuthority";
+    const COLLECTION: &'static str = "authorities";
 }
 
 /// `metadata` of an object. Of what a client sends, only the name, the labels and the resource version count.

@@ -27,6 +27,11 @@ pub struct RuleParam(#[allow(dead_code, reason = "only documents")] String);
 #[into_params(parameter_in = Path, names("function"))]
 pub struct FunctionParam(#[allow(dead_code, reason = "only documents")] String);
 
+/// The parameter `authority` of a path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path, names("authority"))]
+pub struct AuthorityParam(#[allow(dead_code, reason = "only documents")] String);
+
 /// The parameters of a path; the short form of a path is about the default tenant.
 pub struct At {
     pub tenant: TenantId,

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::MethodRouter;
-use drover_types::object::{DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
+use drover_types::object::{CertificateAuthoritySpec, DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
 use drover_types::{ApiError, DEFAULT_TENANT};
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
@@ -16,8 +16,8 @@ use utoipa::openapi::{ContentBuilder, ObjectBuilder, OpenApi as Document, Ref, R
 use utoipa::{OpenApi, ToSchema};
 
 use super::{
-    Api, api_tokens, console, credentials, devices, functions, health, policies, replay, rules, shadow, stream,
-    telemetry,
+    Api, api_tokens, authorities, console, credentials, devices, functions, health, policies, replay, rules, shadow,
+    stream, telemetry,
 };
 
 /// Paths about the default tenant.
@@ -38,7 +38,10 @@ macro_rules! routes {
 
         /// What the handlers say of themselves.
         #[derive(OpenApi)]
-        #[openapi(paths($($($module::$handler),+),+), components(schemas(ErrorBody, DeviceSpec, FunctionSpec, PolicySpec, RuleSpec)))]
+        #[openapi(
+            paths($($($module::$handler),+),+),
+            components(schemas(ErrorBody, CertificateAuthoritySpec, DeviceSpec, FunctionSpec, PolicySpec, RuleSpec))
+        )]
         struct Handlers;
 
         /// Method and path of every route.
@@ -49,6 +52,8 @@ macro_rules! routes {
 
 routes! {
     "/health" => { get: health::get }
+    "/authorities" => { get: authorities::list }
+    "/authorities/{authority}" => { get: authorities::get, put: authorities::put, delete: authorities::delete }
     "/devices" => { get: devices::list, post: devices::create }
     "/devices/{device}" => { get: devices::get, put: devices::put, delete: devices::delete }
     "/devices/{device}/credentials" => { get: credentials::list, post: credentials::issue }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops here")]
 
 mod console;
+mod fake_authorities;
 mod fake_bus;
 mod fake_functions;
 mod fake_series;

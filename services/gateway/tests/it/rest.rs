@@ -209,6 +209,30 @@ fn a_function_is_put_shown_listed_and_deleted() {
 }
 
 #[test]
+fn a_certificate_authority_is_put_shown_listed_and_deleted() {
+    let gateway = Running::start();
+    let spec = json!({"certificate": "pem", "labels": {"site": "north"}, "template": {"type": "lamp"}});
+    let path = "/api/v1/tenants/home/authorities/works";
+    let (status, put) = gateway.ask("PUT", path, Some(json!({"kind": "CertificateAuthority", "spec": spec})));
+    assert_eq!((status, &put["kind"], &put["spec"]["labels"]), (200, &json!("CertificateAuthority"), &spec["labels"]));
+    let template = &put["spec"]["template"];
+    assert_eq!((&template["type"], &template["policies"]), (&json!("lamp"), &json!(["default"])), "{put}");
+    assert_eq!(gateway.ask("GET", path, None), (200, put.clone()));
+    assert_eq!(gateway.ask("GET", "/api/v1/authorities", None).1, json!({"items": []}), "P9");
+    assert_eq!(gateway.ask("GET", "/api/v1/tenants/home/authorities", None), (200, json!({"items": [put]})));
+    for (spec, field) in [
+        (json!({}), "spec"),
+        (json!({"certificate": "pem", "template": {"policy": "p"}}), "spec.template.policy"),
+        (json!({"certificate": "pem", "subject": "s"}), "spec.subject"),
+    ] {
+        let (status, refused) = gateway.ask("PUT", path, Some(json!({"spec": spec})));
+        assert_eq!((status, &refused["error"]["field"]), (400, &json!(field)), "{refused}");
+    }
+    assert_eq!(gateway.ask("DELETE", path, None), (204, Value::Null));
+    assert_eq!(gateway.ask("GET", path, None).0, 404);
+}
+
+#[test]
 fn a_rule_is_shown_with_what_the_rules_service_says_of_it() {
     let gateway = Running::start();
     let (status, put) = gateway.ask("PUT", "/api/v1/rules/seen", Some(rule("home.hot")));

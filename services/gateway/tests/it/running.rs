@@ -10,6 +10,7 @@ use drover_host::{
     grpc,
 };
 use drover_proto::registry::v1::api_tokens_server::ApiTokensServer;
+use drover_proto::registry::v1::certificate_authorities_server::CertificateAuthoritiesServer;
 use drover_proto::registry::v1::functions_server::FunctionsServer;
 use drover_proto::registry::v1::registry_server::RegistryServer;
 use drover_proto::rules::v1::rules_server::RulesServer;
@@ -21,6 +22,7 @@ use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use ureq::http::HeaderMap;
 
+use crate::fake_authorities::FakeAuthorities;
 use crate::fake_bus::FakeBus;
 use crate::fake_functions::FakeFunctions;
 use crate::fake_series::{FakeShadow, FakeStorage};
@@ -62,7 +64,8 @@ impl Running {
             let routes = match service {
                 "registry" => Routes::new(RegistryServer::new(FakeRegistry::default()))
                     .add_service(ApiTokensServer::new(tokens.clone()))
-                    .add_service(FunctionsServer::new(FakeFunctions::default())),
+                    .add_service(FunctionsServer::new(FakeFunctions::default()))
+                    .add_service(CertificateAuthoritiesServer::new(FakeAuthorities::default())),
                 "storage" => Routes::new(StorageServer::new(FakeStorage)),
                 "shadow" => Routes::new(ShadowServer::new(FakeShadow::default())),
                 _ => Routes::new(RulesServer::new(FakeRules)),

@@ -9,11 +9,11 @@ use kube::{Api, ResourceExt};
 
 use super::context::Context;
 use super::failure::Failure;
-use super::fleet::{again, owner, write_status};
+use super::fleet::{again, open, owner, write_status};
 use super::registered::{Outcome, accepted, refused, register};
 use super::uid;
 use crate::crd::{AuthoritySource, DeviceFleet, DeviceFleetStatus};
-use crate::domain::condition::{READY, Verdict};
+use crate::domain::authority as domain;
 use crate::domain::fleet::{self, Tally};
 use crate::domain::object::is_ours;
 use crate::domain::problem::Problem;
@@ -25,9 +25,12 @@ const FIELD: &str = "spec.source.certificateAuthority";
 /// Registers the authority and tells how many devices it has registered.
 pub async fn apply(fleet: &DeviceFleet, source: &AuthoritySource, context: &Context) -> Result<Action, Failure> {
     let (tenant, owner) = (tenant(fleet)?, owner(fleet, context));
-    let outcome = match certificate(fleet, source, context).await? {
-        Ok(certificate) => put(fleet, context, &tenant, &owner, certificate).await?,
-        Err(problem) => Outcome::Refused(problem),
+    let (outcome, ends_ms) = match certificate(fleet, source, context).await? {
+        Ok(certificate) => {
+            let ends_ms = domain::ends_ms(&certificate);
+            (put(fleet, context, &tenant, &owner, certificate).await?, ends_ms)
+        }
+        Err(problem) => (Outcome::Refused(problem), None),
     };
     if let Outcome::Refused(problem) = outcome {
         let former = fleet.status.clone().unwrap_or_default();
@@ -36,10 +39,11 @@ pub async fn apply(fleet: &DeviceFleet, source: &AuthoritySource, context: &Cont
         return Ok(Action::requeue(again(fleet, context)));
     }
     let tally = count(context, &tenant, &owner).await?;
-    let verdicts = [accepted(), Verdict::holds(READY, "Registering", "devices are registered when they connect")];
+    let verdicts = [accepted(), domain::ready(ends_ms, context.clock.now_ms())];
     let status = DeviceFleetStatus {
         registered: Some(tally.registered),
         connected: Some(tally.connected),
+        converged: tally.converged,
         ..DeviceFleetStatus::default()
     };
     write_status(fleet, context, &verdicts, status).await?;
@@ -75,10 +79,11 @@ async fn put(
 }
 
 async fn count(context: &Context, tenant: &TenantId, owner: &str) -> Result<Tally, Failure> {
+    let open = open(tenant, context, |name| Some(name.to_owned())).await;
     let (mut tally, mut after) = (Tally::default(), String::new());
     loop {
         let page = context.registry.devices(tenant, &after).await?;
-        tally.count(owner, &page.devices);
+        tally.count(owner, &page.devices, open.as_ref());
         after = page.next;
         if after.is_empty() {
             return Ok(tally);

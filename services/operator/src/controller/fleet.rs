@@ -1,6 +1,7 @@
 //! Fleets: many devices in the registry, none of them an object of the cluster.
 
 use std::collections::HashSet;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -167,11 +168,15 @@ async fn declared(fleet: &DeviceFleet, context: &Context) -> Result<Result<Fleet
     Ok(declared.map_err(|error| Problem::refused(&error)))
 }
 
-/// Places of the fleet's devices whose shadows want what is not reported; `None`: nobody can tell now, which keeps nothing else
-/// from being told.
-async fn open(fleet: &Fleet, tenant: &TenantId, context: &Context) -> Option<HashSet<usize>> {
+/// What `of` makes of the tenant's devices whose shadows want what is not reported. `None`, which keeps nothing else from being
+/// told: nobody can tell now, or it is more than a fleet may have devices.
+pub(super) async fn open<T: Eq + Hash>(
+    tenant: &TenantId,
+    context: &Context,
+    of: impl Fn(&str) -> Option<T>,
+) -> Option<HashSet<T>> {
     let (mut open, mut after) = (HashSet::new(), String::new());
-    loop {
+    while open.len() as u64 <= context.config.fleet_devices_max {
         let page = match context.shadows.open_deltas(tenant, &after).await {
             Ok(page) => page,
             Err(error) => {
@@ -179,17 +184,20 @@ async fn open(fleet: &Fleet, tenant: &TenantId, context: &Context) -> Option<Has
                 return None;
             }
         };
-        open.extend(page.devices.iter().filter_map(|device| fleet.place(device)));
+        open.extend(page.devices.iter().filter_map(|device| of(device)));
         after = page.next;
         if after.is_empty() {
             return Some(open);
         }
     }
+    let limit = context.config.fleet_devices_max;
+    tracing::info!(%tenant, limit, "which devices of a fleet have converged is not known: too many have not");
+    None
 }
 
 /// Walks along the registry's list and writes what differs.
 async fn bring_about(fleet: &Fleet, tenant: &TenantId, owner: &str, context: &Context) -> Result<Tally, Failure> {
-    let mut walk = Walk::new(fleet, open(fleet, tenant, context).await);
+    let mut walk = Walk::new(fleet, open(tenant, context, |name| fleet.place(name)).await);
     let mut after = String::new();
     loop {
         let page = context.registry.devices(tenant, &after).await?;

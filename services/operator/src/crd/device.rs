@@ -24,6 +24,7 @@ use super::{Condition, OBJECT_NAME};
     validation = Rule::new("self.metadata.name.size() <= 128").message("a device name has at most 128 characters"),
     printcolumn = r#"{"name":"Type","type":"string","jsonPath":".spec.type"}"#,
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.status==\"False\")].reason"}"#,
     printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
     printcolumn = r#"{"name":"Last-Seen","type":"date","jsonPath":".status.lastSeen"}"#,
     printcolumn = r#"{"name":"As-Of","type":"date","jsonPath":".status.observedTime"}"#

@@ -23,6 +23,7 @@ use super::{Condition, OBJECT_NAME};
     category = "drover",
     derive = "PartialEq",
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.status==\"False\")].reason"}"#,
     printcolumn = r#"{"name":"Declared","type":"integer","jsonPath":".status.declared"}"#,
     printcolumn = r#"{"name":"Registered","type":"integer","jsonPath":".status.registered"}"#,
     printcolumn = r#"{"name":"Connected","type":"integer","jsonPath":".status.connected"}"#,

@@ -21,6 +21,7 @@ use super::Condition;
     derive = "PartialEq",
     validation = Rule::new("self.metadata.name.matches('^[a-z][a-z0-9-]*$')").message("a function's name has no dots and begins with a letter, for SQL calls it"),
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.status==\"False\")].reason"}"#,
     printcolumn = r#"{"name":"Routine","type":"string","jsonPath":".spec.routine"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]

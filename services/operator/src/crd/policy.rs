@@ -22,6 +22,7 @@ use super::Condition;
     derive = "PartialEq",
     validation = Rule::new("self.metadata.name != 'default'").message("the policy default is built in: choose another name"),
     printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.status==\"False\")].reason"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 pub struct PolicySpec {

@@ -305,12 +305,14 @@ impl<'a> Walk<'a> {
 }
 
 impl Tally {
-    /// Those of some devices that `owner` keeps, as they are.
-    pub fn count(&mut self, owner: &str, devices: &[FoundDevice]) {
-        for device in devices.iter().filter(|device| device.object.owner == owner) {
-            self.registered += 1;
-            self.connected += i64::from(device.presence.connected);
-        }
+    /// Those of some devices that `owner` keeps, as they are. `open`: devices whose shadows want what is not reported, where that
+    /// is known.
+    pub fn count(&mut self, owner: &str, devices: &[FoundDevice], open: Option<&HashSet<String>>) {
+        let ours = || devices.iter().filter(move |device| device.object.owner == owner);
+        self.registered += ours().count() as i64;
+        self.connected += ours().filter(|device| device.presence.connected).count() as i64;
+        let converged = open.map(|open| ours().filter(|device| !open.contains(&device.name)).count() as i64);
+        self.converged = converged.map(|more| self.converged.unwrap_or(0) + more);
     }
 }
 

@@ -4,6 +4,7 @@
 //! calls, no clock.
 
 pub mod admission;
+pub mod authority;
 pub mod condition;
 pub mod credentials;
 pub mod csv;

@@ -1,5 +1,7 @@
 //! Turns of fleets.
 
+use std::time::Duration;
+
 use axum::http::Method;
 use drover_operator::OperatorConfig;
 use drover_operator::controller::Kind as _;
@@ -10,7 +12,7 @@ use drover_types::{ApiError, ErrorCode, TenantId};
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, condition, message, object, pair, status, with_status};
+use crate::stage::{NOW_MS, Stage, condition, message, object, pair, status, with_status};
 
 fn fleet(source: Value) -> DeviceFleet {
     object("drover.dev/v1alpha1", "DeviceFleet", "sensors", json!({"source": source}))
@@ -201,6 +203,46 @@ async fn a_fleet_of_an_authority_registers_that_and_counts_the_devices_it_has_br
     let (writes, _) = stage.turn(&with_status(&fleet, &writes)).await;
     let second = status(&writes).expect("written");
     assert_eq!((second["registered"].as_i64(), second["connected"].as_i64()), (Some(4), Some(1)));
+}
+
+#[tokio::test]
+async fn devices_of_an_authority_whose_shadows_want_what_is_not_reported_are_not_converged() {
+    let stage = Stage::with(OperatorConfig { fleet_devices_max: 3, ..OperatorConfig::default() });
+    secret(&stage, CERTIFICATE);
+    let fleet = of_authority(json!({}));
+    let (writes, _) = stage.turn(&fleet).await;
+    assert_eq!(status(&writes).expect("written")["converged"], 0);
+    for name in ["a", "b", "c"] {
+        registered(&stage, name, "kubernetes/fleets/sensors").await;
+    }
+    let converged = async |open: &[&str], known: &DeviceFleet| {
+        *stage.platform.open.lock().unwrap() = open.iter().map(|name| (*name).to_owned()).collect();
+        let (writes, _) = stage.turn(known).await;
+        with_status(known, &writes).status.expect("written").converged
+    };
+    assert_eq!(converged(&["b", "other"], &fleet).await, Some(2));
+    // More names than a fleet may have devices are not kept in mind.
+    let many = ["a", "b", "c", "d", "e", "f", "g"];
+    assert_eq!(converged(&many, &fleet).await, None);
+    *stage.platform.open_unknown.lock().unwrap() = Some(ApiError::new(ErrorCode::Unavailable, "behind"));
+    assert_eq!(converged(&[], &fleet).await, None);
+}
+
+#[tokio::test]
+async fn an_authority_that_has_ended_is_told() {
+    let stage = Stage::new();
+    let mut params = rcgen::CertificateParams::default();
+    params.not_after = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_millis(NOW_MS + 3_600_000);
+    let key = rcgen::KeyPair::generate().expect("a key");
+    secret(&stage, &params.self_signed(&key).expect("signed").pem());
+    let fleet = of_authority(json!({}));
+    let (writes, _) = stage.turn(&fleet).await;
+    assert_eq!(condition(&status(&writes).expect("written"), "Ready"), pair("True", "Registering"));
+    stage.clock.advance(3_601_000);
+    let (writes, events) = stage.turn(&with_status(&fleet, &writes)).await;
+    let told = status(&writes).expect("written");
+    assert_eq!(condition(&told, "Accepted"), pair("True", "Registered"));
+    assert_eq!((condition(&told, "Ready"), events.len()), (pair("False", "AuthorityEnded"), 1));
 }
 
 #[tokio::test]

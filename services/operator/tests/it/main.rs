@@ -4,6 +4,7 @@
 
 mod cluster;
 mod devices;
+mod finalizers;
 mod fleets;
 mod functions;
 mod platform;

@@ -50,7 +50,8 @@ impl Domain {
 
     async fn claim_all(&self, holder: &ObjectKey, spec: &Spec) -> Result<(), ApiError> {
         for Needed { name, taken } in needed(spec) {
-            if spec.rule().is_some() && !self.settings.output_topics.are_open_to(&holder.tenant, &name) {
+            let is_rule = matches!(spec, Spec::Rule(_));
+            if is_rule && !self.settings.output_topics.are_open_to(&holder.tenant, &name) {
                 let message = format!("topic {name} is not the tenant's: its own begin with {}.", holder.tenant);
                 return Err(ApiError { code: ErrorCode::PermissionDenied, message, ..taken });
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use drover_host::SystemClock;
 use drover_mqtt::client::{Client, ClientOptions, Event};
-use drover_mqtt::{Publish, Version};
+use drover_mqtt::{Publish, Subscription, SubscriptionList, SubscriptionOptions, Version};
 use drover_types::{Clock, Qos};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -55,6 +55,30 @@ impl Fleet {
     }
 }
 
+/// One thermostat publishes until a message comes to it at the topic `back`; `false` if none has within `seconds`.
+pub fn comes_back(access: Access, back: &str, seconds: u64) -> anyhow::Result<bool> {
+    let at = format!("{} at {}", access.device, access.endpoints.mqtt);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(publish_until(access, back, seconds)).context(at)
+}
+
+async fn publish_until(access: Access, back: &str, seconds: u64) -> anyhow::Result<bool> {
+    let topic = format!("demo/{}/climate", access.device);
+    let mut connection = Connection::open(&access).await?;
+    connection.subscribe(back).await?;
+    let first = SystemClock.now_ms() / 1_000;
+    for step in first..first.saturating_add(seconds) {
+        connection.publish(&topic, reading(0, step).as_bytes()).await?;
+        let deadline = Instant::now() + PAUSE;
+        while connection.came == 0 && connection.receive(deadline).await? {}
+        if connection.came > 0 {
+            break;
+        }
+    }
+    connection.close().await?;
+    Ok(connection.came > 0)
+}
+
 async fn device(n: usize, access: Access, seconds: u64) -> anyhow::Result<Told> {
     let name = access.device.clone();
     let endpoint = access.endpoints.mqtt.clone();
@@ -86,6 +110,8 @@ struct Connection {
     out: Vec<u8>,
     connected: bool,
     acknowledged: u64,
+    /// Messages that came by its subscriptions.
+    came: u64,
 }
 
 impl Connection {
@@ -105,6 +131,7 @@ impl Connection {
             out: Vec::new(),
             connected: false,
             acknowledged: 0,
+            came: 0,
         };
         let now_ms = connection.now_ms();
         connection.client.open(now_ms, &mut connection.out)?;
@@ -114,6 +141,14 @@ impl Connection {
             anyhow::ensure!(connection.receive(deadline).await?, "no answer to CONNECT within {PATIENCE:?}");
         }
         Ok(connection)
+    }
+
+    async fn subscribe(&mut self, filter: &str) -> anyhow::Result<()> {
+        let mut list = SubscriptionList::default();
+        list.push(Subscription { filter, options: SubscriptionOptions::new(Qos::AtLeastOnce) })?;
+        let now_ms = self.now_ms();
+        self.client.subscribe(list.as_subscriptions(), now_ms, &mut self.out)?;
+        self.flush().await
     }
 
     async fn publish(&mut self, topic: &str, payload: &[u8]) -> anyhow::Result<()> {
@@ -137,16 +172,23 @@ impl Connection {
         anyhow::ensure!(read > 0, "the platform closed the connection");
         self.read.extend_from_slice(&chunk[..read]);
         let now_ms = self.now_ms();
-        let (mut acknowledged, mut connected, mut ended) = (0, self.connected, None);
+        let (mut acknowledged, mut came, mut connected, mut ended) = (0, 0, self.connected, None);
         let taken = self.client.receive(&self.read, now_ms, &mut self.out, |event| match event {
             Event::Connected { .. } => connected = true,
             Event::Acknowledged { reason, .. } if !reason.is_error() => acknowledged += 1,
             Event::Acknowledged { reason, .. } => ended = Some(format!("a message was refused: {reason}")),
             Event::Disconnected { reason, .. } => ended = Some(format!("the platform said goodbye: {reason}")),
-            Event::Message(_) | Event::Subscribed { .. } | Event::Unsubscribed { .. } | Event::Pong => {}
+            Event::Message(_) => came += 1,
+            Event::Subscribed { reasons, .. } => {
+                if let Some(reason) = reasons.iter().find(|reason| reason.is_error()) {
+                    ended = Some(format!("a subscription was refused: {reason}"));
+                }
+            }
+            Event::Unsubscribed { .. } | Event::Pong => {}
         })?;
         self.read.drain(..taken);
         self.acknowledged += acknowledged;
+        self.came += came;
         self.connected = connected;
         if let Some(reason) = ended {
             anyhow::bail!(reason);

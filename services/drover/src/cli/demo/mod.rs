@@ -2,6 +2,7 @@
 //!
 //! Made again on each run: devices that are there get a new token in place of their old ones, rules are replaced.
 
+mod check;
 mod fleet;
 mod thermostat;
 
@@ -31,11 +32,18 @@ pub struct Demo {
     /// For how long they publish, one message a second each
     #[arg(long, default_value_t = 30, value_parser = value_parser!(u64).range(1..))]
     seconds: u64,
+    /// Only check that a message goes its whole way: one thermostat publishes until what a rule makes of it comes back to it; fails if
+    /// nothing does within --seconds
+    #[arg(long, conflicts_with = "devices")]
+    check: bool,
 }
 
 impl Demo {
     pub fn run(self, out: &mut dyn Write) -> anyhow::Result<()> {
         let (client, format) = (self.connection.open()?, self.connection.output);
+        if self.check {
+            return check::run(&client, format, self.seconds, out);
+        }
         let rules = rules(client.tenant.as_str());
         for rule in &rules {
             client.put(&["rules", name(rule)], rule)?;
