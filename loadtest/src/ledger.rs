@@ -62,6 +62,11 @@ impl Ledger {
         self.devices.contains_key(device)
     }
 
+    /// Whether any message of `device` was acknowledged.
+    pub fn has_acknowledged(&self, device: &str) -> bool {
+        self.devices.get(device).is_some_and(|device| device.acknowledged.contains(&true))
+    }
+
     /// Books the arrival of a message at `output`, for instance `topic/key` of a rule's output.
     pub fn received(&mut self, output: &str, device: &str, number: u64) {
         let receipt = Receipt { device: device.to_owned(), number };

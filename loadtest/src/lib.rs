@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod live;
 pub mod metrics;
 pub mod payload;
+pub mod presence;
 pub mod remote;
 pub mod report;
 pub mod scenario;

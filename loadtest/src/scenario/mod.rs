@@ -185,16 +185,29 @@ pub struct Storm {
     pub fleets: Vec<String>,
 }
 
-/// A program that prints what a consumer gets, one payload a line: of the log, of a rule's output.
+/// A program that prints what a consumer gets, one payload a line: of the log, of a rule's output, of lifecycle events.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reader {
     pub name: String,
     /// Run at the end; it has to end by itself. `{port:9092}` is that port with the offset.
     pub command: Vec<String>,
+    #[serde(default)]
+    pub prints: Prints,
     /// Whether a message that comes twice breaks a promise.
     #[serde(default)]
     pub exactly_once: bool,
+}
+
+/// What a reader's lines are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Prints {
+    /// Numbered messages.
+    #[default]
+    Messages,
+    /// Lifecycle events of clients, as `drover.events` has them, from the first on.
+    Presence,
 }
 
 /// Whether a command begins with a file, or with a name on the path.
