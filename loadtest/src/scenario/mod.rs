@@ -84,8 +84,8 @@ pub struct Target {
     pub coap: u16,
     /// Added to each of these ports, as `drover up --port-offset` does.
     pub port_offset: i32,
-    /// A page in the format of Prometheus with `process_resident_memory_bytes` and `process_cpu_seconds_total`;
-    /// `{port:9464}` is that port with the offset.
+    /// A page in the format of Prometheus with `process_resident_memory_bytes`, `process_cpu_seconds_total` and perhaps
+    /// `process_open_fds`; `{port:9464}` is that port with the offset.
     pub metrics: Option<String>,
     /// Connections from one source address, where the host is on loopback; the next ones come from the next of
     /// 127.0.1.1, 127.0.1.2, …: beyond half of the ephemeral ports of one address connect(2) itself becomes slow.
