@@ -66,11 +66,10 @@ impl Server {
         let command = command.replace("{port}", &PEER_PORT.to_string());
         let mut words = command.split_whitespace();
         let program = words.next().context("a peer's command")?;
-        let places = [program.to_owned(), format!("{SBIN}/{program}")];
         let arguments: Vec<&str> = words.collect();
         let start =
             |place: &String| Command::new(place).args(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let Some(child) = places.iter().find_map(|place| start(place).ok()) else { return Ok(None) };
+        let Some(child) = places(program).iter().find_map(|place| start(place).ok()) else { return Ok(None) };
         let mut server = Self { child, url: format!("mqtt://127.0.0.1:{PEER_PORT}") };
         wait_for_port(&mut server.child, PEER_PORT, "")?;
         // The connection that has asked is among its descriptors for a moment longer.
@@ -116,6 +115,16 @@ impl Server {
         // What is no number is "unlimited".
         Ok(now.parse().unwrap_or(usize::MAX))
     }
+}
+
+/// Where a server's program may be.
+fn places(program: &str) -> [String; 2] {
+    [program.to_owned(), format!("{SBIN}/{program}")]
+}
+
+/// The line in which mosquitto says its version; `None` if it is missing.
+pub fn mosquitto_version() -> Option<String> {
+    places("mosquitto").iter().map(|place| machine::said(place, &["-h"])).find(|said| !said.is_empty())
 }
 
 /// User and system time of a process or thread, in seconds: fields 14 and 15 of its `stat` (proc(5)).
