@@ -1,9 +1,10 @@
 //! The ledger of a run: the workers' journals and what readers print, put together, and checked for each consumer.
 //!
-//! Every consumer is promised every message. One that is promised each once is told apart from one that may see repeats. A
-//! reader of lifecycle events is promised that they do not contradict themselves, and that every client is among them.
+//! Every consumer is promised every message, or those of some fleets. One that is promised each once is told apart from one
+//! that may see repeats. A reader of lifecycle events is promised that they do not contradict themselves, and that every client
+//! is among them; one of shadows' changes also that no version is missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use crate::guarded::Guarded;
 use crate::ledger::{Ledger, Verdict};
 use crate::presence::Presence;
 use crate::scenario::{Prints, Reader, Scenario};
+use crate::versions::Versions;
 use crate::worker::Numbered;
 
 /// Consumers of one run: each has books of its own, with every message in them.
@@ -40,6 +42,9 @@ pub struct ConsumerVerdict {
     pub doubled: u64,
     pub reordered: u64,
     pub unexpected: u64,
+    /// Changes of a shadow whose version is not the one after that before.
+    #[serde(default)]
+    pub misversioned: u64,
     /// All of it in words, with the smallest counter-examples.
     pub statement: String,
 }
@@ -53,6 +58,7 @@ impl ConsumerVerdict {
             doubled: verdict.doubled.count,
             reordered: verdict.reordered.count,
             unexpected: verdict.unexpected.count,
+            misversioned: 0,
             statement: verdict.to_string(),
         }
     }
@@ -60,7 +66,7 @@ impl ConsumerVerdict {
     /// Whether every promise to this consumer was kept.
     pub fn is_kept(&self) -> bool {
         let repeats = if self.exactly_once { self.doubled } else { 0 };
-        self.lost + repeats + self.reordered + self.unexpected == 0
+        self.lost + repeats + self.reordered + self.unexpected + self.misversioned == 0
     }
 }
 
@@ -80,30 +86,23 @@ pub fn check(scenario: &Scenario, journals: &[PathBuf]) -> anyhow::Result<Vec<Co
     for journal in journals {
         books.journal(journal).with_context(|| journal.display().to_string())?;
     }
-    // A subscriber that got nothing has no entry, and is promised everything all the same.
+    let mut verdicts = Vec::new();
     for fleet in scenario.fleets.iter().filter(|fleet| !fleet.subscribe.is_empty()) {
-        for index in 0..fleet.devices {
-            books.received.entry(fleet.device_name(index)).or_default();
+        for consumer in (0..fleet.devices).map(|index| fleet.device_name(index)) {
+            // Who got nothing has no entry, and is promised everything all the same.
+            let got = books.received.get(&consumer).map_or(&[][..], Vec::as_slice);
+            verdicts.push(books.compare(scenario, &fleet.promised, &consumer, false, got));
         }
     }
-    let mut verdicts: Vec<ConsumerVerdict> =
-        books.received.iter().map(|(consumer, got)| verdict(&books.sent, consumer, false, got)).collect();
     for reader in &scenario.readers {
         let judged = match reader.prints {
             Prints::Messages => books.messages(scenario, reader),
             Prints::Presence => books.presence(scenario, reader),
+            Prints::Shadows => books.shadows(scenario, reader),
         };
         verdicts.push(judged.with_context(|| format!("reader {}", reader.name))?);
     }
     Ok(verdicts)
-}
-
-fn verdict(sent: &Ledger, consumer: &str, exactly_once: bool, got: &[(String, u64)]) -> ConsumerVerdict {
-    let mut ledger = sent.clone();
-    for (device, number) in got {
-        ledger.received(consumer, device, *number);
-    }
-    ConsumerVerdict::new(consumer, exactly_once, &ledger.check())
 }
 
 impl Books {
@@ -145,9 +144,43 @@ impl Books {
                 got.push((device, n));
             }
         })?;
+        Ok(self.judge(scenario, reader, got))
+    }
+
+    /// What is said to a reader of shadows' changes.
+    fn shadows(&mut self, scenario: &Scenario, reader: &Reader) -> anyhow::Result<ConsumerVerdict> {
+        let (mut versions, mut got) = (Versions::default(), Vec::new());
+        self.read(scenario, reader, READER_TIME_MAX, |line| got.extend(versions.take(line)))?;
+        Ok(versions.judge(self.judge(scenario, reader, got)))
+    }
+
+    /// What is said to a reader of the messages that it got.
+    fn judge(&self, scenario: &Scenario, reader: &Reader, mut got: Vec<(String, u64)>) -> ConsumerVerdict {
         // Others may have written there as well.
         got.retain(|(device, _)| self.sent.knows(device));
-        Ok(verdict(&self.sent, &reader.name, reader.exactly_once, &got))
+        self.compare(scenario, &reader.promised, &reader.name, reader.exactly_once, &got)
+    }
+
+    /// Compares what a consumer got with what the fleets have sent whose messages it is promised; none named: all. What it got of
+    /// other fleets is passed by.
+    fn compare(
+        &self,
+        scenario: &Scenario,
+        promised: &[String],
+        consumer: &str,
+        exactly_once: bool,
+        got: &[(String, u64)],
+    ) -> ConsumerVerdict {
+        let fleets = scenario.fleets.iter().filter(|fleet| promised.contains(&fleet.name));
+        let devices = fleets.flat_map(|fleet| (0..fleet.devices).map(move |index| fleet.device_name(index)));
+        let devices: BTreeSet<String> = devices.collect();
+        let mut ledger = self.sent.only(|device| promised.is_empty() || devices.contains(device));
+        for (device, number) in got {
+            if ledger.knows(device) || !self.sent.knows(device) {
+                ledger.received(consumer, device, *number);
+            }
+        }
+        ConsumerVerdict::new(consumer, exactly_once, &ledger.check())
     }
 
     /// What is said to a reader of lifecycle events.
@@ -249,6 +282,46 @@ mod tests {
         assert!(verdicts[1].statement.contains("1 lost, smallest: d #0"));
         let backwards = JOURNAL.replace("R\tear\td\t0\nR\tear\td\t0\nR\tear\td\t1\n", "R\tear\td\t1\nR\tear\td\t0\n");
         assert_eq!(checked(&backwards, "")?[0].reordered, 1);
+        Ok(())
+    }
+
+    #[test]
+    fn who_is_promised_the_messages_of_one_fleet_misses_nothing_of_another() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("ledger-0.tsv");
+        std::fs::write(&file, "S\td\t0\nS\te\t0\nA\td\t0\nA\te\t0\nR\tear\td\t0\nR\tear\te\t0\n")?;
+        let mut scenario = scenario(r#"{"device":"e","n":0}\n"#);
+        for name in ["d", "e"] {
+            let fleet = scenario.fleets[0].clone();
+            let (name, device) = (name.to_owned(), name.to_owned());
+            scenario.fleets.push(Fleet { name, device, subscribe: Vec::new(), ..fleet });
+        }
+        scenario.fleets[0].promised = vec!["d".to_owned()];
+        scenario.readers[0].promised = vec!["e".to_owned()];
+        for verdict in check(&scenario, std::slice::from_ref(&file))? {
+            assert!(verdict.is_kept(), "{}", verdict.statement);
+            assert_eq!(verdict.statement, "1 sent, 1 acknowledged, 1 received");
+        }
+        scenario.readers[0].promised.clear();
+        assert_eq!(check(&scenario, &[file])?[1].lost, 1, "it is promised all");
+        Ok(())
+    }
+
+    #[test]
+    fn a_reader_of_shadows_is_promised_each_message_and_each_version() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("ledger-0.tsv");
+        std::fs::write(&file, JOURNAL)?;
+        for (version, misversioned) in [(2, 0), (3, 1)] {
+            let change = |n: u64, version: u64| {
+                format!(r#"{{"state":{{"reported":{{"device":"d","n":{n}}}}},"version":{version}}}\n"#)
+            };
+            let mut scenario = scenario(&format!("{}{}", change(0, 1), change(1, version)));
+            scenario.readers[0].prints = Prints::Shadows;
+            let verdict = check(&scenario, std::slice::from_ref(&file))?.remove(1);
+            assert_eq!((verdict.lost, verdict.misversioned), (0, misversioned), "{}", verdict.statement);
+            assert_eq!(verdict.is_kept(), misversioned == 0);
+        }
         Ok(())
     }
 

@@ -24,4 +24,5 @@ pub mod session;
 pub mod tally;
 pub mod target;
 pub mod threshold;
+pub mod versions;
 pub mod worker;

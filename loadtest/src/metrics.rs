@@ -73,6 +73,7 @@ pub const METRICS: &[(&str, Unit, &str)] = &[
     ("ledger_doubled", Unit::Count, "twice at a consumer that is promised each once"),
     ("ledger_reordered", Unit::Count, "behind a later message of the same device"),
     ("ledger_unexpected", Unit::Count, "never sent, but there"),
+    ("ledger_misversioned", Unit::Count, "changes of a shadow whose version is not the one after that before"),
 ];
 
 /// A metric's unit; `None` if there is no such metric.

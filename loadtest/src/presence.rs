@@ -106,6 +106,7 @@ impl Presence {
             doubled: self.doubled.count,
             reordered: self.reordered.count,
             unexpected: 0,
+            misversioned: 0,
             statement,
         }
     }

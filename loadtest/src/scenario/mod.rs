@@ -194,6 +194,9 @@ pub struct Reader {
     pub command: Vec<String>,
     #[serde(default)]
     pub prints: Prints,
+    /// Names of the fleets whose messages it is promised; none: all.
+    #[serde(default)]
+    pub promised: Vec<String>,
     /// Whether a message that comes twice breaks a promise.
     #[serde(default)]
     pub exactly_once: bool,
@@ -208,6 +211,8 @@ pub enum Prints {
     Messages,
     /// Lifecycle events of clients, as `drover.events` has them, from the first on.
     Presence,
+    /// Changes of shadows, as `drover.shadow.changes` has them, whose reported state is a numbered message.
+    Shadows,
 }
 
 /// Whether a command begins with a file, or with a name on the path.
