@@ -26,6 +26,7 @@ mod operator_killed;
 mod operator_many;
 mod operator_rights;
 mod readme;
+mod report;
 mod revocations;
 mod separate;
 mod sessions;
