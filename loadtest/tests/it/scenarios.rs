@@ -17,7 +17,7 @@ fn every_ready_scenario_is_valid_has_thresholds_and_says_what_it_shows() {
     for expected in ["tado", "bboxx", "spiio", "million-idle", "storm", "soak", "shadow", "chaos"] {
         assert!(names.contains(&expected), "{expected} is missing");
     }
-    for expected in ["chaos-network", "chaos-disk", "chaos-cluster", "coap"] {
+    for expected in ["chaos-network", "chaos-disk", "chaos-clock", "chaos-cluster", "coap"] {
         assert!(names.contains(&expected), "{expected} is missing");
     }
     for path in files {
