@@ -28,6 +28,7 @@ mod operator_rights;
 mod readme;
 mod report;
 mod revocations;
+mod scaling;
 mod separate;
 mod sessions;
 mod shadow_cli;

@@ -46,6 +46,9 @@ pub struct Options {
     /// What `cargo xtask bench connections` has printed; its figures are taken in.
     #[arg(long, value_name = "FILE")]
     connections: Option<PathBuf>,
+    /// What `cargo xtask bench ingress` has printed; its figures are taken in.
+    #[arg(long, value_name = "FILE")]
+    ingress: Option<PathBuf>,
 }
 
 /// Where and how long is measured.
@@ -99,6 +102,7 @@ pub fn write(root: &Path, binaries: &Path, all: &super::Options, options: &Optio
     let others = others(options)?;
     let of_costs = figures(options.costs.as_deref(), "costs: ")?;
     let of_connections = figures(options.connections.as_deref(), "connections: ")?;
+    let of_ingress = figures(options.ingress.as_deref(), "scaling: ")?;
     let folder = std::env::temp_dir().join(format!("drover-bench-page-{}", std::process::id()));
     let bench = Bench { root, binaries, seconds: all.seconds, runs: all.runs, folder };
     let mut page = Page::default();
@@ -106,6 +110,7 @@ pub fn write(root: &Path, binaries: &Path, all: &super::Options, options: &Optio
     peers(&bench, &others, &mut page);
     connections(&bench, &mut page);
     processes(&of_connections, &mut page);
+    ingress(&of_ingress, &mut page);
     rules(&bench, &mut page);
     scenarios(&bench, options, &mut page);
     costs(&of_costs, &mut page);
@@ -225,6 +230,18 @@ fn processes(figures: &[String], page: &mut Page) {
         return;
     }
     page.line("\nOf `cargo xtask bench connections`, over several ingress processes, with Kafka and Cassandra:\n");
+    figures.iter().for_each(|figure| page.line(&format!("- {figure}")));
+}
+
+/// Ingress processes, as `cargo xtask bench ingress` has printed them.
+fn ingress(figures: &[String], page: &mut Page) {
+    if figures.is_empty() {
+        let asked = "one to four ingress processes: `cargo xtask bench ingress >FILE`, then `--ingress FILE`";
+        page.missing.push(asked.to_owned());
+        return;
+    }
+    page.line("\n## From one ingress process to four");
+    page.line("\nOf `cargo xtask bench ingress`: the same clients, QoS 1, window 10, shared among the processes.\n");
     figures.iter().for_each(|figure| page.line(&format!("- {figure}")));
 }
 
@@ -368,9 +385,7 @@ fn costs(figures: &[String], page: &mut Page) {
 }
 
 fn not_measured(page: &mut Page) {
-    page.missing.push(
-        "rates by 1 to 4 ingress processes, and by 1,000 to 1,000,000 devices: no such measurement yet".to_owned(),
-    );
+    page.missing.push("costs by 1,000 to 1,000,000 devices: no such measurement yet".to_owned());
     page.line("\n## Not measured here\n");
     for missing in std::mem::take(&mut page.missing) {
         page.line(&format!("- {}", missing.replace('\n', " ")));
@@ -393,8 +408,13 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_wrongly_is_told_before_anything_is_measured() {
-        let asked =
-            |peer: &str| Options { peer: vec![peer.to_owned()], scenario: Vec::new(), costs: None, connections: None };
+        let asked = |peer: &str| Options {
+            peer: vec![peer.to_owned()],
+            scenario: Vec::new(),
+            costs: None,
+            connections: None,
+            ingress: None,
+        };
         let told = others(&asked("x=x -p 1")).expect_err("no port").to_string();
         assert_eq!(told, "--peer x must have {port} in its command, but is \"x -p 1\"");
         let known = others(&asked("aedes 1.0=x -p {port}")).expect("valid");
