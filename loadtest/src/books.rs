@@ -1,8 +1,10 @@
 //! The ledger of a run: the workers' journals and what readers print, put together, and checked for each consumer.
 //!
-//! Every consumer is promised every message. One that is promised each once is told apart from one that may see repeats.
+//! Every consumer is promised every message, or those of some fleets. One that is promised each once is told apart from one
+//! that may see repeats. A reader of lifecycle events is promised that they do not contradict themselves, and that every client
+//! is among them; one of shadows' changes also that no version is missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -16,15 +18,17 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{unix_us, until};
 use crate::guarded::Guarded;
 use crate::ledger::{Ledger, Verdict};
-use crate::scenario::{Reader, Scenario};
+use crate::presence::Presence;
+use crate::scenario::{Prints, Reader, Scenario};
+use crate::versions::Versions;
 use crate::worker::Numbered;
 
 /// Consumers of one run: each has books of its own, with every message in them.
 pub const CONSUMERS_MAX: usize = 16;
 /// Entries of all journals, and lines of all readers: some hundred megabytes.
 const ENTRIES_MAX: u64 = 5_000_000;
-/// How long a reader may take, in seconds.
-const READER_SECONDS_MAX: u64 = 600;
+/// How long a reader may take.
+const READER_TIME_MAX: Duration = Duration::from_secs(600);
 /// Lines of a reader that wait to be compared.
 const LINES_MAX: usize = 1_024;
 
@@ -38,6 +42,9 @@ pub struct ConsumerVerdict {
     pub doubled: u64,
     pub reordered: u64,
     pub unexpected: u64,
+    /// Changes of a shadow whose version is not the one after that before.
+    #[serde(default)]
+    pub misversioned: u64,
     /// All of it in words, with the smallest counter-examples.
     pub statement: String,
 }
@@ -51,6 +58,7 @@ impl ConsumerVerdict {
             doubled: verdict.doubled.count,
             reordered: verdict.reordered.count,
             unexpected: verdict.unexpected.count,
+            misversioned: 0,
             statement: verdict.to_string(),
         }
     }
@@ -58,7 +66,7 @@ impl ConsumerVerdict {
     /// Whether every promise to this consumer was kept.
     pub fn is_kept(&self) -> bool {
         let repeats = if self.exactly_once { self.doubled } else { 0 };
-        self.lost + repeats + self.reordered + self.unexpected == 0
+        self.lost + repeats + self.reordered + self.unexpected + self.misversioned == 0
     }
 }
 
@@ -78,27 +86,23 @@ pub fn check(scenario: &Scenario, journals: &[PathBuf]) -> anyhow::Result<Vec<Co
     for journal in journals {
         books.journal(journal).with_context(|| journal.display().to_string())?;
     }
-    // A subscriber that got nothing has no entry, and is promised everything all the same.
+    let mut verdicts = Vec::new();
     for fleet in scenario.fleets.iter().filter(|fleet| !fleet.subscribe.is_empty()) {
-        for index in 0..fleet.devices {
-            books.received.entry(fleet.device_name(index)).or_default();
+        for consumer in (0..fleet.devices).map(|index| fleet.device_name(index)) {
+            // Who got nothing has no entry, and is promised everything all the same.
+            let got = books.received.get(&consumer).map_or(&[][..], Vec::as_slice);
+            verdicts.push(books.compare(scenario, &fleet.promised, &consumer, false, got));
         }
     }
-    let mut verdicts: Vec<ConsumerVerdict> =
-        books.received.iter().map(|(consumer, got)| verdict(&books.sent, consumer, false, got)).collect();
     for reader in &scenario.readers {
-        let got = books.read(scenario, reader).with_context(|| format!("reader {}", reader.name))?;
-        verdicts.push(verdict(&books.sent, &reader.name, reader.exactly_once, &got));
+        let judged = match reader.prints {
+            Prints::Messages => books.messages(scenario, reader),
+            Prints::Presence => books.presence(scenario, reader),
+            Prints::Shadows => books.shadows(scenario, reader),
+        };
+        verdicts.push(judged.with_context(|| format!("reader {}", reader.name))?);
     }
     Ok(verdicts)
-}
-
-fn verdict(sent: &Ledger, consumer: &str, exactly_once: bool, got: &[(String, u64)]) -> ConsumerVerdict {
-    let mut ledger = sent.clone();
-    for (device, number) in got {
-        ledger.received(consumer, device, *number);
-    }
-    ConsumerVerdict::new(consumer, exactly_once, &ledger.check())
 }
 
 impl Books {
@@ -132,18 +136,72 @@ impl Books {
         Ok(())
     }
 
-    /// Runs a reader to its end; what it printed that is a numbered message.
-    fn read(&mut self, scenario: &Scenario, reader: &Reader) -> anyhow::Result<Vec<(String, u64)>> {
-        self.read_within(scenario, reader, Duration::from_secs(READER_SECONDS_MAX))
+    /// What is said to a reader of messages.
+    fn messages(&mut self, scenario: &Scenario, reader: &Reader) -> anyhow::Result<ConsumerVerdict> {
+        let mut got = Vec::new();
+        self.read(scenario, reader, READER_TIME_MAX, |line| {
+            if let Ok(Numbered { device, n }) = serde_json::from_str(line) {
+                got.push((device, n));
+            }
+        })?;
+        Ok(self.judge(scenario, reader, got))
     }
 
-    /// The same, in less time. A reader that does not end is killed.
-    fn read_within(
+    /// What is said to a reader of shadows' changes.
+    fn shadows(&mut self, scenario: &Scenario, reader: &Reader) -> anyhow::Result<ConsumerVerdict> {
+        let (mut versions, mut got) = (Versions::default(), Vec::new());
+        self.read(scenario, reader, READER_TIME_MAX, |line| got.extend(versions.take(line)))?;
+        Ok(versions.judge(self.judge(scenario, reader, got)))
+    }
+
+    /// What is said to a reader of the messages that it got.
+    fn judge(&self, scenario: &Scenario, reader: &Reader, mut got: Vec<(String, u64)>) -> ConsumerVerdict {
+        // Others may have written there as well.
+        got.retain(|(device, _)| self.sent.knows(device));
+        self.compare(scenario, &reader.promised, &reader.name, reader.exactly_once, &got)
+    }
+
+    /// Compares what a consumer got with what the fleets have sent whose messages it is promised; none named: all. What it got of
+    /// other fleets is passed by.
+    fn compare(
+        &self,
+        scenario: &Scenario,
+        promised: &[String],
+        consumer: &str,
+        exactly_once: bool,
+        got: &[(String, u64)],
+    ) -> ConsumerVerdict {
+        let fleets = scenario.fleets.iter().filter(|fleet| promised.contains(&fleet.name));
+        let devices = fleets.flat_map(|fleet| (0..fleet.devices).map(move |index| fleet.device_name(index)));
+        let devices: BTreeSet<String> = devices.collect();
+        let mut ledger = self.sent.only(|device| promised.is_empty() || devices.contains(device));
+        for (device, number) in got {
+            if ledger.knows(device) || !self.sent.knows(device) {
+                ledger.received(consumer, device, *number);
+            }
+        }
+        ConsumerVerdict::new(consumer, exactly_once, &ledger.check())
+    }
+
+    /// What is said to a reader of lifecycle events.
+    fn presence(&mut self, scenario: &Scenario, reader: &Reader) -> anyhow::Result<ConsumerVerdict> {
+        let mut presence = Presence::default();
+        self.read(scenario, reader, READER_TIME_MAX, |line| presence.take(line))?;
+        let fleets = scenario.fleets.iter().filter(|fleet| fleet.protocol.is_mqtt());
+        let clients = fleets.flat_map(|fleet| (0..fleet.devices).map(move |index| fleet.device_name(index)));
+        // Of others nobody knows whether they ever were connected.
+        let clients: Vec<String> = clients.filter(|client| self.sent.has_acknowledged(client)).collect();
+        Ok(presence.verdict(&reader.name, reader.exactly_once, &clients))
+    }
+
+    /// Runs a reader to its end and hands out the lines that it prints. One that does not end in time is killed.
+    fn read(
         &mut self,
         scenario: &Scenario,
         reader: &Reader,
         most: Duration,
-    ) -> anyhow::Result<Vec<(String, u64)>> {
+        mut take: impl FnMut(&str),
+    ) -> anyhow::Result<()> {
         let command: Vec<String> = reader.command.iter().map(|part| scenario.target.expand(part)).collect();
         let mut process = Command::new(&command[0]);
         process.args(&command[1..]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
@@ -154,7 +212,6 @@ impl Books {
         let late_us = unix_us() + most.as_micros() as u64;
         let left = || Duration::from_micros(late_us.saturating_sub(unix_us()));
         let late = || format!("{} must end within {most:?}, but did not", command[0]);
-        let mut got = Vec::new();
         loop {
             let left = left();
             ensure!(!left.is_zero(), late());
@@ -164,16 +221,11 @@ impl Books {
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             self.count()?;
-            // Others may have written there as well.
-            if let Ok(Numbered { device, n }) = serde_json::from_str(&line)
-                && self.sent.knows(&device)
-            {
-                got.push((device, n));
-            }
+            take(&line);
         }
         let status = until(left(), || running.ended())?.with_context(late)?;
         ensure!(status.success(), "{} ended with {status}", command[0]);
-        Ok(got)
+        Ok(())
     }
 
     fn count(&mut self) -> anyhow::Result<()> {
@@ -186,6 +238,7 @@ impl Books {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::Fleet;
 
     fn scenario(reader: &str) -> Scenario {
         let text = r##"
@@ -233,12 +286,75 @@ mod tests {
     }
 
     #[test]
+    fn who_is_promised_the_messages_of_one_fleet_misses_nothing_of_another() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("ledger-0.tsv");
+        std::fs::write(&file, "S\td\t0\nS\te\t0\nA\td\t0\nA\te\t0\nR\tear\td\t0\nR\tear\te\t0\n")?;
+        let mut scenario = scenario(r#"{"device":"e","n":0}\n"#);
+        for name in ["d", "e"] {
+            let fleet = scenario.fleets[0].clone();
+            let (name, device) = (name.to_owned(), name.to_owned());
+            scenario.fleets.push(Fleet { name, device, subscribe: Vec::new(), ..fleet });
+        }
+        scenario.fleets[0].promised = vec!["d".to_owned()];
+        scenario.readers[0].promised = vec!["e".to_owned()];
+        for verdict in check(&scenario, std::slice::from_ref(&file))? {
+            assert!(verdict.is_kept(), "{}", verdict.statement);
+            assert_eq!(verdict.statement, "1 sent, 1 acknowledged, 1 received");
+        }
+        scenario.readers[0].promised.clear();
+        assert_eq!(check(&scenario, &[file])?[1].lost, 1, "it is promised all");
+        Ok(())
+    }
+
+    #[test]
+    fn a_reader_of_shadows_is_promised_each_message_and_each_version() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("ledger-0.tsv");
+        std::fs::write(&file, JOURNAL)?;
+        for (version, misversioned) in [(2, 0), (3, 1)] {
+            let change = |n: u64, version: u64| {
+                format!(r#"{{"state":{{"reported":{{"device":"d","n":{n}}}}},"version":{version}}}\n"#)
+            };
+            let mut scenario = scenario(&format!("{}{}", change(0, 1), change(1, version)));
+            scenario.readers[0].prints = Prints::Shadows;
+            let verdict = check(&scenario, std::slice::from_ref(&file))?.remove(1);
+            assert_eq!((verdict.lost, verdict.misversioned), (0, misversioned), "{}", verdict.statement);
+            assert_eq!(verdict.is_kept(), misversioned == 0);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_reader_of_lifecycle_events_is_promised_that_they_alternate_and_name_each_client() -> anyhow::Result<()> {
+        let told = |event_type: &str, epoch: u64| {
+            format!(r#"{{"eventType":"{event_type}","tenant":"default","clientId":"d","epoch":{epoch}}}\n"#)
+        };
+        let judged = |journal: &str, printed: &str| {
+            let folder = tempfile::tempdir()?;
+            let file = folder.path().join("ledger-0.tsv");
+            std::fs::write(&file, journal)?;
+            let mut scenario = scenario(printed);
+            scenario.readers[0].prints = Prints::Presence;
+            let fleet = scenario.fleets[0].clone();
+            scenario.fleets.push(Fleet { device: "d".to_owned(), subscribe: Vec::new(), ..fleet });
+            Ok::<_, anyhow::Error>(check(&scenario, &[file])?.remove(1))
+        };
+        let good = judged(JOURNAL, &format!("{}{}", told("connected", 1), told("disconnected", 1)))?;
+        assert!(good.is_kept() && good.statement == "2 events of 1 clients", "{}", good.statement);
+        let twice = judged(JOURNAL, &told("connected", 1).repeat(2))?;
+        assert_eq!((twice.doubled, twice.is_kept()), (1, false));
+        assert_eq!(judged(JOURNAL, "")?.statement, "0 events of 0 clients; 1 lost, first: d never connected");
+        Ok(())
+    }
+
+    #[test]
     fn a_reader_that_does_not_end_is_ended_and_one_that_is_missing_is_told_before_the_run() -> anyhow::Result<()> {
         let mut scenario = scenario("");
         scenario.readers[0].command = ["sleep", "60"].map(str::to_owned).to_vec();
         scenario.check_files()?;
         let reader = scenario.readers[0].clone();
-        let late = Books::default().read_within(&scenario, &reader, Duration::from_millis(200));
+        let late = Books::default().read(&scenario, &reader, Duration::from_millis(200), |_| {});
         let told = late.expect_err("it is too slow").to_string();
         assert_eq!(told, "sleep must end within 200ms, but did not");
         scenario.readers[0].command = vec!["no-such-program".to_owned()];

@@ -146,7 +146,7 @@ fn listen(told: impl Read + Send + 'static, worker: u64, news: SyncSender<News>)
     });
 }
 
-/// Asks the server for its memory and processor time, until the run is over. One that does not answer is asked again.
+/// Asks the server for its memory, descriptors and processor time, until the run is over. One that does not answer is asked again.
 fn watch(url: String, news: SyncSender<News>, is_over: Arc<AtomicBool>) {
     std::thread::spawn(move || {
         while !is_over.load(Ordering::Relaxed) {
@@ -164,6 +164,7 @@ fn sample(url: &str) -> Option<ServerSample> {
     let page = answer.body_mut().read_to_string().ok()?;
     Some(ServerSample {
         memory_bytes: value(&page, "process_resident_memory_bytes")?,
+        descriptors: value(&page, "process_open_fds"),
         cpu_seconds: value(&page, "process_cpu_seconds_total")?,
     })
 }

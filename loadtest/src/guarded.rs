@@ -58,6 +58,13 @@ impl Guarded {
         Ok(status)
     }
 
+    /// Waits for its end.
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        let status = self.child.wait()?;
+        self.dismiss();
+        Ok(status)
+    }
+
     /// Ends the guard, with nothing done. One that has ended already is as good.
     fn dismiss(&mut self) {
         self.guard.kill().ok();
@@ -80,6 +87,14 @@ mod tests {
 
     use super::*;
     use crate::clock::pause;
+
+    #[test]
+    fn one_that_is_waited_for_tells_how_it_has_ended() -> io::Result<()> {
+        let mut guarded = Guarded::start(Command::new("sh").args(["-c", "exit 3"]))?;
+        assert_eq!(guarded.wait()?.code(), Some(3));
+        assert!(guarded.ended()?.is_some());
+        Ok(())
+    }
 
     #[test]
     fn a_process_ends_with_its_holder_also_while_it_is_stopped() -> io::Result<()> {

@@ -62,6 +62,18 @@ impl Ledger {
         self.devices.contains_key(device)
     }
 
+    /// Whether any message of `device` was acknowledged.
+    pub fn has_acknowledged(&self, device: &str) -> bool {
+        self.devices.get(device).is_some_and(|device| device.acknowledged.contains(&true))
+    }
+
+    /// What some devices have sent, and nothing received.
+    pub fn only(&self, is_one: impl Fn(&str) -> bool) -> Self {
+        let devices = self.devices.iter().filter(|(name, _)| is_one(name));
+        let devices = devices.map(|(name, device)| (name.clone(), device.clone())).collect();
+        Self { devices, outputs: Outputs::new() }
+    }
+
     /// Books the arrival of a message at `output`, for instance `topic/key` of a rule's output.
     pub fn received(&mut self, output: &str, device: &str, number: u64) {
         let receipt = Receipt { device: device.to_owned(), number };

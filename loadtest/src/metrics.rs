@@ -63,6 +63,8 @@ pub const METRICS: &[(&str, Unit, &str)] = &[
     ("storm_recovery_max", Unit::Seconds, "from the end of an outage until as many are connected as before"),
     ("server_memory_max", Unit::Bytes, "most memory of the server"),
     ("server_memory_growth", Unit::Bytes, "of the server, from the first quarter of the run to its last"),
+    ("server_descriptors_max", Unit::Count, "most open descriptors of the server"),
+    ("server_descriptors_growth", Unit::Count, "of the server, from the first quarter of the run to its last"),
     ("server_cpu", Unit::Cores, "processor time of the server a second"),
     ("generator_memory_max", Unit::Bytes, "memory of all workers"),
     ("generator_memory_per_connection", Unit::Bytes, "growth of the workers over their connections"),
@@ -71,6 +73,7 @@ pub const METRICS: &[(&str, Unit, &str)] = &[
     ("ledger_doubled", Unit::Count, "twice at a consumer that is promised each once"),
     ("ledger_reordered", Unit::Count, "behind a later message of the same device"),
     ("ledger_unexpected", Unit::Count, "never sent, but there"),
+    ("ledger_misversioned", Unit::Count, "changes of a shadow whose version is not the one after that before"),
 ];
 
 /// A metric's unit; `None` if there is no such metric.

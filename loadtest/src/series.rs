@@ -22,6 +22,7 @@ pub struct Point {
     pub end_to_end_p50: Option<f64>,
     pub end_to_end_p99: Option<f64>,
     pub server_memory_bytes: Option<f64>,
+    pub server_descriptors: Option<f64>,
     /// Cores in use since the point before that was measured.
     pub server_cores: Option<f64>,
 }
@@ -39,6 +40,8 @@ struct Gathering {
 #[derive(Clone, Copy, Debug)]
 pub struct ServerSample {
     pub memory_bytes: f64,
+    /// Open descriptors; not every server tells.
+    pub descriptors: Option<f64>,
     /// Since it started.
     pub cpu_seconds: f64,
 }
@@ -55,8 +58,8 @@ pub struct Series {
     gathering: BTreeMap<u64, Gathering>,
     connected: BTreeMap<u64, u64>,
     server: Option<(u64, ServerSample)>,
-    /// Of seconds that are not closed: memory of the server, and cores in use.
-    samples: BTreeMap<u64, (f64, Option<f64>)>,
+    /// Of seconds that are not closed: what the server has said, and its cores in use.
+    samples: BTreeMap<u64, (ServerSample, Option<f64>)>,
     /// Of each worker: memory before it had devices, most memory, most connections, processor time.
     workers: BTreeMap<u64, WorkerCost>,
     cores: Vec<f64>,
@@ -110,7 +113,7 @@ impl Series {
             (used >= 0.0 && at_us > at).then(|| used / ((at_us - at) as f64 / 1e6))
         });
         self.cores.extend(cores);
-        self.samples.insert(at_us / 1_000_000, (sample.memory_bytes, cores));
+        self.samples.insert(at_us / 1_000_000, (sample, cores));
     }
 
     fn close(&mut self, second: u64, gathering: Gathering) {
@@ -124,7 +127,8 @@ impl Series {
             ack_p99: gathering.ack.quantile(0.99),
             end_to_end_p50: gathering.end_to_end.quantile(0.5),
             end_to_end_p99: gathering.end_to_end.quantile(0.99),
-            server_memory_bytes: sample.map(|(memory, _)| memory),
+            server_memory_bytes: sample.map(|(sample, _)| sample.memory_bytes),
+            server_descriptors: sample.and_then(|(sample, _)| sample.descriptors),
             server_cores: sample.and_then(|(_, cores)| cores),
         });
     }
@@ -150,7 +154,8 @@ impl Series {
         let growth: u64 = workers().map(|worker| worker.memory_max.saturating_sub(worker.memory_before)).sum();
         let seconds = self.points.last().map_or(0, |point| point.second + 1) as f64;
         let errors = counts.connect_failures + counts.connections_lost + counts.refused + counts.unsent;
-        let (memory_max, memory_growth) = self.server_memory();
+        let (memory_max, memory_growth) = self.most_and_growth(|point| point.server_memory_bytes);
+        let (descriptors_max, descriptors_growth) = self.most_and_growth(|point| point.server_descriptors);
         let values = [
             ("devices", count(devices)),
             ("connects", count(counts.connects)),
@@ -183,6 +188,8 @@ impl Series {
             ("storm_recovery_max", self.storm_recovery(storms)),
             ("server_memory_max", memory_max),
             ("server_memory_growth", memory_growth),
+            ("server_descriptors_max", descriptors_max),
+            ("server_descriptors_growth", descriptors_growth),
             ("server_cpu", ratio(self.cores.iter().sum(), self.cores.len() as f64)),
             ("generator_memory_max", count(workers().map(|worker| worker.memory_max).sum())),
             ("generator_memory_per_connection", ratio(growth as f64, connections as f64)),
@@ -199,9 +206,9 @@ impl Series {
         ratio(self.counts.acknowledged as f64, (last - first + 1) as f64)
     }
 
-    /// Most memory of the server, and by how much the most of the last quarter is above that of the first.
-    fn server_memory(&self) -> (Option<f64>, Option<f64>) {
-        let known: Vec<f64> = self.points.iter().filter_map(|point| point.server_memory_bytes).collect();
+    /// The most of a value, and by how much the most of its last quarter is above that of the first.
+    fn most_and_growth(&self, value: fn(&Point) -> Option<f64>) -> (Option<f64>, Option<f64>) {
+        let known: Vec<f64> = self.points.iter().filter_map(value).collect();
         let most = |part: &[f64]| part.iter().copied().reduce(f64::max);
         let quarter = known.len().div_ceil(4);
         let (first, last) = (most(&known[..quarter]), most(&known[known.len() - quarter..]));
@@ -273,10 +280,11 @@ mod tests {
     }
 
     #[test]
-    fn memory_of_the_server_grows_from_the_first_quarter_to_the_last() {
+    fn memory_and_descriptors_of_the_server_grow_from_the_first_quarter_to_the_last() {
         let mut series = Series::default();
         for (at, bytes) in [100.0, 120.0, 110.0, 150.0].into_iter().enumerate() {
-            let sample = ServerSample { memory_bytes: bytes, cpu_seconds: at as f64 / 2.0 };
+            let descriptors = (at > 0).then_some(bytes / 10.0);
+            let sample = ServerSample { memory_bytes: bytes, descriptors, cpu_seconds: at as f64 / 2.0 };
             series.server(at as u64 * 1_000_000, sample);
         }
         // Workers tell of a second when it is over.
@@ -286,6 +294,7 @@ mod tests {
         assert_eq!(told, [Some(100.0), Some(120.0), Some(110.0), Some(150.0)]);
         let metrics = series.metrics(1, &[]);
         assert_eq!((metrics["server_memory_max"], metrics["server_memory_growth"]), (150.0, 50.0));
+        assert_eq!((metrics["server_descriptors_max"], metrics["server_descriptors_growth"]), (15.0, 3.0));
         assert!((metrics["server_cpu"] - 0.5).abs() < 1e-9);
     }
 }

@@ -44,14 +44,14 @@ fn messages() -> anyhow::Result<u64> {
 }
 
 /// User and system time of a process (proc(5): fields 14 and 15 of `/proc/PID/stat`, 100 ticks a second on Linux).
-fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
+pub fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields: Vec<&str> = stat.rsplit(')').next().context("a name in parentheses")?.split_whitespace().collect();
     Ok((fields[11].parse::<f64>()? + fields[12].parse::<f64>()?) / 100.0)
 }
 
 /// What the figures were measured on.
-fn cores() -> usize {
+pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 

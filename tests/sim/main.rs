@@ -6,6 +6,10 @@ use drover_tests::world::{Flaws, Scale, run};
 
 /// Seeds of an ordinary run.
 const SEEDS: u64 = 200;
+/// Thousands of devices that send seldom: what the subscriber misses while it is away has room in its inbox.
+const MANY: Scale = Scale { devices: 2_000, messages: 3, pause_ms_max: 60_000, faults: 40 };
+/// Seeds of so many devices.
+const SEEDS_OF_MANY: usize = 2;
 /// Seeds that found a bug once.
 const SEEDS_THAT_FAILED: [u64; 0] = [];
 
@@ -21,6 +25,18 @@ fn the_books_agree_whatever_is_killed_cut_or_lost() {
         messages += outcome.rule.totals.acknowledged;
     }
     println!("{count} seeds, {messages} acknowledged messages, books clean");
+}
+
+#[test]
+fn the_books_of_thousands_of_devices_agree() {
+    for seed in seeds(SEEDS_OF_MANY as u64).take(SEEDS_OF_MANY) {
+        let again = |shown: String| failed(seed, "sim", "the_books_of_thousands", shown);
+        let outcome = run(seed, MANY, Flaws::default());
+        let outcome = outcome.unwrap_or_else(|stalled| panic!("{}", again(stalled.to_string())));
+        assert!(outcome.is_clean(), "{}", again(outcome.to_string()));
+        let sent = outcome.rule.totals.sent;
+        assert_eq!(sent, (MANY.devices * MANY.messages) as u64, "{}", again(outcome.to_string()));
+    }
 }
 
 #[test]

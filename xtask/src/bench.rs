@@ -58,6 +58,8 @@ enum What {
         #[arg(long, default_value_t = 110_000)]
         connections: usize,
     },
+    /// What a message costs one to four ingress processes over a real Kafka, for `--seconds` each.
+    Ingress,
     /// From a revocation to the closed socket at three ingress nodes, in calm and while Kafka hangs.
     Revoke {
         /// Of all nodes together.
@@ -83,6 +85,10 @@ pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
         Some(What::Connections { connections }) => {
             let sizes = [("DROVER_CONNECTIONS", connections.to_string())];
             whole::run(root, &binaries, "e2e", &["connections::"], &sizes)
+        }
+        Some(What::Ingress) => {
+            let seconds = [("DROVER_SCALING_SECONDS", options.seconds.to_string())];
+            whole::run(root, &binaries, "e2e", &["scaling::"], &seconds)
         }
         Some(What::Revoke { connections, revocations }) => {
             let sizes = [("DROVER_REVOCATIONS_CONNECTIONS", connections), ("DROVER_REVOCATIONS", revocations)];

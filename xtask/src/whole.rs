@@ -31,7 +31,7 @@ pub fn run(
     for line in BufReader::new(running.stdout.take().context("what cargo prints")?).lines() {
         let line = line?;
         println!("{line}");
-        not_run.note(&line);
+        not_run.note(printed(&line));
         count += passed(&line);
     }
     let names = names.join(", ");
@@ -40,4 +40,27 @@ pub fn run(
     ensure!(left_out.is_empty(), "could not run: {}", left_out.join("; "));
     ensure!(count > 0, "no test of {target} is named {names}");
     Ok(())
+}
+
+/// What a test has printed in a line: the first one stands behind the test's name, as a runner with one thread has it.
+pub fn printed(line: &str) -> &str {
+    let named = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... "));
+    named.map_or(line, |(_, printed)| printed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_test_prints_first_is_found_behind_its_name() {
+        assert_eq!(printed("test a::b ... NOT RUN: java is missing"), "NOT RUN: java is missing");
+        assert_eq!(printed("test a::b ... ok"), "ok");
+        for line in ["NOT RUN: java is missing", "test result: ok. 1 passed; 0 failed", "costs: one ... two"] {
+            assert_eq!(printed(line), line);
+        }
+        let mut not_run = NotRun::default();
+        not_run.note(printed("test a ... NOT RUN: java is missing"));
+        assert_eq!(not_run.obligatory(), ["java is missing"]);
+    }
 }

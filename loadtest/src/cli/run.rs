@@ -2,13 +2,14 @@
 
 use std::io::{BufWriter, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 
 use anyhow::Context;
 use clap::Args;
 use drover_load::chaos::{self, Places, rooms};
 use drover_load::controller::WORKERS_MAX;
+use drover_load::guarded::Guarded;
 use drover_load::kubernetes::Jobs;
 use drover_load::remote;
 use drover_load::report::{Report, compare};
@@ -18,6 +19,8 @@ use drover_load::worker::{self, Orders};
 
 /// Exit code of what cannot be run as it is asked for; clap has the same.
 const BAD_INPUT: u8 = 2;
+/// Runs of `--runs`.
+const RUNS_MAX: u64 = 10_000;
 /// Factors of `--scale`.
 const SCALE: (f64, f64) = (1e-6, 1e3);
 
@@ -107,6 +110,9 @@ pub struct Chaos {
     /// Chooses the faults: the same seed does the same at the same times.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// So many runs one after the other, each with the next seed, whose reports lie in seed-N below --out.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=RUNS_MAX))]
+    runs: u64,
     /// The executable to be tried.
     #[arg(long, env = "DROVER_BIN", value_name = "FILE")]
     drover: Option<PathBuf>,
@@ -128,6 +134,9 @@ impl Chaos {
         if let Err(missing) = rooms::check(&scenario.chaos) {
             return Ok(bad_input(&missing));
         }
+        if self.runs > 1 {
+            return self.by_seeds();
+        }
         if rooms::are_needed(&scenario.chaos) && !self.inside {
             return Err(rooms::enter(&scenario.chaos, INSIDE));
         }
@@ -144,6 +153,40 @@ impl Chaos {
                 None => Err(error),
             },
         }
+    }
+
+    /// One run for each seed, as a process of its own: what one leaves behind meets no other. A run that fails stops none
+    /// of the others, one that cannot be made all of them.
+    fn by_seeds(&self) -> anyhow::Result<ExitCode> {
+        let mut failed = Vec::new();
+        for seed in (0..self.runs).map(|number| self.seed.wrapping_add(number)) {
+            let folder = self.arguments.out.join(format!("seed-{seed}"));
+            let status = Guarded::start(&mut self.again(seed, &folder)?).context("starting a run")?.wait()?;
+            match status.code() {
+                Some(0) => {}
+                Some(code) if code == i32::from(BAD_INPUT) => return Ok(ExitCode::from(BAD_INPUT)),
+                _ => failed.push(format!("seed {seed} FAILED ({status}): {}", folder.display())),
+            }
+        }
+        failed.iter().for_each(|told| println!("{told}"));
+        println!("{} of {} runs failed", failed.len(), self.runs);
+        Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// This command for one seed.
+    fn again(&self, seed: u64, folder: &Path) -> anyhow::Result<Command> {
+        let Arguments { scenario, target, metrics, workers, scale, out: _, quiet } = &self.arguments;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("chaos").arg(scenario).args(["--seed", &seed.to_string(), "--workers", &workers.to_string()]);
+        command.args(["--scale", &scale.to_string()]).arg("--out").arg(folder);
+        for (name, value) in [("--target", target), ("--metrics", metrics)] {
+            command.args(value.iter().flat_map(|value| [name, value.as_str()]));
+        }
+        command.args(self.drover.iter().flat_map(|drover| [Path::new("--drover"), drover.as_path()]));
+        if *quiet {
+            command.arg("--quiet");
+        }
+        Ok(command)
     }
 }
 

@@ -184,6 +184,7 @@ fn over_time(points: &[Point]) -> Vec<Option<String>> {
             ],
         ),
         draw("Memory of the server", Unit::Bytes, &[curve("resident", Thin::Max, |p| p.server_memory_bytes)]),
+        draw("Descriptors of the server", Unit::Count, &[curve("open", Thin::Max, |p| p.server_descriptors)]),
         draw("Processor of the server", Unit::Cores, &[curve("in use", Thin::Mean, |p| p.server_cores)]),
     ]
 }

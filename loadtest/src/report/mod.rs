@@ -58,6 +58,7 @@ impl Report {
             metrics.insert("ledger_doubled".to_owned(), sum(doubled));
             metrics.insert("ledger_reordered".to_owned(), sum(|verdict| verdict.reordered));
             metrics.insert("ledger_unexpected".to_owned(), sum(|verdict| verdict.unexpected));
+            metrics.insert("ledger_misversioned".to_owned(), sum(|verdict| verdict.misversioned));
         }
         let first = scenario.fleets.first().map(|fleet| scenario.target.authority(fleet));
         let quantiles = |latency: &Latency| {

@@ -11,7 +11,8 @@ const HEIGHT: f64 = 240.0;
 const LEFT: f64 = 74.0;
 const BOTTOM: f64 = 26.0;
 const TOP: f64 = 10.0;
-const RIGHT: f64 = 12.0;
+/// Half a label such as "30 min", which may stand at the end of the axis.
+const RIGHT: f64 = 24.0;
 /// Points of a curve; more are drawn as their averages or maxima.
 const POINTS_MAX: usize = 240;
 /// Lines across, about.

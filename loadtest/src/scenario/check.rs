@@ -57,6 +57,11 @@ impl Scenario {
             within("number of subscribers and readers with `ledger`", consumers, 1, CONSUMERS_MAX as u64)?;
         }
         require(self.ledger || self.readers.is_empty(), "reader", "absent where `ledger` is not set", "there")?;
+        let of_fleets = self.fleets.iter().flat_map(|fleet| &fleet.promised);
+        for name in of_fleets.chain(self.readers.iter().flat_map(|reader| &reader.promised)) {
+            let is_fleet = self.fleets.iter().any(|fleet| fleet.name == *name);
+            require(is_fleet, "promised", "names of fleets", name)?;
+        }
         for reader in &self.readers {
             require(!reader.command.is_empty(), "reader.command", "a program with its arguments", "empty")?;
         }

@@ -41,6 +41,9 @@ pub struct Fleet {
     pub arrive: Arrive,
     #[serde(default)]
     pub subscribe: Vec<Subscribe>,
+    /// Under a ledger: names of the fleets whose messages its subscribers are promised; none: all.
+    #[serde(default)]
+    pub promised: Vec<String>,
     #[serde(default)]
     pub answer: Vec<Answer>,
     pub publish: Option<Publish>,

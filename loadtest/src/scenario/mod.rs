@@ -84,8 +84,8 @@ pub struct Target {
     pub coap: u16,
     /// Added to each of these ports, as `drover up --port-offset` does.
     pub port_offset: i32,
-    /// A page in the format of Prometheus with `process_resident_memory_bytes` and `process_cpu_seconds_total`;
-    /// `{port:9464}` is that port with the offset.
+    /// A page in the format of Prometheus with `process_resident_memory_bytes`, `process_cpu_seconds_total` and perhaps
+    /// `process_open_fds`; `{port:9464}` is that port with the offset.
     pub metrics: Option<String>,
     /// Connections from one source address, where the host is on loopback; the next ones come from the next of
     /// 127.0.1.1, 127.0.1.2, …: beyond half of the ephemeral ports of one address connect(2) itself becomes slow.
@@ -185,16 +185,34 @@ pub struct Storm {
     pub fleets: Vec<String>,
 }
 
-/// A program that prints what a consumer gets, one payload a line: of the log, of a rule's output.
+/// A program that prints what a consumer gets, one payload a line: of the log, of a rule's output, of lifecycle events.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reader {
     pub name: String,
     /// Run at the end; it has to end by itself. `{port:9092}` is that port with the offset.
     pub command: Vec<String>,
+    #[serde(default)]
+    pub prints: Prints,
+    /// Names of the fleets whose messages it is promised; none: all.
+    #[serde(default)]
+    pub promised: Vec<String>,
     /// Whether a message that comes twice breaks a promise.
     #[serde(default)]
     pub exactly_once: bool,
+}
+
+/// What a reader's lines are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Prints {
+    /// Numbered messages.
+    #[default]
+    Messages,
+    /// Lifecycle events of clients, as `drover.events` has them, from the first on.
+    Presence,
+    /// Changes of shadows, as `drover.shadow.changes` has them, whose reported state is a numbered message.
+    Shadows,
 }
 
 /// Whether a command begins with a file, or with a name on the path.

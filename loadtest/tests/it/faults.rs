@@ -253,6 +253,39 @@ async fn the_clock_of_one_process_jumps_and_is_right_again() {
     assert!(whole.is_some_and(|seconds| (15..60).contains(&seconds)), "right again at the end: {told:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_of_several_seeds_have_reports_of_their_own_and_those_that_fail_are_told_at_the_end() {
+    let server = Server::start(Faults::default()).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let ready = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let at = ready.local_addr().expect("bound");
+    let chaos = format!(
+        r#"
+        every = "500ms"
+        longest = "300ms"
+        [[chaos.process]]
+        name = "sleeper"
+        command = ["sleep", "60"]
+        ready = "{at}"
+        "#
+    );
+    let file = folder.path().join("scenario.toml");
+    for (demand, code, told) in [("due > 0", 0, "0 of 2 runs failed"), ("due > 1000000", 1, "2 of 2 runs failed")] {
+        std::fs::write(&file, scenario(5, &chaos).replace("unsent == 0", demand)).expect("written");
+        let out = folder.path().join(code.to_string());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_drover-load"));
+        command.arg("chaos").arg(&file).args(["--quiet", "--seed", "3", "--runs", "2", "--out"]).arg(&out);
+        let output = command.args(["--target", &server.address.to_string()]).output().expect("it starts");
+        assert_eq!(output.status.code(), Some(code), "{}", said(&output));
+        assert!(said(&output).contains(told), "{}", said(&output));
+        let [one, other] = ["seed-3", "seed-4"].map(|seed| {
+            assert_eq!(said(&output).contains(&format!("{} FAILED", seed.replace('-', " "))), code == 1);
+            Report::read(&out.join(seed).join("report.json")).expect("a report").faults
+        });
+        assert!(!one.is_empty() && one != other, "{one:?} and {other:?}");
+    }
+}
+
 #[test]
 fn who_may_make_no_namespaces_is_told_before_anything_starts() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -17,7 +17,7 @@ fn every_ready_scenario_is_valid_has_thresholds_and_says_what_it_shows() {
     for expected in ["tado", "bboxx", "spiio", "million-idle", "storm", "soak", "shadow", "chaos"] {
         assert!(names.contains(&expected), "{expected} is missing");
     }
-    for expected in ["chaos-network", "chaos-disk", "chaos-cluster", "coap"] {
+    for expected in ["chaos-network", "chaos-disk", "chaos-clock", "chaos-cluster", "coap"] {
         assert!(names.contains(&expected), "{expected} is missing");
     }
     for path in files {
@@ -63,6 +63,7 @@ fn what_is_wrong_is_told_by_field_limit_and_value() {
     assert!(with("", "network = {lag = [\"2s\", \"1s\"]}").contains("network.lag must be the least first, but is 1s"));
     assert!(with("", "network = {lag = [\"1s\", \"2m\"]}").contains("network.lag (ms) must be from 0 to 60000"));
     assert!(with("", "network = {loss = 1.0}").contains("network.loss must be from 0 to 0.9, but is 1"));
+    assert!(with("", "promised = [\"g\"]").contains("promised must be names of fleets, but is g"));
     assert!(with("", "at = \":1\"").contains("at must be HOST or HOST:PORT, but is :1"));
     assert!(with("[chaos]\nfaults = []", "").contains("chaos.faults must be at least one kind"));
     let batch = "publish = {topic = \"t\", every = \"1s\", timing = \"batch\", upload = \"2s\", payload = \"\"}";

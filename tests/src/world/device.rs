@@ -15,13 +15,11 @@ use drover_types::{Clock, Qos};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::Notify;
 
-use super::INGRESS;
+use super::{INGRESS, Scale};
 use crate::switchboard::Switchboard;
 
 /// Unacknowledged messages at a time.
 const WINDOW: u16 = 5;
-/// Longest pause between two messages, milliseconds.
-const PAUSE_MS_MAX: u64 = 300;
 /// Longest wait before a new connection, milliseconds.
 const RECONNECT_MS_MAX: u64 = 2_000;
 /// A server that has not answered for this long is given up.
@@ -36,10 +34,10 @@ pub struct Device {
 }
 
 impl Device {
-    /// Starts a device that sends `messages` messages.
+    /// Starts a device that sends as many messages as `scale` says, at its pace.
     pub fn start(
         number: usize,
-        messages: usize,
+        scale: Scale,
         board: Switchboard,
         ledger: Rc<RefCell<Ledger>>,
         clock: Arc<VirtualClock>,
@@ -57,7 +55,8 @@ impl Device {
             name: name.clone(),
             qos: if number % 4 < 2 { Qos::AtLeastOnce } else { Qos::ExactlyOnce },
             client: Client::new(options),
-            unsent: messages,
+            unsent: scale.messages,
+            pause_ms_max: scale.pause_ms_max,
             numbers: HashMap::new(),
             ledger,
             clock,
@@ -87,6 +86,7 @@ struct Life {
     qos: Qos,
     client: Client,
     unsent: usize,
+    pause_ms_max: u64,
     /// Numbers of the messages in flight.
     numbers: HashMap<PacketId, u64>,
     ledger: Rc<RefCell<Ledger>>,
@@ -136,7 +136,7 @@ impl Life {
     }
 
     fn pause(&self) -> tokio::time::Instant {
-        tokio::time::Instant::now() + Duration::from_millis(self.random.below(PAUSE_MS_MAX))
+        tokio::time::Instant::now() + Duration::from_millis(self.random.below(self.pause_ms_max))
     }
 
     fn publish(&mut self, out: &mut Vec<u8>) {

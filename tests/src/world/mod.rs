@@ -66,13 +66,15 @@ pub struct Scale {
     pub devices: usize,
     /// Of each device.
     pub messages: usize,
+    /// Longest pause between two messages of a device, milliseconds.
+    pub pause_ms_max: u64,
     /// Kills and cuts.
     pub faults: usize,
 }
 
 impl Default for Scale {
     fn default() -> Self {
-        Self { devices: 8, messages: 30, faults: 12 }
+        Self { devices: 8, messages: 30, pause_ms_max: 300, faults: 12 }
     }
 }
 
@@ -204,7 +206,7 @@ impl World {
         for number in 0..scale.devices {
             let random = SeededRandom::new(self.random.next());
             let (board, ledger) = (self.board.clone(), self.ledger.clone());
-            self.devices.push(Device::start(number, scale.messages, board, ledger, self.clock.clone(), random));
+            self.devices.push(Device::start(number, scale, board, ledger, self.clock.clone(), random));
         }
         self.bus.set_faults(BusFaults {
             lost_acknowledgement: 30,

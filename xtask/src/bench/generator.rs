@@ -1,9 +1,10 @@
 //! The load generator as a process of its own: loads, of which it reports, and waves of idle connections.
 
+use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 use super::server::{LOOK, SETTLE, Server, pause};
@@ -54,24 +55,33 @@ impl<'a> Generator<'a> {
         reported(generator.args(["--json", "--seconds", &seconds.to_string()]).args(arguments))
     }
 
-    /// Connects `count` idle clients, and returns when the server holds all of them. `number` tells waves apart.
+    /// Connects `count` idle clients, and returns when the server holds all of them. `number` tells waves apart. The server is
+    /// at rest before: connections that it closes meanwhile would be missing for ever.
     pub fn wave(&self, server: &Server, number: u8, count: usize) -> anyhow::Result<Wave> {
-        let before = server.descriptors()?;
+        let (before, most) = (server.descriptors()?, server.descriptors_max()?);
+        ensure!(
+            before + count <= most,
+            "{count} connections beside {before} descriptors are more than the server's {most}"
+        );
         let mut generator = self.command();
         generator.args(["--clients", "0", "--idle", &count.to_string(), "--seconds", &HOLD_SECONDS.to_string()]);
         generator.args(["--client-id", &format!("wave-{number}-{{i}}")]);
         for source in 1..=count.div_ceil(PER_SOURCE) {
             generator.args(["--source", &format!("127.9.{number}.{source}")]);
         }
-        let wave = Wave(generator.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
+        let mut wave = Wave(generator.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?);
         for _ in 0..LOOKS_MAX {
             if server.descriptors()? >= before + count {
                 pause(SETTLE);
                 return Ok(wave);
             }
+            still_there(&mut wave.0)?;
             pause(LOOK);
         }
-        anyhow::bail!("{count} connections were not there in time");
+        let held = server.descriptors()?;
+        bail!(
+            "{count} connections were not there in time: {held} descriptors of the server, {before} of them from before"
+        );
     }
 }
 
@@ -81,6 +91,14 @@ fn reported(generator: &mut Command) -> anyhow::Result<Report> {
     let (report, said) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     ensure!(status.success(), "drover-load ended with {status}: {}{}", said.trim_end(), report.trim_end());
     serde_json::from_str(&report).map(Report).with_context(|| format!("the report of drover-load: {report}"))
+}
+
+/// Fails if the generator has ended, with what it said: its clients could not connect, or were closed.
+fn still_there(generator: &mut Child) -> anyhow::Result<()> {
+    let Some(status) = generator.try_wait()? else { return Ok(()) };
+    let mut said = String::new();
+    generator.stderr.take().context("stderr is piped")?.read_to_string(&mut said)?;
+    bail!("drover-load ended with {status}: {}", said.trim_end());
 }
 
 /// Idle connections, closed when dropped.
@@ -97,6 +115,22 @@ impl Drop for Wave {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_generator_that_ends_while_it_should_hold_connections_is_told_with_what_it_said() {
+        let mut holding = Command::new("sh");
+        holding.args(["-c", "read -r _; echo 'no room' >&2; exit 1"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut holding = holding.spawn().expect("it starts");
+        still_there(&mut holding).expect("it waits for a line");
+        drop(holding.stdin.take());
+        let told = loop {
+            match still_there(&mut holding) {
+                Ok(()) => pause(LOOK),
+                Err(told) => break told.to_string(),
+            }
+        };
+        assert_eq!(told, "drover-load ended with exit status: 1: no room");
+    }
 
     #[test]
     fn a_generator_that_fails_is_told_with_its_status_what_it_said_and_what_it_reported() {

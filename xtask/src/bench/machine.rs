@@ -22,8 +22,7 @@ pub fn facts(root: &Path) -> Vec<(&'static str, String)> {
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib = field(&memory, "MemTotal").and_then(|text| text.split(' ').next()?.parse::<f64>().ok());
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let descriptors = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
-    let descriptors = descriptors.and_then(|rest| rest.split_whitespace().nth(1)).unwrap_or("unknown");
+    let descriptors = descriptors(&limits).map_or("unknown", |[_, most]| most);
     let commit = said("git", &["-C", &root.display().to_string(), "describe", "--always", "--dirty"]);
     vec![
         ("Day", said("date", &["-u", "+%Y-%m-%d"])),
@@ -34,6 +33,12 @@ pub fn facts(root: &Path) -> Vec<(&'static str, String)> {
         ("Descriptors a process may open", descriptors.to_owned()),
         ("Load before (`/proc/loadavg`)", load()),
     ]
+}
+
+/// How many descriptors a process may open by its `/proc/PID/limits` (proc(5)): as it is, and once it has asked for all.
+pub fn descriptors(limits: &str) -> Option<[&str; 2]> {
+    let mut words = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace();
+    Some([words.next()?, words.next()?])
 }
 
 /// The first line that a program prints, wherever it does; empty if it cannot be run.
@@ -58,6 +63,13 @@ mod tests {
         let text = "MemTotal:       24 kB\nMemFree:  1 kB\nmodel name\t: A CPU\nmodel name\t: B\n";
         assert_eq!((field(text, "MemTotal"), field(text, "model name")), (Some("24 kB"), Some("A CPU")));
         assert_eq!(field(text, "Swap"), None);
+    }
+
+    #[test]
+    fn descriptors_are_as_many_as_now_and_as_at_most() {
+        let limits = "Max processes   7   8   processes\nMax open files   1024   20000   files\n";
+        assert_eq!(descriptors(limits), Some(["1024", "20000"]));
+        assert_eq!(descriptors("Max processes   7   8   processes\n"), None);
     }
 
     #[test]

@@ -16,8 +16,9 @@ use super::chart::short;
 use super::generator::{Generator, HOLD_SECONDS};
 use super::machine;
 use super::mqtt::{self, CLIENTS, Cost, Idle, LOADS, PAYLOAD, WAVES};
-use super::server::{LIKE_BROKERS, MOSQUITTO, PORT_OFFSET, SETTLE, Server, pause};
+use super::server::{LIKE_BROKERS, MOSQUITTO, PORT_OFFSET, SETTLE, Server, mosquitto_version, pause};
 use super::sheet::Page;
+use crate::whole::printed;
 
 /// What else may run side by side, where `--peer` says how.
 const PEERS: [&str; 6] = ["mosquitto", "rumqttd", "rmqtt", "mochi", "aedes", "HiveMQ CE"];
@@ -33,7 +34,7 @@ const SCENARIOS: [&str; 2] = ["shadow", "storm:0.1"];
 
 #[derive(Args)]
 pub struct Options {
-    /// Another broker, with `{port}` where it listens: 'rumqttd=rumqttd -c /etc/rumqttd.toml'.
+    /// Another broker, best with its version, and `{port}` where it listens: 'aedes 0.51=node aedes.js {port}'.
     #[arg(long, value_name = "NAME=COMMAND")]
     peer: Vec<String>,
     /// A scenario of loadtest/scenarios, in place of shadow and storm:0.1.
@@ -42,6 +43,12 @@ pub struct Options {
     /// What `cargo xtask costs` has printed; its figures are taken in.
     #[arg(long, value_name = "FILE")]
     costs: Option<PathBuf>,
+    /// What `cargo xtask bench connections` has printed; its figures are taken in.
+    #[arg(long, value_name = "FILE")]
+    connections: Option<PathBuf>,
+    /// What `cargo xtask bench ingress` has printed; its figures are taken in.
+    #[arg(long, value_name = "FILE")]
+    ingress: Option<PathBuf>,
 }
 
 /// Where and how long is measured.
@@ -92,16 +99,21 @@ pub fn write(root: &Path, binaries: &Path, all: &super::Options, options: &Optio
         load_seconds <= LOAD_SECONDS_MAX,
         "--seconds times --runs must be at most {LOAD_SECONDS_MAX}, but is {load_seconds}"
     );
-    let (others, figures) = (others(options)?, figures(options)?);
+    let others = others(options)?;
+    let of_costs = figures(options.costs.as_deref(), "costs: ")?;
+    let of_connections = figures(options.connections.as_deref(), "connections: ")?;
+    let of_ingress = figures(options.ingress.as_deref(), "scaling: ")?;
     let folder = std::env::temp_dir().join(format!("drover-bench-page-{}", std::process::id()));
     let bench = Bench { root, binaries, seconds: all.seconds, runs: all.runs, folder };
     let mut page = Page::default();
     head(&bench, &mut page);
     peers(&bench, &others, &mut page);
     connections(&bench, &mut page);
+    processes(&of_connections, &mut page);
+    ingress(&of_ingress, &mut page);
     rules(&bench, &mut page);
     scenarios(&bench, options, &mut page);
-    costs(&figures, &mut page);
+    costs(&of_costs, &mut page);
     not_measured(&mut page);
     if bench.folder.exists() {
         fs::remove_dir_all(&bench.folder)?;
@@ -122,7 +134,8 @@ fn head(bench: &Bench<'_>, page: &mut Page) {
     page.line("are other figures. Generator and server share the machine, so rates are those of their competition; processor time and memory");
     page.line("are the server's own, read from `/proc`, and disturbed less. Messages are acknowledged when they are durable (QoS 1), by servers");
     page.line("as they come: a peer that answers before it has written anything does less.");
-    let facts = machine::facts(bench.root);
+    let mut facts = machine::facts(bench.root);
+    facts.extend(mosquitto_version().map(|version| ("mosquitto", version)));
     let rows: Vec<Vec<String>> = facts.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
     page.table(&["Condition", ""], &rows);
     let version = machine::said(&bench.binaries.join("drover").display().to_string(), &["--version"]);
@@ -168,11 +181,15 @@ fn peers(bench: &Bench<'_>, others: &[(String, String)], page: &mut Page) {
     page.table(&PEER_COLUMNS, &rows);
     page.chart("peers-cpu", "Processor time of a message, QoS 1, window 10", "µs", &costs);
     page.chart("peers-memory", "Memory of an idle connection", "bytes", &idles);
-    let is_left = |peer: &&&str| !others.iter().any(|(name, _)| name == **peer);
-    let left: Vec<&str> = PEERS.iter().filter(is_left).copied().collect();
+    let left = left(others);
     if !left.is_empty() {
         page.missing.push(format!("{}: no command given (`--peer NAME=COMMAND`)", left.join(", ")));
     }
+}
+
+/// Which of the known peers are not among those measured, whose names may have a version behind them.
+fn left(others: &[(String, String)]) -> Vec<&'static str> {
+    PEERS.into_iter().filter(|peer| !others.iter().any(|(name, _)| name.starts_with(peer))).collect()
 }
 
 fn row(name: &str, what: &str, cost: &Cost) -> Vec<String> {
@@ -200,7 +217,32 @@ fn connections(bench: &Bench<'_>, page: &mut Page) {
     }
     page.table(&["Connections", "Memory before", "Cost of a message", "Messages/s", "Ack p50", "Ack p99"], &rows);
     page.chart("connections-cpu", "Processor time of a message by idle connections", "µs", &values);
-    page.missing.push("more than 16,000 connections: a process here opens 20,000 descriptors; `cargo xtask bench connections` has several".to_owned());
+}
+
+/// Connections at several processes, as `cargo xtask bench connections` has printed them.
+fn processes(figures: &[String], page: &mut Page) {
+    if figures.is_empty() {
+        let [.., most] = CONNECTIONS;
+        page.missing.push(format!(
+            "more than {most} connections, which need several processes: `cargo xtask bench connections >FILE`, then \
+             `--connections FILE`"
+        ));
+        return;
+    }
+    page.line("\nOf `cargo xtask bench connections`, over several ingress processes, with Kafka and Cassandra:\n");
+    figures.iter().for_each(|figure| page.line(&format!("- {figure}")));
+}
+
+/// Ingress processes, as `cargo xtask bench ingress` has printed them.
+fn ingress(figures: &[String], page: &mut Page) {
+    if figures.is_empty() {
+        let asked = "one to four ingress processes: `cargo xtask bench ingress >FILE`, then `--ingress FILE`";
+        page.missing.push(asked.to_owned());
+        return;
+    }
+    page.line("\n## From one ingress process to four");
+    page.line("\nOf `cargo xtask bench ingress`: the same clients, QoS 1, window 10, shared among the processes.\n");
+    figures.iter().for_each(|figure| page.line(&format!("- {figure}")));
 }
 
 /// What a message costs beside rules that do not match it.
@@ -316,16 +358,17 @@ fn others(options: &Options) -> anyhow::Result<Vec<(String, String)>> {
     Ok(others)
 }
 
-/// Figures of the whole way, as `cargo xtask costs` has printed them.
-fn figures(options: &Options) -> anyhow::Result<Vec<String>> {
-    let Some(file) = &options.costs else { return Ok(Vec::new()) };
+/// Figures that another task has printed into a file, each in a line that begins with `mark`.
+fn figures(file: Option<&Path>, mark: &str) -> anyhow::Result<Vec<String>> {
+    let Some(file) = file else { return Ok(Vec::new()) };
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    let lines = text.lines().filter_map(|line| line.strip_prefix("costs: "));
+    let lines = text.lines().filter_map(|line| printed(line).strip_prefix(mark));
     let lines: Vec<String> = lines.map(str::to_owned).collect();
-    ensure!(!lines.is_empty(), "{} has no line that begins with \"costs: \"", file.display());
+    ensure!(!lines.is_empty(), "{} has no line that begins with {mark:?}", file.display());
     Ok(lines)
 }
 
+/// The way to a rule's output, as `cargo xtask costs` has printed it.
 fn costs(figures: &[String], page: &mut Page) {
     if figures.is_empty() {
         page.missing.push(
@@ -342,9 +385,7 @@ fn costs(figures: &[String], page: &mut Page) {
 }
 
 fn not_measured(page: &mut Page) {
-    page.missing.push(
-        "rates by 1 to 4 ingress processes, and by 1,000 to 1,000,000 devices: no such measurement yet".to_owned(),
-    );
+    page.missing.push("costs by 1,000 to 1,000,000 devices: no such measurement yet".to_owned());
     page.line("\n## Not measured here\n");
     for missing in std::mem::take(&mut page.missing) {
         page.line(&format!("- {}", missing.replace('\n', " ")));
@@ -367,21 +408,25 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_wrongly_is_told_before_anything_is_measured() {
-        let asked = |peer: &str, costs: Option<&str>| Options {
+        let asked = |peer: &str| Options {
             peer: vec![peer.to_owned()],
             scenario: Vec::new(),
-            costs: costs.map(PathBuf::from),
+            costs: None,
+            connections: None,
+            ingress: None,
         };
-        let told = others(&asked("x=x -p 1", None)).expect_err("no port").to_string();
+        let told = others(&asked("x=x -p 1")).expect_err("no port").to_string();
         assert_eq!(told, "--peer x must have {port} in its command, but is \"x -p 1\"");
-        let known = others(&asked("x=x -p {port}", None)).expect("valid");
-        assert_eq!(known[1], ("x".to_owned(), "x -p {port}".to_owned()));
+        let known = others(&asked("aedes 1.0=x -p {port}")).expect("valid");
+        assert_eq!(known[1], ("aedes 1.0".to_owned(), "x -p {port}".to_owned()));
+        assert_eq!(left(&known), ["rumqttd", "rmqtt", "mochi", "HiveMQ CE"]);
         let folder = std::env::temp_dir().join(format!("drover-costs-{}", std::process::id()));
-        fs::write(&folder, "costs: one process: fast\nother\n").expect("written");
-        let file = folder.display().to_string();
-        assert_eq!(figures(&asked("", Some(&file))).expect("readable"), ["one process: fast"]);
-        fs::write(&folder, "other\n").expect("written");
-        assert!(figures(&asked("", Some(&file))).is_err());
+        fs::write(&folder, "test a ... costs: one process: fast\nother\ncosts: kafka: slow\n").expect("written");
+        let read = |mark: &str| figures(Some(&folder), mark);
+        assert_eq!(read("costs: ").expect("readable"), ["one process: fast", "kafka: slow"]);
+        let told = read("connections: ").expect_err("none").to_string();
+        assert!(told.ends_with("has no line that begins with \"connections: \""), "{told}");
+        assert!(figures(None, "costs: ").expect("nothing asked").is_empty());
         fs::remove_file(&folder).expect("removed");
     }
 

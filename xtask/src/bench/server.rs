@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
+
+use super::machine;
 
 /// Ports of the servers under test: the contract's, moved by this much.
 pub const PORT_OFFSET: u16 = 21_000;
 pub const TLS_PORT: u16 = 8883 + PORT_OFFSET;
-/// Where peers listen.
-const PEER_PORT: u16 = 22_883;
+/// Where peers listen: at no port of ours, so that a server of ours that is left over is not taken for one.
+const PEER_PORT: u16 = 22_900;
 /// The parts of `drover up` that do what other brokers do; and as many connections as 20,000 descriptors allow.
 pub const LIKE_BROKERS: [&str; 4] = ["--only", "ingress,registry", "--set", "ingress.limits.connections=19000"];
 /// What starts mosquitto.
@@ -20,7 +22,7 @@ pub const MOSQUITTO: &str = "mosquitto -p {port}";
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks.
 pub const LOOK: Duration = Duration::from_millis(5);
-/// Quiet time before idle memory is read.
+/// Quiet time before idle memory and descriptors are read.
 pub const SETTLE: Duration = Duration::from_secs(3);
 /// What is promised of Drover: its start, and idle memory of the whole platform.
 const START_MS_MAX: u128 = 2_000;
@@ -49,8 +51,9 @@ impl Server {
         let mut command = Command::new(binaries.join("drover"));
         command.arg("up").arg("--data").arg(folder).args(["--port-offset", &PORT_OFFSET.to_string()]);
         let child = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        let server = Self { child, url: format!("mqtt://127.0.0.1:{}", 1883 + PORT_OFFSET) };
-        let waited = wait_for_port(9464 + PORT_OFFSET, "GET /readyz HTTP/1.0\r\nhost: localhost\r\n\r\n")?;
+        let mut server = Self { child, url: format!("mqtt://127.0.0.1:{}", 1883 + PORT_OFFSET) };
+        let request = "GET /readyz HTTP/1.0\r\nhost: localhost\r\n\r\n";
+        let waited = wait_for_port(&mut server.child, 9464 + PORT_OFFSET, request)?;
         println!("drover         ready after {} ms (ceiling {START_MS_MAX})", waited.as_millis());
         pause(SETTLE);
         let idle_mb = server.resident_mib()? * 1.048_576;
@@ -63,13 +66,14 @@ impl Server {
         let command = command.replace("{port}", &PEER_PORT.to_string());
         let mut words = command.split_whitespace();
         let program = words.next().context("a peer's command")?;
-        let places = [program.to_owned(), format!("{SBIN}/{program}")];
         let arguments: Vec<&str> = words.collect();
         let start =
             |place: &String| Command::new(place).args(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let Some(child) = places.iter().find_map(|place| start(place).ok()) else { return Ok(None) };
-        let server = Self { child, url: format!("mqtt://127.0.0.1:{PEER_PORT}") };
-        wait_for_port(PEER_PORT, "")?;
+        let Some(child) = places(program).iter().find_map(|place| start(place).ok()) else { return Ok(None) };
+        let mut server = Self { child, url: format!("mqtt://127.0.0.1:{PEER_PORT}") };
+        wait_for_port(&mut server.child, PEER_PORT, "")?;
+        // The connection that has asked is among its descriptors for a moment longer.
+        pause(SETTLE);
         Ok(Some(server))
     }
 
@@ -103,6 +107,24 @@ impl Server {
     pub fn descriptors(&self) -> anyhow::Result<usize> {
         Ok(fs::read_dir(self.proc("fd")).context("descriptors of the server")?.count())
     }
+
+    /// Descriptors that it may have open.
+    pub fn descriptors_max(&self) -> anyhow::Result<usize> {
+        let limits = fs::read_to_string(self.proc("limits"))?;
+        let [now, _] = machine::descriptors(&limits).context("open files in /proc/PID/limits")?;
+        // What is no number is "unlimited".
+        Ok(now.parse().unwrap_or(usize::MAX))
+    }
+}
+
+/// Where a server's program may be.
+fn places(program: &str) -> [String; 2] {
+    [program.to_owned(), format!("{SBIN}/{program}")]
+}
+
+/// The line in which mosquitto says its version; `None` if it is missing.
+pub fn mosquitto_version() -> Option<String> {
+    places("mosquitto").iter().map(|place| machine::said(place, &["-h"])).find(|said| !said.is_empty())
 }
 
 /// User and system time of a process or thread, in seconds: fields 14 and 15 of its `stat` (proc(5)).
@@ -113,12 +135,15 @@ pub fn cpu_of(stat: &str) -> anyhow::Result<f64> {
     Ok(ticks / TICKS_PER_SECOND)
 }
 
-/// Waits until a port answers `request` with a success, or accepts if there is none; how long that took.
+/// Waits until a port of `server` answers `request` with a success, or accepts if there is none; how long that took.
 #[allow(clippy::disallowed_methods, reason = "this measures real time")]
-fn wait_for_port(port: u16, request: &str) -> anyhow::Result<Duration> {
+fn wait_for_port(server: &mut Child, port: u16, request: &str) -> anyhow::Result<Duration> {
     use std::io::{Read, Write};
     let started = std::time::Instant::now();
     loop {
+        if let Some(status) = server.try_wait()? {
+            bail!("the server has ended with {status} before its port {port} answered");
+        }
         if let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", port)) {
             let mut answer = String::new();
             let asked = request.is_empty()
@@ -137,4 +162,16 @@ fn wait_for_port(port: u16, request: &str) -> anyhow::Result<Duration> {
 #[allow(clippy::disallowed_methods, reason = "no runtime here: this waits for another process")]
 pub fn pause(time: Duration) {
     std::thread::sleep(time);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_ends_at_once_and_one_that_is_missing_are_told_apart() {
+        let told = Server::peer("sh -c exit {port}").err().expect("it has ended").to_string();
+        assert_eq!(told, "the server has ended with exit status: 0 before its port 22900 answered");
+        assert!(Server::peer("there-is-no-such-broker -p {port}").expect("no failure").is_none());
+    }
 }
