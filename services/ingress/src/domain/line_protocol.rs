@@ -1,7 +1,7 @@
 //! InfluxDB's line protocol: `measurement[,tag=value…] field=value[,field=value…] [time]`, and the message that a line becomes.
 //!
-//! Domain layer, pure. A line ends where the text has a line break, also between quotes. Numbers that are those of JSON stay as
-//! they are written, digit by digit.
+//! Domain layer, pure. A line ends with its line break, but for those between the quotes of a value. Numbers that are those of
+//! JSON stay as they are written, digit by digit.
 
 use drover_types::{ApiError, DeviceId};
 use serde::Deserialize;
@@ -13,6 +13,10 @@ use crate::domain::batch::AHEAD_MS_MAX;
 /// What a backslash takes the meaning from in a measurement; elsewhere in front of a value also `=`.
 const IN_MEASUREMENTS: [char; 2] = [',', ' '];
 const IN_KEYS: [char; 3] = [',', ' ', '='];
+/// The member that tags are kept in.
+const TAGS: &str = "tags";
+/// Bytes that an error shows of what is wrong.
+const SHOWN_BYTES_MAX: usize = 64;
 
 /// What the times of a request count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -36,6 +40,44 @@ impl Precision {
             Precision::S => time.checked_mul(1_000),
         }
     }
+}
+
+/// The lines of a text without the spaces around them, and the number of the line that each begins in, from 1 on.
+pub fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let (mut rest, mut next) = (text, 1);
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let (line, number) = (&rest[..end_of_line(rest)], next);
+        rest = rest.get(line.len() + 1..).unwrap_or_default();
+        next += 1 + line.matches('\n').count();
+        Some((number, line.trim()))
+    })
+}
+
+/// Bytes of the first line of a text, without its line break. Quotes mean something around the value of a field alone: not in
+/// measurements, tags and comments.
+fn end_of_line(text: &str) -> usize {
+    let line = text.trim_start_matches([' ', '\t']);
+    if line.starts_with('#') {
+        return text.find('\n').unwrap_or(text.len());
+    }
+    let (mut in_fields, mut in_quotes, mut is_escaped) = (false, false, false);
+    let mut before = b' ';
+    for (at, byte) in line.bytes().enumerate() {
+        let was_escaped = std::mem::take(&mut is_escaped);
+        match byte {
+            b'\n' if !in_quotes => return text.len() - line.len() + at,
+            b'\\' => is_escaped = !(in_quotes && was_escaped),
+            _ if was_escaped => {}
+            b'"' => in_quotes = !in_quotes && in_fields && before == b'=',
+            b' ' => in_fields = true,
+            _ => {}
+        }
+        before = if was_escaped { b' ' } else { byte };
+    }
+    text.len()
 }
 
 /// What a line says.
@@ -69,13 +111,19 @@ impl Point {
         let mut members = Vec::new();
         loop {
             let key = cursor.key().ok_or_else(|| wrong("has a field without a key or `=`, or none"))?;
+            if key == TAGS && !tags.is_empty() {
+                return Err(wrong("has tags, and a field that is called as they are kept, `tags`"));
+            }
             members.push(format!("{}:{}", text(&key), cursor.value()?));
             if !cursor.eat(',') {
                 break;
             }
         }
         if !tags.is_empty() {
-            members.push(format!("\"tags\":{{{}}}", tags.join(",")));
+            members.push(format!("{}:{{{}}}", text(TAGS), tags.join(",")));
+        }
+        if !(cursor.rest.is_empty() || cursor.rest.starts_with(' ')) {
+            return Err(wrong("has a text with something behind its quotes").over("`,` or a space", shown(cursor.rest)));
         }
         cursor.skip_spaces();
         let time_ms = read_time(cursor.rest.trim_end(), precision, now_ms)?;
@@ -96,13 +144,18 @@ fn text(value: &str) -> String {
     Value::from(value).to_string()
 }
 
+/// The beginning of what is wrong.
+fn shown(wrong: &str) -> &str {
+    &wrong[..wrong.floor_char_boundary(SHOWN_BYTES_MAX)]
+}
+
 /// `None`: the line has no time.
 fn read_time(text: &str, precision: Precision, now_ms: u64) -> Result<Option<u64>, ApiError> {
     if text.is_empty() {
         return Ok(None);
     }
     let time_ms = text.parse().ok().and_then(|time| precision.to_ms(time));
-    let time_ms = time_ms.ok_or_else(|| wrong("has a time that is no whole number from 0 on").over(0, text))?;
+    let time_ms = time_ms.ok_or_else(|| wrong("has a time that is no whole number from 0 on").over(0, shown(text)))?;
     let latest_ms = now_ms.saturating_add(AHEAD_MS_MAX);
     if time_ms > latest_ms {
         return Err(wrong("has a time ahead of the clock of this node").over(latest_ms, time_ms));
@@ -160,7 +213,7 @@ impl Cursor<'_> {
         let (value, rest) = self.rest.split_at(end);
         self.rest = rest;
         let forms = "5, 5i, 5u, t, f, \"text\"";
-        plain(value).ok_or_else(|| wrong("has a value of none of the protocol's forms").over(forms, value))
+        plain(value).ok_or_else(|| wrong("has a value of none of the protocol's forms").over(forms, shown(value)))
     }
 }
 
@@ -277,15 +330,35 @@ mod tests {
             "m f=-1u",
             "m f=\"open",
             "m f=\"a\"b",
+            "m f=\"a\"1700000000",
+            "m,k=v tags=1",
         ] {
             assert_eq!(read(line).expect_err(line).field.as_deref(), Some("line"), "{line}");
         }
     }
 
+    #[test]
+    fn an_error_shows_the_beginning_of_what_is_wrong() {
+        let refused = read(&format!("m f={}", "ä".repeat(SHOWN_BYTES_MAX))).expect_err("no value");
+        assert_eq!(refused.value, Some("ä".repeat(SHOWN_BYTES_MAX / 2)));
+    }
+
+    #[test]
+    fn a_line_ends_with_its_line_break_unless_that_is_part_of_a_text() {
+        let of = |text: &str| lines(text).map(|(number, line)| format!("{number} {line}")).collect::<Vec<_>>();
+        assert_eq!(of("m f=1\r\n\n  m f=2"), ["1 m f=1", "2 ", "3 m f=2"]);
+        assert_eq!(of("m f=\"a\nb\",g=\"\" 7\nm f=1\n"), ["1 m f=\"a\nb\",g=\"\" 7", "3 m f=1"]);
+        assert_eq!(of("m f=\"\\\"\n\\\\\"\nm f=1"), ["1 m f=\"\\\"\n\\\\\"", "3 m f=1"], "escapes in quotes");
+        for alone in ["# it's a=\"", "m,t=\"a f=1", "\"m f=1", "m \"f=1", "m\\ \"x=\" f=1", "m f\\=\"=1"] {
+            assert_eq!(of(&format!("{alone}\nm f=1")), [format!("1 {alone}"), "2 m f=1".to_owned()], "no quotes");
+        }
+        assert_eq!(payload("m f=\"a\nb\""), r#"{"f":"a\nb"}"#);
+    }
+
     proptest! {
         #[test]
-        fn whatever_a_line_is_it_becomes_json_or_is_refused(line in r#"[mf,= "\\1ti.e+\-]{0,24}"#) {
-            if let Ok(point) = read(&line) {
+        fn whatever_a_line_is_it_becomes_json_or_is_refused(line in r#"[mf,= "\\1ti.e+\-\n]{0,24}"#) {
+            for point in lines(&line).filter_map(|(_, line)| read(line).ok()) {
                 let json = serde_json::from_str::<Value>(&point.payload);
                 prop_assert!(json.is_ok_and(|json| json.is_object()), "{}", point.payload);
             }

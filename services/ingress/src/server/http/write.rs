@@ -20,7 +20,7 @@ use super::batch::BATCHES_MAX;
 use super::publish::traceparent;
 use super::who::proof;
 use crate::domain::identity::Identity;
-use crate::domain::line_protocol::{Point, Precision};
+use crate::domain::line_protocol::{Point, Precision, lines};
 use crate::domain::message::Message;
 use crate::domain::node::Node;
 use crate::domain::post::{self, Post, Way, identify};
@@ -78,15 +78,14 @@ impl Written {
         let text = std::str::from_utf8(body).map_err(|error| {
             ApiError::invalid("body", "is not UTF-8").over("UTF-8", format!("byte {}", error.valid_up_to()))
         })?;
-        let lines = text.lines().map(str::trim).enumerate();
         let mut messages = Vec::new();
-        for (at, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
+        for (number, line) in lines(text).filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
             if messages.len() == LINES_MAX {
                 return Err(ApiError::invalid("body", "has too many lines").over(LINES_MAX, "more"));
             }
             let message = self.message(node, identity, line);
             let numbered = |error: ApiError| {
-                let message = format!("line {}: {}", at + 1, error.message);
+                let message = format!("line {number}: {}", error.message);
                 ApiError { message, ..error }
             };
             messages.push(message.map_err(numbered)?);
