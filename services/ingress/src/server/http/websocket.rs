@@ -9,12 +9,12 @@ use axum::extract::{Request, State};
 use axum::http::header::SEC_WEBSOCKET_PROTOCOL;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
-use drover_host::http::{Ends, Failure, Upgrade, is_cross_site};
-use drover_types::{ApiError, ErrorCode};
+use drover_host::http::{Ends, Failure, Upgrade};
+use drover_types::ApiError;
 use tungstenite::handshake::server::create_response_with_body;
 
-use super::DeviceSide;
 use super::secure::{OverTls, Secure};
+use super::{DeviceSide, who};
 use crate::server::loops::Upgraded;
 
 /// Where MQTT is spoken over WebSocket.
@@ -36,11 +36,8 @@ pub async fn upgrade(
     }
     answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     let anonymous = side.anonymous.at(ends.listener);
-    // On loopback the listener looks at the origin of every request.
-    let is_open = anonymous && !ends.listener.ip().is_loopback();
-    if is_open && is_cross_site(request.headers()) {
-        let message = "the header origin names another site than host; without credentials its pages stay outside";
-        return Err(ApiError::new(ErrorCode::PermissionDenied, message).into());
+    if anonymous || who::certificate(request.extensions()).is_some() {
+        who::refuse_cross_site(request.extensions(), request.headers())?;
     }
     let message = "the connection does not end with this request";
     let upgrade = Upgrade::take(request.extensions_mut()).ok_or_else(|| ApiError::invalid("upgrade", message))?;

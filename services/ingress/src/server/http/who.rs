@@ -1,19 +1,37 @@
 //! Who asks: what the headers of a request prove, and the handshake of its connection.
 
-use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use drover_host::http::{Ends, is_cross_site};
 use drover_types::{ApiError, ErrorCode};
 
 use super::secure::OverTls;
-use crate::domain::identity::Proof;
+use crate::domain::identity::{Certificate, Proof};
 
 /// The certificate that the client has shown, which counts before a header as in MQTT before a user name; else its header.
 pub fn proof(head: &Parts) -> Result<Proof, ApiError> {
-    let shown = head.extensions.get::<OverTls>().and_then(|tls| tls.certificate.as_deref());
-    shown.map_or_else(|| authorization(&head.headers), |certificate| Ok(Proof::Certificate(certificate.clone())))
+    let Some(certificate) = certificate(&head.extensions) else { return authorization(&head.headers) };
+    refuse_cross_site(&head.extensions, &head.headers)?;
+    Ok(Proof::Certificate(certificate.clone()))
+}
+
+/// What the client has shown in the handshake.
+pub fn certificate(extensions: &Extensions) -> Option<&Certificate> {
+    extensions.get::<OverTls>().and_then(|tls| tls.certificate.as_deref())
+}
+
+/// Refuses the page of another site, for requests that need no token: a browser shows its certificate for any page. On loopback
+/// the listener has looked at the origin, of every request.
+pub fn refuse_cross_site(extensions: &Extensions, headers: &HeaderMap) -> Result<(), ApiError> {
+    let on_loopback = extensions.get::<Ends>().is_some_and(|ends| ends.listener.ip().is_loopback());
+    if on_loopback || !is_cross_site(headers) {
+        return Ok(());
+    }
+    let message = "the header origin names another site than host; without a token its pages stay outside";
+    Err(ApiError::new(ErrorCode::PermissionDenied, message))
 }
 
 /// `Authorization: Bearer TOKEN` (`Token TOKEN`, as clients of InfluxDB say it), or `Basic` with `DEVICE:TOKEN` (or
@@ -40,6 +58,11 @@ fn missing() -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use axum::http::Request;
+    use axum::http::header::{HOST, ORIGIN};
+
     use super::*;
 
     fn of(value: &str) -> Result<Proof, ErrorCode> {
@@ -60,5 +83,23 @@ mod tests {
             assert_eq!(of(wrong), Err(ErrorCode::Unauthenticated), "{wrong}");
         }
         assert!(authorization(&HeaderMap::new()).is_err());
+    }
+
+    #[test]
+    fn a_certificate_that_a_browser_shows_for_the_page_of_another_site_is_none() {
+        let certificate = Certificate { fingerprint: [7; 32], chain: Vec::new() };
+        let of = |origin: &str, listener: &str| {
+            let ends = Ends {
+                peer: "192.0.2.7:4711".parse().expect("an address"),
+                listener: listener.parse().expect("an address"),
+            };
+            let request = Request::builder().header(HOST, "devices:8443").header(ORIGIN, origin).extension(ends);
+            let request = request.extension(OverTls { certificate: Some(Arc::new(certificate.clone())) });
+            proof(&request.body(()).expect("a request").into_parts().0).map_err(|error| error.code)
+        };
+        let shown = Ok(Proof::Certificate(certificate.clone()));
+        assert_eq!(of("https://devices:8443", "[::]:8443"), shown);
+        assert_eq!(of("https://elsewhere", "[::]:8443"), Err(ErrorCode::PermissionDenied));
+        assert_eq!(of("https://elsewhere", "127.0.0.1:8443"), shown, "the listener has looked at it");
     }
 }
