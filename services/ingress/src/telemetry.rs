@@ -36,6 +36,11 @@ struct Reason {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfNotice {
+    notice: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfQueue {
     queue: &'static str,
 }
@@ -78,7 +83,7 @@ pub struct Telemetry {
     sessions_claimed: Counter,
     events_skipped: Counter,
     events_malformed: Counter,
-    refusals_untold: Counter,
+    notices_untold: Family<OfNotice, Counter>,
     not_forwarded: Family<Reason, Counter>,
     /// About the log or the sockets.
     trouble: Lines,
@@ -123,7 +128,7 @@ impl Telemetry {
             sessions_claimed: Counter::default(),
             events_skipped: Counter::default(),
             events_malformed: Counter::default(),
-            refusals_untold: Counter::default(),
+            notices_untold: Family::default(),
             not_forwarded: Family::default(),
             trouble: Lines::new(1, TROUBLE_INTERVAL),
             refusals: Lines::new(CLIENT_LINES_MAX, CLIENTS_INTERVAL),
@@ -184,8 +189,8 @@ impl Telemetry {
             registry.register("events_skipped", "Lifecycle events too old when they could be read", skipped);
             let malformed = self.events_malformed.clone();
             registry.register("events_malformed", "Lifecycle events that cannot be read", malformed);
-            let untold = self.refusals_untold.clone();
-            registry.register("refusals_untold", "Refusals that their devices were not told of", untold);
+            let untold = self.notices_untold.clone();
+            registry.register("notices_untold", "Notices that nobody was told, by what they are", untold);
             let not_forwarded = self.not_forwarded.clone();
             registry.register(
                 "messages_not_forwarded",
@@ -268,9 +273,9 @@ impl Telemetry {
         self.seldom(|left_out| tracing::warn!(?position, %error, left_out, "lifecycle event skipped"));
     }
 
-    /// A device has more refused than it is told of.
-    pub fn refusal_untold(&self) {
-        self.refusals_untold.inc();
+    /// A device has more `refusal`s, or changes of a `subscription`, than are told.
+    pub fn untold(&self, notice: &'static str) {
+        self.notices_untold.get_or_create(&OfNotice { notice }).inc();
     }
 
     /// A connection was closed because there are too many.

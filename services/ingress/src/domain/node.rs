@@ -27,7 +27,6 @@ use crate::domain::message::{LogTopics, Message, Publisher, Stamp};
 use crate::domain::ownership::Claim;
 use crate::domain::peers::Peers;
 use crate::domain::presence::Reports;
-use crate::domain::quotas::Quotas;
 use crate::domain::retained::{self, READS_MAX};
 use crate::domain::reverify::{Affected, Reverify};
 use crate::domain::revocations::Revocation;
@@ -37,6 +36,7 @@ use crate::domain::sessions::{Aftermath, Attach, AttachError, Attached, Awaited,
 use crate::ports::sessions::Subscription;
 use crate::ports::{Authenticator, Owners, RetainedStore, StoreError};
 use crate::telemetry::Telemetry;
+use notices::Told;
 use overfull::Overfull;
 pub use routing::Recipient;
 use routing::offer;
@@ -79,8 +79,7 @@ pub struct Node {
     overfull: Mutex<Overfull>,
     /// Of what comes by no loop.
     ids: Mutex<RecordIds>,
-    /// Of refusals that are told.
-    refusals: Quotas,
+    told: Told,
     started: tokio::time::Instant,
     wills: Arc<Semaphore>,
     retaining: Arc<Semaphore>,
@@ -133,7 +132,7 @@ impl Node {
             router: RwLock::default(),
             overfull: Mutex::default(),
             ids: Mutex::default(),
-            refusals: notices::refusals(),
+            told: Told::default(),
             started,
             wills: Arc::new(Semaphore::new(WILLS_WAITING_MAX)),
             retaining: Arc::new(Semaphore::new(RETAINING_MAX)),

@@ -1,6 +1,9 @@
 //! Notices: subscriptions that come and go, and why something of a device was refused.
 
-use drover_mqtt::{FilterList, Packet, PacketId, Properties, Publish, ReasonCode, Unsubscribe, Version};
+use drover_mqtt::{
+    FilterList, Packet, PacketId, Properties, Publish, ReasonCode, Subscribe, Subscription, SubscriptionList,
+    SubscriptionOptions, Unsubscribe, Version,
+};
 use drover_types::Qos;
 use serde_json::{Value, json};
 
@@ -84,9 +87,24 @@ async fn of_many_refusals_some_are_told_and_the_others_counted() {
         lamp.send(&Packet::Publish(Publish::new("shut", b"x"))).await;
     }
     told(&mut watcher).await;
-    let is_counted = |line: &str| line.starts_with("drover_ingress_refusals_untold_total ") && !line.ends_with(" 0");
+    let is_counted = |line: &str| line.starts_with(r#"drover_ingress_notices_untold_total{notice="refusal"} "#);
     while !stage.metrics.encode().lines().any(is_counted) {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     lamp.subscribe("open/#", Qos::AtMostOnce).await; // it costs the client nothing
+}
+
+#[tokio::test]
+async fn of_many_filters_as_many_as_a_client_may_have_are_told_and_the_others_counted() {
+    let (stage, mut watcher) = watched("$events/#").await;
+    let mut lamp = stage.connect(Version::V5, "lamp").await;
+    let mut filters = SubscriptionList::default();
+    let options = SubscriptionOptions::new(Qos::AtMostOnce);
+    (0..101).for_each(|_| filters.push(Subscription { filter: "a", options }).expect("short"));
+    let (packet_id, properties) = (PacketId::MIN, Properties::default());
+    let subscribe = Subscribe { packet_id, properties, subscriptions: filters.as_subscriptions() };
+    lamp.send(&Packet::Subscribe(subscribe)).await;
+    let event = told(&mut watcher).await;
+    assert_eq!(event["topics"].as_array().map(Vec::len), Some(100));
+    stage.metric(r#"drover_ingress_notices_untold_total{notice="subscription"} 1"#).await;
 }

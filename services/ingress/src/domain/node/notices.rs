@@ -19,11 +19,27 @@ use crate::domain::quotas::{Quotas, Rates};
 const DEVICE_REFUSALS_MAX: u32 = 10;
 /// Refusals of all devices of a tenant that are told in a second.
 const TENANT_REFUSALS_MAX: u32 = 100;
+/// Filters of one device that are told in a second, as they come and go; more are counted. As many as a client may have.
+const DEVICE_FILTERS_MAX: u32 = 100;
+/// Filters of all devices of a tenant that are told in a second.
+const TENANT_FILTERS_MAX: u32 = 10_000;
 
-/// What is left of the refusals that are told.
-pub(super) fn refusals() -> Quotas {
-    let (device, tenant) = (Rate::new(DEVICE_REFUSALS_MAX), Rate::new(TENANT_REFUSALS_MAX));
-    Quotas::new(Rates { device_messages: device, tenant_messages: tenant, connects: None })
+/// What is left of what is told: devices decide how much there is to tell, and queues to other nodes are everybody's.
+#[derive(Debug)]
+pub(super) struct Told {
+    refusals: Quotas,
+    filters: Quotas,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        let of = |device, tenant| {
+            let (device_messages, tenant_messages) = (Rate::new(device), Rate::new(tenant));
+            Quotas::new(Rates { device_messages, tenant_messages, connects: None })
+        };
+        let refusals = of(DEVICE_REFUSALS_MAX, TENANT_REFUSALS_MAX);
+        Self { refusals, filters: of(DEVICE_FILTERS_MAX, TENANT_FILTERS_MAX) }
+    }
 }
 
 impl Node {
@@ -35,25 +51,35 @@ impl Node {
         change: Change,
         filters: impl Iterator<Item = &'f str>,
     ) {
-        let filters: Vec<&str> = filters.collect();
+        let mut filters = filters.peekable();
         let topic = notices::subscriptions_topic(change, &publisher.device);
-        if !filters.is_empty() && self.is_wanted(&publisher.tenant, topic.as_str()) {
+        if filters.peek().is_none() || !self.is_wanted(&publisher.tenant, topic.as_str()) {
+            return;
+        }
+        let may_tell = |_: &&str| self.may_tell("subscription", &self.told.filters, publisher);
+        let told: Vec<&str> = filters.filter(may_tell).collect();
+        if !told.is_empty() {
             let node = self.peers.node();
-            self.tell(publisher, topic, |time_ms| notices::subscriptions(change, &filters, publisher, node, time_ms));
+            self.tell(publisher, topic, |time_ms| notices::subscriptions(change, &told, publisher, node, time_ms));
         }
     }
 
     /// Tells why something that the client of `publisher` wanted was refused.
     pub fn tell_refusal(&self, publisher: &Publisher, error: impl FnOnce() -> ApiError) {
-        let (tenant, device) = (&publisher.tenant, &publisher.device);
-        let topic = notices::errors_topic(device);
-        if !self.is_wanted(tenant, topic.as_str()) {
-            return;
+        let topic = notices::errors_topic(&publisher.device);
+        let is_wanted = self.is_wanted(&publisher.tenant, topic.as_str());
+        if is_wanted && self.may_tell("refusal", &self.told.refusals, publisher) {
+            self.tell(publisher, topic, |time_ms| notices::refusal(&error(), publisher, time_ms));
         }
-        match self.refusals.take(tenant, device, self.now().monotonic_ms) {
-            Ok(()) => self.tell(publisher, topic, |time_ms| notices::refusal(&error(), publisher, time_ms)),
-            Err(_) => self.telemetry.refusal_untold(),
+    }
+
+    /// Whether one more may be told; one that may not is counted.
+    fn may_tell(&self, notice: &'static str, left: &Quotas, publisher: &Publisher) -> bool {
+        let taken = left.take(&publisher.tenant, &publisher.device, self.now().monotonic_ms);
+        if taken.is_err() {
+            self.telemetry.untold(notice);
         }
+        taken.is_ok()
     }
 
     /// Tells why a connection is closed, if that is because of what its client has sent.
