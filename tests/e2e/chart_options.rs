@@ -140,6 +140,20 @@ fn autoscalers_look_at_connections_and_lag_where_they_are_told_to() -> anyhow::R
 }
 
 #[test]
+fn rules_of_a_namespace_have_topics_of_their_own_where_the_kafka_is_one_of_others() -> anyhow::Result<()> {
+    let Some(program) = tool("helm") else { return Ok(()) };
+    let listed = "config.registry.kafka_topics.home={billing,shared.*}";
+    for (values, workload, own) in [("standalone", "drover", None), ("ha", "drover-registry", Some("true"))] {
+        let objects = rendered_with(&program, &[&format!("helm/drover/values-{values}.yaml")], &[listed])?;
+        let text = configuration(&objects, named(&objects, "StatefulSet", workload)?)?;
+        assert_eq!(setting(text, "registry", "own_topics_only"), own, "{values}");
+        let topics = Some(r#"{home = ["billing", "shared.*"]}"#);
+        assert_eq!(setting(text, "registry", "kafka_topics"), topics, "{values}");
+    }
+    Ok(())
+}
+
+#[test]
 fn the_webhook_hangs_nobody_and_may_change_only_what_is_its_own() -> anyhow::Result<()> {
     let Some(program) = tool("helm") else { return Ok(()) };
     for (values, settings, pods) in [

@@ -24,9 +24,9 @@ fn an_authority_is_applied_shown_and_deleted_and_its_subject_is_one_tenants() {
     assert!(listed.contains("works") && listed.contains("lamp"), "{listed}");
 
     let taken = platform.refuses(&["authority", "apply", "-f", &file(&platform, &own), "-n", "away"]);
-    assert!(taken.contains("certificate: the subject of this authority belongs to another tenant"), "{taken}");
+    assert!(taken.contains("spec.certificate: the subject of this authority belongs to another tenant"), "{taken}");
     let nonsense = platform.refuses(&["authority", "apply", "-f", &file(&platform, "pem"), "-n", "home"]);
-    assert!(nonsense.contains("certificateauthority works: certificate: "), "{nonsense}");
+    assert!(nonsense.contains("certificateauthority works: spec.certificate: "), "{nonsense}");
 
     assert_eq!(
         platform.says(&["authority", "delete", "works", "-n", "home"]),

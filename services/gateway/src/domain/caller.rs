@@ -13,9 +13,9 @@ use utoipa::ToSchema;
 pub enum Role {
     /// Read.
     Viewer,
-    /// Read and change: devices with their credentials and shadows, policies, rules.
+    /// Read and change: devices with their credentials and shadows, policies, rules, functions.
     Editor,
-    /// All of that, and the API tokens of the tenant.
+    /// All of that, and the tenant's API tokens and certificate authorities.
     Admin,
 }
 
@@ -31,7 +31,7 @@ pub enum Caller {
 pub enum Deed {
     Read,
     Change,
-    /// Makes or takes away rights of callers.
+    /// Makes or takes away rights of callers, or who may issue identities of devices.
     Administer,
 }
 
@@ -49,7 +49,7 @@ impl Caller {
             (Deed::Read, _) | (Deed::Change, Role::Editor | Role::Admin) | (Deed::Administer, Role::Admin) => Ok(()),
             (Deed::Change, Role::Viewer) => refused("the role viewer may read and change nothing".to_owned()),
             (Deed::Administer, Role::Viewer | Role::Editor) => {
-                refused("API tokens are for the role admin to see, make and delete".to_owned())
+                refused("API tokens, and changes of certificate authorities, are for the role admin".to_owned())
             }
         }
     }

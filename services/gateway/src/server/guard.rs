@@ -107,6 +107,8 @@ fn deed(method: &Method, path: &str) -> Deed {
     let reads = *method == Method::GET || *method == Method::HEAD;
     match collection(path) {
         Some("tokens") => Deed::Administer,
+        // Whoever names an issuer lets in all that it issues.
+        Some("authorities") if !reads => Deed::Administer,
         // A link into the console changes nothing, and gives nobody more than they have.
         Some("console-links") => Deed::Read,
         Some(_) | None if reads || path == console::CLOSE => Deed::Read,
@@ -186,10 +188,10 @@ mod tests {
     }
 
     #[test]
-    fn every_route_that_is_no_question_is_a_change_and_all_about_tokens_is_for_administrators() {
+    fn every_route_that_is_no_question_is_a_change_and_those_that_give_rights_are_for_administrators() {
         for (method, path) in routes::ROUTES {
             let expected = match (*method, *path) {
-                (_, "/tokens" | "/tokens/{token}") => Deed::Administer,
+                (_, "/tokens" | "/tokens/{token}") | ("put" | "delete", "/authorities/{authority}") => Deed::Administer,
                 ("get", _) | ("post", "/console-links") => Deed::Read,
                 _ => Deed::Change,
             };

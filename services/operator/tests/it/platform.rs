@@ -213,7 +213,7 @@ impl Registry for Platform {
     ) -> Result<Found<CertificateAuthoritySpec>, ApiError> {
         self.called("put_certificate_authority")?;
         if !wanted.spec.certificate.starts_with("-----BEGIN CERTIFICATE-----") {
-            return Err(ApiError::invalid("certificate", "is no certificate in PEM"));
+            return Err(ApiError::invalid("spec.certificate", "is no certificate in PEM"));
         }
         put(&mut self.authorities.lock().unwrap(), wanted, revision)
     }

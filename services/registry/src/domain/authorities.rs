@@ -7,7 +7,7 @@ use drover_types::limits::CERTIFICATE_AUTHORITIES_PER_TENANT_MAX;
 use drover_types::object::{AUTHORITY_ATTRIBUTE, CERTIFICATE_ATTRIBUTE, CertificateAuthoritySpec, DeviceSpec};
 use drover_types::{ApiError, ErrorCode, TenantId, subdomain};
 
-use super::certificates::Authority;
+use super::certificates::{self, Authority};
 use super::claims::Needed;
 use super::credentials::digest;
 use super::{Declared, Domain, Page, PageRequest, checks};
@@ -27,9 +27,8 @@ impl Domain {
         let key = ObjectKey::new(Kind::CertificateAuthority, &authority.tenant, &authority.name);
         let device =
             device(&key, &authority.owner, authority.spec.certificate_authority(), ANY_DEVICE, &Digest::default());
-        let of_template = |field: Option<String>| field.map(|field| format!("template.{field}"));
         let checked = self.check_device(&device).await;
-        checked.map_err(|error| ApiError { field: of_template(error.field.clone()), ..error })?;
+        checked.map_err(|error| ApiError { field: error.field.as_deref().map(field_of_device), ..error })?;
 
         let _alone = self.writing_authority.lock().await;
         let limit = CERTIFICATE_AUTHORITIES_PER_TENANT_MAX;
@@ -90,15 +89,35 @@ pub(super) fn hexadecimal(digest: &Digest) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Where an authority says what is in this field of its devices.
+fn field_of_device(field: &str) -> String {
+    match field.strip_prefix("spec.") {
+        Some(of_spec) => format!("spec.template.{of_spec}"),
+        None => format!("spec.{}", field.strip_prefix("metadata.").unwrap_or(field)),
+    }
+}
+
 /// What an authority needs: its subject.
 pub(super) fn needed(authority: &CertificateAuthoritySpec) -> Option<Needed> {
     let certificate = Authority::read(&authority.certificate).ok()?;
     let message = "the subject of this authority belongs to another tenant";
-    let taken = ApiError { field: Some("certificate".into()), ..ApiError::new(ErrorCode::AlreadyExists, message) };
+    let error = ApiError::new(ErrorCode::AlreadyExists, message);
+    let taken = ApiError { field: Some(certificates::FIELD.into()), ..error };
     Some(Needed { name: claim_name(&certificate.subject), taken })
 }
 
 /// A name that no Kafka topic can have.
 fn claim_name(subject: &[u8]) -> String {
     format!("authority/{}", hexadecimal(&digest(subject)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_its_devices_is_told_by_a_field_of_the_authority() {
+        assert_eq!(field_of_device("spec.attributes.a"), "spec.template.attributes.a");
+        assert_eq!(field_of_device("metadata.labels.site"), "spec.labels.site");
+    }
 }

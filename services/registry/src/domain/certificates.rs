@@ -14,7 +14,7 @@ use rustls::server::WebPkiClientVerifier;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// The field of an authority that has its certificate.
-const FIELD: &str = "certificate";
+pub const FIELD: &str = "spec.certificate";
 
 /// The certificate of an authority.
 pub struct Authority {

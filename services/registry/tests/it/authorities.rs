@@ -338,11 +338,11 @@ async fn what_is_no_authority_in_force_is_refused_by_its_field() {
     ] {
         let refused = put(&stage, "", "a", wrong.clone()).await.expect_err(&wrong);
         let told = (refused.code, refused.field.as_deref());
-        assert_eq!(told, (ErrorCode::InvalidArgument, Some("certificate")), "{wrong}");
+        assert_eq!(told, (ErrorCode::InvalidArgument, Some("spec.certificate")), "{wrong}");
     }
     let template = Device { policies: vec!["nowhere".into()], ..device("") };
     let refused = put_with(&stage, "", "a", ca.pem(), template).await.expect_err("no such policy");
-    assert_eq!(refused.field.as_deref(), Some("template.spec.policies"));
+    assert_eq!(refused.field.as_deref(), Some("spec.template.policies"));
 }
 
 #[tokio::test]
@@ -356,7 +356,7 @@ async fn the_authorities_of_a_tenant_are_bounded_and_their_subjects_its_own() {
     assert_eq!((over.code, over.limit.as_deref()), (ErrorCode::ResourceExhausted, Some("32")));
     put(&stage, "a", "ca-0", issuer("Works").pem()).await.expect("it is there already");
     let taken = put(&stage, "b", "ca", issuer("Works").pem()).await.expect_err("of another tenant");
-    assert_eq!((taken.code, taken.field.as_deref()), (ErrorCode::AlreadyExists, Some("certificate")));
+    assert_eq!((taken.code, taken.field.as_deref()), (ErrorCode::AlreadyExists, Some("spec.certificate")));
     let request = ListCertificateAuthoritiesRequest { tenant: "a".into(), page_size: 100, ..Default::default() };
     let listed = authorities(&stage).list_certificate_authorities(request).await.expect("listed").into_inner();
     assert_eq!(listed.certificate_authorities.len(), 32);
