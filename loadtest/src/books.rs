@@ -187,7 +187,8 @@ impl Books {
     fn presence(&mut self, scenario: &Scenario, reader: &Reader) -> anyhow::Result<ConsumerVerdict> {
         let mut presence = Presence::default();
         self.read(scenario, reader, READER_TIME_MAX, |line| presence.take(line))?;
-        let fleets = scenario.fleets.iter().filter(|fleet| fleet.protocol.is_mqtt());
+        let is_promised = |name: &String| reader.promised.is_empty() || reader.promised.contains(name);
+        let fleets = scenario.fleets.iter().filter(|fleet| fleet.protocol.is_mqtt() && is_promised(&fleet.name));
         let clients = fleets.flat_map(|fleet| (0..fleet.devices).map(move |index| fleet.device_name(index)));
         // Of others nobody knows whether they ever were connected.
         let clients: Vec<String> = clients.filter(|client| self.sent.has_acknowledged(client)).collect();

@@ -3,7 +3,9 @@
 //! The rule: a client's first event is that it is connected; the end of a connection follows its beginning, with the same
 //! epoch; a beginning follows an end, with a higher one.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde::Deserialize;
 
@@ -19,18 +21,57 @@ struct Event {
     epoch: u64,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(PartialEq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum EventType {
     Connected,
     Disconnected,
 }
 
-/// A client's last event.
-#[derive(Clone, Copy)]
-struct Last {
-    event_type: EventType,
-    epoch: u64,
+/// What an event says of its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Whether a connection has begun, or ended.
+    pub connected: bool,
+    /// Of that connection.
+    pub epoch: u64,
+}
+
+/// How an event does not follow from what was told of its client before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contradiction {
+    /// Another event is missing before it.
+    Lost,
+    Doubled,
+    /// It is told behind a later one.
+    Reordered,
+}
+
+/// The rule: whether an event contradicts the one before of its client; `before` is absent for a client's first.
+pub fn contradiction(before: Option<Told>, now: Told) -> Option<Contradiction> {
+    let Some(before) = before else { return (!now.connected).then_some(Contradiction::Lost) };
+    match now.place().cmp(&before.place()) {
+        Ordering::Less => Some(Contradiction::Reordered),
+        Ordering::Equal => Some(Contradiction::Doubled),
+        Ordering::Greater => {
+            let follows = now.connected != before.connected && (now.connected || now.epoch == before.epoch);
+            (!follows).then_some(Contradiction::Lost)
+        }
+    }
+}
+
+impl Told {
+    /// Where an event stands among those of its client: the end of a connection is right behind its beginning.
+    fn place(self) -> (u64, bool) {
+        (self.epoch, !self.connected)
+    }
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = if self.connected { "connected" } else { "disconnected" };
+        write!(f, "{word} (epoch {})", self.epoch)
+    }
 }
 
 /// Contradictions of one kind: how many, and the first of them.
@@ -50,8 +91,8 @@ impl Cases {
 /// All that was told.
 #[derive(Default)]
 pub struct Presence {
-    /// By tenant and client.
-    last: BTreeMap<(String, String), Last>,
+    /// The latest event, by tenant and client.
+    last: BTreeMap<(String, String), Told>,
     /// Clients that were told to be connected once, whatever their tenant.
     clients: BTreeSet<String>,
     events: u64,
@@ -66,25 +107,26 @@ impl Presence {
     /// Takes in a line of the log. What is no event is passed by.
     pub fn take(&mut self, line: &str) {
         let Ok(Event { event_type, tenant, client_id, epoch }) = serde_json::from_str(line) else { return };
+        let now = Told { connected: event_type == EventType::Connected, epoch };
         self.events += 1;
-        if event_type == EventType::Connected {
+        if now.connected {
             self.clients.insert(client_id.clone());
         }
-        let now = Last { event_type, epoch };
-        let told = format!("{client_id} {}", now.tell());
-        let Some(before) = self.last.insert((tenant, client_id), now) else {
-            if event_type == EventType::Disconnected {
-                self.lost.add(format!("{told} first"));
-            }
-            return;
-        };
-        let told = format!("{told} after {}", before.tell());
-        if now.place() == before.place() {
-            self.doubled.add(told);
-        } else if now.place() < before.place() {
-            self.reordered.add(told);
-        } else if !now.follows(before) {
-            self.lost.add(told);
+        let key = (tenant, client_id);
+        let before = self.last.get(&key).copied();
+        let kind = contradiction(before, now);
+        if let Some(kind) = kind {
+            let cases = match kind {
+                Contradiction::Lost => &mut self.lost,
+                Contradiction::Doubled => &mut self.doubled,
+                Contradiction::Reordered => &mut self.reordered,
+            };
+            let behind = before.map_or_else(|| "first".to_owned(), |before| format!("after {before}"));
+            cases.add(format!("{} {now} {behind}", key.1));
+        }
+        // What comes late is counted once: the next event is held against the latest that was told.
+        if kind != Some(Contradiction::Reordered) {
+            self.last.insert(key, now);
         }
     }
 
@@ -109,30 +151,6 @@ impl Presence {
             misversioned: 0,
             statement,
         }
-    }
-}
-
-impl Last {
-    /// Where an event stands among those of its client: the end of a connection is right behind its beginning.
-    fn place(self) -> (u64, bool) {
-        (self.epoch, self.event_type == EventType::Disconnected)
-    }
-
-    /// Whether nothing is missing between `before` and this later event.
-    fn follows(self, before: Self) -> bool {
-        match (before.event_type, self.event_type) {
-            (EventType::Disconnected, EventType::Connected) => true,
-            (EventType::Connected, EventType::Disconnected) => self.epoch == before.epoch,
-            (EventType::Connected, EventType::Connected) | (EventType::Disconnected, EventType::Disconnected) => false,
-        }
-    }
-
-    fn tell(self) -> String {
-        let word = match self.event_type {
-            EventType::Connected => "connected",
-            EventType::Disconnected => "disconnected",
-        };
-        format!("{word} (epoch {})", self.epoch)
     }
 }
 
@@ -164,7 +182,7 @@ mod tests {
 
     #[test]
     fn whatever_contradicts_is_counted_by_its_kind_with_the_first_as_an_example() {
-        let cases: [(&[(char, u64)], [u64; 3]); 8] = [
+        let cases: [(&[(char, u64)], [u64; 3]); 9] = [
             (&[('d', 1)], [1, 0, 0]),
             (&[('c', 1), ('c', 2)], [1, 0, 0]),
             (&[('c', 1), ('d', 2)], [1, 0, 0]),
@@ -173,6 +191,7 @@ mod tests {
             (&[('c', 1), ('d', 1), ('d', 1)], [0, 1, 0]),
             (&[('c', 1), ('d', 1), ('c', 1)], [0, 0, 1]),
             (&[('c', 2), ('d', 1)], [0, 0, 1]),
+            (&[('c', 2), ('d', 1), ('d', 2), ('c', 3)], [0, 0, 1]),
         ];
         for (events, counts) in cases {
             let verdict = judged(events);

@@ -10,13 +10,14 @@ const MARK: &str = "NOT RUN: ";
 /// Set by who expects all but [`OPTIONAL`] to run.
 const COMPLETE: &str = "DROVER_TEST_COMPLETE";
 /// How the lines begin that a good machine may say: no layer of the platform is tested by these alone.
-const OPTIONAL: [&str; 19] = [
+const OPTIONAL: [&str; 20] = [
     // Minutes of building, or a cluster of one's own.
     "a real API server",
     "a real Kubernetes node",
     "what needs an API server of its own",
-    // Commands of their own.
-    "TLS and passwords to ", // cargo xtask test tls
+    // Commands of their own: cargo xtask test tls, cargo xtask bench ingress.
+    "TLS and passwords to ",
+    "what a message costs one to four ingress processes",
     // Clients and brokers of others, beside our own ones that test the same.
     "mosquitto is missing",
     "mosquitto_pub is missing",

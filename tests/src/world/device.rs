@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drover_load::ledger::Ledger;
-use drover_mqtt::client::{Client, ClientOptions, Event};
+use drover_mqtt::client::{Client, ClientOptions, Event, Phase};
 use drover_mqtt::{PacketId, Publish, Version};
 use drover_sim::{SeededRandom, VirtualClock};
 use drover_types::{Clock, Qos};
@@ -22,7 +22,7 @@ use crate::switchboard::Switchboard;
 const WINDOW: u16 = 5;
 /// Longest wait before a new connection, milliseconds.
 const RECONNECT_MS_MAX: u64 = 2_000;
-/// A server that has not answered for this long is given up.
+/// A server that owes an answer and has not said anything for this long is given up.
 const SILENCE: Duration = Duration::from_secs(20);
 
 /// A device and its life.
@@ -120,9 +120,11 @@ impl Life {
             }
             out.clear();
             let wants = self.unsent > 0 && self.client.capacity() > 0;
+            let is_quiet = self.client.phase() == Phase::Connected && self.client.in_flight() == 0;
+            let silence = if is_quiet { Duration::MAX } else { SILENCE };
             tokio::select! {
                 biased;
-                read = tokio::time::timeout(SILENCE, stream.read_buf(&mut input)) => {
+                read = tokio::time::timeout(silence, stream.read_buf(&mut input)) => {
                     let Ok(Ok(1..)) = read else { return };
                     let Some(taken) = self.receive(&input, &mut out) else { return };
                     input.drain(..taken);
