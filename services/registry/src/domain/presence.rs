@@ -235,19 +235,23 @@ fn ended(key: SessionKey, said: &Said, reason: &str, time_ms: u64) -> Event {
 /// The value of an event's record, in the shape of AWS IoT's lifecycle events.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct EventJson {
+struct EventJson<'a> {
     event_type: EventType,
-    tenant: TenantId,
-    device: DeviceId,
-    client_id: ClientId,
+    #[serde(borrow)]
+    tenant: Cow<'a, str>,
+    #[serde(borrow)]
+    device: Cow<'a, str>,
+    #[serde(borrow)]
+    client_id: Cow<'a, str>,
     /// Milliseconds since the Unix epoch.
     timestamp: u64,
     epoch: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    ip_address: Option<String>,
+    ip_address: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    disconnect_reason: Option<String>,
-    node: String,
+    disconnect_reason: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    node: Cow<'a, str>,
     #[serde(default)]
     boot: u64,
 }
@@ -261,38 +265,42 @@ enum EventType {
 
 /// The value of an event's record.
 pub fn to_json(event: &Event) -> Vec<u8> {
-    let Event { key: SessionKey { device, client }, node, boot, epoch, time_ms, what } = event.clone();
+    let Event { key: SessionKey { device, client }, node, boot, epoch, time_ms, what } = event;
     let (event_type, ip_address, disconnect_reason) = match what {
-        What::Connected { ip } => (EventType::Connected, Some(ip), None),
-        What::Disconnected { reason } => (EventType::Disconnected, None, Some(reason)),
+        What::Connected { ip } => (EventType::Connected, Some(ip.into()), None),
+        What::Disconnected { reason } => (EventType::Disconnected, None, Some(reason.into())),
     };
-    let DeviceKey { tenant, device } = device;
-    let (client_id, timestamp) = (client, time_ms);
     let json = EventJson {
         event_type,
-        tenant,
-        device,
-        client_id,
-        timestamp,
-        epoch,
+        tenant: device.tenant.as_str().into(),
+        device: device.device.as_str().into(),
+        client_id: client.as_str().into(),
+        timestamp: *time_ms,
+        epoch: *epoch,
         ip_address,
         disconnect_reason,
-        node,
-        boot,
+        node: node.into(),
+        boot: *boot,
     };
     serde_json::to_vec(&json).expect("numbers and strings are JSON")
 }
 
 /// The event of a record's value.
 pub fn from_json(value: &[u8]) -> Result<Event, serde_json::Error> {
-    let json: EventJson = serde_json::from_slice(value)?;
+    let json: EventJson<'_> = serde_json::from_slice(value)?;
     let what = match json.event_type {
-        EventType::Connected => What::Connected { ip: json.ip_address.unwrap_or_default() },
-        EventType::Disconnected => What::Disconnected { reason: json.disconnect_reason.unwrap_or_default() },
+        EventType::Connected => What::Connected { ip: json.ip_address.unwrap_or_default().into_owned() },
+        EventType::Disconnected => {
+            What::Disconnected { reason: json.disconnect_reason.unwrap_or_default().into_owned() }
+        }
     };
-    let device = DeviceKey { tenant: json.tenant, device: json.device };
-    let key = SessionKey { device, client: json.client_id };
-    Ok(Event { key, node: json.node, boot: json.boot, epoch: json.epoch, time_ms: json.timestamp, what })
+    let invalid = <serde_json::Error as serde::de::Error>::custom;
+    let device = DeviceKey {
+        tenant: TenantId::new(json.tenant).map_err(invalid)?,
+        device: DeviceId::new(json.device).map_err(invalid)?,
+    };
+    let key = SessionKey { device, client: ClientId::new(json.client_id).map_err(invalid)? };
+    Ok(Event { key, node: json.node.into_owned(), boot: json.boot, epoch: json.epoch, time_ms: json.timestamp, what })
 }
 
 /// The IP address of `address:port`; whatever else it is, as it is.
