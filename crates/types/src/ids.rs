@@ -1,7 +1,7 @@
 //! Ids of tenants, devices, clients and records; each is checked once, when it is made, and shared by all who hold it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -117,9 +117,10 @@ id!(
 );
 
 impl TenantId {
-    /// The tenant of whoever names none.
+    /// The tenant of whoever names none; one text for all who ask.
     pub fn default_tenant() -> Self {
-        Self(DEFAULT_TENANT.into())
+        static DEFAULT: LazyLock<TenantId> = LazyLock::new(|| TenantId(DEFAULT_TENANT.into()));
+        DEFAULT.clone()
     }
 }
 

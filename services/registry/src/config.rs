@@ -70,13 +70,14 @@ pub enum StoreConfig {
 pub struct EmbeddedLimits {
     /// Cached blocks of tables.
     pub cache: ByteSize,
-    /// Rows kept in memory before they become a table.
+    /// Rows kept in memory before they become a table. Connections write to it, so that it is full now and then at any size. A
+    /// store keeps the one that it was made with.
     pub write_buffer: ByteSize,
 }
 
 impl Default for EmbeddedLimits {
     fn default() -> Self {
-        Self { cache: ByteSize::from_bytes(8 << 20), write_buffer: ByteSize::from_bytes(4 << 20) }
+        Self { cache: ByteSize::from_bytes(8 << 20), write_buffer: ByteSize::from_bytes(1 << 20) }
     }
 }
 

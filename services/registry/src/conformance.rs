@@ -212,8 +212,8 @@ async fn what_is_looked_up_at_once_is_what_is_looked_up_alone(factory: &dyn Fact
         by_digest: vec![Ok(None), Ok(Some(credential))],
         had_credentials: vec![Ok(false), Ok(true)],
     };
-    assert_eq!(store.look_up(wanted).await, Ok(found));
-    assert_eq!(store.look_up(Lookups::default()).await, Ok(Found::default()));
+    assert_eq!(store.look_up(Arc::new(wanted)).await, Ok(found));
+    assert_eq!(store.look_up(Arc::default()).await, Ok(Found::default()));
 }
 
 async fn an_api_token_is_found_by_its_key_and_is_no_credential(factory: &dyn Factory) {

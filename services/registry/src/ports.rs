@@ -165,7 +165,7 @@ pub trait RegistryStore: Send + Sync + 'static {
     /// Many of [`RegistryStore::get`], [`RegistryStore::credential_by_digest`] and
     /// [`RegistryStore::has_had_credentials`] for the price of few: one that fails does not keep the others. They are not
     /// of one moment; each is as if it was asked alone after the call began. The error: none could be looked up.
-    async fn look_up(&self, wanted: Lookups) -> Result<Found, StoreError>;
+    async fn look_up(&self, wanted: Arc<Lookups>) -> Result<Found, StoreError>;
 
     /// Compare-and-set: writes and answers the object as written, with its new revision, which is greater than every
     /// earlier one of this key; [`StoreError::Conflict`] if the expectation does not hold (nothing is written then).

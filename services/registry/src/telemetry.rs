@@ -1,5 +1,6 @@
 //! What the registry tells of itself: one call writes the log line, moves the metric, and keeps readiness true.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
@@ -17,7 +18,7 @@ use crate::object::ObjectKey;
 struct Authentication {
     proof: &'static str,
     /// `ok`, or the code of the error.
-    outcome: String,
+    outcome: Cow<'static, str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -115,8 +116,8 @@ impl Telemetry {
 
     /// Somebody tried to prove who they are.
     pub fn authenticated(&self, proof: &'static str, outcome: Result<(), ErrorCode>) {
-        let outcome = outcome.map_or_else(|code| code.to_string(), |()| "ok".to_owned());
-        tracing::debug!(proof, outcome, "authenticated");
+        let outcome: Cow<'static, str> = outcome.map_or_else(|code| code.to_string().into(), |()| "ok".into());
+        tracing::debug!(proof, %outcome, "authenticated");
         self.authentications.get_or_create(&Authentication { proof, outcome }).inc();
     }
 

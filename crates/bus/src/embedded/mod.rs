@@ -74,7 +74,7 @@ const CLOSED: &str = "bus is closed";
 pub struct EmbeddedOptions {
     /// Bytes at which a segment is sealed; retention and compaction go by segments.
     pub segment_bytes: u64,
-    /// Bytes of the newest records kept in memory, over all topics; each for ten seconds at most.
+    /// Bytes of the newest records kept in memory, over all topics; each for two seconds, or a little longer.
     pub tail_bytes: usize,
     /// Records that may wait for the writer; as many KiB at most.
     pub queue_records: usize,

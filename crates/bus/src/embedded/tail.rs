@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use super::topic::TopicLog;
 use crate::Partition;
 
-/// How long a section stays in memory; who reads later than that does not keep up.
-const AGE_MAX: Duration = Duration::from_secs(10);
+/// How long a section stays in memory; who reads later than that does not keep up. A log that writes so much that files would
+/// be slow to read fills the bytes in about this time.
+const AGE_MAX: Duration = Duration::from_secs(2);
 
 /// Which sections are in memory.
 pub(super) struct Tail {
@@ -33,6 +34,11 @@ impl Tail {
     /// Nothing yet, and never more than about `bytes_max`.
     pub fn new(bytes_max: usize) -> Self {
         Self { sections: VecDeque::new(), bytes: 0, bytes_max }
+    }
+
+    /// Whether there is nothing to let go.
+    pub fn is_empty(&self) -> bool {
+        self.sections.is_empty()
     }
 
     /// Accounts for sections of a topic that are in memory from `now` on, by partition and bytes; drops others as
@@ -62,8 +68,8 @@ impl Tail {
             self.bytes -= oldest.bytes;
             self.sections.pop_front();
         }
-        if self.sections.is_empty() {
-            self.sections.shrink_to_fit();
+        if self.sections.len() < self.sections.capacity() / 4 {
+            self.sections.shrink_to(self.sections.len() * 2);
         }
     }
 }
@@ -92,6 +98,15 @@ mod tests {
         assert_eq!(tail.bytes, 20, "the second is too old");
         tail.forget(start + AGE_MAX * 3, |_| false);
         assert_eq!((tail.bytes, tail.sections.capacity()), (0, 0), "a log at rest keeps nothing");
+    }
+
+    #[test]
+    fn after_a_burst_the_list_of_what_is_in_memory_is_as_short_as_what_is() {
+        let (log, mut tail, start) = (log(), Tail::new(usize::MAX), Instant::now());
+        tail.remember(&log, vec![(0, 1); 10_000], start, |_| false);
+        tail.remember(&log, vec![(0, 1)], start + AGE_MAX * 2, |_| false);
+        assert_eq!(tail.bytes, 1);
+        assert!(tail.sections.capacity() < 10, "{}", tail.sections.capacity());
     }
 
     #[test]

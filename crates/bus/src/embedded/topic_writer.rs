@@ -102,11 +102,16 @@ impl TopicWriter {
         self.doubt.is_some() || self.file.is_suspect()
     }
 
+    /// Bytes of records in memory that a failure would have written again.
+    pub fn lazy_bytes(&self) -> usize {
+        self.lazy.iter().flatten().map(|section| section.body.len()).sum()
+    }
+
     /// Makes everything of this topic durable.
     pub fn sync(&mut self) -> Result<(), FileError> {
         self.repair()?;
         self.file.sync()?;
-        self.lazy.clear();
+        self.lazy = Vec::new();
         Ok(())
     }
 

@@ -35,6 +35,11 @@ const TICK: Duration = Duration::from_secs(15);
 const CATCH_UP: Duration = Duration::from_millis(100);
 /// Bytes of journal an idle bus may leave behind.
 const JOURNAL_BYTES_IDLE: u64 = 64 * 1024;
+/// How often it looks for memory that is of no use any more.
+const LET_GO: Duration = Duration::from_secs(1);
+/// Bytes of transactions that a topic keeps in memory until the journal is trimmed; the file of one that has more is synced
+/// earlier, once in [`LET_GO`] at most.
+const LAZY_BYTES_MAX: usize = 64 * 1024;
 
 /// The writer's own state; it lives on one thread.
 pub(super) struct Writer {
@@ -98,7 +103,7 @@ impl Writer {
     /// Works until the queue is closed and empty, then leaves everything synced.
     pub fn run(mut self) {
         let _watched = Watched(self.shared.clone());
-        let mut ticked = Instant::now();
+        let (mut ticked, mut let_go) = (Instant::now(), Instant::now());
         while let Some(queued) = self.shared.clone().queue.take(self.patience()) {
             if !queued.is_empty() {
                 self.round(queued);
@@ -107,7 +112,10 @@ impl Writer {
             if ticked.elapsed() >= TICK {
                 self.tick();
                 ticked = Instant::now();
-                self.tail.forget(ticked, |log| is_behind(&self.topics, log));
+            }
+            if let_go.elapsed() >= LET_GO {
+                self.let_go();
+                let_go = Instant::now();
             }
         }
         if let Some(running) = self.compaction.take() {
@@ -119,7 +127,24 @@ impl Writer {
     }
 
     fn patience(&self) -> Duration {
-        if self.topics.values().any(TopicWriter::is_behind) { CATCH_UP } else { TICK }
+        if self.topics.values().any(TopicWriter::is_behind) {
+            CATCH_UP
+        } else if self.tail.is_empty() {
+            TICK
+        } else {
+            LET_GO
+        }
+    }
+
+    /// Lets go of sections that are too old for readers, and of those that would be written again after a failure where they
+    /// are many: their file has them after a sync.
+    fn let_go(&mut self) {
+        for writer in self.topics.values_mut().filter(|writer| writer.lazy_bytes() > LAZY_BYTES_MAX) {
+            if let Err(error) = writer.sync() {
+                tracing::debug!(topic = &*writer.log.config.topic, %error, "transactions of a topic stay in memory");
+            }
+        }
+        self.tail.forget(Instant::now(), |log| is_behind(&self.topics, log));
     }
 
     /// Writes to the topics what after a failure only the journal and the memory have.

@@ -1,11 +1,14 @@
 //! What is kept and what goes: retention, compaction, restarts, idempotent producers, offsets of outside consumers.
 
+use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions, GroupOffset, ProducerSequence, SequenceError};
+use drover_bus::embedded::{Disk, EmbeddedBus, EmbeddedOptions, GroupOffset, ProducerSequence, SequenceError};
 use drover_bus::{Bounds, Bus, Outgoing, ReadError, Record, Stored, TopicConfig, TopicPartition, Transaction};
 use drover_types::FixedClock;
 
@@ -235,4 +238,37 @@ async fn waiting_for_any_of_several_partitions_ends_with_the_first_record() {
     tokio::task::yield_now().await;
     put(&bus, "k", None, 0).await;
     tokio::time::timeout(PATIENCE, waiting).await.expect("wakes").expect("does not panic");
+}
+
+/// Counts the syncs of segments.
+#[derive(Default)]
+struct Counting(AtomicUsize);
+
+impl Disk for Counting {
+    fn sync(&self, file: &File, path: &Path) -> io::Result<()> {
+        if path.extension().is_some_and(|extension| extension == "log") {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        file.sync_data()
+    }
+}
+
+#[tokio::test]
+async fn large_transactions_are_synced_and_leave_memory_long_before_the_journal_is_trimmed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let disk = Arc::new(Counting::default());
+    let bus = open(directory.path(), EmbeddedOptions { disk: disk.clone(), ..EmbeddedOptions::default() });
+    bus.create_topic(plain()).await.expect("creates");
+    let before = disk.0.load(Ordering::Relaxed);
+    let record = Record { value: Some(vec![7; 100 * 1024].into()), ..Record::default() };
+    let records = vec![Outgoing { topic: "t".into(), partition: Some(0), record }];
+    let mut transactor = bus.transactor("t").await.expect("opens");
+    transactor.commit(Transaction { records, offsets: None }).await.expect("commits");
+    let synced = async {
+        while disk.0.load(Ordering::Relaxed) == before {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    // The journal is looked at every 15 s.
+    tokio::time::timeout(Duration::from_secs(10), synced).await.expect("is synced");
 }

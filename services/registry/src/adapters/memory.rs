@@ -114,7 +114,7 @@ impl RegistryStore for Memory {
         Ok(self.rows().had_credentials.contains(device))
     }
 
-    async fn look_up(&self, wanted: Lookups) -> Result<Found, StoreError> {
+    async fn look_up(&self, wanted: Arc<Lookups>) -> Result<Found, StoreError> {
         let rows = self.rows();
         Ok(Found {
             objects: wanted.objects.iter().map(|key| Ok(rows.objects.get(key).cloned())).collect(),

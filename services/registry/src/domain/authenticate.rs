@@ -6,7 +6,7 @@
 
 mod notes;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use drover_types::object::{DEFAULT_POLICY, Statement};
 use drover_types::{ApiError, DEFAULT_TENANT, DeviceId, DeviceKey, ErrorCode, TenantId};
@@ -24,6 +24,9 @@ pub const PROOFS_MAX: usize = 256;
 
 /// Devices of one call that are being registered at the same time.
 const REGISTRATIONS_AT_ONCE: usize = 32;
+
+/// Policies of a device that is not registered.
+static UNREGISTERED: LazyLock<[String; 1]> = LazyLock::new(|| [DEFAULT_POLICY.to_owned()]);
 
 /// The name of JWTs in metrics.
 const JWT: &str = "jwt";
@@ -322,7 +325,7 @@ fn identity(
 }
 
 fn unregistered(device: DeviceKey, notes: &mut Notes) -> Result<Identity, Pause> {
-    let rights = notes.rights(&device.tenant, &[DEFAULT_POLICY.to_owned()])?;
+    let rights = notes.rights(&device.tenant, UNREGISTERED.as_slice())?;
     Ok(Identity { device, credential_id: None, rights, expires_ms: None })
 }
 

@@ -250,7 +250,7 @@ fn record(topic: &Topic, partition: Partition, event: &Event, random: [u8; ID_BY
     let id = RecordId::at(event.time_ms, random);
     let header = |name, value| Header { name: std::borrow::Cow::Borrowed(name), value };
     let record = Record {
-        key: Some(event.key.device.to_string().into()),
+        key: Some(event.key.device.to_text().into()),
         value: Some(presence::to_json(event).into()),
         headers: vec![
             header(header::ID, Bytes::copy_from_slice(&id.0)),

@@ -3,6 +3,7 @@
 //! Pure: reports may come twice, late, in any order, or not at all. Of each client the events alternate and their
 //! epochs never decrease.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -48,52 +49,74 @@ pub type Event = Report;
 /// The last that was said of each client in one partition.
 #[derive(Debug, Default)]
 pub struct Sessions {
-    known: BTreeMap<SessionKey, Session>,
+    /// Of each tenant, by [`name_of`].
+    known: BTreeMap<TenantId, BTreeMap<Box<str>, Said>>,
     /// How many of them each node holds.
     held: BTreeMap<Arc<str>, usize>,
-    /// The names that `known` is full of, each once.
-    nodes: BTreeSet<Arc<str>>,
-    tenants: BTreeSet<TenantId>,
+    /// Those that `known` is full of, each once: two for each start of a node, until nobody stands so any more.
+    standings: Vec<Arc<Standing>>,
     /// Changed since the view was last written.
     touched: BTreeSet<SessionKey>,
+}
+
+/// What is kept of one client. There is one for each that was connected in the last weeks: every byte counts.
+#[derive(Debug)]
+struct Said {
+    epoch: u64,
+    changed_ms: u64,
+    standing: Arc<Standing>,
+}
+
+/// Where clients are, or were last.
+#[derive(Debug)]
+struct Standing {
+    connected: bool,
+    node: Arc<str>,
+    boot: u64,
+}
+
+impl From<&Said> for Session {
+    fn from(said: &Said) -> Self {
+        let Said { epoch, changed_ms, standing } = said;
+        let Standing { connected, node, boot } = &**standing;
+        Self { connected: *connected, epoch: *epoch, changed_ms: *changed_ms, node: Arc::clone(node), boot: *boot }
+    }
 }
 
 impl Sessions {
     /// The sessions of a view.
     pub fn restored(sessions: Vec<(SessionKey, Session)>) -> Self {
         let mut restored = Self::default();
-        for (key, session) in sessions {
-            let node = restored.shared_node(&session.node);
-            restored.put(key, Session { node, ..session });
+        for (key, Session { connected, epoch, changed_ms, node, boot }) in sessions {
+            let standing = restored.standing(connected, &node, boot);
+            restored.put(&key, Said { epoch, changed_ms, standing });
         }
         restored
     }
 
     /// The events a report amounts to; none if it is old or known.
     pub fn report(&mut self, report: Report) -> Vec<Event> {
-        let former = self.known.get(&report.key).cloned();
         let connects = matches!(report.what, What::Connected { .. });
-        let mut events = Vec::new();
-        if let Some(former) = former {
-            if report.epoch < former.epoch || (report.epoch == former.epoch && (connects || !former.connected)) {
+        let (mut events, mut is_told) = (Vec::new(), connects);
+        if let Some(former) = self.said(&report.key) {
+            let was_connected = former.standing.connected;
+            if report.epoch < former.epoch || (report.epoch == former.epoch && (connects || !was_connected)) {
                 return events;
             }
             if report.epoch == former.epoch {
-                events.push(report.clone());
-            } else if former.connected {
-                events.push(ended(&report.key, &former, TAKEN_OVER, report.time_ms));
+                is_told = true;
+            } else if was_connected {
+                events.push(ended(report.key.clone(), former, TAKEN_OVER, report.time_ms));
             }
         }
-        if connects {
-            events.push(report.clone());
-        }
         self.remember(&report, connects);
+        events.extend(is_told.then_some(report));
         events
     }
 
     /// The ends of what `node` held under an earlier boot: it has started anew.
     pub fn node_started(&mut self, node: &str, boot: u64, time_ms: u64) -> Vec<Event> {
-        self.node_lost(node, |session| session.boot < boot, time_ms)
+        self.node_lost(node, |standing| standing.boot < boot, time_ms)
     }
 
     /// The ends of whatever `node` holds: it is gone.
@@ -106,14 +129,17 @@ impl Sessions {
         self.held.keys().map(|node| &**node)
     }
 
-    fn node_lost(&mut self, node: &str, lost: impl Fn(&Session) -> bool, time_ms: u64) -> Vec<Event> {
+    fn node_lost(&mut self, node: &str, lost: impl Fn(&Standing) -> bool, time_ms: u64) -> Vec<Event> {
         if !self.held.contains_key(node) {
             return Vec::new();
         }
-        let lost =
-            |(_, session): &(&SessionKey, &Session)| session.connected && *session.node == *node && lost(session);
-        let events: Vec<Event> =
-            self.known.iter().filter(lost).map(|(key, session)| ended(key, session, NODE_LOST, time_ms)).collect();
+        let lost = |standing: &Standing| standing.connected && *standing.node == *node && lost(standing);
+        let mut events = Vec::new();
+        for (tenant, sessions) in &self.known {
+            for (name, said) in sessions.iter().filter(|(_, said)| lost(&said.standing)) {
+                events.push(ended(key_of(tenant, name), said, NODE_LOST, time_ms));
+            }
+        }
         events.iter().for_each(|event| self.remember(event, false));
         events
     }
@@ -125,62 +151,82 @@ impl Sessions {
 
     /// Forgets clients that have been away since before `time_ms`.
     pub fn forget_before(&mut self, time_ms: u64) {
-        let old = |session: &Session| !session.connected && session.changed_ms < time_ms;
-        let gone = self.known.extract_if(.., |_, session| old(session)).map(|(key, _)| key);
-        self.touched.extend(gone);
-        self.nodes = self.known.values().map(|session| Arc::clone(&session.node)).collect();
-        self.tenants = self.known.keys().map(|key| key.device.tenant.clone()).collect();
+        for (tenant, sessions) in &mut self.known {
+            let gone = sessions.extract_if(.., |_, said| !said.standing.connected && said.changed_ms < time_ms);
+            self.touched.extend(gone.map(|(name, _)| key_of(tenant, &name)));
+        }
+        self.known.retain(|_, sessions| !sessions.is_empty());
+        self.standings.retain(|standing| Arc::strong_count(standing) > 1);
     }
 
     /// What changed since this was last asked; `None`: forgotten.
     pub fn take_changes(&mut self) -> Vec<(SessionKey, Option<Session>)> {
-        let touched = std::mem::take(&mut self.touched);
-        touched.into_iter().map(|key| (key.clone(), self.known.get(&key).cloned())).collect()
+        let touched = std::mem::take(&mut self.touched).into_iter();
+        let change = |key| {
+            let session = self.said(&key).map(Session::from);
+            (key, session)
+        };
+        touched.map(change).collect()
+    }
+
+    fn said(&self, key: &SessionKey) -> Option<&Said> {
+        self.known.get(&key.device.tenant)?.get(&*name_of(key))
     }
 
     fn remember(&mut self, report: &Report, connected: bool) {
         let Report { key, node, boot, epoch, time_ms, .. } = report;
-        let node = self.shared_node(node);
-        let session = Session { connected, epoch: *epoch, changed_ms: *time_ms, node, boot: *boot };
-        self.put(key.clone(), session);
+        let standing = self.standing(connected, node, *boot);
+        self.put(key, Said { epoch: *epoch, changed_ms: *time_ms, standing });
         self.touched.insert(key.clone());
     }
 
-    fn shared_node(&mut self, node: &str) -> Arc<str> {
-        if let Some(known) = self.nodes.get(node) {
+    fn standing(&mut self, connected: bool, node: &str, boot: u64) -> Arc<Standing> {
+        let is_it = |known: &&Arc<Standing>| known.connected == connected && known.boot == boot && *known.node == *node;
+        if let Some(known) = self.standings.iter().find(is_it) {
             return Arc::clone(known);
         }
-        let node = Arc::from(node);
-        self.nodes.insert(Arc::clone(&node));
-        node
+        let standing = Arc::new(Standing { connected, node: node.into(), boot });
+        self.standings.push(Arc::clone(&standing));
+        standing
     }
 
-    fn put(&mut self, mut key: SessionKey, session: Session) {
-        match self.tenants.get(&key.device.tenant) {
-            Some(known) => key.device.tenant = known.clone(),
-            None => {
-                self.tenants.insert(key.device.tenant.clone());
-            }
+    fn put(&mut self, key: &SessionKey, said: Said) {
+        if said.standing.connected {
+            *self.held.entry(Arc::clone(&said.standing.node)).or_default() += 1;
         }
-        if session.connected {
-            *self.held.entry(Arc::clone(&session.node)).or_default() += 1;
-        }
-        let Some(former) = self.known.insert(key, session).filter(|former| former.connected) else { return };
-        if let Some(held) = self.held.get_mut(&former.node) {
+        let of_tenant = self.known.entry(key.device.tenant.clone()).or_default();
+        let former = of_tenant.insert(name_of(key).into(), said);
+        let Some(former) = former.filter(|former| former.standing.connected) else { return };
+        if let Some(held) = self.held.get_mut(&former.standing.node) {
             *held -= 1;
             if *held == 0 {
-                self.held.remove(&former.node);
+                self.held.remove(&former.standing.node);
             }
         }
     }
 }
 
-fn ended(key: &SessionKey, session: &Session, reason: &str, time_ms: u64) -> Event {
+/// A client within its tenant, in one text: the device id and, where the client id is another, that behind a zero byte, which
+/// no id holds.
+fn name_of(key: &SessionKey) -> Cow<'_, str> {
+    let (device, client) = (key.device.device.as_str(), key.client.as_str());
+    if device == client { Cow::Borrowed(device) } else { Cow::Owned(format!("{device}\0{client}")) }
+}
+
+/// The client of a name.
+fn key_of(tenant: &TenantId, name: &str) -> SessionKey {
+    let (device, client) = name.split_once('\0').unwrap_or((name, name));
+    let device = DeviceId::new(device).expect("it was one when it was named");
+    let client = ClientId::new(client).expect("it was one when it was named");
+    SessionKey { device: DeviceKey { tenant: tenant.clone(), device }, client }
+}
+
+fn ended(key: SessionKey, said: &Said, reason: &str, time_ms: u64) -> Event {
     Event {
-        key: key.clone(),
-        node: session.node.to_string(),
-        boot: session.boot,
-        epoch: session.epoch,
+        key,
+        node: said.standing.node.to_string(),
+        boot: said.standing.boot,
+        epoch: said.epoch,
         time_ms,
         what: What::Disconnected { reason: reason.to_owned() },
     }
@@ -189,19 +235,23 @@ fn ended(key: &SessionKey, session: &Session, reason: &str, time_ms: u64) -> Eve
 /// The value of an event's record, in the shape of AWS IoT's lifecycle events.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct EventJson {
+struct EventJson<'a> {
     event_type: EventType,
-    tenant: TenantId,
-    device: DeviceId,
-    client_id: ClientId,
+    #[serde(borrow)]
+    tenant: Cow<'a, str>,
+    #[serde(borrow)]
+    device: Cow<'a, str>,
+    #[serde(borrow)]
+    client_id: Cow<'a, str>,
     /// Milliseconds since the Unix epoch.
     timestamp: u64,
     epoch: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    ip_address: Option<String>,
+    ip_address: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    disconnect_reason: Option<String>,
-    node: String,
+    disconnect_reason: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    node: Cow<'a, str>,
     #[serde(default)]
     boot: u64,
 }
@@ -215,38 +265,42 @@ enum EventType {
 
 /// The value of an event's record.
 pub fn to_json(event: &Event) -> Vec<u8> {
-    let Event { key: SessionKey { device, client }, node, boot, epoch, time_ms, what } = event.clone();
+    let Event { key: SessionKey { device, client }, node, boot, epoch, time_ms, what } = event;
     let (event_type, ip_address, disconnect_reason) = match what {
-        What::Connected { ip } => (EventType::Connected, Some(ip), None),
-        What::Disconnected { reason } => (EventType::Disconnected, None, Some(reason)),
+        What::Connected { ip } => (EventType::Connected, Some(ip.into()), None),
+        What::Disconnected { reason } => (EventType::Disconnected, None, Some(reason.into())),
     };
-    let DeviceKey { tenant, device } = device;
-    let (client_id, timestamp) = (client, time_ms);
     let json = EventJson {
         event_type,
-        tenant,
-        device,
-        client_id,
-        timestamp,
-        epoch,
+        tenant: device.tenant.as_str().into(),
+        device: device.device.as_str().into(),
+        client_id: client.as_str().into(),
+        timestamp: *time_ms,
+        epoch: *epoch,
         ip_address,
         disconnect_reason,
-        node,
-        boot,
+        node: node.into(),
+        boot: *boot,
     };
     serde_json::to_vec(&json).expect("numbers and strings are JSON")
 }
 
 /// The event of a record's value.
 pub fn from_json(value: &[u8]) -> Result<Event, serde_json::Error> {
-    let json: EventJson = serde_json::from_slice(value)?;
+    let json: EventJson<'_> = serde_json::from_slice(value)?;
     let what = match json.event_type {
-        EventType::Connected => What::Connected { ip: json.ip_address.unwrap_or_default() },
-        EventType::Disconnected => What::Disconnected { reason: json.disconnect_reason.unwrap_or_default() },
+        EventType::Connected => What::Connected { ip: json.ip_address.unwrap_or_default().into_owned() },
+        EventType::Disconnected => {
+            What::Disconnected { reason: json.disconnect_reason.unwrap_or_default().into_owned() }
+        }
     };
-    let device = DeviceKey { tenant: json.tenant, device: json.device };
-    let key = SessionKey { device, client: json.client_id };
-    Ok(Event { key, node: json.node, boot: json.boot, epoch: json.epoch, time_ms: json.timestamp, what })
+    let invalid = <serde_json::Error as serde::de::Error>::custom;
+    let device = DeviceKey {
+        tenant: TenantId::new(json.tenant).map_err(invalid)?,
+        device: DeviceId::new(json.device).map_err(invalid)?,
+    };
+    let key = SessionKey { device, client: ClientId::new(json.client_id).map_err(invalid)? };
+    Ok(Event { key, node: json.node.into_owned(), boot: json.boot, epoch: json.epoch, time_ms: json.timestamp, what })
 }
 
 /// The IP address of `address:port`; whatever else it is, as it is.
@@ -347,24 +401,39 @@ mod tests {
         assert_eq!(sessions.take_changes(), [(key("b"), None)]);
     }
 
+    /// All that is known.
+    fn view(sessions: &Sessions) -> Vec<(SessionKey, Session)> {
+        let mut view = Vec::new();
+        for (tenant, known) in &sessions.known {
+            view.extend(known.iter().map(|(name, said)| (key_of(tenant, name), Session::from(said))));
+        }
+        view
+    }
+
     #[test]
-    fn names_that_many_sessions_share_are_kept_once_and_as_long_as_they_are_used() {
+    fn what_many_sessions_share_is_kept_once_and_as_long_as_it_is_used() {
         let mut sessions = Sessions::default();
         for (client, node) in [("a", "n1"), ("b", "n1"), ("c", "n2")] {
             sessions.report(connected(client, node, 1));
         }
-        let view = sessions.take_changes().into_iter().filter_map(|(key, session)| Some((key, session?)));
-        let mut restored = Sessions::restored(
-            view.map(|(key, session)| (key, Session { node: session.node.to_string().into(), ..session })).collect(),
-        );
+        let mut restored = Sessions::restored(view(&sessions));
         for sessions in [&sessions, &restored] {
-            let [a, b, c] = ["a", "b", "c"].map(|client| &sessions.known[&key(client)].node);
+            let [a, b, c] = ["a", "b", "c"].map(|client| &sessions.said(&key(client)).expect("is known").standing);
             assert!(Arc::ptr_eq(a, b) && !Arc::ptr_eq(a, c));
-            assert_eq!((sessions.nodes.len(), sessions.tenants.len()), (2, 1));
+            assert_eq!(sessions.standings.len(), 2);
         }
         restored.report(disconnected("c", "n2", 1));
         restored.forget_before(2);
-        assert_eq!((restored.nodes.len(), restored.tenants.len()), (1, 1));
+        assert_eq!((restored.standings.len(), restored.known.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_client_takes_forty_bytes_and_its_name_which_is_the_devices_where_they_are_the_same() {
+        assert_eq!(size_of::<(Box<str>, Said)>(), 40);
+        for (client, name) in [("d", "d"), ("c", "d\0c")] {
+            assert_eq!(name_of(&key(client)), name);
+            assert_eq!(key_of(&TenantId::default_tenant(), name), key(client));
+        }
     }
 
     #[test]
@@ -425,7 +494,7 @@ mod tests {
             let (mut view, mut events) = (Vec::new(), Vec::new());
             for (i, input) in inputs.into_iter().enumerate() {
                 if i == cut {
-                    view = sessions.known.clone().into_iter().collect();
+                    view = self::view(&sessions);
                     events.clear();
                 }
                 events.extend(feed(&mut sessions, input));
@@ -433,7 +502,7 @@ mod tests {
             let mut restored = Sessions::restored(view);
             events.iter().for_each(|event| restored.replay(event));
             let live = |sessions: &Sessions| -> Vec<_> {
-                sessions.known.iter().filter(|(_, s)| s.connected).map(|(k, s)| (k.clone(), s.clone())).collect()
+                self::view(sessions).into_iter().filter(|(_, session)| session.connected).collect()
             };
             prop_assert_eq!(live(&restored), live(&sessions));
         }

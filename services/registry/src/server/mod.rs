@@ -157,9 +157,10 @@ impl Server {
 
     async fn identities(&self, request: AuthenticateAllRequest) -> Result<AuthenticateAllResponse, ApiError> {
         let proofs = decode::proofs(request.questions)?;
-        let readable = proofs.iter().filter_map(|proof| proof.as_ref().ok().cloned()).collect();
+        let mut readable = Vec::with_capacity(proofs.len());
+        let shapes: Vec<_> = proofs.into_iter().map(|proof| proof.map(|proof| readable.push(proof))).collect();
         let mut judged = self.domain.authenticate_all(readable).await.into_iter();
-        let outcomes = proofs.into_iter().map(|proof| proof.and_then(|_| judged.next().expect("one for each proof")));
+        let outcomes = shapes.into_iter().map(|shape| shape.and_then(|()| judged.next().expect("one for each proof")));
         Ok(encode::verdicts(outcomes))
     }
 }

@@ -21,6 +21,15 @@ pub const OUTBOX: &[u8] = b"o";
 
 /// Prefix of the objects of a kind; their names follow.
 pub fn objects_of(kind: Kind, tenant: &TenantId) -> Vec<u8> {
+    named(kind, tenant, "")
+}
+
+/// An object: value = revision, then `drover.registry.v1.Object`.
+pub fn object(key: &ObjectKey) -> Vec<u8> {
+    named(key.kind, &key.tenant, &key.name)
+}
+
+fn named(kind: Kind, tenant: &TenantId, name: &str) -> Vec<u8> {
     let table = match kind {
         Kind::Device => b'd',
         Kind::Credential => b'c',
@@ -30,12 +39,7 @@ pub fn objects_of(kind: Kind, tenant: &TenantId) -> Vec<u8> {
         Kind::Function => b'f',
         Kind::CertificateAuthority => b'u',
     };
-    [&[table], tenant.as_str().as_bytes(), &[0]].concat()
-}
-
-/// An object: value = revision, then `drover.registry.v1.Object`.
-pub fn object(key: &ObjectKey) -> Vec<u8> {
-    [&objects_of(key.kind, &key.tenant), key.name.as_bytes()].concat()
+    [&[table], tenant.as_str().as_bytes(), &[0], name.as_bytes()].concat()
 }
 
 /// Index of credentials by digest: value = key of the credential's row.

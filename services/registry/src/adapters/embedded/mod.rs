@@ -183,7 +183,7 @@ impl RegistryStore for Embedded {
         self.read(move |open| open.had_credentials(&device)).await
     }
 
-    async fn look_up(&self, wanted: Lookups) -> Result<Found, StoreError> {
+    async fn look_up(&self, wanted: Arc<Lookups>) -> Result<Found, StoreError> {
         self.read(move |open| {
             Ok(Found {
                 objects: wanted.objects.iter().map(|key| open.object(key)).collect(),

@@ -100,7 +100,7 @@ impl RegistryStore for Scylla {
         .await
     }
 
-    async fn look_up(&self, wanted: Lookups) -> Result<Found, StoreError> {
+    async fn look_up(&self, wanted: Arc<Lookups>) -> Result<Found, StoreError> {
         Ok(self.look_up_each(&wanted).await)
     }
 

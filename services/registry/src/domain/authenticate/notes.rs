@@ -36,7 +36,7 @@ pub struct Notes {
     objects: Answers<ObjectKey, Option<Arc<Object>>>,
     by_digest: Answers<Digest, Option<Arc<Object>>>,
     had_credentials: Answers<DeviceKey, bool>,
-    rights: HashMap<(TenantId, Vec<String>), Arc<Rights>>,
+    rights: HashMap<TenantId, HashMap<Vec<String>, Arc<Rights>>>,
     lacking: Lookups,
 }
 
@@ -64,8 +64,7 @@ impl Notes {
 
     /// All statements of the named policies; a policy that is gone has none.
     pub fn rights(&mut self, tenant: &TenantId, names: &[String]) -> Result<Arc<Rights>, Pause> {
-        let key = (tenant.clone(), names.to_vec());
-        if let Some(rights) = self.rights.get(&key) {
+        if let Some(rights) = self.rights.get(tenant).and_then(|of_tenant| of_tenant.get(names)) {
             return Ok(Arc::clone(rights));
         }
         let mut found = Vec::with_capacity(names.len());
@@ -82,20 +81,21 @@ impl Notes {
             }
         }
         let rights = Arc::new(Rights { policies: names.to_vec(), statements });
-        self.rights.insert(key, Arc::clone(&rights));
+        self.rights.entry(tenant.clone()).or_default().insert(names.to_vec(), Arc::clone(&rights));
         Ok(rights)
     }
 
     /// Looks up all that is lacking.
     pub async fn look_up(&mut self, store: &dyn RegistryStore) {
-        let lacking = std::mem::take(&mut self.lacking);
-        let found = match store.look_up(lacking.clone()).await {
+        let lacking = Arc::new(std::mem::take(&mut self.lacking));
+        let found = match store.look_up(Arc::clone(&lacking)).await {
             Ok(found) => found,
             Err(error) => nothing(&lacking, &error),
         };
-        note(&mut self.objects, lacking.objects, found.objects.into_iter().map(shared));
-        note(&mut self.by_digest, lacking.digests, found.by_digest.into_iter().map(shared));
-        note(&mut self.had_credentials, lacking.had_credentials, found.had_credentials.into_iter());
+        let Lookups { objects, digests, had_credentials } = Arc::unwrap_or_clone(lacking);
+        note(&mut self.objects, objects, found.objects.into_iter().map(shared));
+        note(&mut self.by_digest, digests, found.by_digest.into_iter().map(shared));
+        note(&mut self.had_credentials, had_credentials, found.had_credentials.into_iter());
     }
 }
 
