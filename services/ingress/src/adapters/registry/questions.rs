@@ -1,7 +1,7 @@
 //! Questions to the registry, many in a call.
 //!
-//! One that comes while no call is under way is asked at once. Those that come meanwhile wait, and go together in the next
-//! call: the more there are, the less each costs. A further call, up to [`CALLS_MAX`], begins when a whole call's worth
+//! One that comes after a quiet time is asked at once. Those that come while a call is under way, or within [`GATHER`] of
+//! its beginning, wait and go together in the next: the more there are, the less each costs. A further call, up to [`CALLS_MAX`], begins when a whole call's worth
 //! waits, or one of them has waited for [`PATIENCE`]: a call that is slow keeps only its own questions. A registry that does not
 //! know calls of many, as one does that is upgraded after this node, is asked one by one.
 
@@ -19,7 +19,7 @@ use drover_types::{ApiError, ErrorCode};
 use futures::stream::{self, StreamExt};
 use prost::Message;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::wire::{self, Answer, Common, unavailable};
 use crate::domain::identity::{AuthenticateError, Proof};
@@ -32,6 +32,8 @@ const CALL_BYTES_MAX: usize = 1024 * 1024;
 pub const CALLS_MAX: usize = 4;
 /// Questions of one such call under way at the same time where the registry takes no more than one in a call.
 const SINGLE_AT_ONCE: usize = 32;
+/// Time from one call to the next: what a call costs by itself is as much as ten questions do.
+const GATHER: Duration = Duration::from_millis(1);
 /// How long a question waits for a call that is under way before it has another one begin.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// Questions waiting for a call: beyond that the registry is too slow for all of them to be answered in time.
@@ -135,7 +137,9 @@ impl Questions {
             let mut place = Place { questions: Arc::clone(self), is_held: true };
             tokio::spawn(async move {
                 while let Some(together) = place.next_call() {
+                    let next = Instant::now() + GATHER;
                     place.questions.call(together).await;
+                    sleep_until(next).await;
                 }
             });
         }

@@ -73,16 +73,23 @@ impl Entrance {
         let Some(entry) = self.shared.enter(address) else { return };
         let Upgraded { socket, tls, early } = upgraded;
         let (stream, speaks) = (TcpStream::from_std(socket), Speaks::WebSocket { tls, early });
-        self.hand_on(Arrival { stream, address, anonymous, proxied: false, entry, speaks });
+        self.hand_on(Arrival { stream, address, anonymous, proxied: false, entry, speaks }, None);
     }
 
-    /// Gives a connection to the thread whose turn it is.
-    pub fn hand_on(&self, arrival: Arrival) {
+    /// Gives a connection to the thread whose turn it is. That is woken if nothing waits for it yet, unless it is the thread
+    /// `from` itself, which looks at the end of its turn.
+    pub fn hand_on(&self, arrival: Arrival, from: Option<usize>) {
         let number = self.handed.fetch_add(1, Ordering::Relaxed) % self.threads.len().max(1);
         let Some(thread) = self.threads.get(number) else { return self.turn_away(arrival) };
-        match &mut *thread.arrived.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(arrived) => arrived.push(arrival),
+        let is_first = match &mut *thread.arrived.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(arrived) => {
+                arrived.push(arrival);
+                arrived.len() == 1
+            }
             None => return self.turn_away(arrival),
+        };
+        if !is_first || from == Some(number) {
+            return;
         }
         if let Err(error) = thread.waker.wake() {
             tracing::error!(%error, "a thread of connections cannot be woken");

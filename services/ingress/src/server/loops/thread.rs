@@ -139,7 +139,8 @@ impl Worker {
                 let Some(entry) = shared.enter(address) else { return };
                 let speaks = door.tls.as_ref().map_or(Speaks::Nothing, |tls| Speaks::Tls(tls.mqtt()));
                 let proxied = shared.balancers.contain(address);
-                self.entrance.hand_on(Arrival { stream, address, anonymous: door.anonymous, proxied, entry, speaks });
+                let arrival = Arrival { stream, address, anonymous: door.anonymous, proxied, entry, speaks };
+                self.entrance.hand_on(arrival, Some(self.own));
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => door.waiting = false,
             // The peer has gone meanwhile.
