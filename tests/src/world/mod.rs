@@ -53,6 +53,8 @@ const PARTITIONS: u32 = 4;
 const STARTED_MS: u64 = 1_700_000_000_000;
 /// Virtual time after which a world that has not come to rest has stalled.
 const PATIENCE: Duration = Duration::from_secs(3_600);
+/// Devices that a stalled world names.
+const WAITING_TOLD_MAX: usize = 10;
 /// Between two looks at a state, in virtual time.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long the subscriber has for what is missing when all else has come to rest, in virtual time.
@@ -336,7 +338,8 @@ impl World {
 
     fn progress(&self) -> String {
         let waiting: Vec<_> = self.devices.iter().filter(|d| !d.is_done()).map(Device::name).collect();
-        format!("waiting for {waiting:?}, books {:?}", self.ledger.borrow().totals())
+        let (count, first) = (waiting.len(), &waiting[..waiting.len().min(WAITING_TOLD_MAX)]);
+        format!("waiting for {count} devices, first of all {first:?}, books {:?}", self.ledger.borrow().totals())
     }
 
     async fn records(&self, topic: &str) -> anyhow::Result<Vec<Stored>> {
