@@ -173,7 +173,8 @@ enum Phase {
     /// Authenticated, waits for its session.
     Attaching(Box<Connecting>),
     Live(Box<Live>),
-    Closed,
+    /// With what it was, until it lets go of its session.
+    Closed(Option<Box<Live>>),
 }
 
 /// A connection whose CONNECT was accepted.
@@ -182,7 +183,8 @@ struct Live {
     identity: Arc<Identity>,
     /// When the credential ends, monotonic; `None`: never.
     ends_ms: Option<u64>,
-    publisher: Publisher,
+    /// Of this connection, among those to its session.
+    epoch: u64,
     /// Whether the client id is the client's own, to be allowed by its policies.
     own_name: bool,
     session: Arc<Session>,
@@ -259,7 +261,7 @@ impl Connection {
         match self.phase {
             Phase::New | Phase::Challenged(_) | Phase::Live(_) => self.takes_packets(),
             Phase::Authenticating(_) | Phase::Attaching(_) => buffered < BEHIND_CONNECT_BYTES_MAX,
-            Phase::Closed => false,
+            Phase::Closed(_) => false,
         }
     }
 
@@ -268,7 +270,7 @@ impl Connection {
     pub fn takes_packets(&self) -> bool {
         match &self.phase {
             Phase::New | Phase::Challenged(_) => true,
-            Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed => false,
+            Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed(_) => false,
             Phase::Live(live) => {
                 let room = live.has_room(&self.environment.limits) && live.answers.has_room();
                 let rests = live.draining || live.rests_until_ms > 0;
@@ -301,6 +303,27 @@ impl Connection {
         self.claims.as_deref()
     }
 
+    /// Whether it has ended; [`Effect::Close`] says how.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Closed(_))
+    }
+
+    /// The session of an admitted client, up to [`Connection::let_go`].
+    pub fn session(&self) -> Option<&Arc<Session>> {
+        self.with_session().map(|live| &live.session)
+    }
+
+    /// What an admitted client publishes as, up to [`Connection::let_go`].
+    pub fn publisher(&self) -> Option<Publisher> {
+        self.with_session().map(Live::publisher)
+    }
+
+    /// Lets go of the session of a connection that has ended; what its client published as.
+    pub fn let_go(&mut self) -> Option<Publisher> {
+        let Phase::Closed(live) = &mut self.phase else { return None };
+        live.take().map(|live| live.publisher())
+    }
+
     /// When [`Connection::tick`] has something to do at the earliest, monotonic.
     pub fn deadline_ms(&self) -> Option<u64> {
         match &self.phase {
@@ -312,7 +335,7 @@ impl Connection {
                 let rested_ms = (live.rests_until_ms > 0).then_some(live.rests_until_ms);
                 silent_ms.into_iter().chain(live.ends_ms).chain(rested_ms).min()
             }
-            Phase::Closed => None,
+            Phase::Closed(_) => None,
         }
     }
 
@@ -329,7 +352,7 @@ impl Connection {
             // Silence counts only while somebody listens.
             Phase::Live(_) if !self.takes_packets() => self.heard_ms = now.monotonic_ms,
             Phase::Live(_) => self.fail(Fault::KeepAlive),
-            Phase::Closed => {}
+            Phase::Closed(_) => {}
         }
     }
 
@@ -367,12 +390,12 @@ impl Connection {
         let Some(live) = self.live() else { return };
         live.ends_ms = identity.lasts_ms(now.unix_ms).map(|lasts_ms| now.monotonic_ms.saturating_add(lasts_ms));
         live.identity = identity.clone();
-        let client = live.publisher.client.clone();
+        let client = live.session.client.clone();
         if !identity.may_connect_as(client.as_str(), !live.own_name) {
             return self.fail(Fault::ConnectWithdrawn { client: client.to_string() });
         }
         let allowed = |filter: &str| identity.policy.may_subscribe(filter, client.as_str());
-        let gone = live.session.withdraw(live.publisher.epoch, allowed);
+        let gone = live.session.withdraw(live.epoch, allowed);
         if let Some(filter) = gone.filters.first().map(ToString::to_string) {
             self.effects.push_back(Effect::Withdraw(gone));
             self.fail(Fault::SubscriptionWithdrawn { filter });
@@ -406,7 +429,7 @@ impl Connection {
             }
             (Phase::Challenged(_), packet) => Err(Fault::Unexpected { packet: packet.packet_type() }),
             (Phase::Live(_), packet) => self.live_packet(packet, now),
-            (Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed, _) => Ok(()),
+            (Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed(_), _) => Ok(()),
         };
         if let Err(fault) = done {
             self.fail(fault);
@@ -467,7 +490,7 @@ impl Connection {
             Phase::Live(live) => live.packet_bytes_max,
             Phase::Challenged(challenged) => challenged.connecting.packet_bytes_max,
             Phase::Authenticating(connecting) | Phase::Attaching(connecting) => connecting.packet_bytes_max,
-            Phase::New | Phase::Closed => usize::MAX,
+            Phase::New | Phase::Closed(_) => usize::MAX,
         };
         let fits = self.output.len() - before <= limit;
         if !fits {
@@ -479,7 +502,21 @@ impl Connection {
     fn live(&mut self) -> Option<&mut Live> {
         match &mut self.phase {
             Phase::Live(live) => Some(live),
-            Phase::New | Phase::Challenged(_) | Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed => None,
+            Phase::New | Phase::Challenged(_) | Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed(_) => {
+                None
+            }
+        }
+    }
+
+    /// As [`Connection::live`], also after its end.
+    fn with_session(&self) -> Option<&Live> {
+        match &self.phase {
+            Phase::Live(live) | Phase::Closed(Some(live)) => Some(live),
+            Phase::New
+            | Phase::Challenged(_)
+            | Phase::Authenticating(_)
+            | Phase::Attaching(_)
+            | Phase::Closed(None) => None,
         }
     }
 
@@ -488,6 +525,12 @@ impl Connection {
         if paused && self.takes_packets() {
             self.heard_ms = now.monotonic_ms;
         }
+    }
+}
+
+impl Live {
+    fn publisher(&self) -> Publisher {
+        self.session.publisher(self.identity.device.clone(), self.epoch)
     }
 }
 

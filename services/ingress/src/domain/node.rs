@@ -487,7 +487,7 @@ impl Node {
         };
         let node = self.clone();
         self.spawn(async move {
-            let mut message = will.publication.stamp(&will.publisher, node.stamp(node.now().unix_ms, None));
+            let mut message = will.publication.stamp(will.publisher, node.stamp(node.now().unix_ms, None));
             while let Err(error) = node.publish(Arc::new(message.clone())).await {
                 node.telemetry.not_stored(&error);
                 message.telemetry.dup = true; // it may be in the log already: the repeat window recognises it

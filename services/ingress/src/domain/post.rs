@@ -142,7 +142,7 @@ fn make(
     let publication = Publication { topic, payload, qos, retain: false, dup: false, packet_id, properties };
     let mut stamp = node.stamp(received_ms, traceparent);
     stamp.time_ms = time_ms;
-    Ok(Arc::new(publication.stamp(&publisher(identity, device, way), stamp)))
+    Ok(Arc::new(publication.stamp(publisher(identity, device, way), stamp)))
 }
 
 /// Who publishes where `identity` sends what is `device`'s.

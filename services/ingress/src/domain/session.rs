@@ -20,11 +20,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use drover_mqtt::{PacketId, SubscriptionId};
-use drover_types::{ClientId, Qos, TenantId};
+use drover_types::{ClientId, DeviceId, Qos, TenantId};
 
 use crate::domain::journal::Journal;
 use crate::domain::link::Link;
-use crate::domain::message::Message;
+use crate::domain::message::{Message, Publisher};
 use crate::domain::router::{Options, Subscriber};
 use crate::domain::sessions::Key;
 use crate::ports::sessions::{Head, Row, Subscription};
@@ -339,6 +339,11 @@ impl Session {
             outbox.trust();
         }
         0
+    }
+
+    /// What its client publishes as, being `device`, on the connection of `epoch`.
+    pub fn publisher(&self, device: DeviceId, epoch: u64) -> Publisher {
+        Publisher { tenant: self.tenant.clone(), device, client: self.client.clone(), epoch }
     }
 
     /// Whose it is.

@@ -136,12 +136,12 @@ impl Connection {
 
     /// The answer to [`Effect::Authenticate`].
     pub fn authenticated(&mut self, answer: Result<Arc<Identity>, AuthenticateError>) {
-        match std::mem::replace(&mut self.phase, Phase::Closed) {
+        match std::mem::replace(&mut self.phase, Phase::Closed(None)) {
             Phase::Authenticating(connecting) => {
                 let admitted = answer.map_err(Fault::Authentication).and_then(|identity| admit(&connecting, identity));
                 self.admitted(connecting, admitted);
             }
-            other @ (Phase::New | Phase::Challenged(_) | Phase::Attaching(_) | Phase::Live(_) | Phase::Closed) => {
+            other @ (Phase::New | Phase::Challenged(_) | Phase::Attaching(_) | Phase::Live(_) | Phase::Closed(_)) => {
                 self.phase = other;
             }
         }
@@ -176,7 +176,7 @@ impl Connection {
 
     /// The session is there: the answer to [`Effect::Attach`]. Packets behind the CONNECT are taken from now on.
     pub fn attached(&mut self, attached: Attached, now: Now) {
-        let Phase::Attaching(mut connecting) = std::mem::replace(&mut self.phase, Phase::Closed) else { return };
+        let Phase::Attaching(mut connecting) = std::mem::replace(&mut self.phase, Phase::Closed(None)) else { return };
         let Some(identity) = connecting.identity.clone() else { return };
         self.accept(&connecting, attached.present);
         self.claims = None;
@@ -187,7 +187,7 @@ impl Connection {
             version: connecting.version,
             identity,
             ends_ms: lasts_ms.map(|lasts_ms| now.monotonic_ms.saturating_add(lasts_ms)),
-            publisher: attached.publisher,
+            epoch: attached.publisher.epoch,
             own_name: !connecting.assigned && !connecting.renamed,
             session: attached.session,
             keep_alive_ms: u64::from(connecting.keep_alive_s) * 1_000 * KEEP_ALIVE_TENTHS / 10,

@@ -24,7 +24,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Connection, Effect, Fault, Limits, Live, Now, raw};
-use crate::domain::message::{Forwarded, Publication, Publisher};
+use crate::domain::message::{Forwarded, Publication};
 use crate::domain::quotas::Quotas;
 use crate::domain::session::{Begun, RECEIVED_MAX, Released};
 
@@ -308,7 +308,7 @@ impl Connection {
     /// to a client of 3.1.1 there is no other word for "nothing of that id".
     pub(super) fn released(&mut self, packet_id: PacketId) {
         let Some(live) = self.live() else { return };
-        let released = live.session.released(live.publisher.epoch, packet_id);
+        let released = live.session.released(live.epoch, packet_id);
         if released != Released::Unknown {
             live.inbound.unreleased = live.inbound.unreleased.saturating_sub(1);
         }
@@ -325,20 +325,20 @@ impl Live {
     /// Whether another message may be read. While its acknowledgements are withheld, a client that has messages to
     /// acknowledge itself is read on: else its inbox, and those whose acknowledgements wait for it, might wait for ever.
     pub(super) fn has_room(&self, limits: &Limits) -> bool {
-        let is_awaited = || self.session.awaits_answers(self.publisher.epoch);
+        let is_awaited = || self.session.awaits_answers(self.epoch);
         self.inbound.has_room(self.version, limits) || self.withheld && self.inbound.has_place() && is_awaited()
     }
 
     /// Whether the message was taken before: it is answered as it was then, whatever the policies say by now.
     fn is_repeat(&self, publish: &Publish<'_>) -> bool {
         let packet_id = publish.packet_id.filter(|_| publish.qos == Qos::ExactlyOnce);
-        packet_id.is_some_and(|packet_id| self.session.has_received(self.publisher.epoch, packet_id))
+        packet_id.is_some_and(|packet_id| self.session.has_received(self.epoch, packet_id))
     }
 
     /// Whether the message may have been taken before: refused, its id would be free, and what is in the log taken twice.
     fn is_doubtful(&self, publish: &Publish<'_>) -> bool {
         let packet_id = publish.packet_id.filter(|_| publish.qos == Qos::ExactlyOnce);
-        packet_id.is_some_and(|packet_id| self.session.doubts(self.publisher.epoch, packet_id))
+        packet_id.is_some_and(|packet_id| self.session.doubts(self.epoch, packet_id))
     }
 
     /// Whether a message is to be taken, and then whether it may have been taken before; `None`: it was.
@@ -346,7 +346,7 @@ impl Live {
         let Some(packet_id) = publish.packet_id.filter(|_| publish.qos == Qos::ExactlyOnce) else {
             return Ok(Some(publish.dup));
         };
-        match self.session.begin(self.publisher.epoch, packet_id) {
+        match self.session.begin(self.epoch, packet_id) {
             Begun::New { reused } => Ok(Some(publish.dup && !reused)),
             Begun::Doubtful => Ok(Some(true)),
             Begun::Repeat => Ok(None),
@@ -365,7 +365,7 @@ impl Live {
         now: Now,
     ) -> Result<TopicName, Fault> {
         let is_refusable = self.version == Version::V5 && publish.packet_id.is_some() && !self.is_doubtful(publish);
-        let Publisher { tenant, device, .. } = &self.publisher;
+        let (tenant, device) = (&self.session.tenant, &self.identity.device);
         if is_refusable {
             quotas.take(tenant, device, now.monotonic_ms).map_err(Fault::OverQuota)?;
         } else {
@@ -376,7 +376,7 @@ impl Live {
     }
 
     fn allowed(&self, topic: TopicName) -> Result<TopicName, Fault> {
-        let allowed = self.identity.policy.may_publish(topic.as_str(), self.publisher.client.as_str());
+        let allowed = self.identity.policy.may_publish(topic.as_str(), self.session.client.as_str());
         if allowed { Ok(topic) } else { Err(Fault::PublishDenied { topic: topic.to_string() }) }
     }
 }

@@ -22,7 +22,6 @@ use super::wheel::Wheel;
 use crate::domain::connection::{Close, Connection};
 use crate::domain::link::{Link, Place};
 use crate::domain::message::{Message, Publisher};
-use crate::domain::session::Session;
 use crate::domain::sessions::Awaited;
 use crate::server::questions::Answer;
 
@@ -101,8 +100,8 @@ enum Stage {
     /// What its CONNECT waits for is asked.
     Asking(Asked),
     /// It has its session, and is told so when what is new of that is settled.
-    Attached(Box<Admitted>, Asked),
-    Live(Box<Admitted>),
+    Attached(Box<Untold>),
+    Live,
     /// Only its last packets are left to write, until then; monotonic.
     Closing {
         until_ms: u64,
@@ -117,9 +116,10 @@ struct Settling {
     waiting: AbortHandle,
 }
 
-struct Admitted {
-    session: Arc<Session>,
+/// A connection that has its session and does not know.
+struct Untold {
     publisher: Publisher,
+    asked: Asked,
 }
 
 impl<T: Transport> Slot<T> {
@@ -203,11 +203,12 @@ impl<T: Transport> Slot<T> {
                 self.connection.authenticated(answer);
             }
             (Stage::Asking(_), Answer::Owner(admission, claim)) => self.attach(*admission, claim, hands),
-            (Stage::Attached(admitted, _), Answer::Settled(attached)) => {
-                self.stage = Stage::Live(admitted);
+            (Stage::Attached(untold), Answer::Settled(attached)) => {
+                let has_ended = self.connection.is_closed();
+                self.stage = if has_ended { Stage::Attached(untold) } else { Stage::Live };
                 self.connection.attached(*attached, hands.now);
             }
-            (stage @ (Stage::Asking(_) | Stage::Attached(..)), Answer::Failed) => {
+            (stage @ (Stage::Asking(_) | Stage::Attached(_)), Answer::Failed) => {
                 self.stage = stage;
                 self.connection.lost();
             }
@@ -368,7 +369,7 @@ impl<T: Transport> Slot<T> {
         if !wants || !self.connection.wants_bytes(buffered) {
             return false;
         }
-        if matches!(self.stage, Stage::Live(_)) {
+        if matches!(self.stage, Stage::Live) {
             // That of shadows as well, while messages are on their way there.
             let lanes = [Some(self.lane), (self.outstanding > 0).then_some(self.lane_now)];
             let full = lanes.into_iter().flatten().find(|lane| hands.appends.holds(*lane));
@@ -439,22 +440,25 @@ impl<T: Transport> Slot<T> {
         let hears = self.transport.closing(close);
         let until_ms = hands.now.monotonic_ms + if hears { FLUSH_MS } else { 0 };
         let stage = std::mem::replace(&mut self.stage, Stage::Closing { until_ms });
-        let client = match &stage {
-            Stage::Attached(admitted, _) | Stage::Live(admitted) => Some(admitted.publisher.client.as_str()),
-            Stage::Arriving | Stage::Asking(_) | Stage::Closing { .. } => None,
+        let (publisher, asked) = match stage {
+            Stage::Asking(asked) => (None, Some(asked)),
+            Stage::Attached(untold) => (Some(untold.publisher), Some(untold.asked)),
+            Stage::Live => (self.connection.let_go(), None),
+            Stage::Arriving | Stage::Closing { .. } => (None, None),
         };
+        let client = publisher.as_ref().map(|publisher| publisher.client.as_str());
         match (self.connection.claims(), &close.fault) {
             (Some(claims), Some(fault)) => node.telemetry.connect_refused(claims, peer, fault),
             (None, Some(fault)) if !self.secured => node.telemetry.transport_failed(peer, fault),
             (None, None) if !self.secured => {} // said already, or gone without a word
             (Some(_), None) | (None, _) => node.telemetry.ended(client, peer, close),
         }
-        if let Stage::Asking(asked) | Stage::Attached(_, asked) = &stage {
+        if let Some(asked) = asked {
             asked.take_back();
         }
-        if let Stage::Attached(admitted, _) | Stage::Live(admitted) = stage {
-            node.tell_close(&admitted.publisher, close);
-            node.detach(&admitted.publisher, close.expiry_s, close.will, close.reason);
+        if let Some(publisher) = &publisher {
+            node.tell_close(publisher, close);
+            node.detach(publisher, close.expiry_s, close.will, close.reason);
         }
         if let Some(settling) = self.settling.take() {
             settling.waiting.abort();
@@ -491,7 +495,7 @@ impl<T: Transport> Slot<T> {
     fn arm(&mut self, hands: &mut Hands) {
         let deadline_ms = match self.stage {
             Stage::Closing { until_ms } => Some(until_ms),
-            Stage::Arriving | Stage::Asking(_) | Stage::Attached(..) | Stage::Live(_) => {
+            Stage::Arriving | Stage::Asking(_) | Stage::Attached(_) | Stage::Live => {
                 let write = (self.stalled_ms != NEVER).then(|| self.stalled_ms.saturating_add(hands.shared.write_ms));
                 self.connection.deadline_ms().into_iter().chain(write).min()
             }

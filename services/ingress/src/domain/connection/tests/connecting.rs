@@ -134,7 +134,7 @@ fn a_session_that_cannot_be_had_refuses_the_connect() {
 #[test]
 fn what_an_idle_connection_holds_is_small() {
     for (what, bytes, limit) in
-        [("a connection", size_of::<Connection>(), 200), ("one that is admitted", size_of::<Live>(), 400)]
+        [("a connection", size_of::<Connection>(), 160), ("one that is admitted", size_of::<Live>(), 208)]
     {
         assert!(bytes <= limit, "{what} has {bytes} bytes, limit is {limit}");
     }

@@ -265,9 +265,8 @@ fn subscribe(filter: &str) -> Vec<u8> {
 fn what_a_connection_holds_is_small() {
     for (what, bytes, limit) in [
         ("a socket", size_of::<Socket>(), 24),
-        ("a connection of a loop", size_of::<Slot<Socket>>(), 400),
+        ("a connection of a loop", size_of::<Slot<Socket>>(), 280),
         ("its link", size_of::<Link>(), 64),
-        ("its client", size_of::<Admitted>(), 88),
     ] {
         println!("{what}: {bytes} B");
         assert!(bytes <= limit, "{what} has {bytes} bytes, limit is {limit}");
