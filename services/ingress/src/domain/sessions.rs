@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use drover_mqtt::Version;
-use drover_types::{ClientId, TenantId};
+use drover_types::{ClientId, DeviceId, TenantId};
 
 use crate::domain::connection::CloseReason;
 use crate::domain::identity::Identity;
@@ -202,7 +202,8 @@ struct Inner {
 #[derive(Debug)]
 struct Entry {
     session: Arc<Session>,
-    publisher: Publisher,
+    /// Of the connection that has the session, or had it last.
+    epoch: u64,
     expiry_s: u32,
     /// Its inbox is not read yet, for another node may hold it still.
     arriving: bool,
@@ -219,6 +220,7 @@ enum State {
     },
     /// Times in monotonic milliseconds.
     Away {
+        device: DeviceId,
         ends_ms: u64,
         will_ms: u64,
     },
@@ -291,18 +293,13 @@ impl Sessions {
         if !present {
             inner.record(&session, &attach);
         }
-        let publisher = Publisher {
-            tenant: key.0.clone(),
-            device: attach.identity.device.clone(),
-            client: key.1.clone(),
-            epoch: attach.epoch,
-        };
+        let publisher = session.publisher(attach.identity.device.clone(), attach.epoch);
         session.hold(publisher.epoch, attach.link.clone());
         let what = Presence::Connected { peer: attach.peer, version: attach.version };
         aftermath.reports.push(Report { publisher: publisher.clone(), what });
         let entry = Entry {
             session: session.clone(),
-            publisher: publisher.clone(),
+            epoch: publisher.epoch,
             expiry_s: attach.expiry_s,
             will: attach.will.map(Box::new),
             arriving: false,
@@ -329,7 +326,7 @@ impl Sessions {
         let mut inner = self.lock();
         let mut aftermath = Aftermath::default();
         let key = (publisher.tenant.clone(), publisher.client.clone());
-        if inner.entries.get(&key).is_none_or(|entry| entry.publisher.epoch != publisher.epoch) {
+        if inner.entries.get(&key).is_none_or(|entry| entry.epoch != publisher.epoch) {
             return aftermath;
         }
         let mut entry = inner.remove(&key).expect("it was just found");
@@ -367,11 +364,11 @@ impl Sessions {
     pub fn to_renew(&self, from_ms: u64, now_ms: u64) -> Vec<(Key, u64)> {
         let inner = self.lock();
         let due = inner.entries.iter().filter(|(_, entry)| {
-            let began_ms = entry.publisher.epoch / 1_000;
+            let began_ms = entry.epoch / 1_000;
             let times = |at_ms: u64| at_ms.saturating_sub(began_ms) / RENEWED_MS;
             matches!(entry.state, State::Live { .. }) && times(now_ms) > times(from_ms)
         });
-        due.map(|(key, entry)| (key.clone(), entry.publisher.epoch)).collect()
+        due.map(|(key, entry)| (key.clone(), entry.epoch)).collect()
     }
 
     /// Has the sessions of long connections written anew, before what was written of them is too old; and forgets what sessions

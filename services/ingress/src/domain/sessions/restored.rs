@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::{Aftermath, Entry, Inner, Key, Sessions, State};
 use crate::domain::journal::Journal;
-use crate::domain::message::Publisher;
 use crate::domain::session::{Dropped, Session};
 use crate::ports::sessions::{Away, Head, Row, Stored};
 
@@ -38,11 +37,10 @@ impl Sessions {
         let mut inner = self.lock();
         let (key, epoch, head) = (kept.key.clone(), kept.epoch, kept.stored.head.clone());
         let (session, _) = inner.take_back(kept)?;
-        let publisher = Publisher { tenant: key.0.clone(), device: head.device, client: key.1.clone(), epoch };
         let ends_ms = now_ms.saturating_add(u64::from(head.expiry_s) * 1_000);
-        let state = State::Away { ends_ms, will_ms: ends_ms };
+        let state = State::Away { device: head.device, ends_ms, will_ms: ends_ms };
         let entry =
-            Entry { session: session.clone(), publisher, expiry_s: head.expiry_s, will: None, arriving: true, state };
+            Entry { session: session.clone(), epoch, expiry_s: head.expiry_s, will: None, arriving: true, state };
         inner.insert(key, entry);
         Some(session)
     }
@@ -53,7 +51,7 @@ impl Sessions {
         let mut inner = self.lock();
         let mut aftermath = Aftermath::default();
         let entry = inner.entries.get(key);
-        if !entry.is_some_and(|entry| entry.arriving && entry.publisher.epoch == epoch) {
+        if !entry.is_some_and(|entry| entry.arriving && entry.epoch == epoch) {
             return (None, aftermath);
         }
         let (entry, journal) = (inner.remove(key), inner.journal.clone());
@@ -75,7 +73,7 @@ impl Sessions {
     /// The session that is arriving with `epoch`.
     pub fn arriving_with(&self, key: &Key, epoch: u64) -> Option<Arc<Session>> {
         let inner = self.lock();
-        let entry = inner.entries.get(key).filter(|entry| entry.arriving && entry.publisher.epoch == epoch);
+        let entry = inner.entries.get(key).filter(|entry| entry.arriving && entry.epoch == epoch);
         entry.map(|entry| entry.session.clone())
     }
 
@@ -116,14 +114,13 @@ impl Inner {
         let Away { ends_ms, will_ms } =
             head.away.unwrap_or_else(|| Away { ends_ms: after(head.expiry_s), will_ms: after(delay_s) });
         let monotonic = |at_ms: u64| now_ms.saturating_add(at_ms.saturating_sub(unix_ms));
-        let publisher = Publisher { tenant: key.0.clone(), device: head.device, client: key.1.clone(), epoch };
         let mut entry = Entry {
             session,
-            publisher,
+            epoch,
             expiry_s: head.expiry_s,
             will: head.will.map(Box::new),
             arriving: false,
-            state: State::Away { ends_ms: monotonic(ends_ms), will_ms: monotonic(will_ms) },
+            state: State::Away { device: head.device, ends_ms: monotonic(ends_ms), will_ms: monotonic(will_ms) },
         };
         if ends_ms <= unix_ms {
             aftermath.end(entry, Dropped::SessionExpired);

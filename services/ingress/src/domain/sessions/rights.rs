@@ -48,7 +48,7 @@ impl Sessions {
         let inner = self.lock();
         let entry = inner.entries.get(client)?;
         match &entry.state {
-            State::Live { identity, .. } => Some((entry.publisher.clone(), identity.clone())),
+            State::Live { identity, .. } => Some((entry.publisher(), identity.clone())),
             State::Away { .. } => None,
         }
     }
@@ -83,6 +83,6 @@ impl Inner {
     /// The entry of the connection that `publisher` is, while it holds its session.
     fn held_by(&mut self, publisher: &Publisher) -> Option<&mut Entry> {
         let key = (publisher.tenant.clone(), publisher.client.clone());
-        self.entries.get_mut(&key).map(Box::as_mut).filter(|entry| entry.publisher.epoch == publisher.epoch)
+        self.entries.get_mut(&key).map(Box::as_mut).filter(|entry| entry.epoch == publisher.epoch)
     }
 }
