@@ -390,7 +390,7 @@ impl Connection {
         let Some(live) = self.live() else { return };
         live.ends_ms = identity.lasts_ms(now.unix_ms).map(|lasts_ms| now.monotonic_ms.saturating_add(lasts_ms));
         live.identity = identity.clone();
-        let client = live.session.client.clone();
+        let client = live.session.client().clone();
         if !identity.may_connect_as(client.as_str(), !live.own_name) {
             return self.fail(Fault::ConnectWithdrawn { client: client.to_string() });
         }

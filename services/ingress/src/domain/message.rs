@@ -13,6 +13,8 @@ use drover_types::{
     fingerprint,
 };
 
+use crate::domain::sessions::Key;
+
 /// Client id of what the platform itself delivers.
 pub const PLATFORM: &str = "drover";
 /// Name of the user property a client sends its W3C trace context in.
@@ -25,6 +27,13 @@ pub struct Publisher {
     pub device: DeviceId,
     pub client: ClientId,
     pub epoch: u64,
+}
+
+impl Publisher {
+    /// Whose session it has, if it has one.
+    pub fn key(&self) -> Key {
+        (self.tenant.clone(), self.client.clone())
+    }
 }
 
 /// A message as its publisher sent it, checked and allowed.

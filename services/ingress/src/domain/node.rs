@@ -288,8 +288,8 @@ impl Node {
             return version; // a newer connection has cleaned it up, and nobody would again
         }
         for Granted { filter, options, .. } in granted {
-            if router.subscribe(&session.tenant, filter, session.number, session.clone(), *options) {
-                version = self.peers.subscribed(&session.tenant, filter);
+            if router.subscribe(session.tenant(), filter, session.number, session.clone(), *options) {
+                version = self.peers.subscribed(session.tenant(), filter);
             }
         }
         version
@@ -310,8 +310,8 @@ impl Node {
 
     fn unroute(&self, router: &mut Router<Arc<Session>>, session: &Session, filters: &[Box<str>]) {
         for filter in filters {
-            if router.unsubscribe(&session.tenant, filter, session.number) {
-                self.peers.unsubscribed(&session.tenant, filter);
+            if router.unsubscribe(session.tenant(), filter, session.number) {
+                self.peers.unsubscribed(session.tenant(), filter);
             }
         }
     }
@@ -451,7 +451,7 @@ impl Node {
             return;
         }
         let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
-        let moved = |share: &Arc<str>| router.member(&session.tenant, share, others).is_some();
+        let moved = |share: &Arc<str>| router.member(session.tenant(), share, others).is_some();
         let moved: BTreeSet<_> = shares.into_iter().filter(moved).collect();
         drop(router);
         self.hand_on(session, session.take_shared(|share| moved.contains(share)), others);
@@ -463,8 +463,8 @@ impl Node {
             let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
             let there = |other: &Arc<Session>| ready(other) && other.is_ready();
             let found = share.as_ref().and_then(|share| {
-                let member = router.member(&from.tenant, share, there);
-                member.or_else(|| router.member(&from.tenant, share, &ready))
+                let member = router.member(from.tenant(), share, there);
+                member.or_else(|| router.member(from.tenant(), share, &ready))
             });
             drop(router);
             let offered = match (found, share) {

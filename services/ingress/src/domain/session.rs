@@ -117,8 +117,7 @@ pub struct Gone {
 pub struct Session {
     /// Unique in this process.
     pub number: Subscriber,
-    pub tenant: TenantId,
-    pub client: ClientId,
+    key: Key,
     state: Mutex<State>,
 }
 
@@ -151,7 +150,7 @@ struct Holder {
 impl Session {
     /// A session nobody holds yet.
     pub fn new(number: Subscriber, tenant: TenantId, client: ClientId) -> Self {
-        Self { number, tenant, client, state: Mutex::default() }
+        Self { number, key: (tenant, client), state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -295,7 +294,7 @@ impl Session {
     /// The session outlives its connections from now on, or at least its will shall: all of it that may not be lost goes
     /// into `journal`. To be called before anything happens to it; `epoch` is that of its first connection.
     pub fn record(&self, journal: Arc<Journal>, epoch: u64, keeps_messages: bool) {
-        let record = Record::new(journal, self.key(), epoch, keeps_messages);
+        let record = Record::new(journal, self.key.clone(), epoch, keeps_messages);
         self.state().record = Some(Box::new(record));
     }
 
@@ -343,12 +342,20 @@ impl Session {
 
     /// What its client publishes as, being `device`, on the connection of `epoch`.
     pub fn publisher(&self, device: DeviceId, epoch: u64) -> Publisher {
-        Publisher { tenant: self.tenant.clone(), device, client: self.client.clone(), epoch }
+        Publisher { tenant: self.tenant().clone(), device, client: self.client().clone(), epoch }
     }
 
     /// Whose it is.
-    pub fn key(&self) -> Key {
-        (self.tenant.clone(), self.client.clone())
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    pub fn tenant(&self) -> &TenantId {
+        &self.key.0
+    }
+
+    pub fn client(&self) -> &ClientId {
+        &self.key.1
     }
 
     /// Messages that wait and messages in flight.

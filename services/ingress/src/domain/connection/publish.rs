@@ -365,7 +365,7 @@ impl Live {
         now: Now,
     ) -> Result<TopicName, Fault> {
         let is_refusable = self.version == Version::V5 && publish.packet_id.is_some() && !self.is_doubtful(publish);
-        let (tenant, device) = (&self.session.tenant, &self.identity.device);
+        let (tenant, device) = (self.session.tenant(), &self.identity.device);
         if is_refusable {
             quotas.take(tenant, device, now.monotonic_ms).map_err(Fault::OverQuota)?;
         } else {
@@ -376,7 +376,7 @@ impl Live {
     }
 
     fn allowed(&self, topic: TopicName) -> Result<TopicName, Fault> {
-        let allowed = self.identity.policy.may_publish(topic.as_str(), self.session.client.as_str());
+        let allowed = self.identity.policy.may_publish(topic.as_str(), self.session.client().as_str());
         if allowed { Ok(topic) } else { Err(Fault::PublishDenied { topic: topic.to_string() }) }
     }
 }

@@ -452,7 +452,7 @@ async fn what_comes_back_from_the_store_is_sent_again_as_what_may_have_been_sent
         let filter = Subscription { filter: "t".into(), options: Options::default() };
         let stored = Stored { head, subscriptions: vec![filter], received: vec![id(5)], stamp: 1, node: "a".into() };
         let kept = crate::domain::sessions::Kept {
-            key: session().key(),
+            key: session().key().clone(),
             epoch: 2,
             stored,
             rows: rows.clone(),
@@ -506,7 +506,7 @@ fn named(n: u8, qos: Qos) -> Delivery {
 
 /// A session that has moved from the node `a`, with this inbox.
 fn moved(journal: &Arc<Journal>, rows: Vec<Row>, unsettled: bool) -> Session {
-    let (key, stored) = (session().key(), left_at_a());
+    let (key, stored) = (session().key().clone(), left_at_a());
     let kept = crate::domain::sessions::Kept { key, epoch: 2, stored, rows, unsettled };
     Session::restored(2, journal.clone(), kept)
 }

@@ -1,5 +1,7 @@
 //! What a change of one entry means: it is handed over, becomes absent, falls due, or ends.
 
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use drover_types::DeviceId;
@@ -35,8 +37,9 @@ impl Inner {
         Some(Away { ends_ms: unix_ms(*ends_ms), will_ms: unix_ms(*will_ms) })
     }
 
-    pub(super) fn insert(&mut self, key: Key, entry: Entry) {
+    pub(super) fn insert(&mut self, entry: Entry) {
         self.persistent += usize::from(entry.expiry_s > 0);
+        let key = entry.session.key();
         match &entry.state {
             State::Live { identity, .. } => self.counts.add(&key.0, &identity.device),
             State::Away { ends_ms, will_ms, .. } => {
@@ -44,11 +47,11 @@ impl Inner {
                 self.due.insert((first, key.clone()));
             }
         }
-        self.entries.insert(key, Box::new(entry));
+        self.entries.replace(Box::new(entry));
     }
 
     pub(super) fn remove(&mut self, key: &Key) -> Option<Entry> {
-        let entry = *self.entries.remove(key)?;
+        let entry = *self.entries.take(key)?;
         self.persistent -= usize::from(entry.expiry_s > 0);
         match &entry.state {
             State::Live { identity, .. } => self.counts.remove(&key.0, &identity.device),
@@ -90,14 +93,7 @@ impl Inner {
     }
 
     /// A live entry becomes absent, or ends.
-    pub(super) fn let_go(
-        &mut self,
-        key: Key,
-        mut entry: Entry,
-        reason: CloseReason,
-        now_ms: u64,
-        aftermath: &mut Aftermath,
-    ) {
+    pub(super) fn let_go(&mut self, mut entry: Entry, reason: CloseReason, now_ms: u64, aftermath: &mut Aftermath) {
         aftermath.away += entry.session.release(entry.epoch);
         let what = Presence::Disconnected { reason };
         aftermath.reports.push(Report { publisher: entry.publisher(), what });
@@ -114,7 +110,7 @@ impl Inner {
         let device = entry.device().clone();
         entry.state = State::Away { device, ends_ms: after(entry.expiry_s), will_ms: after(delay_s) };
         aftermath.journal = aftermath.journal.max(entry.put_head(self.away(&entry, now_ms)));
-        self.insert(key, entry);
+        self.insert(entry);
     }
 
     /// The store cannot take a session: it ends, and so does its connection.
@@ -128,16 +124,36 @@ impl Inner {
         aftermath.end(entry, Dropped::NotKept);
     }
 
-    pub(super) fn fall_due(&mut self, key: Key, now_ms: u64, aftermath: &mut Aftermath) {
-        let Some(mut entry) = self.remove(&key) else { return };
+    pub(super) fn fall_due(&mut self, key: &Key, now_ms: u64, aftermath: &mut Aftermath) {
+        let Some(mut entry) = self.remove(key) else { return };
         match entry.state {
             State::Away { ends_ms, .. } if ends_ms <= now_ms => aftermath.end(entry, Dropped::SessionExpired),
             State::Away { .. } | State::Live { .. } => {
                 aftermath.release_will(&mut entry);
                 entry.put_head(self.away(&entry, now_ms));
-                self.insert(key, entry);
+                self.insert(entry);
             }
         }
+    }
+}
+
+impl Borrow<Key> for Box<Entry> {
+    fn borrow(&self) -> &Key {
+        self.session.key()
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.session.key() == other.session.key()
+    }
+}
+
+impl Eq for Entry {}
+
+impl Hash for Entry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.session.key().hash(state);
     }
 }
 

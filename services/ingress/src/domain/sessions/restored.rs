@@ -35,13 +35,13 @@ impl Sessions {
     /// A session is about to come from the node that holds it: it takes messages here from now on. `None` if one is here.
     pub fn arriving(&self, kept: Kept, now_ms: u64) -> Option<Arc<Session>> {
         let mut inner = self.lock();
-        let (key, epoch, head) = (kept.key.clone(), kept.epoch, kept.stored.head.clone());
+        let (epoch, head) = (kept.epoch, kept.stored.head.clone());
         let (session, _) = inner.take_back(kept)?;
         let ends_ms = now_ms.saturating_add(u64::from(head.expiry_s) * 1_000);
         let state = State::Away { device: head.device, ends_ms, will_ms: ends_ms };
         let entry =
             Entry { session: session.clone(), epoch, expiry_s: head.expiry_s, will: None, arriving: true, state };
-        inner.insert(key, entry);
+        inner.insert(entry);
         Some(session)
     }
 
@@ -62,7 +62,7 @@ impl Sessions {
 
     /// Whether something is here of this client's session.
     pub fn has(&self, key: &Key) -> bool {
-        self.lock().entries.contains_key(key)
+        self.lock().entries.contains(key)
     }
 
     /// Whether this client's session is arriving.
@@ -87,7 +87,7 @@ impl Inner {
     /// The session that `kept` is, unless a newer one is here, or nothing is kept.
     fn take_back(&mut self, kept: Kept) -> Option<(Arc<Session>, Arc<Journal>)> {
         let journal = self.journal.clone()?;
-        if self.newest_epoch(&kept.key) > kept.epoch || self.entries.contains_key(&kept.key) {
+        if self.newest_epoch(&kept.key) > kept.epoch || self.entries.contains(&kept.key) {
             return None;
         }
         self.sessions += 1;
@@ -108,7 +108,7 @@ impl Inner {
         now_ms: u64,
         aftermath: &mut Aftermath,
     ) -> bool {
-        let (key, unix_ms) = (session.key(), journal.unix_ms());
+        let unix_ms = journal.unix_ms();
         let after = |seconds: u32| unix_ms.saturating_add(u64::from(seconds) * 1_000);
         let delay_s = head.will.as_ref().map_or(0, |will| will.delay_s);
         let Away { ends_ms, will_ms } =
@@ -130,7 +130,7 @@ impl Inner {
             aftermath.release_will(&mut entry);
         }
         aftermath.journal = entry.put_head(Some(Away { ends_ms, will_ms }));
-        self.insert(key, entry);
+        self.insert(entry);
         true
     }
 }
