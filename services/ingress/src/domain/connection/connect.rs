@@ -150,6 +150,9 @@ impl Connection {
     fn admitted(&mut self, mut connecting: Box<Connecting>, admitted: Result<Arc<Identity>, Fault>) {
         match admitted {
             Ok(identity) => {
+                if connecting.client.as_str() == identity.device.as_str() {
+                    connecting.client = ClientId::from(&identity.device);
+                }
                 connecting.identity = Some(identity.clone());
                 let admission = Admission {
                     identity,

@@ -132,6 +132,16 @@ fn a_session_that_cannot_be_had_refuses_the_connect() {
 }
 
 #[test]
+fn a_client_of_its_devices_name_has_the_name_once() {
+    let mut client = Client::new(Version::V5);
+    client.send(&Packet::Connect(Connect::new(Version::V5, "d")));
+    client.connection.authenticated(Ok(Arc::new(identity())));
+    client.go(0);
+    let Some(Effect::Attach(admission)) = client.effects.last() else { panic!("it is admitted") };
+    assert!(Arc::ptr_eq(&admission.client.shared(), &admission.identity.device.shared()));
+}
+
+#[test]
 fn what_an_idle_connection_holds_is_small() {
     for (what, bytes, limit) in
         [("a connection", size_of::<Connection>(), 160), ("one that is admitted", size_of::<Live>(), 208)]
