@@ -394,7 +394,7 @@ impl Connection {
         if !identity.may_connect_as(client.as_str(), !live.own_name) {
             return self.fail(Fault::ConnectWithdrawn { client: client.to_string() });
         }
-        let allowed = |filter: &str| identity.policy.may_subscribe(filter, client.as_str());
+        let allowed = |filter: &str| identity.may_subscribe(filter, client.as_str());
         let gone = live.session.withdraw(live.epoch, allowed);
         if let Some(filter) = gone.filters.first().map(ToString::to_string) {
             self.effects.push_back(Effect::Withdraw(gone));

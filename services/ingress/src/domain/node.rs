@@ -180,7 +180,7 @@ impl Node {
             Ok((mut attached, aftermath)) => {
                 self.clean_up(aftermath);
                 let Publisher { client, epoch, .. } = &attached.publisher;
-                let allowed = |filter: &str| identity.policy.may_subscribe(filter, client.as_str());
+                let allowed = |filter: &str| identity.may_subscribe(filter, client.as_str());
                 self.withdrawn(&attached.session, attached.session.withdraw(*epoch, allowed));
                 let wanted = if moves && attached.present { self.peers.version() } else { 0 };
                 attached.awaited = attached.awaited.and(restored).and(Awaited { interest: wanted, journal: 0 });

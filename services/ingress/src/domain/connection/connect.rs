@@ -267,7 +267,7 @@ fn admit(connecting: &Connecting, identity: Arc<Identity>) -> Result<Arc<Identit
         return Err(Fault::ConnectDenied { client: client.to_owned() });
     }
     match &connecting.will {
-        Some(will) if !identity.policy.may_publish(will.publication.topic.as_str(), client) => {
+        Some(will) if !identity.may_publish(will.publication.topic.as_str(), client) => {
             Err(Fault::PublishDenied { topic: will.publication.topic.to_string() })
         }
         Some(_) | None => Ok(identity),

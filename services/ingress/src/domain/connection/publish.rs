@@ -376,7 +376,7 @@ impl Live {
     }
 
     fn allowed(&self, topic: TopicName) -> Result<TopicName, Fault> {
-        let allowed = self.identity.policy.may_publish(topic.as_str(), self.session.client().as_str());
+        let allowed = self.identity.may_publish(topic.as_str(), self.session.client().as_str());
         if allowed { Ok(topic) } else { Err(Fault::PublishDenied { topic: topic.to_string() }) }
     }
 }

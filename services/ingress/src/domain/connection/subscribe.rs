@@ -118,7 +118,7 @@ impl Live {
         if limits.denied_filters.iter().any(|denied| **denied == *filter.as_str()) {
             return Err(Fault::FilterDenied { filter: text() });
         }
-        if !self.identity.policy.may_subscribe(filter.as_str(), self.session.client().as_str()) {
+        if !self.identity.may_subscribe(filter.as_str(), self.session.client().as_str()) {
             return Err(Fault::SubscribeDenied { filter: text() });
         }
         let added = self.session.add_filter(filter.as_str(), limits.filters_max);

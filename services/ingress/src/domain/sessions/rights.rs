@@ -85,7 +85,7 @@ impl Entry {
             link.reauthorize(newer.clone());
         }
         let client = self.session.client().as_str();
-        if self.will.take_if(|will| !newer.policy.may_publish(will.publication.topic.as_str(), client)).is_some() {
+        if self.will.take_if(|will| !newer.may_publish(will.publication.topic.as_str(), client)).is_some() {
             self.put_head(None);
         }
     }

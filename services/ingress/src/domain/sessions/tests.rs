@@ -19,7 +19,6 @@ fn attach(generation: u64, expiry_s: u32, will_delay_s: Option<u32>) -> Attach {
         tenant: TenantId::default_tenant(),
         device: DeviceId::new("d").expect("valid"),
         credential: "k".into(),
-        policies: Arc::default(),
         policy: Policy::default(),
         expires_ms: 0,
         generation,
