@@ -6,6 +6,7 @@
 //! process. A session without messages on their way owns neither outbox nor list of received ids: most sessions are
 //! idle, and memory is the product.
 
+mod filters;
 mod moved;
 mod outbox;
 mod overfull;
@@ -16,7 +17,7 @@ mod subscriptions;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use drover_mqtt::{PacketId, SubscriptionId};
@@ -25,9 +26,10 @@ use drover_types::{ClientId, DeviceId, Qos, TenantId};
 use crate::domain::journal::Journal;
 use crate::domain::link::Link;
 use crate::domain::message::{Message, Publisher};
-use crate::domain::router::{Options, Subscriber};
+use crate::domain::router::Subscriber;
 use crate::domain::sessions::Key;
 use crate::ports::sessions::{Head, Row, Subscription};
+use filters::Filters;
 use outbox::{Kept, Outbox};
 use overfull::Overfull;
 use received::Received;
@@ -123,8 +125,7 @@ pub struct Session {
 
 #[derive(Debug, Default)]
 struct State {
-    /// With what each of them wants, once it is routed by.
-    filters: BTreeMap<Box<str>, Options>,
+    filters: Filters,
     /// What is kept of it in the store; absent if it dies with its connection.
     record: Option<Box<Record>>,
     /// To the client; absent while nothing waits or is in flight, unless it was too slow lately.
@@ -192,7 +193,7 @@ impl Session {
         state.wanted = None;
         let mut outbox = state.outbox.take().unwrap_or_default();
         let shared = outbox.take_shared(|_| true);
-        let filters = std::mem::take(&mut state.filters).into_keys().collect();
+        let filters = state.filters.take();
         Gone { filters, dropped: outbox.messages(), shared }
     }
 
@@ -411,7 +412,7 @@ impl State {
 
     fn record_filters(&mut self) -> u64 {
         let Self { record, filters, .. } = self;
-        let all = filters.iter().map(|(filter, options)| Subscription { filter: filter.clone(), options: *options });
+        let all = filters.iter().map(|(filter, options)| Subscription { filter: filter.into(), options });
         let record = record.as_mut().filter(|record| record.keeps_messages());
         record.map_or(0, |record| record.put_subscriptions(all.collect()))
     }

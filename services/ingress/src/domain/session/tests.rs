@@ -319,7 +319,7 @@ fn a_message_of_qos_2_is_released_when_the_client_has_it_and_both_steps_survive_
 #[test]
 fn an_idle_session_is_small_and_owns_nothing_but_itself() {
     let bytes = size_of::<Session>();
-    assert!(bytes <= 128, "a session has {bytes} bytes");
+    assert!(bytes <= 112, "a session has {bytes} bytes");
     let session = session();
     session.hold(1, Arc::default());
     session.offer(delivery(0, Qos::ExactlyOnce)).expect("room");
