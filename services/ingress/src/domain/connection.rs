@@ -52,6 +52,8 @@ const CONNECT_BYTES_MAX: u32 = 96 * 1024;
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 /// A client is gone after this many tenths of its keep alive [MQTT-3.1.2-22].
 const KEEP_ALIVE_TENTHS: u64 = 15;
+/// Of credentials that do not end.
+const NEVER: u64 = u64::MAX;
 
 /// Limits of every connection.
 #[derive(Clone, Debug)]
@@ -181,28 +183,26 @@ enum Phase {
 struct Live {
     version: Version,
     identity: Arc<Identity>,
-    /// When the credential ends, monotonic; `None`: never.
-    ends_ms: Option<u64>,
+    /// When the credential ends, monotonic; [`NEVER`] is possible.
+    ends_ms: u64,
     /// Of this connection, among those to its session.
     epoch: u64,
     /// Whether the client id is the client's own, to be allowed by its policies.
     own_name: bool,
     session: Arc<Session>,
-    /// Longest silence, milliseconds; 0: any.
-    keep_alive_ms: u64,
+    keep_alive_s: u16,
     expiry_s: u32,
-    inbound: Inbound,
+    /// Absent until it publishes, and again when it has nothing to say.
+    inbound: Option<Box<Inbound>>,
     answers: Answers,
     /// Most messages of QoS 1 and 2 to the client that are not done [MQTT-3.3.4-9].
-    window: usize,
+    window: u16,
     /// Largest packet to the client [MQTT-3.1.2-24].
-    packet_bytes_max: usize,
+    packet_bytes_max: u32,
     /// To the client; absent if it takes none.
     aliases: Option<Box<Aliases>>,
     /// Whether the client wants reasons in words [MQTT-3.1.2-29].
     problem_information: bool,
-    /// Takes no packets before, monotonic: it has published more than a quota allows. 0: it has not.
-    rests_until_ms: u64,
     /// Acknowledges nothing: a subscriber has no room for what it has published.
     withheld: bool,
     /// Takes no more packets, and closes when all publishes are acknowledged.
@@ -273,7 +273,7 @@ impl Connection {
             Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed(_) => false,
             Phase::Live(live) => {
                 let room = live.has_room(&self.environment.limits) && live.answers.has_room();
-                let rests = live.draining || live.rests_until_ms > 0;
+                let rests = live.draining || live.rests_until_ms() > 0;
                 !rests && room && self.output.len() < OUTPUT_BYTES_MAX
             }
         }
@@ -331,9 +331,10 @@ impl Connection {
                 Some(self.heard_ms + self.environment.limits.connect_ms)
             }
             Phase::Live(live) => {
-                let silent_ms = (live.keep_alive_ms > 0).then(|| self.heard_ms + live.keep_alive_ms);
-                let rested_ms = (live.rests_until_ms > 0).then_some(live.rests_until_ms);
-                silent_ms.into_iter().chain(live.ends_ms).chain(rested_ms).min()
+                let silent_ms = live.silence_ms_max().map(|silence_ms| self.heard_ms + silence_ms);
+                let ends_ms = (live.ends_ms < NEVER).then_some(live.ends_ms);
+                let rested_ms = Some(live.rests_until_ms()).filter(|rests_until_ms| *rests_until_ms > 0);
+                [silent_ms, ends_ms, rested_ms].into_iter().flatten().min()
             }
             Phase::Closed(_) => None,
         }
@@ -371,7 +372,7 @@ impl Connection {
     /// Somebody asks the connection to end.
     pub fn stop(&mut self, why: Stop) {
         match (why, &mut self.phase) {
-            (Stop::Drain, Phase::Live(live)) if !live.inbound.is_empty() => self.drain(),
+            (Stop::Drain, Phase::Live(live)) if !live.is_done() => self.drain(),
             (Stop::Drain, _) => self.fail(Fault::Drain),
             (Stop::TakenOver, _) => self.fail(Fault::TakenOver),
             (Stop::Revoked, _) => self.fail(Fault::Revoked),
@@ -388,7 +389,7 @@ impl Connection {
             return;
         }
         let Some(live) = self.live() else { return };
-        live.ends_ms = identity.lasts_ms(now.unix_ms).map(|lasts_ms| now.monotonic_ms.saturating_add(lasts_ms));
+        live.ends_ms = ends_ms(&identity, now);
         live.identity = identity.clone();
         let client = live.session.client().clone();
         if !identity.may_connect_as(client.as_str(), !live.own_name) {
@@ -404,16 +405,16 @@ impl Connection {
 
     /// The time of what it has published beyond a quota may have come.
     fn end_rest(&mut self, now: Now) {
-        let rested = |live: &&mut Live| (1..=now.monotonic_ms).contains(&live.rests_until_ms);
+        let rested = |live: &&mut Live| (1..=now.monotonic_ms).contains(&live.rests_until_ms());
         if let Some(live) = self.live().filter(rested) {
-            live.rests_until_ms = 0;
+            live.inbound().rests_until_ms = 0;
             self.heard_ms = now.monotonic_ms;
         }
     }
 
     /// Also on the way of every packet in or out: a connection that is never idle ends in time as well.
     fn end_with_credential(&mut self, now: Now) {
-        if self.live().is_some_and(|live| live.ends_ms.is_some_and(|ends_ms| ends_ms <= now.monotonic_ms)) {
+        if self.live().is_some_and(|live| live.ends_ms <= now.monotonic_ms) {
             self.fail(Fault::Expired);
         }
     }
@@ -450,6 +451,9 @@ impl Connection {
             Packet::Subscribe(subscribe) => self.subscribe(&subscribe),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe),
             Packet::PingReq => {
+                if let Some(live) = self.live() {
+                    live.tidy();
+                }
                 self.send(&Packet::PingResp); // [MQTT-3.12.4-1]
                 Ok(())
             }
@@ -490,9 +494,9 @@ impl Connection {
             Phase::Live(live) => live.packet_bytes_max,
             Phase::Challenged(challenged) => challenged.connecting.packet_bytes_max,
             Phase::Authenticating(connecting) | Phase::Attaching(connecting) => connecting.packet_bytes_max,
-            Phase::New | Phase::Closed(_) => usize::MAX,
+            Phase::New | Phase::Closed(_) => u32::MAX,
         };
-        let fits = self.output.len() - before <= limit;
+        let fits = self.output.len() - before <= limit as usize;
         if !fits {
             self.output.truncate(before);
         }
@@ -529,9 +533,19 @@ impl Connection {
 }
 
 impl Live {
+    /// Longest silence, in milliseconds; `None`: any.
+    fn silence_ms_max(&self) -> Option<u64> {
+        (self.keep_alive_s > 0).then(|| u64::from(self.keep_alive_s) * 1_000 * KEEP_ALIVE_TENTHS / 10)
+    }
+
     fn publisher(&self) -> Publisher {
         self.session.publisher(self.identity.device.clone(), self.epoch)
     }
+}
+
+/// When the credential of `identity` ends, monotonic.
+fn ends_ms(identity: &Identity, now: Now) -> u64 {
+    identity.lasts_ms(now.unix_ms).map_or(NEVER, |lasts_ms| now.monotonic_ms.saturating_add(lasts_ms))
 }
 
 /// A packet id that the packet's type always has.

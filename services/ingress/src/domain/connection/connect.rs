@@ -10,9 +10,8 @@ use drover_types::{ClientId, DeviceId, TopicName};
 
 use super::aliases::Aliases;
 use super::extended::Authenticated;
-use super::publish::Inbound;
 use super::subscribe::Answers;
-use super::{Admission, Claims, Connection, Effect, Fault, KEEP_ALIVE_TENTHS, Live, Now, Phase};
+use super::{Admission, Claims, Connection, Effect, Fault, Live, Now, Phase, ends_ms};
 use crate::domain::identity::{AuthenticateError, Identity, Proof};
 use crate::domain::message::{Forwarded, Publication};
 use crate::domain::sessions::{AttachError, Attached, Will};
@@ -36,7 +35,7 @@ pub(super) struct Connecting {
     pub(super) expiry_s: u32,
     will: Option<Will>,
     receive_maximum: u16,
-    pub(super) packet_bytes_max: usize,
+    pub(super) packet_bytes_max: u32,
     topic_alias_max: u16,
     problem_information: bool,
     /// Set by an exchange of extended authentication.
@@ -89,7 +88,7 @@ impl Connection {
             expiry_s: expiry_asked_s.min(limits.session_expiry_s_max),
             will: connect.will.map(|will| read_will(&will)).transpose()?,
             receive_maximum: properties.receive_maximum().map_or(u16::MAX, NonZeroU16::get),
-            packet_bytes_max: packet_bytes_max as usize,
+            packet_bytes_max,
             topic_alias_max: properties.topic_alias_maximum().unwrap_or(0),
             problem_information: properties.request_problem_information().unwrap_or(true),
             authenticated: None,
@@ -185,23 +184,21 @@ impl Connection {
         self.claims = None;
         let limits = &self.environment.limits;
         self.heard_ms = now.monotonic_ms;
-        let lasts_ms = identity.lasts_ms(now.unix_ms);
         self.phase = Phase::Live(Box::new(Live {
             version: connecting.version,
+            ends_ms: ends_ms(&identity, now),
             identity,
-            ends_ms: lasts_ms.map(|lasts_ms| now.monotonic_ms.saturating_add(lasts_ms)),
             epoch: attached.publisher.epoch,
             own_name: !connecting.assigned && !connecting.renamed,
             session: attached.session,
-            keep_alive_ms: u64::from(connecting.keep_alive_s) * 1_000 * KEEP_ALIVE_TENTHS / 10,
+            keep_alive_s: connecting.keep_alive_s,
             expiry_s: connecting.expiry_s,
-            inbound: Inbound::default(),
+            inbound: None,
             answers: Answers::default(),
-            window: usize::from(connecting.receive_maximum.min(limits.receive_maximum)),
+            window: connecting.receive_maximum.min(limits.receive_maximum),
             packet_bytes_max: connecting.packet_bytes_max,
             aliases: Aliases::new(connecting.topic_alias_max, limits.topic_alias_max),
             problem_information: connecting.problem_information,
-            rests_until_ms: 0,
             withheld: false,
             draining: false,
         }));

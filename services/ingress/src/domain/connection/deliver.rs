@@ -11,12 +11,12 @@ impl Connection {
     /// what the connection waits for.
     pub fn deliver(&mut self, now: Now) {
         self.end_with_credential(now);
-        if self.live().is_some_and(|live| live.inbound.begins_with_repeat()) {
+        if self.live().is_some_and(|live| live.begins_with_repeat()) {
             self.stored(0, now); // the store may have by now what came of it
         }
         while self.output.len() < OUTPUT_BYTES_MAX {
             let Some(live) = self.live() else { return };
-            match live.session.next(live.epoch, live.window) {
+            match live.session.next(live.epoch, usize::from(live.window)) {
                 Next::Nothing => return,
                 Next::Release { packet_id } => self.send(&Packet::PubRel(Ack::new(packet_id, ReasonCode::Success))),
                 Next::Complete { packet_id } => self.send(&Packet::PubComp(Ack::new(packet_id, ReasonCode::Success))),

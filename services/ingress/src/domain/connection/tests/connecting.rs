@@ -144,7 +144,7 @@ fn a_client_of_its_devices_name_has_the_name_once() {
 #[test]
 fn what_an_idle_connection_holds_is_small() {
     for (what, bytes, limit) in
-        [("a connection", size_of::<Connection>(), 160), ("one that is admitted", size_of::<Live>(), 208)]
+        [("a connection", size_of::<Connection>(), 160), ("one that is admitted", size_of::<Live>(), 80)]
     {
         assert!(bytes <= limit, "{what} has {bytes} bytes, limit is {limit}");
     }
