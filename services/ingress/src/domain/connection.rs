@@ -7,6 +7,7 @@
 //! `[MQTT-x.y.z-n]` names a normative statement of MQTT 5; those of MQTT 3.1.1 are marked.
 
 mod aliases;
+mod busy;
 mod claims;
 mod close;
 mod connect;
@@ -19,11 +20,9 @@ mod subscribe;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use drover_mqtt::{Decoder, Disconnect, Packet, PacketId, ReasonCode, Side, Version, claimed_version, encode};
 use drover_types::{ClientId, Qos, Random};
 
@@ -36,6 +35,7 @@ use crate::domain::sessions::{Will, WillFate};
 use crate::ports::AuthMethod;
 
 use aliases::Aliases;
+use busy::Busy;
 pub use claims::Claims;
 pub use close::{Close, CloseReason, Fault};
 use connect::Connecting;
@@ -155,15 +155,16 @@ pub struct Admission {
 /// One connection.
 pub struct Connection {
     environment: Arc<Environment>,
-    peer: Peer,
+    /// Of its peer, and what else it was taken with.
+    address: SocketAddr,
+    anonymous: bool,
+    over_limit: bool,
     phase: Phase,
     decoder: Decoder,
-    output: BytesMut,
-    effects: VecDeque<Effect>,
+    /// Absent while it is idle.
+    busy: Option<Box<Busy>>,
     /// When the last packet arrived, or reading went on after a pause of ours; monotonic.
     heard_ms: u64,
-    /// From its CONNECT until it is admitted.
-    claims: Option<Box<Claims>>,
 }
 
 enum Phase {
@@ -213,16 +214,11 @@ impl Connection {
     /// A connection just made.
     pub fn new(environment: Arc<Environment>, peer: Peer, now: Now) -> Self {
         let decoder = Decoder { packet_bytes_max: CONNECT_BYTES_MAX, ..Decoder::new(Side::Client, Version::V5) };
-        Self {
-            environment,
-            peer,
-            phase: Phase::New,
-            decoder,
-            output: BytesMut::new(),
-            effects: VecDeque::new(),
-            heard_ms: now.monotonic_ms,
-            claims: None,
-        }
+        let Peer { address, certificate, anonymous, over_limit } = peer;
+        let (phase, heard_ms) = (Phase::New, now.monotonic_ms);
+        let mut connection = Self { environment, address, anonymous, over_limit, phase, decoder, busy: None, heard_ms };
+        connection.shown(certificate);
+        connection
     }
 
     /// Takes as many packets from the front of `input` as it may; how many bytes those have. The rest is to be shown
@@ -247,13 +243,19 @@ impl Connection {
 
     /// A load balancer has said who is behind it, unless it is itself.
     pub fn introduced(&mut self, source: Option<SocketAddr>) {
-        self.peer.address = source.unwrap_or(self.peer.address);
+        self.address = source.unwrap_or(self.address);
     }
 
     /// The transport is ready for packets; `certificate` is that of its client, if it has shown one.
     pub fn secured(&mut self, certificate: Option<Box<Certificate>>, now: Now) {
-        self.peer.certificate = certificate;
+        self.shown(certificate);
         self.heard_ms = now.monotonic_ms;
+    }
+
+    fn shown(&mut self, certificate: Option<Box<Certificate>>) {
+        if certificate.is_some() {
+            self.busy().certificate = certificate;
+        }
     }
 
     /// Whether more bytes are of use while `buffered` are there.
@@ -274,33 +276,14 @@ impl Connection {
             Phase::Live(live) => {
                 let room = live.has_room(&self.environment.limits) && live.answers.has_room();
                 let rests = live.draining || live.rests_until_ms() > 0;
-                !rests && room && self.output.len() < OUTPUT_BYTES_MAX
+                !rests && room && self.output_bytes() < OUTPUT_BYTES_MAX
             }
         }
     }
 
-    /// Bytes to write; the writer removes what it has written.
-    pub fn output(&mut self) -> &mut BytesMut {
-        &mut self.output
-    }
-
-    /// The next effect to carry out. Without one nothing is kept for those to come.
-    pub fn next_effect(&mut self) -> Option<Effect> {
-        let next = self.effects.pop_front();
-        if next.is_none() && self.effects.capacity() > 0 {
-            self.effects = VecDeque::new();
-        }
-        next
-    }
-
     /// Where its peer is.
     pub fn peer(&self) -> SocketAddr {
-        self.peer.address
-    }
-
-    /// Who a client that was not admitted says it is.
-    pub fn claims(&self) -> Option<&Claims> {
-        self.claims.as_deref()
+        self.address
     }
 
     /// Whether it has ended; [`Effect::Close`] says how.
@@ -398,7 +381,7 @@ impl Connection {
         let allowed = |filter: &str| identity.may_subscribe(filter, client.as_str());
         let gone = live.session.withdraw(live.epoch, allowed);
         if let Some(filter) = gone.filters.first().map(ToString::to_string) {
-            self.effects.push_back(Effect::Withdraw(gone));
+            self.want(Effect::Withdraw(gone));
             self.fail(Fault::SubscriptionWithdrawn { filter });
         }
     }
@@ -488,17 +471,19 @@ impl Connection {
 
     /// As [`Connection::send`]; whether it was written.
     fn try_send(&mut self, packet: &Packet<'_>) -> bool {
-        let before = self.output.len();
-        encode(packet, self.decoder.version, &mut self.output).expect("packets made here keep the protocol's lengths");
+        let version = self.decoder.version;
         let limit = match &self.phase {
             Phase::Live(live) => live.packet_bytes_max,
             Phase::Challenged(challenged) => challenged.connecting.packet_bytes_max,
             Phase::Authenticating(connecting) | Phase::Attaching(connecting) => connecting.packet_bytes_max,
             Phase::New | Phase::Closed(_) => u32::MAX,
         };
-        let fits = self.output.len() - before <= limit as usize;
+        let output = self.output();
+        let before = output.len();
+        encode(packet, version, output).expect("packets made here keep the protocol's lengths");
+        let fits = output.len() - before <= limit as usize;
         if !fits {
-            self.output.truncate(before);
+            output.truncate(before);
         }
         fits
     }

@@ -315,7 +315,7 @@ impl Connection {
             }
         };
         self.phase = Phase::Closed(live);
-        self.effects.push_back(Effect::Close(close));
+        self.want(Effect::Close(close));
     }
 
     /// A CONNACK with the fault's reason, and what is wrong unless it is about who the client is.

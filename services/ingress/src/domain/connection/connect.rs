@@ -48,10 +48,10 @@ pub(super) struct Connecting {
 
 impl Connection {
     pub(super) fn connect(&mut self, connect: Connect<'_>, now: Now) -> Result<(), Fault> {
-        self.claims = Some(Claims::of(&connect));
+        self.busy().claims = Some(Claims::of(&connect));
         self.decoder.version = connect.version;
         self.decoder.packet_bytes_max = self.environment.limits.packet_bytes_max;
-        if self.peer.over_limit {
+        if self.over_limit {
             return Err(Fault::OverLimit);
         }
         let admitted = self.environment.quotas.admit(now.monotonic_ms);
@@ -120,11 +120,11 @@ impl Connection {
 
     /// What the client shows. A certificate counts before a user name; a wrong password is never anonymous.
     fn proof(&mut self, connect: &Connect<'_>, client: &ClientId) -> Result<Proof, Fault> {
-        if let Some(certificate) = self.peer.certificate.take() {
+        if let Some(certificate) = self.busy().certificate.take() {
             return Ok(Proof::Certificate(*certificate));
         }
         match (connect.user_name, connect.password) {
-            (None, None) if self.peer.anonymous => Ok(Proof::Anonymous { client: anonymous(client).0 }),
+            (None, None) if self.anonymous => Ok(Proof::Anonymous { client: anonymous(client).0 }),
             (None, None) => Err(Fault::NoCredentials),
             (user_name, password) => {
                 let token = String::from_utf8_lossy(password.unwrap_or_default()).into_owned();
@@ -162,7 +162,7 @@ impl Connection {
                     version: connecting.version,
                 };
                 self.phase = Phase::Attaching(connecting);
-                self.effects.push_back(Effect::Attach(Box::new(admission)));
+                self.want(Effect::Attach(Box::new(admission)));
             }
             Err(fault) => {
                 self.phase = Phase::Authenticating(connecting);
@@ -181,7 +181,8 @@ impl Connection {
         let Phase::Attaching(mut connecting) = std::mem::replace(&mut self.phase, Phase::Closed(None)) else { return };
         let Some(identity) = connecting.identity.clone() else { return };
         self.accept(&connecting, attached.present);
-        self.claims = None;
+        let busy = self.busy();
+        (busy.claims, busy.certificate) = (None, None);
         let limits = &self.environment.limits;
         self.heard_ms = now.monotonic_ms;
         self.phase = Phase::Live(Box::new(Live {

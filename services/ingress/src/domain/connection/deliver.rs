@@ -14,7 +14,7 @@ impl Connection {
         if self.live().is_some_and(|live| live.begins_with_repeat()) {
             self.stored(0, now); // the store may have by now what came of it
         }
-        while self.output.len() < OUTPUT_BYTES_MAX {
+        while self.output_bytes() < OUTPUT_BYTES_MAX {
             let Some(live) = self.live() else { return };
             match live.session.next(live.epoch, usize::from(live.window)) {
                 Next::Nothing => return,
@@ -56,7 +56,7 @@ impl Connection {
             }
             Effect::Dropped(dropped)
         });
-        self.effects.push_back(effect);
+        self.want(effect);
     }
 
     /// Writes a message, with a topic alias if it has one; false if it is larger than the client takes.

@@ -91,7 +91,7 @@ impl Connection {
     /// Asks whose the proof is.
     pub(super) fn ask(&mut self, connecting: Box<Connecting>, proof: Proof) {
         self.phase = Phase::Authenticating(connecting);
-        self.effects.push_back(Effect::Authenticate(proof));
+        self.want(Effect::Authenticate(proof));
     }
 }
 

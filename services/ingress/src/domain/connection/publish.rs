@@ -178,8 +178,10 @@ impl Connection {
                     return Ok(());
                 };
                 live.inbound().push(&publish, publish.payload.len(), Outcome::Open);
-                self.effects.push_back(Effect::Publish(publication(&Publish { dup, ..publish }, topic)));
-                self.effects.extend(rests.then_some(Effect::Delayed));
+                self.want(Effect::Publish(publication(&Publish { dup, ..publish }, topic)));
+                if rests {
+                    self.want(Effect::Delayed);
+                }
                 Ok(())
             }
             Err(fault @ (Fault::PublishDenied { .. } | Fault::Topic(_) | Fault::OverQuota(_)))
@@ -219,7 +221,9 @@ impl Connection {
             packet_id: 0,
             properties: None,
         });
-        self.effects.extend(answer.ok().map(Effect::Answer));
+        if let Ok(answer) = answer {
+            self.want(Effect::Answer(answer));
+        }
         self.refuse(publish, fault);
     }
 
@@ -231,7 +235,7 @@ impl Connection {
             let outcome = if live.version == Version::V5 { refusal() } else { Outcome::Stored };
             live.inbound().push(publish, 0, outcome);
         }
-        self.effects.push_back(Effect::Refused(fault));
+        self.want(Effect::Refused(fault));
         self.acknowledge_done();
     }
 

@@ -70,8 +70,8 @@ impl Connection {
             }
         }
         live.answers.push(Answer::Subscribed(subscribe.packet_id, reasons)); // [MQTT-3.8.4-1, -5, -6]
-        self.effects.extend(refused);
-        self.effects.push_back(Effect::Subscribe(granted));
+        refused.into_iter().for_each(|effect| self.want(effect));
+        self.want(Effect::Subscribe(granted));
         Ok(())
     }
 
@@ -85,7 +85,7 @@ impl Connection {
             gone.extend(existed.then(|| filter.into()));
         }
         live.answers.push(Answer::Unsubscribed(unsubscribe.packet_id, reasons)); // [MQTT-3.10.4-4, -5]
-        self.effects.push_back(Effect::Unsubscribe(gone));
+        self.want(Effect::Unsubscribe(gone));
         Ok(())
     }
 

@@ -407,7 +407,7 @@ impl<T: Transport> Slot<T> {
         if !self.writable {
             return false;
         }
-        let written = write_some(&mut self.transport, self.connection.output());
+        let written = write_some(&mut self.transport, &mut self.connection);
         match written {
             Ok(bytes) => {
                 self.stalled_ms = NEVER;
@@ -485,8 +485,8 @@ impl<T: Transport> Slot<T> {
     }
 
     fn write_last(&mut self, room: &mut [u8]) -> io::Result<()> {
-        while !self.connection.output().is_empty() {
-            write_some(&mut self.transport, self.connection.output())?;
+        while self.connection.output_bytes() > 0 {
+            write_some(&mut self.transport, &mut self.connection)?;
         }
         self.transport.close(room)
     }
@@ -506,10 +506,11 @@ impl<T: Transport> Slot<T> {
     }
 }
 
-/// Writes all of `output` or as much as goes; how much that was, or why nothing goes.
-fn write_some(transport: &mut impl Transport, output: &mut BytesMut) -> io::Result<usize> {
+/// Writes all that `connection` wants written or as much as goes; how much that was, or why nothing goes.
+fn write_some(transport: &mut impl Transport, connection: &mut Connection) -> io::Result<usize> {
     let mut written = 0;
-    while !output.is_empty() {
+    while connection.output_bytes() > 0 {
+        let output = connection.output();
         match transport.write(output) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(bytes) => {
@@ -521,9 +522,7 @@ fn write_some(transport: &mut impl Transport, output: &mut BytesMut) -> io::Resu
             Err(error) => return Err(error),
         }
     }
-    if output.capacity() > 0 {
-        *output = BytesMut::new();
-    }
+    connection.tidy();
     match transport.flush() {
         Err(error) if error.kind() == ErrorKind::WouldBlock && written > 0 => Ok(written),
         flushed => flushed.map(|()| written),

@@ -144,7 +144,7 @@ fn a_client_of_its_devices_name_has_the_name_once() {
 #[test]
 fn what_an_idle_connection_holds_is_small() {
     for (what, bytes, limit) in
-        [("a connection", size_of::<Connection>(), 160), ("one that is admitted", size_of::<Live>(), 80)]
+        [("a connection", size_of::<Connection>(), 88), ("one that is admitted", size_of::<Live>(), 80)]
     {
         assert!(bytes <= limit, "{what} has {bytes} bytes, limit is {limit}");
     }
@@ -152,8 +152,7 @@ fn what_an_idle_connection_holds_is_small() {
     client.send(&Packet::PingReq);
     client.output();
     assert!(client.connection.next_effect().is_none());
-    assert_eq!(client.connection.effects.capacity(), 0, "nothing is kept for effects to come");
-    assert!(client.connection.claims.is_none());
+    assert!(client.connection.is_idle(), "nothing is kept for what is to come");
 }
 
 #[test]

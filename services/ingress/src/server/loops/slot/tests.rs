@@ -243,7 +243,7 @@ impl Stage {
 
     fn owns_nothing(&mut self) -> bool {
         let Slot { connection, input, waiting, settling, .. } = &mut self.slot;
-        input.is_none() && waiting.is_none() && settling.is_none() && connection.output().capacity() == 0
+        input.is_none() && waiting.is_none() && settling.is_none() && connection.is_idle()
     }
 }
 
@@ -264,7 +264,7 @@ fn subscribe(filter: &str) -> Vec<u8> {
 fn what_a_connection_holds_is_small() {
     for (what, bytes, limit) in [
         ("a socket", size_of::<Socket>(), 24),
-        ("a connection of a loop", size_of::<Slot<Socket>>(), 280),
+        ("a connection of a loop", size_of::<Slot<Socket>>(), 208),
         ("its link", size_of::<Link>(), 64),
     ] {
         println!("{what}: {bytes} B");
