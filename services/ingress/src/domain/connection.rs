@@ -281,6 +281,11 @@ impl Connection {
         }
     }
 
+    /// Whether the node has no room for it.
+    pub fn is_over_limit(&self) -> bool {
+        self.over_limit
+    }
+
     /// Where its peer is.
     pub fn peer(&self) -> SocketAddr {
         self.address

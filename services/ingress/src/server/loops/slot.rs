@@ -79,7 +79,6 @@ pub struct Slot<T> {
     lane_now: LaneId,
     /// Of its own device.
     lane: LaneId,
-    entry: Entry,
     /// Whether it is in the loop's list of those with something to do.
     pub queued: bool,
     readable: bool,
@@ -124,7 +123,7 @@ struct Untold {
 
 impl<T: Transport> Slot<T> {
     /// A connection just accepted.
-    pub fn new(transport: T, connection: Connection, link: Arc<Link>, place: Place, entry: Entry) -> Self {
+    pub fn new(transport: T, connection: Connection, link: Arc<Link>, place: Place) -> Self {
         Self {
             transport,
             connection,
@@ -139,7 +138,6 @@ impl<T: Transport> Slot<T> {
             outstanding: 0,
             lane_now: 0,
             lane: 0,
-            entry,
             queued: false,
             readable: false,
             writable: true,
@@ -156,7 +154,7 @@ impl<T: Transport> Slot<T> {
     }
 
     pub fn entry(&self) -> Entry {
-        self.entry
+        if self.connection.is_over_limit() { Entry::OverLimit } else { Entry::Admitted }
     }
 
     /// Whether it is not read until there is room in its lane.

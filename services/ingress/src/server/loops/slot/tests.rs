@@ -178,7 +178,7 @@ impl Stage {
         let connection = Connection::new(node.environment.clone(), peer, hands.now);
         let place = Place { slot: 0, life: 0 };
         let wire = Wire { sent: VecDeque::new(), received: Vec::new(), takes: usize::MAX };
-        let slot = Slot::new(wire, connection, Arc::new(Link::new(mailbox, place)), place, Entry::Admitted);
+        let slot = Slot::new(wire, connection, Arc::new(Link::new(mailbox, place)), place);
         Self { slot, hands, _data: data }
     }
 
@@ -264,7 +264,7 @@ fn subscribe(filter: &str) -> Vec<u8> {
 fn what_a_connection_holds_is_small() {
     for (what, bytes, limit) in [
         ("a socket", size_of::<Socket>(), 24),
-        ("a connection of a loop", size_of::<Slot<Socket>>(), 208),
+        ("a connection of a loop", size_of::<Slot<Socket>>(), 200),
         ("its link", size_of::<Link>(), 64),
     ] {
         println!("{what}: {bytes} B");
