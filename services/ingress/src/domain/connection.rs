@@ -184,7 +184,7 @@ enum Phase {
 struct Live {
     version: Version,
     identity: Arc<Identity>,
-    /// When the credential ends, monotonic; [`NEVER`] is possible.
+    /// When the credential ends, monotonic, or [`NEVER`].
     ends_ms: u64,
     /// Of this connection, among those to its session.
     epoch: u64,

@@ -79,10 +79,10 @@ mod tests {
         filters.insert("b");
         assert_eq!((filters.len(), filters.contains("a"), filters.iter().count()), (2, true, 2));
         assert!(filters.remove("a") && !filters.remove("a"));
-        assert_eq!(filters.remove_denied(|filter| filter != "b"), ["b".into()]);
+        assert_eq!(filters.remove_denied(|filter| filter != "b"), [Box::<str>::from("b")]);
         assert!(filters.all.is_none());
         filters.insert("c");
-        assert_eq!(filters.take(), ["c".into()]);
+        assert_eq!(filters.take(), [Box::<str>::from("c")]);
         assert!(filters.all.is_none());
     }
 }

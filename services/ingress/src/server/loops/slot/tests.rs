@@ -281,6 +281,19 @@ async fn what_came_with_the_end_of_a_handshake_is_read_though_nothing_more_is_an
 }
 
 #[tokio::test]
+async fn a_connection_that_ends_while_its_session_is_taken_gets_none() {
+    let mut stage = Stage::open();
+    stage.send(&encoded(&Packet::Connect(Connect::new(Version::V5, "d"))));
+    while !stage.slot.reserved {
+        stage.idle().await;
+    }
+    assert!(matches!(stage.slot.stage, super::Stage::Asking(_)), "whose its session is");
+    stage.slot.connection.lost();
+    assert_eq!(stage.turn(), Outcome::Gone);
+    assert_eq!((stage.node().sessions.counts(), stage.slot.reserved), ((0, 0), false));
+}
+
+#[tokio::test]
 async fn of_a_packet_that_is_half_there_its_bytes_are_kept_and_nothing_else() {
     let mut stage = Stage::new().await;
     assert!(stage.owns_nothing());
