@@ -124,6 +124,13 @@ impl TenantId {
     }
 }
 
+impl From<&DeviceId> for ClientId {
+    /// The client id that is the device's name, which is shared: whatever a device id is, a client id may be.
+    fn from(device: &DeviceId) -> Self {
+        Self(device.shared())
+    }
+}
+
 /// Who a record is about: `tenant/device`, the key of every device topic in the log.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DeviceKey {
@@ -258,6 +265,14 @@ mod tests {
         for bad in ["a/b", "a b", "é", "a+", "a#", "a\0"] {
             assert!(matches!(DeviceId::new(bad), Err(InvalidId::Character { .. })), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_device_and_the_client_of_its_name_share_the_text() {
+        let device = DeviceId::new("lamp").expect("valid");
+        let client = ClientId::from(&device);
+        assert_eq!(ClientId::new("lamp"), Ok(client.clone()));
+        assert!(Arc::ptr_eq(&device.shared(), &client.shared()));
     }
 
     #[test]

@@ -126,7 +126,7 @@ pub fn read(forwarded: ForwardedMessage) -> Result<Message, ApiError> {
         _ => forwarded.id.as_slice().try_into().map_err(|_| invalid("id", "has not 16 bytes".to_owned()))?,
     };
     let stamp = Stamp { id: RecordId(id), time_ms: forwarded.time_ms, traceparent: None };
-    Ok(publication.stamp(&publisher, stamp))
+    Ok(publication.stamp(publisher, stamp))
 }
 
 #[cfg(test)]
@@ -161,7 +161,7 @@ mod tests {
                 properties: Forwarded::of(list.as_properties()),
             };
             let stamp = Stamp { id: RecordId([7; 16]), time_ms: 1_000, traceparent: None };
-            let sent = publication.stamp(&publisher, stamp);
+            let sent = publication.stamp(publisher.clone(), stamp);
             let absent = Share { absent: true, again: true, ..Share::new("$share/h/#".into()) };
             let shares = [Share::new("$share/g/a/b".into()), absent];
             let mut forwarded = write_for(&sent, &shares);

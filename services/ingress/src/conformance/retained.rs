@@ -117,7 +117,7 @@ pub fn message(tenant: &TenantId, topic: &str, payload: &str, time_ms: u64, id: 
         client: ClientId::new("c").expect("valid"),
         epoch: 0,
     };
-    publication.stamp(&publisher, Stamp { id: RecordId([id; 16]), time_ms, traceparent: None })
+    publication.stamp(publisher, Stamp { id: RecordId([id; 16]), time_ms, traceparent: None })
 }
 
 async fn the_last_message_of_a_topic_is_kept_as_it_was_sent_and_survives_a_restart(factory: &dyn RetainedFactory) {

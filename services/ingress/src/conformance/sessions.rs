@@ -122,7 +122,7 @@ fn message() -> Message {
         epoch: 0,
     };
     let stamp = Stamp { id: RecordId([7; 16]), time_ms: 1_000, traceparent: None };
-    publication("a/b", Qos::ExactlyOnce).stamp(&publisher, stamp)
+    publication("a/b", Qos::ExactlyOnce).stamp(publisher, stamp)
 }
 
 fn row(place: Place) -> Row {

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use drover_types::DeviceId;
 use drover_types::object::{Effect, PolicyAction, Statement};
 use drover_types::shadow::is_shadow_answer;
 
@@ -15,16 +14,14 @@ use crate::domain::notices::ERRORS;
 /// First levels of what the platform alone tells: lifecycle events, and errors.
 const TOLD: [&str; 2] = ["$events", ERRORS];
 
-/// The statements of one identity, ready to be asked.
+/// The statements of some policies, ready to be asked; shared by all devices that they apply to.
 #[derive(Clone, Debug, Default)]
-pub struct Policy {
-    /// Shared by all devices that the same statements apply to.
-    statements: Arc<Compiled>,
-    device: Arc<str>,
-}
+pub struct Policy(Arc<Compiled>);
 
 #[derive(Debug, Default)]
 struct Compiled {
+    /// Of the policies.
+    names: Box<[Box<str>]>,
     connect: Rules<ClientPattern>,
     publish: Rules<Pattern>,
     subscribe: Rules<Pattern>,
@@ -54,9 +51,9 @@ impl<P> Rules<P> {
 }
 
 impl Policy {
-    /// Compiles the statements that apply to `device`.
-    pub fn compile(statements: &[Statement], device: &str) -> Self {
-        let mut policy = Compiled::default();
+    /// Compiles the statements of the policies `names`.
+    pub fn compile(names: Box<[Box<str>]>, statements: &[Statement]) -> Self {
+        let mut policy = Compiled { names, ..Compiled::default() };
         for Statement { effect, actions, resources } in statements {
             for action in actions {
                 let filters = resources.iter().map(|text| Pattern::new(text));
@@ -69,49 +66,46 @@ impl Policy {
                 }
             }
         }
-        Self { statements: Arc::new(policy), device: device.into() }
+        Self(Arc::new(policy))
     }
 
-    /// The same statements for another device.
-    pub fn of(&self, device: &DeviceId) -> Self {
-        Self { statements: self.statements.clone(), device: device.shared() }
+    /// Names of the policies.
+    pub fn names(&self) -> &[Box<str>] {
+        &self.0.names
     }
 
-    fn who<'a>(&'a self, client: &'a str) -> Who<'a> {
-        Who { device: &self.device, client }
-    }
-
-    /// Whether the device may connect under the client id `client`.
-    pub fn may_connect(&self, client: &str) -> bool {
-        let (who, Rules { allow, deny }) = (self.who(client), &self.statements.connect);
+    /// Whether a device may connect under this client id.
+    pub fn may_connect(&self, who: Who<'_>) -> bool {
+        let Rules { allow, deny } = &self.0.connect;
         allow.iter().any(|p| p.matches(who)) && !deny.iter().any(|p| p.matches(who))
     }
 
-    /// Whether messages of `device` may be handed in; what it may publish is said by its own policy.
-    pub fn may_publish_for(&self, device: &str) -> bool {
-        let (whom, Rules { allow, deny }) = (self.who(device), &self.statements.publish_for);
+    /// Whether a device may hand in messages of another, which stands for the client in `whom`; what that may publish is said
+    /// by its own policy.
+    pub fn may_publish_for(&self, whom: Who<'_>) -> bool {
+        let Rules { allow, deny } = &self.0.publish_for;
         allow.iter().any(|p| p.matches(whom)) && !deny.iter().any(|p| p.matches(whom))
     }
 
-    /// Whether `client` may publish to the topic name `topic`. Nobody may publish where the platform tells of events and
+    /// Whether a client may publish to the topic name `topic`. Nobody may publish where the platform tells of events and
     /// errors, whatever a statement says: a device could tell lies about another. Nor in the name
     /// of shadows.
-    pub fn may_publish(&self, topic: &str, client: &str) -> bool {
+    pub fn may_publish(&self, topic: &str, who: Who<'_>) -> bool {
         let below =
             |first: &str| topic.strip_prefix(first).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         if topic.starts_with('$') && TOLD.into_iter().any(below) {
             return false;
         }
-        let (who, Rules { allow, deny }) = (self.who(client), &self.statements.publish);
+        let Rules { allow, deny } = &self.0.publish;
         !is_shadow_answer(topic)
             && allow.iter().any(|p| p.covers(topic, who))
             && !deny.iter().any(|p| p.covers(topic, who))
     }
 
-    /// Whether `client` may subscribe to all that `filter` matches, alone or sharing it.
-    pub fn may_subscribe(&self, filter: &str, client: &str) -> bool {
+    /// Whether a client may subscribe to all that `filter` matches, alone or sharing it.
+    pub fn may_subscribe(&self, filter: &str, who: Who<'_>) -> bool {
         let filter = topics(filter);
-        let (who, Rules { allow, deny }) = (self.who(client), &self.statements.subscribe);
+        let Rules { allow, deny } = &self.0.subscribe;
         allow.iter().any(|p| p.covers(filter, who)) && !deny.iter().any(|p| p.overlaps(filter, who))
     }
 }
@@ -119,17 +113,31 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use drover_types::object::PolicyAction::{Connect, Publish, PublishFor, Subscribe};
+    use drover_types::{DeviceId, TenantId};
 
     use super::*;
+    use crate::domain::identity::Identity;
 
     fn statement(effect: Effect, actions: &[PolicyAction], resources: &[&str]) -> Statement {
         Statement { effect, actions: actions.to_vec(), resources: resources.iter().map(|r| (*r).to_owned()).collect() }
     }
 
+    /// A device to which these statements apply.
+    fn device(statements: &[Statement], name: &str) -> Identity {
+        Identity {
+            tenant: TenantId::default_tenant(),
+            device: DeviceId::new(name).expect("valid"),
+            credential: Box::default(),
+            policy: Policy::compile(Box::default(), statements),
+            expires_ms: 0,
+            generation: 0,
+        }
+    }
+
     #[test]
     fn what_no_statement_allows_is_denied() {
-        let policy = Policy::compile(&[], "d");
-        assert!(!policy.may_connect("d") && !policy.may_publish("a", "d") && !policy.may_subscribe("a", "d"));
+        let policy = device(&[], "d");
+        assert!(!policy.may_connect_as("d", false) && !policy.may_publish("a", "d") && !policy.may_subscribe("a", "d"));
     }
 
     #[test]
@@ -137,7 +145,7 @@ mod tests {
         let allow = statement(Effect::Allow, &[Publish, Subscribe], &["#"]);
         let deny = statement(Effect::Deny, &[Publish, Subscribe], &["secret/#"]);
         for statements in [[allow.clone(), deny.clone()], [deny, allow]] {
-            let policy = Policy::compile(&statements, "d");
+            let policy = device(&statements, "d");
             assert!(policy.may_publish("open", "d"));
             assert!(!policy.may_publish("secret/x", "d"));
             assert!(policy.may_subscribe("open/#", "d"));
@@ -149,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_subscription_wider_than_what_is_allowed_is_denied() {
-        let policy = Policy::compile(&[statement(Effect::Allow, &[Subscribe], &["home/+/temperature"])], "d");
+        let policy = device(&[statement(Effect::Allow, &[Subscribe], &["home/+/temperature"])], "d");
         assert!(policy.may_subscribe("home/kitchen/temperature", "d"));
         assert!(policy.may_subscribe("home/+/temperature", "d"));
         assert!(!policy.may_subscribe("home/#", "d"));
@@ -157,14 +165,14 @@ mod tests {
 
     #[test]
     fn the_built_in_policy_keeps_devices_to_themselves_and_off_dollar_topics() {
-        let policy = Policy::compile(
+        let policy = device(
             &[
                 statement(Effect::Allow, &[Connect], &["${device}"]),
                 statement(Effect::Allow, &[Publish, Subscribe], &["#", "$aws/things/${device}/#"]),
             ],
             "lamp",
         );
-        assert!(policy.may_connect("lamp") && !policy.may_connect("other"));
+        assert!(policy.may_connect_as("lamp", false) && !policy.may_connect_as("other", false));
         assert!(policy.may_publish("any/topic", "lamp"));
         assert!(policy.may_publish("$aws/things/lamp/shadow/update", "lamp"));
         assert!(!policy.may_publish("$aws/things/other/shadow/update", "lamp"));
@@ -179,19 +187,19 @@ mod tests {
     fn a_gateway_speaks_for_the_devices_it_is_allowed_to_and_no_others() {
         let allow = statement(Effect::Allow, &[PublishFor], &["${device}-*", "meter"]);
         let deny = statement(Effect::Deny, &[PublishFor], &["*-secret"]);
-        let policy = Policy::compile(&[allow, deny], "gw");
+        let policy = device(&[allow, deny], "gw");
         assert!(policy.may_publish_for("gw-1") && policy.may_publish_for("meter"));
         for other in ["gw", "meter-1", "other-1", "gw-secret", ""] {
             assert!(!policy.may_publish_for(other), "{other}");
         }
-        let publisher = Policy::compile(&[statement(Effect::Allow, &[Publish, Connect], &["*", "#"])], "gw");
+        let publisher = device(&[statement(Effect::Allow, &[Publish, Connect], &["*", "#"])], "gw");
         assert!(!publisher.may_publish_for("gw"), "what no statement allows is denied");
     }
 
     #[test]
     fn events_and_errors_may_be_subscribed_to_and_never_published() {
         let filters = ["$events/#", "$eventsful", "$drover/#"];
-        let policy = Policy::compile(&[statement(Effect::Allow, &[Publish, Subscribe], &filters)], "d");
+        let policy = device(&[statement(Effect::Allow, &[Publish, Subscribe], &filters)], "d");
         assert!(policy.may_subscribe("$events/presence/connected/+", "d"));
         assert!(!policy.may_publish("$events/presence/connected/d", "d") && !policy.may_publish("$events", "d"));
         assert!(policy.may_publish("$eventsful", "d"));

@@ -7,6 +7,7 @@
 //! `[MQTT-x.y.z-n]` names a normative statement of MQTT 5; those of MQTT 3.1.1 are marked.
 
 mod aliases;
+mod busy;
 mod claims;
 mod close;
 mod connect;
@@ -19,11 +20,9 @@ mod subscribe;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use drover_mqtt::{Decoder, Disconnect, Packet, PacketId, ReasonCode, Side, Version, claimed_version, encode};
 use drover_types::{ClientId, Qos, Random};
 
@@ -36,6 +35,7 @@ use crate::domain::sessions::{Will, WillFate};
 use crate::ports::AuthMethod;
 
 use aliases::Aliases;
+use busy::Busy;
 pub use claims::Claims;
 pub use close::{Close, CloseReason, Fault};
 use connect::Connecting;
@@ -52,6 +52,8 @@ const CONNECT_BYTES_MAX: u32 = 96 * 1024;
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 /// A client is gone after this many tenths of its keep alive [MQTT-3.1.2-22].
 const KEEP_ALIVE_TENTHS: u64 = 15;
+/// Of credentials that do not end.
+const NEVER: u64 = u64::MAX;
 
 /// Limits of every connection.
 #[derive(Clone, Debug)]
@@ -153,15 +155,16 @@ pub struct Admission {
 /// One connection.
 pub struct Connection {
     environment: Arc<Environment>,
-    peer: Peer,
+    /// Of its peer, and what else it was taken with.
+    address: SocketAddr,
+    anonymous: bool,
+    over_limit: bool,
     phase: Phase,
     decoder: Decoder,
-    output: BytesMut,
-    effects: VecDeque<Effect>,
+    /// Absent while it is idle.
+    busy: Option<Box<Busy>>,
     /// When the last packet arrived, or reading went on after a pause of ours; monotonic.
     heard_ms: u64,
-    /// From its CONNECT until it is admitted.
-    claims: Option<Box<Claims>>,
 }
 
 enum Phase {
@@ -173,34 +176,34 @@ enum Phase {
     /// Authenticated, waits for its session.
     Attaching(Box<Connecting>),
     Live(Box<Live>),
-    Closed,
+    /// With what it was, until it lets go of its session.
+    Closed(Option<Box<Live>>),
 }
 
 /// A connection whose CONNECT was accepted.
 struct Live {
     version: Version,
     identity: Arc<Identity>,
-    /// When the credential ends, monotonic; `None`: never.
-    ends_ms: Option<u64>,
-    publisher: Publisher,
+    /// When the credential ends, monotonic, or [`NEVER`].
+    ends_ms: u64,
+    /// Of this connection, among those to its session.
+    epoch: u64,
     /// Whether the client id is the client's own, to be allowed by its policies.
     own_name: bool,
     session: Arc<Session>,
-    /// Longest silence, milliseconds; 0: any.
-    keep_alive_ms: u64,
+    keep_alive_s: u16,
     expiry_s: u32,
-    inbound: Inbound,
+    /// Absent until it publishes, and again when it has nothing to say.
+    inbound: Option<Box<Inbound>>,
     answers: Answers,
     /// Most messages of QoS 1 and 2 to the client that are not done [MQTT-3.3.4-9].
-    window: usize,
+    window: u16,
     /// Largest packet to the client [MQTT-3.1.2-24].
-    packet_bytes_max: usize,
+    packet_bytes_max: u32,
     /// To the client; absent if it takes none.
     aliases: Option<Box<Aliases>>,
     /// Whether the client wants reasons in words [MQTT-3.1.2-29].
     problem_information: bool,
-    /// Takes no packets before, monotonic: it has published more than a quota allows. 0: it has not.
-    rests_until_ms: u64,
     /// Acknowledges nothing: a subscriber has no room for what it has published.
     withheld: bool,
     /// Takes no more packets, and closes when all publishes are acknowledged.
@@ -211,16 +214,11 @@ impl Connection {
     /// A connection just made.
     pub fn new(environment: Arc<Environment>, peer: Peer, now: Now) -> Self {
         let decoder = Decoder { packet_bytes_max: CONNECT_BYTES_MAX, ..Decoder::new(Side::Client, Version::V5) };
-        Self {
-            environment,
-            peer,
-            phase: Phase::New,
-            decoder,
-            output: BytesMut::new(),
-            effects: VecDeque::new(),
-            heard_ms: now.monotonic_ms,
-            claims: None,
-        }
+        let Peer { address, certificate, anonymous, over_limit } = peer;
+        let (phase, heard_ms) = (Phase::New, now.monotonic_ms);
+        let mut connection = Self { environment, address, anonymous, over_limit, phase, decoder, busy: None, heard_ms };
+        connection.shown(certificate);
+        connection
     }
 
     /// Takes as many packets from the front of `input` as it may; how many bytes those have. The rest is to be shown
@@ -245,13 +243,19 @@ impl Connection {
 
     /// A load balancer has said who is behind it, unless it is itself.
     pub fn introduced(&mut self, source: Option<SocketAddr>) {
-        self.peer.address = source.unwrap_or(self.peer.address);
+        self.address = source.unwrap_or(self.address);
     }
 
     /// The transport is ready for packets; `certificate` is that of its client, if it has shown one.
     pub fn secured(&mut self, certificate: Option<Box<Certificate>>, now: Now) {
-        self.peer.certificate = certificate;
+        self.shown(certificate);
         self.heard_ms = now.monotonic_ms;
+    }
+
+    fn shown(&mut self, certificate: Option<Box<Certificate>>) {
+        if certificate.is_some() {
+            self.busy().certificate = certificate;
+        }
     }
 
     /// Whether more bytes are of use while `buffered` are there.
@@ -259,7 +263,7 @@ impl Connection {
         match self.phase {
             Phase::New | Phase::Challenged(_) | Phase::Live(_) => self.takes_packets(),
             Phase::Authenticating(_) | Phase::Attaching(_) => buffered < BEHIND_CONNECT_BYTES_MAX,
-            Phase::Closed => false,
+            Phase::Closed(_) => false,
         }
     }
 
@@ -268,37 +272,44 @@ impl Connection {
     pub fn takes_packets(&self) -> bool {
         match &self.phase {
             Phase::New | Phase::Challenged(_) => true,
-            Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed => false,
+            Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed(_) => false,
             Phase::Live(live) => {
                 let room = live.has_room(&self.environment.limits) && live.answers.has_room();
-                let rests = live.draining || live.rests_until_ms > 0;
-                !rests && room && self.output.len() < OUTPUT_BYTES_MAX
+                let rests = live.draining || live.rests_until_ms() > 0;
+                !rests && room && self.output_bytes() < OUTPUT_BYTES_MAX
             }
         }
     }
 
-    /// Bytes to write; the writer removes what it has written.
-    pub fn output(&mut self) -> &mut BytesMut {
-        &mut self.output
-    }
-
-    /// The next effect to carry out. Without one nothing is kept for those to come.
-    pub fn next_effect(&mut self) -> Option<Effect> {
-        let next = self.effects.pop_front();
-        if next.is_none() && self.effects.capacity() > 0 {
-            self.effects = VecDeque::new();
-        }
-        next
+    /// Whether the node has no room for it.
+    pub fn is_over_limit(&self) -> bool {
+        self.over_limit
     }
 
     /// Where its peer is.
     pub fn peer(&self) -> SocketAddr {
-        self.peer.address
+        self.address
     }
 
-    /// Who a client that was not admitted says it is.
-    pub fn claims(&self) -> Option<&Claims> {
-        self.claims.as_deref()
+    /// Whether it has ended; [`Effect::Close`] says how.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Closed(_))
+    }
+
+    /// The session of an admitted client, up to [`Connection::let_go`].
+    pub fn session(&self) -> Option<&Arc<Session>> {
+        self.with_session().map(|live| &live.session)
+    }
+
+    /// What an admitted client publishes as, up to [`Connection::let_go`].
+    pub fn publisher(&self) -> Option<Publisher> {
+        self.with_session().map(Live::publisher)
+    }
+
+    /// Lets go of the session of a connection that has ended; what its client published as.
+    pub fn let_go(&mut self) -> Option<Publisher> {
+        let Phase::Closed(live) = &mut self.phase else { return None };
+        live.take().map(|live| live.publisher())
     }
 
     /// When [`Connection::tick`] has something to do at the earliest, monotonic.
@@ -308,11 +319,12 @@ impl Connection {
                 Some(self.heard_ms + self.environment.limits.connect_ms)
             }
             Phase::Live(live) => {
-                let silent_ms = (live.keep_alive_ms > 0).then(|| self.heard_ms + live.keep_alive_ms);
-                let rested_ms = (live.rests_until_ms > 0).then_some(live.rests_until_ms);
-                silent_ms.into_iter().chain(live.ends_ms).chain(rested_ms).min()
+                let silent_ms = live.silence_ms_max().map(|silence_ms| self.heard_ms + silence_ms);
+                let ends_ms = (live.ends_ms < NEVER).then_some(live.ends_ms);
+                let rested_ms = Some(live.rests_until_ms()).filter(|rests_until_ms| *rests_until_ms > 0);
+                [silent_ms, ends_ms, rested_ms].into_iter().flatten().min()
             }
-            Phase::Closed => None,
+            Phase::Closed(_) => None,
         }
     }
 
@@ -329,7 +341,7 @@ impl Connection {
             // Silence counts only while somebody listens.
             Phase::Live(_) if !self.takes_packets() => self.heard_ms = now.monotonic_ms,
             Phase::Live(_) => self.fail(Fault::KeepAlive),
-            Phase::Closed => {}
+            Phase::Closed(_) => {}
         }
     }
 
@@ -348,7 +360,7 @@ impl Connection {
     /// Somebody asks the connection to end.
     pub fn stop(&mut self, why: Stop) {
         match (why, &mut self.phase) {
-            (Stop::Drain, Phase::Live(live)) if !live.inbound.is_empty() => self.drain(),
+            (Stop::Drain, Phase::Live(live)) if !live.is_done() => self.drain(),
             (Stop::Drain, _) => self.fail(Fault::Drain),
             (Stop::TakenOver, _) => self.fail(Fault::TakenOver),
             (Stop::Revoked, _) => self.fail(Fault::Revoked),
@@ -365,32 +377,32 @@ impl Connection {
             return;
         }
         let Some(live) = self.live() else { return };
-        live.ends_ms = identity.lasts_ms(now.unix_ms).map(|lasts_ms| now.monotonic_ms.saturating_add(lasts_ms));
+        live.ends_ms = ends_ms(&identity, now);
         live.identity = identity.clone();
-        let client = live.publisher.client.clone();
+        let client = live.session.client().clone();
         if !identity.may_connect_as(client.as_str(), !live.own_name) {
             return self.fail(Fault::ConnectWithdrawn { client: client.to_string() });
         }
-        let allowed = |filter: &str| identity.policy.may_subscribe(filter, client.as_str());
-        let gone = live.session.withdraw(live.publisher.epoch, allowed);
+        let allowed = |filter: &str| identity.may_subscribe(filter, client.as_str());
+        let gone = live.session.withdraw(live.epoch, allowed);
         if let Some(filter) = gone.filters.first().map(ToString::to_string) {
-            self.effects.push_back(Effect::Withdraw(gone));
+            self.want(Effect::Withdraw(gone));
             self.fail(Fault::SubscriptionWithdrawn { filter });
         }
     }
 
     /// The time of what it has published beyond a quota may have come.
     fn end_rest(&mut self, now: Now) {
-        let rested = |live: &&mut Live| (1..=now.monotonic_ms).contains(&live.rests_until_ms);
+        let rested = |live: &&mut Live| (1..=now.monotonic_ms).contains(&live.rests_until_ms());
         if let Some(live) = self.live().filter(rested) {
-            live.rests_until_ms = 0;
+            live.inbound().rests_until_ms = 0;
             self.heard_ms = now.monotonic_ms;
         }
     }
 
     /// Also on the way of every packet in or out: a connection that is never idle ends in time as well.
     fn end_with_credential(&mut self, now: Now) {
-        if self.live().is_some_and(|live| live.ends_ms.is_some_and(|ends_ms| ends_ms <= now.monotonic_ms)) {
+        if self.live().is_some_and(|live| live.ends_ms <= now.monotonic_ms) {
             self.fail(Fault::Expired);
         }
     }
@@ -406,7 +418,7 @@ impl Connection {
             }
             (Phase::Challenged(_), packet) => Err(Fault::Unexpected { packet: packet.packet_type() }),
             (Phase::Live(_), packet) => self.live_packet(packet, now),
-            (Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed, _) => Ok(()),
+            (Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed(_), _) => Ok(()),
         };
         if let Err(fault) = done {
             self.fail(fault);
@@ -427,6 +439,9 @@ impl Connection {
             Packet::Subscribe(subscribe) => self.subscribe(&subscribe),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe),
             Packet::PingReq => {
+                if let Some(live) = self.live() {
+                    live.tidy();
+                }
                 self.send(&Packet::PingResp); // [MQTT-3.12.4-1]
                 Ok(())
             }
@@ -461,17 +476,19 @@ impl Connection {
 
     /// As [`Connection::send`]; whether it was written.
     fn try_send(&mut self, packet: &Packet<'_>) -> bool {
-        let before = self.output.len();
-        encode(packet, self.decoder.version, &mut self.output).expect("packets made here keep the protocol's lengths");
+        let version = self.decoder.version;
         let limit = match &self.phase {
             Phase::Live(live) => live.packet_bytes_max,
             Phase::Challenged(challenged) => challenged.connecting.packet_bytes_max,
             Phase::Authenticating(connecting) | Phase::Attaching(connecting) => connecting.packet_bytes_max,
-            Phase::New | Phase::Closed => usize::MAX,
+            Phase::New | Phase::Closed(_) => u32::MAX,
         };
-        let fits = self.output.len() - before <= limit;
+        let output = self.output();
+        let before = output.len();
+        encode(packet, version, output).expect("packets made here keep the protocol's lengths");
+        let fits = output.len() - before <= limit as usize;
         if !fits {
-            self.output.truncate(before);
+            output.truncate(before);
         }
         fits
     }
@@ -479,7 +496,21 @@ impl Connection {
     fn live(&mut self) -> Option<&mut Live> {
         match &mut self.phase {
             Phase::Live(live) => Some(live),
-            Phase::New | Phase::Challenged(_) | Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed => None,
+            Phase::New | Phase::Challenged(_) | Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed(_) => {
+                None
+            }
+        }
+    }
+
+    /// As [`Connection::live`], also after its end.
+    fn with_session(&self) -> Option<&Live> {
+        match &self.phase {
+            Phase::Live(live) | Phase::Closed(Some(live)) => Some(live),
+            Phase::New
+            | Phase::Challenged(_)
+            | Phase::Authenticating(_)
+            | Phase::Attaching(_)
+            | Phase::Closed(None) => None,
         }
     }
 
@@ -489,6 +520,22 @@ impl Connection {
             self.heard_ms = now.monotonic_ms;
         }
     }
+}
+
+impl Live {
+    /// Longest silence, in milliseconds; `None`: any.
+    fn silence_ms_max(&self) -> Option<u64> {
+        (self.keep_alive_s > 0).then(|| u64::from(self.keep_alive_s) * 1_000 * KEEP_ALIVE_TENTHS / 10)
+    }
+
+    fn publisher(&self) -> Publisher {
+        self.session.publisher(self.identity.device.clone(), self.epoch)
+    }
+}
+
+/// When the credential of `identity` ends, monotonic.
+fn ends_ms(identity: &Identity, now: Now) -> u64 {
+    identity.lasts_ms(now.unix_ms).map_or(NEVER, |lasts_ms| now.monotonic_ms.saturating_add(lasts_ms))
 }
 
 /// A packet id that the packet's type always has.

@@ -72,12 +72,12 @@ fn message(
         None => caller.device.clone(),
         Some(name) => DeviceId::new(name).map_err(|error| ApiError::invalid(field("device"), error.to_string()))?,
     };
-    if device != caller.device && !caller.policy.may_publish_for(device.as_str()) {
+    if device != caller.device && !caller.may_publish_for(device.as_str()) {
         let message = format!("the policies of {} do not allow it to publish for {device}", caller.device);
         return Err(denied(field("device"), message));
     }
     let topic = TopicName::new(&row.topic).map_err(|error| ApiError::invalid(field("topic"), error.to_string()))?;
-    if !caller.policy.may_publish(topic.as_str(), caller.device.as_str()) {
+    if !caller.may_publish(topic.as_str(), caller.device.as_str()) {
         let message = format!("the policies of {} do not allow it to publish to this topic", caller.device);
         return Err(denied(field("topic"), message));
     }
@@ -117,8 +117,6 @@ fn time_ms(field: &str, time: &Value, now_ms: u64) -> Result<u64, ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use drover_types::TenantId;
     use drover_types::object::{Effect, PolicyAction, Statement};
 
@@ -138,8 +136,7 @@ mod tests {
             tenant: TenantId::default_tenant(),
             device: DeviceId::new("hook").expect("valid"),
             credential: "c".into(),
-            policies: Arc::default(),
-            policy: Policy::compile(&statements, "hook"),
+            policy: Policy::compile(Box::default(), &statements),
             expires_ms: 0,
             generation: 0,
         };

@@ -3,11 +3,11 @@
 //! Domain layer, pure. A tenant comes from here and from nowhere else.
 
 use std::fmt;
-use std::sync::Arc;
 
 use drover_types::{ClientId, DeviceId, TenantId};
 
 use crate::domain::authorize::Policy;
+use crate::domain::filter::Who;
 
 /// An authenticated device.
 #[derive(Debug)]
@@ -15,9 +15,8 @@ pub struct Identity {
     pub tenant: TenantId,
     pub device: DeviceId,
     /// Empty for an anonymous device.
-    pub credential: String,
-    /// Names of the policies that `policy` is made of, shared by all that have the same.
-    pub policies: Arc<[Box<str>]>,
+    pub credential: Box<str>,
+    /// Of all that apply to it.
     pub policy: Policy,
     /// When the credential ends, milliseconds since the Unix epoch; 0: never.
     pub expires_ms: u64,
@@ -29,7 +28,26 @@ impl Identity {
     /// Whether it may be connected under this client id. An id of the server's choice is fine for whoever may connect as
     /// itself.
     pub fn may_connect_as(&self, client: &str, assigned: bool) -> bool {
-        self.policy.may_connect(if assigned { self.device.as_str() } else { client })
+        self.policy.may_connect(self.who(if assigned { self.device.as_str() } else { client }))
+    }
+
+    /// As [`Policy::may_publish`], under this client id.
+    pub fn may_publish(&self, topic: &str, client: &str) -> bool {
+        self.policy.may_publish(topic, self.who(client))
+    }
+
+    /// As [`Policy::may_subscribe`], under this client id.
+    pub fn may_subscribe(&self, filter: &str, client: &str) -> bool {
+        self.policy.may_subscribe(filter, self.who(client))
+    }
+
+    /// As [`Policy::may_publish_for`].
+    pub fn may_publish_for(&self, device: &str) -> bool {
+        self.policy.may_publish_for(self.who(device))
+    }
+
+    fn who<'a>(&'a self, client: &'a str) -> Who<'a> {
+        Who { device: self.device.as_str(), client }
     }
 
     /// How long the credential lasts from `now_ms` on, milliseconds; `None`: for ever.

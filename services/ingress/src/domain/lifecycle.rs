@@ -64,7 +64,7 @@ pub fn read(record: &Record) -> Result<(Event, Message), InvalidEvent> {
     let time_ms = u64::try_from(record.timestamp_ms).unwrap_or(0);
     let stamp = Stamp { id: RecordId(id), time_ms, traceparent: None };
     let (tenant, device) = (event.tenant.clone(), event.device.clone());
-    let message = publication.stamp(&Publisher { tenant, device, client, epoch: 0 }, stamp);
+    let message = publication.stamp(Publisher { tenant, device, client, epoch: 0 }, stamp);
     Ok((event, message))
 }
 

@@ -13,6 +13,8 @@ use drover_types::{
     fingerprint,
 };
 
+use crate::domain::sessions::Key;
+
 /// Client id of what the platform itself delivers.
 pub const PLATFORM: &str = "drover";
 /// Name of the user property a client sends its W3C trace context in.
@@ -25,6 +27,13 @@ pub struct Publisher {
     pub device: DeviceId,
     pub client: ClientId,
     pub epoch: u64,
+}
+
+impl Publisher {
+    /// Whose session it has, if it has one.
+    pub fn key(&self) -> Key {
+        (self.tenant.clone(), self.client.clone())
+    }
 }
 
 /// A message as its publisher sent it, checked and allowed.
@@ -117,7 +126,7 @@ impl Publication {
 
     /// The message this becomes when `publisher` sends it. A DUP keeps its fingerprint: the packet id, not the record
     /// id, is part of it.
-    pub fn stamp(self, publisher: &Publisher, stamp: Stamp) -> Message {
+    pub fn stamp(self, publisher: Publisher, stamp: Stamp) -> Message {
         let fingerprint =
             fingerprint(publisher.client.as_str(), self.packet_id, self.qos, self.topic.as_str(), &self.payload);
         let traceparent = stamp.traceparent.or_else(|| self.traceparent());
@@ -129,9 +138,9 @@ impl Publication {
         };
         let telemetry = Telemetry {
             id: stamp.id,
-            tenant: publisher.tenant.clone(),
-            device: publisher.device.clone(),
-            client: publisher.client.clone(),
+            tenant: publisher.tenant,
+            device: publisher.device,
+            client: publisher.client,
             payload: self.payload,
             qos: self.qos,
             retain: self.retain,
@@ -260,7 +269,7 @@ mod tests {
             Property::UserProperty(("k", "1")),
             Property::UserProperty(("k", "2")),
         ]);
-        let message = sent.stamp(&publisher(), stamp(None));
+        let message = sent.stamp(publisher(), stamp(None));
         let record = message.outgoing(&LogTopics::new(true), 5_000).record;
         assert_eq!(record.key.as_deref(), Some(b"default/d".as_slice()));
         assert_eq!((record.timestamp_ms, message.telemetry.time_ms), (5_000, 1_000), "measured before it came");
@@ -277,7 +286,7 @@ mod tests {
         let sent = |topic: &str| {
             let publication = Publication { topic: TopicName::new(topic).expect("valid"), ..publication(&[]) };
             let Outgoing { topic, record, .. } =
-                publication.stamp(&publisher(), stamp(None)).outgoing(&LogTopics::new(true), 1_000);
+                publication.stamp(publisher(), stamp(None)).outgoing(&LogTopics::new(true), 1_000);
             let key = String::from_utf8_lossy(record.key.as_deref().expect("a key")).into_owned();
             (topic.to_string(), key, record.header("device").map(<[u8]>::to_vec))
         };
@@ -289,22 +298,21 @@ mod tests {
 
     #[test]
     fn a_redelivery_has_the_fingerprint_of_the_first_delivery() {
-        let first = publication(&[]).stamp(&publisher(), stamp(None));
+        let first = publication(&[]).stamp(publisher(), stamp(None));
         let again = Publication { dup: true, ..publication(&[]) };
-        let again =
-            again.stamp(&Publisher { epoch: 10, ..publisher() }, Stamp { id: RecordId([2; 16]), ..stamp(None) });
+        let again = again.stamp(Publisher { epoch: 10, ..publisher() }, Stamp { id: RecordId([2; 16]), ..stamp(None) });
         assert_eq!(first.telemetry.fingerprint, again.telemetry.fingerprint);
     }
 
     #[test]
     fn a_clients_trace_is_kept_unless_this_process_continues_it() {
         let sent = || publication(&[Property::UserProperty((TRACEPARENT, THEIRS))]);
-        let kept = sent().stamp(&publisher(), stamp(None)).telemetry.traceparent.expect("kept");
+        let kept = sent().stamp(publisher(), stamp(None)).telemetry.traceparent.expect("kept");
         assert_eq!(kept.as_str(), THEIRS);
-        let continued = sent().stamp(&publisher(), stamp(Some(OURS))).telemetry.traceparent.expect("ours");
+        let continued = sent().stamp(publisher(), stamp(Some(OURS))).telemetry.traceparent.expect("ours");
         assert_eq!(continued.as_str(), OURS);
         let nonsense = publication(&[Property::UserProperty((TRACEPARENT, "x"))]);
-        assert_eq!(nonsense.stamp(&publisher(), stamp(None)).telemetry.traceparent, None);
+        assert_eq!(nonsense.stamp(publisher(), stamp(None)).telemetry.traceparent, None);
     }
 
     #[test]
@@ -314,6 +322,6 @@ mod tests {
         let sent = publication(&[alias, Property::MessageExpiry(2), Property::ResponseTopic("r")]);
         let forwarded = sent.properties.clone().expect("some travel");
         assert_eq!(forwarded.properties().iter().collect::<Vec<_>>(), [Property::ResponseTopic("r")]);
-        assert_eq!(sent.stamp(&publisher(), stamp(None)).expires_ms(), Some(3_000));
+        assert_eq!(sent.stamp(publisher(), stamp(None)).expires_ms(), Some(3_000));
     }
 }

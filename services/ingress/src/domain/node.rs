@@ -179,7 +179,7 @@ impl Node {
             Ok((mut attached, aftermath)) => {
                 self.clean_up(aftermath);
                 let Publisher { client, epoch, .. } = &attached.publisher;
-                let allowed = |filter: &str| identity.policy.may_subscribe(filter, client.as_str());
+                let allowed = |filter: &str| identity.may_subscribe(filter, client.as_str());
                 self.withdrawn(&attached.session, attached.session.withdraw(*epoch, allowed));
                 let wanted = if moves && attached.present { self.peers.version() } else { 0 };
                 attached.awaited = attached.awaited.and(restored).and(Awaited { interest: wanted, journal: 0 });
@@ -287,8 +287,8 @@ impl Node {
             return version; // a newer connection has cleaned it up, and nobody would again
         }
         for Granted { filter, options, .. } in granted {
-            if router.subscribe(&session.tenant, filter, session.number, session.clone(), *options) {
-                version = self.peers.subscribed(&session.tenant, filter);
+            if router.subscribe(session.tenant(), filter, session.number, session.clone(), *options) {
+                version = self.peers.subscribed(session.tenant(), filter);
             }
         }
         version
@@ -309,8 +309,8 @@ impl Node {
 
     fn unroute(&self, router: &mut Router<Arc<Session>>, session: &Session, filters: &[Box<str>]) {
         for filter in filters {
-            if router.unsubscribe(&session.tenant, filter, session.number) {
-                self.peers.unsubscribed(&session.tenant, filter);
+            if router.unsubscribe(session.tenant(), filter, session.number) {
+                self.peers.unsubscribed(session.tenant(), filter);
             }
         }
     }
@@ -450,7 +450,7 @@ impl Node {
             return;
         }
         let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
-        let moved = |share: &Arc<str>| router.member(&session.tenant, share, others).is_some();
+        let moved = |share: &Arc<str>| router.member(session.tenant(), share, others).is_some();
         let moved: BTreeSet<_> = shares.into_iter().filter(moved).collect();
         drop(router);
         self.hand_on(session, session.take_shared(|share| moved.contains(share)), others);
@@ -462,8 +462,8 @@ impl Node {
             let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
             let there = |other: &Arc<Session>| ready(other) && other.is_ready();
             let found = share.as_ref().and_then(|share| {
-                let member = router.member(&from.tenant, share, there);
-                member.or_else(|| router.member(&from.tenant, share, &ready))
+                let member = router.member(from.tenant(), share, there);
+                member.or_else(|| router.member(from.tenant(), share, &ready))
             });
             drop(router);
             let offered = match (found, share) {
@@ -486,7 +486,7 @@ impl Node {
         };
         let node = self.clone();
         self.spawn(async move {
-            let mut message = will.publication.stamp(&will.publisher, node.stamp(node.now().unix_ms, None));
+            let mut message = will.publication.stamp(will.publisher, node.stamp(node.now().unix_ms, None));
             while let Err(error) = node.publish(Arc::new(message.clone())).await {
                 node.telemetry.not_stored(&error);
                 message.telemetry.dup = true; // it may be in the log already: the repeat window recognises it

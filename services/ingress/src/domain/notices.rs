@@ -94,7 +94,7 @@ pub fn message(publisher: &Publisher, topic: TopicName, payload: Bytes, stamp: S
     let publication = Publication { topic, payload, qos, retain: false, dup: false, packet_id: 0, properties: None };
     let (tenant, device) = (publisher.tenant.clone(), publisher.device.clone());
     let client = ClientId::new(PLATFORM).expect("a client id");
-    publication.stamp(&Publisher { tenant, device, client, epoch: 0 }, stamp)
+    publication.stamp(Publisher { tenant, device, client, epoch: 0 }, stamp)
 }
 
 #[cfg(test)]

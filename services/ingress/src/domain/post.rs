@@ -126,7 +126,7 @@ fn make(
     let Post { topic, payload, qos, content_type, traceparent, name } = post;
     let topic = TopicName::new(&topic).map_err(|error| ApiError::invalid("topic", error.to_string()))?;
     let caller = identity.device.as_str();
-    if !identity.policy.may_publish(topic.as_str(), caller) {
+    if !identity.may_publish(topic.as_str(), caller) {
         let message = format!("the policies of {caller} do not allow it to publish to this topic");
         return Err(ApiError { field: Some("topic".into()), ..ApiError::new(ErrorCode::PermissionDenied, message) });
     }
@@ -142,7 +142,7 @@ fn make(
     let publication = Publication { topic, payload, qos, retain: false, dup: false, packet_id, properties };
     let mut stamp = node.stamp(received_ms, traceparent);
     stamp.time_ms = time_ms;
-    Ok(Arc::new(publication.stamp(&publisher(identity, device, way), stamp)))
+    Ok(Arc::new(publication.stamp(publisher(identity, device, way), stamp)))
 }
 
 /// Who publishes where `identity` sends what is `device`'s.

@@ -31,7 +31,7 @@ async fn send_one(node: &Node, session: &Session, wanted: &Wanted) {
     let mut after = None;
     while session.has_filter(&wanted.filter) {
         let query = RetainedQuery {
-            tenant: session.tenant.clone(),
+            tenant: session.tenant().clone(),
             filter: wanted.filter.clone(),
             after,
             now_ms: node.now().unix_ms,

@@ -47,7 +47,7 @@ impl Affected {
             Affected::All => true,
             Affected::Device { tenant, device } => identity.tenant == *tenant && identity.device.as_str() == device,
             Affected::Policy { tenant, policy } => {
-                identity.tenant == *tenant && identity.policies.iter().any(|name| **name == **policy)
+                identity.tenant == *tenant && identity.policy.names().iter().any(|name| **name == **policy)
             }
         }
     }
@@ -101,7 +101,7 @@ async fn ask(node: &Node, client: (TenantId, ClientId)) -> Option<(TenantId, Cli
     let known = Proof::Known {
         tenant: identity.tenant.clone(),
         device: identity.device.clone(),
-        credential: identity.credential.clone(),
+        credential: identity.credential.to_string(),
     };
     match node.authenticator.authenticate(known, generation).await {
         Ok(identity) => node.sessions.reauthorize(&publisher, &identity),

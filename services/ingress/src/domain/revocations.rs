@@ -35,7 +35,7 @@ impl Revocation {
     pub fn concerns(&self, identity: &Identity) -> bool {
         let same = match &self.whose {
             Whose::All => true,
-            Whose::Credential(id) => *id == identity.credential,
+            Whose::Credential(id) => **id == *identity.credential,
             Whose::Anonymous => identity.credential.is_empty(),
         };
         same && self.tenant == identity.tenant && self.device == identity.device.as_str()

@@ -6,6 +6,7 @@
 //! process. A session without messages on their way owns neither outbox nor list of received ids: most sessions are
 //! idle, and memory is the product.
 
+mod filters;
 mod moved;
 mod outbox;
 mod overfull;
@@ -16,18 +17,19 @@ mod subscriptions;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use drover_mqtt::{PacketId, SubscriptionId};
-use drover_types::{ClientId, Qos, TenantId};
+use drover_types::{ClientId, DeviceId, Qos, TenantId};
 
 use crate::domain::journal::Journal;
 use crate::domain::link::Link;
-use crate::domain::message::Message;
-use crate::domain::router::{Options, Subscriber};
+use crate::domain::message::{Message, Publisher};
+use crate::domain::router::Subscriber;
 use crate::domain::sessions::Key;
 use crate::ports::sessions::{Head, Row, Subscription};
+use filters::Filters;
 use outbox::{Kept, Outbox};
 use overfull::Overfull;
 use received::Received;
@@ -117,15 +119,13 @@ pub struct Gone {
 pub struct Session {
     /// Unique in this process.
     pub number: Subscriber,
-    pub tenant: TenantId,
-    pub client: ClientId,
+    key: Key,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// With what each of them wants, once it is routed by.
-    filters: BTreeMap<Box<str>, Options>,
+    filters: Filters,
     /// What is kept of it in the store; absent if it dies with its connection.
     record: Option<Box<Record>>,
     /// To the client; absent while nothing waits or is in flight, unless it was too slow lately.
@@ -151,7 +151,7 @@ struct Holder {
 impl Session {
     /// A session nobody holds yet.
     pub fn new(number: Subscriber, tenant: TenantId, client: ClientId) -> Self {
-        Self { number, tenant, client, state: Mutex::default() }
+        Self { number, key: (tenant, client), state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -193,7 +193,7 @@ impl Session {
         state.wanted = None;
         let mut outbox = state.outbox.take().unwrap_or_default();
         let shared = outbox.take_shared(|_| true);
-        let filters = std::mem::take(&mut state.filters).into_keys().collect();
+        let filters = state.filters.take();
         Gone { filters, dropped: outbox.messages(), shared }
     }
 
@@ -295,7 +295,7 @@ impl Session {
     /// The session outlives its connections from now on, or at least its will shall: all of it that may not be lost goes
     /// into `journal`. To be called before anything happens to it; `epoch` is that of its first connection.
     pub fn record(&self, journal: Arc<Journal>, epoch: u64, keeps_messages: bool) {
-        let record = Record::new(journal, self.key(), epoch, keeps_messages);
+        let record = Record::new(journal, self.key.clone(), epoch, keeps_messages);
         self.state().record = Some(Box::new(record));
     }
 
@@ -341,9 +341,22 @@ impl Session {
         0
     }
 
+    /// What its client publishes as, being `device`, on the connection of `epoch`.
+    pub fn publisher(&self, device: DeviceId, epoch: u64) -> Publisher {
+        Publisher { tenant: self.tenant().clone(), device, client: self.client().clone(), epoch }
+    }
+
     /// Whose it is.
-    pub fn key(&self) -> Key {
-        (self.tenant.clone(), self.client.clone())
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    pub fn tenant(&self) -> &TenantId {
+        &self.key.0
+    }
+
+    pub fn client(&self) -> &ClientId {
+        &self.key.1
     }
 
     /// Messages that wait and messages in flight.
@@ -399,7 +412,7 @@ impl State {
 
     fn record_filters(&mut self) -> u64 {
         let Self { record, filters, .. } = self;
-        let all = filters.iter().map(|(filter, options)| Subscription { filter: filter.clone(), options: *options });
+        let all = filters.iter().map(|(filter, options)| Subscription { filter: filter.into(), options });
         let record = record.as_mut().filter(|record| record.keeps_messages());
         record.map_or(0, |record| record.put_subscriptions(all.collect()))
     }

@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use drover_mqtt::Version;
-use drover_types::{ClientId, TenantId};
+use drover_types::{ClientId, DeviceId, TenantId};
 
 use crate::domain::connection::CloseReason;
 use crate::domain::identity::Identity;
@@ -186,8 +186,9 @@ pub struct Sessions {
 struct Inner {
     /// The way into the store; without, sessions end with this process.
     journal: Option<Arc<Journal>>,
-    /// Boxed: a table that has just grown is half empty, and its empty places are as large as the others.
-    entries: HashMap<Key, Box<Entry>>,
+    /// Found by the keys of their sessions. Boxed: a table that has just grown is half empty, and its empty places are as
+    /// large as the others.
+    entries: HashSet<Box<Entry>>,
     /// What becomes due when: ends of absent sessions and delayed wills.
     due: BTreeSet<(u64, Key)>,
     persistent: usize,
@@ -202,7 +203,8 @@ struct Inner {
 #[derive(Debug)]
 struct Entry {
     session: Arc<Session>,
-    publisher: Publisher,
+    /// Of the connection that has the session, or had it last.
+    epoch: u64,
     expiry_s: u32,
     /// Its inbox is not read yet, for another node may hold it still.
     arriving: bool,
@@ -219,6 +221,7 @@ enum State {
     },
     /// Times in monotonic milliseconds.
     Away {
+        device: DeviceId,
         ends_ms: u64,
         will_ms: u64,
     },
@@ -229,7 +232,7 @@ impl Sessions {
     pub fn new(persistent_max: usize) -> Self {
         let inner = Inner {
             journal: None,
-            entries: HashMap::new(),
+            entries: HashSet::new(),
             due: BTreeSet::new(),
             persistent: 0,
             counts: Counts::default(),
@@ -291,18 +294,13 @@ impl Sessions {
         if !present {
             inner.record(&session, &attach);
         }
-        let publisher = Publisher {
-            tenant: key.0.clone(),
-            device: attach.identity.device.clone(),
-            client: key.1.clone(),
-            epoch: attach.epoch,
-        };
+        let publisher = session.publisher(attach.identity.device.clone(), attach.epoch);
         session.hold(publisher.epoch, attach.link.clone());
         let what = Presence::Connected { peer: attach.peer, version: attach.version };
         aftermath.reports.push(Report { publisher: publisher.clone(), what });
         let entry = Entry {
             session: session.clone(),
-            publisher: publisher.clone(),
+            epoch: publisher.epoch,
             expiry_s: attach.expiry_s,
             will: attach.will.map(Box::new),
             arriving: false,
@@ -311,7 +309,7 @@ impl Sessions {
         aftermath.journal = aftermath.journal.max(entry.put_head(None));
         let awaited = Awaited { journal: aftermath.journal, ..Awaited::default() };
         inner.claimed(&key, attach.epoch);
-        inner.insert(key, entry);
+        inner.insert(entry);
         aftermath.tell(report);
         Ok((Attached { session, publisher, present, awaited }, aftermath))
     }
@@ -328,8 +326,8 @@ impl Sessions {
     ) -> Aftermath {
         let mut inner = self.lock();
         let mut aftermath = Aftermath::default();
-        let key = (publisher.tenant.clone(), publisher.client.clone());
-        if inner.entries.get(&key).is_none_or(|entry| entry.publisher.epoch != publisher.epoch) {
+        let key = publisher.key();
+        if inner.entries.get(&key).is_none_or(|entry| entry.epoch != publisher.epoch) {
             return aftermath;
         }
         let mut entry = inner.remove(&key).expect("it was just found");
@@ -337,7 +335,7 @@ impl Sessions {
             entry.will = None;
         }
         entry.expiry_s = expiry_s;
-        inner.let_go(key, entry, reason, now_ms, &mut aftermath);
+        inner.let_go(entry, reason, now_ms, &mut aftermath);
         aftermath.tell(report);
         aftermath
     }
@@ -348,7 +346,7 @@ impl Sessions {
         let mut aftermath = Aftermath::default();
         while let Some((due_ms, key)) = inner.due.first().filter(|(due_ms, _)| *due_ms <= now_ms).cloned() {
             inner.due.remove(&(due_ms, key.clone()));
-            inner.fall_due(key, now_ms, &mut aftermath);
+            inner.fall_due(&key, now_ms, &mut aftermath);
         }
         aftermath
     }
@@ -366,12 +364,12 @@ impl Sessions {
     /// renewed every [`RENEWED_MS`] after the time that their epochs begin with, both in milliseconds since the Unix epoch.
     pub fn to_renew(&self, from_ms: u64, now_ms: u64) -> Vec<(Key, u64)> {
         let inner = self.lock();
-        let due = inner.entries.iter().filter(|(_, entry)| {
-            let began_ms = entry.publisher.epoch / 1_000;
+        let due = inner.entries.iter().filter(|entry| {
+            let began_ms = entry.epoch / 1_000;
             let times = |at_ms: u64| at_ms.saturating_sub(began_ms) / RENEWED_MS;
             matches!(entry.state, State::Live { .. }) && times(now_ms) > times(from_ms)
         });
-        due.map(|(key, entry)| (key.clone(), entry.publisher.epoch)).collect()
+        due.map(|entry| (entry.session.key().clone(), entry.epoch)).collect()
     }
 
     /// Has the sessions of long connections written anew, before what was written of them is too old; and forgets what sessions
@@ -379,9 +377,9 @@ impl Sessions {
     pub fn refresh(&self) {
         let inner = self.lock();
         if inner.journal.as_ref().is_some_and(|journal| journal.store().is_shared()) {
-            inner.entries.values().for_each(|entry| entry.session.forget_former_way());
+            inner.entries.iter().for_each(|entry| entry.session.forget_former_way());
         }
-        let live = inner.entries.values().filter(|entry| matches!(entry.state, State::Live { .. }));
+        let live = inner.entries.iter().filter(|entry| matches!(entry.state, State::Live { .. }));
         live.filter(|entry| entry.session.is_stale()).for_each(|entry| {
             entry.put_head(None);
         });
@@ -393,7 +391,7 @@ impl Sessions {
         inner.due.clear();
         inner.persistent = 0;
         inner.counts.clear();
-        let stopped = |(_, entry): (Key, Box<Entry>)| {
+        let stopped = |entry: Box<Entry>| {
             entry.session.close_record(Dropped::NodeStopped, false);
             (entry.session, Dropped::NodeStopped)
         };
@@ -405,7 +403,7 @@ impl Sessions {
     #[cfg(test)]
     pub fn counts(&self) -> (usize, usize) {
         let inner = self.lock();
-        let live = inner.entries.values().filter(|entry| matches!(entry.state, State::Live { .. })).count();
+        let live = inner.entries.iter().filter(|entry| matches!(entry.state, State::Live { .. })).count();
         (live, inner.entries.len() - live)
     }
 }

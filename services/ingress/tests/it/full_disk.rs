@@ -51,7 +51,7 @@ fn row(number: u32) -> Row {
         packet_id: 1,
         properties: None,
     };
-    let message = publication.stamp(&publisher, Stamp { id: RecordId([7; 16]), time_ms: 1_000, traceparent: None });
+    let message = publication.stamp(publisher, Stamp { id: RecordId([7; 16]), time_ms: 1_000, traceparent: None });
     let qos = Qos::AtLeastOnce;
     let delivery = Delivery { message: Arc::new(message), qos, retain: false, ids: Box::default(), share: None };
     Row { place: Place { epoch: 1, number }, packet_id: PacketId::MIN, delivery: Some(delivery) }

@@ -230,7 +230,7 @@ async fn a_registry_that_takes_one_question_in_a_call_is_asked_one_by_one() {
         settle().await;
     }
     let identity = first.await.expect("no panic").expect("known");
-    assert_eq!((identity.device.as_str(), identity.policies.len()), ("a", 1));
+    assert_eq!((identity.device.as_str(), identity.policy.names().len()), ("a", 1));
     let [known, wrong] = others;
     assert_eq!(known.await.expect("no panic").expect("known").device.as_str(), "b");
     let reason = "no".to_owned();

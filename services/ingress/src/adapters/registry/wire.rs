@@ -1,7 +1,7 @@
 //! Proofs and identities as the registry's protocol has them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use drover_proto::registry::v1::authenticate_request::Proof as WireProof;
 use drover_proto::registry::v1::{
@@ -25,20 +25,13 @@ const TENANTS_MAX: usize = 1_024;
 #[derive(Clone, Debug)]
 pub struct Answer {
     identity: wire::Identity,
-    allowed: Allowed,
-}
-
-/// What some may do, compiled for a device without a name.
-#[derive(Clone, Debug)]
-pub struct Allowed {
-    policies: Arc<[Box<str>]>,
     policy: Policy,
 }
 
 /// What many identities have in common, each once: names of tenants, and compiled rights by their encoding.
 #[derive(Default)]
 pub struct Common {
-    rights: Mutex<HashMap<Vec<u8>, Allowed>>,
+    rights: Mutex<HashMap<Vec<u8>, Policy>>,
     tenants: Mutex<HashMap<String, TenantId>>,
 }
 
@@ -58,33 +51,33 @@ impl Common {
     }
 
     /// What `rights` allow, ready to be asked.
-    pub fn compile(&self, rights: &Rights) -> Result<Allowed, ApiError> {
+    pub fn compile(&self, rights: &Rights) -> Result<Policy, ApiError> {
         let key = rights.encode_to_vec();
         let mut known = self.rights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(allowed) = known.get(&key) {
-            return Ok(allowed.clone());
+        if let Some(policy) = known.get(&key) {
+            return Ok(policy.clone());
         }
         let statements = rights.statements.iter().map(Statement::try_from).collect::<Result<Vec<_>, _>>()?;
-        let policies = rights.policies.iter().map(|name| name.as_str().into()).collect();
-        let allowed = Allowed { policies, policy: Policy::compile(&statements, "") };
+        let names = rights.policies.iter().map(|name| name.as_str().into()).collect();
+        let policy = Policy::compile(names, &statements);
         if known.len() >= POLICIES_MAX {
             known.clear();
         }
-        known.insert(key, allowed.clone());
-        Ok(allowed)
+        known.insert(key, policy.clone());
+        Ok(policy)
     }
 }
 
 impl Answer {
     /// What a verdict says; `rights` are those of its answer, in their places.
-    pub fn of(verdict: Verdict, rights: &[Result<Allowed, ApiError>]) -> Result<Self, AuthenticateError> {
+    pub fn of(verdict: Verdict, rights: &[Result<Policy, ApiError>]) -> Result<Self, AuthenticateError> {
         let Some(identity) = verdict.identity else {
             let code = ErrorCode::from_grpc(i32::try_from(verdict.code).unwrap_or_default());
             return Err(refusal(ApiError::new(code, verdict.message)));
         };
         let place = usize::try_from(verdict.rights).unwrap_or(usize::MAX);
         match rights.get(place) {
-            Some(Ok(allowed)) => Ok(Self { identity, allowed: allowed.clone() }),
+            Some(Ok(policy)) => Ok(Self { identity, policy: policy.clone() }),
             Some(Err(error)) => Err(unavailable(format!("the answer is not an identity: {error}"))),
             None => Err(unavailable(format!("the answer has {} rights and none at {place}", rights.len()))),
         }
@@ -93,14 +86,12 @@ impl Answer {
     /// The identity, as of the newest revocation `generation`.
     pub fn identity(self, common: &Common, generation: u64) -> Result<Identity, ApiError> {
         let invalid = |field: &'static str| move |e: InvalidId| ApiError::invalid(field, e.to_string());
-        let Self { identity, allowed } = self;
-        let device = DeviceId::new(&identity.device).map_err(invalid("device"))?;
+        let Self { identity, policy } = self;
         Ok(Identity {
             tenant: common.tenant(&identity.tenant).map_err(invalid("tenant"))?,
-            policy: allowed.policy.of(&device),
-            device,
-            credential: identity.credential_id,
-            policies: allowed.policies,
+            device: DeviceId::new(&identity.device).map_err(invalid("device"))?,
+            credential: identity.credential_id.into(),
+            policy,
             expires_ms: identity.expires_ms,
             generation,
         })

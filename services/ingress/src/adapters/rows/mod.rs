@@ -77,7 +77,7 @@ impl MessageRow {
         };
         let id = self.id.try_into().map_err(|_| corrupt("an id that has not 16 bytes"))?;
         let stamp = Stamp { id: RecordId(id), time_ms: self.time_ms, traceparent: None };
-        Ok(publication.stamp(&publisher, stamp))
+        Ok(publication.stamp(publisher, stamp))
     }
 }
 

@@ -110,7 +110,7 @@ impl Row {
         };
         let id = self.id.try_into().map_err(|_| corrupt("an id that has not 16 bytes"))?;
         let stamp = Stamp { id: RecordId(id), time_ms: self.time_ms, traceparent: None };
-        Ok(Some(publication.stamp(&publisher, stamp)))
+        Ok(Some(publication.stamp(publisher, stamp)))
     }
 }
 

@@ -277,7 +277,7 @@ impl Connection {
                 self.refuse_connect(&fault);
             }
             (Phase::Live(live), _) if live.version == Version::V5 => self.say_goodbye(&fault),
-            (Phase::Live(_) | Phase::Closed, _) => {}
+            (Phase::Live(_) | Phase::Closed(_), _) => {}
         }
         let will = fault.will_fate();
         self.close(Close { reason: fault.close_reason(), will, expiry_s: 0, fault: Some(fault) });
@@ -300,7 +300,7 @@ impl Connection {
     /// its will is none yet.
     pub(super) fn close(&mut self, mut close: Close) {
         close.expiry_s = match &self.phase {
-            Phase::Closed => return,
+            Phase::Closed(_) => return,
             Phase::Live(live) => live.expiry_s,
             Phase::Attaching(connecting) => {
                 close.will = WillFate::Discard;
@@ -308,8 +308,14 @@ impl Connection {
             }
             Phase::New | Phase::Challenged(_) | Phase::Authenticating(_) => 0,
         };
-        self.phase = Phase::Closed;
-        self.effects.push_back(Effect::Close(close));
+        let live = match std::mem::replace(&mut self.phase, Phase::Closed(None)) {
+            Phase::Live(live) => Some(live),
+            Phase::New | Phase::Challenged(_) | Phase::Authenticating(_) | Phase::Attaching(_) | Phase::Closed(_) => {
+                None
+            }
+        };
+        self.phase = Phase::Closed(live);
+        self.want(Effect::Close(close));
     }
 
     /// A CONNACK with the fault's reason, and what is wrong unless it is about who the client is.

@@ -10,9 +10,8 @@ use drover_types::{ClientId, DeviceId, TopicName};
 
 use super::aliases::Aliases;
 use super::extended::Authenticated;
-use super::publish::Inbound;
 use super::subscribe::Answers;
-use super::{Admission, Claims, Connection, Effect, Fault, KEEP_ALIVE_TENTHS, Live, Now, Phase};
+use super::{Admission, Claims, Connection, Effect, Fault, Live, Now, Phase, ends_ms};
 use crate::domain::identity::{AuthenticateError, Identity, Proof};
 use crate::domain::message::{Forwarded, Publication};
 use crate::domain::sessions::{AttachError, Attached, Will};
@@ -36,7 +35,7 @@ pub(super) struct Connecting {
     pub(super) expiry_s: u32,
     will: Option<Will>,
     receive_maximum: u16,
-    pub(super) packet_bytes_max: usize,
+    pub(super) packet_bytes_max: u32,
     topic_alias_max: u16,
     problem_information: bool,
     /// Set by an exchange of extended authentication.
@@ -49,10 +48,10 @@ pub(super) struct Connecting {
 
 impl Connection {
     pub(super) fn connect(&mut self, connect: Connect<'_>, now: Now) -> Result<(), Fault> {
-        self.claims = Some(Claims::of(&connect));
+        self.busy().claims = Some(Claims::of(&connect));
         self.decoder.version = connect.version;
         self.decoder.packet_bytes_max = self.environment.limits.packet_bytes_max;
-        if self.peer.over_limit {
+        if self.over_limit {
             return Err(Fault::OverLimit);
         }
         let admitted = self.environment.quotas.admit(now.monotonic_ms);
@@ -89,7 +88,7 @@ impl Connection {
             expiry_s: expiry_asked_s.min(limits.session_expiry_s_max),
             will: connect.will.map(|will| read_will(&will)).transpose()?,
             receive_maximum: properties.receive_maximum().map_or(u16::MAX, NonZeroU16::get),
-            packet_bytes_max: packet_bytes_max as usize,
+            packet_bytes_max,
             topic_alias_max: properties.topic_alias_maximum().unwrap_or(0),
             problem_information: properties.request_problem_information().unwrap_or(true),
             authenticated: None,
@@ -121,11 +120,11 @@ impl Connection {
 
     /// What the client shows. A certificate counts before a user name; a wrong password is never anonymous.
     fn proof(&mut self, connect: &Connect<'_>, client: &ClientId) -> Result<Proof, Fault> {
-        if let Some(certificate) = self.peer.certificate.take() {
+        if let Some(certificate) = self.busy().certificate.take() {
             return Ok(Proof::Certificate(*certificate));
         }
         match (connect.user_name, connect.password) {
-            (None, None) if self.peer.anonymous => Ok(Proof::Anonymous { client: anonymous(client).0 }),
+            (None, None) if self.anonymous => Ok(Proof::Anonymous { client: anonymous(client).0 }),
             (None, None) => Err(Fault::NoCredentials),
             (user_name, password) => {
                 let token = String::from_utf8_lossy(password.unwrap_or_default()).into_owned();
@@ -136,12 +135,12 @@ impl Connection {
 
     /// The answer to [`Effect::Authenticate`].
     pub fn authenticated(&mut self, answer: Result<Arc<Identity>, AuthenticateError>) {
-        match std::mem::replace(&mut self.phase, Phase::Closed) {
+        match std::mem::replace(&mut self.phase, Phase::Closed(None)) {
             Phase::Authenticating(connecting) => {
                 let admitted = answer.map_err(Fault::Authentication).and_then(|identity| admit(&connecting, identity));
                 self.admitted(connecting, admitted);
             }
-            other @ (Phase::New | Phase::Challenged(_) | Phase::Attaching(_) | Phase::Live(_) | Phase::Closed) => {
+            other @ (Phase::New | Phase::Challenged(_) | Phase::Attaching(_) | Phase::Live(_) | Phase::Closed(_)) => {
                 self.phase = other;
             }
         }
@@ -150,6 +149,9 @@ impl Connection {
     fn admitted(&mut self, mut connecting: Box<Connecting>, admitted: Result<Arc<Identity>, Fault>) {
         match admitted {
             Ok(identity) => {
+                if connecting.client.as_str() == identity.device.as_str() {
+                    connecting.client = ClientId::from(&identity.device);
+                }
                 connecting.identity = Some(identity.clone());
                 let admission = Admission {
                     identity,
@@ -160,7 +162,7 @@ impl Connection {
                     version: connecting.version,
                 };
                 self.phase = Phase::Attaching(connecting);
-                self.effects.push_back(Effect::Attach(Box::new(admission)));
+                self.want(Effect::Attach(Box::new(admission)));
             }
             Err(fault) => {
                 self.phase = Phase::Authenticating(connecting);
@@ -176,29 +178,28 @@ impl Connection {
 
     /// The session is there: the answer to [`Effect::Attach`]. Packets behind the CONNECT are taken from now on.
     pub fn attached(&mut self, attached: Attached, now: Now) {
-        let Phase::Attaching(mut connecting) = std::mem::replace(&mut self.phase, Phase::Closed) else { return };
+        let Phase::Attaching(mut connecting) = std::mem::replace(&mut self.phase, Phase::Closed(None)) else { return };
         let Some(identity) = connecting.identity.clone() else { return };
         self.accept(&connecting, attached.present);
-        self.claims = None;
+        let busy = self.busy();
+        (busy.claims, busy.certificate) = (None, None);
         let limits = &self.environment.limits;
         self.heard_ms = now.monotonic_ms;
-        let lasts_ms = identity.lasts_ms(now.unix_ms);
         self.phase = Phase::Live(Box::new(Live {
             version: connecting.version,
+            ends_ms: ends_ms(&identity, now),
             identity,
-            ends_ms: lasts_ms.map(|lasts_ms| now.monotonic_ms.saturating_add(lasts_ms)),
-            publisher: attached.publisher,
+            epoch: attached.publisher.epoch,
             own_name: !connecting.assigned && !connecting.renamed,
             session: attached.session,
-            keep_alive_ms: u64::from(connecting.keep_alive_s) * 1_000 * KEEP_ALIVE_TENTHS / 10,
+            keep_alive_s: connecting.keep_alive_s,
             expiry_s: connecting.expiry_s,
-            inbound: Inbound::default(),
+            inbound: None,
             answers: Answers::default(),
-            window: usize::from(connecting.receive_maximum.min(limits.receive_maximum)),
+            window: connecting.receive_maximum.min(limits.receive_maximum),
             packet_bytes_max: connecting.packet_bytes_max,
             aliases: Aliases::new(connecting.topic_alias_max, limits.topic_alias_max),
             problem_information: connecting.problem_information,
-            rests_until_ms: 0,
             withheld: false,
             draining: false,
         }));
@@ -264,7 +265,7 @@ fn admit(connecting: &Connecting, identity: Arc<Identity>) -> Result<Arc<Identit
         return Err(Fault::ConnectDenied { client: client.to_owned() });
     }
     match &connecting.will {
-        Some(will) if !identity.policy.may_publish(will.publication.topic.as_str(), client) => {
+        Some(will) if !identity.may_publish(will.publication.topic.as_str(), client) => {
             Err(Fault::PublishDenied { topic: will.publication.topic.to_string() })
         }
         Some(_) | None => Ok(identity),

@@ -11,12 +11,12 @@ impl Connection {
     /// what the connection waits for.
     pub fn deliver(&mut self, now: Now) {
         self.end_with_credential(now);
-        if self.live().is_some_and(|live| live.inbound.begins_with_repeat()) {
+        if self.live().is_some_and(|live| live.begins_with_repeat()) {
             self.stored(0, now); // the store may have by now what came of it
         }
-        while self.output.len() < OUTPUT_BYTES_MAX {
+        while self.output_bytes() < OUTPUT_BYTES_MAX {
             let Some(live) = self.live() else { return };
-            match live.session.next(live.publisher.epoch, live.window) {
+            match live.session.next(live.epoch, usize::from(live.window)) {
                 Next::Nothing => return,
                 Next::Release { packet_id } => self.send(&Packet::PubRel(Ack::new(packet_id, ReasonCode::Success))),
                 Next::Complete { packet_id } => self.send(&Packet::PubComp(Ack::new(packet_id, ReasonCode::Success))),
@@ -29,7 +29,7 @@ impl Connection {
     /// client remembers and the server does not; a PUBREC of it is answered so that the client forgets it as well.
     pub(super) fn answered(&mut self, packet_id: PacketId, answer: Answer, now: Now) -> Result<(), Fault> {
         let Some(live) = self.live() else { return Ok(()) };
-        let reason = match live.session.answer(live.publisher.epoch, packet_id, answer) {
+        let reason = match live.session.answer(live.epoch, packet_id, answer) {
             Answered::Done | Answered::Later => None,
             Answered::Release => Some(ReasonCode::Success), // [MQTT-4.3.3-4]
             Answered::Unknown => (answer == Answer::Received).then_some(ReasonCode::PacketIdNotFound),
@@ -52,11 +52,11 @@ impl Connection {
         };
         let effect = sent.unwrap_or_else(|dropped| {
             if let (Some(live), Some(packet_id)) = (self.live(), packet_id) {
-                live.session.give_up(live.publisher.epoch, packet_id);
+                live.session.give_up(live.epoch, packet_id);
             }
             Effect::Dropped(dropped)
         });
-        self.effects.push_back(effect);
+        self.want(effect);
     }
 
     /// Writes a message, with a topic alias if it has one; false if it is larger than the client takes.

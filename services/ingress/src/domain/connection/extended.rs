@@ -49,7 +49,7 @@ impl Connection {
 
     /// The client's answer to a challenge.
     pub(super) fn auth(&mut self, auth: &Auth<'_>) -> Result<(), Fault> {
-        match std::mem::replace(&mut self.phase, Phase::Closed) {
+        match std::mem::replace(&mut self.phase, Phase::Closed(None)) {
             Phase::Challenged(challenged) => {
                 let same = auth.properties.authentication_method() == Some(&*challenged.method); // [MQTT-4.12.0-5]
                 if auth.reason != ReasonCode::ContinueAuthentication || !same {
@@ -91,7 +91,7 @@ impl Connection {
     /// Asks whose the proof is.
     pub(super) fn ask(&mut self, connecting: Box<Connecting>, proof: Proof) {
         self.phase = Phase::Authenticating(connecting);
-        self.effects.push_back(Effect::Authenticate(proof));
+        self.want(Effect::Authenticate(proof));
     }
 }
 

@@ -24,7 +24,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Connection, Effect, Fault, Limits, Live, Now, raw};
-use crate::domain::message::{Forwarded, Publication, Publisher};
+use crate::domain::message::{Forwarded, Publication};
 use crate::domain::quotas::Quotas;
 use crate::domain::session::{Begun, RECEIVED_MAX, Released};
 
@@ -46,6 +46,8 @@ pub(super) struct Inbound {
     unacknowledged: usize,
     /// Messages of QoS 2 whose PUBREC has left on this connection, and whose PUBREL has not come.
     unreleased: usize,
+    /// Takes no packets before, monotonic: the client has published more than a quota allows. 0: it has not.
+    pub(super) rests_until_ms: u64,
     /// Topics by alias - 1 (MQTT 5 section 3.3.2.3.4); grows as aliases come.
     aliases: Vec<Option<TopicName>>,
 }
@@ -75,13 +77,14 @@ struct Refusal {
 }
 
 impl Inbound {
-    pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+    /// Whether nothing in it matters any more.
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.unreleased == 0 && self.rests_until_ms == 0 && self.aliases.is_empty()
     }
 
     /// Whether another message may be read. A client of MQTT 5 knows its receive maximum; one of 3.1.1 is just not
     /// read beyond it.
-    pub(super) fn has_room(&self, version: Version, limits: &Limits) -> bool {
+    fn has_room(&self, version: Version, limits: &Limits) -> bool {
         let window = version == Version::V5 || self.unacknowledged < usize::from(limits.receive_maximum);
         window && self.waiting.len() < PUBLISHES_WAITING_MAX && self.waiting_bytes < PUBLISHES_WAITING_BYTES_MAX
     }
@@ -113,7 +116,7 @@ impl Inbound {
     }
 
     /// Whether the oldest message is one that was taken before.
-    pub(super) fn begins_with_repeat(&self) -> bool {
+    fn begins_with_repeat(&self) -> bool {
         self.waiting.front().is_some_and(|waiting| matches!(waiting.outcome, Outcome::Repeated(_)))
     }
 
@@ -156,7 +159,7 @@ impl Connection {
         let limits = &environment.limits;
         let Some(live) = self.live() else { return Ok(()) };
         check(&publish, live, limits)?;
-        let topic = live.inbound.topic(&publish, limits.topic_alias_max);
+        let topic = live.inbound().topic(&publish, limits.topic_alias_max);
         if topic.is_ok() && live.is_repeat(&publish) {
             self.answer_repeat(&publish);
             return Ok(());
@@ -169,14 +172,16 @@ impl Connection {
                 Ok(())
             }
             Ok(topic) => {
-                let rests = live.rests_until_ms > 0;
+                let rests = live.rests_until_ms() > 0;
                 let Some(dup) = live.begin(&publish)? else {
                     self.answer_repeat(&publish); // the log has answered just now
                     return Ok(());
                 };
-                live.inbound.push(&publish, publish.payload.len(), Outcome::Open);
-                self.effects.push_back(Effect::Publish(publication(&Publish { dup, ..publish }, topic)));
-                self.effects.extend(rests.then_some(Effect::Delayed));
+                live.inbound().push(&publish, publish.payload.len(), Outcome::Open);
+                self.want(Effect::Publish(publication(&Publish { dup, ..publish }, topic)));
+                if rests {
+                    self.want(Effect::Delayed);
+                }
                 Ok(())
             }
             Err(fault @ (Fault::PublishDenied { .. } | Fault::Topic(_) | Fault::OverQuota(_)))
@@ -197,7 +202,7 @@ impl Connection {
     fn answer_repeat(&mut self, publish: &Publish<'_>) {
         if let Some(live) = self.live() {
             let position = live.session.repeated();
-            live.inbound.push(publish, 0, Outcome::Repeated(position));
+            live.inbound().push(publish, 0, Outcome::Repeated(position));
         }
         self.acknowledge_done();
     }
@@ -216,7 +221,9 @@ impl Connection {
             packet_id: 0,
             properties: None,
         });
-        self.effects.extend(answer.ok().map(Effect::Answer));
+        if let Ok(answer) = answer {
+            self.want(Effect::Answer(answer));
+        }
         self.refuse(publish, fault);
     }
 
@@ -226,9 +233,9 @@ impl Connection {
             let text = (!matches!(fault, Fault::PublishDenied { .. })).then(|| fault.to_string());
             let refusal = || Outcome::Refused(Box::new(Refusal { reason: fault.reason_code(), text }));
             let outcome = if live.version == Version::V5 { refusal() } else { Outcome::Stored };
-            live.inbound.push(publish, 0, outcome);
+            live.inbound().push(publish, 0, outcome);
         }
-        self.effects.push_back(Effect::Refused(fault));
+        self.want(Effect::Refused(fault));
         self.acknowledge_done();
     }
 
@@ -245,10 +252,12 @@ impl Connection {
     pub fn stored(&mut self, count: usize, now: Now) {
         let paused = !self.takes_packets();
         let Some(live) = self.live() else { return };
-        let open = live.inbound.waiting.iter_mut().filter(|waiting| matches!(waiting.outcome, Outcome::Open));
-        open.take(count).for_each(|waiting| waiting.outcome = Outcome::Stored);
-        if live.withheld {
-            live.inbound.forget_unanswered();
+        if let Some(inbound) = &mut live.inbound {
+            let open = inbound.waiting.iter_mut().filter(|waiting| matches!(waiting.outcome, Outcome::Open));
+            open.take(count).for_each(|waiting| waiting.outcome = Outcome::Stored);
+            if live.withheld {
+                inbound.forget_unanswered();
+            }
         }
         self.acknowledge_done();
         self.end_if_drained();
@@ -265,7 +274,7 @@ impl Connection {
     }
 
     fn end_if_drained(&mut self) {
-        if self.live().is_some_and(|live| live.draining && live.inbound.is_empty()) {
+        if self.live().is_some_and(|live| live.draining && live.is_done()) {
             self.fail(Fault::Drain);
         }
     }
@@ -278,14 +287,15 @@ impl Connection {
     fn acknowledge_done(&mut self) {
         let next = |live: &mut Live| {
             let Live { inbound, session, withheld, draining, .. } = live;
-            if *withheld && !*draining { None } else { inbound.pop_done(|position| session.is_durable(position)) }
+            let inbound = inbound.as_mut().filter(|_| !*withheld || *draining)?;
+            inbound.pop_done(|position| session.is_durable(position))
         };
         while let Some(done) = self.live().and_then(next) {
             let Some(packet_id) = done.packet_id else { continue };
             match done.outcome {
                 Outcome::Open | Outcome::Stored | Outcome::Repeated(_) => {
                     if let Some(live) = self.live().filter(|_| done.qos == Qos::ExactlyOnce) {
-                        live.inbound.unreleased += 1;
+                        live.inbound().unreleased += 1;
                     }
                     // [MQTT-4.3.2-4], [MQTT-4.3.3-8]
                     self.send(&answer(done.qos, Ack::new(packet_id, ReasonCode::Success)));
@@ -308,9 +318,9 @@ impl Connection {
     /// to a client of 3.1.1 there is no other word for "nothing of that id".
     pub(super) fn released(&mut self, packet_id: PacketId) {
         let Some(live) = self.live() else { return };
-        let released = live.session.released(live.publisher.epoch, packet_id);
-        if released != Released::Unknown {
-            live.inbound.unreleased = live.inbound.unreleased.saturating_sub(1);
+        let released = live.session.released(live.epoch, packet_id);
+        if let Some(inbound) = live.inbound.as_mut().filter(|_| released != Released::Unknown) {
+            inbound.unreleased = inbound.unreleased.saturating_sub(1);
         }
         let reason = match released {
             Released::Known => ReasonCode::Success,
@@ -322,23 +332,49 @@ impl Connection {
 }
 
 impl Live {
+    /// For a message that has come.
+    pub(super) fn inbound(&mut self) -> &mut Inbound {
+        self.inbound.get_or_insert_default()
+    }
+
+    /// Whether none of its messages wait.
+    pub(super) fn is_done(&self) -> bool {
+        self.inbound.as_ref().is_none_or(|inbound| inbound.waiting.is_empty())
+    }
+
+    /// As [`Inbound::begins_with_repeat`].
+    pub(super) fn begins_with_repeat(&self) -> bool {
+        self.inbound.as_ref().is_some_and(|inbound| inbound.begins_with_repeat())
+    }
+
+    /// Takes no packets before, monotonic; 0: it takes them.
+    pub(super) fn rests_until_ms(&self) -> u64 {
+        self.inbound.as_ref().map_or(0, |inbound| inbound.rests_until_ms)
+    }
+
+    /// Gives back what its messages took, if none is left: not after each, for the next may follow at once.
+    pub(super) fn tidy(&mut self) {
+        self.inbound.take_if(|inbound| inbound.is_idle());
+    }
+
     /// Whether another message may be read. While its acknowledgements are withheld, a client that has messages to
     /// acknowledge itself is read on: else its inbox, and those whose acknowledgements wait for it, might wait for ever.
     pub(super) fn has_room(&self, limits: &Limits) -> bool {
-        let is_awaited = || self.session.awaits_answers(self.publisher.epoch);
-        self.inbound.has_room(self.version, limits) || self.withheld && self.inbound.has_place() && is_awaited()
+        let Some(inbound) = &self.inbound else { return true };
+        let is_awaited = || self.session.awaits_answers(self.epoch);
+        inbound.has_room(self.version, limits) || self.withheld && inbound.has_place() && is_awaited()
     }
 
     /// Whether the message was taken before: it is answered as it was then, whatever the policies say by now.
     fn is_repeat(&self, publish: &Publish<'_>) -> bool {
         let packet_id = publish.packet_id.filter(|_| publish.qos == Qos::ExactlyOnce);
-        packet_id.is_some_and(|packet_id| self.session.has_received(self.publisher.epoch, packet_id))
+        packet_id.is_some_and(|packet_id| self.session.has_received(self.epoch, packet_id))
     }
 
     /// Whether the message may have been taken before: refused, its id would be free, and what is in the log taken twice.
     fn is_doubtful(&self, publish: &Publish<'_>) -> bool {
         let packet_id = publish.packet_id.filter(|_| publish.qos == Qos::ExactlyOnce);
-        packet_id.is_some_and(|packet_id| self.session.doubts(self.publisher.epoch, packet_id))
+        packet_id.is_some_and(|packet_id| self.session.doubts(self.epoch, packet_id))
     }
 
     /// Whether a message is to be taken, and then whether it may have been taken before; `None`: it was.
@@ -346,7 +382,7 @@ impl Live {
         let Some(packet_id) = publish.packet_id.filter(|_| publish.qos == Qos::ExactlyOnce) else {
             return Ok(Some(publish.dup));
         };
-        match self.session.begin(self.publisher.epoch, packet_id) {
+        match self.session.begin(self.epoch, packet_id) {
             Begun::New { reused } => Ok(Some(publish.dup && !reused)),
             Begun::Doubtful => Ok(Some(true)),
             Begun::Repeat => Ok(None),
@@ -365,18 +401,18 @@ impl Live {
         now: Now,
     ) -> Result<TopicName, Fault> {
         let is_refusable = self.version == Version::V5 && publish.packet_id.is_some() && !self.is_doubtful(publish);
-        let Publisher { tenant, device, .. } = &self.publisher;
+        let (tenant, device) = (self.session.tenant(), &self.identity.device);
         if is_refusable {
             quotas.take(tenant, device, now.monotonic_ms).map_err(Fault::OverQuota)?;
         } else {
             let wait_ms = quotas.owe(tenant, device, now.monotonic_ms);
-            self.rests_until_ms = if wait_ms > 0 { now.monotonic_ms + wait_ms } else { 0 };
+            self.inbound().rests_until_ms = if wait_ms > 0 { now.monotonic_ms + wait_ms } else { 0 };
         }
         Ok(topic)
     }
 
     fn allowed(&self, topic: TopicName) -> Result<TopicName, Fault> {
-        let allowed = self.identity.policy.may_publish(topic.as_str(), self.publisher.client.as_str());
+        let allowed = self.identity.may_publish(topic.as_str(), self.session.client().as_str());
         if allowed { Ok(topic) } else { Err(Fault::PublishDenied { topic: topic.to_string() }) }
     }
 }
@@ -409,7 +445,8 @@ fn check(publish: &Publish<'_>, live: &Live, limits: &Limits) -> Result<(), Faul
         return Err(Fault::PayloadTooLarge { bytes, limit });
     }
     let told = live.version == Version::V5 && publish.packet_id.is_some();
-    if told && live.inbound.open() >= usize::from(limits.receive_maximum) {
+    let open = live.inbound.as_ref().map_or(0, |inbound| inbound.open());
+    if told && open >= usize::from(limits.receive_maximum) {
         return Err(Fault::ReceiveMaximum { limit: limits.receive_maximum }); // [MQTT-3.3.4-9]
     }
     Ok(())

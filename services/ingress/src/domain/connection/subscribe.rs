@@ -25,7 +25,8 @@ pub struct Granted {
 
 /// Answers that wait for routing, in order.
 #[derive(Default)]
-pub(super) struct Answers(VecDeque<Answer>);
+#[expect(clippy::box_collection, reason = "one word in the many connections that wait for none")]
+pub(super) struct Answers(Option<Box<VecDeque<Answer>>>);
 
 enum Answer {
     Subscribed(PacketId, ReasonCodeList),
@@ -34,15 +35,17 @@ enum Answer {
 
 impl Answers {
     pub(super) fn has_room(&self) -> bool {
-        self.0.len() < ANSWERS_WAITING_MAX
+        self.0.as_ref().is_none_or(|waiting| waiting.len() < ANSWERS_WAITING_MAX)
+    }
+
+    fn push(&mut self, answer: Answer) {
+        self.0.get_or_insert_default().push_back(answer);
     }
 
     /// The oldest; without another no room is kept for those to come.
     fn take(&mut self) -> Option<Answer> {
-        let oldest = self.0.pop_front();
-        if self.0.is_empty() {
-            self.0 = VecDeque::new();
-        }
+        let oldest = self.0.as_mut().and_then(|waiting| waiting.pop_front());
+        self.0.take_if(|waiting| waiting.is_empty());
         oldest
     }
 }
@@ -66,9 +69,9 @@ impl Connection {
                 }
             }
         }
-        live.answers.0.push_back(Answer::Subscribed(subscribe.packet_id, reasons)); // [MQTT-3.8.4-1, -5, -6]
-        self.effects.extend(refused);
-        self.effects.push_back(Effect::Subscribe(granted));
+        live.answers.push(Answer::Subscribed(subscribe.packet_id, reasons)); // [MQTT-3.8.4-1, -5, -6]
+        refused.into_iter().for_each(|effect| self.want(effect));
+        self.want(Effect::Subscribe(granted));
         Ok(())
     }
 
@@ -81,8 +84,8 @@ impl Connection {
             reasons.push(if existed { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted });
             gone.extend(existed.then(|| filter.into()));
         }
-        live.answers.0.push_back(Answer::Unsubscribed(unsubscribe.packet_id, reasons)); // [MQTT-3.10.4-4, -5]
-        self.effects.push_back(Effect::Unsubscribe(gone));
+        live.answers.push(Answer::Unsubscribed(unsubscribe.packet_id, reasons)); // [MQTT-3.10.4-4, -5]
+        self.want(Effect::Unsubscribe(gone));
         Ok(())
     }
 
@@ -118,7 +121,7 @@ impl Live {
         if limits.denied_filters.iter().any(|denied| **denied == *filter.as_str()) {
             return Err(Fault::FilterDenied { filter: text() });
         }
-        if !self.identity.policy.may_subscribe(filter.as_str(), self.publisher.client.as_str()) {
+        if !self.identity.may_subscribe(filter.as_str(), self.session.client().as_str()) {
             return Err(Fault::SubscribeDenied { filter: text() });
         }
         let added = self.session.add_filter(filter.as_str(), limits.filters_max);

@@ -213,9 +213,8 @@ fn identity() -> Identity {
     Identity {
         tenant: TenantId::default_tenant(),
         device: DeviceId::new("d").expect("valid"),
-        credential: String::new(),
-        policies: Arc::default(),
-        policy: Policy::compile(&statements, "d"),
+        credential: Box::default(),
+        policy: Policy::compile(Box::default(), &statements),
         expires_ms: 0,
         generation: 0,
     }

@@ -52,7 +52,7 @@ impl Node {
         overfull.retain(|_, session| {
             let look = session.look(now_ms);
             if look == Look::GivenUp {
-                self.telemetry.subscriber_too_slow(&session.client);
+                self.telemetry.subscriber_too_slow(session.client());
             }
             awaited += usize::from(look == Look::Awaited);
             look != Look::Over

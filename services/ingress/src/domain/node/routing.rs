@@ -189,7 +189,7 @@ impl Node {
         self.hand_out(message, None, WhenFull::Drop, Members::Chosen, |session| match recipient {
             Recipient::Subscribers => true,
             Recipient::Client { client, epoch } => {
-                session.client == *client && epoch.is_none_or(|epoch| session.is_held_by(epoch))
+                session.client() == client && epoch.is_none_or(|epoch| session.is_held_by(epoch))
             }
         })
     }

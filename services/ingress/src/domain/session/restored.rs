@@ -6,14 +6,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::filters::Filters;
 use super::moved::NO_ID;
 use super::received::Received;
 use super::record::Record;
 use super::{Delivery, Dropped, Outbox, Session, State};
 use crate::domain::journal::Journal;
-use crate::domain::router::{Options, Subscriber};
+use crate::domain::router::Subscriber;
 use crate::domain::sessions::Kept;
-use crate::ports::sessions::{Place, Row, Stored, Subscription};
+use crate::ports::sessions::{Place, Row, Stored};
 
 impl Session {
     /// The session as `kept` says, absent. What an earlier connection may have sent is sent again, with DUP.
@@ -28,7 +29,7 @@ impl Session {
         let last_packet_id = rows.last().map_or(0, |row| row.packet_id.get());
         let outbox = outbox(&stored, rows);
         let state = State {
-            filters: filters(&stored.subscriptions),
+            filters: Filters::of(&stored.subscriptions),
             record: Some(Box::new(record)),
             outbox: (!outbox.is_empty()).then(|| Box::new(outbox)),
             received: received(&stored),
@@ -65,10 +66,10 @@ impl Session {
             outbox.push(delivery, Some(super::outbox::Kept { place, packet_id }));
         }
         twice.into_iter().for_each(|place| record.remove(place));
-        let known = std::mem::replace(&mut state.filters, filters(&stored.subscriptions));
+        let known = std::mem::replace(&mut state.filters, Filters::of(&stored.subscriptions)).take();
         state.outbox = (!outbox.is_empty()).then(|| Box::new(outbox));
         state.received = received(stored);
-        known.into_keys().filter(|filter| !state.filters.contains_key(filter)).collect()
+        known.into_iter().filter(|filter| !state.filters.contains(filter)).collect()
     }
 
     /// Messages of the inbox whose places are of epochs before `epoch`; `None`: no former owner adds to it any more.
@@ -139,10 +140,6 @@ fn outbox(stored: &Stored, rows: Vec<Row>) -> Outbox {
         outbox.restore(row, dup);
     }
     outbox
-}
-
-fn filters(all: &[Subscription]) -> std::collections::BTreeMap<Box<str>, Options> {
-    all.iter().map(|subscription| (subscription.filter.clone(), subscription.options)).collect()
 }
 
 fn received(stored: &Stored) -> Option<Box<Received>> {

@@ -11,7 +11,6 @@ use drover_types::Qos;
 use super::{Delivery, Gone, Session};
 use crate::domain::connection::Granted;
 use crate::domain::filter::topics;
-use crate::domain::router::Options;
 
 /// A new subscription that wants the retained messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,13 +24,13 @@ impl Session {
     /// Adds a filter. `Ok(true)`: it is new. `Err` with the limit: there are too many.
     pub fn add_filter(&self, filter: &str, limit: usize) -> Result<bool, usize> {
         let mut state = self.state();
-        if state.filters.contains_key(filter) {
+        if state.filters.contains(filter) {
             return Ok(false);
         }
         if state.filters.len() >= limit {
             return Err(limit);
         }
-        state.filters.insert(filter.into(), Options::default());
+        state.filters.insert(filter);
         Ok(true)
     }
 
@@ -39,9 +38,7 @@ impl Session {
     pub fn subscribed(&self, granted: &[Granted]) -> u64 {
         let mut state = self.state();
         for Granted { filter, options, .. } in granted {
-            if let Some(known) = state.filters.get_mut(filter) {
-                *known = *options;
-            }
+            state.filters.set(filter, *options);
         }
         state.record_filters()
     }
@@ -53,12 +50,12 @@ impl Session {
 
     /// Removes a filter; whether it was there.
     pub fn remove_filter(&self, filter: &str) -> bool {
-        self.state().filters.remove(filter).is_some()
+        self.state().filters.remove(filter)
     }
 
     /// Whether the session has this filter.
     pub fn has_filter(&self, filter: &str) -> bool {
-        self.state().filters.contains_key(filter)
+        self.state().filters.contains(filter)
     }
 
     /// Gives up the filters that are not `allowed`, and every message that no other filter asks for; nothing if another
@@ -68,13 +65,12 @@ impl Session {
         if !state.held_by(epoch) {
             return Gone::default();
         }
-        let denied = state.filters.extract_if(.., |filter, _| !allowed(filter));
-        let filters: Vec<Box<str>> = denied.map(|(filter, _)| filter).collect();
+        let filters = state.filters.remove_denied(allowed);
         if filters.is_empty() {
             return Gone::default();
         }
         let left = state.filters.clone();
-        let wanted = |topic: &str| left.keys().any(|filter| drover_types::matches(topics(filter), topic));
+        let wanted = |topic: &str| left.iter().any(|(filter, _)| drover_types::matches(topics(filter), topic));
         let dropped = state.keep(|delivery| wanted(delivery.message.telemetry.topic.as_str()));
         Gone { filters, dropped, shared: Vec::new() }
     }

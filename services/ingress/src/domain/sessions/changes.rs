@@ -1,8 +1,12 @@
 //! What a change of one entry means: it is handed over, becomes absent, falls due, or ends.
 
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use super::{Aftermath, Attach, DueWill, Entry, Inner, Key, Presence, Report, State};
+use drover_types::DeviceId;
+
+use super::{Aftermath, Attach, DueWill, Entry, Inner, Key, Presence, Report, State, Will};
 use crate::domain::connection::CloseReason;
 use crate::domain::link::{Link, Stop};
 use crate::domain::message::Publisher;
@@ -26,31 +30,34 @@ impl Inner {
 
     /// When an absent entry ends and its will is due, in milliseconds since the Unix epoch.
     fn away(&self, entry: &Entry, now_ms: u64) -> Option<Away> {
-        let (State::Away { ends_ms, will_ms }, Some(journal)) = (&entry.state, &self.journal) else { return None };
+        let (State::Away { ends_ms, will_ms, .. }, Some(journal)) = (&entry.state, &self.journal) else {
+            return None;
+        };
         let unix_ms = |at_ms: u64| journal.unix_ms().saturating_add(at_ms.saturating_sub(now_ms));
         Some(Away { ends_ms: unix_ms(*ends_ms), will_ms: unix_ms(*will_ms) })
     }
 
-    pub(super) fn insert(&mut self, key: Key, entry: Entry) {
+    pub(super) fn insert(&mut self, entry: Entry) {
         self.persistent += usize::from(entry.expiry_s > 0);
-        match entry.state {
-            State::Live { .. } => self.counts.add(&entry.publisher),
-            State::Away { ends_ms, will_ms } => {
-                let first = if entry.will.is_some() { ends_ms.min(will_ms) } else { ends_ms };
+        let key = entry.session.key();
+        match &entry.state {
+            State::Live { identity, .. } => self.counts.add(&key.0, &identity.device),
+            State::Away { ends_ms, will_ms, .. } => {
+                let first = if entry.will.is_some() { *ends_ms.min(will_ms) } else { *ends_ms };
                 self.due.insert((first, key.clone()));
             }
         }
-        self.entries.insert(key, Box::new(entry));
+        self.entries.replace(Box::new(entry));
     }
 
     pub(super) fn remove(&mut self, key: &Key) -> Option<Entry> {
-        let entry = *self.entries.remove(key)?;
+        let entry = *self.entries.take(key)?;
         self.persistent -= usize::from(entry.expiry_s > 0);
-        match entry.state {
-            State::Live { .. } => self.counts.remove(&entry.publisher),
-            State::Away { ends_ms, will_ms } => {
-                self.due.remove(&(ends_ms, key.clone()));
-                self.due.remove(&(will_ms, key.clone()));
+        match &entry.state {
+            State::Live { identity, .. } => self.counts.remove(&key.0, &identity.device),
+            State::Away { ends_ms, will_ms, .. } => {
+                self.due.remove(&(*ends_ms, key.clone()));
+                self.due.remove(&(*will_ms, key.clone()));
             }
         }
         Some(entry)
@@ -86,17 +93,10 @@ impl Inner {
     }
 
     /// A live entry becomes absent, or ends.
-    pub(super) fn let_go(
-        &mut self,
-        key: Key,
-        mut entry: Entry,
-        reason: CloseReason,
-        now_ms: u64,
-        aftermath: &mut Aftermath,
-    ) {
-        aftermath.away += entry.session.release(entry.publisher.epoch);
+    pub(super) fn let_go(&mut self, mut entry: Entry, reason: CloseReason, now_ms: u64, aftermath: &mut Aftermath) {
+        aftermath.away += entry.session.release(entry.epoch);
         let what = Presence::Disconnected { reason };
-        aftermath.reports.push(Report { publisher: entry.publisher.clone(), what });
+        aftermath.reports.push(Report { publisher: entry.publisher(), what });
         if entry.expiry_s == 0 {
             aftermath.end(entry, Dropped::SessionClosed);
             return;
@@ -107,9 +107,10 @@ impl Inner {
         if delay_s == 0 {
             aftermath.release_will(&mut entry);
         }
-        entry.state = State::Away { ends_ms: after(entry.expiry_s), will_ms: after(delay_s) };
+        let device = entry.device().clone();
+        entry.state = State::Away { device, ends_ms: after(entry.expiry_s), will_ms: after(delay_s) };
         aftermath.journal = aftermath.journal.max(entry.put_head(self.away(&entry, now_ms)));
-        self.insert(key, entry);
+        self.insert(entry);
     }
 
     /// The store cannot take a session: it ends, and so does its connection.
@@ -118,31 +119,63 @@ impl Inner {
         if let State::Live { link, .. } = &entry.state {
             link.stop(Stop::NotKept);
             let what = Presence::Disconnected { reason: CloseReason::NotKept };
-            aftermath.reports.push(Report { publisher: entry.publisher.clone(), what });
+            aftermath.reports.push(Report { publisher: entry.publisher(), what });
         }
         aftermath.end(entry, Dropped::NotKept);
     }
 
-    pub(super) fn fall_due(&mut self, key: Key, now_ms: u64, aftermath: &mut Aftermath) {
-        let Some(mut entry) = self.remove(&key) else { return };
+    pub(super) fn fall_due(&mut self, key: &Key, now_ms: u64, aftermath: &mut Aftermath) {
+        let Some(mut entry) = self.remove(key) else { return };
         match entry.state {
             State::Away { ends_ms, .. } if ends_ms <= now_ms => aftermath.end(entry, Dropped::SessionExpired),
             State::Away { .. } | State::Live { .. } => {
                 aftermath.release_will(&mut entry);
                 entry.put_head(self.away(&entry, now_ms));
-                self.insert(key, entry);
+                self.insert(entry);
             }
         }
     }
 }
 
+impl Borrow<Key> for Box<Entry> {
+    fn borrow(&self) -> &Key {
+        self.session.key()
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.session.key() == other.session.key()
+    }
+}
+
+impl Eq for Entry {}
+
+impl Hash for Entry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.session.key().hash(state);
+    }
+}
+
 impl Entry {
+    /// Whose client it is.
+    pub(super) fn device(&self) -> &DeviceId {
+        match &self.state {
+            State::Live { identity, .. } => &identity.device,
+            State::Away { device, .. } => device,
+        }
+    }
+
+    /// What its client publishes as, or did last.
+    pub(super) fn publisher(&self) -> Publisher {
+        self.session.publisher(self.device().clone(), self.epoch)
+    }
+
     /// Tells the store what the session is now; the position of the journal, 0 if it is not kept.
     pub(super) fn put_head(&self, away: Option<Away>) -> u64 {
-        let Publisher { epoch, device, .. } = self.publisher.clone();
         self.session.put_head(Head {
-            epoch,
-            device,
+            epoch: self.epoch,
+            device: self.device().clone(),
             expiry_s: self.expiry_s,
             away,
             will: self.will.as_deref().cloned(),
@@ -157,7 +190,7 @@ impl Aftermath {
         let State::Live { link, .. } = &entry.state else { return None };
         link.stop(Stop::TakenOver); // [MQTT-3.1.4-3]
         let what = Presence::Disconnected { reason: CloseReason::TakenOver };
-        self.reports.push(Report { publisher: entry.publisher.clone(), what });
+        self.reports.push(Report { publisher: entry.publisher(), what });
         Some(link.clone())
     }
 
@@ -167,8 +200,9 @@ impl Aftermath {
     }
 
     pub(super) fn release_will(&mut self, entry: &mut Entry) {
-        let publisher = entry.publisher.clone();
-        self.wills.extend(entry.will.take().map(|will| DueWill { publisher, publication: will.publication }));
+        let will = entry.will.take();
+        let due = |will: Box<Will>| DueWill { publisher: entry.publisher(), publication: will.publication };
+        self.wills.extend(will.map(due));
     }
 
     /// The session ends, and a will that still waits is published.

@@ -17,7 +17,7 @@ impl Sessions {
     /// A connection begins to take this client's session; [`Sessions::end_claim`] follows, whatever comes of it.
     pub fn begin_claim(&self, key: &Key) {
         let mut inner = self.lock();
-        let newest_epoch = inner.entries.get(key).map_or(0, |entry| entry.publisher.epoch);
+        let newest_epoch = inner.entries.get(key).map_or(0, |entry| entry.epoch);
         let claims = inner.claims.entry(key.clone()).or_default();
         claims.under_way += 1;
         claims.newest_epoch = claims.newest_epoch.max(newest_epoch);
@@ -47,7 +47,7 @@ impl Sessions {
 impl Inner {
     /// Newest epoch of a client, as far as it matters to those that connect.
     pub(super) fn newest_epoch(&self, key: &Key) -> u64 {
-        let held = self.entries.get(key).map_or(0, |entry| entry.publisher.epoch);
+        let held = self.entries.get(key).map_or(0, |entry| entry.epoch);
         self.claims.get(key).map_or(0, |claims| claims.newest_epoch).max(held)
     }
 

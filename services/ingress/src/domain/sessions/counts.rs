@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use drover_types::{DeviceId, TenantId};
 
 use super::{AttachError, Inner, Key, Sessions, State};
-use crate::domain::message::Publisher;
 use crate::domain::quotas::QuotaOf;
 
 /// Most connections of one device and of one tenant; 0: any.
@@ -31,9 +30,9 @@ impl Counts {
     }
 
     /// Whether there may be one more, beside those there are but for `replaced`.
-    pub fn check(&self, tenant: &TenantId, device: &DeviceId, replaced: Option<&Publisher>) -> Result<(), AttachError> {
+    pub fn check(&self, tenant: &TenantId, device: &DeviceId, replaced: Option<&DeviceId>) -> Result<(), AttachError> {
         let ConnectionQuotas { device: of_device, tenant: of_tenant } = self.quotas;
-        let same = replaced.is_some_and(|publisher| publisher.device == *device);
+        let same = replaced == Some(device);
         let devices = if of_device == 0 || same { None } else { self.devices.get(&(tenant.clone(), device.clone())) };
         if devices.is_some_and(|count| *count >= of_device) {
             return Err(AttachError::TooManyConnections { of: QuotaOf::Device, limit: of_device });
@@ -46,8 +45,7 @@ impl Counts {
     }
 
     /// A connection more.
-    pub fn add(&mut self, publisher: &Publisher) {
-        let Publisher { tenant, device, .. } = publisher;
+    pub fn add(&mut self, tenant: &TenantId, device: &DeviceId) {
         if self.quotas.device > 0 {
             *self.devices.entry((tenant.clone(), device.clone())).or_default() += 1;
         }
@@ -57,8 +55,7 @@ impl Counts {
     }
 
     /// A connection less.
-    pub fn remove(&mut self, publisher: &Publisher) {
-        let Publisher { tenant, device, .. } = publisher;
+    pub fn remove(&mut self, tenant: &TenantId, device: &DeviceId) {
         if self.quotas.device > 0 {
             less(&mut self.devices, &(tenant.clone(), device.clone()));
         }
@@ -80,7 +77,7 @@ impl Inner {
     /// As [`Sessions::check_connections`].
     pub(super) fn check_connections(&self, key: &Key, device: &DeviceId) -> Result<(), AttachError> {
         let live = self.entries.get(key).filter(|entry| matches!(entry.state, State::Live { .. }));
-        self.counts.check(&key.0, device, live.map(|entry| &entry.publisher))
+        self.counts.check(&key.0, device, live.map(|entry| entry.device()))
     }
 }
 

@@ -27,7 +27,7 @@ impl Sessions {
         }
         inner.claimed(key, epoch);
         // With this very epoch it is the session that is spoken of.
-        if inner.entries.get(key).is_none_or(|entry| entry.publisher.epoch == epoch) {
+        if inner.entries.get(key).is_none_or(|entry| entry.epoch == epoch) {
             return (Left::Older(None), aftermath);
         }
         let entry = inner.remove(key).expect("it was just found");
@@ -46,7 +46,7 @@ impl Sessions {
     /// closes, so that its client connects anew and is known again.
     pub fn declared_gone(&self, key: &Key, epoch: u64) {
         let inner = self.lock();
-        let entry = inner.entries.get(key).filter(|entry| entry.publisher.epoch == epoch);
+        let entry = inner.entries.get(key).filter(|entry| entry.epoch == epoch);
         if let Some(State::Live { link, .. }) = entry.map(|entry| &entry.state) {
             link.stop(Stop::DeclaredGone);
         }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::{Aftermath, Entry, Inner, Key, Sessions, State};
 use crate::domain::journal::Journal;
-use crate::domain::message::Publisher;
 use crate::domain::session::{Dropped, Session};
 use crate::ports::sessions::{Away, Head, Row, Stored};
 
@@ -36,14 +35,13 @@ impl Sessions {
     /// A session is about to come from the node that holds it: it takes messages here from now on. `None` if one is here.
     pub fn arriving(&self, kept: Kept, now_ms: u64) -> Option<Arc<Session>> {
         let mut inner = self.lock();
-        let (key, epoch, head) = (kept.key.clone(), kept.epoch, kept.stored.head.clone());
+        let (epoch, head) = (kept.epoch, kept.stored.head.clone());
         let (session, _) = inner.take_back(kept)?;
-        let publisher = Publisher { tenant: key.0.clone(), device: head.device, client: key.1.clone(), epoch };
         let ends_ms = now_ms.saturating_add(u64::from(head.expiry_s) * 1_000);
-        let state = State::Away { ends_ms, will_ms: ends_ms };
+        let state = State::Away { device: head.device, ends_ms, will_ms: ends_ms };
         let entry =
-            Entry { session: session.clone(), publisher, expiry_s: head.expiry_s, will: None, arriving: true, state };
-        inner.insert(key, entry);
+            Entry { session: session.clone(), epoch, expiry_s: head.expiry_s, will: None, arriving: true, state };
+        inner.insert(entry);
         Some(session)
     }
 
@@ -53,7 +51,7 @@ impl Sessions {
         let mut inner = self.lock();
         let mut aftermath = Aftermath::default();
         let entry = inner.entries.get(key);
-        if !entry.is_some_and(|entry| entry.arriving && entry.publisher.epoch == epoch) {
+        if !entry.is_some_and(|entry| entry.arriving && entry.epoch == epoch) {
             return (None, aftermath);
         }
         let (entry, journal) = (inner.remove(key), inner.journal.clone());
@@ -64,7 +62,7 @@ impl Sessions {
 
     /// Whether something is here of this client's session.
     pub fn has(&self, key: &Key) -> bool {
-        self.lock().entries.contains_key(key)
+        self.lock().entries.contains(key)
     }
 
     /// Whether this client's session is arriving.
@@ -75,7 +73,7 @@ impl Sessions {
     /// The session that is arriving with `epoch`.
     pub fn arriving_with(&self, key: &Key, epoch: u64) -> Option<Arc<Session>> {
         let inner = self.lock();
-        let entry = inner.entries.get(key).filter(|entry| entry.arriving && entry.publisher.epoch == epoch);
+        let entry = inner.entries.get(key).filter(|entry| entry.arriving && entry.epoch == epoch);
         entry.map(|entry| entry.session.clone())
     }
 
@@ -89,7 +87,7 @@ impl Inner {
     /// The session that `kept` is, unless a newer one is here, or nothing is kept.
     fn take_back(&mut self, kept: Kept) -> Option<(Arc<Session>, Arc<Journal>)> {
         let journal = self.journal.clone()?;
-        if self.newest_epoch(&kept.key) > kept.epoch || self.entries.contains_key(&kept.key) {
+        if self.newest_epoch(&kept.key) > kept.epoch || self.entries.contains(&kept.key) {
             return None;
         }
         self.sessions += 1;
@@ -110,20 +108,19 @@ impl Inner {
         now_ms: u64,
         aftermath: &mut Aftermath,
     ) -> bool {
-        let (key, unix_ms) = (session.key(), journal.unix_ms());
+        let unix_ms = journal.unix_ms();
         let after = |seconds: u32| unix_ms.saturating_add(u64::from(seconds) * 1_000);
         let delay_s = head.will.as_ref().map_or(0, |will| will.delay_s);
         let Away { ends_ms, will_ms } =
             head.away.unwrap_or_else(|| Away { ends_ms: after(head.expiry_s), will_ms: after(delay_s) });
         let monotonic = |at_ms: u64| now_ms.saturating_add(at_ms.saturating_sub(unix_ms));
-        let publisher = Publisher { tenant: key.0.clone(), device: head.device, client: key.1.clone(), epoch };
         let mut entry = Entry {
             session,
-            publisher,
+            epoch,
             expiry_s: head.expiry_s,
             will: head.will.map(Box::new),
             arriving: false,
-            state: State::Away { ends_ms: monotonic(ends_ms), will_ms: monotonic(will_ms) },
+            state: State::Away { device: head.device, ends_ms: monotonic(ends_ms), will_ms: monotonic(will_ms) },
         };
         if ends_ms <= unix_ms {
             aftermath.end(entry, Dropped::SessionExpired);
@@ -133,7 +130,7 @@ impl Inner {
             aftermath.release_will(&mut entry);
         }
         aftermath.journal = entry.put_head(Some(Away { ends_ms, will_ms }));
-        self.insert(key, entry);
+        self.insert(entry);
         true
     }
 }

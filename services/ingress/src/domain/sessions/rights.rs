@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Entry, Inner, Key, Sessions, State};
+use super::{Entry, Key, Sessions, State};
 use crate::domain::identity::Identity;
 use crate::domain::link::{Link, Stop};
 use crate::domain::message::Publisher;
@@ -16,7 +16,7 @@ impl Sessions {
         let mut inner = self.lock();
         let links: Vec<Arc<Link>> = inner
             .entries
-            .values()
+            .iter()
             .filter_map(|entry| match &entry.state {
                 State::Live { link, identity } if revocation.concerns(identity) => Some(link.clone()),
                 State::Live { .. } | State::Away { .. } => None,
@@ -36,8 +36,8 @@ impl Sessions {
     /// Clients whose live connections a change may concern.
     pub fn affected(&self, affected: &Affected) -> Vec<Key> {
         let inner = self.lock();
-        let concerned = inner.entries.iter().filter_map(|(key, entry)| match &entry.state {
-            State::Live { identity, .. } if affected.concerns(identity) => Some(key.clone()),
+        let concerned = inner.entries.iter().filter_map(|entry| match &entry.state {
+            State::Live { identity, .. } if affected.concerns(identity) => Some(entry.session.key().clone()),
             State::Live { .. } | State::Away { .. } => None,
         });
         concerned.collect()
@@ -48,7 +48,7 @@ impl Sessions {
         let inner = self.lock();
         let entry = inner.entries.get(client)?;
         match &entry.state {
-            State::Live { identity, .. } => Some((entry.publisher.clone(), identity.clone())),
+            State::Live { identity, .. } => Some((entry.publisher(), identity.clone())),
             State::Away { .. } => None,
         }
     }
@@ -60,29 +60,33 @@ impl Sessions {
         if inner.revocations.concern(newer) {
             return;
         }
-        let Some(entry) = inner.held_by(publisher) else { return };
-        if let State::Live { link, identity } = &mut entry.state {
-            *identity = newer.clone();
-            link.reauthorize(newer.clone());
+        let Some(mut entry) = inner.entries.take(&publisher.key()) else { return };
+        if entry.epoch == publisher.epoch {
+            entry.reauthorize(newer);
         }
-        let client = publisher.client.as_str();
-        if entry.will.take_if(|will| !newer.policy.may_publish(will.publication.topic.as_str(), client)).is_some() {
-            entry.put_head(None);
-        }
+        inner.entries.insert(entry);
     }
 
     /// Tells the connection that `publisher` is to close: its proof does not hold any more.
     pub fn expel(&self, publisher: &Publisher) {
-        if let Some(Entry { state: State::Live { link, .. }, .. }) = self.lock().held_by(publisher) {
+        let inner = self.lock();
+        let entry = inner.entries.get(&publisher.key()).filter(|entry| entry.epoch == publisher.epoch);
+        if let Some(State::Live { link, .. }) = entry.map(|entry| &entry.state) {
             link.stop(Stop::Revoked);
         }
     }
 }
 
-impl Inner {
-    /// The entry of the connection that `publisher` is, while it holds its session.
-    fn held_by(&mut self, publisher: &Publisher) -> Option<&mut Entry> {
-        let key = (publisher.tenant.clone(), publisher.client.clone());
-        self.entries.get_mut(&key).map(Box::as_mut).filter(|entry| entry.publisher.epoch == publisher.epoch)
+impl Entry {
+    /// Its connection has a newer identity. Its will goes if it may no longer publish it.
+    fn reauthorize(&mut self, newer: &Arc<Identity>) {
+        if let State::Live { link, identity } = &mut self.state {
+            *identity = newer.clone();
+            link.reauthorize(newer.clone());
+        }
+        let client = self.session.client().as_str();
+        if self.will.take_if(|will| !newer.may_publish(will.publication.topic.as_str(), client)).is_some() {
+            self.put_head(None);
+        }
     }
 }

@@ -322,7 +322,7 @@ impl Observer {
     /// What the device may do has changed; false if it may not observe at all.
     fn reauthorized(&mut self, identity: Arc<Identity>) -> bool {
         let device = identity.device.to_string();
-        let allowed = |filter: &str| identity.policy.may_subscribe(filter, &device);
+        let allowed = |filter: &str| identity.may_subscribe(filter, &device);
         let gone = self.session.withdraw(self.publisher.epoch, allowed);
         let refused = Reply::refusing(ResponseType::Forbidden, "the policies do not allow this any more");
         for observation in self.observations.extract_if(.., |observation| gone.filters.contains(&observation.filter)) {

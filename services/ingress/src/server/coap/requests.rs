@@ -188,7 +188,7 @@ async fn get(
 fn allowed(node: &Node, identity: &Identity, filter: &str) -> Result<TopicFilter, ApiError> {
     let checked = TopicFilter::new(filter).map_err(|error| ApiError::invalid("filter", error.to_string()))?;
     let denied = node.environment.limits.denied_filters.iter().any(|denied| **denied == *filter);
-    if denied || !identity.policy.may_subscribe(filter, identity.device.as_str()) {
+    if denied || !identity.may_subscribe(filter, identity.device.as_str()) {
         let message = format!("the policies of {} do not allow it to subscribe to this", identity.device);
         return Err(ApiError { field: Some("filter".into()), ..ApiError::new(ErrorCode::PermissionDenied, message) });
     }

@@ -234,7 +234,7 @@ fn late(patience: Duration) -> ApiError {
 /// Who the devices are that the gateway may speak for.
 async fn identities(node: &Node, gateway: &Identity, part: &[(usize, Row)]) -> Identities {
     let named = part.iter().map(|(_, row)| row.device.clone());
-    let devices: BTreeSet<DeviceId> = named.filter(|device| gateway.policy.may_publish_for(device.as_str())).collect();
+    let devices: BTreeSet<DeviceId> = named.filter(|device| gateway.may_publish_for(device.as_str())).collect();
     post::on_behalf(node, &gateway.tenant, devices).await
 }
 

@@ -8,13 +8,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use slab::Slab;
 use tokio::time::Instant;
 
 use super::appends::Appends;
 use super::hands::{Entry, Hands, Shared};
 use super::mailbox::{Mail, Mailbox};
 use super::slot::{Outcome, Slot};
+use super::slots::Slots;
 use super::transport::Transport;
 use crate::domain::connection::{Connection, Peer};
 use crate::domain::link::{Link, Place, Stop};
@@ -27,7 +27,7 @@ const WORKED_MAX: usize = 256;
 
 /// One loop.
 pub struct Loop<T> {
-    slots: Slab<Slot<T>>,
+    slots: Slots<Slot<T>>,
     hands: Hands,
     /// Connections with something to do.
     ready: Vec<usize>,
@@ -47,7 +47,7 @@ impl<T: Transport> Loop<T> {
     /// A loop without connections that gets its mail from `mailbox`.
     pub fn new(shared: Arc<Shared>, mailbox: Arc<Mailbox>, appends: Appends) -> Self {
         Self {
-            slots: Slab::new(),
+            slots: Slots::new(),
             hands: Hands::new(shared, mailbox, appends),
             ready: Vec::new(),
             spare: Vec::new(),
@@ -66,7 +66,7 @@ impl<T: Transport> Loop<T> {
 
     /// The slot of the next connection.
     pub fn vacant(&self) -> usize {
-        self.slots.vacant_key()
+        self.slots.vacant()
     }
 
     /// Takes a connection that was let in, into the slot that [`Loop::vacant`] says.
@@ -76,14 +76,13 @@ impl<T: Transport> Loop<T> {
         let peer = Peer { address, certificate: None, anonymous, over_limit: entry == Entry::OverLimit };
         let connection = Connection::new(node.environment.clone(), peer, node.now());
         self.lives = self.lives.wrapping_add(1);
-        let slot = self.slots.vacant_entry();
-        let key = slot.key();
+        let key = self.slots.vacant();
         let place = Place { slot: u32::try_from(key).unwrap_or(u32::MAX), life: self.lives };
         let link = Arc::new(Link::new(self.hands.mailbox.clone(), place));
         if self.draining {
             link.stop(Stop::Drain);
         }
-        slot.insert(Slot::new(transport, connection, link, place, entry));
+        self.slots.insert(Slot::new(transport, connection, link, place));
         self.queue(key);
     }
 
@@ -171,7 +170,7 @@ impl<T: Transport> Loop<T> {
             Mail::Drain => {
                 self.shut();
                 self.draining = true;
-                self.slots.iter().for_each(|(_, slot)| slot.link.stop(Stop::Drain));
+                self.slots.iter().for_each(|slot| slot.link.stop(Stop::Drain));
             }
         }
     }
@@ -179,7 +178,7 @@ impl<T: Transport> Loop<T> {
     /// Has the next `count` connections end, in the order of their slots.
     fn close_some(&mut self, count: usize) {
         let mut left = count;
-        while left > 0 && self.closed_to < self.slots.capacity() {
+        while left > 0 && self.closed_to < self.slots.end() {
             if let Some(slot) = self.slots.get(self.closed_to) {
                 slot.link.stop(Stop::Drain);
                 left -= 1;
@@ -237,7 +236,7 @@ impl<T: Transport> Loop<T> {
     }
 
     fn remove(&mut self, key: usize) {
-        let slot = self.slots.remove(key);
+        let Some(slot) = self.slots.remove(key) else { return };
         let (link, entry) = (slot.link.clone(), slot.entry());
         if slot.is_held() {
             self.hands.held.retain(|(_, place)| *place != slot.place());
@@ -250,6 +249,6 @@ impl<T: Transport> Loop<T> {
     }
 }
 
-fn find<T: Transport>(slots: &mut Slab<Slot<T>>, place: Place) -> Option<&mut Slot<T>> {
+fn find<T: Transport>(slots: &mut Slots<Slot<T>>, place: Place) -> Option<&mut Slot<T>> {
     slots.get_mut(place.slot as usize).filter(|slot| slot.place() == place)
 }

@@ -17,6 +17,7 @@ mod mailbox;
 mod pipe;
 mod proxied;
 mod slot;
+mod slots;
 mod thread;
 mod tls;
 mod transport;

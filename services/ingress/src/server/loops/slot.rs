@@ -22,7 +22,6 @@ use super::wheel::Wheel;
 use crate::domain::connection::{Close, Connection};
 use crate::domain::link::{Link, Place};
 use crate::domain::message::{Message, Publisher};
-use crate::domain::session::Session;
 use crate::domain::sessions::Awaited;
 use crate::server::questions::Answer;
 
@@ -80,7 +79,6 @@ pub struct Slot<T> {
     lane_now: LaneId,
     /// Of its own device.
     lane: LaneId,
-    entry: Entry,
     /// Whether it is in the loop's list of those with something to do.
     pub queued: bool,
     readable: bool,
@@ -101,8 +99,8 @@ enum Stage {
     /// What its CONNECT waits for is asked.
     Asking(Asked),
     /// It has its session, and is told so when what is new of that is settled.
-    Attached(Box<Admitted>, Asked),
-    Live(Box<Admitted>),
+    Attached(Box<Untold>),
+    Live,
     /// Only its last packets are left to write, until then; monotonic.
     Closing {
         until_ms: u64,
@@ -117,14 +115,15 @@ struct Settling {
     waiting: AbortHandle,
 }
 
-struct Admitted {
-    session: Arc<Session>,
+/// A connection that has its session and does not know.
+struct Untold {
     publisher: Publisher,
+    asked: Asked,
 }
 
 impl<T: Transport> Slot<T> {
     /// A connection just accepted.
-    pub fn new(transport: T, connection: Connection, link: Arc<Link>, place: Place, entry: Entry) -> Self {
+    pub fn new(transport: T, connection: Connection, link: Arc<Link>, place: Place) -> Self {
         Self {
             transport,
             connection,
@@ -139,7 +138,6 @@ impl<T: Transport> Slot<T> {
             outstanding: 0,
             lane_now: 0,
             lane: 0,
-            entry,
             queued: false,
             readable: false,
             writable: true,
@@ -156,7 +154,7 @@ impl<T: Transport> Slot<T> {
     }
 
     pub fn entry(&self) -> Entry {
-        self.entry
+        if self.connection.is_over_limit() { Entry::OverLimit } else { Entry::Admitted }
     }
 
     /// Whether it is not read until there is room in its lane.
@@ -203,11 +201,12 @@ impl<T: Transport> Slot<T> {
                 self.connection.authenticated(answer);
             }
             (Stage::Asking(_), Answer::Owner(admission, claim)) => self.attach(*admission, claim, hands),
-            (Stage::Attached(admitted, _), Answer::Settled(attached)) => {
-                self.stage = Stage::Live(admitted);
+            (Stage::Attached(untold), Answer::Settled(attached)) => {
+                let has_ended = self.connection.is_closed();
+                self.stage = if has_ended { Stage::Attached(untold) } else { Stage::Live };
                 self.connection.attached(*attached, hands.now);
             }
-            (stage @ (Stage::Asking(_) | Stage::Attached(..)), Answer::Failed) => {
+            (stage @ (Stage::Asking(_) | Stage::Attached(_)), Answer::Failed) => {
                 self.stage = stage;
                 self.connection.lost();
             }
@@ -368,7 +367,7 @@ impl<T: Transport> Slot<T> {
         if !wants || !self.connection.wants_bytes(buffered) {
             return false;
         }
-        if matches!(self.stage, Stage::Live(_)) {
+        if matches!(self.stage, Stage::Live) {
             // That of shadows as well, while messages are on their way there.
             let lanes = [Some(self.lane), (self.outstanding > 0).then_some(self.lane_now)];
             let full = lanes.into_iter().flatten().find(|lane| hands.appends.holds(*lane));
@@ -406,7 +405,7 @@ impl<T: Transport> Slot<T> {
         if !self.writable {
             return false;
         }
-        let written = write_some(&mut self.transport, self.connection.output());
+        let written = write_some(&mut self.transport, &mut self.connection);
         match written {
             Ok(bytes) => {
                 self.stalled_ms = NEVER;
@@ -439,22 +438,25 @@ impl<T: Transport> Slot<T> {
         let hears = self.transport.closing(close);
         let until_ms = hands.now.monotonic_ms + if hears { FLUSH_MS } else { 0 };
         let stage = std::mem::replace(&mut self.stage, Stage::Closing { until_ms });
-        let client = match &stage {
-            Stage::Attached(admitted, _) | Stage::Live(admitted) => Some(admitted.publisher.client.as_str()),
-            Stage::Arriving | Stage::Asking(_) | Stage::Closing { .. } => None,
+        let (publisher, asked) = match stage {
+            Stage::Asking(asked) => (None, Some(asked)),
+            Stage::Attached(untold) => (Some(untold.publisher), Some(untold.asked)),
+            Stage::Live => (self.connection.let_go(), None),
+            Stage::Arriving | Stage::Closing { .. } => (None, None),
         };
+        let client = publisher.as_ref().map(|publisher| publisher.client.as_str());
         match (self.connection.claims(), &close.fault) {
             (Some(claims), Some(fault)) => node.telemetry.connect_refused(claims, peer, fault),
             (None, Some(fault)) if !self.secured => node.telemetry.transport_failed(peer, fault),
             (None, None) if !self.secured => {} // said already, or gone without a word
             (Some(_), None) | (None, _) => node.telemetry.ended(client, peer, close),
         }
-        if let Stage::Asking(asked) | Stage::Attached(_, asked) = &stage {
+        if let Some(asked) = asked {
             asked.take_back();
         }
-        if let Stage::Attached(admitted, _) | Stage::Live(admitted) = stage {
-            node.tell_close(&admitted.publisher, close);
-            node.detach(&admitted.publisher, close.expiry_s, close.will, close.reason);
+        if let Some(publisher) = &publisher {
+            node.tell_close(publisher, close);
+            node.detach(publisher, close.expiry_s, close.will, close.reason);
         }
         if let Some(settling) = self.settling.take() {
             settling.waiting.abort();
@@ -481,8 +483,8 @@ impl<T: Transport> Slot<T> {
     }
 
     fn write_last(&mut self, room: &mut [u8]) -> io::Result<()> {
-        while !self.connection.output().is_empty() {
-            write_some(&mut self.transport, self.connection.output())?;
+        while self.connection.output_bytes() > 0 {
+            write_some(&mut self.transport, &mut self.connection)?;
         }
         self.transport.close(room)
     }
@@ -491,7 +493,7 @@ impl<T: Transport> Slot<T> {
     fn arm(&mut self, hands: &mut Hands) {
         let deadline_ms = match self.stage {
             Stage::Closing { until_ms } => Some(until_ms),
-            Stage::Arriving | Stage::Asking(_) | Stage::Attached(..) | Stage::Live(_) => {
+            Stage::Arriving | Stage::Asking(_) | Stage::Attached(_) | Stage::Live => {
                 let write = (self.stalled_ms != NEVER).then(|| self.stalled_ms.saturating_add(hands.shared.write_ms));
                 self.connection.deadline_ms().into_iter().chain(write).min()
             }
@@ -502,10 +504,11 @@ impl<T: Transport> Slot<T> {
     }
 }
 
-/// Writes all of `output` or as much as goes; how much that was, or why nothing goes.
-fn write_some(transport: &mut impl Transport, output: &mut BytesMut) -> io::Result<usize> {
+/// Writes all that `connection` wants written or as much as goes; how much that was, or why nothing goes.
+fn write_some(transport: &mut impl Transport, connection: &mut Connection) -> io::Result<usize> {
     let mut written = 0;
-    while !output.is_empty() {
+    while connection.output_bytes() > 0 {
+        let output = connection.output();
         match transport.write(output) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(bytes) => {
@@ -517,9 +520,7 @@ fn write_some(transport: &mut impl Transport, output: &mut BytesMut) -> io::Resu
             Err(error) => return Err(error),
         }
     }
-    if output.capacity() > 0 {
-        *output = BytesMut::new();
-    }
+    connection.tidy();
     match transport.flush() {
         Err(error) if error.kind() == ErrorKind::WouldBlock && written > 0 => Ok(written),
         flushed => flushed.map(|()| written),

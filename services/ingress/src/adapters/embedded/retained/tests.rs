@@ -44,7 +44,7 @@ fn message(payload: &'static str) -> Arc<Message> {
         client: ClientId::new("c").expect("valid"),
         epoch: 0,
     };
-    Arc::new(publication.stamp(&publisher, Stamp { id: RecordId([7; 16]), time_ms: 7, traceparent: None }))
+    Arc::new(publication.stamp(publisher, Stamp { id: RecordId([7; 16]), time_ms: 7, traceparent: None }))
 }
 
 #[tokio::test]

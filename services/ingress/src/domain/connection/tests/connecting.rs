@@ -132,9 +132,19 @@ fn a_session_that_cannot_be_had_refuses_the_connect() {
 }
 
 #[test]
+fn a_client_of_its_devices_name_has_the_name_once() {
+    let mut client = Client::new(Version::V5);
+    client.send(&Packet::Connect(Connect::new(Version::V5, "d")));
+    client.connection.authenticated(Ok(Arc::new(identity())));
+    client.go(0);
+    let Some(Effect::Attach(admission)) = client.effects.last() else { panic!("it is admitted") };
+    assert!(Arc::ptr_eq(&admission.client.shared(), &admission.identity.device.shared()));
+}
+
+#[test]
 fn what_an_idle_connection_holds_is_small() {
     for (what, bytes, limit) in
-        [("a connection", size_of::<Connection>(), 200), ("one that is admitted", size_of::<Live>(), 400)]
+        [("a connection", size_of::<Connection>(), 88), ("one that is admitted", size_of::<Live>(), 80)]
     {
         assert!(bytes <= limit, "{what} has {bytes} bytes, limit is {limit}");
     }
@@ -142,8 +152,7 @@ fn what_an_idle_connection_holds_is_small() {
     client.send(&Packet::PingReq);
     client.output();
     assert!(client.connection.next_effect().is_none());
-    assert_eq!(client.connection.effects.capacity(), 0, "nothing is kept for effects to come");
-    assert!(client.connection.claims.is_none());
+    assert!(client.connection.is_idle(), "nothing is kept for what is to come");
 }
 
 #[test]

@@ -20,6 +20,23 @@ fn pubacks_leave_in_order_and_only_for_durable_messages() {
 }
 
 #[test]
+fn a_client_that_only_says_it_is_there_keeps_no_room_for_messages() {
+    let mut client = Client::connected(Version::V5);
+    let keeps = |client: &mut Client| client.connection.live().expect("it is there").inbound.is_some();
+    assert!(!keeps(&mut client));
+    client.publish(1, "ok/a");
+    client.send(&Packet::PingReq);
+    assert!(keeps(&mut client), "one waits");
+    client.connection.stored(1, at(0));
+    client.send(&Packet::PingReq);
+    assert!(!keeps(&mut client));
+    client.output();
+    client.publish(1, "ok/a");
+    client.connection.stored(1, at(0));
+    assert_eq!(client.output(), ["PUBACK 1 0x00"]);
+}
+
+#[test]
 fn after_a_failure_of_the_log_nothing_is_acknowledged() {
     for (version, goodbye) in [(Version::V311, vec![]), (Version::V5, vec!["DISCONNECT 0x89".to_owned()])] {
         let mut client = Client::connected(version);

@@ -71,9 +71,8 @@ fn identity() -> Arc<Identity> {
     Arc::new(Identity {
         tenant: TenantId::default_tenant(),
         device: DeviceId::new("d").expect("valid"),
-        credential: String::new(),
-        policies: Arc::default(),
-        policy: Policy::compile(&[statement], "d"),
+        credential: Box::default(),
+        policy: Policy::compile(Box::default(), &[statement]),
         expires_ms: 0,
         generation: 0,
     })

@@ -158,8 +158,7 @@ impl Stage {
         let identity = Arc::new(Identity {
             tenant: tenant.clone(),
             device: DeviceId::new("d").expect("valid"),
-            credential: String::new(),
-            policies: Arc::default(),
+            credential: Box::default(),
             policy: Policy::default(),
             expires_ms: 0,
             generation: 0,

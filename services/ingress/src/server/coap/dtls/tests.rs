@@ -127,8 +127,7 @@ fn known(key: &[u8]) -> Answer {
         tenant: TenantId::default_tenant(),
         device: DeviceId::new("d").expect("valid"),
         credential: "c".into(),
-        policies: Arc::new([]),
-        policy: Policy::compile(&[], "d"),
+        policy: Policy::compile(Box::default(), &[]),
         expires_ms: 0,
         generation: 0,
     };

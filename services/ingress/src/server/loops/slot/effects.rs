@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::{Admitted, Slot, Stage};
+use super::{Slot, Stage, Untold};
 use crate::domain::connection::{Admission, Close, Effect};
-use crate::domain::message::{Message, Publication, Publisher};
+use crate::domain::message::{Message, Publication};
 use crate::domain::node::Recipient;
 use crate::domain::notices::Change;
 use crate::domain::ownership::Claim;
@@ -33,10 +33,6 @@ impl<T: Transport> Slot<T> {
 
     fn carry_out_one(&mut self, effect: Effect, hands: &mut Hands) {
         let node = &hands.shared.node;
-        let admitted = match &self.stage {
-            Stage::Live(admitted) => Some(admitted),
-            Stage::Arriving | Stage::Asking(_) | Stage::Attached(..) | Stage::Closing { .. } => None,
-        };
         match effect {
             Effect::Authenticate(proof) => {
                 let question = questions::authenticate(node.clone(), proof);
@@ -47,34 +43,35 @@ impl<T: Transport> Slot<T> {
                 self.stage = Stage::Asking(hands.ask(self.place, question));
             }
             Effect::Subscribe(granted) => {
-                if let Some(admitted) = admitted {
+                if let Some(publisher) = self.connection.publisher() {
                     let filters = granted.iter().map(|granted| &*granted.filter);
-                    node.tell_subscriptions(&admitted.publisher, Change::Subscribed, filters);
+                    node.tell_subscriptions(&publisher, Change::Subscribed, filters);
                 }
-                let awaited = admitted.map(|admitted| node.subscribe(&admitted.session, granted));
+                let awaited = self.connection.session().map(|session| node.subscribe(session, granted));
                 self.settle(awaited.unwrap_or_default(), hands);
             }
             Effect::Unsubscribe(filters) => {
-                if let Some(admitted) = admitted {
+                if let Some(publisher) = self.connection.publisher() {
                     let gone = filters.iter().map(|filter| &**filter);
-                    node.tell_subscriptions(&admitted.publisher, Change::Unsubscribed, gone);
+                    node.tell_subscriptions(&publisher, Change::Unsubscribed, gone);
                 }
-                let awaited = admitted.map(|admitted| node.unsubscribe(&admitted.session, &filters));
+                let awaited = self.connection.session().map(|session| node.unsubscribe(session, &filters));
                 self.settle(awaited.unwrap_or_default(), hands);
             }
             Effect::Refused(fault) => {
-                let client = admitted.map_or("", |admitted| admitted.publisher.client.as_str());
+                let publisher = self.connection.publisher();
+                let client = publisher.as_ref().map_or("", |publisher| publisher.client.as_str());
                 node.telemetry.message_refused(client, self.connection.peer(), &fault);
-                if let Some(admitted) = admitted {
-                    node.tell_refusal(&admitted.publisher, || fault.to_error());
+                if let Some(publisher) = &publisher {
+                    node.tell_refusal(publisher, || fault.to_error());
                 }
             }
             Effect::Delayed => node.telemetry.message_delayed(),
             Effect::Delivered { qos } => node.telemetry.delivered(qos),
             Effect::Dropped(why) => node.telemetry.dropped(why, 1),
             Effect::Withdraw(gone) => {
-                if let Some(admitted) = admitted {
-                    node.withdrawn(&admitted.session, gone);
+                if let Some(session) = self.connection.session() {
+                    node.withdrawn(session, gone);
                 }
             }
             Effect::Publish(_) | Effect::Answer(_) | Effect::Close(_) => {} // carried out by the caller
@@ -84,6 +81,9 @@ impl<T: Transport> Slot<T> {
     /// The session is this connection's, as far as the nodes among themselves are concerned; or not. Mail is opened
     /// between turns: what a connection that is replaced here has sent is with its lane by now.
     pub(super) fn attach(&mut self, admission: Admission, claim: Result<Claim, AttachError>, hands: &mut Hands) {
+        if self.connection.is_closed() {
+            return; // the claim is given up, as that of a connection that is gone
+        }
         let node = hands.shared.node.clone();
         let peer = self.connection.peer();
         let attached = claim.and_then(|claim| {
@@ -104,14 +104,13 @@ impl<T: Transport> Slot<T> {
         match attached {
             Ok(attached) => {
                 node.telemetry.connected(&attached.publisher.client, peer);
-                let (session, publisher) = (attached.session.clone(), attached.publisher.clone());
-                let admitted = Box::new(Admitted { session, publisher });
                 if attached.awaited.is_nothing() {
-                    self.stage = Stage::Live(admitted);
+                    self.stage = Stage::Live;
                     self.connection.attached(attached, hands.now);
                 } else {
-                    let question = questions::settle(node, attached);
-                    self.stage = Stage::Attached(admitted, hands.ask(self.place, question));
+                    let publisher = attached.publisher.clone();
+                    let asked = hands.ask(self.place, questions::settle(node, attached));
+                    self.stage = Stage::Attached(Box::new(Untold { publisher, asked }));
                 }
             }
             Err(error) => self.connection.refused(error),
@@ -120,8 +119,7 @@ impl<T: Transport> Slot<T> {
 
     /// The message a publication becomes; one span each while this process takes part in a trace.
     fn message(&self, publication: Publication, hands: &mut Hands) -> Option<Arc<Message>> {
-        let Stage::Live(admitted) = &self.stage else { return None };
-        let publisher = &admitted.publisher;
+        let publisher = self.connection.publisher()?;
         let span = tracing::debug_span!("publish", device = %publisher.device, topic = publication.topic.as_str());
         let traceparent = if span.is_disabled() {
             None
@@ -137,9 +135,8 @@ impl<T: Transport> Slot<T> {
     /// Hands an answer of the node to this client alone.
     fn answer(&mut self, publication: Publication, hands: &mut Hands) {
         let Some(message) = self.message(publication, hands) else { return };
-        let Stage::Live(admitted) = &self.stage else { return };
-        let Publisher { client, epoch, .. } = &admitted.publisher;
-        let recipient = Recipient::Client { client: client.clone(), epoch: Some(*epoch) };
+        let telemetry = &message.telemetry;
+        let recipient = Recipient::Client { client: telemetry.client.clone(), epoch: Some(telemetry.epoch) };
         hands.shared.node.deliver(&message, &recipient);
     }
 
@@ -158,10 +155,10 @@ impl<T: Transport> Slot<T> {
     }
 
     pub(super) fn stage_message(&mut self, lane: LaneId, message: Arc<Message>, hands: &mut Hands) {
-        let Stage::Live(admitted) = &self.stage else { return };
+        let Some(session) = self.connection.session() else { return };
+        hands.appends.stage(lane, message, &self.link, session, hands.instant);
         self.lane_now = lane;
         self.outstanding += 1;
-        hands.appends.stage(lane, message, &self.link, &admitted.session, hands.instant);
     }
 
     /// Messages that waited for a lane follow once those in another are stored: receipts are told apart by their order.

@@ -103,9 +103,8 @@ impl Authenticator for Anyone {
         Ok(Arc::new(Identity {
             tenant: TenantId::default_tenant(),
             device: DeviceId::new("d").expect("valid"),
-            credential: String::new(),
-            policies: Arc::default(),
-            policy: Policy::compile(&[statement], "d"),
+            credential: Box::default(),
+            policy: Policy::compile(Box::default(), &[statement]),
             expires_ms: 0,
             generation: 0,
         }))
@@ -179,7 +178,7 @@ impl Stage {
         let connection = Connection::new(node.environment.clone(), peer, hands.now);
         let place = Place { slot: 0, life: 0 };
         let wire = Wire { sent: VecDeque::new(), received: Vec::new(), takes: usize::MAX };
-        let slot = Slot::new(wire, connection, Arc::new(Link::new(mailbox, place)), place, Entry::Admitted);
+        let slot = Slot::new(wire, connection, Arc::new(Link::new(mailbox, place)), place);
         Self { slot, hands, _data: data }
     }
 
@@ -244,7 +243,7 @@ impl Stage {
 
     fn owns_nothing(&mut self) -> bool {
         let Slot { connection, input, waiting, settling, .. } = &mut self.slot;
-        input.is_none() && waiting.is_none() && settling.is_none() && connection.output().capacity() == 0
+        input.is_none() && waiting.is_none() && settling.is_none() && connection.is_idle()
     }
 }
 
@@ -265,9 +264,8 @@ fn subscribe(filter: &str) -> Vec<u8> {
 fn what_a_connection_holds_is_small() {
     for (what, bytes, limit) in [
         ("a socket", size_of::<Socket>(), 24),
-        ("a connection of a loop", size_of::<Slot<Socket>>(), 400),
+        ("a connection of a loop", size_of::<Slot<Socket>>(), 200),
         ("its link", size_of::<Link>(), 64),
-        ("its client", size_of::<Admitted>(), 88),
     ] {
         println!("{what}: {bytes} B");
         assert!(bytes <= limit, "{what} has {bytes} bytes, limit is {limit}");
@@ -280,6 +278,19 @@ async fn what_came_with_the_end_of_a_handshake_is_read_though_nothing_more_is_an
     stage.send(&encoded(&Packet::Connect(Connect::new(Version::V5, "d"))));
     while stage.slot.work(&mut stage.hands) == Outcome::Again {}
     assert!(stage.slot.transport.sent.is_empty() && matches!(stage.slot.stage, super::Stage::Asking(_)));
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_while_its_session_is_taken_gets_none() {
+    let mut stage = Stage::open();
+    stage.send(&encoded(&Packet::Connect(Connect::new(Version::V5, "d"))));
+    while !stage.slot.reserved {
+        stage.idle().await;
+    }
+    assert!(matches!(stage.slot.stage, super::Stage::Asking(_)), "whose its session is");
+    stage.slot.connection.lost();
+    assert_eq!(stage.turn(), Outcome::Gone);
+    assert_eq!((stage.node().sessions.counts(), stage.slot.reserved), ((0, 0), false));
 }
 
 #[tokio::test]
