@@ -9,6 +9,7 @@ use super::overfull::{MISTRUST_MS, PATIENCE_MS};
 use super::*;
 use crate::domain::journal::tests::journal;
 use crate::domain::message::{Publication, Publisher, Stamp};
+use crate::domain::router::Options;
 use crate::ports::sessions::{Away, Place, Stored, What};
 
 pub fn message(payload: Vec<u8>) -> Arc<Message> {
