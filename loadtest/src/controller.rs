@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 
+use crate::bound::Bound;
 use crate::clock::{pause, unix_us};
 use crate::guarded::Guarded;
 use crate::live::Live;
@@ -56,7 +57,8 @@ enum News {
     Told(u64, Box<Second>),
     /// A worker's output has ended.
     Ended(u64),
-    Server(ServerSample),
+    /// What the server's page had: of the process, and of each bound.
+    Server(Option<ServerSample>, Vec<Option<f64>>),
 }
 
 impl Run<'_> {
@@ -84,7 +86,8 @@ impl Run<'_> {
         }
         let is_over = Arc::new(AtomicBool::new(false));
         if let Some(url) = &self.scenario.target.metrics {
-            watch(self.scenario.target.expand(url), sender, is_over.clone());
+            let bounds = self.scenario.bounds.clone();
+            watch(self.scenario.target.expand(url), bounds, sender, is_over.clone());
         }
         let deadline_us = start_unix_us + self.scenario.ends_us().1 + PATIENCE_US;
         let (mut series, mut running) = (Series::default(), self.workers);
@@ -99,10 +102,13 @@ impl Run<'_> {
                     running -= 1;
                     ensure!(last_told[worker as usize], "worker {worker} ended before its time");
                 }
-                Ok(News::Server(sample)) => {
+                Ok(News::Server(sample, bounds)) => {
                     // What it says before the start is no part of the run.
                     if let Some(at_us) = unix_us().checked_sub(start_unix_us) {
-                        series.server(at_us, sample);
+                        series.bounds(&bounds);
+                        if let Some(sample) = sample {
+                            series.server(at_us, sample);
+                        }
                     }
                 }
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
@@ -146,11 +152,15 @@ fn listen(told: impl Read + Send + 'static, worker: u64, news: SyncSender<News>)
     });
 }
 
-/// Asks the server for its memory, descriptors and processor time, until the run is over. One that does not answer is asked again.
-fn watch(url: String, news: SyncSender<News>, is_over: Arc<AtomicBool>) {
+/// Asks the server for its memory, descriptors, processor time and what has bounds, until the run is over. One that does not
+/// answer is asked again.
+fn watch(url: String, bounds: Vec<Bound>, news: SyncSender<News>, is_over: Arc<AtomicBool>) {
     std::thread::spawn(move || {
         while !is_over.load(Ordering::Relaxed) {
-            let is_heard = sample(&url).is_none_or(|sample| news.send(News::Server(sample)).is_ok());
+            let is_heard = page(&url).is_none_or(|page| {
+                let values = bounds.iter().map(|bound| bound.value(&page)).collect();
+                news.send(News::Server(sample(&page), values)).is_ok()
+            });
             if !is_heard {
                 return;
             }
@@ -159,13 +169,16 @@ fn watch(url: String, news: SyncSender<News>, is_over: Arc<AtomicBool>) {
     });
 }
 
-fn sample(url: &str) -> Option<ServerSample> {
+fn page(url: &str) -> Option<String> {
     let mut answer = ureq::get(url).config().timeout_global(Some(SCRAPE)).build().call().ok()?;
-    let page = answer.body_mut().read_to_string().ok()?;
+    answer.body_mut().read_to_string().ok()
+}
+
+fn sample(page: &str) -> Option<ServerSample> {
     Some(ServerSample {
-        memory_bytes: value(&page, "process_resident_memory_bytes")?,
-        descriptors: value(&page, "process_open_fds"),
-        cpu_seconds: value(&page, "process_cpu_seconds_total")?,
+        memory_bytes: value(page, "process_resident_memory_bytes")?,
+        descriptors: value(page, "process_open_fds"),
+        cpu_seconds: value(page, "process_cpu_seconds_total")?,
     })
 }
 

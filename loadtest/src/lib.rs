@@ -5,6 +5,7 @@
 
 pub mod bench;
 pub mod books;
+pub mod bound;
 pub mod chaos;
 pub mod client;
 mod clock;

@@ -55,6 +55,8 @@ pub struct Series {
     pub end_to_end: Latency,
     pub errors: BTreeMap<String, u64>,
     pub points: Vec<Point>,
+    /// Of each bound of the scenario, the highest value that the server has told.
+    pub highest: Vec<Option<f64>>,
     gathering: BTreeMap<u64, Gathering>,
     connected: BTreeMap<u64, u64>,
     server: Option<(u64, ServerSample)>,
@@ -114,6 +116,16 @@ impl Series {
         });
         self.cores.extend(cores);
         self.samples.insert(at_us / 1_000_000, (sample, cores));
+    }
+
+    /// Takes in what the server says about each bound of the scenario.
+    pub fn bounds(&mut self, values: &[Option<f64>]) {
+        self.highest.resize(values.len(), None);
+        for (highest, value) in self.highest.iter_mut().zip(values) {
+            if *value > *highest {
+                *highest = *value;
+            }
+        }
     }
 
     fn close(&mut self, second: u64, gathering: Gathering) {
@@ -277,6 +289,15 @@ mod tests {
         assert_eq!(series.metrics(10, std::slice::from_ref(&storm)).get("storm_recovery_max"), Some(&2.0));
         series.points.pop();
         assert_eq!(series.metrics(10, &[storm]).get("storm_recovery_max"), None);
+    }
+
+    #[test]
+    fn the_highest_value_of_each_bound_stays() {
+        let mut series = Series::default();
+        for values in [[Some(1.0), None, None], [Some(3.0), Some(0.0), None], [None, Some(2.0), None]] {
+            series.bounds(&values);
+        }
+        assert_eq!(series.highest, [Some(3.0), Some(2.0), None]);
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub use clock::{SystemClock, SystemRandom};
 pub use drover_scylla_kit::Cassandra;
 pub use entry::{Entry, Prepared};
 pub use in_order::{CarryOut, InOrder};
-pub use metrics::Metrics;
+pub use metrics::{Counted, Metrics};
 pub use network::{Incoming, Network, NetworkParts};
 pub use network_tls::{NetworkTls, NetworkTlsConfig, NetworkTlsError};
 pub use peers::Peers;

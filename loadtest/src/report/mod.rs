@@ -35,6 +35,7 @@ pub struct Report {
     pub workers: u64,
     /// By the names of `metrics::METRICS`, in base units.
     pub metrics: BTreeMap<String, f64>,
+    /// And bounds.
     pub thresholds: Vec<Outcome>,
     pub ledger: Vec<ConsumerVerdict>,
     pub errors: BTreeMap<String, u64>,
@@ -64,6 +65,8 @@ impl Report {
         let quantiles = |latency: &Latency| {
             QUANTILES.iter().filter_map(|quantile| Some((*quantile, latency.quantile(*quantile)?))).collect()
         };
+        let highest = |bound: usize| series.highest.get(bound).copied().flatten();
+        let bounds = scenario.bounds.iter().enumerate().map(|(index, bound)| bound.judge(highest(index)));
         Self {
             title: scenario.title.clone(),
             shows: scenario.shows.trim().to_owned(),
@@ -71,7 +74,7 @@ impl Report {
             target: first.unwrap_or_default(),
             seed: scenario.seed,
             workers,
-            thresholds: scenario.thresholds.iter().map(|threshold| threshold.judge(&metrics)).collect(),
+            thresholds: scenario.thresholds.iter().map(|threshold| threshold.judge(&metrics)).chain(bounds).collect(),
             metrics,
             ledger,
             errors: series.errors.clone(),
@@ -82,7 +85,7 @@ impl Report {
         }
     }
 
-    /// Whether every threshold is met, and the ledger is clean.
+    /// Whether every threshold is met, every bound holds, and the ledger is clean.
     pub fn passes(&self) -> bool {
         self.thresholds.iter().all(|outcome| outcome.is_met) && self.ledger.iter().all(ConsumerVerdict::is_kept)
     }

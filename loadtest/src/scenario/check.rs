@@ -23,6 +23,8 @@ const LAG_MS_MAX: u64 = 60_000;
 const LOSS_MAX: f64 = 0.9;
 /// Processes of a chaos run: each may have a network of its own.
 const PROCESSES_MAX: usize = 64;
+/// Gauges of the server that are looked at.
+const BOUNDS_MAX: usize = 100;
 /// The shortest gap between two messages of a device, in microseconds.
 const EVERY_US_MIN: u64 = 100;
 
@@ -46,6 +48,12 @@ impl Scenario {
             for name in &storm.fleets {
                 require(names.contains(name.as_str()), "storm.fleets", "names of fleets", name)?;
             }
+        }
+        within("number of bounds", self.bounds.len(), 0, BOUNDS_MAX)?;
+        for bound in &self.bounds {
+            require(bound.is_readable(), "bound.metric", "NAME or NAME{LABEL=\"VALUE\",…}", &bound.metric)?;
+            let is_number = bound.at_most.is_finite() && bound.at_most >= 0.0;
+            require(is_number, "bound.at_most", "a number, at least 0", bound.at_most)?;
         }
         self.check_books()
     }

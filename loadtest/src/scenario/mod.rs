@@ -16,6 +16,7 @@ pub use chaos::{Chaos, Kind, Process};
 pub use fleet::{Answer, Arrive, Churn, Failure, Fleet, INDEX, Network, Protocol, Publish, Subscribe, Timing, Value};
 pub use span::{NoSpan, Span};
 
+use crate::bound::Bound;
 use crate::target::split_port;
 use crate::threshold::Threshold;
 
@@ -66,6 +67,9 @@ pub struct Scenario {
     /// Such as `ack_p99 < 50ms`; one that fails makes the exit code 1.
     #[serde(default)]
     pub thresholds: Vec<Threshold>,
+    /// Of the server's own metrics, at `target.metrics`; one that does not hold makes the exit code 1, too.
+    #[serde(default, rename = "bound")]
+    pub bounds: Vec<Bound>,
     #[serde(default)]
     pub chaos: Chaos,
 }

@@ -1,5 +1,7 @@
 //! Whole runs of `drover-load` against the small server: counts, exit codes, reports, storms, the ledger.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -83,6 +85,42 @@ async fn a_threshold_that_fails_is_exit_code_1_and_what_cannot_be_run_is_2() {
     for (text, arguments) in wrong {
         let (output, _) = run(folder.path(), text, arguments);
         assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    }
+}
+
+/// Answers every request with a page, on a thread that ends with the test.
+fn serve(page: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let head = BufReader::new(&stream).lines().map_while(Result::ok);
+            head.take_while(|line| !line.is_empty()).for_each(drop);
+            let length = page.len();
+            // Who has asked may have gone.
+            write!(&stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{page}").ok();
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gauge_of_the_server_above_its_bound_is_exit_code_1() {
+    let (server, folder) = (Server::start(Faults::default()).await, tempfile::tempdir().expect("a folder"));
+    let (target, metrics) = (server.address.to_string(), serve("q{queue=\"a\"} 7\nq{queue=\"b\"} 2\n"));
+    let metrics = format!("http://{metrics}/metrics");
+    let bound = |metric: &str, at_most: u32| format!("[[bound]]\nmetric = '{metric}'\nat_most = {at_most}\n");
+    let judged = |bounds: [String; 2]| {
+        // The page is looked at every second.
+        let text = sending(&bounds.concat(), "").replace("duration = \"1s\"", "duration = \"3s\"");
+        run(folder.path(), &text, &["--target", &target, "--metrics", &metrics]).0
+    };
+    let output = judged([bound("q{queue=\"a\"}", 7), bound("q", 9)]);
+    assert!(output.status.success() && said(&output).contains("met    q <= 9 (highest 9)"), "{}", said(&output));
+    let output = judged([bound("q{queue=\"b\"}", 1), bound("absent", 9)]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    for told in ["FAILED q{queue=\"b\"} <= 1 (highest 2)", "FAILED absent <= 9 (not measured)"] {
+        assert!(said(&output).contains(told), "{}", said(&output));
     }
 }
 

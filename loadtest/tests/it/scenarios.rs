@@ -66,6 +66,10 @@ fn what_is_wrong_is_told_by_field_limit_and_value() {
     assert!(with("", "promised = [\"g\"]").contains("promised must be names of fleets, but is g"));
     assert!(with("", "at = \":1\"").contains("at must be HOST or HOST:PORT, but is :1"));
     assert!(with("[chaos]\nfaults = []", "").contains("chaos.faults must be at least one kind"));
+    let bound = |metric: &str, at_most: &str| with(&format!("[[bound]]\nmetric = '{metric}'\nat_most = {at_most}"), "");
+    assert_eq!(bound("q{queue=\"log\"}", "1000"), "valid");
+    assert!(bound("q{a=b}", "1").contains("bound.metric must be NAME or NAME{LABEL=\"VALUE\",…}, but is q{a=b}"));
+    assert!(bound("q", "-1").contains("bound.at_most must be a number, at least 0, but is -1"));
     let batch = "publish = {topic = \"t\", every = \"1s\", timing = \"batch\", upload = \"2s\", payload = \"\"}";
     assert!(with("", batch).contains("publish.timing must be another than \"batch\""));
 }

@@ -288,7 +288,9 @@ fn node(
 ) -> Arc<Node> {
     let timeouts = &config.timeouts;
     let (deadline, keep) = (timeouts.authenticate.as_std(), timeouts.identity_cache.as_std());
-    let registry = Registry::new(&ports.network, deadline, keep, fresh, ports.clock.clone());
+    let telemetry = Telemetry::new(&ports.metrics);
+    let questions = telemetry.registry_questions();
+    let registry = Registry::new(&ports.network, deadline, keep, fresh, ports.clock.clone(), questions);
     let started = tokio::time::Instant::now();
     let node_ports = NodePorts {
         bus: ports.bus.clone(),
@@ -309,7 +311,7 @@ fn node(
         quotas: Quotas::new(config.quotas.rates()),
     };
     let sessions = Sessions::new(config.limits.persistent_sessions).within(config.quotas.connections());
-    let mut node = Node::new(node_ports, environment, sessions, Telemetry::new(&ports.metrics));
+    let mut node = Node::new(node_ports, environment, sessions, telemetry);
     node.reports = Reports::of(config.limits.connections);
     Arc::new(node)
 }

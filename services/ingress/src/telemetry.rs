@@ -46,8 +46,22 @@ struct OfQueue {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfState {
+    state: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfQos {
     qos: u32,
+}
+
+/// The questions to the registry by now.
+#[derive(Clone, Default)]
+pub struct QuestionGauges {
+    /// Those that wait for a call.
+    pub waiting: Gauge,
+    /// Those of calls under way.
+    pub asked: Gauge,
 }
 
 /// Metrics `drover_ingress_*`.
@@ -56,6 +70,7 @@ pub struct Telemetry {
     connects: Counter,
     closes: Family<Reason, Counter>,
     connects_refused: Family<Reason, Counter>,
+    registry_questions: Family<OfState, Gauge>,
     refused: Counter,
     messages_in: Family<OfQos, Counter>,
     /// Of each QoS, found already: these are asked for with every message.
@@ -102,6 +117,7 @@ impl Telemetry {
             connects: Counter::default(),
             closes: Family::default(),
             connects_refused: Family::default(),
+            registry_questions: Family::default(),
             refused: Counter::default(),
             messages_in_of: of_each_qos(&messages_in),
             messages_in,
@@ -145,6 +161,8 @@ impl Telemetry {
             registry.register("connects", "Accepted CONNECTs", self.connects.clone());
             registry.register("closes", "Ended connections by reason", self.closes.clone());
             registry.register("connects_refused", "CONNECTs refused, by reason", self.connects_refused.clone());
+            let questions = self.registry_questions.clone();
+            registry.register("registry_questions", "Questions to the registry by now, by state", questions);
             registry.register("connections_refused", "Connections over the limit", self.refused.clone());
             registry.register("messages_in", "Messages stored, by QoS", self.messages_in.clone());
             registry.register("messages_refused", "Messages refused, by cause", self.messages_refused.clone());
@@ -198,6 +216,12 @@ impl Telemetry {
                 not_forwarded,
             );
         });
+    }
+
+    /// What shows the questions to the registry.
+    pub fn registry_questions(&self) -> QuestionGauges {
+        let of = |state| self.registry_questions.get_or_create(&OfState { state }).clone();
+        QuestionGauges { waiting: of("waiting"), asked: of("asked") }
     }
 
     /// A socket was accepted.

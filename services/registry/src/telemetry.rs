@@ -6,11 +6,12 @@ use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
 
 use drover_bus::Position;
-use drover_host::{Metrics, Ready};
+use drover_host::{Counted, Metrics, Ready};
 use drover_types::{DeviceKey, ErrorCode};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 
 use crate::object::ObjectKey;
 
@@ -31,6 +32,7 @@ pub struct Telemetry {
     ready: Ready,
     obstacles: Mutex<BTreeMap<&'static str, String>>,
     authentications: Family<Authentication, Counter>,
+    authenticating: Gauge,
     issued: Counter,
     revocations: Counter,
     unconfirmed: Counter,
@@ -47,6 +49,7 @@ impl Telemetry {
             ready,
             obstacles: Mutex::new(BTreeMap::from([(STARTING, "starting".to_owned())])),
             authentications: Family::default(),
+            authenticating: Gauge::default(),
             issued: Counter::default(),
             revocations: Counter::default(),
             unconfirmed: Counter::default(),
@@ -73,6 +76,8 @@ impl Telemetry {
             add("drover_registry_failures", "Failures of the store or the bus", &telemetry.failures);
             let authentications = telemetry.authentications.clone();
             registry.register("drover_registry_authentications", "Proofs of identity, by outcome", authentications);
+            let authenticating = telemetry.authenticating.clone();
+            registry.register("drover_registry_authentications_under_way", "Proofs not judged yet", authenticating);
             let malformed = telemetry.malformed.clone();
             registry.register("drover_registry_records_malformed", "Records skipped as unreadable", malformed);
         });
@@ -112,6 +117,11 @@ impl Telemetry {
             None => self.ready.ready(),
             Some((part, why)) => self.ready.waiting(format!("{part}: {why}")),
         }
+    }
+
+    /// So many try to prove who they are, until what this answers is dropped.
+    pub fn authenticating(&self, count: usize) -> Counted {
+        Counted::new(&self.authenticating, count)
     }
 
     /// Somebody tried to prove who they are.
@@ -165,3 +175,26 @@ impl Telemetry {
 
 /// The part that is an obstacle until the service has started.
 const STARTING: &str = "start";
+
+#[cfg(test)]
+mod tests {
+    use drover_host::Health;
+
+    use super::*;
+
+    #[test]
+    fn proofs_are_under_way_until_they_are_judged_or_given_up() {
+        let metrics = Metrics::default();
+        let telemetry = Telemetry::new(&metrics, Health::default().service("registry"));
+        let shown = |count: usize| {
+            let line = format!("drover_registry_authentications_under_way {count}");
+            metrics.encode().lines().any(|shown| shown == line)
+        };
+        let (many, one) = (telemetry.authenticating(256), telemetry.authenticating(1));
+        assert!(shown(257), "{}", metrics.encode());
+        drop(many);
+        assert!(shown(1));
+        drop(one);
+        assert!(shown(0));
+    }
+}

@@ -19,6 +19,7 @@ use super::changes::Freshness;
 use crate::domain::identity::{AuthenticateError, Identity, Proof};
 use crate::domain::reverify::Affected;
 use crate::ports::Authenticator;
+use crate::telemetry::QuestionGauges;
 use kept::{Kept, Token};
 use questions::{Calls, Questions};
 
@@ -33,15 +34,16 @@ pub struct Registry {
 
 impl Registry {
     /// Connects when first asked. Answers come within `deadline` and are kept for `keep`, or until their credential
-    /// ends by `clock`.
+    /// ends by `clock`. What waits meanwhile is shown in `gauges`.
     pub fn new(
         network: &Network,
         deadline: Duration,
         keep: Duration,
         feed: Arc<Freshness>,
         clock: Arc<dyn Clock>,
+        gauges: QuestionGauges,
     ) -> Self {
-        Self::over(questions::over(network), deadline, keep, feed, clock)
+        Self::over(questions::over(network), deadline, keep, feed, clock, gauges)
     }
 
     fn over(
@@ -50,8 +52,9 @@ impl Registry {
         keep: Duration,
         feed: Arc<Freshness>,
         clock: Arc<dyn Clock>,
+        gauges: QuestionGauges,
     ) -> Self {
-        let questions = Arc::new(Questions::new(calls, deadline));
+        let questions = Arc::new(Questions::new(calls, deadline, gauges));
         Self { questions, keep, feed, clock, kept: Mutex::default() }
     }
 

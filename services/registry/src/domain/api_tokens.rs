@@ -68,6 +68,7 @@ impl Domain {
     /// What is known of a token that somebody shows; `unauthenticated` if it is nobody's, or has ended. Whether it is
     /// the name or the secret that is wrong is not said.
     pub async fn verify_api_token(&self, token: &str) -> Result<Object, ApiError> {
+        let _under_way = self.telemetry.authenticating(1);
         let outcome = self.find_api_token(token).await;
         self.telemetry.authenticated("api_token", outcome.as_ref().map(drop).map_err(|e| e.code));
         outcome

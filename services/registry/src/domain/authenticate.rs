@@ -100,6 +100,7 @@ impl Domain {
 
     /// As [`Domain::authenticate`], each proof by itself; as many answers as proofs, in their order.
     pub async fn authenticate_all(&self, proofs: Vec<Proof>) -> Vec<Result<Identity, ApiError>> {
+        let _under_way = self.telemetry.authenticating(proofs.len());
         let kinds: Vec<&'static str> = proofs.iter().map(Proof::name).collect();
         let mut leads = Vec::with_capacity(proofs.len());
         let mut chains = Vec::new();

@@ -48,6 +48,7 @@ impl Domain {
     /// The newest key in force of the device that `identity` names, `TENANT/DEVICE` or `DEVICE`. `unauthenticated` if there
     /// is none, `permission_denied` if the device is disabled.
     pub async fn find_pre_shared_key(&self, identity: &str) -> Result<FoundKey, ApiError> {
+        let _under_way = self.telemetry.authenticating(1);
         let outcome = self.newest_key(identity).await;
         self.telemetry.authenticated("pre_shared_key", outcome.as_ref().map(drop).map_err(|error| error.code));
         outcome

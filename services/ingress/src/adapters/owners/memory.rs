@@ -84,6 +84,8 @@ impl Owners for NodeOwners {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use drover_types::FixedClock;
 
     use super::*;
@@ -96,6 +98,27 @@ mod tests {
         async fn open(&self, node: &str, boot: u32) -> Arc<dyn Owners> {
             Arc::new(self.0.of(node, Arc::new(FixedClock::at(1_795_000_000_000)), boot))
         }
+    }
+
+    /// With a clock that is an hour behind the one before at each start.
+    #[derive(Default)]
+    struct SetBack {
+        owners: SharedOwners,
+        starts: AtomicU64,
+    }
+
+    #[async_trait]
+    impl Factory for SetBack {
+        async fn open(&self, node: &str, boot: u32) -> Arc<dyn Owners> {
+            let starts = self.starts.fetch_add(1, Ordering::Relaxed);
+            Arc::new(self.owners.of(node, Arc::new(FixedClock::at(1_795_000_000_000 - starts * 3_600_000)), boot))
+        }
+    }
+
+    #[tokio::test]
+    async fn epochs_grow_over_starts_also_where_the_clock_is_set_back() {
+        alone(&SetBack::default()).await;
+        shared(&SetBack::default()).await;
     }
 
     #[tokio::test]

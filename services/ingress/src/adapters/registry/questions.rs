@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use drover_host::{Network, grpc};
+use drover_host::{Counted, Network, grpc};
 use drover_proto::registry::v1::registry_client::RegistryClient;
 use drover_proto::registry::v1::{
     AuthenticateAllRequest, AuthenticateAllResponse, AuthenticateRequest, AuthenticateResponse, Rights, Verdict,
@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::wire::{self, Answer, Common, unavailable};
 use crate::domain::identity::{AuthenticateError, Proof};
+use crate::telemetry::QuestionGauges;
 
 /// Questions of one call, as many as the registry takes.
 pub const QUESTIONS_MAX: usize = 256;
@@ -73,6 +74,7 @@ pub struct Questions {
     calls: Box<dyn Calls>,
     deadline: Duration,
     pub common: Common,
+    gauges: QuestionGauges,
     state: Mutex<State>,
 }
 
@@ -96,8 +98,8 @@ struct Question {
 
 impl Questions {
     /// Nobody is asked before the first question, each of which is answered within `deadline`.
-    pub fn new(calls: Box<dyn Calls>, deadline: Duration) -> Self {
-        Self { calls, deadline, common: Common::default(), state: Mutex::default() }
+    pub fn new(calls: Box<dyn Calls>, deadline: Duration, gauges: QuestionGauges) -> Self {
+        Self { calls, deadline, common: Common::default(), gauges, state: Mutex::default() }
     }
 
     /// Who it is.
@@ -123,6 +125,7 @@ impl Questions {
                 return Err(unavailable(format!("more than {WAITING_MAX} questions wait")));
             }
             state.waiting.push_back(question);
+            self.show(&state);
         }
         self.begin_if(|state| state.under_way == 0 || state.waiting.len() >= QUESTIONS_MAX);
         Ok(())
@@ -147,6 +150,7 @@ impl Questions {
 
     async fn call(&self, together: Vec<Question>) {
         let Some(until) = together.iter().map(|question| question.until).max() else { return };
+        let _asked = Counted::new(&self.gauges.asked, together.len());
         let questions = together.iter().map(|question| question.request.clone()).collect();
         let call = self.calls.authenticate_all(AuthenticateAllRequest { questions });
         match timeout_at(until, call).await {
@@ -195,6 +199,12 @@ impl Questions {
         for question in questions.rev() {
             state.waiting.push_front(question);
         }
+        self.show(&state);
+    }
+
+    /// The gauge is set under the lock, so that it is never behind.
+    fn show(&self, state: &State) {
+        self.gauges.waiting.set(i64::try_from(state.waiting.len()).unwrap_or(i64::MAX));
     }
 
     fn late(&self) -> AuthenticateError {
@@ -230,6 +240,7 @@ impl Place {
     fn next_call(&mut self) -> Option<Vec<Question>> {
         let mut state = self.questions.state();
         let together = state.take();
+        self.questions.show(&state);
         if together.is_empty() {
             state.under_way -= 1;
             self.is_held = false;

@@ -82,6 +82,7 @@ struct Stage {
     registry: Arc<Registry>,
     feed: Arc<Freshness>,
     clock: Arc<FixedClock>,
+    gauges: QuestionGauges,
 }
 
 impl Stage {
@@ -90,8 +91,9 @@ impl Stage {
         let (feed, clock) = (Arc::<Freshness>::default(), Arc::new(FixedClock::at(1_000)));
         feed.hear();
         let calls = Box::new(Handle(fake.clone()));
-        let registry = Registry::over(calls, DEADLINE, Duration::from_secs(3_600), feed.clone(), clock.clone());
-        Self { fake, registry: Arc::new(registry), feed, clock }
+        let (keep, gauges) = (Duration::from_secs(3_600), QuestionGauges::default());
+        let registry = Registry::over(calls, DEADLINE, keep, feed.clone(), clock.clone(), gauges.clone());
+        Self { fake, registry: Arc::new(registry), feed, clock, gauges }
     }
 
     /// The next call without a gate waits until this is told how to go on.
@@ -104,6 +106,11 @@ impl Stage {
     fn ask(&self, proof: Proof) -> JoinHandle<Result<Arc<Identity>, AuthenticateError>> {
         let registry = self.registry.clone();
         tokio::spawn(async move { registry.authenticate(proof, 7).await })
+    }
+
+    /// How many questions wait, and how many are asked, as metrics show them.
+    fn shown(&self) -> (i64, i64) {
+        (self.gauges.waiting.get(), self.gauges.asked.get())
     }
 
     /// How many questions each call had.
@@ -136,7 +143,7 @@ async fn a_lone_question_is_asked_at_once_and_those_that_come_meanwhile_go_toget
     assert_eq!(stage.calls(), [1]);
     let others: Vec<_> = ["b", "wrong", "c"].map(|client| stage.ask(anonymous(client))).into();
     settle().await;
-    assert_eq!(stage.calls(), [1], "one call is under way");
+    assert_eq!((stage.calls(), stage.shown()), (vec![1], (3, 1)), "one call is under way");
     open.send(Ok(())).expect("it waits");
     let identity = first.await.expect("no panic").expect("known");
     assert_eq!((identity.device.as_str(), identity.generation), ("a", 7));
@@ -146,7 +153,7 @@ async fn a_lone_question_is_asked_at_once_and_those_that_come_meanwhile_go_toget
     }
     let wrong = Err(AuthenticateError::Wrong { reason: "no".to_owned() });
     assert_eq!(answers, [Ok("b".to_owned()), wrong, Ok("c".to_owned())], "each has its own answer");
-    assert_eq!(stage.calls(), [1, 3]);
+    assert_eq!((stage.calls(), stage.shown()), (vec![1, 3], (0, 0)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -211,6 +218,7 @@ async fn a_call_that_panics_leaves_its_place_to_the_next() {
         let failed = asked.await.expect("no panic").expect_err("nobody answered");
         assert_eq!(failed, wire::unavailable("the call ended without an answer"));
         settle().await;
+        assert_eq!(stage.shown(), (0, 0), "nor does it stay in the metrics");
     }
     stage.ask(anonymous("b")).await.expect("no panic").expect("answered");
     assert!(began.elapsed() < Duration::from_millis(1), "each is asked at once: {:?}", began.elapsed());
