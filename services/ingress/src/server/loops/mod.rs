@@ -29,8 +29,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use drover_host::Incoming;
 use drover_host::proxy::Balancers;
+use drover_host::{Incoming, Tls};
 use drover_types::TELEMETRY_TOPIC;
 use mio::{Poll, Waker};
 use tokio::runtime::Handle;
@@ -40,7 +40,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Timeouts;
 use crate::domain::node::Node;
-use crate::server::tls::Tls;
 use appends::{Appends, Mailboxes};
 pub use drain::Pace;
 use driver::Loop;
