@@ -110,7 +110,7 @@ pub fn check(session: &Session, csrf: &str) -> Result<(), ApiError> {
     Err(ApiError::new(ErrorCode::PermissionDenied, "the form is not one of this session; load its page again"))
 }
 
-/// The secret of the session cookie, if there is one: a session belongs to TLS, or to what has none.
+/// The secret of the session cookie, if there is one of the name it has over TLS, or without.
 pub fn session_secret(headers: &HeaderMap, over_tls: bool) -> Option<&str> {
     let wanted = if over_tls { NAME_OVER_TLS } else { NAME };
     let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
@@ -131,7 +131,7 @@ mod tests {
         let both = "a=b; drover_session=s3cret; __Host-drover_session=of-tls; c=d";
         assert_eq!(of(both, false).as_deref(), Some("s3cret"));
         assert_eq!(of(both, true).as_deref(), Some("of-tls"));
-        assert_eq!(of("drover_session=s3cret", true), None, "it went over the wire for all to read");
+        assert_eq!(of("drover_session=s3cret", true), None, "anybody on the way could have set it");
         assert_eq!(of("xdrover_session=1", false), None);
         assert_eq!(of("drover_session", false), None);
     }
