@@ -28,6 +28,7 @@ mod skew;
 mod sockets;
 mod supervise;
 pub mod telemetry;
+mod tls;
 pub mod trace;
 mod units;
 
@@ -56,6 +57,7 @@ pub use remote::{Calling, Wires};
 pub use signals::shutdown_on_signal;
 pub use sockets::{Bound, Conflict, ListenSpec, Sockets, Transport};
 pub use supervise::{RunError, Task, run_all, told};
+pub use tls::{Tls, TlsConfig, TlsError};
 /// Cancelled when the process is asked to stop; a service then finishes its work in hand and returns.
 pub use tokio_util::sync::CancellationToken as Shutdown;
 pub use units::{ByteSize, Duration, InvalidQuantity};

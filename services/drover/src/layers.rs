@@ -54,7 +54,7 @@ pub fn with_surroundings(layers: Layers, data: &Path) -> Result<Layers, ConfigEr
     let registry: RegistryConfig = layers.section(Registry::NAME)?;
     let security: SecurityConfig = layers.section("security")?;
     let pki = registry.pki.or(security.pki).unwrap_or_else(|| data::pki_path(data));
-    Ok(layers
+    let layers = layers
         .with_default("registry.pki", &pki)
         .with_default("registry.master_keys", data::master_keys_path(data))
         .with_default("registry.anonymous", security.anonymous != Anonymous::Off)
@@ -64,7 +64,30 @@ pub fn with_surroundings(layers: Layers, data: &Path) -> Result<Layers, ConfigEr
         .with_default("ingress.tls.key", pki.join("server.key"))
         .with_default("ingress.tls.client_ca", pki.join("ca.pem"))
         .with_default("ingress.http.allowed_hosts", security.hostnames.clone())
-        .with_default("gateway.allowed_hosts", security.hostnames))
+        .with_default("gateway.allowed_hosts", security.hostnames);
+    with_tls_of_devices(layers)
+}
+
+/// Adds the certificates of the ingress as those of the gateway.
+fn with_tls_of_devices(mut layers: Layers) -> Result<Layers, ConfigError> {
+    let IngressConfig { tls, .. } = layers.section(Ingress::NAME)?;
+    for (key, file) in [
+        ("gateway.tls.certificate", tls.certificate),
+        ("gateway.tls.key", tls.key),
+        ("gateway.tls.client_ca", tls.client_ca),
+        ("gateway.tls.ticket_keys", tls.ticket_keys),
+    ] {
+        if let Some(file) = file {
+            layers = layers.with_default(key, file);
+        }
+    }
+    Ok(layers)
+}
+
+/// Adds the addresses of HTTPS of the ingress as those of the gateway of the same process: they share them.
+pub fn with_shared_https(layers: Layers) -> Result<Layers, ConfigError> {
+    let IngressConfig { https, .. } = layers.section(Ingress::NAME)?;
+    Ok(layers.with_default("gateway.https.listen", https.listen))
 }
 
 /// Whether the log is one of this process alone.

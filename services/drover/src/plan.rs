@@ -12,7 +12,8 @@ use crate::layers::admin_spec;
 
 /// Listeners that give way to another of the same process with the same addresses, which then serves the routes of
 /// both: who gives way, and to whom.
-const MERGED: [(&str, &str); 1] = [("ingress.http.listen", "gateway.listen")];
+const MERGED: [(&str, &str); 2] =
+    [("ingress.http.listen", "gateway.listen"), ("ingress.https.listen", "gateway.https.listen")];
 
 /// What is to run, its configuration checked.
 pub struct Plan {
@@ -124,6 +125,12 @@ mod tests {
     use super::*;
     use crate::services;
 
+    const MQTT: &str = "ingress.mqtt.listen";
+    const DEVICES: &str = "ingress.http.listen";
+    const DEVICES_OVER_TLS: &str = "ingress.https.listen";
+    const HTTP: &str = "gateway.listen";
+    const HTTPS: &str = "gateway.https.listen";
+
     fn spec(key: &'static str, port: u16) -> ListenSpec {
         let addresses = vec![SocketAddr::from(([127, 0, 0, 1], port))];
         ListenSpec { name: key, key, transport: Transport::Tcp, addresses }
@@ -143,15 +150,18 @@ mod tests {
 
     #[test]
     fn a_listener_gives_way_only_to_one_of_the_same_addresses() {
-        let kept = |gateway: Option<u16>| {
-            let mut specs =
-                vec![("ingress", vec![spec("ingress.mqtt.listen", 1883), spec("ingress.http.listen", 8080)])];
-            specs.extend(gateway.map(|port| ("gateway", vec![spec("gateway.listen", port)])));
+        let kept = |gateway: &[(&'static str, u16)]| {
+            let specs_of = |listeners: &[(&'static str, u16)]| -> Vec<ListenSpec> {
+                listeners.iter().map(|&(key, port)| spec(key, port)).collect()
+            };
+            let ingress = specs_of(&[(MQTT, 1883), (DEVICES, 8080), (DEVICES_OVER_TLS, 8443)]);
+            let mut specs = vec![("ingress", ingress), ("gateway", specs_of(gateway))];
             merge(&mut specs);
             specs.into_iter().flat_map(|(_, specs)| specs).map(|spec| spec.key).collect::<Vec<_>>()
         };
-        assert_eq!(kept(Some(8080)), ["ingress.mqtt.listen", "gateway.listen"]);
-        assert_eq!(kept(Some(8081)), ["ingress.mqtt.listen", "ingress.http.listen", "gateway.listen"]);
-        assert_eq!(kept(None), ["ingress.mqtt.listen", "ingress.http.listen"]);
+        assert_eq!(kept(&[(HTTP, 8080), (HTTPS, 8443)]), [MQTT, HTTP, HTTPS]);
+        assert_eq!(kept(&[(HTTP, 8081), (HTTPS, 8443)]), [MQTT, DEVICES, HTTP, HTTPS]);
+        assert_eq!(kept(&[(HTTP, 8080), (HTTPS, 8444)]), [MQTT, DEVICES_OVER_TLS, HTTP, HTTPS]);
+        assert_eq!(kept(&[]), [MQTT, DEVICES, DEVICES_OVER_TLS]);
     }
 }

@@ -76,7 +76,7 @@ impl UpArgs {
         if !self.hostname.is_empty() {
             config.set.push(Setting::new("security.hostnames", &self.hostname));
         }
-        let mut layers = layers::with_surroundings(config.layers()?, &data)?;
+        let mut layers = layers::with_shared_https(layers::with_surroundings(config.layers()?, &data)?)?;
         if layers::is_embedded(&layers)? {
             // Nobody else reads this log.
             layers = layers.with_default("ingress.shadows", self.runs(Shadow::NAME));

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use drover_host::proxy::Balancers;
-use drover_host::{ByteSize, ListenSpec, ServiceConfig, Transport};
+use drover_host::{ByteSize, ListenSpec, ServiceConfig, TlsConfig, Transport};
 use drover_types::ApiError;
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,8 @@ use crate::domain::tail::TailLimits;
 
 /// Name of the HTTP listener.
 pub const HTTP: &str = "gateway.http";
+/// Name of the listener of HTTP over TLS.
+pub const HTTPS: &str = "gateway.https";
 
 /// Section `gateway`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +20,9 @@ pub const HTTP: &str = "gateway.http";
 pub struct GatewayConfig {
     /// Addresses of the REST interface.
     pub listen: Vec<SocketAddr>,
+    pub https: HttpsConfig,
+    /// Certificate and key of `https`; in the same file as `[ingress.tls]` those, unless others are named.
+    pub tls: TlsConfig,
     /// Host names besides `localhost` and loopback addresses by which a loopback listener may be called.
     pub allowed_hosts: Vec<String>,
     /// Load balancers in front, by prefixes of their addresses, such as `10.0.0.0/8`: they begin each connection with a
@@ -43,10 +48,21 @@ pub struct GatewayConfig {
     pub page_items_max: u32,
 }
 
+/// `[gateway.https]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpsConfig {
+    /// Addresses of the same over TLS. In one process with the ingress (`drover up`) those of `ingress.https`, and both share
+    /// the listener; else none.
+    pub listen: Vec<SocketAddr>,
+}
+
 impl Default for GatewayConfig {
     fn default() -> Self {
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 8080))],
+            https: HttpsConfig::default(),
+            tls: TlsConfig::default(),
             allowed_hosts: Vec::new(),
             proxy_protocol_from: Vec::new(),
             mqtt_endpoint: "127.0.0.1:1883".into(),
@@ -76,8 +92,17 @@ impl GatewayConfig {
 
 impl ServiceConfig for GatewayConfig {
     fn listeners(&self) -> Vec<ListenSpec> {
-        let addresses = self.listen.clone();
-        vec![ListenSpec { name: HTTP, key: "gateway.listen", transport: Transport::Tcp, addresses }]
+        let tcp = |name, key, addresses: &[SocketAddr]| ListenSpec {
+            name,
+            key,
+            transport: Transport::Tcp,
+            addresses: addresses.to_vec(),
+        };
+        let mut listeners = vec![tcp(HTTP, "gateway.listen", &self.listen)];
+        if self.tls.certificate.is_some() {
+            listeners.push(tcp(HTTPS, "gateway.https.listen", &self.https.listen));
+        }
+        listeners
     }
 
     fn check(&self) -> Result<(), ApiError> {
@@ -94,6 +119,10 @@ impl ServiceConfig for GatewayConfig {
                 let message = format!("is out of range {least} to {most}");
                 return Err(ApiError::invalid(format!("gateway.{key}"), message).over(most, value));
             }
+        }
+        self.tls.check("gateway.tls")?;
+        if self.tls.certificate.is_none() && !self.https.listen.is_empty() {
+            return Err(ApiError::invalid("gateway.https.listen", "is of no use without gateway.tls.certificate"));
         }
         self.balancers().map(drop)
     }
@@ -117,6 +146,13 @@ mod tests {
         assert_eq!(refused.field.as_deref(), Some("gateway.streams_max"));
         let nowhere = GatewayConfig { proxy_protocol_from: vec!["here".into()], ..GatewayConfig::default() };
         assert_eq!(nowhere.check().expect_err("refused").field.as_deref(), Some("gateway.proxy_protocol_from"));
+        let mut unsealed = GatewayConfig::default();
+        unsealed.https.listen = unsealed.listen.clone();
+        assert_eq!(unsealed.check().expect_err("refused").field.as_deref(), Some("gateway.https.listen"));
+        unsealed.tls.certificate = Some("c.pem".into());
+        assert_eq!(unsealed.check().expect_err("refused").field.as_deref(), Some("gateway.tls"));
+        unsealed.tls.key = Some("k.pem".into());
+        assert_eq!(unsealed.check(), Ok(()));
         let large = GatewayConfig { page_items_max: 1_001, ..GatewayConfig::default() };
         assert_eq!(large.check().expect_err("refused").limit.as_deref(), Some("1000"));
     }

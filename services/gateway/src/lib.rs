@@ -8,11 +8,12 @@ pub mod domain;
 mod server;
 mod telemetry;
 
+use std::io;
 use std::sync::Arc;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use drover_host::{Ports, Service, Shutdown};
+use drover_host::{Ports, Service, Shutdown, Tls};
 use tokio::task::JoinSet;
 
 pub use config::GatewayConfig;
@@ -29,13 +30,21 @@ impl Service for Gateway {
     const NEEDS: &'static [&'static str] = &["registry"];
 
     async fn run(config: GatewayConfig, ports: Ports, shutdown: Shutdown) -> anyhow::Result<()> {
-        let listeners = ports.sockets.take_tcp(config::HTTP)?;
+        let (plain, secure) = (ports.sockets.take_tcp(config::HTTP)?, ports.sockets.take_tcp(config::HTTPS)?);
+        // Without a listener nobody looks at the files, which need not be there.
+        let tls = if secure.is_empty() { None } else { Tls::open(&config.tls)? };
         let token = ports.network.admin_token().context("the gateway needs the administrator's token")?;
         anyhow::ensure!(!token.matches(""), "the administrator's token is empty");
         let api = Arc::new(server::Api::new(config, &ports, token, shutdown.clone()));
         let mut servers = JoinSet::new();
-        for listener in listeners {
-            servers.spawn(server::serve(listener, api.clone(), shutdown.clone()));
+        for listener in plain {
+            servers.spawn(server::serve(listener, None, api.clone(), shutdown.clone()));
+        }
+        if let Some(tls) = tls {
+            for listener in secure {
+                servers.spawn(server::serve(listener, Some(tls.clone()), api.clone(), shutdown.clone()));
+            }
+            servers.spawn(follow(tls, shutdown.clone()));
         }
         ports.ready.ready();
         shutdown.cancelled().await;
@@ -45,4 +54,10 @@ impl Service for Gateway {
         }
         Ok(())
     }
+}
+
+/// Reads certificates again that have changed.
+async fn follow(tls: Arc<Tls>, shutdown: Shutdown) -> io::Result<()> {
+    shutdown.run_until_cancelled(tls.follow()).await;
+    Ok(())
 }

@@ -6,10 +6,9 @@ mod http;
 mod quotas;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 
 use drover_host::proxy::Balancers;
-use drover_host::{ByteSize, Duration, ListenSpec, ServiceConfig, Transport};
+use drover_host::{ByteSize, Duration, ListenSpec, ServiceConfig, TlsConfig, Transport};
 use drover_types::ApiError;
 use drover_types::limits::{
     FILTERS_PER_CLIENT_MAX, PAYLOAD_BYTES_MAX, RECEIVE_MAXIMUM, SESSION_EXPIRY_SECONDS_MAX, TOPIC_BYTES_MAX,
@@ -45,7 +44,8 @@ pub struct IngressConfig {
     pub mqtt: Listener,
     pub mqtts: Listener,
     pub http: HttpConfig,
-    /// HTTP over TLS, and MQTT over WebSocket over TLS; with the bounds of `ingress.http`.
+    /// HTTP over TLS, and MQTT over WebSocket over TLS; with the bounds of `ingress.http`. Where the gateway of the same process
+    /// has the same addresses (`gateway.https`), it shares its listener.
     pub https: Listener,
     pub coap: CoapConfig,
     pub coaps: CoapsConfig,
@@ -90,22 +90,6 @@ pub enum DeniedPublishes {
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     pub listen: Vec<SocketAddr>,
-}
-
-/// `[ingress.tls]`: PEM files. Without a certificate there is no TLS listener.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TlsConfig {
-    /// The server's certificate and those between it and its root.
-    pub certificate: Option<PathBuf>,
-    pub key: Option<PathBuf>,
-    /// The platform's own authorities, which issue certificates of clients; those of tenants are the registry's. No client is
-    /// asked for a certificate without.
-    pub client_ca: Option<PathBuf>,
-    /// Directory of the keys of session tickets, the same on all nodes so that a client resumes its TLS session at any of
-    /// them: `current` and, while they are changed, `previous`; each 32 random bytes as base64. Without, each node has keys
-    /// of its own. Files of this section that change count for connections that come later.
-    pub ticket_keys: Option<PathBuf>,
 }
 
 /// Where clients without credentials are admitted; decided by the address a listener is bound to, never by the peer's.
@@ -320,15 +304,7 @@ impl ServiceConfig for IngressConfig {
     }
 
     fn check(&self) -> Result<(), ApiError> {
-        if self.tls.certificate.is_some() != self.tls.key.is_some() {
-            return Err(ApiError::invalid("ingress.tls", "certificate and key are set together"));
-        }
-        if self.tls.client_ca.is_some() && self.tls.certificate.is_none() {
-            return Err(ApiError::invalid("ingress.tls.client_ca", "is of no use without a certificate"));
-        }
-        if self.tls.ticket_keys.is_some() && self.tls.certificate.is_none() {
-            return Err(ApiError::invalid("ingress.tls.ticket_keys", "is of no use without a certificate"));
-        }
+        self.tls.check("ingress.tls")?;
         let connections = self.limits.connections;
         if connections == 0 || connections > 1_000_000 {
             return Err(

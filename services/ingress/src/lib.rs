@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
-use drover_host::{Ports, Ready, Service, Shutdown, grpc};
+use drover_host::{Ports, Ready, Service, Shutdown, Tls, grpc};
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
@@ -52,7 +52,6 @@ use ports::{Keys, OwnHeir, Owners, RetainedStore};
 use server::coap::Coap;
 use server::http::DeviceHttp;
 use server::loops::{Listening, Loops, PIPE_PEER, Pace, Setup};
-use server::tls::Tls;
 use telemetry::Telemetry;
 
 /// How often sessions and wills are looked at.

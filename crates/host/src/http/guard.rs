@@ -92,6 +92,8 @@ mod tests {
             "box.lan:8080",
             "http://localhost:8080",
             "http://[::1]:8080",
+            "https://localhost:8443",
+            "https://box.lan",
         ] {
             assert!(local(ours), "{ours}");
         }
@@ -99,6 +101,7 @@ mod tests {
             "example.org",
             "localhost.example.org",
             "http://example.org:8080",
+            "https://example.org:8443",
             "null",
             "",
             "10.0.0.1:8080",

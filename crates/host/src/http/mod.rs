@@ -6,6 +6,7 @@
 mod body;
 mod failure;
 mod guard;
+mod secure;
 mod serve;
 mod shared;
 mod upgrade;
@@ -13,6 +14,7 @@ mod upgrade;
 pub use body::{Body, read};
 pub use failure::Failure;
 pub use guard::{Hosts, is_cross_site, refuse_foreign};
+pub use secure::{OverTls, Secure, serve_tls};
 pub use serve::{Bounds, Ends, serve, serve_over};
 pub use shared::SharedRoutes;
 pub use upgrade::Upgrade;

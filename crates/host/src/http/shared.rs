@@ -7,23 +7,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 
-/// Routes handed over, by the name of the service that made them. Cheap to clone.
+/// Routes handed over, by the name of the listener that gave way, such as `ingress.http`. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct SharedRoutes(Arc<Mutex<HashMap<&'static str, Router>>>);
 
 impl SharedRoutes {
-    /// Hands over the routes of `service`; those it handed over before are replaced.
-    pub fn contribute(&self, service: &'static str, routes: Router) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(service, routes);
+    /// Hands over the routes of `listener`; those handed over before are replaced.
+    pub fn contribute(&self, listener: &'static str, routes: Router) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(listener, routes);
     }
 
-    /// Takes the routes of `service` back: it ends.
-    pub fn withdraw(&self, service: &'static str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(service);
+    /// Takes the routes of `listener` back: their service ends.
+    pub fn withdraw(&self, listener: &'static str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(listener);
     }
 
-    /// The routes of `service`, if it has handed over any.
-    pub fn of(&self, service: &str) -> Option<Router> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(service).cloned()
+    /// The routes of `listener`, if any were handed over.
+    pub fn of(&self, listener: &str) -> Option<Router> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(listener).cloned()
     }
 }

@@ -4,6 +4,7 @@ mod authority;
 mod client;
 mod cluster;
 mod functions;
+mod https;
 mod metrics;
 mod platform;
 mod process;

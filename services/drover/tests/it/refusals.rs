@@ -115,6 +115,7 @@ fn the_printed_ports_are_those_that_would_be_bound() {
         "ingress.mqtts.listen",
         "ingress.https.listen",
         "gateway.listen",
+        "gateway.https.listen",
         "kafka.listen",
         "admin.listen",
     ] {

@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use drover_host::http::Failure;
+use drover_host::http::{Failure, OverTls};
 use drover_types::{ApiError, DEFAULT_TENANT, ErrorCode};
 use tokio::time::Instant;
 use tower::ServiceExt;
@@ -56,7 +56,7 @@ async fn known(api: &Api, request: &Parts) -> Result<Known, ApiError> {
     let (authorization, session) = match text(&request.headers, &AUTHORIZATION) {
         Some(authorization) => (authorization.to_owned(), None),
         None => {
-            let session = session(api, &request.headers).ok_or_else(nobody)?;
+            let session = session(api, request).ok_or_else(nobody)?;
             (session.ticket.authorization.clone(), Some(session))
         }
     };
@@ -78,8 +78,9 @@ fn nobody() -> ApiError {
     ApiError::new(ErrorCode::Unauthenticated, "the header `Authorization: Bearer TOKEN` is missing")
 }
 
-fn session(api: &Api, headers: &HeaderMap) -> Option<Session> {
-    api.sessions.find(console::session_secret(headers)?, api.clock.now_ms())
+fn session(api: &Api, request: &Parts) -> Option<Session> {
+    let secret = console::session_secret(&request.headers, OverTls::is_in(&request.extensions))?;
+    api.sessions.find(secret, api.clock.now_ms())
 }
 
 /// The tenant that a path of the REST interface is about, as it is written there, and what follows.
@@ -143,13 +144,14 @@ fn is_device_side(path: &str) -> bool {
     matches!(path, "/mqtt" | "/update" | "/api/v2/write") || path.starts_with("/v1/")
 }
 
-/// Hands requests of devices to the routes of the ingress, where it runs in this process and has no HTTP listener of
-/// its own. They pass nothing of the gateway: no token, no count.
+/// Hands requests of devices to the routes of the ingress, where it runs in this process and its listener has given way to
+/// this one. They pass nothing of the gateway: no token, no count.
 pub async fn device_side(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     if !is_device_side(request.uri().path()) {
         return next.run(request).await;
     }
-    match api.network.http().of("ingress") {
+    let listener = if OverTls::is_in(request.extensions()) { "ingress.https" } else { "ingress.http" };
+    match api.network.http().of(listener) {
         Some(routes) => routes.oneshot(request).await.into_response(),
         None => {
             let (path, devices) = (request.uri().path(), &api.config.http_endpoint);

@@ -34,7 +34,7 @@ use axum::extract::Request;
 use axum::routing::get;
 use drover_bus::Bus;
 use drover_host::http::{self, Bounds, Failure, Hosts};
-use drover_host::{AdminToken, Network, Ports, Shutdown, grpc};
+use drover_host::{AdminToken, Network, Ports, Shutdown, Tls, grpc};
 use drover_proto::registry::v1::certificate_authorities_client::CertificateAuthoritiesClient;
 use drover_proto::registry::v1::functions_client::FunctionsClient;
 use drover_proto::registry::v1::registry_client::RegistryClient;
@@ -42,6 +42,7 @@ use drover_proto::rules::v1::rules_client::RulesClient;
 use drover_proto::shadow::v1::shadow_client::ShadowClient;
 use drover_proto::storage::v1::storage_client::StorageClient;
 use drover_types::{ApiError, Clock, ErrorCode, Random, RecordId};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::GatewayConfig;
@@ -57,6 +58,8 @@ use verify::Verifier;
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long the head of a request may take, and a connection may be idle.
 const HEAD: Duration = Duration::from_secs(60);
+/// How long a handshake of TLS may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long the registry may take; a revocation waits for every ingress node in it.
 const REGISTRY_DEADLINE: Duration = Duration::from_secs(15);
 /// How long storage may take to read a span.
@@ -128,12 +131,16 @@ impl Api {
     }
 }
 
-/// Serves one listener until `shutdown`, then lets open requests end, at most for [`DRAIN`].
-pub async fn serve(listener: tokio::net::TcpListener, api: Arc<Api>, shutdown: Shutdown) -> io::Result<()> {
+/// Serves one listener until `shutdown`, over TLS if there is `tls`; then lets open requests end, at most for [`DRAIN`].
+pub async fn serve(listener: TcpListener, tls: Option<Arc<Tls>>, api: Arc<Api>, shutdown: Shutdown) -> io::Result<()> {
     let loopback = listener.local_addr()?.ip().is_loopback();
     let balancers = api.config.balancers().map_err(io::Error::other)?;
     let bounds = Bounds { connections_max: api.config.connections_max, head: HEAD, drain: DRAIN, balancers };
-    http::serve(listener, router(api, loopback), bounds, shutdown).await
+    let routes = router(api, loopback);
+    match tls {
+        Some(tls) => http::serve_tls(listener, tls, HANDSHAKE, routes, bounds, shutdown).await,
+        None => http::serve(listener, routes, bounds, shutdown).await,
+    }
 }
 
 /// All routes of a listener; a `loopback` one is guarded against foreign web pages.

@@ -2,12 +2,10 @@
 //!
 //! Server layer: moves bytes and carries out effects; decides nothing about a protocol.
 
-mod clients;
 pub mod coap;
 pub mod grpc;
 pub mod http;
 pub mod loops;
 mod questions;
-mod tickets;
 pub mod tls;
 mod traced;

@@ -166,10 +166,10 @@ async fn nothing_is_acknowledged_while_the_log_hangs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_socket_of_its_own_its_routes_are_handed_over_until_it_ends() {
     let stage = Stage::without_http_socket().await;
-    while stage.network.http().of("ingress").is_none() {
+    while stage.network.http().of("ingress.http").is_none() {
         tokio::task::yield_now().await;
     }
     stage.shutdown.cancel();
     stage.running.await.expect("no panic").expect("ends well");
-    assert!(stage.network.http().of("ingress").is_none());
+    assert!(stage.network.http().of("ingress.http").is_none());
 }

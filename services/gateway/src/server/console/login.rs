@@ -6,10 +6,10 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::header::{AUTHORIZATION, COOKIE, SET_COOKIE};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{Extensions, HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Form, Json};
-use drover_host::http::{self, Failure};
+use drover_host::http::{self, Failure, OverTls};
 use drover_types::{ApiError, ErrorCode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -19,8 +19,10 @@ use crate::domain::sessions::{CODE_MS, SESSION_MS, Session, Ticket};
 use crate::server::Api;
 use crate::server::path::At;
 
-/// Name of the cookie.
+/// Name of the cookie, and of the one of sessions over TLS: by its prefix browsers send and replace that over TLS alone
+/// (RFC 6265bis, section 4.1.3.2).
 const NAME: &str = "drover_session";
+const NAME_OVER_TLS: &str = "__Host-drover_session";
 /// Longest code that is looked up, in bytes, and how long it may take to come.
 const CODE_BYTES_MAX: usize = 128;
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -59,11 +61,16 @@ pub async fn page() -> Response {
 }
 
 /// Exchanges a code, which is the body, for a session.
-pub async fn open(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
+pub async fn open(
+    State(api): State<Arc<Api>>,
+    extensions: Extensions,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failure> {
     let body = http::read(&headers, body, CODE_BYTES_MAX, PATIENCE).await?;
     let secret = std::str::from_utf8(&body).ok().and_then(|code| api.sessions.open(code, api.clock.now_ms()));
     let secret = secret.ok_or_else(|| ApiError::new(ErrorCode::Unauthenticated, "the link was used, or is too old"))?;
-    let cookie = format!("{NAME}={secret}; Path=/; Max-Age={}; HttpOnly; SameSite=Strict", SESSION_MS / 1000);
+    let cookie = cookie(&secret, SESSION_MS / 1000, OverTls::is_in(&extensions));
     Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response())
 }
 
@@ -77,15 +84,22 @@ pub struct Csrf {
 pub async fn close(
     State(api): State<Arc<Api>>,
     Extension(session): Extension<Session>,
+    extensions: Extensions,
     headers: HeaderMap,
     Form(form): Form<Csrf>,
 ) -> Result<Response, Failure> {
     check(&session, &form.csrf)?;
-    if let Some(secret) = session_secret(&headers) {
+    let over_tls = OverTls::is_in(&extensions);
+    if let Some(secret) = session_secret(&headers, over_tls) {
         api.sessions.close(secret);
     }
-    let gone = format!("{NAME}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict");
-    Ok(([(SET_COOKIE, gone)], Redirect::to("/")).into_response())
+    Ok(([(SET_COOKIE, cookie("", 0, over_tls))], Redirect::to("/")).into_response())
+}
+
+/// What makes a browser keep the secret of a session for so many seconds.
+fn cookie(secret: &str, seconds: u64, over_tls: bool) -> String {
+    let (name, secure) = if over_tls { (NAME_OVER_TLS, "; Secure") } else { (NAME, "") };
+    format!("{name}={secret}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
 }
 
 /// Whether a form came from a page of this session.
@@ -96,11 +110,12 @@ pub fn check(session: &Session, csrf: &str) -> Result<(), ApiError> {
     Err(ApiError::new(ErrorCode::PermissionDenied, "the form is not one of this session; load its page again"))
 }
 
-/// The secret of the session cookie, if there is one.
-pub fn session_secret(headers: &HeaderMap) -> Option<&str> {
+/// The secret of the session cookie, if there is one of the name it has over TLS, or without.
+pub fn session_secret(headers: &HeaderMap, over_tls: bool) -> Option<&str> {
+    let wanted = if over_tls { NAME_OVER_TLS } else { NAME };
     let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == NAME).map(|(_, secret)| secret)
+    pairs.find(|(name, _)| *name == wanted).map(|(_, secret)| secret)
 }
 
 #[cfg(test)]
@@ -109,12 +124,22 @@ mod tests {
 
     #[test]
     fn the_session_is_found_among_other_cookies() {
-        let of = |text: &'static str| {
+        let of = |text: &'static str, over_tls| {
             let headers = HeaderMap::from_iter([(COOKIE, text.parse().expect("a value"))]);
-            session_secret(&headers).map(str::to_owned)
+            session_secret(&headers, over_tls).map(str::to_owned)
         };
-        assert_eq!(of("a=b; drover_session=s3cret; c=d").as_deref(), Some("s3cret"));
-        assert_eq!(of("xdrover_session=1"), None);
-        assert_eq!(of("drover_session"), None);
+        let both = "a=b; drover_session=s3cret; __Host-drover_session=of-tls; c=d";
+        assert_eq!(of(both, false).as_deref(), Some("s3cret"));
+        assert_eq!(of(both, true).as_deref(), Some("of-tls"));
+        assert_eq!(of("drover_session=s3cret", true), None, "anybody on the way could have set it");
+        assert_eq!(of("xdrover_session=1", false), None);
+        assert_eq!(of("drover_session", false), None);
+    }
+
+    #[test]
+    fn the_cookie_of_a_session_over_tls_goes_over_tls_alone() {
+        let rest = "Path=/; Max-Age=1; HttpOnly; SameSite=Strict";
+        assert_eq!(cookie("s3cret", 1, true), format!("__Host-drover_session=s3cret; {rest}; Secure"));
+        assert_eq!(cookie("s3cret", 1, false), format!("drover_session=s3cret; {rest}"));
     }
 }

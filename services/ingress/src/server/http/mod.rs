@@ -7,7 +7,6 @@
 mod batch;
 mod functions;
 mod publish;
-mod secure;
 mod telemetry;
 mod topics;
 mod update;
@@ -23,7 +22,7 @@ use axum::extract::Request;
 use axum::routing::{get, post};
 use drover_host::http::{self, Bounds, Failure, Hosts};
 use drover_host::proxy::Balancers;
-use drover_host::{Ports, Shutdown};
+use drover_host::{Ports, Shutdown, Tls};
 use drover_types::{ApiError, ErrorCode};
 use futures::future::try_join_all;
 use tokio::net::TcpListener;
@@ -33,13 +32,10 @@ use crate::config::{AnonymousAccess, HTTP, HTTPS, HttpConfig, IngressConfig};
 use crate::domain::node::Node;
 use crate::ports::Functions;
 use crate::server::loops::Entrance;
-use crate::server::tls::Tls;
 use telemetry::Telemetry;
 
 /// How long the head of a request may take, and a connection may be idle: devices post every minute or less.
 const HEAD: Duration = Duration::from_secs(75);
-/// Name under which the routes are handed over to a listener of another service.
-const SERVICE: &str = "ingress";
 
 /// What handlers work with.
 struct DeviceSide {
@@ -70,6 +66,8 @@ pub struct DeviceHttp {
     own: Vec<TcpListener>,
     /// Those that speak TLS.
     secure: Vec<(TcpListener, Arc<Tls>)>,
+    /// Whether there is to be HTTPS, here or on the listener of another service.
+    https: bool,
     ports: Ports,
 }
 
@@ -95,21 +93,21 @@ impl DeviceHttp {
             balancers,
             own: ports.sockets.take_tcp(HTTP)?,
             secure: tls.map(|tls| secure.into_iter().map(|own| (own, tls.clone())).collect()).unwrap_or_default(),
+            https: tls.is_some() && !config.https.listen.is_empty(),
             ports: ports.clone(),
         })
     }
 
     /// Whether anybody is to serve it.
     pub fn is_wanted(&self) -> bool {
-        !self.own.is_empty() || !self.secure.is_empty() || !self.config.listen.is_empty()
+        self.https || !self.own.is_empty() || !self.config.listen.is_empty()
     }
 
-    /// Serves until `shutdown`: on sockets of its own, or on the listener of whoever has its addresses; over TLS always on
-    /// sockets of its own. WebSockets are handed to the `entrance`.
+    /// Serves until `shutdown`: on sockets of its own, or on the listeners of whoever has its addresses. WebSockets are handed
+    /// to the `entrance`.
     pub async fn serve(mut self, entrance: Arc<Entrance>, shutdown: Shutdown) {
-        let routes = self.routes(entrance);
+        let (routes, lent) = (self.routes(entrance), self.lent());
         let (own, secure) = (std::mem::take(&mut self.own), std::mem::take(&mut self.secure));
-        let is_lent = own.is_empty() && !self.config.listen.is_empty();
         let bounds = self.bounds();
         let plain = try_join_all(own.into_iter().map(|listener| {
             let routes = self.guarded(&routes, &listener);
@@ -117,7 +115,7 @@ impl DeviceHttp {
         }));
         let over_tls = try_join_all(secure.into_iter().map(|(listener, tls)| {
             let routes = self.guarded(&routes, &listener);
-            secure::serve(listener, tls, self.handshake, routes, bounds.clone(), shutdown.clone())
+            http::serve_tls(listener, tls, self.handshake, routes, bounds.clone(), shutdown.clone())
         }));
         let network = self.ports.network;
         let served = async move {
@@ -125,14 +123,23 @@ impl DeviceHttp {
                 tracing::error!(%error, "HTTP for devices ended");
             }
         };
-        let lent = async move {
-            if is_lent {
-                network.http().contribute(SERVICE, routes);
-                shutdown.cancelled().await;
-                network.http().withdraw(SERVICE);
+        let lending = async move {
+            for &listener in &lent {
+                network.http().contribute(listener, routes.clone());
+            }
+            shutdown.cancelled().await;
+            for &listener in &lent {
+                network.http().withdraw(listener);
             }
         };
-        tokio::join!(served, lent);
+        tokio::join!(served, lending);
+    }
+
+    /// The listeners whose addresses another service of the process has.
+    fn lent(&self) -> Vec<&'static str> {
+        let plain = self.own.is_empty() && !self.config.listen.is_empty();
+        let over_tls = self.secure.is_empty() && self.https;
+        [(HTTP, plain), (HTTPS, over_tls)].into_iter().filter_map(|(name, is_lent)| is_lent.then_some(name)).collect()
     }
 
     fn bounds(&self) -> Bounds {

@@ -9,11 +9,10 @@ use axum::extract::{Request, State};
 use axum::http::header::SEC_WEBSOCKET_PROTOCOL;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
-use drover_host::http::{Ends, Failure, Upgrade};
+use drover_host::http::{Ends, Failure, OverTls, Secure, Upgrade};
 use drover_types::ApiError;
 use tungstenite::handshake::server::create_response_with_body;
 
-use super::secure::{OverTls, Secure};
 use super::{DeviceSide, who};
 use crate::server::loops::Upgraded;
 
@@ -41,7 +40,7 @@ pub async fn upgrade(
     }
     let message = "the connection does not end with this request";
     let upgrade = Upgrade::take(request.extensions_mut()).ok_or_else(|| ApiError::invalid("upgrade", message))?;
-    let over_tls = request.extensions().get::<OverTls>().is_some();
+    let over_tls = OverTls::is_in(request.extensions());
     tokio::spawn(async move {
         match upgraded(upgrade, over_tls).await {
             Ok(upgraded) => side.entrance.websocket(upgraded, ends.peer, anonymous),

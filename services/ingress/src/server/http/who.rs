@@ -5,22 +5,22 @@ use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use drover_host::http::{Ends, is_cross_site};
+use drover_host::http::{Ends, OverTls, is_cross_site};
 use drover_types::{ApiError, ErrorCode};
 
-use super::secure::OverTls;
 use crate::domain::identity::{Certificate, Proof};
+use crate::server::tls::shown;
 
 /// The certificate that the client has shown, which counts before a header as in MQTT before a user name; else its header.
 pub fn proof(head: &Parts) -> Result<Proof, ApiError> {
     let Some(certificate) = certificate(&head.extensions) else { return authorization(&head.headers) };
     refuse_cross_site(&head.extensions, &head.headers)?;
-    Ok(Proof::Certificate(certificate.clone()))
+    Ok(Proof::Certificate(certificate))
 }
 
 /// What the client has shown in the handshake.
-pub fn certificate(extensions: &Extensions) -> Option<&Certificate> {
-    extensions.get::<OverTls>().and_then(|tls| tls.certificate.as_deref())
+pub fn certificate(extensions: &Extensions) -> Option<Certificate> {
+    extensions.get::<OverTls>().and_then(|tls| shown(&tls.chain))
 }
 
 /// Refuses the page of another site, for requests that need no token: a browser shows its certificate for any page. On loopback
@@ -62,6 +62,7 @@ mod tests {
 
     use axum::http::Request;
     use axum::http::header::{HOST, ORIGIN};
+    use rustls::pki_types::CertificateDer;
 
     use super::*;
 
@@ -87,14 +88,15 @@ mod tests {
 
     #[test]
     fn a_certificate_that_a_browser_shows_for_the_page_of_another_site_is_none() {
-        let certificate = Certificate { fingerprint: [7; 32], chain: Vec::new() };
+        let chain: Arc<[CertificateDer<'static>]> = Arc::from([CertificateDer::from(vec![7_u8])]);
+        let certificate = shown(&chain).expect("one");
         let of = |origin: &str, listener: &str| {
             let ends = Ends {
                 peer: "192.0.2.7:4711".parse().expect("an address"),
                 listener: listener.parse().expect("an address"),
             };
             let request = Request::builder().header(HOST, "devices:8443").header(ORIGIN, origin).extension(ends);
-            let request = request.extension(OverTls { certificate: Some(Arc::new(certificate.clone())) });
+            let request = request.extension(OverTls { chain: chain.clone() });
             proof(&request.body(()).expect("a request").into_parts().0).map_err(|error| error.code)
         };
         let shown = Ok(Proof::Certificate(certificate.clone()));

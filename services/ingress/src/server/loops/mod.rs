@@ -30,8 +30,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use drover_host::Incoming;
 use drover_host::proxy::Balancers;
+use drover_host::{Incoming, Tls};
 use drover_types::TELEMETRY_TOPIC;
 use mio::{Poll, Waker};
 use tokio::runtime::Handle;
@@ -41,7 +41,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Timeouts;
 use crate::domain::node::Node;
-use crate::server::tls::Tls;
 use appends::{Appends, Mailboxes};
 pub use drain::Pace;
 use driver::Loop;

@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use drover_host::Tls;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use tokio::time::Instant;
@@ -15,7 +16,6 @@ use super::proxied::Proxied;
 use super::tls::TlsStream;
 use super::transport::Socket;
 use super::websocket::{Carrier, WebSocketStream};
-use crate::server::tls::Tls;
 
 /// Wakes the thread for its mail.
 pub const MAIL: Token = Token(usize::MAX);
