@@ -87,8 +87,10 @@ async fn a_rule_has_the_properties_of_the_publish() {
 #[tokio::test]
 async fn a_message_that_did_not_come_by_mqtt_has_no_client() {
     let (world, _dir) = World::embedded().await;
-    let sql = "SELECT clientid() AS c FROM 'sensors/+'";
-    world.rule("asking", 1, Some(json!({"sql": sql, "actions": [{"kafka": {"topic": "home.asked"}}]}))).await;
+    let rule = json!({"sql": "SELECT clientid() AS c FROM 'sensors/+'",
+        "actions": [{"kafka": {"topic": "home.asked"}}, {"kafka": {"topic": "home.asked", "key": "${room}"}}],
+        "errorAction": {"kafka": {"topic": "home.failures"}}});
+    world.rule("asking", 1, Some(rule)).await;
     let client = |name: &str| ClientId::new(name).expect("valid");
     let by_http = Telemetry { client: client("http:e"), epoch: 0, ..message("e", 2, "-") };
     let by_coap = Telemetry { client: client("coap:f"), ..message("f", 3, "-") };
@@ -97,6 +99,11 @@ async fn a_message_that_did_not_come_by_mqtt_has_no_client() {
     world.drained().await;
     let none = r#"{"c":"n/a"}"#;
     assert_eq!(world.values("home.asked").await, [r#"{"c":"d"}"#, none, none]);
+    let failures = world.read("home.failures").await;
+    let failure = |stored| serde_json::from_str::<serde_json::Value>(&text(stored)).expect("json");
+    let mut told: Vec<String> = failures.iter().map(|stored| failure(stored)["clientId"].to_string()).collect();
+    told.sort_unstable();
+    assert_eq!(told, [r#""d""#, r#""n/a""#, r#""n/a""#]);
     running.stop().await;
 }
 
