@@ -126,6 +126,11 @@ impl<'p> Message<'p> {
         behind.map_or(self.topic, |(_, topic)| topic)
     }
 
+    /// The MQTT client id, or `n/a` if it did not come by MQTT.
+    pub fn client(&self) -> &'p str {
+        self.client_id.unwrap_or("n/a")
+    }
+
     /// The payload, to look up members.
     pub(crate) fn document(&self) -> Result<&Document<'p>, EvalError> {
         self.document.get_or_init(|| Document::check(self.payload)).as_ref().map_err(|error| error.clone().into())

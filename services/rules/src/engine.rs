@@ -23,7 +23,7 @@ use futures::future::join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use crate::domain::{Batch, Board, Evaluation, RuleSet, States, Views, Waiting};
+use crate::domain::{Batch, Board, Evaluation, InForce, RuleSet, States, Views, Waiting};
 use crate::functions::{BATCH_MAX, Functions};
 use crate::restore;
 use crate::telemetry::{self, Telemetry};
@@ -57,6 +57,7 @@ pub struct Engine {
     pub clock: Arc<dyn Clock>,
     pub rules: watch::Receiver<Arc<RuleSet>>,
     pub board: Arc<Board>,
+    pub in_force: Arc<InForce>,
     pub functions: Functions,
     pub views: Arc<Views>,
     pub telemetry: Telemetry,
@@ -111,6 +112,7 @@ impl Engine {
                 Ok(mut session) => session.work(&shutdown, &mut backoff).await,
                 Err(error) => Err(error),
             };
+            self.in_force.leave();
             match ended {
                 Ok(()) | Err(Interrupted::Stopping) => return Ok(()),
                 Err(Interrupted::Transact(fenced @ TransactError::Fenced { .. })) => return Err(fenced.into()),
@@ -140,6 +142,7 @@ impl Engine {
         let consumer = self.bus.join(config).await?;
         let (windows, batch) = (HashMap::new(), Batch::default());
         let (rules, states) = (self.rules.borrow().clone(), States::default());
+        self.in_force.follow(&rules, &states.offsets());
         let (committed, ticked_at) = ((Instant::now(), Duration::ZERO), Instant::now());
         let (silent, stalled) = (HashMap::new(), Vec::new());
         let engine = self;
@@ -199,7 +202,10 @@ impl Session<'_> {
                 Polled::Revoked(partitions) => {
                     self.commit(shutdown, backoff).await?;
                     self.windows.retain(|at, _| !partitions.contains(at));
-                    partitions.iter().for_each(|at| self.states.revoke(at.partition));
+                    for at in &partitions {
+                        self.states.revoke(at.partition);
+                        self.engine.in_force.revoke(at.partition);
+                    }
                 }
                 Polled::Records(records) => self.evaluate(records, shutdown, backoff).await?,
                 Polled::Idle => {}
@@ -237,6 +243,7 @@ impl Session<'_> {
             self.engine.telemetry.restored(&held);
             self.windows.insert(at.clone(), window);
             self.states.assign(at.partition, *offset, held, &self.rules);
+            self.engine.in_force.assign(at.partition, *offset);
         }
         Ok(())
     }
@@ -245,6 +252,7 @@ impl Session<'_> {
     fn follow_rules(&mut self) {
         let rules = self.engine.rules.borrow().clone();
         if !Arc::ptr_eq(&rules, &self.rules) {
+            self.engine.in_force.follow(&rules, &self.states.offsets());
             self.states.reconcile(&rules);
             self.rules = rules;
         }
@@ -412,6 +420,7 @@ impl Session<'_> {
         for ((position, window), held) in positions.into_iter().zip(windows).zip(states) {
             self.windows.insert(position.at.clone(), window);
             self.states.assign(position.at.partition, position.offset, held, &self.rules);
+            self.engine.in_force.assign(position.at.partition, position.offset);
             // Where it cannot go back, it would leave out what was dropped: then the session begins anew.
             self.consumer.seek(position).await?;
         }

@@ -321,7 +321,7 @@ impl Feed {
         let waited = state.waiting.remove(&key).is_some();
         let (holds, reason, message) = match accepted {
             Ok(definition) => {
-                state.rules.put(definition);
+                state.rules.put(Definition { generation, ..definition });
                 (true, "Accepted", String::new())
             }
             Err(Obstacle::Invalid(message)) => {

@@ -47,7 +47,7 @@ pub use mail::{SmtpConfig, SmtpTls};
 pub use outbox::OUTBOX_GROUP;
 
 use crate::actions::{Actions, Carrier, Clusters};
-use crate::domain::{Board, Views};
+use crate::domain::{Board, InForce, Views};
 use crate::engine::Engine;
 use crate::feed::Feed;
 use crate::follow::Follow;
@@ -73,14 +73,15 @@ impl Service for Rules {
         let telemetry = ports.metrics.register(Telemetry::register);
         let (known, lag) = watch::channel(None);
         let (replaying, replayer) = watch::channel(None);
-        let server = server::Server { board: board.clone(), lag, replayer };
+        let in_force = Arc::new(InForce::default());
+        let server = server::Server { board: board.clone(), in_force: in_force.clone(), lag, replayer };
         let routes = Routes::new(RulesServer::new(server));
         let (sockets, network) = (ports.sockets.clone(), ports.network.clone());
         let serving = async {
             grpc::serve(routes, Self::NAME, &sockets, &network, shutdown.clone()).await?;
             anyhow::Ok(())
         };
-        let told = Told { board, lag: known, replayer: replaying };
+        let told = Told { board, in_force, lag: known, replayer: replaying };
         tokio::try_join!(serving, work(config, ports, told, telemetry, shutdown.clone()))?;
         Ok(())
     }
@@ -89,6 +90,7 @@ impl Service for Rules {
 /// What the server is told by the loops.
 struct Told {
     board: Arc<Board>,
+    in_force: Arc<InForce>,
     lag: watch::Sender<Option<Lag>>,
     replayer: watch::Sender<Option<Arc<Replayer>>>,
 }
@@ -101,7 +103,7 @@ async fn work(
     telemetry: Telemetry,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
-    let Told { board, lag, replayer } = told;
+    let Told { board, in_force, lag, replayer } = told;
     if topics::prepare(&ports, &config, &shutdown).await.is_none() {
         return Ok(());
     }
@@ -133,6 +135,7 @@ async fn work(
         clock: ports.clock.clone(),
         rules: feed.rules(),
         board: board.clone(),
+        in_force,
         functions: Functions::new(ports.functions.apart(), telemetry.clone()),
         views: views.clone(),
         telemetry: telemetry.clone(),

@@ -10,7 +10,7 @@ use drover_types::{ApiError, ErrorCode, TenantId};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use crate::domain::{Board, RuleState};
+use crate::domain::{Board, InForce, Offsets, RuleState};
 use crate::lag::Lag;
 use crate::replay::{Part, Replayer, Wanted};
 
@@ -18,6 +18,7 @@ use crate::replay::{Part, Replayer, Wanted};
 #[derive(Clone)]
 pub struct Server {
     pub board: Arc<Board>,
+    pub in_force: Arc<InForce>,
     /// As it was when last looked at; `None` until then.
     pub lag: watch::Receiver<Option<Lag>>,
     /// `None` until rules are known.
@@ -34,11 +35,13 @@ impl Rules for Server {
         let tenant =
             TenantId::new(&tenant).map_err(|error| to_status(&ApiError::invalid("tenant", error.to_string())))?;
         let unknown = || to_status(&ApiError::new(ErrorCode::NotFound, format!("rule {name} was not seen yet")));
-        let state = self.board.get(&(tenant, name.clone())).ok_or_else(unknown)?;
+        let key = (tenant, name.clone());
+        let state = self.board.get(&key).ok_or_else(unknown)?;
+        let since = self.in_force.since(&key, state.generation);
         let waits =
             || to_status(&ApiError::new(ErrorCode::Unavailable, "how far the rules are behind is not known yet"));
         let lag = self.lag.borrow().ok_or_else(waits)?;
-        Ok(Response::new(wire::GetStatusResponse { status: Some(status(state, lag)) }))
+        Ok(Response::new(wire::GetStatusResponse { status: Some(status(state, since, lag)) }))
     }
 
     async fn evaluate(
@@ -70,7 +73,7 @@ impl Rules for Server {
     }
 }
 
-fn status(state: RuleState, lag: Lag) -> wire::RuleStatus {
+fn status(state: RuleState, since: Offsets, lag: Lag) -> wire::RuleStatus {
     let accepted = wire::Condition {
         r#type: "Accepted".to_owned(),
         status: if state.accepted.holds { "True" } else { "False" }.to_owned(),
@@ -88,6 +91,7 @@ fn status(state: RuleState, lag: Lag) -> wire::RuleStatus {
     wire::RuleStatus {
         actions: actions.collect(),
         observed_generation: state.generation,
+        effective_from: since.into_iter().collect(),
         conditions: vec![accepted],
         matched: state.counts.matched,
         emitted: state.counts.emitted,

@@ -37,7 +37,7 @@ pub(super) fn topic<'m>(call: &Call<'_, 'm, '_>) -> Answer<'m> {
 
 /// `clientid()`: the MQTT client id, or `n/a` for a message that came another way.
 pub(super) fn client_id<'m>(call: &Call<'_, 'm, '_>) -> Answer<'m> {
-    text(call.message.client_id.unwrap_or("n/a"))
+    text(call.message.client())
 }
 
 /// `timestamp()`: milliseconds since the Unix epoch.

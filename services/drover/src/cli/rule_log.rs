@@ -26,6 +26,8 @@ use super::sse::{self, SentEvent};
 const QUIET: Duration = Duration::from_secs(2);
 /// Messages that wait to be looked at.
 const WAITING_MAX: usize = 64;
+/// Messages that their topics name a rule for, whatever its filters are.
+const BASIC_INGEST: &str = "$aws/rules/#";
 /// What rules that group may keep here.
 const ROOM: Room = Room { groups: 100_000, bytes: 1 << 28, groups_max: 100_000, bytes_max: 1 << 28 };
 
@@ -48,7 +50,7 @@ pub fn verdicts(
 ) -> anyhow::Result<Vec<Value>> {
     let now_ms = SystemClock.now_ms();
     let from = beginning(since, now_ms)?;
-    let stream = connection.open()?.stream(&[("filter", filter(rules)), ("from", &from)])?;
+    let stream = connection.open()?.stream(&[("filter", filter(rules)), ("or", BASIC_INGEST), ("from", &from)])?;
     let messages = read_aside(stream);
     let mut streams: Vec<Stream> = rules.iter().map(Stream::of).collect();
     let (mut verdicts, mut looked_at) = (Vec::new(), 0);

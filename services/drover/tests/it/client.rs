@@ -199,6 +199,21 @@ fn rules_are_tried_on_messages_of_the_log() {
     let first = rule("SELECT temperature FROM 'demo/+/climate' GROUP BY device(), RISING(temperature > -100)");
     let tried = platform.json(&["rule", "test", "-f", &first, "--since", "1h"]);
     assert_eq!(tried["items"].as_array().expect("items").len(), 2, "one row a device: {tried}");
+
+    // By Basic Ingest: the rule is named by the topic, whatever its FROM.
+    let policy = "apiVersion: drover.dev/v1alpha1\nkind: Policy\nmetadata: {name: to-r}\nspec:\n  statements:\n";
+    let statement = "    - {effect: allow, actions: [publish], resources: [\"$aws/rules/r/#\"]}\n";
+    platform.says(&["policy", "apply", "-f", &platform.file("to-r.yaml", &format!("{policy}{statement}"))]);
+    let made = platform.json(&["device", "create", "direct", "--policy", "to-r"]);
+    let url = format!("http://127.0.0.1:{}/v1/topics/$aws/rules/r/a/b", 8080 + platform.up.offset);
+    let token = made["token"].as_str().expect("a token");
+    let sent = ureq::post(url).header("authorization", format!("Bearer {token}")).send("{\"temperature\":1}");
+    assert_eq!(sent.expect("an answer").status(), 200);
+    let direct = rule("SELECT temperature, topic() AS t FROM 'none'");
+    let tried = platform.json(&["rule", "test", "-f", &direct, "--since", "1h"]);
+    let rows: Vec<&Value> = tried["items"].as_array().expect("items").iter().map(|verdict| &verdict["row"]).collect();
+    assert_eq!(rows, [r#"{"temperature":1,"t":"a/b"}"#]);
+
     assert!(
         platform
             .refuses(&["rule", "test", "-f", &all, "--since", "soon"])

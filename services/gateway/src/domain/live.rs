@@ -19,8 +19,8 @@ const INTERNAL_PREFIX: &str = "drover.";
 /// What a stream is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
-    /// Messages of a tenant's devices, or of one of them, whose MQTT topic matches.
-    Messages { tenant: TenantId, filter: TopicFilter, device: Option<DeviceId> },
+    /// Messages of a tenant's devices, or of one of them, whose MQTT topic matches one of the filters.
+    Messages { tenant: TenantId, filters: Vec<TopicFilter>, device: Option<DeviceId> },
     /// Records of an output topic of the tenant.
     Outputs { topic: String },
 }
@@ -82,15 +82,13 @@ impl Start {
 }
 
 impl Selection {
-    /// Messages of `tenant` by MQTT filter; shared subscriptions have no meaning here.
-    pub fn messages(tenant: TenantId, filter: &str, device: Option<&str>) -> Result<Self, ApiError> {
+    /// Messages of `tenant` by MQTT filter, or by another one; shared subscriptions have no meaning here.
+    pub fn messages(tenant: TenantId, filter: &str, or: Option<&str>, device: Option<&str>) -> Result<Self, ApiError> {
         let device = device.map(DeviceId::new).transpose();
         let device = device.map_err(|error| ApiError::invalid("device", error.to_string()))?;
-        let filter = TopicFilter::new(filter).map_err(|error| ApiError::invalid("filter", error.to_string()))?;
-        if filter.share().is_some() {
-            return Err(ApiError::invalid("filter", "a stream cannot join a shared subscription"));
-        }
-        Ok(Self::Messages { tenant, filter, device })
+        let mut filters = vec![read("filter", filter)?];
+        filters.extend(or.map(|or| read("or", or)).transpose()?);
+        Ok(Self::Messages { tenant, filters, device })
     }
 
     /// Records of an output topic; whether it is the tenant's is for the caller to find out.
@@ -113,11 +111,11 @@ impl Selection {
     pub fn show(&self, stored: &Stored) -> Option<Message> {
         let record = &stored.record;
         let shown = match self {
-            Self::Messages { tenant, filter, device } => {
+            Self::Messages { tenant, filters, device } => {
                 let topic = text(record, header::TOPIC)?;
                 let of_device = |device: &DeviceId| text(record, header::DEVICE) == Some(device.as_str());
                 if text(record, header::TENANT)? != tenant.as_str()
-                    || !filter.matches(topic)
+                    || !filters.iter().any(|filter| filter.matches(topic))
                     || !device.as_ref().is_none_or(of_device)
                 {
                     return None;
@@ -133,6 +131,15 @@ impl Selection {
         };
         Some(shown)
     }
+}
+
+/// The filter that a field of the query has.
+fn read(field: &str, filter: &str) -> Result<TopicFilter, ApiError> {
+    let filter = TopicFilter::new(filter).map_err(|error| ApiError::invalid(field, error.to_string()))?;
+    if filter.share().is_some() {
+        return Err(ApiError::invalid(field, "a stream cannot join a shared subscription"));
+    }
+    Ok(filter)
 }
 
 impl Message {
@@ -185,7 +192,7 @@ mod tests {
     }
 
     fn messages(tenant: &str, filter: &str) -> Selection {
-        Selection::messages(TenantId::new(tenant).expect("valid"), filter, None).expect("valid")
+        Selection::messages(TenantId::new(tenant).expect("valid"), filter, None, None).expect("valid")
     }
 
     #[test]
@@ -200,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_message_of_another_device_is_not_shown_where_one_was_asked_for() {
-        let of = |device| Selection::messages(TenantId::new("home").expect("valid"), "#", Some(device));
+        let of = |device| Selection::messages(TenantId::new("home").expect("valid"), "#", None, Some(device));
         let record = stored("home", "a", b"{}");
         assert!(of("d-1").expect("valid").show(&record).is_some());
         assert!(of("d-2").expect("valid").show(&record).is_none());
@@ -223,8 +230,10 @@ mod tests {
         assert!(Selection::outputs("home.hot").is_ok());
         let tenant = TenantId::default_tenant();
         for bad in ["$share/g/a", "a/#/b", ""] {
-            let refused = Selection::messages(tenant.clone(), bad, None).expect_err("refused");
+            let refused = Selection::messages(tenant.clone(), bad, None, None).expect_err("refused");
             assert_eq!(refused.field.as_deref(), Some("filter"));
+            let refused = Selection::messages(tenant.clone(), "a", Some(bad), None).expect_err("refused");
+            assert_eq!(refused.field.as_deref(), Some("or"));
         }
     }
 

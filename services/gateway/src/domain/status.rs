@@ -70,10 +70,13 @@ pub fn device(enabled: bool, presence: &Presence, heard_ms: Option<u64>) -> Valu
 pub fn rule(status: wire::RuleStatus) -> Value {
     let conditions: Vec<Value> = status.conditions.iter().map(condition).collect();
     let actions: Vec<Value> = status.actions.iter().map(action).collect();
+    let offsets = status.effective_from.iter();
+    let offsets: BTreeMap<String, String> = offsets.map(|(at, offset)| (at.to_string(), offset.to_string())).collect();
     let mut json = json!({
         "conditions": conditions,
         "actions": actions,
         "observedGeneration": status.observed_generation,
+        "effectiveFrom": offsets,
         "matched": status.matched.to_string(),
         "emitted": status.emitted.to_string(),
         "failed": status.failed.to_string(),
@@ -98,9 +101,12 @@ pub fn merged(one: Option<wire::RuleStatus>, other: Option<wire::RuleStatus>) ->
     };
     let holds = |status: &wire::RuleStatus| status.conditions.iter().all(|condition| condition.status == "True");
     let error_ms = |status: &wire::RuleStatus| status.last_error.as_ref().map(|error| error.time_ms);
+    let observed_generation = one.observed_generation.min(other.observed_generation);
+    let observed = [&one, &other].into_iter().filter(|status| status.observed_generation == observed_generation);
     Some(wire::RuleStatus {
         actions: merged_actions(&one.actions, &other.actions),
-        observed_generation: one.observed_generation.min(other.observed_generation),
+        effective_from: observed.flat_map(|status| status.effective_from.clone()).collect(),
+        observed_generation,
         matched: one.matched + other.matched,
         failed: one.failed + other.failed,
         emitted: one.emitted + other.emitted,
@@ -153,6 +159,8 @@ fn condition(condition: &wire::Condition) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     #[test]
@@ -184,6 +192,7 @@ mod tests {
             lag_ms: matched,
             emitted: matched,
             actions: vec![wire::ActionStatus { action: 1, delivered: matched, ..wire::ActionStatus::default() }],
+            effective_from: [(error_ms as u32, matched)].into(),
             last_error: Some(wire::LastError { time_ms: error_ms, ..wire::LastError::default() }),
             ..wire::RuleStatus::default()
         };
@@ -193,6 +202,7 @@ mod tests {
             let all = merged(merged(None, Some(one)), Some(other)).expect("two have answered");
             assert_eq!((all.observed_generation, all.matched, all.emitted, all.failed), (2, 30, 30, 2));
             assert_eq!((all.lag, all.lag_ms), (20, 20));
+            assert_eq!(all.effective_from, HashMap::from([(5, 10)]), "where the other is behind, it is not known yet");
             assert_eq!((all.actions.len(), all.actions[0].action, all.actions[0].delivered), (1, 1, 30));
             assert_eq!((all.conditions[0].status.as_str(), all.last_error.expect("one").time_ms), ("False", 7));
         }
@@ -203,6 +213,7 @@ mod tests {
     fn a_rules_counts_are_exact_text() {
         let status = wire::RuleStatus {
             observed_generation: 3,
+            effective_from: [(0, 12), (10, u64::MAX)].into(),
             conditions: vec![wire::Condition {
                 r#type: "Ready".into(),
                 status: "True".into(),
@@ -237,6 +248,7 @@ mod tests {
                     {"action": "error", "emitted": "1", "delivered": "0", "retried": "0", "failed": "0"},
                 ],
                 "observedGeneration": 3,
+                "effectiveFrom": {"0": "12", "10": "18446744073709551615"},
                 "matched": "18446744073709551615",
                 "emitted": "5",
                 "failed": "1",

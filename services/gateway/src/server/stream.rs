@@ -39,6 +39,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub struct Query {
     /// MQTT filter of the messages.
     filter: Option<String>,
+    /// With `filter`: another one; messages that match either are shown.
+    or: Option<String>,
     /// With `filter`: only messages of this device.
     device: Option<String>,
     /// Kafka topic that a rule of the tenant writes to.
@@ -101,7 +103,8 @@ async fn ended(api: Arc<Api>, authorization: String) -> Option<ApiError> {
 
 async fn select(api: &Api, tenant: TenantId, query: &Query) -> Result<Selection, ApiError> {
     match (&query.filter, &query.topic) {
-        (Some(filter), None) => Selection::messages(tenant, filter, query.device.as_deref()),
+        (Some(filter), None) => Selection::messages(tenant, filter, query.or.as_deref(), query.device.as_deref()),
+        (None, Some(_)) if query.or.is_some() => Err(ApiError::invalid("or", "goes with filter, not with topic")),
         (None, Some(_)) if query.device.is_some() => {
             Err(ApiError::invalid("device", "goes with filter, not with topic"))
         }

@@ -115,6 +115,16 @@ fn a_stream_shows_what_matches_and_comes_after_it_began() {
 }
 
 #[test]
+fn a_stream_of_two_filters_shows_what_matches_either_once() {
+    let gateway = Running::start();
+    for topic in ["a/1", "$aws/rules/r/a", "b", "a/2"] {
+        publish(&gateway, "home", topic, topic, 1);
+    }
+    let mut events = Events::open(&gateway, "filter=a/%2B&or=$aws/rules/%23&from=earliest");
+    assert_eq!([events.payload(), events.payload(), events.payload()], ["a/1", "$aws/rules/r/a", "a/2"]);
+}
+
+#[test]
 fn a_stream_may_begin_in_the_past() {
     let gateway = Running::start();
     for (payload, time_ms) in [("one", 1_000), ("two", 2_000), ("three", 3_000)] {
@@ -154,6 +164,8 @@ fn queries_that_make_no_sense_are_refused() {
         ("filter=a&topic=b", "filter"),
         ("filter=a%23", "filter"),
         ("filter=$share/g/a", "filter"),
+        ("filter=a&or=b%23", "or"),
+        ("topic=home.hot&or=a", "or"),
         ("topic=drover.telemetry", "topic"),
         ("filter=a&from=tomorrow", "from"),
         ("filter=a&form=now", "query"),

@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 /// What the registry answers.
 #[derive(Clone, Default)]
 pub struct FakeRegistry {
-    /// Tokens and fingerprints, with the device each proves.
+    /// Tokens and fingerprints, with the device each proves: `DEVICE`, or `TENANT/DEVICE` of another tenant.
     pub credentials: Arc<Mutex<HashMap<Vec<u8>, String>>>,
     /// What was shown with each certificate that was asked about.
     pub chains: Arc<Mutex<Vec<Vec<Vec<u8>>>>>,
@@ -107,11 +107,12 @@ impl FakeRegistry {
     }
 
     fn identity(&self, question: AuthenticateRequest) -> Result<Identity, Status> {
-        let (device, credential_id) = self.who(question.proof.expect("a proof"))?;
+        let (name, credential_id) = self.who(question.proof.expect("a proof"))?;
+        let (tenant, device) = name.split_once('/').unwrap_or(("default", name.as_str()));
         Ok(Identity {
-            tenant: "default".into(),
+            tenant: tenant.into(),
             credential_id,
-            device,
+            device: device.into(),
             statements: self.statements.lock().expect("not poisoned").clone(),
             expires_ms: 0,
             policies: vec![POLICY.into()],

@@ -1,6 +1,10 @@
 //! InfluxDB's line protocol by HTTP.
 
+use std::io::ErrorKind;
+
 use drover_types::limits::TOPIC_BYTES_MAX;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::http::{TOKEN, records, send};
 use crate::stage::Stage;
@@ -69,4 +73,52 @@ async fn as_many_lines_as_allowed_are_kept_in_order_and_one_more_is_refused() {
         kept.len() > 1 && kept.iter().enumerate().all(|(n, payload)| *payload == format!("{{\"n\":{n}}}")),
         "in their order"
     );
+}
+
+/// What a server says that waits for the body of a request.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Begins a request whose body does not come before the server asks for it.
+async fn begin(stage: &Stage, path: &str) -> TcpStream {
+    let mut client = TcpStream::connect(stage.http.expect("bound")).await.expect("listening");
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Token {TOKEN}\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n"
+    );
+    client.write_all(head.as_bytes()).await.expect("connected");
+    client
+}
+
+/// Returns when it is the request's turn.
+async fn its_turn(client: &mut TcpStream) {
+    let mut answer = [0; CONTINUE.len()];
+    client.read_exact(&mut answer).await.expect("connected");
+    assert_eq!(answer, CONTINUE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_clients_of_one_tenant_do_not_hold_up_another() {
+    const OTHER: &str = "drv_other";
+    let stage = stage().await;
+    stage.registry.credential(OTHER, "other/d");
+    let mut slow = Vec::new();
+    for path in [WRITE, "/v1/batch"].into_iter().cycle().take(8) {
+        let mut client = begin(&stage, path).await;
+        its_turn(&mut client).await;
+        slow.push(client);
+    }
+    let mut more = Vec::new();
+    for _ in 0..8 {
+        more.push(begin(&stage, WRITE).await);
+    }
+    let authorization = format!("Token {OTHER}");
+    let answer = send(&stage, "POST", WRITE, &[("authorization", &authorization)], "m f=1").await;
+    assert_eq!(answer, (204, String::new()));
+    for client in &more {
+        let early = client.try_read(&mut [0; CONTINUE.len()]);
+        assert!(early.is_err_and(|error| error.kind() == ErrorKind::WouldBlock), "it is not its turn");
+    }
+    drop(slow);
+    for client in &mut more {
+        its_turn(client).await;
+    }
 }

@@ -301,7 +301,7 @@ impl Batch {
         self.bury(inbound.source.clone(), Some(&rule.name), action, cause);
         // An error action that fails is not followed by itself.
         let Some(then) = rule.error_action.as_ref().filter(|_| action != Some(ERROR_ACTION)) else { return };
-        let (topic, client) = (telemetry.topic.as_str(), telemetry.client.as_str());
+        let (topic, client) = (telemetry.topic.as_str(), inbound.message.client());
         let value = Bytes::from(failure_row(&rule.name, topic, client, &telemetry.payload, cause));
         let (row, trace) = (Row::default(), telemetry.traceparent.as_ref());
         let emitted = Emitted { row: &row, value: &value, trace };

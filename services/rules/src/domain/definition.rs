@@ -14,6 +14,8 @@ use super::status::RuleKey;
 pub struct Definition {
     pub tenant: TenantId,
     pub name: String,
+    /// Of the declaration; 0: not said.
+    pub generation: u64,
     /// Both, to count by.
     pub key: RuleKey,
     pub rule: CompiledRule,
@@ -45,6 +47,7 @@ impl Definition {
             key: (tenant.clone(), name.to_owned()),
             tenant,
             name: name.to_owned(),
+            generation: 0,
         })
     }
 

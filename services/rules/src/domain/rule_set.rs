@@ -55,6 +55,15 @@ impl RuleSet {
         self.tenants.get(tenant)?.by_name.get(name)
     }
 
+    /// The rules that are others here than in `before`, or not there.
+    pub fn new_since<'r>(&'r self, before: &'r Self) -> impl Iterator<Item = &'r Arc<Definition>> {
+        let tenants = self.tenants.iter().filter(move |&(tenant, rules)| {
+            before.tenants.get(tenant).is_none_or(|before| !Arc::ptr_eq(before, rules))
+        });
+        let rules = tenants.flat_map(|(_, rules)| rules.by_name.values());
+        rules.filter(move |&rule| before.get(&rule.key).is_none_or(|before| !Arc::ptr_eq(before, rule)))
+    }
+
     /// Removes a rule if it is there.
     pub fn remove(&mut self, tenant: &TenantId, name: &str) {
         self.waiting.remove(&(tenant.clone(), name.to_owned()));

@@ -14,6 +14,7 @@ use drover_types::TenantId;
 
 use super::definition::Definition;
 use super::fault::fault;
+use super::in_force::Offsets;
 use super::rule_set::RuleSet;
 use super::status::RuleKey;
 
@@ -143,6 +144,11 @@ impl States {
         if !self.partitions.values().any(|held| held.rules.contains_key(prefix)) {
             self.totals.remove(prefix);
         }
+    }
+
+    /// The next offset of each partition.
+    pub fn offsets(&self) -> Offsets {
+        self.partitions.iter().map(|(partition, held)| (*partition, held.next)).collect()
     }
 
     /// A record was read, whatever becomes of it.

@@ -1,8 +1,9 @@
 //! Kafka outputs: exactly once, in order, whatever happens to the engine.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use drover_bus::{Outgoing, Record, TopicConfig};
+use drover_bus::{Outgoing, Record, TopicConfig, TopicPartition};
 use drover_rules::{ERRORS_TOPIC, RulesConfig};
 use drover_sim::{Broken, BrokenBus};
 use drover_types::{ClientId, Mqtt5, RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TraceParent};
@@ -87,8 +88,10 @@ async fn a_rule_has_the_properties_of_the_publish() {
 #[tokio::test]
 async fn a_message_that_did_not_come_by_mqtt_has_no_client() {
     let (world, _dir) = World::embedded().await;
-    let sql = "SELECT clientid() AS c FROM 'sensors/+'";
-    world.rule("asking", 1, Some(json!({"sql": sql, "actions": [{"kafka": {"topic": "home.asked"}}]}))).await;
+    let rule = json!({"sql": "SELECT clientid() AS c FROM 'sensors/+'",
+        "actions": [{"kafka": {"topic": "home.asked"}}, {"kafka": {"topic": "home.asked", "key": "${room}"}}],
+        "errorAction": {"kafka": {"topic": "home.failures"}}});
+    world.rule("asking", 1, Some(rule)).await;
     let client = |name: &str| ClientId::new(name).expect("valid");
     let by_http = Telemetry { client: client("http:e"), epoch: 0, ..message("e", 2, "-") };
     let by_coap = Telemetry { client: client("coap:f"), ..message("f", 3, "-") };
@@ -97,6 +100,11 @@ async fn a_message_that_did_not_come_by_mqtt_has_no_client() {
     world.drained().await;
     let none = r#"{"c":"n/a"}"#;
     assert_eq!(world.values("home.asked").await, [r#"{"c":"d"}"#, none, none]);
+    let failures = world.read("home.failures").await;
+    let failure = |stored| serde_json::from_str::<serde_json::Value>(&text(stored)).expect("json");
+    let mut told: Vec<String> = failures.iter().map(|stored| failure(stored)["clientId"].to_string()).collect();
+    told.sort_unstable();
+    assert_eq!(told, [r#""d""#, r#""n/a""#, r#""n/a""#]);
     running.stop().await;
 }
 
@@ -331,6 +339,45 @@ async fn observed(world: &World, generation: u64, reason: &str) {
         status.is_ok_and(|s| s.observed_generation == generation && s.conditions[0].reason == reason)
     })
     .await;
+}
+
+/// From where on a generation of the rule `r` is in force, once it is in all partitions.
+async fn effective(world: &World, generation: u64) -> BTreeMap<u32, u64> {
+    until("in force everywhere", async || {
+        let status = world.status("r").await;
+        status.is_ok_and(|s| s.observed_generation == generation && s.effective_from.len() == 4)
+    })
+    .await;
+    world.status("r").await.expect("known").effective_from.into_iter().collect()
+}
+
+#[tokio::test]
+async fn a_status_tells_from_which_offset_of_each_partition_on_a_generation_is_met() {
+    let (world, _dir) = World::embedded().await;
+    let each = |numbers: std::ops::Range<u16>| (0..20).flat_map(move |d| numbered(&format!("d{d}"), numbers.clone()));
+    world.rule("r", 1, Some(to("home.one"))).await;
+    let running = world.start("a");
+    assert_eq!(effective(&world, 1).await.into_values().collect::<Vec<_>>(), [0; 4]);
+    world.publish(each(0..3)).await;
+    world.drained().await;
+    let mut ends = BTreeMap::new();
+    for partition in 0..4 {
+        let at = TopicPartition::new(TELEMETRY_TOPIC, partition);
+        ends.insert(partition, world.bus.bounds(&at).await.expect("bounds").end);
+    }
+    assert_eq!(ends.values().sum::<u64>(), 60);
+    world.rule("r", 2, Some(to("home.two"))).await;
+    assert_eq!(effective(&world, 2).await, ends);
+    world.publish(each(3..5)).await;
+    world.drained().await;
+    assert_eq!((world.read("home.one").await.len(), world.read("home.two").await.len()), (60, 40));
+    assert_eq!(effective(&world, 2).await, ends, "messages do not move it");
+    running.stop().await;
+
+    // What was before it began is not known to a process.
+    let running = world.start("a");
+    assert_eq!(effective(&world, 2).await.values().sum::<u64>(), 100);
+    running.stop().await;
 }
 
 #[tokio::test]

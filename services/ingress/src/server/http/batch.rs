@@ -16,7 +16,7 @@ use drover_types::limits::TOPIC_BYTES_MAX;
 use drover_types::{ApiError, DeviceId, ErrorCode, TraceParent};
 use futures::StreamExt as _;
 use serde::Serialize;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::publish::traceparent;
 use super::who::proof;
@@ -28,8 +28,6 @@ use crate::domain::node::Node;
 use crate::domain::post::{self, Identities, Way, identify};
 use crate::server::traced;
 
-/// Batches under way at the same time; more wait for their turn. Each holds one part and one line.
-pub const BATCHES_MAX: usize = 16;
 /// Rows of one part.
 const PART_ROWS_MAX: usize = 500;
 /// Payload bytes after which a part is complete.
@@ -96,16 +94,13 @@ struct Batch<'a> {
 pub async fn post(State(side): State<Arc<DeviceSide>>, request: Request) -> Result<Response, Failure> {
     let (head, body) = request.into_parts();
     let proof = proof(&head)?;
-    identify(&side.node, proof.clone()).await?;
+    let gateway = identify(&side.node, proof.clone()).await?;
     let limit = side.batch_bytes_max;
     let declared = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if let Some(length) = declared.filter(|length| *length > limit) {
         return Err(ApiError::invalid("body", "is too large").over(limit, length).into());
     }
-    let Ok(turn) = timeout(side.patience, side.batches.acquire()).await else {
-        let error = ApiError::new(ErrorCode::Unavailable, "too many batches are under way");
-        return Err(error.over(BATCHES_MAX, "more").into());
-    };
+    let turn = side.turns.take(&gateway.tenant, side.patience).await?;
     let mut batch = Batch::new(&side, proof, traceparent(&head.headers));
     batch.take(body).await;
     drop(turn);

@@ -9,6 +9,7 @@ mod functions;
 mod publish;
 mod telemetry;
 mod topics;
+mod turns;
 mod update;
 mod websocket;
 mod who;
@@ -26,13 +27,13 @@ use drover_host::{Ports, Shutdown, Tls};
 use drover_types::{ApiError, ErrorCode};
 use futures::future::try_join_all;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
 use crate::config::{AnonymousAccess, HTTP, HTTPS, HttpConfig, IngressConfig};
 use crate::domain::node::Node;
 use crate::ports::Functions;
 use crate::server::loops::Entrance;
 use telemetry::Telemetry;
+use turns::Turns;
 
 /// How long the head of a request may take, and a connection may be idle: devices post every minute or less.
 const HEAD: Duration = Duration::from_secs(75);
@@ -46,8 +47,8 @@ struct DeviceSide {
     anonymous: AnonymousAccess,
     /// For a body to come, and for a message to become durable.
     patience: Duration,
-    /// Turns of batches.
-    batches: Semaphore,
+    /// Of batches and of bodies of lines.
+    turns: Turns,
     batch_rows_max: usize,
     batch_bytes_max: usize,
     telemetry: Telemetry,
@@ -162,7 +163,7 @@ impl DeviceHttp {
             functions: self.functions.clone(),
             anonymous: self.anonymous,
             patience: self.config.request.as_std(),
-            batches: Semaphore::new(batch::BATCHES_MAX),
+            turns: Turns::default(),
             batch_rows_max: self.config.batch_rows,
             batch_bytes_max: self.config.batch_bytes.as_len(),
             telemetry: self.telemetry.clone(),

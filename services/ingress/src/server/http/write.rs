@@ -13,10 +13,9 @@ use drover_host::http::{self, Failure};
 use drover_types::{ApiError, ErrorCode, Qos, TraceParent};
 use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
-use tokio::time::timeout;
+use tokio::task::spawn_blocking;
 
 use super::DeviceSide;
-use super::batch::BATCHES_MAX;
 use super::publish::traceparent;
 use super::who::proof;
 use crate::domain::identity::Identity;
@@ -50,15 +49,19 @@ pub async fn post(
     let (head, body) = request.into_parts();
     let identity = identify(&side.node, proof(&head)?).await?;
     let Query(wanted) = query.map_err(|refused| ApiError::invalid("query", refused.body_text()))?;
-    let Ok(_turn) = timeout(side.patience, side.batches.acquire()).await else {
-        let error = ApiError::new(ErrorCode::Unavailable, "too many batches are under way");
-        return Err(error.over(BATCHES_MAX, "more").into());
-    };
+    let turn = side.turns.take(&identity.tenant, side.patience).await?;
     let body = http::read(&head.headers, body, BODY_BYTES_MAX, side.patience).await?;
-    let body = unpacked(&head.headers, body)?;
     let received_ms = side.node.now().unix_ms;
     let written = Written { precision: wanted.precision, traceparent: traceparent(&head.headers), received_ms };
-    let messages = written.messages(&side.node, &identity, &body)?;
+    let node = side.node.clone();
+    // So many lines take longer than a thread that serves others may be held. The turn goes along: who hangs up does not
+    // free it for more before they are read.
+    let reading = spawn_blocking(move || {
+        let body = unpacked(&head.headers, body)?;
+        Ok::<_, ApiError>((written.messages(&node, &identity, &body)?, turn))
+    });
+    let read = reading.await.map_err(|panic| ApiError::new(ErrorCode::Internal, panic.to_string()))?;
+    let (messages, _turn) = read?;
     for part in messages.chunks(PART_LINES_MAX) {
         post::in_time(&side.node, side.patience, side.node.publish_all(part, received_ms)).await?;
     }
