@@ -27,6 +27,14 @@ struct Process {
     severed: CancellationToken,
 }
 
+impl Process {
+    /// A pipe to what it listens to as `name`. The error: its life ends before there is room among those that wait to be
+    /// accepted, or it listens no more. A kernel resets these; without that they would wait, and keep its network, for ever.
+    async fn open(&self, name: &str) -> io::Result<DuplexStream> {
+        self.severed.run_until_cancelled(self.network.open(name)).await.unwrap_or_else(|| Err(refused()))
+    }
+}
+
 impl Switchboard {
     /// From now on a process is at `host`, until `severed` or until another one is.
     pub fn plug(&self, host: &str, network: Network, service: &'static str, severed: CancellationToken) {
@@ -45,7 +53,7 @@ impl Switchboard {
             while let Some(Ok(call)) = calls.next().await {
                 // A call to nobody is dropped: it is refused.
                 if let Ok(there) = board.there(host)
-                    && let Ok(answering) = there.network.open(there.service).await
+                    && let Ok(answering) = there.open(there.service).await
                 {
                     tokio::spawn(connect(call, answering, there.severed.cancelled_owned()));
                 }
@@ -53,9 +61,9 @@ impl Switchboard {
         });
     }
 
-    /// A pipe to what the process at `host` listens to as `name`.
+    /// A pipe to what the process at `host` listens to as `name`; refused where that dies before it has room for one more.
     pub async fn open(&self, host: &str, name: &str) -> io::Result<DuplexStream> {
-        self.there(host)?.network.open(name).await
+        self.there(host)?.open(name).await
     }
 
     fn there(&self, host: &str) -> io::Result<Process> {
@@ -81,7 +89,7 @@ impl Wires for Line {
         if self.severed.is_cancelled() {
             return Err(refused());
         }
-        let answering = there.network.open(there.service).await?;
+        let answering = there.open(there.service).await?;
         let (near, calling) = duplex(WIRE_BYTES);
         let (here, there) = (self.severed.clone(), there.severed);
         tokio::spawn(connect(calling, answering, async move {
@@ -106,4 +114,31 @@ async fn connect(mut calling: DuplexStream, mut answering: DuplexStream, cut: im
 
 fn refused() -> io::Error {
     io::Error::from(io::ErrorKind::ConnectionRefused)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Whoever waits for this long waits for ever, in virtual time.
+    const LONG: Duration = Duration::from_secs(3_600);
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_process_that_dies_is_refused() {
+        let (board, severed) = (Switchboard::default(), CancellationToken::new());
+        board.plug("host", Network::default(), "ingress", severed.clone());
+        while let Ok(opened) = timeout(LONG, board.open("host", "mqtt")).await {
+            opened.expect("there is room among those that wait to be accepted");
+        }
+        let mut waiting = pin!(board.open("host", "mqtt"));
+        assert!(timeout(LONG, &mut waiting).await.is_err(), "nobody is accepted");
+        severed.cancel();
+        let refused = timeout(LONG, waiting).await.expect("it waits no longer");
+        assert_eq!(refused.expect_err("nobody is there").kind(), io::ErrorKind::ConnectionRefused);
+    }
 }
