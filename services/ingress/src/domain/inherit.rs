@@ -90,12 +90,15 @@ impl Node {
             if self.peers.is_back(&gone) || self.is_stopping() {
                 break true;
             }
+            let before = inheritance.sessions.len();
             match self.claim_page(&gone, &live, after.as_ref(), &mut held_up, &mut inheritance).await {
                 Ok(None) => break false,
                 Ok(Some(last)) => (after, held_up) = (Some(last), HeldUp::default()),
                 Err(error) if error.may_pass() => {
                     self.telemetry.sessions_not_claimed(&gone, &error);
-                    tokio::time::sleep(RETRY).await;
+                    if inheritance.sessions.len() == before {
+                        tokio::time::sleep(RETRY).await;
+                    }
                 }
                 Err(error) => {
                     self.telemetry.sessions_not_claimed(&gone, &error);

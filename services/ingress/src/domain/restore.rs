@@ -20,7 +20,8 @@ use crate::ports::{OwnersError, StoreError};
 pub(super) const PAGE: usize = 128;
 /// Sessions that are taken and read at the same time: of each a read, a compare-and-set and two or three reads more.
 pub(super) const AT_ONCE: usize = 64;
-/// Wait before what could not be read is asked for again.
+/// Wait before what could not be read is asked for again, unless something else could be: a store that answers for some is
+/// asked for the others at once.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// Peers wait for a node that takes its sessions back. One that gets no further for this long, in milliseconds, ends instead,
 /// and they take what it has left; started again, it is none of the nodes before its stores are there.
@@ -109,8 +110,10 @@ impl Node {
                     (after, since_ms, held_up) = (Some(last), self.now().monotonic_ms, HeldUp::default());
                 }
                 Err(error) if error.may_pass() && !self.is_stuck(since_ms) => {
-                    waiting(&error);
-                    tokio::time::sleep(RETRY).await;
+                    if count == before {
+                        waiting(&error);
+                        tokio::time::sleep(RETRY).await;
+                    }
                 }
                 Err(error) => return Err(error),
             }

@@ -202,6 +202,26 @@ async fn a_node_that_gets_no_further_with_its_sessions_gives_up_where_others_wai
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_fails_now_and_then_does_not_keep_a_node_from_starting() {
+    let database = Arc::<Database>::default();
+    let before = Platform::over(database.clone(), None).await;
+    let count = PAGE + 12;
+    for client in 0..count {
+        let attached = before.connect(1, &format!("c-{client}"), None).await;
+        before.leave(1, &attached);
+    }
+    before.nodes[1].journal.durable(before.nodes[1].journal.position()).await;
+    (0..NAMES.len()).for_each(|node| before.cut(node, true));
+    drop(before);
+    let platform = Platform::over(database.clone(), None).await;
+    database.fails_each.store(10, Ordering::Relaxed);
+    let began = Instant::now();
+    let restored = platform.nodes[1].restore_all(|why| panic!("it waits: {why}")).await;
+    assert_eq!(restored.expect("the store is there"), count);
+    assert!(began.elapsed() < RETRY, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_that_cannot_be_read_holds_the_others_up_for_a_while_only() {
     let database = Arc::<Database>::default();
     let platform = Platform::over(database.clone(), None).await;

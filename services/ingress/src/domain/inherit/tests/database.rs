@@ -22,6 +22,9 @@ pub(super) struct Database {
     pub(super) is_away: AtomicBool,
     /// The session that cannot be read.
     pub(super) unreadable: Mutex<Option<Key>>,
+    /// Of the reads of a session each of this number fails; 0: none.
+    pub(super) fails_each: AtomicU64,
+    reads: AtomicU64,
 }
 
 /// One session: its head with the node and stamp of the last write, and the rest.
@@ -71,7 +74,9 @@ impl SessionStore for Client {
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Stored>, StoreError> {
-        if self.database.unreadable.lock().expect("no panic").as_ref() == Some(key) {
+        let (reads, each) = (&self.database.reads, self.database.fails_each.load(Ordering::Relaxed));
+        let fails = each > 0 && (reads.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(each);
+        if fails || self.database.unreadable.lock().expect("no panic").as_ref() == Some(key) {
             return Err(StoreError::Unavailable { reason: "as told".to_owned() });
         }
         let sessions = self.database.sessions.lock().expect("no panic");
