@@ -182,7 +182,8 @@ mod tests {
 
     #[test]
     fn whatever_contradicts_is_counted_by_its_kind_with_the_first_as_an_example() {
-        let cases: [(&[(char, u64)], [u64; 3]); 9] = [
+        type Case = (&'static [(char, u64)], [u64; 3]);
+        let cases: [Case; 9] = [
             (&[('d', 1)], [1, 0, 0]),
             (&[('c', 1), ('c', 2)], [1, 0, 0]),
             (&[('c', 1), ('d', 2)], [1, 0, 0]),

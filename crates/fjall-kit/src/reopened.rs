@@ -8,11 +8,14 @@ use fjall::OwnedWriteBatch;
 
 use crate::{Failure, OpenError};
 
+/// How databases in a folder are opened.
+type Open<T> = dyn Fn(&Path) -> Result<T, OpenError> + Send + Sync;
+
 /// The database of a store, open or not; `T` is it with its keyspaces.
 pub struct Reopened<T> {
     what: &'static str,
     directory: PathBuf,
-    open: Box<dyn Fn(&Path) -> Result<T, OpenError> + Send + Sync>,
+    open: Box<Open<T>>,
     /// `None` after a failed write, until the next call opens it again.
     current: RwLock<Option<Arc<T>>>,
 }

@@ -7,12 +7,13 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
 use super::figures::{Bounds, Figures};
 use super::generator::Generator;
-use super::server::{LIKE_BROKERS, Server, TLS_PORT};
+use super::server::{LIKE_BROKERS, Server, TLS_PORT, pause};
 use super::{Options, folder};
 
 /// Idle connections of the three waves: to warm up, and between which memory is compared.
@@ -23,6 +24,8 @@ const WAVES_TLS: [usize; 3] = [500, 1_000, 4_000];
 const IDLE: Bounds = Bounds { ceiling: 1_200.0, goal: 735.0 };
 const IDLE_TLS: Bounds = Bounds { ceiling: 20.0 * 1024.0, goal: 12.0 * 1024.0 };
 const CONNECT: Bounds = Bounds { ceiling: 30.0, goal: 13.0 };
+/// Between the last connect and a look at memory: logs are synced and stores flushed within it.
+const QUIET: Duration = Duration::from_secs(30);
 /// Who publishes in a load, and what, in bytes.
 pub const CLIENTS: &str = "500";
 pub const PAYLOAD: &str = "128";
@@ -143,13 +146,16 @@ fn between([_, few, more]: [usize; 3]) -> String {
     format!("between {few} and {} connections", few + more)
 }
 
-/// What a connection costs, by waves of them.
+/// What a connection costs, by waves of them. Memory is read when a wave has been quiet for a while: what connecting has taken
+/// for a moment is given back by then.
 pub fn idle(server: &Server, generator: &Generator<'_>, [warm, few, more]: [usize; 3]) -> anyhow::Result<Idle> {
     drop(generator.wave(server, 1, warm)?);
     let _few = generator.wave(server, 2, few)?;
+    pause(QUIET);
     let (memory, cpu) = (server.resident_mib()?, server.cpu_seconds()?);
     let _more = generator.wave(server, 3, more)?;
     let connect_us = (server.cpu_seconds()? - cpu) * 1e6 / more as f64;
+    pause(QUIET);
     let bytes = (server.resident_mib()? - memory) * 1024.0 * 1024.0 / more as f64;
     Ok(Idle { bytes, connect_us })
 }
