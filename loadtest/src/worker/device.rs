@@ -24,7 +24,8 @@ use crate::scenario::Protocol;
 pub const FLIGHTS_MAX: usize = 1_000;
 /// Reads of one device in a turn; others are waiting.
 const READS_MAX: usize = 16;
-/// How long an attempt to connect may take, in seconds.
+/// How long an attempt to connect may take, in seconds, or one and a half keep alives if those are shorter: who was cut off
+/// from its server in the midst of it hears nothing more.
 const CONNECT_SECONDS_MAX: u32 = 30;
 /// Until a device that wants to leave looks again whether it may, in microseconds.
 const STAY_US: u64 = 200_000;
@@ -429,8 +430,11 @@ impl Device {
     /// What a second without bytes asks for: pings, and an end to waiting.
     pub fn tick(&mut self, index: u32, hands: &mut Hands) {
         let quiet_s = u64::from(seconds(hands.now_us).saturating_sub(self.wrote_s));
+        let plan = self.plan(hands);
+        let keep_alive_s = plan.fleet.keep_alive.us() / 1_000_000;
         if matches!(self.phase, Phase::Opening | Phase::Greeting) {
-            if quiet_s > u64::from(CONNECT_SECONDS_MAX) {
+            let silence_s_max = if keep_alive_s == 0 { u64::MAX } else { keep_alive_s * 3 / 2 };
+            if quiet_s > silence_s_max.min(u64::from(CONNECT_SECONDS_MAX)) {
                 self.lost(index, &Lost::Late, hands);
             }
             return;
@@ -438,7 +442,6 @@ impl Device {
         if self.phase != Phase::Up {
             return;
         }
-        let plan = self.plan(hands);
         if plan.fleet.protocol == Protocol::Coap {
             coap::tick(self, &plan, hands);
             if let Err(lost) = self.write(hands) {
@@ -446,7 +449,6 @@ impl Device {
             }
             return;
         }
-        let keep_alive_s = plan.fleet.keep_alive.us() / 1_000_000;
         if keep_alive_s == 0 || plan.fleet.protocol.is_http() || quiet_s * 100 < keep_alive_s * PING_AFTER_PERCENT {
             return;
         }
