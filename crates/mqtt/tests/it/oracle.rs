@@ -65,6 +65,13 @@ const RUMQTTD_FAULTS: &[Fault] = &[
         version == Version::V5 && packet.reason != ReasonCode::Success && packet.properties.is_empty()
     }),
     (
+        "v5 counts a byte too many for each subscription identifier, and may take what follows two for payload",
+        |packet, _| {
+            let Packet::Publish(publish) = packet else { return false };
+            publish.properties.iter().filter(|property| matches!(property, Property::SubscriptionId(_))).count() > 1
+        },
+    ),
+    (
         "v5 does not know the reason 0x8c of a DISCONNECT",
         |packet, _| matches!(packet, Packet::Disconnect(packet) if packet.reason == ReasonCode::BadAuthenticationMethod),
     ),
