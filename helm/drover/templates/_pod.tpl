@@ -109,7 +109,7 @@ spec:
     - name: admin
       secret:
         secretName: {{ include "drover.adminSecret" $root }}
-        defaultMode: 0440
+        defaultMode: 288 # 0440
         items: [{key: token, path: token}]
     {{- if not (include "drover.claim" . | fromJson) }}
     - name: data
@@ -119,7 +119,7 @@ spec:
     - name: {{ .name }}
       secret:
         secretName: {{ .secret }}
-        defaultMode: 0440
+        defaultMode: 288 # 0440
         {{- with .keys }}
         items:
           {{- range . }}
