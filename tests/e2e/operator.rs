@@ -103,10 +103,10 @@ fn objects_of_the_cluster_become_those_of_the_platform() -> anyhow::Result<()> {
             object("Policy", "all", json!({"statements": [statement]})),
             object("Rule", "hot-rooms", rule),
             object("DeviceFleet", "sensors", fleet),
-            object("Function", "decode", decoder()),
+            object("Function", "echo", decoder()),
         ],
     )?;
-    for what in ["device/thermo-1", "policy/all", "rule/hot-rooms", "devicefleet/sensors", "function/decode"] {
+    for what in ["device/thermo-1", "policy/all", "rule/hot-rooms", "devicefleet/sensors", "function/echo"] {
         cluster.wait_for("home", "condition=Ready", &[what])?;
     }
     let fleet = cluster.get("home", &["fleet", "sensors"])?;
@@ -128,7 +128,7 @@ fn objects_of_the_cluster_become_those_of_the_platform() -> anyhow::Result<()> {
 
     // A function answers as its examples say, among them one without a value.
     let functions = platform.cli(&["function", "list", "-n", "home"])?;
-    assert!(functions.contains("decode"), "{functions}");
+    assert!(functions.contains("echo"), "{functions}");
 
     // What people see.
     let table = cluster.kubectl(&["-n", "home", "get", "drover"])?;
