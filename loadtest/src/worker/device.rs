@@ -430,16 +430,17 @@ impl Device {
     /// What a second without bytes asks for: pings, and an end to waiting.
     pub fn tick(&mut self, index: u32, hands: &mut Hands) {
         let quiet_s = u64::from(seconds(hands.now_us).saturating_sub(self.wrote_s));
+        let is_connecting = matches!(self.phase, Phase::Opening | Phase::Greeting);
+        if !is_connecting && self.phase != Phase::Up {
+            return;
+        }
         let plan = self.plan(hands);
         let keep_alive_s = plan.fleet.keep_alive.us() / 1_000_000;
-        if matches!(self.phase, Phase::Opening | Phase::Greeting) {
+        if is_connecting {
             let silence_s_max = if keep_alive_s == 0 { u64::MAX } else { keep_alive_s * 3 / 2 };
             if quiet_s > silence_s_max.min(u64::from(CONNECT_SECONDS_MAX)) {
                 self.lost(index, &Lost::Late, hands);
             }
-            return;
-        }
-        if self.phase != Phase::Up {
             return;
         }
         if plan.fleet.protocol == Protocol::Coap {

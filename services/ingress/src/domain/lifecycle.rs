@@ -4,10 +4,10 @@
 //! reads the log and whoever subscribes.
 
 use drover_bus::Record;
-use drover_types::{ClientId, DeviceId, InvalidTopic, Qos, RecordId, TenantId, TopicName, header};
+use drover_types::{ClientId, DeviceId, InvalidTopic, RecordId, TenantId, TopicName, header};
 use serde::Deserialize;
 
-use crate::domain::message::{Message, PLATFORM, Publication, Publisher, Stamp};
+use crate::domain::message::{Message, Stamp};
 
 pub use drover_types::EVENTS_TOPIC;
 /// First levels of the topics of presence.
@@ -57,19 +57,18 @@ pub fn read(record: &Record) -> Result<(Event, Message), InvalidEvent> {
     let payload = record.value.clone().ok_or(InvalidEvent::Empty)?;
     let event: Event = serde_json::from_slice(&payload)?;
     let topic = TopicName::new(format!("{PRESENCE}/{}/{}", event.event_type.level(), event.device))?;
-    let qos = Qos::AtLeastOnce;
-    let publication = Publication { topic, payload, qos, retain: false, dup: false, packet_id: 0, properties: None };
-    let client = ClientId::new(PLATFORM).expect("a client id");
     let id = record.header(header::ID).and_then(|id| id.try_into().ok()).unwrap_or_default();
     let time_ms = u64::try_from(record.timestamp_ms).unwrap_or(0);
     let stamp = Stamp { id: RecordId(id), time_ms, traceparent: None };
     let (tenant, device) = (event.tenant.clone(), event.device.clone());
-    let message = publication.stamp(Publisher { tenant, device, client, epoch: 0 }, stamp);
+    let message = Message::of_platform(tenant, device, topic, payload, stamp);
     Ok((event, message))
 }
 
 #[cfg(test)]
 mod tests {
+    use drover_types::Qos;
+
     use super::*;
 
     fn record(value: &'static str) -> Record {

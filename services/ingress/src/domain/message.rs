@@ -176,6 +176,15 @@ impl LogTopics {
 }
 
 impl Message {
+    /// What the platform itself tells of a device, at QoS 1.
+    pub fn of_platform(tenant: TenantId, device: DeviceId, topic: TopicName, payload: Bytes, stamp: Stamp) -> Self {
+        let qos = Qos::AtLeastOnce;
+        let publication =
+            Publication { topic, payload, qos, retain: false, dup: false, packet_id: 0, properties: None };
+        let client = ClientId::new(PLATFORM).expect("a client id");
+        publication.stamp(Publisher { tenant, device, client, epoch: 0 }, stamp)
+    }
+
     /// The record of this message. The log keeps it as of `received_ms`, whatever time the message tells: how long is a
     /// matter of its coming. Keyed `tenant/device`, so that one device's messages keep their order; a request to
     /// a shadow by the device whose shadow it is, so that whoever asks, its requests are in one order. A will that is such a

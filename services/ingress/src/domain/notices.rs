@@ -6,10 +6,10 @@
 //! not logged: ADR 43.
 
 use bytes::Bytes;
-use drover_types::{ApiError, ClientId, DeviceId, Qos, TopicName};
+use drover_types::{ApiError, DeviceId, TopicName};
 use serde::Serialize;
 
-use crate::domain::message::{Message, PLATFORM, Publication, Publisher, Stamp};
+use crate::domain::message::Publisher;
 
 /// First levels of the topics of subscriptions.
 const SUBSCRIPTIONS: &str = "$events/subscriptions";
@@ -88,18 +88,9 @@ fn json(value: &impl Serialize) -> Bytes {
     serde_json::to_vec(value).expect("texts and numbers are JSON").into()
 }
 
-/// The message that tells of it in the name of the platform.
-pub fn message(publisher: &Publisher, topic: TopicName, payload: Bytes, stamp: Stamp) -> Message {
-    let qos = Qos::AtLeastOnce;
-    let publication = Publication { topic, payload, qos, retain: false, dup: false, packet_id: 0, properties: None };
-    let (tenant, device) = (publisher.tenant.clone(), publisher.device.clone());
-    let client = ClientId::new(PLATFORM).expect("a client id");
-    publication.stamp(Publisher { tenant, device, client, epoch: 0 }, stamp)
-}
-
 #[cfg(test)]
 mod tests {
-    use drover_types::TenantId;
+    use drover_types::{ClientId, TenantId};
 
     use super::*;
 

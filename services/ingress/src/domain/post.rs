@@ -106,24 +106,26 @@ pub fn message(
     identity: &Identity,
     device: &DeviceId,
     way: &Way,
-    post: Post,
+    mut post: Post,
     time_ms: u64,
     received_ms: u64,
 ) -> Result<Arc<Message>, ApiError> {
-    let made = make(node, identity, device, way, post, time_ms, received_ms);
-    made.inspect_err(|error| node.tell_refusal(&publisher(identity, device, way), || error.clone()))
+    let (publisher, traceparent) = (publisher(identity, device, way), post.traceparent.take());
+    let publication = publication(node, identity, device, way.packet_id, post);
+    let publication = publication.inspect_err(|error| node.tell_refusal(&publisher, || error.clone()))?;
+    let mut stamp = node.stamp(received_ms, traceparent);
+    stamp.time_ms = time_ms;
+    Ok(Arc::new(publication.stamp(publisher, stamp)))
 }
 
-fn make(
+fn publication(
     node: &Node,
     identity: &Identity,
     device: &DeviceId,
-    way: &Way,
+    packet_id: u16,
     post: Post,
-    time_ms: u64,
-    received_ms: u64,
-) -> Result<Arc<Message>, ApiError> {
-    let Post { topic, payload, qos, content_type, traceparent, name } = post;
+) -> Result<Publication, ApiError> {
+    let Post { topic, payload, qos, content_type, name, .. } = post;
     let topic = TopicName::new(&topic).map_err(|error| ApiError::invalid("topic", error.to_string()))?;
     let caller = identity.device.as_str();
     if !identity.may_publish(topic.as_str(), caller) {
@@ -138,11 +140,7 @@ fn make(
     let taken = node.environment.quotas.take(&identity.tenant, device, node.now().monotonic_ms);
     taken.map_err(|over| ApiError::new(ErrorCode::ResourceExhausted, over.to_string()).over(over.limit, "more"))?;
     let properties = forwarded(content_type.as_deref(), name.as_deref());
-    let packet_id = way.packet_id;
-    let publication = Publication { topic, payload, qos, retain: false, dup: false, packet_id, properties };
-    let mut stamp = node.stamp(received_ms, traceparent);
-    stamp.time_ms = time_ms;
-    Ok(Arc::new(publication.stamp(publisher(identity, device, way), stamp)))
+    Ok(Publication { topic, payload, qos, retain: false, dup: false, packet_id, properties })
 }
 
 /// Who publishes where `identity` sends what is `device`'s.

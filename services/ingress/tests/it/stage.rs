@@ -321,6 +321,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.send(&Packet::Publish(qos1(id, topic, payload))).await;
     }
 
+    /// Publishes what it has subscribed to, and reads its message and the acknowledgement, in either order.
+    pub async fn publish_and_hear(&mut self, id: u16, topic: &str, payload: &str) {
+        self.publish(id, topic, payload).await;
+        for _ in 0..2 {
+            let read = |packet: Packet<'_>| match packet {
+                Packet::Publish(publish) => publish.payload.len(),
+                Packet::PubAck(ack) => usize::from(ack.packet_id.get()),
+                other => panic!("unexpected {other:?}"),
+            };
+            let seen = self.read(read).await.expect("a packet");
+            assert!(seen == payload.len() || seen == usize::from(id), "{seen}");
+        }
+    }
+
     /// Reads one packet and hands it to `see`; `None` at the end of the stream.
     pub async fn read<T>(&mut self, see: impl FnOnce(Packet<'_>) -> T) -> Option<T> {
         let decoder = Decoder::new(Side::Server, self.version);

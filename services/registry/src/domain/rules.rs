@@ -3,11 +3,13 @@
 use drover_types::object::RuleSpec;
 use drover_types::{ApiError, ErrorCode, TenantId, subdomain};
 
+use super::claims::{Needed, outputs};
 use super::{Declared, Domain, Page, PageRequest, checks};
 use crate::object::{Kind, Object, ObjectKey};
 
 impl Domain {
-    /// Creates or replaces a rule. `already_exists` if it would write to another tenant's Kafka topic.
+    /// Creates or replaces a rule. `already_exists` if it would write to another tenant's Kafka topic, `permission_denied` if to
+    /// one that no rule of its tenant may have.
     pub async fn put_rule(&self, rule: Declared) -> Result<Object, ApiError> {
         subdomain("metadata.name", &rule.name)?;
         checks::labels(&rule.labels)?;
@@ -26,7 +28,18 @@ impl Domain {
         let key = ObjectKey::new(Kind::Rule, &rule.tenant, &rule.name);
         let _alone = self.writing_rule.lock().await;
         let current = self.current_or_room(&key, self.settings.rules_per_tenant_max, "rules").await?;
+        self.check_outputs(&rule.tenant, rule.spec.rule())?;
         self.put_with_claims(rule, current).await
+    }
+
+    fn check_outputs(&self, tenant: &TenantId, rule: &RuleSpec) -> Result<(), ApiError> {
+        for Needed { name, taken } in outputs(rule) {
+            if !self.settings.output_topics.are_open_to(tenant, &name) {
+                let message = format!("topic {name} is not the tenant's: its own begin with {tenant}.");
+                return Err(ApiError { code: ErrorCode::PermissionDenied, message, ..taken });
+            }
+        }
+        Ok(())
     }
 
     /// A rule.

@@ -33,7 +33,7 @@ const CALL_BYTES_MAX: usize = 1024 * 1024;
 pub const CALLS_MAX: usize = 4;
 /// Questions of one such call under way at the same time where the registry takes no more than one in a call.
 const SINGLE_AT_ONCE: usize = 32;
-/// Time from one call to the next: what a call costs by itself is as much as ten questions do.
+/// Time from one call to the next, for a call costs both processes whether it has one question or many.
 const GATHER: Duration = Duration::from_millis(1);
 /// How long a question waits for a call that is under way before it has another one begin.
 const PATIENCE: Duration = Duration::from_millis(20);

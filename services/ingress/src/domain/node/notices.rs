@@ -11,7 +11,7 @@ use drover_types::{ApiError, Qos, TenantId, TopicName};
 use super::{Node, Recipient};
 use crate::domain::bucket::Rate;
 use crate::domain::connection::Close;
-use crate::domain::message::Publisher;
+use crate::domain::message::{Message, Publisher};
 use crate::domain::notices::{self, Change};
 use crate::domain::quotas::{Quotas, Rates};
 
@@ -52,8 +52,11 @@ impl Node {
         filters: impl Iterator<Item = &'f str>,
     ) {
         let mut filters = filters.peekable();
+        if filters.peek().is_none() {
+            return;
+        }
         let topic = notices::subscriptions_topic(change, &publisher.device);
-        if filters.peek().is_none() || !self.is_wanted(&publisher.tenant, topic.as_str()) {
+        if !self.is_wanted(&publisher.tenant, topic.as_str()) {
             return;
         }
         let may_tell = |_: &&str| self.may_tell("subscription", &self.told.filters, publisher);
@@ -99,7 +102,8 @@ impl Node {
 
     fn tell(&self, publisher: &Publisher, topic: TopicName, payload: impl FnOnce(u64) -> Bytes) {
         let now_ms = self.now().unix_ms;
-        let mut message = notices::message(publisher, topic, payload(now_ms), self.stamp(now_ms, None));
+        let (tenant, device) = (publisher.tenant.clone(), publisher.device.clone());
+        let mut message = Message::of_platform(tenant, device, topic, payload(now_ms), self.stamp(now_ms, None));
         self.deliver(&Arc::new(message.clone()), &Recipient::Subscribers);
         message.telemetry.qos = Qos::AtMostOnce;
         self.peers.tell(&Arc::new(message), &self.telemetry);
