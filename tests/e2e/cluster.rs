@@ -11,7 +11,7 @@ use drover_load::client::{Client, Options};
 use drover_load::target::{Target, TlsFiles};
 use drover_mqtt::Version;
 use drover_mqtt::client::ClientOptions;
-use drover_tests::{IMAGE, KubernetesNode, pause, read_committed};
+use drover_tests::{IMAGE, KubernetesNode, Patience, pause, read_committed};
 use drover_types::Qos;
 use serde_json::Value;
 
@@ -61,10 +61,10 @@ fn the_chart_runs_tests_itself_and_a_device_connects_with_its_secret() -> anyhow
     ensure!(delta["state"]["targetTemperature"] == 21, "{delta}");
 
     let _kafka = node.forward("pod/drover-0", KAFKA, KAFKA)?;
-    let (mut rows, mut waited) = (Vec::new(), Duration::ZERO);
+    let (mut rows, waiting) = (Vec::new(), Patience::new(PATIENCE));
     while rows.is_empty() {
-        ensure!(waited < PATIENCE, "no row within {PATIENCE:?}");
-        waited += pause();
+        ensure!(waiting.lasts(), "no row within {PATIENCE:?}");
+        pause();
         rows = read_committed(&format!("127.0.0.1:{KAFKA}"), "home.hot-rooms")?;
     }
     let row: Value = serde_json::from_str(&rows[0].value)?;

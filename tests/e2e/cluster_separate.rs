@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use drover_tests::{Held, SeparateCluster, generator, pause, read_committed, tool};
+use drover_tests::{Held, Patience, SeparateCluster, generator, pause, read_committed, tool};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -94,7 +94,7 @@ fn stage(settings: &[&str], metrics: bool) -> anyhow::Result<Option<SeparateClus
 
 /// Waits until so many devices are connected to all ingress pods together.
 fn connected(cluster: &SeparateCluster, load: &mut Load, devices: usize) -> anyhow::Result<()> {
-    let mut waited = Duration::ZERO;
+    let waiting = Patience::new(PATIENCE);
     loop {
         let mut open = 0.0;
         for pod in ["drover-ingress-0", "drover-ingress-1"] {
@@ -107,8 +107,8 @@ fn connected(cluster: &SeparateCluster, load: &mut Load, devices: usize) -> anyh
             return Ok(());
         }
         load.goes_on()?;
-        ensure!(waited < PATIENCE, "{open} of {devices} devices are connected after {waited:?}");
-        waited += (0..25).map(|_| pause()).sum::<Duration>();
+        ensure!(waiting.lasts(), "{open} of {devices} devices are connected after {:?}", waiting.elapsed());
+        (0..25).for_each(|_| pause());
     }
 }
 
@@ -129,10 +129,10 @@ fn a_pod_of_every_service_is_killed_under_load_and_nothing_is_lost() -> anyhow::
         };
         let killed = uid(pod)?;
         kubernetes.kubectl(&["delete", "pod", pod, "--grace-period=0", "--force"])?;
-        let mut waited = Duration::ZERO;
+        let waiting = Patience::new(PATIENCE);
         while uid(pod)? == killed {
-            ensure!(waited < PATIENCE, "{pod} is still there after {waited:?}");
-            waited += pause();
+            ensure!(waiting.lasts(), "{pod} is still there after {:?}", waiting.elapsed());
+            pause();
         }
         let ready = kubernetes.kubectl(&["rollout", "status", workload, "--timeout=120s"]);
         ready.with_context(|| format!("{workload} after {pod} was killed\n{}", cluster.node.explain()))?;
@@ -185,20 +185,20 @@ fn an_autoscaler_adds_an_ingress_pod_under_load() -> anyhow::Result<()> {
     let scaler =
         |field: &str| kubernetes.kubectl(&["get", "hpa", "drover-ingress", "-o", &format!("jsonpath={{{field}}}")]);
     let explain = || format!("{}\n{}", scaler(".status").unwrap_or_default(), cluster.node.explain());
-    let mut waited = Duration::ZERO;
+    let waiting = Patience::new(PATIENCE);
     while scaler(".status.currentMetrics[0].resource.current.averageUtilization")?.is_empty() {
-        ensure!(waited < PATIENCE, "the autoscaler knows no use of CPU after {waited:?}: {}", explain());
-        waited += (0..25).map(|_| pause()).sum::<Duration>();
+        ensure!(waiting.lasts(), "the autoscaler knows no use of CPU after {:?}: {}", waiting.elapsed(), explain());
+        (0..25).for_each(|_| pause());
     }
     ensure!(scaler(".status.currentReplicas")? == "1", "there is no load yet: {}", explain());
     let mut load = Load::start(&cluster, 400, "100ms", 300)?;
-    let mut waited = Duration::ZERO;
+    let waiting = Patience::new(PATIENCE);
     let ready = ["get", "statefulset", "drover-ingress", "-o", "jsonpath={.status.readyReplicas}"];
     while kubernetes.kubectl(&ready)? != "2" {
         load.goes_on().with_context(explain)?;
-        waited += (0..25).map(|_| pause()).sum::<Duration>();
+        (0..25).for_each(|_| pause());
     }
-    println!("the second pod was ready after {waited:?} at least");
+    println!("the second pod was ready after {:?}", waiting.elapsed());
     load.finish().with_context(explain)?;
     Ok(())
 }
@@ -219,7 +219,7 @@ fn reconnects_are_bounded(report: &Value) -> anyhow::Result<()> {
 
 /// Connected and disconnected of each device alternate, and all have gone in the end.
 fn presence_never_contradicts_itself(cluster: &SeparateCluster) -> anyhow::Result<()> {
-    let mut waited = Duration::ZERO;
+    let waiting = Patience::new(PATIENCE);
     loop {
         let mut last: BTreeMap<String, bool> = BTreeMap::new();
         for event in read_committed(&cluster.kafka.brokers(), "drover.events")? {
@@ -235,7 +235,7 @@ fn presence_never_contradicts_itself(cluster: &SeparateCluster) -> anyhow::Resul
         if here == 0 && last.len() == DEVICES {
             return Ok(());
         }
-        ensure!(waited < PATIENCE, "of {} devices {here} are told to be here, and none is", last.len());
-        waited += (0..50).map(|_| pause()).sum::<Duration>();
+        ensure!(waiting.lasts(), "of {} devices {here} are told to be here, and none is", last.len());
+        (0..50).for_each(|_| pause());
     }
 }

@@ -70,8 +70,5 @@ fn ledger_faults_what_was_acknowledged_comes_out_exactly_once_and_in_order_whate
     );
     assert_eq!(verdict.totals.acknowledged, devices * messages, "every message was acknowledged in the end");
     assert!(verdict.is_clean(), "seed {seed}: {verdict}\n{}", stage.processes.log_ends());
-    for (name, status) in stage.processes.stop()? {
-        assert!(status.success(), "{name} ended with {status}");
-    }
-    Ok(())
+    stage.processes.stop()
 }

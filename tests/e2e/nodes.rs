@@ -267,10 +267,7 @@ fn a_device_that_moves_between_nodes_has_one_connection_and_presence_that_never_
         assert_never_contradicts(client, &events);
         println!("{client}: {} events", events.len());
     }
-    for (name, status) in stage.processes.stop()? {
-        assert!(status.success(), "{name} ended with {status}");
-    }
-    Ok(())
+    stage.processes.stop()
 }
 
 #[test]

@@ -11,7 +11,7 @@ use drover_load::client::{Client, Options};
 use drover_load::target::{Target, TlsFiles};
 use drover_mqtt::Version;
 use drover_mqtt::client::ClientOptions;
-use drover_tests::{Kubernetes, Platform, executable, lines_of, options, pause};
+use drover_tests::{Kubernetes, Patience, Platform, executable, lines_of, options, pause};
 use drover_types::Qos;
 use serde_json::{Value, json};
 
@@ -75,10 +75,10 @@ fn secret(cluster: &Kubernetes, name: &str, key: &str) -> anyhow::Result<String>
 
 /// Waits until what `read` answers is so.
 fn until(what: &str, mut is: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-    let mut waited = Duration::ZERO;
+    let waiting = Patience::new(PATIENCE);
     while !is()? {
-        ensure!(waited < PATIENCE, "not {what} within {PATIENCE:?}");
-        waited += pause();
+        ensure!(waiting.lasts(), "not {what} within {PATIENCE:?}");
+        pause();
     }
     Ok(())
 }

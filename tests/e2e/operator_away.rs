@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use drover_tests::{Kubernetes, OperatorProcess, Platform, executable, lines_of, pause};
+use drover_tests::{Kubernetes, OperatorProcess, Patience, Platform, executable, lines_of, pause};
 use serde_json::{Value, json};
 
 /// How long what is being deleted waits here.
@@ -113,11 +113,11 @@ fn an_object_of_a_newer_crd_is_told_so_and_stops_no_other() -> anyhow::Result<()
         "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/statements/items/properties/effect/enum/-";
     let newer = json!([{"op": "add", "path": effect, "value": "audit"}]).to_string();
     cluster.kubectl(&["patch", "crd", "policies.drover.dev", "--type=json", "-p", &newer])?;
-    let mut waited = Duration::ZERO;
+    let waiting = Patience::new(Duration::from_secs(60));
     // The API server takes a moment to serve what it has.
     while let Err(refused) = cluster.apply("home", &[policy("future", "audit")]) {
-        ensure!(waited < Duration::from_secs(60), "{refused:#}");
-        waited += (0..10).map(|_| pause()).sum::<Duration>();
+        ensure!(waiting.lasts(), "{refused:#}");
+        (0..10).for_each(|_| pause());
     }
     cluster.wait_for("home", "condition=Accepted=False", &["policy/future"])?;
     let told = accepted(&cluster, "policy/future")?;

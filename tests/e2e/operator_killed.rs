@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use drover_tests::{Kubernetes, OperatorProcess, Platform, pause};
+use drover_tests::{Kubernetes, OperatorProcess, Patience, Platform, pause};
 use serde_json::{Value, json};
 
 /// Objects of each kind: devices with a Secret, and rules.
@@ -71,7 +71,7 @@ fn until(
     what: &str,
     mut left: impl FnMut() -> anyhow::Result<usize>,
 ) -> anyhow::Result<()> {
-    let mut waited = Duration::ZERO;
+    let waiting = Patience::new(PATIENCE);
     loop {
         let left = left()?;
         if left == 0 {
@@ -80,10 +80,10 @@ fn until(
         let log = operator.log();
         let last: Vec<&str> = log.lines().rev().take(20).collect();
         ensure!(
-            waited < PATIENCE,
+            waiting.lasts(),
             "{left} {what} after {PATIENCE:?}; the operator's last words, latest first: {last:#?}"
         );
-        waited += (0..25).map(|_| pause()).sum::<Duration>();
+        (0..25).for_each(|_| pause());
     }
 }
 

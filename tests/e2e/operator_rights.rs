@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use drover_backends::ports;
-use drover_tests::{Kubernetes, OperatorProcess, Platform, executable, lines_of, pause, tool};
+use drover_tests::{Kubernetes, OperatorProcess, Patience, Platform, executable, lines_of, pause, tool};
 use serde_json::{Value, json};
 
 use crate::chart::{NAMESPACE, rendered_with};
@@ -92,10 +92,10 @@ fn objects() -> Vec<Value> {
 
 /// Waits until what `read` answers is so; tells what the API server has refused meanwhile.
 fn until(operator: &OperatorProcess, what: &str, mut is: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-    let mut waited = Duration::ZERO;
+    let waiting = Patience::new(PATIENCE);
     while !is()? {
-        ensure!(waited < PATIENCE, "not {what} within {PATIENCE:?}; refused: {:#?}", refused(operator));
-        waited += pause();
+        ensure!(waiting.lasts(), "not {what} within {PATIENCE:?}; refused: {:#?}", refused(operator));
+        pause();
     }
     Ok(())
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use anyhow::ensure;
 use drover_sim::SeededRandom;
 
-use crate::platform::pause;
+use crate::patience::{Patience, pause};
 use crate::{Backends, Processes};
 
 /// Names of the backends among the targets.
@@ -12,6 +13,8 @@ const KAFKA: &str = "kafka";
 const CASSANDRA: &str = "cassandra";
 /// How long the shortest fault lasts, in milliseconds: a hiccup.
 const SHORTEST_MS: u64 = 300;
+/// Work that comes no further for so long has stopped, not slowed down: faults last 30 s at most.
+const STANDSTILL_MAX: Duration = Duration::from_secs(180);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -57,9 +60,8 @@ pub fn schedule(seed: u64, decks: &[&[&'static str]], count: usize, longest: Dur
 pub struct Stage {
     pub backends: Backends,
     pub processes: Processes,
-    under_way: Vec<(Fault, Duration)>,
-    /// Time of the faults, counted in pauses.
-    now: Duration,
+    /// Each with how long it has been so, and for how long it is to be.
+    under_way: Vec<(Fault, Patience)>,
 }
 
 impl Stage {
@@ -71,7 +73,7 @@ impl Stage {
             processes.start(name)?;
         }
         processes.until_ready()?;
-        Ok(Some(Self { backends, processes, under_way: Vec::new(), now: Duration::ZERO }))
+        Ok(Some(Self { backends, processes, under_way: Vec::new() }))
     }
 
     /// Does `faults` as `progress` (in thousandths) comes to each, until `is_done` and all faults are over.
@@ -82,9 +84,15 @@ impl Stage {
         is_done: impl Fn() -> bool,
     ) -> anyhow::Result<()> {
         let mut waiting = faults.iter().copied().peekable();
+        let (mut reached, mut going) = (progress(), Patience::new(STANDSTILL_MAX));
         while waiting.peek().is_some() || !self.under_way.is_empty() || !is_done() {
-            self.now += pause();
+            pause();
             self.end_what_is_due()?;
+            if progress() != reached {
+                (reached, going) = (progress(), Patience::new(STANDSTILL_MAX));
+            }
+            let stands = format!("{reached} ‰ are done, and nothing more in {STANDSTILL_MAX:?}");
+            ensure!(going.lasts(), "{stands}:\n{}", self.processes.log_ends());
             let is_free = |fault: &Fault| self.under_way.iter().all(|(other, _)| other.target != fault.target);
             if let Some(fault) = waiting.next_if(|fault| (progress() >= fault.at || is_done()) && is_free(fault)) {
                 println!(
@@ -95,7 +103,7 @@ impl Stage {
                     fault.lasts.as_secs_f64()
                 );
                 self.begin(&fault)?;
-                self.under_way.push((fault, self.now + fault.lasts));
+                self.under_way.push((fault, Patience::new(fault.lasts)));
             }
             if let Some((name, status)) = self.processes.ended()? {
                 anyhow::bail!("{name} ended by itself with {status}:\n{}", self.processes.log_ends());
@@ -105,10 +113,8 @@ impl Stage {
     }
 
     fn end_what_is_due(&mut self) -> anyhow::Result<()> {
-        let now = self.now;
-        let (due, under_way) = std::mem::take(&mut self.under_way).into_iter().partition(|(_, end)| *end <= now);
+        let (under_way, due): (Vec<_>, Vec<_>) = self.under_way.drain(..).partition(|(_, lasting)| lasting.lasts());
         self.under_way = under_way;
-        let due: Vec<(Fault, Duration)> = due;
         due.into_iter().try_for_each(|(fault, _)| self.end(&fault))
     }
 

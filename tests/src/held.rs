@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
-use crate::platform::pause;
+use crate::patience::{Patience, pause};
 
 /// Runs "$@" but its first word, which is a number of seconds; asks it to stop when standard input ends, which the death of the
 /// test does as well, and kills it so much later; ends as it ends.
@@ -67,13 +67,13 @@ impl Held {
     /// Asks it to stop; how it ended.
     pub fn stop(mut self) -> anyhow::Result<ExitStatus> {
         drop(self.shell.stdin.take());
-        let mut waited = Duration::ZERO;
+        let waiting = Patience::new(PATIENCE);
         loop {
             if let Some(status) = self.ended()? {
                 return Ok(status);
             }
-            ensure!(waited < PATIENCE, "it has not stopped within {PATIENCE:?}: {}", self.said());
-            waited += pause();
+            ensure!(waiting.lasts(), "it has not stopped within {PATIENCE:?}: {}", self.said());
+            pause();
         }
     }
 }

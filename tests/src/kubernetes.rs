@@ -13,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::held::Held;
-use crate::platform::pause;
+use crate::patience::{Patience, pause};
 use crate::tools::{cache, lines_of, tool};
 
 /// How long the API server may take to answer; generous, since machines are shared.
@@ -82,13 +82,13 @@ impl Kubernetes {
 
     fn wait(&mut self) -> anyhow::Result<()> {
         let (held, directory) = self.running.as_mut().context("it is another's")?;
-        let mut waited = Duration::ZERO;
+        let waiting = Patience::new(PATIENCE);
         while !directory.path().join("ready").exists() {
             if let Some(status) = held.ended()? {
                 anyhow::bail!("the API server ended with {status}:\n{}", held.said());
             }
-            ensure!(waited < PATIENCE, "the API server does not answer within {PATIENCE:?}:\n{}", held.said());
-            waited += pause();
+            ensure!(waiting.lasts(), "the API server does not answer within {PATIENCE:?}:\n{}", held.said());
+            pause();
         }
         Ok(())
     }
@@ -106,10 +106,10 @@ impl Kubernetes {
 
     /// Waits until the API server answers, or does not.
     fn until_it_answers(&self, wanted: bool) -> anyhow::Result<()> {
-        let mut waited = Duration::ZERO;
+        let waiting = Patience::new(PATIENCE);
         while self.kubectl(&["get", "--raw", "/readyz"]).is_ok() != wanted {
-            ensure!(waited < PATIENCE, "whether the API server answers is not {wanted} within {PATIENCE:?}");
-            waited += pause();
+            ensure!(waiting.lasts(), "whether the API server answers is not {wanted} within {PATIENCE:?}");
+            pause();
         }
         Ok(())
     }

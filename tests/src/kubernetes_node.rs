@@ -9,7 +9,8 @@ use anyhow::{Context, ensure};
 
 use crate::held::Held;
 use crate::kubernetes::{Kubernetes, bin};
-use crate::platform::{executable, pause};
+use crate::patience::{Patience, pause};
+use crate::platform::executable;
 use crate::tools::{cache, find, lines_of, tool};
 
 const SCRIPTS: &str = "kubernetes/node";
@@ -135,15 +136,12 @@ impl KubernetesNode {
         let command = self.cluster.tool(self.cluster.kubectl_program(), &["port-forward", what, &ports]);
         let (directory, _) = self.cluster.place().context("the cluster is another's")?;
         let mut forward = Forward(Held::start(&command, directory.join(format!("forward-{local}.log")))?);
-        let mut waited = Duration::ZERO;
+        let waiting = Patience::new(PATIENCE);
         while std::net::TcpStream::connect(("127.0.0.1", local)).is_err() {
             let (ended, said) = (forward.0.ended()?, forward.0.said());
             ensure!(ended.is_none(), "kubectl port-forward {what} {ports} has ended: {ended:?}: {said}");
-            ensure!(
-                waited < PATIENCE,
-                "kubectl port-forward {what} {ports} does not listen within {PATIENCE:?}: {said}"
-            );
-            waited += pause();
+            ensure!(waiting.lasts(), "kubectl port-forward {what} {ports} does not listen within {PATIENCE:?}: {said}");
+            pause();
         }
         Ok(forward)
     }

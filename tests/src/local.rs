@@ -12,7 +12,8 @@ use tempfile::TempDir;
 use crate::Processes;
 use crate::backends::environment;
 use crate::held::Held;
-use crate::platform::{beside, executable, pause};
+use crate::patience::{Patience, pause};
+use crate::platform::{beside, executable};
 use crate::turn::Turn;
 
 /// How the first line begins; the task is run without cargo, whose lock a test run may hold.
@@ -44,7 +45,7 @@ impl LocalBackends {
         let mut command = Command::new(beside("xtask")?);
         command.args(task.split_whitespace()).args(["--kafka-port", &kafka, "--cassandra-port", &cassandra]);
         let mut held = Held::start(&command, directory.path().join("out"))?;
-        let mut waited = Duration::ZERO;
+        let waiting = Patience::new(PATIENCE);
         while !held.said().contains(SERVES) {
             if let Some(status) = held.ended()? {
                 let said = held.said();
@@ -54,8 +55,8 @@ impl LocalBackends {
                 println!("{why}");
                 return Ok(None);
             }
-            ensure!(waited < PATIENCE, "{line} does not serve within {PATIENCE:?}: {}", held.said());
-            waited += pause();
+            ensure!(waiting.lasts(), "{line} does not serve within {PATIENCE:?}: {}", held.said());
+            pause();
         }
         let [brokers, cassandra] = [kafka, cassandra].map(|port| format!("127.0.0.1:{port}"));
         Ok(Some(Self { _held: held, brokers, cassandra, _directory: directory, _turn: turn }))

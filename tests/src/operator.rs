@@ -7,7 +7,8 @@ use anyhow::{Context, bail, ensure};
 use drover_backends::ports;
 use tempfile::TempDir;
 
-use crate::platform::{Platform, executable, pause};
+use crate::patience::{Patience, pause};
+use crate::platform::{Platform, executable};
 
 /// Services that it calls, by the ports of the contract.
 const CALLED: [(&str, u16); 3] = [("registry", 7071), ("shadow", 7072), ("rules", 7073)];
@@ -74,29 +75,29 @@ impl OperatorProcess {
         let mut child = self.child.take().context("it does not run")?;
         let status = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status()?;
         ensure!(status.success(), "kill -TERM failed");
-        let mut waited = Duration::ZERO;
+        let waiting = Patience::new(PATIENCE);
         loop {
             if let Some(status) = child.try_wait()? {
                 return Ok(status);
             }
-            if waited >= PATIENCE {
+            if !waiting.lasts() {
                 child.kill()?;
                 child.wait()?;
                 bail!("the operator did not stop within {PATIENCE:?}:\n{}", self.log_end());
             }
-            waited += pause();
+            pause();
         }
     }
 
     /// Waits until `state` holds; fails when the process ends or patience does, with the end of its log.
     pub fn until(&mut self, what: &str, mut state: impl FnMut(&Self) -> anyhow::Result<bool>) -> anyhow::Result<()> {
-        let mut waited = Duration::ZERO;
+        let waiting = Patience::new(PATIENCE);
         while !state(self)? {
             if let Some(status) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
                 bail!("the operator ended with {status} before it was {what}:\n{}", self.log_end());
             }
-            ensure!(waited < PATIENCE, "the operator is not {what} within {PATIENCE:?}:\n{}", self.log_end());
-            waited += pause();
+            ensure!(waiting.lasts(), "the operator is not {what} within {PATIENCE:?}:\n{}", self.log_end());
+            pause();
         }
         Ok(())
     }

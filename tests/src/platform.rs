@@ -8,14 +8,13 @@ use anyhow::{Context, bail, ensure};
 use drover_backends::ports;
 use serde_json::Value;
 
+use crate::patience::{Patience, pause};
 use crate::tools::rest;
 
 /// Ports that `up` binds; a test moves them all by one offset.
 const PORTS: [u16; 12] = [1883, 8883, 8080, 8443, 9092, 7071, 7072, 7073, 7074, 7075, 7076, 9464];
 /// How long a start or a drain may take before the test gives up; generous, since machines are shared.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two looks at a state.
-pub const LOOK: Duration = Duration::from_millis(20);
 
 /// A data directory and a port offset, and the process on them while it runs.
 pub struct Platform {
@@ -71,25 +70,25 @@ impl Platform {
         let mut child = self.child.take().context("it does not run")?;
         let status = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status()?;
         ensure!(status.success(), "kill -TERM failed");
-        let mut waited = Duration::ZERO;
+        let waiting = Patience::new(PATIENCE);
         loop {
             if let Some(status) = child.try_wait()? {
                 return Ok(status);
             }
-            ensure!(waited < PATIENCE, "it did not stop within {PATIENCE:?}");
-            waited += pause();
+            ensure!(waiting.lasts(), "it did not stop within {PATIENCE:?}");
+            pause();
         }
     }
 
     /// Waits until `state` holds; fails when the process ends or patience does, with the end of its log.
     pub fn until(&mut self, what: &str, mut state: impl FnMut(&Self) -> anyhow::Result<bool>) -> anyhow::Result<()> {
-        let mut waited = Duration::ZERO;
+        let waiting = Patience::new(PATIENCE);
         while !state(self)? {
             if let Some(status) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
                 bail!("drover ended with {status} before it was {what}:\n{}", self.log_end());
             }
-            ensure!(waited < PATIENCE, "not {what} within {PATIENCE:?}:\n{}", self.log_end());
-            waited += pause();
+            ensure!(waiting.lasts(), "not {what} within {PATIENCE:?}:\n{}", self.log_end());
+            pause();
         }
         Ok(())
     }
@@ -171,13 +170,6 @@ impl Drop for Platform {
     fn drop(&mut self) {
         self.kill().expect("our own child can be killed");
     }
-}
-
-/// Waits a moment; how long.
-#[allow(clippy::disallowed_methods, reason = "no runtime here: this waits for another process")]
-pub fn pause() -> Duration {
-    std::thread::sleep(LOOK);
-    LOOK
 }
 
 /// The executable beside this test's own; `cargo test --workspace` builds both.

@@ -13,7 +13,8 @@ use drover_backends::ports;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::platform::{LOOK, executable, pause};
+use crate::patience::{LOOK, Patience, pause};
+use crate::platform::executable;
 use crate::tools::rest;
 
 /// Processes by the names of their configuration files, each with its service and its admin port there.
@@ -125,28 +126,36 @@ impl Processes {
         kill_process(Pid::from_child(child), signal).with_context(|| format!("signal to {name}"))
     }
 
-    /// Asks all to stop (SIGTERM); how each ended.
-    pub fn stop(&mut self) -> anyhow::Result<Vec<(&'static str, ExitStatus)>> {
+    /// Asks all to stop (SIGTERM) and waits until they have; fails if one does not end well.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
         for child in self.running.values() {
             let status = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status()?;
             ensure!(status.success(), "kill -TERM failed");
         }
-        let mut ended = Vec::new();
-        for (name, mut child) in std::mem::take(&mut self.running) {
-            ended.push((name, child.wait()?));
+        let waiting = Patience::new(PATIENCE);
+        while !self.running.is_empty() {
+            if let Some((name, status)) = self.ended()? {
+                self.running.remove(name);
+                let log = std::fs::read_to_string(self.log(name))?;
+                ensure!(status.success(), "{name} ended with {status}:\n{log}");
+                continue;
+            }
+            let left: Vec<_> = self.running.keys().collect();
+            ensure!(waiting.lasts(), "{left:?} have not stopped within {PATIENCE:?}:\n{}", self.log_ends());
+            pause();
         }
-        Ok(ended)
+        Ok(())
     }
 
     /// Waits until `state` holds; fails when a process ends or patience does, with the end of every log.
     pub fn until(&mut self, what: &str, mut state: impl FnMut(&Self) -> anyhow::Result<bool>) -> anyhow::Result<()> {
-        let mut waited = Duration::ZERO;
+        let waiting = Patience::new(PATIENCE);
         while !state(self)? {
             if let Some((name, status)) = self.ended()? {
                 bail!("{name} ended with {status} before it was {what}:\n{}", self.log_ends());
             }
-            ensure!(waited < PATIENCE, "not {what} within {PATIENCE:?}:\n{}", self.log_ends());
-            waited += pause();
+            ensure!(waiting.lasts(), "not {what} within {PATIENCE:?}:\n{}", self.log_ends());
+            pause();
         }
         Ok(())
     }

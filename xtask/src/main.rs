@@ -14,6 +14,7 @@ mod ledger;
 mod links;
 mod not_run;
 mod release;
+mod suite;
 mod test;
 mod tidy;
 mod tls;

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 
 use super::cargo;
 use super::not_run::NotRun;
-use super::test::passed;
+use super::suite::passed;
 
 /// Runs the tests of `target` whose names contain one of `names`, with these variables in their environment, and shows what they
 /// print. Fails if there is none, and if one could not run.
