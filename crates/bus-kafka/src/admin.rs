@@ -28,7 +28,7 @@ const RETENTION_BYTES: &str = "retention.bytes";
 
 /// Makes, deletes and lists topics.
 pub(crate) struct Admin {
-    client: AdminClient<Plain>,
+    client: Arc<AdminClient<Plain>>,
     asker: Arc<Asker>,
     replication_factor: u16,
     min_insync_replicas: u16,
@@ -36,7 +36,7 @@ pub(crate) struct Admin {
 
 impl Admin {
     pub fn new(options: &KafkaOptions, asker: Arc<Asker>) -> Result<Self, OptionsError> {
-        let client = crate::create(&options.common(), Plain(asker.voice().clone()))?;
+        let client = asker.clients().open(&options.common(), Plain)?;
         let (replication_factor, min_insync_replicas) = (options.replication_factor, options.min_insync_replicas);
         Ok(Self { client, asker, replication_factor, min_insync_replicas })
     }

@@ -44,7 +44,7 @@ pub(crate) struct Appends {
 /// A producer that has not failed yet.
 struct Live {
     number: u64,
-    producer: ThreadedProducer<Delivering>,
+    producer: Arc<ThreadedProducer<Delivering>>,
     failed: Arc<AtomicBool>,
 }
 
@@ -242,8 +242,8 @@ pub const STALLED_AFTER: Duration = Duration::from_secs(5);
 impl Live {
     fn open(options: &KafkaOptions, asker: &Arc<Asker>, number: u64) -> Result<Self, OptionsError> {
         let failed = Arc::new(AtomicBool::new(false));
-        let context = Delivering::new(asker.voice().clone(), Some(asker.clone()), failed.clone());
-        let producer = crate::create(&options.producer(), context)?;
+        let context = |voice| Delivering::new(voice, Some(asker.clone()), failed.clone());
+        let producer = asker.clients().open(&options.producer(), context)?;
         Ok(Self { number, producer, failed })
     }
 }

@@ -12,6 +12,7 @@ use rdkafka::consumer::{Consumer, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::time::Instant;
 
+use crate::clients::Clients;
 use crate::convert::{offset, places, raw_offset, raw_partition};
 use crate::options::TRANSACTION_TIMEOUT;
 use crate::readers::Lane;
@@ -45,7 +46,7 @@ pub(crate) struct Asker {
     lane: Arc<Lane>,
     /// Sees what is not committed as well.
     witness: Arc<Lane>,
-    voice: Voice,
+    clients: Clients,
     /// Numbers of partitions; as many entries as the cluster has topics that were used.
     counts: RwLock<HashMap<Topic, u32>>,
     /// When it was asked last whether one of them has grown; of the same topics.
@@ -53,8 +54,8 @@ pub(crate) struct Asker {
 }
 
 impl Asker {
-    pub fn new(lane: Arc<Lane>, witness: Arc<Lane>, voice: Voice) -> Self {
-        Self { lane, witness, voice, counts: RwLock::default(), growth: Mutex::default() }
+    pub fn new(lane: Arc<Lane>, witness: Arc<Lane>, clients: Clients) -> Self {
+        Self { lane, witness, clients, counts: RwLock::default(), growth: Mutex::default() }
     }
 
     /// The client, for questions that are asked elsewhere.
@@ -62,9 +63,14 @@ impl Asker {
         self.lane.client.clone()
     }
 
+    /// Where further clients come from.
+    pub fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
     /// What callers are told when the cluster does not answer.
     pub fn voice(&self) -> &Voice {
-        &self.voice
+        self.clients.voice()
     }
 
     /// Partitions of a topic, if they are known without asking.
@@ -115,11 +121,11 @@ impl Asker {
         let (client, name) = (self.client(), topic.to_owned());
         let metadata = blocking(move || client.fetch_metadata(Some(&name), PATIENCE)).await;
         let metadata = metadata.map_err(|error| self.away("metadata", &error))?;
-        self.voice.all_well();
+        self.voice().all_well();
         let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
         let partitions = found.map(|found| found.partitions()).filter(|found| !found.is_empty());
         if partitions.is_some_and(|found| found.iter().any(|partition| partition.leader() < 0)) {
-            return Err(self.voice.explain(format!("a partition of {topic} has no leader")));
+            return Err(self.voice().explain(format!("a partition of {topic} has no leader")));
         }
         Ok(partitions.map(|found| u32::try_from(found.len()).unwrap_or(u32::MAX)))
     }
@@ -129,7 +135,7 @@ impl Asker {
         let client = self.client();
         let metadata = blocking(move || client.fetch_metadata(None, PATIENCE)).await;
         let metadata = metadata.map_err(|error| self.away("metadata", &error))?;
-        self.voice.all_well();
+        self.voice().all_well();
         let there = metadata.topics().iter().filter(|topic| topic.error().is_none());
         let topics = there.map(|t| (t.name().into(), u32::try_from(t.partitions().len()).unwrap_or(u32::MAX)));
         Ok((topics.collect(), metadata.brokers().len()))
@@ -176,7 +182,7 @@ impl Asker {
         let marks =
             blocking(move || settled(|| client.fetch_watermarks(&of.topic, raw_partition(of.partition), PATIENCE)));
         let (low, high) = marks.await.map_err(|error| self.unreadable(at, &error))?;
-        self.voice.all_well();
+        self.voice().all_well();
         Ok(Bounds { earliest: offset(low), end: offset(high) })
     }
 
@@ -256,7 +262,7 @@ impl Asker {
 
     /// Why nobody knows.
     pub fn away(&self, what: &str, error: &KafkaError) -> String {
-        self.voice.explain(format!("{what}: {}", words(error)))
+        self.voice().explain(format!("{what}: {}", words(error)))
     }
 }
 

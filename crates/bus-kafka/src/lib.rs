@@ -1,12 +1,14 @@
-//! The Kafka adapter of the Bus port; the only crate that names rdkafka.
+//! The Kafka adapter of the Bus port; the only crate that names rdkafka, but for one call of C (`drover-rdkafka-brokers`).
 //!
 //! One [`KafkaBus`] a process. Its parts: [`options`] (settings of each kind of client), `appends` (producer), `readers`
-//! (partitions without a group), `member` (groups), `transactor`, `admin` (topics), `ask` (questions to the cluster).
+//! (partitions without a group), `member` (groups), `transactor`, `admin` (topics), `ask` (questions to the cluster), `clients`
+//! (all of them, led back to the cluster).
 
 mod admin;
 mod appends;
 mod ask;
 mod batch;
+mod clients;
 mod convert;
 mod cursor;
 mod member;
@@ -26,15 +28,14 @@ use drover_bus::{
     AdminError, AppendError, Bounds, Bus, ConsumeError, Consumer, GroupConfig, Offset, Outgoing, Position, ReadError,
     Receipt, Stored, TopicConfig, TopicPartition, TransactError, Transactor,
 };
-use rdkafka::ClientConfig;
-use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::BaseConsumer;
-use rdkafka::error::KafkaError;
+use tokio::task::JoinHandle;
 
 use admin::Admin;
 use appends::Appends;
 pub use appends::{AppendState, ProducerState, STALLED_AFTER};
 use ask::{Asker, blocking};
+use clients::{Clients, create};
 use member::Groups;
 use membership::Memberships;
 pub use options::{KafkaOptions, OptionsError};
@@ -54,6 +55,13 @@ struct Parts {
     readers: Readers,
     groups: Groups,
     transactors: Transactors,
+    watch: JoinHandle<()>,
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
 }
 
 impl KafkaBus {
@@ -61,9 +69,10 @@ impl KafkaBus {
     /// the calls that need it. To be called within a tokio runtime.
     pub fn open(options: KafkaOptions) -> Result<Self, OptionsError> {
         options.check()?;
-        let voice = Voice::default();
-        let witness = Lane::open(&options.witness(), &voice)?;
-        let asker = Arc::new(Asker::new(Lane::open(&options.reader(), &voice)?, witness, voice));
+        let clients = Clients::new(&options, Voice::default());
+        let watch = tokio::spawn(clients.clone().watch());
+        let witness = Lane::open(&options.witness(), &clients)?;
+        let asker = Arc::new(Asker::new(Lane::open(&options.reader(), &clients)?, witness, clients));
         let appends = Arc::new(Appends::new(options.clone(), asker.clone())?);
         let memberships = Arc::new(Memberships::default());
         Ok(Self(Arc::new(Parts {
@@ -79,6 +88,7 @@ impl KafkaBus {
             options,
             asker,
             appends,
+            watch,
         })))
     }
 
@@ -86,17 +96,6 @@ impl KafkaBus {
     pub fn append_state(&self) -> AppendState {
         self.0.appends.state()
     }
-}
-
-/// A client of librdkafka; a setting it does not take is named.
-fn create<C, T: FromClientConfigAndContext<C>>(config: &ClientConfig, context: C) -> Result<T, OptionsError>
-where
-    C: rdkafka::client::ClientContext,
-{
-    config.create_with_context(context).map_err(|error| match error {
-        KafkaError::ClientConfig(_, reason, key, value) => options::refused(key, &value, &reason),
-        error => OptionsError::Client { reason: error.to_string() },
-    })
 }
 
 #[async_trait]

@@ -65,8 +65,8 @@ impl Groups {
         }
         let unavailable = |reason: String| ConsumeError::Unavailable { reason };
         let client = self.options.member(&config);
-        let consumer: StreamConsumer<Decisions> = crate::create(&client, Decisions::new(self.asker.voice().clone()))
-            .map_err(|error| unavailable(error.to_string()))?;
+        let made = self.asker.clients().open(&client, Decisions::new);
+        let consumer: Arc<StreamConsumer<Decisions>> = made.map_err(|error| unavailable(error.to_string()))?;
         let generation = self.memberships.next_generation();
         let watch = orphans::watch(self.options.clone(), self.asker.clone(), config.clone());
         let membership = Membership::new(config.group, config.member, consumer, generation);

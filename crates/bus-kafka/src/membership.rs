@@ -132,9 +132,9 @@ impl Memberships {
 }
 
 impl Membership {
-    pub fn new(group: String, member: String, consumer: StreamConsumer<Decisions>, generation: u64) -> Arc<Self> {
+    pub fn new(group: String, member: String, consumer: Arc<StreamConsumer<Decisions>>, generation: u64) -> Arc<Self> {
         let state = Mutex::new(State { generation, held: BTreeSet::new(), fenced: false });
-        Arc::new(Self { group, member, consumer: Arc::new(consumer), state, moving: Arc::default() })
+        Arc::new(Self { group, member, consumer, state, moving: Arc::default() })
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {

@@ -87,11 +87,6 @@ const HEARTBEAT_MS: &str = "500";
 /// that joins in waits for it, as librdkafka has one fetch at a time under way to each broker.
 const FETCH_WAIT_MS: &str = "50";
 
-/// A client that knows no broker any more starts over from `bootstrap.servers` after this (librdkafka: 5 minutes). A cluster
-/// all of whose brokers hung for longer than their sessions names none of them for a moment when it goes on, and a client that
-/// asks just then forgets them all.
-const START_OVER_MS: &str = "3000";
-
 /// What [`KafkaOptions::client`] may not set, with all that begins so.
 const RESERVED: [&str; 21] = [
     "acks",
@@ -185,7 +180,6 @@ impl KafkaOptions {
         config.set("client.id", "drover");
         // A broker that comes back is found within a second, not within ten.
         config.set("reconnect.backoff.max.ms", "1000");
-        config.set("metadata.recovery.rebootstrap.trigger.ms", START_OVER_MS);
         for (key, value) in &self.client {
             config.set(key, value);
         }
@@ -305,13 +299,6 @@ mod tests {
             assert_eq!(with(&[(key, "1")]).check(), Err(OptionsError::Reserved { key: key.to_owned() }));
         }
         assert_eq!(with(&[("compression.type", "zstd")]).check(), Ok(()));
-    }
-
-    #[test]
-    fn a_client_without_brokers_starts_over_within_seconds_unless_told_otherwise() {
-        let key = "metadata.recovery.rebootstrap.trigger.ms";
-        assert_eq!(with(&[]).producer().get(key), Some("3000"));
-        assert_eq!(with(&[(key, "60000")]).producer().get(key), Some("60000"));
     }
 
     #[test]

@@ -10,15 +10,16 @@ use std::time::Duration;
 
 use drover_bus::{Bounds, Offset, ReadError, Stored, TopicPartition};
 use rdkafka::ClientConfig;
-use rdkafka::consumer::StreamConsumer;
+use rdkafka::consumer::{Consumer, StreamConsumer};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::ask::{Asker, PATIENCE};
+use crate::clients::Clients;
 use crate::cursor::{Cursor, Took};
 use crate::options::{KafkaOptions, OptionsError};
-use crate::voice::{Plain, Voice};
+use crate::voice::Plain;
 
 /// Clients for reading, and so cursors on one partition.
 const LANES_MAX: usize = 8;
@@ -55,15 +56,14 @@ pub(crate) struct Lane {
 
 impl Lane {
     /// Opens a client; it connects by itself.
-    pub fn open(config: &ClientConfig, voice: &Voice) -> Result<Arc<Self>, OptionsError> {
-        let client: StreamConsumer<Plain> = crate::create(config, Plain(voice.clone()))?;
-        let client = Arc::new(client);
-        let (served, voice) = (client.clone(), voice.clone());
+    pub fn open(config: &ClientConfig, clients: &Clients) -> Result<Arc<Self>, OptionsError> {
+        let client: Arc<StreamConsumer<Plain>> = clients.open(config, Plain)?;
+        let served = client.clone();
         // Errors of the client as such come here, and want to be taken.
         let events = tokio::spawn(async move {
             loop {
                 if let Err(error) = served.recv().await {
-                    voice.error(&error, &error.to_string());
+                    served.context().0.error(&error, &error.to_string());
                 }
             }
         });
@@ -221,7 +221,7 @@ impl Readers {
         if full {
             return Ok(None);
         }
-        let lane = Lane::open(&self.options.reader(), self.asker.voice())?;
+        let lane = Lane::open(&self.options.reader(), self.asker.clients())?;
         lane.take(at);
         state.lanes.push(lane.clone());
         Ok(Some(lane))

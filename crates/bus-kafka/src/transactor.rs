@@ -50,7 +50,7 @@ pub(crate) struct KafkaTransactor {
 
 /// The producer, and why it is closed.
 struct Line {
-    producer: ThreadedProducer<Delivering>,
+    producer: Arc<ThreadedProducer<Delivering>>,
     closed: Option<TransactError>,
 }
 
@@ -73,10 +73,10 @@ impl Transactors {
     /// As the port promises. [`TransactError::Aborted`] if the cluster does not answer.
     pub async fn open(&self, id: &str) -> Result<KafkaTransactor, TransactError> {
         let voice = self.asker.voice().clone();
-        let context = Delivering::new(voice.clone(), Some(self.asker.clone()), Arc::new(AtomicBool::new(false)));
+        let context = |voice| Delivering::new(voice, Some(self.asker.clone()), Arc::new(AtomicBool::new(false)));
         let aborted = |reason: String| TransactError::Aborted { reason };
-        let producer: ThreadedProducer<Delivering> =
-            crate::create(&self.options.transactor(id), context).map_err(|error| aborted(error.to_string()))?;
+        let made = self.asker.clients().open(&self.options.transactor(id), context);
+        let producer: Arc<ThreadedProducer<Delivering>> = made.map_err(|error| aborted(error.to_string()))?;
         let opened = blocking(move || persist(|| producer.init_transactions(CALL)).map(|()| producer)).await;
         let producer = opened.map_err(|error| aborted(voice.explain(words(&error))))?;
         Ok(KafkaTransactor {

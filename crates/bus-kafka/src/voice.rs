@@ -2,6 +2,7 @@
 //!
 //! librdkafka tries for ever; a caller who only hears "timed out" could not know that the password is wrong.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::client::ClientContext;
@@ -9,10 +10,11 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// One per bus, shared by its clients.
+/// What is the matter with the cluster is one for all clients of a bus; what has become of its connections is each one's own.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Voice {
     trouble: Arc<Mutex<Option<Trouble>>>,
+    lost: Arc<AtomicBool>,
 }
 
 #[derive(Clone, Debug)]
@@ -26,6 +28,11 @@ struct Trouble {
 pub(crate) struct Plain(pub Voice);
 
 impl Voice {
+    /// For the callbacks of one client, which say in `lost` that it has no connection any more.
+    pub fn of_client(&self, lost: &Arc<AtomicBool>) -> Self {
+        Self { trouble: self.trouble.clone(), lost: lost.clone() }
+    }
+
     /// A line of librdkafka's own log.
     pub fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
@@ -44,6 +51,9 @@ impl Voice {
         let Some(code) = error.rdkafka_error_code() else { return };
         if code == RDKafkaErrorCode::PartitionEOF {
             return;
+        }
+        if code == RDKafkaErrorCode::AllBrokersDown {
+            self.lost.store(true, Ordering::Release);
         }
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         // A broken connection or "all brokers are down" follows on what was the matter, and would hide it.

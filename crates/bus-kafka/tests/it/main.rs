@@ -5,6 +5,7 @@ mod exactly_once;
 mod faults;
 mod following;
 mod members;
+mod nameless;
 mod refusals;
 #[cfg(feature = "tls")]
 mod tls;
