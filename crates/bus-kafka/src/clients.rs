@@ -24,7 +24,7 @@ use crate::voice::Voice;
 /// Between two looks at the clients that have lost all their connections.
 const LOOK: Duration = Duration::from_secs(1);
 /// A client whose brokers are away is told of them once more after a pause that doubles from [`LOOK`] on, so many times.
-const DOUBLES_MAX: u32 = 6;
+const DOUBLES_MAX: u32 = 3;
 /// Wait for an answer to such a client.
 const ANSWER: Duration = Duration::from_millis(500);
 /// A topic that nobody makes.
