@@ -9,8 +9,7 @@ use anyhow::{Context, ensure};
 use drover_tests::faults::Stage;
 use drover_tests::fleet::{Fleet, Plan};
 use drover_tests::marks;
-use drover_tests::{Processes, number, read_committed};
-use drover_types::TELEMETRY_TOPIC;
+use drover_tests::{Processes, number};
 
 const DEVICES: u64 = 100;
 /// Messages a second of all devices together.
@@ -171,7 +170,7 @@ fn while_kafka_hangs_nothing_is_acknowledged_nothing_grows_and_metrics_tell_and_
         }
     })?;
     let verdict = ledger.check();
-    let kept = read_committed(&brokers, TELEMETRY_TOPIC)?.iter().filter(|r| r.key.starts_with("default/dev-")).count();
+    let kept = Fleet::kept(&brokers)?;
     println!("{hang} s hung: {verdict}; {kept} records in the log");
     let is_kept = verdict.is_clean() && verdict.totals.acknowledged == verdict.totals.sent;
     ensure!(is_kept, "{verdict}\n{}", stage.processes.log_ends());

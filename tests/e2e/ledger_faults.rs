@@ -7,7 +7,7 @@ use std::time::Duration;
 use drover_tests::faults::{Stage, schedule};
 use drover_tests::fleet::{Fleet, Plan};
 use drover_tests::marks;
-use drover_tests::{number, partitions, read_committed};
+use drover_tests::{number, partitions};
 use drover_types::TELEMETRY_TOPIC;
 
 /// What faults are done to: first, in every run, one of each kind on the way of a message; then all others.
@@ -55,8 +55,7 @@ fn ledger_faults_what_was_acknowledged_comes_out_exactly_once_and_in_order_whate
         }
     })?;
     let verdict = ledger.check();
-    let kept: usize =
-        read_committed(&brokers, TELEMETRY_TOPIC)?.iter().filter(|r| r.key.starts_with("default/dev-")).count();
+    let kept = Fleet::kept(&brokers)?;
     println!("ledger: {verdict}");
     println!(
         "ledger: lost {}, doubled {}, reordered {}, unexpected {}; {kept} records in the log's {} partitions, so {} were \
@@ -66,7 +65,7 @@ fn ledger_faults_what_was_acknowledged_comes_out_exactly_once_and_in_order_whate
         verdict.reordered.count,
         verdict.unexpected.count,
         partitions(&brokers, TELEMETRY_TOPIC)?,
-        u64::try_from(kept)?.saturating_sub(devices * messages),
+        kept.saturating_sub(devices * messages),
     );
     assert_eq!(verdict.totals.acknowledged, devices * messages, "every message was acknowledged in the end");
     assert!(verdict.is_clean(), "seed {seed}: {verdict}\n{}", stage.processes.log_ends());

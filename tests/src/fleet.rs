@@ -12,10 +12,12 @@ use anyhow::{Context, ensure};
 use drover_load::client::Client;
 use drover_load::ledger::{Ledger, Totals};
 use drover_mqtt::Version;
-use drover_types::Qos;
+use drover_types::{Qos, TELEMETRY_TOPIC};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep};
+
+use crate::read_committed;
 
 /// How long a device tries to come back.
 const RECONNECT_FOR: Duration = Duration::from_secs(600);
@@ -55,6 +57,12 @@ pub struct Fleet {
 }
 
 impl Fleet {
+    /// How many records of `dev-N` the log holds, repeats among them.
+    pub fn kept(brokers: &str) -> anyhow::Result<u64> {
+        let records = read_committed(brokers, TELEMETRY_TOPIC)?;
+        Ok(records.iter().filter(|record| record.key.starts_with("default/dev-")).count() as u64)
+    }
+
     /// Starts all devices: `dev-N` publishes `{"device": "dev-N", "n": …}` to `fleet/dev-N` at QoS 1, if the prefix is
     /// `dev`.
     pub fn start(plan: Plan) -> Self {
