@@ -23,7 +23,7 @@ const SERVICES: [&str; 7] = [
 ];
 /// Dependencies (development ones aside) that one place only may name.
 const RESERVED: [(&str, &[&str]); 5] = [
-    ("rdkafka", &["drover-bus-kafka", "drover-rdkafka-brokers", "drover-tests"]),
+    ("rdkafka", &["drover-bus-kafka", "drover-rdkafka-calls", "drover-tests"]),
     ("scylla", &["drover-scylla-kit"]),
     ("kube", &["drover-operator"]),
     ("rquickjs", &["drover-functions"]),

@@ -1,7 +1,7 @@
 //! A server process that never outlives the test, however the test ends.
 //!
 //! A shell holds the other end of a pipe: when the pipe closes, by drop or by the death of the test process, it kills the
-//! server and removes its directory. Nothing here needs the test to come to an orderly end.
+//! server and removes its directory, unless `DROVER_TEST_KEEP` is set. Nothing here needs the test to come to an orderly end.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
@@ -12,7 +12,8 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-/// For every line it reads, starts the command and says its process id; at the end kills the last and removes "$1".
+/// For every line it reads, starts the command and says its process id; at the end kills the last and removes "$1", which
+/// somebody who looks for a fault may want to keep.
 const SCRIPT: &str = r#"
 trap : INT TERM HUP
 dir=$1; shift; pid=
@@ -23,7 +24,7 @@ while read -r _; do
 done
 [ -z "$pid" ] || kill -9 "$pid" 2>/dev/null
 wait
-rm -rf "$dir"
+[ -n "$DROVER_TEST_KEEP" ] || rm -rf "$dir"
 "#;
 
 /// A command that can be started again and again, one process at a time, in a directory of its own.

@@ -62,7 +62,7 @@ impl<C: ClientContext> Native for Client<C> {
     }
 
     fn add(&self, brokers: &CStr) {
-        drover_rdkafka_brokers::add(self, brokers);
+        drover_rdkafka_calls::add_brokers(self, brokers);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The Kafka adapter of the Bus port; the only crate that names rdkafka, but for one call of C (`drover-rdkafka-brokers`).
+//! The Kafka adapter of the Bus port; the only crate that names rdkafka, but for two calls of C (`drover-rdkafka-calls`).
 //!
 //! One [`KafkaBus`] a process. Its parts: [`options`] (settings of each kind of client), `appends` (producer), `readers`
 //! (partitions without a group), `member` (groups), `transactor`, `admin` (topics), `ask` (questions to the cluster), `clients`

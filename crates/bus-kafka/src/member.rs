@@ -264,7 +264,7 @@ impl Consumer for Member {
         let _standing = self.membership.moving.clone().read_owned().await;
         let deadline = Instant::now() + self.session_timeout;
         loop {
-            if !self.membership.holds(next.iter()) {
+            if !self.membership.holds(next.iter()) || self.membership.standing().is_none() {
                 return Err(self.membership.fenced());
             }
             let (consumer, offsets) = (self.membership.consumer.clone(), next.clone());

@@ -1,7 +1,8 @@
 //! What a member of a group holds, shared with the transactions that commit for it.
 //!
 //! A partition is given up only while nobody commits for it: [`Membership::moving`] is read by commits and written by
-//! the one who gives up. What Kafka itself takes away, it also fences, by generation and member id.
+//! the one who gives up. What Kafka itself takes away, it also fences, by generation and member id; but librdkafka may take
+//! new ones of these without a word, so that they are compared with those of before (ADR 45).
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +12,9 @@ use drover_bus::{ConsumeError, Position, TopicPartition};
 use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol, StreamConsumer};
+use rdkafka::consumer::{
+    BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata, RebalanceProtocol, StreamConsumer,
+};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::{Notify, RwLock};
@@ -101,6 +104,8 @@ struct State {
     /// Changes when partitions are given up; never the same for two members of one bus.
     generation: u64,
     held: BTreeSet<TopicPartition>,
+    /// Its member id when it gained what it holds.
+    id: Option<String>,
     fenced: bool,
 }
 
@@ -133,7 +138,7 @@ impl Memberships {
 
 impl Membership {
     pub fn new(group: String, member: String, consumer: Arc<StreamConsumer<Decisions>>, generation: u64) -> Arc<Self> {
-        let state = Mutex::new(State { generation, held: BTreeSet::new(), fenced: false });
+        let state = Mutex::new(State { generation, held: BTreeSet::new(), id: None, fenced: false });
         Arc::new(Self { group, member, consumer, state, moving: Arc::default() })
     }
 
@@ -167,8 +172,34 @@ impl Membership {
         ConsumeError::Fenced { group: self.group.clone(), member: self.member.clone() }
     }
 
+    /// Takes partitions; fenced instead if it is not in the group, or not as the one who took the first of them.
     pub fn gain(&self, partitions: impl IntoIterator<Item = TopicPartition>) {
-        self.state().held.extend(partitions);
+        let Some((id, _)) = drover_rdkafka_calls::in_group(self.consumer.client()) else { return self.fence() };
+        let mut state = self.state();
+        if *state.id.get_or_insert_with(|| id.clone()) == id {
+            state.held.extend(partitions);
+        } else {
+            drop(state);
+            self.fence();
+        }
+    }
+
+    /// The generation it is in; `None`, and fenced, if the group has put it out since it took its partitions.
+    pub fn standing(&self) -> Option<u32> {
+        let now = drover_rdkafka_calls::in_group(self.consumer.client());
+        let same = now.filter(|(id, _)| self.state().id.as_ref() == Some(id));
+        if same.is_none() {
+            self.fence();
+        }
+        same.map(|(_, generation)| generation)
+    }
+
+    /// Who a transaction commits offsets for: the one who holds the partitions, or nobody.
+    pub fn committer(&self) -> Option<ConsumerGroupMetadata> {
+        let before = self.standing()?;
+        let metadata = self.consumer.group_metadata()?;
+        // What is so before and after was so in between: neither an id nor a generation comes back.
+        (self.standing()? == before && !self.is_fenced()).then_some(metadata)
     }
 
     /// Gives partitions up; proofs of before are no good any more.

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use drover_bus::{AppendError, Outgoing, Partition, Position, TransactError, Transaction, Transactor};
-use rdkafka::consumer::{Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{Producer, ThreadedProducer};
 use tokio::sync::{Mutex, OwnedRwLockReadGuard};
@@ -153,7 +152,7 @@ impl Line {
                 }
             }
             if let Some(offsets) = &work.offsets {
-                let metadata = offsets.metadata()?;
+                let metadata = offsets.membership.committer().ok_or(KafkaError::Canceled)?;
                 let next = list(&offsets.next);
                 persist(|| self.producer.send_offsets_to_transaction(&next, &metadata, CALL))?;
             }
@@ -247,12 +246,6 @@ impl Work {
             return TransactError::Aborted { reason };
         }
         TransactError::Rebalanced { group: membership.group.clone() }
-    }
-}
-
-impl Offsets {
-    fn metadata(&self) -> Result<ConsumerGroupMetadata, KafkaError> {
-        self.membership.consumer.group_metadata().ok_or(KafkaError::Canceled)
     }
 }
 

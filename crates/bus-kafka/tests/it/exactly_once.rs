@@ -32,16 +32,16 @@ async fn a_zombie_in_another_process_is_fenced_and_leaves_nothing() {
 }
 
 /// Copies records from one topic to another in transactions, for as long as `alive` says, as the rules do it.
-struct Copier {
-    bus: KafkaBus,
-    name: &'static str,
-    group: String,
-    input: Topic,
-    output: Topic,
+pub struct Copier {
+    pub bus: KafkaBus,
+    pub name: &'static str,
+    pub group: String,
+    pub input: Topic,
+    pub output: Topic,
 }
 
 impl Copier {
-    async fn run(self: Arc<Self>, mut alive: watch::Receiver<bool>) {
+    pub async fn run(self: Arc<Self>, mut alive: watch::Receiver<bool>) {
         while *alive.borrow() {
             tokio::select! {
                 _ = alive.wait_for(|alive| !alive) => return,

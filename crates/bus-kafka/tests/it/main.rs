@@ -4,8 +4,10 @@ mod broker;
 mod exactly_once;
 mod faults;
 mod following;
+mod hung_groups;
 mod members;
 mod nameless;
+mod put_out;
 mod refusals;
 #[cfg(feature = "tls")]
 mod tls;
