@@ -122,12 +122,23 @@ impl Asker {
         let metadata = blocking(move || client.fetch_metadata(Some(&name), PATIENCE)).await;
         let metadata = metadata.map_err(|error| self.away("metadata", &error))?;
         self.voice().all_well();
-        let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
-        let partitions = found.map(|found| found.partitions()).filter(|found| !found.is_empty());
-        if partitions.is_some_and(|found| found.iter().any(|partition| partition.leader() < 0)) {
-            return Err(self.voice().explain(format!("a partition of {topic} has no leader")));
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        let away = |why: &str| Err(self.voice().explain(format!("{topic} {why}")));
+        let partitions = match found.map(|found| (found.error().map(RDKafkaErrorCode::from), found.partitions())) {
+            // A cluster none of whose brokers is back yet knows of nothing.
+            None | Some((Some(_), _)) if metadata.brokers().is_empty() => {
+                return away("is asked of a cluster without brokers");
+            }
+            None => return away("is not in the answer"),
+            Some((Some(code), _)) if is_unknown(code) => return Ok(None),
+            Some((Some(code), _)) => return away(&format!("cannot be looked at: {code}")),
+            Some((None, [])) => return Ok(None),
+            Some((None, partitions)) => partitions,
+        };
+        if partitions.iter().any(|partition| partition.leader() < 0) {
+            return away("has a partition without leader");
         }
-        Ok(partitions.map(|found| u32::try_from(found.len()).unwrap_or(u32::MAX)))
+        Ok(Some(u32::try_from(partitions.len()).unwrap_or(u32::MAX)))
     }
 
     /// Names and partitions of all topics, and the number of brokers.
