@@ -5,9 +5,9 @@
 #                               runs a broker on DIR, with the lines of DIR/extra.properties added to its configuration
 #   kafka.sh archive            makes later starts quicker
 #   kafka.sh CLASS [ARGS...]    runs a tool, e.g. org.apache.kafka.tools.TopicCommand --list
-# KAFKA_VERSION (default 4.0.0: 4.1.1 to 4.3.1 lose marks of transactions, docs/adr/0046), DROVER_KAFKA_CACHE (default ~/.cache/drover/kafka-VERSION)
+# KAFKA_VERSION (default 4.2.0: 4.3 loses marks of transactions, docs/adr/0046), DROVER_KAFKA_CACHE (default ~/.cache/drover/kafka-VERSION)
 set -euo pipefail
-version=${KAFKA_VERSION:-4.0.0}
+version=${KAFKA_VERSION:-4.2.0}
 cache=${DROVER_KAFKA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/drover/kafka-$version}
 java=(java -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto -Xlog:cds=off -Xlog:cds+dynamic=off -Djava.awt.headless=true)
 
