@@ -9,6 +9,7 @@ mod guard;
 mod secure;
 mod serve;
 mod shared;
+mod unread;
 mod upgrade;
 
 pub use body::{Body, read};

@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tower::Layer;
 
+use super::unread;
 use crate::Shutdown;
 use crate::proxy::{self, Balancers};
 
@@ -71,6 +72,7 @@ where
 {
     let places = Arc::new(Semaphore::new(bounds.connections_max));
     let (connections, cut) = (TaskTracker::new(), Shutdown::new());
+    let routes = routes.layer(axum::middleware::from_fn(unread::settle));
     let listens_at = listener.local_addr()?;
     loop {
         let next = async {
