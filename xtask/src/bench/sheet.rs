@@ -35,12 +35,29 @@ impl Page {
 
     /// The value; or nothing, and the page says why.
     pub fn or_missing<T>(&mut self, what: &str, measured: anyhow::Result<T>) -> Option<T> {
-        measured
-            .map_err(|error| {
+        match measured {
+            Ok(value) => {
+                println!("measured: {what}");
+                Some(value)
+            }
+            Err(error) => {
                 println!("NOT MEASURED: {what}: {error:#}");
                 self.missing.push(format!("{what}: {error:#}"));
-            })
-            .ok()
+                None
+            }
+        }
+    }
+
+    /// The page, and what is not on it; `left` chapters are not measured yet.
+    pub fn with_missing(&self, left: usize) -> String {
+        let mut text = format!("{}\n## Not measured here\n\n", self.text);
+        for missing in &self.missing {
+            text.push_str(&format!("- {}\n", missing.replace('\n', " ")));
+        }
+        if left > 0 {
+            text.push_str(&format!("- the last {left} chapters: this run has not come to its end\n"));
+        }
+        text
     }
 }
 
@@ -56,6 +73,8 @@ mod tests {
         assert_eq!(page.or_missing("x", anyhow::Ok(3)), Some(3));
         assert_eq!(page.or_missing::<u32>("y", Err(anyhow::anyhow!("no room"))), None);
         assert_eq!(page.missing, ["y: no room"]);
+        assert!(page.with_missing(0).ends_with("\n## Not measured here\n\n- y: no room\n"));
+        assert!(page.with_missing(2).ends_with("no room\n- the last 2 chapters: this run has not come to its end\n"));
         page.chart("f", "T", "µs", &[("a".to_owned(), 1.0)]);
         assert!(page.text.ends_with("![T](benchmarks/f.svg)\n") && page.charts[0].0 == "f.svg");
     }

@@ -93,7 +93,7 @@ impl Drop for Watched {
     fn drop(&mut self) {
         if let (Some(body), Some(left)) = (self.body.take(), self.left.take()) {
             // An error: the request was given up, nobody answers it.
-            let _ = left.send(body);
+            drop(left.send(body));
         }
     }
 }
