@@ -26,6 +26,8 @@ use crate::orphans;
 const POLL_BYTES_MAX: usize = 1024 * 1024;
 /// Pause before what the group cannot take just now is tried again.
 const RETRY: Duration = Duration::from_millis(100);
+/// How long committed offsets may stay unknown before it is said, and said again.
+const UNKNOWN_MAX: Duration = Duration::from_secs(60);
 
 /// What every member is made of.
 pub(crate) struct Groups {
@@ -52,6 +54,8 @@ pub(crate) struct Member {
 struct Assigning {
     partitions: Vec<TopicPartition>,
     starts: JoinHandle<Result<Vec<Position>, KafkaError>>,
+    /// When it is said that it takes long.
+    told_at: Instant,
 }
 
 impl Groups {
@@ -128,25 +132,27 @@ impl Member {
                     let done = self.membership.consumer.incremental_assign(&places(&[]));
                     done.map_err(|error| self.unavailable("taking partitions", &error))?;
                 }
-                Decision::Assign(partitions) => self.assigning = Some(self.ask(partitions, Duration::ZERO)),
+                Decision::Assign(partitions) => {
+                    self.assigning = Some(self.ask(partitions, Duration::ZERO, Instant::now() + UNKNOWN_MAX));
+                }
             }
         }
         Ok(None)
     }
 
     /// Asks where to start; after `pause`, so that a failure is not repeated at once.
-    fn ask(&self, partitions: Vec<TopicPartition>, pause: Duration) -> Assigning {
+    fn ask(&self, partitions: Vec<TopicPartition>, pause: Duration, told_at: Instant) -> Assigning {
         let (consumer, start, of) = (self.membership.consumer.clone(), self.start, partitions.clone());
         let starts = tokio::spawn(async move {
             tokio::time::sleep(pause).await;
             blocking(move || starts(&consumer, &of, start)).await
         });
-        Assigning { partitions, starts }
+        Assigning { partitions, starts, told_at }
     }
 
     /// Takes the partitions, now that it is known where to start.
     fn assign(&mut self, starts: Result<Vec<Position>, KafkaError>) -> Result<Option<Polled>, ConsumeError> {
-        let Some(Assigning { partitions, .. }) = self.assigning.take() else { return Ok(None) };
+        let Some(Assigning { partitions, mut told_at, .. }) = self.assigning.take() else { return Ok(None) };
         match starts {
             Ok(positions) => {
                 let assigned = self.membership.consumer.incremental_assign(&list(&positions));
@@ -156,8 +162,20 @@ impl Member {
                 Ok(Some(Polled::Assigned(positions)))
             }
             Err(error) => {
-                tracing::debug!(reason = words(&error), "kafka: committed offsets are not known yet");
-                self.assigning = Some(self.ask(partitions, RETRY));
+                let (reason, now) = (words(&error), Instant::now());
+                tracing::debug!(reason, "kafka: committed offsets are not known yet");
+                if now >= told_at {
+                    told_at = now + UNKNOWN_MAX;
+                    let (group, of) = (&*self.membership.group, partitions.len());
+                    tracing::warn!(
+                        group,
+                        of,
+                        reason,
+                        "kafka: a group cannot go on, its committed offsets have not been known for a minute; where they are \
+                         unstable, `kafka-transactions.sh find-hanging` names the transaction that has no end"
+                    );
+                }
+                self.assigning = Some(self.ask(partitions, RETRY, told_at));
                 Ok(None)
             }
         }
@@ -352,7 +370,7 @@ impl Drop for Member {
         let membership = self.membership.clone();
         membership.fence();
         let leaving = std::mem::take(&mut self.leaving);
-        let assigning = self.assigning.take().map(|Assigning { partitions, starts }| {
+        let assigning = self.assigning.take().map(|Assigning { partitions, starts, .. }| {
             starts.abort();
             partitions
         });
