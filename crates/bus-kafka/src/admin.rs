@@ -107,7 +107,7 @@ impl Admin {
                     return Ok(());
                 }
                 Ok(None) => {}
-                Err(reason) => obstacle = reason,
+                Err(unseen) => obstacle = unseen.into(),
             }
             tokio::time::sleep(pause).await;
         }

@@ -16,7 +16,7 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
 use tokio::sync::Semaphore;
 
-use crate::ask::{Asker, PATIENCE, blocking};
+use crate::ask::{Asker, PATIENCE, Unseen, blocking};
 use crate::batch::{Batch, Ticket};
 use crate::convert::to_send;
 use crate::options::{KafkaOptions, OptionsError, RECORD_BYTES_MAX};
@@ -133,7 +133,7 @@ impl Appends {
             }
             let count = match self.asker.known(topic) {
                 Some(known) => Some(known),
-                None => self.asker.partitions(topic).await.map_err(|reason| AppendError::Unavailable { reason })?,
+                None => self.asker.partitions(topic).await.map_err(unseen)?,
             };
             let count = count.ok_or_else(|| AppendError::UnknownTopic { topic: topic.to_owned() })?;
             let any = || self.turn.fetch_add(1, Ordering::Relaxed) % count;
@@ -150,12 +150,11 @@ impl Appends {
     /// Partitions of a topic that may have more than the `known` ones. The producer has to see them, too: by itself it looks
     /// every few minutes.
     async fn grown(&self, topic: &str, known: u32) -> Result<u32, AppendError> {
-        let unavailable = |reason: String| AppendError::Unavailable { reason };
-        let count = self.asker.grown(topic, known).await.map_err(unavailable)?;
+        let count = self.asker.grown(topic, known).await.map_err(unseen)?;
         if count > known {
             let (live, name) = (self.live()?, topic.to_owned());
             let seen = blocking(move || live.producer.client().fetch_metadata(Some(&name), PATIENCE).map(drop)).await;
-            seen.map_err(|error| unavailable(self.asker.away("metadata", &error)))?;
+            seen.map_err(|error| AppendError::Unavailable { reason: self.asker.away("metadata", &error) })?;
         }
         Ok(count)
     }
@@ -253,5 +252,12 @@ fn retire(live: Arc<Live>) {
     let closing = std::thread::Builder::new().name("kafka-retire".to_owned()).spawn(move || drop(live));
     if let Err(error) = closing {
         tracing::warn!(%error, "no thread to close a producer");
+    }
+}
+/// What it means for a record that its topic cannot be seen.
+fn unseen(unseen: Unseen) -> AppendError {
+    match unseen {
+        Unseen::Refused { topic, reason } => AppendError::Refused { topic, reason },
+        Unseen::Away(reason) => AppendError::Unavailable { reason },
     }
 }

@@ -10,6 +10,7 @@ use drover_bus::{Bounds, Offset, Position, ReadError, Topic, TopicPartition};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{Consumer, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
 use tokio::time::Instant;
 
 use crate::clients::Clients;
@@ -33,6 +34,22 @@ const MOVING: Duration = Duration::from_millis(50);
 
 /// How long it is not asked again whether a topic has more partitions than are known.
 const GROWTH: Duration = Duration::from_secs(5);
+
+/// Why nobody knows how many partitions a topic has.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unseen {
+    /// Until somebody changes the rights of this client, or the name.
+    #[error("kafka: topic {topic} may not be seen: {reason}")]
+    Refused { topic: String, reason: String },
+    #[error("{0}")]
+    Away(String),
+}
+
+impl From<Unseen> for String {
+    fn from(unseen: Unseen) -> Self {
+        unseen.to_string()
+    }
+}
 
 /// Runs what blocks.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -88,8 +105,8 @@ impl Asker {
         self.counts.write().unwrap_or_else(PoisonError::into_inner).remove(topic);
     }
 
-    /// Partitions of a topic; `None` if there is no such topic. The error: why nobody knows.
-    pub async fn partitions(&self, topic: &str) -> Result<Option<u32>, String> {
+    /// Partitions of a topic; `None` if there is no such topic.
+    pub async fn partitions(&self, topic: &str) -> Result<Option<u32>, Unseen> {
         if let Some(known) = self.known(topic) {
             return Ok(Some(known));
         }
@@ -102,7 +119,7 @@ impl Asker {
 
     /// Partitions of a topic that may have more than the `known` ones, as somebody names another. It is asked at most once
     /// in [`GROWTH`], so that a partition that is nowhere costs no question a record.
-    pub async fn grown(&self, topic: &str, known: u32) -> Result<u32, String> {
+    pub async fn grown(&self, topic: &str, known: u32) -> Result<u32, Unseen> {
         let asked = self.growth.lock().unwrap_or_else(PoisonError::into_inner).get(topic).copied();
         if asked.is_some_and(|at| at.elapsed() < GROWTH) {
             return Ok(self.known(topic).unwrap_or(known));
@@ -117,20 +134,16 @@ impl Asker {
     }
 
     /// As [`Self::partitions`], asking in any case; a topic counts as there when every partition has a leader.
-    pub async fn look(&self, topic: &str) -> Result<Option<u32>, String> {
-        let (client, name) = (self.client(), topic.to_owned());
-        let metadata = blocking(move || client.fetch_metadata(Some(&name), PATIENCE)).await;
-        let metadata = metadata.map_err(|error| self.away("metadata", &error))?;
-        self.voice().all_well();
+    pub async fn look(&self, topic: &str) -> Result<Option<u32>, Unseen> {
+        let metadata = self.metadata(Some(topic.to_owned())).await.map_err(Unseen::Away)?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
-        let away = |why: &str| Err(self.voice().explain(format!("{topic} {why}")));
+        let away = |why: &str| Err(Unseen::Away(self.voice().explain(format!("{topic} {why}"))));
         let partitions = match found.map(|found| (found.error().map(RDKafkaErrorCode::from), found.partitions())) {
-            // A cluster none of whose brokers is back yet knows of nothing.
-            None | Some((Some(_), _)) if metadata.brokers().is_empty() => {
-                return away("is asked of a cluster without brokers");
-            }
             None => return away("is not in the answer"),
             Some((Some(code), _)) if is_unknown(code) => return Ok(None),
+            Some((Some(code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::InvalidTopic)), _)) => {
+                return Err(Unseen::Refused { topic: topic.to_owned(), reason: code.to_string() });
+            }
             Some((Some(code), _)) => return away(&format!("cannot be looked at: {code}")),
             Some((None, [])) => return Ok(None),
             Some((None, partitions)) => partitions,
@@ -141,12 +154,21 @@ impl Asker {
         Ok(Some(u32::try_from(partitions.len()).unwrap_or(u32::MAX)))
     }
 
+    /// What the cluster says of a topic, or of all. A cluster none of whose brokers is back yet knows of nothing.
+    async fn metadata(&self, topic: Option<String>) -> Result<Metadata, String> {
+        let client = self.client();
+        let metadata = blocking(move || client.fetch_metadata(topic.as_deref(), PATIENCE)).await;
+        let metadata = metadata.map_err(|error| self.away("metadata", &error))?;
+        if metadata.brokers().is_empty() {
+            return Err(self.voice().explain("the cluster has no brokers just now"));
+        }
+        self.voice().all_well();
+        Ok(metadata)
+    }
+
     /// Names and partitions of all topics, and the number of brokers.
     pub async fn all(&self) -> Result<(Vec<(Topic, u32)>, usize), String> {
-        let client = self.client();
-        let metadata = blocking(move || client.fetch_metadata(None, PATIENCE)).await;
-        let metadata = metadata.map_err(|error| self.away("metadata", &error))?;
-        self.voice().all_well();
+        let metadata = self.metadata(None).await?;
         let there = metadata.topics().iter().filter(|topic| topic.error().is_none());
         let topics = there.map(|t| (t.name().into(), u32::try_from(t.partitions().len()).unwrap_or(u32::MAX)));
         Ok((topics.collect(), metadata.brokers().len()))
@@ -154,7 +176,7 @@ impl Asker {
 
     /// Refuses a partition that is not there.
     async fn exists(&self, at: &TopicPartition) -> Result<(), ReadError> {
-        let unavailable = |reason| ReadError::Unavailable { reason };
+        let unavailable = |unseen: Unseen| ReadError::Unavailable { reason: unseen.into() };
         let count = match self.partitions(&at.topic).await.map_err(unavailable)? {
             Some(known) if at.partition >= known => self.grown(&at.topic, known).await.map_err(unavailable)?,
             Some(known) => known,

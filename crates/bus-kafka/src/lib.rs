@@ -144,7 +144,7 @@ impl Bus for KafkaBus {
 
     async fn committed(&self, group: &str, topic: &str) -> Result<Vec<Position>, ReadError> {
         let unavailable = |reason: String| ReadError::Unavailable { reason };
-        let found = self.0.asker.partitions(topic).await.map_err(unavailable)?;
+        let found = self.0.asker.partitions(topic).await.map_err(|unseen| unavailable(unseen.into()))?;
         let partitions = found.ok_or_else(|| ReadError::Unknown { at: TopicPartition::new(topic, 0) })?;
         let of: Vec<_> = (0..partitions).map(|partition| TopicPartition::new(topic, partition)).collect();
         let (config, voice) = (self.0.options.inspector(group), self.0.asker.voice().clone());

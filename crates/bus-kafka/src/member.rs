@@ -62,7 +62,8 @@ impl Groups {
     /// As the port promises.
     pub async fn join(&self, config: GroupConfig) -> Result<Member, ConsumeError> {
         for topic in &config.topics {
-            let found = self.asker.partitions(topic).await.map_err(|reason| ConsumeError::Unavailable { reason })?;
+            let found = self.asker.partitions(topic).await;
+            let found = found.map_err(|unseen| ConsumeError::Unavailable { reason: unseen.into() })?;
             if found.is_none() {
                 return Err(ConsumeError::UnknownTopic { topic: topic.to_string() });
             }
@@ -157,8 +158,10 @@ impl Member {
             Ok(positions) => {
                 let assigned = self.membership.consumer.incremental_assign(&list(&positions));
                 assigned.map_err(|error| self.unavailable("taking partitions", &error))?;
-                self.membership.gain(partitions);
                 self.asker.voice().all_well();
+                if !self.membership.gain(partitions) {
+                    return Err(self.membership.fenced());
+                }
                 Ok(Some(Polled::Assigned(positions)))
             }
             Err(error) => {
@@ -282,13 +285,15 @@ impl Consumer for Member {
         let _standing = self.membership.moving.clone().read_owned().await;
         let deadline = Instant::now() + self.session_timeout;
         loop {
-            if !self.membership.holds(next.iter()) || self.membership.standing().is_none() {
-                return Err(self.membership.fenced());
-            }
-            let (consumer, offsets) = (self.membership.consumer.clone(), next.clone());
-            let error = match blocking(move || consumer.commit(&list(&offsets), CommitMode::Sync)).await {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
+            let (membership, offsets) = (self.membership.clone(), next.clone());
+            let committed = blocking(move || {
+                let may = membership.holds(offsets.iter()) && membership.is_itself();
+                may.then(|| membership.consumer.commit(&list(&offsets), CommitMode::Sync))
+            });
+            let error = match committed.await {
+                None => return Err(self.membership.fenced()),
+                Some(Ok(())) => return Ok(()),
+                Some(Err(error)) => error,
             };
             match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::NoOffset) => return Ok(()),

@@ -91,7 +91,7 @@ impl ConsumerContext for Decisions {
     }
 }
 
-/// One member's standing.
+/// What one member holds, and as who.
 pub(crate) struct Membership {
     pub group: String,
     pub member: String,
@@ -104,9 +104,16 @@ struct State {
     /// Changes when partitions are given up; never the same for two members of one bus.
     generation: u64,
     held: BTreeSet<TopicPartition>,
-    /// Its member id when it gained what it holds.
+    /// Its member id when it gained what it holds; `None`: it holds nothing.
     id: Option<String>,
     fenced: bool,
+}
+
+impl State {
+    fn fence(&mut self) {
+        self.fenced = true;
+        self.held.clear();
+    }
 }
 
 /// The live members of one bus.
@@ -154,9 +161,7 @@ impl Membership {
 
     /// Its partitions are others' now, for good.
     pub fn fence(&self) {
-        let mut state = self.state();
-        state.fenced = true;
-        state.held.clear();
+        self.state().fence();
     }
 
     /// Whether everything was lost; librdkafka may know before the member was told.
@@ -172,40 +177,44 @@ impl Membership {
         ConsumeError::Fenced { group: self.group.clone(), member: self.member.clone() }
     }
 
-    /// Takes partitions; fenced instead if it is not in the group, or not as the one who took the first of them.
-    pub fn gain(&self, partitions: impl IntoIterator<Item = TopicPartition>) {
-        let Some((id, _)) = drover_rdkafka_calls::in_group(self.consumer.client()) else { return self.fence() };
+    /// Takes partitions; `false`, and fenced, if it is not in the group, or not as the one who took what it holds.
+    pub fn gain(&self, partitions: impl IntoIterator<Item = TopicPartition>) -> bool {
+        let now = drover_rdkafka_calls::in_group(self.consumer.client());
         let mut state = self.state();
-        if *state.id.get_or_insert_with(|| id.clone()) == id {
+        let may = now.is_some() && (state.id.is_none() || state.id == now);
+        if may {
+            state.id = now;
             state.held.extend(partitions);
         } else {
-            drop(state);
-            self.fence();
+            state.fence();
         }
+        may
     }
 
-    /// The generation it is in; `None`, and fenced, if the group has put it out since it took its partitions.
-    pub fn standing(&self) -> Option<u32> {
+    /// Whether it is in the group as the one who took what it holds; fenced if not. Waits for a thread of the client.
+    pub fn is_itself(&self) -> bool {
         let now = drover_rdkafka_calls::in_group(self.consumer.client());
-        let same = now.filter(|(id, _)| self.state().id.as_ref() == Some(id));
-        if same.is_none() {
-            self.fence();
+        let mut state = self.state();
+        if state.id.is_some() && state.id != now {
+            state.fence();
         }
-        same.map(|(_, generation)| generation)
+        !state.fenced
     }
 
-    /// Who a transaction commits offsets for: the one who holds the partitions, or nobody.
+    /// Who a transaction commits offsets for: the one who holds the partitions, or nobody. Waits for a thread of the client.
     pub fn committer(&self) -> Option<ConsumerGroupMetadata> {
-        let before = self.standing()?;
         let metadata = self.consumer.group_metadata()?;
-        // What is so before and after was so in between: neither an id nor a generation comes back.
-        (self.standing()? == before && !self.is_fenced()).then_some(metadata)
+        // An id does not come back: who is itself afterwards was so when the metadata were taken.
+        (self.is_itself() && !self.is_fenced()).then_some(metadata)
     }
 
     /// Gives partitions up; proofs of before are no good any more.
     pub fn give_up(&self, partitions: &[TopicPartition], generation: u64) {
         let mut state = self.state();
         state.held.retain(|at| !partitions.contains(at));
+        if state.held.is_empty() {
+            state.id = None;
+        }
         state.generation = generation;
     }
 

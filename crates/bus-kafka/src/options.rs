@@ -83,6 +83,9 @@ const SESSION_TIMEOUT: (Duration, Duration) = (Duration::from_secs(6), Duration:
 const MAX_POLL_INTERVAL_MAX: Duration = Duration::from_secs(86_400);
 /// Members hear of a rebalance with their heartbeat.
 const HEARTBEAT_MS: &str = "500";
+/// The least by which a member may be late to a rebalance beyond its session: one that is late is put out by the end of its
+/// session, which takes its member id, before the group goes on without it, which would leave it the id (ADR 45).
+const LATE: Duration = Duration::from_secs(5);
 /// How long a broker keeps a fetch that has nothing to bring yet, where partitions come and go with every question: one
 /// that joins in waits for it, as librdkafka has one fetch at a time under way to each broker.
 const FETCH_WAIT_MS: &str = "50";
@@ -243,7 +246,7 @@ impl KafkaOptions {
     /// A member of a group: static, so that a restart moves nothing.
     pub(crate) fn member(&self, of: &GroupConfig) -> ClientConfig {
         let session = of.session_timeout.clamp(SESSION_TIMEOUT.0, SESSION_TIMEOUT.1);
-        let poll = of.max_poll_interval.clamp(session, MAX_POLL_INTERVAL_MAX);
+        let poll = of.max_poll_interval.clamp(session + LATE, MAX_POLL_INTERVAL_MAX);
         let mut config = self.in_group(&of.group, FETCHED_KIB_MAX, session);
         config.set("group.instance.id", &of.member).set("max.poll.interval.ms", poll.as_millis().to_string());
         // Positions are given with each assignment; this is for those that retention has overtaken.

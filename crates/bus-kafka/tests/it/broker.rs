@@ -22,8 +22,8 @@ pub async fn shared() -> Option<&'static Kafka> {
 }
 
 /// A broker for one test.
-pub async fn own(properties: &'static str) -> Option<Arc<Kafka>> {
-    let started = tokio::task::spawn_blocking(|| Kafka::start_with(properties)).await.expect("no panic");
+pub async fn own(properties: impl AsRef<str> + Send + 'static) -> Option<Arc<Kafka>> {
+    let started = tokio::task::spawn_blocking(move || Kafka::start_with(properties.as_ref())).await.expect("no panic");
     started.expect("kafka starts").map(Arc::new)
 }
 

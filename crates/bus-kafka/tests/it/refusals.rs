@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use drover_backends::ports;
 use drover_bus::{AdminError, AppendError, Bounds, Bus, Outgoing, ReadError, TopicConfig, TopicPartition, Transaction};
 use drover_bus_kafka::{KafkaBus, KafkaOptions};
 use rdkafka::ClientConfig;
@@ -19,6 +20,27 @@ sasl.enabled.mechanisms=PLAIN
 sasl.mechanism.inter.broker.protocol=PLAIN
 listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required username="node" password="n" user_node="n" user_drover="right";
 "#;
+
+/// A second listener, with passwords, behind which nobody has rights; the first is the administrator's.
+const WITHOUT_RIGHTS: &str = r#"
+listeners=PLAINTEXT://127.0.0.1:PORT,SASL_PLAINTEXT://127.0.0.1:ANOTHER,CONTROLLER://127.0.0.1:CONTROLLER_AT
+advertised.listeners=PLAINTEXT://127.0.0.1:PORT,SASL_PLAINTEXT://127.0.0.1:ANOTHER
+sasl.enabled.mechanisms=PLAIN
+listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_drover="right";
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+"#;
+
+/// Options of a client that shows a password.
+fn with_password(options: KafkaOptions, password: &str) -> KafkaOptions {
+    let client = [
+        ("security.protocol", "sasl_plaintext"),
+        ("sasl.mechanism", "PLAIN"),
+        ("sasl.username", "drover"),
+        ("sasl.password", password),
+    ];
+    KafkaOptions { client: client.map(|(key, value)| (key.to_owned(), value.to_owned())).into(), ..options }
+}
 
 fn config(topic: &str) -> TopicConfig {
     TopicConfig { topic: topic.into(), partitions: 1, compact: false, retention_ms: None, retention_bytes: None }
@@ -100,16 +122,7 @@ async fn brokers_that_cannot_be_reached_are_waited_for_and_named() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_password_is_said_and_the_right_one_works() {
     let Some(kafka) = own(SASL).await else { return };
-    let with = |password: &str| {
-        let client = [
-            ("security.protocol", "sasl_plaintext"),
-            ("sasl.mechanism", "PLAIN"),
-            ("sasl.username", "drover"),
-            ("sasl.password", password),
-        ];
-        let client = client.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        KafkaBus::open(KafkaOptions { client, ..options(&kafka) }).expect("opens")
-    };
+    let with = |password: &str| KafkaBus::open(with_password(options(&kafka), password)).expect("opens");
     let wrong = with("wrong");
     let refused = within(async {
         loop {
@@ -123,4 +136,20 @@ async fn a_wrong_password_is_said_and_the_right_one_works() {
     .await;
     assert!(!refused.contains('\n') && !refused.contains("wrong"), "{refused}");
     assert_eq!(within(with("right").create_topic(config("secret"))).await, Ok(true));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_without_rights_and_a_name_that_is_none_are_refused_at_once() {
+    let another = ports::free().expect("a port");
+    let Some(kafka) = own(WITHOUT_RIGHTS.replace("ANOTHER", &another.to_string())).await else { return };
+    let administrator = bus(&kafka);
+    let theirs = topic(&administrator, "theirs", 1).await;
+    let brokers = vec![format!("127.0.0.1:{another}")];
+    let ours = with_password(KafkaOptions { brokers, ..options(&kafka) }, "right");
+    let ours = KafkaBus::open(ours).expect("opens");
+    let refused = within(ours.append(vec![record(&theirs, "k", "v")])).await.err().expect("no rights");
+    assert!(matches!(&refused, AppendError::Refused { reason, .. } if reason.contains("uthorization")), "{refused}");
+    let unnamed = vec![record(&"no/name".into(), "k", "v")];
+    let refused = within(administrator.append(unnamed)).await.err().expect("no name");
+    assert!(matches!(&refused, AppendError::Refused { reason, .. } if reason.contains("nvalid")), "{refused}");
 }
