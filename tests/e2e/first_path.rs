@@ -95,7 +95,7 @@ pub fn tls_device_to_kcat(site: &mut impl Site, python: &Path) -> anyhow::Result
     let outputs = read_committed(&brokers, "warm")?;
     assert_eq!(outputs.iter().map(|o| o.value.as_str()).collect::<Vec<_>>(), [r#"{"temperature":22.5}"#; 2]);
     assert_eq!(outputs[0].key, "thermo-1");
-    for header in ["id", "rule", "time"] {
+    for header in ["id", "rule", "time", "traceparent"] {
         assert!(outputs[0].headers.iter().any(|name| name == header), "{header} in {:?}", outputs[0].headers);
     }
     if let Some(values) = by_kcat(site, "warm")? {

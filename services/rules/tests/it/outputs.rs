@@ -44,21 +44,25 @@ async fn an_output_carries_key_id_rule_time_and_trace_of_its_source() {
     let keyed = json!({"sql": "SELECT room FROM 'sensors/+'", "actions": [
         {"kafka": {"topic": "home.keyed", "key": "${room}-${n}"}}, {"kafka": {"topic": "home.plain"}}]});
     world.rule("keyed", 1, Some(keyed)).await;
-    let trace = TraceParent::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
-    let source = Telemetry { traceparent: trace, ..message("d", 1, r#"{"room":"hall","n":1}"#) };
-    world.publish([source.clone()]).await;
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let traced = Telemetry { traceparent: TraceParent::parse(trace), ..message("d", 1, r#"{"room":"hall","n":1}"#) };
+    let untraced = message("e", 2, r#"{"room":"hall","n":2}"#);
+    world.publish([traced.clone(), untraced.clone()]).await;
     let running = world.start("a");
     world.drained().await;
-    let (keyed, plain) = (world.read("home.keyed").await, world.read("home.plain").await);
-    assert_eq!(
-        (keyed[0].record.key.as_deref(), plain[0].record.key.as_deref()),
-        (Some(&b"hall-1"[..]), Some(&b"d"[..]))
-    );
-    for (stored, action) in [(&keyed[0], 0), (&plain[0], 1)] {
-        let id: RecordId = source.id.derived("keyed", action);
-        assert_eq!(stored.record.header("id"), Some(&id.0[..]));
-        assert_eq!((header(stored, "rule"), header(stored, "time")), ("keyed".into(), source.time_ms.to_string()));
-        assert_eq!(header(stored, "traceparent"), source.traceparent.as_ref().expect("set").as_str());
+    let id = u128::from_be_bytes(untraced.id.0);
+    // Who follows no trace gets that of its message's id.
+    let of_id = format!("00-{id:032x}-{:016x}-00", id & u128::from(u64::MAX));
+    for (source, trace, key) in [(&traced, trace, "hall-1"), (&untraced, &of_id, "hall-2")] {
+        for (topic, action, key) in [("home.keyed", 0, key), ("home.plain", 1, source.device.as_str())] {
+            let id: RecordId = source.id.derived("keyed", action);
+            let outputs = world.read(topic).await;
+            let of_source = outputs.iter().find(|stored| stored.record.header("id") == Some(&id.0[..]));
+            let stored = of_source.expect("an output of its id");
+            assert_eq!(stored.record.key.as_deref(), Some(key.as_bytes()));
+            assert_eq!((header(stored, "rule"), header(stored, "time")), ("keyed".into(), source.time_ms.to_string()));
+            assert_eq!(header(stored, "traceparent"), trace);
+        }
     }
     running.stop().await;
 }
