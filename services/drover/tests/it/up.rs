@@ -4,7 +4,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::process::{Up, drover, run};
+use serde_json::Value;
+
+use crate::process::{Up, drover, free_offset, run};
 
 /// How long commands may take, as `timeout` takes it.
 const PATIENCE_SECONDS: &str = "120";
@@ -90,6 +92,35 @@ fn its_commands_work_as_they_are_printed() {
 }
 
 #[test]
+fn its_log_is_one_json_object_a_line_where_that_is_asked_for() {
+    let data = tempfile::tempdir().expect("a directory");
+    let mut command = drover(&["up", "--set", "log.format=json", "--data"]);
+    let up = Up::start_at(free_offset(), command.arg(data.path()));
+    // What it says of a rule has words of its own besides the message.
+    let mut apply = drover(&["rule", "apply", "-f"]);
+    apply.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/examples/hot-rooms.yaml"));
+    apply.env("DROVER_SERVER", format!("http://127.0.0.1:{}", 8080 + up.offset));
+    apply.env("DROVER_TOKEN_FILE", data.path().join("admin.token"));
+    let applied = apply.output().expect("the executable runs");
+    assert!(applied.status.success(), "{applied:?}");
+    let (status, log) = up.stop_and_tell();
+    assert!(status.success(), "{log}");
+    let mut messages = Vec::new();
+    for line in log.lines() {
+        let said: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let text = |key: &str| said[key].as_str().unwrap_or_else(|| panic!("no {key}: {line}")).to_owned();
+        assert!(["ERROR", "WARN", "INFO"].contains(&text("level").as_str()), "{line}");
+        assert!(text("timestamp").parse::<jiff::Timestamp>().is_ok(), "{line}");
+        assert!(!text("target").is_empty(), "{line}");
+        assert_eq!(line.matches(r#""message":"#).count(), 1, "{line}");
+        messages.push(text("message"));
+    }
+    for message in ["ready", "rule observed", "stopping; once more ends the process at once"] {
+        assert!(messages.iter().any(|said| said == message), "{message:?} in {log}");
+    }
+}
+
+#[test]
 fn after_a_kill_it_resumes_with_the_same_token_and_authority() {
     let data = tempfile::tempdir().expect("a directory");
     let read = |name: &str| std::fs::read_to_string(data.path().join(name)).expect("there");
@@ -104,7 +135,7 @@ fn after_a_kill_it_resumes_with_the_same_token_and_authority() {
 #[test]
 fn ephemeral_data_is_gone_at_the_end() {
     let parent = tempfile::tempdir().expect("a directory");
-    let offset = crate::process::free_offset();
+    let offset = free_offset();
     let up = Up::start_at(offset, drover(&["up", "--ephemeral"]).env("TMPDIR", parent.path()));
     assert_eq!(std::fs::read_dir(parent.path()).expect("there").count(), 1);
     assert!(up.stop().success());
