@@ -6,6 +6,8 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use drover_types::TELEMETRY_TOPIC;
+
 use crate::cli::connection::{
     DEFAULT_SERVER, DEFAULT_TOKEN_FILE, SERVER_VARIABLE, TOKEN_FILE_VARIABLE, TOKEN_VARIABLE,
 };
@@ -18,6 +20,8 @@ const CONFIGURED: &str = "security.admin_token of the configuration";
 /// The example of the first rule; where it is not at hand, the rule itself goes in by standard input.
 const RULE_FILE: &str = "deploy/examples/hot-rooms.yaml";
 const RULE: &str = include_str!("../../../deploy/examples/hot-rooms.yaml");
+/// Where the rule writes to.
+const RULE_TOPIC: &str = "home.hot-rooms";
 /// A message that the rule matches.
 const PUBLISH: &str = "-q 1 -t sensors/kitchen/climate -m '{\"temperature\": 31.5}'";
 
@@ -64,15 +68,21 @@ fn reachable(sockets: &Listening, key: &str) -> Option<SocketAddr> {
     Some(address)
 }
 
-/// What to try with the tools of others.
+/// What to try next, mostly with the tools of others: a message that the rule matches, what the rule has made of it, and all
+/// messages, of before and from now on.
 fn commands(sockets: &Listening, ca: &Path) -> Vec<String> {
     let ca = quoted(&ca.display().to_string());
     let publish = |address: SocketAddr| format!("-h {} -p {} {PUBLISH}", address.ip(), address.port());
     let at = |key| reachable(sockets, key);
+    let gateway = at("gateway.listen"); // without it no rule has been applied
     let commands = [
         at("ingress.mqtt.listen").map(|mqtt| format!("mosquitto_pub {}", publish(mqtt))),
         at("ingress.mqtts.listen").map(|mqtts| format!("mosquitto_pub --cafile {ca} {}", publish(mqtts))),
-        at("kafka.listen").map(|kafka| format!("kcat -b {kafka} -C -t drover.telemetry -e")),
+        at("kafka.listen")
+            .filter(|_| gateway.is_some())
+            .map(|kafka| format!("kcat -b {kafka} -C -t {RULE_TOPIC} -X isolation.level=read_committed -e")),
+        at("kafka.listen").map(|kafka| format!("kcat -b {kafka} -C -t {TELEMETRY_TOPIC} -e")),
+        gateway.map(|_| format!("{} tail 'sensors/#'", executable())),
         at("admin.listen").map(|admin| format!("curl http://{admin}/metrics")),
     ];
     commands.into_iter().flatten().collect()
@@ -102,7 +112,6 @@ fn client_commands(sockets: &Listening, token: Option<&Path>) -> Vec<String> {
         true => format!("{drover} rule apply -f {RULE_FILE}"),
         false => format!("{drover} rule apply -f - <<'RULE'\n{RULE}RULE"),
     });
-    commands.push(format!("{drover} tail 'sensors/#'"));
     commands
 }
 
@@ -139,6 +148,18 @@ mod tests {
         assert!(first(Some(Path::new(DEFAULT_TOKEN_FILE))).ends_with(" open"), "nothing is to be said");
         assert_eq!(first(Some(Path::new("/run/secrets/t"))), "export DROVER_TOKEN_FILE=/run/secrets/t");
         assert_eq!(first(None), "read -r DROVER_TOKEN && export DROVER_TOKEN");
+    }
+
+    #[test]
+    fn what_the_rule_has_written_is_read_where_it_can_be_applied() {
+        assert!(RULE.contains(&format!("kafka: {{topic: {RULE_TOPIC},")), "{RULE}");
+        let at = |port: u16| vec![SocketAddr::from(([127, 0, 0, 1], port))];
+        let sockets = [("kafka.listen", at(9092)), ("gateway.listen", at(8080))];
+        let topics = |sockets: &Listening| {
+            let commands = commands(sockets, Path::new("ca.pem"));
+            [RULE_TOPIC, TELEMETRY_TOPIC].map(|topic| commands.iter().any(|command| command.contains(topic)))
+        };
+        assert_eq!((topics(&sockets), topics(&sockets[..1])), ([true, true], [false, true]));
     }
 
     #[test]

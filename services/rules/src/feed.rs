@@ -251,7 +251,7 @@ impl Feed {
         let mut all = true;
         for (topic, partitions) in outputs {
             if let Err(message) = self.topic(&topic, partitions, Instant::now()).await {
-                tracing::warn!(%topic, message, "rules have lost their topic; outputs become dead letters");
+                tracing::warn!(%topic, why = message, "rules have lost their topic; outputs become dead letters");
                 all = false;
             }
         }
@@ -335,7 +335,7 @@ impl Feed {
             }
         };
         if !waited || holds {
-            tracing::info!(tenant = %key.0, rule = key.1, generation, reason, message, "rule observed");
+            tracing::info!(tenant = %key.0, rule = key.1, generation, reason, why = message, "rule observed");
         }
         let accepted = Condition { holds, reason: reason.to_owned(), message, since_ms: self.clock.now_ms() };
         state.seen.push(Seen::Observed(key, generation, accepted));

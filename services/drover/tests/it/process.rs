@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread::JoinHandle;
 
 use drover_backends::ports;
 use rustix::process::{Pid, Signal, kill_process};
@@ -65,6 +66,8 @@ pub struct Up {
     pub offset: u16,
     /// What it printed until it was ready.
     pub printed: String,
+    /// Reads its log to the end, if it goes into a pipe: a full one must not stop it.
+    pub log: Option<JoinHandle<Vec<u8>>>,
 }
 
 impl Up {
@@ -92,10 +95,13 @@ impl Up {
             };
             printed += &(line.expect("text") + "\n");
         }
-        // Nobody reads its log from here on; a full pipe must not stop it.
         let mut log = child.stderr.take().expect("piped");
-        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Self { child, offset, printed }
+        let log = std::thread::spawn(move || {
+            let mut said = Vec::new();
+            drop(log.read_to_end(&mut said)); // what there is of it
+            said
+        });
+        Self { child, offset, printed, log: Some(log) }
     }
 
     /// SIGTERM, and how it ended.
@@ -103,6 +109,13 @@ impl Up {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a process id")).expect("not zero");
         kill_process(pid, Signal::TERM).expect("our own child");
         self.child.wait().expect("our own child")
+    }
+
+    /// As [`Up::stop`], and all that its log said.
+    pub fn stop_and_tell(mut self) -> (ExitStatus, String) {
+        let log = self.log.take().expect("its log goes into a pipe");
+        let status = self.stop();
+        (status, String::from_utf8(log.join().expect("the reader does not panic")).expect("text"))
     }
 
     /// SIGKILL.

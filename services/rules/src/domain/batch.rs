@@ -259,7 +259,7 @@ impl Batch {
         let telemetry = match window::message(rule, due, late_of) {
             Ok(telemetry) => telemetry,
             Err(message) => {
-                tracing::error!(rule = rule.name, message, "a window has no row");
+                tracing::error!(rule = rule.name, why = message, "a window has no row");
                 return self.failed(&rule.key, None, LastError::of_none(&message));
             }
         };
