@@ -164,8 +164,8 @@ pub enum LogFormat {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        // The store's own lifecycle is of no interest to who runs the platform.
-        Self { level: "info,fjall=warn,lsm_tree=warn".to_owned(), format: LogFormat::Text }
+        // The store's own lifecycle and an odd handshake are of no interest to who runs the platform.
+        Self { level: "info,fjall=warn,lsm_tree=warn,rustls=error".to_owned(), format: LogFormat::Text }
     }
 }
 
