@@ -35,7 +35,7 @@ fn a_cluster_that_is_away_is_waited_for_and_named_by_readyz() {
     let offset = free_offset();
     let mut command = drover(&["up", "--ephemeral", "--port-offset", &offset.to_string()]);
     let child = command.args(over("127.0.0.1:1")).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("runs");
-    let up = Up { child, offset, printed: String::new() };
+    let up = Up { child, offset, printed: String::new(), log: None };
     let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
     let url = format!("http://127.0.0.1:{}/readyz", 9464 + offset);
     let since = Instant::now();
