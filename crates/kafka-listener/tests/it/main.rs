@@ -1,5 +1,6 @@
 //! The listener through its public interface, with clients nobody here wrote.
 
+mod answers;
 mod broker;
 mod console;
 mod groups;

@@ -63,6 +63,21 @@ impl RawClient {
         tokio::time::timeout(PATIENCE, read).await.expect("an answer or the end in time")
     }
 
+    /// Joins `group` with this subscription, and waits for the generation that begins with it.
+    pub async fn join(&mut self, group: &str, session_timeout_ms: i32, subscription: Bytes) -> JoinGroupResponse {
+        let protocol = |name| {
+            let protocol = JoinGroupRequestProtocol::default().with_name(StrBytes::from_static_str(name));
+            protocol.with_metadata(subscription.clone())
+        };
+        let join = JoinGroupRequest::default()
+            .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
+            .with_session_timeout_ms(session_timeout_ms)
+            .with_rebalance_timeout_ms(30_000)
+            .with_protocol_type(StrBytes::from_static_str("consumer"))
+            .with_protocols(vec![protocol("range"), protocol("roundrobin")]);
+        self.call(3, &join).await
+    }
+
     /// Joins `group` as a follower and takes its share of `topic`.
     pub async fn take_share(&mut self, group: &str, topic: &str) -> Bytes {
         let mut subscription = BytesMut::new();
@@ -71,21 +86,10 @@ impl RawClient {
         subscription.put_i16(topic.len() as i16);
         subscription.put_slice(topic.as_bytes());
         subscription.put_i32(-1);
-        let protocol = |name| {
-            let protocol = JoinGroupRequestProtocol::default().with_name(StrBytes::from_static_str(name));
-            protocol.with_metadata(subscription.clone().freeze())
-        };
-        let group = GroupId(StrBytes::from_string(group.to_owned()));
-        let join = JoinGroupRequest::default()
-            .with_group_id(group.clone())
-            .with_session_timeout_ms(3_000)
-            .with_rebalance_timeout_ms(30_000)
-            .with_protocol_type(StrBytes::from_static_str("consumer"))
-            .with_protocols(vec![protocol("range"), protocol("roundrobin")]);
-        let joined: JoinGroupResponse = self.call(3, &join).await;
+        let joined = self.join(group, 3_000, subscription.freeze()).await;
         assert_eq!((joined.error_code, joined.members.len()), (0, 0), "a follower");
         let sync = SyncGroupRequest::default()
-            .with_group_id(group)
+            .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
             .with_generation_id(joined.generation_id)
             .with_member_id(joined.member_id);
         let synced: SyncGroupResponse = self.call(2, &sync).await;

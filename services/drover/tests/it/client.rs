@@ -1,13 +1,15 @@
 //! The client's commands against a platform that runs.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
+use drover_mqtt::ReasonCode;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::device::Device;
 use crate::platform::Platform;
 use crate::process::{Up, drover, free_offset, refused};
 
@@ -120,6 +122,42 @@ fn rules_and_policies_are_applied_from_files() {
 }
 
 #[test]
+fn a_device_with_an_issued_token_publishes_what_its_policy_from_a_file_does_not_deny() {
+    let platform = Platform::start();
+    let head = |kind: &str, name: &str| {
+        format!("apiVersion: drover.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n")
+    };
+    let deny = "  statements: [{effect: deny, actions: [publish], resources: [a]}]\n";
+    let policy = platform.file("policy.yaml", &(head("Policy", "not-a") + deny));
+    assert_eq!(platform.says(&["policy", "apply", "-f", &policy]), "policy not-a is applied\n");
+    assert_eq!(platform.says(&["policy", "get", "not-a"]), "NAME   GENERATION\nnot-a  1\n");
+    assert_eq!(platform.says(&["policy", "list"]), "NAME     GENERATION\ndefault  1\nnot-a    1\n");
+    let denied = serde_json::json!([{"effect": "deny", "actions": ["publish"], "resources": ["a"]}]);
+    assert_eq!(platform.json(&["policy", "get", "not-a"])["spec"]["statements"], denied);
+    let write = "  sql: SELECT n, topic() AS place FROM '+'\n  actions: [{kafka: {topic: readings}}]\n";
+    let rule = platform.file("rule.yaml", &(head("Rule", "all") + write));
+    assert_eq!(platform.says(&["rule", "apply", "-f", &rule]), "rule all is applied\n");
+
+    platform.says(&["device", "create", "t-1", "--policy", "default", "--policy", "not-a"]);
+    let printed = platform.says(&["credential", "issue", "t-1", "--token"]);
+    let token = printed.trim_end();
+    assert!(printed.lines().count() == 1 && token.len() >= 20, "{printed}");
+    let listed = platform.json(&["credential", "list", "t-1"]);
+    assert_eq!(listed["items"].as_array().map(Vec::len), Some(2), "the first came with the device: {listed}");
+    assert!(!listed.to_string().contains(token), "a token is printed once: {listed}");
+    let mut device = Device::connect(&platform, "t-1", token);
+    assert_eq!(device.publish("a", r#"{"n":1}"#), ReasonCode::NotAuthorized);
+    assert_eq!(device.publish("b", r#"{"n":2}"#), ReasonCode::Success);
+
+    let mut tail = platform.command(&["tail", "--topic", "readings", "--from", "earliest"]);
+    let mut tail = tail.stdout(Stdio::piped()).spawn().expect("the executable runs");
+    let mut line = String::new();
+    BufReader::new(tail.stdout.take().expect("piped")).read_line(&mut line).expect("text");
+    assert!(line.ends_with("  readings  {\"n\":2,\"place\":\"b\"}\n"), "{line}");
+    assert!(ends_well_on_an_interrupt(tail));
+}
+
+#[test]
 fn a_mistake_in_a_file_is_told_by_its_place_and_changes_nothing() {
     let platform = Platform::start();
     let head = "apiVersion: drover.dev/v1alpha1\nkind: Rule\n";
@@ -170,13 +208,17 @@ fn tail_refuses_nonsense_and_ends_well_on_an_interrupt() {
     assert!(platform.refuses(&["tail", "--topic", "drover.telemetry"]).starts_with("drover: topic: "));
     assert!(platform.refuses(&["tail", "--topic", "none"]).contains("no rule of tenant default"));
 
-    let mut tail = platform.command(&["tail", "#"]).spawn().expect("the executable runs");
+    let tail = platform.command(&["tail", "#"]).spawn().expect("the executable runs");
     while !platform.up.admin("/metrics").1.contains("drover_gateway_streams 1") {
         std::thread::yield_now();
     }
-    let pid = Pid::from_raw(i32::try_from(tail.id()).expect("a process id")).expect("not zero");
+    assert!(ends_well_on_an_interrupt(tail));
+}
+
+fn ends_well_on_an_interrupt(mut child: Child) -> bool {
+    let pid = Pid::from_raw(i32::try_from(child.id()).expect("a process id")).expect("not zero");
     kill_process(pid, Signal::INT).expect("our own child");
-    assert!(tail.wait().expect("our own child").success());
+    child.wait().expect("our own child").success()
 }
 
 #[test]

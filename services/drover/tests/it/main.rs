@@ -3,6 +3,8 @@
 mod authority;
 mod client;
 mod cluster;
+mod damaged;
+mod device;
 mod functions;
 mod https;
 mod metrics;

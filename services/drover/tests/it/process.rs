@@ -55,6 +55,13 @@ pub fn one_line(said: &str) -> &str {
     line
 }
 
+/// The one line with which `up` refuses a data directory.
+pub fn refused_on(data: &Path) -> String {
+    let offset = free_offset().to_string();
+    let said = refused(drover(&["up", "--port-offset", &offset, "--set", "log.level=error", "--data"]).arg(data), 1);
+    one_line(&said).to_owned()
+}
+
 /// An offset at which every port is free.
 pub fn free_offset() -> u16 {
     ports::free_offset(&PORTS).expect("free ports")
@@ -66,8 +73,8 @@ pub struct Up {
     pub offset: u16,
     /// What it printed until it was ready.
     pub printed: String,
-    /// Reads its log to the end, if it goes into a pipe: a full one must not stop it.
-    pub log: Option<JoinHandle<Vec<u8>>>,
+    /// Reads what it logs until it ends; `None`: somebody else does.
+    pub log: Option<JoinHandle<String>>,
 }
 
 impl Up {
@@ -95,27 +102,27 @@ impl Up {
             };
             printed += &(line.expect("text") + "\n");
         }
-        let mut log = child.stderr.take().expect("piped");
-        let log = std::thread::spawn(move || {
-            let mut said = Vec::new();
-            drop(log.read_to_end(&mut said)); // what there is of it
-            said
-        });
+        // A full pipe must not stop it.
+        let log = child.stderr.take().expect("piped");
+        let log = std::thread::spawn(move || std::io::read_to_string(log).expect("text"));
         Self { child, offset, printed, log: Some(log) }
     }
 
     /// SIGTERM, and how it ended.
     pub fn stop(mut self) -> ExitStatus {
+        self.terminate()
+    }
+
+    /// As [`Up::stop`], with all that it had logged.
+    pub fn stop_with_log(mut self) -> (ExitStatus, String) {
+        let status = self.terminate();
+        (status, self.log.take().expect("read here").join().expect("text"))
+    }
+
+    fn terminate(&mut self) -> ExitStatus {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a process id")).expect("not zero");
         kill_process(pid, Signal::TERM).expect("our own child");
         self.child.wait().expect("our own child")
-    }
-
-    /// As [`Up::stop`], and all that its log said.
-    pub fn stop_and_tell(mut self) -> (ExitStatus, String) {
-        let log = self.log.take().expect("its log goes into a pipe");
-        let status = self.stop();
-        (status, String::from_utf8(log.join().expect("the reader does not panic")).expect("text"))
     }
 
     /// SIGKILL.

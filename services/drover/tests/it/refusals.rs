@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::process::{Up, drover, drover_by_permission, free_offset, one_line, refused, run};
+use crate::process::{Up, drover, drover_by_permission, free_offset, one_line, refused, refused_on, run};
 
 /// A command that never gets as far as to bind anything.
 fn checked(arguments: &[&str]) -> Command {
@@ -246,12 +246,6 @@ fn all_ports_in_use_are_listed_at_once_with_what_moves_them() {
     }
     assert!(said.contains("2 addresses cannot be bound; --port-offset N moves all ports"), "{said}");
     assert!(!data.path().join("data").exists(), "nothing was made");
-}
-
-fn refused_on(data: &Path) -> String {
-    let offset = free_offset().to_string();
-    let said = refused(drover(&["up", "--port-offset", &offset, "--set", "log.level=error", "--data"]).arg(data), 1);
-    one_line(&said).to_owned()
 }
 
 #[test]

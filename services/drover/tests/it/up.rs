@@ -103,7 +103,7 @@ fn its_log_is_one_json_object_a_line_where_that_is_asked_for() {
     apply.env("DROVER_TOKEN_FILE", data.path().join("admin.token"));
     let applied = apply.output().expect("the executable runs");
     assert!(applied.status.success(), "{applied:?}");
-    let (status, log) = up.stop_and_tell();
+    let (status, log) = up.stop_with_log();
     assert!(status.success(), "{log}");
     let mut messages = Vec::new();
     for line in log.lines() {
