@@ -174,7 +174,7 @@ proptest! {
             // Each frame begins with the mark that the file begins with.
             let frame = (0..=keep).rev().find(|at| whole[*at..].starts_with(&whole[..8])).expect("the first one");
             let (at, bytes, reason) = (frame as u64, (keep - frame) as u64, "incomplete frame".to_owned());
-            let torn = (frame < keep).then(|| Cut { file: last, at, bytes, reason });
+            let torn = (frame < keep).then_some(Cut { file: last, at, bytes, reason });
             let (bus, recovery) = EmbeddedBus::open(directory.path(), options()).expect("opens");
             let kept = intact(&bus).await;
             assert_eq!(recovery.cut, Vec::from_iter(torn));
