@@ -15,12 +15,13 @@ use std::fmt::{Debug, Display};
 use drover_tests::seeds;
 use drover_tests::world::{Flaws, Outcome, Scale, run};
 
-/// Seeds that a sound platform has to pass here; `tests/sim` runs more.
+/// Seeds that a sound platform has to pass here, and the first of them: `tests/sim` runs more, other ones.
 const SOUND_SEEDS: u64 = 15;
+const FIRST_SOUND_SEED: u64 = 1_000;
 
 /// Worlds of a sound platform, as [`passing`] tries them; what they show is told in one line.
 fn sound(test: &str, is_clean: impl Fn(&Outcome) -> bool) {
-    for seed in seeds::seeds(SOUND_SEEDS) {
+    for seed in seeds::seeds_from(FIRST_SOUND_SEED, SOUND_SEEDS) {
         let again = |shown: &dyn Display| seeds::failed(seed, "promises", test, shown);
         let outcome = run(seed, Scale::default(), Flaws::default());
         let outcome = outcome.unwrap_or_else(|stalled| panic!("{}", again(&stalled)));

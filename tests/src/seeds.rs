@@ -16,9 +16,14 @@ const ONE: &str = "DROVER_SIM_SEED";
 /// # Panics
 /// If what they say is no number.
 pub fn seeds(ordinary: u64) -> impl Iterator<Item = u64> {
+    seeds_from(0, ordinary)
+}
+
+/// As [`seeds`], beginning with `first`.
+pub fn seeds_from(first: u64, ordinary: u64) -> impl Iterator<Item = u64> {
     match (asked(ONE), asked(COUNT)) {
         (Some(one), _) => one..one + 1,
-        (None, count) => 0..count.unwrap_or(ordinary),
+        (None, count) => first..first + count.unwrap_or(ordinary),
     }
 }
 

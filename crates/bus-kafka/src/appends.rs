@@ -254,6 +254,7 @@ fn retire(live: Arc<Live>) {
         tracing::warn!(%error, "no thread to close a producer");
     }
 }
+
 /// What it means for a record that its topic cannot be seen.
 fn unseen(unseen: Unseen) -> AppendError {
     match unseen {

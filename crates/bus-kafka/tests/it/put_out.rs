@@ -20,6 +20,7 @@ use crate::exactly_once::Copier;
 /// `JoinGroup` among the keys of Kafka's protocol.
 const JOIN_GROUP: [u8; 2] = 11_u16.to_be_bytes();
 const RECORDS: usize = 10;
+
 /// A way to a broker that lets no member in while it is closed.
 struct Gate {
     is_closed: watch::Sender<bool>,

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::platform::Platform;
 use crate::process::{Up, drover, free_offset, run};
 
 /// How long commands may take, as `timeout` takes it.
@@ -95,15 +96,11 @@ fn its_commands_work_as_they_are_printed() {
 fn its_log_is_one_json_object_a_line_where_that_is_asked_for() {
     let data = tempfile::tempdir().expect("a directory");
     let mut command = drover(&["up", "--set", "log.format=json", "--data"]);
-    let up = Up::start_at(free_offset(), command.arg(data.path()));
+    let platform = Platform { up: Up::start_at(free_offset(), command.arg(data.path())), data };
     // What it says of a rule has words of its own besides the message.
-    let mut apply = drover(&["rule", "apply", "-f"]);
-    apply.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/examples/hot-rooms.yaml"));
-    apply.env("DROVER_SERVER", format!("http://127.0.0.1:{}", 8080 + up.offset));
-    apply.env("DROVER_TOKEN_FILE", data.path().join("admin.token"));
-    let applied = apply.output().expect("the executable runs");
-    assert!(applied.status.success(), "{applied:?}");
-    let (status, log) = up.stop_with_log();
+    let rule = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/examples/hot-rooms.yaml");
+    platform.says(&["rule", "apply", "-f", rule.to_str().expect("text")]);
+    let (status, log) = platform.up.stop_with_log();
     assert!(status.success(), "{log}");
     let mut messages = Vec::new();
     for line in log.lines() {
