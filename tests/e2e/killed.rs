@@ -1,4 +1,5 @@
-//! The platform is killed under a fleet of paho clients: what was acknowledged comes out exactly once and in order.
+//! The platform is killed, or asked to stop, under a fleet of paho clients: what was acknowledged comes out exactly once
+//! and in order.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
@@ -9,10 +10,25 @@ use serde_json::{Value, json};
 
 const CLIENTS: usize = 20;
 const MESSAGES: usize = 300;
-const KILLS: usize = 5;
+const INTERRUPTIONS: usize = 5;
 
 #[test]
 fn killed_five_times_every_acknowledged_message_comes_out_exactly_once_and_in_order() -> anyhow::Result<()> {
+    interrupted("kills", Platform::kill)
+}
+
+#[test]
+fn stopped_five_times_under_load_it_ends_well_and_every_acknowledged_message_comes_out_exactly_once()
+-> anyhow::Result<()> {
+    interrupted("stops", |platform| {
+        let status = platform.stop()?;
+        anyhow::ensure!(status.success(), "asked to stop under load it ended with {status}");
+        Ok(())
+    })
+}
+
+/// Runs the fleet while `interrupt` ends the platform again and again.
+fn interrupted(what: &str, interrupt: impl Fn(&mut Platform) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let Some(python) = python() else { return Ok(()) };
     let mut platform = Platform::start()?;
     let sql = "SELECT device, n FROM 'fleet/+'";
@@ -25,10 +41,10 @@ fn killed_five_times_every_acknowledged_message_comes_out_exactly_once_and_in_or
 
     let brokers = platform.brokers();
     let all = CLIENTS * MESSAGES;
-    for kill in 1..=KILLS {
-        let enough = all * kill / (KILLS + 2);
+    for interruption in 1..=INTERRUPTIONS {
+        let enough = all * interruption / (INTERRUPTIONS + 2);
         platform.until("under way", |_| Ok(read_committed(&brokers, "fleet")?.len() >= enough))?;
-        platform.kill()?;
+        interrupt(&mut platform)?;
         platform.resume()?;
     }
     let report = fleet.wait_with_output()?;
@@ -38,7 +54,7 @@ fn killed_five_times_every_acknowledged_message_comes_out_exactly_once_and_in_or
 
     platform.until("drained", |_| Ok(read_committed(&brokers, "fleet")?.len() >= all))?;
     let outputs = read_committed(&brokers, "fleet")?;
-    println!("{CLIENTS} clients, {MESSAGES} messages each, {KILLS} kills: {} outputs", outputs.len());
+    println!("{CLIENTS} clients, {MESSAGES} messages each, {INTERRUPTIONS} {what}: {} outputs", outputs.len());
     for (device, numbers) in by_device(&outputs)? {
         let expected: Vec<u64> = (0..MESSAGES as u64).collect();
         assert_eq!(numbers, expected, "{device}: each once and in order");

@@ -183,8 +183,6 @@ pub(super) fn cut_or_refuse(broken: &BrokenAt<'_>, cuts: &mut Vec<Cut>) -> Resul
         let reason = format!("{reason}, with sound records behind it");
         return Err(OpenError::Corrupt { file: path.to_owned(), at, reason });
     }
-    let cut = Cut { file: path.to_owned(), at, bytes: end - at, reason: reason.to_string() };
-    tracing::warn!(file = %path.display(), at, bytes = cut.bytes, reason = cut.reason, "cut the torn end of a log file");
-    cuts.push(cut);
+    cuts.push(Cut { file: path.to_owned(), at, bytes: end - at, reason: reason.to_string() });
     Ok(())
 }
