@@ -35,7 +35,7 @@ pub struct Command {
 #[derive(Debug, Subcommand)]
 enum What {
     /// Sends a command to a device; with --wait shows its answer
-    Send(Send),
+    Send(Order),
     /// Shows the commands of a device, the newest first
     List { device: String },
     /// Shows one command
@@ -43,7 +43,7 @@ enum What {
 }
 
 #[derive(Debug, Args)]
-struct Send {
+struct Order {
     device: String,
     /// What the device is to do
     name: String,
@@ -66,15 +66,15 @@ impl Command {
     pub fn run(self, out: &mut dyn Write) -> anyhow::Result<()> {
         let to = &self.connection;
         match self.command {
-            What::Send(send) => {
-                let (order, wait) = (send.order(&mut io::stdin())?, send.wait);
-                let path = ["devices", &send.device, "commands"];
-                let waiting = wait.map(|wait| (wait.to_string(), wait.as_std()));
+            What::Send(order) => {
+                let json = order.json(&mut io::stdin())?;
+                let path = ["devices", &order.device, "commands"];
+                let waiting = order.wait.map(|wait| (wait.to_string(), wait.as_std()));
                 let (query, patience) = match &waiting {
                     Some((text, wait)) => (vec![("wait", text.as_str())], *wait),
                     None => (Vec::new(), Duration::ZERO),
                 };
-                let sent = to.open()?.post_waiting(&path, &query, order, patience)?;
+                let sent = to.open()?.post_waiting(&path, &query, json, patience)?;
                 to.output.object(out, &sent, |out| out.write_all(table(std::slice::from_ref(&sent), &COLUMNS).as_bytes()))
             }
             What::List { device } => {
@@ -89,9 +89,9 @@ impl Command {
     }
 }
 
-impl Send {
+impl Order {
     /// The order as the server takes it; the payload stands in it as it was written.
-    fn order(&self, stdin: &mut dyn io::Read) -> anyhow::Result<String> {
+    fn json(&self, stdin: &mut dyn io::Read) -> anyhow::Result<String> {
         let mut members = vec![format!(r#""name":{}"#, Value::from(self.name.as_str()))];
         let read;
         let payload = match self.payload.as_deref() {
@@ -123,20 +123,20 @@ mod tests {
     use super::*;
     use clap::Parser;
 
-    fn send(arguments: &[&str]) -> Result<Send, clap::Error> {
+    fn send(arguments: &[&str]) -> Result<Order, clap::Error> {
         #[derive(Parser)]
         struct Line {
             #[command(flatten)]
-            send: Send,
+            order: Order,
         }
         let line = ["drover", "lamp", "fan"].iter().chain(arguments);
-        Line::try_parse_from(line).map(|line| line.send)
+        Line::try_parse_from(line).map(|line| line.order)
     }
 
     #[test]
     fn an_order_has_what_was_given_as_it_was_written() {
         let order = |arguments: &[&str], stdin: &str| {
-            send(arguments).expect("right").order(&mut stdin.as_bytes()).map_err(|error| format!("{error:#}"))
+            send(arguments).expect("right").json(&mut stdin.as_bytes()).map_err(|error| format!("{error:#}"))
         };
         assert_eq!(order(&[], "").as_deref(), Ok(r#"{"name":"fan"}"#));
         let given = order(&["--payload", r#"{"t": 21.50}"#, "--timeout", "30s"], "");

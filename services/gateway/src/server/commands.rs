@@ -22,7 +22,7 @@ use super::objects::{Answer, List, Page};
 use super::path::{At, DeviceParam};
 use crate::domain::command::Execution;
 
-/// Most commands of one page.
+/// Most commands of one page, however many are asked for.
 const PAGE_MAX: u32 = 100;
 /// Shortest and longest time of a device.
 const TIMEOUT_MIN: drover_host::Duration = drover_host::Duration::from_millis(COMMAND_TIMEOUT_MS_MIN);
@@ -69,7 +69,7 @@ pub async fn list(State(api): State<Arc<Api>>, at: At, Params(page): Params<Page
     let request = ListCommandsRequest {
         tenant: at.tenant.to_string(),
         device: at.device()?.into(),
-        page_size: page.size(PAGE_MAX.min(api.config.page_items_max))?,
+        page_size: page.size(api.config.page_items_max)?.min(PAGE_MAX),
         page_token: page.page_token,
     };
     let listed = api.commands.call(async |mut client| client.list_commands(request).await).await?;

@@ -9,7 +9,7 @@ mod policy;
 mod rule;
 
 pub use action::{
-    Batch, CreateTopic, FunctionAction, KafkaAction, NotifyAction, RepublishAction, RuleAction, SecretRef,
+    Batch, CommandAction, CreateTopic, FunctionAction, KafkaAction, NotifyAction, RepublishAction, RuleAction, SecretRef,
     ShadowAction, StoreAction, WebhookAction,
 };
 pub use condition::Condition;

@@ -143,6 +143,11 @@ impl Deliveries {
         self.tasks.join_next().await
     }
 
+    /// Gives up what is under way: nobody uses the store when this returns.
+    pub async fn end(&mut self) {
+        self.tasks.shutdown().await;
+    }
+
     /// What came of an attempt.
     pub fn settle(&mut self, ended: Ended, now: Instant) {
         let Ended { place, outcome } = ended;

@@ -149,7 +149,7 @@ impl Session<'_> {
             let pause = if deliveries.is_full() { wait } else { Duration::ZERO };
             let turn = tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return Ok(()),
+                () = shutdown.cancelled() => return Ok(deliveries.end().await),
                 Some(ended) = deliveries.ended() => Turn::Sent(ended?),
                 polled = poll(&mut **consumer, pause, wait) => Turn::Polled(polled?),
             };
