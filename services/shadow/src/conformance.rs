@@ -13,8 +13,8 @@ use drover_bus::{Offset, Partition};
 use drover_types::shadow::ShadowName;
 use drover_types::{DeviceId, DeviceKey, TenantId};
 
-use crate::domain::{Shadow, ShadowKey};
 use crate::domain::command::{Body, Head, Slot};
+use crate::domain::{Shadow, ShadowKey};
 use crate::ports::{ShadowStore, Store, StoreError};
 
 /// Makes stores for the suite.

@@ -75,7 +75,8 @@ impl Command {
                     None => (Vec::new(), Duration::ZERO),
                 };
                 let sent = to.open()?.post_waiting(&path, &query, json, patience)?;
-                to.output.object(out, &sent, |out| out.write_all(table(std::slice::from_ref(&sent), &COLUMNS).as_bytes()))
+                to.output
+                    .object(out, &sent, |out| out.write_all(table(std::slice::from_ref(&sent), &COLUMNS).as_bytes()))
             }
             What::List { device } => {
                 let commands = to.open()?.list(&["devices", &device, "commands"], true)?;

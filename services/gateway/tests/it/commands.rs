@@ -26,7 +26,8 @@ fn a_command_is_sent_shown_and_listed() {
 #[test]
 fn who_waits_gets_the_answer_when_it_comes_or_the_command_as_it_is() {
     let gateway = Running::start();
-    let send = |name: &str, wait: &str| gateway.ask("POST", &format!("{PATH}?wait={wait}"), Some(json!({"name": name})));
+    let send =
+        |name: &str, wait: &str| gateway.ask("POST", &format!("{PATH}?wait={wait}"), Some(json!({"name": name})));
     let (status, answered) = send("quick", "60s");
     assert_eq!((status, &answered["status"], &answered["response"]), (200, &json!("succeeded"), &json!("done")));
     assert_eq!((&answered["statusCode"], &answered["payload"]), (&json!(200), &Value::Null));

@@ -30,7 +30,8 @@ impl Commands for FakeCommands {
     async fn get_command(&self, request: Request<GetCommandRequest>) -> Answer<GetCommandResponse> {
         let GetCommandRequest { tenant, device, id } = request.into_inner();
         let mut sent = self.0.lock().unwrap();
-        let found = sent.iter_mut().find(|(of, command, _)| *of == tenant && command.device == device && command.id == id);
+        let found =
+            sent.iter_mut().find(|(of, command, _)| *of == tenant && command.device == device && command.id == id);
         let missing = || to_status(&ApiError::new(ErrorCode::NotFound, "there is no such command"));
         let (_, command, looks) = found.ok_or_else(missing)?;
         *looks += 1;
@@ -44,8 +45,10 @@ impl Commands for FakeCommands {
     async fn list_commands(&self, request: Request<ListCommandsRequest>) -> Answer<ListCommandsResponse> {
         let request = request.into_inner();
         let sent = self.0.lock().unwrap();
-        let of_device = sent.iter().filter(|(of, command, _)| *of == request.tenant && command.device == request.device);
-        let commands: Vec<_> = of_device.map(|(_, command, _)| command.clone()).take(request.page_size as usize).collect();
+        let of_device =
+            sent.iter().filter(|(of, command, _)| *of == request.tenant && command.device == request.device);
+        let commands: Vec<_> =
+            of_device.map(|(_, command, _)| command.clone()).take(request.page_size as usize).collect();
         Ok(Response::new(ListCommandsResponse { commands, next_page_token: "more".to_owned() }))
     }
 }

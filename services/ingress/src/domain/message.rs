@@ -5,15 +5,15 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use drover_bus::{Header, Outgoing, Record, Topic};
+use drover_bus::{Header, Outgoing, Record};
 use drover_mqtt::{DecodeError, PacketType, Place, Properties, Property, PropertyList};
-use drover_types::command::{COMMANDS_TOPIC, CommandResponse};
-use drover_types::shadow::{SHADOW_REQUESTS_TOPIC, ShadowRequest};
+use drover_types::command::CommandResponse;
+use drover_types::shadow::ShadowRequest;
 use drover_types::{
-    ClientId, DeviceId, DeviceKey, Mqtt5, Qos, RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TopicName, TraceParent,
-    fingerprint,
+    ClientId, DeviceId, DeviceKey, Mqtt5, Qos, RecordId, Telemetry, TenantId, TopicName, TraceParent, fingerprint,
 };
 
+use crate::domain::log_topics::{ForShadows, LogTopics};
 use crate::domain::sessions::Key;
 
 /// Client id of what the platform itself delivers.
@@ -161,51 +161,6 @@ impl Publication {
     }
 }
 
-/// Where messages are logged; the names made once.
-#[derive(Clone, Debug)]
-pub struct LogTopics {
-    telemetry: Topic,
-    /// `None`: nobody serves shadows and commands.
-    of_shadows: Option<ShadowTopics>,
-}
-
-#[derive(Clone, Debug)]
-struct ShadowTopics {
-    requests: Topic,
-    commands: Topic,
-}
-
-/// What the shadow service reads, and the device it is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ForShadows {
-    /// A request to the device's shadow.
-    Request(DeviceKey),
-    /// An answer of the device to a command, or what looks like one.
-    Response(DeviceKey),
-}
-
-impl ForShadows {
-    /// The device.
-    pub fn device(&self) -> &DeviceKey {
-        match self {
-            Self::Request(device) | Self::Response(device) => device,
-        }
-    }
-}
-
-/// Whether a message of this topic is for the shadow service: refused where there is none.
-pub fn is_for_shadows(topic: &str) -> bool {
-    ShadowRequest::of_topic(topic).is_some() || CommandResponse::of_topic(topic).is_some()
-}
-
-impl LogTopics {
-    /// The topics of a platform with or without a shadow service.
-    pub fn new(shadows: bool) -> Self {
-        let of_shadows = || ShadowTopics { requests: SHADOW_REQUESTS_TOPIC.into(), commands: COMMANDS_TOPIC.into() };
-        Self { telemetry: TELEMETRY_TOPIC.into(), of_shadows: shadows.then(of_shadows) }
-    }
-}
-
 impl Message {
     /// What the platform itself tells of a device, at QoS 1.
     pub fn of_platform(tenant: TenantId, device: DeviceId, topic: TopicName, payload: Bytes, stamp: Stamp) -> Self {
@@ -276,6 +231,10 @@ fn header((name, value): (Cow<'static, str>, Bytes)) -> Header {
 
 #[cfg(test)]
 mod tests {
+    use drover_types::TELEMETRY_TOPIC;
+    use drover_types::command::COMMANDS_TOPIC;
+    use drover_types::shadow::SHADOW_REQUESTS_TOPIC;
+
     use super::*;
 
     fn publisher() -> Publisher {

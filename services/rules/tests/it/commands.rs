@@ -21,7 +21,10 @@ struct FakeCommands(Arc<Mutex<Vec<SendCommandRequest>>>);
 
 #[tonic::async_trait]
 impl Commands for FakeCommands {
-    async fn send_command(&self, request: Request<SendCommandRequest>) -> Result<Response<SendCommandResponse>, Status> {
+    async fn send_command(
+        &self,
+        request: Request<SendCommandRequest>,
+    ) -> Result<Response<SendCommandResponse>, Status> {
         let request = request.into_inner();
         if request.device == "nobody" {
             return Err(Status::invalid_argument("no such device"));
@@ -67,7 +70,7 @@ async fn a_command_is_sent_with_values_of_their_own_type_under_the_id_of_its_out
         tenant: "home".into(),
         device: "fan".into(),
         name: "fan".into(),
-        payload: br#"{"n":1,"text":"1 Â°C","list":["d",true]}"#.to_vec(),
+        payload: r#"{"n":1,"text":"1 °C","list":["d",true]}"#.as_bytes().to_vec(),
         timeout_ms: 30_000,
         id: of(1, 0),
         hops: 1,

@@ -118,11 +118,8 @@ impl CommandEngine {
             max_poll_interval: MAX_POLL_INTERVAL,
         };
         let consumer = self.bus.join(config).await?;
-        let way = Way {
-            sender: Arc::clone(&self.sender),
-            store: Arc::clone(&self.store),
-            clock: Arc::clone(&self.clock),
-        };
+        let way =
+            Way { sender: Arc::clone(&self.sender), store: Arc::clone(&self.store), clock: Arc::clone(&self.clock) };
         let deliveries = Deliveries::new(self.telemetry.clone());
         Ok(Session { engine: self, consumer, owned: BTreeMap::new(), deliveries, way })
     }
@@ -149,7 +146,10 @@ impl Session<'_> {
             let pause = if deliveries.is_full() { wait } else { Duration::ZERO };
             let turn = tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return Ok(deliveries.end().await),
+                () = shutdown.cancelled() => {
+                    deliveries.end().await;
+                    return Ok(());
+                }
                 Some(ended) = deliveries.ended() => Turn::Sent(ended?),
                 polled = poll(&mut **consumer, pause, wait) => Turn::Polled(polled?),
             };

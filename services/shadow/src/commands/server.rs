@@ -46,10 +46,7 @@ impl CommandServer {
         let Body { name, payload, .. } = &there.body;
         if name != command.name.as_str() || **payload != *command.payload.get().as_bytes() {
             let message = format!("another command has the id {}", command.id);
-            return Err(ApiError {
-                field: Some("id".to_owned()),
-                ..ApiError::new(ErrorCode::AlreadyExists, message)
-            });
+            return Err(ApiError { field: Some("id".to_owned()), ..ApiError::new(ErrorCode::AlreadyExists, message) });
         }
         Ok(told(&command.device, there, self.clock.now_ms()))
     }

@@ -190,12 +190,8 @@ async fn a_keyspace_of_a_newer_version_is_refused_in_one_line() {
         name: "of the future",
         statements: &["CREATE TABLE IF NOT EXISTS shadow_future (name text PRIMARY KEY)"],
     };
-    const STEPS: [Migration; 4] = [
-        STEP,
-        Migration { number: 2, ..STEP },
-        Migration { number: 3, ..STEP },
-        Migration { number: 4, ..STEP },
-    ];
+    const STEPS: [Migration; 4] =
+        [STEP, Migration { number: 2, ..STEP }, Migration { number: 3, ..STEP }, Migration { number: 4, ..STEP }];
     const NEWER: Schema = Schema { name: "shadow", migrations: &STEPS };
     let options = options(&address, PATIENCE);
     Cassandra::new(options.clone()).open_when_there(&NEWER, |_| {}).await.expect("opens");

@@ -24,7 +24,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Connection, Effect, Fault, Limits, Live, Now, raw};
-use crate::domain::message::{Forwarded, Publication, is_for_shadows};
+use crate::domain::log_topics::is_for_shadows;
+use crate::domain::message::{Forwarded, Publication};
 use crate::domain::quotas::Quotas;
 use crate::domain::session::{Begun, RECEIVED_MAX, Released};
 

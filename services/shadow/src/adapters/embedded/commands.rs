@@ -166,13 +166,7 @@ impl Shared {
         Ok(self.database.commit(open, batch)?)
     }
 
-    fn command_sent(
-        &self,
-        open: &Arc<Open>,
-        device: &DeviceKey,
-        head: &Head,
-        sent_ms: u64,
-    ) -> Result<(), StoreError> {
+    fn command_sent(&self, open: &Arc<Open>, device: &DeviceKey, head: &Head, sent_ms: u64) -> Result<(), StoreError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let there = open.head_row(device, head.slot)?.filter(|row| row.id == head.id.0);
         let Some(row) = there else { return Ok(()) };

@@ -31,8 +31,7 @@ pub const MIGRATION: Migration = Migration {
 
 /// Slot, id, created_at, created_ms, expires_ms, sent_ms, code and answered_ms of a row; all but the slot may be missing when a row
 /// is about to end. 0 as `sent_ms` and `code`: not yet.
-type HeadRow =
-    (i32, Option<Vec<u8>>, Option<i64>, Option<i64>, Option<i64>, Option<i64>, Option<i32>, Option<i64>);
+type HeadRow = (i32, Option<Vec<u8>>, Option<i64>, Option<i64>, Option<i64>, Option<i64>, Option<i32>, Option<i64>);
 /// Id, name, payload and response of a row.
 type BodyRow = (Option<Vec<u8>>, Option<String>, Option<Vec<u8>>, Option<Vec<u8>>);
 

@@ -2,10 +2,8 @@
 
 use bytes::Bytes;
 use drover_bus::Offset;
-use drover_types::limits::{
-    COMMANDS_FINISHED_MS_MAX, COMMANDS_FINISHED_PER_DEVICE_MAX, COMMANDS_OPEN_PER_DEVICE_MAX,
-};
 use drover_types::RecordId;
+use drover_types::limits::{COMMANDS_FINISHED_MS_MAX, COMMANDS_FINISHED_PER_DEVICE_MAX, COMMANDS_OPEN_PER_DEVICE_MAX};
 
 /// Place of a command among those of its device. A new command takes a free one, or that of the oldest finished one: so what is
 /// kept of a device is bounded without anything being deleted.

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use drover_bus::{Outgoing, Stored, repeats};
-use drover_types::command::{COMMANDS_TOPIC, CommandName, CommandResponse, command_forget_topic, command_request_topic};
+use drover_types::command::{
+    COMMANDS_TOPIC, CommandName, CommandResponse, command_forget_topic, command_request_topic,
+};
 use drover_types::limits::{COMMAND_PAYLOAD_BYTES_MAX, COMMAND_RESPONSE_BYTES_MAX};
 use drover_types::{DeviceId, DeviceKey, InvalidId, InvalidTelemetry, RecordId, Telemetry};
 use serde::{Deserialize, Serialize};
@@ -46,10 +48,23 @@ pub struct Event {
 /// What a record says.
 #[derive(Debug)]
 pub enum CommandEvent {
-    Created { id: RecordId, name: String, payload: Bytes, expires_ms: u64, request: Bytes, hops: u32 },
-    Answered { id: RecordId, code: u16, response: Bytes },
+    Created {
+        id: RecordId,
+        name: String,
+        payload: Bytes,
+        expires_ms: u64,
+        request: Bytes,
+        hops: u32,
+    },
+    Answered {
+        id: RecordId,
+        code: u16,
+        response: Bytes,
+    },
     /// The device was deleted at this time.
-    Forgotten { deleted_ms: u64 },
+    Forgotten {
+        deleted_ms: u64,
+    },
 }
 
 /// A record that says nothing; it is passed over.
