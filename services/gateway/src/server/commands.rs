@@ -11,7 +11,6 @@ use drover_proto::shadow::v1::{GetCommandRequest, ListCommandsRequest, SendComma
 use drover_types::limits::{COMMAND_TIMEOUT_MS_MAX, COMMAND_TIMEOUT_MS_MIN};
 use drover_types::{ApiError, RecordId, in_range};
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};

@@ -179,10 +179,10 @@ mod tests {
     fn records_read_again_over_what_they_made_change_nothing() {
         let events = [created(ID, NOW_MS), answer(100, NOW_MS + 1), answer(500, NOW_MS + 2)];
         let mut commands = Commands::default();
-        (0..).zip(&events).for_each(|(offset, event)| drop(commands.take(offset, event)));
-        let (heads, made) = (commands.heads.clone(), commands.changes.len());
-        (0..).zip(&events).for_each(|(offset, event)| drop(commands.take(offset, event)));
-        assert_eq!((commands.heads, commands.changes.len()), (heads, made));
+        let mut take = || (0..).zip(&events).map(|(offset, event)| commands.take(offset, event)).collect::<Vec<_>>();
+        assert_eq!(take(), [Outcome::Created, Outcome::Answered, Outcome::Answered]);
+        assert_eq!(take(), [Outcome::Repeated, Outcome::AfterLast, Outcome::AfterLast]);
+        assert_eq!(commands.changes.len(), 3);
     }
 
     #[test]
