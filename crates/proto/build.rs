@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = "../../proto";
-    let files = ["types", "registry", "rules", "ingress", "shadow", "storage"]
-        .map(|name| format!("{root}/drover/{name}/v1/{name}.proto"));
+    let own = ["types", "registry", "rules", "ingress", "shadow", "storage"];
+    let mut files = own.map(|name| format!("{root}/drover/{name}/v1/{name}.proto")).to_vec();
+    files.push(format!("{root}/drover/shadow/v1/commands.proto"));
     println!("cargo:rerun-if-changed={root}");
     let mut compiler = protox::Compiler::new([root])?;
     compiler.include_imports(true).open_files(files)?;

@@ -23,6 +23,7 @@ mod tests {
             "rules.v1.Rules/GetStatus",
             "shadow.v1.Shadow/UpdateShadow",
             "shadow.v1.Shadow/DeleteShadow",
+            "shadow.v1.Commands/SendCommand",
             "storage.v1.Storage/GetRange",
         ] {
             assert!(is_idempotent(&format!("/drover.{again}")), "{again}");

@@ -178,6 +178,13 @@ impl RecordId {
         Self::at(now_ms, bytes)
     }
 
+    /// Reads what `Display` writes: 32 hexadecimal digits in lower case.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_hex = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let number = u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32 && is_hex)?;
+        Some(Self(number.to_be_bytes()))
+    }
+
     /// The id of what `rule`'s action number `action` made of the record `self`: the same whenever it is computed
     /// again.
     pub fn derived(self, rule: &str, action: u32) -> Self {
@@ -282,6 +289,17 @@ mod tests {
         assert_eq!(old.derived("r", 0), old.derived("r", 0));
         assert_ne!(old.derived("r", 0), old.derived("r", 1));
         assert_ne!(old.derived("r", 0), new.derived("r", 0));
+    }
+
+    #[test]
+    fn record_ids_are_read_as_they_are_written() {
+        for id in [RecordId([0; 16]), RecordId([255; 16]), RecordId::at(1_795_000_000_000, [7; 10])] {
+            assert_eq!(RecordId::parse(&id.to_string()), Some(id));
+        }
+        let (short, long, upper) = ("0".repeat(31), "0".repeat(33), "A".repeat(32));
+        for text in ["", &short, &long, &upper, "+0000000000000000000000000000000"] {
+            assert_eq!(RecordId::parse(text), None, "{text}");
+        }
     }
 
     #[test]

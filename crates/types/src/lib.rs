@@ -4,6 +4,7 @@
 
 mod api_token;
 mod clock;
+pub mod command;
 mod error;
 mod ids;
 mod internal;

@@ -74,3 +74,21 @@ pub const SHADOWS_PER_DEVICE_MAX: usize = 100;
 pub const CLIENT_TOKEN_BYTES_MAX: usize = 64;
 /// Largest payload the platform delivers in its own name, in bytes: a shadow's state and metadata before and after.
 pub const DELIVERY_BYTES_MAX: usize = 512 * 1024;
+/// Longest name of a command, in bytes.
+pub const COMMAND_NAME_BYTES_MAX: usize = 128;
+/// Largest payload of a command, in bytes as JSON.
+pub const COMMAND_PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+/// Largest answer of a device to a command, in bytes.
+pub const COMMAND_RESPONSE_BYTES_MAX: usize = 64 * 1024;
+/// Shortest time a device has for a command, in milliseconds.
+pub const COMMAND_TIMEOUT_MS_MIN: u64 = 1_000;
+/// Longest time a device has for a command, in milliseconds: a persistent session outlives its connection for as long.
+pub const COMMAND_TIMEOUT_MS_MAX: u64 = 7 * 24 * 3600 * 1_000;
+/// Time a device has for a command that names none, in milliseconds.
+pub const COMMAND_TIMEOUT_MS: u64 = 60 * 1_000;
+/// Most commands of one device that are not finished.
+pub const COMMANDS_OPEN_PER_DEVICE_MAX: usize = 100;
+/// Most finished commands of one device that are kept: the newest.
+pub const COMMANDS_FINISHED_PER_DEVICE_MAX: usize = 100;
+/// How long a finished command is kept, in milliseconds.
+pub const COMMANDS_FINISHED_MS_MAX: u64 = 30 * 24 * 3600 * 1_000;

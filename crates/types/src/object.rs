@@ -12,8 +12,8 @@ use crate::ApiError;
 use crate::limits::{ACTIONS_PER_RULE_MAX, SQL_BYTES_MAX};
 
 pub use action::{
-    Action, Batch, CreateTopic, DEVICE_TAG, FunctionAction, KafkaAction, NotifyAction, RepublishAction, SecretRef,
-    ShadowAction, StoreAction, TemplateField, Timeout, WebhookAction,
+    Action, Batch, CommandAction, CreateTopic, DEVICE_TAG, FunctionAction, KafkaAction, NotifyAction, RepublishAction,
+    SecretRef, ShadowAction, StoreAction, TemplateField, Timeout, WebhookAction,
 };
 pub use authority::{AUTHORITY_ATTRIBUTE, CERTIFICATE_ATTRIBUTE, CertificateAuthoritySpec};
 pub use function::{FunctionExample, FunctionSpec};

@@ -60,7 +60,7 @@ pub struct IngressConfig {
     /// Where clients of MQTT 5 are sent when this node stops, such as `b.example.org:8883`: they are told 0x9C with it, else
     /// 0x8B. Nothing is to be said where they come back by the same name.
     pub server_reference: String,
-    /// Whether a shadow service answers requests to shadows. Without one they are rejected here.
+    /// Whether a shadow service answers requests to shadows and takes answers to commands. Without one they are rejected here.
     pub shadows: bool,
     pub owners: OwnersConfig,
     pub store: StoreConfig,

@@ -32,6 +32,7 @@ use async_trait::async_trait;
 use drover_host::{Ports, Service, Shutdown, grpc};
 use drover_proto::ingress::v1::ingress_client::IngressClient;
 use drover_proto::rules::v1::rules_server::RulesServer;
+use drover_proto::shadow::v1::commands_client::CommandsClient;
 use drover_proto::shadow::v1::shadow_client::ShadowClient;
 use drover_proto::storage::v1::storage_client::StorageClient;
 use tokio::sync::watch;
@@ -160,6 +161,7 @@ async fn work(
         secrets: Secrets::new(config.secrets.unwrap_or_else(|| ports.data.join("secrets"))),
         clusters,
         shadow: ShadowClient::new(ports.network.client("shadow")),
+        commands: CommandsClient::new(ports.network.client("shadow")),
         storage: StorageClient::new(ports.network.client("storage")),
         ingress: IngressClient::new(ports.network.client("ingress")),
         functions: Arc::new(Functions::new(ports.functions.apart(), telemetry.clone())),

@@ -1,6 +1,9 @@
 //! The suite that every store adapter must pass, and a store in memory that passes it.
 //!
-//! An adapter's test gives a [`Factory`]; each function here is one promise of [`ShadowStore`].
+//! An adapter's test gives a [`Factory`]; each function here is one promise of [`ShadowStore`], in `commands` of
+//! [`CommandStore`](crate::ports::CommandStore).
+
+mod commands;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,16 +13,17 @@ use drover_bus::{Offset, Partition};
 use drover_types::shadow::ShadowName;
 use drover_types::{DeviceId, DeviceKey, TenantId};
 
+use crate::domain::command::{Body, Head, Slot};
 use crate::domain::{Shadow, ShadowKey};
-use crate::ports::{ShadowStore, StoreError};
+use crate::ports::{ShadowStore, Store, StoreError};
 
 /// Makes stores for the suite.
 #[async_trait]
 pub trait Factory: Send + Sync {
     /// A store with nothing in it.
-    async fn empty(&self) -> Arc<dyn ShadowStore>;
+    async fn empty(&self) -> Arc<dyn Store>;
     /// The same store after its process has stopped in good order and come back; nobody else holds `store`.
-    async fn reopened(&self, store: Arc<dyn ShadowStore>) -> Arc<dyn ShadowStore>;
+    async fn reopened(&self, store: Arc<dyn Store>) -> Arc<dyn Store>;
 }
 
 /// Runs every promise.
@@ -32,6 +36,7 @@ pub async fn suite(factory: &dyn Factory) {
     open_deltas_come_page_by_page(factory).await;
     everything_survives_reopening(factory).await;
     shadows_put_side_by_side_are_all_there(factory).await;
+    commands::suite(factory).await;
 }
 
 fn key(text: &str) -> ShadowKey {
@@ -196,6 +201,8 @@ pub struct MemoryStore(Mutex<Memory>);
 struct Memory {
     shadows: BTreeMap<ShadowKey, Shadow>,
     next: BTreeMap<Partition, Offset>,
+    commands: BTreeMap<(DeviceKey, Slot), (Head, Body)>,
+    commands_next: BTreeMap<Partition, Offset>,
 }
 
 impl MemoryStore {
@@ -267,11 +274,11 @@ mod tests {
 
     #[async_trait]
     impl Factory for InMemory {
-        async fn empty(&self) -> Arc<dyn ShadowStore> {
+        async fn empty(&self) -> Arc<dyn Store> {
             Arc::<MemoryStore>::default()
         }
 
-        async fn reopened(&self, store: Arc<dyn ShadowStore>) -> Arc<dyn ShadowStore> {
+        async fn reopened(&self, store: Arc<dyn Store>) -> Arc<dyn Store> {
             store
         }
     }

@@ -1,7 +1,9 @@
-//! Devices that the registry has deleted: for each one a request to forget its shadows, at least once.
+//! Devices that the registry has deleted: for each one a request to forget its shadows, and one to forget its
+//! commands, at least once.
 //!
 //! The tombstone that follows a deletion in `drover.registry.changes` tells of it: its key says which device, and
-//! compaction leaves it for a day. What becomes of the shadows is decided where all requests are.
+//! compaction leaves it for a day. What becomes of shadows and commands is decided where all
+//! requests are.
 
 use std::sync::Arc;
 
@@ -10,7 +12,8 @@ use drover_bus::{Bus, Stored};
 use drover_host::{CarryOut, InOrder, Shutdown};
 use drover_types::{Clock, DeviceId, DeviceKey, REGISTRY_CHANGES_TOPIC, TenantId};
 
-use crate::domain::forget_request;
+use crate::domain::command::forget_record;
+use crate::domain::{deletion_id, forget_request};
 use crate::telemetry::Telemetry;
 
 /// Consumer group of this loop.
@@ -40,8 +43,10 @@ impl CarryOut for Deletions {
     async fn carry_out(&self, stored: &Stored) -> Result<(), String> {
         let Some(device) = deleted(stored) else { return Ok(()) };
         let deleted_ms = stored.record.timestamp_ms.unsigned_abs();
-        let request = forget_request(&device, deleted_ms, &stored.position, self.clock.now_ms());
-        let receipt = self.bus.append(vec![request]).await.map_err(|error| error.to_string())?;
+        let (id, now_ms) = (deletion_id(deleted_ms, &stored.position), self.clock.now_ms());
+        let requests =
+            vec![forget_request(&device, deleted_ms, id, now_ms), forget_record(&device, deleted_ms, id, now_ms)];
+        let receipt = self.bus.append(requests).await.map_err(|error| error.to_string())?;
         receipt.await.map_err(|error| error.to_string())?;
         self.telemetry.deletions.inc();
         Ok(())

@@ -1,11 +1,12 @@
 //! Shadows: the last and the wanted state of each device, with AWS IoT's semantics.
 //!
-//! Three loops over the Bus port: the engine (requests in; documents, replies and offsets out in one transaction), the
-//! deliveries (replies to connected clients, at least once) and the deletions (a request for each device that the registry
-//! has deleted, at least once). What a request makes of a shadow is decided in `domain`,
+//! Four loops over the Bus port: the engine (requests in; documents, replies and offsets out in one transaction), the
+//! deliveries (replies to connected clients, at least once), the deletions (requests for each device that the registry
+//! has deleted, at least once) and commands (folded into the store, and handed to the ingress at least once). What a request makes of a shadow is decided in `domain`,
 //! synchronously. The documents in the log are the truth; the store is a view of them.
 
 mod adapters;
+mod commands;
 mod config;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -27,11 +28,13 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use drover_bus::AdminError;
 use drover_host::{Backoff, Ports, Service, Shutdown, grpc};
+use drover_proto::shadow::v1::commands_server::CommandsServer;
 use drover_proto::shadow::v1::shadow_server::ShadowServer;
 use tonic::service::Routes;
 
 pub use adapters::embedded::Embedded;
 pub use adapters::scylla::Scylla;
+pub use commands::GROUP as COMMANDS_GROUP;
 pub use config::{EmbeddedLimits, ShadowConfig, StoreConfig};
 pub use delivery::DELIVERY_GROUP;
 pub use domain::{Shadow as Document, ShadowKey};
@@ -39,10 +42,12 @@ pub use engine::GROUP;
 pub use topics::{CHANGES_TOPIC, DOCUMENTS_TOPIC, REPLIES_TOPIC};
 
 use crate::adapters::ingress::GrpcNodes;
+use crate::adapters::publisher::Publisher;
+use crate::commands::{CommandEngine, CommandServer, Sends};
 use crate::deletions::Deletions;
 use crate::delivery::Deliveries;
 use crate::engine::Engine;
-use crate::ports::ShadowStore;
+use crate::ports::Store;
 use crate::requests::Requests;
 use crate::server::Server;
 use crate::telemetry::Telemetry;
@@ -69,14 +74,16 @@ pub async fn run_with(
     config: ShadowConfig,
     ports: Ports,
     shutdown: Shutdown,
-    store: Arc<dyn ShadowStore>,
+    store: Arc<dyn Store>,
 ) -> anyhow::Result<()> {
     let telemetry = ports.metrics.register(Telemetry::register);
     let requests =
         Requests::new(ports.bus.clone(), ports.clock.clone(), config.partitions, config.answer_timeout.as_std());
     let (clock, bus, partitions) = (ports.clock.clone(), ports.bus.clone(), config.partitions);
+    let sends = Sends::new(bus.clone(), store.clone(), config.answer_timeout.as_std());
+    let commands = CommandServer { store: store.clone(), sends, clock: clock.clone() };
     let server = Server { store: store.clone(), requests, clock, bus, partitions };
-    let routes = Routes::new(ShadowServer::new(server));
+    let routes = Routes::new(ShadowServer::new(server)).add_service(CommandsServer::new(commands));
     let serving = async {
         grpc::serve(routes, Shadow::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;
         anyhow::Ok(())
@@ -93,6 +100,14 @@ pub async fn run_with(
             telemetry: telemetry.clone(),
         };
         let deletions = Deletions { bus: ports.bus.clone(), clock: ports.clock.clone(), telemetry: telemetry.clone() };
+        let commands = CommandEngine {
+            bus: ports.bus.clone(),
+            store: store.clone(),
+            sender: Arc::new(Publisher::new(&ports.network)),
+            clock: ports.clock.clone(),
+            telemetry: telemetry.clone(),
+            member: config.member.clone(),
+        };
         let engine = Engine {
             bus: ports.bus.clone(),
             store,
@@ -101,7 +116,8 @@ pub async fn run_with(
             member: config.member.clone(),
         };
         let beside = async {
-            tokio::join!(deliveries.run(shutdown.clone()), deletions.run(config.member.clone(), shutdown.clone()));
+            let deletions = deletions.run(config.member.clone(), shutdown.clone());
+            tokio::join!(deliveries.run(shutdown.clone()), deletions, commands.run(shutdown.clone()));
             Ok(())
         };
         tokio::try_join!(engine.run(shutdown.clone()), beside)?;

@@ -3,11 +3,13 @@
 //! Port layer: promises, no code.
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use drover_bus::{Offset, Partition};
 use drover_proto::shadow::v1::Delivery;
 use drover_types::shadow::ShadowName;
-use drover_types::{ApiError, DeviceId, DeviceKey, ErrorCode, TenantId};
+use drover_types::{ApiError, DeviceId, DeviceKey, ErrorCode, RecordId, TenantId};
 
+use crate::domain::command::{Body, Change, Head};
 use crate::domain::{Shadow, ShadowKey};
 
 /// Why the store did not do it. A write may or may not have happened; a later call works when the cause is gone.
@@ -21,7 +23,7 @@ pub enum StoreError {
     Corrupt { reason: String },
     /// Nothing was written.
     #[error(
-        "the shadow store has documents before offset {kept} of partition {partition}, expected were those before {from}"
+        "the shadow store has records before offset {kept} of partition {partition}, expected were those before {from}"
     )]
     Behind { partition: Partition, kept: Offset, from: Offset },
 }
@@ -58,6 +60,66 @@ pub trait ShadowStore: Send + Sync + 'static {
         next: Offset,
         shadows: Vec<(ShadowKey, Shadow)>,
     ) -> Result<(), StoreError>;
+}
+
+/// A view of the commands in the log, of which it has the last seven days: what is lost of it is found there again.
+///
+/// Every call may be made concurrently and dropped at any point. As with shadows, writes need not be durable when they return, but
+/// what is lost of them is lost from the end.
+#[async_trait]
+pub trait CommandStore: Send + Sync + 'static {
+    /// What is kept of the commands of a device, in no order: at most [`SLOTS`](crate::domain::command::SLOTS).
+    async fn command_heads(&self, device: &DeviceKey) -> Result<Vec<Head>, StoreError>;
+    /// The rest of the command that `head` was read of; `None`: another one has its place by now.
+    async fn command_body(&self, device: &DeviceKey, head: &Head) -> Result<Option<Body>, StoreError>;
+    /// Next record to read of a partition of the log of commands; `None`: none was read yet.
+    async fn commands_next(&self, partition: Partition) -> Result<Option<Offset>, StoreError>;
+    /// Takes over what the records from `from` on change, in their order, and with it the offset of the next record.
+    /// [`StoreError::Behind`] if the store has not got all before `from`. Of each place the change of the highest offset stays,
+    /// whatever the order of the calls, and of a partition the highest offset: who was late does no harm.
+    async fn put_commands(
+        &self,
+        partition: Partition,
+        from: Offset,
+        next: Offset,
+        changes: Vec<Change>,
+    ) -> Result<(), StoreError>;
+    /// Remembers that the ingress had taken the command at `sent_ms`. If another one has its place by now, nothing changes.
+    async fn command_sent(&self, device: &DeviceKey, head: &Head, sent_ms: u64) -> Result<(), StoreError>;
+}
+
+/// Both views, in one place.
+pub trait Store: ShadowStore + CommandStore {}
+
+impl<S: ShadowStore + CommandStore> Store for S {}
+
+/// Hands commands to the ingress, which hands them to devices.
+#[async_trait]
+pub trait CommandSender: Send + Sync + 'static {
+    /// Has the request of a command published, within 5 s or so. Under the same id it may be handed out again, and is
+    /// recognised by whoever reads the log.
+    async fn send(&self, request: &CommandRequest) -> Result<(), Unsent>;
+}
+
+/// The request of a command.
+#[derive(Clone, Debug)]
+pub struct CommandRequest {
+    pub device: DeviceKey,
+    pub id: RecordId,
+    /// As the device gets it.
+    pub payload: Bytes,
+    /// How many rules have handed the message on that it comes of.
+    pub hops: u32,
+}
+
+/// The ingress did not take a command.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsent {
+    /// It may be tried again.
+    #[error("ingress is away: {reason}")]
+    Away { reason: String },
+    #[error("ingress refuses it: {reason}")]
+    Refused { reason: String },
 }
 
 /// The live ingress nodes, which hold connections of devices.

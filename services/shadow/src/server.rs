@@ -84,7 +84,7 @@ impl Server {
     }
 }
 
-fn answer<T>(outcome: Result<T, ApiError>) -> Result<Response<T>, Status> {
+pub fn answer<T>(outcome: Result<T, ApiError>) -> Result<Response<T>, Status> {
     outcome.map(Response::new).map_err(|error| to_status(&error))
 }
 
@@ -131,7 +131,7 @@ fn tenant_id(tenant: &str) -> Result<TenantId, ApiError> {
     TenantId::new(tenant).map_err(|e| ApiError::invalid("tenant", e.to_string()))
 }
 
-fn device_key(tenant: &str, device: &str) -> Result<DeviceKey, ApiError> {
+pub fn device_key(tenant: &str, device: &str) -> Result<DeviceKey, ApiError> {
     Ok(DeviceKey {
         tenant: tenant_id(tenant)?,
         device: DeviceId::new(device).map_err(|e| ApiError::invalid("device", e.to_string()))?,
@@ -145,7 +145,7 @@ fn shadow_key(tenant: &str, device: &str, name: &str) -> Result<ShadowKey, ApiEr
 
 /// The id a request names itself by. There is none without: whoever calls again, as the platform's own clients do, has to be
 /// recognised.
-fn record_id(id: &[u8]) -> Result<RecordId, ApiError> {
+pub fn record_id(id: &[u8]) -> Result<RecordId, ApiError> {
     let bytes = id.try_into().map_err(|_| ApiError::invalid("id", "an id has 16 bytes").over(16, id.len()))?;
     Ok(RecordId(bytes))
 }

@@ -11,12 +11,18 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::domain::Tally;
+use crate::domain::command::Outcome;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Answer {
     operation: &'static str,
     /// 0: accepted; else the code of the rejection.
     code: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CommandRecord {
+    outcome: &'static str,
 }
 
 /// Metrics `drover_shadow_*`. Cheap to clone.
@@ -35,6 +41,11 @@ pub struct Telemetry {
     pub delivery_retries: Counter,
     pub deliveries_refused: Counter,
     pub deliveries_missed: Counter,
+    command_records: Family<CommandRecord, Counter>,
+    pub commands_sent: Counter,
+    pub command_retries: Counter,
+    pub commands_unsent: Counter,
+    pub commands_expired: Counter,
 }
 
 impl Telemetry {
@@ -42,6 +53,9 @@ impl Telemetry {
     pub fn register(registry: &mut Registry) -> Self {
         let answers = Family::default();
         registry.register("drover_shadow_answers", "Requests answered, by operation and code", answers.clone());
+        let command_records = Family::default();
+        let help = "Records of commands and of answers to them, by what they came to";
+        registry.register("drover_shadow_command_records", help, command_records.clone());
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::default();
             registry.register(format!("drover_shadow_{name}"), help, counter.clone());
@@ -60,6 +74,11 @@ impl Telemetry {
             delivery_retries: counter("delivery_retries", "Deliveries that have to be tried again"),
             deliveries_refused: counter("deliveries_refused", "Deliveries that an ingress node refused for good"),
             deliveries_missed: counter("deliveries_missed", "Deliveries that did not wait for a node that is away"),
+            command_records,
+            commands_sent: counter("commands_sent", "Commands that the ingress has taken"),
+            command_retries: counter("command_retries", "Attempts to send a command that have to be made again"),
+            commands_unsent: counter("commands_unsent", "Commands that the ingress refused for good"),
+            commands_expired: counter("commands_expired", "Commands whose time was over before the ingress took them"),
         };
         let help = "Time a transaction of documents, replies and offsets took";
         registry.register("drover_shadow_commit_seconds", help, telemetry.commit_seconds.clone());
@@ -75,6 +94,11 @@ impl Telemetry {
         self.repeats_unanswered.inc_by(tally.unanswered);
         self.commit_seconds.observe(took.as_secs_f64());
         tracing::debug!(?tally, ?took, "batch committed");
+    }
+
+    /// A record of the log of commands was taken.
+    pub fn command_record(&self, outcome: Outcome) {
+        self.command_records.get_or_create(&CommandRecord { outcome: outcome.as_str() }).inc();
     }
 
     /// A record cannot be read; it is skipped.

@@ -2,6 +2,7 @@
 //! requests, whatever the key of the record.
 
 use drover_bus::{AdminError, Bus, TopicConfig};
+use drover_types::command::COMMANDS_TOPIC;
 use drover_types::shadow::SHADOW_REQUESTS_TOPIC;
 
 pub use drover_types::shadow::SHADOW_DOCUMENTS_TOPIC as DOCUMENTS_TOPIC;
@@ -16,6 +17,8 @@ const HOUR_MS: u64 = 3_600 * 1_000;
 const REQUESTS_RETENTION_MS: u64 = 24 * HOUR_MS;
 /// Answers and deltas: who missed them asks again when it connects.
 const REPLIES_RETENTION_MS: u64 = 6 * HOUR_MS;
+/// Commands and devices' answers: as long as the longest command may take.
+const COMMANDS_RETENTION_MS: u64 = 7 * 24 * HOUR_MS;
 
 /// Makes the topics that are missing. One that is there with another number of partitions is an error.
 pub async fn create(bus: &dyn Bus, partitions: u32, changes_retention_ms: u64) -> Result<(), AdminError> {
@@ -24,6 +27,7 @@ pub async fn create(bus: &dyn Bus, partitions: u32, changes_retention_ms: u64) -
         (DOCUMENTS_TOPIC, None),
         (CHANGES_TOPIC, Some(changes_retention_ms)),
         (REPLIES_TOPIC, Some(REPLIES_RETENTION_MS)),
+        (COMMANDS_TOPIC, Some(COMMANDS_RETENTION_MS)),
     ] {
         let compact = retention_ms.is_none();
         let config = TopicConfig { topic: topic.into(), partitions, compact, retention_ms, retention_bytes: None };

@@ -1,8 +1,8 @@
 //! Actions of rules: each kind of the one becomes the same kind of the other.
 
 use drover_types::object::{
-    Action, Batch, CreateTopic, FunctionAction, KafkaAction, NotifyAction, RepublishAction, SecretRef, ShadowAction,
-    StoreAction, Timeout, WebhookAction,
+    Action, Batch, CommandAction, CreateTopic, FunctionAction, KafkaAction, NotifyAction, RepublishAction, SecretRef,
+    ShadowAction, StoreAction, Timeout, WebhookAction,
 };
 use drover_types::{ApiError, Qos};
 use serde_json::Value;
@@ -65,6 +65,14 @@ impl TryFrom<&wire::Action> for Action {
             Kind::Notify(notify) => {
                 read.notify = Some(NotifyAction { channel: notify.channel.clone(), text: notify.text.clone() });
             }
+            Kind::Command(command) => {
+                read.command = Some(CommandAction {
+                    device: command.device.clone(),
+                    name: command.name.clone(),
+                    payload: state("command.payload", &command.payload)?,
+                    timeout: Some(command.timeout_ms).filter(|ms| *ms > 0).map(|ms| Timeout { ms }),
+                });
+            }
         }
         Ok(read)
     }
@@ -122,7 +130,15 @@ impl From<Action> for wire::Action {
             action.function.map(|function| Kind::Function(wire::FunctionAction { function: function.function }));
         let notify =
             action.notify.map(|notify| Kind::Notify(wire::NotifyAction { channel: notify.channel, text: notify.text }));
-        Self { action: kafka.or(republish).or(webhook).or(shadow).or(store).or(function).or(notify) }
+        let command = action.command.map(|command| {
+            Kind::Command(wire::CommandAction {
+                device: command.device,
+                name: command.name,
+                payload: command.payload.map(|payload| payload.to_string()).unwrap_or_default(),
+                timeout_ms: command.timeout.map_or(0, |timeout| timeout.ms),
+            })
+        });
+        Self { action: kafka.or(republish).or(webhook).or(shadow).or(store).or(function).or(notify).or(command) }
     }
 }
 
@@ -143,6 +159,8 @@ mod tests {
             json!({"function": {"ref": "decode-v2"}}),
             json!({"kafka": {"topic": "t", "key": "${d}", "headers": {"room": "${r}"}, "cluster": "other"}}),
             json!({"notify": {"channel": "ops", "text": "${d} is at ${t}"}}),
+            json!({"command": {"device": "${d}", "name": "fan", "payload": {"on": "${t}"}, "timeout": "30s"}}),
+            json!({"command": {"device": "d", "name": "reboot"}}),
         ] {
             let action: Action = serde_json::from_value(json).expect("an action");
             assert_eq!(Action::try_from(&wire::Action::from(action.clone())), Ok(action));

@@ -30,6 +30,8 @@ pub struct Action {
     pub function: Option<FunctionAction>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notify: Option<NotifyAction>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<CommandAction>,
 }
 
 /// Writes the row to a Kafka topic, exactly once unless it is another cluster's.
@@ -140,6 +142,23 @@ pub struct ShadowAction {
     pub reported: Option<Value>,
 }
 
+/// Sends a command to a device, under the id of the output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CommandAction {
+    /// Template of the device.
+    pub device: String,
+    pub name: String,
+    /// Texts in it are templates; one that is a single `${…}` becomes the value itself. Null where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Value>,
+    /// How long the device has, `30s` for example; 60s where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub timeout: Option<Timeout>,
+}
+
 /// Keeps the row in the time series of its device, under the name of a table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -239,6 +258,12 @@ impl Action {
                 }
             }
         }
+        if let Some(command) = &self.command {
+            found.push(TemplateField { pointer: "/command/device".to_owned(), text: &command.device });
+            if let Some(payload) = &command.payload {
+                texts(payload, "/command/payload".to_owned(), &mut found);
+            }
+        }
         found
     }
 }
@@ -318,6 +343,8 @@ mod tests {
             json!({"store": {"table": "hot", "tags": ["device"]}}),
             json!({"function": {"ref": "decode-v2"}}),
             json!({"notify": {"channel": "ops", "text": "${d} is at ${t}"}}),
+            json!({"command": {"device": "${d}", "name": "fan", "payload": {"on": ["${t > 1}", ""]}, "timeout": "30s"}}),
+            json!({"command": {"device": "d", "name": "reboot"}}),
             json!({"kafka": {"topic": "t", "key": "${d}", "partition": "${n % 8}", "headers": {"room": "${r}"}, "cluster": "other"}}),
         ] {
             let action = action(json.clone());

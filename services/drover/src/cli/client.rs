@@ -99,6 +99,17 @@ impl Client {
         self.answer("POST", self.url(path, &[]), Some(body.to_string()))
     }
 
+    /// As [`Client::post`], of JSON that is sent as it stands; the server may wait for so long before it answers.
+    pub fn post_waiting(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        json: String,
+        wait: Duration,
+    ) -> Result<Value, ClientError> {
+        self.read(self.send("POST", self.url(path, query), Some(json), Some(ANSWER_TIMEOUT + wait))?)
+    }
+
     /// Changes an object by JSON that is sent as it stands.
     pub fn patch(&self, path: &[&str], json: String) -> Result<Value, ClientError> {
         self.answer("PATCH", self.url(path, &[]), Some(json))

@@ -137,7 +137,7 @@ mod tests {
     fn what_is_not_understood_is_told_by_its_path() {
         assert_eq!(
             refused(&RULE.replace("kafka", "kafak")),
-            "r.yaml: document 1: spec.actions[0].kafak: unknown field `kafak`, expected one of `kafka`, `republish`, `webhook`, `shadow`, `store`, `function`, `notify`"
+            "r.yaml: document 1: spec.actions[0].kafak: unknown field `kafak`, expected one of `kafka`, `republish`, `webhook`, `shadow`, `store`, `function`, `notify`, `command`"
         );
         assert_eq!(
             refused(&RULE.replace("Rule", "Device")),

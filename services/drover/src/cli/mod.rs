@@ -5,6 +5,7 @@
 mod apply;
 mod authority;
 mod client;
+mod command;
 pub mod connection;
 mod credential;
 mod demo;
@@ -39,6 +40,8 @@ pub enum ClientCommand {
     Device(device::Device),
     /// Credentials of devices
     Credential(credential::Credential),
+    /// Commands: what devices are to do once, and what they answered
+    Command(command::Command),
     /// Policies: what devices may do
     Policy(policy::Policy),
     /// Certificate authorities: their certificates register devices
@@ -63,6 +66,7 @@ impl ClientCommand {
         printing(|out| match self {
             Self::Device(device) => device.run(out),
             Self::Credential(credential) => credential.run(out),
+            Self::Command(command) => command.run(out),
             Self::Policy(policy) => policy.run(out),
             Self::Authority(authority) => authority.run(out),
             Self::Rule(rule) => rule.run(out),

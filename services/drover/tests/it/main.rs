@@ -3,6 +3,7 @@
 mod authority;
 mod client;
 mod cluster;
+mod command;
 mod damaged;
 mod device;
 mod functions;

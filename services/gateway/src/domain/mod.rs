@@ -1,7 +1,8 @@
-//! What the gateway decides by itself: the declared shape of objects, which records a live stream shows, and what the
+//! What the gateway decides by itself: the declared shape of objects, how commands are shown, which records a live stream shows, and what the
 //! times of a query mean.
 
 pub mod caller;
+pub mod command;
 pub mod declared;
 pub mod live;
 pub mod place;

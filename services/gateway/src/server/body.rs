@@ -30,6 +30,19 @@ impl FromRequest<Arc<Api>> for Body {
     }
 }
 
+/// A body whose JSON keeps what stands in it as raw text.
+pub struct Raw<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<Api>> for Raw<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, Failure> {
+        let bytes = read(request, api).await?;
+        let refused = |error: serde_json::Error| ApiError::invalid("body", error.to_string());
+        Ok(Self(serde_json::from_slice(&bytes).map_err(refused)?))
+    }
+}
+
 /// The whole body, within the configured bound.
 pub async fn read(request: Request, api: &Api) -> Result<Bytes, ApiError> {
     let (head, body) = request.into_parts();

@@ -6,6 +6,7 @@ mod api_tokens;
 mod authorities;
 mod backend;
 mod body;
+mod commands;
 mod console;
 mod credentials;
 mod devices;
@@ -39,6 +40,7 @@ use drover_proto::registry::v1::certificate_authorities_client::CertificateAutho
 use drover_proto::registry::v1::functions_client::FunctionsClient;
 use drover_proto::registry::v1::registry_client::RegistryClient;
 use drover_proto::rules::v1::rules_client::RulesClient;
+use drover_proto::shadow::v1::commands_client::CommandsClient;
 use drover_proto::shadow::v1::shadow_client::ShadowClient;
 use drover_proto::storage::v1::storage_client::StorageClient;
 use drover_types::{ApiError, Clock, ErrorCode, Random, RecordId};
@@ -81,6 +83,7 @@ pub struct Api {
     /// Of storage, where it is asked when devices were last heard.
     silence: Silence,
     shadow: Backend<ShadowClient<grpc::Client>>,
+    commands: Backend<CommandsClient<grpc::Client>>,
     rules: Backend<RulesClient<grpc::Client>>,
     statuses: RuleStatuses,
     bus: Arc<dyn Bus>,
@@ -102,6 +105,7 @@ impl Api {
         let authorities = CertificateAuthoritiesClient::new(network.client("registry"));
         let storage = StorageClient::new(network.client("storage"));
         let shadow = ShadowClient::new(network.client("shadow"));
+        let commands = CommandsClient::new(network.client("shadow"));
         Self {
             registry: Backend::new("registry", registry, REGISTRY_DEADLINE),
             functions: Backend::new("registry", functions, REGISTRY_DEADLINE),
@@ -109,6 +113,7 @@ impl Api {
             storage: Backend::new("storage service", storage, STORAGE_DEADLINE),
             silence: Silence::default(),
             shadow: Backend::new("shadow service", shadow, SHADOW_DEADLINE),
+            commands: Backend::new("shadow service", commands, SHADOW_DEADLINE),
             rules: Backend::new("rules service", RulesClient::new(network.client("rules")), REPLAY_DEADLINE),
             statuses: RuleStatuses::new(&network),
             bus: ports.bus.clone(),

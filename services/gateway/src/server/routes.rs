@@ -16,8 +16,8 @@ use utoipa::openapi::{ContentBuilder, ObjectBuilder, OpenApi as Document, Ref, R
 use utoipa::{OpenApi, ToSchema};
 
 use super::{
-    Api, api_tokens, authorities, console, credentials, devices, functions, health, policies, replay, rules, shadow,
-    stream, telemetry,
+    Api, api_tokens, authorities, commands, console, credentials, devices, functions, health, policies, replay, rules,
+    shadow, stream, telemetry,
 };
 
 /// Paths about the default tenant.
@@ -66,6 +66,8 @@ routes! {
         post: shadow::post_named,
         delete: shadow::delete_named,
     }
+    "/devices/{device}/commands" => { get: commands::list, post: commands::send }
+    "/devices/{device}/commands/{command}" => { get: commands::get }
     "/devices/{device}/telemetry" => { get: telemetry::telemetry }
     "/devices/{device}/messages" => { get: telemetry::messages }
     "/functions" => { get: functions::list }

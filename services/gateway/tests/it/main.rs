@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops here")]
 
+mod commands;
 mod console;
 mod fake_authorities;
 mod fake_bus;
+mod fake_commands;
 mod fake_functions;
 mod fake_series;
 mod fake_tokens;

@@ -14,6 +14,7 @@ use drover_proto::registry::v1::certificate_authorities_server::CertificateAutho
 use drover_proto::registry::v1::functions_server::FunctionsServer;
 use drover_proto::registry::v1::registry_server::RegistryServer;
 use drover_proto::rules::v1::rules_server::RulesServer;
+use drover_proto::shadow::v1::commands_server::CommandsServer;
 use drover_proto::shadow::v1::shadow_server::ShadowServer;
 use drover_proto::storage::v1::storage_server::StorageServer;
 use serde_json::Value;
@@ -24,6 +25,7 @@ use ureq::http::HeaderMap;
 
 use crate::fake_authorities::FakeAuthorities;
 use crate::fake_bus::FakeBus;
+use crate::fake_commands::FakeCommands;
 use crate::fake_functions::FakeFunctions;
 use crate::fake_series::{FakeShadow, FakeStorage};
 use crate::fake_tokens::FakeApiTokens;
@@ -67,7 +69,8 @@ impl Running {
                     .add_service(FunctionsServer::new(FakeFunctions::default()))
                     .add_service(CertificateAuthoritiesServer::new(FakeAuthorities::default())),
                 "storage" => Routes::new(StorageServer::new(FakeStorage)),
-                "shadow" => Routes::new(ShadowServer::new(FakeShadow::default())),
+                "shadow" => Routes::new(ShadowServer::new(FakeShadow::default()))
+                    .add_service(CommandsServer::new(FakeCommands::default())),
                 _ => Routes::new(RulesServer::new(FakeRules)),
             };
             let (network, shutdown) = (network.clone(), shutdown.clone());

@@ -60,6 +60,8 @@ fn a_role_allows_what_it_says() {
         ("POST", "devices", device, [403, 201, 409]),
         ("POST", "devices/d/credentials", r#"{"kind": "token"}"#, [403, 201, 201]),
         ("PATCH", "devices/d/shadow", r#"{"state": {}}"#, [403, 200, 200]),
+        ("POST", "devices/d/commands", r#"{"name": "fan"}"#, [403, 202, 202]),
+        ("GET", "devices/d/commands", "", [200, 200, 200]),
         ("PUT", "policies/p", r#"{"spec": {"statements": []}}"#, [403, 200, 200]),
         ("DELETE", "devices/d", "", [403, 200, 404]),
         ("GET", "tokens", "", [403, 403, 200]),

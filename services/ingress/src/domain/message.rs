@@ -5,14 +5,15 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use drover_bus::{Header, Outgoing, Record, Topic};
+use drover_bus::{Header, Outgoing, Record};
 use drover_mqtt::{DecodeError, PacketType, Place, Properties, Property, PropertyList};
-use drover_types::shadow::{SHADOW_REQUESTS_TOPIC, ShadowRequest};
+use drover_types::command::CommandResponse;
+use drover_types::shadow::ShadowRequest;
 use drover_types::{
-    ClientId, DeviceId, DeviceKey, Mqtt5, Qos, RecordId, TELEMETRY_TOPIC, Telemetry, TenantId, TopicName, TraceParent,
-    fingerprint,
+    ClientId, DeviceId, DeviceKey, Mqtt5, Qos, RecordId, Telemetry, TenantId, TopicName, TraceParent, fingerprint,
 };
 
+use crate::domain::log_topics::{ForShadows, LogTopics};
 use crate::domain::sessions::Key;
 
 /// Client id of what the platform itself delivers.
@@ -160,21 +161,6 @@ impl Publication {
     }
 }
 
-/// Where messages are logged; the names made once.
-#[derive(Clone, Debug)]
-pub struct LogTopics {
-    telemetry: Topic,
-    /// `None`: nobody serves shadows.
-    shadow_requests: Option<Topic>,
-}
-
-impl LogTopics {
-    /// The topics of a platform with or without a shadow service.
-    pub fn new(shadows: bool) -> Self {
-        Self { telemetry: TELEMETRY_TOPIC.into(), shadow_requests: shadows.then(|| SHADOW_REQUESTS_TOPIC.into()) }
-    }
-}
-
 impl Message {
     /// What the platform itself tells of a device, at QoS 1.
     pub fn of_platform(tenant: TenantId, device: DeviceId, topic: TopicName, payload: Bytes, stamp: Stamp) -> Self {
@@ -187,12 +173,13 @@ impl Message {
 
     /// The record of this message. The log keeps it as of `received_ms`, whatever time the message tells: how long is a
     /// matter of its coming. Keyed `tenant/device`, so that one device's messages keep their order; a request to
-    /// a shadow by the device whose shadow it is, so that whoever asks, its requests are in one order. A will that is such a
-    /// request is kept as telemetry where nobody serves shadows.
+    /// a shadow by the device whose shadow it is, so that whoever asks, its requests are in one order. A will that is for the
+    /// shadow service is kept as telemetry where there is none.
     pub fn outgoing(&self, topics: &LogTopics, received_ms: u64) -> Outgoing {
         let telemetry = &self.telemetry;
-        let (topic, key) = match self.shadow_asked().zip(topics.shadow_requests.as_ref()) {
-            Some((device, topic)) => (topic, device),
+        let (topic, key) = match self.for_shadows().zip(topics.of_shadows.as_ref()) {
+            Some((ForShadows::Request(device), topics)) => (&topics.requests, device),
+            Some((ForShadows::Response(device), topics)) => (&topics.commands, device),
             None => (&topics.telemetry, telemetry.key()),
         };
         let headers = telemetry.headers().into_iter().map(header).collect();
@@ -205,11 +192,19 @@ impl Message {
         Outgoing::keyed(topic.clone(), record)
     }
 
-    /// The device whose shadow this is a request to.
-    pub fn shadow_asked(&self) -> Option<DeviceKey> {
-        let telemetry = &self.telemetry;
-        let request = ShadowRequest::of_topic(telemetry.topic.as_str())?;
-        Some(DeviceKey { tenant: telemetry.tenant.clone(), device: request.device })
+    /// What this is to the shadow service. An answer to a command is the device's own: whatever another one says of it by that
+    /// topic is telemetry.
+    pub fn for_shadows(&self) -> Option<ForShadows> {
+        let (telemetry, topic) = (&self.telemetry, self.telemetry.topic.as_str());
+        if !topic.starts_with('$') {
+            return None;
+        }
+        if let Some(request) = ShadowRequest::of_topic(topic) {
+            let device = DeviceKey { tenant: telemetry.tenant.clone(), device: request.device };
+            return Some(ForShadows::Request(device));
+        }
+        let response = CommandResponse::of_topic(topic)?;
+        (response.device == telemetry.device.as_str()).then(|| ForShadows::Response(telemetry.key()))
     }
 
     /// When the message may no longer be delivered, milliseconds since the Unix epoch.
@@ -236,6 +231,10 @@ fn header((name, value): (Cow<'static, str>, Bytes)) -> Header {
 
 #[cfg(test)]
 mod tests {
+    use drover_types::TELEMETRY_TOPIC;
+    use drover_types::command::COMMANDS_TOPIC;
+    use drover_types::shadow::SHADOW_REQUESTS_TOPIC;
+
     use super::*;
 
     fn publisher() -> Publisher {
@@ -303,6 +302,24 @@ mod tests {
         let expected = (SHADOW_REQUESTS_TOPIC.to_owned(), "default/lamp".to_owned(), by_d.clone());
         assert_eq!(sent("$aws/things/lamp/shadow/name/config/update"), expected);
         assert_eq!(sent("$aws/things/lamp/jobs/get"), (TELEMETRY_TOPIC.to_owned(), "default/d".to_owned(), by_d));
+    }
+
+    #[test]
+    fn an_answer_to_a_command_is_logged_as_one_if_it_is_the_devices_own() {
+        let sent = |topic: &str, shadows: bool| {
+            let publication = Publication { topic: TopicName::new(topic).expect("valid"), ..publication(&[]) };
+            let message = publication.stamp(publisher(), stamp(None));
+            let Outgoing { topic, record, .. } = message.outgoing(&LogTopics::new(shadows), 1_000);
+            (topic.to_string(), String::from_utf8_lossy(record.key.as_deref().expect("a key")).into_owned())
+        };
+        let (own, other) = ("$drover/commands/d/1/response/200", "$drover/commands/lamp/1/response/200");
+        let of_d = |log: &str| (log.to_owned(), "default/d".to_owned());
+        assert_eq!(sent(own, true), of_d(COMMANDS_TOPIC));
+        assert_eq!(sent("$drover/commands/d/1/response/ok", true), of_d(COMMANDS_TOPIC), "the fold tells of it");
+        for telemetry in [other, "$drover/commands/d/1/request", "$drover/commands/d/forget", "d/1/response/200"] {
+            assert_eq!(sent(telemetry, true), of_d(TELEMETRY_TOPIC), "{telemetry}");
+        }
+        assert_eq!(sent(own, false), of_d(TELEMETRY_TOPIC));
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod journal;
 pub mod lifecycle;
 pub mod line_protocol;
 pub mod link;
+pub mod log_topics;
 pub mod message;
 pub mod node;
 pub mod notices;

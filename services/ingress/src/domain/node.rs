@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use drover_bus::{Bus, Outgoing, Position, Unacknowledged};
-use drover_types::shadow::ShadowRequest;
 use drover_types::{ApiError, Clock, ErrorCode, Random, RecordIds, TopicName, TraceParent};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -23,7 +22,8 @@ use tokio_util::task::TaskTracker;
 use crate::domain::connection::{CloseReason, Environment, Granted, Now};
 use crate::domain::journal::Journal;
 use crate::domain::link::Link;
-use crate::domain::message::{LogTopics, Message, Publisher, Stamp};
+use crate::domain::log_topics::{LogTopics, is_for_shadows};
+use crate::domain::message::{Message, Publisher, Stamp};
 use crate::domain::ownership::Claim;
 use crate::domain::peers::Peers;
 use crate::domain::presence::Reports;
@@ -345,12 +345,12 @@ impl Node {
         }
     }
 
-    /// Refuses a request to a shadow where nobody serves them.
+    /// Refuses a request to a shadow, or an answer to a command, where nobody serves them.
     pub fn check_topic(&self, topic: &TopicName) -> Result<(), ApiError> {
-        if self.environment.limits.shadows || ShadowRequest::of_topic(topic.as_str()).is_none() {
+        if self.environment.limits.shadows || !is_for_shadows(topic.as_str()) {
             return Ok(());
         }
-        let message = "shadows are not served here (ingress.shadows)";
+        let message = "shadows and commands are not served here (ingress.shadows)";
         Err(ApiError { field: Some("topic".to_owned()), ..ApiError::new(ErrorCode::Unimplemented, message) })
     }
 

@@ -1,4 +1,4 @@
-//! Where nobody serves shadows: requests to them are rejected, and the connection is kept.
+//! Where nobody serves shadows and commands: what is for them is rejected, and the connection is kept.
 
 use drover_mqtt::{Packet, ReasonCode, Version};
 use drover_proto::ingress::v1::PublishRequest;
@@ -10,10 +10,11 @@ use tonic::Code;
 use crate::stage::Stage;
 
 const UPDATE: &str = "$aws/things/d/shadow/update";
+const RESPONSE: &str = "$drover/commands/d/0190163d8694739ba6d6a7b7c2a00001/response/200";
 
 async fn stage() -> Stage {
     let stage = Stage::with(|config| config.shadows = false).await;
-    stage.registry.allow(&["#", "$aws/things/#"], &["#", "$aws/things/#"]);
+    stage.registry.allow(&["#", "$aws/things/#", "$drover/commands/#"], &["#", "$aws/things/#"]);
     stage
 }
 
@@ -55,6 +56,27 @@ async fn a_request_to_a_shadow_is_rejected_as_aws_rejects_and_the_connection_goe
 }
 
 #[tokio::test]
+async fn an_answer_to_a_command_is_refused_by_its_acknowledgement_alone() {
+    let stage = stage().await;
+    for version in [Version::V311, Version::V5] {
+        let mut client = stage.connect(version, "d").await;
+        client.publish(1, RESPONSE, "{}").await;
+        client.publish(2, "sensors/d", &format!("{version:?}")).await;
+        let mut reasons = Vec::new();
+        while reasons.len() < 2 {
+            let see = |packet: Packet<'_>| match packet {
+                Packet::PubAck(ack) => ack.reason,
+                other => panic!("unexpected {other:?}"),
+            };
+            reasons.push(client.read(see).await.expect("connected"));
+        }
+        let said = if version == Version::V5 { ReasonCode::ImplementationSpecificError } else { ReasonCode::Success };
+        assert_eq!(reasons, [said, ReasonCode::Success]);
+    }
+    assert_eq!(stage.payloads().await, ["V311", "V5"], "nothing of the answers is in the log");
+}
+
+#[tokio::test]
 async fn who_publishes_such_a_request_by_other_ways_is_told_that_it_is_not_there() {
     let stage = stage().await;
     let mut ingress = IngressClient::new(stage.network.client("ingress"));
@@ -68,7 +90,10 @@ async fn who_publishes_such_a_request_by_other_ways_is_told_that_it_is_not_there
         qos: 1,
         ..PublishRequest::default()
     };
-    let refused = ingress.publish(request.clone()).await.expect_err("refused");
-    assert_eq!(refused.code(), Code::Unimplemented, "for good: a rule makes a dead letter of it");
+    for topic in [UPDATE, RESPONSE] {
+        let refused = ingress.publish(PublishRequest { topic: topic.into(), ..request.clone() }).await;
+        let refused = refused.expect_err("refused");
+        assert_eq!(refused.code(), Code::Unimplemented, "for good: a rule makes a dead letter of it");
+    }
     ingress.publish(PublishRequest { topic: "sensors/d".into(), ..request }).await.expect("taken");
 }

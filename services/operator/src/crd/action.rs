@@ -11,8 +11,8 @@ use super::any_object;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "[has(self.kafka), has(self.republish), has(self.webhook), has(self.shadow), has(self.store), has(self.function), has(self.notify)].filter(x, x).size() == 1",
-    "message": "an action has exactly one of kafka, republish, webhook, shadow, store, function, notify",
+    "rule": "[has(self.kafka), has(self.republish), has(self.webhook), has(self.shadow), has(self.store), has(self.function), has(self.notify), has(self.command)].filter(x, x).size() == 1",
+    "message": "an action has exactly one of kafka, republish, webhook, shadow, store, function, notify, command",
 }]))]
 pub struct RuleAction {
     /// Write the row to a Kafka topic, exactly once.
@@ -36,6 +36,9 @@ pub struct RuleAction {
     /// Tell people, by mail or an incoming webhook of Slack, Teams or the like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notify: Option<NotifyAction>,
+    /// Send a command to a device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<CommandAction>,
 }
 
 /// A Kafka topic as the target.
@@ -146,6 +149,31 @@ pub struct ShadowAction {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "any_object")]
     pub reported: Option<serde_json::Value>,
+}
+
+/// A device as the target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CommandAction {
+    /// Device, a template such as `${device}`.
+    #[schemars(length(min = 1, max = 4096))]
+    pub device: String,
+    /// What the device is to do.
+    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9._:-]+$"))]
+    pub name: String,
+    /// What it needs for that, any JSON; texts in it are templates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_value")]
+    pub payload: Option<serde_json::Value>,
+    /// How long the device has, `30s` for example; 60s where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[0-9]+(ms|s)$"))]
+    pub timeout: Option<String>,
+}
+
+/// JSON of any type, kept as it is.
+fn any_value(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"x-kubernetes-preserve-unknown-fields": true})
 }
 
 /// A table of the time series as the target.

@@ -9,8 +9,8 @@ mod policy;
 mod rule;
 
 pub use action::{
-    Batch, CreateTopic, FunctionAction, KafkaAction, NotifyAction, RepublishAction, RuleAction, SecretRef,
-    ShadowAction, StoreAction, WebhookAction,
+    Batch, CommandAction, CreateTopic, FunctionAction, KafkaAction, NotifyAction, RepublishAction, RuleAction,
+    SecretRef, ShadowAction, StoreAction, WebhookAction,
 };
 pub use condition::Condition;
 pub use device::{CertificateSecret, Device, DeviceCredential, DevicePhase, DeviceSpec, DeviceStatus, TokenSecret};

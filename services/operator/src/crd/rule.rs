@@ -108,6 +108,7 @@ mod tests {
                 {"store": {"table": "hot", "tags": ["device"]}},
                 {"function": {"ref": "f"}},
                 {"notify": {"channel": "ops", "text": "t"}},
+                {"command": {"device": "${d}", "name": "fan", "payload": [1, "${t}"], "timeout": "30s"}},
             ],
             "errorAction": {"kafka": {"topic": "e"}},
         });

@@ -9,9 +9,10 @@ use drover_host::grpc::Client;
 use drover_proto::ingress::v1::PublishRequest;
 use drover_proto::ingress::v1::ingress_client::IngressClient;
 use drover_proto::rules::v1::outbox_entry::Work;
-use drover_proto::rules::v1::{FunctionCall, Notice, OutboxEntry, ShadowUpdate, StoredRow, Webhook};
-use drover_proto::shadow::v1::UpdateShadowRequest;
+use drover_proto::rules::v1::{CommandOrder, FunctionCall, Notice, OutboxEntry, ShadowUpdate, StoredRow, Webhook};
+use drover_proto::shadow::v1::commands_client::CommandsClient;
 use drover_proto::shadow::v1::shadow_client::ShadowClient;
+use drover_proto::shadow::v1::{SendCommandRequest, UpdateShadowRequest};
 use drover_proto::storage::v1::StoreRowRequest;
 use drover_proto::storage::v1::storage_client::StorageClient;
 use drover_types::{Clock, RecordId, TenantId};
@@ -50,6 +51,7 @@ pub struct Carrier {
     pub mailer: Option<Mailer>,
     pub clusters: Arc<Clusters>,
     pub shadow: ShadowClient<Client>,
+    pub commands: CommandsClient<Client>,
     pub storage: StorageClient<Client>,
     pub ingress: IngressClient<Client>,
     pub functions: Arc<Functions>,
@@ -79,6 +81,7 @@ impl Carrier {
             Some(Work::Webhook(webhook)) => self.webhook(webhook, entries).await,
             Some(Work::Shadow(update)) => self.shadow(first, update).await,
             Some(Work::Function(call)) => self.function(first, call).await,
+            Some(Work::Command(order)) => self.command(first, order).await,
             Some(Work::Notice(notice)) => self.notice(first, notice).await,
             Some(Work::Store(row)) => self.store(first, row).await,
             Some(Work::Kafka(record)) => self.clusters.write(entry, record).await,
@@ -161,6 +164,20 @@ impl Carrier {
         };
         let mut shadow = self.shadow.clone();
         told("shadow service", timeout(SERVICE_TIMEOUT, shadow.update_shadow(request)).await)
+    }
+
+    async fn command(&self, entry: &OutboxEntry, order: &CommandOrder) -> Verdict {
+        let request = SendCommandRequest {
+            tenant: entry.tenant.clone(),
+            device: order.device.clone(),
+            name: order.name.clone(),
+            payload: order.payload.clone(),
+            timeout_ms: order.timeout_ms,
+            id: entry.id.clone(),
+            hops: order.hops,
+        };
+        let mut commands = self.commands.clone();
+        told("shadow service", timeout(SERVICE_TIMEOUT, commands.send_command(request)).await)
     }
 
     async fn store(&self, entry: &OutboxEntry, row: &StoredRow) -> Verdict {

@@ -4,7 +4,8 @@ use std::cell::Cell;
 
 use drover_bus::Topic;
 use drover_rule_sql::{Asked, CompiledRule, EvalError, Message, Row, Template};
-use drover_types::object::{Action, DEVICE_TAG, SecretRef, ShadowAction, TemplateField, WebhookAction};
+use drover_types::limits::COMMAND_TIMEOUT_MS;
+use drover_types::object::{Action, CommandAction, DEVICE_TAG, SecretRef, ShadowAction, TemplateField, WebhookAction};
 use drover_types::{ApiError, Qos};
 use serde_json::Value;
 
@@ -50,6 +51,7 @@ pub enum CompiledAction {
         channel: String,
         text: Template,
     },
+    Command(CompiledCommand),
 }
 
 /// A webhook's templates and what its requests have in common.
@@ -77,6 +79,15 @@ pub struct CompiledShadow {
     pub name: String,
     desired: Option<Pattern>,
     reported: Option<Pattern>,
+}
+
+/// A command to a device.
+#[derive(Debug)]
+pub struct CompiledCommand {
+    pub device: Template,
+    pub name: String,
+    payload: Option<Pattern>,
+    pub timeout_ms: u64,
 }
 
 /// JSON whose texts are templates.
@@ -128,6 +139,9 @@ impl CompiledAction {
             let text = template("/notify/text", &notify.text)?;
             return Ok(Self::Notify { channel: notify.channel.clone(), text });
         }
+        if let Some(command) = &action.command {
+            return CompiledCommand::compile(templates, command, field).map(Self::Command);
+        }
         Err(ApiError::invalid(field, "an action has exactly one kind"))
     }
 
@@ -140,7 +154,8 @@ impl CompiledAction {
             | Self::Webhook(_)
             | Self::Shadow(_)
             | Self::Store { .. }
-            | Self::Notify { .. } => None,
+            | Self::Notify { .. }
+            | Self::Command(_) => None,
         }
     }
 }
@@ -208,6 +223,24 @@ impl CompiledShadow {
             }
         }
         Ok(format!("{{\"state\":{{{}}}}}", state.join(",")))
+    }
+}
+
+impl CompiledCommand {
+    fn compile(templates: &Templates<'_>, command: &CommandAction, field: &str) -> Result<Self, ApiError> {
+        let payload = command.payload.as_ref();
+        let pattern = |json| Pattern::compile(templates, json, field, "/command/payload".to_owned());
+        Ok(Self {
+            device: templates.compile(field, "/command/device", &command.device)?,
+            name: command.name.clone(),
+            payload: payload.map(pattern).transpose()?,
+            timeout_ms: command.timeout.map_or(COMMAND_TIMEOUT_MS, |timeout| timeout.ms.into()),
+        })
+    }
+
+    /// The payload for one message and its row, JSON.
+    pub fn payload(&self, message: &Message<'_>, row: &Row<'_>) -> Result<String, EvalError> {
+        self.payload.as_ref().map_or_else(|| Ok("null".to_owned()), |pattern| pattern.render(message, row))
     }
 }
 

@@ -66,7 +66,8 @@ impl Definition {
             | CompiledAction::Shadow(_)
             | CompiledAction::Store { .. }
             | CompiledAction::Function { .. }
-            | CompiledAction::Notify { .. } => None,
+            | CompiledAction::Notify { .. }
+            | CompiledAction::Command(_) => None,
         })
     }
 
@@ -84,7 +85,8 @@ impl Definition {
             | CompiledAction::Shadow(_)
             | CompiledAction::Store { .. }
             | CompiledAction::Function { .. }
-            | CompiledAction::Notify { .. } => None,
+            | CompiledAction::Notify { .. }
+            | CompiledAction::Command(_) => None,
         })
     }
 
@@ -97,7 +99,8 @@ impl Definition {
             | CompiledAction::Shadow(_)
             | CompiledAction::Store { .. }
             | CompiledAction::Function { .. }
-            | CompiledAction::Notify { .. } => None,
+            | CompiledAction::Notify { .. }
+            | CompiledAction::Command(_) => None,
         })
     }
 }
@@ -129,6 +132,8 @@ mod tests {
             json!({"shadow": {"device": "d", "desired": {"a": ["b", {"c": looks}]}}}),
             json!({"shadow": {"device": "d", "reported": {"room": looks}}}),
             json!({"notify": {"channel": "people", "text": looks}}),
+            json!({"command": {"device": looks, "name": "fan"}}),
+            json!({"command": {"device": "d", "name": "fan", "payload": {"room": looks}}}),
         ] {
             assert_eq!(asked(plain, action.clone()), Asked { devices: true, shadows: false }, "{action}");
         }

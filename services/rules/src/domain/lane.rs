@@ -119,7 +119,8 @@ impl Entry {
                 | Work::Store(_)
                 | Work::Shadow(_)
                 | Work::Function(_)
-                | Work::Notice(_),
+                | Work::Notice(_)
+                | Work::Command(_),
             )
             | None => None,
         }

@@ -8,7 +8,7 @@ use drover_bus::{Header, Outgoing, Partition, Record, Stored};
 use drover_proto::rules::v1 as wire;
 use drover_proto::rules::v1::outbox_entry::Work;
 use drover_proto::rules::v1::{
-    FunctionCall, KafkaRecord, Notice, OutboxEntry, Republish, ShadowUpdate, StoredRow, Webhook,
+    CommandOrder, FunctionCall, KafkaRecord, Notice, OutboxEntry, Republish, ShadowUpdate, StoredRow, Webhook,
 };
 use drover_rule_sql::{EvalError, Message, Row, Template};
 use drover_types::limits::{PARTITIONS_MAX, REPUBLISH_HOPS_MAX};
@@ -102,6 +102,13 @@ pub fn output(
         }
         CompiledAction::Notify { channel, text: template } => {
             Work::Notice(Notice { channel: channel.clone(), text: text(template)? })
+        }
+        CompiledAction::Command(command) => {
+            let device = text(&command.device)?;
+            DeviceId::new(&device).map_err(|error| error.to_string())?;
+            let payload = command.payload(&inbound.message, emitted.row).map_err(told)?.into_bytes();
+            let (name, timeout_ms, hops) = (command.name.clone(), command.timeout_ms, next_hop(telemetry)?);
+            Work::Command(CommandOrder { device, name, payload, timeout_ms, hops })
         }
     };
     Ok(entry(id, inbound, rule, number, emitted.trace, work))

@@ -2,6 +2,7 @@
 
 mod actions;
 mod bad_input;
+mod commands;
 mod damage;
 mod faults;
 mod functions;

@@ -3,6 +3,8 @@
 //! Adapter layer. It is a view, so nothing is synced: a crash loses whole batches from the end, which the log brings
 //! again. After a failed write the database is dropped and opened again by the next call.
 
+mod commands;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -251,13 +253,14 @@ mod tests {
 
     use super::*;
     use crate::conformance::{self, Factory};
+    use crate::ports::Store;
 
     /// Stores in directories that live as long as the test; the last one made is the one that is opened again.
     #[derive(Default)]
     struct Directories(Mutex<Vec<TempDir>>);
 
     impl Directories {
-        fn open_last(&self) -> Arc<dyn ShadowStore> {
+        fn open_last(&self) -> Arc<dyn Store> {
             let directories = self.0.lock().expect("no test panics while it holds this");
             let directory = directories.last().expect("one was made").path();
             Arc::new(Embedded::open(directory, EmbeddedLimits::default()).expect("opens"))
@@ -266,12 +269,12 @@ mod tests {
 
     #[async_trait]
     impl Factory for Directories {
-        async fn empty(&self) -> Arc<dyn ShadowStore> {
+        async fn empty(&self) -> Arc<dyn Store> {
             self.0.lock().expect("not poisoned").push(tempfile::tempdir().expect("a directory"));
             self.open_last()
         }
 
-        async fn reopened(&self, store: Arc<dyn ShadowStore>) -> Arc<dyn ShadowStore> {
+        async fn reopened(&self, store: Arc<dyn Store>) -> Arc<dyn Store> {
             drop(store);
             self.open_last()
         }

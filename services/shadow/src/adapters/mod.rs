@@ -2,6 +2,7 @@
 
 pub mod embedded;
 pub mod ingress;
+pub mod publisher;
 pub mod scylla;
 
 use std::path::Path;
@@ -11,11 +12,11 @@ use anyhow::Context as _;
 use drover_host::Ports;
 
 use crate::config::StoreConfig;
-use crate::ports::ShadowStore;
+use crate::ports::Store;
 
 /// Opens the configured store: an embedded one in `directory`; one in a database when that is there, telling meanwhile
 /// what it waits for.
-pub async fn open_store(config: &StoreConfig, directory: &Path, ports: &Ports) -> anyhow::Result<Arc<dyn ShadowStore>> {
+pub async fn open_store(config: &StoreConfig, directory: &Path, ports: &Ports) -> anyhow::Result<Arc<dyn Store>> {
     match config {
         StoreConfig::Embedded(limits) => {
             let (directory, limits) = (directory.to_owned(), *limits);

@@ -1,8 +1,10 @@
 //! The store in Cassandra or Scylla, shared by any number of processes.
 //!
-//! Adapter layer. Every row is written at its own number as timestamp: a shadow at its version, the offset of a
-//! partition's next document at itself. So whatever comes late, twice or in another order changes nothing, and no write
+//! Adapter layer. Every row is written at its own number as timestamp: a shadow at its version, a command at the offset of its
+//! record, the offset of a partition's next document at itself. So whatever comes late, twice or in another order changes nothing, and no write
 //! needs a condition. Shadows and open deltas are written before the offset that says they are there.
+
+mod commands;
 
 use async_trait::async_trait;
 use drover_bus::{Offset, Partition, partition_of};
@@ -48,6 +50,7 @@ const SCHEMA: Schema = Schema {
                 "CREATE TABLE IF NOT EXISTS shadow_view_next (partition int PRIMARY KEY, next bigint)",
             ],
         },
+        commands::MIGRATION,
     ],
 };
 
@@ -55,6 +58,7 @@ const SCHEMA: Schema = Schema {
 pub struct Scylla {
     store: Store,
     statements: Statements,
+    commands: commands::Statements,
 }
 
 struct Statements {
@@ -106,8 +110,11 @@ impl Statements {
 impl Scylla {
     /// Opens the shadows' tables, or makes them; while the database is away, waits and tells why.
     pub async fn open(cassandra: &Cassandra, waiting: impl Fn(&OpenError)) -> Result<Self, OpenError> {
-        let prepare =
-            async |store: Store| Statements::prepare(&store).await.map(|statements| Self { store, statements });
+        let prepare = async |store: Store| {
+            let (statements, commands) =
+                (Statements::prepare(&store).await?, commands::Statements::prepare(&store).await?);
+            Ok(Self { store, statements, commands })
+        };
         cassandra.open_and_prepare(&SCHEMA, prepare, waiting).await
     }
 

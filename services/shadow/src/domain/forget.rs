@@ -5,13 +5,13 @@
 
 use bytes::Bytes;
 use drover_bus::{Outgoing, Position, Stored, repeats};
-use drover_types::shadow::{ShadowOperation, ShadowRequest};
+use drover_types::shadow::{SHADOW_REQUESTS_TOPIC, ShadowOperation, ShadowRequest};
 use drover_types::{DeviceId, DeviceKey, Qos, RecordId, Telemetry, TopicName};
 
 use super::asked::{Asked, Malformed};
 use super::document::Shadow;
 use super::key::ShadowKey;
-use super::records::own;
+use super::records::{Own, own};
 
 /// Topic of the request, with the device's name behind it; no device's message of this topic comes into this log.
 const TOPIC: &str = "$drover/shadows/forget/";
@@ -19,7 +19,7 @@ const TOPIC: &str = "$drover/shadows/forget/";
 ///
 /// The log has requests of a device that was made anew behind the deletion of its namesake, unless this service was away
 /// in between: then times decide, and what was set within this span after the deletion goes with it.
-const CLOCKS_APART_MS: u64 = 60 * 1_000;
+pub(super) const CLOCKS_APART_MS: u64 = 60 * 1_000;
 
 /// A request to forget a device's shadows.
 #[derive(Debug)]
@@ -79,21 +79,25 @@ impl Forget {
     }
 }
 
-/// The request to forget the shadows of `device`, which was deleted at `deleted_ms`, as the feed tells at `told`.
-/// Its id follows from that place, so that telling again is recognised.
-pub fn forget_request(device: &DeviceKey, deleted_ms: u64, told: &Position, now_ms: u64) -> Outgoing {
+/// The id of a request that follows from a deletion at `deleted_ms`, as the feed tells at `told`: from that place, so that
+/// telling again is recognised.
+pub fn deletion_id(deleted_ms: u64, told: &Position) -> RecordId {
     let mut place = [0; 10];
     place[..2].copy_from_slice(&told.at.partition.to_be_bytes()[2..]);
     place[2..].copy_from_slice(&told.offset.to_be_bytes());
-    let id = RecordId::at(deleted_ms, place);
+    RecordId::at(deleted_ms, place)
+}
+
+/// The request `id` to forget the shadows of `device`, which was deleted at `deleted_ms`.
+pub fn forget_request(device: &DeviceKey, deleted_ms: u64, id: RecordId, now_ms: u64) -> Outgoing {
     let topic = TopicName::new(format!("{TOPIC}{}", device.device)).expect("a device id is a level of a topic");
-    own(device, topic, deleted_ms.to_string().into(), id, now_ms)
+    let payload = deleted_ms.to_string().into();
+    own(SHADOW_REQUESTS_TOPIC, device, Own { topic, payload, id, time_ms: now_ms, hops: 0 })
 }
 
 #[cfg(test)]
 mod tests {
     use drover_bus::TopicPartition;
-    use drover_types::shadow::SHADOW_REQUESTS_TOPIC;
 
     use super::super::batch::Batch;
     use super::*;
@@ -106,7 +110,8 @@ mod tests {
 
     fn read_back(deleted_ms: u64) -> Forget {
         let told = Position { at: TopicPartition::new("feed", 3), offset: 7 };
-        let Outgoing { record, .. } = forget_request(&device(), deleted_ms, &told, deleted_ms + 5);
+        let id = deletion_id(deleted_ms, &told);
+        let Outgoing { record, .. } = forget_request(&device(), deleted_ms, id, deleted_ms + 5);
         let position = Position { at: TopicPartition::new(SHADOW_REQUESTS_TOPIC, 0), offset: 0 };
         match Request::read(&Stored { position, record }).expect("readable") {
             Request::Forget(forget) => forget,

@@ -5,6 +5,7 @@
 mod answer;
 mod asked;
 mod batch;
+pub mod command;
 mod document;
 mod forget;
 mod key;
@@ -16,7 +17,7 @@ mod request;
 pub use asked::{Asked, Malformed};
 pub use batch::{Answered, Batch, Tally};
 pub use document::Shadow;
-pub use forget::{Forget, Request, forget_request};
+pub use forget::{Forget, Request, deletion_id, forget_request};
 pub use key::ShadowKey;
-pub use records::request;
+pub use records::{PLATFORM, request};
 pub use repeats::Repeats;

@@ -93,11 +93,23 @@ pub fn request(
     time_ms: u64,
 ) -> Result<Outgoing, InvalidTopic> {
     let topic = ShadowRequest { device: key.device.device.clone(), name: key.name.clone(), operation };
-    Ok(own(&key.device, TopicName::new(topic.to_string())?, payload, id, time_ms))
+    let topic = TopicName::new(topic.to_string())?;
+    Ok(own(SHADOW_REQUESTS_TOPIC, &key.device, Own { topic, payload, id, time_ms, hops: 0 }))
 }
 
-/// What the platform itself asks of the shadows of `device`.
-pub(super) fn own(device: &DeviceKey, topic: TopicName, payload: Bytes, id: RecordId, time_ms: u64) -> Outgoing {
+/// What the platform says in its own name.
+pub(super) struct Own {
+    pub topic: TopicName,
+    pub payload: Bytes,
+    pub id: RecordId,
+    /// Milliseconds since the Unix epoch.
+    pub time_ms: u64,
+    pub hops: u32,
+}
+
+/// The record of what the platform itself says about `device`, for the topic `log`.
+pub(super) fn own(log: &'static str, device: &DeviceKey, own: Own) -> Outgoing {
+    let Own { topic, payload, id, time_ms, hops } = own;
     let message = Telemetry {
         id,
         tenant: device.tenant.clone(),
@@ -116,7 +128,7 @@ pub(super) fn own(device: &DeviceKey, topic: TopicName, payload: Bytes, id: Reco
         properties: vec![(ID_PROPERTY.to_owned(), id.to_string())],
         mqtt5: None,
         traceparent: None,
-        hops: 0,
+        hops,
     };
     let headers = message.headers().into_iter().map(|(name, value)| Header { name, value }).collect();
     let record = Record {
@@ -125,7 +137,7 @@ pub(super) fn own(device: &DeviceKey, topic: TopicName, payload: Bytes, id: Reco
         headers,
         timestamp_ms: i64::try_from(time_ms).unwrap_or(i64::MAX),
     };
-    Outgoing::keyed(SHADOW_REQUESTS_TOPIC, record)
+    Outgoing::keyed(log, record)
 }
 
 fn outgoing(asked: &Asked, topic: &'static str, key: String, value: Vec<u8>, headers: Vec<Header>) -> Outgoing {

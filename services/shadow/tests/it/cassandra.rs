@@ -11,7 +11,7 @@ use drover_host::Cassandra;
 use drover_scylla_kit::{Credentials, Migration, Options, Replication, Schema};
 use drover_shadow::Scylla;
 use drover_shadow::conformance::{self, Factory};
-use drover_shadow::ports::ShadowStore;
+use drover_shadow::ports::Store;
 use drover_types::TenantId;
 use tokio::task::JoinSet;
 
@@ -42,7 +42,7 @@ fn options(address: &str, request_timeout: Duration) -> Options {
 }
 
 /// A store as one process has it.
-async fn open(options: &Options) -> Arc<dyn ShadowStore> {
+async fn open(options: &Options) -> Arc<dyn Store> {
     let waiting = |why: &_| eprintln!("waiting: {why}");
     Arc::new(Scylla::open(&Cassandra::new(options.clone()), waiting).await.expect("opens"))
 }
@@ -55,13 +55,13 @@ struct Keyspaces {
 
 #[async_trait]
 impl Factory for Keyspaces {
-    async fn empty(&self) -> Arc<dyn ShadowStore> {
+    async fn empty(&self) -> Arc<dyn Store> {
         let options = options(&self.address, PATIENCE);
         *self.last.lock().expect("not poisoned") = Some(options.clone());
         open(&options).await
     }
 
-    async fn reopened(&self, store: Arc<dyn ShadowStore>) -> Arc<dyn ShadowStore> {
+    async fn reopened(&self, store: Arc<dyn Store>) -> Arc<dyn Store> {
         drop(store);
         let options = self.last.lock().expect("not poisoned").clone().expect("one was made");
         open(&options).await
@@ -190,12 +190,13 @@ async fn a_keyspace_of_a_newer_version_is_refused_in_one_line() {
         name: "of the future",
         statements: &["CREATE TABLE IF NOT EXISTS shadow_future (name text PRIMARY KEY)"],
     };
-    const STEPS: [Migration; 3] = [STEP, Migration { number: 2, ..STEP }, Migration { number: 3, ..STEP }];
+    const STEPS: [Migration; 4] =
+        [STEP, Migration { number: 2, ..STEP }, Migration { number: 3, ..STEP }, Migration { number: 4, ..STEP }];
     const NEWER: Schema = Schema { name: "shadow", migrations: &STEPS };
     let options = options(&address, PATIENCE);
     Cassandra::new(options.clone()).open_when_there(&NEWER, |_| {}).await.expect("opens");
     let line = Stage::new().start("shadow-0", &Cassandra::new(options)).refused().await;
-    let expected = "holds version 3 of the shadow schema, this drover knows up to 2";
+    let expected = "holds version 4 of the shadow schema, this drover knows up to 3";
     assert!(line.starts_with("shadow.store.kind = cassandra: ") && line.contains(expected), "{line}");
     assert!(!line.contains('\n'), "{line}");
 }

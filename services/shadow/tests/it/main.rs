@@ -1,4 +1,6 @@
-//! The shadow service alone: requests by gRPC, over the embedded log and a store in a real Cassandra.
+//! The shadow service alone: requests by gRPC, over the embedded log and a store in a real Cassandra or of its own.
 
 mod cassandra;
+mod commands;
+mod ingress;
 mod stage;

@@ -47,10 +47,24 @@ impl Stage {
 
     /// Starts a service whose store is in `cassandra`.
     pub fn start(&self, member: &str, cassandra: &Cassandra) -> Replica {
+        self.start_on(member, StoreConfig::Cassandra, cassandra)
+    }
+
+    /// Starts a service with a store in its own directory.
+    pub fn start_embedded(&self, member: &str) -> Replica {
+        self.start_on(member, StoreConfig::Embedded(Default::default()), &Cassandra::default())
+    }
+
+    /// Deletes the store of a service that has stopped.
+    pub fn lose_store(&self, member: &str) {
+        std::fs::remove_dir_all(self.directory.path().join(member).join("store")).expect("it was there");
+    }
+
+    fn start_on(&self, member: &str, store: StoreConfig, cassandra: &Cassandra) -> Replica {
         let config = ShadowConfig {
             partitions: PARTITIONS,
             member: member.to_owned(),
-            store: StoreConfig::Cassandra,
+            store,
             ingress_nodes: Vec::new(),
             answer_timeout: drover_host::Duration::from_secs(2),
             ..ShadowConfig::default()

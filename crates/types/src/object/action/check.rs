@@ -2,15 +2,17 @@
 
 use serde_json::Value;
 
-use super::{Action, DEVICE_TAG, KafkaAction, ShadowAction, StoreAction, WebhookAction};
+use super::{Action, CommandAction, DEVICE_TAG, KafkaAction, ShadowAction, StoreAction, WebhookAction};
+use crate::command::CommandName;
 use crate::limits::{
-    BATCH_RECORDS_MAX, HEADERS_PER_ACTION_MAX, PARTITIONS_MAX, SHADOW_DEPTH_MAX, SHADOW_NAME_BYTES_MAX,
-    SHADOW_STATE_BYTES_MAX, WEBHOOK_TIMEOUT_MS_MAX, WEBHOOK_TIMEOUT_MS_MIN,
+    BATCH_RECORDS_MAX, COMMAND_PAYLOAD_BYTES_MAX, COMMAND_TIMEOUT_MS_MAX, COMMAND_TIMEOUT_MS_MIN,
+    HEADERS_PER_ACTION_MAX, PARTITIONS_MAX, SHADOW_DEPTH_MAX, SHADOW_NAME_BYTES_MAX, SHADOW_STATE_BYTES_MAX,
+    WEBHOOK_TIMEOUT_MS_MAX, WEBHOOK_TIMEOUT_MS_MIN,
 };
 use crate::{ApiError, Qos};
 
 /// Names of the actions, for messages.
-const KINDS: &str = "kafka, republish, webhook, shadow, store, function, notify";
+const KINDS: &str = "kafka, republish, webhook, shadow, store, function, notify, command";
 /// Headers that the platform writes itself.
 const OWN_HEADERS: [&str; 10] = [
     "connection",
@@ -44,6 +46,7 @@ impl Action {
             self.store.is_some(),
             self.function.is_some(),
             self.notify.is_some(),
+            self.command.is_some(),
         ];
         if given.iter().filter(|given| **given).count() != 1 {
             return Err(ApiError::invalid(field, format!("an action has exactly one of {KINDS}")));
@@ -66,10 +69,14 @@ impl Action {
         if let Some(notify) = &self.notify {
             secret_name(&format!("{field}.notify.channel"), &notify.channel)?;
         }
+        if let Some(command) = &self.command {
+            command.check(&format!("{field}.command"))?;
+        }
         for template in self.templates() {
             let (bytes, limit) = (template.text.len(), template.bytes_max());
-            // Empty texts mean something as headers and in shadows.
+            // Empty texts mean something as headers, in shadows and in commands.
             let may_be_empty = template.pointer.starts_with("/shadow/") && template.pointer != "/shadow/device"
+                || template.pointer.starts_with("/command/payload")
                 || template.pointer.starts_with("/webhook/headers/")
                 || template.pointer.starts_with("/kafka/headers/");
             if bytes > limit || bytes == 0 && !may_be_empty {
@@ -245,6 +252,23 @@ impl ShadowAction {
     }
 }
 
+impl CommandAction {
+    fn check(&self, field: &str) -> Result<(), ApiError> {
+        CommandName::new(&self.name).map_err(|error| ApiError::invalid(format!("{field}.name"), error.to_string()))?;
+        let bytes = self.payload.as_ref().map_or(0, |payload| payload.to_string().len());
+        if bytes > COMMAND_PAYLOAD_BYTES_MAX {
+            let refused = ApiError::invalid(format!("{field}.payload"), "is too large");
+            return Err(refused.over(COMMAND_PAYLOAD_BYTES_MAX, bytes));
+        }
+        let allowed = COMMAND_TIMEOUT_MS_MIN..=COMMAND_TIMEOUT_MS_MAX;
+        if let Some(timeout) = self.timeout.filter(|timeout| !allowed.contains(&timeout.ms.into())) {
+            let message = format!("a timeout is {COMMAND_TIMEOUT_MS_MIN}ms to {COMMAND_TIMEOUT_MS_MAX}ms");
+            return Err(ApiError::invalid(format!("{field}.timeout"), message).over(COMMAND_TIMEOUT_MS_MAX, timeout.ms));
+        }
+        Ok(())
+    }
+}
+
 impl StoreAction {
     fn check(&self, field: &str) -> Result<(), ApiError> {
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
@@ -317,6 +341,11 @@ mod tests {
             (json!({"shadow": {"device": "d"}}), "a.shadow"),
             (json!({"shadow": {"device": "d", "desired": 1}}), "a.shadow.desired"),
             (json!({"shadow": {"device": "", "desired": {}}}), "a.shadow.device"),
+            (json!({"command": {"device": "d", "name": "a b"}}), "a.command.name"),
+            (json!({"command": {"device": "", "name": "fan"}}), "a.command.device"),
+            (json!({"command": {"device": "d", "name": "fan", "timeout": "999ms"}}), "a.command.timeout"),
+            (json!({"command": {"device": "d", "name": "fan", "timeout": "604801s"}}), "a.command.timeout"),
+            (json!({"command": {"device": "d", "name": "fan", "payload": "x".repeat(65_536)}}), "a.command.payload"),
             (json!({"notify": {"channel": "a/b", "text": "t"}}), "a.notify.channel"),
             (json!({"notify": {"channel": "c", "text": "t".repeat(4_097)}}), "a.notify.text"),
         ] {

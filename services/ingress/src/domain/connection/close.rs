@@ -111,7 +111,7 @@ pub enum Fault {
     ConnectDenied { client: String },
     #[error("policy does not allow to publish to {topic:?}")]
     PublishDenied { topic: String },
-    #[error("shadows are not served here (ingress.shadows), and {topic:?} is a request to one")]
+    #[error("shadows and commands are not served here (ingress.shadows), and {topic:?} is for them")]
     NoShadows { topic: String },
     #[error("topic name is not valid: {0}")]
     Topic(InvalidTopic),

@@ -24,6 +24,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Connection, Effect, Fault, Limits, Live, Now, raw};
+use crate::domain::log_topics::is_for_shadows;
 use crate::domain::message::{Forwarded, Publication};
 use crate::domain::quotas::Quotas;
 use crate::domain::session::{Begun, RECEIVED_MAX, Released};
@@ -167,7 +168,7 @@ impl Connection {
         let version = live.version;
         let topic = topic.and_then(|topic| live.allowed(topic));
         match topic.and_then(|topic| live.within_quotas(&publish, topic, &environment.quotas, now)) {
-            Ok(topic) if !limits.shadows && ShadowRequest::of_topic(topic.as_str()).is_some() => {
+            Ok(topic) if !limits.shadows && is_for_shadows(topic.as_str()) => {
                 self.reject(&publish, &topic);
                 Ok(())
             }
@@ -208,10 +209,11 @@ impl Connection {
     }
 
     /// Answers a request to a shadow where nobody serves them, as AWS answers what it does not allow. A client of MQTT 5
-    /// that has not subscribed to the answer learns of it as well.
+    /// that has not subscribed to the answer learns of it as well; it alone learns it of an answer to a command.
     fn reject(&mut self, publish: &Publish<'_>, topic: &TopicName) {
         let fault = Fault::NoShadows { topic: topic.to_string() };
-        let answer = TopicName::new(format!("{topic}/rejected"));
+        let is_request = ShadowRequest::of_topic(topic.as_str()).is_some();
+        let answer = TopicName::new(format!("{topic}/rejected")).ok().filter(|_| is_request);
         let answer = answer.map(|topic| Publication {
             topic,
             payload: rejection(publish.payload),
@@ -221,7 +223,7 @@ impl Connection {
             packet_id: 0,
             properties: None,
         });
-        if let Ok(answer) = answer {
+        if let Some(answer) = answer {
             self.want(Effect::Answer(answer));
         }
         self.refuse(publish, fault);

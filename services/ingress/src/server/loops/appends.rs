@@ -87,7 +87,7 @@ impl Appends {
 
     /// The lane of a message whose device's lane is `own`.
     pub fn lane(&self, message: &Message, own: LaneId) -> LaneId {
-        message.shadow_asked().map_or(own, |device| self.lanes.of_shadow(&device.to_text()))
+        message.for_shadows().map_or(own, |what| self.lanes.of_shadow(&what.device().to_text()))
     }
 
     /// The lane of a device, by its key.

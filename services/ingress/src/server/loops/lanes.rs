@@ -6,7 +6,8 @@
 //! step that ends the batch. A connection whose client has come back on another is cut off too, but for what waits here
 //! already: it is ahead of all that comes by the newer one.
 //!
-//! A device has one lane. Requests to shadows go to other lanes: those of the devices whose shadows they are.
+//! A device has one lane. Requests to shadows go to other lanes: those of the devices whose shadows they are; so do answers to
+//! commands.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -160,7 +161,7 @@ pub enum Pushed {
 #[derive(Default)]
 pub struct Lanes {
     early: Lane,
-    /// Those of telemetry, then as many for requests to shadows; absent while the number of partitions is not known.
+    /// Those of telemetry, then as many for requests to shadows and answers to commands; absent while the number of partitions is not known.
     known: OnceLock<Box<[Lane]>>,
     /// Whether the early lane is done with.
     settled: AtomicBool,
@@ -180,7 +181,7 @@ impl Lanes {
         self.of(key, 0)
     }
 
-    /// The lane of requests to the shadow of a device.
+    /// The lane of requests to the shadow of a device, and of its answers to commands.
     pub fn of_shadow(&self, key: &str) -> LaneId {
         self.of(key, 1)
     }
