@@ -214,9 +214,9 @@ impl Process {
         }
         let mut services = plan.services;
         for Part { name, sockets, .. } in parts {
-            match services.iter().position(|service| service.name == name) {
-                Some(place) => tasks.push(self.service(services.swap_remove(place), sockets, shutdown)?),
-                None => {} // the admin port runs already, and the Kafka listener
+            // The admin port runs already, and the Kafka listener.
+            if let Some(place) = services.iter().position(|service| service.name == name) {
+                tasks.push(self.service(services.swap_remove(place), sockets, shutdown)?);
             }
         }
         Ok(tasks)

@@ -165,7 +165,7 @@ async fn nothing_else_is_answered_before_a_client_is_known() {
 
 #[tokio::test]
 async fn a_client_that_is_not_known_in_time_is_closed_before_and_after_its_handshake() {
-    let authentication_timeout = Duration::from_millis(300);
+    let authentication_timeout = Duration::from_secs(1);
     let secured = Secured::start(ListenerConfig { authentication_timeout, ..ListenerConfig::default() }).await;
     let mut silent = RawClient::<TcpStream>::connect(secured.broker.address).await;
     assert_eq!(silent.receive().await, None);
