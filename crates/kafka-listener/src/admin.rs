@@ -15,6 +15,7 @@ use kafka_protocol::protocol::StrBytes;
 use crate::configs;
 use crate::dispatch::{Listener, Peer};
 use crate::refusal;
+use crate::view::View;
 
 /// Partitions of a topic whose creator leaves the number to us, where topics are not made automatically.
 const PARTITIONS_DEFAULT: u32 = 8;
@@ -26,12 +27,13 @@ type Refused = (ResponseError, String);
 pub async fn create_topics(
     listener: &Listener,
     peer: &Peer,
+    view: &View,
     version: i16,
     request: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
-        let made = create_topic(listener, &topic, request.validate_only).await;
+        let made = create_topic(listener, view, &topic, request.validate_only).await;
         topics.push(created(peer, version, topic.name, made));
     }
     CreateTopicsResponse::default().with_topics(topics)
@@ -39,14 +41,20 @@ pub async fn create_topics(
 
 async fn create_topic(
     listener: &Listener,
+    view: &View,
     topic: &CreatableTopic,
     validate_only: bool,
 ) -> Result<TopicConfig, Refused> {
+    check_creatable(view, &topic.name)?;
     let config = config_of(listener, topic)?;
     let known = listener.bus.topics().await.map_err(|e| (refusal::of_admin(&e), e.to_string()))?;
     let exists = || (ResponseError::TopicAlreadyExists, format!("topic {} exists", *topic.name));
     if known.iter().any(|known| known.topic == config.topic) {
         return Err(exists());
+    }
+    if !view.has_room(&known, config.partitions) {
+        let reason = "the topics of the tenant have too many partitions for one more".to_owned();
+        return Err((ResponseError::PolicyViolation, reason));
     }
     if !validate_only {
         let made = listener.bus.create_topic(config.clone()).await;
@@ -57,12 +65,17 @@ async fn create_topic(
     Ok(config)
 }
 
-fn config_of(listener: &Listener, topic: &CreatableTopic) -> Result<TopicConfig, Refused> {
-    let name = topic.name.as_str();
-    if refusal::is_reserved(name) {
-        let reason = format!("topic {name} belongs to the platform");
+/// Whether there is such a topic is not told to whom it could not belong.
+fn check_creatable(view: &View, name: &str) -> Result<(), Refused> {
+    if !view.sees(name) {
+        let reason = format!("topic {name} is not one of this tenant: its topics are named TENANT.…");
         return Err((ResponseError::TopicAuthorizationFailed, reason));
     }
+    refusal::check_writable(view, name)
+}
+
+fn config_of(listener: &Listener, topic: &CreatableTopic) -> Result<TopicConfig, Refused> {
+    let name = topic.name.as_str();
     if !topic.assignments.is_empty() {
         let reason = "there is one broker, replicas cannot be assigned".to_owned();
         return Err((ResponseError::InvalidReplicaAssignment, reason));
@@ -101,22 +114,23 @@ fn created(peer: &Peer, version: i16, name: TopicName, made: Result<TopicConfig,
 pub async fn delete_topics(
     listener: &Listener,
     peer: &Peer,
+    view: &View,
     version: i16,
     request: DeleteTopicsRequest,
 ) -> DeleteTopicsResponse {
     let mut responses = Vec::with_capacity(request.topic_names.len());
     for name in request.topic_names {
-        let deleted = delete_topic(listener, &name).await;
+        let deleted = delete_topic(listener, view, &name).await;
         responses.push(gone(peer, version, name, deleted));
     }
     DeleteTopicsResponse::default().with_responses(responses)
 }
 
-async fn delete_topic(listener: &Listener, name: &str) -> Result<(), Refused> {
-    if refusal::is_reserved(name) {
-        let reason = format!("topic {name} belongs to the platform");
-        return Err((ResponseError::TopicAuthorizationFailed, reason));
+async fn delete_topic(listener: &Listener, view: &View, name: &str) -> Result<(), Refused> {
+    if !view.sees(name) {
+        return Err((ResponseError::UnknownTopicOrPartition, format!("topic {name} does not exist")));
     }
+    refusal::check_writable(view, name)?;
     listener.bus.delete_topic(name).await.map_err(|e| (refusal::of_admin(&e), e.to_string()))
 }
 

@@ -13,12 +13,13 @@ use kafka_protocol::protocol::StrBytes;
 use crate::dispatch::Listener;
 use crate::metadata::{BROKER, RETENTION_MS_DEFAULT};
 use crate::refusal;
+use crate::view::View;
 
 const CLEANUP_POLICY: &str = "cleanup.policy";
 const RETENTION_MS: &str = "retention.ms";
 const RETENTION_BYTES: &str = "retention.bytes";
-/// Kinds of resources, sources and types of values, by Kafka's numbers.
-const TOPIC_RESOURCE: i8 = 2;
+/// Kinds of resources, sources and types of values, by Kafka's numbers; this one is that of topics.
+pub const TOPIC_RESOURCE: i8 = 2;
 const BROKER_RESOURCE: i8 = 4;
 const TOPIC_SOURCE: i8 = 1;
 const STRING_TYPE: i8 = 2;
@@ -74,11 +75,11 @@ fn limit(name: &str, value: &str) -> Result<Option<u64>, String> {
 }
 
 /// The settings of topics, and the few of the one broker.
-pub async fn describe(listener: &Listener, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+pub async fn describe(listener: &Listener, view: &View, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
     let known = listener.bus.topics().await;
     let results = request.resources.into_iter().map(|resource| {
         let settings = match (&known, resource.resource_type) {
-            (Ok(known), TOPIC_RESOURCE) => of_topic(known, &resource.resource_name),
+            (Ok(known), TOPIC_RESOURCE) => of_topic(view, known, &resource.resource_name),
             (Ok(_), BROKER_RESOURCE) => of_broker(listener, &resource.resource_name),
             (Ok(_), _) => Err(ResponseError::InvalidRequest),
             (Err(error), _) => Err(refusal::of_admin(error)),
@@ -91,8 +92,9 @@ pub async fn describe(listener: &Listener, request: DescribeConfigsRequest) -> D
 /// Name, value and type of a setting.
 type Setting = (&'static str, String, i8);
 
-fn of_topic(known: &[TopicConfig], name: &str) -> Result<Vec<Setting>, ResponseError> {
-    let config = known.iter().find(|config| *config.topic == *name).ok_or(ResponseError::UnknownTopicOrPartition)?;
+fn of_topic(view: &View, known: &[TopicConfig], name: &str) -> Result<Vec<Setting>, ResponseError> {
+    let config = known.iter().find(|config| *config.topic == *name && view.sees(name));
+    let config = config.ok_or(ResponseError::UnknownTopicOrPartition)?;
     let limit = |limit: Option<u64>| limit.map_or_else(|| "-1".to_owned(), |limit| limit.to_string());
     let of_partition = config.retention_bytes.map(|bytes| bytes / u64::from(config.partitions.max(1)));
     Ok(vec![

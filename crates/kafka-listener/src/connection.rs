@@ -5,25 +5,23 @@
 //! take them stops being read.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::FutureExt;
-use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::Instrument;
 
+use crate::authentication::{self, Failure};
+use crate::config::{SaslSsl, Security};
 use crate::dispatch::{Listener, Outcome, Peer, Reply, dispatch};
-use crate::wire::Malformed;
+use crate::stream::{self, Answers, Broken, Frames};
 use crate::wire::api::{Api, Decoded, Unencodable, decode, encode};
-use crate::wire::frame;
+use crate::wire::{Malformed, frame};
 
 /// Most answers owed to one client: as many as Kafka's idempotent producers have in flight.
 const IN_FLIGHT_MAX: usize = 5;
-/// Least room for one read, bytes; the buffer grows with what has arrived, never with what a frame claims.
-const READ_BYTES: usize = 16 * 1024;
 
 /// An answer owed: to which request, and when it is known.
 struct Owed {
@@ -36,29 +34,47 @@ struct Owed {
 #[derive(Debug, thiserror::Error)]
 enum Ended {
     #[error(transparent)]
-    Malformed(#[from] Malformed),
+    Broken(#[from] Broken),
     #[error(transparent)]
     Unencodable(#[from] Unencodable),
-    #[error("a request stood half sent for {0:?}")]
-    HalfSent(Duration),
     #[error("{0}")]
     Refused(String),
-    #[error("an answer was not taken for {0:?}")]
-    NotTaken(Duration),
     #[error(transparent)]
-    Io(#[from] std::io::Error),
+    NotAdmitted(Failure),
+}
+
+impl From<Malformed> for Ended {
+    fn from(error: Malformed) -> Self {
+        Self::Broken(error.into())
+    }
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Broken(error) => Self::Broken(error),
+            Failure::Unencodable(error) => Self::Unencodable(error),
+            failure => Self::NotAdmitted(failure),
+        }
+    }
 }
 
 /// Serves one client until it goes, breaks the protocol or stalls. Never fails: the cause is logged in one line.
-pub async fn run(stream: TcpStream, peer: Arc<Peer>, listener: Arc<Listener>) {
+pub async fn run(stream: TcpStream, peer: Peer, listener: Arc<Listener>) {
     listener.metrics.connections.inc();
     let remote = peer.remote;
-    match converse(stream, peer, &listener).await {
+    match meet(stream, peer, &listener).await {
         Ok(()) => tracing::debug!(%remote, "kafka client went"),
-        Err(Ended::Io(error)) => tracing::debug!(%remote, %error, "kafka connection broke"),
+        Err(Ended::Broken(Broken::Io(error))) => tracing::debug!(%remote, %error, "kafka connection broke"),
         Err(error) => {
-            if matches!(error, Ended::Malformed(_)) {
-                listener.metrics.malformed.inc();
+            match &error {
+                Ended::Broken(Broken::Malformed(_)) => {
+                    listener.metrics.malformed.inc();
+                }
+                Ended::NotAdmitted(failure) => {
+                    failure.reason().into_iter().for_each(|reason| listener.metrics.count_failure(reason));
+                }
+                Ended::Broken(_) | Ended::Unencodable(_) | Ended::Refused(_) => {}
             }
             tracing::warn!(%remote, %error, "kafka connection closed");
         }
@@ -66,24 +82,73 @@ pub async fn run(stream: TcpStream, peer: Arc<Peer>, listener: Arc<Listener>) {
     listener.metrics.connections.dec();
 }
 
-async fn converse(stream: TcpStream, peer: Arc<Peer>, listener: &Arc<Listener>) -> Result<(), Ended> {
-    stream.set_nodelay(true)?;
-    let (reader, writer) = stream.into_split();
+async fn meet(stream: TcpStream, peer: Peer, listener: &Arc<Listener>) -> Result<(), Ended> {
+    stream.set_nodelay(true).map_err(Broken::Io)?;
+    match &listener.config.security {
+        Security::Plaintext => {
+            let (mut frames, mut answers) = stream::plain(stream);
+            converse(&mut frames, &mut answers, Arc::new(peer), listener).await
+        }
+        Security::SaslSsl(sasl) => meet_over_tls(stream, peer, sasl, listener).await,
+    }
+}
+
+async fn meet_over_tls(
+    stream: TcpStream,
+    mut peer: Peer,
+    sasl: &SaslSsl,
+    listener: &Arc<Listener>,
+) -> Result<(), Ended> {
+    let deadline = Instant::now() + listener.config.authentication_timeout;
+    let stream = authentication::handshake(stream, sasl, listener, deadline).await?;
+    peer.is_called(stream.get_ref().1.server_name(), &listener.config);
+    let (mut frames, mut answers) = stream::secure(stream);
+    let ended = serve_known(&mut frames, &mut answers, peer, sasl, listener, deadline).await;
+    answers.farewell().await;
+    ended
+}
+
+/// Finds out who it is, and serves it as long as it is that.
+async fn serve_known(
+    frames: &mut Frames,
+    answers: &mut Answers,
+    mut peer: Peer,
+    sasl: &SaslSsl,
+    listener: &Arc<Listener>,
+    deadline: Instant,
+) -> Result<(), Ended> {
+    let Some(admitted) = authentication::admit(frames, answers, &peer, sasl, listener, deadline).await? else {
+        return Ok(());
+    };
+    peer.principal = admitted.principal.clone();
+    let interval = listener.config.verify_interval;
+    tokio::select! {
+        conversed = converse(frames, answers, Arc::new(peer), listener) => conversed,
+        why = authentication::outlived(&admitted, sasl.authenticator.clone(), interval) => Err(Ended::Refused(why)),
+    }
+}
+
+async fn converse(
+    frames: &mut Frames,
+    answers: &mut Answers,
+    peer: Arc<Peer>,
+    listener: &Arc<Listener>,
+) -> Result<(), Ended> {
     let (owe, owed) = mpsc::channel(IN_FLIGHT_MAX);
     tokio::select! {
-        read = read_all(reader, &peer, listener, owe) => read,
-        written = write_all(writer, listener, owed) => written,
+        read = read_all(frames, &peer, listener, owe) => read,
+        written = write_all(answers, listener, owed) => written,
     }
 }
 
 async fn read_all(
-    mut reader: OwnedReadHalf,
+    frames: &mut Frames,
     peer: &Arc<Peer>,
     listener: &Arc<Listener>,
     owe: mpsc::Sender<Owed>,
 ) -> Result<(), Ended> {
-    let mut buffer = BytesMut::new();
-    while let Some(frame) = next_frame(&mut reader, &mut buffer, listener).await? {
+    let (bytes_max, stall) = (listener.config.frame_bytes_max, listener.config.stall_timeout);
+    while let Some(frame) = frames.next(bytes_max, stall).await? {
         listener.metrics.received.inc_by((frame.len() + frame::PREFIX_BYTES) as u64);
         let owed = take_request(frame, peer, listener).await?;
         if owe.send(owed).await.is_err() {
@@ -91,34 +156,6 @@ async fn read_all(
         }
     }
     Ok(())
-}
-
-/// The next frame; `None` when the client closes. Waits for ever for a frame to begin, but not for its rest.
-async fn next_frame(
-    reader: &mut OwnedReadHalf,
-    buffer: &mut BytesMut,
-    listener: &Listener,
-) -> Result<Option<Bytes>, Ended> {
-    let (bytes_max, stall) = (listener.config.frame_bytes_max, listener.config.stall_timeout);
-    loop {
-        if let Some(frame) = frame::cut(buffer, bytes_max)? {
-            return Ok(Some(frame));
-        }
-        if buffer.is_empty() {
-            // An idle connection owns no buffer.
-            *buffer = BytesMut::new();
-            reader.readable().await?;
-        } else {
-            tokio::time::timeout(stall, reader.readable()).await.map_err(|_| Ended::HalfSent(stall))??;
-        }
-        buffer.reserve(READ_BYTES);
-        match reader.try_read_buf(buffer) {
-            Ok(0) => return Ok(None),
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
 
 async fn take_request(frame: Bytes, peer: &Arc<Peer>, listener: &Arc<Listener>) -> Result<Owed, Ended> {
@@ -139,12 +176,7 @@ async fn take_request(frame: Bytes, peer: &Arc<Peer>, listener: &Arc<Listener>) 
     }
 }
 
-async fn write_all(
-    mut writer: OwnedWriteHalf,
-    listener: &Listener,
-    mut owed: mpsc::Receiver<Owed>,
-) -> Result<(), Ended> {
-    let stall = listener.config.stall_timeout;
+async fn write_all(answers: &mut Answers, listener: &Listener, mut owed: mpsc::Receiver<Owed>) -> Result<(), Ended> {
     while let Some(Owed { correlation_id, version, reply }) = owed.recv().await {
         let response = match reply.await {
             Outcome::Answer(response) => response,
@@ -153,18 +185,7 @@ async fn write_all(
         };
         let frame = encode(correlation_id, version, &response)?;
         listener.metrics.sent.inc_by(frame.len() as u64);
-        write_frame(&mut writer, frame, stall).await?;
-    }
-    Ok(())
-}
-
-/// Writes a frame; the client may be slow, but must take something within every `stall`.
-async fn write_frame(writer: &mut OwnedWriteHalf, mut frame: Bytes, stall: Duration) -> Result<(), Ended> {
-    while !frame.is_empty() {
-        let written = tokio::time::timeout(stall, writer.write_buf(&mut frame));
-        if written.await.map_err(|_| Ended::NotTaken(stall))?? == 0 {
-            return Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into());
-        }
+        answers.write(frame, listener.config.stall_timeout).await?;
     }
     Ok(())
 }

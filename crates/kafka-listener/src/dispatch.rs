@@ -14,8 +14,11 @@ use tokio::net::TcpStream;
 use crate::config::ListenerConfig;
 use crate::groups::{self, Coordinator, Retention};
 use crate::metrics::Metrics;
+use crate::owners::Owners;
+use crate::ports::Principal;
+use crate::view::{Topics, View};
 use crate::wire::api::{Head, Request, Response};
-use crate::{admin, configs, fetch, metadata, offsets, produce, versions};
+use crate::{admin, configs, fetch, metadata, offsets, produce, sasl, versions};
 
 /// What all connections share.
 pub struct Listener {
@@ -24,6 +27,7 @@ pub struct Listener {
     pub metrics: Metrics,
     pub coordinator: Coordinator,
     pub retention: Retention,
+    pub owners: Owners,
 }
 
 /// The other end of a connection.
@@ -33,6 +37,8 @@ pub struct Peer {
     /// Host and port this client finds us under, for Metadata and FindCoordinator.
     pub host: StrBytes,
     pub port: u16,
+    /// Whom it speaks for.
+    pub principal: Principal,
 }
 
 /// What becomes of a request.
@@ -51,50 +57,103 @@ pub type Reply = BoxFuture<'static, Outcome>;
 impl Listener {
     /// A listener without connections.
     pub fn new(bus: EmbeddedBus, config: ListenerConfig, metrics: Metrics) -> Self {
-        Self { bus, config, metrics, coordinator: Coordinator::default(), retention: Retention::default() }
+        let (coordinator, retention, owners) = (Coordinator::default(), Retention::default(), Owners::default());
+        Self { bus, config, metrics, coordinator, retention, owners }
     }
 }
 
 impl Peer {
-    /// The peer of an accepted connection.
+    /// The peer of an accepted connection; it speaks for the administrator until something else is known.
     pub fn of(stream: &TcpStream, config: &ListenerConfig) -> std::io::Result<Self> {
         let (local, remote) = (stream.local_addr()?, stream.peer_addr()?);
         let (host, port) =
             config.advertised.clone().unwrap_or_else(|| (local.ip().to_canonical().to_string(), local.port()));
-        Ok(Self { remote, host: host.into(), port })
+        Ok(Self { remote, host: host.into(), port, principal: Principal::Administrator })
+    }
+
+    /// The client called us by this name in its handshake of TLS: under it, and the certificate that has it, it finds us
+    /// again.
+    pub fn is_called(&mut self, name: Option<&str>, config: &ListenerConfig) {
+        if let (Some(name), None) = (name, &config.advertised) {
+            self.host = StrBytes::from_string(name.to_owned());
+        }
     }
 }
 
 /// Hands a request to its handler.
-pub async fn dispatch(listener: &Arc<Listener>, peer: &Arc<Peer>, head: Head, request: Request) -> Reply {
+pub async fn dispatch(listener: &Arc<Listener>, peer: &Arc<Peer>, head: Head, mut request: Request) -> Reply {
     let (l, p) = (listener.clone(), peer.clone());
+    groups::names::inward(&peer.principal, &mut request);
+    let (topics, version) = (Topics::of(&peer.principal, &request), head.version);
     match request {
-        Request::Produce(r) => produce::produce(l, p, r).await,
-        Request::ApiVersions(r) => reply(async move { versions::answer(&p, &r) }),
-        Request::Metadata(r) => reply(async move { metadata::metadata(&l, &p, head.version, r).await }),
-        Request::DescribeCluster(r) => reply(async move { metadata::describe_cluster(&p, &r) }),
-        Request::ListOffsets(r) => reply(async move { offsets::list(&l, r).await }),
-        Request::OffsetForLeaderEpoch(r) => reply(async move { offsets::for_leader_epoch(&l, r).await }),
-        Request::Fetch(r) => reply(async move { fetch::fetch(&l, r).await }),
-        Request::InitProducerId(r) => reply(async move { produce::init_producer_id(&l, &p, r).await }),
-        Request::FindCoordinator(r) => reply(async move { groups::find_coordinator(&p, head.version, r) }),
-        Request::JoinGroup(r) => reply(async move { groups::join(&l, &p, &head, r).await }),
-        Request::SyncGroup(r) => reply(async move { groups::sync(&l, r).await }),
-        Request::Heartbeat(r) => reply(async move { groups::heartbeat(&l, &r) }),
-        Request::LeaveGroup(r) => reply(async move { groups::leave(&l, head.version, r) }),
-        Request::OffsetCommit(r) => reply(async move { groups::commit(&l, &p, r).await }),
-        Request::OffsetFetch(r) => reply(async move { groups::committed(&l, head.version, r).await }),
-        Request::DescribeGroups(r) => reply(async move { groups::describe(&l, r).await }),
-        Request::ListGroups(r) => reply(async move { groups::list(&l, head.version, r).await }),
-        Request::DeleteGroups(r) => reply(async move { groups::delete(&l, &p, r).await }),
-        Request::CreateTopics(r) => reply(async move { admin::create_topics(&l, &p, head.version, r).await }),
-        Request::DeleteTopics(r) => reply(async move { admin::delete_topics(&l, &p, head.version, r).await }),
-        Request::DescribeConfigs(r) => reply(async move { configs::describe(&l, r).await }),
+        Request::Produce(r) => match l.view(&p.principal, topics).await {
+            Ok(view) => produce::produce(l, p, &view, r).await,
+            Err(error) => std::future::ready(Outcome::Close(error.to_string())).boxed(),
+        },
+        Request::ApiVersions(r) => reply(p.clone(), async move { versions::answer(&p, &r) }),
+        Request::SaslHandshake(_) => reply(p, async { sasl::out_of_turn_handshake() }),
+        Request::SaslAuthenticate(_) => reply(p, async { sasl::out_of_turn_authenticate() }),
+        Request::Metadata(r) => {
+            within(l, p, topics, move |l, p, view| async move { metadata::metadata(&l, &p, &view, version, r).await })
+        }
+        Request::DescribeCluster(r) => reply(p.clone(), async move { metadata::describe_cluster(&p, &r) }),
+        Request::ListOffsets(r) => within(l, p, topics, |l, _, view| async move { offsets::list(&l, &view, r).await }),
+        Request::OffsetForLeaderEpoch(r) => {
+            within(l, p, topics, |l, _, view| async move { offsets::for_leader_epoch(&l, &view, r).await })
+        }
+        Request::Fetch(r) => within(l, p, topics, |l, _, view| async move { fetch::fetch(&l, &view, r).await }),
+        Request::InitProducerId(r) => reply(p.clone(), async move { produce::init_producer_id(&l, &p, r).await }),
+        Request::FindCoordinator(r) => reply(p.clone(), async move { groups::find_coordinator(&p, version, r) }),
+        Request::JoinGroup(r) => reply(p.clone(), async move { groups::join(&l, &p, &head, r).await }),
+        Request::SyncGroup(r) => reply(p, async move { groups::sync(&l, r).await }),
+        Request::Heartbeat(r) => reply(p, async move { groups::heartbeat(&l, &r) }),
+        Request::LeaveGroup(r) => reply(p, async move { groups::leave(&l, version, r) }),
+        Request::OffsetCommit(r) => {
+            within(l, p, topics, |l, p, view| async move { groups::commit(&l, &p, &view, r).await })
+        }
+        Request::OffsetFetch(r) => reply(p, async move { groups::committed(&l, version, r).await }),
+        Request::DescribeGroups(r) => reply(p, async move { groups::describe(&l, r).await }),
+        Request::ListGroups(r) => reply(p, async move { groups::list(&l, version, r).await }),
+        Request::DeleteGroups(r) => reply(p.clone(), async move { groups::delete(&l, &p, r).await }),
+        Request::CreateTopics(r) => {
+            within(l, p, topics, move |l, p, view| async move { admin::create_topics(&l, &p, &view, version, r).await })
+        }
+        Request::DeleteTopics(r) => {
+            within(l, p, topics, move |l, p, view| async move { admin::delete_topics(&l, &p, &view, version, r).await })
+        }
+        Request::DescribeConfigs(r) => {
+            within(l, p, topics, |l, _, view| async move { configs::describe(&l, &view, r).await })
+        }
     }
 }
 
-fn reply<R: Into<Response>>(response: impl Future<Output = R> + Send + 'static) -> Reply {
-    response.map(|response| Outcome::Answer(response.into())).boxed()
+fn reply<R: Into<Response>>(peer: Arc<Peer>, response: impl Future<Output = R> + Send + 'static) -> Reply {
+    response.map(move |response| answer(&peer, response.into())).boxed()
+}
+
+/// The answer to a request that names topics: made when it is known which of them are there for the client, or never.
+fn within<R, F>(
+    listener: Arc<Listener>,
+    peer: Arc<Peer>,
+    topics: Topics,
+    handle: impl FnOnce(Arc<Listener>, Arc<Peer>, View) -> F + Send + 'static,
+) -> Reply
+where
+    R: Into<Response>,
+    F: Future<Output = R> + Send,
+{
+    async move {
+        match listener.view(&peer.principal, topics).await {
+            Ok(view) => answer(&peer, handle(listener, peer.clone(), view).await.into()),
+            Err(error) => Outcome::Close(error.to_string()),
+        }
+    }
+    .boxed()
+}
+
+fn answer(peer: &Peer, mut response: Response) -> Outcome {
+    groups::names::outward(&peer.principal, &mut response);
+    Outcome::Answer(response)
 }
 
 #[cfg(test)]
@@ -130,7 +189,8 @@ mod tests {
         bus.create_topic(config).await.expect("made");
         let listener = Arc::new(Listener::new(bus, ListenerConfig::default(), Metrics::default()));
         let remote = "127.0.0.1:1".parse().expect("an address");
-        let peer = Arc::new(Peer { remote, host: StrBytes::from_static_str("127.0.0.1"), port: 9092 });
+        let (host, principal) = (StrBytes::from_static_str("127.0.0.1"), Principal::Administrator);
+        let peer = Arc::new(Peer { remote, host, port: 9092, principal });
         Fixture { listener, peer, _directory: directory }
     }
 

@@ -17,6 +17,7 @@ use crate::batch;
 use crate::dispatch::Listener;
 use crate::offsets::{check_epoch, place};
 use crate::refusal;
+use crate::view::View;
 
 /// Longest a fetch waits for records, milliseconds; Kafka's clients ask for half a second.
 const WAIT_MS_MAX: i32 = 60_000;
@@ -36,15 +37,15 @@ struct Pass {
 }
 
 /// Reads what there is; while it is less than the client wants, waits for more until its time is up.
-pub async fn fetch(listener: &Listener, request: FetchRequest) -> FetchResponse {
+pub async fn fetch(listener: &Listener, view: &View, request: FetchRequest) -> FetchResponse {
     if request.session_id != NO_SESSION {
         return FetchResponse::default().with_error_code(ResponseError::FetchSessionIdNotFound.code());
     }
     let wait_ms = request.max_wait_ms.clamp(0, WAIT_MS_MAX);
-    let deadline = Instant::now() + Duration::from_millis(wait_ms as u64);
+    let deadline = Instant::now() + Duration::from_millis(wait_ms as u64).min(view.lasts());
     let wanted = usize::try_from(request.min_bytes).unwrap_or(0);
     loop {
-        let pass = read_all(listener, &request).await;
+        let pass = read_all(listener, view, &request).await;
         let left = deadline.saturating_duration_since(Instant::now());
         if pass.bytes >= wanted || pass.is_due || left.is_zero() {
             return FetchResponse::default().with_responses(pass.responses);
@@ -53,14 +54,14 @@ pub async fn fetch(listener: &Listener, request: FetchRequest) -> FetchResponse 
     }
 }
 
-async fn read_all(listener: &Listener, request: &FetchRequest) -> Pass {
+async fn read_all(listener: &Listener, view: &View, request: &FetchRequest) -> Pass {
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(listener.config.fetch_bytes_max);
     let mut pass = Pass::default();
     for topic in &request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
             let left = bytes_max.saturating_sub(pass.bytes);
-            partitions.push(read_one(listener, &topic.topic, asked, left, &mut pass).await);
+            partitions.push(read_one(listener, view, &topic.topic, asked, left, &mut pass).await);
         }
         let response = FetchableTopicResponse::default().with_topic(topic.topic.clone());
         pass.responses.push(response.with_partitions(partitions));
@@ -71,6 +72,7 @@ async fn read_all(listener: &Listener, request: &FetchRequest) -> Pass {
 /// Reads one partition into at most about `left` bytes. The first records of a response always pass, however large.
 async fn read_one(
     listener: &Listener,
+    view: &View,
     topic: &str,
     asked: &FetchPartition,
     left: usize,
@@ -79,7 +81,7 @@ async fn read_one(
     let answer = PartitionData::default().with_partition_index(asked.partition).with_aborted_transactions(Some(vec![]));
     let bytes_max = left.min(usize::try_from(asked.partition_max_bytes).unwrap_or(0));
     let is_full = left == 0 && pass.bytes > 0;
-    match records(listener, topic, asked, (!is_full).then_some(bytes_max)).await {
+    match records(listener, view, topic, asked, (!is_full).then_some(bytes_max)).await {
         Ok(Read { at, bounds, records, next }) => {
             pass.bytes += records.len();
             pass.is_due |= next < bounds.end;
@@ -110,12 +112,13 @@ struct Read {
 /// `None` for `bytes_max` looks at the bounds only.
 async fn records(
     listener: &Listener,
+    view: &View,
     topic: &str,
     asked: &FetchPartition,
     bytes_max: Option<usize>,
 ) -> Result<Read, ResponseError> {
     check_epoch(asked.current_leader_epoch)?;
-    let at = place(topic, asked.partition)?;
+    let at = place(view, topic, asked.partition)?;
     let from = Offset::try_from(asked.fetch_offset).map_err(|_| ResponseError::OffsetOutOfRange)?;
     let read = async {
         let bounds = listener.bus.bounds(&at).await?;

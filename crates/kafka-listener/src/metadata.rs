@@ -15,6 +15,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use crate::dispatch::{Listener, Peer};
 use crate::refusal;
+use crate::view::View;
 
 /// The one broker.
 pub const BROKER: BrokerId = BrokerId(1);
@@ -25,7 +26,13 @@ const CLUSTER: StrBytes = StrBytes::from_static_str("drover");
 pub const RETENTION_MS_DEFAULT: u64 = 7 * 24 * 3600 * 1000;
 
 /// The broker under the address this client connected to, and the topics asked for.
-pub async fn metadata(listener: &Listener, peer: &Peer, version: i16, request: MetadataRequest) -> MetadataResponse {
+pub async fn metadata(
+    listener: &Listener,
+    peer: &Peer,
+    view: &View,
+    version: i16,
+    request: MetadataRequest,
+) -> MetadataResponse {
     let broker =
         MetadataResponseBroker::default().with_node_id(BROKER).with_host(peer.host.clone()).with_port(peer.port.into());
     let response = MetadataResponse::default()
@@ -41,11 +48,15 @@ pub async fn metadata(listener: &Listener, peer: &Peer, version: i16, request: M
     };
     let asked = request.topics.filter(|topics| version >= 1 || !topics.is_empty());
     let topics = match asked {
-        None => known.iter().map(|config| describe(config, version)).collect(),
+        None => {
+            let seen = known.iter().filter(|config| view.sees(&config.topic));
+            seen.map(|config| describe(config, version)).collect()
+        }
         Some(asked) => {
             let mut topics = Vec::with_capacity(asked.len());
+            let mut known = Known { all: known, view, may_create: request.allow_auto_topic_creation };
             for name in asked.into_iter().filter_map(|topic| topic.name) {
-                topics.push(topic(listener, &known, name, request.allow_auto_topic_creation, version).await);
+                topics.push(topic(listener, &mut known, name, version).await);
             }
             topics
         }
@@ -53,22 +64,40 @@ pub async fn metadata(listener: &Listener, peer: &Peer, version: i16, request: M
     response.with_topics(topics)
 }
 
-async fn topic(
-    listener: &Listener,
-    known: &[TopicConfig],
-    name: TopicName,
+/// What there is, and how much of it for whom.
+struct Known<'a> {
+    all: Vec<TopicConfig>,
+    view: &'a View,
+    /// Whether the client wants what is missing to be made.
     may_create: bool,
-    version: i16,
-) -> MetadataResponseTopic {
-    if let Some(config) = known.iter().find(|config| *config.topic == **name) {
+}
+
+impl Known<'_> {
+    fn find(&self, name: &str) -> Option<&TopicConfig> {
+        self.all.iter().find(|config| *config.topic == *name && self.view.sees(name))
+    }
+
+    /// Whether a topic may come into being because the client asks for it.
+    fn may_become(&self, name: &str, partitions: u32) -> bool {
+        let is_writable = self.view.sees(name) && refusal::check_writable(self.view, name).is_ok();
+        self.may_create && is_writable && self.view.has_room(&self.all, partitions)
+    }
+}
+
+async fn topic(listener: &Listener, known: &mut Known<'_>, name: TopicName, version: i16) -> MetadataResponseTopic {
+    if let Some(config) = known.find(&name) {
         return describe(config, version);
     }
     let created = match listener.config.auto_create_partitions {
-        Some(partitions) if may_create && !refusal::is_reserved(&name) => create(listener, &name, partitions).await,
+        Some(partitions) if known.may_become(&name, partitions) => create(listener, &name, partitions).await,
         Some(_) | None => Err(ResponseError::UnknownTopicOrPartition),
     };
     match created {
-        Ok(config) => describe(&config, version),
+        Ok(config) => {
+            let described = describe(&config, version);
+            known.all.push(config);
+            described
+        }
         Err(error) => MetadataResponseTopic::default().with_name(Some(name)).with_error_code(error.code()),
     }
 }

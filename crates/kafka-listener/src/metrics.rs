@@ -1,4 +1,4 @@
-//! Metrics of the listener: `drover_kafka_*`. Labels hold API names only, never clients or topics.
+//! Metrics of the listener: `drover_kafka_*`. Labels hold names of APIs and reasons only, never clients or topics.
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -6,6 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::authentication::Reason;
 use crate::wire::api::Api;
 
 /// What the listener counts. Clones count together.
@@ -14,6 +15,7 @@ pub struct Metrics {
     pub(crate) connections: Gauge,
     pub(crate) connections_refused: Counter,
     pub(crate) malformed: Counter,
+    authentication_failures: Family<ByReason, Counter>,
     requests: Family<ByApi, Counter>,
     pub(crate) received: Counter,
     pub(crate) sent: Counter,
@@ -22,6 +24,17 @@ pub struct Metrics {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByApi {
     api: Api,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByReason {
+    reason: Reason,
+}
+
+impl EncodeLabelValue for Reason {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+        self.name().encode(encoder)
+    }
 }
 
 impl EncodeLabelValue for Api {
@@ -38,9 +51,15 @@ impl Metrics {
         let refused = self.connections_refused.clone();
         registry.register("connections_refused", "connections closed because of the limit", refused);
         registry.register("malformed", "connections closed because of a malformed request", self.malformed.clone());
+        let failures = self.authentication_failures.clone();
+        registry.register("authentication_failures", "clients that were not let in, by reason", failures);
         registry.register("requests", "requests by API", self.requests.clone());
         registry.register_with_unit("received", "bytes of requests", Unit::Bytes, self.received.clone());
         registry.register_with_unit("sent", "bytes of responses", Unit::Bytes, self.sent.clone());
+    }
+
+    pub(crate) fn count_failure(&self, reason: Reason) {
+        self.authentication_failures.get_or_create(&ByReason { reason }).inc();
     }
 
     pub(crate) fn count_request(&self, api: Api) {

@@ -17,6 +17,7 @@ use kafka_protocol::messages::{
 use crate::dispatch::Listener;
 use crate::metadata::LEADER_EPOCH;
 use crate::refusal;
+use crate::view::View;
 
 /// "Timestamps" that name the ends of a partition.
 const LATEST: i64 = -1;
@@ -24,8 +25,11 @@ const EARLIEST: i64 = -2;
 /// No such offset, no such time.
 const NONE: i64 = -1;
 
-/// The partition a client names by number; negative ones do not exist.
-pub fn place(topic: &str, partition: i32) -> Result<TopicPartition, ResponseError> {
+/// The partition a client names by number; negative ones do not exist, nor those of topics that the client does not see.
+pub fn place(view: &View, topic: &str, partition: i32) -> Result<TopicPartition, ResponseError> {
+    if !view.sees(topic) {
+        return Err(ResponseError::UnknownTopicOrPartition);
+    }
     let partition = u32::try_from(partition).map_err(|_| ResponseError::UnknownTopicOrPartition)?;
     Ok(TopicPartition::new(topic, partition))
 }
@@ -36,30 +40,40 @@ pub fn check_epoch(current: i32) -> Result<(), ResponseError> {
 }
 
 /// First, next, or the first at or after a time.
-pub async fn list(listener: &Listener, request: ListOffsetsRequest) -> ListOffsetsResponse {
+pub async fn list(listener: &Listener, view: &View, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
-            partitions.push(list_one(listener, &topic.name, asked).await);
+            partitions.push(list_one(listener, view, &topic.name, asked).await);
         }
         topics.push(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions));
     }
     ListOffsetsResponse::default().with_topics(topics)
 }
 
-async fn list_one(listener: &Listener, topic: &str, asked: &ListOffsetsPartition) -> ListOffsetsPartitionResponse {
+async fn list_one(
+    listener: &Listener,
+    view: &View,
+    topic: &str,
+    asked: &ListOffsetsPartition,
+) -> ListOffsetsPartitionResponse {
     let answer = ListOffsetsPartitionResponse::default().with_partition_index(asked.partition_index);
-    match find(listener, topic, asked).await {
+    match find(listener, view, topic, asked).await {
         Ok((offset, timestamp)) => answer.with_offset(offset).with_timestamp(timestamp),
         Err(error) => answer.with_error_code(error.code()),
     }
 }
 
 /// Offset and timestamp; the ends of a partition have no timestamp.
-async fn find(listener: &Listener, topic: &str, asked: &ListOffsetsPartition) -> Result<(i64, i64), ResponseError> {
+async fn find(
+    listener: &Listener,
+    view: &View,
+    topic: &str,
+    asked: &ListOffsetsPartition,
+) -> Result<(i64, i64), ResponseError> {
     check_epoch(asked.current_leader_epoch)?;
-    let (bus, at) = (&listener.bus, place(topic, asked.partition_index)?);
+    let (bus, at) = (&listener.bus, place(view, topic, asked.partition_index)?);
     let bounds = bus.bounds(&at).await.map_err(|e| refusal::of_read(&e))?;
     match asked.timestamp {
         LATEST => Ok((bounds.end as i64, NONE)),
@@ -81,6 +95,7 @@ async fn first_since(listener: &Listener, at: &TopicPartition, time: i64) -> Res
 /// Where an epoch ended: there is one epoch, it ends at the end.
 pub async fn for_leader_epoch(
     listener: &Listener,
+    view: &View,
     request: OffsetForLeaderEpochRequest,
 ) -> OffsetForLeaderEpochResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
@@ -88,7 +103,7 @@ pub async fn for_leader_epoch(
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
             let answer = EpochEndOffset::default().with_partition(asked.partition);
-            partitions.push(match epoch_end(listener, &topic.topic, asked).await {
+            partitions.push(match epoch_end(listener, view, &topic.topic, asked).await {
                 Ok(Some(end)) => answer.with_leader_epoch(LEADER_EPOCH).with_end_offset(end as i64),
                 Ok(None) => answer,
                 Err(error) => answer.with_error_code(error.code()),
@@ -101,10 +116,11 @@ pub async fn for_leader_epoch(
 
 async fn epoch_end(
     listener: &Listener,
+    view: &View,
     topic: &str,
     asked: &OffsetForLeaderPartition,
 ) -> Result<Option<Offset>, ResponseError> {
     check_epoch(asked.current_leader_epoch)?;
-    let bounds = listener.bus.bounds(&place(topic, asked.partition)?).await.map_err(|e| refusal::of_read(&e))?;
+    let bounds = listener.bus.bounds(&place(view, topic, asked.partition)?).await.map_err(|e| refusal::of_read(&e))?;
     Ok((asked.leader_epoch == LEADER_EPOCH).then_some(bounds.end))
 }

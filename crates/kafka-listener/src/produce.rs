@@ -20,6 +20,7 @@ use crate::batch::{self, Batch};
 use crate::dispatch::{Listener, Outcome, Peer, Reply};
 use crate::offsets::place;
 use crate::refusal;
+use crate::view::View;
 
 /// Largest unpacked size of one batch, bytes: what Kafka's clients can send uncompressed, many times over.
 const UNPACKED_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -41,7 +42,7 @@ struct Begun {
 }
 
 /// Hands every batch to the log in order; the reply waits until all are durable.
-pub async fn produce(listener: Arc<Listener>, peer: Arc<Peer>, request: ProduceRequest) -> Reply {
+pub async fn produce(listener: Arc<Listener>, peer: Arc<Peer>, view: &View, request: ProduceRequest) -> Reply {
     let acks = request.acks;
     let refused = refusal_of(&request);
     let shares = request.topic_data.into_iter().flat_map(|topic| {
@@ -54,7 +55,7 @@ pub async fn produce(listener: Arc<Listener>, peer: Arc<Peer>, request: ProduceR
         async move {
             let receipt = match refused {
                 Some(refused) => Err(refused),
-                None => append(listener, &topic, data.index, data.records.unwrap_or_default()).await,
+                None => append(listener, view, &topic, data.index, data.records.unwrap_or_default()).await,
             };
             Begun { topic, partition: data.index, receipt }
         }
@@ -75,11 +76,15 @@ fn refusal_of(request: &ProduceRequest) -> Option<Refused> {
     None
 }
 
-async fn append(listener: &Listener, topic: &str, partition: i32, records: Bytes) -> Result<Receipt, Refused> {
-    if refusal::is_reserved(topic) {
-        return Err((ResponseError::TopicAuthorizationFailed, format!("topic {topic} belongs to the platform")));
-    }
-    let at = place(topic, partition).map_err(|error| (error, format!("partition {partition} does not exist")))?;
+async fn append(
+    listener: &Listener,
+    view: &View,
+    topic: &str,
+    partition: i32,
+    records: Bytes,
+) -> Result<Receipt, Refused> {
+    let at = place(view, topic, partition).map_err(|error| (error, format!("partition {partition} does not exist")))?;
+    refusal::check_writable(view, topic)?;
     let batch = batch::decode(records, UNPACKED_BYTES_MAX).map_err(|e| (refusal::of_batch(&e), e.to_string()))?;
     if batch.is_transactional {
         return Err((ResponseError::TransactionalIdAuthorizationFailed, "transactions are not served".into()));
@@ -167,6 +172,9 @@ pub async fn init_producer_id(
     if let Some(id) = request.transactional_id {
         tracing::warn!(remote = %peer.remote, id = %*id, "kafka client refused: transactional ids are not served");
         return response.with_error_code(ResponseError::TransactionalIdAuthorizationFailed.code());
+    }
+    if !peer.principal.may_write() {
+        return response.with_error_code(ResponseError::ClusterAuthorizationFailed.code());
     }
     match listener.bus.allocate_producer_id().await {
         Ok(id) => response.with_producer_id(ProducerId(id)).with_producer_epoch(FIRST_EPOCH),

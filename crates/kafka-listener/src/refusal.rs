@@ -6,6 +6,7 @@ use drover_bus::{AdminError, AppendError, ReadError};
 use kafka_protocol::ResponseError;
 
 use crate::batch::BatchError;
+use crate::view::View;
 
 /// Names of topics and groups that belong to the platform: read by everyone, written by nobody else.
 const RESERVED_PREFIX: &str = "drover.";
@@ -13,6 +14,18 @@ const RESERVED_PREFIX: &str = "drover.";
 /// Is this the name of a topic or group of the platform itself?
 pub fn is_reserved(name: &str) -> bool {
     name.starts_with(RESERVED_PREFIX)
+}
+
+/// Refuses to write to, make or delete a topic of the platform, and whatever there is by a client that may only read.
+pub fn check_writable(view: &View, topic: &str) -> Result<(), (ResponseError, String)> {
+    if is_reserved(topic) {
+        return Err((ResponseError::TopicAuthorizationFailed, format!("topic {topic} belongs to the platform")));
+    }
+    if !view.may_write() {
+        let reason = "an API token of the role viewer may read, and change nothing".to_owned();
+        return Err((ResponseError::TopicAuthorizationFailed, reason));
+    }
+    Ok(())
 }
 
 /// Kafka's code: 0 for success.

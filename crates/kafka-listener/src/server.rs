@@ -11,7 +11,7 @@ use futures::future::{BoxFuture, FutureExt, select_all};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::config::{ListenerConfig, ListenerError};
+use crate::config::{ListenerConfig, ListenerError, Security};
 use crate::connection;
 use crate::dispatch::{Listener, Peer};
 use crate::groups;
@@ -23,7 +23,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves the Kafka protocol on `listeners` over `bus` until `shutdown` resolves; then every connection is closed.
 /// What was acknowledged until then is durable.
 ///
-/// Refuses to start on an address off loopback, before accepting anything.
+/// Without authentication it refuses to start on an address off loopback, before accepting anything.
 pub async fn serve(
     listeners: Vec<TcpListener>,
     bus: EmbeddedBus,
@@ -31,7 +31,7 @@ pub async fn serve(
     metrics: Metrics,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ListenerError> {
-    check_loopback(&listeners)?;
+    check_addresses(&listeners, &config.security)?;
     let shared = Arc::new(Listener::new(bus, config, metrics));
     let mut connections = JoinSet::new();
     tokio::select! {
@@ -44,14 +44,17 @@ pub async fn serve(
     Ok(())
 }
 
-fn check_loopback(listeners: &[TcpListener]) -> Result<(), ListenerError> {
+fn check_addresses(listeners: &[TcpListener], security: &Security) -> Result<(), ListenerError> {
     if listeners.is_empty() {
         return Err(ListenerError::NoSocket);
     }
     for listener in listeners {
         let address = listener.local_addr().map_err(ListenerError::Address)?;
-        if !address.ip().to_canonical().is_loopback() {
-            return Err(ListenerError::NotLoopback { address });
+        match security {
+            Security::Plaintext if !address.ip().to_canonical().is_loopback() => {
+                return Err(ListenerError::NotLoopback { address });
+            }
+            Security::Plaintext | Security::SaslSsl(_) => {}
         }
         tracing::info!(%address, "kafka listener bound");
     }
@@ -81,7 +84,7 @@ async fn accept_all(listeners: &[TcpListener], shared: &Arc<Listener>, connectio
 fn admit(stream: TcpStream, shared: &Arc<Listener>, connections: &mut JoinSet<()>) {
     match Peer::of(&stream, &shared.config) {
         Ok(peer) => {
-            connections.spawn(connection::run(stream, Arc::new(peer), shared.clone()));
+            connections.spawn(connection::run(stream, peer, shared.clone()));
         }
         Err(error) => tracing::debug!(%error, "kafka connection ended before it began"),
     }

@@ -19,6 +19,7 @@ mod tests {
         for again in [
             "registry.v1.Registry/Authenticate",
             "registry.v1.Registry/AuthenticateAll",
+            "registry.v1.Topics/FindTopicOwners",
             "ingress.v1.Ingress/Publish",
             "rules.v1.Rules/GetStatus",
             "shadow.v1.Shadow/UpdateShadow",

@@ -12,6 +12,7 @@ mod data;
 mod doctor;
 mod init;
 mod kafka;
+mod kafka_access;
 mod layers;
 mod plan;
 mod services;

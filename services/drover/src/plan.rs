@@ -7,7 +7,7 @@ use drover_host::config::{BusKind, ConfigError, Layers, Shared};
 use drover_host::{Conflict, Entry, ListenSpec, Prepared, Retained, Service, ServiceConfig, Sockets, admin};
 use drover_registry::{Registry, RegistryConfig};
 
-use crate::kafka::{self, KafkaConfig};
+use crate::kafka::{self, KafkaConfig, SecurityProtocol};
 use crate::layers::admin_spec;
 
 /// Listeners that give way to another of the same process with the same addresses, which then serves the routes of
@@ -51,6 +51,19 @@ impl Plan {
         }
         let RegistryConfig { pki, .. } = layers.section(Registry::NAME)?;
         Ok(Self { layers, one_process: false, kafka: None, pki, shared, services })
+    }
+
+    /// Adds the Kafka listener. With passwords it needs the registry, which knows them.
+    pub fn with_kafka(&mut self, kafka: KafkaConfig) -> Result<(), ConfigError> {
+        let here = self.services.iter().any(|service| service.name == Registry::NAME);
+        let reached = here || self.shared.network.services.contains_key(Registry::NAME);
+        if kafka.security == SecurityProtocol::SaslSsl && !reached {
+            let reason =
+                "kafka.security = \"sasl_ssl\" needs the registry, which is not in this process; set http://HOST:PORT";
+            return Err(self.layers.missing("network.registry", reason.to_owned()));
+        }
+        self.kafka = Some(kafka);
+        Ok(())
     }
 
     /// Whether the log is in this process, where the Kafka listener can serve it.

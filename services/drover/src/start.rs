@@ -13,13 +13,16 @@ use drover_host::config::BusKind;
 use drover_host::dependency::{self, Dependency};
 use drover_host::{
     Calling, Cassandra, Conflict, Health, Metrics, Network, NetworkParts, NetworkTls, Ports, Prepared, Ready, Service,
-    Shutdown, Sockets, SystemClock, SystemRandom, Task, admin, bus, process, run_all, shutdown_on_signal, telemetry,
+    Shutdown, Sockets, SystemClock, SystemRandom, Task, Tls, TlsConfig, admin, bus, process, run_all,
+    shutdown_on_signal, telemetry,
 };
 use drover_ingress::Ingress;
 use drover_ingress::config::IngressConfig;
+use drover_kafka_listener::{SaslSsl, Security};
 use drover_registry::{Registry, RegistryConfig};
 
-use crate::kafka::{self, KafkaConfig};
+use crate::kafka::{self, SecurityProtocol};
+use crate::kafka_access::RegistryAccess;
 use crate::plan::{Part, Plan};
 use crate::services::ConfigArgs;
 use crate::{data, welcome};
@@ -71,7 +74,8 @@ async fn serve(plan: Plan, data: PathBuf) -> anyhow::Result<()> {
     process::register(&metrics, &*clock);
     let pki = plan.pki.clone().unwrap_or_else(|| data::pki_path(&data));
     let token = data::told_token_path(&data, &plan.shared.security);
-    let text = welcome::text(&parts, &data, &pki, token.as_deref()); // before any part takes its sockets
+    let login = plan.kafka.as_ref().map(|kafka| kafka.security).unwrap_or_default();
+    let text = welcome::text(&parts, &data, &pki, token.as_deref(), login); // before any part takes its sockets
     // Until all parts are there to speak for themselves, the process is not ready.
     let starting = health.service(START);
     let admin = spawn_admin(&parts, &health, &metrics, &shutdown)?;
@@ -204,12 +208,15 @@ impl Process {
     }
 
     fn tasks(&self, plan: Plan, parts: Vec<Part>, shutdown: &Shutdown) -> anyhow::Result<Vec<Task>> {
-        let (mut services, mut tasks) = (plan.services, Vec::new());
+        let mut tasks = Vec::new();
+        if let Some(part) = parts.iter().find(|part| part.name == kafka::SOCKET) {
+            tasks.push(self.kafka(&plan, &part.sockets, shutdown)?);
+        }
+        let mut services = plan.services;
         for Part { name, sockets, .. } in parts {
-            match services.iter().position(|service| service.name == name) {
-                Some(place) => tasks.push(self.service(services.swap_remove(place), sockets, shutdown)?),
-                None if name == kafka::SOCKET => tasks.push(self.kafka(plan.kafka.as_ref(), &sockets, shutdown)?),
-                None => {} // the admin port runs already
+            // The admin port runs already, and the Kafka listener.
+            if let Some(place) = services.iter().position(|service| service.name == name) {
+                tasks.push(self.service(services.swap_remove(place), sockets, shutdown)?);
             }
         }
         Ok(tasks)
@@ -233,15 +240,34 @@ impl Process {
         Ok(Task { name: service.name, body: (service.body)(ports, shutdown.clone()) })
     }
 
-    fn kafka(&self, config: Option<&KafkaConfig>, sockets: &Sockets, shutdown: &Shutdown) -> anyhow::Result<Task> {
+    fn kafka(&self, plan: &Plan, sockets: &Sockets, shutdown: &Shutdown) -> anyhow::Result<Task> {
         let listeners = sockets.take_tcp(kafka::SOCKET)?;
-        let config = config.map(KafkaConfig::listener).unwrap_or_default();
+        let config = plan.kafka.clone().unwrap_or_default();
+        let security = match config.security {
+            SecurityProtocol::Plaintext => Security::Plaintext,
+            SecurityProtocol::SaslSsl => Security::SaslSsl(self.kafka_access(plan, shutdown)?),
+        };
+        let config = config.listener(security);
         let metrics = drover_kafka_listener::Metrics::default();
         self.metrics.register(|registry| metrics.register(registry));
         let bus = self.log.embedded.clone().context("the Kafka listener serves the embedded log only")?;
         let stop = shutdown.clone().cancelled_owned();
         let body = async move { Ok(drover_kafka_listener::serve(listeners, bus, config, metrics, stop).await?) };
         Ok(Task { name: kafka::SOCKET, body: Box::pin(body) })
+    }
+}
+
+impl Process {
+    /// The certificate of the ingress, followed as there, and the registry's answers.
+    fn kafka_access(&self, plan: &Plan, shutdown: &Shutdown) -> anyhow::Result<SaslSsl> {
+        let IngressConfig { tls, .. } = plan.layers.section(Ingress::NAME)?;
+        // Nobody here is known by a certificate.
+        let tls = Tls::open(&TlsConfig { client_ca: None, ..tls })?;
+        let tls = tls.context("kafka.security = \"sasl_ssl\" needs a certificate: ingress.tls.certificate")?;
+        let administrator = self.network.admin_token().context("the Kafka listener needs the administrator's token")?;
+        let authenticator = Arc::new(RegistryAccess::new(&self.network, administrator));
+        tokio::spawn(shutdown.clone().run_until_cancelled_owned(tls.clone().follow()));
+        Ok(SaslSsl { tls: Arc::new(move || tls.bare()), authenticator })
     }
 }
 

@@ -90,7 +90,7 @@ impl UpArgs {
         let mut plan = Plan::new(chosen, layers::with_endpoints(layers)?)?;
         plan.one_process = true;
         if self.runs(KAFKA) && plan.has_embedded_log() {
-            plan.kafka = Some(KafkaConfig::load(&plan.layers)?);
+            plan.with_kafka(KafkaConfig::load(&plan.layers)?)?;
         }
         start::run(plan, &config, data)
     }

@@ -11,6 +11,8 @@ use drover_types::TELEMETRY_TOPIC;
 use crate::cli::connection::{
     DEFAULT_SERVER, DEFAULT_TOKEN_FILE, SERVER_VARIABLE, TOKEN_FILE_VARIABLE, TOKEN_VARIABLE,
 };
+use crate::kafka::SecurityProtocol;
+use crate::kafka_access::ADMINISTRATOR;
 use crate::plan::Part;
 
 /// Width of the column of names.
@@ -26,8 +28,8 @@ const RULE_TOPIC: &str = "home.hot-rooms";
 const PUBLISH: &str = "-q 1 -t sensors/kitchen/climate -m '{\"temperature\": 31.5}'";
 
 /// The whole text; only commands whose listener is bound are in it. `token` is the file with the administrator's token,
-/// if it is in one.
-pub fn text(parts: &[Part], data: &Path, pki: &Path, token: Option<&Path>) -> String {
+/// if it is in one; `kafka` is what the Kafka listener asks for.
+pub fn text(parts: &[Part], data: &Path, pki: &Path, token: Option<&Path>, kafka: SecurityProtocol) -> String {
     let ca = pki.join("ca.pem");
     let sockets = addresses(parts);
     let mut text = format!("\ndrover is ready\n  {:NAME_WIDTH$}{}\n", "data", data.display());
@@ -38,7 +40,8 @@ pub fn text(parts: &[Part], data: &Path, pki: &Path, token: Option<&Path>) -> St
         line(&mut text, key.strip_suffix(".listen").unwrap_or(key), &addresses.join("  "));
     }
     text.push_str("\nto try in a second terminal\n");
-    for command in client_commands(&sockets, token).into_iter().chain(commands(&sockets, &ca)) {
+    for command in client_commands(&sockets, token).into_iter().chain(commands(&sockets, &ca, &kcat(kafka, &ca, token)))
+    {
         writeln!(text, "  {command}").expect("writing to a String does not fail");
     }
     text.push('\n');
@@ -70,7 +73,7 @@ fn reachable(sockets: &Listening, key: &str) -> Option<SocketAddr> {
 
 /// What to try next, mostly with the tools of others: a message that the rule matches, what the rule has made of it, and all
 /// messages, of before and from now on.
-fn commands(sockets: &Listening, ca: &Path) -> Vec<String> {
+fn commands(sockets: &Listening, ca: &Path, kcat: &str) -> Vec<String> {
     let ca = quoted(&ca.display().to_string());
     let publish = |address: SocketAddr| format!("-h {} -p {} {PUBLISH}", address.ip(), address.port());
     let at = |key| reachable(sockets, key);
@@ -80,12 +83,30 @@ fn commands(sockets: &Listening, ca: &Path) -> Vec<String> {
         at("ingress.mqtts.listen").map(|mqtts| format!("mosquitto_pub --cafile {ca} {}", publish(mqtts))),
         at("kafka.listen")
             .filter(|_| gateway.is_some())
-            .map(|kafka| format!("kcat -b {kafka} -C -t {RULE_TOPIC} -X isolation.level=read_committed -e")),
-        at("kafka.listen").map(|kafka| format!("kcat -b {kafka} -C -t {TELEMETRY_TOPIC} -e")),
+            .map(|kafka| format!("{kcat} -b {kafka} -C -t {RULE_TOPIC} -X isolation.level=read_committed -e")),
+        at("kafka.listen").map(|kafka| format!("{kcat} -b {kafka} -C -t {TELEMETRY_TOPIC} -e")),
         gateway.map(|_| format!("{} tail 'sensors/#'", executable())),
         at("admin.listen").map(|admin| format!("curl http://{admin}/metrics")),
     ];
     commands.into_iter().flatten().collect()
+}
+
+/// The program that reads the log, with what makes it known as the administrator where that is asked for.
+fn kcat(security: SecurityProtocol, ca: &Path, token: Option<&Path>) -> String {
+    match security {
+        SecurityProtocol::Plaintext => "kcat".to_owned(),
+        SecurityProtocol::SaslSsl => {
+            let password = match token {
+                Some(file) => format!("\"$(cat {})\"", quoted(&absolute(file).display().to_string())),
+                None => format!("\"${TOKEN_VARIABLE}\""),
+            };
+            let ca = quoted(&ca.display().to_string());
+            format!(
+                "kcat -X security.protocol=SASL_SSL -X sasl.mechanism=PLAIN -X ssl.ca.location={ca} \
+                 -X sasl.username={ADMINISTRATOR} -X sasl.password={password}"
+            )
+        }
+    }
 }
 
 /// What to try with our own command line; what it cannot guess goes in front.
@@ -156,10 +177,20 @@ mod tests {
         let at = |port: u16| vec![SocketAddr::from(([127, 0, 0, 1], port))];
         let sockets = [("kafka.listen", at(9092)), ("gateway.listen", at(8080))];
         let topics = |sockets: &Listening| {
-            let commands = commands(sockets, Path::new("ca.pem"));
+            let commands = commands(sockets, Path::new("ca.pem"), "kcat");
             [RULE_TOPIC, TELEMETRY_TOPIC].map(|topic| commands.iter().any(|command| command.contains(topic)))
         };
         assert_eq!((topics(&sockets), topics(&sockets[..1])), ([true, true], [false, true]));
+    }
+
+    #[test]
+    fn where_a_password_is_asked_for_kcat_has_the_administrators() {
+        assert_eq!(kcat(SecurityProtocol::Plaintext, Path::new("ca.pem"), None), "kcat");
+        let known = kcat(SecurityProtocol::SaslSsl, Path::new("my ca.pem"), Some(Path::new("/run/t")));
+        let options = "-X ssl.ca.location='my ca.pem' -X sasl.username=admin -X sasl.password=\"$(cat /run/t)\"";
+        assert!(known.starts_with("kcat -X security.protocol=SASL_SSL") && known.ends_with(options), "{known}");
+        let asked = kcat(SecurityProtocol::SaslSsl, Path::new("ca.pem"), None);
+        assert!(asked.ends_with("-X sasl.password=\"$DROVER_TOKEN\""), "{asked}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! TLS for MQTT and HTTP: certificates from files, client certificates asked for but not demanded ([`clients`]). Files that
+//! TLS for MQTT, HTTP and Kafka: certificates from files, client certificates asked for but not demanded ([`clients`]). Files that
 //! change count for connections that come later.
 //!
 //! Not that of the network between processes, which demands certificates of an authority of its own ([`super::network_tls`]).
@@ -85,6 +85,7 @@ pub struct Tls {
 struct Served {
     mqtt: Arc<ServerConfig>,
     http: Arc<ServerConfig>,
+    bare: Arc<ServerConfig>,
 }
 
 impl Tls {
@@ -102,6 +103,11 @@ impl Tls {
     /// For a connection of HTTP that comes now.
     pub fn http(&self) -> Arc<ServerConfig> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).http.clone()
+    }
+
+    /// For a connection that comes now, of a protocol that has no name for ALPN.
+    pub fn bare(&self) -> Arc<ServerConfig> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).bare.clone()
     }
 
     /// Reads the files again whenever they have changed, until dropped. Those that cannot be used change nothing: what was
@@ -175,7 +181,7 @@ fn server(config: &TlsConfig) -> Result<Option<Served>, TlsError> {
         server.alpn_protocols = alpn_protocols;
         Arc::new(server)
     };
-    Ok(Some(Served { mqtt: speaking(&ALPN), http: speaking(&[HTTP_ALPN]) }))
+    Ok(Some(Served { mqtt: speaking(&ALPN), http: speaking(&[HTTP_ALPN]), bare: speaking(&[]) }))
 }
 
 fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

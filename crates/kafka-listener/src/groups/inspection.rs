@@ -92,6 +92,9 @@ pub async fn delete(listener: &Listener, peer: &Peer, request: DeleteGroupsReque
 
 async fn delete_one(listener: &Listener, peer: &Peer, group: &str) -> Result<(), ResponseError> {
     check_name(group, peer)?;
+    if !peer.principal.may_write() {
+        return Err(ResponseError::GroupAuthorizationFailed);
+    }
     if listener.coordinator.act(group, |group, _| (group.is_vacant(), Vec::new())) == Some(false) {
         return Err(ResponseError::NonEmptyGroup);
     }

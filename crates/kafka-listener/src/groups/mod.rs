@@ -1,11 +1,13 @@
 //! Consumer groups: the state machine ([`state`], [`member`], [`exchange`]), its shell ([`coordinator`]), and the APIs over it:
 //! [`membership`], [`progress`] (offsets) and [`inspection`]. How long offsets stay: [`retention`].
+//! What tenants call their groups: [`names`].
 
 mod coordinator;
 mod exchange;
 mod inspection;
 mod member;
 mod membership;
+pub mod names;
 mod progress;
 mod retention;
 mod state;

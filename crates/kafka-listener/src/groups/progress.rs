@@ -23,6 +23,7 @@ use super::exchange::Identity;
 use crate::dispatch::{Listener, Peer};
 use crate::offsets::place;
 use crate::refusal;
+use crate::view::View;
 
 /// Longest metadata of one committed offset, bytes: Kafka's default.
 const METADATA_BYTES_MAX: usize = 4_096;
@@ -30,7 +31,12 @@ const METADATA_BYTES_MAX: usize = 4_096;
 const NO_OFFSET: i64 = -1;
 
 /// Stores the offsets of known partitions in one step, durably.
-pub async fn commit(listener: &Listener, peer: &Peer, request: OffsetCommitRequest) -> OffsetCommitResponse {
+pub async fn commit(
+    listener: &Listener,
+    peer: &Peer,
+    view: &View,
+    request: OffsetCommitRequest,
+) -> OffsetCommitResponse {
     let commits = listener.coordinator.commits(&request.group_id);
     let _in_turn = commits.lock().await;
     let turn = admit(listener, peer, &request).await;
@@ -41,7 +47,7 @@ pub async fn commit(listener: &Listener, peer: &Peer, request: OffsetCommitReque
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let partitions = topic.partitions.iter().map(|partition| {
-            let taken = allowed.and_then(|()| offset_of(&topic.name, partition, exists)).map(|o| offsets.push(o));
+            let taken = allowed.and_then(|()| offset_of(view, &topic.name, partition, exists)).map(|o| offsets.push(o));
             OffsetCommitResponsePartition::default()
                 .with_partition_index(partition.partition_index)
                 .with_error_code(refusal::code(&taken))
@@ -88,11 +94,12 @@ fn may_commit(listener: &Listener, peer: &Peer, request: &OffsetCommitRequest) -
 }
 
 fn offset_of(
+    view: &View,
     topic: &str,
     partition: &OffsetCommitRequestPartition,
     exists: impl Fn(&TopicPartition) -> bool,
 ) -> Result<GroupOffset, ResponseError> {
-    let at = place(topic, partition.partition_index)?;
+    let at = place(view, topic, partition.partition_index)?;
     let metadata = partition.committed_metadata.as_deref().unwrap_or_default();
     if metadata.len() > METADATA_BYTES_MAX {
         return Err(ResponseError::OffsetMetadataTooLarge);

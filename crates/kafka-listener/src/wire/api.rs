@@ -49,6 +49,13 @@ macro_rules! apis {
             }
         }
 
+        impl Request {
+            /// The API this asks.
+            pub fn api(&self) -> Api {
+                match self { $(Request::$api(_) => Api::$api),+ }
+            }
+        }
+
         impl Response {
             /// The API this answers.
             pub fn api(&self) -> Api {
@@ -71,6 +78,8 @@ macro_rules! apis {
 
 apis! {
     ApiVersions 0 to 3, ApiVersionsRequest -> ApiVersionsResponse;
+    SaslHandshake 0 to 1, SaslHandshakeRequest -> SaslHandshakeResponse;
+    SaslAuthenticate 0 to 2, SaslAuthenticateRequest -> SaslAuthenticateResponse;
     Metadata 0 to 9, MetadataRequest -> MetadataResponse;
     DescribeCluster 0 to 1, DescribeClusterRequest -> DescribeClusterResponse;
     ListOffsets 1 to 6, ListOffsetsRequest -> ListOffsetsResponse;

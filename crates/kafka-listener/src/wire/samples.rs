@@ -19,6 +19,10 @@ pub fn encode(api: Api, version: i16, buffer: &mut BytesMut) {
         Api::ApiVersions => ApiVersionsRequest::default()
             .with_client_software_name(if since(3) { text("sample") } else { text("") })
             .encode(buffer, version),
+        Api::SaslHandshake => SaslHandshakeRequest::default().with_mechanism(text("PLAIN")).encode(buffer, version),
+        Api::SaslAuthenticate => SaslAuthenticateRequest::default()
+            .with_auth_bytes(Bytes::from_static(b"\0home\0secret"))
+            .encode(buffer, version),
         Api::Metadata => MetadataRequest::default()
             .with_topics(Some(vec![metadata_request::MetadataRequestTopic::default().with_name(Some(topic))]))
             .encode(buffer, version),

@@ -49,6 +49,8 @@ use Kind::{Blob, Fixed, Scalars, Structs, Text};
 fn fields(api: Api) -> &'static [Field] {
     match api {
         Api::ApiVersions => &[Since(3, Text), Since(3, Text)],
+        Api::SaslHandshake => &[All(Text)],
+        Api::SaslAuthenticate => &[All(Blob)],
         Api::Metadata => &[All(Structs(&[All(Text)])), Since(4, Fixed(1)), Since(8, Fixed(1)), Since(8, Fixed(1))],
         Api::DescribeCluster => &[All(Fixed(1)), Since(1, Fixed(1))],
         Api::ListOffsets => {

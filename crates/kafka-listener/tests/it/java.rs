@@ -6,7 +6,7 @@ use crate::broker::Broker;
 use crate::console::{owned, run};
 
 /// Runs a tool; its standard output, or `None` where there is no Java or Maven.
-async fn tool(broker: &Broker, class: &str, arguments: &[&str], input: &str) -> Option<String> {
+pub async fn tool(broker: &Broker, class: &str, arguments: &[&str], input: &str) -> Option<String> {
     let address = broker.address.to_string();
     let arguments = [&[class, "--bootstrap-server", address.as_str()], arguments].concat();
     let output = run(SCRIPT, owned(&arguments), input.to_owned()).await;

@@ -7,7 +7,7 @@ use crate::console::{owned, run};
 const NOT_FOUND: i32 = 127;
 
 /// Runs kcat against the broker; its standard output, or `None` where it is not installed.
-async fn kcat(broker: &Broker, arguments: &[&str], input: &str) -> Option<String> {
+pub async fn kcat(broker: &Broker, arguments: &[&str], input: &str) -> Option<String> {
     let address = broker.address.to_string();
     let arguments = [&["-b", address.as_str()], arguments].concat();
     let output = run("kcat", owned(&arguments), input.to_owned()).await;

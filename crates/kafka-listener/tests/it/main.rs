@@ -9,4 +9,6 @@ mod kcat;
 mod limits;
 mod produce_and_fetch;
 mod raw;
+mod secured;
 mod topics;
+mod users;

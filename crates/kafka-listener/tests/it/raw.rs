@@ -9,13 +9,13 @@ use kafka_protocol::messages::{
     SyncGroupResponse,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, Request, StrBytes};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::broker::PATIENCE;
 
-pub struct RawClient {
-    pub stream: TcpStream,
+pub struct RawClient<S = TcpStream> {
+    pub stream: S,
     correlation_id: i32,
 }
 
@@ -37,7 +37,13 @@ pub fn frame<R: Request>(correlation_id: i32, version: i16, request: &R) -> Byte
 
 impl RawClient {
     pub async fn connect(address: SocketAddr) -> Self {
-        Self { stream: TcpStream::connect(address).await.expect("connects"), correlation_id: 0 }
+        Self::over(TcpStream::connect(address).await.expect("connects"))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
+    pub fn over(stream: S) -> Self {
+        Self { stream, correlation_id: 0 }
     }
 
     pub async fn call<R: Request>(&mut self, version: i16, request: &R) -> R::Response {

@@ -8,6 +8,7 @@ mod damaged;
 mod device;
 mod functions;
 mod https;
+mod kafka;
 mod metrics;
 mod platform;
 mod process;

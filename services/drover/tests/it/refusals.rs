@@ -74,7 +74,7 @@ fn a_wrong_value_is_named_with_its_layer_and_what_is_allowed() {
         ("kafka.offsets_retention=\"59s\"", "--set: kafka.offsets_retention: is 59s, allowed is 1m or more"),
         (
             "kafka.listen=[\"0.0.0.0:9092\"]",
-            "--set: kafka.listen: 0.0.0.0:9092 is not a loopback address; the listener has no authentication, so only 127.0.0.1 and ::1 are allowed",
+            "--set: kafka.listen: 0.0.0.0:9092 is not a loopback address; the listener has no authentication, so only 127.0.0.1 and ::1 are allowed; kafka.security = \"sasl_ssl\" turns it on",
         ),
     ] {
         assert_eq!(one_line(&refused(&mut checked(&["--set", setting]), 1)), format!("drover: {expected}"));

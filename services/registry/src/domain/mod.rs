@@ -24,6 +24,7 @@ pub mod presence;
 mod registration;
 mod room;
 pub mod rules;
+pub mod topic_owners;
 pub mod topics;
 
 use std::collections::BTreeMap;

@@ -10,6 +10,7 @@ use drover_proto::registry::v1::certificate_authorities_server::CertificateAutho
 use drover_proto::registry::v1::functions_server::Functions;
 use drover_proto::registry::v1::pre_shared_keys_server::PreSharedKeys;
 use drover_proto::registry::v1::registry_server::Registry;
+use drover_proto::registry::v1::topics_server::Topics;
 use drover_proto::registry::v1::*;
 use drover_proto::to_status;
 use drover_types::ApiError;
@@ -190,6 +191,14 @@ impl Server {
 }
 
 impl Server {
+    async fn topic_owners(&self, request: FindTopicOwnersRequest) -> Result<FindTopicOwnersResponse, ApiError> {
+        let owners = self.domain.topic_owners(&request.topics).await?;
+        let tenants = owners.into_iter().map(|owner| owner.map(String::from).unwrap_or_default());
+        Ok(FindTopicOwnersResponse { tenants: tenants.collect() })
+    }
+}
+
+impl Server {
     async fn function_put(&self, request: PutFunctionRequest) -> Result<PutFunctionResponse, ApiError> {
         let function = self.domain.put_function(decode::function(request.function.as_ref())?).await?;
         Ok(PutFunctionResponse { function: Some(encode::function(function)) })
@@ -310,6 +319,11 @@ serve! {
     list_api_tokens(ListApiTokensRequest) -> ListApiTokensResponse = api_tokens;
     delete_api_token(DeleteApiTokenRequest) -> DeleteApiTokenResponse = api_token_deleted;
     verify_api_token(VerifyApiTokenRequest) -> VerifyApiTokenResponse = api_token;
+}
+
+serve! {
+    Topics:
+    find_topic_owners(FindTopicOwnersRequest) -> FindTopicOwnersResponse = topic_owners;
 }
 
 serve! {

@@ -14,3 +14,4 @@ mod owners;
 mod pre_shared_keys;
 mod presence;
 mod stage;
+mod topic_owners;

@@ -216,7 +216,7 @@ async fn a_rule_compiles_or_is_refused_and_their_number_is_bounded() {
     client.put_rule(rule("c", sql)).await.expect("there is room again");
 }
 
-fn rule_to(tenant: &str, name: &str, topics: &[&str], error_topic: Option<&str>) -> PutRuleRequest {
+pub fn rule_to(tenant: &str, name: &str, topics: &[&str], error_topic: Option<&str>) -> PutRuleRequest {
     let action = |topic: &str| {
         let kafka = KafkaAction { topic: topic.into(), key: None, ..KafkaAction::default() };
         Action { action: Some(action::Action::Kafka(kafka)) }
