@@ -7,6 +7,7 @@ mod damaged;
 mod device;
 mod functions;
 mod https;
+mod kinds;
 mod metrics;
 mod platform;
 mod process;
