@@ -1,6 +1,8 @@
 //! Conversions between wire messages and the types of the domain.
 
 mod action;
+mod device_group;
+mod device_type;
 
 use drover_types::ApiError;
 use drover_types::object::{

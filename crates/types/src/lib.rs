@@ -23,7 +23,7 @@ pub use clock::{Clock, FixedClock};
 pub use error::{ApiError, ErrorCode, in_range};
 pub use ids::{ClientId, DEFAULT_TENANT, DeviceId, DeviceKey, InvalidId, RecordId, RecordIds, TenantId};
 pub use internal::{EVENTS_TOPIC, NODES_TOPIC, PRESENCE_TOPIC, REGISTRY_CHANGES_TOPIC};
-pub use name::subdomain;
+pub use name::{key, subdomain};
 pub use qos::Qos;
 pub use random::Random;
 pub use telemetry::{

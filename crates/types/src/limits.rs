@@ -47,6 +47,31 @@ pub const EXAMPLES_BYTES_MAX: usize = 64 * 1024;
 pub const ROUTINE_BYTES_MAX: usize = 128;
 /// Most functions of one tenant: with all their examples 32 MiB.
 pub const FUNCTIONS_PER_TENANT_MAX: usize = 100;
+/// Longest key of a label or attribute, and longest name of a type or of a field of one, in bytes.
+pub const KEY_BYTES_MAX: usize = 128;
+/// Longest value of a label, in bytes.
+pub const LABEL_BYTES_MAX: usize = 256;
+/// Most device types of one tenant.
+pub const DEVICE_TYPES_PER_TENANT_MAX: usize = 1_000;
+/// Most fields of one device type.
+pub const FIELDS_PER_TYPE_MAX: usize = 200;
+/// Most bytes of all texts of one device type: two versions of it make one record of the change feed.
+pub const DEVICE_TYPE_BYTES_MAX: usize = 64 * 1024;
+/// Longest description, and longest unit of a field, in bytes.
+pub const DESCRIPTION_BYTES_MAX: usize = 1_024;
+/// Most device groups of one tenant.
+pub const DEVICE_GROUPS_PER_TENANT_MAX: usize = 1_000;
+/// Most groups that are one within the other, from the outermost to the innermost: who asks for the devices of a group reads
+/// all that it is within.
+pub const GROUP_DEPTH_MAX: usize = 8;
+/// Most types that a group names.
+pub const TYPES_PER_GROUP_MAX: usize = 64;
+/// Most requirements of a selector, labels and expressions: each is looked at for each device.
+pub const SELECTOR_REQUIREMENTS_MAX: usize = 64;
+/// Most values of one requirement.
+pub const SELECTOR_VALUES_MAX: usize = 64;
+/// Longest selector in bytes, as a text and of all its keys and values.
+pub const SELECTOR_BYTES_MAX: usize = 4_096;
 /// Most certificate authorities of one tenant: each of the same subject may be asked about a certificate.
 pub const CERTIFICATE_AUTHORITIES_PER_TENANT_MAX: usize = 32;
 /// Largest certificate of an authority as PEM, in bytes: that of an RSA key of 16,384 bits has some 8,000.

@@ -1,8 +1,9 @@
-//! What an object may be called: names as Kubernetes takes them.
+//! What an object may be called, as Kubernetes takes names; and what a label may.
 //!
 //! One rule for whoever takes such a name; the CRDs have the same as a pattern.
 
 use crate::ApiError;
+use crate::limits::KEY_BYTES_MAX;
 
 /// Longest name, in bytes.
 const BYTES_MAX: usize = 253;
@@ -19,6 +20,20 @@ pub fn subdomain(field: &str, name: &str) -> Result<(), ApiError> {
     let message =
         "a name is a-z, 0-9 and -, in parts joined by dots, each of which begins and ends with a letter or digit";
     Err(ApiError::invalid(field, message).over("RFC 1123 subdomain", name))
+}
+
+/// Refuses what is no key of a label or an attribute, nor the name of a device's type or of a field.
+pub fn key(field: &str, key: &str) -> Result<(), ApiError> {
+    if key.is_empty() || key.len() > KEY_BYTES_MAX {
+        return Err(
+            ApiError::invalid(field, format!("a key has 1 to {KEY_BYTES_MAX} bytes")).over(KEY_BYTES_MAX, key.len())
+        );
+    }
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '/' | '-');
+    if key.chars().all(legal) {
+        return Ok(());
+    }
+    Err(ApiError::invalid(field, "a key is made of A-Z, a-z, 0-9 and . _ / -").over("A-Za-z0-9._/-", key))
 }
 
 fn is_label(text: &str) -> bool {

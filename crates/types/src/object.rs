@@ -2,7 +2,10 @@
 
 mod action;
 mod authority;
+mod device_group;
+mod device_type;
 mod function;
+mod selector;
 
 use std::collections::BTreeMap;
 
@@ -16,7 +19,10 @@ pub use action::{
     SecretRef, ShadowAction, StoreAction, TemplateField, Timeout, WebhookAction,
 };
 pub use authority::{AUTHORITY_ATTRIBUTE, CERTIFICATE_ATTRIBUTE, CertificateAuthoritySpec};
+pub use device_group::DeviceGroupSpec;
+pub use device_type::{DeviceTypeSpec, FieldType, TypeField};
 pub use function::{FunctionExample, FunctionSpec};
+pub use selector::{LabelOperator, LabelRequirement, LabelSelector};
 
 /// `spec` of a Device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

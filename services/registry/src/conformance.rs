@@ -2,6 +2,8 @@
 //!
 //! An adapter's test gives a [`Factory`]; each function here is one promise of [`RegistryStore`].
 
+mod kinds;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -38,6 +40,8 @@ pub async fn suite(factory: &dyn Factory) {
     what_is_looked_up_at_once_is_what_is_looked_up_alone(factory).await;
     an_api_token_is_found_by_its_key_and_is_no_credential(factory).await;
     a_certificate_authority_is_kept_and_told_as_it_is(factory).await;
+    kinds::types_and_groups_are_kept_and_told_as_they_are(factory).await;
+    kinds::types_and_groups_are_listed_by_kind_and_tenant(factory).await;
     every_write_leaves_one_outbox_row_in_order_until_forgotten(factory).await;
     writes_and_outbox_survive_reopening(factory).await;
     presence_is_kept_by_partition_and_device(factory).await;

@@ -26,6 +26,8 @@ use drover_bus::{AdminError, Bus, bounds};
 use drover_host::{Ports, Service, Shutdown, grpc};
 use drover_proto::registry::v1::api_tokens_server::ApiTokensServer;
 use drover_proto::registry::v1::certificate_authorities_server::CertificateAuthoritiesServer;
+use drover_proto::registry::v1::device_groups_server::DeviceGroupsServer;
+use drover_proto::registry::v1::device_types_server::DeviceTypesServer;
 use drover_proto::registry::v1::functions_server::FunctionsServer;
 use drover_proto::registry::v1::pre_shared_keys_server::PreSharedKeysServer;
 use drover_proto::registry::v1::registry_server::RegistryServer;
@@ -119,6 +121,8 @@ async fn work(config: RegistryConfig, ports: Ports, shutdown: Shutdown, opened: 
         writing_function: Mutex::default(),
         writing_policy: Mutex::default(),
         writing_authority: Mutex::default(),
+        writing_device_type: Mutex::default(),
+        writing_device_group: Mutex::default(),
         making_api_token: Mutex::default(),
         issuers: Arc::clone(&issuers),
         settings: Settings {
@@ -146,9 +150,11 @@ async fn work(config: RegistryConfig, ports: Ports, shutdown: Shutdown, opened: 
     let keys = PreSharedKeysServer::new(server::Server { domain: domain.clone() });
     let authorities = CertificateAuthoritiesServer::new(server::Server { domain: domain.clone() });
     let owners = TopicsServer::new(server::Server { domain: domain.clone() });
+    let types = DeviceTypesServer::new(server::Server { domain: domain.clone() });
+    let groups = DeviceGroupsServer::new(server::Server { domain: domain.clone() });
     let routes = Routes::new(RegistryServer::new(server::Server { domain }));
     let routes = routes.add_service(api_tokens).add_service(functions).add_service(keys).add_service(authorities);
-    let routes = routes.add_service(owners);
+    let routes = routes.add_service(owners).add_service(types).add_service(groups);
     let serving = async {
         grpc::serve(routes, Registry::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;
         anyhow::Ok(())

@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use drover_types::object::{Action, CertificateAuthoritySpec, DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
+use drover_types::object::{
+    Action, CertificateAuthoritySpec, DeviceGroupSpec, DeviceSpec, DeviceTypeSpec, FunctionSpec, PolicySpec, RuleSpec,
+};
 use drover_types::{DeviceId, DeviceKey, TenantId};
 
 /// SHA-256 of a token, of a certificate's DER form, or of a pre-shared key.
@@ -21,6 +23,8 @@ pub enum Kind {
     ApiToken,
     Function,
     CertificateAuthority,
+    DeviceType,
+    DeviceGroup,
 }
 
 impl Kind {
@@ -34,6 +38,8 @@ impl Kind {
             Kind::ApiToken => "api_token",
             Kind::Function => "function",
             Kind::CertificateAuthority => "certificate_authority",
+            Kind::DeviceType => "device_type",
+            Kind::DeviceGroup => "device_group",
         }
     }
 }
@@ -99,6 +105,8 @@ pub enum Spec {
     ApiToken(ApiToken),
     Function(FunctionSpec),
     CertificateAuthority(CertificateAuthoritySpec),
+    DeviceType(DeviceTypeSpec),
+    DeviceGroup(DeviceGroupSpec),
 }
 
 /// What is known of a credential; never the secret itself. Its id is the object's name; it never changes, but for the
@@ -179,6 +187,8 @@ impl Object {
             Spec::CertificateAuthority(authority) => {
                 authority.certificate.len() + texts(&authority.labels) + device_bytes(&authority.template)
             }
+            Spec::DeviceType(device_type) => device_type.bytes(),
+            Spec::DeviceGroup(group) => group.bytes(),
             Spec::Credential(_) | Spec::ApiToken(_) => 0,
         };
         own + texts(&self.meta.labels) + self.meta.name.len() + self.meta.owner.len()
@@ -219,6 +229,8 @@ impl Spec {
             Spec::ApiToken(_) => Kind::ApiToken,
             Spec::Function(_) => Kind::Function,
             Spec::CertificateAuthority(_) => Kind::CertificateAuthority,
+            Spec::DeviceType(_) => Kind::DeviceType,
+            Spec::DeviceGroup(_) => Kind::DeviceGroup,
         }
     }
 
@@ -255,6 +267,18 @@ impl Spec {
     /// That of a certificate authority; panics if it is none.
     pub fn certificate_authority(&self) -> &CertificateAuthoritySpec {
         let Spec::CertificateAuthority(spec) = self else { self.is_no(Kind::CertificateAuthority) };
+        spec
+    }
+
+    /// That of a device type; panics if it is none.
+    pub fn device_type(&self) -> &DeviceTypeSpec {
+        let Spec::DeviceType(spec) = self else { self.is_no(Kind::DeviceType) };
+        spec
+    }
+
+    /// That of a device group; panics if it is none.
+    pub fn device_group(&self) -> &DeviceGroupSpec {
+        let Spec::DeviceGroup(spec) = self else { self.is_no(Kind::DeviceGroup) };
         spec
     }
 

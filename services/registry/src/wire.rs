@@ -5,7 +5,9 @@
 use drover_proto::Field;
 use drover_proto::registry::v1 as registry;
 use drover_proto::types::v1 as types;
-use drover_types::object::{CertificateAuthoritySpec, DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
+use drover_types::object::{
+    CertificateAuthoritySpec, DeviceGroupSpec, DeviceSpec, DeviceTypeSpec, FunctionSpec, PolicySpec, RuleSpec,
+};
 use drover_types::{ApiError, DeviceId, TenantId};
 
 use crate::object::{ApiToken, Credential, CredentialKind, Digest, Meta, NONCE_BYTES, Object, Role, Sealed, Spec};
@@ -98,7 +100,9 @@ fn sent(object: &Object) -> registry::Object {
         | Spec::Rule(_)
         | Spec::ApiToken(_)
         | Spec::Function(_)
-        | Spec::CertificateAuthority(_) => encode(object),
+        | Spec::CertificateAuthority(_)
+        | Spec::DeviceType(_)
+        | Spec::DeviceGroup(_) => encode(object),
     }
 }
 
@@ -116,6 +120,8 @@ pub fn encode(object: &Object) -> registry::Object {
         Spec::CertificateAuthority(spec) => {
             Wire::CertificateAuthority(types::CertificateAuthority::of(meta(), spec.clone()))
         }
+        Spec::DeviceType(spec) => Wire::DeviceType(types::DeviceType::of(meta(), spec.clone())),
+        Spec::DeviceGroup(spec) => Wire::DeviceGroup(types::DeviceGroup::of(meta(), spec.clone())),
     };
     registry::Object { object: Some(wire) }
 }
@@ -136,6 +142,13 @@ pub fn decode(object: &registry::Object) -> Result<Object, ApiError> {
         Wire::CertificateAuthority(authority) => {
             let spec = Spec::CertificateAuthority(CertificateAuthoritySpec::try_from(authority)?);
             Object { meta: meta(&authority.meta)?, spec }
+        }
+        Wire::DeviceType(device_type) => {
+            let spec = Spec::DeviceType(DeviceTypeSpec::try_from(device_type)?);
+            Object { meta: meta(&device_type.meta)?, spec }
+        }
+        Wire::DeviceGroup(group) => {
+            Object { meta: meta(&group.meta)?, spec: Spec::DeviceGroup(DeviceGroupSpec::try_from(group)?) }
         }
     })
 }

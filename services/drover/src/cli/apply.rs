@@ -1,4 +1,4 @@
-//! `apply -f`, `get`, `list` and `delete`, which authorities, functions, policies and rules have in common.
+//! `apply -f`, `get`, `list` and `delete`, which authorities, functions, groups, policies, rules and types have in common.
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -79,13 +79,18 @@ impl Client {
 
     /// The first page of a collection, or all of it: `{"items": […]}`, with `nextPageToken` if there is more.
     pub fn list(&self, path: &[&str], all: bool) -> Result<Value, ClientError> {
+        self.chosen(path, &[], all)
+    }
+
+    /// [`Client::list`] of what a query chooses.
+    pub fn chosen(&self, path: &[&str], query: &[(&str, &str)], all: bool) -> Result<Value, ClientError> {
         if !all {
-            return self.get(path);
+            return self.answer("GET", self.url(path, query), None);
         }
         let (mut items, mut token) = (Vec::new(), String::new());
         loop {
-            let query = [("pageSize", PAGE_ITEMS), ("pageToken", token.as_str())];
-            let mut page = self.answer("GET", self.url(path, &query), None)?;
+            let place = [("pageSize", PAGE_ITEMS), ("pageToken", token.as_str())];
+            let mut page = self.answer("GET", self.url(path, &[query, &place].concat()), None)?;
             items.extend(page["items"].as_array_mut().map(std::mem::take).unwrap_or_default());
             match page["nextPageToken"].as_str() {
                 Some(next) => token = next.to_owned(),

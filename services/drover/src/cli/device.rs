@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
+use super::client::Client;
 use super::connection::Connection;
 use super::output::{Column, Format};
 use super::snippet::{Access, Language, access};
@@ -28,11 +29,7 @@ enum DeviceCommand {
     /// Shows a device
     Get { name: String },
     /// Shows the first 100 devices, or all
-    List {
-        /// Show every device
-        #[arg(long)]
-        all: bool,
-    },
+    List(List),
     /// Deletes a device; its connections are closed
     Delete { name: String },
     /// Prints a program with the device's credentials in place; issues a new token for it
@@ -41,6 +38,35 @@ enum DeviceCommand {
         #[arg(long, value_enum)]
         lang: Language,
     },
+}
+
+/// Which devices are shown.
+#[derive(Debug, Args)]
+pub struct List {
+    /// Show every device
+    #[arg(long)]
+    all: bool,
+    /// Those with these labels: room=kitchen,floor!=2,env in (a,b),!old
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    selector: Option<String>,
+    /// Those of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    device_type: Option<String>,
+}
+
+impl List {
+    /// Shows those at `path`.
+    pub fn run(self, client: &Client, path: &[&str], format: Format, out: &mut dyn Write) -> anyhow::Result<()> {
+        let chosen = [("labelSelector", &self.selector), ("type", &self.device_type)];
+        let query: Vec<(&str, &str)> =
+            chosen.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect();
+        let devices = client.chosen(path, &query, self.all)?;
+        format.list(out, &devices, &COLUMNS)?;
+        if devices.get("nextPageToken").is_some() && format == Format::Table {
+            eprintln!("there are more: --all shows every device");
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Args)]
@@ -95,14 +121,7 @@ impl Device {
                 format.object(out, &created, |out| connects(out, &access))
             }
             DeviceCommand::Get { name } => format.list(out, &client.get(&["devices", &name])?, &COLUMNS),
-            DeviceCommand::List { all } => {
-                let devices = client.list(&["devices"], all)?;
-                format.list(out, &devices, &COLUMNS)?;
-                if devices.get("nextPageToken").is_some() && format == Format::Table {
-                    eprintln!("there are more: --all shows every device");
-                }
-                Ok(())
-            }
+            DeviceCommand::List(list) => list.run(&client, &["devices"], format, out),
             DeviceCommand::Delete { name } => {
                 let deleted = client.delete(&["devices", &name])?;
                 warn_unconfirmed(&deleted);

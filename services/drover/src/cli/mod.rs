@@ -10,6 +10,8 @@ pub mod connection;
 mod credential;
 mod demo;
 mod device;
+mod device_group;
+mod device_type;
 mod function;
 mod manifest;
 mod open;
@@ -38,6 +40,10 @@ pub use output::Format;
 pub enum ClientCommand {
     /// Devices: make them, look at them, print programs for them
     Device(device::Device),
+    /// Types of devices: what they send
+    Type(device_type::DeviceType),
+    /// Groups of devices, by their labels and types
+    Group(device_group::DeviceGroup),
     /// Credentials of devices
     Credential(credential::Credential),
     /// Commands: what devices are to do once, and what they answered
@@ -65,6 +71,8 @@ impl ClientCommand {
     pub fn run(self) -> anyhow::Result<()> {
         printing(|out| match self {
             Self::Device(device) => device.run(out),
+            Self::Type(device_type) => device_type.run(out),
+            Self::Group(group) => group.run(out),
             Self::Credential(credential) => credential.run(out),
             Self::Command(command) => command.run(out),
             Self::Policy(policy) => policy.run(out),

@@ -9,6 +9,7 @@ mod device;
 mod functions;
 mod https;
 mod kafka;
+mod kinds;
 mod metrics;
 mod platform;
 mod process;

@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 
 use drover_proto::types::v1 as wire;
-use drover_types::object::{CertificateAuthoritySpec, DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
+use drover_types::object::{
+    CertificateAuthoritySpec, DeviceGroupSpec, DeviceSpec, DeviceTypeSpec, FunctionSpec, PolicySpec, RuleSpec,
+};
 use drover_types::{ApiError, TenantId};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -51,6 +53,18 @@ impl Kind for CertificateAuthoritySpec {
     const API_VERSION: &'static str = "drover.dev/v1alpha1";
     const KIND: &'static str = "CertificateAuthority";
     const COLLECTION: &'static str = "authorities";
+}
+
+impl Kind for DeviceTypeSpec {
+    const API_VERSION: &'static str = "drover.dev/v1alpha1";
+    const KIND: &'static str = "DeviceType";
+    const COLLECTION: &'static str = "types";
+}
+
+impl Kind for DeviceGroupSpec {
+    const API_VERSION: &'static str = "drover.dev/v1alpha1";
+    const KIND: &'static str = "DeviceGroup";
+    const COLLECTION: &'static str = "groups";
 }
 
 /// `metadata` of an object. Of what a client sends, only the name, the labels and the resource version count.

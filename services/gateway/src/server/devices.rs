@@ -13,9 +13,9 @@ use drover_proto::registry::v1::{
 };
 use drover_proto::types::v1 as wire;
 use drover_types::object::DeviceSpec;
-use drover_types::{ApiError, DeviceId, DeviceKey};
-use serde::Serialize;
-use utoipa::ToSchema;
+use drover_types::{ApiError, DeviceId, DeviceKey, TenantId};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::body::{Body, Params};
@@ -28,7 +28,8 @@ use crate::domain::declared::{Declared, Metadata};
 use crate::domain::status;
 use drover_host::http::Failure;
 
-type Device = Declared<DeviceSpec>;
+/// A device as it is shown.
+pub type Device = Declared<DeviceSpec>;
 
 /// A new device with all it needs to connect.
 #[derive(Serialize, ToSchema)]
@@ -48,17 +49,56 @@ pub struct Changed {
     revoked: Revoked,
 }
 
+/// The query of a list of devices.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Choice {
+    /// How many devices; 100 where absent.
+    #[param(minimum = 1, maximum = 1000)]
+    page_size: Option<u32>,
+    /// The `nextPageToken` of the page before.
+    #[param(required = false)]
+    page_token: String,
+    /// Labels that they have, as Kubernetes writes it: `room=kitchen,floor!=2,env in (a,b),!old`.
+    #[param(required = false)]
+    label_selector: String,
+    /// Their type.
+    #[serde(rename = "type")]
+    #[param(required = false)]
+    device_type: String,
+}
+
+impl Choice {
+    /// Asks for those that are in `group` as well; an empty name is no group.
+    fn request(self, tenant: &TenantId, group: String, page_items_max: u32) -> Result<ListDevicesRequest, ApiError> {
+        let page = Page { page_size: self.page_size, page_token: self.page_token };
+        Ok(ListDevicesRequest {
+            tenant: tenant.to_string(),
+            page_size: page.size(page_items_max)?,
+            page_token: page.page_token,
+            label_selector: self.label_selector,
+            r#type: self.device_type,
+            group,
+        })
+    }
+}
+
 /// Devices, in the order of their names.
-#[utoipa::path(get, path = "/devices", operation_id = "listDevices", tag = "devices", params(Page),
+///
+/// Where they are chosen, a page may have fewer than it could, even none, and still a `nextPageToken`: a request looks at
+/// 10,000 devices.
+#[utoipa::path(get, path = "/devices", operation_id = "listDevices", tag = "devices", params(Choice),
     responses((status = 200, body = List<Device>, description = "One page.")))]
-pub async fn list(State(api): State<Arc<Api>>, at: At, Params(page): Params<Page>) -> Answer<List<Device>> {
-    let request = ListDevicesRequest {
-        tenant: at.tenant.to_string(),
-        page_size: page.size(api.config.page_items_max)?,
-        page_token: page.page_token,
-    };
+pub async fn list(State(api): State<Arc<Api>>, at: At, Params(choice): Params<Choice>) -> Answer<List<Device>> {
+    listed(&api, &at.tenant, String::new(), choice).await
+}
+
+/// Chosen devices of a group; an empty name is no group.
+pub async fn listed(api: &Api, tenant: &TenantId, group: String, choice: Choice) -> Answer<List<Device>> {
+    let request = choice.request(tenant, group, api.config.page_items_max)?;
     let listed = api.registry.call(async |mut client| client.list_devices(request).await).await?;
-    let heard = heard::last_heard(&api, at.tenant.as_str(), names(&listed)).await;
+    let heard = heard::last_heard(api, tenant.as_str(), names(&listed)).await;
     let items = listed.devices.into_iter().map(|device| known(device, &heard)).collect::<Result<_, _>>()?;
     Ok(Json(List { items, next_page_token: listed.next_page_token }))
 }

@@ -9,6 +9,8 @@ mod body;
 mod commands;
 mod console;
 mod credentials;
+mod device_groups;
+mod device_types;
 mod devices;
 mod functions;
 mod guard;
@@ -37,6 +39,8 @@ use drover_bus::Bus;
 use drover_host::http::{self, Bounds, Failure, Hosts};
 use drover_host::{AdminToken, Network, Ports, Shutdown, Tls, grpc};
 use drover_proto::registry::v1::certificate_authorities_client::CertificateAuthoritiesClient;
+use drover_proto::registry::v1::device_groups_client::DeviceGroupsClient;
+use drover_proto::registry::v1::device_types_client::DeviceTypesClient;
 use drover_proto::registry::v1::functions_client::FunctionsClient;
 use drover_proto::registry::v1::registry_client::RegistryClient;
 use drover_proto::rules::v1::rules_client::RulesClient;
@@ -79,6 +83,8 @@ pub struct Api {
     registry: Backend<RegistryClient<grpc::Client>>,
     functions: Backend<FunctionsClient<grpc::Client>>,
     authorities: Backend<CertificateAuthoritiesClient<grpc::Client>>,
+    types: Backend<DeviceTypesClient<grpc::Client>>,
+    groups: Backend<DeviceGroupsClient<grpc::Client>>,
     storage: Backend<StorageClient<grpc::Client>>,
     /// Of storage, where it is asked when devices were last heard.
     silence: Silence,
@@ -103,6 +109,8 @@ impl Api {
         let registry = RegistryClient::new(network.client("registry"));
         let functions = FunctionsClient::new(network.client("registry"));
         let authorities = CertificateAuthoritiesClient::new(network.client("registry"));
+        let types = DeviceTypesClient::new(network.client("registry"));
+        let groups = DeviceGroupsClient::new(network.client("registry"));
         let storage = StorageClient::new(network.client("storage"));
         let shadow = ShadowClient::new(network.client("shadow"));
         let commands = CommandsClient::new(network.client("shadow"));
@@ -110,6 +118,8 @@ impl Api {
             registry: Backend::new("registry", registry, REGISTRY_DEADLINE),
             functions: Backend::new("registry", functions, REGISTRY_DEADLINE),
             authorities: Backend::new("registry", authorities, REGISTRY_DEADLINE),
+            types: Backend::new("registry", types, REGISTRY_DEADLINE),
+            groups: Backend::new("registry", groups, REGISTRY_DEADLINE),
             storage: Backend::new("storage service", storage, STORAGE_DEADLINE),
             silence: Silence::default(),
             shadow: Backend::new("shadow service", shadow, SHADOW_DEADLINE),

@@ -20,7 +20,7 @@ const PAGE_ITEMS: u32 = 100;
 pub struct Page {
     /// How many objects; 100 where absent.
     #[param(minimum = 1, maximum = 1000)]
-    page_size: Option<u32>,
+    pub page_size: Option<u32>,
     /// The `nextPageToken` of the page before.
     #[param(required = false)]
     pub page_token: String,

@@ -32,6 +32,16 @@ pub struct FunctionParam(#[allow(dead_code, reason = "only documents")] String);
 #[into_params(parameter_in = Path, names("authority"))]
 pub struct AuthorityParam(#[allow(dead_code, reason = "only documents")] String);
 
+/// The parameter `type` of a path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path, names("type"))]
+pub struct TypeParam(#[allow(dead_code, reason = "only documents")] String);
+
+/// The parameter `group` of a path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path, names("group"))]
+pub struct GroupParam(#[allow(dead_code, reason = "only documents")] String);
+
 /// The parameters of a path; the short form of a path is about the default tenant.
 pub struct At {
     pub tenant: TenantId,

@@ -8,7 +8,9 @@ use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::MethodRouter;
-use drover_types::object::{CertificateAuthoritySpec, DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
+use drover_types::object::{
+    CertificateAuthoritySpec, DeviceGroupSpec, DeviceSpec, DeviceTypeSpec, FunctionSpec, PolicySpec, RuleSpec,
+};
 use drover_types::{ApiError, DEFAULT_TENANT};
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
@@ -16,8 +18,8 @@ use utoipa::openapi::{ContentBuilder, ObjectBuilder, OpenApi as Document, Ref, R
 use utoipa::{OpenApi, ToSchema};
 
 use super::{
-    Api, api_tokens, authorities, commands, console, credentials, devices, functions, health, policies, replay, rules,
-    shadow, stream, telemetry,
+    Api, api_tokens, authorities, commands, console, credentials, device_groups, device_types, devices, functions,
+    health, policies, replay, rules, shadow, stream, telemetry,
 };
 
 /// Paths about the default tenant.
@@ -40,7 +42,10 @@ macro_rules! routes {
         #[derive(OpenApi)]
         #[openapi(
             paths($($($module::$handler),+),+),
-            components(schemas(ErrorBody, CertificateAuthoritySpec, DeviceSpec, FunctionSpec, PolicySpec, RuleSpec))
+            components(schemas(
+                ErrorBody, CertificateAuthoritySpec, DeviceGroupSpec, DeviceSpec, DeviceTypeSpec, FunctionSpec, PolicySpec,
+                RuleSpec
+            ))
         )]
         struct Handlers;
 
@@ -72,6 +77,9 @@ routes! {
     "/devices/{device}/messages" => { get: telemetry::messages }
     "/functions" => { get: functions::list }
     "/functions/{function}" => { get: functions::get, put: functions::put, delete: functions::delete }
+    "/groups" => { get: device_groups::list }
+    "/groups/{group}" => { get: device_groups::get, put: device_groups::put, delete: device_groups::delete }
+    "/groups/{group}/devices" => { get: device_groups::devices }
     "/policies" => { get: policies::list }
     "/policies/{policy}" => { get: policies::get, put: policies::put, delete: policies::delete }
     "/rules" => { get: rules::list }
@@ -80,6 +88,8 @@ routes! {
     "/stream" => { get: stream::open }
     "/tokens" => { get: api_tokens::list, post: api_tokens::create }
     "/tokens/{token}" => { delete: api_tokens::delete }
+    "/types" => { get: device_types::list }
+    "/types/{type}" => { get: device_types::get, put: device_types::put, delete: device_types::delete }
     "/console-links" => { post: console::invite }
 }
 

@@ -12,6 +12,7 @@ use drover_proto::rules::v1::{
 };
 use drover_proto::to_status;
 use drover_proto::types::v1::{Credential, CredentialKind, Device, Meta, Policy, Rule};
+use drover_types::object::LabelSelector;
 use drover_types::{ApiError, Clock, ErrorCode};
 use tonic::{Request, Response, Status};
 
@@ -53,6 +54,13 @@ fn page<T: Clone>(all: &BTreeMap<Key, T>, tenant: &str, size: u32, token: &str) 
     let full = items.len() == size as usize;
     let next = items.last().filter(|_| full).map_or(String::new(), |(name, _)| name.clone());
     (items.into_iter().map(|(_, item)| item).collect(), next)
+}
+
+/// Devices are in the groups that their label `group` names.
+fn is_chosen(device: &Device, selector: &LabelSelector, request: &ListDevicesRequest) -> bool {
+    let labels: BTreeMap<_, _> = device.meta.iter().flat_map(|meta| meta.labels.clone()).collect();
+    let in_group = request.group.is_empty() || labels.get("group") == Some(&request.group);
+    in_group && (request.r#type.is_empty() || request.r#type == device.r#type) && selector.matches(&labels)
 }
 
 impl FakeRegistry {
@@ -104,7 +112,10 @@ impl Registry for FakeRegistry {
 
     async fn list_devices(&self, request: Request<ListDevicesRequest>) -> Answer<ListDevicesResponse> {
         let request = request.into_inner();
-        let devices = self.devices.lock().unwrap();
+        let selector = LabelSelector::parse("labelSelector", &request.label_selector);
+        let selector = selector.map_err(|error| to_status(&error))?;
+        let mut devices = self.devices.lock().unwrap().clone();
+        devices.retain(|_, device| is_chosen(device, &selector, &request));
         let (devices, next_page_token) = page(&devices, &request.tenant, request.page_size, &request.page_token);
         let known = |device| GetDeviceResponse { device: Some(device), presence: None };
         Ok(Response::new(ListDevicesResponse { devices: devices.into_iter().map(known).collect(), next_page_token }))

@@ -11,6 +11,8 @@ use drover_host::{
 };
 use drover_proto::registry::v1::api_tokens_server::ApiTokensServer;
 use drover_proto::registry::v1::certificate_authorities_server::CertificateAuthoritiesServer;
+use drover_proto::registry::v1::device_groups_server::DeviceGroupsServer;
+use drover_proto::registry::v1::device_types_server::DeviceTypesServer;
 use drover_proto::registry::v1::functions_server::FunctionsServer;
 use drover_proto::registry::v1::registry_server::RegistryServer;
 use drover_proto::rules::v1::rules_server::RulesServer;
@@ -27,6 +29,7 @@ use crate::fake_authorities::FakeAuthorities;
 use crate::fake_bus::FakeBus;
 use crate::fake_commands::FakeCommands;
 use crate::fake_functions::FakeFunctions;
+use crate::fake_kinds::{FakeGroups, FakeTypes};
 use crate::fake_series::{FakeShadow, FakeStorage};
 use crate::fake_tokens::FakeApiTokens;
 use crate::fakes::{FakeRegistry, FakeRules};
@@ -66,6 +69,8 @@ impl Running {
             let routes = match service {
                 "registry" => Routes::new(RegistryServer::new(FakeRegistry::default()))
                     .add_service(ApiTokensServer::new(tokens.clone()))
+                    .add_service(DeviceTypesServer::new(FakeTypes::default()))
+                    .add_service(DeviceGroupsServer::new(FakeGroups::default()))
                     .add_service(FunctionsServer::new(FakeFunctions::default()))
                     .add_service(CertificateAuthoritiesServer::new(FakeAuthorities::default())),
                 "storage" => Routes::new(StorageServer::new(FakeStorage)),

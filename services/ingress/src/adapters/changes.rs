@@ -141,7 +141,12 @@ fn apply_change(node: &Node, change: Change) {
                 node.changed(&Affected::Policy { tenant, policy });
             }
         }
-        Object::Rule(_) | Object::ApiToken(_) | Object::Function(_) | Object::CertificateAuthority(_) => {}
+        Object::Rule(_)
+        | Object::ApiToken(_)
+        | Object::Function(_)
+        | Object::CertificateAuthority(_)
+        | Object::DeviceType(_)
+        | Object::DeviceGroup(_) => {}
     }
 }
 

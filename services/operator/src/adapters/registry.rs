@@ -195,7 +195,7 @@ impl Registry for GrpcRegistry {
 
     async fn devices(&self, tenant: &TenantId, after: &str) -> Result<DevicePage, ApiError> {
         let (tenant, page_token) = (tenant.to_string(), after.to_owned());
-        let request = ListDevicesRequest { tenant, page_size: PAGE_SIZE, page_token };
+        let request = ListDevicesRequest { tenant, page_size: PAGE_SIZE, page_token, ..Default::default() };
         let listed = self.registry.call(async |mut client| client.list_devices(request).await).await?;
         let devices = listed.devices.iter().map(convert::seen).collect::<Result<_, _>>()?;
         Ok(DevicePage { devices, next: listed.next_page_token })

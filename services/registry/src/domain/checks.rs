@@ -2,15 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use drover_types::limits::LABEL_BYTES_MAX;
 use drover_types::object::{DEFAULT_POLICY, DeviceSpec, PolicyAction, PolicySpec};
-use drover_types::{ApiError, DeviceId, TopicFilter, subdomain};
+use drover_types::{ApiError, DeviceId, TopicFilter, key, subdomain};
 
 /// Most labels of an object, and most attributes of a device.
 const ENTRIES_MAX: usize = 64;
-/// Longest key of a label or attribute, and longest name of a type, in bytes.
-const KEY_BYTES_MAX: usize = 128;
-/// Longest value of a label, in bytes.
-const LABEL_BYTES_MAX: usize = 256;
 /// Longest value of an attribute, in bytes.
 const ATTRIBUTE_BYTES_MAX: usize = 1_024;
 /// Most policies of a device; each is a read when it connects.
@@ -74,19 +71,6 @@ fn entries(field: &str, entries: &BTreeMap<String, String>, value_bytes_max: usi
         }
     }
     Ok(())
-}
-
-fn key(field: &str, key: &str) -> Result<(), ApiError> {
-    if key.is_empty() || key.len() > KEY_BYTES_MAX {
-        return Err(
-            ApiError::invalid(field, format!("a key has 1 to {KEY_BYTES_MAX} bytes")).over(KEY_BYTES_MAX, key.len())
-        );
-    }
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '/' | '-');
-    if key.chars().all(legal) {
-        return Ok(());
-    }
-    Err(ApiError::invalid(field, "a key is made of A-Z, a-z, 0-9 and . _ / -").over("A-Za-z0-9._/-", key))
 }
 
 /// A policy of a tenant.

@@ -108,7 +108,13 @@ fn needed(spec: &Spec) -> Vec<Needed> {
     match spec {
         Spec::Rule(rule) => outputs(rule).collect(),
         Spec::CertificateAuthority(authority) => authorities::needed(authority).into_iter().collect(),
-        Spec::Device(_) | Spec::Credential(_) | Spec::Policy(_) | Spec::ApiToken(_) | Spec::Function(_) => Vec::new(),
+        Spec::Device(_)
+        | Spec::Credential(_)
+        | Spec::Policy(_)
+        | Spec::ApiToken(_)
+        | Spec::Function(_)
+        | Spec::DeviceType(_)
+        | Spec::DeviceGroup(_) => Vec::new(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use drover_types::{ApiError, DeviceKey, ErrorCode};
 
+use super::members::Choice;
 use super::{Declared, Domain, Page, PageRequest, checks};
 use crate::object::{Kind, Object, ObjectKey};
 use crate::ports::Whose;
@@ -47,9 +48,16 @@ impl Domain {
         Ok((device, self.presence(key).await?))
     }
 
-    /// Devices in the order of their names, each with its presence.
-    pub async fn list_devices(&self, request: &PageRequest) -> Result<Page<(Object, Presence)>, ApiError> {
-        let Page { items, next } = self.page(Kind::Device, request).await?;
+    /// Devices in the order of their names, each with its presence: all, or those of a choice.
+    pub async fn list_devices(
+        &self,
+        request: &PageRequest,
+        choice: &Choice,
+    ) -> Result<Page<(Object, Presence)>, ApiError> {
+        let Page { items, next } = match choice.is_all() {
+            true => self.page(Kind::Device, request).await?,
+            false => self.chosen(request, choice).await?,
+        };
         let mut devices = Vec::with_capacity(items.len());
         for object in items {
             let device = checks::device_name(&object.meta.name)?;

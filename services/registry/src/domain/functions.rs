@@ -7,11 +7,9 @@ use drover_types::object::FunctionSpec;
 use drover_types::{ApiError, ErrorCode, TenantId};
 use serde_json::Value;
 
-use super::{Declared, Domain, PAGE_BYTES_MAX, Page, PageRequest, checks};
+use super::{Declared, Domain, Page, PageRequest, checks};
 use crate::object::{Kind, Object, ObjectKey};
 
-/// Functions read from the store at once for a page.
-const READ_AT_ONCE: usize = 8;
 /// Longest result told in a refusal, in characters.
 const TOLD_CHARS_MAX: usize = 300;
 
@@ -36,26 +34,9 @@ impl Domain {
         self.get(ObjectKey::new(Kind::Function, tenant, name)).await
     }
 
-    /// Functions in the order of their names; a page ends also where it would get too large for one answer.
+    /// Functions in the order of their names.
     pub async fn list_functions(&self, request: &PageRequest) -> Result<Page, ApiError> {
-        let limit = request.limit()?;
-        let (mut items, mut bytes, mut after) = (Vec::new(), 0, request.after.clone());
-        loop {
-            let wanted = READ_AT_ONCE.min(limit + 1 - items.len());
-            let found = self.store.page(Kind::Function, &request.tenant, &after, wanted).await?;
-            let more = found.len() == wanted;
-            for function in found {
-                bytes += function.spec.function().bytes();
-                if items.len() == limit || (bytes > PAGE_BYTES_MAX && !items.is_empty()) {
-                    return Ok(Page { items, next: after });
-                }
-                after.clone_from(&function.meta.name);
-                items.push(function);
-            }
-            if !more {
-                return Ok(Page { items, next: String::new() });
-            }
-        }
+        self.page_of_large(Kind::Function, request).await
     }
 
     /// Deletes a function; what calls it goes on, and fails.

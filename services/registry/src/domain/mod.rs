@@ -12,10 +12,15 @@ pub mod changes;
 mod checks;
 mod claims;
 pub mod credentials;
+mod device_groups;
+mod device_types;
 pub mod devices;
 pub mod functions;
+mod group_tree;
 pub mod jwt;
+mod large;
 pub mod lifecycle;
+pub mod members;
 pub mod nodes;
 pub mod output_topics;
 pub mod policies;
@@ -67,6 +72,10 @@ pub struct Domain {
     /// Held while a certificate authority is written: two creations cannot both be the last, and the claims of subjects
     /// follow its writes.
     pub writing_authority: Mutex<()>,
+    /// Held while a device type is written: two creations cannot both be the last.
+    pub writing_device_type: Mutex<()>,
+    /// Held while a device group is written or deleted: none comes to be within one that goes, or within itself.
+    pub writing_device_group: Mutex<()>,
     /// Held while an API token is made: two cannot both be the last.
     pub making_api_token: Mutex<()>,
     /// Who may vouch for devices.

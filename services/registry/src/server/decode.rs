@@ -1,13 +1,19 @@
 //! From requests to what the domain takes; checks shape only.
 
 use drover_proto::Field;
-use drover_proto::registry::v1::{AuthenticateRequest, CreateApiTokenRequest, authenticate_request};
+use drover_proto::registry::v1::{
+    AuthenticateRequest, CreateApiTokenRequest, ListDevicesRequest, authenticate_request,
+};
 use drover_proto::types::v1 as types;
-use drover_types::object::{CertificateAuthoritySpec, DeviceSpec, FunctionSpec, PolicySpec, RuleSpec};
+use drover_types::object::{
+    CertificateAuthoritySpec, DeviceGroupSpec, DeviceSpec, DeviceTypeSpec, FunctionSpec, LabelSelector, PolicySpec,
+    RuleSpec,
+};
 use drover_types::{ApiError, DeviceKey, TenantId};
 
 use crate::domain::api_tokens::Wanted;
 use crate::domain::authenticate::{PROOFS_MAX, Proof};
+use crate::domain::members::Choice;
 use crate::domain::{Declared, PageRequest};
 use crate::object::Spec;
 use crate::wire;
@@ -23,6 +29,16 @@ pub fn device_key(field: &str, tenant: &str, device: &str) -> Result<DeviceKey, 
 
 pub fn page(tenant: &str, size: u32, token: String) -> Result<PageRequest, ApiError> {
     Ok(PageRequest { tenant: wire::tenant("tenant", tenant)?, size, after: token })
+}
+
+/// Which devices a list is to have.
+pub fn choice(request: &ListDevicesRequest) -> Result<Choice, ApiError> {
+    let named = |name: &str| Some(name.to_owned()).filter(|name| !name.is_empty());
+    Ok(Choice {
+        selector: LabelSelector::parse("labelSelector", &request.label_selector)?,
+        device_type: named(&request.r#type),
+        group: named(&request.group),
+    })
 }
 
 pub fn device(device: Option<&types::Device>) -> Result<Declared, ApiError> {
@@ -55,6 +71,16 @@ pub fn function(function: Option<&types::Function>) -> Result<Declared, ApiError
 pub fn certificate_authority(authority: Option<&types::CertificateAuthority>) -> Result<Declared, ApiError> {
     let authority = authority.required("certificate_authority")?;
     declared(&authority.meta, Spec::CertificateAuthority(CertificateAuthoritySpec::try_from(authority)?))
+}
+
+pub fn device_type(device_type: Option<&types::DeviceType>) -> Result<Declared, ApiError> {
+    let device_type = device_type.required("device_type")?;
+    declared(&device_type.meta, Spec::DeviceType(DeviceTypeSpec::try_from(device_type)?))
+}
+
+pub fn device_group(group: Option<&types::DeviceGroup>) -> Result<Declared, ApiError> {
+    let group = group.required("device_group")?;
+    declared(&group.meta, Spec::DeviceGroup(DeviceGroupSpec::try_from(group)?))
 }
 
 pub fn api_token(request: CreateApiTokenRequest) -> Result<Wanted, ApiError> {

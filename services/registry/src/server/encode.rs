@@ -34,6 +34,8 @@ object_of_kind! {
     rule -> Rule;
     function -> Function;
     certificate_authority -> CertificateAuthority;
+    device_type -> DeviceType;
+    device_group -> DeviceGroup;
     whole_api_token -> ApiToken;
 }
 

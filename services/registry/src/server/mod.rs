@@ -30,6 +30,20 @@ fn answer<T>(outcome: Result<T, ApiError>) -> Result<Response<T>, Status> {
     outcome.map(Response::new).map_err(|error| to_status(&error))
 }
 
+/// The methods of a service; each is one line, for each is one of the functions beside it.
+macro_rules! serve {
+    ($service:ident: $($method:ident($request:ty) -> $response:ty = $function:ident;)*) => {
+        #[tonic::async_trait]
+        impl $service for Server {
+            $(async fn $method(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
+                answer(self.$function(request.into_inner()).await)
+            })*
+        }
+    };
+}
+
+mod kinds;
+
 impl Server {
     async fn created(&self, request: CreateDeviceRequest) -> Result<CreateDeviceResponse, ApiError> {
         let device = self.domain.create_device(decode::device(request.device.as_ref())?).await?;
@@ -48,8 +62,9 @@ impl Server {
     }
 
     async fn devices(&self, request: ListDevicesRequest) -> Result<ListDevicesResponse, ApiError> {
+        let choice = decode::choice(&request)?;
         let page = decode::page(&request.tenant, request.page_size, request.page_token)?;
-        let page = self.domain.list_devices(&page).await?;
+        let page = self.domain.list_devices(&page, &choice).await?;
         let devices = page.items.into_iter().map(encode::seen).collect();
         Ok(ListDevicesResponse { devices, next_page_token: page.next })
     }
@@ -268,18 +283,6 @@ impl Server {
         let FoundKey { device, credential_id, key } = self.domain.find_pre_shared_key(&request.identity).await?;
         Ok(FindPreSharedKeyResponse { tenant: device.tenant.into(), device: device.device.into(), credential_id, key })
     }
-}
-
-/// The methods of a service; each is one line, for each is one of the functions above.
-macro_rules! serve {
-    ($service:ident: $($method:ident($request:ty) -> $response:ty = $function:ident;)*) => {
-        #[tonic::async_trait]
-        impl $service for Server {
-            $(async fn $method(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
-                answer(self.$function(request.into_inner()).await)
-            })*
-        }
-    };
 }
 
 serve! {

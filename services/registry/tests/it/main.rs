@@ -5,6 +5,8 @@ mod authentication;
 mod authorities;
 mod cassandra;
 mod crash;
+mod device_groups;
+mod device_types;
 mod feed;
 mod functions;
 mod jwt;

@@ -61,7 +61,7 @@ async fn pages_follow_each_other_without_gaps_or_repeats() {
     }
     let (mut names, mut page_token) = (Vec::new(), String::new());
     loop {
-        let request = ListDevicesRequest { tenant: String::new(), page_size: 3, page_token };
+        let request = ListDevicesRequest { page_size: 3, page_token, ..Default::default() };
         let page = stage.client.clone().list_devices(request).await.expect("listed").into_inner();
         names.extend(page.devices.into_iter().filter_map(|d| Some(d.device?.meta?.name)));
         page_token = page.next_page_token;
@@ -87,7 +87,7 @@ async fn pages_of_the_largest_devices_are_bounded_by_bytes() {
     }
     let (mut names, mut page_token, mut pages) = (Vec::new(), String::new(), 0);
     loop {
-        let request = ListDevicesRequest { tenant: String::new(), page_size: 1_000, page_token };
+        let request = ListDevicesRequest { page_size: 1_000, page_token, ..Default::default() };
         let page = stage.client.clone().list_devices(request).await.expect("it fits into a message").into_inner();
         names.extend(page.devices.into_iter().filter_map(|d| Some(d.device?.meta?.name)));
         (page_token, pages) = (page.next_page_token, pages + 1);

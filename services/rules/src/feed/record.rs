@@ -37,7 +37,9 @@ pub fn word(record: &Record) -> Result<Word, prost::DecodeError> {
             | object::Object::Policy(_)
             | object::Object::ApiToken(_)
             | object::Object::Function(_)
-            | object::Object::CertificateAuthority(_),
+            | object::Object::CertificateAuthority(_)
+            | object::Object::DeviceType(_)
+            | object::Object::DeviceGroup(_),
         )
         | None => Word::Gone,
     })

@@ -57,6 +57,7 @@ pub async fn devices(
         tenant: session.ticket.tenant.to_string(),
         page_size: PAGE_ITEMS,
         page_token: query.after.clone(),
+        ..Default::default()
     };
     let listed = match api.registry.call(async |mut client| client.list_devices(request).await).await {
         Ok(listed) => listed,

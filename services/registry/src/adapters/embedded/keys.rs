@@ -38,6 +38,8 @@ fn named(kind: Kind, tenant: &TenantId, name: &str) -> Vec<u8> {
         Kind::ApiToken => b'a',
         Kind::Function => b'f',
         Kind::CertificateAuthority => b'u',
+        Kind::DeviceType => b'y',
+        Kind::DeviceGroup => b'g',
     };
     [&[table], tenant.as_str().as_bytes(), &[0], name.as_bytes()].concat()
 }

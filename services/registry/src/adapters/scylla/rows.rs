@@ -19,7 +19,13 @@ pub const SESSION_SHARDS: i32 = 16;
 pub fn shards(kind: Kind) -> i32 {
     match kind {
         Kind::Device | Kind::Credential => SHARDS.cast_signed(),
-        Kind::Policy | Kind::Rule | Kind::ApiToken | Kind::Function | Kind::CertificateAuthority => 1,
+        Kind::Policy
+        | Kind::Rule
+        | Kind::ApiToken
+        | Kind::Function
+        | Kind::CertificateAuthority
+        | Kind::DeviceType
+        | Kind::DeviceGroup => 1,
     }
 }
 
@@ -27,7 +33,13 @@ pub fn shards(kind: Kind) -> i32 {
 pub fn shard(key: &ObjectKey) -> i32 {
     match key.kind {
         Kind::Device | Kind::Credential => (hash(&[&key.name]) % SHARDS).cast_signed(),
-        Kind::Policy | Kind::Rule | Kind::ApiToken | Kind::Function | Kind::CertificateAuthority => 0,
+        Kind::Policy
+        | Kind::Rule
+        | Kind::ApiToken
+        | Kind::Function
+        | Kind::CertificateAuthority
+        | Kind::DeviceType
+        | Kind::DeviceGroup => 0,
     }
 }
 
@@ -52,6 +64,8 @@ pub fn kind(text: &str) -> Result<Kind, StoreError> {
         Kind::ApiToken,
         Kind::Function,
         Kind::CertificateAuthority,
+        Kind::DeviceType,
+        Kind::DeviceGroup,
     ];
     kinds.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| corrupt(format!("kind {text:?}")))
 }

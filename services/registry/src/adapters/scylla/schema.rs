@@ -2,7 +2,7 @@
 //! 16 rows. Lists of a tenant: devices and credentials are spread over 32 fixed shards (see rows.rs), so a shard grows
 //! with the tenant, by 31,250 rows a million devices; at 300 bytes a device it passes the 100 MB that servers advise at ten
 //! million devices of one tenant. The other kinds have one shard a tenant: policies, rules, functions and tokens are bounded
-//! in number, as are certificate authorities. Sessions: 16 fixed shards for each partition of the event log, so with 8 of those a shard passes
+//! in number, as are certificate authorities, types and groups. Sessions: 16 fixed shards for each partition of the event log, so with 8 of those a shard passes
 //! 100 MB at tens of millions of devices; `registry.partitions` is chosen before the first start. The outbox: a partition
 //! holds one minute's changes, of which each process writes a bounded number of bytes (see minutes.rs).
 
