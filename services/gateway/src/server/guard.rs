@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use drover_host::actor::acting;
 use drover_host::http::{Failure, OverTls};
 use drover_types::{ApiError, DEFAULT_TENANT, ErrorCode};
 use tokio::time::Instant;
@@ -23,7 +24,8 @@ const OPEN: [&str; 3] = ["/healthz", routes::OPENAPI, console::OPEN];
 /// Every change by a session shows its secret here; forms of the console show it in a hidden field.
 const CSRF: HeaderName = HeaderName::from_static("x-drover-csrf");
 
-/// Demands `Authorization: Bearer TOKEN` or a session of the console, and that who it is may do what is asked.
+/// Demands `Authorization: Bearer TOKEN` or a session of the console, and that who it is may do what is asked. What is
+/// done then is done in the name of who it is.
 pub async fn identify(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if OPEN.contains(&path) || path.starts_with(console::ASSETS) {
@@ -32,10 +34,11 @@ pub async fn identify(State(api): State<Arc<Api>>, request: Request, next: Next)
     let (mut head, body) = request.into_parts();
     match known(&api, &head).await {
         Ok(Known { caller, authorization, session }) => {
+            let actor = caller.title();
             head.extensions.insert(caller);
             head.extensions.insert(authorization);
             session.map(|session| head.extensions.insert(session));
-            next.run(Request::from_parts(head, body)).await
+            acting(&actor, next.run(Request::from_parts(head, body))).await
         }
         Err(error) if error.code == ErrorCode::Unauthenticated && is_for_people(&head) => console::sign_in(),
         Err(error) if is_for_people(&head) => console::failure(error),

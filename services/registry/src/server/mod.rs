@@ -5,7 +5,9 @@ mod encode;
 
 use std::sync::Arc;
 
+use drover_host::actor;
 use drover_proto::registry::v1::api_tokens_server::ApiTokens;
+use drover_proto::registry::v1::audit_server::Audit;
 use drover_proto::registry::v1::certificate_authorities_server::CertificateAuthorities;
 use drover_proto::registry::v1::functions_server::Functions;
 use drover_proto::registry::v1::pre_shared_keys_server::PreSharedKeys;
@@ -15,10 +17,12 @@ use drover_proto::to_status;
 use drover_types::ApiError;
 use tonic::{Request, Response, Status};
 
+use crate::audit::UNKNOWN;
 use crate::domain::Domain;
 use crate::domain::bulk::Bulk;
 use crate::domain::devices::Revoked;
 use crate::domain::pre_shared_keys::FoundKey;
+use crate::wire;
 
 /// Serves one domain.
 pub struct Server {
@@ -261,13 +265,22 @@ impl Server {
     }
 }
 
-/// The methods of a service; each is one line, for each is one of the functions above.
+impl Server {
+    async fn entries(&self, request: ListAuditRequest) -> Result<ListAuditResponse, ApiError> {
+        let page = self.domain.list_audit(&decode::audit(request)?).await?;
+        let entries = page.items.iter().map(wire::encode_entry).collect();
+        Ok(ListAuditResponse { entries, next_page_token: page.next })
+    }
+}
+
+/// The methods of a service; each is one line, for each is one of the functions above, done in the name of who asks.
 macro_rules! serve {
     ($service:ident: $($method:ident($request:ty) -> $response:ty = $function:ident;)*) => {
         #[tonic::async_trait]
         impl $service for Server {
             $(async fn $method(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
-                answer(self.$function(request.into_inner()).await)
+                let actor = actor::of(request.metadata()).unwrap_or(UNKNOWN).to_owned();
+                answer(actor::acting(&actor, self.$function(request.into_inner())).await)
             })*
         }
     };
@@ -310,6 +323,11 @@ serve! {
     list_api_tokens(ListApiTokensRequest) -> ListApiTokensResponse = api_tokens;
     delete_api_token(DeleteApiTokenRequest) -> DeleteApiTokenResponse = api_token_deleted;
     verify_api_token(VerifyApiTokenRequest) -> VerifyApiTokenResponse = api_token;
+}
+
+serve! {
+    Audit:
+    list_audit(ListAuditRequest) -> ListAuditResponse = entries;
 }
 
 serve! {
