@@ -110,7 +110,8 @@ fn collection(path: &str) -> Option<&str> {
 fn deed(method: &Method, path: &str) -> Deed {
     let reads = *method == Method::GET || *method == Method::HEAD;
     match collection(path) {
-        Some("tokens") => Deed::Administer,
+        // Who looks at all that others do may take rights away, too.
+        Some("tokens" | "audit") => Deed::Administer,
         // Whoever names an issuer lets in all that it issues.
         Some("authorities") if !reads => Deed::Administer,
         // A link into the console changes nothing, and gives nobody more than they have.
@@ -196,7 +197,9 @@ mod tests {
     fn every_route_that_is_no_question_is_a_change_and_those_that_give_rights_are_for_administrators() {
         for (method, path) in routes::ROUTES {
             let expected = match (*method, *path) {
-                (_, "/tokens" | "/tokens/{token}") | ("put" | "delete", "/authorities/{authority}") => Deed::Administer,
+                (_, "/tokens" | "/tokens/{token}" | "/audit") | ("put" | "delete", "/authorities/{authority}") => {
+                    Deed::Administer
+                }
                 ("get", _) | ("post", "/console-links") => Deed::Read,
                 _ => Deed::Change,
             };
@@ -209,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_devices_name_does_not_change_what_is_done_to_it() {
-        for name in ["console-links", "close", "tokens"] {
+        for name in ["console-links", "close", "tokens", "audit"] {
             assert_eq!(deed(&Method::DELETE, &format!("/api/v1/devices/{name}")), Deed::Change, "{name}");
             assert_eq!(deed(&Method::GET, &format!("/api/v1/tenants/home/devices/{name}")), Deed::Read, "{name}");
         }

@@ -3,6 +3,7 @@
 //! Server layer: decode, call, encode; no decisions. Every answer that is no success has the one error shape.
 
 mod api_tokens;
+mod audit;
 mod authorities;
 mod backend;
 mod body;
@@ -35,6 +36,7 @@ use axum::routing::get;
 use drover_bus::Bus;
 use drover_host::http::{self, Bounds, Failure, Hosts};
 use drover_host::{AdminToken, Network, Ports, Shutdown, Tls, grpc};
+use drover_proto::registry::v1::audit_client::AuditClient;
 use drover_proto::registry::v1::certificate_authorities_client::CertificateAuthoritiesClient;
 use drover_proto::registry::v1::functions_client::FunctionsClient;
 use drover_proto::registry::v1::registry_client::RegistryClient;
@@ -77,6 +79,7 @@ pub struct Api {
     registry: Backend<RegistryClient<grpc::Client>>,
     functions: Backend<FunctionsClient<grpc::Client>>,
     authorities: Backend<CertificateAuthoritiesClient<grpc::Client>>,
+    audit: Backend<AuditClient<grpc::Client>>,
     storage: Backend<StorageClient<grpc::Client>>,
     /// Of storage, where it is asked when devices were last heard.
     silence: Silence,
@@ -100,12 +103,14 @@ impl Api {
         let registry = RegistryClient::new(network.client("registry"));
         let functions = FunctionsClient::new(network.client("registry"));
         let authorities = CertificateAuthoritiesClient::new(network.client("registry"));
+        let audit = AuditClient::new(network.client("registry"));
         let storage = StorageClient::new(network.client("storage"));
         let shadow = ShadowClient::new(network.client("shadow"));
         Self {
             registry: Backend::new("registry", registry, REGISTRY_DEADLINE),
             functions: Backend::new("registry", functions, REGISTRY_DEADLINE),
             authorities: Backend::new("registry", authorities, REGISTRY_DEADLINE),
+            audit: Backend::new("registry", audit, REGISTRY_DEADLINE),
             storage: Backend::new("storage service", storage, STORAGE_DEADLINE),
             silence: Silence::default(),
             shadow: Backend::new("shadow service", shadow, SHADOW_DEADLINE),

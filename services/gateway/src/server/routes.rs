@@ -16,8 +16,8 @@ use utoipa::openapi::{ContentBuilder, ObjectBuilder, OpenApi as Document, Ref, R
 use utoipa::{OpenApi, ToSchema};
 
 use super::{
-    Api, api_tokens, authorities, console, credentials, devices, functions, health, policies, replay, rules, shadow,
-    stream, telemetry,
+    Api, api_tokens, audit, authorities, console, credentials, devices, functions, health, policies, replay, rules,
+    shadow, stream, telemetry,
 };
 
 /// Paths about the default tenant.
@@ -52,6 +52,7 @@ macro_rules! routes {
 
 routes! {
     "/health" => { get: health::get }
+    "/audit" => { get: audit::list }
     "/authorities" => { get: authorities::list }
     "/authorities/{authority}" => { get: authorities::get, put: authorities::put, delete: authorities::delete }
     "/devices" => { get: devices::list, post: devices::create }

@@ -10,6 +10,7 @@ use drover_host::{
     grpc,
 };
 use drover_proto::registry::v1::api_tokens_server::ApiTokensServer;
+use drover_proto::registry::v1::audit_server::AuditServer;
 use drover_proto::registry::v1::certificate_authorities_server::CertificateAuthoritiesServer;
 use drover_proto::registry::v1::functions_server::FunctionsServer;
 use drover_proto::registry::v1::registry_server::RegistryServer;
@@ -22,6 +23,7 @@ use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use ureq::http::HeaderMap;
 
+use crate::fake_audit::FakeAudit;
 use crate::fake_authorities::FakeAuthorities;
 use crate::fake_bus::FakeBus;
 use crate::fake_functions::FakeFunctions;
@@ -65,7 +67,8 @@ impl Running {
                 "registry" => Routes::new(RegistryServer::new(FakeRegistry::default()))
                     .add_service(ApiTokensServer::new(tokens.clone()))
                     .add_service(FunctionsServer::new(FakeFunctions::default()))
-                    .add_service(CertificateAuthoritiesServer::new(FakeAuthorities::default())),
+                    .add_service(CertificateAuthoritiesServer::new(FakeAuthorities::default()))
+                    .add_service(AuditServer::new(FakeAudit)),
                 "storage" => Routes::new(StorageServer::new(FakeStorage)),
                 "shadow" => Routes::new(ShadowServer::new(FakeShadow::default())),
                 _ => Routes::new(RulesServer::new(FakeRules)),
