@@ -131,7 +131,6 @@ async fn a_kill_between_the_trail_and_the_outbox_leaves_one_entry_a_write_in_ord
     changed.meta.labels.insert("room".into(), "hall".into());
     let update = Mutation::new(made.key(), Some(made.meta.revision), Some(changed), NOW_MS);
     let updated = store.write(Mutation { actor: "token ci".into(), ..update }).await.expect("written").expect("there");
-    store.write(Mutation::new(made.key(), Some(updated.meta.revision), None, NOW_MS)).await.expect("deleted");
     // What the relay had put into the trail before it was killed: the rows of the outbox are there still.
     let first = Entry {
         tenant: TenantId::default_tenant(),
@@ -145,6 +144,7 @@ async fn a_kill_between_the_trail_and_the_outbox_leaves_one_entry_a_write_in_ord
         changed: Vec::new(),
     };
     store.put_audit(vec![first]).await.expect("writable");
+    store.write(Mutation::new(made.key(), Some(updated.meta.revision), None, NOW_MS)).await.expect("deleted");
     drop(store);
 
     let mut stage = Stage::with(config(), directory).await;
