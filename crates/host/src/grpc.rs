@@ -19,6 +19,7 @@ use tonic::transport::{Channel, Server};
 use tonic::{Request, Status};
 use tower::ServiceExt;
 
+use crate::actor;
 use crate::remote::Remote;
 use crate::skew::tell_time;
 use crate::trace::{TRACEPARENT, continue_from, current_traceparent};
@@ -124,8 +125,8 @@ fn authorize(request: Request<()>, token: Option<&AdminToken>) -> Result<Request
     }
 }
 
-/// The way to one service. It sends the trace context of the calling span, and to other processes the admin token;
-/// calls to them have a deadline, and another try where that does no harm. Cheap to clone.
+/// The way to one service. It sends the trace context of the calling span, in whose name the task works, and to other
+/// processes the admin token; calls to them have a deadline, and another try where that does no harm. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
     way: Way,
@@ -151,6 +152,11 @@ impl Client {
         if let Some(context) = current_traceparent() {
             let value = HeaderValue::from_str(context.as_str()).expect("a trace context is plain ASCII");
             request.headers_mut().insert(TRACEPARENT, value);
+        }
+        if let Some(actor) = actor::current() {
+            let value = HeaderValue::from_str(&actor);
+            let value = value.map_err(|_| Status::internal("the name of who asks is not plain ASCII"))?;
+            request.headers_mut().insert(actor::ACTOR, value);
         }
         if let Some(token) = &self.token {
             let value = HeaderValue::try_from(token.bearer());

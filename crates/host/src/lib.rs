@@ -2,6 +2,7 @@
 //!
 //! Knows no service. Opens what configuration names, binds sockets before any work, and hands both in as [`Ports`].
 
+pub mod actor;
 pub mod admin;
 mod admin_token;
 mod backoff;

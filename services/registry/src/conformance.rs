@@ -2,6 +2,7 @@
 //!
 //! An adapter's test gives a [`Factory`]; each function here is one promise of [`RegistryStore`].
 
+mod audit;
 mod kinds;
 
 use std::collections::BTreeMap;
@@ -44,6 +45,8 @@ pub async fn suite(factory: &dyn Factory) {
     kinds::types_and_groups_are_listed_by_kind_and_tenant(factory).await;
     every_write_leaves_one_outbox_row_in_order_until_forgotten(factory).await;
     writes_and_outbox_survive_reopening(factory).await;
+    a_write_is_told_with_who_asked_for_it_and_a_revision_that_grows(factory).await;
+    audit::suite(factory).await;
     presence_is_kept_by_partition_and_device(factory).await;
     a_topic_is_its_first_tenants_until_its_last_rule_goes(factory).await;
     of_many_tenants_that_claim_a_topic_at_once_one_gets_it(factory).await;
@@ -56,7 +59,7 @@ pub fn device(name: &str) -> Object {
 
 /// The creation of an object.
 pub fn creation(object: Object) -> Mutation {
-    Mutation { key: object.key(), expected: None, after: Some(object), time_ms: 7 }
+    Mutation::new(object.key(), None, Some(object), 7)
 }
 
 fn object(tenant: &TenantId, name: &str, spec: Spec) -> Object {
@@ -78,7 +81,7 @@ async fn create(store: &dyn RegistryStore, object: Object) -> Object {
 }
 
 async fn delete(store: &dyn RegistryStore, object: &Object) {
-    let mutation = Mutation { key: object.key(), expected: Some(object.meta.revision), after: None, time_ms: 8 };
+    let mutation = Mutation::new(object.key(), Some(object.meta.revision), None, 8);
     assert_eq!(store.write(mutation).await, Ok(None));
 }
 
@@ -167,7 +170,7 @@ async fn a_sealed_secret_is_kept_and_stays_found_when_it_is_sealed_anew(factory:
     let first = create(&*store, object(&tenant, "1", credential(1))).await;
     assert_eq!(store.credentials_of(&d).await, Ok(vec![first.clone()]));
     let after = Some(Object { spec: credential(2), ..first.clone() });
-    let anew = Mutation { key: first.key(), expected: Some(first.meta.revision), after, time_ms: 8 };
+    let anew = Mutation::new(first.key(), Some(first.meta.revision), after, 8);
     let second = store.write(anew).await.expect("written").expect("it is there");
     let store = factory.reopened(store).await;
     assert_eq!(store.credentials_of(&d).await, Ok(vec![second.clone()]));
@@ -288,6 +291,20 @@ async fn writes_and_outbox_survive_reopening(factory: &dyn Factory) {
     let store = factory.reopened(store).await;
     assert_eq!(store.get(&ObjectKey::new(Kind::Device, &a.meta.tenant, "a")).await, Ok(None));
     assert!(create(&*store, device("a")).await.meta.revision > a.meta.revision);
+}
+
+async fn a_write_is_told_with_who_asked_for_it_and_a_revision_that_grows(factory: &dyn Factory) {
+    let store = factory.empty().await;
+    let by = |actor: &str, mutation: Mutation| Mutation { actor: actor.to_owned(), ..mutation };
+    let made = store.write(by("token ci", creation(device("a")))).await.expect("written").expect("it is there");
+    delete(&*store, &made).await;
+    store.write(by("administrator", creation(device("a")))).await.expect("written");
+    let store = factory.reopened(store).await;
+    let rows = store.outbox(9).await.expect("readable");
+    let actors: Vec<&str> = rows.iter().map(|row| row.change.actor.as_str()).collect();
+    assert_eq!(actors, ["token ci", "", "administrator"]);
+    assert_eq!(rows[0].change.revision, made.meta.revision);
+    assert!(rows.windows(2).all(|pair| pair[0].change.revision < pair[1].change.revision), "{rows:?}");
 }
 
 async fn presence_is_kept_by_partition_and_device(factory: &dyn Factory) {

@@ -4,6 +4,7 @@
 //! feed. `server` decodes, `domain` decides, `adapters` keep.
 
 mod adapters;
+pub mod audit;
 mod config;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -25,6 +26,7 @@ use async_trait::async_trait;
 use drover_bus::{AdminError, Bus, bounds};
 use drover_host::{Ports, Service, Shutdown, grpc};
 use drover_proto::registry::v1::api_tokens_server::ApiTokensServer;
+use drover_proto::registry::v1::audit_server::AuditServer;
 use drover_proto::registry::v1::certificate_authorities_server::CertificateAuthoritiesServer;
 use drover_proto::registry::v1::device_groups_server::DeviceGroupsServer;
 use drover_proto::registry::v1::device_types_server::DeviceTypesServer;
@@ -152,9 +154,10 @@ async fn work(config: RegistryConfig, ports: Ports, shutdown: Shutdown, opened: 
     let owners = TopicsServer::new(server::Server { domain: domain.clone() });
     let types = DeviceTypesServer::new(server::Server { domain: domain.clone() });
     let groups = DeviceGroupsServer::new(server::Server { domain: domain.clone() });
+    let audit = AuditServer::new(server::Server { domain: domain.clone() });
     let routes = Routes::new(RegistryServer::new(server::Server { domain }));
     let routes = routes.add_service(api_tokens).add_service(functions).add_service(keys).add_service(authorities);
-    let routes = routes.add_service(owners).add_service(types).add_service(groups);
+    let routes = routes.add_service(owners).add_service(types).add_service(groups).add_service(audit);
     let serving = async {
         grpc::serve(routes, Registry::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;
         anyhow::Ok(())

@@ -28,6 +28,16 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub const ALL: [Self; 7] = [
+        Kind::Device,
+        Kind::Credential,
+        Kind::Policy,
+        Kind::Rule,
+        Kind::ApiToken,
+        Kind::Function,
+        Kind::CertificateAuthority,
+    ];
+
     /// The name in keys of the change feed and in messages.
     pub fn as_str(self) -> &'static str {
         match self {

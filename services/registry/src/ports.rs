@@ -7,6 +7,7 @@ use drover_bus::{Offset, Partition};
 use drover_types::{ApiError, ClientId, DeviceKey, ErrorCode, TenantId};
 use serde::{Deserialize, Serialize};
 
+use crate::audit::{Entry, Position};
 use crate::object::{Digest, Kind, NONCE_BYTES, Object, ObjectKey, Sealed};
 
 /// One write of one object.
@@ -19,6 +20,15 @@ pub struct Mutation {
     pub after: Option<Object>,
     /// Of the change, milliseconds since the Unix epoch.
     pub time_ms: u64,
+    /// Who asked for it.
+    pub actor: String,
+}
+
+impl Mutation {
+    /// A write of which nobody has said yet who asked for it.
+    pub fn new(key: ObjectKey, expected: Option<u64>, after: Option<Object>, time_ms: u64) -> Self {
+        Self { key, expected, after, time_ms, actor: String::new() }
+    }
 }
 
 /// A change that is not yet in the change feed.
@@ -36,6 +46,18 @@ pub struct Change {
     pub before: Option<Object>,
     pub after: Option<Object>,
     pub time_ms: u64,
+    /// Who asked for it; empty: not known, of a change by an older version.
+    pub actor: String,
+    /// Of the write: the object's own, and greater than all before if it was deleted.
+    pub revision: u64,
+}
+
+/// Some entries of the audit trail, newest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditPage {
+    pub entries: Vec<Entry>,
+    /// Before which there may be more, also where there are few entries or none; `None`: there are no more.
+    pub next: Option<Position>,
 }
 
 /// Who takes the outbox to the change feed.
@@ -188,6 +210,19 @@ pub trait RegistryStore: Send + Sync + 'static {
     async fn outbox(&self, limit: usize) -> Result<Vec<OutboxRow>, StoreError>;
     /// Removes rows that are in the change feed.
     async fn forget(&self, sequences: &[u64]) -> Result<(), StoreError>;
+
+    /// Adds entries to the audit trails of their tenants, durable at the latest with the next [`RegistryStore::forget`].
+    /// One that is there already stays one. Entries older than [`crate::audit::KEPT_MS`] may go.
+    async fn put_audit(&self, entries: Vec<Entry>) -> Result<(), StoreError>;
+    /// Up to `limit` entries of a tenant before `before`, newest first, none older than `oldest_ms`. Looks at a bounded part
+    /// of the trail.
+    async fn audit(
+        &self,
+        tenant: &TenantId,
+        oldest_ms: u64,
+        before: &Position,
+        limit: usize,
+    ) -> Result<AuditPage, StoreError>;
 
     /// The sessions of a device in a partition of the event log.
     async fn presence_of(

@@ -10,7 +10,10 @@ use drover_types::object::{
 };
 use drover_types::{ApiError, DeviceId, TenantId};
 
-use crate::object::{ApiToken, Credential, CredentialKind, Digest, Meta, NONCE_BYTES, Object, Role, Sealed, Spec};
+use crate::audit::{Action, Entry};
+use crate::object::{
+    ApiToken, Credential, CredentialKind, Digest, Kind, Meta, NONCE_BYTES, Object, Role, Sealed, Spec,
+};
 use crate::ports::Change;
 
 impl TryFrom<&types::Meta> for Meta {
@@ -232,6 +235,8 @@ pub fn encode_change(change: &Change) -> registry::Change {
         before: change.before.as_ref().map(sent),
         after: change.after.as_ref().map(sent),
         time_ms: change.time_ms,
+        actor: change.actor.clone(),
+        revision: change.revision,
     }
 }
 
@@ -239,6 +244,58 @@ pub fn encode_change(change: &Change) -> registry::Change {
 pub fn decode_change(change: &registry::Change) -> Result<Change, ApiError> {
     let before = change.before.as_ref().map(decode).transpose()?;
     let after = change.after.as_ref().map(decode).transpose()?;
-    let key = after.as_ref().or(before.as_ref()).required("after")?.key();
-    Ok(Change { key, before, after, time_ms: change.time_ms })
+    let object = after.as_ref().or(before.as_ref()).required("after")?;
+    // A change by an older version has no revision of its own.
+    let (key, revision) = (object.key(), if change.revision == 0 { object.meta.revision } else { change.revision });
+    Ok(Change { key, before, after, time_ms: change.time_ms, actor: change.actor.clone(), revision })
+}
+
+/// An entry of the audit trail as stored and sent.
+pub fn encode_entry(entry: &Entry) -> registry::AuditEntry {
+    let action = match entry.action {
+        Action::Created => registry::AuditAction::Created,
+        Action::Updated => registry::AuditAction::Updated,
+        Action::Deleted => registry::AuditAction::Deleted,
+    };
+    registry::AuditEntry {
+        id: entry.position().to_string(),
+        tenant: entry.tenant.to_string(),
+        time_ms: entry.time_ms,
+        actor: entry.actor.clone(),
+        action: action.into(),
+        kind: entry.kind.as_str().to_owned(),
+        name: entry.name.clone(),
+        device: entry.device.clone().unwrap_or_default(),
+        revision: entry.revision,
+        changed: entry.changed.clone(),
+    }
+}
+
+/// The entry of a stored message.
+pub fn decode_entry(entry: &registry::AuditEntry) -> Result<Entry, ApiError> {
+    let action = match entry.action() {
+        registry::AuditAction::Created => Action::Created,
+        registry::AuditAction::Updated => Action::Updated,
+        registry::AuditAction::Deleted => Action::Deleted,
+        registry::AuditAction::Unspecified => return Err(ApiError::invalid("action", "is not a known action")),
+    };
+    Ok(Entry {
+        tenant: tenant("tenant", &entry.tenant)?,
+        time_ms: entry.time_ms,
+        actor: entry.actor.clone(),
+        action,
+        kind: kind("kind", &entry.kind)?,
+        name: entry.name.clone(),
+        device: Some(entry.device.clone()).filter(|device| !device.is_empty()),
+        revision: entry.revision,
+        changed: entry.changed.clone(),
+    })
+}
+
+/// The kind a field names, as keys of the change feed do.
+pub fn kind(field: &str, text: &str) -> Result<Kind, ApiError> {
+    Kind::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
+        let known = Kind::ALL.map(Kind::as_str).join(", ");
+        ApiError::invalid(field, format!("{text:?} is none of {known}"))
+    })
 }

@@ -318,7 +318,7 @@ impl World {
         }))?;
         let meta = wire::Meta { tenant: "default".into(), name: "all".into(), generation: 1, ..wire::Meta::default() };
         let rule = Object { object: Some(object::Object::Rule(wire::Rule::of(meta, spec))) };
-        let change = Change { before: None, after: Some(rule), time_ms: self.clock.now_ms() };
+        let change = Change { before: None, after: Some(rule), time_ms: self.clock.now_ms(), ..Change::default() };
         let key = Some("rule/default/all".into());
         let record = Record { key, value: Some(change.encode_to_vec().into()), ..Record::default() };
         self.bus.append(vec![Outgoing::keyed(drover_rules::CHANGES_TOPIC, record)]).await?.await?;

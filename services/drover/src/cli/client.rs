@@ -77,6 +77,11 @@ impl Client {
         self.answer("GET", self.url(path, &[]), None)
     }
 
+    /// An answer that a query narrows down.
+    pub fn query(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Value, ClientError> {
+        self.answer("GET", self.url(path, query), None)
+    }
+
     /// The first page of a collection, or all of it: `{"items": […]}`, with `nextPageToken` if there is more.
     pub fn list(&self, path: &[&str], all: bool) -> Result<Value, ClientError> {
         self.chosen(path, &[], all)

@@ -3,6 +3,7 @@
 //! One module a noun, thin over [`client`]; what a command prints goes through [`output`].
 
 mod apply;
+mod audit;
 mod authority;
 mod client;
 mod command;
@@ -56,6 +57,8 @@ pub enum ClientCommand {
     Rule(rule::Rule),
     /// API tokens: who may use the REST interface, the console and these commands
     Token(token::Token),
+    /// Audit trail: who changed what and when
+    Audit(audit::Audit),
     /// Functions: JavaScript with limits and without I/O
     Function(function::Function),
     /// Shows messages as they come
@@ -79,6 +82,7 @@ impl ClientCommand {
             Self::Authority(authority) => authority.run(out),
             Self::Rule(rule) => rule.run(out),
             Self::Token(token) => token.run(out),
+            Self::Audit(audit) => audit.run(out),
             Self::Function(function) => function.run(out),
             Self::Tail(tail) => tail.run(),
             Self::Open(open) => open.run(out),

@@ -51,7 +51,7 @@ enum Role {
     Viewer,
     /// Reads and changes: devices with their credentials and shadows, policies, rules
     Editor,
-    /// All of that, and the tokens of the tenant
+    /// All of that, and the tokens and the audit trail of the tenant
     Admin,
 }
 

@@ -1,5 +1,6 @@
 //! The real executable: how it starts, refuses, stops and starts again.
 
+mod audit;
 mod authority;
 mod client;
 mod cluster;

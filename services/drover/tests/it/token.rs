@@ -64,7 +64,10 @@ fn a_token_that_may_not_is_one_clear_line() {
     assert_eq!(weak, "drover: the role viewer may read and change nothing");
     assert!(says(by(&platform, editor, &["device", "create", "t-1"])).contains("home/t-1"));
     let weak = line(by(&platform, editor, &["token", "create", "mine", "--role", "admin"]));
-    assert_eq!(weak, "drover: API tokens, and changes of certificate authorities, are for the role admin");
+    assert_eq!(
+        weak,
+        "drover: API tokens, changes of certificate authorities, and the audit trail are for the role admin"
+    );
     for tenant in ["away", "default"] {
         let other = line(by(&platform, editor, &["device", "list", "-n", tenant]));
         let expected = "drover: the token is one of tenant home: its paths are those under /api/v1/tenants/home";

@@ -15,7 +15,7 @@ pub enum Role {
     Viewer,
     /// Read and change: devices with their credentials and shadows, policies, rules, functions.
     Editor,
-    /// All of that, and the tenant's API tokens and certificate authorities.
+    /// All of that, and the tenant's API tokens, certificate authorities and audit trail.
     Admin,
 }
 
@@ -31,7 +31,7 @@ pub enum Caller {
 pub enum Deed {
     Read,
     Change,
-    /// Makes or takes away rights of callers, or who may issue identities of devices.
+    /// Makes or takes away rights of callers, or who may issue identities of devices, or looks at what callers have done.
     Administer,
 }
 
@@ -48,9 +48,9 @@ impl Caller {
         match (deed, role) {
             (Deed::Read, _) | (Deed::Change, Role::Editor | Role::Admin) | (Deed::Administer, Role::Admin) => Ok(()),
             (Deed::Change, Role::Viewer) => refused("the role viewer may read and change nothing".to_owned()),
-            (Deed::Administer, Role::Viewer | Role::Editor) => {
-                refused("API tokens, and changes of certificate authorities, are for the role admin".to_owned())
-            }
+            (Deed::Administer, Role::Viewer | Role::Editor) => refused(
+                "API tokens, changes of certificate authorities, and the audit trail are for the role admin".to_owned(),
+            ),
         }
     }
 

@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use drover_host::actor::acting;
 use drover_host::http::{Failure, OverTls};
 use drover_types::{ApiError, DEFAULT_TENANT, ErrorCode};
 use tokio::time::Instant;
@@ -23,7 +24,8 @@ const OPEN: [&str; 3] = ["/healthz", routes::OPENAPI, console::OPEN];
 /// Every change by a session shows its secret here; forms of the console show it in a hidden field.
 const CSRF: HeaderName = HeaderName::from_static("x-drover-csrf");
 
-/// Demands `Authorization: Bearer TOKEN` or a session of the console, and that who it is may do what is asked.
+/// Demands `Authorization: Bearer TOKEN` or a session of the console, and that who it is may do what is asked. What is
+/// done then is done in the name of who it is.
 pub async fn identify(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if OPEN.contains(&path) || path.starts_with(console::ASSETS) {
@@ -32,10 +34,11 @@ pub async fn identify(State(api): State<Arc<Api>>, request: Request, next: Next)
     let (mut head, body) = request.into_parts();
     match known(&api, &head).await {
         Ok(Known { caller, authorization, session }) => {
+            let actor = caller.title();
             head.extensions.insert(caller);
             head.extensions.insert(authorization);
             session.map(|session| head.extensions.insert(session));
-            next.run(Request::from_parts(head, body)).await
+            acting(&actor, next.run(Request::from_parts(head, body))).await
         }
         Err(error) if error.code == ErrorCode::Unauthenticated && is_for_people(&head) => console::sign_in(),
         Err(error) if is_for_people(&head) => console::failure(error),
@@ -107,7 +110,8 @@ fn collection(path: &str) -> Option<&str> {
 fn deed(method: &Method, path: &str) -> Deed {
     let reads = *method == Method::GET || *method == Method::HEAD;
     match collection(path) {
-        Some("tokens") => Deed::Administer,
+        // Who looks at all that others do may take rights away, too.
+        Some("tokens" | "audit") => Deed::Administer,
         // Whoever names an issuer lets in all that it issues.
         Some("authorities") if !reads => Deed::Administer,
         // A link into the console changes nothing, and gives nobody more than they have.
@@ -193,7 +197,9 @@ mod tests {
     fn every_route_that_is_no_question_is_a_change_and_those_that_give_rights_are_for_administrators() {
         for (method, path) in routes::ROUTES {
             let expected = match (*method, *path) {
-                (_, "/tokens" | "/tokens/{token}") | ("put" | "delete", "/authorities/{authority}") => Deed::Administer,
+                (_, "/tokens" | "/tokens/{token}" | "/audit") | ("put" | "delete", "/authorities/{authority}") => {
+                    Deed::Administer
+                }
                 ("get", _) | ("post", "/console-links") => Deed::Read,
                 _ => Deed::Change,
             };
@@ -206,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_devices_name_does_not_change_what_is_done_to_it() {
-        for name in ["console-links", "close", "tokens"] {
+        for name in ["console-links", "close", "tokens", "audit"] {
             assert_eq!(deed(&Method::DELETE, &format!("/api/v1/devices/{name}")), Deed::Change, "{name}");
             assert_eq!(deed(&Method::GET, &format!("/api/v1/tenants/home/devices/{name}")), Deed::Read, "{name}");
         }

@@ -3,6 +3,7 @@
 //! Server layer: decode, call, encode; no decisions. Every answer that is no success has the one error shape.
 
 mod api_tokens;
+mod audit;
 mod authorities;
 mod backend;
 mod body;
@@ -38,6 +39,7 @@ use axum::routing::get;
 use drover_bus::Bus;
 use drover_host::http::{self, Bounds, Failure, Hosts};
 use drover_host::{AdminToken, Network, Ports, Shutdown, Tls, grpc};
+use drover_proto::registry::v1::audit_client::AuditClient;
 use drover_proto::registry::v1::certificate_authorities_client::CertificateAuthoritiesClient;
 use drover_proto::registry::v1::device_groups_client::DeviceGroupsClient;
 use drover_proto::registry::v1::device_types_client::DeviceTypesClient;
@@ -85,6 +87,7 @@ pub struct Api {
     authorities: Backend<CertificateAuthoritiesClient<grpc::Client>>,
     types: Backend<DeviceTypesClient<grpc::Client>>,
     groups: Backend<DeviceGroupsClient<grpc::Client>>,
+    audit: Backend<AuditClient<grpc::Client>>,
     storage: Backend<StorageClient<grpc::Client>>,
     /// Of storage, where it is asked when devices were last heard.
     silence: Silence,
@@ -111,6 +114,7 @@ impl Api {
         let authorities = CertificateAuthoritiesClient::new(network.client("registry"));
         let types = DeviceTypesClient::new(network.client("registry"));
         let groups = DeviceGroupsClient::new(network.client("registry"));
+        let audit = AuditClient::new(network.client("registry"));
         let storage = StorageClient::new(network.client("storage"));
         let shadow = ShadowClient::new(network.client("shadow"));
         let commands = CommandsClient::new(network.client("shadow"));
@@ -120,6 +124,7 @@ impl Api {
             authorities: Backend::new("registry", authorities, REGISTRY_DEADLINE),
             types: Backend::new("registry", types, REGISTRY_DEADLINE),
             groups: Backend::new("registry", groups, REGISTRY_DEADLINE),
+            audit: Backend::new("registry", audit, REGISTRY_DEADLINE),
             storage: Backend::new("storage service", storage, STORAGE_DEADLINE),
             silence: Silence::default(),
             shadow: Backend::new("shadow service", shadow, SHADOW_DEADLINE),

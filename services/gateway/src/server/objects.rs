@@ -29,11 +29,16 @@ pub struct Page {
 impl Page {
     /// How many objects, at most `limit`.
     pub fn size(&self, limit: u32) -> Result<u32, ApiError> {
-        match self.page_size {
-            None => Ok(PAGE_ITEMS.min(limit)),
-            Some(size) if (1..=limit).contains(&size) => Ok(size),
-            Some(size) => Err(ApiError::invalid("pageSize", format!("is out of range 1 to {limit}")).over(limit, size)),
-        }
+        page_size(self.page_size, limit)
+    }
+}
+
+/// How many objects a page has of which `wanted` were asked for, at most `limit`.
+pub fn page_size(wanted: Option<u32>, limit: u32) -> Result<u32, ApiError> {
+    match wanted {
+        None => Ok(PAGE_ITEMS.min(limit)),
+        Some(size) if (1..=limit).contains(&size) => Ok(size),
+        Some(size) => Err(ApiError::invalid("pageSize", format!("is out of range 1 to {limit}")).over(limit, size)),
     }
 }
 

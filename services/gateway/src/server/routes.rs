@@ -18,7 +18,7 @@ use utoipa::openapi::{ContentBuilder, ObjectBuilder, OpenApi as Document, Ref, R
 use utoipa::{OpenApi, ToSchema};
 
 use super::{
-    Api, api_tokens, authorities, commands, console, credentials, device_groups, device_types, devices, functions,
+    Api, api_tokens, audit, authorities, commands, console, credentials, device_groups, device_types, devices, functions,
     health, policies, replay, rules, shadow, stream, telemetry,
 };
 
@@ -57,6 +57,7 @@ macro_rules! routes {
 
 routes! {
     "/health" => { get: health::get }
+    "/audit" => { get: audit::list }
     "/authorities" => { get: authorities::list }
     "/authorities/{authority}" => { get: authorities::get, put: authorities::put, delete: authorities::delete }
     "/devices" => { get: devices::list, post: devices::create }

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops here")]
 
+mod audit;
 mod commands;
 mod console;
+mod fake_audit;
 mod fake_authorities;
 mod fake_bus;
 mod fake_commands;

@@ -10,6 +10,7 @@ use drover_host::{
     grpc,
 };
 use drover_proto::registry::v1::api_tokens_server::ApiTokensServer;
+use drover_proto::registry::v1::audit_server::AuditServer;
 use drover_proto::registry::v1::certificate_authorities_server::CertificateAuthoritiesServer;
 use drover_proto::registry::v1::device_groups_server::DeviceGroupsServer;
 use drover_proto::registry::v1::device_types_server::DeviceTypesServer;
@@ -25,6 +26,7 @@ use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use ureq::http::HeaderMap;
 
+use crate::fake_audit::FakeAudit;
 use crate::fake_authorities::FakeAuthorities;
 use crate::fake_bus::FakeBus;
 use crate::fake_commands::FakeCommands;
@@ -72,7 +74,8 @@ impl Running {
                     .add_service(DeviceTypesServer::new(FakeTypes::default()))
                     .add_service(DeviceGroupsServer::new(FakeGroups::default()))
                     .add_service(FunctionsServer::new(FakeFunctions::default()))
-                    .add_service(CertificateAuthoritiesServer::new(FakeAuthorities::default())),
+                    .add_service(CertificateAuthoritiesServer::new(FakeAuthorities::default()))
+                    .add_service(AuditServer::new(FakeAudit)),
                 "storage" => Routes::new(StorageServer::new(FakeStorage)),
                 "shadow" => Routes::new(ShadowServer::new(FakeShadow::default()))
                     .add_service(CommandsServer::new(FakeCommands::default())),

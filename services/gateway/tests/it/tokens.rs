@@ -67,13 +67,14 @@ fn a_role_allows_what_it_says() {
         ("GET", "tokens", "", [403, 403, 200]),
         ("POST", "tokens", r#"{"name": "more", "role": "admin"}"#, [403, 403, 201]),
         ("DELETE", "tokens/more", "", [403, 403, 204]),
+        ("GET", "audit", "", [403, 403, 200]),
     ] {
         let path = format!("/api/v1/tenants/home/{path}");
         let found = [&viewer, &editor, &admin].map(|token| ask(&gateway, token, method, &path, body).0);
         assert_eq!(found, allowed, "{method} {path}");
     }
     // A name of a device that is a word of ours changes nothing of this.
-    for name in ["console-links", "close", "tokens"] {
+    for name in ["console-links", "close", "tokens", "audit"] {
         let path = format!("/api/v1/tenants/home/devices/{name}");
         assert_eq!(ask(&gateway, &viewer, "DELETE", &path, "").0, 403, "{path}");
     }
@@ -91,6 +92,7 @@ fn of_other_tenants_a_token_learns_nothing() {
         ("GET", "/api/v1/tenants/away/devices/none"),
         ("GET", "/api/v1/tenants/nobody/devices"),
         ("GET", "/api/v1/tenants/away/tokens"),
+        ("GET", "/api/v1/tenants/away/audit"),
         ("DELETE", "/api/v1/tenants/away/tokens/x"),
         ("GET", "/api/v1/tenants/away/stream?filter=%23"),
         ("GET", "/api/v1/tenants/away/devices/secret/messages"),

@@ -201,7 +201,7 @@ impl Stage {
     /// Tells of a change in the registry.
     pub async fn change(&self, before: Option<Object>, after: Option<Object>) {
         let wire = |object| drover_proto::registry::v1::Object { object: Some(object) };
-        let change = Change { before: before.map(wire), after: after.map(wire), time_ms: 7 };
+        let change = Change { before: before.map(wire), after: after.map(wire), time_ms: 7, ..Change::default() };
         self.append("drover.registry.changes", change.encode_to_vec()).await;
     }
 

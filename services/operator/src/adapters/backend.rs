@@ -3,12 +3,15 @@
 use std::future::Future;
 use std::time::Duration;
 
+use drover_host::actor::acting;
 use drover_proto::from_status;
 use drover_types::{ApiError, ErrorCode};
 use tonic::{Code, Response, Status};
 
 /// Longest wait for one answer; a bulk write of 500 devices and a revocation at every ingress node are within it.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// Who it is that asks, in the audit trail.
+const ACTOR: &str = "operator";
 
 /// The way to one service, by its generated client.
 pub struct Backend<C> {
@@ -27,7 +30,7 @@ impl<C: Clone> Backend<C> {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        match tokio::time::timeout(DEADLINE, make(self.client.clone())).await {
+        match tokio::time::timeout(DEADLINE, acting(ACTOR, make(self.client.clone()))).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) if status.code() == Code::Unavailable && status.details().is_empty() => {
                 let message = format!("the {} cannot be reached", self.name);

@@ -12,10 +12,11 @@ use drover_bus::{Offset, Partition};
 use drover_types::{DeviceKey, TenantId};
 
 use super::claims::{claimed, released};
+use crate::audit::{Entry, Position};
 use crate::object::{Digest, Kind, Object, ObjectKey, Spec};
 use crate::ports::{
-    Change, Found, Lookups, Mutation, OutboxRow, PresenceChange, PresenceView, RegistryStore, RelayTurn, Session,
-    SessionKey, StoreError, TopicClaim,
+    AuditPage, Change, Found, Lookups, Mutation, OutboxRow, PresenceChange, PresenceView, RegistryStore, RelayTurn,
+    Session, SessionKey, StoreError, TopicClaim,
 };
 
 /// The store; clones share what it keeps.
@@ -28,6 +29,7 @@ struct Rows {
     had_credentials: BTreeSet<DeviceKey>,
     claims: BTreeMap<String, TopicClaim>,
     outbox: BTreeMap<u64, Change>,
+    audit: BTreeMap<(TenantId, Position), Entry>,
     /// Of the last write.
     sequence: u64,
     presence: BTreeMap<Partition, View>,
@@ -57,7 +59,7 @@ impl Rows {
     }
 
     fn write(&mut self, mutation: Mutation) -> Result<Option<Object>, StoreError> {
-        let Mutation { key, expected, mut after, time_ms } = mutation;
+        let Mutation { key, expected, mut after, time_ms, actor } = mutation;
         let before = self.objects.get(&key).cloned();
         let found = before.as_ref().map(|object| object.meta.revision);
         if found != expected {
@@ -73,7 +75,8 @@ impl Rows {
             None => drop(self.objects.remove(&key)),
         }
         let told = |object: &Option<Object>| object.clone().map(without_secret);
-        self.outbox.insert(self.sequence, Change { key, before: told(&before), after: told(&after), time_ms });
+        let (before, told_after, revision) = (told(&before), told(&after), self.sequence);
+        self.outbox.insert(self.sequence, Change { key, before, after: told_after, time_ms, actor, revision });
         Ok(after)
     }
 }
@@ -161,6 +164,29 @@ impl RegistryStore for Memory {
             rows.outbox.remove(sequence);
         }
         Ok(())
+    }
+
+    async fn put_audit(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
+        let placed = entries.into_iter().map(|entry| ((entry.tenant.clone(), entry.position()), entry));
+        self.rows().audit.extend(placed);
+        Ok(())
+    }
+
+    async fn audit(
+        &self,
+        tenant: &TenantId,
+        oldest_ms: u64,
+        before: &Position,
+        limit: usize,
+    ) -> Result<AuditPage, StoreError> {
+        let (rows, oldest) = (self.rows(), Position::at(oldest_ms));
+        if oldest >= *before {
+            return Ok(AuditPage::default());
+        }
+        let span = (tenant.clone(), oldest)..(tenant.clone(), before.clone());
+        let entries: Vec<Entry> = rows.audit.range(span).rev().take(limit).map(|(_, entry)| entry.clone()).collect();
+        let next = entries.last().filter(|_| entries.len() == limit).map(Entry::position);
+        Ok(AuditPage { entries, next })
     }
 
     async fn presence_of(

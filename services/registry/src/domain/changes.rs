@@ -1,7 +1,7 @@
 //! The change feed: what was written goes to the log, in order, at least once.
 //!
-//! A row of the outbox is written with its object and removed after the log has it. Whatever stops this process in
-//! between, the rows are sent again, in the same order; consumers know a repeat by its revision. Of several registry
+//! A row of the outbox is written with its object and removed after the log and the audit trail have it. Whatever stops this process in
+//! between, the rows are sent again, in the same order; consumers know a repeat by its revision, and so does the audit trail. Of several registry
 //! processes one relays: the store says which, and the log fences one that does not know yet that it is another's turn,
 //! so that no old change ever comes behind a newer one.
 
@@ -14,6 +14,7 @@ use drover_host::Shutdown;
 use prost::Message;
 use tokio::sync::Notify;
 
+use super::audit;
 use super::topics::CHANGES_TOPIC;
 use crate::ports::{Change, OutboxRow, RegistryStore, RelayTurn, StoreError};
 use crate::telemetry::Telemetry;
@@ -110,6 +111,7 @@ impl ChangeFeed {
         }
         let records = rows.iter().flat_map(|row| records(&row.change)).collect();
         transactor.commit(Transaction { records, offsets: None }).await?;
+        self.store.put_audit(rows.iter().filter_map(|row| audit::entry(&row.change)).collect()).await?;
         let sequences: Vec<u64> = rows.iter().map(|OutboxRow { sequence, .. }| *sequence).collect();
         self.store.forget(&sequences).await?;
         self.telemetry.published(rows.len());

@@ -4,6 +4,7 @@
 //! named for; the change feed and the presence log are loops of their own.
 
 pub mod api_tokens;
+pub mod audit;
 pub mod authenticate;
 pub mod authorities;
 pub mod bulk;
@@ -36,9 +37,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use drover_functions::Pool;
+use drover_host::actor;
 use drover_types::{ApiError, Clock, ErrorCode, Random, TenantId};
 use tokio::sync::{Mutex, Notify};
 
+use crate::audit::UNKNOWN;
 use crate::object::{Kind, Meta, Object, ObjectKey, Spec};
 use crate::ports::{CertificateAuthority, IngressNodes, Mutation, RegistryStore, StoreError, Vault};
 use crate::telemetry::Telemetry;
@@ -157,8 +160,10 @@ impl Page {
 }
 
 impl Domain {
-    /// Writes through, wakes the change feed, and keeps readiness true to what the store says.
+    /// Writes through in the name of who asked, wakes the change feed, and keeps readiness true to what the store says.
     async fn write(&self, mutation: Mutation) -> Result<Option<Object>, StoreError> {
+        let actor = actor::current().map_or_else(|| UNKNOWN.to_owned(), |actor| actor.to_string());
+        let mutation = Mutation { actor, ..mutation };
         let outcome = self.store.write(mutation).await;
         match &outcome {
             Ok(_) => {
@@ -185,7 +190,7 @@ impl Domain {
         let now_ms = self.clock.now_ms();
         let object = declared.onto(None, now_ms);
         let key = object.key();
-        match self.write(Mutation { key: key.clone(), expected: None, after: Some(object), time_ms: now_ms }).await {
+        match self.write(Mutation::new(key.clone(), None, Some(object), now_ms)).await {
             Ok(written) => Ok(written.expect("what was written is answered")),
             Err(StoreError::Conflict { .. }) => {
                 Err(ApiError::new(ErrorCode::AlreadyExists, format!("{key} exists already")))
@@ -213,7 +218,7 @@ impl Domain {
                 object.meta.generation += u64::from(declared.spec != current.spec);
                 object
             });
-            match self.write(Mutation { key: key.clone(), expected: Some(found), after, time_ms: now_ms }).await {
+            match self.write(Mutation::new(key.clone(), Some(found), after, now_ms)).await {
                 Ok(written) => return Ok(written.expect("what was written is answered")),
                 Err(StoreError::Conflict { .. }) => current = self.get(key.clone()).await?,
                 Err(failure) => return Err(failure.into()),
@@ -228,7 +233,7 @@ impl Domain {
             let current = self.get(key.clone()).await?;
             let expected = Some(current.meta.revision);
             let time_ms = self.clock.now_ms();
-            match self.write(Mutation { key: key.clone(), expected, after: None, time_ms }).await {
+            match self.write(Mutation::new(key.clone(), expected, None, time_ms)).await {
                 Ok(_) => return Ok(current),
                 Err(StoreError::Conflict { .. }) => {}
                 Err(failure) => return Err(failure.into()),

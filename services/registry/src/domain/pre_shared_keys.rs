@@ -80,7 +80,7 @@ impl Domain {
             credential.sealed = Some(sealed);
         }
         let (key, expected) = (found.key(), Some(found.meta.revision));
-        let mutation = Mutation { key, expected, after: Some(after), time_ms: self.clock.now_ms() };
+        let mutation = Mutation::new(key, expected, Some(after), self.clock.now_ms());
         if let Err(error) = self.write(mutation).await {
             tracing::debug!(key = %found.key(), %error, "a key stays under its former master key");
         }

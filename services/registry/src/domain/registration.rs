@@ -4,6 +4,7 @@
 //! the one that makes the device goes on; the others ask their clients to come again, and take over only from one that is
 //! gone. Whoever has, or had, any credential is never registered by a certificate: revoked means out (P5).
 
+use drover_host::actor::acting;
 use drover_types::object::CERTIFICATE_ATTRIBUTE;
 use drover_types::{ApiError, DeviceKey, ErrorCode};
 
@@ -11,6 +12,7 @@ use super::Domain;
 use super::authenticate::refused;
 use super::authorities::{self, hexadecimal};
 use super::certificates::{Authority, Chain};
+use crate::audit::REGISTRATION;
 use crate::object::{Credential, CredentialKind, Digest, Kind, Object, ObjectKey};
 
 /// A device made so long ago without a credential is left over from a registration that has ended, milliseconds; longer than
@@ -22,6 +24,10 @@ impl Domain {
     /// `unauthenticated` if no authority of any tenant has issued it, `permission_denied` if its device cannot be registered
     /// by it, `unavailable` while another registers it.
     pub(super) async fn register(&self, fingerprint: &Digest, chain: Vec<Vec<u8>>) -> Result<Object, ApiError> {
+        acting(REGISTRATION, self.registered(fingerprint, chain)).await
+    }
+
+    async fn registered(&self, fingerprint: &Digest, chain: Vec<Vec<u8>>) -> Result<Object, ApiError> {
         let chain = Chain::read(chain).ok_or_else(refused)?;
         let authority = self.issuer_of(&chain).await?;
         let device = DeviceKey { tenant: authority.meta.tenant.clone(), device: chain.device()? };

@@ -2,7 +2,7 @@
 
 use drover_proto::Field;
 use drover_proto::registry::v1::{
-    AuthenticateRequest, CreateApiTokenRequest, ListDevicesRequest, authenticate_request,
+    AuthenticateRequest, CreateApiTokenRequest, ListAuditRequest, ListDevicesRequest, authenticate_request,
 };
 use drover_proto::types::v1 as types;
 use drover_types::object::{
@@ -12,6 +12,7 @@ use drover_types::object::{
 use drover_types::{ApiError, DeviceKey, TenantId};
 
 use crate::domain::api_tokens::Wanted;
+use crate::domain::audit::Query;
 use crate::domain::authenticate::{PROOFS_MAX, Proof};
 use crate::domain::members::Choice;
 use crate::domain::{Declared, PageRequest};
@@ -87,6 +88,14 @@ pub fn api_token(request: CreateApiTokenRequest) -> Result<Wanted, ApiError> {
     let (tenant, role) = (wire::tenant("tenant", &request.tenant)?, wire::role(request.role())?);
     let CreateApiTokenRequest { name, duration_s, created_by, .. } = request;
     Ok(Wanted { tenant, name, role, duration_s, created_by })
+}
+
+pub fn audit(request: ListAuditRequest) -> Result<Query, ApiError> {
+    let page = page(&request.tenant, request.page_size, request.page_token)?;
+    let kind = Some(request.kind.as_str()).filter(|kind| !kind.is_empty());
+    let kind = kind.map(|kind| wire::kind("kind", kind)).transpose()?;
+    let ListAuditRequest { from_ms, to_ms, name, actor, .. } = request;
+    Ok(Query { page, from_ms, to_ms, kind, name, actor })
 }
 
 fn declared(meta: &Option<types::Meta>, spec: Spec) -> Result<Declared, ApiError> {

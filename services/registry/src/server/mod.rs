@@ -5,7 +5,9 @@ mod encode;
 
 use std::sync::Arc;
 
+use drover_host::actor;
 use drover_proto::registry::v1::api_tokens_server::ApiTokens;
+use drover_proto::registry::v1::audit_server::Audit;
 use drover_proto::registry::v1::certificate_authorities_server::CertificateAuthorities;
 use drover_proto::registry::v1::functions_server::Functions;
 use drover_proto::registry::v1::pre_shared_keys_server::PreSharedKeys;
@@ -16,10 +18,12 @@ use drover_proto::to_status;
 use drover_types::ApiError;
 use tonic::{Request, Response, Status};
 
+use crate::audit::UNKNOWN;
 use crate::domain::Domain;
 use crate::domain::bulk::Bulk;
 use crate::domain::devices::Revoked;
 use crate::domain::pre_shared_keys::FoundKey;
+use crate::wire;
 
 /// Serves one domain.
 pub struct Server {
@@ -285,6 +289,14 @@ impl Server {
     }
 }
 
+impl Server {
+    async fn entries(&self, request: ListAuditRequest) -> Result<ListAuditResponse, ApiError> {
+        let page = self.domain.list_audit(&decode::audit(request)?).await?;
+        let entries = page.items.iter().map(wire::encode_entry).collect();
+        Ok(ListAuditResponse { entries, next_page_token: page.next })
+    }
+}
+
 serve! {
     Registry:
     create_device(CreateDeviceRequest) -> CreateDeviceResponse = created;
@@ -327,6 +339,11 @@ serve! {
 serve! {
     Topics:
     find_topic_owners(FindTopicOwnersRequest) -> FindTopicOwnersResponse = topic_owners;
+}
+
+serve! {
+    Audit:
+    list_audit(ListAuditRequest) -> ListAuditResponse = entries;
 }
 
 serve! {

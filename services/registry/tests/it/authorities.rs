@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use drover_proto::from_status;
+use drover_proto::registry::v1::audit_client::AuditClient;
 use drover_proto::registry::v1::authenticate_request::Proof;
 use drover_proto::registry::v1::certificate_authorities_client::CertificateAuthoritiesClient;
 use drover_proto::registry::v1::*;
@@ -366,4 +367,22 @@ async fn the_authorities_of_a_tenant_are_bounded_and_their_subjects_its_own() {
     }
     put(&stage, "b", "ca", ca.pem()).await.expect("the subject is free");
     assert_eq!(show(&stage, &issued(&ca, params("lamp"))).await.expect("registered").tenant, "b");
+}
+
+#[tokio::test]
+async fn the_audit_trail_says_that_a_certificate_has_registered_its_device() {
+    let stage = Stage::new().await;
+    let ca = issuer("Works");
+    put(&stage, "works", "line-1", ca.pem()).await.expect("registered");
+    show(&stage, &issued(&ca, params("lamp-1"))).await.expect("registered");
+    let mut client = AuditClient::new(stage.network.client("registry"));
+    let request = ListAuditRequest { tenant: "works".into(), actor: "registration".into(), ..Default::default() };
+    let mut told = Vec::new();
+    until(async || {
+        told = client.list_audit(request.clone()).await.expect("listed").into_inner().entries;
+        told.len() >= 2
+    })
+    .await;
+    let told: Vec<_> = told.iter().map(|entry| (entry.kind.as_str(), entry.device.as_str())).collect();
+    assert_eq!(told, [("credential", "lamp-1"), ("device", "")]);
 }

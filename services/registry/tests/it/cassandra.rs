@@ -84,7 +84,7 @@ async fn change(store: &dyn RegistryStore, name: &str, label: String) {
         let mut object = current.clone();
         object.meta.labels.insert("by".into(), label.clone());
         let expected = Some(current.meta.revision);
-        match store.write(Mutation { key: object.key(), expected, after: Some(object), time_ms: 9 }).await {
+        match store.write(Mutation::new(object.key(), expected, Some(object), 9)).await {
             Ok(_) => return,
             Err(StoreError::Conflict { .. }) => {}
             Err(other) => panic!("{other}"),

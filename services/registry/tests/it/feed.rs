@@ -34,7 +34,7 @@ async fn what_was_written_before_a_crash_is_in_the_feed_after_it_once_and_in_ord
     }
     let update = Mutation { expected: Some(first.meta.revision), ..conformance::creation(changed) };
     let second = store.write(update).await.expect("written").expect("there");
-    let delete = Mutation { key: second.key(), expected: Some(second.meta.revision), after: None, time_ms: 9 };
+    let delete = Mutation::new(second.key(), Some(second.meta.revision), None, 9);
     store.write(delete).await.expect("deleted");
     drop(store);
 

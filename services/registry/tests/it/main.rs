@@ -1,6 +1,7 @@
 //! The registry alone, through gRPC over the in-memory network, on a real embedded log and store.
 
 mod api_tokens;
+mod audit;
 mod authentication;
 mod authorities;
 mod cassandra;

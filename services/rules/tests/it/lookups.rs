@@ -21,7 +21,7 @@ pub async fn device(world: &World, tenant: &str, name: &str, room: Option<&str>)
         let meta = wire::Meta { tenant: tenant.into(), name: name.into(), labels, ..wire::Meta::default() };
         Object { object: Some(object::Object::Device(wire::Device { meta: Some(meta), ..wire::Device::default() })) }
     });
-    let change = Change { before: None, after, time_ms: 1 };
+    let change = Change { before: None, after, time_ms: 1, ..Change::default() };
     put(world, CHANGES_TOPIC, format!("device/{tenant}/{name}"), change.encode_to_vec()).await;
 }
 

@@ -96,7 +96,7 @@ impl World {
             let meta = wire::Meta { tenant: "home".into(), name: name.into(), ..wire::Meta::default() };
             Object { object: Some(object::Object::Function(wire::Function::of(meta, spec))) }
         });
-        let change = Change { before: None, after: function, time_ms: 1 };
+        let change = Change { before: None, after: function, time_ms: 1, ..Change::default() };
         let record = Record {
             key: Some(format!("function/home/{name}").into()),
             value: Some(change.encode_to_vec().into()),
@@ -205,7 +205,7 @@ pub fn rule_change(
         let meta = wire::Meta { tenant, name, generation, created_ms, ..wire::Meta::default() };
         Object { object: Some(object::Object::Rule(wire::Rule::of(meta, spec))) }
     });
-    let change = Change { before: None, after: rule, time_ms: 1 };
+    let change = Change { before: None, after: rule, time_ms: 1, ..Change::default() };
     let record = Record {
         key: Some(format!("rule/{tenant}/{name}").into()),
         value: Some(change.encode_to_vec().into()),

@@ -8,6 +8,7 @@ use drover_proto::registry::v1 as registry;
 use drover_types::{ClientId, DeviceId, DeviceKey, TenantId};
 use prost::Message;
 
+use crate::audit::{Entry, Position};
 use crate::object::{Digest, Kind, Object, ObjectKey};
 use crate::ports::{OutboxRow, Session, SessionKey, StoreError};
 use crate::wire;
@@ -63,6 +64,35 @@ pub fn topic(topic: &str) -> Vec<u8> {
 /// A row of the outbox: value = `drover.registry.v1.Change`.
 pub fn outbox(sequence: u64) -> Vec<u8> {
     [OUTBOX, &sequence.to_be_bytes()].concat()
+}
+
+/// Prefix of a tenant's audit trail; in the order of time.
+pub fn audit_of(tenant: &TenantId) -> Vec<u8> {
+    [b"h", tenant.as_str().as_bytes(), &[0]].concat()
+}
+
+/// An entry of it: value = `drover.registry.v1.AuditEntry`.
+pub fn audit(tenant: &TenantId, at: &Position) -> Vec<u8> {
+    let Position { time_ms, revision, object } = at;
+    [&audit_of(tenant), time_ms.to_be_bytes().as_slice(), &revision.to_be_bytes(), object.as_bytes()].concat()
+}
+
+/// The time of an entry, by its key and the prefix of its trail.
+pub fn time_of_audit(prefix: &[u8], key: &[u8]) -> Result<u64, StoreError> {
+    read_number(key.get(prefix.len()..prefix.len() + 8).unwrap_or_default())
+}
+
+/// How many entries a tenant's audit trail has.
+pub fn audit_count(tenant: &TenantId) -> Vec<u8> {
+    [b"n", tenant.as_str().as_bytes()].concat()
+}
+
+pub fn write_entry(entry: &Entry) -> Vec<u8> {
+    wire::encode_entry(entry).encode_to_vec()
+}
+
+pub fn read_entry(row: &[u8]) -> Result<Entry, StoreError> {
+    wire::decode_entry(&registry::AuditEntry::decode(row).map_err(corrupt)?).map_err(corrupt)
 }
 
 /// Prefix of the presence view of a partition.

@@ -4,6 +4,7 @@
 //! compare-and-set simple and one fsync serve many writers. After a failed write the database is dropped and opened
 //! again by the next call, which cuts what was half-written.
 
+mod audit;
 mod claims;
 mod keys;
 mod writer;
@@ -20,11 +21,12 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistM
 use tokio::sync::{mpsc, oneshot};
 
 use crate::adapters::claims::{claimed, released};
+use crate::audit::{Entry, Position};
 use crate::config::EmbeddedLimits;
 use crate::object::{Digest, Kind, Object, ObjectKey};
 use crate::ports::{
-    Found, Lookups, Mutation, OutboxRow, PresenceChange, PresenceView, RegistryStore, RelayTurn, Session, SessionKey,
-    StoreError, TopicClaim,
+    AuditPage, Found, Lookups, Mutation, OutboxRow, PresenceChange, PresenceView, RegistryStore, RelayTurn, Session,
+    SessionKey, StoreError, TopicClaim,
 };
 use writer::Request;
 
@@ -47,6 +49,8 @@ struct Shared {
     database: Reopened<Open>,
     /// Held while a topic's claim is read and written: no other process has this directory.
     claiming: Mutex<()>,
+    /// Held while entries of audit trails are counted and written.
+    auditing: Mutex<()>,
 }
 
 /// An open database.
@@ -59,7 +63,7 @@ impl Embedded {
     /// Opens the store in `directory`, or makes it.
     pub fn open(directory: &Path, limits: EmbeddedLimits) -> Result<Self, OpenError> {
         let database = Reopened::new(LAYOUT.what, directory, move |directory| Open::at(directory, limits))?;
-        let shared = Arc::new(Shared { database, claiming: Mutex::default() });
+        let shared = Arc::new(Shared { database, claiming: Mutex::default(), auditing: Mutex::default() });
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
         let (of_writer, name) = (Arc::clone(&shared), "registry-store".to_owned());
         let writer = std::thread::Builder::new()
@@ -240,6 +244,20 @@ impl RegistryStore for Embedded {
             sequences.iter().for_each(|sequence| batch.remove(&open.rows, keys::outbox(*sequence)));
         })
         .await
+    }
+
+    async fn put_audit(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
+        self.put_entries(entries).await
+    }
+
+    async fn audit(
+        &self,
+        tenant: &TenantId,
+        oldest_ms: u64,
+        before: &Position,
+        limit: usize,
+    ) -> Result<AuditPage, StoreError> {
+        self.entries(tenant, oldest_ms, before, limit).await
     }
 
     async fn presence_of(

@@ -4,7 +4,9 @@ use std::sync::Mutex;
 
 use tempfile::TempDir;
 
+use super::audit::Bounds;
 use super::*;
+use crate::audit::Action;
 use crate::conformance::{self, Factory, creation, device};
 
 /// Stores in directories that live as long as the test; the last one made is the one that is opened again.
@@ -95,4 +97,37 @@ async fn after_a_failed_write_the_store_opens_again_and_keeps_what_was_answered(
     for name in ["before", "after"] {
         assert!(store.get(&device(name).key()).await.expect("readable").is_some(), "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_trail_keeps_its_newest_entries_only() {
+    let entry = |time_ms: u64| Entry {
+        tenant: TenantId::default_tenant(),
+        time_ms,
+        actor: "administrator".into(),
+        action: Action::Created,
+        kind: Kind::Device,
+        name: "d".into(),
+        device: None,
+        revision: 1,
+        changed: Vec::new(),
+    };
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Embedded::open(directory.path(), EmbeddedLimits::default()).expect("opens");
+    let put = async |times: std::ops::Range<u64>, bounds: Bounds| {
+        store.put_entries_within(times.map(entry).collect(), bounds).await.expect("writable");
+        let end = Position::at(u64::MAX);
+        let page = store.entries(&TenantId::default_tenant(), 0, &end, 100).await.expect("readable");
+        let mut times: Vec<u64> = page.entries.iter().map(|entry| entry.time_ms).collect();
+        times.reverse();
+        times
+    };
+    let few = Bounds { kept_ms: 1_000, entries_max: 5 };
+    assert_eq!(put(10..15, few).await, (10..15).collect::<Vec<_>>());
+    assert_eq!(put(13..18, few).await, (13..18).collect::<Vec<_>>(), "those that were there count once");
+    assert_eq!(put(10..11, few).await, [10, 14, 15, 16, 17], "what comes late takes the place of the oldest");
+    assert_eq!(put(18..19, few).await, (14..19).collect::<Vec<_>>());
+    let brief = Bounds { kept_ms: 2, entries_max: 100 };
+    assert_eq!(put(20..21, brief).await, [18, 20]);
+    assert_eq!(put(500..501, brief).await, [500]);
 }

@@ -78,7 +78,7 @@ fn commit(shared: &Shared, open: &Arc<Open>, group: Vec<Request>) {
 
 /// Adds one write to the batch: the object's row, its indexes, and its outbox row.
 fn stage(open: &Open, mutation: Mutation, sequence: u64, batch: &mut OwnedWriteBatch) -> Answer {
-    let Mutation { key, expected, mut after, time_ms } = mutation;
+    let Mutation { key, expected, mut after, time_ms, actor } = mutation;
     let before = open.object(&key)?;
     let found = before.as_ref().map(|object| object.meta.revision);
     if found != expected {
@@ -110,7 +110,7 @@ fn stage(open: &Open, mutation: Mutation, sequence: u64, batch: &mut OwnedWriteB
         Some(object) => batch.insert(&open.rows, row, keys::write_object(object)),
         None => batch.remove(&open.rows, row),
     }
-    let change = Change { key, before, after, time_ms };
+    let change = Change { key, before, after, time_ms, actor, revision: sequence };
     batch.insert(&open.rows, keys::outbox(sequence), wire::encode_change(&change).encode_to_vec());
     Ok(change.after)
 }

@@ -10,9 +10,9 @@ use std::sync::PoisonError;
 use drover_scylla_kit::{Failure, Read};
 use futures::future::{BoxFuture, FutureExt, try_join_all};
 
-use super::Scylla;
 use super::rows::{self, corrupt, signed};
 use super::sequence::minute;
+use super::{Scylla, WRITER_BYTES};
 use crate::object::{Object, ObjectKey, Spec};
 use crate::ports::{Change, Mutation, StoreError};
 
@@ -32,7 +32,8 @@ const TRIES_MAX: usize = 8;
 pub struct Head {
     revision: i64,
     sequence: i64,
-    /// Whose write it was; with `sequence`, which.
+    /// Whose write it was; with `sequence`, which. Behind the [`WRITER_BYTES`] of the process, who asked for it: a process of
+    /// an older version then leaves nobody's name behind, and not the former one's.
     writer: Vec<u8>,
     /// `None`: deleted.
     object: Option<Vec<u8>>,
@@ -67,6 +68,11 @@ impl Head {
         self.object.as_ref().map(|bytes| rows::read_object(bytes, self.revision)).transpose()
     }
 
+    /// Who asked for it; empty: not known.
+    fn actor(&self) -> String {
+        String::from_utf8_lossy(self.writer.get(WRITER_BYTES..).unwrap_or_default()).into_owned()
+    }
+
     fn ttl_seconds(&self) -> i32 {
         if self.object.is_some() { FOR_EVER } else { DELETED_TTL_SECONDS }
     }
@@ -78,14 +84,14 @@ impl Scylla {
     }
 
     pub(super) async fn write_object(&self, mutation: &Mutation) -> Result<Option<Object>, StoreError> {
-        let Mutation { key, expected, after, time_ms } = mutation;
+        let Mutation { key, expected, after, .. } = mutation;
         for _ in 0..TRIES_MAX {
             let former = self.current(key).await?;
             let found = former.as_ref().map_or(Ok(None), Head::live_revision)?;
             if found != *expected {
                 return Err(StoreError::Conflict { expected: *expected, found });
             }
-            let (head, written) = self.next(former.as_ref(), after.clone(), *time_ms)?;
+            let (head, written) = self.next(former.as_ref(), mutation)?;
             self.take_room(&head, takes_away(former.as_ref(), after.as_ref())?)?;
             match self.decide(key, &head, former.as_ref()).await? {
                 Decision::Ours => {
@@ -116,13 +122,8 @@ impl Scylla {
     }
 
     /// The head and the object that take the place of `former`.
-    fn next(
-        &self,
-        former: Option<&Head>,
-        mut after: Option<Object>,
-        time_ms: u64,
-    ) -> Result<(Head, Option<Object>), StoreError> {
-        let time_ms = signed(time_ms);
+    fn next(&self, former: Option<&Head>, mutation: &Mutation) -> Result<(Head, Option<Object>), StoreError> {
+        let (mut after, time_ms) = (mutation.after.clone(), signed(mutation.time_ms));
         let revision = former.map_or(1, |former| former.revision + 1).max(time_ms);
         if let Some(after) = &mut after {
             after.meta.revision = rows::number(revision)?;
@@ -130,7 +131,7 @@ impl Scylla {
         let head = Head {
             revision,
             sequence: self.sequence.after(former.map_or(0, |former| former.sequence)),
-            writer: self.writer.to_vec(),
+            writer: [&self.writer, mutation.actor.as_bytes()].concat(),
             object: after.as_ref().map(rows::write_object),
             before: former.and_then(|former| former.object.clone()),
             time_ms,
@@ -207,7 +208,8 @@ impl Scylla {
             }
             None => self.store.write_at(at, &statements.unlist, (kind, tenant, shard, name)).boxed(),
         });
-        let change = Change { key: key.clone(), before, after, time_ms: rows::number(head.time_ms)? };
+        let (time_ms, revision) = (rows::number(head.time_ms)?, rows::number(head.revision)?);
+        let change = Change { key: key.clone(), before, after, time_ms, actor: head.actor(), revision };
         let values = (minute(at), at, kind, tenant, name, rows::write_change(&change));
         writes.push(self.store.write_at(at, &statements.put_outbox, values).boxed());
         try_join_all(writes).await?;

@@ -1,9 +1,10 @@
 //! The store in Cassandra or Scylla, shared by any number of registry processes.
 //!
 //! Adapter layer. [`heads`] has the one decision of every write and what follows from it, [`lists`], [`look_up`] and
-//! [`presence`] read and write what is not decided, [`outbox`] hands changes to the one process that relays them. Numbers of writes
+//! [`presence`] read and write what is not decided, [`outbox`] hands changes to the one process that relays them, [`audit`] keeps what it makes of them. Numbers of writes
 //! ([`sequence`]) are the timestamps of all rows, so that nothing late wins over anything newer.
 
+mod audit;
 mod claims;
 mod heads;
 mod lists;
@@ -25,10 +26,11 @@ use drover_scylla_kit::{Cassandra, OpenError, Store};
 use drover_types::{Clock, DeviceKey, Random, TenantId};
 
 use crate::adapters::claims::{claimed, released};
+use crate::audit::{Entry, Position};
 use crate::object::{Digest, Kind, Object, ObjectKey};
 use crate::ports::{
-    Found, Lookups, Mutation, OutboxRow, PresenceChange, PresenceView, RegistryStore, RelayTurn, Session, SessionKey,
-    StoreError, TopicClaim,
+    AuditPage, Found, Lookups, Mutation, OutboxRow, PresenceChange, PresenceView, RegistryStore, RelayTurn, Session,
+    SessionKey, StoreError, TopicClaim,
 };
 use minutes::Minutes;
 use outbox::Relay;
@@ -36,13 +38,16 @@ use schema::SCHEMA;
 use sequence::Sequence;
 use statements::Statements;
 
+/// Random bytes that tell processes apart.
+const WRITER_BYTES: usize = 16;
+
 /// The store in a keyspace. Any number of them, in any number of processes, may be open at once.
 pub struct Scylla {
     store: Store,
     statements: Statements,
     sequence: Sequence,
     /// Tells this store's writes and its turn at the relay from those of others.
-    writer: [u8; 16],
+    writer: [u8; WRITER_BYTES],
     relay: Mutex<Relay>,
     minutes: Mutex<Minutes>,
     /// How long a call may take, however many requests it is.
@@ -59,7 +64,7 @@ impl Scylla {
     ) -> Result<Self, OpenError> {
         let prepare = async |store: Store| Statements::prepare(&store).await.map(|statements| (store, statements));
         let (store, statements) = cassandra.open_and_prepare(&SCHEMA, prepare, waiting).await?;
-        let mut writer = [0; 16];
+        let mut writer = [0; WRITER_BYTES];
         random.fill(&mut writer);
         let (sequence, patience) = (Sequence::new(clock), store.request_timeout());
         Ok(Self { store, statements, sequence, writer, relay: Mutex::default(), minutes: Mutex::default(), patience })
@@ -131,6 +136,20 @@ impl RegistryStore for Scylla {
 
     async fn forget(&self, sequences: &[u64]) -> Result<(), StoreError> {
         self.in_time(self.remove(sequences)).await
+    }
+
+    async fn put_audit(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
+        self.in_time(self.put_entries(entries)).await
+    }
+
+    async fn audit(
+        &self,
+        tenant: &TenantId,
+        oldest_ms: u64,
+        before: &Position,
+        limit: usize,
+    ) -> Result<AuditPage, StoreError> {
+        self.in_time(self.entries(tenant, oldest_ms, before, limit)).await
     }
 
     async fn presence_of(

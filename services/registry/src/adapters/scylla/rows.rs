@@ -56,18 +56,7 @@ fn hash(parts: &[&str]) -> u32 {
 
 /// The kind of a row.
 pub fn kind(text: &str) -> Result<Kind, StoreError> {
-    let kinds = [
-        Kind::Device,
-        Kind::Credential,
-        Kind::Policy,
-        Kind::Rule,
-        Kind::ApiToken,
-        Kind::Function,
-        Kind::CertificateAuthority,
-        Kind::DeviceType,
-        Kind::DeviceGroup,
-    ];
-    kinds.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| corrupt(format!("kind {text:?}")))
+    Kind::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| corrupt(format!("kind {text:?}")))
 }
 
 /// The key of a row.

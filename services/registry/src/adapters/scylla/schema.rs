@@ -4,12 +4,14 @@
 //! million devices of one tenant. The other kinds have one shard a tenant: policies, rules, functions and tokens are bounded
 //! in number, as are certificate authorities, types and groups. Sessions: 16 fixed shards for each partition of the event log, so with 8 of those a shard passes
 //! 100 MB at tens of millions of devices; `registry.partitions` is chosen before the first start. The outbox: a partition
-//! holds one minute's changes, of which each process writes a bounded number of bytes (see minutes.rs).
+//! holds one minute's changes, of which each process writes a bounded number of bytes (see minutes.rs). The audit trail: a
+//! partition holds a tenant's changes of one day, some 200 bytes each; with half a million of them it passes 100 MB. It is
+//! never read but for a page, and goes after 90 days.
 
 use drover_scylla_kit::{Migration, Schema};
 
 /// Grows at its end only.
-pub const SCHEMA: Schema = Schema { name: "registry", migrations: &[OBJECTS, OUTBOX, PRESENCE, TOPICS] };
+pub const SCHEMA: Schema = Schema { name: "registry", migrations: &[OBJECTS, OUTBOX, PRESENCE, TOPICS, AUDIT] };
 
 const OBJECTS: Migration = Migration {
     number: 1,
@@ -63,4 +65,15 @@ const TOPICS: Migration = Migration {
     name: "topics",
     // Decided by compare-and-set alone; `claim` is null where the topic is nobody's.
     statements: &["CREATE TABLE IF NOT EXISTS registry_topics (topic text PRIMARY KEY, claim blob)"],
+};
+
+const AUDIT: Migration = Migration {
+    number: 5,
+    name: "audit",
+    statements: &["CREATE TABLE IF NOT EXISTS registry_audit (
+            tenant text, day bigint, time_ms bigint, revision bigint, object text, entry blob,
+            PRIMARY KEY ((tenant, day), time_ms, revision, object))
+            WITH CLUSTERING ORDER BY (time_ms DESC, revision DESC, object DESC)
+            AND compaction = {'class': 'TimeWindowCompactionStrategy', 'compaction_window_unit': 'DAYS', \
+                'compaction_window_size': 7}"],
 };

@@ -30,6 +30,9 @@ pub struct Statements {
     pub claim: Conditional,
     pub put_low: Write,
 
+    pub audit: Read,
+    pub put_audit: Write,
+
     pub topic: Read,
     /// Brings a compare-and-set that was cut off to its end.
     pub settled_topic: Read,
@@ -113,6 +116,17 @@ impl Statements {
             relay: read("SELECT holder, low FROM registry_relay WHERE id = 0").await?,
             claim: conditional("UPDATE registry_relay USING TTL ? SET holder = ? WHERE id = 0 IF holder = ?").await?,
             put_low: write("UPDATE registry_relay SET low = ? WHERE id = 0").await?,
+
+            audit: read(
+                "SELECT entry FROM registry_audit \
+                 WHERE tenant = ? AND day = ? AND (time_ms, revision, object) < (?, ?, ?) LIMIT ?",
+            )
+            .await?,
+            put_audit: write(
+                "INSERT INTO registry_audit (tenant, day, time_ms, revision, object, entry) \
+                 VALUES (?, ?, ?, ?, ?, ?) USING TTL ?",
+            )
+            .await?,
 
             topic: read(TOPIC).await?,
             settled_topic: store.prepare_settling_read(TOPIC).await?,
