@@ -30,7 +30,6 @@ use drover_proto::registry::v1::functions_server::FunctionsServer;
 use drover_proto::registry::v1::pre_shared_keys_server::PreSharedKeysServer;
 use drover_proto::registry::v1::registry_server::RegistryServer;
 use tokio::sync::{Mutex, Notify};
-use tonic::service::Routes;
 
 pub use adapters::embedded::Embedded;
 #[cfg(any(test, feature = "conformance"))]
@@ -144,7 +143,7 @@ async fn work(config: RegistryConfig, ports: Ports, shutdown: Shutdown, opened: 
     let functions = FunctionsServer::new(server::Server { domain: domain.clone() });
     let keys = PreSharedKeysServer::new(server::Server { domain: domain.clone() });
     let authorities = CertificateAuthoritiesServer::new(server::Server { domain: domain.clone() });
-    let routes = Routes::new(RegistryServer::new(server::Server { domain }));
+    let routes = grpc::Routes::new(RegistryServer::new(server::Server { domain }));
     let routes = routes.add_service(api_tokens).add_service(functions).add_service(keys).add_service(authorities);
     let serving = async {
         grpc::serve(routes, Registry::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;
