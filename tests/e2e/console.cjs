@@ -7,6 +7,9 @@ const { setTimeout: sleep } = require("node:timers/promises");
 
 const [server, mqtt, link, token, folder] = process.argv.slice(2);
 const FLEET = 50;
+/** Messages of `curveMoves`, and those that then come at once. */
+const MOVES = 12;
+const BURST = 40;
 const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 const seen = { errors: [], within_ms: [], states: [] };
 
@@ -45,7 +48,7 @@ async function fleet() {
   const work = keys.map(async (key, i) => {
     for (let n = 0; running; n += 1) {
       const round = sleep(1000);
-      await update(key, { field1: (20 + 5 * Math.sin((n + i) / 4)).toFixed(2), field2: n, status: "ok" });
+      await update(key, { field1: (20 + 5 * Math.sin((n + i) / 4)).toFixed(2), field2: 100 + n, status: "ok" });
       await round;
     }
   });
@@ -65,8 +68,8 @@ async function picture(page, name) {
   await page.screenshot({ path: `${folder}/${name}.png`, fullPage: true });
 }
 
-/** Bytes that the network brought for a page that nothing was kept of. */
-async function weigh(context, url) {
+/** Bytes that the network brought for a page that nothing was kept of, until it shows `part`. */
+async function weigh(context, url, part) {
   const page = await context.newPage();
   const client = await context.newCDPSession(page);
   let bytes = 0;
@@ -74,7 +77,7 @@ async function weigh(context, url) {
   await client.send("Network.setCacheDisabled", { cacheDisabled: true });
   client.on("Network.dataReceived", ({ encodedDataLength, dataLength }) => (bytes += encodedDataLength || dataLength));
   await page.goto(url);
-  await page.locator("#stream-state[data-live]").waitFor();
+  await page.locator(part).first().waitFor();
   await page.close();
   return bytes;
 }
@@ -102,23 +105,99 @@ async function curveMoves(page, key) {
   await page.goto(`${server}/devices/lamp-1`);
   await page.locator("#stream-state[data-live]").waitFor();
   const chart = page.locator("#chart canvas");
-  for (let n = 1; n <= 12; n += 1) {
+  for (let n = 1; n <= MOVES; n += 1) {
     const value = 20 + 4 * Math.sin(n / 2) + n / 10;
     const text = value.toFixed(3);
     const began = Date.now();
     await update(key, { field1: text, field2: "on" });
-    await page.locator(`#chart[data-last="${Number(text)}"]`).waitFor({ timeout: 10_000 });
+    await page.locator(`#chart[data-newest="${Number(text)}"]`).waitFor({ timeout: 10_000 });
     seen.within_ms.push(Date.now() - began);
-    await sleep(500);
+    await sleep(1000); // the next one is in another step
   }
   seen.points = Number(await page.locator("#chart").getAttribute("data-points"));
   seen.now = await page.locator("#now").textContent();
   seen.messages = await page.locator("#messages li").count();
   seen.drawn = await chart.evaluate((canvas) => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((byte) => byte !== 0));
+}
+
+/** Steps of the last `seconds` of a number as REST tells them, on the grid of the console. */
+async function stepsOf(device, field, seconds, step) {
+  const from = Math.ceil((Date.now() / 1000 - seconds) / step) * step * 1000;
+  return (await rest("GET", `devices/${device}/telemetry?field=${field}&from=${from}&step=${step}s`)).items;
+}
+
+/** The steps of the lamp's hour once storage has so many messages of it. */
+async function lampHour(messages) {
+  let stored;
+  for (let looks = 0; looks < 300; looks += 1) {
+    const steps = await stepsOf("lamp-1", "field1", 3600, 6);
+    stored = steps.reduce((sum, { count }) => sum + count, 0);
+    if (stored === messages) return steps;
+    await sleep(100);
+  }
+  throw new Error(`${stored} of ${messages} messages are stored`);
+}
+
+function drawn(page) {
+  return page.locator("#chart").evaluate(({ dataset }) => ({ points: Number(dataset.points), last: Number(dataset.last) }));
+}
+
+/** Messages that come fast are drawn as the history tells of them: one point a step, its average. */
+async function curveFolds(page, key) {
+  await lampHour(1 + MOVES); // one was of `connectByName`
+  const hour = page.waitForResponse((answer) => answer.url().includes("step=6s"));
   await page.locator(".ranges button", { hasText: "1 h" }).click();
   seen.pressed = await page.locator(".ranges button[aria-pressed=true]").textContent();
+  await hour;
+  await page.locator("#chart:not([data-points='0'])").waitFor();
+  for (let n = 1; n <= BURST; n += 1) await update(key, { field1: n / 2, field2: "on" });
+  await page.locator(`#chart[data-newest="${BURST / 2}"]`).waitFor();
+  const steps = await lampHour(1 + MOVES + BURST);
+  seen.folded = { drawn: await drawn(page), told: { points: steps.length, last: steps.at(-1).average } };
   await page.locator(".ranges button", { hasText: "5 min" }).click();
   await page.locator("#chart[data-last]:not([data-last=''])").waitFor();
+}
+
+/** Another number is chosen, and its curve is drawn and moves. */
+async function choosesField(page) {
+  await page.goto(`${server}/devices/fleet-00`);
+  await page.locator("#stream-state[data-live]").waitFor();
+  const before = await page.locator("#values [aria-pressed=true]").getAttribute("data-field");
+  await page.locator('#values [data-field="field2"]').click();
+  await page.locator('#chart[data-newest]:not([data-newest=""])').waitFor();
+  const first = await drawn(page);
+  await page.waitForFunction((last) => Number(document.getElementById("chart").dataset.last) > last, first.last);
+  const after = await page.locator("#values [aria-pressed=true]").getAttribute("data-field");
+  seen.chosen = { fields: [before, after, await page.locator("#now-field").textContent()], first: first.last, points: (await drawn(page)).points };
+}
+
+/** The server's answers about a span have at most so many steps from now on. */
+async function inPagesOf(page, limit) {
+  await page.unroute(/\/telemetry\?/);
+  await page.route(/\/telemetry\?/, (route) => {
+    const url = new URL(route.request().url());
+    url.searchParams.set("limit", limit);
+    return route.continue({ url: url.href });
+  });
+}
+
+/** A history that comes in several answers is read to its end; where it is too long the page says how far it was read. */
+async function readsOn(page) {
+  let steps = [];
+  for (; steps.length < 20; await sleep(500)) steps = await stepsOf("fleet-00", "field1", 300, 1);
+  await inPagesOf(page, Math.ceil(steps.length / 5));
+  await page.goto(`${server}/devices/fleet-00`);
+  const reaches = (least) => Number(document.getElementById("chart").dataset.points) >= least;
+  await page.waitForFunction(reaches, steps.length - 5, { timeout: 5_000 }); // some have left the span; by live messages alone it takes longer
+  const note = page.locator("#chart-note");
+  await note.waitFor({ state: "hidden" });
+  await inPagesOf(page, 1);
+  await page.reload();
+  await note.filter({ hasText: "history is drawn until" }).waitFor();
+  const newest = await page.locator("#chart").getAttribute("data-newest");
+  await page.waitForFunction((before) => document.getElementById("chart").dataset.newest !== before, newest);
+  seen.note_of_part = await note.isVisible();
+  await page.unroute(/\/telemetry\?/);
 }
 
 /** A device that sends by HTTP moves its "last seen", and its state follows when it connects and leaves. */
@@ -207,7 +286,14 @@ async function run() {
   await page.locator('#devices tr[data-device="fleet-00"]').waitFor(); // the page was open before
   const key = await connectByName(page);
   await curveMoves(page, key);
-  seen.bytes = await weigh(context, `${server}/devices/lamp-1`);
+  await curveFolds(page, key);
+  await choosesField(page);
+  await readsOn(page);
+  seen.bytes = {
+    device: await weigh(context, `${server}/devices/lamp-1`, "#stream-state[data-live]"),
+    list: await weigh(context, `${server}/`, "#devices tbody tr"),
+    connect: await weigh(context, `${server}/connect`, "#name"),
+  };
   await page.goto(`${server}/`);
   seen.rows = await page.locator("#devices tbody tr").count();
   await rowChanges(page, "fleet-00", keys[0]);

@@ -50,7 +50,24 @@ fn a_person_connects_a_device_and_sees_its_curve_move() -> anyhow::Result<()> {
     assert_eq!(seen["pressed"], "1 h");
     assert_eq!(seen["signed_out"], true, "a page whose session has ended says so");
     assert_eq!((&seen["rows"], &seen["rows_after"]), (&json!(50), &json!(1)), "the list has pages");
-    let bytes = seen["bytes"].as_u64().context("bytes were counted")?;
-    assert!(bytes > 0 && bytes <= PAGE_BYTES_MAX, "{bytes} bytes");
+    judge_curves(&seen);
+    for page in ["device", "list", "connect"] {
+        let bytes = seen["bytes"][page].as_u64().context("bytes were counted")?;
+        assert!(bytes > 0 && bytes <= PAGE_BYTES_MAX, "{page}: {bytes} bytes");
+    }
     Ok(())
+}
+
+/// Curves are what the history tells, of the number that is chosen, and to its end.
+fn judge_curves(seen: &Value) {
+    let folded = &seen["folded"];
+    assert_eq!(folded["drawn"]["points"], folded["told"]["points"], "one point a step, live or not: {folded}");
+    assert!(folded["told"]["points"].as_u64().is_some_and(|steps| steps < 40), "several messages a step: {folded}");
+    let last = |whose: &str| folded[whose]["last"].as_f64().unwrap_or(f64::NAN);
+    assert!((last("drawn") - last("told")).abs() < 1e-6, "the average of its messages: {folded}");
+    let chosen = &seen["chosen"];
+    assert_eq!(chosen["fields"], json!(["field1", "field2", "field2"]), "another number was chosen");
+    assert!(chosen["first"].as_f64().is_some_and(|value| value >= 100.0), "its own curve: {chosen}");
+    assert!(chosen["points"].as_u64().is_some_and(|points| points > 5), "with its history: {chosen}");
+    assert_eq!(seen["note_of_part"], true, "where the history is too long, the page says so and goes on saying so");
 }

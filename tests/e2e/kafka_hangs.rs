@@ -1,4 +1,4 @@
-//! Kafka hangs under load: acknowledgements stop, sockets are not read, memory stays, metrics tell, nothing is lost.
+//! Kafka hangs under load: acknowledgements stop, sockets are not read, memory stays, metrics and `/readyz` tell, nothing is lost.
 //!
 //! `cargo xtask hang` is the long form, by `DROVER_KAFKA_HANG_SECONDS` and `DROVER_KAFKA_HANG_RATE` (messages a second).
 
@@ -21,6 +21,8 @@ const CALM_SECONDS: u64 = 8;
 const SILENCE_AFTER: u64 = 2;
 /// A producer that hears nothing for so long is told to be stalled (`drover_bus_producer_state`).
 const STALLED_AFTER: Duration = Duration::from_secs(5);
+/// After this long `/readyz` names the log: it is looked at every five seconds, and given five to answer.
+const UNREADY_AFTER: u64 = 10;
 /// How much younger than the hang the oldest waiting record may be told to be, in seconds: it was on its way already, or the
 /// metrics are those of a moment ago.
 const TOLD_LATE: u64 = 3;
@@ -89,6 +91,15 @@ fn look(processes: &Processes, fleet: &Fleet, when: &str) -> anyhow::Result<Vec<
     Ok(looks)
 }
 
+/// What `/readyz` of each node says: its status, and whether it waits for the log.
+fn readiness(processes: &Processes) -> anyhow::Result<Vec<(u16, bool)>> {
+    let told = |(name, _): &(&str, u16)| {
+        let (status, answer) = processes.readyz(name)?;
+        Ok((status, answer["waiting"]["log"].is_string()))
+    };
+    NODES.iter().map(told).collect()
+}
+
 /// How many messages all nodes have told to be durable.
 fn durable(looks: &[Look]) -> u64 {
     looks.iter().map(|look| look.durable as u64).sum()
@@ -142,6 +153,10 @@ fn while_kafka_hangs_nothing_is_acknowledged_nothing_grows_and_metrics_tell_and_
             ensure!(*acknowledged.get_or_insert(now) == now, "acknowledged while the log hangs");
             tells_the_truth(&last, passed, now, durable(&last) - durable_before)?;
         }
+        if passed >= UNREADY_AFTER + TOLD_LATE {
+            let told = readiness(&stage.processes)?;
+            ensure!(told == [(503, true); 2], "hung for {passed} s, and /readyz says {told:?}");
+        }
     }
     for ((look, first), worst) in last.iter().zip(&before).zip(&worst) {
         ensure!(look.unread > 0, "devices go on sending, and nothing of it is left unread");
@@ -163,6 +178,7 @@ fn while_kafka_hangs_nothing_is_acknowledged_nothing_grows_and_metrics_tell_and_
         };
         NODES.iter().try_fold(true, |all, node| Ok(all & over(node)?))
     })?;
+    stage.processes.until("ready again", |processes| Ok(readiness(processes)? == [(200, false); 2]))?;
     let mut ledger = fleet.finish()?;
     marks::through(&mut stage.processes, &brokers, "mark", |row| {
         if row.device.starts_with("dev-") {

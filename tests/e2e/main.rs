@@ -35,5 +35,6 @@ mod shadow_cli;
 mod shadow_processes;
 mod shadows;
 mod snippets;
+mod tails;
 mod traces;
 mod websocket;

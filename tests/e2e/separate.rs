@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use crate::first_path::{Site, exactly_five_hundred, publish_a_thousand, tls_device_to_kcat};
 use crate::readme;
+use crate::tails::{streamed, tailed};
 
 /// Messages of each part of the test.
 const MESSAGES: u64 = 50;
@@ -238,6 +239,16 @@ fn the_platform_works_in_separate_processes_and_survives_the_loss_of_each() -> a
     publish_next(first, "a", 0)?;
     publish_next(second, "b", 0)?;
     layout.until_out(&[("a", MESSAGES), ("b", MESSAGES)])?;
+
+    // Live, by a process that has nothing but the log: what one device sent, and what a rule wrote in several transactions.
+    let all: Vec<u64> = (0..MESSAGES).collect();
+    let count = usize::try_from(MESSAGES)?;
+    let (processes, from) = (&mut layout.processes, ["--from", "earliest"]);
+    assert_eq!(streamed(processes, "filter=%23&device=a&from=earliest", "a", count)?, all, "by its device");
+    assert_eq!(tailed(processes, &["fleet/b", from[0], from[1]], "b", count)?, all, "by its topic");
+    for device in ["a", "b"] {
+        assert_eq!(tailed(processes, &["--topic", "fleet", from[0], from[1]], device, count)?, all, "of the rule");
+    }
 
     // One trace to the output, although the ingress and the rules are different processes.
     let (collector, brokers) = (&layout.collector, layout.backends.kafka.brokers());

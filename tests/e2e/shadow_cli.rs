@@ -1,4 +1,4 @@
-//! What is desired by the command line reaches a connected device.
+//! What is desired by the command line reaches a connected device, and what the device deletes is gone for REST.
 
 use drover_load::client::Client;
 use drover_mqtt::Version;
@@ -7,8 +7,8 @@ use drover_types::Qos;
 use serde_json::{Value, json};
 
 #[test]
-fn desired_by_the_command_line_reaches_the_connected_device_as_a_delta() -> anyhow::Result<()> {
-    let platform = Platform::start()?;
+fn what_is_desired_reaches_the_device_as_a_delta_and_what_the_device_deletes_is_gone() -> anyhow::Result<()> {
+    let mut platform = Platform::start()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut device = runtime.block_on(async {
         let device = Client::connect(options(platform.port(1883), Version::V311, "lamp")?).await?;
@@ -24,6 +24,23 @@ fn desired_by_the_command_line_reaches_the_connected_device_as_a_delta() -> anyh
     runtime.block_on(device.publish("$aws/things/lamp/shadow/update", reported.as_bytes(), Qos::AtLeastOnce))?;
     let shown = || platform.cli(&["shadow", "get", "lamp"]);
     while shown()? != "FIELD  DESIRED  REPORTED\nfan    \"on\"     \"on\"\nversion 2\n" {}
+
+    let accepted = runtime.block_on(async {
+        device.subscribe("$aws/things/lamp/shadow/delete/accepted", Qos::AtLeastOnce).await?;
+        device.publish("$aws/things/lamp/shadow/delete", b"", Qos::AtLeastOnce).await?;
+        anyhow::Ok(device.next_message().await.map(|message| (message.topic, message.payload)))
+    })?;
+    let (topic, accepted) = accepted.unwrap_or_default();
+    assert_eq!(topic, "$aws/things/lamp/shadow/delete/accepted");
+    assert_eq!(serde_json::from_slice::<Value>(&accepted)?["version"], 3);
+    platform.until("without the shadow for REST", |platform| {
+        let answer = platform.rest("GET", "/devices/lamp/shadow", None);
+        Ok(answer.is_err_and(|error| error.to_string().contains(": 404 ")))
+    })?;
+    runtime.block_on(device.publish("$aws/things/lamp/shadow/update", reported.as_bytes(), Qos::AtLeastOnce))?;
+    platform.until("told of a shadow whose version goes on", |platform| {
+        Ok(platform.rest("GET", "/devices/lamp/shadow", None).is_ok_and(|shadow| shadow["version"] == 4))
+    })?;
     runtime.block_on(device.disconnect());
     Ok(())
 }

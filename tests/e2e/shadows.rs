@@ -330,6 +330,39 @@ async fn the_shadows_of_a_deleted_device_go_with_it_and_their_versions_go_on() -
 }
 
 #[tokio::test]
+async fn a_device_deletes_its_shadow_and_the_versions_of_the_next_one_go_on() -> anyhow::Result<()> {
+    let stage = Stage::new().await?;
+    let mut device = stage.device(Version::V311).await;
+    for filter in ["delete/+", "update/accepted"] {
+        device.subscribe(&topic(filter)).await;
+    }
+    device.publish(&topic("delete"), r#"{"clientToken": "none"}"#).await;
+    let (answered, body) = device.message().await;
+    assert_eq!((answered.as_str(), &body["code"]), ("delete/rejected", &json!(404)), "there is none yet");
+
+    device.publish(&topic("update"), r#"{"state": {"reported": {"on": true}}}"#).await;
+    assert_eq!(device.message().await.0, "update/accepted");
+    stage.version("", 1).await;
+    device.publish(&topic("delete"), r#"{"clientToken": "d"}"#).await;
+    let (answered, body) = device.message().await;
+    assert_eq!((answered.as_str(), &body["version"]), ("delete/accepted", &json!(2)));
+    assert_eq!(body["clientToken"], "d");
+    let gone = async {
+        while stage.get("").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await?;
+    assert_eq!(stage.get("").await.expect_err("it is gone").code, ErrorCode::NotFound);
+
+    device.publish(&topic("update"), r#"{"state": {"reported": {"dim": 5}}}"#).await;
+    let (answered, body) = device.message().await;
+    assert_eq!((answered.as_str(), &body["version"]), ("update/accepted", &json!(3)));
+    assert_eq!(stage.version("", 3).await["state"], json!({"reported": {"dim": 5}}), "nothing of the former one");
+    Ok(())
+}
+
+#[tokio::test]
 async fn nobody_but_the_platform_speaks_for_a_shadow() -> anyhow::Result<()> {
     let stage = Stage::new().await?;
     let mut device = stage.device(Version::V5).await;

@@ -183,11 +183,17 @@ impl Processes {
 
     /// What `/readyz` of a process says.
     pub fn readiness(&self, name: &str) -> anyhow::Result<Value> {
+        Ok(self.readyz(name)?.1)
+    }
+
+    /// Status and body of `/readyz` of a process.
+    pub fn readyz(&self, name: &str) -> anyhow::Result<(u16, Value)> {
         let (_, _, admin) = process(name)?;
         let agent: ureq::Agent =
             ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(LOOK * 100)).build().into();
-        let text = agent.get(format!("http://127.0.0.1:{}/readyz", self.port(admin))).call()?;
-        Ok(serde_json::from_str(&text.into_body().read_to_string()?)?)
+        let answer = agent.get(format!("http://127.0.0.1:{}/readyz", self.port(admin))).call()?;
+        let status = answer.status().as_u16();
+        Ok((status, serde_json::from_str(&answer.into_body().read_to_string()?)?))
     }
 
     /// What `/metrics` of a process says.

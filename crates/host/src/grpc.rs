@@ -1,5 +1,5 @@
 //! Serves gRPC: to this process over the in-memory pipe, to others over TCP with the administrator's token, there with
-//! reflection, so that `grpcurl` needs no files.
+//! reflection of what is served, so that `grpcurl` needs no files.
 //!
 //! The pipe is trusted because only this process can reach it. Every server also answers the standard question
 //! (`grpc.health.v1`) whether it is there.
@@ -13,7 +13,7 @@ use axum::http::{HeaderValue, Request as HttpRequest, Response as HttpResponse};
 use axum::middleware::map_response;
 use tokio::net::TcpListener;
 use tonic::body::Body;
-use tonic::service::{InterceptorLayer, Routes};
+use tonic::service::{self, InterceptorLayer};
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Status};
@@ -24,6 +24,8 @@ use crate::remote::Remote;
 use crate::skew::tell_time;
 use crate::trace::{TRACEPARENT, continue_from, current_traceparent};
 use crate::{AdminToken, Network, Shutdown, Sockets};
+
+pub use crate::routes::Routes;
 
 /// The [`ListenSpec::name`](crate::ListenSpec::name) of a service's gRPC listener.
 pub const SOCKET: &str = "grpc";
@@ -61,10 +63,10 @@ pub async fn serve(
     let routes = routes.add_service(health);
     let server = |source| ServeError::Server { service: service.to_owned(), source };
     let pipe = builder()
-        .add_routes(routes.clone())
+        .add_routes(routes.plain())
         .serve_with_incoming_shutdown(network.listen(service), shutdown.clone().cancelled_owned());
-    let reflected = with_reflection(routes).into_axum_router().layer(map_response(tell_time));
-    let reflected = Routes::from(reflected);
+    let reflected = routes.with_reflection().into_axum_router().layer(map_response(tell_time));
+    let reflected = service::Routes::from(reflected);
     let tcp = listeners
         .into_iter()
         .map(|listener| serve_tcp(listener, reflected.clone(), network, shutdown.clone().cancelled_owned()));
@@ -73,16 +75,9 @@ pub async fn serve(
     Ok(())
 }
 
-/// The routes, and what tells of all our services by the reflection protocol.
-fn with_reflection(routes: Routes) -> Routes {
-    let builder = tonic_reflection::server::Builder::configure();
-    let service = builder.register_encoded_file_descriptor_set(drover_proto::DESCRIPTORS).build_v1();
-    routes.add_service(service.expect("the descriptors are those of the build"))
-}
-
 fn serve_tcp(
     listener: TcpListener,
-    routes: Routes,
+    routes: service::Routes,
     network: &Network,
     stop: impl Future<Output = ()>,
 ) -> impl Future<Output = Result<(), tonic::transport::Error>> {
@@ -285,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn over_tcp_services_are_told_by_reflection_to_who_has_the_token() {
+    async fn over_tcp_the_services_of_the_port_are_told_by_reflection_to_who_has_the_token() {
         use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
         use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
         use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
@@ -301,11 +296,14 @@ mod tests {
         let client = || knowing("right", address).client("echo");
         let listed = ask(client(), MessageRequest::ListServices(String::new())).await.expect("told");
         let Some(MessageResponse::ListServicesResponse(listed)) = listed.message_response else { panic!("{listed:?}") };
-        let names: Vec<String> = listed.service.into_iter().map(|service| service.name).collect();
-        assert!(names.contains(&"drover.registry.v1.Registry".to_owned()), "{names:?}");
-        let symbol = MessageRequest::FileContainingSymbol("drover.storage.v1.Storage".into());
-        let found = ask(client(), symbol).await.expect("told").message_response;
-        assert!(matches!(found, Some(MessageResponse::FileDescriptorResponse(_))), "{found:?}");
+        let mut names: Vec<String> = listed.service.into_iter().map(|service| service.name).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "test.Echo"]);
+        for symbol in ["drover.storage.v1.Storage", "grpc.health.v1.Health"] {
+            let question = MessageRequest::FileContainingSymbol(symbol.to_owned());
+            let found = ask(client(), question).await.expect("told").message_response;
+            assert!(matches!(found, Some(MessageResponse::FileDescriptorResponse(_))), "{symbol}: {found:?}");
+        }
         let stranger = knowing("wrong", address).client("echo");
         let refused = ask(stranger, MessageRequest::ListServices(String::new())).await.expect_err("no token");
         assert_eq!(refused.code(), Code::Unauthenticated);

@@ -24,6 +24,7 @@ pub mod process;
 pub mod proxy;
 mod ready;
 mod remote;
+mod routes;
 mod signals;
 mod skew;
 mod sockets;

@@ -89,8 +89,7 @@ mod tests {
         let (shutdown, server) = (Shutdown::new(), network(data, Some(ours()), "https://127.0.0.1:1"));
         let stop = shutdown.clone();
         let served = tokio::spawn(async move {
-            let routes = tonic::service::Routes::default();
-            grpc::serve(routes, "registry", &sockets, &server, stop).await.expect("serves");
+            grpc::serve(grpc::Routes::default(), "registry", &sockets, &server, stop).await.expect("serves");
         });
 
         let asks = async |tls, scheme: &str| {

@@ -1,13 +1,19 @@
-// A curve over a span that ends now, drawn by uPlot in the page's colours.
+// A curve over a span that ends now, drawn by uPlot in the page's colours: the averages of steps of time, as the history has them.
 
 /* global uPlot */
 const MOVE_MS = 1000;
 const HEIGHT = 260;
-const POINTS_MAX = 5000;
+/** Steps of a span, about. */
+const STEPS = 600;
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+/** The width of a step of a span, both in seconds. */
+export function stepOf(seconds) {
+  return Math.max(1, Math.round(seconds / STEPS));
 }
 
 export class Curve {
@@ -15,8 +21,8 @@ export class Curve {
   #plot = null;
   #label = "";
   #seconds = 300;
-  #times = [];
-  #values = [];
+  #steps = new Map(); // by start in seconds since 1970, a multiple of the width: how many numbers, and their average
+  #newest = "";
   #due = false;
 
   constructor(place) {
@@ -27,12 +33,12 @@ export class Curve {
   }
 
   isEmpty() {
-    return this.#times.length === 0;
+    return this.#steps.size === 0;
   }
 
-  /** Shows the last `seconds` of `label`; of the same label it keeps the points it has. */
+  /** Shows the last `seconds` of `label`; what it has stays if that is in the same steps. */
   show(label, seconds) {
-    if (label !== this.#label) this.clear();
+    if (label !== this.#label || stepOf(seconds) !== stepOf(this.#seconds)) this.clear();
     this.#label = label;
     this.#seconds = seconds;
     if (this.#plot === null) this.#make();
@@ -40,40 +46,45 @@ export class Curve {
   }
 
   clear() {
-    this.#times = [];
-    this.#values = [];
+    this.#steps.clear();
+    this.#newest = "";
   }
 
-  /** What was before the points it has: [seconds since 1970, number], oldest first. */
-  prepend(points) {
-    const first = this.#times[0] ?? Infinity;
-    const earlier = points.filter(([time]) => time < first);
-    this.#times.unshift(...earlier.map(([time]) => time));
-    this.#values.unshift(...earlier.map(([, value]) => value));
+  /** Steps of the history: [start in seconds since 1970, count, average]. Of one that is here already, what counts more numbers stays. */
+  put(steps) {
+    for (const [start, count, average] of steps) {
+      if (count >= (this.#steps.get(start)?.count ?? 0)) this.#steps.set(start, { count, average });
+    }
     this.#draw();
   }
 
-  /** A new point at the end. */
+  /** A new number: it goes into its step. */
   add(time, value) {
-    const last = this.#times.at(-1) ?? -Infinity;
-    this.#times.push(Math.max(time, last + 0.001));
-    this.#values.push(value);
+    const step = stepOf(this.#seconds);
+    const start = Math.floor(time / step) * step;
+    const before = this.#steps.get(start) ?? { count: 0, average: 0 };
+    const count = before.count + 1;
+    this.#steps.set(start, { count, average: before.average + (value / count - before.average / count) }); // no sum that could overflow
+    this.#newest = value;
     if (this.#due) return;
     this.#due = true;
     requestAnimationFrame(() => this.#draw());
   }
 
+  /** What uPlot draws: times and values, oldest first. */
+  #data() {
+    const steps = [...this.#steps].sort(([one], [other]) => one - other);
+    return [steps.map(([start]) => start), steps.map(([, { average }]) => average)];
+  }
+
   #draw() {
     this.#due = false;
     const from = Date.now() / 1000 - this.#seconds;
-    let gone = Math.max(0, this.#times.length - POINTS_MAX);
-    while (gone < this.#times.length && this.#times[gone] < from) gone += 1;
-    this.#times.splice(0, gone);
-    this.#values.splice(0, gone);
+    for (const start of this.#steps.keys()) if (start < from) this.#steps.delete(start);
     if (!this.#plot) return;
-    this.#plot.setData([this.#times, this.#values]);
-    this.#place.dataset.points = this.#times.length;
-    this.#place.dataset.last = this.#values.at(-1) ?? "";
+    const [times, values] = this.#data();
+    this.#plot.setData([times, values]);
+    Object.assign(this.#place.dataset, { points: times.length, last: values.at(-1) ?? "", newest: this.#newest });
   }
 
   #make() {
@@ -91,7 +102,7 @@ export class Curve {
       },
       axes: [axis, { ...axis, size: 56 }],
       series: [{}, { stroke: accent, width: 2, fill: `${accent}1f`, points: { size: 5, fill: accent }, spanGaps: true }],
-    }, [this.#times, this.#values], this.#place);
+    }, this.#data(), this.#place);
   }
 }
 

@@ -1,8 +1,11 @@
 // One device: last values, a curve of the chosen one that moves as data comes in, live messages.
 import { ago, element, follow, get, messageList, reading, scalars, streamState, tellTimes } from "./drover.js";
-import { Curve } from "./curve.js";
+import { Curve, stepOf } from "./curve.js";
 
 const STATE_EVERY_MS = 3000;
+/** Answers that a history is read in at most; each is of up to a million points, summed up in steps. */
+const PAGES_MAX = 10;
+const STEPS_A_PAGE = 1000;
 const TITLES = { Connected: "Connected", Disconnected: "Disconnected", NeverSeen: "Never connected", Disabled: "Disabled" };
 const head = document.getElementById("device");
 const device = head.dataset.device;
@@ -13,6 +16,8 @@ const note = document.getElementById("chart-note");
 const curve = new Curve(document.getElementById("chart"));
 let chosen = null;
 let seconds = 300;
+let loads = 0;
+let cut = false; // the history ends early, and the note says where
 
 function button(field) {
   for (const known of values.children) if (known.dataset.field === field) return known;
@@ -39,16 +44,39 @@ function showValue(field, value, time) {
   if (field === chosen && numeric) now.textContent = reading(value);
 }
 
+/** Reads the history into the curve, page by page; the last call counts. */
 async function load() {
   const [field, span] = [chosen, seconds];
   if (field === null) return;
+  loads += 1;
+  const [mine, step] = [loads, stepOf(span)];
   curve.show(field, span);
-  const step = Math.max(1, Math.round(span / 600));
-  const found = await get(`devices/${encodeURIComponent(device)}/telemetry`, { field, from: `-${span}s`, step: `${step}s`, limit: 1000 });
-  if (field !== chosen || span !== seconds) return;
-  curve.prepend((found?.items ?? []).map((step) => [Date.parse(step.time) / 1000, step.average]));
-  note.hidden = !curve.isEmpty();
-  note.textContent = found ? "No number in this span yet." : "History cannot be read now; the curve begins with what comes.";
+  cut = false;
+  const from = Math.ceil((Date.now() / 1000 - span) / step) * step; // steps begin where those of the curve do
+  const query = { field, from: from * 1000, step: `${step}s`, limit: STEPS_A_PAGE };
+  let reached;
+  for (let page = 0; page < PAGES_MAX; page += 1) {
+    const found = await get(`devices/${encodeURIComponent(device)}/telemetry`, query);
+    if (mine !== loads) return;
+    if (!found && reached) return tell(`History cannot be read on; it is drawn until ${when(reached)}.`, reached);
+    if (!found) return tell("History cannot be read now; the curve begins with what comes.");
+    curve.put(found.items.map(({ time, count, average }) => [Date.parse(time) / 1000, count, average]));
+    if (!found.nextPageToken) return tell("No number in this span yet.");
+    query.pageToken = found.nextPageToken;
+    reached = found.nextFrom;
+  }
+  tell(`The device has sent more in this span than is read here: history is drawn until ${when(reached)}.`, reached);
+}
+
+function when(iso) {
+  return new Date(iso).toLocaleString();
+}
+
+/** A note, which gives way to a curve unless the history ends early, at `reached`. */
+function tell(text, reached = null) {
+  cut = Boolean(reached);
+  note.textContent = text;
+  note.hidden = !cut && !curve.isEmpty();
 }
 
 function choose(field) {
@@ -97,7 +125,7 @@ follow({ filter: "#", device }, {
       showValue(field, value, message.time);
       if (field === chosen && typeof value === "number") {
         curve.add(Date.parse(message.time) / 1000, value);
-        note.hidden = true;
+        note.hidden = !cut;
       }
     }
   },

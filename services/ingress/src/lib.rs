@@ -19,7 +19,6 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use drover_host::{Ports, Ready, Service, Shutdown, Tls, grpc};
 use tokio_util::task::TaskTracker;
-use tonic::service::Routes;
 
 pub use adapters::owners::Scylla;
 #[cfg(feature = "conformance")]
@@ -190,7 +189,7 @@ pub async fn run_with(config: IngressConfig, ports: Ports, shutdown: Shutdown, b
 }
 
 /// Answers the calls of other nodes and services until `calls` is cancelled. When that fails, the node stops.
-async fn serve(routes: Routes, ports: Ports, calls: Shutdown, shutdown: Shutdown) -> anyhow::Result<()> {
+async fn serve(routes: grpc::Routes, ports: Ports, calls: Shutdown, shutdown: Shutdown) -> anyhow::Result<()> {
     let served = grpc::serve(routes, Ingress::NAME, &ports.sockets, &ports.network, calls).await;
     shutdown.cancel();
     Ok(served?)

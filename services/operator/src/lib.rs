@@ -23,7 +23,6 @@ use async_trait::async_trait;
 use drover_host::{Ports, Service, Shutdown, grpc};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Client, CustomResourceExt};
-use tonic::service::Routes;
 
 pub use config::{LeaseConfig, OperatorConfig, WebhookConfig};
 pub use telemetry::Telemetry;
@@ -63,7 +62,7 @@ async fn client() -> anyhow::Result<Client> {
 #[doc(hidden)]
 pub async fn run_with(config: OperatorConfig, ports: Ports, shutdown: Shutdown, client: Client) -> anyhow::Result<()> {
     let serving = async {
-        grpc::serve(Routes::default(), Operator::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;
+        grpc::serve(grpc::Routes::default(), Operator::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;
         anyhow::Ok(())
     };
     let telemetry = ports.metrics.register(Telemetry::register);

@@ -35,7 +35,6 @@ use drover_proto::registry::v1::pre_shared_keys_server::PreSharedKeysServer;
 use drover_proto::registry::v1::registry_server::RegistryServer;
 use drover_proto::registry::v1::topics_server::TopicsServer;
 use tokio::sync::{Mutex, Notify};
-use tonic::service::Routes;
 
 pub use adapters::embedded::Embedded;
 #[cfg(any(test, feature = "conformance"))]
@@ -155,7 +154,7 @@ async fn work(config: RegistryConfig, ports: Ports, shutdown: Shutdown, opened: 
     let types = DeviceTypesServer::new(server::Server { domain: domain.clone() });
     let groups = DeviceGroupsServer::new(server::Server { domain: domain.clone() });
     let audit = AuditServer::new(server::Server { domain: domain.clone() });
-    let routes = Routes::new(RegistryServer::new(server::Server { domain }));
+    let routes = grpc::Routes::new(RegistryServer::new(server::Server { domain }));
     let routes = routes.add_service(api_tokens).add_service(functions).add_service(keys).add_service(authorities);
     let routes = routes.add_service(owners).add_service(types).add_service(groups).add_service(audit);
     let serving = async {

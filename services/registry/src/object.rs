@@ -28,7 +28,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Kind::Device,
         Kind::Credential,
         Kind::Policy,
@@ -36,6 +36,8 @@ impl Kind {
         Kind::ApiToken,
         Kind::Function,
         Kind::CertificateAuthority,
+        Kind::DeviceType,
+        Kind::DeviceGroup,
     ];
 
     /// The name in keys of the change feed and in messages.

@@ -37,7 +37,6 @@ use drover_proto::shadow::v1::shadow_client::ShadowClient;
 use drover_proto::storage::v1::storage_client::StorageClient;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tonic::service::Routes;
 
 pub use actions::{ACTIONS_GROUP, ClusterConfig};
 pub use config::RulesConfig;
@@ -76,7 +75,7 @@ impl Service for Rules {
         let (replaying, replayer) = watch::channel(None);
         let in_force = Arc::new(InForce::default());
         let server = server::Server { board: board.clone(), in_force: in_force.clone(), lag, replayer };
-        let routes = Routes::new(RulesServer::new(server));
+        let routes = grpc::Routes::new(RulesServer::new(server));
         let (sockets, network) = (ports.sockets.clone(), ports.network.clone());
         let serving = async {
             grpc::serve(routes, Self::NAME, &sockets, &network, shutdown.clone()).await?;

@@ -30,7 +30,6 @@ use drover_bus::AdminError;
 use drover_host::{Backoff, Ports, Service, Shutdown, grpc};
 use drover_proto::shadow::v1::commands_server::CommandsServer;
 use drover_proto::shadow::v1::shadow_server::ShadowServer;
-use tonic::service::Routes;
 
 pub use adapters::embedded::Embedded;
 pub use adapters::scylla::Scylla;
@@ -83,7 +82,7 @@ pub async fn run_with(
     let sends = Sends::new(bus.clone(), store.clone(), config.answer_timeout.as_std());
     let commands = CommandServer { store: store.clone(), sends, clock: clock.clone() };
     let server = Server { store: store.clone(), requests, clock, bus, partitions };
-    let routes = Routes::new(ShadowServer::new(server)).add_service(CommandsServer::new(commands));
+    let routes = grpc::Routes::new(ShadowServer::new(server)).add_service(CommandsServer::new(commands));
     let serving = async {
         grpc::serve(routes, Shadow::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;
         anyhow::Ok(())

@@ -23,7 +23,6 @@ use async_trait::async_trait;
 use drover_host::{Backoff, Ports, Retained, Service, Shutdown, grpc};
 use drover_proto::storage::v1::storage_server::StorageServer;
 use drover_types::TELEMETRY_TOPIC;
-use tonic::service::Routes;
 
 pub use adapters::embedded::Embedded;
 pub use adapters::scylla::Scylla;
@@ -54,7 +53,7 @@ impl Service for Storage {
         let queries = Arc::new(Queries { store: Arc::clone(&store), clock: Arc::clone(&ports.clock), retention_ms });
         let rows = Rows::new(Arc::clone(&store), Arc::clone(&ports.clock), config.fields_per_device_max);
         let server = server::Server { queries, rows, telemetry: telemetry.clone() };
-        let routes = Routes::new(StorageServer::new(server));
+        let routes = grpc::Routes::new(StorageServer::new(server));
         let serving = async {
             grpc::serve(routes, Self::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;
             anyhow::Ok(())

@@ -14,7 +14,6 @@ use drover_host::{AdminToken, Calling, ListenSpec, Network, NetworkParts, Shutdo
 use tokio::task::JoinHandle;
 use tonic::codegen::Service;
 use tonic::server::{Grpc, NamedService, UnaryService};
-use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status};
 use tonic_prost::ProstCodec;
 
@@ -99,7 +98,7 @@ impl Served {
         let sockets = Sockets::bind(&[spec]).expect("the port is free");
         let address = sockets.addresses(grpc::SOCKET)[0];
         let (thing, stop) = (Thing::default(), Shutdown::new());
-        let (routes, shutdown) = (Routes::new(thing.clone()), stop.clone());
+        let (routes, shutdown) = (grpc::Routes::new(thing.clone()), stop.clone());
         let running = tokio::spawn(async move {
             let network = Network::with_admin_token(HashMap::new(), AdminToken::new(TOKEN));
             grpc::serve(routes, "thing", &sockets, &network, shutdown).await.expect("serves");

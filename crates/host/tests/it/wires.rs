@@ -7,7 +7,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use drover_host::{Network, NetworkParts, Shutdown, Sockets, Wires, grpc};
 use tokio::io::DuplexStream;
-use tonic::service::Routes;
 use tonic::transport::Uri;
 
 use crate::service::{GET, Thing, call};
@@ -29,7 +28,7 @@ impl Wires for Across {
 async fn a_service_elsewhere_is_called_by_the_wires_there_are() {
     let (thing, far, stop) = (Thing::default(), Network::default(), Shutdown::new());
     let serving = tokio::spawn({
-        let (routes, far, stop) = (Routes::new(thing.clone()), far.clone(), stop.clone());
+        let (routes, far, stop) = (grpc::Routes::new(thing.clone()), far.clone(), stop.clone());
         async move { grpc::serve(routes, "thing", &Sockets::default(), &far, stop).await.expect("serves") }
     });
     let wires: Arc<dyn Wires> = Arc::new(Across(far));

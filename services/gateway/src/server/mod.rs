@@ -27,6 +27,7 @@ mod rules;
 mod shadow;
 mod stream;
 mod telemetry;
+mod unanswered;
 mod verify;
 
 use std::io;

@@ -23,6 +23,7 @@ use super::backend::within;
 use super::body::{Body, Params};
 use super::objects::{Answer, List, Page};
 use super::path::{At, RuleParam};
+use super::unanswered::Unanswered;
 use crate::domain::declared::{Declared, Metadata};
 use crate::domain::status;
 use drover_host::http::Failure;
@@ -40,12 +41,16 @@ const IN_FORCE_DEADLINE: Duration = Duration::from_secs(5);
 const IN_FORCE_LOOK: Duration = Duration::from_millis(10);
 
 /// The way to the rules service: to each of its replicas, which share the partitions of the log.
-pub struct RuleStatuses(Vec<RulesClient<grpc::Client>>);
+pub struct RuleStatuses {
+    replicas: Vec<RulesClient<grpc::Client>>,
+    unanswered: Unanswered,
+}
 
 impl RuleStatuses {
     /// Connects when first used.
     pub fn new(network: &Network) -> Self {
-        Self(network.replicas("rules").into_iter().map(|(_, client)| RulesClient::new(client)).collect())
+        let replicas = network.replicas("rules").into_iter().map(|(_, client)| RulesClient::new(client)).collect();
+        Self { replicas, unanswered: Unanswered::default() }
     }
 
     /// A question that any answer, even "not found", shows to be heard.
@@ -58,14 +63,15 @@ impl RuleStatuses {
 
     /// What all replicas that answer say together. Not found as long as one of them has not seen the rule.
     async fn ask(&self, tenant: &str, name: &str) -> Result<Option<wire_status::RuleStatus>, ApiError> {
+        let unanswered = &self.unanswered;
         let ask = |client: &RulesClient<grpc::Client>| {
             let mut client = client.clone();
             let request = GetStatusRequest { tenant: tenant.to_owned(), name: name.to_owned() };
-            async move { within("rules service", STATUS_DEADLINE, client.get_status(request)).await }
+            async move { within("rules service", unanswered, STATUS_DEADLINE, client.get_status(request)).await }
         };
         let mut merged: Option<wire_status::RuleStatus> = None;
         let mut unreachable = None;
-        for answer in join_all(self.0.iter().map(ask)).await {
+        for answer in join_all(self.replicas.iter().map(ask)).await {
             match answer {
                 Ok(answer) => merged = status::merged(merged, answer.status),
                 Err(error) if error.code == ErrorCode::NotFound => return Err(error),

@@ -23,7 +23,6 @@ use drover_proto::storage::v1::storage_server::StorageServer;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
-use tonic::service::Routes;
 use ureq::http::HeaderMap;
 
 use crate::fake_audit::FakeAudit;
@@ -69,17 +68,17 @@ impl Running {
         let (shutdown, tokens) = (Shutdown::new(), FakeApiTokens::default());
         for &service in services {
             let routes = match service {
-                "registry" => Routes::new(RegistryServer::new(FakeRegistry::default()))
+                "registry" => grpc::Routes::new(RegistryServer::new(FakeRegistry::default()))
                     .add_service(ApiTokensServer::new(tokens.clone()))
                     .add_service(DeviceTypesServer::new(FakeTypes::default()))
                     .add_service(DeviceGroupsServer::new(FakeGroups::default()))
                     .add_service(FunctionsServer::new(FakeFunctions::default()))
                     .add_service(CertificateAuthoritiesServer::new(FakeAuthorities::default()))
                     .add_service(AuditServer::new(FakeAudit)),
-                "storage" => Routes::new(StorageServer::new(FakeStorage)),
-                "shadow" => Routes::new(ShadowServer::new(FakeShadow::default()))
+                "storage" => grpc::Routes::new(StorageServer::new(FakeStorage)),
+                "shadow" => grpc::Routes::new(ShadowServer::new(FakeShadow::default()))
                     .add_service(CommandsServer::new(FakeCommands::default())),
-                _ => Routes::new(RulesServer::new(FakeRules)),
+                _ => grpc::Routes::new(RulesServer::new(FakeRules)),
             };
             let (network, shutdown) = (network.clone(), shutdown.clone());
             tokio::spawn(async move {

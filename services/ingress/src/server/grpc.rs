@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use drover_host::grpc::Routes;
 use drover_proto::ingress::v1::ingress_server::{Ingress, IngressServer};
 use drover_proto::ingress::v1::{
     ClaimRequest, ClaimResponse, DeliverRequest, DeliverResponse, FlushRequest, FlushResponse, ForwardRequest,
@@ -14,7 +15,6 @@ use drover_types::limits::{DELIVERY_BYTES_MAX, PAYLOAD_BYTES_MAX, REPUBLISH_HOPS
 use drover_types::{
     ApiError, ClientId, DeviceId, ErrorCode, Qos, RecordId, Telemetry, TenantId, TopicName, TraceParent,
 };
-use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use crate::domain::message::{Message, PLATFORM};

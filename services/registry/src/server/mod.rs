@@ -34,13 +34,14 @@ fn answer<T>(outcome: Result<T, ApiError>) -> Result<Response<T>, Status> {
     outcome.map(Response::new).map_err(|error| to_status(&error))
 }
 
-/// The methods of a service; each is one line, for each is one of the functions beside it.
+/// The methods of a service; each is one line, for each is one of the functions beside it, done in the name of who asks.
 macro_rules! serve {
     ($service:ident: $($method:ident($request:ty) -> $response:ty = $function:ident;)*) => {
         #[tonic::async_trait]
         impl $service for Server {
             $(async fn $method(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
-                answer(self.$function(request.into_inner()).await)
+                let actor = actor::of(request.metadata()).unwrap_or(UNKNOWN).to_owned();
+                answer(actor::acting(&actor, self.$function(request.into_inner())).await)
             })*
         }
     };

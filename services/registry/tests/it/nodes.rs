@@ -12,7 +12,6 @@ use drover_proto::ingress::v1::*;
 use drover_proto::registry::v1::RevokeCredentialRequest;
 use drover_registry::{NODES_TOPIC, RegistryConfig};
 use prost::Message as _;
-use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use crate::presence::{connected, event, events, send};
@@ -79,7 +78,7 @@ impl Node {
         let spec = ListenSpec { name: grpc::SOCKET, key: "listen", transport: Transport::Tcp, addresses: any };
         let sockets = Sockets::bind(&[spec]).expect("port 0 is free");
         let address = sockets.addresses(grpc::SOCKET)[0];
-        let (routes, stop) = (Routes::new(IngressServer::new(self.clone())), stop.clone());
+        let (routes, stop) = (grpc::Routes::new(IngressServer::new(self.clone())), stop.clone());
         tokio::spawn(async move {
             let network = Network::with_admin_token(HashMap::new(), AdminToken::new(TOKEN));
             grpc::serve(routes, "ingress", &sockets, &network, stop).await.expect("serves");

@@ -24,7 +24,6 @@ use drover_types::{Clock, Telemetry};
 use prost::Message as _;
 use ring::hmac;
 use serde_json::{Value, json};
-use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use crate::lookups::device;
@@ -375,7 +374,7 @@ async fn a_shadow_is_updated_with_values_of_their_own_type() {
     world.drained().await;
     // Both wait until the shadow service is there.
     let fake = FakeShadow::default();
-    let (routes, network) = (Routes::new(ShadowServer::new(fake.clone())), world.network.clone());
+    let (routes, network) = (grpc::Routes::new(ShadowServer::new(fake.clone())), world.network.clone());
     tokio::spawn(async move {
         grpc::serve(routes, "shadow", &Sockets::default(), &network, Shutdown::new()).await.expect("served");
     });
@@ -424,7 +423,7 @@ impl Storage for FakeStorage {
 async fn a_row_is_stored_for_the_device_of_its_message_or_the_one_it_names() {
     let (world, _dir) = World::embedded().await;
     let fake = FakeStorage::default();
-    let (routes, network) = (Routes::new(StorageServer::new(fake.clone())), world.network.clone());
+    let (routes, network) = (grpc::Routes::new(StorageServer::new(fake.clone())), world.network.clone());
     tokio::spawn(async move {
         grpc::serve(routes, "storage", &Sockets::default(), &network, Shutdown::new()).await.expect("served");
     });

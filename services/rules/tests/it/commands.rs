@@ -10,7 +10,6 @@ use drover_proto::shadow::v1::{
 };
 use drover_rules::ERRORS_TOPIC;
 use serde_json::json;
-use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use crate::world::{World, header, message, until};
@@ -56,7 +55,7 @@ async fn a_command_is_sent_with_values_of_their_own_type_under_the_id_of_its_out
     world.drained().await;
     // All wait until the shadow service is there.
     let fake = FakeCommands::default();
-    let (routes, network) = (Routes::new(CommandsServer::new(fake.clone())), world.network.clone());
+    let (routes, network) = (grpc::Routes::new(CommandsServer::new(fake.clone())), world.network.clone());
     tokio::spawn(async move {
         grpc::serve(routes, "shadow", &Sockets::default(), &network, Shutdown::new()).await.expect("served");
     });

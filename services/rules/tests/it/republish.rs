@@ -13,7 +13,6 @@ use drover_proto::ingress::v1::{
 use drover_rules::{ERRORS_TOPIC, OUTBOX_TOPIC};
 use drover_types::Telemetry;
 use serde_json::json;
-use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use crate::world::{World, header, largest, message, text, until};
@@ -68,7 +67,7 @@ impl Ingress for FakeIngress {
 
 impl FakeIngress {
     pub fn serve(&self, world: &World) {
-        let (routes, network) = (Routes::new(IngressServer::new(self.clone())), world.network.clone());
+        let (routes, network) = (grpc::Routes::new(IngressServer::new(self.clone())), world.network.clone());
         tokio::spawn(async move {
             grpc::serve(routes, "ingress", &Sockets::default(), &network, Shutdown::new()).await.expect("served");
         });

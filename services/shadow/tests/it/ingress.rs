@@ -9,7 +9,6 @@ use drover_proto::ingress::v1::{
     ForwardResponse, IdentifyRequest, IdentifyResponse, InheritRequest, InheritResponse, PublishRequest,
     PublishResponse, RevokeRequest, RevokeResponse, TakeOverRequest, TakeOverResponse,
 };
-use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 #[derive(Clone, Default)]
@@ -18,7 +17,7 @@ pub struct FakeIngress(Arc<Mutex<Vec<PublishRequest>>>);
 impl FakeIngress {
     /// Is there from now on.
     pub fn serve(&self, network: &Network) {
-        let (routes, network) = (Routes::new(IngressServer::new(self.clone())), network.clone());
+        let (routes, network) = (grpc::Routes::new(IngressServer::new(self.clone())), network.clone());
         tokio::spawn(async move {
             grpc::serve(routes, "ingress", &Sockets::default(), &network, Shutdown::new()).await.expect("served");
         });
