@@ -1,7 +1,7 @@
 //! Every service a process of its own over a real Kafka and a real Cassandra: in any order, through the loss of each,
 //! until all stop well; and through the first path, as one process.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ const MESSAGES: u64 = 50;
 const KEEPERS: [&str; 6] = ["registry", "shadow-0", "shadow-1", "storage", "ingress-0", "ingress-1"];
 /// How long a delta may take to its device.
 const DELIVERY: Duration = Duration::from_secs(60);
+/// How often one process may say of one thing that it waits: an outage lasts for longer than as many seconds.
+const WAITS_MAX: usize = 20;
 
 /// Publishes the next messages of one device by the ingress at `port`.
 fn publish_next(port: u16, device: &str, first: u64) -> anyhow::Result<()> {
@@ -55,6 +57,19 @@ fn expected(devices: &[(&str, u64)]) -> Vec<(String, u64)> {
 /// Whether it is one of the devices that only show how far the rules are.
 fn is_mark(device: &str) -> bool {
     ["probe-", "mark-"].iter().any(|prefix| device.starts_with(prefix))
+}
+
+/// How often a log says that something waits, by what that is.
+fn waits_told(log: &str) -> BTreeMap<&str, usize> {
+    let mut told = BTreeMap::<&str, usize>::new();
+    for line in log.lines() {
+        let by_readiness = line.split_once(r#"waiting name=""#).and_then(|(_, rest)| rest.split_once('"'));
+        let otherwise = line.contains(" waits").then_some("what is told of otherwise");
+        if let Some(what) = by_readiness.map(|(name, _)| name).or(otherwise) {
+            *told.entry(what).or_default() += 1;
+        }
+    }
+    told
 }
 
 /// Whether `/readyz` of a process says that it waits for `what`.
@@ -199,10 +214,14 @@ impl Layout {
 
     fn stop(&mut self) -> anyhow::Result<()> {
         self.processes.stop()?;
+        let mut lines = 0;
         for name in Processes::names() {
             let log = std::fs::read_to_string(self.processes.log(name))?;
-            assert!(log.matches(r#"name="log" why="#).count() <= 20, "{name} does not spin: {log}");
+            let told = waits_told(&log);
+            assert!(told.values().all(|times| *times <= WAITS_MAX), "{name} does not spin: {told:?}\n{log}");
+            lines += told.values().sum::<usize>();
         }
+        assert!(lines > 0, "what was away was waited for");
         Ok(())
     }
 }

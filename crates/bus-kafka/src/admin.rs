@@ -3,8 +3,8 @@
 //! Of what a topic is, Kafka keeps everything but the size of the whole topic: its limit is one a partition, so that is
 //! divided when a topic is made and multiplied when it is listed.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use drover_bus::{AdminError, Topic, TopicConfig};
@@ -23,6 +23,8 @@ const APPEARS: (Duration, u32) = (Duration::from_millis(20), 500);
 
 const CLEANUP: &str = "cleanup.policy";
 const COMPACT: &str = "compact";
+const DELETE: &str = "delete";
+const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
 const RETENTION_MS: &str = "retention.ms";
 const RETENTION_BYTES: &str = "retention.bytes";
 
@@ -32,13 +34,15 @@ pub(crate) struct Admin {
     asker: Arc<Asker>,
     replication_factor: u16,
     min_insync_replicas: u16,
+    /// Topics in fewer copies than these, of which that was said; as many as the cluster has topics that were asked for.
+    told: Mutex<HashSet<Topic>>,
 }
 
 impl Admin {
     pub fn new(options: &KafkaOptions, asker: Arc<Asker>) -> Result<Self, OptionsError> {
         let client = asker.clients().open(&options.common(), Plain)?;
         let (replication_factor, min_insync_replicas) = (options.replication_factor, options.min_insync_replicas);
-        Ok(Self { client, asker, replication_factor, min_insync_replicas })
+        Ok(Self { client, asker, replication_factor, min_insync_replicas, told: Mutex::default() })
     }
 
     fn limits() -> AdminOptions {
@@ -65,8 +69,11 @@ impl Admin {
                 Ok(true)
             }
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {
-                self.appears(config).await?;
-                Ok(false)
+                let appeared = self.appears(config).await;
+                if let Ok(()) | Err(AdminError::Partitions { .. }) = appeared {
+                    self.check_existing(config).await?;
+                }
+                appeared.map(|()| false)
             }
             Err((_, RDKafkaErrorCode::InvalidReplicationFactor)) => Err(self.too_few_brokers(config).await),
             Err((
@@ -90,6 +97,31 @@ impl Admin {
         let reason =
             format!("replication factor {factor} wants as many brokers, {there}; see bus.kafka.replication_factor");
         AdminError::Refused { topic: config.topic.to_string(), reason }
+    }
+
+    /// Refuses a topic that is there, made by somebody else perhaps, and not compacted as it is to be.
+    async fn check_existing(&self, config: &TopicConfig) -> Result<(), AdminError> {
+        let topic = &config.topic;
+        let mut described = self.describe(&[(topic.clone(), config.partitions)]).await?;
+        let Some(settings) = described.remove(topic) else {
+            let reason = self.asker.voice().explain(format!("topic {topic} is not there any more"));
+            return Err(AdminError::Unavailable { reason });
+        };
+        check_policy(config, &settings)?;
+        let replicas = self.asker.replicas(topic).await.map_err(|reason| AdminError::Unavailable { reason })?;
+        self.tell_copies(topic, replicas, settings.get(MIN_INSYNC_REPLICAS).and_then(|value| value.parse().ok()));
+        Ok(())
+    }
+
+    /// Says once of a topic that is there in fewer copies than topics are made with here.
+    fn tell_copies(&self, topic: &Topic, replicas: Option<usize>, min_insync_replicas: Option<usize>) {
+        let fewer = |found: Option<usize>, wanted: u16| found.is_some_and(|found| found < usize::from(wanted));
+        let few = fewer(replicas, self.replication_factor) || fewer(min_insync_replicas, self.min_insync_replicas);
+        if few && self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.clone()) {
+            let wanted = [self.replication_factor, self.min_insync_replicas];
+            let topic = &**topic;
+            tracing::warn!(topic, replicas, min_insync_replicas, ?wanted, "topic kept in fewer copies than configured");
+        }
     }
 
     /// Returns when the topic is seen with its partitions, each with a leader.
@@ -175,15 +207,29 @@ fn settings(config: &TopicConfig, min_insync_replicas: u16) -> Vec<(&'static str
     let or_never = |limit: Option<u64>| limit.map_or_else(|| "-1".to_owned(), |limit| limit.to_string());
     let partitions = u64::from(config.partitions.max(1));
     let mut settings = vec![
-        (CLEANUP, if config.compact { COMPACT } else { "delete" }.to_owned()),
+        (CLEANUP, policy(config).to_owned()),
         (RETENTION_MS, or_never(config.retention_ms)),
         (RETENTION_BYTES, or_never(config.retention_bytes.map(|bytes| (bytes / partitions).max(1)))),
-        ("min.insync.replicas", min_insync_replicas.to_string()),
+        (MIN_INSYNC_REPLICAS, min_insync_replicas.to_string()),
     ];
     if let (true, Some(ms)) = (config.compact, config.retention_ms) {
         settings.push(("min.compaction.lag.ms", ms.to_string()));
     }
     settings
+}
+
+fn policy(config: &TopicConfig) -> &'static str {
+    if config.compact { COMPACT } else { DELETE }
+}
+
+/// Refuses any other policy, both at once too: of a compacted topic records would go with time, of another one those that
+/// have a later one of their key.
+fn check_policy(config: &TopicConfig, settings: &HashMap<String, String>) -> Result<(), AdminError> {
+    let (found, wanted) = (settings.get(CLEANUP).map_or("", String::as_str), policy(config));
+    if found == wanted {
+        return Ok(());
+    }
+    Err(AdminError::Setting { topic: config.topic.to_string(), setting: CLEANUP, found: found.to_owned(), wanted })
 }
 
 fn listed(topic: Topic, partitions: u32, settings: &HashMap<String, String>) -> TopicConfig {
@@ -200,6 +246,28 @@ fn listed(topic: Topic, partitions: u32, settings: &HashMap<String, String>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_topic_that_is_there_has_the_policy_it_is_to_have_and_no_other() {
+        let config = |compact| TopicConfig {
+            topic: "t".into(),
+            partitions: 1,
+            compact,
+            retention_ms: None,
+            retention_bytes: None,
+        };
+        let check = |compact, found: &str| {
+            check_policy(&config(compact), &HashMap::from([(CLEANUP.to_owned(), found.to_owned())]))
+        };
+        assert_eq!((check(true, "compact"), check(false, "delete")), (Ok(()), Ok(())));
+        for (compact, found) in
+            [(true, "delete"), (true, "compact,delete"), (false, "compact"), (false, "compact,delete")]
+        {
+            let error = check(compact, found).expect_err("another").to_string();
+            let wanted = policy(&config(compact));
+            assert_eq!(error, format!("topic t exists with cleanup.policy = {found}, {wanted} was asked for"));
+        }
+    }
 
     #[test]
     fn a_topic_is_listed_as_it_was_made() {

@@ -174,6 +174,13 @@ impl Asker {
         Ok((topics.collect(), metadata.brokers().len()))
     }
 
+    /// Replicas of the partition of a topic that has the fewest; `None` if there is no such topic.
+    pub async fn replicas(&self, topic: &str) -> Result<Option<usize>, String> {
+        let metadata = self.metadata(Some(topic.to_owned())).await?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        Ok(found.and_then(|found| found.partitions().iter().map(|partition| partition.replicas().len()).min()))
+    }
+
     /// Refuses a partition that is not there.
     async fn exists(&self, at: &TopicPartition) -> Result<(), ReadError> {
         let unavailable = |unseen: Unseen| ReadError::Unavailable { reason: unseen.into() };

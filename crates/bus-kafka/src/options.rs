@@ -90,10 +90,11 @@ const LATE: Duration = Duration::from_secs(5);
 /// that joins in waits for it, as librdkafka has one fetch at a time under way to each broker.
 const FETCH_WAIT_MS: &str = "50";
 
-/// What [`KafkaOptions::client`] may not set, with all that begins so.
-const RESERVED: [&str; 21] = [
+/// What [`KafkaOptions::client`] may not set, with all that begins so; under each name that librdkafka has for it.
+const RESERVED: [&str; 23] = [
     "acks",
     "request.required.acks",
+    "auto.commit.enable",
     "auto.offset.reset",
     "bootstrap.servers",
     "metadata.broker.list",
@@ -111,6 +112,7 @@ const RESERVED: [&str; 21] = [
     "message.timeout.ms",
     "partition.assignment.strategy",
     "queue.buffering.max.",
+    "retries",
     "session.timeout.ms",
     "transaction",
 ];
@@ -302,6 +304,29 @@ mod tests {
             assert_eq!(with(&[(key, "1")]).check(), Err(OptionsError::Reserved { key: key.to_owned() }));
         }
         assert_eq!(with(&[("compression.type", "zstd")]).check(), Ok(()));
+    }
+
+    #[test]
+    fn a_setting_is_reserved_under_each_of_its_names_or_under_none() {
+        let is_reserved =
+            |key: &str| with(&[(key, "1")]).check() == Err(OptionsError::Reserved { key: key.to_owned() });
+        // All that librdkafka calls an alias, but `linger.ms`: it may be set, `queue.buffering.max.ms` may not.
+        for (alias, name, reserved) in [
+            ("acks", "request.required.acks", true),
+            ("bootstrap.servers", "metadata.broker.list", true),
+            ("compression.type", "compression.codec", false),
+            ("delivery.timeout.ms", "message.timeout.ms", true),
+            ("enable.auto.commit", "auto.commit.enable", true),
+            ("max.in.flight", "max.in.flight.requests.per.connection", false),
+            ("max.partition.fetch.bytes", "fetch.message.max.bytes", false),
+            ("retries", "message.send.max.retries", true),
+            ("sasl.mechanism", "sasl.mechanisms", false),
+            ("sasl.oauthbearer.client.credentials.client.id", "sasl.oauthbearer.client.id", false),
+            ("sasl.oauthbearer.client.credentials.client.secret", "sasl.oauthbearer.client.secret", false),
+        ] {
+            assert_eq!((is_reserved(alias), is_reserved(name)), (reserved, reserved), "{alias} and {name}");
+        }
+        assert!(!is_reserved("linger.ms"));
     }
 
     #[test]

@@ -11,6 +11,9 @@ pub enum AdminError {
     PartitionCount { topic: String, wanted: u32, limit: u32 },
     #[error("topic {topic} exists with {existing} partitions, {wanted} were asked for")]
     Partitions { topic: String, existing: u32, wanted: u32 },
+    /// Records would go that are to stay, or the reverse: trying again does not help until somebody changes the topic.
+    #[error("topic {topic} exists with {setting} = {found}, {wanted} was asked for")]
+    Setting { topic: String, setting: &'static str, found: String, wanted: &'static str },
     #[error("topic {topic} does not exist")]
     Unknown { topic: String },
     /// Trying again does not help until somebody changes the cluster or its rights.

@@ -199,7 +199,8 @@ pub struct Transaction {
 #[async_trait]
 pub trait Bus: Send + Sync + 'static {
     /// Creates a topic. `Ok(true)`: it was missing. `Ok(false)`: it was there with as many partitions.
-    /// [`AdminError::Partitions`] if it is there with another number.
+    /// [`AdminError::Partitions`] if it is there with another number; [`AdminError::Setting`] where the adapter is not the
+    /// only one that makes topics (Kafka), if it is there and not compacted as it is to be.
     async fn create_topic(&self, config: TopicConfig) -> Result<bool, AdminError>;
     /// Deletes a topic with its records and committed offsets.
     async fn delete_topic(&self, topic: &str) -> Result<(), AdminError>;

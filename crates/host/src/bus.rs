@@ -108,6 +108,7 @@ pub async fn prepare(
                 source @ (AdminError::Name { .. }
                 | AdminError::PartitionCount { .. }
                 | AdminError::Partitions { .. }
+                | AdminError::Setting { .. }
                 | AdminError::Refused { .. }
                 | AdminError::Unknown { .. }),
             ) => return Err(BusError::Telemetry { wanted, source }),

@@ -59,7 +59,7 @@ pub fn of_admin(error: &AdminError) -> ResponseError {
     match error {
         AdminError::Name { .. } => ResponseError::InvalidTopicException,
         AdminError::PartitionCount { .. } => ResponseError::InvalidPartitions,
-        AdminError::Partitions { .. } => ResponseError::TopicAlreadyExists,
+        AdminError::Partitions { .. } | AdminError::Setting { .. } => ResponseError::TopicAlreadyExists,
         AdminError::Unknown { .. } => ResponseError::UnknownTopicOrPartition,
         AdminError::Refused { .. } => ResponseError::PolicyViolation,
         AdminError::Unavailable { .. } => ResponseError::KafkaStorageError,

@@ -264,10 +264,7 @@ async fn open(node: &Arc<Node>, owners: Opened, stores: Stores, ready: &Ready) -
     stores.open(ready).await?;
     node.peers.admit();
     node.peers.greeted().await;
-    let waiting = |why: &RestoreError| {
-        tracing::info!(%why, "ingress waits");
-        ready.waiting(why.to_string());
-    };
+    let waiting = |why: &RestoreError| ready.waiting(why.to_string());
     let count = node.restore_all(waiting).await.context("sessions of before")?;
     if count > 0 {
         tracing::info!(count, "sessions of before taken back");

@@ -212,6 +212,7 @@ async fn create_topics(
                 error @ (AdminError::Name { .. }
                 | AdminError::PartitionCount { .. }
                 | AdminError::Partitions { .. }
+                | AdminError::Setting { .. }
                 | AdminError::Unknown { .. }
                 | AdminError::Refused { .. }),
             ) => return Err(error).context("the registry's topics cannot be made"),

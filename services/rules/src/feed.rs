@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use drover_bus::{Bus, Offset, ReadError, Record, Stored, TopicPartition};
+use drover_bus::{AdminError, Bus, Offset, ReadError, Record, Stored, TopicPartition};
 use drover_host::{Backoff, Ready, Shutdown};
 use drover_proto::types::v1 as wire;
 use drover_types::object::RuleSpec;
@@ -384,7 +384,8 @@ impl Feed {
         loop {
             let failure = if self.create_topics {
                 match topics::make(&*self.bus, topic, partitions, self.output_retention_ms).await {
-                    Ok(()) => return Ok(()),
+                    // Who has made it may want the last record of each key only.
+                    Ok(()) | Err(AdminError::Setting { .. }) => return Ok(()),
                     Err(error) => format!("topic {topic} cannot be made: {error}"),
                 }
             } else {

@@ -53,6 +53,7 @@ pub async fn make(bus: &dyn Bus, topic: &str, partitions: u32, retention_ms: u64
         Err(
             error @ (AdminError::Name { .. }
             | AdminError::PartitionCount { .. }
+            | AdminError::Setting { .. }
             | AdminError::Unknown { .. }
             | AdminError::Refused { .. }
             | AdminError::Unavailable { .. }),

@@ -137,6 +137,7 @@ async fn create_topics(config: &ShadowConfig, ports: &Ports, shutdown: &Shutdown
                 error @ (AdminError::Name { .. }
                 | AdminError::PartitionCount { .. }
                 | AdminError::Partitions { .. }
+                | AdminError::Setting { .. }
                 | AdminError::Refused { .. }
                 | AdminError::Unknown { .. }),
             ) => {

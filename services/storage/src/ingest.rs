@@ -163,7 +163,7 @@ impl Session<'_> {
         }
         let started = Instant::now();
         while let Err(error) = self.try_store().await {
-            self.ingest.telemetry.refused(&error);
+            self.ingest.telemetry.refused();
             self.ingest.ready.waiting(error.to_string());
             if !backoff.wait(shutdown).await {
                 return Err(Interrupted::Stopping);

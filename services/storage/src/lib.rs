@@ -95,7 +95,6 @@ async fn topic_exists(ports: &Ports, shutdown: &Shutdown) -> bool {
             Ok(_) => format!("topic {TELEMETRY_TOPIC} does not exist yet"),
             Err(error) => error.to_string(),
         };
-        tracing::info!(%obstacle, "storage waits");
         ports.ready.waiting(obstacle);
         if !backoff.wait(shutdown).await {
             return false;

@@ -101,10 +101,9 @@ impl Telemetry {
         tracing::warn!(partition = position.at.partition, offset = position.offset, %error, "malformed record skipped");
     }
 
-    /// The store did not take a batch; it is tried again.
-    pub fn refused(&self, error: &dyn std::fmt::Display) {
+    /// The store did not take a batch; it is tried again. Why is said by who is not ready.
+    pub fn refused(&self) {
         self.retries.inc();
-        tracing::warn!(%error, "a batch of points waits");
     }
 
     /// Reading the log begins again from the committed offsets.

@@ -40,6 +40,7 @@ async fn nothing_acknowledged_is_missing_after_the_broker_was_killed_under_appen
     });
     for _ in 0..2 {
         tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(appending.iter().all(|task| !task.is_finished()), "the broker is killed under appends");
         with(&kafka, Kafka::kill).await;
         with(&kafka, Kafka::restart).await;
     }

@@ -2,6 +2,7 @@
 
 mod broker;
 mod exactly_once;
+mod existing;
 mod faults;
 mod following;
 mod hung_groups;

@@ -56,10 +56,7 @@ impl Stores {
     /// Returns when the stores can answer; `ready` hears what is waited for.
     pub async fn open(self, ready: &Ready) -> anyhow::Result<()> {
         let Some(late) = self.late else { return Ok(()) };
-        let waiting = |why: &drover_scylla_kit::OpenError| {
-            tracing::info!(%why, "ingress waits");
-            ready.waiting(why.to_string());
-        };
+        let waiting = |why: &drover_scylla_kit::OpenError| ready.waiting(why.to_string());
         let named = "ingress.store.kind = cassandra";
         let retained = scylla::Retained::open(&late.cassandra, late.bounds, waiting).await.context(named)?;
         late.retained.set(retained);

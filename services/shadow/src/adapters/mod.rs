@@ -26,10 +26,7 @@ pub async fn open_store(config: &StoreConfig, directory: &Path, ports: &Ports) -
             )?))
         }
         StoreConfig::Cassandra => {
-            let waiting = |why: &drover_scylla_kit::OpenError| {
-                tracing::info!(%why, "shadow waits");
-                ports.ready.waiting(why.to_string());
-            };
+            let waiting = |why: &drover_scylla_kit::OpenError| ports.ready.waiting(why.to_string());
             let store = scylla::Scylla::open(&ports.cassandra, waiting).await;
             Ok(Arc::new(store.context("shadow.store.kind = cassandra")?))
         }

@@ -28,10 +28,7 @@ pub async fn open_store(
             Ok(Arc::new(opening.await?.context("storage.store.kind = embedded")?))
         }
         StoreConfig::Cassandra => {
-            let waiting = |why: &drover_scylla_kit::OpenError| {
-                tracing::info!(%why, "storage waits");
-                ports.ready.waiting(why.to_string());
-            };
+            let waiting = |why: &drover_scylla_kit::OpenError| ports.ready.waiting(why.to_string());
             let store = scylla::Scylla::open(&ports.cassandra, retention_ms, waiting).await;
             Ok(Arc::new(store.context("storage.store.kind = cassandra")?))
         }

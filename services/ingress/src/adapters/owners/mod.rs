@@ -49,10 +49,7 @@ impl Opened {
     /// Returns when the owners can answer; `ready` hears what is waited for.
     pub async fn open(self, ready: &Ready) -> anyhow::Result<()> {
         let Some((owners, cassandra)) = self.late else { return Ok(()) };
-        let waiting = |why: &drover_scylla_kit::OpenError| {
-            tracing::info!(%why, "ingress waits");
-            ready.waiting(why.to_string());
-        };
+        let waiting = |why: &drover_scylla_kit::OpenError| ready.waiting(why.to_string());
         owners.open(&cassandra, waiting).await.context("ingress.owners.kind = cassandra")
     }
 }
