@@ -67,8 +67,8 @@ fn anywhere(count: usize) -> Counts {
     Counts::from([(String::new(), count)])
 }
 
-/// Where there are fewer nodes than copies, as what is said of the number of copies; looks at the `local` datacenter only
-/// if one is named: requests go nowhere else.
+/// Where there are fewer nodes than copies, as what is said of the number of copies. If a `local` datacenter is named, only
+/// that one is looked at: requests go nowhere else.
 fn shortage(copies: &Counts, nodes: &Counts, local: Option<&str>) -> Option<String> {
     let (datacenter, wanted, there) = copies
         .iter()
