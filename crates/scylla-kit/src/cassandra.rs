@@ -12,7 +12,7 @@ use tokio::sync::{Notify, OnceCell};
 
 use crate::error::no_session;
 use crate::settle::settled;
-use crate::{Failure, OpenError, Options, Schema, Store, keyspace, migrate};
+use crate::{Failure, OpenError, Options, Schema, Store, copies, keyspace, migrate};
 
 /// How long a silent connection is trusted.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -117,6 +117,7 @@ impl Cassandra {
         let (keyspace, of) = (options.keyspace.as_str(), &session);
         let used = settled(move || async move { Ok(of.use_keyspace(keyspace, false).await?) }).await;
         used.map_err(OpenError::while_doing(doing))?;
+        copies::tell(&session, options);
         tracing::info!(hosts = options.hosts.join(", "), keyspace = options.keyspace, "connected to cassandra");
         Ok(Arc::new(session))
     }

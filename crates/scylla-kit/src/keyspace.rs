@@ -5,7 +5,7 @@ use scylla::statement::unprepared::Statement;
 
 use crate::migrate::SCHEMA_TIMEOUT;
 use crate::store::first_row;
-use crate::{Failure, OpenError, Options};
+use crate::{Failure, OpenError, Options, copies};
 
 /// Whose protocol it is that both speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,14 +14,15 @@ enum Server {
     Scylla,
 }
 
-/// Makes the keyspace if there is none. One that is there may have been made by somebody who chose its replication:
-/// it stays as it is.
+/// Makes the keyspace if there is none, where there are nodes for all copies: their number cannot be mended by another
+/// configuration later. One that is there may have been made by somebody who chose its replication: it stays as it is.
 pub async fn ensure(session: &Session, options: &Options) -> Result<(), OpenError> {
     let keyspace = options.keyspace.as_str();
     let doing = || OpenError::while_doing(format!("making keyspace {keyspace}"));
     if exists(session, keyspace).await.map_err(doing())? {
         return Ok(());
     }
+    copies::check(session, options)?;
     let server = server(session).await.map_err(doing())?;
     let mut refused = Ok(());
     for text in statements(keyspace, &options.replication.cql(), server) {

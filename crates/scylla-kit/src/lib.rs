@@ -66,6 +66,7 @@
 //! ```
 
 mod cassandra;
+mod copies;
 mod error;
 mod keyspace;
 mod lease;

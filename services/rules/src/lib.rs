@@ -104,7 +104,7 @@ async fn work(
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     let Told { board, in_force, lag, replayer } = told;
-    if topics::prepare(&ports, &config, &shutdown).await.is_none() {
+    if topics::prepare(&ports, &config, &shutdown).await?.is_none() {
         return Ok(());
     }
     let views = Arc::new(Views::default());

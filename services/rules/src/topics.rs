@@ -1,5 +1,6 @@
 //! The topics this service lives on: its own are made, those of others waited for.
 
+use anyhow::Context as _;
 use drover_bus::{AdminError, Bus, TopicConfig};
 use drover_host::{Backoff, Ports, Shutdown};
 use drover_types::TELEMETRY_TOPIC;
@@ -11,37 +12,51 @@ use crate::feed::CHANGES_TOPIC;
 /// One day in milliseconds.
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
-/// Returns when all topics are there; `None`: the process is stopping.
-pub async fn prepare(ports: &Ports, config: &RulesConfig, shutdown: &Shutdown) -> Option<()> {
+/// Returns when all topics are there, waiting for those of others and for a bus that is away; `None`: the process is
+/// stopping. Fails where waiting does not help.
+pub async fn prepare(ports: &Ports, config: &RulesConfig, shutdown: &Shutdown) -> anyhow::Result<Option<()>> {
     let mut backoff = Backoff::default();
     loop {
-        let Err(obstacle) = try_prepare(&*ports.bus, config).await else { return Some(()) };
-        ports.ready.waiting(obstacle);
+        match try_prepare(&*ports.bus, config).await {
+            Ok(None) => return Ok(Some(())),
+            Ok(Some(missing)) => ports.ready.waiting(format!("topic {missing} does not exist yet")),
+            Err(error @ AdminError::Unavailable { .. }) => ports.ready.waiting(error.to_string()),
+            Err(
+                error @ (AdminError::Name { .. }
+                | AdminError::PartitionCount { .. }
+                | AdminError::Partitions { .. }
+                | AdminError::Setting { .. }
+                | AdminError::Unknown { .. }
+                | AdminError::Refused { .. }),
+            ) => return Err(error).context("the topics of the rules service cannot be made"),
+        }
         if !backoff.wait(shutdown).await {
-            return None;
+            return Ok(None);
         }
     }
 }
 
-async fn try_prepare(bus: &dyn Bus, config: &RulesConfig) -> Result<(), String> {
+/// Makes the topics; `Some`: one of another service is not there yet.
+async fn try_prepare(bus: &dyn Bus, config: &RulesConfig) -> Result<Option<&'static str>, AdminError> {
     for (topic, days) in [(OUTBOX_TOPIC, 7), (ERRORS_TOPIC, 30)] {
-        make(bus, topic, config.partitions, days * DAY_MS).await.map_err(|error| error.to_string())?;
+        make(bus, topic, config.partitions, days * DAY_MS).await?;
     }
-    let there = bus.topics().await.map_err(|error| error.to_string())?;
+    let there = bus.topics().await?;
     let known = |topic: &str| there.iter().find(|known| &*known.topic == topic);
     let (Some(telemetry), Some(_)) = (known(TELEMETRY_TOPIC), known(CHANGES_TOPIC)) else {
         let missing = if known(TELEMETRY_TOPIC).is_none() { TELEMETRY_TOPIC } else { CHANGES_TOPIC };
-        return Err(format!("topic {missing} does not exist yet"));
+        return Ok(Some(missing));
     };
     // A partition's states stand in the partition of the same number.
     let (topic, partitions) = (STATE_TOPIC.into(), telemetry.partitions);
     let states = TopicConfig { topic, partitions, compact: true, retention_ms: None, retention_bytes: None };
-    bus.create_topic(states).await.map(drop).map_err(|error| error.to_string())?;
+    bus.create_topic(states).await?;
     // Where actions of a partition of the outbox stand, too.
     let partitions = known(OUTBOX_TOPIC).map_or(config.partitions, |outbox| outbox.partitions);
     let topic = RETRY_TOPIC.into();
     let retry = TopicConfig { topic, partitions, compact: true, retention_ms: None, retention_bytes: None };
-    bus.create_topic(retry).await.map(drop).map_err(|error| error.to_string())
+    bus.create_topic(retry).await?;
+    Ok(None)
 }
 
 /// Makes a topic that is missing; one that is there stays as it is.

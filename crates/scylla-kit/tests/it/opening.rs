@@ -1,13 +1,15 @@
 //! Opening a keyspace: by many at once, of another version, with wrong words, before the server is there.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use drover_backends::cassandra::{self, Cassandra as Server};
-use drover_scylla_kit::{Credentials, Migration, OpenError, Options, Schema, Store};
+use drover_scylla_kit::{Credentials, Migration, OpenError, Options, Replication, Schema, Store};
+use scylla::client::session_builder::SessionBuilder;
 use tokio::task::JoinSet;
 
-use crate::stage::{FIRST, SCHEMA, keyspace, options, process};
+use crate::stage::{FIRST, Log, SCHEMA, keyspace, options, process};
 
 /// Starters at once.
 const STARTERS: usize = 4;
@@ -104,6 +106,47 @@ async fn a_datacenter_that_is_not_there_is_named_with_those_that_are() {
     assert_eq!(error, r#"cassandra.local_datacenter is "mars", the cluster has datacenter1"#);
     let here = Options { local_datacenter: Some("datacenter1".into()), ..options };
     opened(&here, &SCHEMA).await.expect("opens");
+}
+
+#[tokio::test]
+async fn more_copies_than_nodes_are_refused_before_the_keyspace_is_made() {
+    let Some(options) = keyspace() else { return };
+    let three = Options { replication: Replication::Factor(3), ..options.clone() };
+    let named = Options { local_datacenter: Some("datacenter1".into()), ..three.clone() };
+    for options in [three, named] {
+        let error = refused(&options, &SCHEMA).await.to_string();
+        assert_eq!(error, "cassandra.replication is 3, the cluster has 1 node");
+    }
+    let each = BTreeMap::from([("datacenter1".to_owned(), 1), ("mars".to_owned(), 2)]);
+    let elsewhere = Options { replication: Replication::PerDatacenter(each), ..options.clone() };
+    let error = refused(&elsewhere, &SCHEMA).await.to_string();
+    assert_eq!(error, r#"cassandra.replication is 2, datacenter "mars" has 0 nodes"#);
+    assert_eq!(process(&options).look().await, Ok(false));
+    opened(&options, &SCHEMA).await.expect("the configuration is mended, and that is all it takes");
+}
+
+#[tokio::test]
+async fn a_keyspace_that_is_there_in_more_copies_than_nodes_is_told_once() {
+    let Some(options) = keyspace() else { return };
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let session = SessionBuilder::new().known_node(&options.hosts[0]).build().await.expect("a session");
+    let replication = "{'class': 'NetworkTopologyStrategy', 'datacenter1': 3}";
+    let made = format!("CREATE KEYSPACE {} WITH replication = {replication}", options.keyspace);
+    session.query_unpaged(made, ()).await.expect("made");
+    let cassandra = process(&options);
+    for _ in 0..2 {
+        let error = cassandra.open(&SCHEMA).await.map(drop).expect_err("one node is no majority of three");
+        assert!(error.may_pass(), "{error}");
+    }
+    let lines = log.lines("more copies");
+    let [line] = lines.as_slice() else { panic!("{lines:?}") };
+    let named = format!("keyspace={:?}", options.keyspace);
+    for part in ["WARN", named.as_str(), "replication is 3, the cluster has 1 node"] {
+        assert!(line.contains(part), "{part} is not in {line}");
+    }
 }
 
 #[tokio::test]

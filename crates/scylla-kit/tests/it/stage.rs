@@ -1,6 +1,8 @@
 //! Servers and keyspaces to test on.
 
+use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use drover_backends::cassandra::shared;
@@ -21,6 +23,28 @@ pub const SECOND: Migration = Migration {
     name: "notes",
     statements: &["CREATE TABLE IF NOT EXISTS test_notes (name text PRIMARY KEY, note text)"],
 };
+
+/// Collects what is logged on this thread.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    pub fn lines(&self, with: &str) -> Vec<String> {
+        let log = String::from_utf8_lossy(&self.0.lock().expect("not poisoned")).into_owned();
+        log.lines().filter(|line| line.contains(with)).map(str::to_owned).collect()
+    }
+}
 
 /// Options of a keyspace that no other test uses.
 pub fn options(address: &str) -> Options {

@@ -157,6 +157,8 @@ fn shown(object: &Object) -> Value {
         Spec::Rule(spec) => serde_json::to_value(spec),
         Spec::Function(spec) => serde_json::to_value(spec),
         Spec::CertificateAuthority(spec) => serde_json::to_value(spec),
+        Spec::DeviceType(spec) => serde_json::to_value(spec),
+        Spec::DeviceGroup(spec) => serde_json::to_value(spec),
         Spec::Credential(_) | Spec::ApiToken(_) => Ok(Value::Null),
     };
     let spec = spec.expect("specs are plain data");

@@ -6,7 +6,7 @@ use drover_proto::registry::v1::*;
 use drover_types::ApiError;
 use tonic::{Request, Response, Status};
 
-use super::{Server, answer, decode, encode};
+use super::{Server, decode, encode, in_the_name_of};
 
 impl Server {
     async fn type_put(&self, request: PutDeviceTypeRequest) -> Result<PutDeviceTypeResponse, ApiError> {

@@ -30,7 +30,13 @@ pub struct Server {
     pub domain: Arc<Domain>,
 }
 
-fn answer<T>(outcome: Result<T, ApiError>) -> Result<Response<T>, Status> {
+/// Carries a request out in the name of who asks.
+async fn in_the_name_of<Q, T, F: Future<Output = Result<T, ApiError>>>(
+    request: Request<Q>,
+    carry_out: impl FnOnce(Q) -> F,
+) -> Result<Response<T>, Status> {
+    let actor = actor::of(request.metadata()).unwrap_or(UNKNOWN).to_owned();
+    let outcome = actor::acting(&actor, carry_out(request.into_inner())).await;
     outcome.map(Response::new).map_err(|error| to_status(&error))
 }
 
@@ -40,8 +46,7 @@ macro_rules! serve {
         #[tonic::async_trait]
         impl $service for Server {
             $(async fn $method(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
-                let actor = actor::of(request.metadata()).unwrap_or(UNKNOWN).to_owned();
-                answer(actor::acting(&actor, self.$function(request.into_inner())).await)
+                in_the_name_of(request, |request| self.$function(request)).await
             })*
         }
     };

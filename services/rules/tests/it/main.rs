@@ -13,5 +13,6 @@ mod outputs;
 mod replay;
 mod republish;
 mod target;
+mod topics;
 mod windows;
 mod world;

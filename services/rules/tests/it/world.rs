@@ -185,6 +185,12 @@ impl Running {
         self.task.await.expect("no panic").expect("no error");
     }
 
+    /// Waits until it ends by itself, and returns why.
+    pub async fn failed(self) -> anyhow::Error {
+        let ended = tokio::time::timeout(PATIENCE, self.task).await.expect("it ends");
+        ended.expect("no panic").expect_err("an error")
+    }
+
     /// Stops it as SIGKILL does: wherever it waits, it ends there.
     pub async fn kill(self) {
         self.task.abort();
