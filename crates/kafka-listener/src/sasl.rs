@@ -99,7 +99,7 @@ pub fn login(said: &[u8]) -> Option<Login> {
 
 /// The client is known. Its session has no end of its own: it is verified again as long as it lasts.
 pub fn admitted() -> Response {
-    SaslAuthenticateResponse::default().into()
+    SaslAuthenticateResponse::default().with_error_message(None).into()
 }
 
 /// The client is not let in. One answer for all causes.

@@ -169,7 +169,7 @@ fn a_mistake_in_a_file_is_told_by_its_place_and_changes_nothing() {
         platform.refuses(&["rule", "apply", "-f", &unknown]),
         format!(
             "drover: {unknown}: document 2: spec.actions[0].kafak: unknown field `kafak`, expected one of `kafka`, \
-             `republish`, `webhook`, `shadow`, `store`, `function`, `notify`"
+             `republish`, `webhook`, `shadow`, `store`, `function`, `notify`, `command`"
         )
     );
     assert_eq!(platform.json(&["rule", "list"]), serde_json::json!({"items": []}));

@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(field.as_deref(), Some("spec.actions[0].kafak"));
         assert_eq!(
             message,
-            "unknown field `kafak`, expected one of `kafka`, `republish`, `webhook`, `shadow`, `store`, `function`, `notify`"
+            "unknown field `kafak`, expected one of `kafka`, `republish`, `webhook`, `shadow`, `store`, `function`, `notify`, `command`"
         );
 
         let (field, _) = refused::<DeviceSpec>(json!({"metadata": {"name": "d", "label": {}}}));

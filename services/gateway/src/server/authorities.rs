@@ -25,7 +25,7 @@ type Authority = Declared<CertificateAuthoritySpec>;
 
 /// Certificate authorities, in the order of their names.
 #[utoipa::path(get, path = "/authorities", operation_id = "listAuthorities", tag = "authorities", params(Page),
-    responses((status = 200, body = List<Authority>, description = "One page.")))]
+    responses((status = 200, body = List<Declared<CertificateAuthoritySpec>>, description = "One page.")))]
 pub async fn list(State(api): State<Arc<Api>>, at: At, Params(page): Params<Page>) -> Answer<List<Authority>> {
     let request = ListCertificateAuthoritiesRequest {
         tenant: at.tenant.into(),
@@ -39,7 +39,7 @@ pub async fn list(State(api): State<Arc<Api>>, at: At, Params(page): Params<Page
 
 /// One certificate authority.
 #[utoipa::path(get, path = "/authorities/{authority}", operation_id = "getAuthority", tag = "authorities",
-    params(AuthorityParam), responses((status = 200, body = Authority, description = "The authority.")))]
+    params(AuthorityParam), responses((status = 200, body = Declared<CertificateAuthoritySpec>, description = "The authority.")))]
 pub async fn get(State(api): State<Arc<Api>>, at: At) -> Answer<Authority> {
     let (tenant, name) = (at.tenant.to_string(), at.name("authority")?.to_owned());
     let request = GetCertificateAuthorityRequest { tenant, name };
@@ -51,8 +51,8 @@ pub async fn get(State(api): State<Arc<Api>>, at: At) -> Answer<Authority> {
 ///
 /// From now on a device that connects with one of its certificates for the first time is registered as the template says.
 #[utoipa::path(put, path = "/authorities/{authority}", operation_id = "putAuthority", tag = "authorities",
-    params(AuthorityParam), request_body = Authority,
-    responses((status = 200, body = Authority, description = "The authority as it is now.")))]
+    params(AuthorityParam), request_body = Declared<CertificateAuthoritySpec>,
+    responses((status = 200, body = Declared<CertificateAuthoritySpec>, description = "The authority as it is now.")))]
 pub async fn put(State(api): State<Arc<Api>>, at: At, Body(body): Body) -> Answer<Authority> {
     let object = Authority::read(body)?;
     let meta = object.metadata.to_wire(&at.tenant, Some(at.name("authority")?))?;

@@ -25,7 +25,7 @@ type DeviceGroup = Declared<DeviceGroupSpec>;
 
 /// Device groups, in the order of their names.
 #[utoipa::path(get, path = "/groups", operation_id = "listGroups", tag = "groups", params(Page),
-    responses((status = 200, body = List<DeviceGroup>, description = "One page.")))]
+    responses((status = 200, body = List<Declared<DeviceGroupSpec>>, description = "One page.")))]
 pub async fn list(State(api): State<Arc<Api>>, at: At, Params(page): Params<Page>) -> Answer<List<DeviceGroup>> {
     let request = ListDeviceGroupsRequest {
         tenant: at.tenant.into(),
@@ -39,7 +39,7 @@ pub async fn list(State(api): State<Arc<Api>>, at: At, Params(page): Params<Page
 
 /// One device group.
 #[utoipa::path(get, path = "/groups/{group}", operation_id = "getGroup", tag = "groups", params(GroupParam),
-    responses((status = 200, body = DeviceGroup, description = "The group.")))]
+    responses((status = 200, body = Declared<DeviceGroupSpec>, description = "The group.")))]
 pub async fn get(State(api): State<Arc<Api>>, at: At) -> Answer<DeviceGroup> {
     let request = GetDeviceGroupRequest { tenant: at.tenant.to_string(), name: at.name("group")?.to_owned() };
     let found = api.groups.call(async |mut client| client.get_device_group(request).await).await?;
@@ -48,7 +48,7 @@ pub async fn get(State(api): State<Arc<Api>>, at: At) -> Answer<DeviceGroup> {
 
 /// Makes or replaces a device group. The group it is within has to be there.
 #[utoipa::path(put, path = "/groups/{group}", operation_id = "putGroup", tag = "groups", params(GroupParam),
-    request_body = DeviceGroup, responses((status = 200, body = DeviceGroup, description = "The group as it is now.")))]
+    request_body = Declared<DeviceGroupSpec>, responses((status = 200, body = Declared<DeviceGroupSpec>, description = "The group as it is now.")))]
 pub async fn put(State(api): State<Arc<Api>>, at: At, Body(body): Body) -> Answer<DeviceGroup> {
     let object = DeviceGroup::read(body)?;
     let meta = object.metadata.to_wire(&at.tenant, Some(at.name("group")?))?;

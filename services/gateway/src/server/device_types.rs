@@ -24,7 +24,7 @@ type DeviceType = Declared<DeviceTypeSpec>;
 
 /// Device types, in the order of their names.
 #[utoipa::path(get, path = "/types", operation_id = "listTypes", tag = "types", params(Page),
-    responses((status = 200, body = List<DeviceType>, description = "One page.")))]
+    responses((status = 200, body = List<Declared<DeviceTypeSpec>>, description = "One page.")))]
 pub async fn list(State(api): State<Arc<Api>>, at: At, Params(page): Params<Page>) -> Answer<List<DeviceType>> {
     let request = ListDeviceTypesRequest {
         tenant: at.tenant.into(),
@@ -38,7 +38,7 @@ pub async fn list(State(api): State<Arc<Api>>, at: At, Params(page): Params<Page
 
 /// One device type.
 #[utoipa::path(get, path = "/types/{type}", operation_id = "getType", tag = "types", params(TypeParam),
-    responses((status = 200, body = DeviceType, description = "The type.")))]
+    responses((status = 200, body = Declared<DeviceTypeSpec>, description = "The type.")))]
 pub async fn get(State(api): State<Arc<Api>>, at: At) -> Answer<DeviceType> {
     let request = GetDeviceTypeRequest { tenant: at.tenant.to_string(), name: at.name("type")?.to_owned() };
     let found = api.types.call(async |mut client| client.get_device_type(request).await).await?;
@@ -47,7 +47,7 @@ pub async fn get(State(api): State<Arc<Api>>, at: At) -> Answer<DeviceType> {
 
 /// Makes or replaces a device type. Devices may name it before it is there.
 #[utoipa::path(put, path = "/types/{type}", operation_id = "putType", tag = "types", params(TypeParam),
-    request_body = DeviceType, responses((status = 200, body = DeviceType, description = "The type as it is now.")))]
+    request_body = Declared<DeviceTypeSpec>, responses((status = 200, body = Declared<DeviceTypeSpec>, description = "The type as it is now.")))]
 pub async fn put(State(api): State<Arc<Api>>, at: At, Body(body): Body) -> Answer<DeviceType> {
     let object = DeviceType::read(body)?;
     let meta = object.metadata.to_wire(&at.tenant, Some(at.name("type")?))?;

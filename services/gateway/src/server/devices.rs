@@ -35,7 +35,7 @@ pub type Device = Declared<DeviceSpec>;
 #[derive(Serialize, ToSchema)]
 pub struct Created {
     #[serde(flatten)]
-    object: Device,
+    object: Declared<DeviceSpec>,
     #[serde(flatten)]
     access: Access,
 }
@@ -44,7 +44,7 @@ pub struct Created {
 #[derive(Serialize, ToSchema)]
 pub struct Changed {
     #[serde(flatten)]
-    object: Device,
+    object: Declared<DeviceSpec>,
     #[serde(flatten)]
     revoked: Revoked,
 }
@@ -89,7 +89,7 @@ impl Choice {
 /// Where they are chosen, a page may have fewer than it could, even none, and still a `nextPageToken`: a request looks at
 /// 10,000 devices.
 #[utoipa::path(get, path = "/devices", operation_id = "listDevices", tag = "devices", params(Choice),
-    responses((status = 200, body = List<Device>, description = "One page.")))]
+    responses((status = 200, body = List<Declared<DeviceSpec>>, description = "One page.")))]
 pub async fn list(State(api): State<Arc<Api>>, at: At, Params(choice): Params<Choice>) -> Answer<List<Device>> {
     listed(&api, &at.tenant, String::new(), choice).await
 }
@@ -106,7 +106,7 @@ pub async fn listed(api: &Api, tenant: &TenantId, group: String, choice: Choice)
 /// Makes a device with a token, which is shown this once.
 ///
 /// After an error other than 409 the same request may be made again for ten minutes, until a token was issued.
-#[utoipa::path(post, path = "/devices", operation_id = "createDevice", tag = "devices", request_body = Device,
+#[utoipa::path(post, path = "/devices", operation_id = "createDevice", tag = "devices", request_body = Declared<DeviceSpec>,
     responses((status = 201, body = Created, description = "The device and all it needs to connect.")))]
 pub async fn create(
     State(api): State<Arc<Api>>,
@@ -124,14 +124,14 @@ pub async fn create(
 
 /// One device and whether it is connected.
 #[utoipa::path(get, path = "/devices/{device}", operation_id = "getDevice", tag = "devices", params(DeviceParam),
-    responses((status = 200, body = Device, description = "The device.")))]
+    responses((status = 200, body = Declared<DeviceSpec>, description = "The device.")))]
 pub async fn get(State(api): State<Arc<Api>>, at: At) -> Answer<Device> {
     Ok(Json(find(&api, &at).await?))
 }
 
 /// Changes a device; one that is disabled is disconnected.
 #[utoipa::path(put, path = "/devices/{device}", operation_id = "putDevice", tag = "devices", params(DeviceParam),
-    request_body = Device, responses((status = 200, body = Changed, description = "The device as it is now.")))]
+    request_body = Declared<DeviceSpec>, responses((status = 200, body = Changed, description = "The device as it is now.")))]
 pub async fn put(State(api): State<Arc<Api>>, at: At, Body(body): Body) -> Answer<Changed> {
     let object = Device::read(body)?;
     let meta = object.metadata.to_wire(&at.tenant, Some(at.device()?.as_str()))?;

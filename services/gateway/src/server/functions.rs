@@ -22,7 +22,7 @@ type Function = Declared<FunctionSpec>;
 
 /// Functions, in the order of their names.
 #[utoipa::path(get, path = "/functions", operation_id = "listFunctions", tag = "functions", params(Page),
-    responses((status = 200, body = List<Function>, description = "One page.")))]
+    responses((status = 200, body = List<Declared<FunctionSpec>>, description = "One page.")))]
 pub async fn list(State(api): State<Arc<Api>>, at: At, Params(page): Params<Page>) -> Answer<List<Function>> {
     let request = ListFunctionsRequest {
         tenant: at.tenant.into(),
@@ -36,7 +36,7 @@ pub async fn list(State(api): State<Arc<Api>>, at: At, Params(page): Params<Page
 
 /// One function. Its generation is its version.
 #[utoipa::path(get, path = "/functions/{function}", operation_id = "getFunction", tag = "functions",
-    params(FunctionParam), responses((status = 200, body = Function, description = "The function.")))]
+    params(FunctionParam), responses((status = 200, body = Declared<FunctionSpec>, description = "The function.")))]
 pub async fn get(State(api): State<Arc<Api>>, at: At) -> Answer<Function> {
     let request = GetFunctionRequest { tenant: at.tenant.to_string(), name: at.name("function")?.to_owned() };
     let found = api.functions.call(async |mut client| client.get_function(request).await).await?;
@@ -45,8 +45,8 @@ pub async fn get(State(api): State<Arc<Api>>, at: At) -> Answer<Function> {
 
 /// Makes or replaces a function. Its examples are tried: one that answers otherwise is refused, and names the example.
 #[utoipa::path(put, path = "/functions/{function}", operation_id = "putFunction", tag = "functions",
-    params(FunctionParam), request_body = Function,
-    responses((status = 200, body = Function, description = "The function as it is now.")))]
+    params(FunctionParam), request_body = Declared<FunctionSpec>,
+    responses((status = 200, body = Declared<FunctionSpec>, description = "The function as it is now.")))]
 pub async fn put(State(api): State<Arc<Api>>, at: At, Body(body): Body) -> Answer<Function> {
     let object = Function::read(body)?;
     let meta = object.metadata.to_wire(&at.tenant, Some(at.name("function")?))?;

@@ -22,7 +22,7 @@ type Policy = Declared<PolicySpec>;
 
 /// Policies, in the order of their names; the built-in one among them.
 #[utoipa::path(get, path = "/policies", operation_id = "listPolicies", tag = "policies", params(Page),
-    responses((status = 200, body = List<Policy>, description = "One page.")))]
+    responses((status = 200, body = List<Declared<PolicySpec>>, description = "One page.")))]
 pub async fn list(State(api): State<Arc<Api>>, at: At, Params(page): Params<Page>) -> Answer<List<Policy>> {
     let request = ListPoliciesRequest {
         tenant: at.tenant.into(),
@@ -36,7 +36,7 @@ pub async fn list(State(api): State<Arc<Api>>, at: At, Params(page): Params<Page
 
 /// One policy.
 #[utoipa::path(get, path = "/policies/{policy}", operation_id = "getPolicy", tag = "policies", params(PolicyParam),
-    responses((status = 200, body = Policy, description = "The policy.")))]
+    responses((status = 200, body = Declared<PolicySpec>, description = "The policy.")))]
 pub async fn get(State(api): State<Arc<Api>>, at: At) -> Answer<Policy> {
     let request = GetPolicyRequest { tenant: at.tenant.to_string(), name: at.name("policy")?.to_owned() };
     let found = api.registry.call(async |mut client| client.get_policy(request).await).await?;
@@ -45,7 +45,7 @@ pub async fn get(State(api): State<Arc<Api>>, at: At) -> Answer<Policy> {
 
 /// Makes or replaces a policy.
 #[utoipa::path(put, path = "/policies/{policy}", operation_id = "putPolicy", tag = "policies", params(PolicyParam),
-    request_body = Policy, responses((status = 200, body = Policy, description = "The policy as it is now.")))]
+    request_body = Declared<PolicySpec>, responses((status = 200, body = Declared<PolicySpec>, description = "The policy as it is now.")))]
 pub async fn put(State(api): State<Arc<Api>>, at: At, Body(body): Body) -> Answer<Policy> {
     let object = Policy::read(body)?;
     let meta = object.metadata.to_wire(&at.tenant, Some(at.name("policy")?))?;

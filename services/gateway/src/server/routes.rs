@@ -18,8 +18,8 @@ use utoipa::openapi::{ContentBuilder, ObjectBuilder, OpenApi as Document, Ref, R
 use utoipa::{OpenApi, ToSchema};
 
 use super::{
-    Api, api_tokens, audit, authorities, commands, console, credentials, device_groups, device_types, devices, functions,
-    health, policies, replay, rules, shadow, stream, telemetry,
+    Api, api_tokens, audit, authorities, commands, console, credentials, device_groups, device_types, devices,
+    functions, health, policies, replay, rules, shadow, stream, telemetry,
 };
 
 /// Paths about the default tenant.

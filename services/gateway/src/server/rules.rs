@@ -123,7 +123,7 @@ fn not_observed() -> Value {
 
 /// Rules with their status, in the order of their names.
 #[utoipa::path(get, path = "/rules", operation_id = "listRules", tag = "rules", params(Page),
-    responses((status = 200, body = List<Rule>, description = "One page.")))]
+    responses((status = 200, body = List<Declared<RuleSpec>>, description = "One page.")))]
 pub async fn list(State(api): State<Arc<Api>>, at: At, Params(page): Params<Page>) -> Answer<List<Rule>> {
     let request = ListRulesRequest {
         tenant: at.tenant.into(),
@@ -145,7 +145,7 @@ pub async fn list(State(api): State<Arc<Api>>, at: At, Params(page): Params<Page
 
 /// One rule with its status.
 #[utoipa::path(get, path = "/rules/{rule}", operation_id = "getRule", tag = "rules", params(RuleParam),
-    responses((status = 200, body = Rule, description = "The rule.")))]
+    responses((status = 200, body = Declared<RuleSpec>, description = "The rule.")))]
 pub async fn get(State(api): State<Arc<Api>>, at: At) -> Answer<Rule> {
     let request = GetRuleRequest { tenant: at.tenant.to_string(), name: at.name("rule")?.to_owned() };
     let found = api.registry.call(async |mut client| client.get_rule(request).await).await?;
@@ -155,7 +155,7 @@ pub async fn get(State(api): State<Arc<Api>>, at: At) -> Answer<Rule> {
 /// Makes or replaces a rule; SQL that does not compile is refused with its line and column. Messages published after
 /// the answer meet the rule if its status says `Accepted`.
 #[utoipa::path(put, path = "/rules/{rule}", operation_id = "putRule", tag = "rules", params(RuleParam),
-    request_body = Rule, responses((status = 200, body = Rule, description = "The rule as it is now.")))]
+    request_body = Declared<RuleSpec>, responses((status = 200, body = Declared<RuleSpec>, description = "The rule as it is now.")))]
 pub async fn put(State(api): State<Arc<Api>>, at: At, Body(body): Body) -> Answer<Rule> {
     let object = Rule::read(body)?;
     let meta = object.metadata.to_wire(&at.tenant, Some(at.name("rule")?))?;

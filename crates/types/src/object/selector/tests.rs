@@ -1,3 +1,5 @@
+//! Selectors by tables: what they select, how they are read, and what is refused.
+
 use super::*;
 use crate::ErrorCode;
 
