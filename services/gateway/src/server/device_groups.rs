@@ -12,7 +12,7 @@ use drover_proto::registry::v1::{
 };
 use drover_proto::types::v1 as wire;
 use drover_types::ApiError;
-use drover_types::object::DeviceGroupSpec;
+use drover_types::object::{DeviceGroupSpec, DeviceSpec};
 
 use super::Api;
 use super::body::{Body, Params};
@@ -70,7 +70,7 @@ pub async fn delete(State(api): State<Arc<Api>>, at: At) -> Result<StatusCode, F
 ///
 /// A page may have fewer than it could, even none, and still a `nextPageToken`: a request looks at 10,000 devices.
 #[utoipa::path(get, path = "/groups/{group}/devices", operation_id = "listGroupDevices", tag = "groups",
-    params(GroupParam, Choice), responses((status = 200, body = List<Device>, description = "One page.")))]
+    params(GroupParam, Choice), responses((status = 200, body = List<Declared<DeviceSpec>>, description = "One page.")))]
 pub async fn devices(State(api): State<Arc<Api>>, at: At, Params(choice): Params<Choice>) -> Answer<List<Device>> {
     devices::listed(&api, &at.tenant, at.name("group")?.to_owned(), choice).await
 }
