@@ -20,6 +20,9 @@ const REPLIES_RETENTION_MS: u64 = 6 * HOUR_MS;
 /// Commands and devices' answers: as long as the longest command may take.
 const COMMANDS_RETENTION_MS: u64 = 7 * 24 * HOUR_MS;
 
+/// Of each partition of the commands: what devices write there is bounded as well.
+const COMMANDS_RETENTION_BYTES: u64 = 1024 * 1024 * 1024;
+
 /// Makes the topics that are missing. One that is there with another number of partitions is an error.
 pub async fn create(bus: &dyn Bus, partitions: u32, changes_retention_ms: u64) -> Result<(), AdminError> {
     for (topic, retention_ms) in [
@@ -30,7 +33,8 @@ pub async fn create(bus: &dyn Bus, partitions: u32, changes_retention_ms: u64) -
         (COMMANDS_TOPIC, Some(COMMANDS_RETENTION_MS)),
     ] {
         let compact = retention_ms.is_none();
-        let config = TopicConfig { topic: topic.into(), partitions, compact, retention_ms, retention_bytes: None };
+        let retention_bytes = (topic == COMMANDS_TOPIC).then_some(COMMANDS_RETENTION_BYTES);
+        let config = TopicConfig { topic: topic.into(), partitions, compact, retention_ms, retention_bytes };
         bus.create_topic(config).await?;
     }
     Ok(())

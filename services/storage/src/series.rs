@@ -96,6 +96,9 @@ impl Point {
     }
 }
 
+/// What topics of commands to devices begin with (`drover_types::command`).
+pub const COMMAND_TOPICS: &str = "$drover/commands/";
+
 /// In front of a table's name in the topic of the rows that rules keep, which no device can publish to.
 pub const TABLES_TOPIC: &str = "$tables/";
 
@@ -111,9 +114,9 @@ pub struct Message {
 }
 
 impl Message {
-    /// Whether the device itself has sent it.
+    /// Whether the device itself has sent it: neither a rule, nor who commands it.
     pub fn is_own(&self) -> bool {
-        !self.of_rule && !self.topic.starts_with(TABLES_TOPIC)
+        !self.of_rule && !self.topic.starts_with(TABLES_TOPIC) && !self.topic.starts_with(COMMAND_TOPICS)
     }
 
     /// Bytes it takes in an answer, about.

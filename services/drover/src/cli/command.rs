@@ -48,7 +48,7 @@ struct Order {
     /// What the device is to do
     name: String,
     /// What it needs for that, JSON; `-` is standard input
-    #[arg(long, value_name = "JSON")]
+    #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
     payload: Option<String>,
     /// How long the device has: 30s, 12h or 7d for example; without, 60s
     #[arg(long, value_name = "DURATION", value_parser = duration)]

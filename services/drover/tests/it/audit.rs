@@ -1,14 +1,14 @@
 //! The audit trail from the command line, of what the command line has done.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::platform::Platform;
 use crate::process::refused;
 
-/// Pause between two looks.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How long the trail may be behind the writes.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn rule(platform: &Platform, sql: &str) -> String {
     let rule = json!({
@@ -20,14 +20,16 @@ fn rule(platform: &Platform, sql: &str) -> String {
 
 /// Entries of the tenant `home`, oldest first, once there are `count`: the trail follows the writes.
 fn entries(platform: &Platform, count: usize) -> Vec<Value> {
+    let began = Instant::now();
     loop {
+        // A process of its own each time: pause enough.
         let listed = platform.json(&["audit", "-n", "home"]);
         let mut found = listed["items"].as_array().expect("items").clone();
         if found.len() >= count {
             found.reverse();
             return found;
         }
-        std::thread::sleep(LOOK_AGAIN);
+        assert!(began.elapsed() < PATIENCE, "{count} entries are expected: {found:?}");
     }
 }
 

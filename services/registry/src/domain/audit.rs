@@ -191,8 +191,11 @@ fn differences(before: &Value, after: &Value, path: String, level: usize, found:
     }
 }
 
+/// The members of an object.
+type Members = Map<String, Value>;
+
 /// The members of both, if both are objects; what is absent has none.
-fn objects<'a>(before: &'a Value, after: &'a Value) -> Option<(&'a Map<String, Value>, &'a Map<String, Value>)> {
+fn objects<'a>(before: &'a Value, after: &'a Value) -> Option<(&'a Members, &'a Members)> {
     match (before, after) {
         (Value::Object(before), Value::Object(after)) => Some((before, after)),
         (Value::Null, Value::Object(after)) => Some((none(), after)),
@@ -201,13 +204,13 @@ fn objects<'a>(before: &'a Value, after: &'a Value) -> Option<(&'a Map<String, V
     }
 }
 
-fn none() -> &'static Map<String, Value> {
-    static NONE: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+fn none() -> &'static Members {
+    static NONE: LazyLock<Members> = LazyLock::new(Map::new);
     &NONE
 }
 
 /// The names of both, each once, in order.
-fn names<'a>(before: &'a Map<String, Value>, after: &'a Map<String, Value>) -> Vec<&'a String> {
+fn names<'a>(before: &'a Members, after: &'a Members) -> Vec<&'a String> {
     let mut names: Vec<&String> = before.keys().chain(after.keys()).collect();
     names.sort_unstable();
     names.dedup();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use drover_bus::{Offset, Partition};
 use drover_types::{Clock, DeviceKey};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::domain::command::Head;
@@ -71,13 +71,17 @@ struct Waiting {
     /// Not before.
     at: Instant,
     wait: Duration,
-    is_under_way: bool,
+    /// Whether the ingress has it, and only the store does not know it yet.
+    is_taken: bool,
+    under_way: Option<AbortHandle>,
 }
 
 impl Way {
-    /// Sends a command, and remembers that it was. After an error it may have been sent.
-    async fn go(self, due: Arc<Due>) -> Result<(), NotSent> {
-        self.sender.send(&due.request).await?;
+    /// Sends a command, unless the ingress has it, and remembers that it was sent.
+    async fn go(self, due: Arc<Due>, is_taken: bool) -> Result<(), NotSent> {
+        if !is_taken {
+            self.sender.send(&due.request).await?;
+        }
         Ok(self.store.command_sent(&due.request.device, &due.head, self.clock.now_ms()).await?)
     }
 }
@@ -101,13 +105,26 @@ impl Deliveries {
     /// Takes a command, once.
     pub fn push(&mut self, place: Place, due: Due, now: Instant) {
         let due = Arc::new(due);
-        let waiting = || Waiting { due, at: now, wait: FIRST_WAIT, is_under_way: false };
+        let waiting = || Waiting { due, at: now, wait: FIRST_WAIT, is_taken: false, under_way: None };
         self.waiting.entry(place).or_insert_with(waiting);
     }
 
     /// Lets those of a partition go that is another member's.
     pub fn drop_partition(&mut self, partition: Partition) {
-        self.waiting.retain(|place, _| place.0 != partition);
+        self.drop_those(|place, _| place.0 == partition);
+    }
+
+    /// Lets those go that nobody waits for any more.
+    pub fn drop_over(&mut self, is_over: impl Fn(&CommandRequest) -> bool) {
+        self.drop_those(|_, request| is_over(request));
+    }
+
+    fn drop_those(&mut self, goes: impl Fn(&Place, &CommandRequest) -> bool) {
+        for (_, gone) in self.waiting.extract_if(.., |place, waiting| goes(place, &waiting.due.request)) {
+            if let Some(task) = gone.under_way {
+                task.abort();
+            }
+        }
     }
 
     /// Begins what is due; when the next one will be.
@@ -116,7 +133,7 @@ impl Deliveries {
         let Self { waiting, tasks, telemetry } = self;
         for (place, command) in &mut *waiting {
             let device: &DeviceKey = &command.due.request.device;
-            if command.is_under_way || seen.contains(device) {
+            if command.under_way.is_some() || seen.contains(device) {
                 seen.insert(device.clone());
                 continue;
             }
@@ -129,9 +146,9 @@ impl Deliveries {
             if command.at > now {
                 next = Some(next.map_or(command.at, |next| next.min(command.at)));
             } else if tasks.len() < UNDER_WAY_MAX {
-                command.is_under_way = true;
-                let (place, due, way) = (*place, Arc::clone(&command.due), way.clone());
-                tasks.spawn(async move { Ended { place, outcome: way.go(due).await } });
+                let (place, due, is_taken, way) = (*place, Arc::clone(&command.due), command.is_taken, way.clone());
+                let task = tasks.spawn(async move { Ended { place, outcome: way.go(due, is_taken).await } });
+                command.under_way = Some(task);
             }
         }
         spent.iter().for_each(|place| drop(waiting.remove(place)));
@@ -140,7 +157,23 @@ impl Deliveries {
 
     /// Waits for the end of an attempt; `None`: none is under way.
     pub async fn ended(&mut self) -> Option<Result<Ended, JoinError>> {
-        self.tasks.join_next().await
+        loop {
+            match self.tasks.join_next().await? {
+                // It was let go.
+                Err(error) if error.is_cancelled() => {}
+                ended => return Some(ended),
+            }
+        }
+    }
+
+    /// An attempt that has ended by now.
+    pub fn ended_already(&mut self) -> Option<Result<Ended, JoinError>> {
+        loop {
+            match self.tasks.try_join_next()? {
+                Err(error) if error.is_cancelled() => {}
+                ended => return Some(ended),
+            }
+        }
     }
 
     /// Gives up what is under way: nobody uses the store when this returns.
@@ -167,7 +200,8 @@ impl Deliveries {
             Err(error @ (NotSent::Ingress(Unsent::Away { .. }) | NotSent::Store(_))) => {
                 tracing::debug!(id = %waiting.due.request.id, %error, "a command waits");
                 self.telemetry.command_retries.inc();
-                waiting.is_under_way = false;
+                waiting.is_taken |= matches!(error, NotSent::Store(_));
+                waiting.under_way = None;
                 waiting.at = now + waiting.wait;
                 waiting.wait = (waiting.wait * 2).min(LONGEST_WAIT);
             }
@@ -247,6 +281,43 @@ mod tests {
         clock.advance(60_001);
         assert_eq!(deliveries.begin(&way, Instant::now()), None);
         assert_eq!((deliveries.first(0), telemetry.commands_expired.get()), (None, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_ingress_has_is_not_sent_again_while_only_the_store_does_not_know() {
+        let book = Arc::<Book>::default();
+        let clock = Arc::new(FixedClock::at(NOW_MS));
+        let way = Way { sender: book.clone(), store: Arc::<MemoryStore>::default(), clock };
+        let telemetry = Telemetry::register(&mut prometheus_client::registry::Registry::default());
+        let mut deliveries = Deliveries::new(telemetry.clone());
+        deliveries.push((0, 1), due("lamp", 1), Instant::now());
+        deliveries.begin(&way, Instant::now());
+        let sent = deliveries.ended().await.expect("one is under way").expect("no panic");
+        let full = NotSent::Store(StoreError::Full { reason: String::new() });
+        deliveries.settle(Ended { place: sent.place, outcome: Err(full) }, Instant::now());
+        assert_eq!(deliveries.first(0), Some(1), "it is not known to be sent");
+
+        tokio::time::advance(FIRST_WAIT).await;
+        deliveries.begin(&way, Instant::now());
+        settle(&mut deliveries).await;
+        assert_eq!((deliveries.first(0), telemetry.commands_sent.get()), (None, 1));
+        assert_eq!(book.0.lock().expect("not poisoned").len(), 1, "the device gets it once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_over_is_not_sent_any_more() {
+        let book = Arc::<Book>::default();
+        let clock = Arc::new(FixedClock::at(NOW_MS));
+        let way = Way { sender: book.clone(), store: Arc::<MemoryStore>::default(), clock };
+        let telemetry = Telemetry::register(&mut prometheus_client::registry::Registry::default());
+        let mut deliveries = Deliveries::new(telemetry);
+        for (number, device) in [(1, "lamp"), (2, "lamp"), (3, "fan")] {
+            deliveries.push((0, number.into()), due(device, number), Instant::now());
+        }
+        deliveries.drop_over(|request| request.device.device.as_str() == "lamp");
+        deliveries.begin(&way, Instant::now());
+        settle(&mut deliveries).await;
+        assert_eq!(*book.0.lock().expect("not poisoned"), [("fan".to_owned(), 3)]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -27,6 +27,10 @@ use crate::telemetry::Telemetry;
 pub const GROUP: &str = "drover.commands";
 /// Records of one poll; of 64 KiB each at most.
 const POLL_RECORDS: usize = 100;
+/// How often the log is polled while there is no room for what it brings.
+const POLL_WHILE_FULL: Duration = Duration::from_secs(1);
+/// How often offsets are committed. Who comes after sends nothing twice for it: the store says what was sent.
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
 /// How long a poll waits for a record.
 const POLL_WAIT: Duration = Duration::from_secs(1);
 /// A process that is not heard of for this long loses its partitions.
@@ -66,6 +70,10 @@ struct Session<'e> {
     owned: BTreeMap<Partition, Owned>,
     deliveries: Deliveries,
     way: Way,
+    /// While there is no room: not polled before.
+    poll_at: Instant,
+    /// Not committed before.
+    commit_at: Instant,
 }
 
 /// One partition of ours.
@@ -79,6 +87,7 @@ struct Owned {
 
 /// What a turn waits for.
 enum Turn {
+    Stop,
     Polled(Polled),
     Sent(Ended),
 }
@@ -121,7 +130,8 @@ impl CommandEngine {
         let way =
             Way { sender: Arc::clone(&self.sender), store: Arc::clone(&self.store), clock: Arc::clone(&self.clock) };
         let deliveries = Deliveries::new(self.telemetry.clone());
-        Ok(Session { engine: self, consumer, owned: BTreeMap::new(), deliveries, way })
+        let (poll_at, commit_at) = (Instant::now(), Instant::now());
+        Ok(Session { engine: self, consumer, owned: BTreeMap::new(), deliveries, way, poll_at, commit_at })
     }
 
     /// The commands of the devices that records are about, as the store has them.
@@ -140,27 +150,42 @@ impl Session<'_> {
         loop {
             let now = Instant::now();
             let next = self.deliveries.begin(&self.way, now);
-            self.commit().await?;
+            if now >= self.commit_at {
+                self.commit().await?;
+                self.commit_at = now + COMMIT_EVERY;
+            }
             let wait = next.map_or(POLL_WAIT, |at| at.saturating_duration_since(now).min(POLL_WAIT));
             let Self { consumer, deliveries, .. } = self;
-            let pause = if deliveries.is_full() { wait } else { Duration::ZERO };
+            let not_before = if deliveries.is_full() { self.poll_at } else { now };
             let turn = tokio::select! {
                 biased;
-                () = shutdown.cancelled() => {
-                    deliveries.end().await;
-                    return Ok(());
-                }
+                () = shutdown.cancelled() => Turn::Stop,
                 Some(ended) = deliveries.ended() => Turn::Sent(ended?),
-                polled = poll(&mut **consumer, pause, wait) => Turn::Polled(polled?),
+                polled = poll(&mut **consumer, not_before, wait) => Turn::Polled(polled?),
             };
             match turn {
-                Turn::Sent(ended) => self.deliveries.settle(ended, Instant::now()),
+                Turn::Stop => {
+                    self.deliveries.end().await;
+                    return Ok(self.commit().await?);
+                }
+                Turn::Sent(ended) => self.settle(ended)?,
                 Turn::Polled(polled) => {
+                    self.poll_at = Instant::now() + POLL_WHILE_FULL;
                     self.take(polled).await?;
                     backoff.reset();
                 }
             }
         }
+    }
+
+    /// What came of an attempt, and of all others that have ended by now.
+    fn settle(&mut self, ended: Ended) -> Result<(), JoinError> {
+        let now = Instant::now();
+        self.deliveries.settle(ended, now);
+        while let Some(ended) = self.deliveries.ended_already() {
+            self.deliveries.settle(ended?, now);
+        }
+        Ok(())
     }
 
     async fn take(&mut self, polled: Polled) -> Result<(), Interrupted> {
@@ -230,6 +255,8 @@ impl Session<'_> {
                 Err(error) => engine.telemetry.malformed(&stored.position, error),
             }
         }
+        // Those of a device that is gone, and those that are answered.
+        self.deliveries.drop_over(|request| commands.is_over(&request.device, request.id));
         let due = read.into_iter().filter_map(|(offset, event)| due(offset, event.ok()?, &commands));
         let due: Vec<(Offset, Due)> = due.collect();
         let next = last.position.offset + 1;
@@ -268,10 +295,8 @@ fn due(offset: Offset, event: Event, commands: &Commands) -> Option<(Offset, Due
     Some((offset, Due { head: head.clone(), request: CommandRequest { device, id, payload: request, hops } }))
 }
 
-/// Polls after a pause: the member has to be heard of, even where it has no room.
-async fn poll(consumer: &mut dyn Consumer, pause: Duration, wait: Duration) -> Result<Polled, ConsumeError> {
-    if !pause.is_zero() {
-        tokio::time::sleep(pause).await;
-    }
+/// Polls, not before its time: the member has to be heard of, even where it has no room.
+async fn poll(consumer: &mut dyn Consumer, not_before: Instant, wait: Duration) -> Result<Polled, ConsumeError> {
+    tokio::time::sleep_until(not_before).await;
     consumer.poll(POLL_RECORDS, wait).await
 }

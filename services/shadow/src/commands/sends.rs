@@ -42,7 +42,11 @@ impl Sends {
             let position = self.append(command).await?;
             self.folded(&command.device, command.id, &position).await
         };
-        let late = || ApiError::new(ErrorCode::DeadlineExceeded, format!("no answer within {:?}", self.deadline));
+        let late = || {
+            let message =
+                format!("command {} is not known to be taken within {:?}: it may yet be", command.id, self.deadline);
+            ApiError::new(ErrorCode::DeadlineExceeded, message)
+        };
         tokio::time::timeout(self.deadline, sending).await.map_err(|_| late())?
     }
 
@@ -75,18 +79,42 @@ impl Sends {
     async fn folded(&self, device: &DeviceKey, id: RecordId, position: &Position) -> Result<Execution, ApiError> {
         let mut look = FIRST_LOOK;
         loop {
-            // Before the command: what the store has passed, it has.
-            let next = self.store.commands_next(position.at.partition).await?.unwrap_or_default();
-            let heads = self.store.command_heads(device).await?;
-            if let Some(execution) = find(&*self.store, device, id, &heads).await? {
-                return Ok(execution);
-            }
-            if next > position.offset {
-                return Err(too_many(COMMANDS_OPEN_PER_DEVICE_MAX));
+            match self.looked(device, id, position).await {
+                Ok(Some(execution)) => return Ok(execution),
+                Ok(None) => {}
+                // The command is in the log: whoever sent it is told what became of it, or that the time is over.
+                Err(Unfolded::Store(error)) => tracing::debug!(%error, "what became of a command is looked at again"),
+                Err(Unfolded::Refused) => return Err(too_many(COMMANDS_OPEN_PER_DEVICE_MAX)),
             }
             tokio::time::sleep(look).await;
             look = (look * 2).min(LONGEST_LOOK);
         }
+    }
+
+    /// The command, if the store has it by now.
+    async fn looked(
+        &self,
+        device: &DeviceKey,
+        id: RecordId,
+        position: &Position,
+    ) -> Result<Option<Execution>, Unfolded> {
+        // Before the command: what the store has passed, it has.
+        let next = self.store.commands_next(position.at.partition).await?.unwrap_or_default();
+        let heads = self.store.command_heads(device).await?;
+        let found = find(&*self.store, device, id, &heads).await?;
+        if found.is_none() && next > position.offset { Err(Unfolded::Refused) } else { Ok(found) }
+    }
+}
+
+/// Why a command that is in the log is not in the store.
+enum Unfolded {
+    Store(StoreError),
+    Refused,
+}
+
+impl From<StoreError> for Unfolded {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
     }
 }
 

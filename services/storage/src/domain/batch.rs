@@ -7,9 +7,9 @@ use drover_bus::{Offset, Position, Stored, TopicPartition, repeats};
 use drover_types::repeat::{RepeatWindow, Verdict};
 use drover_types::{InvalidTelemetry, Telemetry};
 
-use super::fields::{Skip, fields};
+use super::fields::{Fields, Skip, fields};
 use super::known_fields::KnownFields;
-use crate::series::{Entry, Message, Place};
+use crate::series::{COMMAND_TOPICS, Entry, Message, Place};
 
 /// Records of one batch; more wait for the next.
 pub const RECORDS_MAX: usize = 2_000;
@@ -108,7 +108,9 @@ impl Batch {
     }
 
     fn keep(&mut self, telemetry: Telemetry) {
-        let found = fields(&telemetry.payload);
+        // What a device is told to do is none of its values.
+        let is_told = telemetry.topic.as_str().starts_with(COMMAND_TOPICS);
+        let found = if is_told { Fields::default() } else { fields(&telemetry.payload) };
         self.tally.opaque += u64::from(found.opaque);
         self.tally.points += found.values.len() as u64;
         for why in &found.skipped {

@@ -112,6 +112,13 @@ impl Commands {
         self.heads.get(device)?.iter().find(|head| head.id == id)
     }
 
+    /// Whether a command of a device that is known is gone, or has its last answer.
+    pub fn is_over(&self, device: &DeviceKey, id: RecordId) -> bool {
+        let Some(heads) = self.heads.get(device) else { return false };
+        let head = heads.iter().find(|head| head.id == id);
+        head.is_none_or(|head| head.answered.is_some_and(|answered| answered.is_final()))
+    }
+
     /// What is to be put, in the order of the records.
     pub fn changes(self) -> Vec<Change> {
         self.changes
