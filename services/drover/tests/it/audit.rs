@@ -1,8 +1,9 @@
 //! The audit trail from the command line, of what the command line has done.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::platform::Platform;
 use crate::process::refused;
