@@ -7,7 +7,7 @@ use crate::{DeviceId, InvalidId, RecordId, TopicName};
 pub const COMMANDS_TOPIC: &str = "drover.commands";
 
 /// What every topic of a device's commands begins with; the device follows.
-const COMMANDS: &str = "$drover/commands/";
+pub const COMMAND_TOPICS: &str = "$drover/commands/";
 
 /// Name of a command: what the device is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,13 +38,13 @@ impl CommandName {
 
 /// The topic by which `device` gets the command `id`.
 pub fn command_request_topic(device: &DeviceId, id: RecordId) -> TopicName {
-    TopicName::new(format!("{COMMANDS}{device}/{id}/request")).expect("ids are levels of a topic")
+    TopicName::new(format!("{COMMAND_TOPICS}{device}/{id}/request")).expect("ids are levels of a topic")
 }
 
 /// The topic that stands for the wish to forget the commands of `device`; no message of a device comes by it into the log of
 /// commands.
 pub fn command_forget_topic(device: &DeviceId) -> TopicName {
-    TopicName::new(format!("{COMMANDS}{device}/forget")).expect("an id is a level of a topic")
+    TopicName::new(format!("{COMMAND_TOPICS}{device}/forget")).expect("an id is a level of a topic")
 }
 
 /// A topic by which a device answers a command: `$drover/commands/{device}/{id}/response/{status}`. What stands for id and
@@ -59,7 +59,7 @@ pub struct CommandResponse<'t> {
 impl<'t> CommandResponse<'t> {
     /// The answer that `topic` stands for, if it is one.
     pub fn of_topic(topic: &'t str) -> Option<Self> {
-        let (device, rest) = topic.strip_prefix(COMMANDS)?.split_once('/')?;
+        let (device, rest) = topic.strip_prefix(COMMAND_TOPICS)?.split_once('/')?;
         let (id, rest) = rest.split_once('/')?;
         Some(Self { device, id, status: rest.strip_prefix("response/")? })
     }

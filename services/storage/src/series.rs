@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use drover_types::command::COMMAND_TOPICS;
 use drover_types::{DeviceKey, Qos, RecordId};
 
 /// Longest name of a field, in bytes.
@@ -95,9 +96,6 @@ impl Point {
         ROW_BYTES + self.field.as_str().len() + self.topic.len() + value
     }
 }
-
-/// What topics of commands to devices begin with (`drover_types::command`).
-pub const COMMAND_TOPICS: &str = "$drover/commands/";
 
 /// In front of a table's name in the topic of the rows that rules keep, which no device can publish to.
 pub const TABLES_TOPIC: &str = "$tables/";

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use drover_bus::{Offset, Partition};
 use drover_types::{Clock, DeviceKey};
+use futures::FutureExt;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::Instant;
 
@@ -168,12 +169,7 @@ impl Deliveries {
 
     /// An attempt that has ended by now.
     pub fn ended_already(&mut self) -> Option<Result<Ended, JoinError>> {
-        loop {
-            match self.tasks.try_join_next()? {
-                Err(error) if error.is_cancelled() => {}
-                ended => return Some(ended),
-            }
-        }
+        self.ended().now_or_never().flatten()
     }
 
     /// Gives up what is under way: nobody uses the store when this returns.

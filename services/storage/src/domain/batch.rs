@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use drover_bus::{Offset, Position, Stored, TopicPartition, repeats};
+use drover_types::command::COMMAND_TOPICS;
 use drover_types::repeat::{RepeatWindow, Verdict};
 use drover_types::{InvalidTelemetry, Telemetry};
 
 use super::fields::{Fields, Skip, fields};
 use super::known_fields::KnownFields;
-use crate::series::{COMMAND_TOPICS, Entry, Message, Place};
+use crate::series::{Entry, Message, Place};
 
 /// Records of one batch; more wait for the next.
 pub const RECORDS_MAX: usize = 2_000;
