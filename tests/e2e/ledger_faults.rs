@@ -1,6 +1,7 @@
 //! The ledger over the whole layout, with real Kafka and Cassandra, while everything is killed and hung by seed.
 //!
-//! `cargo xtask ledger` runs it with other numbers: `DROVER_LEDGER_DEVICES`, `_MESSAGES`, `_FAULTS`, `_SECONDS`, `_SEED`.
+//! `cargo xtask ledger` runs it with other numbers: `DROVER_LEDGER_DEVICES`, `_MESSAGES`, `_FAULTS`, `_SECONDS`, `_SEED`;
+//! `_DECKS` 1: faults on the way of a message only.
 
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ fn ledger_faults_what_was_acknowledged_comes_out_exactly_once_and_in_order_whate
     // Beyond session timeouts and keep-alives.
     let longest = Duration::from_secs(number("DROVER_LEDGER_SECONDS", 15)?);
     let seed = number("DROVER_LEDGER_SEED", any_seed())?;
+    let decks = number("DROVER_LEDGER_DECKS", TARGETS.len())?.min(TARGETS.len());
     println!(
         "ledger: {devices} devices, {messages} messages each, {faults} faults of {longest:?} at most, seed {seed}"
     );
@@ -44,7 +46,7 @@ fn ledger_faults_what_was_acknowledged_comes_out_exactly_once_and_in_order_whate
     let ports = vec![stage.processes.port(1883), stage.processes.port(1884)];
     let fleet = Fleet::start(Plan::new(ports, usize::try_from(devices)?, messages, pace));
     let progress = || fleet.acknowledged() * 1_000 / (devices * messages);
-    let faults = schedule(seed, &TARGETS, usize::try_from(faults)?, longest);
+    let faults = schedule(seed, &TARGETS[..decks], usize::try_from(faults)?, longest);
     stage.suffer(&faults, progress, || fleet.is_finished())?;
     let mut ledger = fleet.finish()?;
 

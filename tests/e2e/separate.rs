@@ -108,6 +108,14 @@ fn kept(processes: &Processes, device: &str) -> anyhow::Result<Vec<u64>> {
     Ok(numbers)
 }
 
+/// How many numbers each device has that SQL finds in the database.
+fn counted(processes: &Processes) -> anyhow::Result<BTreeMap<String, u64>> {
+    let sql = "SELECT device, count(double) AS n FROM points WHERE field = 'n' GROUP BY device";
+    let answer = processes.rest("POST", "/query", Some(&json!({"sql": sql})))?;
+    let rows = answer["rows"].as_array().context("rows")?.iter();
+    Ok(rows.filter_map(|row| Some((row["device"].as_str()?.to_owned(), row["n"].as_u64()?))).collect())
+}
+
 /// Connects as the device with its token to each ingress; returns when both have closed the connection.
 fn closed_by_both(ports: [u16; 2], token: &str, revoke: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -284,6 +292,15 @@ fn the_platform_works_in_separate_processes_and_survives_the_loss_of_each() -> a
 
     // What devices sent is kept, and read by the gateway; what is wanted of a device reaches it by either ingress.
     layout.processes.until("kept", |all| Ok(kept(all, "a")? == (0..MESSAGES).collect::<Vec<_>>()))?;
+    let all = BTreeMap::from([("a".to_owned(), MESSAGES), ("b".to_owned(), MESSAGES)]);
+    layout.processes.until("answered in SQL", |processes| {
+        let mut found = counted(processes)?;
+        found.retain(|device, _| all.contains_key(device));
+        Ok(found == all)
+    })?;
+    let registered = json!({"sql": "SELECT count(*) AS n FROM devices"});
+    let registered = layout.processes.rest("POST", "/query", Some(&registered))?;
+    assert!(registered["rows"][0]["n"].is_u64(), "storage asks the registry: {registered}");
     for (level, port) in [(1, first), (2, second)] {
         shadow_round_trip(&layout.processes, port, level)?;
         layout.processes.until("reported", |all| Ok(reported(all)? == level))?;

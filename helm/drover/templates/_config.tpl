@@ -100,7 +100,7 @@ is for the cluster alone. */}}
 
 {{/* Who calls whom. */}}
 {{- define "drover.config.network" -}}
-{{- $calls := dict "gateway" (list "registry" "shadow" "rules" "storage") "operator" (list "registry" "shadow" "rules") "ingress" (list "ingress" "registry") "registry" (list "ingress") "rules" (list "ingress" "shadow" "storage") "shadow" (list "ingress") "storage" list -}}
+{{- $calls := dict "gateway" (list "registry" "shadow" "rules" "storage") "operator" (list "registry" "shadow" "rules") "ingress" (list "ingress" "registry") "registry" (list "ingress") "rules" (list "ingress" "shadow" "storage") "shadow" (list "ingress") "storage" (list "registry") -}}
 {{- $network := dict -}}
 {{- range get $calls .component -}}
 {{- $_ := set $network . (include "drover.uris" (dict "root" $.root "component" .) | fromJsonArray) -}}

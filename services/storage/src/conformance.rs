@@ -34,6 +34,7 @@ pub async fn suite(factory: &dyn Factory) {
     the_newest_point_is_the_last_by_time_and_id_in_whatever_order_they_came(factory).await;
     tenants_devices_and_fields_are_kept_apart(factory).await;
     pages_bring_each_row_once_also_within_a_millisecond(factory).await;
+    devices_are_listed_once_and_by_pages(factory).await;
     rows_of_all_sizes_keep_their_order_where_a_slice_of_time_ends(factory).await;
     the_bytes_of_a_page_are_bounded_but_it_has_a_row(factory).await;
     what_was_stored_survives_reopening(factory).await;
@@ -95,6 +96,37 @@ async fn newest(store: &dyn SeriesStore, device: &DeviceKey) -> Vec<Point> {
 
 /// The end of the year 9999, milliseconds since the Unix epoch.
 const LAST_MS: u64 = 253_402_300_799_999;
+
+async fn devices_are_listed_once_and_by_pages(factory: &dyn Factory) {
+    let store = factory.empty().await;
+    let names = ["a", "a-b", "a:", "aa", "b", "z"];
+    let message = |tenant: &str, name: &str, time_ms, id| {
+        let at = Place { time_ms, id: RecordId([id; 16]) };
+        entry_of(key(tenant, name), at, "1", vec![(field("t"), Value::Number(1.0))])
+    };
+    let kept = |tenant| names.into_iter().flat_map(move |name| [1, 5, LAST_MS].map(|ms| message(tenant, name, ms, 1)));
+    store_all(&*store, kept("home").collect()).await;
+    store_all(&*store, vec![message("home-2", "other", 1, 1), message("a", "other", 1, 1), message("z", "z", 1, 1)])
+        .await;
+    store_all(&*store, kept("home").collect()).await;
+    for rows in [1, 2, 5, 6, 100] {
+        let (mut found, mut from) = (Vec::new(), None);
+        loop {
+            let tenant = TenantId::new("home").expect("valid");
+            let page = store.devices(&tenant, from, rows).await.expect("readable");
+            assert!(page.rows.len() <= rows, "{rows}");
+            found.extend(page.rows.into_iter().map(|device| device.to_string()));
+            match page.next {
+                Some(next) => from = Some(next),
+                None => break,
+            }
+        }
+        found.sort();
+        assert_eq!(found, names, "pages of {rows}");
+    }
+    let nobody = TenantId::new("hom").expect("valid");
+    assert_eq!(store.devices(&nobody, None, 10).await.expect("readable"), Page { rows: vec![], next: None });
+}
 
 async fn every_kind_of_value_reads_back(factory: &dyn Factory) {
     let store = factory.empty().await;

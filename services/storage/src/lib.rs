@@ -1,8 +1,9 @@
 //! Storage: the time series of devices.
 //!
 //! Reads `drover.telemetry` in a group of its own and keeps each message, and each scalar of its payload as a point;
-//! answers over gRPC what a field was last, what it was in a span of time, and what a device has sent. `server`
-//! decodes, `domain` decides, `adapters` keep, `ingest` moves records from the log into the store.
+//! answers over gRPC what a field was last, what it was in a span of time, what a device has sent, and questions in SQL.
+//! `server` decodes, `domain` decides, `sql` reads the store as tables, `adapters` keep, `ingest` moves records from the log
+//! into the store.
 
 mod adapters;
 mod config;
@@ -15,6 +16,7 @@ pub mod ports;
 mod rows;
 pub mod series;
 mod server;
+mod sql;
 mod telemetry;
 
 use std::sync::Arc;
@@ -29,10 +31,12 @@ pub use adapters::scylla::Scylla;
 pub use config::{EmbeddedLimits, StorageConfig, StoreConfig};
 pub use ingest::GROUP;
 
+use adapters::registry::Registry;
 use domain::Queries;
 use expiry::Expiry;
 use ingest::Ingest;
 use rows::Rows;
+use sql::Sql;
 use telemetry::Telemetry;
 
 /// The storage service.
@@ -52,7 +56,8 @@ impl Service for Storage {
         let Some(store) = shutdown.run_until_cancelled(opening).await.transpose()? else { return Ok(()) };
         let queries = Arc::new(Queries { store: Arc::clone(&store), clock: Arc::clone(&ports.clock), retention_ms });
         let rows = Rows::new(Arc::clone(&store), Arc::clone(&ports.clock), config.fields_per_device_max);
-        let server = server::Server { queries, rows, telemetry: telemetry.clone() };
+        let sql = Arc::new(Sql::new(Arc::clone(&queries), Arc::new(Registry::over(&ports.network)))?);
+        let server = server::Server { queries, rows, sql, telemetry: telemetry.clone() };
         let routes = grpc::Routes::new(StorageServer::new(server));
         let serving = async {
             grpc::serve(routes, Self::NAME, &ports.sockets, &ports.network, shutdown.clone()).await?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use drover_types::{ApiError, DeviceKey, ErrorCode};
+use drover_types::{ApiError, DeviceId, DeviceKey, ErrorCode, TenantId};
 
 use crate::series::{Entry, Field, Message, Place, Point, Series};
 
@@ -81,6 +81,15 @@ pub trait SeriesStore: Send + Sync + 'static {
     async fn heard(&self, _device: &DeviceKey) -> Result<Option<u64>, StoreError> {
         Ok(None)
     }
+
+    /// Devices of a tenant of which messages are kept, each once, in an order of the store's own; from where the page before
+    /// ended. Of a store that forgets by itself also some of which nothing is kept any more.
+    async fn devices(
+        &self,
+        tenant: &TenantId,
+        from: Option<Vec<u8>>,
+        rows: usize,
+    ) -> Result<Page<DeviceId, Vec<u8>>, StoreError>;
 
     /// Removes some of what stands before the time `before_ms`, the newest points among them; goes on from where the
     /// step before ended. A store that forgets by itself does nothing. What is removed need not be durably so.

@@ -18,6 +18,7 @@ mod manifest;
 mod open;
 mod output;
 mod policy;
+mod query;
 mod rule;
 mod rule_eval;
 mod rule_log;
@@ -61,6 +62,8 @@ pub enum ClientCommand {
     Audit(audit::Audit),
     /// Functions: JavaScript with limits and without I/O
     Function(function::Function),
+    /// SQL over messages, their values and the registry's devices
+    Query(query::Query),
     /// Shows messages as they come
     Tail(tail::Tail),
     /// Opens the console by a one-time link
@@ -84,6 +87,7 @@ impl ClientCommand {
             Self::Token(token) => token.run(out),
             Self::Audit(audit) => audit.run(out),
             Self::Function(function) => function.run(out),
+            Self::Query(query) => query.run(out),
             Self::Tail(tail) => tail.run(),
             Self::Open(open) => open.run(out),
             Self::Demo(demo) => demo.run(out),

@@ -53,10 +53,16 @@ impl Format {
 /// Left-aligned columns, two spaces apart; what is absent is `-`.
 pub fn table(items: &[Value], columns: &[Column]) -> String {
     let headings = columns.iter().map(|(heading, _)| (*heading).to_owned()).collect();
-    let row = |item: &Value| columns.iter().map(|(_, pointer)| cell(item.pointer(pointer))).collect();
-    let rows: Vec<Vec<String>> = std::iter::once(headings).chain(items.iter().map(row)).collect();
+    aligned(headings, items.iter().map(|item| columns.iter().map(|(_, pointer)| item.pointer(pointer)).collect()))
+}
+
+/// As [`table`], of values that somebody has picked, as many a row as there are headings.
+pub fn aligned<'v>(headings: Vec<String>, rows: impl Iterator<Item = Vec<Option<&'v Value>>>) -> String {
+    let columns = headings.len();
+    let rows = rows.map(|row| row.into_iter().map(cell).collect());
+    let rows: Vec<Vec<String>> = std::iter::once(headings).chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row: &Vec<String>| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+    let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
     for row in &rows {
         let padded: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();

@@ -14,6 +14,7 @@ mod kinds;
 mod metrics;
 mod platform;
 mod process;
+mod query;
 mod refusals;
 mod separate;
 mod shadow;

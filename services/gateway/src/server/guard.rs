@@ -116,6 +116,8 @@ fn deed(method: &Method, path: &str) -> Deed {
         Some("authorities") if !reads => Deed::Administer,
         // A link into the console changes nothing, and gives nobody more than they have.
         Some("console-links") => Deed::Read,
+        // SQL that reads, and nothing else.
+        Some("query") => Deed::Read,
         Some(_) | None if reads || path == console::CLOSE => Deed::Read,
         Some(_) | None => Deed::Change,
     }

@@ -21,6 +21,7 @@ mod making;
 mod objects;
 mod path;
 mod policies;
+mod query;
 mod replay;
 pub mod routes;
 mod rules;
@@ -73,6 +74,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const REGISTRY_DEADLINE: Duration = Duration::from_secs(15);
 /// How long storage may take to read a span.
 const STORAGE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long storage may take to answer a question in SQL: as long as it works on one.
+const SQL_DEADLINE: Duration = Duration::from_secs(35);
 /// How long a part of a replay may take: it evaluates for two seconds, and what it reads and writes waits for the log.
 const REPLAY_DEADLINE: Duration = Duration::from_secs(30);
 /// How long the shadow service may take; an update waits for its writer.
@@ -90,6 +93,8 @@ pub struct Api {
     groups: Backend<DeviceGroupsClient<grpc::Client>>,
     audit: Backend<AuditClient<grpc::Client>>,
     storage: Backend<StorageClient<grpc::Client>>,
+    /// Of storage, for questions in SQL, which take their time.
+    sql: Backend<StorageClient<grpc::Client>>,
     /// Of storage, where it is asked when devices were last heard.
     silence: Silence,
     shadow: Backend<ShadowClient<grpc::Client>>,
@@ -126,6 +131,7 @@ impl Api {
             types: Backend::new("registry", types, REGISTRY_DEADLINE),
             groups: Backend::new("registry", groups, REGISTRY_DEADLINE),
             audit: Backend::new("registry", audit, REGISTRY_DEADLINE),
+            sql: Backend::new("storage service", storage.clone(), SQL_DEADLINE),
             storage: Backend::new("storage service", storage, STORAGE_DEADLINE),
             silence: Silence::default(),
             shadow: Backend::new("shadow service", shadow, SHADOW_DEADLINE),

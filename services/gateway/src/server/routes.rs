@@ -19,7 +19,7 @@ use utoipa::{OpenApi, ToSchema};
 
 use super::{
     Api, api_tokens, audit, authorities, commands, console, credentials, device_groups, device_types, devices,
-    functions, health, policies, replay, rules, shadow, stream, telemetry,
+    functions, health, policies, query, replay, rules, shadow, stream, telemetry,
 };
 
 /// Paths about the default tenant.
@@ -83,6 +83,7 @@ routes! {
     "/groups/{group}/devices" => { get: device_groups::devices }
     "/policies" => { get: policies::list }
     "/policies/{policy}" => { get: policies::get, put: policies::put, delete: policies::delete }
+    "/query" => { post: query::query }
     "/rules" => { get: rules::list }
     "/rules/{rule}" => { get: rules::get, put: rules::put, delete: rules::delete }
     "/rules/{rule}/replay" => { post: replay::replay }

@@ -66,6 +66,21 @@ impl Storage for FakeStorage {
         Ok(Response::new(GetMessagesResponse { messages: vec![message], ..Default::default() }))
     }
 
+    /// One row: the tenant and the question. Nothing can be read from `nowhere`.
+    async fn query(&self, request: Request<QueryRequest>) -> Answer<QueryResponse> {
+        let QueryRequest { tenant, sql } = request.into_inner();
+        if sql.contains("nowhere") {
+            return Err(to_status(&ApiError::invalid("sql", "table nowhere not found")));
+        }
+        let column = |name: &str| Column { name: name.into(), r#type: "text".into() };
+        let row = serde_json::json!({"tenant": tenant, "sql": sql}).to_string();
+        Ok(Response::new(QueryResponse {
+            columns: vec![column("tenant"), column("sql")],
+            rows: vec![row],
+            truncated: true,
+        }))
+    }
+
     async fn store_row(&self, _: Request<StoreRowRequest>) -> Answer<StoreRowResponse> {
         Err(Status::unimplemented("the gateway never asks this"))
     }

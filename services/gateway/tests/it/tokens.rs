@@ -64,6 +64,7 @@ fn a_role_allows_what_it_says() {
         ("GET", "devices/d/commands", "", [200, 200, 200]),
         ("PUT", "policies/p", r#"{"spec": {"statements": []}}"#, [403, 200, 200]),
         ("DELETE", "devices/d", "", [403, 200, 404]),
+        ("POST", "query", r#"{"sql": "SELECT 1"}"#, [200, 200, 200]),
         ("GET", "tokens", "", [403, 403, 200]),
         ("POST", "tokens", r#"{"name": "more", "role": "admin"}"#, [403, 403, 201]),
         ("DELETE", "tokens/more", "", [403, 403, 204]),
@@ -74,7 +75,7 @@ fn a_role_allows_what_it_says() {
         assert_eq!(found, allowed, "{method} {path}");
     }
     // A name of a device that is a word of ours changes nothing of this.
-    for name in ["console-links", "close", "tokens", "audit"] {
+    for name in ["console-links", "close", "tokens", "audit", "query"] {
         let path = format!("/api/v1/tenants/home/devices/{name}");
         assert_eq!(ask(&gateway, &viewer, "DELETE", &path, "").0, 403, "{path}");
     }
@@ -93,6 +94,7 @@ fn of_other_tenants_a_token_learns_nothing() {
         ("GET", "/api/v1/tenants/nobody/devices"),
         ("GET", "/api/v1/tenants/away/tokens"),
         ("GET", "/api/v1/tenants/away/audit"),
+        ("POST", "/api/v1/tenants/away/query"),
         ("DELETE", "/api/v1/tenants/away/tokens/x"),
         ("GET", "/api/v1/tenants/away/stream?filter=%23"),
         ("GET", "/api/v1/tenants/away/devices/secret/messages"),

@@ -1,6 +1,7 @@
 //! What stands behind the ports. The only place that knows which store a configuration names.
 
 pub mod embedded;
+pub mod registry;
 mod rows;
 pub mod scylla;
 

@@ -125,6 +125,15 @@ mod tests {
             Err(refused())
         }
 
+        async fn devices(
+            &self,
+            _: &TenantId,
+            _: Option<Vec<u8>>,
+            _: usize,
+        ) -> Result<Page<DeviceId, Vec<u8>>, StoreError> {
+            Err(refused())
+        }
+
         async fn expire(&self, _: u64, _: Option<Vec<u8>>) -> Result<Expired, StoreError> {
             Err(refused())
         }

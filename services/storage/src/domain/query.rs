@@ -75,7 +75,7 @@ impl Rows {
 
 impl Queries {
     /// First millisecond that is shown.
-    pub(super) fn horizon_ms(&self) -> u64 {
+    pub fn horizon_ms(&self) -> u64 {
         self.retention_ms.map_or(0, |kept_ms| self.clock.now_ms().saturating_sub(kept_ms))
     }
 

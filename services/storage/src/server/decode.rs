@@ -5,7 +5,7 @@ use drover_types::{ApiError, DEFAULT_TENANT, DeviceId, DeviceKey, RecordId, Tena
 use crate::series::{Field, Place, Series};
 
 /// Empty: the tenant `default`.
-fn tenant(text: &str) -> Result<TenantId, ApiError> {
+pub fn tenant(text: &str) -> Result<TenantId, ApiError> {
     let text = if text.is_empty() { DEFAULT_TENANT } else { text };
     TenantId::new(text).map_err(|error| ApiError::invalid("tenant", error.to_string()))
 }

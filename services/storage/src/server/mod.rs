@@ -13,12 +13,14 @@ use tonic::{Request, Response, Status};
 
 use crate::domain::{LATEST, MESSAGES, Queries, RANGE, Range, Token, check_devices, row_entry};
 use crate::rows::Rows;
+use crate::sql::{self, Sql};
 use crate::telemetry::Telemetry;
 
 /// The service `drover.storage.v1.Storage`.
 pub struct Server {
     pub queries: Arc<Queries>,
     pub rows: Rows,
+    pub sql: Arc<Sql>,
     pub telemetry: Telemetry,
 }
 
@@ -80,6 +82,16 @@ impl Server {
         Ok(wire::StoreRowResponse {})
     }
 
+    async fn sql(&self, request: wire::QueryRequest) -> Result<wire::QueryResponse, ApiError> {
+        let answer = self.sql.query(decode::tenant(&request.tenant)?, request.sql).await?;
+        let column = |column: sql::Column| wire::Column { name: column.name, r#type: column.kind };
+        Ok(wire::QueryResponse {
+            columns: answer.columns.into_iter().map(column).collect(),
+            rows: answer.rows,
+            truncated: answer.truncated,
+        })
+    }
+
     fn answer<T>(&self, method: &'static str, outcome: Result<T, ApiError>) -> Result<Response<T>, Status> {
         self.telemetry.answered(method, outcome.as_ref().map(drop).map_err(|error| error.code));
         outcome.map(Response::new).map_err(|error| to_status(&error))
@@ -114,6 +126,10 @@ impl Storage for Server {
         request: Request<wire::GetLastHeardRequest>,
     ) -> Result<Response<wire::GetLastHeardResponse>, Status> {
         self.answer("last_heard", self.last_heard(request.into_inner()).await)
+    }
+
+    async fn query(&self, request: Request<wire::QueryRequest>) -> Result<Response<wire::QueryResponse>, Status> {
+        self.answer("query", self.sql(request.into_inner()).await)
     }
 
     async fn store_row(

@@ -5,4 +5,5 @@ mod cassandra;
 mod crash;
 mod full_disk;
 mod keeping;
+mod sql;
 mod stage;

@@ -3,11 +3,27 @@
 //! Parts of a key are separated by a zero byte, which none of them may hold, and end with the time and the id of fixed
 //! length, big-endian, so that the order of bytes is the order of names, times and ids.
 
-use drover_types::DeviceKey;
+use drover_types::{DeviceKey, TenantId};
 
 use crate::adapters::rows::{self, PLACE_BYTES};
 use crate::ports::StoreError;
 use crate::series::{Field, Place, Series};
+
+/// Prefix of the rows of all devices of a tenant.
+pub fn tenant(tenant: &TenantId) -> Vec<u8> {
+    [tenant.as_str().as_bytes(), &[0]].concat()
+}
+
+/// The name that a key, or what is left of one, begins with.
+pub fn first_name(key: &[u8]) -> Result<&str, StoreError> {
+    let name = key.split(|byte| *byte == 0).next().unwrap_or_default();
+    str::from_utf8(name).map_err(rows::corrupt)
+}
+
+/// Where the rows of the next name under `prefix` may begin.
+pub fn behind(prefix: &[u8], name: &str) -> Vec<u8> {
+    [prefix, name.as_bytes(), &[1]].concat()
+}
 
 /// Prefix of a device's rows: its messages, or the newest points of its fields.
 pub fn device(device: &DeviceKey) -> Vec<u8> {

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use drover_fjall_kit::{OpenError, Reopened};
-use drover_types::DeviceKey;
+use drover_types::{DeviceId, DeviceKey, TenantId};
 use fjall::{Keyspace, OwnedWriteBatch, PersistMode};
 
 use super::rows;
@@ -119,6 +119,33 @@ impl SeriesStore for Embedded {
                 Ok((message.bytes(), message.at, message))
             });
             page(rows, limit)
+        })
+        .await
+    }
+
+    /// One look a device: from the first message of one to the first behind all of its messages.
+    async fn devices(
+        &self,
+        tenant: &TenantId,
+        from: Option<Vec<u8>>,
+        rows: usize,
+    ) -> Result<Page<DeviceId, Vec<u8>>, StoreError> {
+        let prefix = keys::tenant(tenant);
+        let mut at = from.unwrap_or_else(|| prefix.clone());
+        self.run(move |_, open| {
+            let mut found = Vec::new();
+            loop {
+                let Some(row) = under(&open.messages, &prefix, Bound::Included(at)).next() else {
+                    return Ok(Page { rows: found, next: None });
+                };
+                let (key, _) = row?;
+                let name = keys::first_name(&key[prefix.len()..])?;
+                if found.len() >= rows {
+                    return Ok(Page { rows: found, next: Some([prefix.as_slice(), name.as_bytes()].concat()) });
+                }
+                at = keys::behind(&prefix, name);
+                found.push(DeviceId::new(name).map_err(rows::corrupt)?);
+            }
         })
         .await
     }

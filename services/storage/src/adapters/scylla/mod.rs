@@ -5,6 +5,7 @@
 //! cell that begins with time and id, for among writes of one timestamp the greater value stays. What is too old goes
 //! by its time to live. Rows lie in slices of time (`slices`), which are listed by device and day.
 
+mod devices;
 mod listed;
 mod read;
 mod schema;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use drover_scylla_kit::{Cassandra, Failure, OpenError, Store};
-use drover_types::{DeviceKey, RecordId};
+use drover_types::{DeviceId, DeviceKey, RecordId, TenantId};
 use futures::TryStreamExt;
 use tokio::time::Instant;
 
@@ -125,6 +126,32 @@ impl SeriesStore for Scylla {
         let names = (device.tenant.as_str(), device.device.as_str());
         let row = self.store.row::<(i64,)>(&self.statements.heard, names).await.map_err(store_error)?;
         row.map(|(time_ms,)| u64::try_from(time_ms).map_err(rows::corrupt)).transpose()
+    }
+
+    async fn devices(
+        &self,
+        tenant: &TenantId,
+        from: Option<Vec<u8>>,
+        rows: usize,
+    ) -> Result<Page<DeviceId, Vec<u8>>, StoreError> {
+        let mut at = from.as_deref().map_or_else(|| Ok(devices::Cursor::default()), devices::Cursor::read)?;
+        let mut found = Vec::new();
+        loop {
+            // The first that is left out says where the next page begins.
+            let asked = (tenant.as_str(), i32::from(at.shard), at.name.as_str(), one_more(rows - found.len()));
+            let mut names =
+                self.store.stream::<(String,)>(&self.statements.devices, asked).await.map_err(store_error)?;
+            while let Some((name,)) = names.try_next().await.map_err(store_error)? {
+                if found.len() >= rows {
+                    return Ok(Page { rows: found, next: Some(devices::Cursor { name, ..at }.write()) });
+                }
+                found.push(DeviceId::new(name).map_err(rows::corrupt)?);
+            }
+            match at.next_shard() {
+                Some(next) => at = next,
+                None => return Ok(Page { rows: found, next: None }),
+            }
+        }
     }
 
     async fn expire(&self, _before_ms: u64, _from: Option<Vec<u8>>) -> Result<Expired, StoreError> {

@@ -8,7 +8,8 @@ use super::slices::Kind;
 /// Lists bound themselves: a day has 28,800 of the shortest slices, and days grow by a row a day and width, without
 /// retention 36,525 small rows in a hundred years. The newest points of a device, one a field, lie in one partition:
 /// `storage.fields_per_device_max` bounds it, 1,000 rows of 5.5 KB at most by default. When a device was last heard is
-/// one row, so that a list of devices reads no payloads. `storage_days`, `storage_points` and `storage_messages` have
+/// one row, so that a list of devices reads no payloads. Devices are listed by tenant in [`DEVICE_SHARDS`] partitions, of
+/// 62,500 small rows each where a tenant has a million. `storage_days`, `storage_points` and `storage_messages` have
 /// what versions before slices have kept.
 ///
 /// Times are milliseconds, and so are the timestamps of writes, which the window of compaction must know; those of
@@ -60,8 +61,17 @@ pub const SCHEMA: Schema = Schema {
                     'compaction_window_size': 7, 'timestamp_resolution': 'MILLISECONDS'}",
             ],
         },
+        Migration {
+            number: 4,
+            name: "lists of devices",
+            statements: &["CREATE TABLE IF NOT EXISTS storage_devices (tenant text, shard int, device text, \
+                PRIMARY KEY ((tenant, shard), device))"],
+        },
     ],
 };
+
+/// Partitions that list the devices of a tenant. Never changes: devices would be listed twice.
+pub const DEVICE_SHARDS: u8 = 16;
 
 /// Milliseconds of a day.
 pub const DAY_MS: u64 = 24 * 3600 * 1000;
@@ -70,12 +80,14 @@ pub const DAY_MS: u64 = 24 * 3600 * 1000;
 pub struct Statements {
     pub put_day: Write,
     pub put_slice: Write,
+    pub put_device: Write,
     pub put_newest: Write,
     pub put_point: Write,
     pub put_message: Write,
     pub put_heard: Write,
     pub newest: Read,
     pub heard: Read,
+    pub devices: Read,
     pub points: SpanReads,
     pub messages: SpanReads,
 }
@@ -107,6 +119,9 @@ impl Statements {
                         VALUES (?, ?, ?, ?, ?, ?) USING TTL ?",
                 )
                 .await?,
+            put_device: store
+                .prepare_write("INSERT INTO storage_devices (tenant, shard, device) VALUES (?, ?, ?) USING TTL ?")
+                .await?,
             put_newest: store
                 .prepare_write(
                     "INSERT INTO storage_newest (tenant, device, field, newest) VALUES (?, ?, ?, ?) USING TTL ?",
@@ -133,6 +148,11 @@ impl Statements {
                 )
                 .await?,
             heard: store.prepare_read("SELECT heard_ms FROM storage_heard WHERE tenant = ? AND device = ?").await?,
+            devices: store
+                .prepare_read(
+                    "SELECT device FROM storage_devices WHERE tenant = ? AND shard = ? AND device >= ? LIMIT ?",
+                )
+                .await?,
             points: SpanReads::prepare(store, Kind::Points).await?,
             messages: SpanReads::prepare(store, Kind::Messages).await?,
         })

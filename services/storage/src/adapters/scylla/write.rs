@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::listed::Listing;
 use super::schema::DAY_MS;
 use super::slices::{Kind, Slice};
-use super::{Scylla, day, store_error};
+use super::{Scylla, day, devices, store_error};
 use crate::adapters::rows;
 use crate::ports::StoreError;
 use crate::series::{Entry, Field, Place};
@@ -55,6 +55,9 @@ impl Scylla {
     fn list<'s>(&'s self, (device, kind, slice): &Listing, sending: &mut Sending<'s>) {
         let ttl_s = if self.ttl_s == 0 { 0 } else { self.ttl_s.saturating_add(DAY_S) };
         let ((tenant, name), (slice_ms, start_ms)) = (names(device), columns(*slice));
+        if *kind == Kind::Messages {
+            sending.push(self.device_row(device, ttl_s));
+        }
         let (kind, day) = (kind.name(), day(slice.start_ms));
         let day_row = (tenant.clone(), name.clone(), kind, slice_ms, day, ttl_s);
         let row = (tenant, name, kind, slice_ms, day, start_ms, ttl_s);
@@ -62,6 +65,13 @@ impl Scylla {
             self.store.write(&self.statements.put_day, day_row).await.map_err(store_error)?;
             self.store.write(&self.statements.put_slice, row).await.map_err(store_error)
         }));
+    }
+
+    /// The device's row in the list of its tenant's, written anew with each slice: it lives as long as that.
+    fn device_row<'s>(&'s self, device: &DeviceKey, ttl_s: i32) -> BoxFuture<'s, Result<(), StoreError>> {
+        let (shard, (tenant, name)) = (i32::from(devices::shard(&device.device)), names(device));
+        let row = (tenant, shard, name, ttl_s);
+        Box::pin(async move { self.store.write(&self.statements.put_device, row).await.map_err(store_error) })
     }
 
     fn messages<'s>(&'s self, entries: &[Entry], slices: &mut BTreeSet<Listing>, sending: &mut Sending<'s>) {

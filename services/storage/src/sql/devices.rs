@@ -1,0 +1,81 @@
+//! The table `devices`: what the registry knows, labels as columns.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
+use datafusion::arrow::datatypes::{DataType, Field, Schema};
+use datafusion::datasource::MemTable;
+use drover_types::{ApiError, ErrorCode, TenantId};
+
+use super::errors::told;
+
+/// Most devices that a question may join with; they are read as a whole.
+const DEVICES_MAX: usize = 100_000;
+/// Most different names of labels: each is a column.
+const LABELS_MAX: usize = 256;
+/// Columns that are there whatever the labels.
+const OWN: [&str; 3] = ["device", "type", "enabled"];
+
+/// A device of the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registered {
+    pub name: String,
+    /// Empty: none.
+    pub device_type: String,
+    pub enabled: bool,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Where the registry's devices come from.
+#[async_trait]
+pub trait DeviceList: Send + Sync + 'static {
+    /// A page of a tenant's devices, and the token of the next; an empty token is that of the first, and told behind the last.
+    async fn page(&self, tenant: &TenantId, token: &str) -> Result<(Vec<Registered>, String), ApiError>;
+}
+
+/// All devices of a tenant. The error is the list's own, or `resource_exhausted` where they are too many.
+pub async fn table(list: &dyn DeviceList, tenant: &TenantId) -> Result<MemTable, ApiError> {
+    let (mut devices, mut token) = (Vec::new(), String::new());
+    loop {
+        let (page, next) = list.page(tenant, &token).await?;
+        devices.extend(page);
+        if devices.len() > DEVICES_MAX {
+            let message = format!("the table devices has more than {DEVICES_MAX} rows, which is its limit");
+            return Err(ApiError::new(ErrorCode::ResourceExhausted, message).over(DEVICES_MAX, devices.len()));
+        }
+        if next.is_empty() {
+            return rows(&devices);
+        }
+        token = next;
+    }
+}
+
+fn rows(devices: &[Registered]) -> Result<MemTable, ApiError> {
+    let labels: BTreeSet<&str> = devices.iter().flat_map(|device| device.labels.keys().map(String::as_str)).collect();
+    if labels.len() > LABELS_MAX {
+        let message =
+            format!("the devices have {} different labels, limit of their table is {LABELS_MAX}", labels.len());
+        return Err(ApiError::new(ErrorCode::ResourceExhausted, message).over(LABELS_MAX, labels.len()));
+    }
+    let names = devices.iter().map(|device| Some(device.name.as_str()));
+    let types = devices.iter().map(|device| Some(device.device_type.as_str()).filter(|name| !name.is_empty()));
+    let enabled: Vec<bool> = devices.iter().map(|device| device.enabled).collect();
+    let mut columns: Vec<(String, DataType, ArrayRef)> = vec![
+        (OWN[0].to_owned(), DataType::Utf8, Arc::new(names.collect::<StringArray>())),
+        (OWN[1].to_owned(), DataType::Utf8, Arc::new(types.collect::<StringArray>())),
+        (OWN[2].to_owned(), DataType::Boolean, Arc::new(BooleanArray::from(enabled))),
+    ];
+    for label in labels {
+        // `label:type` where a label has the name of another column: no label has a colon in its name.
+        let name = if OWN.contains(&label) { format!("label:{label}") } else { label.to_owned() };
+        let values = devices.iter().map(|device| device.labels.get(label).map(String::as_str));
+        columns.push((name, DataType::Utf8, Arc::new(values.collect::<StringArray>())));
+    }
+    let fields: Vec<Field> = columns.iter().map(|(name, kind, _)| Field::new(name, kind.clone(), true)).collect();
+    let schema = Arc::new(Schema::new(fields));
+    let columns = columns.into_iter().map(|(_, _, column)| column).collect();
+    let batch = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|error| told(error.into()))?;
+    MemTable::try_new(schema, vec![vec![batch]]).map_err(told)
+}

@@ -1,0 +1,45 @@
+//! What was wrong with a question, as the one shape of errors tells it.
+
+use datafusion::error::DataFusionError;
+use drover_types::{ApiError, ErrorCode};
+
+use crate::ports::StoreError;
+
+/// Longest text of an error, in bytes: it may quote the SQL.
+const TEXT_BYTES_MAX: usize = 1_024;
+
+/// An error of the engine. What the SQL says wrongly is `invalid_argument` of the field `sql`.
+pub fn told(error: DataFusionError) -> ApiError {
+    match error.find_root() {
+        DataFusionError::External(cause) => outside(cause.as_ref()),
+        DataFusionError::ResourcesExhausted(reason) => ApiError::new(ErrorCode::ResourceExhausted, short(reason)),
+        DataFusionError::SQL(..)
+        | DataFusionError::Plan(_)
+        | DataFusionError::SchemaError(..)
+        | DataFusionError::NotImplemented(_)
+        | DataFusionError::Configuration(_)
+        | DataFusionError::ArrowError(..)
+        | DataFusionError::Execution(_)
+        | DataFusionError::Diagnostic(..)
+        | DataFusionError::Collection(_) => ApiError::invalid("sql", short(&error.strip_backtrace())),
+        _ => {
+            tracing::warn!(%error, "a question in SQL failed");
+            ApiError::new(ErrorCode::Internal, short(&error.strip_backtrace()))
+        }
+    }
+}
+
+/// An error of the store or of the registry, which came through the engine.
+fn outside(cause: &(dyn std::error::Error + Send + Sync + 'static)) -> ApiError {
+    if let Some(error) = cause.downcast_ref::<StoreError>() {
+        return error.clone().into();
+    }
+    ApiError::new(ErrorCode::Internal, short(&cause.to_string()))
+}
+
+fn short(text: &str) -> String {
+    match text.char_indices().find(|(at, _)| *at >= TEXT_BYTES_MAX) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,270 @@
+//! The store as tables: a scan reads the devices, fields and times that a question wants, page by page, as it is drained.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::stream::RecordBatchReceiverStream;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use drover_types::{DeviceId, DeviceKey, TenantId};
+use tokio::sync::mpsc::Sender;
+
+use super::columns;
+use super::wanted::Wanted;
+use crate::domain::Queries;
+use crate::ports::{Limit, Page, StoreError};
+use crate::series::{Field, Place, Series};
+
+/// Most rows that one question may read from the store.
+const ROWS_READ_MAX: u64 = 5_000_000;
+/// What one read brings.
+const PAGE: Limit = Limit { rows: 1_000, bytes: 1024 * 1024 };
+/// Devices of one page of their list, and fields of one page of theirs.
+const NAMES: usize = 1_000;
+/// Batches that are read ahead.
+const READ_AHEAD: usize = 2;
+
+/// Rows that a question has read so far, from all of its tables.
+#[derive(Debug, Default)]
+pub struct Scanned(AtomicU64);
+
+impl Scanned {
+    fn add(&self, rows: usize) -> Result<()> {
+        let before = self.0.fetch_add(rows as u64, Ordering::Relaxed);
+        if before + rows as u64 <= ROWS_READ_MAX {
+            return Ok(());
+        }
+        let reason = format!("reads more than {ROWS_READ_MAX} rows: name a device, a field, or a shorter span of time");
+        Err(DataFusionError::ResourcesExhausted(reason))
+    }
+}
+
+/// What rows are.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    Telemetry,
+    Points,
+}
+
+impl Kind {
+    /// The table's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Telemetry => "telemetry",
+            Self::Points => "points",
+        }
+    }
+
+    fn schema(self) -> SchemaRef {
+        Arc::clone(match self {
+            Self::Telemetry => &columns::TELEMETRY,
+            Self::Points => &columns::POINTS,
+        })
+    }
+}
+
+/// A table over the store.
+#[derive(Clone)]
+pub struct Table {
+    kind: Kind,
+    tenant: TenantId,
+    queries: Arc<Queries>,
+    scanned: Arc<Scanned>,
+}
+
+impl Table {
+    /// Of the rows of one tenant.
+    pub fn new(kind: Kind, tenant: TenantId, queries: Arc<Queries>, scanned: Arc<Scanned>) -> Self {
+        Self { kind, tenant, queries, scanned }
+    }
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.kind.name())
+    }
+}
+
+#[async_trait]
+impl TableProvider for Table {
+    fn schema(&self) -> SchemaRef {
+        self.kind.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let schema = match projection {
+            Some(columns) => Arc::new(self.schema().project(columns)?),
+            None => self.schema(),
+        };
+        let (table, wanted) = (self.clone(), Wanted::by(filters));
+        let scan = Scan { table, wanted, columns: projection.cloned(), schema: Arc::clone(&schema) };
+        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(scan)], None, [], false, limit)?))
+    }
+}
+
+/// One reading of a table.
+#[derive(Clone, Debug)]
+struct Scan {
+    table: Table,
+    wanted: Wanted,
+    /// Those asked for, by their number; `None`: all.
+    columns: Option<Vec<usize>>,
+    schema: SchemaRef,
+}
+
+impl PartitionStream for Scan {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let mut stream = RecordBatchReceiverStream::builder(Arc::clone(&self.schema), READ_AHEAD);
+        let (scan, rows) = (self.clone(), stream.tx());
+        stream.spawn(async move {
+            match scan.read(&rows).await {
+                Err(Ended::Failed(error)) => Err(error),
+                Ok(()) | Err(Ended::NoLongerAsked) => Ok(()),
+            }
+        });
+        stream.build()
+    }
+}
+
+/// Why a reading ended before its end.
+enum Ended {
+    NoLongerAsked,
+    Failed(DataFusionError),
+}
+
+impl From<DataFusionError> for Ended {
+    fn from(error: DataFusionError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<StoreError> for Ended {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(DataFusionError::External(Box::new(error)))
+    }
+}
+
+type Rows = Sender<Result<RecordBatch>>;
+type Reading = std::result::Result<(), Ended>;
+
+impl Scan {
+    async fn read(&self, rows: &Rows) -> Reading {
+        if let Some(names) = &self.wanted.devices {
+            // What is no name of a device has sent nothing.
+            for device in names.iter().filter_map(|name| DeviceId::new(name.as_str()).ok()) {
+                self.device(device, rows).await?;
+            }
+            return Ok(());
+        }
+        let mut from = None;
+        loop {
+            let page = self.table.queries.store.devices(&self.table.tenant, from, NAMES).await?;
+            for device in page.rows {
+                self.device(device, rows).await?;
+            }
+            match page.next {
+                Some(next) => from = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn device(&self, device: DeviceId, rows: &Rows) -> Reading {
+        let device = DeviceKey { tenant: self.table.tenant.clone(), device };
+        match self.table.kind {
+            Kind::Telemetry => self.messages(&device, rows).await,
+            Kind::Points => self.fields(&device, rows).await,
+        }
+    }
+
+    /// Newest first.
+    async fn messages(&self, device: &DeviceKey, rows: &Rows) -> Reading {
+        let from_ms = self.from_ms();
+        let Some(mut last) = self.wanted.to_ms.checked_sub(1).map(Place::last_of) else { return Ok(()) };
+        while last.time_ms >= from_ms {
+            let page = self.table.queries.store.messages(device, from_ms, last, PAGE).await?;
+            self.send(columns::messages(&device.device, &page.rows)?, rows).await?;
+            match page.next {
+                Some(next) => last = next,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    async fn fields(&self, device: &DeviceKey, rows: &Rows) -> Reading {
+        if let Some(names) = &self.wanted.fields {
+            for field in names.iter().filter_map(|name| Field::new(name.as_str()).ok()) {
+                self.points(Series { device: device.clone(), field }, rows).await?;
+            }
+            return Ok(());
+        }
+        let mut from = String::new();
+        loop {
+            let limit = Limit { rows: NAMES, ..PAGE };
+            let Page { rows: newest, next } = self.table.queries.store.newest(device, &from, limit).await?;
+            for point in newest {
+                self.points(Series { device: device.clone(), field: point.field }, rows).await?;
+            }
+            match next {
+                Some(next) => from = next.as_str().to_owned(),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Oldest first.
+    async fn points(&self, series: Series, rows: &Rows) -> Reading {
+        let mut at = Place::first_of(self.from_ms());
+        loop {
+            let page = self.table.queries.store.points(&series, at, self.wanted.to_ms, PAGE).await?;
+            self.send(columns::points(&series.device.device, &page.rows)?, rows).await?;
+            match page.next {
+                Some(next) => at = next,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// What is older than the retention is not shown, whether it is removed already or not.
+    fn from_ms(&self) -> u64 {
+        self.wanted.from_ms.max(self.table.queries.horizon_ms())
+    }
+
+    async fn send(&self, batch: RecordBatch, rows: &Rows) -> Reading {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        self.table.scanned.add(batch.num_rows())?;
+        let batch = match &self.columns {
+            Some(columns) => batch.project(columns).map_err(DataFusionError::from)?,
+            None => batch,
+        };
+        rows.send(Ok(batch)).await.map_err(|_| Ended::NoLongerAsked)
+    }
+}

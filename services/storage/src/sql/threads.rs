@@ -1,0 +1,35 @@
+//! Threads of their own for questions: they do not hold up what is stored, and have the stack that planning needs.
+
+use std::io;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use super::statement::STACK_BYTES;
+
+/// Questions are worked on by so many threads.
+const COUNT: usize = 2;
+
+/// The threads; questions under way end when it is dropped.
+pub struct Threads(Option<Runtime>);
+
+impl Threads {
+    pub fn start() -> io::Result<Self> {
+        let mut threads = Builder::new_multi_thread();
+        threads.worker_threads(COUNT).thread_stack_size(STACK_BYTES).thread_name("storage-sql").enable_all();
+        Ok(Self(Some(threads.build()?)))
+    }
+
+    /// Where to spawn.
+    pub fn handle(&self) -> &Handle {
+        self.0.as_ref().map(Runtime::handle).expect("there until it is dropped")
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // It may be dropped by a thread of a runtime, which must not wait.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
