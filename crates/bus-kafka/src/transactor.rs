@@ -26,9 +26,9 @@ use crate::options::{KafkaOptions, RECORD_BYTES_MAX, TRANSACTION_TIMEOUT};
 const CALL: Duration = Duration::from_secs(5);
 /// Longest time to open, to commit or to abort; after that the outcome is unknown.
 const DECISION: Duration = Duration::from_secs(60);
-/// Longest wait for one call that sends offsets: its transaction is over by then. librdkafka's own limit does not hold while
-/// it waits for a connection to a coordinator that has moved (ADR 51).
-const OFFSETS_MAX: Duration = TRANSACTION_TIMEOUT;
+/// Longest wait for one call that sends offsets, twice what it is given: its own limit does not hold while it waits for a
+/// connection to a coordinator that has moved (ADR 51).
+const OFFSETS_MAX: Duration = CALL.saturating_mul(2);
 /// The error of a call that has not come back.
 const UNDER_WAY: KafkaError = KafkaError::Global(RDKafkaErrorCode::OperationTimedOut);
 /// Pause before it is looked again whether the records of a transaction have arrived.

@@ -76,7 +76,6 @@ async fn appends_and_reads_go_on_without_a_leader_that_hangs_and_over_its_return
     load.goes_on().await;
     let leader = turn.leader(&load.topic, 0).await;
     turn.harm(leader, Kafka::pause).await;
-    turn.other_leader(&load.topic, 0, leader).await;
     goes_on_without(&load, "a leader that hangs").await;
     turn.harm(leader, Kafka::resume).await;
     load.goes_on().await;

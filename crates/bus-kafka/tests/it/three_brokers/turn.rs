@@ -16,7 +16,7 @@ use crate::broker::within;
 
 /// Pause before the cluster is asked again, and longest wait for its answer.
 const LOOK: Duration = Duration::from_millis(100);
-const ANSWER: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// Whose turn it is to harm the cluster.
 pub struct Turn {
@@ -34,9 +34,11 @@ impl Turn {
         let get = || SHARED.get_or_init(|| Cluster::start().expect("the cluster starts").map(Arc::new)).clone();
         let cluster = tokio::task::spawn_blocking(get).await.expect("no panic")?;
         let brokers = cluster.brokers().join(",");
-        let client =
-            ClientConfig::new().set("bootstrap.servers", brokers).set("reconnect.backoff.max.ms", "500").create();
-        let turn = Self { cluster, client: Arc::new(client.expect("a client")), _turn: turn };
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", brokers).set("reconnect.backoff.max.ms", "500");
+        // Whoever does not answer is not asked for long.
+        config.set("socket.timeout.ms", ANSWER.as_millis().to_string());
+        let turn = Self { cluster, client: Arc::new(config.create().expect("a client")), _turn: turn };
         // A test that failed has left it as it was.
         turn.restore().await;
         turn.whole().await;
@@ -98,11 +100,6 @@ impl Turn {
     /// Who leads a partition.
     pub async fn leader(&self, topic: &str, partition: i32) -> i32 {
         self.look(|metadata| leader(metadata, topic, partition)).await
-    }
-
-    /// Returns when somebody else leads a partition.
-    pub async fn other_leader(&self, topic: &str, partition: i32, than: i32) {
-        self.look(|metadata| leader(metadata, topic, partition).filter(|leader| *leader != than)).await;
     }
 
     /// Who keeps what one of Kafka's own topics has of a name: its coordinator.
