@@ -8,8 +8,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 /// For every line it reads, starts the command and says its process id; at the end kills the last and removes "$1", which
@@ -78,8 +79,22 @@ impl Guard {
     /// SIGKILL; returns when the process is gone.
     pub fn kill(&self) -> anyhow::Result<()> {
         self.signal(Signal::KILL)?;
+        self.gone(None)
+    }
+
+    /// SIGTERM; returns when the process has come to its end by itself, which takes `patience` at most.
+    pub fn stop(&self, patience: Duration) -> anyhow::Result<()> {
+        self.signal(Signal::TERM)?;
+        self.gone(Some(patience))
+    }
+
+    fn gone(&self, patience: Option<Duration>) -> anyhow::Result<()> {
+        let since = Instant::now();
         while self.is_running() {
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            if let Some(patience) = patience.filter(|patience| since.elapsed() > *patience) {
+                bail!("the server has not ended within {patience:?}");
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
         Ok(())
     }

@@ -1,7 +1,9 @@
-//! Apache Kafka: one node, broker and controller, from the jars its project publishes.
+//! Apache Kafka: one node, broker and controller, from the jars its project publishes; three of them in [`cluster`].
 //!
 //! All calls block, up to [`PATIENCE`]; an asynchronous test makes them off its runtime. `scripts/kafka.sh` knows how to
 //! fetch and to start, and runs Kafka's own tools for other tests.
+
+pub mod cluster;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -42,30 +44,24 @@ impl Kafka {
 
     /// As [`Self::start`], with further lines of `server.properties`; `PORT` and `CONTROLLER_AT` in them are its ports.
     pub fn start_with(properties: &str) -> anyhow::Result<Option<Self>> {
-        if !fetched()? {
-            return Ok(None);
-        }
-        let mut failure = anyhow::anyhow!("not started");
-        for _ in 0..STARTS {
-            match ports::free().and_then(|port| Self::try_start(properties, port)) {
-                Ok(kafka) => return Ok(Some(kafka)),
-                Err(error) => failure = error,
-            }
-        }
-        Err(failure)
+        started(|| Self::try_start(properties, ports::free()?))
     }
 
     fn try_start(properties: &str, port: u16) -> anyhow::Result<Self> {
-        let controller = ports::free()?;
+        let kafka = Self::new(properties, port, ports::free()?)?;
+        kafka.serve()?;
+        Ok(kafka)
+    }
+
+    /// A broker that nobody has started yet.
+    fn new(properties: &str, port: u16, controller: u16) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("drover-kafka-").tempdir()?.keep();
         let properties =
             properties.replace("PORT", &port.to_string()).replace("CONTROLLER_AT", &controller.to_string());
         std::fs::write(directory.join("extra.properties"), properties)?;
         let command: [PathBuf; 5] =
             [SCRIPT.into(), "server".into(), directory.clone(), port.to_string().into(), controller.to_string().into()];
-        let kafka = Self { guard: Guard::new(directory, command)?, port };
-        kafka.serve()?;
-        Ok(kafka)
+        Ok(Self { guard: Guard::new(directory, command)?, port })
     }
 
     /// `bootstrap.servers`.
@@ -78,7 +74,12 @@ impl Kafka {
         self.guard.kill()
     }
 
-    /// Starts it again after [`Self::kill`], on the same data and port.
+    /// SIGTERM: it hands over what it leads, and ends.
+    pub fn stop(&self) -> anyhow::Result<()> {
+        self.guard.stop(PATIENCE)
+    }
+
+    /// Starts it again after [`Self::kill`] or [`Self::stop`], on the same data and port.
     pub fn restart(&self) -> anyhow::Result<()> {
         self.serve()
     }
@@ -91,6 +92,11 @@ impl Kafka {
     /// SIGCONT.
     pub fn resume(&self) -> anyhow::Result<()> {
         self.guard.resume()
+    }
+
+    /// Whatever was done to it, it serves again.
+    fn restore(&self) -> anyhow::Result<()> {
+        if self.guard.is_running() { self.resume() } else { self.serve() }
     }
 
     fn serve(&self) -> anyhow::Result<()> {
@@ -109,6 +115,22 @@ impl Kafka {
         }
         Ok(())
     }
+}
+
+/// Starts on new ports until it succeeds, [`STARTS`] times at most. `None`, after one line that says why, where Kafka cannot
+/// be had.
+fn started<T>(start: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<Option<T>> {
+    if !fetched()? {
+        return Ok(None);
+    }
+    let mut failure = anyhow::anyhow!("not started");
+    for _ in 0..STARTS {
+        match start() {
+            Ok(started) => return Ok(Some(started)),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 /// Writes what a broker is told into a directory, for somebody who starts and stops it: [`SCRIPT`]` server DIRECTORY PORT

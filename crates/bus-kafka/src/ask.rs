@@ -31,6 +31,9 @@ const SETTLING: Duration = Duration::from_millis(5);
 const SETTLED_MAX: Duration = Duration::from_secs(TRANSACTION_TIMEOUT.as_secs() + 25);
 /// Pause before the leader of a partition is asked again.
 const MOVING: Duration = Duration::from_millis(50);
+/// How often nobody must know of a partition, [`MOVING`] apart, until it counts as gone: brokers hear of a new topic one after
+/// the other.
+const GONE: u32 = 10;
 
 /// How long it is not asked again whether a topic has more partitions than are known.
 const GROWTH: Duration = Duration::from_secs(5);
@@ -217,13 +220,49 @@ impl Asker {
 
     /// First kept and next offset, as a client sees them.
     async fn marks(&self, at: &TopicPartition, client: Arc<StreamConsumer<Plain>>) -> Result<Bounds, ReadError> {
-        self.exists(at).await?;
         let of = at.clone();
-        let marks =
-            blocking(move || settled(|| client.fetch_watermarks(&of.topic, raw_partition(of.partition), PATIENCE)));
-        let (low, high) = marks.await.map_err(|error| self.unreadable(at, &error))?;
+        let marks = move || client.fetch_watermarks(&of.topic, raw_partition(of.partition), PATIENCE);
+        let (low, high) = self.of_leader(at, marks).await?;
         self.voice().all_well();
         Ok(Bounds { earliest: offset(low), end: offset(high) })
+    }
+
+    /// Asks the leader of a partition. One that has just become it may not know of it yet, and is asked again for as long as
+    /// others do.
+    async fn of_leader<T: Send + 'static>(
+        &self,
+        at: &TopicPartition,
+        question: impl Fn() -> Result<T, KafkaError> + Clone + Send + 'static,
+    ) -> Result<T, ReadError> {
+        self.exists(at).await?;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let question = question.clone();
+            match blocking(move || settled(question)).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) if !error.rdkafka_error_code().is_some_and(is_unknown) => {
+                    return Err(self.unreadable(at, &error));
+                }
+                Err(error) if self.is_gone(at).await => return Err(self.unreadable(at, &error)),
+                Err(error) if Instant::now() >= until => {
+                    let reason = self.away(&format!("{}/{}", at.topic, at.partition), &error);
+                    return Err(ReadError::Unavailable { reason });
+                }
+                Err(_) => tokio::time::sleep(MOVING).await,
+            }
+        }
+    }
+
+    /// Whether nobody knows of a partition that was there.
+    async fn is_gone(&self, at: &TopicPartition) -> bool {
+        for _ in 0..GONE {
+            match self.look(&at.topic).await {
+                Ok(Some(count)) if at.partition < count => return false,
+                Ok(_) => tokio::time::sleep(MOVING).await,
+                Err(_) => return false,
+            }
+        }
+        true
     }
 
     /// Blocks until records at `positions`, which are committed, can be read: the coordinator answers a commit before
@@ -269,18 +308,15 @@ impl Asker {
 
     /// First offset whose record is at or after a time; the end if there is none.
     pub async fn offset_at(&self, at: &TopicPartition, timestamp_ms: i64) -> Result<Offset, ReadError> {
-        self.exists(at).await?;
         let (client, of) = (self.client(), at.clone());
         let time = u64::try_from(timestamp_ms).unwrap_or(0);
-        let found = blocking(move || {
-            settled(|| {
-                let list = crate::convert::list(&[Position { at: of.clone(), offset: time }]);
-                let list = client.offsets_for_times(list, PATIENCE)?;
-                let found = list.elements().first().map(|element| element.error().map(|()| element.offset()));
-                found.unwrap_or(Err(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition)))
-            })
-        });
-        match found.await.map_err(|error| self.unreadable(at, &error))? {
+        let question = move || {
+            let list = crate::convert::list(&[Position { at: of.clone(), offset: time }]);
+            let list = client.offsets_for_times(list, PATIENCE)?;
+            let found = list.elements().first().map(|element| element.error().map(|()| element.offset()));
+            found.unwrap_or(Err(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition)))
+        };
+        match self.of_leader(at, question).await? {
             rdkafka::Offset::Offset(found) => Ok(offset(found)),
             rdkafka::Offset::End
             | rdkafka::Offset::Beginning

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use drover_bus::{Offset, ReadError, Stored, TopicPartition};
+use drover_bus::{Offset, Stored, TopicPartition};
 use futures::FutureExt;
 use rdkafka::consumer::Consumer;
 use rdkafka::consumer::stream_consumer::StreamPartitionQueue;
@@ -91,7 +91,7 @@ impl Cursor {
     }
 
     /// What comes until `until`. With `to_end` the end counts as an answer. Dropping this loses nothing but the cursor.
-    pub async fn take(&mut self, bytes_max: usize, until: Instant, to_end: bool) -> Result<Took, ReadError> {
+    pub async fn take(&mut self, bytes_max: usize, until: Instant, to_end: bool) -> Took {
         let mut records: Vec<Stored> = Vec::new();
         let mut bytes = 0;
         loop {
@@ -101,7 +101,7 @@ impl Cursor {
                     Some(came) => came,
                     None => match tokio::time::timeout_at(until, self.queue.recv()).await {
                         Ok(came) => came,
-                        Err(_) => return Ok(Took::Nothing),
+                        Err(_) => return Took::Nothing,
                     },
                 }
             } else {
@@ -123,26 +123,25 @@ impl Cursor {
                 }
                 Err(error) => match self.heard(&error) {
                     None if to_end && records.is_empty() && matches!(error, KafkaError::PartitionEOF(_)) => {
-                        return Ok(Took::End);
+                        return Took::End;
                     }
                     None => {}
                     // What was read before is fine; the next read meets the error again, by a cursor of its own.
                     Some(_) if !records.is_empty() => break,
-                    Some(verdict) => return verdict,
+                    Some(gone) => return gone,
                 },
             }
         }
-        Ok(Took::Records(records))
+        Took::Records(records)
     }
 
-    /// What an error means; `None`: librdkafka goes on by itself.
-    fn heard(&self, error: &KafkaError) -> Option<Result<Took, ReadError>> {
+    /// What an error means; `None`: librdkafka goes on by itself. Whether a partition is gone that nobody knows is found out by
+    /// who asks for its bounds.
+    fn heard(&self, error: &KafkaError) -> Option<Took> {
         let code = error.rdkafka_error_code()?;
-        if is_unknown(code) {
-            return Some(Err(ReadError::Unknown { at: self.at.clone() }));
-        }
-        let gone = matches!(code, RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset);
-        gone.then_some(Ok(Took::Gone))
+        let gone =
+            is_unknown(code) || matches!(code, RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset);
+        gone.then_some(Took::Gone)
     }
 }
 

@@ -66,6 +66,10 @@ const MESSAGE_BYTES_MAX: usize = 1_000_000;
 /// Bounds of the queue: below, no batch would fit; above, permits of the queue could not be counted.
 const QUEUE_MESSAGES: (u32, u32) = (1_000, 10_000_000);
 const QUEUE_BYTES: (u32, u32) = (4 * 1024 * 1024, 2_000_000_000);
+/// A broker that leaves a question unanswered for so long hangs: its connection is closed, and it is looked up who leads its
+/// partitions by now. Longer than a group waits for a member that died, as questions stand behind those of who joins; librdkafka's
+/// own minute would be one without acknowledgements (ADR 51).
+const HUNG: Duration = Duration::from_secs(15);
 /// How long records wait for others to share a request with. Most of the wait is spent anyway, on the previous request.
 const LINGER_MS: &str = "1";
 /// Longest transaction; then the coordinator aborts it. Bounds how long a process that died keeps readers waiting.
@@ -185,6 +189,7 @@ impl KafkaOptions {
         config.set("client.id", "drover");
         // A broker that comes back is found within a second, not within ten.
         config.set("reconnect.backoff.max.ms", "1000");
+        config.set("socket.timeout.ms", HUNG.as_millis().to_string());
         for (key, value) in &self.client {
             config.set(key, value);
         }

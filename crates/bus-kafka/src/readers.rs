@@ -117,7 +117,7 @@ impl Readers {
                 (self.place(at, from).await?, deadline.max(Instant::now() + GRACE))
             }
         };
-        match cursor.take(bytes_max, until, false).await? {
+        match cursor.take(bytes_max, until, false).await {
             Took::Records(records) => return Ok(self.keep(cursor, records)),
             Took::Nothing | Took::End => {}
             Took::Gone => return self.again(cursor, at, from, bytes_max).await,
@@ -127,7 +127,7 @@ impl Readers {
         if cursor.is_clear_to(bounds.end) {
             return Ok(self.keep(cursor, Vec::new()));
         }
-        match cursor.take(bytes_max, Instant::now() + GRACE, false).await? {
+        match cursor.take(bytes_max, Instant::now() + GRACE, false).await {
             Took::Records(records) => Ok(self.keep(cursor, records)),
             Took::Nothing | Took::End | Took::Gone => self.again(cursor, at, from, bytes_max).await,
         }
@@ -145,7 +145,7 @@ impl Readers {
         let bounds = self.asker.bounds(at).await?;
         within(bounds, from)?;
         let mut cursor = self.place(at, from).await?;
-        match cursor.take(bytes_max, Instant::now() + PATIENCE, true).await? {
+        match cursor.take(bytes_max, Instant::now() + PATIENCE, true).await {
             Took::Records(records) => Ok(self.keep(cursor, records)),
             Took::End => {
                 cursor.note_clear_to(bounds.end);

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,7 +26,11 @@ use crate::options::{KafkaOptions, RECORD_BYTES_MAX, TRANSACTION_TIMEOUT};
 const CALL: Duration = Duration::from_secs(5);
 /// Longest time to open, to commit or to abort; after that the outcome is unknown.
 const DECISION: Duration = Duration::from_secs(60);
-
+/// Longest wait for one call that sends offsets, twice what it is given: its own limit does not hold while it waits for a
+/// connection to a coordinator that has moved (ADR 51).
+const OFFSETS_MAX: Duration = CALL.saturating_mul(2);
+/// The error of a call that has not come back.
+const UNDER_WAY: KafkaError = KafkaError::Global(RDKafkaErrorCode::OperationTimedOut);
 /// Pause before it is looked again whether the records of a transaction have arrived.
 const DELIVERED: Duration = Duration::from_millis(1);
 
@@ -152,9 +157,7 @@ impl Line {
                 }
             }
             if let Some(offsets) = &work.offsets {
-                let metadata = offsets.membership.committer().ok_or(KafkaError::Canceled)?;
-                let next = list(&offsets.next);
-                persist(|| self.producer.send_offsets_to_transaction(&next, &metadata, CALL))?;
+                persist(|| self.send_offsets(offsets))?;
             }
             self.wait_delivered();
             persist(|| self.producer.commit_transaction(CALL))
@@ -179,6 +182,19 @@ impl Line {
                 Err(work.verdict(undone, failed))
             }
         }
+    }
+
+    /// Sends the offsets of a transaction. A call that does not come back is left alone, with [`UNDER_WAY`]: until it does, the
+    /// producer refuses every other.
+    fn send_offsets(&self, offsets: &Offsets) -> Result<(), KafkaError> {
+        let metadata = offsets.membership.committer().ok_or(KafkaError::Canceled)?;
+        let (producer, next) = (self.producer.clone(), list(&offsets.next));
+        let (told, outcome) = sync_channel(1);
+        // Nobody listens any more to what comes too late.
+        let send = move || drop(told.send(producer.send_offsets_to_transaction(&next, &metadata, CALL)));
+        let sending = std::thread::Builder::new().name("kafka-offsets".to_owned()).spawn(send);
+        sending.map_err(|_| KafkaError::Canceled)?;
+        outcome.recv_timeout(OFFSETS_MAX).unwrap_or(Err(UNDER_WAY))
     }
 
     /// Has the producer look at a topic, which may have grown since it did so last; whether it could.
@@ -206,6 +222,9 @@ impl Line {
     ) -> Result<(RDKafkaErrorCode, String), TransactError> {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
         let reason = asker.voice().explain(words(error));
+        if *error == UNDER_WAY {
+            return Err(TransactError::Unknown { reason });
+        }
         let aborted = match fatal(error).or_else(|| self.producer.client().fatal_error().map(|(code, _)| code)) {
             Some(code) => Err(code),
             None => persist(|| self.producer.abort_transaction(CALL)).map_err(|error| {

@@ -13,14 +13,14 @@ use rdkafka::client::DefaultClientContext;
 
 use crate::broker::{bus, options, shared, topic, within};
 
-fn admin(kafka: &Kafka) -> AdminClient<DefaultClientContext> {
-    ClientConfig::new().set("bootstrap.servers", kafka.brokers()).create().expect("a client")
+fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a client")
 }
 
 /// Makes a topic of one partition in one copy, of this policy.
 async fn made(kafka: &Kafka, topic: &str, policy: &str) {
     let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", policy);
-    let made = within(admin(kafka).create_topics(&[new], &AdminOptions::new())).await.expect("answered");
+    let made = within(admin(&kafka.brokers()).create_topics(&[new], &AdminOptions::new())).await.expect("answered");
     assert!(made.iter().all(Result::is_ok), "{made:?}");
 }
 
@@ -74,19 +74,23 @@ async fn a_topic_of_another_policy_is_refused_with_both_and_one_of_the_same_is_t
     }
 }
 
+/// Copies of each of a topic's partitions, and how many of them must have what is acknowledged; of its own, not the broker's.
+pub async fn copies(brokers: &str, topic: &str) -> (Vec<usize>, Option<String>) {
+    let admin = admin(brokers);
+    let metadata = tokio::task::block_in_place(|| admin.inner().fetch_metadata(Some(topic), Duration::from_secs(30)));
+    let metadata = metadata.expect("answered");
+    let replicas = metadata.topics()[0].partitions().iter().map(|p| p.replicas().len()).collect();
+    let described = within(admin.describe_configs([&ResourceSpecifier::Topic(topic)], &AdminOptions::new())).await;
+    let resource = described.expect("answered").pop().expect("one").expect("it is there");
+    let entry = resource.get("min.insync.replicas").expect("a setting of topics");
+    (replicas, entry.value.clone().filter(|_| entry.source == ConfigSource::DynamicTopic))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_is_made_in_as_many_copies_as_are_configured() {
     let Some(kafka) = shared().await else { return };
-    let (topic, admin) = (topic(&bus(kafka), "copies", 2).await, admin(kafka));
-    let metadata = tokio::task::block_in_place(|| admin.inner().fetch_metadata(Some(&topic), Duration::from_secs(30)));
-    let metadata = metadata.expect("answered");
-    let replicas: Vec<usize> = metadata.topics()[0].partitions().iter().map(|p| p.replicas().len()).collect();
-    assert_eq!(replicas, [1, 1]);
-    let described = within(admin.describe_configs([&ResourceSpecifier::Topic(&topic)], &AdminOptions::new())).await;
-    let resource = described.expect("answered").pop().expect("one").expect("it is there");
-    let entry = resource.get("min.insync.replicas").expect("a setting of topics");
-    // The broker's own is as high: it is the topic's.
-    assert_eq!((entry.value.as_deref(), &entry.source), (Some("1"), &ConfigSource::DynamicTopic));
+    let topic = topic(&bus(kafka), "copies", 2).await;
+    assert_eq!(copies(&kafka.brokers(), &topic).await, (vec![1, 1], Some("1".to_owned())));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use drover_backends::kafka::Kafka;
-use drover_bus::{Bus, Topic};
+use drover_bus::{Bus, GroupConfig, Polled, Position, Start, Topic, TransactError, Transaction, Unacknowledged};
 use drover_bus_kafka::{KafkaBus, KafkaOptions, ProducerState};
-use rdkafka::mocking::MockCluster;
+use rdkafka::mocking::{MockCluster, MockCoordinator};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use tokio::task::JoinHandle;
 
 use crate::broker::{bus, options, own, record, topic, values, with, within};
 
@@ -56,7 +57,31 @@ async fn nothing_acknowledged_is_missing_after_the_broker_was_killed_under_appen
     }
 }
 
-fn resident_bytes() -> usize {
+/// More than the queue has room for.
+pub struct Flood {
+    /// Records that the bus has taken.
+    pub taken: Arc<AtomicUsize>,
+    /// Ends when all are acknowledged.
+    pub appending: JoinHandle<Result<Vec<Vec<Position>>, Unacknowledged>>,
+}
+
+/// Appends the numbers below `count` under one key, in batches of a hundred, as fast as they are taken.
+pub fn flood(bus: &KafkaBus, topic: &Topic, count: usize) -> Flood {
+    let taken = Arc::new(AtomicUsize::new(0));
+    let (bus, topic, counted) = (bus.clone(), topic.clone(), taken.clone());
+    let appending = tokio::spawn(async move {
+        let mut receipts = Vec::new();
+        for number in 0..count / 100 {
+            let batch = (0..100).map(|n| record(&topic, "k", &(number * 100 + n).to_string())).collect();
+            receipts.push(bus.append(batch).await.expect("is taken"));
+            counted.fetch_add(100, Ordering::Relaxed);
+        }
+        futures::future::try_join_all(receipts).await
+    });
+    Flood { taken, appending }
+}
+
+pub fn resident_bytes() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("readable");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
     line.trim().trim_end_matches("kB").trim().parse::<usize>().expect("a number") * 1024
@@ -75,19 +100,7 @@ async fn while_the_broker_hangs_callers_wait_memory_is_bounded_and_afterwards_al
 
     with(&kafka, Kafka::pause).await;
     let before = resident_bytes();
-    let taken = Arc::new(AtomicUsize::new(0));
-    let appending = tokio::spawn({
-        let (bus, topic, taken) = (bus.clone(), topic.clone(), taken.clone());
-        async move {
-            let mut receipts = Vec::new();
-            for number in 0..COUNT / 100 {
-                let batch = (0..100).map(|n| record(&topic, "k", &(number * 100 + n).to_string())).collect();
-                receipts.push(bus.append(batch).await.expect("is taken"));
-                taken.fetch_add(100, Ordering::Relaxed);
-            }
-            futures::future::try_join_all(receipts).await
-        }
-    });
+    let Flood { taken, appending } = flood(&bus, &topic, COUNT);
     tokio::time::sleep(hang).await;
     assert!(!appending.is_finished());
     let state = bus.append_state();
@@ -133,4 +146,45 @@ async fn a_producer_that_fails_for_good_leaves_its_records_unacknowledged_and_a_
     let state = bus.append_state();
     assert_eq!((state.producers_replaced, state.records_waiting, state.oldest), (1, 0, None));
     assert_eq!(state.producer, ProducerState::Working);
+}
+
+/// librdkafka asks for the coordinator of a group again when one of its connections comes or goes, and none does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_group_has_lost_its_coordinator_comes_to_an_end_and_an_heir_commits() {
+    let cluster = MockCluster::new(2).expect("a cluster");
+    cluster.create_topic("t", 1, 1).expect("a topic");
+    cluster.partition_leader("t", 0, Some(1)).expect("a leader");
+    let coordinators = [MockCoordinator::Transaction("id".to_owned()), MockCoordinator::Group("g".to_owned())];
+    for (coordinator, broker) in coordinators.into_iter().zip([1, 2]) {
+        cluster.coordinator(coordinator, broker).expect("a coordinator");
+    }
+    let brokers = vec![cluster.bootstrap_servers()];
+    let options = KafkaOptions { brokers, replication_factor: 1, min_insync_replicas: 1, ..KafkaOptions::default() };
+    let bus = KafkaBus::open(options).expect("opens");
+    let config = GroupConfig {
+        group: "g".to_owned(),
+        member: "m".to_owned(),
+        topics: vec!["t".into()],
+        start: Start::Earliest,
+        session_timeout: Duration::from_secs(60),
+        max_poll_interval: Duration::from_secs(60),
+    };
+    let mut member = within(bus.join(config)).await.expect("joins");
+    let next = within(async {
+        loop {
+            if let Polled::Assigned(starts) = member.poll(1, Duration::from_secs(1)).await.expect("goes well") {
+                return starts;
+            }
+        }
+    })
+    .await;
+    let records = vec![record(&"t".into(), "k", "v")];
+    let mut transactor = within(bus.transactor("id")).await.expect("opens");
+    cluster.broker_down(2).expect("is down");
+    let offsets = Some((member.membership(), next));
+    let lost = within(transactor.commit(Transaction { records: records.clone(), offsets })).await;
+    assert!(matches!(lost, Err(TransactError::Unknown { .. })), "{lost:?}");
+    cluster.broker_up(2).expect("is up");
+    let mut heir = within(bus.transactor("id")).await.expect("opens");
+    within(heir.commit(Transaction { records, offsets: None })).await.expect("commits");
 }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use drover_bus::{Bus, TopicPartition, Transaction};
-use drover_bus_kafka::KafkaBus;
+use drover_bus::{Bounds, Bus, TopicPartition, Transaction};
+use drover_bus_kafka::{KafkaBus, KafkaOptions};
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use crate::broker::{bus, record, shared, topic, value, within};
 
@@ -57,4 +59,18 @@ async fn many_followers_of_one_partition_each_get_everything_in_order() {
         let got = within(follower).await.expect("no panic");
         assert_eq!(got, (0..60).map(|number| number.to_string()).collect::<Vec<_>>());
     }
+}
+
+/// A stand-in for brokers, because real ones hear of a new topic sooner or later as they like.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_that_its_leader_does_not_know_yet_is_there() {
+    let cluster = MockCluster::new(1).expect("a cluster");
+    cluster.create_topic("new", 1, 1).expect("a topic");
+    let brokers = vec![cluster.bootstrap_servers()];
+    let options = KafkaOptions { brokers, replication_factor: 1, min_insync_replicas: 1, ..KafkaOptions::default() };
+    let bus = KafkaBus::open(options).expect("opens");
+    let unknown = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+    cluster.request_errors(RDKafkaApiKey::ListOffsets, &[unknown; 4]);
+    let bounds = within(bus.bounds(&TopicPartition::new("new", 0))).await;
+    assert_eq!(bounds, Ok(Bounds { earliest: 0, end: 0 }));
 }

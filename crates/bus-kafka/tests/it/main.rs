@@ -10,6 +10,7 @@ mod members;
 mod nameless;
 mod put_out;
 mod refusals;
+mod three_brokers;
 #[cfg(feature = "tls")]
 mod tls;
 
