@@ -8,6 +8,6 @@ mod fold;
 mod record;
 
 pub use change::{Change, What};
-pub use execution::{Answered, Body, Execution, Head, SLOTS, Slot, Status, room, shown};
+pub use execution::{Answered, Body, Execution, Head, SLOTS, Slot, Status, forgotten_before_ms, room, shown};
 pub use fold::{Commands, Outcome};
 pub use record::{CommandEvent, Event, MalformedCommand, NewCommand, forget_record, new_record};
