@@ -34,6 +34,7 @@ use std::io::{self, Write};
 
 use clap::Subcommand;
 
+pub use command::NotDone;
 pub use output::Format;
 
 /// Commands of the client.
