@@ -32,7 +32,6 @@ mod supervise;
 pub mod telemetry;
 mod tls;
 pub mod trace;
-mod units;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,6 +47,7 @@ pub use admin_token::AdminToken;
 pub use backoff::Backoff;
 pub use clock::{SystemClock, SystemRandom};
 pub use drover_scylla_kit::Cassandra;
+pub use drover_types::{ByteSize, Duration, InvalidQuantity};
 pub use entry::{Entry, Prepared};
 pub use in_order::{CarryOut, InOrder};
 pub use metrics::{Counted, Metrics};
@@ -62,7 +62,6 @@ pub use supervise::{RunError, Task, run_all, told};
 pub use tls::{Tls, TlsConfig, TlsError};
 /// Cancelled when the process is asked to stop; a service then finishes its work in hand and returns.
 pub use tokio_util::sync::CancellationToken as Shutdown;
-pub use units::{ByteSize, Duration, InvalidQuantity};
 
 /// What a service works with. Cheap to clone.
 #[derive(Clone)]

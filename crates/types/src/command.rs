@@ -1,7 +1,8 @@
 //! Commands to devices: on which topics they go out and are answered, and what they are called.
 
-use crate::limits::COMMAND_NAME_BYTES_MAX;
-use crate::{DeviceId, InvalidId, RecordId, TopicName};
+use crate::ids::check;
+use crate::limits::{COMMAND_KEY_BYTES_MAX, COMMAND_NAME_BYTES_MAX};
+use crate::{ApiError, DeviceId, InvalidId, RecordId, TopicName};
 
 /// Topic of commands and of devices' answers: key = `tenant/device`; value and headers as of telemetry.
 pub const COMMANDS_TOPIC: &str = "drover.commands";
@@ -16,21 +17,43 @@ pub struct CommandName(Box<str>);
 impl CommandName {
     /// Checks `text`: 1 to 128 of A-Z, a-z, 0-9 and . _ : -.
     pub fn new(text: &str) -> Result<Self, InvalidId> {
-        let (kind, bytes) = ("command name", text.len());
-        if text.is_empty() {
-            return Err(InvalidId::Empty { kind });
-        }
-        if bytes > COMMAND_NAME_BYTES_MAX {
-            return Err(InvalidId::TooLong { kind, bytes, limit: COMMAND_NAME_BYTES_MAX });
-        }
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-');
-        match text.chars().find(|c| !allowed(*c)) {
-            Some(found) => Err(InvalidId::Character { kind, found, allowed: "A-Z, a-z, 0-9 and . _ : -" }),
-            None => Ok(Self(text.into())),
-        }
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-');
+        check("command name", text, COMMAND_NAME_BYTES_MAX, "A-Z, a-z, 0-9 and . _ : -", is_allowed)?;
+        Ok(Self(text.into()))
     }
 
     /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What whoever sends a command calls it, so that it may be sent again and is the same: an idempotency key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandKey(Box<str>);
+
+impl CommandKey {
+    /// Checks `text`: 1 to 128 visible characters of ASCII, none of them `"` or `\`.
+    pub fn new(text: &str) -> Result<Self, InvalidId> {
+        let is_allowed = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\');
+        let allowed = r#"visible characters of ASCII but " and \"#;
+        check("idempotency key", text, COMMAND_KEY_BYTES_MAX, allowed, is_allowed)?;
+        Ok(Self(text.into()))
+    }
+
+    /// As [`CommandKey::new`]; the error names `field`, the limit and the value.
+    pub fn of_field(field: &str, text: &str) -> Result<Self, ApiError> {
+        Self::new(text).map_err(|error| {
+            let refused = ApiError::invalid(field, error.to_string());
+            match error {
+                InvalidId::TooLong { bytes, limit, .. } => refused.over(limit, bytes),
+                InvalidId::Empty { .. } => refused.over(1, 0),
+                InvalidId::Character { allowed, found, .. } => refused.over(allowed, found),
+            }
+        })
+    }
+
+    /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -122,5 +145,23 @@ mod tests {
         assert!(matches!(CommandName::new(&"n".repeat(129)), Err(InvalidId::TooLong { bytes: 129, limit: 128, .. })));
         assert!(matches!(CommandName::new(""), Err(InvalidId::Empty { .. })));
         assert!(matches!(CommandName::new("a/b"), Err(InvalidId::Character { found: '/', .. })));
+    }
+
+    #[test]
+    fn a_key_is_checked_at_its_limit_and_what_is_wrong_is_named() {
+        for key in ["x", "8e03978e-40d5-43dd-bc93-6894a57f9324", "order/7+a=~", &"k".repeat(128)] {
+            assert_eq!(CommandKey::new(key).expect(key).as_str(), key);
+        }
+        for (key, limit, value) in [
+            ("", "1", "0"),
+            (&*"k".repeat(129), "128", "129"),
+            ("a b", r#"visible characters of ASCII but " and \"#, " "),
+            (r#"a"b"#, r#"visible characters of ASCII but " and \"#, "\""),
+            ("ö", r#"visible characters of ASCII but " and \"#, "ö"),
+        ] {
+            let refused = CommandKey::of_field("key", key).expect_err(key);
+            assert_eq!(refused.field.as_deref(), Some("key"));
+            assert_eq!((refused.limit.as_deref(), refused.value.as_deref()), (Some(limit), Some(value)), "{key}");
+        }
     }
 }

@@ -27,7 +27,8 @@ pub enum InvalidId {
     Character { kind: &'static str, found: char, allowed: &'static str },
 }
 
-fn check(
+/// Checks the length of a text, in bytes, and its characters.
+pub(crate) fn check(
     kind: &'static str,
     text: &str,
     limit: usize,

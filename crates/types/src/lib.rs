@@ -17,6 +17,7 @@ pub mod repeat;
 pub mod shadow;
 mod telemetry;
 mod topic;
+mod units;
 
 pub use api_token::{API_TOKEN_PREFIX, api_token_tenant};
 pub use clock::{Clock, FixedClock};
@@ -30,3 +31,4 @@ pub use telemetry::{
     COAP_CLIENT, Fingerprint, InvalidTelemetry, Mqtt5, TELEMETRY_TOPIC, Telemetry, TraceParent, fingerprint, header,
 };
 pub use topic::{InvalidTopic, TopicFilter, TopicName, matches};
+pub use units::{ByteSize, Duration, InvalidQuantity};

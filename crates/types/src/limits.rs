@@ -101,6 +101,8 @@ pub const CLIENT_TOKEN_BYTES_MAX: usize = 64;
 pub const DELIVERY_BYTES_MAX: usize = 512 * 1024;
 /// Longest name of a command, in bytes.
 pub const COMMAND_NAME_BYTES_MAX: usize = 128;
+/// Longest idempotency key of a command, in bytes.
+pub const COMMAND_KEY_BYTES_MAX: usize = 128;
 /// Largest payload of a command, in bytes as JSON.
 pub const COMMAND_PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 /// Largest answer of a device to a command, in bytes.

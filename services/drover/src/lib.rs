@@ -1,6 +1,7 @@
 //! The one executable: services, `up`, and the command line.
 //!
-//! Outermost layer: parses the command line and calls what does the work. Exit codes: 0 done, 1 failed, 2 wrong usage.
+//! Outermost layer: parses the command line and calls what does the work. Exit codes: 0 done, 1 failed, 2 wrong usage; 3 to 6
+//! what a command to a device that was waited for has come to ([`cli::NotDone`]).
 
 use std::process::ExitCode;
 
@@ -92,14 +93,14 @@ impl Command {
     }
 }
 
-/// A [`clap::Error`] is wrong usage (2); everything else is a failure (1).
+/// A [`clap::Error`] is wrong usage (2), a [`cli::NotDone`] says which; everything else is a failure (1).
 fn report(error: &anyhow::Error) -> ExitCode {
     if let Some(usage) = error.downcast_ref::<clap::Error>() {
         eprintln!("{usage}");
         return ExitCode::from(2);
     }
     eprintln!("drover: {}", drover_host::told(error));
-    ExitCode::FAILURE
+    error.downcast_ref::<cli::NotDone>().map_or(ExitCode::FAILURE, |not_done| ExitCode::from(not_done.code()))
 }
 
 #[cfg(test)]

@@ -24,6 +24,10 @@ pub trait Factory: Send + Sync {
     async fn empty(&self) -> Arc<dyn Store>;
     /// The same store after its process has stopped in good order and come back; nobody else holds `store`.
     async fn reopened(&self, store: Arc<dyn Store>) -> Arc<dyn Store>;
+    /// Whether what is over goes by itself, some time, and not when it is asked to.
+    fn rows_end_by_themselves(&self) -> bool {
+        false
+    }
 }
 
 /// Runs every promise.

@@ -3,7 +3,7 @@
 //! Four loops over the Bus port: the engine (requests in; documents, replies and offsets out in one transaction), the
 //! deliveries (replies to connected clients, at least once), the deletions (requests for each device that the registry
 //! has deleted, at least once) and commands (folded into the store, and handed to the ingress at least once). What a request makes of a shadow is decided in `domain`,
-//! synchronously. The documents in the log are the truth; the store is a view of them.
+//! synchronously. Beside them a sweep forgets commands that are long over. The documents in the log are the truth; the store is a view of them.
 
 mod adapters;
 mod commands;
@@ -42,7 +42,7 @@ pub use topics::{CHANGES_TOPIC, DOCUMENTS_TOPIC, REPLIES_TOPIC};
 
 use crate::adapters::ingress::GrpcNodes;
 use crate::adapters::publisher::Publisher;
-use crate::commands::{CommandEngine, CommandServer, Sends};
+use crate::commands::{CommandEngine, CommandServer, Sends, Sweep};
 use crate::deletions::Deletions;
 use crate::delivery::Deliveries;
 use crate::engine::Engine;
@@ -107,6 +107,7 @@ pub async fn run_with(
             telemetry: telemetry.clone(),
             member: config.member.clone(),
         };
+        let sweep = Sweep { store: store.clone(), clock: ports.clock.clone() };
         let engine = Engine {
             bus: ports.bus.clone(),
             store,
@@ -116,7 +117,8 @@ pub async fn run_with(
         };
         let beside = async {
             let deletions = deletions.run(config.member.clone(), shutdown.clone());
-            tokio::join!(deliveries.run(shutdown.clone()), deletions, commands.run(shutdown.clone()));
+            let (commands, sweep) = (commands.run(shutdown.clone()), sweep.run(shutdown.clone()));
+            tokio::join!(deliveries.run(shutdown.clone()), deletions, commands, sweep);
             Ok(())
         };
         tokio::try_join!(engine.run(shutdown.clone()), beside)?;

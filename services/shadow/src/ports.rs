@@ -74,9 +74,10 @@ pub trait CommandStore: Send + Sync + 'static {
     async fn command_body(&self, device: &DeviceKey, head: &Head) -> Result<Option<Body>, StoreError>;
     /// Next record to read of a partition of the log of commands; `None`: none was read yet.
     async fn commands_next(&self, partition: Partition) -> Result<Option<Offset>, StoreError>;
-    /// Takes over what the records from `from` on change, in their order, and with it the offset of the next record.
-    /// [`StoreError::Behind`] if the store has not got all before `from`. Of each place the change of the highest offset stays,
-    /// whatever the order of the calls, and of a partition the highest offset: who was late does no harm.
+    /// Takes over what the records of `partition` from `from` up to `next` change, all of it and in their order, and with it the
+    /// offset of the next record. [`StoreError::Behind`] if the store has not got all before `from`. Who folds the same records,
+    /// or the first of them, and comes late or at the same time, as a member does that does not know yet that it has lost the
+    /// partition, changes nothing: of each place the change of the highest offset stays, and of a partition the highest offset.
     async fn put_commands(
         &self,
         partition: Partition,
@@ -84,8 +85,14 @@ pub trait CommandStore: Send + Sync + 'static {
         next: Offset,
         changes: Vec<Change>,
     ) -> Result<(), StoreError>;
-    /// Remembers that the ingress had taken the command at `sent_ms`. If another one has its place by now, nothing changes.
+    /// Remembers that the ingress had taken the command at `sent_ms`. If another one has its place by now, be it one of the same
+    /// id that was made behind it, nothing changes.
     async fn command_sent(&self, device: &DeviceKey, head: &Head, sent_ms: u64) -> Result<(), StoreError>;
+    /// Forgets commands whose deadline was before `before_ms`, of some devices behind `after` in an order of the store's own. The
+    /// last one of them: the next call goes on there; `None`: that were all. A store whose rows end by themselves may leave it
+    /// to them.
+    async fn forget_commands(&self, before_ms: u64, after: Option<&DeviceKey>)
+    -> Result<Option<DeviceKey>, StoreError>;
 }
 
 /// Both views, in one place.

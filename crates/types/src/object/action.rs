@@ -8,8 +8,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::Qos;
 use crate::limits::{SQL_BYTES_MAX, TOPIC_BYTES_MAX};
+use crate::{Duration, InvalidQuantity, Qos};
 
 /// What a rule does with a row: exactly one of its fields is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,7 +191,7 @@ pub struct NotifyAction {
     pub text: String,
 }
 
-/// A wait in whole milliseconds, written `500ms` or `5s`.
+/// A wait in whole milliseconds, written as every duration: `500ms`, `5s`, `10m`, `12h`, `7d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Timeout {
@@ -298,13 +298,9 @@ impl TryFrom<String> for Timeout {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let number = |digits: &str| digits.parse::<u32>().ok();
-        let ms = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
-            (Some(digits), _) => number(digits),
-            (None, Some(digits)) => number(digits).and_then(|seconds| seconds.checked_mul(1_000)),
-            (None, None) => None,
-        };
-        ms.map(|ms| Self { ms }).ok_or_else(|| format!("{text:?} is no timeout such as 500ms or 5s"))
+        let wait: Duration = text.parse().map_err(|error: InvalidQuantity| error.to_string())?;
+        let ms = u32::try_from(wait.as_millis()).map_err(|_| format!("{text:?} is longer than any timeout"))?;
+        Ok(Self { ms })
     }
 }
 
@@ -316,10 +312,7 @@ impl From<Timeout> for String {
 
 impl fmt::Display for Timeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.ms % 1_000 {
-            0 => write!(f, "{}s", self.ms / 1_000),
-            _ => write!(f, "{}ms", self.ms),
-        }
+        Duration::from_millis(self.ms.into()).fmt(f)
     }
 }
 
@@ -345,12 +338,31 @@ mod tests {
             json!({"notify": {"channel": "ops", "text": "${d} is at ${t}"}}),
             json!({"command": {"device": "${d}", "name": "fan", "payload": {"on": ["${t > 1}", ""]}, "timeout": "30s"}}),
             json!({"command": {"device": "d", "name": "reboot"}}),
+            json!({"command": {"device": "d", "name": "reboot", "timeout": "7d"}}),
             json!({"kafka": {"topic": "t", "key": "${d}", "partition": "${n % 8}", "headers": {"room": "${r}"}, "cluster": "other"}}),
         ] {
             let action = action(json.clone());
             assert_eq!(action.check("a"), Ok(()), "{json}");
             assert_eq!(serde_json::to_value(action).expect("json"), json);
         }
+    }
+
+    #[test]
+    fn a_timeout_is_written_with_every_unit_that_durations_have() {
+        let timeout = |text: &str| Timeout::try_from(text.to_owned());
+        for (text, ms, shown) in [
+            ("1500ms", 1_500, "1500ms"),
+            ("60s", 60_000, "1m"),
+            ("10m", 600_000, "10m"),
+            ("12h", 43_200_000, "12h"),
+            ("7d", 604_800_000, "7d"),
+        ] {
+            let read = timeout(text).expect(text);
+            assert_eq!((read.ms, read.to_string().as_str()), (ms, shown));
+        }
+        let refused = timeout("5").expect_err("no unit");
+        assert!(refused.contains("a duration with its unit, such as 250ms, 30s, 5m"), "{refused}");
+        assert_eq!(timeout("50d"), Err("\"50d\" is longer than any timeout".to_owned()));
     }
 
     #[test]

@@ -109,15 +109,22 @@ impl Client {
         self.answer("POST", self.url(path, &[]), Some(body.to_string()))
     }
 
-    /// As [`Client::post`], of JSON that is sent as it stands; the server may wait for so long before it answers.
+    /// As [`Client::post`], of JSON that is sent as it stands, under a key by which the server knows it when it is sent again; the
+    /// server may wait for so long before it answers.
     pub fn post_waiting(
         &self,
         path: &[&str],
         query: &[(&str, &str)],
         json: String,
+        key: Option<&str>,
         wait: Duration,
     ) -> Result<Value, ClientError> {
-        self.read(self.send("POST", self.url(path, query), Some(json), Some(ANSWER_TIMEOUT + wait))?)
+        let mut request = self.request("POST", self.url(path, query));
+        if let Some(key) = key {
+            // As the draft of the IETF has it: a string, in quotation marks.
+            request = request.header("idempotency-key", format!("\"{key}\""));
+        }
+        self.read(self.run(request, Some(json), Some(ANSWER_TIMEOUT + wait))?)
     }
 
     /// Changes an object by JSON that is sent as it stands.
@@ -168,15 +175,26 @@ impl Client {
         body: Option<String>,
         timeout: Option<Duration>,
     ) -> Result<ureq::http::Response<ureq::Body>, ClientError> {
-        let unreachable =
-            |error: ureq::Error| ClientError::Unreachable { server: self.server.clone(), reason: error.to_string() };
-        let request = ureq::http::Request::builder()
+        self.run(self.request(method, url), body, timeout)
+    }
+
+    fn request(&self, method: &str, url: String) -> ureq::http::request::Builder {
+        ureq::http::Request::builder()
             .method(method)
             .uri(url)
             .header("authorization", format!("Bearer {}", self.token))
             .header("content-type", "application/json")
-            .body(body.unwrap_or_default())
-            .map_err(|error| unreachable(error.into()))?;
+    }
+
+    fn run(
+        &self,
+        request: ureq::http::request::Builder,
+        body: Option<String>,
+        timeout: Option<Duration>,
+    ) -> Result<ureq::http::Response<ureq::Body>, ClientError> {
+        let unreachable =
+            |error: ureq::Error| ClientError::Unreachable { server: self.server.clone(), reason: error.to_string() };
+        let request = request.body(body.unwrap_or_default()).map_err(|error| unreachable(error.into()))?;
         let request = self.agent.configure_request(request).timeout_global(timeout).build();
         self.agent.run(request).map_err(unreachable)
     }

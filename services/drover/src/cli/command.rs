@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use drover_types::command::CommandKey;
 use serde_json::Value;
 
 use super::connection::Connection;
@@ -56,6 +57,50 @@ struct Order {
     /// Waits for the answer, so long at most: 10s for example, up to 60s
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     wait: Option<drover_host::Duration>,
+    /// A name of your own for the command: sent again under it, as after no answer, it is the same command, sent once
+    #[arg(long, value_name = "KEY", value_parser = key)]
+    idempotency_key: Option<CommandKey>,
+}
+
+/// Why a command that was waited for has not succeeded. Each has its own exit code.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotDone {
+    #[error("the device has rejected the command: {0}")]
+    Rejected(u64),
+    #[error("the device has failed at the command: {0}")]
+    Failed(u64),
+    #[error("the command has timed out")]
+    TimedOut,
+    #[error("the command is not finished yet")]
+    Open,
+}
+
+impl NotDone {
+    /// The exit code; 1 and 2 are those of all commands.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Rejected(_) => 3,
+            Self::Failed(_) => 4,
+            Self::TimedOut => 5,
+            Self::Open => 6,
+        }
+    }
+
+    /// What a command as REST shows it has come to.
+    fn of(command: &Value) -> Option<Self> {
+        let code = command["statusCode"].as_u64().unwrap_or_default();
+        match command["status"].as_str() {
+            Some("succeeded") => None,
+            Some("rejected") => Some(Self::Rejected(code)),
+            Some("failed") => Some(Self::Failed(code)),
+            Some("timed_out") => Some(Self::TimedOut),
+            Some(_) | None => Some(Self::Open),
+        }
+    }
+}
+
+fn key(text: &str) -> Result<CommandKey, String> {
+    CommandKey::new(text).map_err(|error| error.to_string())
 }
 
 fn duration(text: &str) -> Result<drover_host::Duration, String> {
@@ -66,18 +111,7 @@ impl Command {
     pub fn run(self, out: &mut dyn Write) -> anyhow::Result<()> {
         let to = &self.connection;
         match self.command {
-            What::Send(order) => {
-                let json = order.json(&mut io::stdin())?;
-                let path = ["devices", &order.device, "commands"];
-                let waiting = order.wait.map(|wait| (wait.to_string(), wait.as_std()));
-                let (query, patience) = match &waiting {
-                    Some((text, wait)) => (vec![("wait", text.as_str())], *wait),
-                    None => (Vec::new(), Duration::ZERO),
-                };
-                let sent = to.open()?.post_waiting(&path, &query, json, patience)?;
-                to.output
-                    .object(out, &sent, |out| out.write_all(table(std::slice::from_ref(&sent), &COLUMNS).as_bytes()))
-            }
+            What::Send(order) => order.send(to, out),
             What::List { device } => {
                 let commands = to.open()?.list(&["devices", &device, "commands"], true)?;
                 to.output.list(out, &commands, &COLUMNS)
@@ -91,6 +125,20 @@ impl Command {
 }
 
 impl Order {
+    /// Sends it, shows what has come of it, and is an error where that was waited for and is no success.
+    fn send(&self, to: &Connection, out: &mut dyn Write) -> anyhow::Result<()> {
+        let json = self.json(&mut io::stdin())?;
+        let path = ["devices", &self.device, "commands"];
+        let wait = self.wait.map(|wait| wait.to_string());
+        let query: Vec<_> = wait.iter().map(|wait| ("wait", wait.as_str())).collect();
+        let key = self.idempotency_key.as_ref().map(CommandKey::as_str);
+        let patience = self.wait.map_or(Duration::ZERO, drover_host::Duration::as_std);
+        let sent = to.open()?.post_waiting(&path, &query, json, key, patience)?;
+        to.output.object(out, &sent, |out| out.write_all(table(std::slice::from_ref(&sent), &COLUMNS).as_bytes()))?;
+        let not_done = self.wait.and_then(|_| NotDone::of(&sent));
+        not_done.map_or(Ok(()), |not_done| Err(not_done.into()))
+    }
+
     /// The order as the server takes it; the payload stands in it as it was written.
     fn json(&self, stdin: &mut dyn io::Read) -> anyhow::Result<String> {
         let mut members = vec![format!(r#""name":{}"#, Value::from(self.name.as_str()))];
@@ -123,6 +171,7 @@ fn text(stdin: &mut dyn io::Read) -> anyhow::Result<String> {
 mod tests {
     use super::*;
     use clap::Parser;
+    use serde_json::json;
 
     fn send(arguments: &[&str]) -> Result<Order, clap::Error> {
         #[derive(Parser)]
@@ -151,5 +200,15 @@ mod tests {
     fn a_time_without_its_unit_is_wrong_usage() {
         assert!(send(&["--timeout", "30"]).is_err() && send(&["--wait", "soon"]).is_err());
         assert!(send(&["--wait", "10s"]).is_ok());
+        assert!(send(&["--idempotency-key", "a b"]).is_err() && send(&["--idempotency-key", "order-7"]).is_ok());
+    }
+
+    #[test]
+    fn what_a_command_came_to_has_a_code_of_its_own() {
+        let code = |status: &str| NotDone::of(&json!({"status": status, "statusCode": 404})).map_or(0, |is| is.code());
+        let statuses = ["succeeded", "rejected", "failed", "timed_out", "queued", "sent", "in_progress"];
+        assert_eq!(statuses.map(code), [0, 3, 4, 5, 6, 6, 6]);
+        let rejected = NotDone::of(&json!({"status": "rejected", "statusCode": 404})).expect("no success");
+        assert_eq!(rejected.to_string(), "the device has rejected the command: 404");
     }
 }

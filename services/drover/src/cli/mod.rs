@@ -35,6 +35,7 @@ use std::io::{self, Write};
 
 use clap::Subcommand;
 
+pub use command::NotDone;
 pub use output::Format;
 
 /// Commands of the client.

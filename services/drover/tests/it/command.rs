@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::device::Device;
 use crate::platform::Platform;
-use crate::process::{drover, refused};
+use crate::process::{Up, drover, refused};
 
 const REQUESTS: &str = "$drover/commands/lamp/+/request";
 
@@ -27,12 +27,14 @@ fn id(topic: &str) -> &str {
 /// Sends a command, and waits for its answer meanwhile.
 fn sending(platform: &Platform, arguments: &[&str]) -> Child {
     let mut command = platform.command(&[&["command", "send", "lamp"], arguments, &["-o", "json"]].concat());
-    command.stdout(Stdio::piped()).spawn().expect("the executable runs")
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the executable runs")
 }
 
-fn told(child: Child) -> Value {
+/// What it showed when it ended with `code`; with one that is no success it has said so in one line, too.
+fn told(child: Child, code: i32) -> Value {
     let output = child.wait_with_output().expect("it ends");
-    assert!(output.status.success());
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert_eq!((output.status.code(), said.lines().count()), (Some(code), usize::from(code > 0)), "{said}");
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
@@ -46,7 +48,7 @@ fn a_device_gets_a_command_and_who_waits_gets_its_answer() {
     assert!(request.starts_with(r#"{"name":"fan","payload":{"speed": 1.50},"expires":"#), "{request}");
     let response = topic.replace("/request", "/response/200");
     assert_eq!(lamp.publish(&response, r#"{"rpm": 900}"#), ReasonCode::Success);
-    let done = told(waiting);
+    let done = told(waiting, 0);
     let shown = (&done["id"], &done["status"], &done["statusCode"], &done["response"]);
     assert_eq!(shown, (&json!(id(&topic)), &json!("succeeded"), &json!(200), &json!({"rpm": 900})));
 
@@ -72,6 +74,50 @@ fn a_device_gets_a_command_and_who_waits_gets_its_answer() {
 }
 
 #[test]
+fn who_waits_is_told_by_the_exit_code_what_the_device_answered() {
+    let (platform, token) = with_a_lamp();
+    let mut lamp = Device::connect(&platform, "lamp", &token);
+    lamp.subscribe(REQUESTS);
+    for (answer, code, status) in [("204", 0, "succeeded"), ("404", 3, "rejected"), ("503", 4, "failed")] {
+        let waiting = sending(&platform, &["fan", "--wait", "60s"]);
+        let (topic, _) = lamp.message();
+        lamp.publish(&topic.replace("/request", &format!("/response/{answer}")), "");
+        assert_eq!(told(waiting, code)["status"], status);
+    }
+    assert!(platform.up.stop().success());
+}
+
+#[test]
+fn a_command_sent_again_under_its_key_is_the_same_command_though_the_platform_was_killed() {
+    let (platform, token) = with_a_lamp();
+    let mut lamp = Device::connect_to_kept(&platform, "lamp", &token);
+    lamp.subscribe(REQUESTS);
+    drop(lamp);
+    let keyed = |platform: &Platform, arguments: &[&str]| {
+        let order = ["fan", "--timeout", "1h", "--idempotency-key", "order-7"];
+        told(sending(platform, &[&order[..], arguments].concat()), 0)
+    };
+    let sent = keyed(&platform, &[]);
+    let id = sent["id"].as_str().expect("an id").to_owned();
+    let Platform { up, data } = platform;
+    up.kill();
+    let platform = Platform { up: Up::on(data.path()), data };
+    let again = keyed(&platform, &[]);
+    assert_eq!((&again["id"], &again["createdAt"]), (&sent["id"], &sent["createdAt"]));
+    let listed = platform.json(&["command", "list", "lamp"]);
+    assert_eq!(listed["items"].as_array().map(Vec::len), Some(1), "{listed}");
+    let other = platform.refuses(&["command", "send", "lamp", "pump", "--idempotency-key", "order-7"]);
+    assert_eq!(other, format!("drover: Idempotency-Key: another command has the id {id}"));
+
+    let mut lamp = Device::connect_to_kept(&platform, "lamp", &token);
+    let (topic, _) = lamp.message();
+    assert_eq!(self::id(&topic), id);
+    lamp.publish(&topic.replace("/request", "/response/200"), "");
+    assert_eq!(keyed(&platform, &["--wait", "60s"])["status"], "succeeded");
+    assert!(platform.up.stop().success());
+}
+
+#[test]
 fn a_device_that_was_away_gets_its_command_when_it_comes_back_to_its_session() {
     let (platform, token) = with_a_lamp();
     let mut lamp = Device::connect_to_kept(&platform, "lamp", &token);
@@ -92,8 +138,8 @@ fn a_device_that_was_away_gets_its_command_when_it_comes_back_to_its_session() {
 fn a_command_nobody_answers_has_timed_out_and_who_waits_is_told_so() {
     let (platform, _) = with_a_lamp();
     let waiting = sending(&platform, &["fan", "--timeout", "1s", "--wait", "60s"]);
-    assert_eq!(told(waiting)["status"], "timed_out");
-    let open = told(sending(&platform, &["fan", "--timeout", "1h", "--wait", "10ms"]));
+    assert_eq!(told(waiting, 5)["status"], "timed_out");
+    let open = told(sending(&platform, &["fan", "--timeout", "1h", "--wait", "10ms"]), 6);
     assert!(open["status"] == "queued" || open["status"] == "sent", "{open}");
     let refused = platform.refuses(&["command", "send", "lamp", "fan", "--timeout", "8d"]);
     assert!(refused.starts_with("drover: timeout: ") && refused.contains("limit 7d"), "{refused}");

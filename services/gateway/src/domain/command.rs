@@ -4,7 +4,7 @@
 
 use drover_proto::shadow::v1 as wire;
 use drover_types::{ApiError, ErrorCode, RecordId};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 
@@ -45,7 +45,9 @@ impl CommandStatus {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Execution {
-    id: String,
+    #[serde(serialize_with = "text")]
+    #[schema(value_type = String)]
+    pub id: RecordId,
     device: String,
     name: String,
     #[schema(value_type = Value)]
@@ -80,7 +82,7 @@ impl Execution {
             wire::CommandStatus::Unspecified => return Err(unreadable("no status")),
         };
         Ok(Self {
-            id: RecordId(id).to_string(),
+            id: RecordId(id),
             device: command.device,
             name: command.name,
             payload: serde_json::from_slice(&command.payload).map_err(|_| unreadable("a payload that is no JSON"))?,
@@ -92,6 +94,10 @@ impl Execution {
             updated_at: iso(command.updated_ms),
         })
     }
+}
+
+fn text<S: Serializer>(id: &RecordId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(id)
 }
 
 /// What a device sent, as JSON.

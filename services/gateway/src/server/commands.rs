@@ -17,6 +17,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::body::{Params, Raw};
+use super::idempotency::{IDEMPOTENCY_KEY, Key, KeyParam};
 use super::objects::{Answer, List, Page};
 use super::path::{At, DeviceParam};
 use crate::domain::command::Execution;
@@ -28,6 +29,8 @@ const TIMEOUT_MIN: drover_host::Duration = drover_host::Duration::from_millis(CO
 const TIMEOUT_MAX: drover_host::Duration = drover_host::Duration::from_millis(COMMAND_TIMEOUT_MS_MAX);
 /// Longest wait for a device's answer.
 const WAIT_MAX: drover_host::Duration = drover_host::Duration::from_secs(60);
+/// What the shadow service calls a key.
+const KEY_FIELD: &str = "idempotency_key";
 /// First and longest pause between two looks at a command that is waited for.
 const FIRST_LOOK: Duration = Duration::from_millis(20);
 const LONGEST_LOOK: Duration = Duration::from_millis(500);
@@ -77,14 +80,18 @@ pub async fn list(State(api): State<Arc<Api>>, at: At, Params(page): Params<Page
 }
 
 /// Sends a command. With `wait` the answer is 200 when the command is finished within it, else 202 as without.
+///
+/// Sent again under the same `Idempotency-Key`, as after no answer or a 503, it is the same command, sent once; 409 if name, payload
+/// or timeout is another.
 #[utoipa::path(post, path = "/devices/{device}/commands", operation_id = "sendCommand", tag = "commands",
-    params(DeviceParam, Wait), request_body = CommandOrder,
+    params(DeviceParam, Wait, KeyParam), request_body = CommandOrder,
     responses((status = 200, body = Execution, description = "It is finished, by the device or by its time."),
         (status = 202, body = Execution, description = "It is on its way.")))]
 pub async fn send(
     State(api): State<Arc<Api>>,
     at: At,
     Params(Wait { wait }): Params<Wait>,
+    Key(key): Key,
     Raw(order): Raw<CommandOrder>,
 ) -> Result<(StatusCode, Json<Execution>), Failure> {
     if let Some(wait) = wait.filter(|wait| *wait > WAIT_MAX) {
@@ -94,22 +101,33 @@ pub async fn send(
     if let Some(timeout) = timeout {
         in_range("timeout", timeout, TIMEOUT_MIN, TIMEOUT_MAX)?;
     }
-    let (id, started) = (api.new_id(), Instant::now());
+    let started = Instant::now();
+    let (id, idempotency_key) = match key {
+        Some(key) => (Vec::new(), key.as_str().to_owned()),
+        None => (api.new_id().0.to_vec(), String::new()),
+    };
     let request = SendCommandRequest {
         tenant: at.tenant.to_string(),
         device: at.device()?.into(),
         name,
         payload: payload.map_or_else(Vec::new, |payload| payload.get().as_bytes().to_vec()),
         timeout_ms: timeout.map_or(0, drover_host::Duration::as_millis),
-        id: id.0.to_vec(),
+        id,
         hops: 0,
+        idempotency_key,
     };
-    let sent = api.commands.call(async |mut client| client.send_command(request).await).await?;
+    let sent = api.commands.call(async |mut client| client.send_command(request).await).await.map_err(of_header)?;
     let sent = Execution::of(sent.command)?;
     let until = wait.map_or(started, |wait| started + wait.as_std());
-    let execution = finished(&api, &at, id, sent, until).await?;
+    let execution = finished(&api, &at, sent, until).await?;
     let status = if wait.is_some() && execution.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(execution)))
+}
+
+/// What is wrong with a key is wrong with the header that it came by.
+fn of_header(error: ApiError) -> ApiError {
+    let name = |field: String| if field == KEY_FIELD { IDEMPOTENCY_KEY.to_owned() } else { field };
+    ApiError { field: error.field.map(name), ..error }
 }
 
 /// One command.
@@ -128,14 +146,8 @@ async fn find(api: &Api, at: &At, id: RecordId) -> Result<Execution, ApiError> {
 }
 
 /// The command when it is finished, or as it is at `until`; what fails meanwhile is asked again, for the command is on its way.
-async fn finished(
-    api: &Api,
-    at: &At,
-    id: RecordId,
-    mut execution: Execution,
-    until: Instant,
-) -> Result<Execution, ApiError> {
-    let mut look = FIRST_LOOK;
+async fn finished(api: &Api, at: &At, mut execution: Execution, until: Instant) -> Result<Execution, ApiError> {
+    let (id, mut look) = (execution.id, FIRST_LOOK);
     while !execution.status.is_final() && Instant::now() < until {
         tokio::select! {
             biased;

@@ -17,6 +17,7 @@ mod functions;
 mod guard;
 mod health;
 mod heard;
+mod idempotency;
 mod making;
 mod objects;
 mod path;

@@ -36,6 +36,29 @@ fn who_waits_gets_the_answer_when_it_comes_or_the_command_as_it_is() {
 }
 
 #[test]
+fn a_command_sent_again_under_its_key_is_the_same_command() {
+    let gateway = Running::start();
+    let authorization = format!("Bearer {TOKEN}");
+    let send = |key: &str, name: &str| {
+        let headers = [("authorization", authorization.as_str()), ("idempotency-key", key)];
+        gateway.send("POST", PATH, &headers, &json!({"name": name}).to_string())
+    };
+    let (status, first) = send("order-7", "fan");
+    assert_eq!((status, first["id"].as_str().map(str::len)), (202, Some(32)), "{first}");
+    assert_eq!(send("\"order-7\"", "fan"), (202, first.clone()), "in quotation marks, as the draft has it");
+    assert_ne!(send("order-8", "fan").1["id"], first["id"]);
+    assert_eq!(gateway.ask("GET", PATH, None).1["items"].as_array().map(Vec::len), Some(2));
+
+    let (status, refused) = send("order-7", "pump");
+    assert_eq!((status, &refused["error"]["code"]), (409, &json!("already_exists")));
+    assert_eq!(refused["error"]["field"], "Idempotency-Key");
+    let (status, refused) = send(&"k".repeat(129), "fan");
+    let error = &refused["error"];
+    assert_eq!((status, &error["field"]), (400, &json!("Idempotency-Key")));
+    assert_eq!((&error["limit"], &error["value"]), (&json!("128"), &json!("129")));
+}
+
+#[test]
 fn a_number_keeps_its_digits() {
     let gateway = Running::start();
     let authorization = format!("Bearer {TOKEN}");

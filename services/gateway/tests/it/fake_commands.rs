@@ -14,12 +14,26 @@ type Answer<T> = Result<Response<T>, Status>;
 #[derive(Default)]
 pub struct FakeCommands(Mutex<Vec<(String, Command, u32)>>);
 
+/// The id of a command with a key.
+fn named(key: &str) -> Vec<u8> {
+    key.bytes().chain(std::iter::repeat(0)).take(16).collect()
+}
+
 #[tonic::async_trait]
 impl Commands for FakeCommands {
     async fn send_command(&self, request: Request<SendCommandRequest>) -> Answer<SendCommandResponse> {
-        let SendCommandRequest { tenant, device, name, payload, timeout_ms, id, hops } = request.into_inner();
-        assert_eq!((id.len(), hops), (16, 0), "it may have to be asked again");
+        let request = request.into_inner();
+        let SendCommandRequest { tenant, device, name, payload, timeout_ms, id, hops, idempotency_key } = request;
         let payload = if payload.is_empty() { b"null".to_vec() } else { payload };
+        let id = if idempotency_key.is_empty() { id } else { named(&idempotency_key) };
+        assert_eq!((id.len(), hops), (16, 0), "it may have to be asked again");
+        if let Some((.., there, _)) = self.0.lock().unwrap().iter().find(|(.., command, _)| command.id == id) {
+            if (&there.name, &there.payload) == (&name, &payload) {
+                return Ok(Response::new(SendCommandResponse { command: Some(there.clone()) }));
+            }
+            let taken = ApiError::new(ErrorCode::AlreadyExists, "another command has the id");
+            return Err(to_status(&ApiError { field: Some("idempotency_key".to_owned()), ..taken }));
+        }
         let status = CommandStatus::Queued.into();
         let (created_ms, expires_ms) = (1_000, 1_000 + if timeout_ms == 0 { 60_000 } else { timeout_ms });
         let command = Command { id, device, name, payload, status, created_ms, expires_ms, ..Command::default() };

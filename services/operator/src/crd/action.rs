@@ -108,7 +108,7 @@ pub struct WebhookAction {
     pub body: Option<String>,
     /// Longest wait for the whole answer, `500ms` or `5s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^[0-9]+(ms|s)$"))]
+    #[schemars(regex(pattern = r"^[0-9]+(ms|s|m|h|d)$"))]
     pub timeout: Option<String>,
     /// Send what waits as one JSON array.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -167,7 +167,7 @@ pub struct CommandAction {
     pub payload: Option<serde_json::Value>,
     /// How long the device has, `30s` for example; 60s where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^[0-9]+(ms|s)$"))]
+    #[schemars(regex(pattern = r"^[0-9]+(ms|s|m|h|d)$"))]
     pub timeout: Option<String>,
 }
 

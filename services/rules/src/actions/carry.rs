@@ -175,6 +175,7 @@ impl Carrier {
             timeout_ms: order.timeout_ms,
             id: entry.id.clone(),
             hops: order.hops,
+            idempotency_key: String::new(),
         };
         let mut commands = self.commands.clone();
         told("shadow service", timeout(SERVICE_TIMEOUT, commands.send_command(request)).await)

@@ -45,7 +45,7 @@ impl Commands for FakeCommands {
 async fn a_command_is_sent_with_values_of_their_own_type_under_the_id_of_its_output() {
     let (world, _dir) = World::embedded().await;
     let payload = json!({"n": "${n}", "text": "${n} °C", "list": ["${topic(2)}", true]});
-    let command = json!({"device": "${target}", "name": "fan", "payload": payload, "timeout": "30s"});
+    let command = json!({"device": "${target}", "name": "fan", "payload": payload, "timeout": "10m"});
     let plain = json!({"device": "lamp", "name": "reboot"});
     let actions = json!([{"command": command}, {"command": plain}]);
     world.rule("cool", 1, Some(json!({"sql": "SELECT n FROM 'sensors/+'", "actions": actions}))).await;
@@ -70,9 +70,10 @@ async fn a_command_is_sent_with_values_of_their_own_type_under_the_id_of_its_out
         device: "fan".into(),
         name: "fan".into(),
         payload: r#"{"n":1,"text":"1 °C","list":["d",true]}"#.as_bytes().to_vec(),
-        timeout_ms: 30_000,
+        timeout_ms: 600_000,
         id: of(1, 0),
         hops: 1,
+        idempotency_key: String::new(),
     };
     let sent = sent().await;
     let of_first: Vec<_> = sent.iter().filter(|request| request.id == expected.id).collect();

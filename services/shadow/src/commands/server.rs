@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use drover_proto::shadow::v1 as wire;
 use drover_proto::shadow::v1::commands_server::Commands;
-use drover_types::command::CommandName;
+use drover_types::command::{CommandKey, CommandName};
 use drover_types::limits::{
     COMMAND_PAYLOAD_BYTES_MAX, COMMAND_TIMEOUT_MS, COMMAND_TIMEOUT_MS_MAX, COMMAND_TIMEOUT_MS_MIN, REPUBLISH_HOPS_MAX,
 };
@@ -13,10 +13,13 @@ use serde_json::value::RawValue;
 use tonic::{Request, Response, Status};
 
 use super::sends::{Sends, find, too_many};
-use crate::domain::command::{Body, Execution, Head, NewCommand, Status as State, room, shown};
+use crate::domain::command::{Body, Execution, Head, NewCommand, Status as State, keyed_id, room, shown};
 use crate::ports::Store;
 use crate::server::{answer, device_key, record_id};
 
+/// Fields of a request that name its command.
+const ID: &str = "id";
+const KEY: &str = "idempotency_key";
 /// Most commands of one page.
 const PAGE_MAX: u32 = 100;
 /// A page with more bytes of payloads and answers ends, below the 4 MiB that a message of gRPC may have.
@@ -31,28 +34,28 @@ pub struct CommandServer {
 
 impl CommandServer {
     async fn send(&self, request: wire::SendCommandRequest) -> Result<wire::Command, ApiError> {
+        let field = if request.idempotency_key.is_empty() { ID } else { KEY };
         let command = self.read(request)?;
         let heads = self.store.command_heads(&command.device).await?;
         if let Some(there) = find(&*self.store, &command.device, command.id, &heads).await? {
-            return self.again(&command, there);
+            return self.again(field, &command, there);
         }
         room(&heads, command.created_ms).map_err(too_many)?;
         let sent = self.sends.send(&command).await?;
-        self.again(&command, sent)
+        self.again(field, &command, sent)
     }
 
-    /// What is there under the id of `command`, if it is that.
-    fn again(&self, command: &NewCommand, there: Execution) -> Result<wire::Command, ApiError> {
-        let Body { name, payload, .. } = &there.body;
-        if name != command.name.as_str() || **payload != *command.payload.get().as_bytes() {
+    /// What is there under the id of `command`, if it is that; `field` has named it.
+    fn again(&self, field: &str, command: &NewCommand, there: Execution) -> Result<wire::Command, ApiError> {
+        if !command.is(&there) {
             let message = format!("another command has the id {}", command.id);
-            return Err(ApiError { field: Some("id".to_owned()), ..ApiError::new(ErrorCode::AlreadyExists, message) });
+            return Err(ApiError { field: Some(field.to_owned()), ..ApiError::new(ErrorCode::AlreadyExists, message) });
         }
         Ok(told(&command.device, there, self.clock.now_ms()))
     }
 
     fn read(&self, request: wire::SendCommandRequest) -> Result<NewCommand, ApiError> {
-        let wire::SendCommandRequest { tenant, device, name, payload, timeout_ms, id, hops } = request;
+        let wire::SendCommandRequest { tenant, device, name, payload, timeout_ms, id, hops, idempotency_key } = request;
         let bytes = payload.len();
         if bytes > COMMAND_PAYLOAD_BYTES_MAX {
             return Err(ApiError::invalid("payload", "payload is too large").over(COMMAND_PAYLOAD_BYTES_MAX, bytes));
@@ -63,10 +66,10 @@ impl CommandServer {
         let timeout_ms = if timeout_ms == 0 { COMMAND_TIMEOUT_MS } else { timeout_ms };
         in_range("timeout_ms", timeout_ms, COMMAND_TIMEOUT_MS_MIN, COMMAND_TIMEOUT_MS_MAX)?;
         in_range("hops", hops, 0, REPUBLISH_HOPS_MAX)?;
-        let created_ms = self.clock.now_ms();
+        let (device, created_ms) = (device_key(&tenant, &device)?, self.clock.now_ms());
         Ok(NewCommand {
-            device: device_key(&tenant, &device)?,
-            id: record_id(&id)?,
+            id: named(&device, &id, &idempotency_key)?,
+            device,
             name: CommandName::new(&name).map_err(|error| ApiError::invalid("name", error.to_string()))?,
             created_ms,
             expires_ms: created_ms + timeout_ms,
@@ -108,6 +111,15 @@ impl CommandServer {
             page.next_page_token = last.map(token).unwrap_or_default();
         }
         Ok(page)
+    }
+}
+
+/// The id that a request gives its command, or that of the key that it names it by.
+fn named(device: &DeviceKey, id: &[u8], key: &str) -> Result<RecordId, ApiError> {
+    match (id, key) {
+        (id, "") => record_id(id),
+        ([], key) => Ok(keyed_id(device, &CommandKey::of_field(KEY, key)?)),
+        _ => Err(ApiError::invalid(KEY, "a command has a key or an id, not both")),
     }
 }
 

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use drover_bus::{Offset, Partition};
 use drover_types::{DeviceKey, RecordId};
+use futures::future::try_join_all;
 
 use super::{Factory, MemoryStore, key};
 use crate::domain::command::{Answered, Body, Change, Execution, Head, SLOTS, Slot, What};
@@ -13,9 +14,12 @@ pub async fn suite(factory: &dyn Factory) {
     a_command_reads_back_as_it_was_put_answered_and_sent(factory).await;
     a_place_belongs_to_the_last_command_and_to_no_other_device(factory).await;
     what_is_late_changes_nothing(factory).await;
+    who_folds_at_the_same_time_changes_nothing(factory).await;
+    a_command_made_again_under_its_id_was_not_sent_with_the_first(factory).await;
     what_would_leave_a_gap_is_refused(factory).await;
     a_place_that_is_forgotten_is_free(factory).await;
     every_place_of_a_device_is_told(factory).await;
+    only_what_is_over_is_forgotten(factory).await;
     everything_survives_reopening(factory).await;
 }
 
@@ -99,14 +103,52 @@ async fn a_place_belongs_to_the_last_command_and_to_no_other_device(factory: &dy
     assert_eq!(all(&*store, &key("home/fan").device).await, [execution(9, 4, 2)]);
 }
 
+/// What six records change: one is answered twice, one is sent, and one is forgotten.
+fn six(device: &DeviceKey) -> Vec<Change> {
+    let (progress, last) = (answer(1, 0, 1, 100), answer(1, 0, 3, 200));
+    let changes = [create(1, 0, 0), progress, create(2, 1, 2), last, create(3, 2, 4), change(5, 2, What::Forget)];
+    changes.into_iter().map(|change| Change { device: device.clone(), ..change }).collect()
+}
+
 async fn what_is_late_changes_nothing(factory: &dyn Factory) {
     let store = factory.empty().await;
-    let changes = || vec![create(1, 0, 0), answer(1, 0, 1, 100), create(2, 1, 2), answer(1, 0, 3, 200)];
-    store.put_commands(0, 0, 4, changes()).await.expect("put");
+    store.put_commands(0, 0, 3, six(&lamp())[..3].to_vec()).await.expect("put");
     store.command_sent(&lamp(), &execution(2, 1, 2).head, 1_500).await.expect("remembered");
+    store.put_commands(0, 0, 6, six(&lamp())).await.expect("put over the first of them");
     let there = all(&*store, &lamp()).await;
-    store.put_commands(0, 0, 3, changes()[..3].to_vec()).await.expect("put late");
-    assert_eq!((all(&*store, &lamp()).await, store.commands_next(0).await), (there, Ok(Some(4))));
+    let [one, two] = &there[..] else { panic!("{there:?}") };
+    assert_eq!((one.head.answered.map(|last| last.code), &*one.body.response), (Some(200), b"200".as_slice()));
+    assert_eq!((two.head.id, two.head.sent_ms), (RecordId([2; 16]), Some(1_500)));
+    for (from, next) in [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (2, 4), (4, 5), (5, 6)] {
+        let late = six(&lamp())[from..next].to_vec();
+        store.put_commands(0, from as u64, next as u64, late).await.expect("put late");
+        let kept = (all(&*store, &lamp()).await, store.commands_next(0).await);
+        assert_eq!(kept, (there.clone(), Ok(Some(6))), "{from}..{next}");
+    }
+}
+
+async fn who_folds_at_the_same_time_changes_nothing(factory: &dyn Factory) {
+    let (store, alone) = (factory.empty().await, MemoryStore::default());
+    for partition in 0..8 {
+        let device = key(&format!("home/lamp-{partition}")).device;
+        alone.put_commands(partition, 0, 6, six(&device)).await.expect("put");
+        let puts = (1..=6).map(|next| store.put_commands(partition, 0, next as u64, six(&device)[..next].to_vec()));
+        try_join_all(puts).await.expect("put side by side");
+        assert_eq!(all(&*store, &device).await, all(&alone, &device).await);
+        assert_eq!(store.commands_next(partition).await, Ok(Some(6)));
+    }
+}
+
+async fn a_command_made_again_under_its_id_was_not_sent_with_the_first(factory: &dyn Factory) {
+    let store = factory.empty().await;
+    let changes = vec![create(1, 0, 0), change(1, 0, What::Forget), create(1, 0, 2)];
+    store.put_commands(0, 0, 3, changes).await.expect("put");
+    store.command_sent(&lamp(), &execution(1, 0, 0).head, 1_500).await.expect("changes nothing");
+    let mut again = execution(1, 0, 2);
+    assert_eq!(all(&*store, &lamp()).await, [again.clone()]);
+    store.command_sent(&lamp(), &again.head, 1_600).await.expect("remembered");
+    again.head.sent_ms = Some(1_600);
+    assert_eq!(all(&*store, &lamp()).await, [again]);
 }
 
 async fn what_would_leave_a_gap_is_refused(factory: &dyn Factory) {
@@ -134,6 +176,28 @@ async fn every_place_of_a_device_is_told(factory: &dyn Factory) {
     store.put_commands(0, 0, SLOTS.into(), changes).await.expect("put");
     let slots: Vec<Slot> = all(&*store, &lamp()).await.iter().map(|execution| execution.head.slot).collect();
     assert_eq!(slots, (0..SLOTS).collect::<Vec<_>>());
+}
+
+async fn only_what_is_over_is_forgotten(factory: &dyn Factory) {
+    let store = factory.empty().await;
+    let of_fan = Change { device: key("home/fan").device, ..create(3, 0, 2) };
+    let changes = vec![create(1, 0, 0), answer(1, 0, 1, 200), of_fan, create(2, 1, 3)];
+    store.put_commands(0, 0, 4, changes).await.expect("put");
+    let there = all(&*store, &lamp()).await;
+    let forget = async |before_ms| {
+        let mut after = None;
+        while let Some(last) = store.forget_commands(before_ms, after.as_ref()).await.expect("forgotten") {
+            after = Some(last);
+        }
+    };
+    let deadline = |execution: &Execution| execution.head.expires_ms;
+    forget(deadline(&there[0])).await;
+    assert_eq!(all(&*store, &lamp()).await, there, "at its deadline it is not over");
+    forget(deadline(&there[0]) + 1).await;
+    let left = if factory.rows_end_by_themselves() { &there[..] } else { &there[1..] };
+    assert_eq!(all(&*store, &lamp()).await, left);
+    assert_eq!(all(&*store, &key("home/fan").device).await, [execution(3, 0, 2)]);
+    assert_eq!(store.commands_next(0).await, Ok(Some(4)));
 }
 
 async fn everything_survives_reopening(factory: &dyn Factory) {
@@ -185,10 +249,15 @@ impl CommandStore for MemoryStore {
 
     async fn command_sent(&self, device: &DeviceKey, head: &Head, sent_ms: u64) -> Result<(), StoreError> {
         let mut memory = self.memory();
-        let there = memory.commands.get_mut(&(device.clone(), head.slot)).filter(|(there, _)| there.id == head.id);
-        if let Some((there, _)) = there {
+        let there = memory.commands.get_mut(&(device.clone(), head.slot));
+        if let Some((there, _)) = there.filter(|(there, _)| there.is_same(head)) {
             there.sent_ms = Some(sent_ms);
         }
         Ok(())
+    }
+
+    async fn forget_commands(&self, before_ms: u64, _: Option<&DeviceKey>) -> Result<Option<DeviceKey>, StoreError> {
+        self.memory().commands.retain(|_, (head, _)| head.expires_ms >= before_ms);
+        Ok(None)
     }
 }

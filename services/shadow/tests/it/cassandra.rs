@@ -66,6 +66,10 @@ impl Factory for Keyspaces {
         let options = self.last.lock().expect("not poisoned").clone().expect("one was made");
         open(&options).await
     }
+
+    fn rows_end_by_themselves(&self) -> bool {
+        true
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

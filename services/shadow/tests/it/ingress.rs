@@ -1,5 +1,6 @@
 //! An ingress of a few lines: it remembers what it was asked to publish.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use drover_host::{Network, Shutdown, Sockets, grpc};
@@ -12,9 +13,22 @@ use drover_proto::ingress::v1::{
 use tonic::{Request, Response, Status};
 
 #[derive(Clone, Default)]
-pub struct FakeIngress(Arc<Mutex<Vec<PublishRequest>>>);
+pub struct FakeIngress {
+    published: Arc<Mutex<Vec<PublishRequest>>>,
+    is_away: Arc<AtomicBool>,
+}
 
 impl FakeIngress {
+    /// Another node of the same ingress, which takes nothing before it has come.
+    pub fn away(&self) -> Self {
+        Self { published: Arc::clone(&self.published), is_away: Arc::new(AtomicBool::new(true)) }
+    }
+
+    /// Takes what it is asked to publish from now on.
+    pub fn come(&self) {
+        self.is_away.store(false, Ordering::Relaxed);
+    }
+
     /// Is there from now on.
     pub fn serve(&self, network: &Network) {
         let (routes, network) = (grpc::Routes::new(IngressServer::new(self.clone())), network.clone());
@@ -24,14 +38,17 @@ impl FakeIngress {
     }
 
     pub fn published(&self) -> Vec<PublishRequest> {
-        self.0.lock().expect("not poisoned").clone()
+        self.published.lock().expect("not poisoned").clone()
     }
 }
 
 #[tonic::async_trait]
 impl Ingress for FakeIngress {
     async fn publish(&self, request: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
-        self.0.lock().expect("not poisoned").push(request.into_inner());
+        if self.is_away.load(Ordering::Relaxed) {
+            return Err(Status::unavailable("away"));
+        }
+        self.published.lock().expect("not poisoned").push(request.into_inner());
         Ok(Response::new(PublishResponse {}))
     }
 

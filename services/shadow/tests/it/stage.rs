@@ -10,8 +10,9 @@ use drover_host::{Cassandra, Health, Metrics, Network, Ports, Service, Shutdown,
 use drover_proto::from_status;
 use drover_proto::shadow::v1::shadow_client::ShadowClient;
 use drover_proto::shadow::v1::{GetShadowRequest, ListOpenDeltasRequest, UpdateShadowRequest};
+use drover_shadow::ports::Store;
 use drover_shadow::{CHANGES_TOPIC, DOCUMENTS_TOPIC, Shadow, ShadowConfig, StoreConfig};
-use drover_types::ApiError;
+use drover_types::{ApiError, Clock};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -33,6 +34,7 @@ pub struct Stage {
 pub struct Replica {
     pub health: Health,
     pub network: Network,
+    metrics: Metrics,
     shutdown: Shutdown,
     running: JoinHandle<anyhow::Result<()>>,
 }
@@ -60,30 +62,36 @@ impl Stage {
         std::fs::remove_dir_all(self.directory.path().join(member).join("store")).expect("it was there");
     }
 
+    /// Starts a service over a store that is open, perhaps in several services, with a clock of its own.
+    pub fn start_over(&self, member: &str, store: &Arc<dyn Store>, clock: Arc<dyn Clock>) -> Replica {
+        let (config, health, shutdown) = (config(member), Health::default(), Shutdown::new());
+        let ports = Ports { clock, ..self.ports(member, &health, &Cassandra::default()) };
+        let (network, metrics) = (ports.network.clone(), ports.metrics.clone());
+        let running = tokio::spawn(drover_shadow::run_with(config, ports, shutdown.clone(), Arc::clone(store)));
+        Replica { health, network, metrics, shutdown, running }
+    }
+
     fn start_on(&self, member: &str, store: StoreConfig, cassandra: &Cassandra) -> Replica {
-        let config = ShadowConfig {
-            partitions: PARTITIONS,
-            member: member.to_owned(),
-            store,
-            ingress_nodes: Vec::new(),
-            answer_timeout: drover_host::Duration::from_secs(2),
-            ..ShadowConfig::default()
-        };
-        let (health, network, shutdown) = (Health::default(), Network::default(), Shutdown::new());
-        let ports = Ports {
+        let (config, health) = (ShadowConfig { store, ..config(member) }, Health::default());
+        let (ports, shutdown) = (self.ports(member, &health, cassandra), Shutdown::new());
+        let (network, metrics) = (ports.network.clone(), ports.metrics.clone());
+        let running = tokio::spawn(Shadow::run(config, ports, shutdown.clone()));
+        Replica { health, network, metrics, shutdown, running }
+    }
+
+    fn ports(&self, member: &str, health: &Health, cassandra: &Cassandra) -> Ports {
+        Ports {
             bus: Arc::clone(&self.bus),
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
-            network: network.clone(),
+            network: Network::default(),
             sockets: Sockets::default(),
             data: self.directory.path().join(member),
             metrics: Metrics::default(),
             cassandra: cassandra.clone(),
             functions: Default::default(),
             ready: health.service("shadow"),
-        };
-        let running = tokio::spawn(Shadow::run(config, ports, shutdown.clone()));
-        Replica { health, network, shutdown, running }
+        }
     }
 
     /// Every record of a topic, partition after partition.
@@ -131,6 +139,18 @@ impl Stage {
     }
 }
 
+/// The configuration of a service with a store of its own.
+fn config(member: &str) -> ShadowConfig {
+    ShadowConfig {
+        partitions: PARTITIONS,
+        member: member.to_owned(),
+        store: StoreConfig::Embedded(Default::default()),
+        ingress_nodes: Vec::new(),
+        answer_timeout: drover_host::Duration::from_secs(2),
+        ..ShadowConfig::default()
+    }
+}
+
 fn read(stored: &Stored) -> (String, Value) {
     let record = &stored.record;
     let key = String::from_utf8(record.key.as_deref().expect("a key").to_vec()).expect("text");
@@ -151,6 +171,13 @@ impl Replica {
     pub async fn refused(mut self) -> String {
         let ended = tokio::time::timeout(PATIENCE, &mut self.running).await.expect("it ends");
         format!("{:#}", ended.expect("no panic").expect_err("refused"))
+    }
+
+    /// What a counter of the service has come to.
+    pub fn counted(&self, name: &str) -> u64 {
+        let page = self.metrics.encode();
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.expect("it is counted").parse().expect("a number")
     }
 
     /// Stops it in good order.

@@ -2,14 +2,14 @@
 
 use serde_json::Value;
 
-use super::{Action, CommandAction, DEVICE_TAG, KafkaAction, ShadowAction, StoreAction, WebhookAction};
+use super::{Action, CommandAction, DEVICE_TAG, KafkaAction, ShadowAction, StoreAction, Timeout, WebhookAction};
 use crate::command::CommandName;
 use crate::limits::{
     BATCH_RECORDS_MAX, COMMAND_PAYLOAD_BYTES_MAX, COMMAND_TIMEOUT_MS_MAX, COMMAND_TIMEOUT_MS_MIN,
     HEADERS_PER_ACTION_MAX, PARTITIONS_MAX, SHADOW_DEPTH_MAX, SHADOW_NAME_BYTES_MAX, SHADOW_STATE_BYTES_MAX,
     WEBHOOK_TIMEOUT_MS_MAX, WEBHOOK_TIMEOUT_MS_MIN,
 };
-use crate::{ApiError, Qos};
+use crate::{ApiError, Duration, Qos};
 
 /// Names of the actions, for messages.
 const KINDS: &str = "kafka, republish, webhook, shadow, store, function, notify, command";
@@ -157,11 +157,8 @@ impl WebhookAction {
                 secret_name(&format!("{field}.{part}.secretRef"), &secret.secret_ref)?;
             }
         }
-        let allowed = WEBHOOK_TIMEOUT_MS_MIN..=WEBHOOK_TIMEOUT_MS_MAX;
-        if let Some(timeout) = self.timeout.filter(|timeout| !allowed.contains(&timeout.ms)) {
-            let message = format!("a timeout is {WEBHOOK_TIMEOUT_MS_MIN}ms to {WEBHOOK_TIMEOUT_MS_MAX}ms");
-            return Err(ApiError::invalid(format!("{field}.timeout"), message).over(WEBHOOK_TIMEOUT_MS_MAX, timeout.ms));
-        }
+        let (shortest, longest) = (WEBHOOK_TIMEOUT_MS_MIN.into(), WEBHOOK_TIMEOUT_MS_MAX.into());
+        check_timeout(&format!("{field}.timeout"), self.timeout, shortest, longest)?;
         let records = self.batch.map_or(1, |batch| batch.records);
         if !(1..=BATCH_RECORDS_MAX).contains(&records) {
             let message = format!("a batch has 1 to {BATCH_RECORDS_MAX} records");
@@ -260,13 +257,19 @@ impl CommandAction {
             let refused = ApiError::invalid(format!("{field}.payload"), "is too large");
             return Err(refused.over(COMMAND_PAYLOAD_BYTES_MAX, bytes));
         }
-        let allowed = COMMAND_TIMEOUT_MS_MIN..=COMMAND_TIMEOUT_MS_MAX;
-        if let Some(timeout) = self.timeout.filter(|timeout| !allowed.contains(&timeout.ms.into())) {
-            let message = format!("a timeout is {COMMAND_TIMEOUT_MS_MIN}ms to {COMMAND_TIMEOUT_MS_MAX}ms");
-            return Err(ApiError::invalid(format!("{field}.timeout"), message).over(COMMAND_TIMEOUT_MS_MAX, timeout.ms));
-        }
-        Ok(())
+        check_timeout(&format!("{field}.timeout"), self.timeout, COMMAND_TIMEOUT_MS_MIN, COMMAND_TIMEOUT_MS_MAX)
     }
+}
+
+/// Refuses a timeout outside of these bounds, in milliseconds; the error names the nearer one.
+fn check_timeout(field: &str, timeout: Option<Timeout>, shortest_ms: u64, longest_ms: u64) -> Result<(), ApiError> {
+    let Some(given) = timeout.map(|timeout| Duration::from_millis(timeout.ms.into())) else { return Ok(()) };
+    let (shortest, longest) = (Duration::from_millis(shortest_ms), Duration::from_millis(longest_ms));
+    if (shortest..=longest).contains(&given) {
+        return Ok(());
+    }
+    let refused = ApiError::invalid(field, format!("a timeout is {shortest} to {longest}"));
+    Err(refused.over(if given < shortest { shortest } else { longest }, given))
 }
 
 impl StoreAction {
@@ -345,6 +348,8 @@ mod tests {
             (json!({"command": {"device": "", "name": "fan"}}), "a.command.device"),
             (json!({"command": {"device": "d", "name": "fan", "timeout": "999ms"}}), "a.command.timeout"),
             (json!({"command": {"device": "d", "name": "fan", "timeout": "604801s"}}), "a.command.timeout"),
+            (json!({"command": {"device": "d", "name": "fan", "timeout": "8d"}}), "a.command.timeout"),
+            (webhook("timeout", json!("1m")), "a.webhook.timeout"),
             (json!({"command": {"device": "d", "name": "fan", "payload": "x".repeat(65_536)}}), "a.command.payload"),
             (json!({"notify": {"channel": "a/b", "text": "t"}}), "a.notify.channel"),
             (json!({"notify": {"channel": "c", "text": "t".repeat(4_097)}}), "a.notify.text"),
@@ -352,5 +357,8 @@ mod tests {
             assert_eq!(refused(json.clone()), field, "{json}");
         }
         assert!(serde_json::from_value::<Action>(webhook("timeout", json!("5"))).is_err());
+        let short = json!({"command": {"device": "d", "name": "fan", "timeout": "999ms"}});
+        let short = action(short).check("a").expect_err("refused");
+        assert_eq!((short.limit.as_deref(), short.value.as_deref()), (Some("1s"), Some("999ms")));
     }
 }

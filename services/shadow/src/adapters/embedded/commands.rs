@@ -7,16 +7,18 @@ use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 use drover_bus::{Offset, Partition};
-use drover_types::{DeviceKey, RecordId};
+use drover_types::{DeviceId, DeviceKey, RecordId, TenantId};
 use prost::Message as _;
 
 use super::{Embedded, Open, Shared, corrupt, number, store_error};
-use crate::domain::command::{Answered, Body, Change, Head, Slot};
+use crate::domain::command::{Answered, Body, Change, Head, SLOTS, Slot};
 use crate::ports::{CommandStore, StoreError};
 
 /// First byte of the keys of what is small and of what is large.
 const HEAD: &[u8] = b"h";
 const BODY: &[u8] = b"b";
+/// Small rows that are looked at, and large ones that are forgotten, while no other write goes on.
+const ROWS_LOOKED_AT: usize = 1_000;
 
 /// What is small of a command.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -168,12 +170,38 @@ impl Shared {
 
     fn command_sent(&self, open: &Arc<Open>, device: &DeviceKey, head: &Head, sent_ms: u64) -> Result<(), StoreError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let there = open.head_row(device, head.slot)?.filter(|row| row.id == head.id.0);
-        let Some(row) = there else { return Ok(()) };
-        let row = HeadRow { sent_ms: Some(sent_ms), ..row };
+        let there = open.head_row(device, head.slot)?.map(|row| row.head(head.slot)).transpose()?;
+        let Some(there) = there.filter(|there| there.is_same(head)) else { return Ok(()) };
+        let row = HeadRow::of(&Head { sent_ms: Some(sent_ms), ..there });
         let mut batch = open.database.batch();
         batch.insert(&open.rows, key(HEAD, device, head.slot), row.encode_to_vec());
         Ok(self.database.commit(open, batch)?)
+    }
+
+    fn forget_commands(
+        &self,
+        open: &Arc<Open>,
+        before_ms: u64,
+        after: Option<&DeviceKey>,
+    ) -> Result<Option<DeviceKey>, StoreError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut batch, mut looked_at, mut last) = (open.database.batch(), 0, None);
+        for row in open.rows.range(after.map_or_else(|| HEAD.to_vec(), |device| behind(HEAD, device))..) {
+            let (row_key, row) = row.into_inner().map_err(store_error)?;
+            let Some(place) = row_key.strip_prefix(HEAD) else { break };
+            let (device, slot) = place_of(place)?;
+            if looked_at >= ROWS_LOOKED_AT && last.as_ref() != Some(&device) {
+                self.database.commit(open, batch)?;
+                return Ok(last);
+            }
+            if HeadRow::decode(&*row).map_err(corrupt)?.expires_ms < before_ms {
+                batch.remove(&open.rows, key(BODY, &device, slot));
+                batch.remove(&open.rows, key(HEAD, &device, slot));
+            }
+            (looked_at, last) = (looked_at + 1, Some(device));
+        }
+        self.database.commit(open, batch)?;
+        Ok(None)
     }
 }
 
@@ -209,6 +237,15 @@ impl CommandStore for Embedded {
         let (device, head) = (device.clone(), head.clone());
         self.blocking(move |shared, open| shared.command_sent(&open, &device, &head, sent_ms)).await
     }
+
+    async fn forget_commands(
+        &self,
+        before_ms: u64,
+        after: Option<&DeviceKey>,
+    ) -> Result<Option<DeviceKey>, StoreError> {
+        let after = after.cloned();
+        self.blocking(move |shared, open| shared.forget_commands(&open, before_ms, after.as_ref())).await
+    }
 }
 
 fn prefix(kind: &[u8], device: &DeviceKey) -> Vec<u8> {
@@ -220,7 +257,72 @@ fn key(kind: &[u8], device: &DeviceKey, slot: Slot) -> Vec<u8> {
     [prefix(kind, device).as_slice(), &[slot]].concat()
 }
 
+/// What is behind all places of a device and before those of all others.
+fn behind(kind: &[u8], device: &DeviceKey) -> Vec<u8> {
+    key(kind, device, SLOTS)
+}
+
+/// Whose place a key is, without its kind.
+fn place_of(key: &[u8]) -> Result<(DeviceKey, Slot), StoreError> {
+    let mut parts = key.splitn(3, |byte| *byte == 0);
+    let (Some(tenant), Some(device), Some(&[slot])) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(corrupt("a place has a tenant, a device and one byte"));
+    };
+    let (tenant, device) =
+        (std::str::from_utf8(tenant).map_err(corrupt)?, std::str::from_utf8(device).map_err(corrupt)?);
+    let device =
+        DeviceKey { tenant: TenantId::new(tenant).map_err(corrupt)?, device: DeviceId::new(device).map_err(corrupt)? };
+    Ok((device, slot))
+}
+
 /// Offset of the next record of a partition of the log of commands.
 fn next_key(partition: Partition) -> Vec<u8> {
     [b"c".as_slice(), &partition.to_be_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::EmbeddedLimits;
+    use crate::domain::command::{Execution, What};
+
+    fn device(number: usize) -> DeviceKey {
+        DeviceKey { tenant: TenantId::default_tenant(), device: DeviceId::new(format!("d{number}")).expect("valid") }
+    }
+
+    /// A command that is over one millisecond after that of the place before it.
+    fn create(device: &DeviceKey, slot: Slot, offset: Offset) -> Change {
+        let (id, created_ms, expires_ms) = (RecordId([slot; 16]), 1_000, 2_000 + u64::from(slot));
+        let head = Head { id, slot, created_at: offset, created_ms, expires_ms, sent_ms: None, answered: None };
+        let what = What::Create(Box::new(Execution { head, body: Body::default() }));
+        Change { device: device.clone(), offset, slot, what }
+    }
+
+    #[tokio::test]
+    async fn what_is_long_over_is_forgotten_of_all_devices_one_part_after_the_other() {
+        const DEVICES: usize = 12;
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = Embedded::open(directory.path(), EmbeddedLimits::default()).expect("opens");
+        let places = (0..DEVICES).flat_map(|number| (0..SLOTS).map(move |slot| (device(number), slot)));
+        let changes: Vec<Change> =
+            (0..).zip(places).map(|(offset, (device, slot))| create(&device, slot, offset)).collect();
+        store.put_commands(0, 0, changes.len() as u64, changes).await.expect("put");
+        let (mut after, mut calls) = (None, 0);
+        loop {
+            let last = store.forget_commands(2_000 + 150, after.as_ref()).await.expect("forgotten");
+            calls += 1;
+            assert!(last.is_none() || last > after, "it goes on");
+            let Some(last) = last else { break };
+            after = Some(last);
+        }
+        assert_eq!(calls, 3, "of 1,000 rows or a few more each");
+        for number in 0..DEVICES {
+            let heads = store.command_heads(&device(number)).await.expect("readable");
+            assert_eq!(heads.iter().map(|head| head.slot).collect::<Vec<_>>(), (150..SLOTS).collect::<Vec<_>>());
+        }
+        let open = store.0.database.opened().expect("open");
+        assert!(open.body_row(&device(1), 149).expect("readable").is_none(), "what is large is gone, too");
+        assert!(open.body_row(&device(1), 150).expect("readable").is_some());
+        assert_eq!(store.commands_next(0).await, Ok(Some(u64::from(SLOTS) * DEVICES as u64)));
+    }
 }

@@ -116,6 +116,11 @@ impl Head {
         self.status(now_ms) == Status::Queued
     }
 
+    /// Whether `other` is of the same command: one that was forgotten may have been made again under its id.
+    pub fn is_same(&self, other: &Head) -> bool {
+        (self.id, self.created_at) == (other.id, other.created_at)
+    }
+
     fn is_open(&self, now_ms: u64) -> bool {
         !self.status(now_ms).is_final()
     }
@@ -124,6 +129,11 @@ impl Head {
     pub fn age(&self) -> (u64, RecordId) {
         (self.created_ms, self.id)
     }
+}
+
+/// Of commands whose deadlines are before this nothing is told any more at `now_ms`: they had ended by then, one way or another.
+pub fn forgotten_before_ms(now_ms: u64) -> u64 {
+    now_ms.saturating_sub(COMMANDS_FINISHED_MS_MAX)
 }
 
 /// What is told of a device's commands at `now_ms`, the newest first: those that are open, and the newest finished ones as long as
@@ -214,6 +224,19 @@ mod tests {
         let number = |now_ms| shown(vec![finished(1)], now_ms).len();
         assert_eq!((number(ends - 1), number(ends)), (1, 0));
         assert_eq!(shown(vec![head(1), head(2)], EXPIRES_MS).len(), 2);
+    }
+
+    #[test]
+    fn nothing_that_is_told_is_forgotten() {
+        for head in
+            [head(1), answered(100), Head { answered: Some(Answered { code: 200, time_ms: EXPIRES_MS }), ..head(1) }]
+        {
+            let told = |now_ms| !shown(vec![head.clone()], now_ms).is_empty();
+            let last = EXPIRES_MS + COMMANDS_FINISHED_MS_MAX - 1;
+            assert!(told(last) && !told(last + 1));
+            assert!(head.expires_ms >= forgotten_before_ms(last));
+            assert!(head.expires_ms < forgotten_before_ms(last + 2));
+        }
     }
 
     #[test]

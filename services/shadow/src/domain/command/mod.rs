@@ -5,9 +5,11 @@
 mod change;
 mod execution;
 mod fold;
+mod key;
 mod record;
 
 pub use change::{Change, What};
-pub use execution::{Answered, Body, Execution, Head, SLOTS, Slot, Status, room, shown};
+pub use execution::{Answered, Body, Execution, Head, SLOTS, Slot, Status, forgotten_before_ms, room, shown};
 pub use fold::{Commands, Outcome};
+pub use key::keyed_id;
 pub use record::{CommandEvent, Event, MalformedCommand, NewCommand, forget_record, new_record};

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::super::records::{Own, own};
+use super::execution::Execution;
 
 /// A command that is to be sent.
 #[derive(Clone, Debug)]
@@ -24,6 +25,16 @@ pub struct NewCommand {
     pub payload: Box<RawValue>,
     /// How many rules have handed the message on that it comes of.
     pub hops: u32,
+}
+
+impl NewCommand {
+    /// Whether `there`, which has its id, is this command sent before.
+    pub fn is(&self, there: &Execution) -> bool {
+        let Execution { head, body } = there;
+        let has_time =
+            head.expires_ms.saturating_sub(head.created_ms) == self.expires_ms.saturating_sub(self.created_ms);
+        has_time && body.name == self.name.as_str() && *body.payload == *self.payload.get().as_bytes()
+    }
 }
 
 /// What a device is told: the value of a new command's record, and the payload of its request.
@@ -40,7 +51,7 @@ struct Told<'r> {
 #[derive(Debug)]
 pub struct Event {
     pub device: DeviceKey,
-    /// When the log has it from, milliseconds since the Unix epoch.
+    /// When it was sent, or the log has it from; milliseconds since the Unix epoch.
     pub time_ms: u64,
     pub what: CommandEvent,
 }
@@ -91,17 +102,17 @@ impl Event {
     pub fn read(stored: &Stored) -> Result<Self, MalformedCommand> {
         let message = repeats::telemetry(stored)?;
         let device = DeviceKey { tenant: message.tenant.clone(), device: message.device.clone() };
-        let topic = message.topic.as_str();
-        let what = if topic == command_request_topic(&device.device, message.id).as_str() {
-            created(&message)?
+        let (topic, logged_ms) = (message.topic.as_str(), stored.record.timestamp_ms.unsigned_abs());
+        let (time_ms, what) = if topic == command_request_topic(&device.device, message.id).as_str() {
+            // As whoever sends it has it, for the deadline counts from there, whatever the log makes of it.
+            (message.time_ms, created(&message)?)
         } else if topic == command_forget_topic(&device.device).as_str() {
             let text = String::from_utf8_lossy(&message.payload).into_owned();
             let deleted_ms = text.parse().map_err(|_| MalformedCommand::Time { text })?;
-            CommandEvent::Forgotten { deleted_ms }
+            (logged_ms, CommandEvent::Forgotten { deleted_ms })
         } else {
-            answered(&message, &device.device)?
+            (logged_ms, answered(&message, &device.device)?)
         };
-        let time_ms = stored.record.timestamp_ms.unsigned_abs();
         Ok(Self { device, time_ms, what })
     }
 }
@@ -159,6 +170,7 @@ mod tests {
     use drover_bus::{Position, TopicPartition};
     use drover_types::{TenantId, TopicName};
 
+    use super::super::execution::{Body, Head};
     use super::*;
 
     const NOW_MS: u64 = 1_795_000_000_000;
@@ -185,7 +197,10 @@ mod tests {
         let name = CommandName::new("fan").expect("valid");
         let (created_ms, expires_ms) = (NOW_MS, NOW_MS + 5_000);
         let command = NewCommand { device: lamp(), id: ID, name, created_ms, expires_ms, payload, hops: 2 };
-        let event = read(new_record(&command)).expect("readable");
+        let mut logged = new_record(&command);
+        // A broker may have records of its own time.
+        logged.record.timestamp_ms += 700;
+        let event = read(logged).expect("readable");
         assert_eq!((&event.device, event.time_ms), (&lamp(), NOW_MS));
         let CommandEvent::Created { id, name, payload, expires_ms, request, hops } = event.what else {
             panic!("{event:?}")
@@ -194,6 +209,31 @@ mod tests {
         assert_eq!(expires_ms, NOW_MS + 5_000);
         let expected = format!(r#"{{"name":"fan","payload":{{"speed":1.50}},"expires":{expires_ms}}}"#);
         assert_eq!(String::from_utf8_lossy(&request), expected);
+    }
+
+    #[test]
+    fn a_command_sent_again_is_the_same_by_its_name_payload_and_time() {
+        let command = |name: &str, payload: &str, created_ms, timeout_ms| NewCommand {
+            device: lamp(),
+            id: ID,
+            name: CommandName::new(name).expect("valid"),
+            created_ms,
+            expires_ms: created_ms + timeout_ms,
+            payload: RawValue::from_string(payload.to_owned()).expect("JSON"),
+            hops: 0,
+        };
+        let (created_at, slot, sent_ms, answered) = (4, 0, Some(NOW_MS + 1), None);
+        let head = Head { id: ID, slot, created_at, created_ms: NOW_MS, expires_ms: NOW_MS + 5_000, sent_ms, answered };
+        let body = Body { name: "fan".to_owned(), payload: "[1]".into(), response: Bytes::new() };
+        let there = Execution { head, body };
+        assert!(command("fan", "[1]", NOW_MS + 9_000, 5_000).is(&there), "later, with as much time");
+        for other in [
+            command("pump", "[1]", NOW_MS, 5_000),
+            command("fan", "[1.0]", NOW_MS, 5_000),
+            command("fan", "[1]", NOW_MS, 5_001),
+        ] {
+            assert!(!other.is(&there), "{other:?}");
+        }
     }
 
     #[test]
