@@ -75,7 +75,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const REGISTRY_DEADLINE: Duration = Duration::from_secs(15);
 /// How long storage may take to read a span.
 const STORAGE_DEADLINE: Duration = Duration::from_secs(10);
-/// How long storage may take to answer a question in SQL: as long as it works on one.
+/// How long storage may take to answer a question in SQL: longer than it works on one, so that it says itself why.
 const SQL_DEADLINE: Duration = Duration::from_secs(35);
 /// How long a part of a replay may take: it evaluates for two seconds, and what it reads and writes waits for the log.
 const REPLAY_DEADLINE: Duration = Duration::from_secs(30);

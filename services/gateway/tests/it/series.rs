@@ -113,6 +113,7 @@ fn the_document_of_the_interface_is_there_for_everybody() {
     assert_eq!((status, &document["info"]["title"]), (200, &json!("Drover")));
     for path in ["devices/{device}/telemetry", "devices/{device}/commands", "stream", "types", "groups", "audit"] {
         for prefix in ["/api/v1", "/api/v1/tenants/{tenant}"] {
+            assert_ne!(document["paths"][format!("{prefix}/query")]["post"], Value::Null, "{prefix}");
             assert_ne!(document["paths"][format!("{prefix}/{path}")]["get"], Value::Null, "{prefix}/{path}");
         }
     }

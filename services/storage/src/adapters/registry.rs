@@ -42,9 +42,15 @@ impl DeviceList for Registry {
         let listed = listed.map_err(|_| {
             ApiError::new(ErrorCode::Unavailable, format!("the registry does not answer within {PATIENCE:?}"))
         })?;
-        let listed = listed.map_err(|status| from_status(&status))?.into_inner();
+        let listed = listed.map_err(|status| away(&from_status(&status)))?.into_inner();
         Ok((listed.devices.into_iter().filter_map(registered).collect(), listed.next_page_token))
     }
+}
+
+/// What is wrong between the registry and us is not wrong with the question.
+fn away(error: &ApiError) -> ApiError {
+    tracing::warn!(%error, "the registry told no devices to a question in SQL");
+    ApiError::new(ErrorCode::Unavailable, "the registry does not tell its devices; the log of storage says why")
 }
 
 /// A device as it is told; `None`: nothing was told of it.

@@ -18,8 +18,6 @@ use super::errors::told;
 pub const ROWS_MAX: usize = 10_000;
 /// Bytes of an answer, and of one row of it; a gRPC message may have 4 MiB.
 const BYTES_MAX: usize = 3 * 1024 * 1024;
-/// Rows written at a time: what they take beyond an answer's bytes is bounded by as many.
-const WRITTEN_ROWS: usize = 8;
 
 /// What a question found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,24 +47,42 @@ impl Answer {
 
     /// Adds rows. False: there was no room for all, and no more are taken.
     pub fn take(&mut self, batch: &RecordBatch) -> Result<bool, ApiError> {
-        for from in (0..batch.num_rows()).step_by(WRITTEN_ROWS) {
-            let part = batch.slice(from, WRITTEN_ROWS.min(batch.num_rows() - from));
-            let lines = json_lines(&part).map_err(|error| told(error.into()))?;
-            for row in lines.lines() {
-                if row.len() > BYTES_MAX {
-                    let message = format!("a row has {} bytes, limit is {BYTES_MAX}: ask for less of it", row.len());
-                    return Err(ApiError::new(ErrorCode::ResourceExhausted, message).over(BYTES_MAX, row.len()));
-                }
-                if self.rows.len() >= ROWS_MAX || self.bytes + row.len() > BYTES_MAX {
-                    self.truncated = true;
-                    return Ok(false);
-                }
-                self.bytes += row.len();
-                self.rows.push(row.to_owned());
+        for at in 0..batch.num_rows() {
+            let row = batch.slice(at, 1);
+            refuse_large(texts(&row))?;
+            let line = json_lines(&row).map_err(|error| told(error.into()))?;
+            let line = line.trim_end();
+            refuse_large(line.len())?;
+            if self.rows.len() >= ROWS_MAX || self.bytes + line.len() > BYTES_MAX {
+                self.truncated = true;
+                return Ok(false);
             }
+            self.bytes += line.len();
+            self.rows.push(line.to_owned());
         }
         Ok(true)
     }
+}
+
+/// Refuses a row that is no part of any answer.
+fn refuse_large(bytes: usize) -> Result<(), ApiError> {
+    if bytes <= BYTES_MAX {
+        return Ok(());
+    }
+    let message = format!("a row has {bytes} bytes, limit is {BYTES_MAX}: ask for less of it");
+    Err(ApiError::new(ErrorCode::ResourceExhausted, message).over(BYTES_MAX, bytes))
+}
+
+/// Bytes of the texts of one row, before any of it is written.
+fn texts(row: &RecordBatch) -> usize {
+    let bytes = |column: &ArrayRef| match column.data_type() {
+        DataType::Utf8 => column.as_string::<i32>().value(0).len(),
+        DataType::LargeUtf8 => column.as_string::<i64>().value(0).len(),
+        DataType::Utf8View => column.as_string_view().value(0).len(),
+        DataType::Binary => column.as_binary::<i32>().value(0).len(),
+        _ => 0,
+    };
+    row.columns().iter().map(bytes).sum()
 }
 
 /// One object a line; what is absent is `null`, bytes are base64.

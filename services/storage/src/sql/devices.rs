@@ -9,10 +9,13 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use datafusion::datasource::MemTable;
 use drover_types::{ApiError, ErrorCode, TenantId};
 
+use super::BATCH_ROWS;
 use super::errors::told;
 
 /// Most devices that a question may join with; they are read as a whole.
 const DEVICES_MAX: usize = 100_000;
+/// Most bytes of the names, types and labels of all of them.
+const BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Most different names of labels: each is a column.
 const LABELS_MAX: usize = 256;
 /// Columns that are there whatever the labels.
@@ -28,6 +31,13 @@ pub struct Registered {
     pub labels: BTreeMap<String, String>,
 }
 
+impl Registered {
+    fn bytes(&self) -> usize {
+        let labels = self.labels.iter().map(|(name, value)| name.len() + value.len());
+        self.name.len() + self.device_type.len() + labels.sum::<usize>()
+    }
+}
+
 /// Where the registry's devices come from.
 #[async_trait]
 pub trait DeviceList: Send + Sync + 'static {
@@ -37,10 +47,15 @@ pub trait DeviceList: Send + Sync + 'static {
 
 /// All devices of a tenant. The error is the list's own, or `resource_exhausted` where they are too many.
 pub async fn table(list: &dyn DeviceList, tenant: &TenantId) -> Result<MemTable, ApiError> {
-    let (mut devices, mut token) = (Vec::new(), String::new());
+    let (mut devices, mut token, mut bytes) = (Vec::new(), String::new(), 0);
     loop {
         let (page, next) = list.page(tenant, &token).await?;
+        bytes += page.iter().map(Registered::bytes).sum::<usize>();
         devices.extend(page);
+        if bytes > BYTES_MAX {
+            let message = format!("the table devices has more than {BYTES_MAX} bytes, which is its limit");
+            return Err(ApiError::new(ErrorCode::ResourceExhausted, message).over(BYTES_MAX, bytes));
+        }
         if devices.len() > DEVICES_MAX {
             let message = format!("the table devices has more than {DEVICES_MAX} rows, which is its limit");
             return Err(ApiError::new(ErrorCode::ResourceExhausted, message).over(DEVICES_MAX, devices.len()));
@@ -77,5 +92,7 @@ fn rows(devices: &[Registered]) -> Result<MemTable, ApiError> {
     let schema = Arc::new(Schema::new(fields));
     let columns = columns.into_iter().map(|(_, _, column)| column).collect();
     let batch = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|error| told(error.into()))?;
-    MemTable::try_new(schema, vec![vec![batch]]).map_err(told)
+    let parts = (0..batch.num_rows()).step_by(BATCH_ROWS);
+    let parts = parts.map(|at| batch.slice(at, BATCH_ROWS.min(batch.num_rows() - at))).collect();
+    MemTable::try_new(schema, vec![parts]).map_err(told)
 }

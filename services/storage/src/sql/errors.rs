@@ -29,10 +29,13 @@ pub fn told(error: DataFusionError) -> ApiError {
     }
 }
 
-/// An error of the store or of the registry, which came through the engine.
+/// An error of the store, or a bound of ours, which came through the engine.
 fn outside(cause: &(dyn std::error::Error + Send + Sync + 'static)) -> ApiError {
     if let Some(error) = cause.downcast_ref::<StoreError>() {
         return error.clone().into();
+    }
+    if let Some(error) = cause.downcast_ref::<ApiError>() {
+        return error.clone();
     }
     ApiError::new(ErrorCode::Internal, short(&cause.to_string()))
 }

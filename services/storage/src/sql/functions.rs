@@ -2,12 +2,31 @@
 
 use datafusion::prelude::SessionContext;
 
-/// Texts as long as one likes out of a short one, and a function that takes the product of two lengths without a pause.
-const LEFT_OUT: [&str; 6] = ["repeat", "lpad", "rpad", "replace", "regexp_replace", "levenshtein"];
+/// Long texts and values of short ones, and a function that takes the product of two lengths without a pause.
+const FUNCTIONS: [&str; 14] = [
+    "repeat",
+    "lpad",
+    "rpad",
+    "replace",
+    "regexp_replace",
+    "overlay",
+    "concat",
+    "concat_ws",
+    "struct",
+    "named_struct",
+    "arrow_cast",
+    "encode",
+    "decode",
+    "levenshtein",
+];
+/// Lists of all there is, and memory as large as an argument says.
+const AGGREGATES: [&str; 3] = ["array_agg", "approx_percentile_cont", "approx_percentile_cont_with_weight"];
+/// Rows without end out of nothing.
+const TABLES: [&str; 2] = ["generate_series", "range"];
 
 /// Takes them away.
 pub fn leave_out(context: &SessionContext) {
-    for name in LEFT_OUT {
-        context.deregister_udf(name);
-    }
+    FUNCTIONS.iter().for_each(|name| context.deregister_udf(name));
+    AGGREGATES.iter().for_each(|name| context.deregister_udaf(name));
+    TABLES.iter().for_each(|name| context.deregister_udtf(name));
 }

@@ -9,6 +9,7 @@ mod columns;
 mod devices;
 mod errors;
 mod functions;
+mod plan;
 mod scan;
 mod statement;
 mod threads;
@@ -23,7 +24,8 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::GreedyMemoryPool;
-use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use drover_types::{ApiError, ErrorCode, TenantId};
 use futures::StreamExt;
@@ -42,10 +44,12 @@ use threads::Threads;
 const AT_ONCE: usize = 4;
 /// How long a question may wait and be worked on.
 pub const DEADLINE: Duration = Duration::from_secs(30);
-/// Memory of all questions under way for what they group, sort and join, in bytes.
-const MEMORY_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Questions that wait for their turn; further ones are refused.
+const WAITING_MAX: usize = 64;
+/// Memory of one question for what it groups, sorts and joins, in bytes.
+const MEMORY_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Rows that pass through a question at a time: few, for each may have a payload of 256 KiB.
-const BATCH_ROWS: usize = 1_024;
+pub const BATCH_ROWS: usize = 64;
 /// Name of the table of the registry's devices.
 const DEVICES: &str = "devices";
 /// The catalog's name: that of the database.
@@ -56,18 +60,21 @@ pub struct Sql {
     queries: Arc<Queries>,
     devices: Arc<dyn DeviceList>,
     turns: Semaphore,
-    runtime: Arc<RuntimeEnv>,
+    /// Of those that wait or are worked on.
+    places: Semaphore,
     threads: Threads,
 }
 
 impl Sql {
     /// Over what `queries` shows, and the devices of the registry.
     pub fn new(queries: Arc<Queries>, devices: Arc<dyn DeviceList>) -> anyhow::Result<Self> {
-        let runtime = RuntimeEnvBuilder::new()
-            .with_memory_pool(Arc::new(GreedyMemoryPool::new(MEMORY_BYTES_MAX)))
-            .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
-            .build_arc()?;
-        Ok(Self { queries, devices, turns: Semaphore::new(AT_ONCE), runtime, threads: Threads::start()? })
+        Ok(Self {
+            queries,
+            devices,
+            turns: Semaphore::new(AT_ONCE),
+            places: Semaphore::new(AT_ONCE + WAITING_MAX),
+            threads: Threads::start()?,
+        })
     }
 
     /// The rows of one statement that reads. Errors: `invalid_argument` names what is wrong with the SQL, `resource_exhausted`
@@ -78,20 +85,28 @@ impl Sql {
         // A task of its own: a panic of the engine ends the question and nothing else. Dropped, it ends.
         let mut task = JoinSet::new();
         let working = async move {
+            let Ok(_place) = engine.places.try_acquire() else {
+                let message = format!("{WAITING_MAX} questions wait already, which is their limit: ask again later");
+                return Err(ApiError::new(ErrorCode::ResourceExhausted, message).over(WAITING_MAX, WAITING_MAX + 1));
+            };
             let _turn = engine.turns.acquire().await.map_err(|e| ApiError::new(ErrorCode::Internal, e.to_string()))?;
             engine.run(tenant, &sql).await
         };
         task.spawn_on(working, self.threads.handle());
         match timeout(DEADLINE, task.join_next()).await {
             Ok(Some(Ok(answer))) => answer,
-            Ok(Some(Err(error))) => Err(ApiError::new(ErrorCode::Internal, format!("the question failed: {error}"))),
+            Ok(Some(Err(error))) => {
+                tracing::warn!(%error, "a question in SQL failed");
+                Err(ApiError::new(ErrorCode::Internal, "the engine failed at this question; the log says how"))
+            }
             Ok(None) => Err(ApiError::new(ErrorCode::Internal, "the question was not asked")),
             Err(_) => {
                 let message = format!(
                     "not answered within {} s: name a device, a field, or a shorter span of time",
                     DEADLINE.as_secs()
                 );
-                Err(ApiError::new(ErrorCode::DeadlineExceeded, message))
+                let limit = DEADLINE.as_secs();
+                Err(ApiError::new(ErrorCode::DeadlineExceeded, message).over(format!("{limit}s"), "more"))
             }
         }
     }
@@ -107,9 +122,11 @@ impl Sql {
         }
         let plan = context.state().statement_to_plan(statement).await.map_err(told)?;
         let reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        plan::check(&plan)?;
         reads.verify_plan(&plan).map_err(told)?;
         let frame = context.execute_logical_plan(plan).await.map_err(told)?;
-        let mut batches = frame.execute_stream().await.map_err(told)?;
+        let work = plan::giving_way(frame.create_physical_plan().await.map_err(told)?)?;
+        let mut batches = execute_stream(work, context.task_ctx()).map_err(told)?;
         let mut answer = Answer::of(&batches.schema());
         while let Some(batch) = batches.next().await {
             if !answer.take(&batch.map_err(told)?)? {
@@ -128,11 +145,12 @@ impl Sql {
             // One core: devices are served at the same time.
             .with_target_partitions(1);
         config.options_mut().sql_parser.dialect = Dialect::PostgreSQL;
-        let state = SessionStateBuilder::new()
-            .with_config(config)
-            .with_runtime_env(Arc::clone(&self.runtime))
-            .with_default_features()
-            .build();
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(GreedyMemoryPool::new(MEMORY_BYTES_MAX)))
+            .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+            .build_arc()?;
+        let state =
+            SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build();
         let context = SessionContext::new_with_state(state);
         functions::leave_out(&context);
         let scanned = Arc::new(Scanned::default());

@@ -13,7 +13,7 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
-use drover_types::{DeviceId, DeviceKey, TenantId};
+use drover_types::{ApiError, DeviceId, DeviceKey, ErrorCode, TenantId};
 use tokio::sync::mpsc::Sender;
 
 use super::columns;
@@ -25,7 +25,7 @@ use crate::series::{Field, Place, Series};
 /// Most rows that one question may read from the store.
 const ROWS_READ_MAX: u64 = 5_000_000;
 /// What one read brings.
-const PAGE: Limit = Limit { rows: 1_000, bytes: 1024 * 1024 };
+const PAGE: Limit = Limit { rows: 1_000, bytes: 512 * 1024 };
 /// Devices of one page of their list, and fields of one page of theirs.
 const NAMES: usize = 1_000;
 /// Batches that are read ahead.
@@ -41,8 +41,10 @@ impl Scanned {
         if before + rows as u64 <= ROWS_READ_MAX {
             return Ok(());
         }
-        let reason = format!("reads more than {ROWS_READ_MAX} rows: name a device, a field, or a shorter span of time");
-        Err(DataFusionError::ResourcesExhausted(reason))
+        let message =
+            format!("reads more than {ROWS_READ_MAX} rows: name a device, a field, or a shorter span of time");
+        let error = ApiError::new(ErrorCode::ResourceExhausted, message).over(ROWS_READ_MAX, before + rows as u64);
+        Err(DataFusionError::External(Box::new(error)))
     }
 }
 
@@ -204,7 +206,7 @@ impl Scan {
 
     /// Newest first.
     async fn messages(&self, device: &DeviceKey, rows: &Rows) -> Reading {
-        let from_ms = self.from_ms();
+        let from_ms = self.first_ms();
         let Some(mut last) = self.wanted.to_ms.checked_sub(1).map(Place::last_of) else { return Ok(()) };
         while last.time_ms >= from_ms {
             let page = self.table.queries.store.messages(device, from_ms, last, PAGE).await?;
@@ -240,7 +242,7 @@ impl Scan {
 
     /// Oldest first.
     async fn points(&self, series: Series, rows: &Rows) -> Reading {
-        let mut at = Place::first_of(self.from_ms());
+        let mut at = Place::first_of(self.first_ms());
         loop {
             let page = self.table.queries.store.points(&series, at, self.wanted.to_ms, PAGE).await?;
             self.send(columns::points(&series.device.device, &page.rows)?, rows).await?;
@@ -252,7 +254,7 @@ impl Scan {
     }
 
     /// What is older than the retention is not shown, whether it is removed already or not.
-    fn from_ms(&self) -> u64 {
+    fn first_ms(&self) -> u64 {
         self.wanted.from_ms.max(self.table.queries.horizon_ms())
     }
 

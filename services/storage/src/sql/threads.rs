@@ -8,6 +8,8 @@ use super::statement::STACK_BYTES;
 
 /// Questions are worked on by so many threads.
 const COUNT: usize = 2;
+/// Reads of an embedded store under way at the same time.
+const READS: usize = 8;
 
 /// The threads; questions under way end when it is dropped.
 pub struct Threads(Option<Runtime>);
@@ -15,7 +17,12 @@ pub struct Threads(Option<Runtime>);
 impl Threads {
     pub fn start() -> io::Result<Self> {
         let mut threads = Builder::new_multi_thread();
-        threads.worker_threads(COUNT).thread_stack_size(STACK_BYTES).thread_name("storage-sql").enable_all();
+        threads
+            .worker_threads(COUNT)
+            .max_blocking_threads(READS)
+            .thread_stack_size(STACK_BYTES)
+            .thread_name("storage-sql")
+            .enable_all();
         Ok(Self(Some(threads.build()?)))
     }
 

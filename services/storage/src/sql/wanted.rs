@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 
@@ -74,11 +74,8 @@ impl Wanted {
 /// A column compared with a value; `None`: it is not that, or tells nothing.
 fn compared(left: &Expr, op: Operator, right: &Expr) -> Option<Wanted> {
     let name = column(left)?;
-    if op == Operator::Eq && name != "time" {
-        return one_of(name, vec![text(right)?]);
-    }
     if name != "time" {
-        return None;
+        return if op == Operator::Eq { one_of(name, vec![text(right)?]) } else { None };
     }
     let (floor_ms, is_whole) = millisecond(right)?;
     let behind_ms = floor_ms.saturating_add(1);
@@ -101,17 +98,23 @@ fn one_of(name: &str, values: Vec<String>) -> Option<Wanted> {
     }
 }
 
-/// The column, also where it is compared as another kind of text or of time.
+/// The column, also where its values are compared as another kind of text, or as times that are told apart no less finely.
 fn column(expr: &Expr) -> Option<&str> {
     match expr {
         Expr::Column(column) => Some(&column.name),
-        Expr::Cast(cast) if keeps_order(cast.field.data_type()) => column(&cast.expr),
+        Expr::Cast(cast) => match (&*cast.expr, cast.field.data_type()) {
+            (Expr::Column(column), DataType::Timestamp(unit, _)) if column.name == "time" => {
+                (*unit != TimeUnit::Second).then_some("time")
+            }
+            (Expr::Column(column), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+                if column.name == "device" || column.name == "field" =>
+            {
+                Some(&column.name)
+            }
+            _ => None,
+        },
         _ => None,
     }
-}
-
-const fn keeps_order(to: &DataType) -> bool {
-    matches!(to, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Timestamp(..))
 }
 
 fn text(expr: &Expr) -> Option<String> {
@@ -139,7 +142,7 @@ fn millisecond(expr: &Expr) -> Option<(u64, bool)> {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::logical_expr::{col, lit};
+    use datafusion::logical_expr::{cast, col, lit};
 
     use super::*;
 
@@ -190,7 +193,12 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_leaves_nothing_out() {
+        let seconds = |expr| cast(expr, DataType::Timestamp(TimeUnit::Second, None));
         for condition in [
+            seconds(col("time")).eq(time(5_000)),
+            cast(seconds(col("time")), DataType::Timestamp(TimeUnit::Nanosecond, None)).eq(time(5_000)),
+            cast(seconds(col("device")), DataType::Utf8).eq(lit("a")),
+            cast(col("time"), DataType::Date32).eq(time(0)),
             col("device").not_eq(lit("a")),
             col("device").in_list(vec![lit("a")], true),
             col("topic").eq(lit("a")),
@@ -198,7 +206,7 @@ mod tests {
             col("time").eq(lit("soon")),
             col("device").like(lit("a%")),
         ] {
-            assert_eq!(Wanted::by(&[condition.clone()]), Wanted::ALL, "{condition}");
+            assert_eq!(Wanted::by(std::slice::from_ref(&condition)), Wanted::ALL, "{condition}");
         }
     }
 }
