@@ -17,7 +17,8 @@ use drover_proto::shadow::v1::{
 use drover_proto::storage::v1::storage_server::{Storage, StorageServer};
 use drover_proto::storage::v1::{
     GetLastHeardRequest, GetLastHeardResponse, GetLatestRequest, GetLatestResponse, GetMessagesRequest,
-    GetMessagesResponse, GetRangeRequest, GetRangeResponse, StoreRowRequest, StoreRowResponse,
+    GetMessagesResponse, GetRangeRequest, GetRangeResponse, QueryRequest, QueryResponse, StoreRowRequest,
+    StoreRowResponse,
 };
 use drover_rules::{ERRORS_TOPIC, OUTBOX_TOPIC, RETRY_TOPIC, RulesConfig};
 use drover_types::{Clock, Telemetry};
@@ -415,6 +416,10 @@ impl Storage for FakeStorage {
     }
 
     async fn get_messages(&self, _: Request<GetMessagesRequest>) -> Result<Response<GetMessagesResponse>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn query(&self, _: Request<QueryRequest>) -> Result<Response<QueryResponse>, Status> {
         Err(Status::unimplemented("not asked here"))
     }
 }
