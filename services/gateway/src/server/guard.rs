@@ -202,7 +202,7 @@ mod tests {
                 (_, "/tokens" | "/tokens/{token}" | "/audit") | ("put" | "delete", "/authorities/{authority}") => {
                     Deed::Administer
                 }
-                ("get", _) | ("post", "/console-links") => Deed::Read,
+                ("get", _) | ("post", "/console-links" | "/query") => Deed::Read,
                 _ => Deed::Change,
             };
             let method: Method = method.to_uppercase().parse().expect("a method");

@@ -40,9 +40,11 @@ fn outside(cause: &(dyn std::error::Error + Send + Sync + 'static)) -> ApiError 
     ApiError::new(ErrorCode::Internal, short(&cause.to_string()))
 }
 
+/// One line of bounded length.
 fn short(text: &str) -> String {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     match text.char_indices().find(|(at, _)| *at >= TEXT_BYTES_MAX) {
         Some((at, _)) => format!("{}…", &text[..at]),
-        None => text.to_owned(),
+        None => text,
     }
 }

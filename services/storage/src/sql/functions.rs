@@ -24,9 +24,12 @@ const AGGREGATES: [&str; 3] = ["array_agg", "approx_percentile_cont", "approx_pe
 /// Rows without end out of nothing.
 const TABLES: [&str; 2] = ["generate_series", "range"];
 
-/// Takes them away.
+/// Whether a plan may not have it, whether it was called by its name or by a syntax of its own.
+pub fn is_left_out(name: &str) -> bool {
+    FUNCTIONS.contains(&name) || AGGREGATES.contains(&name)
+}
+
+/// Takes away those that are tables.
 pub fn leave_out(context: &SessionContext) {
-    FUNCTIONS.iter().for_each(|name| context.deregister_udf(name));
-    AGGREGATES.iter().for_each(|name| context.deregister_udaf(name));
     TABLES.iter().for_each(|name| context.deregister_udtf(name));
 }

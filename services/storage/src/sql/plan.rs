@@ -11,6 +11,7 @@ use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJo
 use drover_types::ApiError;
 
 use super::errors::told;
+use super::functions::is_left_out;
 
 /// Most operators of a plan: a name of `WITH` counts as often as it is used.
 const OPERATORS_MAX: usize = 2_000;
@@ -69,11 +70,15 @@ pub fn check(plan: &LogicalPlan) -> Result<(), ApiError> {
 
 /// How often columns occur in an expression; the sub-selects in it are added to `selects`.
 fn inspect(expr: &Expr, selects: &mut Vec<Arc<LogicalPlan>>) -> Result<usize, ApiError> {
-    let (mut used, mut joins_texts) = (0, false);
+    let (mut used, mut barred) = (0, None);
     let walked = expr.apply(|part| {
         match part {
             Expr::Column(_) => used += 1,
-            Expr::BinaryExpr(binary) => joins_texts |= binary.op == Operator::StringConcat,
+            Expr::BinaryExpr(binary) if binary.op == Operator::StringConcat => barred = Some("||".to_owned()),
+            Expr::ScalarFunction(function) if is_left_out(function.name()) => barred = Some(function.name().to_owned()),
+            Expr::AggregateFunction(function) if is_left_out(function.func.name()) => {
+                barred = Some(function.func.name().to_owned());
+            }
             Expr::ScalarSubquery(select) => selects.push(Arc::clone(&select.subquery)),
             Expr::Exists(exists) => selects.push(Arc::clone(&exists.subquery.subquery)),
             Expr::InSubquery(within) => selects.push(Arc::clone(&within.subquery.subquery)),
@@ -83,7 +88,10 @@ fn inspect(expr: &Expr, selects: &mut Vec<Arc<LogicalPlan>>) -> Result<usize, Ap
         Ok(TreeNodeRecursion::Continue)
     });
     walked.map_err(told)?;
-    if joins_texts { Err(left_out("|| is")) } else { Ok(used) }
+    match barred {
+        Some(name) => Err(left_out(&format!("{name} is"))),
+        None => Ok(used),
+    }
 }
 
 fn left_out(what: &str) -> ApiError {

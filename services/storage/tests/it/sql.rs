@@ -276,7 +276,7 @@ async fn sql_of_any_size_and_depth_ends_in_an_answer() {
         chain("SELECT * FROM points WHERE double=1", " OR double=1", 830),
         chain("SELECT 1", " UNION ALL SELECT 1", 832),
         chain("SELECT 1 FROM points", " CROSS JOIN points", 800),
-        chain("SELECT * FROM points", " NATURAL JOIN devices", 800),
+        chain("SELECT * FROM points", " NATURAL JOIN telemetry", 800),
         chain("SELECT 1", " IS NULL", 1_249),
         chain("SELECT now()", " AT TIME ZONE 'UTC'", 800),
         chain("SELECT 1 WHERE true", " AND EXISTS (SELECT 1)", 490),
