@@ -115,6 +115,7 @@ impl Sql {
         let context = self.context(&tenant).map_err(told)?;
         let state = context.state();
         let statement = state.sql_to_statement(sql, &Dialect::PostgreSQL).map_err(told)?;
+        statement::check_names(&statement)?;
         let tables = state.resolve_table_references(&statement).map_err(told)?;
         if tables.iter().any(|table| table.table() == DEVICES) {
             let table = devices::table(&*self.devices, &tenant).await?;
