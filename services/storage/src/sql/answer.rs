@@ -10,9 +10,9 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::json::WriterBuilder;
 use datafusion::arrow::json::writer::LineDelimited;
-use drover_types::{ApiError, ErrorCode};
+use drover_types::ApiError;
 
-use super::errors::told;
+use super::errors::{exhausted, told};
 
 /// Most rows of one answer.
 pub const ROWS_MAX: usize = 10_000;
@@ -70,7 +70,7 @@ fn refuse_large(bytes: usize) -> Result<(), ApiError> {
         return Ok(());
     }
     let message = format!("a row has {bytes} bytes, limit is {BYTES_MAX}: ask for less of it");
-    Err(ApiError::new(ErrorCode::ResourceExhausted, message).over(BYTES_MAX, bytes))
+    Err(exhausted(message, BYTES_MAX, bytes))
 }
 
 /// Bytes of the texts of one row, before any of it is written.

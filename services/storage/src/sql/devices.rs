@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use datafusion::datasource::MemTable;
-use drover_types::{ApiError, ErrorCode, TenantId};
+use drover_types::{ApiError, TenantId};
 
 use super::BATCH_ROWS;
-use super::errors::told;
+use super::errors::{exhausted, told};
 
 /// Most devices that a question may join with; they are read as a whole.
 const DEVICES_MAX: usize = 100_000;
@@ -54,11 +54,11 @@ pub async fn table(list: &dyn DeviceList, tenant: &TenantId) -> Result<MemTable,
         devices.extend(page);
         if bytes > BYTES_MAX {
             let message = format!("the table devices has more than {BYTES_MAX} bytes, which is its limit");
-            return Err(ApiError::new(ErrorCode::ResourceExhausted, message).over(BYTES_MAX, bytes));
+            return Err(exhausted(message, BYTES_MAX, bytes));
         }
         if devices.len() > DEVICES_MAX {
             let message = format!("the table devices has more than {DEVICES_MAX} rows, which is its limit");
-            return Err(ApiError::new(ErrorCode::ResourceExhausted, message).over(DEVICES_MAX, devices.len()));
+            return Err(exhausted(message, DEVICES_MAX, devices.len()));
         }
         if next.is_empty() {
             return rows(&devices);
@@ -72,7 +72,7 @@ fn rows(devices: &[Registered]) -> Result<MemTable, ApiError> {
     if labels.len() > LABELS_MAX {
         let message =
             format!("the devices have {} different labels, limit of their table is {LABELS_MAX}", labels.len());
-        return Err(ApiError::new(ErrorCode::ResourceExhausted, message).over(LABELS_MAX, labels.len()));
+        return Err(exhausted(message, LABELS_MAX, labels.len()));
     }
     let names = devices.iter().map(|device| Some(device.name.as_str()));
     let types = devices.iter().map(|device| Some(device.device_type.as_str()).filter(|name| !name.is_empty()));

@@ -1,5 +1,7 @@
 //! What was wrong with a question, as the one shape of errors tells it.
 
+use std::fmt::Display;
+
 use datafusion::error::DataFusionError;
 use drover_types::{ApiError, ErrorCode};
 
@@ -7,6 +9,16 @@ use crate::ports::StoreError;
 
 /// Longest text of an error, in bytes: it may quote the SQL.
 const TEXT_BYTES_MAX: usize = 1_024;
+
+/// A statement that has more of something than it may.
+pub fn too_many(what: &str, limit: usize, found: usize) -> ApiError {
+    ApiError::invalid("sql", format!("has {found} {what}, limit is {limit}")).over(limit, found)
+}
+
+/// A question that passes a bound while it is worked on.
+pub fn exhausted(message: impl Into<String>, limit: impl Display, found: impl Display) -> ApiError {
+    ApiError::new(ErrorCode::ResourceExhausted, message).over(limit, found)
+}
 
 /// An error of the engine. What the SQL says wrongly is `invalid_argument` of the field `sql`.
 pub fn told(error: DataFusionError) -> ApiError {

@@ -36,7 +36,7 @@ use tokio::time::timeout;
 use crate::domain::Queries;
 pub use answer::{Answer, Column};
 pub use devices::{DeviceList, Registered};
-use errors::told;
+use errors::{exhausted, told};
 use scan::{Kind, Scanned};
 use threads::Threads;
 
@@ -87,7 +87,7 @@ impl Sql {
         let working = async move {
             let Ok(_place) = engine.places.try_acquire() else {
                 let message = format!("{WAITING_MAX} questions wait already, which is their limit: ask again later");
-                return Err(ApiError::new(ErrorCode::ResourceExhausted, message).over(WAITING_MAX, WAITING_MAX + 1));
+                return Err(exhausted(message, WAITING_MAX, WAITING_MAX + 1));
             };
             let _turn = engine.turns.acquire().await.map_err(|e| ApiError::new(ErrorCode::Internal, e.to_string()))?;
             engine.run(tenant, &sql).await
@@ -101,11 +101,9 @@ impl Sql {
             }
             Ok(None) => Err(ApiError::new(ErrorCode::Internal, "the question was not asked")),
             Err(_) => {
-                let message = format!(
-                    "not answered within {} s: name a device, a field, or a shorter span of time",
-                    DEADLINE.as_secs()
-                );
                 let limit = DEADLINE.as_secs();
+                let message =
+                    format!("not answered within {limit} s: name a device, a field, or a shorter span of time");
                 Err(ApiError::new(ErrorCode::DeadlineExceeded, message).over(format!("{limit}s"), "more"))
             }
         }
@@ -121,7 +119,7 @@ impl Sql {
             let table = devices::table(&*self.devices, &tenant).await?;
             context.register_table(DEVICES, Arc::new(table)).map_err(told)?;
         }
-        let plan = context.state().statement_to_plan(statement).await.map_err(told)?;
+        let plan = state.statement_to_plan(statement).await.map_err(told)?;
         let reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         plan::check(&plan)?;
         reads.verify_plan(&plan).map_err(told)?;

@@ -10,7 +10,7 @@ use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
 use drover_types::ApiError;
 
-use super::errors::told;
+use super::errors::{told, too_many};
 use super::functions::is_left_out;
 
 /// Most operators of a plan: a name of `WITH` counts as often as it is used.
@@ -96,10 +96,6 @@ fn inspect(expr: &Expr, selects: &mut Vec<Arc<LogicalPlan>>) -> Result<usize, Ap
 
 fn left_out(what: &str) -> ApiError {
     ApiError::invalid("sql", format!("{what} not supported"))
-}
-
-fn too_many(what: &str, limit: usize, found: usize) -> ApiError {
-    ApiError::invalid("sql", format!("has {found} {what}, limit is {limit}")).over(limit, found)
 }
 
 /// The plan with joins that let others work between two of their answers, or can be given up there.

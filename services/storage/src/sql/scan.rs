@@ -13,10 +13,11 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
-use drover_types::{ApiError, DeviceId, DeviceKey, ErrorCode, TenantId};
+use drover_types::{DeviceId, DeviceKey, TenantId};
 use tokio::sync::mpsc::Sender;
 
 use super::columns;
+use super::errors::exhausted;
 use super::wanted::Wanted;
 use crate::domain::Queries;
 use crate::ports::{Limit, Page, StoreError};
@@ -43,8 +44,7 @@ impl Scanned {
         }
         let message =
             format!("reads more than {ROWS_READ_MAX} rows: name a device, a field, or a shorter span of time");
-        let error = ApiError::new(ErrorCode::ResourceExhausted, message).over(ROWS_READ_MAX, before + rows as u64);
-        Err(DataFusionError::External(Box::new(error)))
+        Err(DataFusionError::External(Box::new(exhausted(message, ROWS_READ_MAX, before + rows as u64))))
     }
 }
 

@@ -13,6 +13,8 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use drover_types::ApiError;
 
+use super::errors::too_many;
+
 /// Longest SQL, in bytes.
 const BYTES_MAX: usize = 64 * 1024;
 /// Most names, keywords, operators and parentheses. Numbers, texts and commas are not counted: lists may be long.
@@ -24,11 +26,8 @@ pub const STACK_BYTES: usize = 64 * 1024 * 1024;
 
 /// Refuses what is too long or has too many parts.
 pub fn check(sql: &str) -> Result<(), ApiError> {
-    let refused = |what: &str, limit: usize, found: usize| {
-        Err(ApiError::invalid("sql", format!("has {found} {what}, limit is {limit}")).over(limit, found))
-    };
     if sql.len() > BYTES_MAX {
-        return refused("bytes", BYTES_MAX, sql.len());
+        return Err(too_many("bytes", BYTES_MAX, sql.len()));
     }
     // What cannot even be cut into tokens, the parser tells of.
     let Ok(tokens) = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize() else { return Ok(()) };
@@ -38,7 +37,7 @@ pub fn check(sql: &str) -> Result<(), ApiError> {
     }
     let parts = tokens.iter().filter(|token| is_part(token)).count();
     if parts > PARTS_MAX {
-        return refused("names, keywords and operators", PARTS_MAX, parts);
+        return Err(too_many("names, keywords and operators", PARTS_MAX, parts));
     }
     Ok(())
 }
