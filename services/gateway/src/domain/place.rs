@@ -9,7 +9,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use drover_bus::{Offset, Partition, Topic};
-use drover_types::{ApiError, ErrorCode};
+use drover_types::{ApiError, ErrorCode, fnv1a};
 
 /// Begins each id, and tells it from the other words of `from`; the number is that of this form.
 const PREFIX: &str = "p1.";
@@ -107,10 +107,9 @@ fn offsets(id: &str, topic: &str) -> Option<Vec<Offset>> {
     (length == 0).then_some(offsets)
 }
 
-/// FNV-1a: the same in every gateway and in every version.
+/// The same in every gateway and in every version.
 fn checksum(topic: &str, offsets: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    let bytes = topic.bytes().chain([0]).chain(offsets.iter().copied());
-    bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)).to_be_bytes()
+    fnv1a(topic.bytes().chain([0]).chain(offsets.iter().copied())).to_be_bytes()
 }
 
 #[cfg(test)]

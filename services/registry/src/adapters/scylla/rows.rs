@@ -2,7 +2,7 @@
 
 use drover_proto::registry::v1 as registry;
 use drover_scylla_kit::Failure;
-use drover_types::TenantId;
+use drover_types::{TenantId, fnv1a};
 use prost::Message;
 
 use crate::object::{Kind, Object, ObjectKey};
@@ -48,10 +48,9 @@ pub fn session_shard(tenant: &str, device: &str) -> i32 {
     (hash(&[tenant, device]) % SESSION_SHARDS.cast_unsigned()).cast_signed()
 }
 
-/// FNV-1a: the same for ever, on every machine.
+/// The same for ever, on every machine.
 fn hash(parts: &[&str]) -> u32 {
-    let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
-    bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    fnv1a(parts.iter().flat_map(|part| part.bytes().chain([0])))
 }
 
 /// The kind of a row.

@@ -1,17 +1,14 @@
 //! In which partition a device is listed, and where a page of the list ends.
 
-use drover_types::DeviceId;
+use drover_types::{DeviceId, fnv1a};
 
 use super::schema::DEVICE_SHARDS;
 use crate::adapters::rows::corrupt;
 use crate::ports::StoreError;
 
-/// The partition that lists a device: FNV-1a (draft-eastlake-fnv) of its name, which never changes.
+/// The partition that lists a device, by its name, which never changes.
 pub fn shard(device: &DeviceId) -> u8 {
-    const BASIS: u32 = 0x811c_9dc5;
-    const PRIME: u32 = 0x0100_0193;
-    let hash = device.as_str().bytes().fold(BASIS, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(PRIME));
-    (hash % u32::from(DEVICE_SHARDS)) as u8
+    (fnv1a(device.as_str().bytes()) % u32::from(DEVICE_SHARDS)) as u8
 }
 
 /// A place in the list: a partition, and the name there from which on.
