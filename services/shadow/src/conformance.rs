@@ -1,9 +1,10 @@
-//! The suite that every store adapter must pass, and a store in memory that passes it.
+//! The suite that every store adapter must pass, a store in memory that passes it, and one that is slow where a test wants it.
 //!
 //! An adapter's test gives a [`Factory`]; each function here is one promise of [`ShadowStore`], in `commands` of
 //! [`CommandStore`](crate::ports::CommandStore).
 
 mod commands;
+mod slow;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,8 @@ use drover_types::{DeviceId, DeviceKey, TenantId};
 use crate::domain::command::{Body, Head, Slot};
 use crate::domain::{Shadow, ShadowKey};
 use crate::ports::{ShadowStore, Store, StoreError};
+
+pub use slow::SlowStore;
 
 /// Makes stores for the suite.
 #[async_trait]

@@ -76,10 +76,10 @@ pub async fn run_with(
     store: Arc<dyn Store>,
 ) -> anyhow::Result<()> {
     let telemetry = ports.metrics.register(Telemetry::register);
-    let requests =
-        Requests::new(ports.bus.clone(), ports.clock.clone(), config.partitions, config.answer_timeout.as_std());
     let (clock, bus, partitions) = (ports.clock.clone(), ports.bus.clone(), config.partitions);
-    let sends = Sends::new(bus.clone(), store.clone(), config.answer_timeout.as_std());
+    let deadline = config.answer_timeout.as_std();
+    let requests = Requests::new(bus.clone(), store.clone(), clock.clone(), telemetry.clone(), partitions, deadline);
+    let sends = Sends::new(bus.clone(), store.clone(), deadline);
     let commands = CommandServer { store: store.clone(), sends, clock: clock.clone() };
     let server = Server { store: store.clone(), requests, clock, bus, partitions };
     let routes = grpc::Routes::new(ShadowServer::new(server)).add_service(CommandsServer::new(commands));

@@ -1,7 +1,7 @@
 //! Requests that the platform makes itself: through the log like a device's, and their answers from the log.
 //!
 //! Whichever replica owns the partition: who asks follows the replies of that partition from where they end when it
-//! asks.
+//! asks. An accepted change is answered once the store shows it: whoever is told of it reads it, by any replica.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,11 @@ use drover_types::shadow::ShadowOperation;
 use drover_types::{ApiError, Clock, ErrorCode, RecordId};
 use prost::Message as _;
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::domain::{ShadowKey, request};
+use crate::ports::ShadowStore;
+use crate::telemetry::Telemetry;
 use crate::topics::REPLIES_TOPIC;
 
 /// Requests that wait for their answers at the same time; more wait for their turn.
@@ -25,11 +28,19 @@ const READ_BYTES: usize = 1024 * 1024;
 const READ_WAIT: Duration = Duration::from_secs(1);
 /// Wait before an append is tried again.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
+/// How long an answer waits for the store to show its change, and no longer than half of what is left of the deadline: it has
+/// to arrive, too, and rules wait 5 s for it.
+const SEEN_WAIT_MAX: Duration = Duration::from_secs(2);
+/// First and longest pause between two looks into the store; doubled with every look.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+const LONGEST_LOOK: Duration = Duration::from_millis(100);
 
 /// Makes requests.
 pub struct Requests {
     bus: Arc<dyn Bus>,
+    store: Arc<dyn ShadowStore>,
     clock: Arc<dyn Clock>,
+    telemetry: Telemetry,
     partitions: u32,
     deadline: Duration,
     turns: Semaphore,
@@ -45,12 +56,20 @@ pub struct Accepted {
 
 impl Requests {
     /// Requests to the topics that have so many `partitions`; each is given up at its `deadline`.
-    pub fn new(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, partitions: u32, deadline: Duration) -> Self {
-        Self { bus, clock, partitions, deadline, turns: Semaphore::new(WAITING_MAX) }
+    pub fn new(
+        bus: Arc<dyn Bus>,
+        store: Arc<dyn ShadowStore>,
+        clock: Arc<dyn Clock>,
+        telemetry: Telemetry,
+        partitions: u32,
+        deadline: Duration,
+    ) -> Self {
+        Self { bus, store, clock, telemetry, partitions, deadline, turns: Semaphore::new(WAITING_MAX) }
     }
 
-    /// Asks, and waits for the answer. Who asks again under the same id changes nothing twice and is answered the
-    /// same. `DEADLINE_EXCEEDED`: it may be carried out yet.
+    /// Asks for a change, and waits for the answer and until the store shows what was accepted. Who asks again under the same
+    /// id changes nothing twice and is answered the same. `DEADLINE_EXCEEDED`: it may be carried out yet. A change that the store
+    /// does not show in time is answered all the same, for it is kept, and counted.
     pub async fn ask(
         &self,
         key: &ShadowKey,
@@ -60,6 +79,7 @@ impl Requests {
     ) -> Result<Accepted, ApiError> {
         let outgoing = request(key, operation, payload, id, self.clock.now_ms())
             .map_err(|error| ApiError::invalid("device", error.to_string()))?;
+        let until = Instant::now() + self.deadline;
         let asking = async {
             let _turn = self.turns.acquire().await;
             let at =
@@ -69,9 +89,12 @@ impl Requests {
             self.answer(&at, from, id).await
         };
         let late = || ApiError::new(ErrorCode::DeadlineExceeded, format!("no answer within {:?}", self.deadline));
-        let (answer, payload) = tokio::time::timeout(self.deadline, asking).await.map_err(|_| late())??;
+        let (answer, payload) = timeout_at(until, asking).await.map_err(|_| late())??;
         match answer.code {
-            0 => Ok(Accepted { payload, version: answer.version }),
+            0 => {
+                self.seen(key, answer.version, until).await;
+                Ok(Accepted { payload, version: answer.version })
+            }
             code => Err(refusal(code, &payload)),
         }
     }
@@ -94,6 +117,33 @@ impl Requests {
             };
             tracing::debug!(failure, "a request is not in the log yet");
             tokio::time::sleep(TRY_AGAIN).await;
+        }
+    }
+
+    /// Waits until the store shows this `version` of a shadow, or a later one: versions never begin anew, and a deletion is one.
+    /// Has no turn: a partition's owner answers no more requests until it has put what it has answered.
+    async fn seen(&self, key: &ShadowKey, version: u64, until: Instant) {
+        let looking = async {
+            let mut pause = FIRST_LOOK;
+            while !self.shows(key, version).await {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_LOOK);
+            }
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        if timeout(SEEN_WAIT_MAX.min(left / 2), looking).await.is_err() {
+            self.telemetry.answers_unseen.inc();
+            tracing::debug!(%key, version, "the store does not show yet what is answered");
+        }
+    }
+
+    async fn shows(&self, key: &ShadowKey, version: u64) -> bool {
+        match self.store.get(key).await {
+            Ok(shadow) => shadow.is_some_and(|shadow| shadow.version >= version),
+            Err(error) => {
+                tracing::debug!(%error, "whether the store shows a change is looked at again");
+                false
+            }
         }
     }
 

@@ -157,10 +157,12 @@ mod tests {
     use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions};
     use drover_bus::{Outgoing, Record};
     use drover_types::FixedClock;
+    use prometheus_client::registry::Registry;
 
     use super::*;
     use crate::conformance::MemoryStore;
     use crate::domain::Shadow as Document;
+    use crate::telemetry::Telemetry;
     use crate::topics::{self, DOCUMENTS_TOPIC};
 
     const NOW_MS: u64 = 1_795_000_000_000;
@@ -180,9 +182,11 @@ mod tests {
         let log = EmbeddedBus::open(directory.path(), EmbeddedOptions::default()).expect("opens").0;
         let (bus, store, clock) = (Arc::new(log), Arc::<MemoryStore>::default(), Arc::new(FixedClock::at(NOW_MS)));
         topics::create(&*bus, PARTITIONS, DAY_MS).await.expect("made");
+        let telemetry = Telemetry::register(&mut Registry::default());
+        let (log, view, deadline) = (bus.clone(), store.clone(), Duration::from_secs(1));
         let server = Server {
             store: store.clone(),
-            requests: Requests::new(bus.clone(), clock.clone(), PARTITIONS, Duration::from_secs(1)),
+            requests: Requests::new(log, view, clock.clone(), telemetry, PARTITIONS, deadline),
             clock: clock.clone(),
             bus: bus.clone(),
             partitions: PARTITIONS,

@@ -31,6 +31,8 @@ pub struct Telemetry {
     answers: Family<Answer, Counter>,
     repeats: Counter,
     repeats_unanswered: Counter,
+    /// Accepted changes that were answered before the store showed them.
+    pub answers_unseen: Counter,
     malformed: Counter,
     commit_seconds: Histogram,
     /// Documents brought into the store from the log.
@@ -65,6 +67,7 @@ impl Telemetry {
             answers,
             repeats: counter("repeats", "Requests recognised as sent again and not carried out"),
             repeats_unanswered: counter("repeats_unanswered", "Repeats whose first answer was not known any more"),
+            answers_unseen: counter("answers_unseen", "Changes accepted by gRPC that the store did not show in time"),
             malformed: counter("records_malformed", "Records skipped as unreadable"),
             commit_seconds: Histogram::new(exponential_buckets(0.000_5, 2.0, 14)),
             restored: counter("documents_restored", "Documents brought into the store from the log"),

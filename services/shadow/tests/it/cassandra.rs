@@ -142,8 +142,9 @@ async fn replicas_that_start_at_once_share_the_partitions_and_one_goes_on_for_th
     tokio::join!(one.ready(), two.ready());
     for update in 0..UPDATES {
         for number in 0..DEVICES {
-            let asked = if (update + number) % 2 == 0 { &one } else { &two };
+            let (asked, other) = if (update + number) % 2 == 0 { (&one, &two) } else { (&two, &one) };
             assert_eq!(asked.update(&device(number), update).await, update as u64 + 1);
+            assert_eq!(other.version(&device(number)).await, Ok(update as u64 + 1), "what was answered is read");
         }
     }
     one.abort();

@@ -4,4 +4,5 @@ mod cassandra;
 mod command_engine;
 mod commands;
 mod ingress;
+mod reads;
 mod stage;
