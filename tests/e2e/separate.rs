@@ -95,7 +95,6 @@ fn shadow_round_trip(processes: &Processes, port: u16, level: u64) -> anyhow::Re
     })
 }
 
-/// What the view has, which follows the answer to an update: until then there may be no shadow.
 fn reported(processes: &Processes) -> anyhow::Result<Value> {
     Ok(processes.rest("GET", "/devices/lamp/shadow", None)?["state"]["reported"]["level"].clone())
 }
@@ -304,7 +303,7 @@ fn the_platform_works_in_separate_processes_and_survives_the_loss_of_each() -> a
     assert!(registered["rows"][0]["n"].is_u64(), "storage asks the registry: {registered}");
     for (level, port) in [(1, first), (2, second)] {
         shadow_round_trip(&layout.processes, port, level)?;
-        layout.processes.until("reported", |all| Ok(reported(all).is_ok_and(|shown| shown == level)))?;
+        layout.processes.until("reported", |all| Ok(reported(all)? == level))?;
     }
 
     // A revocation is confirmed by both ingress processes.
@@ -345,7 +344,7 @@ fn log_and_database_may_go_and_come_back_and_the_stores_of_single_processes_too(
     layout.apply_fleet_rule()?;
     let [first, second] = layout.ports();
     shadow_round_trip(&layout.processes, first, 1)?;
-    layout.processes.until("reported", |all| Ok(reported(all).is_ok_and(|shown| shown == 1)))?;
+    layout.processes.until("reported", |all| Ok(reported(all)? == 1))?;
 
     // The database: those that keep something there say so and wait; who is connected goes on, through the rules as well.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
