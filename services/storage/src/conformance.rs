@@ -219,6 +219,19 @@ async fn paged_points(store: &dyn SeriesStore, series: &Series, limit: Limit) ->
     found
 }
 
+/// All points of a series, page by page, from the last on; in the order of their places.
+async fn paged_points_back(store: &dyn SeriesStore, series: &Series, limit: Limit) -> Vec<Point> {
+    let (mut found, mut last) = (Vec::new(), Some(Place::last_of(LAST_MS)));
+    while let Some(at) = last {
+        let page = store.points_back(series, 0, at, limit).await.expect("readable");
+        assert!(page.rows.len() == limit.rows || limit.bytes < usize::MAX || page.next.is_none());
+        found.extend(page.rows);
+        last = page.next;
+    }
+    found.reverse();
+    found
+}
+
 /// All messages of a device, page by page.
 async fn paged_messages(store: &dyn SeriesStore, device: &DeviceKey, limit: Limit) -> Vec<Message> {
     let (mut found, mut last) = (Vec::new(), Some(Place::last_of(LAST_MS)));
@@ -241,13 +254,17 @@ async fn pages_bring_each_row_once_also_within_a_millisecond(factory: &dyn Facto
     for rows in [1, 2, 3, 7, 14, 15, 16] {
         let limit = Limit { rows, bytes: usize::MAX };
         assert_eq!(paged_points(&*store, &t, limit).await, all, "{rows} rows");
+        assert_eq!(paged_points_back(&*store, &t, limit).await, all, "{rows} rows");
         assert_eq!(paged_messages(&*store, &d, limit).await, all_messages, "{rows} rows");
     }
     let span = store.points(&t, all[4].at, all[9].at.time_ms, ALL).await.expect("readable");
     assert_eq!(span, Page { rows: all[4..9].to_vec(), next: None });
+    let span = store.points_back(&t, all[3].at.time_ms, all[10].at, ALL).await.expect("readable");
+    assert!(span.rows.iter().rev().eq(&all[3..=10]), "{span:?}");
     let span = store.messages(&d, all[3].at.time_ms, all[10].at, ALL).await.expect("readable");
     assert_eq!(span.rows, all_messages[4..12]);
     assert_eq!(store.points(&t, all[4].at, 0, ALL).await, Ok(Page { rows: vec![], next: None }));
+    assert_eq!(store.points_back(&t, u64::MAX, all[4].at, ALL).await, Ok(Page { rows: vec![], next: None }));
     let fields = ["a", "b", "c"].map(|name| (field(name), Value::Boolean(true))).to_vec();
     store_all(&*store, vec![entry_of(device("f"), all[0].at, "", fields)]).await;
     let page = store.newest(&device("f"), "", Limit { rows: 2, bytes: usize::MAX }).await.expect("readable");
@@ -289,6 +306,7 @@ async fn rows_of_all_sizes_keep_their_order_where_a_slice_of_time_ends(factory: 
     for (rows, bytes) in [(1, usize::MAX), (7, usize::MAX), (59, usize::MAX), (1_000, 1), (1_000, 300_000)] {
         let limit = Limit { rows, bytes };
         assert!(paged_points(&*store, &t, limit).await == all, "{limit:?}");
+        assert!(paged_points_back(&*store, &t, limit).await == all, "{limit:?}");
         assert!(paged_messages(&*store, &d, limit).await == all_messages, "{limit:?}");
     }
     // Each span begins and ends within slices.
@@ -297,6 +315,9 @@ async fn rows_of_all_sizes_keep_their_order_where_a_slice_of_time_ends(factory: 
         let expected = all.iter().filter(|point| point.at >= from && point.at.time_ms < to.time_ms + 1);
         let span = store.points(&t, from, to.time_ms + 1, ALL).await.expect("readable");
         assert!(span.rows.iter().eq(expected), "points {first} to {last}");
+        let expected = all.iter().filter(|point| point.at.time_ms >= from.time_ms && point.at <= to);
+        let span = store.points_back(&t, from.time_ms, to, ALL).await.expect("readable");
+        assert!(span.rows.iter().rev().eq(expected), "points from {last} back to {first}");
         let expected = all_messages.iter().filter(|kept| kept.at.time_ms >= from.time_ms && kept.at <= to);
         let span = store.messages(&d, from.time_ms, to, ALL).await.expect("readable");
         assert!(span.rows.iter().eq(expected), "messages {first} to {last}");
@@ -310,6 +331,8 @@ async fn the_bytes_of_a_page_are_bounded_but_it_has_a_row(factory: &dyn Factory)
     store_all(&*store, (0..10).map(|i| entry("d", u64::from(i), i, &large)).collect()).await;
     for (bytes, rows) in [(0, 1), (1, 1), (1_000, 1), (2_000, 2), (5_000, 5)] {
         let limit = Limit { rows: 100, bytes };
+        let page = store.points_back(&t, 0, Place::last_of(LAST_MS), limit).await.expect("readable");
+        assert_eq!((page.rows.len(), page.next.map(|at| at.time_ms)), (rows, Some(9 - rows as u64)), "{bytes} bytes");
         let page = store.points(&t, Place::first_of(0), u64::MAX, limit).await.expect("readable");
         assert_eq!((page.rows.len(), page.next.map(|at| at.time_ms)), (rows, Some(rows as u64)), "{bytes} bytes");
         let page = store.messages(&d, 0, Place::last_of(LAST_MS), limit).await.expect("readable");

@@ -36,7 +36,7 @@ use domain::Queries;
 use expiry::Expiry;
 use ingest::Ingest;
 use rows::Rows;
-use sql::Sql;
+use sql::{Bounds, Sql};
 use telemetry::Telemetry;
 
 /// The storage service.
@@ -56,7 +56,8 @@ impl Service for Storage {
         let Some(store) = shutdown.run_until_cancelled(opening).await.transpose()? else { return Ok(()) };
         let queries = Arc::new(Queries { store: Arc::clone(&store), clock: Arc::clone(&ports.clock), retention_ms });
         let rows = Rows::new(Arc::clone(&store), Arc::clone(&ports.clock), config.fields_per_device_max);
-        let sql = Arc::new(Sql::new(Arc::clone(&queries), Arc::new(Registry::over(&ports.network)))?);
+        let sql =
+            Arc::new(Sql::new(Arc::clone(&queries), Arc::new(Registry::over(&ports.network)), Bounds::default())?);
         let server = server::Server { queries, rows, sql, telemetry: telemetry.clone() };
         let routes = grpc::Routes::new(StorageServer::new(server));
         let serving = async {

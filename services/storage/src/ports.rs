@@ -1,5 +1,6 @@
 //! What the domain needs from outside, with the promises it relies on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -66,6 +67,16 @@ pub trait SeriesStore: Send + Sync + 'static {
         limit: Limit,
     ) -> Result<Page<Point, Place>, StoreError>;
 
+    /// Points of a series from the time `from_ms` on and up to the place `last`, that one among them, from the last to the
+    /// first.
+    async fn points_back(
+        &self,
+        series: &Series,
+        from_ms: u64,
+        last: Place,
+        limit: Limit,
+    ) -> Result<Page<Point, Place>, StoreError>;
+
     /// Messages of a device from the time `from_ms` on and up to the place `last`, that one among them, from the last
     /// to the first.
     async fn messages(
@@ -94,6 +105,32 @@ pub trait SeriesStore: Send + Sync + 'static {
     /// Removes some of what stands before the time `before_ms`, the newest points among them; goes on from where the
     /// step before ended. A store that forgets by itself does nothing. What is removed need not be durably so.
     async fn expire(&self, before_ms: u64, from: Option<Vec<u8>>) -> Result<Expired, StoreError>;
+}
+
+/// A device of the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registered {
+    pub name: String,
+    /// Empty: none.
+    pub device_type: String,
+    pub enabled: bool,
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Registered {
+    /// Bytes of its name, type and labels.
+    pub fn bytes(&self) -> usize {
+        let labels = self.labels.iter().map(|(name, value)| name.len() + value.len());
+        self.name.len() + self.device_type.len() + labels.sum::<usize>()
+    }
+}
+
+/// Where the registry's devices come from.
+#[async_trait]
+pub trait DeviceList: Send + Sync + 'static {
+    /// A page of a tenant's devices, and the token of the next; an empty token is that of the first, and told behind the
+    /// last. Ends within seconds, whatever the registry does: with `unavailable`, if with nothing else.
+    async fn page(&self, tenant: &TenantId, token: &str) -> Result<(Vec<Registered>, String), ApiError>;
 }
 
 impl From<StoreError> for ApiError {

@@ -12,7 +12,7 @@ use drover_proto::registry::v1::{GetDeviceResponse, ListDevicesRequest};
 use drover_types::{ApiError, ErrorCode, TenantId};
 use tokio::time::timeout;
 
-use crate::sql::{DeviceList, Registered};
+use crate::ports::{DeviceList, Registered};
 
 /// Devices of one call, as many as the registry tells.
 const PAGE_DEVICES: u32 = 1_000;
@@ -64,3 +64,6 @@ fn registered(told: GetDeviceResponse) -> Option<Registered> {
         labels: meta.labels.into_iter().collect(),
     })
 }
+
+#[cfg(test)]
+mod tests;

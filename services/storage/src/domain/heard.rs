@@ -115,6 +115,10 @@ mod tests {
             Err(refused())
         }
 
+        async fn points_back(&self, _: &Series, _: u64, _: Place, _: Limit) -> Result<Page<Point, Place>, StoreError> {
+            Err(refused())
+        }
+
         async fn messages(
             &self,
             _: &DeviceKey,

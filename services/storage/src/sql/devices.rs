@@ -1,9 +1,8 @@
 //! The table `devices`: what the registry knows, labels as columns.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use datafusion::datasource::MemTable;
@@ -11,6 +10,7 @@ use drover_types::{ApiError, TenantId};
 
 use super::BATCH_ROWS;
 use super::errors::{exhausted, told};
+use crate::ports::{DeviceList, Registered};
 
 /// Most devices that a question may join with; they are read as a whole.
 const DEVICES_MAX: usize = 100_000;
@@ -20,30 +20,6 @@ const BYTES_MAX: usize = 32 * 1024 * 1024;
 const LABELS_MAX: usize = 256;
 /// Columns that are there whatever the labels.
 const OWN: [&str; 3] = ["device", "type", "enabled"];
-
-/// A device of the registry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Registered {
-    pub name: String,
-    /// Empty: none.
-    pub device_type: String,
-    pub enabled: bool,
-    pub labels: BTreeMap<String, String>,
-}
-
-impl Registered {
-    fn bytes(&self) -> usize {
-        let labels = self.labels.iter().map(|(name, value)| name.len() + value.len());
-        self.name.len() + self.device_type.len() + labels.sum::<usize>()
-    }
-}
-
-/// Where the registry's devices come from.
-#[async_trait]
-pub trait DeviceList: Send + Sync + 'static {
-    /// A page of a tenant's devices, and the token of the next; an empty token is that of the first, and told behind the last.
-    async fn page(&self, tenant: &TenantId, token: &str) -> Result<(Vec<Registered>, String), ApiError>;
-}
 
 /// All devices of a tenant. The error is the list's own, or `resource_exhausted` where they are too many.
 pub async fn table(list: &dyn DeviceList, tenant: &TenantId) -> Result<MemTable, ApiError> {

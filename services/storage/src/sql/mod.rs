@@ -1,10 +1,11 @@
 //! SQL over what is kept: questions of one tenant, answered by DataFusion from the store.
 //!
-//! `statement` says what a question may be, `scan` reads the store as tables and `wanted` tells it what a question leaves out;
-//! `devices` makes a table of the registry's devices, `answer` turns rows into JSON, `errors` tells what was wrong. Nothing
-//! here writes.
+//! `statement` and `plan` say what a question may be, `turns` when it is worked on, `asker` until when. `scan` reads the store as
+//! tables, `wanted` tells it what a question leaves out and `columns` makes columns of rows; `devices` makes a table of the
+//! registry's devices, `answer` turns rows into JSON, `errors` tells what was wrong. Nothing here writes.
 
 mod answer;
+mod asker;
 mod columns;
 mod devices;
 mod errors;
@@ -12,7 +13,10 @@ mod functions;
 mod plan;
 mod scan;
 mod statement;
+#[cfg(test)]
+mod tests;
 mod threads;
+mod turns;
 mod wanted;
 
 use std::sync::Arc;
@@ -29,23 +33,18 @@ use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use drover_types::{ApiError, ErrorCode, TenantId};
 use futures::StreamExt;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::domain::Queries;
+use crate::ports::DeviceList;
 pub use answer::{Answer, Column};
-pub use devices::{DeviceList, Registered};
-use errors::{exhausted, told};
-use scan::{Kind, Scanned};
+use asker::{Asker, Waiting};
+use errors::told;
+use scan::{Kind, Question};
 use threads::Threads;
+use turns::Turns;
 
-/// Questions answered at the same time; further ones wait, within their deadline.
-const AT_ONCE: usize = 4;
-/// How long a question may wait and be worked on.
-pub const DEADLINE: Duration = Duration::from_secs(30);
-/// Questions that wait for their turn; further ones are refused.
-const WAITING_MAX: usize = 64;
 /// Memory of one question for what it groups, sorts and joins, in bytes.
 const MEMORY_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Rows that pass through a question at a time: few, for each may have a payload of 256 KiB.
@@ -55,45 +54,51 @@ const DEVICES: &str = "devices";
 /// The catalog's name: that of the database.
 const DATABASE: &str = "drover";
 
+/// What one question may take; tests have less.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// How long it may wait and be worked on.
+    deadline: Duration,
+    /// Rows that it may read from the store.
+    rows_read_max: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { deadline: Duration::from_secs(30), rows_read_max: 5_000_000 }
+    }
+}
+
 /// Answers questions.
 pub struct Sql {
     queries: Arc<Queries>,
     devices: Arc<dyn DeviceList>,
-    turns: Semaphore,
-    /// Of those that wait or are worked on.
-    places: Semaphore,
+    bounds: Bounds,
+    turns: Turns,
     threads: Threads,
 }
 
 impl Sql {
     /// Over what `queries` shows, and the devices of the registry.
-    pub fn new(queries: Arc<Queries>, devices: Arc<dyn DeviceList>) -> anyhow::Result<Self> {
-        Ok(Self {
-            queries,
-            devices,
-            turns: Semaphore::new(AT_ONCE),
-            places: Semaphore::new(AT_ONCE + WAITING_MAX),
-            threads: Threads::start()?,
-        })
+    pub fn new(queries: Arc<Queries>, devices: Arc<dyn DeviceList>, bounds: Bounds) -> anyhow::Result<Self> {
+        Ok(Self { queries, devices, bounds, turns: Turns::default(), threads: Threads::start()? })
     }
 
     /// The rows of one statement that reads. Errors: `invalid_argument` names what is wrong with the SQL, `resource_exhausted`
-    /// a bound that the question passes, `deadline_exceeded` after [`DEADLINE`].
+    /// a bound that the question passes, `deadline_exceeded` after the time that it may take. Dropped, the question ends.
     pub async fn query(self: &Arc<Self>, tenant: TenantId, sql: String) -> Result<Answer, ApiError> {
         statement::check(&sql)?;
-        let engine = Arc::clone(self);
-        // A task of its own: a panic of the engine ends the question and nothing else. Dropped, it ends.
+        let (engine, waiting) = (Arc::clone(self), Waiting::default());
+        let asker = waiting.asker();
+        // A task of its own: a panic of the engine ends the question and nothing else. It is given up when this is dropped: by
+        // the task where it gives way, by the asker where it does not.
         let mut task = JoinSet::new();
         let working = async move {
-            let Ok(_place) = engine.places.try_acquire() else {
-                let message = format!("{WAITING_MAX} questions wait already, which is their limit: ask again later");
-                return Err(exhausted(message, WAITING_MAX, WAITING_MAX + 1));
-            };
-            let _turn = engine.turns.acquire().await.map_err(|e| ApiError::new(ErrorCode::Internal, e.to_string()))?;
-            engine.run(tenant, &sql).await
+            let _turn = engine.turns.take(&tenant).await?;
+            engine.run(tenant, &sql, asker).await
         };
         task.spawn_on(working, self.threads.handle());
-        match timeout(DEADLINE, task.join_next()).await {
+        match timeout(self.bounds.deadline, task.join_next()).await {
             Ok(Some(Ok(answer))) => answer,
             Ok(Some(Err(error))) => {
                 tracing::warn!(%error, "a question in SQL failed");
@@ -101,7 +106,7 @@ impl Sql {
             }
             Ok(None) => Err(ApiError::new(ErrorCode::Internal, "the question was not asked")),
             Err(_) => {
-                let limit = DEADLINE.as_secs();
+                let limit = self.bounds.deadline.as_secs();
                 let message =
                     format!("not answered within {limit} s: name a device, a field, or a shorter span of time");
                 Err(ApiError::new(ErrorCode::DeadlineExceeded, message).over(format!("{limit}s"), "more"))
@@ -109,8 +114,8 @@ impl Sql {
         }
     }
 
-    async fn run(&self, tenant: TenantId, sql: &str) -> Result<Answer, ApiError> {
-        let context = self.context(&tenant).map_err(told)?;
+    async fn run(&self, tenant: TenantId, sql: &str, asker: Asker) -> Result<Answer, ApiError> {
+        let context = self.context(&tenant, &asker).map_err(told)?;
         let state = context.state();
         let statement = state.sql_to_statement(sql, &Dialect::PostgreSQL).map_err(told)?;
         statement::check_names(&statement)?;
@@ -124,7 +129,7 @@ impl Sql {
         plan::check(&plan)?;
         reads.verify_plan(&plan).map_err(told)?;
         let frame = context.execute_logical_plan(plan).await.map_err(told)?;
-        let work = plan::giving_way(frame.create_physical_plan().await.map_err(told)?)?;
+        let work = plan::giving_way(frame.create_physical_plan().await.map_err(told)?, &asker)?;
         let mut batches = execute_stream(work, context.task_ctx()).map_err(told)?;
         let mut answer = Answer::of(&batches.schema());
         while let Some(batch) = batches.next().await {
@@ -136,7 +141,7 @@ impl Sql {
     }
 
     /// The tables of a tenant, and nothing else.
-    fn context(&self, tenant: &TenantId) -> datafusion::error::Result<SessionContext> {
+    fn context(&self, tenant: &TenantId, asker: &Asker) -> datafusion::error::Result<SessionContext> {
         let mut config = SessionConfig::new()
             .with_default_catalog_and_schema(DATABASE, "public")
             .with_information_schema(true)
@@ -152,9 +157,9 @@ impl Sql {
             SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build();
         let context = SessionContext::new_with_state(state);
         functions::leave_out(&context);
-        let scanned = Arc::new(Scanned::default());
+        let question = Arc::new(Question::new(asker.clone(), self.bounds.rows_read_max));
         for kind in [Kind::Telemetry, Kind::Points] {
-            let table = scan::Table::new(kind, tenant.clone(), Arc::clone(&self.queries), Arc::clone(&scanned));
+            let table = scan::Table::new(kind, tenant.clone(), Arc::clone(&self.queries), Arc::clone(&question));
             let table: Arc<dyn TableProvider> = Arc::new(table);
             context.register_table(kind.name(), table)?;
         }

@@ -7,9 +7,10 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coop::CooperativeExec;
-use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
+use datafusion::physical_plan::joins::HashJoinExec;
 use drover_types::ApiError;
 
+use super::asker::Asker;
 use super::errors::{told, too_many};
 use super::functions::is_left_out;
 
@@ -98,16 +99,18 @@ fn left_out(what: &str) -> ApiError {
     ApiError::invalid("sql", format!("{what} not supported"))
 }
 
-/// The plan with joins that let others work between two of their answers, or can be given up there.
-pub fn giving_way(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>, ApiError> {
-    let mut pairs_all = false;
+/// The plan with joins that let others work between two of their answers, can be given up there, and end when nobody waits.
+pub fn giving_way(plan: Arc<dyn ExecutionPlan>, asker: &Asker) -> Result<Arc<dyn ExecutionPlan>, ApiError> {
+    let mut others = false;
     let paced = plan.transform_up(|node| {
-        pairs_all |= node.is::<CrossJoinExec>() || node.is::<NestedLoopJoinExec>();
-        if node.is::<HashJoinExec>() || node.is::<SortMergeJoinExec>() {
-            return Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>));
-        }
-        Ok(Transformed::no(node))
+        let Some(join) = node.downcast_ref::<HashJoinExec>() else {
+            // Of whichever kind: this one alone is planned where columns are equal; the others compare all with all.
+            others |= node.name().ends_with("JoinExec");
+            return Ok(Transformed::no(node));
+        };
+        let join = join.builder().with_filter(Some(asker.filter(join.filter()))).build_exec()?;
+        Ok(Transformed::yes(Arc::new(CooperativeExec::new(join)) as Arc<dyn ExecutionPlan>))
     });
     let paced = paced.map_err(told)?.data;
-    if pairs_all { Err(left_out("a join without a column that is equal in both tables is")) } else { Ok(paced) }
+    if others { Err(left_out("a join without a column that is equal in both tables is")) } else { Ok(paced) }
 }

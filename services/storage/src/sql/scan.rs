@@ -1,30 +1,33 @@
 //! The store as tables: a scan reads the devices, fields and times that a question wants, page by page, as it is drained.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::compute::SortOptions;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use drover_types::{DeviceId, DeviceKey, TenantId};
 use tokio::sync::mpsc::Sender;
 
-use super::columns;
+use super::asker::Asker;
+use super::columns::{self, Columns};
 use super::errors::exhausted;
 use super::wanted::Wanted;
 use crate::domain::Queries;
 use crate::ports::{Limit, Page, StoreError};
 use crate::series::{Field, Place, Series};
 
-/// Most rows that one question may read from the store.
-const ROWS_READ_MAX: u64 = 5_000_000;
 /// What one read brings.
 const PAGE: Limit = Limit { rows: 1_000, bytes: 512 * 1024 };
 /// Devices of one page of their list, and fields of one page of theirs.
@@ -32,19 +35,30 @@ const NAMES: usize = 1_000;
 /// Batches that are read ahead.
 const READ_AHEAD: usize = 2;
 
-/// Rows that a question has read so far, from all of its tables.
-#[derive(Debug, Default)]
-pub struct Scanned(AtomicU64);
+/// What all tables of one question have in common.
+#[derive(Debug)]
+pub struct Question {
+    asker: Asker,
+    rows_read: AtomicU64,
+    rows_read_max: u64,
+}
 
-impl Scanned {
-    fn add(&self, rows: usize) -> Result<()> {
-        let before = self.0.fetch_add(rows as u64, Ordering::Relaxed);
-        if before + rows as u64 <= ROWS_READ_MAX {
+impl Question {
+    /// That has read nothing, and may read so many rows.
+    pub const fn new(asker: Asker, rows_read_max: u64) -> Self {
+        Self { asker, rows_read: AtomicU64::new(0), rows_read_max }
+    }
+
+    /// Counts further rows. The error: they are too many, or nobody waits for them.
+    fn read(&self, rows: usize) -> Result<()> {
+        self.asker.check()?;
+        let rows_read = self.rows_read.fetch_add(rows as u64, Ordering::Relaxed) + rows as u64;
+        let limit = self.rows_read_max;
+        if rows_read <= limit {
             return Ok(());
         }
-        let message =
-            format!("reads more than {ROWS_READ_MAX} rows: name a device, a field, or a shorter span of time");
-        Err(DataFusionError::External(Box::new(exhausted(message, ROWS_READ_MAX, before + rows as u64))))
+        let message = format!("reads more than {limit} rows: name a device, a field, or a shorter span of time");
+        Err(DataFusionError::External(Box::new(exhausted(message, limit, rows_read))))
     }
 }
 
@@ -66,8 +80,8 @@ impl Kind {
 
     fn schema(self) -> SchemaRef {
         Arc::clone(match self {
-            Self::Telemetry => &columns::TELEMETRY,
-            Self::Points => &columns::POINTS,
+            Self::Telemetry => columns::TELEMETRY.schema(),
+            Self::Points => columns::POINTS.schema(),
         })
     }
 }
@@ -78,13 +92,13 @@ pub struct Table {
     kind: Kind,
     tenant: TenantId,
     queries: Arc<Queries>,
-    scanned: Arc<Scanned>,
+    question: Arc<Question>,
 }
 
 impl Table {
-    /// Of the rows of one tenant.
-    pub fn new(kind: Kind, tenant: TenantId, queries: Arc<Queries>, scanned: Arc<Scanned>) -> Self {
-        Self { kind, tenant, queries, scanned }
+    /// Of the rows of one tenant, for one question.
+    pub fn new(kind: Kind, tenant: TenantId, queries: Arc<Queries>, question: Arc<Question>) -> Self {
+        Self { kind, tenant, queries, question }
     }
 }
 
@@ -115,13 +129,12 @@ impl TableProvider for Table {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let schema = match projection {
-            Some(columns) => Arc::new(self.schema().project(columns)?),
-            None => self.schema(),
-        };
+        let columns = projection.cloned().unwrap_or_else(|| (0..self.schema().fields().len()).collect());
+        let schema = Arc::new(self.schema().project(&columns)?);
         let (table, wanted) = (self.clone(), Wanted::by(filters));
-        let scan = Scan { table, wanted, columns: projection.cloned(), schema: Arc::clone(&schema) };
-        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(scan)], None, [], false, limit)?))
+        let scan = Scan { table, wanted, columns, schema: Arc::clone(&schema) };
+        let ordering = scan.ordering();
+        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(scan)], None, ordering, false, limit)?))
     }
 }
 
@@ -130,8 +143,9 @@ impl TableProvider for Table {
 struct Scan {
     table: Table,
     wanted: Wanted,
-    /// Those asked for, by their number; `None`: all.
-    columns: Option<Vec<usize>>,
+    /// Numbers of those asked for.
+    columns: Vec<usize>,
+    /// Of these.
     schema: SchemaRef,
 }
 
@@ -175,6 +189,18 @@ type Rows = Sender<Result<RecordBatch>>;
 type Reading = std::result::Result<(), Ended>;
 
 impl Scan {
+    /// The order of its rows: by time, the newest first, where they are messages of one device or points of one of its fields.
+    fn ordering(&self) -> Option<LexOrdering> {
+        let is_one = |names: &Option<BTreeSet<String>>| names.as_ref().is_some_and(|names| names.len() == 1);
+        let is_ordered = match self.table.kind {
+            Kind::Telemetry => is_one(&self.wanted.devices),
+            Kind::Points => is_one(&self.wanted.devices) && is_one(&self.wanted.fields),
+        };
+        let time = self.schema.index_of(columns::TIME).ok().filter(|_| is_ordered)?;
+        let newest_first = SortOptions { descending: true, nulls_first: true };
+        LexOrdering::new([PhysicalSortExpr::new(Arc::new(Column::new(columns::TIME, time)), newest_first)])
+    }
+
     async fn read(&self, rows: &Rows) -> Reading {
         if let Some(names) = &self.wanted.devices {
             // What is no name of a device has sent nothing.
@@ -210,7 +236,7 @@ impl Scan {
         let Some(mut last) = self.wanted.to_ms.checked_sub(1).map(Place::last_of) else { return Ok(()) };
         while last.time_ms >= from_ms {
             let page = self.table.queries.store.messages(device, from_ms, last, PAGE).await?;
-            self.send(columns::messages(&device.device, &page.rows)?, rows).await?;
+            self.send(&columns::TELEMETRY, &device.device, &page.rows, rows).await?;
             match page.next {
                 Some(next) => last = next,
                 None => break,
@@ -240,17 +266,19 @@ impl Scan {
         }
     }
 
-    /// Oldest first.
+    /// Newest first.
     async fn points(&self, series: Series, rows: &Rows) -> Reading {
-        let mut at = Place::first_of(self.first_ms());
-        loop {
-            let page = self.table.queries.store.points(&series, at, self.wanted.to_ms, PAGE).await?;
-            self.send(columns::points(&series.device.device, &page.rows)?, rows).await?;
+        let from_ms = self.first_ms();
+        let Some(mut last) = self.wanted.to_ms.checked_sub(1).map(Place::last_of) else { return Ok(()) };
+        while last.time_ms >= from_ms {
+            let page = self.table.queries.store.points_back(&series, from_ms, last, PAGE).await?;
+            self.send(&columns::POINTS, &series.device.device, &page.rows, rows).await?;
             match page.next {
-                Some(next) => at = next,
-                None => return Ok(()),
+                Some(next) => last = next,
+                None => break,
             }
         }
+        Ok(())
     }
 
     /// What is older than the retention is not shown, whether it is removed already or not.
@@ -258,15 +286,12 @@ impl Scan {
         self.wanted.from_ms.max(self.table.queries.horizon_ms())
     }
 
-    async fn send(&self, batch: RecordBatch, rows: &Rows) -> Reading {
-        if batch.num_rows() == 0 {
+    async fn send<R: Sync>(&self, of: &Columns<R>, device: &DeviceId, found: &[R], rows: &Rows) -> Reading {
+        if found.is_empty() {
             return Ok(());
         }
-        self.table.scanned.add(batch.num_rows())?;
-        let batch = match &self.columns {
-            Some(columns) => batch.project(columns).map_err(DataFusionError::from)?,
-            None => batch,
-        };
+        self.table.question.read(found.len())?;
+        let batch = of.batch(device, found, &self.columns, &self.schema)?;
         rows.send(Ok(batch)).await.map_err(|_| Ended::NoLongerAsked)
     }
 }

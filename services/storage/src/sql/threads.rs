@@ -5,9 +5,8 @@ use std::io;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::statement::STACK_BYTES;
+use super::turns::AT_ONCE;
 
-/// Questions are worked on by so many threads.
-const COUNT: usize = 2;
 /// Reads of an embedded store under way at the same time.
 const READS: usize = 8;
 
@@ -18,7 +17,8 @@ impl Threads {
     pub fn start() -> io::Result<Self> {
         let mut threads = Builder::new_multi_thread();
         threads
-            .worker_threads(COUNT)
+            // One a turn: a join gives way to nobody while it compares.
+            .worker_threads(AT_ONCE)
             .max_blocking_threads(READS)
             .thread_stack_size(STACK_BYTES)
             .thread_name("storage-sql")

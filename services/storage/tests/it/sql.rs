@@ -159,6 +159,37 @@ async fn rows_are_grouped_joined_sorted_and_cut() {
 }
 
 #[tokio::test]
+async fn rows_come_in_the_order_asked_for_whatever_order_they_are_read_in() {
+    let (stage, _directory) = stage_of(history()).await;
+    let conditions =
+        ["device = 'b' AND field = 't'", "device = 'b'", "device IN ('a', 'b') AND field = 't'", "field = 'h'"];
+    for condition in conditions {
+        let all = rows(&stage, &format!("SELECT time, device, field FROM points WHERE {condition}")).await;
+        for (order, is_descending) in [("time", false), ("time DESC", true), ("time DESC NULLS LAST", true)] {
+            for limit in [3, 12, 1_000] {
+                let mut expected: Vec<_> = all.iter().map(|row| row["time"].to_string()).collect();
+                expected.sort();
+                if is_descending {
+                    expected.reverse();
+                }
+                expected.truncate(limit);
+                let sql = format!("SELECT time FROM points WHERE {condition} ORDER BY {order} LIMIT {limit}");
+                let found: Vec<_> = rows(&stage, &sql).await.iter().map(|row| row["time"].to_string()).collect();
+                assert_eq!(found, expected, "{sql}");
+            }
+        }
+    }
+    let sql = "SELECT payload_text AS p FROM telemetry WHERE device = 'b' ORDER BY time DESC LIMIT 2";
+    assert_eq!(rows(&stage, sql).await, [json!({"p": r#"{"t": 21, "h": 11}"#}), json!({"p": r#"{"t": 20, "h": 10}"#})]);
+    let sql = "SELECT a.double AS t, b.double AS h FROM points a JOIN points b USING (time) WHERE a.device = 'c' \
+        AND b.device = 'd' AND a.field = 't' AND b.field = 'h' ORDER BY time DESC LIMIT 2";
+    assert_eq!(rows(&stage, sql).await, [json!({"t": 31.0, "h": 11.0}), json!({"t": 30.0, "h": 10.0})]);
+    let sql = "SELECT date_bin(INTERVAL '1 hour', time) AS hour, count(*) AS n FROM points WHERE device = 'b' \
+        AND field = 't' GROUP BY hour ORDER BY hour DESC LIMIT 2";
+    assert_eq!(rows(&stage, sql).await.iter().map(|row| row["n"].clone()).collect::<Vec<_>>(), [json!(1), json!(2)]);
+}
+
+#[tokio::test]
 async fn a_tenant_sees_its_own_rows_and_no_others() {
     let theirs = Telemetry { tenant: TenantId::new("away").expect("valid"), ..message("d", 1, NOW_MS, "17") };
     let (stage, _directory) = stage_of([message("d", 2, NOW_MS, "1"), message("e", 3, NOW_MS, "2"), theirs]).await;

@@ -90,12 +90,25 @@ impl SeriesStore for Embedded {
         }
         self.run(move |_, open| {
             let span = keys::at(&prefix, from)..keys::at(&prefix, Place::first_of(to_ms));
-            let rows = open.points.range(span).map(|row| {
-                let (key, row) = row.into_inner().map_err(store_error)?;
-                let point = rows::read_point(field.clone(), keys::split(&key)?.1, &row)?;
-                Ok((point.bytes(), point.at, point))
-            });
-            page(rows, limit)
+            page(open.points.range(span).map(|row| point(&field, row)), limit)
+        })
+        .await
+    }
+
+    async fn points_back(
+        &self,
+        series: &Series,
+        from_ms: u64,
+        last: Place,
+        limit: Limit,
+    ) -> Result<Page<Point, Place>, StoreError> {
+        let (prefix, field) = (keys::series(series), series.field.clone());
+        if last < Place::first_of(from_ms) {
+            return Ok(Page { rows: Vec::new(), next: None });
+        }
+        self.run(move |_, open| {
+            let span = keys::at(&prefix, Place::first_of(from_ms))..=keys::at(&prefix, last);
+            page(open.points.range(span).rev().map(|row| point(&field, row)), limit)
         })
         .await
     }
@@ -195,6 +208,13 @@ fn under<'p>(
 ) -> impl Iterator<Item = Result<Row, StoreError>> + use<'p> {
     let rows = table.range((from, Bound::Unbounded)).map(|row| row.into_inner().map_err(store_error));
     rows.take_while(move |row| row.as_ref().map_or(true, |(key, _)| key.starts_with(prefix)))
+}
+
+/// A point as it is kept, with its bytes and where it stands.
+fn point(field: &Field, row: fjall::Guard) -> Result<(usize, Place, Point), StoreError> {
+    let (key, row) = row.into_inner().map_err(store_error)?;
+    let point = rows::read_point(field.clone(), keys::split(&key)?.1, &row)?;
+    Ok((point.bytes(), point.at, point))
 }
 
 /// Rows up to a limit, each with its bytes and where it stands.

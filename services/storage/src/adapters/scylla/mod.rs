@@ -55,6 +55,22 @@ impl Scylla {
         let ttl_s = retention_ms.map_or(0, |kept_ms| i32::try_from(kept_ms.div_ceil(1_000)).unwrap_or(i32::MAX));
         Ok(Self { store, statements, ttl_s, listed: Listed::new(Instant::now()) })
     }
+
+    /// A page of the points of a span, which are of `field`.
+    async fn points_of(&self, field: &Field, span: Span<'_>) -> Result<Page<Point, Place>, StoreError> {
+        let mut page = Filling::new(span.limit);
+        if span.last < span.first {
+            return Ok(page.done());
+        }
+        let mut found = self.span(span).await?;
+        while let Some((at, row)) = found.next().await? {
+            let point = rows::read_point(field.clone(), at, &row)?;
+            if !page.push(point.bytes(), at, point) {
+                break;
+            }
+        }
+        Ok(page.done())
+    }
 }
 
 #[async_trait]
@@ -85,20 +101,21 @@ impl SeriesStore for Scylla {
         to_ms: u64,
         limit: Limit,
     ) -> Result<Page<Point, Place>, StoreError> {
-        let (to_ms, mut page) = (to_ms.min(TIME_MS_MAX + 1), Filling::new(limit));
-        if from.time_ms >= to_ms {
-            return Ok(page.done());
-        }
+        let Some(last_ms) = to_ms.min(TIME_MS_MAX + 1).checked_sub(1) else { return Ok(Filling::new(limit).done()) };
+        let (Series { device, field }, last) = (series, Place::last_of(last_ms));
+        self.points_of(field, Span { device, field: Some(field), first: from, last, backwards: false, limit }).await
+    }
+
+    async fn points_back(
+        &self,
+        series: &Series,
+        from_ms: u64,
+        last: Place,
+        limit: Limit,
+    ) -> Result<Page<Point, Place>, StoreError> {
         let Series { device, field } = series;
-        let span = Span { device, field: Some(field), first: from, last: Place::last_of(to_ms - 1), limit };
-        let mut found = self.span(span).await?;
-        while let Some((at, row)) = found.next().await? {
-            let point = rows::read_point(field.clone(), at, &row)?;
-            if !page.push(point.bytes(), at, point) {
-                break;
-            }
-        }
-        Ok(page.done())
+        let (first, last) = (Place::first_of(from_ms), last.min(Place::last_of(TIME_MS_MAX)));
+        self.points_of(field, Span { device, field: Some(field), first, last, backwards: true, limit }).await
     }
 
     async fn messages(
@@ -112,7 +129,8 @@ impl SeriesStore for Scylla {
         if last.time_ms < from_ms {
             return Ok(page.done());
         }
-        let mut found = self.span(Span { device, field: None, first: Place::first_of(from_ms), last, limit }).await?;
+        let first = Place::first_of(from_ms);
+        let mut found = self.span(Span { device, field: None, first, last, backwards: true, limit }).await?;
         while let Some((at, row)) = found.next().await? {
             let message = rows::read_message(at, &row)?;
             if !page.push(message.bytes(), at, message) {

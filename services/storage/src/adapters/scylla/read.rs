@@ -25,11 +25,13 @@ type Times<'s> = BoxStream<'s, Result<u64, StoreError>>;
 #[derive(Clone, Copy)]
 pub struct Span<'s> {
     pub device: &'s DeviceKey,
-    /// Of points, forwards; `None`: messages, backwards.
+    /// Of points; `None`: messages.
     pub field: Option<&'s Field>,
     pub first: Place,
     /// Belongs to the span.
     pub last: Place,
+    /// From the last to the first; messages always.
+    pub backwards: bool,
     /// Of the page that the rows are for: no slice is asked for more.
     pub limit: Limit,
 }
@@ -51,7 +53,7 @@ impl Scylla {
     pub(super) async fn span<'s>(&'s self, span: Span<'s>) -> Result<Merged<'s>, StoreError> {
         let widths = WIDTHS.into_iter().chain([DAYS]);
         let sources = widths.map(|width| self.rows_of_width(span, width)).collect();
-        Merged::new(sources, span.kind() == Kind::Messages).await
+        Merged::new(sources, span.backwards).await
     }
 
     fn rows_of_width<'s>(&'s self, span: Span<'s>, width: Width) -> Rows<'s> {
@@ -74,7 +76,7 @@ impl Scylla {
     async fn listed_days(&self, span: Span<'_>, width: Width) -> Result<Times<'static>, StoreError> {
         let (tenant, name) = (span.device.tenant.as_str(), span.device.device.as_str());
         let (first, last) = (day(span.first.time_ms), day(span.last.time_ms));
-        let (kind, reads) = (span.kind().name(), self.statements.of(span.kind()));
+        let (kind, reads) = (span.kind().name(), self.statements.of(span.kind(), span.backwards));
         let days = if width == DAYS {
             self.store.stream::<(i32,)>(&reads.old_days, (tenant, name, first, last)).await
         } else {
@@ -90,7 +92,7 @@ impl Scylla {
         let (tenant, name) = (span.device.tenant.as_str(), span.device.device.as_str());
         let first_ms = width.start_ms(span.first.time_ms).cast_signed();
         let last_ms = span.last.time_ms.cast_signed();
-        let (kind, reads) = (span.kind().name(), self.statements.of(span.kind()));
+        let (kind, reads) = (span.kind().name(), self.statements.of(span.kind(), span.backwards));
         let values = (tenant, name, kind, width.slice_ms.cast_signed(), day(day_ms), first_ms, last_ms);
         let slices = self.store.stream::<(i64,)>(&reads.slices, values).await;
         let start_ms = |(start_ms,): (i64,)| u64::try_from(start_ms).map_err(rows::corrupt);
@@ -104,7 +106,7 @@ impl Scylla {
         let (slice_ms, start, day) = (width.slice_ms.cast_signed(), start_ms.cast_signed(), day(start_ms));
         let (from, from_id) = (span.first.time_ms.cast_signed(), span.first.id.0.as_slice());
         let (to, to_id) = (span.last.time_ms.cast_signed(), span.last.id.0.as_slice());
-        let (limit, reads) = (span.rows_max(width), self.statements.of(span.kind()));
+        let (limit, reads) = (span.rows_max(width), self.statements.of(span.kind(), span.backwards));
         let (store, rows, old) = (&self.store, &reads.rows, &reads.old_rows);
         let found = match (span.field.map(Field::as_str), width == DAYS) {
             (Some(field), false) => {
@@ -200,8 +202,8 @@ mod tests {
         let device = DeviceKey { tenant: TenantId::default_tenant(), device: DeviceId::new("d").expect("valid") };
         let rows_max = |rows, bytes, width| {
             let limit = Limit { rows, bytes };
-            let span = Span { device: &device, field: None, first: row(0, 0).0, last: row(9, 9).0, limit };
-            span.rows_max(width)
+            let (first, last) = (row(0, 0).0, row(9, 9).0);
+            Span { device: &device, field: None, first, last, backwards: true, limit }.rows_max(width)
         };
         let [small, .., large] = WIDTHS;
         assert_eq!((rows_max(10, usize::MAX, small), rows_max(10, 3, small)), (11, 5));

@@ -89,10 +89,11 @@ pub struct Statements {
     pub heard: Read,
     pub devices: Read,
     pub points: SpanReads,
+    pub points_back: SpanReads,
     pub messages: SpanReads,
 }
 
-/// How a span of time is read: points forwards, messages backwards.
+/// How a span of time is read: points in either direction, messages backwards.
 pub struct SpanReads {
     pub days: Read,
     pub slices: Read,
@@ -153,13 +154,15 @@ impl Statements {
                     "SELECT device FROM storage_devices WHERE tenant = ? AND shard = ? AND device >= ? LIMIT ?",
                 )
                 .await?,
-            points: SpanReads::prepare(store, Kind::Points).await?,
-            messages: SpanReads::prepare(store, Kind::Messages).await?,
+            points: SpanReads::prepare(store, Kind::Points, "ASC").await?,
+            points_back: SpanReads::prepare(store, Kind::Points, "DESC").await?,
+            messages: SpanReads::prepare(store, Kind::Messages, "DESC").await?,
         })
     }
 
-    pub const fn of(&self, kind: Kind) -> &SpanReads {
+    pub const fn of(&self, kind: Kind, backwards: bool) -> &SpanReads {
         match kind {
+            Kind::Points if backwards => &self.points_back,
             Kind::Points => &self.points,
             Kind::Messages => &self.messages,
         }
@@ -167,10 +170,11 @@ impl Statements {
 }
 
 impl SpanReads {
-    async fn prepare(store: &Store, kind: Kind) -> Result<Self, Failure> {
-        let (value, series, order) = match kind {
-            Kind::Points => ("point", "tenant = ? AND device = ? AND field = ?", "ASC"),
-            Kind::Messages => ("message", "tenant = ? AND device = ?", "DESC"),
+    /// `order` is that of places.
+    async fn prepare(store: &Store, kind: Kind, order: &str) -> Result<Self, Failure> {
+        let (value, series) = match kind {
+            Kind::Points => ("point", "tenant = ? AND device = ? AND field = ?"),
+            Kind::Messages => ("message", "tenant = ? AND device = ?"),
         };
         let (kind, device) = (kind.name(), "tenant = ? AND device = ?");
         let span =
