@@ -1,14 +1,15 @@
 // The console in a real Chromium, as a person uses it. Prints what was seen as JSON; the test judges it.
-// console.cjs SERVER MQTT LINK TOKEN FOLDER: the gateway, the port of MQTT, a one-time link, an admin token, and where pictures go.
+// console.cjs SERVER MQTT LINK TOKEN FOLDER MOVES: the gateway, the port of MQTT, a one-time link, an admin token, where
+// pictures go, and how many messages the curve is watched for, one a second.
 const { chromium } = require("playwright-core");
 const { once } = require("node:events");
 const net = require("node:net");
 const { setTimeout: sleep } = require("node:timers/promises");
 
-const [server, mqtt, link, token, folder] = process.argv.slice(2);
+const [server, mqtt, link, token, folder, moves] = process.argv.slice(2);
 const FLEET = 50;
 /** Messages of `curveMoves`, and those that then come at once. */
-const MOVES = 12;
+const MOVES = Number(moves);
 const BURST = 40;
 const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 const seen = { errors: [], within_ms: [], states: [] };

@@ -13,13 +13,14 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::ProducerContext;
 use tokio::sync::Semaphore;
 
 use crate::ask::{Asker, PATIENCE, Unseen, blocking};
 use crate::batch::{Batch, Ticket};
 use crate::convert::to_send;
 use crate::options::{KafkaOptions, OptionsError, RECORD_BYTES_MAX};
+use crate::producer::Producer;
 use crate::voice::Voice;
 use crate::waiting::{Place, Waiting};
 
@@ -44,7 +45,7 @@ pub(crate) struct Appends {
 /// A producer that has not failed yet.
 struct Live {
     number: u64,
-    producer: Arc<ThreadedProducer<Delivering>>,
+    producer: Arc<Producer<Delivering>>,
     failed: Arc<AtomicBool>,
 }
 

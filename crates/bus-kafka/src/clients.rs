@@ -14,11 +14,12 @@ use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::ProducerContext;
 use tokio::time::Instant;
 
 use crate::ask::blocking;
 use crate::options::{self, KafkaOptions, OptionsError};
+use crate::producer::Producer;
 use crate::voice::Voice;
 
 /// Between two looks at the clients that have lost all their connections.
@@ -83,7 +84,7 @@ macro_rules! native_by {
 
 native_by! {
     ConsumerContext StreamConsumer<C>: StreamConsumer::client;
-    ProducerContext ThreadedProducer<C>: ThreadedProducer::client;
+    ProducerContext Producer<C>: Producer::client;
     ClientContext AdminClient<C>: AdminClient::inner;
 }
 

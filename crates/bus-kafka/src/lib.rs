@@ -15,6 +15,7 @@ mod member;
 mod membership;
 pub mod options;
 mod orphans;
+mod producer;
 mod readers;
 mod transactor;
 mod voice;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use drover_bus::{ConsumeError, Consumer, GroupConfig, Polled, Position, Start, Stored, Topic, TopicPartition};
-use futures::FutureExt;
+use futures::{FutureExt, TryStreamExt};
 use rdkafka::consumer::{CommitMode, Consumer as _, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
@@ -195,9 +195,10 @@ impl Member {
             records.len() < records_max.max(1) && bytes < POLL_BYTES_MAX
         };
         let mut more = take(first);
+        let mut here = self.membership.consumer.stream();
         while more {
-            match self.membership.consumer.recv().now_or_never() {
-                Some(Ok(message)) => more = take(&message),
+            match here.try_next().now_or_never() {
+                Some(Ok(message)) => more = message.is_some_and(|message| take(&message)),
                 // An error of librdkafka's comes again if it lasts.
                 Some(Err(error)) => {
                     tracing::debug!(%error, "kafka: while records were read");

@@ -11,16 +11,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use drover_bus::{AppendError, Outgoing, Partition, Position, TransactError, Transaction, Transactor};
 use rdkafka::error::{KafkaError, RDKafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{Producer, ThreadedProducer};
-use tokio::sync::{Mutex, OwnedRwLockReadGuard};
-use tokio::time::Instant;
+use rdkafka::producer::Producer as _;
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, OwnedRwLockReadGuard, oneshot};
+use tokio::time::{Instant, timeout};
 
 use crate::appends::{Appends, Delivering};
 use crate::ask::{Asker, PATIENCE, blocking, is_unknown, words};
-use crate::batch::Batch;
+use crate::batch::{Batch, Outcome};
 use crate::convert::{list, to_send};
 use crate::membership::{Membership, Memberships};
 use crate::options::{KafkaOptions, RECORD_BYTES_MAX, TRANSACTION_TIMEOUT};
+use crate::producer::Producer;
 
 /// One call of librdkafka; it is made again until [`DECISION`].
 const CALL: Duration = Duration::from_secs(5);
@@ -54,7 +56,7 @@ pub(crate) struct KafkaTransactor {
 
 /// The producer, and why it is closed.
 struct Line {
-    producer: Arc<ThreadedProducer<Delivering>>,
+    producer: Arc<Producer<Delivering>>,
     closed: Option<TransactError>,
 }
 
@@ -80,7 +82,7 @@ impl Transactors {
         let context = |voice| Delivering::new(voice, Some(self.asker.clone()), Arc::new(AtomicBool::new(false)));
         let aborted = |reason: String| TransactError::Aborted { reason };
         let made = self.asker.clients().open(&self.options.transactor(id), context);
-        let producer: Arc<ThreadedProducer<Delivering>> = made.map_err(|error| aborted(error.to_string()))?;
+        let producer: Arc<Producer<Delivering>> = made.map_err(|error| aborted(error.to_string()))?;
         let opened = blocking(move || persist(|| producer.init_transactions(CALL)).map(|()| producer)).await;
         let producer = opened.map_err(|error| aborted(voice.explain(words(&error))))?;
         Ok(KafkaTransactor {
@@ -143,6 +145,7 @@ impl Line {
     fn run(&self, work: &Work, asker: &Asker) -> Result<Vec<Position>, TransactError> {
         let begun = Instant::now();
         let (tickets, outcome) = Batch::tracked(&work.records, &work.partitions, None);
+        let mut outcome = Awaited { outcome, known: None };
         let committed = self.producer.begin_transaction().and_then(|()| {
             for ((outgoing, partition), ticket) in work.records.iter().zip(&work.partitions).zip(tickets) {
                 let sent = match self.producer.send(to_send(outgoing, *partition, Box::new(ticket))) {
@@ -159,26 +162,25 @@ impl Line {
             if let Some(offsets) = &work.offsets {
                 persist(|| self.send_offsets(offsets))?;
             }
-            self.wait_delivered();
+            self.wait_delivered(&mut outcome);
             persist(|| self.producer.commit_transaction(CALL))
         });
-        let mut outcome = outcome;
         match committed {
             // All deliveries were reported before the commit was sent.
-            Ok(()) => match outcome.try_recv() {
-                Ok(Ok(positions)) => {
+            Ok(()) => match outcome.take() {
+                Some(Ok(positions)) => {
                     asker.voice().all_well();
                     asker.wait_visible(&positions);
                     Ok(positions)
                 }
-                Ok(Err(_)) | Err(_) => {
+                Some(Err(_)) | None => {
                     let reason = "committed, but positions are missing".to_owned();
                     Err(TransactError::Unknown { reason })
                 }
             },
             Err(error) => {
                 let undone = self.undo(work, &error, begun, asker)?;
-                let failed = outcome.try_recv().ok().and_then(Result::err);
+                let failed = outcome.take().and_then(Result::err);
                 Err(work.verdict(undone, failed))
             }
         }
@@ -205,8 +207,10 @@ impl Line {
     /// Waits until no record is under way, so that the flush of a commit has nothing to wait for: its looks at the queue are
     /// 100 ms apart, as the thread of the producer takes the reports away.
     #[expect(clippy::disallowed_methods, reason = "runs on a thread that may block")]
-    fn wait_delivered(&self) {
+    fn wait_delivered(&self, outcome: &mut Awaited) {
         let until = Instant::now() + CALL;
+        outcome.wait(CALL);
+        // The last report is still being taken away.
         while self.producer.in_flight_count() > 0 && Instant::now() < until {
             std::thread::sleep(DELIVERED);
         }
@@ -241,6 +245,25 @@ impl Line {
             }
             Err(_) => Err(TransactError::Unknown { reason }),
         }
+    }
+}
+
+/// What becomes of the records of a transaction.
+struct Awaited {
+    outcome: oneshot::Receiver<Outcome>,
+    known: Option<Outcome>,
+}
+
+impl Awaited {
+    /// Blocks until it is known, but not for longer than `most`.
+    fn wait(&mut self, most: Duration) {
+        let outcome = timeout(most, &mut self.outcome);
+        self.known = Handle::current().block_on(outcome).ok().and_then(Result::ok);
+    }
+
+    /// What is known by now.
+    fn take(&mut self) -> Option<Outcome> {
+        self.known.take().or_else(|| self.outcome.try_recv().ok())
     }
 }
 

@@ -7,6 +7,7 @@ mod clock;
 pub mod command;
 mod error;
 mod fnv;
+mod hex;
 mod ids;
 mod internal;
 pub mod limits;

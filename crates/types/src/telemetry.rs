@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
+use crate::hex::push_hex;
 use crate::{ClientId, DeviceId, DeviceKey, Qos, RecordId, TenantId, TopicName};
 
 /// Topic of raw telemetry: key = `tenant/device`, value = payload.
@@ -96,6 +97,9 @@ fn hash_of(parts: [&[u8]; 7]) -> u128 {
     xxhash_rust::xxh3::xxh3_128(&whole[..filled])
 }
 
+/// Length of a header value of version 00.
+const TRACEPARENT_BYTES: usize = 55;
+
 /// A W3C `traceparent` header value (Trace Context section 3.2), checked for its form only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceParent(Box<str>);
@@ -103,13 +107,23 @@ pub struct TraceParent(Box<str>);
 impl TraceParent {
     /// `None` unless `text` is `00-<32 hex>-<16 hex>-<2 hex>`, lower case.
     pub fn parse(text: &str) -> Option<Self> {
-        let parts: Vec<&str> = text.split('-').collect();
-        let hex =
-            |part: &str, len: usize| part.len() == len && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        match parts.as_slice() {
-            ["00", trace, span, flags] if hex(trace, 32) && hex(span, 16) && hex(flags, 2) => Some(Self(text.into())),
-            _ => None,
-        }
+        let fits = |(at, byte)| match at {
+            2 | 35 | 52 => byte == b'-',
+            _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+        };
+        let is_one = text.len() == TRACEPARENT_BYTES && text.starts_with("00-") && text.bytes().enumerate().all(fits);
+        is_one.then(|| Self(text.into()))
+    }
+
+    /// The trace that bears an id, and that nobody records (flags 00); the end of the id is its span.
+    pub fn of_id(RecordId(id): RecordId) -> Self {
+        let mut text = String::with_capacity(TRACEPARENT_BYTES);
+        text.push_str("00-");
+        push_hex(&mut text, &id);
+        text.push('-');
+        push_hex(&mut text, &id[8..]);
+        text.push_str("-00");
+        Self(text.into())
     }
 
     /// The header value.
@@ -484,6 +498,24 @@ mod tests {
         assert_eq!(read(&headers), Err(InvalidTelemetry::Missing { name: "epoch" }));
         headers.push((header::EPOCH.into(), Bytes::from_static(b"x")));
         assert!(matches!(read(&headers), Err(InvalidTelemetry::Malformed { name: "epoch", .. })));
+    }
+
+    #[test]
+    fn a_trace_bears_the_id_of_its_message() {
+        let trace = TraceParent::of_id(RecordId(*b"\x01\x23\x45\x67\x89\xab\xcd\xef\0\0\0\0\0\0\0\x2a"));
+        assert_eq!(trace.as_str(), "00-0123456789abcdef000000000000002a-000000000000002a-00");
+        assert_eq!(TraceParent::parse(trace.as_str()), Some(trace));
+    }
+
+    #[test]
+    fn a_traceparent_of_another_form_is_none() {
+        let right = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert!(TraceParent::parse(right).is_some());
+        let wrong = [&right[1..], &format!("{right}-"), &right.replace("00-", "01-"), &right.replace('d', "D"), ""];
+        for text in wrong.iter().map(|text| &**text).chain(["00-0af7651916cd43dd8448eb211c80319cb-7ad6b7169203331-01"])
+        {
+            assert_eq!(TraceParent::parse(text), None, "{text}");
+        }
     }
 
     #[test]

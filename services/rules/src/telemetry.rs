@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use drover_host::trace;
-use drover_types::{RecordId, Telemetry as Message, TraceParent};
+use drover_types::{Telemetry as Message, TraceParent};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -162,27 +162,10 @@ pub fn continue_trace(message: &Message, rule: &Definition) -> Option<TraceParen
     // Enabled only where a collector takes traces: a span for each row of each rule costs more than the row.
     let span = tracing::debug_span!("rule", tenant = %message.tenant, device = %message.device, rule = rule.name);
     if span.is_disabled() {
-        return message.traceparent.clone().or_else(|| trace_of(message.id));
+        return message.traceparent.clone().or_else(|| Some(TraceParent::of_id(message.id)));
     }
     if let Some(parent) = &message.traceparent {
         trace::continue_from(&span, parent.as_str());
     }
     trace::traceparent_of(&span).or_else(|| message.traceparent.clone())
-}
-
-/// The trace that bears an id, which nobody records (Trace Context section 3.2.2: flags 00); its end is the span of the publish.
-fn trace_of(RecordId(id): RecordId) -> Option<TraceParent> {
-    let trace = u128::from_be_bytes(id);
-    TraceParent::parse(&format!("00-{trace:032x}-{:016x}-00", trace & u128::from(u64::MAX)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_trace_bears_the_id_of_its_message() {
-        let trace = trace_of(RecordId(*b"\x01\x23\x45\x67\x89\xab\xcd\xef\0\0\0\0\0\0\0\x2a")).expect("well formed");
-        assert_eq!(trace.as_str(), "00-0123456789abcdef000000000000002a-000000000000002a-00");
-    }
 }

@@ -1,0 +1,54 @@
+//! A producer and the thread that takes its reports.
+//!
+//! The crate's `ThreadedProducer` polls for 100 ms at a time and spends what is left below a millisecond, which is what
+//! librdkafka can wait for, looking at the clock: a hundredth of a core for each producer, idle or not (ADR 6).
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::client::Client;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::producer::{BaseProducer, ProducerContext};
+
+/// One poll: whole milliseconds, and a little for the thread to wake up in. After it the thread sees that it is to end.
+const POLL: Duration = Duration::from_micros(250_200);
+
+/// A producer whose reports come by themselves. Dropping it does not wait: its thread closes it within [`POLL`].
+pub(crate) struct Producer<C: ProducerContext + 'static> {
+    base: Arc<BaseProducer<C>>,
+    _alive: Arc<()>,
+}
+
+impl<C: ProducerContext + 'static> Producer<C> {
+    /// The client inside.
+    pub fn client(&self) -> &Client<C> {
+        rdkafka::producer::Producer::client(&*self.base)
+    }
+}
+
+impl<C: ProducerContext + 'static> Deref for Producer<C> {
+    type Target = BaseProducer<C>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.base
+    }
+}
+
+impl<C: ProducerContext + 'static> FromClientConfigAndContext<C> for Producer<C> {
+    fn from_config_and_context(config: &ClientConfig, context: C) -> KafkaResult<Self> {
+        let base = Arc::new(BaseProducer::from_config_and_context(config, context)?);
+        let alive = Arc::new(());
+        let (polled, held) = (base.clone(), Arc::downgrade(&alive));
+        let poll = move || {
+            while held.strong_count() > 0 {
+                polled.poll(POLL);
+            }
+        };
+        let polling = std::thread::Builder::new().name("kafka-reports".to_owned()).spawn(poll);
+        polling.map_err(|error| KafkaError::ClientCreation(format!("no thread for its reports: {error}")))?;
+        Ok(Self { base, _alive: alive })
+    }
+}
