@@ -52,3 +52,41 @@ impl<C: ProducerContext + 'static> FromClientConfigAndContext<C> for Producer<C>
         Ok(Self { base, _alive: alive })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::client::ClientContext;
+    use rdkafka::producer::DeliveryResult;
+
+    use super::*;
+
+    /// How long a producer may take to close, beside other tests.
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// Lives as long as its producer.
+    struct Held(#[expect(dead_code, reason = "counted")] Arc<()>);
+
+    impl ClientContext for Held {}
+
+    impl ProducerContext for Held {
+        type DeliveryOpaque = ();
+
+        fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+    }
+
+    #[tokio::test]
+    async fn a_dropped_producer_is_closed_by_its_thread() {
+        let held = Arc::new(());
+        let config = ClientConfig::new();
+        let producer = Producer::from_config_and_context(&config, Held(held.clone())).expect("a producer");
+        tokio::time::sleep(2 * POLL).await;
+        assert_eq!(Arc::strong_count(&held), 2, "open for as long as it is held");
+        drop(producer);
+        let closed = async {
+            while Arc::strong_count(&held) > 1 {
+                tokio::time::sleep(POLL / 10).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, closed).await.expect("closed");
+    }
+}
