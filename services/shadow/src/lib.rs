@@ -15,6 +15,7 @@ mod delivery;
 mod domain;
 mod engine;
 mod lag;
+mod looks;
 pub mod ports;
 mod requests;
 mod restore;

@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::domain::{ShadowKey, request};
+use crate::looks::Looks;
 use crate::ports::ShadowStore;
 use crate::telemetry::Telemetry;
 use crate::topics::REPLIES_TOPIC;
@@ -124,10 +125,9 @@ impl Requests {
     /// Has no turn: a partition's owner answers no more requests until it has put what it has answered.
     async fn seen(&self, key: &ShadowKey, version: u64, until: Instant) {
         let looking = async {
-            let mut pause = FIRST_LOOK;
+            let mut looks = Looks::new(FIRST_LOOK, LONGEST_LOOK);
             while !self.shows(key, version).await {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_LOOK);
+                looks.pause().await;
             }
         };
         let left = until.saturating_duration_since(Instant::now());

@@ -11,6 +11,7 @@ use drover_types::{ApiError, DeviceKey, ErrorCode, RecordId};
 use tokio::sync::Semaphore;
 
 use crate::domain::command::{Execution, Head, NewCommand, new_record};
+use crate::looks::Looks;
 use crate::ports::{Store, StoreError};
 
 /// Commands that wait for the store at the same time; more wait for their turn.
@@ -77,7 +78,7 @@ impl Sends {
 
     /// What became of the record at `position`.
     async fn folded(&self, device: &DeviceKey, id: RecordId, position: &Position) -> Result<Execution, ApiError> {
-        let mut look = FIRST_LOOK;
+        let mut looks = Looks::new(FIRST_LOOK, LONGEST_LOOK);
         loop {
             match self.looked(device, id, position).await {
                 Ok(Some(execution)) => return Ok(execution),
@@ -86,8 +87,7 @@ impl Sends {
                 Err(Unfolded::Store(error)) => tracing::debug!(%error, "what became of a command is looked at again"),
                 Err(Unfolded::Refused) => return Err(too_many(COMMANDS_OPEN_PER_DEVICE_MAX)),
             }
-            tokio::time::sleep(look).await;
-            look = (look * 2).min(LONGEST_LOOK);
+            looks.pause().await;
         }
     }
 
