@@ -232,15 +232,11 @@ impl Scan {
 
     /// Newest first.
     async fn messages(&self, device: &DeviceKey, rows: &Rows) -> Reading {
-        let from_ms = self.first_ms();
-        let Some(mut last) = self.wanted.to_ms.checked_sub(1).map(Place::last_of) else { return Ok(()) };
-        while last.time_ms >= from_ms {
-            let page = self.table.queries.store.messages(device, from_ms, last, PAGE).await?;
+        let (from_ms, mut last) = self.span();
+        while let Some(at) = last {
+            let page = self.table.queries.store.messages(device, from_ms, at, PAGE).await?;
             self.send(&columns::TELEMETRY, &device.device, &page.rows, rows).await?;
-            match page.next {
-                Some(next) => last = next,
-                None => break,
-            }
+            last = page.next;
         }
         Ok(())
     }
@@ -268,22 +264,21 @@ impl Scan {
 
     /// Newest first.
     async fn points(&self, series: Series, rows: &Rows) -> Reading {
-        let from_ms = self.first_ms();
-        let Some(mut last) = self.wanted.to_ms.checked_sub(1).map(Place::last_of) else { return Ok(()) };
-        while last.time_ms >= from_ms {
-            let page = self.table.queries.store.points_back(&series, from_ms, last, PAGE).await?;
+        let (from_ms, mut last) = self.span();
+        while let Some(at) = last {
+            let page = self.table.queries.store.points_back(&series, from_ms, at, PAGE).await?;
             self.send(&columns::POINTS, &series.device.device, &page.rows, rows).await?;
-            match page.next {
-                Some(next) => last = next,
-                None => break,
-            }
+            last = page.next;
         }
         Ok(())
     }
 
-    /// What is older than the retention is not shown, whether it is removed already or not.
-    fn first_ms(&self) -> u64 {
-        self.wanted.from_ms.max(self.table.queries.horizon_ms())
+    /// When what is wanted begins, and its last place; `None`: there is none. What is older than the retention is not shown,
+    /// whether it is removed already or not.
+    fn span(&self) -> (u64, Option<Place>) {
+        let from_ms = self.wanted.from_ms.max(self.table.queries.horizon_ms());
+        let last_ms = self.wanted.to_ms.checked_sub(1).filter(|last_ms| *last_ms >= from_ms);
+        (from_ms, last_ms.map(Place::last_of))
     }
 
     async fn send<R: Sync>(&self, of: &Columns<R>, device: &DeviceId, found: &[R], rows: &Rows) -> Reading {
