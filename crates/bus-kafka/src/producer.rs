@@ -17,15 +17,12 @@ use rdkafka::producer::{BaseProducer, ProducerContext};
 const POLL: Duration = Duration::from_micros(250_200);
 
 /// A producer whose reports come by themselves. Dropping it does not wait: its thread closes it within [`POLL`].
-pub(crate) struct Producer<C: ProducerContext + 'static> {
-    base: Arc<BaseProducer<C>>,
-    _alive: Arc<()>,
-}
+pub(crate) struct Producer<C: ProducerContext + 'static>(Arc<BaseProducer<C>>);
 
 impl<C: ProducerContext + 'static> Producer<C> {
     /// The client inside.
     pub fn client(&self) -> &Client<C> {
-        rdkafka::producer::Producer::client(&*self.base)
+        rdkafka::producer::Producer::client(&*self.0)
     }
 }
 
@@ -33,23 +30,23 @@ impl<C: ProducerContext + 'static> Deref for Producer<C> {
     type Target = BaseProducer<C>;
 
     fn deref(&self) -> &Self::Target {
-        &self.base
+        &self.0
     }
 }
 
 impl<C: ProducerContext + 'static> FromClientConfigAndContext<C> for Producer<C> {
     fn from_config_and_context(config: &ClientConfig, context: C) -> KafkaResult<Self> {
         let base = Arc::new(BaseProducer::from_config_and_context(config, context)?);
-        let alive = Arc::new(());
-        let (polled, held) = (base.clone(), Arc::downgrade(&alive));
+        let polled = base.clone();
         let poll = move || {
-            while held.strong_count() > 0 {
+            // Somebody else has it as well.
+            while Arc::strong_count(&polled) > 1 {
                 polled.poll(POLL);
             }
         };
         let polling = std::thread::Builder::new().name("kafka-reports".to_owned()).spawn(poll);
         polling.map_err(|error| KafkaError::ClientCreation(format!("no thread for its reports: {error}")))?;
-        Ok(Self { base, _alive: alive })
+        Ok(Self(base))
     }
 }
 

@@ -14,7 +14,7 @@ use rdkafka::error::{KafkaError, RDKafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OwnedRwLockReadGuard, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use crate::appends::{Appends, Delivering};
 use crate::ask::{Asker, PATIENCE, blocking, is_unknown, words};
@@ -144,8 +144,8 @@ impl Transactor for KafkaTransactor {
 impl Line {
     fn run(&self, work: &Work, asker: &Asker) -> Result<Vec<Position>, TransactError> {
         let begun = Instant::now();
-        let (tickets, outcome) = Batch::tracked(&work.records, &work.partitions, None);
-        let mut outcome = Awaited { outcome, known: None };
+        let (tickets, mut outcome) = Batch::tracked(&work.records, &work.partitions, None);
+        let mut known = None;
         let committed = self.producer.begin_transaction().and_then(|()| {
             for ((outgoing, partition), ticket) in work.records.iter().zip(&work.partitions).zip(tickets) {
                 let sent = match self.producer.send(to_send(outgoing, *partition, Box::new(ticket))) {
@@ -162,12 +162,13 @@ impl Line {
             if let Some(offsets) = &work.offsets {
                 persist(|| self.send_offsets(offsets))?;
             }
-            self.wait_delivered(&mut outcome);
+            known = self.wait_delivered(&mut outcome);
             persist(|| self.producer.commit_transaction(CALL))
         });
+        let known = move || known.or_else(|| outcome.try_recv().ok());
         match committed {
             // All deliveries were reported before the commit was sent.
-            Ok(()) => match outcome.take() {
+            Ok(()) => match known() {
                 Some(Ok(positions)) => {
                     asker.voice().all_well();
                     asker.wait_visible(&positions);
@@ -180,7 +181,7 @@ impl Line {
             },
             Err(error) => {
                 let undone = self.undo(work, &error, begun, asker)?;
-                let failed = outcome.take().and_then(Result::err);
+                let failed = known().and_then(Result::err);
                 Err(work.verdict(undone, failed))
             }
         }
@@ -205,15 +206,16 @@ impl Line {
     }
 
     /// Waits until no record is under way, so that the flush of a commit has nothing to wait for: its looks at the queue are
-    /// 100 ms apart, as the thread of the producer takes the reports away.
+    /// 100 ms apart, as the thread of the producer takes the reports away. What has become of the records, if it is known.
     #[expect(clippy::disallowed_methods, reason = "runs on a thread that may block")]
-    fn wait_delivered(&self, outcome: &mut Awaited) {
+    fn wait_delivered(&self, outcome: &mut oneshot::Receiver<Outcome>) -> Option<Outcome> {
         let until = Instant::now() + CALL;
-        outcome.wait(CALL);
+        let known = Handle::current().block_on(timeout_at(until, outcome)).ok().and_then(Result::ok);
         // The last report is still being taken away.
         while self.producer.in_flight_count() > 0 && Instant::now() < until {
             std::thread::sleep(DELIVERED);
         }
+        known
     }
 
     /// Aborts; returns why, once it is certain that nothing is visible.
@@ -245,25 +247,6 @@ impl Line {
             }
             Err(_) => Err(TransactError::Unknown { reason }),
         }
-    }
-}
-
-/// What becomes of the records of a transaction.
-struct Awaited {
-    outcome: oneshot::Receiver<Outcome>,
-    known: Option<Outcome>,
-}
-
-impl Awaited {
-    /// Blocks until it is known, but not for longer than `most`.
-    fn wait(&mut self, most: Duration) {
-        let outcome = timeout(most, &mut self.outcome);
-        self.known = Handle::current().block_on(outcome).ok().and_then(Result::ok);
-    }
-
-    /// What is known by now.
-    fn take(&mut self) -> Option<Outcome> {
-        self.known.take().or_else(|| self.outcome.try_recv().ok())
     }
 }
 
