@@ -53,8 +53,11 @@ pub(crate) fn to_send<D: IntoOpaque>(
 
 /// A message read back; its parts share one piece of memory.
 pub(crate) fn stored(message: &BorrowedMessage<'_>, topic: &Topic) -> Stored {
-    let headers = message.headers();
-    let values = headers.iter().flat_map(|headers| headers.iter()).map(|h| h.value.map_or(0, <[u8]>::len));
+    // Asked for once: each of them is a call of librdkafka.
+    let found = message.headers();
+    let mut headers = Vec::with_capacity(found.map_or(0, Headers::count));
+    headers.extend(found.iter().flat_map(|found| found.iter()));
+    let values = headers.iter().map(|header| header.value.map_or(0, <[u8]>::len));
     let bytes = message.key_len() + message.payload_len() + values.sum::<usize>();
     let mut memory = BytesMut::with_capacity(bytes);
     let mut keep = |part: &[u8]| -> Bytes {
@@ -64,7 +67,7 @@ pub(crate) fn stored(message: &BorrowedMessage<'_>, topic: &Topic) -> Stored {
     let record = Record {
         key: message.key().map(&mut keep),
         value: message.payload().map(&mut keep),
-        headers: headers.iter().flat_map(|headers| headers.iter()).map(|h| kept(&h, &mut keep)).collect(),
+        headers: headers.iter().map(|header| kept(header, &mut keep)).collect(),
         timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
     };
     let at = TopicPartition { topic: topic.clone(), partition: partition(message.partition()) };

@@ -63,7 +63,7 @@ struct Line {
 /// A transaction that can be sent.
 struct Work {
     id: String,
-    records: Vec<Outgoing>,
+    records: Arc<[Outgoing]>,
     partitions: Vec<Partition>,
     offsets: Option<Offsets>,
 }

@@ -190,7 +190,8 @@ pub struct Membership {
 /// Records and consumer offsets that appear together or not at all.
 #[derive(Debug, Default)]
 pub struct Transaction {
-    pub records: Vec<Outgoing>,
+    /// Shared, so that whoever may have to send them again keeps them without a copy.
+    pub records: Arc<[Outgoing]>,
     /// Next offsets to read, committed for the group in the same step.
     pub offsets: Option<(Membership, Vec<Position>)>,
 }

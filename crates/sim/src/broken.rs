@@ -226,7 +226,8 @@ struct Forgetting {
 #[async_trait]
 impl Transactor for Forgetting {
     async fn commit(&mut self, mut transaction: Transaction) -> Result<Vec<Position>, TransactError> {
-        transaction.records.retain(|outgoing| &*outgoing.topic != self.topic);
+        let kept = transaction.records.iter().filter(|outgoing| &*outgoing.topic != self.topic);
+        transaction.records = kept.cloned().collect();
         self.inner.commit(transaction).await
     }
 }
@@ -242,7 +243,7 @@ impl Transactor for TwoSteps {
     async fn commit(&mut self, transaction: Transaction) -> Result<Vec<Position>, TransactError> {
         let Transaction { records, offsets } = transaction;
         let records = Transaction { records, offsets: None };
-        let offsets = Transaction { records: Vec::new(), offsets };
+        let offsets = Transaction { records: Arc::default(), offsets };
         if self.offsets_first {
             self.inner.commit(offsets).await?;
             return self.inner.commit(records).await;

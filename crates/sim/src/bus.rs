@@ -126,7 +126,7 @@ impl State {
         if self.transactors.get(id) != Some(&epoch) && !self.unfenced {
             return Err(TransactError::Fenced { transactional_id: id.to_owned() });
         }
-        for outgoing in &transaction.records {
+        for outgoing in &*transaction.records {
             self.log.place(outgoing)?;
         }
         if let Some((member, next)) = &transaction.offsets {
@@ -139,7 +139,7 @@ impl State {
         if fate == Fate::Lost {
             return Err(TransactError::Aborted { reason: "simulated".to_owned() });
         }
-        let positions = transaction.records.into_iter().filter_map(|outgoing| self.log.push(outgoing)).collect();
+        let positions = transaction.records.iter().cloned().filter_map(|outgoing| self.log.push(outgoing)).collect();
         if let Some((member, next)) = transaction.offsets {
             self.log.commit(&member.group, next);
         }

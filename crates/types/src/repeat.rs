@@ -46,6 +46,8 @@ pub struct RepeatWindow {
     /// Time of the newest message, milliseconds since the Unix epoch.
     newest_ms: u64,
     counts: Counts,
+    /// Where the key of a client is written, to look it up.
+    key: String,
 }
 
 /// What a window could not decide or keep.
@@ -81,6 +83,7 @@ impl RepeatWindow {
             next_sequence: 0,
             newest_ms: 0,
             counts: Counts::default(),
+            key: String::new(),
         }
     }
 
@@ -91,13 +94,10 @@ impl RepeatWindow {
         let Some(name) = Name::of(message) else {
             return Verdict::New;
         };
-        // With the device: republished records of all devices have their rule as the client.
-        let client: Arc<str> = format!("{}/{}/{}", message.tenant, message.device, message.client).into();
-        let verdict = self.look_up(&client, &name, message);
+        let verdict = self.remember(&name, message);
         if verdict == Verdict::New && message.dup {
             self.counts.doubtful += 1;
         }
-        self.remember(client, name.bytes(), message, verdict);
         verdict
     }
 
@@ -116,27 +116,32 @@ impl RepeatWindow {
         self.entries == 0
     }
 
-    fn look_up(&self, client: &str, name: &Name, message: &Telemetry) -> Verdict {
-        let seen = self.clients.get(client).and_then(|entries| entries.iter().find(|e| e.name == name.bytes()));
-        let repeat = seen.is_some_and(|entry| match name {
-            Name::Given(_) => true,
-            // An older epoch as well: the first sending may reach the log after the one that followed a reconnect.
-            Name::Fingerprint(_) if message.qos == Qos::ExactlyOnce => message.dup || message.epoch < entry.epoch,
-            Name::Fingerprint(_) => message.dup || message.epoch != entry.epoch,
-        });
-        if repeat { Verdict::Repeat } else { Verdict::New }
+    /// The key of a client, shared by all that is held of it. With the device: republished records of all devices have their
+    /// rule as the client.
+    fn client_of(&mut self, message: &Telemetry) -> Arc<str> {
+        let Telemetry { tenant, device, client, .. } = message;
+        self.key.clear();
+        for part in [tenant.as_str(), "/", device.as_str(), "/", client.as_str()] {
+            self.key.push_str(part);
+        }
+        match self.clients.get_key_value(self.key.as_str()) {
+            Some((known, _)) => known.clone(),
+            None => self.key.as_str().into(),
+        }
     }
 
-    fn remember(&mut self, client: Arc<str>, name: [u8; 16], message: &Telemetry, verdict: Verdict) {
+    fn remember(&mut self, name: &Name, message: &Telemetry) -> Verdict {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
+        let client = self.client_of(message);
         let entries = self.clients.entry(client.clone()).or_default();
-        let earlier = entries.iter().position(|e| e.name == name).and_then(|i| entries.remove(i));
+        let earlier = entries.iter().position(|e| e.name == name.bytes()).and_then(|i| entries.remove(i));
+        let verdict = name.verdict(message, earlier.as_ref());
         let epoch = match (&earlier, verdict) {
             (Some(earlier), Verdict::Repeat) => earlier.epoch.max(message.epoch),
             (Some(_) | None, Verdict::New | Verdict::Repeat) => message.epoch,
         };
-        entries.push_back(Entry { name, epoch, sequence });
+        entries.push_back(Entry { name: name.bytes(), epoch, sequence });
         let full = entries.len() > usize::from(RECEIVE_MAXIMUM);
         if full {
             entries.pop_front();
@@ -152,6 +157,7 @@ impl RepeatWindow {
         if self.order.len() > 2 * self.entries + 1_024 {
             self.sweep();
         }
+        verdict
     }
 
     fn forget_old(&mut self) {
@@ -213,6 +219,17 @@ impl Name {
             return Some(Name::Given(message.id.0));
         }
         message.packet_id.map(|_| Name::Fingerprint(message.fingerprint))
+    }
+
+    /// What a message of this name is, if its client was last seen to send `earlier` of that name.
+    fn verdict(&self, message: &Telemetry, earlier: Option<&Entry>) -> Verdict {
+        let repeat = earlier.is_some_and(|entry| match self {
+            Name::Given(_) => true,
+            // An older epoch as well: the first sending may reach the log after the one that followed a reconnect.
+            Name::Fingerprint(_) if message.qos == Qos::ExactlyOnce => message.dup || message.epoch < entry.epoch,
+            Name::Fingerprint(_) => message.dup || message.epoch != entry.epoch,
+        });
+        if repeat { Verdict::Repeat } else { Verdict::New }
     }
 
     fn bytes(&self) -> [u8; 16] {

@@ -12,7 +12,7 @@ pub async fn append(bus: &dyn Bus, clock: &dyn Clock, batch: &mut Batch) -> Resu
         if records.is_empty() {
             return Ok(());
         }
-        match bus.append(records).await {
+        match bus.append(records.to_vec()).await {
             Ok(receipt) => return receipt.await.map(drop).map_err(|error| error.to_string()),
             Err(refusal) if batch.divert(&refusal) => {}
             Err(refusal) => return Err(refusal.to_string()),

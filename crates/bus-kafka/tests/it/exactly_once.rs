@@ -19,7 +19,7 @@ async fn a_zombie_in_another_process_is_fenced_and_leaves_nothing() {
     let Some(kafka) = shared().await else { return };
     let (old, new) = (bus(kafka), bus(kafka));
     let output = topic(&new, "zombie", 1).await;
-    let of = |value: &str| Transaction { records: vec![record(&output, "k", value)], offsets: None };
+    let of = |value: &str| Transaction { records: vec![record(&output, "k", value)].into(), offsets: None };
     let mut zombie = old.transactor("zombie").await.expect("opens");
     within(zombie.commit(of("before"))).await.expect("commits");
     let mut heir = new.transactor("zombie").await.expect("opens");
@@ -81,7 +81,7 @@ impl Copier {
         }
         loop {
             let offsets = Some((consumer.membership(), next.clone()));
-            match transactor.commit(Transaction { records: copies.clone(), offsets }).await {
+            match transactor.commit(Transaction { records: copies.clone().into(), offsets }).await {
                 Ok(_) => return true,
                 Err(TransactError::Aborted { .. }) => tokio::time::sleep(Duration::from_millis(50)).await,
                 Err(_) => return false,

@@ -182,9 +182,9 @@ async fn a_commit_whose_group_has_lost_its_coordinator_comes_to_an_end_and_an_he
     let mut transactor = within(bus.transactor("id")).await.expect("opens");
     cluster.broker_down(2).expect("is down");
     let offsets = Some((member.membership(), next));
-    let lost = within(transactor.commit(Transaction { records: records.clone(), offsets })).await;
+    let lost = within(transactor.commit(Transaction { records: records.clone().into(), offsets })).await;
     assert!(matches!(lost, Err(TransactError::Unknown { .. })), "{lost:?}");
     cluster.broker_up(2).expect("is up");
     let mut heir = within(bus.transactor("id")).await.expect("opens");
-    within(heir.commit(Transaction { records, offsets: None })).await.expect("commits");
+    within(heir.commit(Transaction { records: records.into(), offsets: None })).await.expect("commits");
 }

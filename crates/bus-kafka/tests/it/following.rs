@@ -11,7 +11,7 @@ use crate::broker::{bus, record, shared, topic, value, within};
 
 async fn commit(bus: &KafkaBus, id: &str, records: Vec<drover_bus::Outgoing>) {
     let mut transactor = bus.transactor(id).await.expect("opens");
-    within(transactor.commit(Transaction { records, offsets: None })).await.expect("commits");
+    within(transactor.commit(Transaction { records: records.into(), offsets: None })).await.expect("commits");
 }
 
 /// The marker of a transaction is an offset without a record: a read at the end must neither wait for it nor fail.

@@ -158,7 +158,7 @@ async fn what_a_member_had_before_its_group_put_it_out_is_not_committed_after_it
     let late = within(async {
         loop {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            let again = Transaction { records: copies.clone(), offsets: offsets.clone() };
+            let again = Transaction { records: copies.clone().into(), offsets: offsets.clone() };
             match transactor.commit(again).await {
                 Err(TransactError::Aborted { .. }) => {}
                 decided => return decided,

@@ -75,7 +75,7 @@ async fn a_partition_is_refused_until_its_topic_has_grown_it() {
     let mut transactor = within(bus.transactor("grown")).await.expect("opens");
     let mut commit = async |partition: u32, value: &str| {
         let records = vec![Outgoing { partition: Some(partition), ..record(&grown, "k", value) }];
-        transactor.commit(Transaction { records, offsets: None }).await
+        transactor.commit(Transaction { records: records.into(), offsets: None }).await
     };
     // Both producers know the topic as it is now.
     let first = within(bus.append(vec![Outgoing { partition: Some(0), ..record(&grown, "k", "0") }])).await;

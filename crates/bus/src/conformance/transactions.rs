@@ -30,12 +30,12 @@ pub async fn a_refused_transaction_shows_nothing(f: &Fixture) {
     let mut transactor = f.bus.transactor(&f.name("t")).await.expect("opens");
     let unknown = f.name("unknown").into();
     let records = vec![outgoing(&output, 0, record("x")), outgoing(&unknown, 0, record("y"))];
-    let refused = within(transactor.commit(Transaction { records, offsets: None })).await;
+    let refused = within(transactor.commit(Transaction { records: records.into(), offsets: None })).await;
     let unknown = AppendError::UnknownTopic { topic: unknown.to_string() };
     assert_eq!(refused, Err(TransactError::Refused(unknown)));
     assert_eq!(f.values(&output, 0).await, Vec::<String>::new());
     let records = vec![outgoing(&output, 0, record("x"))];
-    within(transactor.commit(Transaction { records, offsets: None })).await.expect("the next one commits");
+    within(transactor.commit(Transaction { records: records.into(), offsets: None })).await.expect("the next one commits");
     assert_eq!(f.values(&output, 0).await, ["x"]);
 }
 
@@ -52,7 +52,7 @@ pub async fn a_rebalance_aborts_the_transaction(f: &Fixture) {
     heir.receive(1).await;
     let mut transactor = f.bus.transactor(&f.name("t")).await.expect("opens");
     let records = vec![outgoing(&output, 0, record("lost"))];
-    let refused = within(transactor.commit(Transaction { records, offsets })).await;
+    let refused = within(transactor.commit(Transaction { records: records.into(), offsets })).await;
     assert_eq!(refused, Err(TransactError::Rebalanced { group: f.name("g") }));
     assert_eq!(f.values(&output, 0).await, Vec::<String>::new());
     assert_eq!(f.bus.committed(&f.name("g"), &input).await, Ok(vec![]));
@@ -60,7 +60,7 @@ pub async fn a_rebalance_aborts_the_transaction(f: &Fixture) {
 
 pub async fn an_older_holder_is_fenced(f: &Fixture) {
     let output = f.topic("out", 1).await;
-    let transaction = |text| Transaction { records: vec![outgoing(&output, 0, record(text))], offsets: None };
+    let transaction = |text| Transaction { records: vec![outgoing(&output, 0, record(text))].into(), offsets: None };
     let mut older = f.bus.transactor(&f.name("t")).await.expect("opens");
     within(older.commit(transaction("older"))).await.expect("commits");
     let mut newer = f.bus.transactor(&f.name("t")).await.expect("opens");
@@ -78,7 +78,7 @@ pub async fn a_new_holder_does_not_disturb_other_ids(f: &Fixture) {
     let mut one = f.bus.transactor(&f.name("one")).await.expect("opens");
     let _two = f.bus.transactor(&f.name("two")).await.expect("opens");
     let records = vec![outgoing(&output, 0, record("one"))];
-    within(one.commit(Transaction { records, offsets: None })).await.expect("commits");
+    within(one.commit(Transaction { records: records.into(), offsets: None })).await.expect("commits");
 }
 
 /// Whoever sees committed offsets and asks for settled bounds then misses nothing that was committed with them.
@@ -95,7 +95,7 @@ pub async fn what_is_committed_can_be_read_once_it_is_settled(f: &Fixture) {
             let records = vec![outgoing(&output, 0, stored.record.clone())];
             let next = super::behind(std::slice::from_ref(stored));
             let offsets = Some((member.consumer.membership(), next));
-            within(transactor.commit(Transaction { records, offsets })).await.expect("commits");
+            within(transactor.commit(Transaction { records: records.into(), offsets })).await.expect("commits");
         }
     };
     let watch = async {

@@ -43,7 +43,7 @@ async fn a_full_disk_loses_nothing_and_writing_resumes_by_itself() {
     let refused = append(&bus, 50_000).await.expect_err("is full");
     assert!(refused.contains("no space left on device"), "{refused}");
     let mut transactor = bus.transactor("t").await.expect("opens");
-    let aborted = transactor.commit(Transaction { records: vec![outgoing(200_000)], offsets: None }).await;
+    let aborted = transactor.commit(Transaction { records: vec![outgoing(200_000)].into(), offsets: None }).await;
     assert!(matches!(aborted, Err(TransactError::Aborted { .. })), "{aborted:?}");
 
     std::fs::remove_file(ballast).expect("removes");

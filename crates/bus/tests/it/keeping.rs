@@ -154,7 +154,7 @@ async fn a_committed_transaction_survives_without_a_clean_end() {
     let mut transactor = bus.transactor("t").await.expect("opens");
     let record = Record { value: Some(Bytes::from_static(b"x")), ..Record::default() };
     let records = vec![Outgoing { topic: "t".into(), partition: Some(0), record }];
-    transactor.commit(Transaction { records, offsets: None }).await.expect("commits");
+    transactor.commit(Transaction { records: records.into(), offsets: None }).await.expect("commits");
     // A crash of the machine may keep the journal and lose what was not synced of the topic.
     let segment = "topics/t.0/0000000000.0.log";
     std::fs::create_dir_all(copy.path().join("topics/t.0")).expect("creates");
@@ -263,7 +263,7 @@ async fn large_transactions_are_synced_and_leave_memory_long_before_the_journal_
     let record = Record { value: Some(vec![7; 100 * 1024].into()), ..Record::default() };
     let records = vec![Outgoing { topic: "t".into(), partition: Some(0), record }];
     let mut transactor = bus.transactor("t").await.expect("opens");
-    transactor.commit(Transaction { records, offsets: None }).await.expect("commits");
+    transactor.commit(Transaction { records: records.into(), offsets: None }).await.expect("commits");
     let synced = async {
         while disk.0.load(Ordering::Relaxed) == before {
             tokio::time::sleep(Duration::from_millis(20)).await;

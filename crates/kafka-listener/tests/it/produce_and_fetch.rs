@@ -134,7 +134,7 @@ async fn a_transaction_of_the_platform_is_seen_once_it_is_committed() {
     let mut transactor = broker.bus.transactor("t").await.expect("a transactor");
     let record = Record { value: Some(Bytes::from_static(b"inside")), ..Record::default() };
     let records = vec![Outgoing { topic: "committed".into(), partition: Some(0), record }];
-    let positions = transactor.commit(Transaction { records, offsets: None }).await.expect("committed");
+    let positions = transactor.commit(Transaction { records: records.into(), offsets: None }).await.expect("committed");
     assert_eq!(positions, [Position { at: TopicPartition::new("committed", 0), offset: positions[0].offset }]);
     let consumer = assigned(&broker, "committed", 0, Offset::Beginning);
     assert_eq!(next(&consumer).await.payload(), Some(&b"inside"[..]));

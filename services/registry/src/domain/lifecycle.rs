@@ -162,7 +162,7 @@ impl Lifecycle {
     }
 
     /// The events of some reports, and the offsets after them.
-    fn advance(&self, owned: &mut HashMap<Partition, Owned>, reports: Vec<Stored>) -> (Vec<Outgoing>, Vec<Position>) {
+    fn advance(&self, owned: &mut HashMap<Partition, Owned>, reports: Vec<Stored>) -> (Arc<[Outgoing]>, Vec<Position>) {
         let mut told = Vec::new();
         let mut offsets: HashMap<Partition, Position> = HashMap::new();
         for Stored { position, record } in reports {
@@ -237,7 +237,7 @@ impl Lifecycle {
     }
 
     /// The records of these events; the random parts of their ids are drawn together.
-    fn records(&self, told: &[(Partition, Event)]) -> Vec<Outgoing> {
+    fn records(&self, told: &[(Partition, Event)]) -> Arc<[Outgoing]> {
         let mut drawn = vec![0_u8; told.len() * ID_BYTES];
         self.random.fill(&mut drawn);
         let (ids, _) = drawn.as_chunks::<ID_BYTES>();

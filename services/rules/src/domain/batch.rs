@@ -29,9 +29,13 @@ use super::window;
 /// What is to be committed next.
 #[derive(Debug, Default)]
 pub struct Batch {
-    outputs: Vec<Output>,
+    outputs: Vec<Outgoing>,
+    /// Whence each of the outputs comes.
+    origins: Vec<Origin>,
     /// States that have changed.
     states: Vec<Outgoing>,
+    /// Outputs, then states, as they are being written.
+    sealed: Option<Arc<[Outgoing]>>,
     next: BTreeMap<TopicPartition, Offset>,
     pub tally: Tally,
 }
@@ -55,10 +59,9 @@ pub struct Tally {
     rules: HashMap<RuleKey, RuleTally>,
 }
 
-/// A record to be written, and for whom.
+/// Whence a record comes that is to be written, and for whom.
 #[derive(Debug)]
-struct Output {
-    outgoing: Outgoing,
+struct Origin {
     source: Arc<Stored>,
     /// With the action's number; absent for a dead letter, which cannot become another one: if it is too large, it loses
     /// its source.
@@ -85,18 +88,19 @@ impl Batch {
 
     /// Records to be written.
     pub fn outputs(&self) -> usize {
-        self.outputs.len()
+        self.origins.len()
     }
 
-    /// The records to write, in order. Entries of the outbox are as old as they are there, however old their messages
-    /// are: retention and the age at which they are given up go by that.
-    pub fn records(&self, now_ms: u64) -> Vec<Outgoing> {
-        let mut records: Vec<Outgoing> =
-            self.outputs.iter().map(|output| &output.outgoing).chain(&self.states).cloned().collect();
-        for entry in records.iter_mut().filter(|record| &*record.topic == OUTBOX_TOPIC) {
-            entry.record.timestamp_ms = now_ms as i64;
+    /// The records to write, in order; the same again for another try, after which nothing is added. Entries of the outbox are
+    /// as old as they are there, however old their messages are: retention and the age at which they are given up go by that.
+    pub fn records(&mut self, now_ms: u64) -> Arc<[Outgoing]> {
+        let sealed = self.sealed.get_or_insert_with(|| self.outputs.drain(..).chain(self.states.drain(..)).collect());
+        if self.tally.outbox > 0 {
+            for entry in Arc::make_mut(sealed).iter_mut().filter(|record| &*record.topic == OUTBOX_TOPIC) {
+                entry.record.timestamp_ms = now_ms as i64;
+            }
         }
-        records
+        sealed.clone()
     }
 
     /// Takes what has changed in the states, to be written with the rest. Offsets go with it, so that a member that has
@@ -162,7 +166,7 @@ impl Batch {
                     }
                 }
                 let (records, bytes) = states.changed();
-                if is_enough(self.outputs.len() + records, bytes) {
+                if is_enough(self.outputs() + records, bytes) {
                     return false;
                 }
             }
@@ -336,50 +340,48 @@ impl Batch {
         let tally = self.rule_tally(&rule.key);
         tally.emitted += 1;
         tally.action(action).emitted += 1;
-        self.outputs.push(Output { outgoing, source, rule: Some((rule.clone(), action)) });
+        self.outputs.push(outgoing);
+        self.origins.push(Origin { source, rule: Some((rule.clone(), action)) });
     }
 
     /// A dead letter; `rule` and `action`: those to blame, if any is.
     pub fn bury(&mut self, source: Arc<Stored>, rule: Option<&str>, action: Option<u32>, cause: &str) {
         self.tally.dead_letters += 1;
         let outgoing = dead_letter(&source, rule, action, cause);
-        self.outputs.push(Output { outgoing, source, rule: None });
+        self.outputs.push(outgoing);
+        self.origins.push(Origin { source, rule: None });
     }
 
     /// The log refused the batch: the outputs at fault become dead letters, and dead letters that are too large lose their
     /// source. False if none is at fault.
     pub fn divert(&mut self, refusal: &AppendError) -> bool {
-        let at_fault = |output: &Output| match refusal {
-            AppendError::UnknownTopic { topic } | AppendError::Refused { topic, .. } => {
-                *output.outgoing.topic == **topic
-            }
+        let at_fault = |output: &Outgoing| match refusal {
+            AppendError::UnknownTopic { topic } | AppendError::Refused { topic, .. } => *output.topic == **topic,
             AppendError::UnknownPartition { topic, partition } => {
-                let is_beyond = output.outgoing.partition.is_some_and(|named| named >= *partition);
-                *output.outgoing.topic == **topic && is_beyond
+                *output.topic == **topic && output.partition.is_some_and(|named| named >= *partition)
             }
-            AppendError::TooLarge { bytes, limit } => output.outgoing.record.bytes() >= (*bytes).min(*limit),
+            AppendError::TooLarge { bytes, limit } => output.record.bytes() >= (*bytes).min(*limit),
             AppendError::Unavailable { .. } => false,
         };
-        let mut diverted = false;
-        for i in 0..self.outputs.len() {
-            let output = &self.outputs[i];
+        let (mut diverted, Some(mut sealed)) = (false, self.sealed.take()) else { return false };
+        // States are nobody's fault: they come behind the outputs.
+        for (i, output) in Arc::make_mut(&mut sealed)[..self.origins.len()].iter_mut().enumerate() {
             if !at_fault(output) {
                 continue;
             }
-            let Some((rule, action)) = output.rule.clone() else {
+            let Origin { source, rule } = &mut self.origins[i];
+            let Some((rule, action)) = rule.take() else {
                 let too_large = matches!(refusal, AppendError::TooLarge { .. });
-                if let Some(small) = without_source(&output.outgoing).filter(|_| too_large) {
-                    self.outputs[i].outgoing = small;
+                if let Some(small) = without_source(output).filter(|_| too_large) {
+                    *output = small;
                     diverted = true;
                 }
                 continue;
             };
             diverted = true;
-            let source = output.source.clone();
             let cause = refusal.to_string();
-            let outgoing = dead_letter(&source, Some(&rule.name), Some(action), &cause);
-            let error = LastError::of_record(&source, &cause);
-            self.outputs[i] = Output { outgoing, source, rule: None };
+            *output = dead_letter(source, Some(&rule.name), Some(action), &cause);
+            let error = LastError::of_record(source, &cause);
             self.tally.dead_letters += 1;
             self.failed(&rule.key, Some(action), error);
             let tally = self.rule_tally(&rule.key);
@@ -387,6 +389,7 @@ impl Batch {
             let emitted = &mut tally.action(action).emitted;
             *emitted = emitted.saturating_sub(1);
         }
+        self.sealed = Some(sealed);
         diverted
     }
 
