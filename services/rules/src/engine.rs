@@ -91,7 +91,7 @@ struct Session<'e> {
     engine: &'e Engine,
     consumer: Box<dyn Consumer>,
     transactor: Box<dyn Transactor>,
-    windows: HashMap<TopicPartition, RepeatWindow>,
+    windows: HashMap<Partition, RepeatWindow>,
     /// The rules that `states` are of.
     rules: Arc<RuleSet>,
     states: States,
@@ -203,8 +203,8 @@ impl Session<'_> {
                 Polled::Assigned(positions) => self.assigned(&positions).await?,
                 Polled::Revoked(partitions) => {
                     self.commit(shutdown, backoff).await?;
-                    self.windows.retain(|at, _| !partitions.contains(at));
                     for at in &partitions {
+                        self.windows.remove(&at.partition);
                         self.states.revoke(at.partition);
                         self.engine.in_force.revoke(at.partition);
                     }
@@ -220,10 +220,14 @@ impl Session<'_> {
     }
 
     /// How long the batch still waits for more. Outputs wait as long as the last commit took: where commits are quick they
-    /// leave at once, and a log that takes its time over one gets fewer and larger ones.
+    /// leave at once, and a log that takes its time over one gets fewer and larger ones. What comes to a whole poll waits for
+    /// as much as the interval brings: under such a load the transactions themselves are what costs.
     fn gathering(&self) -> Duration {
         let (ended, took) = self.committed;
-        let pause = if self.batch.outputs() > 0 { took.min(COMMIT_INTERVAL) } else { COMMIT_INTERVAL };
+        let pause = match self.batch.outputs() {
+            1..POLL_RECORDS => took.min(COMMIT_INTERVAL),
+            _ => COMMIT_INTERVAL,
+        };
         pause.saturating_sub(ended.elapsed())
     }
 
@@ -243,7 +247,7 @@ impl Session<'_> {
         for ((Position { at, offset }, window), held) in positions.iter().zip(windows).zip(states) {
             tracing::info!(at.partition, offset, seen = window.len(), groups = held.groups(), ?took, "assigned");
             self.engine.telemetry.restored(&held);
-            self.windows.insert(at.clone(), window);
+            self.windows.insert(at.partition, window);
             self.states.assign(at.partition, *offset, held, &self.rules);
             self.engine.in_force.assign(at.partition, *offset);
         }
@@ -323,8 +327,9 @@ impl Session<'_> {
             |tenant: &TenantId, function: &FunctionSpec, inputs: &[String]| functions.call(tenant, function, inputs);
         let (mut records, started) = (records.into_iter(), Instant::now());
         for (number, stored) in (1_usize..).zip(records.by_ref()) {
-            let Some(window) = self.windows.get_mut(&stored.position.at) else {
-                return Err(Interrupted::Unassigned(stored.position.at.partition));
+            let partition = stored.position.at.partition;
+            let Some(window) = self.windows.get_mut(&partition) else {
+                return Err(Interrupted::Unassigned(partition));
             };
             let (states, call, trace) = (&mut self.states, &call, &telemetry::continue_trace);
             let views = &self.engine.views;
@@ -410,17 +415,18 @@ impl Session<'_> {
         self.batch = Batch::default();
         let committed = self.engine.bus.committed(GROUP, TELEMETRY_TOPIC).await?;
         let mut positions = Vec::new();
-        for at in self.windows.keys() {
-            let offset = match committed.iter().find(|position| position.at == *at) {
+        for partition in self.windows.keys() {
+            let at = TopicPartition::new(TELEMETRY_TOPIC, *partition);
+            let offset = match committed.iter().find(|position| position.at == at) {
                 Some(position) => position.offset,
-                None => self.engine.bus.bounds(at).await?.earliest,
+                None => self.engine.bus.bounds(&at).await?.earliest,
             };
-            positions.push(Position { at: at.clone(), offset });
+            positions.push(Position { at, offset });
         }
         let windows = repeats::windows_before(&*self.engine.bus, &positions).await?;
         let states = restore::states(&*self.engine.bus, &positions).await?;
         for ((position, window), held) in positions.into_iter().zip(windows).zip(states) {
-            self.windows.insert(position.at.clone(), window);
+            self.windows.insert(position.at.partition, window);
             self.states.assign(position.at.partition, position.offset, held, &self.rules);
             self.engine.in_force.assign(position.at.partition, position.offset);
             // Where it cannot go back, it would leave out what was dropped: then the session begins anew.

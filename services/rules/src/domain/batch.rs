@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use drover_bus::{AppendError, Offset, Outgoing, Partition, Position, Stored, TopicPartition, repeats};
+use drover_bus::{AppendError, Offset, Outgoing, Partition, Position, Stored, Topic, TopicPartition, repeats};
 use drover_rule_sql::{Due, Outcome, Row};
 use drover_types::repeat::{RepeatWindow, Verdict};
 use drover_types::{RecordId, TELEMETRY_TOPIC, Telemetry, TraceParent};
@@ -36,7 +36,8 @@ pub struct Batch {
     states: Vec<Outgoing>,
     /// Outputs, then states, as they are being written.
     sealed: Option<Arc<[Outgoing]>>,
-    next: BTreeMap<TopicPartition, Offset>,
+    /// The next offset of each partition of the telemetry topic.
+    next: BTreeMap<Partition, Offset>,
     pub tally: Tally,
 }
 
@@ -115,12 +116,14 @@ impl Batch {
 
     /// The next offset of a partition.
     fn pass(&mut self, partition: Partition, next: Offset) {
-        self.next.insert(TopicPartition::new(TELEMETRY_TOPIC, partition), next);
+        self.next.insert(partition, next);
     }
 
     /// The offsets to commit.
     pub fn offsets(&self) -> Vec<Position> {
-        self.next.iter().map(|(at, offset)| Position { at: at.clone(), offset: *offset }).collect()
+        let topic: Topic = TELEMETRY_TOPIC.into();
+        let at = |partition: &Partition| TopicPartition { topic: topic.clone(), partition: *partition };
+        self.next.iter().map(|(partition, offset)| Position { at: at(partition), offset: *offset }).collect()
     }
 
     /// What each rule did, for the board.
@@ -131,7 +134,7 @@ impl Batch {
     /// Takes one record: whatever becomes of it, its partition moves on.
     pub fn take(&mut self, stored: Stored, evaluation: &mut Evaluation<'_>) {
         let (partition, next) = (stored.position.at.partition, stored.position.offset + 1);
-        self.next.insert(stored.position.at.clone(), next);
+        self.pass(partition, next);
         self.tally.messages += 1;
         let telemetry = repeats::telemetry(&stored);
         let received_ms = telemetry.as_ref().ok().map(|telemetry| telemetry.time_ms);
