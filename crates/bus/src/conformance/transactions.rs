@@ -35,7 +35,9 @@ pub async fn a_refused_transaction_shows_nothing(f: &Fixture) {
     assert_eq!(refused, Err(TransactError::Refused(unknown)));
     assert_eq!(f.values(&output, 0).await, Vec::<String>::new());
     let records = vec![outgoing(&output, 0, record("x"))];
-    within(transactor.commit(Transaction { records: records.into(), offsets: None })).await.expect("the next one commits");
+    within(transactor.commit(Transaction { records: records.into(), offsets: None }))
+        .await
+        .expect("the next one commits");
     assert_eq!(f.values(&output, 0).await, ["x"]);
 }
 

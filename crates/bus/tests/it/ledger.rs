@@ -150,8 +150,10 @@ impl Work {
             let output =
                 |partition| Outgoing { topic: "out".into(), partition: Some(partition), record: record("k", &value) };
             let offsets = vec![Position { at: at("in", 0), offset: next }];
-            let transaction =
-                Transaction { records: vec![output(0), output(1)].into(), offsets: Some((membership.clone(), offsets)) };
+            let transaction = Transaction {
+                records: vec![output(0), output(1)].into(),
+                offsets: Some((membership.clone(), offsets)),
+            };
             let outcome = self.transactor.commit(transaction).await;
             let mut ledger = self.ledger.lock().expect("is sound");
             match &outcome {

@@ -343,16 +343,20 @@ impl Batch {
         let tally = self.rule_tally(&rule.key);
         tally.emitted += 1;
         tally.action(action).emitted += 1;
-        self.outputs.push(outgoing);
-        self.origins.push(Origin { source, rule: Some((rule.clone(), action)) });
+        self.write(outgoing, Origin { source, rule: Some((rule.clone(), action)) });
     }
 
     /// A dead letter; `rule` and `action`: those to blame, if any is.
     pub fn bury(&mut self, source: Arc<Stored>, rule: Option<&str>, action: Option<u32>, cause: &str) {
         self.tally.dead_letters += 1;
         let outgoing = dead_letter(&source, rule, action, cause);
+        self.write(outgoing, Origin { source, rule: None });
+    }
+
+    fn write(&mut self, outgoing: Outgoing, origin: Origin) {
+        debug_assert!(self.sealed.is_none(), "nothing is added to what is being written");
         self.outputs.push(outgoing);
-        self.origins.push(Origin { source, rule: None });
+        self.origins.push(origin);
     }
 
     /// The log refused the batch: the outputs at fault become dead letters, and dead letters that are too large lose their

@@ -174,11 +174,8 @@ fn output_headers(id: RecordId, rule: &Definition, telemetry: &Telemetry, trace:
         Header { name: name.into(), value: memory.split().freeze() }
     };
     let time_ms = telemetry.time_ms.to_string();
-    let mut headers = vec![
-        put(header::ID, &id.0),
-        put(header::RULE, rule.name.as_bytes()),
-        put(header::TIME, time_ms.as_bytes()),
-    ];
+    let mut headers =
+        vec![put(header::ID, &id.0), put(header::RULE, rule.name.as_bytes()), put(header::TIME, time_ms.as_bytes())];
     headers.extend(trace.map(|trace| put(header::TRACEPARENT, trace.as_str().as_bytes())));
     headers
 }
