@@ -40,8 +40,6 @@ const BATCH_STATE_BYTES: usize = 4 * 1024 * 1024;
 const CLOSING_MAX: Duration = Duration::from_secs(1);
 /// Longest that records are evaluated at a stretch, about, for the same reason; what is left of a poll is read again.
 const EVALUATING_MAX: Duration = Duration::from_secs(5);
-/// Records that are evaluated between two looks at the clock. Functions have a bound of their own ([`BATCH_MAX`]).
-const LOOKED_AT: usize = 16;
 /// How often rules that group messages are told what the clock says.
 const TICK: Duration = Duration::from_secs(1);
 /// Longest wait for what the log says of the partitions where no record comes.
@@ -326,7 +324,7 @@ impl Session<'_> {
         let call =
             |tenant: &TenantId, function: &FunctionSpec, inputs: &[String]| functions.call(tenant, function, inputs);
         let (mut records, started) = (records.into_iter(), Instant::now());
-        for (number, stored) in (1_usize..).zip(records.by_ref()) {
+        for stored in records.by_ref() {
             let partition = stored.position.at.partition;
             let Some(window) = self.windows.get_mut(&partition) else {
                 return Err(Interrupted::Unassigned(partition));
@@ -339,7 +337,7 @@ impl Session<'_> {
                 // What is left of the poll comes again from the committed offsets.
                 return Ok(());
             }
-            if number.is_multiple_of(LOOKED_AT) && started.elapsed() >= EVALUATING_MAX {
+            if started.elapsed() >= EVALUATING_MAX {
                 break;
             }
         }

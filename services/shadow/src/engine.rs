@@ -297,7 +297,7 @@ impl Session<'_> {
     }
 
     async fn transact(&mut self, batch: &Batch) -> Result<Vec<Position>, TransactError> {
-        let (records, offsets) = (batch.records().into(), Some((self.consumer.membership(), batch.offsets())));
+        let (records, offsets) = (batch.records(), Some((self.consumer.membership(), batch.offsets())));
         self.transactor.commit(Transaction { records, offsets }).await
     }
 }

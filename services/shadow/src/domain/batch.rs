@@ -1,6 +1,7 @@
 //! Requests into a batch: documents, changes, deliveries and next offsets that are committed as one.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use drover_bus::{Offset, Outgoing, Partition, Position, TopicPartition};
 use drover_proto::shadow::v1 as wire;
@@ -67,8 +68,8 @@ impl Batch {
     }
 
     /// The records to write, in order.
-    pub fn records(&self) -> Vec<Outgoing> {
-        self.records.clone()
+    pub fn records(&self) -> Arc<[Outgoing]> {
+        self.records.as_slice().into()
     }
 
     /// The offsets to commit.
