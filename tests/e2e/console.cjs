@@ -85,7 +85,8 @@ async function weigh(context, url, part) {
 
 async function connectByName(page) {
   await page.goto(`${server}/connect`);
-  await page.keyboard.type("lamp-1"); // the field has the focus
+  await page.locator("#name:focus").waitFor(); // a page has loaded before `autofocus` has moved the focus
+  await page.keyboard.type("lamp-1");
   await page.keyboard.press("Enter");
   await page.locator("#arrival").waitFor();
   seen.tabs = await page.getByRole("tab").allTextContents();
