@@ -11,7 +11,7 @@ use drover_mqtt::Version;
 use drover_tests::{
     Backends, Collector, LocalRun, Manner, Processes, marks, options, publish, python, read_committed, tool,
 };
-use drover_types::Qos;
+use drover_types::{Qos, hex};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -279,7 +279,6 @@ fn the_platform_works_in_separate_processes_and_survives_the_loss_of_each() -> a
 
     // One trace to the output, although the ingress and the rules are different processes.
     let (collector, brokers) = (&layout.collector, layout.backends.kafka.brokers());
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     layout.processes.until("traced", |_| {
         let spans = collector.spans();
         let of = |name: &'static str| spans.iter().filter(move |span| span.name == name);

@@ -4,6 +4,7 @@ use std::net::TcpListener;
 
 use anyhow::Context;
 use drover_tests::{Collector, Manner, Platform, publish, read_committed};
+use drover_types::hex;
 use serde_json::json;
 
 fn apply(platform: &Platform) -> anyhow::Result<()> {
@@ -28,7 +29,6 @@ fn a_publish_is_one_trace_from_the_ingress_through_the_rule_to_the_output() -> a
     let again =
         named("publish").into_iter().find(|span| span.parent_span_id == rule.span_id).context("the action's")?;
     assert!([rule, again].iter().all(|span| span.trace_id == first.trace_id), "one trace");
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let output = read_committed(&brokers, "traced")?.swap_remove(0);
     let expected = format!("00-{}-{}-01", hex(&rule.trace_id), hex(&rule.span_id));
     assert_eq!(output.traceparent, Some(expected), "a consumer goes on with the rule's span");
@@ -48,7 +48,6 @@ fn a_post_goes_on_with_the_trace_of_its_client() -> anyhow::Result<()> {
     post.header("traceparent", &format!("00-{trace}-{span}-01")).send("1")?;
     platform.until("traced", |_| Ok(collector.spans().iter().any(|span| span.name == "publish")))?;
     let published = collector.spans().into_iter().find(|span| span.name == "publish").context("its span")?;
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     assert_eq!((hex(&published.trace_id), hex(&published.parent_span_id)), (trace.to_owned(), span.to_owned()));
     assert!(platform.stop()?.success());
     Ok(())

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use drover_bus::{Bus, Header, Outgoing, Record, Stored, TopicPartition};
+use drover_bus::{Bus, Outgoing, Record, Stored, TopicPartition};
 use drover_host::{Network, Shutdown};
 use drover_proto::shadow::v1::shadow_client::ShadowClient;
 use drover_proto::shadow::v1::{Delivery, UpdateShadowRequest};
@@ -287,7 +287,7 @@ fn request(number: usize, update: usize, epoch: u64, clock: &VirtualClock, rando
         traceparent: None,
         hops: 0,
     };
-    let headers = message.headers().into_iter().map(|(name, value)| Header { name, value }).collect();
+    let headers = message.headers();
     let record = Record {
         key: Some(message.key().to_string().into()),
         value: Some(message.payload.clone()),

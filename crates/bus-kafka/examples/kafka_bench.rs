@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use drover_backends::kafka::Kafka;
-use drover_bus::{Bus, Header, Outgoing, Record, Topic, TopicConfig, Transaction};
+use drover_bus::{Bus, Outgoing, Record, Topic, TopicConfig, Transaction};
 use drover_bus_kafka::{KafkaBus, KafkaOptions};
 use hdrhistogram::Histogram;
 use rustix::time::{ClockId, clock_gettime};
@@ -30,7 +30,7 @@ fn cpu() -> Duration {
 /// A record as the ingress makes it: a key, 200 bytes and a dozen headers.
 fn telemetry(topic: &Topic, number: usize) -> Outgoing {
     let names = ["id", "topic", "tenant", "device", "client", "qos", "retain", "dup", "packet-id", "epoch", "time"];
-    let headers = names.map(|name| Header { name: name.into(), value: "0123456789".into() }).to_vec();
+    let headers = names.map(|name| (name, "0123456789")).into();
     let key = Some(format!("default/device-{}", number % 1_000).into());
     let timestamp_ms = 1_700_000_000_000;
     Outgoing::keyed(topic.clone(), Record { key, value: Some(vec![b'x'; PAYLOAD].into()), headers, timestamp_ms })

@@ -1,14 +1,14 @@
 //! Records and places as the port has them, and as librdkafka has them.
 
-use std::borrow::Cow;
-
-use bytes::{BufMut, Bytes, BytesMut};
-use drover_bus::{Header, Outgoing, Partition, Position, Record, Stored, Topic, TopicPartition};
-use drover_types::header;
-use rdkafka::message::{BorrowedMessage, Headers, Message, OwnedHeaders};
+use bytes::Bytes;
+use drover_bus::{Outgoing, Partition, Position, Record, Stored, Topic, TopicPartition};
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 use rdkafka::util::IntoOpaque;
 use rdkafka::{Offset, TopicPartitionList};
+
+/// Bytes of a header with its name, about.
+const HEADER_BYTES: usize = 24;
 
 /// A partition as librdkafka counts it; the port's are at most 1,023.
 pub(crate) fn raw_partition(partition: Partition) -> i32 {
@@ -44,40 +44,30 @@ pub(crate) fn to_send<D: IntoOpaque>(
     send.payload = value.as_deref();
     if !headers.is_empty() {
         let all = OwnedHeaders::new_with_capacity(headers.len());
-        send.headers = Some(headers.iter().fold(all, |all, header| {
-            all.insert(rdkafka::message::Header { key: &header.name, value: Some(header.value.as_ref()) })
-        }));
+        let put = |all: OwnedHeaders, (key, value)| all.insert(Header { key, value: Some(value) });
+        send.headers = Some(headers.iter().fold(all, put));
     }
     send
 }
 
-/// A message read back; its parts share one piece of memory.
+/// A message read back.
 pub(crate) fn stored(message: &BorrowedMessage<'_>, topic: &Topic) -> Stored {
-    // Asked for once: each of them is a call of librdkafka.
-    let found = message.headers();
-    let mut headers = Vec::with_capacity(found.map_or(0, Headers::count));
-    headers.extend(found.iter().flat_map(|found| found.iter()));
-    let values = headers.iter().map(|header| header.value.map_or(0, <[u8]>::len));
-    let bytes = message.key_len() + message.payload_len() + values.sum::<usize>();
-    let mut memory = BytesMut::with_capacity(bytes);
-    let mut keep = |part: &[u8]| -> Bytes {
-        memory.put_slice(part);
-        memory.split().freeze()
-    };
+    let mut headers = drover_bus::Headers::default();
+    if let Some(found) = message.headers() {
+        headers = drover_bus::Headers::with_capacity(HEADER_BYTES * found.count());
+        headers.extend(found.iter().map(|header| (header.key, header.value.unwrap_or_default())));
+    }
+    let (key, value) = (message.key(), message.payload());
+    // Both in one piece of memory.
+    let mut memory = Bytes::from([key.unwrap_or_default(), value.unwrap_or_default()].concat());
     let record = Record {
-        key: message.key().map(&mut keep),
-        value: message.payload().map(&mut keep),
-        headers: headers.iter().map(|header| kept(header, &mut keep)).collect(),
+        key: key.map(|key| memory.split_to(key.len())),
+        value: value.map(|_| memory),
+        headers,
         timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
     };
     let at = TopicPartition { topic: topic.clone(), partition: partition(message.partition()) };
     Stored { position: Position { at, offset: offset(message.offset()) }, record }
-}
-
-fn kept(header: &rdkafka::message::Header<'_, &[u8]>, keep: &mut impl FnMut(&[u8]) -> Bytes) -> Header {
-    let known = header::ALL.iter().find(|known| **known == header.key);
-    let name = known.map_or_else(|| Cow::Owned(header.key.to_owned()), |known| Cow::Borrowed(*known));
-    Header { name, value: header.value.map(keep).unwrap_or_default() }
 }
 
 /// A list of positions; `None` if one of them cannot be in such a list.

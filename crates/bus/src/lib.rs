@@ -4,7 +4,6 @@
 //! suite ([`conformance`]): the embedded log in this crate, and Kafka. The port is shaped so that a Kafka client can
 //! keep every promise; where the two differ, the weaker one is written here.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ mod partition;
 pub mod repeats;
 
 pub use bounds::bounds;
+pub use drover_types::Headers;
 pub use error::{AdminError, AppendError, ConsumeError, ReadError, TransactError, Unacknowledged};
 pub use partition::partition_of;
 
@@ -31,19 +31,12 @@ pub type Partition = u32;
 /// Place of a record in its partition, from 0; grows, may have gaps (compaction, transaction markers).
 pub type Offset = u64;
 
-/// Name and value of a record header.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
-    pub name: Cow<'static, str>,
-    pub value: Bytes,
-}
-
 /// What is kept: key, value, headers, time. No value on a compacted topic means "deleted" (a tombstone).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     pub key: Option<Bytes>,
     pub value: Option<Bytes>,
-    pub headers: Vec<Header>,
+    pub headers: Headers,
     /// Milliseconds since the Unix epoch, as the producer says. Kafka takes 0 for "now".
     pub timestamp_ms: i64,
 }
@@ -290,12 +283,11 @@ impl Outgoing {
 impl Record {
     /// The last header of this name.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers.iter().rev().find(|h| h.name == name).map(|h| h.value.as_ref())
+        self.headers.get(name)
     }
 
-    /// Bytes of key, value and headers together.
+    /// Bytes of key, value and headers together, and of the headers' lengths.
     pub fn bytes(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|h| h.name.len() + h.value.len()).sum();
-        self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len) + headers
+        self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len) + self.headers.bytes()
     }
 }

@@ -21,8 +21,7 @@ const NEWEST_RECORDS: Offset = 100;
 /// The message that a record of the telemetry topic holds.
 pub fn telemetry(stored: &Stored) -> Result<Telemetry, InvalidTelemetry> {
     let record = &stored.record;
-    let headers = record.headers.iter().map(|h| (h.name.as_ref(), h.value.as_ref()));
-    Telemetry::from_parts(record.value.clone().unwrap_or_default(), headers)
+    Telemetry::from_parts(record.value.clone().unwrap_or_default(), &record.headers)
 }
 
 /// As [`window_before`], of several partitions side by side: in the order of `positions`.

@@ -94,7 +94,7 @@ impl CompiledRule {
     /// 16 hexadecimal digits that stand for what the statement says: another statement has others.
     pub fn digest(&self) -> String {
         let digest = Sha256::digest(self.statement.to_string());
-        digest.iter().take(DIGEST_BYTES).map(|byte| format!("{byte:02x}")).collect()
+        drover_types::hex(&digest[..DIGEST_BYTES])
     }
 
     /// Variables first, then the condition, then the row. A rule that groups has no answer to one message.

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use drover_bus::{
-    AdminError, AppendError, Bounds, Bus, ConsumeError, Consumer, GroupConfig, Header, Membership, Offset, Outgoing,
-    Polled, Position, ReadError, Receipt, Stalled, Stored, TopicConfig, TopicPartition, TransactError, Transaction,
-    Transactor, repeats,
+    AdminError, AppendError, Bounds, Bus, ConsumeError, Consumer, GroupConfig, Membership, Offset, Outgoing, Polled,
+    Position, ReadError, Receipt, Stalled, Stored, TopicConfig, TopicPartition, TransactError, Transaction, Transactor,
+    repeats,
 };
 use drover_types::repeat::ID_PROPERTY;
 use drover_types::{TELEMETRY_TOPIC, header};
@@ -99,7 +99,7 @@ fn name_by_place(stored: &mut Stored) {
     let place = format!("{}/{}/{offset}", at.topic, at.partition);
     message.properties.retain(|(property, _)| property != ID_PROPERTY);
     message.properties.push((ID_PROPERTY.to_owned(), place));
-    stored.record.headers = message.headers().into_iter().map(|(name, value)| Header { name, value }).collect();
+    stored.record.headers = message.headers();
 }
 
 #[async_trait]

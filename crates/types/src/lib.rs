@@ -5,8 +5,10 @@
 mod api_token;
 mod clock;
 pub mod command;
+mod decimal;
 mod error;
 mod fnv;
+mod headers;
 mod hex;
 mod ids;
 mod internal;
@@ -23,8 +25,11 @@ mod units;
 
 pub use api_token::{API_TOKEN_PREFIX, api_token_tenant};
 pub use clock::{Clock, FixedClock};
+pub use decimal::Decimal;
 pub use error::{ApiError, ErrorCode, in_range};
 pub use fnv::fnv1a;
+pub use headers::Headers;
+pub use hex::hex;
 pub use ids::{ClientId, DEFAULT_TENANT, DeviceId, DeviceKey, InvalidId, RecordId, RecordIds, TenantId};
 pub use internal::{EVENTS_TOPIC, NODES_TOPIC, PRESENCE_TOPIC, REGISTRY_CHANGES_TOPIC};
 pub use name::{key, subdomain};

@@ -3,12 +3,10 @@
 //! Header values are text, so that any Kafka tool can print them; `id` and `fingerprint` are 16 raw bytes, and
 //! `correlation-data` is what the device sent.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 
 use crate::hex::push_hex;
-use crate::{ClientId, DeviceId, DeviceKey, Qos, RecordId, TenantId, TopicName};
+use crate::{ClientId, Decimal, DeviceId, DeviceKey, Headers, Qos, RecordId, TenantId, TopicName};
 
 /// Topic of raw telemetry: key = `tenant/device`, value = payload.
 pub const TELEMETRY_TOPIC: &str = "drover.telemetry";
@@ -40,30 +38,6 @@ pub mod header {
     pub const HOPS: &str = "hops";
     /// On rule outputs: the rule's name.
     pub const RULE: &str = "rule";
-
-    /// All of them: whoever reads records back needs no memory for these names.
-    pub const ALL: [&str; 20] = [
-        ID,
-        TOPIC,
-        TENANT,
-        DEVICE,
-        CLIENT,
-        QOS,
-        RETAIN,
-        DUP,
-        PACKET_ID,
-        EPOCH,
-        FINGERPRINT,
-        TIME,
-        CONTENT_TYPE,
-        PROPERTIES,
-        PAYLOAD_FORMAT,
-        RESPONSE_TOPIC,
-        CORRELATION_DATA,
-        TRACEPARENT,
-        HOPS,
-        RULE,
-    ];
 }
 
 /// Recognises a message sent again: see [`fingerprint`].
@@ -201,45 +175,47 @@ impl Telemetry {
     }
 
     /// The headers of its record, in a fixed order.
-    pub fn headers(&self) -> Vec<(Cow<'static, str>, Bytes)> {
-        let mut headers = Headers::with_room_for(self);
-        headers.put(header::ID, |out| out.extend_from_slice(&self.id.0));
-        headers.put(header::TOPIC, |out| out.extend_from_slice(self.topic.as_str().as_bytes()));
-        headers.put(header::TENANT, |out| out.extend_from_slice(self.tenant.as_str().as_bytes()));
-        headers.put(header::DEVICE, |out| out.extend_from_slice(self.device.as_str().as_bytes()));
-        headers.put(header::CLIENT, |out| out.extend_from_slice(self.client.as_str().as_bytes()));
-        headers.put_shared(header::QOS, Bytes::from_static([b"0", b"1", b"2"][self.qos as usize]));
-        headers.put_shared(header::RETAIN, flag(self.retain));
-        headers.put_shared(header::DUP, flag(self.dup));
-        headers.put(header::EPOCH, |out| put_decimal(out, self.epoch));
-        headers.put(header::FINGERPRINT, |out| out.extend_from_slice(&self.fingerprint));
-        headers.put(header::TIME, |out| put_decimal(out, self.time_ms));
+    pub fn headers(&self) -> Headers {
+        let Self { topic, tenant, device, client, .. } = self;
+        let texts = topic.as_str().len() + tenant.as_str().len() + device.as_str().len() + client.as_str().len();
+        let mut headers = Headers::with_capacity(texts + HEADERS_BYTES);
+        let digit = |number: u8| [b'0' + number];
+        headers.push(header::ID, &self.id.0);
+        headers.push(header::TOPIC, topic.as_str().as_bytes());
+        headers.push(header::TENANT, tenant.as_str().as_bytes());
+        headers.push(header::DEVICE, device.as_str().as_bytes());
+        headers.push(header::CLIENT, client.as_str().as_bytes());
+        headers.push(header::QOS, &digit(self.qos as u8));
+        headers.push(header::RETAIN, &digit(self.retain.into()));
+        headers.push(header::DUP, &digit(self.dup.into()));
+        headers.push(header::EPOCH, Decimal::of(self.epoch).as_bytes());
+        headers.push(header::FINGERPRINT, &self.fingerprint);
+        headers.push(header::TIME, Decimal::of(self.time_ms).as_bytes());
         if let Some(packet_id) = self.packet_id {
-            headers.put(header::PACKET_ID, |out| put_decimal(out, packet_id.into()));
+            headers.push(header::PACKET_ID, Decimal::of(packet_id.into()).as_bytes());
         }
         if let Some(content_type) = &self.content_type {
-            headers.put(header::CONTENT_TYPE, |out| out.extend_from_slice(content_type.as_bytes()));
+            headers.push(header::CONTENT_TYPE, content_type.as_bytes());
         }
         if !self.properties.is_empty() {
-            headers.put_shared(header::PROPERTIES, encode_properties(&self.properties));
+            headers.push(header::PROPERTIES, &encode_properties(&self.properties));
         }
-        if let Some(mqtt5) = &self.mqtt5 {
-            headers.put_mqtt5(mqtt5);
+        if let Some(Mqtt5 { utf8, response_topic, correlation_data }) = self.mqtt5.as_deref() {
+            headers.extend(utf8.map(|utf8| (header::PAYLOAD_FORMAT, digit(utf8.into()))));
+            headers.extend(response_topic.as_ref().map(|topic| (header::RESPONSE_TOPIC, topic)));
+            headers.extend(correlation_data.as_ref().map(|data| (header::CORRELATION_DATA, data)));
         }
         if let Some(traceparent) = &self.traceparent {
-            headers.put(header::TRACEPARENT, |out| out.extend_from_slice(traceparent.as_str().as_bytes()));
+            headers.push(header::TRACEPARENT, traceparent.as_str().as_bytes());
         }
         if self.hops > 0 {
-            headers.put(header::HOPS, |out| put_decimal(out, self.hops.into()));
+            headers.push(header::HOPS, Decimal::of(self.hops.into()).as_bytes());
         }
-        headers.finish()
+        headers
     }
 
     /// Reads a record of the telemetry topic; unknown headers are skipped, the last of a repeated one counts.
-    pub fn from_parts<'a>(
-        payload: Bytes,
-        headers: impl IntoIterator<Item = (&'a str, &'a [u8])>,
-    ) -> Result<Self, InvalidTelemetry> {
+    pub fn from_parts<'a>(payload: Bytes, headers: &'a Headers) -> Result<Self, InvalidTelemetry> {
         let mut found = Found::default();
         for (name, value) in headers {
             found.take(name, value);
@@ -293,10 +269,6 @@ impl Telemetry {
             },
         })
     }
-}
-
-fn flag(on: bool) -> Bytes {
-    Bytes::from_static(if on { b"1" } else { b"0" })
 }
 
 fn malformed(name: &'static str, reason: impl ToString) -> InvalidTelemetry {
@@ -354,77 +326,12 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Most headers of one record.
-const HEADERS_MAX: usize = 19;
-/// Bytes of the values of a record that are no text of its sender's: two ids and three numbers.
-const VALUES_BYTES: usize = 16 + 16 + 3 * 20 + 64;
-
-/// Headers whose values share one allocation.
-struct Headers {
-    list: Vec<(Cow<'static, str>, Bytes)>,
-    values: Vec<u8>,
-    /// Which headers have their value in `values`, and where it begins.
-    own: [(usize, usize); HEADERS_MAX],
-    count: usize,
-}
-
-impl Headers {
-    fn with_room_for(telemetry: &Telemetry) -> Self {
-        let Telemetry { topic, tenant, device, client, .. } = telemetry;
-        let texts = topic.as_str().len() + tenant.as_str().len() + device.as_str().len() + client.as_str().len();
-        let values = Vec::with_capacity(texts + VALUES_BYTES);
-        Self { list: Vec::with_capacity(HEADERS_MAX), values, own: [(0, 0); HEADERS_MAX], count: 0 }
-    }
-
-    fn put(&mut self, name: &'static str, value: impl FnOnce(&mut Vec<u8>)) {
-        self.own[self.count] = (self.list.len(), self.values.len());
-        self.count += 1;
-        value(&mut self.values);
-        self.put_shared(name, Bytes::new());
-    }
-
-    fn put_mqtt5(&mut self, mqtt5: &Mqtt5) {
-        if let Some(utf8) = mqtt5.utf8 {
-            self.put_shared(header::PAYLOAD_FORMAT, flag(utf8));
-        }
-        if let Some(topic) = &mqtt5.response_topic {
-            self.put(header::RESPONSE_TOPIC, |out| out.extend_from_slice(topic.as_bytes()));
-        }
-        if let Some(data) = &mqtt5.correlation_data {
-            self.put_shared(header::CORRELATION_DATA, data.clone());
-        }
-    }
-
-    fn put_shared(&mut self, name: &'static str, value: Bytes) {
-        self.list.push((name.into(), value));
-    }
-
-    fn finish(self) -> Vec<(Cow<'static, str>, Bytes)> {
-        let Self { mut list, values, own, count } = self;
-        let mut values = Bytes::from(values);
-        for (header, start) in own[..count].iter().rev() {
-            list[*header].1 = values.split_off(*start);
-        }
-        list
-    }
-}
-
-fn put_decimal(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return out.extend_from_slice(&digits[at..]);
-        }
-    }
-}
+/// Bytes of the headers of most records, but for the texts that name a topic and whoever sent it.
+const HEADERS_BYTES: usize = 240;
 
 /// User properties as a JSON array of `[name, value]` pairs: order and repeats are kept.
-fn encode_properties(properties: &[(String, String)]) -> Bytes {
-    serde_json::to_vec(properties).expect("pairs of strings are JSON").into()
+fn encode_properties(properties: &[(String, String)]) -> Vec<u8> {
+    serde_json::to_vec(properties).expect("pairs of strings are JSON")
 }
 
 fn decode_properties(value: &[u8]) -> Result<Vec<(String, String)>, InvalidTelemetry> {
@@ -462,8 +369,8 @@ mod tests {
         }
     }
 
-    fn read(headers: &[(Cow<'static, str>, Bytes)]) -> Result<Telemetry, InvalidTelemetry> {
-        Telemetry::from_parts(sample().payload, headers.iter().map(|(n, v)| (n.as_ref(), v.as_ref())))
+    fn read(headers: &Headers) -> Result<Telemetry, InvalidTelemetry> {
+        Telemetry::from_parts(sample().payload, headers)
     }
 
     #[test]
@@ -494,9 +401,9 @@ mod tests {
     #[test]
     fn a_missing_or_malformed_header_is_named() {
         let mut headers = sample().headers();
-        headers.retain(|(name, _)| name != header::EPOCH);
+        headers.retain(|name| name != header::EPOCH);
         assert_eq!(read(&headers), Err(InvalidTelemetry::Missing { name: "epoch" }));
-        headers.push((header::EPOCH.into(), Bytes::from_static(b"x")));
+        headers.push(header::EPOCH, b"x");
         assert!(matches!(read(&headers), Err(InvalidTelemetry::Malformed { name: "epoch", .. })));
     }
 
@@ -515,15 +422,6 @@ mod tests {
         for text in wrong.iter().map(|text| &**text).chain(["00-0af7651916cd43dd8448eb211c80319cb-7ad6b7169203331-01"])
         {
             assert_eq!(TraceParent::parse(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn numbers_are_written_in_full() {
-        for number in [0, 9, 10, 1_700_000_000_000, u64::MAX] {
-            let mut out = Vec::new();
-            put_decimal(&mut out, number);
-            assert_eq!(String::from_utf8(out), Ok(number.to_string()));
         }
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use drover_host::config::SecurityConfig;
 use drover_host::{AdminToken, SystemRandom};
-use drover_types::Random;
+use drover_types::{Random, hex};
 
 /// Random bytes of the administrator's token.
 const TOKEN_BYTES: usize = 32;
@@ -59,8 +59,7 @@ pub fn made_admin_token(data: &Path) -> anyhow::Result<AdminToken> {
         Ok(mut file) => {
             let mut bytes = [0; TOKEN_BYTES];
             SystemRandom.fill(&mut bytes);
-            let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            writeln!(file, "{text}").and_then(|()| file.sync_all()).with_context(failed)?;
+            writeln!(file, "{}", hex(&bytes)).and_then(|()| file.sync_all()).with_context(failed)?;
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error).with_context(failed),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use drover_types::{ApiError, DeviceKey, ErrorCode, Random};
+use drover_types::{ApiError, DeviceKey, ErrorCode, Random, hex};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use sha2::{Digest as _, Sha256};
 
@@ -89,7 +89,7 @@ impl MasterKey {
 
     fn new(secret: &[u8; KEY_BYTES]) -> Self {
         let digest: [u8; 32] = Sha256::new().chain_update(b"drover master key").chain_update(secret).finalize().into();
-        let name = digest[..NAME_BYTES].iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = hex(&digest[..NAME_BYTES]);
         let key = UnboundKey::new(&AES_256_GCM, secret).expect("32 bytes are a key of AES-256");
         Self { name, sealing: LessSafeKey::new(key) }
     }

@@ -11,7 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use drover_types::{ApiError, Clock, DeviceKey, ErrorCode};
+use drover_types::{ApiError, Clock, DeviceKey, ErrorCode, hex};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PublicKeyData, SanType,
@@ -191,7 +191,7 @@ impl CertificateAuthority for Authority {
 fn make_authority(key: &KeyPair, now_ms: u64) -> Result<String, rcgen::Error> {
     let mut params = CertificateParams::default();
     // Named after its key, so that a certificate of another authority is told by its issuer.
-    let id: String = params.key_identifier(key).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let id = hex(&params.key_identifier(key)[..4]);
     params.distinguished_name.push(DnType::CommonName, format!("Drover platform CA {id}"));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

@@ -155,7 +155,7 @@ mod tests {
     use std::time::Duration;
 
     use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions};
-    use drover_bus::{Outgoing, Record};
+    use drover_bus::{Headers, Outgoing, Record};
     use drover_types::FixedClock;
     use prometheus_client::registry::Registry;
 
@@ -201,7 +201,7 @@ mod tests {
         };
 
         let (key, value) = (Some("home/lamp".into()), Some(OPEN.into()));
-        let record = Record { key, value, headers: Vec::new(), timestamp_ms: NOW_MS.cast_signed() };
+        let record = Record { key, value, headers: Headers::default(), timestamp_ms: NOW_MS.cast_signed() };
         let document = Outgoing { partition: Some(1), ..Outgoing::keyed(DOCUMENTS_TOPIC, record) };
         bus.append(vec![document]).await.expect("taken").await.expect("durable");
         assert_eq!(list(0, "").await, told(&[], ""), "a document may be on its way");

@@ -59,7 +59,7 @@ pub fn record(topic: &Topic, key: &str, value: &str) -> Outgoing {
     let bytes = |text: &str| Some(text.as_bytes().to_vec().into());
     // Of today: after a restart a broker remembers a producer by the times of its records, for a day.
     let timestamp_ms = rdkafka::message::Timestamp::now().to_millis().expect("a time");
-    let record = Record { key: bytes(key), value: bytes(value), headers: Vec::new(), timestamp_ms };
+    let record = Record { key: bytes(key), value: bytes(value), headers: drover_bus::Headers::default(), timestamp_ms };
     Outgoing::keyed(topic.clone(), record)
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions};
-use drover_bus::{Bus, Outgoing, Record, TopicConfig, TopicPartition};
+use drover_bus::{Bus, Headers, Outgoing, Record, TopicConfig, TopicPartition};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
@@ -78,7 +78,7 @@ fn batch(records: usize, from: usize) -> Vec<Outgoing> {
     let record = |i: usize| Record {
         key: Some(Bytes::from(format!("tenant/device-{}", i % 1_000))),
         value: Some(value.clone()),
-        headers: Vec::new(),
+        headers: Headers::default(),
         timestamp_ms: i as i64,
     };
     (from..from + records).map(|i| Outgoing::keyed("bench", record(i))).collect()

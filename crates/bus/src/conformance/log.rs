@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{BYTES, Fixture, MOMENT, PATIENCE, keyed, outgoing, record, value, within};
-use crate::{AdminError, AppendError, Bounds, Header, Outgoing, ReadError, Record, TopicPartition, partition_of};
+use crate::{AdminError, AppendError, Bounds, Headers, Outgoing, ReadError, Record, TopicPartition, partition_of};
 
 pub async fn keyed_records_keep_their_order(f: &Fixture) {
     let topic = f.topic("order", 4).await;
@@ -51,14 +51,23 @@ pub async fn a_receipt_means_readable(f: &Fixture) {
 pub async fn records_read_back_as_they_were_written(f: &Fixture) {
     let topic = f.topic("fidelity", 1).await;
     let bytes = Bytes::from_static;
-    let header = |name: &'static str, value| Header { name: name.into(), value: bytes(value) };
     let records = [
-        Record { key: Some(bytes(b"k")), value: Some(bytes(b"v")), timestamp_ms: 1_700_000_000_000, headers: vec![] },
-        Record { key: Some(bytes(b"tombstone")), value: None, timestamp_ms: 2, headers: vec![] },
-        Record { key: None, value: Some(bytes(b"")), timestamp_ms: 3, headers: vec![] },
-        Record { key: Some(bytes(b"")), value: Some(bytes(&[0, 255, 128])), timestamp_ms: 4, headers: vec![] },
         Record {
-            headers: vec![header("id", &[0; 16]), header("again", b"1"), header("again", b"2"), header("empty", b"")],
+            key: Some(bytes(b"k")),
+            value: Some(bytes(b"v")),
+            timestamp_ms: 1_700_000_000_000,
+            headers: Headers::default(),
+        },
+        Record { key: Some(bytes(b"tombstone")), value: None, timestamp_ms: 2, headers: Headers::default() },
+        Record { key: None, value: Some(bytes(b"")), timestamp_ms: 3, headers: Headers::default() },
+        Record {
+            key: Some(bytes(b"")),
+            value: Some(bytes(&[0, 255, 128])),
+            timestamp_ms: 4,
+            headers: Headers::default(),
+        },
+        Record {
+            headers: [("id", &[0; 16][..]), ("again", b"1"), ("again", b"2"), ("empty", b"")].into(),
             timestamp_ms: 5,
             ..record("headers")
         },
@@ -152,7 +161,7 @@ pub async fn records_are_taken_up_to_the_limit(f: &Fixture) {
     let topic = f.topic("large", 1).await;
     let sized = |bytes: usize| Record { value: Some(vec![7; bytes].into()), ..record("") };
     f.append(vec![outgoing(&topic, 0, sized(300 * 1024))]).await;
-    let headers = vec![Header { name: "h".into(), value: "v".into() }];
+    let headers = [("h", "v")].into();
     let large = Record { headers, ..sized(64 * 1024 * 1024) };
     let own = large.bytes();
     let refused = f.bus.append(vec![outgoing(&topic, 0, large)]).await.err();

@@ -2,12 +2,9 @@
 //!
 //! Pure: no files, no state. Everything read is bounds-checked; what does not fit is [`Malformed`], never a panic.
 
-use std::borrow::Cow;
-
 use bytes::{Buf, Bytes};
-use drover_types::header;
 
-use crate::{Header, Offset, Record};
+use crate::{Headers, Offset, Record};
 
 /// Bytes that are not what they should be; the caller knows which file and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,10 +130,7 @@ pub(super) fn put_record(out: &mut Vec<u8>, delta: u64, record: &Record) {
     out.put_optional(record.key.as_deref());
     out.put_optional(record.value.as_deref());
     out.put_length(record.headers.len() as u64);
-    for header in &record.headers {
-        out.put_bytes(header.name.as_bytes());
-        out.put_bytes(&header.value);
-    }
+    out.extend_from_slice(record.headers.as_laid());
 }
 
 /// Takes one record and its offset.
@@ -146,20 +140,9 @@ pub(super) fn take_record(from: &mut Bytes, base: Offset) -> Result<(Offset, Rec
     let key = from.take_optional()?;
     let value = from.take_optional()?;
     let count = from.take_length()?;
-    if count > from.len() as u64 {
-        return Err(Malformed);
-    }
-    let headers = (0..count)
-        .map(|_| Ok(Header { name: header_name(&from.take_bytes()?)?, value: from.take_bytes()? }))
-        .collect::<Result<_, _>>()?;
+    let (headers, bytes) = Headers::taken(count, from).ok_or(Malformed)?;
+    from.advance(bytes);
     Ok((offset, Record { key, value, headers, timestamp_ms }))
-}
-
-fn header_name(name: &[u8]) -> Result<Cow<'static, str>, Malformed> {
-    match header::ALL.iter().find(|known| known.as_bytes() == name) {
-        Some(known) => Ok(Cow::Borrowed(known)),
-        None => std::str::from_utf8(name).map(|text| Cow::Owned(text.to_owned())).map_err(|_| Malformed),
-    }
 }
 
 #[cfg(test)]
@@ -170,8 +153,7 @@ mod tests {
 
     fn records() -> impl Strategy<Value = Record> {
         let bytes = || proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from);
-        let header = ("[a-z-]{0,12}", bytes()).prop_map(|(name, value)| Header { name: name.into(), value });
-        let headers = proptest::collection::vec(header, 0..4);
+        let headers = proptest::collection::vec(("[a-z-]{0,12}", bytes()), 0..4).prop_map(Headers::from_iter);
         (proptest::option::of(bytes()), proptest::option::of(bytes()), headers, any::<i64>())
             .prop_map(|(key, value, headers, timestamp_ms)| Record { key, value, headers, timestamp_ms })
     }

@@ -14,7 +14,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions};
 use drover_bus::{
-    Bus, GroupConfig, Outgoing, Polled, Position, Record, Start, Stored, TopicConfig, TopicPartition, Transaction,
+    Bus, GroupConfig, Headers, Outgoing, Polled, Position, Record, Start, Stored, TopicConfig, TopicPartition,
+    Transaction,
 };
 
 /// Directory the child works in; set only for the child.
@@ -72,7 +73,12 @@ async fn append_for_ever(bus: EmbeddedBus, lane: u64, first: u64) {
     for number in first.. {
         let key = Bytes::from(format!("lane{lane}"));
         let value = format!("{lane}/{number}/{}", "x".repeat((number % 900) as usize));
-        let record = Record { key: Some(key), value: Some(value.into()), timestamp_ms: number as i64, headers: vec![] };
+        let record = Record {
+            key: Some(key),
+            value: Some(value.into()),
+            timestamp_ms: number as i64,
+            headers: Headers::default(),
+        };
         let receipt = bus.append(vec![Outgoing::keyed("plain", record)]).await.expect("is taken");
         let positions = receipt.await.expect("is acknowledged");
         say(&format!("ACK {lane} {number} {} {}", positions[0].at.partition, positions[0].offset));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use drover_bus::embedded::{Disk, EmbeddedBus, EmbeddedOptions, GroupOffset, ProducerSequence, SequenceError};
-use drover_bus::{Bounds, Bus, Outgoing, ReadError, Record, Stored, TopicConfig, TopicPartition, Transaction};
+use drover_bus::{Bounds, Bus, Headers, Outgoing, ReadError, Record, Stored, TopicConfig, TopicPartition, Transaction};
 use drover_types::FixedClock;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,7 +32,7 @@ fn open(directory: &Path, options: EmbeddedOptions) -> EmbeddedBus {
 
 async fn put(bus: &EmbeddedBus, key: &str, value: Option<&str>, timestamp_ms: i64) {
     let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
-    let record = Record { key: Some(bytes(key)), value: value.map(bytes), timestamp_ms, headers: vec![] };
+    let record = Record { key: Some(bytes(key)), value: value.map(bytes), timestamp_ms, headers: Headers::default() };
     bus.append(vec![Outgoing::keyed("t", record)]).await.expect("is taken").await.expect("is acknowledged");
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions};
 use drover_bus::{
-    Bus, Consumer, GroupConfig, Outgoing, Polled, Position, Record, Start, TopicConfig, TopicPartition, TransactError,
-    Transaction, Transactor,
+    Bus, Consumer, GroupConfig, Headers, Outgoing, Polled, Position, Record, Start, TopicConfig, TopicPartition,
+    TransactError, Transaction, Transactor,
 };
 
 use crate::faulty_disk::FaultyDisk;
@@ -63,7 +63,7 @@ fn topic(name: &str, partitions: u32, compact: bool) -> TopicConfig {
 
 fn record(key: &str, value: &str) -> Record {
     let bytes = |text: &str| Some(Bytes::copy_from_slice(text.as_bytes()));
-    Record { key: bytes(key), value: bytes(value), timestamp_ms: 1, headers: vec![] }
+    Record { key: bytes(key), value: bytes(value), timestamp_ms: 1, headers: Headers::default() }
 }
 
 fn at(topic: &str, partition: u32) -> TopicPartition {

@@ -3,10 +3,8 @@
 //! Protocol layer, pure. Nothing is reserved on the word of a length field, no arithmetic on received numbers can
 //! overflow.
 
-use std::borrow::Cow;
-
 use bytes::{Buf, Bytes};
-use drover_bus::{Header, Record};
+use drover_bus::{Headers, Record};
 
 use super::compression::{CompressionError, decompress};
 use super::{CRC_AT, CRC_END, HEADER_BYTES, LENGTH_END, MAGIC, MAGIC_AT, varint};
@@ -126,17 +124,13 @@ fn record(body: &mut Bytes, index: usize, base_timestamp: i64) -> Option<Record>
     }
     let (key, value) = (blob(&mut rest)?, blob(&mut rest)?);
     let count = varint::take(&mut rest).filter(|count| *count >= 0)?;
-    let mut headers = Vec::new();
+    let mut headers = Headers::default();
     for _ in 0..count {
-        headers.push(header(&mut rest)?);
+        let name = blob(&mut rest)??;
+        // The bus knows no header without a value: a null becomes empty.
+        headers.push(std::str::from_utf8(&name).ok()?, &blob(&mut rest)?.unwrap_or_default());
     }
     (!rest.has_remaining()).then_some(Record { key, value, headers, timestamp_ms })
-}
-
-/// The bus knows no header without a value: a null becomes empty.
-fn header(rest: &mut Bytes) -> Option<Header> {
-    let name = String::from_utf8(blob(rest)??.into()).ok()?;
-    Some(Header { name: Cow::Owned(name), value: blob(rest)?.unwrap_or_default() })
 }
 
 /// Nullable bytes: outer `None` means malformed.

@@ -78,17 +78,16 @@ fn put_record(record: &Record, offset_delta: u64, base_timestamp: i64, buffer: &
     buffer.put_u8(0);
     varint::put(buffer, time_delta);
     varint::put(buffer, offset_delta as i64);
-    put_blob(record.key.as_ref(), buffer);
-    put_blob(record.value.as_ref(), buffer);
+    put_blob(record.key.as_deref(), buffer);
+    put_blob(record.value.as_deref(), buffer);
     varint::put(buffer, record.headers.len() as i64);
-    for header in &record.headers {
-        varint::put(buffer, header.name.len() as i64);
-        buffer.put_slice(header.name.as_bytes());
-        put_blob(Some(&header.value), buffer);
+    for (name, value) in &record.headers {
+        put_blob(Some(name.as_bytes()), buffer);
+        put_blob(Some(value), buffer);
     }
 }
 
-fn put_blob(blob: Option<&Bytes>, buffer: &mut BytesMut) {
+fn put_blob(blob: Option<&[u8]>, buffer: &mut BytesMut) {
     match blob {
         None => varint::put(buffer, -1),
         Some(blob) => {
@@ -101,7 +100,7 @@ fn put_blob(blob: Option<&Bytes>, buffer: &mut BytesMut) {
 /// Bytes of a record behind its length.
 fn body_bytes(record: &Record, offset_delta: u64, time_delta: i64) -> usize {
     let blob = |bytes: Option<usize>| bytes.map_or(1, |bytes| varint::bytes(bytes as i64) + bytes);
-    let headers = record.headers.iter().map(|h| blob(Some(h.name.len())) + blob(Some(h.value.len())));
+    let headers = record.headers.iter().map(|(name, value)| blob(Some(name.len())) + blob(Some(value.len())));
     1 + varint::bytes(time_delta)
         + varint::bytes(offset_delta as i64)
         + blob(record.key.as_ref().map(Bytes::len))

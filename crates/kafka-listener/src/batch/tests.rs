@@ -1,10 +1,9 @@
 //! Batches there and back, in every compression, and under mutation.
 
-use std::borrow::Cow;
 use std::io::Write;
 
 use bytes::{Bytes, BytesMut};
-use drover_bus::{Header, Position, Record, Stored, TopicPartition};
+use drover_bus::{Headers, Position, Record, Stored, TopicPartition};
 use proptest::prelude::*;
 
 use super::*;
@@ -20,10 +19,14 @@ fn blob() -> impl Strategy<Value = Option<Bytes>> {
 }
 
 fn record() -> impl Strategy<Value = Record> {
-    let header = ("[a-z]{0,3}", proptest::collection::vec(any::<u8>(), 0..40))
-        .prop_map(|(name, value)| Header { name: Cow::Owned(name), value: value.into() });
-    (blob(), blob(), proptest::collection::vec(header, 0..5), -1i64..4_000_000_000_000)
-        .prop_map(|(key, value, headers, timestamp_ms)| Record { key, value, headers, timestamp_ms })
+    let header = ("[a-z]{0,3}", proptest::collection::vec(any::<u8>(), 0..40));
+    let headers = proptest::collection::vec(header, 0..5).prop_map(Headers::from_iter);
+    (blob(), blob(), headers, -1i64..4_000_000_000_000).prop_map(|(key, value, headers, timestamp_ms)| Record {
+        key,
+        value,
+        headers,
+        timestamp_ms,
+    })
 }
 
 fn batch_of(records: &[Record]) -> Bytes {

@@ -178,15 +178,10 @@ pub(super) fn base64(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
-    use drover_bus::{Header, Position, TopicPartition};
+    use drover_bus::{Position, TopicPartition};
 
     fn stored(tenant: &'static str, topic: &'static str, value: &'static [u8]) -> Stored {
-        let header = |name: &'static str, value: &'static str| Header {
-            name: name.into(),
-            value: Bytes::from_static(value.as_bytes()),
-        };
-        let headers = vec![header(header::TENANT, tenant), header(header::TOPIC, topic), header(header::DEVICE, "d-1")];
+        let headers = [(header::TENANT, tenant), (header::TOPIC, topic), (header::DEVICE, "d-1")].into();
         let record = Record { key: Some("k".into()), value: Some(value.into()), headers, timestamp_ms: 1_000 };
         Stored { position: Position { at: TopicPartition::new("t", 3), offset: 9 }, record }
     }

@@ -86,7 +86,7 @@ impl From<wire::StoredMessage> for KeptMessage {
             Err(error) => (None, Some(base64(error.as_bytes()))),
         };
         Self {
-            id: message.id.iter().map(|byte| format!("{byte:02x}")).collect(),
+            id: drover_types::hex(&message.id),
             time: iso(message.time_ms),
             topic: message.topic,
             qos: message.qos,

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use drover_types::{Random, TenantId};
+use drover_types::{Random, TenantId, hex};
 
 /// How long a code waits for its one use, in milliseconds.
 pub const CODE_MS: u64 = 2 * 60 * 1000;
@@ -100,7 +100,7 @@ impl Sessions {
     fn secret(&self) -> String {
         let mut bytes = [0; SECRET_BYTES];
         self.random.fill(&mut bytes);
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&bytes)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 
-use drover_bus::{Header, Record};
+use drover_bus::Record;
 use drover_gateway::GatewayConfig;
 use serde_json::{Value, json};
 
@@ -89,8 +89,7 @@ fn publish(gateway: &Running, tenant: &str, topic: &str, payload: &str, time_ms:
 }
 
 fn publish_by(gateway: &Running, device: &str, tenant: &str, topic: &str, payload: &str, time_ms: i64) {
-    let header = |name: &'static str, value: &str| Header { name: name.into(), value: value.to_owned().into() };
-    let headers = vec![header("tenant", tenant), header("topic", topic), header("device", device)];
+    let headers = [("tenant", tenant), ("topic", topic), ("device", device)].into();
     let record = Record {
         key: Some(format!("{tenant}/{device}").into()),
         value: Some(payload.to_owned().into()),

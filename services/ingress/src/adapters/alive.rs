@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_bus::{Bus, Outgoing, Record};
+use drover_bus::{Bus, Headers, Outgoing, Record};
 use drover_host::Network;
 use drover_proto::ingress::v1::NodeAlive;
 use drover_types::{Clock, NODES_TOPIC};
@@ -29,7 +29,7 @@ pub async fn tell(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, node: String, boot: 
             let record = Record {
                 key: Some(node.clone().into()),
                 value: Some(alive.encode_to_vec().into()),
-                headers: Vec::new(),
+                headers: Headers::default(),
                 timestamp_ms: i64::try_from(time_ms).unwrap_or(i64::MAX),
             };
             let told = match bus.append(vec![Outgoing::keyed(NODES_TOPIC, record)]).await {

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use drover_types::{ClientId, DeviceId, TenantId};
+use drover_types::{ClientId, DeviceId, TenantId, hex};
 
 use crate::domain::authorize::Policy;
 use crate::domain::filter::Who;
@@ -108,8 +108,7 @@ impl fmt::Debug for Proof {
             Proof::Token { user_name, .. } => write!(f, "token of user {user_name:?}"),
             Proof::ApiKey { .. } => f.write_str("a token alone"),
             Proof::Certificate(certificate) => {
-                f.write_str("certificate ")?;
-                certificate.fingerprint.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                write!(f, "certificate {}", hex(&certificate.fingerprint))
             }
             Proof::PreSharedKey { credential, .. } => write!(f, "pre-shared key {credential:?}"),
             Proof::Anonymous { .. } => f.write_str("no credentials"),

@@ -2,10 +2,8 @@
 //!
 //! Domain layer, pure: time, randomness and trace context arrive in a [`Stamp`].
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
-use drover_bus::{Header, Outgoing, Record};
+use drover_bus::{Outgoing, Record};
 use drover_mqtt::{DecodeError, PacketType, Place, Properties, Property, PropertyList};
 use drover_types::command::CommandResponse;
 use drover_types::shadow::ShadowRequest;
@@ -182,11 +180,10 @@ impl Message {
             Some((ForShadows::Response(device), topics)) => (&topics.commands, device),
             None => (&topics.telemetry, telemetry.key()),
         };
-        let headers = telemetry.headers().into_iter().map(header).collect();
         let record = Record {
             key: Some(key.to_text().into()),
             value: Some(telemetry.payload.clone()),
-            headers,
+            headers: telemetry.headers(),
             timestamp_ms: i64::try_from(received_ms).unwrap_or(i64::MAX),
         };
         Outgoing::keyed(topic.clone(), record)
@@ -223,10 +220,6 @@ impl Message {
     pub fn bytes(&self) -> usize {
         self.telemetry.payload.len() + self.telemetry.topic.as_str().len()
     }
-}
-
-fn header((name, value): (Cow<'static, str>, Bytes)) -> Header {
-    Header { name, value }
 }
 
 #[cfg(test)]
@@ -281,8 +274,7 @@ mod tests {
         let record = message.outgoing(&LogTopics::new(true), 5_000).record;
         assert_eq!(record.key.as_deref(), Some(b"default/d".as_slice()));
         assert_eq!((record.timestamp_ms, message.telemetry.time_ms), (5_000, 1_000), "measured before it came");
-        let headers = record.headers.iter().map(|h| (h.name.as_ref(), h.value.as_ref()));
-        let read = Telemetry::from_parts(record.value.expect("payload"), headers).expect("readable");
+        let read = Telemetry::from_parts(record.value.expect("payload"), &record.headers).expect("readable");
         assert_eq!(read, message.telemetry);
         assert_eq!(read.content_type.as_deref(), Some("text/plain"));
         assert_eq!(read.properties, [("k".into(), "1".into()), ("k".into(), "2".into())]);

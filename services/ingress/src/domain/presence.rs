@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use drover_bus::{Bus, Outgoing, Record, Topic};
+use drover_bus::{Bus, Headers, Outgoing, Record, Topic};
 use drover_mqtt::Version;
 use drover_proto::ingress::v1::{Connected, Disconnected, NodeStarted, PresenceReport, presence_report::What};
 use drover_types::Clock;
@@ -184,7 +184,7 @@ fn encode(topic: &Topic, key: Option<String>, report: &PresenceReport) -> Outgoi
     let record = Record {
         key: key.map(Into::into),
         value: Some(report.encode_to_vec().into()),
-        headers: Vec::new(),
+        headers: Headers::default(),
         timestamp_ms: i64::try_from(report.time_ms).unwrap_or(i64::MAX),
     };
     Outgoing::keyed(Arc::clone(topic), record)

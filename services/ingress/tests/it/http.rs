@@ -42,8 +42,7 @@ pub async fn records(stage: &Stage) -> Vec<Telemetry> {
     let at = TopicPartition::new(TELEMETRY_TOPIC, 0);
     let stored = stage.bus.read(&at, 0, 64 << 20, Duration::ZERO).await.expect("readable");
     let read = |record: drover_bus::Record| {
-        let headers = record.headers.iter().map(|header| (header.name.as_ref(), header.value.as_ref()));
-        Telemetry::from_parts(record.value.clone().expect("a payload"), headers).expect("telemetry")
+        Telemetry::from_parts(record.value.clone().expect("a payload"), &record.headers).expect("telemetry")
     };
     stored.into_iter().map(|stored| read(stored.record)).collect()
 }

@@ -4,6 +4,7 @@
 //! 3.1.1 by closing; one line of the log names client and cause, and a counter counts it.
 
 use drover_mqtt::Version;
+use drover_types::hex;
 use drover_types::limits::PAYLOAD_BYTES_MAX;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -137,10 +138,6 @@ async fn read_some(read: &mut (impl AsyncRead + Unpin), received: &mut Vec<u8>) 
     let count = read.read(&mut bytes).await.unwrap_or(0);
     received.extend_from_slice(&bytes[..count]);
     count > 0
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 
 use drover_types::limits::CERTIFICATE_AUTHORITIES_PER_TENANT_MAX;
 use drover_types::object::{AUTHORITY_ATTRIBUTE, CERTIFICATE_ATTRIBUTE, CertificateAuthoritySpec, DeviceSpec};
-use drover_types::{ApiError, ErrorCode, TenantId, subdomain};
+use drover_types::{ApiError, ErrorCode, TenantId, hex, subdomain};
 
 use super::certificates::{self, Authority};
 use super::claims::Needed;
@@ -74,7 +74,7 @@ pub(super) fn device(
 ) -> Declared {
     let mut attributes = spec.template.attributes.clone();
     attributes.insert(AUTHORITY_ATTRIBUTE.to_owned(), authority.name.clone());
-    attributes.insert(CERTIFICATE_ATTRIBUTE.to_owned(), hexadecimal(fingerprint));
+    attributes.insert(CERTIFICATE_ATTRIBUTE.to_owned(), hex(fingerprint));
     Declared {
         tenant: authority.tenant.clone(),
         name: name.to_owned(),
@@ -83,10 +83,6 @@ pub(super) fn device(
         owner: owner.to_owned(),
         spec: Spec::Device(DeviceSpec { attributes, ..spec.template.clone() }),
     }
-}
-
-pub(super) fn hexadecimal(digest: &Digest) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Where an authority says what is in this field of its devices.
@@ -108,7 +104,7 @@ pub(super) fn needed(authority: &CertificateAuthoritySpec) -> Option<Needed> {
 
 /// A name that no Kafka topic can have.
 fn claim_name(subject: &[u8]) -> String {
-    format!("authority/{}", hexadecimal(&digest(subject)))
+    format!("authority/{}", hex(&digest(subject)))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use drover_bus::{Bus, Outgoing, Record, TransactError, Transaction, Transactor};
+use drover_bus::{Bus, Headers, Outgoing, Record, TransactError, Transaction, Transactor};
 use drover_host::Shutdown;
 use prost::Message;
 use tokio::sync::Notify;
@@ -125,7 +125,10 @@ fn records(change: &Change) -> impl Iterator<Item = Outgoing> + use<> {
     let value = Bytes::from(wire::encode_change(change).encode_to_vec());
     let timestamp_ms = i64::try_from(change.time_ms).unwrap_or(i64::MAX);
     let record = move |value| {
-        Outgoing::keyed(CHANGES_TOPIC, Record { key: Some(key.clone()), value, headers: Vec::new(), timestamp_ms })
+        Outgoing::keyed(
+            CHANGES_TOPIC,
+            Record { key: Some(key.clone()), value, headers: Headers::default(), timestamp_ms },
+        )
     };
     let tombstone = change.after.is_none().then(|| record.clone()(None));
     std::iter::once(record(Some(value))).chain(tombstone)

@@ -7,14 +7,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use drover_bus::{
-    Bus, ConsumeError, Consumer, GroupConfig, Header, MAX_POLL_INTERVAL, Offset, Outgoing, Partition, Polled, Position,
+    Bus, ConsumeError, Consumer, GroupConfig, MAX_POLL_INTERVAL, Offset, Outgoing, Partition, Polled, Position,
     ReadError, Record, Start, Stored, Topic, TopicPartition, TransactError, Transaction, Transactor,
 };
 use drover_host::Shutdown;
 use drover_proto::ingress::v1::{PresenceReport, presence_report};
-use drover_types::{ApiError, ClientId, Clock, DeviceKey, Random, RecordId, header};
+use drover_types::{ApiError, ClientId, Clock, Decimal, DeviceKey, Random, RecordId, header};
 use prost::Message;
 
 use super::nodes::Nodes;
@@ -248,14 +247,10 @@ impl Lifecycle {
 
 fn record(topic: &Topic, partition: Partition, event: &Event, random: [u8; ID_BYTES]) -> Outgoing {
     let id = RecordId::at(event.time_ms, random);
-    let header = |name, value| Header { name: std::borrow::Cow::Borrowed(name), value };
     let record = Record {
         key: Some(event.key.device.to_text().into()),
         value: Some(presence::to_json(event).into()),
-        headers: vec![
-            header(header::ID, Bytes::copy_from_slice(&id.0)),
-            header(header::TIME, event.time_ms.to_string().into()),
-        ],
+        headers: [(header::ID, &id.0[..]), (header::TIME, Decimal::of(event.time_ms).as_bytes())].into(),
         timestamp_ms: i64::try_from(event.time_ms).unwrap_or(i64::MAX),
     };
     Outgoing { topic: Arc::clone(topic), partition: Some(partition), record }

@@ -6,11 +6,11 @@
 
 use drover_host::actor::acting;
 use drover_types::object::CERTIFICATE_ATTRIBUTE;
-use drover_types::{ApiError, DeviceKey, ErrorCode};
+use drover_types::{ApiError, DeviceKey, ErrorCode, hex};
 
 use super::Domain;
 use super::authenticate::refused;
-use super::authorities::{self, hexadecimal};
+use super::authorities;
 use super::certificates::{Authority, Chain};
 use crate::audit::REGISTRATION;
 use crate::object::{Credential, CredentialKind, Digest, Kind, Object, ObjectKey};
@@ -83,7 +83,7 @@ impl Domain {
         credential: Credential,
     ) -> Result<Object, ApiError> {
         let (id, owner, spec) =
-            (hexadecimal(&credential.digest), &authority.meta.owner, authority.spec.certificate_authority());
+            (hex(&credential.digest), &authority.meta.owner, authority.spec.certificate_authority());
         let key = ObjectKey::new(Kind::Credential, &device.tenant, id.as_str());
         if self.store.has_had_credentials(device).await? {
             // It may be this certificate, which another has registered meanwhile.

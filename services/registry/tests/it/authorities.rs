@@ -8,7 +8,7 @@ use drover_proto::registry::v1::authenticate_request::Proof;
 use drover_proto::registry::v1::certificate_authorities_client::CertificateAuthoritiesClient;
 use drover_proto::registry::v1::*;
 use drover_proto::types::v1::{CertificateAuthority, Device, Identity, Meta};
-use drover_types::{ApiError, ErrorCode};
+use drover_types::{ApiError, ErrorCode, hex};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, date_time_ymd,
@@ -303,7 +303,7 @@ async fn a_registration_that_a_crash_has_cut_off_is_completed_by_the_same_certif
     let ca = issuer("Works");
     put(&stage, "", "works", ca.pem()).await.expect("registered");
     let (begun, other) = (issued(&ca, params("lamp")), issued(&ca, params("lamp")));
-    let fingerprint = Sha256::digest(&begun).iter().map(|byte| format!("{byte:02x}")).collect();
+    let fingerprint = hex(&Sha256::digest(&begun));
     let attributes = [("certificateSha256".to_owned(), fingerprint)].into();
     let left_over = Device { attributes, ..device("lamp") };
     let request = CreateDeviceRequest { device: Some(left_over) };

@@ -15,7 +15,7 @@ use drover_proto::shadow::v1::shadow_client::ShadowClient;
 use drover_proto::shadow::v1::{SendCommandRequest, UpdateShadowRequest};
 use drover_proto::storage::v1::StoreRowRequest;
 use drover_proto::storage::v1::storage_client::StorageClient;
-use drover_types::{Clock, RecordId, TenantId};
+use drover_types::{Clock, RecordId, TenantId, hex};
 use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 use serde_json::Value;
@@ -275,10 +275,6 @@ fn idempotency_key(entries: &[Arc<Entry>], is_batch: bool) -> String {
     }
     let ids: Vec<u8> = entries.iter().flat_map(|entry| entry.work.id.iter().copied()).collect();
     hex(&digest(&SHA256, &ids).as_ref()[..16])
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What a function wants to have published: nothing, a message, or a list of them.

@@ -1,14 +1,12 @@
 //! Other Kafka clusters that rules write to: those that the configuration names, for the tenants it names. At least once.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use drover_bus::{AppendError, Bus, Header, Outgoing, Record};
+use drover_bus::{AppendError, Bus, Outgoing, Record};
 use drover_host::config::KafkaConfig;
-use drover_proto::rules::v1 as wire;
 use drover_proto::rules::v1::KafkaRecord;
 use drover_types::TenantId;
 use serde::{Deserialize, Serialize};
@@ -120,11 +118,10 @@ async fn append(bus: Arc<dyn Bus>, record: Outgoing) -> Result<(), AppendError> 
 }
 
 fn outgoing(record: &KafkaRecord, timestamp_ms: i64) -> Outgoing {
-    let header = |h: &wire::Header| Header { name: Cow::Owned(h.name.clone()), value: h.value.clone().into() };
     let written = Record {
         key: Some(record.key.clone().into()),
         value: Some(record.value.clone().into()),
-        headers: record.headers.iter().map(header).collect(),
+        headers: record.headers.iter().map(|header| (&header.name, &header.value)).collect(),
         timestamp_ms,
     };
     Outgoing { topic: record.topic.as_str().into(), partition: record.partition, record: written }
@@ -134,6 +131,7 @@ fn outgoing(record: &KafkaRecord, timestamp_ms: i64) -> Outgoing {
 mod tests {
     use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions};
     use drover_bus::{Position, Stored, TopicConfig, TopicPartition};
+    use drover_proto::rules::v1 as wire;
     use drover_proto::rules::v1::OutboxEntry;
 
     use super::*;

@@ -261,7 +261,7 @@ impl Load {
 
 #[cfg(test)]
 mod tests {
-    use drover_bus::{Header, Position, Record, TopicPartition};
+    use drover_bus::{Position, Record, TopicPartition};
     use drover_proto::rules::v1::{Webhook, outbox_entry};
     use prost::Message as _;
 
@@ -272,7 +272,7 @@ mod tests {
         let work = Some(outbox_entry::Work::Webhook(Webhook::default()));
         let (rule, device) = (rule.to_owned(), format!("d{offset}"));
         let entry = OutboxEntry { rule: rule.clone(), device, work, ..OutboxEntry::default() };
-        let headers = vec![Header { name: header::RULE.into(), value: rule.into() }];
+        let headers = [(header::RULE, &rule)].into();
         let record = Record { value: Some(entry.encode_to_vec().into()), headers, ..Record::default() };
         Stored { position: Position { at: TopicPartition::new("o", 0), offset }, record }
     }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use drover_bus::{Header, Outgoing, Position, Record, Stored, TopicPartition};
+use drover_bus::{Headers, Outgoing, Position, Record, Stored, TopicPartition};
 use drover_types::header;
 use serde_json::json;
 
@@ -31,11 +31,6 @@ pub const CAUSE_BYTES_MAX: usize = 1_024;
 /// Longest key of a dead letter that stands for a source too large, in bytes; those of messages are shorter.
 const KEY_BYTES_MAX: usize = 1_024;
 
-/// A header whose value is text.
-pub fn text_header(name: &'static str, value: &str) -> Header {
-    Header { name: name.into(), value: Bytes::copy_from_slice(value.as_bytes()) }
-}
-
 /// The cause, or its beginning and an ellipsis: [`CAUSE_BYTES_MAX`] bytes at most.
 pub fn clip(cause: &str) -> Cow<'_, str> {
     const ELLIPSIS: &str = "…";
@@ -52,9 +47,9 @@ pub fn dead_letter(source: &Stored, rule: Option<&str>, action: Option<u32>, cau
     let at = &source.position.at;
     let place = format!("{}/{}/{}", at.topic, at.partition, source.position.offset);
     let mut record = source.record.clone();
-    record.headers.extend(rule.map(|rule| text_header(header::RULE, rule)));
-    record.headers.extend(action.map(|action| text_header(ACTION, &action.to_string())));
-    record.headers.extend([text_header(ERROR, &clip(cause)), text_header(SOURCE, &place)]);
+    record.headers.extend(rule.map(|rule| (header::RULE, rule)));
+    record.headers.extend(action.map(|action| (ACTION, action.to_string())));
+    record.headers.extend([(ERROR, &*clip(cause)), (SOURCE, &*place)]);
     Outgoing::keyed(ERRORS_TOPIC, Record { value: Some(record.value.unwrap_or_default()), ..record })
 }
 
@@ -65,12 +60,12 @@ pub fn without_source(letter: &Outgoing) -> Option<Outgoing> {
     if is_without_source(record) {
         return None;
     }
-    let mut headers = Vec::new();
+    let mut headers = Headers::default();
     for name in [header::TENANT, header::RULE, ACTION, ERROR, SOURCE] {
         let value = record.header(name).filter(|value| value.len() <= CAUSE_BYTES_MAX);
-        headers.extend(value.map(|value| Header { name: name.into(), value: Bytes::copy_from_slice(value) }));
+        headers.extend(value.map(|value| (name, value)));
     }
-    headers.push(text_header(LEFT_OUT, &record.bytes().to_string()));
+    headers.push(LEFT_OUT, record.bytes().to_string().as_bytes());
     let key = record.key.as_ref().map(|key| key.slice(..key.len().min(KEY_BYTES_MAX)));
     let small = Record { key, value: Some(Bytes::new()), headers, timestamp_ms: record.timestamp_ms };
     Some(Outgoing { topic: letter.topic.clone(), partition: letter.partition, record: small })
@@ -78,7 +73,7 @@ pub fn without_source(letter: &Outgoing) -> Option<Outgoing> {
 
 /// Whether a dead letter has lost its source. That may have a header of this name, but not behind those of the letter.
 fn is_without_source(letter: &Record) -> bool {
-    letter.headers.last().is_some_and(|last| last.name == LEFT_OUT)
+    letter.headers.iter().last().is_some_and(|(name, _)| name == LEFT_OUT)
 }
 
 /// What a dead letter is about.
@@ -101,7 +96,7 @@ pub fn open_letter(letter: Stored) -> Option<Letter> {
     }
     let place = text(SOURCE).and_then(|place| position(&place));
     let mut record = letter.record;
-    record.headers.retain(|h| ![header::RULE, ACTION, ERROR, SOURCE].contains(&h.name.as_ref()));
+    record.headers.retain(|name| ![header::RULE, ACTION, ERROR, SOURCE].contains(&name));
     let source = Stored { position: place.unwrap_or(letter.position), record };
     Some(Letter { rule, action, source: Some(source) })
 }
@@ -131,7 +126,7 @@ mod tests {
 
     #[test]
     fn an_opened_letter_holds_the_source_as_it_was() {
-        let headers = vec![text_header(header::TOPIC, "a/b")];
+        let headers = [(header::TOPIC, "a/b")].into();
         let record = Record { key: Some("home/d".into()), value: Some("{}".into()), headers, timestamp_ms: 7 };
         let position = Position { at: TopicPartition::new("drover.telemetry", 3), offset: 12 };
         let source = Stored { position, record };
@@ -160,7 +155,7 @@ mod tests {
     fn a_letter_without_its_source_is_small_whatever_the_source_holds_and_says_what_is_missing() {
         let long = Bytes::from(vec![0x7f; 300_000]);
         let headers = [header::RULE, LEFT_OUT, "other"];
-        let headers = headers.map(|name| Header { name: name.into(), value: long.clone() }).to_vec();
+        let headers = headers.map(|name| (name, &long)).into();
         let record = Record { key: Some(long.clone()), value: Some(long), headers, timestamp_ms: 7 };
         let source = Stored { position: Position { at: TopicPartition::new("t", 1), offset: 2 }, record };
         let whole = dead_letter(&source, None, None, &"why ".repeat(300_000));
@@ -174,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_letter_without_its_source_says_whose_it_is_and_that_there_is_no_message() {
-        let headers = vec![text_header(header::TENANT, "home")];
+        let headers = [(header::TENANT, "home")].into();
         let record = Record { value: Some("{}".into()), headers, ..Record::default() };
         let source = Stored { position: Position { at: TopicPartition::new("t", 1), offset: 2 }, record };
         let small = without_source(&dead_letter(&source, Some("r"), Some(2), "because")).expect("has its source");

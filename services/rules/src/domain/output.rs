@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use drover_bus::{Header, Outgoing, Partition, Record, Stored};
+use bytes::Bytes;
+use drover_bus::{Headers, Outgoing, Partition, Record, Stored};
 use drover_proto::rules::v1 as wire;
 use drover_proto::rules::v1::outbox_entry::Work;
 use drover_proto::rules::v1::{
@@ -12,7 +12,7 @@ use drover_proto::rules::v1::{
 };
 use drover_rule_sql::{EvalError, Message, Row, Template};
 use drover_types::limits::{PARTITIONS_MAX, REPUBLISH_HOPS_MAX};
-use drover_types::{DeviceId, RecordId, Telemetry, TopicName, TraceParent, header};
+use drover_types::{Decimal, DeviceId, RecordId, Telemetry, TopicName, TraceParent, header};
 use prost::Message as _;
 use serde_json::value::RawValue;
 
@@ -24,7 +24,7 @@ use super::letters::OUTBOX_TOPIC;
 pub const ERROR_ACTION: u32 = u32::MAX;
 
 /// Bytes of the headers of an output but for its rule's name: an id, a time and a place in a trace.
-const HEADERS_BYTES: usize = 96;
+const HEADERS_BYTES: usize = 128;
 
 /// One readable message on its way.
 pub struct Inbound<'i> {
@@ -59,7 +59,7 @@ pub fn output(
             let partition = partition.transpose()?;
             let mut headers = output_headers(id, rule, telemetry, emitted.trace);
             for (name, value) in own {
-                headers.push(Header { name: name.clone().into(), value: text(value)?.into() });
+                headers.push(name, text(value)?.as_bytes());
             }
             if let Some(cluster) = cluster {
                 let record = KafkaRecord {
@@ -166,17 +166,12 @@ fn json(bytes: &[u8], rule: &str) -> Result<(), String> {
     serde_json::from_slice::<&RawValue>(bytes).map(|_| ()).map_err(|error| format!("{rule}: {error}"))
 }
 
-/// Their values share one piece of memory.
-fn output_headers(id: RecordId, rule: &Definition, telemetry: &Telemetry, trace: Option<&TraceParent>) -> Vec<Header> {
-    let mut memory = BytesMut::with_capacity(HEADERS_BYTES + rule.name.len());
-    let mut put = |name: &'static str, value: &[u8]| {
-        memory.put_slice(value);
-        Header { name: name.into(), value: memory.split().freeze() }
-    };
-    let time_ms = telemetry.time_ms.to_string();
-    let mut headers =
-        vec![put(header::ID, &id.0), put(header::RULE, rule.name.as_bytes()), put(header::TIME, time_ms.as_bytes())];
-    headers.extend(trace.map(|trace| put(header::TRACEPARENT, trace.as_str().as_bytes())));
+fn output_headers(id: RecordId, rule: &Definition, telemetry: &Telemetry, trace: Option<&TraceParent>) -> Headers {
+    let mut headers = Headers::with_capacity(HEADERS_BYTES + rule.name.len());
+    headers.push(header::ID, &id.0);
+    headers.push(header::RULE, rule.name.as_bytes());
+    headers.push(header::TIME, Decimal::of(telemetry.time_ms).as_bytes());
+    headers.extend(trace.map(|trace| (header::TRACEPARENT, trace.as_str())));
     headers
 }
 
@@ -224,6 +219,6 @@ fn enclosed(source: &Stored) -> wire::Source {
     }
 }
 
-fn wire_header(header: &Header) -> wire::Header {
-    wire::Header { name: header.name.to_string(), value: header.value.to_vec() }
+fn wire_header((name, value): (&str, &[u8])) -> wire::Header {
+    wire::Header { name: name.to_owned(), value: value.to_vec() }
 }

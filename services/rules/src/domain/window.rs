@@ -1,7 +1,7 @@
 //! A closed window as a message of its own, so that it goes through a rule's actions as any other does.
 
 use bytes::Bytes;
-use drover_bus::{Header, Offset, Partition, Position, Record, Stored, TopicPartition};
+use drover_bus::{Offset, Partition, Position, Record, Stored, TopicPartition};
 use drover_rule_sql::Due;
 use drover_types::{ClientId, DeviceId, Qos, RecordId, TELEMETRY_TOPIC, Telemetry, TopicName};
 
@@ -43,7 +43,7 @@ pub fn message(rule: &Definition, due: &Due, late_of: Option<RecordId>) -> Resul
 
 /// It as a record, for dead letters; the place is that of the message that comes next.
 pub fn stored(telemetry: &Telemetry, (partition, offset): (Partition, Offset)) -> Stored {
-    let headers = telemetry.headers().into_iter().map(|(name, value)| Header { name, value }).collect();
+    let headers = telemetry.headers();
     let record = Record {
         key: Some(Bytes::from(telemetry.key().to_string())),
         value: Some(telemetry.payload.clone()),

@@ -1,6 +1,6 @@
 //! Replays: dead letters and messages of the log go through one rule again, and through nothing else.
 
-use drover_bus::{Header, Outgoing, Record};
+use drover_bus::{Outgoing, Record};
 use drover_proto::rules::v1::rules_client::RulesClient;
 use drover_proto::rules::v1::{ReplayRequest, ReplayResponse};
 use drover_rules::{ERRORS_TOPIC, RulesConfig};
@@ -126,7 +126,7 @@ async fn what_cannot_be_replayed_is_said() {
     assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
     // A dead letter that was too large for the log.
     let headers = [(header::TENANT, "home"), (header::RULE, "windows"), ("left-out", "2000000")];
-    let headers = headers.map(|(name, value)| Header { name: name.into(), value: value.into() }).to_vec();
+    let headers = headers.map(|(name, value)| (name, value)).into();
     let lost = Record { key: Some("home/d".into()), value: Some("".into()), headers, ..Record::default() };
     world.append(vec![Outgoing::keyed(ERRORS_TOPIC, lost)]).await;
     let came = replay(&world, "windows", true, 0).await.expect("is done");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions};
-use drover_bus::{Bus, Header, Outgoing, Record, Stored, TopicConfig, TopicPartition};
+use drover_bus::{Bus, Outgoing, Record, Stored, TopicConfig, TopicPartition};
 use drover_host::{Health, Metrics, Network, Ports, Service, Shutdown, Sockets, SystemClock, SystemRandom};
 use drover_proto::registry::v1::{Change, Object, object};
 use drover_proto::rules::v1::rules_client::RulesClient;
@@ -261,7 +261,7 @@ pub fn redelivered(message: &Telemetry) -> Telemetry {
 }
 
 pub fn outgoing(message: Telemetry) -> Outgoing {
-    let headers = message.headers().into_iter().map(|(name, value)| Header { name, value }).collect();
+    let headers = message.headers();
     let record = Record {
         key: Some(message.key().to_string().into()),
         value: Some(message.payload.clone()),

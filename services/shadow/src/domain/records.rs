@@ -1,11 +1,11 @@
 //! The records that requests become, and the requests that the platform makes itself.
 
 use bytes::Bytes;
-use drover_bus::{Header, Outgoing, Record};
+use drover_bus::{Headers, Outgoing, Record};
 use drover_proto::shadow::v1 as wire;
 use drover_types::repeat::{ID_PROPERTY, identity};
 use drover_types::shadow::{SHADOW_REQUESTS_TOPIC, ShadowOperation, ShadowRequest};
-use drover_types::{ClientId, DeviceKey, InvalidTopic, Qos, RecordId, Telemetry, TopicName, header};
+use drover_types::{ClientId, Decimal, DeviceKey, InvalidTopic, Qos, RecordId, Telemetry, TopicName, header};
 use prost::Message as _;
 
 use super::asked::Asked;
@@ -23,16 +23,16 @@ pub const PLATFORM: &str = "drover";
 /// The document of a shadow after a request.
 pub fn document(asked: &Asked, after: &Shadow) -> Outgoing {
     let mut headers = receipt(asked);
-    headers.push(text_header(VERSION_HEADER, &after.version.to_string()));
+    headers.push(VERSION_HEADER, Decimal::of(after.version).as_bytes());
     outgoing(asked, DOCUMENTS_TOPIC, asked.key.to_string(), after.to_json(), headers)
 }
 
 /// What a request set, for the history.
 pub fn change(asked: &Asked, change: Vec<u8>) -> Outgoing {
     let mut headers = receipt(asked);
-    headers.push(text_header(header::CLIENT, asked.message.client.as_str()));
+    headers.push(header::CLIENT, asked.message.client.as_str().as_bytes());
     if !asked.key.name.as_str().is_empty() {
-        headers.push(text_header(SHADOW_HEADER, asked.key.name.as_str()));
+        headers.push(SHADOW_HEADER, asked.key.name.as_str().as_bytes());
     }
     outgoing(asked, CHANGES_TOPIC, asked.key.device.to_string(), change, headers)
 }
@@ -130,7 +130,7 @@ pub(super) fn own(log: &'static str, device: &DeviceKey, own: Own) -> Outgoing {
         traceparent: None,
         hops,
     };
-    let headers = message.headers().into_iter().map(|(name, value)| Header { name, value }).collect();
+    let headers = message.headers();
     let record = Record {
         key: Some(device.to_string().into()),
         value: Some(message.payload),
@@ -140,23 +140,18 @@ pub(super) fn own(log: &'static str, device: &DeviceKey, own: Own) -> Outgoing {
     Outgoing::keyed(log, record)
 }
 
-fn outgoing(asked: &Asked, topic: &'static str, key: String, value: Vec<u8>, headers: Vec<Header>) -> Outgoing {
+fn outgoing(asked: &Asked, topic: &'static str, key: String, value: Vec<u8>, headers: Headers) -> Outgoing {
     let timestamp_ms = i64::try_from(asked.message.time_ms).unwrap_or(i64::MAX);
     let record = Record { key: Some(key.into()), value: Some(value.into()), headers, timestamp_ms };
     Outgoing::keyed(topic, record)
 }
 
 /// Whence a record comes.
-fn receipt(asked: &Asked) -> Vec<Header> {
+fn receipt(asked: &Asked) -> Headers {
     let message = &asked.message;
-    let mut headers = vec![
-        Header { name: header::ID.into(), value: Bytes::copy_from_slice(&message.id.0) },
-        text_header(header::TIME, &message.time_ms.to_string()),
-    ];
-    headers.extend(message.traceparent.as_ref().map(|trace| text_header(header::TRACEPARENT, trace.as_str())));
+    let mut headers = Headers::default();
+    headers.push(header::ID, &message.id.0);
+    headers.push(header::TIME, Decimal::of(message.time_ms).as_bytes());
+    headers.extend(message.traceparent.as_ref().map(|trace| (header::TRACEPARENT, trace.as_str())));
     headers
-}
-
-fn text_header(name: &'static str, value: &str) -> Header {
-    Header { name: name.into(), value: Bytes::copy_from_slice(value.as_bytes()) }
 }

@@ -57,7 +57,7 @@ async fn folded(replica: &Replica) -> usize {
 async fn by_partition(stage: &Stage) -> Vec<BTreeSet<Vec<u8>>> {
     let mut ids: BTreeMap<Partition, BTreeSet<Vec<u8>>> = BTreeMap::new();
     for stored in stage.records(COMMANDS_TOPIC).await {
-        let id = stored.record.headers.iter().find(|given| given.name == header::ID).expect("an id").value.to_vec();
+        let id = stored.record.header(header::ID).expect("an id").to_vec();
         ids.entry(stored.position.at.partition).or_default().insert(id);
     }
     ids.into_values().collect()

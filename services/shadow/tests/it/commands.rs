@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use drover_bus::{Header, Outgoing, Record, TopicConfig};
+use drover_bus::{Outgoing, Record, TopicConfig};
 use drover_host::SystemClock;
 use drover_proto::from_status;
 use drover_proto::shadow::v1::commands_client::CommandsClient;
@@ -115,7 +115,7 @@ pub fn logged(device: &str, id: RecordId, topic: &str, payload: &str) -> Outgoin
         traceparent: None,
         hops: 0,
     };
-    let headers = message.headers().into_iter().map(|(name, value)| Header { name, value }).collect();
+    let headers = message.headers();
     let record = Record {
         key: Some(format!("home/{device}").into()),
         value: Some(message.payload.clone()),

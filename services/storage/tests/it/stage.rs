@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use drover_bus::embedded::{EmbeddedBus, EmbeddedOptions};
-use drover_bus::{Bus, Header, Outgoing, Record, TopicConfig, TopicPartition};
+use drover_bus::{Bus, Outgoing, Record, TopicConfig, TopicPartition};
 use drover_host::{Cassandra, Health, Metrics, Network, Ports, Service, Shutdown, Sockets, SystemRandom, grpc};
 use drover_proto::storage::v1::storage_client::StorageClient;
 use drover_proto::storage::v1::{
@@ -205,7 +205,7 @@ pub fn redelivered(message: &Telemetry) -> Telemetry {
 }
 
 pub fn outgoing(message: Telemetry) -> Outgoing {
-    let headers = message.headers().into_iter().map(|(name, value)| Header { name, value }).collect();
+    let headers = message.headers();
     let record = Record {
         key: Some(message.key().to_string().into()),
         value: Some(message.payload.clone()),

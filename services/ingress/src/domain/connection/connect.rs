@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use drover_mqtt::{ConnAck, Connect, Packet, Property, PropertyList, ReasonCode, Version, Will as WillPacket};
 use drover_types::limits::ID_BYTES_MAX;
-use drover_types::{ClientId, DeviceId, TopicName};
+use drover_types::{ClientId, DeviceId, TopicName, hex};
 
 use super::aliases::Aliases;
 use super::extended::Authenticated;
@@ -114,8 +114,7 @@ impl Connection {
     fn assign_client_id(&self) -> ClientId {
         let mut random = [0; 12];
         self.environment.random.fill(&mut random);
-        let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        ClientId::new(format!("auto-{hex}")).expect("hexadecimal digits are an id")
+        ClientId::new(format!("auto-{}", hex(&random))).expect("hexadecimal digits are an id")
     }
 
     /// What the client shows. A certificate counts before a user name; a wrong password is never anonymous.

@@ -1,11 +1,9 @@
 //! An action of the outbox that has failed for good: a dead letter, and the rule's error action.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use drover_bus::{Header, Position, Record, Stored, TopicPartition, repeats};
-use drover_proto::rules::v1 as wire;
+use drover_bus::{Position, Record, Stored, TopicPartition, repeats};
 use drover_proto::rules::v1::OutboxEntry;
 use drover_rule_sql::{LookupError, Lookups, UserFunctions};
 use drover_types::TenantId;
@@ -31,12 +29,10 @@ impl UserFunctions for NoFunctions {
 pub fn source_of(entry: &OutboxEntry, stored: &Stored) -> Stored {
     let Some(source) = &entry.source else { return stored.clone() };
     let at = TopicPartition::new(source.topic.as_str(), source.partition);
-    let header =
-        |h: &wire::Header| Header { name: Cow::Owned(h.name.clone()), value: Bytes::copy_from_slice(&h.value) };
     let record = Record {
         key: Some(Bytes::copy_from_slice(&source.key)),
         value: Some(Bytes::copy_from_slice(&source.payload)),
-        headers: source.headers.iter().map(header).collect(),
+        headers: source.headers.iter().map(|header| (&header.name, &header.value)).collect(),
         timestamp_ms: came_ms(entry, stored),
     };
     Stored { position: Position { at, offset: source.offset }, record }

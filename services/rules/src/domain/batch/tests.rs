@@ -1,7 +1,7 @@
 //! What becomes of a message in which one rule goes wrong.
 
 use bytes::Bytes;
-use drover_bus::{Header, Record};
+use drover_bus::Record;
 use drover_rule_sql::{LookupError, Lookups, Value};
 use drover_types::object::{FunctionSpec, RuleSpec};
 use drover_types::{ClientId, DeviceId, Qos, TenantId, TopicName, fingerprint};
@@ -35,7 +35,7 @@ fn telemetry() -> Telemetry {
 }
 
 fn stored(telemetry: &Telemetry) -> Stored {
-    let headers = telemetry.headers().into_iter().map(|(name, value)| Header { name, value }).collect();
+    let headers = telemetry.headers();
     let record = Record {
         key: Some(telemetry.key().to_string().into()),
         value: Some(telemetry.payload.clone()),
