@@ -27,8 +27,11 @@ const LANES_MAX: usize = 8;
 const CURSORS_MAX: usize = 512;
 /// A cursor nobody used for this long is moved rather than another client opened.
 const RESTED: Duration = Duration::from_secs(1);
-/// A cursor nobody used for this long is given up.
-const FORGOTTEN: Duration = Duration::from_secs(60);
+/// A cursor nobody used for this long is given up: it would keep what it has fetched ahead, up to 1 MiB.
+const FORGOTTEN: Duration = Duration::from_secs(5);
+/// Whoever reads so many bytes at most looks at one record and does not go on from it: its cursor is not kept. In a partition
+/// where much comes it would fetch on, for nobody.
+const LOOK_BYTES: usize = 1;
 /// Wait for a record that is known to be there and should be under way.
 const GRACE: Duration = Duration::from_millis(50);
 
@@ -118,17 +121,17 @@ impl Readers {
             }
         };
         match cursor.take(bytes_max, until, false).await {
-            Took::Records(records) => return Ok(self.keep(cursor, records)),
+            Took::Records(records) => return Ok(self.keep(cursor, bytes_max, records)),
             Took::Nothing | Took::End => {}
             Took::Gone => return self.again(cursor, at, from, bytes_max).await,
         }
         let bounds = self.asker.bounds(at).await?;
         within(bounds, from)?;
         if cursor.is_clear_to(bounds.end) {
-            return Ok(self.keep(cursor, Vec::new()));
+            return Ok(self.keep(cursor, bytes_max, Vec::new()));
         }
         match cursor.take(bytes_max, Instant::now() + GRACE, false).await {
-            Took::Records(records) => Ok(self.keep(cursor, records)),
+            Took::Records(records) => Ok(self.keep(cursor, bytes_max, records)),
             Took::Nothing | Took::End | Took::Gone => self.again(cursor, at, from, bytes_max).await,
         }
     }
@@ -146,10 +149,10 @@ impl Readers {
         within(bounds, from)?;
         let mut cursor = self.place(at, from).await?;
         match cursor.take(bytes_max, Instant::now() + PATIENCE, true).await {
-            Took::Records(records) => Ok(self.keep(cursor, records)),
+            Took::Records(records) => Ok(self.keep(cursor, bytes_max, records)),
             Took::End => {
                 cursor.note_clear_to(bounds.end);
-                Ok(self.keep(cursor, Vec::new()))
+                Ok(self.keep(cursor, bytes_max, Vec::new()))
             }
             Took::Nothing | Took::Gone => {
                 let reason = self.asker.voice().explain(format!("no records of {}/{}", at.topic, at.partition));
@@ -166,9 +169,14 @@ impl Readers {
         Some(state.idle.remove(place))
     }
 
-    fn keep(&self, mut cursor: Cursor, records: Vec<Stored>) -> Vec<Stored> {
+    /// `records`, with the cursor that read at most `bytes_max` put aside for whoever goes on from there.
+    fn keep(&self, mut cursor: Cursor, bytes_max: usize, records: Vec<Stored>) -> Vec<Stored> {
+        if bytes_max <= LOOK_BYTES {
+            self.give_up(cursor);
+            return records;
+        }
         cursor.rest();
-        self.state().idle.push(cursor);
+        self.sweep(Some(cursor));
         self.freed.notify_waiters();
         records
     }
@@ -176,6 +184,20 @@ impl Readers {
     fn give_up(&self, cursor: Cursor) {
         drop(cursor);
         self.freed.notify_waiters();
+    }
+
+    /// Puts a cursor aside, and gives up those that nobody has used for long, or that are too many.
+    fn sweep(&self, aside: Option<Cursor>) {
+        let mut given_up = Vec::new();
+        let mut state = self.state();
+        state.idle.extend(aside);
+        let now = Instant::now();
+        while state.idle.first().is_some_and(|c| c.rested(now) > FORGOTTEN) || state.idle.len() > CURSORS_MAX {
+            given_up.push(state.idle.remove(0));
+        }
+        drop(state);
+        // Without the lock: each of them asks its client.
+        drop(given_up);
     }
 
     /// A cursor that stands there; waits while too many are in use.
@@ -196,17 +218,8 @@ impl Readers {
 
     /// A lane on which the partition was free and is now taken.
     fn room(&self, at: &TopicPartition) -> Result<Option<Arc<Lane>>, OptionsError> {
-        let mut given_up = Vec::new();
-        let mut state = self.state();
-        let now = Instant::now();
-        while state.idle.first().is_some_and(|c| c.rested(now) > FORGOTTEN)
-            || (state.idle.len() >= CURSORS_MAX && !state.idle.is_empty())
-        {
-            given_up.push(state.idle.remove(0));
-        }
-        drop(state);
-        drop(given_up);
-        let mut state = self.state();
+        self.sweep(None);
+        let (mut state, now) = (self.state(), Instant::now());
         if let Some(lane) = state.lanes.iter().find(|lane| lane.take(at)) {
             return Ok(Some(lane.clone()));
         }
