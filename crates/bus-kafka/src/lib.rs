@@ -53,7 +53,7 @@ struct Parts {
     asker: Arc<Asker>,
     admin: Admin,
     appends: Arc<Appends>,
-    readers: Readers,
+    readers: Arc<Readers>,
     groups: Groups,
     transactors: Transactors,
     watch: JoinHandle<()>,
@@ -71,14 +71,16 @@ impl KafkaBus {
     pub fn open(options: KafkaOptions) -> Result<Self, OptionsError> {
         options.check()?;
         let clients = Clients::new(&options, Voice::default());
-        let watch = tokio::spawn(clients.clone().watch());
         let witness = Lane::open(&options.witness(), &clients)?;
-        let asker = Arc::new(Asker::new(Lane::open(&options.reader(), &clients)?, witness, clients));
+        let asker = Arc::new(Asker::new(Lane::open(&options.reader(), &clients)?, witness, clients.clone()));
         let appends = Arc::new(Appends::new(options.clone(), asker.clone())?);
         let memberships = Arc::new(Memberships::default());
+        let admin = Admin::new(&options, asker.clone())?;
+        let readers = Arc::new(Readers::new(options.clone(), asker.clone()));
+        let watch = futures::future::join(clients.watch(), readers.clone().watch());
         Ok(Self(Arc::new(Parts {
-            admin: Admin::new(&options, asker.clone())?,
-            readers: Readers::new(options.clone(), asker.clone()),
+            admin,
+            readers,
             groups: Groups { options: options.clone(), asker: asker.clone(), memberships: memberships.clone() },
             transactors: Transactors {
                 options: options.clone(),
@@ -89,7 +91,9 @@ impl KafkaBus {
             options,
             asker,
             appends,
-            watch,
+            watch: tokio::spawn(async {
+                watch.await;
+            }),
         })))
     }
 

@@ -1,7 +1,8 @@
 //! Reading partitions without a group, each from where the caller says.
 //!
 //! Whoever follows a partition asks again and again for what comes next. So a [`Cursor`] stays where its last read
-//! ended, fetching ahead a little, and the next read goes on there; only a read from elsewhere moves one. A lane is one
+//! ended, fetching ahead a little, and the next read goes on there; only a read from elsewhere moves one. One that nobody
+//! goes on with is given up. A lane is one
 //! client: it can hold each partition once, so several who read the same partition at different places need several.
 
 use std::collections::HashSet;
@@ -15,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::ask::{Asker, PATIENCE};
+use crate::ask::{Asker, PATIENCE, blocking};
 use crate::clients::Clients;
 use crate::cursor::{Cursor, Took};
 use crate::options::{KafkaOptions, OptionsError};
@@ -23,14 +24,17 @@ use crate::voice::Plain;
 
 /// Clients for reading, and so cursors on one partition.
 const LANES_MAX: usize = 8;
-/// Cursors of all partitions; each may hold 1 MiB that was fetched ahead.
+/// Cursors that nobody reads by just now; each may hold 1 MiB that was fetched ahead.
 const CURSORS_MAX: usize = 512;
 /// A cursor nobody used for this long is moved rather than another client opened.
 const RESTED: Duration = Duration::from_secs(1);
-/// A cursor nobody used for this long is given up: it would keep what it has fetched ahead, up to 1 MiB.
-const FORGOTTEN: Duration = Duration::from_secs(5);
-/// Whoever reads so many bytes at most looks at one record and does not go on from it: its cursor is not kept. In a partition
-/// where much comes it would fetch on, for nobody.
+/// A cursor nobody used for this long is given up: it would keep what it has fetched ahead. Longer than those pause who take
+/// what they read somewhere else before they read on.
+const FORGOTTEN: Duration = Duration::from_secs(15);
+/// Between two looks for such cursors.
+const SWEPT: Duration = Duration::from_secs(5);
+/// Whoever reads so many bytes at most looks at one record and does not go on from it: it takes nobody's cursor, and its own
+/// is not kept. In a partition where much comes that one would fetch on, for nobody.
 const LOOK_BYTES: usize = 1;
 /// Wait for a record that is known to be there and should be under way.
 const GRACE: Duration = Duration::from_millis(50);
@@ -77,6 +81,11 @@ impl Lane {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(at.clone())
     }
 
+    #[cfg(test)]
+    fn is_free(&self, at: &TopicPartition) -> bool {
+        !self.taken.lock().unwrap_or_else(PoisonError::into_inner).contains(at)
+    }
+
     /// The partition is free again.
     pub fn release(&self, at: &TopicPartition) {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(at);
@@ -109,7 +118,8 @@ impl Readers {
         wait: Duration,
     ) -> Result<Vec<Stored>, ReadError> {
         let deadline = Instant::now() + wait;
-        let (mut cursor, until) = match self.resume(at, from) {
+        let resumed = if bytes_max <= LOOK_BYTES { None } else { self.resume(at, from) };
+        let (mut cursor, until) = match resumed {
             Some(cursor) => (cursor, deadline),
             None => {
                 let bounds = self.asker.bounds(at).await?;
@@ -176,7 +186,7 @@ impl Readers {
             return records;
         }
         cursor.rest();
-        self.sweep(Some(cursor));
+        self.state().idle.push(cursor);
         self.freed.notify_waiters();
         records
     }
@@ -186,18 +196,30 @@ impl Readers {
         self.freed.notify_waiters();
     }
 
-    /// Puts a cursor aside, and gives up those that nobody has used for long, or that are too many.
-    fn sweep(&self, aside: Option<Cursor>) {
-        let mut given_up = Vec::new();
-        let mut state = self.state();
-        state.idle.extend(aside);
-        let now = Instant::now();
-        while state.idle.first().is_some_and(|c| c.rested(now) > FORGOTTEN) || state.idle.len() > CURSORS_MAX {
-            given_up.push(state.idle.remove(0));
+    /// Gives up cursors that nobody has used for long, every now and then. Has no end of its own.
+    pub async fn watch(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(SWEPT).await;
+            let readers = self.clone();
+            blocking(move || readers.sweep(Instant::now())).await;
         }
+    }
+
+    fn sweep(&self, now: Instant) {
+        self.give_up_first(|idle| idle.iter().take_while(|cursor| cursor.rested(now) > FORGOTTEN).count());
+    }
+
+    /// Gives up the first so many of those that nobody reads by.
+    fn give_up_first(&self, how_many: impl FnOnce(&[Cursor]) -> usize) {
+        let mut state = self.state();
+        let count = how_many(&state.idle);
+        let given_up: Vec<_> = state.idle.drain(..count).collect();
         drop(state);
-        // Without the lock: each of them asks its client.
-        drop(given_up);
+        if !given_up.is_empty() {
+            // Without the lock: each of them asks its client.
+            drop(given_up);
+            self.freed.notify_waiters();
+        }
     }
 
     /// A cursor that stands there; waits while too many are in use.
@@ -218,7 +240,7 @@ impl Readers {
 
     /// A lane on which the partition was free and is now taken.
     fn room(&self, at: &TopicPartition) -> Result<Option<Arc<Lane>>, OptionsError> {
-        self.sweep(None);
+        self.give_up_first(|idle| (idle.len() + 1).saturating_sub(CURSORS_MAX));
         let (mut state, now) = (self.state(), Instant::now());
         if let Some(lane) = state.lanes.iter().find(|lane| lane.take(at)) {
             return Ok(Some(lane.clone()));
@@ -247,4 +269,39 @@ fn within(Bounds { earliest, end }: Bounds, from: Offset) -> Result<(), ReadErro
 
 fn unavailable(reason: String) -> ReadError {
     ReadError::Unavailable { reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_bus::{Bus, Outgoing, Record};
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+    use crate::KafkaBus;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_looks_at_one_record_leaves_no_cursor_and_who_reads_leaves_one_for_a_while() {
+        let cluster = MockCluster::new(1).expect("a cluster");
+        cluster.create_topic("t", 1, 1).expect("a topic");
+        let brokers = vec![cluster.bootstrap_servers()];
+        let options =
+            KafkaOptions { brokers, replication_factor: 1, min_insync_replicas: 1, ..KafkaOptions::default() };
+        let bus = KafkaBus::open(options).expect("opens");
+        let record = || Outgoing::keyed("t", Record { value: Some("v".into()), ..Record::default() });
+        bus.append(vec![record(), record()]).await.expect("taken").await.expect("acknowledged");
+        let (at, readers) = (TopicPartition::new("t", 0), &bus.0.readers);
+        // Cursors put aside, and whether the partition is taken.
+        let left = || {
+            let state = readers.state();
+            (state.idle.len(), state.lanes.iter().any(|lane| !lane.is_free(&at)))
+        };
+
+        let read = async |bytes_max| bus.read(&at, 0, bytes_max, Duration::ZERO).await.expect("reads").len();
+        assert_eq!((read(LOOK_BYTES).await, left()), (1, (0, false)));
+        assert_eq!((read(1024).await, left()), (2, (1, true)));
+        readers.sweep(Instant::now() + FORGOTTEN / 2);
+        assert_eq!(left(), (1, true));
+        readers.sweep(Instant::now() + FORGOTTEN * 2);
+        assert_eq!(left(), (0, false));
+    }
 }

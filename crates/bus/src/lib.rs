@@ -207,7 +207,8 @@ pub trait Bus: Send + Sync + 'static {
     async fn append(&self, batch: Vec<Outgoing>) -> Result<Receipt, AppendError>;
 
     /// Records from `from` on, at most about `bytes_max` (at least one record if there is any); waits up to `wait`
-    /// for the first one, then answers with none. Offsets in gaps are skipped. Read-committed.
+    /// for the first one, then answers with none. Offsets in gaps are skipped. Read-committed. Who reads on from where the last
+    /// read ended is served best; `bytes_max` of 1 is a look at one record, after which nothing is kept for going on.
     async fn read(
         &self,
         at: &TopicPartition,

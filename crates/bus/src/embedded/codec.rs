@@ -158,6 +158,19 @@ mod tests {
             .prop_map(|(key, value, headers, timestamp_ms)| Record { key, value, headers, timestamp_ms })
     }
 
+    #[test]
+    fn a_record_lies_in_the_log_as_it_always_has() {
+        let long = [b'x'; 130];
+        let headers = [("id", &[0, 255][..]), ("again", b"1"), ("again", b""), ("long", &long)].into();
+        let record = Record { key: Some("k".into()), value: None, headers, timestamp_ms: 258 };
+        let mut out = Vec::new();
+        put_record(&mut out, 300, &record);
+        let (head, tail) =
+            (b"\xac\x02\x02\x01\0\0\0\0\0\0\x02k\0\x04", b"\x02id\x02\0\xff\x05again\x011\x05again\0\x04long\x82\x01");
+        assert_eq!(out, [&head[..], tail, &long].concat());
+        assert_eq!(take_record(&mut Bytes::from(out), 7), Ok((307, record)));
+    }
+
     proptest! {
         #[test]
         fn a_record_reads_back_as_it_was_written(record in records(), delta in 0u64..1 << 40) {

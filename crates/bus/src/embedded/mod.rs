@@ -78,7 +78,7 @@ pub struct EmbeddedOptions {
     pub tail_bytes: usize,
     /// Records that may wait for the writer; as many KiB at most.
     pub queue_records: usize,
-    /// Largest record: key, value and headers together, in bytes.
+    /// Largest record: key, value and headers with their lengths together, in bytes.
     pub record_bytes_max: usize,
     /// How long a compacted topic keeps tombstones after their timestamp, milliseconds.
     pub tombstone_ms: u64,

@@ -126,7 +126,7 @@ async fn what_cannot_be_replayed_is_said() {
     assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
     // A dead letter that was too large for the log.
     let headers = [(header::TENANT, "home"), (header::RULE, "windows"), ("left-out", "2000000")];
-    let headers = headers.map(|(name, value)| (name, value)).into();
+    let headers = headers.into();
     let lost = Record { key: Some("home/d".into()), value: Some("".into()), headers, ..Record::default() };
     world.append(vec![Outgoing::keyed(ERRORS_TOPIC, lost)]).await;
     let came = replay(&world, "windows", true, 0).await.expect("is done");
