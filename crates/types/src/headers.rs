@@ -43,13 +43,8 @@ impl Headers {
     /// The last value of this name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         let mut rest = &self.laid[..];
-        let mut last = None;
-        while let (Some(found), Some(value)) = (take(&mut rest), take(&mut rest)) {
-            if found == name.as_bytes() {
-                last = Some(value);
-            }
-        }
-        last
+        let named = std::iter::from_fn(|| take_pair(&mut rest)).filter(|(found, _)| *found == name.as_bytes());
+        named.last().map(|(_, value)| value)
     }
 
     /// Names and values in order.
@@ -72,8 +67,8 @@ impl Headers {
     pub fn taken(count: u64, from: &[u8]) -> Option<(Self, usize)> {
         let mut rest = from;
         for _ in 0..count {
-            std::str::from_utf8(take(&mut rest)?).ok()?;
-            take(&mut rest)?;
+            let (name, _) = take_pair(&mut rest)?;
+            std::str::from_utf8(name).ok()?;
         }
         let bytes = from.len() - rest.len();
         Some((Self { count: usize::try_from(count).ok()?, laid: from[..bytes].to_vec() }, bytes))
@@ -88,6 +83,11 @@ fn lay(out: &mut Vec<u8>, bytes: &[u8]) {
     }
     out.push(length as u8);
     out.extend_from_slice(bytes);
+}
+
+/// A name and a value from the front of `from`.
+fn take_pair<'a>(from: &mut &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+    Some((take(from)?, take(from)?))
 }
 
 /// A length and so many bytes from the front of `from`.
@@ -116,7 +116,7 @@ impl<'h> Iterator for Iter<'h> {
     type Item = (&'h str, &'h [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (name, value) = (take(&mut self.rest)?, take(&mut self.rest)?);
+        let (name, value) = take_pair(&mut self.rest)?;
         Some((std::str::from_utf8(name).expect("names came in as text"), value))
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use serde::{Deserialize, Serialize};
 
 use crate::Random;
-use crate::hex::push_hex;
+use crate::hex::hex;
 use crate::limits::ID_BYTES_MAX;
 
 /// The tenant of whoever names none.
@@ -239,9 +239,7 @@ impl RecordIds {
 
 impl fmt::Display for RecordId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = String::with_capacity(2 * self.0.len());
-        push_hex(&mut text, &self.0);
-        f.write_str(&text)
+        f.write_str(&hex(&self.0))
     }
 }
 
